@@ -16,7 +16,7 @@ mod route;
 mod words;
 
 pub use self::answer::Explained;
-pub use self::question::{BadQuestion, CallerView, Callers, Owner};
+pub use self::question::{BadQuestion, CallerView, Callers, Owner, SeenCallers};
 
 #[cfg(test)]
 mod tests;

@@ -62,7 +62,7 @@ pub use self::{
 };
 // What tests of the whole crate, and of its agreement with the webhook, name.
 pub use self::{
-    explain::{BadQuestion, CallerView, Callers, Explained, Owner},
+    explain::{BadQuestion, CallerView, Callers, Explained, Owner, SeenCallers},
     metrics::{CertifyResult, Metrics, ReportOutcome},
     model::{Defaults, Model, PodId},
     problem::{ConditionType, Problem, Reason, Severity},

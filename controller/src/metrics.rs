@@ -91,6 +91,8 @@ impl GraphMetrics {
 #[derive(Clone, Debug, Default)]
 pub struct ObserveMetrics {
     answers: Family<ResourceLabel, Counter>,
+    /// Lists that did not fit into one answer.
+    pub lists_cut: Counter,
     /// Streams that are open.
     pub streams: Gauge,
 }

@@ -19,7 +19,9 @@ pub use explanation::{
 pub use graph::{
     Edge, Graph, GraphMetadata, Latency, Minute, Node, NodeKind, Protocol, RouteSums, ServerSums,
 };
-pub use proxies::{Certificate, Nack, Proxy, ProxyList, ProxyMetadata, ProxyStatus};
+pub use proxies::{
+    Certificate, Nack, Proxy, ProxyList, ProxyListMetadata, ProxyMetadata, ProxyStatus,
+};
 pub use scopes::Scope;
 
 /// Group of the API.

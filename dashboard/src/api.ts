@@ -70,6 +70,11 @@ export interface Proxy {
   };
 }
 
+export interface Proxies {
+  metadata?: { remainingItemCount?: number };
+  items: Proxy[];
+}
+
 export interface Split {
   metadata: { namespace: string; name: string };
   spec: { service: string; backends?: { service: string; weight: number }[] };
@@ -104,7 +109,7 @@ export interface Explanation {
 }
 
 export interface Start { namespace: string; all: boolean; version: string }
-export interface Scope { cluster: boolean; namespaces: string[] }
+export interface Scope { cluster: boolean; namespaces: string[]; incomplete?: boolean }
 
 /** An answer that is none: `status` as HTTP has it, 0 where nobody answered. */
 export class Refusal extends Error {
@@ -132,7 +137,7 @@ export class Mesh {
   scope = (): Promise<Scope> => this.ask(`${OBSERVE}/scopes/live`);
   graph = (place: string, deep: boolean): Promise<Graph> =>
     this.ask(`${within(OBSERVE, place)}/graphs/live?window=60s${deep ? "&history=30m&routes=1" : ""}`);
-  proxies = async (place: string): Promise<Proxy[]> => (await this.ask<{ items: Proxy[] }>(`${within(OBSERVE, place)}/proxies`)).items;
+  proxies = (place: string): Promise<Proxies> => this.ask(`${within(OBSERVE, place)}/proxies`);
   splits = async (place: string): Promise<Split[]> =>
     (await this.ask<{ items: Split[] }>(`${within("/apis/split.smi-spec.io/v1alpha4", place)}/trafficsplits`)).items;
   targets = async (place: string): Promise<Target[]> =>

@@ -128,7 +128,8 @@ class Dashboard implements App {
       const [graph, extra] = await Promise.all([this.mesh.graph(state.place, deep), this.extra(state)]);
       if (turn !== this.turn) return;
       if (this.view?.lost) this.say("The controller answers again.");
-      this.view = { state: this.state, model: new Model(whole(graph)), extra, at: Date.now() };
+      const at = Date.parse(graph.metadata.end);
+      this.view = { state: this.state, model: new Model(whole(graph)), extra, at, came: performance.now() };
       this.tell("", "");
     } catch (error) {
       if (turn !== this.turn) return;
@@ -143,8 +144,12 @@ class Dashboard implements App {
     const extra: Extra = { words: [] };
     for (const need of this.page().needs ?? []) {
       try {
-        if (need === "proxies") extra.proxies = await this.mesh.proxies(state.place);
-        else if (need === "splits") extra.splits = await this.mesh.splits(state.place);
+        if (need === "proxies") {
+          const { items, metadata } = await this.mesh.proxies(state.place);
+          extra.proxies = items;
+          const more = metadata?.remainingItemCount ?? 0;
+          if (more > 0) extra.words.push(`${more} more proxies are not shown here and not judged; weft proxies lists all.`);
+        } else if (need === "splits") extra.splits = await this.mesh.splits(state.place);
         else extra.targets = await this.mesh.targets(state.place);
       } catch (error) {
         // The graph may be answered all the same.
@@ -162,7 +167,7 @@ class Dashboard implements App {
       this.tell(kind, refusal.message);
       return;
     }
-    this.view.lost ??= { since: Date.now(), why: refusal.message };
+    this.view.lost ??= { since: this.view.at + performance.now() - this.view.came, why: refusal.message };
     const cause = refusal.lost ? "no controller answers" : "no answer is given to this reader";
     this.tell(kind, `Stale since ${clock(this.view.at)}: ${cause}. What is shown is what was known then. ${refusal.message}`);
   }
@@ -187,10 +192,11 @@ class Dashboard implements App {
   }
 
   /** The namespaces that may be read. Without an answer there is the one of the kubeconfig. */
-  private async scope(): Promise<void> {
+  private async scope(again = 20): Promise<void> {
     try {
       const scope = await this.mesh.scope();
       this.choose(scope.namespaces, scope.cluster);
+      if (scope.incomplete && again > 0) setTimeout(() => void this.scope(again - 1), EACH);
     } catch {
       this.choose([], false);
     }

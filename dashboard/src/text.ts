@@ -43,7 +43,7 @@ export function until(time: string, now: number): string {
   return `${Math.floor(seconds / size)} ${unit}`;
 }
 
-/** The time of day of a moment here. */
+/** The time of day here, of a moment of the cluster. */
 export function clock(moment: number): string {
   return new Date(moment).toTimeString().slice(0, 8);
 }

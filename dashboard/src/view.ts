@@ -29,9 +29,11 @@ export interface View {
   state: State;
   model: Model;
   extra: Extra;
-  /** When this was known, here. */
+  /** What this tells up to, by the controller's clock: this machine's may be wrong. */
   at: number;
-  /** Since when nobody answers, or not to this reader. */
+  /** When it came, on a clock that only measures how long things take. */
+  came: number;
+  /** Since when nobody answers, or not to this reader, by the controller's clock. */
   lost?: { since: number; why: string };
 }
 

@@ -24,7 +24,7 @@ enum Why {
 }
 
 impl Refusal {
-    pub(super) fn of(what: &str, error: kube::Error) -> Self {
+    pub(crate) fn of(what: &str, error: kube::Error) -> Self {
         let why = match error {
             kube::Error::Api(status) if names_an_object(&status) => {
                 Why::Missing(status.message.clone())

@@ -9,8 +9,8 @@ use crds::observe::{
 };
 use http::Request;
 
-use crate::cluster::Cluster;
 use crate::cluster::names::{Kind, Named};
+use crate::cluster::{Cluster, Refusal};
 use crate::console::Console;
 use crate::escape;
 use crate::failure::{Failure, Verdict};
@@ -184,7 +184,20 @@ impl Explain {
 ///
 /// # Errors
 /// When nobody can tell.
-pub(crate) async fn ask(cluster: &Cluster, spec: ExplanationSpec) -> Result<Explanation, Failure> {
+async fn ask(cluster: &Cluster, spec: ExplanationSpec) -> Result<Explanation, Failure> {
+    let answer = try_ask(cluster, spec).await;
+    answer.map_err(|refusal| refusal.into_failure())
+}
+
+/// The same; the caller tells what refused or was not reached.
+///
+/// # Errors
+/// When nobody can tell.
+pub(crate) async fn try_ask(
+    cluster: &Cluster,
+    spec: ExplanationSpec,
+) -> Result<Explanation, Refusal> {
+    let what = Resource::Explanations.plural();
     let mut places = vec![spec.to.namespace.clone(), spec.from.namespace.clone()];
     places.retain(|place| !place.is_empty());
     places.dedup();
@@ -194,35 +207,25 @@ pub(crate) async fn ask(cluster: &Cluster, spec: ExplanationSpec) -> Result<Expl
         spec,
         status: None,
     };
-    let body =
-        serde_json::to_vec(&question).map_err(|error| Failure::unknown(error.to_string()))?;
-    // Who may not ask in the called side's namespace is told less, by his own.
-    let mut places = places
-        .iter()
-        .map(String::as_str)
-        .map(Some)
-        .collect::<Vec<_>>();
-    if places.is_empty() {
-        places.push(Some(cluster.namespace()));
-    }
-    let last = places.len() - 1;
-    for (at, place) in places.into_iter().enumerate() {
-        let request = Request::post(Resource::Explanations.path(place, None))
+    let body = serde_json::to_vec(&question);
+    let body = body.map_err(|error| Refusal::of(what, kube::Error::SerdeError(error)))?;
+    let ask_in = async |place: &str| {
+        let request = Request::post(Resource::Explanations.path(Some(place), None))
             .header(http::header::CONTENT_TYPE, "application/json")
             .body(body.clone())
-            .map_err(|error| Failure::usage(error.to_string()))?;
-        let asked = cluster.client();
-        match cluster
-            .try_ask("explanations", asked.request(request))
-            .await
-        {
-            Err(refusal) if refusal.is_forbidden() && at < last => {}
-            answer => return answer.map_err(|refusal| refusal.into_failure()),
+            .map_err(|error| Refusal::of(what, kube::Error::HttpError(error)))?;
+        let client = cluster.client();
+        cluster.try_ask(what, client.request(request)).await
+    };
+    let last = places.pop();
+    // Who may not ask in the called side's namespace is told less, by his own.
+    for place in &places {
+        match ask_in(place).await {
+            Err(refusal) if refusal.is_forbidden() => {}
+            answer => return answer,
         }
     }
-    Err(Failure::unknown(
-        "explanations: there is no namespace to ask in",
-    ))
+    ask_in(last.as_deref().unwrap_or(cluster.namespace())).await
 }
 
 fn unknown(status: &ExplanationStatus) -> Failure {

@@ -16,6 +16,9 @@ use crate::output::{self, COMMON, Format, number};
 /// A certificate that ends sooner than this should have been renewed.
 const SOON: u64 = 600;
 
+/// Proxies that are asked for at a time, as kubectl does.
+const PAGE: &str = "500";
+
 /// Arguments of `weft proxies`.
 #[derive(Args, Debug)]
 #[command(
@@ -55,9 +58,7 @@ impl Proxies {
         now: SystemTime,
         console: &mut Console<'_>,
     ) -> Result<Verdict, Failure> {
-        let list: ProxyList = cluster
-            .observe(Resource::Proxies, cluster.scope(), None, "")
-            .await?;
+        let list = all(cluster).await?;
         let wrong = |proxy: &Proxy| !proxy.status.connected || !proxy.status.nacks.is_empty();
         let verdict = if list.items.iter().any(wrong) {
             Verdict::No
@@ -87,6 +88,29 @@ impl Proxies {
             }
         }
         Ok(verdict)
+    }
+}
+
+/// All pages. Where one is empty and yet says that there are more, `metadata` keeps saying so.
+async fn all(cluster: &Cluster) -> Result<ProxyList, Failure> {
+    let mut list = ProxyList::default();
+    loop {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query.append_pair("limit", PAGE);
+        if let Some(next) = &list.metadata.next {
+            query.append_pair("continue", next);
+        }
+        let query = query.finish();
+        let page: ProxyList = cluster
+            .observe(Resource::Proxies, cluster.scope(), None, &query)
+            .await?;
+        let ends = page.items.is_empty() || page.metadata.next.is_none();
+        let mut items = std::mem::take(&mut list.items);
+        items.extend(page.items);
+        list = ProxyList { items, ..page };
+        if ends {
+            return Ok(list);
+        }
     }
 }
 

@@ -260,6 +260,26 @@ async fn proxies_that_are_away_or_refuse_are_a_no() {
 }
 
 #[tokio::test]
+async fn proxies_of_all_pages_are_judged() {
+    let api = FakeApi::default();
+    let put = |number: usize, connected: bool| {
+        let name = format!("web-{number:04}");
+        let path = format!("/apis/observe.weft.dev/v1alpha1/namespaces/shop/proxies/{name}");
+        let proxy = json!({"metadata": {"name": name, "namespace": "shop"},
+            "status": {"workload": "Deployment/web", "connected": connected}});
+        api.put(&path, proxy);
+    };
+    for number in 0..1100 {
+        put(number, true);
+    }
+    let (code, out, _) = run(api.client(), "weft proxies -n shop").await;
+    assert_eq!((code, out.lines().count()), (0, 1101));
+    assert_eq!(api.largest_list(), 500);
+    put(1099, false);
+    assert_eq!(run(api.client(), "weft proxies -n shop").await.0, 1);
+}
+
+#[tokio::test]
 async fn log_level_is_written_to_the_live_pod_and_taken_away_again() {
     let api = FakeApi::default();
     let path = "/api/v1/namespaces/shop/pods/web-1";

@@ -9,6 +9,7 @@
 )]
 
 mod browser;
+mod clock;
 mod cost;
 mod mesh;
 mod pages;

@@ -19,7 +19,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::judge::{Judged, Ruling};
 use super::outcome::{Outcome, Question};
-use super::question::{CallerView, Callers};
+use super::question::{Callers, SeenCallers};
 use crate::model::{Index, Model, PodId, modes};
 use crate::world::ObjectKey;
 
@@ -76,7 +76,6 @@ pub(super) fn of(
                 fix.objects.extend(objects);
                 fix.warnings
                     .extend(this.lets_in_more(question, &ports, narrow));
-                let callers = (callers, question.view);
                 keep_open(&model.index, &this.account, callers, &mut fix);
             }
             Err(warning) => fix.warnings.push(warning),
@@ -323,12 +322,7 @@ fn name_of(text: &str) -> String {
 }
 
 /// Lets in whoever called those pods of the account that a target would close.
-fn keep_open(
-    index: &Index,
-    account: &ObjectKey,
-    (callers, view): (Callers<'_>, CallerView),
-    fix: &mut Fix,
-) {
+fn keep_open(index: &Index, account: &ObjectKey, callers: Callers<'_>, fix: &mut Fix) {
     let closed: BTreeSet<PodId> = index
         .world
         .pods
@@ -347,22 +341,31 @@ fn keep_open(
     if closed.is_empty() {
         return;
     }
-    let seen = callers(&closed);
+    // Whom it names may be somebody's secret; that it closes is not.
+    let SeenCallers {
+        accounts: seen,
+        unnamed,
+    } = callers(&closed);
     let names: Vec<String> = seen.iter().map(ToString::to_string).collect();
-    let told = match (seen.len(), view) {
-        (0, _) => "none".to_owned(),
-        // Whom it names may be somebody's secret; that it closes is not.
-        (count, CallerView::AsAsked) => format!("{count} accounts"),
-        (_, CallerView::Known) => names.join(", "),
+    let pods = match closed.len() {
+        1 => "1 pod".to_owned(),
+        count => format!("{count} pods"),
+    };
+    let told = match &*names {
+        [] => "none".to_owned(),
+        names => names.join(", "),
     };
     fix.warnings.push(format!(
-        "{} of account {account} are open now and would be closed by this; callers that were \
+        "{pods} of account {account} are open now and would be closed by this; callers that were \
          seen stay allowed ({told}), others not",
-        match closed.len() {
-            1 => "1 pod".to_owned(),
-            count => format!("{count} pods"),
-        },
     ));
+    if unnamed > 0 {
+        fix.warnings.push(format!(
+            "{unnamed} more accounts called {pods} of account {account} and would be refused from \
+             then on: they are of namespaces where you may not create explanations; let somebody \
+             ask who may, to have them named and let in",
+        ));
+    }
     if seen.is_empty() {
         return;
     }

@@ -7,9 +7,18 @@ use crate::world::ObjectKey;
 
 /// Who owns a pod: kind and name of the topmost owner, in the pod's namespace.
 pub type Owner<'a> = &'a dyn Fn(&PodId) -> (String, ObjectKey);
-/// Accounts of the callers that these pods had, as far as is remembered; for what a fix
-/// must not close out.
-pub type Callers<'a> = &'a dyn Fn(&BTreeSet<PodId>) -> BTreeSet<ObjectKey>;
+/// The callers that these pods had, as far as is remembered; for what a fix must not close
+/// out.
+pub type Callers<'a> = &'a dyn Fn(&BTreeSet<PodId>) -> SeenCallers;
+
+/// Who called, of whom only some may be named.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SeenCallers {
+    /// Accounts that whoever asks may know of.
+    pub accounts: BTreeSet<ObjectKey>,
+    /// How many more there are.
+    pub unnamed: usize,
+}
 
 /// What of the caller may go into an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crds::observe::{ExplanationSpec, ExplanationStatus, From, Header, To, Verdict};
 use serde_json::{Value, json};
 
-use super::CallerView;
+use super::{CallerView, SeenCallers};
 use crate::model::{Defaults, PodId};
 use crate::testing::cluster::*;
 use crate::world::ObjectKey;
@@ -58,7 +58,10 @@ fn owner(pod: &PodId) -> (String, ObjectKey) {
 
 fn ask_with(cluster: &Cluster, spec: &ExplanationSpec, defaults: &Defaults) -> ExplanationStatus {
     let model = cluster.compile_with(defaults).0;
-    let seen = |_: &BTreeSet<PodId>| BTreeSet::from([ObjectKey::new("shop", "seen")]);
+    let seen = |_: &BTreeSet<PodId>| SeenCallers {
+        accounts: BTreeSet::from([ObjectKey::new("shop", "seen")]),
+        unnamed: 0,
+    };
     model
         .explain(spec, CallerView::Known, &owner, &seen)
         .unwrap()
@@ -145,7 +148,7 @@ fn owner_of_pods_is_asked_about_as_they_are() {
 #[test]
 fn question_without_a_meaning_is_refused_by_its_field() {
     let model = shop().compile().0;
-    let none = |_: &BTreeSet<PodId>| BTreeSet::new();
+    let none = |_: &BTreeSet<PodId>| SeenCallers::default();
     let field = |spec: &ExplanationSpec| {
         model
             .explain(spec, CallerView::Known, &owner, &none)

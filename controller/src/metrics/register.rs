@@ -259,6 +259,11 @@ impl ObserveMetrics {
             self.answers.clone(),
         );
         registry.register(
+            "observe_lists_cut",
+            "Lists of the read API that did not fit into one answer; the client is told where the rest begins",
+            self.lists_cut.clone(),
+        );
+        registry.register(
             "observe_streams",
             "Streams of the read API that are open",
             self.streams.clone(),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crds::observe::{API_VERSION, GROUP, Proxy, Resource};
+use crds::observe::{API_VERSION, GROUP, Proxy, ProxyListMetadata, Resource};
 use futures::future::BoxFuture;
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
-use super::query::{GraphQuery, Path};
+use super::query::{GraphQuery, ListQuery, Path};
 use super::scopes::Scopes;
 use super::stream::{self, Places};
 use super::told::Told;
@@ -98,7 +98,10 @@ impl ObserveApi {
                 let query = request.uri().query().unwrap_or_default();
                 self.graph(user, query, path.namespace)
             }
-            Resource::Proxies => self.proxies(&path, &compiled, is_table(&request)),
+            Resource::Proxies => {
+                let query = ListQuery::parse(request.uri().query().unwrap_or_default())?;
+                self.proxies(&path, &query, &compiled, is_table(&request))
+            }
             Resource::Scopes => self.scope(user, &compiled).await,
             Resource::Explanations => {
                 let body = Limited::new(request.into_body(), explanations::MAX_BODY);
@@ -166,16 +169,23 @@ impl ObserveApi {
         Ok(Places::new([all, own], self.told.metrics.streams.clone()))
     }
 
-    fn proxies(&self, path: &Path, compiled: &Compiled, table: bool) -> Result<Answer, Refusal> {
+    fn proxies(
+        &self,
+        path: &Path,
+        query: &ListQuery,
+        compiled: &Compiled,
+        table: bool,
+    ) -> Result<Answer, Refusal> {
         let namespace = path.namespace.as_deref();
         match (namespace, &path.name) {
             (Some(namespace), Some(name)) => {
                 let proxy = proxies::get(&self.told, compiled, namespace, name)?;
-                shown(table, std::slice::from_ref(&proxy), &proxy)
+                let whole = ProxyListMetadata::default();
+                shown(table, (std::slice::from_ref(&proxy), &whole), &proxy)
             }
             _ => {
-                let list = proxies::list(&self.told, compiled, namespace);
-                shown(table, &list.items, &list)
+                let list = proxies::list(&self.told, compiled, namespace, query);
+                shown(table, (&list.items, &list.metadata), &list)
             }
         }
     }
@@ -244,9 +254,13 @@ fn json(code: StatusCode, value: &impl Serialize) -> Result<Answer, Refusal> {
     Ok(whole(code, written))
 }
 
-fn shown(table: bool, proxies: &[Proxy], value: &impl Serialize) -> Result<Answer, Refusal> {
+fn shown(
+    table: bool,
+    (proxies, metadata): (&[Proxy], &ProxyListMetadata),
+    value: &impl Serialize,
+) -> Result<Answer, Refusal> {
     if table {
-        return json(StatusCode::OK, &proxies::table(proxies));
+        return json(StatusCode::OK, &proxies::table(proxies, metadata));
     }
     json(StatusCode::OK, value)
 }

@@ -4,8 +4,10 @@
 //! only in the caller's is told what the caller would find out by calling: the verdict, its
 //! reason, and whose the called side is. Who may only in the called side's is told nothing
 //! of the caller but what he wrote himself, so there a caller can only be asked about by
-//! its account.
+//! its account. In all cases callers beside the one that was asked about are named only to
+//! who may create explanations in their namespaces.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::time::SystemTime;
 
@@ -20,7 +22,7 @@ use super::told::Told;
 use crate::aggregated::access::AccessDecision;
 use crate::aggregated::front_proxy::User;
 use crate::aggregated::refusal::Refusal;
-use crate::explain::{BadQuestion, CallerView, Explained};
+use crate::explain::{BadQuestion, CallerView, Explained, SeenCallers};
 use crate::graph::key::NodeKey;
 use crate::inventory::kind::Kind;
 use crate::model::PodId;
@@ -29,6 +31,9 @@ use crate::world::ObjectKey;
 
 /// Bytes of one question.
 pub(super) const MAX_BODY: usize = 64 * 1024;
+
+/// Namespaces of callers that one explanation asks the API server about.
+const MAX_ASKED: usize = 16;
 
 /// In whose namespaces the user may ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +83,8 @@ pub(super) async fn answer(
         // Before anything is looked up: which ports there are is an answer too.
         hidden_called()
     } else {
-        explain(told, compiled, &asked.spec, rights)?
+        let known = Known::at_the_ends(&asked.spec, rights);
+        explain_in_full((told, user), compiled, &asked.spec, rights, known).await?
     };
     Ok(Explanation {
         api_version: API_VERSION.to_owned(),
@@ -119,23 +125,95 @@ fn hidden_called() -> ExplanationStatus {
     }
 }
 
+/// Namespaces whose accounts an answer may name.
+#[derive(Clone, Debug, Default)]
+struct Known {
+    all: bool,
+    namespaces: BTreeSet<String>,
+}
+
+impl Known {
+    fn at_the_ends(spec: &ExplanationSpec, rights: Rights) -> Self {
+        let caller = rights.caller && !spec.from.outside;
+        let caller = caller.then(|| spec.from.namespace.clone());
+        let called = rights.called.then(|| spec.to.namespace.clone());
+        Self {
+            all: false,
+            namespaces: caller.into_iter().chain(called).collect(),
+        }
+    }
+
+    fn has(&self, namespace: &str) -> bool {
+        self.all || self.namespaces.contains(namespace)
+    }
+
+    /// Adds those of `more` where the user may create explanations; false: none.
+    async fn learn(
+        &mut self,
+        told: &Told,
+        user: &User,
+        more: BTreeSet<String>,
+    ) -> Result<bool, Refusal> {
+        let everywhere = may("create", Resource::Explanations, None);
+        let said = told.gate.admits(user, &everywhere).await;
+        self.all = said.map_err(Refusal::unavailable)? == AccessDecision::Allowed;
+        if self.all {
+            return Ok(true);
+        }
+        let before = self.namespaces.len();
+        for namespace in more.into_iter().take(MAX_ASKED) {
+            if allowed(told, user, &namespace).await? {
+                self.namespaces.insert(namespace);
+            }
+        }
+        Ok(self.namespaces.len() > before)
+    }
+}
+
+/// Explains, and a second time where that names callers whom the user may know.
+async fn explain_in_full(
+    (told, user): (&Told, &User),
+    compiled: &Compiled,
+    spec: &ExplanationSpec,
+    rights: Rights,
+    mut known: Known,
+) -> Result<ExplanationStatus, Refusal> {
+    let (status, unknown) = explain(told, compiled, spec, rights, &known)?;
+    if unknown.is_empty() || !known.learn(told, user, unknown).await? {
+        return Ok(status);
+    }
+    Ok(explain(told, compiled, spec, rights, &known)?.0)
+}
+
+/// The answer, and namespaces of callers that it does not name.
 fn explain(
     told: &Told,
     compiled: &Compiled,
     spec: &ExplanationSpec,
     rights: Rights,
-) -> Result<ExplanationStatus, Refusal> {
+    known: &Known,
+) -> Result<(ExplanationStatus, BTreeSet<String>), Refusal> {
     let inventory = told.followed.inventory.read();
     let owner = |pod: &PodId| {
         let (kind, key) = inventory.topmost(pod, "");
         (kind.name().to_owned(), key)
     };
+    let unknown = RefCell::new(BTreeSet::new());
     let callers = |pods: &BTreeSet<PodId>| {
         let nodes = pods
             .iter()
             .map(|pod| NodeKey::of_workload(inventory.topmost(pod, "")));
-        told.graph
-            .callers_of(&nodes.collect(), compiled, &inventory)
+        let seen = told
+            .graph
+            .callers_of(&nodes.collect(), compiled, &inventory);
+        let (accounts, others): (BTreeSet<_>, BTreeSet<_>) =
+            seen.into_iter().partition(|one| known.has(&one.namespace));
+        let namespaces = others.iter().map(|one| one.namespace.to_string());
+        unknown.borrow_mut().extend(namespaces);
+        SeenCallers {
+            accounts,
+            unnamed: others.len(),
+        }
     };
     let view = if rights.caller {
         CallerView::Known
@@ -147,13 +225,13 @@ fn explain(
         .map_err(|BadQuestion { field, reason }| Refusal::bad(format!("spec.{field}: {reason}")))?;
     drop(inventory);
     if !rights.called {
-        return Ok(for_the_caller(explained.status, spec));
+        return Ok((for_the_caller(explained.status, spec), BTreeSet::new()));
     }
     explained.status.programmed = programmed(told, &explained);
     if rights.caller {
         explained.status.seen = seen(told, spec);
     }
-    Ok(explained.status)
+    Ok((explained.status, unknown.into_inner()))
 }
 
 /// What a caller would find out by calling.

@@ -1,12 +1,14 @@
 //! The proxies, as far as their controllers know them.
 
 use crds::observe::{
-    API_VERSION, Certificate, Nack, Proxy, ProxyList, ProxyMetadata, ProxyStatus, Resource,
+    API_VERSION, Certificate, Nack, Proxy, ProxyList, ProxyListMetadata, ProxyMetadata,
+    ProxyStatus, Resource,
 };
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use wire::v1::ProxyState;
 
+use super::query::ListQuery;
 use super::told::Told;
 use crate::aggregated::refusal::Refusal;
 use crate::model::PodId;
@@ -16,15 +18,35 @@ use crate::world::ObjectKey;
 /// Proxies of one answer.
 const MAX_PROXIES: usize = 20_000;
 
-/// The proxies of a namespace, or all.
-pub(super) fn list(told: &Told, compiled: &Compiled, namespace: Option<&str>) -> ProxyList {
+/// The proxies of a namespace, or all, in order of their names; as many as are asked for and
+/// fit into one answer, and where the rest begins.
+pub(super) fn list(
+    told: &Told,
+    compiled: &Compiled,
+    namespace: Option<&str>,
+    query: &ListQuery,
+) -> ProxyList {
     let pods = compiled.model.meshed_pods();
     let pods = pods.filter(|pod| namespace.is_none_or(|namespace| *pod.namespace == *namespace));
-    let items = pods.take(MAX_PROXIES);
+    let mut pods = pods.filter(|pod| query.after.as_ref().is_none_or(|after| *pod > after));
+    let most = query
+        .limit
+        .map_or(MAX_PROXIES, |limit| limit.min(MAX_PROXIES));
+    let page: Vec<&PodId> = pods.by_ref().take(most).collect();
+    let rest = pods.count();
+    if rest > 0 && query.limit.is_none_or(|limit| limit > MAX_PROXIES) {
+        told.metrics.lists_cut.inc();
+    }
+    let last = page.last().filter(|_| rest > 0);
     ProxyList {
         api_version: API_VERSION.to_owned(),
         kind: format!("{}List", Resource::Proxies.kind()),
-        items: items
+        metadata: ProxyListMetadata {
+            next: last.map(ToString::to_string),
+            remaining_item_count: last.and(u64::try_from(rest).ok()),
+        },
+        items: page
+            .into_iter()
             .filter_map(|pod| proxy(told, compiled, pod, false))
             .collect(),
     }
@@ -119,7 +141,7 @@ fn add_own_words(status: &mut ProxyStatus, state: &ProxyState) {
 }
 
 /// The same for people: what `kubectl get` prints.
-pub(super) fn table(proxies: &[Proxy]) -> Value {
+pub(super) fn table(proxies: &[Proxy], metadata: &ProxyListMetadata) -> Value {
     let column = |name: &str, kind: &str, description: &str| {
         let format = if name == "Name" { "name" } else { "" };
         json!({"name": name, "type": kind, "format": format, "description": description, "priority": 0})
@@ -142,7 +164,7 @@ pub(super) fn table(proxies: &[Proxy]) -> Value {
         })
         .collect();
     json!({
-        "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {},
+        "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata,
         "columnDefinitions": [
             column("Name", "string", "Name of the pod."),
             column("Workload", "string", "Topmost owner of the pod."),

@@ -11,6 +11,7 @@ use crate::aggregated::refusal::Refusal;
 use crate::graph::answer::Extent;
 use crate::graph::follow::{Asked, seconds};
 use crate::observe::reports::{LONGEST_WINDOW, SLOT};
+use crate::world::ObjectKey;
 
 /// Window when none is asked for.
 const DEFAULT_WINDOW: Duration = Duration::from_secs(60);
@@ -38,6 +39,39 @@ pub(super) struct GraphQuery {
     pub(super) watch: bool,
     /// The slot before which the stream ended that this one takes up.
     pub(super) since: Option<u64>,
+}
+
+/// Which part of a list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct ListQuery {
+    /// Objects at most; as many as one answer takes without it.
+    pub(super) limit: Option<usize>,
+    /// Those behind this one.
+    pub(super) after: Option<ObjectKey>,
+}
+
+impl ListQuery {
+    /// Reads a query as Kubernetes clients write it.
+    pub(super) fn parse(query: &str) -> Result<Self, Refusal> {
+        let mut read = Self::default();
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            match &*name {
+                "limit" => {
+                    let limit: Result<usize, _> = value.parse();
+                    let bad = |_| wrong("limit", &format!("{value:?} is no number"));
+                    read.limit = Some(limit.map_err(bad)?).filter(|limit| *limit > 0);
+                }
+                "continue" if !value.is_empty() => {
+                    let after = value.split_once('/');
+                    let bad = || wrong("continue", "was not made by this API");
+                    let (namespace, name) = after.ok_or_else(bad)?;
+                    read.after = Some(ObjectKey::new(namespace, name));
+                }
+                _ => {}
+            }
+        }
+        Ok(read)
+    }
 }
 
 impl Path {

@@ -1,5 +1,10 @@
-//! Where a user may read graphs: the API server is asked about each namespace, and its
+//! Where a user may read graphs: one question to the API server for each namespace, so its
 //! answers are kept for a minute.
+//!
+//! A call waits a few seconds for them and is told what is known by then; what was learned
+//! stays, and the next call goes on from there. Every user has a few questions under way, and
+//! all wait in one line for the few that the API server is asked at one time, so whoever has
+//! many namespaces delays whoever has one by a few questions only.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,7 +14,7 @@ use crds::observe::{API_VERSION, Resource, Scope};
 use futures::StreamExt as _;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::query::may;
 use crate::aggregated::access::{AccessDecision, Attributes, Gate};
@@ -17,31 +22,53 @@ use crate::aggregated::front_proxy::User;
 
 /// Namespaces that are asked about for one user.
 const MAX_NAMESPACES: usize = 2000;
-/// Questions about one user at one time.
-const AT_ONCE: usize = 8;
-/// Users about whom is asked at one time; others wait, as long as a call may take.
-const USERS_AT_ONCE: usize = 2;
-/// How long an answer holds.
+/// Questions about one user that are asked, or wait to be, at one time.
+const USER_AT_ONCE: usize = 8;
+/// Questions that are asked at one time; others wait in the order in which they came.
+const AT_ONCE: usize = 16;
+/// How long a call waits. With the question whether it may be answered at all it is shorter
+/// than the time that a call has, and short enough to give back its place to other users.
+const PATIENCE: Duration = Duration::from_secs(4);
+/// How long an answer holds, and how long the parts of one are collected at most: longer than
+/// 2000 questions of 100 ms take.
 const REMEMBERED: Duration = Duration::from_secs(60);
 /// Users whose answers are remembered, each at most 130 KB.
 const MAX_USERS: usize = 64;
-
-/// One user's answer. Who finds it locked waits for what somebody else asks for him.
-type Place = Arc<tokio::sync::Mutex<Option<(Arc<Scope>, Instant)>>>;
 
 /// Answers that are remembered, by what tells users apart: every identity of the cluster may
 /// ask, each with a new token every time.
 #[derive(Debug)]
 pub(super) struct Scopes {
-    remembered: Mutex<HashMap<[u8; 32], Place>>,
+    remembered: Mutex<HashMap<[u8; 32], Arc<Place>>>,
     asking: Semaphore,
+}
+
+/// What is known of one user.
+#[derive(Debug, Default)]
+struct Place {
+    /// Who asks. Others wait for what he learns, no longer than for their own questions.
+    turn: tokio::sync::Mutex<()>,
+    learned: Mutex<Learned>,
+}
+
+/// What the API server said so far, and until when it holds.
+#[derive(Debug, Default)]
+struct Learned {
+    until: Option<Instant>,
+    cluster: Option<bool>,
+    /// In order, and how many of them were asked about.
+    namespaces: Vec<String>,
+    asked: usize,
+    /// The last one that was asked about.
+    up_to: Option<String>,
+    whole: Option<Arc<Scope>>,
 }
 
 impl Default for Scopes {
     fn default() -> Self {
         Self {
             remembered: Mutex::default(),
-            asking: Semaphore::new(USERS_AT_ONCE),
+            asking: Semaphore::new(AT_ONCE),
         }
     }
 }
@@ -54,41 +81,154 @@ impl Scopes {
         gate: &Gate,
         namespaces: Vec<String>,
     ) -> Result<Arc<Scope>, String> {
+        let patience = Instant::now() + PATIENCE;
         let place = self.place(user.digest());
-        let mut held = place.lock().await;
-        if let Some((scope, until)) = &*held
-            && Instant::now() < *until
-        {
-            return Ok(Arc::clone(scope));
+        let ask = async {
+            let _turn = place.turn.lock().await;
+            place.learned.lock().forget_what_is_old();
+            self.ask(user, gate, namespaces, &place.learned).await
+        };
+        match timeout_at(patience, ask).await {
+            Ok(Err(message)) => Err(message),
+            Ok(Ok(())) | Err(_) => {
+                let learned = place.learned.lock();
+                learned.scope().ok_or_else(|| {
+                    "the API server has not said in time where graphs may be read; ask again"
+                        .to_owned()
+                })
+            }
         }
-        // Never closed.
-        let _turn = self.asking.acquire().await;
-        let scope = Arc::new(ask(user, gate, namespaces).await?);
-        *held = Some((Arc::clone(&scope), Instant::now() + REMEMBERED));
-        Ok(scope)
     }
 
     /// The user's place. Where there are too many, one is given up that nobody waits at: one
     /// that holds nothing any more, or the one that soonest will.
-    fn place(&self, user: [u8; 32]) -> Place {
+    fn place(&self, user: [u8; 32]) -> Arc<Place> {
         let mut remembered = self.remembered.lock();
         if let Some(place) = remembered.get(&user) {
             return Arc::clone(place);
         }
         if remembered.len() >= MAX_USERS {
             let idle = remembered.iter().filter_map(|(user, place)| {
-                let held = place.try_lock().ok()?;
-                (Arc::strong_count(place) == 1).then(|| (held.as_ref().map(|held| held.1), *user))
+                let until = place.learned.lock().until;
+                (Arc::strong_count(place) == 1).then_some((until, *user))
             });
             if let Some((_, oldest)) = idle.min() {
                 remembered.remove(&oldest);
             }
         }
-        let place = Place::default();
+        let place = Arc::<Place>::default();
         if remembered.len() < MAX_USERS {
             remembered.insert(user, Arc::clone(&place));
         }
         place
+    }
+
+    async fn may_read(
+        &self,
+        user: &User,
+        gate: &Gate,
+        namespace: Option<&str>,
+    ) -> Result<bool, String> {
+        // Never closed.
+        let _turn = self.asking.acquire().await;
+        let decision = gate.ask(user, &graph_of(namespace)).await?;
+        Ok(decision == AccessDecision::Allowed)
+    }
+
+    /// Learns what is not known yet. May be dropped at any await: what was said stays learned.
+    async fn ask(
+        &self,
+        user: &User,
+        gate: &Gate,
+        mut namespaces: Vec<String>,
+        learned: &Mutex<Learned>,
+    ) -> Result<(), String> {
+        if learned.lock().whole.is_some() {
+            return Ok(());
+        }
+        let known = learned.lock().cluster;
+        let cluster = match known {
+            Some(cluster) => cluster,
+            None => self.may_read(user, gate, None).await?,
+        };
+        learned.lock().cluster = Some(cluster);
+        namespaces.sort_unstable();
+        if cluster {
+            learned.lock().finish(namespaces, false);
+            return Ok(());
+        }
+        let (asked, up_to) = {
+            let learned = learned.lock();
+            (learned.asked, learned.up_to.clone())
+        };
+        namespaces.retain(|namespace| Some(namespace) > up_to.as_ref());
+        let room = MAX_NAMESPACES.saturating_sub(asked);
+        let truncated = namespaces.len() > room;
+        namespaces.truncate(room);
+        let questions = namespaces.into_iter().map(|namespace| async move {
+            let allowed = self.may_read(user, gate, Some(&namespace)).await?;
+            Ok::<_, String>((namespace, allowed))
+        });
+        let mut answers = std::pin::pin!(futures::stream::iter(questions).buffered(USER_AT_ONCE));
+        while let Some(answer) = answers.next().await {
+            let (namespace, allowed) = answer?;
+            learned.lock().note(namespace, allowed);
+        }
+        let mut learned = learned.lock();
+        let namespaces = std::mem::take(&mut learned.namespaces);
+        learned.finish(namespaces, truncated);
+        Ok(())
+    }
+}
+
+impl Learned {
+    fn forget_what_is_old(&mut self) {
+        let now = Instant::now();
+        if self.until.is_none_or(|until| until <= now) {
+            *self = Self {
+                until: Some(now + REMEMBERED),
+                ..Self::default()
+            };
+        }
+    }
+
+    fn note(&mut self, namespace: String, allowed: bool) {
+        self.asked += 1;
+        if allowed {
+            self.namespaces.push(namespace.clone());
+        }
+        self.up_to = Some(namespace);
+    }
+
+    fn finish(&mut self, namespaces: Vec<String>, truncated: bool) {
+        let scope = Scope {
+            truncated,
+            ..scope(self.cluster == Some(true), namespaces)
+        };
+        self.whole = Some(Arc::new(scope));
+        self.until = Some(Instant::now() + REMEMBERED);
+    }
+
+    /// All that is known; nothing where even that is not.
+    fn scope(&self) -> Option<Arc<Scope>> {
+        if let Some(whole) = &self.whole {
+            return Some(Arc::clone(whole));
+        }
+        let known = Scope {
+            incomplete: true,
+            ..scope(self.cluster?, self.namespaces.clone())
+        };
+        Some(Arc::new(known))
+    }
+}
+
+fn scope(cluster: bool, namespaces: Vec<String>) -> Scope {
+    Scope {
+        api_version: API_VERSION.to_owned(),
+        kind: Resource::Scopes.kind().to_owned(),
+        cluster,
+        namespaces,
+        ..Scope::default()
     }
 }
 
@@ -97,32 +237,6 @@ fn graph_of(namespace: Option<&str>) -> Attributes {
         name: crds::observe::LIVE.to_owned(),
         ..may("get", Resource::Graphs, namespace)
     }
-}
-
-async fn ask(user: &User, gate: &Gate, mut namespaces: Vec<String>) -> Result<Scope, String> {
-    let cluster = gate.ask(user, &graph_of(None)).await? == AccessDecision::Allowed;
-    let truncated = !cluster && namespaces.len() > MAX_NAMESPACES;
-    if !cluster {
-        namespaces.truncate(MAX_NAMESPACES);
-        let questions = namespaces.into_iter().map(|namespace| async move {
-            let decision = gate.ask(user, &graph_of(Some(&namespace))).await?;
-            Ok((decision == AccessDecision::Allowed).then_some(namespace))
-        });
-        let mut answers = futures::stream::iter(questions).buffered(AT_ONCE);
-        let mut readable = Vec::new();
-        while let Some(answer) = answers.next().await {
-            let answer: Result<Option<String>, String> = answer;
-            readable.extend(answer?);
-        }
-        namespaces = readable;
-    }
-    Ok(Scope {
-        api_version: API_VERSION.to_owned(),
-        kind: Resource::Scopes.kind().to_owned(),
-        cluster,
-        namespaces,
-        truncated,
-    })
 }
 
 #[cfg(test)]

@@ -9,7 +9,20 @@ use serde::{Deserialize, Serialize};
 pub struct ProxyList {
     pub api_version: String,
     pub kind: String,
+    pub metadata: ProxyListMetadata,
     pub items: Vec<Proxy>,
+}
+
+/// Where the list ends.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ProxyListMetadata {
+    /// Asks for the rest, as parameter `continue`; absent where the list is whole.
+    #[serde(rename = "continue", skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+    /// Proxies in the rest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remaining_item_count: Option<u64>,
 }
 
 /// One pod's proxy; its name is the pod's.

@@ -16,4 +16,8 @@ pub struct Scope {
     /// There are more namespaces than are asked about.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub truncated: bool,
+    /// Some were not asked about yet, because the API server answers slowly: who asks again
+    /// is told more.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub incomplete: bool,
 }

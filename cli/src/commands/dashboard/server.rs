@@ -18,14 +18,16 @@ use tokio::time::{sleep, timeout};
 use super::answer::{self, Answer};
 use super::guard::{Guard, Refused};
 use super::question::{Question, Unknown};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Refusal};
 use crate::commands::explain;
-use crate::failure::Failure;
 
 /// A browser opens six to one host. More wait until one of these has ended.
 const CONNECTIONS: usize = 32;
 /// Questions to the API server at a time; the others wait for their turn.
 const QUESTIONS: usize = 8;
+/// Explanations at a time, fewer than a browser's connections and than questions, so that the
+/// page goes on while some take long. More are refused: waiting, they would hold connections.
+const EXPLANATIONS: usize = 4;
 /// Head of a request. A question about a call carries its path, which HTTP servers bound
 /// to 8 KiB.
 const MAX_HEAD: usize = 32 << 10;
@@ -48,6 +50,7 @@ struct Parts {
     cluster: Cluster,
     guard: Guard,
     questions: Semaphore,
+    explanations: Semaphore,
 }
 
 impl Site {
@@ -57,6 +60,7 @@ impl Site {
             cluster,
             guard,
             questions,
+            explanations: Semaphore::new(EXPLANATIONS),
         }))
     }
 }
@@ -106,6 +110,7 @@ impl Site {
             cluster,
             guard,
             questions,
+            explanations,
         } = &*self.0;
         if let Err(refused) = guard.admit(request) {
             let status = match refused {
@@ -130,6 +135,16 @@ impl Site {
         {
             return answer::failure(StatusCode::FORBIDDEN, &refused.to_string());
         }
+        let place = match &question {
+            Question::Explain(_) => explanations.try_acquire().map(Some),
+            _ => Ok(None),
+        };
+        let Ok(_place) = place else {
+            let words = format!(
+                "{EXPLANATIONS} calls are being explained already; ask again when one is answered"
+            );
+            return answer::failure(StatusCode::TOO_MANY_REQUESTS, &words);
+        };
         let Ok(_turn) = questions.acquire().await else {
             return answer::failure(StatusCode::SERVICE_UNAVAILABLE, "weft dashboard ends");
         };
@@ -153,27 +168,31 @@ fn start(cluster: &Cluster) -> Bytes {
 async fn read(cluster: &Cluster, what: &str, path: &str) -> Answer {
     match cluster.try_read_bytes(what, path, MAX_ANSWER).await {
         Ok(bytes) => answer::json(bytes),
-        Err(refusal) => {
-            let status = refusal
-                .code()
-                .and_then(|code| StatusCode::from_u16(code).ok());
-            let status = status.unwrap_or(StatusCode::BAD_GATEWAY);
-            answer::failure(status, &refusal.into_failure().to_string())
-        }
+        Err(refusal) => refused(refusal),
     }
+}
+
+/// The API server's own status with its words; 502 where it did not answer.
+fn refused(refusal: Refusal) -> Answer {
+    let status = refusal
+        .code()
+        .and_then(|code| StatusCode::from_u16(code).ok());
+    let status = status.unwrap_or(StatusCode::BAD_GATEWAY);
+    answer::failure(status, &refusal.into_failure().to_string())
 }
 
 /// Nothing is stored by this `create`: it is how the read API takes a question.
 async fn explained(cluster: &Cluster, spec: crds::observe::ExplanationSpec) -> Answer {
-    let told = async {
-        let told = explain::ask(cluster, spec).await?;
-        let status = told.status.clone().unwrap_or_default();
-        let yaml = explain::yaml(&status.fix.unwrap_or_default())?;
-        Ok::<_, Failure>(json!({"explanation": told, "yaml": yaml}))
+    let told = match explain::try_ask(cluster, spec).await {
+        Ok(told) => told,
+        Err(refusal) => return refused(refusal),
     };
-    match told.await {
-        Ok(told) => answer::json(told.to_string().into()),
-        Err(Failure::Usage(text)) => answer::failure(StatusCode::BAD_REQUEST, &text),
+    let status = told.status.clone().unwrap_or_default();
+    match explain::yaml(&status.fix.unwrap_or_default()) {
+        Ok(yaml) => {
+            let answer = json!({"explanation": told, "yaml": yaml});
+            answer::json(answer.to_string().into())
+        }
         Err(failure) => answer::failure(StatusCode::BAD_GATEWAY, &failure.to_string()),
     }
 }

@@ -75,6 +75,8 @@ const RIGHTS: &[(&str, &str, &str, &str)] = &[
     ("viewer", "get", "proxies", "shop"),
     ("viewer", "create", "explanations", "shop"),
     ("neighbour", "create", "explanations", "bank"),
+    ("both", "create", "explanations", "shop"),
+    ("both", "create", "explanations", "bank"),
 ];
 
 impl Bench {
@@ -121,18 +123,26 @@ impl Bench {
 
     /// Somebody of `shop` called `api` in the slot before this one.
     async fn call(&self) {
+        self.called_by(&["shop/web"]).await;
+    }
+
+    /// Each of these, `namespace/name` of a Deployment, did, and its proxy told of it.
+    async fn called_by(&self, callers: &[&str]) {
         let now = SystemTime::now();
-        let reporter = crate::observe::reports::Reporter {
-            uid: "shop-web".into(),
-            pod: crate::world::ObjectKey::new("shop", "web-1"),
-        };
-        let report = wire::v1::Report {
-            process: 1,
-            slot: (slot_of(now) - 1) * SLOT,
-            edges: vec![seen_by_client("shop/api", 3, 1)],
-            ..wire::v1::Report::default()
-        };
-        self.reports.take(&reporter, report, true, now);
+        for caller in callers {
+            let (namespace, name) = caller.split_once('/').unwrap();
+            let reporter = crate::observe::reports::Reporter {
+                uid: format!("{namespace}-{name}").into(),
+                pod: crate::world::ObjectKey::new(namespace, &format!("{name}-1")),
+            };
+            let report = wire::v1::Report {
+                process: 1,
+                slot: (slot_of(now) - 1) * SLOT,
+                edges: vec![seen_by_client("shop/api", 3, 1)],
+                ..wire::v1::Report::default()
+            };
+            self.reports.take(&reporter, report, true, now);
+        }
         self.api.told.graph.look(now, true).await;
     }
 

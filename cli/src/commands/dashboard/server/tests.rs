@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use clap::Parser as _;
+use crds::observe::Resource;
 use fake_api::FakeApi;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -172,14 +173,72 @@ async fn whoever_opens_connections_and_says_nothing_keeps_nobody_out_for_long() 
     assert_eq!(asked.unwrap().0, 200, "the silent were closed");
 }
 
-#[tokio::test]
-async fn an_explanation_is_asked_and_its_fix_is_told_as_yaml() {
-    let served = served().await;
-    let spec = json!({"from": {"kind": "Deployment", "namespace": "shop", "name": "web"},
+/// Where the page asks about a call from `web` in `bank` to `cart` in `shop`.
+fn question() -> String {
+    let spec = json!({"from": {"kind": "Deployment", "namespace": "bank", "name": "web"},
         "to": {"kind": "Service", "namespace": "shop", "name": "cart"}})
     .to_string();
     let spec: String = form_urlencoded::byte_serialize(spec.as_bytes()).collect();
-    let path = format!("/explanation?spec={spec}");
+    format!("/explanation?spec={spec}")
+}
+
+#[tokio::test]
+async fn an_explanation_that_is_refused_keeps_its_status_and_words() {
+    let served = served().await;
+    let path = question();
+    for namespace in ["shop", "bank"] {
+        let collection = Resource::Explanations.path(Some(namespace), None);
+        served.api.allow_creation(&collection, false);
+    }
+    let (status, _, body) = served.ask("GET", &path, KEY).await;
+    assert_eq!(status, 403, "{body}");
+    assert!(body.contains("explanations: Forbidden"), "{body}");
+    served.api.vanish(true);
+    let (status, _, body) = served.ask("GET", &path, KEY).await;
+    assert_eq!(status, 502, "{body}");
+    assert!(body.contains("did not answer within 1 s"), "{body}");
+}
+
+#[tokio::test]
+async fn explanations_that_take_long_are_few_and_leave_the_page_its_turns() {
+    let served = served().await;
+    let path = question();
+    served.api.vanish(true);
+    let asked = (0..10).map(|_| served.ask("GET", &path, KEY));
+    let answers = futures::future::join_all(asked).await;
+    let with = |wanted| {
+        answers
+            .iter()
+            .filter(|(status, ..)| *status == wanted)
+            .count()
+    };
+    assert_eq!((with(502), with(429)), (EXPLANATIONS, 10 - EXPLANATIONS));
+    let refused = answers.iter().find(|(status, ..)| *status == 429).unwrap();
+    assert!(
+        refused.2.contains("ask again when one is answered"),
+        "{}",
+        refused.2
+    );
+    // While others wait for the API server, whoever needs it not is answered at once.
+    let hung = (0..QUESTIONS).map(|_| served.ask("GET", &path, KEY));
+    let begun = Instant::now();
+    let page = async {
+        sleep(Duration::from_millis(200)).await;
+        let (status, ..) = served.ask("GET", "/", "").await;
+        (status, begun.elapsed())
+    };
+    let (_, (status, took)) = futures::future::join(futures::future::join_all(hung), page).await;
+    assert_eq!(status, 200);
+    assert!(took < Duration::from_millis(800), "{took:?}");
+    served.api.vanish(false);
+    let (status, _, body) = served.ask("GET", &path, KEY).await;
+    assert_eq!(status, 200, "places are given back: {body}");
+}
+
+#[tokio::test]
+async fn an_explanation_is_asked_and_its_fix_is_told_as_yaml() {
+    let served = served().await;
+    let path = question();
     let (status, _, body) = served.ask("GET", &path, KEY).await;
     assert_eq!(status, 200, "{body}");
     let told: Value = serde_json::from_str(&body).unwrap();

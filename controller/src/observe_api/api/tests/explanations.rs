@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use super::Bench;
 use crate::observe_api::explanations;
 use crate::testing::cluster::{
-    binding, in_namespace, namespace, plain_pod, pod, service, set, shop, target, tcp_route,
+    Cluster, binding, in_namespace, namespace, plain_pod, pod, service, set, shop, target,
+    tcp_route,
 };
 
 use http::Method;
@@ -160,24 +161,67 @@ async fn who_has_rights_at_the_callers_end_only_learns_nothing_of_what_is_there(
     assert!(told.1.contains("Allowed"), "{told:?}");
 }
 
-#[tokio::test]
-async fn fix_that_would_close_pods_says_so_to_who_may_not_know_their_callers() {
-    // One of two pods of the account is protected, by a binding that names it.
+/// One of two pods of the account is protected, by a binding that names it.
+fn half_closed(name: &str, ip: &str) -> Cluster {
     let rules = json!([{"kind": "TCPRoute", "name": "ports"}]);
     let mut by_pod = target("closed", "x", &["somebody"], rules);
     by_pod["spec"]["destination"] = json!({"kind": "IdentityBinding", "name": "first"});
     let labelled = set(
-        pod("api-1", "10.0.0.11", "api"),
+        pod(name, ip, "api"),
         "/metadata/labels",
         json!({"first": "yes"}),
     );
     let scheme = json!({"podLabelSelector": {"matchLabels": {"first": "yes"}}});
-    let cluster = shop()
+    shop()
         .with(labelled)
         .with(binding("first", scheme))
         .with(tcp_route("ports", &[8080]))
-        .with(by_pod);
+        .with(by_pod)
+}
+
+#[tokio::test]
+async fn fix_names_the_callers_of_a_namespace_only_to_who_may_explain_there() {
+    let teller = in_namespace(pod("web-1", "10.0.0.70", "teller"), "bank");
+    let cluster = half_closed("api-2", "10.0.0.12")
+        .with(namespace("bank"))
+        .with(teller)
+        .with(pod("web-1", "10.0.0.71", "shopper"));
     let bench = Bench::of(&cluster);
+    bench.called_by(&["shop/web", "bank/web"]).await;
+    let path = "namespaces/shop/explanations";
+    let outside = json!({
+        "from": {"outside": true}, "to": {"kind": "Service", "namespace": "shop", "name": "api"},
+        "method": "DELETE", "path": "/items/7",
+    });
+    for asked in [
+        asks("shop", "ServiceAccount", "shop"),
+        asks("bank", "ServiceAccount", "shop"),
+        outside.clone(),
+    ] {
+        let (_, body) = bench.explain("viewer", path, asked.clone()).await;
+        assert!(!body.to_string().contains("teller"), "{body}");
+        let fix = &body["status"]["fix"];
+        assert!(fix["objects"].to_string().contains("shopper"), "{body}");
+        let warnings = fix["warnings"].to_string();
+        assert!(warnings.contains("1 more accounts called"), "{body}");
+        // Who may explain there too has them named, and let in.
+        let (_, body) = bench.explain("both", path, asked).await;
+        let fix = &body["status"]["fix"];
+        let objects = fix["objects"].to_string();
+        assert!(
+            objects.contains("teller") && objects.contains("shopper"),
+            "{body}"
+        );
+        assert!(
+            !fix["warnings"].to_string().contains("more accounts"),
+            "{body}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn fix_that_would_close_pods_says_so_to_who_may_not_know_their_callers() {
+    let bench = Bench::of(&half_closed("api-1", "10.0.0.11"));
     for from in ["bank", "shop"] {
         let asked = asks(from, "ServiceAccount", "shop");
         let (_, body) = bench

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Bench;
+use crate::testing::cluster::{pod, shop};
 
 #[tokio::test]
 async fn proxies_show_what_they_say_of_themselves() {
@@ -47,6 +48,65 @@ async fn proxies_show_what_they_say_of_themselves() {
     ] {
         assert_eq!(body["status"][field], expected, "{field} of {body}");
     }
+}
+
+fn names(body: &Value) -> Vec<String> {
+    let items = body["items"].as_array().unwrap().iter();
+    items
+        .map(|one| one["metadata"]["name"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+#[tokio::test]
+async fn a_list_that_is_cut_says_where_the_rest_begins() {
+    let bench = Bench::new();
+    let path = "namespaces/shop/proxies";
+    let (_, first) = bench.get("viewer", &format!("{path}?limit=2")).await;
+    assert_eq!(names(&first), ["api-1", "api-2"]);
+    let next = &first["metadata"];
+    assert_eq!(
+        *next,
+        json!({"continue": "shop/api-2", "remainingItemCount": 1})
+    );
+    let (_, rest) = bench
+        .get("viewer", &format!("{path}?limit=2&continue=shop%2Fapi-2"))
+        .await;
+    assert_eq!(
+        (names(&rest), &rest["metadata"]),
+        (vec!["client".to_owned()], &json!({}))
+    );
+    let (_, all) = bench.get("viewer", &format!("{path}?limit=0")).await;
+    assert_eq!((names(&all).len(), &all["metadata"]), (3, &json!({})));
+    for (query, name) in [("limit=-1", "limit"), ("continue=x", "continue")] {
+        let (status, body) = bench.get("viewer", &format!("{path}?{query}")).await;
+        let words = format!("parameter {name}:");
+        assert_eq!(status, 400, "{body}");
+        assert!(
+            body["message"].as_str().unwrap().starts_with(&words),
+            "{body}"
+        );
+    }
+    // Who asked for pages was cut by himself.
+    assert_eq!(bench.api.told.metrics.lists_cut.get(), 0);
+}
+
+#[tokio::test]
+async fn more_proxies_than_one_answer_takes_are_counted_and_told_on_the_next() {
+    let mut cluster = shop();
+    for number in 0..20_000 {
+        cluster = cluster.with(pod(&format!("web-{number:05}"), "10.0.0.9", "web"));
+    }
+    let bench = Bench::of(&cluster);
+    let (_, first) = bench.get("admin", "proxies").await;
+    let next = first["metadata"]["continue"].as_str().unwrap();
+    assert_eq!(first["metadata"]["remainingItemCount"], 3);
+    assert_eq!(bench.api.told.metrics.lists_cut.get(), 1);
+    let (_, rest) = bench
+        .get("admin", &format!("proxies?continue={next}"))
+        .await;
+    assert_eq!(names(&rest), ["web-19997", "web-19998", "web-19999"]);
+    assert_eq!(names(&first).len(), 20_000);
+    assert_eq!(bench.api.told.metrics.lists_cut.get(), 1);
 }
 
 #[tokio::test]
