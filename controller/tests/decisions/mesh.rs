@@ -24,7 +24,7 @@ use policy::{
 use prost::Message;
 use serde_json::{Value, json};
 use weft_controller::{
-    CallerView, Defaults, Explained, Model, PodId, translate,
+    CallerView, Defaults, Explained, Model, PodId, SeenCallers, translate,
     world::{self, ObjectKey},
 };
 use wire::capability::Capabilities;
@@ -174,7 +174,9 @@ impl Mesh {
         let owner = |pod: &PodId| ("Pod".to_owned(), pod.clone());
         let explained = self
             .model
-            .explain(&spec, CallerView::Known, &owner, &|_| BTreeSet::new())
+            .explain(&spec, CallerView::Known, &owner, &|_| {
+                SeenCallers::default()
+            })
             .ok()?;
         (!explained.judges.is_empty()).then_some(explained)
     }
