@@ -12,6 +12,7 @@ pub(crate) mod grpc;
 pub(crate) mod headers;
 pub(crate) mod http2;
 pub(crate) mod incoming;
+pub(crate) mod leftover;
 pub(crate) mod limits;
 pub(crate) mod received;
 pub(crate) mod refusal;

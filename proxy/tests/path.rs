@@ -24,6 +24,7 @@ mod path {
     mod ejection;
     mod http;
     mod idle;
+    mod leftover;
     mod limits;
     mod mesh_port;
     mod outside;

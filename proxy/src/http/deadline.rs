@@ -293,8 +293,11 @@ where
     }
 
     fn size_hint(&self) -> SizeHint {
-        let none = || SizeHint::with_exact(0);
-        self.inner.as_ref().map_or_else(none, HttpBody::size_hint)
+        // How long it would have been nobody knows that broke off.
+        let unknown = SizeHint::default;
+        self.inner
+            .as_ref()
+            .map_or_else(unknown, HttpBody::size_hint)
     }
 }
 

@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 
 use crate::http::body::{Body, BoxError};
 use crate::http::http2::recv::RecvBody;
+use crate::http::leftover::Returned;
 
 #[must_use]
 pub(crate) fn incoming(body: IncomingBody) -> Body {
@@ -20,6 +21,9 @@ pub(crate) fn incoming(body: IncomingBody) -> Body {
 #[derive(Debug)]
 pub enum IncomingBody {
     Http1(Incoming),
+    /// The same of a request that a server reads. Boxed: most requests have none, and all
+    /// would be larger.
+    Returned(Box<Returned>),
     Http2(RecvBody),
 }
 
@@ -47,6 +51,7 @@ impl HttpBody for IncomingBody {
             Self::Http1(body) => Pin::new(body)
                 .poll_frame(cx)
                 .map(|frame| frame.map(|frame| frame.map_err(Into::into))),
+            Self::Returned(body) => Pin::new(&mut **body).poll_frame(cx),
             Self::Http2(body) => Pin::new(body).poll_frame(cx),
         }
     }
@@ -54,6 +59,7 @@ impl HttpBody for IncomingBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Http1(body) => body.is_end_stream(),
+            Self::Returned(body) => body.is_end_stream(),
             Self::Http2(body) => body.is_end_stream(),
         }
     }
@@ -61,6 +67,7 @@ impl HttpBody for IncomingBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Http1(body) => body.size_hint(),
+            Self::Returned(body) => body.size_hint(),
             Self::Http2(body) => body.size_hint(),
         }
     }

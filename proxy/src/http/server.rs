@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use futures::future::Either;
 use http::{Request, Response, StatusCode, Version, header};
+use http_body::Body as HttpBody;
+use hyper::body::Incoming;
 use hyper::server::conn::http1::Builder;
 use policy::reason::Reason;
 use runtime::occupancy::Place;
@@ -20,6 +22,7 @@ use crate::http::grpc::is_grpc;
 use crate::http::http2::server;
 use crate::http::http2::{MESH, PLAIN};
 use crate::http::incoming::IncomingBody;
+use crate::http::leftover;
 use crate::http::limits::{
     BUFFER, HEADER_BYTES, HEADER_COUNT, MESH_HEADER_BYTES, MESH_HEADER_COUNT,
 };
@@ -99,7 +102,14 @@ pub(crate) async fn serve<I, H, F>(
         return;
     }
     let limits = http1_limits(&profile, budget, place);
-    let handler = move |request: Request<_>| handler(request.map(IncomingBody::from));
+    let handler = move |request: Request<Incoming>| {
+        if request.body().is_end_stream() {
+            return Either::Left(handler(request.map(IncomingBody::from)));
+        }
+        let (request, rest) = leftover::watch(request);
+        let answer = handler(request.map(|body| IncomingBody::Returned(Box::new(body))));
+        Either::Right(Box::pin(async move { rest.settle(answer.await).await }))
+    };
     let ended = if mesh {
         let io = Lingering::to_peer(io);
         http1::serve(io, limits, close.as_mut(), refused, handler).await

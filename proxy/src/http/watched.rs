@@ -12,12 +12,16 @@ use crate::http::deadline::OutOfTime;
 use crate::http::headers;
 
 /// The body of an answer, with its first part if that was there already.
-pub(crate) struct Begun<B: HttpBody> {
-    first: Option<Result<Frame<Bytes>, B::Error>>,
+pub(crate) struct Begun<B> {
+    first: Option<Result<Frame<Bytes>, BoxError>>,
     rest: B,
 }
 
-impl<B: HttpBody<Data = Bytes> + Unpin> Begun<B> {
+impl<B> Begun<B>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
     const fn new(rest: B) -> Self {
         Self { first: None, rest }
     }
@@ -32,7 +36,7 @@ impl<B: HttpBody<Data = Bytes> + Unpin> Begun<B> {
                 return Poll::Ready(None);
             }
             match Pin::new(&mut self.rest).poll_frame(cx) {
-                Poll::Ready(frame) => Poll::Ready(frame),
+                Poll::Ready(frame) => Poll::Ready(frame.map(|frame| frame.map_err(Into::into))),
                 Poll::Pending if yielded => Poll::Ready(None),
                 Poll::Pending => {
                     yielded = true;
@@ -49,7 +53,7 @@ impl<B: HttpBody<Data = Bytes> + Unpin> Begun<B> {
 impl<B> HttpBody for Begun<B>
 where
     B: HttpBody<Data = Bytes> + Unpin,
-    B::Error: Into<BoxError> + Unpin,
+    B::Error: Into<BoxError>,
 {
     type Data = Bytes;
     type Error = BoxError;
@@ -59,10 +63,10 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
-        let frame = match this.first.take() {
-            Some(first) => Some(first),
-            None => std::task::ready!(Pin::new(&mut this.rest).poll_frame(cx)),
-        };
+        if let Some(first) = this.first.take() {
+            return Poll::Ready(Some(first));
+        }
+        let frame = std::task::ready!(Pin::new(&mut this.rest).poll_frame(cx));
         Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
     }
 
@@ -73,7 +77,10 @@ where
     fn size_hint(&self) -> SizeHint {
         let first = match &self.first {
             Some(Ok(frame)) => frame.data_ref().map_or(0, |data| data.len() as u64),
-            _ => 0,
+            // Servers never ask a body for its error that they know to be empty, and go on
+            // with the next answer behind a head that announced more.
+            Some(Err(_)) => return SizeHint::default(),
+            None => 0,
         };
         let rest = self.rest.size_hint();
         let mut whole = SizeHint::new();
@@ -93,6 +100,8 @@ pub(crate) enum BodyEnd {
     Failed,
     /// Its request's time was over.
     OutOfTime,
+    /// The same before any of it was passed on, so that its head was not either.
+    Late,
     /// The receiver no longer wanted it.
     Dropped,
 }
@@ -102,7 +111,7 @@ pub(crate) enum BodyEnd {
 pub(crate) struct Watched<B, F>
 where
     B: HttpBody<Data = Bytes> + Unpin,
-    B::Error: Into<BoxError> + Unpin,
+    B::Error: Into<BoxError>,
     F: FnOnce(BodyEnd, u64, Option<&http::HeaderMap>),
 {
     inner: Begun<B>,
@@ -115,7 +124,7 @@ where
 impl<B, F> std::fmt::Debug for Watched<B, F>
 where
     B: HttpBody<Data = Bytes> + Unpin,
-    B::Error: Into<BoxError> + Unpin,
+    B::Error: Into<BoxError>,
     F: FnOnce(BodyEnd, u64, Option<&http::HeaderMap>),
 {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -128,7 +137,7 @@ where
 impl<B, F> Watched<B, F>
 where
     B: HttpBody<Data = Bytes> + Unpin,
-    B::Error: Into<BoxError> + Unpin,
+    B::Error: Into<BoxError>,
     F: FnOnce(BodyEnd, u64, Option<&http::HeaderMap>),
 {
     /// Watches `body`, and takes its first part if it is there already.
@@ -144,6 +153,20 @@ where
         watched
     }
 
+    /// Whether the request's time was over before any of the body came, and nothing of the
+    /// answer tells so. Its place can be taken by one that does; this one is counted then.
+    pub(crate) fn is_late(&mut self) -> bool {
+        let Some(Err(error)) = &self.inner.first else {
+            return false;
+        };
+        let over = error.downcast_ref::<OutOfTime>();
+        let late = over.is_some_and(|over| over.trailers().is_none());
+        if late {
+            self.end(BodyEnd::Late, None);
+        }
+        late
+    }
+
     fn end(&mut self, end: BodyEnd, trailers: Option<&http::HeaderMap>) {
         if let Some(finish) = self.finish.take() {
             finish(end, self.bytes, trailers);
@@ -154,7 +177,7 @@ where
 impl<B, F> HttpBody for Watched<B, F>
 where
     B: HttpBody<Data = Bytes> + Unpin,
-    B::Error: Into<BoxError> + Unpin,
+    B::Error: Into<BoxError>,
     F: FnOnce(BodyEnd, u64, Option<&http::HeaderMap>) + Unpin,
 {
     type Data = Bytes;
@@ -219,7 +242,7 @@ where
 impl<B, F> Drop for Watched<B, F>
 where
     B: HttpBody<Data = Bytes> + Unpin,
-    B::Error: Into<BoxError> + Unpin,
+    B::Error: Into<BoxError>,
     F: FnOnce(BodyEnd, u64, Option<&http::HeaderMap>),
 {
     fn drop(&mut self) {

@@ -63,7 +63,9 @@ impl PeerProxy {
                     let connection = Arc::new(self.of_port(Some(port)));
                     connection.tunnel(body, place).await
                 }
-                IncomingBody::Http1(_) => self.malformed("tunnels are for HTTP/2", &method),
+                IncomingBody::Http1(_) | IncomingBody::Returned(_) => {
+                    self.malformed("tunnels are for HTTP/2", &method)
+                }
             },
         }
     }

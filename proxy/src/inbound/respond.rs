@@ -9,7 +9,7 @@ use http_body_util::BodyExt;
 use crate::failure::Failure;
 use crate::http::body::{self, Body};
 use crate::http::client::exchange::UpstreamResponse;
-use crate::http::deadline::{Ending, Ends};
+use crate::http::deadline::{self, Ending, Ends};
 use crate::http::headers;
 use crate::http::http2::server::Accept;
 use crate::http::upgrade::Side;
@@ -64,11 +64,14 @@ impl Connection {
             parts = PeerResponse::Answered(parts).encode(Asked::Upgrade);
         }
         let incoming = Ending::new(incoming, Ends::at(allowed.ends), &parts.headers);
-        let watched = Watched::begun(incoming, move |end, bytes, trailers| {
+        let mut watched = Watched::begun(incoming, move |end, bytes, trailers| {
             drop(place);
             counted.done(end, bytes, trailers);
         })
         .await;
+        if watched.is_late() {
+            return deadline::passed().response(false);
+        }
         let body = Revocable {
             inner: watched,
             connection: self,

@@ -11,7 +11,7 @@ use crate::failure::Failure;
 use crate::http::body::{self, Body};
 use crate::http::byte_stream::ByteStream;
 use crate::http::client::exchange::UpstreamResponse;
-use crate::http::deadline::Ending;
+use crate::http::deadline::{self, Ending};
 use crate::http::headers;
 use crate::http::upgrade::Side;
 use crate::http::watched::{BodyEnd, Watched};
@@ -72,12 +72,15 @@ pub(crate) async fn respond(
         return switch(parts, upgraded, (place, served), counted, budget);
     }
     let incoming = Ending::new(incoming, served.ends.take(), &parts.headers);
-    let watched = Watched::begun(incoming, move |end, bytes, trailers| {
+    let mut watched = Watched::begun(incoming, move |end, bytes, trailers| {
         drop(place);
         served.ended(end, trailers, counted.call());
         counted.done(end, bytes, trailers);
     })
     .await;
+    if watched.is_late() {
+        return deadline::passed().response(false);
+    }
     Response::from_parts(parts, watched.boxed_unsync())
 }
 

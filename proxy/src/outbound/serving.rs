@@ -52,7 +52,7 @@ impl Serving {
             }
             // Of a caller that left nobody knows.
             BodyEnd::Dropped => {}
-            BodyEnd::Complete | BodyEnd::Failed | BodyEnd::OutOfTime => {
+            BodyEnd::Complete | BodyEnd::Failed | BodyEnd::OutOfTime | BodyEnd::Late => {
                 if retried {
                     call.retried(Outcome::Failure);
                 }

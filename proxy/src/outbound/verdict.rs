@@ -91,7 +91,7 @@ impl Verdict {
 pub(super) fn seen_at_end(end: BodyEnd, trailers: Option<&HeaderMap>) -> Option<Seen> {
     match end {
         // The mesh itself has ended it.
-        BodyEnd::Dropped | BodyEnd::OutOfTime => None,
+        BodyEnd::Dropped | BodyEnd::OutOfTime | BodyEnd::Late => None,
         BodyEnd::Failed => Some(Seen::Failed),
         BodyEnd::Complete => {
             let code = trailers.and_then(grpc_status).unwrap_or(2);

@@ -342,10 +342,14 @@ impl Call {
         let grpc = trailers.and_then(grpc_status).or(ended.grpc);
         let reason = match end {
             BodyEnd::Failed => Some(Reason::ConnectionLost),
-            BodyEnd::OutOfTime => Some(Reason::Deadline),
+            BodyEnd::OutOfTime | BodyEnd::Late => Some(Reason::Deadline),
             BodyEnd::Complete | BodyEnd::Dropped => ended.reason,
         };
-        self.count(ended.status, grpc, reason, ended.after, bytes);
+        let status = match end {
+            BodyEnd::Late => Reason::Deadline.status(),
+            _ => ended.status,
+        };
+        self.count(status, grpc, reason, ended.after, bytes);
     }
 
     /// Notes when the head of the answer came.

@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use wire::v1::{self, Protocol};
 
 use super::answers::{App, OK, SILENCE, ask, limited, retries, said, served_by, sum};
+use super::leftover::answer;
 use super::limits::guarded;
 use super::shown::{Does, call, grpc, serve};
 use crate::support::{Pod, endpoint, endpoints, get, pair, raw, resource, vip};
@@ -290,4 +291,28 @@ async fn what_has_no_time_left_reaches_no_application() {
     assert_eq!(apps[0].asked(), 0);
     assert_eq!(ask(&client, "GET", "", "").await.0, 200, "the next one");
     assert_eq!(header(&apps[0], "weft-timeout"), None, "nobody set a time");
+}
+
+/// The peer proxy gives up a little sooner, so that its answer comes when the time is over
+/// here as well.
+#[tokio::test]
+async fn the_answer_to_a_call_that_is_over_is_whole_and_so_is_the_next_one() {
+    let (client, server, _, _) = pair(Protocol::Http1).await;
+    let silent = App::new(server.ip, SILENCE).await;
+    served_by(&client, &server, &[&silent]);
+    let mut stream = client.call(vip()).await;
+    for round in 0..60 {
+        let request = "GET / HTTP/1.1\r\nHost: web.shop\r\nweft-timeout: 20ms\r\n\r\n";
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let answer = answer(&mut stream).await;
+        let answer = answer.unwrap_or_else(|what| panic!("round {round}: {what}"));
+        assert!(
+            answer.starts_with("HTTP/1.1 504"),
+            "round {round}: {answer}"
+        );
+        assert!(
+            answer.ends_with("the time of this request is over\n"),
+            "{answer}"
+        );
+    }
 }

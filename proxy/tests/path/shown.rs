@@ -14,7 +14,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use policy::traffic::Traffic;
 use policy::traffic::call::Retry;
 use policy::traffic::endpoint::{Balance, Ejection};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 use weft_proxy::{Budget, MESH_PORT};
 use wire::v1::{Enforcement, MtlsMode, Protocol};
@@ -233,7 +234,7 @@ pub(super) fn serve(listener: TcpListener, does: Does) -> Arc<AtomicUsize> {
     asked
 }
 
-async fn requests(stream: tokio::net::TcpStream, does: Does, log: Arc<AtomicUsize>) -> Option<()> {
+async fn requests(stream: TcpStream, does: Does, log: Arc<AtomicUsize>) -> Option<()> {
     let mut connection = h2::server::handshake(stream).await.ok()?;
     let mut unanswered = Vec::new();
     while let Some(request) = connection.accept().await {
@@ -321,6 +322,60 @@ async fn refusing(client: &Pod, server: &Pod) -> Vec<Refusing> {
     }
     client.set(vec![endpoints("api", all)]);
     apps
+}
+
+/// An HTTP/2 application that takes connections and, of each, no stream.
+async fn leaving(client: &Pod, server: &Pod) -> Vec<Refusing> {
+    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    const HEADERS: u8 = 1;
+    let (mut all, mut apps) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        let listener = TcpListener::bind((server.ip, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        all.push(endpoint(server.ip, port, Some("api")));
+        let app = Refusing::default();
+        let (asked, connections) = (Arc::clone(&app.asked), Arc::clone(&app.connections));
+        apps.push(app);
+        let each = async move |mut stream: TcpStream, asked: Arc<AtomicUsize>| {
+            stream.read_exact(&mut [0; 24]).await?;
+            stream.write_all(&SETTINGS).await?;
+            loop {
+                let mut head = [0; 9];
+                stream.read_exact(&mut head).await?;
+                let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+                stream.read_exact(&mut vec![0; length as usize]).await?;
+                if head[3] == HEADERS {
+                    asked.fetch_add(1, Relaxed);
+                    stream.write_all(&GOAWAY).await?;
+                    sleep(Duration::from_millis(50)).await;
+                    return Ok::<(), std::io::Error>(());
+                }
+            }
+        };
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                connections.fetch_add(1, Relaxed);
+                tokio::spawn(each(stream, Arc::clone(&asked)));
+            }
+        });
+    }
+    client.set(vec![endpoints("api", all)]);
+    apps
+}
+
+#[tokio::test]
+async fn servers_that_leave_before_they_take_a_stream_are_asked_three_times_in_all() {
+    let (client, server, _, _) = pair(Protocol::Http2).await;
+    let apps = leaving(&client, &server).await;
+    let mut sender = grpc(&client).await;
+    for _ in 0..10 {
+        let answer = sender.send_request(call()).await.unwrap();
+        assert_eq!(answer.headers()["grpc-status"], "14");
+    }
+    let asked = apps.iter().map(|app| app.asked.load(Relaxed));
+    assert_eq!(asked.sum::<usize>(), 30);
 }
 
 /// The code by which a call was reset.

@@ -42,12 +42,14 @@ pub(crate) async fn multiplexed(
     peer: &Multiplexed,
     request: Request<Body>,
 ) -> Result<UpstreamResponse, Failure> {
-    let (mut sender, place) = peer.stream().await?.into_parts();
+    let stream = peer.stream().await?;
+    let first = stream.first;
+    let (mut sender, place) = stream.into_parts();
     let sent = Instant::now();
     let response = sender.send(request).await;
     Ok(UpstreamResponse {
         response: response
-            .map_err(|error| failed(peer, &place, &error))?
+            .map_err(|error| failed(peer, &place, first, &error))?
             .map(ResponseBody::from),
         out: None,
         place: Some(place),
@@ -60,10 +62,12 @@ pub(crate) async fn multiplexed(
 /// # Errors
 /// As [`multiplexed`].
 pub(crate) async fn open(peer: &Multiplexed, parts: Parts) -> Result<UpstreamResponse, Failure> {
-    let (mut sender, place) = peer.stream().await?.into_parts();
+    let stream = peer.stream().await?;
+    let first = stream.first;
+    let (mut sender, place) = stream.into_parts();
     let sent = Instant::now();
     let opened = sender.open(Request::from_parts(parts, ())).await;
-    let (response, out) = opened.map_err(|error| failed(peer, &place, &error))?;
+    let (response, out) = opened.map_err(|error| failed(peer, &place, first, &error))?;
     Ok(UpstreamResponse {
         response: response.map(ResponseBody::from),
         out: Some(out),
@@ -72,10 +76,15 @@ pub(crate) async fn open(peer: &Multiplexed, parts: Parts) -> Result<UpstreamRes
     })
 }
 
-fn failed(peer: &Multiplexed, place: &StreamPermit, error: &SendError) -> Failure {
+/// `first`: the connection was opened for the stream.
+fn failed(peer: &Multiplexed, place: &StreamPermit, first: bool, error: &SendError) -> Failure {
     match error {
-        SendError::Unsent(_) => {
+        SendError::Unsent(cause) => {
             peer.retire(place);
+            if first && cause.is_go_away() {
+                // Its server refuses who only just came: another connection fares no better.
+                return Failure::not_sent(Reason::ConnectFailed, error.to_string());
+            }
             Failure::connection_closed(error.to_string())
         }
         // The connection is as good as before; its server is busy.

@@ -53,6 +53,8 @@ impl std::fmt::Debug for Multiplexed {
 #[derive(Debug)]
 pub struct Http2Stream {
     pub sender: Sender,
+    /// The connection was opened for this stream.
+    pub(crate) first: bool,
     _place: StreamPermit,
 }
 
@@ -123,6 +125,7 @@ impl Multiplexed {
                 });
                 Ok(Http2Stream {
                     sender,
+                    first: true,
                     _place: StreamPermit(streams),
                 })
             }
@@ -159,6 +162,7 @@ impl Multiplexed {
         least.idle_since = Instant::now();
         Some(Http2Stream {
             sender: least.sender.clone(),
+            first: false,
             _place: StreamPermit(Arc::clone(&least.streams)),
         })
     }

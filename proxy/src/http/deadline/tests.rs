@@ -149,3 +149,27 @@ async fn work_that_takes_longer_than_its_time_is_dropped() {
     );
     assert_eq!(until(None, pin!(std::future::ready(2))).await, Ok(2));
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_of_which_nothing_came_in_time_can_be_replaced_and_says_no_length() {
+    let over = || Ends::at(Some(now()));
+    let ended = Cell::new(None);
+    let body = Ending::new(text("all of it"), over(), &HeaderMap::new());
+    let mut body = Watched::begun(body, |end, _, _| ended.set(Some(end))).await;
+    assert_eq!(
+        body.size_hint().exact(),
+        None,
+        "a head may have announced one"
+    );
+    assert!(body.is_late());
+    assert_eq!(ended.get(), Some(BodyEnd::Late));
+    drop(body);
+    // gRPC tells it behind the head.
+    let head = map(&[("content-type", "application/grpc")]);
+    let body = Ending::new(text("all of it"), over(), &head);
+    assert!(!Watched::begun(body, |_, _, _| ()).await.is_late());
+    let body = Ending::new(text("all of it"), Ends::at(None), &head);
+    let mut whole = Watched::begun(body, |_, _, _| ()).await;
+    assert_eq!(whole.size_hint().exact(), Some(9));
+    assert!(!whole.is_late());
+}

@@ -30,6 +30,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::http::body::Body;
+use crate::http::leftover::ends_connection;
 use crate::http::refusal::{TurnedAway, no_turn};
 use crate::http::replay::Kept;
 use crate::http::server::http1::activity::{Busy, Use};
@@ -129,7 +130,11 @@ where
                 return answered(handler(request), old, upgrade, busy).await;
             }
             refused(TurnedAway::LATE);
-            Ok(guard(no_turn(request.method(), false, peer), old, busy))
+            let mut answer = no_turn(request.method(), false, peer);
+            if !request.body().is_end_stream() {
+                ends_connection(&mut answer);
+            }
+            Ok(guard(answer, old, busy))
         }))
     });
     let mut close = pin!(close);

@@ -1,0 +1,190 @@
+//! Requests whose body nobody wants: their answer comes, and what is sent behind it on the
+//! same connection is either served or was told not to be.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use wire::v1::{Enforcement, MtlsMode, Protocol};
+
+use crate::support::{Pod, endpoints, http_app, pair, vip};
+
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// A head without its body, which says its length.
+fn head(bytes: usize, more: &str) -> String {
+    format!("POST /x HTTP/1.1\r\nHost: web.shop\r\nContent-Length: {bytes}\r\n{more}\r\n")
+}
+
+/// One whole answer and no byte behind it, or what came instead.
+pub(super) async fn answer(stream: &mut TcpStream) -> Result<String, String> {
+    let mut text = Vec::new();
+    let whole = async {
+        loop {
+            let read = String::from_utf8_lossy(&text).into_owned();
+            if let Some((head, body)) = read.split_once("\r\n\r\n") {
+                let length = head.lines().find_map(|line| {
+                    let (name, value) = line.split_once(": ")?;
+                    name.eq_ignore_ascii_case("content-length")
+                        .then(|| value.parse::<usize>().unwrap())
+                });
+                if body.len() >= length.unwrap_or(0) {
+                    return Some(read);
+                }
+            }
+            let byte = stream.read_u8().await.ok()?;
+            text.push(byte);
+        }
+    };
+    let found = tokio::time::timeout(PATIENCE, whole).await;
+    match found {
+        Ok(Some(answer)) => Ok(answer),
+        Ok(None) => Err(format!("ended after {:?}", String::from_utf8_lossy(&text))),
+        Err(_) => Err(format!("only {:?}", String::from_utf8_lossy(&text))),
+    }
+}
+
+fn closes(answer: &str) -> bool {
+    answer.to_lowercase().contains("\r\nconnection: close\r\n")
+}
+
+/// A caller whose every request is refused, by each of the ways in which that happens.
+struct Refusing {
+    way: &'static str,
+    status: u16,
+    // Both live as long as the connections.
+    client: Pod,
+    server: Pod,
+    port: u16,
+}
+
+impl Refusing {
+    async fn all() -> [Self; 3] {
+        let (client, server, port, _) = pair(Protocol::Http1).await;
+        client.set(vec![endpoints("api", Vec::new())]);
+        let nobody = Self {
+            way: "by the own proxy",
+            status: 503,
+            client,
+            server,
+            port,
+        };
+        let denied = async || {
+            let (client, server, port, _) = pair(Protocol::Http1).await;
+            server.mode("api", Enforcement::Enforce, MtlsMode::Permissive);
+            (client, server, port)
+        };
+        let (client, server, port) = denied().await;
+        let peer = Self {
+            way: "by a peer proxy",
+            status: 403,
+            client,
+            server,
+            port,
+        };
+        let (client, server, port) = denied().await;
+        let outside = Self {
+            way: "from outside the mesh",
+            status: 403,
+            client,
+            server,
+            port,
+        };
+        [nobody, peer, outside]
+    }
+
+    async fn connect(&self) -> TcpStream {
+        if self.way == "from outside the mesh" {
+            return self.server.plain(self.port).await;
+        }
+        self.client.call(vip()).await
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_of_a_small_body_that_comes_behind_its_head_leaves_the_connection() {
+    for refusing in Refusing::all().await {
+        let mut stream = refusing.connect().await;
+        stream.set_nodelay(true).unwrap();
+        for round in 0..10 {
+            let request = head(5, "");
+            let sent = stream.write_all(request.as_bytes()).await;
+            // As clients do that write head and body apart.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            let sent = match sent {
+                Ok(()) => stream.write_all(b"hello").await,
+                failed => failed,
+            };
+            let answer = answer(&mut stream).await;
+            let way = refusing.way;
+            let answer = answer.unwrap_or_else(|what| panic!("{way}, {round}: {sent:?}, {what}"));
+            let status = format!("HTTP/1.1 {}", refusing.status);
+            assert!(answer.starts_with(&status), "{way}: {answer}");
+            assert!(!closes(&answer), "{way}: {answer}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_of_a_body_that_is_large_or_does_not_come_says_that_it_is_the_last_answer() {
+    let large = head(200_000, "");
+    let asks = head(5, "Expect: 100-continue\r\n");
+    let chunks = "POST /x HTTP/1.1\r\nHost: web.shop\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel";
+    for refusing in Refusing::all().await {
+        for (what, request) in [
+            ("large", large.clone() + &"x".repeat(90_000)),
+            ("asks before", asks.clone()),
+            ("stops", head(5, "") + "hel"),
+            ("stops in a chunk", chunks.to_owned()),
+        ] {
+            let by_peer = refusing.way == "by a peer proxy";
+            if by_peer && what == "asks before" {
+                // Which it is to send, before the peer has said anything.
+                continue;
+            }
+            let mut stream = refusing.connect().await;
+            let (mut reads, mut writes) = stream.split();
+            let written = async {
+                // The other end may stop to read.
+                let _ = writes.write_all(request.as_bytes()).await;
+            };
+            let mut text = Vec::new();
+            let read = async {
+                while !String::from_utf8_lossy(&text).contains("\r\n\r\n") {
+                    text.push(reads.read_u8().await?);
+                }
+                Ok::<_, std::io::Error>(())
+            };
+            let both = async { tokio::join!(written, read).1 };
+            let came = tokio::time::timeout(PATIENCE, both).await;
+            let answer = String::from_utf8_lossy(&text).into_owned();
+            let case = format!("{}, {what}: {came:?} {answer:?}", refusing.way);
+            assert!(
+                answer.starts_with(&format!("HTTP/1.1 {}", refusing.status)),
+                "{case}"
+            );
+            // A peer that refused it may have it said by the proxy of the caller alone.
+            let told = closes(&answer) || (by_peer && what == "stops");
+            assert!(told, "{case}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_of_an_application_to_a_whole_request_leaves_the_connection() {
+    let (client, server, _, _) = pair(Protocol::Http1).await;
+    let (port, seen) = http_app(&server, "api").await;
+    client.reaches(&server, port);
+    let mut stream = client.call(vip()).await;
+    for _ in 0..3 {
+        stream.write_all(head(5, "").as_bytes()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        stream.write_all(b"hello").await.unwrap();
+        let answer = answer(&mut stream).await.unwrap();
+        assert!(
+            answer.starts_with("HTTP/1.1 200") && !closes(&answer),
+            "{answer}"
+        );
+    }
+    assert_eq!(seen.lock().len(), 3);
+}
