@@ -13,6 +13,7 @@ mod clock;
 mod cost;
 mod mesh;
 mod pages;
+mod partial;
 mod pictures;
 mod reach;
 mod safety;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 
-use crds::observe::{Explanation, ExplanationStatus, Graph, Proxy, Scope};
+use crds::observe::{Explanation, ExplanationStatus, Graph, Proxy, ProxyList, Scope};
 use fake_api::FakeApi;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
@@ -111,6 +111,21 @@ impl Mesh {
     pub(super) fn scope(&self, cluster: bool, namespaces: &[&str]) {
         let scope = typed::<Scope>(&json!({"cluster": cluster, "namespaces": namespaces}));
         self.api.put(&format!("{OBSERVE}/scopes/live"), scope);
+    }
+
+    /// Some namespaces, while the API server has not said yet whether others may be read.
+    pub(super) fn part_of_scope(&self, namespaces: &[&str]) {
+        let scope = json!({"cluster": false, "namespaces": namespaces, "incomplete": true});
+        let scope = typed::<Scope>(&scope);
+        self.api.put(&format!("{OBSERVE}/scopes/live"), scope);
+    }
+
+    /// These proxies, and so many more that one answer has no place for.
+    pub(super) fn part_of_proxies(&self, proxies: &[Value], more: u64) {
+        let metadata = json!({"continue": "shop/web", "remainingItemCount": more});
+        let list = typed::<ProxyList>(&json!({"metadata": metadata, "items": proxies}));
+        self.api
+            .put(&format!("{OBSERVE}/namespaces/shop/proxies"), list);
     }
 
     pub(super) fn proxy(&self, proxy: &Value) {
