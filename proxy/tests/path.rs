@@ -36,6 +36,7 @@ mod path {
     mod routing;
     mod shown;
     mod tcp;
+    mod tracing;
     mod unconfigured;
     mod waiting;
     mod workloads;
