@@ -1,6 +1,7 @@
 //! Spans of both proxies at a collector that shares no code with them: its messages and
 //! its server are OpenTelemetry's own.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,6 +12,8 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use opentelemetry::propagation::TextMapPropagator;
+use opentelemetry::trace::{SpanContext, TraceContextExt};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
 };
@@ -19,6 +22,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 };
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
+use opentelemetry_sdk::propagation::TraceContextPropagator;
 use parking_lot::Mutex;
 use prost::Message as _;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -180,6 +184,13 @@ async fn traced(
     (client, server, heads)
 }
 
+/// What OpenTelemetry's own propagator makes of a `traceparent`.
+fn as_applications_read(parent: &str) -> SpanContext {
+    let headers = HashMap::from([("traceparent".to_owned(), parent.to_owned())]);
+    let context = TraceContextPropagator::new().extract(&headers);
+    context.span().span_context().clone()
+}
+
 fn text(span: &Span, key: &str) -> Option<String> {
     let found = span.attributes.iter().find(|one| one.key == key)?;
     match found.value.clone()?.value? {
@@ -221,8 +232,12 @@ async fn the_spans_of_a_call_stand_in_one_chain_from_application_to_application(
         assert_eq!(hex(&served.trace_id), TRACE);
         assert_eq!(hex(&called.parent_span_id), PARENT);
         assert_eq!(served.parent_span_id, called.span_id);
-        let told = format!("00-{TRACE}-{}-01", hex(&served.span_id));
-        assert_eq!(header(&heads, "traceparent"), Some(told));
+        let told = header(&heads, "traceparent").unwrap();
+        assert_eq!(told, format!("00-{TRACE}-{}-01", hex(&served.span_id)));
+        let read = as_applications_read(&told);
+        assert_eq!(read.trace_id().to_bytes()[..], served.trace_id);
+        assert_eq!(read.span_id().to_bytes()[..], served.span_id);
+        assert!(read.is_sampled() && read.is_remote());
         assert_eq!(header(&heads, "tracestate").as_deref(), Some("vendor=1"));
         for (span, key, expected) in [
             (called, "weft.service", "shop/api"),
