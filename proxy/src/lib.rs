@@ -72,4 +72,5 @@ pub use crate::telemetry::labels::{
     RetryLabels, Security, SpanLabels, TcpLabels, TelemetryDroppedLabels, TlsLabels,
 };
 pub use crate::telemetry::metrics::Metrics;
-pub use crate::telemetry::trace::export::export as export_spans;
+pub use crate::telemetry::trace::export::export as export_telemetry;
+pub use crate::telemetry::trace::signal::Signal;

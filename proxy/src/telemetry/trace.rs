@@ -11,7 +11,9 @@
 pub(crate) mod export;
 mod otlp;
 mod queue;
+pub(crate) mod record;
 mod send;
+pub(crate) mod signal;
 pub(crate) mod span;
 
 use std::sync::Arc;
@@ -27,6 +29,7 @@ use runtime::rate::{Allowance, Rate};
 use tokio::time::Instant;
 
 use crate::telemetry::trace::queue::Queue;
+use crate::telemetry::trace::signal::Signal;
 use crate::telemetry::trace::span::Span;
 
 /// What the controller tells of traces.
@@ -44,7 +47,9 @@ pub(crate) struct Tracer {
     told: ArcSwapOption<Told>,
     /// Of spans that may begin.
     rate: Mutex<Option<Rate>>,
-    queue: Queue,
+    spans: Queue,
+    /// Lines of the access log.
+    records: Queue,
 }
 
 /// A request whose headers change, because it is recorded or a trace begins with it.
@@ -137,7 +142,26 @@ impl Tracer {
 
     /// Queues a span that has ended; false where there is no room for it.
     pub(crate) fn end(&self, span: Vec<u8>) -> bool {
-        self.queue.push(span)
+        self.spans.push(span)
+    }
+
+    /// Queues a line of the access log; else why it does not.
+    pub(crate) fn record(&self, record: Vec<u8>) -> Result<(), &'static str> {
+        if !self.on.load(Relaxed) {
+            return Err("off");
+        }
+        if self.records.push(record) {
+            Ok(())
+        } else {
+            Err("queue")
+        }
+    }
+
+    fn queue(&self, signal: Signal) -> &Queue {
+        match signal {
+            Signal::Spans => &self.spans,
+            Signal::Logs => &self.records,
+        }
     }
 }
 

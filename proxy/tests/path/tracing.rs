@@ -14,6 +14,12 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::trace::{SpanContext, TraceContextExt};
+use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{
+    LogsService, LogsServiceServer,
+};
+use opentelemetry_proto::tonic::collector::logs::v1::{
+    ExportLogsServiceRequest, ExportLogsServiceResponse,
+};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
 };
@@ -28,10 +34,12 @@ use prost::Message as _;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
+use weft_proxy::Signal;
 use wire::v1::{Enforcement, MtlsMode, Protocol};
 
 use crate::support::{
-    Pod, endpoint, endpoints, external, get, pair, raw, rule, service, tracing, vip,
+    Pod, endpoint, endpoints, external, get, logging, pair, raw, resource_of_log, rule, service,
+    tracing, vip,
 };
 
 const ALL: u32 = 1_000_000;
@@ -41,6 +49,7 @@ const ALL: u32 = 1_000_000;
 struct Got {
     requests: Arc<Mutex<Vec<ExportTraceServiceRequest>>>,
     heads: Arc<Mutex<Vec<String>>>,
+    logs: Arc<Mutex<Vec<ExportLogsServiceRequest>>>,
 }
 
 #[tonic::async_trait]
@@ -53,6 +62,17 @@ impl TraceService for Got {
         self.heads.lock().push(head);
         self.requests.lock().push(request.into_inner());
         Ok(tonic::Response::new(ExportTraceServiceResponse::default()))
+    }
+}
+
+#[tonic::async_trait]
+impl LogsService for Got {
+    async fn export(
+        &self,
+        request: tonic::Request<ExportLogsServiceRequest>,
+    ) -> Result<tonic::Response<ExportLogsServiceResponse>, tonic::Status> {
+        self.logs.lock().push(request.into_inner());
+        Ok(tonic::Response::new(ExportLogsServiceResponse::default()))
     }
 }
 
@@ -82,8 +102,9 @@ impl Got {
 async fn grpc(at: impl tokio::net::ToSocketAddrs) -> (SocketAddr, Got) {
     let (got, listener) = (Got::default(), TcpListener::bind(at).await.unwrap());
     let addr = listener.local_addr().unwrap();
-    let service = TraceServiceServer::new(got.clone());
-    let server = tonic::transport::Server::builder().add_service(service);
+    let server = tonic::transport::Server::builder()
+        .add_service(TraceServiceServer::new(got.clone()))
+        .add_service(LogsServiceServer::new(got.clone()));
     tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
     (addr, got)
 }
@@ -129,9 +150,12 @@ fn export(pod: &Pod) {
     let (connector, opened) = weft_proxy::connector();
     let proxy = Arc::clone(&pod.proxy);
     tokio::spawn(weft_proxy::serve_to_collector(Arc::clone(&proxy), opened));
-    let connect = move |to| connector.clone().connect(to);
-    let telemetry = Arc::clone(&proxy.telemetry);
-    tokio::spawn(weft_proxy::export_spans(telemetry, connect));
+    for signal in [Signal::Spans, Signal::Logs] {
+        let connector = connector.clone();
+        let connect = move |to| connector.clone().connect(to);
+        let telemetry = Arc::clone(&proxy.telemetry);
+        tokio::spawn(weft_proxy::export_telemetry(telemetry, signal, connect));
+    }
 }
 
 /// An application that keeps the heads of its requests.
@@ -438,6 +462,45 @@ async fn a_dead_collector_costs_no_request_and_every_span_is_counted() {
     })
     .await;
     assert_eq!(sum(&client, SPANS, &["outcome=\"exported\""]), 0.0);
+}
+
+/// The line of a request has the trace that it belongs to, also where nobody records it.
+#[tokio::test]
+async fn lines_of_the_access_log_go_to_the_collector() {
+    let (addr, got) = grpc("127.0.0.1:0").await;
+    let url = format!("http://{addr}");
+    let (client, server, _) = traced(addr, &url, &["tracecontext"]).await;
+    server.mode("api", Enforcement::Enforce, MtlsMode::Permissive);
+    server.set(vec![rule("t", "web", None, Some(&["/open"]))]);
+    client.set(vec![logging(&url, "otlp,errors")]);
+    server.set(vec![logging(&url, "otlp")]);
+    let came = format!("traceparent: 00-{TRACE}-{PARENT}-00\r\n");
+    assert_eq!(get(client.call(vip()).await, "/open", &came).await.0, 200);
+    assert_eq!(get(client.call(vip()).await, "/closed", &came).await.0, 403);
+    // Of the caller the refused one, of the called both.
+    let records = || {
+        let logs = got.logs.lock();
+        let scopes = logs.iter().flat_map(|request| &request.resource_logs);
+        let scopes = scopes.flat_map(|resource| &resource.scope_logs);
+        let records = scopes.flat_map(|scope| scope.log_records.clone());
+        records.collect::<Vec<_>>()
+    };
+    until("all lines are there", || records().len() >= 3).await;
+    let records = records();
+    assert_eq!(records.len(), 3, "{records:#?}");
+    for record in &records {
+        assert_eq!(hex(&record.trace_id), TRACE);
+        assert!(record.span_id.is_empty(), "nobody records it");
+    }
+    let errors = records.iter().filter(|record| record.severity_number == 17);
+    assert_eq!(errors.count(), 2);
+    // Without a collector they have nowhere to go, and are counted.
+    server.set(vec![resource_of_log("otlp")]);
+    assert_eq!(get(client.call(vip()).await, "/open", "").await.0, 200);
+    until("the lost line is counted", || {
+        sum(&server, DROPPED, &["signal=\"logs\"", "reason=\"off\""]) == 1.0
+    })
+    .await;
 }
 
 /// Whatever a caller writes into these headers: its request is served, and the headers

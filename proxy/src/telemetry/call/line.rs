@@ -1,10 +1,11 @@
 //! A call as a line of the access log.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::Call;
 use crate::telemetry::access_log;
 use crate::telemetry::labels::Direction;
+use crate::telemetry::trace::record;
 
 impl Call {
     /// Where only those that failed are written down, others have no line.
@@ -14,8 +15,19 @@ impl Call {
     }
 
     pub(super) fn log(&self, status: u16, reason: &str, latency: Duration, bytes: u64) {
-        if let Some(line) = self.line(status, reason, latency, bytes) {
+        let (Some(logged), Some(line)) = (&self.logged, self.line(status, reason, latency, bytes))
+        else {
+            return;
+        };
+        if logged.log.is_json() {
             access_log::write(&line);
+        }
+        if logged.log.is_otlp() {
+            let failed = !reason.is_empty() || status >= 500;
+            let record = record::encode(&line, failed, SystemTime::now());
+            if let Err(why) = self.telemetry.tracer.record(record) {
+                self.telemetry.metrics.telemetry_dropped(why, "logs", 1);
+            }
         }
     }
 

@@ -11,7 +11,7 @@ use crate::telemetry::trace::{self, Trace};
 #[derive(Debug)]
 pub(super) struct Logged {
     /// Whether it is written down, once it has ended.
-    log: AccessLog,
+    pub(super) log: AccessLog,
     pub(super) method: Method,
     pub(super) host: String,
     pub(super) path: String,
