@@ -144,6 +144,13 @@ impl<L: Clone + Hash + Eq + Debug, M: Clone + Typed> Series<L, M> {
         })
     }
 
+    /// What all series hold now.
+    pub(super) fn each(&self, mut show: impl FnMut(&L, &M)) {
+        for (labels, timed) in self.map.read().iter() {
+            show(labels, &timed.metric);
+        }
+    }
+
     /// `None` beyond the bounds.
     fn find(&self, labels: &L) -> Option<M> {
         let now = self.began.elapsed().as_secs();
