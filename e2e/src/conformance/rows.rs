@@ -10,9 +10,8 @@ pub enum Ring {
     Alone,
     /// The whole mesh driven by a real progressive delivery controller.
     Canary,
-    /// In process: `cargo test -p PACKAGE TARGET -- TEST`.
+    /// In process: `cargo test --workspace TARGET -- TEST`.
     InProcess {
-        package: &'static str,
         target: &'static [&'static str],
         test: &'static str,
     },
@@ -57,15 +56,10 @@ const fn canary(id: &'static str, what: &'static str) -> Row {
 const fn in_process(
     id: &'static str,
     what: &'static str,
-    package: &'static str,
     target: &'static [&'static str],
     test: &'static str,
 ) -> Row {
-    let ring = Ring::InProcess {
-        package,
-        target,
-        test,
-    };
+    let ring = Ring::InProcess { target, test };
     Row {
         id,
         what,
@@ -107,7 +101,7 @@ pub const ROWS: &[Row] = &[
     mesh("E4", "the ports of one target never meet the routes or sources of another"),
     mesh("E5", "a TCPRoute admits HTTP; an HTTPRouteGroup admits no raw TCP"),
     in_process("E6", "with TCP 8300 to 8302 and UDP 8301 and 8302 in its routes, a workload gets no UDP on 8300; judged by an evaluator of NetworkPolicy semantics",
-        "controller", &["--lib"], "network_policy::tests::e6_udp_8300_is_blocked_where_tcp_8300_to_8302_and_udp_8301_to_8302_are_routes"),
+        &["--lib"], "network_policy::tests::e6_udp_8300_is_blocked_where_tcp_8300_to_8302_and_udp_8301_to_8302_are_routes"),
     mesh("E7", "the port of an old target (v1alpha2) holds, also when the target is read and written in v1alpha3 and v1alpha4, which have none"),
     mesh("E8", "weights 1 and 500m of a split in v1alpha1 are two to one"),
     mesh("E9", "a root that is its own backend, 90 to 10; a split with matches that a request fits, and one that it does not"),
@@ -122,7 +116,7 @@ pub const ROWS: &[Row] = &[
     Row { id: "E18", what: "each kind is created in each version and read, listed, updated and watched in each other", ring: Ring::Mesh,
         parts: &["TrafficTarget", "HTTPRouteGroup", "TCPRoute", "TrafficSplit"] },
     in_process("E19", "the objects that Flagger and Argo Rollouts write, over a whole canary, in each version: weights never reset, nothing added or moved",
-        "crds", &["--test", "clients"], "canaries_of_flagger_and_argo_keep_their_weights_and_their_text_in_every_version"),
+        &["--test", "clients"], "canaries_of_flagger_and_argo_keep_their_weights_and_their_text_in_every_version"),
     Row { id: "E20", what: "traffic metrics: list, get, edges in both directions, an idle object, the backends of a split; no NaN, no 500", ring: Ring::Mesh, parts: &["counts", "split"] },
     mesh("E21", "probes of kinds http, https, tcp, grpc and exec, and of two containers, mean what they mean without a mesh"),
     Row { id: "E22", what: "peers of a headless StatefulSet by DNS name; an application that calls itself by pod address and by Service", ring: Ring::Mesh, parts: &["peers", "self"] },

@@ -37,6 +37,8 @@ enum Progress {
     #[default]
     Read,
     Whole,
+    /// What was left cannot be read.
+    Broken,
     /// Nobody reads what is left.
     Left(Incoming),
     Answered,
@@ -47,7 +49,7 @@ type Home = Arc<Mutex<Progress>>;
 /// A body that comes back where it is not read to its end.
 #[derive(Debug)]
 pub struct Returned {
-    /// `None` once nothing is left of it.
+    /// `None` once all of it was read.
     body: Option<Incoming>,
     home: Home,
 }
@@ -87,6 +89,7 @@ impl Rest {
         let before = std::mem::replace(&mut *self.home.lock(), Progress::Answered);
         let goes_on = match before {
             Progress::Whole | Progress::Answered => true,
+            Progress::Broken => false,
             // Applications may answer before they have read everything. A peer proxy that
             // refused a request reads no more of it, which is known here only later.
             Progress::Read => self.small || !answer.headers().contains_key(headers::REASON),
@@ -128,9 +131,13 @@ impl Drop for Returned {
     fn drop(&mut self) {
         let Some(body) = self.body.take() else { return };
         let mut progress = self.home.lock();
-        if matches!(*progress, Progress::Read) {
-            *progress = Progress::Left(body);
-            return;
+        match *progress {
+            Progress::Read => {
+                *progress = Progress::Left(body);
+                return;
+            }
+            Progress::Broken => return,
+            Progress::Whole | Progress::Left(_) | Progress::Answered => {}
         }
         drop(progress);
         // One for each connection at most: it reads no head before this is over.
@@ -153,12 +160,20 @@ impl HttpBody for Returned {
             return Poll::Ready(None);
         };
         let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
-        if !matches!(frame, Some(Ok(_))) || body.is_end_stream() {
-            // Nothing is left, or nothing that can be read.
-            this.body = None;
+        let reached = match &frame {
+            // It stays: a body that broke off must not look as if it had ended.
+            Some(Err(_)) => Some(Progress::Broken),
+            None => Some(Progress::Whole),
+            Some(Ok(_)) if body.is_end_stream() => Some(Progress::Whole),
+            Some(Ok(_)) => None,
+        };
+        if let Some(reached) = reached {
+            if matches!(reached, Progress::Whole) {
+                this.body = None;
+            }
             let mut progress = this.home.lock();
             if matches!(*progress, Progress::Read) {
-                *progress = Progress::Whole;
+                *progress = reached;
             }
         }
         Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
@@ -171,5 +186,55 @@ impl HttpBody for Returned {
     fn size_hint(&self) -> SizeHint {
         let none = || SizeHint::with_exact(0);
         self.body.as_ref().map_or_else(none, HttpBody::size_hint)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Request, Response};
+    use http_body::Body as HttpBody;
+    use http_body_util::BodyExt;
+    use hyper::service::service_fn;
+    use hyper_util::rt::TokioIo;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::{header, watch};
+    use crate::http::body::text;
+
+    /// What a server answers that reads all of the body, and whether the body then says
+    /// that it has ended.
+    async fn read_by_a_server(request: &str) -> (String, bool) {
+        let (mut near, far) = duplex(4096);
+        let (says, mut said) = tokio::sync::mpsc::channel(1);
+        let service = service_fn(move |request: Request<_>| {
+            let says = says.clone();
+            async move {
+                let (mut request, rest) = watch(request);
+                let body = request.body_mut();
+                while let Some(Ok(_)) = body.frame().await {}
+                says.send(body.is_end_stream()).await.unwrap();
+                drop(request);
+                let answer = rest.settle(Response::new(text("read"))).await;
+                Ok::<_, std::convert::Infallible>(answer)
+            }
+        });
+        let serving = hyper::server::conn::http1::Builder::new();
+        tokio::spawn(serving.serve_connection(TokioIo::new(far), service));
+        near.write_all(request.as_bytes()).await.unwrap();
+        let ended = said.recv().await.unwrap();
+        let mut answer = vec![0; 4096];
+        let read = near.read(&mut answer).await.unwrap();
+        answer.truncate(read);
+        (String::from_utf8(answer).unwrap(), ended)
+    }
+
+    #[tokio::test]
+    async fn a_body_that_breaks_off_has_not_ended_and_its_answer_is_the_last_one() {
+        let close = format!("{}: close", header::CONNECTION);
+        let head = "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n";
+        let (answer, ended) = read_by_a_server(&format!("{head}5\r\nhello\r\n0\r\n\r\n")).await;
+        assert!(ended && !answer.contains(&close), "{answer}");
+        let (answer, ended) = read_by_a_server(&format!("{head}5\r\nhello\r\nx\r\n")).await;
+        assert!(!ended && answer.contains(&close), "{answer}");
     }
 }

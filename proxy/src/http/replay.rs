@@ -239,7 +239,11 @@ impl HttpBody for Copy {
                 tape.ended = true;
                 return Poll::Ready(None);
             }
-            Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
+            Poll::Ready(Some(Err(error))) => {
+                // What came before would pass for all of it.
+                tape.forget();
+                return Poll::Ready(Some(Err(error)));
+            }
             Poll::Ready(Some(Ok(frame))) => frame,
         };
         match frame.into_data() {
@@ -349,6 +353,18 @@ mod tests {
         assert_eq!(read(replay.take().unwrap()).await.len(), REPLAY_LIMIT + 1);
         assert!(replay.take().is_none());
         assert!(!replay.is_kept());
+    }
+
+    #[tokio::test]
+    async fn a_body_that_broke_off_is_not_sent_again() {
+        let frames = [
+            Ok(Frame::data(Bytes::from_static(b"hel"))),
+            Err("reset".into()),
+        ];
+        let source = StreamBody::new(futures::stream::iter(frames));
+        let replay = Replay::new(source.boxed_unsync());
+        assert!(replay.take().unwrap().collect().await.is_err());
+        assert!(replay.take().is_none() && !replay.is_kept());
     }
 
     #[test]

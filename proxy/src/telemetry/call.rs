@@ -334,14 +334,11 @@ impl Call {
     /// The caller got an answer with this head, and its body has ended.
     fn done(self, ended: Ended, end: BodyEnd, bytes: u64, trailers: Option<&HeaderMap>) {
         let grpc = trailers.and_then(grpc_status).or(ended.grpc);
-        let reason = match end {
-            BodyEnd::Failed => Some(Reason::ConnectionLost),
-            BodyEnd::OutOfTime | BodyEnd::Late => Some(Reason::Deadline),
-            BodyEnd::Complete | BodyEnd::Dropped => ended.reason,
-        };
-        let status = match end {
-            BodyEnd::Late => Reason::Deadline.status(),
-            _ => ended.status,
+        let (status, reason) = match end {
+            BodyEnd::Failed => (ended.status, Some(Reason::ConnectionLost)),
+            BodyEnd::OutOfTime => (ended.status, Some(Reason::Deadline)),
+            BodyEnd::Late => (Reason::Deadline.status(), Some(Reason::Deadline)),
+            BodyEnd::Complete | BodyEnd::Dropped => (ended.status, ended.reason),
         };
         self.count(status, grpc, reason, ended.after, bytes);
     }

@@ -328,7 +328,9 @@ async fn refusing(client: &Pod, server: &Pod) -> Vec<Refusing> {
 async fn leaving(client: &Pod, server: &Pod) -> Vec<Refusing> {
     const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
     const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    const PONG: [u8; 9] = [0, 0, 8, 6, 1, 0, 0, 0, 0];
     const HEADERS: u8 = 1;
+    const PING: u8 = 6;
     let (mut all, mut apps) = (Vec::new(), Vec::new());
     for _ in 0..3 {
         let listener = TcpListener::bind((server.ip, 0)).await.unwrap();
@@ -344,12 +346,21 @@ async fn leaving(client: &Pod, server: &Pod) -> Vec<Refusing> {
                 let mut head = [0; 9];
                 stream.read_exact(&mut head).await?;
                 let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-                stream.read_exact(&mut vec![0; length as usize]).await?;
-                if head[3] == HEADERS {
-                    asked.fetch_add(1, Relaxed);
-                    stream.write_all(&GOAWAY).await?;
-                    sleep(Duration::from_millis(50)).await;
-                    return Ok::<(), std::io::Error>(());
+                let mut payload = vec![0; length as usize];
+                stream.read_exact(&mut payload).await?;
+                match head[3] {
+                    // Whoever connects waits for this.
+                    PING if head[4] == 0 => {
+                        stream.write_all(&PONG).await?;
+                        stream.write_all(&payload).await?;
+                    }
+                    HEADERS => {
+                        asked.fetch_add(1, Relaxed);
+                        stream.write_all(&GOAWAY).await?;
+                        sleep(Duration::from_millis(50)).await;
+                        return Ok::<(), std::io::Error>(());
+                    }
+                    _ => {}
                 }
             }
         };
