@@ -150,6 +150,13 @@ impl Control for StandIn {
         tokio::spawn(talk);
         Ok(Response::new(ReceiverStream::new(batches)))
     }
+
+    async fn answer(
+        &self,
+        _: Request<Streaming<v1::Answered>>,
+    ) -> Result<Response<v1::AnswerEnd>, Status> {
+        Err(Status::unimplemented("nobody asks here"))
+    }
 }
 
 async fn talk(

@@ -53,6 +53,8 @@ pub struct Metrics {
     pub graph: GraphMetrics,
     /// The read API.
     pub observe: ObserveMetrics,
+    /// Questions to live proxies.
+    pub asks: AskMetrics,
     /// Bounds that were reached.
     pub limits: Reached,
 }
@@ -109,6 +111,18 @@ impl ObserveMetrics {
         let label = ResourceLabel { resource, status };
         self.answers.get_or_create(&label).inc();
     }
+}
+
+/// Questions to live proxies.
+#[derive(Clone, Debug, Default)]
+pub struct AskMetrics {
+    /// Questions that are open, with those of other replicas.
+    pub open: Gauge,
+    /// Answers that found no room where they wait for their reader.
+    pub answers_dropped: Counter,
+    /// Questions, and ends of questions, that found no room on their way to a proxy or
+    /// another replica.
+    pub orders_dropped: Counter,
 }
 
 /// What proxies report.

@@ -12,7 +12,10 @@
 //!
 //! May import `authority`, `metrics`, `model`, `observe` and `resources`.
 
+mod answers;
+mod calls;
 mod open;
+mod orders;
 mod said;
 pub(crate) mod session;
 pub(crate) mod stream;
@@ -41,15 +44,15 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tonic::Status;
 use tonic::body::Body;
-use tonic::{Request, Response, Status, Streaming, async_trait};
 use tower::Service;
-use tracing::{debug, info};
-use wire::v1;
-use wire::v1::control_server::{self, Control, ControlServer};
-use wire::v1::replica_server::{self, Replica, ReplicaServer};
+use tracing::debug;
+use wire::v1::control_server::{self, ControlServer};
+use wire::v1::replica_server::{self, ReplicaServer};
 
-use self::stream::{Streams, ToProxies};
+use self::calls::{ControlService, Peer};
+use self::stream::Streams;
 use crate::authority::certify::Certifier;
 use crate::metrics::ConnectionMetrics;
 use crate::observe::exchange;
@@ -102,23 +105,13 @@ const STRANGER: Bounds = Bounds {
     windows: (32 * 1024, 64 * 1024),
     headers: 8 * 1024,
 };
-/// Of a proxy, which has one stream, and of a replica, which asks two things.
+/// Of a proxy, which has one stream and answers beside it, and of a replica, which asks
+/// three things.
 const MEMBER: Bounds = Bounds {
     calls: 4,
     windows: (256 * 1024, 512 * 1024),
     headers: 16 * 1024,
 };
-
-/// Who is at the other end of a connection.
-#[derive(Clone, Debug)]
-pub(crate) struct Peer {
-    /// Its address, which proves nothing.
-    pub addr: SocketAddr,
-    /// What its certificate proves, if it showed one.
-    pub identity: Option<PeerIdentity>,
-    /// Its place among those who have proven nothing.
-    place: Option<Arc<Share<IpAddr>>>,
-}
 
 /// What the port offers.
 #[derive(Clone, Debug)]
@@ -127,7 +120,7 @@ pub(crate) struct Services {
     pub certifier: Certifier,
     /// Stream.
     pub streams: Streams,
-    /// Observe.
+    /// What other replicas ask.
     pub replica: exchange::Answerer,
     /// Connections at one time, one per proxy; see [`crate::settings::caps`].
     pub connections: usize,
@@ -327,7 +320,7 @@ type Answering = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Infall
 /// The calls, each with the bytes that it may send.
 #[derive(Clone)]
 struct Offer {
-    /// Every call of somebody without a certificate, and Certify of everybody.
+    /// Every call of somebody without a certificate, and all but Stream of everybody.
     small: ControlServer<ControlService>,
     /// A proxy's stream.
     large: ControlServer<ControlService>,
@@ -364,90 +357,6 @@ impl Offer {
                 Box::pin(std::future::ready(Ok(unknown.into_http())))
             }
         }
-    }
-}
-
-/// Who calls.
-pub(crate) fn peer<T>(request: &Request<T>) -> Result<Peer, Status> {
-    let peer = request.extensions().get::<Peer>();
-    peer.cloned()
-        .ok_or_else(|| Status::internal("the connection has no peer"))
-}
-
-/// Says that a connection's place is in use for as long as it lives.
-struct Busy<'a>(&'a Share<IpAddr>);
-
-impl<'a> Busy<'a> {
-    fn new(place: &'a Share<IpAddr>) -> Self {
-        place.begin();
-        Self(place)
-    }
-}
-
-impl Drop for Busy<'_> {
-    fn drop(&mut self) {
-        self.0.end();
-    }
-}
-
-struct ControlService {
-    certifier: Certifier,
-    streams: Streams,
-}
-
-#[async_trait]
-impl Control for ControlService {
-    async fn certify(
-        &self,
-        request: Request<v1::CertifyRequest>,
-    ) -> Result<Response<v1::CertifyResponse>, Status> {
-        let peer = peer(&request)?;
-        let source = peer.addr.ip().to_canonical();
-        // While it is answered, others of the same address that say nothing go first.
-        let _busy = peer.place.as_deref().map(Busy::new);
-        let answer = self.certifier.certify(request.into_inner(), source).await?;
-        Ok(Response::new(answer))
-    }
-
-    type StreamStream = ToProxies;
-
-    async fn stream(
-        &self,
-        request: Request<Streaming<v1::FromProxy>>,
-    ) -> Result<Response<ToProxies>, Status> {
-        let peer = peer(&request)?;
-        let Some(identity) = peer.identity else {
-            return Err(Status::unauthenticated(
-                "a stream needs a client certificate: call Certify first",
-            ));
-        };
-        let stream = self.streams.open(identity, request.into_inner()).await?;
-        info!(addr = %peer.addr, "stream opened");
-        Ok(Response::new(stream))
-    }
-}
-
-#[async_trait]
-impl Replica for exchange::Answerer {
-    type ObserveStream = exchange::Report;
-
-    async fn observe(
-        &self,
-        request: Request<v1::ObserveRequest>,
-    ) -> Result<Response<exchange::Report>, Status> {
-        let peer = peer(&request)?;
-        Ok(Response::new(self.report(peer.identity.as_ref())?))
-    }
-
-    type ReportsStream = exchange::Told;
-
-    async fn reports(
-        &self,
-        request: Request<v1::ReportsRequest>,
-    ) -> Result<Response<exchange::Told>, Status> {
-        let peer = peer(&request)?;
-        let told = Self::reports(self, peer.identity.as_ref())?;
-        Ok(Response::new(told))
     }
 }
 

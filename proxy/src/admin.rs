@@ -12,6 +12,7 @@ use http::{Method, StatusCode};
 use runtime::admin::{Answer, Request, json, text};
 use serde_json::{Map, Value};
 
+use crate::config::summary::Summary;
 use crate::probe::Probes;
 use crate::proxy::Proxy;
 
@@ -63,18 +64,18 @@ impl Pages {
 
     /// Names and versions of everything held.
     fn config(&self) -> String {
-        let snapshot = self.proxy.config.snapshot();
-        let mut held: Vec<(String, String)> = snapshot.held().into_iter().collect();
-        held.sort();
+        let (own, draining) = (&self.proxy.own, self.proxy.drain.is_draining());
+        let held = Summary::of(&self.proxy.config.snapshot(), &own.identity, draining);
         let resources: Map<String, Value> = held
+            .resources
             .into_iter()
             .map(|(name, version)| (name, version.into()))
             .collect();
         let page = serde_json::json!({
-            "identity": self.proxy.own.identity.as_str(),
-            "enforcement": format!("{:?}", snapshot.access.enforcement).to_lowercase(),
-            "mtls": format!("{:?}", snapshot.mtls()).to_lowercase(),
-            "draining": self.proxy.drain.is_draining(),
+            "identity": held.identity,
+            "enforcement": held.enforcement,
+            "mtls": held.mtls,
+            "draining": held.draining,
             "resources": resources,
         });
         format!("{page:#}\n")

@@ -11,6 +11,7 @@
 //!
 //! Imports `config`, `settings` and `telemetry`.
 
+pub(crate) mod ask;
 pub(crate) mod certificate;
 pub(crate) mod channel;
 pub(crate) mod leaving;

@@ -237,6 +237,7 @@ fn touch(metrics: &Metrics) {
         certificate_expiry: _,
         certificate_failures: _,
         control_connected: _,
+        asks: _,
         batches: _,
         nacks: _,
         destinations: _,

@@ -48,11 +48,13 @@ capabilities! {
     ExtendedRule = "extended-rule";
     /// What it is to tell of itself: its log's filter, changed while it runs.
     Telemetry = "telemetry";
+    /// Questions while it streams, which it answers by a call of their own.
+    Asks = "asks";
 }
 
 impl Capability {
     /// What a proxy of this version has.
-    pub const OF_THIS_VERSION: &'static [Self] = &[Self::ExtendedRule, Self::Telemetry];
+    pub const OF_THIS_VERSION: &'static [Self] = &[Self::ExtendedRule, Self::Telemetry, Self::Asks];
 
     /// What a proxy has to understand to use a resource; `None` if every proxy can.
     #[must_use]
@@ -139,10 +141,16 @@ impl Capabilities {
         self.parts
     }
 
+    /// Whether the proxy understands this.
+    #[must_use]
+    pub fn has(&self, capability: Capability) -> bool {
+        self.understood.contains(&capability)
+    }
+
     /// Whether the proxy can use a resource.
     #[must_use]
     pub fn suffice_for(&self, resource: &v1::Resource) -> bool {
-        Capability::needed_for(resource).is_none_or(|needed| self.understood.contains(&needed))
+        Capability::needed_for(resource).is_none_or(|needed| self.has(needed))
     }
 }
 

@@ -112,7 +112,7 @@ pub struct Certificate {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ToProxy {
-    #[prost(oneof = "to_proxy::Message", tags = "1")]
+    #[prost(oneof = "to_proxy::Message", tags = "1, 2, 3")]
     pub message: ::core::option::Option<to_proxy::Message>,
 }
 /// Nested message and enum types in `ToProxy`.
@@ -121,8 +121,92 @@ pub mod to_proxy {
     pub enum Message {
         #[prost(message, tag = "1")]
         Batch(super::Batch),
+        /// Only for a proxy with the capability to be asked.
+        #[prost(message, tag = "2")]
+        Ask(super::Ask),
+        /// An ask, by its id, whose answers nobody reads any more.
+        #[prost(uint64, tag = "3")]
+        EndAsk(u64),
     }
 }
+/// A question to a live proxy. It ends with the stream on which it came.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Ask {
+    /// Given by the replica that serves the stream.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    /// Milliseconds from when it comes to when it ends by itself; a proxy makes more than
+    /// 600 000 to that. No point in time, since two machines' clocks may differ.
+    #[prost(uint64, tag = "2")]
+    pub lasts: u64,
+    /// Absent: of a kind that the proxy does not know. It says so.
+    #[prost(oneof = "ask::What", tags = "3")]
+    pub what: ::core::option::Option<ask::What>,
+}
+/// Nested message and enum types in `Ask`.
+pub mod ask {
+    /// Absent: of a kind that the proxy does not know. It says so.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum What {
+        #[prost(message, tag = "3")]
+        Config(super::ConfigAsk),
+    }
+}
+/// What the proxy holds, as its admin port's page /config shows it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConfigAsk {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Answered {
+    /// Of the ask.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    #[prost(oneof = "answered::What", tags = "2, 3")]
+    pub what: ::core::option::Option<answered::What>,
+}
+/// Nested message and enum types in `Answered`.
+pub mod answered {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum What {
+        /// Why there is no answer, or no more of it.
+        #[prost(string, tag = "2")]
+        Refused(::prost::alloc::string::String),
+        #[prost(message, tag = "3")]
+        Config(super::HeldConfig),
+    }
+}
+/// What a proxy holds. Comes in parts, in order, because a message has a bound.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HeldConfig {
+    /// Counts from 0.
+    #[prost(uint32, tag = "1")]
+    pub part: u32,
+    /// No part follows.
+    #[prost(bool, tag = "2")]
+    pub last: bool,
+    /// In the first part only, as all but the resources: SPIFFE id that the proxy has.
+    #[prost(string, tag = "3")]
+    pub identity: ::prost::alloc::string::String,
+    /// As in annotation weft.dev/access, but that of a mode that closes is enforce.
+    #[prost(string, tag = "4")]
+    pub enforcement: ::prost::alloc::string::String,
+    /// As in annotation weft.dev/mtls.
+    #[prost(string, tag = "5")]
+    pub mtls: ::prost::alloc::string::String,
+    /// Its pod is being deleted.
+    #[prost(bool, tag = "6")]
+    pub draining: bool,
+    #[prost(message, repeated, tag = "7")]
+    pub resources: ::prost::alloc::vec::Vec<HeldResource>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HeldResource {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub version: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AnswerEnd {}
 /// Applied as a whole: a reader sees all of it or nothing.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Batch {
@@ -1105,6 +1189,44 @@ pub struct Reports {
     #[prost(message, repeated, tag = "1")]
     pub reports: ::prost::alloc::vec::Vec<PodReport>,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReplicaAsk {
+    #[prost(oneof = "replica_ask::Message", tags = "1, 2")]
+    pub message: ::core::option::Option<replica_ask::Message>,
+}
+/// Nested message and enum types in `ReplicaAsk`.
+pub mod replica_ask {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Message {
+        #[prost(message, tag = "1")]
+        Ask(super::PodsAsk),
+        /// An ask, by its id, whose answers nobody reads any more.
+        #[prost(uint64, tag = "2")]
+        EndAsk(u64),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PodsAsk {
+    /// Its id is of the asking replica.
+    #[prost(message, optional, tag = "1")]
+    pub ask: ::core::option::Option<Ask>,
+    /// Uids of the pods whose proxies are asked. Those that stream from another replica are
+    /// passed over.
+    #[prost(string, repeated, tag = "2")]
+    pub uids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ReplicaAnswered {
+    /// Of the pod whose proxy answers.
+    #[prost(string, tag = "1")]
+    pub uid: ::prost::alloc::string::String,
+    /// Absent: its stream has ended, and the answers with it. The id is of the asking replica.
+    #[prost(message, optional, tag = "2")]
+    pub answered: ::core::option::Option<Answered>,
+    /// Of the ask, as in `answered`.
+    #[prost(uint64, tag = "3")]
+    pub id: u64,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PodReport {
     #[prost(string, tag = "1")]
@@ -1434,6 +1556,26 @@ pub mod control_client {
             req.extensions_mut().insert(GrpcMethod::new("weft.v1.Control", "Stream"));
             self.inner.streaming(req, path, codec).await
         }
+        /// What the proxy answers to the asks that come on its Stream. A call of its own on the
+        /// same connection, so that a flood of answers delays no acknowledgement.
+        pub async fn answer(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::Answered>,
+        ) -> std::result::Result<tonic::Response<super::AnswerEnd>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/weft.v1.Control/Answer");
+            let mut req = request.into_streaming_request();
+            req.extensions_mut().insert(GrpcMethod::new("weft.v1.Control", "Answer"));
+            self.inner.client_streaming(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1463,6 +1605,12 @@ pub mod control_server {
             &self,
             request: tonic::Request<tonic::Streaming<super::FromProxy>>,
         ) -> std::result::Result<tonic::Response<Self::StreamStream>, tonic::Status>;
+        /// What the proxy answers to the asks that come on its Stream. A call of its own on the
+        /// same connection, so that a flood of answers delays no acknowledgement.
+        async fn answer(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::Answered>>,
+        ) -> std::result::Result<tonic::Response<super::AnswerEnd>, tonic::Status>;
     }
     #[derive(Debug)]
     pub struct ControlServer<T> {
@@ -1623,6 +1771,51 @@ pub mod control_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/weft.v1.Control/Answer" => {
+                    #[allow(non_camel_case_types)]
+                    struct AnswerSvc<T: Control>(pub Arc<T>);
+                    impl<
+                        T: Control,
+                    > tonic::server::ClientStreamingService<super::Answered>
+                    for AnswerSvc<T> {
+                        type Response = super::AnswerEnd;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<tonic::Streaming<super::Answered>>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::answer(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AnswerSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.client_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)
@@ -1804,6 +1997,29 @@ pub mod replica_client {
             req.extensions_mut().insert(GrpcMethod::new("weft.v1.Replica", "Reports"));
             self.inner.server_streaming(req, path, codec).await
         }
+        /// Asks proxies that stream from the answering replica, and tells what they answer: one
+        /// call for all asks. It passes nothing on to further replicas.
+        pub async fn ask(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::ReplicaAsk>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::ReplicaAnswered>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/weft.v1.Replica/Ask");
+            let mut req = request.into_streaming_request();
+            req.extensions_mut().insert(GrpcMethod::new("weft.v1.Replica", "Ask"));
+            self.inner.streaming(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1841,6 +2057,18 @@ pub mod replica_server {
             &self,
             request: tonic::Request<super::ReportsRequest>,
         ) -> std::result::Result<tonic::Response<Self::ReportsStream>, tonic::Status>;
+        /// Server streaming response type for the Ask method.
+        type AskStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::ReplicaAnswered, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Asks proxies that stream from the answering replica, and tells what they answer: one
+        /// call for all asks. It passes nothing on to further replicas.
+        async fn ask(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::ReplicaAsk>>,
+        ) -> std::result::Result<tonic::Response<Self::AskStream>, tonic::Status>;
     }
     /// Controller to controller: what the answering replica has observed of the
     /// proxies that stream from it. The first message is complete (`full`).
@@ -2008,6 +2236,50 @@ pub mod replica_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/weft.v1.Replica/Ask" => {
+                    #[allow(non_camel_case_types)]
+                    struct AskSvc<T: Replica>(pub Arc<T>);
+                    impl<T: Replica> tonic::server::StreamingService<super::ReplicaAsk>
+                    for AskSvc<T> {
+                        type Response = super::ReplicaAnswered;
+                        type ResponseStream = T::AskStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<tonic::Streaming<super::ReplicaAsk>>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Replica>::ask(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AskSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -3,8 +3,9 @@
 use prometheus_client::registry::Registry;
 
 use super::{
-    ApiMetrics, AuthorityMetrics, CertifyMetrics, ConnectionMetrics, GraphMetrics, Metrics,
-    ObserveMetrics, ObservedMetrics, ReportMetrics, StorageMetrics, StreamMetrics, WorldMetrics,
+    ApiMetrics, AskMetrics, AuthorityMetrics, CertifyMetrics, ConnectionMetrics, GraphMetrics,
+    Metrics, ObserveMetrics, ObservedMetrics, ReportMetrics, StorageMetrics, StreamMetrics,
+    WorldMetrics,
 };
 
 impl Metrics {
@@ -25,6 +26,7 @@ impl Metrics {
         metrics.api.register(registry);
         metrics.graph.register(registry);
         metrics.observe.register(registry);
+        metrics.asks.register(registry);
         metrics.limits.register(registry);
         metrics
     }
@@ -267,6 +269,26 @@ impl ObserveMetrics {
             "observe_streams",
             "Streams of the read API that are open",
             self.streams.clone(),
+        );
+    }
+}
+
+impl AskMetrics {
+    fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "asks",
+            "Questions to live proxies that are open, with those of other replicas",
+            self.open.clone(),
+        );
+        registry.register(
+            "ask_answers_dropped",
+            "Answers of proxies that found no room where they wait for their reader",
+            self.answers_dropped.clone(),
+        );
+        registry.register(
+            "ask_orders_dropped",
+            "Questions, and ends of questions, that found no room on their way to a proxy or replica",
+            self.orders_dropped.clone(),
         );
     }
 }

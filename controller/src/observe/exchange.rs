@@ -27,12 +27,14 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint, Uri};
-use tonic::{Code, Status};
+use tonic::{Code, Status, Streaming};
 use tracing::{debug, info, warn};
 use wire::v1;
 use wire::v1::replica_client::ReplicaClient;
 
 use super::acknowledged::Observed;
+use super::asks::Asks;
+use super::asks::replicas::Passed;
 use super::reports::Reports;
 use crate::settings::SERVE_PORT;
 
@@ -61,6 +63,8 @@ pub(crate) struct Answerer {
     pub observed: Observed,
     /// What proxies reported.
     pub reports: Reports,
+    /// What may be asked of proxies.
+    pub asks: Asks,
     /// Who may ask.
     pub identity: SpiffeId,
     /// Says true when the process ends.
@@ -87,6 +91,19 @@ impl Answerer {
         self.admit(peer)?;
         let (reports, changes) = (self.reports.clone(), self.reports.own_changes());
         Ok(self.answer("reports", changes, move |since| reports.own_since(since)))
+    }
+
+    /// Asks this replica's proxies what the other one wants to know.
+    ///
+    /// # Errors
+    /// When somebody else than a controller asks.
+    pub(crate) fn asks(
+        &self,
+        peer: Option<&PeerIdentity>,
+        asked: Streaming<v1::ReplicaAsk>,
+    ) -> Result<Passed, Status> {
+        self.admit(peer)?;
+        Ok(self.asks.pass(asked, self.stop.clone()))
     }
 
     fn admit(&self, peer: Option<&PeerIdentity>) -> Result<(), Status> {
@@ -164,6 +181,8 @@ pub(crate) struct Listener {
     pub observed: Observed,
     /// Where reports go.
     pub reports: Reports,
+    /// What they are asked, and where answers go.
+    pub asks: Asks,
     /// Whom to trust.
     pub roots: Roots,
     /// What to show.
@@ -283,8 +302,9 @@ impl Listener {
             .await?;
         let mut client = ReplicaClient::new(channel).max_decoding_message_size(MAX_RECEIVED);
         let mut report = client.observe(v1::ObserveRequest {}).await?.into_inner();
-        let reports = self.hear_reports(client);
-        tokio::pin!(reports);
+        let reports = self.hear_reports(client.clone());
+        let asks = self.asks.pass_to(peer.ip(), client);
+        tokio::pin!(reports, asks);
         loop {
             tokio::select! {
                 news = report.message() => {
@@ -293,6 +313,7 @@ impl Listener {
                     self.observed.heard(peer.ip(), news);
                 }
                 ended = &mut reports => return ended,
+                ended = &mut asks => return ended,
             }
         }
     }

@@ -100,7 +100,8 @@ impl ObserveApi {
             }
             Resource::Proxies => {
                 let query = ListQuery::parse(request.uri().query().unwrap_or_default())?;
-                self.proxies(&path, &query, &compiled, is_table(&request))
+                let table = is_table(&request);
+                self.proxies(&path, &query, &compiled, table).await
             }
             Resource::Scopes => self.scope(user, &compiled).await,
             Resource::Explanations => {
@@ -169,7 +170,7 @@ impl ObserveApi {
         Ok(Places::new([all, own], self.told.metrics.streams.clone()))
     }
 
-    fn proxies(
+    async fn proxies(
         &self,
         path: &Path,
         query: &ListQuery,
@@ -179,7 +180,10 @@ impl ObserveApi {
         let namespace = path.namespace.as_deref();
         match (namespace, &path.name) {
             (Some(namespace), Some(name)) => {
-                let proxy = proxies::get(&self.told, compiled, namespace, name)?;
+                let mut proxy = proxies::get(&self.told, compiled, namespace, name)?;
+                if !table && !query.without_config {
+                    proxies::ask(&self.told, &mut proxy).await;
+                }
                 let whole = ProxyListMetadata::default();
                 shown(table, (std::slice::from_ref(&proxy), &whole), &proxy)
             }

@@ -1,11 +1,15 @@
 //! The proxies, as far as their controllers know them.
 
+use std::sync::Arc;
+
 use crds::observe::{
     API_VERSION, Certificate, Nack, Proxy, ProxyList, ProxyListMetadata, ProxyMetadata,
     ProxyStatus, Resource,
 };
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
+use tracing::info;
+use wire::capability::Capability;
 use wire::v1::ProxyState;
 
 use super::query::ListQuery;
@@ -68,6 +72,22 @@ pub(super) fn get(
             format!("no pod {name:?} with a proxy in namespace {namespace:?}"),
         )
     })
+}
+
+/// Adds what the proxy says that it holds; nothing where it does not say so.
+pub(super) async fn ask(told: &Told, proxy: &mut Proxy) {
+    let lacks = |one: &String| *one == Capability::Asks.as_str();
+    if !proxy.status.connected || proxy.status.lacks.iter().any(lacks) {
+        return;
+    }
+    let uid: Arc<str> = proxy.metadata.uid.as_str().into();
+    match told.asks.config(&uid).await {
+        Ok(config) => proxy.status.config = Some(config),
+        Err(error) => {
+            let (namespace, pod) = (&proxy.metadata.namespace, &proxy.metadata.name);
+            info!(namespace, pod, %error, "a proxy does not tell what it holds");
+        }
+    }
 }
 
 fn proxy(told: &Told, compiled: &Compiled, pod: &PodId, alone: bool) -> Option<Proxy> {

@@ -41,13 +41,15 @@ pub(super) struct GraphQuery {
     pub(super) since: Option<u64>,
 }
 
-/// Which part of a list.
+/// Which proxies, and what of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct ListQuery {
     /// Objects at most; as many as one answer takes without it.
     pub(super) limit: Option<usize>,
     /// Those behind this one.
     pub(super) after: Option<ObjectKey>,
+    /// Of a single proxy: the proxy itself is not asked.
+    pub(super) without_config: bool,
 }
 
 impl ListQuery {
@@ -67,6 +69,7 @@ impl ListQuery {
                     let (namespace, name) = after.ok_or_else(bad)?;
                     read.after = Some(ObjectKey::new(namespace, name));
                 }
+                "config" => read.without_config = !flag("config", &value)?,
                 _ => {}
             }
         }

@@ -6,6 +6,7 @@ use crate::inventory::follow::Followed;
 use crate::metrics::ObserveMetrics;
 use crate::model::compiled::Latest;
 use crate::observe::acknowledged::Observed;
+use crate::observe::asks::Asks;
 
 /// What answers are made of, and who may read them.
 #[derive(Clone, Debug)]
@@ -18,6 +19,8 @@ pub(crate) struct Told {
     pub followed: Followed,
     /// What proxies acknowledged.
     pub observed: Observed,
+    /// What proxies are asked.
+    pub asks: Asks,
     /// Who may read what.
     pub gate: Gate,
     /// Counters.

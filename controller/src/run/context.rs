@@ -11,7 +11,7 @@ use crate::{
     authority::Authority,
     metrics::Metrics,
     model::compiled::Latest,
-    observe::{acknowledged::Observed, reports::Reports},
+    observe::{acknowledged::Observed, asks::Asks, reports::Reports},
     settings::Settings,
     trust_bundle::uninstalling::Departure,
 };
@@ -31,6 +31,7 @@ pub(super) struct Context {
     pub(super) authority: Authority,
     pub(super) observed: Observed,
     pub(super) reports: Reports,
+    pub(super) asks: Asks,
     pub(super) departure: Departure,
     /// Says true when the process ends.
     pub(super) stopping: watch::Receiver<bool>,
@@ -61,6 +62,7 @@ impl Context {
             authority: Authority::new(&settings.identity),
             observed: Observed::new(metrics.observed.clone(), settings.caps.destinations),
             reports: Reports::holding(metrics.reports.clone(), settings.caps.report_edges),
+            asks: Asks::new(metrics.asks.clone(), &metrics.limits),
             settings,
             client,
             metrics,

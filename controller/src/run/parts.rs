@@ -226,6 +226,7 @@ pub(super) fn peers(context: &Context, roots: &Roots, certificate: &CertHandle) 
         own: context.settings.pod_ip,
         observed: context.observed.clone(),
         reports: context.reports.clone(),
+        asks: context.asks.clone(),
         roots: roots.clone(),
         certificate: certificate.clone(),
         identity: context.settings.identity.clone(),
@@ -312,6 +313,7 @@ fn handlers(context: &Context) -> (Vec<Arc<dyn Handler>>, Option<JoinHandle<()>>
             latest,
             followed,
             observed: context.observed.clone(),
+            asks: context.asks.clone(),
             gate,
             metrics: metrics.observe.clone(),
         })));
@@ -365,6 +367,7 @@ pub(super) fn services(context: &Context) -> Services {
             latest: context.latest.clone(),
             observed: context.observed.clone(),
             reports: context.reports.clone(),
+            asks: context.asks.clone(),
             authority: context.authority.clone(),
             metrics: metrics.stream.clone(),
             stop: context.stopping.clone(),
@@ -375,6 +378,7 @@ pub(super) fn services(context: &Context) -> Services {
         replica: Answerer {
             observed: context.observed.clone(),
             reports: context.reports.clone(),
+            asks: context.asks.clone(),
             identity: settings.identity.clone(),
             stop: context.stopping.clone(),
         },

@@ -19,6 +19,7 @@ use tracing::{debug, info};
 use wire::v1;
 use wire::v1::from_proxy::Message;
 
+use super::orders::{self, Orders};
 use super::said::Said;
 use super::session::{Session, Target};
 use super::stream::{MESSAGES, ProxyStream, StreamEnd, Streams, ToProxies, keep_names, taken_over};
@@ -32,9 +33,6 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a pod that is not known yet is waited for: its certificate proves
 /// that it exists, so the watch will show it.
 const POD_TIMEOUT: Duration = Duration::from_secs(5);
-/// Messages on their way to the proxy. Sessions leave at most three batches
-/// unanswered, so this never fills.
-const OUTBOX: usize = 4;
 
 impl Streams {
     /// Starts to serve a proxy with this identity.
@@ -51,7 +49,7 @@ impl Streams {
             Status::resource_exhausted(format!("there are too many streams: {full}"))
         })?;
         let pod = self.pod_of(&identity).await?;
-        let (outbox, sent) = mpsc::channel(OUTBOX);
+        let (outbox, sent) = orders::outbox();
         let streams = self.clone();
         runtime::task::spawn("stream", async move {
             // The answer's head goes out before the Hello comes: a client may
@@ -141,6 +139,7 @@ impl Streams {
         debug!(%pod, version, asked = asked.len(), remembered = remembered.len(), "hello");
         let (session, left_out) = Session::new(hello, remembered.iter().cloned());
         self.left_out(pod, left_out);
+        let orders = Orders::of(&self.asks, identity.pod_uid(), session.capabilities());
         // What found no place is not told to other replicas either.
         asked.retain(|name| session.destinations().contains(name));
         let mut stream = ProxyStream {
@@ -165,6 +164,7 @@ impl Streams {
             seen: 0,
             interest: Interest::default(),
             outbox,
+            orders,
         };
         self.metrics.open.inc();
         let end = stream.run(incoming, place).await;

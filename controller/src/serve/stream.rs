@@ -22,6 +22,7 @@ use tracing::{debug, warn};
 use wire::v1;
 use wire::v1::from_proxy::Message;
 
+use super::orders::{OUTBOX, Orders};
 use super::said::Said;
 use super::session::{ANSWER_TIMEOUT, Due, Session, Target};
 use crate::authority::Authority;
@@ -31,6 +32,7 @@ use crate::model::changes::Interest;
 use crate::model::compiled::Latest;
 use crate::model::published::EncodedResource;
 use crate::observe::acknowledged::{Observed, pod_key};
+use crate::observe::asks::Asks;
 use crate::observe::reports::{Reporter, Reports};
 
 /// Life of a stream, so that proxies spread over replicas again.
@@ -69,6 +71,8 @@ pub(crate) struct Streams {
     pub observed: Observed,
     /// Where reports go.
     pub reports: Reports,
+    /// What proxies are asked.
+    pub asks: Asks,
     /// For the trust bundle.
     pub authority: Authority,
     /// Counters.
@@ -139,6 +143,8 @@ pub(super) struct ProxyStream<'a> {
     pub(super) seen: u64,
     pub(super) interest: Interest,
     pub(super) outbox: &'a mpsc::Sender<Result<v1::ToProxy, Status>>,
+    /// What users ask of it.
+    pub(super) orders: Orders,
 }
 
 impl ProxyStream<'_> {
@@ -200,6 +206,9 @@ impl ProxyStream<'_> {
                     if let Err(end) = self.look(&mut latest) {
                         return end;
                     }
+                }
+                order = self.orders.next(), if self.outbox.capacity() > OUTBOX => {
+                    Orders::pass(order, self.outbox);
                 }
                 _ = stop.wait_for(|stop| *stop) => return StreamEnd::Over,
                 () = sleep_until(wake) => {

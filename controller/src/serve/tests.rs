@@ -7,6 +7,7 @@ use super::*;
 mod bench;
 mod capabilities;
 mod limits;
+mod questions;
 mod replicas;
 mod said;
 use bench::*;

@@ -15,7 +15,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use wire::capability::Capabilities;
 use wire::v1;
 use wire::v1::control_client::ControlClient;
+use wire::v1::to_proxy::Message as ToProxy;
 
+use crate::control::ask::Asks;
 use crate::control::leaving::Contact;
 use crate::control::status::{self, Told};
 use crate::control::{BACKOFF_FIRST, BACKOFF_LONGEST, BoxError, Control, Doubt};
@@ -96,8 +98,9 @@ impl Control {
             capabilities: Capabilities::of_this_version(),
         };
         outbox.try_send(from_proxy(v1::from_proxy::Message::Hello(hello)))?;
-        let mut batches = ControlClient::new(channel)
-            .max_decoding_message_size(MESSAGE_LIMIT)
+        let mut client = ControlClient::new(channel).max_decoding_message_size(MESSAGE_LIMIT);
+        let mut asks = Asks::new(self, client.clone());
+        let mut batches = client
             .stream(outgoing)
             .await
             .map_err(|status| format!("the controller refused a stream: {}", status.message()))?
@@ -110,7 +113,18 @@ impl Control {
             tokio::select! {
                 message = batches.message() => {
                     let Some(message) = message? else { return Ok(()) };
-                    let Some(v1::to_proxy::Message::Batch(batch)) = message.message else { continue };
+                    let batch = match message.message {
+                        Some(ToProxy::Batch(batch)) => batch,
+                        Some(ToProxy::Ask(ask)) => {
+                            asks.begin(ask);
+                            continue;
+                        }
+                        Some(ToProxy::EndAsk(id)) => {
+                            asks.end(id);
+                            continue;
+                        }
+                        None => continue,
+                    };
                     outbox.try_send(self.take(batch))?;
                     self.config.telemetry.metrics.control_connected.set(1);
                     contact.send_if_modified(|contact| {

@@ -45,13 +45,13 @@ fn id(namespace: &str, account: &str) -> SpiffeId {
     SpiffeId::of("cluster.local", namespace, account).unwrap()
 }
 
-struct Ca {
+pub(super) struct Ca {
     root: Root,
     issuer: Issuer,
 }
 
 impl Ca {
-    fn new() -> Arc<Self> {
+    pub(super) fn new() -> Arc<Self> {
         let now = SystemTime::now();
         let root = Root::generate(now, ROOT_LIFE).unwrap();
         let issuer = root.issuer(now, ISSUER_LIFE).unwrap();
@@ -85,7 +85,14 @@ struct StandIn {
     streams: Arc<AtomicUsize>,
     /// What proxies said of themselves.
     told: Arc<Mutex<Vec<v1::ProxyStatus>>>,
+    /// To the proxy whose stream opened last.
+    proxy: Arc<Mutex<Option<ToProxies>>>,
+    /// Calls that bring answers, and what they brought.
+    answers: Arc<AtomicUsize>,
+    answered: Arc<Mutex<Vec<v1::Answered>>>,
 }
+
+type ToProxies = mpsc::Sender<Result<v1::ToProxy, Status>>;
 
 #[tonic::async_trait]
 impl Service for StandIn {
@@ -111,6 +118,7 @@ impl Service for StandIn {
     ) -> Result<Response<Self::StreamStream>, Status> {
         self.streams.fetch_add(1, Ordering::Relaxed);
         let (sender, batches) = mpsc::channel(1);
+        *self.proxy.lock() = Some(sender.clone());
         let (mut said, told) = (request.into_inner(), Arc::clone(&self.told));
         // Open for as long as the connection.
         tokio::spawn(async move {
@@ -129,14 +137,26 @@ impl Service for StandIn {
         });
         Ok(Response::new(ReceiverStream::new(batches)))
     }
+
+    async fn answer(
+        &self,
+        request: Request<Streaming<v1::Answered>>,
+    ) -> Result<Response<v1::AnswerEnd>, Status> {
+        self.answers.fetch_add(1, Ordering::Relaxed);
+        let mut answers = request.into_inner();
+        while let Some(answered) = answers.message().await? {
+            self.answered.lock().push(answered);
+        }
+        Ok(Response::new(v1::AnswerEnd {}))
+    }
 }
 
-struct Bench {
+pub(super) struct Bench {
     stand_in: StandIn,
     roots: Roots,
     serving: CertHandle,
     connections: Arc<Mutex<JoinSet<()>>>,
-    control: Control,
+    pub(super) control: Control,
     bundle: PathBuf,
     ahead: Arc<AtomicUsize>,
     draining: watch::Sender<bool>,
@@ -144,7 +164,7 @@ struct Bench {
 
 impl Bench {
     /// A proxy that has got its certificate and its stream from a controller of `ca`.
-    async fn start(ca: &Arc<Ca>) -> Self {
+    pub(super) async fn start(ca: &Arc<Ca>) -> Self {
         let ahead = Arc::new(AtomicUsize::new(0));
         let jump = Arc::clone(&ahead);
         let clock = Clock::from_fn(move || {
@@ -156,6 +176,9 @@ impl Bench {
             issued: Arc::default(),
             streams: Arc::default(),
             told: Arc::default(),
+            proxy: Arc::default(),
+            answers: Arc::default(),
+            answered: Arc::default(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let controller = listener.local_addr().unwrap().to_string();
@@ -259,7 +282,24 @@ impl Bench {
         ca.signed(&self.control.certs.current().unwrap())
     }
 
-    async fn until(&self, so: impl Fn(&Self) -> bool) {
+    /// Says something on the proxy's stream.
+    pub(super) async fn say(&self, message: v1::to_proxy::Message) {
+        let proxy = self.stand_in.proxy.lock().clone().unwrap();
+        let message = v1::ToProxy {
+            message: Some(message),
+        };
+        proxy.send(Ok(message)).await.unwrap();
+    }
+
+    pub(super) fn answers(&self) -> usize {
+        self.stand_in.answers.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn answered(&self) -> Vec<v1::Answered> {
+        self.stand_in.answered.lock().clone()
+    }
+
+    pub(super) async fn until(&self, so: impl Fn(&Self) -> bool) {
         let start = Instant::now();
         while !so(self) {
             assert!(start.elapsed() < PATIENCE, "it did not become so in time");

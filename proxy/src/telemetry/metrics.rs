@@ -43,6 +43,8 @@ pub struct Metrics {
     pub certificate_expiry: Gauge,
     pub certificate_failures: Counter,
     pub control_connected: Gauge,
+    /// Questions of the controller that are being answered.
+    pub asks: Gauge,
     pub batches: Counter,
     pub nacks: Counter,
     pub destinations: Gauge,
@@ -96,6 +98,7 @@ impl Metrics {
             certificate_expiry: Gauge::default(),
             certificate_failures: Counter::default(),
             control_connected: Gauge::default(),
+            asks: Gauge::default(),
             batches: Counter::default(),
             nacks: Counter::default(),
             destinations: Gauge::default(),
@@ -138,7 +141,7 @@ impl Metrics {
         ]
     }
 
-    const fn gauges(&self) -> [(&'static str, &'static str, &Gauge); 5] {
+    const fn gauges(&self) -> [(&'static str, &'static str, &Gauge); 6] {
         [
             (
                 "weft_open_connections",
@@ -154,6 +157,11 @@ impl Metrics {
                 "weft_control_connected",
                 "1 while a controller serves this proxy",
                 &self.control_connected,
+            ),
+            (
+                "weft_asks",
+                "Questions about this proxy that it answers for whoever looks on",
+                &self.asks,
             ),
             ("weft_destinations", "Destinations held", &self.destinations),
             (

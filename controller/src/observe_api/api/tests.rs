@@ -16,6 +16,7 @@ use crate::graph::follow::Graph;
 use crate::inventory::follow::Followed;
 use crate::metrics::{GraphMetrics, ObserveMetrics};
 use crate::observe::acknowledged::Observed;
+use crate::observe::asks::Asks;
 use crate::observe::reports::{Reports, SLOT, slot_of};
 use crate::testing::cluster::{Cluster, group, shop, target};
 use crate::testing::town::{inventory, reports, seen_by_client};
@@ -110,6 +111,7 @@ impl Bench {
             latest,
             followed,
             observed: Observed::default(),
+            asks: Asks::default(),
             gate: Gate::new(judge(RIGHTS, Arc::clone(&asked))),
             metrics: ObserveMetrics::default(),
         };

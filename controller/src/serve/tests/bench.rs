@@ -12,7 +12,9 @@ pub(super) use policy::name::{Kind, ObjectRef, SpiffeId};
 pub(super) use tokio::time::Instant;
 pub(super) use tokio_rustls::TlsConnector;
 pub(super) use tokio_stream::wrappers::ReceiverStream;
+pub(super) use tonic::Streaming;
 pub(super) use tonic::transport::{Channel, Endpoint, Uri};
+pub(super) use wire::v1;
 pub(super) use wire::v1::control_client::ControlClient;
 pub(super) use wire::v1::from_proxy::Message;
 pub(super) use wire::v1::replica_client::ReplicaClient;
@@ -23,6 +25,7 @@ pub(super) use crate::metrics::{CertifyResult, Metrics, ReportMetrics};
 pub(super) use crate::model::compiled::Compiled;
 pub(super) use crate::model::{Defaults, Model};
 pub(super) use crate::observe::acknowledged::{Observed, Tally};
+pub(super) use crate::observe::asks::Asks;
 pub(super) use crate::observe::exchange::Listener;
 pub(super) use crate::observe::reports::{Reports, slot_of};
 use crate::serve::*;
@@ -42,6 +45,7 @@ pub(super) struct Bench {
     pub(super) cluster: Arc<FakeCluster>,
     pub(super) observed: Observed,
     pub(super) reports: Reports,
+    pub(super) asks: Asks,
     pub(super) metrics: Metrics,
     pub(super) models: watch::Sender<Option<Arc<Compiled>>>,
     pub(super) stop: watch::Sender<bool>,
@@ -60,6 +64,7 @@ impl Bench {
         let observed = Observed::default();
         let metrics = Metrics::default();
         let reports = Reports::new(metrics.reports.clone());
+        let asks = Asks::new(metrics.asks.clone(), &metrics.limits);
         let fake = Arc::new(FakeCluster::default());
         fake.knows("client-token", "shop", "web", "client", "uid-client");
         let services = Services {
@@ -72,6 +77,7 @@ impl Bench {
             ),
             streams: Streams {
                 reports: reports.clone(),
+                asks: asks.clone(),
                 latest,
                 observed: observed.clone(),
                 authority: authority.clone(),
@@ -83,6 +89,7 @@ impl Bench {
             },
             replica: exchange::Answerer {
                 reports: reports.clone(),
+                asks: asks.clone(),
                 observed: observed.clone(),
                 identity: identity.clone(),
                 stop: stopping.clone(),
@@ -105,6 +112,7 @@ impl Bench {
             cluster: fake,
             observed,
             reports,
+            asks,
             metrics,
             models,
             stop,

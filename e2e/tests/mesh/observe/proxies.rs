@@ -64,6 +64,12 @@ fn identity_and_configuration_are_told_by_the_proxies_themselves() -> Outcome {
     let asked = weft(&ns, &["proxy-config", &web.name, "-o", "json"])?;
     assert_eq!(asked.with_status(0)?.json()?["identity"], spiffe);
     assert_eq!(held["identity"], spiffe);
+    // Its controller asks it, whichever replica that is: nobody needs to forward a port.
+    let path = "/apis/observe.weft.dev/v1alpha1/namespaces";
+    let path = format!("{path}/{}/proxies/{}", ns.name, web.name);
+    let told = ns.cluster.kubectl(&["get", "--raw", &path])?;
+    let told: serde_json::Value = serde_json::from_str(&told)?;
+    assert_eq!(told["status"]["config"]["identity"], spiffe, "{told:#}");
     let resources = held["resources"].as_object().context("no resources")?;
     let service = format!("service/{}/cart:8080", ns.name);
     assert!(resources.contains_key("workload"), "{held:#}");

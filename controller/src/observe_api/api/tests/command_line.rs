@@ -312,6 +312,16 @@ async fn command_line_lists_the_proxies_and_says_which_are_away() {
     let (code, _, err) = town.weft("viewer", "proxy-config api-1 -n shop").await;
     assert_eq!(code, 3);
     assert!(err.contains("port 15190 of Pod shop/api-1"), "{err}");
+    // One that streams is asked by its controller: nobody needs the right to forward ports.
+    let _asked = super::proxies::answering(&town.bench, "uid-client");
+    let told = &town.bench.api.told;
+    told.observed.note(1, super::proxies::client(&[]));
+    let (code, out, err) = town.weft("viewer", "proxy-config client -n shop").await;
+    assert_eq!(code, 0, "{err}");
+    assert!(
+        out.contains("audit") && out.contains("workload   00ff"),
+        "{out}"
+    );
 }
 
 #[tokio::test]

@@ -1,6 +1,12 @@
 //! What is told of proxies.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use serde_json::{Value, json};
+use wire::v1;
+use wire::v1::answered::What as Answered;
+use wire::v1::to_proxy::Message as Order;
 
 use super::Bench;
 use crate::testing::cluster::{pod, shop};
@@ -48,6 +54,98 @@ async fn proxies_show_what_they_say_of_themselves() {
     ] {
         assert_eq!(body["status"][field], expected, "{field} of {body}");
     }
+}
+
+/// The proxy of `client` is there, is asked and answers, until the task ends. Gives how
+/// often.
+pub(super) fn answering(bench: &Bench, uid: &str) -> tokio::sync::watch::Receiver<usize> {
+    let asks = bench.api.told.asks.clone();
+    let uid: Arc<str> = uid.into();
+    let (here, mut orders) = asks.listens(Arc::clone(&uid));
+    let (count, counted) = tokio::sync::watch::channel(0);
+    tokio::spawn(async move {
+        let _here = here;
+        while let Some(order) = orders.recv().await {
+            let Order::Ask(ask) = order else { continue };
+            count.send_modify(|count| *count += 1);
+            let resource = v1::HeldResource {
+                name: "workload".to_owned(),
+                version: "00ff".to_owned(),
+            };
+            let held = v1::HeldConfig {
+                last: true,
+                identity: "spiffe://cluster.local/ns/shop/sa/web".to_owned(),
+                enforcement: "audit".to_owned(),
+                mtls: "permissive".to_owned(),
+                resources: vec![resource],
+                ..v1::HeldConfig::default()
+            };
+            let what = Some(Answered::Config(held));
+            asks.answered(&uid, v1::Answered { id: ask.id, what });
+        }
+    });
+    counted
+}
+
+/// `client`, whose proxy streams and lacks this.
+pub(super) fn client(lacks: &[&str]) -> v1::ProxyState {
+    v1::ProxyState {
+        namespace: "shop".to_owned(),
+        pod: "client".to_owned(),
+        uid: "uid-client".to_owned(),
+        lacks: lacks.iter().map(|one| (*one).to_owned()).collect(),
+        ..v1::ProxyState::default()
+    }
+}
+
+#[tokio::test]
+async fn single_proxy_says_itself_what_it_holds() {
+    let bench = Bench::new();
+    let path = "namespaces/shop/proxies/client";
+    let asked = answering(&bench, "uid-client");
+    let (_, body) = bench.get("viewer", path).await;
+    assert_eq!(body["metadata"]["uid"], "uid-client");
+    assert!(body["status"].get("config").is_none(), "not connected");
+
+    let observed = &bench.api.told.observed;
+    observed.note(1, client(&["asks"]));
+    let (_, body) = bench.get("viewer", path).await;
+    assert!(body["status"].get("config").is_none(), "too old: {body}");
+    assert_eq!(*asked.borrow(), 0);
+
+    observed.note(1, client(&[]));
+    let (_, body) = bench.get("viewer", path).await;
+    let held = json!({
+        "identity": "spiffe://cluster.local/ns/shop/sa/web", "enforcement": "audit",
+        "mtls": "permissive", "draining": false, "resources": {"workload": "00ff"},
+    });
+    assert_eq!(body["status"]["config"], held);
+    assert_eq!(*asked.borrow(), 1);
+
+    // A list asks nobody, and neither does who wants to know only what controllers know.
+    let (_, list) = bench.get("viewer", "namespaces/shop/proxies").await;
+    assert_eq!(names(&list).len(), 3);
+    let without = format!("{path}?config=0");
+    let (_, body) = bench.get("viewer", &without).await;
+    assert_eq!(body["status"]["connected"], true);
+    assert!(body["status"].get("config").is_none(), "{body}");
+    let (status, body) = bench.get("viewer", &format!("{path}?config=some")).await;
+    assert_eq!(status, 400, "{body}");
+    let (status, _) = bench.get("stranger", path).await;
+    assert_eq!((status, *asked.borrow()), (403, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn proxy_that_does_not_answer_is_shown_without_what_it_holds() {
+    let bench = Bench::new();
+    let (_here, _orders) = bench.api.told.asks.listens("uid-client".into());
+    bench.api.told.observed.note(1, client(&[]));
+    let start = tokio::time::Instant::now();
+    let (status, body) = bench.get("viewer", "namespaces/shop/proxies/client").await;
+    assert_eq!((status, &body["status"]["connected"]), (200, &json!(true)));
+    assert!(body["status"].get("config").is_none(), "{body}");
+    let waited = start.elapsed();
+    assert!(waited <= Duration::from_secs(4), "{waited:?}");
 }
 
 fn names(body: &Value) -> Vec<String> {

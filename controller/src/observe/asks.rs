@@ -1,0 +1,424 @@
+//! Questions to live proxies, and what they answer.
+//!
+//! A question goes to the proxies that stream from this replica, and through the other
+//! replicas to theirs. What they answer waits for its reader in a queue of its own, and what
+//! finds no place there is dropped and counted: neither a proxy nor a stream of
+//! configuration ever waits for a reader. A question ends with its reader, and tells its
+//! proxies so.
+//!
+//! An answer counts only for a pod that was asked, and which pod it is of, the certificate
+//! of the connection says.
+
+pub(crate) mod config;
+pub(crate) mod replicas;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use prometheus_client::metrics::counter::Counter;
+use prost::Message as _;
+use runtime::limit::Reached;
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+use wire::v1;
+use wire::v1::answered::What as Answered;
+use wire::v1::ask::What as Question;
+use wire::v1::replica_ask::Message as Passed;
+use wire::v1::to_proxy::Message as Order;
+
+use crate::metrics::AskMetrics;
+
+/// Questions of this replica's users at one time, and of each other replica's.
+const MAX_ASKS: usize = 64;
+/// Proxies of one question.
+const MAX_PODS: usize = 512;
+/// Answers to one question that wait for their reader.
+const QUEUE: usize = 256;
+/// Their bytes. What a proxy holds is told in 4 MiB at most.
+const QUEUE_BYTES: usize = 6 << 20;
+/// Bytes of all answers that wait.
+const ALL_BYTES: usize = 32 << 20;
+/// Orders on their way to one proxy: it may be asked eight things at a time, and be told of
+/// the end of each.
+const ORDERS: usize = 16;
+
+/// Shared by streams, replicas and whoever asks. Clones are the same.
+#[derive(Clone, Debug)]
+pub(crate) struct Asks {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    state: Mutex<State>,
+    /// Bytes of all answers that wait.
+    waiting: Arc<AtomicUsize>,
+    metrics: AskMetrics,
+    /// Counts questions beyond the bound.
+    too_many: Counter<u64, AtomicU64>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Given last, to a question or a stream.
+    last: u64,
+    /// Proxies that stream from this replica and can be asked, by uid of their pods.
+    proxies: HashMap<Arc<str>, Listening>,
+    /// Other replicas that pass questions on.
+    replicas: BTreeMap<IpAddr, Joining>,
+    open: BTreeMap<u64, Open>,
+}
+
+#[derive(Debug)]
+struct Listening {
+    number: u64,
+    orders: mpsc::Sender<Order>,
+}
+
+#[derive(Debug)]
+struct Joining {
+    number: u64,
+    orders: mpsc::Sender<v1::ReplicaAsk>,
+}
+
+/// A question that somebody reads the answers of.
+#[derive(Debug)]
+struct Open {
+    /// Pods whose proxies may answer.
+    uids: BTreeSet<Arc<str>>,
+    /// Of a user of this replica.
+    own: bool,
+    /// Other replicas were asked as well.
+    elsewhere: bool,
+    queue: mpsc::Sender<Answer>,
+    /// Bytes that wait in it.
+    waiting: Arc<AtomicUsize>,
+}
+
+/// One answer.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// Of the pod.
+    pub(crate) uid: Arc<str>,
+    /// `None`: its proxy is away, and says nothing more.
+    pub(crate) what: Option<Answered>,
+    _held: Held,
+}
+
+/// Bytes that wait.
+#[derive(Debug)]
+struct Held {
+    bytes: usize,
+    of: [Arc<AtomicUsize>; 2],
+}
+
+impl Held {
+    /// Takes room in the queue and among all.
+    fn take(queue: &Arc<AtomicUsize>, all: &Arc<AtomicUsize>, bytes: usize) -> Option<Self> {
+        let held = Self {
+            bytes,
+            of: [Arc::clone(queue), Arc::clone(all)],
+        };
+        let add = |count: &AtomicUsize| count.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let fits = [add(queue) <= QUEUE_BYTES, add(all) <= ALL_BYTES];
+        // Where it does not fit it gives the room back.
+        (fits == [true, true]).then_some(held)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        for count in &self.of {
+            count.fetch_sub(self.bytes, Ordering::Relaxed);
+        }
+    }
+}
+
+/// There are as many questions as there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{} questions to proxies are open on this replica; try again later",
+    MAX_ASKS
+)]
+pub(crate) struct TooMany;
+
+/// The answers to one question. It ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Answers {
+    asks: Asks,
+    id: u64,
+    queue: mpsc::Receiver<Answer>,
+}
+
+impl Answers {
+    /// The next one; `None` when no proxy has more to say.
+    pub(crate) async fn next(&mut self) -> Option<Answer> {
+        self.queue.recv().await
+    }
+}
+
+impl Drop for Answers {
+    fn drop(&mut self) {
+        self.asks.end(self.id);
+    }
+}
+
+/// A proxy, or another replica, can be asked for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Here {
+    asks: Asks,
+    number: u64,
+    whose: Whose,
+}
+
+#[derive(Debug)]
+enum Whose {
+    Proxy(Arc<str>),
+    Replica(IpAddr),
+}
+
+impl Drop for Here {
+    fn drop(&mut self) {
+        let mut state = self.asks.inner.state.lock();
+        match &self.whose {
+            Whose::Proxy(uid) => {
+                // A newer stream of the same pod stays.
+                if state.proxies.get(uid).map(|held| held.number) == Some(self.number) {
+                    state.proxies.remove(uid);
+                    self.asks.away(&mut state, uid);
+                }
+            }
+            Whose::Replica(peer) => {
+                if state.replicas.get(peer).map(|held| held.number) == Some(self.number) {
+                    state.replicas.remove(peer);
+                }
+            }
+        }
+    }
+}
+
+impl Default for Asks {
+    fn default() -> Self {
+        Self::new(AskMetrics::default(), &Reached::default())
+    }
+}
+
+impl Asks {
+    /// Nobody asks anything yet.
+    pub(crate) fn new(metrics: AskMetrics, limits: &Reached) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                state: Mutex::default(),
+                waiting: Arc::default(),
+                metrics,
+                too_many: limits.counter("asks"),
+            }),
+        }
+    }
+
+    /// The proxy of this pod streams from this replica, and understands questions. Gives
+    /// what it is to be told.
+    pub(crate) fn listens(&self, uid: Arc<str>) -> (Here, mpsc::Receiver<Order>) {
+        let (orders, taken) = mpsc::channel(ORDERS);
+        let mut state = self.inner.state.lock();
+        let number = state.next();
+        let listening = Listening { number, orders };
+        if state.proxies.insert(Arc::clone(&uid), listening).is_some() {
+            // What the older stream was asked, this one was not.
+            self.away(&mut state, &uid);
+        }
+        (self.here(number, Whose::Proxy(uid)), taken)
+    }
+
+    fn here(&self, number: u64, whose: Whose) -> Here {
+        Here {
+            asks: self.clone(),
+            number,
+            whose,
+        }
+    }
+
+    /// Asks the proxies of these pods, wherever they stream. Those that cannot be asked say
+    /// nothing.
+    ///
+    /// # Errors
+    /// When too much is asked already.
+    pub(crate) fn ask(
+        &self,
+        what: Question,
+        uids: &[Arc<str>],
+        lasts: Duration,
+    ) -> Result<Answers, TooMany> {
+        let mut state = self.inner.state.lock();
+        if state.open.values().filter(|open| open.own).count() >= MAX_ASKS {
+            self.inner.too_many.inc();
+            return Err(TooMany);
+        }
+        Ok(self.open(&mut state, (what, lasts), uids, true))
+    }
+
+    /// Asks those of them that stream from this replica, and passes the question of a user
+    /// of its own on.
+    fn open(
+        &self,
+        state: &mut State,
+        (what, lasts): (Question, Duration),
+        uids: &[Arc<str>],
+        passes_on: bool,
+    ) -> Answers {
+        let id = state.next();
+        let ask = v1::Ask {
+            id,
+            lasts: u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX),
+            what: Some(what),
+        };
+        let (mut asked, mut others) = (BTreeSet::new(), Vec::new());
+        for uid in uids.iter().take(MAX_PODS) {
+            match state.proxies.get(uid) {
+                Some(proxy) if self.tell(&proxy.orders, Order::Ask(ask)) => {
+                    asked.insert(Arc::clone(uid));
+                }
+                Some(_) => {}
+                None => others.push(Arc::clone(uid)),
+            }
+        }
+        let mut elsewhere = false;
+        if passes_on && !others.is_empty() {
+            let passed = v1::ReplicaAsk {
+                message: Some(Passed::Ask(v1::PodsAsk {
+                    ask: Some(ask),
+                    uids: others.iter().map(ToString::to_string).collect(),
+                })),
+            };
+            for replica in state.replicas.values() {
+                elsewhere |= self.tell(&replica.orders, passed.clone());
+            }
+        }
+        if elsewhere {
+            asked.extend(others);
+        }
+        let (queue, taken) = mpsc::channel(QUEUE);
+        if !asked.is_empty() {
+            let open = Open {
+                own: passes_on,
+                uids: asked,
+                elsewhere,
+                queue,
+                waiting: Arc::default(),
+            };
+            state.open.insert(id, open);
+            self.shown(state);
+        }
+        Answers {
+            asks: self.clone(),
+            id,
+            queue: taken,
+        }
+    }
+
+    /// Gives an order; false, and counted, where there is no room for it.
+    fn tell<O>(&self, orders: &mpsc::Sender<O>, order: O) -> bool {
+        let told = orders.try_send(order);
+        if matches!(told, Err(TrySendError::Full(_))) {
+            self.inner.metrics.orders_dropped.inc();
+        }
+        told.is_ok()
+    }
+
+    /// Takes what the proxy of a pod answers.
+    pub(crate) fn answered(&self, uid: &str, answered: v1::Answered) {
+        // A newer proxy may say more than this controller knows.
+        let (id, size) = (answered.id, answered.encoded_len());
+        let Some(what) = answered.what else { return };
+        let state = self.inner.state.lock();
+        if let Some(open) = state.open.get(&id) {
+            self.put(open, uid, Some(what), size);
+        }
+    }
+
+    fn put(&self, open: &Open, uid: &str, what: Option<Answered>, size: usize) {
+        let Some(uid) = open.uids.get(uid) else {
+            return;
+        };
+        let bytes = size + size_of::<Answer>();
+        let put = Held::take(&open.waiting, &self.inner.waiting, bytes).is_some_and(|held| {
+            let answer = Answer {
+                uid: Arc::clone(uid),
+                what,
+                _held: held,
+            };
+            open.queue.try_send(answer).is_ok()
+        });
+        if !put {
+            self.inner.metrics.answers_dropped.inc();
+        }
+    }
+
+    /// The stream of a pod's proxy has ended, and with it whatever it was asked.
+    fn away(&self, state: &mut State, uid: &str) {
+        let ids: Vec<u64> = state.open.keys().copied().collect();
+        for id in ids {
+            self.gone(state, id, uid);
+        }
+    }
+
+    /// The proxy of a pod says nothing more to a question, which is over with the last.
+    fn gone(&self, state: &mut State, id: u64, uid: &str) {
+        let Some(open) = state.open.get_mut(&id) else {
+            return;
+        };
+        if !open.uids.contains(uid) {
+            return;
+        }
+        self.put(open, uid, None, 0);
+        open.uids.remove(uid);
+        if open.uids.is_empty() {
+            state.open.remove(&id);
+            self.shown(state);
+        }
+    }
+
+    /// Nobody reads the answers to this question any more.
+    fn end(&self, id: u64) {
+        let mut state = self.inner.state.lock();
+        let Some(open) = state.open.remove(&id) else {
+            return;
+        };
+        for uid in &open.uids {
+            if let Some(proxy) = state.proxies.get(uid) {
+                self.tell(&proxy.orders, Order::EndAsk(id));
+            }
+        }
+        if open.elsewhere {
+            for replica in state.replicas.values() {
+                let message = Some(Passed::EndAsk(id));
+                self.tell(&replica.orders, v1::ReplicaAsk { message });
+            }
+        }
+        self.shown(&state);
+    }
+
+    /// Other replicas that pass questions on.
+    #[cfg(test)]
+    pub(crate) fn replicas(&self) -> usize {
+        self.inner.state.lock().replicas.len()
+    }
+
+    fn shown(&self, state: &State) {
+        let open = i64::try_from(state.open.len()).unwrap_or(i64::MAX);
+        self.inner.metrics.open.set(open);
+    }
+}
+
+impl State {
+    fn next(&mut self) -> u64 {
+        self.last += 1;
+        self.last
+    }
+}

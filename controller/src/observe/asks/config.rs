@@ -1,0 +1,102 @@
+//! What a proxy holds, by its own word.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+use tokio::time::timeout;
+use wire::v1;
+use wire::v1::answered::What as Answered;
+use wire::v1::ask::What as Question;
+
+use super::{Asks, TooMany};
+
+/// A proxy answers within milliseconds; somebody waits for it.
+const WITHIN: Duration = Duration::from_secs(3);
+/// Resources of one proxy: 4 096 addresses, what stands there, and as many rules. Each
+/// costs some hundred bytes in the answer.
+const MAX_RESOURCES: usize = 20_000;
+
+/// Why it is not known what a proxy holds.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotTold {
+    #[error(transparent)]
+    TooMany(#[from] TooMany),
+    #[error("the proxy says: {0}")]
+    Refused(String),
+    #[error("the proxy is away, or cannot be asked")]
+    Away,
+    #[error("the proxy did not answer within {} s", WITHIN.as_secs())]
+    Late,
+    #[error("a part of the answer is missing or is too much")]
+    Broken,
+}
+
+impl Asks {
+    /// What the proxy of a pod holds, as its page `/config` shows it.
+    ///
+    /// # Errors
+    /// When it does not say so, whole and in time.
+    pub(crate) async fn config(&self, uid: &Arc<str>) -> Result<Value, NotTold> {
+        let question = Question::Config(v1::ConfigAsk {});
+        let uids = std::slice::from_ref(uid);
+        let mut answers = self.ask(question, uids, WITHIN)?;
+        let collecting = async {
+            let mut held = HeldSoFar::default();
+            while let Some(answer) = answers.next().await {
+                match answer.what {
+                    Some(Answered::Config(part)) => {
+                        if held.add(part)? {
+                            return Ok(held.page);
+                        }
+                    }
+                    Some(Answered::Refused(why)) => return Err(NotTold::Refused(cut(&why))),
+                    None => return Err(NotTold::Away),
+                }
+            }
+            Err(NotTold::Away)
+        };
+        timeout(WITHIN, collecting)
+            .await
+            .unwrap_or(Err(NotTold::Late))
+    }
+}
+
+/// Characters of a proxy's words that are passed on.
+fn cut(words: &str) -> String {
+    words.chars().take(200).collect()
+}
+
+#[derive(Debug, Default)]
+struct HeldSoFar {
+    /// Number of the next part.
+    next: u32,
+    page: Value,
+    resources: Map<String, Value>,
+}
+
+impl HeldSoFar {
+    /// Takes the next part; true with the last.
+    fn add(&mut self, part: v1::HeldConfig) -> Result<bool, NotTold> {
+        let all = self.resources.len() + part.resources.len();
+        if part.part != self.next || all > MAX_RESOURCES {
+            return Err(NotTold::Broken);
+        }
+        if self.next == 0 {
+            self.page = json!({
+                "identity": part.identity,
+                "enforcement": part.enforcement,
+                "mtls": part.mtls,
+                "draining": part.draining,
+            });
+        }
+        self.next += 1;
+        let held = part.resources.into_iter();
+        self.resources
+            .extend(held.map(|held| (held.name, Value::String(held.version))));
+        if part.last {
+            self.page["resources"] = Value::Object(std::mem::take(&mut self.resources));
+        }
+        Ok(part.last)
+    }
+}

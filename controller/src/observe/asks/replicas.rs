@@ -1,0 +1,154 @@
+//! Questions that replicas pass on to each other.
+//!
+//! One call from each replica to each other carries all of them. Whoever is asked by a
+//! replica asks its own proxies only, so that nothing goes round in circles.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use runtime::stop;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+use tonic::{Code, Status, Streaming};
+use wire::v1;
+use wire::v1::replica_ask::Message;
+use wire::v1::replica_client::ReplicaClient;
+
+use super::{Answers, Asks, Here, Joining, MAX_ASKS, Whose};
+
+/// Questions and ends of questions on their way to one replica.
+const ORDERS: usize = 4 * MAX_ASKS;
+/// Answers on their way to one replica; each question keeps what does not fit for a while.
+const OUTBOX: usize = 64;
+
+/// What an asking replica is sent.
+pub(crate) type Passed = ReceiverStream<Result<v1::ReplicaAnswered, Status>>;
+
+impl Asks {
+    /// Passes questions on to another replica, and takes what its proxies answer, until the
+    /// call ends.
+    pub(in crate::observe) async fn pass_to(
+        &self,
+        peer: IpAddr,
+        mut client: ReplicaClient<Channel>,
+    ) -> Result<(), tower::BoxError> {
+        let (orders, asked) = mpsc::channel(ORDERS);
+        let mut answers = match client.ask(ReceiverStream::new(asked)).await {
+            Ok(answers) => answers.into_inner(),
+            // A replica of the version before passes nothing on.
+            Err(status) if status.code() == Code::Unimplemented => {
+                return std::future::pending().await;
+            }
+            Err(status) => return Err(status.into()),
+        };
+        let _joined = self.joins(peer, orders);
+        while let Some(answered) = answers.message().await? {
+            self.answered_elsewhere(answered);
+        }
+        Ok(())
+    }
+
+    fn joins(&self, peer: IpAddr, orders: mpsc::Sender<v1::ReplicaAsk>) -> Here {
+        let mut state = self.inner.state.lock();
+        let number = state.next();
+        state.replicas.insert(peer, Joining { number, orders });
+        self.here(number, Whose::Replica(peer))
+    }
+
+    fn answered_elsewhere(&self, answered: v1::ReplicaAnswered) {
+        let v1::ReplicaAnswered { uid, answered, id } = answered;
+        match answered {
+            Some(answered) => self.answered(&uid, v1::Answered { id, ..answered }),
+            None => self.gone(&mut self.inner.state.lock(), id, &uid),
+        }
+    }
+
+    /// Asks this replica's proxies what another replica wants to know, until `stop` says
+    /// true.
+    pub(in crate::observe) fn pass(
+        &self,
+        asked: Streaming<v1::ReplicaAsk>,
+        stop: watch::Receiver<bool>,
+    ) -> Passed {
+        let (outbox, sent) = mpsc::channel(OUTBOX);
+        let passing = self.clone().keep_passing(asked, outbox);
+        runtime::task::spawn("asks of a replica", async move {
+            tokio::select! {
+                () = passing => {}
+                () = stop::requested(stop) => {}
+            }
+        });
+        ReceiverStream::new(sent)
+    }
+
+    async fn keep_passing(
+        self,
+        mut asked: Streaming<v1::ReplicaAsk>,
+        outbox: mpsc::Sender<Result<v1::ReplicaAnswered, Status>>,
+    ) {
+        let mut open: BTreeMap<u64, AbortHandle> = BTreeMap::new();
+        let mut tasks = JoinSet::new();
+        loop {
+            let message = tokio::select! {
+                message = asked.message() => message,
+                () = outbox.closed() => return,
+            };
+            let Ok(Some(message)) = message else { return };
+            while tasks.try_join_next().is_some() {}
+            open.retain(|_, task| !task.is_finished());
+            match message.message {
+                Some(Message::Ask(asked)) if open.len() < MAX_ASKS => {
+                    let Some((id, answers)) = self.passed_on(asked) else {
+                        continue;
+                    };
+                    let task = tasks.spawn(pass_back(id, answers, outbox.clone()));
+                    if let Some(before) = open.insert(id, task) {
+                        before.abort();
+                    }
+                }
+                Some(Message::Ask(_)) => {
+                    self.inner.too_many.inc();
+                }
+                Some(Message::EndAsk(id)) => {
+                    if let Some(task) = open.remove(&id) {
+                        task.abort();
+                    }
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// Asks them, and gives the id that the other replica knows the question by.
+    fn passed_on(&self, asked: v1::PodsAsk) -> Option<(u64, Answers)> {
+        let ask = asked.ask?;
+        let uids: Vec<Arc<str>> = asked.uids.into_iter().map(Arc::from).collect();
+        let question = (ask.what?, Duration::from_millis(ask.lasts));
+        let answers = self.open(&mut self.inner.state.lock(), question, &uids, false);
+        Some((ask.id, answers))
+    }
+}
+
+async fn pass_back(
+    id: u64,
+    mut answers: Answers,
+    outbox: mpsc::Sender<Result<v1::ReplicaAnswered, Status>>,
+) {
+    while let Some(answer) = answers.next().await {
+        let answered = v1::ReplicaAnswered {
+            uid: answer.uid.to_string(),
+            answered: answer.what.map(|what| v1::Answered {
+                id,
+                what: Some(what),
+            }),
+            id,
+        };
+        if outbox.send(Ok(answered)).await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! Bounds of questions and answers, and the answer that comes in parts.
+
+use serde_json::json;
+use tokio::time::timeout;
+
+use super::config::NotTold;
+use super::*;
+
+const LASTS: Duration = Duration::from_secs(60);
+
+fn uid(name: &str) -> Arc<str> {
+    name.into()
+}
+
+fn question() -> Question {
+    Question::Config(v1::ConfigAsk {})
+}
+
+fn said(id: u64, what: Answered) -> v1::Answered {
+    v1::Answered {
+        id,
+        what: Some(what),
+    }
+}
+
+fn words(id: u64, bytes: usize) -> v1::Answered {
+    said(id, Answered::Refused("x".repeat(bytes)))
+}
+
+/// Id of the question that a proxy was told last.
+fn asked(orders: &mut mpsc::Receiver<Order>) -> u64 {
+    match orders.try_recv() {
+        Ok(Order::Ask(ask)) => ask.id,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn questions_are_bounded_and_one_that_ends_makes_room() {
+    let limits = Reached::default();
+    let asks = Asks::new(AskMetrics::default(), &limits);
+    let names: Vec<Arc<str>> = (0..MAX_ASKS).map(|one| uid(&one.to_string())).collect();
+    let mut proxies: Vec<_> = names
+        .iter()
+        .map(|name| asks.listens(Arc::clone(name)))
+        .collect();
+    let mut open = Vec::new();
+    for name in &names {
+        let name = std::slice::from_ref(name);
+        open.push(asks.ask(question(), name, LASTS).unwrap());
+    }
+    let more = |name: usize| asks.ask(question(), &names[name..=name], LASTS);
+    assert_eq!(more(0).err(), Some(TooMany));
+    assert_eq!(limits.count("asks"), 1);
+    assert_eq!(asks.inner.metrics.open.get(), 64);
+    open.pop();
+    assert!(more(0).is_ok());
+
+    // A proxy that takes nothing is not waited for.
+    open.clear();
+    let first = &mut proxies[0].1;
+    while first.try_recv().is_ok() {}
+    for _ in 0..ORDERS {
+        open.push(more(0).unwrap());
+    }
+    assert_eq!(asks.inner.metrics.orders_dropped.get(), 0);
+    let mut lost = more(0).unwrap();
+    assert_eq!(asks.inner.metrics.orders_dropped.get(), 1);
+    let none = timeout(LASTS, lost.next()).await.unwrap();
+    assert!(none.is_none(), "nobody was asked: {none:?}");
+}
+
+#[tokio::test]
+async fn answers_that_nobody_reads_are_bounded_in_number_and_bytes() {
+    let asks = Asks::default();
+    let (_here, mut orders) = asks.listens(uid("a"));
+    let ask = || asks.ask(question(), &[uid("a")], LASTS).unwrap();
+    let dropped = || asks.inner.metrics.answers_dropped.get();
+    let waiting = || asks.inner.waiting.load(Ordering::Relaxed);
+
+    let mut small = ask();
+    let id = asked(&mut orders);
+    for _ in 0..QUEUE {
+        asks.answered("a", words(id, 10));
+    }
+    assert_eq!(dropped(), 0);
+    asks.answered("a", words(id, 10));
+    assert_eq!(dropped(), 1, "one more than the queue takes");
+    assert!(small.next().await.is_some());
+    asks.answered("a", words(id, 10));
+    assert_eq!(dropped(), 1, "one was read");
+
+    // By bytes: five of a MiB and a bit fit into one queue, and no more than 32 into all.
+    let mut large = Vec::new();
+    for _ in 0..7 {
+        large.push(ask());
+        let id = asked(&mut orders);
+        for _ in 0..6 {
+            asks.answered("a", words(id, 1 << 20));
+        }
+    }
+    assert!(
+        waiting() <= ALL_BYTES && waiting() > 30 << 20,
+        "{}",
+        waiting()
+    );
+    assert_eq!(dropped(), 1 + 7 * 6 - 31);
+    // What was not read gives its room back.
+    drop((small, large));
+    assert_eq!(waiting(), 0);
+}
+
+#[tokio::test]
+async fn newer_stream_of_a_pod_is_not_taken_for_the_one_that_was_asked() {
+    let asks = Asks::default();
+    let (older, mut orders) = asks.listens(uid("a"));
+    let mut first = asks.ask(question(), &[uid("a")], LASTS).unwrap();
+    let id = asked(&mut orders);
+    let (newer, mut orders) = asks.listens(uid("a"));
+    assert!(first.next().await.is_some_and(|last| last.what.is_none()));
+    assert!(first.next().await.is_none(), "its question is over");
+    asks.answered("a", words(id, 1));
+    let mut second = asks.ask(question(), &[uid("a")], LASTS).unwrap();
+    drop(older);
+    let id = asked(&mut orders);
+    asks.answered("a", words(id, 1));
+    assert!(second.next().await.is_some_and(|one| one.what.is_some()));
+    drop(newer);
+    assert!(second.next().await.is_some_and(|last| last.what.is_none()));
+    assert!(second.next().await.is_none());
+    assert_eq!(asks.inner.metrics.open.get(), 0);
+}
+
+fn part(number: u32, last: bool, names: &[&str]) -> Answered {
+    let resources = names.iter().map(|name| v1::HeldResource {
+        name: (*name).to_owned(),
+        version: "1".to_owned(),
+    });
+    Answered::Config(v1::HeldConfig {
+        part: number,
+        last,
+        identity: "spiffe://x".to_owned(),
+        enforcement: "open".to_owned(),
+        mtls: "strict".to_owned(),
+        draining: false,
+        resources: resources.collect(),
+    })
+}
+
+/// What the asker is told when the proxy says this.
+async fn told(parts: Vec<Answered>) -> Result<serde_json::Value, NotTold> {
+    let asks = Asks::default();
+    let (_here, mut orders) = asks.listens(uid("a"));
+    let asking = tokio::spawn({
+        let asks = asks.clone();
+        async move { asks.config(&uid("a")).await }
+    });
+    let Some(Order::Ask(ask)) = orders.recv().await else {
+        panic!("not asked");
+    };
+    for part in parts {
+        asks.answered("a", said(ask.id, part));
+    }
+    let told = asking.await.unwrap();
+    assert_eq!(orders.recv().await, Some(Order::EndAsk(ask.id)));
+    told
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_proxy_holds_is_told_whole_or_not_at_all() {
+    let whole = told(vec![part(0, false, &["a", "b"]), part(1, true, &["c"])]).await;
+    let page = json!({
+        "identity": "spiffe://x", "enforcement": "open", "mtls": "strict", "draining": false,
+        "resources": {"a": "1", "b": "1", "c": "1"},
+    });
+    assert_eq!(whole, Ok(page));
+    let gap = vec![part(0, false, &["a"]), part(2, true, &["c"])];
+    assert_eq!(told(gap).await, Err(NotTold::Broken));
+    let repeated = vec![part(0, false, &["a"]), part(0, true, &["a"])];
+    assert_eq!(told(repeated).await, Err(NotTold::Broken));
+    let many = vec!["a"; 20_001];
+    assert_eq!(told(vec![part(0, true, &many)]).await, Err(NotTold::Broken));
+    let no = told(vec![Answered::Refused("busy".to_owned())]).await;
+    assert_eq!(no, Err(NotTold::Refused("busy".to_owned())));
+    assert_eq!(told(vec![part(0, false, &[])]).await, Err(NotTold::Late));
+    let nobody = Asks::default().config(&uid("a")).await;
+    assert_eq!(nobody, Err(NotTold::Away), "and at once");
+}

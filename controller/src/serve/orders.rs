@@ -1,0 +1,56 @@
+//! What a proxy is told on its stream beside its configuration: what users ask of it.
+//!
+//! Configuration goes first: a question waits while there is no more room than batches may
+//! need, and is lost, counted, where too many wait.
+
+use tokio::sync::mpsc;
+use tonic::Status;
+use wire::capability::{Capabilities, Capability};
+use wire::v1;
+use wire::v1::to_proxy::Message;
+
+use crate::observe::asks::{Asks, Here};
+
+/// Batches on their way to the proxy. Sessions leave at most three unanswered, so they
+/// always find room.
+pub(super) const OUTBOX: usize = 4;
+/// Questions on their way beside them.
+const QUESTIONS: usize = 8;
+
+type Outbox = mpsc::Sender<Result<v1::ToProxy, Status>>;
+type Sent = mpsc::Receiver<Result<v1::ToProxy, Status>>;
+
+/// The queue of a stream.
+pub(super) fn outbox() -> (Outbox, Sent) {
+    mpsc::channel(OUTBOX + QUESTIONS)
+}
+
+/// The questions for one proxy.
+#[derive(Debug)]
+pub(super) struct Orders(Option<(Here, mpsc::Receiver<Message>)>);
+
+impl Orders {
+    /// Those for the proxy of this pod; none where it does not understand them.
+    pub(super) fn of(asks: &Asks, uid: Option<&str>, capabilities: &Capabilities) -> Self {
+        let uid = uid.filter(|_| capabilities.has(Capability::Asks));
+        Self(uid.map(|uid| asks.listens(uid.into())))
+    }
+
+    /// The next one.
+    pub(super) async fn next(&mut self) -> Message {
+        if let Some((_, orders)) = &mut self.0
+            && let Some(order) = orders.recv().await
+        {
+            return order;
+        }
+        // None, or a newer stream of the pod gets them.
+        std::future::pending().await
+    }
+
+    /// Sends one. There is room: see [`OUTBOX`].
+    pub(super) fn pass(order: Message, outbox: &Outbox) {
+        let message = Some(order);
+        // Closed: the proxy went away, and what is read next says so.
+        let _ = outbox.try_send(Ok(v1::ToProxy { message }));
+    }
+}

@@ -1,0 +1,199 @@
+//! Questions of a controller, on behalf of somebody who looks on.
+//!
+//! They come on the stream of configuration and are answered by a call of their own on
+//! the same connection, so that no flood of answers delays an acknowledgement. Each is a
+//! task: it ends when the controller says so, when its time is over, and with the stream.
+//! Nothing of the data path waits for an answer, and the call is made with the first
+//! question.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+use wire::v1;
+use wire::v1::answered::What as Answer;
+use wire::v1::ask::What as Question;
+use wire::v1::control_client::ControlClient;
+
+use crate::config::summary::Summary;
+use crate::control::Control;
+
+/// Questions that are answered at one time. Somebody looks at each of them.
+const MAX_OPEN: usize = 8;
+/// Answers that wait to be sent; a question whose answer finds no place waits.
+const QUEUE: usize = 256;
+/// The longest that one is answered, whatever the controller says.
+const LONGEST: Duration = Duration::from_secs(600);
+/// Bytes of the resources in one part of what is held. The controller takes messages of
+/// 32 KiB.
+const PART: usize = 24 * 1024;
+/// Parts of one answer: about 4 MiB. 2 000 rules and 4 096 destinations are below 1 MiB.
+const MAX_PARTS: usize = 170;
+
+/// The questions of one stream. Dropped with it.
+pub(super) struct Asks<'a> {
+    control: &'a Control,
+    client: ControlClient<Channel>,
+    /// By id. Also such as have been answered, until somebody looks.
+    open: BTreeMap<u64, AbortHandle>,
+    /// Where answers go, once there was a question.
+    answers: Option<mpsc::Sender<v1::Answered>>,
+    /// One for each question, and one for the call that answers them.
+    tasks: JoinSet<()>,
+}
+
+impl<'a> Asks<'a> {
+    /// None so far; answers go to the controller of this client.
+    pub(super) fn new(control: &'a Control, client: ControlClient<Channel>) -> Self {
+        Self {
+            control,
+            client,
+            open: BTreeMap::new(),
+            answers: None,
+            tasks: JoinSet::new(),
+        }
+    }
+
+    /// Begins to answer a question, or says why not.
+    pub(super) fn begin(&mut self, ask: v1::Ask) {
+        let v1::Ask { id, lasts, what } = ask;
+        let answers = self.answers();
+        self.forget_ended();
+        let refuse = |why: &str| {
+            let why = Answer::Refused(why.to_owned());
+            // Where no answer finds a place, this one would not be read either.
+            let _ = answers.try_send(answered(id, why));
+        };
+        if self.open.len() >= MAX_OPEN {
+            self.control.config.telemetry.metrics.limit("asks");
+            return refuse("the proxy answers as many questions as it may at one time");
+        }
+        match what {
+            Some(Question::Config(_)) => {
+                let parts = parts(self.control.summary());
+                if parts.len() > MAX_PARTS {
+                    return refuse("the proxy holds more than an answer may say");
+                }
+                self.start(id, Duration::from_millis(lasts), tell(id, parts, answers));
+            }
+            None => refuse("the proxy is older than this question"),
+        }
+    }
+
+    /// Nobody reads the answers to this question any more.
+    pub(super) fn end(&mut self, id: u64) {
+        if let Some(task) = self.open.remove(&id) {
+            task.abort();
+        }
+        self.forget_ended();
+    }
+
+    fn start(
+        &mut self,
+        id: u64,
+        lasts: Duration,
+        answering: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let within = timeout(lasts.min(LONGEST), answering);
+        let task = self.tasks.spawn(async move {
+            // Its time is over, or all is said.
+            let _ = within.await;
+        });
+        if let Some(before) = self.open.insert(id, task) {
+            before.abort();
+        }
+        self.forget_ended();
+    }
+
+    fn forget_ended(&mut self) {
+        while self.tasks.try_join_next().is_some() {}
+        self.open.retain(|_, task| !task.is_finished());
+        let open = i64::try_from(self.open.len()).unwrap_or(i64::MAX);
+        self.control.config.telemetry.metrics.asks.set(open);
+    }
+
+    /// Where answers go: to one call, made when the first of them is due, and again should
+    /// it have ended.
+    fn answers(&mut self) -> mpsc::Sender<v1::Answered> {
+        if let Some(answers) = self.answers.as_ref().filter(|queue| !queue.is_closed()) {
+            return answers.clone();
+        }
+        let (answers, queue) = mpsc::channel(QUEUE);
+        let mut client = self.client.clone();
+        self.tasks.spawn(async move {
+            if let Err(status) = client.answer(ReceiverStream::new(queue)).await {
+                tracing::debug!(reason = status.message(), "the controller takes no answers");
+            }
+        });
+        self.answers = Some(answers.clone());
+        answers
+    }
+}
+
+impl Drop for Asks<'_> {
+    fn drop(&mut self) {
+        self.control.config.telemetry.metrics.asks.set(0);
+    }
+}
+
+impl Control {
+    fn summary(&self) -> Summary {
+        let draining = *self.draining.borrow();
+        Summary::of(&self.config.snapshot(), &self.identity, draining)
+    }
+}
+
+const fn answered(id: u64, what: Answer) -> v1::Answered {
+    v1::Answered {
+        id,
+        what: Some(what),
+    }
+}
+
+async fn tell(id: u64, parts: Vec<v1::HeldConfig>, answers: mpsc::Sender<v1::Answered>) {
+    for part in parts {
+        if answers
+            .send(answered(id, Answer::Config(part)))
+            .await
+            .is_err()
+        {
+            return;
+        }
+    }
+}
+
+/// What is held, in parts that messages take.
+fn parts(summary: Summary) -> Vec<v1::HeldConfig> {
+    let mut parts = vec![v1::HeldConfig {
+        identity: summary.identity,
+        enforcement: summary.enforcement,
+        mtls: summary.mtls,
+        draining: summary.draining,
+        ..v1::HeldConfig::default()
+    }];
+    let mut bytes = 0;
+    for (name, version) in summary.resources {
+        bytes += name.len() + version.len() + 16;
+        if bytes > PART {
+            bytes = name.len() + version.len() + 16;
+            parts.push(v1::HeldConfig {
+                part: u32::try_from(parts.len()).unwrap_or(u32::MAX),
+                ..v1::HeldConfig::default()
+            });
+        }
+        if let Some(part) = parts.last_mut() {
+            part.resources.push(v1::HeldResource { name, version });
+        }
+    }
+    if let Some(part) = parts.last_mut() {
+        part.last = true;
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,138 @@
+//! What a proxy answers while somebody looks on.
+
+use std::future::pending;
+
+use prost::Message as _;
+use tokio::time::sleep;
+use tonic::transport::Endpoint;
+use wire::v1::to_proxy::Message as ToProxy;
+
+use super::*;
+use crate::control::tests::{Bench, Ca};
+use crate::telemetry::labels::LimitLabels;
+
+/// Bytes of a message that the controller takes.
+const MESSAGE: usize = 32 * 1024;
+
+fn ask(id: u64, what: Option<Question>) -> v1::Ask {
+    v1::Ask {
+        id,
+        lasts: 5_000,
+        what,
+    }
+}
+
+fn config() -> Option<Question> {
+    Some(Question::Config(v1::ConfigAsk {}))
+}
+
+fn answer(bench: &Bench, id: u64) -> Option<Answer> {
+    let answered = bench.answered();
+    let answered = answered.into_iter().find(|answered| answered.id == id)?;
+    answered.what
+}
+
+#[tokio::test]
+async fn a_proxy_that_is_asked_says_what_it_holds_by_a_call_of_its_own() {
+    let bench = Bench::start(&Ca::new()).await;
+    let content = v1::resource::Content::Telemetry(v1::Telemetry::default());
+    let held = wire::version::stamp(v1::Resource {
+        name: wire::names::TELEMETRY.to_owned(),
+        version: String::new(),
+        content: Some(content),
+    });
+    let batch = v1::Batch {
+        id: 1,
+        full: true,
+        set: vec![held.clone()],
+        ..v1::Batch::default()
+    };
+    bench.say(ToProxy::Batch(batch)).await;
+    assert_eq!(bench.answers(), 0, "no call before a question");
+    bench.say(ToProxy::Ask(ask(7, config()))).await;
+    bench.until(|bench| answer(bench, 7).is_some()).await;
+    let Some(Answer::Config(told)) = answer(&bench, 7) else {
+        panic!("{:?}", bench.answered());
+    };
+    assert!(told.last && told.part == 0, "{told:?}");
+    assert_eq!(told.identity, "spiffe://cluster.local/ns/shop/sa/web");
+    assert_eq!((told.mtls.as_str(), told.draining), ("strict", false));
+    assert_eq!(told.enforcement, "enforce");
+    let told: Vec<(String, String)> = told
+        .resources
+        .into_iter()
+        .map(|one| (one.name, one.version))
+        .collect();
+    assert_eq!(told, [(held.name, held.version)]);
+
+    // A newer controller asks what this proxy has never heard of.
+    bench.say(ToProxy::Ask(ask(8, None))).await;
+    bench.until(|bench| answer(bench, 8).is_some()).await;
+    let refused = answer(&bench, 8);
+    assert!(matches!(refused, Some(Answer::Refused(_))), "{refused:?}");
+    assert_eq!(bench.answers(), 1, "one call for all answers");
+
+    // A question that somebody reads, and then nobody.
+    bench.say(ToProxy::EndAsk(7)).await;
+    let asks = || bench.control.config.telemetry.metrics.asks.get();
+    bench.until(|_| asks() == 0).await;
+}
+
+#[tokio::test]
+async fn eight_questions_are_answered_at_a_time_and_each_no_longer_than_it_may() {
+    let bench = Bench::start(&Ca::new()).await;
+    let nobody = Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
+    let mut asks = Asks::new(&bench.control, ControlClient::new(nobody));
+    for id in 0..8 {
+        asks.start(id, Duration::from_secs(60), pending());
+    }
+    let metrics = &bench.control.config.telemetry.metrics;
+    let reached = || metrics.limits.at(&LimitLabels { limit: "asks" }).get();
+    assert_eq!((metrics.asks.get(), reached()), (8, 0));
+    asks.begin(ask(8, config()));
+    assert!(!asks.open.contains_key(&8), "the ninth");
+    assert_eq!(reached(), 1);
+    asks.end(3);
+    asks.begin(ask(8, config()));
+    assert!(asks.open.contains_key(&8), "one has ended");
+
+    for id in 0..9 {
+        asks.end(id);
+    }
+    asks.start(1, Duration::from_millis(20), pending());
+    assert_eq!(metrics.asks.get(), 1);
+    sleep(Duration::from_millis(200)).await;
+    asks.forget_ended();
+    assert_eq!(metrics.asks.get(), 0, "its time is over");
+
+    asks.start(1, Duration::from_secs(60), pending());
+    drop(asks);
+    assert_eq!(metrics.asks.get(), 0, "it ends with its stream");
+}
+
+#[test]
+fn what_is_held_is_told_in_parts_that_a_message_takes() {
+    let summary = |count: usize| Summary {
+        identity: "spiffe://cluster.local/ns/shop/sa/web".to_owned(),
+        enforcement: "open".to_owned(),
+        mtls: "permissive".to_owned(),
+        draining: true,
+        resources: (0..count)
+            .map(|one| (format!("destination/10.0.0.1:{one}"), "0".repeat(64)))
+            .collect(),
+    };
+    let alone = parts(summary(0));
+    assert!(alone.len() == 1 && alone[0].last, "{alone:?}");
+    let all = parts(summary(5_000));
+    assert!(all.len() > 10 && all.len() <= MAX_PARTS, "{}", all.len());
+    let mut told = Vec::new();
+    for (number, part) in all.iter().enumerate() {
+        assert_eq!(part.part as usize, number);
+        assert_eq!(part.last, number + 1 == all.len());
+        let message = answered(u64::MAX, Answer::Config(part.clone()));
+        assert!(message.encoded_len() < MESSAGE, "{number}");
+        let resources = part.resources.iter();
+        told.extend(resources.map(|one| (one.name.clone(), one.version.clone())));
+    }
+    assert_eq!(told, summary(5_000).resources);
+}
