@@ -4,7 +4,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::commands::{
     check, completion, dashboard, diagnostics, edges, explain, identity, inject, log_level,
-    proxies, proxy_config, routes, stat, suggest, top, validate, version,
+    proxies, proxy_config, routes, stat, suggest, tap, top, validate, version,
 };
 use crate::global::Global;
 
@@ -35,6 +35,7 @@ pub enum Command {
     Edges(edges::Edges),
     Routes(routes::Routes),
     Top(top::Top),
+    Tap(tap::Tap),
     Explain(explain::Explain),
     Suggest(suggest::Suggest),
     Proxies(proxies::Proxies),

@@ -4,6 +4,7 @@
 //! waits for ever and one that says "error" are of the same use.
 
 pub mod forward;
+pub mod lines;
 pub mod names;
 mod refusal;
 

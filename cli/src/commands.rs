@@ -14,6 +14,7 @@ pub mod proxy_config;
 pub mod routes;
 pub mod stat;
 pub mod suggest;
+pub mod tap;
 pub mod top;
 pub mod validate;
 pub mod version;

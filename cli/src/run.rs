@@ -73,6 +73,7 @@ pub async fn run(
         Command::Edges(command) => command.run(global, console).await,
         Command::Routes(command) => command.run(global, console).await,
         Command::Top(command) => command.run(global, console).await,
+        Command::Tap(command) => command.run(global, console).await,
         Command::Explain(command) => command.run(global, console).await,
         Command::Suggest(command) => command.run(global, console).await,
         Command::Proxies(command) => command.run(global, console).await,

@@ -5,7 +5,7 @@
 //! answering. What is said is made elsewhere: by `graph`, and by `explain`. The types are
 //! `crds::observe`'s.
 //!
-//! May import `aggregated`, `explain`, `graph`, `inventory`, `metrics`, `model`, `observe`
+//! May import `aggregated`, `apiserver`, `explain`, `graph`, `inventory`, `metrics`, `model`, `observe`
 //! and `world`.
 
 pub(crate) mod api;
@@ -15,6 +15,7 @@ mod proxies;
 mod query;
 mod scopes;
 mod stream;
+mod taps;
 pub(crate) mod told;
 
 use crate::aggregated::certificate::ServedApi;

@@ -69,6 +69,8 @@ pub struct Settings {
     /// How long edges of the graph are remembered that nobody calls; none: only while
     /// this replica runs, for an hour.
     pub remember_for: Duration,
+    /// Headers of requests that a tap may show, in small letters.
+    pub tap_headers: Arc<BTreeSet<String>>,
     /// Log filter.
     pub log: String,
     /// The controller's own identity.
@@ -116,6 +118,7 @@ impl Settings {
         let metrics_api = env.or("WEFT_METRICS_API", false);
         let observe = env.or("WEFT_OBSERVE", false);
         let remember_for = remember_for(&mut env);
+        let tap_headers = tap_headers(&mut env);
         let log = env.or("WEFT_LOG", "info".to_owned());
         env.finish_with(|| {
             Some(Self {
@@ -135,6 +138,7 @@ impl Settings {
                 metrics_api,
                 observe,
                 remember_for,
+                tap_headers: Arc::new(tap_headers),
                 log,
                 identity: identity?,
                 caps: Caps::default(),
@@ -165,6 +169,19 @@ impl Settings {
             IpAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)),
         }
     }
+}
+
+/// Headers that a tap may show.
+fn tap_headers(env: &mut EnvReader) -> BTreeSet<String> {
+    let names: Vec<String> = env.list("WEFT_TAP_HEADERS");
+    let names: BTreeSet<String> = names.iter().map(|name| name.to_ascii_lowercase()).collect();
+    for name in &names {
+        if policy::well_known::SECRET_HEADERS.contains(&name.as_str()) {
+            let why = format!("{name} proves who somebody is, so no tap shows it");
+            env.mistake("WEFT_TAP_HEADERS", why);
+        }
+    }
+    names
 }
 
 /// How long edges of the graph are remembered.
@@ -214,6 +231,7 @@ mod tests {
             ("WEFT_ACCESS_DEFAULT", "maybe"),
             ("WEFT_TRUST_DOMAIN", "not a domain"),
             ("WEFT_REMEMBER_FOR", "30m"),
+            ("WEFT_TAP_HEADERS", "user-agent,Cookie"),
         ])
         .unwrap_err()
         .to_string();
@@ -222,6 +240,7 @@ mod tests {
             "WEFT_ACCESS_DEFAULT",
             "WEFT_TRUST_DOMAIN",
             "WEFT_REMEMBER_FOR",
+            "WEFT_TAP_HEADERS",
         ] {
             assert!(error.contains(variable), "{error}");
         }

@@ -8,6 +8,7 @@ mod explanation;
 mod graph;
 mod proxies;
 mod scopes;
+mod tap;
 
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
@@ -23,6 +24,7 @@ pub use proxies::{
     Certificate, Nack, Proxy, ProxyList, ProxyListMetadata, ProxyMetadata, ProxyStatus,
 };
 pub use scopes::Scope;
+pub use tap::{Direction, TapLine, TapMetadata, TapRequest};
 
 /// Group of the API.
 pub const GROUP: &str = "observe.weft.dev";
@@ -46,15 +48,18 @@ pub enum Resource {
     Explanations,
     /// Where the caller may read graphs: `scopes/live`, for the whole cluster only.
     Scopes,
+    /// Requests as they end: `taps/live`, as a stream and in one namespace only.
+    Taps,
 }
 
 impl Resource {
     /// All of them, in the order of discovery.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::Explanations,
         Self::Graphs,
         Self::Proxies,
         Self::Scopes,
+        Self::Taps,
     ];
 
     /// The name in paths and roles.
@@ -65,6 +70,7 @@ impl Resource {
             Self::Proxies => "proxies",
             Self::Explanations => "explanations",
             Self::Scopes => "scopes",
+            Self::Taps => "taps",
         }
     }
 
@@ -76,6 +82,7 @@ impl Resource {
             Self::Proxies => "Proxy",
             Self::Explanations => "Explanation",
             Self::Scopes => "Scope",
+            Self::Taps => "Tap",
         }
     }
 
@@ -83,7 +90,7 @@ impl Resource {
     #[must_use]
     pub const fn verbs(self) -> &'static [&'static str] {
         match self {
-            Self::Graphs | Self::Scopes => &["get"],
+            Self::Graphs | Self::Scopes | Self::Taps => &["get"],
             Self::Proxies => &["get", "list"],
             Self::Explanations => &["create"],
         }
@@ -117,6 +124,7 @@ pub fn schema(resource: Resource) -> Value {
         Resource::Graphs => generator.into_root_schema_for::<Graph>(),
         Resource::Proxies => generator.into_root_schema_for::<Proxy>(),
         Resource::Scopes => generator.into_root_schema_for::<Scope>(),
+        Resource::Taps => generator.into_root_schema_for::<TapLine>(),
     };
     schema.to_value()
 }

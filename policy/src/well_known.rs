@@ -25,3 +25,11 @@ pub const INJECTOR: &str = "weft-injector";
 
 /// Audience of the tokens that proxies show to the controller.
 pub const TOKEN_AUDIENCE: &str = "weft.dev";
+
+/// Headers that prove who somebody is, in small letters: no tap tells them, whoever asks.
+pub const SECRET_HEADERS: [&str; 4] = [
+    "authorization",
+    "proxy-authorization",
+    "cookie",
+    "set-cookie",
+];

@@ -17,6 +17,7 @@ pub(crate) mod ports;
 pub(crate) mod remotes;
 pub(crate) mod report;
 pub(crate) mod series;
+pub(crate) mod tap;
 pub(crate) mod trace;
 
 use std::collections::BTreeSet;
@@ -32,6 +33,7 @@ use crate::telemetry::parties::Parties;
 use crate::telemetry::ports::ServedPorts;
 use crate::telemetry::remotes::Remotes;
 use crate::telemetry::report::Reports;
+use crate::telemetry::tap::watch::Taps;
 
 /// Everything that a call is told to when it ends.
 #[derive(Debug)]
@@ -42,6 +44,8 @@ pub struct Telemetry {
     pub access_log: bool,
     /// What is outside the mesh, by name or address.
     pub(crate) remotes: Remotes,
+    /// Requests that somebody watches.
+    pub(crate) taps: Arc<Taps>,
     served: ServedPorts,
     /// Ports of the own pod that somebody declared.
     declared: ArcSwap<BTreeSet<u16>>,
@@ -54,6 +58,7 @@ impl Telemetry {
             reports: Reports::new(metrics.clone()),
             access_log,
             remotes: Remotes::default(),
+            taps: Arc::default(),
             served: ServedPorts::default(),
             declared: ArcSwap::default(),
             metrics,

@@ -130,7 +130,7 @@ pub mod to_proxy {
     }
 }
 /// A question to a live proxy. It ends with the stream on which it came.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Ask {
     /// Given by the replica that serves the stream.
     #[prost(uint64, tag = "1")]
@@ -140,27 +140,63 @@ pub struct Ask {
     #[prost(uint64, tag = "2")]
     pub lasts: u64,
     /// Absent: of a kind that the proxy does not know. It says so.
-    #[prost(oneof = "ask::What", tags = "3")]
+    #[prost(oneof = "ask::What", tags = "3, 4")]
     pub what: ::core::option::Option<ask::What>,
 }
 /// Nested message and enum types in `Ask`.
 pub mod ask {
     /// Absent: of a kind that the proxy does not know. It says so.
-    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum What {
         #[prost(message, tag = "3")]
         Config(super::ConfigAsk),
+        #[prost(message, tag = "4")]
+        Tap(super::TapAsk),
     }
 }
 /// What the proxy holds, as its admin port's page /config shows it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ConfigAsk {}
+/// Requests as they end, which fit all of this. What is empty or 0 fits everything.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TapAsk {
+    /// Only calls to these (outbound) or from these (inbound). All four empty: both ways,
+    /// whoever is at the other end. Services and pods that are called as namespace/name,
+    /// calling pods by uid, calling accounts as namespace/name.
+    #[prost(string, repeated, tag = "1")]
+    pub to_services: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "2")]
+    pub to_pods: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "3")]
+    pub from_pods: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "4")]
+    pub from_accounts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, tag = "5")]
+    pub method: ::prost::alloc::string::String,
+    /// Of the path, without its query.
+    #[prost(string, tag = "6")]
+    pub path_prefix: ::prost::alloc::string::String,
+    /// Of the answer, both inclusive.
+    #[prost(uint32, tag = "7")]
+    pub status_first: u32,
+    #[prost(uint32, tag = "8")]
+    pub status_last: u32,
+    /// Microseconds to the head of the answer, at least.
+    #[prost(uint64, tag = "9")]
+    pub slower: u64,
+    /// Requests that are told in one second.
+    #[prost(uint32, tag = "10")]
+    pub max_per_second: u32,
+    /// Headers of the request that are told too, in small letters.
+    #[prost(string, repeated, tag = "11")]
+    pub headers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Answered {
     /// Of the ask.
     #[prost(uint64, tag = "1")]
     pub id: u64,
-    #[prost(oneof = "answered::What", tags = "2, 3")]
+    #[prost(oneof = "answered::What", tags = "2, 3, 4, 5")]
     pub what: ::core::option::Option<answered::What>,
 }
 /// Nested message and enum types in `Answered`.
@@ -172,7 +208,59 @@ pub mod answered {
         Refused(::prost::alloc::string::String),
         #[prost(message, tag = "3")]
         Config(super::HeldConfig),
+        #[prost(message, tag = "4")]
+        Record(super::TapRecord),
+        #[prost(message, tag = "5")]
+        Summary(super::TapSummary),
     }
+}
+/// One request that has ended. Never a body, never a query.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TapRecord {
+    /// When it came, milliseconds since 1970.
+    #[prost(uint64, tag = "1")]
+    pub at: u64,
+    /// The other end, and the way there: nothing is counted in it.
+    #[prost(message, optional, tag = "2")]
+    pub edge: ::core::option::Option<Edge>,
+    #[prost(string, tag = "3")]
+    pub method: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub host: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub path: ::prost::alloc::string::String,
+    /// 499: the caller left before there was an answer.
+    #[prost(uint32, tag = "6")]
+    pub status: u32,
+    /// Absent: the answer was none of gRPC.
+    #[prost(uint32, optional, tag = "7")]
+    pub grpc_status: ::core::option::Option<u32>,
+    /// Of policy::reason, where the mesh answered.
+    #[prost(string, tag = "8")]
+    pub reason: ::prost::alloc::string::String,
+    /// Microseconds to the head of the answer.
+    #[prost(uint64, tag = "9")]
+    pub latency: u64,
+    /// Of the answer's body.
+    #[prost(uint64, tag = "10")]
+    pub bytes: u64,
+    /// Of traceparent.
+    #[prost(string, tag = "11")]
+    pub trace: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "12")]
+    pub headers: ::prost::alloc::vec::Vec<Header>,
+}
+/// Since the tap began, at one proxy. The first comes at once: the proxy takes part.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TapSummary {
+    #[prost(uint64, tag = "1")]
+    pub matched: u64,
+    #[prost(uint64, tag = "2")]
+    pub shown: u64,
+    /// Found no room on their way. What neither is shown nor dropped was beyond
+    /// max_per_second.
+    #[prost(uint64, tag = "3")]
+    pub dropped: u64,
 }
 /// What a proxy holds. Comes in parts, in order, because a message has a bound.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -120,7 +120,7 @@ fn names_an_object(status: &kube::core::Status) -> bool {
 
 /// Whether the question was one for our own read API.
 fn of_ours(what: &str) -> bool {
-    ["graphs", "proxies", "explanations", "scopes"]
+    ["graphs", "proxies", "explanations", "scopes", "taps"]
         .iter()
         .any(|resource| what.starts_with(resource))
 }
@@ -155,6 +155,8 @@ fn role(verb: &str, resource: &str, group: &str) -> String {
         | ("", "nodes" | "namespaces") => {
             "ClusterRole cluster-admin, or one with this right".to_owned()
         }
+        // Bound to nobody by itself.
+        (GROUP, "taps") => "ClusterRole weft-tap".to_owned(),
         // Read by name, and yet not for viewers.
         (_, "pods/portforward") => "ClusterRole edit".to_owned(),
         _ if ["get", "list", "watch"].contains(&verb) || group == GROUP => {

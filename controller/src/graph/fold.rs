@@ -345,7 +345,7 @@ fn remote(reported: &Reported) -> &str {
     }
 }
 
-fn protocol(told: v1::Protocol) -> Protocol {
+pub(crate) fn protocol(told: v1::Protocol) -> Protocol {
     match told {
         v1::Protocol::Detect => Protocol::Unknown,
         v1::Protocol::Http1 => Protocol::Http1,

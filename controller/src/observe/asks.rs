@@ -97,6 +97,8 @@ struct Open {
     /// Other replicas were asked as well.
     elsewhere: bool,
     queue: mpsc::Sender<Answer>,
+    /// What found no room in it.
+    dropped: Arc<AtomicU64>,
     /// Bytes that wait in it.
     waiting: Arc<AtomicUsize>,
 }
@@ -154,12 +156,18 @@ pub(crate) struct Answers {
     asks: Asks,
     id: u64,
     queue: mpsc::Receiver<Answer>,
+    dropped: Arc<AtomicU64>,
 }
 
 impl Answers {
     /// The next one; `None` when no proxy has more to say.
     pub(crate) async fn next(&mut self) -> Option<Answer> {
         self.queue.recv().await
+    }
+
+    /// Answers that found no room here.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
     }
 }
 
@@ -281,7 +289,7 @@ impl Asks {
         let (mut asked, mut others) = (BTreeSet::new(), Vec::new());
         for uid in uids.iter().take(MAX_PODS) {
             match state.proxies.get(uid) {
-                Some(proxy) if self.tell(&proxy.orders, Order::Ask(ask)) => {
+                Some(proxy) if self.tell(&proxy.orders, Order::Ask(ask.clone())) => {
                     asked.insert(Arc::clone(uid));
                 }
                 Some(_) => {}
@@ -304,12 +312,14 @@ impl Asks {
             asked.extend(others);
         }
         let (queue, taken) = mpsc::channel(QUEUE);
+        let dropped = Arc::new(AtomicU64::new(0));
         if !asked.is_empty() {
             let open = Open {
                 own: passes_on,
                 uids: asked,
                 elsewhere,
                 queue,
+                dropped: Arc::clone(&dropped),
                 waiting: Arc::default(),
             };
             state.open.insert(id, open);
@@ -319,6 +329,7 @@ impl Asks {
             asks: self.clone(),
             id,
             queue: taken,
+            dropped,
         }
     }
 
@@ -356,6 +367,7 @@ impl Asks {
             open.queue.try_send(answer).is_ok()
         });
         if !put {
+            open.dropped.fetch_add(1, Ordering::Relaxed);
             self.inner.metrics.answers_dropped.inc();
         }
     }

@@ -14,11 +14,11 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
-use super::query::{GraphQuery, ListQuery, Path};
+use super::query::{GraphQuery, ListQuery, Path, may};
 use super::scopes::Scopes;
 use super::stream::{self, Places};
 use super::told::Told;
-use super::{documents, explanations, proxies};
+use super::{documents, explanations, proxies, taps};
 use crate::aggregated::access::{AccessDecision, Attributes, refusal};
 use crate::aggregated::front_proxy::User;
 use crate::aggregated::refusal::Refusal;
@@ -104,6 +104,15 @@ impl ObserveApi {
                 self.proxies(&path, &query, &compiled, table).await
             }
             Resource::Scopes => self.scope(user, &compiled).await,
+            Resource::Taps => {
+                let namespace = path.namespace.as_deref().unwrap_or_default();
+                // Who may read everything does not tap: that is a right of its own.
+                let tap = may("create", Resource::Taps, Some(namespace));
+                self.must_be_allowed(user, &tap).await?;
+                let query = request.uri().query().unwrap_or_default();
+                let places = self.places(user)?;
+                taps::answer(&self.told, user, (namespace, query), &compiled, places)
+            }
             Resource::Explanations => {
                 let body = Limited::new(request.into_body(), explanations::MAX_BODY);
                 let body = std::pin::pin!(body).collect().await.map_err(|error| {

@@ -106,7 +106,11 @@ fn paths(schemas: &str, make: impl Fn(Value, bool) -> Value) -> Value {
             .flat_map(|place| resource.verbs().iter().map(move |verb| (*place, *verb)))
         {
             let name = match (resource, verb) {
-                (Resource::Graphs | Resource::Scopes, _) => Some(crds::observe::LIVE),
+                // A tap stands in a namespace only.
+                (Resource::Taps, _) if namespace.is_none() => continue,
+                (Resource::Graphs | Resource::Scopes | Resource::Taps, _) => {
+                    Some(crds::observe::LIVE)
+                }
                 (Resource::Proxies, "get") if namespace.is_some() => Some("{name}"),
                 // One of them stands in its namespace only.
                 (Resource::Proxies, "get") => continue,
@@ -154,7 +158,7 @@ mod tests {
                     assert!(document.pointer(&format!("/{at}")).is_some(), "{at}");
                 }
             }
-            assert_eq!(ids.len(), 8, "{ids:?}");
+            assert_eq!(ids.len(), 9, "{ids:?}");
         }
     }
 

@@ -101,6 +101,7 @@ impl Path {
         let live = name.as_deref() == Some(LIVE);
         let known = match resource {
             Resource::Graphs => live,
+            Resource::Taps => live && namespace.is_some(),
             Resource::Scopes => live && namespace.is_none(),
             Resource::Proxies => name.is_none() || namespace.is_some(),
             Resource::Explanations => name.is_none(),

@@ -1,6 +1,10 @@
 //! What answers are made of.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use crate::aggregated::access::Gate;
+use crate::apiserver::events::EventRecorder;
 use crate::graph::follow::Graph;
 use crate::inventory::follow::Followed;
 use crate::metrics::ObserveMetrics;
@@ -21,6 +25,10 @@ pub(crate) struct Told {
     pub observed: Observed,
     /// What proxies are asked.
     pub asks: Asks,
+    /// Headers that a tap may show, in small letters.
+    pub tap_headers: Arc<BTreeSet<String>>,
+    /// Who taps is told here. Of every replica, whether it leads or not.
+    pub events: EventRecorder,
     /// Who may read what.
     pub gate: Gate,
     /// Counters.

@@ -25,7 +25,10 @@ use crate::{
         certificate, front_proxy,
         server::{self, Apis, Handler},
     },
-    apiserver::lease::{Candidate, Leadership},
+    apiserver::{
+        events::EventRecorder,
+        lease::{Candidate, Leadership},
+    },
     authority::{
         certify::{Certifier, KubeCluster},
         own_certificate,
@@ -308,12 +311,21 @@ fn handlers(context: &Context) -> (Vec<Arc<dyn Handler>>, Option<JoinHandle<()>>
     if context.settings.observe {
         let (graph, kept) = graph(context, &followed);
         keeper = kept;
+        // Whichever replica is asked writes down who taps.
+        let (events, writer) = EventRecorder::new(
+            context.client.clone(),
+            &context.settings.pod_name,
+            metrics.events_dropped.clone(),
+        );
+        runtime::task::spawn("tap events", writer.run());
         handlers.push(Arc::new(ObserveApi::new(Told {
             graph,
             latest,
             followed,
             observed: context.observed.clone(),
             asks: context.asks.clone(),
+            tap_headers: Arc::clone(&context.settings.tap_headers),
+            events,
             gate,
             metrics: metrics.observe.clone(),
         })));

@@ -154,6 +154,14 @@ fn viewers_may_read_graphs_and_proxies_and_ask_why() -> Outcome {
             r#"["explanations"] ["create"]"#,
         ]
     );
+    // Watching requests is a right that nobody has before it is given to him.
+    let tap = role("weft-tap").context("nobody can be given the right to tap")?;
+    assert_eq!(tap["rules"][0]["verbs"], json!(["get", "create"]));
+    let labels = tap["metadata"]["labels"].to_string();
+    assert!(!labels.contains("aggregate-to"), "{labels}");
+    let bound = of_kind(&objects, "ClusterRoleBinding").into_iter();
+    let mut bound = bound.chain(of_kind(&objects, "RoleBinding"));
+    assert!(bound.all(|binding| binding["roleRef"]["name"] != "weft-tap"));
     let scopes = role("weft-observe-scopes").context("nobody may ask where")?;
     assert_eq!(scopes["rules"].to_string().matches("scopes").count(), 1);
     Ok(())
@@ -300,6 +308,8 @@ fn values_that_cannot_work_are_refused_with_the_field() -> Outcome {
         ("observe.rememberFor=30m", "rememberFor"),
         ("observe.rememberFor=0h", "rememberFor"),
         ("observe.rememberFor=8761h", "rememberFor"),
+        ("observe.tapHeaders={accept,cookie}", "tapHeaders"),
+        ("observe.tapHeaders={Authorization}", "tapHeaders"),
         ("identity.leafTtl=1s", "leafTtl"),
         ("identity.leafTtl=29s", "leafTtl"),
         ("identity.leafTtl=169h", "leafTtl"),

@@ -21,6 +21,7 @@ use wire::v1::control_client::ControlClient;
 
 use crate::config::summary::Summary;
 use crate::control::Control;
+use crate::telemetry::tap::watch::Watch;
 
 /// Questions that are answered at one time. Somebody looks at each of them.
 const MAX_OPEN: usize = 8;
@@ -28,6 +29,8 @@ const MAX_OPEN: usize = 8;
 const QUEUE: usize = 256;
 /// The longest that one is answered, whatever the controller says.
 const LONGEST: Duration = Duration::from_secs(600);
+/// Between two summaries of a tap.
+const SUMMARY_EVERY: Duration = Duration::from_secs(1);
 /// Bytes of the resources in one part of what is held. The controller takes messages of
 /// 32 KiB.
 const PART: usize = 24 * 1024;
@@ -79,6 +82,11 @@ impl<'a> Asks<'a> {
                     return refuse("the proxy holds more than an answer may say");
                 }
                 self.start(id, Duration::from_millis(lasts), tell(id, parts, answers));
+            }
+            Some(Question::Tap(tap)) => {
+                let (watch, records) = self.control.config.telemetry.taps.watch(tap);
+                let showing = show(id, (watch, records), answers);
+                self.start(id, Duration::from_millis(lasts), showing);
             }
             None => refuse("the proxy is older than this question"),
         }
@@ -161,6 +169,25 @@ async fn tell(id: u64, parts: Vec<v1::HeldConfig>, answers: mpsc::Sender<v1::Ans
             .await
             .is_err()
         {
+            return;
+        }
+    }
+}
+
+/// Shows the requests of a tap, and how many there were.
+async fn show(
+    id: u64,
+    (watch, mut records): (Watch, mpsc::Receiver<v1::TapRecord>),
+    answers: mpsc::Sender<v1::Answered>,
+) {
+    let mut summaries = tokio::time::interval(SUMMARY_EVERY);
+    loop {
+        let answer = tokio::select! {
+            Some(record) = records.recv() => Answer::Record(record),
+            // The first at once: this proxy takes part.
+            _ = summaries.tick() => Answer::Summary(watch.summary()),
+        };
+        if answers.send(answered(id, answer)).await.is_err() {
             return;
         }
     }

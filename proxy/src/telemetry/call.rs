@@ -9,12 +9,13 @@
 
 pub(crate) mod counted;
 mod endpoint;
+mod logged;
 mod rules;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, Method, Response, StatusCode, header, request, response};
+use http::{HeaderMap, Method, Response, StatusCode, response};
 use policy::origin::Origin;
 use policy::protocol::Protocol;
 use policy::reason::Reason;
@@ -26,11 +27,10 @@ use crate::http::refusal::{TurnedAway, reason_in};
 use crate::http::watched::BodyEnd;
 use crate::net::idle::is_still;
 use crate::telemetry::Telemetry;
-use crate::telemetry::access_log;
 use crate::telemetry::cell::{Cell, Outcome};
-use crate::telemetry::labels::{Direction, Security};
+use crate::telemetry::labels::Security;
 use crate::telemetry::parties::Parties;
-use crate::telemetry::trace;
+use crate::telemetry::tap::record::Tapped;
 
 /// What the access log shows beyond the metrics. Only made when it is on.
 #[derive(Debug)]
@@ -71,6 +71,8 @@ pub(crate) struct Call {
     port: u16,
     started: Instant,
     logged: Option<Logged>,
+    /// What those who watch requests see of it; only made where one may want it.
+    tapped: Option<Box<Tapped>>,
     /// A request, or bytes that are relayed, that nothing has counted yet.
     awaited: bool,
     /// The cell counts it as under way.
@@ -120,6 +122,7 @@ impl Call {
             },
             started: Instant::now(),
             logged: None,
+            tapped: None,
             awaited: kind == Kind::Request,
             begun: false,
             allowed: None,
@@ -139,28 +142,6 @@ impl Call {
             (true, false) => Protocol::Http2,
             (false, _) => Protocol::Http1,
         };
-    }
-
-    /// Notes what is asked, as far as the access log will tell.
-    pub(crate) fn asks(&mut self, parts: &request::Parts) {
-        self.logged = self.telemetry.access_log.then(|| Logged {
-            method: parts.method.clone(),
-            host: parts
-                .uri
-                .authority()
-                .map(|authority| authority.as_str())
-                .or_else(|| {
-                    parts
-                        .headers
-                        .get(header::HOST)
-                        .and_then(|host| host.to_str().ok())
-                })
-                .map(|host| access_log::cut(host).to_owned())
-                .unwrap_or_default(),
-            path: access_log::cut(parts.uri.path()).to_owned(),
-            trace: trace::id(&parts.headers),
-            rule: None,
-        });
     }
 
     /// What is spoken, as far as it is known by now.
@@ -308,7 +289,7 @@ impl Call {
         self.awaited = false;
         self.leave();
         let waited = self.started.elapsed();
-        self.log(status.as_u16(), reason.as_str(), waited, 0);
+        self.log((status.as_u16(), None), reason.as_str(), waited, 0);
     }
 
     /// Refuses it by an answer of this proxy: to a request of this method, whose caller
@@ -381,14 +362,14 @@ impl Call {
         }
         self.leave();
         let reason = reason.map_or("", Reason::as_str);
-        self.log(status.as_u16(), reason, latency, bytes);
+        self.log((status.as_u16(), grpc), reason, latency, bytes);
     }
 
     /// The caller left before there was an answer. That says nothing of how good the
     /// answer would have been, so it is neither a success nor a failure, and no latency.
     fn cancelled(&mut self) {
         let waited = self.started.elapsed();
-        self.log(CLIENT_CLOSED_REQUEST, "cancelled", waited, 0);
+        self.log((CLIENT_CLOSED_REQUEST, None), "cancelled", waited, 0);
         let tried = std::mem::take(&mut self.trying);
         let cell = self.settle(false);
         cell.cancel();
@@ -396,41 +377,6 @@ impl Call {
             cell.left();
         }
         self.leave();
-    }
-
-    fn log(&self, status: u16, reason: &str, latency: Duration, bytes: u64) {
-        if let Some(line) = self.line(status, reason, latency, bytes) {
-            access_log::write(&line);
-        }
-    }
-
-    /// What the access log says of it, where there is one.
-    fn line<'a>(
-        &'a self,
-        status: u16,
-        reason: &'a str,
-        latency: Duration,
-        bytes: u64,
-    ) -> Option<access_log::Line<'a>> {
-        let logged = self.logged.as_ref()?;
-        Some(access_log::Line {
-            direction: match self.parties().direction() {
-                Direction::inbound => "inbound",
-                Direction::outbound => "outbound",
-            },
-            method: logged.method.as_str(),
-            host: &logged.host,
-            path: &logged.path,
-            status,
-            reason,
-            service: self.parties().service_name(),
-            backend: self.parties().backend_name(),
-            peer: self.parties().peer_name(),
-            rule: logged.rule.as_ref().or(self.parties().rule()),
-            trace: logged.trace.as_deref(),
-            latency,
-            bytes,
-        })
     }
 
     /// An opaque connection that was served, and has ended. Its bytes are counted already.

@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
+use policy::protocol::Protocol;
 use policy::reason::Reason;
 use tokio::sync::{mpsc, watch};
 use wire::v1;
@@ -208,10 +209,8 @@ async fn told(leaving: &mut watch::Receiver<bool>) {
     let _ = leaving.wait_for(|leaving| *leaving).await;
 }
 
-/// One edge of a report.
-fn message(told: &Told) -> v1::Edge {
-    let Told { way, counts, open } = told;
-    let parties = &way.parties;
+/// The other end of calls, and the way there. Nothing is counted.
+pub(crate) fn ends(parties: &Parties, protocol: Protocol) -> v1::Edge {
     let known = !matches!(parties.peer_name(), OUTSIDE | "external");
     let peer = known.then(|| parties.peer_name().to_owned());
     let peer = peer.unwrap_or_default();
@@ -219,7 +218,6 @@ fn message(told: &Told) -> v1::Edge {
         Direction::outbound => (v1::Side::Client, peer, String::new()),
         Direction::inbound => (v1::Side::Server, String::new(), peer),
     };
-    let latency = counts.latency.counts().iter();
     let split = parties.rule().map(|split| split.label().to_string());
     v1::Edge {
         side: side.into(),
@@ -233,6 +231,23 @@ fn message(told: &Told) -> v1::Edge {
         port: u32::from(parties.port()),
         backend: parties.backend_name().to_owned(),
         split: split.unwrap_or_default(),
+        security: match parties.security() {
+            Security::mtls => v1::Security::Mtls,
+            Security::plaintext => v1::Security::Plaintext,
+        }
+        .into(),
+        protocol: v1::Protocol::from(protocol).into(),
+        remote: parties.remote().to_owned(),
+        ..v1::Edge::default()
+    }
+}
+
+/// One edge of a report.
+fn message(told: &Told) -> v1::Edge {
+    let Told { way, counts, open } = told;
+    let parties = &way.parties;
+    let latency = counts.latency.counts().iter();
+    v1::Edge {
         success: counts.calls(|outcome| outcome.success),
         failure: counts.calls(|outcome| !outcome.success),
         latency: latency
@@ -240,12 +255,6 @@ fn message(told: &Told) -> v1::Edge {
             .collect(),
         sent: counts.sent,
         received: counts.received,
-        security: match parties.security() {
-            Security::mtls => v1::Security::Mtls,
-            Security::plaintext => v1::Security::Plaintext,
-        }
-        .into(),
-        protocol: v1::Protocol::from(way.protocol).into(),
         open: *open,
         opened: if way.is_opaque() { counts.begun } else { 0 },
         cancelled: counts.cancelled,
@@ -260,8 +269,7 @@ fn message(told: &Told) -> v1::Edge {
             .iter()
             .map(|rule| rule.label().to_string())
             .collect(),
-        remote: parties.remote().to_owned(),
-        ..v1::Edge::default()
+        ..ends(parties, way.protocol)
     }
 }
 

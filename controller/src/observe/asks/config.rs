@@ -51,6 +51,9 @@ impl Asks {
                         }
                     }
                     Some(Answered::Refused(why)) => return Err(NotTold::Refused(cut(&why))),
+                    Some(Answered::Record(_) | Answered::Summary(_)) => {
+                        return Err(NotTold::Broken);
+                    }
                     None => return Err(NotTold::Away),
                 }
             }

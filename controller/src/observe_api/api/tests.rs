@@ -7,11 +7,13 @@ use bytes::Bytes;
 use http::Response;
 use http_body_util::Full;
 use kube::client::Body as KubeBody;
+use prometheus_client::metrics::counter::Counter;
 use serde_json::json;
 use tokio::sync::watch;
 
 use super::*;
 use crate::aggregated::access::Gate;
+use crate::apiserver::events::EventRecorder;
 use crate::graph::follow::Graph;
 use crate::inventory::follow::Followed;
 use crate::metrics::{GraphMetrics, ObserveMetrics};
@@ -24,6 +26,7 @@ use crate::testing::town::{inventory, reports, seen_by_client};
 mod command_line;
 mod explanations;
 mod proxies;
+mod taps;
 
 /// An API server that lets users do what `rights` says: user, verb, resource, namespace.
 fn judge(
@@ -59,10 +62,26 @@ fn judge(
     kube::Client::new(service, "default")
 }
 
+/// An API server that takes whatever it is given.
+fn recorder(recorded: Arc<Mutex<Vec<String>>>) -> kube::Client {
+    let service = tower::service_fn(move |request: Request<KubeBody>| {
+        let recorded = Arc::clone(&recorded);
+        async move {
+            let body = request.into_body().collect_bytes().await.unwrap();
+            let text = String::from_utf8(body.to_vec()).unwrap();
+            recorded.lock().push(text);
+            Ok::<_, Infallible>(Response::new(KubeBody::from(body.to_vec())))
+        }
+    });
+    kube::Client::new(service, "default")
+}
+
 struct Bench {
     api: Arc<ObserveApi>,
     reports: Reports,
     asked: Arc<Mutex<Vec<String>>>,
+    /// Events, as they were written.
+    recorded: Arc<Mutex<Vec<String>>>,
     _models: watch::Sender<Option<Arc<Compiled>>>,
 }
 
@@ -75,6 +94,9 @@ const RIGHTS: &[(&str, &str, &str, &str)] = &[
     ("viewer", "list", "proxies", "shop"),
     ("viewer", "get", "proxies", "shop"),
     ("viewer", "create", "explanations", "shop"),
+    ("viewer", "get", "taps", "shop"),
+    ("tapper", "get", "taps", "shop"),
+    ("tapper", "create", "taps", "shop"),
     ("neighbour", "create", "explanations", "bank"),
     ("both", "create", "explanations", "shop"),
     ("both", "create", "explanations", "bank"),
@@ -106,12 +128,18 @@ impl Bench {
             GraphMetrics::default(),
         );
         let asked = Arc::default();
+        let recorded = Arc::default();
+        let client = recorder(Arc::clone(&recorded));
+        let (events, writer) = EventRecorder::new(client, "me", Counter::default());
+        tokio::spawn(writer.run());
         let told = Told {
             graph,
             latest,
             followed,
             observed: Observed::default(),
             asks: Asks::default(),
+            tap_headers: Arc::new(["user-agent".to_owned()].into()),
+            events,
             gate: Gate::new(judge(RIGHTS, Arc::clone(&asked))),
             metrics: ObserveMetrics::default(),
         };
@@ -119,6 +147,7 @@ impl Bench {
             api: Arc::new(ObserveApi::new(told)),
             reports,
             asked,
+            recorded,
             _models: models,
         }
     }

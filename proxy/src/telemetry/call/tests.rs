@@ -5,6 +5,7 @@ use prometheus_client::registry::Registry;
 
 use super::*;
 use crate::telemetry::cell::{Kept, Way};
+use crate::telemetry::labels::Direction;
 use crate::telemetry::metrics::Metrics;
 
 /// A call of either side, of which `rule` decides.

@@ -325,6 +325,17 @@ async fn command_line_lists_the_proxies_and_says_which_are_away() {
 }
 
 #[tokio::test]
+async fn command_line_names_the_role_that_lets_tap() {
+    let town = Town::start().await;
+    let (code, out, err) = town.weft("viewer", "tap pod/client -n shop").await;
+    assert_eq!((code, out.as_str()), (3, ""));
+    assert!(
+        err.contains("cannot create resource \"taps\"") && err.contains("ClusterRole weft-tap"),
+        "{err}"
+    );
+}
+
+#[tokio::test]
 async fn command_line_explains_a_call_and_how_to_allow_it() {
     let town = Town::start().await;
     let line = "explain pod/client svc/api:80 DELETE /items/7 -n shop";

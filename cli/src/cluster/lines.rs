@@ -1,0 +1,86 @@
+//! Answers that go on: lines as they come.
+
+use http_body_util::BodyExt as _;
+use http_body_util::Limited;
+use kube::client::Body;
+use kube::core::Status;
+
+use super::{Cluster, Refusal};
+use crate::failure::Failure;
+
+/// Bytes of one line. A request with all its headers has a tenth of that.
+const LONGEST: usize = 256 * 1024;
+/// Bytes of a refusal.
+const REFUSAL: usize = 64 * 1024;
+
+/// What is left of an answer.
+#[derive(Debug)]
+pub struct Lines {
+    what: String,
+    body: Body,
+    held: Vec<u8>,
+}
+
+impl Cluster {
+    /// Begins to read what the API server streams at `path`.
+    ///
+    /// # Errors
+    /// As [`Self::try_ask`]. Only the begin has a time limit.
+    pub async fn lines(&self, what: &str, path: &str) -> Result<Lines, Refusal> {
+        let request = match http::Request::get(path).body(Body::empty()) {
+            Ok(request) => request,
+            Err(error) => return Err(Refusal::of(what, kube::Error::HttpError(error))),
+        };
+        let client = self.client();
+        let call = async {
+            let (head, body) = client.send(request).await?.into_parts();
+            if head.status.is_success() {
+                return Ok(body);
+            }
+            let bytes = Limited::new(body, REFUSAL).collect().await;
+            let bytes = bytes.map_err(kube::Error::Service)?.to_bytes();
+            let told = serde_json::from_slice::<Status>(&bytes).ok();
+            let told = told.unwrap_or_else(|| {
+                let code = head.status.as_u16();
+                Status::failure(&format!("status {code}"), "").with_code(code)
+            });
+            Err(kube::Error::Api(told.boxed()))
+        };
+        let body = self.try_ask(what, call).await?;
+        Ok(Lines {
+            what: what.to_owned(),
+            body,
+            held: Vec::new(),
+        })
+    }
+}
+
+impl Lines {
+    /// The next line, without its end; `None` after the last.
+    ///
+    /// # Errors
+    /// When the connection breaks, or a line is too long.
+    pub async fn next(&mut self) -> Result<Option<Vec<u8>>, Failure> {
+        loop {
+            if let Some(end) = self.held.iter().position(|byte| *byte == b'\n') {
+                let rest = self.held.split_off(end + 1);
+                let mut line = std::mem::replace(&mut self.held, rest);
+                line.pop();
+                return Ok(Some(line));
+            }
+            let broken = |why: &str| Failure::unknown(format!("{}: {why}", self.what));
+            if self.held.len() > LONGEST {
+                return Err(broken("a line is too long"));
+            }
+            match self.body.frame().await {
+                None => return Ok(None),
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.held.extend_from_slice(&data);
+                    }
+                }
+                Some(Err(error)) => return Err(broken(&error.to_string())),
+            }
+        }
+    }
+}

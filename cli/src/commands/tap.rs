@@ -1,0 +1,344 @@
+//! `weft tap`: requests as they end.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use clap::Args;
+use crds::observe::{Direction, LIVE, Resource, TapLine, TapMetadata, TapRequest};
+use tokio::time::sleep;
+
+use crate::cluster::Cluster;
+use crate::cluster::lines::Lines;
+use crate::cluster::names::{Kind, Named};
+use crate::console::Console;
+use crate::escape;
+use crate::failure::{Failure, Verdict};
+use crate::global::Global;
+use crate::output::Format;
+
+/// Before a stream that broke is asked for again.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Kinds whose requests can be watched, and that can be at the other end.
+const ENDS: &[Kind] = &[
+    Kind::Deployment,
+    Kind::StatefulSet,
+    Kind::DaemonSet,
+    Kind::Job,
+    Kind::ReplicaSet,
+    Kind::ReplicationController,
+    Kind::Pod,
+    Kind::Service,
+    Kind::ServiceAccount,
+    Kind::Namespace,
+];
+
+/// Arguments of `weft tap`.
+#[derive(Args, Debug)]
+#[command(
+    about = "Show requests as they end",
+    long_about = "Shows each request that the pods of RES make and serve, when it has ended: a line \
+                  each, or with -o json an object each, until it is interrupted. Bodies and queries \
+                  are never shown, and headers only where --header names them and value \
+                  observe.tapHeaders of the chart allows it. Needs ClusterRole weft-tap in the \
+                  namespace; the controller's log and an Event at RES name who watches.",
+    after_help = "Example:\n  weft tap deploy/web --to svc/cart --status 5xx"
+)]
+pub struct Tap {
+    /// KIND/NAME whose requests are shown
+    #[arg(value_name = "RES")]
+    resource: String,
+    /// Only calls to this KIND/NAME
+    #[arg(long, value_name = "RES")]
+    to: Vec<String>,
+    /// Only calls from this KIND/NAME
+    #[arg(long, value_name = "RES")]
+    from: Vec<String>,
+    /// Only requests of this method
+    #[arg(long)]
+    method: Option<String>,
+    /// Only paths that begin so
+    #[arg(long, value_name = "PREFIX")]
+    path: Option<String>,
+    /// Only answers such as 503, 5xx or 500-504
+    #[arg(long)]
+    status: Option<String>,
+    /// Only what took at least as long, such as 200ms
+    #[arg(long, value_name = "TIME")]
+    slower: Option<String>,
+    /// Requests in a second over all pods, 1 to 1000; at least one of each pod is shown
+    #[arg(long, value_name = "NUMBER", default_value_t = 100)]
+    max_rps: u32,
+    /// Show this header of requests
+    #[arg(long, value_name = "NAME")]
+    header: Vec<String>,
+}
+
+impl Tap {
+    /// Prints requests until nobody reads, or nobody tells.
+    ///
+    /// # Errors
+    /// When they cannot be watched.
+    pub async fn run(
+        &self,
+        global: &Global,
+        console: &mut Console<'_>,
+    ) -> Result<Verdict, Failure> {
+        let format = global.format(&[Format::Table, Format::Json])?;
+        let cluster = Cluster::connect(global).await?;
+        loop {
+            // Each stream ends after a while, and the next is authorised anew. One that broke
+            // was cut by somebody who may need a moment.
+            if !self.follow(&cluster, format, console).await? {
+                sleep(PAUSE).await;
+            }
+        }
+    }
+
+    /// Prints what one stream tells; false where it did not end in order.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn follow(
+        &self,
+        cluster: &Cluster,
+        format: Format,
+        console: &mut Console<'_>,
+    ) -> Result<bool, Failure> {
+        let path = Resource::Taps.path(Some(cluster.namespace()), Some(LIVE));
+        let path = format!("{path}?{}", self.query()?);
+        let what = format!("taps of {}", cluster.namespace());
+        let lines = cluster.lines(&what, &path).await;
+        let mut lines = lines.map_err(crate::cluster::Refusal::into_failure)?;
+        let (mut shown, mut last) = (Shown::default(), false);
+        while let Some(line) = next(&mut lines).await? {
+            shown.line(&line, format, console)?;
+            last = line.metadata.is_some_and(|metadata| metadata.last);
+        }
+        Ok(last)
+    }
+
+    fn query(&self) -> Result<String, Failure> {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query.append_pair("watch", "true");
+        query.append_pair("of", &end(&self.resource)?);
+        for (name, ends) in [("to", &self.to), ("from", &self.from)] {
+            for text in ends {
+                query.append_pair(name, &end(text)?);
+            }
+        }
+        let filters = [
+            ("method", &self.method),
+            ("path", &self.path),
+            ("status", &self.status),
+            ("slower", &self.slower),
+        ];
+        for (name, value) in filters {
+            if let Some(value) = value {
+                query.append_pair(name, value);
+            }
+        }
+        query.append_pair("maxRps", &self.max_rps.to_string());
+        for name in &self.header {
+            query.append_pair("header", name);
+        }
+        Ok(query.finish())
+    }
+}
+
+/// As the API names it.
+fn end(text: &str) -> Result<String, Failure> {
+    let (named, name) = Named::read_one(text, ENDS)?;
+    Ok(format!("{}/{name}", named.kind))
+}
+
+async fn next(lines: &mut Lines) -> Result<Option<TapLine>, Failure> {
+    let Some(line) = lines.next().await? else {
+        return Ok(None);
+    };
+    let read = serde_json::from_slice(&line);
+    let read = read.map_err(|error| Failure::unknown(format!("a line of the tap: {error}")))?;
+    Ok(Some(read))
+}
+
+/// What was said of how many there are.
+#[derive(Debug, Default)]
+struct Shown {
+    taking_part: Option<(u32, u32)>,
+    /// Requests that fit and were not shown.
+    left_out: u64,
+}
+
+impl Shown {
+    fn line(
+        &mut self,
+        line: &TapLine,
+        format: Format,
+        console: &mut Console<'_>,
+    ) -> Result<(), Failure> {
+        if let Some(request) = &line.request {
+            if format == Format::Json {
+                let text = serde_json::to_string(request);
+                let text = text.map_err(|error| Failure::unknown(error.to_string()))?;
+                console.line(&text)?;
+            } else {
+                console.line(&escape::plain(&words(request)))?;
+            }
+        }
+        if let Some(metadata) = &line.metadata {
+            self.metadata(metadata, console)?;
+        }
+        Ok(())
+    }
+
+    fn metadata(
+        &mut self,
+        metadata: &TapMetadata,
+        console: &mut Console<'_>,
+    ) -> Result<(), Failure> {
+        let taking_part = (metadata.taking_part, metadata.proxies);
+        let complete = metadata.taking_part == metadata.proxies;
+        // The first look comes before anybody can have answered.
+        let first = self.taking_part.is_none() && metadata.taking_part == 0;
+        if self.taking_part != Some(taking_part) && !first {
+            console.word(&format!("{} of {} take part", taking_part.0, taking_part.1))?;
+        }
+        if !first || complete {
+            self.taking_part = Some(taking_part);
+        }
+        let left_out = metadata.matched.saturating_sub(metadata.shown);
+        if left_out > self.left_out {
+            let more = left_out - self.left_out;
+            console.word(&format!(
+                "{more} more fit and are not shown; --max-rps raises how many may be"
+            ))?;
+            self.left_out = left_out;
+        }
+        Ok(())
+    }
+}
+
+/// One request on one line.
+fn words(request: &TapRequest) -> String {
+    let time = request.time.split_once('T').map_or("", |(_, time)| time);
+    let peer = match request.peer.as_str() {
+        "" => "?",
+        peer => peer,
+    };
+    let (from, to) = match request.direction {
+        Direction::Outbound => (request.pod.as_str(), peer),
+        Direction::Inbound => (peer, request.pod.as_str()),
+    };
+    let direction = match request.direction {
+        Direction::Outbound => "out",
+        Direction::Inbound => "in ",
+    };
+    let mtls = if request.mtls { "mtls" } else { "plaintext" };
+    let mut line = format!(
+        "{time} {direction} {from} -> {to}:{} {} {} {}{} {} {:.1}ms {}B {mtls}",
+        request.port,
+        request.protocol,
+        request.method,
+        request.host,
+        request.path,
+        request.status,
+        request.ms,
+        request.bytes,
+    );
+    if let Some(status) = request.grpc_status {
+        let _ = write!(line, " grpc={status}");
+    }
+    for (name, value) in [
+        ("reason", &request.reason),
+        ("identity", &request.identity),
+        ("service", &request.service),
+        ("backend", &request.backend),
+        ("trace", &request.trace),
+    ] {
+        if !value.is_empty() {
+            let _ = write!(line, " {name}={value}");
+        }
+    }
+    for header in &request.headers {
+        let _ = write!(line, " {}={:?}", header.name, header.value);
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use crds::observe::Header;
+
+    use super::*;
+
+    #[test]
+    fn request_is_one_line_that_no_terminal_acts_upon() {
+        let request = TapRequest {
+            time: "2026-11-02T09:00:00.123Z".to_owned(),
+            direction: Direction::Outbound,
+            pod: "shop/web-1".to_owned(),
+            peer: "shop/cart-1".to_owned(),
+            service: "shop/cart".to_owned(),
+            port: 8080,
+            mtls: true,
+            protocol: "http1".to_owned(),
+            method: "GET".to_owned(),
+            host: "cart".to_owned(),
+            path: "/items\u{1b}[2J\n/forged".to_owned(),
+            status: 503,
+            reason: "overload".to_owned(),
+            ms: 1.25,
+            bytes: 81,
+            headers: vec![Header {
+                name: "user-agent".to_owned(),
+                value: "\u{1b}]0;x\u{7}".to_owned(),
+            }],
+            ..TapRequest::default()
+        };
+        let mut out = Vec::new();
+        let mut err = Vec::new();
+        let mut console = Console {
+            input: &mut std::io::empty(),
+            out: &mut out,
+            err: &mut err,
+            color: true,
+        };
+        let line = TapLine {
+            request: Some(request),
+            ..TapLine::default()
+        };
+        let mut shown = Shown::default();
+        shown.line(&line, Format::Table, &mut console).unwrap();
+        for (proxies, taking_part, matched) in [(4, 0, 0), (4, 3, 10), (4, 3, 30)] {
+            let metadata = Some(TapMetadata {
+                proxies,
+                taking_part,
+                matched,
+                shown: 10,
+                ..TapMetadata::default()
+            });
+            let line = TapLine {
+                metadata,
+                ..TapLine::default()
+            };
+            shown.line(&line, Format::Table, &mut console).unwrap();
+        }
+        let out = String::from_utf8(out).unwrap();
+        assert_eq!(out.lines().count(), 1, "{out}");
+        assert!(!out.contains('\u{1b}') && !out.contains('\u{7}'), "{out:?}");
+        assert!(
+            out.starts_with(
+                "09:00:00.123Z out shop/web-1 -> shop/cart-1:8080 http1 GET cart/items"
+            )
+        );
+        assert!(
+            out.contains(" 503 1.2ms 81B mtls reason=overload service=shop/cart"),
+            "{out}"
+        );
+        let err = String::from_utf8(err).unwrap();
+        assert_eq!(
+            err,
+            "3 of 4 take part\n20 more fit and are not shown; --max-rps raises how many may be\n"
+        );
+    }
+}

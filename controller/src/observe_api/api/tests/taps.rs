@@ -1,0 +1,199 @@
+//! Who may watch requests, what he sees, and who is told of him.
+
+use http_body_util::BodyExt as _;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use wire::v1;
+use wire::v1::answered::What as Answered;
+use wire::v1::ask::What as Question;
+use wire::v1::to_proxy::Message as Order;
+
+use super::*;
+use crate::observe::asks::Here;
+
+const PATH: &str = "namespaces/shop/taps/live?watch=true";
+
+/// A proxy that can be asked.
+struct Proxy {
+    asks: Asks,
+    uid: Arc<str>,
+    orders: mpsc::Receiver<Order>,
+    _here: Here,
+}
+
+impl Proxy {
+    fn of(bench: &Bench, uid: &str) -> Self {
+        let asks = bench.api.told.asks.clone();
+        let uid: Arc<str> = uid.into();
+        let (here, orders) = asks.listens(Arc::clone(&uid));
+        Self {
+            asks,
+            uid,
+            orders,
+            _here: here,
+        }
+    }
+
+    fn asked(&mut self) -> (u64, v1::TapAsk) {
+        match self.orders.try_recv() {
+            Ok(Order::Ask(ask)) => match ask.what {
+                Some(Question::Tap(tap)) => (ask.id, tap),
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn says(&self, id: u64, what: Answered) {
+        let what = Some(what);
+        self.asks.answered(&self.uid, v1::Answered { id, what });
+    }
+}
+
+/// The next line of a stream.
+async fn line(answer: &mut Answer) -> Option<Value> {
+    let frame = timeout(Duration::from_secs(5), answer.body_mut().frame());
+    let frame = frame.await.expect("no line came")?;
+    let data = frame.unwrap().into_data().unwrap();
+    Some(serde_json::from_slice(&data).unwrap())
+}
+
+async fn tap(bench: &Bench, user: &str, query: &str) -> Answer {
+    let path = format!("{PATH}&{query}");
+    bench.send(user, Method::GET, &path, String::new()).await
+}
+
+#[tokio::test]
+async fn who_may_read_everything_does_not_tap_without_a_right_of_its_own() {
+    let bench = Bench::new();
+    let mut proxy = Proxy::of(&bench, "uid-client");
+    for user in ["viewer", "stranger"] {
+        let (status, body) = read(tap(&bench, user, "of=Pod/client").await).await;
+        assert_eq!(status, 403, "{user}: {body}");
+    }
+    assert!(proxy.orders.try_recv().is_err(), "nobody was asked");
+    assert!(bench.recorded.lock().is_empty());
+    let asked = bench.asked.lock().clone();
+    assert!(
+        asked.contains(&"viewer create taps shop".to_owned()),
+        "{asked:?}"
+    );
+    assert_eq!(tap(&bench, "tapper", "of=Pod/client").await.status(), 200);
+    proxy.asked();
+    let all = bench
+        .get("tapper", "taps/live?watch=true&of=Pod/client")
+        .await;
+    assert_eq!(all.0, 404, "in a namespace only");
+}
+
+#[tokio::test]
+async fn requests_are_streamed_and_the_tap_ends_with_its_reader() {
+    let bench = Bench::new();
+    let mut proxy = Proxy::of(&bench, "uid-client");
+    let query = "of=ServiceAccount/web&to=Service/api&status=5xx&maxRps=30&header=User-Agent";
+    let mut answer = tap(&bench, "tapper", query).await;
+    let (id, asked) = proxy.asked();
+    assert_eq!(asked.to_services, ["shop/api"]);
+    assert_eq!((asked.status_first, asked.status_last), (500, 599));
+    assert_eq!(
+        (asked.max_per_second, asked.headers),
+        (30, vec!["user-agent".to_owned()])
+    );
+    let first = line(&mut answer).await.unwrap();
+    assert_eq!(first["metadata"]["proxies"], 1);
+    assert_eq!(first["metadata"]["takingPart"], 0);
+
+    let edge = v1::Edge {
+        side: v1::Side::Client.into(),
+        service: "shop/api".to_owned(),
+        port: 80,
+        pod: "shop/api-1".to_owned(),
+        security: v1::Security::Mtls.into(),
+        protocol: v1::Protocol::Http1.into(),
+        ..v1::Edge::default()
+    };
+    let record = v1::TapRecord {
+        at: 1_793_610_000_000,
+        edge: Some(edge),
+        method: "GET".to_owned(),
+        path: "/items".to_owned(),
+        status: 503,
+        reason: "overload".to_owned(),
+        latency: 1_500,
+        ..v1::TapRecord::default()
+    };
+    proxy.says(id, Answered::Record(record));
+    let shown = line(&mut answer).await.unwrap()["request"].clone();
+    for (field, expected) in [
+        ("pod", json!("shop/client")),
+        ("direction", json!("outbound")),
+        ("peer", json!("shop/api-1")),
+        ("service", json!("shop/api")),
+        ("mtls", json!(true)),
+        ("protocol", json!("http1")),
+        ("status", json!(503)),
+        ("reason", json!("overload")),
+        ("ms", json!(1.5)),
+        ("time", json!("2026-11-02T09:00:00Z")),
+    ] {
+        assert_eq!(shown[field], expected, "{field}: {shown}");
+    }
+    let summary = v1::TapSummary {
+        matched: 9,
+        shown: 1,
+        dropped: 2,
+    };
+    proxy.says(id, Answered::Summary(summary));
+    let counted = line(&mut answer).await.unwrap()["metadata"].clone();
+    let expected = json!({"proxies": 1, "takingPart": 1, "matched": 9, "shown": 1, "dropped": 2});
+    assert_eq!(counted, expected);
+    drop(answer);
+    assert_eq!(proxy.orders.recv().await, Some(Order::EndAsk(id)));
+}
+
+#[tokio::test]
+async fn whoever_taps_is_named_by_an_event_at_what_he_taps() {
+    let bench = Bench::new();
+    let _proxy = Proxy::of(&bench, "uid-client");
+    let _answer = tap(&bench, "tapper", "of=Pod/client").await;
+    let written = async {
+        while bench.recorded.lock().is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(Duration::from_secs(5), written).await.unwrap();
+    let events = bench.recorded.lock().join("\n");
+    for word in ["TapStarted", "tapper", "client"] {
+        assert!(events.contains(word), "{word}: {events}");
+    }
+}
+
+#[tokio::test]
+async fn tap_that_would_watch_nobody_or_everybody_by_mistake_is_refused() {
+    let bench = Bench::new();
+    for (query, status, words) in [
+        ("of=Deployment/nobody", 404, "Deployment shop/nobody"),
+        ("of=Pod/client&to=Deployment/nobody", 400, "parameter to:"),
+        ("of=Pod/client&header=cookie", 400, "observe.tapHeaders"),
+    ] {
+        let (code, body) = read(tap(&bench, "tapper", query).await).await;
+        assert_eq!(code, status, "{query}: {body}");
+        assert!(body["message"].as_str().unwrap().contains(words), "{body}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn stream_ends_by_itself_before_the_api_server_cuts_it() {
+    let bench = Bench::new();
+    let _proxy = Proxy::of(&bench, "uid-client");
+    let mut answer = tap(&bench, "tapper", "of=Pod/client").await;
+    let start = tokio::time::Instant::now();
+    let mut last = Value::Null;
+    loop {
+        let frame = answer.body_mut().frame().await;
+        let Some(frame) = frame else { break };
+        last = serde_json::from_slice(&frame.unwrap().into_data().unwrap()).unwrap();
+    }
+    assert_eq!(last["metadata"]["last"], true);
+    assert_eq!(start.elapsed().as_secs(), 50);
+}

@@ -1,0 +1,98 @@
+//! Requests as they end: `taps/live`.
+//!
+//! `question` reads what is asked, `pods` finds whose proxies are asked and whom the filters
+//! mean, `stream` tells what they answer. Whoever taps is named in the log and by an Event
+//! at what he taps.
+
+mod end;
+mod pods;
+mod question;
+mod stream;
+
+use std::sync::Arc;
+
+use crds::observe::Resource;
+use http::StatusCode;
+use tracing::info;
+use wire::v1::ask::What;
+
+use self::end::End;
+use self::pods::Pods;
+use self::question::Question;
+use super::stream::Places;
+use super::told::Told;
+use crate::aggregated::front_proxy::User;
+use crate::aggregated::refusal::Refusal;
+use crate::aggregated::server::Answer;
+use crate::apiserver::events::{About, Event, EventType};
+use crate::model::compiled::Compiled;
+
+/// Proxies of one tap. Each shows at least one request in a second.
+const MAX_PROXIES: usize = 512;
+
+/// Begins to stream what is asked for in a namespace.
+///
+/// # Errors
+/// When the question cannot be read, nothing fits it, or too much is watched already.
+pub(super) fn answer(
+    told: &Told,
+    user: &User,
+    (namespace, query): (&str, &str),
+    compiled: &Compiled,
+    places: Places,
+) -> Result<Answer, Refusal> {
+    let question = Question::parse(query, namespace, &told.tap_headers)?;
+    let inventory = told.followed.inventory.read();
+    let pods = Pods::new(&compiled.model, &inventory);
+    let of = question.of.to_string();
+    let mut watched = pods.of(&question.of);
+    if watched.is_empty() {
+        return Err(Refusal {
+            about: Some((Resource::Taps.plural(), of.clone())),
+            ..Refusal::new(
+                StatusCode::NOT_FOUND,
+                "NotFound",
+                format!("no pod with a proxy is of {of}"),
+            )
+        });
+    }
+    let proxies = watched.len();
+    watched.truncate(MAX_PROXIES);
+    let asked = question.asked(&pods, watched.len())?;
+    let about = about(&question.of, &pods);
+    drop(inventory);
+    let uids: Vec<Arc<str>> = watched.iter().map(|(uid, _)| Arc::clone(uid)).collect();
+    let answers = told.asks.ask(What::Tap(asked), &uids, stream::LASTS);
+    let answers = answers.map_err(|full| {
+        let code = StatusCode::TOO_MANY_REQUESTS;
+        Refusal::new(code, "TooManyRequests", full.to_string())
+    })?;
+    info!(user = ?user.name, of, ?query, proxies, "tap started");
+    told.events.record(Event {
+        about,
+        event_type: EventType::Normal,
+        reason: "TapStarted",
+        action: "Tap",
+        text: format!("{:?} watches requests of {of}", user.name),
+    });
+    let inventory = Arc::clone(&told.followed.inventory);
+    let watched = watched.into_iter().collect();
+    Ok(stream::answer(
+        answers,
+        (watched, proxies),
+        inventory,
+        places,
+    ))
+}
+
+/// The object of the Event.
+fn about(of: &End, pods: &Pods<'_>) -> About {
+    let (kind, key) = of.object();
+    About {
+        api_version: kind.api_version().to_owned(),
+        kind: kind.name().to_owned(),
+        namespace: key.namespace.to_string(),
+        name: key.name.to_string(),
+        uid: pods.uid_of(kind, &key),
+    }
+}

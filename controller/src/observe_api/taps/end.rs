@@ -1,0 +1,57 @@
+//! One end of requests, as a question names it.
+
+use std::fmt;
+
+use crate::inventory::kind::{KINDS, Kind};
+use crate::world::ObjectKey;
+
+/// One end of requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// The pods of an object, which may be a Service, a Namespace or a Pod itself.
+    Object(Kind, ObjectKey),
+    /// The pods of a service account.
+    Account(ObjectKey),
+}
+
+impl End {
+    /// `Kind/name` in this namespace, or `Kind/namespace/name`.
+    pub(super) fn parse(text: &str, here: &str) -> Option<Self> {
+        let parts: Vec<&str> = text.split('/').collect();
+        let (kind, namespace, name) = match *parts {
+            ["Namespace", name] => ("Namespace", "", name),
+            [kind, name] => (kind, here, name),
+            [kind, namespace, name] if kind != "Namespace" => (kind, namespace, name),
+            _ => return None,
+        };
+        if name.is_empty() {
+            return None;
+        }
+        let key = ObjectKey::new(namespace, name);
+        if kind == "ServiceAccount" {
+            return Some(Self::Account(key));
+        }
+        let known = |known: &Kind| {
+            known.name() == kind && !matches!(known, Kind::Node | Kind::TrafficSplit)
+        };
+        Some(Self::Object(KINDS.into_iter().find(known)?, key))
+    }
+
+    /// The object that Events about it are about.
+    pub(super) fn object(&self) -> (Kind, ObjectKey) {
+        match self {
+            Self::Object(kind, key) => (*kind, key.clone()),
+            Self::Account(key) => (Kind::Namespace, ObjectKey::new("", &key.namespace)),
+        }
+    }
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Object(Kind::Namespace, key) => write!(f, "Namespace {}", key.name),
+            Self::Object(kind, key) => write!(f, "{} {key}", kind.name()),
+            Self::Account(key) => write!(f, "ServiceAccount {key}"),
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Which pods an end of requests is.
+
+use std::sync::Arc;
+
+use super::end::End;
+use crate::aggregated::refusal::Refusal;
+use crate::inventory::Inventory;
+use crate::inventory::kind::Kind;
+use crate::model::{Model, PodId};
+use crate::world::ObjectKey;
+
+/// Pods of one filter. What has more is watched at the other end.
+const MAX_PODS: usize = 512;
+
+/// See the module header.
+pub(super) struct Pods<'a> {
+    model: &'a Model,
+    inventory: &'a Inventory,
+}
+
+impl<'a> Pods<'a> {
+    pub(super) const fn new(model: &'a Model, inventory: &'a Inventory) -> Self {
+        Self { model, inventory }
+    }
+
+    /// Uid and name of those with a proxy.
+    pub(super) fn of(&self, end: &End) -> Vec<(Arc<str>, PodId)> {
+        let pods = self.model.meshed_pods();
+        let uid = |pod: &PodId| {
+            let facts = self.model.index.world.pods.get(pod)?;
+            let uid = Arc::clone(&facts.uid);
+            self.is_of(end, pod, &uid).then_some(uid)
+        };
+        pods.filter_map(|pod| Some((uid(pod)?, pod.clone())))
+            .collect()
+    }
+
+    /// The same, of a filter: none, and so many that no proxy could be told, are refused.
+    pub(super) fn some(&self, name: &str, end: &End) -> Result<Vec<(Arc<str>, PodId)>, Refusal> {
+        let pods = self.of(end);
+        if pods.is_empty() {
+            let why = format!("parameter {name}: no pod with a proxy is of {end}");
+            return Err(Refusal::bad(why));
+        }
+        if pods.len() > MAX_PODS {
+            let why = format!("parameter {name}: {end} has more than {MAX_PODS} pods; watch these");
+            return Err(Refusal::bad(why));
+        }
+        Ok(pods)
+    }
+
+    fn is_of(&self, end: &End, pod: &PodId, uid: &str) -> bool {
+        match end {
+            End::Account(account) => {
+                let facts = self.model.index.world.pods.get(pod);
+                *pod.namespace == *account.namespace
+                    && facts.is_some_and(|facts| *facts.service_account == *account.name)
+            }
+            End::Object(Kind::Service, service) => {
+                let entry = self.model.index.pods.get(pod);
+                entry.is_some_and(|entry| entry.serves.iter().any(|(of, ..)| of == service))
+            }
+            End::Object(kind, key) => self.inventory.of(*kind, pod, uid).as_ref() == Some(key),
+        }
+    }
+
+    /// Uid of an object; empty where it is not known.
+    pub(super) fn uid_of(&self, kind: Kind, key: &ObjectKey) -> String {
+        let thing = self.inventory.get(kind, key);
+        thing.map(|thing| thing.uid.to_string()).unwrap_or_default()
+    }
+}

@@ -1,0 +1,307 @@
+//! What is asked of a tap.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::time::Duration;
+
+use http::Method;
+use wire::v1;
+
+use super::end::End;
+use super::pods::Pods;
+use crate::aggregated::duration;
+use crate::aggregated::refusal::Refusal;
+use crate::inventory::kind::Kind;
+use crate::world::ObjectKey;
+
+/// Length of a query; the API server bounds it further.
+const MAX_QUERY: usize = 8192;
+/// Requests in a second, over all proxies, where none are asked for; and at most.
+const RATE: (u32, u32) = (100, 1_000);
+/// Names behind each of `to` and `from`.
+const MAX_ENDS: usize = 16;
+/// Headers of one tap.
+const MAX_HEADERS: usize = 8;
+/// Bytes of a path's beginning.
+const MAX_PATH: usize = 1024;
+
+/// See the module header.
+#[derive(Debug)]
+pub(super) struct Question {
+    pub(super) of: End,
+    to: Vec<End>,
+    from: Vec<End>,
+    method: String,
+    path: String,
+    status: (u16, u16),
+    slower: Duration,
+    rate: u32,
+    headers: Vec<String>,
+}
+
+fn wrong(name: &str, why: fmt::Arguments<'_>) -> Refusal {
+    Refusal::bad(format!("parameter {name}: {why}"))
+}
+
+impl Question {
+    /// Reads a query. Parameters that are not the API's own are ignored, as Kubernetes
+    /// ignores them; a filter that cannot be read is refused.
+    pub(super) fn parse(
+        query: &str,
+        namespace: &str,
+        may_be_told: &BTreeSet<String>,
+    ) -> Result<Self, Refusal> {
+        if query.len() > MAX_QUERY {
+            let why = format!("the query is longer than {MAX_QUERY} bytes");
+            return Err(Refusal::bad(why));
+        }
+        let (mut of, mut watch) = (None, false);
+        let mut read = Self {
+            of: End::Object(Kind::Namespace, ObjectKey::new("", namespace)),
+            to: Vec::new(),
+            from: Vec::new(),
+            method: String::new(),
+            path: String::new(),
+            status: (0, 0),
+            slower: Duration::ZERO,
+            rate: RATE.0,
+            headers: Vec::new(),
+        };
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            let end = |name: &str| {
+                End::parse(&value, namespace).ok_or_else(|| {
+                    wrong(name, format_args!("{value:?} is no Kind/name of a workload, Pod, Service, ServiceAccount or Namespace"))
+                })
+            };
+            match &*name {
+                "watch" => watch = matches!(&*value, "1" | "true" | ""),
+                "of" => of = Some(end("of")?),
+                "to" => read.to.push(end("to")?),
+                "from" => read.from.push(end("from")?),
+                "method" => read.method = method(&value)?,
+                "path" => read.path = path(&value)?,
+                "status" => read.status = status(&value)?,
+                "slower" => read.slower = slower(&value)?,
+                "maxRps" => read.rate = rate(&value)?,
+                "header" => read.headers.push(header(&value, may_be_told)?),
+                _ => {}
+            }
+        }
+        if !watch {
+            return Err(wrong(
+                "watch",
+                format_args!("a tap is a stream and goes with watch=true"),
+            ));
+        }
+        read.of = of.ok_or_else(|| {
+            wrong(
+                "of",
+                format_args!("whose requests? Such as of=Deployment/web"),
+            )
+        })?;
+        read.bounded(namespace)
+    }
+
+    fn bounded(self, namespace: &str) -> Result<Self, Refusal> {
+        let (kind, key) = self.of.object();
+        let here = if kind == Kind::Namespace {
+            &key.name
+        } else {
+            &key.namespace
+        };
+        if **here != *namespace {
+            return Err(wrong(
+                "of",
+                format_args!("{} is not in namespace {namespace}", self.of),
+            ));
+        }
+        for (name, ends) in [("to", &self.to), ("from", &self.from)] {
+            if ends.len() > MAX_ENDS {
+                return Err(wrong(
+                    name,
+                    format_args!("stands there more than {MAX_ENDS} times"),
+                ));
+            }
+        }
+        if self.headers.len() > MAX_HEADERS {
+            return Err(wrong(
+                "header",
+                format_args!("stands there more than {MAX_HEADERS} times"),
+            ));
+        }
+        Ok(self)
+    }
+
+    /// What each of so many proxies is asked.
+    pub(super) fn asked(&self, pods: &Pods<'_>, proxies: usize) -> Result<v1::TapAsk, Refusal> {
+        let proxies = u32::try_from(proxies).unwrap_or(u32::MAX).max(1);
+        let mut asked = v1::TapAsk {
+            method: self.method.clone(),
+            path_prefix: self.path.clone(),
+            status_first: self.status.0.into(),
+            status_last: self.status.1.into(),
+            slower: u64::try_from(self.slower.as_micros()).unwrap_or(u64::MAX),
+            max_per_second: (self.rate / proxies).max(1),
+            headers: self.headers.clone(),
+            ..v1::TapAsk::default()
+        };
+        for end in &self.to {
+            match end {
+                End::Object(Kind::Service, service) => asked.to_services.push(service.to_string()),
+                end => asked.to_pods.extend(
+                    pods.some("to", end)?
+                        .into_iter()
+                        .map(|(_, pod)| pod.to_string()),
+                ),
+            }
+        }
+        for end in &self.from {
+            match end {
+                End::Account(account) => asked.from_accounts.push(account.to_string()),
+                end => asked.from_pods.extend(
+                    pods.some("from", end)?
+                        .into_iter()
+                        .map(|(uid, _)| uid.to_string()),
+                ),
+            }
+        }
+        Ok(asked)
+    }
+}
+
+fn method(text: &str) -> Result<String, Refusal> {
+    let read = Method::from_bytes(text.as_bytes());
+    let read = read.map_err(|_| wrong("method", format_args!("{text:?} is none")))?;
+    Ok(read.as_str().to_owned())
+}
+
+fn path(text: &str) -> Result<String, Refusal> {
+    if !text.starts_with('/') || text.len() > MAX_PATH || text.contains(['?', '#']) {
+        return Err(wrong(
+            "path",
+            format_args!(
+                "{text:?} is no beginning of a path: it starts with / and is told without its query"
+            ),
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+/// `503`, `5xx` or `500-599`.
+fn status(text: &str) -> Result<(u16, u16), Refusal> {
+    let bad = || {
+        wrong(
+            "status",
+            format_args!("{text:?} is no status such as 503, 5xx or 500-504"),
+        )
+    };
+    let number = |text: &str| {
+        let number: Option<u16> = text.parse().ok();
+        number
+            .filter(|number| (100..=999).contains(number))
+            .ok_or_else(bad)
+    };
+    if let Some(class) = text.strip_suffix("xx") {
+        let first = number(&format!("{class}00"))?;
+        return Ok((first, first + 99));
+    }
+    let (first, last) = match text.split_once('-') {
+        Some((first, last)) => (number(first)?, number(last)?),
+        None => (number(text)?, number(text)?),
+    };
+    if first > last {
+        return Err(bad());
+    }
+    Ok((first, last))
+}
+
+fn slower(text: &str) -> Result<Duration, Refusal> {
+    duration::parse(text).ok_or_else(|| {
+        wrong(
+            "slower",
+            format_args!("{text:?} is no duration such as 200ms"),
+        )
+    })
+}
+
+fn rate(text: &str) -> Result<u32, Refusal> {
+    let rate: Option<u32> = text.parse().ok();
+    rate.filter(|rate| (1..=RATE.1).contains(rate))
+        .ok_or_else(|| {
+            wrong(
+                "maxRps",
+                format_args!("{text:?} does not lie between 1 and {}", RATE.1),
+            )
+        })
+}
+
+fn header(text: &str, may_be_told: &BTreeSet<String>) -> Result<String, Refusal> {
+    let name = text.to_ascii_lowercase();
+    if may_be_told.contains(&name) {
+        return Ok(name);
+    }
+    let list: Vec<&str> = may_be_told.iter().map(String::as_str).collect();
+    let list = list.join(", ");
+    Err(wrong(
+        "header",
+        format_args!(
+            "{text:?} is not told; value observe.tapHeaders of the chart lists what is: {list}"
+        ),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(query: &str) -> Result<Question, Refusal> {
+        let told = BTreeSet::from(["user-agent".to_owned()]);
+        Question::parse(query, "shop", &told)
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_refused_by_its_name() {
+        for (query, name) in [
+            ("of=Deployment/web", "watch"),
+            ("watch=true", "of"),
+            ("watch=true&of=web", "of"),
+            ("watch=true&of=Node/a", "of"),
+            ("watch=true&of=Deployment/bank/web", "of"),
+            ("watch=true&of=Namespace/bank", "of"),
+            ("watch=true&of=Pod/web-1&to=cart", "to"),
+            ("watch=true&of=Pod/web-1&from=Thing/x", "from"),
+            ("watch=true&of=Pod/web-1&method=P%20T", "method"),
+            ("watch=true&of=Pod/web-1&path=items", "path"),
+            ("watch=true&of=Pod/web-1&path=/a%3Fb", "path"),
+            ("watch=true&of=Pod/web-1&status=6", "status"),
+            ("watch=true&of=Pod/web-1&status=500-400", "status"),
+            ("watch=true&of=Pod/web-1&slower=long", "slower"),
+            ("watch=true&of=Pod/web-1&maxRps=0", "maxRps"),
+            ("watch=true&of=Pod/web-1&maxRps=1001", "maxRps"),
+            ("watch=true&of=Pod/web-1&header=cookie", "header"),
+        ] {
+            let refusal = parse(query).unwrap_err();
+            assert_eq!(refusal.code, 400, "{query}");
+            let words = format!("parameter {name}:");
+            assert!(
+                refusal.message.starts_with(&words),
+                "{query}: {}",
+                refusal.message
+            );
+        }
+    }
+
+    #[test]
+    fn question_is_read() {
+        let query = "watch=true&of=Deployment/web&to=Service/bank/pay&from=ServiceAccount/web\
+                     &status=5xx&slower=1.5s&maxRps=7&header=User-Agent&path=/items&method=GET";
+        let read = parse(query).unwrap();
+        assert_eq!(read.of.to_string(), "Deployment shop/web");
+        assert_eq!(read.to[0].to_string(), "Service bank/pay");
+        assert_eq!(read.from[0].to_string(), "ServiceAccount shop/web");
+        assert_eq!((read.status, read.rate), ((500, 599), 7));
+        assert_eq!(read.slower, Duration::from_millis(1500));
+        assert_eq!(read.headers, ["user-agent"]);
+        assert_eq!(status("404").unwrap(), (404, 404));
+    }
+}

@@ -1,0 +1,213 @@
+//! A tap that goes on: one JSON object on a line for each request.
+//!
+//! The API server cuts what it takes for a plain call after 60 s. So a stream ends by
+//! itself before that, and says so; its reader asks again and is authorised anew.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use crds::observe::{Direction, Header, TapLine, TapMetadata, TapRequest};
+use futures::stream;
+use http::StatusCode;
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::Frame;
+use k8s_openapi::jiff::Timestamp;
+use parking_lot::RwLock;
+use tokio::time::{Instant, Interval, interval, sleep_until};
+use wire::v1;
+use wire::v1::answered::What;
+
+use crate::aggregated::server::{Answer, whole};
+use crate::graph::fold::protocol;
+use crate::inventory::Inventory;
+use crate::model::PodId;
+use crate::observe::asks::Answers;
+use crate::observe_api::stream::Places;
+
+/// From a stream's begin to its end.
+const LIFE: Duration = Duration::from_secs(50);
+/// What proxies are told of that: they end by themselves should nobody tell them.
+pub(super) const LASTS: Duration = Duration::from_secs(60);
+/// Between two looks at how many there were.
+const COUNT_EVERY: Duration = Duration::from_secs(1);
+
+/// The pods whose proxies were asked, by uid, and how many there are.
+type Watched = (BTreeMap<Arc<str>, PodId>, usize);
+
+/// One reader.
+struct Reader {
+    answers: Answers,
+    pods: BTreeMap<Arc<str>, PodId>,
+    proxies: u32,
+    inventory: Arc<RwLock<Inventory>>,
+    summaries: BTreeMap<Arc<str>, v1::TapSummary>,
+    /// What was told last of how many there were.
+    told: Option<TapMetadata>,
+    counts: Interval,
+    until: Instant,
+    ended: bool,
+    _places: Places,
+}
+
+/// The stream as an answer.
+pub(super) fn answer(
+    answers: Answers,
+    (pods, proxies): Watched,
+    inventory: Arc<RwLock<Inventory>>,
+    places: Places,
+) -> Answer {
+    let reader = Reader {
+        answers,
+        pods,
+        proxies: u32::try_from(proxies).unwrap_or(u32::MAX),
+        inventory,
+        summaries: BTreeMap::new(),
+        told: None,
+        counts: interval(COUNT_EVERY),
+        until: Instant::now() + LIFE,
+        ended: false,
+        _places: places,
+    };
+    let lines = stream::unfold(reader, |mut reader| async move {
+        let line = reader.next().await?;
+        let mut line = serde_json::to_vec(&line).unwrap_or_default();
+        line.push(b'\n');
+        Some((Ok::<_, Infallible>(Frame::data(Bytes::from(line))), reader))
+    });
+    let mut answer = whole(StatusCode::OK, Bytes::new());
+    *answer.body_mut() = StreamBody::new(lines).boxed_unsync();
+    answer
+}
+
+impl Reader {
+    /// The next line; `None` after the last. The first comes at once.
+    async fn next(&mut self) -> Option<TapLine> {
+        if self.ended {
+            return None;
+        }
+        loop {
+            tokio::select! {
+                _ = self.counts.tick() => {
+                    if let Some(line) = self.counted() {
+                        return Some(line);
+                    }
+                }
+                answer = self.answers.next() => {
+                    let Some(answer) = answer else {
+                        return Some(self.last());
+                    };
+                    match answer.what {
+                        Some(What::Record(record)) => {
+                            let request = Some(self.request(&answer.uid, record));
+                            return Some(TapLine { request, ..TapLine::default() });
+                        }
+                        Some(What::Summary(summary)) => {
+                            self.summaries.insert(answer.uid, summary);
+                        }
+                        // It has no room for a tap, is older than that, or went away.
+                        Some(What::Refused(_) | What::Config(_)) | None => {}
+                    }
+                }
+                () = sleep_until(self.until) => return Some(self.last()),
+            }
+        }
+    }
+
+    fn metadata(&self) -> TapMetadata {
+        let sum =
+            |count: fn(&v1::TapSummary) -> u64| self.summaries.values().map(count).sum::<u64>();
+        let (shown, lost): (u64, _) = (sum(|told| told.shown), self.answers.dropped());
+        let dropped: u64 = sum(|told| told.dropped);
+        TapMetadata {
+            proxies: self.proxies,
+            taking_part: u32::try_from(self.summaries.len()).unwrap_or(u32::MAX),
+            matched: sum(|told| told.matched),
+            // Proxies do not know what found no room here.
+            shown: shown.saturating_sub(lost),
+            dropped: dropped + lost,
+            last: false,
+        }
+    }
+
+    fn counted(&mut self) -> Option<TapLine> {
+        let metadata = Some(self.metadata()).filter(|now| self.told.as_ref() != Some(now))?;
+        self.told = Some(metadata.clone());
+        Some(TapLine {
+            metadata: Some(metadata),
+            ..TapLine::default()
+        })
+    }
+
+    fn last(&mut self) -> TapLine {
+        self.ended = true;
+        let metadata = TapMetadata {
+            last: true,
+            ..self.metadata()
+        };
+        TapLine {
+            metadata: Some(metadata),
+            ..TapLine::default()
+        }
+    }
+
+    fn request(&self, uid: &str, record: v1::TapRecord) -> TapRequest {
+        let edge = record.edge.unwrap_or_default();
+        let inbound = edge.side() == v1::Side::Server;
+        let number = |number: u32| u16::try_from(number).unwrap_or_default();
+        let headers = record.headers.into_iter();
+        TapRequest {
+            time: time(record.at),
+            direction: if inbound {
+                Direction::Inbound
+            } else {
+                Direction::Outbound
+            },
+            pod: self
+                .pods
+                .get(uid)
+                .map(ToString::to_string)
+                .unwrap_or_default(),
+            peer: self.peer(&edge),
+            port: number(edge.port),
+            mtls: edge.security() == v1::Security::Mtls,
+            protocol: protocol(edge.protocol()).as_str().to_owned(),
+            identity: edge.identity,
+            service: edge.service,
+            backend: edge.backend,
+            method: record.method,
+            host: record.host,
+            path: record.path,
+            status: number(record.status),
+            grpc_status: record.grpc_status.map(number),
+            reason: record.reason,
+            ms: record.latency as f64 / 1e3,
+            bytes: record.bytes,
+            trace: record.trace,
+            headers: headers
+                .map(|header| Header {
+                    name: header.name,
+                    value: String::from_utf8_lossy(&header.value).into_owned(),
+                })
+                .collect(),
+        }
+    }
+
+    /// The other end: a pod, or what is outside the mesh.
+    fn peer(&self, edge: &v1::Edge) -> String {
+        if !edge.pod.is_empty() {
+            return edge.pod.clone();
+        }
+        let inventory = self.inventory.read();
+        let pod = inventory.pod_by_uid(&edge.caller);
+        pod.map_or_else(|| edge.remote.clone(), ToString::to_string)
+    }
+}
+
+fn time(milliseconds: u64) -> String {
+    let at = i64::try_from(milliseconds).ok();
+    let at = at.and_then(|at| Timestamp::from_millisecond(at).ok());
+    at.map(|at| at.to_string()).unwrap_or_default()
+}

@@ -1,0 +1,110 @@
+//! Which requests a tap wants.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use http::{HeaderName, Method, request};
+use policy::well_known::SECRET_HEADERS;
+use wire::v1;
+
+use crate::telemetry::labels::Direction;
+use crate::telemetry::parties::Parties;
+
+/// Headers of one tap.
+const MAX_HEADERS: usize = 8;
+
+/// See the module header. What is empty fits everything.
+#[derive(Debug)]
+pub(crate) struct Filter {
+    to_services: HashSet<String>,
+    to_pods: HashSet<String>,
+    from_pods: HashSet<String>,
+    from_accounts: HashSet<String>,
+    method: Option<Method>,
+    path_prefix: String,
+    /// Inclusive.
+    status: Option<(u16, u16)>,
+    slower: Duration,
+    pub(super) headers: Vec<HeaderName>,
+}
+
+impl Filter {
+    /// As the controller asks. A method or header that is none fits nothing, or is not told.
+    pub(super) fn of(asked: v1::TapAsk) -> Self {
+        let small = |number: u32| u16::try_from(number).unwrap_or(u16::MAX);
+        let bounded = asked.status_first > 0 || asked.status_last > 0;
+        let method = (!asked.method.is_empty()).then(|| {
+            // No request has this one.
+            let none = || Method::from_bytes(b"-").unwrap_or_default();
+            Method::from_bytes(asked.method.as_bytes()).unwrap_or_else(|_| none())
+        });
+        let headers = asked.headers.iter();
+        let headers = headers.filter_map(|name| name.parse::<HeaderName>().ok());
+        Self {
+            to_services: asked.to_services.into_iter().collect(),
+            to_pods: asked.to_pods.into_iter().collect(),
+            from_pods: asked.from_pods.into_iter().collect(),
+            from_accounts: asked.from_accounts.into_iter().collect(),
+            method,
+            path_prefix: asked.path_prefix,
+            status: bounded.then(|| (small(asked.status_first), small(asked.status_last))),
+            slower: Duration::from_micros(asked.slower),
+            headers: headers
+                .filter(|name| !SECRET_HEADERS.contains(&name.as_str()))
+                .take(MAX_HEADERS)
+                .collect(),
+        }
+    }
+
+    fn is_for_ends(&self) -> (bool, bool) {
+        let to = !self.to_services.is_empty() || !self.to_pods.is_empty();
+        let from = !self.from_pods.is_empty() || !self.from_accounts.is_empty();
+        (to, from)
+    }
+
+    /// Whether a request with this head may be wanted.
+    pub(super) fn wants_head(&self, direction: Direction, parts: &request::Parts) -> bool {
+        let side = match (self.is_for_ends(), direction) {
+            ((false, false), _) => true,
+            ((to, _), Direction::outbound) => to,
+            ((_, from), Direction::inbound) => from,
+        };
+        side && self
+            .method
+            .as_ref()
+            .is_none_or(|wanted| *wanted == parts.method)
+            && parts.uri.path().starts_with(&self.path_prefix)
+    }
+
+    /// Whether it is, now that it has ended.
+    pub(super) fn wants(&self, parties: &Parties, status: u16, latency: Duration) -> bool {
+        self.status
+            .is_none_or(|(first, last)| (first..=last).contains(&status))
+            && latency >= self.slower
+            && self.wants_end(parties)
+    }
+
+    fn wants_end(&self, parties: &Parties) -> bool {
+        if self.is_for_ends() == (false, false) {
+            return true;
+        }
+        match parties {
+            Parties::Outbound {
+                service,
+                backend,
+                pod,
+                ..
+            } => {
+                self.to_services.contains(&**service)
+                    || self.to_services.contains(&**backend)
+                    || self.to_pods.contains(&**pod)
+            }
+            Parties::Inbound { caller, .. } => {
+                let uid = parties.caller();
+                uid.is_some_and(|uid| self.from_pods.contains(&**uid))
+                    || self.from_accounts.contains(&**caller)
+            }
+            Parties::External { .. } | Parties::Rest(_) => false,
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! What is told of one request.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http::{HeaderMap, HeaderName, header, request};
+use policy::protocol::Protocol;
+use wire::v1;
+
+use crate::telemetry::parties::Parties;
+use crate::telemetry::report::ends;
+use crate::telemetry::tap::watch::{Tap, Taps};
+use crate::telemetry::trace;
+
+/// Bytes of a path that are told.
+const PATH: usize = 1024;
+/// Bytes of a method, a host, or the value of a header.
+const TEXT: usize = 256;
+/// Values of headers in one record, which has to fit into a message of 32 KiB.
+const MAX_VALUES: usize = 32;
+
+/// What is known of a request when it comes, for those taps that may want it.
+#[derive(Debug)]
+pub(crate) struct Tapped {
+    taps: Vec<Arc<Tap>>,
+    at: SystemTime,
+    method: String,
+    host: String,
+    path: String,
+    trace: Option<String>,
+    /// Of each tap, in their order.
+    headers: Vec<Vec<v1::Header>>,
+}
+
+/// How it ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ending {
+    /// The port that was called.
+    pub(crate) port: u16,
+    pub(crate) status: u16,
+    pub(crate) grpc: Option<u16>,
+    pub(crate) reason: &'static str,
+    /// To the head of the answer.
+    pub(crate) latency: Duration,
+    /// Of the answer's body.
+    pub(crate) bytes: u64,
+}
+
+impl Taps {
+    /// What is written down of a request that comes, where a tap may want it.
+    #[cold]
+    pub(crate) fn note(&self, parties: &Parties, parts: &request::Parts) -> Option<Box<Tapped>> {
+        let open = self.open.load();
+        let direction = parties.direction();
+        let fits = |tap: &&Arc<Tap>| tap.filter.wants_head(direction, parts);
+        let taps: Vec<Arc<Tap>> = open.iter().filter(fits).cloned().collect();
+        (!taps.is_empty()).then(|| Box::new(Tapped::new(taps, parts)))
+    }
+}
+
+impl Tapped {
+    fn new(taps: Vec<Arc<Tap>>, parts: &request::Parts) -> Self {
+        let headers = taps.iter();
+        let headers = headers.map(|tap| told(&parts.headers, &tap.filter.headers));
+        let named = || parts.headers.get(header::HOST)?.to_str().ok();
+        let host = parts.uri.authority().map(|authority| authority.as_str());
+        let host = host.or_else(named).unwrap_or_default();
+        // What stands before it would be a name and a password.
+        let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+        Self {
+            headers: headers.collect(),
+            at: SystemTime::now(),
+            method: cut(parts.method.as_str(), TEXT),
+            host: cut(host, TEXT),
+            path: cut(parts.uri.path(), PATH),
+            trace: trace::id(&parts.headers),
+            taps,
+        }
+    }
+
+    /// Shows it to the taps that want how it ended.
+    pub(crate) fn ended(&self, parties: &Parties, protocol: Protocol, ending: &Ending) {
+        for (tap, headers) in self.taps.iter().zip(&self.headers) {
+            if tap.filter.wants(parties, ending.status, ending.latency) {
+                tap.show(|| v1::TapRecord {
+                    edge: Some(v1::Edge {
+                        port: u32::from(ending.port),
+                        ..ends(parties, protocol)
+                    }),
+                    headers: headers.clone(),
+                    ..self.record(ending)
+                });
+            }
+        }
+    }
+
+    fn record(&self, ending: &Ending) -> v1::TapRecord {
+        let at = self.at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let number = |number: u128| u64::try_from(number).unwrap_or(u64::MAX);
+        v1::TapRecord {
+            at: number(at.as_millis()),
+            method: self.method.clone(),
+            host: self.host.clone(),
+            path: self.path.clone(),
+            status: u32::from(ending.status),
+            grpc_status: ending.grpc.map(u32::from),
+            reason: ending.reason.to_owned(),
+            latency: number(ending.latency.as_micros()),
+            bytes: ending.bytes,
+            trace: self.trace.clone().unwrap_or_default(),
+            ..v1::TapRecord::default()
+        }
+    }
+}
+
+/// The headers of these names, each value for itself.
+fn told(map: &HeaderMap, names: &[HeaderName]) -> Vec<v1::Header> {
+    let values = names
+        .iter()
+        .flat_map(|name| map.get_all(name).iter().map(move |value| (name, value)));
+    let headers = values.map(|(name, value)| v1::Header {
+        name: name.as_str().to_owned(),
+        value: value.as_bytes().iter().take(TEXT).copied().collect(),
+    });
+    headers.take(MAX_VALUES).collect()
+}
+
+/// At most so many bytes, on a character boundary.
+fn cut(text: &str, most: usize) -> String {
+    let mut end = text.len().min(most);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
+}

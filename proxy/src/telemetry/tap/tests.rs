@@ -1,0 +1,294 @@
+//! What whoever watches requests is shown, and what he is not.
+
+use std::sync::Arc;
+
+use http::{Request, Response, request};
+use prometheus_client::registry::Registry;
+use tokio::sync::mpsc::Receiver;
+use wire::v1;
+
+use crate::http::watched::BodyEnd;
+use crate::telemetry::Telemetry;
+use crate::telemetry::call::{Call, Kind};
+use crate::telemetry::labels::Security;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::parties::Parties;
+use crate::telemetry::tap::watch::Watch;
+
+fn telemetry() -> Arc<Telemetry> {
+    let metrics = Metrics::register(&mut Registry::default());
+    Arc::new(Telemetry::new(metrics, false))
+}
+
+fn all() -> v1::TapAsk {
+    v1::TapAsk {
+        max_per_second: 1_000,
+        ..v1::TapAsk::default()
+    }
+}
+
+fn watch(telemetry: &Telemetry, asked: v1::TapAsk) -> (Watch, Receiver<v1::TapRecord>) {
+    telemetry.taps.watch(asked)
+}
+
+fn head(method: &str, uri: &str, headers: &[(&str, &str)]) -> request::Parts {
+    let mut request = Request::builder().method(method).uri(uri);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request.body(()).unwrap().into_parts().0
+}
+
+fn to(service: &str, backend: &str, pod: &str) -> Parties {
+    Parties::Outbound {
+        service: service.into(),
+        port: 8080,
+        backend: backend.into(),
+        rule: None,
+        pod: pod.into(),
+        security: Security::mtls,
+    }
+}
+
+fn from(caller: &str, uid: &str) -> Parties {
+    Parties::Inbound {
+        port: 8080,
+        caller: caller.into(),
+        at: Some(uid.into()),
+        security: Security::mtls,
+    }
+}
+
+/// One request between these, answered like this.
+fn call(telemetry: &Arc<Telemetry>, parties: Parties, parts: &request::Parts, status: u16) {
+    let mut call = Call::begin(telemetry, Kind::Request, parties);
+    call.asks(parts);
+    let (answer, ()) = Response::builder()
+        .status(status)
+        .body(())
+        .unwrap()
+        .into_parts();
+    call.answered(&answer, None)
+        .done(BodyEnd::Complete, 7, None);
+}
+
+fn get(telemetry: &Arc<Telemetry>, parties: Parties) {
+    call(telemetry, parties, &head("GET", "/items", &[]), 200);
+}
+
+#[test]
+fn request_is_told_without_query_and_with_no_header_but_those_asked_for() {
+    let telemetry = telemetry();
+    let names = [
+        "user-agent",
+        "authorization",
+        "cookie",
+        "x-tenant",
+        "Not A Name",
+    ];
+    let asked = v1::TapAsk {
+        headers: names.map(str::to_owned).to_vec(),
+        ..all()
+    };
+    let (_watch, mut records) = watch(&telemetry, asked);
+    let secret = "s3cret";
+    let parts = head(
+        "POST",
+        "http://user:s3cret@cart:8080/items/7?token=s3cret#s3cret",
+        &[
+            ("user-agent", "curl"),
+            ("authorization", secret),
+            ("proxy-authorization", secret),
+            ("cookie", secret),
+            ("x-other", secret),
+        ],
+    );
+    call(
+        &telemetry,
+        to("shop/cart", "shop/cart-v2", "shop/cart-v2-0"),
+        &parts,
+        503,
+    );
+    let record = records.try_recv().unwrap();
+    assert!(!format!("{record:?}").contains(secret), "{record:?}");
+    assert_eq!(record.path, "/items/7");
+    assert_eq!(
+        (record.method.as_str(), record.host.as_str()),
+        ("POST", "cart:8080")
+    );
+    assert_eq!((record.status, record.bytes), (503, 7));
+    let [header] = &*record.headers else {
+        panic!("{record:?}");
+    };
+    assert_eq!(header.name, "user-agent");
+    let edge = record.edge.unwrap();
+    assert_eq!(edge.side(), v1::Side::Client);
+    assert_eq!((edge.service.as_str(), edge.port), ("shop/cart", 8080));
+    assert_eq!(
+        (edge.backend.as_str(), edge.pod.as_str()),
+        ("shop/cart-v2", "shop/cart-v2-0")
+    );
+    assert_eq!(edge.security(), v1::Security::Mtls);
+
+    // Text of a caller has a bound.
+    let long = format!("/{}", "x".repeat(60_000));
+    let parts = head("GET", &long, &[("user-agent", &"y".repeat(60_000))]);
+    call(&telemetry, from("shop/web", "uid"), &parts, 200);
+    let record = records.try_recv().unwrap();
+    assert!(prost::Message::encoded_len(&record) < 4096);
+    let edge = record.edge.unwrap();
+    assert_eq!(
+        (edge.identity.as_str(), edge.caller.as_str()),
+        ("shop/web", "uid")
+    );
+}
+
+#[test]
+fn only_what_fits_every_filter_is_shown() {
+    let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let cases: [(&str, v1::TapAsk, usize); 10] = [
+        ("all", all(), 4),
+        (
+            "method",
+            v1::TapAsk {
+                method: "POST".to_owned(),
+                ..all()
+            },
+            1,
+        ),
+        (
+            "no method",
+            v1::TapAsk {
+                method: "P OST".to_owned(),
+                ..all()
+            },
+            0,
+        ),
+        (
+            "path",
+            v1::TapAsk {
+                path_prefix: "/it".to_owned(),
+                ..all()
+            },
+            3,
+        ),
+        (
+            "status",
+            v1::TapAsk {
+                status_first: 500,
+                status_last: 599,
+                ..all()
+            },
+            1,
+        ),
+        (
+            "slower",
+            v1::TapAsk {
+                slower: 3_600_000_000,
+                ..all()
+            },
+            0,
+        ),
+        (
+            "service",
+            v1::TapAsk {
+                to_services: list(&["shop/cart"]),
+                ..all()
+            },
+            1,
+        ),
+        (
+            "backend",
+            v1::TapAsk {
+                to_services: list(&["shop/cart-v2"]),
+                ..all()
+            },
+            1,
+        ),
+        (
+            "caller",
+            v1::TapAsk {
+                from_pods: list(&["uid-1"]),
+                ..all()
+            },
+            1,
+        ),
+        (
+            "both ends",
+            v1::TapAsk {
+                to_pods: list(&["shop/pay-0"]),
+                from_accounts: list(&["shop/web"]),
+                ..all()
+            },
+            3,
+        ),
+    ];
+    for (what, asked, shown) in cases {
+        let telemetry = telemetry();
+        let (watch, _records) = watch(&telemetry, asked);
+        get(
+            &telemetry,
+            to("shop/cart", "shop/cart-v2", "shop/cart-v2-0"),
+        );
+        let parts = head("POST", "/pay?x=/items", &[]);
+        call(
+            &telemetry,
+            to("shop/pay", "shop/pay", "shop/pay-0"),
+            &parts,
+            500,
+        );
+        get(&telemetry, from("shop/web", "uid-1"));
+        get(&telemetry, from("shop/web", "uid-2"));
+        assert_eq!(watch.summary().shown as usize, shown, "{what}");
+    }
+}
+
+#[test]
+fn rate_and_room_are_bounded_and_what_is_not_shown_is_counted() {
+    let telemetry = telemetry();
+    assert!(!telemetry.taps.any());
+    let slow = v1::TapAsk {
+        max_per_second: 10,
+        ..all()
+    };
+    let (first, _records) = watch(&telemetry, slow);
+    let (second, mut records) = watch(&telemetry, all());
+    for _ in 0..300 {
+        get(&telemetry, from("shop/web", "uid"));
+    }
+    // A new second may have begun meanwhile.
+    let told = first.summary();
+    assert!(
+        told.matched == 300 && (10..=20).contains(&told.shown),
+        "{told:?}"
+    );
+    assert_eq!(told.dropped, 0);
+    let told = second.summary();
+    assert_eq!((told.matched, told.shown, told.dropped), (300, 256, 44));
+    assert!(records.try_recv().is_ok());
+
+    drop(first);
+    assert!(telemetry.taps.any(), "the other one still watches");
+    drop(second);
+    assert!(!telemetry.taps.any());
+}
+
+#[test]
+fn request_that_no_tap_wants_is_written_down_nowhere() {
+    let telemetry = telemetry();
+    let posts = v1::TapAsk {
+        method: "POST".to_owned(),
+        ..all()
+    };
+    let (_watch, _records) = watch(&telemetry, posts);
+    let (parties, parts) = (from("shop/web", "uid"), head("GET", "/items", &[]));
+    let noted = move || telemetry.taps.note(&parties, &parts).is_some();
+    let looking = std::thread::spawn(move || {
+        assert!(!noted());
+        let allocated = tikv_jemalloc_ctl::thread::allocatedp::read().unwrap();
+        let before = allocated.get();
+        let noted = (0..1_000).filter(|_| noted()).count();
+        (noted, allocated.get() - before)
+    });
+    assert_eq!(looking.join().unwrap(), (0, 0), "requests and bytes");
+}
