@@ -4,6 +4,7 @@
 
 pub(crate) mod apply;
 pub(crate) mod guard;
+pub(crate) mod overload;
 pub(crate) mod policies;
 pub(crate) mod snapshot;
 pub(crate) mod store;

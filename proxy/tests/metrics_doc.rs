@@ -17,8 +17,8 @@ use weft_proxy::Metrics;
 use weft_proxy::Port;
 use weft_proxy::{
     AttemptLabels, AuditLabels, ByteLabels, CancelledLabels, ConnectionLabels, Direction,
-    EjectionLabels, LatencyLabels, RateLimitedLabels, RequestLabels, RetryLabels, Security,
-    TcpLabels, TlsLabels,
+    EjectionLabels, LatencyLabels, OverloadLabels, RateLimitedLabels, RequestLabels, RetryLabels,
+    Security, ShedLabels, TcpLabels, TlsLabels,
 };
 
 #[test]
@@ -230,6 +230,8 @@ fn touch(metrics: &Metrics) {
         retries,
         ejections,
         rate_limited,
+        shed,
+        overload_limit,
         resting: _,
         open_connections: _,
         unknown_destinations: _,
@@ -279,6 +281,10 @@ fn touch(metrics: &Metrics) {
             mode: "Enforce",
         })
         .inc();
+    let port = Port::Number(8080);
+    let priority = "Normal";
+    shed.at(&ShedLabels { port, priority }).inc();
+    overload_limit.at(&OverloadLabels { port }).set(9);
     touch_calls(calls);
 }
 

@@ -28,6 +28,7 @@ mod path {
     mod limits;
     mod mesh_port;
     mod outside;
+    mod overload;
     mod patience;
     mod pods;
     mod policies;

@@ -79,7 +79,8 @@ parts! {
     InstanceLimit = "instance-limit", "rateLimits with scope Instance", Server;
     /// A limit that all pods of a Service keep together.
     ServiceLimit = "service-limit", "rateLimits with scope Service", Server;
-    /// `priority`.
+    /// `priority`. Callers' proxies carry it out as well: they hold back the lower classes
+    /// first.
     Priority = "priority", "priority", Server;
     /// `overload`.
     Overload = "overload", "overload", Server;
@@ -109,6 +110,8 @@ impl Part {
         Self::Retry,
         Self::Ejection,
         Self::InstanceLimit,
+        Self::Priority,
+        Self::Overload,
         Self::Warmup,
     ];
 }

@@ -422,6 +422,7 @@ impl Snapshot {
         })?;
         // Among others a new one warms up; where all are new, nobody is spared by that.
         let former = self.endpoints.get(&*name);
+        let throttle = former.map_or_else(Arc::default, |former| Arc::clone(&former.throttle));
         let former: HashSet<SocketAddr> = former
             .iter()
             .flat_map(|former| former.endpoints.iter().map(|endpoint| endpoint.addr))
@@ -432,8 +433,11 @@ impl Snapshot {
                 endpoint.joined();
             }
         }
-        let budget = registry.budget(&name);
-        let set = EndpointSet { endpoints, budget };
+        let set = EndpointSet {
+            endpoints,
+            budget: registry.budget(&name),
+            throttle,
+        };
         self.endpoints.insert(name.into(), Arc::new(set));
         Ok(())
     }
@@ -449,9 +453,12 @@ impl Snapshot {
         let endpoints: Vec<_> = held.endpoints.iter().filter(stays).cloned().collect();
         if endpoints.len() != held.endpoints.len() {
             // What is held is not what the controller has sent under this version.
-            let budget = Arc::clone(&held.budget);
+            let set = EndpointSet {
+                endpoints,
+                budget: Arc::clone(&held.budget),
+                throttle: Arc::clone(&held.throttle),
+            };
             self.versions.remove(name);
-            let set = EndpointSet { endpoints, budget };
             self.endpoints.insert(name.into(), Arc::new(set));
         }
     }

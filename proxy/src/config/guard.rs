@@ -21,6 +21,8 @@ use policy::traffic::guard::{LimitKey, LimitMode, LimitScope, RateLimit};
 use policy::traffic::pod::PodGuard;
 use policy::traffic::{Limited, Scoped};
 
+use crate::config::overload::PortOverload;
+
 /// By port of the application.
 #[derive(Debug, Default)]
 pub(crate) struct Guard {
@@ -29,14 +31,15 @@ pub(crate) struct Guard {
     seed: RandomState,
 }
 
-/// What holds at one port: limits that this pod keeps by itself, and how long requests from
-/// outside the mesh may take.
+/// What holds at one port: limits that this pod keeps by itself, how many requests the
+/// application is given at once, and how long those from outside the mesh may take.
 #[derive(Debug)]
 pub(crate) struct PortGuard {
     timeouts: Limited<Timeouts>,
     limits: Limited<Arc<RateLimit>>,
     /// One for each rule, under one lock: a request takes of all that apply or of none.
     buckets: Mutex<Vec<Buckets>>,
+    overload: Option<PortOverload>,
     seed: RandomState,
 }
 
@@ -64,10 +67,18 @@ impl Guard {
         let ports = said.ports.iter().map(|(port, said)| {
             let former = before.and_then(|before| before.ports.get(port));
             let limits = own(&said.rate_limits);
+            let overload = former.and_then(|former| former.overload.as_ref());
+            let overload = PortOverload::after(overload, said, now);
             let port_guard = match former {
-                Some(former) if former.says(&limits, &said.timeouts) => Arc::clone(former),
+                Some(former)
+                    if former.says(&limits, &said.timeouts)
+                        && PortOverload::same(former.overload.as_ref(), overload.as_ref()) =>
+                {
+                    Arc::clone(former)
+                }
                 _ => Arc::new(PortGuard {
                     buckets: Mutex::new(taken_over(former.map(|former| &**former), &limits, now)),
+                    overload,
                     limits,
                     timeouts: said.timeouts.clone(),
                     seed: seed.clone(),
@@ -132,6 +143,11 @@ fn taken_over(
 impl PortGuard {
     fn says(&self, limits: &Limited<Arc<RateLimit>>, timeouts: &Limited<Timeouts>) -> bool {
         self.limits == *limits && self.timeouts == *timeouts
+    }
+
+    /// What is asked before a request goes to the application; `None`: nothing.
+    pub(crate) const fn overload(&self) -> Option<&PortOverload> {
+        self.overload.as_ref()
     }
 
     /// How long a request of a caller outside the mesh may take, whom no proxy has held to

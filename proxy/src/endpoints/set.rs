@@ -11,6 +11,7 @@ use policy::traffic::endpoint::Ejection;
 
 use crate::endpoints::endpoint::{Endpoint, InFlight};
 use crate::endpoints::learned::{Draw, Fallback, Latency, now};
+use crate::endpoints::throttle::ClientThrottle;
 
 /// Other endpoints that one which failed an answer is compared with, so that it costs no
 /// more in a large Service.
@@ -25,6 +26,8 @@ pub struct EndpointSet {
     pub endpoints: Vec<Arc<Endpoint>>,
     /// What retries of calls to them may cost.
     pub budget: Arc<RetryBudget>,
+    /// What this proxy holds back from them.
+    pub throttle: Arc<ClientThrottle>,
 }
 
 impl Default for EndpointSet {
@@ -32,6 +35,7 @@ impl Default for EndpointSet {
         Self {
             endpoints: Vec::new(),
             budget: Arc::new(RetryBudget::new(now())),
+            throttle: Arc::default(),
         }
     }
 }

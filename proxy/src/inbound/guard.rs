@@ -72,7 +72,7 @@ impl Connection {
         }
     }
 
-    fn guard<'a>(&self, snapshot: &'a Snapshot) -> Option<&'a PortGuard> {
+    pub(super) fn guard<'a>(&self, snapshot: &'a Snapshot) -> Option<&'a PortGuard> {
         let guard = snapshot.guard.as_ref()?;
         guard.port(self.local.port()).map(|port| &**port)
     }

@@ -46,6 +46,10 @@ impl Connection {
             Ok(_) => self.limited(&snapshot, &received.parts),
             Err(_) => None,
         };
+        let let_in = match (&decided, &limited) {
+            (Ok(_), None) => self.let_in(&snapshot, &received),
+            _ => Ok(None),
+        };
         drop(snapshot);
         let as_of = match decided {
             Ok(as_of) => as_of,
@@ -57,6 +61,10 @@ impl Connection {
         if let Some(exceeded) = limited {
             return guard::answer(&exceeded, call, &received.parts, received.grpc);
         }
+        let let_in = match let_in {
+            Ok(let_in) => let_in,
+            Err(shed) => return call.refuse(&shed, &received.parts.method, received.grpc),
+        };
         self.name_caller(&mut received);
         deadline::write(&mut received.parts.headers, deadline, received.grpc, true);
         let (body, upload) = Upload::watch(received.body);
@@ -66,6 +74,7 @@ impl Connection {
         let allowed = Allowed { parts, as_of, ends };
         match self.forward(&allowed, &replay, speak).await {
             Ok(answer) => {
+                self.answered(let_in);
                 replay.forget();
                 let caller_side = received.caller_side;
                 self.respond(answer, call, allowed, caller_side).await

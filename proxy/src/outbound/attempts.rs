@@ -3,7 +3,8 @@
 //! Two things move a call on. It was not sent: then any method goes to another endpoint,
 //! because it is proven that no application saw it. Or it failed in a way that its policy
 //! lists, and `policy::retry` says that it may be tried again: that costs, and never
-//! happens to a method that may not be sent twice.
+//! happens to a method that may not be sent twice. Between the two stands what the server's
+//! proxy kept from an application without room for it: it costs, and any method goes on.
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -34,6 +35,7 @@ use crate::outbound::verdict::{self, Verdict};
 use crate::proxy::Proxy;
 use crate::telemetry::call::Call;
 
+mod throttle;
 mod time;
 
 /// Proxies that share `minPerSecond`. It is of each of them, since nobody tells how many a
@@ -154,6 +156,7 @@ impl<'a> Attempts<'a> {
         upload: &Upload,
         call: &mut Call,
     ) -> Result<(UpstreamResponse, Serving), Failure> {
+        self.held_back(outgoing)?;
         loop {
             if let Err(passed) = deadline::check(outgoing.deadline) {
                 self.retry_failed(call);
@@ -165,7 +168,7 @@ impl<'a> Attempts<'a> {
             let sent = Instant::now();
             let ended = {
                 let unanswered = Unanswered::new(&to, &outgoing.replay);
-                let attempt = pin!(outgoing.send(proxy, to.endpoint()));
+                let attempt = pin!(outgoing.send(proxy, to.endpoint(), self.retries));
                 let ended = deadline::until(self.attempt_ends(outgoing, upload), attempt).await;
                 let ended = ended.unwrap_or_else(|over| Err(self.late(outgoing, over)));
                 // Where its caller's time is over, it only shows that it takes longer.
@@ -234,21 +237,27 @@ impl<'a> Attempts<'a> {
         let success = is_success(head.status(), grpc_status(head.headers()));
         let latency = Latency::of_head(answer.took, success && reason.is_none());
         self.learn(to, latency, Some(verdict), call);
-        match verdict {
-            Verdict::Ended(ended) if ended.is_failure(self.retry()) => {
-                self.tried.push(to.endpoint().addr);
-                let failed = Failed {
-                    outgoing,
-                    ended,
-                    asked: verdict::asked(head.headers(), grpc),
-                };
-                if let Some(wait) = self.again(proxy, &failed, call) {
-                    call.attempt_failed();
-                    return After::Retry(wait);
-                }
-                self.retry_failed(call);
+        let overloaded = verdict == Verdict::Mesh(Reason::Overload) && !success;
+        self.throttle(outgoing, overloaded);
+        let failed = match verdict {
+            Verdict::Ended(ended) => Some(ended).filter(|ended| ended.is_failure(self.retry())),
+            Verdict::Mesh(reason) => overloaded.then_some(retry::Ended::Refused(reason)),
+            Verdict::Open => None,
+        };
+        if let Some(ended) = failed {
+            self.tried.push(to.endpoint().addr);
+            let failed = Failed {
+                outgoing,
+                ended,
+                asked: verdict::asked(head.headers(), grpc),
+            };
+            if let Some(wait) = self.again(proxy, &failed, call) {
+                call.attempt_failed();
+                return After::Retry(wait);
             }
-            Verdict::Ended(_) if success => self.succeeded(call),
+        }
+        match verdict {
+            Verdict::Ended(_) if success && failed.is_none() => self.succeeded(call),
             Verdict::Ended(_) | Verdict::Mesh(_) => self.retry_failed(call),
             // Its trailers tell.
             Verdict::Open => {}
@@ -301,7 +310,8 @@ impl<'a> Attempts<'a> {
     fn again(&mut self, proxy: &Proxy, failed: &Failed<'_>, call: &Call) -> Option<Duration> {
         let (route, outgoing) = (self.route, failed.outgoing);
         let set = route.set()?;
-        if !self.repeatable {
+        let refused = matches!(failed.ended, retry::Ended::Refused(_));
+        if !self.repeatable && !refused {
             return None;
         }
         // Before anything is paid for it: nobody else may be left.
@@ -328,6 +338,9 @@ impl<'a> Attempts<'a> {
             retry::Next::Retry { wait } => {
                 self.retry_failed(call);
                 self.retries += 1;
+                if refused {
+                    self.moves.moved();
+                }
                 self.chosen = Some(other);
                 Some(wait)
             }

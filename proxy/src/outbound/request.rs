@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use http::{Request, Response, Version};
 use policy::http_match::RequestFacts;
+use policy::traffic::guard::Priority;
 
 use crate::config::snapshot::Snapshot;
 use crate::failure::Failure;
@@ -68,6 +69,10 @@ pub(super) async fn handle_request(
         grpc: received.grpc,
         called: connection.addr,
         deadline,
+        // What would raise it says nothing.
+        priority: received
+            .priority
+            .filter(|class| *class != Priority::Critical),
     };
     let attempts = Attempts::of(&route, &outgoing);
     match attempts.send(proxy, &outgoing, &upload, &mut call).await {

@@ -7,6 +7,7 @@ use policy::http_match::RequestFacts;
 use policy::route::Table;
 use policy::traffic::call::{Retry, Timeouts};
 use policy::traffic::endpoint::{Balance, Ejection};
+use policy::traffic::guard::Priority;
 use policy::traffic::{CallerTraffic, Whole, serving_or_root, without_object};
 
 use crate::config::policies::Policies;
@@ -87,6 +88,13 @@ pub(super) fn retry(said: Option<&Said>) -> &Retry {
         rule.then.as_ref()
     });
     decided.unwrap_or(&without_object::RETRY)
+}
+
+/// The class that the Service which serves gives a request; `None`: none.
+pub(super) fn priority(said: Option<&Said>, request: &RequestFacts<'_>) -> Option<Priority> {
+    let said = said?;
+    let serving = said.serving.as_ref().or(said.root.as_ref())?;
+    *serving.priority.decide(Some(request)).0
 }
 
 /// Which endpoints rest.

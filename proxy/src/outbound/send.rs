@@ -8,11 +8,13 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Uri, Version, header};
 use policy::deadline::Deadline;
 use policy::reason::Reason;
+use policy::traffic::guard::Priority;
 
 use crate::endpoints::endpoint::Endpoint;
 use crate::failure::Failure;
 use crate::http::client::exchange::{self, UpstreamResponse};
 use crate::http::deadline;
+use crate::http::headers;
 use crate::http::received::host_of;
 use crate::http::replay::Replay;
 use crate::mesh::peer::Peer;
@@ -31,21 +33,27 @@ pub(super) struct Outgoing {
     pub(super) called: SocketAddr,
     /// When it is over.
     pub(super) deadline: Deadline,
+    /// The class that it may have at most, as the application says.
+    pub(super) priority: Option<Priority>,
 }
 
 impl Outgoing {
-    /// Sends one attempt to one endpoint.
+    /// Sends one attempt to one endpoint, after so many others that an application may have
+    /// seen or refused.
     pub(super) async fn send(
         &self,
         proxy: &Proxy,
         endpoint: &Endpoint,
+        retries: u8,
     ) -> Result<UpstreamResponse, Failure> {
-        let timed;
-        let parts = if self.deadline == Deadline::NONE {
+        let told;
+        let classless = retries == 0 && self.priority.is_none();
+        let tells_nothing = classless || !endpoint.meshed();
+        let parts = if tells_nothing && self.deadline == Deadline::NONE {
             &self.parts
         } else {
-            timed = self.timed(endpoint.meshed());
-            &*timed
+            told = self.told(endpoint.meshed(), retries);
+            &*told
         };
         match &endpoint.identity {
             Some(identity) => {
@@ -56,10 +64,22 @@ impl Outgoing {
         }
     }
 
-    /// With what is left of its time. On the heap, because most requests have none.
-    fn timed(&self, meshed: bool) -> Box<Parts> {
+    /// With what is left of its time and, for a proxy, what it counts as. On the heap,
+    /// because most requests have nothing of that.
+    fn told(&self, meshed: bool, retries: u8) -> Box<Parts> {
         let mut parts = Box::new(self.parts.clone());
         deadline::write(&mut parts.headers, self.deadline, self.grpc, meshed);
+        if !meshed {
+            return parts;
+        }
+        if let Some(priority) = self.priority {
+            let class = HeaderValue::from_static(priority.as_str());
+            parts.headers.insert(headers::PRIORITY, class);
+        }
+        if retries > 0 {
+            let attempt = HeaderValue::from(u16::from(retries) + 1);
+            parts.headers.insert(headers::ATTEMPT, attempt);
+        }
         parts
     }
 
@@ -149,6 +169,7 @@ mod tests {
                 grpc: false,
                 called: SocketAddr::from(([10, 0, 0, 1], 80)),
                 deadline: Deadline::NONE,
+                priority: None,
             };
             let parts = outgoing.named_by_address(&outgoing.parts).unwrap();
             assert_eq!(parts.uri.to_string(), named);

@@ -91,6 +91,20 @@ pub struct RateLimitedLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ShedLabels {
+    /// Of the container.
+    pub port: Port,
+    /// The class that the request counted as.
+    pub priority: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OverloadLabels {
+    /// Of the container.
+    pub port: Port,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct EjectionLabels {
     pub service: Arc<str>,
     pub backend: Arc<str>,

@@ -17,8 +17,8 @@ use crate::telemetry::cell::{Cell, Way};
 use crate::telemetry::compatibility::Compatibility;
 use crate::telemetry::families::CallFamilies;
 use crate::telemetry::labels::{
-    ConnectionLabels, Direction, EjectionLabels, LimitLabels, RateLimitedLabels, RetryLabels,
-    TlsLabels,
+    ConnectionLabels, Direction, EjectionLabels, LimitLabels, OverloadLabels, RateLimitedLabels,
+    RetryLabels, ShedLabels, TlsLabels,
 };
 use crate::telemetry::memory::Memory;
 use crate::telemetry::series::{Series, Shared};
@@ -34,6 +34,9 @@ pub struct Metrics {
     pub retries: Series<RetryLabels, Counter>,
     pub ejections: Series<EjectionLabels, Counter>,
     pub rate_limited: Series<RateLimitedLabels, Counter>,
+    pub shed: Series<ShedLabels, Counter>,
+    /// Requests that may be in flight; 0: any number.
+    pub overload_limit: Series<OverloadLabels, Gauge>,
     /// Endpoints that rest.
     pub resting: Gauge,
     pub open_connections: Gauge,
@@ -68,6 +71,8 @@ impl Metrics {
         registry.register_collector(Box::new(metrics.retries.clone()));
         registry.register_collector(Box::new(metrics.ejections.clone()));
         registry.register_collector(Box::new(metrics.rate_limited.clone()));
+        registry.register_collector(Box::new(metrics.shed.clone()));
+        registry.register_collector(Box::new(metrics.overload_limit.clone()));
         metrics
     }
 
@@ -88,6 +93,14 @@ impl Metrics {
             rate_limited: shared.counters(
                 "weft_rate_limited",
                 "Requests and connections to the pod beyond a limit of a TrafficPolicy",
+            ),
+            shed: shared.counters(
+                "weft_shed",
+                "Requests to the pod that its application had no room for",
+            ),
+            overload_limit: shared.gauges(
+                "weft_overload_limit",
+                "Requests that the application may have at once while some are shed; 0: any number",
             ),
             resting: Gauge::default(),
             open_connections: Gauge::default(),

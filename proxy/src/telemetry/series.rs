@@ -16,6 +16,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Unit;
 
 /// A series that nobody touched for this long is dropped at the next scrape.
@@ -83,6 +84,15 @@ impl Shared {
         help: &'static str,
     ) -> Series<L, Counter> {
         Series::new(name, help, None, Counter::default, self)
+    }
+
+    /// A family of gauges.
+    pub(super) fn gauges<L: Clone + Hash + Eq + Debug>(
+        &self,
+        name: &'static str,
+        help: &'static str,
+    ) -> Series<L, Gauge> {
+        Series::new(name, help, None, Gauge::default, self)
     }
 }
 
@@ -198,6 +208,10 @@ impl<L: Clone + Hash + Eq + Debug> Series<L, Counter> {
 /// The kind of metric that a family holds.
 pub trait Typed {
     const TYPE: MetricType;
+}
+
+impl Typed for Gauge {
+    const TYPE: MetricType = MetricType::Gauge;
 }
 
 impl Typed for Counter {
