@@ -20,6 +20,7 @@ pub mod balance;
 pub mod breaker;
 pub mod deadline;
 pub mod explain;
+pub mod fallback;
 pub mod hashing;
 pub mod health;
 pub mod http_match;

@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 mod attempts;
 mod connection;
 mod detect;
+mod fallback;
 mod moves;
 mod opaque;
 mod passthrough;

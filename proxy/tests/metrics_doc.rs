@@ -17,8 +17,8 @@ use weft_proxy::Metrics;
 use weft_proxy::Port;
 use weft_proxy::{
     AttemptLabels, AuditLabels, ByteLabels, CancelledLabels, ConnectionLabels, Direction,
-    EjectionLabels, LatencyLabels, RateLimitedLabels, RequestLabels, RetryLabels, Security,
-    TcpLabels, TlsLabels,
+    EjectionLabels, FallbackLabels, LatencyLabels, RateLimitedLabels, RequestLabels, RetryLabels,
+    Security, TcpLabels, TlsLabels,
 };
 
 #[test]
@@ -229,6 +229,7 @@ fn touch(metrics: &Metrics) {
         limits: _,
         retries,
         ejections,
+        fallbacks,
         rate_limited,
         resting: _,
         open_connections: _,
@@ -262,6 +263,14 @@ fn touch(metrics: &Metrics) {
         .at(&RetryLabels {
             service: "shop/web".into(),
             backend: "shop/web".into(),
+            outcome: "success",
+        })
+        .inc();
+    fallbacks
+        .at(&FallbackLabels {
+            service: "shop/web".into(),
+            fallback: "response".into(),
+            when: "5xx",
             outcome: "success",
         })
         .inc();

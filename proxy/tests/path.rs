@@ -22,6 +22,7 @@ mod path {
     mod dedicated_close;
     mod drain;
     mod ejection;
+    mod fallbacks;
     mod http;
     mod idle;
     mod leftover;

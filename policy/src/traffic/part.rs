@@ -108,6 +108,7 @@ impl Part {
         Self::OutsideTimeout,
         Self::Retry,
         Self::Ejection,
+        Self::Fallback,
         Self::InstanceLimit,
         Self::Warmup,
     ];

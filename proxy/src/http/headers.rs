@@ -16,6 +16,11 @@ pub(crate) const CLIENT_ID: HeaderName = HeaderName::from_static("weft-client-id
 pub(crate) const TIMEOUT: HeaderName = HeaderName::from_static("weft-timeout");
 /// Why the mesh answered instead of the application.
 pub(crate) const REASON: HeaderName = HeaderName::from_static("weft-reason");
+/// Which Service answered in place of the one that was called, as `namespace/name`, or
+/// [`HELD`].
+pub(crate) const DEGRADED: HeaderName = HeaderName::from_static("weft-degraded");
+/// A TrafficPolicy itself did.
+pub(crate) const HELD: &str = "response";
 /// In an answer to a peer proxy: no application saw the request. What else the two say to
 /// each other stands in `mesh::protocol`; this one is also said where no head is read.
 pub(crate) const UNSENT: HeaderName = HeaderName::from_static("weft-unsent");

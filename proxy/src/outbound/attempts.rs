@@ -107,6 +107,15 @@ impl<'a> Attempts<'a> {
         }
     }
 
+    /// Of a request that goes to another Service instead, once.
+    pub(super) fn instead(route: &'a Route, outgoing: &'a Outgoing) -> Self {
+        Self {
+            repeatable: false,
+            replay: Some(&outgoing.replay),
+            ..Self::new(route)
+        }
+    }
+
     /// The endpoint to try, which `call` is counted on from now on. Another connection to
     /// the same one is no attempt of its own.
     pub(super) fn next(&mut self, proxy: &Proxy, call: &mut Call) -> Option<InFlight> {
@@ -216,6 +225,7 @@ impl<'a> Attempts<'a> {
             in_flight,
             open,
             ends,
+            instead: None,
         }
     }
 
@@ -364,6 +374,9 @@ impl<'a> Attempts<'a> {
     pub(super) fn into_failure(self, call: &mut Call) -> Failure {
         self.retry_failed(call);
         self.last.unwrap_or_else(|| {
+            if let Some(why) = self.route.nobody() {
+                return why.clone();
+            }
             call.unserved();
             let none = format!("no endpoint of {}", self.route.backend);
             Failure::not_sent(Reason::NoEndpoint, none)

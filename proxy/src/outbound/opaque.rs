@@ -8,6 +8,8 @@ use crate::net::connect;
 use crate::net::prefixed::Prefixed;
 use crate::outbound::attempts::Attempts;
 use crate::outbound::connection::Connection;
+use crate::outbound::fallback;
+use crate::outbound::route::Route;
 use crate::outbound::said;
 use crate::outbound::tunnel::{self, Tunnel};
 use crate::telemetry::call::{Call, Kind};
@@ -19,12 +21,40 @@ pub(super) struct Opened {
 }
 
 impl Connection {
-    /// Opens a byte stream to an endpoint, trying others while none was reached. What
-    /// `call` is counted on is the endpoint that was tried last.
+    /// Opens a byte stream to an endpoint of the Service that was called.
     pub(super) async fn open(&self, call: &mut Call) -> Result<Tunnel, Failure> {
         let route = self.route(&self.proxy.config.snapshot(), None)?;
         call.between(route.parties());
-        let mut attempts = Attempts::new(&route);
+        self.open_by(&route, call).await
+    }
+
+    /// The same, or to the Service that takes connections in its place.
+    async fn open_or_fall_back(&self, call: &mut Call) -> Result<Tunnel, Failure> {
+        let snapshot = self.proxy.config.snapshot();
+        let route = self.route(&snapshot, None)?;
+        drop(snapshot);
+        call.between(route.parties());
+        let failure = match self.open_by(&route, call).await {
+            Ok(tunnel) => return Ok(tunnel),
+            Err(failure) => failure,
+        };
+        let Some(to) = fallback::of_bytes(&route, &failure) else {
+            return Err(failure);
+        };
+        let instead = route.elsewhere(&self.proxy.config.snapshot(), to, None);
+        let before = call.falls_back(instead.parties());
+        let opened = Box::pin(self.open_by(&instead, call)).await;
+        fallback::count_bytes(call, to.0, opened.is_ok());
+        opened.map_err(|_| {
+            call.returns(before);
+            failure
+        })
+    }
+
+    /// Opens a byte stream to an endpoint, trying others while none was reached. What
+    /// `call` is counted on is the endpoint that was tried last.
+    async fn open_by(&self, route: &Route, call: &mut Call) -> Result<Tunnel, Failure> {
+        let mut attempts = Attempts::new(route);
         while let Some(mut to) = attempts.next(&self.proxy, call) {
             match tunnel::open(&self.proxy, to.endpoint()).await {
                 Ok(way) => {
@@ -44,7 +74,7 @@ impl Connection {
             Some(opened) => opened,
             None => {
                 let mut call = self.call(Kind::Bytes);
-                match self.open(&mut call).await {
+                match Box::pin(self.open_or_fall_back(&mut call)).await {
                     Ok(tunnel) => Opened { tunnel, call },
                     Err(failure) => {
                         tracing::debug!(addr = %self.addr, %failure, "could not serve a connection");

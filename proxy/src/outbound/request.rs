@@ -1,5 +1,5 @@
 //! One HTTP request of the application, from its head to the end of its answer: receive,
-//! route, attempt, respond.
+//! route, attempt, fall back, respond.
 
 use std::sync::Arc;
 
@@ -17,6 +17,7 @@ use crate::http::upload::Upload;
 use crate::net::turn::Waited;
 use crate::outbound::attempts::Attempts;
 use crate::outbound::connection::Connection;
+use crate::outbound::fallback::{self, Attempted};
 use crate::outbound::respond::respond;
 use crate::outbound::route::Route;
 use crate::outbound::said;
@@ -70,7 +71,18 @@ pub(super) async fn handle_request(
         deadline,
     };
     let attempts = Attempts::of(&route, &outgoing);
-    match attempts.send(proxy, &outgoing, &upload, &mut call).await {
+    let sent = attempts.send(proxy, &outgoing, &upload, &mut call).await;
+    let attempted = Attempted {
+        proxy,
+        route: &route,
+        outgoing: &outgoing,
+        upload: &upload,
+    };
+    if let Some(due) = fallback::due(attempted, &sent, &call) {
+        // On the heap: most calls have no fallback.
+        return Box::pin(fallback::answer(due, sent, call, received.caller_side)).await;
+    }
+    match sent {
         Ok((answer, served)) => {
             outgoing.replay.forget();
             let budget = Arc::clone(proxy.budget());

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use policy::http_match::RequestFacts;
+use policy::name::ServiceId;
 use policy::origin::Origin;
 use policy::protocol::Protocol;
 use policy::reason::Reason;
@@ -15,7 +16,7 @@ use crate::endpoints::learned::Draw;
 use crate::endpoints::set::EndpointSet;
 use crate::failure::Failure;
 use crate::outbound::connection::Connection;
-use crate::outbound::said::{Names, Said};
+use crate::outbound::said::{self, Names, Said};
 use crate::proxy::Proxy;
 use crate::telemetry::Telemetry;
 use crate::telemetry::cell::{Cell, Way};
@@ -39,6 +40,8 @@ enum Choice {
     Any(Among),
     /// Session affinity: every call of this pod in this epoch to the same endpoint.
     Sticky(Among, u64),
+    /// No backend, for this reason. Something else may answer.
+    Nobody(Box<Failure>),
 }
 
 /// The endpoints that a call has the choice among.
@@ -139,13 +142,14 @@ impl Route {
                 let set = among.for_attempt(proxy, draw);
                 set.sticky(&proxy.own.name, *epoch, draw)
             }
+            Choice::Nobody(_) => None,
         }
     }
 
     /// Whether an endpoint that was chosen a while ago may still be called, as what it was.
     pub(super) fn still_has(&self, proxy: &Proxy, endpoint: &Arc<Endpoint>) -> bool {
         match &self.choice {
-            Choice::One(_) => true,
+            Choice::One(_) | Choice::Nobody(_) => true,
             Choice::Any(among) | Choice::Sticky(among, _) => {
                 let now = among.newest(proxy);
                 let mut all = now.endpoints.iter();
@@ -157,8 +161,38 @@ impl Route {
     /// Those that serve, where there is a choice among them.
     pub(super) const fn set(&self) -> Option<&Arc<EndpointSet>> {
         match &self.choice {
-            Choice::One(_) => None,
+            Choice::One(_) | Choice::Nobody(_) => None,
             Choice::Any(among) | Choice::Sticky(among, _) => Some(&among.set),
+        }
+    }
+
+    /// Why it leads to nobody.
+    pub(super) fn nobody(&self) -> Option<&Failure> {
+        match &self.choice {
+            Choice::Nobody(why) => Some(why),
+            Choice::One(_) | Choice::Any(_) | Choice::Sticky(..) => None,
+        }
+    }
+
+    /// To the endpoints of another Service than the one that was called.
+    pub(super) fn elsewhere(
+        &self,
+        snapshot: &Snapshot,
+        (service, port): (&ServiceId, u16),
+        facts: Option<&RequestFacts<'_>>,
+    ) -> Self {
+        let name: Arc<str> = wire::names::endpoints(&service.namespace, &service.name, port).into();
+        let names = Names {
+            root: &name,
+            serving: None,
+        };
+        Self {
+            service: Arc::clone(&self.service),
+            port: self.port,
+            backend: service.to_string().into(),
+            rule: None,
+            said: Said::of(&snapshot.policies, names, facts),
+            choice: Choice::Any(Among::of(snapshot, &name)),
         }
     }
 }
@@ -256,14 +290,10 @@ impl Connection {
             Forward::Split(backends) => choose(backends, rand::random()).ok_or(Reason::NoBackend),
             Forward::Refuse(reason) => Err(*reason),
         };
-        let backend = chosen.map_err(|reason| {
-            let named = origin.map(ToString::to_string).unwrap_or_default();
-            Failure::Refused {
-                reason,
-                by: origin.cloned(),
-                detail: format!("{named} has no backend that may take traffic").into(),
-            }
-        })?;
+        let backend = match chosen {
+            Ok(backend) => backend,
+            Err(reason) => return Self::to_nobody(snapshot, name, facts, (reason, origin)),
+        };
         Ok(Some(Route {
             service: Arc::clone(&service.label),
             port: service.port,
@@ -278,6 +308,40 @@ impl Connection {
                 },
                 facts,
             ),
+        }))
+    }
+}
+
+impl Connection {
+    /// Where a split has no backend: nowhere, unless something else may answer.
+    fn to_nobody(
+        snapshot: &Snapshot,
+        name: &str,
+        facts: Option<&RequestFacts<'_>>,
+        (reason, origin): (Reason, Option<&Origin>),
+    ) -> Result<Option<Route>, Failure> {
+        let named = origin.map(ToString::to_string).unwrap_or_default();
+        let failure = Failure::Refused {
+            reason,
+            by: origin.cloned(),
+            detail: format!("{named} has no backend that may take traffic").into(),
+        };
+        let names = Names {
+            root: name,
+            serving: None,
+        };
+        let said = Said::of(&snapshot.policies, names, facts);
+        if said::fallback(said.as_deref()).is_none() {
+            return Err(failure);
+        }
+        let service = known(snapshot, name)?;
+        Ok(Some(Route {
+            service: Arc::clone(&service.label),
+            port: service.port,
+            backend: Arc::default(),
+            rule: None,
+            choice: Choice::Nobody(Box::new(failure)),
+            said,
         }))
     }
 }

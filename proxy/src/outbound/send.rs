@@ -56,6 +56,14 @@ impl Outgoing {
         }
     }
 
+    /// As fallbacks ask.
+    pub(super) fn asked(&self) -> policy::fallback::Call<'_> {
+        policy::fallback::Call {
+            method: &self.parts.method,
+            once: self.grpc || self.upgrade.is_some(),
+        }
+    }
+
     /// With what is left of its time. On the heap, because most requests have none.
     fn timed(&self, meshed: bool) -> Box<Parts> {
         let mut parts = Box::new(self.parts.clone());

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use policy::retry::Outcome;
 
 use crate::endpoints::endpoint::InFlight;
@@ -22,6 +22,8 @@ pub(crate) struct Serving {
     pub(super) open: Option<Open>,
     /// When its answer has to be over.
     pub(super) ends: Option<Box<Ends>>,
+    /// Which Service serves it in place of the one that was called.
+    pub(super) instead: Option<Box<HeaderValue>>,
 }
 
 /// A gRPC answer that has begun.

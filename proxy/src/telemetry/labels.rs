@@ -98,6 +98,16 @@ pub struct EjectionLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct FallbackLabels {
+    pub service: Arc<str>,
+    /// `namespace/name` of the Service that was asked, or `response`.
+    pub fallback: Arc<str>,
+    /// As in the policy.
+    pub when: &'static str,
+    pub outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct LatencyLabels {
     pub direction: Direction,
     pub service: Arc<str>,

@@ -17,8 +17,8 @@ use crate::telemetry::cell::{Cell, Way};
 use crate::telemetry::compatibility::Compatibility;
 use crate::telemetry::families::CallFamilies;
 use crate::telemetry::labels::{
-    ConnectionLabels, Direction, EjectionLabels, LimitLabels, RateLimitedLabels, RetryLabels,
-    TlsLabels,
+    ConnectionLabels, Direction, EjectionLabels, FallbackLabels, LimitLabels, RateLimitedLabels,
+    RetryLabels, TlsLabels,
 };
 use crate::telemetry::memory::Memory;
 use crate::telemetry::series::{Series, Shared};
@@ -33,6 +33,7 @@ pub struct Metrics {
     pub limits: Series<LimitLabels, Counter>,
     pub retries: Series<RetryLabels, Counter>,
     pub ejections: Series<EjectionLabels, Counter>,
+    pub fallbacks: Series<FallbackLabels, Counter>,
     pub rate_limited: Series<RateLimitedLabels, Counter>,
     /// Endpoints that rest.
     pub resting: Gauge,
@@ -67,6 +68,7 @@ impl Metrics {
         registry.register_collector(Box::new(metrics.limits.clone()));
         registry.register_collector(Box::new(metrics.retries.clone()));
         registry.register_collector(Box::new(metrics.ejections.clone()));
+        registry.register_collector(Box::new(metrics.fallbacks.clone()));
         registry.register_collector(Box::new(metrics.rate_limited.clone()));
         metrics
     }
@@ -85,6 +87,10 @@ impl Metrics {
                 "Requests that were tried again, and those that were not for want of something",
             ),
             ejections: shared.counters("weft_ejections", "Times that an endpoint began to rest"),
+            fallbacks: shared.counters(
+                "weft_fallbacks",
+                "Calls that failed and that something else was to answer",
+            ),
             rate_limited: shared.counters(
                 "weft_rate_limited",
                 "Requests and connections to the pod beyond a limit of a TrafficPolicy",
