@@ -27,6 +27,7 @@ pub mod http_match;
 pub mod latency;
 pub mod limit;
 pub mod log_filter;
+pub mod mirror;
 pub mod mode;
 pub mod name;
 pub mod origin;

@@ -67,7 +67,7 @@ pub use crate::telemetry::Telemetry;
 pub use crate::telemetry::families::CallFamilies;
 pub use crate::telemetry::labels::{
     AttemptLabels, AuditLabels, ByteLabels, CancelledLabels, ConnectionLabels, Direction,
-    EjectionLabels, FallbackLabels, LatencyLabels, LimitLabels, Port, RateLimitedLabels,
-    RequestLabels, RetryLabels, Security, TcpLabels, TlsLabels,
+    EjectionLabels, FallbackLabels, LatencyLabels, LimitLabels, MirrorLabels, Port,
+    RateLimitedLabels, RequestLabels, RetryLabels, Security, TcpLabels, TlsLabels,
 };
 pub use crate::telemetry::metrics::Metrics;

@@ -18,6 +18,7 @@ mod attempts;
 mod connection;
 mod detect;
 mod fallback;
+mod mirror;
 mod moves;
 mod opaque;
 mod passthrough;
@@ -27,6 +28,7 @@ mod route;
 mod said;
 mod send;
 mod serving;
+mod shadow;
 mod tunnel;
 mod unanswered;
 mod verdict;
@@ -43,7 +45,7 @@ use crate::net::prefixed::Prefixed;
 use crate::net::sniff::{Seen, sniff};
 
 use crate::outbound::connection::Connection;
-use crate::outbound::passthrough::{pass_through, unknown};
+use crate::outbound::passthrough::{pass_through, turn_away, unknown};
 use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, Kind};
 use crate::telemetry::parties::Parties;
@@ -55,6 +57,9 @@ pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr, place
         return Box::pin(unknown(&proxy, stream, addr, place)).await;
     };
     let protocol = match &*destination {
+        Destination::External if shadow::is_held(&proxy) => {
+            return Box::pin(turn_away(&proxy, stream, addr, place, shadow::refusal)).await;
+        }
         Destination::External => {
             return Box::pin(pass_through(&proxy, stream, addr, std::future::pending())).await;
         }

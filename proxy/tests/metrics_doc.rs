@@ -17,8 +17,8 @@ use weft_proxy::Metrics;
 use weft_proxy::Port;
 use weft_proxy::{
     AttemptLabels, AuditLabels, ByteLabels, CancelledLabels, ConnectionLabels, Direction,
-    EjectionLabels, FallbackLabels, LatencyLabels, RateLimitedLabels, RequestLabels, RetryLabels,
-    Security, TcpLabels, TlsLabels,
+    EjectionLabels, FallbackLabels, LatencyLabels, MirrorLabels, RateLimitedLabels, RequestLabels,
+    RetryLabels, Security, TcpLabels, TlsLabels,
 };
 
 #[test]
@@ -230,6 +230,7 @@ fn touch(metrics: &Metrics) {
         retries,
         ejections,
         fallbacks,
+        mirrored,
         rate_limited,
         resting: _,
         open_connections: _,
@@ -271,6 +272,13 @@ fn touch(metrics: &Metrics) {
             service: "shop/web".into(),
             fallback: "response".into(),
             when: "5xx",
+            outcome: "success",
+        })
+        .inc();
+    mirrored
+        .at(&MirrorLabels {
+            service: "shop/web".into(),
+            mirror: "shop/next".into(),
             outcome: "success",
         })
         .inc();

@@ -28,6 +28,7 @@ mod path {
     mod leftover;
     mod limits;
     mod mesh_port;
+    mod mirrors;
     mod outside;
     mod patience;
     mod pods;

@@ -110,6 +110,8 @@ impl Part {
         Self::Ejection,
         Self::Fallback,
         Self::InstanceLimit,
+        Self::Mirror,
+        Self::ReadOnly,
         Self::Warmup,
     ];
 }

@@ -16,7 +16,7 @@ use policy::http_match::RequestFacts;
 use policy::limit::{Buckets, Key, Rate, Refused, take_all};
 use policy::origin::Origin;
 use policy::route::Rule;
-use policy::traffic::call::Timeouts;
+use policy::traffic::call::{TcpTarget, Timeouts};
 use policy::traffic::guard::{LimitKey, LimitMode, LimitScope, RateLimit};
 use policy::traffic::pod::PodGuard;
 use policy::traffic::{Limited, Scoped};
@@ -25,6 +25,9 @@ use policy::traffic::{Limited, Scoped};
 #[derive(Debug, Default)]
 pub(crate) struct Guard {
     ports: BTreeMap<u16, Arc<PortGuard>>,
+    /// What the pod may open for opaque bytes, where it gets nothing but copies and may
+    /// change nothing.
+    read_only: Option<Vec<TcpTarget>>,
     /// Nobody outside can say which keys share a bucket.
     seed: RandomState,
 }
@@ -77,8 +80,13 @@ impl Guard {
         });
         Self {
             ports: ports.collect(),
+            read_only: said.read_only.clone(),
             seed,
         }
+    }
+
+    pub(crate) fn read_only(&self) -> Option<&[TcpTarget]> {
+        self.read_only.as_deref()
     }
 
     pub(crate) fn port(&self, port: u16) -> Option<&Arc<PortGuard>> {

@@ -13,6 +13,7 @@ use policy::mode::{Enforcement, MtlsMode};
 use policy::name::{ServiceId, SpiffeId};
 use policy::protocol::Protocol;
 use policy::route::{Forward, Table};
+use policy::traffic::call::TcpTarget;
 
 use crate::config::guard::Guard;
 use crate::config::policies::Policies;
@@ -152,6 +153,12 @@ impl Snapshot {
         self.workload
             .as_ref()
             .map_or(MtlsMode::Strict, |workload| workload.mtls)
+    }
+
+    /// What the own pod may open for opaque bytes, where it gets nothing but copies and may
+    /// change nothing.
+    pub(crate) fn read_only(&self) -> Option<&[TcpTarget]> {
+        self.guard.as_ref()?.read_only()
     }
 
     #[must_use]

@@ -16,6 +16,8 @@ pub(crate) const CLIENT_ID: HeaderName = HeaderName::from_static("weft-client-id
 pub(crate) const TIMEOUT: HeaderName = HeaderName::from_static("weft-timeout");
 /// Why the mesh answered instead of the application.
 pub(crate) const REASON: HeaderName = HeaderName::from_static("weft-reason");
+/// A request is a copy. Between proxies it says as well what its receiver must be held to.
+pub(crate) const SHADOW: HeaderName = HeaderName::from_static("weft-shadow");
 /// Which Service answered in place of the one that was called, as `namespace/name`, or
 /// [`HELD`].
 pub(crate) const DEGRADED: HeaderName = HeaderName::from_static("weft-degraded");
@@ -37,19 +39,58 @@ fn is_ours(name: &HeaderName) -> bool {
     )
 }
 
-/// Removes every header that starts with `weft-`: whoever sent it, it was not us. What the
-/// sender said of the time comes back, because some senders may say that.
-pub(crate) fn strip_ours(map: &mut HeaderMap) -> Option<HeaderValue> {
-    let ours: Vec<HeaderName> = map.keys().filter(|name| is_ours(name)).cloned().collect();
-    let mut timeout = None;
-    for name in ours {
-        let is_time = name == TIMEOUT;
-        let value = map.remove(name);
-        if is_time {
-            timeout = value;
+/// What headers of ours said that some senders may say.
+#[derive(Debug, Default)]
+pub(crate) struct Ours {
+    /// Of the time that is left.
+    pub(crate) timeout: Option<HeaderValue>,
+    /// The request is a copy.
+    pub(crate) shadow: Option<Shadow>,
+}
+
+/// A request that is a copy of another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shadow {
+    /// Its receiver may do what it likes.
+    Any,
+    /// It is only for pods that their own proxy lets change nothing.
+    ReadOnly,
+}
+
+impl Shadow {
+    /// What a peer proxy is told.
+    pub(crate) const fn to_peer(self) -> HeaderValue {
+        HeaderValue::from_static(match self {
+            Self::Any => "true",
+            Self::ReadOnly => "read-only",
+        })
+    }
+
+    /// What a peer proxy tells; of what it means by anything else the tighter.
+    fn of_peer(value: &HeaderValue) -> Self {
+        if value == "true" {
+            Self::Any
+        } else {
+            Self::ReadOnly
         }
     }
-    timeout
+}
+
+/// Removes every header that starts with `weft-`: whoever sent it, it was not us. What some
+/// senders may say comes back.
+pub(crate) fn strip_ours(map: &mut HeaderMap) -> Ours {
+    let names: Vec<HeaderName> = map.keys().filter(|name| is_ours(name)).cloned().collect();
+    let mut ours = Ours::default();
+    for name in names {
+        let (is_time, is_shadow) = (name == TIMEOUT, name == SHADOW);
+        let value = map.remove(name);
+        if is_time {
+            ours.timeout = value;
+        } else if is_shadow {
+            ours.shadow = value.as_ref().map(Shadow::of_peer);
+        }
+    }
+    ours
 }
 
 /// Removes what belongs to one connection only, named ones included. Runs
@@ -220,8 +261,8 @@ mod tests {
     use http::{HeaderMap, Version};
 
     use super::{
-        clean_trailers, join_cookies, may_switch, name_authority, strip_hop_by_hop, strip_ours,
-        upgrade_of, without_http,
+        Shadow, clean_trailers, join_cookies, may_switch, name_authority, strip_hop_by_hop,
+        strip_ours, upgrade_of, without_http,
     };
 
     fn map(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -273,6 +314,28 @@ mod tests {
         ]);
         strip_ours(&mut headers);
         assert_eq!(headers, map(&[("x", "1")]));
+    }
+
+    #[test]
+    fn what_some_senders_may_say_comes_back() {
+        for (said, shadow) in [
+            ("true", Shadow::Any),
+            ("read-only", Shadow::ReadOnly),
+            ("of a later version", Shadow::ReadOnly),
+        ] {
+            let mut headers = map(&[("weft-shadow", said), ("weft-timeout", "5ms"), ("x", "1")]);
+            let ours = strip_ours(&mut headers);
+            assert_eq!(ours.shadow, Some(shadow), "{said}");
+            assert_eq!(ours.timeout.unwrap(), "5ms");
+            assert_eq!(headers, map(&[("x", "1")]));
+        }
+        for shadow in [Shadow::Any, Shadow::ReadOnly] {
+            assert_eq!(Shadow::of_peer(&shadow.to_peer()), shadow);
+        }
+        assert_eq!(
+            strip_ours(&mut map(&[("weft_shadow", "true")])).shadow,
+            None
+        );
     }
 
     #[test]

@@ -22,6 +22,9 @@ use crate::http::headers;
 /// once; 64 KiB holds nearly every API call and bounds memory per request.
 pub(crate) const REPLAY_LIMIT: usize = 64 * 1024;
 
+/// Gets all of a body.
+type Taker = Box<dyn FnOnce(Bytes) + Send>;
+
 /// In the extensions of a request with a body: what is kept of it counts there, for whoever
 /// sent it.
 #[derive(Clone, Debug)]
@@ -44,6 +47,8 @@ struct Tape {
     came: u64,
     pieces: u64,
     ended: bool,
+    /// Who gets all of it, once it has come.
+    takers: Vec<Taker>,
     /// Whoever reads it was told to wait for its sender.
     waits: bool,
 }
@@ -77,6 +82,7 @@ impl Replay {
             came: 0,
             pieces: 0,
             ended: empty,
+            takers: Vec::new(),
             waits: false,
         };
         Self {
@@ -98,6 +104,15 @@ impl Replay {
         if !self.empty {
             self.tape.lock().forget();
         }
+    }
+
+    /// Hands all of it to `taker` once it has come. That is dropped where it never comes, or
+    /// more than is kept.
+    pub(crate) fn when_whole(&self, taker: impl FnOnce(Bytes) + Send + 'static) {
+        if self.empty {
+            return taker(Bytes::new());
+        }
+        self.tape.lock().takers.push(Box::new(taker));
     }
 
     /// Bytes of the whole body, where that is known before. Over HTTP/2 a request without
@@ -167,6 +182,7 @@ impl Replay {
 impl Tape {
     fn forget(&mut self) {
         self.played = None;
+        self.takers.clear();
         self.count();
     }
 
@@ -191,6 +207,20 @@ impl Tape {
         played.extend_from_slice(piece);
         if played.capacity() != before {
             self.count();
+        }
+    }
+
+    /// Hands it to whoever wants all of it, if that is here. `size`: what was announced.
+    fn hand_over(&mut self, size: Option<u64>) {
+        if self.takers.is_empty() {
+            return;
+        }
+        let whole = self.ended || self.source.is_end_stream() || size == Some(self.came);
+        if let (true, Some(played)) = (whole, &self.played) {
+            let body = Bytes::copy_from_slice(played);
+            for taker in std::mem::take(&mut self.takers) {
+                taker(body.clone());
+            }
         }
     }
 
@@ -237,6 +267,7 @@ impl HttpBody for Copy {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(None) => {
                 tape.ended = true;
+                tape.hand_over(None);
                 return Poll::Ready(None);
             }
             Poll::Ready(Some(Err(error))) => {
@@ -249,6 +280,7 @@ impl HttpBody for Copy {
         match frame.into_data() {
             Ok(data) => {
                 tape.plays(&data);
+                tape.hand_over(self.replay.hint.exact());
                 self.next += data.len();
                 Poll::Ready(Some(Ok(Frame::data(data))))
             }
@@ -257,6 +289,7 @@ impl HttpBody for Copy {
                     headers::clean_trailers(&mut trailers);
                     tape.ended = true;
                     tape.trailers = Some(trailers.clone());
+                    tape.hand_over(None);
                     self.trailers_sent = true;
                     return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
                 }
@@ -438,6 +471,42 @@ mod tests {
         assert!(read().is_some() && read().unwrap().is_none());
         assert!(!waits(), "all of it came");
         assert!(!Replay::new(crate::http::body::empty()).waits_for_sender());
+    }
+
+    #[tokio::test]
+    async fn whoever_wants_all_of_a_body_gets_it_once_when_it_has_come() {
+        let taken = |replay: &Replay| {
+            let (give, mut taken) = tokio::sync::mpsc::unbounded_channel();
+            replay.when_whole(move |body| give.send(body).unwrap());
+            move || taken.try_recv().map_err(|error| error.to_string())
+        };
+        let (none, gone) = (
+            "receiving on an empty channel",
+            "receiving on a closed channel",
+        );
+        let replay = Replay::new(text("hello"));
+        let mut whole = taken(&replay);
+        assert_eq!(whole(), Err(none.into()));
+        read(replay.take().unwrap()).await;
+        read(replay.take().unwrap()).await;
+        assert_eq!(whole(), Ok(Bytes::from_static(b"hello")));
+        assert_eq!(whole(), Err(gone.into()), "and once only");
+        // What has no body is whole.
+        assert_eq!(
+            taken(&Replay::new(crate::http::body::empty()))(),
+            Ok(Bytes::new())
+        );
+        // Too much, sent on without its end, and nobody's any more.
+        let replay = Replay::new(text(vec![0_u8; REPLAY_LIMIT + 1]));
+        let mut whole = taken(&replay);
+        read(replay.take().unwrap()).await;
+        assert_eq!(whole(), Err(gone.into()));
+        let replay = Replay::new(text("hello"));
+        let mut whole = taken(&replay);
+        replay.forget();
+        assert_eq!(whole(), Err(gone.into()));
+        let mut whole = taken(&Replay::new(text("hello")));
+        assert_eq!(whole(), Err(gone.into()));
     }
 
     #[tokio::test]

@@ -11,6 +11,7 @@ use crate::config::snapshot::Snapshot;
 use crate::failure::Failure;
 use crate::http::body::Body;
 use crate::http::deadline::{self, Timed, now};
+use crate::http::headers::Shadow;
 use crate::http::received::Received;
 use crate::inbound::authorize::Admitted;
 use crate::inbound::connection::Connection;
@@ -36,6 +37,26 @@ impl Connection {
             })
         });
         deadline::arrived(timed, request)
+    }
+
+    /// May a copy come in that is only for pods which can change nothing?
+    pub(super) fn admit_copy(
+        &self,
+        snapshot: &Snapshot,
+        received: &Received,
+    ) -> Result<(), Failure> {
+        let wants = self.shadow(received) == Some(Shadow::ReadOnly);
+        if wants && snapshot.read_only().is_none() {
+            let detail = "a copy that is only for pods which their proxy lets change nothing, and \
+                          this is none";
+            return Err(Failure::refused(Reason::ShadowWrite, detail));
+        }
+        Ok(())
+    }
+
+    /// Whether a request is a copy, which nobody but a proxy of the mesh is believed.
+    pub(super) fn shadow(&self, received: &Received) -> Option<Shadow> {
+        received.shadow.filter(|_| self.peer.is_some())
     }
 
     /// The limit that refuses this request, after it was allowed: others use no tokens.

@@ -41,6 +41,7 @@ impl Connection {
         let snapshot = self.proxy.config.snapshot();
         let deadline = self.deadline(&snapshot, &received);
         let decided = deadline::check(deadline)
+            .and_then(|()| self.admit_copy(&snapshot, &received))
             .and_then(|()| self.authorise(&snapshot, &mut received.parts, &mut call));
         let limited = match decided {
             Ok(_) => self.limited(&snapshot, &received.parts),
@@ -90,10 +91,14 @@ impl Connection {
         }
     }
 
-    /// Adds what the application is told: who calls, and what the caller asks to upgrade
-    /// to, which is not judged.
+    /// Adds what the application is told: who calls, whether it is a copy, and what the
+    /// caller asks to upgrade to, which is not judged.
     fn name_caller(&self, received: &mut Received) {
+        let shadow = self.shadow(received).is_some();
         let map = &mut received.parts.headers;
+        if shadow {
+            map.insert(headers::SHADOW, HeaderValue::from_static("true"));
+        }
         if let Some(peer) = &self.peer
             && let Ok(id) = HeaderValue::from_str(peer.spiffe.as_str())
         {

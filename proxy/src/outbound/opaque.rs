@@ -11,6 +11,7 @@ use crate::outbound::connection::Connection;
 use crate::outbound::fallback;
 use crate::outbound::route::Route;
 use crate::outbound::said;
+use crate::outbound::shadow;
 use crate::outbound::tunnel::{self, Tunnel};
 use crate::telemetry::call::{Call, Kind};
 
@@ -23,17 +24,21 @@ pub(super) struct Opened {
 impl Connection {
     /// Opens a byte stream to an endpoint of the Service that was called.
     pub(super) async fn open(&self, call: &mut Call) -> Result<Tunnel, Failure> {
-        let route = self.route(&self.proxy.config.snapshot(), None)?;
-        call.between(route.parties());
+        let route = self.route_bytes(call)?;
         self.open_by(&route, call).await
+    }
+
+    fn route_bytes(&self, call: &mut Call) -> Result<Route, Failure> {
+        let snapshot = self.proxy.config.snapshot();
+        shadow::may_open(&snapshot, &self.destination)?;
+        let route = self.route(&snapshot, None)?;
+        call.between(route.parties());
+        Ok(route)
     }
 
     /// The same, or to the Service that takes connections in its place.
     async fn open_or_fall_back(&self, call: &mut Call) -> Result<Tunnel, Failure> {
-        let snapshot = self.proxy.config.snapshot();
-        let route = self.route(&snapshot, None)?;
-        drop(snapshot);
-        call.between(route.parties());
+        let route = self.route_bytes(call)?;
         let failure = match self.open_by(&route, call).await {
             Ok(tunnel) => return Ok(tunnel),
             Err(failure) => failure,

@@ -20,6 +20,7 @@ use crate::net::connect::CONNECT_TIMEOUT_EXTERNAL;
 use crate::net::prefixed::Prefixed;
 use crate::net::sniff::{DETECT_WITHIN, Seen, sniff};
 use crate::net::{connect, relay, server_name};
+use crate::outbound::shadow;
 use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, Kind};
 use crate::telemetry::labels::Direction;
@@ -36,6 +37,9 @@ pub(crate) async fn unknown(
     addr: SocketAddr,
     place: Arc<Place>,
 ) {
+    if shadow::is_held(proxy) {
+        return turn_away(proxy, stream, addr, place, shadow::refusal).await;
+    }
     let meshed = proxy.config.registry.was_meshed(addr);
     let permissive = || proxy.config.inspect(Snapshot::mtls) == MtlsMode::Permissive;
     if !meshed && permissive() {
@@ -49,11 +53,26 @@ pub(crate) async fn unknown(
         };
         return pass_through(proxy, stream, addr, strict).await;
     }
-    refuse(proxy, stream, addr, place).await;
+    let failure: fn() -> Failure = if proxy.config.is_configured() {
+        || {
+            let detail = "the mesh does not know this address yet";
+            Failure::not_sent(Reason::UnknownDestination, detail)
+        }
+    } else {
+        Failure::no_configuration
+    };
+    turn_away(proxy, stream, addr, place, failure).await;
 }
 
-/// Refuses what is said to an unknown address, in HTTP where that is spoken.
-async fn refuse(proxy: &Proxy, stream: TcpStream, addr: SocketAddr, place: Arc<Place>) {
+/// Refuses what is said to an address that is no part of the mesh, in HTTP where that is
+/// spoken.
+pub(crate) async fn turn_away(
+    proxy: &Proxy,
+    stream: TcpStream,
+    addr: SocketAddr,
+    place: Arc<Place>,
+    failure: fn() -> Failure,
+) {
     let mut stream = Prefixed::new(stream);
     let seen = stream
         .look(tokio::time::Instant::now() + DETECT_WITHIN, sniff)
@@ -66,19 +85,11 @@ async fn refuse(proxy: &Proxy, stream: TcpStream, addr: SocketAddr, place: Arc<P
             Call::begin(&telemetry, kind, called)
         }
     };
-    let configured = proxy.config.is_configured();
-    let unknown = move || {
-        if !configured {
-            return Failure::no_configuration();
-        }
-        let detail = "the mesh does not know this address yet";
-        Failure::not_sent(Reason::UnknownDestination, detail)
-    };
     let version = match seen {
         Ok(Seen::Http1) => Version::HTTP_11,
         Ok(Seen::Http2) => Version::HTTP_2,
         Ok(Seen::Opaque | Seen::Unsure) => {
-            return call(Kind::Bytes).reset(&unknown(), || drop(stream));
+            return call(Kind::Bytes).reset(&failure(), || drop(stream));
         }
         Err(_) => return,
     };
@@ -89,7 +100,7 @@ async fn refuse(proxy: &Proxy, stream: TcpStream, addr: SocketAddr, place: Arc<P
         let response = match Received::new(request, Upgrades::Own) {
             Ok(received) => {
                 call.asks(&received.parts);
-                call.refuse(&unknown(), &received.parts.method, received.grpc)
+                call.refuse(&failure(), &received.parts.method, received.grpc)
             }
             Err(rejected) => call.refuse(&rejected.failure, &rejected.method, false),
         };

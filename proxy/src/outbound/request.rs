@@ -18,10 +18,12 @@ use crate::net::turn::Waited;
 use crate::outbound::attempts::Attempts;
 use crate::outbound::connection::Connection;
 use crate::outbound::fallback::{self, Attempted};
+use crate::outbound::mirror;
 use crate::outbound::respond::respond;
 use crate::outbound::route::Route;
 use crate::outbound::said;
 use crate::outbound::send::Outgoing;
+use crate::outbound::shadow;
 use crate::telemetry::call::{Call, Kind};
 use crate::telemetry::parties::Parties;
 
@@ -46,7 +48,8 @@ pub(super) async fn handle_request(
     call.asks(&received.parts);
     call.speaks(received.parts.version == Version::HTTP_2, received.grpc);
     let snapshot = proxy.config.snapshot();
-    let route = connection.route_request(&snapshot, &received);
+    let route = shadow::may_send(&snapshot, &received)
+        .and_then(|()| connection.route_request(&snapshot, &received));
     call.between(match &route {
         Ok(route) => route.parties(),
         Err(_) => connection.called(&snapshot),
@@ -70,6 +73,7 @@ pub(super) async fn handle_request(
         called: connection.addr,
         deadline,
     };
+    mirror::copy(proxy, &route, &outgoing);
     let attempts = Attempts::of(&route, &outgoing);
     let sent = attempts.send(proxy, &outgoing, &upload, &mut call).await;
     let attempted = Attempted {

@@ -7,7 +7,7 @@ use policy::fallback::{Call as Asked, Ended, due};
 use policy::http_match::RequestFacts;
 use policy::reason::Reason;
 use policy::route::Table;
-use policy::traffic::call::{Fallback, FallbackTo, Retry, Timeouts};
+use policy::traffic::call::{Fallback, FallbackTo, Mirror, Retry, Timeouts};
 use policy::traffic::endpoint::{Balance, Ejection};
 use policy::traffic::{CallerTraffic, Whole, serving_or_root, without_object};
 use wire::names::Name;
@@ -24,9 +24,10 @@ pub(super) struct Said {
     /// Which rule of the root's decides about retries, and which about times.
     retry: Option<usize>,
     timeouts: Option<usize>,
-    /// The same of what answers where nothing else does.
+    /// The same of what answers where nothing else does, and of copies.
     fallback: Option<usize>,
-    /// The port of the Service that is called, where that leads to another.
+    mirror: Option<usize>,
+    /// The port of the Service that is called, where one of these two leads to another.
     port: u16,
 }
 
@@ -60,13 +61,17 @@ impl Said {
         let fallback = root
             .as_ref()
             .and_then(|root| fitting(&root.fallback, request));
-        let port = fallback.and_then(|_| port_of(names.root));
+        let mirror = root
+            .as_ref()
+            .and_then(|root| fitting(&root.mirror, request));
+        let port = fallback.or(mirror).and_then(|_| port_of(names.root));
         Some(Arc::new(Self {
             root,
             serving,
             retry,
             timeouts,
             fallback: fallback.filter(|_| port.is_some()),
+            mirror: mirror.filter(|_| port.is_some()),
             port: port.unwrap_or_default(),
         }))
     }
@@ -125,6 +130,13 @@ pub(super) fn saves_time(said: Option<&Said>, asked: Asked<'_>) -> bool {
     let late = Ended::Failed(Reason::Deadline);
     matches!(fallback.to, FallbackTo::Service(_))
         && due(fallback.on, retry(said), asked, late).is_some()
+}
+
+/// Who gets copies, and the port of the Service that was called.
+pub(super) fn mirrors(said: Option<&Said>) -> Option<(&[Mirror], u16)> {
+    let said = said?;
+    let rule = said.root.as_ref()?.mirror.rules.get(said.mirror?)?;
+    Some((rule.then.as_deref()?, said.port))
 }
 
 /// Which endpoints rest.

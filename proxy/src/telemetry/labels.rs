@@ -108,6 +108,14 @@ pub struct FallbackLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct MirrorLabels {
+    pub service: Arc<str>,
+    /// `namespace/name` of the Service that the copy was for.
+    pub mirror: Arc<str>,
+    pub outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct LatencyLabels {
     pub direction: Direction,
     pub service: Arc<str>,

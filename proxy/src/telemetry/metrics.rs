@@ -17,8 +17,8 @@ use crate::telemetry::cell::{Cell, Way};
 use crate::telemetry::compatibility::Compatibility;
 use crate::telemetry::families::CallFamilies;
 use crate::telemetry::labels::{
-    ConnectionLabels, Direction, EjectionLabels, FallbackLabels, LimitLabels, RateLimitedLabels,
-    RetryLabels, TlsLabels,
+    ConnectionLabels, Direction, EjectionLabels, FallbackLabels, LimitLabels, MirrorLabels,
+    RateLimitedLabels, RetryLabels, TlsLabels,
 };
 use crate::telemetry::memory::Memory;
 use crate::telemetry::series::{Series, Shared};
@@ -34,6 +34,7 @@ pub struct Metrics {
     pub retries: Series<RetryLabels, Counter>,
     pub ejections: Series<EjectionLabels, Counter>,
     pub fallbacks: Series<FallbackLabels, Counter>,
+    pub mirrored: Series<MirrorLabels, Counter>,
     pub rate_limited: Series<RateLimitedLabels, Counter>,
     /// Endpoints that rest.
     pub resting: Gauge,
@@ -69,6 +70,7 @@ impl Metrics {
         registry.register_collector(Box::new(metrics.retries.clone()));
         registry.register_collector(Box::new(metrics.ejections.clone()));
         registry.register_collector(Box::new(metrics.fallbacks.clone()));
+        registry.register_collector(Box::new(metrics.mirrored.clone()));
         registry.register_collector(Box::new(metrics.rate_limited.clone()));
         metrics
     }
@@ -90,6 +92,10 @@ impl Metrics {
             fallbacks: shared.counters(
                 "weft_fallbacks",
                 "Calls that failed and that something else was to answer",
+            ),
+            mirrored: shared.counters(
+                "weft_mirrored",
+                "Copies of requests that a TrafficPolicy asked for",
             ),
             rate_limited: shared.counters(
                 "weft_rate_limited",

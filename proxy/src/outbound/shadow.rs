@@ -1,0 +1,61 @@
+//! What a workload may do that receives nothing but copies: read. Whatever could change
+//! something elsewhere is refused by its own proxy, because what asks for it was asked for
+//! already, by the request that was copied.
+
+use policy::name::ServiceId;
+use policy::reason::Reason;
+use policy::traffic::set::is_safe;
+
+use crate::config::snapshot::{Destination, Service, Snapshot};
+use crate::failure::Failure;
+use crate::http::received::Received;
+use crate::proxy::Proxy;
+
+/// Whether the own workload is held to that.
+pub(super) fn is_held(proxy: &Proxy) -> bool {
+    proxy.config.inspect(|now| now.read_only().is_some())
+}
+
+pub(super) fn refusal() -> Failure {
+    Failure::refused(
+        Reason::ShadowWrite,
+        "this workload receives copies of requests, and may send nothing but GET, HEAD and \
+         OPTIONS; allowTcp of the TrafficPolicy that mirrors to it may let it open connections",
+    )
+}
+
+/// Whether a request may be sent.
+pub(super) fn may_send(snapshot: &Snapshot, received: &Received) -> Result<(), Failure> {
+    let reads = is_safe(&received.parts.method) && received.upgrade.is_none();
+    if reads || snapshot.read_only().is_none() {
+        return Ok(());
+    }
+    Err(refusal())
+}
+
+/// Whether a connection of opaque bytes may be opened.
+pub(super) fn may_open(snapshot: &Snapshot, to: &Destination) -> Result<(), Failure> {
+    let Some(allowed) = snapshot.read_only() else {
+        return Ok(());
+    };
+    let named = |resource: &str| -> Option<(&ServiceId, u16)> {
+        let service: &Service = snapshot.services.get(resource)?;
+        Some((&service.id, service.port))
+    };
+    let is_allowed = |(service, port): (&ServiceId, u16)| {
+        let mut all = allowed.iter();
+        all.any(|one| one.service == *service && one.port == port)
+    };
+    let allowed = match to {
+        Destination::Service(resource) => named(resource).is_some_and(is_allowed),
+        Destination::Pod(pod) => {
+            let mut services = pod
+                .headless
+                .iter()
+                .filter_map(|(_, resource)| named(resource));
+            services.any(is_allowed)
+        }
+        Destination::External | Destination::Refused(_) => false,
+    };
+    if allowed { Ok(()) } else { Err(refusal()) }
+}
