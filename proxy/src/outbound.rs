@@ -15,6 +15,7 @@ use runtime::occupancy::Place;
 use tokio::net::TcpStream;
 
 mod attempts;
+mod choice;
 mod connection;
 mod detect;
 mod fallback;
@@ -29,6 +30,7 @@ mod said;
 mod send;
 mod serving;
 mod shadow;
+mod tenant;
 mod tunnel;
 mod unanswered;
 mod verdict;

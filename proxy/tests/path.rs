@@ -38,6 +38,7 @@ mod path {
     mod routing;
     mod shown;
     mod tcp;
+    mod tenants;
     mod unconfigured;
     mod waiting;
     mod workloads;

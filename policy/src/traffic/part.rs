@@ -113,6 +113,7 @@ impl Part {
         Self::Mirror,
         Self::ReadOnly,
         Self::Warmup,
+        Self::Sticky,
     ];
 }
 

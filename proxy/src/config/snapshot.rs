@@ -211,6 +211,10 @@ impl Snapshot {
             for backend in &service.backends {
                 count(backend);
             }
+            for other in self.policies.leads_to(name) {
+                let (namespace, name) = (&other.namespace, &other.name);
+                count(&wire::names::endpoints(namespace, name, service.port));
+            }
         }
         bytes
     }

@@ -28,7 +28,7 @@ use crate::outbound::moves::Moves;
 use crate::outbound::route::Route;
 use crate::outbound::said;
 use crate::outbound::send::Outgoing;
-use crate::outbound::serving::{self, Open, Serving};
+use crate::outbound::serving::{self, Marks, Open, Serving};
 use crate::outbound::unanswered::Unanswered;
 use crate::outbound::verdict::{self, Verdict};
 use crate::proxy::Proxy;
@@ -139,7 +139,7 @@ impl<'a> Attempts<'a> {
     /// meshed by now: then it is chosen anew.
     fn confirm(&mut self, proxy: &Proxy) {
         let route = self.route;
-        let gone = |chosen: &mut InFlight| !route.still_has(proxy, chosen.endpoint());
+        let gone = |chosen: &mut InFlight| !route.choice.still_has(proxy, chosen.endpoint());
         drop(self.chosen.take_if(gone));
     }
 
@@ -152,7 +152,7 @@ impl<'a> Attempts<'a> {
             warmup: said::warmup(said),
             fallback,
         };
-        self.route.pick(proxy, &draw)
+        self.route.choice.pick(proxy, &draw)
     }
 
     /// Sends to one endpoint after the other until one answers.
@@ -215,7 +215,7 @@ impl<'a> Attempts<'a> {
     }
 
     fn served(&self, in_flight: InFlight, open: bool, ends: Option<Box<Ends>>) -> Serving {
-        let set = self.route.set().filter(|_| open);
+        let set = self.route.choice.set().filter(|_| open);
         let open = set.map(|set| Open {
             set: Arc::clone(set),
             said: self.route.said.clone(),
@@ -225,7 +225,7 @@ impl<'a> Attempts<'a> {
             in_flight,
             open,
             ends,
-            instead: None,
+            marks: Marks::setting(self.route.cookie.as_deref()),
         }
     }
 
@@ -277,7 +277,7 @@ impl<'a> Attempts<'a> {
 
     fn succeeded(&self, call: &Call) {
         let said = self.route.said.as_deref();
-        serving::succeeded(self.route.set(), said, self.retries > 0, call);
+        serving::succeeded(self.route.choice.set(), said, self.retries > 0, call);
     }
 
     /// No answer came, of which an application may have seen the request. How long to wait
@@ -310,7 +310,7 @@ impl<'a> Attempts<'a> {
     /// Whether a call that failed is tried again, elsewhere and after this time.
     fn again(&mut self, proxy: &Proxy, failed: &Failed<'_>, call: &Call) -> Option<Duration> {
         let (route, outgoing) = (self.route, failed.outgoing);
-        let set = route.set()?;
+        let set = route.choice.set()?;
         if !self.repeatable {
             return None;
         }
@@ -356,7 +356,7 @@ impl<'a> Attempts<'a> {
     }
 
     fn record(&self, to: &mut InFlight, latency: Latency, seen: Option<Seen>, call: &Call) {
-        let Some(set) = self.route.set() else {
+        let Some(set) = self.route.choice.set() else {
             return to.learn(latency);
         };
         let ejection = said::ejection(self.route.said.as_deref());
@@ -374,7 +374,7 @@ impl<'a> Attempts<'a> {
     pub(super) fn into_failure(self, call: &mut Call) -> Failure {
         self.retry_failed(call);
         self.last.unwrap_or_else(|| {
-            if let Some(why) = self.route.nobody() {
+            if let Some(why) = self.route.choice.nobody() {
                 return why.clone();
             }
             call.unserved();

@@ -27,7 +27,7 @@ use crate::outbound::respond::respond;
 use crate::outbound::route::Route;
 use crate::outbound::said;
 use crate::outbound::send::Outgoing;
-use crate::outbound::serving::Serving;
+use crate::outbound::serving::{Marks, Serving};
 use crate::proxy::Proxy;
 use crate::telemetry::call::Call;
 
@@ -44,6 +44,7 @@ pub(super) struct Attempted<'a> {
 }
 
 /// Something else is to answer.
+#[derive(Clone, Copy)]
 pub(super) struct Due<'a> {
     attempted: Attempted<'a>,
     fallback: &'a Fallback,
@@ -167,8 +168,10 @@ impl<'a> Due<'a> {
         let attempts = Attempts::instead(&instead, outgoing);
         match attempts.send(proxy, outgoing, upload, call).await {
             Ok((answer, mut serving)) if call.reason_of(answer.response.headers()).is_none() => {
-                let name = HeaderValue::from_str(&instead.backend).ok();
-                serving.instead = name.map(Box::new);
+                serving.marks = Some(Box::new(Marks {
+                    degraded: HeaderValue::from_str(&instead.backend).ok(),
+                    ..Marks::default()
+                }));
                 *sent = Ok((answer, serving));
                 Outcome::Success
             }

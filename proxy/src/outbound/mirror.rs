@@ -113,7 +113,7 @@ pub(super) fn copy(proxy: &Arc<Proxy>, route: &Route, outgoing: &Outgoing) {
     let Some((mirrors, port)) = said::mirrors(route.said.as_deref()) else {
         return;
     };
-    if outgoing.upgrade.is_some() || route.nobody().is_some() {
+    if outgoing.upgrade.is_some() || route.choice.nobody().is_some() {
         return;
     }
     let snapshot = proxy.config.snapshot();
@@ -218,7 +218,7 @@ impl Copy {
     }
 
     async fn deliver(mut self, proxy: &Proxy, body: Bytes) -> Result<(), Failure> {
-        let Some(to) = self.to.pick(proxy, &Draw::DEFAULT) else {
+        let Some(to) = self.to.choice.pick(proxy, &Draw::DEFAULT) else {
             let none = format!("no endpoint of {}", self.to.backend);
             return Err(Failure::not_sent(Reason::NoEndpoint, none));
         };

@@ -57,8 +57,8 @@ pub(crate) async fn respond(
         return call.refuse(&failure, &Method::GET, false);
     }
     let counted = clean_answer(&mut parts, call);
-    if let Some(by) = served.instead.take() {
-        parts.headers.insert(headers::DEGRADED, *by);
+    if let Some(marks) = served.marks.take() {
+        marks.write(&mut parts.headers);
     }
     if let (true, Some(client)) = (switches, on_upgrade) {
         let server = match (out, incoming.into_http2()) {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use http::header::{CACHE_CONTROL, SET_COOKIE};
 use http::{HeaderMap, HeaderValue};
 use policy::retry::Outcome;
 
@@ -9,6 +10,7 @@ use crate::endpoints::endpoint::InFlight;
 use crate::endpoints::set::EndpointSet;
 use crate::http::deadline::Ends;
 use crate::http::grpc::{grpc_status, is_success};
+use crate::http::headers;
 use crate::http::watched::BodyEnd;
 use crate::outbound::said::{self, Said};
 use crate::outbound::verdict::{latency_at_end, seen_at_end};
@@ -22,8 +24,45 @@ pub(crate) struct Serving {
     pub(super) open: Option<Open>,
     /// When its answer has to be over.
     pub(super) ends: Option<Box<Ends>>,
-    /// Which Service serves it in place of the one that was called.
-    pub(super) instead: Option<Box<HeaderValue>>,
+    /// What the answer says beside.
+    pub(super) marks: Option<Box<Marks>>,
+}
+
+/// What an answer says of who serves the call.
+#[derive(Debug, Default)]
+pub(super) struct Marks {
+    /// The Service that does in place of the one that was called.
+    pub(super) degraded: Option<HeaderValue>,
+    /// By which the next call of its tenant goes the same way.
+    cookie: Option<HeaderValue>,
+}
+
+impl Marks {
+    pub(super) fn setting(cookie: Option<&HeaderValue>) -> Option<Box<Self>> {
+        let cookie = cookie?.clone();
+        Some(Box::new(Self {
+            degraded: None,
+            cookie: Some(cookie),
+        }))
+    }
+
+    pub(super) fn write(self, map: &mut HeaderMap) {
+        if let Some(by) = self.degraded {
+            map.insert(headers::DEGRADED, by);
+        }
+        let Some(cookie) = self.cookie else { return };
+        map.append(SET_COOKIE, cookie);
+        // A cache that gave it to others would make them one tenant.
+        let said = map.get_all(CACHE_CONTROL).iter();
+        let mut said = said.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+        let private = said.any(|one| {
+            let one = one.trim_ascii();
+            one.eq_ignore_ascii_case(b"private") || one.eq_ignore_ascii_case(b"no-store")
+        });
+        if !private {
+            map.append(CACHE_CONTROL, HeaderValue::from_static("private"));
+        }
+    }
 }
 
 /// A gRPC answer that has begun.
