@@ -168,10 +168,7 @@ impl<'a> Due<'a> {
         let attempts = Attempts::instead(&instead, outgoing);
         match attempts.send(proxy, outgoing, upload, call).await {
             Ok((answer, mut serving)) if call.reason_of(answer.response.headers()).is_none() => {
-                serving.marks = Some(Box::new(Marks {
-                    degraded: HeaderValue::from_str(&instead.backend).ok(),
-                    ..Marks::default()
-                }));
+                serving.marks = Marks::degraded(&instead.backend);
                 *sent = Ok((answer, serving));
                 Outcome::Success
             }

@@ -131,7 +131,7 @@ impl Connection {
         let facts = request.map(|(facts, _)| facts);
         match &**destination {
             Destination::Service(name) => {
-                let tenant = tenant::of(snapshot, name, facts, &self.proxy.own.name);
+                let tenant = tenant::of(snapshot, name, facts, &self.proxy.own.pod);
                 let asks = Asks {
                     snapshot,
                     name,
@@ -149,7 +149,7 @@ impl Connection {
                     .and_then(|host| pod.headless.iter().find(|(hosts, _)| hosts.contains(&host)));
                 let mut said = None;
                 if let Some((_, name)) = headless {
-                    let tenant = tenant::of(snapshot, name, facts, &self.proxy.own.name);
+                    let tenant = tenant::of(snapshot, name, facts, &self.proxy.own.pod);
                     let asks = Asks {
                         snapshot,
                         name,

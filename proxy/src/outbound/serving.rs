@@ -29,15 +29,24 @@ pub(crate) struct Serving {
 }
 
 /// What an answer says of who serves the call.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Marks {
     /// The Service that does in place of the one that was called.
-    pub(super) degraded: Option<HeaderValue>,
+    degraded: Option<HeaderValue>,
     /// By which the next call of its tenant goes the same way.
     cookie: Option<HeaderValue>,
 }
 
 impl Marks {
+    /// `name`: of the Service that serves.
+    pub(super) fn degraded(name: &str) -> Option<Box<Self>> {
+        let degraded = HeaderValue::from_str(name).ok()?;
+        Some(Box::new(Self {
+            degraded: Some(degraded),
+            cookie: None,
+        }))
+    }
+
     pub(super) fn setting(cookie: Option<&HeaderValue>) -> Option<Box<Self>> {
         let cookie = cookie?.clone();
         Some(Box::new(Self {
