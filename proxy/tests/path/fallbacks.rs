@@ -1,6 +1,7 @@
 //! What answers a call of which every attempt has failed.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use http::{HeaderName, HeaderValue, StatusCode};
@@ -14,6 +15,7 @@ use tokio::net::TcpListener;
 use wire::v1::{self, Enforcement, MtlsMode, Protocol};
 
 use super::answers::{App, NOTHING, OK, SILENCE, UNAVAILABLE, ask, limited, said, served_by, sum};
+use super::shown::{Does, call, grpc, serve};
 use crate::support::{
     Authority, Pod, endpoint, endpoints, pair, raw, resource, service, split, vip,
 };
@@ -371,6 +373,29 @@ async fn a_body_that_is_not_at_hand_any_more_goes_nowhere_else() {
     shop.client
         .set(vec![said(&fallback(held(203), Causes::ALL))]);
     assert_eq!(ask(&shop.client, "GET", "", &body).await.0, 203);
+}
+
+#[tokio::test]
+async fn grpc_over_http_2_goes_on_where_it_reached_nobody_and_nowhere_where_it_failed() {
+    let shop = Shop::new(Protocol::Http2).await;
+    let serves = async |name: &str, does| {
+        let listener = TcpListener::bind((shop.server.ip, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let there = endpoint(shop.server.ip, port, Some("api"));
+        shop.client.set(vec![endpoints(name, vec![there])]);
+        serve(listener, does)
+    };
+    let spare = serves("spare", Does::Answers).await;
+    shop.client.set(vec![endpoints("api", Vec::new())]);
+    let mut sender = grpc(&shop.client).await;
+    let answer = sender.send_request(call()).await.unwrap();
+    assert_eq!(answer.headers()["grpc-status"], "0");
+    assert_eq!(answer.headers()["weft-degraded"], "shop/spare");
+    let api = serves("api", Does::AsksForTime).await;
+    let answer = sender.send_request(call()).await.unwrap();
+    assert_eq!(answer.status(), 503);
+    assert!(!answer.headers().contains_key("weft-degraded"));
+    assert_eq!((spare.load(Relaxed), api.load(Relaxed)), (1, 1));
 }
 
 #[tokio::test]

@@ -3,6 +3,10 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use policy::name::ServiceId;
 use policy::traffic::Traffic;
 use policy::traffic::call::{Downstream, Mirror};
@@ -213,6 +217,37 @@ async fn a_copy_is_made_once_all_of_a_body_has_come_and_of_no_more_than_64_kib()
     assert_eq!(ask(&shop.client, "POST", "", most).await.0, 200);
     shop.until("success", 2.0).await;
     assert_eq!(shop.next.bodies()[1].len(), most.len());
+}
+
+#[tokio::test]
+async fn a_copy_of_a_call_over_http_2_has_all_of_its_body_too() {
+    let shop = Shop::new(OK).await;
+    let mut any = mirror();
+    any.methods = Methods::Any;
+    shop.mirrors(vec![any]);
+    let client = &shop.client;
+    client.set(service("api", vip().ip(), Protocol::Http2, Vec::new()));
+    let (api, _) = http_app(&shop.server, "api").await;
+    let (next, copies) = http_app(&shop.shadow, "next").await;
+    let there = |pod: &Pod, port| vec![endpoint(pod.ip, port, Some("api"))];
+    client.set(vec![
+        endpoints("api", there(&shop.server, api)),
+        endpoints("next", there(&shop.shadow, next)),
+    ]);
+    let io = TokioIo::new(client.call(vip()).await);
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), io);
+    let (mut sender, connection) = handshake.await.unwrap();
+    tokio::spawn(connection);
+    let request = Request::post("http://web.shop/a.B/C")
+        .header("content-type", "application/grpc")
+        .body(Full::new(Bytes::from_static(b"hello")))
+        .unwrap();
+    let answer = sender.send_request(request).await.unwrap();
+    assert_eq!(answer.headers()["x-app"], "api");
+    shop.until("success", 1.0).await;
+    let copy = copies.lock().remove(0);
+    assert!(copy.starts_with("next POST "), "{copy}");
+    assert!(copy.ends_with("body=hello"), "{copy}");
 }
 
 #[tokio::test]
