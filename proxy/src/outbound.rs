@@ -59,11 +59,12 @@ pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr, place
         return Box::pin(unknown(&proxy, stream, addr, place)).await;
     };
     let protocol = match &*destination {
-        Destination::External if shadow::is_held(&proxy) => {
+        Destination::External if proxy.config.inspect(shadow::may_pass).is_err() => {
             return Box::pin(turn_away(&proxy, stream, addr, place, shadow::refusal)).await;
         }
         Destination::External => {
-            return Box::pin(pass_through(&proxy, stream, addr, std::future::pending())).await;
+            let forbidden = proxy.config.until_refused(shadow::may_pass);
+            return Box::pin(pass_through(&proxy, stream, addr, forbidden)).await;
         }
         Destination::Refused(reason) => {
             let failure = Failure::not_sent(Reason::NoEndpoint, reason.clone());

@@ -222,6 +222,9 @@ impl Snapshot {
             });
             next.declared = Arc::new(next.declared_ports());
         }
+        if self.read_only() != next.read_only() {
+            next.policy_revision += 1;
+        }
         next.note_meshed_services(registry);
         (next, nacks)
     }

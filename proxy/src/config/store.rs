@@ -128,6 +128,19 @@ impl Store {
         changes
     }
 
+    /// What `judge` says once a change of the own policy makes it refuse.
+    pub async fn until_refused<E>(&self, judge: impl Fn(&Snapshot) -> Result<(), E>) -> E {
+        let mut changes = self.policy_changes();
+        loop {
+            if let Err(refused) = self.inspect(&judge) {
+                return refused;
+            }
+            if changes.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
     /// Puts a batch into use and returns what could not be used.
     pub fn apply(&self, batch: v1::Batch) -> Vec<v1::Nack> {
         let before = self.snapshot.load();

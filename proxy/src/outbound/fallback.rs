@@ -37,7 +37,7 @@ pub(super) type Sent = Result<(UpstreamResponse, Serving), Failure>;
 /// A request that was attempted.
 #[derive(Clone, Copy)]
 pub(super) struct Attempted<'a> {
-    pub(super) proxy: &'a Proxy,
+    pub(super) proxy: &'a Arc<Proxy>,
     pub(super) route: &'a Route,
     pub(super) outgoing: &'a Outgoing,
     pub(super) upload: &'a Upload,
@@ -115,7 +115,7 @@ pub(super) async fn answer(
     match sent {
         Ok((answer, served)) => {
             outgoing.replay.forget();
-            respond(answer, call, served, on_upgrade, Arc::clone(proxy.budget())).await
+            respond(answer, call, served, on_upgrade, Arc::clone(proxy)).await
         }
         Err(failure) => call.refuse(&failure, &outgoing.parts.method, outgoing.grpc),
     }

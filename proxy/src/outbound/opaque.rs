@@ -3,6 +3,7 @@
 use http::Version;
 use tokio::net::TcpStream;
 
+use crate::config::snapshot::Snapshot;
 use crate::failure::Failure;
 use crate::net::connect;
 use crate::net::prefixed::Prefixed;
@@ -89,6 +90,9 @@ impl Connection {
             }
         };
         self.count("opaque", "opaque", Version::HTTP_11);
-        tunnel.relay(&mut stream, self.proxy.budget(), call).await;
+        let may_go_on = |now: &Snapshot| shadow::may_open(now, &self.destination);
+        let forbidden = self.proxy.config.until_refused(may_go_on);
+        let budget = self.proxy.budget();
+        tunnel.relay(&mut stream, budget, call, forbidden).await;
     }
 }

@@ -37,21 +37,13 @@ pub(crate) async fn unknown(
     addr: SocketAddr,
     place: Arc<Place>,
 ) {
-    if shadow::is_held(proxy) {
+    if proxy.config.inspect(shadow::may_pass).is_err() {
         return turn_away(proxy, stream, addr, place, shadow::refusal).await;
     }
     let meshed = proxy.config.registry.was_meshed(addr);
-    let permissive = || proxy.config.inspect(Snapshot::mtls) == MtlsMode::Permissive;
-    if !meshed && permissive() {
-        let strict = async {
-            let mut changes = proxy.config.policy_changes();
-            while permissive() {
-                if changes.changed().await.is_err() {
-                    std::future::pending::<()>().await;
-                }
-            }
-        };
-        return pass_through(proxy, stream, addr, strict).await;
+    if !meshed && proxy.config.inspect(may_pass_unknown).is_ok() {
+        let forbidden = proxy.config.until_refused(may_pass_unknown);
+        return pass_through(proxy, stream, addr, forbidden).await;
     }
     let failure: fn() -> Failure = if proxy.config.is_configured() {
         || {
@@ -62,6 +54,16 @@ pub(crate) async fn unknown(
         Failure::no_configuration
     };
     turn_away(proxy, stream, addr, place, failure).await;
+}
+
+/// Whether plaintext may go to an address of which nobody knows what it is.
+fn may_pass_unknown(snapshot: &Snapshot) -> Result<(), Failure> {
+    shadow::may_pass(snapshot)?;
+    if snapshot.mtls() == MtlsMode::Permissive {
+        return Ok(());
+    }
+    let detail = "plaintext is not sent to unknown addresses any more";
+    Err(Failure::refused(Reason::UnknownDestination, detail))
 }
 
 /// Refuses what is said to an address that is no part of the mesh, in HTTP where that is
@@ -131,7 +133,7 @@ pub(crate) async fn pass_through(
     proxy: &Arc<Proxy>,
     mut stream: TcpStream,
     addr: SocketAddr,
-    forbidden: impl Future<Output = ()>,
+    forbidden: impl Future<Output = Failure>,
 ) {
     let called = |name: Option<String>| {
         let name = name.unwrap_or_else(|| addr.ip().to_canonical().to_string());
@@ -154,9 +156,7 @@ pub(crate) async fn pass_through(
                 outcome = relay::relay(&mut stream, &mut server, proxy.budget(), cell.flows()) => {
                     call.relayed(outcome);
                 }
-                () = forbidden => {
-                    let detail = "plaintext is not sent to unknown addresses any more";
-                    let failure = Failure::refused(Reason::UnknownDestination, detail);
+                failure = forbidden => {
                     call.reset(&failure, || {
                         connect::reset(&stream);
                         connect::reset(&server);

@@ -89,8 +89,8 @@ pub(super) async fn handle_request(
     match sent {
         Ok((answer, served)) => {
             outgoing.replay.forget();
-            let budget = Arc::clone(proxy.budget());
-            respond(answer, call, served, received.caller_side, budget).await
+            let proxy = Arc::clone(proxy);
+            respond(answer, call, served, received.caller_side, proxy).await
         }
         Err(failure) => call.refuse(&failure, &outgoing.parts.method, received.grpc),
     }

@@ -15,11 +15,12 @@ use crate::http::deadline::{self, Ending};
 use crate::http::headers;
 use crate::http::upgrade::Side;
 use crate::http::watched::{BodyEnd, Watched};
-use crate::net::budget::Budget;
 use crate::net::chunk::ChunkIo;
 use crate::net::idle::still;
 use crate::net::relay::{Flows, relay};
 use crate::outbound::serving::Serving;
+use crate::outbound::shadow;
+use crate::proxy::Proxy;
 use crate::telemetry::call::Call;
 use crate::telemetry::call::counted::Counted;
 
@@ -39,7 +40,7 @@ pub(crate) async fn respond(
     call: Call,
     mut served: Serving,
     on_upgrade: Option<Side>,
-    budget: Arc<Budget>,
+    proxy: Arc<Proxy>,
 ) -> Response<Body> {
     let UpstreamResponse {
         mut response,
@@ -72,7 +73,7 @@ pub(crate) async fn respond(
             to,
             idle,
         };
-        return switch(parts, upgraded, (place, served), counted, budget);
+        return switch(parts, upgraded, (place, served), counted, proxy);
     }
     let incoming = Ending::new(incoming, served.ends.take(), &parts.headers);
     let mut watched = Watched::begun(incoming, move |end, bytes, trailers| {
@@ -105,7 +106,7 @@ fn switch(
     upgraded: Upgraded,
     held: impl Send + 'static,
     counted: Counted,
-    budget: Arc<Budget>,
+    proxy: Arc<Proxy>,
 ) -> Response<Body> {
     let Upgraded {
         client,
@@ -133,9 +134,10 @@ fn switch(
             std::mem::replace(&mut passed, now) != now
         };
         let end = tokio::select! {
-            _ = relay(&mut client, &mut server, &budget, &flows) => BodyEnd::Complete,
+            _ = relay(&mut client, &mut server, proxy.budget(), &flows) => BodyEnd::Complete,
             () = cut => BodyEnd::Failed,
             () = still(idle, moved) => BodyEnd::OutOfTime,
+            _ = proxy.config.until_refused(shadow::may_pass) => BodyEnd::Failed,
         };
         if end != BodyEnd::Complete {
             client.abort();

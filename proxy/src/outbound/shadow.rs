@@ -9,12 +9,6 @@ use policy::traffic::set::is_safe;
 use crate::config::snapshot::{Destination, Service, Snapshot};
 use crate::failure::Failure;
 use crate::http::received::Received;
-use crate::proxy::Proxy;
-
-/// Whether the own workload is held to that.
-pub(super) fn is_held(proxy: &Proxy) -> bool {
-    proxy.config.inspect(|now| now.read_only().is_some())
-}
 
 pub(super) fn refusal() -> Failure {
     Failure::refused(
@@ -33,7 +27,15 @@ pub(super) fn may_send(snapshot: &Snapshot, received: &Received) -> Result<(), F
     Err(refusal())
 }
 
-/// Whether a connection of opaque bytes may be opened.
+/// Whether bytes may go where nobody reads them, to what is none of the mesh's Services.
+pub(super) fn may_pass(snapshot: &Snapshot) -> Result<(), Failure> {
+    if snapshot.read_only().is_some() {
+        return Err(refusal());
+    }
+    Ok(())
+}
+
+/// Whether a connection of opaque bytes may be there.
 pub(super) fn may_open(snapshot: &Snapshot, to: &Destination) -> Result<(), Failure> {
     let Some(allowed) = snapshot.read_only() else {
         return Ok(());

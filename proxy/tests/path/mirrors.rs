@@ -11,10 +11,13 @@ use policy::name::ServiceId;
 use policy::traffic::Traffic;
 use policy::traffic::call::{Downstream, Mirror};
 use policy::traffic::set::{Methods, Percent};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 use wire::v1::{self, Protocol};
 
 use super::answers::{App, NOTHING, OK, SILENCE, UNAVAILABLE, ask, limited, said, served_by, sum};
+use super::deadlines::SWITCHED;
 use crate::support::{
     Authority, Pod, endpoint, endpoints, get, http_app, raw, resource, service, split, vip,
 };
@@ -366,19 +369,22 @@ async fn opaque_bytes_of_such_a_pod_go_only_where_every_mirror_lets_them() {
     }
 }
 
+/// Something that is none of the mesh's.
+fn outside(addr: std::net::SocketAddr) -> v1::Resource {
+    let target = Some(v1::destination::Target::External(v1::External::default()));
+    resource(
+        &wire::names::destination(addr.ip(), addr.port()),
+        v1::resource::Content::Destination(v1::Destination { target }),
+    )
+}
+
 #[tokio::test]
 async fn nor_does_such_a_pod_reach_what_lies_outside_the_mesh() {
     let shop = Shop::new(OK).await;
     let (port, seen) = http_app(&shop.server, "outside").await;
     let addr = std::net::SocketAddr::new(shop.server.ip, port);
     let pod = &shop.shadow;
-    let outside = v1::Destination {
-        target: Some(v1::destination::Target::External(v1::External::default())),
-    };
-    pod.set(vec![resource(
-        &wire::names::destination(addr.ip(), addr.port()),
-        v1::resource::Content::Destination(outside),
-    )]);
+    pod.set(vec![outside(addr)]);
     let (status, answer) = get(pod.call(addr).await, "/", "").await;
     assert_eq!(status, 403, "{answer}");
     assert!(answer.contains("weft-reason: shadow-write"), "{answer}");
@@ -386,4 +392,60 @@ async fn nor_does_such_a_pod_reach_what_lies_outside_the_mesh() {
     assert!(seen.lock().is_empty());
     pod.replace(wire::names::GUARD, Vec::new());
     assert_eq!(get(pod.call(addr).await, "/", "").await.0, 200);
+}
+
+async fn says(stream: &mut TcpStream) {
+    stream.write_all(b"\0a").await.unwrap();
+    let mut back = [0; 2];
+    let read = timeout(Duration::from_secs(5), stream.read_exact(&mut back)).await;
+    read.unwrap().unwrap();
+}
+
+/// Waits for the end of a connection.
+async fn ended(stream: &mut TcpStream) {
+    let mut rest = Vec::new();
+    let end = timeout(Duration::from_secs(5), stream.read_to_end(&mut rest)).await;
+    assert!(end.is_ok(), "it goes on");
+}
+
+#[tokio::test]
+async fn what_such_a_pod_had_open_before_ends_unless_every_mirror_lets_it() {
+    let shop = Shop::new(OK).await;
+    let pod = &shop.shadow;
+    pod.replace(wire::names::GUARD, Vec::new());
+    let echo = super::tcp::echo(&shop.server, "").await;
+    pod.set(service("api", vip().ip(), Protocol::Opaque, Vec::new()));
+    pod.reaches(&shop.server, echo);
+    let addr = std::net::SocketAddr::new(shop.server.ip, echo);
+    pod.set(vec![outside(addr)]);
+    let (mut inside, mut outside) = (pod.call(vip()).await, pod.call(addr).await);
+    says(&mut inside).await;
+    says(&mut outside).await;
+    held_to_read_only(pod, &[("api", 80)]);
+    ended(&mut outside).await;
+    says(&mut inside).await;
+    held_to_read_only(pod, &[]);
+    ended(&mut inside).await;
+    let labels = ["reason=\"shadow-write\""];
+    assert_eq!(sum(pod, "weft_tcp_connections_total", &labels), 2.0);
+}
+
+#[tokio::test]
+async fn nor_does_a_connection_go_on_that_has_switched_protocols() {
+    let shop = Shop::new(OK).await;
+    let pod = &shop.shadow;
+    pod.replace(wire::names::GUARD, Vec::new());
+    pod.set(service("api", vip().ip(), Protocol::Http1, Vec::new()));
+    let app = App::new(shop.server.ip, SWITCHED).await;
+    served_by(pod, &shop.server, &[&app]);
+    let mut stream = pod.call(vip()).await;
+    let request = "GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut status = [0; 12];
+    let read = timeout(Duration::from_secs(5), stream.read_exact(&mut status)).await;
+    read.unwrap().unwrap();
+    assert_eq!(&status, b"HTTP/1.1 101");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    held_to_read_only(pod, &[("api", 80)]);
+    ended(&mut stream).await;
 }
