@@ -35,6 +35,16 @@ pub fn due(on: Causes, retry: &Retry, call: Call<'_>, ended: Ended) -> Option<Ca
     (on.contains(cause) && (again || !cause.may_have_been_seen())).then_some(cause)
 }
 
+/// Whether an answer of this status may have a body. HTTP/2 clients take one that has and
+/// must not for a broken stream.
+#[must_use]
+pub fn may_have_body(status: StatusCode) -> bool {
+    !matches!(
+        status,
+        StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED
+    )
+}
+
 fn cause(ended: Ended) -> Option<Cause> {
     match ended {
         Ended::Answered(status) => status.is_server_error().then_some(Cause::ServerError),

@@ -15,6 +15,7 @@ pub(crate) mod http2;
 pub(crate) mod incoming;
 pub(crate) mod leftover;
 pub(crate) mod limits;
+pub(crate) mod lineage;
 pub(crate) mod received;
 pub(crate) mod refusal;
 pub(crate) mod replay;

@@ -47,7 +47,7 @@ use crate::net::prefixed::Prefixed;
 use crate::net::sniff::{Seen, sniff};
 
 use crate::outbound::connection::Connection;
-use crate::outbound::passthrough::{pass_through, turn_away, unknown};
+use crate::outbound::passthrough::{external, unknown};
 use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, Kind};
 use crate::telemetry::parties::Parties;
@@ -59,13 +59,7 @@ pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr, place
         return Box::pin(unknown(&proxy, stream, addr, place)).await;
     };
     let protocol = match &*destination {
-        Destination::External if proxy.config.inspect(shadow::may_pass).is_err() => {
-            return Box::pin(turn_away(&proxy, stream, addr, place, shadow::refusal)).await;
-        }
-        Destination::External => {
-            let forbidden = proxy.config.until_refused(shadow::may_pass);
-            return Box::pin(pass_through(&proxy, stream, addr, forbidden)).await;
-        }
+        Destination::External => return Box::pin(external(&proxy, stream, addr, place)).await,
         Destination::Refused(reason) => {
             let failure = Failure::not_sent(Reason::NoEndpoint, reason.clone());
             return refuse(&proxy, &stream, addr, &failure);

@@ -13,6 +13,7 @@ use crate::config::store::Store;
 use crate::drain::Drain;
 use crate::http::client::Clients;
 use crate::http::copies::Copies;
+use crate::http::lineage::Lineage;
 use crate::mesh::peers::Peers;
 use crate::mesh::tls::MeshTls;
 use crate::net::budget::Budget;
@@ -28,6 +29,7 @@ pub struct Proxy {
     pub peers: Peers,
     pub clients: Clients,
     pub(crate) copies: Copies,
+    pub(crate) lineage: Lineage,
     pub telemetry: Arc<Telemetry>,
     pub drain: Drain,
 }
@@ -54,6 +56,7 @@ impl Proxy {
             peers: Peers::new(tls, Arc::clone(budget)),
             clients: Clients::new(Arc::clone(budget)),
             copies: Copies::default(),
+            lineage: Lineage::default(),
             telemetry,
             drain: Drain::default(),
         }

@@ -16,6 +16,7 @@ mod path {
     mod access;
     mod answers;
     mod away;
+    mod copied;
     mod counts;
     mod deadlines;
     mod dedicated;

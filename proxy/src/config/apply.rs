@@ -222,7 +222,8 @@ impl Snapshot {
             });
             next.declared = Arc::new(next.declared_ports());
         }
-        if self.read_only() != next.read_only() {
+        next.hold_on(self);
+        if self.takes_copies() != next.takes_copies() {
             next.policy_revision += 1;
         }
         next.note_meshed_services(registry);

@@ -8,6 +8,7 @@
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -54,6 +55,8 @@ pub struct Store {
     pub telemetry: Arc<Telemetry>,
     /// Says which pod this is.
     certs: CertHandle,
+    /// How often the pod began to get nothing but copies.
+    held: Arc<AtomicU64>,
 }
 
 /// Keeps a destination subscribed while a connection uses it.
@@ -84,6 +87,7 @@ impl Store {
             asked: Notify::new(),
             telemetry,
             certs: CertHandle::empty(),
+            held: Arc::default(),
         }
     }
 
@@ -132,13 +136,19 @@ impl Store {
     pub async fn until_refused<E>(&self, judge: impl Fn(&Snapshot) -> Result<(), E>) -> E {
         let mut changes = self.policy_changes();
         loop {
-            if let Err(refused) = self.inspect(&judge) {
+            if let Err(refused) = judge(&self.snapshot.load()) {
                 return refused;
             }
             if changes.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
         }
+    }
+
+    /// How often the pod began to get nothing but copies. Whoever compares has to ask
+    /// before it is decided whether something may begin.
+    pub(crate) const fn times_held(&self) -> &Arc<AtomicU64> {
+        &self.held
     }
 
     /// Puts a batch into use and returns what could not be used.
@@ -157,8 +167,12 @@ impl Store {
             .destinations
             .set(i64::try_from(next.destinations.len()).unwrap_or(i64::MAX));
         let policy = next.policy_revision;
+        let held = before.takes_copies().is_none() && next.takes_copies().is_some();
         self.telemetry.declare(Arc::clone(&next.declared));
         self.snapshot.store(Arc::new(next));
+        if held {
+            self.held.fetch_add(1, SeqCst);
+        }
         self.registry.sweep();
         if self.registry.forgot_meshed() {
             self.telemetry.metrics.limit("meshed-addresses");

@@ -53,11 +53,21 @@ impl EndpointSet {
                 return Some(probe);
             }
         }
+        Some(self.without_probing(now, draw)?.begin())
+    }
+
+    /// One for a call of which nothing is to be learned, and which is not to be noticed.
+    #[must_use]
+    pub fn aside(&self) -> Option<Arc<Endpoint>> {
+        self.without_probing(now(), &Draw::DEFAULT).cloned()
+    }
+
+    fn without_probing(&self, now: Instant, draw: &Draw<'_>) -> Option<&Arc<Endpoint>> {
         let picked = self.choose(|endpoint| match endpoint.look(now, draw) {
             Candidate::Probe => Candidate::Rests,
             other => other,
         })?;
-        Some(self.endpoints[picked.index].begin())
+        Some(&self.endpoints[picked.index])
     }
 
     fn choose(&self, look: impl Fn(&Endpoint) -> Candidate) -> Option<policy::balance::Picked> {

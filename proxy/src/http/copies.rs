@@ -10,8 +10,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// in a second.
 const AT_ONCE: usize = 64;
 
-/// Bytes of all their heads and bodies. Most requests have a few KiB; 32 of the largest
-/// bodies that are copied fit.
+/// Bytes of all their heads and bodies, each of which is held twice while it is sent. Most
+/// requests have a few KiB; 15 of the largest bodies that are copied fit.
 const BYTES: usize = 2 * 1024 * 1024;
 
 /// The room of one workload.

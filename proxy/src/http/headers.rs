@@ -8,6 +8,7 @@ use http::request::Parts;
 use http::uri::{Authority, Scheme, Uri};
 use http::{Method, Version};
 
+use crate::http::lineage::{SHADOW, Shadow};
 use crate::net::sniff::is_token;
 
 /// Verified SPIFFE id of the caller, for the application.
@@ -16,8 +17,6 @@ pub(crate) const CLIENT_ID: HeaderName = HeaderName::from_static("weft-client-id
 pub(crate) const TIMEOUT: HeaderName = HeaderName::from_static("weft-timeout");
 /// Why the mesh answered instead of the application.
 pub(crate) const REASON: HeaderName = HeaderName::from_static("weft-reason");
-/// A request is a copy. Between proxies it says as well what its receiver must be held to.
-pub(crate) const SHADOW: HeaderName = HeaderName::from_static("weft-shadow");
 /// Which Service answered in place of the one that was called, as `namespace/name`, or
 /// [`HELD`].
 pub(crate) const DEGRADED: HeaderName = HeaderName::from_static("weft-degraded");
@@ -44,36 +43,8 @@ fn is_ours(name: &HeaderName) -> bool {
 pub(crate) struct Ours {
     /// Of the time that is left.
     pub(crate) timeout: Option<HeaderValue>,
-    /// The request is a copy.
+    /// Of copies.
     pub(crate) shadow: Option<Shadow>,
-}
-
-/// A request that is a copy of another one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Shadow {
-    /// Its receiver may do what it likes.
-    Any,
-    /// It is only for pods that their own proxy lets change nothing.
-    ReadOnly,
-}
-
-impl Shadow {
-    /// What a peer proxy is told.
-    pub(crate) const fn to_peer(self) -> HeaderValue {
-        HeaderValue::from_static(match self {
-            Self::Any => "true",
-            Self::ReadOnly => "read-only",
-        })
-    }
-
-    /// What a peer proxy tells; of what it means by anything else the tighter.
-    fn of_peer(value: &HeaderValue) -> Self {
-        if value == "true" {
-            Self::Any
-        } else {
-            Self::ReadOnly
-        }
-    }
 }
 
 /// Removes every header that starts with `weft-`: whoever sent it, it was not us. What some
@@ -328,9 +299,6 @@ mod tests {
             assert_eq!(ours.shadow, Some(shadow), "{said}");
             assert_eq!(ours.timeout.unwrap(), "5ms");
             assert_eq!(headers, map(&[("x", "1")]));
-        }
-        for shadow in [Shadow::Any, Shadow::ReadOnly] {
-            assert_eq!(Shadow::of_peer(&shadow.to_peer()), shadow);
         }
         assert_eq!(
             strip_ours(&mut map(&[("weft_shadow", "true")])).shadow,

@@ -11,8 +11,9 @@ use policy::reason::Reason;
 use crate::failure::Failure;
 use crate::http::body::{self, Body};
 use crate::http::grpc::is_grpc;
-use crate::http::headers::{self, Ours, Shadow};
+use crate::http::headers::{self, Ours};
 use crate::http::incoming::{self, IncomingBody};
+use crate::http::lineage::Shadow;
 use crate::http::upgrade::Side;
 
 /// A request that may be sent on.
@@ -30,7 +31,7 @@ pub(crate) struct Received {
     pub(crate) grpc: bool,
     /// What it said of its time in a header of ours. Not everybody is believed.
     pub(crate) timeout: Option<HeaderValue>,
-    /// It says that it is a copy, of which the same holds.
+    /// What it said of copies, of which the same holds.
     pub(crate) shadow: Option<Shadow>,
 }
 

@@ -22,9 +22,6 @@ use crate::http::headers;
 /// once; 64 KiB holds nearly every API call and bounds memory per request.
 pub(crate) const REPLAY_LIMIT: usize = 64 * 1024;
 
-/// Gets all of a body.
-type Taker = Box<dyn FnOnce(Bytes) + Send>;
-
 /// In the extensions of a request with a body: what is kept of it counts there, for whoever
 /// sent it.
 #[derive(Clone, Debug)]
@@ -47,8 +44,6 @@ struct Tape {
     came: u64,
     pieces: u64,
     ended: bool,
-    /// Who gets all of it, once it has come.
-    takers: Vec<Taker>,
     /// Whoever reads it was told to wait for its sender.
     waits: bool,
 }
@@ -82,7 +77,6 @@ impl Replay {
             came: 0,
             pieces: 0,
             ended: empty,
-            takers: Vec::new(),
             waits: false,
         };
         Self {
@@ -106,13 +100,17 @@ impl Replay {
         }
     }
 
-    /// Hands all of it to `taker` once it has come. That is dropped where it never comes, or
-    /// more than is kept.
-    pub(crate) fn when_whole(&self, taker: impl FnOnce(Bytes) + Send + 'static) {
+    /// All of it, where that is here. `None` where it has not come whole, or is more than is
+    /// kept.
+    pub(crate) fn whole(&self) -> Option<Bytes> {
         if self.empty {
-            return taker(Bytes::new());
+            return Some(Bytes::new());
         }
-        self.tape.lock().takers.push(Box::new(taker));
+        if !self.is_sent() {
+            return None;
+        }
+        let tape = self.tape.lock();
+        tape.played.as_deref().map(Bytes::copy_from_slice)
     }
 
     /// Bytes of the whole body, where that is known before. Over HTTP/2 a request without
@@ -182,7 +180,6 @@ impl Replay {
 impl Tape {
     fn forget(&mut self) {
         self.played = None;
-        self.takers.clear();
         self.count();
     }
 
@@ -207,20 +204,6 @@ impl Tape {
         played.extend_from_slice(piece);
         if played.capacity() != before {
             self.count();
-        }
-    }
-
-    /// Hands it to whoever wants all of it, if that is here. `size`: what was announced.
-    fn hand_over(&mut self, size: Option<u64>) {
-        if self.takers.is_empty() {
-            return;
-        }
-        let whole = self.ended || self.source.is_end_stream() || size == Some(self.came);
-        if let (true, Some(played)) = (whole, &self.played) {
-            let body = Bytes::copy_from_slice(played);
-            for taker in std::mem::take(&mut self.takers) {
-                taker(body.clone());
-            }
         }
     }
 
@@ -267,7 +250,6 @@ impl HttpBody for Copy {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(None) => {
                 tape.ended = true;
-                tape.hand_over(None);
                 return Poll::Ready(None);
             }
             Poll::Ready(Some(Err(error))) => {
@@ -280,7 +262,6 @@ impl HttpBody for Copy {
         match frame.into_data() {
             Ok(data) => {
                 tape.plays(&data);
-                tape.hand_over(self.replay.hint.exact());
                 self.next += data.len();
                 Poll::Ready(Some(Ok(Frame::data(data))))
             }
@@ -289,7 +270,6 @@ impl HttpBody for Copy {
                     headers::clean_trailers(&mut trailers);
                     tape.ended = true;
                     tape.trailers = Some(trailers.clone());
-                    tape.hand_over(None);
                     self.trailers_sent = true;
                     return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
                 }

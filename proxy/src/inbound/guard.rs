@@ -11,7 +11,7 @@ use crate::config::snapshot::Snapshot;
 use crate::failure::Failure;
 use crate::http::body::Body;
 use crate::http::deadline::{self, Timed, now};
-use crate::http::headers::Shadow;
+use crate::http::lineage::Shadow;
 use crate::http::received::Received;
 use crate::inbound::authorize::Admitted;
 use crate::inbound::connection::Connection;
@@ -46,7 +46,7 @@ impl Connection {
         received: &Received,
     ) -> Result<(), Failure> {
         let wants = self.shadow(received) == Some(Shadow::ReadOnly);
-        if wants && snapshot.read_only().is_none() {
+        if wants && snapshot.takes_copies().is_none() {
             let detail = "a copy that is only for pods which their proxy lets change nothing, and \
                           this is none";
             return Err(Failure::refused(Reason::ShadowWrite, detail));
@@ -54,7 +54,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Whether a request is a copy, which nobody but a proxy of the mesh is believed.
+    /// What a request has to do with copies, which nobody but a proxy of the mesh is believed.
     pub(super) fn shadow(&self, received: &Received) -> Option<Shadow> {
         received.shadow.filter(|_| self.peer.is_some())
     }

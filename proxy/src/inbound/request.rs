@@ -91,14 +91,12 @@ impl Connection {
         }
     }
 
-    /// Adds what the application is told: who calls, whether it is a copy, and what the
-    /// caller asks to upgrade to, which is not judged.
+    /// Adds what the application is told: who calls, whether it is for a copy, and what
+    /// the caller asks to upgrade to, which is not judged.
     fn name_caller(&self, received: &mut Received) {
-        let shadow = self.shadow(received).is_some();
+        let shadow = self.shadow(received);
         let map = &mut received.parts.headers;
-        if shadow {
-            map.insert(headers::SHADOW, HeaderValue::from_static("true"));
-        }
+        self.proxy.lineage.arrives(shadow, map);
         if let Some(peer) = &self.peer
             && let Ok(id) = HeaderValue::from_str(peer.spiffe.as_str())
         {

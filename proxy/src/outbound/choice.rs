@@ -68,6 +68,11 @@ impl Choice {
         }
     }
 
+    /// The same for a call of which nothing is learned.
+    pub(super) fn aside(&self) -> Option<Arc<Endpoint>> {
+        self.set()?.aside()
+    }
+
     /// Whether an endpoint that was chosen a while ago may still be called, as what it was.
     pub(super) fn still_has(&self, proxy: &Proxy, endpoint: &Arc<Endpoint>) -> bool {
         match self {

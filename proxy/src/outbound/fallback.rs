@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use http::{HeaderValue, Method, Response};
-use policy::fallback::{Call as Asked, Ended};
+use policy::fallback::{Call as Asked, Ended, may_have_body};
 use policy::http_match::RequestFacts;
 use policy::name::ServiceId;
 use policy::reason::Reason;
@@ -122,6 +122,14 @@ pub(super) async fn answer(
 }
 
 impl<'a> Due<'a> {
+    /// The Service that is to answer.
+    pub(super) fn service(self) -> Option<&'a ServiceId> {
+        match &self.fallback.to {
+            FallbackTo::Service(service) => Some(service),
+            FallbackTo::Response(_) => None,
+        }
+    }
+
     /// Puts what another Service answers in place of what was sent; or says what to answer.
     async fn ask(&self, sent: &mut Sent, call: &mut Call) -> Option<&'a FallbackResponse> {
         match &self.fallback.to {
@@ -163,7 +171,7 @@ impl<'a> Due<'a> {
             headers: &outgoing.parts.headers,
         };
         let to = (service, self.port);
-        let instead = route.elsewhere(&proxy.config.snapshot(), to, Some(&facts));
+        let instead = route.elsewhere(proxy, to, Some(&facts));
         let before = call.falls_back(instead.parties());
         let attempts = Attempts::instead(&instead, outgoing);
         match attempts.send(proxy, outgoing, upload, call).await {
@@ -213,7 +221,11 @@ pub(super) fn count_bytes(call: &Call, service: &ServiceId, reached: bool) {
 
 /// The answer that the policy holds, which counts as given.
 fn held_response(held: &FallbackResponse, call: Call, method: &Method) -> Response<Body> {
-    let body = held.body.to_vec();
+    let body = if may_have_body(held.status) {
+        held.body.to_vec()
+    } else {
+        Vec::new()
+    };
     let length = body.len() as u64;
     let content = if body.is_empty() {
         body::empty()

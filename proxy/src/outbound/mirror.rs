@@ -1,12 +1,13 @@
 //! Copies of requests, for Services that are to see what others are asked: `mirror` of a
 //! TrafficPolicy.
 //!
-//! A copy is made when the request is first sent and all of its body has come. Nobody waits
-//! for it: it runs in a task of its own, is sent once, and its answer is read and dropped.
-//! What becomes of it shows in one counter and in nothing that is learned of endpoints. Where
-//! there is no room for it, or memory is short, it is not made.
+//! A copy is made when the answer to the request begins, or the request was lost after it
+//! was sent: by then an application has it, and nothing had to be kept for the copy. Nobody
+//! waits for it: it runs in a task of its own, is sent once, and its answer is read and
+//! dropped. What becomes of it shows in one counter and in nothing that is learned of
+//! endpoints. Where there is no room for it, memory is short, or the request may be made for
+//! a copy itself, it is not made.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,23 +17,25 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body_util::BodyExt;
 use policy::deadline::Deadline;
 use policy::mirror::due;
+use policy::name::ServiceId;
 use policy::reason::Reason;
 use policy::traffic::call::{Downstream, Mirror};
 use tokio::time::timeout;
 
-use crate::endpoints::learned::Draw;
 use crate::failure::Failure;
 use crate::http::body;
 use crate::http::client::exchange::UpstreamResponse;
 use crate::http::copies::CopyPlace;
-use crate::http::headers::{SHADOW, Shadow};
+use crate::http::lineage::Shadow;
 use crate::http::refusal::reason_in;
-use crate::http::replay::{REPLAY_LIMIT, Replay};
+use crate::http::replay::Replay;
+use crate::outbound::fallback::{Attempted, Sent};
 use crate::outbound::route::Route;
 use crate::outbound::said;
 use crate::outbound::send::Outgoing;
 use crate::proxy::Proxy;
 use crate::telemetry::Telemetry;
+use crate::telemetry::call::Call;
 use crate::telemetry::labels::MirrorLabels;
 
 /// From the moment that a copy is sent to the end of its answer.
@@ -45,9 +48,22 @@ const ANSWER: usize = 1024 * 1024;
 const HEADER: usize = 32;
 
 const TRACE: HeaderName = HeaderName::from_static("traceparent");
+/// Of a trace's flags. Others may stand beside it.
+const SAMPLED: u8 = 1;
 /// What else says which trace a request belongs to.
-const TRACES: [&str; 7] = [
+const TRACES: [&str; 18] = [
     "tracestate",
+    "grpc-trace-bin",
+    "x-cloud-trace-context",
+    "x-amzn-trace-id",
+    "uber-trace-id",
+    "sw8",
+    "x-datadog-trace-id",
+    "x-datadog-parent-id",
+    "x-datadog-sampling-priority",
+    "x-datadog-origin",
+    "x-datadog-tags",
+    "x-ot-span-context",
     "b3",
     "x-b3-traceid",
     "x-b3-spanid",
@@ -66,6 +82,8 @@ enum Outcome {
     Body,
     /// There was no room for it.
     Full,
+    /// The request is made for a copy, or may be.
+    Shadow,
 }
 
 impl Outcome {
@@ -75,6 +93,7 @@ impl Outcome {
             Self::Failure => "failure",
             Self::Body => "body",
             Self::Full => "full",
+            Self::Shadow => "shadow",
         }
     }
 }
@@ -108,30 +127,38 @@ impl Drop for Counted {
     }
 }
 
-/// Copies a request that is about to be sent, where a policy says so.
-pub(super) fn copy(proxy: &Arc<Proxy>, route: &Route, outgoing: &Outgoing) {
-    let Some((mirrors, port)) = said::mirrors(route.said.as_deref()) else {
+/// Copies a request that was sent, where a policy says so. `instead`: the Service that is
+/// to answer it in place of the one that was called.
+pub(super) fn copy(
+    attempted: Attempted<'_>,
+    sent: &Sent,
+    call: &Call,
+    instead: Option<&ServiceId>,
+) {
+    let Some((mirrors, port)) = said::mirrors(attempted.route.said.as_deref()) else {
         return;
     };
-    if outgoing.upgrade.is_some() || route.choice.nobody().is_some() {
-        return;
-    }
-    let snapshot = proxy.config.snapshot();
-    // A copy makes no copies, or two Services could mirror each other for ever.
-    if snapshot.read_only().is_some() {
+    let Attempted {
+        proxy,
+        route,
+        outgoing,
+        upload,
+    } = attempted;
+    if outgoing.upgrade.is_some() || upload.broke() || !was_seen(sent, call) {
         return;
     }
     let method = &outgoing.parts.method;
-    for mirror in due(mirrors, method, &route.backend, rand::random) {
+    let due = due(mirrors, method, &route.backend, rand::random);
+    for mirror in due.filter(|mirror| Some(&mirror.service) != instead) {
         let mut counted = Counted::new(&proxy.telemetry, &route.service, mirror);
-        let size = outgoing.replay.size().unwrap_or(REPLAY_LIMIT as u64);
-        let Some(size) = usize::try_from(size)
-            .ok()
-            .filter(|size| *size <= REPLAY_LIMIT)
-        else {
+        if outgoing.shadow.is_some() {
+            counted.came_to(Outcome::Shadow);
+            continue;
+        }
+        let Some(body) = outgoing.replay.whole() else {
             continue;
         };
-        let bytes = size + head_size(&outgoing.parts);
+        let bytes = 2 * body.len() + head_size(&outgoing.parts);
         let place = match proxy.copies.admit(bytes) {
             Some(place) if !proxy.budget().is_tight() => place,
             _ => {
@@ -140,20 +167,43 @@ pub(super) fn copy(proxy: &Arc<Proxy>, route: &Route, outgoing: &Outgoing) {
             }
         };
         let copy = Copy {
-            parts: parts(&outgoing.parts),
-            grpc: outgoing.grpc,
-            called: outgoing.called,
-            to: route.elsewhere(&snapshot, (&mirror.service, port), None),
-            shadow: match mirror.downstream {
-                Downstream::ReadOnly => Shadow::ReadOnly,
-                Downstream::Any => Shadow::Any,
-            },
+            outgoing: of(outgoing, body, mirror.downstream),
+            to: route.elsewhere(proxy, (&mirror.service, port), None),
             place,
         };
-        let proxy = Arc::clone(proxy);
-        outgoing
-            .replay
-            .when_whole(move |body| copy.send(proxy, body, counted));
+        copy.send(Arc::clone(proxy), counted);
+    }
+}
+
+/// Whether an application may have seen it: what was never sent, or refused, is nothing that
+/// another one should be asked.
+fn was_seen(sent: &Sent, call: &Call) -> bool {
+    match sent {
+        Ok((answer, _)) => call.reason_of(answer.response.headers()).is_none(),
+        Err(Failure::Lost { .. } | Failure::TimedOut { .. }) => true,
+        Err(_) => false,
+    }
+}
+
+/// The copy of a request with this body.
+fn of(request: &Outgoing, body: Bytes, downstream: Downstream) -> Outgoing {
+    let content = if body.is_empty() {
+        body::empty()
+    } else {
+        body::text(body)
+    };
+    Outgoing {
+        parts: parts(&request.parts),
+        replay: Replay::new(content),
+        upgrade: None,
+        grpc: request.grpc,
+        called: request.called,
+        deadline: Deadline::NONE,
+        shadow: Some(match downstream {
+            Downstream::ReadOnly => Shadow::ReadOnly,
+            Downstream::Any => Shadow::Any,
+        }),
+        aside: true,
     }
 }
 
@@ -181,8 +231,9 @@ fn own_trace(map: &mut HeaderMap) {
         return;
     };
     // Whoever samples its request samples it as well.
-    let flags = before.as_bytes().get(53..55);
-    let sampled = flags.is_some_and(|flags| flags == b"01");
+    let flags = before.to_str().ok().and_then(|before| before.get(53..55));
+    let flags = flags.and_then(|flags| u8::from_str_radix(flags, 16).ok());
+    let sampled = flags.is_some_and(|flags| flags & SAMPLED != 0);
     let (trace, span): (u128, u64) = (rand::random(), rand::random());
     let own = format!("00-{trace:032x}-{span:016x}-{:02x}", u8::from(sampled));
     if let Ok(own) = HeaderValue::from_str(&own) {
@@ -190,18 +241,15 @@ fn own_trace(map: &mut HeaderMap) {
     }
 }
 
-/// A copy that waits for the body of its request.
+/// A copy on its way.
 struct Copy {
-    parts: Parts,
-    grpc: bool,
-    called: SocketAddr,
+    outgoing: Outgoing,
     to: Route,
-    shadow: Shadow,
     place: CopyPlace,
 }
 
 impl Copy {
-    fn send(self, proxy: Arc<Proxy>, body: Bytes, mut counted: Counted) {
+    fn send(self, proxy: Arc<Proxy>, mut counted: Counted) {
         // Until it is known: nobody may be left to run it.
         counted.came_to(Outcome::Failure);
         #[expect(
@@ -209,7 +257,7 @@ impl Copy {
             reason = "there is room for a few at a time"
         )]
         tokio::spawn(async move {
-            match timeout(WITHIN, self.deliver(&proxy, body)).await {
+            match timeout(WITHIN, self.deliver(&proxy)).await {
                 Ok(Ok(())) => counted.came_to(Outcome::Success),
                 Ok(Err(failure)) => tracing::debug!(%failure, "a copy was not taken"),
                 Err(_) => tracing::debug!("a copy was not answered in time"),
@@ -217,41 +265,23 @@ impl Copy {
         });
     }
 
-    async fn deliver(mut self, proxy: &Proxy, body: Bytes) -> Result<(), Failure> {
-        let Some(to) = self.to.choice.pick(proxy, &Draw::DEFAULT) else {
+    async fn deliver(self, proxy: &Proxy) -> Result<(), Failure> {
+        let Some(endpoint) = self.to.choice.aside() else {
             let none = format!("no endpoint of {}", self.to.backend);
             return Err(Failure::not_sent(Reason::NoEndpoint, none));
         };
-        let endpoint = to.endpoint();
-        match (endpoint.meshed(), self.shadow) {
-            (true, shadow) => drop(self.parts.headers.insert(SHADOW, shadow.to_peer())),
-            (false, Shadow::Any) => {}
-            (false, Shadow::ReadOnly) => {
-                let unheld = "nobody holds a pod without a proxy to read only";
-                return Err(Failure::not_sent(Reason::ShadowWrite, unheld));
-            }
+        if !endpoint.meshed() && self.outgoing.shadow == Some(Shadow::ReadOnly) {
+            let unheld = "nobody holds a pod without a proxy to read only";
+            return Err(Failure::not_sent(Reason::ShadowWrite, unheld));
         }
-        let content = if body.is_empty() {
-            body::empty()
-        } else {
-            body::text(body)
-        };
-        let outgoing = Outgoing {
-            parts: self.parts,
-            replay: Replay::new(content),
-            upgrade: None,
-            grpc: self.grpc,
-            called: self.called,
-            deadline: Deadline::NONE,
-        };
-        let answer = outgoing.send(proxy, endpoint).await?;
+        let answer = self.outgoing.send(proxy, &endpoint).await?;
         if endpoint.meshed()
             && let Some(reason) = reason_in(answer.response.headers())
         {
             return Err(Failure::refused(reason, "the other proxy refused a copy"));
         }
         let read = read(answer).await;
-        drop((to, self.place));
+        drop(self.place);
         read
     }
 }
@@ -280,6 +310,7 @@ mod tests {
         map.insert(TRACE, HeaderValue::from_static(value));
         map.insert("tracestate", HeaderValue::from_static("a=b"));
         map.insert("x-b3-traceid", HeaderValue::from_static("1"));
+        map.insert("grpc-trace-bin", HeaderValue::from_static("1"));
         map.insert("x-request-id", HeaderValue::from_static("1"));
         map
     }
@@ -294,6 +325,10 @@ mod tests {
             (
                 "00",
                 "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00",
+            ),
+            (
+                "01",
+                "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-03",
             ),
             ("00", "no trace"),
         ] {

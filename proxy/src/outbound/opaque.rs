@@ -47,7 +47,7 @@ impl Connection {
         let Some(to) = fallback::of_bytes(&route, &failure) else {
             return Err(failure);
         };
-        let instead = route.elsewhere(&self.proxy.config.snapshot(), to, None);
+        let instead = route.elsewhere(&self.proxy, to, None);
         let before = call.falls_back(instead.parties());
         let opened = Box::pin(self.open_by(&instead, call)).await;
         fallback::count_bytes(call, to.0, opened.is_ok());

@@ -37,11 +37,13 @@ pub(crate) async fn unknown(
     addr: SocketAddr,
     place: Arc<Place>,
 ) {
-    if proxy.config.inspect(shadow::may_pass).is_err() {
+    let may_pass = |now: &Snapshot| (shadow::may_pass(now).is_ok(), may_pass_unknown(now).is_ok());
+    let (any, unknown) = proxy.config.inspect(may_pass);
+    if !any {
         return turn_away(proxy, stream, addr, place, shadow::refusal).await;
     }
     let meshed = proxy.config.registry.was_meshed(addr);
-    if !meshed && proxy.config.inspect(may_pass_unknown).is_ok() {
+    if !meshed && unknown {
         let forbidden = proxy.config.until_refused(may_pass_unknown);
         return pass_through(proxy, stream, addr, forbidden).await;
     }
@@ -54,6 +56,20 @@ pub(crate) async fn unknown(
         Failure::no_configuration
     };
     turn_away(proxy, stream, addr, place, failure).await;
+}
+
+/// What lies outside the mesh, as the controller says.
+pub(crate) async fn external(
+    proxy: &Arc<Proxy>,
+    stream: TcpStream,
+    addr: SocketAddr,
+    place: Arc<Place>,
+) {
+    if proxy.config.inspect(shadow::may_pass).is_err() {
+        return turn_away(proxy, stream, addr, place, shadow::refusal).await;
+    }
+    let forbidden = proxy.config.until_refused(shadow::may_pass);
+    pass_through(proxy, stream, addr, forbidden).await;
 }
 
 /// Whether plaintext may go to an address of which nobody knows what it is.

@@ -13,11 +13,10 @@ use crate::http::deadline::{self, Timed};
 use crate::http::incoming::IncomingBody;
 use crate::http::received::{Received, Upgrades, host_of};
 use crate::http::replay::Replay;
-use crate::http::upload::Upload;
 use crate::net::turn::Waited;
 use crate::outbound::attempts::Attempts;
 use crate::outbound::connection::Connection;
-use crate::outbound::fallback::{self, Attempted};
+use crate::outbound::fallback::{self, Attempted, Due};
 use crate::outbound::mirror;
 use crate::outbound::respond::respond;
 use crate::outbound::route::Route;
@@ -47,7 +46,9 @@ pub(super) async fn handle_request(
     }
     call.asks(&received.parts);
     call.speaks(received.parts.version == Version::HTTP_2, received.grpc);
+    let held = shadow::times_held(proxy);
     let snapshot = proxy.config.snapshot();
+    let made_for = shadow::made_for(proxy, &snapshot, &mut received);
     let route = shadow::may_send(&snapshot, &received)
         .and_then(|()| connection.route_request(&snapshot, &received));
     call.between(match &route {
@@ -63,7 +64,8 @@ pub(super) async fn handle_request(
     let timed = Timed::read(map, grpc, received.timeout.as_ref());
     proxy.telemetry.metrics.read_time(timed.unreadable);
     let deadline = deadline::outgoing(timed, said::timeouts(route.said.as_deref()));
-    let (body, upload) = Upload::watch(received.body);
+    let method = &received.parts.method;
+    let (body, upload) = shadow::watch(proxy, held, method, received.body);
     let replay = Replay::new(body).counted(&mut received.parts.extensions);
     let outgoing = Outgoing {
         parts: received.parts,
@@ -72,8 +74,9 @@ pub(super) async fn handle_request(
         grpc: received.grpc,
         called: connection.addr,
         deadline,
+        shadow: made_for,
+        aside: false,
     };
-    mirror::copy(proxy, &route, &outgoing);
     let attempts = Attempts::of(&route, &outgoing);
     let sent = attempts.send(proxy, &outgoing, &upload, &mut call).await;
     let attempted = Attempted {
@@ -82,7 +85,9 @@ pub(super) async fn handle_request(
         outgoing: &outgoing,
         upload: &upload,
     };
-    if let Some(due) = fallback::due(attempted, &sent, &call) {
+    let due = fallback::due(attempted, &sent, &call);
+    mirror::copy(attempted, &sent, &call, due.and_then(Due::service));
+    if let Some(due) = due {
         // On the heap: most calls have no fallback.
         return Box::pin(fallback::answer(due, sent, call, received.caller_side)).await;
     }

@@ -134,16 +134,19 @@ fn switch(
             std::mem::replace(&mut passed, now) != now
         };
         let end = tokio::select! {
-            _ = relay(&mut client, &mut server, proxy.budget(), &flows) => BodyEnd::Complete,
-            () = cut => BodyEnd::Failed,
-            () = still(idle, moved) => BodyEnd::OutOfTime,
-            _ = proxy.config.until_refused(shadow::may_pass) => BodyEnd::Failed,
+            _ = relay(&mut client, &mut server, proxy.budget(), &flows) => Ok(BodyEnd::Complete),
+            () = cut => Ok(BodyEnd::Failed),
+            () = still(idle, moved) => Ok(BodyEnd::OutOfTime),
+            refused = proxy.config.until_refused(shadow::may_pass) => Err(refused),
         };
-        if end != BodyEnd::Complete {
+        if !matches!(end, Ok(BodyEnd::Complete)) {
             client.abort();
             server.abort();
         }
-        counted.done(end, flows.received(), None);
+        match end {
+            Ok(end) => counted.done(end, flows.received(), None),
+            Err(refused) => counted.cut(refused.reason(), flows.received()),
+        }
     });
     Response::from_parts(parts, body::empty())
 }

@@ -19,6 +19,7 @@ use crate::outbound::choice::{Among, Choice};
 use crate::outbound::connection::Connection;
 use crate::outbound::said::{self, Names, Said};
 use crate::outbound::tenant::{self, Tenant};
+use crate::proxy::Proxy;
 use crate::telemetry::Telemetry;
 use crate::telemetry::cell::{Cell, Way};
 use crate::telemetry::labels::Security;
@@ -94,13 +95,14 @@ impl Route {
         }
     }
 
-    /// To the endpoints of another Service than the one that was called.
+    /// To the endpoints of another Service than the one that was called, as they are now.
     pub(super) fn elsewhere(
         &self,
-        snapshot: &Snapshot,
+        proxy: &Proxy,
         (service, port): (&ServiceId, u16),
         facts: Option<&RequestFacts<'_>>,
     ) -> Self {
+        let snapshot = proxy.config.snapshot();
         let name: Arc<str> = wire::names::endpoints(&service.namespace, &service.name, port).into();
         let names = Names {
             root: &name,
@@ -112,7 +114,7 @@ impl Route {
             backend: service.to_string().into(),
             rule: None,
             said: Said::of(&snapshot.policies, names, facts),
-            choice: Choice::Any(Among::of(snapshot, &name)),
+            choice: Choice::Any(Among::of(&snapshot, &name)),
             cookie: None,
         }
     }

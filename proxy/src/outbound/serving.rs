@@ -63,13 +63,22 @@ impl Marks {
         map.append(SET_COOKIE, cookie);
         // A cache that gave it to others would make them one tenant.
         let said = map.get_all(CACHE_CONTROL).iter();
-        let mut said = said.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-        let private = said.any(|one| {
-            let one = one.trim_ascii();
-            one.eq_ignore_ascii_case(b"private") || one.eq_ignore_ascii_case(b"no-store")
-        });
-        if !private {
+        let said = said.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+        let said: Vec<&[u8]> = said.map(<[u8]>::trim_ascii).collect();
+        let says = |name: &[u8]| said.iter().any(|one| one.eq_ignore_ascii_case(name));
+        if says(b"private") || says(b"no-store") {
+            return;
+        }
+        if !says(b"public") {
             map.append(CACHE_CONTROL, HeaderValue::from_static("private"));
+            return;
+        }
+        // Beside it some caches would believe the first of the two.
+        let other = |one: &&&[u8]| !one.eq_ignore_ascii_case(b"public");
+        let left = said.iter().filter(other).copied();
+        let left: Vec<&[u8]> = [&b"private"[..]].into_iter().chain(left).collect();
+        if let Ok(left) = HeaderValue::from_bytes(&left.join(&b", "[..])) {
+            map.insert(CACHE_CONTROL, left);
         }
     }
 }

@@ -61,7 +61,8 @@ fn key(
                 return Some((Key::of(value), None));
             }
             let value = format!("{:032x}", rand::random::<u128>());
-            let set = set_cookie(sticky, name, &value, is_https(headers));
+            let secure = is_https(headers) || is_secure(name);
+            let set = set_cookie(sticky, name, &value, secure);
             Some((Key::of(value.as_bytes()), Some(set?)))
         }
     }
@@ -81,6 +82,11 @@ fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
 fn is_https(headers: &HeaderMap) -> bool {
     let said = headers.get(FORWARDED_PROTO);
     said.is_some_and(|said| said.as_bytes().trim_ascii().eq_ignore_ascii_case(b"https"))
+}
+
+/// Browsers keep a cookie of such a name only where it says `Secure`.
+fn is_secure(name: &str) -> bool {
+    name.starts_with("__Secure-") || name.starts_with("__Host-")
 }
 
 fn set_cookie(sticky: &Sticky, name: &str, value: &str, secure: bool) -> Option<HeaderValue> {
@@ -173,5 +179,9 @@ mod tests {
         assert!(set.unwrap().ends_with("; Path=/; Secure; Max-Age=3600"));
         let (_, set) = asked(&cookie, &[("x-forwarded-proto", "http")]).unwrap();
         assert!(!set.unwrap().contains("Secure"));
+        for name in ["__Host-t", "__Secure-t"] {
+            let (_, set) = asked(&sticky(StickyKey::Cookie(name.into())), &[]).unwrap();
+            assert!(set.unwrap().ends_with("; Path=/; Secure"), "{name}");
+        }
     }
 }

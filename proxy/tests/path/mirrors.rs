@@ -22,21 +22,21 @@ use crate::support::{
     Authority, Pod, endpoint, endpoints, get, http_app, raw, resource, service, split, vip,
 };
 
-const MIRRORED: &str = "weft_mirrored_total";
+pub(super) const MIRRORED: &str = "weft_mirrored_total";
 const REQUESTS: &str = "weft_requests_total";
 const ATTEMPTS: &str = "weft_attempts_total";
 const TRACE: &str = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n";
 
 /// `api`, and a Service `next` in a pod of its own that may get copies.
-struct Shop {
-    client: Pod,
-    server: Pod,
-    shadow: Pod,
-    api: App,
-    next: App,
+pub(super) struct Shop {
+    pub(super) client: Pod,
+    pub(super) server: Pod,
+    pub(super) shadow: Pod,
+    pub(super) api: App,
+    pub(super) next: App,
 }
 
-fn mirror() -> Mirror {
+pub(super) fn mirror() -> Mirror {
     Mirror {
         service: ServiceId::new("shop", "next"),
         percent: Percent::ALL,
@@ -47,7 +47,7 @@ fn mirror() -> Mirror {
 }
 
 /// The pod gets nothing but copies, and may open connections to these.
-fn held_to_read_only(pod: &Pod, allow_tcp: &[(&str, u32)]) {
+pub(super) fn held_to_read_only(pod: &Pod, allow_tcp: &[(&str, u32)]) {
     let allow_tcp = allow_tcp.iter().map(|(service, port)| v1::TcpTarget {
         namespace: "shop".into(),
         name: (*service).into(),
@@ -66,7 +66,14 @@ fn held_to_read_only(pod: &Pod, allow_tcp: &[(&str, u32)]) {
 }
 
 impl Shop {
-    async fn new(answer: &'static str) -> Self {
+    pub(super) async fn new(answer: &'static str) -> Self {
+        let shop = Self::unheld(answer).await;
+        held_to_read_only(&shop.shadow, &[]);
+        shop
+    }
+
+    /// The proxy of `next` does not know yet that its pod gets copies.
+    pub(super) async fn unheld(answer: &'static str) -> Self {
         let authority = Authority::new();
         let client = Pod::new(&authority, "web").await;
         let server = Pod::new(&authority, "api").await;
@@ -77,7 +84,6 @@ impl Shop {
         served_by(&client, &server, &[&api]);
         let there = endpoint(shadow.ip, next.port, Some("api"));
         client.set(vec![endpoints("next", vec![there])]);
-        held_to_read_only(&shadow, &[]);
         let shop = Self {
             client,
             server,
@@ -89,7 +95,7 @@ impl Shop {
         shop
     }
 
-    fn mirrors(&self, mirrors: Vec<Mirror>) {
+    pub(super) fn mirrors(&self, mirrors: Vec<Mirror>) {
         self.client.set(vec![said(&Traffic {
             mirror: limited(mirrors.into()),
             ..Traffic::default()
@@ -103,7 +109,7 @@ impl Shop {
     }
 
     /// Waits until so many copies have come to this.
-    async fn until(&self, outcome: &str, copies: f64) {
+    pub(super) async fn until(&self, outcome: &str, copies: f64) {
         let begun = Instant::now();
         while self.counted(outcome) < copies {
             let metrics = || self.client.metrics();
@@ -114,7 +120,7 @@ impl Shop {
     }
 }
 
-fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+pub(super) fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     let lines = head.lines();
     let mut values = lines.filter_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
     values.next()
@@ -140,6 +146,7 @@ async fn a_copy_is_what_was_asked_says_that_it_is_one_and_counts_nowhere_else() 
         assert_eq!(header(&head, name), header(&copy, name), "{name}");
     }
     assert_eq!(header(&copy, "weft-shadow"), Some("true"), "{copy}");
+    assert_eq!(header(&copy, "tracestate"), Some("weft=copy"), "{copy}");
     assert_eq!(
         header(&head, "weft-shadow"),
         None,
@@ -209,12 +216,12 @@ async fn a_copy_is_made_once_all_of_a_body_has_come_and_of_no_more_than_64_kib()
     let large = "x".repeat(64 * 1024 + 1);
     assert_eq!(ask(&shop.client, "POST", "", &large).await.0, 200);
     shop.until("body", 1.0).await;
-    // Whose sender leaves is copied to nobody.
+    // What its sender breaks off is copied to nobody.
     let mut stream = shop.client.call(vip()).await;
     stream.write_all(head.as_bytes()).await.unwrap();
     stream.write_all(b"abc").await.unwrap();
     drop(stream);
-    shop.until("body", 2.0).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(shop.next.asked(), 1);
     let most = &large[1..];
     assert_eq!(ask(&shop.client, "POST", "", most).await.0, 200);
@@ -285,15 +292,19 @@ async fn a_receiver_that_hangs_or_fails_costs_the_calls_nothing_and_gets_64_at_o
 
 #[tokio::test]
 async fn copies_that_want_a_pod_held_to_read_only_reach_no_other() {
-    let shop = Shop::new(OK).await;
-    shop.shadow.replace(wire::names::GUARD, Vec::new());
+    let shop = Shop::unheld(OK).await;
     assert_eq!(ask(&shop.client, "GET", "", "").await.0, 200);
     shop.until("failure", 1.0).await;
+    // Nor one that is held to it no longer, and changes nothing yet.
+    held_to_read_only(&shop.shadow, &[]);
+    shop.shadow.replace(wire::names::GUARD, Vec::new());
+    assert_eq!(ask(&shop.client, "GET", "", "").await.0, 200);
+    shop.until("failure", 2.0).await;
     // Without a proxy nobody holds it to anything.
     let plain = endpoint(shop.shadow.ip, shop.next.port, None);
     shop.client.set(vec![endpoints("next", vec![plain])]);
     assert_eq!(ask(&shop.client, "GET", "", "").await.0, 200);
-    shop.until("failure", 2.0).await;
+    shop.until("failure", 3.0).await;
     assert_eq!(shop.next.asked(), 0);
     // With `Any` they go there, and what is ours stays in the mesh.
     let mut any = mirror();
@@ -338,11 +349,16 @@ async fn a_pod_that_gets_copies_reads_and_changes_nothing() {
     for method in ["GET", "OPTIONS"] {
         assert_eq!(ask(pod, method, "", "").await.0, 200, "{method}");
     }
-    assert_eq!(sum(pod, MIRRORED, &[]), 0.0);
-    // The original's write passes.
+    assert_eq!(sum(pod, MIRRORED, &["outcome=\"shadow\""]), 2.0);
+    assert_eq!(sum(pod, MIRRORED, &[]), 2.0);
+    for head in shop.api.heads() {
+        let shadow = header(&head, "weft-shadow");
+        assert_eq!(shadow, Some("true"), "made for a copy: {head}");
+    }
+    // The original's write passes, and that of a copy is not let in after the last of them.
     assert_eq!(ask(&shop.client, "POST", "", "{}").await.0, 200);
     pod.replace(wire::names::GUARD, Vec::new());
-    assert_eq!(ask(pod, "POST", "", "{}").await.0, 200);
+    assert_eq!(ask(pod, "POST", "", "{}").await.0, 403);
 }
 
 /// What comes back of bytes that `pod` says to `addr`.
@@ -390,8 +406,9 @@ async fn nor_does_such_a_pod_reach_what_lies_outside_the_mesh() {
     assert!(answer.contains("weft-reason: shadow-write"), "{answer}");
     assert_eq!(echoed(pod, addr).await, "");
     assert!(seen.lock().is_empty());
-    pod.replace(wire::names::GUARD, Vec::new());
-    assert_eq!(get(pod.call(addr).await, "/", "").await.0, 200);
+    // Control: whoever gets no copies does.
+    shop.client.set(vec![outside(addr)]);
+    assert_eq!(get(shop.client.call(addr).await, "/", "").await.0, 200);
 }
 
 async fn says(stream: &mut TcpStream) {
@@ -410,9 +427,8 @@ async fn ended(stream: &mut TcpStream) {
 
 #[tokio::test]
 async fn what_such_a_pod_had_open_before_ends_unless_every_mirror_lets_it() {
-    let shop = Shop::new(OK).await;
+    let shop = Shop::unheld(OK).await;
     let pod = &shop.shadow;
-    pod.replace(wire::names::GUARD, Vec::new());
     let echo = super::tcp::echo(&shop.server, "").await;
     pod.set(service("api", vip().ip(), Protocol::Opaque, Vec::new()));
     pod.reaches(&shop.server, echo);
@@ -432,9 +448,8 @@ async fn what_such_a_pod_had_open_before_ends_unless_every_mirror_lets_it() {
 
 #[tokio::test]
 async fn nor_does_a_connection_go_on_that_has_switched_protocols() {
-    let shop = Shop::new(OK).await;
+    let shop = Shop::unheld(OK).await;
     let pod = &shop.shadow;
-    pod.replace(wire::names::GUARD, Vec::new());
     pod.set(service("api", vip().ip(), Protocol::Http1, Vec::new()));
     let app = App::new(shop.server.ip, SWITCHED).await;
     served_by(pod, &shop.server, &[&app]);
@@ -448,4 +463,6 @@ async fn nor_does_a_connection_go_on_that_has_switched_protocols() {
     tokio::time::sleep(Duration::from_millis(100)).await;
     held_to_read_only(pod, &[("api", 80)]);
     ended(&mut stream).await;
+    let labels = ["reason=\"shadow-write\"", "status=\"101\""];
+    assert_eq!(sum(pod, REQUESTS, &labels), 1.0);
 }

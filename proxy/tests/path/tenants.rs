@@ -237,6 +237,8 @@ async fn who_has_no_cookie_is_given_one_and_goes_where_it_leads() {
 #[tokio::test]
 async fn what_an_application_says_of_caches_stays_beside_the_cookie() {
     const CACHED: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncache-control: max-age=60\r\nset-cookie: own=1\r\n\r\nok";
+    const SHARED: &str =
+        "HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncache-control: Public, s-maxage=60\r\n\r\nok";
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let app = App::new(server.ip, CACHED).await;
     served_by(&client, &server, &[&app]);
@@ -245,6 +247,11 @@ async fn what_an_application_says_of_caches_stays_beside_the_cookie() {
     let (_, answer) = ask(&client, "GET", "", "").await;
     assert_eq!(header(&answer, "cache-control"), ["max-age=60", "private"]);
     assert_eq!(header(&answer, "set-cookie").len(), 2, "{answer}");
+    // One that may be given to anybody is not any more.
+    let shared = App::new(server.ip, SHARED).await;
+    served_by(&client, &server, &[&shared]);
+    let (_, answer) = ask(&client, "GET", "", "").await;
+    assert_eq!(header(&answer, "cache-control"), ["private, s-maxage=60"]);
     // Where nothing answered there is no tenant to keep.
     client.set(vec![endpoints("api", Vec::new())]);
     let (status, answer) = ask(&client, "GET", "", "").await;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use policy::health::{EjectedFor, Seen};
@@ -446,4 +447,17 @@ async fn what_rests_is_not_counted_any_more_when_it_is_gone() {
     fleet.eject();
     drop(fleet.set);
     assert_eq!(fleet.resting.get(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_calls_aside_is_not_noticed_and_takes_no_probe() {
+    let fleet = Fleet::new();
+    fleet.eject();
+    tokio::time::advance(Duration::from_secs(7)).await;
+    for _ in 0..50 {
+        let aside = fleet.set.aside().unwrap();
+        assert_ne!(aside.addr, fleet.dead().addr);
+        assert_eq!(aside.in_flight.load(Relaxed), 0);
+    }
+    assert!(fleet.sent_there(&READER) > 0, "one is due");
 }

@@ -149,39 +149,29 @@ async fn a_sender_is_waited_for_while_somebody_would_read_on() {
 }
 
 #[tokio::test]
-async fn whoever_wants_all_of_a_body_gets_it_once_when_it_has_come() {
-    let taken = |replay: &Replay| {
-        let (give, mut taken) = tokio::sync::mpsc::unbounded_channel();
-        replay.when_whole(move |body| give.send(body).unwrap());
-        move || taken.try_recv().map_err(|error| error.to_string())
-    };
-    let (none, gone) = (
-        "receiving on an empty channel",
-        "receiving on a closed channel",
-    );
+async fn all_of_a_body_is_there_once_it_has_come_and_no_less() {
     let replay = Replay::new(text("hello"));
-    let mut whole = taken(&replay);
-    assert_eq!(whole(), Err(none.into()));
+    assert_eq!(replay.whole(), None);
     read(replay.take().unwrap()).await;
-    read(replay.take().unwrap()).await;
-    assert_eq!(whole(), Ok(Bytes::from_static(b"hello")));
-    assert_eq!(whole(), Err(gone.into()), "and once only");
+    assert_eq!(replay.whole(), Some(Bytes::from_static(b"hello")));
     // What has no body is whole.
-    assert_eq!(
-        taken(&Replay::new(crate::http::body::empty()))(),
-        Ok(Bytes::new())
-    );
-    // Too much, sent on without its end, and nobody's any more.
-    let replay = Replay::new(text(vec![0_u8; REPLAY_LIMIT + 1]));
-    let mut whole = taken(&replay);
-    read(replay.take().unwrap()).await;
-    assert_eq!(whole(), Err(gone.into()));
-    let replay = Replay::new(text("hello"));
-    let mut whole = taken(&replay);
+    let empty = Replay::new(crate::http::body::empty());
+    assert_eq!(empty.whole(), Some(Bytes::new()));
+    // Too much, and nobody's any more.
+    let large = Replay::new(text(vec![0_u8; REPLAY_LIMIT + 1]));
+    read(large.take().unwrap()).await;
+    assert_eq!(large.whole(), None);
     replay.forget();
-    assert_eq!(whole(), Err(gone.into()));
-    let mut whole = taken(&Replay::new(text("hello")));
-    assert_eq!(whole(), Err(gone.into()));
+    assert_eq!(replay.whole(), None);
+    // What broke off is a part, however much came before.
+    let frames = [
+        Ok(Frame::data(Bytes::from_static(b"hel"))),
+        Err("reset".into()),
+    ];
+    let source = StreamBody::new(futures::stream::iter(frames));
+    let broken = Replay::new(source.boxed_unsync());
+    assert!(broken.take().unwrap().collect().await.is_err());
+    assert_eq!(broken.whole(), None);
 }
 
 #[tokio::test]
