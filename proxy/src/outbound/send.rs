@@ -111,8 +111,9 @@ impl Outgoing {
         let parts = if host_of(parts).is_some() {
             parts
         } else {
-            named = self.named_by_address(parts)?;
-            &named
+            // On the heap: hardly any request names no host.
+            named = Box::new(self.named_by_address(parts)?);
+            &*named
         };
         let port = app_port(port)?;
         if let Some(to) = &self.upgrade {
