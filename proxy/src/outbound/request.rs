@@ -60,18 +60,27 @@ pub(super) async fn handle_request(
         Ok(route) => route,
         Err(failure) => return call.refuse(&failure, &received.parts.method, received.grpc),
     };
-    let (map, grpc) = (&received.parts.headers, received.grpc);
-    let timed = Timed::read(map, grpc, received.timeout.as_ref());
+    // All of it, so that nothing is held for it while the answer is waited for.
+    let Received {
+        mut parts,
+        body,
+        upgrade,
+        caller_side,
+        grpc,
+        timeout,
+        shadow: _,
+    } = received;
+    let timed = Timed::read(&parts.headers, grpc, timeout.as_ref());
+    drop(timeout);
     proxy.telemetry.metrics.read_time(timed.unreadable);
     let deadline = deadline::outgoing(timed, said::timeouts(route.said.as_deref()));
-    let method = &received.parts.method;
-    let (body, upload) = shadow::watch(proxy, held, method, received.body);
-    let replay = Replay::new(body).counted(&mut received.parts.extensions);
+    let (body, upload) = shadow::watch(proxy, held, &parts.method, body);
+    let replay = Replay::new(body).counted(&mut parts.extensions);
     let outgoing = Outgoing {
-        parts: received.parts,
+        parts,
         replay,
-        upgrade: received.upgrade,
-        grpc: received.grpc,
+        upgrade,
+        grpc,
         called: connection.addr,
         deadline,
         shadow: made_for,
@@ -89,15 +98,15 @@ pub(super) async fn handle_request(
     mirror::copy(attempted, &sent, &call, due.and_then(Due::service));
     if let Some(due) = due {
         // On the heap: most calls have no fallback.
-        return Box::pin(fallback::answer(due, sent, call, received.caller_side)).await;
+        return Box::pin(fallback::answer(due, sent, call, caller_side)).await;
     }
     match sent {
         Ok((answer, served)) => {
             outgoing.replay.forget();
             let proxy = Arc::clone(proxy);
-            respond(answer, call, served, received.caller_side, proxy).await
+            respond(answer, call, served, caller_side, proxy).await
         }
-        Err(failure) => call.refuse(&failure, &outgoing.parts.method, received.grpc),
+        Err(failure) => call.refuse(&failure, &outgoing.parts.method, grpc),
     }
 }
 
