@@ -135,13 +135,21 @@ impl PortGuard {
     }
 
     /// How long a request of a caller outside the mesh may take, whom no proxy has held to
-    /// it before.
-    pub(crate) fn request_outside(&self, request: &RequestFacts<'_>) -> Option<Duration> {
+    /// it before. One whose path cannot be read in one way only has the shortest time of all
+    /// routes, as it has the tokens of all their limits.
+    pub(crate) fn request_outside(
+        &self,
+        request: &RequestFacts<'_>,
+        unreadable: bool,
+    ) -> Option<Duration> {
         let mut fitting = self.timeouts.rules.iter().filter_map(|rule| {
             let scoped = rule.then.as_ref()?;
-            let fits = scoped.sources.admits(Caller::Outside) && rule.when.fits(Some(request));
-            fits.then_some(&scoped.section)
+            let fits = unreadable || rule.when.fits(Some(request));
+            (fits && scoped.sources.admits(Caller::Outside)).then_some(&scoped.section)
         });
+        if unreadable {
+            return fitting.filter_map(|timeouts| timeouts.request).min();
+        }
         fitting.next()?.request
     }
 

@@ -111,18 +111,23 @@ fn callers_from_outside_have_the_time_of_the_first_policy_that_fits() {
     let guard = Guard::after(Some(&before), &said, now);
     assert_eq!(passed(&guard, now, 2), 0, "the bucket stays");
     let headers = HeaderMap::new();
-    let time = |guard: &Guard, method| {
+    let ask = |guard: &Guard, method, unreadable| {
         let facts = RequestFacts {
             method: &method,
             path: "/",
             headers: &headers,
         };
-        let time = guard.port(80).unwrap().request_outside(&facts);
+        let port = guard.port(80).unwrap();
+        let time = port.request_outside(&facts, unreadable);
         time.map(|time| time.as_secs())
     };
+    let time = |guard: &Guard, method| ask(guard, method, false);
     assert_eq!(time(&before, Method::GET), None);
     assert_eq!(time(&guard, Method::GET), Some(1));
     assert_eq!(time(&guard, Method::POST), Some(5));
+    // No path that may be read in two ways has more time than any route gives.
+    assert_eq!(ask(&guard, Method::POST, true), Some(1));
+    assert_eq!(ask(&before, Method::POST, true), None);
 }
 
 #[test]
