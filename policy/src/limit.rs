@@ -5,8 +5,9 @@
 //! limit that applies to it, or none of any.
 //!
 //! Whoever calls chooses the values of headers. So keys are hashes of a size that is ours,
-//! there are so many at most in all and per caller, buckets that are full are forgotten
-//! first, and what finds no place shares a bucket: a crowd of made-up values limits itself
+//! there are so many at most of a pod, of a limit and of a caller. Only buckets that are full
+//! are forgotten, which are the same as new ones, so nobody empties the table to have his own
+//! bucket filled. What finds no place shares a bucket: a crowd of made-up values limits itself
 //! and takes nothing from others.
 //!
 //! In use: one [`Buckets`] per limit of the own pod, all under one lock; [`take_all`] with
@@ -22,8 +23,13 @@ pub mod shares;
 
 /// Keys of one limit.
 pub const KEYS: usize = 10_000;
-/// Values of a header that one caller may fill keys with.
-pub const KEYS_PER_CALLER: u32 = 1000;
+/// Bytes that the keys of all limits of one pod take, whose proxy requests 20 MiB.
+pub const BYTES_PER_POD: usize = 4 << 20;
+/// What a key takes: 33 bytes in one map and 25 in another, which are half full after they
+/// grew.
+const BYTES_PER_KEY: usize = 136;
+/// One caller may fill this part of a limit's keys with values of a header.
+const PART_OF_CALLER: usize = 10;
 
 /// Shares change within seconds, so no wait that is reckoned by one holds for longer.
 const LONGEST_OF_SHARE: Duration = Duration::from_secs(60);
@@ -123,6 +129,31 @@ impl Bucket {
     }
 }
 
+/// Keys of each limit, of so many of one pod that have keys.
+#[must_use]
+pub fn keys_of_each(limits: usize) -> usize {
+    let share = BYTES_PER_POD / BYTES_PER_KEY / limits.max(1);
+    share.clamp(1, KEYS)
+}
+
+/// Caller and value of a header.
+type Entry = (u64, Option<u64>);
+
+/// Where the bucket of a key stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// The limit has one bucket.
+    All,
+    /// It has its own.
+    Held(Entry),
+    /// There is room for its own.
+    Free(Entry),
+    /// Its caller has as many as one may, and shares one bucket among the rest.
+    OfCaller(u64),
+    /// There are as many as there may be; the rest share one bucket.
+    Full,
+}
+
 /// The buckets of one limit.
 #[derive(Debug)]
 pub struct Buckets {
@@ -130,7 +161,11 @@ pub struct Buckets {
     rate: Rate,
     /// Without key, and for those that find no place.
     shared: Bucket,
-    keys: HashMap<(u64, Option<u64>), Bucket>,
+    /// Keys at most.
+    most: usize,
+    /// Requests whose key found no place of its own, since they were last asked for.
+    crowded: u64,
+    keys: HashMap<Entry, Bucket>,
     /// Per caller with keys of headers: how many, and its bucket for further ones.
     callers: HashMap<u64, (u32, Bucket)>,
     swept: Instant,
@@ -160,6 +195,8 @@ impl Buckets {
             start: now,
             rate,
             shared: Bucket::default(),
+            most: KEYS,
+            crowded: 0,
             keys: HashMap::new(),
             callers: HashMap::new(),
             swept: now,
@@ -178,6 +215,16 @@ impl Buckets {
         self.rate = rate;
     }
 
+    /// Another number of keys. Those that are more keep their buckets until they are full.
+    pub fn set_most(&mut self, most: usize) {
+        self.most = most;
+    }
+
+    /// How many requests found no place for their key since this was asked last.
+    pub const fn take_crowded(&mut self) -> u64 {
+        std::mem::replace(&mut self.crowded, 0)
+    }
+
     /// Keys in use.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -189,56 +236,67 @@ impl Buckets {
         self.keys.is_empty()
     }
 
-    /// Whether a token is there; takes none, and makes no key.
-    fn look(&self, now: Instant, key: Key) -> Result<Bucket, Duration> {
-        self.held(key).taken(self.nanos(now), self.rate)
+    /// The bucket with a token less, if one is there; takes none, and makes no key.
+    fn look(&self, now: Instant, place: Place) -> Result<Bucket, Duration> {
+        let held = match place {
+            Place::All | Place::Full => Some(self.shared),
+            Place::Held(entry) => self.keys.get(&entry).copied(),
+            Place::Free(_) => None,
+            Place::OfCaller(caller) => self.callers.get(&caller).map(|(_, own)| *own),
+        };
+        held.unwrap_or_default().taken(self.nanos(now), self.rate)
     }
 
-    /// The bucket that stands for a key now.
-    fn held(&self, key: Key) -> Bucket {
+    /// Where a key has its bucket now.
+    fn place(&self, key: Key) -> Place {
         let (caller, value) = match key {
-            Key::All => return self.shared,
+            Key::All => return Place::All,
             Key::Caller(caller) => (caller, None),
             Key::Header { caller, value } => (caller, Some(value)),
         };
-        if let Some(bucket) = self.keys.get(&(caller, value)) {
-            return *bucket;
+        let entry = (caller, value);
+        if self.keys.contains_key(&entry) {
+            return Place::Held(entry);
         }
-        match self.callers.get(&caller) {
-            Some((keys, own)) if value.is_some() && *keys >= KEYS_PER_CALLER => *own,
-            _ if self.keys.len() >= KEYS => self.shared,
-            _ => Bucket::default(),
+        let of_caller = value.and_then(|_| self.callers.get(&caller));
+        let part = (self.most / PART_OF_CALLER).max(1);
+        if of_caller.is_some_and(|(keys, _)| *keys as usize >= part) {
+            return Place::OfCaller(caller);
+        }
+        let is_known = value.is_none() || of_caller.is_some() || self.callers.len() < self.most;
+        if self.keys.len() < self.most && is_known {
+            Place::Free(entry)
+        } else {
+            Place::Full
         }
     }
 
     /// Puts back what [`Buckets::look`] gave.
-    fn put(&mut self, now: Instant, key: Key, bucket: Bucket) {
-        let (caller, value) = match key {
-            Key::All => return self.shared = bucket,
-            Key::Caller(caller) => (caller, None),
-            Key::Header { caller, value } => (caller, Some(value)),
-        };
-        if let Some(held) = self.keys.get_mut(&(caller, value)) {
-            *held = bucket;
-            return;
+    fn put(&mut self, now: Instant, place: Place, bucket: Bucket) {
+        match place {
+            Place::All => self.shared = bucket,
+            Place::Held(entry) | Place::Free(entry) => {
+                let is_new = self.keys.insert(entry, bucket).is_none();
+                if is_new && entry.1.is_some() {
+                    self.callers.entry(entry.0).or_default().0 += 1;
+                }
+            }
+            Place::OfCaller(caller) => {
+                if let Some((_, own)) = self.callers.get_mut(&caller) {
+                    *own = bucket;
+                }
+                self.crowds(now);
+            }
+            Place::Full => {
+                self.shared = bucket;
+                self.crowds(now);
+            }
         }
-        if value.is_some()
-            && let Some((keys, own)) = self.callers.get_mut(&caller)
-            && *keys >= KEYS_PER_CALLER
-        {
-            *own = bucket;
-            self.sweep(now);
-            return;
-        }
-        if self.keys.len() >= KEYS {
-            self.shared = bucket;
-            self.sweep(now);
-            return;
-        }
-        self.keys.insert((caller, value), bucket);
-        if value.is_some() {
-            self.callers.entry(caller).or_default().0 += 1;
-        }
+    }
+
+    fn crowds(&mut self, now: Instant) {
+        self.crowded += 1;
+        self.sweep(now);
     }
 
     /// Forgets buckets that are full: a new one is the same.
@@ -260,6 +318,11 @@ impl Buckets {
             kept
         });
         callers.retain(|_, (keys, own)| *keys > 0 || own.0 > nanos);
+        // As when there were few limits of the pod, and are many now.
+        if self.keys.capacity() > 4 * self.most {
+            self.keys.shrink_to(self.most);
+            self.callers.shrink_to(self.most);
+        }
     }
 
     fn nanos(&self, now: Instant) -> u64 {
@@ -276,9 +339,17 @@ pub fn take_all(
 ) -> Result<(), Refused> {
     let mut refused: Option<Refused> = None;
     for (limit, key) in keys.clone() {
-        if let Some(Err(wait)) = tables.get(limit).map(|table| table.look(now, key))
-            && refused.is_none_or(|longest| wait > longest.wait)
-        {
+        let Some(table) = tables.get_mut(limit) else {
+            continue;
+        };
+        let place = table.place(key);
+        let Err(wait) = table.look(now, place) else {
+            continue;
+        };
+        if matches!(place, Place::OfCaller(_) | Place::Full) {
+            table.crowds(now);
+        }
+        if refused.is_none_or(|longest| wait > longest.wait) {
             refused = Some(Refused { limit, wait });
         }
     }
@@ -286,10 +357,12 @@ pub fn take_all(
         return Err(refused);
     }
     for (limit, key) in keys {
-        if let Some(table) = tables.get_mut(limit)
-            && let Ok(bucket) = table.look(now, key)
-        {
-            table.put(now, key, bucket);
+        let Some(table) = tables.get_mut(limit) else {
+            continue;
+        };
+        let place = table.place(key);
+        if let Ok(bucket) = table.look(now, place) {
+            table.put(now, place, bucket);
         }
     }
     Ok(())

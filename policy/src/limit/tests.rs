@@ -140,6 +140,59 @@ fn keys_are_bounded_full_buckets_go_first_and_the_rest_share_one() {
     assert!(table.len() < 200);
 }
 
+/// Bytes of both maps: entries, a byte of each place, an eighth left free.
+fn bytes(table: &Buckets) -> usize {
+    let of = |capacity: usize, entry: usize| capacity * 8 / 7 * (entry + 1);
+    of(table.keys.capacity(), size_of::<(Entry, Bucket)>())
+        + of(table.callers.capacity(), size_of::<(u64, (u32, Bucket))>())
+}
+
+#[test]
+fn the_keys_of_all_limits_of_a_pod_take_so_many_bytes_at_most() {
+    let start = Instant::now();
+    for limits in [1, 3, 4, 9, 50, 300] {
+        let most = keys_of_each(limits);
+        let mut table = Buckets::new(start, Rate::of(&limit(1, ms(60_000), 1)));
+        table.set_most(most);
+        // Every caller one value, which takes a place in both maps.
+        for caller in 0..20_000 {
+            let _ = take(&mut table, start, Key::Header { caller, value: 0 });
+        }
+        assert_eq!(table.len(), most);
+        let all = limits * bytes(&table);
+        assert!(all <= BYTES_PER_POD, "{limits}: {all}");
+        assert_eq!(table.take_crowded(), 20_000 - most as u64);
+        assert_eq!(table.take_crowded(), 0);
+    }
+    assert_eq!(keys_of_each(1), KEYS);
+    assert!(keys_of_each(usize::MAX) > 0);
+}
+
+#[test]
+fn nobody_fills_his_bucket_by_filling_the_table() {
+    let start = Instant::now();
+    let mut table = Buckets::new(start, Rate::of(&limit(1, ms(60_000), 1)));
+    table.set_most(100);
+    let own = Key::Header {
+        caller: 1,
+        value: 0,
+    };
+    assert!(take(&mut table, start, own).is_ok());
+    let mut now = start;
+    for round in 0..50 {
+        for value in 1..200 {
+            let _ = take(&mut table, now, Key::Header { caller: 1, value });
+            let _ = take(&mut table, now, Key::Caller(1000 * round + value));
+        }
+        assert!(take(&mut table, now, own).is_err(), "{round}");
+        now += ms(1000);
+    }
+    // Fewer keys take nobody's bucket either.
+    table.set_most(5);
+    assert!(take(&mut table, now, own).is_err());
+    assert!(take(&mut table, start + ms(60_000), own).is_ok());
+}
+
 #[test]
 fn a_share_of_nothing_lets_nothing_through() {
     let start = Instant::now();

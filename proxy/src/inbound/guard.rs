@@ -5,7 +5,7 @@ use http::{HeaderName, HeaderValue, Response, header};
 use policy::deadline::Deadline;
 use policy::reason::Reason;
 
-use crate::config::guard::{Arrival, Exceeded, PortGuard};
+use crate::config::guard::{Arrival, Exceeded, Noticed, PortGuard};
 use crate::config::snapshot::Snapshot;
 use crate::failure::Failure;
 use crate::http::body::Body;
@@ -50,8 +50,8 @@ impl Connection {
             guard,
             &Arrival {
                 caller: self.caller(),
-                request: Some(&facts),
-                unreadable: normal.is_err(),
+                request: Some(&path.facts(parts)),
+                unreadable: path.error().is_some(),
             },
         )
     }
@@ -85,7 +85,10 @@ impl Connection {
             };
             self.proxy.telemetry.metrics.rate_limited.at(&labels).inc();
         };
-        let admitted = guard.admit(now(), arrival, |origin| count(origin, "Audit"));
+        let admitted = guard.admit(now(), arrival, |noticed| match noticed {
+            Noticed::Audited(origin) => count(origin, "Audit"),
+            Noticed::Crowded => self.proxy.telemetry.metrics.limit("rate-limit-keys"),
+        });
         let exceeded = admitted.err()?;
         count(&exceeded.origin, "Enforce");
         Some(Box::new(exceeded))

@@ -154,8 +154,12 @@ fn an_audited_limit_refuses_nothing_and_is_told() {
     let mut told = Vec::new();
     for _ in 0..3 {
         let port = guard.port(80).unwrap();
-        port.admit(now, &OUTSIDE, |origin| told.push(origin.to_string()))
-            .unwrap();
+        let noticed = |noticed: Noticed<'_>| {
+            if let Noticed::Audited(origin) = noticed {
+                told.push(origin.to_string());
+            }
+        };
+        port.admit(now, &OUTSIDE, noticed).unwrap();
     }
     assert_eq!(told.len(), 2, "{told:?}");
 }
@@ -206,4 +210,37 @@ fn header_values_have_a_bucket_each_and_a_path_that_cannot_be_read_fits_every_ro
     };
     assert!(ask(false) && ask(false) && ask(true), "the first token");
     assert!(!ask(true) && ask(false));
+}
+
+#[test]
+fn many_limits_of_a_pod_share_what_their_keys_may_take() {
+    let now = Instant::now();
+    let crowded = |limits: usize| {
+        let limits: Vec<RateLimit> = (0..limits)
+            .map(|number| RateLimit {
+                name: format!("limit-{number}").as_str().into(),
+                ..limit(1, LimitKey::Caller)
+            })
+            .collect();
+        // What was one limit of many before is not more than its part after.
+        let one = Guard::after(None, &said(&limits[..1]), now);
+        let guard = Guard::after(Some(&one), &said(&limits), now);
+        let port = guard.port(80).unwrap();
+        let mut crowded = 0;
+        for number in 0..2000 {
+            let id = format!("spiffe://cluster.local/ns/shop/sa/a{number}");
+            let id = policy::name::SpiffeId::try_from(id.as_str()).unwrap();
+            let arrival = Arrival {
+                caller: Caller::mesh(&id),
+                ..OUTSIDE
+            };
+            let _ = port.admit(now, &arrival, |noticed| match noticed {
+                Noticed::Crowded => crowded += 1,
+                Noticed::Audited(_) => {}
+            });
+        }
+        crowded
+    };
+    assert_eq!(crowded(3), 0);
+    assert_eq!(crowded(40), 2000 - policy::limit::keys_of_each(40));
 }
