@@ -5,37 +5,34 @@
 //! limit that applies to it, or none of any.
 //!
 //! Whoever calls chooses the values of headers. So keys are hashes of a size that is ours,
-//! there are so many at most of a pod, of a limit and of a caller. Only buckets that are full
-//! are forgotten, which are the same as new ones, so nobody empties the table to have his own
-//! bucket filled. What finds no place shares a bucket: a crowd of made-up values limits itself
-//! and takes nothing from others.
+//! and there are so many at most of a limit and of a pod, which a caller may use as far as
+//! others leave them; which are forgotten is told in `keys.rs`. A caller that finds no room
+//! for his first key shares a bucket with others like him.
 //!
 //! In use: one [`Buckets`] per limit of the own pod, all under one lock; [`take_all`] with
 //! those that [`crate::traffic::every`] names for the request, audited ones apart.
 //! [`shares::Shares`] is the controller's.
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::traffic::guard::RateLimit;
+use keys::{BYTES_PER_PLACE, Bucket, Entry, Keys};
 
+mod keys;
 pub mod shares;
 
-/// Keys of one limit.
-pub const KEYS: usize = 10_000;
+/// Places for the keys of one limit. Each key takes one, and so does each caller whose keys
+/// are values of a header.
+pub const KEYS: usize = 24_000;
 /// Bytes that the keys of all limits of one pod take, whose proxy requests 20 MiB.
 pub const BYTES_PER_POD: usize = 4 << 20;
-/// What a key takes: 33 bytes in one map and 25 in another, which are half full after they
-/// grew.
-const BYTES_PER_KEY: usize = 136;
-/// One caller may fill this part of a limit's keys with values of a header.
-const PART_OF_CALLER: usize = 10;
+
+/// All keys of a limit by caller are those of one, which is no caller's hash but by a chance
+/// of one in 2^64.
+const ALL_CALLERS: u64 = 0;
 
 /// Shares change within seconds, so no wait that is reckoned by one holds for longer.
 const LONGEST_OF_SHARE: Duration = Duration::from_secs(60);
-
-/// A search for full buckets looks at all of them; so seldom it may happen.
-const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// Whose bucket. Hashes of the proxy's own, seeded at random, so that nobody can aim at
 /// another's: of the identity, and of the header's value.
@@ -112,32 +109,23 @@ impl Rate {
             longest: u64::MAX,
         }
     }
-}
 
-/// When a bucket is full again, in nanoseconds since its table was made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-struct Bucket(u64);
-
-impl Bucket {
     /// The bucket after one token was taken, or how long to wait for one.
-    fn taken(self, now: u64, rate: Rate) -> Result<Self, Duration> {
-        let full = self.0.max(now).saturating_add(rate.token);
-        match full.saturating_sub(now).checked_sub(rate.whole) {
-            None | Some(0) => Ok(Self(full)),
-            Some(wait) => Err(Duration::from_nanos(wait.min(rate.longest))),
+    fn take(self, bucket: Bucket, now: u64) -> Result<Bucket, Duration> {
+        let full = bucket.0.max(now).saturating_add(self.token);
+        match full.saturating_sub(now).checked_sub(self.whole) {
+            None | Some(0) => Ok(Bucket(full)),
+            Some(wait) => Err(Duration::from_nanos(wait.min(self.longest))),
         }
     }
 }
 
-/// Keys of each limit, of so many of one pod that have keys.
+/// Places for the keys of each limit, of so many of one pod that have keys.
 #[must_use]
 pub fn keys_of_each(limits: usize) -> usize {
-    let share = BYTES_PER_POD / BYTES_PER_KEY / limits.max(1);
+    let share = BYTES_PER_POD / BYTES_PER_PLACE / limits.max(1);
     share.clamp(1, KEYS)
 }
-
-/// Caller and value of a header.
-type Entry = (u64, Option<u64>);
 
 /// Where the bucket of a key stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,11 +134,9 @@ enum Place {
     All,
     /// It has its own.
     Held(Entry),
-    /// There is room for its own.
-    Free(Entry),
-    /// Its caller has as many as one may, and shares one bucket among the rest.
-    OfCaller(u64),
-    /// There are as many as there may be; the rest share one bucket.
+    /// It gets its own.
+    New(Entry),
+    /// There is no room for one more caller; such callers share one bucket.
     Full,
 }
 
@@ -159,16 +145,22 @@ enum Place {
 pub struct Buckets {
     start: Instant,
     rate: Rate,
-    /// Without key, and for those that find no place.
+    /// Without key, and for callers that find no room.
     shared: Bucket,
-    /// Keys at most.
-    most: usize,
-    /// Requests whose key found no place of its own, since they were last asked for.
+    keys: Keys,
+    /// Requests that showed that there are too few places, since they were last asked for.
     crowded: u64,
-    keys: HashMap<Entry, Bucket>,
-    /// Per caller with keys of headers: how many, and its bucket for further ones.
-    callers: HashMap<u64, (u32, Bucket)>,
-    swept: Instant,
+}
+
+/// Whose tokens are used up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Emptied {
+    /// Those of the request's key, or of the limit where it has none.
+    Own,
+    /// There are more keys than places, and what forgotten ones used is counted to this one.
+    Forgotten,
+    /// Those of all callers for whose keys there is no room.
+    Shared,
 }
 
 /// Why a request may not pass, and when a token will be there.
@@ -178,6 +170,7 @@ pub struct Refused {
     /// longest.
     pub limit: usize,
     pub wait: Duration,
+    pub emptied: Emptied,
 }
 
 impl Refused {
@@ -195,11 +188,8 @@ impl Buckets {
             start: now,
             rate,
             shared: Bucket::default(),
-            most: KEYS,
+            keys: Keys::new(KEYS),
             crowded: 0,
-            keys: HashMap::new(),
-            callers: HashMap::new(),
-            swept: now,
         }
     }
 
@@ -207,20 +197,19 @@ impl Buckets {
     /// emptier than empty: a tiny share would block the next one for long.
     pub fn set_rate(&mut self, now: Instant, rate: Rate) {
         let empty = Bucket(self.nanos(now).saturating_add(rate.whole));
-        let own = self.callers.values_mut().map(|(_, own)| own);
-        let all = self.keys.values_mut().chain(own).chain([&mut self.shared]);
-        for bucket in all {
-            *bucket = (*bucket).min(empty);
-        }
+        self.shared = self.shared.min(empty);
+        self.keys.clamp(empty);
         self.rate = rate;
     }
 
-    /// Another number of keys. Those that are more keep their buckets until they are full.
+    /// Another number of places for keys, as [`keys_of_each`] gives it.
     pub fn set_most(&mut self, most: usize) {
-        self.most = most;
+        self.keys.set_most(most);
     }
 
-    /// How many requests found no place for their key since this was asked last.
+    /// How many requests showed since this was asked last that there are too few places for
+    /// keys: their key began with what a forgotten one had used, or cost one that was not full,
+    /// or found no room.
     pub const fn take_crowded(&mut self) -> u64 {
         std::mem::replace(&mut self.crowded, 0)
     }
@@ -233,95 +222,68 @@ impl Buckets {
 
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.keys.is_empty()
+        self.len() == 0
     }
 
-    /// The bucket with a token less, if one is there; takes none, and makes no key.
-    fn look(&self, now: Instant, place: Place) -> Result<Bucket, Duration> {
-        let held = match place {
-            Place::All | Place::Full => Some(self.shared),
-            Place::Held(entry) => self.keys.get(&entry).copied(),
-            Place::Free(_) => None,
-            Place::OfCaller(caller) => self.callers.get(&caller).map(|(_, own)| *own),
-        };
-        held.unwrap_or_default().taken(self.nanos(now), self.rate)
-    }
-
-    /// Where a key has its bucket now.
-    fn place(&self, key: Key) -> Place {
+    /// Where a key has its bucket now. Makes none.
+    fn place(&mut self, now: Instant, key: Key) -> Place {
         let (caller, value) = match key {
             Key::All => return Place::All,
-            Key::Caller(caller) => (caller, None),
-            Key::Header { caller, value } => (caller, Some(value)),
+            Key::Caller(caller) => (ALL_CALLERS, caller),
+            Key::Header { caller, value } => (caller, value),
         };
-        let entry = (caller, value);
-        if self.keys.contains_key(&entry) {
+        let entry = Entry { caller, value };
+        if self.keys.bucket(entry).is_some() {
             return Place::Held(entry);
         }
-        let of_caller = value.and_then(|_| self.callers.get(&caller));
-        let part = (self.most / PART_OF_CALLER).max(1);
-        if of_caller.is_some_and(|(keys, _)| *keys as usize >= part) {
-            return Place::OfCaller(caller);
-        }
-        let is_known = value.is_none() || of_caller.is_some() || self.callers.len() < self.most;
-        if self.keys.len() < self.most && is_known {
-            Place::Free(entry)
+        if self.keys.has_room(self.nanos(now), caller) {
+            Place::New(entry)
         } else {
             Place::Full
         }
     }
 
+    /// The bucket with a token less, if one is there; takes none, and makes no key.
+    fn look(&self, now: Instant, place: Place) -> Result<Bucket, Duration> {
+        let bucket = match place {
+            Place::All | Place::Full => self.shared,
+            Place::Held(entry) | Place::New(entry) => {
+                let held = self.keys.bucket(entry);
+                held.unwrap_or_else(|| self.keys.floor(entry.caller))
+            }
+        };
+        self.rate.take(bucket, self.nanos(now))
+    }
+
     /// Puts back what [`Buckets::look`] gave.
     fn put(&mut self, now: Instant, place: Place, bucket: Bucket) {
+        let mut crowds = self.crowds(now, place);
         match place {
-            Place::All => self.shared = bucket,
-            Place::Held(entry) | Place::Free(entry) => {
-                let is_new = self.keys.insert(entry, bucket).is_none();
-                if is_new && entry.1.is_some() {
-                    self.callers.entry(entry.0).or_default().0 += 1;
-                }
-            }
-            Place::OfCaller(caller) => {
-                if let Some((_, own)) = self.callers.get_mut(&caller) {
-                    *own = bucket;
-                }
-                self.crowds(now);
-            }
-            Place::Full => {
-                self.shared = bucket;
-                self.crowds(now);
+            Place::All | Place::Full => self.shared = bucket,
+            Place::Held(entry) | Place::New(entry) => {
+                let nanos = self.nanos(now);
+                crowds |= self.keys.set(nanos, entry, bucket);
             }
         }
+        self.crowded += u64::from(crowds);
     }
 
-    fn crowds(&mut self, now: Instant) {
-        self.crowded += 1;
-        self.sweep(now);
+    /// Whether this place shows that there are too few.
+    fn crowds(&self, now: Instant, place: Place) -> bool {
+        let is_held = matches!(place, Place::All | Place::Held(_));
+        !is_held && self.emptied(now, place) != Emptied::Own
     }
 
-    /// Forgets buckets that are full: a new one is the same.
-    fn sweep(&mut self, now: Instant) {
-        if now.saturating_duration_since(self.swept) < SWEEP_EVERY {
-            return;
-        }
-        self.swept = now;
-        let nanos = self.nanos(now);
-        let callers = &mut self.callers;
-        self.keys.retain(|(caller, value), bucket| {
-            let kept = bucket.0 > nanos;
-            if !kept
-                && value.is_some()
-                && let Some((keys, _)) = callers.get_mut(caller)
+    /// Whose tokens are used up, if none is left at this place.
+    fn emptied(&self, now: Instant, place: Place) -> Emptied {
+        match place {
+            Place::Full => Emptied::Shared,
+            Place::Held(entry) | Place::New(entry)
+                if self.keys.floor(entry.caller).0 > self.nanos(now) =>
             {
-                *keys = keys.saturating_sub(1);
+                Emptied::Forgotten
             }
-            kept
-        });
-        callers.retain(|_, (keys, own)| *keys > 0 || own.0 > nanos);
-        // As when there were few limits of the pod, and are many now.
-        if self.keys.capacity() > 4 * self.most {
-            self.keys.shrink_to(self.most);
-            self.callers.shrink_to(self.most);
+            Place::All | Place::Held(_) | Place::New(_) => Emptied::Own,
         }
     }
 
@@ -342,15 +304,18 @@ pub fn take_all(
         let Some(table) = tables.get_mut(limit) else {
             continue;
         };
-        let place = table.place(key);
+        let place = table.place(now, key);
         let Err(wait) = table.look(now, place) else {
             continue;
         };
-        if matches!(place, Place::OfCaller(_) | Place::Full) {
-            table.crowds(now);
-        }
+        table.crowded += u64::from(table.crowds(now, place));
         if refused.is_none_or(|longest| wait > longest.wait) {
-            refused = Some(Refused { limit, wait });
+            let emptied = table.emptied(now, place);
+            refused = Some(Refused {
+                limit,
+                wait,
+                emptied,
+            });
         }
     }
     if let Some(refused) = refused {
@@ -360,7 +325,7 @@ pub fn take_all(
         let Some(table) = tables.get_mut(limit) else {
             continue;
         };
-        let place = table.place(key);
+        let place = table.place(now, key);
         if let Ok(bucket) = table.look(now, place) {
             table.put(now, place, bucket);
         }

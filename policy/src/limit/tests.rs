@@ -9,6 +9,8 @@ use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 
+mod keys;
+
 const fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }
@@ -44,6 +46,7 @@ fn a_burst_passes_at_once_and_then_one_by_one() {
     let long = Refused {
         limit: 0,
         wait: ms(2001),
+        emptied: Emptied::Own,
     };
     assert_eq!(long.retry_after(), 3);
 }
@@ -88,109 +91,6 @@ fn callers_and_values_have_buckets_of_their_own() {
         assert!(take(&mut table, start, key).is_ok(), "{key:?}");
         assert!(take(&mut table, start, key).is_err(), "{key:?}");
     }
-}
-
-#[test]
-fn made_up_values_fill_a_callers_part_and_then_share_a_bucket_of_that_caller() {
-    let start = Instant::now();
-    let mut table = Buckets::new(start, Rate::of(&limit(1, ms(60_000), 1)));
-    let passed = (0..50_000)
-        .filter(|value| {
-            take(
-                &mut table,
-                start,
-                Key::Header {
-                    caller: 1,
-                    value: *value,
-                },
-            )
-            .is_ok()
-        })
-        .count();
-    assert_eq!(passed, 1001, "each of a thousand, and the shared one once");
-    assert_eq!(table.len(), 1000);
-    assert!(
-        take(
-            &mut table,
-            start,
-            Key::Header {
-                caller: 2,
-                value: 1
-            }
-        )
-        .is_ok()
-    );
-}
-
-#[test]
-fn keys_are_bounded_full_buckets_go_first_and_the_rest_share_one() {
-    let start = Instant::now();
-    let mut table = Buckets::new(start, Rate::of(&limit(1, ms(10_000), 1)));
-    let passed = |table: &mut Buckets, now, callers: std::ops::Range<u64>| {
-        callers
-            .filter(|caller| take(table, now, Key::Caller(*caller)).is_ok())
-            .count()
-    };
-    assert_eq!(passed(&mut table, start, 0..20_000), KEYS + 1);
-    assert_eq!(table.len(), KEYS);
-    // Not yet full: those with a place keep it, the others have the shared one.
-    assert_eq!(passed(&mut table, start + ms(9000), 20_000..20_100), 0);
-    // Full again: the first that finds no place makes room for all others.
-    assert_eq!(passed(&mut table, start + ms(10_000), 30_000..30_100), 100);
-    assert!(table.len() < 200);
-}
-
-/// Bytes of both maps: entries, a byte of each place, an eighth left free.
-fn bytes(table: &Buckets) -> usize {
-    let of = |capacity: usize, entry: usize| capacity * 8 / 7 * (entry + 1);
-    of(table.keys.capacity(), size_of::<(Entry, Bucket)>())
-        + of(table.callers.capacity(), size_of::<(u64, (u32, Bucket))>())
-}
-
-#[test]
-fn the_keys_of_all_limits_of_a_pod_take_so_many_bytes_at_most() {
-    let start = Instant::now();
-    for limits in [1, 3, 4, 9, 50, 300] {
-        let most = keys_of_each(limits);
-        let mut table = Buckets::new(start, Rate::of(&limit(1, ms(60_000), 1)));
-        table.set_most(most);
-        // Every caller one value, which takes a place in both maps.
-        for caller in 0..20_000 {
-            let _ = take(&mut table, start, Key::Header { caller, value: 0 });
-        }
-        assert_eq!(table.len(), most);
-        let all = limits * bytes(&table);
-        assert!(all <= BYTES_PER_POD, "{limits}: {all}");
-        assert_eq!(table.take_crowded(), 20_000 - most as u64);
-        assert_eq!(table.take_crowded(), 0);
-    }
-    assert_eq!(keys_of_each(1), KEYS);
-    assert!(keys_of_each(usize::MAX) > 0);
-}
-
-#[test]
-fn nobody_fills_his_bucket_by_filling_the_table() {
-    let start = Instant::now();
-    let mut table = Buckets::new(start, Rate::of(&limit(1, ms(60_000), 1)));
-    table.set_most(100);
-    let own = Key::Header {
-        caller: 1,
-        value: 0,
-    };
-    assert!(take(&mut table, start, own).is_ok());
-    let mut now = start;
-    for round in 0..50 {
-        for value in 1..200 {
-            let _ = take(&mut table, now, Key::Header { caller: 1, value });
-            let _ = take(&mut table, now, Key::Caller(1000 * round + value));
-        }
-        assert!(take(&mut table, now, own).is_err(), "{round}");
-        now += ms(1000);
-    }
-    // Fewer keys take nobody's bucket either.
-    table.set_most(5);
-    assert!(take(&mut table, now, own).is_err());
-    assert!(take(&mut table, start + ms(60_000), own).is_ok());
 }
 
 #[test]

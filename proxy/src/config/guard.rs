@@ -62,7 +62,7 @@ pub(crate) struct Exceeded {
 pub(crate) enum Noticed<'a> {
     /// This limit only counts, and would have refused.
     Audited(&'a Origin),
-    /// A limit had no place left for the key, which shares a bucket.
+    /// A limit has more keys than places.
     Crowded,
 }
 
@@ -222,27 +222,19 @@ impl PortGuard {
         match key {
             LimitKey::None => Key::All,
             LimitKey::Caller => Key::Caller(caller()),
-            LimitKey::Header(name) => {
-                let headers = arrival.request.map(|request| request.headers);
-                match headers.and_then(|headers| self.value(headers, name)) {
-                    Some(value) => Key::Header {
-                        caller: caller(),
-                        value,
-                    },
-                    // All without it share a bucket of their caller.
-                    None => Key::Caller(caller()),
-                }
-            }
+            LimitKey::Header(name) => Key::Header {
+                caller: caller(),
+                value: self.value(arrival.request.map(|request| request.headers), name),
+            },
         }
     }
 
-    fn value(&self, headers: &HeaderMap, name: &http::HeaderName) -> Option<u64> {
-        let values: Vec<&[u8]> = headers
-            .get_all(name)
-            .iter()
-            .map(http::HeaderValue::as_bytes)
-            .collect();
-        (!values.is_empty()).then(|| self.seed.hash_one(values))
+    /// All without the header share a bucket of their caller: that of no value.
+    fn value(&self, headers: Option<&HeaderMap>, name: &http::HeaderName) -> u64 {
+        let headers = headers.into_iter();
+        let values = headers.flat_map(|headers| headers.get_all(name).iter());
+        let values: Vec<&[u8]> = values.map(http::HeaderValue::as_bytes).collect();
+        self.seed.hash_one(values)
     }
 }
 

@@ -3,6 +3,7 @@
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Response, header};
 use policy::deadline::Deadline;
+use policy::limit::Emptied;
 use policy::reason::Reason;
 
 use crate::config::guard::{Arrival, Exceeded, Noticed, PortGuard};
@@ -97,10 +98,20 @@ impl Connection {
 
 fn failure(exceeded: &Exceeded) -> Failure {
     let (origin, wait) = (&exceeded.origin, exceeded.refused.retry_after());
+    let emptied = match exceeded.refused.emptied {
+        Emptied::Own => "is reached",
+        Emptied::Forgotten => {
+            "is reached by more keys than it has places for: what forgotten keys used is counted \
+             to this one"
+        }
+        Emptied::Shared => {
+            "has no place for one more caller, and the bucket that such callers share is empty"
+        }
+    };
     Failure::Refused {
         reason: Reason::Limit,
         by: Some(origin.clone()),
-        detail: format!("the limit of {origin} is reached; a token is there in {wait} s").into(),
+        detail: format!("the limit of {origin} {emptied}; a token is there in {wait} s").into(),
     }
 }
 
