@@ -14,6 +14,7 @@ use crate::http::replay::Replay;
 use crate::http::upload::Upload;
 use crate::inbound::connection::Connection;
 use crate::inbound::guard;
+use crate::inbound::path::JudgedPath;
 use crate::inbound::reauthorize::Allowed;
 use crate::mesh::protocol::{AppHttp, Asked, not_sent};
 use crate::net::turn::Waited;
@@ -39,14 +40,15 @@ impl Connection {
         call.speaks(speak == AppHttp::Http2, received.grpc);
         self.count_on_cell(&mut call);
         let snapshot = self.proxy.config.snapshot();
-        let deadline = self.deadline(&snapshot, &received);
+        let path = JudgedPath::of(&received.parts);
+        let deadline = self.deadline(&snapshot, &received, &path);
         let decided = deadline::check(deadline)
-            .and_then(|()| self.authorise(&snapshot, &mut received.parts, &mut call));
+            .and_then(|()| self.authorise(&snapshot, &mut received.parts, &path, &mut call));
         let limited = match decided {
-            Ok(_) => self.limited(&snapshot, &received.parts),
+            Ok(_) => self.limited(&snapshot, &received.parts, &path),
             Err(_) => None,
         };
-        drop(snapshot);
+        drop((snapshot, path));
         let as_of = match decided {
             Ok(as_of) => as_of,
             Err(failure) => {

@@ -58,7 +58,8 @@ pub(super) async fn handle_request(
     let (map, grpc) = (&received.parts.headers, received.grpc);
     let timed = Timed::read(map, grpc, received.timeout.as_ref());
     proxy.telemetry.metrics.read_time(timed.unreadable);
-    let deadline = deadline::outgoing(timed, said::timeouts(route.said.as_deref()));
+    let timeouts = said::timeouts(route.said.as_deref());
+    let deadline = deadline::outgoing(&received.parts, timed, timeouts);
     let (body, upload) = Upload::watch(received.body);
     let replay = Replay::new(body).counted(&mut received.parts.extensions);
     let outgoing = Outgoing {
