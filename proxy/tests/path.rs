@@ -16,6 +16,7 @@ mod path {
     mod access;
     mod answers;
     mod away;
+    mod collector;
     mod counts;
     mod deadlines;
     mod dedicated;
@@ -35,7 +36,9 @@ mod path {
     mod retries;
     mod routing;
     mod shown;
+    mod spans;
     mod tcp;
+    mod tracing;
     mod unconfigured;
     mod waiting;
     mod workloads;

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use policy::access::{Access, Rule};
+use policy::access_log::AccessLog;
 use policy::log_filter::LogFilter;
 use policy::mode::{Enforcement, MtlsMode};
 use policy::name::{ServiceId, SpiffeId};
@@ -19,6 +20,7 @@ use crate::config::policies::Policies;
 use crate::endpoints::affinity::Affinity;
 use crate::endpoints::endpoint::Endpoint;
 use crate::endpoints::set::EndpointSet;
+use crate::telemetry::trace::Told;
 
 /// What stands at an address.
 #[derive(Debug)]
@@ -89,6 +91,10 @@ pub struct Snapshot {
     pub policies: Policies,
     /// What this proxy is to log; `None`: what it was started with.
     pub log_filter: Option<LogFilter>,
+    /// Which requests it is to write down; `None`: as it was started.
+    pub(crate) access_log: Option<AccessLog>,
+    /// Which traces it records; `None`: none.
+    pub(crate) tracing: Option<Arc<Told>>,
     /// What they say of requests to the own pod.
     pub(crate) guard: Option<Arc<Guard>>,
     /// DER, empty until the controller sent some.
@@ -123,6 +129,8 @@ impl Default for Snapshot {
             endpoints: HashMap::new(),
             policies: Policies::default(),
             log_filter: None,
+            access_log: None,
+            tracing: None,
             guard: None,
             roots: Vec::new(),
             rules: BTreeMap::new(),

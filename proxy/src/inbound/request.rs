@@ -60,6 +60,7 @@ impl Connection {
             return guard::answer(&exceeded, call, &received.parts, received.grpc);
         }
         self.name_caller(&mut received);
+        call.pass_on_trace(&mut received.parts.headers);
         deadline::write(&mut received.parts.headers, deadline, received.grpc, true);
         let (body, upload) = Upload::watch(received.body);
         let replay = Replay::new(body).counted(&mut received.parts.extensions);

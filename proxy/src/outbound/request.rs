@@ -55,6 +55,7 @@ pub(super) async fn handle_request(
         Ok(route) => route,
         Err(failure) => return call.refuse(&failure, &received.parts.method, received.grpc),
     };
+    call.pass_on_trace(&mut received.parts.headers);
     let (map, grpc) = (&received.parts.headers, received.grpc);
     let timed = Timed::read(map, grpc, received.timeout.as_ref());
     proxy.telemetry.metrics.read_time(timed.unreadable);
