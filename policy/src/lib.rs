@@ -15,6 +15,7 @@
 )]
 
 pub mod access;
+pub mod access_log;
 pub mod affinity;
 pub mod balance;
 pub mod breaker;
@@ -40,5 +41,6 @@ pub mod retry;
 pub mod route;
 pub mod sticky;
 pub mod subset;
+pub mod trace;
 pub mod traffic;
 pub mod well_known;

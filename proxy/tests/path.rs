@@ -16,6 +16,7 @@ mod path {
     mod access;
     mod answers;
     mod away;
+    mod collector;
     mod copied;
     mod counts;
     mod deadlines;
@@ -38,8 +39,10 @@ mod path {
     mod retries;
     mod routing;
     mod shown;
+    mod spans;
     mod tcp;
     mod tenants;
+    mod tracing;
     mod unconfigured;
     mod waiting;
     mod workloads;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use policy::access::{Access, Rule};
+use policy::access_log::AccessLog;
 use policy::log_filter::LogFilter;
 use policy::mode::{Enforcement, MtlsMode};
 use policy::name::{ServiceId, SpiffeId};
@@ -21,6 +22,7 @@ use crate::config::policies::Policies;
 use crate::endpoints::affinity::Affinity;
 use crate::endpoints::endpoint::Endpoint;
 use crate::endpoints::set::EndpointSet;
+use crate::telemetry::trace::Told;
 
 /// A pod that gets copies no longer may change nothing for this long: twice what the last
 /// of them may take until its answer has ended.
@@ -103,6 +105,10 @@ pub struct Snapshot {
     pub policies: Policies,
     /// What this proxy is to log; `None`: what it was started with.
     pub log_filter: Option<LogFilter>,
+    /// Which requests it is to write down; `None`: as it was started.
+    pub(crate) access_log: Option<AccessLog>,
+    /// Which traces it records; `None`: none.
+    pub(crate) tracing: Option<Arc<Told>>,
     /// What they say of requests to the own pod.
     pub(crate) guard: Option<Arc<Guard>>,
     held_on: Option<HeldOn>,
@@ -138,6 +144,8 @@ impl Default for Snapshot {
             endpoints: HashMap::new(),
             policies: Policies::default(),
             log_filter: None,
+            access_log: None,
+            tracing: None,
             guard: None,
             held_on: None,
             roots: Vec::new(),

@@ -160,6 +160,12 @@ impl Store {
         if before.log_filter != next.log_filter {
             change_log(next.log_filter.as_ref());
         }
+        if before.access_log != next.access_log {
+            self.telemetry.log_as(next.access_log);
+        }
+        if before.tracing != next.tracing {
+            self.telemetry.tracer.tell(next.tracing.clone());
+        }
         self.telemetry.metrics.batches.inc();
         self.telemetry.metrics.nacks.inc_by(nacks.len() as u64);
         self.telemetry
@@ -297,6 +303,7 @@ fn change_log(filter: Option<&LogFilter>) {
 
 #[cfg(test)]
 mod tests {
+    use policy::access_log::AccessLog;
     use prometheus_client::registry::Registry;
     use wire::v1::destination::Target;
 
@@ -324,7 +331,7 @@ mod tests {
     async fn used(number: usize, bytes: usize) -> Arc<Store> {
         let state = Store::new(Arc::new(Telemetry::new(
             Metrics::register(&mut Registry::default()),
-            false,
+            AccessLog::OFF,
         )));
         let state = Arc::new(state);
         let set = (0..number).map(|at| destination(at, bytes)).collect();

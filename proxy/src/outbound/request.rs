@@ -70,10 +70,12 @@ pub(super) async fn handle_request(
         timeout,
         shadow: _,
     } = received;
+    call.pass_on_trace(&mut parts.headers);
     let timed = Timed::read(&parts.headers, grpc, timeout.as_ref());
     drop(timeout);
     proxy.telemetry.metrics.read_time(timed.unreadable);
-    let deadline = deadline::outgoing(timed, said::timeouts(route.said.as_deref()));
+    let timeouts = said::timeouts(route.said.as_deref());
+    let deadline = deadline::outgoing(&parts, timed, timeouts);
     let (body, upload) = shadow::watch(proxy, held, &parts.method, body);
     let replay = Replay::new(body).counted(&mut parts.extensions);
     let outgoing = Outgoing {

@@ -91,6 +91,20 @@ pub struct RateLimitedLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct SpanLabels {
+    /// `exported` or `dropped`.
+    pub outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct TelemetryDroppedLabels {
+    /// `spans`.
+    pub signal: &'static str,
+    /// Why: `rate`, `queue`, `failed`, `rejected` or `off`.
+    pub reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct EjectionLabels {
     pub service: Arc<str>,
     pub backend: Arc<str>,

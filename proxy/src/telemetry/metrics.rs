@@ -18,7 +18,7 @@ use crate::telemetry::compatibility::Compatibility;
 use crate::telemetry::families::CallFamilies;
 use crate::telemetry::labels::{
     ConnectionLabels, Direction, EjectionLabels, FallbackLabels, LimitLabels, MirrorLabels,
-    RateLimitedLabels, RetryLabels, TlsLabels,
+    RateLimitedLabels, RetryLabels, SpanLabels, TelemetryDroppedLabels, TlsLabels,
 };
 use crate::telemetry::memory::Memory;
 use crate::telemetry::series::{Series, Shared};
@@ -36,6 +36,8 @@ pub struct Metrics {
     pub fallbacks: Series<FallbackLabels, Counter>,
     pub mirrored: Series<MirrorLabels, Counter>,
     pub rate_limited: Series<RateLimitedLabels, Counter>,
+    pub spans: Series<SpanLabels, Counter>,
+    pub telemetry_dropped: Series<TelemetryDroppedLabels, Counter>,
     /// Endpoints that rest.
     pub resting: Gauge,
     pub open_connections: Gauge,
@@ -72,6 +74,8 @@ impl Metrics {
         registry.register_collector(Box::new(metrics.fallbacks.clone()));
         registry.register_collector(Box::new(metrics.mirrored.clone()));
         registry.register_collector(Box::new(metrics.rate_limited.clone()));
+        registry.register_collector(Box::new(metrics.spans.clone()));
+        registry.register_collector(Box::new(metrics.telemetry_dropped.clone()));
         metrics
     }
 
@@ -100,6 +104,11 @@ impl Metrics {
             rate_limited: shared.counters(
                 "weft_rate_limited",
                 "Requests and connections to the pod beyond a limit of a TrafficPolicy",
+            ),
+            spans: shared.counters("weft_spans", "Spans of traces, by what became of them"),
+            telemetry_dropped: shared.counters(
+                "weft_telemetry_dropped",
+                "What was to be sent to a collector and was not",
             ),
             resting: Gauge::default(),
             open_connections: Gauge::default(),
@@ -210,6 +219,29 @@ impl Metrics {
     pub(crate) fn read_time(&self, unreadable: bool) {
         if unreadable {
             self.unreadable_times.inc();
+        }
+    }
+
+    /// Counts spans that the collector has.
+    pub(crate) fn spans_exported(&self, count: usize) {
+        self.count_spans("exported", count);
+    }
+
+    /// Counts spans that it will not have.
+    pub(crate) fn spans_dropped(&self, reason: &'static str, count: usize) {
+        if count > 0 {
+            let labels = TelemetryDroppedLabels {
+                signal: "spans",
+                reason,
+            };
+            self.telemetry_dropped.at(&labels).inc_by(count as u64);
+        }
+        self.count_spans("dropped", count);
+    }
+
+    fn count_spans(&self, outcome: &'static str, count: usize) {
+        if count > 0 {
+            self.spans.at(&SpanLabels { outcome }).inc_by(count as u64);
         }
     }
 
