@@ -73,11 +73,11 @@ impl Guard {
     /// What `said` makes of the guard before.
     pub(super) fn after(before: Option<&Self>, said: &PodGuard, now: Instant) -> Self {
         let seed = before.map_or_else(RandomState::new, |before| before.seed.clone());
-        let said = said.ports.iter();
-        let said = said.map(|(port, said)| (port, own(&said.rate_limits), &said.timeouts));
-        let said: Vec<_> = said.collect();
-        let keyed: usize = said.iter().map(|(_, limits, _)| with_keys(limits)).sum();
-        let ports = said.into_iter().map(|(port, limits, timeouts)| {
+        let told = said.ports.iter();
+        let told = told.map(|(port, said)| (port, own(&said.rate_limits), &said.timeouts));
+        let told: Vec<_> = told.collect();
+        let keyed: usize = told.iter().map(|(_, limits, _)| with_keys(limits)).sum();
+        let ports = told.into_iter().map(|(port, limits, timeouts)| {
             let former = before.and_then(|before| before.ports.get(port));
             let port_guard = match former {
                 Some(former) if former.says(&limits, timeouts) => Arc::clone(former),
