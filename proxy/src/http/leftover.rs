@@ -132,17 +132,14 @@ impl Drop for Returned {
         let Some(body) = self.body.take() else { return };
         let mut progress = self.home.lock();
         match *progress {
-            Progress::Read => {
-                *progress = Progress::Left(body);
-                return;
+            Progress::Read => *progress = Progress::Left(body),
+            Progress::Answered => {
+                // One for each connection at most: it reads no head before this is over.
+                if let Ok(runtime) = Handle::try_current() {
+                    runtime.spawn(comes_whole(body, BEHIND_ANSWER));
+                }
             }
-            Progress::Broken => return,
-            Progress::Whole | Progress::Left(_) | Progress::Answered => {}
-        }
-        drop(progress);
-        // One for each connection at most: it reads no head before this is over.
-        if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(comes_whole(body, BEHIND_ANSWER));
+            Progress::Whole | Progress::Broken | Progress::Left(_) => {}
         }
     }
 }
