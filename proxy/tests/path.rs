@@ -21,6 +21,7 @@ mod path {
     mod dedicated;
     mod dedicated_close;
     mod drain;
+    mod early;
     mod ejection;
     mod http;
     mod idle;
