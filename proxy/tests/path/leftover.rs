@@ -129,6 +129,7 @@ async fn a_refusal_of_a_small_body_that_comes_behind_its_head_leaves_the_connect
 async fn a_refusal_of_a_body_that_is_large_or_does_not_come_says_that_it_is_the_last_answer() {
     let large = head(200_000, "");
     let asks = head(5, "Expect: 100-continue\r\n");
+    let old = head(5, "Connection: keep-alive\r\n").replace("/1.1", "/1.0") + "hel";
     let chunks = "POST /x HTTP/1.1\r\nHost: web.shop\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel";
     for refusing in Refusing::all().await {
         for (what, request) in [
@@ -136,6 +137,7 @@ async fn a_refusal_of_a_body_that_is_large_or_does_not_come_says_that_it_is_the_
             ("asks before", asks.clone()),
             ("stops", head(5, "") + "hel"),
             ("stops in a chunk", chunks.to_owned()),
+            ("is old", old.clone()),
         ] {
             let by_peer = refusing.way == "by a peer proxy";
             if by_peer && what == "asks before" {
@@ -163,7 +165,8 @@ async fn a_refusal_of_a_body_that_is_large_or_does_not_come_says_that_it_is_the_
                 answer[8..].starts_with(&format!(" {}", refusing.status)),
                 "{case}"
             );
-            assert!(closes(&answer), "{case}");
+            let kept = answer.to_lowercase().contains("keep-alive");
+            assert!(closes(&answer) && !kept, "{case}");
         }
     }
 }
