@@ -23,6 +23,7 @@ mod path {
     mod drain;
     mod early;
     mod ejection;
+    mod goaway;
     mod http;
     mod idle;
     mod leftover;
