@@ -7,3 +7,4 @@ pub(crate) mod guard;
 pub(crate) mod policies;
 pub(crate) mod snapshot;
 pub(crate) mod store;
+mod told;

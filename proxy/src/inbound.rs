@@ -18,6 +18,7 @@ mod detect;
 mod forward;
 mod guard;
 mod opaque;
+mod path;
 mod peer;
 mod reauthorize;
 mod request;

@@ -17,8 +17,8 @@ use weft_proxy::Metrics;
 use weft_proxy::Port;
 use weft_proxy::{
     AttemptLabels, AuditLabels, ByteLabels, CancelledLabels, ConnectionLabels, Direction,
-    EjectionLabels, LatencyLabels, RateLimitedLabels, RequestLabels, RetryLabels, Security,
-    TcpLabels, TlsLabels,
+    EjectionLabels, FallbackLabels, LatencyLabels, MirrorLabels, RateLimitedLabels, RequestLabels,
+    RetryLabels, Security, SpanLabels, TcpLabels, TelemetryDroppedLabels, TlsLabels,
 };
 
 #[test]
@@ -60,6 +60,14 @@ fn labels_with_fixed_values_have_these_values_and_no_others() {
     let counted = words::first_arguments(&code, "count_connection(Direction::inbound,");
     let counted = &counted | &words::first_arguments(&code, "self.count(");
     assert!(counted.is_subset(&protocols), "{counted:?} {protocols:?}");
+
+    let dropped = words::first_arguments(&code, "spans_dropped(");
+    let said = documented("`signal`, `reason` of `weft_telemetry_dropped_total`");
+    words::same(
+        "reason of dropped telemetry",
+        &said,
+        &(&dropped | &set(["spans"])),
+    );
 
     let verifier = words::read("identity/src/verify/error.rs");
     let mut failures = words::literals(&verifier, "pub fn label(", "\n    }\n");
@@ -229,7 +237,11 @@ fn touch(metrics: &Metrics) {
         limits: _,
         retries,
         ejections,
+        fallbacks,
+        mirrored,
         rate_limited,
+        spans,
+        telemetry_dropped,
         resting: _,
         open_connections: _,
         unknown_destinations: _,
@@ -265,6 +277,21 @@ fn touch(metrics: &Metrics) {
             outcome: "success",
         })
         .inc();
+    fallbacks
+        .at(&FallbackLabels {
+            service: "shop/web".into(),
+            fallback: "response".into(),
+            when: "5xx",
+            outcome: "success",
+        })
+        .inc();
+    mirrored
+        .at(&MirrorLabels {
+            service: "shop/web".into(),
+            mirror: "shop/next".into(),
+            outcome: "success",
+        })
+        .inc();
     ejections
         .at(&EjectionLabels {
             service: "shop/web".into(),
@@ -277,6 +304,14 @@ fn touch(metrics: &Metrics) {
             policy: "shop/web".into(),
             limit: "each".into(),
             mode: "Enforce",
+        })
+        .inc();
+    let outcome = "dropped";
+    spans.at(&SpanLabels { outcome }).inc();
+    telemetry_dropped
+        .at(&TelemetryDroppedLabels {
+            signal: "spans",
+            reason: "queue",
         })
         .inc();
     touch_calls(calls);

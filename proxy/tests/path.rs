@@ -16,6 +16,8 @@ mod path {
     mod access;
     mod answers;
     mod away;
+    mod collector;
+    mod copied;
     mod counts;
     mod deadlines;
     mod dedicated;
@@ -23,12 +25,14 @@ mod path {
     mod drain;
     mod early;
     mod ejection;
+    mod fallbacks;
     mod goaway;
     mod http;
     mod idle;
     mod leftover;
     mod limits;
     mod mesh_port;
+    mod mirrors;
     mod outside;
     mod patience;
     mod pods;
@@ -37,7 +41,10 @@ mod path {
     mod retries;
     mod routing;
     mod shown;
+    mod spans;
     mod tcp;
+    mod tenants;
+    mod tracing;
     mod unconfigured;
     mod waiting;
     mod workloads;

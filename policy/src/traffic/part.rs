@@ -108,8 +108,12 @@ impl Part {
         Self::OutsideTimeout,
         Self::Retry,
         Self::Ejection,
+        Self::Fallback,
         Self::InstanceLimit,
+        Self::Mirror,
+        Self::ReadOnly,
         Self::Warmup,
+        Self::Sticky,
     ];
 }
 

@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use policy::deadline::{Asked, Deadline, parse_grpc_timeout, parse_millis};
@@ -23,6 +24,7 @@ use crate::http::grpc::ends_in_trailers;
 use crate::http::headers::TIMEOUT;
 use crate::http::upload::Upload;
 use crate::net::idle::Idle;
+use crate::net::turn::Waited;
 
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
@@ -66,20 +68,28 @@ impl Timed {
     }
 }
 
+/// When a request came. What it waited for memory since then is part of its time.
+fn came(parts: &Parts) -> Instant {
+    let now = now();
+    let waited = parts.extensions.get::<Waited>();
+    let waited = waited.map_or(Duration::ZERO, |waited| waited.0);
+    now.checked_sub(waited).unwrap_or(now)
+}
+
 /// Of a call that the own application makes.
-pub(crate) fn outgoing(timed: Timed, policy: &Timeouts) -> Deadline {
+pub(crate) fn outgoing(parts: &Parts, timed: Timed, policy: &Timeouts) -> Deadline {
     if timed.asked == Asked::default() && policy.request.is_none() {
         return Deadline::NONE;
     }
-    Deadline::outgoing(now(), timed.asked, policy, Deadline::NONE)
+    Deadline::outgoing(came(parts), timed.asked, policy, Deadline::NONE)
 }
 
 /// Of a request that came. `request`: what a policy says that nobody applied before.
-pub(crate) fn arrived(timed: Timed, request: Option<Duration>) -> Deadline {
+pub(crate) fn arrived(parts: &Parts, timed: Timed, request: Option<Duration>) -> Deadline {
     if timed.asked == Asked::default() && request.is_none() {
         return Deadline::NONE;
     }
-    Deadline::arrived(now(), timed.asked, request)
+    Deadline::arrived(came(parts), timed.asked, request)
 }
 
 /// Writes what is left by now. `ours`: `weft-timeout` as well, which never leaves the mesh.

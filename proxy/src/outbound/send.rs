@@ -13,6 +13,7 @@ use crate::endpoints::endpoint::Endpoint;
 use crate::failure::Failure;
 use crate::http::client::exchange::{self, UpstreamResponse};
 use crate::http::deadline;
+use crate::http::lineage::{SHADOW, Shadow};
 use crate::http::received::host_of;
 use crate::http::replay::Replay;
 use crate::mesh::peer::Peer;
@@ -31,6 +32,10 @@ pub(super) struct Outgoing {
     pub(super) called: SocketAddr,
     /// When it is over.
     pub(super) deadline: Deadline,
+    /// What it has to do with copies, for peers.
+    pub(super) shadow: Option<Shadow>,
+    /// Nobody waits for its answer.
+    pub(super) aside: bool,
 }
 
 impl Outgoing {
@@ -40,12 +45,12 @@ impl Outgoing {
         proxy: &Proxy,
         endpoint: &Endpoint,
     ) -> Result<UpstreamResponse, Failure> {
-        let timed;
-        let parts = if self.deadline == Deadline::NONE {
+        let told;
+        let parts = if self.deadline == Deadline::NONE && self.shadow.is_none() {
             &self.parts
         } else {
-            timed = self.timed(endpoint.meshed());
-            &*timed
+            told = self.told(endpoint.meshed());
+            &*told
         };
         match &endpoint.identity {
             Some(identity) => {
@@ -56,10 +61,22 @@ impl Outgoing {
         }
     }
 
-    /// With what is left of its time. On the heap, because most requests have none.
-    fn timed(&self, meshed: bool) -> Box<Parts> {
+    /// As fallbacks ask.
+    pub(super) fn asked(&self) -> policy::fallback::Call<'_> {
+        policy::fallback::Call {
+            method: &self.parts.method,
+            once: self.grpc || self.upgrade.is_some(),
+        }
+    }
+
+    /// With what is left of its time, and what peers are told of copies. On the heap,
+    /// because most requests have neither.
+    fn told(&self, meshed: bool) -> Box<Parts> {
         let mut parts = Box::new(self.parts.clone());
         deadline::write(&mut parts.headers, self.deadline, self.grpc, meshed);
+        if let Some(shadow) = self.shadow.filter(|_| meshed) {
+            parts.headers.insert(SHADOW, shadow.to_peer());
+        }
         parts
     }
 
@@ -94,8 +111,9 @@ impl Outgoing {
         let parts = if host_of(parts).is_some() {
             parts
         } else {
-            named = self.named_by_address(parts)?;
-            &named
+            // On the heap: hardly any request names no host.
+            named = Box::new(self.named_by_address(parts)?);
+            &*named
         };
         let port = app_port(port)?;
         if let Some(to) = &self.upgrade {
@@ -103,8 +121,12 @@ impl Outgoing {
             return peer.open(&PeerRequest::Upgrade { port, to, parts }).await;
         }
         let speak = AppHttp::of(parts.version);
-        peer.send(&PeerRequest::Http { port, speak, parts }, &self.replay)
-            .await
+        let request = PeerRequest::Http { port, speak, parts };
+        if self.aside {
+            // On the heap: nobody waits.
+            return Box::pin(peer.send_aside(&request, &self.replay)).await;
+        }
+        peer.send(&request, &self.replay).await
     }
 
     /// Between two proxies every request names a host: one that names none is for the
@@ -149,6 +171,8 @@ mod tests {
                 grpc: false,
                 called: SocketAddr::from(([10, 0, 0, 1], 80)),
                 deadline: Deadline::NONE,
+                shadow: None,
+                aside: false,
             };
             let parts = outgoing.named_by_address(&outgoing.parts).unwrap();
             assert_eq!(parts.uri.to_string(), named);

@@ -4,6 +4,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use http_body_util::BodyExt;
+use policy::http_match::HttpMatch;
+use policy::route::Match;
 use policy::traffic::Traffic;
 use policy::traffic::call::{Retry, Timeouts};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -281,6 +283,25 @@ async fn callers_outside_the_mesh_have_the_time_of_the_policy_and_others_their_o
     let (status, _) = ask(&client, "GET", "weft-timeout: 900ms\r\n", "").await;
     assert_eq!(status, 504);
     assert!(begun.elapsed() > Duration::from_millis(800));
+}
+
+#[tokio::test]
+async fn a_request_from_outside_has_the_time_of_its_path_in_normal_form() {
+    let (_client, server, apps) = fleet([SILENCE]).await;
+    let mut said = timeouts(Some(300), None);
+    let slow = HttpMatch::new("slow", Some("/slow"), &["GET"], &[] as &[(&str, &str)]);
+    said.timeouts.rules[0].when = Match::AnyOf(vec![slow.unwrap()]);
+    server.set(vec![guarded(apps[0].port, said)]);
+    // The last one has no normal form, and no more time than any other.
+    for path in ["/slow", "/a/../slow", "/%73low", "/a%2fb"] {
+        let begun = Instant::now();
+        let (status, answer) = get(server.plain(apps[0].port).await, path, "").await;
+        assert_eq!(status, 504, "{path}: {answer}");
+        assert!((250..1500).contains(&begun.elapsed().as_millis()), "{path}");
+    }
+    let other = get(server.plain(apps[0].port).await, "/slow/../other", "");
+    let other = tokio::time::timeout(Duration::from_secs(1), other).await;
+    assert!(other.is_err(), "it has all the time: {other:?}");
 }
 
 #[tokio::test]
