@@ -23,8 +23,10 @@ mod path {
     mod dedicated;
     mod dedicated_close;
     mod drain;
+    mod early;
     mod ejection;
     mod fallbacks;
+    mod goaway;
     mod http;
     mod idle;
     mod leftover;

@@ -138,13 +138,19 @@ pub(crate) enum Over {
 pub(crate) struct Ends {
     at: Option<Pin<Box<Sleep>>>,
     still: Option<(Idle, Upload)>,
+    /// Its caller wants to be told in gRPC.
+    grpc: bool,
 }
 
 impl Ends {
     /// At this time.
     pub(crate) fn at(at: Option<Instant>) -> Option<Box<Self>> {
         let at = Some(Box::pin(sleep_until(at?.into())));
-        Some(Box::new(Self { at, still: None }))
+        Some(Box::new(Self {
+            at,
+            still: None,
+            grpc: false,
+        }))
     }
 
     /// At this time, and when neither the answer nor this request's body moves for `idle`.
@@ -159,7 +165,18 @@ impl Ends {
         Some(Box::new(Self {
             at: at.map(|at| Box::pin(sleep_until(at.into()))),
             still: idle.map(|idle| (Idle::new(idle), upload.clone())),
+            grpc: false,
         }))
+    }
+
+    /// Of a call whose caller is told so.
+    pub(crate) fn told(mut self: Box<Self>, grpc: bool) -> Box<Self> {
+        self.grpc = grpc;
+        self
+    }
+
+    pub(crate) const fn is_told_in_grpc(&self) -> bool {
+        self.grpc
     }
 
     /// How long nothing may move.
@@ -298,8 +315,9 @@ where
         Poll::Ready(Some(Err(OutOfTime { grpc: this.grpc }.into())))
     }
 
+    /// What broke off has not ended.
     fn is_end_stream(&self) -> bool {
-        self.inner.as_ref().is_none_or(HttpBody::is_end_stream)
+        self.inner.as_ref().is_some_and(HttpBody::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -95,8 +95,8 @@ impl Outgoing {
             return exchange::http1(clients, addr, CONNECT_TIMEOUT, &parts, replay).await;
         }
         if parts.version == Version::HTTP_2 {
-            return exchange::http2(clients, addr, &Arc::default(), parts, self.replay.again()?)
-                .await;
+            let server = clients.http2(addr, &Arc::default());
+            return exchange::http2(&server, parts, replay.again()?).await;
         }
         exchange::http1(clients, addr, CONNECT_TIMEOUT, parts, replay).await
     }

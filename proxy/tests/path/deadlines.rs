@@ -337,3 +337,36 @@ async fn the_answer_to_a_call_that_is_over_is_whole_and_so_is_the_next_one() {
         );
     }
 }
+
+/// The head of an answer that is no gRPC comes in the moment in which its call is over.
+#[tokio::test]
+async fn a_grpc_call_that_is_over_is_told_so_in_grpc_whatever_answers_it() {
+    const PAGE: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 9\r\n\r\n";
+    let (client, server, _, _) = pair(Protocol::Http1).await;
+    let listener = TcpListener::bind((server.ip, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                stream.read_u8().await.unwrap();
+                stream.write_all(PAGE).await.unwrap();
+                // The one thread of this test: whoever waits sees head and time together.
+                std::thread::sleep(Duration::from_millis(150));
+                std::future::pending::<()>().await;
+            });
+        }
+    });
+    // By one proxy each: of two, one would tell it for both.
+    let there = endpoint(server.ip, port, None);
+    client.set(vec![endpoints("api", vec![there])]);
+    let headers = format!("{GRPC}grpc-timeout: 100m\r\n");
+    let outside = get(server.plain(port).await, "/", &headers).await;
+    let told = [outside, ask(&client, "POST", &headers, "").await].map(|(status, answer)| {
+        let code = answer.contains("grpc-status: 4");
+        (status, code && answer.contains("weft-reason: deadline"))
+    });
+    assert_eq!(told, [(200, true); 2]);
+    let (status, answer) = ask(&client, "POST", "weft-timeout: 100ms\r\n", "").await;
+    assert_eq!(status, 504, "{answer}");
+}

@@ -37,7 +37,8 @@ impl Attempts<'_> {
     /// What the answer ends by.
     pub(super) fn answer_ends(&self, outgoing: &Outgoing, upload: &Upload) -> Option<Box<Ends>> {
         let at = deadline::ends(outgoing.deadline, &outgoing.parts.method);
-        Ends::new(at, self.timeouts().idle, upload)
+        let ends = Ends::new(at, self.timeouts().idle, upload);
+        ends.map(|ends| ends.told(outgoing.grpc))
     }
 
     /// Why an attempt was given up that had no answer in its time.
