@@ -4,6 +4,7 @@
 //! May import `model` and `world`. Pure, and encodes nothing twice: what is encoded stays
 //! in the Model for the next proxy.
 
+mod attributes;
 mod destination;
 mod endpoints;
 pub(crate) mod left_out;

@@ -3,6 +3,7 @@
 //! May import nothing else of this crate.
 
 pub(crate) mod caps;
+mod tracing;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use policy::mode::{AccessMode, MtlsMode};
 use policy::name::SpiffeId;
+use policy::trace::Tracing;
 use runtime::env::{BadEnv, EnvReader};
 
 use self::caps::Caps;
@@ -69,6 +71,8 @@ pub struct Settings {
     /// How long edges of the graph are remembered that nobody calls; none: only while
     /// this replica runs, for an hour.
     pub remember_for: Duration,
+    /// Which traces proxies record, and where their spans go; none: they record none.
+    pub tracing: Option<Arc<Tracing>>,
     /// Log filter.
     pub log: String,
     /// The controller's own identity.
@@ -116,6 +120,7 @@ impl Settings {
         let metrics_api = env.or("WEFT_METRICS_API", false);
         let observe = env.or("WEFT_OBSERVE", false);
         let remember_for = remember_for(&mut env);
+        let tracing = tracing::read(&mut env);
         let log = env.or("WEFT_LOG", "info".to_owned());
         env.finish_with(|| {
             Some(Self {
@@ -135,6 +140,7 @@ impl Settings {
                 metrics_api,
                 observe,
                 remember_for,
+                tracing: tracing.map(Arc::new),
                 log,
                 identity: identity?,
                 caps: Caps::default(),

@@ -6,7 +6,9 @@
 use std::{ops::RangeInclusive, str::FromStr};
 
 use ipnet::IpNet;
+use policy::access_log::AccessLog;
 use policy::log_filter::LogFilter;
+use policy::trace::Share;
 use sha2::{Digest, Sha256};
 
 /// Label on a namespace or pod: [`ENABLED`] or [`DISABLED`]; the pod's wins.
@@ -42,8 +44,13 @@ pub const PROXY_MEMORY_REQUEST: &str = "weft.dev/proxy-memory-request";
 pub const PROXY_MEMORY_LIMIT: &str = "weft.dev/proxy-memory-limit";
 /// Annotation on a pod or namespace: what the proxy logs.
 pub const LOG_LEVEL: &str = "weft.dev/log-level";
-/// Annotation on a pod or namespace: `off` or `json`.
+/// Annotation on a pod or namespace: which requests the proxy writes down.
 pub const ACCESS_LOG: &str = "weft.dev/access-log";
+/// Annotation on a pod or namespace: of the traces that begin at the proxy, those that are
+/// recorded, in percent.
+pub const TRACE_SAMPLING: &str = "weft.dev/trace-sampling";
+/// Annotation of OpenTelemetry on a pod: the name of its service in traces.
+pub const SERVICE_NAME: &str = "resource.opentelemetry.io/service.name";
 /// Annotation on a pod or namespace: seconds that an application without a preStop
 /// hook goes on serving after its pod is deleted; 0 switches that off.
 pub const DRAIN_DELAY: &str = "weft.dev/drain-delay";
@@ -178,9 +185,9 @@ pub fn parse_inject(text: &str) -> Result<bool, BadValue> {
 
 /// [`ACCESS_LOG`]: returned as it is when it can be used.
 pub fn parse_access_log(text: &str) -> Result<&str, BadValue> {
-    match text {
-        "off" | "json" => Ok(text),
-        _ => Err(BadValue::new(text, "\"off\" or \"json\"")),
+    match AccessLog::from_str(text) {
+        Ok(_) => Ok(text),
+        Err(_) => Err(BadValue::new(text, AccessLog::EXPECTED)),
     }
 }
 
@@ -191,6 +198,11 @@ pub fn parse_log_level(text: &str) -> Result<&str, BadValue> {
         Ok(_) => Ok(text),
         Err(_) => Err(BadValue::new(text, LogFilter::EXPECTED)),
     }
+}
+
+/// [`TRACE_SAMPLING`]: a percentage.
+pub fn parse_trace_sampling(text: &str) -> Result<Share, BadValue> {
+    Share::from_str(text).map_err(|_| BadValue::new(text, Share::EXPECTED))
 }
 
 /// [`DRAIN_DELAY`] in whole seconds.
@@ -319,6 +331,16 @@ mod tests {
         }
         assert_ne!(quantity_in_milli("1M"), quantity_in_milli("1Mi"));
         assert_ne!(quantity_in_milli("1m"), quantity_in_milli("1M"));
+    }
+
+    #[test]
+    fn a_share_of_traces_is_a_percentage() {
+        for good in ["0", "0.01", "100"] {
+            assert!(parse_trace_sampling(good).is_ok(), "{good}");
+        }
+        for bad in ["", "-1", "101", "10%", "all"] {
+            assert!(parse_trace_sampling(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod args;
 pub mod call;
 pub mod client;
 pub mod duration;
+pub mod fault;
 pub mod grpc;
 pub mod load;
 pub mod reply;

@@ -8,3 +8,4 @@ pub(crate) mod overload;
 pub(crate) mod policies;
 pub(crate) mod snapshot;
 pub(crate) mod store;
+mod told;

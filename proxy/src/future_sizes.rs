@@ -10,10 +10,10 @@
 
 /// What is bounded, and its bytes when this was last written.
 const WRITTEN: &[(&str, usize)] = &[
-    ("accepted connection", 592),
-    ("outbound connection", 2064),
-    ("inbound connection in plaintext", 3112),
-    ("connection of a peer", 8880),
+    ("accepted connection", 344),
+    ("outbound connection", 1800),
+    ("inbound connection in plaintext", 2848),
+    ("connection of a peer", 5408),
     ("outbound request", 4336),
     ("inbound request", 4904),
     ("idle relay", 232),
@@ -50,7 +50,7 @@ pub(crate) fn future_of<Arguments, F: Asynchronous<Arguments>>(_: F) -> usize {
 #[test]
 fn sizes_of_connections_and_requests_stay_what_they_were() {
     let now = [
-        future_of(crate::process::listener::serve_connection),
+        future_of(crate::process::listener::keep_connection),
         future_of(crate::outbound::serve),
         future_of(crate::inbound::serve_plain),
         future_of(crate::inbound::serve_mesh),

@@ -19,6 +19,7 @@ mod forward;
 mod guard;
 mod opaque;
 mod overload;
+mod path;
 mod peer;
 mod reauthorize;
 mod request;

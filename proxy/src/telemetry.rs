@@ -1,4 +1,5 @@
-//! What the proxy tells of its calls: metrics, reports to the controller, the access log.
+//! What the proxy tells of its calls: metrics, reports to the controller, the access log,
+//! spans of traces.
 //!
 //! Imports `failure`, `http`, `net` and `settings`.
 
@@ -21,8 +22,10 @@ pub(crate) mod trace;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 use arc_swap::ArcSwap;
+use policy::access_log::AccessLog;
 use policy::protocol::Protocol;
 
 use crate::telemetry::cell::{Cell, Way};
@@ -32,14 +35,19 @@ use crate::telemetry::parties::Parties;
 use crate::telemetry::ports::ServedPorts;
 use crate::telemetry::remotes::Remotes;
 use crate::telemetry::report::Reports;
+use crate::telemetry::trace::Tracer;
 
 /// Everything that a call is told to when it ends.
 #[derive(Debug)]
 pub struct Telemetry {
     pub metrics: Metrics,
     pub reports: Reports,
-    /// Whether each request is a line of the access log.
-    pub access_log: bool,
+    /// What the proxy was started with for its access log.
+    started: AccessLog,
+    /// What holds now: bits of an [`AccessLog`].
+    access_log: AtomicU8,
+    /// Which requests are recorded as spans, and where those wait.
+    pub(crate) tracer: Tracer,
     /// What is outside the mesh, by name or address.
     pub(crate) remotes: Remotes,
     served: ServedPorts,
@@ -49,15 +57,28 @@ pub struct Telemetry {
 
 impl Telemetry {
     #[must_use]
-    pub fn new(metrics: Metrics, access_log: bool) -> Self {
+    pub fn new(metrics: Metrics, access_log: AccessLog) -> Self {
         Self {
             reports: Reports::new(metrics.clone()),
-            access_log,
+            started: access_log,
+            access_log: access_log.bits().into(),
+            tracer: Tracer::default(),
             remotes: Remotes::default(),
             served: ServedPorts::default(),
             declared: ArcSwap::default(),
             metrics,
         }
+    }
+
+    /// Which requests are written down.
+    pub(crate) fn access_log(&self) -> AccessLog {
+        AccessLog::from_bits(self.access_log.load(Relaxed))
+    }
+
+    /// What of them holds from now on; `None`: what the proxy was started with.
+    pub(crate) fn log_as(&self, told: Option<AccessLog>) {
+        let bits = told.unwrap_or(self.started).bits();
+        self.access_log.store(bits, Relaxed);
     }
 
     /// Takes over which ports of the own pod are declared.

@@ -12,6 +12,7 @@ mod object;
 mod port;
 mod route;
 mod rule;
+mod trace;
 mod traffic;
 
 use policy::mode::{Enforcement, MtlsMode};

@@ -363,6 +363,9 @@ fn appearance(meta: &ObjectMeta) -> Appearance {
         mtls: annotation(meta, labels::MTLS),
         opaque_ports: annotation(meta, labels::OPAQUE_PORTS),
         log_level: annotation(meta, labels::LOG_LEVEL),
+        access_log: annotation(meta, labels::ACCESS_LOG),
+        trace_sampling: annotation(meta, labels::TRACE_SAMPLING),
+        service_name: annotation(meta, labels::SERVICE_NAME),
         inject: annotation(meta, labels::INJECT),
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{
 
 use tokio_rustls::rustls::ServerConfig;
 
-use super::{seen::Calls, settings::Settings};
+use super::{fault::Fault, seen::Calls, settings::Settings};
 
 /// What every handler may read.
 #[derive(Debug)]
@@ -16,6 +16,8 @@ pub struct App {
     pub calls: Calls,
     /// Requests of the HTTP port so far, for `FAIL_EVERY`.
     pub asked: AtomicU32,
+    /// What somebody asked to go wrong on the HTTP port.
+    pub fault: Fault,
     /// Present when the TLS port is served.
     pub tls: Option<Arc<ServerConfig>>,
 }

@@ -27,7 +27,9 @@ use tokio::{
 
 use tokio_rustls::TlsAcceptor;
 
-use super::{app::App, call, reply, response::Body, seen::Calls, settings::Settings, tcp, tls};
+use super::{
+    app::App, call, fault::Fault, reply, response::Body, seen::Calls, settings::Settings, tcp, tls,
+};
 
 /// Kubernetes grants 30 s by default; a request that takes longer is cut by the
 /// kubelet anyway.
@@ -97,6 +99,7 @@ impl Bound {
                 settings,
                 calls: Calls::default(),
                 asked: AtomicU32::new(0),
+                fault: Fault::default(),
                 tls,
             }),
             listeners,

@@ -109,10 +109,14 @@ impl Part {
         Self::OutsideTimeout,
         Self::Retry,
         Self::Ejection,
+        Self::Fallback,
         Self::InstanceLimit,
         Self::Priority,
         Self::Overload,
+        Self::Mirror,
+        Self::ReadOnly,
         Self::Warmup,
+        Self::Sticky,
     ];
 }
 

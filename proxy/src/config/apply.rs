@@ -11,7 +11,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use policy::access::{self, Access, Ports};
-use policy::log_filter::LogFilter;
 use policy::mode::{Enforcement, MtlsMode};
 use policy::name::{ServiceId, SpiffeId};
 use policy::protocol::Protocol;
@@ -22,6 +21,7 @@ use wire::v1;
 
 use crate::config::guard::Guard;
 use crate::config::snapshot::{Destination, PodTarget, Service, Snapshot, Version, Workload};
+use crate::config::told;
 use crate::endpoints::endpoint::Endpoint;
 use crate::endpoints::registry::Registry;
 use crate::endpoints::set::EndpointSet;
@@ -74,13 +74,6 @@ fn workload_of(workload: &v1::Workload) -> Result<Workload, String> {
         ports,
         zone: workload.zone.clone(),
     })
-}
-
-fn log_filter_of(told: &v1::Telemetry) -> Result<LogFilter, String> {
-    match told.log_filter.as_str() {
-        "" => Ok(LogFilter::default()),
-        filter => filter.parse().map_err(|bad| format!("log_filter {bad}")),
-    }
 }
 
 fn destination_of(
@@ -222,6 +215,10 @@ impl Snapshot {
             });
             next.declared = Arc::new(next.declared_ports());
         }
+        next.hold_on(self);
+        if self.takes_copies() != next.takes_copies() {
+            next.policy_revision += 1;
+        }
         next.note_meshed_services(registry);
         (next, nacks)
     }
@@ -292,6 +289,8 @@ impl Snapshot {
             self.policies.remove(name);
         } else if name == wire::names::TELEMETRY {
             self.log_filter = None;
+            self.access_log = None;
+            self.tracing = None;
         } else if name == wire::names::GUARD {
             self.guard = None;
         }
@@ -348,7 +347,10 @@ impl Snapshot {
                 self.policies.set(&name, &policy, own)?;
             }
             v1::resource::Content::Telemetry(told) => {
-                self.log_filter = Some(log_filter_of(&told)?);
+                let log_filter = told::log_filter(&told)?;
+                let access_log = told::access_log(&told)?;
+                self.tracing = told::tracing(told)?;
+                (self.log_filter, self.access_log) = (Some(log_filter), access_log);
             }
             v1::resource::Content::Guard(guard) => {
                 let said = PodGuard::try_from(&guard).map_err(|bad| bad.to_string())?;

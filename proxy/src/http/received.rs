@@ -14,6 +14,7 @@ use crate::http::body::{self, Body};
 use crate::http::grpc::is_grpc;
 use crate::http::headers::{self, Ours};
 use crate::http::incoming::{self, IncomingBody};
+use crate::http::lineage::Shadow;
 use crate::http::upgrade::Side;
 
 /// A request that may be sent on.
@@ -34,6 +35,8 @@ pub(crate) struct Received {
     /// What class it may have at most, and whether it is sent again, of which the same holds.
     pub(crate) priority: Option<Priority>,
     pub(crate) retry: bool,
+    /// What it said of copies, of which the same holds.
+    pub(crate) shadow: Option<Shadow>,
 }
 
 /// Who says what protocols a request asks to upgrade to.
@@ -80,6 +83,7 @@ impl Received {
             timeout,
             priority,
             retry,
+            shadow,
         } = clean(&mut parts);
         Ok(Self {
             parts,
@@ -90,6 +94,7 @@ impl Received {
             timeout,
             priority,
             retry,
+            shadow,
         })
     }
 }

@@ -1,6 +1,5 @@
 //! Whether the application has room for one more request.
 
-use policy::http_match::RequestFacts;
 use policy::overload::Admit;
 use policy::reason::Reason;
 use policy::traffic::guard::Priority;
@@ -12,6 +11,7 @@ use crate::failure::Failure;
 use crate::http::deadline::now;
 use crate::http::received::Received;
 use crate::inbound::connection::Connection;
+use crate::inbound::path::JudgedPath;
 use crate::telemetry::labels::{OverloadLabels, Port, ShedLabels};
 
 impl Connection {
@@ -25,6 +25,7 @@ impl Connection {
         &self,
         snapshot: &Snapshot,
         received: &Received,
+        path: &JudgedPath,
     ) -> Result<Option<Box<LetIn>>, Failure> {
         let guard = self.guard(snapshot);
         let Some(overload) = guard.and_then(PortGuard::overload) else {
@@ -33,7 +34,7 @@ impl Connection {
         if received.upgrade.is_some() {
             return Ok(None);
         }
-        let asks = self.asks(overload, received);
+        let asks = self.asks(overload, received, path);
         let decided = overload.arrive(now(), asks);
         self.tell_limit(decided.limit);
         if decided.admit != Admit::Pass {
@@ -60,15 +61,9 @@ impl Connection {
     }
 
     /// What a request counts as. Nobody but a proxy of the mesh is believed.
-    fn asks(&self, overload: &PortOverload, received: &Received) -> Asks {
-        let parts = &received.parts;
-        let normal = policy::path::normalise(parts.uri.path());
-        let facts = RequestFacts {
-            method: &parts.method,
-            path: normal.as_deref().unwrap_or(parts.uri.path()),
-            headers: &parts.headers,
-        };
-        let said = overload.priority(self.caller(), &facts, normal.is_err());
+    fn asks(&self, overload: &PortOverload, received: &Received, path: &JudgedPath) -> Asks {
+        let (facts, unreadable) = (path.facts(&received.parts), path.error().is_some());
+        let said = overload.priority(self.caller(), &facts, unreadable);
         let meshed = self.peer.is_some();
         Asks {
             priority: Priority::of_call(received.priority.filter(|_| meshed), said),

@@ -29,7 +29,7 @@ use crate::outbound::moves::Moves;
 use crate::outbound::route::Route;
 use crate::outbound::said;
 use crate::outbound::send::Outgoing;
-use crate::outbound::serving::{self, Open, Serving};
+use crate::outbound::serving::{self, Marks, Open, Serving};
 use crate::outbound::unanswered::Unanswered;
 use crate::outbound::verdict::{self, Verdict};
 use crate::proxy::Proxy;
@@ -109,6 +109,15 @@ impl<'a> Attempts<'a> {
         }
     }
 
+    /// Of a request that goes to another Service instead, once.
+    pub(super) fn instead(route: &'a Route, outgoing: &'a Outgoing) -> Self {
+        Self {
+            repeatable: false,
+            replay: Some(&outgoing.replay),
+            ..Self::new(route)
+        }
+    }
+
     /// The endpoint to try, which `call` is counted on from now on. Another connection to
     /// the same one is no attempt of its own.
     pub(super) fn next(&mut self, proxy: &Proxy, call: &mut Call) -> Option<InFlight> {
@@ -132,7 +141,7 @@ impl<'a> Attempts<'a> {
     /// meshed by now: then it is chosen anew.
     fn confirm(&mut self, proxy: &Proxy) {
         let route = self.route;
-        let gone = |chosen: &mut InFlight| !route.still_has(proxy, chosen.endpoint());
+        let gone = |chosen: &mut InFlight| !route.choice.still_has(proxy, chosen.endpoint());
         drop(self.chosen.take_if(gone));
     }
 
@@ -145,7 +154,7 @@ impl<'a> Attempts<'a> {
             warmup: said::warmup(said),
             fallback,
         };
-        self.route.pick(proxy, &draw)
+        self.route.choice.pick(proxy, &draw)
     }
 
     /// Sends to one endpoint after the other until one answers.
@@ -209,7 +218,7 @@ impl<'a> Attempts<'a> {
     }
 
     fn served(&self, in_flight: InFlight, open: bool, ends: Option<Box<Ends>>) -> Serving {
-        let set = self.route.set().filter(|_| open);
+        let set = self.route.choice.set().filter(|_| open);
         let open = set.map(|set| Open {
             set: Arc::clone(set),
             said: self.route.said.clone(),
@@ -219,6 +228,7 @@ impl<'a> Attempts<'a> {
             in_flight,
             open,
             ends,
+            marks: Marks::setting(self.route.cookie.as_deref()),
         }
     }
 
@@ -276,7 +286,7 @@ impl<'a> Attempts<'a> {
 
     fn succeeded(&self, call: &Call) {
         let said = self.route.said.as_deref();
-        serving::succeeded(self.route.set(), said, self.retries > 0, call);
+        serving::succeeded(self.route.choice.set(), said, self.retries > 0, call);
     }
 
     /// No answer came, of which an application may have seen the request. How long to wait
@@ -309,7 +319,7 @@ impl<'a> Attempts<'a> {
     /// Whether a call that failed is tried again, elsewhere and after this time.
     fn again(&mut self, proxy: &Proxy, failed: &Failed<'_>, call: &Call) -> Option<Duration> {
         let (route, outgoing) = (self.route, failed.outgoing);
-        let set = route.set()?;
+        let set = route.choice.set()?;
         let refused = matches!(failed.ended, retry::Ended::Refused(_));
         if !self.repeatable && !refused {
             return None;
@@ -359,7 +369,7 @@ impl<'a> Attempts<'a> {
     }
 
     fn record(&self, to: &mut InFlight, latency: Latency, seen: Option<Seen>, call: &Call) {
-        let Some(set) = self.route.set() else {
+        let Some(set) = self.route.choice.set() else {
             return to.learn(latency);
         };
         let ejection = said::ejection(self.route.said.as_deref());
@@ -377,6 +387,9 @@ impl<'a> Attempts<'a> {
     pub(super) fn into_failure(self, call: &mut Call) -> Failure {
         self.retry_failed(call);
         self.last.unwrap_or_else(|| {
+            if let Some(why) = self.route.choice.nobody() {
+                return why.clone();
+            }
             call.unserved();
             let none = format!("no endpoint of {}", self.route.backend);
             Failure::not_sent(Reason::NoEndpoint, none)

@@ -15,6 +15,7 @@ use crate::failure::Failure;
 use crate::http::client::exchange::{self, UpstreamResponse};
 use crate::http::deadline;
 use crate::http::headers;
+use crate::http::lineage::{SHADOW, Shadow};
 use crate::http::received::host_of;
 use crate::http::replay::Replay;
 use crate::mesh::peer::Peer;
@@ -35,6 +36,10 @@ pub(super) struct Outgoing {
     pub(super) deadline: Deadline,
     /// The class that it may have at most, as the application says.
     pub(super) priority: Option<Priority>,
+    /// What it has to do with copies, for peers.
+    pub(super) shadow: Option<Shadow>,
+    /// Nobody waits for its answer.
+    pub(super) aside: bool,
 }
 
 impl Outgoing {
@@ -48,7 +53,7 @@ impl Outgoing {
     ) -> Result<UpstreamResponse, Failure> {
         let told;
         let classless = retries == 0 && self.priority.is_none();
-        let tells_nothing = classless || !endpoint.meshed();
+        let tells_nothing = classless && self.shadow.is_none() || !endpoint.meshed();
         let parts = if tells_nothing && self.deadline == Deadline::NONE {
             &self.parts
         } else {
@@ -64,13 +69,24 @@ impl Outgoing {
         }
     }
 
-    /// With what is left of its time and, for a proxy, what it counts as. On the heap,
-    /// because most requests have nothing of that.
+    /// As fallbacks ask.
+    pub(super) fn asked(&self) -> policy::fallback::Call<'_> {
+        policy::fallback::Call {
+            method: &self.parts.method,
+            once: self.grpc || self.upgrade.is_some(),
+        }
+    }
+
+    /// With what is left of its time and, for a peer, what it counts as and has to do with
+    /// copies. On the heap, because most requests have nothing of that.
     fn told(&self, meshed: bool, retries: u8) -> Box<Parts> {
         let mut parts = Box::new(self.parts.clone());
         deadline::write(&mut parts.headers, self.deadline, self.grpc, meshed);
         if !meshed {
             return parts;
+        }
+        if let Some(shadow) = self.shadow {
+            parts.headers.insert(SHADOW, shadow.to_peer());
         }
         if let Some(priority) = self.priority {
             let class = HeaderValue::from_static(priority.as_str());
@@ -98,8 +114,8 @@ impl Outgoing {
             return exchange::http1(clients, addr, CONNECT_TIMEOUT, &parts, replay).await;
         }
         if parts.version == Version::HTTP_2 {
-            return exchange::http2(clients, addr, &Arc::default(), parts, self.replay.again()?)
-                .await;
+            let server = clients.http2(addr, &Arc::default());
+            return exchange::http2(&server, parts, replay.again()?).await;
         }
         exchange::http1(clients, addr, CONNECT_TIMEOUT, parts, replay).await
     }
@@ -114,8 +130,9 @@ impl Outgoing {
         let parts = if host_of(parts).is_some() {
             parts
         } else {
-            named = self.named_by_address(parts)?;
-            &named
+            // On the heap: hardly any request names no host.
+            named = Box::new(self.named_by_address(parts)?);
+            &*named
         };
         let port = app_port(port)?;
         if let Some(to) = &self.upgrade {
@@ -123,8 +140,12 @@ impl Outgoing {
             return peer.open(&PeerRequest::Upgrade { port, to, parts }).await;
         }
         let speak = AppHttp::of(parts.version);
-        peer.send(&PeerRequest::Http { port, speak, parts }, &self.replay)
-            .await
+        let request = PeerRequest::Http { port, speak, parts };
+        if self.aside {
+            // On the heap: nobody waits.
+            return Box::pin(peer.send_aside(&request, &self.replay)).await;
+        }
+        peer.send(&request, &self.replay).await
     }
 
     /// Between two proxies every request names a host: one that names none is for the
@@ -170,6 +191,8 @@ mod tests {
                 called: SocketAddr::from(([10, 0, 0, 1], 80)),
                 deadline: Deadline::NONE,
                 priority: None,
+                shadow: None,
+                aside: false,
             };
             let parts = outgoing.named_by_address(&outgoing.parts).unwrap();
             assert_eq!(parts.uri.to_string(), named);

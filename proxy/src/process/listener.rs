@@ -4,6 +4,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -169,20 +170,34 @@ impl Listener {
                 clippy::disallowed_methods,
                 reason = "one connection's: its panic ends that connection only"
             )]
-            tokio::spawn(async move {
-                let open = &listener.proxy.telemetry.metrics.open_connections;
-                open.inc();
-                let serving = serve_connection(&listener, stream, unmeshed, Arc::clone(&place));
-                permits::keep(&place, serving).await;
-                open.dec();
-            });
+            tokio::spawn(keep_connection(listener, stream, unmeshed, place));
         }
     }
 }
 
-/// One accepted connection, boxed where its future is large so that waiting
-/// connections stay small.
-pub(crate) async fn serve_connection(
+/// One accepted connection, for as long as it may keep its place.
+pub(crate) async fn keep_connection(
+    listener: Arc<Listener>,
+    stream: TcpStream,
+    unmeshed: bool,
+    place: Arc<Place>,
+) {
+    let open = &listener.proxy.telemetry.metrics.open_connections;
+    open.inc();
+    // Pinned where it is made: a future that is passed on by value is held twice and
+    // more, by each of ten thousand idle connections.
+    let serving = pin!(serve_connection(
+        &listener,
+        stream,
+        unmeshed,
+        Arc::clone(&place)
+    ));
+    permits::keep(&place, serving).await;
+    open.dec();
+}
+
+/// Boxed where its future is large, so that waiting connections stay small.
+async fn serve_connection(
     listener: &Listener,
     stream: TcpStream,
     unmeshed: bool,
@@ -198,7 +213,7 @@ pub(crate) async fn serve_connection(
         _ => return proxy.telemetry.metrics.limit("direct-call"),
     };
     match listener.kind {
-        _ if unmeshed => relay_unmeshed(&proxy, stream, original).await,
+        _ if unmeshed => Box::pin(relay_unmeshed(&proxy, stream, original)).await,
         Kind::Outbound => Box::pin(outbound::serve(proxy, stream, original, place)).await,
         Kind::Inbound => Box::pin(inbound::serve_plain(proxy, stream, original, place)).await,
         Kind::Mesh => {}

@@ -18,11 +18,13 @@ use crate::control::leaving::follow_readiness;
 use crate::control::{Control, Progress};
 use crate::net::budget::Budget;
 use crate::ports::ADMIN_PORT;
+use crate::process::collector::Connector;
 use crate::process::listener::no_ipv6;
 use crate::proxy::Proxy;
 use crate::settings::WorkloadSettings;
 use crate::telemetry::Telemetry;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::trace::export::export;
 
 /// One workload, and what lives on the control thread for it.
 pub(super) struct Workload {
@@ -72,12 +74,14 @@ impl Workload {
         &self.proxy
     }
 
-    /// Begins to speak with the controller, and gives what answers the admin port.
+    /// Begins to speak with the controller and, by `connector`, with a collector of
+    /// traces; gives what answers the admin port.
     ///
     /// # Errors
     /// When that port is taken.
     pub(super) async fn start(
         self,
+        connector: Connector,
     ) -> anyhow::Result<(Progress, impl Future<Output = Infallible>)> {
         let admin = open_admin().await?;
         let ready = Ready::new();
@@ -96,6 +100,9 @@ impl Workload {
             );
             follow.await;
         });
+        let telemetry = Arc::clone(&self.proxy.telemetry);
+        let connect = move |to| connector.clone().connect(to);
+        runtime::task::spawn("spans", export(telemetry, connect));
         let (registry, pages) = (Arc::new(Mutex::new(self.registry)), self.pages);
         let answering = admin.run(ready, registry, move |request, peer| {
             pages.clone().answer(request, peer)

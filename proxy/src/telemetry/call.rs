@@ -9,12 +9,15 @@
 
 pub(crate) mod counted;
 mod endpoint;
+mod line;
+mod logged;
 mod rules;
+mod traced;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, Method, Response, StatusCode, header, request, response};
+use http::{HeaderMap, Method, Response, StatusCode, request, response};
 use policy::origin::Origin;
 use policy::protocol::Protocol;
 use policy::reason::Reason;
@@ -26,22 +29,11 @@ use crate::http::refusal::{TurnedAway, reason_in};
 use crate::http::watched::BodyEnd;
 use crate::net::idle::is_still;
 use crate::telemetry::Telemetry;
-use crate::telemetry::access_log;
+use crate::telemetry::call::logged::Logged;
 use crate::telemetry::cell::{Cell, Outcome};
-use crate::telemetry::labels::{Direction, Security};
+use crate::telemetry::labels::Security;
 use crate::telemetry::parties::Parties;
-use crate::telemetry::trace;
-
-/// What the access log shows beyond the metrics. Only made when it is on.
-#[derive(Debug)]
-struct Logged {
-    method: Method,
-    host: String,
-    path: String,
-    trace: Option<String>,
-    /// What allowed or refused the call.
-    rule: Option<Origin>,
-}
+use crate::telemetry::trace::Trace;
 
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +41,15 @@ pub(crate) enum Kind {
     Request,
     /// A connection of opaque bytes.
     Bytes,
+}
+
+/// Why a call ended as it did.
+#[derive(Clone, Copy, Debug)]
+enum Why {
+    /// By the application, or by the mesh for this reason.
+    Answered(Option<Reason>),
+    /// Its caller left before.
+    Cancelled,
 }
 
 /// Where a call is counted.
@@ -70,7 +71,10 @@ pub(crate) struct Call {
     /// The port that was called, also where its cell tells it from no other.
     port: u16,
     started: Instant,
-    logged: Option<Logged>,
+    /// On the heap, because most are not logged.
+    logged: Option<Box<Logged>>,
+    /// Where it changes headers, or is recorded.
+    trace: Option<Box<Trace>>,
     /// A request, or bytes that are relayed, that nothing has counted yet.
     awaited: bool,
     /// The cell counts it as under way.
@@ -120,6 +124,7 @@ impl Call {
             },
             started: Instant::now(),
             logged: None,
+            trace: None,
             awaited: kind == Kind::Request,
             begun: false,
             allowed: None,
@@ -141,26 +146,12 @@ impl Call {
         };
     }
 
-    /// Notes what is asked, as far as the access log will tell.
+    /// Notes what is asked, as far as the access log and traces will tell.
     pub(crate) fn asks(&mut self, parts: &request::Parts) {
-        self.logged = self.telemetry.access_log.then(|| Logged {
-            method: parts.method.clone(),
-            host: parts
-                .uri
-                .authority()
-                .map(|authority| authority.as_str())
-                .or_else(|| {
-                    parts
-                        .headers
-                        .get(header::HOST)
-                        .and_then(|host| host.to_str().ok())
-                })
-                .map(|host| access_log::cut(host).to_owned())
-                .unwrap_or_default(),
-            path: access_log::cut(parts.uri.path()).to_owned(),
-            trace: trace::id(&parts.headers),
-            rule: None,
-        });
+        self.trace = self.begin_trace(parts);
+        let trace = self.trace.as_deref();
+        let log = self.telemetry.access_log();
+        self.logged = log.is_on().then(|| Box::new(Logged::of(parts, trace, log)));
     }
 
     /// What is spoken, as far as it is known by now.
@@ -187,6 +178,9 @@ impl Call {
     pub(crate) fn attempt(&mut self, cell: Arc<Cell>) {
         self.attempt_failed();
         self.trying = true;
+        if let Some(span) = self.span() {
+            span.attempt();
+        }
         self.on(cell);
     }
 
@@ -380,6 +374,8 @@ impl Call {
             cell.attempted(success || reason == Some(Reason::Limit));
         }
         self.leave();
+        self.end_trace(status.as_u16(), grpc, Why::Answered(reason));
+        self.keep_line_of(!success);
         let reason = reason.map_or("", Reason::as_str);
         self.log(status.as_u16(), reason, latency, bytes);
     }
@@ -388,6 +384,8 @@ impl Call {
     /// answer would have been, so it is neither a success nor a failure, and no latency.
     fn cancelled(&mut self) {
         let waited = self.started.elapsed();
+        self.end_trace(0, None, Why::Cancelled);
+        self.keep_line_of(false);
         self.log(CLIENT_CLOSED_REQUEST, "cancelled", waited, 0);
         let tried = std::mem::take(&mut self.trying);
         let cell = self.settle(false);
@@ -396,41 +394,6 @@ impl Call {
             cell.left();
         }
         self.leave();
-    }
-
-    fn log(&self, status: u16, reason: &str, latency: Duration, bytes: u64) {
-        if let Some(line) = self.line(status, reason, latency, bytes) {
-            access_log::write(&line);
-        }
-    }
-
-    /// What the access log says of it, where there is one.
-    fn line<'a>(
-        &'a self,
-        status: u16,
-        reason: &'a str,
-        latency: Duration,
-        bytes: u64,
-    ) -> Option<access_log::Line<'a>> {
-        let logged = self.logged.as_ref()?;
-        Some(access_log::Line {
-            direction: match self.parties().direction() {
-                Direction::inbound => "inbound",
-                Direction::outbound => "outbound",
-            },
-            method: logged.method.as_str(),
-            host: &logged.host,
-            path: &logged.path,
-            status,
-            reason,
-            service: self.parties().service_name(),
-            backend: self.parties().backend_name(),
-            peer: self.parties().peer_name(),
-            rule: logged.rule.as_ref().or(self.parties().rule()),
-            trace: logged.trace.as_deref(),
-            latency,
-            bytes,
-        })
     }
 
     /// An opaque connection that was served, and has ended. Its bytes are counted already.

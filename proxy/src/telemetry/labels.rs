@@ -105,10 +105,42 @@ pub struct OverloadLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct SpanLabels {
+    /// `exported` or `dropped`.
+    pub outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct TelemetryDroppedLabels {
+    /// `spans`.
+    pub signal: &'static str,
+    /// Why: `rate`, `queue`, `failed`, `rejected` or `off`.
+    pub reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct EjectionLabels {
     pub service: Arc<str>,
     pub backend: Arc<str>,
     pub cause: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct FallbackLabels {
+    pub service: Arc<str>,
+    /// `namespace/name` of the Service that was asked, or `response`.
+    pub fallback: Arc<str>,
+    /// As in the policy.
+    pub when: &'static str,
+    pub outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct MirrorLabels {
+    pub service: Arc<str>,
+    /// `namespace/name` of the Service that the copy was for.
+    pub mirror: Arc<str>,
+    pub outcome: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

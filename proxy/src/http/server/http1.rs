@@ -76,13 +76,13 @@ pub(crate) struct Limits {
 ///
 /// # Errors
 /// Whatever ended the connection early.
-pub(crate) async fn serve<I, H, F>(
+pub(crate) fn serve<I, H, F>(
     io: I,
     limits: Limits,
-    close: impl Future<Output = ()>,
+    mut close: Pin<&mut impl Future<Output = ()>>,
     refused: impl Fn(TurnedAway) + Clone + Send + Sync + 'static,
     handler: H,
-) -> hyper::Result<()>
+) -> impl Future<Output = hyper::Result<()>>
 where
     I: AsyncRead + AsyncWrite + MayAbort + Unpin + Send + 'static,
     H: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
@@ -137,43 +137,42 @@ where
             Ok(guard(answer, old, busy))
         }))
     });
-    let mut close = pin!(close);
     let mut io = Prefixed::new(io);
     used.waits();
-    loop {
-        // Nothing is set up for a connection on which no head has come.
-        if !is_spoken_to(&mut io, patience, close.as_mut()).await {
-            // As hyper does between two requests: whoever sends the next one learns
-            // that it was not taken.
-            let _ = timeout(GOODBYE, io.shutdown()).await;
+    // What an async function is given it holds a second time; a block holds it once.
+    async move {
+        loop {
+            // Nothing is set up for a connection on which no head has come.
+            if !is_spoken_to(&mut io, patience, close.as_mut()).await {
+                // As hyper does between two requests: whoever sends the next one learns
+                // that it was not taken.
+                let _ = timeout(GOODBYE, io.shutdown()).await;
+                return Ok(());
+            }
+            if !begins(&mut io, &used, peer, &refused).await {
+                return Ok(());
+            }
+            let outlet = WriteObserver {
+                io: Some(io),
+                used: Arc::clone(&used),
+            };
+            let connection = builder.serve_connection(TokioIo::new(outlet), service);
+            // Boxed: while the connection rests, nothing of it stays in this future.
+            let (parts, refusal) = match Box::pin(run(connection, &used, close.as_mut())).await {
+                Served::Over(outcome) => return outcome,
+                Served::Resting(parts) => (parts, None),
+                Served::Refused(parts, status) => (parts, Some(status)),
+            };
+            service = parts.service;
+            io = match parts.io.into_inner().taken_back(&parts.read_buf) {
+                Some(io) => io,
+                None => return Ok(()),
+            };
+            let Some(status) = refusal else { continue };
+            refused(TurnedAway::Answered(Reason::BadRequest, status));
+            say_refusal(&mut io, &used, status, peer).await;
             return Ok(());
         }
-        if !begins(&mut io, &used, peer, &refused).await {
-            return Ok(());
-        }
-        let outlet = WriteObserver {
-            io: Some(io),
-            used: Arc::clone(&used),
-        };
-        let connection = builder.serve_connection(TokioIo::new(outlet), service);
-        // Boxed: while the connection rests, nothing of it stays in this future.
-        let (parts, refusal) = match Box::pin(run(connection, &used, close.as_mut())).await {
-            Served::Over(outcome) => return outcome,
-            Served::Resting(parts) => (parts, None),
-            Served::Refused(parts, status) => (parts, Some(status)),
-        };
-        service = parts.service;
-        io = match parts.io.into_inner().io.take() {
-            Some(io) => io,
-            None => return Ok(()),
-        };
-        if !parts.read_buf.is_empty() {
-            io.put_back(&parts.read_buf);
-        }
-        let Some(status) = refusal else { continue };
-        refused(TurnedAway::Answered(Reason::BadRequest, status));
-        say_refusal(&mut io, &used, status, peer).await;
-        return Ok(());
     }
 }
 

@@ -15,7 +15,12 @@ impl Attempts<'_> {
     /// # Errors
     /// When the call is refused here.
     pub(super) fn held_back(&self, outgoing: &Outgoing) -> Result<(), Failure> {
-        let Some(set) = self.route.set().filter(|set| set.throttle.is_active()) else {
+        let Some(set) = self
+            .route
+            .choice
+            .set()
+            .filter(|set| set.throttle.is_active())
+        else {
             return Ok(());
         };
         let class = self.class(outgoing);
@@ -32,7 +37,7 @@ impl Attempts<'_> {
 
     /// An answer came; `overloaded`: the application had no room for the request.
     pub(super) fn throttle(&self, outgoing: &Outgoing, overloaded: bool) {
-        let Some(set) = self.route.set() else {
+        let Some(set) = self.route.choice.set() else {
             return;
         };
         if overloaded || set.throttle.is_active() {

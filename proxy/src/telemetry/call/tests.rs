@@ -1,14 +1,16 @@
 //! What becomes of a call in the access log, and what counting one costs.
 
 use http::Request;
+use policy::access_log::AccessLog;
 use prometheus_client::registry::Registry;
 
 use super::*;
 use crate::telemetry::cell::{Kept, Way};
+use crate::telemetry::labels::Direction;
 use crate::telemetry::metrics::Metrics;
 
 /// A call of either side, of which `rule` decides.
-fn decided(direction: Direction, access_log: bool, rule: &Origin) -> Call {
+fn decided(direction: Direction, access_log: AccessLog, rule: &Origin) -> Call {
     let metrics = Metrics::register(&mut Registry::default());
     let telemetry = Arc::new(Telemetry::new(metrics, access_log));
     let (parts, ()) = Request::new(()).into_parts();
@@ -44,11 +46,36 @@ fn the_access_log_names_what_decided_on_either_side() {
         (Direction::outbound, "TrafficSplit"),
     ] {
         let rule = Origin::new(kind, "shop", "web");
-        let call = decided(direction, true, &rule);
+        let call = decided(direction, AccessLog::JSON, &rule);
         let line = call.line(200, "", Duration::ZERO, 0).unwrap();
         assert_eq!(line.rule, Some(&rule));
-        let silent = decided(direction, false, &rule);
+        let silent = decided(direction, AccessLog::OFF, &rule);
         assert!(silent.line(200, "", Duration::ZERO, 0).is_none());
+    }
+}
+
+#[test]
+fn the_access_log_follows_the_controller_and_goes_back() {
+    let rule = Origin::new("TrafficTarget", "shop", "web");
+    let call = decided(Direction::inbound, AccessLog::JSON, &rule);
+    let telemetry = Arc::clone(&call.telemetry);
+    let logged = |failed| {
+        let (parts, ()) = Request::new(()).into_parts();
+        let parties = call.parties().clone();
+        let mut call = Call::begin(&telemetry, Kind::Request, parties);
+        call.asks(&parts);
+        call.keep_line_of(failed);
+        call.line(200, "", Duration::ZERO, 0).is_some()
+    };
+    for (told, good, bad) in [
+        (None, true, true),
+        (Some("json,errors"), false, true),
+        (Some("off"), false, false),
+        (Some("json"), true, true),
+        (None, true, true),
+    ] {
+        telemetry.log_as(told.map(|log: &str| log.parse().unwrap()));
+        assert_eq!((logged(false), logged(true)), (good, bad), "{told:?}");
     }
 }
 
@@ -79,7 +106,7 @@ fn request(telemetry: &Arc<Telemetry>, kept: &Kept, there: &Way, answer: &respon
 fn a_request_is_counted_without_an_allocation_and_without_a_look_at_the_map() {
     const REQUESTS: u64 = 1000;
     let metrics = Metrics::register(&mut Registry::default());
-    let telemetry = Arc::new(Telemetry::new(metrics, false));
+    let telemetry = Arc::new(Telemetry::new(metrics, AccessLog::OFF));
     let there = Way {
         parties: Parties::Outbound {
             service: "shop/cart".into(),
@@ -122,7 +149,7 @@ fn a_request_is_counted_without_an_allocation_and_without_a_look_at_the_map() {
 fn a_connection_is_opened_once_whatever_becomes_of_its_port() {
     for told_apart in [true, false] {
         let metrics = Metrics::register(&mut Registry::default());
-        let telemetry = Arc::new(Telemetry::new(metrics, false));
+        let telemetry = Arc::new(Telemetry::new(metrics, AccessLog::OFF));
         for port in 1..=if told_apart { 1 } else { 100 } {
             let _ = telemetry.port_label(Direction::inbound, "", port, true);
         }
@@ -152,7 +179,7 @@ fn a_connection_is_opened_once_whatever_becomes_of_its_port() {
 #[test]
 fn a_connection_is_opened_once_also_where_counts_are_taken_before_its_port_is_known() {
     let metrics = Metrics::register(&mut Registry::default());
-    let telemetry = Arc::new(Telemetry::new(metrics, false));
+    let telemetry = Arc::new(Telemetry::new(metrics, AccessLog::OFF));
     let cells = Arc::clone(&telemetry.metrics.calls.cells);
     let rule = Origin::new("TrafficTarget", "shop", "web");
     let parties = Parties::Inbound {
@@ -190,7 +217,7 @@ fn a_connection_is_opened_once_also_where_counts_are_taken_before_its_port_is_kn
 fn what_a_request_waited_is_latency_and_being_turned_away_is_none() {
     let rule = Origin::new("TrafficTarget", "shop", "web");
     let counted = |end: fn(Call)| {
-        let mut call = decided(Direction::inbound, false, &rule);
+        let mut call = decided(Direction::inbound, AccessLog::OFF, &rule);
         let cells = Arc::clone(&call.telemetry.metrics.calls.cells);
         call.waited(Duration::from_secs(7));
         end(call);
@@ -213,7 +240,7 @@ fn what_a_request_waited_is_latency_and_being_turned_away_is_none() {
 #[test]
 fn whoever_leaves_while_it_waits_is_cancelled_and_no_failure() {
     let rule = Origin::new("TrafficTarget", "shop", "web");
-    let call = decided(Direction::inbound, false, &rule);
+    let call = decided(Direction::inbound, AccessLog::OFF, &rule);
     let cells = Arc::clone(&call.telemetry.metrics.calls.cells);
     call.turned_away(TurnedAway::Left);
     let mut counted = (0, 0);

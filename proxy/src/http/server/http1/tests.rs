@@ -120,7 +120,7 @@ impl Served {
                 peer: true,
                 place,
             };
-            serve(io, limits, close, |_| {}, handler).await
+            serve(io, limits, pin!(close), |_| {}, handler).await
         });
         Self {
             client,

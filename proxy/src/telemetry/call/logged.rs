@@ -1,0 +1,48 @@
+//! What the access log shows beyond the metrics. Only made when it is on.
+
+use http::{Method, header, request};
+use policy::access_log::AccessLog;
+use policy::origin::Origin;
+
+use crate::telemetry::access_log::cut;
+use crate::telemetry::trace::{self, Trace};
+
+/// See the module header.
+#[derive(Debug)]
+pub(super) struct Logged {
+    /// Whether it is written down, once it has ended.
+    log: AccessLog,
+    pub(super) method: Method,
+    pub(super) host: String,
+    pub(super) path: String,
+    pub(super) trace: Option<String>,
+    /// The proxy's own, where it is recorded.
+    pub(super) span: Option<String>,
+    /// What allowed or refused the call.
+    pub(super) rule: Option<Origin>,
+}
+
+impl Logged {
+    /// Of a request that belongs to a trace which changes its headers, or to none such.
+    pub(super) fn of(parts: &request::Parts, trace: Option<&Trace>, log: AccessLog) -> Self {
+        let host = parts.uri.authority().map(|authority| authority.as_str());
+        let host = host.or_else(|| parts.headers.get(header::HOST)?.to_str().ok());
+        Self {
+            log,
+            method: parts.method.clone(),
+            host: host.map(cut).unwrap_or_default().to_owned(),
+            path: cut(parts.uri.path()).to_owned(),
+            trace: match trace {
+                Some(trace) => Some(trace.id()),
+                None => trace::id(&parts.headers),
+            },
+            span: trace.and_then(Trace::span_id),
+            rule: None,
+        }
+    }
+
+    /// Whether it is written down, now that it `failed` or did not.
+    pub(super) const fn is_wanted(&self, failed: bool) -> bool {
+        self.log.takes(failed)
+    }
+}

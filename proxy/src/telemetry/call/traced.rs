@@ -1,0 +1,66 @@
+//! A call as a span of a trace, and what its headers say of that.
+
+use http::{HeaderMap, request};
+
+use super::{Call, Why};
+use crate::telemetry::trace::span::{Ended, Span};
+use crate::telemetry::trace::{Begun, Trace};
+
+impl Call {
+    /// Notes which trace it belongs to, and whether it is recorded.
+    pub(super) fn begin_trace(&self, parts: &request::Parts) -> Option<Box<Trace>> {
+        let begun = self.telemetry.tracer.begin(&parts.headers, |told| {
+            Span::of(parts, self.started.elapsed(), told.tracing.paths)
+        });
+        match begun {
+            Begun::Untouched => None,
+            Begun::Traced(trace) => Some(trace),
+            Begun::Limited(trace) => {
+                self.telemetry.metrics.spans_dropped("rate", 1);
+                trace
+            }
+            Begun::Crowded(trace) => {
+                self.telemetry.metrics.spans_dropped("queue", 1);
+                trace
+            }
+        }
+    }
+
+    /// Says in the headers of a request that is sent on what its trace is from here on.
+    /// Whoever judges the headers has done so: what decides is what the caller said.
+    pub(crate) fn pass_on_trace(&self, map: &mut HeaderMap) {
+        if let Some(trace) = &self.trace {
+            trace.pass_on(map);
+        }
+    }
+
+    /// The span, where it is recorded.
+    pub(super) fn span(&mut self) -> Option<&mut Span> {
+        self.trace.as_mut()?.span_mut()
+    }
+
+    /// It has ended.
+    pub(super) fn end_trace(&mut self, status: u16, grpc: Option<u16>, why: Why) {
+        let Some(trace) = self.trace.take() else {
+            return;
+        };
+        let (reason, cancelled) = match why {
+            Why::Answered(reason) => (reason, false),
+            Why::Cancelled => (None, true),
+        };
+        let ended = Ended {
+            parties: self.parties(),
+            status,
+            grpc,
+            reason,
+            cancelled,
+            after: self.started.elapsed(),
+        };
+        let Some(span) = trace.encode(&ended) else {
+            return;
+        };
+        if !self.telemetry.tracer.end(span) {
+            self.telemetry.metrics.spans_dropped("queue", 1);
+        }
+    }
+}
