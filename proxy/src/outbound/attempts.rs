@@ -159,7 +159,7 @@ impl<'a> Attempts<'a> {
 
     /// Sends to one endpoint after the other until one answers.
     pub(super) async fn send(
-        mut self,
+        &mut self,
         proxy: &Proxy,
         outgoing: &Outgoing,
         upload: &Upload,
@@ -214,7 +214,7 @@ impl<'a> Attempts<'a> {
                 self.confirm(proxy);
             }
         }
-        Err(self.into_failure(call))
+        Err(self.failure(call))
     }
 
     fn served(&self, in_flight: InFlight, open: bool, ends: Option<Box<Ends>>) -> Serving {
@@ -384,9 +384,9 @@ impl<'a> Attempts<'a> {
     }
 
     /// Why the last attempt failed, or that there was nothing to attempt.
-    pub(super) fn into_failure(self, call: &mut Call) -> Failure {
+    pub(super) fn failure(&mut self, call: &mut Call) -> Failure {
         self.retry_failed(call);
-        self.last.unwrap_or_else(|| {
+        self.last.take().unwrap_or_else(|| {
             if let Some(why) = self.route.choice.nobody() {
                 return why.clone();
             }

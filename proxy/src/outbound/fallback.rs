@@ -173,7 +173,7 @@ impl<'a> Due<'a> {
         let to = (service, self.port);
         let instead = route.elsewhere(proxy, to, Some(&facts));
         let before = call.falls_back(instead.parties());
-        let attempts = Attempts::instead(&instead, outgoing);
+        let mut attempts = Attempts::instead(&instead, outgoing);
         match attempts.send(proxy, outgoing, upload, call).await {
             Ok((answer, mut serving)) if call.reason_of(answer.response.headers()).is_none() => {
                 serving.marks = Marks::degraded(&instead.backend);

@@ -71,7 +71,7 @@ impl Connection {
                 Err(failure) => attempts.failed(to, failure, call),
             }
         }
-        Err(attempts.into_failure(call))
+        Err(attempts.failure(call))
     }
 
     /// Relays to an endpoint; `opened` is the way to one, if there is one already.

@@ -93,8 +93,11 @@ pub(super) async fn handle_request(
         shadow: made_for,
         aside: false,
     };
-    let attempts = Attempts::of(&route, &outgoing);
-    let sent = attempts.send(proxy, &outgoing, &upload, &mut call).await;
+    let sent = {
+        // Borrowed, since a future holds twice what it is given, and gone before the answer.
+        let mut attempts = Attempts::of(&route, &outgoing);
+        attempts.send(proxy, &outgoing, &upload, &mut call).await
+    };
     let attempted = Attempted {
         proxy,
         route: &route,

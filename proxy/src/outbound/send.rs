@@ -107,7 +107,8 @@ impl Outgoing {
     ) -> Result<UpstreamResponse, Failure> {
         let (clients, replay) = (&proxy.clients, &self.replay);
         if let Some(upgrade) = &self.upgrade {
-            let mut parts = parts.clone();
+            // On the heap: most requests ask for no upgrade.
+            let mut parts = Box::new(parts.clone());
             let map = &mut parts.headers;
             map.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
             map.insert(header::UPGRADE, upgrade.clone());
