@@ -25,6 +25,7 @@ use crate::settings::WorkloadSettings;
 use crate::telemetry::Telemetry;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace::export::export;
+use crate::telemetry::trace::signal::Signal;
 
 /// One workload, and what lives on the control thread for it.
 pub(super) struct Workload {
@@ -100,9 +101,12 @@ impl Workload {
             );
             follow.await;
         });
-        let telemetry = Arc::clone(&self.proxy.telemetry);
-        let connect = move |to| connector.clone().connect(to);
-        runtime::task::spawn("spans", export(telemetry, connect));
+        for signal in [Signal::Spans, Signal::Logs] {
+            let telemetry = Arc::clone(&self.proxy.telemetry);
+            let connector = connector.clone();
+            let connect = move |to| connector.clone().connect(to);
+            runtime::task::spawn(signal.name(), export(telemetry, signal, connect));
+        }
         let (registry, pages) = (Arc::new(Mutex::new(self.registry)), self.pages);
         let answering = admin.run(ready, registry, move |request, peer| {
             pages.clone().answer(request, peer)

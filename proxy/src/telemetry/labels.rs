@@ -98,7 +98,7 @@ pub struct SpanLabels {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct TelemetryDroppedLabels {
-    /// `spans`.
+    /// `spans` or `logs`.
     pub signal: &'static str,
     /// Why: `rate`, `queue`, `failed`, `rejected` or `off`.
     pub reason: &'static str,

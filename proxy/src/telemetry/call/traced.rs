@@ -16,11 +16,13 @@ impl Call {
             Begun::Untouched => None,
             Begun::Traced(trace) => Some(trace),
             Begun::Limited(trace) => {
-                self.telemetry.metrics.spans_dropped("rate", 1);
+                self.telemetry.metrics.telemetry_dropped("rate", "spans", 1);
                 trace
             }
             Begun::Crowded(trace) => {
-                self.telemetry.metrics.spans_dropped("queue", 1);
+                self.telemetry
+                    .metrics
+                    .telemetry_dropped("queue", "spans", 1);
                 trace
             }
         }
@@ -60,7 +62,9 @@ impl Call {
             return;
         };
         if !self.telemetry.tracer.end(span) {
-            self.telemetry.metrics.spans_dropped("queue", 1);
+            self.telemetry
+                .metrics
+                .telemetry_dropped("queue", "spans", 1);
         }
     }
 }
