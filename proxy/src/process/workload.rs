@@ -9,7 +9,7 @@ use identity::Roots;
 use identity::tls::CertHandle;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
-use runtime::admin::Admin;
+use runtime::admin::{Admin, Scraped};
 use runtime::clock::Clock;
 use runtime::ready::Ready;
 
@@ -107,8 +107,11 @@ impl Workload {
             let connect = move |to| connector.clone().connect(to);
             runtime::task::spawn(signal.name(), export(telemetry, signal, connect));
         }
-        let (registry, pages) = (Arc::new(Mutex::new(self.registry)), self.pages);
-        let answering = admin.run(ready, registry, move |request, peer| {
+        let calls = self.proxy.telemetry.metrics.calls.clone();
+        let scraped = Scraped::from(Arc::new(Mutex::new(self.registry)));
+        let scraped = scraped.finished(move |page| calls.annotate(page));
+        let pages = self.pages;
+        let answering = admin.run(ready, scraped, move |request, peer| {
             pages.clone().answer(request, peer)
         });
         Ok((progress, answering))

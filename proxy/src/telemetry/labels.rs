@@ -3,7 +3,7 @@
 //! Labels are closed sets or names of cluster objects; a path, header, address or error
 //! text never becomes one.
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 use std::hash::Hash;
 use std::sync::Arc;
 
@@ -202,6 +202,23 @@ impl Port {
             Self::Number(number) => number,
             Self::Other => 0,
         }
+    }
+}
+
+/// As the page writes them.
+impl fmt::Display for LatencyLabels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let direction = match self.direction {
+            Direction::inbound => "inbound",
+            Direction::outbound => "outbound",
+        };
+        let service = &self.service;
+        write!(f, "direction=\"{direction}\",service=\"{service}\",port=\"")?;
+        match self.port {
+            Port::Number(number) => write!(f, "{number}")?,
+            Port::Other => f.write_str("other")?,
+        }
+        write!(f, "\",backend=\"{}\"", self.backend)
     }
 }
 

@@ -202,6 +202,11 @@ impl Trace {
         format!("{:032x}", self.onward.trace)
     }
 
+    /// The trace, where a span of this proxy is recorded in it.
+    pub(crate) fn recorded(&self) -> Option<u128> {
+        self.span.as_ref().map(|_| self.onward.trace)
+    }
+
     /// The span, where there is one, in hexadecimal.
     pub(crate) fn span_id(&self) -> Option<String> {
         self.span
