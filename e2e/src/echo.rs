@@ -12,6 +12,7 @@ pub mod duration;
 pub mod fault;
 pub mod grpc;
 pub mod load;
+pub mod posted;
 pub mod reply;
 pub mod response;
 pub mod seen;

@@ -5,13 +5,15 @@ use std::str::FromStr;
 
 /// One line of JSON for each on standard output.
 const JSON: u8 = 1;
+/// A record for each at the collector.
+const OTLP: u8 = 2;
 /// Only what failed or was refused.
 const ERRORS: u8 = 4;
 
 /// The words that a list may hold, in the order in which it is written.
-const WORDS: [(&str, u8); 2] = [("json", JSON), ("errors", ERRORS)];
+const WORDS: [(&str, u8); 3] = [("json", JSON), ("otlp", OTLP), ("errors", ERRORS)];
 
-/// Such as `off`, `json` or `json,errors`. Holding one proves that it can be used.
+/// Such as `off`, `json` or `json,otlp,errors`. Holding one proves that it can be used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AccessLog(u8);
 
@@ -22,7 +24,8 @@ pub struct NotAnAccessLog(String);
 
 impl AccessLog {
     /// What may be written.
-    pub const EXPECTED: &str = "\"off\", \"json\" or \"json,errors\"";
+    pub const EXPECTED: &str = "\"off\", \"json\", \"otlp\" or \"json,otlp\", the last three \
+        also with \",errors\"";
     /// Nothing is written down; where nobody says anything.
     pub const OFF: Self = Self(0);
     /// Every request is a line of JSON.
@@ -44,6 +47,24 @@ impl AccessLog {
     #[must_use]
     pub const fn is_on(self) -> bool {
         self.0 != 0
+    }
+
+    /// Whether those that are written down are lines of JSON.
+    #[must_use]
+    pub const fn is_json(self) -> bool {
+        self.0 & JSON != 0
+    }
+
+    /// Whether they go to the collector.
+    #[must_use]
+    pub const fn is_otlp(self) -> bool {
+        self.0 & OTLP != 0
+    }
+
+    /// The same, without what goes to the collector.
+    #[must_use]
+    pub const fn without_otlp(self) -> Self {
+        Self(self.0 & !OTLP)
     }
 
     /// Whether a request is written down that `failed` or was refused, or did not.
@@ -98,7 +119,14 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_and_nothing_else() {
-        for text in ["off", "json", "json,errors"] {
+        for text in [
+            "off",
+            "json",
+            "otlp",
+            "json,errors",
+            "json,otlp",
+            "json,otlp,errors",
+        ] {
             let log: AccessLog = text.parse().unwrap();
             assert_eq!(log.to_string(), text);
             assert_eq!(AccessLog::from_bits(log.bits()), log);
@@ -112,6 +140,8 @@ mod tests {
             "",
             "text",
             "errors",
+            "otlp,otlp",
+            "off,otlp",
             "off,json",
             "json,",
             ",json",
@@ -121,7 +151,7 @@ mod tests {
             &long,
         ] {
             let error = text.parse::<AccessLog>().unwrap_err().to_string();
-            assert!(error.contains("json,errors"), "{error}");
+            assert!(error.contains("\",errors\""), "{error}");
             assert!(error.len() < 200, "{error}");
         }
     }

@@ -73,4 +73,5 @@ pub use crate::telemetry::labels::{
     TelemetryDroppedLabels, TlsLabels,
 };
 pub use crate::telemetry::metrics::Metrics;
-pub use crate::telemetry::trace::export::export as export_spans;
+pub use crate::telemetry::trace::export::export as export_telemetry;
+pub use crate::telemetry::trace::signal::Signal;

@@ -8,6 +8,7 @@ pub(crate) mod call;
 pub(crate) mod cell;
 pub(crate) mod cells;
 pub(crate) mod compatibility;
+pub(crate) mod exemplar;
 pub(crate) mod families;
 pub(crate) mod histogram;
 pub(crate) mod labels;

@@ -62,12 +62,12 @@ fn labels_with_fixed_values_have_these_values_and_no_others() {
     let counted = &counted | &words::first_arguments(&code, "self.count(");
     assert!(counted.is_subset(&protocols), "{counted:?} {protocols:?}");
 
-    let dropped = words::first_arguments(&code, "spans_dropped(");
+    let dropped = words::first_arguments(&code, "telemetry_dropped(");
     let said = documented("`signal`, `reason` of `weft_telemetry_dropped_total`");
     words::same(
         "reason of dropped telemetry",
         &said,
-        &(&dropped | &set(["spans"])),
+        &(&dropped | &set(["spans", "logs"])),
     );
 
     let verifier = words::read("identity/src/verify/error.rs");

@@ -38,6 +38,7 @@ mod path {
     mod patience;
     mod pods;
     mod policies;
+    mod records;
     mod refusals;
     mod retries;
     mod routing;

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     app::App,
-    duration, fault, grpc,
+    duration, fault, grpc, posted,
     response::{Body, headers, json, text},
     websocket,
 };
@@ -68,6 +68,8 @@ pub async fn answer(app: &App, peer: SocketAddr, request: Request<Incoming>) -> 
         websocket::answer(request)
     } else if request.uri().path() == fault::PATH && request.method() == Method::POST {
         set_fault(app, request).await
+    } else if request.uri().path() == posted::PATH {
+        app.posted.answer(request).await
     } else {
         report(app, peer, request).await
     };

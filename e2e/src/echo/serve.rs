@@ -28,7 +28,8 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use super::{
-    app::App, call, fault::Fault, reply, response::Body, seen::Calls, settings::Settings, tcp, tls,
+    app::App, call, fault::Fault, posted::Posted, reply, response::Body, seen::Calls,
+    settings::Settings, tcp, tls,
 };
 
 /// Kubernetes grants 30 s by default; a request that takes longer is cut by the
@@ -98,6 +99,7 @@ impl Bound {
             app: Arc::new(App {
                 settings,
                 calls: Calls::default(),
+                posted: Posted::default(),
                 asked: AtomicU32::new(0),
                 fault: Fault::default(),
                 tls,

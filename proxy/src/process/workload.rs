@@ -9,7 +9,7 @@ use identity::Roots;
 use identity::tls::CertHandle;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
-use runtime::admin::Admin;
+use runtime::admin::{Admin, Scraped};
 use runtime::clock::Clock;
 use runtime::ready::Ready;
 
@@ -25,6 +25,7 @@ use crate::settings::WorkloadSettings;
 use crate::telemetry::Telemetry;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace::export::export;
+use crate::telemetry::trace::signal::Signal;
 
 /// One workload, and what lives on the control thread for it.
 pub(super) struct Workload {
@@ -100,11 +101,17 @@ impl Workload {
             );
             follow.await;
         });
-        let telemetry = Arc::clone(&self.proxy.telemetry);
-        let connect = move |to| connector.clone().connect(to);
-        runtime::task::spawn("spans", export(telemetry, connect));
-        let (registry, pages) = (Arc::new(Mutex::new(self.registry)), self.pages);
-        let answering = admin.run(ready, registry, move |request, peer| {
+        for signal in [Signal::Spans, Signal::Logs] {
+            let telemetry = Arc::clone(&self.proxy.telemetry);
+            let connector = connector.clone();
+            let connect = move |to| connector.clone().connect(to);
+            runtime::task::spawn(signal.name(), export(telemetry, signal, connect));
+        }
+        let calls = self.proxy.telemetry.metrics.calls.clone();
+        let scraped = Scraped::from(Arc::new(Mutex::new(self.registry)));
+        let scraped = scraped.finished(move |page| calls.annotate(page));
+        let pages = self.pages;
+        let answering = admin.run(ready, scraped, move |request, peer| {
             pages.clone().answer(request, peer)
         });
         Ok((progress, answering))

@@ -369,6 +369,7 @@ impl Call {
         };
         let cell = self.settle(reason.is_none());
         cell.answered(outcome, latency, bytes);
+        self.exemplify(&cell, latency);
         if std::mem::take(&mut self.trying) {
             // Beyond a limit nothing has shown that the backend fails.
             cell.attempted(success || reason == Some(Reason::Limit));

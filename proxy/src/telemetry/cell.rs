@@ -22,6 +22,7 @@ use policy::protocol::Protocol;
 use policy::reason::Reason;
 
 use crate::net::relay::Flows;
+use crate::telemetry::exemplar::{Exemplar, Exemplars};
 use crate::telemetry::parties::Parties;
 
 /// Outcomes that a cell counts without a lock. Most applications have fewer statuses.
@@ -112,6 +113,7 @@ pub(crate) struct Cell {
     nanoseconds: AtomicU64,
     flows: Flows,
     rules: ArcSwapOption<Vec<Allowing>>,
+    exemplars: Mutex<Exemplars>,
 }
 
 /// A rule that allowed calls.
@@ -148,6 +150,7 @@ impl Cell {
             nanoseconds: AtomicU64::default(),
             flows: Flows::default(),
             rules: ArcSwapOption::default(),
+            exemplars: Mutex::default(),
         }
     }
 
@@ -251,6 +254,11 @@ impl Cell {
         }
     }
 
+    /// One that was answered is recorded as a span.
+    pub(crate) fn recorded(&self, one: Exemplar) {
+        self.exemplars.lock().keep(one);
+    }
+
     /// A call ended so.
     pub(crate) fn outcome(&self, outcome: Outcome) {
         let packed = outcome.packed();
@@ -314,6 +322,7 @@ impl Cell {
             sent,
             received,
             rules: self.rules(),
+            exemplars: std::mem::take(&mut *self.exemplars.lock()),
             ..Counts::default()
         };
         counts.latency.add(self.latency.iter().map(few));
@@ -365,6 +374,8 @@ pub(crate) struct Counts {
     pub received: u64,
     /// What allowed calls.
     pub rules: Vec<Origin>,
+    /// For the page; reports have no place for them.
+    pub exemplars: Exemplars,
 }
 
 impl Counts {

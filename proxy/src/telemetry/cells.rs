@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use policy::protocol::Protocol;
 
 use crate::telemetry::cell::{Cell, Counts, Way};
+use crate::telemetry::exemplar::Exemplars;
 use crate::telemetry::labels::Direction;
 use crate::telemetry::parties::Parties;
 
@@ -44,10 +45,11 @@ impl Entry {
     }
 
     fn take(&mut self, show: &mut impl FnMut(&Way, &Counts)) {
-        let Some(counts) = self.cell.take(&mut self.seen) else {
+        let Some(mut counts) = self.cell.take(&mut self.seen) else {
             return;
         };
         show(self.cell.way(), &counts);
+        counts.exemplars = Exemplars::default();
         self.used = Instant::now();
         match &mut self.untold {
             Some(untold) => untold.add(counts),

@@ -1,6 +1,7 @@
 //! The families of the metrics page that are made of cells: requests, attempts, opaque
 //! connections. Whenever somebody asks for the page they are brought up to date first.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
@@ -12,6 +13,7 @@ use prometheus_client::registry::Unit;
 use crate::telemetry::cell::{Counts, Outcome, Way};
 use crate::telemetry::cells::Cells;
 use crate::telemetry::compatibility::Compatibility;
+use crate::telemetry::exemplar::annotate;
 use crate::telemetry::histogram::Histogram;
 use crate::telemetry::labels::{
     AttemptLabels, AuditLabels, ByteLabels, CancelledLabels, Direction, LatencyLabels,
@@ -19,6 +21,9 @@ use crate::telemetry::labels::{
 };
 use crate::telemetry::parties::Parties;
 use crate::telemetry::series::{Series, Shared};
+
+/// The histogram of requests as the page names it.
+const LATENCY: &str = "weft_request_duration_seconds";
 
 /// What is made of cells, and the cells.
 #[derive(Clone, Debug)]
@@ -69,6 +74,18 @@ impl CallFamilies {
     /// Takes over what the cells have counted since the last time.
     pub(crate) fn refresh(&self) {
         self.cells.drain(|way, counts| self.add(way, counts));
+    }
+
+    /// The page of metrics, with the traces of recorded requests beside their buckets.
+    pub(crate) fn annotate(&self, page: String) -> String {
+        let mut series = HashMap::new();
+        self.latency.each(|labels, latency| {
+            let exemplars = latency.exemplars();
+            if !exemplars.is_empty() {
+                series.insert(labels.to_string(), exemplars);
+            }
+        });
+        annotate(page, LATENCY, &series)
     }
 
     fn add(&self, way: &Way, counts: &Counts) {
@@ -128,6 +145,7 @@ impl CallFamilies {
             };
             let latency = self.latency.at(&labels);
             latency.add(&counts.latency, counts.nanoseconds);
+            latency.exemplify(&counts.exemplars);
         }
         if counts.cancelled > 0 {
             let labels = CancelledLabels {

@@ -3,7 +3,7 @@
 //! Labels are closed sets or names of cluster objects; a path, header, address or error
 //! text never becomes one.
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 use std::hash::Hash;
 use std::sync::Arc;
 
@@ -112,7 +112,7 @@ pub struct SpanLabels {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct TelemetryDroppedLabels {
-    /// `spans`.
+    /// `spans` or `logs`.
     pub signal: &'static str,
     /// Why: `rate`, `queue`, `failed`, `rejected` or `off`.
     pub reason: &'static str,
@@ -216,6 +216,23 @@ impl Port {
             Self::Number(number) => number,
             Self::Other => 0,
         }
+    }
+}
+
+/// As the page writes them.
+impl fmt::Display for LatencyLabels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let direction = match self.direction {
+            Direction::inbound => "inbound",
+            Direction::outbound => "outbound",
+        };
+        let service = &self.service;
+        write!(f, "direction=\"{direction}\",service=\"{service}\",port=\"")?;
+        match self.port {
+            Port::Number(number) => write!(f, "{number}")?,
+            Port::Other => f.write_str("other")?,
+        }
+        write!(f, "\",backend=\"{}\"", self.backend)
     }
 }
 

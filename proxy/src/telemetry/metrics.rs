@@ -241,16 +241,20 @@ impl Metrics {
         self.count_spans("exported", count);
     }
 
-    /// Counts spans that it will not have.
-    pub(crate) fn spans_dropped(&self, reason: &'static str, count: usize) {
+    /// Counts what it will not have of `spans` or `logs`, and why.
+    pub(crate) fn telemetry_dropped(
+        &self,
+        reason: &'static str,
+        signal: &'static str,
+        count: usize,
+    ) {
         if count > 0 {
-            let labels = TelemetryDroppedLabels {
-                signal: "spans",
-                reason,
-            };
+            let labels = TelemetryDroppedLabels { signal, reason };
             self.telemetry_dropped.at(&labels).inc_by(count as u64);
         }
-        self.count_spans("dropped", count);
+        if signal == "spans" {
+            self.count_spans("dropped", count);
+        }
     }
 
     fn count_spans(&self, outcome: &'static str, count: usize) {

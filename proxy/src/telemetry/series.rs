@@ -29,7 +29,8 @@ const HISTOGRAM_LIMIT: usize = 256;
 /// Lines of a histogram on the page: its buckets, `+Inf`, sum and count.
 const HISTOGRAM_LINES: usize = policy::latency::BOUNDS.len() + 3;
 /// Bytes that the series of all families together may take on the page: a scraper
-/// reads it in one piece, every few seconds, from every pod.
+/// reads it in one piece, every few seconds, from every pod. Exemplars come on top: half a
+/// MiB where every bucket of every histogram of requests has one.
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes of a line beyond its labels: name and value.
 const LINE_BYTES: usize = 64;
@@ -152,6 +153,13 @@ impl<L: Clone + Hash + Eq + Debug, M: Clone + Typed> Series<L, M> {
             self.shared.refused.inc();
             (self.make)()
         })
+    }
+
+    /// What all series hold now.
+    pub(super) fn each(&self, mut show: impl FnMut(&L, &M)) {
+        for (labels, timed) in self.map.read().iter() {
+            show(labels, &timed.metric);
+        }
     }
 
     /// `None` beyond the bounds.

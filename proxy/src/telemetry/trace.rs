@@ -11,11 +11,13 @@
 pub(crate) mod export;
 mod otlp;
 mod queue;
+pub(crate) mod record;
 mod send;
+pub(crate) mod signal;
 pub(crate) mod span;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -27,7 +29,11 @@ use runtime::rate::{Allowance, Rate};
 use tokio::time::Instant;
 
 use crate::telemetry::trace::queue::Queue;
+use crate::telemetry::trace::signal::Signal;
 use crate::telemetry::trace::span::Span;
+
+/// The trace of what the proxy sends by itself, which nobody records.
+static OWN: LazyLock<u128> = LazyLock::new(new_trace);
 
 /// What the controller tells of traces.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +50,9 @@ pub(crate) struct Tracer {
     told: ArcSwapOption<Told>,
     /// Of spans that may begin.
     rate: Mutex<Option<Rate>>,
-    queue: Queue,
+    spans: Queue,
+    /// Lines of the access log.
+    records: Queue,
 }
 
 /// A request whose headers change, because it is recorded or a trace begins with it.
@@ -101,7 +109,7 @@ impl Tracer {
             Verdict::Open => told.tracing.share.takes(rand::random()),
         };
         // The parent of whatever follows would be one that no collector gets.
-        let crowded = sampled && self.queue.is_full();
+        let crowded = sampled && self.spans.is_full();
         if sampled && !crowded && self.may_begin() {
             let span = span(&told).child_of(ids.map(|ids| ids.parent));
             let onward = Onward {
@@ -141,7 +149,26 @@ impl Tracer {
 
     /// Queues a span that has ended; false where there is no room for it.
     pub(crate) fn end(&self, span: Vec<u8>) -> bool {
-        self.queue.push(span)
+        self.spans.push(span)
+    }
+
+    /// Queues a line of the access log; else why it does not.
+    pub(crate) fn record(&self, record: Vec<u8>) -> Result<(), &'static str> {
+        if !self.on.load(Relaxed) {
+            return Err("off");
+        }
+        if self.records.push(record) {
+            Ok(())
+        } else {
+            Err("queue")
+        }
+    }
+
+    fn queue(&self, signal: Signal) -> &Queue {
+        match signal {
+            Signal::Spans => &self.spans,
+            Signal::Logs => &self.records,
+        }
     }
 }
 
@@ -175,6 +202,11 @@ impl Trace {
         format!("{:032x}", self.onward.trace)
     }
 
+    /// The trace, where a span of this proxy is recorded in it.
+    pub(crate) fn recorded(&self) -> Option<u128> {
+        self.span.as_ref().map(|_| self.onward.trace)
+    }
+
     /// The span, where there is one, in hexadecimal.
     pub(crate) fn span_id(&self) -> Option<String> {
         self.span
@@ -197,6 +229,12 @@ impl Trace {
 pub(crate) fn id(map: &HeaderMap) -> Option<String> {
     let ids = context::read(map)?.ids?;
     Some(format!("{:032x}", ids.trace))
+}
+
+/// Whether the proxy itself sent a message with these headers.
+pub(crate) fn is_own(map: &HeaderMap) -> bool {
+    let ids = context::read(map).and_then(|came| came.ids);
+    ids.is_some_and(|ids| ids.trace == *OWN)
 }
 
 #[cfg(test)]

@@ -11,6 +11,12 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{
+    LogsService, LogsServiceServer,
+};
+use opentelemetry_proto::tonic::collector::logs::v1::{
+    ExportLogsServiceRequest, ExportLogsServiceResponse,
+};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
 };
@@ -18,11 +24,13 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use parking_lot::Mutex;
 use prost::Message as _;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
+use weft_proxy::Signal;
 
 use crate::support::Pod;
 
@@ -35,6 +43,7 @@ pub(super) const CLIENT: i32 = 3;
 pub(super) struct Got {
     pub(super) requests: Arc<Mutex<Vec<ExportTraceServiceRequest>>>,
     pub(super) heads: Arc<Mutex<Vec<String>>>,
+    logs: Arc<Mutex<Vec<ExportLogsServiceRequest>>>,
 }
 
 #[tonic::async_trait]
@@ -50,7 +59,27 @@ impl TraceService for Got {
     }
 }
 
+#[tonic::async_trait]
+impl LogsService for Got {
+    async fn export(
+        &self,
+        request: tonic::Request<ExportLogsServiceRequest>,
+    ) -> Result<tonic::Response<ExportLogsServiceResponse>, tonic::Status> {
+        self.logs.lock().push(request.into_inner());
+        Ok(tonic::Response::new(ExportLogsServiceResponse::default()))
+    }
+}
+
 impl Got {
+    pub(super) fn records(&self) -> Vec<LogRecord> {
+        let logs = self.logs.lock();
+        let scopes = logs
+            .iter()
+            .flat_map(|request| &request.resource_logs)
+            .flat_map(|resource| &resource.scope_logs);
+        scopes.flat_map(|scope| scope.log_records.clone()).collect()
+    }
+
     pub(super) fn spans(&self) -> Vec<Span> {
         let requests = self.requests.lock();
         let scopes = requests
@@ -76,8 +105,9 @@ impl Got {
 pub(super) async fn grpc(at: impl tokio::net::ToSocketAddrs) -> (SocketAddr, Got) {
     let (got, listener) = (Got::default(), TcpListener::bind(at).await.unwrap());
     let addr = listener.local_addr().unwrap();
-    let service = TraceServiceServer::new(got.clone());
-    let server = tonic::transport::Server::builder().add_service(service);
+    let server = tonic::transport::Server::builder()
+        .add_service(TraceServiceServer::new(got.clone()))
+        .add_service(LogsServiceServer::new(got.clone()));
     tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
     (addr, got)
 }
@@ -118,14 +148,17 @@ async fn post(taken: &Got, request: Request<Incoming>) -> Response<Full<Bytes>> 
     Response::new(Full::new(Bytes::new()))
 }
 
-/// From now on the pod's proxy sends its spans.
+/// From now on the pod's proxy sends its spans, and lines of its access log.
 pub(super) fn export(pod: &Pod) {
     let (connector, opened) = weft_proxy::connector();
     let proxy = Arc::clone(&pod.proxy);
     tokio::spawn(weft_proxy::serve_to_collector(Arc::clone(&proxy), opened));
-    let connect = move |to| connector.clone().connect(to);
-    let telemetry = Arc::clone(&proxy.telemetry);
-    tokio::spawn(weft_proxy::export_spans(telemetry, connect));
+    for signal in [Signal::Spans, Signal::Logs] {
+        let connector = connector.clone();
+        let connect = move |to| connector.clone().connect(to);
+        let telemetry = Arc::clone(&proxy.telemetry);
+        tokio::spawn(weft_proxy::export_telemetry(telemetry, signal, connect));
+    }
 }
 
 /// The value of an attribute.

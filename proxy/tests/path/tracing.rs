@@ -79,8 +79,8 @@ fn as_applications_read(parent: &str) -> SpanContext {
     context.span().span_context().clone()
 }
 
-const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
-const PARENT: &str = "b7ad6b7169203331";
+pub(super) const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+pub(super) const PARENT: &str = "b7ad6b7169203331";
 
 /// The application's span, that of its proxy, and that of the proxy which is called: each
 /// the parent of the next, and the last one is what the called application is told.

@@ -119,14 +119,32 @@ pub(crate) fn tracing(collector: &str, share: u32, inject: &[&str]) -> v1::Resou
         paths: true,
         resource: vec![attribute("service.name", "checkout")],
     };
-    let telemetry = v1::Telemetry {
+    telemetry(v1::Telemetry {
         tracing: Some(tracing),
         ..v1::Telemetry::default()
-    };
-    resource(
-        wire::names::TELEMETRY,
-        v1::resource::Content::Telemetry(telemetry),
-    )
+    })
+}
+
+fn telemetry(told: v1::Telemetry) -> v1::Resource {
+    let content = v1::resource::Content::Telemetry(told);
+    resource(wire::names::TELEMETRY, content)
+}
+
+/// Which requests a proxy writes down.
+pub(crate) fn resource_of_log(log: &str) -> v1::Resource {
+    telemetry(v1::Telemetry {
+        access_log: log.to_owned(),
+        ..v1::Telemetry::default()
+    })
+}
+
+/// The same, with a collector, to which no spans go but those of traces that came.
+pub(crate) fn logging(collector: &str, log: &str) -> v1::Resource {
+    let mut told = tracing(collector, 0, &["tracecontext"]);
+    if let Some(v1::resource::Content::Telemetry(told)) = &mut told.content {
+        told.access_log = log.to_owned();
+    }
+    told
 }
 
 /// What stands at this address is outside the mesh.

@@ -1,21 +1,35 @@
 //! A call as a line of the access log.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::Call;
 use crate::telemetry::access_log;
 use crate::telemetry::labels::Direction;
+use crate::telemetry::trace::record;
 
 impl Call {
     /// Where only those that failed are written down, others have no line.
     pub(super) fn keep_line_of(&mut self, failed: bool) {
         let logged = self.logged.take();
         self.logged = logged.filter(|logged| logged.is_wanted(failed));
+        if let Some(logged) = &mut self.logged {
+            logged.failed = failed;
+        }
     }
 
     pub(super) fn log(&self, status: u16, reason: &str, latency: Duration, bytes: u64) {
-        if let Some(line) = self.line(status, reason, latency, bytes) {
+        let (Some(logged), Some(line)) = (&self.logged, self.line(status, reason, latency, bytes))
+        else {
+            return;
+        };
+        if logged.log.is_json() {
             access_log::write(&line);
+        }
+        if logged.log.is_otlp() {
+            let record = record::encode(&line, logged.failed, SystemTime::now());
+            if let Err(why) = self.telemetry.tracer.record(record) {
+                self.telemetry.metrics.telemetry_dropped(why, "logs", 1);
+            }
         }
     }
 

@@ -10,8 +10,10 @@ use crate::telemetry::trace::{self, Trace};
 /// See the module header.
 #[derive(Debug)]
 pub(super) struct Logged {
-    /// Whether it is written down, once it has ended.
-    log: AccessLog,
+    /// Whether it is written down, once it has ended, and where.
+    pub(super) log: AccessLog,
+    /// Whether it failed or was refused, once it has ended.
+    pub(super) failed: bool,
     pub(super) method: Method,
     pub(super) host: String,
     pub(super) path: String,
@@ -27,8 +29,12 @@ impl Logged {
     pub(super) fn of(parts: &request::Parts, trace: Option<&Trace>, log: AccessLog) -> Self {
         let host = parts.uri.authority().map(|authority| authority.as_str());
         let host = host.or_else(|| parts.headers.get(header::HOST)?.to_str().ok());
+        // Else each message to the collector would be a line of the next one.
+        let own = log.is_otlp() && trace::is_own(&parts.headers);
+        let log = if own { log.without_otlp() } else { log };
         Self {
             log,
+            failed: false,
             method: parts.method.clone(),
             host: host.map(cut).unwrap_or_default().to_owned(),
             path: cut(parts.uri.path()).to_owned(),

@@ -2,12 +2,14 @@
 
 use http::Request;
 use policy::access_log::AccessLog;
+use policy::trace::{Format, Share, Tracing};
 use prometheus_client::registry::Registry;
 
 use super::*;
 use crate::telemetry::cell::{Kept, Way};
 use crate::telemetry::labels::Direction;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::trace::Told;
 
 /// A call of either side, of which `rule` decides.
 fn decided(direction: Direction, access_log: AccessLog, rule: &Origin) -> Call {
@@ -77,6 +79,44 @@ fn the_access_log_follows_the_controller_and_goes_back() {
         telemetry.log_as(told.map(|log: &str| log.parse().unwrap()));
         assert_eq!((logged(false), logged(true)), (good, bad), "{told:?}");
     }
+}
+
+#[test]
+fn a_recorded_request_is_the_exemplar_of_its_bucket() {
+    let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry);
+    let telemetry = Arc::new(Telemetry::new(metrics, AccessLog::OFF));
+    telemetry.tracer.tell(Some(Arc::new(Told {
+        tracing: Tracing {
+            collector: "http://collector:4317".parse().unwrap(),
+            share: Share::NONE,
+            inject: vec![Format::TraceContext],
+            most_per_second: 10,
+            paths: true,
+        },
+        resource: Vec::new(),
+    })));
+    let page = |verdict: &str| {
+        let parent = format!("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-{verdict}");
+        let request = Request::builder().header("traceparent", parent);
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        let called = Parties::to_service("shop/cart".into(), 80);
+        let mut call = Call::begin(&telemetry, Kind::Request, called);
+        call.asks(&parts);
+        let (answer, ()) = Response::new(()).into_parts();
+        call.answered(&answer, None)
+            .done(BodyEnd::Complete, 10, None);
+        let mut page = String::new();
+        prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
+        telemetry.metrics.calls.annotate(page)
+    };
+    let id = "# {trace_id=\"0af7651916cd43dd8448eb211c80319c\"} ";
+    assert_eq!(page("00").matches(id).count(), 0);
+    let page = page("01");
+    let lines: Vec<&str> = page.lines().filter(|line| line.contains(id)).collect();
+    assert_eq!(lines.len(), 1, "{page}");
+    assert!(lines[0].starts_with("weft_request_duration_seconds_bucket{le=\""));
+    assert!(lines[0].contains("service=\"shop/cart\""), "{lines:?}");
 }
 
 // Counts what each thread allocates; the proxy's own.

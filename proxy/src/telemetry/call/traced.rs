@@ -1,8 +1,12 @@
 //! A call as a span of a trace, and what its headers say of that.
 
+use std::time::{Duration, SystemTime};
+
 use http::{HeaderMap, request};
 
 use super::{Call, Why};
+use crate::telemetry::cell::Cell;
+use crate::telemetry::exemplar::Exemplar;
 use crate::telemetry::trace::span::{Ended, Span};
 use crate::telemetry::trace::{Begun, Trace};
 
@@ -16,11 +20,13 @@ impl Call {
             Begun::Untouched => None,
             Begun::Traced(trace) => Some(trace),
             Begun::Limited(trace) => {
-                self.telemetry.metrics.spans_dropped("rate", 1);
+                self.telemetry.metrics.telemetry_dropped("rate", "spans", 1);
                 trace
             }
             Begun::Crowded(trace) => {
-                self.telemetry.metrics.spans_dropped("queue", 1);
+                self.telemetry
+                    .metrics
+                    .telemetry_dropped("queue", "spans", 1);
                 trace
             }
         }
@@ -37,6 +43,15 @@ impl Call {
     /// The span, where it is recorded.
     pub(super) fn span(&mut self) -> Option<&mut Span> {
         self.trace.as_mut()?.span_mut()
+    }
+
+    /// It was answered after this time, and is the last of its bucket that is recorded.
+    pub(super) fn exemplify(&self, cell: &Cell, took: Duration) {
+        let recorded = self.trace.as_ref().and_then(|trace| trace.recorded());
+        if let Some(trace) = recorded {
+            let at = SystemTime::now();
+            cell.recorded(Exemplar { trace, took, at });
+        }
     }
 
     /// It has ended.
@@ -60,7 +75,9 @@ impl Call {
             return;
         };
         if !self.telemetry.tracer.end(span) {
-            self.telemetry.metrics.spans_dropped("queue", 1);
+            self.telemetry
+                .metrics
+                .telemetry_dropped("queue", "spans", 1);
         }
     }
 }

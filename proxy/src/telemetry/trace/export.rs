@@ -1,8 +1,9 @@
-//! Sends spans to the collector, on the control thread, through the mesh: the connection
-//! is one that the workload's own outbound side serves, so that a collector that is in the
-//! mesh gets mutual TLS, and one that may not be called is not.
+//! Sends spans, and lines of the access log, to the collector, on the control thread,
+//! through the mesh: the connection is one that the workload's own outbound side serves,
+//! so that a collector that is in the mesh gets mutual TLS, and one that may not be called
+//! is not.
 //!
-//! No request waits for it. While the collector takes nothing, spans wait in a bounded
+//! No request waits for it. While the collector takes nothing, they wait in a bounded
 //! queue, and what finds no room is counted. A message that was not taken is lost: what
 //! holds it up is not over in the time for which it could be kept.
 
@@ -18,8 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::http::body::BoxError;
 use crate::telemetry::Telemetry;
 use crate::telemetry::trace::send::send;
-use crate::telemetry::trace::span::SCHEMA;
-use crate::telemetry::trace::{Told, otlp};
+use crate::telemetry::trace::signal::Signal;
 
 /// Resolving the collector's name, and one message.
 const WITHIN: Duration = Duration::from_secs(10);
@@ -29,8 +29,9 @@ const ASKED_EVERY: Duration = Duration::from_secs(60);
 const BACKOFF: Duration = Duration::from_secs(1);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
 
-/// Sends spans for ever, each message over a connection that `connect` makes.
-pub async fn export<C, F>(telemetry: Arc<Telemetry>, connect: C)
+/// Sends what there is of `signal` for ever, each message over a connection that `connect`
+/// makes.
+pub async fn export<C, F>(telemetry: Arc<Telemetry>, signal: Signal, connect: C)
 where
     C: Fn(SocketAddr) -> F,
     F: Future<Output = io::Result<TcpStream>>,
@@ -38,21 +39,17 @@ where
     let (tracer, metrics) = (&telemetry.tracer, &telemetry.metrics);
     let (mut failures, mut addresses) = (0, Addresses::default());
     loop {
-        tracer.queue.ready().await;
-        let spans = tracer.queue.take();
-        let count = spans.len();
+        tracer.queue(signal).ready().await;
+        let all = tracer.queue(signal).take();
+        let count = all.len();
         let Some(told) = tracer.told.load_full() else {
-            metrics.spans_dropped("off", count);
+            metrics.telemetry_dropped("off", signal.name(), count);
             continue;
         };
         let sending = async {
             let at = addresses.of(&told.tracing.collector).await?;
-            send(
-                &told.tracing.collector,
-                connect(at).await?,
-                &message(&told, spans),
-            )
-            .await
+            let message = signal.message(&told.resource, all);
+            send(&told.tracing.collector, connect(at).await?, signal, message).await
         };
         let sent = match timeout(WITHIN, sending).await {
             Ok(sent) => sent,
@@ -61,18 +58,21 @@ where
         match sent {
             Ok(rejected) => {
                 let rejected = rejected.min(count);
-                metrics.spans_exported(count - rejected);
-                metrics.spans_dropped("rejected", rejected);
+                if signal == Signal::Spans {
+                    metrics.spans_exported(count - rejected);
+                }
+                metrics.telemetry_dropped("rejected", signal.name(), rejected);
                 if failures > 0 {
-                    tracing::info!(collector = %told.tracing.collector, "spans are taken again");
+                    let (collector, what) = (&told.tracing.collector, signal.name());
+                    tracing::info!(%collector, what, "the collector takes it again");
                 }
                 failures = 0;
             }
             Err(error) => {
-                metrics.spans_dropped("failed", count);
+                metrics.telemetry_dropped("failed", signal.name(), count);
                 addresses.forget();
-                let collector = &told.tracing.collector;
-                tracing::warn!(%collector, %error, count, "spans could not be sent");
+                let (collector, what) = (&told.tracing.collector, signal.name());
+                tracing::warn!(%collector, what, count, %error, "could not be sent");
                 sleep(backoff(failures)).await;
                 failures += 1;
             }
@@ -129,27 +129,5 @@ impl Known {
             addresses: addresses.collect(),
             since: Instant::now(),
         })
-    }
-}
-
-fn message(told: &Told, spans: Vec<Vec<u8>>) -> otlp::Request {
-    let attributes = told.resource.iter();
-    let attributes = attributes.map(|(name, value)| otlp::KeyValue::text(name, value));
-    let spans = otlp::ScopeSpans {
-        scope: Some(otlp::Scope {
-            name: "weft-proxy".to_owned(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-        }),
-        spans,
-        schema_url: SCHEMA.to_owned(),
-    };
-    otlp::Request {
-        resource_spans: vec![otlp::ResourceSpans {
-            resource: Some(otlp::Resource {
-                attributes: attributes.collect(),
-            }),
-            scope_spans: vec![spans],
-            schema_url: SCHEMA.to_owned(),
-        }],
     }
 }

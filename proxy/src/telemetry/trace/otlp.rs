@@ -1,5 +1,5 @@
-//! The messages of OTLP that spans need, with the numbers that its protocol gives their
-//! fields. Fields that are never written are left out.
+//! The messages of OTLP that spans and lines of the access log need, with the numbers that
+//! its protocol gives their fields. Fields that are never written are left out.
 
 use prost::{Enumeration, Message, Oneof};
 
@@ -34,6 +34,55 @@ pub(super) struct ScopeSpans {
     pub(super) spans: Vec<Vec<u8>>,
     #[prost(string, tag = "3")]
     pub(super) schema_url: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct LogsRequest {
+    #[prost(message, repeated, tag = "1")]
+    pub(super) resource_logs: Vec<ResourceLogs>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct ResourceLogs {
+    #[prost(message, optional, tag = "1")]
+    pub(super) resource: Option<Resource>,
+    #[prost(message, repeated, tag = "2")]
+    pub(super) scope_logs: Vec<ScopeLogs>,
+    #[prost(string, tag = "3")]
+    pub(super) schema_url: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct ScopeLogs {
+    #[prost(message, optional, tag = "1")]
+    pub(super) scope: Option<Scope>,
+    /// Each a [`LogRecord`], encoded.
+    #[prost(bytes = "vec", repeated, tag = "2")]
+    pub(super) log_records: Vec<Vec<u8>>,
+    #[prost(string, tag = "3")]
+    pub(super) schema_url: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct LogRecord {
+    /// Nanoseconds since 1970.
+    #[prost(fixed64, tag = "1")]
+    pub(super) time: u64,
+    /// 9 is INFO, 17 ERROR.
+    #[prost(int32, tag = "2")]
+    pub(super) severity: i32,
+    #[prost(message, optional, tag = "5")]
+    pub(super) body: Option<AnyValue>,
+    #[prost(message, repeated, tag = "6")]
+    pub(super) attributes: Vec<KeyValue>,
+    #[prost(bytes = "vec", tag = "9")]
+    pub(super) trace_id: Vec<u8>,
+    #[prost(bytes = "vec", tag = "10")]
+    pub(super) span_id: Vec<u8>,
+    #[prost(fixed64, tag = "11")]
+    pub(super) observed: u64,
+    #[prost(string, tag = "12")]
+    pub(super) event_name: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -120,8 +169,17 @@ pub(super) struct Response {
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct PartialSuccess {
+    /// Spans, or records of logs.
     #[prost(int64, tag = "1")]
-    pub(super) rejected_spans: i64,
+    pub(super) rejected: i64,
+}
+
+impl AnyValue {
+    pub(super) fn text(text: String) -> Self {
+        Self {
+            value: Some(Value::Text(text)),
+        }
+    }
 }
 
 impl KeyValue {

@@ -1,5 +1,6 @@
-//! Spans that wait for the collector: bounded in number and in bytes, so that a collector
-//! that takes nothing costs a proxy no more than that, and a request nothing at all.
+//! Spans, or lines of the access log, that wait for the collector: bounded in number and in
+//! bytes, so that a collector that takes nothing costs a proxy no more than that, and a
+//! request nothing at all.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};

@@ -18,9 +18,9 @@ use tokio::net::TcpStream;
 
 use crate::http::body::BoxError;
 use crate::http::grpc::grpc_status;
-use crate::telemetry::trace::otlp;
+use crate::telemetry::trace::signal::Signal;
+use crate::telemetry::trace::{OWN, otlp};
 
-const GRPC_PATH: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 /// Bytes of an answer that are read; one that is longer is none.
 const ANSWER: usize = 64 * 1024;
 
@@ -31,15 +31,16 @@ struct Answer {
     trailers: Option<HeaderMap>,
 }
 
-/// Sends spans, and gives how many of them the collector did not take.
+/// Sends a message, and gives how much of it the collector did not take.
 pub(super) async fn send(
     collector: &Collector,
     stream: TcpStream,
-    message: &otlp::Request,
+    signal: Signal,
+    message: Vec<u8>,
 ) -> Result<usize, BoxError> {
     let answer = match collector.protocol() {
-        Otlp::Grpc => over_http2(stream, grpc(collector, message)?).await?,
-        Otlp::Http => over_http1(stream, post(collector, message)?).await?,
+        Otlp::Grpc => over_http2(stream, grpc(collector, signal, &message)?).await?,
+        Otlp::Http => over_http1(stream, post(collector, signal, message)?).await?,
     };
     let body = match collector.protocol() {
         Otlp::Grpc => grpc_message(&answer)?,
@@ -47,30 +48,36 @@ pub(super) async fn send(
     };
     // What cannot be read says at least that all was taken.
     let told = otlp::Response::decode(body).unwrap_or_default();
-    let rejected = told.partial_success.map_or(0, |told| told.rejected_spans);
+    let rejected = told.partial_success.map_or(0, |told| told.rejected);
     Ok(usize::try_from(rejected).unwrap_or(0))
 }
 
-fn grpc(collector: &Collector, message: &otlp::Request) -> Result<Request<Full<Bytes>>, BoxError> {
-    let mut body = BytesMut::with_capacity(5 + message.encoded_len());
+fn grpc(
+    collector: &Collector,
+    signal: Signal,
+    message: &[u8],
+) -> Result<Request<Full<Bytes>>, BoxError> {
+    let mut body = BytesMut::with_capacity(5 + message.len());
     // Not compressed.
     body.put_u8(0);
-    body.put_u32(u32::try_from(message.encoded_len())?);
-    message.encode(&mut body)?;
-    let target = format!("http://{}{GRPC_PATH}", collector.authority());
+    body.put_u32(u32::try_from(message.len())?);
+    body.put_slice(message);
+    let target = format!("http://{}{}", collector.authority(), signal.grpc_path());
     let request = Request::post(target)
         .header(header::CONTENT_TYPE, "application/grpc")
         .header(header::TE, "trailers");
     Ok(untraced(request.body(Full::new(body.freeze()))?))
 }
 
-fn post(collector: &Collector, message: &otlp::Request) -> Result<Request<Full<Bytes>>, BoxError> {
-    let request = Request::post(collector.path())
+fn post(
+    collector: &Collector,
+    signal: Signal,
+    message: Vec<u8>,
+) -> Result<Request<Full<Bytes>>, BoxError> {
+    let request = Request::post(&*signal.http_path(collector))
         .header(header::HOST, collector.authority())
         .header(header::CONTENT_TYPE, "application/x-protobuf");
-    Ok(untraced(
-        request.body(Full::new(message.encode_to_vec().into()))?,
-    ))
+    Ok(untraced(request.body(Full::new(message.into()))?))
 }
 
 /// Says that nobody records it: else each span would make another one, here and at the
@@ -80,7 +87,7 @@ fn untraced(mut request: Request<Full<Bytes>>) -> Request<Full<Bytes>> {
     let map = request.headers_mut();
     map.insert(header::USER_AGENT, HeaderValue::from_static(AGENT));
     let onward = Onward {
-        trace: rand::random::<u128>().max(1),
+        trace: *OWN,
         span: rand::random::<u64>().max(1),
         sampled: false,
     };

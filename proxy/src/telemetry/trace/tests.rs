@@ -125,7 +125,7 @@ fn while_no_more_spans_may_wait_none_begins() {
     let (anew, recorded) = passed(&tracer, None);
     assert!(!recorded && anew.ends_with("-00"), "{anew}");
     // Control: what was taken makes room.
-    assert!(tracer.queue.take().len() < waiting);
+    assert!(tracer.spans.take().len() < waiting);
     assert!(passed(&tracer, Some(CAME)).1);
 }
 
