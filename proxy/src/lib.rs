@@ -69,7 +69,7 @@ pub use crate::telemetry::families::CallFamilies;
 pub use crate::telemetry::labels::{
     AttemptLabels, AuditLabels, ByteLabels, CancelledLabels, ConnectionLabels, Direction,
     EjectionLabels, FallbackLabels, LatencyLabels, LimitLabels, MirrorLabels, Port,
-    RateLimitedLabels, RequestLabels, RetryLabels, Security, SpanLabels, TcpLabels,
+    RateLimitedLabels, RequestLabels, RetryLabels, Route, Security, SpanLabels, TcpLabels,
     TelemetryDroppedLabels, TlsLabels,
 };
 pub use crate::telemetry::metrics::Metrics;

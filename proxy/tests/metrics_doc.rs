@@ -18,7 +18,7 @@ use weft_proxy::Port;
 use weft_proxy::{
     AttemptLabels, AuditLabels, ByteLabels, CancelledLabels, ConnectionLabels, Direction,
     EjectionLabels, FallbackLabels, LatencyLabels, MirrorLabels, RateLimitedLabels, RequestLabels,
-    RetryLabels, Security, SpanLabels, TcpLabels, TelemetryDroppedLabels, TlsLabels,
+    RetryLabels, Route, Security, SpanLabels, TcpLabels, TelemetryDroppedLabels, TlsLabels,
 };
 
 #[test]
@@ -327,6 +327,7 @@ fn touch_calls(calls: &CallFamilies) {
         tcp,
         bytes,
         audit,
+        limits: _,
         compatibility: _,
     } = calls;
     let direction = Direction::outbound;
@@ -342,6 +343,7 @@ fn touch_calls(calls: &CallFamilies) {
             status: 200,
             success: true,
             reason: "",
+            route: Route("cart/read".into()),
         })
         .inc();
     cancelled
@@ -352,6 +354,7 @@ fn touch_calls(calls: &CallFamilies) {
             backend: "shop/web".into(),
             peer: "shop/web-0".into(),
             security,
+            route: Route("cart/read".into()),
         })
         .inc();
     attempts
@@ -367,6 +370,7 @@ fn touch_calls(calls: &CallFamilies) {
             service: "shop/web".into(),
             port: Port::Number(80),
             backend: "shop/web".into(),
+            route: Route("cart/read".into()),
         })
         .observe(0.001);
     tcp.at(&TcpLabels {

@@ -9,6 +9,8 @@
 //!
 //! Imports `parties` and the counters of a relay, and nothing of whoever holds cells.
 
+mod routed;
+
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Weak};
@@ -40,6 +42,9 @@ pub(crate) struct Way {
     pub parties: Parties,
     /// `Detect` where a request was refused before that was known.
     pub protocol: Protocol,
+    /// By which route of the own workload, empty where none describes the request; `None`
+    /// where nobody names any, and for what is not told apart by them.
+    pub route: Option<Arc<str>>,
 }
 
 impl Way {
@@ -112,6 +117,8 @@ pub(crate) struct Cell {
     nanoseconds: AtomicU64,
     flows: Flows,
     rules: ArcSwapOption<Vec<Allowing>>,
+    /// Cells of its requests by route.
+    routed: ArcSwapOption<Vec<(Arc<str>, Weak<Self>)>>,
 }
 
 /// A rule that allowed calls.
@@ -148,6 +155,7 @@ impl Cell {
             nanoseconds: AtomicU64::default(),
             flows: Flows::default(),
             rules: ArcSwapOption::default(),
+            routed: ArcSwapOption::default(),
         }
     }
 
