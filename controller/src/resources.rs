@@ -10,6 +10,7 @@ mod endpoints;
 pub(crate) mod left_out;
 mod policy;
 mod resolve;
+mod route_names;
 mod service;
 pub(crate) mod urgency;
 mod workload;

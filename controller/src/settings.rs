@@ -71,6 +71,8 @@ pub struct Settings {
     /// How long edges of the graph are remembered that nobody calls; none: only while
     /// this replica runs, for an hour.
     pub remember_for: Duration,
+    /// Whether the holder of the Lease shows the graph as metrics, for tools that draw one.
+    pub service_graph: bool,
     /// Which traces proxies record, and where their spans go; none: they record none.
     pub tracing: Option<Arc<Tracing>>,
     /// Log filter.
@@ -120,6 +122,7 @@ impl Settings {
         let metrics_api = env.or("WEFT_METRICS_API", false);
         let observe = env.or("WEFT_OBSERVE", false);
         let remember_for = remember_for(&mut env);
+        let service_graph = env.or("WEFT_SERVICE_GRAPH", false);
         let tracing = tracing::read(&mut env);
         let log = env.or("WEFT_LOG", "info".to_owned());
         env.finish_with(|| {
@@ -140,6 +143,7 @@ impl Settings {
                 metrics_api,
                 observe,
                 remember_for,
+                service_graph,
                 tracing: tracing.map(Arc::new),
                 log,
                 identity: identity?,

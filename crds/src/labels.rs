@@ -54,6 +54,9 @@ pub const SERVICE_NAME: &str = "resource.opentelemetry.io/service.name";
 /// Annotation on a pod or namespace: seconds that an application without a preStop
 /// hook goes on serving after its pod is deleted; 0 switches that off.
 pub const DRAIN_DELAY: &str = "weft.dev/drain-delay";
+/// Annotation on a Service: HTTPRouteGroups of its namespace, after whose matches the
+/// requests to its pods are named.
+pub const ROUTES: &str = "weft.dev/routes";
 /// Annotation of the controllers' Lease: the trust domain that they have.
 pub const TRUST_DOMAIN: &str = "weft.dev/trust-domain";
 /// Annotation that the injector writes: version of the proxy in the pod.
@@ -66,6 +69,8 @@ pub const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 /// Most entries of a list of ports or networks. Every entry is a rule that each
 /// new connection of the pod walks through; the capture container has the same bound.
 pub const MAX_LIST: usize = 128;
+/// Most entries of [`ROUTES`]. Requests are told apart by no more names than that.
+pub const MAX_GROUPS: usize = 64;
 
 /// Value of [`ACCOUNT`]: the first 16 hex digits of SHA-256 over `namespace/account`.
 ///
@@ -172,6 +177,30 @@ fn entries(text: &str) -> impl Iterator<Item = &str> {
     text.split(',')
         .map(str::trim)
         .filter(|entry| !entry.is_empty())
+}
+
+/// [`ROUTES`]: names of HTTPRouteGroups such as `cart,checkout`; an empty text is an empty
+/// list, which names nothing.
+pub fn parse_routes(text: &str) -> Result<Vec<&str>, BadValue> {
+    let is_name = |name: &str| {
+        let end = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        let inner = |byte: &u8| end(byte) || matches!(byte, b'-' | b'.');
+        let bytes = name.as_bytes();
+        bytes.len() <= 253
+            && bytes.iter().all(inner)
+            && bytes.first().is_some_and(end)
+            && bytes.last().is_some_and(end)
+    };
+    let names: Vec<&str> = entries(text).collect();
+    if names.len() <= MAX_GROUPS && names.iter().all(|name| is_name(name)) {
+        Ok(names)
+    } else {
+        Err(BadValue::new(
+            text,
+            "a comma-separated list of at most 64 names of HTTPRouteGroups of the Service's \
+             namespace, such as \"cart,checkout\"",
+        ))
+    }
 }
 
 /// [`INJECT`]: true for [`ENABLED`], false for [`DISABLED`].
@@ -283,6 +312,29 @@ mod tests {
         }
         let long = vec!["1"; MAX_LIST + 1].join(",");
         assert!(parse_ports(&long).is_err());
+    }
+
+    #[test]
+    fn routes_are_names_of_groups_and_at_most_64_of_them() {
+        assert_eq!(
+            parse_routes("cart, check.out-2,"),
+            Ok(vec!["cart", "check.out-2"])
+        );
+        assert_eq!(parse_routes(""), Ok(vec![]));
+        let long = "a".repeat(254);
+        for bad in [
+            "Cart",
+            "cart;web",
+            "shop/cart",
+            "-a",
+            "a.",
+            "a b",
+            long.as_str(),
+        ] {
+            assert!(parse_routes(bad).is_err(), "{bad}");
+        }
+        assert!(parse_routes(&vec!["a"; MAX_GROUPS].join(",")).is_ok());
+        assert!(parse_routes(&vec!["a"; MAX_GROUPS + 1].join(",")).is_err());
     }
 
     #[test]

@@ -89,6 +89,20 @@ impl Telemetry {
 
     /// The cell of calls between these parties.
     pub(crate) fn cell(&self, parties: Parties, protocol: Protocol) -> Arc<Cell> {
+        self.cell_of(Way {
+            parties,
+            protocol,
+            route: None,
+        })
+    }
+
+    /// The cell of a way to the port that was called.
+    pub(crate) fn cell_of(&self, way: Way) -> Arc<Cell> {
+        let Way {
+            parties,
+            protocol,
+            route,
+        } = way;
         let port = self.port_label(
             parties.direction(),
             parties.service_name(),
@@ -98,6 +112,7 @@ impl Telemetry {
         self.metrics.cell(Way {
             parties: parties.at_port(port.number()),
             protocol,
+            route,
         })
     }
 

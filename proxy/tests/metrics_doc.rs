@@ -18,7 +18,7 @@ use weft_proxy::Port;
 use weft_proxy::{
     AttemptLabels, AuditLabels, ByteLabels, CancelledLabels, ConnectionLabels, Direction,
     EjectionLabels, FallbackLabels, LatencyLabels, MirrorLabels, OverloadLabels, RateLimitedLabels,
-    RequestLabels, RetryLabels, Security, ShedLabels, SpanLabels, TcpLabels,
+    RequestLabels, RetryLabels, Route, Security, ShedLabels, SpanLabels, TcpLabels,
     TelemetryDroppedLabels, TlsLabels,
 };
 
@@ -334,6 +334,7 @@ fn touch_calls(calls: &CallFamilies) {
         tcp,
         bytes,
         audit,
+        limits: _,
         compatibility: _,
     } = calls;
     let direction = Direction::outbound;
@@ -349,6 +350,7 @@ fn touch_calls(calls: &CallFamilies) {
             status: 200,
             success: true,
             reason: "",
+            route: Route("cart/read".into()),
         })
         .inc();
     cancelled
@@ -359,6 +361,7 @@ fn touch_calls(calls: &CallFamilies) {
             backend: "shop/web".into(),
             peer: "shop/web-0".into(),
             security,
+            route: Route("cart/read".into()),
         })
         .inc();
     attempts
@@ -374,6 +377,7 @@ fn touch_calls(calls: &CallFamilies) {
             service: "shop/web".into(),
             port: Port::Number(80),
             backend: "shop/web".into(),
+            route: Route("cart/read".into()),
         })
         .observe(0.001);
     tcp.at(&TcpLabels {

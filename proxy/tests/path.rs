@@ -33,6 +33,7 @@ mod path {
     mod limits;
     mod mesh_port;
     mod mirrors;
+    mod names;
     mod outside;
     mod overload;
     mod patience;

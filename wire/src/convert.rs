@@ -8,6 +8,7 @@
 
 mod error;
 mod http_match;
+mod names;
 mod object;
 mod port;
 mod route;

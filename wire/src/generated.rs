@@ -148,7 +148,7 @@ pub struct Resource {
     /// Hex hash of the encoded content.
     #[prost(string, tag = "2")]
     pub version: ::prost::alloc::string::String,
-    #[prost(oneof = "resource::Content", tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 14")]
+    #[prost(oneof = "resource::Content", tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 14, 15")]
     pub content: ::core::option::Option<resource::Content>,
 }
 /// Nested message and enum types in `Resource`.
@@ -179,6 +179,8 @@ pub mod resource {
         Guard(super::Guard),
         #[prost(message, tag = "14")]
         Telemetry(super::Telemetry),
+        #[prost(message, tag = "15")]
+        Routes(super::Routes),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -472,6 +474,21 @@ pub struct Attribute {
     pub name: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub value: ::prost::alloc::string::String,
+}
+/// How the proxy of the receiving pod names requests to it: by the first of these that
+/// describes one, as group/match. Names are counted and told, and decide nothing.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Routes {
+    #[prost(message, repeated, tag = "1")]
+    pub routes: ::prost::alloc::vec::Vec<Route>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Route {
+    /// The HTTPRouteGroup.
+    #[prost(message, optional, tag = "1")]
+    pub origin: ::core::option::Option<ObjectRef>,
+    #[prost(message, optional, tag = "2")]
+    pub http: ::core::option::Option<HttpMatch>,
 }
 /// What TrafficPolicies say of calls to one Service port, for its callers.
 #[derive(Clone, PartialEq, ::prost::Message)]

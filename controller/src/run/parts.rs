@@ -33,7 +33,7 @@ use crate::{
         secret::CaError,
     },
     compile,
-    graph::{follow::Graph, keeper::Keeper},
+    graph::{exported, follow::Graph, keeper::Keeper},
     inventory::follow::Followed,
     metrics_api::{self, answer::Sources, server::Api},
     model::{Defaults, compiled::Compiled},
@@ -332,6 +332,14 @@ fn graph(context: &Context, followed: &Followed) -> (Graph, Option<JoinHandle<()
     let whole = followed.clone();
     let follow = graph.clone().follow(move || whole.is_whole());
     runtime::task::spawn("graph", follow);
+    if context.settings.service_graph {
+        let metrics = context.metrics.clone();
+        let graph = graph.clone();
+        context.while_leading("service graph", move || {
+            let (shown, graph) = (metrics.service_graph.clone(), graph.clone());
+            exported::show(graph, shown, metrics.graph.clone())
+        });
+    }
     let remembers = !context.settings.remember_for.is_zero();
     let kept = remembers.then(|| {
         let keeper = Keeper {

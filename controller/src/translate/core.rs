@@ -225,6 +225,7 @@ pub fn service(object: DynamicObject) -> Result<ServiceFacts, Unusable> {
         publish_not_ready: spec.publish_not_ready_addresses.unwrap_or(false),
         external_name: external.then(|| text(spec.external_name.as_deref())),
         appearance: appearance(&meta),
+        routes: annotation(&meta, labels::ROUTES),
         created: created(&meta),
         generation: meta.generation.unwrap_or(0),
     })

@@ -138,6 +138,8 @@ pub struct ServiceFacts {
     pub publish_not_ready: bool,
     /// The mesh's annotations.
     pub appearance: Appearance,
+    /// `weft.dev/routes`, as written.
+    pub routes: Option<Arc<str>>,
     /// Creation time in seconds since 1970; decides who came first.
     pub created: i64,
     /// Generation, 0 where Kubernetes keeps none.

@@ -14,6 +14,7 @@ use policy::access::{self, Access, Ports};
 use policy::mode::{Enforcement, MtlsMode};
 use policy::name::{ServiceId, SpiffeId};
 use policy::protocol::Protocol;
+use policy::route::names::Names;
 use policy::route::{Forward, Rule, Table};
 use policy::traffic::pod::PodGuard;
 use prost::Message as _;
@@ -293,6 +294,8 @@ impl Snapshot {
             self.tracing = None;
         } else if name == wire::names::GUARD {
             self.guard = None;
+        } else if name == wire::names::ROUTES {
+            self.names = None;
         }
         // The own workload and the roots are never taken away: without them
         // nothing could be decided.
@@ -351,6 +354,10 @@ impl Snapshot {
                 let access_log = told::access_log(&told)?;
                 self.tracing = told::tracing(told)?;
                 (self.log_filter, self.access_log) = (Some(log_filter), access_log);
+            }
+            v1::resource::Content::Routes(routes) => {
+                let names = Names::try_from(&routes).map_err(|bad| bad.to_string())?;
+                self.names = Some(Arc::new(names));
             }
             v1::resource::Content::Guard(guard) => {
                 let said = PodGuard::try_from(&guard).map_err(|bad| bad.to_string())?;

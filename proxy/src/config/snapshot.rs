@@ -14,6 +14,7 @@ use policy::log_filter::LogFilter;
 use policy::mode::{Enforcement, MtlsMode};
 use policy::name::{ServiceId, SpiffeId};
 use policy::protocol::Protocol;
+use policy::route::names::Names;
 use policy::route::{Forward, Table};
 use policy::traffic::call::TcpTarget;
 
@@ -111,6 +112,8 @@ pub struct Snapshot {
     pub(crate) tracing: Option<Arc<Told>>,
     /// What they say of requests to the own pod.
     pub(crate) guard: Option<Arc<Guard>>,
+    /// How requests to the own pod are named; `None` where nobody asks for names.
+    pub(crate) names: Option<Arc<Names>>,
     held_on: Option<HeldOn>,
     /// DER, empty until the controller sent some.
     pub roots: Vec<Vec<u8>>,
@@ -147,6 +150,7 @@ impl Default for Snapshot {
             access_log: None,
             tracing: None,
             guard: None,
+            names: None,
             held_on: None,
             roots: Vec::new(),
             rules: BTreeMap::new(),

@@ -186,7 +186,12 @@ impl Connection {
         path: &JudgedPath,
         call: &mut Call,
     ) -> Result<u64, Failure> {
-        let verdict = self.judge_request(snapshot, &path.facts(parts), path)?;
+        let facts = path.facts(parts);
+        if let Some(names) = snapshot.names.as_ref().filter(|_| path.error().is_none()) {
+            // Counted by that, and decided by nothing of it.
+            call.takes_route(names.name(&facts));
+        }
+        let verdict = self.judge_request(snapshot, &facts, path)?;
         if self.audit(&verdict) {
             call.audited();
         }

@@ -76,7 +76,9 @@ impl Route {
 
     /// Whether calls that go this way to an endpoint are those of `way`.
     fn leads(&self, way: &Way, spoken: Protocol) -> bool {
-        let Way { parties, protocol } = way;
+        let Way {
+            parties, protocol, ..
+        } = way;
         match parties {
             Parties::Outbound {
                 service,

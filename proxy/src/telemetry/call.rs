@@ -11,6 +11,7 @@ pub(crate) mod counted;
 mod endpoint;
 mod line;
 mod logged;
+mod routes;
 mod rules;
 mod traced;
 
@@ -250,8 +251,7 @@ impl Call {
                         .telemetry
                         .port_label(direction, service, self.port, true);
                 }
-                let parties = parties.clone().at_port(self.port);
-                let cell = self.telemetry.cell(parties, self.protocol);
+                let cell = self.telemetry.cell_of(self.way());
                 // It counts once, and where it is now.
                 let moved = matches!(&self.at, At::Cell(held) if !Arc::ptr_eq(held, &cell));
                 if moved

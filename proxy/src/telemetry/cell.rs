@@ -9,6 +9,8 @@
 //!
 //! Imports `parties` and the counters of a relay, and nothing of whoever holds cells.
 
+mod routed;
+
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Weak};
@@ -41,6 +43,9 @@ pub(crate) struct Way {
     pub parties: Parties,
     /// `Detect` where a request was refused before that was known.
     pub protocol: Protocol,
+    /// By which route of the own workload, empty where none describes the request; `None`
+    /// where nobody names any, and for what is not told apart by them.
+    pub route: Option<Arc<str>>,
 }
 
 impl Way {
@@ -114,6 +119,8 @@ pub(crate) struct Cell {
     flows: Flows,
     rules: ArcSwapOption<Vec<Allowing>>,
     exemplars: Mutex<Exemplars>,
+    /// Cells of its requests by route.
+    routed: ArcSwapOption<Vec<(Arc<str>, Weak<Self>)>>,
 }
 
 /// A rule that allowed calls.
@@ -151,6 +158,7 @@ impl Cell {
             flows: Flows::default(),
             rules: ArcSwapOption::default(),
             exemplars: Mutex::default(),
+            routed: ArcSwapOption::default(),
         }
     }
 

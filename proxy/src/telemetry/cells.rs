@@ -94,6 +94,7 @@ impl Default for Cells {
         .map(|(direction, protocol)| Way {
             parties: Parties::Rest(direction),
             protocol,
+            route: None,
         });
         let known = rest
             .iter()
@@ -109,9 +110,11 @@ impl Cells {
     /// The cell of a way, and whether the way found a place.
     pub(super) fn find(&self, mut way: Way) -> (Arc<Cell>, bool) {
         let mut known = self.known.lock();
-        // Whoever calls from many addresses takes no place of the mesh's own ways.
+        // Whoever calls from many addresses takes no place of the mesh's own ways, and
+        // who calls whom is worth more than by which route.
         if known.len() >= CELLS / 2 && !known.contains_key(&way) {
             way.parties.forget_remote();
+            way.route = None;
         }
         if known.len() >= CELLS && !known.contains_key(&way) {
             let rest = self.rest.iter().find(|rest| {

@@ -7,8 +7,8 @@ use std::fmt::{self, Debug};
 use std::hash::Hash;
 use std::sync::Arc;
 
-use prometheus_client::encoding::LabelValueEncoder;
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::encoding::{EncodeLabelKey, EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::encoding::{LabelSetEncoder, LabelValueEncoder};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 #[expect(
@@ -54,6 +54,8 @@ pub struct RequestLabels {
     pub success: bool,
     /// Why the mesh answered itself; empty when the application answered.
     pub reason: &'static str,
+    #[prometheus(flatten)]
+    pub route: Route,
 }
 
 /// The same before there was an answer.
@@ -65,6 +67,8 @@ pub struct CancelledLabels {
     pub backend: Arc<str>,
     pub peer: Arc<str>,
     pub security: Security,
+    #[prometheus(flatten)]
+    pub route: Route,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -149,6 +153,8 @@ pub struct LatencyLabels {
     pub service: Arc<str>,
     pub port: Port,
     pub backend: Arc<str>,
+    #[prometheus(flatten)]
+    pub route: Route,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -198,6 +204,26 @@ pub struct TlsLabels {
 pub struct LimitLabels {
     /// Name of the bound that was reached.
     pub limit: &'static str,
+}
+
+/// The route of the own workload that describes a request, as label `route`. Without one
+/// there is no such label: to whoever asks it is empty all the same, and series of a pod
+/// without routes stay as they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Route(pub Arc<str>);
+
+impl EncodeLabelSet for Route {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> Result<(), std::fmt::Error> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let mut label = encoder.encode_label();
+        let mut key = label.encode_label_key()?;
+        EncodeLabelKey::encode(&"route", &mut key)?;
+        let mut value = key.encode_label_value()?;
+        EncodeLabelValue::encode(&self.0, &mut value)?;
+        value.finish()
+    }
 }
 
 /// A port as a label.

@@ -86,14 +86,15 @@ impl Metrics {
     }
 
     fn new(shared: Shared) -> Self {
+        let limits = shared.counters("weft_limit_reached", "Times that a bound was reached");
         Self {
-            calls: CallFamilies::new(&shared),
+            calls: CallFamilies::new(&shared, &limits),
             connections: shared.counters("weft_connections", "Connections accepted"),
             tls_failures: shared.counters(
                 "weft_tls_failures",
                 "Mesh connections whose TLS handshake did not succeed",
             ),
-            limits: shared.counters("weft_limit_reached", "Times that a bound was reached"),
+            limits,
             retries: shared.counters(
                 "weft_retries",
                 "Requests that were tried again, and those that were not for want of something",

@@ -190,6 +190,15 @@ impl<L: Clone + Hash + Eq + Debug, M: Clone + Typed> Series<L, M> {
         Some(metric)
     }
 
+    /// Whether these labels have a series, or room for one that tells more apart than is
+    /// needed: such take half of the places, so that none of the others is without one.
+    pub(super) fn has_room_for_detail(&self, labels: &L) -> bool {
+        let map = self.map.read();
+        map.contains_key(labels)
+            || (map.len() < self.limit / 2
+                && self.shared.page.load(Ordering::Relaxed) < PAGE_BYTES / 2)
+    }
+
     fn forget_idle(&self) {
         let now = self.began.elapsed().as_secs();
         self.map.write().retain(|_, timed| {
@@ -267,7 +276,7 @@ mod tests {
 
     use super::{HISTOGRAM_LIMIT, PAGE_BYTES, SERIES_IDLE, SERIES_LIMIT};
     use crate::telemetry::labels::{
-        Direction, LatencyLabels, LimitLabels, Port, RequestLabels, Security,
+        Direction, LatencyLabels, LimitLabels, Port, RequestLabels, Route, Security,
     };
     use crate::telemetry::metrics::Metrics;
 
@@ -300,6 +309,7 @@ mod tests {
                 service: Arc::clone(&service),
                 port,
                 backend: Arc::clone(&service),
+                route: Route::default(),
             };
             metrics.calls.latency.at(&labels).observe(0.001);
             let labels = RequestLabels {
@@ -312,6 +322,7 @@ mod tests {
                 status: 200,
                 success: true,
                 reason: "unknown-destination",
+                route: Route::default(),
             };
             metrics.calls.requests.at(&labels).inc();
         }

@@ -77,6 +77,9 @@ fn judged(name: &str, value: &str) -> Option<String> {
         labels::ACCESS_LOG => bad(labels::parse_access_log(value)
             .map(drop)
             .map_err(|error| error.to_string())),
+        labels::ROUTES => bad(labels::parse_routes(value)
+            .map(drop)
+            .map_err(|error| error.to_string())),
         labels::DRAIN_DELAY => bad(labels::parse_drain_delay(value)
             .map(drop)
             .map_err(|error| error.to_string())),

@@ -157,6 +157,7 @@ fn a_request_is_counted_without_an_allocation_and_without_a_look_at_the_map() {
             security: Security::mtls,
         },
         protocol: Protocol::Http1,
+        route: None,
     };
     let (answer, ()) = Response::new(()).into_parts();
     let (kept, cells) = (Kept::default(), Arc::clone(&telemetry.metrics.calls.cells));
@@ -286,4 +287,116 @@ fn whoever_leaves_while_it_waits_is_cancelled_and_no_failure() {
     let mut counted = (0, 0);
     cells.drain(|_, counts| counted = (counts.cancelled, counts.calls(|_| true)));
     assert_eq!(counted, (1, 0));
+}
+
+/// One request of `shop/web` that takes the route of this name, if it has one.
+fn routed(telemetry: &Arc<Telemetry>, kept: &Kept, route: &Arc<str>, answer: &response::Parts) {
+    let (parts, ()) = Request::new(()).into_parts();
+    let parties = Parties::Inbound {
+        port: 80,
+        caller: Arc::default(),
+        at: None,
+        security: Security::mtls,
+    };
+    let mut call = Call::begin(telemetry, Kind::Request, parties.clone());
+    call.speaks(false, false);
+    call.asks(&parts);
+    let cell = kept.find(|_| true).unwrap_or_else(|| {
+        let cell = telemetry.cell(parties, Protocol::Http1);
+        kept.keep(&cell);
+        cell
+    });
+    call.on(cell);
+    call.takes_route(route);
+    call.answered(answer, None)
+        .done(BodyEnd::Complete, 10, None);
+}
+
+/// What cells of this route have counted since the last time.
+fn drained(telemetry: &Telemetry, route: Option<&str>) -> (u64, u64) {
+    let (mut here, mut elsewhere) = (0, 0);
+    telemetry.metrics.calls.cells.drain(|way, counts| {
+        let calls = counts.calls(|_| true);
+        if way.route.as_deref() == route {
+            here += calls;
+        } else {
+            elsewhere += calls;
+        }
+    });
+    (here, elsewhere)
+}
+
+#[test]
+fn a_request_is_counted_by_its_route_without_an_allocation_and_without_a_look_at_the_map() {
+    const REQUESTS: u64 = 1000;
+    let metrics = Metrics::register(&mut Registry::default());
+    let telemetry = Arc::new(Telemetry::new(metrics, AccessLog::OFF));
+    telemetry.declare(Arc::new([80].into()));
+    let (answer, ()) = Response::new(()).into_parts();
+    let (kept, cells) = (Kept::default(), Arc::clone(&telemetry.metrics.calls.cells));
+    let route: Arc<str> = "cart/read".into();
+    // The same name of another table is the same route.
+    routed(&telemetry, &kept, &"cart/read".into(), &answer);
+    let (done, told) = std::sync::mpsc::channel();
+    let counting = Arc::clone(&telemetry);
+    let allocated = cells.while_locked(|| {
+        std::thread::spawn(move || {
+            let allocated = tikv_jemalloc_ctl::thread::allocatedp::read().unwrap();
+            routed(&counting, &kept, &route, &answer);
+            let before = allocated.get();
+            for _ in 0..REQUESTS {
+                routed(&counting, &kept, &route, &answer);
+            }
+            done.send(allocated.get() - before).unwrap();
+        });
+        told.recv_timeout(Duration::from_secs(20))
+    });
+    assert_eq!(allocated.expect("the map was asked"), 0, "bytes");
+    assert_eq!(drained(&telemetry, Some("cart/read")), (REQUESTS + 2, 0));
+}
+
+#[test]
+fn the_port_of_a_request_and_its_route_are_told_apart_together() {
+    let metrics = Metrics::register(&mut Registry::default());
+    let telemetry = Arc::new(Telemetry::new(metrics, AccessLog::OFF));
+    let parties = Parties::Inbound {
+        port: 9090,
+        caller: "shop/web".into(),
+        at: None,
+        security: Security::mtls,
+    };
+    let mut call = Call::begin(&telemetry, Kind::Request, parties.clone());
+    call.speaks(false, false);
+    call.on(telemetry.cell(parties, Protocol::Http1));
+    call.takes_route(&"cart/read".into());
+    let (answer, ()) = Response::new(()).into_parts();
+    call.answered(&answer, None)
+        .done(BodyEnd::Complete, 0, None);
+    let mut ways = Vec::new();
+    telemetry.metrics.calls.cells.drain(|way, counts| {
+        if counts.calls(|_| true) > 0 {
+            ways.push((way.parties.port(), way.route.clone()));
+        }
+    });
+    assert_eq!(ways, [(9090, Some("cart/read".into()))]);
+}
+
+#[test]
+fn where_routes_find_no_place_their_requests_count_all_the_same_and_the_bound_is_told() {
+    let metrics = Metrics::register(&mut Registry::default());
+    let telemetry = Arc::new(Telemetry::new(metrics, AccessLog::OFF));
+    telemetry.declare(Arc::new([80].into()));
+    let (answer, ()) = Response::new(()).into_parts();
+    let kept = Kept::default();
+    for route in 0..2000 {
+        routed(&telemetry, &kept, &route.to_string().into(), &answer);
+    }
+    let limit = telemetry
+        .metrics
+        .limits
+        .at(&crate::telemetry::labels::LimitLabels { limit: "routes" });
+    assert!(limit.get() > 900, "{}", limit.get());
+    let (without, by_route) = drained(&telemetry, None);
+    assert_eq!(without + by_route, 2000);
+    assert!(by_route > 900, "{by_route}");
 }
