@@ -1,6 +1,6 @@
 # The commands people type. `make` alone prints them.
 .DEFAULT_GOAL := help
-.PHONY: dashboard attack-control bench-paired fuzz help cluster cluster-down cluster-smoke images check test conformance demo cli fmt lint deny proto bench bench-quick flame bench-control scale interop attack
+.PHONY: dashboard attack-control bench-paired bench-resilience fuzz help cluster cluster-down cluster-smoke images check test conformance demo cli fmt lint deny proto bench bench-quick flame bench-control scale interop attack
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -59,6 +59,9 @@ bench-quick: ## the same in 5 min, with fewer measures
 
 bench-paired: ## whether the proxy costs more than an older one, in turns, an hour; goes on where it was ended (PREVIOUS=older weft-proxy)
 	@PREVIOUS="$(PREVIOUS)" bench/run paired
+
+bench-resilience: ## what callers see when something fails, beside Envoy as Istio sets it up, 25 min
+	@bench/run resilience
 
 flame: ## where the proxies spend their time, drawn (MEASURES=cpu-h2,tcp8-cpu)
 	@bench/run flame $(if $(MEASURES),--measures="$(MEASURES)")

@@ -139,7 +139,7 @@ impl Control for StandIn {
             roots: vec![self.authority.root.certificate().to_vec()],
         };
         let bundle =
-            resources::resource(wire::names::BUNDLE, v1::resource::Content::Bundle(bundle));
+            standing_in::resource(wire::names::BUNDLE, v1::resource::Content::Bundle(bundle));
         let talk = talk(
             pod,
             bundle,

@@ -39,10 +39,10 @@ pub(crate) const STREAM: usize = STREAMED * framed(STREAMED_LENGTH);
 
 const SERVICE: &str = "/bench.Echo/";
 /// gRPC's numbers.
-const OK: HeaderValue = HeaderValue::from_static("0");
+pub(crate) const OK: HeaderValue = HeaderValue::from_static("0");
 const INVALID_ARGUMENT: HeaderValue = HeaderValue::from_static("3");
 
-type Answer = UnsyncBoxBody<Bytes, hyper::Error>;
+pub(crate) type Answer = UnsyncBoxBody<Bytes, hyper::Error>;
 
 /// Bytes of a message of this length on the wire.
 pub(crate) const fn framed(length: u32) -> usize {
@@ -112,7 +112,8 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Answer>, hyper::E
     })
 }
 
-fn grpc(body: Answer, status: HeaderValue) -> Response<Answer> {
+/// An answer whose trailers say how the call went.
+pub(crate) fn grpc(body: Answer, status: HeaderValue) -> Response<Answer> {
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", status);
     let ended = body.with_trailers(std::future::ready(Some(Ok(trailers))));
@@ -123,7 +124,7 @@ fn grpc(body: Answer, status: HeaderValue) -> Response<Answer> {
     response
 }
 
-fn whole(body: Bytes) -> Answer {
+pub(crate) fn whole(body: Bytes) -> Answer {
     Full::new(body).map_err(never).boxed_unsync()
 }
 

@@ -3,13 +3,16 @@
 //! turns, on one machine in one run. `make bench` and `make bench-quick` start it.
 //! `weft-bench draw FOLDER` draws the pictures of the report there once more.
 //! `weft-bench flame` shows where Weft's proxies spend their time (`make flame`),
-//! `weft-bench paired` whether they cost more than older ones (`make bench-paired`).
+//! `weft-bench paired` whether they cost more than older ones (`make bench-paired`),
+//! `weft-bench resilience` what callers see when something fails (`make bench-resilience`).
 
 mod book;
 mod chart;
 mod control;
+mod curves;
 mod done;
 mod envoy;
+mod exchange;
 mod files;
 mod flame;
 mod grpc;
@@ -25,8 +28,10 @@ mod plan;
 mod proof;
 mod rate;
 mod report;
+mod resilience;
 mod resources;
 mod round;
+mod sidecar;
 mod standing_in;
 mod streams;
 mod system;
@@ -63,6 +68,11 @@ fn run() -> Result<ExitCode> {
         Some("draw") => {
             let folder = std::env::args().nth(2).context("weft-bench draw FOLDER")?;
             report::draw(Path::new(&folder))?;
+        }
+        Some("resilience") => {
+            let arguments = resilience::Arguments::read(std::env::args().skip(2))?;
+            place::remove_what_dead_runs_left();
+            resilience::run(&arguments)?;
         }
         Some("flame") => flame::run(&flame::Arguments::read(std::env::args().skip(2))?)?,
         _ => {

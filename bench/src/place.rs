@@ -50,18 +50,16 @@ impl Place {
             cable((pod, "ctl", own), (control, &format!("to{third}"), at))?;
         }
         client.ip(&format!("route add default via {SERVER_IP}"))?;
-        for pod in [client, server] {
-            // Short connections leave ports behind for a minute.
-            pod.run(&["sysctl", "-qw", "net.ipv4.ip_local_port_range=16000 65000"])?;
-            pod.run(&["sysctl", "-qw", "net.ipv4.tcp_tw_reuse=1"])?;
-        }
+        client.many_ports()?;
+        server.many_ports()?;
         Ok(place)
     }
 }
 
-type End<'a> = (&'a Namespace, &'a str, Ipv4Addr);
+pub(crate) type End<'a> = (&'a Namespace, &'a str, Ipv4Addr);
 
-fn cable(one: End<'_>, other: End<'_>) -> Result<()> {
+/// Joins two namespaces, with a device and an address in a network of its own at each end.
+pub(crate) fn cable(one: End<'_>, other: End<'_>) -> Result<()> {
     run(&[
         "ip",
         "-n",
@@ -91,7 +89,7 @@ pub(crate) struct Namespace {
 }
 
 impl Namespace {
-    fn new(name: &str) -> Result<Self> {
+    pub(crate) fn new(name: &str) -> Result<Self> {
         let name = format!("{PREFIX}{}-{name}", std::process::id());
         run(&["ip", "netns", "add", &name])
             .context("the bench makes network namespaces and needs root and iproute2")?;
@@ -100,7 +98,15 @@ impl Namespace {
         Ok(namespace)
     }
 
-    fn ip(&self, arguments: &str) -> Result<()> {
+    /// Short connections leave ports behind for a minute.
+    pub(crate) fn many_ports(&self) -> Result<()> {
+        self.run(&["sysctl", "-qw", "net.ipv4.ip_local_port_range=16000 65000"])?;
+        self.run(&["sysctl", "-qw", "net.ipv4.tcp_tw_reuse=1"])?;
+        Ok(())
+    }
+
+    /// `ip` here, with these arguments.
+    pub(crate) fn ip(&self, arguments: &str) -> Result<()> {
         let line: Vec<_> = ["ip", "-n", &self.name]
             .into_iter()
             .chain(arguments.split(' '))

@@ -98,11 +98,11 @@ fn envoy(system: &System) -> Result<()> {
 }
 
 /// Sum of all series of a metric that carry all these labels.
-fn sum(page: &str, metric: &str, labels: &[&str]) -> f64 {
+pub(crate) fn sum(page: &str, metric: &str, labels: &[&str]) -> f64 {
     page.lines()
         .filter(|line| {
             line.strip_prefix(metric)
-                .is_some_and(|rest| rest.starts_with('{'))
+                .is_some_and(|rest| rest.starts_with(['{', ' ']))
         })
         .filter(|line| labels.iter().all(|label| line.contains(label)))
         .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
@@ -118,5 +118,6 @@ mod tests {
         let page = "# TYPE r counter\nr_total{a=\"1\",b=\"2\"} 3\nr_total{a=\"1\",b=\"3\"} 4\nr_total{a=\"2\",b=\"2\"} 5\nr_total_more{a=\"1\"} 9\n";
         assert_eq!(sum(page, "r_total", &["a=\"1\""]), 7.0);
         assert_eq!(sum(page, "r_total", &["a=\"1\"", "b=\"2\""]), 3.0);
+        assert_eq!(sum("g 2\ng_more 3\n", "g", &[]), 2.0);
     }
 }

@@ -15,12 +15,11 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
     timerfd_settime,
 };
+use tokio::io::AsyncWriteExt;
 use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Largest answer, head included: the small one has about 150 bytes.
-const LONGEST_ANSWER: usize = 4096;
+use crate::exchange::{LONGEST_ANSWER, read_answer};
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Load {
@@ -111,7 +110,8 @@ async fn one_connection(
     while due < end {
         alarm.wait_until(due).await?;
         stream.write_all(request.as_bytes()).await?;
-        read_answer(&mut stream, &mut answer).await?;
+        let head = read_answer(&mut stream, &mut answer).await?;
+        ensure!(head.status == 200, "answered {}", head.status);
         sent += 1;
         if due >= measured_from {
             latencies.push(due.elapsed());
@@ -121,51 +121,16 @@ async fn one_connection(
     Ok((latencies, sent))
 }
 
-async fn read_answer(stream: &mut TcpStream, buffer: &mut [u8]) -> Result<()> {
-    let mut length = 0;
-    loop {
-        let read = stream.read(&mut buffer[length..]).await?;
-        ensure!(
-            read > 0,
-            "the connection ended, or the answer is longer than expected"
-        );
-        length += read;
-        if let Some(whole) = answer_length(&buffer[..length])?
-            && length >= whole
-        {
-            return Ok(());
-        }
-    }
-}
-
-/// Length of head and body together, once the head is complete.
-fn answer_length(bytes: &[u8]) -> Result<Option<usize>> {
-    let Some(head) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
-        return Ok(None);
-    };
-    let text = String::from_utf8_lossy(&bytes[..head]).to_ascii_lowercase();
-    ensure!(
-        text.starts_with("http/1.1 200"),
-        "answered {}",
-        text.lines().next().unwrap_or_default()
-    );
-    let body: usize = text
-        .lines()
-        .find_map(|line| line.strip_prefix("content-length:"))
-        .context("an answer without a length")?
-        .trim()
-        .parse()?;
-    Ok(Some(head + 4 + body))
-}
-
-struct Alarm(AsyncFd<std::os::fd::OwnedFd>);
+/// The kernel's timer.
+#[derive(Debug)]
+pub(crate) struct Alarm(AsyncFd<std::os::fd::OwnedFd>);
 
 impl Alarm {
     #[expect(
         deprecated,
         reason = "the successor is unsafe; an owned descriptor meets what it asks"
     )]
-    fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         Ok(Self(AsyncFd::new(timerfd_create(
             TimerfdClockId::Monotonic,
@@ -174,7 +139,7 @@ impl Alarm {
     }
 
     /// Returns at once when `due` has passed.
-    async fn wait_until(&mut self, due: Instant) -> Result<()> {
+    pub(crate) async fn wait_until(&mut self, due: Instant) -> Result<()> {
         let left = due.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Ok(());
@@ -209,7 +174,7 @@ impl Alarm {
 mod tests {
     use std::time::Duration;
 
-    use super::{Latencies, answer_length};
+    use super::Latencies;
 
     #[test]
     fn a_quantile_is_a_latency_that_was_seen() {
@@ -218,13 +183,5 @@ mod tests {
         assert_eq!(latencies.quantile(0.5), Duration::from_micros(500));
         assert_eq!(latencies.quantile(0.99), Duration::from_micros(990));
         assert_eq!(latencies.quantile(1.0), Duration::from_micros(1000));
-    }
-
-    #[test]
-    fn an_answer_is_read_to_the_end_of_its_body() {
-        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
-        assert_eq!(answer_length(answer).unwrap(), Some(answer.len()));
-        assert_eq!(answer_length(&answer[..20]).unwrap(), None);
-        assert!(answer_length(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n").is_err());
     }
 }

@@ -21,6 +21,7 @@ use wire::v1::resource::Content;
 use wire::{names, v1};
 
 use crate::place::{CLIENT_IP, SERVER_IP};
+use crate::standing_in::resource;
 
 pub(crate) const TRUST_DOMAIN: &str = "cluster.local";
 pub(crate) const NAMESPACE: &str = "bench";
@@ -295,14 +296,6 @@ fn origin(kind: &str, name: &str) -> v1::ObjectRef {
         namespace: NAMESPACE.to_owned(),
         name: name.to_owned(),
     }
-}
-
-pub(crate) fn resource(name: &str, content: Content) -> v1::Resource {
-    wire::version::stamp(v1::Resource {
-        name: name.to_owned(),
-        version: String::new(),
-        content: Some(content),
-    })
 }
 
 #[cfg(test)]

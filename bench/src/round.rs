@@ -11,7 +11,8 @@ use crate::loads::{COUNTED, Counted, HTTP, Http};
 use crate::plan::Plan;
 use crate::proof;
 use crate::resources::{self, Pod, SERVED};
-use crate::system::{Kind, Port, System, get, hold, touch};
+use crate::sidecar::get;
+use crate::system::{Kind, Port, System, hold, touch};
 
 /// Also gives the proof that rules and splits are at work something to look at.
 const WARM_UP: &str = "warm-up";

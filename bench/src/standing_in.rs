@@ -1,30 +1,41 @@
 //! What stands in for a controller has in common, whatever cluster it tells of: an
-//! authority, and connections that know whom their certificate names.
+//! authority, connections that know whom their certificate names, and [`serve`], which
+//! tells any number of proxies what a [`ClusterView`] says.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use identity::authority::{ISSUER_LIFE, Issuer, LeafNames, ROOT_LIFE, Root};
 use identity::key::LeafKey;
 use identity::tls::{ClientAuth, H2_ALPN, mesh_server_config};
 use identity::verify::peer_identity;
 use identity::{CertHandle, Issued, Leaf, Roots};
 use policy::name::SpiffeId;
+use policy::traffic::part::Parts;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Request;
+use tonic::transport::Server;
 use tonic::transport::server::Connected;
+use tonic::{Request, Response, Status, Streaming, async_trait};
+use wire::capability::Capabilities;
+use wire::names::Name;
+use wire::v1;
+use wire::v1::control_server::{Control, ControlServer};
 
 const LEAF_LIFE: Duration = Duration::from_secs(24 * 3600);
-/// Connections that wait to be served.
+/// Connections that wait to be served, and batches that wait for a proxy, which
+/// subscribes one at a time.
 const QUEUE: usize = 64;
+const MESSAGE_LIMIT: usize = 4 * 1024 * 1024;
 
 /// The authority of one run. All proxies are certified by it.
 #[derive(Debug)]
@@ -150,4 +161,170 @@ impl AsyncWrite for Connection {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
+}
+
+/// A cluster as proxies are told of it. Pods are known by their service accounts.
+pub(crate) trait ClusterView: Send + Sync + 'static {
+    /// Namespace and trust domain of all pods.
+    const NAMESPACE: &'static str;
+    const TRUST_DOMAIN: &'static str;
+
+    /// `None`: there is no such pod.
+    fn identity(&self, pod: &str) -> Option<SpiffeId>;
+
+    /// What a pod gets without asking, but for the trusted roots. Its proxy carries
+    /// out these parts of policies.
+    ///
+    /// # Errors
+    /// Whatever cannot be said ends the stream.
+    fn own(&self, pod: &str, parts: Parts) -> Result<Vec<v1::Resource>>;
+
+    /// What stands at an address, as a pod is told, with everything that this refers to.
+    ///
+    /// # Errors
+    /// Whatever cannot be said ends the stream.
+    fn destination(&self, pod: &str, parts: Parts, addr: SocketAddr) -> Result<Vec<v1::Resource>>;
+
+    /// The proxy of a pod could not use what it was told.
+    fn refused(&self, pod: &str, nack: &v1::Nack);
+}
+
+/// Tells proxies what `cluster` says, until the listener fails. Every call of Certify is
+/// answered, because the token is the pod's name.
+///
+/// # Errors
+/// When the listener or the authority cannot be used.
+pub(crate) async fn serve<C: ClusterView>(
+    listener: TcpListener,
+    authority: Arc<Authority>,
+    cluster: Arc<C>,
+) -> Result<()> {
+    let tls = authority.tls(C::TRUST_DOMAIN)?;
+    let accepted = accepted(listener, tls, C::NAMESPACE);
+    let control = StandIn { cluster, authority };
+    Server::builder()
+        .add_service(ControlServer::new(control).max_decoding_message_size(MESSAGE_LIMIT))
+        .serve_with_incoming(accepted)
+        .await
+        .context("gRPC")
+}
+
+struct StandIn<C> {
+    cluster: Arc<C>,
+    authority: Arc<Authority>,
+}
+
+#[async_trait]
+impl<C: ClusterView> Control for StandIn<C> {
+    async fn certify(
+        &self,
+        request: Request<v1::CertifyRequest>,
+    ) -> Result<Response<v1::CertifyResponse>, Status> {
+        let request = request.into_inner();
+        let spiffe = self
+            .cluster
+            .identity(&request.token)
+            .ok_or_else(|| Status::unauthenticated("no pod of this name"))?;
+        let issued = self
+            .authority
+            .issue(&request.csr, spiffe)
+            .map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Response::new(v1::CertifyResponse {
+            chain: issued.chain.iter().map(|one| one.to_vec()).collect(),
+            roots: vec![self.authority.root.certificate().to_vec()],
+        }))
+    }
+
+    type StreamStream = ReceiverStream<Result<v1::ToProxy, Status>>;
+
+    async fn stream(
+        &self,
+        request: Request<Streaming<v1::FromProxy>>,
+    ) -> Result<Response<Self::StreamStream>, Status> {
+        let pod = account(&request)
+            .filter(|account| self.cluster.identity(account).is_some())
+            .map(str::to_owned)
+            .ok_or_else(|| Status::unauthenticated("a stream needs a certificate of a pod"))?;
+        let (outbox, batches) = mpsc::channel(QUEUE);
+        let roots = vec![self.authority.root.certificate().to_vec()];
+        let bundle = v1::resource::Content::Bundle(v1::Bundle { roots });
+        let bundle = resource(wire::names::BUNDLE, bundle);
+        let cluster = Arc::clone(&self.cluster);
+        tokio::spawn(async move {
+            // The proxy has gone; it comes back by itself.
+            let _ = talk(&*cluster, &pod, bundle, request.into_inner(), outbox).await;
+        });
+        Ok(Response::new(ReceiverStream::new(batches)))
+    }
+
+    async fn answer(
+        &self,
+        _: Request<Streaming<v1::Answered>>,
+    ) -> Result<Response<v1::AnswerEnd>, Status> {
+        Err(Status::unimplemented("nobody asks here"))
+    }
+}
+
+async fn talk<C: ClusterView>(
+    cluster: &C,
+    pod: &str,
+    bundle: v1::Resource,
+    mut messages: Streaming<v1::FromProxy>,
+    outbox: mpsc::Sender<Result<v1::ToProxy, Status>>,
+) -> Result<()> {
+    let (mut id, mut parts) = (0, Parts::NONE);
+    while let Some(message) = messages.message().await? {
+        let (full, set) = match message.message {
+            Some(v1::from_proxy::Message::Hello(hello)) => {
+                parts = Capabilities::named(&hello.capabilities).parts();
+                let own = std::iter::once(bundle.clone()).chain(cluster.own(pod, parts)?);
+                let asked = described(cluster, pod, parts, &hello.destinations)?;
+                (true, own.chain(asked).collect())
+            }
+            Some(v1::from_proxy::Message::Subscribe(change)) => {
+                (false, described(cluster, pod, parts, &change.add)?)
+            }
+            Some(v1::from_proxy::Message::Ack(ack)) => {
+                ack.nacks.iter().for_each(|nack| cluster.refused(pod, nack));
+                continue;
+            }
+            Some(v1::from_proxy::Message::Report(_) | v1::from_proxy::Message::Status(_))
+            | None => continue,
+        };
+        id += 1;
+        let batch = v1::Batch {
+            id,
+            full,
+            set,
+            ..v1::Batch::default()
+        };
+        let message = v1::ToProxy {
+            message: Some(v1::to_proxy::Message::Batch(batch)),
+        };
+        outbox.send(Ok(message)).await?;
+    }
+    Ok(())
+}
+
+fn described<C: ClusterView>(
+    cluster: &C,
+    pod: &str,
+    parts: Parts,
+    names: &[String],
+) -> Result<Vec<v1::Resource>> {
+    let mut all = Vec::new();
+    for name in names {
+        if let Some(Name::Destination { ip, port }) = wire::names::parse(name) {
+            all.extend(cluster.destination(pod, parts, SocketAddr::new(ip, port))?);
+        }
+    }
+    Ok(all)
+}
+
+pub(crate) fn resource(name: &str, content: v1::resource::Content) -> v1::Resource {
+    wire::version::stamp(v1::Resource {
+        name: name.to_owned(),
+        version: String::new(),
+        content: Some(content),
+    })
 }

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,12 +16,8 @@ use crate::place::{
     CONTROL_FOR_CLIENT, CONTROL_FOR_SERVER, Namespace, Place, Process, SERVER_IP, Who,
 };
 use crate::resources::{NAMESPACE, Pod, SERVICE_IP, TRUST_DOMAIN};
+use crate::sidecar::{self, READY_WITHIN, Sidecar, WEFT_ADMIN, get};
 use crate::standing_in::Authority;
-
-/// Weft's port for metrics and readiness.
-const WEFT_ADMIN: u16 = 15190;
-/// A proxy that is not ready by then never will be.
-const READY_WITHIN: Duration = Duration::from_secs(20);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -209,65 +205,28 @@ impl System {
     }
 
     fn start_proxy(&self, pod: Pod) -> Result<Process> {
-        let namespace = self.namespace(pod);
-        let log = self.folder.join(format!("{}.log", pod.name()));
-        let text = |path: PathBuf| path.to_string_lossy().into_owned();
+        let control = match pod {
+            Pod::Client => CONTROL_FOR_CLIENT,
+            Pod::Server => CONTROL_FOR_SERVER,
+        };
+        let sidecar = Sidecar {
+            within: self.namespace(pod),
+            namespace: NAMESPACE,
+            pod: pod.name(),
+            ip: pod.ip(),
+            trust_domain: TRUST_DOMAIN,
+            controller: SocketAddr::from((control, control::PORT)),
+            folder: &self.folder,
+        };
         match &self.kind {
             Kind::Direct => bail!("nobody stands between"),
-            Kind::Envoy(binary) => {
-                let config = text(self.folder.join(format!("envoy-{}.yaml", pod.name())));
-                let binary = text(binary.clone());
-                let line = [
-                    &binary,
-                    "-c",
-                    &config,
-                    "--concurrency",
-                    "1",
-                    "-l",
-                    "warning",
-                    "--disable-hot-restart",
-                ];
-                namespace.start(Who::Proxy, &log, &line, &[])
-            }
-            Kind::Weft(binary) => {
-                let control = match pod {
-                    Pod::Client => CONTROL_FOR_CLIENT,
-                    Pod::Server => CONTROL_FOR_SERVER,
-                };
-                let controller = format!("{control}:{}", control::PORT);
-                let ip = pod.ip().to_string();
-                let (token, bundle) = (
-                    text(self.folder.join(pod.name())),
-                    text(self.folder.join("root.pem")),
-                );
-                let env = [
-                    ("WEFT_NAMESPACE", NAMESPACE),
-                    ("WEFT_POD_NAME", pod.name()),
-                    ("WEFT_SERVICE_ACCOUNT", pod.name()),
-                    ("WEFT_POD_IPS", &ip),
-                    ("WEFT_TRUST_DOMAIN", TRUST_DOMAIN),
-                    ("WEFT_CONTROLLER_NAMESPACE", "weft-system"),
-                    ("WEFT_CONTROLLER_ADDRESS", &controller),
-                    ("WEFT_TOKEN_FILE", &token),
-                    ("WEFT_TRUST_BUNDLE", &bundle),
-                    ("WEFT_LOG", "warn"),
-                ];
-                namespace.start(Who::Proxy, &log, &[&text(binary.clone()), "run"], &env)
-            }
+            Kind::Envoy(binary) => sidecar.start_envoy(binary),
+            Kind::Weft(binary) => sidecar.start_weft(binary),
         }
     }
 
     fn wait_ready(&self, pod: Pod, process: &Process) -> Result<Duration> {
-        let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, self.admin_port()));
-        let ready = self.namespace(pod).within(|| {
-            while process.began.elapsed() < READY_WITHIN {
-                if get(admin, "localhost", "/ready").is_ok_and(|(status, _)| status == 200) {
-                    return Ok(process.began.elapsed());
-                }
-                std::thread::sleep(Duration::from_micros(500));
-            }
-            bail!("{} did not become ready", pod.name())
-        });
+        let ready = sidecar::wait_ready(self.namespace(pod), self.admin_port(), process);
         ready.with_context(|| self.logs())
     }
 
@@ -287,12 +246,8 @@ impl System {
 
     /// One page of a proxy's admin port.
     pub(crate) fn admin(&self, pod: Pod, path: &str) -> Result<String> {
-        let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, self.admin_port()));
-        let (status, body) = self
-            .namespace(pod)
-            .within(|| get(admin, "localhost", path))?;
-        ensure!(status == 200, "{path} of {} answered {status}", pod.name());
-        Ok(body)
+        sidecar::page(self.namespace(pod), self.admin_port(), path)
+            .with_context(|| pod.name().to_owned())
     }
 
     /// One request of the client.
@@ -360,27 +315,6 @@ http {{
     );
     let line = [&*nginx, "-c", &config, "-p", &prefix];
     namespace.start(Who::Root, &folder.join("nginx-out.log"), &line, &[])
-}
-
-/// One request on a connection of its own.
-pub(crate) fn get(target: SocketAddr, host: &str, path: &str) -> Result<(u16, String)> {
-    let patience = Duration::from_secs(5);
-    let mut stream = TcpStream::connect_timeout(&target, patience)?;
-    stream.set_read_timeout(Some(patience))?;
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
-    )?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let status = answer.get(9..12).and_then(|status| status.parse().ok());
-    let (_, body) = answer
-        .split_once("\r\n\r\n")
-        .context("an answer without an end of its head")?;
-    Ok((
-        status.context("an answer without a status")?,
-        body.to_owned(),
-    ))
 }
 
 /// Opens `count` connections with one request each and leaves them open.

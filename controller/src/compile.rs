@@ -18,6 +18,7 @@ mod endpoints;
 mod findings;
 mod members;
 mod protocols;
+mod route_names;
 mod routes;
 pub(crate) mod run;
 mod slices;

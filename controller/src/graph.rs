@@ -8,6 +8,7 @@
 //! May import `apiserver`, `inventory`, `metrics`, `model`, `observe` and `world`.
 
 pub(crate) mod answer;
+pub(crate) mod exported;
 pub(crate) mod fold;
 pub(crate) mod follow;
 pub(crate) mod history;

@@ -4,6 +4,7 @@
 //! May import nothing else of this crate.
 
 mod register;
+pub(crate) mod service_graph;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,6 +16,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use runtime::limit::Reached;
+
+use self::service_graph::ServiceGraphMetrics;
 
 /// Everything, handed to the parts that count.
 #[derive(Clone, Debug, Default)]
@@ -51,6 +54,8 @@ pub struct Metrics {
     pub api: ApiMetrics,
     /// The service graph.
     pub graph: GraphMetrics,
+    /// The same for tools that draw one.
+    pub service_graph: ServiceGraphMetrics,
     /// The read API.
     pub observe: ObserveMetrics,
     /// Questions to live proxies.
@@ -79,7 +84,7 @@ struct DroppedLabel {
 }
 
 impl GraphMetrics {
-    /// Counts what went for want of room: `edge`, `minute` or `remembered`.
+    /// Counts what went for want of room: `edge`, `minute`, `remembered` or `exported`.
     pub fn dropped(&self, what: &'static str, count: u64) {
         if count > 0 {
             self.dropped

@@ -18,6 +18,7 @@ pub(crate) mod modes;
 mod need;
 pub(crate) mod protocols;
 pub(crate) mod published;
+pub(crate) mod route_names;
 mod served;
 mod targets;
 pub(crate) mod told;
@@ -44,6 +45,7 @@ pub(crate) use self::targets::{Mapped, Target, TargetRule, Targets};
 use self::{
     bindings::Bindings,
     cuts::Cuts,
+    route_names::RouteNames,
     traffic::{Guard, Policies},
 };
 use crate::world::{ObjectKey, PodFacts, ServiceFacts, World};
@@ -156,6 +158,7 @@ pub(crate) struct Index {
     pub(crate) targets: Arc<Targets>,
     pub(crate) bindings: Arc<Bindings>,
     pub(crate) policies: Arc<Policies>,
+    pub(crate) names: Arc<RouteNames>,
     /// Whom each object concerns, once somebody asks.
     pub(crate) uses: Arc<OnceLock<uses::Uses>>,
     /// Pods with a running proxy by account, once somebody asks.
@@ -221,6 +224,8 @@ pub(crate) struct PodEntry {
     pub(crate) guard: OnceLock<Option<Guard>>,
     /// The same, encoded.
     pub(crate) guard_cuts: Cuts,
+    /// How requests to it are named.
+    pub(crate) routes: OnceLock<Option<Arc<EncodedResource>>>,
 }
 
 /// A TrafficSplit that is in force.
@@ -239,6 +244,17 @@ impl Index {
     /// SPIFFE id of a pod.
     pub(crate) fn identity(&self, pod: &ObjectKey, facts: &PodFacts) -> String {
         identity(&self.defaults, pod, facts)
+    }
+
+    /// The HTTPRouteGroups after which requests to a pod that serves these are named.
+    pub(crate) fn route_groups(
+        &self,
+        pod: &ObjectKey,
+        facts: &PodFacts,
+        serves: &[Served],
+    ) -> BTreeSet<ObjectKey> {
+        let targets = self.targets.of(pod, facts);
+        self.names.groups_of(&pod.namespace, serves, targets)
     }
 
     /// What the proxy of a pod with these targets does about refusals.

@@ -4,11 +4,13 @@
 //! May import `model` and `world`. Pure, and encodes nothing twice: what is encoded stays
 //! in the Model for the next proxy.
 
+mod attributes;
 mod destination;
 mod endpoints;
 pub(crate) mod left_out;
 mod policy;
 mod resolve;
+mod route_names;
 mod service;
 pub(crate) mod urgency;
 mod workload;

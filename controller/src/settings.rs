@@ -3,6 +3,7 @@
 //! May import nothing else of this crate.
 
 pub(crate) mod caps;
+mod tracing;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use policy::mode::{AccessMode, MtlsMode};
 use policy::name::SpiffeId;
+use policy::trace::Tracing;
 use runtime::env::{BadEnv, EnvReader};
 
 use self::caps::Caps;
@@ -71,6 +73,10 @@ pub struct Settings {
     pub remember_for: Duration,
     /// Headers of requests that a tap may show, in small letters.
     pub tap_headers: Arc<BTreeSet<String>>,
+    /// Whether the holder of the Lease shows the graph as metrics, for tools that draw one.
+    pub service_graph: bool,
+    /// Which traces proxies record, and where their spans go; none: they record none.
+    pub tracing: Option<Arc<Tracing>>,
     /// Log filter.
     pub log: String,
     /// The controller's own identity.
@@ -119,6 +125,8 @@ impl Settings {
         let observe = env.or("WEFT_OBSERVE", false);
         let remember_for = remember_for(&mut env);
         let tap_headers = tap_headers(&mut env);
+        let service_graph = env.or("WEFT_SERVICE_GRAPH", false);
+        let tracing = tracing::read(&mut env);
         let log = env.or("WEFT_LOG", "info".to_owned());
         env.finish_with(|| {
             Some(Self {
@@ -139,6 +147,8 @@ impl Settings {
                 observe,
                 remember_for,
                 tap_headers: Arc::new(tap_headers),
+                service_graph,
+                tracing: tracing.map(Arc::new),
                 log,
                 identity: identity?,
                 caps: Caps::default(),

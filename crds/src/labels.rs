@@ -6,7 +6,9 @@
 use std::{ops::RangeInclusive, str::FromStr};
 
 use ipnet::IpNet;
+use policy::access_log::AccessLog;
 use policy::log_filter::LogFilter;
+use policy::trace::Share;
 use sha2::{Digest, Sha256};
 
 /// Label on a namespace or pod: [`ENABLED`] or [`DISABLED`]; the pod's wins.
@@ -42,11 +44,19 @@ pub const PROXY_MEMORY_REQUEST: &str = "weft.dev/proxy-memory-request";
 pub const PROXY_MEMORY_LIMIT: &str = "weft.dev/proxy-memory-limit";
 /// Annotation on a pod or namespace: what the proxy logs.
 pub const LOG_LEVEL: &str = "weft.dev/log-level";
-/// Annotation on a pod or namespace: `off` or `json`.
+/// Annotation on a pod or namespace: which requests the proxy writes down.
 pub const ACCESS_LOG: &str = "weft.dev/access-log";
+/// Annotation on a pod or namespace: of the traces that begin at the proxy, those that are
+/// recorded, in percent.
+pub const TRACE_SAMPLING: &str = "weft.dev/trace-sampling";
+/// Annotation of OpenTelemetry on a pod: the name of its service in traces.
+pub const SERVICE_NAME: &str = "resource.opentelemetry.io/service.name";
 /// Annotation on a pod or namespace: seconds that an application without a preStop
 /// hook goes on serving after its pod is deleted; 0 switches that off.
 pub const DRAIN_DELAY: &str = "weft.dev/drain-delay";
+/// Annotation on a Service: HTTPRouteGroups of its namespace, after whose matches the
+/// requests to its pods are named.
+pub const ROUTES: &str = "weft.dev/routes";
 /// Annotation of the controllers' Lease: the trust domain that they have.
 pub const TRUST_DOMAIN: &str = "weft.dev/trust-domain";
 /// Annotation that the injector writes: version of the proxy in the pod.
@@ -59,6 +69,8 @@ pub const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 /// Most entries of a list of ports or networks. Every entry is a rule that each
 /// new connection of the pod walks through; the capture container has the same bound.
 pub const MAX_LIST: usize = 128;
+/// Most entries of [`ROUTES`]. Requests are told apart by no more names than that.
+pub const MAX_GROUPS: usize = 64;
 
 /// Value of [`ACCOUNT`]: the first 16 hex digits of SHA-256 over `namespace/account`.
 ///
@@ -167,6 +179,30 @@ fn entries(text: &str) -> impl Iterator<Item = &str> {
         .filter(|entry| !entry.is_empty())
 }
 
+/// [`ROUTES`]: names of HTTPRouteGroups such as `cart,checkout`; an empty text is an empty
+/// list, which names nothing.
+pub fn parse_routes(text: &str) -> Result<Vec<&str>, BadValue> {
+    let is_name = |name: &str| {
+        let end = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        let inner = |byte: &u8| end(byte) || matches!(byte, b'-' | b'.');
+        let bytes = name.as_bytes();
+        bytes.len() <= 253
+            && bytes.iter().all(inner)
+            && bytes.first().is_some_and(end)
+            && bytes.last().is_some_and(end)
+    };
+    let names: Vec<&str> = entries(text).collect();
+    if names.len() <= MAX_GROUPS && names.iter().all(|name| is_name(name)) {
+        Ok(names)
+    } else {
+        Err(BadValue::new(
+            text,
+            "a comma-separated list of at most 64 names of HTTPRouteGroups of the Service's \
+             namespace, such as \"cart,checkout\"",
+        ))
+    }
+}
+
 /// [`INJECT`]: true for [`ENABLED`], false for [`DISABLED`].
 pub fn parse_inject(text: &str) -> Result<bool, BadValue> {
     match text {
@@ -178,9 +214,9 @@ pub fn parse_inject(text: &str) -> Result<bool, BadValue> {
 
 /// [`ACCESS_LOG`]: returned as it is when it can be used.
 pub fn parse_access_log(text: &str) -> Result<&str, BadValue> {
-    match text {
-        "off" | "json" => Ok(text),
-        _ => Err(BadValue::new(text, "\"off\" or \"json\"")),
+    match AccessLog::from_str(text) {
+        Ok(_) => Ok(text),
+        Err(_) => Err(BadValue::new(text, AccessLog::EXPECTED)),
     }
 }
 
@@ -191,6 +227,11 @@ pub fn parse_log_level(text: &str) -> Result<&str, BadValue> {
         Ok(_) => Ok(text),
         Err(_) => Err(BadValue::new(text, LogFilter::EXPECTED)),
     }
+}
+
+/// [`TRACE_SAMPLING`]: a percentage.
+pub fn parse_trace_sampling(text: &str) -> Result<Share, BadValue> {
+    Share::from_str(text).map_err(|_| BadValue::new(text, Share::EXPECTED))
 }
 
 /// [`DRAIN_DELAY`] in whole seconds.
@@ -274,6 +315,29 @@ mod tests {
     }
 
     #[test]
+    fn routes_are_names_of_groups_and_at_most_64_of_them() {
+        assert_eq!(
+            parse_routes("cart, check.out-2,"),
+            Ok(vec!["cart", "check.out-2"])
+        );
+        assert_eq!(parse_routes(""), Ok(vec![]));
+        let long = "a".repeat(254);
+        for bad in [
+            "Cart",
+            "cart;web",
+            "shop/cart",
+            "-a",
+            "a.",
+            "a b",
+            long.as_str(),
+        ] {
+            assert!(parse_routes(bad).is_err(), "{bad}");
+        }
+        assert!(parse_routes(&vec!["a"; MAX_GROUPS].join(",")).is_ok());
+        assert!(parse_routes(&vec!["a"; MAX_GROUPS + 1].join(",")).is_err());
+    }
+
+    #[test]
     fn the_account_label_is_a_hash_of_namespace_and_account_that_never_changes() {
         // Written into NetworkPolicies and pods of running clusters and known as
         // `printf shop/web | sha256sum | cut -c1-16`.
@@ -319,6 +383,16 @@ mod tests {
         }
         assert_ne!(quantity_in_milli("1M"), quantity_in_milli("1Mi"));
         assert_ne!(quantity_in_milli("1m"), quantity_in_milli("1M"));
+    }
+
+    #[test]
+    fn a_share_of_traces_is_a_percentage() {
+        for good in ["0", "0.01", "100"] {
+            assert!(parse_trace_sampling(good).is_ok(), "{good}");
+        }
+        for bad in ["", "-1", "101", "10%", "all"] {
+            assert!(parse_trace_sampling(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

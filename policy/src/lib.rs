@@ -15,17 +15,20 @@
 )]
 
 pub mod access;
+pub mod access_log;
 pub mod affinity;
 pub mod balance;
 pub mod breaker;
 pub mod deadline;
 pub mod explain;
+pub mod fallback;
 pub mod hashing;
 pub mod health;
 pub mod http_match;
 pub mod latency;
 pub mod limit;
 pub mod log_filter;
+pub mod mirror;
 pub mod mode;
 pub mod name;
 pub mod origin;
@@ -38,5 +41,6 @@ pub mod retry;
 pub mod route;
 pub mod sticky;
 pub mod subset;
+pub mod trace;
 pub mod traffic;
 pub mod well_known;

@@ -5,31 +5,34 @@
 //! limit that applies to it, or none of any.
 //!
 //! Whoever calls chooses the values of headers. So keys are hashes of a size that is ours,
-//! there are so many at most in all and per caller, buckets that are full are forgotten
-//! first, and what finds no place shares a bucket: a crowd of made-up values limits itself
-//! and takes nothing from others.
+//! and there are so many at most of a limit and of a pod, which a caller may use as far as
+//! others leave them; which are forgotten is told in `keys.rs`. A caller that finds no room
+//! for his first key shares a bucket with others like him.
 //!
 //! In use: one [`Buckets`] per limit of the own pod, all under one lock; [`take_all`] with
 //! those that [`crate::traffic::every`] names for the request, audited ones apart.
 //! [`shares::Shares`] is the controller's.
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::traffic::guard::RateLimit;
+use keys::{BYTES_PER_PLACE, Bucket, Entry, Keys};
 
+mod keys;
 pub mod shares;
 
-/// Keys of one limit.
-pub const KEYS: usize = 10_000;
-/// Values of a header that one caller may fill keys with.
-pub const KEYS_PER_CALLER: u32 = 1000;
+/// Places for the keys of one limit. Each key takes one, and so does each caller whose keys
+/// are values of a header.
+pub const KEYS: usize = 24_000;
+/// Bytes that the keys of all limits of one pod take, whose proxy requests 20 MiB.
+pub const BYTES_PER_POD: usize = 4 << 20;
+
+/// All keys of a limit by caller are those of one, which is no caller's hash but by a chance
+/// of one in 2^64.
+const ALL_CALLERS: u64 = 0;
 
 /// Shares change within seconds, so no wait that is reckoned by one holds for longer.
 const LONGEST_OF_SHARE: Duration = Duration::from_secs(60);
-
-/// A search for full buckets looks at all of them; so seldom it may happen.
-const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// Whose bucket. Hashes of the proxy's own, seeded at random, so that nobody can aim at
 /// another's: of the identity, and of the header's value.
@@ -106,21 +109,35 @@ impl Rate {
             longest: u64::MAX,
         }
     }
-}
 
-/// When a bucket is full again, in nanoseconds since its table was made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-struct Bucket(u64);
-
-impl Bucket {
     /// The bucket after one token was taken, or how long to wait for one.
-    fn taken(self, now: u64, rate: Rate) -> Result<Self, Duration> {
-        let full = self.0.max(now).saturating_add(rate.token);
-        match full.saturating_sub(now).checked_sub(rate.whole) {
-            None | Some(0) => Ok(Self(full)),
-            Some(wait) => Err(Duration::from_nanos(wait.min(rate.longest))),
+    fn take(self, bucket: Bucket, now: u64) -> Result<Bucket, Duration> {
+        let full = bucket.0.max(now).saturating_add(self.token);
+        match full.saturating_sub(now).checked_sub(self.whole) {
+            None | Some(0) => Ok(Bucket(full)),
+            Some(wait) => Err(Duration::from_nanos(wait.min(self.longest))),
         }
     }
+}
+
+/// Places for the keys of each limit, of so many of one pod that have keys.
+#[must_use]
+pub fn keys_of_each(limits: usize) -> usize {
+    let share = BYTES_PER_POD / BYTES_PER_PLACE / limits.max(1);
+    share.clamp(1, KEYS)
+}
+
+/// Where the bucket of a key stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// The limit has one bucket.
+    All,
+    /// It has its own.
+    Held(Entry),
+    /// It gets its own.
+    New(Entry),
+    /// There is no room for one more caller; such callers share one bucket.
+    Full,
 }
 
 /// The buckets of one limit.
@@ -128,12 +145,22 @@ impl Bucket {
 pub struct Buckets {
     start: Instant,
     rate: Rate,
-    /// Without key, and for those that find no place.
+    /// Without key, and for callers that find no room.
     shared: Bucket,
-    keys: HashMap<(u64, Option<u64>), Bucket>,
-    /// Per caller with keys of headers: how many, and its bucket for further ones.
-    callers: HashMap<u64, (u32, Bucket)>,
-    swept: Instant,
+    keys: Keys,
+    /// Requests that showed that there are too few places, since they were last asked for.
+    crowded: u64,
+}
+
+/// Whose tokens are used up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Emptied {
+    /// Those of the request's key, or of the limit where it has none.
+    Own,
+    /// There are more keys than places, and what forgotten ones used is counted to this one.
+    Forgotten,
+    /// Those of all callers for whose keys there is no room.
+    Shared,
 }
 
 /// Why a request may not pass, and when a token will be there.
@@ -143,6 +170,7 @@ pub struct Refused {
     /// longest.
     pub limit: usize,
     pub wait: Duration,
+    pub emptied: Emptied,
 }
 
 impl Refused {
@@ -160,9 +188,8 @@ impl Buckets {
             start: now,
             rate,
             shared: Bucket::default(),
-            keys: HashMap::new(),
-            callers: HashMap::new(),
-            swept: now,
+            keys: Keys::new(KEYS),
+            crowded: 0,
         }
     }
 
@@ -170,12 +197,21 @@ impl Buckets {
     /// emptier than empty: a tiny share would block the next one for long.
     pub fn set_rate(&mut self, now: Instant, rate: Rate) {
         let empty = Bucket(self.nanos(now).saturating_add(rate.whole));
-        let own = self.callers.values_mut().map(|(_, own)| own);
-        let all = self.keys.values_mut().chain(own).chain([&mut self.shared]);
-        for bucket in all {
-            *bucket = (*bucket).min(empty);
-        }
+        self.shared = self.shared.min(empty);
+        self.keys.clamp(empty);
         self.rate = rate;
+    }
+
+    /// Another number of places for keys, as [`keys_of_each`] gives it.
+    pub fn set_most(&mut self, most: usize) {
+        self.keys.set_most(most);
+    }
+
+    /// How many requests showed since this was asked last that there are too few places for
+    /// keys: their key began with what a forgotten one had used, or cost one that was not full,
+    /// or found no room.
+    pub const fn take_crowded(&mut self) -> u64 {
+        std::mem::replace(&mut self.crowded, 0)
     }
 
     /// Keys in use.
@@ -186,80 +222,69 @@ impl Buckets {
 
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.keys.is_empty()
+        self.len() == 0
     }
 
-    /// Whether a token is there; takes none, and makes no key.
-    fn look(&self, now: Instant, key: Key) -> Result<Bucket, Duration> {
-        self.held(key).taken(self.nanos(now), self.rate)
-    }
-
-    /// The bucket that stands for a key now.
-    fn held(&self, key: Key) -> Bucket {
+    /// Where a key has its bucket now. Makes none.
+    fn place(&mut self, now: Instant, key: Key) -> Place {
         let (caller, value) = match key {
-            Key::All => return self.shared,
-            Key::Caller(caller) => (caller, None),
-            Key::Header { caller, value } => (caller, Some(value)),
+            Key::All => return Place::All,
+            Key::Caller(caller) => (ALL_CALLERS, caller),
+            Key::Header { caller, value } => (caller, value),
         };
-        if let Some(bucket) = self.keys.get(&(caller, value)) {
-            return *bucket;
+        let entry = Entry { caller, value };
+        if self.keys.bucket(entry).is_some() {
+            return Place::Held(entry);
         }
-        match self.callers.get(&caller) {
-            Some((keys, own)) if value.is_some() && *keys >= KEYS_PER_CALLER => *own,
-            _ if self.keys.len() >= KEYS => self.shared,
-            _ => Bucket::default(),
+        if self.keys.has_room(self.nanos(now), caller) {
+            Place::New(entry)
+        } else {
+            Place::Full
         }
+    }
+
+    /// The bucket with a token less, if one is there; takes none, and makes no key.
+    fn look(&self, now: Instant, place: Place) -> Result<Bucket, Duration> {
+        let bucket = match place {
+            Place::All | Place::Full => self.shared,
+            Place::Held(entry) | Place::New(entry) => {
+                let held = self.keys.bucket(entry);
+                held.unwrap_or_else(|| self.keys.floor(entry.caller))
+            }
+        };
+        self.rate.take(bucket, self.nanos(now))
     }
 
     /// Puts back what [`Buckets::look`] gave.
-    fn put(&mut self, now: Instant, key: Key, bucket: Bucket) {
-        let (caller, value) = match key {
-            Key::All => return self.shared = bucket,
-            Key::Caller(caller) => (caller, None),
-            Key::Header { caller, value } => (caller, Some(value)),
-        };
-        if let Some(held) = self.keys.get_mut(&(caller, value)) {
-            *held = bucket;
-            return;
+    fn put(&mut self, now: Instant, place: Place, bucket: Bucket) {
+        let mut crowds = self.crowds(now, place);
+        match place {
+            Place::All | Place::Full => self.shared = bucket,
+            Place::Held(entry) | Place::New(entry) => {
+                let nanos = self.nanos(now);
+                crowds |= self.keys.set(nanos, entry, bucket);
+            }
         }
-        if value.is_some()
-            && let Some((keys, own)) = self.callers.get_mut(&caller)
-            && *keys >= KEYS_PER_CALLER
-        {
-            *own = bucket;
-            self.sweep(now);
-            return;
-        }
-        if self.keys.len() >= KEYS {
-            self.shared = bucket;
-            self.sweep(now);
-            return;
-        }
-        self.keys.insert((caller, value), bucket);
-        if value.is_some() {
-            self.callers.entry(caller).or_default().0 += 1;
-        }
+        self.crowded += u64::from(crowds);
     }
 
-    /// Forgets buckets that are full: a new one is the same.
-    fn sweep(&mut self, now: Instant) {
-        if now.saturating_duration_since(self.swept) < SWEEP_EVERY {
-            return;
-        }
-        self.swept = now;
-        let nanos = self.nanos(now);
-        let callers = &mut self.callers;
-        self.keys.retain(|(caller, value), bucket| {
-            let kept = bucket.0 > nanos;
-            if !kept
-                && value.is_some()
-                && let Some((keys, _)) = callers.get_mut(caller)
+    /// Whether this place shows that there are too few.
+    fn crowds(&self, now: Instant, place: Place) -> bool {
+        let is_held = matches!(place, Place::All | Place::Held(_));
+        !is_held && self.emptied(now, place) != Emptied::Own
+    }
+
+    /// Whose tokens are used up, if none is left at this place.
+    fn emptied(&self, now: Instant, place: Place) -> Emptied {
+        match place {
+            Place::Full => Emptied::Shared,
+            Place::Held(entry) | Place::New(entry)
+                if self.keys.floor(entry.caller).0 > self.nanos(now) =>
             {
-                *keys = keys.saturating_sub(1);
+                Emptied::Forgotten
             }
-            kept
-        });
-        callers.retain(|_, (keys, own)| *keys > 0 || own.0 > nanos);
+            Place::All | Place::Held(_) | Place::New(_) => Emptied::Own,
+        }
     }
 
     fn nanos(&self, now: Instant) -> u64 {
@@ -276,20 +301,33 @@ pub fn take_all(
 ) -> Result<(), Refused> {
     let mut refused: Option<Refused> = None;
     for (limit, key) in keys.clone() {
-        if let Some(Err(wait)) = tables.get(limit).map(|table| table.look(now, key))
-            && refused.is_none_or(|longest| wait > longest.wait)
-        {
-            refused = Some(Refused { limit, wait });
+        let Some(table) = tables.get_mut(limit) else {
+            continue;
+        };
+        let place = table.place(now, key);
+        let Err(wait) = table.look(now, place) else {
+            continue;
+        };
+        table.crowded += u64::from(table.crowds(now, place));
+        if refused.is_none_or(|longest| wait > longest.wait) {
+            let emptied = table.emptied(now, place);
+            refused = Some(Refused {
+                limit,
+                wait,
+                emptied,
+            });
         }
     }
     if let Some(refused) = refused {
         return Err(refused);
     }
     for (limit, key) in keys {
-        if let Some(table) = tables.get_mut(limit)
-            && let Ok(bucket) = table.look(now, key)
-        {
-            table.put(now, key, bucket);
+        let Some(table) = tables.get_mut(limit) else {
+            continue;
+        };
+        let place = table.place(now, key);
+        if let Ok(bucket) = table.look(now, place) {
+            table.put(now, place, bucket);
         }
     }
     Ok(())

@@ -18,7 +18,7 @@
 //! [`Limiter::done`] at the head of the answer, or [`Limiter::left`] when its caller went.
 //! Where no policy asks for it, mode Off measures and sheds nothing: the load that callers
 //! are told is read from the same numbers. Upgrades, probes of the kubelet and scrapes are not asked about. A caller's proxy has a
-//! [`Throttle`] per backend.
+//! [`Throttle`] per backend and class.
 
 use std::time::{Duration, Instant};
 

@@ -4,6 +4,8 @@
 //! policies, names of routes in metrics. The first rule that fits decides, and what no
 //! rule fits has an answer of its own, so there is no second matcher that could differ.
 
+pub mod names;
+
 use std::sync::Arc;
 
 use crate::http_match::{HttpMatch, RequestFacts};

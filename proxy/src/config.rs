@@ -4,7 +4,9 @@
 
 pub(crate) mod apply;
 pub(crate) mod guard;
+pub(crate) mod overload;
 pub(crate) mod policies;
 pub(crate) mod snapshot;
 pub(crate) mod store;
 pub(crate) mod summary;
+mod told;

@@ -7,3 +7,4 @@ pub(crate) mod endpoint;
 pub(crate) mod learned;
 pub(crate) mod registry;
 pub(crate) mod set;
+pub(crate) mod throttle;

@@ -11,11 +11,11 @@
 /// What is bounded, and its bytes when this was last written.
 const WRITTEN: &[(&str, usize)] = &[
     ("accepted connection", 344),
-    ("outbound connection", 1800),
+    ("outbound connection", 1712),
     ("inbound connection in plaintext", 2848),
     ("connection of a peer", 5408),
-    ("outbound request", 4336),
-    ("inbound request", 4904),
+    ("outbound request", 4808),
+    ("inbound request", 4744),
     ("idle relay", 232),
 ];
 

@@ -7,6 +7,7 @@
 pub(crate) mod body;
 pub(crate) mod byte_stream;
 pub(crate) mod client;
+pub(crate) mod copies;
 pub(crate) mod deadline;
 pub(crate) mod grpc;
 pub(crate) mod headers;
@@ -14,6 +15,7 @@ pub(crate) mod http2;
 pub(crate) mod incoming;
 pub(crate) mod leftover;
 pub(crate) mod limits;
+pub(crate) mod lineage;
 pub(crate) mod received;
 pub(crate) mod refusal;
 pub(crate) mod replay;

@@ -18,6 +18,8 @@ mod detect;
 mod forward;
 mod guard;
 mod opaque;
+mod overload;
+mod path;
 mod peer;
 mod reauthorize;
 mod request;

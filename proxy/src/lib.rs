@@ -38,6 +38,7 @@ mod telemetry;
 // The program.
 pub use crate::capture::command as capture_command;
 pub use crate::drain::command::command as drain_command;
+pub use crate::process::collector::{Connector, Opened, connector, serve as serve_to_collector};
 pub use crate::process::heap::{count as heap_count, held as heap_held};
 pub use crate::process::listener::{Addresses, Served};
 pub use crate::process::permits::{keep as keep_place, of_listener};
@@ -67,7 +68,10 @@ pub use crate::telemetry::Telemetry;
 pub use crate::telemetry::families::CallFamilies;
 pub use crate::telemetry::labels::{
     AttemptLabels, AuditLabels, ByteLabels, CancelledLabels, ConnectionLabels, Direction,
-    EjectionLabels, LatencyLabels, LimitLabels, Port, RateLimitedLabels, RequestLabels,
-    RetryLabels, Security, TcpLabels, TlsLabels,
+    EjectionLabels, FallbackLabels, LatencyLabels, LimitLabels, MirrorLabels, OverloadLabels, Port,
+    RateLimitedLabels, RequestLabels, RetryLabels, Route, Security, ShedLabels, SpanLabels,
+    TcpLabels, TelemetryDroppedLabels, TlsLabels,
 };
 pub use crate::telemetry::metrics::Metrics;
+pub use crate::telemetry::trace::export::export as export_telemetry;
+pub use crate::telemetry::trace::signal::Signal;

@@ -15,8 +15,11 @@ use runtime::occupancy::Place;
 use tokio::net::TcpStream;
 
 mod attempts;
+mod choice;
 mod connection;
 mod detect;
+mod fallback;
+mod mirror;
 mod moves;
 mod opaque;
 mod passthrough;
@@ -26,6 +29,8 @@ mod route;
 mod said;
 mod send;
 mod serving;
+mod shadow;
+mod tenant;
 mod tunnel;
 mod unanswered;
 mod verdict;
@@ -42,7 +47,7 @@ use crate::net::prefixed::Prefixed;
 use crate::net::sniff::{Seen, sniff};
 
 use crate::outbound::connection::Connection;
-use crate::outbound::passthrough::{pass_through, unknown};
+use crate::outbound::passthrough::{external, unknown};
 use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, Kind};
 use crate::telemetry::parties::Parties;
@@ -54,9 +59,7 @@ pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr, place
         return Box::pin(unknown(&proxy, stream, addr, place)).await;
     };
     let protocol = match &*destination {
-        Destination::External => {
-            return Box::pin(pass_through(&proxy, stream, addr, std::future::pending())).await;
-        }
+        Destination::External => return Box::pin(external(&proxy, stream, addr, place)).await,
         Destination::Refused(reason) => {
             let failure = Failure::not_sent(Reason::NoEndpoint, reason.clone());
             return refuse(&proxy, &stream, addr, &failure);

@@ -10,6 +10,7 @@
 //!
 //! Imports everything but `probe` and `capture`.
 
+pub(crate) mod collector;
 pub(crate) mod heap;
 pub(crate) mod listener;
 pub(crate) mod permits;
@@ -27,6 +28,7 @@ use tokio::time::{sleep, timeout};
 use crate::control::Progress;
 use crate::drain::STOP_WITHIN;
 use crate::net::budget::Budget;
+use crate::process::collector::Connector;
 use crate::process::listener::{Addresses, Served, listen, no_ipv6};
 use crate::process::permits::Permits;
 use crate::process::workload::Workload;
@@ -58,10 +60,11 @@ pub fn run(settings: WorkloadSettings) -> anyhow::Result<()> {
     let workload = Workload::new(settings, &budget)?;
     let proxy = Arc::clone(workload.proxy());
     let (started, progress) = oneshot::channel();
+    let (connector, to_collector) = collector::connector();
     std::thread::Builder::new()
         .name("control".to_owned())
         .spawn(move || {
-            if let Err(error) = control_thread(workload, started) {
+            if let Err(error) = control_thread(workload, connector, started) {
                 tracing::error!(%error, "the control thread could not start");
                 runtime::log::flush();
                 #[expect(clippy::disallowed_methods, reason = "nothing is served any more")]
@@ -74,6 +77,10 @@ pub fn run(settings: WorkloadSettings) -> anyhow::Result<()> {
     runtime.block_on(async {
         let leaving = progress.await?.leaving;
         let stopped = runtime::shutdown::signal()?;
+        runtime::task::spawn(
+            "to the collector",
+            collector::serve(Arc::clone(&proxy), to_collector),
+        );
         let served = Served {
             proxy,
             addresses: Addresses::of_sidecar(),
@@ -94,12 +101,16 @@ fn budget() -> Arc<Budget> {
     Budget::measured(bytes(MEMORY), bytes(HEAP), heap::held)
 }
 
-fn control_thread(workload: Workload, started: oneshot::Sender<Progress>) -> anyhow::Result<()> {
+fn control_thread(
+    workload: Workload,
+    connector: Connector,
+    started: oneshot::Sender<Progress>,
+) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let (progress, pages) = workload.start().await?;
+        let (progress, pages) = workload.start(connector).await?;
         let _ = started.send(progress);
         pages.await;
         Ok(())

@@ -12,6 +12,8 @@ use identity::tls::CertHandle;
 use crate::config::store::Store;
 use crate::drain::Drain;
 use crate::http::client::Clients;
+use crate::http::copies::Copies;
+use crate::http::lineage::Lineage;
 use crate::mesh::peers::Peers;
 use crate::mesh::tls::MeshTls;
 use crate::net::budget::Budget;
@@ -26,6 +28,8 @@ pub struct Proxy {
     pub config: Arc<Store>,
     pub peers: Peers,
     pub clients: Clients,
+    pub(crate) copies: Copies,
+    pub(crate) lineage: Lineage,
     pub telemetry: Arc<Telemetry>,
     pub drain: Drain,
 }
@@ -51,6 +55,8 @@ impl Proxy {
             config: Arc::new(Store::new(Arc::clone(&telemetry)).of_pod(certs)),
             peers: Peers::new(tls, Arc::clone(budget)),
             clients: Clients::new(Arc::clone(budget)),
+            copies: Copies::default(),
+            lineage: Lineage::default(),
             telemetry,
             drain: Drain::default(),
         }

@@ -12,6 +12,7 @@ mod own;
 
 use std::path::PathBuf;
 
+use policy::access_log::AccessLog;
 use policy::name::SpiffeId;
 use runtime::env::{BadEnv, EnvReader};
 
@@ -39,7 +40,8 @@ pub struct ProcessSettings {
 pub struct WorkloadSettings {
     pub own: Own,
     pub controller: ControllerSettings,
-    pub access_log: bool,
+    /// Until the controller says something else.
+    pub access_log: AccessLog,
     /// JSON, as the injector wrote it.
     pub probes: Option<String>,
     pub hooks: Option<String>,
@@ -96,7 +98,7 @@ impl WorkloadSettings {
         let trust_domain: Option<String> = env.required("WEFT_TRUST_DOMAIN");
         let own = own(env, trust_domain.as_deref());
         let controller = ControllerSettings::read(env, trust_domain.as_deref());
-        let access_log = access_log(env);
+        let access_log = env.or("WEFT_ACCESS_LOG", AccessLog::OFF);
         let probes = env.optional("WEFT_PROBES");
         let hooks = env.optional("WEFT_HOOKS");
         let compatibility = compatibility(env);
@@ -148,18 +150,6 @@ fn spiffe_id(
     SpiffeId::of(trust_domain, namespace, account)
         .map_err(|error| env.mistake("WEFT_TRUST_DOMAIN", format!("makes no SPIFFE id: {error}")))
         .ok()
-}
-
-fn access_log(env: &mut EnvReader) -> bool {
-    const NAME: &str = "WEFT_ACCESS_LOG";
-    match env.or(NAME, "off".to_owned()).as_str() {
-        "off" => false,
-        "json" => true,
-        other => {
-            env.mistake(NAME, format!("is {other:?}, expected off or json"));
-            false
-        }
-    }
 }
 
 /// `WEFT_COMPATIBILITY_SERIES` is `linkerd`, `osm` or both; nothing is off.

@@ -1,4 +1,5 @@
-//! What the proxy tells of its calls: metrics, reports to the controller, the access log.
+//! What the proxy tells of its calls: metrics, reports to the controller, the access log,
+//! spans of traces.
 //!
 //! Imports `failure`, `http`, `net` and `settings`.
 
@@ -7,6 +8,7 @@ pub(crate) mod call;
 pub(crate) mod cell;
 pub(crate) mod cells;
 pub(crate) mod compatibility;
+pub(crate) mod exemplar;
 pub(crate) mod families;
 pub(crate) mod histogram;
 pub(crate) mod labels;
@@ -22,8 +24,10 @@ pub(crate) mod trace;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 use arc_swap::ArcSwap;
+use policy::access_log::AccessLog;
 use policy::protocol::Protocol;
 
 use crate::telemetry::cell::{Cell, Way};
@@ -34,14 +38,19 @@ use crate::telemetry::ports::ServedPorts;
 use crate::telemetry::remotes::Remotes;
 use crate::telemetry::report::Reports;
 use crate::telemetry::tap::watch::Taps;
+use crate::telemetry::trace::Tracer;
 
 /// Everything that a call is told to when it ends.
 #[derive(Debug)]
 pub struct Telemetry {
     pub metrics: Metrics,
     pub reports: Reports,
-    /// Whether each request is a line of the access log.
-    pub access_log: bool,
+    /// What the proxy was started with for its access log.
+    started: AccessLog,
+    /// What holds now: bits of an [`AccessLog`].
+    access_log: AtomicU8,
+    /// Which requests are recorded as spans, and where those wait.
+    pub(crate) tracer: Tracer,
     /// What is outside the mesh, by name or address.
     pub(crate) remotes: Remotes,
     /// Requests that somebody watches.
@@ -53,16 +62,29 @@ pub struct Telemetry {
 
 impl Telemetry {
     #[must_use]
-    pub fn new(metrics: Metrics, access_log: bool) -> Self {
+    pub fn new(metrics: Metrics, access_log: AccessLog) -> Self {
         Self {
             reports: Reports::new(metrics.clone()),
-            access_log,
+            started: access_log,
+            access_log: access_log.bits().into(),
+            tracer: Tracer::default(),
             remotes: Remotes::default(),
             taps: Arc::default(),
             served: ServedPorts::default(),
             declared: ArcSwap::default(),
             metrics,
         }
+    }
+
+    /// Which requests are written down.
+    pub(crate) fn access_log(&self) -> AccessLog {
+        AccessLog::from_bits(self.access_log.load(Relaxed))
+    }
+
+    /// What of them holds from now on; `None`: what the proxy was started with.
+    pub(crate) fn log_as(&self, told: Option<AccessLog>) {
+        let bits = told.unwrap_or(self.started).bits();
+        self.access_log.store(bits, Relaxed);
     }
 
     /// Takes over which ports of the own pod are declared.
@@ -72,6 +94,20 @@ impl Telemetry {
 
     /// The cell of calls between these parties.
     pub(crate) fn cell(&self, parties: Parties, protocol: Protocol) -> Arc<Cell> {
+        self.cell_of(Way {
+            parties,
+            protocol,
+            route: None,
+        })
+    }
+
+    /// The cell of a way to the port that was called.
+    pub(crate) fn cell_of(&self, way: Way) -> Arc<Cell> {
+        let Way {
+            parties,
+            protocol,
+            route,
+        } = way;
         let port = self.port_label(
             parties.direction(),
             parties.service_name(),
@@ -81,6 +117,7 @@ impl Telemetry {
         self.metrics.cell(Way {
             parties: parties.at_port(port.number()),
             protocol,
+            route,
         })
     }
 

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use policy::access_log::AccessLog;
 use prometheus_client::registry::Registry;
 use tracing::Level;
 use weft_proxy::{Metrics, Store, Telemetry};
@@ -16,6 +17,7 @@ fn telemetry(filter: &str) -> v1::Resource {
         version: String::new(),
         content: Some(Content::Telemetry(v1::Telemetry {
             log_filter: filter.to_owned(),
+            ..v1::Telemetry::default()
         })),
     })
 }
@@ -33,7 +35,7 @@ fn logged() -> (bool, bool, bool) {
 fn the_log_follows_the_controller_and_goes_back_when_nothing_is_said_any_more() {
     runtime::log::init("info", runtime::log::Format::Json).unwrap();
     let metrics = Metrics::register(&mut Registry::default());
-    let store = Store::new(Arc::new(Telemetry::new(metrics, false)));
+    let store = Store::new(Arc::new(Telemetry::new(metrics, AccessLog::OFF)));
     let set = |filter: &str| {
         store.apply(v1::Batch {
             set: vec![telemetry(filter)],

@@ -17,8 +17,9 @@ use weft_proxy::Metrics;
 use weft_proxy::Port;
 use weft_proxy::{
     AttemptLabels, AuditLabels, ByteLabels, CancelledLabels, ConnectionLabels, Direction,
-    EjectionLabels, LatencyLabels, RateLimitedLabels, RequestLabels, RetryLabels, Security,
-    TcpLabels, TlsLabels,
+    EjectionLabels, FallbackLabels, LatencyLabels, MirrorLabels, OverloadLabels, RateLimitedLabels,
+    RequestLabels, RetryLabels, Route, Security, ShedLabels, SpanLabels, TcpLabels,
+    TelemetryDroppedLabels, TlsLabels,
 };
 
 #[test]
@@ -60,6 +61,14 @@ fn labels_with_fixed_values_have_these_values_and_no_others() {
     let counted = words::first_arguments(&code, "count_connection(Direction::inbound,");
     let counted = &counted | &words::first_arguments(&code, "self.count(");
     assert!(counted.is_subset(&protocols), "{counted:?} {protocols:?}");
+
+    let dropped = words::first_arguments(&code, "telemetry_dropped(");
+    let said = documented("`signal`, `reason` of `weft_telemetry_dropped_total`");
+    words::same(
+        "reason of dropped telemetry",
+        &said,
+        &(&dropped | &set(["spans", "logs"])),
+    );
 
     let verifier = words::read("identity/src/verify/error.rs");
     let mut failures = words::literals(&verifier, "pub fn label(", "\n    }\n");
@@ -229,7 +238,13 @@ fn touch(metrics: &Metrics) {
         limits: _,
         retries,
         ejections,
+        fallbacks,
+        mirrored,
         rate_limited,
+        shed,
+        overload_limit,
+        spans,
+        telemetry_dropped,
         resting: _,
         open_connections: _,
         unknown_destinations: _,
@@ -266,6 +281,21 @@ fn touch(metrics: &Metrics) {
             outcome: "success",
         })
         .inc();
+    fallbacks
+        .at(&FallbackLabels {
+            service: "shop/web".into(),
+            fallback: "response".into(),
+            when: "5xx",
+            outcome: "success",
+        })
+        .inc();
+    mirrored
+        .at(&MirrorLabels {
+            service: "shop/web".into(),
+            mirror: "shop/next".into(),
+            outcome: "success",
+        })
+        .inc();
     ejections
         .at(&EjectionLabels {
             service: "shop/web".into(),
@@ -278,6 +308,18 @@ fn touch(metrics: &Metrics) {
             policy: "shop/web".into(),
             limit: "each".into(),
             mode: "Enforce",
+        })
+        .inc();
+    let port = Port::Number(8080);
+    let priority = "Normal";
+    shed.at(&ShedLabels { port, priority }).inc();
+    overload_limit.at(&OverloadLabels { port }).set(9);
+    let outcome = "dropped";
+    spans.at(&SpanLabels { outcome }).inc();
+    telemetry_dropped
+        .at(&TelemetryDroppedLabels {
+            signal: "spans",
+            reason: "queue",
         })
         .inc();
     touch_calls(calls);
@@ -293,6 +335,7 @@ fn touch_calls(calls: &CallFamilies) {
         tcp,
         bytes,
         audit,
+        limits: _,
         compatibility: _,
     } = calls;
     let direction = Direction::outbound;
@@ -308,6 +351,7 @@ fn touch_calls(calls: &CallFamilies) {
             status: 200,
             success: true,
             reason: "",
+            route: Route("cart/read".into()),
         })
         .inc();
     cancelled
@@ -318,6 +362,7 @@ fn touch_calls(calls: &CallFamilies) {
             backend: "shop/web".into(),
             peer: "shop/web-0".into(),
             security,
+            route: Route("cart/read".into()),
         })
         .inc();
     attempts
@@ -333,6 +378,7 @@ fn touch_calls(calls: &CallFamilies) {
             service: "shop/web".into(),
             port: Port::Number(80),
             backend: "shop/web".into(),
+            route: Route("cart/read".into()),
         })
         .observe(0.001);
     tcp.at(&TcpLabels {

@@ -8,6 +8,8 @@
 //! few places are for pages that may be large, so that the others stay for what
 //! the kubelet asks.
 
+mod scraped;
+
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future;
@@ -33,6 +35,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Sleep, sleep, timeout};
 use tracing::{debug, warn};
+
+pub use self::scraped::Scraped;
 
 use crate::head_timer::watch_heads;
 use crate::occupancy::{Bounds, Occupancy, Place, Reached};
@@ -109,19 +113,14 @@ impl Admin {
     }
 
     /// Serves for ever; see [`serve`].
-    pub async fn run<H, F>(
-        self,
-        ready: Ready,
-        registry: Arc<Mutex<Registry>>,
-        extra: H,
-    ) -> Infallible
+    pub async fn run<H, F>(self, ready: Ready, scraped: impl Into<Scraped>, extra: H) -> Infallible
     where
         H: Fn(Request, SocketAddr) -> F + Send + Sync + 'static,
         F: Future<Output = Answer> + Send + 'static,
     {
         let pages = Arc::new(Pages {
             ready,
-            registry,
+            scraped: scraped.into(),
             extra,
             large: Arc::default(),
         });
@@ -184,7 +183,7 @@ fn typed(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>)
 
 struct Pages<H> {
     ready: Ready,
-    registry: Arc<Mutex<Registry>>,
+    scraped: Scraped,
     extra: H,
     large: Arc<Large>,
 }
@@ -445,10 +444,8 @@ where
     }
 
     fn metrics(&self) -> Answer {
-        let mut body = String::new();
-        let encoded = prometheus_client::encoding::text::encode(&mut body, &self.registry.lock());
-        match encoded {
-            Ok(()) => typed(
+        match self.scraped.page() {
+            Ok(body) => typed(
                 StatusCode::OK,
                 "application/openmetrics-text; version=1.0.0; charset=utf-8",
                 body,

@@ -48,13 +48,20 @@ capabilities! {
     ExtendedRule = "extended-rule";
     /// What it is to tell of itself: its log's filter, changed while it runs.
     Telemetry = "telemetry";
+    /// How it is to name requests to its pod.
+    Routes = "routes";
     /// Questions while it streams, which it answers by a call of their own.
     Asks = "asks";
 }
 
 impl Capability {
     /// What a proxy of this version has.
-    pub const OF_THIS_VERSION: &'static [Self] = &[Self::ExtendedRule, Self::Telemetry, Self::Asks];
+    pub const OF_THIS_VERSION: &'static [Self] = &[
+        Self::ExtendedRule,
+        Self::Telemetry,
+        Self::Routes,
+        Self::Asks,
+    ];
 
     /// What a proxy has to understand to use a resource; `None` if every proxy can.
     #[must_use]
@@ -62,6 +69,7 @@ impl Capability {
         match resource.content.as_ref()? {
             Content::ExtendedRule(_) => Some(Self::ExtendedRule),
             Content::Telemetry(_) => Some(Self::Telemetry),
+            Content::Routes(_) => Some(Self::Routes),
             Content::Policy(_)
             | Content::Guard(_)
             | Content::Bundle(_)

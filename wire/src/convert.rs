@@ -8,10 +8,12 @@
 
 mod error;
 mod http_match;
+mod names;
 mod object;
 mod port;
 mod route;
 mod rule;
+mod trace;
 mod traffic;
 
 use policy::mode::{Enforcement, MtlsMode};

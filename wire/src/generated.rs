@@ -320,7 +320,7 @@ pub struct Resource {
     /// Hex hash of the encoded content.
     #[prost(string, tag = "2")]
     pub version: ::prost::alloc::string::String,
-    #[prost(oneof = "resource::Content", tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 14")]
+    #[prost(oneof = "resource::Content", tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 14, 15")]
     pub content: ::core::option::Option<resource::Content>,
 }
 /// Nested message and enum types in `Resource`.
@@ -351,6 +351,8 @@ pub mod resource {
         Guard(super::Guard),
         #[prost(message, tag = "14")]
         Telemetry(super::Telemetry),
+        #[prost(message, tag = "15")]
+        Routes(super::Routes),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -602,12 +604,63 @@ pub struct Endpoint {
 }
 /// What the proxy of the receiving pod tells of itself and of its calls. Apart from
 /// Workload: what cannot be read of it takes no mode with it.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Telemetry {
     /// Filter of its log, such as warn,weft_proxy::control=debug, in the syntax of
     /// policy::log_filter. Empty: the default.
     #[prost(string, tag = "1")]
     pub log_filter: ::prost::alloc::string::String,
+    /// Absent: no spans, and headers of traces pass as they came.
+    #[prost(message, optional, tag = "2")]
+    pub tracing: ::core::option::Option<Tracing>,
+    /// Which requests it writes down, in the syntax of policy::access_log. Empty: as it was
+    /// started.
+    #[prost(string, tag = "3")]
+    pub access_log: ::prost::alloc::string::String,
+}
+/// Which traces are recorded, and where their spans go.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Tracing {
+    /// Its address, in the syntax of policy::trace.
+    #[prost(string, tag = "1")]
+    pub collector: ::prost::alloc::string::String,
+    /// Of the traces that begin at this proxy, those that are recorded, in millionths.
+    #[prost(uint32, tag = "2")]
+    pub share: u32,
+    /// tracecontext, b3 or b3multi: how the requests of such traces tell of them.
+    #[prost(string, repeated, tag = "3")]
+    pub inject: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Spans that begin in a second.
+    #[prost(uint32, tag = "4")]
+    pub most_per_second: u32,
+    /// Whether spans tell the paths of requests.
+    #[prost(bool, tag = "5")]
+    pub paths: bool,
+    /// What spans say of the workload that sent them.
+    #[prost(message, repeated, tag = "6")]
+    pub resource: ::prost::alloc::vec::Vec<Attribute>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Attribute {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub value: ::prost::alloc::string::String,
+}
+/// How the proxy of the receiving pod names requests to it: by the first of these that
+/// describes one, as group/match. Names are counted and told, and decide nothing.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Routes {
+    #[prost(message, repeated, tag = "1")]
+    pub routes: ::prost::alloc::vec::Vec<Route>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Route {
+    /// The HTTPRouteGroup.
+    #[prost(message, optional, tag = "1")]
+    pub origin: ::core::option::Option<ObjectRef>,
+    #[prost(message, optional, tag = "2")]
+    pub http: ::core::option::Option<HttpMatch>,
 }
 /// What TrafficPolicies say of calls to one Service port, for its callers.
 #[derive(Clone, PartialEq, ::prost::Message)]

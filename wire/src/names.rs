@@ -11,6 +11,8 @@ pub const WORKLOAD: &str = "workload";
 pub const GUARD: &str = "guard";
 /// What the receiving pod's proxy tells of itself.
 pub const TELEMETRY: &str = "telemetry";
+/// How the receiving pod's proxy names requests to it.
+pub const ROUTES: &str = "routes";
 
 const RULE: &str = "rule/";
 const EXTENDED_RULE: &str = "extended-rule/";
@@ -57,6 +59,7 @@ pub enum Name<'a> {
     Workload,
     Guard,
     Telemetry,
+    Routes,
     Rule {
         namespace: &'a str,
         name: &'a str,
@@ -94,6 +97,7 @@ pub fn parse(raw: &str) -> Option<Name<'_>> {
         WORKLOAD => Name::Workload,
         GUARD => Name::Guard,
         TELEMETRY => Name::Telemetry,
+        ROUTES => Name::Routes,
         _ => {
             if let Some(rest) = raw.strip_prefix(RULE) {
                 let (namespace, name) = object(rest)?;
@@ -153,6 +157,7 @@ impl fmt::Display for Name<'_> {
             Self::Workload => WORKLOAD.to_owned(),
             Self::Guard => GUARD.to_owned(),
             Self::Telemetry => TELEMETRY.to_owned(),
+            Self::Routes => ROUTES.to_owned(),
             Self::Rule { namespace, name } => rule(namespace, name),
             Self::ExtendedRule { namespace, name } => extended_rule(namespace, name),
             Self::Destination { ip, port } => destination(ip, port),
@@ -206,6 +211,7 @@ mod tests {
             Name::Workload,
             Name::Guard,
             Name::Telemetry,
+            Name::Routes,
             Name::Rule {
                 namespace: "a",
                 name: "b.c",

@@ -35,7 +35,7 @@ use crate::{
         Defaults, Index, PodEntry, Served, ServiceEntry, changes::Changes, traffic::Surroundings,
     },
     problem::Problems,
-    world::{ObjectKey, World},
+    world::{ObjectKey, PodFacts, World},
 };
 
 /// Compiles; see the module header. `problems` belong to `before`.
@@ -98,6 +98,7 @@ fn states_only(world: &World, before: &Index) -> Option<(Index, Changes)> {
         targets: before.targets.clone(),
         bindings: before.bindings.clone(),
         policies: before.policies.clone(),
+        names: before.names.clone(),
         uses: before.uses.clone(),
         running: before.running.clone(),
     };
@@ -180,6 +181,7 @@ fn pods_and_places(world: &World, before: &Index) -> Option<(Index, Changes)> {
         targets: before.targets.clone(),
         bindings: before.bindings.clone(),
         policies: before.policies.clone(),
+        names: before.names.clone(),
         // Who serves what decides whom a policy concerns.
         uses: if before.policies.is_empty() {
             before.uses.clone()
@@ -265,17 +267,26 @@ impl Change<'_> {
                 workload: OnceLock::new(),
                 guard: OnceLock::new(),
                 guard_cuts: crate::model::cuts::Cuts::default(),
+                routes: OnceLock::new(),
             };
-            let policies = &before.policies;
             if was.is_some_and(|was| {
-                was.serves != now.serves
-                    && policies.guard(&was.serves) != policies.guard(&now.serves)
+                was.serves != now.serves && self.told_otherwise(key, facts, [was, &now])
             }) {
                 read.changed.insert(key.clone());
             }
             read.replace(key, was, now, self.dirty.contains(key));
         }
         Some(read)
+    }
+
+    /// Whether the proxy of a pod is told something else where these say what it serves.
+    fn told_otherwise(&self, key: &ObjectKey, facts: &PodFacts, entries: [&PodEntry; 2]) -> bool {
+        let before = self.before;
+        let [was, now] = entries.map(|entry| {
+            let guard = before.policies.guard(&entry.serves);
+            (guard, before.route_groups(key, facts, &entry.serves))
+        });
+        was != now
     }
 
     /// The Services after the change, and those of which something else is to be told.

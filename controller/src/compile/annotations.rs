@@ -4,10 +4,12 @@
 use std::str::FromStr;
 
 use policy::{
+    access_log::AccessLog,
     log_filter::LogFilter,
     mode::{AccessMode, MtlsMode},
     name::Kind,
     protocol::PortRange,
+    trace::Share,
 };
 
 use super::findings::Findings;
@@ -21,7 +23,9 @@ pub(super) fn is_told(facts: &PodFacts) -> bool {
     has_unreadable_ports(&facts.appearance)
         || (facts.proxy.is_some()
             && (has_unreadable_mode(&facts.appearance)
-                || bad::<LogFilter>(&facts.appearance.log_level).is_some()))
+                || bad::<LogFilter>(&facts.appearance.log_level).is_some()
+                || bad::<AccessLog>(&facts.appearance.access_log).is_some()
+                || bad::<Share>(&facts.appearance.trace_sampling).is_some()))
 }
 
 /// Whether a mode cannot be read.
@@ -35,8 +39,8 @@ fn has_unreadable_ports(appearance: &Appearance) -> bool {
     list.is_some_and(|list| PortRange::parse_list(list).is_err())
 }
 
-/// Says which pods with a proxy and namespaces carry a mode, or a filter of logs, that
-/// cannot be read.
+/// Says which pods with a proxy and namespaces carry a mode, or a word on logs or traces,
+/// that cannot be read.
 pub(super) fn check_proxies(world: &World, findings: &mut Findings) {
     let pods = world.pods.iter().filter(|(_, facts)| facts.proxy.is_some());
     let pods = pods.map(|(key, facts)| (Kind::Pod, key, &facts.appearance));
@@ -62,6 +66,16 @@ pub(super) fn check_proxies(world: &World, findings: &mut Findings) {
         check(
             "metadata.annotations[weft.dev/log-level]",
             bad::<LogFilter>(&appearance.log_level),
+            "ignored",
+        );
+        check(
+            "metadata.annotations[weft.dev/access-log]",
+            bad::<AccessLog>(&appearance.access_log),
+            "ignored",
+        );
+        check(
+            "metadata.annotations[weft.dev/trace-sampling]",
+            bad::<Share>(&appearance.trace_sampling),
             "ignored",
         );
     }

@@ -118,12 +118,16 @@ pub(super) fn take_over(index: &mut Index, before: &Index) -> Changes {
                     workload: old.workload.clone(),
                     guard: OnceLock::new(),
                     guard_cuts: crate::model::cuts::Cuts::default(),
+                    routes: old.routes.clone(),
                 })
             };
         }
     }
     if index.targets.same(&before.targets) {
         index.targets = before.targets.clone();
+    }
+    if index.names.same(&before.names) {
+        index.names = before.names.clone();
     }
     changes
 }
@@ -178,6 +182,7 @@ fn same_service(index: &Index, before: &Index, new: &ServiceEntry, old: &Service
 /// Pods with other facts, protocols, surroundings or targets.
 fn pods_that_differ(index: &Index, before: &Index) -> HashSet<ObjectKey> {
     let same_targets = index.targets.same(&before.targets);
+    let same_groups = same_targets && index.names.same(&before.names);
     differing(&index.pods, &before.pods, |key, new, old| {
         let facts = |world: &World| world.pods.get(key).cloned();
         let (Some(now), Some(then)) = (facts(&index.world), facts(&before.world)) else {
@@ -188,6 +193,8 @@ fn pods_that_differ(index: &Index, before: &Index) -> HashSet<ObjectKey> {
             && new.headless == old.headless
             && same_surroundings(index, before, key, &now)
             && same_guard(index, before, new, old)
+            && (same_groups && new.serves == old.serves
+                || same_names([index, before], key, &now, [new, old]))
             && (same_targets || rules_are_unused(old) || same_rules(index, before, key, &now))
     })
 }
@@ -197,6 +204,21 @@ fn same_guard(index: &Index, before: &Index, new: &PodEntry, old: &PodEntry) -> 
     let (now, then) = (&index.policies, &before.policies);
     let same_parts = new.serves == old.serves && now.shares_guard(then, &new.serves);
     same_parts || now.guard(&new.serves) == then.guard(&old.serves)
+}
+
+/// Whether requests to the pod are named alike, as far as somebody asked.
+fn same_names(
+    [index, before]: [&Index; 2],
+    key: &ObjectKey,
+    facts: &PodFacts,
+    [new, old]: [&PodEntry; 2],
+) -> bool {
+    if old.routes.get().is_none() {
+        return true;
+    }
+    let now = index.route_groups(key, facts, &new.serves);
+    let then = before.route_groups(key, facts, &old.serves);
+    now == then && index.names.same_matches(&before.names, &now)
 }
 
 /// Nobody has asked for the pod's rules, so nobody can miss that they changed.

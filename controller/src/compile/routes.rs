@@ -74,6 +74,19 @@ impl Routes {
         self.groups.get(&ObjectKey::new(namespace, name))
     }
 
+    /// Every match that can match, by group.
+    pub(super) fn matches(&self) -> BTreeMap<ObjectKey, Vec<HttpMatch>> {
+        let groups = self.groups.iter();
+        groups
+            .map(|(key, group)| {
+                (
+                    key.clone(),
+                    group.all().map(|one| one.one.clone()).collect(),
+                )
+            })
+            .collect()
+    }
+
     pub(super) fn tcp(&self, namespace: &str, name: &str) -> Option<&RoutePorts> {
         self.tcp.get(&ObjectKey::new(namespace, name))
     }

@@ -7,6 +7,7 @@ mod endpoints;
 mod modes;
 mod order;
 mod protocols;
+mod route_names;
 mod splits;
 mod told;
 mod traffic;

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     access, addresses, annotations, bindings, endpoints, findings, members::Members, protocols,
-    routes, slices, splits, traffic,
+    route_names, routes, slices, splits, traffic,
 };
 use crate::{
     model::{Defaults, Index, PodEntry, ServiceEntry},
@@ -52,6 +52,7 @@ pub(super) fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
     let targets = access::targets(world, &named, &endpoints, &mut findings);
     annotations::check_opaque_ports(world, &mut findings);
     annotations::check_proxies(world, &mut findings);
+    let names = route_names::names(world, &routes, &mut findings);
 
     let services: BTreeMap<ObjectKey, Arc<ServiceEntry>> = world
         .services
@@ -91,6 +92,7 @@ pub(super) fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
         targets: Arc::new(targets),
         bindings: Arc::new(bindings),
         policies: Arc::new(policies),
+        names: Arc::new(names),
         uses: Arc::default(),
         running: Arc::default(),
         world: world.clone(),

@@ -17,9 +17,9 @@ use tokio::time::Instant;
 use super::answer::{self, Extent, Sources, Written};
 use super::fold::{Fold, Owners};
 use super::history::{self, History};
-use super::key::{EdgeKey, NodeKey};
+use super::key::{EdgeKey, EdgeRef, NodeKey};
 use super::memory::{Memory, Seen};
-use super::window;
+use super::window::{self, Counted};
 use super::workloads::{Workloads, workloads};
 use crate::inventory::Inventory;
 use crate::metrics::GraphMetrics;
@@ -351,6 +351,11 @@ impl Graph {
             }
         }
         accounts
+    }
+
+    /// What was counted in a slot, each call once.
+    pub(crate) fn calls_of(&self, slot: u64) -> Vec<(EdgeRef, Counted)> {
+        self.inner.state.lock().history.calls_of(slot)
     }
 
     /// Runs something on what is remembered.

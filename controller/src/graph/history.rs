@@ -7,7 +7,7 @@
 //! A slot is folded again as long as reports of it come. One whose reports went early for
 //! want of room stays as it was folded.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::fold::Folded;
 use super::key::{EdgeRef, Edges, NodeKey};
@@ -104,6 +104,18 @@ impl History {
         let beside: Vec<&Folded> = beside.map(|held| &held.folded).collect();
         let served = window::only_served(&held.folded, &beside).into_iter();
         served.cloned().collect()
+    }
+
+    /// What was counted in a slot, each call once: without what called sides told of calls
+    /// that their callers' proxies told in this slot or beside it.
+    pub(crate) fn calls_of(&self, slot: u64) -> Vec<(EdgeRef, window::Counted)> {
+        let Some(held) = self.slots.get(&slot) else {
+            return Vec::new();
+        };
+        let once = window::sure(&held.folded).cloned();
+        let once: HashSet<EdgeRef> = once.chain(self.only_served(slot)).collect();
+        let edges = window::edges(&held.folded).into_iter();
+        edges.filter(|(edge, _)| once.contains(edge)).collect()
     }
 
     /// Makes halves of slots and minutes of halves, and lets go what is old. `current`: the

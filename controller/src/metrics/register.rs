@@ -13,6 +13,7 @@ impl Metrics {
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         runtime::metrics::register(registry);
+        registry.register_collector(Box::new(metrics.service_graph.clone()));
         let registry = registry.sub_registry_with_prefix("weft_controller");
         metrics.certify.register(registry);
         metrics.stream.register(registry);
@@ -247,7 +248,7 @@ impl GraphMetrics {
         );
         registry.register(
             "graph_dropped",
-            "What the graph let go for want of room: edges, minutes, remembered edges",
+            "What the graph let go for want of room: edges, minutes, remembered edges, exported calls",
             self.dropped.clone(),
         );
     }

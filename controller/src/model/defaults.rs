@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use policy::mode::{AccessMode, MtlsMode};
+use policy::trace::Tracing;
 
 /// What the chart says where nothing closer does.
 #[derive(Clone, Debug)]
@@ -21,6 +22,8 @@ pub struct Defaults {
     pub mtls_pods_may_loosen: bool,
     /// `access.udpNetworkPolicies`.
     pub udp_network_policies: bool,
+    /// `tracing`; none: it has no endpoint.
+    pub tracing: Option<Arc<Tracing>>,
 }
 
 impl Default for Defaults {
@@ -34,6 +37,7 @@ impl Default for Defaults {
             access_pods_may_loosen: false,
             mtls_pods_may_loosen: false,
             udp_network_policies: false,
+            tracing: None,
         }
     }
 }

@@ -1,16 +1,48 @@
-//! What a proxy is to tell of itself: pod, else namespace, else the default.
+//! What a proxy is to tell of itself: pod, else namespace, else the chart's.
 //!
 //! A value that cannot be read counts as absent: nobody is harmed by what a proxy does
-//! not log, and the Event tells.
+//! not log or record, and the Event tells.
 
+use std::str::FromStr;
+use std::sync::Arc;
+
+use policy::access_log::AccessLog;
 use policy::log_filter::LogFilter;
+use policy::trace::Tracing;
 
+use super::defaults::Defaults;
 use crate::world::{Appearance, NamespaceFacts};
 
 /// What the proxy of a pod logs.
 pub(crate) fn log_filter(namespace: Option<&NamespaceFacts>, pod: &Appearance) -> LogFilter {
-    let read = |appearance: &Appearance| appearance.log_level.as_deref()?.parse().ok();
-    read(pod)
-        .or_else(|| read(&namespace?.appearance))
-        .unwrap_or_default()
+    closest(namespace, pod, |appearance| appearance.log_level.as_ref()).unwrap_or_default()
+}
+
+/// Which requests it writes down.
+pub(crate) fn access_log(namespace: Option<&NamespaceFacts>, pod: &Appearance) -> AccessLog {
+    closest(namespace, pod, |appearance| appearance.access_log.as_ref()).unwrap_or_default()
+}
+
+/// Which traces it records, and where it sends them; `None`: nowhere.
+pub(crate) fn tracing(
+    defaults: &Defaults,
+    namespace: Option<&NamespaceFacts>,
+    pod: &Appearance,
+) -> Option<Tracing> {
+    let mut tracing = defaults.tracing.as_deref()?.clone();
+    let asked = closest(namespace, pod, |appearance| {
+        appearance.trace_sampling.as_ref()
+    });
+    tracing.share = asked.unwrap_or(tracing.share);
+    Some(tracing)
+}
+
+/// The pod's own, else its namespace's.
+fn closest<T: FromStr>(
+    namespace: Option<&NamespaceFacts>,
+    pod: &Appearance,
+    value: impl Fn(&Appearance) -> Option<&Arc<str>>,
+) -> Option<T> {
+    let read = |appearance: &Appearance| value(appearance)?.parse().ok();
+    read(pod).or_else(|| read(&namespace?.appearance))
 }

@@ -46,6 +46,9 @@ impl Model {
             set.add(resource.clone());
         }
         set.tell(index.guard(pod, capabilities.parts()));
+        if let Some(names) = index.routes(pod, facts) {
+            set.add(names);
+        }
         for name in destinations {
             let Some((ip, port)) = address(name) else {
                 continue;

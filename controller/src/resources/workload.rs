@@ -8,7 +8,8 @@ use wire::{names, v1};
 
 use crate::{
     model::{Index, Target, modes, protocols, published::EncodedResource, told},
-    world::{Appearance, NamespaceFacts, ObjectKey, PodFacts},
+    resources::attributes,
+    world::{ObjectKey, PodFacts},
 };
 
 impl Index {
@@ -57,23 +58,30 @@ impl Index {
             content,
             origins,
         ))];
-        resources.push(Arc::new(telemetry(namespace, &facts.appearance)));
+        resources.push(Arc::new(self.telemetry(key, facts)));
         // Nothing is refused when open, so no rule is needed.
         if enforcement != v1::Enforcement::Open {
             resources.extend(targets.into_iter().filter_map(|target| rule(target, key)));
         }
         resources
     }
-}
 
-/// What the proxy of a pod is to tell; sent also where nobody says anything, so that it
-/// forgets what it was started with.
-fn telemetry(namespace: Option<&NamespaceFacts>, pod: &Appearance) -> EncodedResource {
-    let message = v1::Telemetry {
-        log_filter: told::log_filter(namespace, pod).as_str().to_owned(),
-    };
-    let content = v1::resource::Content::Telemetry(message);
-    EncodedResource::new(names::TELEMETRY.to_owned(), content, Vec::new())
+    /// What the proxy of a pod is to tell; sent also where nobody says anything, so that it
+    /// forgets what it was started with.
+    fn telemetry(&self, key: &ObjectKey, facts: &PodFacts) -> EncodedResource {
+        let (namespace, pod) = (self.world.namespace(&key.namespace), &facts.appearance);
+        let tracing = told::tracing(&self.defaults, namespace, pod);
+        let message = v1::Telemetry {
+            log_filter: told::log_filter(namespace, pod).as_str().to_owned(),
+            access_log: told::access_log(namespace, pod).to_string(),
+            tracing: tracing.map(|tracing| v1::Tracing {
+                resource: attributes::of_pod(key, facts),
+                ..v1::Tracing::from(&tracing)
+            }),
+        };
+        let content = v1::resource::Content::Telemetry(message);
+        EncodedResource::new(names::TELEMETRY.to_owned(), content, Vec::new())
+    }
 }
 
 fn rule(target: &Target, pod: &ObjectKey) -> Option<Arc<EncodedResource>> {

@@ -36,7 +36,7 @@ use crate::{
         secret::CaError,
     },
     compile,
-    graph::{follow::Graph, keeper::Keeper},
+    graph::{exported, follow::Graph, keeper::Keeper},
     inventory::follow::Followed,
     metrics_api::{self, answer::Sources, server::Api},
     model::{Defaults, compiled::Compiled},
@@ -135,6 +135,7 @@ fn defaults(settings: &Settings) -> Defaults {
         access_pods_may_loosen: settings.access_pods_may_loosen,
         mtls_pods_may_loosen: settings.mtls_pods_may_loosen,
         udp_network_policies: settings.udp_network_policies,
+        tracing: settings.tracing.clone(),
     }
 }
 
@@ -345,6 +346,14 @@ fn graph(context: &Context, followed: &Followed) -> (Graph, Option<JoinHandle<()
     let whole = followed.clone();
     let follow = graph.clone().follow(move || whole.is_whole());
     runtime::task::spawn("graph", follow);
+    if context.settings.service_graph {
+        let metrics = context.metrics.clone();
+        let graph = graph.clone();
+        context.while_leading("service graph", move || {
+            let (shown, graph) = (metrics.service_graph.clone(), graph.clone());
+            exported::show(graph, shown, metrics.graph.clone())
+        });
+    }
     let remembers = !context.settings.remember_for.is_zero();
     let kept = remembers.then(|| {
         let keeper = Keeper {

@@ -151,6 +151,7 @@ impl Resolved {
     reader!(policy_message, Policy);
     reader!(guard_named, Guard);
     reader!(telemetry_named, Telemetry);
+    reader!(routes_named, Routes);
 
     /// What callers of a Service port are told, as their proxies read it.
     pub(crate) fn policy(&self, service: &str) -> policy::traffic::Traffic {

@@ -225,6 +225,7 @@ pub fn service(object: DynamicObject) -> Result<ServiceFacts, Unusable> {
         publish_not_ready: spec.publish_not_ready_addresses.unwrap_or(false),
         external_name: external.then(|| text(spec.external_name.as_deref())),
         appearance: appearance(&meta),
+        routes: annotation(&meta, labels::ROUTES),
         created: created(&meta),
         generation: meta.generation.unwrap_or(0),
     })
@@ -363,6 +364,9 @@ fn appearance(meta: &ObjectMeta) -> Appearance {
         mtls: annotation(meta, labels::MTLS),
         opaque_ports: annotation(meta, labels::OPAQUE_PORTS),
         log_level: annotation(meta, labels::LOG_LEVEL),
+        access_log: annotation(meta, labels::ACCESS_LOG),
+        trace_sampling: annotation(meta, labels::TRACE_SAMPLING),
+        service_name: annotation(meta, labels::SERVICE_NAME),
         inject: annotation(meta, labels::INJECT),
     }
 }

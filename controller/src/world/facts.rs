@@ -20,6 +20,12 @@ pub struct Appearance {
     pub opaque_ports: Option<Arc<str>>,
     /// `weft.dev/log-level`.
     pub log_level: Option<Arc<str>>,
+    /// `weft.dev/access-log`.
+    pub access_log: Option<Arc<str>>,
+    /// `weft.dev/trace-sampling`.
+    pub trace_sampling: Option<Arc<str>>,
+    /// `resource.opentelemetry.io/service.name`.
+    pub service_name: Option<Arc<str>>,
     /// `weft.dev/inject`, which means something as a label only.
     pub inject: Option<Arc<str>>,
 }
@@ -132,6 +138,8 @@ pub struct ServiceFacts {
     pub publish_not_ready: bool,
     /// The mesh's annotations.
     pub appearance: Appearance,
+    /// `weft.dev/routes`, as written.
+    pub routes: Option<Arc<str>>,
     /// Creation time in seconds since 1970; decides who came first.
     pub created: i64,
     /// Generation, 0 where Kubernetes keeps none.

@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use e2e::{
     demo::{
+        breakage,
         link::Link,
         names::NAMESPACE,
         progress::Progress,
@@ -24,10 +25,12 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Between two looks.
 const REFRESH: Duration = Duration::from_secs(2);
-/// Without a terminal. 400 requests through the split: 5 sigma are 30 of them.
-const WATCH_ONCE: u64 = 20;
-/// Below, too few requests to judge a split by; above, no load any more.
-const WATCH_LIMITS: RangeInclusive<u64> = 10..=1800;
+/// All is well for so long, then one instance is broken for a while.
+const WELL_FOR: Duration = Duration::from_secs(10);
+/// Without a terminal. 800 requests through the split: 5 sigma are 42 of them.
+const WATCH_ONCE: u64 = WELL_FOR.as_secs() + breakage::WATCHED_FOR.as_secs();
+/// Below, the broken instance would not be back; above, no load any more.
+const WATCH_LIMITS: RangeInclusive<u64> = WATCH_ONCE..=1800;
 
 fn main() -> ExitCode {
     match demo() {
@@ -59,11 +62,15 @@ fn demo() -> anyhow::Result<bool> {
         .enable_all()
         .build()?;
     let view = if screen {
-        runtime.block_on(show(&mut watch, watch_for, draw))?
+        runtime.block_on(show(&cluster, &mut watch, watch_for, draw))?
     } else {
-        let text = format!("watching for {} s", watch_for.unwrap_or_default().as_secs());
+        let text = format!(
+            "watching for {} s; after {} one instance of catalog is broken on purpose",
+            watch_for.unwrap_or_default().as_secs(),
+            WELL_FOR.as_secs()
+        );
         let last = progress.step(&text, || {
-            runtime.block_on(show(&mut watch, watch_for, |_| Ok(())))
+            runtime.block_on(show(&cluster, &mut watch, watch_for, |_| Ok(())))
         })?;
         print!("{}", table::render(&last));
         last
@@ -97,6 +104,7 @@ fn watch_for(screen: bool) -> anyhow::Result<Option<Duration>> {
 /// Looks until the time is over, the load has ended or somebody says stop; what was
 /// seen last is returned, which keeps no promise when nothing was seen.
 async fn show(
+    cluster: &Cluster,
     watch: &mut Watch,
     watch_for: Option<Duration>,
     draw: impl Fn(&View) -> anyhow::Result<()>,
@@ -110,6 +118,9 @@ async fn show(
             () = tokio::time::sleep(REFRESH) => {}
             _ = interrupt.recv() => return Ok(last),
             _ = terminate.recv() => return Ok(last),
+        }
+        if start.elapsed() >= WELL_FOR {
+            watch.break_one(cluster)?;
         }
         if let Some(view) = watch.look()? {
             draw(&view)?;
@@ -191,6 +202,8 @@ Look at it:
   kubectl -n shop port-forward deploy/payments 15190    # then: curl localhost:15190/metrics
 Move the traffic and watch the table follow:
   kubectl -n shop edit trafficsplit catalog
+Break one instance of catalog for a while, as the demo did:
+  kubectl -n shop exec deploy/catalog-v1 -c app -- /weft-echo get http://127.0.0.1:8080/fault -X POST --body '{{\"only\": \"/products\", \"for\": \"20s\"}}'
 End it:
   kubectl delete namespace shop     # the shop
   {end}     # and the rest"

@@ -21,6 +21,15 @@ struct Account {
     now: Samples,
 }
 
+impl Account {
+    /// Since its base.
+    fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        // A series that was idle for long is forgotten by its proxy.
+        let more = self.now.sum(name, labels) - self.base.sum(name, labels);
+        more.max(0.0)
+    }
+}
+
 /// All accounts. Bounded by the pods that one demo sees.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
@@ -48,12 +57,14 @@ impl Ledger {
     /// What the proxies of `service` have counted under `name` with these labels.
     pub fn sum(&self, service: &str, name: &str, labels: &[(&str, &str)]) -> f64 {
         self.of(service)
-            .map(|account| {
-                // A series that was idle for long is forgotten by its proxy.
-                let more = account.now.sum(name, labels) - account.base.sum(name, labels);
-                more.max(0.0)
-            })
+            .map(|account| account.sum(name, labels))
             .sum()
+    }
+
+    /// The same of the proxy of one pod.
+    pub fn sum_of_pod(&self, pod: &str, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let accounts = self.accounts.iter().filter(|(proxy, _)| proxy.pod == pod);
+        accounts.map(|(_, account)| account.sum(name, labels)).sum()
     }
 
     /// Every value of `label` that occurs.

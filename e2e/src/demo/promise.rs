@@ -1,6 +1,11 @@
 //! What the demo promises, and whether what was counted keeps it.
 
-use super::{call::Call, names::NAMESPACE};
+use super::{
+    breakage::Breakage,
+    call::Call,
+    kept::{Promise, percent},
+    names::NAMESPACE,
+};
 
 /// A right split is outside of this once in a million looks.
 const SIGMAS: f64 = 5.0;
@@ -18,16 +23,10 @@ pub struct View {
     pub protected: (f64, f64),
     /// Backends of the TrafficSplit with their weights.
     pub asked: Vec<(String, f64)>,
+    /// The instance that was broken on purpose; `None` before.
+    pub broken: Option<Breakage>,
     /// Pods that should have been read and could not be, with the reason.
     pub unread: Vec<String>,
-}
-
-/// One promise and how it stands.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Promise {
-    pub what: &'static str,
-    pub seen: String,
-    pub kept: bool,
 }
 
 impl View {
@@ -38,6 +37,7 @@ impl View {
             self.encryption(),
             self.refusal(),
         ];
+        all.extend(self.broken.iter().flat_map(Breakage::promises));
         if !self.unread.is_empty() {
             all.push(Promise {
                 what: "all read",
@@ -126,18 +126,5 @@ impl View {
                 && *reached == 0.0
                 && *refused_by_server > 0.0,
         }
-    }
-}
-
-/// Rounded down, so that 100 % means all.
-pub fn percent(part: f64, all: f64) -> String {
-    if all <= 0.0 {
-        return "- %".into();
-    }
-    let tenths = (part * 1000.0 / all).floor() / 10.0;
-    if part == all {
-        "100 %".into()
-    } else {
-        format!("{tenths:.1} %")
     }
 }

@@ -11,6 +11,7 @@ use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
 
 use super::{
+    breakage::{self, Breakage},
     call::{self, Call},
     ledger::{Ledger, Proxy},
     link::Link,
@@ -148,6 +149,16 @@ pub struct Watch {
     asked: Vec<(String, f64)>,
     settling: u32,
     misses: BTreeMap<String, (u32, String)>,
+    broken: Option<Broken>,
+}
+
+/// The instance that is broken on purpose.
+#[derive(Debug)]
+struct Broken {
+    pod: String,
+    since: Instant,
+    /// Counts from then on.
+    ledger: Ledger,
 }
 
 impl Watch {
@@ -160,6 +171,7 @@ impl Watch {
             asked: Vec::new(),
             settling: 0,
             misses: BTreeMap::new(),
+            broken: None,
         };
         watch.asked = watch.weights()?;
         watch.scrape()?;
@@ -221,6 +233,35 @@ impl Watch {
         Ok(Some(self.view()))
     }
 
+    /// Breaks one instance of catalog, once; it is well again by itself.
+    pub fn break_one(&mut self, cluster: &Cluster) -> anyhow::Result<()> {
+        if self.broken.is_some() {
+            return Ok(());
+        }
+        let path = format!(
+            "/api/v1/namespaces/{NAMESPACE}/pods?labelSelector=app%3Dcatalog,version%3D{}",
+            breakage::VERSION
+        );
+        let pods = self.link.json(&path)?;
+        let running = |pod: &&Value| {
+            pod["status"]["phase"] == "Running" && pod["metadata"]["deletionTimestamp"].is_null()
+        };
+        let pods = pods["items"].as_array();
+        let pod = pods.into_iter().flatten().find(running);
+        let pod = pod.and_then(|pod| pod["metadata"]["name"].as_str());
+        let pod = pod.context("no instance of catalog runs")?;
+        self.scrape()?;
+        let mut ledger = self.ledger.clone();
+        ledger.rebase();
+        breakage::make(cluster, pod)?;
+        self.broken = Some(Broken {
+            pod: pod.into(),
+            since: Instant::now(),
+            ledger,
+        });
+        Ok(())
+    }
+
     /// Whether no load runs any more.
     pub fn is_over(&self) -> anyhow::Result<bool> {
         let jobs = self
@@ -247,6 +288,10 @@ impl Watch {
             refused: Call::read(ledger, "web", "payments"),
             protected: call::protected(ledger),
             asked: self.asked.clone(),
+            broken: self.broken.as_ref().map(|broken| {
+                let seconds = broken.since.elapsed().as_secs_f64();
+                Breakage::read(&broken.ledger, &broken.pod, seconds)
+            }),
             unread: self
                 .misses
                 .iter()
@@ -315,6 +360,9 @@ impl Watch {
             pod: name.into(),
             restarts: proxy["restartCount"].as_u64().unwrap_or_default(),
         };
+        if let Some(broken) = &mut self.broken {
+            broken.ledger.note(proxy.clone(), service, samples.clone());
+        }
         self.ledger.note(proxy, service, samples);
         Ok(())
     }

@@ -2,11 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{
-    call::Call,
-    names::NAMESPACE,
-    promise::{View, percent},
-};
+use super::{call::Call, kept::percent, names::NAMESPACE, promise::View};
 
 /// Lines without escape codes; how they reach the screen is the caller's matter.
 pub fn render(view: &View) -> String {

@@ -1,9 +1,11 @@
 //! The demo judges right, over counts that are made up.
 
 use super::{
+    breakage::Breakage,
     call::{Call, protected, quantile},
+    kept::percent,
     ledger::{Ledger, Proxy},
-    promise::{View, percent},
+    promise::View,
     table,
 };
 use crate::harness::metrics::Samples;
@@ -38,7 +40,31 @@ fn view(web: &str, payments: &str) -> View {
         refused: Call::read(&ledger, "web", "payments"),
         protected: protected(&ledger),
         asked: vec![("catalog-v1".into(), 90.0), ("catalog-v2".into(), 10.0)],
+        broken: None,
         unread: Vec::new(),
+    }
+}
+
+/// The calling proxy's counts, and the broken instance's own.
+const WEB_BROKEN: &str = r#"
+weft_requests_total{direction="outbound",service="shop/catalog",port="80",backend="shop/catalog-v1",peer="shop/a",security="mtls",status="200",success="true",reason=""} 540
+weft_retries_total{service="shop/catalog",backend="shop/catalog-v1",outcome="success"} 12
+weft_ejections_total{service="shop/catalog",backend="shop/catalog-v1",cause="failures"} 2
+"#;
+const BROKEN: &str = r#"
+weft_requests_total{direction="inbound",service="",port="8080",backend="",peer="shop/web",security="mtls",status="503",success="false",reason=""} 12
+weft_requests_total{direction="inbound",service="",port="8080",backend="",peer="shop/web",security="mtls",status="200",success="true",reason=""} 60
+"#;
+
+fn broken_for(seconds: f64, web: &str) -> View {
+    let mut ledger = Ledger::default();
+    ledger.note(proxy("w", 0), "web", Samples::parse(web));
+    ledger.note(proxy("v1-a", 0), "catalog", Samples::parse(BROKEN));
+    let healthy = BROKEN.replace("503", "200");
+    ledger.note(proxy("v1-b", 0), "catalog", Samples::parse(&healthy));
+    View {
+        broken: Some(Breakage::read(&ledger, "v1-a", seconds)),
+        ..view(WEB, PAYMENTS)
     }
 }
 
@@ -112,6 +138,41 @@ fn each_promise_is_broken_by_what_it_forbids() {
         r#"peer="",security="plaintext""#,
     );
     assert_eq!(broken(&view(WEB, &plain)), ["mTLS"]);
+}
+
+#[test]
+fn a_broken_instance_rests_and_nobody_notices() {
+    let seen = broken_for(30.0, WEB_BROKEN);
+    assert_eq!(broken(&seen), [] as [&str; 0], "{:?}", seen.promises());
+    let text = table::render(&seen);
+    for part in [
+        "v1-a failed, with 503 to 12 of 72 calls; it rested 2 times",
+        "12 of 540 calls tried again (2.2 %), 12 of them well",
+        "saw 0 failures of catalog",
+    ] {
+        assert!(text.contains(part), "no {part:?} in\n{text}");
+    }
+}
+
+#[test]
+fn a_break_that_shows_or_costs_too_much_is_no_promise_kept() {
+    let changed = |from: &str, to: &str| {
+        assert!(WEB_BROKEN.contains(from), "{from}");
+        broken(&broken_for(30.0, &WEB_BROKEN.replace(from, to)))
+    };
+    assert_eq!(
+        changed(r#"cause="failures"} 2"#, r#"cause="failures"} 0"#),
+        ["rest"]
+    );
+    // 540 calls in 30 s save 108 tokens, 18 more were saved before, and 31 are free.
+    assert_eq!(changed("} 12", "} 157"), [] as [&str; 0]);
+    assert_eq!(changed("} 12", "} 158"), ["retries"]);
+    let seen = r#"status="503",success="false""#;
+    let lost = changed(r#"status="200",success="true""#, seen);
+    assert_eq!(lost, ["callers"]);
+    // At first nobody knows that it is broken.
+    let at_once = broken_for(1.0, "");
+    assert_eq!(broken(&at_once), [] as [&str; 0]);
 }
 
 #[test]

@@ -7,15 +7,19 @@ use std::sync::{
 
 use tokio_rustls::rustls::ServerConfig;
 
-use super::{seen::Calls, settings::Settings};
+use super::{fault::Fault, posted::Posted, seen::Calls, settings::Settings};
 
 /// What every handler may read.
 #[derive(Debug)]
 pub struct App {
     pub settings: Settings,
     pub calls: Calls,
+    /// What the HTTP port was sent as a collector of traces.
+    pub posted: Posted,
     /// Requests of the HTTP port so far, for `FAIL_EVERY`.
     pub asked: AtomicU32,
+    /// What somebody asked to go wrong on the HTTP port.
+    pub fault: Fault,
     /// Present when the TLS port is served.
     pub tls: Option<Arc<ServerConfig>>,
 }

@@ -22,6 +22,18 @@ use super::{
 };
 
 const BODY_LIMIT: usize = 1 << 20;
+/// What an application passes on that takes part in traces.
+const OF_TRACES: [&str; 9] = [
+    "traceparent",
+    "tracestate",
+    "baggage",
+    "b3",
+    "x-b3-traceid",
+    "x-b3-spanid",
+    "x-b3-parentspanid",
+    "x-b3-sampled",
+    "x-b3-flags",
+];
 
 /// The JSON body of `POST /call` and `POST /proxy`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -88,7 +100,8 @@ async fn perform(
     app: &App,
     request: Request<Incoming>,
 ) -> anyhow::Result<Result<Answer, NoAnswer>> {
-    let body = Limited::new(request.into_body(), BODY_LIMIT)
+    let (head, body) = request.into_parts();
+    let body = Limited::new(body, BODY_LIMIT)
         .collect()
         .await
         .map_err(anyhow::Error::from_boxed)?;
@@ -104,6 +117,13 @@ async fn perform(
     for (name, value) in &wanted {
         ask.headers
             .append(http::HeaderName::try_from(name)?, value.parse()?);
+    }
+    for name in OF_TRACES {
+        if !ask.headers.contains_key(name) {
+            for value in head.headers.get_all(name) {
+                ask.headers.append(name, value.clone());
+            }
+        }
     }
     ask.headers
         .insert("servicename", app.settings.service.parse()?);

@@ -1,11 +1,16 @@
 //! What the main HTTP port answers: a report of the request it saw, bent to the
-//! caller's wishes (`?delay=200ms&status=503&size=10240&header=name:value`).
+//! caller's wishes (`?delay=200ms&status=503&size=10240&header=name:value`), and by the
+//! failure that somebody has set, see [`fault`].
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
 use futures::stream;
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::{
     Request, Response,
@@ -15,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     app::App,
-    duration, grpc,
+    duration, fault, grpc, posted,
     response::{Body, headers, json, text},
     websocket,
 };
@@ -61,6 +66,10 @@ pub async fn answer(app: &App, peer: SocketAddr, request: Request<Incoming>) -> 
         grpc::answer(request).await
     } else if request.uri().path() == "/ws" && websocket::is_handshake(&request) {
         websocket::answer(request)
+    } else if request.uri().path() == fault::PATH && request.method() == Method::POST {
+        set_fault(app, request).await
+    } else if request.uri().path() == posted::PATH {
+        app.posted.answer(request).await
     } else {
         report(app, peer, request).await
     };
@@ -74,6 +83,22 @@ pub async fn answer(app: &App, peer: SocketAddr, request: Request<Incoming>) -> 
         }
     }
     response
+}
+
+async fn set_fault(app: &App, request: Request<Incoming>) -> Response<Body> {
+    let asked = match request.into_body().collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) => {
+            return text(
+                StatusCode::BAD_REQUEST,
+                format!("the body broke off: {error}\n"),
+            );
+        }
+    };
+    match app.fault.set(&asked, Instant::now()) {
+        Ok(()) => text(StatusCode::OK, "fault set\n"),
+        Err(error) => text(StatusCode::BAD_REQUEST, format!("{error:#}\n")),
+    }
 }
 
 async fn report(app: &App, peer: SocketAddr, request: Request<Incoming>) -> Response<Body> {
@@ -99,7 +124,9 @@ async fn report(app: &App, peer: SocketAddr, request: Request<Incoming>) -> Resp
         body.is_end_stream(),
         "the loop above must have read all of it"
     );
-    tokio::time::sleep(app.settings.delay + wishes.delay).await;
+    let wrong = app.fault.of(head.uri.path(), Instant::now());
+    let late = wrong.map_or(Duration::ZERO, |wrong| wrong.delay);
+    tokio::time::sleep(app.settings.delay + wishes.delay + late).await;
 
     let mut response = match wishes.size {
         Some(size) => sized(size),
@@ -122,10 +149,11 @@ async fn report(app: &App, peer: SocketAddr, request: Request<Incoming>) -> Resp
             },
         ),
     };
-    *response.status_mut() = if app.fails() {
-        StatusCode::INTERNAL_SERVER_ERROR
-    } else {
-        wishes.status
+    let wrong = wrong.and_then(|wrong| wrong.status);
+    *response.status_mut() = match wrong {
+        Some(status) => status,
+        None if app.fails() => StatusCode::INTERNAL_SERVER_ERROR,
+        None => wishes.status,
     };
     for (name, value) in wishes.headers {
         response.headers_mut().append(name, value);

@@ -27,7 +27,10 @@ use tokio::{
 
 use tokio_rustls::TlsAcceptor;
 
-use super::{app::App, call, reply, response::Body, seen::Calls, settings::Settings, tcp, tls};
+use super::{
+    app::App, call, fault::Fault, posted::Posted, reply, response::Body, seen::Calls,
+    settings::Settings, tcp, tls,
+};
 
 /// Kubernetes grants 30 s by default; a request that takes longer is cut by the
 /// kubelet anyway.
@@ -96,7 +99,9 @@ impl Bound {
             app: Arc::new(App {
                 settings,
                 calls: Calls::default(),
+                posted: Posted::default(),
                 asked: AtomicU32::new(0),
+                fault: Fault::default(),
                 tls,
             }),
             listeners,

@@ -20,6 +20,7 @@ mod revoked;
 mod sniffer;
 mod takeover;
 mod tokens;
+mod traces;
 mod traffic;
 mod udp;
 mod unmeasured;

@@ -305,6 +305,10 @@ fn api_service_goes_before_whoever_serves_it() -> Outcome {
 #[test]
 fn values_that_cannot_work_are_refused_with_the_field() -> Outcome {
     for (setting, field) in [
+        ("tracing.endpoint=https://collector:4317", "endpoint"),
+        ("tracing.sampling=101", "sampling"),
+        ("tracing.inject={jaeger}", "inject"),
+        ("tracing.maxSpansPerSecond=0", "maxSpansPerSecond"),
         ("observe.rememberFor=30m", "rememberFor"),
         ("observe.rememberFor=0h", "rememberFor"),
         ("observe.rememberFor=8761h", "rememberFor"),

@@ -13,6 +13,7 @@ mod control_plane;
 mod proxies;
 mod refusals;
 mod rights;
+mod routes;
 
 /// A slot of 5 s, its report, the half minute that a long window ends with, and as much
 /// again for a busy machine.

@@ -184,6 +184,31 @@ fn a_cluster_without_the_operator_is_refused_with_the_value() -> Outcome {
     Ok(())
 }
 
+/// It makes no object: the controller is told.
+#[test]
+fn the_service_graph_is_shown_by_the_controller_and_needs_the_read_api() -> Outcome {
+    let told = |settings: &[&str]| -> anyhow::Result<Value> {
+        let objects = plain(settings)?;
+        let mut controllers = objects.iter().filter(|object| {
+            object["kind"] == "Deployment" && object["metadata"]["name"] == "weft-controller"
+        });
+        let controller = controllers.next().context("no controller")?;
+        let env = &controller["spec"]["template"]["spec"]["containers"][0]["env"];
+        let mut env = env.as_array().into_iter().flatten();
+        let one = env.find(|one| one["name"] == "WEFT_SERVICE_GRAPH");
+        Ok(one.context("the controller is told nothing")?["value"].clone())
+    };
+    assert_eq!(told(&[])?, "false");
+    assert_eq!(told(&[&on("serviceGraph")])?, "true");
+    let asked = on("serviceGraph");
+    let said = plain(&[&asked, "observe.enabled=false"])
+        .err()
+        .context("it was taken")?
+        .to_string();
+    assert!(said.contains("observe.enabled"), "{said}");
+    Ok(())
+}
+
 #[test]
 fn values_that_cannot_work_are_refused_with_the_field() -> Outcome {
     for (setting, field) in [
@@ -198,7 +223,8 @@ fn values_that_cannot_work_are_refused_with_the_field() -> Outcome {
             "app.kubernetes.io/name",
         ),
         ("dashboardLabels.x=7", "dashboardLabels"),
-        ("serviceGraph=true", "serviceGraph"),
+        ("serviceGraph=maybe", "serviceGraph"),
+        ("graph=true", "graph"),
     ] {
         let refused = plain(&[&format!("monitoring.{setting}")]).err();
         let said = refused

@@ -99,7 +99,10 @@ const EXEMPT: Exempt = Exempt {
                 ("proxy/src/outbound/request.rs", "handle_request"),
                 // Bytes: when it is known that they are, or a server is asked who
                 // speaks first.
-                ("proxy/src/outbound/opaque.rs", "open"),
+                ("proxy/src/outbound/opaque.rs", "route_bytes"),
+                // What answers in place of a call that failed, or is asked the same, is
+                // another call.
+                ("proxy/src/outbound/route.rs", "elsewhere"),
             ],
             again_in: &[],
         },
@@ -115,7 +118,8 @@ const EXEMPT: Exempt = Exempt {
                 ("proxy/src/outbound/request.rs", "handle_request"),
                 // An attempt after the first may be seconds later, and an address be known
                 // as meshed by then.
-                ("proxy/src/outbound/route.rs", "newest"),
+                ("proxy/src/outbound/choice.rs", "newest"),
+                ("proxy/src/outbound/passthrough.rs", "external"),
             ],
             // For each connection that comes, and until one of them says something or
             // is no longer allowed to be there.

@@ -9,6 +9,8 @@ use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 
+mod keys;
+
 const fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }
@@ -44,6 +46,7 @@ fn a_burst_passes_at_once_and_then_one_by_one() {
     let long = Refused {
         limit: 0,
         wait: ms(2001),
+        emptied: Emptied::Own,
     };
     assert_eq!(long.retry_after(), 3);
 }
@@ -88,56 +91,6 @@ fn callers_and_values_have_buckets_of_their_own() {
         assert!(take(&mut table, start, key).is_ok(), "{key:?}");
         assert!(take(&mut table, start, key).is_err(), "{key:?}");
     }
-}
-
-#[test]
-fn made_up_values_fill_a_callers_part_and_then_share_a_bucket_of_that_caller() {
-    let start = Instant::now();
-    let mut table = Buckets::new(start, Rate::of(&limit(1, ms(60_000), 1)));
-    let passed = (0..50_000)
-        .filter(|value| {
-            take(
-                &mut table,
-                start,
-                Key::Header {
-                    caller: 1,
-                    value: *value,
-                },
-            )
-            .is_ok()
-        })
-        .count();
-    assert_eq!(passed, 1001, "each of a thousand, and the shared one once");
-    assert_eq!(table.len(), 1000);
-    assert!(
-        take(
-            &mut table,
-            start,
-            Key::Header {
-                caller: 2,
-                value: 1
-            }
-        )
-        .is_ok()
-    );
-}
-
-#[test]
-fn keys_are_bounded_full_buckets_go_first_and_the_rest_share_one() {
-    let start = Instant::now();
-    let mut table = Buckets::new(start, Rate::of(&limit(1, ms(10_000), 1)));
-    let passed = |table: &mut Buckets, now, callers: std::ops::Range<u64>| {
-        callers
-            .filter(|caller| take(table, now, Key::Caller(*caller)).is_ok())
-            .count()
-    };
-    assert_eq!(passed(&mut table, start, 0..20_000), KEYS + 1);
-    assert_eq!(table.len(), KEYS);
-    // Not yet full: those with a place keep it, the others have the shared one.
-    assert_eq!(passed(&mut table, start + ms(9000), 20_000..20_100), 0);
-    // Full again: the first that finds no place makes room for all others.
-    assert_eq!(passed(&mut table, start + ms(10_000), 30_000..30_100), 100);
-    assert!(table.len() < 200);
 }
 
 #[test]

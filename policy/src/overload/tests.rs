@@ -177,9 +177,9 @@ fn load_is_half_where_calls_wait_as_long_as_they_may() {
 fn a_caller_that_is_refused_more_than_half_holds_back_and_goes_on_asking() {
     let start = Instant::now();
     let mut throttle = Throttle::new(start);
-    let sure = u64::MAX - 1;
+    let (then, sure) = (start + ms(1000), u64::MAX - 1);
     for n in 0..100 {
-        assert!(!throttle.refuses(start, 0), "half are accepted");
+        assert!(!throttle.refuses(then, 0), "half are accepted");
         throttle.record(start, n % 2 == 1);
     }
     for _ in 0..300 {
@@ -187,7 +187,9 @@ fn a_caller_that_is_refused_more_than_half_holds_back_and_goes_on_asking() {
     }
     // 50 of 400 were accepted: 300 / 401.
     let at = |part: f64| (part * u64::MAX as f64) as u64;
-    assert!(throttle.refuses(start, at(0.74)) && !throttle.refuses(start, at(0.76)));
-    assert!(!throttle.refuses(start, sure), "never all");
+    assert!(!throttle.refuses(start + ms(999), 0), "not at once");
+    assert!(throttle.refuses(then, at(0.74)) && !throttle.refuses(then, at(0.76)));
+    assert!(!throttle.refuses(then, sure), "never all");
+    assert!(!throttle.is_over(then) && throttle.is_over(start + ms(20_000)));
     assert!(!throttle.refuses(start + ms(20_000), 0), "it is forgotten");
 }

@@ -12,18 +12,26 @@ use crate::breaker::Window;
 /// How long an answer counts.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// One per backend.
+/// Nothing is held back before. Refusals come at once and answers take as long as calls
+/// wait, so the first moments look worse than it is.
+const FIRST: Duration = Duration::from_secs(1);
+
+/// One per backend and class: what is refused to others says nothing of the class that is
+/// let in before them.
 #[derive(Debug)]
 pub struct Throttle {
     /// Requests, and those of them that were refused, here or by the server.
     asked: Window,
+    began: Instant,
 }
 
 impl Throttle {
+    /// As of the first refusal: before, nothing has to be counted.
     #[must_use]
     pub const fn new(now: Instant) -> Self {
         Self {
             asked: Window::new(now),
+            began: now,
         }
     }
 
@@ -32,6 +40,9 @@ impl Throttle {
     /// or the probability would fall with what is held back. `random` is uniform over all
     /// of `u64`.
     pub fn refuses(&mut self, now: Instant, random: u64) -> bool {
+        if now.saturating_duration_since(self.began) < FIRST {
+            return false;
+        }
         let sum = self.asked.sum(now, INTERVAL);
         let sent = f64::from(sum.sent);
         let accepted = sent - f64::from(sum.failed);
@@ -45,5 +56,11 @@ impl Throttle {
     /// What was sent was answered; `overloaded`: with the refusal `overload`.
     pub fn record(&mut self, now: Instant, overloaded: bool) {
         self.asked.add(now, INTERVAL, 1, overloaded.into());
+    }
+
+    /// Whether nothing was refused lately, so that there is nothing to remember.
+    #[must_use]
+    pub fn is_over(&self, now: Instant) -> bool {
+        self.asked.sum(now, INTERVAL).failed == 0
     }
 }

@@ -138,6 +138,7 @@ impl Traffic {
             .chain(needs(&self.retry))
             .chain(needs(&self.fallback))
             .chain(needs(&self.mirror))
+            .chain(needs(&self.priority))
             .chain(needs(&self.ejection))
             .chain(needs(&self.breaker))
             .chain(needs(&self.balance))
@@ -162,6 +163,7 @@ impl Traffic {
             retry: cut(&self.retry, parts),
             fallback: cut(&self.fallback, parts),
             mirror: cut(&self.mirror, parts),
+            priority: cut(&self.priority, parts),
             ejection: cut(&self.ejection, parts),
             breaker: cut(&self.breaker, parts),
             balance: cut(&self.balance, parts),

@@ -81,6 +81,22 @@ impl Priority {
         }
     }
 
+    /// What a header says; `None` where it is no class.
+    #[must_use]
+    pub fn parse(raw: &[u8]) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|one| raw.eq_ignore_ascii_case(one.as_str().as_bytes()))
+    }
+
+    /// The class of a call: what policies say of it, or Normal, and never above what its
+    /// caller asks for.
+    #[must_use]
+    pub fn of_call(asked: Option<Self>, policy: Option<Self>) -> Self {
+        let said = policy.unwrap_or_default();
+        asked.map_or(said, |asked| asked.min(said))
+    }
+
     /// One class lower, as for a retry.
     #[must_use]
     pub const fn lower(self) -> Self {

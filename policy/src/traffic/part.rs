@@ -79,7 +79,8 @@ parts! {
     InstanceLimit = "instance-limit", "rateLimits with scope Instance", Server;
     /// A limit that all pods of a Service keep together.
     ServiceLimit = "service-limit", "rateLimits with scope Service", Server;
-    /// `priority`.
+    /// `priority`. Callers' proxies carry it out as well: they hold back the lower classes
+    /// first.
     Priority = "priority", "priority", Server;
     /// `overload`.
     Overload = "overload", "overload", Server;
@@ -108,8 +109,14 @@ impl Part {
         Self::OutsideTimeout,
         Self::Retry,
         Self::Ejection,
+        Self::Fallback,
         Self::InstanceLimit,
+        Self::Priority,
+        Self::Overload,
+        Self::Mirror,
+        Self::ReadOnly,
         Self::Warmup,
+        Self::Sticky,
     ];
 }
 

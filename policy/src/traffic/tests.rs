@@ -217,3 +217,26 @@ fn a_priority_sinks_one_class_at_a_time_and_the_lowest_stays() {
     );
     assert!(Priority::Sheddable < Priority::Normal && Priority::Normal < Priority::Critical);
 }
+
+#[test]
+fn a_caller_may_lower_the_class_of_its_call_and_never_raise_it() {
+    use Priority::{Critical, Normal, Sheddable};
+    for (asked, policy, class) in [
+        (None, None, Normal),
+        (None, Some(Critical), Critical),
+        (None, Some(Sheddable), Sheddable),
+        (Some(Critical), None, Normal),
+        (Some(Critical), Some(Critical), Critical),
+        (Some(Normal), Some(Critical), Normal),
+        (Some(Sheddable), Some(Critical), Sheddable),
+        (Some(Normal), Some(Sheddable), Sheddable),
+    ] {
+        let found = Priority::of_call(asked, policy);
+        assert_eq!(found, class, "{asked:?} {policy:?}");
+    }
+    for class in Priority::ALL {
+        assert_eq!(Priority::parse(class.as_str().as_bytes()), Some(class));
+    }
+    assert_eq!(Priority::parse(b"sheddable"), Some(Sheddable));
+    assert_eq!(Priority::parse(b"High"), None);
+}

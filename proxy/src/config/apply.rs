@@ -11,10 +11,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use policy::access::{self, Access, Ports};
-use policy::log_filter::LogFilter;
 use policy::mode::{Enforcement, MtlsMode};
 use policy::name::{ServiceId, SpiffeId};
 use policy::protocol::Protocol;
+use policy::route::names::Names;
 use policy::route::{Forward, Rule, Table};
 use policy::traffic::pod::PodGuard;
 use prost::Message as _;
@@ -22,6 +22,7 @@ use wire::v1;
 
 use crate::config::guard::Guard;
 use crate::config::snapshot::{Destination, PodTarget, Service, Snapshot, Version, Workload};
+use crate::config::told;
 use crate::endpoints::endpoint::Endpoint;
 use crate::endpoints::registry::Registry;
 use crate::endpoints::set::EndpointSet;
@@ -74,13 +75,6 @@ fn workload_of(workload: &v1::Workload) -> Result<Workload, String> {
         ports,
         zone: workload.zone.clone(),
     })
-}
-
-fn log_filter_of(told: &v1::Telemetry) -> Result<LogFilter, String> {
-    match told.log_filter.as_str() {
-        "" => Ok(LogFilter::default()),
-        filter => filter.parse().map_err(|bad| format!("log_filter {bad}")),
-    }
 }
 
 fn destination_of(
@@ -222,6 +216,10 @@ impl Snapshot {
             });
             next.declared = Arc::new(next.declared_ports());
         }
+        next.hold_on(self);
+        if self.takes_copies() != next.takes_copies() {
+            next.policy_revision += 1;
+        }
         next.note_meshed_services(registry);
         (next, nacks)
     }
@@ -292,8 +290,12 @@ impl Snapshot {
             self.policies.remove(name);
         } else if name == wire::names::TELEMETRY {
             self.log_filter = None;
+            self.access_log = None;
+            self.tracing = None;
         } else if name == wire::names::GUARD {
             self.guard = None;
+        } else if name == wire::names::ROUTES {
+            self.names = None;
         }
         // The own workload and the roots are never taken away: without them
         // nothing could be decided.
@@ -348,7 +350,14 @@ impl Snapshot {
                 self.policies.set(&name, &policy, own)?;
             }
             v1::resource::Content::Telemetry(told) => {
-                self.log_filter = Some(log_filter_of(&told)?);
+                let log_filter = told::log_filter(&told)?;
+                let access_log = told::access_log(&told)?;
+                self.tracing = told::tracing(told)?;
+                (self.log_filter, self.access_log) = (Some(log_filter), access_log);
+            }
+            v1::resource::Content::Routes(routes) => {
+                let names = Names::try_from(&routes).map_err(|bad| bad.to_string())?;
+                self.names = Some(Arc::new(names));
             }
             v1::resource::Content::Guard(guard) => {
                 let said = PodGuard::try_from(&guard).map_err(|bad| bad.to_string())?;
@@ -422,6 +431,7 @@ impl Snapshot {
         })?;
         // Among others a new one warms up; where all are new, nobody is spared by that.
         let former = self.endpoints.get(&*name);
+        let throttle = former.map_or_else(Arc::default, |former| Arc::clone(&former.throttle));
         let former: HashSet<SocketAddr> = former
             .iter()
             .flat_map(|former| former.endpoints.iter().map(|endpoint| endpoint.addr))
@@ -432,8 +442,11 @@ impl Snapshot {
                 endpoint.joined();
             }
         }
-        let budget = registry.budget(&name);
-        let set = EndpointSet { endpoints, budget };
+        let set = EndpointSet {
+            endpoints,
+            budget: registry.budget(&name),
+            throttle,
+        };
         self.endpoints.insert(name.into(), Arc::new(set));
         Ok(())
     }
@@ -449,9 +462,12 @@ impl Snapshot {
         let endpoints: Vec<_> = held.endpoints.iter().filter(stays).cloned().collect();
         if endpoints.len() != held.endpoints.len() {
             // What is held is not what the controller has sent under this version.
-            let budget = Arc::clone(&held.budget);
+            let set = EndpointSet {
+                endpoints,
+                budget: Arc::clone(&held.budget),
+                throttle: Arc::clone(&held.throttle),
+            };
             self.versions.remove(name);
-            let set = EndpointSet { endpoints, budget };
             self.endpoints.insert(name.into(), Arc::new(set));
         }
     }

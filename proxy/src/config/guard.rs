@@ -13,30 +13,36 @@ use http::HeaderMap;
 use parking_lot::Mutex;
 use policy::access::Caller;
 use policy::http_match::RequestFacts;
-use policy::limit::{Buckets, Key, Rate, Refused, take_all};
+use policy::limit::{Buckets, Key, Rate, Refused, keys_of_each, take_all};
 use policy::origin::Origin;
 use policy::route::Rule;
-use policy::traffic::call::Timeouts;
+use policy::traffic::call::{TcpTarget, Timeouts};
 use policy::traffic::guard::{LimitKey, LimitMode, LimitScope, RateLimit};
 use policy::traffic::pod::PodGuard;
 use policy::traffic::{Limited, Scoped};
+
+use crate::config::overload::PortOverload;
 
 /// By port of the application.
 #[derive(Debug, Default)]
 pub(crate) struct Guard {
     ports: BTreeMap<u16, Arc<PortGuard>>,
+    /// What the pod may open for opaque bytes, where it gets nothing but copies and may
+    /// change nothing.
+    read_only: Option<Vec<TcpTarget>>,
     /// Nobody outside can say which keys share a bucket.
     seed: RandomState,
 }
 
-/// What holds at one port: limits that this pod keeps by itself, and how long requests from
-/// outside the mesh may take.
+/// What holds at one port: limits that this pod keeps by itself, how many requests the
+/// application is given at once, and how long those from outside the mesh may take.
 #[derive(Debug)]
 pub(crate) struct PortGuard {
     timeouts: Limited<Timeouts>,
     limits: Limited<Arc<RateLimit>>,
     /// One for each rule, under one lock: a request takes of all that apply or of none.
     buckets: Mutex<Vec<Buckets>>,
+    overload: Option<PortOverload>,
     seed: RandomState,
 }
 
@@ -57,28 +63,56 @@ pub(crate) struct Exceeded {
     pub(crate) refused: Refused,
 }
 
+/// What is to be counted beside a refusal.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Noticed<'a> {
+    /// This limit only counts, and would have refused.
+    Audited(&'a Origin),
+    /// A limit has more keys than places.
+    Crowded,
+}
+
 impl Guard {
     /// What `said` makes of the guard before.
     pub(super) fn after(before: Option<&Self>, said: &PodGuard, now: Instant) -> Self {
         let seed = before.map_or_else(RandomState::new, |before| before.seed.clone());
-        let ports = said.ports.iter().map(|(port, said)| {
+        let told = said.ports.iter();
+        let told = told.map(|(port, said)| (port, own(&said.rate_limits), said));
+        let told: Vec<_> = told.collect();
+        let keyed: usize = told.iter().map(|(_, limits, _)| with_keys(limits)).sum();
+        let ports = told.into_iter().map(|(port, limits, said)| {
             let former = before.and_then(|before| before.ports.get(port));
-            let limits = own(&said.rate_limits);
+            let overload = former.and_then(|former| former.overload.as_ref());
+            let overload = PortOverload::after(overload, said, now);
             let port_guard = match former {
-                Some(former) if former.says(&limits, &said.timeouts) => Arc::clone(former),
+                Some(former)
+                    if former.says(&limits, &said.timeouts)
+                        && PortOverload::same(former.overload.as_ref(), overload.as_ref()) =>
+                {
+                    Arc::clone(former)
+                }
                 _ => Arc::new(PortGuard {
                     buckets: Mutex::new(taken_over(former.map(|former| &**former), &limits, now)),
+                    overload,
                     limits,
                     timeouts: said.timeouts.clone(),
                     seed: seed.clone(),
                 }),
             };
+            for buckets in &mut *port_guard.buckets.lock() {
+                buckets.set_most(keys_of_each(keyed));
+            }
             (*port, port_guard)
         });
         Self {
             ports: ports.collect(),
+            read_only: said.read_only.clone(),
             seed,
         }
+    }
+
+    pub(crate) fn read_only(&self) -> Option<&[TcpTarget]> {
+        self.read_only.as_deref()
     }
 
     pub(crate) fn port(&self, port: u16) -> Option<&Arc<PortGuard>> {
@@ -96,6 +130,14 @@ fn own(limits: &Limited<Arc<RateLimit>>) -> Limited<Arc<RateLimit>> {
         rules: rules.cloned().collect(),
         otherwise: None,
     }
+}
+
+/// Limits whose keys take memory.
+fn with_keys(limits: &Limited<Arc<RateLimit>>) -> usize {
+    let sections = limits.rules.iter().filter_map(|rule| rule.then.as_ref());
+    sections
+        .filter(|scoped| scoped.section.key != LimitKey::None)
+        .count()
 }
 
 /// Buckets for each rule: those of the same limit before, if it still counts by the same key.
@@ -134,24 +176,37 @@ impl PortGuard {
         self.limits == *limits && self.timeouts == *timeouts
     }
 
+    /// What is asked before a request goes to the application; `None`: nothing.
+    pub(crate) const fn overload(&self) -> Option<&PortOverload> {
+        self.overload.as_ref()
+    }
+
     /// How long a request of a caller outside the mesh may take, whom no proxy has held to
-    /// it before.
-    pub(crate) fn request_outside(&self, request: &RequestFacts<'_>) -> Option<Duration> {
+    /// it before. One whose path cannot be read in one way only has the shortest time of all
+    /// routes, as it has the tokens of all their limits.
+    pub(crate) fn request_outside(
+        &self,
+        request: &RequestFacts<'_>,
+        unreadable: bool,
+    ) -> Option<Duration> {
         let mut fitting = self.timeouts.rules.iter().filter_map(|rule| {
             let scoped = rule.then.as_ref()?;
-            let fits = scoped.sources.admits(Caller::Outside) && rule.when.fits(Some(request));
-            fits.then_some(&scoped.section)
+            let fits = unreadable || rule.when.fits(Some(request));
+            (fits && scoped.sources.admits(Caller::Outside)).then_some(&scoped.section)
         });
+        if unreadable {
+            return fitting.filter_map(|timeouts| timeouts.request).min();
+        }
         fitting.next()?.request
     }
 
-    /// Takes a token of every limit that applies, or none of any. `audited` is told of each
-    /// limit that only counts and would have refused.
+    /// Takes a token of every limit that applies, or none of any. `noticed` is told what else
+    /// is to be counted.
     pub(crate) fn admit(
         &self,
         now: Instant,
         arrival: &Arrival<'_>,
-        mut audited: impl FnMut(&Origin),
+        mut noticed: impl FnMut(Noticed<'_>),
     ) -> Result<(), Exceeded> {
         let keys = |mode: LimitMode| {
             let rules = self.limits.rules.iter().enumerate();
@@ -169,10 +224,15 @@ impl PortGuard {
         let mut buckets = self.buckets.lock();
         for one in keys(LimitMode::Audit) {
             if take_all(&mut buckets, now, std::iter::once(one)).is_err() {
-                audited(&self.limits.rules[one.0].origin);
+                noticed(Noticed::Audited(&self.limits.rules[one.0].origin));
             }
         }
-        take_all(&mut buckets, now, keys(LimitMode::Enforce)).map_err(|refused| Exceeded {
+        let taken = take_all(&mut buckets, now, keys(LimitMode::Enforce));
+        if buckets.iter_mut().map(Buckets::take_crowded).sum::<u64>() > 0 {
+            noticed(Noticed::Crowded);
+        }
+        drop(buckets);
+        taken.map_err(|refused| Exceeded {
             origin: self.limits.rules[refused.limit].origin.clone(),
             refused,
         })
@@ -186,27 +246,19 @@ impl PortGuard {
         match key {
             LimitKey::None => Key::All,
             LimitKey::Caller => Key::Caller(caller()),
-            LimitKey::Header(name) => {
-                let headers = arrival.request.map(|request| request.headers);
-                match headers.and_then(|headers| self.value(headers, name)) {
-                    Some(value) => Key::Header {
-                        caller: caller(),
-                        value,
-                    },
-                    // All without it share a bucket of their caller.
-                    None => Key::Caller(caller()),
-                }
-            }
+            LimitKey::Header(name) => Key::Header {
+                caller: caller(),
+                value: self.value(arrival.request.map(|request| request.headers), name),
+            },
         }
     }
 
-    fn value(&self, headers: &HeaderMap, name: &http::HeaderName) -> Option<u64> {
-        let values: Vec<&[u8]> = headers
-            .get_all(name)
-            .iter()
-            .map(http::HeaderValue::as_bytes)
-            .collect();
-        (!values.is_empty()).then(|| self.seed.hash_one(values))
+    /// All without the header share a bucket of their caller: that of no value.
+    fn value(&self, headers: Option<&HeaderMap>, name: &http::HeaderName) -> u64 {
+        let headers = headers.into_iter();
+        let values = headers.flat_map(|headers| headers.get_all(name).iter());
+        let values: Vec<&[u8]> = values.map(http::HeaderValue::as_bytes).collect();
+        self.seed.hash_one(values)
     }
 }
 

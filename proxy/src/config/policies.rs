@@ -7,7 +7,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use policy::access::Caller;
-use policy::name::SpiffeId;
+use policy::name::{ServiceId, SpiffeId};
+use policy::traffic::call::FallbackTo;
 use policy::traffic::{CallerTraffic, Traffic};
 use wire::v1;
 
@@ -34,6 +35,19 @@ impl Policies {
     /// What is said of the Service port that a resource is about, by that one's name.
     pub(crate) fn of(&self, resource: &str) -> Option<&Arc<CallerTraffic>> {
         self.held.get(subject(resource)).map(|held| &held.own)
+    }
+
+    /// Services that calls to it, or copies of them, may come to instead.
+    pub(super) fn leads_to(&self, resource: &str) -> impl Iterator<Item = &ServiceId> {
+        let said = self.of(resource);
+        let fallbacks = said.into_iter().flat_map(|said| &said.fallback.rules);
+        let fallbacks = fallbacks.filter_map(|rule| match &rule.then.as_ref()?.to {
+            FallbackTo::Service(service) => Some(service),
+            FallbackTo::Response(_) => None,
+        });
+        let mirrors = said.into_iter().flat_map(|said| &said.mirror.rules);
+        let mirrors = mirrors.flat_map(|rule| rule.then.iter().flat_map(|all| all.iter()));
+        fallbacks.chain(mirrors.map(|mirror| &mirror.service))
     }
 
     /// # Errors

@@ -6,19 +6,36 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use policy::access::{Access, Rule};
+use policy::access_log::AccessLog;
 use policy::log_filter::LogFilter;
 use policy::mode::{Enforcement, MtlsMode};
 use policy::name::{ServiceId, SpiffeId};
 use policy::protocol::Protocol;
+use policy::route::names::Names;
 use policy::route::{Forward, Table};
+use policy::traffic::call::TcpTarget;
 
 use crate::config::guard::Guard;
 use crate::config::policies::Policies;
 use crate::endpoints::affinity::Affinity;
 use crate::endpoints::endpoint::Endpoint;
 use crate::endpoints::set::EndpointSet;
+use crate::telemetry::trace::Told;
+
+/// A pod that gets copies no longer may change nothing for this long: twice what the last
+/// of them may take until its answer has ended.
+const HELD_ON: Duration = Duration::from_secs(60);
+
+/// What a pod may open that got nothing but copies until just now, and until when that
+/// holds.
+#[derive(Clone, Debug)]
+struct HeldOn {
+    allowed: Vec<TcpTarget>,
+    until: Instant,
+}
 
 /// What stands at an address.
 #[derive(Debug)]
@@ -89,8 +106,15 @@ pub struct Snapshot {
     pub policies: Policies,
     /// What this proxy is to log; `None`: what it was started with.
     pub log_filter: Option<LogFilter>,
+    /// Which requests it is to write down; `None`: as it was started.
+    pub(crate) access_log: Option<AccessLog>,
+    /// Which traces it records; `None`: none.
+    pub(crate) tracing: Option<Arc<Told>>,
     /// What they say of requests to the own pod.
     pub(crate) guard: Option<Arc<Guard>>,
+    /// How requests to the own pod are named; `None` where nobody asks for names.
+    pub(crate) names: Option<Arc<Names>>,
+    held_on: Option<HeldOn>,
     /// DER, empty until the controller sent some.
     pub roots: Vec<Vec<u8>>,
     pub(super) rules: BTreeMap<String, Rule>,
@@ -123,7 +147,11 @@ impl Default for Snapshot {
             endpoints: HashMap::new(),
             policies: Policies::default(),
             log_filter: None,
+            access_log: None,
+            tracing: None,
             guard: None,
+            names: None,
+            held_on: None,
             roots: Vec::new(),
             rules: BTreeMap::new(),
             versions: HashMap::new(),
@@ -152,6 +180,32 @@ impl Snapshot {
         self.workload
             .as_ref()
             .map_or(MtlsMode::Strict, |workload| workload.mtls)
+    }
+
+    /// What the own pod may open for opaque bytes, where it may change nothing: because it
+    /// gets nothing but copies, or did until just now.
+    pub(crate) fn read_only(&self) -> Option<&[TcpTarget]> {
+        self.takes_copies().or_else(|| {
+            let held_on = self.held_on.as_ref()?;
+            (now() < held_on.until).then_some(&*held_on.allowed)
+        })
+    }
+
+    /// The same while it may get such copies.
+    pub(crate) fn takes_copies(&self) -> Option<&[TcpTarget]> {
+        self.guard.as_ref()?.read_only()
+    }
+
+    /// What the own pod was held to `before` does not end with the copies.
+    pub(super) fn hold_on(&mut self, before: &Self) {
+        self.held_on = match (self.takes_copies(), before.takes_copies()) {
+            (Some(_), _) => None,
+            (None, Some(allowed)) => Some(HeldOn {
+                allowed: allowed.to_vec(),
+                until: now() + HELD_ON,
+            }),
+            (None, None) => before.held_on.clone(),
+        };
     }
 
     #[must_use]
@@ -204,6 +258,10 @@ impl Snapshot {
             for backend in &service.backends {
                 count(backend);
             }
+            for other in self.policies.leads_to(name) {
+                let (namespace, name) = (&other.namespace, &other.name);
+                count(&wire::names::endpoints(namespace, name, service.port));
+            }
         }
         bytes
     }
@@ -211,5 +269,44 @@ impl Snapshot {
     #[must_use]
     pub fn endpoints_of(&self, name: &str) -> Option<&Arc<EndpointSet>> {
         self.endpoints.get(name)
+    }
+}
+
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+#[cfg(test)]
+mod tests {
+    use policy::traffic::pod::PodGuard;
+
+    use super::*;
+
+    fn told(held: &Snapshot, read_only: bool) -> Snapshot {
+        let said = PodGuard {
+            read_only: read_only.then(Vec::new),
+            ..PodGuard::default()
+        };
+        let mut next = held.clone();
+        next.guard = Some(Arc::new(Guard::after(None, &said, now())));
+        next.hold_on(held);
+        next
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_pod_is_held_to_lasts_longer_than_the_last_copy() {
+        let is = |now: &Snapshot| (now.takes_copies().is_some(), now.read_only().is_some());
+        let held = told(&Snapshot::default(), true);
+        assert_eq!(is(&held), (true, true));
+        let released = told(&held, false);
+        assert_eq!(is(&released), (false, true));
+        tokio::time::advance(HELD_ON - Duration::from_secs(1)).await;
+        // What comes meanwhile makes it neither longer nor shorter.
+        let later = told(&released, false);
+        assert_eq!(is(&later), (false, true));
+        assert_eq!(is(&told(&later, true)), (true, true));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(is(&later), (false, false));
+        assert_eq!(is(&told(&Snapshot::default(), false)), (false, false));
     }
 }

@@ -8,6 +8,7 @@
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -54,6 +55,8 @@ pub struct Store {
     pub telemetry: Arc<Telemetry>,
     /// Says which pod this is.
     certs: CertHandle,
+    /// How often the pod began to get nothing but copies.
+    held: Arc<AtomicU64>,
 }
 
 /// Keeps a destination subscribed while a connection uses it.
@@ -84,6 +87,7 @@ impl Store {
             asked: Notify::new(),
             telemetry,
             certs: CertHandle::empty(),
+            held: Arc::default(),
         }
     }
 
@@ -128,6 +132,25 @@ impl Store {
         changes
     }
 
+    /// What `judge` says once a change of the own policy makes it refuse.
+    pub async fn until_refused<E>(&self, judge: impl Fn(&Snapshot) -> Result<(), E>) -> E {
+        let mut changes = self.policy_changes();
+        loop {
+            if let Err(refused) = judge(&self.snapshot.load()) {
+                return refused;
+            }
+            if changes.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// How often the pod began to get nothing but copies. Whoever compares has to ask
+    /// before it is decided whether something may begin.
+    pub(crate) const fn times_held(&self) -> &Arc<AtomicU64> {
+        &self.held
+    }
+
     /// Puts a batch into use and returns what could not be used.
     pub fn apply(&self, batch: v1::Batch) -> Vec<v1::Nack> {
         let before = self.snapshot.load();
@@ -137,6 +160,12 @@ impl Store {
         if before.log_filter != next.log_filter {
             change_log(next.log_filter.as_ref());
         }
+        if before.access_log != next.access_log {
+            self.telemetry.log_as(next.access_log);
+        }
+        if before.tracing != next.tracing {
+            self.telemetry.tracer.tell(next.tracing.clone());
+        }
         self.telemetry.metrics.batches.inc();
         self.telemetry.metrics.nacks.inc_by(nacks.len() as u64);
         self.telemetry
@@ -144,8 +173,12 @@ impl Store {
             .destinations
             .set(i64::try_from(next.destinations.len()).unwrap_or(i64::MAX));
         let policy = next.policy_revision;
+        let held = before.takes_copies().is_none() && next.takes_copies().is_some();
         self.telemetry.declare(Arc::clone(&next.declared));
         self.snapshot.store(Arc::new(next));
+        if held {
+            self.held.fetch_add(1, SeqCst);
+        }
         self.registry.sweep();
         if self.registry.forgot_meshed() {
             self.telemetry.metrics.limit("meshed-addresses");
@@ -270,6 +303,7 @@ fn change_log(filter: Option<&LogFilter>) {
 
 #[cfg(test)]
 mod tests {
+    use policy::access_log::AccessLog;
     use prometheus_client::registry::Registry;
     use wire::v1::destination::Target;
 
@@ -297,7 +331,7 @@ mod tests {
     async fn used(number: usize, bytes: usize) -> Arc<Store> {
         let state = Store::new(Arc::new(Telemetry::new(
             Metrics::register(&mut Registry::default()),
-            false,
+            AccessLog::OFF,
         )));
         let state = Arc::new(state);
         let set = (0..number).map(|at| destination(at, bytes)).collect();

@@ -15,6 +15,7 @@ use identity::tls::{self, CertHandle, H2_ALPN, Leaf};
 use identity::verify::{Purpose, verify_chain};
 use identity::{Issuer, Root};
 use parking_lot::Mutex;
+use policy::access_log::AccessLog;
 use policy::name::SpiffeId;
 use prometheus_client::registry::Registry;
 use runtime::clock::Clock;
@@ -207,7 +208,7 @@ impl Bench {
                 controller: Arc::new(workload.controller),
                 config: Arc::new(Store::new(Arc::new(Telemetry::new(
                     Metrics::register(&mut registry),
-                    false,
+                    AccessLog::OFF,
                 )))),
                 certs: CertHandle::empty(),
                 roots: Roots::new(&id("shop", "web"), ca.roots()).unwrap(),

@@ -24,6 +24,8 @@ pub struct Endpoint {
     /// `namespace/name`, empty when no pod stands behind the address.
     pub pod: Arc<str>,
     pub opaque: bool,
+    /// What it contributes to the hashes of tenants.
+    pub(super) seed: u64,
     /// Where calls to it are counted, by each route that leads here.
     pub cells: Kept,
     pub(super) learned: Mutex<Learned>,

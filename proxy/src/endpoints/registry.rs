@@ -127,6 +127,7 @@ impl Registry {
             identity: key.1.clone(),
             pod: pod.into(),
             opaque,
+            seed: policy::sticky::seed(addr),
             cells: Kept::default(),
             learned: Mutex::new(Learned::new()),
             in_flight: AtomicU32::new(0),

@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 use policy::balance::{Candidate, choose};
 use policy::health::{EjectedFor, Others, Seen, Told};
 use policy::retry::RetryBudget;
+use policy::sticky::{self, Key};
 use policy::traffic::endpoint::Ejection;
 
 use crate::endpoints::endpoint::{Endpoint, InFlight};
 use crate::endpoints::learned::{Draw, Fallback, Latency, now};
+use crate::endpoints::throttle::ClientThrottle;
 
 /// Other endpoints that one which failed an answer is compared with, so that it costs no
 /// more in a large Service.
@@ -25,6 +27,8 @@ pub struct EndpointSet {
     pub endpoints: Vec<Arc<Endpoint>>,
     /// What retries of calls to them may cost.
     pub budget: Arc<RetryBudget>,
+    /// What this proxy holds back from them.
+    pub throttle: Arc<ClientThrottle>,
 }
 
 impl Default for EndpointSet {
@@ -32,6 +36,7 @@ impl Default for EndpointSet {
         Self {
             endpoints: Vec::new(),
             budget: Arc::new(RetryBudget::new(now())),
+            throttle: Arc::default(),
         }
     }
 }
@@ -52,11 +57,21 @@ impl EndpointSet {
                 return Some(probe);
             }
         }
+        Some(self.without_probing(now, draw)?.begin())
+    }
+
+    /// One for a call of which nothing is to be learned, and which is not to be noticed.
+    #[must_use]
+    pub fn aside(&self) -> Option<Arc<Endpoint>> {
+        self.without_probing(now(), &Draw::DEFAULT).cloned()
+    }
+
+    fn without_probing(&self, now: Instant, draw: &Draw<'_>) -> Option<&Arc<Endpoint>> {
         let picked = self.choose(|endpoint| match endpoint.look(now, draw) {
             Candidate::Probe => Candidate::Rests,
             other => other,
         })?;
-        Some(self.endpoints[picked.index].begin())
+        Some(&self.endpoints[picked.index])
     }
 
     fn choose(&self, look: impl Fn(&Endpoint) -> Candidate) -> Option<policy::balance::Picked> {
@@ -68,13 +83,35 @@ impl EndpointSet {
     /// a hash over them and the address, so that other endpoints' coming and going
     /// moves nobody else. While it rests its callers go to the next, and come back.
     #[must_use]
-    pub fn sticky(&self, caller: &str, epoch: u64, draw: &Draw<'_>) -> Option<InFlight> {
+    pub fn of_session(&self, caller: &str, epoch: u64, draw: &Draw<'_>) -> Option<InFlight> {
+        self.first_that_stands(draw, |resting| self.highest(caller, epoch, draw, resting))
+    }
+
+    /// The same for a tenant, whoever calls: see `policy::sticky`.
+    #[must_use]
+    pub fn of_tenant(&self, key: Key, draw: &Draw<'_>) -> Option<InFlight> {
+        let all = &self.endpoints;
+        self.first_that_stands(draw, |resting| {
+            let seed = |at: usize| all[at].seed;
+            let is_left = |at: usize| is_left(&all[at], draw, resting);
+            let at = sticky::endpoint(key, all.len(), seed, is_left)?;
+            Some(&all[at])
+        })
+    }
+
+    /// The first that does not rest, of those that `next` names one after another; without
+    /// those that it is told of.
+    fn first_that_stands<'a>(
+        &'a self,
+        draw: &Draw<'_>,
+        next: impl Fn(&[&Arc<Endpoint>]) -> Option<&'a Arc<Endpoint>>,
+    ) -> Option<InFlight> {
         let now = now();
         let mut resting: Vec<&Arc<Endpoint>> = Vec::new();
-        while let Some(highest) = self.highest(caller, epoch, draw, &resting) {
-            match self.stands(highest, now, draw) {
+        while let Some(first) = next(&resting) {
+            match self.stands(first, now, draw) {
                 Some(in_flight) => return Some(in_flight),
-                None => resting.push(highest),
+                None => resting.push(first),
             }
         }
         // Nobody else is left to ask.
@@ -100,10 +137,8 @@ impl EndpointSet {
         draw: &Draw<'_>,
         without: &[&Arc<Endpoint>],
     ) -> Option<&'a Arc<Endpoint>> {
-        let left = self.endpoints.iter().filter(|endpoint| {
-            !draw.tried.contains(&endpoint.addr)
-                && !without.iter().any(|other| Arc::ptr_eq(other, endpoint))
-        });
+        let left = self.endpoints.iter();
+        let left = left.filter(|endpoint| is_left(endpoint, draw, without));
         left.max_by_key(|endpoint| {
             let mut hasher = DefaultHasher::new();
             (caller, epoch, endpoint.addr).hash(&mut hasher);
@@ -170,6 +205,12 @@ impl EndpointSet {
         }
         others
     }
+}
+
+/// Whether a call may still come to an endpoint, without those.
+fn is_left(endpoint: &Arc<Endpoint>, draw: &Draw<'_>, without: &[&Arc<Endpoint>]) -> bool {
+    !draw.tried.contains(&endpoint.addr)
+        && !without.iter().any(|other| Arc::ptr_eq(other, endpoint))
 }
 
 #[cfg(test)]

@@ -33,6 +33,8 @@ const MAY_LEAVE: Allowance = Allowance {
     burst: 200,
     every: Duration::from_millis(5),
 };
+/// Requests that have an HTTP/2 connection for themselves, all in all.
+const EXCLUSIVE: usize = 64;
 /// Addresses with a pool. An entry takes a few hundred bytes beside its connections.
 const POOLS: usize = 4096;
 /// Of these, those that have no connection and say only how earlier ones fared.
@@ -47,6 +49,8 @@ struct Served(SocketAddr, Arc<str>);
 pub struct Clients {
     budget: Arc<Budget>,
     http2: Mutex<HashMap<Served, Arc<Multiplexed>>>,
+    /// Held by every connection that is not shared.
+    exclusive: Arc<()>,
     http1: Mutex<HashMap<SocketAddr, Arc<Pool>>>,
     left: Mutex<Rate>,
     /// Those that no pool had room for.
@@ -59,6 +63,7 @@ impl Clients {
         Self {
             budget,
             http2: Mutex::default(),
+            exclusive: Arc::default(),
             http1: Mutex::default(),
             left: Mutex::new(Rate::new(MAY_LEAVE)),
             surplus: Arc::new(Mutex::new(Rate::new(MAY_LEAVE))),
@@ -76,11 +81,25 @@ impl Clients {
     pub fn http2(&self, addr: SocketAddr, caller: &Arc<str>) -> Arc<Multiplexed> {
         let mut plain = self.http2.lock();
         let served = Served(addr, Arc::clone(caller));
-        Arc::clone(plain.entry(served).or_insert_with(|| {
-            let budget = Arc::clone(&self.budget);
-            Arc::new(Multiplexed::new(move || {
-                connect_plain(addr, Arc::clone(&budget))
-            }))
+        let connections = || self.connections(addr, None);
+        Arc::clone(plain.entry(served).or_insert_with(connections))
+    }
+
+    /// The same for one request that lost its place with a shared connection: what others
+    /// ask of the application may be what ends those.
+    pub(crate) fn http2_exclusive(&self, addr: SocketAddr, caller: &Arc<str>) -> Arc<Multiplexed> {
+        let held = Arc::clone(&self.exclusive);
+        if Arc::strong_count(&held) > EXCLUSIVE + 1 {
+            return self.http2(addr, caller);
+        }
+        self.connections(addr, Some(held))
+    }
+
+    fn connections(&self, addr: SocketAddr, held: Option<Arc<()>>) -> Arc<Multiplexed> {
+        let budget = Arc::clone(&self.budget);
+        Arc::new(Multiplexed::new(move || {
+            let _held = &held;
+            connect_plain(addr, Arc::clone(&budget))
         }))
     }
 

@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use policy::deadline::{Asked, Deadline, parse_grpc_timeout, parse_millis};
@@ -23,6 +24,7 @@ use crate::http::grpc::ends_in_trailers;
 use crate::http::headers::TIMEOUT;
 use crate::http::upload::Upload;
 use crate::net::idle::Idle;
+use crate::net::turn::Waited;
 
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
@@ -66,20 +68,28 @@ impl Timed {
     }
 }
 
+/// When a request came. What it waited for memory since then is part of its time.
+fn came(parts: &Parts) -> Instant {
+    let now = now();
+    let waited = parts.extensions.get::<Waited>();
+    let waited = waited.map_or(Duration::ZERO, |waited| waited.0);
+    now.checked_sub(waited).unwrap_or(now)
+}
+
 /// Of a call that the own application makes.
-pub(crate) fn outgoing(timed: Timed, policy: &Timeouts) -> Deadline {
+pub(crate) fn outgoing(parts: &Parts, timed: Timed, policy: &Timeouts) -> Deadline {
     if timed.asked == Asked::default() && policy.request.is_none() {
         return Deadline::NONE;
     }
-    Deadline::outgoing(now(), timed.asked, policy, Deadline::NONE)
+    Deadline::outgoing(came(parts), timed.asked, policy, Deadline::NONE)
 }
 
 /// Of a request that came. `request`: what a policy says that nobody applied before.
-pub(crate) fn arrived(timed: Timed, request: Option<Duration>) -> Deadline {
+pub(crate) fn arrived(parts: &Parts, timed: Timed, request: Option<Duration>) -> Deadline {
     if timed.asked == Asked::default() && request.is_none() {
         return Deadline::NONE;
     }
-    Deadline::arrived(now(), timed.asked, request)
+    Deadline::arrived(came(parts), timed.asked, request)
 }
 
 /// Writes what is left by now. `ours`: `weft-timeout` as well, which never leaves the mesh.
@@ -128,13 +138,19 @@ pub(crate) enum Over {
 pub(crate) struct Ends {
     at: Option<Pin<Box<Sleep>>>,
     still: Option<(Idle, Upload)>,
+    /// Its caller wants to be told in gRPC.
+    grpc: bool,
 }
 
 impl Ends {
     /// At this time.
     pub(crate) fn at(at: Option<Instant>) -> Option<Box<Self>> {
         let at = Some(Box::pin(sleep_until(at?.into())));
-        Some(Box::new(Self { at, still: None }))
+        Some(Box::new(Self {
+            at,
+            still: None,
+            grpc: false,
+        }))
     }
 
     /// At this time, and when neither the answer nor this request's body moves for `idle`.
@@ -149,7 +165,18 @@ impl Ends {
         Some(Box::new(Self {
             at: at.map(|at| Box::pin(sleep_until(at.into()))),
             still: idle.map(|idle| (Idle::new(idle), upload.clone())),
+            grpc: false,
         }))
+    }
+
+    /// Of a call whose caller is told so.
+    pub(crate) fn told(mut self: Box<Self>, grpc: bool) -> Box<Self> {
+        self.grpc = grpc;
+        self
+    }
+
+    pub(crate) const fn is_told_in_grpc(&self) -> bool {
+        self.grpc
     }
 
     /// How long nothing may move.
@@ -288,8 +315,9 @@ where
         Poll::Ready(Some(Err(OutOfTime { grpc: this.grpc }.into())))
     }
 
+    /// What broke off has not ended.
     fn is_end_stream(&self) -> bool {
-        self.inner.as_ref().is_none_or(HttpBody::is_end_stream)
+        self.inner.as_ref().is_some_and(HttpBody::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {

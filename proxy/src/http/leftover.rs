@@ -1,34 +1,36 @@
 //! What is left of a request's body when its answer is there.
 //!
 //! hyper ends a connection of HTTP/1.1 where nobody reads the rest of a body, and no answer
-//! says so: the next request on it would be lost. So a rest that nobody wants is read and
-//! dropped where it is small and comes soon, and otherwise the answer says that the
-//! connection ends.
+//! says so: the next request on it would be lost. Who answers before it has read everything,
+//! an application, a peer proxy or this one, may read no more of it. So such an answer waits
+//! a moment for the rest, which is read and dropped where nobody wants it, and otherwise says
+//! that the connection ends.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, header};
+use futures::task::AtomicWaker;
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use parking_lot::Mutex;
-use tokio::runtime::Handle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use crate::http::body::{Body, BoxError};
-use crate::http::headers;
 
 /// So many bytes of a body are read for nobody.
 const MOST: u64 = 64 * 1024;
 /// An answer waits so long for them. Clients that write a head and then its body are done
 /// sooner, also where the kernel holds the second back until the first was acknowledged.
 const BEFORE_ANSWER: Duration = Duration::from_millis(100);
-/// Whoever has its answer already may take longer.
-const BEHIND_ANSWER: Duration = Duration::from_secs(1);
+
+/// What a body that broke off says of itself from then on.
+const BROKE_OFF: &str = "the request's body broke off";
 
 /// How far the body of one request was read.
 #[derive(Debug, Default)]
@@ -44,20 +46,48 @@ enum Progress {
     Answered,
 }
 
-type Home = Arc<Mutex<Progress>>;
+/// What those who read a body tell the server.
+#[derive(Debug, Default)]
+struct Home {
+    progress: Mutex<Progress>,
+    /// Wakes the answer that waits.
+    changed: AtomicWaker,
+}
+
+impl Home {
+    /// Nobody reads on.
+    fn reached(&self, reached: Progress) {
+        let mut progress = self.progress.lock();
+        if matches!(*progress, Progress::Read) {
+            *progress = reached;
+            drop(progress);
+            self.changed.wake();
+        }
+    }
+
+    fn poll_reached(&self, cx: &Context<'_>) -> Poll<()> {
+        self.changed.register(cx.waker());
+        if matches!(*self.progress.lock(), Progress::Read) {
+            Poll::Pending
+        } else {
+            Poll::Ready(())
+        }
+    }
+}
 
 /// A body that comes back where it is not read to its end.
 #[derive(Debug)]
 pub struct Returned {
-    /// `None` once all of it was read.
+    /// `None` once all of it was read, or it broke off.
     body: Option<Incoming>,
-    home: Home,
+    broke: bool,
+    home: Arc<Home>,
 }
 
 /// What the server knows of a body that others read.
 #[derive(Debug)]
 pub(crate) struct Rest {
-    home: Home,
+    home: Arc<Home>,
     /// All of it may be read for nobody.
     small: bool,
     /// Its sender may wait to be asked for it, and then nothing comes.
@@ -68,13 +98,14 @@ pub(crate) struct Rest {
 pub(crate) fn watch(request: Request<Incoming>) -> (Request<Returned>, Rest) {
     let size = request.body().size_hint().upper();
     let rest = Rest {
-        home: Home::default(),
+        home: Arc::default(),
         small: size.is_some_and(|size| size <= MOST),
         waits: request.headers().contains_key(header::EXPECT),
     };
     let home = Arc::clone(&rest.home);
     let request = request.map(|body| Returned {
         body: Some(body),
+        broke: false,
         home,
     });
     (request, rest)
@@ -86,19 +117,31 @@ impl Rest {
         if answer.status().is_informational() {
             return answer;
         }
-        let before = std::mem::replace(&mut *self.home.lock(), Progress::Answered);
-        let goes_on = match before {
-            Progress::Whole | Progress::Answered => true,
-            Progress::Broken => false,
-            // Applications may answer before they have read everything. A peer proxy that
-            // refused a request reads no more of it, which is known here only later.
-            Progress::Read => self.small || !answer.headers().contains_key(headers::REASON),
-            Progress::Left(body) => !self.waits && comes_whole(body, BEFORE_ANSWER).await,
-        };
-        if !goes_on {
+        if !self.comes(answer.status()).await {
             ends_connection(&mut answer);
         }
         answer
+    }
+
+    /// Whether the next request may come behind an answer of this status.
+    async fn comes(self, status: StatusCode) -> bool {
+        if matches!(*self.home.progress.lock(), Progress::Whole) {
+            return true;
+        }
+        let until = Instant::now() + BEFORE_ANSWER;
+        // Whoever takes what is large or has no known end may answer it part by part, and
+        // these answers go on at once. A refusal is none of them.
+        if self.small || !status.is_success() {
+            let reached = poll_fn(|cx| self.home.poll_reached(cx));
+            let _ = timeout_at(until, reached).await;
+        }
+        let reached = std::mem::replace(&mut *self.home.progress.lock(), Progress::Answered);
+        match reached {
+            Progress::Whole | Progress::Answered => true,
+            Progress::Read | Progress::Broken => false,
+            Progress::Left(_) if self.waits => false,
+            Progress::Left(body) => timeout_at(until, comes_whole(body)).await.unwrap_or(false),
+        }
     }
 }
 
@@ -108,41 +151,26 @@ pub(crate) fn ends_connection(answer: &mut Response<Body>) {
     answer.headers_mut().insert(header::CONNECTION, close);
 }
 
-/// Reads what is left. False: that is too much, takes too long, or breaks off.
-async fn comes_whole(mut body: Incoming, within: Duration) -> bool {
+/// Reads what is left. False: that is too much, or breaks off.
+async fn comes_whole(mut body: Incoming) -> bool {
     if body.size_hint().lower() > MOST {
         return false;
     }
-    let all = async {
-        let mut read = 0;
-        while let Some(frame) = body.frame().await {
-            let Ok(frame) = frame else { return false };
-            read += frame.data_ref().map_or(0, |data| data.len() as u64);
-            if read > MOST {
-                return false;
-            }
+    let mut read = 0;
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else { return false };
+        read += frame.data_ref().map_or(0, |data| data.len() as u64);
+        if read > MOST {
+            return false;
         }
-        true
-    };
-    timeout(within, all).await.unwrap_or(false)
+    }
+    true
 }
 
 impl Drop for Returned {
     fn drop(&mut self) {
-        let Some(body) = self.body.take() else { return };
-        let mut progress = self.home.lock();
-        match *progress {
-            Progress::Read => {
-                *progress = Progress::Left(body);
-                return;
-            }
-            Progress::Broken => return,
-            Progress::Whole | Progress::Left(_) | Progress::Answered => {}
-        }
-        drop(progress);
-        // One for each connection at most: it reads no head before this is over.
-        if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(comes_whole(body, BEHIND_ANSWER));
+        if let Some(body) = self.body.take() {
+            self.home.reached(Progress::Left(body));
         }
     }
 }
@@ -157,35 +185,35 @@ impl HttpBody for Returned {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
         let Some(body) = &mut this.body else {
-            return Poll::Ready(None);
+            let again = this.broke.then(|| Err(BROKE_OFF.into()));
+            return Poll::Ready(again);
         };
         let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
         let reached = match &frame {
-            // It stays: a body that broke off must not look as if it had ended.
             Some(Err(_)) => Some(Progress::Broken),
             None => Some(Progress::Whole),
             Some(Ok(_)) if body.is_end_stream() => Some(Progress::Whole),
             Some(Ok(_)) => None,
         };
         if let Some(reached) = reached {
-            if matches!(reached, Progress::Whole) {
-                this.body = None;
-            }
-            let mut progress = this.home.lock();
-            if matches!(*progress, Progress::Read) {
-                *progress = reached;
-            }
+            this.broke = matches!(reached, Progress::Broken);
+            this.body = None;
+            this.home.reached(reached);
         }
         Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
     }
 
+    /// What broke off has not ended.
     fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(HttpBody::is_end_stream)
+        !self.broke && self.body.as_ref().is_none_or(HttpBody::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        let none = || SizeHint::with_exact(0);
-        self.body.as_ref().map_or_else(none, HttpBody::size_hint)
+        match &self.body {
+            Some(body) => body.size_hint(),
+            None if self.broke => SizeHint::default(),
+            None => SizeHint::with_exact(0),
+        }
     }
 }
 
@@ -202,8 +230,8 @@ mod tests {
     use crate::http::body::text;
 
     /// What a server answers that reads all of the body, and whether the body then says
-    /// that it has ended.
-    async fn read_by_a_server(request: &str) -> (String, bool) {
+    /// that it has ended, before and when it is asked once more.
+    async fn read_by_a_server(request: &str) -> (String, [bool; 2]) {
         let (mut near, far) = duplex(4096);
         let (says, mut said) = tokio::sync::mpsc::channel(1);
         let service = service_fn(move |request: Request<_>| {
@@ -212,7 +240,9 @@ mod tests {
                 let (mut request, rest) = watch(request);
                 let body = request.body_mut();
                 while let Some(Ok(_)) = body.frame().await {}
-                says.send(body.is_end_stream()).await.unwrap();
+                let ended = body.is_end_stream();
+                let ended = [ended, body.frame().await.is_none()];
+                says.send(ended).await.unwrap();
                 drop(request);
                 let answer = rest.settle(Response::new(text("read"))).await;
                 Ok::<_, std::convert::Infallible>(answer)
@@ -233,8 +263,10 @@ mod tests {
         let close = format!("{}: close", header::CONNECTION);
         let head = "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n";
         let (answer, ended) = read_by_a_server(&format!("{head}5\r\nhello\r\n0\r\n\r\n")).await;
-        assert!(ended && !answer.contains(&close), "{answer}");
+        assert_eq!(ended, [true; 2]);
+        assert!(!answer.contains(&close), "{answer}");
         let (answer, ended) = read_by_a_server(&format!("{head}5\r\nhello\r\nx\r\n")).await;
-        assert!(!ended && answer.contains(&close), "{answer}");
+        assert_eq!(ended, [false; 2]);
+        assert!(answer.contains(&close), "{answer}");
     }
 }

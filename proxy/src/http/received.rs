@@ -7,12 +7,14 @@ use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Version, header};
 use policy::reason::Reason;
+use policy::traffic::guard::Priority;
 
 use crate::failure::Failure;
 use crate::http::body::{self, Body};
 use crate::http::grpc::is_grpc;
-use crate::http::headers;
+use crate::http::headers::{self, Ours};
 use crate::http::incoming::{self, IncomingBody};
+use crate::http::lineage::Shadow;
 use crate::http::upgrade::Side;
 
 /// A request that may be sent on.
@@ -30,6 +32,11 @@ pub(crate) struct Received {
     pub(crate) grpc: bool,
     /// What it said of its time in a header of ours. Not everybody is believed.
     pub(crate) timeout: Option<HeaderValue>,
+    /// What class it may have at most, and whether it is sent again, of which the same holds.
+    pub(crate) priority: Option<Priority>,
+    pub(crate) retry: bool,
+    /// What it said of copies, of which the same holds.
+    pub(crate) shadow: Option<Shadow>,
 }
 
 /// Who says what protocols a request asks to upgrade to.
@@ -72,7 +79,12 @@ impl Received {
             IncomingBody::Http2(stream) => (Some(Side::Mesh(stream)), body::empty()),
             body => (Side::of(&mut parts.extensions), incoming::incoming(body)),
         };
-        let timeout = clean(&mut parts);
+        let Ours {
+            timeout,
+            priority,
+            retry,
+            shadow,
+        } = clean(&mut parts);
         Ok(Self {
             parts,
             body,
@@ -80,15 +92,18 @@ impl Received {
             caller_side,
             grpc,
             timeout,
+            priority,
+            retry,
+            shadow,
         })
     }
 }
 
 /// Takes out what ends here, and puts the host where rules look for it. What the request
-/// said of its time in a header of ours comes back.
-fn clean(parts: &mut Parts) -> Option<HeaderValue> {
+/// said in headers of ours comes back.
+fn clean(parts: &mut Parts) -> Ours {
     headers::strip_hop_by_hop(&mut parts.headers);
-    let timeout = headers::strip_ours(&mut parts.headers);
+    let ours = headers::strip_ours(&mut parts.headers);
     if parts.version == Version::HTTP_2 {
         headers::join_cookies(&mut parts.headers);
     }
@@ -99,7 +114,7 @@ fn clean(parts: &mut Parts) -> Option<HeaderValue> {
         // authority beats the header.
         parts.headers.insert(header::HOST, host);
     }
-    timeout
+    ours
 }
 
 /// Authority of the request: the URI's before the Host header, as HTTP wants it. An empty

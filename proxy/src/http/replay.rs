@@ -100,6 +100,19 @@ impl Replay {
         }
     }
 
+    /// All of it, where that is here. `None` where it has not come whole, or is more than is
+    /// kept.
+    pub(crate) fn whole(&self) -> Option<Bytes> {
+        if self.empty {
+            return Some(Bytes::new());
+        }
+        if !self.is_sent() {
+            return None;
+        }
+        let tape = self.tape.lock();
+        tape.played.as_deref().map(Bytes::copy_from_slice)
+    }
+
     /// Bytes of the whole body, where that is known before. Over HTTP/2 a request without
     /// a body announces no length: its head is the end of the stream.
     #[must_use]
@@ -291,161 +304,4 @@ impl Copy {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::convert::Infallible;
-    use std::net::IpAddr;
-    use std::pin::Pin;
-    use std::task::{Context, Poll};
-    use std::time::Duration;
-
-    use bytes::Bytes;
-    use http::Extensions;
-    use http_body::Frame;
-    use http_body_util::{BodyExt, StreamBody};
-    use runtime::occupancy::{Bounds, Occupancy};
-
-    use super::{Body, Kept, REPLAY_LIMIT, Replay};
-    use crate::http::body::text;
-
-    /// As a request of HTTP/2 without a body: its head ends the stream and announces no
-    /// length.
-    struct Ended(bool);
-
-    impl http_body::Body for Ended {
-        type Data = Bytes;
-        type Error = Infallible;
-
-        fn poll_frame(
-            self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-            Poll::Ready(None)
-        }
-
-        fn is_end_stream(&self) -> bool {
-            self.0
-        }
-    }
-
-    async fn read(body: Body) -> Vec<u8> {
-        body.collect().await.unwrap().to_bytes().to_vec()
-    }
-
-    #[tokio::test]
-    async fn a_small_body_can_be_read_twice() {
-        let replay = Replay::new(text("hello"));
-        assert_eq!(read(replay.take().unwrap()).await, b"hello");
-        assert_eq!(read(replay.take().unwrap()).await, b"hello");
-    }
-
-    #[tokio::test]
-    async fn a_body_that_was_partly_read_starts_again_at_its_beginning() {
-        let replay = Replay::new(text("hello"));
-        let mut first = replay.take().unwrap();
-        first.frame().await.unwrap().unwrap();
-        drop(first);
-        assert_eq!(read(replay.take().unwrap()).await, b"hello");
-    }
-
-    #[tokio::test]
-    async fn a_body_above_the_limit_is_sent_once() {
-        let replay = Replay::new(text(vec![0_u8; REPLAY_LIMIT + 1]));
-        assert_eq!(read(replay.take().unwrap()).await.len(), REPLAY_LIMIT + 1);
-        assert!(replay.take().is_none());
-        assert!(!replay.is_kept());
-    }
-
-    #[tokio::test]
-    async fn a_body_that_broke_off_is_not_sent_again() {
-        let frames = [
-            Ok(Frame::data(Bytes::from_static(b"hel"))),
-            Err("reset".into()),
-        ];
-        let source = StreamBody::new(futures::stream::iter(frames));
-        let replay = Replay::new(source.boxed_unsync());
-        assert!(replay.take().unwrap().collect().await.is_err());
-        assert!(replay.take().is_none() && !replay.is_kept());
-    }
-
-    #[test]
-    fn the_size_of_a_body_that_ended_before_it_began_is_known() {
-        let body = |ended| Ended(ended).map_err(|never| match never {}).boxed_unsync();
-        assert_eq!(Replay::new(body(false)).size(), None);
-        assert_eq!(Replay::new(body(true)).size(), Some(0));
-    }
-
-    #[tokio::test]
-    async fn small_pieces_keep_no_more_than_their_bytes_which_count_for_who_sent_them() {
-        let bounds = Bounds {
-            places: 1,
-            per_holder: 1,
-            shared: true,
-            head_within: Duration::MAX,
-            idle_within: Duration::MAX,
-        };
-        let places = Occupancy::new(bounds, |_| {});
-        let from = IpAddr::from([10, 0, 0, 1]).into();
-        let place = places.try_admit(&from).unwrap().unwrap();
-        let before = places.weight();
-        let kept = || places.weight() - before;
-        // As a reader hands them out: a byte each, of a large buffer each.
-        let piece = |at: usize| Bytes::from(vec![b'x'; 8192]).slice(at..=at);
-        let weak: Vec<_> = (0..1000).map(piece).collect();
-        let unique = |pieces: &[Bytes]| pieces.iter().filter(|piece| piece.is_unique()).count();
-        let frames = weak
-            .clone()
-            .into_iter()
-            .map(|one| Ok::<_, Infallible>(Frame::data(one)));
-        let source = StreamBody::new(futures::stream::iter(frames));
-        let mut extensions = Extensions::new();
-        extensions.insert(Kept::new(place.hold(0)));
-        let source = source.map_err(|never| match never {}).boxed_unsync();
-        let replay = Replay::new(source).counted(&mut extensions);
-        assert_eq!(read(replay.take().unwrap()).await, [b'x'; 1000]);
-        assert_eq!(unique(&weak), 1000, "no buffer is kept");
-        assert!((1000..=2048).contains(&kept()), "{}", kept());
-        assert_eq!(read(replay.take().unwrap()).await, [b'x'; 1000]);
-        replay.forget();
-        assert!(replay.take().is_none());
-        assert_eq!(kept(), 0);
-    }
-
-    #[tokio::test]
-    async fn a_sender_is_waited_for_while_somebody_would_read_on() {
-        let (sender, source) = tokio::sync::mpsc::unbounded_channel();
-        let parts = tokio_stream::wrappers::UnboundedReceiverStream::new(source);
-        let source = http_body_util::StreamBody::new(parts).boxed_unsync();
-        let say = |text: &'static str| {
-            let frame = Frame::data(Bytes::from_static(text.as_bytes()));
-            sender
-                .send(Ok::<_, crate::http::body::BoxError>(frame))
-                .unwrap();
-        };
-        let replay = Replay::new(source);
-        let mut body = replay.take().unwrap();
-        let waits = || replay.waits_for_sender();
-        assert!(!waits(), "nobody reads it");
-        let mut read = || futures::FutureExt::now_or_never(body.frame());
-        assert!(read().is_none());
-        assert!(waits());
-        say("hel");
-        assert!(read().is_some());
-        assert!(!waits(), "nobody would read on");
-        assert!(read().is_none());
-        assert!(waits());
-        say("lo");
-        drop(sender);
-        assert!(read().is_some() && read().unwrap().is_none());
-        assert!(!waits(), "all of it came");
-        assert!(!Replay::new(crate::http::body::empty()).waits_for_sender());
-    }
-
-    #[tokio::test]
-    async fn a_body_is_kept_once_all_of_it_was_read() {
-        let replay = Replay::new(text("hello"));
-        assert!(!replay.is_kept());
-        read(replay.take().unwrap()).await;
-        assert!(replay.is_kept());
-        assert!(Replay::new(crate::http::body::empty()).is_kept());
-    }
-}
+mod tests;

@@ -3,7 +3,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -22,22 +22,48 @@ pub(crate) struct Upload(Arc<Seen>);
 #[derive(Debug, Default)]
 struct Seen {
     broke: AtomicBool,
+    forbidden: AtomicBool,
     moved: AtomicBool,
+}
+
+/// A body may go on as long as this number stays what it was.
+#[derive(Clone, Debug)]
+pub(crate) struct Unchanged {
+    pub(crate) then: u64,
+    pub(crate) now: Arc<AtomicU64>,
 }
 
 impl Upload {
     /// `body`, and what watches it.
     pub(crate) fn watch(body: Body) -> (Body, Self) {
+        Self::watch_while(body, || None)
+    }
+
+    /// The same of a body that may not always go on. What is not sent whole by then breaks
+    /// off. `holds` is asked for once, if there is a body.
+    pub(crate) fn watch_while(
+        body: Body,
+        holds: impl FnOnce() -> Option<Unchanged>,
+    ) -> (Body, Self) {
         let upload = Self::default();
         if body.is_end_stream() {
             return (body, upload);
         }
-        let seen = Arc::clone(&upload.0);
-        (Watched { body, seen }.boxed_unsync(), upload)
+        let watched = Watched {
+            body,
+            seen: Arc::clone(&upload.0),
+            holds: holds(),
+        };
+        (watched.boxed_unsync(), upload)
     }
 
     /// The failure as it is to be counted and answered.
     pub(crate) fn blame(&self, failure: Failure) -> Failure {
+        if self.0.forbidden.load(Relaxed) {
+            let detail = "since this request began its workload receives nothing but copies of \
+                          requests, and may change nothing";
+            return Failure::refused(Reason::ShadowWrite, detail);
+        }
         if !self.broke() {
             return failure;
         }
@@ -60,6 +86,7 @@ impl Upload {
 struct Watched {
     body: Body,
     seen: Arc<Seen>,
+    holds: Option<Unchanged>,
 }
 
 impl HttpBody for Watched {
@@ -72,6 +99,12 @@ impl HttpBody for Watched {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
         let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
+        let changed = |holds: &Unchanged| holds.now.load(Relaxed) != holds.then;
+        if frame.is_some() && this.holds.as_ref().is_some_and(changed) {
+            this.seen.forbidden.store(true, Relaxed);
+            this.seen.broke.store(true, Relaxed);
+            return Poll::Ready(Some(Err("the request may not go on".into())));
+        }
         match frame {
             Some(Err(_)) => this.seen.broke.store(true, Relaxed),
             Some(Ok(_)) | None => this.seen.moved.store(true, Relaxed),

@@ -5,7 +5,6 @@
 //! at one moment, is answered by one snapshot. Two would let a change in between
 //! combine an old mode with a new rule.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
 use http::Uri;
@@ -13,7 +12,6 @@ use policy::access::{Traffic, Verdict};
 use policy::http_match::RequestFacts;
 use policy::mode::{Enforcement, MtlsMode};
 use policy::origin::Origin;
-use policy::path::BadPath;
 use policy::protocol::Protocol;
 use policy::reason::Reason;
 
@@ -21,6 +19,7 @@ use crate::config::snapshot::Snapshot;
 use crate::failure::Failure;
 use crate::http::server::IDLE_WITHIN;
 use crate::inbound::connection::Connection;
+use crate::inbound::path::JudgedPath;
 use crate::net::sniff::{DETECT_WITHIN, Seen, sniff_leniently, sniff_strictly};
 use crate::telemetry::call::Call;
 
@@ -184,11 +183,15 @@ impl Connection {
         &self,
         snapshot: &Snapshot,
         parts: &mut http::request::Parts,
+        path: &JudgedPath,
         call: &mut Call,
     ) -> Result<u64, Failure> {
-        let normal = policy::path::normalise(parts.uri.path());
-        let path = self.judged_path(snapshot, parts, &normal)?;
-        let verdict = self.judge_request(snapshot, parts, path);
+        let facts = path.facts(parts);
+        if let Some(names) = snapshot.names.as_ref().filter(|_| path.error().is_none()) {
+            // Counted by that, and decided by nothing of it.
+            call.takes_route(names.name(&facts));
+        }
+        let verdict = self.judge_request(snapshot, &facts, path)?;
         if self.audit(&verdict) {
             call.audited();
         }
@@ -196,44 +199,30 @@ impl Connection {
         self.enforce(snapshot, &verdict)
             .map_err(|failure| failure.told_to(&self.label))?;
         call.allowed_by(verdict.by());
-        let forwarded = match &normal {
-            // Audit judges the same path, and changes nothing.
-            Ok(Cow::Owned(normal)) if self.judges_requests(snapshot) => normal,
-            _ => return Ok(snapshot.policy_revision),
+        // Audit judges the same path, and changes nothing.
+        let forwarded = path.changed().filter(|_| self.judges_requests(snapshot));
+        let Some(forwarded) = forwarded else {
+            return Ok(snapshot.policy_revision);
         };
         parts.uri = with_path(&parts.uri, forwarded)
             .ok_or_else(|| Failure::refused(Reason::BadRequest, "the path cannot be sent on"))?;
         Ok(snapshot.policy_revision)
     }
 
-    /// The path that rules see: always the normal form, if there is one.
-    pub(super) fn judged_path<'a>(
-        &self,
-        snapshot: &Snapshot,
-        parts: &'a http::request::Parts,
-        normal: &'a Result<Cow<'_, str>, BadPath>,
-    ) -> Result<&'a str, Failure> {
-        match normal {
-            Ok(normal) => Ok(normal),
-            Err(error) if self.judges_requests(snapshot) => {
-                Err(Failure::refused(Reason::BadRequest, error.to_string()))
-            }
-            Err(_) => Ok(parts.uri.path()),
-        }
-    }
-
+    /// What rules say of a request. They see the normal form of its path; one that has none
+    /// is refused where they decide.
     pub(super) fn judge_request<'a>(
         &self,
         snapshot: &'a Snapshot,
-        parts: &http::request::Parts,
-        path: &str,
-    ) -> Verdict<'a> {
-        let facts = RequestFacts {
-            method: &parts.method,
-            path,
-            headers: &parts.headers,
-        };
-        self.judge(snapshot, Traffic::Http(&facts))
+        facts: &RequestFacts<'_>,
+        path: &JudgedPath,
+    ) -> Result<Verdict<'a>, Failure> {
+        match path.error() {
+            Some(error) if self.judges_requests(snapshot) => {
+                Err(Failure::refused(Reason::BadRequest, error.to_string()))
+            }
+            _ => Ok(self.judge(snapshot, Traffic::Http(facts))),
+        }
     }
 }
 

@@ -1,11 +1,12 @@
 //! Sends an authorised request to the application, for as long as it is allowed.
 
 use std::pin::pin;
+use std::sync::Arc;
 
 use http::request::Parts;
 use policy::reason::Reason;
 
-use crate::failure::{Failure, Next, RENEWALS};
+use crate::failure::{Failure, Next};
 use crate::http::client::exchange::{self, UpstreamResponse};
 use crate::http::deadline::{self, Ends};
 use crate::http::replay::Replay;
@@ -43,27 +44,37 @@ impl Connection {
         }
     }
 
+    /// What the connection in use did not take goes by one that nobody else shares, once:
+    /// the calling proxy may ask three endpoints, each of which does so.
     async fn forward_http2(
         &self,
         parts: &Parts,
         replay: &Replay,
     ) -> Result<UpstreamResponse, Failure> {
         let clients = &self.proxy.clients;
-        let mut renewals = 0;
+        let shared = clients.http2(self.local, &self.label);
+        let mut application = Arc::clone(&shared);
+        let mut renewed = false;
         loop {
             let Some(body) = replay.take() else {
                 return Err(Failure::lost("the request's body is gone"));
             };
-            match exchange::http2(clients, self.local, &self.label, parts, body).await {
+            match exchange::http2(&application, parts, body).await {
                 // The connection was at its end and took nothing; another one may do.
                 Err(failure) if failure.next() == Next::SameEndpoint => {
-                    if renewals == RENEWALS {
+                    if renewed {
                         let detail = format!("no connection takes requests: {}", failure.detail());
                         return Err(Failure::not_sent(Reason::ConnectFailed, detail));
                     }
-                    renewals += 1;
+                    renewed = true;
+                    application = clients.http2_exclusive(self.local, &self.label);
                 }
-                sent => return sent,
+                sent => {
+                    if sent.is_ok() {
+                        shared.answered();
+                    }
+                    return sent;
+                }
             }
         }
     }

@@ -3,17 +3,19 @@
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Response, header};
 use policy::deadline::Deadline;
-use policy::http_match::RequestFacts;
+use policy::limit::Emptied;
 use policy::reason::Reason;
 
-use crate::config::guard::{Arrival, Exceeded, PortGuard};
+use crate::config::guard::{Arrival, Exceeded, Noticed, PortGuard};
 use crate::config::snapshot::Snapshot;
 use crate::failure::Failure;
 use crate::http::body::Body;
 use crate::http::deadline::{self, Timed, now};
+use crate::http::lineage::Shadow;
 use crate::http::received::Received;
 use crate::inbound::authorize::Admitted;
 use crate::inbound::connection::Connection;
+use crate::inbound::path::JudgedPath;
 use crate::telemetry::call::Call;
 use crate::telemetry::labels::RateLimitedLabels;
 
@@ -22,37 +24,56 @@ const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 impl Connection {
     /// Until when a request has to be done: as its caller says, and for callers outside the
     /// mesh as policies say. What stands in a header of ours is believed of peers only.
-    pub(super) fn deadline(&self, snapshot: &Snapshot, received: &Received) -> Deadline {
+    pub(super) fn deadline(
+        &self,
+        snapshot: &Snapshot,
+        received: &Received,
+        path: &JudgedPath,
+    ) -> Deadline {
         let (parts, meshed) = (&received.parts, self.peer.is_some());
         let weft = received.timeout.as_ref().filter(|_| meshed);
         let timed = Timed::read(&parts.headers, received.grpc, weft);
         self.proxy.telemetry.metrics.read_time(timed.unreadable);
         let guard = self.guard(snapshot).filter(|_| !meshed);
-        let request = guard.and_then(|guard| {
-            guard.request_outside(&RequestFacts {
-                method: &parts.method,
-                path: parts.uri.path(),
-                headers: &parts.headers,
-            })
-        });
-        deadline::arrived(timed, request)
+        let request = guard
+            .and_then(|guard| guard.request_outside(&path.facts(parts), path.error().is_some()));
+        deadline::arrived(parts, timed, request)
+    }
+
+    /// May a copy come in that is only for pods which can change nothing?
+    pub(super) fn admit_copy(
+        &self,
+        snapshot: &Snapshot,
+        received: &Received,
+    ) -> Result<(), Failure> {
+        let wants = self.shadow(received) == Some(Shadow::ReadOnly);
+        if wants && snapshot.takes_copies().is_none() {
+            let detail = "a copy that is only for pods which their proxy lets change nothing, and \
+                          this is none";
+            return Err(Failure::refused(Reason::ShadowWrite, detail));
+        }
+        Ok(())
+    }
+
+    /// What a request has to do with copies, which nobody but a proxy of the mesh is believed.
+    pub(super) fn shadow(&self, received: &Received) -> Option<Shadow> {
+        received.shadow.filter(|_| self.peer.is_some())
     }
 
     /// The limit that refuses this request, after it was allowed: others use no tokens.
-    pub(super) fn limited(&self, snapshot: &Snapshot, parts: &Parts) -> Option<Box<Exceeded>> {
+    pub(super) fn limited(
+        &self,
+        snapshot: &Snapshot,
+        parts: &Parts,
+        path: &JudgedPath,
+    ) -> Option<Box<Exceeded>> {
         let guard = self.guard(snapshot)?;
-        let normal = policy::path::normalise(parts.uri.path());
-        let facts = RequestFacts {
-            method: &parts.method,
-            path: normal.as_deref().unwrap_or(parts.uri.path()),
-            headers: &parts.headers,
-        };
         self.exceeds(
             guard,
             &Arrival {
                 caller: self.caller(),
-                request: Some(&facts),
-                unreadable: normal.is_err(),
+                request: Some(&path.facts(parts)),
+                unreadable: path.error().is_some(),
             },
         )
     }
@@ -72,7 +93,7 @@ impl Connection {
         }
     }
 
-    fn guard<'a>(&self, snapshot: &'a Snapshot) -> Option<&'a PortGuard> {
+    pub(super) fn guard<'a>(&self, snapshot: &'a Snapshot) -> Option<&'a PortGuard> {
         let guard = snapshot.guard.as_ref()?;
         guard.port(self.local.port()).map(|port| &**port)
     }
@@ -86,7 +107,10 @@ impl Connection {
             };
             self.proxy.telemetry.metrics.rate_limited.at(&labels).inc();
         };
-        let admitted = guard.admit(now(), arrival, |origin| count(origin, "Audit"));
+        let admitted = guard.admit(now(), arrival, |noticed| match noticed {
+            Noticed::Audited(origin) => count(origin, "Audit"),
+            Noticed::Crowded => self.proxy.telemetry.metrics.limit("rate-limit-keys"),
+        });
         let exceeded = admitted.err()?;
         count(&exceeded.origin, "Enforce");
         Some(Box::new(exceeded))
@@ -95,10 +119,20 @@ impl Connection {
 
 fn failure(exceeded: &Exceeded) -> Failure {
     let (origin, wait) = (&exceeded.origin, exceeded.refused.retry_after());
+    let emptied = match exceeded.refused.emptied {
+        Emptied::Own => "is reached",
+        Emptied::Forgotten => {
+            "is reached by more keys than it has places for: what forgotten keys used is counted \
+             to this one"
+        }
+        Emptied::Shared => {
+            "has no place for one more caller, and the bucket that such callers share is empty"
+        }
+    };
     Failure::Refused {
         reason: Reason::Limit,
         by: Some(origin.clone()),
-        detail: format!("the limit of {origin} is reached; a token is there in {wait} s").into(),
+        detail: format!("the limit of {origin} {emptied}; a token is there in {wait} s").into(),
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crate::failure::Failure;
 use crate::http::body;
 use crate::inbound::connection::Connection;
+use crate::inbound::path::JudgedPath;
 
 /// A request in flight that a change no longer allows may go on for this long.
 pub(crate) const IN_FLIGHT_GRACE: Duration = Duration::from_secs(30);
@@ -119,11 +120,11 @@ impl Connection {
             if changes.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
+            let path = JudgedPath::of(parts);
             let snapshot = config.snapshot();
-            let normal = policy::path::normalise(parts.uri.path());
             let passes = self
-                .judged_path(&snapshot, parts, &normal)
-                .is_ok_and(|path| self.judge_request(&snapshot, parts, path).is_allowed());
+                .judge_request(&snapshot, &path.facts(parts), &path)
+                .is_ok_and(|verdict| verdict.is_allowed());
             if !passes {
                 return;
             }

@@ -14,6 +14,7 @@ use crate::http::replay::Replay;
 use crate::http::upload::Upload;
 use crate::inbound::connection::Connection;
 use crate::inbound::guard;
+use crate::inbound::path::JudgedPath;
 use crate::inbound::reauthorize::Allowed;
 use crate::mesh::protocol::{AppHttp, Asked, not_sent};
 use crate::net::turn::Waited;
@@ -39,14 +40,20 @@ impl Connection {
         call.speaks(speak == AppHttp::Http2, received.grpc);
         self.count_on_cell(&mut call);
         let snapshot = self.proxy.config.snapshot();
-        let deadline = self.deadline(&snapshot, &received);
+        let path = JudgedPath::of(&received.parts);
+        let deadline = self.deadline(&snapshot, &received, &path);
         let decided = deadline::check(deadline)
-            .and_then(|()| self.authorise(&snapshot, &mut received.parts, &mut call));
+            .and_then(|()| self.admit_copy(&snapshot, &received))
+            .and_then(|()| self.authorise(&snapshot, &mut received.parts, &path, &mut call));
         let limited = match decided {
-            Ok(_) => self.limited(&snapshot, &received.parts),
+            Ok(_) => self.limited(&snapshot, &received.parts, &path),
             Err(_) => None,
         };
-        drop(snapshot);
+        let let_in = match (&decided, &limited) {
+            (Ok(_), None) => self.let_in(&snapshot, &received, &path),
+            _ => Ok(None),
+        };
+        drop((snapshot, path));
         let as_of = match decided {
             Ok(as_of) => as_of,
             Err(failure) => {
@@ -57,7 +64,15 @@ impl Connection {
         if let Some(exceeded) = limited {
             return guard::answer(&exceeded, call, &received.parts, received.grpc);
         }
+        let let_in = match let_in {
+            Ok(let_in) => let_in,
+            Err(shed) => return call.refuse(&shed, &received.parts.method, received.grpc),
+        };
         self.name_caller(&mut received);
+        call.pass_on_trace(&mut received.parts.headers);
+        let shadow = self.shadow(&received);
+        let map = &mut received.parts.headers;
+        self.proxy.lineage.arrives(shadow, map);
         deadline::write(&mut received.parts.headers, deadline, received.grpc, true);
         let (body, upload) = Upload::watch(received.body);
         let replay = Replay::new(body).counted(&mut received.parts.extensions);
@@ -66,6 +81,7 @@ impl Connection {
         let allowed = Allowed { parts, as_of, ends };
         match self.forward(&allowed, &replay, speak).await {
             Ok(answer) => {
+                self.answered(let_in);
                 replay.forget();
                 let caller_side = received.caller_side;
                 self.respond(answer, call, allowed, caller_side).await

@@ -10,6 +10,7 @@ use crate::failure::Failure;
 use crate::http::body::{self, Body};
 use crate::http::client::exchange::UpstreamResponse;
 use crate::http::deadline::{self, Ending, Ends};
+use crate::http::grpc::is_grpc;
 use crate::http::headers;
 use crate::http::http2::server::Accept;
 use crate::http::upgrade::Side;
@@ -70,7 +71,8 @@ impl Connection {
         })
         .await;
         if watched.is_late() {
-            return deadline::passed().response(false);
+            let asked = &allowed.parts;
+            return deadline::passed().response_to(&asked.method, is_grpc(&asked.headers));
         }
         let body = Revocable {
             inner: watched,

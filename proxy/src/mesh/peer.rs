@@ -159,6 +159,23 @@ impl Peer {
         decoded(answer?, request.asked())
     }
 
+    /// Sends a request that nobody waits for: others are as quiet beside it as without.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub(crate) async fn send_aside(
+        &self,
+        request: &PeerRequest<&Parts>,
+        body: &Replay,
+    ) -> Result<UpstreamResponse, Failure> {
+        let parts = request.encode(Transport::Http2)?;
+        let sent = Request::from_parts(parts, body.again()?);
+        decoded(
+            exchange::multiplexed(&self.shared, sent).await?,
+            request.asked(),
+        )
+    }
+
     /// Sends by the dedicated connection, if that is free and nothing else waits for the
     /// peer. `None`: HTTP/2 is the way.
     async fn send_dedicated(

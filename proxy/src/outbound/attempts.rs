@@ -3,7 +3,8 @@
 //! Two things move a call on. It was not sent: then any method goes to another endpoint,
 //! because it is proven that no application saw it. Or it failed in a way that its policy
 //! lists, and `policy::retry` says that it may be tried again: that costs, and never
-//! happens to a method that may not be sent twice.
+//! happens to a method that may not be sent twice. Between the two stands what the server's
+//! proxy kept from an application without room for it: it costs, and any method goes on.
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -28,12 +29,13 @@ use crate::outbound::moves::Moves;
 use crate::outbound::route::Route;
 use crate::outbound::said;
 use crate::outbound::send::Outgoing;
-use crate::outbound::serving::{self, Open, Serving};
+use crate::outbound::serving::{self, Marks, Open, Serving};
 use crate::outbound::unanswered::Unanswered;
 use crate::outbound::verdict::{self, Verdict};
 use crate::proxy::Proxy;
 use crate::telemetry::call::Call;
 
+mod throttle;
 mod time;
 
 /// Proxies that share `minPerSecond`. It is of each of them, since nobody tells how many a
@@ -107,6 +109,15 @@ impl<'a> Attempts<'a> {
         }
     }
 
+    /// Of a request that goes to another Service instead, once.
+    pub(super) fn instead(route: &'a Route, outgoing: &'a Outgoing) -> Self {
+        Self {
+            repeatable: false,
+            replay: Some(&outgoing.replay),
+            ..Self::new(route)
+        }
+    }
+
     /// The endpoint to try, which `call` is counted on from now on. Another connection to
     /// the same one is no attempt of its own.
     pub(super) fn next(&mut self, proxy: &Proxy, call: &mut Call) -> Option<InFlight> {
@@ -130,7 +141,7 @@ impl<'a> Attempts<'a> {
     /// meshed by now: then it is chosen anew.
     fn confirm(&mut self, proxy: &Proxy) {
         let route = self.route;
-        let gone = |chosen: &mut InFlight| !route.still_has(proxy, chosen.endpoint());
+        let gone = |chosen: &mut InFlight| !route.choice.still_has(proxy, chosen.endpoint());
         drop(self.chosen.take_if(gone));
     }
 
@@ -143,17 +154,18 @@ impl<'a> Attempts<'a> {
             warmup: said::warmup(said),
             fallback,
         };
-        self.route.pick(proxy, &draw)
+        self.route.choice.pick(proxy, &draw)
     }
 
     /// Sends to one endpoint after the other until one answers.
     pub(super) async fn send(
-        mut self,
+        &mut self,
         proxy: &Proxy,
         outgoing: &Outgoing,
         upload: &Upload,
         call: &mut Call,
     ) -> Result<(UpstreamResponse, Serving), Failure> {
+        self.held_back(outgoing)?;
         loop {
             if let Err(passed) = deadline::check(outgoing.deadline) {
                 self.retry_failed(call);
@@ -165,7 +177,7 @@ impl<'a> Attempts<'a> {
             let sent = Instant::now();
             let ended = {
                 let unanswered = Unanswered::new(&to, &outgoing.replay);
-                let attempt = pin!(outgoing.send(proxy, to.endpoint()));
+                let attempt = pin!(outgoing.send(proxy, to.endpoint(), self.retries));
                 let ended = deadline::until(self.attempt_ends(outgoing, upload), attempt).await;
                 let ended = ended.unwrap_or_else(|over| Err(self.late(outgoing, over)));
                 // Where its caller's time is over, it only shows that it takes longer.
@@ -202,11 +214,11 @@ impl<'a> Attempts<'a> {
                 self.confirm(proxy);
             }
         }
-        Err(self.into_failure(call))
+        Err(self.failure(call))
     }
 
     fn served(&self, in_flight: InFlight, open: bool, ends: Option<Box<Ends>>) -> Serving {
-        let set = self.route.set().filter(|_| open);
+        let set = self.route.choice.set().filter(|_| open);
         let open = set.map(|set| Open {
             set: Arc::clone(set),
             said: self.route.said.clone(),
@@ -216,6 +228,7 @@ impl<'a> Attempts<'a> {
             in_flight,
             open,
             ends,
+            marks: Marks::setting(self.route.cookie.as_deref()),
         }
     }
 
@@ -234,21 +247,27 @@ impl<'a> Attempts<'a> {
         let success = is_success(head.status(), grpc_status(head.headers()));
         let latency = Latency::of_head(answer.took, success && reason.is_none());
         self.learn(to, latency, Some(verdict), call);
-        match verdict {
-            Verdict::Ended(ended) if ended.is_failure(self.retry()) => {
-                self.tried.push(to.endpoint().addr);
-                let failed = Failed {
-                    outgoing,
-                    ended,
-                    asked: verdict::asked(head.headers(), grpc),
-                };
-                if let Some(wait) = self.again(proxy, &failed, call) {
-                    call.attempt_failed();
-                    return After::Retry(wait);
-                }
-                self.retry_failed(call);
+        let overloaded = verdict == Verdict::Mesh(Reason::Overload) && !success;
+        self.throttle(outgoing, overloaded);
+        let failed = match verdict {
+            Verdict::Ended(ended) => Some(ended).filter(|ended| ended.is_failure(self.retry())),
+            Verdict::Mesh(reason) => overloaded.then_some(retry::Ended::Refused(reason)),
+            Verdict::Open => None,
+        };
+        if let Some(ended) = failed {
+            self.tried.push(to.endpoint().addr);
+            let failed = Failed {
+                outgoing,
+                ended,
+                asked: verdict::asked(head.headers(), grpc),
+            };
+            if let Some(wait) = self.again(proxy, &failed, call) {
+                call.attempt_failed();
+                return After::Retry(wait);
             }
-            Verdict::Ended(_) if success => self.succeeded(call),
+        }
+        match verdict {
+            Verdict::Ended(_) if success && failed.is_none() => self.succeeded(call),
             Verdict::Ended(_) | Verdict::Mesh(_) => self.retry_failed(call),
             // Its trailers tell.
             Verdict::Open => {}
@@ -267,7 +286,7 @@ impl<'a> Attempts<'a> {
 
     fn succeeded(&self, call: &Call) {
         let said = self.route.said.as_deref();
-        serving::succeeded(self.route.set(), said, self.retries > 0, call);
+        serving::succeeded(self.route.choice.set(), said, self.retries > 0, call);
     }
 
     /// No answer came, of which an application may have seen the request. How long to wait
@@ -300,8 +319,9 @@ impl<'a> Attempts<'a> {
     /// Whether a call that failed is tried again, elsewhere and after this time.
     fn again(&mut self, proxy: &Proxy, failed: &Failed<'_>, call: &Call) -> Option<Duration> {
         let (route, outgoing) = (self.route, failed.outgoing);
-        let set = route.set()?;
-        if !self.repeatable {
+        let set = route.choice.set()?;
+        let refused = matches!(failed.ended, retry::Ended::Refused(_));
+        if !self.repeatable && !refused {
             return None;
         }
         // Before anything is paid for it: nobody else may be left.
@@ -328,6 +348,9 @@ impl<'a> Attempts<'a> {
             retry::Next::Retry { wait } => {
                 self.retry_failed(call);
                 self.retries += 1;
+                if refused {
+                    self.moves.moved();
+                }
                 self.chosen = Some(other);
                 Some(wait)
             }
@@ -346,7 +369,7 @@ impl<'a> Attempts<'a> {
     }
 
     fn record(&self, to: &mut InFlight, latency: Latency, seen: Option<Seen>, call: &Call) {
-        let Some(set) = self.route.set() else {
+        let Some(set) = self.route.choice.set() else {
             return to.learn(latency);
         };
         let ejection = said::ejection(self.route.said.as_deref());
@@ -361,9 +384,12 @@ impl<'a> Attempts<'a> {
     }
 
     /// Why the last attempt failed, or that there was nothing to attempt.
-    pub(super) fn into_failure(self, call: &mut Call) -> Failure {
+    pub(super) fn failure(&mut self, call: &mut Call) -> Failure {
         self.retry_failed(call);
-        self.last.unwrap_or_else(|| {
+        self.last.take().unwrap_or_else(|| {
+            if let Some(why) = self.route.choice.nobody() {
+                return why.clone();
+            }
             call.unserved();
             let none = format!("no endpoint of {}", self.route.backend);
             Failure::not_sent(Reason::NoEndpoint, none)

@@ -35,6 +35,11 @@ impl Moves {
         }
     }
 
+    /// A server refused it whose application has no room, and it goes to another one.
+    pub(super) const fn moved(&mut self) {
+        self.overloaded = self.overloaded.saturating_add(1);
+    }
+
     /// Whether another endpoint may be asked.
     pub(super) const fn may_go_on(&self) -> bool {
         self.unsent < ENDPOINTS && self.overloaded < OVERLOADED
@@ -68,6 +73,17 @@ mod tests {
         assert_eq!(asked(&[Reason::Overload]), 2);
         assert_eq!(asked(&[Reason::Overload, Reason::ConnectFailed]), 3);
         assert_eq!(asked(&[Reason::ConnectFailed, Reason::Overload]), 3);
+    }
+
+    #[test]
+    fn a_call_that_an_application_had_no_room_for_finds_one_more() {
+        let mut moves = Moves::NONE;
+        moves.moved();
+        assert!(moves.may_go_on() && moves.found_overload());
+        moves.note(&Failure::not_sent(Reason::ConnectFailed, "x"));
+        assert!(moves.may_go_on());
+        moves.note(&Failure::not_sent(Reason::Overload, "x"));
+        assert!(!moves.may_go_on());
     }
 
     #[test]

@@ -3,12 +3,16 @@
 use http::Version;
 use tokio::net::TcpStream;
 
+use crate::config::snapshot::Snapshot;
 use crate::failure::Failure;
 use crate::net::connect;
 use crate::net::prefixed::Prefixed;
 use crate::outbound::attempts::Attempts;
 use crate::outbound::connection::Connection;
+use crate::outbound::fallback;
+use crate::outbound::route::Route;
 use crate::outbound::said;
+use crate::outbound::shadow;
 use crate::outbound::tunnel::{self, Tunnel};
 use crate::telemetry::call::{Call, Kind};
 
@@ -19,12 +23,44 @@ pub(super) struct Opened {
 }
 
 impl Connection {
+    /// Opens a byte stream to an endpoint of the Service that was called.
+    pub(super) async fn open(&self, call: &mut Call) -> Result<Tunnel, Failure> {
+        let route = self.route_bytes(call)?;
+        self.open_by(&route, call).await
+    }
+
+    fn route_bytes(&self, call: &mut Call) -> Result<Route, Failure> {
+        let snapshot = self.proxy.config.snapshot();
+        shadow::may_open(&snapshot, &self.destination)?;
+        let route = self.route(&snapshot, None)?;
+        call.between(route.parties());
+        Ok(route)
+    }
+
+    /// The same, or to the Service that takes connections in its place.
+    async fn open_or_fall_back(&self, call: &mut Call) -> Result<Tunnel, Failure> {
+        let route = self.route_bytes(call)?;
+        let failure = match self.open_by(&route, call).await {
+            Ok(tunnel) => return Ok(tunnel),
+            Err(failure) => failure,
+        };
+        let Some(to) = fallback::of_bytes(&route, &failure) else {
+            return Err(failure);
+        };
+        let instead = route.elsewhere(&self.proxy, to, None);
+        let before = call.falls_back(instead.parties());
+        let opened = Box::pin(self.open_by(&instead, call)).await;
+        fallback::count_bytes(call, to.0, opened.is_ok());
+        opened.map_err(|_| {
+            call.returns(before);
+            failure
+        })
+    }
+
     /// Opens a byte stream to an endpoint, trying others while none was reached. What
     /// `call` is counted on is the endpoint that was tried last.
-    pub(super) async fn open(&self, call: &mut Call) -> Result<Tunnel, Failure> {
-        let route = self.route(&self.proxy.config.snapshot(), None)?;
-        call.between(route.parties());
-        let mut attempts = Attempts::new(&route);
+    async fn open_by(&self, route: &Route, call: &mut Call) -> Result<Tunnel, Failure> {
+        let mut attempts = Attempts::new(route);
         while let Some(mut to) = attempts.next(&self.proxy, call) {
             match tunnel::open(&self.proxy, to.endpoint()).await {
                 Ok(way) => {
@@ -35,7 +71,7 @@ impl Connection {
                 Err(failure) => attempts.failed(to, failure, call),
             }
         }
-        Err(attempts.into_failure(call))
+        Err(attempts.failure(call))
     }
 
     /// Relays to an endpoint; `opened` is the way to one, if there is one already.
@@ -44,7 +80,7 @@ impl Connection {
             Some(opened) => opened,
             None => {
                 let mut call = self.call(Kind::Bytes);
-                match self.open(&mut call).await {
+                match Box::pin(self.open_or_fall_back(&mut call)).await {
                     Ok(tunnel) => Opened { tunnel, call },
                     Err(failure) => {
                         tracing::debug!(addr = %self.addr, %failure, "could not serve a connection");
@@ -54,6 +90,9 @@ impl Connection {
             }
         };
         self.count("opaque", "opaque", Version::HTTP_11);
-        tunnel.relay(&mut stream, self.proxy.budget(), call).await;
+        let may_go_on = |now: &Snapshot| shadow::may_open(now, &self.destination);
+        let forbidden = self.proxy.config.until_refused(may_go_on);
+        let budget = self.proxy.budget();
+        tunnel.relay(&mut stream, budget, call, forbidden).await;
     }
 }

@@ -20,6 +20,7 @@ use crate::net::connect::CONNECT_TIMEOUT_EXTERNAL;
 use crate::net::prefixed::Prefixed;
 use crate::net::sniff::{DETECT_WITHIN, Seen, sniff};
 use crate::net::{connect, relay, server_name};
+use crate::outbound::shadow;
 use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, Kind};
 use crate::telemetry::labels::Direction;
@@ -36,24 +37,60 @@ pub(crate) async fn unknown(
     addr: SocketAddr,
     place: Arc<Place>,
 ) {
-    let meshed = proxy.config.registry.was_meshed(addr);
-    let permissive = || proxy.config.inspect(Snapshot::mtls) == MtlsMode::Permissive;
-    if !meshed && permissive() {
-        let strict = async {
-            let mut changes = proxy.config.policy_changes();
-            while permissive() {
-                if changes.changed().await.is_err() {
-                    std::future::pending::<()>().await;
-                }
-            }
-        };
-        return pass_through(proxy, stream, addr, strict).await;
+    let may_pass = |now: &Snapshot| (shadow::may_pass(now).is_ok(), may_pass_unknown(now).is_ok());
+    let (any, unknown) = proxy.config.inspect(may_pass);
+    if !any {
+        return turn_away(proxy, stream, addr, place, shadow::refusal).await;
     }
-    refuse(proxy, stream, addr, place).await;
+    let meshed = proxy.config.registry.was_meshed(addr);
+    if !meshed && unknown {
+        let forbidden = proxy.config.until_refused(may_pass_unknown);
+        return pass_through(proxy, stream, addr, forbidden).await;
+    }
+    let failure: fn() -> Failure = if proxy.config.is_configured() {
+        || {
+            let detail = "the mesh does not know this address yet";
+            Failure::not_sent(Reason::UnknownDestination, detail)
+        }
+    } else {
+        Failure::no_configuration
+    };
+    turn_away(proxy, stream, addr, place, failure).await;
 }
 
-/// Refuses what is said to an unknown address, in HTTP where that is spoken.
-async fn refuse(proxy: &Proxy, stream: TcpStream, addr: SocketAddr, place: Arc<Place>) {
+/// What lies outside the mesh, as the controller says.
+pub(crate) async fn external(
+    proxy: &Arc<Proxy>,
+    stream: TcpStream,
+    addr: SocketAddr,
+    place: Arc<Place>,
+) {
+    if proxy.config.inspect(shadow::may_pass).is_err() {
+        return turn_away(proxy, stream, addr, place, shadow::refusal).await;
+    }
+    let forbidden = proxy.config.until_refused(shadow::may_pass);
+    pass_through(proxy, stream, addr, forbidden).await;
+}
+
+/// Whether plaintext may go to an address of which nobody knows what it is.
+fn may_pass_unknown(snapshot: &Snapshot) -> Result<(), Failure> {
+    shadow::may_pass(snapshot)?;
+    if snapshot.mtls() == MtlsMode::Permissive {
+        return Ok(());
+    }
+    let detail = "plaintext is not sent to unknown addresses any more";
+    Err(Failure::refused(Reason::UnknownDestination, detail))
+}
+
+/// Refuses what is said to an address that is no part of the mesh, in HTTP where that is
+/// spoken.
+pub(crate) async fn turn_away(
+    proxy: &Proxy,
+    stream: TcpStream,
+    addr: SocketAddr,
+    place: Arc<Place>,
+    failure: fn() -> Failure,
+) {
     let mut stream = Prefixed::new(stream);
     let seen = stream
         .look(tokio::time::Instant::now() + DETECT_WITHIN, sniff)
@@ -66,19 +103,11 @@ async fn refuse(proxy: &Proxy, stream: TcpStream, addr: SocketAddr, place: Arc<P
             Call::begin(&telemetry, kind, called)
         }
     };
-    let configured = proxy.config.is_configured();
-    let unknown = move || {
-        if !configured {
-            return Failure::no_configuration();
-        }
-        let detail = "the mesh does not know this address yet";
-        Failure::not_sent(Reason::UnknownDestination, detail)
-    };
     let version = match seen {
         Ok(Seen::Http1) => Version::HTTP_11,
         Ok(Seen::Http2) => Version::HTTP_2,
         Ok(Seen::Opaque | Seen::Unsure) => {
-            return call(Kind::Bytes).reset(&unknown(), || drop(stream));
+            return call(Kind::Bytes).reset(&failure(), || drop(stream));
         }
         Err(_) => return,
     };
@@ -89,7 +118,7 @@ async fn refuse(proxy: &Proxy, stream: TcpStream, addr: SocketAddr, place: Arc<P
         let response = match Received::new(request, Upgrades::Own) {
             Ok(received) => {
                 call.asks(&received.parts);
-                call.refuse(&unknown(), &received.parts.method, received.grpc)
+                call.refuse(&failure(), &received.parts.method, received.grpc)
             }
             Err(rejected) => call.refuse(&rejected.failure, &rejected.method, false),
         };
@@ -120,7 +149,7 @@ pub(crate) async fn pass_through(
     proxy: &Arc<Proxy>,
     mut stream: TcpStream,
     addr: SocketAddr,
-    forbidden: impl Future<Output = ()>,
+    forbidden: impl Future<Output = Failure>,
 ) {
     let called = |name: Option<String>| {
         let name = name.unwrap_or_else(|| addr.ip().to_canonical().to_string());
@@ -143,9 +172,7 @@ pub(crate) async fn pass_through(
                 outcome = relay::relay(&mut stream, &mut server, proxy.budget(), cell.flows()) => {
                     call.relayed(outcome);
                 }
-                () = forbidden => {
-                    let detail = "plaintext is not sent to unknown addresses any more";
-                    let failure = Failure::refused(Reason::UnknownDestination, detail);
+                failure = forbidden => {
                     call.reset(&failure, || {
                         connect::reset(&stream);
                         connect::reset(&server);

@@ -1,10 +1,11 @@
 //! One HTTP request of the application, from its head to the end of its answer: receive,
-//! route, attempt, respond.
+//! route, attempt, fall back, respond.
 
 use std::sync::Arc;
 
 use http::{Request, Response, Version};
 use policy::http_match::RequestFacts;
+use policy::traffic::guard::Priority;
 
 use crate::config::snapshot::Snapshot;
 use crate::failure::Failure;
@@ -13,14 +14,16 @@ use crate::http::deadline::{self, Timed};
 use crate::http::incoming::IncomingBody;
 use crate::http::received::{Received, Upgrades, host_of};
 use crate::http::replay::Replay;
-use crate::http::upload::Upload;
 use crate::net::turn::Waited;
 use crate::outbound::attempts::Attempts;
 use crate::outbound::connection::Connection;
+use crate::outbound::fallback::{self, Attempted, Due};
+use crate::outbound::mirror;
 use crate::outbound::respond::respond;
 use crate::outbound::route::Route;
 use crate::outbound::said;
 use crate::outbound::send::Outgoing;
+use crate::outbound::shadow;
 use crate::telemetry::call::{Call, Kind};
 use crate::telemetry::parties::Parties;
 
@@ -44,8 +47,11 @@ pub(super) async fn handle_request(
     }
     call.asks(&received.parts);
     call.speaks(received.parts.version == Version::HTTP_2, received.grpc);
+    let held = shadow::times_held(proxy);
     let snapshot = proxy.config.snapshot();
-    let route = connection.route_request(&snapshot, &received);
+    let made_for = shadow::made_for(proxy, &snapshot, &mut received);
+    let route = shadow::may_send(&snapshot, &received)
+        .and_then(|()| connection.route_request(&snapshot, &received));
     call.between(match &route {
         Ok(route) => route.parties(),
         Err(_) => connection.called(&snapshot),
@@ -55,28 +61,62 @@ pub(super) async fn handle_request(
         Ok(route) => route,
         Err(failure) => return call.refuse(&failure, &received.parts.method, received.grpc),
     };
-    let (map, grpc) = (&received.parts.headers, received.grpc);
-    let timed = Timed::read(map, grpc, received.timeout.as_ref());
+    // All of it, so that nothing is held for it while the answer is waited for.
+    let Received {
+        mut parts,
+        body,
+        upgrade,
+        caller_side,
+        grpc,
+        timeout,
+        priority,
+        retry: _,
+        shadow: _,
+    } = received;
+    call.pass_on_trace(&mut parts.headers);
+    let timed = Timed::read(&parts.headers, grpc, timeout.as_ref());
+    drop(timeout);
     proxy.telemetry.metrics.read_time(timed.unreadable);
-    let deadline = deadline::outgoing(timed, said::timeouts(route.said.as_deref()));
-    let (body, upload) = Upload::watch(received.body);
-    let replay = Replay::new(body).counted(&mut received.parts.extensions);
+    let timeouts = said::timeouts(route.said.as_deref());
+    let deadline = deadline::outgoing(&parts, timed, timeouts);
+    let (body, upload) = shadow::watch(proxy, held, &parts.method, body);
+    let replay = Replay::new(body).counted(&mut parts.extensions);
     let outgoing = Outgoing {
-        parts: received.parts,
+        parts,
         replay,
-        upgrade: received.upgrade,
-        grpc: received.grpc,
+        upgrade,
+        grpc,
         called: connection.addr,
         deadline,
+        // What would raise it says nothing.
+        priority: priority.filter(|class| *class != Priority::Critical),
+        shadow: made_for,
+        aside: false,
     };
-    let attempts = Attempts::of(&route, &outgoing);
-    match attempts.send(proxy, &outgoing, &upload, &mut call).await {
+    let sent = {
+        // Borrowed, since a future holds twice what it is given, and gone before the answer.
+        let mut attempts = Attempts::of(&route, &outgoing);
+        attempts.send(proxy, &outgoing, &upload, &mut call).await
+    };
+    let attempted = Attempted {
+        proxy,
+        route: &route,
+        outgoing: &outgoing,
+        upload: &upload,
+    };
+    let due = fallback::due(attempted, &sent, &call);
+    mirror::copy(attempted, &sent, &call, due.and_then(Due::service));
+    if let Some(due) = due {
+        // On the heap: most calls have no fallback.
+        return Box::pin(fallback::answer(due, sent, call, caller_side)).await;
+    }
+    match sent {
         Ok((answer, served)) => {
             outgoing.replay.forget();
-            let budget = Arc::clone(proxy.budget());
-            respond(answer, call, served, received.caller_side, budget).await
+            let proxy = Arc::clone(proxy);
+            respond(answer, call, served, caller_side, proxy).await
         }
-        Err(failure) => call.refuse(&failure, &outgoing.parts.method, received.grpc),
+        Err(failure) => call.refuse(&failure, &outgoing.parts.method, grpc),
     }
 }
 

@@ -11,15 +11,16 @@ use crate::failure::Failure;
 use crate::http::body::{self, Body};
 use crate::http::byte_stream::ByteStream;
 use crate::http::client::exchange::UpstreamResponse;
-use crate::http::deadline::{self, Ending};
+use crate::http::deadline::{self, Ending, Ends};
 use crate::http::headers;
 use crate::http::upgrade::Side;
 use crate::http::watched::{BodyEnd, Watched};
-use crate::net::budget::Budget;
 use crate::net::chunk::ChunkIo;
 use crate::net::idle::still;
 use crate::net::relay::{Flows, relay};
 use crate::outbound::serving::Serving;
+use crate::outbound::shadow;
+use crate::proxy::Proxy;
 use crate::telemetry::call::Call;
 use crate::telemetry::call::counted::Counted;
 
@@ -39,7 +40,7 @@ pub(crate) async fn respond(
     call: Call,
     mut served: Serving,
     on_upgrade: Option<Side>,
-    budget: Arc<Budget>,
+    proxy: Arc<Proxy>,
 ) -> Response<Body> {
     let UpstreamResponse {
         mut response,
@@ -57,6 +58,9 @@ pub(crate) async fn respond(
         return call.refuse(&failure, &Method::GET, false);
     }
     let counted = clean_answer(&mut parts, call);
+    if let Some(marks) = served.marks.take() {
+        marks.write(&mut parts.headers);
+    }
     if let (true, Some(client)) = (switches, on_upgrade) {
         let server = match (out, incoming.into_http2()) {
             (Some(out), Some(stream)) => Side::Open(ByteStream::new(out, stream)),
@@ -69,8 +73,9 @@ pub(crate) async fn respond(
             to,
             idle,
         };
-        return switch(parts, upgraded, (place, served), counted, budget);
+        return switch(parts, upgraded, (place, served), counted, proxy);
     }
+    let grpc = served.ends.as_deref().is_some_and(Ends::is_told_in_grpc);
     let incoming = Ending::new(incoming, served.ends.take(), &parts.headers);
     let mut watched = Watched::begun(incoming, move |end, bytes, trailers| {
         drop(place);
@@ -79,7 +84,7 @@ pub(crate) async fn respond(
     })
     .await;
     if watched.is_late() {
-        return deadline::passed().response(false);
+        return deadline::passed().response(grpc);
     }
     Response::from_parts(parts, watched.boxed_unsync())
 }
@@ -102,7 +107,7 @@ fn switch(
     upgraded: Upgraded,
     held: impl Send + 'static,
     counted: Counted,
-    budget: Arc<Budget>,
+    proxy: Arc<Proxy>,
 ) -> Response<Body> {
     let Upgraded {
         client,
@@ -130,15 +135,19 @@ fn switch(
             std::mem::replace(&mut passed, now) != now
         };
         let end = tokio::select! {
-            _ = relay(&mut client, &mut server, &budget, &flows) => BodyEnd::Complete,
-            () = cut => BodyEnd::Failed,
-            () = still(idle, moved) => BodyEnd::OutOfTime,
+            _ = relay(&mut client, &mut server, proxy.budget(), &flows) => Ok(BodyEnd::Complete),
+            () = cut => Ok(BodyEnd::Failed),
+            () = still(idle, moved) => Ok(BodyEnd::OutOfTime),
+            refused = proxy.config.until_refused(shadow::may_pass) => Err(refused),
         };
-        if end != BodyEnd::Complete {
+        if !matches!(end, Ok(BodyEnd::Complete)) {
             client.abort();
             server.abort();
         }
-        counted.done(end, flows.received(), None);
+        match end {
+            Ok(end) => counted.done(end, flows.received(), None),
+            Err(refused) => counted.cut(refused.reason(), flows.received()),
+        }
     });
     Response::from_parts(parts, body::empty())
 }

@@ -1,21 +1,24 @@
-//! Where one call goes, and which endpoint it tries next.
+//! Where one call goes.
 
 use std::sync::Arc;
 use std::time::Instant;
 
+use http::HeaderValue;
 use policy::http_match::RequestFacts;
+use policy::name::ServiceId;
 use policy::origin::Origin;
 use policy::protocol::Protocol;
 use policy::reason::Reason;
 use policy::route::{Forward, choose};
+use policy::sticky;
 
 use crate::config::snapshot::{Destination, Service, Snapshot};
-use crate::endpoints::endpoint::{Endpoint, InFlight};
-use crate::endpoints::learned::Draw;
-use crate::endpoints::set::EndpointSet;
+use crate::endpoints::endpoint::Endpoint;
 use crate::failure::Failure;
+use crate::outbound::choice::{Among, Choice};
 use crate::outbound::connection::Connection;
-use crate::outbound::said::{Names, Said};
+use crate::outbound::said::{self, Names, Said};
+use crate::outbound::tenant::{self, Tenant};
 use crate::proxy::Proxy;
 use crate::telemetry::Telemetry;
 use crate::telemetry::cell::{Cell, Way};
@@ -29,48 +32,11 @@ pub(super) struct Route {
     pub(super) backend: Arc<str>,
     /// What chose the backend, where it is not the Service itself.
     pub(super) rule: Option<Origin>,
-    choice: Choice,
+    pub(super) choice: Choice,
     /// What policies say of it, where one does.
     pub(super) said: Option<Arc<Said>>,
-}
-
-enum Choice {
-    One(Arc<Endpoint>),
-    Any(Among),
-    /// Session affinity: every call of this pod in this epoch to the same endpoint.
-    Sticky(Among, u64),
-}
-
-/// The endpoints that a call has the choice among.
-struct Among {
-    /// Of the resource that lists them.
-    name: Arc<str>,
-    /// As they were when the call was routed.
-    set: Arc<EndpointSet>,
-}
-
-impl Among {
-    fn of(snapshot: &Snapshot, name: &Arc<str>) -> Self {
-        Self {
-            name: Arc::clone(name),
-            set: endpoints(snapshot, name),
-        }
-    }
-
-    /// As they are now.
-    fn newest(&self, proxy: &Proxy) -> Arc<EndpointSet> {
-        proxy.config.inspect(|now| endpoints(now, &self.name))
-    }
-
-    /// For the next attempt. The first is decided by what routed the call; until another
-    /// one is due endpoints may have left, or be known as meshed.
-    fn for_attempt(&self, proxy: &Proxy, draw: &Draw<'_>) -> Arc<EndpointSet> {
-        if draw.tried.is_empty() {
-            Arc::clone(&self.set)
-        } else {
-            self.newest(proxy)
-        }
-    }
+    /// What its caller is to say of the next call, so that it goes the same way.
+    pub(super) cookie: Option<Box<HeaderValue>>,
 }
 
 impl Route {
@@ -110,7 +76,9 @@ impl Route {
 
     /// Whether calls that go this way to an endpoint are those of `way`.
     fn leads(&self, way: &Way, spoken: Protocol) -> bool {
-        let Way { parties, protocol } = way;
+        let Way {
+            parties, protocol, ..
+        } = way;
         match parties {
             Parties::Outbound {
                 service,
@@ -129,36 +97,27 @@ impl Route {
         }
     }
 
-    pub(super) fn pick(&self, proxy: &Proxy, draw: &Draw<'_>) -> Option<InFlight> {
-        match &self.choice {
-            Choice::One(endpoint) => {
-                (!draw.tried.contains(&endpoint.addr)).then(|| endpoint.begin())
-            }
-            Choice::Any(among) => among.for_attempt(proxy, draw).pick(draw),
-            Choice::Sticky(among, epoch) => {
-                let set = among.for_attempt(proxy, draw);
-                set.sticky(&proxy.own.name, *epoch, draw)
-            }
-        }
-    }
-
-    /// Whether an endpoint that was chosen a while ago may still be called, as what it was.
-    pub(super) fn still_has(&self, proxy: &Proxy, endpoint: &Arc<Endpoint>) -> bool {
-        match &self.choice {
-            Choice::One(_) => true,
-            Choice::Any(among) | Choice::Sticky(among, _) => {
-                let now = among.newest(proxy);
-                let mut all = now.endpoints.iter();
-                all.any(|other| Arc::ptr_eq(other, endpoint))
-            }
-        }
-    }
-
-    /// Those that serve, where there is a choice among them.
-    pub(super) const fn set(&self) -> Option<&Arc<EndpointSet>> {
-        match &self.choice {
-            Choice::One(_) => None,
-            Choice::Any(among) | Choice::Sticky(among, _) => Some(&among.set),
+    /// To the endpoints of another Service than the one that was called, as they are now.
+    pub(super) fn elsewhere(
+        &self,
+        proxy: &Proxy,
+        (service, port): (&ServiceId, u16),
+        facts: Option<&RequestFacts<'_>>,
+    ) -> Self {
+        let snapshot = proxy.config.snapshot();
+        let name: Arc<str> = wire::names::endpoints(&service.namespace, &service.name, port).into();
+        let names = Names {
+            root: &name,
+            serving: None,
+        };
+        Self {
+            service: Arc::clone(&self.service),
+            port: self.port,
+            backend: service.to_string().into(),
+            rule: None,
+            said: Said::of(&snapshot.policies, names, facts),
+            choice: Choice::Any(Among::of(&snapshot, &name)),
+            cookie: None,
         }
     }
 }
@@ -173,28 +132,42 @@ impl Connection {
             .destinations
             .get(&self.addr)
             .unwrap_or(&self.destination);
+        let facts = request.map(|(facts, _)| facts);
         match &**destination {
             Destination::Service(name) => {
-                Self::route_service(snapshot, name, request.map(|(facts, _)| facts))
+                let tenant = tenant::of(snapshot, name, facts, &self.proxy.own.pod);
+                let asks = Asks {
+                    snapshot,
+                    name,
+                    facts,
+                    tenant: tenant.as_ref(),
+                };
+                match asks.split()? {
+                    Some(route) => Ok(route),
+                    None => asks.service(),
+                }
             }
             Destination::Pod(pod) => {
                 let host = request.and_then(|(_, host)| host).map(canonical_host);
                 let headless = host
                     .and_then(|host| pod.headless.iter().find(|(hosts, _)| hosts.contains(&host)));
                 let mut said = None;
-                if let Some((_, service)) = headless {
+                if let Some((_, name)) = headless {
+                    let tenant = tenant::of(snapshot, name, facts, &self.proxy.own.pod);
+                    let asks = Asks {
+                        snapshot,
+                        name,
+                        facts,
+                        tenant: tenant.as_ref(),
+                    };
                     // Only a split moves a call away from the pod that it names.
-                    let facts = request.map(|(facts, _)| facts);
-                    if let Some(route) = Self::split(snapshot, service, facts)? {
+                    if let Some(route) = asks.split()? {
                         return Ok(route);
                     }
-                    // Of this the times hold: where there is no choice of an endpoint
-                    // nothing is tried again, and nobody rests.
-                    let names = Names {
-                        root: service,
-                        serving: None,
-                    };
-                    said = Said::of(&snapshot.policies, names, facts);
+                    // Of this the times hold, and what answers in its place or is copied:
+                    // where there is no choice of an endpoint nothing is tried again, and
+                    // nobody rests.
+                    said = asks.said(None);
                 }
                 Ok(Route {
                     service: Arc::default(),
@@ -203,6 +176,7 @@ impl Connection {
                     rule: None,
                     choice: Choice::One(Arc::clone(&pod.endpoint)),
                     said,
+                    cookie: None,
                 })
             }
             Destination::External | Destination::Refused(_) => Err(Failure::not_sent(
@@ -211,20 +185,40 @@ impl Connection {
             )),
         }
     }
+}
 
-    fn route_service(
-        snapshot: &Snapshot,
-        name: &str,
-        facts: Option<&RequestFacts<'_>>,
-    ) -> Result<Route, Failure> {
-        if let Some(route) = Self::split(snapshot, name, facts)? {
-            return Ok(route);
-        }
-        let service = known(snapshot, name)?;
-        let among = Among::of(snapshot, &service.endpoints);
-        let choice = match &service.affinity {
-            Some(affinity) => Choice::Sticky(among, affinity.epoch(Instant::now())),
-            None => Choice::Any(among),
+/// A call to a Service that looks for its way.
+#[derive(Clone, Copy)]
+struct Asks<'a> {
+    snapshot: &'a Snapshot,
+    /// Of the Service's resource.
+    name: &'a str,
+    /// `None` for opaque bytes.
+    facts: Option<&'a RequestFacts<'a>>,
+    tenant: Option<&'a Tenant>,
+}
+
+impl Asks<'_> {
+    fn said(&self, serving: Option<&str>) -> Option<Arc<Said>> {
+        let names = Names {
+            root: self.name,
+            serving,
+        };
+        Said::of(&self.snapshot.policies, names, self.facts)
+    }
+
+    fn cookie(&self) -> Option<Box<HeaderValue>> {
+        self.tenant.and_then(|tenant| tenant.cookie.clone())
+    }
+
+    /// To the Service itself.
+    fn service(&self) -> Result<Route, Failure> {
+        let service = known(self.snapshot, self.name)?;
+        let among = Among::of(self.snapshot, &service.endpoints);
+        let choice = match (self.tenant, &service.affinity) {
+            (Some(tenant), _) if tenant.endpoint => Choice::Tenant(among, tenant.key),
+            (_, Some(affinity)) => Choice::Session(among, affinity.epoch(Instant::now())),
+            (_, None) => Choice::Any(among),
         };
         Ok(Route {
             service: Arc::clone(&service.label),
@@ -232,53 +226,66 @@ impl Connection {
             backend: Arc::clone(&service.label),
             rule: None,
             choice,
-            said: Said::of(
-                &snapshot.policies,
-                Names {
-                    root: name,
-                    serving: None,
-                },
-                facts,
-            ),
+            said: self.said(None),
+            cookie: self.cookie(),
         })
     }
 
-    /// The backend that a split chooses, if a split applies.
-    fn split(
-        snapshot: &Snapshot,
-        name: &str,
-        facts: Option<&RequestFacts<'_>>,
-    ) -> Result<Option<Route>, Failure> {
-        let service = known(snapshot, name)?;
-        let (forward, origin) = service.routes.decide(facts);
-        let chosen = match forward {
-            Forward::Root => return Ok(None),
-            Forward::Split(backends) => choose(backends, rand::random()).ok_or(Reason::NoBackend),
-            Forward::Refuse(reason) => Err(*reason),
+    /// To the backend that a split chooses, if a split applies.
+    fn split(&self) -> Result<Option<Route>, Failure> {
+        let service = known(self.snapshot, self.name)?;
+        let (forward, origin) = service.routes.decide(self.facts);
+        let chosen = match (forward, self.tenant) {
+            (Forward::Root, _) => return Ok(None),
+            (Forward::Split(backends), Some(tenant)) => sticky::backend(backends, tenant.key),
+            (Forward::Split(backends), None) => choose(backends, rand::random()),
+            (Forward::Refuse(reason), _) => return self.nobody(service, *reason, origin).map(Some),
         };
-        let backend = chosen.map_err(|reason| {
-            let named = origin.map(ToString::to_string).unwrap_or_default();
-            Failure::Refused {
-                reason,
-                by: origin.cloned(),
-                detail: format!("{named} has no backend that may take traffic").into(),
-            }
-        })?;
+        let Some(backend) = chosen else {
+            let none = self.nobody(service, Reason::NoBackend, origin);
+            return none.map(Some);
+        };
+        let among = Among::of(self.snapshot, &backend.endpoints);
         Ok(Some(Route {
             service: Arc::clone(&service.label),
             port: service.port,
             backend: Arc::clone(&backend.label),
             rule: origin.cloned(),
-            choice: Choice::Any(Among::of(snapshot, &backend.endpoints)),
-            said: Said::of(
-                &snapshot.policies,
-                Names {
-                    root: name,
-                    serving: Some(&backend.endpoints),
-                },
-                facts,
-            ),
+            choice: match self.tenant {
+                Some(tenant) if tenant.endpoint => Choice::Tenant(among, tenant.key),
+                _ => Choice::Any(among),
+            },
+            said: self.said(Some(&backend.endpoints)),
+            cookie: self.cookie(),
         }))
+    }
+
+    /// Where a split has no backend: nowhere, unless something else may answer.
+    fn nobody(
+        &self,
+        service: &Service,
+        reason: Reason,
+        origin: Option<&Origin>,
+    ) -> Result<Route, Failure> {
+        let named = origin.map(ToString::to_string).unwrap_or_default();
+        let failure = Failure::Refused {
+            reason,
+            by: origin.cloned(),
+            detail: format!("{named} has no backend that may take traffic").into(),
+        };
+        let said = self.said(None);
+        if said::fallback(said.as_deref()).is_none() {
+            return Err(failure);
+        }
+        Ok(Route {
+            service: Arc::clone(&service.label),
+            port: service.port,
+            backend: Arc::default(),
+            rule: None,
+            choice: Choice::Nobody(Box::new(failure)),
+            said,
+            cookie: None,
+        })
     }
 }
 
@@ -290,13 +297,6 @@ pub(crate) fn known<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a Servic
         .ok_or_else(|| {
             Failure::not_sent(Reason::UnknownDestination, format!("{name} is not known"))
         })
-}
-
-fn endpoints(snapshot: &Snapshot, name: &str) -> Arc<EndpointSet> {
-    snapshot
-        .endpoints_of(name)
-        .map(Arc::clone)
-        .unwrap_or_default()
 }
 
 /// Host without port and trailing dot, in lower case.

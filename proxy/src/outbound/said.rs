@@ -3,11 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use policy::fallback::{Call as Asked, Ended, due};
 use policy::http_match::RequestFacts;
+use policy::reason::Reason;
 use policy::route::Table;
-use policy::traffic::call::{Retry, Timeouts};
+use policy::traffic::call::{Fallback, FallbackTo, Mirror, Retry, Timeouts};
 use policy::traffic::endpoint::{Balance, Ejection};
+use policy::traffic::guard::Priority;
 use policy::traffic::{CallerTraffic, Whole, serving_or_root, without_object};
+use wire::names::Name;
 
 use crate::config::policies::Policies;
 
@@ -21,6 +25,11 @@ pub(super) struct Said {
     /// Which rule of the root's decides about retries, and which about times.
     retry: Option<usize>,
     timeouts: Option<usize>,
+    /// The same of what answers where nothing else does, and of copies.
+    fallback: Option<usize>,
+    mirror: Option<usize>,
+    /// The port of the Service that is called, where one of these two leads to another.
+    port: u16,
 }
 
 /// The names of two resources: of the Service that is called, and of the endpoints that
@@ -50,11 +59,21 @@ impl Said {
             .as_ref()
             .and_then(|root| fitting(&root.timeouts, request));
         let retry = root.as_ref().and_then(|root| fitting(&root.retry, request));
+        let fallback = root
+            .as_ref()
+            .and_then(|root| fitting(&root.fallback, request));
+        let mirror = root
+            .as_ref()
+            .and_then(|root| fitting(&root.mirror, request));
+        let port = fallback.or(mirror).and_then(|_| port_of(names.root));
         Some(Arc::new(Self {
             root,
             serving,
             retry,
             timeouts,
+            fallback: fallback.filter(|_| port.is_some()),
+            mirror: mirror.filter(|_| port.is_some()),
+            port: port.unwrap_or_default(),
         }))
     }
 
@@ -62,6 +81,14 @@ impl Said {
         let first = self.serving.as_ref().or(self.root.as_ref())?;
         let root = self.root.as_ref().unwrap_or(first);
         serving_or_root(of(first), of(root)).map(|(section, _)| section)
+    }
+}
+
+/// The port that a Service's resource is about.
+fn port_of(resource: &str) -> Option<u16> {
+    match wire::names::parse(resource)? {
+        Name::Service { port, .. } => Some(port),
+        _ => None,
     }
 }
 
@@ -87,6 +114,37 @@ pub(super) fn retry(said: Option<&Said>) -> &Retry {
         rule.then.as_ref()
     });
     decided.unwrap_or(&without_object::RETRY)
+}
+
+/// The class that the Service which serves gives a request; `None`: none.
+pub(super) fn priority(said: Option<&Said>, request: &RequestFacts<'_>) -> Option<Priority> {
+    let said = said?;
+    let serving = said.serving.as_ref().or(said.root.as_ref())?;
+    *serving.priority.decide(Some(request)).0
+}
+
+/// What answers where nothing else does, and the port of the Service that was called.
+pub(super) fn fallback(said: Option<&Said>) -> Option<(&Fallback, u16)> {
+    let said = said?;
+    let rule = said.root.as_ref()?.fallback.rules.get(said.fallback?)?;
+    Some((rule.then.as_deref()?, said.port))
+}
+
+/// Whether another Service is to answer a call whose last attempt takes too long.
+pub(super) fn saves_time(said: Option<&Said>, asked: Asked<'_>) -> bool {
+    let Some((fallback, _)) = fallback(said) else {
+        return false;
+    };
+    let late = Ended::Failed(Reason::Deadline);
+    matches!(fallback.to, FallbackTo::Service(_))
+        && due(fallback.on, retry(said), asked, late).is_some()
+}
+
+/// Who gets copies, and the port of the Service that was called.
+pub(super) fn mirrors(said: Option<&Said>) -> Option<(&[Mirror], u16)> {
+    let said = said?;
+    let rule = said.root.as_ref()?.mirror.rules.get(said.mirror?)?;
+    Some((rule.then.as_deref()?, said.port))
 }
 
 /// Which endpoints rest.

@@ -8,11 +8,14 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Uri, Version, header};
 use policy::deadline::Deadline;
 use policy::reason::Reason;
+use policy::traffic::guard::Priority;
 
 use crate::endpoints::endpoint::Endpoint;
 use crate::failure::Failure;
 use crate::http::client::exchange::{self, UpstreamResponse};
 use crate::http::deadline;
+use crate::http::headers;
+use crate::http::lineage::{SHADOW, Shadow};
 use crate::http::received::host_of;
 use crate::http::replay::Replay;
 use crate::mesh::peer::Peer;
@@ -31,21 +34,31 @@ pub(super) struct Outgoing {
     pub(super) called: SocketAddr,
     /// When it is over.
     pub(super) deadline: Deadline,
+    /// The class that it may have at most, as the application says.
+    pub(super) priority: Option<Priority>,
+    /// What it has to do with copies, for peers.
+    pub(super) shadow: Option<Shadow>,
+    /// Nobody waits for its answer.
+    pub(super) aside: bool,
 }
 
 impl Outgoing {
-    /// Sends one attempt to one endpoint.
+    /// Sends one attempt to one endpoint, after so many others that an application may have
+    /// seen or refused.
     pub(super) async fn send(
         &self,
         proxy: &Proxy,
         endpoint: &Endpoint,
+        retries: u8,
     ) -> Result<UpstreamResponse, Failure> {
-        let timed;
-        let parts = if self.deadline == Deadline::NONE {
+        let told;
+        let classless = retries == 0 && self.priority.is_none();
+        let tells_nothing = classless && self.shadow.is_none() || !endpoint.meshed();
+        let parts = if tells_nothing && self.deadline == Deadline::NONE {
             &self.parts
         } else {
-            timed = self.timed(endpoint.meshed());
-            &*timed
+            told = self.told(endpoint.meshed(), retries);
+            &*told
         };
         match &endpoint.identity {
             Some(identity) => {
@@ -56,10 +69,33 @@ impl Outgoing {
         }
     }
 
-    /// With what is left of its time. On the heap, because most requests have none.
-    fn timed(&self, meshed: bool) -> Box<Parts> {
+    /// As fallbacks ask.
+    pub(super) fn asked(&self) -> policy::fallback::Call<'_> {
+        policy::fallback::Call {
+            method: &self.parts.method,
+            once: self.grpc || self.upgrade.is_some(),
+        }
+    }
+
+    /// With what is left of its time and, for a peer, what it counts as and has to do with
+    /// copies. On the heap, because most requests have nothing of that.
+    fn told(&self, meshed: bool, retries: u8) -> Box<Parts> {
         let mut parts = Box::new(self.parts.clone());
         deadline::write(&mut parts.headers, self.deadline, self.grpc, meshed);
+        if !meshed {
+            return parts;
+        }
+        if let Some(shadow) = self.shadow {
+            parts.headers.insert(SHADOW, shadow.to_peer());
+        }
+        if let Some(priority) = self.priority {
+            let class = HeaderValue::from_static(priority.as_str());
+            parts.headers.insert(headers::PRIORITY, class);
+        }
+        if retries > 0 {
+            let attempt = HeaderValue::from(u16::from(retries) + 1);
+            parts.headers.insert(headers::ATTEMPT, attempt);
+        }
         parts
     }
 
@@ -71,15 +107,16 @@ impl Outgoing {
     ) -> Result<UpstreamResponse, Failure> {
         let (clients, replay) = (&proxy.clients, &self.replay);
         if let Some(upgrade) = &self.upgrade {
-            let mut parts = parts.clone();
+            // On the heap: most requests ask for no upgrade.
+            let mut parts = Box::new(parts.clone());
             let map = &mut parts.headers;
             map.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
             map.insert(header::UPGRADE, upgrade.clone());
             return exchange::http1(clients, addr, CONNECT_TIMEOUT, &parts, replay).await;
         }
         if parts.version == Version::HTTP_2 {
-            return exchange::http2(clients, addr, &Arc::default(), parts, self.replay.again()?)
-                .await;
+            let server = clients.http2(addr, &Arc::default());
+            return exchange::http2(&server, parts, replay.again()?).await;
         }
         exchange::http1(clients, addr, CONNECT_TIMEOUT, parts, replay).await
     }
@@ -94,8 +131,9 @@ impl Outgoing {
         let parts = if host_of(parts).is_some() {
             parts
         } else {
-            named = self.named_by_address(parts)?;
-            &named
+            // On the heap: hardly any request names no host.
+            named = Box::new(self.named_by_address(parts)?);
+            &*named
         };
         let port = app_port(port)?;
         if let Some(to) = &self.upgrade {
@@ -103,8 +141,12 @@ impl Outgoing {
             return peer.open(&PeerRequest::Upgrade { port, to, parts }).await;
         }
         let speak = AppHttp::of(parts.version);
-        peer.send(&PeerRequest::Http { port, speak, parts }, &self.replay)
-            .await
+        let request = PeerRequest::Http { port, speak, parts };
+        if self.aside {
+            // On the heap: nobody waits.
+            return Box::pin(peer.send_aside(&request, &self.replay)).await;
+        }
+        peer.send(&request, &self.replay).await
     }
 
     /// Between two proxies every request names a host: one that names none is for the
@@ -149,6 +191,9 @@ mod tests {
                 grpc: false,
                 called: SocketAddr::from(([10, 0, 0, 1], 80)),
                 deadline: Deadline::NONE,
+                priority: None,
+                shadow: None,
+                aside: false,
             };
             let parts = outgoing.named_by_address(&outgoing.parts).unwrap();
             assert_eq!(parts.uri.to_string(), named);

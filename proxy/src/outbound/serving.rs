@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use http::HeaderMap;
+use http::header::{CACHE_CONTROL, SET_COOKIE};
+use http::{HeaderMap, HeaderValue};
 use policy::retry::Outcome;
 
 use crate::endpoints::endpoint::InFlight;
 use crate::endpoints::set::EndpointSet;
 use crate::http::deadline::Ends;
 use crate::http::grpc::{grpc_status, is_success};
+use crate::http::headers;
 use crate::http::watched::BodyEnd;
 use crate::outbound::said::{self, Said};
 use crate::outbound::verdict::{latency_at_end, seen_at_end};
@@ -22,6 +24,63 @@ pub(crate) struct Serving {
     pub(super) open: Option<Open>,
     /// When its answer has to be over.
     pub(super) ends: Option<Box<Ends>>,
+    /// What the answer says beside.
+    pub(super) marks: Option<Box<Marks>>,
+}
+
+/// What an answer says of who serves the call.
+#[derive(Debug)]
+pub(super) struct Marks {
+    /// The Service that does in place of the one that was called.
+    degraded: Option<HeaderValue>,
+    /// By which the next call of its tenant goes the same way.
+    cookie: Option<HeaderValue>,
+}
+
+impl Marks {
+    /// `name`: of the Service that serves.
+    pub(super) fn degraded(name: &str) -> Option<Box<Self>> {
+        let degraded = HeaderValue::from_str(name).ok()?;
+        Some(Box::new(Self {
+            degraded: Some(degraded),
+            cookie: None,
+        }))
+    }
+
+    pub(super) fn setting(cookie: Option<&HeaderValue>) -> Option<Box<Self>> {
+        let cookie = cookie?.clone();
+        Some(Box::new(Self {
+            degraded: None,
+            cookie: Some(cookie),
+        }))
+    }
+
+    pub(super) fn write(self, map: &mut HeaderMap) {
+        if let Some(by) = self.degraded {
+            map.insert(headers::DEGRADED, by);
+        }
+        let Some(cookie) = self.cookie else { return };
+        map.append(SET_COOKIE, cookie);
+        // A cache that gave it to others would make them one tenant.
+        let said = map.get_all(CACHE_CONTROL).iter();
+        let said = said.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+        let said: Vec<&[u8]> = said.map(<[u8]>::trim_ascii).collect();
+        let says = |name: &[u8]| said.iter().any(|one| one.eq_ignore_ascii_case(name));
+        if says(b"private") || says(b"no-store") {
+            return;
+        }
+        if !says(b"public") {
+            map.append(CACHE_CONTROL, HeaderValue::from_static("private"));
+            return;
+        }
+        // Beside it some caches would believe the first of the two.
+        let other = |one: &&&[u8]| !one.eq_ignore_ascii_case(b"public");
+        let left = said.iter().filter(other).copied();
+        let left: Vec<&[u8]> = [&b"private"[..]].into_iter().chain(left).collect();
+        if let Ok(left) = HeaderValue::from_bytes(&left.join(&b", "[..])) {
+            map.insert(CACHE_CONTROL, left);
+        }
+    }
 }
 
 /// A gRPC answer that has begun.

@@ -106,20 +106,30 @@ pub(super) async fn open(proxy: &Proxy, endpoint: &Endpoint) -> Result<Way, Fail
 }
 
 impl Tunnel {
-    /// Copies until both directions have ended, and counts it.
+    /// Copies until both directions have ended, or that is `forbidden`, and counts it.
     pub(super) async fn relay<S: ChunkIo>(
         mut self,
         client: &mut S,
         budget: &Arc<Budget>,
         mut call: Call,
+        forbidden: impl Future<Output = Failure>,
     ) {
         let cell = call.open();
-        let (io, flows) = (&mut self.io, cell.flows());
-        let outcome = match self.idle {
-            None => relay::relay(client, io, budget, flows).await,
-            Some(limit) => Box::pin(relay_moving(client, io, budget, flows, limit)).await,
+        let relayed = async {
+            let (io, flows) = (&mut self.io, cell.flows());
+            match self.idle {
+                None => relay::relay(client, io, budget, flows).await,
+                Some(limit) => Box::pin(relay_moving(client, io, budget, flows, limit)).await,
+            }
         };
-        call.relayed(outcome);
+        tokio::select! {
+            biased;
+            outcome = relayed => call.relayed(outcome),
+            failure = forbidden => call.reset(&failure, || {
+                client.abort();
+                self.io.abort();
+            }),
+        }
     }
 }
 

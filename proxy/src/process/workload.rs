@@ -9,7 +9,7 @@ use identity::Roots;
 use identity::tls::CertHandle;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
-use runtime::admin::Admin;
+use runtime::admin::{Admin, Scraped};
 use runtime::clock::Clock;
 use runtime::ready::Ready;
 
@@ -18,11 +18,14 @@ use crate::control::leaving::follow_readiness;
 use crate::control::{Control, Progress};
 use crate::net::budget::Budget;
 use crate::ports::ADMIN_PORT;
+use crate::process::collector::Connector;
 use crate::process::listener::no_ipv6;
 use crate::proxy::Proxy;
 use crate::settings::WorkloadSettings;
 use crate::telemetry::Telemetry;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::trace::export::export;
+use crate::telemetry::trace::signal::Signal;
 
 /// One workload, and what lives on the control thread for it.
 pub(super) struct Workload {
@@ -72,12 +75,14 @@ impl Workload {
         &self.proxy
     }
 
-    /// Begins to speak with the controller, and gives what answers the admin port.
+    /// Begins to speak with the controller and, by `connector`, with a collector of
+    /// traces; gives what answers the admin port.
     ///
     /// # Errors
     /// When that port is taken.
     pub(super) async fn start(
         self,
+        connector: Connector,
     ) -> anyhow::Result<(Progress, impl Future<Output = Infallible>)> {
         let admin = open_admin().await?;
         let ready = Ready::new();
@@ -96,8 +101,17 @@ impl Workload {
             );
             follow.await;
         });
-        let (registry, pages) = (Arc::new(Mutex::new(self.registry)), self.pages);
-        let answering = admin.run(ready, registry, move |request, peer| {
+        for signal in [Signal::Spans, Signal::Logs] {
+            let telemetry = Arc::clone(&self.proxy.telemetry);
+            let connector = connector.clone();
+            let connect = move |to| connector.clone().connect(to);
+            runtime::task::spawn(signal.name(), export(telemetry, signal, connect));
+        }
+        let calls = self.proxy.telemetry.metrics.calls.clone();
+        let scraped = Scraped::from(Arc::new(Mutex::new(self.registry)));
+        let scraped = scraped.finished(move |page| calls.annotate(page));
+        let pages = self.pages;
+        let answering = admin.run(ready, scraped, move |request, peer| {
             pages.clone().answer(request, peer)
         });
         Ok((progress, answering))

@@ -30,6 +30,8 @@ pub(crate) struct Line<'a> {
     #[serde(serialize_with = "text")]
     pub rule: Option<&'a Origin>,
     pub trace: Option<&'a str>,
+    /// The proxy's own span of that trace, where it is recorded.
+    pub span: Option<&'a str>,
     #[serde(rename = "latency_ms", serialize_with = "milliseconds")]
     pub latency: Duration,
     pub bytes: u64,
@@ -99,6 +101,7 @@ mod tests {
             peer: "",
             rule: None,
             trace: None,
+            span: None,
             latency: Duration::from_micros(1500),
             bytes: 3,
         };

@@ -9,13 +9,17 @@
 
 pub(crate) mod counted;
 mod endpoint;
+mod line;
 mod logged;
+mod routes;
 mod rules;
+mod tapped;
+mod traced;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, Method, Response, StatusCode, response};
+use http::{HeaderMap, Method, Response, StatusCode, request, response};
 use policy::origin::Origin;
 use policy::protocol::Protocol;
 use policy::reason::Reason;
@@ -27,21 +31,12 @@ use crate::http::refusal::{TurnedAway, reason_in};
 use crate::http::watched::BodyEnd;
 use crate::net::idle::is_still;
 use crate::telemetry::Telemetry;
+use crate::telemetry::call::logged::Logged;
 use crate::telemetry::cell::{Cell, Outcome};
 use crate::telemetry::labels::Security;
 use crate::telemetry::parties::Parties;
 use crate::telemetry::tap::record::Tapped;
-
-/// What the access log shows beyond the metrics. Only made when it is on.
-#[derive(Debug)]
-struct Logged {
-    method: Method,
-    host: String,
-    path: String,
-    trace: Option<String>,
-    /// What allowed or refused the call.
-    rule: Option<Origin>,
-}
+use crate::telemetry::trace::Trace;
 
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +44,15 @@ pub(crate) enum Kind {
     Request,
     /// A connection of opaque bytes.
     Bytes,
+}
+
+/// Why a call ended as it did.
+#[derive(Clone, Copy, Debug)]
+enum Why {
+    /// By the application, or by the mesh for this reason.
+    Answered(Option<Reason>),
+    /// Its caller left before.
+    Cancelled,
 }
 
 /// Where a call is counted.
@@ -70,7 +74,10 @@ pub(crate) struct Call {
     /// The port that was called, also where its cell tells it from no other.
     port: u16,
     started: Instant,
-    logged: Option<Logged>,
+    /// On the heap, because most are not logged.
+    logged: Option<Box<Logged>>,
+    /// Where it changes headers, or is recorded.
+    trace: Option<Box<Trace>>,
     /// What those who watch requests see of it; only made where one may want it.
     tapped: Option<Box<Tapped>>,
     /// A request, or bytes that are relayed, that nothing has counted yet.
@@ -122,6 +129,7 @@ impl Call {
             },
             started: Instant::now(),
             logged: None,
+            trace: None,
             tapped: None,
             awaited: kind == Kind::Request,
             begun: false,
@@ -142,6 +150,17 @@ impl Call {
             (true, false) => Protocol::Http2,
             (false, _) => Protocol::Http1,
         };
+    }
+
+    /// Notes what is asked, as far as the access log, traces and those who watch will tell.
+    pub(crate) fn asks(&mut self, parts: &request::Parts) {
+        self.trace = self.begin_trace(parts);
+        let trace = self.trace.as_deref();
+        let log = self.telemetry.access_log();
+        self.logged = log.is_on().then(|| Box::new(Logged::of(parts, trace, log)));
+        if self.telemetry.taps.any() {
+            self.tapped = self.telemetry.taps.note(self.parties(), parts, trace);
+        }
     }
 
     /// What is spoken, as far as it is known by now.
@@ -168,6 +187,9 @@ impl Call {
     pub(crate) fn attempt(&mut self, cell: Arc<Cell>) {
         self.attempt_failed();
         self.trying = true;
+        if let Some(span) = self.span() {
+            span.attempt();
+        }
         self.on(cell);
     }
 
@@ -237,8 +259,7 @@ impl Call {
                         .telemetry
                         .port_label(direction, service, self.port, true);
                 }
-                let parties = parties.clone().at_port(self.port);
-                let cell = self.telemetry.cell(parties, self.protocol);
+                let cell = self.telemetry.cell_of(self.way());
                 // It counts once, and where it is now.
                 let moved = matches!(&self.at, At::Cell(held) if !Arc::ptr_eq(held, &cell));
                 if moved
@@ -289,7 +310,7 @@ impl Call {
         self.awaited = false;
         self.leave();
         let waited = self.started.elapsed();
-        self.log((status.as_u16(), None), reason.as_str(), waited, 0);
+        self.log(status.as_u16(), reason.as_str(), waited, 0);
     }
 
     /// Refuses it by an answer of this proxy: to a request of this method, whose caller
@@ -356,20 +377,27 @@ impl Call {
         };
         let cell = self.settle(reason.is_none());
         cell.answered(outcome, latency, bytes);
+        self.exemplify(&cell, latency);
         if std::mem::take(&mut self.trying) {
             // Beyond a limit nothing has shown that the backend fails.
             cell.attempted(success || reason == Some(Reason::Limit));
         }
         self.leave();
+        self.end_trace(status.as_u16(), grpc, Why::Answered(reason));
+        self.keep_line_of(!success);
         let reason = reason.map_or("", Reason::as_str);
-        self.log((status.as_u16(), grpc), reason, latency, bytes);
+        self.log(status.as_u16(), reason, latency, bytes);
+        self.show((status.as_u16(), grpc), reason, latency, bytes);
     }
 
     /// The caller left before there was an answer. That says nothing of how good the
     /// answer would have been, so it is neither a success nor a failure, and no latency.
     fn cancelled(&mut self) {
         let waited = self.started.elapsed();
-        self.log((CLIENT_CLOSED_REQUEST, None), "cancelled", waited, 0);
+        self.end_trace(0, None, Why::Cancelled);
+        self.keep_line_of(false);
+        self.log(CLIENT_CLOSED_REQUEST, "cancelled", waited, 0);
+        self.show((CLIENT_CLOSED_REQUEST, None), "cancelled", waited, 0);
         let tried = std::mem::take(&mut self.trying);
         let cell = self.settle(false);
         cell.cancel();

@@ -9,6 +9,8 @@
 //!
 //! Imports `parties` and the counters of a relay, and nothing of whoever holds cells.
 
+mod routed;
+
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Weak};
@@ -22,6 +24,7 @@ use policy::protocol::Protocol;
 use policy::reason::Reason;
 
 use crate::net::relay::Flows;
+use crate::telemetry::exemplar::{Exemplar, Exemplars};
 use crate::telemetry::parties::Parties;
 
 /// Outcomes that a cell counts without a lock. Most applications have fewer statuses.
@@ -40,6 +43,9 @@ pub(crate) struct Way {
     pub parties: Parties,
     /// `Detect` where a request was refused before that was known.
     pub protocol: Protocol,
+    /// By which route of the own workload, empty where none describes the request; `None`
+    /// where nobody names any, and for what is not told apart by them.
+    pub route: Option<Arc<str>>,
 }
 
 impl Way {
@@ -112,6 +118,9 @@ pub(crate) struct Cell {
     nanoseconds: AtomicU64,
     flows: Flows,
     rules: ArcSwapOption<Vec<Allowing>>,
+    exemplars: Mutex<Exemplars>,
+    /// Cells of its requests by route.
+    routed: ArcSwapOption<Vec<(Arc<str>, Weak<Self>)>>,
 }
 
 /// A rule that allowed calls.
@@ -148,6 +157,8 @@ impl Cell {
             nanoseconds: AtomicU64::default(),
             flows: Flows::default(),
             rules: ArcSwapOption::default(),
+            exemplars: Mutex::default(),
+            routed: ArcSwapOption::default(),
         }
     }
 
@@ -251,6 +262,11 @@ impl Cell {
         }
     }
 
+    /// One that was answered is recorded as a span.
+    pub(crate) fn recorded(&self, one: Exemplar) {
+        self.exemplars.lock().keep(one);
+    }
+
     /// A call ended so.
     pub(crate) fn outcome(&self, outcome: Outcome) {
         let packed = outcome.packed();
@@ -314,6 +330,7 @@ impl Cell {
             sent,
             received,
             rules: self.rules(),
+            exemplars: std::mem::take(&mut *self.exemplars.lock()),
             ..Counts::default()
         };
         counts.latency.add(self.latency.iter().map(few));
@@ -365,6 +382,8 @@ pub(crate) struct Counts {
     pub received: u64,
     /// What allowed calls.
     pub rules: Vec<Origin>,
+    /// For the page; reports have no place for them.
+    pub exemplars: Exemplars,
 }
 
 impl Counts {

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use policy::protocol::Protocol;
 
 use crate::telemetry::cell::{Cell, Counts, Way};
+use crate::telemetry::exemplar::Exemplars;
 use crate::telemetry::labels::Direction;
 use crate::telemetry::parties::Parties;
 
@@ -44,10 +45,11 @@ impl Entry {
     }
 
     fn take(&mut self, show: &mut impl FnMut(&Way, &Counts)) {
-        let Some(counts) = self.cell.take(&mut self.seen) else {
+        let Some(mut counts) = self.cell.take(&mut self.seen) else {
             return;
         };
         show(self.cell.way(), &counts);
+        counts.exemplars = Exemplars::default();
         self.used = Instant::now();
         match &mut self.untold {
             Some(untold) => untold.add(counts),
@@ -92,6 +94,7 @@ impl Default for Cells {
         .map(|(direction, protocol)| Way {
             parties: Parties::Rest(direction),
             protocol,
+            route: None,
         });
         let known = rest
             .iter()
@@ -107,9 +110,11 @@ impl Cells {
     /// The cell of a way, and whether the way found a place.
     pub(super) fn find(&self, mut way: Way) -> (Arc<Cell>, bool) {
         let mut known = self.known.lock();
-        // Whoever calls from many addresses takes no place of the mesh's own ways.
+        // Whoever calls from many addresses takes no place of the mesh's own ways, and
+        // who calls whom is worth more than by which route.
         if known.len() >= CELLS / 2 && !known.contains_key(&way) {
             way.parties.forget_remote();
+            way.route = None;
         }
         if known.len() >= CELLS && !known.contains_key(&way) {
             let rest = self.rest.iter().find(|rest| {

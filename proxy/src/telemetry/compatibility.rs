@@ -148,6 +148,7 @@ mod tests {
         let cell = Cell::new(Way {
             parties: Parties::Rest(Direction::inbound),
             protocol: Protocol::Http1,
+            route: None,
         });
         for (status, success, milliseconds) in [
             (200, true, 3),

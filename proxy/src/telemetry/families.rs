@@ -1,7 +1,9 @@
 //! The families of the metrics page that are made of cells: requests, attempts, opaque
 //! connections. Whenever somebody asks for the page they are brought up to date first.
 
-use std::fmt;
+use std::collections::HashMap;
+use std::fmt::{self, Debug};
+use std::hash::Hash;
 use std::sync::{Arc, OnceLock};
 
 use prometheus_client::collector::Collector;
@@ -12,13 +14,17 @@ use prometheus_client::registry::Unit;
 use crate::telemetry::cell::{Counts, Outcome, Way};
 use crate::telemetry::cells::Cells;
 use crate::telemetry::compatibility::Compatibility;
+use crate::telemetry::exemplar::annotate;
 use crate::telemetry::histogram::Histogram;
 use crate::telemetry::labels::{
-    AttemptLabels, AuditLabels, ByteLabels, CancelledLabels, Direction, LatencyLabels,
-    RequestLabels, TcpLabels,
+    AttemptLabels, AuditLabels, ByteLabels, CancelledLabels, Direction, LatencyLabels, LimitLabels,
+    RequestLabels, Route, TcpLabels,
 };
 use crate::telemetry::parties::Parties;
-use crate::telemetry::series::{Series, Shared};
+use crate::telemetry::series::{Series, Shared, Typed};
+
+/// The histogram of requests as the page names it.
+const LATENCY: &str = "weft_request_duration_seconds";
 
 /// What is made of cells, and the cells.
 #[derive(Clone, Debug)]
@@ -31,13 +37,16 @@ pub struct CallFamilies {
     pub tcp: Series<TcpLabels, Counter>,
     pub bytes: Series<ByteLabels, Counter>,
     pub audit: Series<AuditLabels, Counter>,
+    pub limits: Series<LimitLabels, Counter>,
     /// Series under other meshes' names, where they are asked for.
     pub compatibility: Arc<OnceLock<Compatibility>>,
 }
 
 impl CallFamilies {
-    pub(super) fn new(shared: &Shared) -> Self {
+    /// `limits` counts bounds that are reached.
+    pub(super) fn new(shared: &Shared, limits: &Series<LimitLabels, Counter>) -> Self {
         Self {
+            limits: limits.clone(),
             cells: Arc::default(),
             requests: shared.counters("weft_requests", "Requests by final outcome"),
             // Counted in no other family: nobody got an answer that could be judged.
@@ -71,12 +80,24 @@ impl CallFamilies {
         self.cells.drain(|way, counts| self.add(way, counts));
     }
 
+    /// The page of metrics, with the traces of recorded requests beside their buckets.
+    pub(crate) fn annotate(&self, page: String) -> String {
+        let mut series = HashMap::new();
+        self.latency.each(|labels, latency| {
+            let exemplars = latency.exemplars();
+            if !exemplars.is_empty() {
+                series.insert(labels.to_string(), exemplars);
+            }
+        });
+        annotate(page, LATENCY, &series)
+    }
+
     fn add(&self, way: &Way, counts: &Counts) {
         let parties = &way.parties;
         if way.is_opaque() {
             self.add_connections(parties, counts);
         } else {
-            self.add_requests(parties, counts);
+            self.add_requests(way, counts);
         }
         if counts.audit > 0 {
             let labels = AuditLabels {
@@ -99,14 +120,16 @@ impl CallFamilies {
         }
     }
 
-    fn add_requests(&self, parties: &Parties, counts: &Counts) {
+    fn add_requests(&self, way: &Way, counts: &Counts) {
+        let parties = &way.parties;
+        let route = Route(way.route.clone().unwrap_or_default());
         for (outcome, calls) in &counts.outcomes {
             let Outcome {
                 status,
                 success,
                 reason,
             } = *outcome;
-            let labels = RequestLabels {
+            let labels = self.by_route(&self.requests, &route, |route| RequestLabels {
                 direction: parties.direction(),
                 service: parties.service(),
                 port: parties.port_label(),
@@ -116,28 +139,32 @@ impl CallFamilies {
                 status,
                 success,
                 reason: reason.map_or("", |reason| reason.as_str()),
-            };
+                route,
+            });
             self.requests.count(&labels, *calls);
         }
         if counts.latency.total() > 0 {
-            let labels = LatencyLabels {
+            let labels = self.by_route(&self.latency, &route, |route| LatencyLabels {
                 direction: parties.direction(),
                 service: parties.service(),
                 port: parties.port_label(),
                 backend: parties.backend(),
-            };
+                route,
+            });
             let latency = self.latency.at(&labels);
             latency.add(&counts.latency, counts.nanoseconds);
+            latency.exemplify(&counts.exemplars);
         }
         if counts.cancelled > 0 {
-            let labels = CancelledLabels {
+            let labels = self.by_route(&self.cancelled, &route, |route| CancelledLabels {
                 direction: parties.direction(),
                 service: parties.service(),
                 port: parties.port_label(),
                 backend: parties.backend(),
                 peer: parties.peer(),
                 security: parties.security(),
-            };
+                route,
+            });
             self.cancelled.count(&labels, counts.cancelled);
         }
         if parties.direction() == Direction::inbound
@@ -145,6 +172,27 @@ impl CallFamilies {
         {
             compatibility.arrived(counts);
         }
+    }
+
+    /// Labels with the route, or, where a family has no room for that, without it.
+    fn by_route<L, M>(&self, family: &Series<L, M>, route: &Route, labels: impl Fn(Route) -> L) -> L
+    where
+        L: Clone + Hash + Eq + Debug,
+        M: Clone + Typed,
+    {
+        if route.0.is_empty() {
+            return labels(Route::default());
+        }
+        let detailed = labels(route.clone());
+        if family.has_room_for_detail(&detailed) {
+            return detailed;
+        }
+        self.limit("route-series");
+        labels(Route::default())
+    }
+
+    fn limit(&self, limit: &'static str) {
+        self.limits.at(&LimitLabels { limit }).inc();
     }
 
     fn add_connections(&self, parties: &Parties, counts: &Counts) {
@@ -185,3 +233,6 @@ impl Collector for CallFamilies {
         self.audit.show(&mut encoder)
     }
 }
+
+#[cfg(test)]
+mod tests;

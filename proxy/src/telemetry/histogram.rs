@@ -8,6 +8,7 @@ use policy::latency::{BOUNDS, Histogram as Buckets};
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
+use crate::telemetry::exemplar::Exemplars;
 use crate::telemetry::series::Typed;
 
 /// Calls by time, and these times together.
@@ -22,6 +23,7 @@ pub struct Histogram {
 struct Held {
     buckets: Buckets,
     nanoseconds: u64,
+    exemplars: Exemplars,
 }
 
 impl Histogram {
@@ -45,6 +47,17 @@ impl Histogram {
         let mut held = self.held.lock();
         held.buckets.add(calls.counts().iter().copied());
         held.nanoseconds = held.nanoseconds.saturating_add(nanoseconds);
+    }
+
+    /// Keeps the newest of each bucket.
+    pub(crate) fn exemplify(&self, newer: &Exemplars) {
+        if !newer.is_empty() {
+            self.held.lock().exemplars.add(newer);
+        }
+    }
+
+    pub(crate) fn exemplars(&self) -> Exemplars {
+        self.held.lock().exemplars.clone()
     }
 
     /// Counts one call that took so many seconds.

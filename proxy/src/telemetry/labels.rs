@@ -3,12 +3,12 @@
 //! Labels are closed sets or names of cluster objects; a path, header, address or error
 //! text never becomes one.
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 use std::hash::Hash;
 use std::sync::Arc;
 
-use prometheus_client::encoding::LabelValueEncoder;
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::encoding::{EncodeLabelKey, EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::encoding::{LabelSetEncoder, LabelValueEncoder};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 #[expect(
@@ -54,6 +54,8 @@ pub struct RequestLabels {
     pub success: bool,
     /// Why the mesh answered itself; empty when the application answered.
     pub reason: &'static str,
+    #[prometheus(flatten)]
+    pub route: Route,
 }
 
 /// The same before there was an answer.
@@ -65,6 +67,8 @@ pub struct CancelledLabels {
     pub backend: Arc<str>,
     pub peer: Arc<str>,
     pub security: Security,
+    #[prometheus(flatten)]
+    pub route: Route,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -91,10 +95,56 @@ pub struct RateLimitedLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ShedLabels {
+    /// Of the container.
+    pub port: Port,
+    /// The class that the request counted as.
+    pub priority: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OverloadLabels {
+    /// Of the container.
+    pub port: Port,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct SpanLabels {
+    /// `exported` or `dropped`.
+    pub outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct TelemetryDroppedLabels {
+    /// `spans` or `logs`.
+    pub signal: &'static str,
+    /// Why: `rate`, `queue`, `failed`, `rejected` or `off`.
+    pub reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct EjectionLabels {
     pub service: Arc<str>,
     pub backend: Arc<str>,
     pub cause: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct FallbackLabels {
+    pub service: Arc<str>,
+    /// `namespace/name` of the Service that was asked, or `response`.
+    pub fallback: Arc<str>,
+    /// As in the policy.
+    pub when: &'static str,
+    pub outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct MirrorLabels {
+    pub service: Arc<str>,
+    /// `namespace/name` of the Service that the copy was for.
+    pub mirror: Arc<str>,
+    pub outcome: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -103,6 +153,8 @@ pub struct LatencyLabels {
     pub service: Arc<str>,
     pub port: Port,
     pub backend: Arc<str>,
+    #[prometheus(flatten)]
+    pub route: Route,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -154,6 +206,26 @@ pub struct LimitLabels {
     pub limit: &'static str,
 }
 
+/// The route of the own workload that describes a request, as label `route`. Without one
+/// there is no such label: to whoever asks it is empty all the same, and series of a pod
+/// without routes stay as they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Route(pub Arc<str>);
+
+impl EncodeLabelSet for Route {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> Result<(), std::fmt::Error> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let mut label = encoder.encode_label();
+        let mut key = label.encode_label_key()?;
+        EncodeLabelKey::encode(&"route", &mut key)?;
+        let mut value = key.encode_label_value()?;
+        EncodeLabelValue::encode(&self.0, &mut value)?;
+        value.finish()
+    }
+}
+
 /// A port as a label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Port {
@@ -170,6 +242,23 @@ impl Port {
             Self::Number(number) => number,
             Self::Other => 0,
         }
+    }
+}
+
+/// As the page writes them.
+impl fmt::Display for LatencyLabels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let direction = match self.direction {
+            Direction::inbound => "inbound",
+            Direction::outbound => "outbound",
+        };
+        let service = &self.service;
+        write!(f, "direction=\"{direction}\",service=\"{service}\",port=\"")?;
+        match self.port {
+            Port::Number(number) => write!(f, "{number}")?,
+            Port::Other => f.write_str("other")?,
+        }
+        write!(f, "\",backend=\"{}\"", self.backend)
     }
 }
 

@@ -17,7 +17,8 @@ use crate::telemetry::cell::{Cell, Way};
 use crate::telemetry::compatibility::Compatibility;
 use crate::telemetry::families::CallFamilies;
 use crate::telemetry::labels::{
-    ConnectionLabels, Direction, EjectionLabels, LimitLabels, RateLimitedLabels, RetryLabels,
+    ConnectionLabels, Direction, EjectionLabels, FallbackLabels, LimitLabels, MirrorLabels,
+    OverloadLabels, RateLimitedLabels, RetryLabels, ShedLabels, SpanLabels, TelemetryDroppedLabels,
     TlsLabels,
 };
 use crate::telemetry::memory::Memory;
@@ -33,7 +34,14 @@ pub struct Metrics {
     pub limits: Series<LimitLabels, Counter>,
     pub retries: Series<RetryLabels, Counter>,
     pub ejections: Series<EjectionLabels, Counter>,
+    pub fallbacks: Series<FallbackLabels, Counter>,
+    pub mirrored: Series<MirrorLabels, Counter>,
     pub rate_limited: Series<RateLimitedLabels, Counter>,
+    pub shed: Series<ShedLabels, Counter>,
+    /// Requests that may be in flight; 0: any number.
+    pub overload_limit: Series<OverloadLabels, Gauge>,
+    pub spans: Series<SpanLabels, Counter>,
+    pub telemetry_dropped: Series<TelemetryDroppedLabels, Counter>,
     /// Endpoints that rest.
     pub resting: Gauge,
     pub open_connections: Gauge,
@@ -69,27 +77,55 @@ impl Metrics {
         registry.register_collector(Box::new(metrics.limits.clone()));
         registry.register_collector(Box::new(metrics.retries.clone()));
         registry.register_collector(Box::new(metrics.ejections.clone()));
+        registry.register_collector(Box::new(metrics.fallbacks.clone()));
+        registry.register_collector(Box::new(metrics.mirrored.clone()));
         registry.register_collector(Box::new(metrics.rate_limited.clone()));
+        registry.register_collector(Box::new(metrics.shed.clone()));
+        registry.register_collector(Box::new(metrics.overload_limit.clone()));
+        registry.register_collector(Box::new(metrics.spans.clone()));
+        registry.register_collector(Box::new(metrics.telemetry_dropped.clone()));
         metrics
     }
 
     fn new(shared: Shared) -> Self {
+        let limits = shared.counters("weft_limit_reached", "Times that a bound was reached");
         Self {
-            calls: CallFamilies::new(&shared),
+            calls: CallFamilies::new(&shared, &limits),
             connections: shared.counters("weft_connections", "Connections accepted"),
             tls_failures: shared.counters(
                 "weft_tls_failures",
                 "Mesh connections whose TLS handshake did not succeed",
             ),
-            limits: shared.counters("weft_limit_reached", "Times that a bound was reached"),
+            limits,
             retries: shared.counters(
                 "weft_retries",
                 "Requests that were tried again, and those that were not for want of something",
             ),
             ejections: shared.counters("weft_ejections", "Times that an endpoint began to rest"),
+            fallbacks: shared.counters(
+                "weft_fallbacks",
+                "Calls that failed and that something else was to answer",
+            ),
+            mirrored: shared.counters(
+                "weft_mirrored",
+                "Copies of requests that a TrafficPolicy asked for",
+            ),
             rate_limited: shared.counters(
                 "weft_rate_limited",
                 "Requests and connections to the pod beyond a limit of a TrafficPolicy",
+            ),
+            shed: shared.counters(
+                "weft_shed",
+                "Requests to the pod that its application had no room for",
+            ),
+            overload_limit: shared.gauges(
+                "weft_overload_limit",
+                "Requests that the application may have at once while some are shed; 0: any number",
+            ),
+            spans: shared.counters("weft_spans", "Spans of traces, by what became of them"),
+            telemetry_dropped: shared.counters(
+                "weft_telemetry_dropped",
+                "What was to be sent to a collector and was not",
             ),
             resting: Gauge::default(),
             open_connections: Gauge::default(),
@@ -206,6 +242,33 @@ impl Metrics {
     pub(crate) fn read_time(&self, unreadable: bool) {
         if unreadable {
             self.unreadable_times.inc();
+        }
+    }
+
+    /// Counts spans that the collector has.
+    pub(crate) fn spans_exported(&self, count: usize) {
+        self.count_spans("exported", count);
+    }
+
+    /// Counts what it will not have of `spans` or `logs`, and why.
+    pub(crate) fn telemetry_dropped(
+        &self,
+        reason: &'static str,
+        signal: &'static str,
+        count: usize,
+    ) {
+        if count > 0 {
+            let labels = TelemetryDroppedLabels { signal, reason };
+            self.telemetry_dropped.at(&labels).inc_by(count as u64);
+        }
+        if signal == "spans" {
+            self.count_spans("dropped", count);
+        }
+    }
+
+    fn count_spans(&self, outcome: &'static str, count: usize) {
+        if count > 0 {
+            self.spans.at(&SpanLabels { outcome }).inc_by(count as u64);
         }
     }
 

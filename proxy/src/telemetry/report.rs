@@ -10,11 +10,12 @@
 //! Nothing here waits: where a slot has too many edges the rest of its calls lose their
 //! other end and stay counted, and what is kept gives up its oldest slots.
 
+mod routes;
+
 use std::collections::VecDeque;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
-use policy::protocol::Protocol;
 use policy::reason::Reason;
 use tokio::sync::{mpsc, watch};
 use wire::v1;
@@ -92,14 +93,14 @@ impl Reports {
             return;
         }
         held.last += 1;
-        held.kept_edges += report.edges.len();
+        held.kept_edges += weight(&report);
         let number = held.last;
         held.closed.push_back((number, report));
         while held.closed.len() > KEPT_SLOTS || held.kept_edges > KEPT_EDGES {
             let Some((_, oldest)) = held.closed.pop_front() else {
                 break;
             };
-            held.kept_edges -= oldest.edges.len();
+            held.kept_edges -= weight(&oldest);
             if oldest.slot / SLOT + KEPT_SLOTS as u64 > next {
                 self.metrics.limit("report-slots");
             }
@@ -113,16 +114,25 @@ impl Reports {
         self.report(held.slot, self.metrics.calls.cells.tell_so_far())
     }
 
-    fn report(&self, slot: u64, mut told: Vec<Told>) -> v1::Report {
+    fn report(&self, slot: u64, told: Vec<Told>) -> v1::Report {
+        let (mut told, mut routes) = routes::apart(told);
         if told.len() > EDGES {
             self.leave_ends_out(&mut told);
         }
-        v1::Report {
+        let edge = |told: &Told| v1::Edge {
+            routes: routes.of_edge(&told.way),
+            ..message(told)
+        };
+        let report = v1::Report {
             process: self.process,
             slot: slot * SLOT,
-            edges: told.iter().map(message).collect(),
-            ..v1::Report::default()
+            edges: told.iter().map(edge).collect(),
+            routes: routes.rows(),
+        };
+        if routes.is_cut() {
+            self.metrics.limit("report-routes");
         }
+        report
     }
 
     /// The edges with the most calls stay, of the others only their side is left.
@@ -141,7 +151,11 @@ impl Reports {
                 rest.open += one.open;
             } else {
                 let protocol = one.way.protocol;
-                let way = Way { parties, protocol };
+                let way = Way {
+                    parties,
+                    protocol,
+                    route: None,
+                };
                 told.push(Told { way, ..one });
             }
         }
@@ -209,6 +223,12 @@ async fn told(leaving: &mut watch::Receiver<bool>) {
     let _ = leaving.wait_for(|leaving| *leaving).await;
 }
 
+/// What a report takes, as a number of edges: a route has a quarter of their bytes.
+fn weight(report: &v1::Report) -> usize {
+    let of_edges: usize = report.edges.iter().map(|edge| edge.routes.len()).sum();
+    report.edges.len() + (of_edges + report.routes.len()) / 4
+}
+
 /// The other end of calls, and the way there. Nothing is counted.
 pub(crate) fn ends(parties: &Parties, protocol: Protocol) -> v1::Edge {
     let known = !matches!(parties.peer_name(), OUTSIDE | "external");
@@ -246,13 +266,10 @@ pub(crate) fn ends(parties: &Parties, protocol: Protocol) -> v1::Edge {
 fn message(told: &Told) -> v1::Edge {
     let Told { way, counts, open } = told;
     let parties = &way.parties;
-    let latency = counts.latency.counts().iter();
     v1::Edge {
         success: counts.calls(|outcome| outcome.success),
         failure: counts.calls(|outcome| !outcome.success),
-        latency: latency
-            .map(|count| u32::try_from(*count).unwrap_or(u32::MAX))
-            .collect(),
+        latency: routes::buckets(&counts.latency),
         sent: counts.sent,
         received: counts.received,
         open: *open,

@@ -16,6 +16,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Unit;
 
 /// A series that nobody touched for this long is dropped at the next scrape.
@@ -28,7 +29,8 @@ const HISTOGRAM_LIMIT: usize = 256;
 /// Lines of a histogram on the page: its buckets, `+Inf`, sum and count.
 const HISTOGRAM_LINES: usize = policy::latency::BOUNDS.len() + 3;
 /// Bytes that the series of all families together may take on the page: a scraper
-/// reads it in one piece, every few seconds, from every pod.
+/// reads it in one piece, every few seconds, from every pod. Exemplars come on top: half a
+/// MiB where every bucket of every histogram of requests has one.
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes of a line beyond its labels: name and value.
 const LINE_BYTES: usize = 64;
@@ -83,6 +85,15 @@ impl Shared {
         help: &'static str,
     ) -> Series<L, Counter> {
         Series::new(name, help, None, Counter::default, self)
+    }
+
+    /// A family of gauges.
+    pub(super) fn gauges<L: Clone + Hash + Eq + Debug>(
+        &self,
+        name: &'static str,
+        help: &'static str,
+    ) -> Series<L, Gauge> {
+        Series::new(name, help, None, Gauge::default, self)
     }
 }
 
@@ -144,6 +155,13 @@ impl<L: Clone + Hash + Eq + Debug, M: Clone + Typed> Series<L, M> {
         })
     }
 
+    /// What all series hold now.
+    pub(super) fn each(&self, mut show: impl FnMut(&L, &M)) {
+        for (labels, timed) in self.map.read().iter() {
+            show(labels, &timed.metric);
+        }
+    }
+
     /// `None` beyond the bounds.
     fn find(&self, labels: &L) -> Option<M> {
         let now = self.began.elapsed().as_secs();
@@ -172,6 +190,15 @@ impl<L: Clone + Hash + Eq + Debug, M: Clone + Typed> Series<L, M> {
         Some(metric)
     }
 
+    /// Whether these labels have a series, or room for one that tells more apart than is
+    /// needed: such take half of the places, so that none of the others is without one.
+    pub(super) fn has_room_for_detail(&self, labels: &L) -> bool {
+        let map = self.map.read();
+        map.contains_key(labels)
+            || (map.len() < self.limit / 2
+                && self.shared.page.load(Ordering::Relaxed) < PAGE_BYTES / 2)
+    }
+
     fn forget_idle(&self) {
         let now = self.began.elapsed().as_secs();
         self.map.write().retain(|_, timed| {
@@ -198,6 +225,10 @@ impl<L: Clone + Hash + Eq + Debug> Series<L, Counter> {
 /// The kind of metric that a family holds.
 pub trait Typed {
     const TYPE: MetricType;
+}
+
+impl Typed for Gauge {
+    const TYPE: MetricType = MetricType::Gauge;
 }
 
 impl Typed for Counter {
@@ -245,7 +276,7 @@ mod tests {
 
     use super::{HISTOGRAM_LIMIT, PAGE_BYTES, SERIES_IDLE, SERIES_LIMIT};
     use crate::telemetry::labels::{
-        Direction, LatencyLabels, LimitLabels, Port, RequestLabels, Security,
+        Direction, LatencyLabels, LimitLabels, Port, RequestLabels, Route, Security,
     };
     use crate::telemetry::metrics::Metrics;
 
@@ -278,6 +309,7 @@ mod tests {
                 service: Arc::clone(&service),
                 port,
                 backend: Arc::clone(&service),
+                route: Route::default(),
             };
             metrics.calls.latency.at(&labels).observe(0.001);
             let labels = RequestLabels {
@@ -290,6 +322,7 @@ mod tests {
                 status: 200,
                 success: true,
                 reason: "unknown-destination",
+                route: Route::default(),
             };
             metrics.calls.requests.at(&labels).inc();
         }

@@ -1,63 +1,241 @@
-//! Reads W3C trace context, for the access log.
+//! Which requests are recorded as spans of a trace, and what their headers say from here on.
 //!
-//! The proxy exports no span, so it writes none: a span id of its own would be a
-//! parent that no collector ever receives, and would cut the application's trace in
-//! two. The headers pass as they came.
+//! Whoever began a trace has said whether it is recorded, and that holds; of a trace that
+//! begins here this proxy says it, once. Headers change only where there is news to tell:
+//! a span of the proxy's own, which a collector will have, or the verdict of a trace that
+//! begins here. All others pass byte for byte: a parent that no collector ever receives
+//! would cut the application's trace in two.
+//!
+//! Without a collector a request costs one branch.
 
-use http::{HeaderMap, HeaderName};
-use opentelemetry::propagation::{Extractor, TextMapPropagator};
-use opentelemetry::trace::TraceContextExt;
-use opentelemetry_sdk::propagation::TraceContextPropagator;
+pub(crate) mod export;
+mod otlp;
+mod queue;
+pub(crate) mod record;
+mod send;
+pub(crate) mod signal;
+pub(crate) mod span;
 
-struct HeaderExtractor<'a>(&'a HeaderMap);
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
-impl Extractor for HeaderExtractor<'_> {
-    fn get(&self, key: &str) -> Option<&str> {
-        self.0.get(key)?.to_str().ok()
+use arc_swap::ArcSwapOption;
+use http::HeaderMap;
+use parking_lot::Mutex;
+use policy::trace::Tracing;
+use policy::trace::context::{self, Ids, Onward, Verdict};
+use runtime::rate::{Allowance, Rate};
+use tokio::time::Instant;
+
+use crate::telemetry::trace::queue::Queue;
+use crate::telemetry::trace::signal::Signal;
+use crate::telemetry::trace::span::Span;
+
+/// The trace of what the proxy sends by itself, which nobody records.
+static OWN: LazyLock<u128> = LazyLock::new(new_trace);
+
+/// What the controller tells of traces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Told {
+    pub tracing: Tracing,
+    /// What spans say of the workload, by name.
+    pub resource: Vec<(String, String)>,
+}
+
+/// See the module header.
+#[derive(Debug, Default)]
+pub(crate) struct Tracer {
+    on: AtomicBool,
+    told: ArcSwapOption<Told>,
+    /// Of spans that may begin.
+    rate: Mutex<Option<Rate>>,
+    spans: Queue,
+    /// Lines of the access log.
+    records: Queue,
+}
+
+/// A request whose headers change, because it is recorded or a trace begins with it.
+#[derive(Debug)]
+pub(crate) struct Trace {
+    told: Arc<Told>,
+    onward: Onward,
+    /// The headers say something of the trace already.
+    came: bool,
+    /// `None`: the trace is not recorded. On the heap, because most are not.
+    span: Option<Box<Span>>,
+}
+
+/// What became of a span that was to begin.
+#[derive(Debug)]
+pub(crate) enum Begun {
+    /// Nothing is recorded, and headers pass as they are.
+    Untouched,
+    Traced(Box<Trace>),
+    /// Too many have begun in this second.
+    Limited(Option<Box<Trace>>),
+    /// It would find no room when it ends.
+    Crowded(Option<Box<Trace>>),
+}
+
+impl Tracer {
+    /// What holds from now on; `None`: nothing is recorded.
+    pub(crate) fn tell(&self, told: Option<Arc<Told>>) {
+        let rate = told.as_ref().map(|told| {
+            let burst = told.tracing.most_per_second.max(1);
+            let every = Duration::from_secs(1) / burst;
+            Rate::new(Allowance { burst, every })
+        });
+        *self.rate.lock() = rate;
+        let on = told.is_some();
+        self.told.store(told);
+        self.on.store(on, Relaxed);
     }
 
-    fn keys(&self) -> Vec<&str> {
-        self.0.keys().map(HeaderName::as_str).collect()
+    /// A request with these headers begins. `span` makes its span, where it gets one.
+    pub(crate) fn begin(&self, map: &HeaderMap, span: impl FnOnce(&Told) -> Span) -> Begun {
+        if !self.on.load(Relaxed) {
+            return Begun::Untouched;
+        }
+        let Some(told) = self.told.load_full() else {
+            return Begun::Untouched;
+        };
+        let came = context::read(map);
+        let verdict = came.map_or(Verdict::Open, |came| came.verdict);
+        let ids = came.and_then(|came| came.ids);
+        let sampled = match verdict {
+            Verdict::Unsampled => return Begun::Untouched,
+            Verdict::Sampled => true,
+            Verdict::Open => told.tracing.share.takes(rand::random()),
+        };
+        // The parent of whatever follows would be one that no collector gets.
+        let crowded = sampled && self.spans.is_full();
+        if sampled && !crowded && self.may_begin() {
+            let span = span(&told).child_of(ids.map(|ids| ids.parent));
+            let onward = Onward {
+                trace: ids.map_or_else(new_trace, |ids| ids.trace),
+                span: rand::random::<u64>().max(1),
+                sampled: true,
+            };
+            return Begun::Traced(Box::new(Trace {
+                told,
+                onward,
+                came: came.is_some(),
+                span: Some(Box::new(span)),
+            }));
+        }
+        // A verdict that came is never taken back.
+        let verdict = (verdict == Verdict::Open).then(|| {
+            let onward = unsampled(ids);
+            Box::new(Trace {
+                told,
+                onward,
+                came: came.is_some(),
+                span: None,
+            })
+        });
+        match (sampled, crowded) {
+            (true, true) => Begun::Crowded(verdict),
+            (true, false) => Begun::Limited(verdict),
+            (false, _) => verdict.map_or(Begun::Untouched, Begun::Traced),
+        }
+    }
+
+    fn may_begin(&self) -> bool {
+        let mut rate = self.rate.lock();
+        let rate = rate.as_mut();
+        rate.is_some_and(|rate| rate.take(Instant::now()).is_ok())
+    }
+
+    /// Queues a span that has ended; false where there is no room for it.
+    pub(crate) fn end(&self, span: Vec<u8>) -> bool {
+        self.spans.push(span)
+    }
+
+    /// Queues a line of the access log; else why it does not.
+    pub(crate) fn record(&self, record: Vec<u8>) -> Result<(), &'static str> {
+        if !self.on.load(Relaxed) {
+            return Err("off");
+        }
+        if self.records.push(record) {
+            Ok(())
+        } else {
+            Err("queue")
+        }
+    }
+
+    fn queue(&self, signal: Signal) -> &Queue {
+        match signal {
+            Signal::Spans => &self.spans,
+            Signal::Logs => &self.records,
+        }
     }
 }
 
-/// The trace that a message belongs to, if its `traceparent` is valid.
-pub(crate) fn id(map: &HeaderMap) -> Option<String> {
-    if !map.contains_key("traceparent") {
-        return None;
+/// A trace of which nobody records anything: one that begins, or one whose verdict was left
+/// to this proxy, which sends it on for the span that it came from.
+fn unsampled(ids: Option<Ids>) -> Onward {
+    Onward {
+        trace: ids.map_or_else(new_trace, |ids| ids.trace),
+        span: ids.map_or_else(|| rand::random::<u64>().max(1), |ids| ids.parent),
+        sampled: false,
     }
-    let context = TraceContextPropagator::new().extract(&HeaderExtractor(map));
-    let span = context.span().span_context().clone();
-    span.is_valid().then(|| span.trace_id().to_string())
+}
+
+fn new_trace() -> u128 {
+    rand::random::<u128>().max(1)
+}
+
+impl Trace {
+    /// Says it in the headers.
+    pub(crate) fn pass_on(&self, map: &mut HeaderMap) {
+        let inject = &self.told.tracing.inject;
+        if self.came {
+            context::pass_on(map, self.onward, inject);
+        } else {
+            context::begin(map, self.onward, inject);
+        }
+    }
+
+    /// In hexadecimal.
+    pub(crate) fn id(&self) -> String {
+        format!("{:032x}", self.onward.trace)
+    }
+
+    /// The trace, where a span of this proxy is recorded in it.
+    pub(crate) fn recorded(&self) -> Option<u128> {
+        self.span.as_ref().map(|_| self.onward.trace)
+    }
+
+    /// The span, where there is one, in hexadecimal.
+    pub(crate) fn span_id(&self) -> Option<String> {
+        self.span
+            .is_some()
+            .then(|| format!("{:016x}", self.onward.span))
+    }
+
+    pub(crate) fn span_mut(&mut self) -> Option<&mut Span> {
+        self.span.as_deref_mut()
+    }
+
+    /// The span as it goes to the collector; `None` where nothing is recorded.
+    pub(crate) fn encode(self, ended: &span::Ended<'_>) -> Option<Vec<u8>> {
+        let Self { onward, span, .. } = self;
+        span.map(|span| span.encode(onward, ended))
+    }
+}
+
+/// The trace that a message belongs to, if its headers say so, in hexadecimal.
+pub(crate) fn id(map: &HeaderMap) -> Option<String> {
+    let ids = context::read(map)?.ids?;
+    Some(format!("{:032x}", ids.trace))
+}
+
+/// Whether the proxy itself sent a message with these headers.
+pub(crate) fn is_own(map: &HeaderMap) -> bool {
+    let ids = context::read(map).and_then(|came| came.ids);
+    ids.is_some_and(|ids| ids.trace == *OWN)
 }
 
 #[cfg(test)]
-mod tests {
-    use http::{HeaderMap, HeaderValue};
-
-    use super::id;
-
-    fn with(parent: &'static str) -> HeaderMap {
-        let mut map = HeaderMap::new();
-        map.insert("traceparent", HeaderValue::from_static(parent));
-        map
-    }
-
-    #[test]
-    fn a_valid_parent_names_its_trace() {
-        let map = with("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
-        let trace = id(&map);
-        assert_eq!(trace.as_deref(), Some("0af7651916cd43dd8448eb211c80319c"));
-    }
-
-    #[test]
-    fn a_broken_parent_and_none_name_no_trace() {
-        for parent in [
-            "broken",
-            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
-        ] {
-            assert_eq!(id(&with(parent)), None, "{parent}");
-        }
-        assert_eq!(id(&HeaderMap::new()), None);
-    }
-}
+mod tests;

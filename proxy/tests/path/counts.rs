@@ -14,7 +14,7 @@ use crate::support::{
 };
 
 /// Samples of a pod's metrics whose line holds all of `parts`, added up.
-fn sum(pod: &Pod, name: &str, parts: &[&str]) -> f64 {
+pub(crate) fn sum(pod: &Pod, name: &str, parts: &[&str]) -> f64 {
     pod.metrics()
         .lines()
         .filter(|line| line.starts_with(&format!("{name}{{")))
@@ -241,6 +241,12 @@ async fn a_backend_that_is_chosen_answers_for_it_and_nobody_for_what_the_own_pro
 
 /// What the pod tells its controller of the calls since it began.
 pub(crate) async fn told(pod: &Pod) -> Vec<v1::Edge> {
+    let reports = reports(pod).await.into_iter();
+    reports.flat_map(|report| report.edges).collect()
+}
+
+/// The same, slot by slot.
+pub(crate) async fn reports(pod: &Pod) -> Vec<v1::Report> {
     let telemetry = Arc::clone(&pod.proxy.telemetry);
     telemetry.reports.leave();
     let (stream, mut reports) = tokio::sync::mpsc::channel(8);
@@ -249,10 +255,10 @@ pub(crate) async fn told(pod: &Pod) -> Vec<v1::Edge> {
     let mut slots = std::collections::BTreeMap::new();
     let patience = Duration::from_millis(100);
     while let Ok(Some(report)) = tokio::time::timeout(patience, reports.recv()).await {
-        slots.insert(report.slot, report.edges);
+        slots.insert(report.slot, report);
     }
     feeding.abort();
-    slots.into_values().flatten().collect()
+    slots.into_values().collect()
 }
 
 #[tokio::test]

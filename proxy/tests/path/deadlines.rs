@@ -4,6 +4,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use http_body_util::BodyExt;
+use policy::http_match::HttpMatch;
+use policy::route::Match;
 use policy::traffic::Traffic;
 use policy::traffic::call::{Retry, Timeouts};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -284,6 +286,25 @@ async fn callers_outside_the_mesh_have_the_time_of_the_policy_and_others_their_o
 }
 
 #[tokio::test]
+async fn a_request_from_outside_has_the_time_of_its_path_in_normal_form() {
+    let (_client, server, apps) = fleet([SILENCE]).await;
+    let mut said = timeouts(Some(300), None);
+    let slow = HttpMatch::new("slow", Some("/slow"), &["GET"], &[] as &[(&str, &str)]);
+    said.timeouts.rules[0].when = Match::AnyOf(vec![slow.unwrap()]);
+    server.set(vec![guarded(apps[0].port, said)]);
+    // The last one has no normal form, and no more time than any other.
+    for path in ["/slow", "/a/../slow", "/%73low", "/a%2fb"] {
+        let begun = Instant::now();
+        let (status, answer) = get(server.plain(apps[0].port).await, path, "").await;
+        assert_eq!(status, 504, "{path}: {answer}");
+        assert!((250..1500).contains(&begun.elapsed().as_millis()), "{path}");
+    }
+    let other = get(server.plain(apps[0].port).await, "/slow/../other", "");
+    let other = tokio::time::timeout(Duration::from_secs(1), other).await;
+    assert!(other.is_err(), "it has all the time: {other:?}");
+}
+
+#[tokio::test]
 async fn what_has_no_time_left_reaches_no_application() {
     let (client, _server, apps) = fleet([OK]).await;
     let (status, answer) = ask(&client, "GET", "weft-timeout: 0ms\r\n", "").await;
@@ -315,4 +336,37 @@ async fn the_answer_to_a_call_that_is_over_is_whole_and_so_is_the_next_one() {
             "{answer}"
         );
     }
+}
+
+/// The head of an answer that is no gRPC comes in the moment in which its call is over.
+#[tokio::test]
+async fn a_grpc_call_that_is_over_is_told_so_in_grpc_whatever_answers_it() {
+    const PAGE: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 9\r\n\r\n";
+    let (client, server, _, _) = pair(Protocol::Http1).await;
+    let listener = TcpListener::bind((server.ip, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                stream.read_u8().await.unwrap();
+                stream.write_all(PAGE).await.unwrap();
+                // The one thread of this test: whoever waits sees head and time together.
+                std::thread::sleep(Duration::from_millis(150));
+                std::future::pending::<()>().await;
+            });
+        }
+    });
+    // By one proxy each: of two, one would tell it for both.
+    let there = endpoint(server.ip, port, None);
+    client.set(vec![endpoints("api", vec![there])]);
+    let headers = format!("{GRPC}grpc-timeout: 100m\r\n");
+    let outside = get(server.plain(port).await, "/", &headers).await;
+    let told = [outside, ask(&client, "POST", &headers, "").await].map(|(status, answer)| {
+        let code = answer.contains("grpc-status: 4");
+        (status, code && answer.contains("weft-reason: deadline"))
+    });
+    assert_eq!(told, [(200, true); 2]);
+    let (status, answer) = ask(&client, "POST", "weft-timeout: 100ms\r\n", "").await;
+    assert_eq!(status, 504, "{answer}");
 }

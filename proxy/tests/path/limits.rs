@@ -46,23 +46,27 @@ fn rule(limit: RateLimit) -> Rule<Option<Scoped<Arc<RateLimit>>>> {
 }
 
 fn guard(port: u16, rules: Vec<Rule<Option<Scoped<Arc<RateLimit>>>>>) -> v1::Resource {
-    let rate_limits = Table {
-        rules,
-        otherwise: None,
-    };
-    guarded(
-        port,
-        GuardPort {
-            rate_limits,
-            ..GuardPort::default()
+    guarded(port, limits(rules))
+}
+
+fn limits(rules: Vec<Rule<Option<Scoped<Arc<RateLimit>>>>>) -> GuardPort {
+    GuardPort {
+        rate_limits: Table {
+            rules,
+            otherwise: None,
         },
-    )
+        ..GuardPort::default()
+    }
 }
 
 /// What policies say of requests to this port, for its pod.
 pub(super) fn guarded(port: u16, port_guard: GuardPort) -> v1::Resource {
+    guards([(port, port_guard)])
+}
+
+fn guards<const N: usize>(ports: [(u16, GuardPort); N]) -> v1::Resource {
     let guard = PodGuard {
-        ports: BTreeMap::from([(port, port_guard)]),
+        ports: BTreeMap::from(ports),
         read_only: None,
     };
     resource(
@@ -105,34 +109,108 @@ async fn beyond_the_limit_requests_are_answered_429_unseen_and_asked_of_nobody_e
     assert_eq!(ask(&client, "GET", "", "").await.0, 200);
 }
 
-#[tokio::test]
-async fn callers_have_a_bucket_each_and_all_outside_the_mesh_have_one() {
+/// Callers of these names, whom they call, and the application there.
+async fn called_by<const N: usize>(names: [&str; N]) -> (Vec<Pod>, Pod, App) {
     let authority = Authority::new();
-    let (greedy, honest) = (
-        Pod::new(&authority, "greedy").await,
-        Pod::new(&authority, "honest").await,
-    );
     let server = Pod::new(&authority, "api").await;
     let app = App::new(server.ip, OK).await;
-    for client in [&greedy, &honest] {
+    let mut clients = Vec::new();
+    for name in names {
+        let client = Pod::new(&authority, name).await;
         client.set(service("api", vip().ip(), Protocol::Http1, Vec::new()));
         let one = endpoint(server.ip, app.port, Some("api"));
         client.set(vec![endpoints("api", vec![one])]);
+        clients.push(client);
     }
+    (clients, server, app)
+}
+
+/// How often these users of a caller were served, one request each, and the last answer.
+async fn users(client: &Pod, users: std::ops::Range<usize>) -> (usize, String) {
+    let (mut served, mut last) = (0, String::new());
+    for user in users {
+        let header = format!("x-user: user-{user}\r\n");
+        let (status, answer) = ask(client, "GET", &header, "").await;
+        served += usize::from(status == 200);
+        last = answer;
+    }
+    (served, last)
+}
+
+#[tokio::test]
+async fn who_makes_up_users_takes_nothing_from_others_gains_nothing_and_is_told_why() {
+    let (clients, server, app) = called_by(["greedy", "honest", "late"]).await;
+    let [greedy, honest, late] = &clients[..] else {
+        panic!("three callers");
+    };
+    let by_user = |name: &str| {
+        rule(RateLimit {
+            key: LimitKey::Header(http::HeaderName::from_static("x-user")),
+            ..limit(name, 2)
+        })
+    };
+    // Limits of another port leave this one few of the places that they share.
+    let elsewhere = (0..400).map(|number| by_user(&format!("limit-{number}")));
+    let places = policy::limit::keys_of_each(401);
+    server.set(vec![guards([
+        (1, limits(elsewhere.collect())),
+        (app.port, limits(vec![by_user("each")])),
+    ])]);
+    let reached = "is reached; a token is there";
+    for (expected, told) in [(1, "200 OK"), (1, "200 OK"), (0, reached)] {
+        let (served, answer) = users(greedy, 0..1).await;
+        assert_eq!(served, expected);
+        assert!(answer.contains(told), "{answer}");
+    }
+    assert_eq!(users(honest, 0..5).await.0, 5);
+    let keys = ["limit=\"rate-limit-keys\""];
+    assert_eq!(sum(&server, "weft_limit_reached_total", &keys), 0.0);
+
+    let (served, answer) = users(greedy, 1..301).await;
+    assert!(
+        (places..=2 * places).contains(&served),
+        "{served} of {places}"
+    );
+    assert!(
+        answer.contains("more keys than it has places for"),
+        "{answer}"
+    );
+    assert!(answer.contains("weft-reason: limit"), "{answer}");
+    assert!(sum(&server, "weft_limit_reached_total", &keys) > 0.0);
+    assert_eq!(
+        users(greedy, 0..1).await.0,
+        0,
+        "he has not forgotten himself"
+    );
+
+    for (caller, asking, expected) in [(honest, 0..5, 5), (honest, 5..10, 5), (late, 0..10, 10)] {
+        assert_eq!(users(caller, asking).await.0, expected);
+    }
+    let (served, answer) = users(honest, 0..1).await;
+    assert_eq!(served, 0);
+    assert!(answer.contains(reached), "{answer}");
+}
+
+#[tokio::test]
+async fn callers_have_a_bucket_each_and_all_outside_the_mesh_have_one() {
+    let (clients, server, app) = called_by(["greedy", "honest"]).await;
+    let [greedy, honest] = &clients[..] else {
+        panic!("two callers");
+    };
     let each = RateLimit {
         key: LimitKey::Caller,
         ..limit("each", 2)
     };
     server.set(vec![guard(app.port, vec![rule(each)])]);
     for expected in [200, 200, 429, 429] {
-        assert_eq!(ask(&greedy, "GET", "", "").await.0, expected);
+        assert_eq!(ask(greedy, "GET", "", "").await.0, expected);
     }
-    assert_eq!(ask(&honest, "GET", "", "").await.0, 200, "unharmed");
+    assert_eq!(ask(honest, "GET", "", "").await.0, 200, "unharmed");
     for expected in [200, 200, 429] {
         let stream = server.plain(app.port).await;
         assert_eq!(get(stream, "/", "").await.0, expected);
     }
-    assert_eq!(ask(&honest, "GET", "", "").await.0, 200);
+    assert_eq!(ask(honest, "GET", "", "").await.0, 200);
 }
 
 #[tokio::test]

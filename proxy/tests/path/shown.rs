@@ -14,7 +14,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use policy::traffic::Traffic;
 use policy::traffic::call::Retry;
 use policy::traffic::endpoint::{Balance, Ejection};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 use weft_proxy::{Budget, MESH_PORT};
@@ -295,98 +294,47 @@ async fn a_refused_stream_is_offered_to_nobody_else_where_a_policy_forbids_retri
     assert_eq!(asked.sum::<usize>(), 10);
 }
 
-/// An HTTP/2 application that refuses every stream.
+/// An HTTP/2 application that takes no stream.
 #[derive(Default)]
-struct Refusing {
-    asked: Arc<AtomicUsize>,
-    connections: Arc<AtomicUsize>,
+pub(super) struct Refusing {
+    pub(super) asked: Arc<AtomicUsize>,
+    pub(super) connections: Arc<AtomicUsize>,
 }
 
-/// Three of them serve `api` from now on.
+/// Three of them serve `api` from now on, each connection by `serves`.
+pub(super) async fn three<F>(
+    client: &Pod,
+    server: &Pod,
+    serves: impl Fn(TcpStream, Arc<AtomicUsize>) -> F + Clone + Send + 'static,
+) -> Vec<Refusing>
+where
+    F: Future<Output: Send + 'static> + Send + 'static,
+{
+    let (mut all, mut apps) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        let listener = TcpListener::bind((server.ip, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        all.push(endpoint(server.ip, port, Some("api")));
+        let app = Refusing::default();
+        let (asked, connections) = (Arc::clone(&app.asked), Arc::clone(&app.connections));
+        apps.push(app);
+        let serves = serves.clone();
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                connections.fetch_add(1, Relaxed);
+                tokio::spawn(serves(stream, Arc::clone(&asked)));
+            }
+        });
+    }
+    client.set(vec![endpoints("api", all)]);
+    apps
+}
+
+/// They refuse every stream.
 async fn refusing(client: &Pod, server: &Pod) -> Vec<Refusing> {
-    let (mut all, mut apps) = (Vec::new(), Vec::new());
-    for _ in 0..3 {
-        let listener = TcpListener::bind((server.ip, 0)).await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        all.push(endpoint(server.ip, port, Some("api")));
-        let app = Refusing::default();
-        let (asked, connections) = (Arc::clone(&app.asked), Arc::clone(&app.connections));
-        apps.push(app);
-        tokio::spawn(async move {
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                connections.fetch_add(1, Relaxed);
-                tokio::spawn(requests(stream, Does::Refuses, Arc::clone(&asked)));
-            }
-        });
-    }
-    client.set(vec![endpoints("api", all)]);
-    apps
-}
-
-/// An HTTP/2 application that takes connections and, of each, no stream.
-async fn leaving(client: &Pod, server: &Pod) -> Vec<Refusing> {
-    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
-    const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    const PONG: [u8; 9] = [0, 0, 8, 6, 1, 0, 0, 0, 0];
-    const HEADERS: u8 = 1;
-    const PING: u8 = 6;
-    let (mut all, mut apps) = (Vec::new(), Vec::new());
-    for _ in 0..3 {
-        let listener = TcpListener::bind((server.ip, 0)).await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        all.push(endpoint(server.ip, port, Some("api")));
-        let app = Refusing::default();
-        let (asked, connections) = (Arc::clone(&app.asked), Arc::clone(&app.connections));
-        apps.push(app);
-        let each = async move |mut stream: TcpStream, asked: Arc<AtomicUsize>| {
-            stream.read_exact(&mut [0; 24]).await?;
-            stream.write_all(&SETTINGS).await?;
-            loop {
-                let mut head = [0; 9];
-                stream.read_exact(&mut head).await?;
-                let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-                let mut payload = vec![0; length as usize];
-                stream.read_exact(&mut payload).await?;
-                match head[3] {
-                    // Whoever connects waits for this.
-                    PING if head[4] == 0 => {
-                        stream.write_all(&PONG).await?;
-                        stream.write_all(&payload).await?;
-                    }
-                    HEADERS => {
-                        asked.fetch_add(1, Relaxed);
-                        stream.write_all(&GOAWAY).await?;
-                        sleep(Duration::from_millis(50)).await;
-                        return Ok::<(), std::io::Error>(());
-                    }
-                    _ => {}
-                }
-            }
-        };
-        tokio::spawn(async move {
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                connections.fetch_add(1, Relaxed);
-                tokio::spawn(each(stream, Arc::clone(&asked)));
-            }
-        });
-    }
-    client.set(vec![endpoints("api", all)]);
-    apps
-}
-
-#[tokio::test]
-async fn servers_that_leave_before_they_take_a_stream_are_asked_three_times_in_all() {
-    let (client, server, _, _) = pair(Protocol::Http2).await;
-    let apps = leaving(&client, &server).await;
-    let mut sender = grpc(&client).await;
-    for _ in 0..10 {
-        let answer = sender.send_request(call()).await.unwrap();
-        assert_eq!(answer.headers()["grpc-status"], "14");
-    }
-    let asked = apps.iter().map(|app| app.asked.load(Relaxed));
-    assert_eq!(asked.sum::<usize>(), 30);
+    let serves = |stream, asked| requests(stream, Does::Refuses, asked);
+    three(client, server, serves).await
 }
 
 /// The code by which a call was reset.

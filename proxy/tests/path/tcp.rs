@@ -11,7 +11,7 @@ use wire::v1::Protocol;
 use crate::support::{Pod, endpoint, endpoints, pair, raw, vip};
 
 /// Echoes until the client ends; speaks first when `banner` is not empty.
-async fn echo(pod: &Pod, banner: &'static str) -> u16 {
+pub(super) async fn echo(pod: &Pod, banner: &'static str) -> u16 {
     let listener = TcpListener::bind((pod.ip, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {

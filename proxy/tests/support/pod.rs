@@ -16,6 +16,7 @@ use identity::authority::{ISSUER_LIFE, Issuer, LeafNames, ROOT_LIFE, Root};
 use identity::key::LeafKey;
 use identity::tls::{CertHandle, Leaf};
 use parking_lot::Mutex;
+use policy::access_log::AccessLog;
 use policy::name::SpiffeId;
 use prometheus_client::registry::Registry;
 use runtime::env::EnvReader;
@@ -198,7 +199,7 @@ impl Pod {
         ]))
         .unwrap();
         let mut registry = Registry::default();
-        let telemetry = Telemetry::new(Metrics::register(&mut registry), false);
+        let telemetry = Telemetry::new(Metrics::register(&mut registry), AccessLog::OFF);
         let own = settings.workload.own;
         Self {
             proxy: Arc::new(Proxy::new(own, telemetry, certs, roots, budget)),

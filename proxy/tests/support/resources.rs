@@ -104,6 +104,60 @@ pub(crate) fn endpoints(name: &str, list: Vec<v1::Endpoint>) -> v1::Resource {
     )
 }
 
+/// Which traces a proxy records, in millionths of those that begin there, and where it
+/// sends their spans.
+pub(crate) fn tracing(collector: &str, share: u32, inject: &[&str]) -> v1::Resource {
+    let attribute = |name: &str, value: &str| v1::Attribute {
+        name: name.to_owned(),
+        value: value.to_owned(),
+    };
+    let tracing = v1::Tracing {
+        collector: collector.to_owned(),
+        share,
+        inject: inject.iter().map(|name| (*name).to_owned()).collect(),
+        most_per_second: 10_000,
+        paths: true,
+        resource: vec![attribute("service.name", "checkout")],
+    };
+    telemetry(v1::Telemetry {
+        tracing: Some(tracing),
+        ..v1::Telemetry::default()
+    })
+}
+
+fn telemetry(told: v1::Telemetry) -> v1::Resource {
+    let content = v1::resource::Content::Telemetry(told);
+    resource(wire::names::TELEMETRY, content)
+}
+
+/// Which requests a proxy writes down.
+pub(crate) fn resource_of_log(log: &str) -> v1::Resource {
+    telemetry(v1::Telemetry {
+        access_log: log.to_owned(),
+        ..v1::Telemetry::default()
+    })
+}
+
+/// The same, with a collector, to which no spans go but those of traces that came.
+pub(crate) fn logging(collector: &str, log: &str) -> v1::Resource {
+    let mut told = tracing(collector, 0, &["tracecontext"]);
+    if let Some(v1::resource::Content::Telemetry(told)) = &mut told.content {
+        told.access_log = log.to_owned();
+    }
+    told
+}
+
+/// What stands at this address is outside the mesh.
+pub(crate) fn external(addr: std::net::SocketAddr) -> v1::Resource {
+    let target = v1::destination::Target::External(v1::External {});
+    resource(
+        &wire::names::destination(addr.ip(), addr.port()),
+        v1::resource::Content::Destination(v1::Destination {
+            target: Some(target),
+        }),
+    )
+}
+
 /// A Service on port 80 at `ip`, with whatever splits.
 pub(crate) fn service(
     name: &str,

@@ -1,6 +1,6 @@
 //! Matches of HTTP requests, of rules and of splits.
 
-use policy::http_match::HttpMatch;
+use policy::http_match::{Budget, HttpMatch};
 
 use super::error::{BadResource, each};
 use crate::v1;
@@ -18,19 +18,28 @@ impl TryFrom<&v1::HttpMatch> for HttpMatch {
     type Error = BadResource;
 
     fn try_from(message: &v1::HttpMatch) -> Result<Self, BadResource> {
-        let headers: Vec<(&str, &str)> = message
-            .headers
-            .iter()
-            .map(|header| (header.name.as_str(), header.regex.as_str()))
-            .collect();
-        Self::new(
-            &message.name,
-            message.path_regex.as_deref(),
-            &message.methods,
-            &headers,
-        )
-        .map_err(|bad| BadResource::new(bad.field, bad.reason))
+        within(&mut Budget::group(), message)
     }
+}
+
+/// One of several that share what their expressions may take.
+pub(super) fn within(
+    budget: &mut Budget,
+    message: &v1::HttpMatch,
+) -> Result<HttpMatch, BadResource> {
+    let headers: Vec<(&str, &str)> = message
+        .headers
+        .iter()
+        .map(|header| (header.name.as_str(), header.regex.as_str()))
+        .collect();
+    HttpMatch::within(
+        budget,
+        &message.name,
+        message.path_regex.as_deref(),
+        &message.methods,
+        &headers,
+    )
+    .map_err(|bad| BadResource::new(bad.field, bad.reason))
 }
 
 impl From<&HttpMatch> for v1::HttpMatch {

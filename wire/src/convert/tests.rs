@@ -6,6 +6,7 @@ use policy::http_match::HttpMatch;
 use policy::name::{Kind, ObjectRef, ServiceId, SpiffeId};
 use policy::origin::Origin;
 use policy::protocol::{PortProtocols, PortRange};
+use policy::route::names::Names;
 use policy::route::{self, Backend, Match};
 use proptest::prelude::*;
 use prost::Message;
@@ -165,6 +166,49 @@ fn a_match_without_path_and_one_with_an_empty_path_stay_different() {
         let read = HttpMatch::try_from(&sent).unwrap();
         assert_eq!(v1::HttpMatch::from(&read), sent);
     }
+}
+
+fn route(group: &str, path: &str) -> v1::Route {
+    v1::Route {
+        origin: Some(v1::ObjectRef {
+            kind: "HTTPRouteGroup".to_owned(),
+            namespace: "shop".to_owned(),
+            name: group.to_owned(),
+        }),
+        http: Some(v1::HttpMatch {
+            name: "m".to_owned(),
+            path_regex: Some(path.to_owned()),
+            ..Default::default()
+        }),
+    }
+}
+
+#[test]
+fn names_of_requests_survive_the_way_there_and_back_and_a_bad_one_is_named() {
+    let sent = v1::Routes {
+        routes: vec![route("a", "/one"), route("b", "/two")],
+    };
+    let read = Names::try_from(&sent).unwrap();
+    assert_eq!(v1::Routes::from(&read), sent);
+    let field = |change: fn(&mut v1::Route)| {
+        let mut sent = sent.clone();
+        change(&mut sent.routes[1]);
+        Names::try_from(&sent).unwrap_err().field
+    };
+    assert_eq!(field(|route| route.http = None), "routes[1].http");
+    assert_eq!(field(|route| route.origin = None), "routes[1].origin");
+    let unreadable = field(|route| route.http.as_mut().unwrap().path_regex = Some("(".to_owned()));
+    assert_eq!(unreadable, "routes[1].http.pathRegex");
+}
+
+#[test]
+fn the_expressions_behind_names_share_what_one_group_may_take() {
+    let heavy = |number: usize| v1::Routes {
+        routes: vec![route("a", r"/\w{3}"); number],
+    };
+    assert!(Names::try_from(&heavy(8)).is_ok());
+    let bad = Names::try_from(&heavy(64)).unwrap_err();
+    assert!(bad.reason.contains("4096 KiB"), "{bad}");
 }
 
 #[test]

@@ -7,12 +7,13 @@ mod bench;
 mod board;
 mod crowd;
 mod crowded;
+#[path = "../../curves.rs"]
+mod curves;
 mod figures;
 mod fleet;
 #[path = "../../made.rs"]
 mod made;
 mod page;
-mod picture;
 mod probe;
 mod process;
 mod scale;

@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
+use crate::curves::short;
 use crate::made;
-use crate::picture::short;
 
 pub(crate) mod crowded;
 pub(crate) mod scale;

@@ -22,12 +22,15 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use policy::name::SpiffeId;
+use policy::traffic::part::Parts;
 use serde_json::Value;
 use wire::v1::resource::Content;
 use wire::{names, v1};
 
-pub(crate) const TRUST_DOMAIN: &str = "cluster.local";
-pub(crate) const NAMESPACE: &str = "interop";
+use crate::standing_in::{ClusterView, resource};
+
+const TRUST_DOMAIN: &str = "cluster.local";
+const NAMESPACE: &str = "interop";
 const SERVICE: &str = "app";
 
 #[derive(Debug)]
@@ -40,7 +43,7 @@ pub(crate) struct Cluster {
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct Pod {
+struct Pod {
     name: String,
     ip: IpAddr,
     access: v1::Enforcement,
@@ -52,7 +55,7 @@ pub(crate) struct Pod {
 }
 
 impl Pod {
-    pub(crate) fn identity(&self) -> Result<SpiffeId> {
+    fn identity(&self) -> Result<SpiffeId> {
         Ok(SpiffeId::of(TRUST_DOMAIN, NAMESPACE, &self.name)?)
     }
 
@@ -88,12 +91,11 @@ impl Cluster {
         })
     }
 
-    pub(crate) fn pod(&self, name: &str) -> Option<&Pod> {
+    fn pod(&self, name: &str) -> Option<&Pod> {
         self.pods.iter().find(|pod| pod.name == name)
     }
 
-    /// What a pod gets without asking, but for the trusted roots.
-    pub(crate) fn own(&self, pod: &Pod) -> Result<Vec<v1::Resource>> {
+    fn told(&self, pod: &Pod) -> Result<Vec<v1::Resource>> {
         let ports = pod.ports.iter().map(|(port, protocol)| v1::PortProtocol {
             first: (*port).into(),
             last: (*port).into(),
@@ -168,8 +170,7 @@ impl Cluster {
         ))
     }
 
-    /// What stands at an address, as `asker` is told, with everything that this refers to.
-    pub(crate) fn destination(&self, asker: &Pod, addr: SocketAddr) -> Result<Vec<v1::Resource>> {
+    fn stands_at(&self, asker: &Pod, addr: SocketAddr) -> Result<Vec<v1::Resource>> {
         let name = names::destination(addr.ip(), addr.port());
         let mut all = Vec::new();
         let target = if addr.ip() == self.service {
@@ -210,12 +211,25 @@ impl Cluster {
     }
 }
 
-pub(crate) fn resource(name: &str, content: Content) -> v1::Resource {
-    wire::version::stamp(v1::Resource {
-        name: name.to_owned(),
-        version: String::new(),
-        content: Some(content),
-    })
+impl ClusterView for Cluster {
+    const NAMESPACE: &'static str = NAMESPACE;
+    const TRUST_DOMAIN: &'static str = TRUST_DOMAIN;
+
+    fn identity(&self, pod: &str) -> Option<SpiffeId> {
+        self.pod(pod)?.identity().ok()
+    }
+
+    fn own(&self, pod: &str, _: Parts) -> Result<Vec<v1::Resource>> {
+        self.told(self.pod(pod).context("no such pod")?)
+    }
+
+    fn destination(&self, pod: &str, _: Parts, addr: SocketAddr) -> Result<Vec<v1::Resource>> {
+        self.stands_at(self.pod(pod).context("no such pod")?, addr)
+    }
+
+    fn refused(&self, _: &str, nack: &v1::Nack) {
+        eprintln!("refused {}: {}", nack.name, nack.reason);
+    }
 }
 
 fn pod(value: &Value) -> Result<Pod> {
@@ -270,7 +284,10 @@ fn number(value: &Value) -> Result<u32> {
 
 #[cfg(test)]
 mod tests {
+    use policy::traffic::part::Parts;
+
     use super::Cluster;
+    use crate::standing_in::ClusterView as _;
 
     const TEXT: &str = r#"{"listen": "0.0.0.0:8443", "root": "root.pem", "service": "10.96.0.10",
         "serves": "server", "pods": [
@@ -280,7 +297,7 @@ mod tests {
     #[test]
     fn a_pod_gets_its_workload_and_its_rules() {
         let cluster = Cluster::read(TEXT).unwrap();
-        let own = cluster.own(cluster.pod("server").unwrap()).unwrap();
+        let own = cluster.own("server", Parts::NONE).unwrap();
         let names: Vec<_> = own.iter().map(|one| one.name.as_str()).collect();
         assert_eq!(names, ["workload", "rule/interop/a"]);
     }

@@ -71,7 +71,13 @@ fn judged(name: &str, value: &str) -> Option<String> {
         labels::LOG_LEVEL => bad(labels::parse_log_level(value)
             .map(drop)
             .map_err(|error| error.to_string())),
+        labels::TRACE_SAMPLING => bad(labels::parse_trace_sampling(value)
+            .map(drop)
+            .map_err(|error| error.to_string())),
         labels::ACCESS_LOG => bad(labels::parse_access_log(value)
+            .map(drop)
+            .map_err(|error| error.to_string())),
+        labels::ROUTES => bad(labels::parse_routes(value)
             .map(drop)
             .map_err(|error| error.to_string())),
         labels::DRAIN_DELAY => bad(labels::parse_drain_delay(value)

@@ -95,6 +95,10 @@ fn service(dice: &mut StdRng) -> Value {
         }
         _ => {}
     }
+    if dice.random_ratio(1, 4) {
+        let groups = pick(dice, &["group-0", "group-1,group-2", "gone", "", "?"]);
+        service = cluster::annotate(service, "weft.dev/routes", groups);
+    }
     let second = dice.random_range(0..3);
     cluster::created(service, second)
 }
@@ -193,7 +197,7 @@ fn step(dice: &mut StdRng, collector: &mut Collector) {
 type Told = BTreeMap<String, EncodedResource>;
 
 fn told(model: &Model, pod: &ObjectKey) -> Option<Told> {
-    let all = ["extended-rule", "telemetry"].map(str::to_owned);
+    let all = ["extended-rule", "telemetry", "routes"].map(str::to_owned);
     let set = model.resolve(pod, &destinations(pod), &Capabilities::named(&all))?;
     Some(owned(set.resources))
 }

@@ -1,18 +1,41 @@
 //! What proxies are to tell of themselves.
 
-use crate::{problem::Reason, testing::cluster::*};
+use std::sync::Arc;
+
+use policy::trace::{Format, Share, Tracing};
+
+use crate::{model::Defaults, problem::Reason, testing::cluster::*};
 
 const LOG_LEVEL: &str = "weft.dev/log-level";
+const SAMPLING: &str = "weft.dev/trace-sampling";
 
 fn annotated(of_namespace: Option<&str>, of_pod: Option<&str>) -> Cluster {
+    annotated_with(LOG_LEVEL, of_namespace, of_pod)
+}
+
+fn annotated_with(name: &str, of_namespace: Option<&str>, of_pod: Option<&str>) -> Cluster {
     let (mut ns, mut api) = (namespace("shop"), pod("api-1", "10.0.0.11", "api"));
-    if let Some(level) = of_namespace {
-        ns = annotate(ns, LOG_LEVEL, level);
+    if let Some(value) = of_namespace {
+        ns = annotate(ns, name, value);
     }
-    if let Some(level) = of_pod {
-        api = annotate(api, LOG_LEVEL, level);
+    if let Some(value) = of_pod {
+        api = annotate(api, name, value);
     }
     shop().with(ns).with(api)
+}
+
+/// What the chart says of traces.
+fn traced() -> Defaults {
+    Defaults {
+        tracing: Some(Arc::new(Tracing {
+            collector: "http://collector.observability:4317".parse().unwrap(),
+            share: Share::DEFAULT,
+            inject: vec![Format::B3],
+            most_per_second: 7,
+            paths: false,
+        })),
+        ..Defaults::default()
+    }
 }
 
 fn filter(cluster: &Cluster, pod: &str) -> String {
@@ -57,6 +80,75 @@ fn a_level_that_cannot_be_read_is_told_with_its_field_and_changes_no_mode() {
     assert!(problem.message.contains("\"loud\""), "{}", problem.message);
     let workload = |model| resolve_newest(model, "api-1", &[]).workload();
     assert_eq!(workload(&bad.0), workload(&good.0));
+}
+
+#[test]
+fn a_proxy_records_the_share_of_its_pod_else_of_its_namespace_else_of_the_chart() {
+    let told = |cluster: &Cluster, defaults: &Defaults, pod: &str| {
+        let resolved = resolve_newest(&cluster.compile_with(defaults).0, pod, &[]);
+        resolved.telemetry_named("telemetry").tracing
+    };
+    for (of_namespace, of_pod, millionths) in [
+        (None, None, 10_000),
+        (Some("5"), None, 50_000),
+        (Some("5"), Some("0.01"), 100),
+        (None, Some("100"), 1_000_000),
+        (Some("5"), Some("all"), 50_000),
+        (Some("-1"), None, 10_000),
+    ] {
+        let cluster = annotated_with(SAMPLING, of_namespace, of_pod);
+        let tracing = told(&cluster, &traced(), "api-1").unwrap();
+        assert_eq!(tracing.share, millionths, "{of_namespace:?} {of_pod:?}");
+        assert_eq!(tracing.collector, "http://collector.observability:4317");
+        assert_eq!((tracing.most_per_second, tracing.paths), (7, false));
+        assert_eq!(tracing.inject, ["b3"]);
+        let of_it = |name: &str| tracing.resource.iter().find(|one| one.name == name);
+        assert_eq!(of_it("k8s.pod.name").unwrap().value, "api-1");
+        // Without an endpoint nothing is told, whatever is asked for.
+        assert_eq!(told(&cluster, &Defaults::default(), "api-1"), None);
+    }
+    // Control: the pod's own is nobody else's.
+    let cluster = annotated_with(SAMPLING, None, Some("100"));
+    let other = told(&cluster, &traced(), "client").unwrap();
+    assert_eq!(other.share, 10_000);
+}
+
+#[test]
+fn a_proxy_writes_down_what_its_pod_says_else_its_namespace_else_nothing() {
+    const ACCESS_LOG: &str = "weft.dev/access-log";
+    for (of_namespace, of_pod, expected) in [
+        (None, None, "off"),
+        (Some("json"), None, "json"),
+        (Some("json"), Some("json,errors"), "json,errors"),
+        (Some("json"), Some("off"), "off"),
+        (Some("json,errors"), Some("text"), "json,errors"),
+    ] {
+        let cluster = annotated_with(ACCESS_LOG, of_namespace, of_pod);
+        let (model, problems) = cluster.compile();
+        let told = resolve_newest(&model, "api-1", &[]).telemetry_named("telemetry");
+        assert_eq!(told.access_log, expected, "{of_namespace:?} {of_pod:?}");
+        let bad = of_pod == Some("text");
+        assert_eq!(problems.list.len(), usize::from(bad));
+        let field = "metadata.annotations[weft.dev/access-log]";
+        assert!(problems.list.iter().all(|problem| problem.field == field));
+    }
+}
+
+#[test]
+fn a_share_that_cannot_be_read_is_told_with_its_field() {
+    let (_, bad) = annotated_with(SAMPLING, Some("half"), Some("101")).compile();
+    let mut found: Vec<String> = bad
+        .list
+        .iter()
+        .map(|problem| format!("{} {}", problem.object, problem.field))
+        .collect();
+    found.sort();
+    let field = "metadata.annotations[weft.dev/trace-sampling]";
+    let expected = [
+        format!("Namespace /shop {field}"),
+        format!("Pod shop/api-1 {field}"),
+    ];
+    assert_eq!(found, expected);
 }
 
 #[test]

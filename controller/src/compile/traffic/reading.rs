@@ -330,6 +330,17 @@ impl Reading<'_> {
         true
     }
 
+    /// A policy by which calls go to this Service that others failed.
+    fn falls_back_to(&self, service: &ServiceId) -> Option<ObjectRef> {
+        let mut all = self.named.world.policies.iter();
+        let found = all.find(|(_, facts)| {
+            let fallback = facts.spec.sections.fallback.as_deref();
+            let to = fallback.map(|fallback| &fallback.to);
+            matches!(to, Some(FallbackTo::Service(to)) if to == service)
+        });
+        found.map(|(key, _)| object(Kind::TrafficPolicy, key))
+    }
+
     /// Whether pods that get copies get nothing else, and cannot write past a proxy.
     fn is_guarded(&mut self, field: &str, service: &ServiceId) -> bool {
         let key = key(service);
@@ -343,6 +354,8 @@ impl Reading<'_> {
             "has pods that another Service selects, too".to_owned()
         } else if let Some(split) = split {
             format!("is a backend of {}", split.origin)
+        } else if let Some(policy) = self.falls_back_to(service) {
+            format!("is the fallback of {policy}")
         } else {
             return true;
         };

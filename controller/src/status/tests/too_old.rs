@@ -109,13 +109,14 @@ impl Told {
 
 #[tokio::test(start_paused = true)]
 async fn policy_that_no_proxy_carries_out_says_so_by_field_with_what_it_is_about() {
-    let mut told = Told::new(&json!({"retry": {}, "overload": {}}));
+    let limit = json!([{"name": "all", "requests": 5}]);
+    let mut told = Told::new(&json!({"retry": {}, "rateLimits": limit}));
     // Older than policies.
     told.streams(&["extended-rule".to_owned()]);
     told.bench.round().await;
     let status = told.bench.api.read(POLICY).unwrap()["status"].clone();
     assert_eq!(status["target"], json!("Service/api"));
-    assert_eq!(status["summary"], json!("retry, overload"));
+    assert_eq!(status["summary"], json!("retry, rateLimits"));
     assert_eq!(told.condition(0)[..3], ["Accepted", "True", "Accepted"]);
     let resolved = ["ResolvedRefs", "True", "ResolvedRefs"];
     assert_eq!(told.condition(1)[..3], resolved);
@@ -126,7 +127,7 @@ async fn policy_that_no_proxy_carries_out_says_so_by_field_with_what_it_is_about
     );
     for part in [
         "0 of 3 proxies; the proxies of shop/api-1, shop/api-2, shop/client are too old for retry",
-        "no proxy of this version does anything by overload yet",
+        "no proxy of this version does anything by rateLimits with scope Service yet",
     ] {
         assert!(message.contains(part), "{message}");
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, StatusCode, header};
+use policy::fallback::may_have_body;
 use policy::traffic::{
     bounds,
     call::{
@@ -197,8 +198,13 @@ fn response(written: &weft::FallbackResponse, reader: &mut Reader<'_>) -> Option
         let text = format!("has {bytes} bytes of headers and body, but may have {most}");
         reader.wrong(FIELD, &text);
     }
+    let status = StatusCode::from_u16(status?).ok()?;
+    if !body.is_empty() && !may_have_body(status) {
+        let text = format!("stands beside status {}, which has none", status.as_u16());
+        reader.wrong(&format!("{FIELD}.body"), &text);
+    }
     Some(FallbackResponse {
-        status: StatusCode::from_u16(status?).ok()?,
+        status,
         headers,
         body: body.as_bytes().into(),
     })

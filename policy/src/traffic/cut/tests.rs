@@ -158,3 +158,28 @@ fn plain_balance_needs_warm_up_alone() {
         assert_eq!(Carried::needs(&balance), parts([Part::Warmup]));
     }
 }
+
+#[test]
+fn callers_are_told_of_priorities_and_only_pods_of_overload() {
+    let traffic = Traffic {
+        priority: Table {
+            rules: vec![rule("first", Priority::Critical)],
+            otherwise: None,
+        },
+        overload: Table {
+            rules: vec![rule("guard", ()).map(|_| Some(Overload::DEFAULT))],
+            otherwise: None,
+        },
+        ..Traffic::default()
+    };
+    let of_callers = Traffic {
+        priority: traffic.priority.clone(),
+        ..Traffic::default()
+    };
+    assert_eq!(traffic.for_callers(Parts::ALL), of_callers);
+    assert_eq!(traffic.for_pods(Parts::ALL), traffic);
+    let callers: Vec<_> = traffic.caller_needs().map(|(_, parts)| parts).collect();
+    assert_eq!(callers, [parts([Part::Priority])]);
+    let pods: Vec<_> = traffic.pod_needs().map(|(_, parts)| parts).collect();
+    assert_eq!(pods, [parts([Part::Priority]), parts([Part::Overload])]);
+}

@@ -373,6 +373,10 @@ fn whatever_this_version_says_that_it_understands_is_accepted() {
         wire::names::TELEMETRY.to_owned(),
         Content::Telemetry(v1::Telemetry::default()),
     );
+    let routes = (
+        wire::names::ROUTES.to_owned(),
+        Content::Routes(v1::Routes::default()),
+    );
     let mut samples = Vec::new();
     for said in Capability::OF_THIS_VERSION {
         let sample = match said {
@@ -380,6 +384,7 @@ fn whatever_this_version_says_that_it_understands_is_accepted() {
             Capability::Telemetry => &telemetry,
             // Asked on the stream, and no resource.
             Capability::Asks => continue,
+            Capability::Routes => &routes,
         };
         samples.push((said.as_str(), sample));
     }

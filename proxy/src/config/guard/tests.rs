@@ -111,18 +111,23 @@ fn callers_from_outside_have_the_time_of_the_first_policy_that_fits() {
     let guard = Guard::after(Some(&before), &said, now);
     assert_eq!(passed(&guard, now, 2), 0, "the bucket stays");
     let headers = HeaderMap::new();
-    let time = |guard: &Guard, method| {
+    let ask = |guard: &Guard, method, unreadable| {
         let facts = RequestFacts {
             method: &method,
             path: "/",
             headers: &headers,
         };
-        let time = guard.port(80).unwrap().request_outside(&facts);
+        let port = guard.port(80).unwrap();
+        let time = port.request_outside(&facts, unreadable);
         time.map(|time| time.as_secs())
     };
+    let time = |guard: &Guard, method| ask(guard, method, false);
     assert_eq!(time(&before, Method::GET), None);
     assert_eq!(time(&guard, Method::GET), Some(1));
     assert_eq!(time(&guard, Method::POST), Some(5));
+    // No path that may be read in two ways has more time than any route gives.
+    assert_eq!(ask(&guard, Method::POST, true), Some(1));
+    assert_eq!(ask(&before, Method::POST, true), None);
 }
 
 #[test]
@@ -149,8 +154,12 @@ fn an_audited_limit_refuses_nothing_and_is_told() {
     let mut told = Vec::new();
     for _ in 0..3 {
         let port = guard.port(80).unwrap();
-        port.admit(now, &OUTSIDE, |origin| told.push(origin.to_string()))
-            .unwrap();
+        let noticed = |noticed: Noticed<'_>| {
+            if let Noticed::Audited(origin) = noticed {
+                told.push(origin.to_string());
+            }
+        };
+        port.admit(now, &OUTSIDE, noticed).unwrap();
     }
     assert_eq!(told.len(), 2, "{told:?}");
 }
@@ -201,4 +210,38 @@ fn header_values_have_a_bucket_each_and_a_path_that_cannot_be_read_fits_every_ro
     };
     assert!(ask(false) && ask(false) && ask(true), "the first token");
     assert!(!ask(true) && ask(false));
+}
+
+#[test]
+fn many_limits_of_a_pod_share_what_their_keys_may_take() {
+    let now = Instant::now();
+    let crowded = |limits: usize| {
+        let limits: Vec<RateLimit> = (0..limits)
+            .map(|number| RateLimit {
+                name: format!("limit-{number}").as_str().into(),
+                ..limit(1, LimitKey::Caller)
+            })
+            .collect();
+        // What was one limit of many before is not more than its part after.
+        let one = Guard::after(None, &said(&limits[..1]), now);
+        let guard = Guard::after(Some(&one), &said(&limits), now);
+        let port = guard.port(80).unwrap();
+        let mut crowded = 0;
+        for number in 0..2000 {
+            let id = format!("spiffe://cluster.local/ns/shop/sa/a{number}");
+            let id = policy::name::SpiffeId::try_from(id.as_str()).unwrap();
+            let arrival = Arrival {
+                caller: Caller::mesh(&id),
+                ..OUTSIDE
+            };
+            let _ = port.admit(now, &arrival, |noticed| match noticed {
+                Noticed::Crowded => crowded += 1,
+                Noticed::Audited(_) => {}
+            });
+        }
+        crowded
+    };
+    assert_eq!(crowded(3), 0);
+    // One place is that of all callers together.
+    assert_eq!(crowded(40), 2000 - (policy::limit::keys_of_each(40) - 1));
 }

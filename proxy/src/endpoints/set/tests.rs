@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use policy::health::{EjectedFor, Seen};
+use policy::sticky::Key;
 use policy::traffic::without_object::EJECTION;
 use prometheus_client::metrics::gauge::Gauge;
 
@@ -114,7 +116,7 @@ async fn answers_that_are_not_good_draw_no_calls_by_being_fast() {
 fn a_sticky_caller_keeps_its_endpoint_when_others_leave() {
     let registry = Registry::default();
     let all = set(&registry, &["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
-    let chosen = addr(all.sticky("10.1.0.7", 0, &Draw::DEFAULT));
+    let chosen = addr(all.of_session("10.1.0.7", 0, &Draw::DEFAULT));
     let fewer = EndpointSet {
         endpoints: all
             .endpoints
@@ -125,7 +127,10 @@ fn a_sticky_caller_keeps_its_endpoint_when_others_leave() {
             .collect(),
         ..EndpointSet::default()
     };
-    assert_eq!(addr(fewer.sticky("10.1.0.7", 0, &Draw::DEFAULT)), chosen);
+    assert_eq!(
+        addr(fewer.of_session("10.1.0.7", 0, &Draw::DEFAULT)),
+        chosen
+    );
 }
 
 #[test]
@@ -136,7 +141,7 @@ fn a_sticky_caller_may_move_when_its_session_is_over_and_not_before() {
     let start = Instant::now();
     let at = |seconds: u64| {
         let epoch = affinity.epoch(start + Duration::from_secs(seconds));
-        addr(all.sticky("10.1.0.7", epoch, &Draw::DEFAULT))
+        addr(all.of_session("10.1.0.7", epoch, &Draw::DEFAULT))
     };
     let first = at(0);
     assert!((1..40).all(|i| at(i * 30) == first), "every call in time");
@@ -304,7 +309,7 @@ async fn a_call_that_is_tried_again_takes_nobody_who_rests_nor_is_it_a_probe() {
         tokio::time::advance(Duration::from_secs(rested)).await;
         assert_eq!(fleet.sent_there(&again(&[])), 0, "others work");
         assert!(fleet.set.pick(&again(&others)).is_none());
-        let caller = |draw: &Draw<'_>| fleet.set.sticky("10.1.0.7", 0, draw);
+        let caller = |draw: &Draw<'_>| fleet.set.of_session("10.1.0.7", 0, draw);
         assert!(caller(&again(&others)).is_none());
         assert!(others.contains(&addr(caller(&again(&[])))));
         // What was not sent has no answer to lose.
@@ -397,16 +402,43 @@ async fn where_ejection_is_switched_off_nobody_rests_any_more() {
 async fn a_sticky_callers_endpoint_rests_and_gets_it_back() {
     let fleet = Fleet::new();
     let caller = (0..100).map(|n| format!("10.1.0.{n}")).find(|caller| {
-        let chosen = addr(fleet.set.sticky(caller, 0, &READER));
+        let chosen = addr(fleet.set.of_session(caller, 0, &READER));
         chosen == fleet.dead().addr
     });
     let caller = caller.unwrap();
     fleet.eject();
-    let next = addr(fleet.set.sticky(&caller, 0, &READER));
+    let next = addr(fleet.set.of_session(&caller, 0, &READER));
     assert_ne!(next, fleet.dead().addr);
     tokio::time::advance(Duration::from_millis(6100)).await;
-    let back = addr(fleet.set.sticky(&caller, 0, &READER));
+    let back = addr(fleet.set.of_session(&caller, 0, &READER));
     assert_eq!(back, fleet.dead().addr);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tenants_endpoint_rests_and_gets_it_back_and_others_stay_where_they_are() {
+    let fleet = Fleet::new();
+    let of = |key: usize, draw: &Draw<'_>| {
+        let key = Key::of(format!("tenant-{key}").as_bytes());
+        addr(fleet.set.of_tenant(key, draw))
+    };
+    let all = || (0..30).map(|key| of(key, &READER)).collect::<Vec<_>>();
+    let before = all();
+    assert_eq!(before.iter().collect::<BTreeSet<_>>().len(), 3);
+    assert_eq!(all(), before);
+    let mine = before.iter().position(|addr| *addr == fleet.dead().addr);
+    let mine = mine.unwrap();
+    fleet.eject();
+    for (before, now) in before.iter().zip(all()) {
+        assert_ne!(now, fleet.dead().addr);
+        assert!(*before == fleet.dead().addr || *before == now);
+    }
+    let next = of(mine, &READER);
+    // What failed it is not asked again, though nobody rests there.
+    let tried = [next];
+    let third = of(mine, &after(&tried));
+    assert!(third != next && third != fleet.dead().addr);
+    tokio::time::advance(Duration::from_millis(6100)).await;
+    assert_eq!(of(mine, &READER), fleet.dead().addr);
 }
 
 #[tokio::test(start_paused = true)]
@@ -415,4 +447,17 @@ async fn what_rests_is_not_counted_any_more_when_it_is_gone() {
     fleet.eject();
     drop(fleet.set);
     assert_eq!(fleet.resting.get(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_calls_aside_is_not_noticed_and_takes_no_probe() {
+    let fleet = Fleet::new();
+    fleet.eject();
+    tokio::time::advance(Duration::from_secs(7)).await;
+    for _ in 0..50 {
+        let aside = fleet.set.aside().unwrap();
+        assert_ne!(aside.addr, fleet.dead().addr);
+        assert_eq!(aside.in_flight.load(Relaxed), 0);
+    }
+    assert!(fleet.sent_there(&READER) > 0, "one is due");
 }

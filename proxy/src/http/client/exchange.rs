@@ -2,7 +2,6 @@
 //! application can have seen it.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -47,10 +46,10 @@ pub(crate) async fn multiplexed(
     let (mut sender, place) = stream.into_parts();
     let sent = Instant::now();
     let response = sender.send(request).await;
+    let response = response.map_err(|error| failed(peer, &place, first, &error))?;
+    peer.answered();
     Ok(UpstreamResponse {
-        response: response
-            .map_err(|error| failed(peer, &place, first, &error))?
-            .map(ResponseBody::from),
+        response: response.map(ResponseBody::from),
         out: None,
         place: Some(place),
         took: sent.elapsed(),
@@ -68,6 +67,7 @@ pub(crate) async fn open(peer: &Multiplexed, parts: Parts) -> Result<UpstreamRes
     let sent = Instant::now();
     let opened = sender.open(Request::from_parts(parts, ())).await;
     let (response, out) = opened.map_err(|error| failed(peer, &place, first, &error))?;
+    peer.answered();
     Ok(UpstreamResponse {
         response: response.map(ResponseBody::from),
         out: Some(out),
@@ -81,8 +81,9 @@ fn failed(peer: &Multiplexed, place: &StreamPermit, first: bool, error: &SendErr
     match error {
         SendError::Unsent(cause) => {
             peer.retire(place);
-            if first && cause.is_go_away() {
-                // Its server refuses who only just came: another connection fares no better.
+            if first && cause.is_go_away() && !peer.may_take_more() {
+                // Its server refuses who only just came, and another connection fares no
+                // better.
                 return Failure::not_sent(Reason::ConnectFailed, error.to_string());
             }
             Failure::connection_closed(error.to_string())
@@ -199,9 +200,7 @@ fn switches<B>(parts: &Parts, response: &Response<B>) -> Result<bool, Failure> {
 /// # Errors
 /// As [`multiplexed`].
 pub(crate) async fn http2(
-    clients: &Clients,
-    addr: SocketAddr,
-    caller: &Arc<str>,
+    application: &Multiplexed,
     parts: &Parts,
     body: Body,
 ) -> Result<UpstreamResponse, Failure> {
@@ -212,11 +211,7 @@ pub(crate) async fn http2(
         // twice, which some servers refuse.
         parts.headers.remove(header::HOST);
     }
-    multiplexed(
-        &clients.http2(addr, caller),
-        Request::from_parts(parts, body),
-    )
-    .await
+    multiplexed(application, Request::from_parts(parts, body)).await
 }
 
 /// Whether the server that answers will read what comes behind this request. One that

@@ -4,7 +4,7 @@
 //! outcome, so a dead peer costs one attempt and not one per request.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
@@ -41,6 +41,8 @@ pub struct Multiplexed {
     /// Held while connecting; counts attempts and remembers how the last failed.
     connecting: tokio::sync::Mutex<(u64, Option<Failure>)>,
     attempts: std::sync::atomic::AtomicU64,
+    /// It has answered since a new connection to it took nothing.
+    serves: AtomicBool,
 }
 
 impl std::fmt::Debug for Multiplexed {
@@ -87,6 +89,7 @@ impl Multiplexed {
             connections: Mutex::default(),
             connecting: tokio::sync::Mutex::new((0, None)),
             attempts: std::sync::atomic::AtomicU64::new(0),
+            serves: AtomicBool::new(false),
         }
     }
 
@@ -95,9 +98,14 @@ impl Multiplexed {
     /// # Errors
     /// When no connection can be made; the application has seen nothing.
     pub async fn stream(&self) -> Result<Http2Stream, Failure> {
-        if let Some(stream) = self.free(STREAMS_PER_CONNECTION) {
-            return Ok(stream);
+        match self.free(STREAMS_PER_CONNECTION) {
+            Some(stream) => Ok(stream),
+            // On the heap: most requests find one.
+            None => Box::pin(self.new_stream()).await,
         }
+    }
+
+    async fn new_stream(&self) -> Result<Http2Stream, Failure> {
         let seen = self.attempts.load(Ordering::Acquire);
         let mut connecting = self.connecting.lock().await;
         if let Some(stream) = self.free(STREAMS_PER_CONNECTION) {
@@ -134,6 +142,20 @@ impl Multiplexed {
                 Err(failure)
             }
         }
+    }
+
+    /// It has answered a request.
+    pub(crate) fn answered(&self) {
+        if !self.serves.load(Ordering::Relaxed) {
+            self.serves.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether another connection may do where a new one took nothing: a server whose port
+    /// goes over to another process takes its last connections so. Only once until it
+    /// answers again, or every request would ask twice who never takes anything.
+    pub(crate) fn may_take_more(&self) -> bool {
+        self.serves.swap(false, Ordering::Relaxed)
     }
 
     /// Sends nothing more on the connection that `place` belongs to. Streams

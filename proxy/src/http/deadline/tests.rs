@@ -33,6 +33,38 @@ fn within(left: Duration) -> Deadline {
     Deadline::outgoing(now(), asked, &Timeouts::DEFAULT, Deadline::NONE)
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_a_request_waited_for_memory_is_part_of_its_time() {
+    let seconds = Duration::from_secs;
+    let timed = Timed {
+        asked: Asked {
+            weft: Some(seconds(5)),
+            ..Asked::default()
+        },
+        unreadable: false,
+    };
+    let policy = Timeouts {
+        request: Some(seconds(4)),
+        ..Timeouts::DEFAULT
+    };
+    for (waited, left) in [(None, 4), (Some(3), 1), (Some(9), 0)] {
+        let (mut parts, ()) = http::Request::new(()).into_parts();
+        if let Some(waited) = waited {
+            parts.extensions.insert(Waited(seconds(waited)));
+        }
+        for deadline in [
+            outgoing(&parts, timed, &policy),
+            outgoing(&parts, Timed::default(), &policy),
+            arrived(&parts, timed, Some(seconds(4))),
+            arrived(&parts, Timed::default(), Some(seconds(4))),
+        ] {
+            assert_eq!(deadline.left(now()), Some(seconds(left)), "{waited:?}");
+            assert_eq!(check(deadline).is_ok(), left > 0, "{waited:?}");
+        }
+        assert_eq!(arrived(&parts, Timed::default(), None), Deadline::NONE);
+    }
+}
+
 #[test]
 fn times_are_read_where_they_may_be_believed_and_what_is_none_is_told() {
     let both = map(&[("grpc-timeout", "2S"), ("weft-timeout", "300ms")]);
@@ -96,7 +128,7 @@ async fn a_body_ends_with_its_time_in_trailers_for_grpc_and_broken_off_for_other
         assert!(error.is::<OutOfTime>(), "{error}");
         let took = now() - begun;
         assert!((1000..1100).contains(&took.as_millis()), "{took:?}");
-        assert!(plain.frame().await.is_none() && plain.is_end_stream());
+        assert!(plain.frame().await.is_none() && !plain.is_end_stream());
     }
 
     let ended = Cell::new(None);

@@ -164,13 +164,10 @@ where
                 Served::Refused(parts, status) => (parts, Some(status)),
             };
             service = parts.service;
-            io = match parts.io.into_inner().io.take() {
+            io = match parts.io.into_inner().taken_back(&parts.read_buf) {
                 Some(io) => io,
                 None => return Ok(()),
             };
-            if !parts.read_buf.is_empty() {
-                io.put_back(&parts.read_buf);
-            }
             let Some(status) = refusal else { continue };
             refused(TurnedAway::Answered(Reason::BadRequest, status));
             say_refusal(&mut io, &used, status, peer).await;

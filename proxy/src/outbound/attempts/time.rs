@@ -26,8 +26,10 @@ impl Attempts<'_> {
         if limit.is_none() && idle.is_none() && outgoing.deadline == Deadline::NONE {
             return None;
         }
-        let last = !self.repeatable || self.retries >= self.retry().attempts;
         let (method, now) = (&outgoing.parts.method, deadline::now());
+        let tried = !self.repeatable || self.retries >= self.retry().attempts;
+        // Another Service is to have what is left of the time.
+        let last = tried && !said::saves_time(self.route.said.as_deref(), outgoing.asked());
         let at = outgoing.deadline.attempt(method, now, limit, last);
         Ends::new(at, idle, upload)
     }
@@ -35,7 +37,8 @@ impl Attempts<'_> {
     /// What the answer ends by.
     pub(super) fn answer_ends(&self, outgoing: &Outgoing, upload: &Upload) -> Option<Box<Ends>> {
         let at = deadline::ends(outgoing.deadline, &outgoing.parts.method);
-        Ends::new(at, self.timeouts().idle, upload)
+        let ends = Ends::new(at, self.timeouts().idle, upload);
+        ends.map(|ends| ends.told(outgoing.grpc))
     }
 
     /// Why an attempt was given up that had no answer in its time.

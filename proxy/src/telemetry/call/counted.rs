@@ -33,4 +33,15 @@ impl Counted {
     pub(crate) fn done(self, end: BodyEnd, bytes: u64, trailers: Option<&HeaderMap>) {
         self.call.done(self.ended, end, bytes, trailers);
     }
+
+    /// This proxy has ended it, for this reason.
+    pub(crate) fn cut(self, reason: Reason, bytes: u64) {
+        let Ended {
+            status,
+            grpc,
+            after,
+            ..
+        } = self.ended;
+        self.call.count(status, grpc, Some(reason), after, bytes);
+    }
 }

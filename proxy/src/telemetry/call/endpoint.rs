@@ -2,9 +2,18 @@
 
 use policy::health::EjectedFor;
 use policy::retry;
+use policy::traffic::call::Cause;
 
-use super::Call;
-use crate::telemetry::labels::{EjectionLabels, RetryLabels};
+use super::{At, Call};
+use crate::telemetry::labels::{EjectionLabels, FallbackLabels, RetryLabels};
+use crate::telemetry::parties::Parties;
+
+/// Where a call was counted that something else is asked to answer.
+#[derive(Debug)]
+pub(crate) struct Before {
+    at: At,
+    port: u16,
+}
 
 impl Call {
     /// It was tried again, or was not for this reason.
@@ -27,5 +36,39 @@ impl Call {
             cause: cause.as_str(),
         };
         self.telemetry.metrics.ejections.at(&labels).inc();
+    }
+
+    /// What was tried has failed, and from now on it goes between these.
+    pub(crate) fn falls_back(&mut self, to: Parties) -> Before {
+        self.gives_up();
+        let port = std::mem::replace(&mut self.port, to.port());
+        let at = std::mem::replace(&mut self.at, At::Nowhere(to));
+        Before { at, port }
+    }
+
+    /// That has failed as well, and it ends as it did before.
+    pub(crate) fn returns(&mut self, before: Before) {
+        self.gives_up();
+        self.at = before.at;
+        self.port = before.port;
+    }
+
+    /// The last attempt, and the want of an endpoint, are counted where they were made.
+    fn gives_up(&mut self) {
+        if std::mem::take(&mut self.trying) {
+            self.settle(false).attempted(false);
+        }
+        self.leave();
+    }
+
+    /// Something else was to answer it.
+    pub(crate) fn fell_back(&self, to: &str, when: Cause, outcome: &'static str) {
+        let labels = FallbackLabels {
+            service: self.parties().service(),
+            fallback: to.into(),
+            when: when.as_str(),
+            outcome,
+        };
+        self.telemetry.metrics.fallbacks.at(&labels).inc();
     }
 }

@@ -1,91 +1,54 @@
-//! What a call tells the access log, and whoever watches requests.
+//! What the access log shows beyond the metrics. Only made when it is on.
 
-use std::time::Duration;
+use http::{Method, header, request};
+use policy::access_log::AccessLog;
+use policy::origin::Origin;
 
-use http::{header, request};
+use crate::telemetry::access_log::cut;
+use crate::telemetry::trace::{self, Trace};
 
-use super::{Call, Logged};
-use crate::telemetry::access_log;
-use crate::telemetry::labels::Direction;
-use crate::telemetry::tap::record::Ending;
-use crate::telemetry::trace;
+/// See the module header.
+#[derive(Debug)]
+pub(super) struct Logged {
+    /// Whether it is written down, once it has ended, and where.
+    pub(super) log: AccessLog,
+    /// Whether it failed or was refused, once it has ended.
+    pub(super) failed: bool,
+    pub(super) method: Method,
+    pub(super) host: String,
+    pub(super) path: String,
+    pub(super) trace: Option<String>,
+    /// The proxy's own, where it is recorded.
+    pub(super) span: Option<String>,
+    /// What allowed or refused the call.
+    pub(super) rule: Option<Origin>,
+}
 
-impl Call {
-    /// Notes what is asked, as far as the access log and those who watch will tell.
-    pub(crate) fn asks(&mut self, parts: &request::Parts) {
-        if self.telemetry.taps.any() {
-            self.tapped = self.telemetry.taps.note(self.parties(), parts);
-        }
-        self.logged = self.telemetry.access_log.then(|| Logged {
+impl Logged {
+    /// Of a request that belongs to a trace which changes its headers, or to none such.
+    pub(super) fn of(parts: &request::Parts, trace: Option<&Trace>, log: AccessLog) -> Self {
+        let host = parts.uri.authority().map(|authority| authority.as_str());
+        let host = host.or_else(|| parts.headers.get(header::HOST)?.to_str().ok());
+        // Else each message to the collector would be a line of the next one.
+        let own = log.is_otlp() && trace::is_own(&parts.headers);
+        let log = if own { log.without_otlp() } else { log };
+        Self {
+            log,
+            failed: false,
             method: parts.method.clone(),
-            host: parts
-                .uri
-                .authority()
-                .map(|authority| authority.as_str())
-                .or_else(|| {
-                    parts
-                        .headers
-                        .get(header::HOST)
-                        .and_then(|host| host.to_str().ok())
-                })
-                .map(|host| access_log::cut(host).to_owned())
-                .unwrap_or_default(),
-            path: access_log::cut(parts.uri.path()).to_owned(),
-            trace: trace::id(&parts.headers),
-            rule: None,
-        });
-    }
-
-    /// Tells the access log and whoever watches. A status of gRPC stands beside that of HTTP.
-    pub(super) fn log(
-        &self,
-        (status, grpc): (u16, Option<u16>),
-        reason: &'static str,
-        latency: Duration,
-        bytes: u64,
-    ) {
-        if let Some(tapped) = &self.tapped {
-            let ending = Ending {
-                port: self.port,
-                status,
-                grpc,
-                reason,
-                latency,
-                bytes,
-            };
-            tapped.ended(self.parties(), self.protocol, &ending);
-        }
-        if let Some(line) = self.line(status, reason, latency, bytes) {
-            access_log::write(&line);
-        }
-    }
-
-    /// What the access log says of it, where there is one.
-    pub(super) fn line<'a>(
-        &'a self,
-        status: u16,
-        reason: &'a str,
-        latency: Duration,
-        bytes: u64,
-    ) -> Option<access_log::Line<'a>> {
-        let logged = self.logged.as_ref()?;
-        Some(access_log::Line {
-            direction: match self.parties().direction() {
-                Direction::inbound => "inbound",
-                Direction::outbound => "outbound",
+            host: host.map(cut).unwrap_or_default().to_owned(),
+            path: cut(parts.uri.path()).to_owned(),
+            trace: match trace {
+                Some(trace) => Some(trace.id()),
+                None => trace::id(&parts.headers),
             },
-            method: logged.method.as_str(),
-            host: &logged.host,
-            path: &logged.path,
-            status,
-            reason,
-            service: self.parties().service_name(),
-            backend: self.parties().backend_name(),
-            peer: self.parties().peer_name(),
-            rule: logged.rule.as_ref().or(self.parties().rule()),
-            trace: logged.trace.as_deref(),
-            latency,
-            bytes,
-        })
+            span: trace.and_then(Trace::span_id),
+            rule: None,
+        }
+    }
+
+    /// Whether it is written down, now that it `failed` or did not.
+    pub(super) const fn is_wanted(&self, failed: bool) -> bool {
+        self.log.takes(failed)
     }
 }

@@ -23,8 +23,11 @@ impl Call {
         }
     }
 
-    /// Notes what allowed or refused the call, for the access log.
+    /// Notes what allowed or refused the call, for the access log and the span.
     pub(crate) fn decided_by(&mut self, rule: Option<&Origin>) {
+        if let Some(span) = self.span() {
+            span.decided_by(rule);
+        }
         if let Some(logged) = &mut self.logged {
             logged.rule = rule.cloned();
         }

@@ -1,15 +1,18 @@
 //! What becomes of a call in the access log, and what counting one costs.
 
 use http::Request;
+use policy::access_log::AccessLog;
+use policy::trace::{Format, Share, Tracing};
 use prometheus_client::registry::Registry;
 
 use super::*;
 use crate::telemetry::cell::{Kept, Way};
 use crate::telemetry::labels::Direction;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::trace::Told;
 
 /// A call of either side, of which `rule` decides.
-fn decided(direction: Direction, access_log: bool, rule: &Origin) -> Call {
+fn decided(direction: Direction, access_log: AccessLog, rule: &Origin) -> Call {
     let metrics = Metrics::register(&mut Registry::default());
     let telemetry = Arc::new(Telemetry::new(metrics, access_log));
     let (parts, ()) = Request::new(()).into_parts();
@@ -45,12 +48,75 @@ fn the_access_log_names_what_decided_on_either_side() {
         (Direction::outbound, "TrafficSplit"),
     ] {
         let rule = Origin::new(kind, "shop", "web");
-        let call = decided(direction, true, &rule);
+        let call = decided(direction, AccessLog::JSON, &rule);
         let line = call.line(200, "", Duration::ZERO, 0).unwrap();
         assert_eq!(line.rule, Some(&rule));
-        let silent = decided(direction, false, &rule);
+        let silent = decided(direction, AccessLog::OFF, &rule);
         assert!(silent.line(200, "", Duration::ZERO, 0).is_none());
     }
+}
+
+#[test]
+fn the_access_log_follows_the_controller_and_goes_back() {
+    let rule = Origin::new("TrafficTarget", "shop", "web");
+    let call = decided(Direction::inbound, AccessLog::JSON, &rule);
+    let telemetry = Arc::clone(&call.telemetry);
+    let logged = |failed| {
+        let (parts, ()) = Request::new(()).into_parts();
+        let parties = call.parties().clone();
+        let mut call = Call::begin(&telemetry, Kind::Request, parties);
+        call.asks(&parts);
+        call.keep_line_of(failed);
+        call.line(200, "", Duration::ZERO, 0).is_some()
+    };
+    for (told, good, bad) in [
+        (None, true, true),
+        (Some("json,errors"), false, true),
+        (Some("off"), false, false),
+        (Some("json"), true, true),
+        (None, true, true),
+    ] {
+        telemetry.log_as(told.map(|log: &str| log.parse().unwrap()));
+        assert_eq!((logged(false), logged(true)), (good, bad), "{told:?}");
+    }
+}
+
+#[test]
+fn a_recorded_request_is_the_exemplar_of_its_bucket() {
+    let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry);
+    let telemetry = Arc::new(Telemetry::new(metrics, AccessLog::OFF));
+    telemetry.tracer.tell(Some(Arc::new(Told {
+        tracing: Tracing {
+            collector: "http://collector:4317".parse().unwrap(),
+            share: Share::NONE,
+            inject: vec![Format::TraceContext],
+            most_per_second: 10,
+            paths: true,
+        },
+        resource: Vec::new(),
+    })));
+    let page = |verdict: &str| {
+        let parent = format!("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-{verdict}");
+        let request = Request::builder().header("traceparent", parent);
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        let called = Parties::to_service("shop/cart".into(), 80);
+        let mut call = Call::begin(&telemetry, Kind::Request, called);
+        call.asks(&parts);
+        let (answer, ()) = Response::new(()).into_parts();
+        call.answered(&answer, None)
+            .done(BodyEnd::Complete, 10, None);
+        let mut page = String::new();
+        prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
+        telemetry.metrics.calls.annotate(page)
+    };
+    let id = "# {trace_id=\"0af7651916cd43dd8448eb211c80319c\"} ";
+    assert_eq!(page("00").matches(id).count(), 0);
+    let page = page("01");
+    let lines: Vec<&str> = page.lines().filter(|line| line.contains(id)).collect();
+    assert_eq!(lines.len(), 1, "{page}");
+    assert!(lines[0].starts_with("weft_request_duration_seconds_bucket{le=\""));
+    assert!(lines[0].contains("service=\"shop/cart\""), "{lines:?}");
 }
 
 // Counts what each thread allocates; the proxy's own.
@@ -80,7 +146,7 @@ fn request(telemetry: &Arc<Telemetry>, kept: &Kept, there: &Way, answer: &respon
 fn a_request_is_counted_without_an_allocation_and_without_a_look_at_the_map() {
     const REQUESTS: u64 = 1000;
     let metrics = Metrics::register(&mut Registry::default());
-    let telemetry = Arc::new(Telemetry::new(metrics, false));
+    let telemetry = Arc::new(Telemetry::new(metrics, AccessLog::OFF));
     let there = Way {
         parties: Parties::Outbound {
             service: "shop/cart".into(),
@@ -91,6 +157,7 @@ fn a_request_is_counted_without_an_allocation_and_without_a_look_at_the_map() {
             security: Security::mtls,
         },
         protocol: Protocol::Http1,
+        route: None,
     };
     let (answer, ()) = Response::new(()).into_parts();
     let (kept, cells) = (Kept::default(), Arc::clone(&telemetry.metrics.calls.cells));
@@ -123,7 +190,7 @@ fn a_request_is_counted_without_an_allocation_and_without_a_look_at_the_map() {
 fn a_connection_is_opened_once_whatever_becomes_of_its_port() {
     for told_apart in [true, false] {
         let metrics = Metrics::register(&mut Registry::default());
-        let telemetry = Arc::new(Telemetry::new(metrics, false));
+        let telemetry = Arc::new(Telemetry::new(metrics, AccessLog::OFF));
         for port in 1..=if told_apart { 1 } else { 100 } {
             let _ = telemetry.port_label(Direction::inbound, "", port, true);
         }
@@ -153,7 +220,7 @@ fn a_connection_is_opened_once_whatever_becomes_of_its_port() {
 #[test]
 fn a_connection_is_opened_once_also_where_counts_are_taken_before_its_port_is_known() {
     let metrics = Metrics::register(&mut Registry::default());
-    let telemetry = Arc::new(Telemetry::new(metrics, false));
+    let telemetry = Arc::new(Telemetry::new(metrics, AccessLog::OFF));
     let cells = Arc::clone(&telemetry.metrics.calls.cells);
     let rule = Origin::new("TrafficTarget", "shop", "web");
     let parties = Parties::Inbound {
@@ -191,7 +258,7 @@ fn a_connection_is_opened_once_also_where_counts_are_taken_before_its_port_is_kn
 fn what_a_request_waited_is_latency_and_being_turned_away_is_none() {
     let rule = Origin::new("TrafficTarget", "shop", "web");
     let counted = |end: fn(Call)| {
-        let mut call = decided(Direction::inbound, false, &rule);
+        let mut call = decided(Direction::inbound, AccessLog::OFF, &rule);
         let cells = Arc::clone(&call.telemetry.metrics.calls.cells);
         call.waited(Duration::from_secs(7));
         end(call);
@@ -214,10 +281,122 @@ fn what_a_request_waited_is_latency_and_being_turned_away_is_none() {
 #[test]
 fn whoever_leaves_while_it_waits_is_cancelled_and_no_failure() {
     let rule = Origin::new("TrafficTarget", "shop", "web");
-    let call = decided(Direction::inbound, false, &rule);
+    let call = decided(Direction::inbound, AccessLog::OFF, &rule);
     let cells = Arc::clone(&call.telemetry.metrics.calls.cells);
     call.turned_away(TurnedAway::Left);
     let mut counted = (0, 0);
     cells.drain(|_, counts| counted = (counts.cancelled, counts.calls(|_| true)));
     assert_eq!(counted, (1, 0));
+}
+
+/// One request of `shop/web` that takes the route of this name, if it has one.
+fn routed(telemetry: &Arc<Telemetry>, kept: &Kept, route: &Arc<str>, answer: &response::Parts) {
+    let (parts, ()) = Request::new(()).into_parts();
+    let parties = Parties::Inbound {
+        port: 80,
+        caller: Arc::default(),
+        at: None,
+        security: Security::mtls,
+    };
+    let mut call = Call::begin(telemetry, Kind::Request, parties.clone());
+    call.speaks(false, false);
+    call.asks(&parts);
+    let cell = kept.find(|_| true).unwrap_or_else(|| {
+        let cell = telemetry.cell(parties, Protocol::Http1);
+        kept.keep(&cell);
+        cell
+    });
+    call.on(cell);
+    call.takes_route(route);
+    call.answered(answer, None)
+        .done(BodyEnd::Complete, 10, None);
+}
+
+/// What cells of this route have counted since the last time.
+fn drained(telemetry: &Telemetry, route: Option<&str>) -> (u64, u64) {
+    let (mut here, mut elsewhere) = (0, 0);
+    telemetry.metrics.calls.cells.drain(|way, counts| {
+        let calls = counts.calls(|_| true);
+        if way.route.as_deref() == route {
+            here += calls;
+        } else {
+            elsewhere += calls;
+        }
+    });
+    (here, elsewhere)
+}
+
+#[test]
+fn a_request_is_counted_by_its_route_without_an_allocation_and_without_a_look_at_the_map() {
+    const REQUESTS: u64 = 1000;
+    let metrics = Metrics::register(&mut Registry::default());
+    let telemetry = Arc::new(Telemetry::new(metrics, AccessLog::OFF));
+    telemetry.declare(Arc::new([80].into()));
+    let (answer, ()) = Response::new(()).into_parts();
+    let (kept, cells) = (Kept::default(), Arc::clone(&telemetry.metrics.calls.cells));
+    let route: Arc<str> = "cart/read".into();
+    // The same name of another table is the same route.
+    routed(&telemetry, &kept, &"cart/read".into(), &answer);
+    let (done, told) = std::sync::mpsc::channel();
+    let counting = Arc::clone(&telemetry);
+    let allocated = cells.while_locked(|| {
+        std::thread::spawn(move || {
+            let allocated = tikv_jemalloc_ctl::thread::allocatedp::read().unwrap();
+            routed(&counting, &kept, &route, &answer);
+            let before = allocated.get();
+            for _ in 0..REQUESTS {
+                routed(&counting, &kept, &route, &answer);
+            }
+            done.send(allocated.get() - before).unwrap();
+        });
+        told.recv_timeout(Duration::from_secs(20))
+    });
+    assert_eq!(allocated.expect("the map was asked"), 0, "bytes");
+    assert_eq!(drained(&telemetry, Some("cart/read")), (REQUESTS + 2, 0));
+}
+
+#[test]
+fn the_port_of_a_request_and_its_route_are_told_apart_together() {
+    let metrics = Metrics::register(&mut Registry::default());
+    let telemetry = Arc::new(Telemetry::new(metrics, AccessLog::OFF));
+    let parties = Parties::Inbound {
+        port: 9090,
+        caller: "shop/web".into(),
+        at: None,
+        security: Security::mtls,
+    };
+    let mut call = Call::begin(&telemetry, Kind::Request, parties.clone());
+    call.speaks(false, false);
+    call.on(telemetry.cell(parties, Protocol::Http1));
+    call.takes_route(&"cart/read".into());
+    let (answer, ()) = Response::new(()).into_parts();
+    call.answered(&answer, None)
+        .done(BodyEnd::Complete, 0, None);
+    let mut ways = Vec::new();
+    telemetry.metrics.calls.cells.drain(|way, counts| {
+        if counts.calls(|_| true) > 0 {
+            ways.push((way.parties.port(), way.route.clone()));
+        }
+    });
+    assert_eq!(ways, [(9090, Some("cart/read".into()))]);
+}
+
+#[test]
+fn where_routes_find_no_place_their_requests_count_all_the_same_and_the_bound_is_told() {
+    let metrics = Metrics::register(&mut Registry::default());
+    let telemetry = Arc::new(Telemetry::new(metrics, AccessLog::OFF));
+    telemetry.declare(Arc::new([80].into()));
+    let (answer, ()) = Response::new(()).into_parts();
+    let kept = Kept::default();
+    for route in 0..2000 {
+        routed(&telemetry, &kept, &route.to_string().into(), &answer);
+    }
+    let limit = telemetry
+        .metrics
+        .limits
+        .at(&crate::telemetry::labels::LimitLabels { limit: "routes" });
+    assert!(limit.get() > 900, "{}", limit.get());
+    let (without, by_route) = drained(&telemetry, None);
+    assert_eq!(without + by_route, 2000);
+    assert!(by_route > 900, "{by_route}");
 }

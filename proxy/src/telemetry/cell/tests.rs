@@ -17,6 +17,7 @@ fn way(port: u16) -> Way {
             remote: Arc::default(),
         },
         protocol: Protocol::Http1,
+        route: None,
     }
 }
 
@@ -167,4 +168,22 @@ fn rules_that_allowed_calls_are_told_while_they_do_and_are_few() {
     assert_eq!(told(&many).len(), RULES);
     // Those of before do not keep the place of new ones.
     assert_eq!(told(&[1]), [rule(1)]);
+}
+
+#[test]
+fn a_cell_remembers_those_of_its_routes_and_no_more_than_there_are_names() {
+    let cell = Cell::new(way(80));
+    let name = |number: usize| Arc::<str>::from(format!("cart/{number}"));
+    let routed: Vec<Arc<Cell>> = (0..100).map(|_| Arc::new(Cell::new(way(80)))).collect();
+    for (number, routed) in routed.iter().enumerate() {
+        cell.keep_route(&name(number), routed);
+    }
+    let found = |number: usize| cell.of_route(&name(number));
+    assert!(found(99).is_some_and(|found| Arc::ptr_eq(&found, &routed[99])));
+    let kept = (0..100).filter(|number| found(*number).is_some()).count();
+    assert_eq!(kept, 65, "64 names, and none");
+    assert!(cell.of_route(&"cart".into()).is_none());
+    // Once nobody has it any more it is asked for anew.
+    drop(routed);
+    assert!(found(99).is_none());
 }

@@ -23,6 +23,7 @@ fn way(port: u16) -> Way {
             remote: Arc::default(),
         },
         protocol: Protocol::Http1,
+        route: None,
     }
 }
 
@@ -95,6 +96,7 @@ fn what_is_outside_takes_half_of_the_places_at_most() {
             remote: number.to_string().into(),
         },
         protocol: Protocol::Http1,
+        route: None,
     };
     for number in 0..CELLS {
         cells.call(outside(number));
@@ -104,6 +106,24 @@ fn what_is_outside_takes_half_of_the_places_at_most() {
     assert_eq!(found(outside(CELLS)), way(80).parties, "one for the others");
     assert_eq!(found(outside(3)), outside(3).parties, "a known one stays");
     assert_eq!(found(way(81)), way(81).parties, "an honest one beside");
+    assert_eq!(cells.drained().0, CELLS as u64, "and none is lost");
+}
+
+#[test]
+fn routes_are_told_apart_in_half_of_the_places_at_most() {
+    let cells = Cells::default();
+    let routed = |number: usize| Way {
+        route: Some(number.to_string().into()),
+        ..way(80)
+    };
+    for number in 0..CELLS {
+        cells.call(routed(number));
+    }
+    assert_eq!(cells.known.lock().len(), CELLS / 2 + 1);
+    let found = |way: Way| cells.find(way).0.way().clone();
+    assert_eq!(found(routed(CELLS)), way(80), "one for the others");
+    assert_eq!(found(routed(3)), routed(3), "a known one stays");
+    assert_eq!(found(way(81)), way(81), "another edge has its place");
     assert_eq!(cells.drained().0, CELLS as u64, "and none is lost");
 }
 

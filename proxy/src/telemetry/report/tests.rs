@@ -29,6 +29,7 @@ fn to(pod: &str) -> Way {
             security: Security::mtls,
         },
         protocol: Protocol::Http1,
+        route: None,
     }
 }
 
@@ -177,4 +178,102 @@ async fn ending_pod_tells_its_open_slot_at_once() {
         .unwrap()
         .unwrap();
     assert_eq!(report.edges[0].success, 1);
+}
+
+/// Requests of a caller that take a route; `None` where nobody names any.
+fn by_route(caller: &str, route: Option<&str>) -> Way {
+    Way {
+        parties: Parties::Inbound {
+            port: 80,
+            caller: caller.into(),
+            at: None,
+            security: Security::mtls,
+        },
+        protocol: Protocol::Http1,
+        route: route.map(Into::into),
+    }
+}
+
+fn requests_of(edge: &v1::Edge) -> Vec<(&str, u64)> {
+    let routes = edge.routes.iter();
+    let mut routes: Vec<_> = routes
+        .map(|one| (one.route.as_str(), one.requests))
+        .collect();
+    routes.sort_unstable();
+    routes
+}
+
+#[test]
+fn routes_are_parts_of_an_edge_and_rows_over_all_callers() {
+    let reports = reports();
+    for (caller, route, outcome) in [
+        ("shop/web", Some("cart/read"), GOOD),
+        ("shop/web", Some("cart/read"), BAD),
+        ("shop/web", Some(""), GOOD),
+        ("shop/app", Some("cart/read"), GOOD),
+        // Refused before it was judged.
+        ("shop/app", None, BAD),
+    ] {
+        reports.count_at(1, by_route(caller, route), outcome);
+    }
+    reports.close(2);
+    let report = &closed(&reports)[0];
+    assert_eq!(report.edges.len(), 2, "{report:?}");
+    let of = |caller: &str| {
+        let mut edges = report.edges.iter();
+        edges.find(|edge| edge.identity == caller).unwrap()
+    };
+    let (web, app) = (of("shop/web"), of("shop/app"));
+    assert_eq!(
+        (web.success, web.failure, app.success, app.failure),
+        (2, 1, 1, 1)
+    );
+    assert_eq!(requests_of(web), [("", 1), ("cart/read", 2)]);
+    assert_eq!(requests_of(app), [("cart/read", 1)]);
+    let rows: Vec<_> = report
+        .routes
+        .iter()
+        .map(|row| (row.port, row.route.as_str(), row.success, row.failure))
+        .collect();
+    assert_eq!(rows, [(80, "", 1, 0), (80, "cart/read", 2, 1)]);
+    assert_eq!(report.routes[1].latency, [0, 0, 3]);
+    assert_eq!(limit(&reports, "report-routes"), 0);
+}
+
+#[test]
+fn without_names_a_report_says_nothing_of_routes() {
+    let reports = reports();
+    reports.count_at(1, by_route("shop/web", None), GOOD);
+    reports.close(2);
+    let report = &closed(&reports)[0];
+    assert!(report.routes.is_empty() && report.edges[0].routes.is_empty());
+}
+
+#[test]
+fn more_routes_than_a_report_has_places_for_stay_requests_of_their_edge() {
+    let reports = reports();
+    for number in 0..300 {
+        let way = by_route("shop/web", Some(&format!("cart/{number:03}")));
+        reports.count_at(1, way.clone(), GOOD);
+        if number < 3 {
+            reports.count(way, GOOD);
+        }
+    }
+    reports.close(2);
+    let report = &closed(&reports)[0];
+    let [edge] = &report.edges[..] else {
+        panic!("{report:?}")
+    };
+    assert_eq!((edge.success, edge.routes.len()), (303, 16));
+    let told = requests_of(edge);
+    assert_eq!(told.iter().map(|(_, requests)| requests).sum::<u64>(), 303);
+    assert_eq!(told[1], ("cart/000", 2), "the most used ones stay");
+    assert_eq!(told[0].0, "", "and the others have none");
+    assert_eq!(report.routes.len(), 256);
+    assert!(report.routes.iter().any(|row| row.route == "cart/002"));
+    assert_eq!(limit(&reports, "report-routes"), 1);
+    assert!(
+        super::weight(report) >= 1 + (256 + 16) / 4,
+        "and they take room"
+    );
 }

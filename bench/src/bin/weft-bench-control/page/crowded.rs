@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use super::{Must, curve, head, line, musts, row};
 use crate::crowded;
-use crate::picture::{Panel, short, svg};
+use crate::curves::{Panel, short, svg};
 
 /// How the figures of `make bench-control` come about.
 const CROWDED: &str = "A real etcd and a real API server hold Nodes, Pods, Services and EndpointSlices that no kubelet runs; the \

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::{Must, curve, head, line, musts, row};
-use crate::picture::{Panel, short, svg};
+use crate::curves::{Panel, short, svg};
 use crate::scale;
 
 /// The bounds of `make scale`, at the size for which they hold.

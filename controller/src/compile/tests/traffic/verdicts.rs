@@ -207,6 +207,20 @@ fn copies_for_pods_that_could_do_more_than_read_are_not_guarded_and_not_made() {
         let any = cluster.with(mirror(json!({"downstream": "Any"})));
         assert_eq!(failures(&problems(&any), Accepted), []);
     }
+    // Nor is who answers in place of others, by whatever policy.
+    let instead = policy("f", &json!({"fallback": {"service": "next"}}));
+    let instead = with_next(shop()).with(instead).with(mirror(json!({})));
+    let said = problems(&instead);
+    assert_eq!(
+        failures(&said, Accepted),
+        [(Reason::NotGuarded, "spec.mirror[0].service")]
+    );
+    let text = &verdict(&said, "TrafficPolicy p").accepted.message;
+    assert!(
+        text.contains("the fallback of TrafficPolicy shop/f"),
+        "{text}"
+    );
+    assert!(super::told(&instead).mirror.rules.is_empty());
 }
 
 #[test]

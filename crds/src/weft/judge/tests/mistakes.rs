@@ -83,6 +83,10 @@ fn fallback_holds_one_of_its_forms_and_fits_into_its_bytes() {
             json!({"response": {"status": 200, "body": "x".repeat(4097)}}),
             "may have 4096",
         ),
+        (
+            json!({"response": {"status": 204, "body": "x"}}),
+            "beside status 204, which has none",
+        ),
     ] {
         let (policy, mistakes) = judged(&about(json!({"fallback": fallback})));
         assert_eq!(policy.sections.fallback, None);

@@ -5,15 +5,21 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{Response, header};
+use http::{Response, Version, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use crate::http::body::{Body, BoxError};
 use crate::http::limits::size;
 use crate::http::server::http1::activity::Busy;
 
-pub(super) fn guard(answer: Response<Body>, old: bool, mut busy: Busy) -> Response<Guarded> {
+/// `old`: who asked speaks HTTP/1.0.
+pub(super) fn guard(mut answer: Response<Body>, old: bool, mut busy: Busy) -> Response<Guarded> {
     let by_close = old && !answer.headers().contains_key(header::CONTENT_LENGTH);
+    let says = answer.headers().get(header::CONNECTION);
+    if old && says.is_some_and(|says| says == "close") {
+        // To an answer of HTTP/1.1 hyper would add that the connection is kept.
+        *answer.version_mut() = Version::HTTP_10;
+    }
     busy.held.add(size(answer.headers()));
     busy.promise.answered();
     answer.map(|body| Guarded {

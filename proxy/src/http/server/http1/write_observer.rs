@@ -22,6 +22,15 @@ pub(super) struct WriteObserver<I: MayAbort> {
 }
 
 impl<I: MayAbort> WriteObserver<I> {
+    /// What hyper spoke by, with what hyper read of it and did not use.
+    pub(super) fn taken_back(mut self, unused: &[u8]) -> Option<Prefixed<I>> {
+        let mut io = self.io.take()?;
+        if !unused.is_empty() {
+            io.put_back(unused);
+        }
+        Some(io)
+    }
+
     fn note<T>(&self, written: Poll<T>) -> Poll<T> {
         let stuck = written.is_pending();
         if self.used.stuck.swap(stuck, Relaxed) != stuck && self.used.expects.load(Relaxed) {

@@ -1,4 +1,4 @@
-//! Curves of cost over size, as SVG written by hand.
+//! Curves over sizes, or over time, as SVG written by hand.
 
 use std::fmt::Write;
 
@@ -7,6 +7,8 @@ const HEIGHT: f64 = 170.0;
 const GAP: f64 = 70.0;
 const LEFT: f64 = 64.0;
 const TOP: f64 = 74.0;
+/// Sizes that are named below an axis; of more only every so many.
+const NAMED: usize = 10;
 const COLOURS: [&str; 3] = ["#0b7285", "#e8590c", "#9aa5b1"];
 
 /// One panel: curves over the same sizes.
@@ -56,7 +58,7 @@ fn draw(svg: &mut String, panel: &Panel, sizes: &[f64], unit: &str, left: f64) {
         left + WIDTH,
         TOP + HEIGHT + 34.0
     );
-    for size in sizes {
+    for size in sizes.iter().step_by(sizes.len().div_ceil(NAMED).max(1)) {
         let _ = writeln!(
             svg,
             "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\" fill=\"#495057\">{size}</text>",
@@ -121,5 +123,18 @@ mod tests {
         let svg = svg("cost", "pods", &[500.0, 1000.0], &[panel]);
         assert!(svg.contains("points=\"214.0,244.0 364.0,82.1\""), "{svg}");
         assert_eq!(svg.matches("<svg").count(), svg.matches("</svg>").count());
+    }
+
+    #[test]
+    fn of_many_sizes_only_some_are_named() {
+        let sizes: Vec<f64> = (0..60).map(f64::from).collect();
+        let curves = vec![("p99".to_owned(), sizes.clone())];
+        let panel = Panel {
+            title: "latency".to_owned(),
+            curves,
+            bound: None,
+        };
+        let svg = svg("failure", "s", &sizes, &[panel]);
+        assert_eq!(svg.matches("text-anchor=\"middle\"").count(), super::NAMED);
     }
 }

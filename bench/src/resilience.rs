@@ -1,0 +1,144 @@
+//! `weft-bench resilience`: what callers see when instances fail, when a dependency is down
+//! and when a server is asked for too much, with Weft and with Envoy as Istio sets it up, on
+//! one machine in one run. `make bench-resilience` starts it.
+//!
+//! Here a failed call is no failed measurement: how many of them there are is what is
+//! measured. A proxy that ends, or refuses its configuration, is one.
+
+mod application;
+mod client;
+mod cluster;
+mod envoy;
+mod generator;
+mod judge;
+mod network;
+mod page;
+mod points;
+mod scenario;
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::files::Shared;
+use points::{Bench, Section, chain, outage, overload};
+
+/// The command line.
+#[derive(Clone, Debug)]
+pub(crate) struct Arguments {
+    proxy: PathBuf,
+    envoy: PathBuf,
+    /// Folder for the page.
+    out: PathBuf,
+    versions: String,
+    /// Only these points, by their numbers.
+    points: Option<Vec<usize>>,
+    /// Only these columns, by their numbers.
+    columns: Option<Vec<usize>>,
+    short: bool,
+}
+
+impl Arguments {
+    /// # Errors
+    /// An argument that is unknown or missing.
+    pub(crate) fn read(arguments: impl IntoIterator<Item = String>) -> Result<Self> {
+        let (mut proxy, mut envoy, mut out) = (None, None, None);
+        let (mut versions, mut points, mut columns) = (String::new(), None, None);
+        let mut short = false;
+        for argument in arguments {
+            match argument.split_once('=') {
+                Some(("--proxy", path)) => proxy = Some(PathBuf::from(path)),
+                Some(("--envoy", path)) => envoy = Some(PathBuf::from(path)),
+                Some(("--out", path)) => out = Some(PathBuf::from(path)),
+                Some(("--versions", text)) => text.clone_into(&mut versions),
+                Some(("--points", numbers)) => points = Some(read(numbers)?),
+                Some(("--columns", numbers)) => columns = Some(read(numbers)?),
+                None if argument == "--short" => short = true,
+                _ => bail!("{argument:?} is not understood"),
+            }
+        }
+        Ok(Self {
+            proxy: proxy.context("--proxy= is missing")?,
+            envoy: envoy.context("--envoy= is missing")?,
+            out: out.context("--out= is missing")?,
+            versions,
+            points,
+            columns,
+            short,
+        })
+    }
+}
+
+/// Numbers with commas between them.
+fn read(numbers: &str) -> Result<Vec<usize>> {
+    let read = numbers.split(',').map(str::parse::<usize>);
+    let read = read.collect::<Result<Vec<_>, _>>();
+    read.with_context(|| format!("{numbers:?} are no numbers"))
+}
+
+/// Whether this one was asked for; where nothing was, all of them are.
+fn wanted(numbers: Option<&Vec<usize>>, number: usize) -> bool {
+    numbers.is_none_or(|numbers| numbers.contains(&number))
+}
+
+type Point = fn(&Bench) -> Result<Section>;
+
+/// Each of them by itself.
+const POINTS: [Point; 5] = [
+    outage::one_of_three,
+    outage::posts,
+    chain::last_hop_down,
+    overload::three_times,
+    outage::all_fail_a_little,
+];
+
+/// Measures, and writes the page with its pictures.
+///
+/// # Errors
+/// When something could not be measured. A bound that is missed is none: the page says it.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let began = Instant::now();
+    let load = std::fs::read_to_string("/proc/loadavg")?;
+    let shared = Shared::new()?;
+    let bench = Bench {
+        weft: arguments.proxy.clone(),
+        envoy: arguments.envoy.clone(),
+        folder: shared.0.clone(),
+        short: arguments.short,
+        columns: [1, 2, 3].map(|number| wanted(arguments.columns.as_ref(), number)),
+    };
+    let mut sections = Vec::new();
+    for (number, point) in (1..).zip(POINTS) {
+        if wanted(arguments.points.as_ref(), number) {
+            sections.push(point(&bench)?);
+        }
+    }
+    let text = page::text(&page::Run {
+        sections: &sections,
+        versions: &arguments.versions,
+        load_before: load.split(' ').next().unwrap_or_default(),
+        minutes: began.elapsed().as_secs().div_ceil(60),
+        short: arguments.short,
+        partial: arguments.points.is_some() || arguments.columns.is_some(),
+    });
+    page::write(&arguments.out, &text, &sections)?;
+    println!("{text}");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Arguments, wanted};
+
+    #[test]
+    fn points_are_chosen_by_their_numbers() {
+        let line = ["--proxy=p", "--envoy=e", "--out=o", "--points=1,4"];
+        let read = Arguments::read(line.map(str::to_owned)).unwrap();
+        let points = read.points.as_ref();
+        let wanted: Vec<_> = (1..=5).filter(|number| wanted(points, *number)).collect();
+        assert_eq!(wanted, [1, 4]);
+        assert_eq!(read.columns, None);
+        assert!(Arguments::read(["--points=one".to_owned()]).is_err());
+    }
+}

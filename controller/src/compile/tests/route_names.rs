@@ -1,0 +1,213 @@
+//! After what requests to pods are named.
+
+use policy::route::names::{MAX_NAMES, Names};
+use serde_json::{Value, json};
+
+use crate::{
+    model::{Defaults, Model},
+    problem::{Reason, Severity},
+    testing::cluster::*,
+};
+
+const ROUTES: &str = "weft.dev/routes";
+
+fn api(groups: &str) -> Value {
+    annotate(service("api", "10.96.0.1", &[("http", 80)]), ROUTES, groups)
+}
+
+fn matches(paths: &[&str]) -> Value {
+    let each = paths.iter().map(
+        |path| json!({"name": path.trim_start_matches('/'), "methods": ["*"], "pathRegex": path}),
+    );
+    each.collect()
+}
+
+fn protected_by(group: &str, matches: Option<&[&str]>) -> Value {
+    let mut rule = json!({"kind": "HTTPRouteGroup", "name": group});
+    if let Some(matches) = matches {
+        rule["matches"] = json!(matches);
+    }
+    target(&format!("target-{group}"), "api", &["web"], json!([rule]))
+}
+
+/// What the proxy of a pod names requests after, as it reads it.
+fn named(model: &Model, pod: &str) -> Vec<String> {
+    let told = resolve_newest(model, pod, &[]);
+    if !told.names().contains(&"routes") {
+        return Vec::new();
+    }
+    let names = Names::try_from(&told.routes_named("routes")).unwrap();
+    let matches = names.matches();
+    matches
+        .map(|(group, one)| format!("{}/{}", group.name(), one.name()))
+        .collect()
+}
+
+fn told_of(cluster: &Cluster) -> Vec<(String, Reason, Severity, String)> {
+    let (_, problems) = cluster.compile();
+    let about = problems.list.into_iter().map(|problem| {
+        let object = problem.object.to_string();
+        (object, problem.reason, problem.severity, problem.message)
+    });
+    about.collect()
+}
+
+#[test]
+fn requests_are_named_after_the_groups_of_the_service_by_name_and_of_nobody_else() {
+    let groups = shop()
+        .with(group("web", matches(&["/a", "/b"])))
+        .with(group("cart", matches(&["/z", "/b"])))
+        .with(group("other", matches(&["/c"])));
+    let (model, problems) = groups.clone().with(api("web, cart")).compile();
+    assert!(problems.list.is_empty(), "{:?}", problems.list);
+    for pod in ["api-1", "api-2"] {
+        assert_eq!(
+            named(&model, pod),
+            ["cart/z", "cart/b", "web/a", "web/b"],
+            "{pod}"
+        );
+    }
+    // Both are the same bytes, and once in memory.
+    let of = |pod| resolve_newest(&model, pod, &[]).0.remove("routes").unwrap();
+    assert!(std::sync::Arc::ptr_eq(&of("api-1"), &of("api-2")));
+    assert!(named(&model, "client").is_empty());
+    assert!(
+        named(&groups.compile().0, "api-1").is_empty(),
+        "nobody says anything"
+    );
+}
+
+#[test]
+fn without_the_annotation_the_groups_of_the_targets_count_whole() {
+    let protected = shop()
+        .with(group("cart", matches(&["/a", "/b"])))
+        .with(group("web", matches(&["/c"])))
+        .with(protected_by("cart", Some(&["b"])));
+    assert_eq!(named(&protected.compile().0, "api-1"), ["cart/a", "cart/b"]);
+    let both = protected.clone().with(api("web"));
+    assert_eq!(named(&both.compile().0, "api-1"), ["web/c"]);
+    // Said to have none, and not readable.
+    let none = protected.clone().with(api(""));
+    assert!(named(&none.compile().0, "api-1").is_empty());
+    let unreadable = protected.with(api("Cart!"));
+    assert_eq!(
+        named(&unreadable.compile().0, "api-1"),
+        ["cart/a", "cart/b"]
+    );
+}
+
+#[test]
+fn a_service_of_another_namespace_names_nothing_here() {
+    let foreign = in_namespace(api("cart"), "else");
+    let endpoints = slice(
+        "api-y",
+        "api",
+        &[("http", 8080)],
+        &[endpoint("api-1", "10.0.0.11")],
+    );
+    let cluster = shop()
+        .with(namespace("else"))
+        .with(group("cart", matches(&["/a"])))
+        .with(in_namespace(group("cart", matches(&["/b"])), "else"))
+        .with(in_namespace(endpoints, "else"))
+        .with(foreign);
+    let (model, _) = cluster.compile();
+    let serves = &model.index.pods[&crate::world::ObjectKey::new("shop", "api-1")].serves;
+    assert!(
+        serves
+            .iter()
+            .any(|(service, ..)| &*service.namespace == "else")
+    );
+    assert!(named(&model, "api-1").is_empty());
+    let own = cluster.with(api("cart"));
+    assert_eq!(named(&own.compile().0, "api-1"), ["cart/a"], "the control");
+}
+
+#[test]
+fn a_missing_group_and_a_bad_list_are_told_of_the_service_and_cost_nothing_else() {
+    let cart = shop().with(group("cart", matches(&["/a"])));
+    let missing = cart.clone().with(api("cart,gone"));
+    assert_eq!(named(&missing.compile().0, "api-1"), ["cart/a"]);
+    let told = told_of(&missing);
+    let [(object, reason, severity, message)] = told.as_slice() else {
+        panic!("{told:?}");
+    };
+    assert_eq!(
+        (object.as_str(), *reason),
+        ("Service shop/api", Reason::RefNotFound)
+    );
+    assert_eq!(*severity, Severity::Failure);
+    assert!(message.contains("HTTPRouteGroup gone"), "{message}");
+    let (_, problems) = missing.compile();
+    assert_eq!(
+        problems.list[0].field,
+        "metadata.annotations[weft.dev/routes]"
+    );
+    let bad = told_of(&cart.with(api("Cart!")));
+    assert_eq!(bad.len(), 1, "{bad:?}");
+    assert_eq!((bad[0].1, bad[0].2), (Reason::Invalid, Severity::Warning));
+    assert!(bad[0].3.contains("\"Cart!\""), "{bad:?}");
+}
+
+#[test]
+fn no_more_than_64_names_and_64_kib_are_told() {
+    let paths: Vec<String> = (0..=MAX_NAMES).map(|at| format!("/p{at:02}")).collect();
+    let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+    let many = shop()
+        .with(group("cart", matches(&paths)))
+        .with(api("cart"));
+    let names = named(&many.compile().0, "api-1");
+    assert_eq!((names.len(), names[63].as_str()), (MAX_NAMES, "cart/p63"));
+    let told = told_of(&many);
+    assert_eq!((told.len(), told[0].1), (1, Reason::Invalid), "{told:?}");
+    assert!(told[0].3.contains("65 matches"), "{told:?}");
+
+    // Nine of 8 KiB each.
+    let wide = (0..9).map(|at| {
+        let values: Vec<Value> = (0..8)
+            .map(|n| json!({format!("x-{n}"): "v".repeat(1000)}))
+            .collect();
+        json!({"name": format!("m{at}"), "methods": ["*"], "headers": values})
+    });
+    let wide = shop().with(group("cart", wide.collect())).with(api("cart"));
+    let names = named(&wide.compile().0, "api-1");
+    assert!((7..9).contains(&names.len()), "{names:?}");
+}
+
+#[test]
+fn a_proxy_that_does_not_know_of_names_is_not_told() {
+    let cluster = shop()
+        .with(group("cart", matches(&["/a"])))
+        .with(api("cart"));
+    assert_eq!(cluster.resolve("api-1", &[]).names(), ["workload"]);
+}
+
+#[test]
+fn whoever_is_named_otherwise_is_told_and_nobody_else_is() {
+    let defaults = Defaults::default();
+    let before = shop()
+        .with(group("cart", matches(&["/a"])))
+        .with(group("unused", matches(&["/u"])))
+        .with(api("cart"));
+    let (model, problems) = before.compile();
+    for pod in ["api-1", "api-2", "client"] {
+        let _ = named(&model, pod);
+    }
+    let problems = std::sync::Arc::new(problems);
+    let changed = |object: Value| {
+        let world = before.clone().with(object).world();
+        let (after, _, changes) = Model::compile_after(&world, &defaults, &model, &problems);
+        let pods: std::collections::BTreeSet<String> =
+            changes.pods().map(|pod| pod.name.to_string()).collect();
+        (pods.into_iter().collect::<Vec<_>>(), named(&after, "api-1"))
+    };
+    let group_changes = changed(group("cart", matches(&["/b"])));
+    assert_eq!(
+        group_changes,
+        (vec!["api-1".into(), "api-2".into()], vec!["cart/b".into()])
+    );
+    let (pods, names) = changed(group("unused", matches(&["/x"])));
+    assert_eq!((pods.len(), names), (0, vec!["cart/a".to_owned()]));
+    let (pods, names) = changed(api("unused"));
+    assert_eq!((pods.len(), names), (2, vec!["unused/u".to_owned()]));
+}

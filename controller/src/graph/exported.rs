@@ -1,0 +1,182 @@
+//! The graph as metrics, for tools that draw one from Prometheus.
+//!
+//! Counters only grow, so a slot is counted once: when nothing more comes of it and of the
+//! one after it, in which the other end of a call may have counted. One replica shows them,
+//! the holder of the Lease, since each of them knows all.
+
+use std::time::SystemTime;
+
+use super::follow::Graph;
+use super::window::Counted;
+use crate::metrics::GraphMetrics;
+use crate::metrics::service_graph::{Calls, Pair, ServiceGraphMetrics};
+use crate::observe::reports::{SETTLED, SLOT, slot_of};
+
+/// Slots without calls after which a pair is forgotten: ten minutes, as in the proxies.
+const IDLE: u64 = 600 / SLOT;
+
+/// What is shown; goes with it.
+struct Shown {
+    pairs: ServiceGraphMetrics,
+    metrics: GraphMetrics,
+    /// The first slot that is not counted yet.
+    next: u64,
+}
+
+/// Shows the graph as long as it runs.
+pub(crate) async fn show(graph: Graph, pairs: ServiceGraphMetrics, metrics: GraphMetrics) {
+    let mut shown = Shown::new(pairs, metrics, SystemTime::now());
+    let mut looks = graph.looks();
+    while looks.changed().await.is_ok() {
+        shown.count(&graph, SystemTime::now());
+    }
+}
+
+/// The slot before which everything was told of each slot and the one after it.
+fn told_before(now: SystemTime) -> u64 {
+    slot_of(now - SETTLED).saturating_sub(1)
+}
+
+impl Shown {
+    fn new(pairs: ServiceGraphMetrics, metrics: GraphMetrics, now: SystemTime) -> Self {
+        let next = told_before(now);
+        Self {
+            pairs,
+            metrics,
+            next,
+        }
+    }
+
+    /// Counts the slots that are over by now.
+    fn count(&mut self, graph: &Graph, now: SystemTime) {
+        let end = told_before(now);
+        for slot in self.next..end {
+            let mut left_out = 0;
+            for (edge, counted) in graph.calls_of(slot) {
+                let key = edge.key();
+                let pair = Pair {
+                    client: key.from.to_string().into(),
+                    server: key.to.to_string().into(),
+                };
+                let calls = calls(&counted);
+                if !self.pairs.add(pair, &calls, slot) {
+                    left_out += calls.requests;
+                }
+            }
+            self.metrics.dropped("exported", left_out);
+        }
+        self.next = self.next.max(end);
+        self.pairs.forget_before(end.saturating_sub(IDLE));
+    }
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        self.pairs.clear();
+    }
+}
+
+/// Times are the called side's, and its callers' where it has no proxy.
+fn calls(counted: &Counted) -> Calls {
+    let sums = &counted.sums;
+    let served = counted.server.as_ref().unwrap_or(sums);
+    Calls {
+        requests: sums.requests(),
+        failed: sums.failure.into(),
+        took: served.histogram(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use parking_lot::RwLock;
+    use prometheus_client::encoding::text::encode;
+    use prometheus_client::registry::Registry;
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::observe::reports::Reports;
+    use crate::testing::town::{self, call, inventory, now, reports};
+
+    fn graph(reports: &Reports) -> Graph {
+        Graph::new(
+            reports.clone(),
+            Arc::new(RwLock::new(inventory())),
+            watch::channel(None).1,
+            Duration::from_secs(3600),
+            GraphMetrics::default(),
+        )
+    }
+
+    fn shown() -> Shown {
+        let pairs = ServiceGraphMetrics::default();
+        Shown::new(
+            pairs,
+            GraphMetrics::default(),
+            now() - Duration::from_secs(60),
+        )
+    }
+
+    fn page(pairs: &ServiceGraphMetrics) -> String {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(pairs.clone()));
+        let mut page = String::new();
+        encode(&mut page, &registry).unwrap();
+        page
+    }
+
+    fn total(page: &str, name: &str) -> u64 {
+        let lines = page.lines().filter(|line| line.starts_with(name));
+        lines
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+            .sum()
+    }
+
+    const REQUESTS: &str = "traces_service_graph_request_total{";
+    const FAILED: &str = "traces_service_graph_request_failed_total{";
+
+    #[tokio::test]
+    async fn a_slot_is_counted_once_and_not_before_nothing_more_comes_of_it() {
+        let reports = reports();
+        let (graph, mut shown) = (graph(&reports), shown());
+        call(&reports, "shop/web", "shop/api", 5, 1);
+        graph.look(now(), true).await;
+        shown.count(&graph, now());
+        assert_eq!(page(&shown.pairs), "# EOF\n", "more may come");
+        let later = now() + Duration::from_secs(20);
+        for _ in 0..3 {
+            graph.look(later, true).await;
+            shown.count(&graph, later);
+            let page = page(&shown.pairs);
+            let labels = "client=\"shop/Deployment/web\",server=\"shop/Deployment/api\"";
+            assert!(page.contains(&format!("{REQUESTS}{labels}}} ")), "{page}");
+            assert_eq!(
+                (total(&page, REQUESTS), total(&page, FAILED)),
+                (6, 1),
+                "{page}"
+            );
+        }
+        // Whoever no longer holds the Lease shows nothing.
+        let pairs = shown.pairs.clone();
+        drop(shown);
+        assert_eq!(page(&pairs), "# EOF\n");
+    }
+
+    #[tokio::test]
+    async fn a_call_that_its_two_ends_told_in_neighbouring_slots_is_one() {
+        let reports = reports();
+        let (graph, mut shown) = (graph(&reports), shown());
+        let served = vec![town::seen_by_server("shop/web", 1, 0)];
+        town::report(&reports, "shop/api", served);
+        let called = vec![town::seen_by_client("shop/api", 1, 0)];
+        town::report_in(&reports, town::SLOT_NOW + 1, "shop/web", called);
+        let later = now() + Duration::from_secs(30);
+        graph.look(later, true).await;
+        shown.count(&graph, later);
+        let page = page(&shown.pairs);
+        assert_eq!(total(&page, REQUESTS), 1, "{page}");
+    }
+}

@@ -1,0 +1,146 @@
+//! One instance is broken on purpose for a while, and what the mesh does about it.
+//!
+//! Its application answers 503 to the calls of the shop, and to no probe: Kubernetes goes on
+//! to think that it is well. The proxies of its callers find out by themselves.
+
+use std::time::Duration;
+
+use super::{
+    kept::{Promise, percent},
+    ledger::Ledger,
+    names::NAMESPACE,
+};
+use crate::harness::Cluster;
+
+/// Which version one instance of is broken, behind the root Service of the split.
+pub const VERSION: &str = "v1";
+const SERVICE: &str = "shop/catalog";
+const BACKEND: &str = "shop/catalog-v1";
+/// How long it is broken. It rests within two seconds, is probed some five later in vain,
+/// rests twice as long, and is back before the demo ends.
+pub const BROKEN_FOR: Duration = Duration::from_secs(12);
+/// From breaking it to the last look.
+pub const WATCHED_FOR: Duration = Duration::from_secs(30);
+/// What holds without any TrafficPolicy, see docs/resilience.md.
+const BUDGET_SHARE: f64 = 0.2;
+const BUDGET_SECONDS: f64 = 5.0;
+
+/// What was counted since one instance was broken.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Breakage {
+    /// The pod.
+    pub pod: String,
+    /// Since it was broken.
+    pub seconds: f64,
+    /// 503 that its proxy passed on, and good answers of the same pod.
+    pub failed: f64,
+    pub served: f64,
+    /// Times that an endpoint began to rest.
+    pub rests: f64,
+    /// Calls that were tried again, with and without success, and those for which the
+    /// budget had nothing left.
+    pub retried_well: f64,
+    pub retried_badly: f64,
+    pub unpaid: f64,
+    /// Calls to the backend, and those of all to the Service that failed.
+    pub calls: f64,
+    pub lost: f64,
+}
+
+impl Breakage {
+    /// What the accounts say of the pod that is broken since `seconds`.
+    pub fn read(ledger: &Ledger, pod: &str, seconds: f64) -> Self {
+        let at = |status: &[(&str, &str)]| {
+            let inbound = [("direction", "inbound")];
+            ledger.sum_of_pod(pod, "weft_requests_total", &[&inbound[..], status].concat())
+        };
+        let of = |name: &str, more: &[(&str, &str)]| {
+            let edge = [("service", SERVICE), ("backend", BACKEND)];
+            ledger.sum("web", name, &[&edge[..], more].concat())
+        };
+        let retried = |outcome| of("weft_retries_total", &[("outcome", outcome)]);
+        let outbound = [("direction", "outbound"), ("service", SERVICE)];
+        let failed = [&outbound[..], &[("success", "false")]].concat();
+        Self {
+            pod: pod.into(),
+            seconds,
+            failed: at(&[("status", "503")]),
+            served: at(&[("status", "200")]),
+            rests: of("weft_ejections_total", &[]),
+            retried_well: retried("success"),
+            retried_badly: retried("failure"),
+            unpaid: retried("budget"),
+            calls: of("weft_requests_total", &[("direction", "outbound")]),
+            lost: ledger.sum("web", "weft_requests_total", &failed),
+        }
+    }
+
+    /// Whether it is broken still.
+    pub fn lasts(&self) -> bool {
+        self.seconds < BROKEN_FOR.as_secs_f64()
+    }
+
+    /// What budgets allow at most meanwhile: what was saved before, and since.
+    fn budget(&self) -> f64 {
+        let rate = self.calls / self.seconds.max(1.0);
+        let saved = BUDGET_SHARE * (self.calls + rate * BUDGET_SECONDS);
+        saved + self.seconds + 1.0
+    }
+
+    /// Where nobody notices that one instance fails, and nothing is asked twice as often.
+    pub fn promises(&self) -> Vec<Promise> {
+        let Self { pod, .. } = self;
+        let retried = self.retried_well + self.retried_badly;
+        let state = if self.lasts() { "fails now" } else { "failed" };
+        vec![
+            Promise {
+                what: "rest",
+                seen: format!(
+                    "{pod} {state}, with 503 to {} of {} calls; it rested {} times",
+                    self.failed,
+                    self.failed + self.served,
+                    self.rests
+                ),
+                // At first nobody knows.
+                kept: self.lasts() || (self.failed > 0.0 && self.rests > 0.0),
+            },
+            Promise {
+                what: "retries",
+                seen: format!(
+                    "{retried} of {} calls tried again ({}), {} of them well; the budget, a fifth of what succeeds and one a second, allowed {:.0} and refused {}",
+                    self.calls,
+                    percent(retried, self.calls),
+                    self.retried_well,
+                    self.budget().floor(),
+                    self.unpaid
+                ),
+                kept: retried <= self.budget() && (self.lasts() || retried > 0.0),
+            },
+            Promise {
+                what: "callers",
+                seen: format!("saw {} failures of catalog", self.lost),
+                kept: self.lost == 0.0,
+            },
+        ]
+    }
+}
+
+/// Breaks the instance for [`BROKEN_FOR`], after which it is well by itself.
+pub fn make(cluster: &Cluster, pod: &str) -> anyhow::Result<()> {
+    let fault = format!(
+        r#"{{"status": 503, "only": "/products", "for": "{}s"}}"#,
+        BROKEN_FOR.as_secs()
+    );
+    // Within the pod, past its proxy: no TrafficTarget allows it to anybody else.
+    let words = ["exec", pod, "-c", "app", "--", "/weft-echo", "get"];
+    let url = [
+        "http://127.0.0.1:8080/fault",
+        "-X",
+        "POST",
+        "--body",
+        &fault,
+    ];
+    let checked = ["--expect", "fault set"];
+    cluster.kubectl(&[&["-n", NAMESPACE][..], &words, &url, &checked].concat())?;
+    Ok(())
+}

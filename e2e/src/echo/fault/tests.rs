@@ -1,0 +1,91 @@
+//! Failures on demand, by themselves and over HTTP.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use super::*;
+use crate::echo::{
+    client::{Ask, Client},
+    serve::Bound,
+    settings::Settings,
+};
+
+fn failed(fault: &Fault, path: &str, now: Instant) -> usize {
+    (0..100).filter(|_| fault.of(path, now).is_some()).count()
+}
+
+#[test]
+fn so_many_in_a_hundred_fail_where_it_says_and_while_it_lasts() {
+    let (fault, now) = (Fault::default(), Instant::now());
+    assert_eq!(failed(&fault, "/products", now), 0);
+    let asked = br#"{"percent": 30, "only": "/products", "for": "15s"}"#;
+    fault.set(asked, now).unwrap();
+    assert_eq!(failed(&fault, "/products/7", now), 30);
+    assert_eq!(failed(&fault, "/", now), 0, "probes go on to succeed");
+    let later = now + Duration::from_secs(15);
+    assert_eq!(failed(&fault, "/products", later), 0);
+    fault.set(br#"{"percent": 100}"#, now).unwrap();
+    assert_eq!(failed(&fault, "/products", now), 100);
+    fault.set(br#"{"percent": 0}"#, now).unwrap();
+    assert_eq!(failed(&fault, "/products", now), 0);
+}
+
+#[test]
+fn a_delay_alone_answers_well_and_late() {
+    let (fault, now) = (Fault::default(), Instant::now());
+    fault.set(br#"{"delay": "200ms"}"#, now).unwrap();
+    let late = Wrong {
+        status: None,
+        delay: Duration::from_millis(200),
+    };
+    assert_eq!(fault.of("/", now), Some(late));
+    fault.set(b"{}", now).unwrap();
+    let refused = fault.of("/", now).unwrap();
+    assert_eq!(refused.status, Some(StatusCode::SERVICE_UNAVAILABLE));
+}
+
+#[test]
+fn what_is_misspelt_or_impossible_is_refused() {
+    let (fault, now) = (Fault::default(), Instant::now());
+    for asked in [
+        "",
+        r#"{"precent": 1}"#,
+        r#"{"percent": 101}"#,
+        r#"{"status": 42}"#,
+    ] {
+        assert!(fault.set(asked.as_bytes(), now).is_err(), "{asked}");
+    }
+    assert_eq!(fault.of("/", now), None);
+}
+
+async fn status(http: SocketAddr, path: &str, fault: Option<&'static str>) -> u16 {
+    let mut ask = Ask::get(&format!("http://{http}{path}")).unwrap();
+    if let Some(fault) = fault {
+        ask.method = http::Method::POST;
+        ask.body = fault.into();
+    }
+    Client::new(ask).send().await.unwrap().status.as_u16()
+}
+
+#[tokio::test]
+async fn the_http_port_fails_as_it_is_asked_to_and_probes_go_on() {
+    let settings = Settings {
+        listen: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        http_port: 0,
+        tcp_port: 0,
+        banner_port: 0,
+        call_port: 0,
+        outside_call_port: 0,
+        ..Settings::default()
+    };
+    let bound = Bound::bind(settings).await.unwrap();
+    let http = bound.addresses().unwrap()[0];
+    tokio::spawn(bound.serve(std::future::pending()));
+    assert_eq!(status(http, "/products", None).await, 200);
+    let fault = r#"{"only": "/products", "for": "1m"}"#;
+    assert_eq!(status(http, PATH, Some(fault)).await, 200);
+    assert_eq!(status(http, "/products", None).await, 503);
+    assert_eq!(status(http, "/", None).await, 200);
+    // What cannot be read changes nothing.
+    assert_eq!(status(http, PATH, Some("banana")).await, 400);
+    assert_eq!(status(http, "/products", None).await, 503);
+}

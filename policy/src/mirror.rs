@@ -1,0 +1,28 @@
+//! Which requests are copied, and for whom.
+//!
+//! Each entry of a policy draws for itself, so a Service that gets 10 % gets them of all
+//! requests, whatever the others get.
+
+use http::Method;
+
+use crate::balance::unit;
+use crate::traffic::call::Mirror;
+
+/// The entries that a request is copied for, which `backend` serves, as `namespace/name`:
+/// nobody gets a request twice. `random` is asked once for each entry that may.
+pub fn due<'a>(
+    mirrors: &'a [Mirror],
+    method: &'a Method,
+    backend: &'a str,
+    mut random: impl FnMut() -> u64 + 'a,
+) -> impl Iterator<Item = &'a Mirror> {
+    mirrors.iter().filter(move |mirror| {
+        let (service, wanted) = (&mirror.service, &mirror.methods);
+        backend.split_once('/') != Some((&*service.namespace, &*service.name))
+            && wanted.contains(method)
+            && unit(random()) < mirror.percent.share()
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,66 @@
+//! Who gets copies of what.
+
+use super::*;
+use crate::name::ServiceId;
+use crate::traffic::call::Downstream;
+use crate::traffic::set::{Methods, Percent};
+
+fn mirror(name: &str, percent: u8, methods: Methods) -> Mirror {
+    Mirror {
+        service: ServiceId::new("shop", name),
+        percent: Percent::at_most(percent),
+        methods,
+        downstream: Downstream::ReadOnly,
+        allow_tcp: Vec::new(),
+    }
+}
+
+fn names(mirrors: &[Mirror], method: &Method, backend: &str) -> Vec<String> {
+    let due = due(mirrors, method, backend, || u64::MAX / 2);
+    due.map(|mirror| mirror.service.name.to_string()).collect()
+}
+
+#[test]
+fn a_copy_is_due_for_the_methods_of_its_entry_and_never_where_the_request_itself_goes() {
+    let all = [
+        mirror("next", 100, Methods::SAFE),
+        mirror("audit", 100, Methods::Any),
+        mirror("none", 0, Methods::Any),
+    ];
+    assert_eq!(names(&all, &Method::GET, "shop/api"), ["next", "audit"]);
+    assert_eq!(names(&all, &Method::POST, "shop/api"), ["audit"]);
+    assert_eq!(names(&all, &Method::GET, "shop/next"), ["audit"]);
+    // Of the same name elsewhere, and a pod's own address.
+    assert_eq!(names(&all, &Method::GET, "other/next"), ["next", "audit"]);
+    assert_eq!(names(&all, &Method::GET, ""), ["next", "audit"]);
+}
+
+#[test]
+fn each_entry_gets_its_share_of_all_requests() {
+    let all = [
+        mirror("tenth", 10, Methods::Any),
+        mirror("all", 100, Methods::Any),
+        mirror("none", 0, Methods::Any),
+        mirror("half", 50, Methods::Any),
+    ];
+    // Numbers of splitmix64, from its definition.
+    let mut state = 7_u64;
+    let mut random = || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    };
+    let mut copies = [0_u32; 4];
+    for _ in 0..10_000 {
+        for mirror in due(&all, &Method::GET, "shop/api", &mut random) {
+            let at = all.iter().position(|one| one == mirror).unwrap();
+            copies[at] += 1;
+        }
+    }
+    // 5 sigma of 10 000 draws.
+    assert!((850..=1150).contains(&copies[0]), "{copies:?}");
+    assert!((4750..=5250).contains(&copies[3]), "{copies:?}");
+    assert_eq!((copies[1], copies[2]), (10_000, 0));
+}

@@ -1,0 +1,28 @@
+//! What of the requests of a mesh is told to a collector of traces: which traces are
+//! recorded, where their spans go, and how a message says which trace it belongs to.
+
+mod collector;
+pub mod context;
+mod share;
+
+pub use collector::{Collector, NotACollector, Otlp};
+pub use context::Format;
+pub use share::{NotAShare, Share};
+
+/// Spans that one proxy may begin in a second, at most and at least.
+pub const MOST_PER_SECOND: std::ops::RangeInclusive<u32> = 1..=10_000;
+
+/// What one proxy tells of traces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tracing {
+    /// Where spans are sent.
+    pub collector: Collector,
+    /// Of the traces that begin at the proxy, those that are recorded.
+    pub share: Share,
+    /// How the requests of such traces say which one they belong to; never empty.
+    pub inject: Vec<Format>,
+    /// Spans that begin in a second, of [`MOST_PER_SECOND`].
+    pub most_per_second: u32,
+    /// Whether a span tells the path of its request.
+    pub paths: bool,
+}

@@ -1,0 +1,143 @@
+//! Reads the headers. Nothing is copied, and whatever a header holds is looked at once.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::{
+    B3, B3_FLAGS, B3_SAMPLED, B3_SPAN, B3_TRACE, Context, Format, Ids, TRACEPARENT, Verdict, single,
+};
+
+/// Length of `traceparent` in its first version: `00-`, trace, span and flags.
+const FIRST_VERSION: usize = 55;
+
+/// What the headers say: the first format that is valid. `None`: no trace has begun.
+#[must_use]
+pub fn read(map: &HeaderMap) -> Option<Context> {
+    Format::ALL.iter().find_map(|format| of(*format, map))
+}
+
+/// What they say in one format; `None` where they do not, or wrongly.
+pub(super) fn of(format: Format, map: &HeaderMap) -> Option<Context> {
+    match format {
+        Format::TraceContext => traceparent(single(map, &TRACEPARENT)?.as_bytes()),
+        Format::B3 => b3(single(map, &B3)?.as_bytes()),
+        Format::B3Multi => b3_multi(map),
+    }
+}
+
+/// `version-trace-span-flags` in lower case. Later versions may say more behind that.
+fn traceparent(text: &[u8]) -> Option<Context> {
+    let (known, more) = text.split_at_checked(FIRST_VERSION)?;
+    let [
+        b'0'..=b'9' | b'a'..=b'f',
+        b'0'..=b'9' | b'a'..=b'f',
+        b'-',
+        rest @ ..,
+    ] = known
+    else {
+        return None;
+    };
+    let of_first = known.starts_with(b"00");
+    let whole = if of_first {
+        more.is_empty()
+    } else {
+        more.is_empty() || more.starts_with(b"-")
+    };
+    if known.starts_with(b"ff") || !whole || rest.iter().any(u8::is_ascii_uppercase) {
+        return None;
+    }
+    let (trace, rest) = field(rest, 32)?;
+    let (span, flags) = field(rest, 16)?;
+    let flags = hex(flags)?;
+    Some(Context {
+        ids: Some(ids(trace, span)?),
+        verdict: if flags & 1 == 1 {
+            Verdict::Sampled
+        } else {
+            Verdict::Unsampled
+        },
+    })
+}
+
+/// `trace-span-verdict-parent`, the last two may be missing; or a verdict alone.
+fn b3(text: &[u8]) -> Option<Context> {
+    if let [verdict] = text {
+        let verdict = b3_verdict(&[*verdict])?;
+        return Some(Context { ids: None, verdict });
+    }
+    let mut parts = text.split(|byte| *byte == b'-');
+    let ids = b3_ids(parts.next()?, parts.next()?)?;
+    let verdict = parts.next().map_or(Some(Verdict::Open), b3_verdict)?;
+    let parent = parts.next();
+    if parent.is_some_and(|parent| parent.len() != 16 || hex(parent).is_none()) {
+        return None;
+    }
+    parts.next().is_none().then_some(Context {
+        ids: Some(ids),
+        verdict,
+    })
+}
+
+fn b3_multi(map: &HeaderMap) -> Option<Context> {
+    let debug = text(map, &B3_FLAGS) == Some(b"1");
+    let verdict = match text(map, &B3_SAMPLED) {
+        _ if debug => Verdict::Sampled,
+        // As the first tracers wrote it.
+        Some(b"true") => Verdict::Sampled,
+        Some(b"false") => Verdict::Unsampled,
+        Some(b"d") => return None,
+        Some(verdict) => b3_verdict(verdict)?,
+        None if map.contains_key(&B3_SAMPLED) => return None,
+        None => Verdict::Open,
+    };
+    if map.contains_key(&B3_TRACE) || map.contains_key(&B3_SPAN) {
+        let ids = b3_ids(text(map, &B3_TRACE)?, text(map, &B3_SPAN)?)?;
+        return Some(Context {
+            ids: Some(ids),
+            verdict,
+        });
+    }
+    // Of no trace, nothing is said without a verdict.
+    (verdict != Verdict::Open).then_some(Context { ids: None, verdict })
+}
+
+fn text<'a>(map: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
+    single(map, name).map(HeaderValue::as_bytes)
+}
+
+fn b3_verdict(text: &[u8]) -> Option<Verdict> {
+    match text {
+        b"1" | b"d" => Some(Verdict::Sampled),
+        b"0" => Some(Verdict::Unsampled),
+        _ => None,
+    }
+}
+
+/// A trace of 64 or 128 bits, and a span.
+fn b3_ids(trace: &[u8], span: &[u8]) -> Option<Ids> {
+    if !matches!(trace.len(), 16 | 32) || span.len() != 16 {
+        return None;
+    }
+    ids(trace, span)
+}
+
+fn ids(trace: &[u8], span: &[u8]) -> Option<Ids> {
+    let trace = hex(trace)?;
+    let parent = u64::try_from(hex(span)?).ok()?;
+    (trace != 0 && parent != 0).then_some(Ids { trace, parent })
+}
+
+/// What stands before a dash at `length`, and what behind it.
+fn field(text: &[u8], length: usize) -> Option<(&[u8], &[u8])> {
+    let (field, rest) = text.split_at_checked(length)?;
+    Some((field, rest.strip_prefix(b"-")?))
+}
+
+/// At most 32 digits.
+fn hex(text: &[u8]) -> Option<u128> {
+    let mut value = 0;
+    for byte in text {
+        let digit = char::from(*byte).to_digit(16)?;
+        value = value << 4 | u128::from(digit);
+    }
+    Some(value)
+}

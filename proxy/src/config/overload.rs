@@ -1,0 +1,193 @@
+//! How many requests the own application is given at once, and which go first.
+//!
+//! `policy` decides; here it is kept for one port, from one configuration to the next, so
+//! that a change of a policy forgets nothing of what the application can do.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use policy::access::Caller;
+use policy::http_match::RequestFacts;
+use policy::origin::Origin;
+use policy::overload::{Admit, Limiter};
+use policy::route::Match;
+use policy::traffic::guard::{Overload, OverloadMode, Priority};
+use policy::traffic::pod::GuardPort;
+use policy::traffic::{Limited, first};
+
+/// What holds at one port where a policy has an `overload` that is not switched off.
+#[derive(Debug)]
+pub(crate) struct PortOverload {
+    settings: Overload,
+    origin: Origin,
+    priority: Limited<Priority>,
+    application: Arc<Mutex<Application>>,
+}
+
+/// The application behind one port, as measured.
+#[derive(Debug)]
+struct Application {
+    limiter: Limiter,
+    /// The limit that was told last.
+    told: i64,
+}
+
+/// A request that may be let in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asks {
+    pub(crate) priority: Priority,
+    /// It counts one class lower.
+    pub(crate) retry: bool,
+}
+
+impl Asks {
+    /// What it counts as.
+    pub(crate) const fn class(self) -> Priority {
+        if self.retry {
+            self.priority.lower()
+        } else {
+            self.priority
+        }
+    }
+}
+
+/// What was decided of a request.
+#[derive(Debug)]
+pub(crate) struct Decided {
+    pub(crate) admit: Admit,
+    /// Requests that may be in flight from now on, if that changed; 0: any number.
+    pub(crate) limit: Option<i64>,
+    /// `None`: it is shed.
+    pub(crate) let_in: Option<Box<LetIn>>,
+}
+
+/// A request that was let in, until the head of its answer. Dropped before, it has none.
+#[derive(Debug)]
+pub(crate) struct LetIn {
+    application: Arc<Mutex<Application>>,
+    settings: Overload,
+    since: Instant,
+    answered: bool,
+}
+
+impl PortOverload {
+    /// What `said` makes of what was before; `None`: nothing is asked before requests are
+    /// let in.
+    pub(super) fn after(before: Option<&Self>, said: &GuardPort, now: Instant) -> Option<Self> {
+        let (Some(settings), Some(origin)) = said.overload.decide(None) else {
+            return None;
+        };
+        if settings.mode == OverloadMode::Off {
+            return None;
+        }
+        let application = match before {
+            Some(before) => Arc::clone(&before.application),
+            None => Arc::new(Mutex::new(Application {
+                limiter: Limiter::new(now),
+                told: 0,
+            })),
+        };
+        Some(Self {
+            settings: *settings,
+            origin: origin.clone(),
+            priority: said.priority.clone(),
+            application,
+        })
+    }
+
+    /// Whether both say the same.
+    pub(super) fn same(one: Option<&Self>, other: Option<&Self>) -> bool {
+        match (one, other) {
+            (Some(one), Some(other)) => {
+                one.settings == other.settings
+                    && one.origin == other.origin
+                    && one.priority == other.priority
+            }
+            (one, other) => one.is_none() && other.is_none(),
+        }
+    }
+
+    /// Whose `overload` it is.
+    pub(crate) const fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// What policies say of the class of a request. One whose path cannot be read in one
+    /// way only counts as fitting every route, and has the lowest class of all.
+    pub(crate) fn priority(
+        &self,
+        caller: Caller<'_>,
+        request: &RequestFacts<'_>,
+        unreadable: bool,
+    ) -> Option<Priority> {
+        if !unreadable {
+            let fitting = first(&self.priority, caller, Some(request));
+            return fitting.map(|(priority, _)| *priority);
+        }
+        let said = self.priority.rules.iter().filter_map(|rule| {
+            let scoped = rule.then.as_ref()?;
+            let admits = scoped.sources.admits(caller);
+            admits.then_some((rule.when == Match::Always, scoped.section))
+        });
+        // What no route says of it holds as well.
+        let plain = said.clone().find(|(always, _)| *always);
+        let plain = plain.map(|(_, section)| section);
+        let lowest = said.map(|(_, section)| section).min();
+        lowest.map(|lowest| lowest.min(plain.unwrap_or_default()))
+    }
+
+    /// Whether a request goes to the application.
+    pub(crate) fn arrive(&self, now: Instant, asks: Asks) -> Decided {
+        let mut application = self.application.lock();
+        let Asks { priority, retry } = asks;
+        let limiter = &mut application.limiter;
+        let admit = limiter.arrive(now, priority, retry, &self.settings);
+        let limit = application.changed();
+        drop(application);
+        let let_in = admit.passes().then(|| {
+            Box::new(LetIn {
+                application: Arc::clone(&self.application),
+                settings: self.settings,
+                since: now,
+                answered: false,
+            })
+        });
+        Decided {
+            admit,
+            limit,
+            let_in,
+        }
+    }
+}
+
+impl LetIn {
+    /// The head of its answer is there. The limit, if that changed.
+    pub(crate) fn answered(mut self: Box<Self>, now: Instant) -> Option<i64> {
+        self.answered = true;
+        let took = now.saturating_duration_since(self.since);
+        let mut application = self.application.lock();
+        application.limiter.done(now, took, &self.settings);
+        application.changed()
+    }
+}
+
+impl Drop for LetIn {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.application.lock().limiter.left();
+        }
+    }
+}
+
+impl Application {
+    /// The limit in whole requests, if it is another than was told last.
+    fn changed(&mut self) -> Option<i64> {
+        let limit = self.limiter.limit().map_or(0, |limit| limit as i64);
+        let before = std::mem::replace(&mut self.told, limit);
+        (before != limit).then_some(limit)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,243 @@
+//! One port, from one configuration to the next; what holds over time is in
+//! `policy/tests/simulate`.
+
+use std::time::Duration;
+
+use http::{HeaderMap, Method};
+use policy::access::Source;
+use policy::http_match::HttpMatch;
+use policy::name::SpiffeId;
+use policy::route::{Rule, Table};
+use policy::traffic::{Scoped, Sources};
+
+use super::*;
+
+const fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+fn rule<T>(then: T) -> Rule<Option<T>> {
+    Rule {
+        origin: Origin::new("TrafficPolicy", "shop", "p"),
+        when: Match::Always,
+        then: Some(then),
+    }
+}
+
+fn said(settings: Overload) -> GuardPort {
+    GuardPort {
+        overload: Table {
+            rules: vec![rule(settings)],
+            otherwise: None,
+        },
+        ..GuardPort::default()
+    }
+}
+
+fn port(settings: Overload, now: Instant) -> PortOverload {
+    PortOverload::after(None, &said(settings), now).unwrap()
+}
+
+const NORMAL: Asks = Asks {
+    priority: Priority::Normal,
+    retry: false,
+};
+
+fn of(priority: Priority) -> Asks {
+    Asks { priority, ..NORMAL }
+}
+
+/// An application with these workers, each request taking 10 ms of one; so many arrive a
+/// second, of the classes by turns. How many of each were shed, and told limits.
+struct Load {
+    port: PortOverload,
+    now: Instant,
+    /// When each worker is free.
+    free: Vec<Instant>,
+    waiting: Vec<(Instant, Box<LetIn>)>,
+    limits: Vec<i64>,
+}
+
+impl Load {
+    fn new(settings: Overload, workers: usize) -> Self {
+        let now = Instant::now();
+        Self {
+            port: port(settings, now),
+            now,
+            free: vec![now; workers],
+            waiting: Vec::new(),
+            limits: Vec::new(),
+        }
+    }
+
+    fn end(&mut self) {
+        self.waiting.sort_by_key(|(at, _)| *at);
+        while self.waiting.first().is_some_and(|(at, _)| *at <= self.now) {
+            let (at, let_in) = self.waiting.remove(0);
+            self.limits.extend(let_in.answered(at));
+        }
+    }
+
+    /// Asked and shed, by class in the order of [`Priority::ALL`].
+    fn run(&mut self, seconds: u32, per_second: u32) -> [(u32, u32); 3] {
+        let mut seen = [(0, 0); 3];
+        for n in 0..seconds * per_second {
+            self.now += Duration::from_secs(1) / per_second;
+            self.end();
+            let class = Priority::ALL[n as usize % 3];
+            let decided = self.port.arrive(self.now, of(class));
+            self.limits.extend(decided.limit);
+            let (asked, shed) = &mut seen[class as usize];
+            *asked += 1;
+            *shed += u32::from(decided.admit != Admit::Pass);
+            if let Some(let_in) = decided.let_in {
+                let worker = self.free.iter_mut().min().unwrap();
+                *worker = (*worker).max(self.now) + ms(10);
+                let done = *worker;
+                self.waiting.push((done, let_in));
+            }
+        }
+        seen
+    }
+}
+
+#[test]
+fn below_what_an_application_can_do_nothing_is_shed_and_above_it_the_lowest_class_first() {
+    // Four workers of 10 ms answer 400 a second.
+    let mut load = Load::new(Overload::DEFAULT, 4);
+    let calm = load.run(20, 340);
+    assert_eq!(calm.map(|(_, shed)| shed), [0, 0, 0]);
+    assert!(load.limits.is_empty(), "{:?}", load.limits);
+    load.run(5, 1200);
+    let seen = load.run(20, 1200);
+    let [sheddable, normal, critical] =
+        seen.map(|(asked, shed)| f64::from(shed) / f64::from(asked));
+    assert!(
+        sheddable > 0.95 && normal > 0.6 && critical < 0.05,
+        "{seen:?}"
+    );
+    assert!(load.limits.iter().any(|limit| *limit > 0));
+    // And when it is over it is over.
+    load.run(5, 200);
+    let after = load.run(10, 340);
+    assert_eq!(after.map(|(_, shed)| shed), [0, 0, 0]);
+    assert_eq!(load.limits.last(), Some(&0));
+}
+
+#[test]
+fn audit_counts_what_it_would_shed_and_lets_all_of_it_pass() {
+    let audit = Overload {
+        mode: OverloadMode::Audit,
+        max_concurrency: Some(1),
+        ..Overload::DEFAULT
+    };
+    let now = Instant::now();
+    let port = port(audit, now);
+    let first = port.arrive(now, NORMAL);
+    let second = port.arrive(now, NORMAL);
+    assert_eq!((first.admit, second.admit), (Admit::Pass, Admit::Audit));
+    assert!(second.let_in.is_some());
+}
+
+#[test]
+fn what_is_switched_off_asks_nothing() {
+    let off = Overload {
+        mode: OverloadMode::Off,
+        max_concurrency: Some(1),
+        ..Overload::DEFAULT
+    };
+    let now = Instant::now();
+    assert!(PortOverload::after(None, &said(off), now).is_none());
+    assert!(PortOverload::after(None, &GuardPort::default(), now).is_none());
+}
+
+#[test]
+fn a_change_of_the_policy_forgets_nobody_who_is_in_flight() {
+    let now = Instant::now();
+    let two = Overload {
+        max_concurrency: Some(2),
+        ..Overload::DEFAULT
+    };
+    let first = port(two, now);
+    let held: Vec<_> = (0..2).map(|_| first.arrive(now, NORMAL).let_in).collect();
+    assert!(held.iter().all(Option::is_some));
+    let later = Overload {
+        queue_time: ms(500),
+        ..two
+    };
+    let second = PortOverload::after(Some(&first), &said(later), now).unwrap();
+    assert!(!PortOverload::same(Some(&first), Some(&second)));
+    assert_eq!(second.arrive(now, NORMAL).admit, Admit::Shed);
+    drop(held);
+    assert_eq!(second.arrive(now, NORMAL).admit, Admit::Pass);
+    let same = PortOverload::after(Some(&second), &said(later), now);
+    assert!(PortOverload::same(Some(&second), same.as_ref()));
+}
+
+#[test]
+fn whoever_leaves_before_an_answer_or_has_one_makes_room() {
+    let now = Instant::now();
+    let one = Overload {
+        max_concurrency: Some(1),
+        ..Overload::DEFAULT
+    };
+    let port = port(one, now);
+    let left = port.arrive(now, NORMAL).let_in;
+    assert!(port.arrive(now, NORMAL).let_in.is_none());
+    drop(left);
+    let answered = port.arrive(now, NORMAL).let_in.unwrap();
+    assert!(port.arrive(now, NORMAL).let_in.is_none());
+    answered.answered(now + ms(5));
+    assert!(port.arrive(now, NORMAL).let_in.is_some());
+}
+
+#[test]
+fn a_request_has_the_class_of_the_first_policy_that_fits_it_and_an_unreadable_one_the_lowest() {
+    let web = SpiffeId::of("cluster.local", "shop", "web").unwrap();
+    let reads = HttpMatch::new("reads", None, &["GET"], &[] as &[(&str, &str)]).unwrap();
+    let scoped = |sources, section| Scoped { sources, section };
+    let mut of_reads = rule(scoped(Sources::Everyone, Priority::Critical));
+    of_reads.when = Match::AnyOf(vec![reads]);
+    let of_web = Sources::Only(vec![Source::Identity(web.clone())]);
+    let with = |rules| GuardPort {
+        priority: Table {
+            rules,
+            otherwise: None,
+        },
+        ..said(Overload::DEFAULT)
+    };
+    let now = Instant::now();
+    let found = |said: &GuardPort, caller, method: Method, unreadable| {
+        let headers = HeaderMap::new();
+        let facts = RequestFacts {
+            method: &method,
+            path: "/",
+            headers: &headers,
+        };
+        let port = PortOverload::after(None, said, now).unwrap();
+        port.priority(caller, &facts, unreadable)
+    };
+    let caller = Caller::Mesh {
+        id: &web,
+        pod: None,
+    };
+    let all = with(vec![
+        of_reads.clone(),
+        rule(scoped(of_web, Priority::Sheddable)),
+    ]);
+    let critical = Some(Priority::Critical);
+    let sheddable = Some(Priority::Sheddable);
+    assert_eq!(found(&all, caller, Method::GET, false), critical);
+    assert_eq!(found(&all, caller, Method::POST, false), sheddable);
+    assert_eq!(found(&all, Caller::Outside, Method::POST, false), None);
+    // It fits every route, and nobody gains by it.
+    assert_eq!(found(&all, caller, Method::GET, true), sheddable);
+    let one = with(vec![of_reads.clone()]);
+    let normal = Some(Priority::Normal);
+    assert_eq!(found(&one, caller, Method::GET, true), normal);
+    let both = with(vec![
+        of_reads,
+        rule(scoped(Sources::Everyone, Priority::Critical)),
+    ]);
+    assert_eq!(found(&both, caller, Method::GET, true), critical);
+}

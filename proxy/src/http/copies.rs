@@ -1,0 +1,69 @@
+//! The room that copies of requests have. They are extra work that nobody waits for, so they
+//! hold a known part of the memory whatever is copied, and however long their receivers
+//! hang; beyond, no copy is made.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Copies of one workload at a time: a receiver that takes a second for each gets as many
+/// in a second.
+const AT_ONCE: usize = 64;
+
+/// Bytes of all their heads and bodies, each of which is held twice while it is sent. Most
+/// requests have a few KiB; 15 of the largest bodies that are copied fit.
+const BYTES: usize = 2 * 1024 * 1024;
+
+/// The room of one workload.
+#[derive(Clone, Debug)]
+pub(crate) struct Copies {
+    places: Arc<Semaphore>,
+    bytes: Arc<Semaphore>,
+}
+
+/// What a copy holds of it until it is dropped.
+#[derive(Debug)]
+pub(crate) struct CopyPlace {
+    _place: OwnedSemaphorePermit,
+    _bytes: OwnedSemaphorePermit,
+}
+
+impl Default for Copies {
+    fn default() -> Self {
+        Self {
+            places: Arc::new(Semaphore::new(AT_ONCE)),
+            bytes: Arc::new(Semaphore::new(BYTES)),
+        }
+    }
+}
+
+impl Copies {
+    /// Room for one of so many bytes, if there is any now.
+    pub(crate) fn admit(&self, bytes: usize) -> Option<CopyPlace> {
+        let bytes = u32::try_from(bytes).ok()?;
+        let (places, all) = (Arc::clone(&self.places), Arc::clone(&self.bytes));
+        Some(CopyPlace {
+            _place: places.try_acquire_owned().ok()?,
+            _bytes: all.try_acquire_many_owned(bytes).ok()?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_copies_and_no_more_bytes_than_there_is_room_for() {
+        let copies = Copies::default();
+        let mut held: Vec<_> = (0..AT_ONCE).map(|_| copies.admit(1).unwrap()).collect();
+        assert!(copies.admit(1).is_none(), "no place is left");
+        held.pop();
+        assert!(copies.admit(BYTES).is_none(), "others hold some");
+        assert!(copies.admit(BYTES - held.len()).is_some());
+        held.clear();
+        assert!(copies.admit(BYTES + 1).is_none());
+        assert!(copies.admit(usize::MAX).is_none());
+        assert!(copies.admit(BYTES).is_some(), "all that was held is back");
+    }
+}

@@ -1,0 +1,91 @@
+//! Whether the application has room for one more request.
+
+use policy::overload::Admit;
+use policy::reason::Reason;
+use policy::traffic::guard::Priority;
+
+use crate::config::guard::PortGuard;
+use crate::config::overload::{Asks, LetIn, PortOverload};
+use crate::config::snapshot::Snapshot;
+use crate::failure::Failure;
+use crate::http::deadline::now;
+use crate::http::received::Received;
+use crate::inbound::connection::Connection;
+use crate::inbound::path::JudgedPath;
+use crate::telemetry::labels::{OverloadLabels, Port, ShedLabels};
+
+impl Connection {
+    /// Lets a request in that access and limits have passed. It counts as in flight until
+    /// what comes back is dropped, or told of its answer. One that asks to switch protocols
+    /// may stay for ever, and is not counted.
+    ///
+    /// # Errors
+    /// When the application has no room for it.
+    pub(super) fn let_in(
+        &self,
+        snapshot: &Snapshot,
+        received: &Received,
+        path: &JudgedPath,
+    ) -> Result<Option<Box<LetIn>>, Failure> {
+        let guard = self.guard(snapshot);
+        let Some(overload) = guard.and_then(PortGuard::overload) else {
+            return Ok(None);
+        };
+        if received.upgrade.is_some() {
+            return Ok(None);
+        }
+        let asks = self.asks(overload, received, path);
+        let decided = overload.arrive(now(), asks);
+        self.tell_limit(decided.limit);
+        if decided.admit != Admit::Pass {
+            let labels = ShedLabels {
+                port: Port::Number(self.local.port()),
+                priority: asks.class().as_str(),
+            };
+            self.proxy.telemetry.metrics.shed.at(&labels).inc();
+        }
+        match decided.let_in {
+            Some(let_in) => Ok(Some(let_in)),
+            None => Err(Failure::Refused {
+                reason: Reason::Overload,
+                by: Some(overload.origin().clone()),
+                detail: format!(
+                    "the application has more requests than it can answer in time, by {}; this \
+                     one, of class {}, was not sent to it",
+                    overload.origin(),
+                    asks.class().as_str()
+                )
+                .into(),
+            }),
+        }
+    }
+
+    /// What a request counts as. Nobody but a proxy of the mesh is believed.
+    fn asks(&self, overload: &PortOverload, received: &Received, path: &JudgedPath) -> Asks {
+        let (facts, unreadable) = (path.facts(&received.parts), path.error().is_some());
+        let said = overload.priority(self.caller(), &facts, unreadable);
+        let meshed = self.peer.is_some();
+        Asks {
+            priority: Priority::of_call(received.priority.filter(|_| meshed), said),
+            retry: received.retry && meshed,
+        }
+    }
+
+    /// The head of the answer to a request is there.
+    pub(super) fn answered(&self, let_in: Option<Box<LetIn>>) {
+        if let Some(let_in) = let_in {
+            self.tell_limit(let_in.answered(now()));
+        }
+    }
+
+    /// Shows the limit of the port, if it is another one than before.
+    fn tell_limit(&self, changed: Option<i64>) {
+        if let Some(limit) = changed {
+            let labels = OverloadLabels {
+                port: Port::Number(self.local.port()),
+            };
+            let metrics = &self.proxy.telemetry.metrics;
+            metrics.overload_limit.at(&labels).set(limit);
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! The endpoints that a call has the choice among, and which of them it may try next.
+
+use std::sync::Arc;
+
+use policy::sticky::Key;
+
+use crate::config::snapshot::Snapshot;
+use crate::endpoints::endpoint::{Endpoint, InFlight};
+use crate::endpoints::learned::Draw;
+use crate::endpoints::set::EndpointSet;
+use crate::failure::Failure;
+use crate::proxy::Proxy;
+
+pub(super) enum Choice {
+    One(Arc<Endpoint>),
+    Any(Among),
+    /// Session affinity: every call of this pod in this epoch to the same endpoint.
+    Session(Among, u64),
+    /// Every call of this tenant to the same endpoint.
+    Tenant(Among, Key),
+    /// No backend, for this reason. Something else may answer.
+    Nobody(Box<Failure>),
+}
+
+/// The endpoints of one Service port.
+pub(super) struct Among {
+    /// Of the resource that lists them.
+    name: Arc<str>,
+    /// As they were when the call was routed.
+    set: Arc<EndpointSet>,
+}
+
+impl Among {
+    pub(super) fn of(snapshot: &Snapshot, name: &Arc<str>) -> Self {
+        Self {
+            name: Arc::clone(name),
+            set: endpoints(snapshot, name),
+        }
+    }
+
+    /// As they are now.
+    fn newest(&self, proxy: &Proxy) -> Arc<EndpointSet> {
+        proxy.config.inspect(|now| endpoints(now, &self.name))
+    }
+
+    /// For the next attempt. The first is decided by what routed the call; until another
+    /// one is due endpoints may have left, or be known as meshed.
+    fn for_attempt(&self, proxy: &Proxy, draw: &Draw<'_>) -> Arc<EndpointSet> {
+        if draw.tried.is_empty() {
+            Arc::clone(&self.set)
+        } else {
+            self.newest(proxy)
+        }
+    }
+}
+
+impl Choice {
+    pub(super) fn pick(&self, proxy: &Proxy, draw: &Draw<'_>) -> Option<InFlight> {
+        match self {
+            Self::One(endpoint) => (!draw.tried.contains(&endpoint.addr)).then(|| endpoint.begin()),
+            Self::Any(among) => among.for_attempt(proxy, draw).pick(draw),
+            Self::Session(among, epoch) => {
+                let set = among.for_attempt(proxy, draw);
+                set.of_session(&proxy.own.name, *epoch, draw)
+            }
+            Self::Tenant(among, key) => among.for_attempt(proxy, draw).of_tenant(*key, draw),
+            Self::Nobody(_) => None,
+        }
+    }
+
+    /// The same for a call of which nothing is learned.
+    pub(super) fn aside(&self) -> Option<Arc<Endpoint>> {
+        self.set()?.aside()
+    }
+
+    /// Whether an endpoint that was chosen a while ago may still be called, as what it was.
+    pub(super) fn still_has(&self, proxy: &Proxy, endpoint: &Arc<Endpoint>) -> bool {
+        match self {
+            Self::One(_) | Self::Nobody(_) => true,
+            Self::Any(among) | Self::Session(among, _) | Self::Tenant(among, _) => {
+                let now = among.newest(proxy);
+                let mut all = now.endpoints.iter();
+                all.any(|other| Arc::ptr_eq(other, endpoint))
+            }
+        }
+    }
+
+    /// Those that serve, where there is a choice among them.
+    pub(super) const fn set(&self) -> Option<&Arc<EndpointSet>> {
+        match self {
+            Self::One(_) | Self::Nobody(_) => None,
+            Self::Any(among) | Self::Session(among, _) | Self::Tenant(among, _) => Some(&among.set),
+        }
+    }
+
+    /// Why it leads to nobody.
+    pub(super) fn nobody(&self) -> Option<&Failure> {
+        match self {
+            Self::Nobody(why) => Some(why),
+            Self::One(_) | Self::Any(_) | Self::Session(..) | Self::Tenant(..) => None,
+        }
+    }
+}
+
+fn endpoints(snapshot: &Snapshot, name: &str) -> Arc<EndpointSet> {
+    snapshot
+        .endpoints_of(name)
+        .map(Arc::clone)
+        .unwrap_or_default()
+}

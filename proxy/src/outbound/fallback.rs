@@ -1,0 +1,246 @@
+//! What answers a call of which every attempt has failed: another Service, or an answer that
+//! the policy holds.
+//!
+//! It is asked once, with the time that the call has left, and what it answers is final.
+//! Where it cannot answer either, the call ends as it would have without.
+
+use std::sync::Arc;
+
+use http::{HeaderValue, Method, Response};
+use policy::fallback::{Call as Asked, Ended, may_have_body};
+use policy::http_match::RequestFacts;
+use policy::name::ServiceId;
+use policy::reason::Reason;
+use policy::traffic::call::{Cause, Fallback, FallbackResponse, FallbackTo};
+
+use crate::failure::Failure;
+use crate::http::body::{self, Body};
+use crate::http::client::exchange::UpstreamResponse;
+use crate::http::deadline;
+use crate::http::headers::{DEGRADED, HELD};
+use crate::http::refusal::answer_to;
+use crate::http::upgrade::Side;
+use crate::http::upload::Upload;
+use crate::http::watched::BodyEnd;
+use crate::outbound::attempts::Attempts;
+use crate::outbound::respond::respond;
+use crate::outbound::route::Route;
+use crate::outbound::said;
+use crate::outbound::send::Outgoing;
+use crate::outbound::serving::{Marks, Serving};
+use crate::proxy::Proxy;
+use crate::telemetry::call::Call;
+
+/// What the attempts of a call came to.
+pub(super) type Sent = Result<(UpstreamResponse, Serving), Failure>;
+
+/// A request that was attempted.
+#[derive(Clone, Copy)]
+pub(super) struct Attempted<'a> {
+    pub(super) proxy: &'a Arc<Proxy>,
+    pub(super) route: &'a Route,
+    pub(super) outgoing: &'a Outgoing,
+    pub(super) upload: &'a Upload,
+}
+
+/// Something else is to answer.
+#[derive(Clone, Copy)]
+pub(super) struct Due<'a> {
+    attempted: Attempted<'a>,
+    fallback: &'a Fallback,
+    when: Cause,
+    /// Of the Service that was called.
+    port: u16,
+}
+
+/// How asking another Service went, for the metric.
+#[derive(Clone, Copy)]
+enum Outcome {
+    Success,
+    Failure,
+    /// What was sent of the request is not at hand any more.
+    Body,
+    /// No time is left.
+    Deadline,
+}
+
+impl Outcome {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failure => "failure",
+            Self::Body => "body",
+            Self::Deadline => "deadline",
+        }
+    }
+}
+
+/// Whether something else is to answer what came to this.
+pub(super) fn due<'a>(attempted: Attempted<'a>, sent: &Sent, call: &Call) -> Option<Due<'a>> {
+    let Attempted {
+        route, outgoing, ..
+    } = attempted;
+    let said = route.said.as_deref();
+    let (fallback, port) = said::fallback(said)?;
+    let ended = match sent {
+        Ok((answer, _)) => {
+            let head = &answer.response;
+            let reason = call.reason_of(head.headers());
+            reason.map_or(Ended::Answered(head.status()), Ended::Failed)
+        }
+        Err(failure) => Ended::Failed(failure.reason()),
+    };
+    let when = policy::fallback::due(fallback.on, said::retry(said), outgoing.asked(), ended)?;
+    Some(Due {
+        attempted,
+        fallback,
+        when,
+        port,
+    })
+}
+
+/// Lets something else answer, and hands on what that comes to.
+pub(super) async fn answer(
+    due: Due<'_>,
+    mut sent: Sent,
+    mut call: Call,
+    on_upgrade: Option<Side>,
+) -> Response<Body> {
+    let Attempted {
+        proxy, outgoing, ..
+    } = due.attempted;
+    if let Some(held) = due.ask(&mut sent, &mut call).await {
+        return held_response(held, call, &outgoing.parts.method);
+    }
+    match sent {
+        Ok((answer, served)) => {
+            outgoing.replay.forget();
+            respond(answer, call, served, on_upgrade, Arc::clone(proxy)).await
+        }
+        Err(failure) => call.refuse(&failure, &outgoing.parts.method, outgoing.grpc),
+    }
+}
+
+impl<'a> Due<'a> {
+    /// The Service that is to answer.
+    pub(super) fn service(self) -> Option<&'a ServiceId> {
+        match &self.fallback.to {
+            FallbackTo::Service(service) => Some(service),
+            FallbackTo::Response(_) => None,
+        }
+    }
+
+    /// Puts what another Service answers in place of what was sent; or says what to answer.
+    async fn ask(&self, sent: &mut Sent, call: &mut Call) -> Option<&'a FallbackResponse> {
+        match &self.fallback.to {
+            FallbackTo::Response(held) => {
+                call.fell_back(HELD, self.when, Outcome::Success.as_str());
+                call.falls_back(self.attempted.route.parties());
+                Some(held)
+            }
+            FallbackTo::Service(service) => {
+                let outcome = self.ask_service(service, sent, call).await;
+                call.fell_back(&service.to_string(), self.when, outcome.as_str());
+                None
+            }
+        }
+    }
+
+    async fn ask_service(&self, service: &ServiceId, sent: &mut Sent, call: &mut Call) -> Outcome {
+        let Attempted {
+            proxy,
+            route,
+            outgoing,
+            upload,
+        } = self.attempted;
+        // A peer counts the same time, and may be the first to say that it is over.
+        let told = matches!(sent, Ok((answer, _))
+            if call.reason_of(answer.response.headers()) == Some(Reason::Deadline));
+        if told || deadline::check(outgoing.deadline).is_err() {
+            *sent = Err(deadline::passed());
+            return Outcome::Deadline;
+        }
+        let kept = outgoing.replay.is_kept();
+        // What was not sent whole may be read on where nobody reads it any more.
+        if !kept && (self.when.may_have_been_seen() || outgoing.replay.take().is_none()) {
+            return Outcome::Body;
+        }
+        let facts = RequestFacts {
+            method: &outgoing.parts.method,
+            path: outgoing.parts.uri.path(),
+            headers: &outgoing.parts.headers,
+        };
+        let to = (service, self.port);
+        let instead = route.elsewhere(proxy, to, Some(&facts));
+        let before = call.falls_back(instead.parties());
+        let mut attempts = Attempts::instead(&instead, outgoing);
+        match attempts.send(proxy, outgoing, upload, call).await {
+            Ok((answer, mut serving)) if call.reason_of(answer.response.headers()).is_none() => {
+                serving.marks = Marks::degraded(&instead.backend);
+                *sent = Ok((answer, serving));
+                Outcome::Success
+            }
+            Ok(_) | Err(_) => {
+                call.returns(before);
+                // An answer would be broken off by now.
+                if let Err(passed) = deadline::check(outgoing.deadline) {
+                    *sent = Err(passed);
+                }
+                Outcome::Failure
+            }
+        }
+    }
+}
+
+/// The Service that may take a connection of opaque bytes which `failure` has ended, at this
+/// port.
+pub(super) fn of_bytes<'a>(route: &'a Route, failure: &Failure) -> Option<(&'a ServiceId, u16)> {
+    let said = route.said.as_deref();
+    let (fallback, port) = said::fallback(said)?;
+    let asked = Asked {
+        method: &Method::GET,
+        once: true,
+    };
+    let ended = Ended::Failed(failure.reason());
+    let when = policy::fallback::due(fallback.on, said::retry(said), asked, ended)?;
+    match &fallback.to {
+        FallbackTo::Service(service) if when == Cause::Unreachable => Some((service, port)),
+        FallbackTo::Service(_) | FallbackTo::Response(_) => None,
+    }
+}
+
+/// Counts how a connection of opaque bytes fared at the Service that took it instead.
+pub(super) fn count_bytes(call: &Call, service: &ServiceId, reached: bool) {
+    let outcome = if reached {
+        Outcome::Success
+    } else {
+        Outcome::Failure
+    };
+    call.fell_back(&service.to_string(), Cause::Unreachable, outcome.as_str());
+}
+
+/// The answer that the policy holds, which counts as given.
+fn held_response(held: &FallbackResponse, call: Call, method: &Method) -> Response<Body> {
+    let body = if may_have_body(held.status) {
+        held.body.to_vec()
+    } else {
+        Vec::new()
+    };
+    let length = body.len() as u64;
+    let content = if body.is_empty() {
+        body::empty()
+    } else {
+        body::text(body)
+    };
+    let mut response = Response::new(content);
+    *response.status_mut() = held.status;
+    let map = response.headers_mut();
+    for (name, value) in &held.headers {
+        map.append(name, value.clone());
+    }
+    map.insert(DEGRADED, HeaderValue::from_static(HELD));
+    let (parts, body) = response.into_parts();
+    call.answered(&parts, None)
+        .done(BodyEnd::Complete, length, None);
+    answer_to(method, Response::from_parts(parts, body))
+}

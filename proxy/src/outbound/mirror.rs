@@ -1,0 +1,350 @@
+//! Copies of requests, for Services that are to see what others are asked: `mirror` of a
+//! TrafficPolicy.
+//!
+//! A copy is made when the answer to the request begins, or the request was lost after it
+//! was sent: by then an application has it, and nothing had to be kept for the copy. Nobody
+//! waits for it: it runs in a task of its own, is sent once, and its answer is read and
+//! dropped. What becomes of it shows in one counter and in nothing that is learned of
+//! endpoints. Where there is no room for it, memory is short, or the request may be made for
+//! a copy itself, it is not made.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use http_body_util::BodyExt;
+use policy::deadline::Deadline;
+use policy::mirror::due;
+use policy::name::ServiceId;
+use policy::reason::Reason;
+use policy::traffic::call::{Downstream, Mirror};
+use policy::traffic::guard::Priority;
+use tokio::time::timeout;
+
+use crate::failure::Failure;
+use crate::http::body;
+use crate::http::client::exchange::UpstreamResponse;
+use crate::http::copies::CopyPlace;
+use crate::http::lineage::Shadow;
+use crate::http::refusal::reason_in;
+use crate::http::replay::Replay;
+use crate::outbound::fallback::{Attempted, Sent};
+use crate::outbound::route::Route;
+use crate::outbound::said;
+use crate::outbound::send::Outgoing;
+use crate::proxy::Proxy;
+use crate::telemetry::Telemetry;
+use crate::telemetry::call::Call;
+use crate::telemetry::labels::MirrorLabels;
+
+/// From the moment that a copy is sent to the end of its answer.
+const WITHIN: Duration = Duration::from_secs(30);
+
+/// Bytes that are read of an answer. Receivers that say more are broken off.
+const ANSWER: usize = 1024 * 1024;
+
+/// What a header takes beside its name and value.
+const HEADER: usize = 32;
+
+const TRACE: HeaderName = HeaderName::from_static("traceparent");
+/// Of a trace's flags. Others may stand beside it.
+const SAMPLED: u8 = 1;
+/// What else says which trace a request belongs to.
+const TRACES: [&str; 18] = [
+    "tracestate",
+    "grpc-trace-bin",
+    "x-cloud-trace-context",
+    "x-amzn-trace-id",
+    "uber-trace-id",
+    "sw8",
+    "x-datadog-trace-id",
+    "x-datadog-parent-id",
+    "x-datadog-sampling-priority",
+    "x-datadog-origin",
+    "x-datadog-tags",
+    "x-ot-span-context",
+    "b3",
+    "x-b3-traceid",
+    "x-b3-spanid",
+    "x-b3-parentspanid",
+    "x-b3-sampled",
+    "x-b3-flags",
+];
+
+/// What became of a copy, for the metric.
+#[derive(Clone, Copy)]
+enum Outcome {
+    /// Whatever the application answered.
+    Success,
+    Failure,
+    /// The request's own body never came whole, or is too large.
+    Body,
+    /// There was no room for it.
+    Full,
+    /// The request is made for a copy, or may be.
+    Shadow,
+}
+
+impl Outcome {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failure => "failure",
+            Self::Body => "body",
+            Self::Full => "full",
+            Self::Shadow => "shadow",
+        }
+    }
+}
+
+/// Counts a copy once, whatever becomes of it.
+struct Counted {
+    telemetry: Arc<Telemetry>,
+    labels: MirrorLabels,
+}
+
+impl Counted {
+    fn new(telemetry: &Arc<Telemetry>, service: &Arc<str>, mirror: &Mirror) -> Self {
+        Self {
+            telemetry: Arc::clone(telemetry),
+            labels: MirrorLabels {
+                service: Arc::clone(service),
+                mirror: mirror.service.to_string().into(),
+                outcome: Outcome::Body.as_str(),
+            },
+        }
+    }
+
+    const fn came_to(&mut self, outcome: Outcome) {
+        self.labels.outcome = outcome.as_str();
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.telemetry.metrics.mirrored.at(&self.labels).inc();
+    }
+}
+
+/// Copies a request that was sent, where a policy says so. `instead`: the Service that is
+/// to answer it in place of the one that was called.
+pub(super) fn copy(
+    attempted: Attempted<'_>,
+    sent: &Sent,
+    call: &Call,
+    instead: Option<&ServiceId>,
+) {
+    let Some((mirrors, port)) = said::mirrors(attempted.route.said.as_deref()) else {
+        return;
+    };
+    let Attempted {
+        proxy,
+        route,
+        outgoing,
+        upload,
+    } = attempted;
+    if outgoing.upgrade.is_some() || upload.broke() || !was_seen(sent, call) {
+        return;
+    }
+    let method = &outgoing.parts.method;
+    let due = due(mirrors, method, &route.backend, rand::random);
+    for mirror in due.filter(|mirror| Some(&mirror.service) != instead) {
+        let mut counted = Counted::new(&proxy.telemetry, &route.service, mirror);
+        if outgoing.shadow.is_some() {
+            counted.came_to(Outcome::Shadow);
+            continue;
+        }
+        let Some(body) = outgoing.replay.whole() else {
+            continue;
+        };
+        let bytes = 2 * body.len() + head_size(&outgoing.parts);
+        let place = match proxy.copies.admit(bytes) {
+            Some(place) if !proxy.budget().is_tight() => place,
+            _ => {
+                counted.came_to(Outcome::Full);
+                continue;
+            }
+        };
+        let copy = Copy {
+            outgoing: of(outgoing, body, mirror.downstream),
+            to: route.elsewhere(proxy, (&mirror.service, port), None),
+            place,
+        };
+        copy.send(Arc::clone(proxy), counted);
+    }
+}
+
+/// Whether an application may have seen it: what was never sent, or refused, is nothing that
+/// another one should be asked.
+fn was_seen(sent: &Sent, call: &Call) -> bool {
+    match sent {
+        Ok((answer, _)) => call.reason_of(answer.response.headers()).is_none(),
+        Err(Failure::Lost { .. } | Failure::TimedOut { .. }) => true,
+        Err(_) => false,
+    }
+}
+
+/// The copy of a request with this body.
+fn of(request: &Outgoing, body: Bytes, downstream: Downstream) -> Outgoing {
+    let content = if body.is_empty() {
+        body::empty()
+    } else {
+        body::text(body)
+    };
+    Outgoing {
+        parts: parts(&request.parts),
+        replay: Replay::new(content),
+        upgrade: None,
+        grpc: request.grpc,
+        called: request.called,
+        deadline: Deadline::NONE,
+        shadow: Some(match downstream {
+            Downstream::ReadOnly => Shadow::ReadOnly,
+            Downstream::Any => Shadow::Any,
+        }),
+        aside: true,
+        // Whoever is short of room sheds copies before anything else.
+        priority: Some(Priority::Sheddable),
+    }
+}
+
+/// About what a head takes.
+fn head_size(parts: &Parts) -> usize {
+    let headers = parts.headers.iter();
+    let headers = headers.map(|(name, value)| name.as_str().len() + value.len() + HEADER);
+    let target = parts.uri.path_and_query();
+    headers.sum::<usize>() + target.map_or(0, |target| target.as_str().len())
+}
+
+/// The head of a copy, which is part of no trace but its own.
+fn parts(of: &Parts) -> Parts {
+    let mut parts = of.clone();
+    parts.extensions.clear();
+    own_trace(&mut parts.headers);
+    parts
+}
+
+fn own_trace(map: &mut HeaderMap) {
+    for name in TRACES {
+        map.remove(name);
+    }
+    let Some(before) = map.remove(TRACE) else {
+        return;
+    };
+    // Whoever samples its request samples it as well.
+    let flags = before.to_str().ok().and_then(|before| before.get(53..55));
+    let flags = flags.and_then(|flags| u8::from_str_radix(flags, 16).ok());
+    let sampled = flags.is_some_and(|flags| flags & SAMPLED != 0);
+    let (trace, span): (u128, u64) = (rand::random(), rand::random());
+    let own = format!("00-{trace:032x}-{span:016x}-{:02x}", u8::from(sampled));
+    if let Ok(own) = HeaderValue::from_str(&own) {
+        map.insert(TRACE, own);
+    }
+}
+
+/// A copy on its way.
+struct Copy {
+    outgoing: Outgoing,
+    to: Route,
+    place: CopyPlace,
+}
+
+impl Copy {
+    fn send(self, proxy: Arc<Proxy>, mut counted: Counted) {
+        // Until it is known: nobody may be left to run it.
+        counted.came_to(Outcome::Failure);
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "there is room for a few at a time"
+        )]
+        tokio::spawn(async move {
+            match timeout(WITHIN, self.deliver(&proxy)).await {
+                Ok(Ok(())) => counted.came_to(Outcome::Success),
+                Ok(Err(failure)) => tracing::debug!(%failure, "a copy was not taken"),
+                Err(_) => tracing::debug!("a copy was not answered in time"),
+            }
+        });
+    }
+
+    async fn deliver(self, proxy: &Proxy) -> Result<(), Failure> {
+        let Some(endpoint) = self.to.choice.aside() else {
+            let none = format!("no endpoint of {}", self.to.backend);
+            return Err(Failure::not_sent(Reason::NoEndpoint, none));
+        };
+        if !endpoint.meshed() && self.outgoing.shadow == Some(Shadow::ReadOnly) {
+            let unheld = "nobody holds a pod without a proxy to read only";
+            return Err(Failure::not_sent(Reason::ShadowWrite, unheld));
+        }
+        let answer = self.outgoing.send(proxy, &endpoint, 0).await?;
+        if endpoint.meshed()
+            && let Some(reason) = reason_in(answer.response.headers())
+        {
+            return Err(Failure::refused(reason, "the other proxy refused a copy"));
+        }
+        let read = read(answer).await;
+        drop(self.place);
+        read
+    }
+}
+
+/// Reads an answer that nobody wants.
+async fn read(answer: UpstreamResponse) -> Result<(), Failure> {
+    let mut body = answer.response.into_body();
+    let mut bytes = 0;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Failure::lost("the answer to a copy broke off"))?;
+        bytes += frame.data_ref().map_or(0, Bytes::len);
+        if bytes > ANSWER {
+            break;
+        }
+    }
+    drop(answer.place);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn traced(value: &'static str) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        map.insert(TRACE, HeaderValue::from_static(value));
+        map.insert("tracestate", HeaderValue::from_static("a=b"));
+        map.insert("x-b3-traceid", HeaderValue::from_static("1"));
+        map.insert("grpc-trace-bin", HeaderValue::from_static("1"));
+        map.insert("x-request-id", HeaderValue::from_static("1"));
+        map
+    }
+
+    #[test]
+    fn a_copy_is_part_of_no_trace_but_its_own() {
+        for (flags, written) in [
+            (
+                "01",
+                "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            ),
+            (
+                "00",
+                "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00",
+            ),
+            (
+                "01",
+                "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-03",
+            ),
+            ("00", "no trace"),
+        ] {
+            let mut map = traced(written);
+            own_trace(&mut map);
+            let own = map[TRACE].to_str().unwrap();
+            assert!(crate::telemetry::trace::id(&map).is_some(), "{own}");
+            assert!(!own.contains("4bf92f3577b34da6a3ce929d0e0e4736"), "{own}");
+            assert!(own.ends_with(flags), "{own}");
+            assert_eq!(map.len(), 2, "{map:?}");
+        }
+        let mut none = HeaderMap::new();
+        own_trace(&mut none);
+        assert!(none.is_empty(), "whoever traces nothing is not traced");
+    }
+}

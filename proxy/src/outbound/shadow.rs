@@ -1,0 +1,106 @@
+//! What a workload may do that receives nothing but copies: read. Whatever could change
+//! something elsewhere is refused by its own proxy, because what asks for it was asked for
+//! already, by the request that was copied.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+
+use http::Method;
+use policy::name::ServiceId;
+use policy::reason::Reason;
+use policy::traffic::set::is_safe;
+
+use crate::config::snapshot::{Destination, Service, Snapshot};
+use crate::failure::Failure;
+use crate::http::body::Body;
+use crate::http::lineage::Shadow;
+use crate::http::received::Received;
+use crate::http::upload::{Unchanged, Upload};
+use crate::proxy::Proxy;
+
+pub(super) fn refusal() -> Failure {
+    Failure::refused(
+        Reason::ShadowWrite,
+        "this workload receives copies of requests, and may send nothing but GET, HEAD and \
+         OPTIONS to Services of the mesh; allowTcp of the TrafficPolicy that mirrors to it may \
+         let it open connections to them",
+    )
+}
+
+/// How often the workload began to get nothing but copies. To be asked before it is decided
+/// whether something may be sent.
+pub(super) fn times_held(proxy: &Proxy) -> u64 {
+    proxy.config.times_held().load(SeqCst)
+}
+
+/// The body of a request that may be sent, which ends where that begins once more than
+/// `held` times.
+pub(super) fn watch(proxy: &Proxy, held: u64, method: &Method, body: Body) -> (Body, Upload) {
+    Upload::watch_while(body, || {
+        changes(method).then(|| Unchanged {
+            then: held,
+            now: Arc::clone(proxy.config.times_held()),
+        })
+    })
+}
+
+/// Whether a request of this method may change something elsewhere.
+fn changes(method: &Method) -> bool {
+    !is_safe(method)
+}
+
+/// What a request of the application has to do with copies that came to it.
+pub(super) fn made_for(
+    proxy: &Proxy,
+    snapshot: &Snapshot,
+    received: &mut Received,
+) -> Option<Shadow> {
+    let (said, map) = (received.shadow, &mut received.parts.headers);
+    let shadow = proxy.lineage.leaves(said, map);
+    // Nothing else came, whatever the application passes on.
+    snapshot.read_only().map(|_| Shadow::Any).or(shadow)
+}
+
+/// Whether a request may be sent.
+pub(super) fn may_send(snapshot: &Snapshot, received: &Received) -> Result<(), Failure> {
+    let reads = !changes(&received.parts.method) && received.upgrade.is_none();
+    if reads || snapshot.read_only().is_none() {
+        return Ok(());
+    }
+    Err(refusal())
+}
+
+/// Whether bytes may go where nobody reads them, to what is none of the mesh's Services.
+pub(super) fn may_pass(snapshot: &Snapshot) -> Result<(), Failure> {
+    if snapshot.read_only().is_some() {
+        return Err(refusal());
+    }
+    Ok(())
+}
+
+/// Whether a connection of opaque bytes may be there.
+pub(super) fn may_open(snapshot: &Snapshot, to: &Destination) -> Result<(), Failure> {
+    let Some(allowed) = snapshot.read_only() else {
+        return Ok(());
+    };
+    let named = |resource: &str| -> Option<(&ServiceId, u16)> {
+        let service: &Service = snapshot.services.get(resource)?;
+        Some((&service.id, service.port))
+    };
+    let is_allowed = |(service, port): (&ServiceId, u16)| {
+        let mut all = allowed.iter();
+        all.any(|one| one.service == *service && one.port == port)
+    };
+    let allowed = match to {
+        Destination::Service(resource) => named(resource).is_some_and(is_allowed),
+        Destination::Pod(pod) => {
+            let mut services = pod
+                .headless
+                .iter()
+                .filter_map(|(_, resource)| named(resource));
+            services.any(is_allowed)
+        }
+        Destination::External | Destination::Refused(_) => false,
+    };
+    if allowed { Ok(()) } else { Err(refusal()) }
+}

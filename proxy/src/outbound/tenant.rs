@@ -1,0 +1,187 @@
+//! Which tenant a call is for, as `sticky` of a TrafficPolicy tells them apart, and the cookie
+//! by which the next call is known as the same one's.
+
+use http::header::COOKIE;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use policy::http_match::RequestFacts;
+use policy::sticky::Key;
+use policy::traffic::call::{Sticky, StickyKey, StickyScope};
+
+use crate::config::snapshot::Snapshot;
+
+/// What an application's own proxy or load balancer says of how it was called.
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// The tenant of a call.
+#[derive(Debug)]
+pub(super) struct Tenant {
+    pub(super) key: Key,
+    /// It keeps its endpoint, too.
+    pub(super) endpoint: bool,
+    /// The answer sets it.
+    pub(super) cookie: Option<Box<HeaderValue>>,
+}
+
+/// The tenant of a call to the Service of this resource; `None` where policies tell none
+/// apart or the call names none. `pod`: who calls.
+pub(super) fn of(
+    snapshot: &Snapshot,
+    resource: &str,
+    request: Option<&RequestFacts<'_>>,
+    pod: &str,
+) -> Option<Tenant> {
+    if snapshot.policies.is_empty() {
+        return None;
+    }
+    let said = snapshot.policies.of(resource)?;
+    let sticky = said.sticky.decide(None).0.as_ref()?;
+    let (key, cookie) = key(sticky, request, pod)?;
+    Some(Tenant {
+        key,
+        endpoint: sticky.scope == StickyScope::Endpoint,
+        cookie: cookie.map(Box::new),
+    })
+}
+
+/// The key, and the cookie that says it where the call had none.
+fn key(
+    sticky: &Sticky,
+    request: Option<&RequestFacts<'_>>,
+    pod: &str,
+) -> Option<(Key, Option<HeaderValue>)> {
+    match &sticky.key {
+        StickyKey::Caller => Some((Key::of(pod.as_bytes()), None)),
+        StickyKey::Header(name) => {
+            let value = request?.headers.get(name)?.as_bytes();
+            (!value.is_empty()).then(|| (Key::of(value), None))
+        }
+        StickyKey::Cookie(name) => {
+            let headers = request?.headers;
+            if let Some(value) = cookie(headers, name) {
+                return Some((Key::of(value), None));
+            }
+            let value = format!("{:032x}", rand::random::<u128>());
+            let secure = is_https(headers) || is_secure(name);
+            let set = set_cookie(sticky, name, &value, secure);
+            Some((Key::of(value.as_bytes()), Some(set?)))
+        }
+    }
+}
+
+/// The first value of a cookie that says something.
+fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
+    let all = headers.get_all(COOKIE).iter();
+    let mut pairs = all.flat_map(|value| value.as_bytes().split(|byte| *byte == b';'));
+    pairs.find_map(|pair| {
+        let at = pair.iter().position(|byte| *byte == b'=')?;
+        let (key, value) = (pair[..at].trim_ascii(), pair[at + 1..].trim_ascii());
+        (key == name.as_bytes() && !value.is_empty()).then_some(value)
+    })
+}
+
+fn is_https(headers: &HeaderMap) -> bool {
+    let said = headers.get(FORWARDED_PROTO);
+    said.is_some_and(|said| said.as_bytes().trim_ascii().eq_ignore_ascii_case(b"https"))
+}
+
+/// Browsers keep a cookie of such a name only where it says `Secure`.
+fn is_secure(name: &str) -> bool {
+    name.starts_with("__Secure-") || name.starts_with("__Host-")
+}
+
+fn set_cookie(sticky: &Sticky, name: &str, value: &str, secure: bool) -> Option<HeaderValue> {
+    let mut cookie = format!("{name}={value}; HttpOnly; SameSite=Lax; Path=/");
+    if secure {
+        cookie.push_str("; Secure");
+    }
+    if let Some(ttl) = sticky.ttl {
+        cookie.push_str(&format!("; Max-Age={}", ttl.as_secs().max(1)));
+    }
+    HeaderValue::from_str(&cookie).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http::Method;
+
+    use super::*;
+
+    fn sticky(key: StickyKey) -> Sticky {
+        Sticky {
+            key,
+            scope: StickyScope::Endpoint,
+            ttl: None,
+        }
+    }
+
+    fn asked(
+        sticky: &Sticky,
+        pairs: &[(&'static str, &'static str)],
+    ) -> Option<(Key, Option<String>)> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        let request = RequestFacts {
+            method: &Method::GET,
+            path: "/",
+            headers: &headers,
+        };
+        let (key, cookie) = key(sticky, Some(&request), "web-1")?;
+        Some((
+            key,
+            cookie.map(|cookie| cookie.to_str().unwrap().to_owned()),
+        ))
+    }
+
+    #[test]
+    fn a_tenant_is_who_the_header_or_the_cookie_says_or_the_calling_pod() {
+        let header = sticky(StickyKey::Header(HeaderName::from_static("x-tenant")));
+        assert_eq!(
+            asked(&header, &[("x-tenant", "a")]),
+            Some((Key::of(b"a"), None))
+        );
+        assert_eq!(asked(&header, &[("x-other", "a"), ("x-tenant", "")]), None);
+        assert!(
+            key(&header, None, "web-1").is_none(),
+            "bytes have no header"
+        );
+        let caller = sticky(StickyKey::Caller);
+        assert_eq!(asked(&caller, &[]), Some((Key::of(b"web-1"), None)));
+        assert!(key(&caller, None, "web-1").is_some());
+        let cookie = sticky(StickyKey::Cookie("t".into()));
+        for said in ["t=a", "x=b; t=a; t=c", "x=t=b;t= a ", "t=; t=a"] {
+            assert_eq!(
+                asked(&cookie, &[("cookie", said)]),
+                Some((Key::of(b"a"), None)),
+                "{said}"
+            );
+        }
+        let crumbs = [("cookie", "x=1"), ("cookie", "t=a")];
+        assert_eq!(asked(&cookie, &crumbs), Some((Key::of(b"a"), None)));
+    }
+
+    #[test]
+    fn who_has_no_cookie_gets_one_that_says_the_same_next_time() {
+        let mut cookie = sticky(StickyKey::Cookie("t".into()));
+        let (key, set) = asked(&cookie, &[("cookie", "x=1; tt=2; t")]).unwrap();
+        let set = set.unwrap();
+        let (value, attributes) = set.strip_prefix("t=").unwrap().split_once("; ").unwrap();
+        assert_eq!(value.len(), 32);
+        assert_eq!(Key::of(value.as_bytes()), key);
+        assert_eq!(attributes, "HttpOnly; SameSite=Lax; Path=/");
+        let (other, _) = asked(&cookie, &[]).unwrap();
+        assert_ne!(key, other);
+        cookie.ttl = Some(Duration::from_secs(3600));
+        let (_, set) = asked(&cookie, &[("x-forwarded-proto", "HTTPS")]).unwrap();
+        assert!(set.unwrap().ends_with("; Path=/; Secure; Max-Age=3600"));
+        let (_, set) = asked(&cookie, &[("x-forwarded-proto", "http")]).unwrap();
+        assert!(!set.unwrap().contains("Secure"));
+        for name in ["__Host-t", "__Secure-t"] {
+            let (_, set) = asked(&sticky(StickyKey::Cookie(name.into())), &[]).unwrap();
+            assert!(set.unwrap().ends_with("; Path=/; Secure"), "{name}");
+        }
+    }
+}

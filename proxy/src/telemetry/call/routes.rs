@@ -1,0 +1,55 @@
+//! By which route of the own workload a call is counted.
+
+use std::sync::Arc;
+
+use super::{At, Call};
+use crate::telemetry::cell::Way;
+use crate::telemetry::parties::Parties;
+
+impl Call {
+    /// The way that it goes, to the port that was called.
+    pub(super) fn way(&self) -> Way {
+        let (parties, route) = match &self.at {
+            At::Nowhere(parties) => (parties, None),
+            At::Cell(cell) => (&cell.way().parties, cell.way().route.clone()),
+        };
+        Way {
+            parties: parties.clone().at_port(self.port),
+            protocol: self.protocol,
+            route,
+        }
+    }
+
+    /// A route of this name describes it, or, where the name is empty, none does. Counts it
+    /// by that from now on, where its way has a cell of its own.
+    pub(crate) fn takes_route(&mut self, route: &Arc<str>) {
+        let At::Cell(cell) = &self.at else {
+            return;
+        };
+        if matches!(cell.way().parties, Parties::Rest(_)) {
+            return;
+        }
+        let by_route = cell.of_route(route).unwrap_or_else(|| {
+            let way = Way {
+                route: Some(Arc::clone(route)),
+                ..self.way()
+            };
+            let by_route = self.telemetry.cell_of(way);
+            if by_route.way().route.is_none() {
+                self.telemetry.metrics.limit("routes");
+            }
+            // A cell of ports that are not told apart is no way to one that is by now.
+            if by_route.way().parties.port() == cell.way().parties.port() {
+                cell.keep_route(route, &by_route);
+            }
+            by_route
+        });
+        // It counts once, and where it is now.
+        if std::mem::take(&mut self.begun)
+            && let At::Cell(held) = &self.at
+        {
+            held.moves();
+        }
+        self.on(by_route);
+    }
+}

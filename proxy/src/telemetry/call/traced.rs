@@ -1,0 +1,83 @@
+//! A call as a span of a trace, and what its headers say of that.
+
+use std::time::{Duration, SystemTime};
+
+use http::{HeaderMap, request};
+
+use super::{Call, Why};
+use crate::telemetry::cell::Cell;
+use crate::telemetry::exemplar::Exemplar;
+use crate::telemetry::trace::span::{Ended, Span};
+use crate::telemetry::trace::{Begun, Trace};
+
+impl Call {
+    /// Notes which trace it belongs to, and whether it is recorded.
+    pub(super) fn begin_trace(&self, parts: &request::Parts) -> Option<Box<Trace>> {
+        let begun = self.telemetry.tracer.begin(&parts.headers, |told| {
+            Span::of(parts, self.started.elapsed(), told.tracing.paths)
+        });
+        match begun {
+            Begun::Untouched => None,
+            Begun::Traced(trace) => Some(trace),
+            Begun::Limited(trace) => {
+                self.telemetry.metrics.telemetry_dropped("rate", "spans", 1);
+                trace
+            }
+            Begun::Crowded(trace) => {
+                self.telemetry
+                    .metrics
+                    .telemetry_dropped("queue", "spans", 1);
+                trace
+            }
+        }
+    }
+
+    /// Says in the headers of a request that is sent on what its trace is from here on.
+    /// Whoever judges the headers has done so: what decides is what the caller said.
+    pub(crate) fn pass_on_trace(&self, map: &mut HeaderMap) {
+        if let Some(trace) = &self.trace {
+            trace.pass_on(map);
+        }
+    }
+
+    /// The span, where it is recorded.
+    pub(super) fn span(&mut self) -> Option<&mut Span> {
+        self.trace.as_mut()?.span_mut()
+    }
+
+    /// It was answered after this time, and is the last of its bucket that is recorded.
+    pub(super) fn exemplify(&self, cell: &Cell, took: Duration) {
+        let recorded = self.trace.as_ref().and_then(|trace| trace.recorded());
+        if let Some(trace) = recorded {
+            let at = SystemTime::now();
+            cell.recorded(Exemplar { trace, took, at });
+        }
+    }
+
+    /// It has ended.
+    pub(super) fn end_trace(&mut self, status: u16, grpc: Option<u16>, why: Why) {
+        let Some(trace) = self.trace.take() else {
+            return;
+        };
+        let (reason, cancelled) = match why {
+            Why::Answered(reason) => (reason, false),
+            Why::Cancelled => (None, true),
+        };
+        let ended = Ended {
+            parties: self.parties(),
+            status,
+            grpc,
+            reason,
+            cancelled,
+            after: self.started.elapsed(),
+        };
+        let Some(span) = trace.encode(&ended) else {
+            return;
+        };
+        if !self.telemetry.tracer.end(span) {
+            self.telemetry
+                .metrics
+                .telemetry_dropped("queue", "spans", 1);
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! The cells of one way's requests by route.
+//!
+//! Whoever serves requests has found the cell of their way. Which route a request takes is
+//! known a moment later, and the cell of that is found from here: without a lock, and
+//! without a look at the map of all cells.
+
+use std::sync::{Arc, Weak};
+
+use policy::route::names::MAX_NAMES;
+
+use super::Cell;
+
+/// Routes that one way remembers the cells of: all names, and none.
+const KEPT: usize = MAX_NAMES + 1;
+
+impl Cell {
+    /// Where this way's requests of a route are counted, if that was asked before.
+    pub(crate) fn of_route(&self, route: &Arc<str>) -> Option<Arc<Cell>> {
+        let held = self.routed.load();
+        let same = |(name, _): &&(Arc<str>, Weak<Self>)| Arc::ptr_eq(name, route) || name == route;
+        held.as_ref()?.iter().find(same)?.1.upgrade()
+    }
+
+    /// Remembers that; the route that came first makes room.
+    pub(crate) fn keep_route(&self, route: &Arc<str>, cell: &Arc<Self>) {
+        self.routed.rcu(|held| {
+            let held = held.iter().flat_map(|held| held.iter());
+            let others = held.filter(|(name, cell)| name != route && cell.strong_count() > 0);
+            let this = (Arc::clone(route), Arc::downgrade(cell));
+            let kept: Vec<_> = std::iter::once(this)
+                .chain(others.cloned())
+                .take(KEPT)
+                .collect();
+            Some(Arc::new(kept))
+        });
+    }
+}

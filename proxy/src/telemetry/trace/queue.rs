@@ -1,0 +1,145 @@
+//! Spans, or lines of the access log, that wait for the collector: bounded in number and in
+//! bytes, so that a collector that takes nothing costs a proxy no more than that, and a
+//! request nothing at all.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+/// Spans that may wait: twenty seconds of the rate that is the default.
+const SPANS: usize = 2048;
+/// Bytes that may wait. A span has some 600 bytes, and no more than about 3 KiB.
+const BYTES: usize = 1536 * 1024;
+/// Spans of one message to the collector.
+pub(super) const BATCH: usize = 512;
+/// Bytes of the spans of one message: it is held twice while it is sent.
+const MESSAGE: usize = 256 * 1024;
+/// The first span of a message waits so long for others.
+const WITHIN: Duration = Duration::from_secs(1);
+
+/// See the module header.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    held: Mutex<Held>,
+    /// Something found no room since the last message was taken.
+    full: AtomicBool,
+    news: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    spans: VecDeque<Vec<u8>>,
+    bytes: usize,
+}
+
+impl Queue {
+    /// False where there is no room for it.
+    pub(super) fn push(&self, span: Vec<u8>) -> bool {
+        let mut held = self.held.lock();
+        if held.spans.len() >= SPANS || held.bytes + span.len() > BYTES {
+            self.full.store(true, Relaxed);
+            return false;
+        }
+        held.bytes += span.len();
+        held.spans.push_back(span);
+        let waiting = held.spans.len();
+        drop(held);
+        if waiting == 1 || waiting == BATCH {
+            self.news.notify_one();
+        }
+        true
+    }
+
+    /// Whether a span that begins now may find no room when it ends.
+    pub(super) fn is_full(&self) -> bool {
+        self.full.load(Relaxed)
+    }
+
+    /// The oldest, as many as one message has.
+    pub(super) fn take(&self) -> Vec<Vec<u8>> {
+        let mut held = self.held.lock();
+        let mut bytes = 0;
+        let fitting = held.spans.iter().take(BATCH).take_while(|span| {
+            bytes += span.len();
+            bytes <= MESSAGE
+        });
+        // One that is larger than a message alone has one of its own.
+        let most = fitting.count().max(1).min(held.spans.len());
+        let taken: Vec<Vec<u8>> = held.spans.drain(..most).collect();
+        held.bytes -= taken.iter().map(Vec::len).sum::<usize>();
+        self.full.store(false, Relaxed);
+        if held.spans.is_empty() {
+            // What a burst needed is given back.
+            held.spans = VecDeque::new();
+        }
+        taken
+    }
+
+    /// Waits until a message's worth of spans is there, or some, and a moment has passed.
+    pub(super) async fn ready(&self) {
+        while self.len() == 0 {
+            self.news.notified().await;
+        }
+        let full = async {
+            while self.len() < BATCH {
+                self.news.notified().await;
+            }
+        };
+        let _ = timeout(WITHIN, full).await;
+    }
+
+    fn len(&self) -> usize {
+        self.held.lock().spans.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn spans_that_wait_are_bounded_in_number_and_in_bytes() {
+        let queue = Queue::default();
+        let small = (0..10_000).filter(|_| queue.push(vec![0; 10])).count();
+        assert_eq!(small, SPANS);
+        assert!(queue.is_full());
+        assert_eq!(queue.take().len(), BATCH);
+        assert!(!queue.is_full());
+        assert!(queue.push(vec![0; 10]), "there is room again");
+
+        let queue = Queue::default();
+        let large = (0..1000).filter(|_| queue.push(vec![0; 64 * 1024])).count();
+        assert_eq!(large, BYTES / (64 * 1024));
+        // Control: as many bytes of what was taken are free again.
+        let messages = (0..large).map(|_| queue.take().len());
+        let taken: Vec<usize> = messages.take_while(|spans| *spans > 0).collect();
+        assert_eq!(taken, vec![MESSAGE / (64 * 1024); BYTES / MESSAGE]);
+        assert_eq!((queue.len(), queue.held.lock().bytes), (0, 0));
+        // One that alone is more than a message goes by itself.
+        assert!(queue.push(vec![0; 2 * MESSAGE]) && queue.push(vec![0; 10]));
+        assert_eq!((queue.take().len(), queue.take().len()), (1, 1));
+        assert_eq!(queue.take().len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_few_spans_wait_a_moment_for_others_and_many_do_not() {
+        let queue = Queue::default();
+        let began = Instant::now();
+        assert!(queue.push(vec![0; 10]));
+        queue.ready().await;
+        assert_eq!(began.elapsed(), WITHIN);
+
+        let began = Instant::now();
+        while queue.len() < BATCH {
+            assert!(queue.push(vec![0; 10]));
+        }
+        queue.ready().await;
+        assert_eq!(began.elapsed(), Duration::ZERO);
+    }
+}

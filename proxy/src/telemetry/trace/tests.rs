@@ -1,0 +1,147 @@
+//! Which requests are recorded, and what that costs those that are not.
+
+use http::{HeaderValue, Request};
+use policy::trace::{Format, Share};
+
+use super::*;
+
+const CAME: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+const UNSAMPLED: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
+
+fn told(share: &str, most_per_second: u32) -> Arc<Told> {
+    Arc::new(Told {
+        tracing: Tracing {
+            collector: "http://collector:4317".parse().unwrap(),
+            share: share.parse::<Share>().unwrap(),
+            inject: vec![Format::TraceContext],
+            most_per_second,
+            paths: true,
+        },
+        resource: Vec::new(),
+    })
+}
+
+fn tracer(share: &str, most_per_second: u32) -> Tracer {
+    let tracer = Tracer::default();
+    tracer.tell(Some(told(share, most_per_second)));
+    tracer
+}
+
+fn headers(parent: Option<&'static str>) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    if let Some(parent) = parent {
+        map.insert("traceparent", HeaderValue::from_static(parent));
+    }
+    map
+}
+
+fn begin(tracer: &Tracer, map: &HeaderMap) -> Begun {
+    tracer.begin(map, |_| {
+        let parts = Request::new(()).into_parts().0;
+        Span::of(&parts, Duration::ZERO, true)
+    })
+}
+
+/// What is passed on, and whether a span is recorded.
+fn passed(tracer: &Tracer, parent: Option<&'static str>) -> (String, bool) {
+    let mut map = headers(parent);
+    let begun = begin(tracer, &map);
+    let (Begun::Traced(trace) | Begun::Limited(Some(trace)) | Begun::Crowded(Some(trace))) = begun
+    else {
+        let parent = map.get("traceparent").map(|one| one.to_str().unwrap());
+        return (parent.unwrap_or_default().to_owned(), false);
+    };
+    trace.pass_on(&mut map);
+    let parent = map["traceparent"].to_str().unwrap().to_owned();
+    (parent, trace.span_id().is_some())
+}
+
+#[test]
+fn a_verdict_that_came_holds_whatever_the_own_share_is() {
+    for share in ["0", "100"] {
+        let tracer = tracer(share, 100);
+        let (passed_on, recorded) = passed(&tracer, Some(CAME));
+        assert!(recorded, "{share}");
+        assert!(passed_on.starts_with("00-0af7651916cd43dd8448eb211c80319c-"));
+        assert!(
+            passed_on.ends_with("-01") && passed_on != CAME,
+            "{passed_on}"
+        );
+        let untouched = (UNSAMPLED.to_owned(), false);
+        assert_eq!(passed(&tracer, Some(UNSAMPLED)), untouched, "{share}");
+    }
+}
+
+#[test]
+fn a_trace_that_begins_here_has_one_verdict_which_travels_on() {
+    let (all, none) = (tracer("100", 100), tracer("0", 100));
+    let (first, recorded) = passed(&all, None);
+    assert!(recorded && first.ends_with("-01"), "{first}");
+    let (second, _) = passed(&all, None);
+    assert_ne!(first, second);
+    let (unsampled, recorded) = passed(&none, None);
+    assert!(!recorded && unsampled.ends_with("-00"), "{unsampled}");
+    // Whatever is damaged counts as nothing.
+    let (anew, recorded) = passed(&none, Some("damaged"));
+    assert!(!recorded && anew.ends_with("-00"), "{anew}");
+}
+
+#[test]
+fn without_a_collector_nothing_is_touched() {
+    let tracer = tracer("100", 100);
+    tracer.tell(None);
+    assert_eq!(passed(&tracer, Some(CAME)), (CAME.to_owned(), false));
+    assert_eq!(passed(&tracer, None), (String::new(), false));
+}
+
+/// A span that begins and is not recorded would cut the trace in two; so none begins, and
+/// the headers say so.
+#[tokio::test(start_paused = true)]
+async fn beyond_the_spans_of_a_second_none_begins() {
+    let tracer = tracer("100", 5);
+    let recorded = |parent| (0..100).filter(|_| passed(&tracer, parent).1).count();
+    assert_eq!(recorded(None), 5);
+    // Of a trace that is recorded elsewhere, the headers stay as they were.
+    assert_eq!(passed(&tracer, Some(CAME)), (CAME.to_owned(), false));
+    assert!(passed(&tracer, None).0.ends_with("-00"));
+    assert!(matches!(
+        begin(&tracer, &headers(None)),
+        Begun::Limited(Some(_))
+    ));
+    assert!(matches!(
+        begin(&tracer, &headers(Some(CAME))),
+        Begun::Limited(None)
+    ));
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!(recorded(Some(CAME)), 5);
+}
+
+/// A collector that takes nothing cuts nobody's trace in two.
+#[test]
+fn while_no_more_spans_may_wait_none_begins() {
+    let tracer = tracer("100", 10_000);
+    let waiting = (0..10_000).take_while(|_| tracer.end(vec![0; 100])).count();
+    assert_eq!(passed(&tracer, Some(CAME)), (CAME.to_owned(), false));
+    let (anew, recorded) = passed(&tracer, None);
+    assert!(!recorded && anew.ends_with("-00"), "{anew}");
+    // Control: what was taken makes room.
+    assert!(tracer.spans.take().len() < waiting);
+    assert!(passed(&tracer, Some(CAME)).1);
+}
+
+/// By five standard deviations: one run of a million is red by chance.
+#[test]
+fn of_many_traces_the_share_is_recorded() {
+    const TRACES: u32 = 20_000;
+    let tracer = tracer("10", 10_000);
+    let sampled = (0..TRACES).filter(|_| {
+        // Sampled, whether there was room for it or not.
+        !matches!(
+            begin(&tracer, &HeaderMap::new()),
+            Begun::Traced(trace) if trace.span_id().is_none()
+        )
+    });
+    let sampled = f64::from(u32::try_from(sampled.count()).unwrap());
+    let (expected, deviation) = (f64::from(TRACES) * 0.1, (f64::from(TRACES) * 0.09).sqrt());
+    assert!((sampled - expected).abs() < 5.0 * deviation, "{sampled}");
+}

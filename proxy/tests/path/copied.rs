@@ -1,0 +1,212 @@
+//! What is never copied: what is made for a copy, and what no application has seen. And what
+//! copies change for who calls the same pods.
+
+use std::time::{Duration, Instant};
+
+use policy::name::ServiceId;
+use policy::traffic::Traffic;
+use policy::traffic::call::{Causes, Downstream, Fallback, FallbackTo, Mirror};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::time::timeout;
+use wire::v1::Protocol;
+
+use super::answers::{App, OK, SILENCE, SLOW, UNAVAILABLE, ask, limited, said, served_by, sum};
+use super::dedicated::{dedicated, warm};
+use super::mirrors::{MIRRORED, Shop, header, held_to_read_only, mirror};
+use crate::support::{Pod, endpoint, endpoints, raw, service, vip};
+
+const TRACE: &str = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n";
+
+fn to_anybody() -> Mirror {
+    Mirror {
+        downstream: Downstream::Any,
+        ..mirror()
+    }
+}
+
+fn copies(pod: &Pod, outcome: &str) -> f64 {
+    sum(pod, MIRRORED, &[&format!("outcome=\"{outcome}\"")])
+}
+
+/// Calls of `pod` to `api` go to the same application and are copied to `next`.
+fn calls_as_the_client_does(shop: &Shop, pod: &Pod) {
+    pod.set(service("api", vip().ip(), Protocol::Http1, Vec::new()));
+    served_by(pod, &shop.server, &[&shop.api]);
+    let next = endpoint(shop.shadow.ip, shop.next.port, Some("api"));
+    pod.set(vec![endpoints("next", vec![next])]);
+    pod.set(vec![said(&Traffic {
+        mirror: limited(vec![to_anybody()].into()),
+        ..Traffic::default()
+    })]);
+}
+
+async fn calls(pod: &Pod, headers: &str) {
+    let (status, answer) = ask(pod, "GET", headers, "").await;
+    assert_eq!(status, 200, "{answer}");
+}
+
+async fn comes_to(pod: &Pod, outcome: &str, count: f64) {
+    let begun = Instant::now();
+    while copies(pod, outcome) < count {
+        assert!(
+            begun.elapsed() < Duration::from_secs(5),
+            "{}",
+            pod.metrics()
+        );
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(copies(pod, outcome), count, "{outcome}");
+}
+
+#[tokio::test]
+async fn what_is_made_for_a_copy_is_copied_no_more_whoever_makes_it() {
+    let shop = Shop::unheld(OK).await;
+    shop.mirrors(vec![to_anybody()]);
+    let receiver = &shop.shadow;
+    calls_as_the_client_does(&shop, receiver);
+    // Control: no copy came to it until now.
+    calls(receiver, "weft-shadow: true\r\n").await;
+    comes_to(receiver, "success", 1.0).await;
+    assert_eq!(header(&shop.api.heads()[0], "weft-shadow"), None);
+    calls(&shop.client, TRACE).await;
+    shop.until("success", 1.0).await;
+    // Its application says what it calls for, by either of what it was told.
+    let of_copy = format!("{TRACE}tracestate: a=b,weft=copy\r\n");
+    for (shown, headers) in [(1.0, "weft-shadow: true\r\n"), (2.0, &*of_copy)] {
+        calls(receiver, headers).await;
+        assert_eq!(copies(receiver, "shadow"), shown, "{headers}");
+        let head = shop.api.heads().pop().unwrap();
+        assert_eq!(header(&head, "weft-shadow"), Some("true"), "{head}");
+    }
+    let head = shop.api.heads().pop().unwrap();
+    assert_eq!(header(&head, "tracestate"), Some("weft=copy,a=b"), "{head}");
+    // Or says nothing.
+    for headers in ["", TRACE] {
+        calls(receiver, headers).await;
+        let head = shop.api.heads().pop().unwrap();
+        assert_eq!(header(&head, "weft-shadow"), None, "{head}");
+    }
+    assert_eq!(copies(receiver, "shadow"), 4.0);
+    assert_eq!(copies(receiver, "success"), 1.0);
+    // Or that it is none.
+    let of_call = format!("{TRACE}tracestate: weft=call\r\n");
+    calls(receiver, &of_call).await;
+    comes_to(receiver, "success", 2.0).await;
+    // So does whom it calls, one after the other.
+    calls_as_the_client_does(&shop, &shop.server);
+    calls(&shop.server, "").await;
+    assert_eq!(copies(&shop.server, "shadow"), 1.0);
+    // And who calls on his own account is copied as before.
+    calls(&shop.client, "").await;
+    shop.until("success", 2.0).await;
+}
+
+#[tokio::test]
+async fn what_no_application_has_seen_is_not_copied_nor_to_whom_answers_instead() {
+    let shop = Shop::new(OK).await;
+    let listener = TcpListener::bind((shop.server.ip, 0)).await.unwrap();
+    let nobody = listener.local_addr().unwrap().port();
+    drop(listener);
+    for dead in [
+        Vec::new(),
+        vec![endpoint(shop.server.ip, nobody, Some("api"))],
+    ] {
+        shop.client.set(vec![endpoints("api", dead)]);
+        assert_eq!(ask(&shop.client, "GET", "", "").await.0, 503);
+    }
+    served_by(&shop.client, &shop.server, &[&shop.api]);
+    let late = "weft-timeout: 0ms\r\n";
+    assert_eq!(ask(&shop.client, "GET", late, "").await.0, 504);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(sum(&shop.client, MIRRORED, &[]), 0.0);
+    // An application saw it, and `next` answers in its place.
+    let to = FallbackTo::Service(ServiceId::new("shop", "next"));
+    shop.client.set(vec![said(&Traffic {
+        mirror: limited(vec![mirror()].into()),
+        fallback: limited(
+            Fallback {
+                to,
+                on: Causes::ALL,
+            }
+            .into(),
+        ),
+        ..Traffic::default()
+    })]);
+    let failing = App::new(shop.server.ip, UNAVAILABLE).await;
+    served_by(&shop.client, &shop.server, &[&failing]);
+    let (status, answer) = ask(&shop.client, "GET", "", "").await;
+    assert_eq!(status, 200, "{answer}");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(
+        (sum(&shop.client, MIRRORED, &[]), shop.next.asked()),
+        (0.0, 1)
+    );
+    // Control.
+    calls(&shop.client, "").await;
+    served_by(&shop.client, &shop.server, &[&shop.api]);
+    calls(&shop.client, "").await;
+    shop.until("success", 1.0).await;
+}
+
+#[tokio::test]
+async fn a_copy_that_hangs_is_in_nobodys_way() {
+    let shop = Shop::unheld(SILENCE).await;
+    shop.mirrors(vec![to_anybody()]);
+    // Both are served by one pod.
+    let next = App::new(shop.server.ip, SILENCE).await;
+    let there = endpoint(shop.server.ip, next.port, Some("api"));
+    let client = &shop.client;
+    client.set(vec![endpoints("next", vec![there])]);
+    let lines = dedicated(client, &shop.server);
+    shop.mirrors(Vec::new());
+    warm(client, &lines).await;
+    shop.mirrors(vec![to_anybody()]);
+    calls(client, "").await;
+    let begun = Instant::now();
+    while next.asked() == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(5));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    shop.mirrors(Vec::new());
+    let before = lines.used().1;
+    for _ in 0..5 {
+        calls(client, "").await;
+    }
+    assert!(lines.used().1 > before, "{lines:?}");
+}
+
+#[tokio::test]
+async fn what_such_a_pod_began_to_write_before_goes_no_further() {
+    const HEAD: &str =
+        "POST / HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 6\r\n\r\n";
+    let shop = Shop::unheld(OK).await;
+    let pod = &shop.shadow;
+    pod.set(service("api", vip().ip(), Protocol::Http1, Vec::new()));
+    let slow = App::new(shop.server.ip, SLOW).await;
+    served_by(pod, &shop.server, &[&slow]);
+    let mut half = pod.call(vip()).await;
+    half.write_all(format!("{HEAD}abc").as_bytes())
+        .await
+        .unwrap();
+    // What was sent whole is answered.
+    let mut whole = pod.call(vip()).await;
+    let sent = format!("{HEAD}abcdef");
+    whole.write_all(sent.as_bytes()).await.unwrap();
+    let begun = Instant::now();
+    while slow.asked() == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(5));
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    held_to_read_only(pod, &[]);
+    let answer = raw(&mut whole, b"", Duration::from_secs(5)).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    half.write_all(b"def").await.unwrap();
+    let mut answer = String::new();
+    let read = timeout(Duration::from_secs(5), half.read_to_string(&mut answer)).await;
+    read.unwrap().unwrap();
+    assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+    assert!(answer.contains("weft-reason: shadow-write"), "{answer}");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(slow.asked(), 1);
+}

@@ -1,0 +1,188 @@
+//! Servers of HTTP/2 that end their connections with GOAWAY: what they did not take is sent
+//! again, and not without end.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Empty;
+use hyper::client::conn::http2::SendRequest;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use wire::v1::Protocol;
+
+use super::shown::{call, grpc, three};
+use crate::support::{listening, pair};
+
+const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const ACK: u8 = 1;
+/// END_STREAM and END_HEADERS.
+const WHOLE: u8 = 5;
+/// `:method: GET` and `:status: 200`, as every head of a request and an answer begins here.
+const GET: u8 = 0x82;
+const OK: u8 = 0x88;
+
+/// A connection of HTTP/2 to a server, frame by frame.
+struct Server(TcpStream);
+
+impl Server {
+    async fn accept(mut stream: TcpStream) -> io::Result<Self> {
+        stream.read_exact(&mut [0; 24]).await?;
+        let mut server = Self(stream);
+        server.write([SETTINGS, 0], 0, &[]).await?;
+        Ok(server)
+    }
+
+    /// A frame of this kind and with these flags.
+    async fn write(&mut self, [kind, flags]: [u8; 2], id: u32, payload: &[u8]) -> io::Result<()> {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        let mut frame = length[1..].to_vec();
+        frame.extend([kind, flags]);
+        frame.extend(id.to_be_bytes());
+        frame.extend(payload);
+        self.0.write_all(&frame).await
+    }
+
+    /// The next stream that is opened, and whether by a GET.
+    async fn opened(&mut self) -> io::Result<(u32, bool)> {
+        loop {
+            let mut head = [0; 9];
+            self.0.read_exact(&mut head).await?;
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+            let mut payload = vec![0; length as usize];
+            self.0.read_exact(&mut payload).await?;
+            let id = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+            match head[3] {
+                // Whoever connects waits for this.
+                PING if head[4] == 0 => self.write([PING, ACK], 0, &payload).await?,
+                HEADERS => return Ok((id, payload.first() == Some(&GET))),
+                _ => {}
+            }
+        }
+    }
+
+    async fn answer(&mut self, id: u32) -> io::Result<()> {
+        self.write([HEADERS, WHOLE], id, &[OK]).await
+    }
+
+    /// Takes no stream behind this one, and is gone a moment later.
+    async fn leave(mut self, last: u32) -> io::Result<()> {
+        let mut payload = last.to_be_bytes().to_vec();
+        payload.extend([0; 4]);
+        self.write([GOAWAY, 0], 0, &payload).await?;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        Ok(())
+    }
+}
+
+fn request(method: &str) -> Request<Empty<Bytes>> {
+    let request = Request::builder().method(method).uri("http://web.shop/");
+    request.body(Empty::new()).unwrap()
+}
+
+async fn status(sender: &mut SendRequest<Empty<Bytes>>, method: &str) -> u16 {
+    let answer = sender.send_request(request(method)).await;
+    answer.map_or(0, |answer| answer.status().as_u16())
+}
+
+/// Takes no stream of the connection.
+async fn leaves(stream: TcpStream, asked: Arc<AtomicUsize>) -> io::Result<()> {
+    let mut server = Server::accept(stream).await?;
+    server.opened().await?;
+    asked.fetch_add(1, Relaxed);
+    server.leave(0).await
+}
+
+#[tokio::test]
+async fn servers_that_leave_before_they_take_a_stream_are_asked_three_times_in_all() {
+    let (client, server, _, _) = pair(Protocol::Http2).await;
+    let apps = three(&client, &server, leaves).await;
+    let mut sender = grpc(&client).await;
+    for _ in 0..10 {
+        let answer = sender.send_request(call()).await.unwrap();
+        assert_eq!(answer.headers()["grpc-status"], "14");
+    }
+    let asked = apps.iter().map(|app| app.asked.load(Relaxed));
+    assert_eq!(asked.sum::<usize>(), 30);
+}
+
+/// As where a new process has taken over the port, and the old one still gets a connection.
+#[tokio::test]
+async fn a_server_that_answered_and_leaves_a_new_connection_is_asked_once_more() {
+    let (client, server, _, _) = pair(Protocol::Http2).await;
+    let listener = listening(&client, &server).await;
+    let asked = Arc::new(AtomicUsize::new(0));
+    let log = Arc::clone(&asked);
+    tokio::spawn(async move {
+        // Every second connection takes nothing.
+        for nth in 0.. {
+            let (stream, _) = listener.accept().await.unwrap();
+            let log = Arc::clone(&log);
+            tokio::spawn(async move {
+                let mut server = Server::accept(stream).await?;
+                let (id, _) = server.opened().await?;
+                log.fetch_add(1, Relaxed);
+                if nth % 2 == 1 {
+                    return server.leave(0).await;
+                }
+                server.answer(id).await?;
+                server.leave(id).await
+            });
+        }
+    });
+    let mut sender = grpc(&client).await;
+    for round in 0..5 {
+        assert_eq!(status(&mut sender, "POST").await, 200, "round {round}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    // The first of them met a server that took it.
+    assert_eq!(asked.load(Relaxed), 1 + 4 * 2);
+}
+
+/// Each GET has the server end its connection, as one of its callers may bring it to.
+#[tokio::test]
+async fn calls_beside_those_that_make_a_server_leave_are_answered() {
+    let (client, server, _, _) = pair(Protocol::Http2).await;
+    let listener = listening(&client, &server).await;
+    let left = Arc::new(AtomicUsize::new(0));
+    let log = Arc::clone(&left);
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let log = Arc::clone(&log);
+            tokio::spawn(async move {
+                let mut server = Server::accept(stream).await?;
+                loop {
+                    let (id, leaves) = server.opened().await?;
+                    if leaves {
+                        log.fetch_add(1, Relaxed);
+                        return server.leave(id).await;
+                    }
+                    server.answer(id).await?;
+                }
+            });
+        }
+    });
+    let sender = grpc(&client).await;
+    for round in 0..5 {
+        let calls = ["GET", "POST"].into_iter().flat_map(|method| [method; 8]);
+        let calls: Vec<_> = calls
+            .map(|method| {
+                let mut sender = sender.clone();
+                tokio::spawn(async move { (method, status(&mut sender, method).await) })
+            })
+            .collect();
+        for call in calls {
+            let (method, status) = call.await.unwrap();
+            let expected = if method == "GET" { 502 } else { 200 };
+            assert_eq!(status, expected, "round {round}: {method}");
+        }
+    }
+    assert!(left.load(Relaxed) >= 5 * 8, "{left:?}");
+}

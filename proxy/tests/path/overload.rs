@@ -1,0 +1,364 @@
+//! What the proxy of a pod keeps from an application that has no room for it.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use policy::traffic::Traffic;
+use policy::traffic::call::Retry;
+use policy::traffic::guard::{Overload, OverloadMode, Priority};
+use policy::traffic::pod::{GuardPort, PodGuard};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use wire::v1::{self, Protocol};
+
+use super::answers::{App, OK, SILENCE, ask, limited, retries, said, served_by, sum, whole};
+use super::deadlines::BEGUN;
+use crate::support::{Authority, Pod, endpoint, endpoints, get, pair, resource, service, vip};
+
+const SHED: &str = "weft_shed_total";
+const GRPC: &str = "content-type: application/grpc\r\n";
+const WEBSOCKET: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
+
+const fn cap(most: u32) -> Overload {
+    Overload {
+        max_concurrency: Some(most),
+        ..Overload::DEFAULT
+    }
+}
+
+fn guard_port(overload: Overload) -> GuardPort {
+    GuardPort {
+        overload: whole(overload),
+        ..GuardPort::default()
+    }
+}
+
+fn guard<const N: usize>(ports: [(u16, GuardPort); N]) -> v1::Resource {
+    let guard = PodGuard {
+        ports: BTreeMap::from(ports),
+        read_only: None,
+    };
+    resource(
+        wire::names::GUARD,
+        v1::resource::Content::Guard((&guard).into()),
+    )
+}
+
+fn of_class(class: &str) -> String {
+    format!("priority=\"{class}\"")
+}
+
+/// Requests that were shed as this class.
+fn shed(server: &Pod, class: Priority) -> f64 {
+    sum(server, SHED, &[&of_class(class.as_str())])
+}
+
+async fn one(answer: &'static str) -> (Pod, Pod, App) {
+    let (client, server, _, _) = pair(Protocol::Http1).await;
+    let app = App::new(server.ip, answer).await;
+    served_by(&client, &server, &[&app]);
+    (client, server, app)
+}
+
+/// Requests that the application has, one after the other, and their callers' connections.
+async fn held(client: &Pod, app: &App, headers: &str, count: usize) -> Vec<TcpStream> {
+    let mut callers = Vec::new();
+    for _ in 0..count {
+        let before = app.asked();
+        let mut stream = client.call(vip()).await;
+        let request = format!("GET / HTTP/1.1\r\nHost: web.shop\r\n{headers}\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let begun = Instant::now();
+        while app.asked() == before {
+            assert!(begun.elapsed() < Duration::from_secs(5), "it never came");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        callers.push(stream);
+    }
+    callers
+}
+
+#[tokio::test]
+async fn what_an_application_has_no_room_for_is_answered_503_unseen() {
+    let (client, server, app) = one(SILENCE).await;
+    server.set(vec![guard([(app.port, guard_port(cap(2)))])]);
+    let _held = held(&client, &app, "", 2).await;
+    let (status, answer) = ask(&client, "POST", "", "{}").await;
+    assert_eq!(status, 503, "{answer}");
+    assert!(answer.contains("weft-reason: overload"), "{answer}");
+    assert!(answer.contains("TrafficPolicy shop/calls"), "{answer}");
+    let (_, answer) = ask(&client, "POST", GRPC, "call").await;
+    assert!(answer.contains("grpc-status: 14"), "{answer}");
+    assert_eq!(app.asked(), 2);
+    let port = format!("port=\"{}\"", app.port);
+    let normal = of_class("Normal");
+    assert_eq!(sum(&server, SHED, &[&port, &normal]), 2.0);
+    let labels = ["reason=\"overload\""];
+    for pod in [&client, &server] {
+        assert_eq!(sum(pod, "weft_requests_total", &labels), 2.0);
+    }
+    let failed = ["success=\"false\""];
+    assert_eq!(sum(&client, "weft_attempts_total", &failed), 2.0);
+    assert_eq!(sum(&client, "weft_ejections_total", &[]), 0.0);
+    // Where nobody else is left nothing is paid for a move.
+    assert_eq!(sum(&client, "weft_retries_total", &[]), 0.0);
+    // A policy that goes lets everybody in, whoever is in flight.
+    server.replace(wire::names::GUARD, Vec::new());
+    let _more = held(&client, &app, "", 2).await;
+    assert_eq!(app.asked(), 4);
+}
+
+#[tokio::test]
+async fn a_request_is_in_flight_to_the_head_of_its_answer_and_an_upgrade_never() {
+    let (client, server, app) = one(BEGUN).await;
+    server.set(vec![guard([(app.port, guard_port(cap(1)))])]);
+    let mut open = Vec::new();
+    for _ in 0..3 {
+        let mut stream = client.call(vip()).await;
+        let request = b"GET / HTTP/1.1\r\nHost: web.shop\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).await.unwrap();
+        assert_eq!(&head, b"HTTP/1.1 200");
+        open.push(stream);
+    }
+    let (client, server, app) = one(SILENCE).await;
+    server.set(vec![guard([(app.port, guard_port(cap(1)))])]);
+    let _upgrades = held(&client, &app, WEBSOCKET, 2).await;
+    let _request = held(&client, &app, "", 1).await;
+    assert_eq!(ask(&client, "GET", "", "").await.0, 503, "now it is full");
+    assert_eq!(sum(&server, SHED, &[]), 1.0);
+}
+
+#[tokio::test]
+async fn audit_counts_what_it_would_shed_and_disabled_nothing() {
+    for (mode, counted) in [(OverloadMode::Audit, 2.0), (OverloadMode::Off, 0.0)] {
+        let (client, server, app) = one(SILENCE).await;
+        let overload = Overload { mode, ..cap(1) };
+        server.set(vec![guard([(app.port, guard_port(overload))])]);
+        let _held = held(&client, &app, "", 3).await;
+        assert_eq!(sum(&server, SHED, &[]), counted, "{mode:?}");
+    }
+}
+
+/// A client and two applications of a server: `full` has the one request that it may have.
+async fn beside_a_full_one(other: &'static str) -> (Pod, Pod, App, App, Vec<TcpStream>) {
+    let (client, server, full) = one(SILENCE).await;
+    let other = App::new(server.ip, other).await;
+    let of_full = (full.port, guard_port(cap(1)));
+    server.set(vec![guard([of_full, (other.port, guard_port(cap(1)))])]);
+    let caller = held(&client, &full, "", 1).await;
+    served_by(&client, &server, &[&full, &other]);
+    (client, server, full, other, caller)
+}
+
+#[tokio::test]
+async fn a_call_is_moved_to_an_endpoint_with_room_whatever_its_method() {
+    let (client, server, full, other, _caller) = beside_a_full_one(OK).await;
+    let mut posts = 0;
+    while sum(&server, SHED, &[]) == 0.0 {
+        let (status, answer) = ask(&client, "POST", "", "pay 5").await;
+        assert_eq!(status, 200, "{answer}");
+        posts += 1;
+        assert!(posts < 300, "the full one must be asked");
+    }
+    assert_eq!((full.asked(), other.asked()), (1, posts));
+    assert_eq!(other.bodies().last().unwrap(), "pay 5");
+    assert_eq!(retries(&client, "success"), 1.0, "{}", client.metrics());
+    assert_eq!(sum(&client, "weft_ejections_total", &[]), 0.0);
+}
+
+#[tokio::test]
+async fn a_move_is_made_once_and_paid_for_and_ends_with_retries() {
+    let (client, server, full, other, _caller) = beside_a_full_one(SILENCE).await;
+    served_by(&client, &server, &[&other]);
+    let _caller_of_other = held(&client, &other, "", 1).await;
+    served_by(&client, &server, &[&full, &other]);
+    let (status, answer) = ask(&client, "POST", "", "{}").await;
+    assert_eq!(status, 503, "{answer}");
+    assert!(answer.contains("weft-reason: overload"), "{answer}");
+    let classes = || {
+        (
+            shed(&server, Priority::Normal),
+            shed(&server, Priority::Sheddable),
+        )
+    };
+    assert_eq!(classes(), (1.0, 1.0), "a retry counts one class lower");
+    assert_eq!(retries(&client, "failure"), 1.0);
+    // There is one retry a second for which nobody has to save.
+    ask(&client, "POST", "", "{}").await;
+    assert_eq!(classes(), (2.0, 1.0));
+    assert_eq!(retries(&client, "budget"), 1.0);
+    let none = Retry {
+        attempts: 0,
+        ..Retry::DEFAULT
+    };
+    client.set(vec![said(&Traffic {
+        retry: limited(none),
+        ..Traffic::default()
+    })]);
+    ask(&client, "POST", "", "{}").await;
+    assert_eq!(classes(), (3.0, 1.0));
+    assert_eq!(retries(&client, "budget"), 1.0, "not asked for");
+}
+
+#[tokio::test]
+async fn an_application_may_lower_the_class_of_its_calls_and_nobody_outside_may_say_one() {
+    use Priority::{Critical, Normal, Sheddable};
+    let authority = Authority::new();
+    let server = Pod::new(&authority, "api").await;
+    let app = App::new(server.ip, SILENCE).await;
+    let client = || async {
+        let client = Pod::new(&authority, "web").await;
+        client.set(service("api", vip().ip(), Protocol::Http1, Vec::new()));
+        let there = endpoint(server.ip, app.port, Some("api"));
+        client.set(vec![endpoints("api", vec![there])]);
+        client
+    };
+    server.set(vec![guard([(app.port, guard_port(cap(1)))])]);
+    let _held = held(&client().await, &app, "", 1).await;
+    for (policy, header, class) in [
+        (None, "", Normal),
+        (None, "weft-priority: Sheddable\r\n", Sheddable),
+        (None, "weft-priority: Critical\r\n", Normal),
+        (None, "weft-attempt: 2\r\n", Normal),
+        (Some(Critical), "", Critical),
+        (Some(Critical), "weft-priority: Normal\r\n", Normal),
+        (Some(Sheddable), "weft-priority: Normal\r\n", Sheddable),
+    ] {
+        let port_guard = GuardPort {
+            priority: policy.map_or_else(|| GuardPort::default().priority, limited),
+            ..guard_port(cap(1))
+        };
+        server.set(vec![guard([(app.port, port_guard)])]);
+        let before = shed(&server, class);
+        // One that no proxy of the mesh holds back.
+        let (status, _) = ask(&client().await, "GET", header, "").await;
+        assert_eq!(status, 503);
+        assert_eq!(shed(&server, class), before + 1.0, "{policy:?} {header}");
+    }
+    for header in ["weft-priority: Sheddable\r\n", "weft-attempt: 2\r\n"] {
+        let before = shed(&server, Sheddable);
+        let port_guard = GuardPort {
+            priority: limited(Critical),
+            ..guard_port(cap(1))
+        };
+        server.set(vec![guard([(app.port, port_guard)])]);
+        let critical = shed(&server, Critical);
+        let (status, _) = get(server.plain(app.port).await, "/", header).await;
+        assert_eq!(status, 503);
+        assert_eq!(shed(&server, Sheddable), before, "{header}");
+        assert_eq!(shed(&server, Critical), critical + 1.0, "{header}");
+    }
+}
+
+#[tokio::test]
+async fn a_caller_whose_calls_are_shed_sends_fewer_of_that_class_and_all_of_another() {
+    let (client, server, app) = one(SILENCE).await;
+    server.set(vec![guard([(app.port, guard_port(cap(1)))])]);
+    let _held = held(&client, &app, "", 1).await;
+    let begun = Instant::now();
+    let mut calls = 0.0;
+    while begun.elapsed() < Duration::from_millis(2500) {
+        assert_eq!(ask(&client, "GET", "", "").await.0, 503);
+        calls += 1.0;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let sent = shed(&server, Priority::Normal);
+    assert!(sent > 1.0 && sent < 0.8 * calls, "{sent} of {calls}");
+    let labels = ["reason=\"overload\""];
+    assert_eq!(sum(&client, "weft_requests_total", &labels), calls);
+    // What was not sent is no attempt.
+    assert_eq!(sum(&client, "weft_attempts_total", &[]), sent);
+    ask(&client, "GET", "weft-priority: Sheddable\r\n", "").await;
+    assert_eq!(
+        shed(&server, Priority::Sheddable),
+        1.0,
+        "the first of its class"
+    );
+}
+
+/// An application that serves so many requests at once, each in this time.
+async fn working(ip: IpAddr, workers: usize, each: Duration) -> u16 {
+    let listener = TcpListener::bind((ip, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let workers = Arc::new(Semaphore::new(workers));
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(work(stream, Arc::clone(&workers), each));
+        }
+    });
+    port
+}
+
+async fn work(mut stream: TcpStream, workers: Arc<Semaphore>, each: Duration) -> Option<()> {
+    let mut bytes = Vec::new();
+    loop {
+        while !bytes.ends_with(b"\r\n\r\n") {
+            let mut buffer = [0; 4096];
+            let count = stream.read(&mut buffer).await.ok()?;
+            bytes.extend_from_slice(&buffer[..count]);
+            (count > 0).then_some(())?;
+        }
+        bytes.clear();
+        let worker = workers.acquire().await.ok()?;
+        tokio::time::sleep(each).await;
+        drop(worker);
+        stream.write_all(OK.as_bytes()).await.ok()?;
+    }
+}
+
+/// So many GETs a second; how many were answered 200 within a second, and how many 503.
+async fn load(client: &Arc<Pod>, per_second: u32, seconds: u32) -> (u32, u32) {
+    let mut calls = JoinSet::new();
+    let mut ticks = tokio::time::interval(Duration::from_secs(1) / per_second);
+    for _ in 0..per_second * seconds {
+        ticks.tick().await;
+        let client = Arc::clone(client);
+        calls.spawn(async move {
+            let begun = Instant::now();
+            let (status, _) = ask(&client, "GET", "", "").await;
+            (status, begun.elapsed())
+        });
+    }
+    let mut seen = (0, 0);
+    while let Some(call) = calls.join_next().await {
+        let (status, took) = call.unwrap();
+        seen.0 += u32::from(status == 200 && took < Duration::from_secs(1));
+        seen.1 += u32::from(status == 503);
+    }
+    seen
+}
+
+#[tokio::test]
+async fn asked_for_three_times_what_it_can_do_an_application_goes_on_and_at_half_nothing_is_shed() {
+    let authority = Authority::new();
+    let server = Pod::new(&authority, "api").await;
+    // Fifty a second.
+    let port = working(server.ip, 4, Duration::from_millis(80)).await;
+    server.set(vec![guard([(port, guard_port(Overload::DEFAULT))])]);
+    let client = || async {
+        let client = Pod::new(&authority, "web").await;
+        client.set(service("api", vip().ip(), Protocol::Http1, Vec::new()));
+        client.reaches(&server, port);
+        Arc::new(client)
+    };
+    let crowd = client().await;
+    assert_eq!(load(&crowd, 25, 2).await, (50, 0), "calm");
+    let (good, refused) = load(&crowd, 150, 5).await;
+    assert!(good >= 150 && refused >= 200, "{good} {refused}");
+    let shed = sum(&server, SHED, &[]);
+    assert!(shed > 0.0, "{}", server.metrics());
+    let limit = server.metrics();
+    assert!(limit.contains("weft_overload_limit{port="), "{limit}");
+    // Whoever held nothing back before.
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert_eq!(load(&client().await, 25, 2).await, (50, 0), "it is over");
+    assert_eq!(sum(&server, SHED, &[]), shed);
+    assert_eq!(sum(&server, "weft_overload_limit", &[]), 0.0);
+}

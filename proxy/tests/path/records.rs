@@ -1,0 +1,74 @@
+//! Lines of the access log at a collector.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use wire::v1::{Enforcement, MtlsMode, Protocol};
+
+use super::answers::{OK, sum};
+use super::collector::{export, grpc, hex};
+use super::deadlines::fleet;
+use super::tracing::{PARENT, TRACE, until};
+use crate::support::{
+    endpoint, endpoints, external, get, logging, resource_of_log, rule, service, vip,
+};
+
+const DROPPED: &str = "weft_telemetry_dropped_total";
+/// As OpenTelemetry numbers severities.
+const ERROR: i32 = 17;
+
+/// The line of a request has the trace that it belongs to, also where nobody records it.
+#[tokio::test]
+async fn lines_of_the_access_log_go_to_the_collector() {
+    let (addr, got) = grpc("127.0.0.1:0").await;
+    let url = format!("http://{addr}");
+    let (client, server, _apps) = fleet([OK]).await;
+    server.mode("api", Enforcement::Enforce, MtlsMode::Permissive);
+    server.set(vec![rule("t", "web", None, Some(&["/open"]))]);
+    client.set(vec![external(addr), logging(&url, "otlp,errors")]);
+    server.set(vec![external(addr), logging(&url, "otlp")]);
+    for pod in [&client, &server] {
+        export(pod);
+    }
+    let came = format!("traceparent: 00-{TRACE}-{PARENT}-00\r\n");
+    assert_eq!(get(client.call(vip()).await, "/open", &came).await.0, 200);
+    assert_eq!(get(client.call(vip()).await, "/closed", &came).await.0, 403);
+    // Of the caller the refused one, of the called both.
+    until("all lines are there", || got.records().len() >= 3).await;
+    let records = got.records();
+    assert_eq!(records.len(), 3, "{records:#?}");
+    for record in &records {
+        assert_eq!(hex(&record.trace_id), TRACE);
+        assert!(record.span_id.is_empty(), "nobody records it");
+    }
+    let errors = records.iter().filter(|one| one.severity_number == ERROR);
+    assert_eq!(errors.count(), 2);
+    assert_eq!(got.spans().len(), 0);
+    // Without a collector they have nowhere to go, and are counted.
+    server.set(vec![resource_of_log("otlp")]);
+    assert_eq!(get(client.call(vip()).await, "/open", "").await.0, 200);
+    until("the lost line is counted", || {
+        sum(&server, DROPPED, &["signal=\"logs\"", "reason=\"off\""]) == 1.0
+    })
+    .await;
+}
+
+/// Else each message would be a line of the next one, for ever.
+#[tokio::test]
+async fn the_way_to_the_collector_makes_no_lines_there() {
+    let (client, server, _apps) = fleet([OK]).await;
+    let (addr, got) = grpc((server.ip, 0)).await;
+    let there = SocketAddr::from(([10, 96, 0, 91], 80));
+    client.set(service("collector", there.ip(), Protocol::Grpc, Vec::new()));
+    let at = endpoint(server.ip, addr.port(), Some("api"));
+    client.set(vec![endpoints("collector", vec![at])]);
+    client.set(vec![logging(&format!("http://{there}"), "otlp")]);
+    export(&client);
+    assert_eq!(get(client.call(vip()).await, "/", "").await.0, 200);
+    until("the line is there", || got.records().len() == 1).await;
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert_eq!(got.records().len(), 1, "{:#?}", got.records());
+    // Control: what its application sends is a line there still.
+    assert_eq!(get(client.call(vip()).await, "/", "").await.0, 200);
+    until("the second line is there", || got.records().len() == 2).await;
+}
