@@ -31,6 +31,9 @@ use crate::settings;
 /// words about a replica that is away arrive.
 const CONNECT_WITHIN: Duration = Duration::from_secs(9);
 
+/// Bytes of a refusal.
+const REFUSAL: usize = 64 * 1024;
+
 /// A cluster, and where in it the user is.
 #[derive(Clone)]
 pub struct Cluster {
@@ -213,22 +216,24 @@ impl Cluster {
             Ok(request) => request,
             Err(error) => return Err(Refusal::of(what, kube::Error::HttpError(error))),
         };
-        let call = async {
-            let (head, body) = self.client.send(request).await?.into_parts();
-            let bytes = Limited::new(body, most).collect().await;
-            let bytes = bytes.map_err(kube::Error::Service)?.to_bytes();
-            if head.status.is_success() {
-                return Ok(bytes);
-            }
-            let told = serde_json::from_slice::<Status>(&bytes).ok();
-            // What stands between may answer too, with words of its own.
-            let told = told.unwrap_or_else(|| {
-                let words = format!("status {}", head.status.as_u16());
-                Status::failure(&words, "").with_code(head.status.as_u16())
-            });
-            Err(kube::Error::Api(told.boxed()))
-        };
+        let call = async { whole(self.body_of(request).await?, most).await };
         self.try_ask(what, call).await
+    }
+
+    /// What is left to read of an answer that is no refusal.
+    async fn body_of(&self, request: http::Request<Body>) -> kube::Result<Body> {
+        let (head, body) = self.client.send(request).await?.into_parts();
+        if head.status.is_success() {
+            return Ok(body);
+        }
+        let bytes = whole(body, REFUSAL).await?;
+        let told = serde_json::from_slice::<Status>(&bytes).ok();
+        // What stands between may answer too, with words of its own.
+        let told = told.unwrap_or_else(|| {
+            let words = format!("status {}", head.status.as_u16());
+            Status::failure(&words, "").with_code(head.status.as_u16())
+        });
+        Err(kube::Error::Api(told.boxed()))
     }
 
     /// Reads an answer of the read API, in `namespace` or in all.
@@ -250,6 +255,12 @@ impl Cluster {
         self.read(&format!("{}{place}", resource.plural()), &path)
             .await
     }
+}
+
+/// All of an answer that has at most `most` bytes.
+async fn whole(body: Body, most: usize) -> kube::Result<Bytes> {
+    let bytes = Limited::new(body, most).collect().await;
+    Ok(bytes.map_err(kube::Error::Service)?.to_bytes())
 }
 
 pub use refusal::Refusal;

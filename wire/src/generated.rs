@@ -190,6 +190,9 @@ pub struct TapAsk {
     /// Headers of the request that are told too, in small letters.
     #[prost(string, repeated, tag = "11")]
     pub headers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Only calls to the pod itself that this route of its describes.
+    #[prost(string, tag = "12")]
+    pub route: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Answered {
@@ -244,11 +247,14 @@ pub struct TapRecord {
     /// Of the answer's body.
     #[prost(uint64, tag = "10")]
     pub bytes: u64,
-    /// Of traceparent.
+    /// Of the trace that it belongs to, in hexadecimal.
     #[prost(string, tag = "11")]
     pub trace: ::prost::alloc::string::String,
     #[prost(message, repeated, tag = "12")]
     pub headers: ::prost::alloc::vec::Vec<Header>,
+    /// Of the pod itself, where one describes a call to it.
+    #[prost(string, tag = "13")]
+    pub route: ::prost::alloc::string::String,
 }
 /// Since the tap began, at one proxy. The first comes at once: the proxy takes part.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

@@ -1,17 +1,13 @@
 //! Answers that go on: lines as they come.
 
 use http_body_util::BodyExt as _;
-use http_body_util::Limited;
 use kube::client::Body;
-use kube::core::Status;
 
 use super::{Cluster, Refusal};
 use crate::failure::Failure;
 
 /// Bytes of one line. A request with all its headers has a tenth of that.
 const LONGEST: usize = 256 * 1024;
-/// Bytes of a refusal.
-const REFUSAL: usize = 64 * 1024;
 
 /// What is left of an answer.
 #[derive(Debug)]
@@ -31,22 +27,7 @@ impl Cluster {
             Ok(request) => request,
             Err(error) => return Err(Refusal::of(what, kube::Error::HttpError(error))),
         };
-        let client = self.client();
-        let call = async {
-            let (head, body) = client.send(request).await?.into_parts();
-            if head.status.is_success() {
-                return Ok(body);
-            }
-            let bytes = Limited::new(body, REFUSAL).collect().await;
-            let bytes = bytes.map_err(kube::Error::Service)?.to_bytes();
-            let told = serde_json::from_slice::<Status>(&bytes).ok();
-            let told = told.unwrap_or_else(|| {
-                let code = head.status.as_u16();
-                Status::failure(&format!("status {code}"), "").with_code(code)
-            });
-            Err(kube::Error::Api(told.boxed()))
-        };
-        let body = self.try_ask(what, call).await?;
+        let body = self.try_ask(what, self.body_of(request)).await?;
         Ok(Lines {
             what: what.to_owned(),
             body,

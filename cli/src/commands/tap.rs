@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use crds::observe::{Direction, LIVE, Resource, TapLine, TapMetadata, TapRequest};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 
 use crate::cluster::Cluster;
 use crate::cluster::lines::Lines;
@@ -16,7 +16,7 @@ use crate::failure::{Failure, Verdict};
 use crate::global::Global;
 use crate::output::Format;
 
-/// Before a stream that broke is asked for again.
+/// From one stream to the next at least, and from one that broke.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Kinds whose requests can be watched, and that can be at the other end.
@@ -60,6 +60,9 @@ pub struct Tap {
     /// Only paths that begin so
     #[arg(long, value_name = "PREFIX")]
     path: Option<String>,
+    /// Only calls to the pods that this route describes, as `weft routes` names it
+    #[arg(long, value_name = "NAME")]
+    route: Option<String>,
     /// Only answers such as 503, 5xx or 500-504
     #[arg(long)]
     status: Option<String>,
@@ -85,13 +88,19 @@ impl Tap {
         console: &mut Console<'_>,
     ) -> Result<Verdict, Failure> {
         let format = global.format(&[Format::Table, Format::Json])?;
+        if global.all_namespaces {
+            let why = "requests are shown of one namespace; say -n NAME instead of -A";
+            return Err(Failure::usage(why));
+        }
         let cluster = Cluster::connect(global).await?;
         loop {
-            // Each stream ends after a while, and the next is authorised anew. One that broke
-            // was cut by somebody who may need a moment.
-            if !self.follow(&cluster, format, console).await? {
-                sleep(PAUSE).await;
-            }
+            // Each stream ends after a while, and the next is authorised anew. It ends at once
+            // where no proxy can be asked; one that broke was cut by somebody who may need a
+            // moment.
+            let begun = Instant::now();
+            let in_order = self.follow(&cluster, format, console).await?;
+            let ended = if in_order { begun } else { Instant::now() };
+            sleep_until(ended + PAUSE).await;
         }
     }
 
@@ -130,6 +139,7 @@ impl Tap {
         let filters = [
             ("method", &self.method),
             ("path", &self.path),
+            ("route", &self.route),
             ("status", &self.status),
             ("slower", &self.slower),
         ];
@@ -149,6 +159,11 @@ impl Tap {
 /// As the API names it.
 fn end(text: &str) -> Result<String, Failure> {
     let (named, name) = Named::read_one(text, ENDS)?;
+    if named.port.is_some() {
+        return Err(Failure::usage(format!(
+            "{text:?}: requests are told of all ports; leave the port out"
+        )));
+    }
     Ok(format!("{}/{name}", named.kind))
 }
 
@@ -253,6 +268,7 @@ fn words(request: &TapRequest) -> String {
         ("identity", &request.identity),
         ("service", &request.service),
         ("backend", &request.backend),
+        ("route", &request.route),
         ("trace", &request.trace),
     ] {
         if !value.is_empty() {

@@ -78,6 +78,9 @@ pub struct TapRequest {
     pub host: String,
     /// Without its query.
     pub path: String,
+    /// Inbound: the route of the pod that describes it; empty where none does.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub route: String,
     /// 499: the caller left before there was an answer.
     pub status: u16,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -22,7 +22,7 @@ const RATE: (u32, u32) = (100, 1_000);
 const MAX_ENDS: usize = 16;
 /// Headers of one tap.
 const MAX_HEADERS: usize = 8;
-/// Bytes of a path's beginning.
+/// Bytes of a path's beginning, and of a route's name.
 const MAX_PATH: usize = 1024;
 
 /// See the module header.
@@ -33,6 +33,7 @@ pub(super) struct Question {
     from: Vec<End>,
     method: String,
     path: String,
+    route: String,
     status: (u16, u16),
     slower: Duration,
     rate: u32,
@@ -62,6 +63,7 @@ impl Question {
             from: Vec::new(),
             method: String::new(),
             path: String::new(),
+            route: String::new(),
             status: (0, 0),
             slower: Duration::ZERO,
             rate: RATE.0,
@@ -80,6 +82,7 @@ impl Question {
                 "from" => read.from.push(end("from")?),
                 "method" => read.method = method(&value)?,
                 "path" => read.path = path(&value)?,
+                "route" => read.route = route(&value)?,
                 "status" => read.status = status(&value)?,
                 "slower" => read.slower = slower(&value)?,
                 "maxRps" => read.rate = rate(&value)?,
@@ -138,6 +141,7 @@ impl Question {
         let mut asked = v1::TapAsk {
             method: self.method.clone(),
             path_prefix: self.path.clone(),
+            route: self.route.clone(),
             status_first: self.status.0.into(),
             status_last: self.status.1.into(),
             slower: u64::try_from(self.slower.as_micros()).unwrap_or(u64::MAX),
@@ -182,6 +186,16 @@ fn path(text: &str) -> Result<String, Refusal> {
             format_args!(
                 "{text:?} is no beginning of a path: it starts with / and is told without its query"
             ),
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+fn route(text: &str) -> Result<String, Refusal> {
+    if text.is_empty() || text.len() > MAX_PATH {
+        return Err(wrong(
+            "route",
+            format_args!("{text:?} is no name such as GROUP/MATCH, as `weft routes` prints it"),
         ));
     }
     Ok(text.to_owned())
@@ -273,6 +287,7 @@ mod tests {
             ("watch=true&of=Pod/web-1&method=P%20T", "method"),
             ("watch=true&of=Pod/web-1&path=items", "path"),
             ("watch=true&of=Pod/web-1&path=/a%3Fb", "path"),
+            ("watch=true&of=Pod/web-1&route=", "route"),
             ("watch=true&of=Pod/web-1&status=6", "status"),
             ("watch=true&of=Pod/web-1&status=500-400", "status"),
             ("watch=true&of=Pod/web-1&slower=long", "slower"),
@@ -294,7 +309,7 @@ mod tests {
     #[test]
     fn question_is_read() {
         let query = "watch=true&of=Deployment/web&to=Service/bank/pay&from=ServiceAccount/web\
-                     &status=5xx&slower=1.5s&maxRps=7&header=User-Agent&path=/items&method=GET";
+                     &status=5xx&slower=1.5s&maxRps=7&header=User-Agent&path=/items&method=GET&route=cart/read";
         let read = parse(query).unwrap();
         assert_eq!(read.of.to_string(), "Deployment shop/web");
         assert_eq!(read.to[0].to_string(), "Service bank/pay");
@@ -302,6 +317,10 @@ mod tests {
         assert_eq!((read.status, read.rate), ((500, 599), 7));
         assert_eq!(read.slower, Duration::from_millis(1500));
         assert_eq!(read.headers, ["user-agent"]);
+        assert_eq!(
+            (read.path.as_str(), read.route.as_str()),
+            ("/items", "cart/read")
+        );
         assert_eq!(status("404").unwrap(), (404, 404));
     }
 }

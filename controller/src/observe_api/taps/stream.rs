@@ -180,6 +180,7 @@ impl Reader {
             method: record.method,
             host: record.host,
             path: record.path,
+            route: record.route,
             status: number(record.status),
             grpc_status: record.grpc_status.map(number),
             reason: record.reason,

@@ -25,6 +25,8 @@ pub(crate) struct Filter {
     /// Inclusive.
     status: Option<(u16, u16)>,
     slower: Duration,
+    /// What no route describes, and all that the own application calls, has none.
+    route: String,
     pub(super) headers: Vec<HeaderName>,
 }
 
@@ -49,6 +51,7 @@ impl Filter {
             path_prefix: asked.path_prefix,
             status: bounded.then(|| (small(asked.status_first), small(asked.status_last))),
             slower: Duration::from_micros(asked.slower),
+            route: asked.route,
             headers: headers
                 .filter(|name| !SECRET_HEADERS.contains(&name.as_str()))
                 .take(MAX_HEADERS)
@@ -76,11 +79,17 @@ impl Filter {
             && parts.uri.path().starts_with(&self.path_prefix)
     }
 
-    /// Whether it is, now that it has ended.
-    pub(super) fn wants(&self, parties: &Parties, status: u16, latency: Duration) -> bool {
+    /// Whether it is, now that it has ended: with this status, after this time, and by this
+    /// route of the own workload.
+    pub(super) fn wants(
+        &self,
+        parties: &Parties,
+        (status, latency, route): (u16, Duration, Option<&str>),
+    ) -> bool {
         self.status
             .is_none_or(|(first, last)| (first..=last).contains(&status))
             && latency >= self.slower
+            && (self.route.is_empty() || route == Some(&*self.route))
             && self.wants_end(parties)
     }
 

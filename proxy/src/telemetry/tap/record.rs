@@ -10,7 +10,7 @@ use wire::v1;
 use crate::telemetry::parties::Parties;
 use crate::telemetry::report::ends;
 use crate::telemetry::tap::watch::{Tap, Taps};
-use crate::telemetry::trace;
+use crate::telemetry::trace::{self, Trace};
 
 /// Bytes of a path that are told.
 const PATH: usize = 1024;
@@ -34,9 +34,11 @@ pub(crate) struct Tapped {
 
 /// How it ended.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Ending {
+pub(crate) struct Ending<'a> {
     /// The port that was called.
     pub(crate) port: u16,
+    /// The route of the own workload that describes it.
+    pub(crate) route: Option<&'a str>,
     pub(crate) status: u16,
     pub(crate) grpc: Option<u16>,
     pub(crate) reason: &'static str,
@@ -47,19 +49,25 @@ pub(crate) struct Ending {
 }
 
 impl Taps {
-    /// What is written down of a request that comes, where a tap may want it.
+    /// What is written down of a request that comes, where a tap may want it; `trace` is
+    /// there where this proxy changes what its headers say of that.
     #[cold]
-    pub(crate) fn note(&self, parties: &Parties, parts: &request::Parts) -> Option<Box<Tapped>> {
+    pub(crate) fn note(
+        &self,
+        parties: &Parties,
+        parts: &request::Parts,
+        trace: Option<&Trace>,
+    ) -> Option<Box<Tapped>> {
         let open = self.open.load();
         let direction = parties.direction();
         let fits = |tap: &&Arc<Tap>| tap.filter.wants_head(direction, parts);
         let taps: Vec<Arc<Tap>> = open.iter().filter(fits).cloned().collect();
-        (!taps.is_empty()).then(|| Box::new(Tapped::new(taps, parts)))
+        (!taps.is_empty()).then(|| Box::new(Tapped::new(taps, parts, trace)))
     }
 }
 
 impl Tapped {
-    fn new(taps: Vec<Arc<Tap>>, parts: &request::Parts) -> Self {
+    fn new(taps: Vec<Arc<Tap>>, parts: &request::Parts, trace: Option<&Trace>) -> Self {
         let headers = taps.iter();
         let headers = headers.map(|tap| told(&parts.headers, &tap.filter.headers));
         let named = || parts.headers.get(header::HOST)?.to_str().ok();
@@ -73,15 +81,19 @@ impl Tapped {
             method: cut(parts.method.as_str(), TEXT),
             host: cut(host, TEXT),
             path: cut(parts.uri.path(), PATH),
-            trace: trace::id(&parts.headers),
+            trace: match trace {
+                Some(trace) => Some(trace.id()),
+                None => trace::id(&parts.headers),
+            },
             taps,
         }
     }
 
     /// Shows it to the taps that want how it ended.
-    pub(crate) fn ended(&self, parties: &Parties, protocol: Protocol, ending: &Ending) {
+    pub(crate) fn ended(&self, parties: &Parties, protocol: Protocol, ending: &Ending<'_>) {
+        let how = (ending.status, ending.latency, ending.route);
         for (tap, headers) in self.taps.iter().zip(&self.headers) {
-            if tap.filter.wants(parties, ending.status, ending.latency) {
+            if tap.filter.wants(parties, how) {
                 tap.show(|| v1::TapRecord {
                     edge: Some(v1::Edge {
                         port: u32::from(ending.port),
@@ -94,7 +106,7 @@ impl Tapped {
         }
     }
 
-    fn record(&self, ending: &Ending) -> v1::TapRecord {
+    fn record(&self, ending: &Ending<'_>) -> v1::TapRecord {
         let at = self.at.duration_since(UNIX_EPOCH).unwrap_or_default();
         let number = |number: u128| u64::try_from(number).unwrap_or(u64::MAX);
         v1::TapRecord {
@@ -108,6 +120,7 @@ impl Tapped {
             latency: number(ending.latency.as_micros()),
             bytes: ending.bytes,
             trace: self.trace.clone().unwrap_or_default(),
+            route: ending.route.unwrap_or_default().to_owned(),
             ..v1::TapRecord::default()
         }
     }

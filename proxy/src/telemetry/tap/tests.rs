@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use http::{Request, Response, request};
+use policy::access_log::AccessLog;
+use policy::protocol::Protocol;
 use prometheus_client::registry::Registry;
 use tokio::sync::mpsc::Receiver;
 use wire::v1;
@@ -17,7 +19,7 @@ use crate::telemetry::tap::watch::Watch;
 
 fn telemetry() -> Arc<Telemetry> {
     let metrics = Metrics::register(&mut Registry::default());
-    Arc::new(Telemetry::new(metrics, false))
+    Arc::new(Telemetry::new(metrics, AccessLog::OFF))
 }
 
 fn all() -> v1::TapAsk {
@@ -244,6 +246,31 @@ fn only_what_fits_every_filter_is_shown() {
 }
 
 #[test]
+fn requests_of_one_route_are_those_that_it_describes() {
+    let telemetry = telemetry();
+    let asked = v1::TapAsk {
+        route: "cart/read".to_owned(),
+        ..all()
+    };
+    let (watch, mut records) = watch(&telemetry, asked);
+    for route in ["cart/read", "cart/write", ""] {
+        let parties = from("shop/web", "uid");
+        let mut call = Call::begin(&telemetry, Kind::Request, parties.clone());
+        call.speaks(false, false);
+        call.asks(&head("GET", "/items", &[]));
+        call.on(telemetry.cell(parties, Protocol::Http1));
+        call.takes_route(&route.into());
+        let (answer, ()) = Response::new(()).into_parts();
+        call.answered(&answer, None)
+            .done(BodyEnd::Complete, 0, None);
+    }
+    // What the own application calls has no route of its own.
+    get(&telemetry, to("shop/cart", "shop/cart", "shop/cart-0"));
+    assert_eq!(records.try_recv().unwrap().route, "cart/read");
+    assert_eq!(watch.summary().matched, 1);
+}
+
+#[test]
 fn rate_and_room_are_bounded_and_what_is_not_shown_is_counted() {
     let telemetry = telemetry();
     assert!(!telemetry.taps.any());
@@ -282,7 +309,7 @@ fn request_that_no_tap_wants_is_written_down_nowhere() {
     };
     let (_watch, _records) = watch(&telemetry, posts);
     let (parties, parts) = (from("shop/web", "uid"), head("GET", "/items", &[]));
-    let noted = move || telemetry.taps.note(&parties, &parts).is_some();
+    let noted = move || telemetry.taps.note(&parties, &parts, None).is_some();
     let looking = std::thread::spawn(move || {
         assert!(!noted());
         let allocated = tikv_jemalloc_ctl::thread::allocatedp::read().unwrap();

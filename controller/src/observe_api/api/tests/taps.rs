@@ -90,11 +90,13 @@ async fn who_may_read_everything_does_not_tap_without_a_right_of_its_own() {
 async fn requests_are_streamed_and_the_tap_ends_with_its_reader() {
     let bench = Bench::new();
     let mut proxy = Proxy::of(&bench, "uid-client");
-    let query = "of=ServiceAccount/web&to=Service/api&status=5xx&maxRps=30&header=User-Agent";
+    let query = "of=ServiceAccount/web&to=Service/api&status=5xx&maxRps=30&header=User-Agent\
+                 &route=api/read";
     let mut answer = tap(&bench, "tapper", query).await;
     let (id, asked) = proxy.asked();
     assert_eq!(asked.to_services, ["shop/api"]);
     assert_eq!((asked.status_first, asked.status_last), (500, 599));
+    assert_eq!(asked.route, "api/read");
     assert_eq!(
         (asked.max_per_second, asked.headers),
         (30, vec!["user-agent".to_owned()])
@@ -117,6 +119,7 @@ async fn requests_are_streamed_and_the_tap_ends_with_its_reader() {
         edge: Some(edge),
         method: "GET".to_owned(),
         path: "/items".to_owned(),
+        route: "api/read".to_owned(),
         status: 503,
         reason: "overload".to_owned(),
         latency: 1_500,
@@ -132,6 +135,7 @@ async fn requests_are_streamed_and_the_tap_ends_with_its_reader() {
         ("mtls", json!(true)),
         ("protocol", json!("http1")),
         ("status", json!(503)),
+        ("route", json!("api/read")),
         ("reason", json!("overload")),
         ("ms", json!(1.5)),
         ("time", json!("2026-11-02T09:00:00Z")),
