@@ -9,9 +9,6 @@ use crate::inventory::kind::Kind;
 use crate::model::{Model, PodId};
 use crate::world::ObjectKey;
 
-/// Pods of one filter. What has more is watched at the other end.
-const MAX_PODS: usize = 512;
-
 /// See the module header.
 pub(super) struct Pods<'a> {
     model: &'a Model,
@@ -35,15 +32,11 @@ impl<'a> Pods<'a> {
             .collect()
     }
 
-    /// The same, of a filter: none, and so many that no proxy could be told, are refused.
+    /// The same, of a filter, where none at all is refused.
     pub(super) fn some(&self, name: &str, end: &End) -> Result<Vec<(Arc<str>, PodId)>, Refusal> {
         let pods = self.of(end);
         if pods.is_empty() {
             let why = format!("parameter {name}: no pod with a proxy is of {end}");
-            return Err(Refusal::bad(why));
-        }
-        if pods.len() > MAX_PODS {
-            let why = format!("parameter {name}: {end} has more than {MAX_PODS} pods; watch these");
             return Err(Refusal::bad(why));
         }
         Ok(pods)

@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use http::Method;
+use prost::Message as _;
 use wire::v1;
 
 use super::end::End;
@@ -22,6 +23,9 @@ const RATE: (u32, u32) = (100, 1_000);
 const MAX_ENDS: usize = 16;
 /// Headers of one tap.
 const MAX_HEADERS: usize = 8;
+/// Bytes of what each proxy is asked: beside the uids of all proxies it has to fit into one
+/// message to another replica, of 32 KiB.
+const MAX_ASKED: usize = 8 * 1024;
 /// Bytes of a path's beginning, and of a route's name.
 const MAX_PATH: usize = 1024;
 
@@ -168,6 +172,11 @@ impl Question {
                         .map(|(uid, _)| uid.to_string()),
                 ),
             }
+        }
+        if asked.encoded_len() > MAX_ASKED {
+            let why = "parameters to and from: there are more pods than a proxy can be told; say \
+                       fewer, or a Service or ServiceAccount, or watch these pods instead";
+            return Err(Refusal::bad(why));
         }
         Ok(asked)
     }

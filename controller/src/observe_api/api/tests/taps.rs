@@ -10,6 +10,7 @@ use wire::v1::to_proxy::Message as Order;
 
 use super::*;
 use crate::observe::asks::Here;
+use crate::testing::cluster::pod;
 
 const PATH: &str = "namespaces/shop/taps/live?watch=true";
 
@@ -184,6 +185,28 @@ async fn tap_that_would_watch_nobody_or_everybody_by_mistake_is_refused() {
         assert_eq!(code, status, "{query}: {body}");
         assert!(body["message"].as_str().unwrap().contains(words), "{body}");
     }
+}
+
+#[tokio::test]
+async fn filter_with_more_pods_than_a_proxy_can_be_told_is_refused() {
+    let mut cluster = shop();
+    for number in 0..1_000 {
+        cluster = cluster.with(pod(&format!("web-{number:05}"), "10.0.0.9", "web"));
+    }
+    let bench = Bench::of(&cluster);
+    let mut proxy = Proxy::of(&bench, "uid-client");
+    let query = "of=Pod/client&from=Namespace/shop";
+    let (code, body) = read(tap(&bench, "tapper", query).await).await;
+    assert_eq!(code, 400, "{body}");
+    let words = body["message"].as_str().unwrap();
+    assert!(
+        words.contains("more pods than a proxy can be told"),
+        "{body}"
+    );
+    let account = "of=Pod/client&from=ServiceAccount/web";
+    assert_eq!(tap(&bench, "tapper", account).await.status(), 200);
+    let (_, asked) = proxy.asked();
+    assert_eq!(asked.from_accounts, ["shop/web"]);
 }
 
 #[tokio::test(start_paused = true)]
