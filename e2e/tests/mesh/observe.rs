@@ -14,6 +14,7 @@ mod proxies;
 mod refusals;
 mod rights;
 mod routes;
+mod taps;
 
 /// A slot of 5 s, its report, the half minute that a long window ends with, and as much
 /// again for a busy machine.

@@ -1,0 +1,102 @@
+//! Requests as they end, through the API server and by every kubeconfig.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    process::{Child, Stdio},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, ensure};
+use e2e::harness::{Namespace, Outcome, eventually, weft::program};
+
+use super::super::url;
+use super::{PATIENT, SHOWN};
+
+/// From a request to its line: nothing waits for a slot.
+const LINE: Duration = Duration::from_secs(2);
+
+/// `weft tap`, until this is dropped.
+struct Tap {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Tap {
+    fn start(ns: &Namespace, args: &[&str]) -> anyhow::Result<Self> {
+        let program = program()?;
+        let mut child = ns
+            .cluster
+            .command(&program.to_string_lossy(), args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let out = child.stdout.take().context("no output")?;
+        let (sender, lines) = mpsc::sync_channel(1024);
+        thread::spawn(move || {
+            for line in BufReader::new(out).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Self { child, lines })
+    }
+}
+
+impl Drop for Tap {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A reader who may see the graph of the namespace.
+fn reader(ns: &Namespace, role: &str) -> anyhow::Result<()> {
+    ns.apply(&format!(
+        "apiVersion: v1\nkind: ServiceAccount\nmetadata: {{name: reader}}\n---\n\
+         apiVersion: rbac.authorization.k8s.io/v1\nkind: RoleBinding\nmetadata: {{name: {role}}}\n\
+         roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: {role}}}\n\
+         subjects: [{{kind: ServiceAccount, name: reader, namespace: $NS}}]\n",
+    ))
+    .map(drop)
+}
+
+#[test]
+fn who_may_tap_sees_requests_as_they_end_and_is_named_by_an_event() -> Outcome {
+    let ns = Namespace::meshed("eyes-tap")?;
+    ns.run(&["web", "cart"])?;
+    let web = ns.pod("web")?;
+    let user = format!("system:serviceaccount:{}:reader", ns.name);
+    let to = ["tap", "deploy/web", "--to", "svc/cart", "-n", &ns.name];
+    let args = [&to[..], &["--as", &user], &PATIENT].concat();
+    reader(&ns, "view")?;
+    let refused = ns.cluster.weft(&args)?.with_status(3)?;
+    assert!(refused.err.contains("weft-tap"), "{refused:?}");
+
+    reader(&ns, "weft-tap")?;
+    let line = eventually(SHOWN, "a request is shown", || {
+        let tap = Tap::start(&ns, &args)?;
+        let mut line = Err(mpsc::RecvTimeoutError::Timeout);
+        for _ in 0..5 {
+            web.report(&url("cart", 8080, "/items?token=s3cret"), &[])?;
+            line = tap.lines.recv_timeout(LINE);
+            if line.is_ok() {
+                break;
+            }
+        }
+        Ok(line?)
+    })?;
+    for word in [" out ", " GET ", "/items ", " 200 ", " mtls "] {
+        assert!(line.contains(word), "{word:?}: {line}");
+    }
+    assert!(!line.contains("s3cret"), "{line}");
+    eventually(SHOWN, "an Event names who taps", || {
+        let events = ns.kubectl(&["get", "events"])?;
+        ensure!(events.contains("TapStarted"), "{events}");
+        ensure!(events.contains(&user), "{events}");
+        Ok(())
+    })?;
+    Ok(())
+}

@@ -1,0 +1,35 @@
+//! A call as whoever watches requests sees it.
+
+use std::time::Duration;
+
+use super::{At, Call};
+use crate::telemetry::tap::record::Ending;
+
+impl Call {
+    /// Shows how it ended to those who watch, where they noted its head. A status of gRPC
+    /// stands beside that of HTTP.
+    pub(super) fn show(
+        &self,
+        (status, grpc): (u16, Option<u16>),
+        reason: &'static str,
+        latency: Duration,
+        bytes: u64,
+    ) {
+        let Some(tapped) = &self.tapped else {
+            return;
+        };
+        let ending = Ending {
+            port: self.port,
+            route: match &self.at {
+                At::Nowhere(_) => None,
+                At::Cell(cell) => cell.way().route.as_deref(),
+            },
+            status,
+            grpc,
+            reason,
+            latency,
+            bytes,
+        };
+        tapped.ended(self.parties(), self.protocol, &ending);
+    }
+}
