@@ -15,15 +15,15 @@ use crate::testing::cluster::pod;
 const PATH: &str = "namespaces/shop/taps/live?watch=true";
 
 /// A proxy that can be asked.
-struct Proxy {
+pub(super) struct Proxy {
     asks: Asks,
     uid: Arc<str>,
-    orders: mpsc::Receiver<Order>,
+    pub(super) orders: mpsc::Receiver<Order>,
     _here: Here,
 }
 
 impl Proxy {
-    fn of(bench: &Bench, uid: &str) -> Self {
+    pub(super) fn of(bench: &Bench, uid: &str) -> Self {
         let asks = bench.api.told.asks.clone();
         let uid: Arc<str> = uid.into();
         let (here, orders) = asks.listens(Arc::clone(&uid));
@@ -35,9 +35,10 @@ impl Proxy {
         }
     }
 
-    fn asked(&mut self) -> (u64, v1::TapAsk) {
-        match self.orders.try_recv() {
-            Ok(Order::Ask(ask)) => match ask.what {
+    pub(super) async fn asked(&mut self) -> (u64, v1::TapAsk) {
+        let order = timeout(Duration::from_secs(5), self.orders.recv()).await;
+        match order.expect("not asked") {
+            Some(Order::Ask(ask)) => match ask.what {
                 Some(Question::Tap(tap)) => (ask.id, tap),
                 other => panic!("{other:?}"),
             },
@@ -45,9 +46,33 @@ impl Proxy {
         }
     }
 
-    fn says(&self, id: u64, what: Answered) {
+    pub(super) fn says(&self, id: u64, what: Answered) {
         let what = Some(what);
         self.asks.answered(&self.uid, v1::Answered { id, what });
+    }
+}
+
+/// `client` called `api-1`, which was in vain.
+pub(super) fn record() -> v1::TapRecord {
+    let edge = v1::Edge {
+        side: v1::Side::Client.into(),
+        service: "shop/api".to_owned(),
+        port: 80,
+        pod: "shop/api-1".to_owned(),
+        security: v1::Security::Mtls.into(),
+        protocol: v1::Protocol::Http1.into(),
+        ..v1::Edge::default()
+    };
+    v1::TapRecord {
+        at: 1_793_610_000_000,
+        edge: Some(edge),
+        method: "GET".to_owned(),
+        path: "/items".to_owned(),
+        route: "api/read".to_owned(),
+        status: 503,
+        reason: "overload".to_owned(),
+        latency: 1_500,
+        ..v1::TapRecord::default()
     }
 }
 
@@ -80,7 +105,7 @@ async fn who_may_read_everything_does_not_tap_without_a_right_of_its_own() {
         "{asked:?}"
     );
     assert_eq!(tap(&bench, "tapper", "of=Pod/client").await.status(), 200);
-    proxy.asked();
+    proxy.asked().await;
     let all = bench
         .get("tapper", "taps/live?watch=true&of=Pod/client")
         .await;
@@ -94,7 +119,7 @@ async fn requests_are_streamed_and_the_tap_ends_with_its_reader() {
     let query = "of=ServiceAccount/web&to=Service/api&status=5xx&maxRps=30&header=User-Agent\
                  &route=api/read";
     let mut answer = tap(&bench, "tapper", query).await;
-    let (id, asked) = proxy.asked();
+    let (id, asked) = proxy.asked().await;
     assert_eq!(asked.to_services, ["shop/api"]);
     assert_eq!((asked.status_first, asked.status_last), (500, 599));
     assert_eq!(asked.route, "api/read");
@@ -106,27 +131,7 @@ async fn requests_are_streamed_and_the_tap_ends_with_its_reader() {
     assert_eq!(first["metadata"]["proxies"], 1);
     assert_eq!(first["metadata"]["takingPart"], 0);
 
-    let edge = v1::Edge {
-        side: v1::Side::Client.into(),
-        service: "shop/api".to_owned(),
-        port: 80,
-        pod: "shop/api-1".to_owned(),
-        security: v1::Security::Mtls.into(),
-        protocol: v1::Protocol::Http1.into(),
-        ..v1::Edge::default()
-    };
-    let record = v1::TapRecord {
-        at: 1_793_610_000_000,
-        edge: Some(edge),
-        method: "GET".to_owned(),
-        path: "/items".to_owned(),
-        route: "api/read".to_owned(),
-        status: 503,
-        reason: "overload".to_owned(),
-        latency: 1_500,
-        ..v1::TapRecord::default()
-    };
-    proxy.says(id, Answered::Record(record));
+    proxy.says(id, Answered::Record(record()));
     let shown = line(&mut answer).await.unwrap()["request"].clone();
     for (field, expected) in [
         ("pod", json!("shop/client")),
@@ -205,7 +210,7 @@ async fn filter_with_more_pods_than_a_proxy_can_be_told_is_refused() {
     );
     let account = "of=Pod/client&from=ServiceAccount/web";
     assert_eq!(tap(&bench, "tapper", account).await.status(), 200);
-    let (_, asked) = proxy.asked();
+    let (_, asked) = proxy.asked().await;
     assert_eq!(asked.from_accounts, ["shop/web"]);
 }
 
