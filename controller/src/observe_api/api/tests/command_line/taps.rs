@@ -5,17 +5,23 @@ use tokio::time::{sleep, timeout};
 use super::super::taps;
 use super::*;
 
+const PATIENCE: Duration = Duration::from_secs(10);
+
 #[tokio::test]
 async fn command_line_names_the_role_that_lets_tap() {
     let town = Town::start().await;
-    let (code, out, err) = town.weft("viewer", "tap pod/client -n shop").await;
+    let refused = town.weft("viewer", "tap pod/client -n shop");
+    let (code, out, err) = timeout(PATIENCE, refused).await.expect("it goes on");
     assert_eq!((code, out.as_str()), (3, ""));
     assert!(
         err.contains("cannot create resource \"taps\"") && err.contains("ClusterRole weft-tap"),
         "{err}"
     );
     for (line, word) in [("svc/api:80 -n shop", "port"), ("pod/client -A", "-n NAME")] {
-        let (code, _, err) = town.weft("tapper", &format!("tap {line}")).await;
+        let line = format!("tap {line}");
+        let (code, _, err) = timeout(PATIENCE, town.weft("tapper", &line))
+            .await
+            .expect("it goes on");
         assert!(code == 2 && err.contains(word), "{line}: {err}");
     }
 }
@@ -74,7 +80,7 @@ async fn command_line_shows_requests_as_they_end() {
         }
         id
     };
-    let told = timeout(Duration::from_secs(10), telling);
+    let told = timeout(PATIENCE, telling);
     let id = tokio::select! {
         ended = watching => panic!("{ended:?}"),
         id = told => id.expect("nothing is shown"),
@@ -86,6 +92,6 @@ async fn command_line_shows_requests_as_they_end() {
     );
     assert_eq!(words.text(), "1 of 1 take part\n");
     // Interrupted, it watches nobody any longer.
-    let ended = timeout(Duration::from_secs(10), proxy.orders.recv()).await;
+    let ended = timeout(PATIENCE, proxy.orders.recv()).await;
     assert_eq!(ended.unwrap(), Some(v1::to_proxy::Message::EndAsk(id)));
 }
