@@ -3,8 +3,8 @@
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::commands::{
-    check, completion, dashboard, diagnostics, edges, explain, identity, inject, log_level,
-    proxies, proxy_config, routes, stat, suggest, tap, top, validate, version,
+    check, completion, dashboard, diagnostics, dry_run, edges, explain, identity, inject,
+    log_level, proxies, proxy_config, routes, stat, suggest, tap, top, validate, version,
 };
 use crate::global::Global;
 
@@ -38,6 +38,7 @@ pub enum Command {
     Tap(tap::Tap),
     Explain(explain::Explain),
     Suggest(suggest::Suggest),
+    DryRun(dry_run::DryRun),
     Proxies(proxies::Proxies),
     ProxyConfig(proxy_config::ProxyConfig),
     LogLevel(log_level::LogLevel),

@@ -4,6 +4,7 @@ pub mod check;
 pub mod completion;
 pub mod dashboard;
 pub mod diagnostics;
+pub mod dry_run;
 pub mod edges;
 pub mod explain;
 pub mod identity;

@@ -76,6 +76,7 @@ pub async fn run(
         Command::Tap(command) => command.run(global, console).await,
         Command::Explain(command) => command.run(global, console).await,
         Command::Suggest(command) => command.run(global, console).await,
+        Command::DryRun(command) => command.run(global, console).await,
         Command::Proxies(command) => command.run(global, console).await,
         Command::Inject(command) => command.run(global, console).await,
         Command::Uninject(command) => command.run(console),

@@ -1,7 +1,8 @@
 //! Why a call passes or not: walks what the proxies do, by the Model that they are told.
 //!
 //! `call` finds out who calls and what is called, `route` where that goes, `judge` what the
-//! called pods say, `fix` what would let it pass. Nothing is decided here that `policy` does
+//! called pods say, `fix` what would let it pass; `trial` what a change would mean for calls
+//! that were seen. Nothing is decided here that `policy` does
 //! not decide: the words come from the same values that proxies act by.
 //!
 //! May import `model` and `world`: it is told who owns which pod and who called.
@@ -13,6 +14,7 @@ mod judge;
 mod outcome;
 mod question;
 mod route;
+pub(crate) mod trial;
 mod words;
 
 pub use self::answer::Explained;

@@ -5,11 +5,12 @@
 //! answering. What is said is made elsewhere: by `graph`, and by `explain`. The types are
 //! `crds::observe`'s.
 //!
-//! May import `aggregated`, `apiserver`, `explain`, `graph`, `inventory`, `metrics`, `model`, `observe`
-//! and `world`.
+//! May import `aggregated`, `apiserver`, `explain`, `graph`, `inventory`, `metrics`, `model`, `observe`,
+//! `translate` and `world`.
 
 pub(crate) mod api;
 mod documents;
+mod dry_runs;
 mod explanations;
 mod proxies;
 mod query;

@@ -5,6 +5,7 @@
 //!
 //! May import `world`.
 
+pub(crate) mod change;
 mod core;
 mod metadata;
 mod smi;

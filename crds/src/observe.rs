@@ -4,6 +4,7 @@
 //! Answers are read leniently, so that a client understands a newer controller; questions
 //! strictly, because a misspelt field would be answered as if it had not been asked.
 
+mod dry_run;
 mod explanation;
 mod graph;
 mod proxies;
@@ -13,6 +14,9 @@ mod tap;
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
+pub use dry_run::{
+    AccessChange, BackendShare, Change, ChangedEdge, Deleted, DryRun, DryRunSpec, DryRunStatus,
+};
 pub use explanation::{
     BackendVerdict, Explanation, ExplanationSpec, ExplanationStatus, Fix, From, Header, Programmed,
     Seen, Step, To, Verdict,
@@ -50,11 +54,14 @@ pub enum Resource {
     Scopes,
     /// Requests as they end: `taps/live`, as a stream and in one namespace only.
     Taps,
+    /// What a change would mean; created and answered at once, never stored.
+    DryRuns,
 }
 
 impl Resource {
     /// All of them, in the order of discovery.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
+        Self::DryRuns,
         Self::Explanations,
         Self::Graphs,
         Self::Proxies,
@@ -71,6 +78,7 @@ impl Resource {
             Self::Explanations => "explanations",
             Self::Scopes => "scopes",
             Self::Taps => "taps",
+            Self::DryRuns => "dryruns",
         }
     }
 
@@ -83,6 +91,7 @@ impl Resource {
             Self::Explanations => "Explanation",
             Self::Scopes => "Scope",
             Self::Taps => "Tap",
+            Self::DryRuns => "DryRun",
         }
     }
 
@@ -92,7 +101,7 @@ impl Resource {
         match self {
             Self::Graphs | Self::Scopes | Self::Taps => &["get"],
             Self::Proxies => &["get", "list"],
-            Self::Explanations => &["create"],
+            Self::Explanations | Self::DryRuns => &["create"],
         }
     }
 
@@ -124,6 +133,7 @@ pub fn schema(resource: Resource) -> Value {
         Resource::Graphs => generator.into_root_schema_for::<Graph>(),
         Resource::Proxies => generator.into_root_schema_for::<Proxy>(),
         Resource::Scopes => generator.into_root_schema_for::<Scope>(),
+        Resource::DryRuns => generator.into_root_schema_for::<DryRun>(),
         Resource::Taps => generator.into_root_schema_for::<TapLine>(),
     };
     schema.to_value()

@@ -6,6 +6,8 @@
 //!
 //! Whatever is empty allows nothing, so a lost or half-written list refuses.
 
+pub mod passes;
+
 use crate::http_match::{HttpMatch, RequestFacts};
 use crate::mode::Enforcement;
 use crate::name::SpiffeId;

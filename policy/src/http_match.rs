@@ -21,6 +21,9 @@ use std::borrow::Cow;
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, OnceLock};
 
+/// Patterns that fit every path.
+const EVERY_PATH: [&str; 6] = ["", ".*", "^.*", "/", "/.*", "^/.*"];
+
 /// What a match looks at.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestFacts<'a> {
@@ -127,6 +130,25 @@ impl HttpMatch {
     /// Name and pattern of each header.
     pub fn headers(&self) -> &[(String, String)] {
         &self.0.written.headers
+    }
+
+    /// Whether it is plain that this is every request that has a path. Other patterns may
+    /// fit every path too; known are those that people write for that.
+    #[must_use]
+    pub fn is_every_request(&self) -> bool {
+        let Written { methods, .. } = &self.0.written;
+        let any_path = |path: &str| EVERY_PATH.contains(&path);
+        self.path_regex().is_none_or(any_path)
+            && (methods.is_empty() || methods.iter().any(|method| method == "*"))
+            && self.headers().is_empty()
+    }
+
+    /// Whether both describe the same requests in the same words, whatever they are named.
+    #[must_use]
+    pub fn describes_what(&self, other: &Self) -> bool {
+        self.path_regex() == other.path_regex()
+            && self.methods() == other.methods()
+            && self.headers() == other.headers()
     }
 
     pub fn matches(&self, request: &RequestFacts<'_>) -> bool {

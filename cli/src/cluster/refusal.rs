@@ -120,9 +120,16 @@ fn names_an_object(status: &kube::core::Status) -> bool {
 
 /// Whether the question was one for our own read API.
 fn of_ours(what: &str) -> bool {
-    ["graphs", "proxies", "explanations", "scopes", "taps"]
-        .iter()
-        .any(|resource| what.starts_with(resource))
+    [
+        "graphs",
+        "proxies",
+        "explanations",
+        "scopes",
+        "taps",
+        "dryruns",
+    ]
+    .iter()
+    .any(|resource| what.starts_with(resource))
 }
 
 fn forbidden(what: &str, message: &str) -> String {
@@ -155,6 +162,7 @@ fn role(verb: &str, resource: &str, group: &str) -> String {
         | ("", "nodes" | "namespaces") => {
             "ClusterRole cluster-admin, or one with this right".to_owned()
         }
+        (GROUP, "dryruns") => "ClusterRole edit".to_owned(),
         // Bound to nobody by itself.
         (GROUP, "taps") => "ClusterRole weft-tap".to_owned(),
         // Read by name, and yet not for viewers.

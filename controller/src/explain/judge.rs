@@ -109,13 +109,18 @@ pub(super) fn endpoint(
 }
 
 /// What a pod's proxy holds for its inbound side.
-struct Held {
+#[derive(Debug)]
+pub(super) struct Held {
     access: Access,
     origins: Vec<(ObjectRef, i64)>,
 }
 
 impl Held {
-    fn of(index: &Index, pod: &ObjectKey, facts: &PodFacts) -> Self {
+    pub(super) const fn access(&self) -> &Access {
+        &self.access
+    }
+
+    pub(super) fn of(index: &Index, pod: &ObjectKey, facts: &PodFacts) -> Self {
         let targets: Vec<&Target> = index.targets.of(pod, facts).collect();
         let enforcement = index.enforcement(pod, facts, &targets);
         let mut origins: Vec<(ObjectRef, i64)> =

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use crds::observe::{API_VERSION, GROUP, Proxy, ProxyListMetadata, Resource};
 use futures::future::BoxFuture;
 use http::{Method, Request, StatusCode, header};
@@ -18,7 +19,7 @@ use super::query::{GraphQuery, ListQuery, Path, may};
 use super::scopes::Scopes;
 use super::stream::{self, Places};
 use super::told::Told;
-use super::{documents, explanations, proxies, taps};
+use super::{documents, dry_runs, explanations, proxies, taps};
 use crate::aggregated::access::{AccessDecision, Attributes, refusal};
 use crate::aggregated::front_proxy::User;
 use crate::aggregated::refusal::Refusal;
@@ -39,6 +40,7 @@ const MAX_USERS: usize = 1024;
 pub(crate) struct ObserveApi {
     told: Told,
     scopes: Scopes,
+    dry_runs: dry_runs::Working,
     streams: Arc<Semaphore>,
     /// Streams of each user.
     users: Mutex<HashMap<String, Arc<Semaphore>>>,
@@ -50,6 +52,7 @@ impl ObserveApi {
         Self {
             told,
             scopes: Scopes::default(),
+            dry_runs: dry_runs::Working::default(),
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
             users: Mutex::default(),
         }
@@ -76,7 +79,7 @@ impl ObserveApi {
             return json(StatusCode::OK, &document);
         }
         let path = path(request.uri())?;
-        let creates = path.resource == Resource::Explanations;
+        let creates = path.resource.verbs() == ["create"];
         let fits = match *request.method() {
             Method::POST => creates,
             Method::GET | Method::HEAD => !creates,
@@ -114,15 +117,14 @@ impl ObserveApi {
                 taps::answer(&self.told, user, (namespace, query), &compiled, places)
             }
             Resource::Explanations => {
-                let body = Limited::new(request.into_body(), explanations::MAX_BODY);
-                let body = std::pin::pin!(body).collect().await.map_err(|error| {
-                    let most = explanations::MAX_BODY;
-                    Refusal::bad(format!(
-                        "the body ({most} bytes at most) cannot be read: {error}"
-                    ))
-                })?;
-                let body = body.to_bytes();
+                let body = body(request, explanations::MAX_BODY).await?;
                 let answer = explanations::answer(&self.told, user, &path, &compiled, &body);
+                json(StatusCode::CREATED, &answer.await?)
+            }
+            Resource::DryRuns => {
+                let body = body(request, dry_runs::MAX_BODY).await?;
+                let by = (&self.told, &self.scopes, &self.dry_runs);
+                let answer = dry_runs::answer(by, user, &compiled, &body);
                 json(StatusCode::CREATED, &answer.await?)
             }
         }
@@ -256,6 +258,20 @@ fn document(path: &str) -> Option<Value> {
         return Some(documents::resources());
     }
     (path == GROUP).then(documents::group)
+}
+
+async fn body<B>(request: Request<B>, most: usize) -> Result<Bytes, Refusal>
+where
+    B: Body<Data: Send, Error: Into<BoxError>> + Send,
+{
+    let body = std::pin::pin!(Limited::new(request.into_body(), most));
+    let body = body.collect().await;
+    let body = body.map_err(|error| {
+        Refusal::bad(format!(
+            "the body ({most} bytes at most) cannot be read: {error}"
+        ))
+    })?;
+    Ok(body.to_bytes())
 }
 
 fn json(code: StatusCode, value: &impl Serialize) -> Result<Answer, Refusal> {

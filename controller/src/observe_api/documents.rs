@@ -158,7 +158,7 @@ mod tests {
                     assert!(document.pointer(&format!("/{at}")).is_some(), "{at}");
                 }
             }
-            assert_eq!(ids.len(), 9, "{ids:?}");
+            assert_eq!(ids.len(), 11, "{ids:?}");
         }
     }
 

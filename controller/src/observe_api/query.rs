@@ -104,7 +104,7 @@ impl Path {
             Resource::Taps => live && namespace.is_some(),
             Resource::Scopes => live && namespace.is_none(),
             Resource::Proxies => name.is_none() || namespace.is_some(),
-            Resource::Explanations => name.is_none(),
+            Resource::Explanations | Resource::DryRuns => name.is_none(),
         };
         if !known {
             return Err(Refusal::no_such_path());
@@ -120,7 +120,7 @@ impl Path {
     /// called.
     pub(super) fn attributes(&self) -> Attributes {
         let verb = match (self.resource, &self.name) {
-            (Resource::Explanations, _) => "create",
+            (Resource::Explanations | Resource::DryRuns, _) => "create",
             (_, Some(_)) => "get",
             (_, None) => "list",
         };

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crds::smi::judge::Cluster;
+
 use crate::aggregated::access::Gate;
 use crate::apiserver::events::EventRecorder;
 use crate::graph::follow::Graph;
@@ -31,6 +33,8 @@ pub(crate) struct Told {
     pub events: EventRecorder,
     /// Who may read what.
     pub gate: Gate,
+    /// By which objects are judged.
+    pub cluster: Cluster,
     /// Counters.
     pub metrics: ObserveMetrics,
 }

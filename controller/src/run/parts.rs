@@ -326,6 +326,7 @@ fn handlers(context: &Context) -> (Vec<Arc<dyn Handler>>, Option<JoinHandle<()>>
             observed: context.observed.clone(),
             asks: context.asks.clone(),
             tap_headers: Arc::clone(&context.settings.tap_headers),
+            cluster: cluster(&context.settings),
             events,
             gate,
             metrics: metrics.observe.clone(),

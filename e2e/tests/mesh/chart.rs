@@ -154,6 +154,13 @@ fn viewers_may_read_graphs_and_proxies_and_ask_why() -> Outcome {
             r#"["explanations"] ["create"]"#,
         ]
     );
+    let edit = role("weft-observe-edit").context("no role for editors")?;
+    assert_eq!(edit["rules"][0]["resources"], json!(["dryruns"]));
+    let labels = &edit["metadata"]["labels"];
+    assert_eq!(
+        labels["rbac.authorization.k8s.io/aggregate-to-edit"],
+        "true"
+    );
     // Watching requests is a right that nobody has before it is given to him.
     let tap = role("weft-tap").context("nobody can be given the right to tap")?;
     assert_eq!(tap["rules"][0]["verbs"], json!(["get", "create"]));

@@ -25,6 +25,7 @@ use crate::testing::front_proxy::Ca;
 use crate::testing::town::seen_by_server;
 use crate::world::ObjectKey;
 
+mod dry_runs;
 mod taps;
 
 const NAME: &str = "weft-observe.weft-system.svc";

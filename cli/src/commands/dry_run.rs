@@ -1,0 +1,263 @@
+//! `weft dry-run`: what a change would mean for the calls that there were.
+
+use std::time::SystemTime;
+
+use clap::Args;
+use crds::observe::{
+    API_VERSION, AccessChange, BackendShare, Change, ChangedEdge, Deleted, DryRun as Asked,
+    DryRunSpec, DryRunStatus, Resource,
+};
+use http::Request;
+use policy::name::Kind;
+use serde_json::Value;
+
+use crate::cluster::{Cluster, Refusal};
+use crate::console::Console;
+use crate::escape;
+use crate::failure::{Failure, Verdict};
+use crate::files;
+use crate::global::Global;
+use crate::output::table::{Cell, Table};
+use crate::output::{self, Format, number};
+use crate::yaml::tree;
+
+const FORMATS: &[Format] = &[Format::Table, Format::Json, Format::Yaml];
+/// Kinds that can be tried.
+const KINDS: [Kind; 7] = [
+    Kind::TrafficTarget,
+    Kind::TrafficSplit,
+    Kind::HttpRouteGroup,
+    Kind::TcpRoute,
+    Kind::UdpRoute,
+    Kind::IdentityBinding,
+    Kind::TrafficPolicy,
+];
+
+/// Arguments of `weft dry-run`.
+#[derive(Args, Debug)]
+#[command(
+    about = "Say which calls a change would refuse, allow or lead elsewhere",
+    long_about = "Lays a change over the cluster without making it, and compares what becomes of every \
+                  call that the mesh remembers. depends: that is decided by each request's method, \
+                  path or headers, which are not remembered. Whoever asks must be allowed to make \
+                  the change. Exit status 1 if a call that was seen would be refused.",
+    after_help = "Example:\n  weft dry-run -f policy.yaml -n shop"
+)]
+pub struct DryRun {
+    /// Manifests that would be applied; - is the standard input
+    #[arg(short, long = "filename", value_name = "FILE", num_args = 1..)]
+    files: Vec<String>,
+    /// An object that would be deleted, such as TrafficTarget/read
+    #[arg(long, value_name = "KIND/NAME")]
+    delete: Vec<String>,
+    /// Access mode that the namespace would have: deny, auto, open or audit
+    #[arg(long, value_name = "MODE")]
+    access: Option<String>,
+}
+
+impl DryRun {
+    /// Prints what would change.
+    ///
+    /// # Errors
+    /// When nobody can tell, or the change cannot be made.
+    pub async fn run(
+        &self,
+        global: &Global,
+        console: &mut Console<'_>,
+    ) -> Result<Verdict, Failure> {
+        let format = global.format(FORMATS)?;
+        if global.all_namespaces {
+            let why = "a change is made in one namespace; say -n NAME instead of -A";
+            return Err(Failure::usage(why));
+        }
+        let cluster = Cluster::connect(global).await?;
+        let spec = self.spec(cluster.namespace(), console)?;
+        let answer = ask(&cluster, spec).await.map_err(Refusal::into_failure)?;
+        let Some(status) = &answer.status else {
+            return Err(Failure::unknown("the dry run has no status"));
+        };
+        if !output::data(console, format, &answer)? {
+            print(status, SystemTime::now(), console)?;
+        }
+        let listed = status.changed.iter();
+        let refused = listed.filter(|edge| edge.change == Change::Refused).count();
+        Ok(if refused == 0 && status.hidden_refused == 0 {
+            Verdict::Yes
+        } else {
+            Verdict::No
+        })
+    }
+
+    fn spec(&self, namespace: &str, console: &mut Console<'_>) -> Result<DryRunSpec, Failure> {
+        let mut spec = DryRunSpec::default();
+        for name in &self.files {
+            let manifest = files::read(name, console)?;
+            let bad = |why: String| Failure::usage(format!("{name}:{why}"));
+            for document in tree::parse(&manifest.text).map_err(|error| bad(error.to_string()))? {
+                let value = document.value().map_err(|error| bad(error.to_string()))?;
+                gather(value, namespace, &mut spec.objects, console)?;
+            }
+        }
+        for text in &self.delete {
+            spec.delete.push(deleted(text, namespace)?);
+        }
+        spec.access
+            .extend(self.access.iter().map(|mode| AccessChange {
+                namespace: namespace.to_owned(),
+                mode: mode.clone(),
+            }));
+        if spec == DryRunSpec::default() {
+            let why = "there is nothing to try: say -f FILE, --delete KIND/NAME or --access MODE";
+            return Err(Failure::usage(why));
+        }
+        Ok(spec)
+    }
+}
+
+/// Takes the objects that can be tried out of a document, and says which are left out.
+fn gather(
+    mut value: Value,
+    namespace: &str,
+    objects: &mut Vec<Value>,
+    console: &mut Console<'_>,
+) -> Result<(), Failure> {
+    if value.is_null() {
+        return Ok(());
+    }
+    let kind = value["kind"].as_str().unwrap_or_default().to_owned();
+    if kind.ends_with("List")
+        && let Some(items) = value.get_mut("items").and_then(Value::as_array_mut)
+    {
+        for item in std::mem::take(items) {
+            gather(item, namespace, objects, console)?;
+        }
+        return Ok(());
+    }
+    if !KINDS.iter().any(|known| known.as_str() == kind) {
+        let name = value["metadata"]["name"].as_str().unwrap_or_default();
+        console.word(&format!(
+            "{kind} {name} is not looked at: it says nothing of calls"
+        ))?;
+        return Ok(());
+    }
+    if value["metadata"]["namespace"].is_null()
+        && let Some(metadata) = value["metadata"].as_object_mut()
+    {
+        metadata.insert("namespace".to_owned(), namespace.into());
+    }
+    objects.push(value);
+    Ok(())
+}
+
+fn deleted(text: &str, namespace: &str) -> Result<Deleted, Failure> {
+    let (kind, name) = text.split_once('/').unwrap_or((text, ""));
+    let lower = kind.to_ascii_lowercase();
+    let singular = lower.strip_suffix('s').unwrap_or(&lower);
+    let known = KINDS.into_iter().map(Kind::as_str).find(|known| {
+        let known = known.to_ascii_lowercase();
+        known == lower || known == singular
+    });
+    let kinds: Vec<&str> = KINDS.into_iter().map(Kind::as_str).collect();
+    let kind = known.filter(|_| !name.is_empty()).ok_or_else(|| {
+        let kinds = kinds.join(", ");
+        Failure::usage(format!("--delete {text:?}: must be KIND/NAME, of {kinds}"))
+    })?;
+    Ok(Deleted {
+        kind: kind.to_owned(),
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+    })
+}
+
+async fn ask(cluster: &Cluster, spec: DryRunSpec) -> Result<Asked, Refusal> {
+    let what = Resource::DryRuns.plural();
+    let question = Asked {
+        api_version: API_VERSION.to_owned(),
+        kind: Resource::DryRuns.kind().to_owned(),
+        spec,
+        status: None,
+    };
+    let body = serde_json::to_vec(&question);
+    let body = body.map_err(|error| Refusal::of(what, kube::Error::SerdeError(error)))?;
+    let path = Resource::DryRuns.path(Some(cluster.namespace()), None);
+    let request = Request::post(path)
+        .header(http::header::CONTENT_TYPE, "application/json")
+        .body(body)
+        .map_err(|error| Refusal::of(what, kube::Error::HttpError(error)))?;
+    let client = cluster.client();
+    cluster.try_ask(what, client.request(request)).await
+}
+
+fn print(status: &DryRunStatus, now: SystemTime, console: &mut Console<'_>) -> Result<(), Failure> {
+    for warning in &status.warnings {
+        console.word(&format!("warning: {warning}"))?;
+    }
+    let mut table = Table::new(&["CHANGE", "FROM", "TO", "SERVICE", "PORT", "LAST", "WHY"]);
+    for edge in &status.changed {
+        let row: Vec<Cell> = vec![
+            edge.change.as_str().into(),
+            edge.from.as_str().into(),
+            edge.to.as_str().into(),
+            edge.service.as_str().into(),
+            edge.port.to_string().into(),
+            last(edge, now).into(),
+            why(edge).into(),
+        ];
+        table.row(row);
+    }
+    if table.is_empty() {
+        console.line("no call that is remembered changes")?;
+    } else {
+        table.write(console.out, console.color)?;
+    }
+    if status.truncated {
+        console.word("there are more; these are the worst")?;
+    }
+    if status.hidden > 0 {
+        console.word(&format!(
+            "{} more edges change, {} of them refused, in namespaces whose graphs you may not read",
+            status.hidden, status.hidden_refused
+        ))?;
+    }
+    console.word(&format!(
+        "{} edges stay as they are; of {} nothing can be told, since one end is gone or outside",
+        status.kept, status.unknown
+    ))?;
+    Ok(())
+}
+
+fn last(edge: &ChangedEdge, now: SystemTime) -> String {
+    let last = edge.last_seen.parse::<k8s_openapi::jiff::Timestamp>().ok();
+    let ago = last.and_then(|last| now.duration_since(last.into()).ok());
+    ago.map(number::age).unwrap_or_default()
+}
+
+fn why(edge: &ChangedEdge) -> String {
+    let mut words = Vec::new();
+    if !edge.reason.is_empty() {
+        words.push(edge.reason.clone());
+    }
+    if edge.change == Change::Depends {
+        words.push("depends on the request".to_owned());
+    }
+    if edge.before != edge.after {
+        words.push(format!(
+            "{} -> {}",
+            shares(&edge.before),
+            shares(&edge.after)
+        ));
+    }
+    escape::plain(&words.join("; "))
+}
+
+fn shares(shares: &[BackendShare]) -> String {
+    let shares = shares.iter();
+    let shares: Vec<String> = shares
+        .map(|one| format!("{} {}", one.service, number::percent(one.share)))
+        .collect();
+    if shares.is_empty() {
+        "nowhere".to_owned()
+    } else {
+        shares.join(", ")
+    }
+}

@@ -1,0 +1,385 @@
+//! What a change means for calls that were seen: the same calls, by the Model before and by
+//! the one after.
+//!
+//! Of a call that is remembered both ends are known, and neither method nor path. So where
+//! the answer depends on these, that is the answer. Of several callers and called pods the
+//! worst that happens to one of them counts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use policy::access::passes::{Effect, Passes, Spoken};
+use policy::access::{Caller as Proven, Source};
+use policy::mode::MtlsMode;
+use policy::name::SpiffeId;
+use policy::reason::Reason;
+use policy::route::Match;
+
+use super::judge::Held;
+use crate::model::{Index, Model, PodId, modes};
+use crate::world::ObjectKey;
+
+/// Who calls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Who {
+    /// Pods, with a proxy or without.
+    Pods(Vec<PodId>),
+    /// A service account whose pods are not told apart.
+    Account(ObjectKey),
+    /// Somebody without an identity.
+    Outside,
+}
+
+/// Calls that were seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Calls {
+    pub from: Who,
+    /// Through this Service; without one to the pods' own addresses.
+    pub service: Option<ObjectKey>,
+    /// Of the Service, or of the pods.
+    pub port: u16,
+    /// The pods that were called.
+    pub to: Vec<PodId>,
+    /// Requests; else bytes.
+    pub http: bool,
+}
+
+/// Of all calls, how many go to a Service: 0 to 1.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Share {
+    pub service: ObjectKey,
+    pub share: f64,
+}
+
+/// What a change means for calls.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Meaning {
+    pub effect: Effect,
+    /// Where they are refused from now on.
+    pub reason: Option<Reason>,
+    /// Where they go, before and after, if that changes.
+    pub rerouted: Option<[Vec<Share>; 2]>,
+}
+
+/// Two Models, and what was worked out of each so far.
+#[derive(Debug)]
+pub(crate) struct Trial<'a> {
+    models: [&'a Model; 2],
+    /// What the proxies of pods hold.
+    held: [BTreeMap<PodId, Arc<Held>>; 2],
+    /// Some rule names pods, so that those of one account differ.
+    by_pod: bool,
+}
+
+impl<'a> Trial<'a> {
+    #[must_use]
+    pub(crate) fn new(before: &'a Model, after: &'a Model) -> Self {
+        let models = [before, after];
+        let names_pods = |model: &Model| {
+            let mut rules = model.index.targets.rules();
+            rules.any(|rule| {
+                let mut sources = rule.sources.iter();
+                sources.any(|source| matches!(source, Source::Pods(_)))
+            })
+        };
+        Self {
+            models,
+            held: Default::default(),
+            by_pod: models.into_iter().any(names_pods),
+        }
+    }
+
+    /// What the change means for these calls; `None` where one of their ends is gone.
+    pub(crate) fn of(&mut self, calls: &Calls) -> Option<Meaning> {
+        let callers = self.callers(&calls.from)?;
+        let tables = self.models.map(|model| Table::of(&model.index, calls));
+        let [before, after] = &tables;
+        let (before, after) = (before.as_ref()?, after.as_ref()?);
+        let mut meaning = Meaning {
+            effect: Effect::Kept,
+            reason: None,
+            rerouted: None,
+        };
+        // Whoever has no proxy is carried by Kubernetes, which knows no splits.
+        let meshed = callers.iter().any(|caller| caller.identity.is_some());
+        let moves = meshed && before.splits != after.splits;
+        if moves {
+            meaning.rerouted = Some([before.shares(), after.shares()]);
+            if after.is_dead() && !before.is_dead() {
+                meaning.effect = Effect::Refused;
+                meaning.reason = Some(Reason::NoBackend);
+                return Some(meaning);
+            }
+            if before.is_conditional() || after.is_conditional() {
+                meaning.effect = Effect::Depends;
+            }
+        }
+        let reached = |table: &Table<'_>, model: &Model| {
+            if meshed && calls.service.is_some() {
+                table.endpoints(&model.index)
+            } else {
+                calls.direct(&model.index)
+            }
+        };
+        let from = reached(before, self.models[0]);
+        let to = reached(after, self.models[1]);
+        if to.is_empty() && !moves {
+            return None;
+        }
+        for caller in &callers {
+            for (pod, port) in &to {
+                let was = from.get_key_value(pod).or_else(|| from.first_key_value());
+                let effect = self.effect(calls, caller, was, (pod, *port));
+                if effect > meaning.effect {
+                    meaning.effect = effect;
+                }
+                if effect == Effect::Refused {
+                    meaning.reason = Some(caller.refused_for());
+                }
+            }
+        }
+        Some(meaning)
+    }
+
+    fn effect(
+        &mut self,
+        calls: &Calls,
+        caller: &Caller,
+        was: Option<(&PodId, &u16)>,
+        (pod, port): (&PodId, u16),
+    ) -> Effect {
+        let before = was.and_then(|(pod, port)| Some((self.held(0, pod)?, pod, *port)));
+        let after = self.held(1, pod);
+        let [first, second] = self.models;
+        let before = match &before {
+            Some((held, pod, port)) => passes(first, held, caller, (pod, *port), calls.http),
+            None => Passes::All,
+        };
+        let after = match &after {
+            Some(held) => passes(second, held, caller, (pod, port), calls.http),
+            // Nobody judges.
+            None => Passes::All,
+        };
+        before.becomes(&after)
+    }
+
+    /// What the proxy of a pod holds; `None` where it has none.
+    fn held(&mut self, of: usize, pod: &PodId) -> Option<Arc<Held>> {
+        let model: &'a Model = self.models[of];
+        let index = &model.index;
+        let facts = index.world.pods.get(pod)?;
+        facts.proxy.as_ref()?;
+        let held = self.held[of].entry(pod.clone());
+        let held = held.or_insert_with(|| Arc::new(Held::of(index, pod, facts)));
+        Some(Arc::clone(held))
+    }
+
+    /// The callers that rules may tell apart; `None` where there are none.
+    fn callers(&self, from: &Who) -> Option<BTreeSet<Caller>> {
+        let index = &self.models[0].index;
+        let callers: BTreeSet<Caller> = match from {
+            Who::Outside => BTreeSet::from([Caller::default()]),
+            Who::Account(account) => {
+                let domain = &index.defaults.trust_domain;
+                let id = SpiffeId::of(domain, &account.namespace, &account.name).ok()?;
+                BTreeSet::from([Caller {
+                    identity: Some(id.as_str().to_owned()),
+                    uid: None,
+                }])
+            }
+            Who::Pods(pods) => {
+                let facts = |pod: &PodId| {
+                    let facts = index.world.pods.get(pod)?;
+                    Some(match facts.proxy {
+                        Some(_) => Caller {
+                            identity: Some(index.identity(pod, facts)),
+                            uid: self.by_pod.then(|| Arc::clone(&facts.uid)),
+                        },
+                        None => Caller::default(),
+                    })
+                };
+                pods.iter().filter_map(facts).collect()
+            }
+        };
+        (!callers.is_empty()).then_some(callers)
+    }
+}
+
+/// Callers that no rule tells apart.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Caller {
+    /// SPIFFE id; `None`: without a proxy.
+    identity: Option<String>,
+    uid: Option<Arc<str>>,
+}
+
+impl Caller {
+    const fn refused_for(&self) -> Reason {
+        match self.identity {
+            Some(_) => Reason::NotAllowed,
+            None => Reason::NoIdentity,
+        }
+    }
+}
+
+fn passes<'a>(
+    model: &Model,
+    held: &'a Held,
+    caller: &Caller,
+    (pod, port): (&PodId, u16),
+    http: bool,
+) -> Passes<'a> {
+    let index = &model.index;
+    let Some(facts) = index.world.pods.get(pod) else {
+        return Passes::All;
+    };
+    if facts.proxy.as_ref().is_some_and(|proxy| proxy.skips(port)) {
+        return Passes::All;
+    }
+    let id = caller.identity.as_deref();
+    let id = id.and_then(|id| SpiffeId::try_from(id).ok());
+    let proven = match &id {
+        Some(id) => Proven::Mesh {
+            id,
+            pod: caller.uid.as_deref(),
+        },
+        None => {
+            let namespace = index.world.namespace(&pod.namespace);
+            let mtls = modes::mtls(&index.defaults, namespace, &facts.appearance);
+            if mtls == MtlsMode::Strict {
+                return Passes::Nothing;
+            }
+            Proven::Outside
+        }
+    };
+    let spoken = match (
+        http,
+        index.pod_protocols(pod, facts).lookup(port).is_opaque(),
+    ) {
+        (_, true) => Spoken::Opaque,
+        (true, false) => Spoken::Http,
+        (false, false) => Spoken::Bytes,
+    };
+    held.access().passes(proven, port, spoken)
+}
+
+impl Calls {
+    /// The pods that are called by their own addresses, or by Kubernetes' choice, each with
+    /// its port.
+    fn direct(&self, index: &Index) -> BTreeMap<PodId, u16> {
+        let Some(service) = &self.service else {
+            let pods = self.to.iter().cloned();
+            return pods.map(|pod| (pod, self.port)).collect();
+        };
+        endpoints(index, service, self.port)
+    }
+}
+
+/// The pods behind a Service's port, each with its own port.
+fn endpoints(index: &Index, service: &ObjectKey, port: u16) -> BTreeMap<PodId, u16> {
+    let at = index.services.get(service);
+    let at = at.and_then(|entry| entry.ports.get(&port));
+    let candidates = at.into_iter().flat_map(|at| &at.candidates);
+    let pods = candidates.filter_map(|one| Some((one.endpoint.pod.clone()?, one.endpoint.port)));
+    pods.collect()
+}
+
+/// How calls to a port of a Service are shared out.
+struct Table<'a> {
+    service: Option<&'a ObjectKey>,
+    port: u16,
+    splits: Vec<(&'a Match, Vec<(&'a ObjectKey, u32)>)>,
+}
+
+impl<'a> Table<'a> {
+    /// `None`: there is no such Service, or no such port of it.
+    fn of(index: &'a Index, calls: &'a Calls) -> Option<Self> {
+        let Some(service) = &calls.service else {
+            return Some(Self {
+                service: None,
+                port: calls.port,
+                splits: Vec::new(),
+            });
+        };
+        let entry = index.services.get(service)?;
+        let at = entry.ports.get(&calls.port)?;
+        let http = calls.http && !at.protocol.is_opaque();
+        let has_port = |backend: &ObjectKey| {
+            let entry = index.services.get(backend);
+            entry.is_some_and(|entry| entry.ports.contains_key(&calls.port))
+        };
+        let mut splits = Vec::new();
+        for split in &entry.splits {
+            let always = split.when == Match::Always;
+            if always || http {
+                let backends = split.backends.iter();
+                let backends = backends.filter(|(backend, _)| has_port(backend));
+                let backends = backends.map(|(backend, weight)| (backend, *weight));
+                splits.push((&split.when, backends.collect()));
+            }
+            // What stands behind it is never asked.
+            if always {
+                break;
+            }
+        }
+        Some(Self {
+            service: Some(service),
+            port: calls.port,
+            splits,
+        })
+    }
+
+    /// Which requests go where depends on what they ask.
+    fn is_conditional(&self) -> bool {
+        self.splits.iter().any(|(when, _)| **when != Match::Always)
+    }
+
+    /// Calls that no condition describes go nowhere.
+    fn is_dead(&self) -> bool {
+        let last = self.splits.last();
+        last.is_some_and(|(when, backends)| {
+            **when == Match::Always && backends.iter().all(|(_, weight)| *weight == 0)
+        })
+    }
+
+    /// Where calls go that no condition describes.
+    fn shares(&self) -> Vec<Share> {
+        let last = self.splits.last();
+        let Some((_, backends)) = last.filter(|(when, _)| **when == Match::Always) else {
+            let whole = self.service.map(|service| Share {
+                service: service.clone(),
+                share: 1.0,
+            });
+            return whole.into_iter().collect();
+        };
+        let all: u64 = backends.iter().map(|(_, weight)| u64::from(*weight)).sum();
+        let taken = backends.iter().filter(|(_, weight)| *weight > 0);
+        let shares = taken.map(|(backend, weight)| Share {
+            service: (*backend).clone(),
+            share: f64::from(*weight) / all as f64,
+        });
+        shares.collect()
+    }
+
+    /// The pods that calls may reach, each with its own port.
+    fn endpoints(&self, index: &Index) -> BTreeMap<PodId, u16> {
+        let mut services: BTreeSet<&ObjectKey> =
+            self.splits
+                .iter()
+                .fold(BTreeSet::new(), |mut services, (_, backends)| {
+                    let taken = backends.iter().filter(|(_, weight)| *weight > 0);
+                    services.extend(taken.map(|(backend, _)| *backend));
+                    services
+                });
+        let ends = self.splits.last();
+        if ends.is_none_or(|(when, _)| **when != Match::Always) {
+            services.extend(self.service);
+        }
+        let pods = services.into_iter();
+        pods.flat_map(|service| endpoints(index, service, self.port))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

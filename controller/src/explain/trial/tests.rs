@@ -1,0 +1,169 @@
+//! What a change means, by the Models before and after it.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::testing::cluster::{
+    Cluster, annotate, endpoint, group, pod, service, set, shop, slice, split, target, tcp_route,
+};
+
+/// `client` of account `web` calls port 80 of Service `api`.
+fn calls() -> Calls {
+    Calls {
+        from: Who::Pods(vec![PodId::new("shop", "client")]),
+        service: Some(ObjectKey::new("shop", "api")),
+        port: 80,
+        to: vec![PodId::new("shop", "api-1")],
+        http: true,
+    }
+}
+
+fn meaning(before: &Cluster, after: &Cluster, calls: &Calls) -> Option<Meaning> {
+    let (before, _) = before.compile();
+    let (after, _) = after.compile();
+    Trial::new(&before, &after).of(calls)
+}
+
+fn effect(before: &Cluster, after: &Cluster) -> (Effect, Option<Reason>) {
+    let meaning = meaning(before, after, &calls()).unwrap();
+    assert_eq!(meaning.rerouted, None);
+    (meaning.effect, meaning.reason)
+}
+
+fn reads() -> Value {
+    group(
+        "routes",
+        json!([{"name": "read", "pathRegex": "/items", "methods": ["GET"]}]),
+    )
+}
+
+fn by_routes() -> Value {
+    json!([{"kind": "HTTPRouteGroup", "name": "routes"}])
+}
+
+fn by_port() -> Value {
+    json!([{"kind": "TCPRoute", "name": "port"}])
+}
+
+/// `shop` with a Service `canary` beside `api`.
+fn with_canary() -> Cluster {
+    shop()
+        .with(pod("canary-1", "10.0.0.13", "canary"))
+        .with(service("canary", "10.96.0.3", &[("http", 80)]))
+        .with(slice(
+            "canary-x",
+            "canary",
+            &[("http", 8080)],
+            &[endpoint("canary-1", "10.0.0.13")],
+        ))
+}
+
+#[test]
+fn access_is_compared_without_guessing_what_requests_ask() {
+    let open = shop();
+    let all =
+        shop()
+            .with(tcp_route("port", &[8080]))
+            .with(target("all", "api", &["web"], by_port()));
+    let some = shop()
+        .with(reads())
+        .with(target("read", "api", &["web"], by_routes()));
+    let others = shop()
+        .with(reads())
+        .with(target("read", "api", &["other"], by_routes()));
+    let refused = (Effect::Refused, Some(Reason::NotAllowed));
+    for (before, after, expected) in [
+        (&open, &open, (Effect::Kept, None)),
+        (&open, &all, (Effect::Kept, None)),
+        (&open, &some, (Effect::Depends, None)),
+        (&open, &others, refused),
+        (&some, &others, refused),
+        (&some, &some, (Effect::Kept, None)),
+        (&others, &some, (Effect::Depends, None)),
+        (&others, &all, (Effect::Allowed, None)),
+    ] {
+        assert_eq!(effect(before, after), expected);
+    }
+}
+
+#[test]
+fn callers_without_identity_are_refused_for_that_and_accounts_without_pods_are_judged() {
+    let before = shop();
+    let after =
+        shop()
+            .with(tcp_route("port", &[8080]))
+            .with(target("all", "api", &["web"], by_port()));
+    let of = |from: Who| {
+        let calls = Calls { from, ..calls() };
+        meaning(&before, &after, &calls).map(|meaning| (meaning.effect, meaning.reason))
+    };
+    let outside = Some((Effect::Refused, Some(Reason::NoIdentity)));
+    assert_eq!(of(Who::Outside), outside);
+    let account = |name: &str| Who::Account(ObjectKey::new("shop", name));
+    assert_eq!(of(account("web")), Some((Effect::Kept, None)));
+    let other = Some((Effect::Refused, Some(Reason::NotAllowed)));
+    assert_eq!(of(account("other")), other);
+    assert_eq!(of(Who::Pods(vec![PodId::new("shop", "gone")])), None);
+    // Nothing is said of what Kubernetes does not know.
+    let mut nowhere = calls();
+    nowhere.port = 81;
+    assert_eq!(meaning(&before, &after, &nowhere), None);
+}
+
+#[test]
+fn another_way_is_told_with_its_shares_and_judged_where_it_leads() {
+    let before = with_canary();
+    let half = with_canary().with(split("s", "api", &[("api", 1), ("canary", 1)]));
+    let told = meaning(&before, &half, &calls()).unwrap();
+    let share = |name: &str, share: f64| Share {
+        service: ObjectKey::new("shop", name),
+        share,
+    };
+    let shares = [
+        vec![share("api", 1.0)],
+        vec![share("api", 0.5), share("canary", 0.5)],
+    ];
+    assert_eq!((told.effect, told.rerouted), (Effect::Kept, Some(shares)));
+
+    // The canary lets nobody in.
+    let closed = with_canary()
+        .with(split("s", "api", &[("api", 1), ("canary", 1)]))
+        .with(tcp_route("port", &[8080]))
+        .with(target("none", "canary", &["nobody"], by_port()));
+    let told = meaning(&before, &closed, &calls()).unwrap();
+    assert_eq!(told.effect, Effect::Refused);
+    assert_eq!(told.reason, Some(Reason::NotAllowed));
+
+    let dead = with_canary().with(split("s", "api", &[("api", 0), ("canary", 0)]));
+    let told = meaning(&before, &dead, &calls()).unwrap();
+    assert_eq!(told.effect, Effect::Refused);
+    assert_eq!(told.reason, Some(Reason::NoBackend));
+
+    // Some requests only.
+    let matching = set(
+        split("s", "api", &[("api", 0), ("canary", 1)]),
+        "/spec/matches",
+        json!([{"kind": "HTTPRouteGroup", "name": "routes"}]),
+    );
+    let some = with_canary().with(reads()).with(matching);
+    let told = meaning(&before, &some, &calls()).unwrap();
+    assert_eq!(told.effect, Effect::Depends);
+}
+
+#[test]
+fn namespaces_mode_alone_is_a_change() {
+    let closed = {
+        let mut cluster = Cluster::default();
+        for object in shop().objects() {
+            let object = object.clone();
+            cluster = cluster.with(match object["kind"].as_str() {
+                Some("Namespace") => annotate(object, "weft.dev/access", "deny"),
+                _ => object,
+            });
+        }
+        cluster
+    };
+    let refused = (Effect::Refused, Some(Reason::NotAllowed));
+    assert_eq!(effect(&shop(), &closed), refused);
+    assert_eq!(effect(&closed, &shop()), (Effect::Allowed, None));
+}

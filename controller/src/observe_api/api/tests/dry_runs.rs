@@ -1,0 +1,155 @@
+//! What a change would mean, who may ask for it, and what of it he is told.
+
+use wire::v1;
+
+use super::*;
+use crate::observe::reports::Reporter;
+use crate::world::ObjectKey;
+
+/// `client` has called `api`, whose target lets it read.
+pub(super) async fn bench() -> Bench {
+    let bench = Bench::new();
+    let now = SystemTime::now();
+    let reporter = Reporter {
+        uid: "uid-client".into(),
+        pod: ObjectKey::new("shop", "client"),
+    };
+    let edge = v1::Edge {
+        security: v1::Security::Mtls.into(),
+        protocol: v1::Protocol::Http1.into(),
+        ..seen_by_client("shop/api", 3, 1)
+    };
+    let report = v1::Report {
+        process: 1,
+        slot: (slot_of(now) - 1) * SLOT,
+        edges: vec![edge],
+        ..v1::Report::default()
+    };
+    bench.reports.take(&reporter, report, true, now);
+    bench.api.told.graph.look(now, true).await;
+    bench
+}
+
+async fn tried(bench: &Bench, user: &str, spec: Value) -> (u16, Value) {
+    let body = json!({"apiVersion": API_VERSION, "kind": "DryRun", "spec": spec}).to_string();
+    let path = "namespaces/shop/dryruns";
+    let (status, answer) = read(bench.send(user, Method::POST, path, body).await).await;
+    let told = match status {
+        201 => answer["status"].clone(),
+        _ => answer,
+    };
+    (status, told)
+}
+
+pub(super) fn for_others() -> Value {
+    let rules = json!([{"kind": "HTTPRouteGroup", "name": "routes"}]);
+    target("read", "api", &["other"], rules)
+}
+
+fn gone() -> Value {
+    json!([{"kind": "TrafficTarget", "namespace": "shop", "name": "read"}])
+}
+
+#[tokio::test]
+async fn what_becomes_of_each_remembered_edge_is_told_and_nothing_is_changed() {
+    let bench = bench().await;
+    for (spec, change, reason) in [
+        (
+            json!({"objects": [for_others()]}),
+            "refused",
+            json!("not-allowed"),
+        ),
+        (json!({"delete": gone()}), "allowed", Value::Null),
+        (
+            json!({"delete": gone(), "access": [{"namespace": "shop", "mode": "deny"}]}),
+            "refused",
+            json!("not-allowed"),
+        ),
+    ] {
+        let (status, told) = tried(&bench, "editor", spec.clone()).await;
+        assert_eq!(status, 201, "{spec}: {told}");
+        let [edge] = &**told["changed"].as_array().unwrap() else {
+            panic!("{spec}: {told}")
+        };
+        assert_eq!(edge["change"], change, "{spec}: {told}");
+        assert_eq!(edge["reason"], reason, "{spec}: {told}");
+        assert_eq!(edge["from"], "shop/Pod/client");
+        assert_eq!(
+            (&edge["service"], &edge["port"]),
+            (&json!("shop/api"), &json!(80))
+        );
+        assert_eq!(told["hidden"], 0);
+    }
+    // The same once more: nothing of all that is there now.
+    let same = json!({"objects": [for_others()]});
+    let (_, told) = tried(&bench, "editor", same).await;
+    assert_eq!(told["changed"][0]["change"], "refused");
+}
+
+#[tokio::test]
+async fn who_may_not_make_a_change_may_not_try_it() {
+    let bench = bench().await;
+    let split = crate::testing::cluster::split("s", "api", &[("api", 1)]);
+    for (user, spec, right) in [
+        (
+            "viewer",
+            json!({"delete": gone()}),
+            "create resource \"dryruns\"",
+        ),
+        (
+            "editor",
+            json!({"objects": [split]}),
+            "create resource \"trafficsplits\"",
+        ),
+        (
+            "blind",
+            json!({"delete": gone()}),
+            "delete resource \"traffictargets\"",
+        ),
+        (
+            "blind",
+            json!({"access": [{"namespace": "shop", "mode": "deny"}]}),
+            "update resource \"namespaces\"",
+        ),
+    ] {
+        let (status, told) = tried(&bench, user, spec).await;
+        assert_eq!(status, 403, "{user}: {told}");
+        assert!(told["message"].as_str().unwrap().contains(right), "{told}");
+    }
+    // Of graphs that he may not read he is told a number.
+    let (status, told) = tried(&bench, "blind", json!({"objects": [for_others()]})).await;
+    assert_eq!(status, 201, "{told}");
+    let counts = (&told["changed"], &told["hidden"], &told["hiddenRefused"]);
+    assert_eq!(counts, (&json!([]), &json!(1), &json!(1)));
+}
+
+#[tokio::test]
+async fn what_admission_refuses_is_refused_in_its_words() {
+    let bench = bench().await;
+    let unreadable = json!({
+        "apiVersion": "access.smi-spec.io/v1alpha4", "kind": "TrafficTarget",
+        "metadata": {"namespace": "shop", "name": "read"}, "spec": {"destination": 7},
+    });
+    let nameless = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {}});
+    let foreign = json!({"apiVersion": "v1", "kind": "Pod",
+        "metadata": {"namespace": "shop", "name": "x"}});
+    for (spec, words) in [
+        (json!({}), "spec.objects: there is nothing to try"),
+        (
+            json!({"objects": [unreadable]}),
+            "spec.objects[0]: would be refused",
+        ),
+        (json!({"objects": [nameless]}), "needs metadata.name"),
+        (json!({"objects": [foreign]}), "is none of TrafficTarget"),
+        (
+            json!({"access": [{"namespace": "shop", "mode": "shut"}]}),
+            "spec.access[0].mode",
+        ),
+        (json!({"delete": [{"kind": "Secret"}]}), "spec.delete[0]"),
+    ] {
+        let (status, told) = tried(&bench, "editor", spec.clone()).await;
+        assert_eq!(status, 400, "{spec}: {told}");
+        let message = told["message"].as_str().unwrap();
+        assert!(message.contains(words), "{words}: {message}");
+    }
+}

@@ -1,0 +1,190 @@
+//! Which change is asked about, judged as admission would, and who may make it.
+
+use crds::convert::convert;
+use crds::observe::DryRunSpec;
+use crds::smi::judge::{Cluster, Mistake, Severity};
+use crds::smi::{STORAGE_VERSION, SmiKind};
+use crds::weft;
+use http::StatusCode;
+use kube::core::DynamicObject;
+use policy::mode::AccessMode;
+use policy::name::Kind;
+use serde_json::Value;
+
+use crate::aggregated::access::{AccessDecision, Attributes, refusal};
+use crate::aggregated::front_proxy::User;
+use crate::aggregated::refusal::Refusal;
+use crate::observe_api::told::Told;
+use crate::translate::change::{Change, LAID, held};
+use crate::world::{ObjectKey, World};
+
+/// Objects of one change; each costs a question to the API server.
+const MAX_OBJECTS: usize = 64;
+
+/// What is asked about.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    pub(super) change: Change,
+    /// What admission would say beside yes.
+    pub(super) warnings: Vec<String>,
+}
+
+fn wrong(field: &str, why: impl std::fmt::Display) -> Refusal {
+    Refusal::bad(format!("spec.{field}: {why}"))
+}
+
+impl Asked {
+    pub(super) fn read(spec: &DryRunSpec, cluster: &Cluster) -> Result<Self, Refusal> {
+        let count = spec.objects.len() + spec.delete.len() + spec.access.len();
+        if count == 0 {
+            return Err(wrong("objects", "there is nothing to try"));
+        }
+        if count > MAX_OBJECTS {
+            let why = format!("there are more than {MAX_OBJECTS} objects; try fewer");
+            return Err(wrong("objects", why));
+        }
+        let mut asked = Self::default();
+        for (place, object) in spec.objects.iter().enumerate() {
+            asked.object(&format!("objects[{place}]"), object, cluster)?;
+        }
+        for (place, gone) in spec.delete.iter().enumerate() {
+            let field = format!("delete[{place}]");
+            let kind = laid(&gone.kind).ok_or_else(|| wrong(&field, not_laid(&gone.kind)))?;
+            if gone.namespace.is_empty() || gone.name.is_empty() {
+                return Err(wrong(&field, "needs a namespace and a name"));
+            }
+            let key = ObjectKey::new(&gone.namespace, &gone.name);
+            asked.change.delete.push((kind, key));
+        }
+        for (place, change) in spec.access.iter().enumerate() {
+            let mode: Result<AccessMode, _> = change.mode.parse();
+            let mode = mode.map_err(|bad| wrong(&format!("access[{place}].mode"), bad))?;
+            let namespace = ObjectKey::new("", &change.namespace);
+            asked.change.access.push((namespace, mode));
+        }
+        Ok(asked)
+    }
+
+    fn object(&mut self, field: &str, object: &Value, cluster: &Cluster) -> Result<(), Refusal> {
+        let text = |pointer: &str| {
+            let text = object.pointer(pointer).and_then(Value::as_str);
+            text.unwrap_or_default()
+        };
+        let (name, namespace) = (text("/metadata/name"), text("/metadata/namespace"));
+        if name.is_empty() || namespace.is_empty() {
+            return Err(wrong(field, "needs metadata.name and metadata.namespace"));
+        }
+        let (api_version, spelled) = (text("/apiVersion"), text("/kind"));
+        let kind = laid(spelled).ok_or_else(|| wrong(field, not_laid(spelled)))?;
+        let stored = match SmiKind::read(api_version, spelled) {
+            Some((smi, _)) => {
+                let stored = format!("{}/{STORAGE_VERSION}", smi.group());
+                convert(object, &stored).map_err(|error| wrong(field, error))?
+            }
+            None if api_version == format!("{}/{}", weft::GROUP, weft::VERSION) => object.clone(),
+            None => {
+                let why = format!("apiVersion {api_version:?} is not served for kind {spelled}");
+                return Err(wrong(field, why));
+            }
+        };
+        let group = api_version.split_once('/').map_or("", |(group, _)| group);
+        let at = cluster.around(namespace);
+        let mistakes = crds::validate::object(group, spelled, stored.get("spec"), &at);
+        self.judged(
+            field,
+            &format!("{spelled} {namespace}/{name}"),
+            &mistakes.unwrap_or_default(),
+        )?;
+        let read: DynamicObject =
+            serde_json::from_value(stored).map_err(|error| wrong(field, error))?;
+        self.change.objects.push((kind, read));
+        Ok(())
+    }
+
+    fn judged(&mut self, field: &str, object: &str, mistakes: &[Mistake]) -> Result<(), Refusal> {
+        let words = |mistake: &Mistake| format!("{object}: {}: {}", mistake.field, mistake.text);
+        let mut refused = mistakes
+            .iter()
+            .filter(|one| one.severity == Severity::Refuse);
+        if let Some(first) = refused.next() {
+            return Err(wrong(field, format!("would be refused: {}", words(first))));
+        }
+        self.warnings.extend(mistakes.iter().map(words));
+        Ok(())
+    }
+
+    /// Whether the user may write all of it.
+    pub(super) async fn must_be_allowed(
+        &self,
+        told: &Told,
+        user: &User,
+        world: &World,
+    ) -> Result<(), Refusal> {
+        let mut rights = Vec::new();
+        for (kind, object) in &self.change.objects {
+            let key = crate::translate::key(&object.metadata);
+            let verb = if held(world, *kind, &key) {
+                "update"
+            } else {
+                "create"
+            };
+            rights.push(right(verb, *kind, &key));
+        }
+        let deleted = self.change.delete.iter();
+        rights.extend(deleted.map(|(kind, key)| right("delete", *kind, key)));
+        let modes = self.change.access.iter();
+        rights.extend(modes.map(|(namespace, _)| Attributes {
+            group: "",
+            verb: "update",
+            version: "v1",
+            resource: "namespaces",
+            subresource: "",
+            namespace: String::new(),
+            name: namespace.name.to_string(),
+        }));
+        for right in rights {
+            let decision = told.gate.admits(user, &right).await;
+            match decision.map_err(Refusal::unavailable)? {
+                AccessDecision::Allowed => {}
+                AccessDecision::Denied(reason) => {
+                    return Err(Refusal {
+                        about: Some((right.resource, right.name.clone())),
+                        ..Refusal::new(
+                            StatusCode::FORBIDDEN,
+                            "Forbidden",
+                            refusal(user, &right, &reason),
+                        )
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn laid(spelled: &str) -> Option<Kind> {
+    LAID.into_iter().find(|kind| kind.as_str() == spelled)
+}
+
+fn not_laid(spelled: &str) -> String {
+    let kinds: Vec<&str> = LAID.iter().map(|kind| kind.as_str()).collect();
+    format!("kind {spelled:?} is none of {}", kinds.join(", "))
+}
+
+fn right(verb: &'static str, kind: Kind, key: &ObjectKey) -> Attributes {
+    let smi = SmiKind::ALL.into_iter();
+    let smi = smi.into_iter().find(|smi| smi.name() == kind.as_str());
+    let (group, version, resource) = match smi {
+        Some(smi) => (smi.group(), STORAGE_VERSION, smi.plural()),
+        None => (weft::GROUP, weft::VERSION, "trafficpolicies"),
+    };
+    Attributes {
+        group,
+        verb,
+        version,
+        resource,
+        subresource: "",
+        namespace: key.namespace.to_string(),
+        name: key.name.to_string(),
+    }
+}

@@ -1,0 +1,140 @@
+//! A change that is not made, and what it would mean for the calls that there were.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::Protocol;
+
+/// Created with `spec`; the answer to the create holds `status`. Nothing is stored, and
+/// nothing is changed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DryRun {
+    pub api_version: String,
+    pub kind: String,
+    pub spec: DryRunSpec,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<DryRunStatus>,
+}
+
+/// The change, all of it at once. Whoever asks must be allowed to make it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct DryRunSpec {
+    /// Objects of SMI, in any version, and TrafficPolicies, as they would be applied: each
+    /// with its name and namespace.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub objects: Vec<Value>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub delete: Vec<Deleted>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub access: Vec<AccessChange>,
+}
+
+/// An object that would be deleted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct Deleted {
+    /// Such as `TrafficTarget`.
+    pub kind: String,
+    pub namespace: String,
+    pub name: String,
+}
+
+/// Annotation `weft.dev/access` of a Namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct AccessChange {
+    pub namespace: String,
+    /// `deny`, `auto`, `open` or `audit`.
+    pub mode: String,
+}
+
+/// What the change would mean for the calls that are remembered.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DryRunStatus {
+    /// Whose calls would be refused, allowed or take another way, the worst first.
+    pub changed: Vec<ChangedEdge>,
+    /// Edges of which nothing would change.
+    pub kept: u64,
+    /// Edges of which something would, and neither end is in a namespace whose graph the
+    /// caller may read; of these so many would be refused.
+    pub hidden: u64,
+    pub hidden_refused: u64,
+    /// Edges of which nothing can be told, because one of their ends is gone or has no
+    /// pods.
+    pub unknown: u64,
+    /// There are more that change than are listed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub truncated: bool,
+    /// Said of the objects by who would admit them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+/// What becomes of the calls of one edge.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Change {
+    /// None passes any longer, of one caller or to one pod at least.
+    Refused,
+    /// Some are judged otherwise than before: it depends on the request.
+    Depends,
+    /// They take another way.
+    Rerouted,
+    /// Calls pass that did not.
+    #[default]
+    Allowed,
+}
+
+impl Change {
+    /// As JSON writes it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Depends => "depends",
+            Self::Rerouted => "rerouted",
+            Self::Allowed => "allowed",
+        }
+    }
+}
+
+/// One edge of the graph whose calls would be treated otherwise.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ChangedEdge {
+    pub change: Change,
+    /// Ids of the graph's nodes.
+    pub from: String,
+    pub to: String,
+    /// `namespace/name` of the Service that was called.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub service: String,
+    pub port: u16,
+    pub protocol: Protocol,
+    /// Why they would be refused, as `weft-reason` says it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// Where calls go that no condition describes, now and then.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub before: Vec<BackendShare>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<BackendShare>,
+    /// RFC 3339.
+    pub last_seen: String,
+}
+
+/// A Service's share of calls.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BackendShare {
+    /// `namespace/name`.
+    pub service: String,
+    /// Of all calls, 0 to 1.
+    pub share: f64,
+}
