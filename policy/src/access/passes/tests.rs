@@ -10,7 +10,7 @@ use crate::origin::Origin;
 
 const PORT: u16 = 80;
 const PATHS: [&str; 4] = ["/", "/items", "/items/7", "/admin"];
-const METHODS: [Method; 2] = [Method::GET, Method::PUT];
+static METHODS: [Method; 2] = [Method::GET, Method::PUT];
 
 fn web() -> SpiffeId {
     SpiffeId::of("cluster.local", "shop", "web").unwrap()
