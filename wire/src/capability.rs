@@ -50,12 +50,18 @@ capabilities! {
     Telemetry = "telemetry";
     /// How it is to name requests to its pod.
     Routes = "routes";
+    /// Which of its workload's proxies it is, so that it uses a part of a large Service.
+    Place = "place";
 }
 
 impl Capability {
     /// What a proxy of this version has.
-    pub const OF_THIS_VERSION: &'static [Self] =
-        &[Self::ExtendedRule, Self::Telemetry, Self::Routes];
+    pub const OF_THIS_VERSION: &'static [Self] = &[
+        Self::ExtendedRule,
+        Self::Telemetry,
+        Self::Routes,
+        Self::Place,
+    ];
 
     /// What a proxy has to understand to use a resource; `None` if every proxy can.
     #[must_use]
@@ -64,6 +70,7 @@ impl Capability {
             Content::ExtendedRule(_) => Some(Self::ExtendedRule),
             Content::Telemetry(_) => Some(Self::Telemetry),
             Content::Routes(_) => Some(Self::Routes),
+            Content::Place(_) => Some(Self::Place),
             Content::Policy(_)
             | Content::Guard(_)
             | Content::Bundle(_)
