@@ -11,14 +11,13 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::HeaderMap;
 use policy::health::Seen;
 use policy::reason::Reason;
 use policy::retry::{self, AskedWait, Attempted, Outcome, may_retry};
 use policy::traffic::call::Retry;
 use tokio::time::sleep;
 
-use crate::endpoints::endpoint::{Endpoint, InFlight};
+use crate::endpoints::endpoint::InFlight;
 use crate::endpoints::learned::{Draw, Fallback, Latency};
 use crate::failure::{Failure, Next, RENEWALS};
 use crate::http::client::exchange::UpstreamResponse;
@@ -26,7 +25,6 @@ use crate::http::deadline::{self, Ends};
 use crate::http::grpc::{grpc_status, is_success};
 use crate::http::replay::Replay;
 use crate::http::upload::Upload;
-use crate::mesh::load;
 use crate::outbound::moves::Moves;
 use crate::outbound::route::Route;
 use crate::outbound::said;
@@ -36,8 +34,8 @@ use crate::outbound::unanswered::Unanswered;
 use crate::outbound::verdict::{self, Verdict};
 use crate::proxy::Proxy;
 use crate::telemetry::call::Call;
-use crate::telemetry::labels::LocalityLabels;
 
+mod balance;
 mod throttle;
 mod time;
 
@@ -139,18 +137,6 @@ impl<'a> Attempts<'a> {
         let protocol = call.protocol();
         call.attempt(self.route.cell(&proxy.telemetry, to.endpoint(), protocol));
         Some(to)
-    }
-
-    fn count_nearness(&self, proxy: &Proxy, to: &Endpoint) {
-        let route = self.route;
-        let balance = said::balance(route.said.as_deref());
-        if let Some(nearness) = route.choice.nearness(to, balance) {
-            let labels = LocalityLabels {
-                service: Arc::clone(&route.service),
-                locality: nearness.as_str(),
-            };
-            proxy.telemetry.metrics.locality.at(&labels).inc();
-        }
     }
 
     /// While a retry waited, what it was to go to may have left the Service, or be known as
@@ -292,7 +278,7 @@ impl<'a> Attempts<'a> {
         let success = is_success(head.status(), grpc_status(head.headers()));
         let latency = Latency::of_head(answer.took, success && reason.is_none());
         self.learn(to, latency, Some(verdict), call);
-        hear_load(proxy, to.endpoint(), head.headers());
+        Self::hear_load(proxy, to.endpoint(), head.headers());
         let overloaded = verdict == Verdict::Mesh(Reason::Overload) && !success;
         self.throttle(outgoing, overloaded);
         let failed = match verdict {
@@ -461,17 +447,5 @@ impl<'a> Attempts<'a> {
         let refused = self.replay.is_some() && failure.was_refused_by_server();
         self.over = next == Next::Stop || (refused && self.retry().attempts == 0);
         self.last = Some(failure);
-    }
-}
-
-/// Of a proxy of the mesh it is believed how busy its application is.
-fn hear_load(proxy: &Proxy, from: &Endpoint, map: &HeaderMap) {
-    if !from.meshed() {
-        return;
-    }
-    match load::read(map) {
-        None => {}
-        Some(Ok(percent)) => from.hear_load(percent),
-        Some(Err(load::Unreadable)) => proxy.telemetry.metrics.unreadable_load(),
     }
 }
