@@ -160,6 +160,7 @@ fn web(port: u16) -> Option<Described> {
         };
         let endpoints = v1::Endpoints {
             endpoints: vec![endpoint],
+            ..v1::Endpoints::default()
         };
         resource(
             &names::endpoints(NAMESPACE, name, port),
@@ -204,7 +205,10 @@ fn endpoints_of_the_crowd(n: u16, port: u32) -> v1::Resource {
             })
             .collect()
     };
-    let endpoints = Content::Endpoints(v1::Endpoints { endpoints });
+    let endpoints = Content::Endpoints(v1::Endpoints {
+        endpoints,
+        ..v1::Endpoints::default()
+    });
     resource(&names::endpoints(CROWD, &name, 80), endpoints)
 }
 

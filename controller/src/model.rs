@@ -16,6 +16,7 @@ pub(crate) mod cuts;
 mod defaults;
 pub(crate) mod modes;
 mod need;
+pub(crate) mod peers;
 pub(crate) mod protocols;
 pub(crate) mod published;
 pub(crate) mod route_names;
@@ -163,6 +164,8 @@ pub(crate) struct Index {
     pub(crate) uses: Arc<OnceLock<uses::Uses>>,
     /// Pods with a running proxy by account, once somebody asks.
     pub(crate) running: Arc<OnceLock<uses::Running>>,
+    /// The same by workload.
+    pub(crate) peers: Arc<OnceLock<peers::Peers>>,
 }
 
 /// A Service and what its ports lead to.

@@ -27,6 +27,13 @@ pub struct Place {
     pub peers: u32,
 }
 
+/// The same among all of them, and among those of its own zone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Places {
+    pub all: Place,
+    pub zone: Place,
+}
+
 /// An endpoint of the arc, by its index among all, and which part of its share it takes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Member {
@@ -35,23 +42,28 @@ pub struct Member {
 }
 
 /// The endpoints that this caller uses; `None`: all of them. `seeds` are those of
-/// [`crate::sticky::seed`], with the `near` ones of the own zone first; `resting` widens
-/// the arc, so that those that rest are made up for.
+/// [`crate::sticky::seed`], with the `near` ones of the own zone first, 0 where that does
+/// not matter; `resting` widens the arc, so that those that rest are made up for.
 #[must_use]
 pub fn members(
     subset: Subset,
     seeds: &[u64],
     near: usize,
-    place: Place,
+    places: Places,
     resting: usize,
 ) -> Option<Vec<Member>> {
-    let (least, len) = match subset {
+    let least = match subset {
         Subset::All => return None,
         Subset::Automatic if seeds.len() <= AUTOMATIC_ABOVE => return None,
-        // The own zone, if it has enough for a caller.
-        Subset::Automatic if near >= LEAST => (LEAST, near.min(seeds.len())),
-        Subset::Automatic => (LEAST, seeds.len()),
-        Subset::Count(count) => (count.max(1) as usize, seeds.len()),
+        Subset::Automatic => LEAST,
+        Subset::Count(count) => count.max(1) as usize,
+    };
+    // The own zone, if it has enough for a caller: then those of it share it out among
+    // themselves.
+    let (len, place) = if near >= least {
+        (near.min(seeds.len()), places.zone)
+    } else {
+        (seeds.len(), places.all)
     };
     if place.index >= place.peers {
         return None;

@@ -5,6 +5,9 @@
 pub(crate) mod affinity;
 pub(crate) mod endpoint;
 pub(crate) mod learned;
+pub(crate) mod location;
+mod part;
 pub(crate) mod registry;
 pub(crate) mod set;
 pub(crate) mod throttle;
+pub(crate) mod vantage;

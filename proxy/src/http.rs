@@ -16,6 +16,7 @@ pub(crate) mod incoming;
 pub(crate) mod leftover;
 pub(crate) mod limits;
 pub(crate) mod lineage;
+pub(crate) mod orca;
 pub(crate) mod received;
 pub(crate) mod refusal;
 pub(crate) mod replay;

@@ -17,6 +17,7 @@ mod connection;
 mod detect;
 mod forward;
 mod guard;
+mod load;
 mod opaque;
 mod overload;
 mod path;

@@ -68,9 +68,9 @@ pub use crate::telemetry::Telemetry;
 pub use crate::telemetry::families::CallFamilies;
 pub use crate::telemetry::labels::{
     AttemptLabels, AuditLabels, ByteLabels, CancelledLabels, ConnectionLabels, Direction,
-    EjectionLabels, FallbackLabels, LatencyLabels, LimitLabels, MirrorLabels, OverloadLabels, Port,
-    RateLimitedLabels, RequestLabels, RetryLabels, Route, Security, ShedLabels, SpanLabels,
-    TcpLabels, TelemetryDroppedLabels, TlsLabels,
+    EjectionLabels, FallbackLabels, LatencyLabels, LimitLabels, LocalityLabels, MirrorLabels,
+    OverloadLabels, Port, RateLimitedLabels, RequestLabels, RetryLabels, Route, Security,
+    ShedLabels, SpanLabels, TcpLabels, TelemetryDroppedLabels, TlsLabels,
 };
 pub use crate::telemetry::metrics::Metrics;
 pub use crate::telemetry::trace::export::export as export_telemetry;

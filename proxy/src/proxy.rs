@@ -14,6 +14,7 @@ use crate::drain::Drain;
 use crate::http::client::Clients;
 use crate::http::copies::Copies;
 use crate::http::lineage::Lineage;
+use crate::mesh::load::Loads;
 use crate::mesh::peers::Peers;
 use crate::mesh::tls::MeshTls;
 use crate::net::budget::Budget;
@@ -30,6 +31,7 @@ pub struct Proxy {
     pub clients: Clients,
     pub(crate) copies: Copies,
     pub(crate) lineage: Lineage,
+    pub(crate) loads: Loads,
     pub telemetry: Arc<Telemetry>,
     pub drain: Drain,
 }
@@ -57,6 +59,7 @@ impl Proxy {
             clients: Clients::new(Arc::clone(budget)),
             copies: Copies::default(),
             lineage: Lineage::default(),
+            loads: Loads::default(),
             telemetry,
             drain: Drain::default(),
         }

@@ -17,9 +17,9 @@ use weft_proxy::Metrics;
 use weft_proxy::Port;
 use weft_proxy::{
     AttemptLabels, AuditLabels, ByteLabels, CancelledLabels, ConnectionLabels, Direction,
-    EjectionLabels, FallbackLabels, LatencyLabels, MirrorLabels, OverloadLabels, RateLimitedLabels,
-    RequestLabels, RetryLabels, Route, Security, ShedLabels, SpanLabels, TcpLabels,
-    TelemetryDroppedLabels, TlsLabels,
+    EjectionLabels, FallbackLabels, LatencyLabels, LocalityLabels, MirrorLabels, OverloadLabels,
+    RateLimitedLabels, RequestLabels, RetryLabels, Route, Security, ShedLabels, SpanLabels,
+    TcpLabels, TelemetryDroppedLabels, TlsLabels,
 };
 
 #[test]
@@ -239,6 +239,7 @@ fn touch(metrics: &Metrics) {
         retries,
         ejections,
         fallbacks,
+        locality,
         mirrored,
         rate_limited,
         shed,
@@ -249,6 +250,7 @@ fn touch(metrics: &Metrics) {
         open_connections: _,
         unknown_destinations: _,
         unreadable_times: _,
+        unreadable_loads: _,
         certificate_expiry: _,
         certificate_failures: _,
         control_connected: _,
@@ -287,6 +289,12 @@ fn touch(metrics: &Metrics) {
             fallback: "response".into(),
             when: "5xx",
             outcome: "success",
+        })
+        .inc();
+    locality
+        .at(&LocalityLabels {
+            service: "shop/web".into(),
+            locality: "same-zone",
         })
         .inc();
     mirrored

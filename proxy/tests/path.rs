@@ -16,6 +16,7 @@ mod path {
     mod access;
     mod answers;
     mod away;
+    mod balance;
     mod collector;
     mod copied;
     mod counts;

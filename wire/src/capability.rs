@@ -52,6 +52,8 @@ capabilities! {
     Routes = "routes";
     /// Questions while it streams, which it answers by a call of their own.
     Asks = "asks";
+    /// Which of its workload's proxies it is, so that it uses a part of a large Service.
+    Place = "place";
 }
 
 impl Capability {
@@ -61,6 +63,7 @@ impl Capability {
         Self::Telemetry,
         Self::Routes,
         Self::Asks,
+        Self::Place,
     ];
 
     /// What a proxy has to understand to use a resource; `None` if every proxy can.
@@ -70,6 +73,7 @@ impl Capability {
             Content::ExtendedRule(_) => Some(Self::ExtendedRule),
             Content::Telemetry(_) => Some(Self::Telemetry),
             Content::Routes(_) => Some(Self::Routes),
+            Content::Place(_) => Some(Self::Place),
             Content::Policy(_)
             | Content::Guard(_)
             | Content::Bundle(_)

@@ -18,6 +18,7 @@ mod traffic;
 
 use policy::mode::{Enforcement, MtlsMode};
 use policy::protocol::Protocol;
+use policy::traffic::endpoint::Locality;
 
 use crate::v1;
 
@@ -39,6 +40,28 @@ pub fn mtls(raw: i32) -> MtlsMode {
 /// Reads a field of type Protocol; an unknown value is detected.
 pub fn protocol(raw: i32) -> Protocol {
     v1::Protocol::try_from(raw).map_or(Protocol::Detect, Protocol::from)
+}
+
+/// Reads a field of type Locality; `None`: nobody says, as of an unknown value.
+pub fn locality(raw: i32) -> Option<Locality> {
+    use v1::balance::Locality as Sent;
+    match Sent::try_from(raw) {
+        Ok(Sent::None) => Some(Locality::None),
+        Ok(Sent::PreferSameZone) => Some(Locality::PreferSameZone),
+        Ok(Sent::PreferSameNode) => Some(Locality::PreferSameNode),
+        Ok(Sent::OfTheService) | Err(_) => None,
+    }
+}
+
+/// The inverse of [`locality`].
+pub fn locality_message(locality: Option<Locality>) -> v1::balance::Locality {
+    use v1::balance::Locality as Sent;
+    match locality {
+        None => Sent::OfTheService,
+        Some(Locality::None) => Sent::None,
+        Some(Locality::PreferSameZone) => Sent::PreferSameZone,
+        Some(Locality::PreferSameNode) => Sent::PreferSameNode,
+    }
 }
 
 /// Both directions between two enumerations with the same variants.

@@ -326,7 +326,7 @@ pub struct Resource {
     /// Hex hash of the encoded content.
     #[prost(string, tag = "2")]
     pub version: ::prost::alloc::string::String,
-    #[prost(oneof = "resource::Content", tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 14, 15")]
+    #[prost(oneof = "resource::Content", tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 14, 15, 60")]
     pub content: ::core::option::Option<resource::Content>,
 }
 /// Nested message and enum types in `Resource`.
@@ -359,6 +359,8 @@ pub mod resource {
         Telemetry(super::Telemetry),
         #[prost(message, tag = "15")]
         Routes(super::Routes),
+        #[prost(message, tag = "60")]
+        Place(super::Place),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -586,6 +588,9 @@ pub struct Backend {
 pub struct Endpoints {
     #[prost(message, repeated, tag = "1")]
     pub endpoints: ::prost::alloc::vec::Vec<Endpoint>,
+    /// Where callers prefer to go of whom no policy says anything of it.
+    #[prost(enumeration = "balance::Locality", tag = "60")]
+    pub locality: i32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Endpoint {
@@ -607,6 +612,23 @@ pub struct Endpoint {
     /// Do not look at what flows: relay bytes.
     #[prost(bool, tag = "7")]
     pub opaque: bool,
+    #[prost(string, tag = "60")]
+    pub node: ::prost::alloc::string::String,
+}
+/// Which of its workload's proxies the receiving one is, so that each uses a part of a
+/// large Service. Only for proxies that are told of such a part.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Place {
+    /// From 0.
+    #[prost(uint32, tag = "1")]
+    pub index: u32,
+    #[prost(uint32, tag = "2")]
+    pub peers: u32,
+    /// The same among those of its own zone.
+    #[prost(uint32, tag = "3")]
+    pub zone_index: u32,
+    #[prost(uint32, tag = "4")]
+    pub zone_peers: u32,
 }
 /// What the proxy of the receiving pod tells of itself and of its calls. Apart from
 /// Workload: what cannot be read of it takes no mode with it.

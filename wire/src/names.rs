@@ -13,6 +13,8 @@ pub const GUARD: &str = "guard";
 pub const TELEMETRY: &str = "telemetry";
 /// How the receiving pod's proxy names requests to it.
 pub const ROUTES: &str = "routes";
+/// Which of its workload's proxies the receiving pod's one is.
+pub const PLACE: &str = "place";
 
 const RULE: &str = "rule/";
 const EXTENDED_RULE: &str = "extended-rule/";
@@ -60,6 +62,7 @@ pub enum Name<'a> {
     Guard,
     Telemetry,
     Routes,
+    Place,
     Rule {
         namespace: &'a str,
         name: &'a str,
@@ -98,6 +101,7 @@ pub fn parse(raw: &str) -> Option<Name<'_>> {
         GUARD => Name::Guard,
         TELEMETRY => Name::Telemetry,
         ROUTES => Name::Routes,
+        PLACE => Name::Place,
         _ => {
             if let Some(rest) = raw.strip_prefix(RULE) {
                 let (namespace, name) = object(rest)?;
@@ -158,6 +162,7 @@ impl fmt::Display for Name<'_> {
             Self::Guard => GUARD.to_owned(),
             Self::Telemetry => TELEMETRY.to_owned(),
             Self::Routes => ROUTES.to_owned(),
+            Self::Place => PLACE.to_owned(),
             Self::Rule { namespace, name } => rule(namespace, name),
             Self::ExtendedRule { namespace, name } => extended_rule(namespace, name),
             Self::Destination { ip, port } => destination(ip, port),
@@ -212,6 +217,7 @@ mod tests {
             Name::Guard,
             Name::Telemetry,
             Name::Routes,
+            Name::Place,
             Name::Rule {
                 namespace: "a",
                 name: "b.c",

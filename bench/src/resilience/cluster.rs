@@ -154,6 +154,7 @@ impl Cluster {
         });
         Ok(v1::Endpoints {
             endpoints: endpoints.collect::<Result<_>>()?,
+            ..v1::Endpoints::default()
         })
     }
 

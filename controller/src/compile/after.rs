@@ -32,7 +32,8 @@ use super::{
 };
 use crate::{
     model::{
-        Defaults, Index, PodEntry, Served, ServiceEntry, changes::Changes, traffic::Surroundings,
+        Defaults, Index, PodEntry, Served, ServiceEntry, changes::Changes, peers,
+        traffic::Surroundings,
     },
     problem::Problems,
     world::{ObjectKey, PodFacts, World},
@@ -101,6 +102,7 @@ fn states_only(world: &World, before: &Index) -> Option<(Index, Changes)> {
         names: before.names.clone(),
         uses: before.uses.clone(),
         running: before.running.clone(),
+        peers: before.peers.clone(),
     };
     let changes = Changes {
         states_only: true,
@@ -170,6 +172,7 @@ fn pods_and_places(world: &World, before: &Index) -> Option<(Index, Changes)> {
             .flatten()
             .any(|facts| facts.proxy.is_some())
     };
+    let same_proxies = !dirty.iter().any(meshed);
     let index = Index {
         world: world.clone(),
         defaults: defaults.clone(),
@@ -188,10 +191,15 @@ fn pods_and_places(world: &World, before: &Index) -> Option<(Index, Changes)> {
         } else {
             Arc::default()
         },
-        running: if dirty.iter().any(meshed) {
-            Arc::default()
-        } else {
+        running: if same_proxies {
             before.running.clone()
+        } else {
+            Arc::default()
+        },
+        peers: if same_proxies {
+            before.peers.clone()
+        } else {
+            Arc::default()
         },
     };
     let changes = Changes {
@@ -199,6 +207,7 @@ fn pods_and_places(world: &World, before: &Index) -> Option<(Index, Changes)> {
         services: moved,
         pods: changed,
         addresses,
+        workloads: peers::changed([world, old], dirty.iter()),
     };
     Some((index, changes))
 }

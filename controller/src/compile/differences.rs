@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    model::{Index, PodEntry, ServiceEntry, changes::Changes},
+    model::{Index, PodEntry, ServiceEntry, changes::Changes, peers},
     world::{ObjectKey, PodFacts, World, kinds::every_kind},
 };
 
@@ -83,6 +83,7 @@ pub(super) fn take_over(index: &mut Index, before: &Index) -> Changes {
         pods: pods_that_differ(index, before),
         ..Changes::default()
     };
+    changes.workloads = peers::changed([&index.world, &before.world], changes.pods.iter());
     changes
         .services
         .extend(told_otherwise.into_iter().flatten());

@@ -1,6 +1,7 @@
 //! Claims about what compiling makes of a cluster.
 
 mod access;
+mod balance;
 mod bindings;
 mod destinations;
 mod endpoints;

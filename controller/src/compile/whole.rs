@@ -95,6 +95,7 @@ pub(super) fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
         names: Arc::new(names),
         uses: Arc::default(),
         running: Arc::default(),
+        peers: Arc::default(),
         world: world.clone(),
         defaults: defaults.clone(),
     };

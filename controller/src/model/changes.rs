@@ -8,7 +8,7 @@
 
 use std::{collections::HashSet, net::IpAddr};
 
-use super::{Index, PodId};
+use super::{Index, PodId, peers::Workload};
 use crate::world::ObjectKey;
 
 /// What of a model is not as it was in the one before.
@@ -23,6 +23,8 @@ pub struct Changes {
     pub(crate) pods: HashSet<ObjectKey>,
     /// Addresses that lead elsewhere.
     pub(crate) addresses: HashSet<IpAddr>,
+    /// Workloads with other proxies, or in other zones.
+    pub(crate) workloads: HashSet<Workload>,
 }
 
 /// What the resources of one proxy were made from.
@@ -31,6 +33,8 @@ pub struct Interest {
     services: HashSet<ObjectKey>,
     pods: HashSet<ObjectKey>,
     addresses: HashSet<IpAddr>,
+    /// The pod's own, where its proxy is told which of that it is.
+    workload: Option<Workload>,
 }
 
 impl Changes {
@@ -44,6 +48,10 @@ impl Changes {
         !(self.services.is_disjoint(&interest.services)
             && self.pods.is_disjoint(&interest.pods)
             && self.addresses.is_disjoint(&interest.addresses))
+            || interest
+                .workload
+                .as_ref()
+                .is_some_and(|own| self.workloads.contains(own))
     }
 
     /// The Services among these whose endpoints' states are all that changed; `None` if
@@ -70,6 +78,11 @@ impl Interest {
         };
         for (ip, port) in addresses {
             interest.add(index, ip, port);
+        }
+        let mut services = interest.services.iter();
+        if !index.policies.is_empty() && services.any(|service| index.is_used_in_part(service)) {
+            let facts = index.world.pods.get(pod);
+            interest.workload = facts.map(|facts| Workload::of(pod, facts));
         }
         interest
     }

@@ -16,11 +16,13 @@ use std::{
 use policy::{
     mode::Enforcement,
     name::{Kind, ObjectRef},
+    traffic::part::Part,
 };
 
 use super::{
     Index, Model, PodId, Target,
-    uses::{Running, Use, Uses},
+    peers::{self, Place},
+    uses::{Running, Use, Uses, is_running},
 };
 use crate::world::{ObjectKey, PodFacts};
 
@@ -62,12 +64,6 @@ impl Model {
         let facts = self.index.world.pods.get(pod)?;
         is_running(facts).then_some(facts)
     }
-}
-
-/// Whether a pod has a proxy that may hold a configuration: one that does not run
-/// carries no traffic.
-fn is_running(facts: &PodFacts) -> bool {
-    !facts.ended && facts.proxy.as_ref().is_some_and(|proxy| proxy.running)
 }
 
 impl Index {
@@ -237,5 +233,23 @@ impl Index {
             }
         }
         addresses
+    }
+}
+
+impl Index {
+    /// Whether callers of a Service are told to use a part of it.
+    pub(crate) fn is_used_in_part(&self, service: &ObjectKey) -> bool {
+        let mut ports = self.policies.ports_of(service);
+        ports.any(|port| {
+            let mut needs = port.caller_needs().values();
+            needs.any(|parts| parts.has(Part::Subset))
+        })
+    }
+
+    /// Which of its workload's proxies that of a pod is: among all, and among those of its
+    /// zone. `None` while it does not run.
+    pub(crate) fn places(&self, pod: &PodId, facts: &PodFacts) -> Option<[Place; 2]> {
+        let peers = self.peers.get_or_init(|| peers::of_world(&self.world));
+        peers::places(peers, pod, facts)
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use policy::name::ObjectRef;
 
-use crate::world::ObjectKey;
+use crate::world::{ObjectKey, PodFacts};
 
 /// Pods with a running proxy by account (namespace, account).
 pub(crate) type Running = HashMap<ObjectKey, Vec<ObjectKey>>;
@@ -23,4 +23,10 @@ pub(super) struct Use {
     pub(super) roots: BTreeSet<ObjectKey>,
     /// Ports of Services that policies made from the object speak of to callers.
     pub(super) ports: BTreeSet<(ObjectKey, u16)>,
+}
+
+/// Whether a pod has a proxy that may hold a configuration: one that does not run
+/// carries no traffic.
+pub(super) fn is_running(facts: &PodFacts) -> bool {
+    !facts.ended && facts.proxy.as_ref().is_some_and(|proxy| proxy.running)
 }

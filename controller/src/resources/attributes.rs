@@ -1,14 +1,11 @@
 //! What spans say of the pod that they come from, by the semantic conventions of
 //! OpenTelemetry for Kubernetes.
 
-use std::sync::Arc;
-
 use wire::v1;
 
+use crate::model::peers::{TEMPLATE_HASH, deployment};
 use crate::world::{ObjectKey, Owner, PodFacts};
 
-/// Label that a Deployment's pods have: the end of their ReplicaSet's name.
-const TEMPLATE_HASH: &str = "pod-template-hash";
 /// Bytes that a name of a service may have: nobody needs more, and each proxy holds it.
 const LONGEST: usize = 256;
 /// A CronJob ends the names of its Jobs with the minute, since 1970, for which each is.
@@ -61,11 +58,6 @@ fn owners(facts: &PodFacts) -> Vec<(&'static str, String)> {
         "DaemonSet" => vec![own("k8s.daemonset.name")],
         _ => Vec::new(),
     }
-}
-
-fn deployment(replica_set: &str, hash: Option<&Arc<str>>) -> Option<String> {
-    let name = replica_set.strip_suffix(&**hash?)?.strip_suffix('-')?;
-    Some(name.to_owned()).filter(|name| !name.is_empty())
 }
 
 fn cron_job(job: &str) -> Option<String> {

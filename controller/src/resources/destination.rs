@@ -67,15 +67,16 @@ impl Index {
         let entry = self.pods.get(key);
         let headless = entry.into_iter().flat_map(|entry| &entry.headless);
         let headless = headless.filter(|(own_port, ..)| *own_port == port);
+        let endpoint = Endpoint {
+            ip,
+            port,
+            identity: identity_at(&self.defaults, key, facts, port),
+            pod: Some(key.clone()),
+            zone: self.world.zone(&facts.node).to_owned(),
+            opaque: matches!(protocol, Protocol::Opaque | Protocol::Tls),
+        };
         v1::PodTarget {
-            endpoint: Some(message(&Endpoint {
-                ip,
-                port,
-                identity: identity_at(&self.defaults, key, facts, port),
-                pod: Some(key.clone()),
-                zone: self.world.zone(&facts.node).to_owned(),
-                opaque: matches!(protocol, Protocol::Opaque | Protocol::Tls),
-            })),
+            endpoint: Some(message(&endpoint, &facts.node)),
             protocol: v1::Protocol::from(protocol).into(),
             headless: headless
                 .map(|(_, service, service_port)| v1::Headless {

@@ -2,7 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use wire::{names, v1};
+use policy::traffic::endpoint::Locality;
+use wire::{convert, names, v1};
 
 use crate::model::published::EncodedResource;
 use crate::model::{Endpoint, EndpointState, PortEntry, ServiceEntry};
@@ -16,10 +17,16 @@ pub(super) fn endpoints(
     at: &PortEntry,
     node: &Arc<str>,
 ) -> Arc<EncodedResource> {
+    let preferred = Some(entry.facts.locality).filter(|at| *at != Locality::None);
+    let locality = convert::locality_message(preferred).into();
     let publish = |endpoints: Vec<v1::Endpoint>| {
+        let content = v1::Endpoints {
+            endpoints,
+            locality,
+        };
         Arc::new(EncodedResource::new(
             names::endpoints(&key.namespace, &key.name, port),
-            v1::resource::Content::Endpoints(v1::Endpoints { endpoints }),
+            v1::resource::Content::Endpoints(content),
             Vec::new(),
         ))
     };
@@ -46,7 +53,7 @@ pub(super) fn endpoints(
 }
 
 /// An endpoint as a proxy reads it.
-pub(super) fn message(endpoint: &Endpoint) -> v1::Endpoint {
+pub(super) fn message(endpoint: &Endpoint, node: &str) -> v1::Endpoint {
     let (namespace, pod) = endpoint.pod.as_ref().map_or_else(Default::default, |pod| {
         (pod.namespace.to_string(), pod.name.to_string())
     });
@@ -58,6 +65,7 @@ pub(super) fn message(endpoint: &Endpoint) -> v1::Endpoint {
         pod,
         zone: endpoint.zone.clone(),
         opaque: endpoint.opaque,
+        node: node.to_owned(),
     }
 }
 
@@ -71,7 +79,7 @@ impl PortEntry {
                 .iter()
                 .filter(|candidate| on(&candidate.node));
             here.filter(|c| wanted(c))
-                .map(|candidate| message(&candidate.endpoint))
+                .map(|candidate| message(&candidate.endpoint, &candidate.node))
                 .collect()
         };
         let ready = pick(|candidate| candidate.ready);

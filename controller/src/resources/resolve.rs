@@ -12,7 +12,7 @@ use wire::{capability::Capabilities, names, v1};
 
 use super::{endpoints::endpoints, left_out::LeftOut, policy::Told};
 use crate::model::published::EncodedResource;
-use crate::model::{Index, Model, PodId, PortEntry, ServiceEntry, changes::Interest};
+use crate::model::{Index, Model, PodId, PortEntry, ServiceEntry, changes::Interest, peers::Place};
 use crate::world::ObjectKey;
 
 /// What one proxy needs.
@@ -41,6 +41,7 @@ impl Model {
             node: &facts.node,
             capabilities,
             set: ResourceSet::default(),
+            uses_parts: false,
         };
         for resource in index.workload(pod, facts) {
             set.add(resource.clone());
@@ -60,6 +61,11 @@ impl Model {
                 v1::resource::Content::Destination(destination),
                 Vec::new(),
             )));
+        }
+        if set.uses_parts
+            && let Some(places) = index.places(pod, facts)
+        {
+            set.add(Arc::new(place(places)));
         }
         Some(set.set)
     }
@@ -118,11 +124,25 @@ fn address(name: &str) -> Option<(IpAddr, u16)> {
     }
 }
 
+/// Which of its workload's proxies the receiving one is.
+fn place([all, zone]: [Place; 2]) -> EncodedResource {
+    let message = v1::Place {
+        index: all.index,
+        peers: all.peers,
+        zone_index: zone.index,
+        zone_peers: zone.peers,
+    };
+    let content = v1::resource::Content::Place(message);
+    EncodedResource::new(names::PLACE.to_owned(), content, Vec::new())
+}
+
 struct Gathering<'a> {
     index: &'a Index,
     node: &'a Arc<str>,
     capabilities: &'a Capabilities,
     set: ResourceSet,
+    /// It is told to use a part of some Service.
+    uses_parts: bool,
 }
 
 impl Gathering<'_> {
@@ -224,6 +244,7 @@ impl Gathering<'_> {
         if let Some(said) = self.index.policies.of(key, port) {
             let told = said.for_callers(key, port, parts);
             self.tell(told);
+            self.uses_parts = self.uses_parts || self.index.is_used_in_part(key);
         }
     }
 

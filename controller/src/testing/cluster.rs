@@ -125,7 +125,7 @@ macro_rules! reader {
     ($name:ident, $content:ident) => {
         pub(crate) fn $name(&self, name: &str) -> wire::v1::$content {
             match &self.published(name).resource.content {
-                Some(wire::v1::resource::Content::$content(content)) => content.clone(),
+                Some(wire::v1::resource::Content::$content(content)) => Clone::clone(content),
                 other => panic!("{name} is {other:?}"),
             }
         }
@@ -152,6 +152,7 @@ impl Resolved {
     reader!(guard_named, Guard);
     reader!(telemetry_named, Telemetry);
     reader!(routes_named, Routes);
+    reader!(place, Place);
 
     /// What callers of a Service port are told, as their proxies read it.
     pub(crate) fn policy(&self, service: &str) -> policy::traffic::Traffic {

@@ -13,6 +13,7 @@ use k8s_openapi::{
 };
 use kube::core::DynamicObject;
 use policy::protocol::PortRange;
+use policy::traffic::endpoint::Locality;
 use serde::de::DeserializeOwned;
 
 use super::metadata::{Unusable, annotation, created, text};
@@ -222,6 +223,7 @@ pub fn service(object: DynamicObject) -> Result<ServiceFacts, Unusable> {
             .is_some_and(|selector| !selector.is_empty()),
         internal_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
         affinity_seconds: affinity(&spec),
+        locality: locality(&spec),
         publish_not_ready: spec.publish_not_ready_addresses.unwrap_or(false),
         external_name: external.then(|| text(spec.external_name.as_deref())),
         appearance: appearance(&meta),
@@ -251,6 +253,15 @@ fn service_ports(spec: &ServiceSpec) -> Vec<ServicePort> {
             })
         })
         .collect()
+}
+
+/// What is not known prefers nothing, as Kubernetes says of it.
+fn locality(spec: &ServiceSpec) -> Locality {
+    match spec.traffic_distribution.as_deref() {
+        Some("PreferClose" | "PreferSameZone") => Locality::PreferSameZone,
+        Some("PreferSameNode") => Locality::PreferSameNode,
+        Some(_) | None => Locality::None,
+    }
 }
 
 fn affinity(spec: &ServiceSpec) -> u32 {

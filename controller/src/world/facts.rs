@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 use policy::protocol::PortRange;
+use policy::traffic::endpoint::Locality;
 
 use super::{fact::Fact, key::ObjectKey};
 
@@ -134,6 +135,8 @@ pub struct ServiceFacts {
     pub internal_local: bool,
     /// Seconds of ClientIP affinity; 0 for none.
     pub affinity_seconds: u32,
+    /// `trafficDistribution`: where callers prefer to go.
+    pub locality: Locality,
     /// Publish endpoints that are not ready.
     pub publish_not_ready: bool,
     /// The mesh's annotations.

@@ -41,14 +41,14 @@ impl Load {
     }
 }
 
-/// What one caller was told last. One per connection.
+/// What callers were told last. One for each port that serves, or for each caller.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Teller {
     last: Option<(Instant, u8)>,
 }
 
 impl Teller {
-    /// The value of `weft-load`, if the caller has to be told.
+    /// The value of `weft-load`, if it is news to them.
     pub fn tell(&mut self, now: Instant, percent: u8) -> Option<u8> {
         let percent = percent.min(100);
         let news = match self.last {

@@ -8,12 +8,20 @@ fn seeds(len: usize) -> Vec<u64> {
     (0..len as u64).map(mix).collect()
 }
 
+/// A caller whose zone holds all others.
+const fn anywhere(place: Place) -> Places {
+    Places {
+        all: place,
+        zone: place,
+    }
+}
+
 /// The sum of shares per endpoint, and the most endpoints that one caller has.
 fn covered(subset: Subset, len: usize, peers: u32, resting: usize) -> (Vec<f64>, usize) {
     let (seeds, mut sums, mut most) = (seeds(len), vec![0.0; len], 0);
     for index in 0..peers {
         let place = Place { index, peers };
-        let part = members(subset, &seeds, 0, place, resting).unwrap();
+        let part = members(subset, &seeds, 0, anywhere(place), resting).unwrap();
         most = most.max(part.len());
         for member in part {
             sums[member.index] += member.share;
@@ -63,7 +71,7 @@ fn a_small_service_is_used_as_a_whole() {
         index: 0,
         peers: 10,
     };
-    let of = |subset, len, near| members(subset, &seeds(len), near, place, 0);
+    let of = |subset, len, near| members(subset, &seeds(len), near, anywhere(place), 0);
     assert_eq!(of(Subset::All, 1000, 0), None);
     assert_eq!(of(Subset::Automatic, 100, 0), None);
     assert!(of(Subset::Automatic, 101, 0).is_some());
@@ -73,9 +81,15 @@ fn a_small_service_is_used_as_a_whole() {
         index: 10,
         peers: 10,
     };
-    assert_eq!(members(Subset::Automatic, &seeds(200), 0, lost, 0), None);
+    assert_eq!(
+        members(Subset::Automatic, &seeds(200), 0, anywhere(lost), 0),
+        None
+    );
     let none = Place { index: 0, peers: 0 };
-    assert_eq!(members(Subset::Automatic, &seeds(200), 0, none, 0), None);
+    assert_eq!(
+        members(Subset::Automatic, &seeds(200), 0, anywhere(none), 0),
+        None
+    );
 }
 
 #[test]
@@ -84,17 +98,39 @@ fn the_own_zone_is_enough_if_it_has_twenty() {
         index: 3,
         peers: 10,
     };
-    let of = |near| members(Subset::Automatic, &seeds(300), near, place, 0).unwrap();
+    let of = |near| members(Subset::Automatic, &seeds(300), near, anywhere(place), 0).unwrap();
     assert!(of(100).iter().all(|member| member.index < 100));
     assert_eq!(of(20).len(), 20);
     assert!(of(19).iter().any(|member| member.index >= 19));
+}
+
+/// Six callers in one zone and four in the other one, each with a hundred endpoints.
+#[test]
+fn where_callers_stay_in_their_zone_its_endpoints_are_used_alike() {
+    let seeds = seeds(200);
+    for peers in [6, 4] {
+        let mut sums = vec![0.0; 100];
+        for index in 0..peers {
+            let places = Places {
+                all: Place {
+                    index: index * 2,
+                    peers: 10,
+                },
+                zone: Place { index, peers },
+            };
+            for member in members(Subset::Automatic, &seeds, 100, places, 0).unwrap() {
+                sums[member.index] += member.share;
+            }
+        }
+        assert!(all_near(&sums, sums[0]) && sums[0] > 0.9, "{sums:?}");
+    }
 }
 
 proptest! {
     #[test]
     fn every_endpoint_is_used_alike_whatever_the_numbers(len in 101usize..400, peers in 1u32..60) {
         let place = Place { index: 0, peers };
-        prop_assume!(members(Subset::Automatic, &seeds(len), 0, place, 0).is_some());
+        prop_assume!(members(Subset::Automatic, &seeds(len), 0, anywhere(place), 0).is_some());
         let (sums, _) = covered(Subset::Automatic, len, peers, 0);
         let first = sums[0];
         prop_assert!(first >= 1.0 - 1e-3 && all_near(&sums, first), "{:?}", sums);

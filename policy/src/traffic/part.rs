@@ -115,6 +115,8 @@ impl Part {
         Self::Overload,
         Self::Mirror,
         Self::ReadOnly,
+        Self::Locality,
+        Self::Subset,
         Self::Warmup,
         Self::Sticky,
     ];

@@ -2,7 +2,7 @@
 
 use policy::balance::{Candidate, Cost, choose};
 use policy::hashing::mix;
-use policy::subset::{Member, Place, members};
+use policy::subset::{Member, Place, Places, members};
 use policy::traffic::endpoint::Subset;
 
 use crate::engine::{Dice, Events, ms, secs, with_every_seed};
@@ -32,7 +32,11 @@ fn run(seed: u64) -> Result {
                 index,
                 peers: CALLERS,
             };
-            members(Subset::Automatic, &seeds, 0, place, 0).unwrap()
+            let places = Places {
+                all: place,
+                zone: place,
+            };
+            members(Subset::Automatic, &seeds, 0, places, 0).unwrap()
         })
         .collect();
     let mut known: Vec<Vec<(Cost, usize)>> = callers

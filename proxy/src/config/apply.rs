@@ -7,7 +7,7 @@
 //! started now would have nothing of it either.
 
 use std::collections::{BTreeSet, HashSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use policy::access::{self, Access, Ports};
@@ -20,12 +20,14 @@ use policy::traffic::pod::PodGuard;
 use prost::Message as _;
 use wire::v1;
 
+mod lists;
+
+use crate::config::apply::lists::{endpoint_of, meshed_address, places_of, port_of};
 use crate::config::guard::Guard;
 use crate::config::snapshot::{Destination, PodTarget, Service, Snapshot, Version, Workload};
 use crate::config::told;
-use crate::endpoints::endpoint::Endpoint;
+use crate::endpoints::location::Location;
 use crate::endpoints::registry::Registry;
-use crate::endpoints::set::EndpointSet;
 
 /// Ports of the own pod that count as declared; more are told apart only once they
 /// are served.
@@ -39,13 +41,6 @@ fn address_in(name: &str) -> Option<SocketAddr> {
         wire::names::Name::Destination { ip, port } => Some(SocketAddr::new(ip, port)),
         _ => None,
     }
-}
-
-fn port_of(raw: u32) -> Result<u16, String> {
-    u16::try_from(raw)
-        .ok()
-        .filter(|port| *port != 0)
-        .ok_or_else(|| format!("{raw} is no port"))
 }
 
 fn protocol_of(raw: i32) -> Protocol {
@@ -73,7 +68,7 @@ fn workload_of(workload: &v1::Workload) -> Result<Workload, String> {
             .map_or(Enforcement::Enforce, Into::into),
         mtls: v1::MtlsMode::try_from(workload.mtls).map_or(MtlsMode::Strict, Into::into),
         ports,
-        zone: workload.zone.clone(),
+        location: Location::new(&workload.zone, &workload.node),
     })
 }
 
@@ -130,36 +125,6 @@ fn service_of(name: &str, service: &v1::Service, registry: &Registry) -> Result<
     })
 }
 
-fn address_of(endpoint: &v1::Endpoint) -> Result<SocketAddr, String> {
-    let ip: IpAddr = endpoint
-        .ip
-        .parse()
-        .map_err(|_| format!("{:?} is no address", endpoint.ip))?;
-    Ok(SocketAddr::new(ip, port_of(endpoint.port)?))
-}
-
-/// Where a pod of the mesh is said to be, also by an identity that cannot be read.
-fn meshed_address(endpoint: &v1::Endpoint) -> Option<SocketAddr> {
-    let meshed = !endpoint.identity.is_empty();
-    meshed.then(|| address_of(endpoint).ok()).flatten()
-}
-
-fn endpoint_of(endpoint: &v1::Endpoint, registry: &Registry) -> Result<Arc<Endpoint>, String> {
-    let addr = address_of(endpoint)?;
-    let identity = match endpoint.identity.as_str() {
-        "" => None,
-        id => {
-            let ip = addr.ip();
-            Some(SpiffeId::try_from(id).map_err(|error| format!("identity of {ip}: {error}"))?)
-        }
-    };
-    let pod = match endpoint.pod.as_str() {
-        "" => String::new(),
-        pod => format!("{}/{pod}", endpoint.namespace),
-    };
-    Ok(registry.at(addr, identity, &pod, endpoint.opaque))
-}
-
 impl Snapshot {
     /// The snapshot after `batch`, and what of it was refused.
     #[must_use]
@@ -205,6 +170,7 @@ impl Snapshot {
             let own = next.workload.as_ref().map(|own| &own.identity);
             next.policies.look_as(own);
         }
+        next.look_from(self.vantage());
         if before != (next.workload.clone(), next.rules_fingerprint()) {
             next.policy_revision += 1;
             next.access = Arc::new(Access {
@@ -296,6 +262,8 @@ impl Snapshot {
             self.guard = None;
         } else if name == wire::names::ROUTES {
             self.names = None;
+        } else if name == wire::names::PLACE {
+            self.places = None;
         }
         // The own workload and the roots are never taken away: without them
         // nothing could be decided.
@@ -359,6 +327,9 @@ impl Snapshot {
                 let names = Names::try_from(&routes).map_err(|bad| bad.to_string())?;
                 self.names = Some(Arc::new(names));
             }
+            v1::resource::Content::Place(place) => {
+                self.places = Some(places_of(place)?);
+            }
             v1::resource::Content::Guard(guard) => {
                 let said = PodGuard::try_from(&guard).map_err(|bad| bad.to_string())?;
                 let now = tokio::time::Instant::now().into_std();
@@ -411,64 +382,6 @@ impl Snapshot {
         };
         if self.destinations.get(&addr).is_some_and(plaintext) {
             self.remove(&wire::names::destination(addr.ip(), addr.port()));
-        }
-    }
-
-    fn set_endpoints(
-        &mut self,
-        name: String,
-        endpoints: &v1::Endpoints,
-        registry: &Registry,
-    ) -> Result<(), String> {
-        let list = &endpoints.endpoints;
-        let read = list.iter().map(|endpoint| endpoint_of(endpoint, registry));
-        let endpoints = read.collect::<Result<Vec<_>, String>>().inspect_err(|_| {
-            let meshed: HashSet<SocketAddr> = list.iter().filter_map(meshed_address).collect();
-            for addr in &meshed {
-                registry.note_meshed(*addr, true);
-            }
-            self.leave_out_plaintext(&name, &meshed);
-        })?;
-        // Among others a new one warms up; where all are new, nobody is spared by that.
-        let former = self.endpoints.get(&*name);
-        let throttle = former.map_or_else(Arc::default, |former| Arc::clone(&former.throttle));
-        let former: HashSet<SocketAddr> = former
-            .iter()
-            .flat_map(|former| former.endpoints.iter().map(|endpoint| endpoint.addr))
-            .collect();
-        for endpoint in &endpoints {
-            registry.note_meshed(endpoint.addr, endpoint.meshed());
-            if !former.is_empty() && !former.contains(&endpoint.addr) {
-                endpoint.joined();
-            }
-        }
-        let set = EndpointSet {
-            endpoints,
-            budget: registry.budget(&name),
-            throttle,
-        };
-        self.endpoints.insert(name.into(), Arc::new(set));
-        Ok(())
-    }
-
-    /// Takes out of a list that stays whatever it would call in plaintext and the refused
-    /// one says is meshed.
-    fn leave_out_plaintext(&mut self, name: &str, meshed: &HashSet<SocketAddr>) {
-        let Some(held) = self.endpoints.get(name) else {
-            return;
-        };
-        let stays =
-            |endpoint: &&Arc<Endpoint>| endpoint.meshed() || !meshed.contains(&endpoint.addr);
-        let endpoints: Vec<_> = held.endpoints.iter().filter(stays).cloned().collect();
-        if endpoints.len() != held.endpoints.len() {
-            // What is held is not what the controller has sent under this version.
-            let set = EndpointSet {
-                endpoints,
-                budget: Arc::clone(&held.budget),
-                throttle: Arc::clone(&held.throttle),
-            };
-            self.versions.remove(name);
-            self.endpoints.insert(name.into(), Arc::new(set));
         }
     }
 }

@@ -16,12 +16,14 @@ use policy::name::{ServiceId, SpiffeId};
 use policy::protocol::Protocol;
 use policy::route::names::Names;
 use policy::route::{Forward, Table};
+use policy::subset::Places;
 use policy::traffic::call::TcpTarget;
 
 use crate::config::guard::Guard;
 use crate::config::policies::Policies;
 use crate::endpoints::affinity::Affinity;
 use crate::endpoints::endpoint::Endpoint;
+use crate::endpoints::location::Location;
 use crate::endpoints::set::EndpointSet;
 use crate::telemetry::trace::Told;
 
@@ -81,7 +83,7 @@ pub struct Workload {
     pub enforcement: Enforcement,
     pub mtls: MtlsMode,
     pub ports: Vec<(u16, u16, Protocol)>,
-    pub zone: String,
+    pub location: Location,
 }
 
 impl Workload {
@@ -106,6 +108,8 @@ pub struct Snapshot {
     pub policies: Policies,
     /// What this proxy is to log; `None`: what it was started with.
     pub log_filter: Option<LogFilter>,
+    /// Which of its workload's proxies it is; `None`: nobody tells.
+    pub(super) places: Option<Places>,
     /// Which requests it is to write down; `None`: as it was started.
     pub(crate) access_log: Option<AccessLog>,
     /// Which traces it records; `None`: none.
@@ -147,6 +151,7 @@ impl Default for Snapshot {
             endpoints: HashMap::new(),
             policies: Policies::default(),
             log_filter: None,
+            places: None,
             access_log: None,
             tracing: None,
             guard: None,

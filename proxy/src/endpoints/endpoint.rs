@@ -13,6 +13,7 @@ use policy::traffic::endpoint::Ejection;
 use prometheus_client::metrics::gauge::Gauge;
 
 use crate::endpoints::learned::{Draw, Latency, Learned, now};
+use crate::endpoints::location::{Location, ToldLocation};
 use crate::telemetry::cell::Kept;
 
 /// One address that serves.
@@ -30,6 +31,7 @@ pub struct Endpoint {
     pub cells: Kept,
     pub(super) learned: Mutex<Learned>,
     pub(super) in_flight: AtomicU32,
+    pub(super) location: ToldLocation,
     /// Endpoints that rest, of all.
     pub(super) resting: Gauge,
 }
@@ -40,6 +42,16 @@ impl Endpoint {
         self.identity.is_some()
     }
 
+    /// Takes over where the controller says that it runs.
+    pub(crate) fn runs_at(&self, location: Location) {
+        self.location.set(location);
+    }
+
+    /// Whether it gets no requests because others failed there.
+    pub(super) fn rests(&self) -> bool {
+        self.learned.lock().health.rests()
+    }
+
     /// What it is to a call that goes by `draw`.
     pub(super) fn look(&self, now: Instant, draw: &Draw<'_>) -> Candidate {
         if !draw.tried.is_empty() && draw.tried.contains(&self.addr) {
@@ -47,6 +59,11 @@ impl Endpoint {
         }
         let waiting = self.in_flight.load(Ordering::Relaxed) as usize;
         self.learned.lock().look(now, waiting, draw)
+    }
+
+    /// It says that its load is this, in percent.
+    pub(crate) fn hear_load(&self, percent: u8) {
+        self.learned.lock().load.hear(now(), percent);
     }
 
     /// It has joined a list that others were in before it: callers come to it little by

@@ -1,15 +1,15 @@
 //! What this proxy has learned of an endpoint from what it sent there: how long its answers
-//! take, and whether it may be sent anything at all.
+//! take, how busy it says that it is, and whether it may be sent anything at all.
 //!
-//! Both stand under one lock, which is taken when an endpoint is looked at and when an
+//! All stand under one lock, which is taken when an endpoint is looked at and when an
 //! attempt ended.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use policy::balance::{Candidate, Cost};
+use policy::balance::{Candidate, Cost, Load};
 use policy::health::{Health, Probe, Seen, Stance, Told};
-use policy::traffic::endpoint::Ejection;
+use policy::traffic::endpoint::{Balance, Ejection};
 use policy::traffic::without_object;
 
 /// The clock of everything that is learned. Tests stop and move it.
@@ -25,8 +25,7 @@ pub struct Draw<'a> {
     /// The call may be tried again elsewhere if the endpoint fails it.
     pub may_retry: bool,
     pub ejection: &'a Ejection,
-    /// How long a new or returning endpoint takes to its full share.
-    pub warmup: Duration,
+    pub balance: &'a Balance,
     pub fallback: Fallback,
 }
 
@@ -45,7 +44,7 @@ impl Draw<'static> {
         tried: &[],
         may_retry: false,
         ejection: &without_object::EJECTION,
-        warmup: without_object::BALANCE.warmup,
+        balance: &without_object::BALANCE,
         fallback: Fallback::Resting,
     };
 }
@@ -96,6 +95,7 @@ impl Latency {
 pub(super) struct Learned {
     pub(super) cost: Cost,
     pub(super) health: Health,
+    pub(super) load: Load,
 }
 
 impl Learned {
@@ -103,6 +103,7 @@ impl Learned {
         Self {
             cost: Cost::new(),
             health: Health::new(now(), None),
+            load: Load::default(),
         }
     }
 
@@ -110,15 +111,15 @@ impl Learned {
     /// rests all the same for calls to other Services that have the same endpoint.
     pub(super) fn look(&self, now: Instant, in_flight: usize, draw: &Draw<'_>) -> Candidate {
         let stance = if draw.ejects() {
-            self.health.stance(now, draw.may_retry, draw.warmup)
+            self.health.stance(now, draw.may_retry, draw.balance.warmup)
         } else {
-            Stance::Works(self.health.share(now, draw.warmup))
+            Stance::Works(self.health.share(now, draw.balance.warmup))
         };
         match stance {
             Stance::Works(share) => Candidate::Works {
-                score: self.cost.score(now, in_flight),
+                score: self.cost.score(now, in_flight) * self.load.factor(now),
                 share,
-                load: 0,
+                load: self.load.percent(now),
             },
             Stance::ProbeDue | Stance::Rests if draw.fallback == Fallback::Nobody => Candidate::Out,
             Stance::ProbeDue => Candidate::Probe,

@@ -21,6 +21,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use crate::endpoints::affinity::Affinity;
 use crate::endpoints::endpoint::Endpoint;
 use crate::endpoints::learned::{Learned, now};
+use crate::endpoints::location::ToldLocation;
 use crate::telemetry::cell::Kept;
 
 type Key = (SocketAddr, Option<SpiffeId>);
@@ -131,6 +132,7 @@ impl Registry {
             cells: Kept::default(),
             learned: Mutex::new(Learned::new()),
             in_flight: AtomicU32::new(0),
+            location: ToldLocation::default(),
             resting: self.resting.clone(),
         });
         known.insert(key, Arc::downgrade(&endpoint));
@@ -187,10 +189,7 @@ mod tests {
             .iter()
             .map(|addr| registry.at(addr.parse().unwrap(), None, "", false))
             .collect();
-        EndpointSet {
-            endpoints,
-            ..EndpointSet::default()
-        }
+        EndpointSet::default().with(endpoints)
     }
 
     #[test]

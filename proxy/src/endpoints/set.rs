@@ -4,15 +4,18 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use policy::balance::{Candidate, choose};
+use policy::balance::{Candidate, Picked, choose};
 use policy::health::{EjectedFor, Others, Seen, Told};
 use policy::retry::RetryBudget;
 use policy::sticky::{self, Key};
-use policy::traffic::endpoint::Ejection;
+use policy::traffic::endpoint::{Balance, Ejection, Locality, Subset};
 
 use crate::endpoints::endpoint::{Endpoint, InFlight};
 use crate::endpoints::learned::{Draw, Fallback, Latency, now};
+use crate::endpoints::location::{Near, Nearness};
+use crate::endpoints::part::{Asked, Parts};
 use crate::endpoints::throttle::ClientThrottle;
+use crate::endpoints::vantage::Vantage;
 
 /// Other endpoints that one which failed an answer is compared with, so that it costs no
 /// more in a large Service.
@@ -24,7 +27,13 @@ const RACES: usize = 4;
 /// The endpoints of one Service port.
 #[derive(Debug)]
 pub struct EndpointSet {
+    /// The nearest first, as seen from the own pod.
     pub endpoints: Vec<Arc<Endpoint>>,
+    near: Near,
+    own: Vantage,
+    parts: Parts,
+    /// Where callers prefer to go of whom no policy says anything of it.
+    locality: Locality,
     /// What retries of calls to them may cost.
     pub budget: Arc<RetryBudget>,
     /// What this proxy holds back from them.
@@ -33,22 +42,75 @@ pub struct EndpointSet {
 
 impl Default for EndpointSet {
     fn default() -> Self {
-        Self {
-            endpoints: Vec::new(),
-            budget: Arc::new(RetryBudget::new(now())),
-            throttle: Arc::default(),
-        }
+        Self::new(
+            Vec::new(),
+            Arc::new(RetryBudget::new(now())),
+            Arc::default(),
+        )
     }
 }
 
 impl EndpointSet {
+    /// Of these endpoints, with what holds for all of them.
+    pub(crate) fn new(
+        endpoints: Vec<Arc<Endpoint>>,
+        budget: Arc<RetryBudget>,
+        throttle: Arc<ClientThrottle>,
+    ) -> Self {
+        Self {
+            endpoints,
+            near: Near::default(),
+            own: Vantage::default(),
+            parts: Parts::default(),
+            locality: Locality::None,
+            budget,
+            throttle,
+        }
+    }
+
+    /// The same for a pod that sees them from there.
+    #[must_use]
+    pub(crate) fn seen_from(mut self, own: Vantage) -> Self {
+        let nearness = |endpoint: &Arc<Endpoint>| endpoint.location.get().from(own.location);
+        self.endpoints.sort_by_key(nearness);
+        self.near = Near::among(self.endpoints.iter().map(nearness));
+        self.own = own;
+        self.parts = Parts::default();
+        self
+    }
+
+    /// The same where callers prefer this.
+    #[must_use]
+    pub(crate) const fn preferring(mut self, locality: Locality) -> Self {
+        self.locality = locality;
+        self
+    }
+
+    /// These endpoints with all else that is known of the Service port.
+    #[must_use]
+    pub(crate) fn with(&self, endpoints: Vec<Arc<Endpoint>>) -> Self {
+        let (budget, throttle) = (Arc::clone(&self.budget), Arc::clone(&self.throttle));
+        let set = Self::new(endpoints, budget, throttle);
+        set.preferring(self.locality).seen_from(self.own)
+    }
+
+    fn locality(&self, balance: &Balance) -> Locality {
+        balance.locality.unwrap_or(self.locality)
+    }
+
+    /// How near an endpoint is, where calls go by that.
+    pub(crate) fn nearness(&self, endpoint: &Endpoint, balance: &Balance) -> Option<Nearness> {
+        let asked = self.locality(balance) != Locality::None;
+        asked.then(|| endpoint.location.get().from(self.own.location))
+    }
+
     /// The cheaper of two random endpoints that work, or one whose rest is over and that
-    /// this call probes.
+    /// this call probes. From near, where the policy or the Service says so.
     #[must_use]
     pub fn pick(&self, draw: &Draw<'_>) -> Option<InFlight> {
         let now = now();
         for _ in 0..RACES {
-            let picked = self.choose(|endpoint| endpoint.look(now, draw))?;
+            let picked = self.choose(draw, |endpoint| endpoint.look(now, draw))?;
             let endpoint = &self.endpoints[picked.index];
             if !picked.probe {
                 return Some(endpoint.begin());
@@ -67,16 +129,32 @@ impl EndpointSet {
     }
 
     fn without_probing(&self, now: Instant, draw: &Draw<'_>) -> Option<&Arc<Endpoint>> {
-        let picked = self.choose(|endpoint| match endpoint.look(now, draw) {
+        let picked = self.choose(draw, |endpoint| match endpoint.look(now, draw) {
             Candidate::Probe => Candidate::Rests,
             other => other,
         })?;
         Some(&self.endpoints[picked.index])
     }
 
-    fn choose(&self, look: impl Fn(&Endpoint) -> Candidate) -> Option<policy::balance::Picked> {
+    fn choose(&self, draw: &Draw<'_>, look: impl Fn(&Endpoint) -> Candidate) -> Option<Picked> {
+        let locality = self.locality(draw.balance);
+        let near = self.near.preferred(locality);
         let look = |at: usize| look(&self.endpoints[at]);
-        choose(self.endpoints.len(), 0, look, rand::random)
+        let subset = draw.balance.subset;
+        if subset != Subset::All {
+            let zone = if locality == Locality::None {
+                0
+            } else {
+                self.near.zone
+            };
+            let asked = Asked { subset, zone, near };
+            let part = self.parts.of(asked, &self.endpoints, &self.own);
+            let picked = part.and_then(|part| part.choose(look));
+            if picked.is_some() {
+                return picked;
+            }
+        }
+        choose(self.endpoints.len(), near, look, rand::random)
     }
 
     /// The same endpoint for the same caller and epoch while it exists: the highest of

@@ -7,6 +7,7 @@ use identity::verify::PeerIdentity;
 use policy::access::Caller;
 
 use crate::http::refusal::TurnedAway;
+use crate::mesh::load::Heard;
 use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, Kind};
 use crate::telemetry::cell::{Kept, Way};
@@ -19,7 +20,15 @@ pub(super) struct Who {
     peer: Option<Arc<PeerIdentity>>,
     label: Arc<str>,
     at: Option<Arc<str>>,
-    cells: Arc<Kept>,
+    held: Arc<OfCaller>,
+}
+
+/// What is kept of one caller's connection.
+#[derive(Default)]
+struct OfCaller {
+    /// Where its calls are counted, by port.
+    cells: Kept,
+    heard: Heard,
 }
 
 impl Who {
@@ -35,7 +44,7 @@ impl Who {
             label: label.into(),
             at: peer.pod_uid().map(Arc::from),
             peer: Some(Arc::new(peer)),
-            cells: Arc::default(),
+            held: Arc::default(),
         }
     }
 
@@ -45,7 +54,7 @@ impl Who {
             label: OUTSIDE.into(),
             at: (!at.is_empty()).then_some(at),
             peer: None,
-            cells: Arc::default(),
+            held: Arc::default(),
         }
     }
 }
@@ -58,8 +67,7 @@ pub(crate) struct Connection {
     pub(super) label: Arc<str>,
     /// Uid of the calling pod, where its certificate says so; else the caller's address.
     at: Option<Arc<str>>,
-    /// Where its calls are counted, by port.
-    cells: Arc<Kept>,
+    held: Arc<OfCaller>,
     /// The application's address: always one of the pod's own.
     pub(super) local: SocketAddr,
 }
@@ -70,14 +78,14 @@ impl Connection {
             peer,
             label,
             at,
-            cells,
+            held,
         } = who;
         Self {
             proxy,
             peer,
             label,
             at,
-            cells,
+            held,
             local,
         }
     }
@@ -89,6 +97,11 @@ impl Connection {
                 id: &peer.spiffe,
                 pod: peer.pod_uid(),
             })
+    }
+
+    /// What it has heard of the load of the application.
+    pub(super) fn heard(&self) -> &Heard {
+        &self.held.heard
     }
 
     pub(super) const fn security(&self) -> Security {
@@ -107,12 +120,12 @@ impl Connection {
     pub(super) fn count_on_cell(&self, call: &mut Call) {
         let (port, protocol) = (self.local.port(), call.protocol());
         let of_kind = |way: &Way| way.parties.port() == port && way.protocol == protocol;
-        let cell = self.cells.find(of_kind).unwrap_or_else(|| {
+        let cell = self.held.cells.find(of_kind).unwrap_or_else(|| {
             let cell = self.proxy.telemetry.cell(self.parties(), protocol);
             // Ports that are not told apart have one cell together, and may be told
             // apart by the next call.
             if of_kind(cell.way()) {
-                self.cells.keep(&cell);
+                self.held.cells.keep(&cell);
             }
             cell
         });

@@ -52,6 +52,11 @@ where
         let this = self.get_mut();
         let polled = Pin::new(&mut this.inner).poll_frame(cx);
         this.frames += 1;
+        if let Poll::Ready(Some(Ok(frame))) = &polled
+            && let Some(trailers) = frame.trailers_ref()
+        {
+            this.connection.hear_trailers(trailers);
+        }
         if (polled.is_pending() || this.frames > FREE_FRAMES)
             && let Some(allowed) = this.allowed.take()
         {

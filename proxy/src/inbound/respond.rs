@@ -44,6 +44,7 @@ impl Connection {
         let UpstreamResponse {
             mut response,
             place,
+            took,
             ..
         } = answer;
         let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
@@ -55,6 +56,9 @@ impl Connection {
         let server = Side::of_answer(&mut response);
         let (mut parts, incoming) = response.into_parts();
         self.clean_answer(&mut parts);
+        if caller_side.is_none() {
+            self.tell_load(&mut parts, took);
+        }
         let counted = call.answered(&parts, None);
         let by_mesh = matches!(caller_side, Some(Side::Mesh(_)));
         if let (true, Some(caller)) = (switches, caller_side) {

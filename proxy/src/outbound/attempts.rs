@@ -35,6 +35,7 @@ use crate::outbound::verdict::{self, Verdict};
 use crate::proxy::Proxy;
 use crate::telemetry::call::Call;
 
+mod balance;
 mod throttle;
 mod time;
 
@@ -132,6 +133,7 @@ impl<'a> Attempts<'a> {
             Some(chosen) => chosen,
             None => self.pick(proxy, Fallback::Resting)?,
         };
+        self.count_nearness(proxy, to.endpoint());
         let protocol = call.protocol();
         call.attempt(self.route.cell(&proxy.telemetry, to.endpoint(), protocol));
         Some(to)
@@ -151,7 +153,7 @@ impl<'a> Attempts<'a> {
             tried: &self.tried,
             may_retry: self.repeatable,
             ejection: said::ejection(said),
-            warmup: said::warmup(said),
+            balance: said::balance(said),
             fallback,
         };
         self.route.choice.pick(proxy, &draw)
@@ -276,6 +278,7 @@ impl<'a> Attempts<'a> {
         let success = is_success(head.status(), grpc_status(head.headers()));
         let latency = Latency::of_head(answer.took, success && reason.is_none());
         self.learn(to, latency, Some(verdict), call);
+        Self::hear_load(proxy, to.endpoint(), head.headers());
         let overloaded = verdict == Verdict::Mesh(Reason::Overload) && !success;
         self.throttle(outgoing, overloaded);
         let failed = match verdict {

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use policy::sticky::Key;
+use policy::traffic::endpoint::Balance;
 
 use crate::config::snapshot::Snapshot;
 use crate::endpoints::endpoint::{Endpoint, InFlight};
 use crate::endpoints::learned::Draw;
+use crate::endpoints::location::Nearness;
 use crate::endpoints::set::EndpointSet;
 use crate::failure::Failure;
 use crate::proxy::Proxy;
@@ -65,6 +67,14 @@ impl Choice {
             }
             Self::Tenant(among, key) => among.for_attempt(proxy, draw).of_tenant(*key, draw),
             Self::Nobody(_) => None,
+        }
+    }
+
+    /// How near an endpoint is that was picked, where calls go by that.
+    pub(super) fn nearness(&self, endpoint: &Endpoint, balance: &Balance) -> Option<Nearness> {
+        match self {
+            Self::Any(among) => among.set.nearness(endpoint, balance),
+            Self::One(_) | Self::Session(..) | Self::Tenant(..) | Self::Nobody(_) => None,
         }
     }
 

@@ -1,7 +1,6 @@
 //! What TrafficPolicies say of one call, and what holds where they say nothing.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use policy::fallback::{Call as Asked, Ended, due};
 use policy::http_match::RequestFacts;
@@ -153,9 +152,8 @@ pub(super) fn ejection(said: Option<&Said>) -> &Ejection {
     decided.unwrap_or(&without_object::EJECTION)
 }
 
-/// How long an endpoint takes to its full share.
-pub(super) fn warmup(said: Option<&Said>) -> Duration {
+/// How calls are shared out among endpoints.
+pub(super) fn balance(said: Option<&Said>) -> &Balance {
     let decided = said.and_then(|said| said.endpoints(|all| &all.balance));
-    let balance: &Balance = decided.unwrap_or(&without_object::BALANCE);
-    balance.warmup
+    decided.unwrap_or(&without_object::BALANCE)
 }

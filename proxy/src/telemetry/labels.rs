@@ -130,6 +130,13 @@ pub struct EjectionLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct LocalityLabels {
+    pub service: Arc<str>,
+    /// `same-node`, `same-zone` or `elsewhere`.
+    pub locality: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct FallbackLabels {
     pub service: Arc<str>,
     /// `namespace/name` of the Service that was asked, or `response`.

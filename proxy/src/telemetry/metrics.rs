@@ -17,9 +17,9 @@ use crate::telemetry::cell::{Cell, Way};
 use crate::telemetry::compatibility::Compatibility;
 use crate::telemetry::families::CallFamilies;
 use crate::telemetry::labels::{
-    ConnectionLabels, Direction, EjectionLabels, FallbackLabels, LimitLabels, MirrorLabels,
-    OverloadLabels, RateLimitedLabels, RetryLabels, ShedLabels, SpanLabels, TelemetryDroppedLabels,
-    TlsLabels,
+    ConnectionLabels, Direction, EjectionLabels, FallbackLabels, LimitLabels, LocalityLabels,
+    MirrorLabels, OverloadLabels, RateLimitedLabels, RetryLabels, ShedLabels, SpanLabels,
+    TelemetryDroppedLabels, TlsLabels,
 };
 use crate::telemetry::memory::Memory;
 use crate::telemetry::series::{Series, Shared};
@@ -35,6 +35,7 @@ pub struct Metrics {
     pub retries: Series<RetryLabels, Counter>,
     pub ejections: Series<EjectionLabels, Counter>,
     pub fallbacks: Series<FallbackLabels, Counter>,
+    pub locality: Series<LocalityLabels, Counter>,
     pub mirrored: Series<MirrorLabels, Counter>,
     pub rate_limited: Series<RateLimitedLabels, Counter>,
     pub shed: Series<ShedLabels, Counter>,
@@ -48,6 +49,8 @@ pub struct Metrics {
     pub unknown_destinations: Counter,
     /// Times in headers that were none.
     pub unreadable_times: Counter,
+    /// Loads in headers that were none.
+    pub unreadable_loads: Counter,
     pub certificate_expiry: Gauge,
     pub certificate_failures: Counter,
     pub control_connected: Gauge,
@@ -78,6 +81,7 @@ impl Metrics {
         registry.register_collector(Box::new(metrics.retries.clone()));
         registry.register_collector(Box::new(metrics.ejections.clone()));
         registry.register_collector(Box::new(metrics.fallbacks.clone()));
+        registry.register_collector(Box::new(metrics.locality.clone()));
         registry.register_collector(Box::new(metrics.mirrored.clone()));
         registry.register_collector(Box::new(metrics.rate_limited.clone()));
         registry.register_collector(Box::new(metrics.shed.clone()));
@@ -106,6 +110,10 @@ impl Metrics {
                 "weft_fallbacks",
                 "Calls that failed and that something else was to answer",
             ),
+            locality: shared.counters(
+                "weft_locality_requests",
+                "Requests and connections sent to Services that are to be called near by",
+            ),
             mirrored: shared.counters(
                 "weft_mirrored",
                 "Copies of requests that a TrafficPolicy asked for",
@@ -131,6 +139,7 @@ impl Metrics {
             open_connections: Gauge::default(),
             unknown_destinations: Counter::default(),
             unreadable_times: Counter::default(),
+            unreadable_loads: Counter::default(),
             certificate_expiry: Gauge::default(),
             certificate_failures: Counter::default(),
             control_connected: Gauge::default(),
@@ -142,7 +151,7 @@ impl Metrics {
         }
     }
 
-    const fn counters(&self) -> [(&'static str, &'static str, &Counter); 6] {
+    const fn counters(&self) -> [(&'static str, &'static str, &Counter); 7] {
         [
             (
                 "weft_series_refused",
@@ -158,6 +167,11 @@ impl Metrics {
                 "weft_unreadable_times",
                 "Requests with a grpc-timeout or weft-timeout that is no time, and was ignored",
                 &self.unreadable_times,
+            ),
+            (
+                "weft_unreadable_loads",
+                "Answers of an application or a peer that told a load which is none, and was ignored",
+                &self.unreadable_loads,
             ),
             (
                 "weft_certificate_failures",
@@ -243,6 +257,11 @@ impl Metrics {
         if unreadable {
             self.unreadable_times.inc();
         }
+    }
+
+    /// Counts an answer with a load that is none.
+    pub(crate) fn unreadable_load(&self) {
+        self.unreadable_loads.inc();
     }
 
     /// Counts spans that the collector has.

@@ -129,8 +129,15 @@ async fn an_answer_is_not_given_up_for_an_endpoint_that_rests() {
     }
 }
 
-/// A gRPC application that says its status in trailers; how often it was asked.
-async fn grpc_app(pod: &Pod, status: &'static str) -> (u16, Arc<AtomicUsize>) {
+/// A gRPC application that says this in trailers; how often it was asked.
+pub(super) async fn grpc_app(
+    pod: &Pod,
+    said: &[(&'static str, &'static str)],
+) -> (u16, Arc<AtomicUsize>) {
+    let mut trailers = HeaderMap::new();
+    for (name, value) in said {
+        trailers.insert(*name, HeaderValue::from_static(value));
+    }
     let listener = TcpListener::bind((pod.ip, 0)).await.unwrap();
     let (port, asked) = (
         listener.local_addr().unwrap().port(),
@@ -140,14 +147,12 @@ async fn grpc_app(pod: &Pod, status: &'static str) -> (u16, Arc<AtomicUsize>) {
     tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
-            let log = Arc::clone(&log);
+            let (log, trailers) = (Arc::clone(&log), trailers.clone());
             let service = hyper::service::service_fn(move |_: Request<_>| {
                 log.fetch_add(1, Relaxed);
-                let mut trailers = HeaderMap::new();
-                trailers.insert("grpc-status", HeaderValue::from_static(status));
                 let frames = [
                     Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"\0\0\0\0\0"))),
-                    Ok(Frame::trailers(trailers)),
+                    Ok(Frame::trailers(trailers.clone())),
                 ];
                 let body = StreamBody::new(tokio_stream::iter(frames));
                 let response = Response::builder().header("content-type", "application/grpc");
@@ -169,7 +174,7 @@ async fn what_grpc_says_in_trailers_makes_an_endpoint_rest_too() {
     let (client, server, _, _) = pair(Protocol::Http2).await;
     let mut apps = Vec::new();
     for status in ["14", "0", "0"] {
-        apps.push(grpc_app(&server, status).await);
+        apps.push(grpc_app(&server, &[("grpc-status", status)]).await);
     }
     let all = apps
         .iter()

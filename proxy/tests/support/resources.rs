@@ -100,7 +100,10 @@ pub(crate) fn endpoint(pod: IpAddr, port: u16, account: Option<&str>) -> v1::End
 pub(crate) fn endpoints(name: &str, list: Vec<v1::Endpoint>) -> v1::Resource {
     resource(
         &wire::names::endpoints("shop", name, 80),
-        v1::resource::Content::Endpoints(v1::Endpoints { endpoints: list }),
+        v1::resource::Content::Endpoints(v1::Endpoints {
+            endpoints: list,
+            ..v1::Endpoints::default()
+        }),
     )
 }
 

@@ -189,6 +189,7 @@ impl Cluster {
             };
             let served = v1::Endpoints {
                 endpoints: vec![pod.endpoint(asker, addr.port())?],
+                ..v1::Endpoints::default()
             };
             all.push(resource(&endpoints, Content::Endpoints(served)));
             all.push(resource(&key, Content::Service(service)));

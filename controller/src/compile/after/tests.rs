@@ -58,6 +58,13 @@ fn pod(dice: &mut StdRng) -> Value {
     };
     pod["spec"]["nodeName"] = json!(pick(dice, &["node-a", "node-b"]));
     pod["metadata"]["labels"] = json!({"tier": pick(dice, &["one", "two"])});
+    if dice.random_ratio(1, 2) {
+        let set = format!("set-{}", n % 2);
+        pod["metadata"]["ownerReferences"] = json!([{
+            "apiVersion": "apps/v1", "kind": "StatefulSet", "name": set, "uid": "s",
+            "controller": true,
+        }]);
+    }
     if dice.random_ratio(1, 6) {
         pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:01:00Z");
     }
@@ -89,6 +96,7 @@ fn service(dice: &mut StdRng) -> Value {
         }
         1 => service["spec"]["internalTrafficPolicy"] = json!("Local"),
         2 => service["spec"]["externalIPs"] = json!(["192.0.2.1"]),
+        4 => service["spec"]["trafficDistribution"] = json!("PreferClose"),
         3 if n == 0 => {
             service["spec"]["clusterIP"] = json!("None");
             service["spec"]["clusterIPs"] = json!(["None"]);
@@ -131,7 +139,13 @@ fn slice(dice: &mut StdRng) -> Value {
 fn policy(dice: &mut StdRng) -> Value {
     let n = dice.random_range(0..3);
     let generation = dice.random_range(1..4);
-    let mut object = match dice.random_range(0..4) {
+    let mut object = match dice.random_range(0..5) {
+        4 => {
+            let subset = dice.random_range(-1..1);
+            let target = json!({"kind": "Service", "name": service_name(n)});
+            let spec = json!({"targetRef": target, "balance": {"subset": subset}});
+            cluster::traffic_policy(&format!("policy-{n}"), spec)
+        }
         0 => {
             let rules = json!([{"kind": "HTTPRouteGroup", "name": format!("group-{n}")}]);
             cluster::target(
@@ -197,7 +211,14 @@ fn step(dice: &mut StdRng, collector: &mut Collector) {
 type Told = BTreeMap<String, EncodedResource>;
 
 fn told(model: &Model, pod: &ObjectKey) -> Option<Told> {
-    let all = ["extended-rule", "telemetry", "routes"].map(str::to_owned);
+    let all = [
+        "extended-rule",
+        "telemetry",
+        "routes",
+        "place",
+        "traffic-policy/subset",
+    ];
+    let all = all.map(str::to_owned);
     let set = model.resolve(pod, &destinations(pod), &Capabilities::named(&all))?;
     Some(owned(set.resources))
 }

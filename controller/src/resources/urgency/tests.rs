@@ -12,7 +12,10 @@ fn endpoints(ports: &[u32]) -> EncodedResource {
         ..v1::Endpoint::default()
     };
     let endpoints = ports.iter().map(endpoint).collect();
-    published(Content::Endpoints(v1::Endpoints { endpoints }))
+    published(Content::Endpoints(v1::Endpoints {
+        endpoints,
+        ..v1::Endpoints::default()
+    }))
 }
 
 fn workload(enforcement: v1::Enforcement) -> EncodedResource {

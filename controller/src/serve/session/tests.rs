@@ -32,6 +32,7 @@ fn endpoints(ips: &[&str]) -> (String, Arc<EncodedResource>) {
     };
     let content = v1::resource::Content::Endpoints(v1::Endpoints {
         endpoints: ips.iter().map(endpoint).collect(),
+        ..v1::Endpoints::default()
     });
     let name = "endpoints/shop/web:80".to_owned();
     let resource = v1::Resource {

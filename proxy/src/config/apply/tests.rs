@@ -221,7 +221,10 @@ fn a_refused_list_stays_as_it_was_without_plaintext_to_those_whom_it_calls_meshe
     let registry = Registry::default();
     let name = wire::names::endpoints("shop", "api", 80);
     let list = |endpoints: Vec<v1::Endpoint>| {
-        let endpoints = v1::Endpoints { endpoints };
+        let endpoints = v1::Endpoints {
+            endpoints,
+            ..v1::Endpoints::default()
+        };
         resource(&name, Some(Content::Endpoints(endpoints)))
     };
     let former = vec![
@@ -377,6 +380,15 @@ fn whatever_this_version_says_that_it_understands_is_accepted() {
         wire::names::ROUTES.to_owned(),
         Content::Routes(v1::Routes::default()),
     );
+    let place = (
+        wire::names::PLACE.to_owned(),
+        Content::Place(v1::Place {
+            index: 3,
+            peers: 4,
+            zone_index: 0,
+            zone_peers: 1,
+        }),
+    );
     let mut samples = Vec::new();
     for said in Capability::OF_THIS_VERSION {
         let sample = match said {
@@ -385,6 +397,7 @@ fn whatever_this_version_says_that_it_understands_is_accepted() {
             // Asked on the stream, and no resource.
             Capability::Asks => continue,
             Capability::Routes => &routes,
+            Capability::Place => &place,
         };
         samples.push((said.as_str(), sample));
     }

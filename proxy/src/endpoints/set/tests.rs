@@ -16,6 +16,8 @@ use crate::endpoints::endpoint::{Endpoint, InFlight};
 use crate::endpoints::learned::{Draw, Fallback, Latency};
 use crate::endpoints::registry::Registry;
 
+mod near;
+
 fn set(registry: &Registry, addrs: &[&str]) -> EndpointSet {
     let endpoints = addrs
         .iter()

@@ -2,12 +2,13 @@
 
 use policy::traffic::{
     bounds,
-    endpoint::{Balance, Breaker, BreakerState, Ejection, Locality, Subset},
+    endpoint::{Balance, Breaker, BreakerState, Ejection, Subset},
 };
 
 use super::super::to_section::ToSection;
 use super::super::values::{codes, milliseconds, number, percent, statuses, time};
 use super::Read;
+use crate::convert::{locality, locality_message};
 use crate::v1::{self, policy_rule::Section};
 
 pub(in super::super) fn ejection(message: &v1::Ejection) -> Read<Ejection> {
@@ -75,15 +76,9 @@ impl ToSection for Breaker {
 }
 
 pub(in super::super) fn balance(message: &v1::Balance) -> Read<Balance> {
-    use v1::balance::Locality as Sent;
     let subset: i32 = number("subset", message.subset, &bounds::SUBSET)?;
     Ok(Balance {
-        locality: match Sent::try_from(message.locality) {
-            Ok(Sent::None) => Some(Locality::None),
-            Ok(Sent::PreferSameZone) => Some(Locality::PreferSameZone),
-            Ok(Sent::PreferSameNode) => Some(Locality::PreferSameNode),
-            Ok(Sent::OfTheService) | Err(_) => None,
-        },
+        locality: locality(message.locality),
         subset: match u32::try_from(subset) {
             Ok(0) => Subset::All,
             Ok(count) => Subset::Count(count),
@@ -95,15 +90,8 @@ pub(in super::super) fn balance(message: &v1::Balance) -> Read<Balance> {
 
 impl ToSection for Balance {
     fn to_section(&self) -> Section {
-        use v1::balance::Locality as Sent;
-        let locality = match self.locality {
-            None => Sent::OfTheService,
-            Some(Locality::None) => Sent::None,
-            Some(Locality::PreferSameZone) => Sent::PreferSameZone,
-            Some(Locality::PreferSameNode) => Sent::PreferSameNode,
-        };
         Section::Balance(v1::Balance {
-            locality: locality.into(),
+            locality: locality_message(self.locality).into(),
             subset: match self.subset {
                 Subset::All => 0,
                 Subset::Automatic => -1,

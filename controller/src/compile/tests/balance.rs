@@ -1,0 +1,138 @@
+//! What callers are told of how to share calls out: where endpoints run, what is preferred,
+//! and which of its workload's proxies each is.
+
+use serde_json::{Value, json};
+use wire::v1::balance::Locality;
+
+use crate::model::{Defaults, Model, PodId};
+use crate::testing::cluster::{self, *};
+
+const API: &str = "10.96.0.1:80";
+
+fn distributed(how: &Value) -> Cluster {
+    let api = service("api", "10.96.0.1", &[("http", 80)]);
+    shop().with(set(api, "/spec/trafficDistribution", how.clone()))
+}
+
+#[test]
+fn what_a_service_prefers_is_told_with_where_its_endpoints_run() {
+    for (how, told) in [
+        (json!("PreferClose"), Locality::PreferSameZone),
+        (json!("PreferSameZone"), Locality::PreferSameZone),
+        (json!("PreferSameNode"), Locality::PreferSameNode),
+        (json!("PreferTheMoon"), Locality::OfTheService),
+        (Value::Null, Locality::OfTheService),
+    ] {
+        let resolved = distributed(&how).resolve("client", &[API]);
+        let endpoints = resolved.endpoints("endpoints/shop/api:80");
+        assert_eq!(endpoints.locality(), told, "{how}");
+        let mut places = endpoints.endpoints.iter();
+        assert!(places.all(|one| one.zone == "zone-a" && one.node == "node-a"));
+        let own = resolved.workload();
+        assert_eq!([&*own.zone, &*own.node], ["zone-a", "node-a"]);
+    }
+}
+
+#[test]
+fn a_service_that_comes_to_prefer_something_concerns_its_callers() {
+    let defaults = Defaults::default();
+    let (before, problems) = shop().compile();
+    let now = distributed(&json!("PreferClose")).world();
+    let (after, _, changes) = Model::compile_after(&now, &defaults, &before, &problems.into());
+    assert!(changes.concern(&interest(&after, "client")));
+    let told = resolve_newest(&after, "client", &[API]);
+    let endpoints = told.endpoints("endpoints/shop/api:80");
+    assert_eq!(endpoints.locality(), Locality::PreferSameZone);
+}
+
+fn interest(model: &Model, pod: &str) -> crate::model::changes::Interest {
+    let at = [format!("destination/{API}")];
+    model.interest(&PodId::new("shop", pod), &at)
+}
+
+/// A pod of Deployment `web`, of this revision and on this node.
+fn web(name: &str, last: u8, revision: &str, node: &str) -> Value {
+    let mut pod = pod(name, &format!("10.0.1.{last}"), "web");
+    pod["metadata"]["labels"] = json!({"pod-template-hash": revision});
+    pod["metadata"]["ownerReferences"] = json!([{
+        "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": format!("web-{revision}"),
+        "uid": "r", "controller": true,
+    }]);
+    set(pod, "/spec/nodeName", json!(node))
+}
+
+/// Four pods of `web`, of which three run; those on node-b are in another zone.
+fn callers() -> Cluster {
+    let starting = set(
+        web("web-b", 2, "1", "node-a"),
+        "/status/initContainerStatuses",
+        json!([]),
+    );
+    shop()
+        .with(web("web-d", 4, "2", "node-b"))
+        .with(web("web-a", 1, "1", "node-a"))
+        .with(starting)
+        .with(web("web-c", 3, "2", "node-b"))
+}
+
+fn in_part(cluster: Cluster) -> Cluster {
+    let target = json!({"kind": "Service", "name": "api"});
+    let spec = json!({"targetRef": target, "balance": {"subset": -1}});
+    cluster.with(cluster::traffic_policy("part", spec))
+}
+
+/// Which of its workload's proxies that of a pod is told to be, and of its zone's.
+fn place(model: &Model, pod: &str) -> Option<[[u32; 2]; 2]> {
+    let told = resolve_newest(model, pod, &[API]);
+    if !told.names().contains(&"place") {
+        return None;
+    }
+    let place = told.place("place");
+    let zone = [place.zone_index, place.zone_peers];
+    Some([[place.index, place.peers], zone])
+}
+
+#[test]
+fn each_proxy_of_a_deployment_is_told_which_it_is_where_it_uses_a_part_of_a_service() {
+    let (model, _) = in_part(callers()).compile();
+    assert_eq!(place(&model, "web-a"), Some([[0, 3], [0, 1]]));
+    assert_eq!(place(&model, "web-c"), Some([[1, 3], [0, 2]]));
+    assert_eq!(place(&model, "web-d"), Some([[2, 3], [1, 2]]));
+    assert_eq!(place(&model, "web-b"), None, "it does not run");
+    assert_eq!(place(&model, "client"), Some([[0, 1], [0, 1]]));
+    // Whoever does not call the Service needs none of that, and nobody where all is used.
+    let elsewhere = resolve_newest(&model, "web-a", &["10.96.0.9:80"]);
+    assert!(!elsewhere.names().contains(&"place"));
+    let (model, _) = callers().compile();
+    assert_eq!(place(&model, "web-a"), None);
+}
+
+/// An older proxy would refuse what it does not know.
+#[test]
+fn a_proxy_that_does_not_say_that_it_knows_places_is_told_none() {
+    let (model, _) = in_part(callers()).compile();
+    let of = |names: &[&str]| {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let capabilities = wire::capability::Capabilities::named(&names);
+        let at = [format!("destination/{API}")].into();
+        let told = model.resolve(&PodId::new("shop", "web-a"), &at, &capabilities);
+        told.unwrap().resources.contains_key("place")
+    };
+    assert!(!of(&["extended-rule", "traffic-policy/warmup"]));
+    assert!(of(&["place", "traffic-policy/subset"]));
+}
+
+#[test]
+fn a_proxy_that_comes_concerns_the_others_of_its_workload_that_use_a_part_and_nobody_else() {
+    let defaults = Defaults::default();
+    for (cluster, concerned) in [(in_part(callers()), true), (callers(), false)] {
+        let (before, problems) = cluster.compile();
+        let now = cluster.with(web("web-e", 5, "2", "node-a")).world();
+        let (after, _, changes) = Model::compile_after(&now, &defaults, &before, &problems.into());
+        assert_eq!(changes.concern(&interest(&before, "web-a")), concerned);
+        assert!(!changes.concern(&interest(&before, "client")));
+        if concerned {
+            assert_eq!(place(&after, "web-a"), Some([[0, 4], [0, 2]]));
+        }
+    }
+}

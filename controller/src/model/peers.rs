@@ -1,0 +1,113 @@
+//! The proxies of one workload: which of them each one is.
+//!
+//! Only proxies that use a part of a large Service are told, so nothing is worked out until
+//! one asks. A workload is what its pods have as topmost owner: a Deployment, not the
+//! ReplicaSets that it replaces by one another.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use super::uses::is_running;
+use crate::world::{ObjectKey, PodFacts, World};
+
+/// Label that a Deployment's pods have: the end of their ReplicaSet's name.
+pub(crate) const TEMPLATE_HASH: &str = "pod-template-hash";
+
+/// What the pods of one workload have in common.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Workload {
+    namespace: Arc<str>,
+    kind: Arc<str>,
+    name: Arc<str>,
+}
+
+/// Pods whose proxies run, by workload, in the order of their names; each with its zone.
+pub(crate) type Peers = HashMap<Workload, BTreeMap<ObjectKey, String>>;
+
+/// Which of its workload's proxies one is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) index: u32,
+    pub(crate) peers: u32,
+}
+
+/// The Deployment of a ReplicaSet of that name, whose pods carry this hash.
+pub(crate) fn deployment(replica_set: &str, hash: Option<&Arc<str>>) -> Option<String> {
+    let name = replica_set.strip_suffix(&**hash?)?.strip_suffix('-')?;
+    Some(name.to_owned()).filter(|name| !name.is_empty())
+}
+
+impl Workload {
+    pub(crate) fn of(pod: &ObjectKey, facts: &PodFacts) -> Self {
+        let namespace = Arc::clone(&pod.namespace);
+        let Some(owner) = &facts.owner else {
+            return Self {
+                namespace,
+                kind: "Pod".into(),
+                name: Arc::clone(&pod.name),
+            };
+        };
+        let of_set = (&*owner.kind == "ReplicaSet")
+            .then(|| deployment(&owner.name, facts.labels.get(TEMPLATE_HASH)))
+            .flatten();
+        match of_set {
+            Some(name) => Self {
+                namespace,
+                kind: "Deployment".into(),
+                name: name.into(),
+            },
+            None => Self {
+                namespace,
+                kind: Arc::clone(&owner.kind),
+                name: Arc::clone(&owner.name),
+            },
+        }
+    }
+}
+
+/// The workloads of these pods whose proxies are others now, or run in other zones.
+pub(crate) fn changed<'a>(
+    worlds: [&World; 2],
+    pods: impl Iterator<Item = &'a ObjectKey>,
+) -> HashSet<Workload> {
+    let counted = |world: &World, pod: &ObjectKey| {
+        let facts = world.pods.get(pod).filter(|facts| is_running(facts))?;
+        Some((Workload::of(pod, facts), world.zone(&facts.node).to_owned()))
+    };
+    let mut workloads = HashSet::new();
+    for pod in pods {
+        let [now, then] = worlds.map(|world| counted(world, pod));
+        if now != then {
+            let both = [now, then].into_iter().flatten();
+            workloads.extend(both.map(|(workload, _)| workload));
+        }
+    }
+    workloads
+}
+
+/// Which of its workload's proxies that of a pod is: among all, and among those of its
+/// zone. `None` while it does not run.
+pub(crate) fn places(peers: &Peers, pod: &ObjectKey, facts: &PodFacts) -> Option<[Place; 2]> {
+    let all = peers.get(&Workload::of(pod, facts))?;
+    let zone = all.get(pod)?;
+    let place = |counts: &dyn Fn(&str) -> bool| {
+        let peers = || all.iter().filter(|(_, zone)| counts(zone));
+        let index = peers().position(|(peer, _)| peer == pod)?;
+        Some(Place {
+            index: u32::try_from(index).ok()?,
+            peers: u32::try_from(peers().count()).ok()?,
+        })
+    };
+    Some([place(&|_| true)?, place(&|other| other == zone)?])
+}
+
+/// All that run.
+pub(super) fn of_world(world: &World) -> Peers {
+    let mut peers = Peers::new();
+    for (pod, facts) in world.pods.iter().filter(|(_, facts)| is_running(facts)) {
+        let zone = world.zone(&facts.node).to_owned();
+        let workload = peers.entry(Workload::of(pod, facts)).or_default();
+        workload.insert(pod.clone(), zone);
+    }
+    peers
+}

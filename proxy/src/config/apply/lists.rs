@@ -1,0 +1,146 @@
+//! Lists of endpoints: read, put in the order in which the own pod sees them, and cut to
+//! what may be called.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use policy::name::SpiffeId;
+use policy::subset::{Place, Places};
+use wire::v1;
+
+use crate::config::snapshot::Snapshot;
+use crate::endpoints::endpoint::Endpoint;
+use crate::endpoints::location::Location;
+use crate::endpoints::registry::Registry;
+use crate::endpoints::set::EndpointSet;
+use crate::endpoints::vantage::Vantage;
+
+pub(super) fn port_of(raw: u32) -> Result<u16, String> {
+    u16::try_from(raw)
+        .ok()
+        .filter(|port| *port != 0)
+        .ok_or_else(|| format!("{raw} is no port"))
+}
+
+fn address_of(endpoint: &v1::Endpoint) -> Result<SocketAddr, String> {
+    let ip: IpAddr = endpoint
+        .ip
+        .parse()
+        .map_err(|_| format!("{:?} is no address", endpoint.ip))?;
+    Ok(SocketAddr::new(ip, port_of(endpoint.port)?))
+}
+
+/// Where a pod of the mesh is said to be, also by an identity that cannot be read.
+pub(super) fn meshed_address(endpoint: &v1::Endpoint) -> Option<SocketAddr> {
+    let meshed = !endpoint.identity.is_empty();
+    meshed.then(|| address_of(endpoint).ok()).flatten()
+}
+
+pub(super) fn endpoint_of(
+    endpoint: &v1::Endpoint,
+    registry: &Registry,
+) -> Result<Arc<Endpoint>, String> {
+    let addr = address_of(endpoint)?;
+    let identity = match endpoint.identity.as_str() {
+        "" => None,
+        id => {
+            let ip = addr.ip();
+            Some(SpiffeId::try_from(id).map_err(|error| format!("identity of {ip}: {error}"))?)
+        }
+    };
+    let pod = match endpoint.pod.as_str() {
+        "" => String::new(),
+        pod => format!("{}/{pod}", endpoint.namespace),
+    };
+    let at = registry.at(addr, identity, &pod, endpoint.opaque);
+    at.runs_at(Location::new(&endpoint.zone, &endpoint.node));
+    Ok(at)
+}
+
+/// Which of its workload's proxies the own pod's one is.
+pub(super) fn places_of(place: v1::Place) -> Result<Places, String> {
+    let read = |index: u32, peers: u32| {
+        let read = Place { index, peers };
+        let error = || format!("{index} is no place among {peers} proxies");
+        Some(read).filter(|_| index < peers).ok_or_else(error)
+    };
+    Ok(Places {
+        all: read(place.index, place.peers)?,
+        zone: read(place.zone_index, place.zone_peers)?,
+    })
+}
+
+impl Snapshot {
+    /// From where the own pod sees endpoints.
+    pub(super) fn vantage(&self) -> Vantage {
+        let own = self.workload.as_ref();
+        Vantage {
+            location: own.map_or_else(Location::default, |own| own.location),
+            places: self.places,
+        }
+    }
+
+    /// Lists that came while the own pod saw them from there are put in order anew.
+    pub(super) fn look_from(&mut self, before: Vantage) {
+        let own = self.vantage();
+        if own == before {
+            return;
+        }
+        for set in self.endpoints.values_mut() {
+            *set = Arc::new(set.with(set.endpoints.clone()).seen_from(own));
+        }
+    }
+
+    pub(super) fn set_endpoints(
+        &mut self,
+        name: String,
+        sent: &v1::Endpoints,
+        registry: &Registry,
+    ) -> Result<(), String> {
+        let list = &sent.endpoints;
+        let read = list.iter().map(|endpoint| endpoint_of(endpoint, registry));
+        let endpoints = read.collect::<Result<Vec<_>, String>>().inspect_err(|_| {
+            let meshed: HashSet<SocketAddr> = list.iter().filter_map(meshed_address).collect();
+            for addr in &meshed {
+                registry.note_meshed(*addr, true);
+            }
+            self.leave_out_plaintext(&name, &meshed);
+        })?;
+        // Among others a new one warms up; where all are new, nobody is spared by that.
+        let former = self.endpoints.get(&*name);
+        let throttle = former.map_or_else(Arc::default, |former| Arc::clone(&former.throttle));
+        let former: HashSet<SocketAddr> = former
+            .iter()
+            .flat_map(|former| former.endpoints.iter().map(|endpoint| endpoint.addr))
+            .collect();
+        for endpoint in &endpoints {
+            registry.note_meshed(endpoint.addr, endpoint.meshed());
+            if !former.is_empty() && !former.contains(&endpoint.addr) {
+                endpoint.joined();
+            }
+        }
+        let set = EndpointSet::new(endpoints, registry.budget(&name), throttle);
+        let locality = wire::convert::locality(sent.locality).unwrap_or_default();
+        let set = set.preferring(locality).seen_from(self.vantage());
+        self.endpoints.insert(name.into(), Arc::new(set));
+        Ok(())
+    }
+
+    /// Takes out of a list that stays whatever it would call in plaintext and the refused
+    /// one says is meshed.
+    fn leave_out_plaintext(&mut self, name: &str, meshed: &HashSet<SocketAddr>) {
+        let Some(held) = self.endpoints.get(name) else {
+            return;
+        };
+        let stays =
+            |endpoint: &&Arc<Endpoint>| endpoint.meshed() || !meshed.contains(&endpoint.addr);
+        let endpoints: Vec<_> = held.endpoints.iter().filter(stays).cloned().collect();
+        if endpoints.len() != held.endpoints.len() {
+            // What is held is not what the controller has sent under this version.
+            let set = held.with(endpoints);
+            self.versions.remove(name);
+            self.endpoints.insert(name.into(), Arc::new(set));
+        }
+    }
+}

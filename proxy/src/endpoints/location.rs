@@ -1,0 +1,160 @@
+//! Where an endpoint lies, and how near that is to the own pod.
+//!
+//! Of zones and nodes only hashes are kept: the lists of large Services name each of them
+//! thousands of times. Two names with the same hash, one pair in four billion, make an
+//! endpoint count as near that is not, and nothing else.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use policy::hashing::hash;
+use policy::traffic::endpoint::Locality;
+
+/// Where something runs, as far as it is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Location {
+    /// 0: not known.
+    zone: u32,
+    node: u32,
+}
+
+/// How near an endpoint is, the nearest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Nearness {
+    SameNode,
+    SameZone,
+    Elsewhere,
+}
+
+impl Nearness {
+    /// Its name, also in metrics.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::SameNode => "same-node",
+            Self::SameZone => "same-zone",
+            Self::Elsewhere => "elsewhere",
+        }
+    }
+}
+
+impl Location {
+    /// Of these names, which are empty where nobody knows them.
+    #[must_use]
+    pub fn new(zone: &str, node: &str) -> Self {
+        let [zone, node] = [zone, node].map(|name| match name {
+            "" => 0,
+            name => (hash(name.as_bytes()) as u32).max(1),
+        });
+        Self { zone, node }
+    }
+
+    /// Seen from `own`.
+    #[must_use]
+    pub const fn from(self, own: Self) -> Nearness {
+        if self.node != 0 && self.node == own.node {
+            Nearness::SameNode
+        } else if self.zone != 0 && self.zone == own.zone {
+            Nearness::SameZone
+        } else {
+            Nearness::Elsewhere
+        }
+    }
+}
+
+/// A [`Location`] that may be told anew.
+#[derive(Debug, Default)]
+pub(super) struct ToldLocation(AtomicU64);
+
+impl ToldLocation {
+    pub(super) fn set(&self, location: Location) {
+        let both = (u64::from(location.zone) << 32) | u64::from(location.node);
+        self.0.store(both, Relaxed);
+    }
+
+    pub(super) fn get(&self) -> Location {
+        let both = self.0.load(Relaxed);
+        Location {
+            zone: (both >> 32) as u32,
+            node: both as u32,
+        }
+    }
+}
+
+/// How many of a list of endpoints, the nearest first, are near.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Near {
+    node: usize,
+    pub(super) zone: usize,
+}
+
+impl Near {
+    /// Of locations in order, seen from the own one.
+    pub(super) fn among(locations: impl Iterator<Item = Nearness>) -> Self {
+        let mut near = Self::default();
+        for location in locations {
+            near.node += usize::from(location == Nearness::SameNode);
+            near.zone += usize::from(location <= Nearness::SameZone);
+        }
+        near
+    }
+
+    /// Those that are preferred; 0: no matter. Where none is on the own node, those of the
+    /// own zone are.
+    pub(super) const fn preferred(self, locality: Locality) -> usize {
+        match locality {
+            Locality::None => 0,
+            Locality::PreferSameNode if self.node > 0 => self.node,
+            Locality::PreferSameNode | Locality::PreferSameZone => self.zone,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_names_is_near_to_nothing() {
+        let own = Location::new("a", "n1");
+        for (zone, node, nearness) in [
+            ("a", "n1", Nearness::SameNode),
+            ("a", "n2", Nearness::SameZone),
+            ("a", "", Nearness::SameZone),
+            ("", "n1", Nearness::SameNode),
+            ("b", "n2", Nearness::Elsewhere),
+            ("", "", Nearness::Elsewhere),
+        ] {
+            assert_eq!(
+                Location::new(zone, node).from(own),
+                nearness,
+                "{zone} {node}"
+            );
+        }
+        let nowhere = Location::default();
+        assert_eq!(nowhere.from(nowhere), Nearness::Elsewhere);
+        // Names of the one are no names of the other.
+        assert_eq!(Location::new("n1", "a").from(own), Nearness::Elsewhere);
+    }
+
+    #[test]
+    fn without_an_endpoint_on_the_own_node_the_own_zone_is_preferred() {
+        use Nearness::{Elsewhere, SameNode, SameZone};
+        let of = |locations: &[Nearness], locality| {
+            Near::among(locations.iter().copied()).preferred(locality)
+        };
+        let all = [SameNode, SameZone, SameZone, Elsewhere];
+        assert_eq!(of(&all, Locality::None), 0);
+        assert_eq!(of(&all, Locality::PreferSameZone), 3);
+        assert_eq!(of(&all, Locality::PreferSameNode), 1);
+        assert_eq!(of(&all[1..], Locality::PreferSameNode), 2);
+        assert_eq!(of(&all[3..], Locality::PreferSameNode), 0);
+    }
+
+    #[test]
+    fn a_place_is_read_as_it_was_told() {
+        let told = ToldLocation::default();
+        assert_eq!(told.get(), Location::default());
+        let location = Location::new("a", "n1");
+        told.set(location);
+        assert_eq!(told.get(), location);
+    }
+}

@@ -1,0 +1,122 @@
+//! The part of a large Service that this proxy uses, as `policy::subset` makes it.
+//!
+//! It is made when a call asks for it, and again when more or fewer endpoints rest; a list
+//! that changes is another set with no part yet. So a call pays one lock, and nothing where
+//! all endpoints are used.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use policy::balance::{Candidate, Picked, choose};
+use policy::subset::{Member, members};
+use policy::traffic::endpoint::Subset;
+
+use crate::endpoints::endpoint::Endpoint;
+use crate::endpoints::vantage::Vantage;
+
+/// Parts of one Service port that are kept: policies of several Services may lead there,
+/// each with a part of its own.
+const KEPT: usize = 4;
+
+/// What calls go by that use a part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Asked {
+    pub(super) subset: Subset,
+    /// Endpoints of the own zone, which come first; 0: that does not matter.
+    pub(super) zone: usize,
+    /// Those that are preferred.
+    pub(super) near: usize,
+}
+
+/// The parts of one Service port that calls have asked for.
+#[derive(Debug, Default)]
+pub(super) struct Parts(Mutex<Vec<Arc<Part>>>);
+
+#[derive(Debug)]
+pub(super) struct Part {
+    asked: Asked,
+    /// Endpoints of the proxy that rested, whoever has them, and those of this set.
+    all_resting: i64,
+    resting: usize,
+    /// `None`: all endpoints.
+    members: Option<Vec<Member>>,
+    /// Members that are preferred, which come first.
+    near: usize,
+}
+
+impl Parts {
+    /// The part that calls use; `None`: all.
+    pub(super) fn of(
+        &self,
+        asked: Asked,
+        endpoints: &[Arc<Endpoint>],
+        own: &Vantage,
+    ) -> Option<Arc<Part>> {
+        let all_resting = endpoints.first()?.resting.get();
+        let mut kept = self.0.lock();
+        let at = kept.iter().position(|part| part.asked == asked);
+        if let Some(known) = at.map(|at| &kept[at])
+            && known.all_resting == all_resting
+        {
+            return Some(Arc::clone(known)).filter(|part| part.members.is_some());
+        }
+        let resting = endpoints.iter().filter(|one| one.rests()).count();
+        let part = match at.map(|at| kept.remove(at)) {
+            Some(known) if known.resting == resting => Part {
+                all_resting,
+                members: known.members.clone(),
+                ..*known
+            },
+            _ => Part::new(asked, endpoints, own, (all_resting, resting)),
+        };
+        let part = Arc::new(part);
+        kept.truncate(KEPT - 1);
+        kept.insert(0, Arc::clone(&part));
+        Some(part).filter(|part| part.members.is_some())
+    }
+}
+
+impl Part {
+    fn new(
+        asked: Asked,
+        endpoints: &[Arc<Endpoint>],
+        own: &Vantage,
+        (all_resting, resting): (i64, usize),
+    ) -> Self {
+        let seeds: Vec<u64> = endpoints.iter().map(|endpoint| endpoint.seed).collect();
+        let members = own
+            .places
+            .and_then(|places| members(asked.subset, &seeds, asked.zone, places, resting));
+        let is_near = |member: &Member| member.index < asked.near;
+        let members = members.map(|mut members| {
+            members.sort_by_key(|member| !is_near(member));
+            members
+        });
+        let near = members.iter().flatten().filter(|one| is_near(one)).count();
+        Self {
+            asked,
+            all_resting,
+            resting,
+            members,
+            near,
+        }
+    }
+
+    /// The better of two members; `None`: all were tried.
+    pub(super) fn choose(&self, look: impl Fn(usize) -> Candidate) -> Option<Picked> {
+        let members = self.members.as_deref()?;
+        let look = |at: usize| match look(members[at].index) {
+            Candidate::Works { score, share, load } => Candidate::Works {
+                score,
+                share: share * members[at].share,
+                load,
+            },
+            other => other,
+        };
+        let picked = choose(members.len(), self.near, look, rand::random)?;
+        Some(Picked {
+            index: members[picked.index].index,
+            ..picked
+        })
+    }
+}

@@ -1,0 +1,211 @@
+//! Calls that stay near, and those that use a part of a large Service.
+
+use policy::subset::{Place, Places};
+use policy::traffic::endpoint::{Balance, Locality, Subset};
+
+use super::*;
+use crate::endpoints::location::{Location, Nearness};
+use crate::endpoints::vantage::Vantage;
+
+fn by(balance: &Balance) -> Draw<'_> {
+    Draw {
+        balance,
+        ..Draw::DEFAULT
+    }
+}
+
+const fn preferring(locality: Locality) -> Balance {
+    Balance {
+        locality: Some(locality),
+        ..Balance::DEFAULT
+    }
+}
+
+/// Two endpoints in the own zone, the second on the own node, and two elsewhere, which
+/// were told first.
+fn zones() -> EndpointSet {
+    let registry = Registry::default();
+    let set = set(
+        &registry,
+        &["10.0.2.1:80", "10.0.2.2:80", "10.0.1.1:80", "10.0.1.2:80"],
+    );
+    for endpoint in &set.endpoints {
+        let zone = if is_near(endpoint.addr) { "a" } else { "b" };
+        let node = endpoint.addr.ip().to_string();
+        endpoint.runs_at(Location::new(zone, &node));
+    }
+    set.seen_from(Vantage {
+        location: Location::new("a", "10.0.1.2"),
+        places: None,
+    })
+}
+
+fn is_near(addr: SocketAddr) -> bool {
+    addr.ip().to_string().starts_with("10.0.1.")
+}
+
+/// How many of a hundred calls stay in the own zone.
+fn stay(set: &EndpointSet, balance: &Balance) -> usize {
+    let picks = (0..100).map(|_| addr(set.pick(&by(balance))));
+    picks.filter(|addr| is_near(*addr)).count()
+}
+
+#[test]
+fn calls_stay_near_where_the_service_or_its_policy_says_so_and_the_policy_has_the_last_word() {
+    let set = zones();
+    let some = 20..=80;
+    assert!(some.contains(&stay(&set, &Balance::DEFAULT)));
+    assert_eq!(stay(&set, &preferring(Locality::PreferSameZone)), 100);
+    let set = set.preferring(Locality::PreferSameZone);
+    assert_eq!(stay(&set, &Balance::DEFAULT), 100);
+    assert!(some.contains(&stay(&set, &preferring(Locality::None))));
+    // The same list from elsewhere.
+    let set = set.seen_from(Vantage {
+        location: Location::new("b", "n9"),
+        places: None,
+    });
+    assert_eq!(stay(&set, &Balance::DEFAULT), 0);
+}
+
+#[test]
+fn the_own_node_comes_first_and_where_it_has_none_the_own_zone() {
+    let set = zones();
+    let node = preferring(Locality::PreferSameNode);
+    let picked = || addr(set.pick(&by(&node))).ip().to_string();
+    assert!((0..50).all(|_| picked() == "10.0.1.2"));
+    let nearness = |at: usize| set.nearness(&set.endpoints[at], &node);
+    assert_eq!(nearness(0), Some(Nearness::SameNode));
+    assert_eq!(nearness(1), Some(Nearness::SameZone));
+    assert_eq!(nearness(2), Some(Nearness::Elsewhere));
+    assert_eq!(set.nearness(&set.endpoints[0], &Balance::DEFAULT), None);
+    let others = set.with(set.endpoints[1..].to_vec());
+    assert_eq!(stay(&others, &node), 100);
+    let tried: Vec<_> = set.endpoints[..2].iter().map(|one| one.addr).collect();
+    let left = Draw {
+        tried: &tried,
+        ..by(&node)
+    };
+    assert!(!is_near(addr(set.pick(&left))), "none is left");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_busy_zone_is_left_while_another_one_is_less_busy_and_that_fades() {
+    let set = zones().preferring(Locality::PreferSameZone);
+    let tell = |near: u8, far: u8| {
+        for endpoint in &set.endpoints {
+            endpoint.hear_load(if is_near(endpoint.addr) { near } else { far });
+        }
+        stay(&set, &Balance::DEFAULT)
+    };
+    assert_eq!(tell(49, 0), 100);
+    assert_eq!(tell(50, 31), 100);
+    assert_eq!(tell(50, 30), 0);
+    assert_eq!(tell(90, 0), 0);
+    tokio::time::advance(Duration::from_secs(5)).await;
+    assert_eq!(stay(&set, &Balance::DEFAULT), 100, "half of it is left");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_says_it_is_busy_gets_less_until_that_fades() {
+    let registry = Registry::default();
+    let set = set(&registry, &["10.0.0.1:80", "10.0.0.2:80"]);
+    for endpoint in &set.endpoints {
+        let head = Latency::Head(Duration::from_millis(20));
+        endpoint.begin().learn(head);
+    }
+    let first = || {
+        let picks = (0..100).map(|_| addr(set.pick(&Draw::DEFAULT)));
+        picks.filter(|addr| *addr == set.endpoints[0].addr).count()
+    };
+    assert!((20..=80).contains(&first()));
+    set.endpoints[0].hear_load(30);
+    // Chance may draw it sixteen times in a row.
+    assert!(first() <= 2);
+    tokio::time::advance(Duration::from_secs(10)).await;
+    assert!((20..=80).contains(&first()));
+}
+
+/// Two hundred endpoints, as the third of ten callers sees them.
+fn large() -> EndpointSet {
+    let registry = Registry::default();
+    let addrs: Vec<String> = (0..200).map(|at| format!("10.0.{at}.1:80")).collect();
+    let addrs: Vec<&str> = addrs.iter().map(String::as_str).collect();
+    let place = Place {
+        index: 2,
+        peers: 10,
+    };
+    set(&registry, &addrs).seen_from(Vantage {
+        location: Location::default(),
+        places: Some(Places {
+            all: place,
+            zone: place,
+        }),
+    })
+}
+
+const PART: Balance = Balance {
+    subset: Subset::Automatic,
+    ..Balance::DEFAULT
+};
+
+fn used(set: &EndpointSet, balance: &Balance) -> BTreeSet<SocketAddr> {
+    let picks = (0..5000).map(|_| addr(set.pick(&by(balance))));
+    picks.collect()
+}
+
+#[test]
+fn a_part_of_a_large_service_is_used_and_all_of_it_where_nobody_asks_or_tells() {
+    let set = large();
+    assert_eq!(used(&set, &Balance::DEFAULT).len(), 200);
+    let part = used(&set, &PART);
+    assert_eq!(part.len(), 20);
+    assert_eq!(used(&set, &PART), part);
+    // Beside it another policy leads there.
+    let few = Balance {
+        subset: Subset::Count(30),
+        ..Balance::DEFAULT
+    };
+    assert_eq!(used(&set, &few).len(), 40);
+    assert_eq!(used(&set, &PART), part);
+    let nobody_tells = set.seen_from(Vantage::default());
+    assert_eq!(used(&nobody_tells, &PART).len(), 200);
+}
+
+#[test]
+fn a_call_that_all_of_the_part_failed_goes_on_to_the_rest() {
+    let set = large();
+    let part: Vec<SocketAddr> = used(&set, &PART).into_iter().collect();
+    let draw = Draw {
+        tried: &part,
+        ..by(&PART)
+    };
+    assert!(!part.contains(&addr(set.pick(&draw))));
+}
+
+#[test]
+fn a_part_is_wider_by_as_many_as_rest() {
+    let set = large();
+    let part = used(&set, &PART);
+    let first = set.endpoints.iter().find(|one| part.contains(&one.addr));
+    let dead = first.unwrap();
+    for _ in 0..EJECTION.consecutive_failures {
+        let seen = Some(Seen::Unreachable);
+        let _ = set.record(&mut dead.begin(), Latency::Failed, seen, &EJECTION);
+    }
+    let wider = used(&set, &PART);
+    assert!(!wider.contains(&dead.addr));
+    assert_eq!(wider.len(), 20, "one that rests, and one more");
+    assert_eq!(wider.difference(&part).count(), 1);
+}
+
+#[test]
+fn tenants_and_sessions_are_not_held_to_a_part() {
+    let set = large();
+    let keys = (0..1000).map(|key: usize| Key::of(&key.to_be_bytes()));
+    let tenants: BTreeSet<_> = keys
+        .map(|key| addr(set.of_tenant(key, &by(&PART))))
+        .collect();
+    assert!(tenants.len() > 150, "{}", tenants.len());
+    let sessions = (0..1000).map(|epoch| addr(set.of_session("web", epoch, &by(&PART))));
+    assert!(sessions.collect::<BTreeSet<_>>().len() > 150);
+}

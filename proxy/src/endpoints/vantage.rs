@@ -1,0 +1,14 @@
+//! From where the own pod sees endpoints: where it runs, and which of its workload's
+//! proxies it is.
+
+use policy::subset::Places;
+
+use crate::endpoints::location::Location;
+
+/// From where the own pod sees endpoints.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Vantage {
+    pub(crate) location: Location,
+    /// `None`: nobody tells.
+    pub(crate) places: Option<Places>,
+}

@@ -1,0 +1,54 @@
+//! Tells peers how busy the application is.
+
+use std::time::Duration;
+
+use http::HeaderMap;
+use http::response::Parts;
+
+use crate::http::deadline::now;
+use crate::http::orca::{self, Said};
+use crate::inbound::connection::Connection;
+use crate::mesh::load::{self, Answered, TooManyPorts};
+
+impl Connection {
+    /// The application answered so after this time: a peer is told how busy it is, where it
+    /// does not know.
+    pub(super) fn tell_load(&self, parts: &mut Parts, took: Duration) {
+        let answered = Answered {
+            port: self.local.port(),
+            now: now(),
+            took,
+            said: self.utilisation(orca::in_head(&parts.headers)),
+        };
+        match self.proxy.loads.answered(&answered, self.heard()) {
+            Ok(Some(percent)) if self.peer.is_some() => load::write(&mut parts.headers, percent),
+            Ok(_) => {}
+            Err(full) => self.too_many(full),
+        }
+    }
+
+    /// The trailers of an answer may tell the load as well.
+    pub(super) fn hear_trailers(&self, trailers: &HeaderMap) {
+        let said = self.utilisation(orca::in_trailers(trailers));
+        if let Some(percent) = said
+            && let Err(full) = self.proxy.loads.said(self.local.port(), now(), percent)
+        {
+            self.too_many(full);
+        }
+    }
+
+    fn utilisation(&self, said: Said) -> Option<u8> {
+        match said {
+            Said::Nothing => None,
+            Said::Percent(percent) => Some(percent),
+            Said::Unreadable => {
+                self.proxy.telemetry.metrics.unreadable_load();
+                None
+            }
+        }
+    }
+
+    fn too_many(&self, _: TooManyPorts) {
+        self.proxy.telemetry.metrics.limit("load-ports");
+    }
+}

@@ -1,0 +1,263 @@
+//! How busy the own application is, as this proxy tells its peers, and as it hears of
+//! theirs.
+//!
+//! What is told is measured at each port by itself: how much longer than in calm times calls
+//! wait for their answer, or what the application says. It goes with an answer, to a peer
+//! that has not heard it since it changed.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use parking_lot::Mutex;
+use policy::balance::{FADES, Teller};
+use policy::overload::Limiter;
+use policy::traffic::guard::{Overload, OverloadMode};
+
+/// Of the application that answered, from 0 to 100.
+const LOAD: HeaderName = HeaderName::from_static("weft-load");
+
+/// Ports whose load is measured, each 1 KiB: more than an application serves.
+const PORTS: usize = 64;
+
+/// Measures and sheds nothing.
+const MEASURE: Overload = Overload {
+    mode: OverloadMode::Off,
+    ..Overload::DEFAULT
+};
+
+/// Says it to a peer.
+pub(crate) fn write(map: &mut HeaderMap, percent: u8) {
+    map.insert(LOAD, HeaderValue::from(u16::from(percent)));
+}
+
+/// What a peer says; an error where that is no load.
+pub(crate) fn read(map: &HeaderMap) -> Option<Result<u8, Unreadable>> {
+    let value = map.get(LOAD)?;
+    let only = map.get_all(LOAD).iter().nth(1).is_none();
+    let read = value.to_str().ok().filter(|_| only);
+    let read = read.and_then(|value| value.parse().ok());
+    let read = read.filter(|percent| *percent <= 100);
+    Some(read.ok_or(Unreadable))
+}
+
+/// Said to be a load, and none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unreadable;
+
+/// More ports than are told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TooManyPorts;
+
+/// How busy the own application is, port by port.
+#[derive(Debug, Default)]
+pub(crate) struct Loads(Mutex<Vec<PortLoad>>);
+
+/// An answer of the application.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Answered {
+    pub(crate) port: u16,
+    pub(crate) now: Instant,
+    /// From the request to the head of its answer.
+    pub(crate) took: Duration,
+    /// The load that it tells, in percent.
+    pub(crate) said: Option<u8>,
+}
+
+/// What one peer has heard, of the port that it called last. One for each connection.
+#[derive(Debug, Default)]
+pub(crate) struct Heard(AtomicU64);
+
+#[derive(Debug)]
+struct PortLoad {
+    port: u16,
+    measured: Limiter,
+    said: Option<(Instant, u8)>,
+    teller: Teller,
+    /// Counts what was new; 0: nothing has been told.
+    news: u32,
+}
+
+impl Loads {
+    /// What the peer who asked is to be told with this answer.
+    ///
+    /// # Errors
+    /// When the application serves too many ports.
+    pub(crate) fn answered(
+        &self,
+        answered: &Answered,
+        heard: &Heard,
+    ) -> Result<Option<u8>, TooManyPorts> {
+        let mut ports = self.0.lock();
+        let load = PortLoad::at(&mut ports, answered.port, answered.now)?;
+        load.measured.done(answered.now, answered.took, &MEASURE);
+        load.hear(answered.now, answered.said);
+        let percent = load.percent(answered.now);
+        if load.teller.tell(answered.now, percent).is_some() {
+            load.news = load.news.wrapping_add(1).max(1);
+        }
+        let newest = (u64::from(answered.port) << 32) | u64::from(load.news);
+        drop(ports);
+        let last = heard.0.swap(newest, Relaxed);
+        // Whoever has heard nothing takes it for calm.
+        let calm = percent < 10 && last == 0;
+        Ok((last != newest && newest as u32 != 0 && !calm).then_some(percent))
+    }
+
+    /// The application told its load after the head of an answer.
+    ///
+    /// # Errors
+    /// As [`Self::answered`].
+    pub(crate) fn said(&self, port: u16, now: Instant, percent: u8) -> Result<(), TooManyPorts> {
+        PortLoad::at(&mut self.0.lock(), port, now)?.hear(now, Some(percent));
+        Ok(())
+    }
+}
+
+impl PortLoad {
+    fn at(all: &mut Vec<Self>, port: u16, now: Instant) -> Result<&mut Self, TooManyPorts> {
+        if let Some(known) = all.iter().position(|load| load.port == port) {
+            return Ok(&mut all[known]);
+        }
+        if all.len() >= PORTS {
+            return Err(TooManyPorts);
+        }
+        all.push(Self {
+            port,
+            measured: Limiter::new(now),
+            said: None,
+            teller: Teller::default(),
+            news: 0,
+        });
+        let last = all.len() - 1;
+        Ok(&mut all[last])
+    }
+
+    fn hear(&mut self, now: Instant, said: Option<u8>) {
+        if let Some(percent) = said {
+            self.said = Some((now, percent));
+        }
+    }
+
+    /// What the application said lately counts before what was measured.
+    fn percent(&self, now: Instant) -> u8 {
+        match self.said {
+            Some((at, percent)) if now.saturating_duration_since(at) < FADES => percent,
+            _ => self.measured.load(&MEASURE),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// Answers of one application after each other, each after `gap` and `took`.
+    struct Application {
+        loads: Loads,
+        now: Instant,
+    }
+
+    impl Application {
+        fn new() -> Self {
+            Self {
+                loads: Loads::default(),
+                now: Instant::now(),
+            }
+        }
+
+        fn answer(&mut self, to: &Heard, took: Duration, said: Option<u8>) -> Option<u8> {
+            self.now += 10 * MS;
+            let answered = Answered {
+                port: 8080,
+                now: self.now,
+                took,
+                said,
+            };
+            self.loads.answered(&answered, to).unwrap()
+        }
+    }
+
+    #[test]
+    fn a_peer_is_told_when_the_load_is_another_one_and_each_peer_once() {
+        let mut application = Application::new();
+        let peers = [Heard::default(), Heard::default()];
+        for _ in 0..200 {
+            assert_eq!(application.answer(&peers[0], 5 * MS, None), None, "calm");
+        }
+        let mut told = Vec::new();
+        for _ in 0..200 {
+            told.extend(application.answer(&peers[0], 305 * MS, None));
+        }
+        // 300 of 400 ms it waits.
+        assert!((70..=75).contains(told.last().unwrap()), "{told:?}");
+        assert!(told.len() < 12, "{told:?}");
+        let late = application.answer(&peers[1], 305 * MS, None);
+        assert!(late.is_some_and(|load| load >= 70), "{late:?}");
+        assert_eq!(application.answer(&peers[1], 305 * MS, None), None);
+    }
+
+    #[test]
+    fn what_an_application_says_of_itself_counts_for_ten_seconds() {
+        let mut application = Application::new();
+        let peer = Heard::default();
+        assert_eq!(application.answer(&peer, MS, Some(88)), Some(88));
+        assert_eq!(application.answer(&peer, MS, None), None);
+        // It would fade where it is not told again.
+        application.now += FADES / 2;
+        assert_eq!(application.answer(&peer, MS, None), Some(88));
+        application.now += FADES / 2;
+        assert_eq!(application.answer(&peer, MS, None), Some(0), "it is calm");
+        let now = application.now;
+        application.loads.said(8080, now, 35).unwrap();
+        assert_eq!(application.answer(&peer, MS, None), Some(35));
+    }
+
+    #[test]
+    fn ports_are_told_apart_and_no_more_than_there_is_room_for() {
+        let (loads, heard, now) = (Loads::default(), Heard::default(), Instant::now());
+        let at = |port: u16, said| Answered {
+            port,
+            now,
+            took: MS,
+            said,
+        };
+        assert_eq!(loads.answered(&at(1, Some(50)), &heard), Ok(Some(50)));
+        assert_eq!(loads.answered(&at(2, None), &heard), Ok(None));
+        assert_eq!(loads.answered(&at(1, None), &heard), Ok(Some(50)));
+        for port in 3..=64 {
+            assert_eq!(loads.answered(&at(port, None), &heard), Ok(None));
+        }
+        assert_eq!(loads.answered(&at(65, None), &heard), Err(TooManyPorts));
+        assert_eq!(loads.said(65, now, 1), Err(TooManyPorts));
+        assert!(loads.answered(&at(64, Some(20)), &heard).is_ok());
+    }
+
+    #[test]
+    fn a_load_is_read_as_it_was_written_and_nothing_else_is_one() {
+        let mut map = HeaderMap::new();
+        assert_eq!(read(&map), None);
+        for percent in [0, 9, 100] {
+            write(&mut map, percent);
+            assert_eq!(read(&map), Some(Ok(percent)));
+        }
+        for said in [
+            "101",
+            "256",
+            "-1",
+            "",
+            "50%",
+            "1e2",
+            "NaN",
+            "99999999999999999999",
+        ] {
+            map.insert(LOAD, HeaderValue::from_str(said).unwrap());
+            assert_eq!(read(&map), Some(Err(Unreadable)), "{said}");
+        }
+        write(&mut map, 50);
+        map.append(LOAD, HeaderValue::from(50));
+        assert_eq!(read(&map), Some(Err(Unreadable)), "twice");
+    }
+}

@@ -1,0 +1,40 @@
+//! What an attempt has to do with how calls are shared out: where it went is counted, and
+//! how busy that is heard.
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+
+use super::Attempts;
+use crate::endpoints::endpoint::Endpoint;
+use crate::mesh::load;
+use crate::outbound::said;
+use crate::proxy::Proxy;
+use crate::telemetry::labels::LocalityLabels;
+
+impl Attempts<'_> {
+    /// Counts how near an attempt goes, where calls go by that.
+    pub(super) fn count_nearness(&self, proxy: &Proxy, to: &Endpoint) {
+        let route = self.route;
+        let balance = said::balance(route.said.as_deref());
+        if let Some(nearness) = route.choice.nearness(to, balance) {
+            let labels = LocalityLabels {
+                service: Arc::clone(&route.service),
+                locality: nearness.as_str(),
+            };
+            proxy.telemetry.metrics.locality.at(&labels).inc();
+        }
+    }
+
+    /// Of a proxy of the mesh it is believed how busy its application is.
+    pub(super) fn hear_load(proxy: &Proxy, from: &Endpoint, map: &HeaderMap) {
+        if !from.meshed() {
+            return;
+        }
+        match load::read(map) {
+            None => {}
+            Some(Ok(percent)) => from.hear_load(percent),
+            Some(Err(load::Unreadable)) => proxy.telemetry.metrics.unreadable_load(),
+        }
+    }
+}

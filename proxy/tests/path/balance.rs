@@ -1,0 +1,218 @@
+//! Calls that stay in their zone, as long as nobody there says that it is busy, and calls
+//! that use a part of a large Service.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering::Relaxed;
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt as _, Empty};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use policy::traffic::Traffic;
+use policy::traffic::endpoint::{Balance, Locality, Subset};
+use wire::v1::{self, Protocol, balance};
+
+use super::answers::{App, OK, ask, said, sum, whole};
+use super::ejection::grpc_app;
+use crate::support::{Pod, endpoint, pair, resource};
+
+const LOCALITY: &str = "weft_locality_requests_total";
+const UNREADABLE: &str = "weft_unreadable_loads_total";
+const BUSY: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nendpoint-load-metrics: TEXT application_utilization=0.9\r\n\r\nok";
+
+/// The own pod runs in this zone, on this node.
+fn runs_in(zone: &str, node: &str) -> v1::Resource {
+    let workload = v1::Workload {
+        identity: crate::support::id("web").as_str().to_owned(),
+        enforcement: v1::Enforcement::Open.into(),
+        mtls: v1::MtlsMode::Permissive.into(),
+        zone: zone.to_owned(),
+        node: node.to_owned(),
+        ..v1::Workload::default()
+    };
+    let content = v1::resource::Content::Workload(workload);
+    resource(wire::names::WORKLOAD, content)
+}
+
+/// `api` is served at these ports, by the zone of each, and is to be called near by.
+fn near_by(server: &Pod, account: Option<&str>, ports: &[(u16, &str)]) -> v1::Resource {
+    let at = |(port, zone): &(u16, &str)| v1::Endpoint {
+        zone: (*zone).to_owned(),
+        node: format!("node-{port}"),
+        ..endpoint(server.ip, *port, account)
+    };
+    let endpoints = v1::Endpoints {
+        endpoints: ports.iter().map(at).collect(),
+        locality: balance::Locality::PreferSameZone.into(),
+    };
+    let name = wire::names::endpoints("shop", "api", 80);
+    resource(&name, v1::resource::Content::Endpoints(endpoints))
+}
+
+/// An application in the own zone that answers this, and one in another zone.
+async fn zones(near: &'static str) -> (Pod, Pod, [App; 2]) {
+    let (client, server, _, _) = pair(Protocol::Http1).await;
+    let apps = [
+        App::new(server.ip, near).await,
+        App::new(server.ip, OK).await,
+    ];
+    let ports = [(apps[1].port, "b"), (apps[0].port, "a")];
+    // In this order by a proxy that has just come: it is told of itself last.
+    client.set(vec![near_by(&server, Some("api"), &ports)]);
+    client.set(vec![runs_in("a", "node-0")]);
+    (client, server, apps)
+}
+
+async fn asked(client: &Pod, apps: &[App; 2], times: usize) -> [usize; 2] {
+    let before = apps.each_ref().map(App::asked);
+    for _ in 0..times {
+        let (status, answer) = ask(client, "GET", "", "").await;
+        assert_eq!(status, 200, "{answer}");
+    }
+    [0, 1].map(|at| apps[at].asked() - before[at])
+}
+
+#[tokio::test]
+async fn calls_stay_in_their_zone_where_the_service_says_so_and_are_counted_by_where_they_go() {
+    let (client, _server, apps) = zones(OK).await;
+    assert_eq!(asked(&client, &apps, 30).await, [30, 0]);
+    let counted = |locality: &str| {
+        let label = format!("locality=\"{locality}\"");
+        sum(&client, LOCALITY, &["service=\"shop/api\"", &label])
+    };
+    assert_eq!(counted("same-zone"), 30.0);
+    client.set(vec![runs_in("a", &format!("node-{}", apps[0].port))]);
+    asked(&client, &apps, 1).await;
+    assert_eq!(counted("same-node"), 1.0);
+    client.set(vec![runs_in("b", "node-0")]);
+    assert_eq!(asked(&client, &apps, 30).await, [0, 30]);
+    client.set(vec![runs_in("c", "node-0")]);
+    let both = asked(&client, &apps, 60).await;
+    assert!(both.iter().all(|some| *some > 0), "{both:?}");
+    assert_eq!(counted("elsewhere"), 60.0);
+    // The last word has a policy.
+    client.set(vec![runs_in("a", "node-0")]);
+    client.set(vec![said(&Traffic {
+        balance: whole(Balance {
+            locality: Some(Locality::None),
+            ..Balance::DEFAULT
+        }),
+        ..Traffic::default()
+    })]);
+    let both = asked(&client, &apps, 60).await;
+    assert!(both.iter().all(|some| *some > 0), "{both:?}");
+    assert_eq!(sum(&client, LOCALITY, &[]), 121.0, "nobody asks for it");
+}
+
+#[tokio::test]
+async fn a_busy_application_is_left_for_one_in_another_zone() {
+    let (client, server, apps) = zones(BUSY).await;
+    let (_, answer) = ask(&client, "GET", "", "").await;
+    assert!(!answer.to_lowercase().contains("weft-load"), "{answer}");
+    assert!(answer.contains("endpoint-load-metrics"), "{answer}");
+    assert_eq!(apps[0].asked(), 1);
+    assert_eq!(asked(&client, &apps, 30).await, [0, 30]);
+    for pod in [&client, &server] {
+        assert_eq!(sum(pod, UNREADABLE, &[]), 0.0);
+    }
+}
+
+#[tokio::test]
+async fn what_grpc_tells_in_trailers_counts_from_the_next_answer_on() {
+    // application_utilization: 0.9
+    const REPORT: &str = "Sc3MzMzMzOw/";
+    let (client, server, _, _) = pair(Protocol::Http2).await;
+    let said = [("grpc-status", "0"), ("endpoint-load-metrics-bin", REPORT)];
+    let (near, near_asked) = grpc_app(&server, &said).await;
+    let (far, far_asked) = grpc_app(&server, &said[..1]).await;
+    client.set(vec![
+        runs_in("a", "node-0"),
+        near_by(&server, Some("api"), &[(near, "a"), (far, "b")]),
+    ]);
+    let stream = TokioIo::new(client.call(crate::support::vip()).await);
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream);
+    let (mut sender, connection) = handshake.await.unwrap();
+    let _connection = tokio::spawn(connection);
+    for _ in 0..10 {
+        let request = Request::post("http://web.shop/a.B/C")
+            .header("content-type", "application/grpc")
+            .body(Empty::<Bytes>::new())
+            .unwrap();
+        let answer = sender.send_request(request).await.unwrap();
+        let trailers = answer.into_body().collect().await.unwrap();
+        let trailers = trailers.trailers().unwrap();
+        assert!(!trailers.contains_key("weft-load"), "{trailers:?}");
+    }
+    assert_eq!(near_asked.load(Relaxed), 2);
+    assert_eq!(far_asked.load(Relaxed), 8);
+}
+
+/// Nobody but a proxy of the mesh is believed, and no report is more than it is.
+#[tokio::test]
+async fn nonsense_and_forged_loads_change_nothing_and_nonsense_is_counted() {
+    const FORGED: &str =
+        "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nweft-load: 100\r\nweft-load: x\r\n\r\nok";
+    const NONSENSE: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nendpoint-load-metrics: TEXT cpu_utilization=1e999\r\n\r\nok";
+    for (answer, unreadable) in [(FORGED, 0.0), (NONSENSE, 20.0), (OK, 0.0)] {
+        let (client, server, apps) = zones(answer).await;
+        assert_eq!(asked(&client, &apps, 20).await, [20, 0]);
+        assert_eq!(sum(&client, UNREADABLE, &[]), 0.0);
+        assert_eq!(sum(&server, UNREADABLE, &[]), unreadable, "{answer}");
+        // Without a proxy in front of it.
+        let ports = [(apps[0].port, "a"), (apps[1].port, "b")];
+        client.set(vec![near_by(&server, None, &ports)]);
+        assert_eq!(asked(&client, &apps, 20).await, [20, 0]);
+        assert_eq!(sum(&client, UNREADABLE, &[]), 0.0);
+    }
+}
+
+#[tokio::test]
+async fn a_caller_uses_its_part_of_a_service_once_it_is_told_which_it_is() {
+    let (client, server, _, _) = pair(Protocol::Http1).await;
+    let mut apps = Vec::new();
+    for _ in 0..6 {
+        apps.push(App::new(server.ip, OK).await);
+    }
+    super::answers::served_by(&client, &server, &apps.iter().collect::<Vec<_>>());
+    client.set(vec![said(&Traffic {
+        balance: whole(Balance {
+            subset: Subset::Count(2),
+            ..Balance::DEFAULT
+        }),
+        ..Traffic::default()
+    })]);
+    let place = |index| {
+        let place = v1::Place {
+            index,
+            peers: 3,
+            zone_index: 0,
+            zone_peers: 1,
+        };
+        let content = v1::resource::Content::Place(place);
+        resource(wire::names::PLACE, content)
+    };
+    let used = async || {
+        let before: Vec<usize> = apps.iter().map(App::asked).collect();
+        for _ in 0..40 {
+            assert_eq!(ask(&client, "GET", "", "").await.0, 200);
+        }
+        let after = apps.iter().map(App::asked).zip(before);
+        let used = after.enumerate().filter(|(_, (now, then))| now > then);
+        used.map(|(at, _)| at).collect::<BTreeSet<_>>()
+    };
+    assert!(used().await.len() > 2, "nobody has told");
+    let mut all = BTreeSet::new();
+    for index in 0..3 {
+        client.set(vec![place(index)]);
+        let part = used().await;
+        // One that was slow once may be left out for a while.
+        assert!((1..=2).contains(&part.len()), "{index}: {part:?}");
+        all.extend(part);
+    }
+    assert!(all.len() >= 4, "each has its own: {all:?}");
+    let nacks = client.try_set(vec![place(3)]);
+    assert_eq!(nacks[0].reason, "3 is no place among 3 proxies");
+    assert!(used().await.len() <= 2, "the last good one holds");
+    client.replace(wire::names::PLACE, Vec::new());
+    assert!(used().await.len() > 2);
+}
