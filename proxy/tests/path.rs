@@ -16,6 +16,7 @@ mod path {
     mod access;
     mod answers;
     mod away;
+    mod breaker;
     mod collector;
     mod copied;
     mod counts;

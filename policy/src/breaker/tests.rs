@@ -187,6 +187,34 @@ fn a_state_that_is_written_down_is_obeyed_by_all() {
     assert_eq!(healthy.state(&with(BreakerState::Open)), State::Open);
 }
 
+/// Its numbers say otherwise, or there were none.
+#[test]
+fn a_state_that_was_written_down_leaves_nothing_behind() {
+    let start = Instant::now();
+    let closed = Settings {
+        state: BreakerState::Closed,
+        ..SETTINGS
+    };
+    let mut breaker = seen(start, 100, 100);
+    assert_eq!(breaker.admit(start, &closed, 0), Admit::Pass);
+    for second in 1..=20 {
+        let now = start + ms(second * 1000);
+        breaker.record(now, second < 3, false, &closed);
+        assert_eq!(breaker.admit(now, &closed, 0), Admit::Pass);
+    }
+    let later = start + ms(20_000);
+    assert_eq!(breaker.admit(later, &SETTINGS, 0), Admit::Pass);
+    let open = Settings {
+        state: BreakerState::Open,
+        ..SETTINGS
+    };
+    assert_eq!(breaker.admit(later, &open, 0), Admit::Refuse);
+    assert_eq!(breaker.admit(later, &SETTINGS, 0), Admit::Pass);
+    // Control: what it sees afterwards counts.
+    send(&mut breaker, later, 100, 100);
+    assert_eq!(breaker.admit(later, &SETTINGS, 0), Admit::Refuse);
+}
+
 #[test]
 fn a_pulse_says_what_happened_since_the_last() {
     let now = Instant::now();

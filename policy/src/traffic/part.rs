@@ -109,6 +109,7 @@ impl Part {
         Self::OutsideTimeout,
         Self::Retry,
         Self::Ejection,
+        Self::Breaker,
         Self::Fallback,
         Self::InstanceLimit,
         Self::Priority,

@@ -446,6 +446,7 @@ impl Snapshot {
             endpoints,
             budget: registry.budget(&name),
             throttle,
+            circuits: registry.circuits(&name),
         };
         self.endpoints.insert(name.into(), Arc::new(set));
         Ok(())
@@ -466,6 +467,7 @@ impl Snapshot {
                 endpoints,
                 budget: Arc::clone(&held.budget),
                 throttle: Arc::clone(&held.throttle),
+                circuits: Arc::clone(&held.circuits),
             };
             self.versions.remove(name);
             self.endpoints.insert(name.into(), Arc::new(set));

@@ -19,6 +19,7 @@ use policy::retry::RetryBudget;
 use prometheus_client::metrics::gauge::Gauge;
 
 use crate::endpoints::affinity::Affinity;
+use crate::endpoints::circuit::Circuits;
 use crate::endpoints::endpoint::Endpoint;
 use crate::endpoints::learned::{Learned, now};
 use crate::telemetry::cell::Kept;
@@ -52,14 +53,15 @@ impl Meshed {
     }
 }
 
-/// One `Endpoint` per address and identity, and one `Affinity` and one `RetryBudget` per
-/// Service port.
+/// One `Endpoint` per address and identity, and one `Affinity`, one `RetryBudget` and one
+/// `Circuits` per Service port.
 #[derive(Debug, Default)]
 pub struct Registry {
     known: Mutex<HashMap<Key, Weak<Endpoint>>>,
     meshed: Mutex<Meshed>,
     sessions: Mutex<HashMap<Arc<str>, Weak<Affinity>>>,
     budgets: Mutex<HashMap<Arc<str>, Weak<RetryBudget>>>,
+    circuits: Mutex<HashMap<Arc<str>, Weak<Circuits>>>,
     resting: Gauge,
 }
 
@@ -82,6 +84,17 @@ impl Registry {
         let budget = Arc::new(RetryBudget::new(now()));
         budgets.insert(endpoints.into(), Arc::downgrade(&budget));
         budget
+    }
+
+    /// The breakers of calls to a Service port, by the name of its endpoints.
+    pub fn circuits(&self, endpoints: &str) -> Arc<Circuits> {
+        let mut circuits = self.circuits.lock();
+        if let Some(held) = circuits.get(endpoints).and_then(Weak::upgrade) {
+            return held;
+        }
+        let new = Arc::<Circuits>::default();
+        circuits.insert(endpoints.into(), Arc::downgrade(&new));
+        new
     }
 
     /// The session with a Service port, by its resource's name; `None` without
@@ -159,8 +172,11 @@ impl Registry {
         std::mem::take(&mut self.meshed.lock().overflows) > 0
     }
 
-    /// Forgets endpoints, sessions and budgets that nobody holds.
+    /// Forgets endpoints, sessions, budgets and breakers that nobody holds.
     pub fn sweep(&self) {
+        self.circuits
+            .lock()
+            .retain(|_, circuits| circuits.strong_count() > 0);
         self.budgets
             .lock()
             .retain(|_, budget| budget.strong_count() > 0);

@@ -10,6 +10,7 @@ use policy::retry::RetryBudget;
 use policy::sticky::{self, Key};
 use policy::traffic::endpoint::Ejection;
 
+use crate::endpoints::circuit::Circuits;
 use crate::endpoints::endpoint::{Endpoint, InFlight};
 use crate::endpoints::learned::{Draw, Fallback, Latency, now};
 use crate::endpoints::throttle::ClientThrottle;
@@ -29,6 +30,8 @@ pub struct EndpointSet {
     pub budget: Arc<RetryBudget>,
     /// What this proxy holds back from them.
     pub throttle: Arc<ClientThrottle>,
+    /// Whether it sends them anything.
+    pub circuits: Arc<Circuits>,
 }
 
 impl Default for EndpointSet {
@@ -37,6 +40,7 @@ impl Default for EndpointSet {
             endpoints: Vec::new(),
             budget: Arc::new(RetryBudget::new(now())),
             throttle: Arc::default(),
+            circuits: Arc::default(),
         }
     }
 }

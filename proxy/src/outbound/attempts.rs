@@ -25,6 +25,7 @@ use crate::http::deadline::{self, Ends};
 use crate::http::grpc::{grpc_status, is_success};
 use crate::http::replay::Replay;
 use crate::http::upload::Upload;
+use crate::outbound::attempts::circuit::Passed;
 use crate::outbound::moves::Moves;
 use crate::outbound::route::Route;
 use crate::outbound::said;
@@ -35,6 +36,7 @@ use crate::outbound::verdict::{self, Verdict};
 use crate::proxy::Proxy;
 use crate::telemetry::call::Call;
 
+pub(super) mod circuit;
 mod throttle;
 mod time;
 
@@ -59,6 +61,8 @@ pub(crate) struct Attempts<'a> {
     repeatable: bool,
     over: bool,
     last: Option<Failure>,
+    /// By the breaker, where a policy has one.
+    passed: Option<Arc<Passed>>,
 }
 
 /// What follows an answer.
@@ -91,6 +95,7 @@ impl<'a> Attempts<'a> {
             repeatable: true,
             over: false,
             last: None,
+            passed: None,
         }
     }
 
@@ -166,6 +171,7 @@ impl<'a> Attempts<'a> {
         call: &mut Call,
     ) -> Result<(UpstreamResponse, Serving), Failure> {
         self.held_back(outgoing)?;
+        self.admit(proxy)?;
         loop {
             if let Err(passed) = deadline::check(outgoing.deadline) {
                 self.retry_failed(call);
@@ -223,6 +229,7 @@ impl<'a> Attempts<'a> {
             set: Arc::clone(set),
             said: self.route.said.clone(),
             retried: self.retries > 0,
+            passed: self.passed.clone(),
         });
         Serving {
             in_flight,
@@ -321,7 +328,7 @@ impl<'a> Attempts<'a> {
         let (route, outgoing) = (self.route, failed.outgoing);
         let set = route.choice.set()?;
         let refused = matches!(failed.ended, retry::Ended::Refused(_));
-        if !self.repeatable && !refused {
+        if (!self.repeatable && !refused) || self.probes() {
             return None;
         }
         // Before anything is paid for it: nobody else may be left.
@@ -369,6 +376,9 @@ impl<'a> Attempts<'a> {
     }
 
     fn record(&self, to: &mut InFlight, latency: Latency, seen: Option<Seen>, call: &Call) {
+        if let Some(passed) = &self.passed {
+            passed.record(seen, call);
+        }
         let Some(set) = self.route.choice.set() else {
             return to.learn(latency);
         };

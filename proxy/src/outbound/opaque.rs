@@ -61,6 +61,7 @@ impl Connection {
     /// `call` is counted on is the endpoint that was tried last.
     async fn open_by(&self, route: &Route, call: &mut Call) -> Result<Tunnel, Failure> {
         let mut attempts = Attempts::new(route);
+        attempts.admit(&self.proxy)?;
         while let Some(mut to) = attempts.next(&self.proxy, call) {
             match tunnel::open(&self.proxy, to.endpoint()).await {
                 Ok(way) => {

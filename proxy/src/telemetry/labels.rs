@@ -130,6 +130,13 @@ pub struct EjectionLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct BreakerLabels {
+    /// `namespace/name` of the Service whose policy decides.
+    pub service: Arc<str>,
+    pub backend: Arc<str>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct FallbackLabels {
     pub service: Arc<str>,
     /// `namespace/name` of the Service that was asked, or `response`.

@@ -130,7 +130,7 @@ async fn an_answer_is_not_given_up_for_an_endpoint_that_rests() {
 }
 
 /// A gRPC application that says its status in trailers; how often it was asked.
-async fn grpc_app(pod: &Pod, status: &'static str) -> (u16, Arc<AtomicUsize>) {
+pub(super) async fn grpc_app(pod: &Pod, status: &'static str) -> (u16, Arc<AtomicUsize>) {
     let listener = TcpListener::bind((pod.ip, 0)).await.unwrap();
     let (port, asked) = (
         listener.local_addr().unwrap().port(),
