@@ -27,6 +27,7 @@ mod aggregated;
 mod authority;
 mod compile;
 mod explain;
+mod fleet;
 mod graph;
 mod inventory;
 mod metrics;

@@ -6,6 +6,7 @@
 //!
 //! Enumerations are read towards the safe side instead, as the protocol says.
 
+mod breaker;
 mod error;
 mod http_match;
 mod names;
@@ -21,6 +22,7 @@ use policy::protocol::Protocol;
 
 use crate::v1;
 
+pub use breaker::{circuit_pulse, verdict};
 pub use error::BadResource;
 pub use port::{port_protocol, port_protocol_messages, port_protocols};
 pub use rule::{rule_in, rule_resource};

@@ -23,7 +23,7 @@ use runtime::stop;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint, Uri};
@@ -34,6 +34,7 @@ use wire::v1::replica_client::ReplicaClient;
 
 use super::acknowledged::Observed;
 use super::reports::Reports;
+use crate::fleet::Fleet;
 use crate::settings::SERVE_PORT;
 
 /// Changes within this time travel together.
@@ -61,6 +62,8 @@ pub(crate) struct Answerer {
     pub observed: Observed,
     /// What proxies reported.
     pub reports: Reports,
+    /// What they said of calls to Services with a breaker.
+    pub fleet: Fleet,
     /// Who may ask.
     pub identity: SpiffeId,
     /// Says true when the process ends.
@@ -75,7 +78,10 @@ impl Answerer {
     pub(crate) fn report(&self, peer: Option<&PeerIdentity>) -> Result<Report, Status> {
         self.admit(peer)?;
         let (observed, changes) = (self.observed.clone(), self.observed.own_changes());
-        Ok(self.answer("report", changes, move |since| observed.own_since(since)))
+        let (outbox, sent) = mpsc::channel(OUTBOX);
+        let news = move |since| observed.own_since(since);
+        self.answer("report", changes, news, outbox);
+        Ok(ReceiverStream::new(sent))
     }
 
     /// Starts to tell what this replica's proxies reported, and then each report
@@ -85,8 +91,18 @@ impl Answerer {
     /// When somebody else than a controller asks.
     pub(crate) fn reports(&self, peer: Option<&PeerIdentity>) -> Result<Told, Status> {
         self.admit(peer)?;
+        let (outbox, sent) = mpsc::channel(OUTBOX);
         let (reports, changes) = (self.reports.clone(), self.reports.own_changes());
-        Ok(self.answer("reports", changes, move |since| reports.own_since(since)))
+        let news = move |since| reports.own_since(since);
+        self.answer("reports", changes, news, outbox.clone());
+        let (fleet, changes) = (self.fleet.clone(), self.fleet.own_changes());
+        self.answer(
+            "pulses",
+            changes,
+            move |since| fleet.own_since(since),
+            outbox,
+        );
+        Ok(ReceiverStream::new(sent))
     }
 
     fn admit(&self, peer: Option<&PeerIdentity>) -> Result<(), Status> {
@@ -105,8 +121,8 @@ impl Answerer {
         task: &'static str,
         changes: watch::Receiver<u64>,
         news: impl Fn(u64) -> (u64, N) + Send + Sync + 'static,
-    ) -> ReceiverStream<Result<N::Item, Status>> {
-        let (outbox, sent) = mpsc::channel(OUTBOX);
+        outbox: mpsc::Sender<Result<N::Item, Status>>,
+    ) {
         let stop = stop::requested(self.stop.clone());
         runtime::task::spawn(task, async move {
             tokio::select! {
@@ -114,7 +130,6 @@ impl Answerer {
                 () = stop => {}
             }
         });
-        ReceiverStream::new(sent)
     }
 }
 
@@ -164,6 +179,8 @@ pub(crate) struct Listener {
     pub observed: Observed,
     /// Where reports go.
     pub reports: Reports,
+    /// Where pulses go.
+    pub fleet: Fleet,
     /// Whom to trust.
     pub roots: Roots,
     /// What to show.
@@ -310,7 +327,9 @@ impl Listener {
             }
             Err(status) => return Err(status.into()),
         };
-        while let Some(news) = told.message().await? {
+        while let Some(mut news) = told.message().await? {
+            let pulses = std::mem::take(&mut news.pulses);
+            self.fleet.heard(pulses, Instant::now());
             self.reports.heard(news, SystemTime::now());
         }
         Ok(())

@@ -9,6 +9,7 @@ use crate::{
         lease::{Candidate, Leadership},
     },
     authority::Authority,
+    fleet::Fleet,
     metrics::Metrics,
     model::compiled::Latest,
     observe::{acknowledged::Observed, reports::Reports},
@@ -31,6 +32,7 @@ pub(super) struct Context {
     pub(super) authority: Authority,
     pub(super) observed: Observed,
     pub(super) reports: Reports,
+    pub(super) fleet: Fleet,
     pub(super) departure: Departure,
     /// Says true when the process ends.
     pub(super) stopping: watch::Receiver<bool>,
@@ -61,6 +63,7 @@ impl Context {
             authority: Authority::new(&settings.identity),
             observed: Observed::new(metrics.observed.clone(), settings.caps.destinations),
             reports: Reports::holding(metrics.reports.clone(), settings.caps.report_edges),
+            fleet: Fleet::new(latest.clone(), metrics.limits.counter("breakers")),
             settings,
             client,
             metrics,

@@ -48,7 +48,7 @@ use crate::{
         stream::{self, Streams},
     },
     settings::Settings,
-    status::{StatusWriter, events, gauges},
+    status::{StatusWriter, breakers, events, gauges},
     storage_migration::Storage,
     trust_bundle::Bundle,
 };
@@ -168,6 +168,7 @@ pub(super) fn statuses(context: &Context) {
         client: context.leading_client("status"),
         latest: context.latest.clone(),
         observed: context.observed.clone(),
+        fleet: context.fleet.clone(),
         enforced: udp,
         written: context.metrics.statuses.clone(),
     };
@@ -175,6 +176,16 @@ pub(super) fn statuses(context: &Context) {
     let (latest, events) = (context.latest.clone(), context.events.clone());
     context.while_leading("herald", move || {
         events::tell(latest.clone(), events.clone())
+    });
+}
+
+/// Breakers of the whole mesh.
+pub(super) fn breakers(context: &Context) {
+    runtime::task::spawn("breakers", context.fleet.clone().run());
+    let (fleet, latest) = (context.fleet.clone(), context.latest.clone());
+    let events = context.events.clone();
+    context.while_leading("breaker events", move || {
+        breakers::tell(fleet.clone(), latest.clone(), events.clone())
     });
 }
 
@@ -227,6 +238,7 @@ pub(super) fn peers(context: &Context, roots: &Roots, certificate: &CertHandle) 
         own: context.settings.pod_ip,
         observed: context.observed.clone(),
         reports: context.reports.clone(),
+        fleet: context.fleet.clone(),
         roots: roots.clone(),
         certificate: certificate.clone(),
         identity: context.settings.identity.clone(),
@@ -374,6 +386,7 @@ pub(super) fn services(context: &Context) -> Services {
             latest: context.latest.clone(),
             observed: context.observed.clone(),
             reports: context.reports.clone(),
+            fleet: context.fleet.clone(),
             authority: context.authority.clone(),
             metrics: metrics.stream.clone(),
             stop: context.stopping.clone(),
@@ -384,6 +397,7 @@ pub(super) fn services(context: &Context) -> Services {
         replica: Answerer {
             observed: context.observed.clone(),
             reports: context.reports.clone(),
+            fleet: context.fleet.clone(),
             identity: settings.identity.clone(),
             stop: context.stopping.clone(),
         },

@@ -21,7 +21,9 @@ use wire::v1::from_proxy::Message;
 
 use super::said::Said;
 use super::session::{Session, Target};
+use super::steered::Steered;
 use super::stream::{MESSAGES, ProxyStream, StreamEnd, Streams, ToProxies, keep_names, taken_over};
+use crate::fleet::Caller;
 use crate::model::PodId;
 use crate::model::changes::Interest;
 use crate::model::compiled::Compiled;
@@ -143,13 +145,19 @@ impl Streams {
         self.left_out(pod, left_out);
         // What found no place is not told to other replicas either.
         asked.retain(|name| session.destinations().contains(name));
+        let uid: Arc<str> = identity.pod_uid().unwrap_or_default().into();
         let mut stream = ProxyStream {
             number: self.next.fetch_add(1, Ordering::Relaxed),
             shared: self,
             pod,
+            caller: Caller {
+                account: format!("{}/{account}", pod.namespace).into(),
+                uid: Arc::clone(&uid),
+            },
+            steered: Steered::new(),
             account,
             reporter: Reporter {
-                uid: identity.pod_uid().unwrap_or_default().into(),
+                uid,
                 pod: pod.clone(),
             },
             session,

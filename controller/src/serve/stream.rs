@@ -24,7 +24,9 @@ use wire::v1::from_proxy::Message;
 
 use super::said::Said;
 use super::session::{ANSWER_TIMEOUT, Due, Session, Target};
+use super::steered::Steered;
 use crate::authority::Authority;
+use crate::fleet::{Caller, Fleet};
 use crate::metrics::StreamMetrics;
 use crate::model::PodId;
 use crate::model::changes::Interest;
@@ -69,6 +71,8 @@ pub(crate) struct Streams {
     pub observed: Observed,
     /// Where reports go.
     pub reports: Reports,
+    /// Where pulses go, and verdicts come from.
+    pub fleet: Fleet,
     /// For the trust bundle.
     pub authority: Authority,
     /// Counters.
@@ -121,6 +125,9 @@ pub(super) struct ProxyStream<'a> {
     pub(super) pod: &'a PodId,
     pub(super) account: String,
     pub(super) reporter: Reporter,
+    /// Who it is to breakers.
+    pub(super) caller: Caller,
+    pub(super) steered: Steered,
     pub(super) session: Session,
     pub(super) said: Said,
     pub(super) target: Target,
@@ -150,13 +157,14 @@ impl ProxyStream<'_> {
         let mut latest = self.shared.latest.clone();
         let mut roots = self.shared.authority.roots_pem();
         let mut stop = self.shared.stop.clone();
+        let mut verdicts = self.shared.fleet.changes();
         let over = Instant::now() + LIFE + LIFE_JITTER.mul_f64(rand::random());
         if let Err(end) = self.look(&mut latest) {
             return end;
         }
         loop {
-            let wake = match self.send() {
-                Ok(wake) => wake.min(over),
+            let wake = match self.send().and_then(|wake| Ok((wake, self.steer()?))) {
+                Ok((wake, again)) => again.map_or(wake, |again| wake.min(again)).min(over),
                 Err(end) => return end,
             };
             let wake = self.paused.map_or(wake, |until| wake.min(until));
@@ -200,6 +208,12 @@ impl ProxyStream<'_> {
                     if let Err(end) = self.look(&mut latest) {
                         return end;
                     }
+                }
+                changed = verdicts.changed() => {
+                    if changed.is_err() {
+                        return StreamEnd::Over;
+                    }
+                    self.steered.due = true;
                 }
                 _ = stop.wait_for(|stop| *stop) => return StreamEnd::Over,
                 () = sleep_until(wake) => {
@@ -309,6 +323,8 @@ impl ProxyStream<'_> {
         let Some(batch) = self.session.next(&self.target, now) else {
             return Ok(patience);
         };
+        // What it is sent may have a breaker.
+        self.steered.due = true;
         self.shared.metrics.batches.inc();
         self.shared.metrics.resources.inc_by(batch.set.len() as u64);
         let message = v1::ToProxy {
@@ -387,6 +403,10 @@ impl ProxyStream<'_> {
             Some(Message::Report(report)) => {
                 let (reports, now) = (&self.shared.reports, SystemTime::now());
                 reports.take(&self.reporter, report, true, now);
+                Ok(())
+            }
+            Some(Message::Pulse(pulse)) => {
+                self.pulse(pulse);
                 Ok(())
             }
             Some(Message::Status(status)) => {

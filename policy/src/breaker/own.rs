@@ -257,6 +257,15 @@ impl Breaker {
         }
     }
 
+    /// Whether nothing would be lost if it began anew: it holds nothing back, nobody told it
+    /// to, and it has said all.
+    pub fn is_at_rest(&mut self, now: Instant) -> bool {
+        self.expire(now);
+        matches!(self.phase, Phase::Closed)
+            && self.said == Steer::Closed
+            && self.pulse == Pulse::default()
+    }
+
     /// For the page of the proxy.
     #[must_use]
     pub fn seen(&self, now: Instant, settings: &Settings) -> Sum {

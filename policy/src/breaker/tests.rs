@@ -314,10 +314,12 @@ fn it_opens_again_when_it_fails_while_it_closes() {
     let (mut fleet, start) = told(&[(60, 60)]);
     fleet.tick(start + ms(5000), &SETTINGS);
     let good = Pulse {
-        probes: 20,
+        probes: 10,
         ..Pulse::default()
     };
-    fleet.pulse(start + ms(5000), &0, &0, good, &SETTINGS);
+    for _ in 0..2 {
+        fleet.pulse(start + ms(5000), &0, &0, good, &SETTINGS);
+    }
     fleet.tick(start + ms(5000), &SETTINGS);
     let bad = Pulse {
         sent: 50,
@@ -330,6 +332,41 @@ fn it_opens_again_when_it_fails_while_it_closes() {
     let report = fleet.report(start + ms(6000), &SETTINGS);
     assert!(report.open && report.callers == 1);
     assert_eq!((report.failure_percent, report.requests), (80, 50));
+}
+
+#[test]
+fn who_makes_up_probes_decides_no_more_than_others() {
+    let (mut fleet, start) = told(&[(10, 10); 12]);
+    let wanting = Pulse {
+        refused: 5,
+        ..Pulse::default()
+    };
+    for second in 1..=5 {
+        let now = start + ms(second * 1000);
+        for at in 0..12 {
+            fleet.pulse(now, &at, &at, wanting, &SETTINGS);
+        }
+        fleet.tick(now, &SETTINGS);
+    }
+    let now = start + ms(5000);
+    let made_up = Pulse {
+        probes: u32::MAX,
+        failed_probes: u32::MAX,
+        ..Pulse::default()
+    };
+    let honest = Pulse {
+        probes: 1,
+        ..Pulse::default()
+    };
+    for second in 0..2 {
+        let now = now + ms(second * 1000);
+        fleet.pulse(now, &0, &0, made_up, &SETTINGS);
+        for at in 1..12 {
+            fleet.pulse(now, &at, &at, honest, &SETTINGS);
+        }
+        fleet.tick(now, &SETTINGS);
+    }
+    assert!(matches!(fleet.steer(now), Steer::Closing { .. }));
 }
 
 #[test]

@@ -17,6 +17,7 @@ use wire::v1;
 use wire::v1::control_client::ControlClient;
 
 use crate::control::leaving::Contact;
+use crate::control::pulse::{self, Pulses};
 use crate::control::status::{self, Told};
 use crate::control::{BACKOFF_FIRST, BACKOFF_LONGEST, BoxError, Control, Doubt};
 
@@ -59,6 +60,7 @@ impl Control {
         loop {
             let ended = self.stream(&configured, contact, &mut backoff, doubt).await;
             self.config.telemetry.metrics.control_connected.set(0);
+            pulse::lost(&self.config);
             contact.send_modify(|contact| contact.streaming = false);
             match ended {
                 // The controller ends streams now and then, so that replicas share them.
@@ -106,11 +108,19 @@ impl Control {
         let mut tidy = tokio::time::interval(TIDY_EVERY);
         let (mut looks, mut told) = (tokio::time::interval(status::LOOK_EVERY), Told::default());
         let mut draining = self.draining.clone();
+        let mut pulses = Pulses::begin(&self.config);
         loop {
             tokio::select! {
                 message = batches.message() => {
                     let Some(message) = message? else { return Ok(()) };
-                    let Some(v1::to_proxy::Message::Batch(batch)) = message.message else { continue };
+                    let batch = match message.message {
+                        Some(v1::to_proxy::Message::Batch(batch)) => batch,
+                        Some(v1::to_proxy::Message::Steer(steer)) => {
+                            pulse::steered(&self.config, &steer);
+                            continue;
+                        }
+                        None => continue,
+                    };
                     outbox.try_send(self.take(batch))?;
                     self.config.telemetry.metrics.control_connected.set(1);
                     contact.send_if_modified(|contact| {
@@ -129,6 +139,7 @@ impl Control {
                 () = status::deleted(&mut draining), if !told.is_draining() => {
                     self.tell(&outbox, &mut told)?;
                 }
+                () = pulses.due(&self.config) => self.pulse(&outbox)?,
                 () = &mut reports => return Err("the stream takes no reports".into()),
             }
         }
@@ -144,6 +155,14 @@ impl Control {
     fn tell(&self, outbox: &mpsc::Sender<v1::FromProxy>, told: &mut Told) -> Result<(), BoxError> {
         if let Some(status) = told.next(self.status(), Instant::now()) {
             outbox.try_send(from_proxy(v1::from_proxy::Message::Status(status)))?;
+        }
+        Ok(())
+    }
+
+    /// Says what became of calls to Services with a breaker.
+    fn pulse(&self, outbox: &mpsc::Sender<v1::FromProxy>) -> Result<(), BoxError> {
+        if let Some(pulse) = pulse::take(&self.config) {
+            outbox.try_send(from_proxy(v1::from_proxy::Message::Pulse(pulse)))?;
         }
         Ok(())
     }

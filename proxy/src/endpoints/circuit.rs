@@ -6,16 +6,23 @@
 //! its way. Each of them counts those and no others: two policies may disagree.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use policy::breaker::own::{Admit, Breaker, State};
+use policy::breaker::{Pulse, Steer};
 use policy::traffic::endpoint::Breaker as Settings;
+use tokio::sync::Notify;
 
 use crate::endpoints::learned::now;
 
 /// Service ports whose policies decide about one port that serves: its own, and those of
 /// Services whose splits lead to it. Of more, the one that came first begins anew.
 const DECIDING: usize = 16;
+
+/// A breaker that nobody asked for so long, and that holds nothing back, is forgotten. As
+/// long as an interval may be, of which it then has seen nothing.
+const FORGOTTEN: Duration = Duration::from_secs(60);
 
 /// The Service port whose policy decides.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,23 +36,47 @@ pub struct DecidedBy {
 #[derive(Debug, Default)]
 pub struct Circuits {
     held: Mutex<Vec<Circuit>>,
+    /// Told when there is something to say of them.
+    begun: Arc<Notify>,
 }
 
 #[derive(Debug)]
 struct Circuit {
     by: DecidedBy,
     breaker: Breaker,
+    /// As the last call was decided by.
+    settings: Settings,
+    used: Instant,
     /// What the metric says.
     shown: State,
 }
 
+/// What there is to say of one breaker.
+#[derive(Debug)]
+pub struct Said {
+    pub by: DecidedBy,
+    /// `None`: nothing has happened.
+    pub pulse: Option<Pulse>,
+    pub state: State,
+}
+
 impl Circuits {
+    /// Such that `begun` is told when there is something to say of them.
+    #[must_use]
+    pub fn telling(begun: Arc<Notify>) -> Self {
+        Self {
+            begun,
+            ..Self::default()
+        }
+    }
+
     /// Whether a call is sent, and what the breaker is now, if that is to be shown.
     pub fn admit(&self, by: &DecidedBy, settings: &Settings) -> (Admit, Option<State>) {
         let now = now();
         self.with(by, |circuit| {
+            (circuit.settings, circuit.used) = (*settings, now);
             let admit = circuit.breaker.admit(now, settings, rand::random());
-            let news = circuit.news(settings);
+            let news = circuit.news();
             // A series that is not touched for long is forgotten.
             let open = (admit == Admit::Refuse).then_some(circuit.shown);
             (admit, news.or(open))
@@ -63,8 +94,52 @@ impl Circuits {
         let now = now();
         self.with(by, |circuit| {
             circuit.breaker.record(now, failed, probe, settings);
-            circuit.news(settings)
+            circuit.news()
         })
+    }
+
+    /// The controller says what the breaker of the whole mesh is.
+    pub fn steer(&self, by: &DecidedBy, said: Steer) {
+        let now = now();
+        let is_known = self.held.lock().iter().any(|circuit| circuit.by == *by);
+        if is_known || said != Steer::Closed {
+            self.with(by, |circuit| {
+                circuit.used = now;
+                circuit.breaker.steer(now, said);
+            });
+        }
+    }
+
+    /// The controller's stream has ended.
+    pub fn controller_lost(&self) {
+        let now = now();
+        for circuit in &mut *self.held.lock() {
+            circuit.breaker.controller_lost(now);
+        }
+    }
+
+    /// What there is to say of each since the last time. Those that are not in use are
+    /// forgotten.
+    pub fn pulse(&self, mut say: impl FnMut(Said)) {
+        let now = now();
+        self.held.lock().retain_mut(|circuit| {
+            let pulse = circuit.breaker.pulse();
+            let is_idle = now.saturating_duration_since(circuit.used) >= FORGOTTEN;
+            let forget = is_idle && pulse.is_none() && circuit.breaker.is_at_rest(now);
+            circuit.news();
+            say(Said {
+                by: circuit.by.clone(),
+                pulse,
+                state: if forget { State::Closed } else { circuit.shown },
+            });
+            !forget
+        });
+    }
+
+    /// Whether there are any of which there may be something to say.
+    #[must_use]
+    pub fn are_in_use(&self) -> bool {
+        !self.held.lock().is_empty()
     }
 
     fn with<T>(&self, by: &DecidedBy, ask: impl FnOnce(&mut Circuit) -> T) -> T {
@@ -75,20 +150,24 @@ impl Circuits {
         if held.len() >= DECIDING {
             held.remove(0);
         }
+        let now = now();
         let mut new = Circuit {
             by: by.clone(),
-            breaker: Breaker::new(now()),
+            breaker: Breaker::new(now),
+            settings: Settings::DEFAULT,
+            used: now,
             shown: State::Closed,
         };
         let answer = ask(&mut new);
         held.push(new);
+        self.begun.notify_one();
         answer
     }
 }
 
 impl Circuit {
-    fn news(&mut self, settings: &Settings) -> Option<State> {
-        let state = self.breaker.state(settings);
+    fn news(&mut self) -> Option<State> {
+        let state = self.breaker.state(&self.settings);
         let before = std::mem::replace(&mut self.shown, state);
         (before != state).then_some(state)
     }
@@ -147,6 +226,59 @@ mod tests {
         assert!((120..270).contains(&first), "{first}");
         assert_eq!(last, 1000);
         assert_eq!(circuits.record(&by, &SETTINGS, false, false), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_controller_says_is_obeyed_until_nobody_says_it_any_more() {
+        let (circuits, by) = (Circuits::default(), by("shop/api"));
+        circuits.steer(&by, Steer::Closed);
+        assert!(!circuits.are_in_use(), "that is nothing to remember");
+        circuits.steer(&by, Steer::Open);
+        assert!(circuits.are_in_use());
+        assert_eq!(circuits.admit(&by, &SETTINGS).0, Admit::Refuse);
+        advance(Duration::from_secs(3600)).await;
+        assert_eq!(circuits.admit(&by, &SETTINGS).0, Admit::Refuse);
+        circuits.controller_lost();
+        advance(Duration::from_secs(14)).await;
+        assert_eq!(circuits.admit(&by, &SETTINGS).0, Admit::Refuse);
+        advance(Duration::from_secs(1)).await;
+        assert_eq!(
+            circuits.admit(&by, &SETTINGS),
+            (Admit::Pass, Some(State::Closed))
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_happened_is_said_once_and_what_is_not_used_is_forgotten() {
+        let begun = Arc::new(Notify::new());
+        let circuits = Circuits::telling(Arc::clone(&begun));
+        let by = by("shop/api");
+        let said = || {
+            let mut all = Vec::new();
+            circuits.pulse(|said| all.push((said.pulse, said.state)));
+            all
+        };
+        assert_eq!(said(), []);
+        circuits.admit(&by, &SETTINGS);
+        tokio::time::timeout(Duration::ZERO, begun.notified())
+            .await
+            .unwrap();
+        circuits.record(&by, &SETTINGS, true, false);
+        let one = Pulse {
+            sent: 1,
+            failed: 1,
+            ..Pulse::default()
+        };
+        assert_eq!(said(), [(Some(one), State::Closed)]);
+        assert_eq!(said(), [(None, State::Closed)]);
+        circuits.steer(&by, Steer::Open);
+        advance(FORGOTTEN).await;
+        assert_eq!(said(), [(None, State::Open)], "it holds something back");
+        circuits.steer(&by, Steer::Closed);
+        advance(FORGOTTEN).await;
+        assert_eq!(said(), [(None, State::Closed)]);
+        assert_eq!(said(), []);
+        assert!(!circuits.are_in_use());
     }
 
     #[test]

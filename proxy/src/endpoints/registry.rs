@@ -17,6 +17,7 @@ use policy::affinity::Session;
 use policy::name::SpiffeId;
 use policy::retry::RetryBudget;
 use prometheus_client::metrics::gauge::Gauge;
+use tokio::sync::Notify;
 
 use crate::endpoints::affinity::Affinity;
 use crate::endpoints::circuit::Circuits;
@@ -62,6 +63,8 @@ pub struct Registry {
     sessions: Mutex<HashMap<Arc<str>, Weak<Affinity>>>,
     budgets: Mutex<HashMap<Arc<str>, Weak<RetryBudget>>>,
     circuits: Mutex<HashMap<Arc<str>, Weak<Circuits>>>,
+    /// Told when there is something to say of breakers.
+    circuits_begun: Arc<Notify>,
     resting: Gauge,
 }
 
@@ -92,9 +95,39 @@ impl Registry {
         if let Some(held) = circuits.get(endpoints).and_then(Weak::upgrade) {
             return held;
         }
-        let new = Arc::<Circuits>::default();
+        let new = Arc::new(Circuits::telling(Arc::clone(&self.circuits_begun)));
         circuits.insert(endpoints.into(), Arc::downgrade(&new));
         new
+    }
+
+    /// The same, if anybody holds them.
+    pub fn held_circuits(&self, endpoints: &str) -> Option<Arc<Circuits>> {
+        self.circuits.lock().get(endpoints).and_then(Weak::upgrade)
+    }
+
+    /// Shows the breakers that are held, with the name of the endpoints that serve.
+    pub fn each_circuits(&self, mut show: impl FnMut(&str, &Circuits)) {
+        let held: Vec<_> = {
+            let circuits = self.circuits.lock();
+            let held = circuits.iter();
+            held.filter_map(|(name, held)| Some((Arc::clone(name), held.upgrade()?)))
+                .collect()
+        };
+        for (name, circuits) in held {
+            show(&name, &circuits);
+        }
+    }
+
+    /// Returns when there are breakers of which there may be something to say.
+    pub async fn circuits_in_use(&self) {
+        loop {
+            let mut in_use = false;
+            self.each_circuits(|_, circuits| in_use |= circuits.are_in_use());
+            if in_use {
+                return;
+            }
+            self.circuits_begun.notified().await;
+        }
     }
 
     /// The session with a Service port, by its resource's name; `None` without

@@ -25,8 +25,8 @@ use crate::http::deadline::{self, Ends};
 use crate::http::grpc::{grpc_status, is_success};
 use crate::http::replay::Replay;
 use crate::http::upload::Upload;
-use crate::outbound::attempts::circuit::Passed;
 use crate::outbound::moves::Moves;
+use crate::outbound::passed::Passed;
 use crate::outbound::route::Route;
 use crate::outbound::said;
 use crate::outbound::send::Outgoing;
@@ -36,7 +36,7 @@ use crate::outbound::verdict::{self, Verdict};
 use crate::proxy::Proxy;
 use crate::telemetry::call::Call;
 
-pub(super) mod circuit;
+mod circuit;
 mod throttle;
 mod time;
 

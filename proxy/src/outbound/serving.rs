@@ -12,7 +12,7 @@ use crate::http::deadline::Ends;
 use crate::http::grpc::{grpc_status, is_success};
 use crate::http::headers;
 use crate::http::watched::BodyEnd;
-use crate::outbound::attempts::circuit::Passed;
+use crate::outbound::passed::Passed;
 use crate::outbound::said::{self, Said};
 use crate::outbound::verdict::{latency_at_end, seen_at_end};
 use crate::telemetry::call::Call;

@@ -9,6 +9,7 @@ pub(super) use identity::authority::LeafNames;
 pub(super) use identity::tls::{bootstrap_client_config, mesh_client_config, peer_name};
 pub(super) use identity::{Leaf, LeafKey};
 pub(super) use policy::name::{Kind, ObjectRef, SpiffeId};
+pub(super) use prometheus_client::metrics::counter::Counter;
 pub(super) use tokio::time::Instant;
 pub(super) use tokio_rustls::TlsConnector;
 pub(super) use tokio_stream::wrappers::ReceiverStream;
@@ -19,6 +20,7 @@ pub(super) use wire::v1::replica_client::ReplicaClient;
 
 pub(super) use crate::authority::Authority;
 pub(super) use crate::authority::certify::tests::FakeCluster;
+pub(super) use crate::fleet::Fleet;
 pub(super) use crate::metrics::{CertifyResult, Metrics, ReportMetrics};
 pub(super) use crate::model::compiled::Compiled;
 pub(super) use crate::model::{Defaults, Model};
@@ -42,6 +44,7 @@ pub(super) struct Bench {
     pub(super) cluster: Arc<FakeCluster>,
     pub(super) observed: Observed,
     pub(super) reports: Reports,
+    pub(super) fleet: Fleet,
     pub(super) metrics: Metrics,
     pub(super) models: watch::Sender<Option<Arc<Compiled>>>,
     pub(super) stop: watch::Sender<bool>,
@@ -60,6 +63,8 @@ impl Bench {
         let observed = Observed::default();
         let metrics = Metrics::default();
         let reports = Reports::new(metrics.reports.clone());
+        let fleet = Fleet::new(latest.clone(), metrics.limits.counter("breakers"));
+        let deciding = tokio::spawn(fleet.clone().run());
         let fake = Arc::new(FakeCluster::default());
         fake.knows("client-token", "shop", "web", "client", "uid-client");
         let services = Services {
@@ -72,6 +77,7 @@ impl Bench {
             ),
             streams: Streams {
                 reports: reports.clone(),
+                fleet: fleet.clone(),
                 latest,
                 observed: observed.clone(),
                 authority: authority.clone(),
@@ -83,6 +89,7 @@ impl Bench {
             },
             replica: exchange::Answerer {
                 reports: reports.clone(),
+                fleet: fleet.clone(),
                 observed: observed.clone(),
                 identity: identity.clone(),
                 stop: stopping.clone(),
@@ -95,6 +102,7 @@ impl Bench {
         let server = tokio::spawn(async move {
             let connections = all.connections;
             serve(listener, &trusted, &handle, services, connections, stopping).await;
+            deciding.abort();
         });
         Self {
             addr,
@@ -105,11 +113,17 @@ impl Bench {
             cluster: fake,
             observed,
             reports,
+            fleet,
             metrics,
             models,
             stop,
             server,
         }
+    }
+
+    /// Of another replica, which knows the same of the cluster.
+    pub(super) fn other_fleet(&self) -> Fleet {
+        Fleet::new(self.models.subscribe(), Counter::default())
     }
 
     pub(super) fn publish(&self, cluster: &Cluster) {

@@ -1,47 +1,16 @@
-//! What this proxy does not send, because its breaker is open, and what attempts show it.
+//! What this proxy does not send, because its breaker is open.
 
 use std::sync::Arc;
 
 use policy::breaker::own::Admit;
-use policy::health::Seen;
 use policy::reason::Reason;
-use policy::traffic::endpoint::Breaker;
 
 use super::Attempts;
-use crate::endpoints::circuit::{Circuits, DecidedBy};
+use crate::endpoints::circuit::DecidedBy;
 use crate::failure::Failure;
+use crate::outbound::passed::Passed;
 use crate::outbound::said;
 use crate::proxy::Proxy;
-use crate::telemetry::call::Call;
-
-/// A call that its breaker let through.
-#[derive(Debug)]
-pub(in crate::outbound) struct Passed {
-    circuits: Arc<Circuits>,
-    by: DecidedBy,
-    /// `namespace/name` of the Service that serves.
-    backend: Arc<str>,
-    settings: Breaker,
-    /// It shows whether the others may follow.
-    probe: bool,
-}
-
-impl Passed {
-    /// An attempt, or the end of its answer, has shown this of its endpoint.
-    pub(in crate::outbound) fn record(&self, seen: Option<Seen>, call: &Call) {
-        let failed = match seen {
-            Some(Seen::Good) => false,
-            Some(Seen::Failed | Seen::Unreachable) => true,
-            // Its trailers tell; or it shows nothing.
-            Some(Seen::Reached) | None => return,
-        };
-        let circuits = &self.circuits;
-        let state = circuits.record(&self.by, &self.settings, failed, self.probe);
-        if let Some(state) = state {
-            call.circuit(&self.by.service, &self.backend, state);
-        }
-    }
-}
 
 impl Attempts<'_> {
     /// Asks the breaker of what serves the call, where a policy has one.
