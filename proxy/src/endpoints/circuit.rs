@@ -273,7 +273,8 @@ mod tests {
         assert_eq!(said(), [(None, State::Closed)]);
         circuits.steer(&by, Steer::Open);
         advance(FORGOTTEN).await;
-        assert_eq!(said(), [(None, State::Open)], "it holds something back");
+        assert_eq!(said(), [(None, State::Closed)]);
+        assert!(circuits.are_in_use(), "the mesh says that it is open");
         circuits.steer(&by, Steer::Closed);
         advance(FORGOTTEN).await;
         assert_eq!(said(), [(None, State::Closed)]);
