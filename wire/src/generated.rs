@@ -19,7 +19,7 @@ pub struct CertifyResponse {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FromProxy {
-    #[prost(oneof = "from_proxy::Message", tags = "1, 2, 3, 4, 8, 50")]
+    #[prost(oneof = "from_proxy::Message", tags = "1, 2, 3, 4, 8, 50, 51")]
     pub message: ::core::option::Option<from_proxy::Message>,
 }
 /// Nested message and enum types in `FromProxy`.
@@ -38,6 +38,8 @@ pub mod from_proxy {
         Status(super::ProxyStatus),
         #[prost(message, tag = "50")]
         Pulse(super::Pulse),
+        #[prost(message, tag = "51")]
+        SharesTaken(super::SharesTaken),
     }
 }
 /// First message on a stream.
@@ -156,7 +158,7 @@ pub struct CircuitPulse {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ToProxy {
-    #[prost(oneof = "to_proxy::Message", tags = "1, 50")]
+    #[prost(oneof = "to_proxy::Message", tags = "1, 50, 51")]
     pub message: ::core::option::Option<to_proxy::Message>,
 }
 /// Nested message and enum types in `ToProxy`.
@@ -167,6 +169,8 @@ pub mod to_proxy {
         Batch(super::Batch),
         #[prost(message, tag = "50")]
         Steer(super::Steer),
+        #[prost(message, tag = "51")]
+        Shares(super::Shares),
     }
 }
 /// What the breaker of the whole mesh is. Sent where it changed, never answered, and apart
@@ -255,6 +259,54 @@ pub struct Batch {
     /// Only with `full`: names held in the right version.
     #[prost(string, repeated, tag = "5")]
     pub unchanged: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// What the receiving pod may let through of limits that all pods of a Service keep
+/// together. Each is used from now on, until it is told another, and answered.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Shares {
+    #[prost(message, repeated, tag = "1")]
+    pub shares: ::prost::alloc::vec::Vec<Share>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Share {
+    #[prost(message, optional, tag = "1")]
+    pub of: ::core::option::Option<ShareOf>,
+    /// Thousandths of a request in the limit's time.
+    #[prost(uint64, tag = "2")]
+    pub thousandths: u64,
+    /// Who divides, and the number of this message: told back.
+    #[prost(uint64, tag = "3")]
+    pub term: u64,
+    #[prost(uint64, tag = "4")]
+    pub number: u64,
+}
+/// A limit at a port of the pod.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ShareOf {
+    /// Of the container.
+    #[prost(uint32, tag = "1")]
+    pub port: u32,
+    /// The TrafficPolicy.
+    #[prost(message, optional, tag = "2")]
+    pub origin: ::core::option::Option<ObjectRef>,
+    /// Its name there.
+    #[prost(string, tag = "3")]
+    pub limit: ::prost::alloc::string::String,
+}
+/// Answers Shares: they are in use.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SharesTaken {
+    #[prost(message, repeated, tag = "1")]
+    pub taken: ::prost::alloc::vec::Vec<ShareTaken>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ShareTaken {
+    #[prost(message, optional, tag = "1")]
+    pub of: ::core::option::Option<ShareOf>,
+    #[prost(uint64, tag = "2")]
+    pub term: u64,
+    #[prost(uint64, tag = "3")]
+    pub number: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Resource {
@@ -1274,6 +1326,23 @@ pub struct Reports {
     pub reports: ::prost::alloc::vec::Vec<PodReport>,
     #[prost(message, repeated, tag = "50")]
     pub pulses: ::prost::alloc::vec::Vec<PodPulse>,
+    /// What the one that holds the Lease gives to pods, whoever serves them.
+    #[prost(message, repeated, tag = "51")]
+    pub divided: ::prost::alloc::vec::Vec<PodShares>,
+    /// Pods that stream from the answering replica, and what they hold.
+    #[prost(message, repeated, tag = "52")]
+    pub held: ::prost::alloc::vec::Vec<PodShares>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PodShares {
+    #[prost(string, tag = "1")]
+    pub uid: ::prost::alloc::string::String,
+    /// Of `held`: its stream has ended.
+    #[prost(bool, tag = "2")]
+    pub gone: bool,
+    /// Of `held`: the most that the pod may be using, and what it took last.
+    #[prost(message, repeated, tag = "3")]
+    pub shares: ::prost::alloc::vec::Vec<Share>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PodPulse {

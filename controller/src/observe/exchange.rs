@@ -36,6 +36,7 @@ use super::acknowledged::Observed;
 use super::reports::Reports;
 use crate::fleet::Fleet;
 use crate::settings::SERVE_PORT;
+use crate::shares::Board;
 
 /// Changes within this time travel together.
 const SETTLE: Duration = Duration::from_millis(20);
@@ -64,6 +65,8 @@ pub(crate) struct Answerer {
     pub reports: Reports,
     /// What they said of calls to Services with a breaker.
     pub fleet: Fleet,
+    /// What pods are given of limits, and hold.
+    pub board: Board,
     /// Who may ask.
     pub identity: SpiffeId,
     /// Says true when the process ends.
@@ -96,6 +99,9 @@ impl Answerer {
         let news = move |since| reports.own_since(since);
         self.answer("reports", changes, news, outbox.clone());
         let (fleet, changes) = (self.fleet.clone(), self.fleet.own_changes());
+        let (board, changes) = (self.board.clone(), self.board.own_changes());
+        let news = move |since| board.own_since(since);
+        self.answer("shares", changes, news, outbox.clone());
         self.answer(
             "pulses",
             changes,
@@ -181,6 +187,8 @@ pub(crate) struct Listener {
     pub reports: Reports,
     /// Where pulses go.
     pub fleet: Fleet,
+    /// Where shares go.
+    pub board: Board,
     /// Whom to trust.
     pub roots: Roots,
     /// What to show.
@@ -243,6 +251,7 @@ impl Listener {
             if !stays {
                 task.abort();
                 self.observed.lost(*peer);
+                self.board.lost(*peer, Instant::now());
                 info!(%peer, "replica is gone");
             }
             stays
@@ -270,6 +279,7 @@ impl Listener {
             backoff.wait().await;
             if backoff.failures() > 5 {
                 self.observed.lost(peer.ip());
+                self.board.lost(peer.ip(), Instant::now());
             }
         }
     }
@@ -300,7 +310,7 @@ impl Listener {
             .await?;
         let mut client = ReplicaClient::new(channel).max_decoding_message_size(MAX_RECEIVED);
         let mut report = client.observe(v1::ObserveRequest {}).await?.into_inner();
-        let reports = self.hear_reports(client);
+        let reports = self.hear_reports(client, peer.ip());
         tokio::pin!(reports);
         loop {
             tokio::select! {
@@ -317,6 +327,7 @@ impl Listener {
     async fn hear_reports(
         &self,
         mut client: ReplicaClient<Channel>,
+        peer: IpAddr,
     ) -> Result<(), tower::BoxError> {
         let told = client.reports(v1::ReportsRequest {}).await;
         let mut told = match told {
@@ -330,6 +341,7 @@ impl Listener {
         while let Some(mut news) = told.message().await? {
             let pulses = std::mem::take(&mut news.pulses);
             self.fleet.heard(pulses, Instant::now());
+            self.board.heard(peer, &news, Instant::now());
             self.reports.heard(news, SystemTime::now());
         }
         Ok(())

@@ -14,6 +14,7 @@ use crate::{
     model::compiled::Latest,
     observe::{acknowledged::Observed, reports::Reports},
     settings::Settings,
+    shares::Board,
     trust_bundle::uninstalling::Departure,
 };
 
@@ -33,6 +34,7 @@ pub(super) struct Context {
     pub(super) observed: Observed,
     pub(super) reports: Reports,
     pub(super) fleet: Fleet,
+    pub(super) board: Board,
     pub(super) departure: Departure,
     /// Says true when the process ends.
     pub(super) stopping: watch::Receiver<bool>,
@@ -63,6 +65,7 @@ impl Context {
             authority: Authority::new(&settings.identity),
             observed: Observed::new(metrics.observed.clone(), settings.caps.destinations),
             reports: Reports::holding(metrics.reports.clone(), settings.caps.report_edges),
+            board: Board::default(),
             fleet: Fleet::new(latest.clone(), metrics.limits.counter("breakers")),
             settings,
             client,

@@ -189,6 +189,15 @@ pub(super) fn breakers(context: &Context) {
     });
 }
 
+/// Limits that all pods of a Service keep together.
+pub(super) fn shares(context: &Context) {
+    runtime::task::spawn("shares", context.board.clone().keep());
+    let (board, latest) = (context.board.clone(), context.latest.clone());
+    context.while_leading("shares", move || {
+        crate::shares::lead(board.clone(), latest.clone())
+    });
+}
+
 /// The roots in every namespace, and the sign that the mesh goes.
 pub(super) fn trust_bundles(context: &Context) {
     let departure = context.departure.clone();
@@ -239,6 +248,7 @@ pub(super) fn peers(context: &Context, roots: &Roots, certificate: &CertHandle) 
         observed: context.observed.clone(),
         reports: context.reports.clone(),
         fleet: context.fleet.clone(),
+        board: context.board.clone(),
         roots: roots.clone(),
         certificate: certificate.clone(),
         identity: context.settings.identity.clone(),
@@ -387,6 +397,7 @@ pub(super) fn services(context: &Context) -> Services {
             observed: context.observed.clone(),
             reports: context.reports.clone(),
             fleet: context.fleet.clone(),
+            board: context.board.clone(),
             authority: context.authority.clone(),
             metrics: metrics.stream.clone(),
             stop: context.stopping.clone(),
@@ -398,6 +409,7 @@ pub(super) fn services(context: &Context) -> Services {
             observed: context.observed.clone(),
             reports: context.reports.clone(),
             fleet: context.fleet.clone(),
+            board: context.board.clone(),
             identity: settings.identity.clone(),
             stop: context.stopping.clone(),
         },

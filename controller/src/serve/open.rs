@@ -155,6 +155,7 @@ impl Streams {
                 uid: Arc::clone(&uid),
             },
             steered: Steered::new(),
+            shares_due: true,
             account,
             reporter: Reporter {
                 uid,
@@ -175,7 +176,14 @@ impl Streams {
             outbox,
         };
         self.metrics.open.inc();
+        let (board, uid) = (&self.board, Arc::clone(&stream.caller.uid));
+        if stream.keeps_shares() {
+            board.connected(&uid, stream.number, Instant::now());
+        }
         let end = stream.run(incoming, place).await;
+        if stream.keeps_shares() {
+            board.ended(&uid, stream.number, Instant::now());
+        }
         self.metrics.open.dec();
         self.observed.ended(stream.number, &stream.key());
         end

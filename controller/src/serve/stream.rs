@@ -34,6 +34,7 @@ use crate::model::compiled::Latest;
 use crate::model::published::EncodedResource;
 use crate::observe::acknowledged::{Observed, pod_key};
 use crate::observe::reports::{Reporter, Reports};
+use crate::shares::Board;
 
 /// Life of a stream, so that proxies spread over replicas again.
 const LIFE: Duration = Duration::from_secs(30 * 60);
@@ -73,6 +74,8 @@ pub(crate) struct Streams {
     pub reports: Reports,
     /// Where pulses go, and verdicts come from.
     pub fleet: Fleet,
+    /// Shares of limits that the pods of a Service keep together.
+    pub board: Board,
     /// For the trust bundle.
     pub authority: Authority,
     /// Counters.
@@ -128,6 +131,8 @@ pub(super) struct ProxyStream<'a> {
     /// Who it is to breakers.
     pub(super) caller: Caller,
     pub(super) steered: Steered,
+    /// There may be shares to tell.
+    pub(super) shares_due: bool,
     pub(super) session: Session,
     pub(super) said: Said,
     pub(super) target: Target,
@@ -158,13 +163,14 @@ impl ProxyStream<'_> {
         let mut roots = self.shared.authority.roots_pem();
         let mut stop = self.shared.stop.clone();
         let mut verdicts = self.shared.fleet.changes();
+        let mut given = self.shared.board.given_changes();
         let over = Instant::now() + LIFE + LIFE_JITTER.mul_f64(rand::random());
         if let Err(end) = self.look(&mut latest) {
             return end;
         }
         loop {
-            let wake = match self.send().and_then(|wake| Ok((wake, self.steer()?))) {
-                Ok((wake, again)) => again.map_or(wake, |again| wake.min(again)).min(over),
+            let wake = match self.send_all() {
+                Ok(wake) => wake.min(over),
                 Err(end) => return end,
             };
             let wake = self.paused.map_or(wake, |until| wake.min(until));
@@ -214,6 +220,12 @@ impl ProxyStream<'_> {
                         return StreamEnd::Over;
                     }
                     self.steered.due = true;
+                }
+                changed = given.changed() => {
+                    if changed.is_err() {
+                        return StreamEnd::Over;
+                    }
+                    self.shares_due = true;
                 }
                 _ = stop.wait_for(|stop| *stop) => return StreamEnd::Over,
                 () = sleep_until(wake) => {
@@ -306,7 +318,14 @@ impl ProxyStream<'_> {
         self.session.forget(&useless);
     }
 
-    /// Sends what is due. Returns when to look again at the latest.
+    /// Sends all that is due. Returns when to look again at the latest.
+    fn send_all(&mut self) -> Result<Instant, StreamEnd> {
+        let wake = self.send()?;
+        let later = self.steer()?.into_iter().chain(self.share()?);
+        Ok(later.fold(wake, Instant::min))
+    }
+
+    /// Sends what is due of resources.
     fn send(&mut self) -> Result<Instant, StreamEnd> {
         let now = Instant::now();
         let patience = now + ANSWER_TIMEOUT;
@@ -325,6 +344,7 @@ impl ProxyStream<'_> {
         };
         // What it is sent may have a breaker.
         self.steered.due = true;
+        self.shares_due = true;
         self.shared.metrics.batches.inc();
         self.shared.metrics.resources.inc_by(batch.set.len() as u64);
         let message = v1::ToProxy {
@@ -407,6 +427,10 @@ impl ProxyStream<'_> {
             }
             Some(Message::Pulse(pulse)) => {
                 self.pulse(pulse);
+                Ok(())
+            }
+            Some(Message::SharesTaken(taken)) => {
+                self.shared.board.taken(&self.caller.uid, &taken);
                 Ok(())
             }
             Some(Message::Status(status)) => {

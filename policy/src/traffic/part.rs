@@ -112,6 +112,7 @@ impl Part {
         Self::Breaker,
         Self::Fallback,
         Self::InstanceLimit,
+        Self::ServiceLimit,
         Self::Priority,
         Self::Overload,
         Self::Mirror,

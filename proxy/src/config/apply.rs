@@ -362,7 +362,8 @@ impl Snapshot {
             v1::resource::Content::Guard(guard) => {
                 let said = PodGuard::try_from(&guard).map_err(|bad| bad.to_string())?;
                 let now = tokio::time::Instant::now().into_std();
-                let guard = Guard::after(self.guard.as_deref(), &said, now);
+                let guard = Guard::after(self.guard.as_deref(), &said, &self.shares, now);
+                self.shares.keep(|port, limit| guard.has(port, limit));
                 self.guard = Some(Arc::new(guard));
             }
         }

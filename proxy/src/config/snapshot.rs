@@ -20,6 +20,7 @@ use policy::traffic::call::TcpTarget;
 
 use crate::config::guard::Guard;
 use crate::config::policies::Policies;
+use crate::config::shares::Shares;
 use crate::endpoints::affinity::Affinity;
 use crate::endpoints::endpoint::Endpoint;
 use crate::endpoints::set::EndpointSet;
@@ -112,6 +113,8 @@ pub struct Snapshot {
     pub(crate) tracing: Option<Arc<Told>>,
     /// What they say of requests to the own pod.
     pub(crate) guard: Option<Arc<Guard>>,
+    /// What the own pod may let through of limits that others keep with it.
+    pub(super) shares: Shares,
     /// How requests to the own pod are named; `None` where nobody asks for names.
     pub(crate) names: Option<Arc<Names>>,
     held_on: Option<HeldOn>,
@@ -150,6 +153,7 @@ impl Default for Snapshot {
             access_log: None,
             tracing: None,
             guard: None,
+            shares: Shares::default(),
             names: None,
             held_on: None,
             roots: Vec::new(),
@@ -288,7 +292,12 @@ mod tests {
             ..PodGuard::default()
         };
         let mut next = held.clone();
-        next.guard = Some(Arc::new(Guard::after(None, &said, now())));
+        next.guard = Some(Arc::new(Guard::after(
+            None,
+            &said,
+            &Shares::default(),
+            now(),
+        )));
         next.hold_on(held);
         next
     }

@@ -28,6 +28,7 @@ pub(super) use crate::observe::acknowledged::{Observed, Tally};
 pub(super) use crate::observe::exchange::Listener;
 pub(super) use crate::observe::reports::{Reports, slot_of};
 use crate::serve::*;
+pub(super) use crate::shares::Board;
 pub(super) use crate::testing::cluster;
 pub(super) use crate::testing::cluster::Cluster;
 
@@ -45,6 +46,7 @@ pub(super) struct Bench {
     pub(super) observed: Observed,
     pub(super) reports: Reports,
     pub(super) fleet: Fleet,
+    pub(super) board: Board,
     pub(super) metrics: Metrics,
     pub(super) models: watch::Sender<Option<Arc<Compiled>>>,
     pub(super) stop: watch::Sender<bool>,
@@ -64,6 +66,7 @@ impl Bench {
         let metrics = Metrics::default();
         let reports = Reports::new(metrics.reports.clone());
         let fleet = Fleet::new(latest.clone(), metrics.limits.counter("breakers"));
+        let board = Board::default();
         let deciding = tokio::spawn(fleet.clone().run());
         let fake = Arc::new(FakeCluster::default());
         fake.knows("client-token", "shop", "web", "client", "uid-client");
@@ -78,6 +81,7 @@ impl Bench {
             streams: Streams {
                 reports: reports.clone(),
                 fleet: fleet.clone(),
+                board: board.clone(),
                 latest,
                 observed: observed.clone(),
                 authority: authority.clone(),
@@ -90,6 +94,7 @@ impl Bench {
             replica: exchange::Answerer {
                 reports: reports.clone(),
                 fleet: fleet.clone(),
+                board: board.clone(),
                 observed: observed.clone(),
                 identity: identity.clone(),
                 stop: stopping.clone(),
@@ -114,6 +119,7 @@ impl Bench {
             observed,
             reports,
             fleet,
+            board,
             metrics,
             models,
             stop,

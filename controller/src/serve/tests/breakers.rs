@@ -108,6 +108,7 @@ async fn what_one_replica_hears_opens_it_at_the_others() {
     let listener = Listener {
         reports: Reports::new(ReportMetrics::default()),
         fleet: other.clone(),
+        board: Board::default(),
         client: crate::testing::api_server::FakeApi::default().client(),
         namespace: "weft-system".to_owned(),
         service: "weft-controller".to_owned(),
