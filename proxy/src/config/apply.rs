@@ -362,6 +362,11 @@ impl Snapshot {
             v1::resource::Content::Guard(guard) => {
                 let said = PodGuard::try_from(&guard).map_err(|bad| bad.to_string())?;
                 let now = tokio::time::Instant::now().into_std();
+                if self.is_complete() {
+                    let held = self.guard.as_deref();
+                    let is_there = |port, limit: &_| held.is_some_and(|held| held.has(port, limit));
+                    self.shares.begin(&said, is_there);
+                }
                 let guard = Guard::after(self.guard.as_deref(), &said, &self.shares, now);
                 self.shares.keep(|port, limit| guard.has(port, limit));
                 self.guard = Some(Arc::new(guard));

@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use policy::origin::Origin;
+use policy::traffic::guard::LimitScope;
+use policy::traffic::pod::PodGuard;
 
 /// Shares of one pod: 16 limits of each of 64 policies, at one port.
 const MOST: usize = 1024;
@@ -30,6 +32,24 @@ impl Shares {
         }
         held.insert(key, thousandths);
         true
+    }
+
+    /// Until the share of a limit is told that is new to a pod which serves already, the pod
+    /// keeps all of it: whatever passed until now must not be refused because a policy came.
+    pub(super) fn begin(&self, said: &PodGuard, is_there: impl Fn(u16, &Origin) -> bool) {
+        for (port, guard) in &said.ports {
+            for rule in &guard.rate_limits.rules {
+                let limit = rule.then.as_ref().map(|scoped| &scoped.section);
+                let Some(limit) = limit.filter(|limit| limit.scope == LimitScope::Service) else {
+                    continue;
+                };
+                let is_told = self.of(*port, &rule.origin).is_some();
+                if !is_told && !is_there(*port, &rule.origin) {
+                    let whole = u64::from(limit.requests) * 1000;
+                    self.set(*port, rule.origin.clone(), whole);
+                }
+            }
+        }
     }
 
     /// Keeps those that are about limits which are there.

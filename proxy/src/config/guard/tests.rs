@@ -182,6 +182,26 @@ fn of_what_all_pods_keep_together_a_pod_has_its_share_and_one_request_before_it_
 }
 
 #[test]
+fn a_limit_that_is_new_to_a_pod_that_serves_is_kept_whole_until_its_share_is_told() {
+    let limits = said(&[RateLimit {
+        scope: LimitScope::Service,
+        ..limit(100, LimitKey::None)
+    }]);
+    let (now, shares) = (Instant::now(), Shares::default());
+    shares.begin(&limits, |_, _| false);
+    let guard = Guard::after(None, &limits, &shares, now);
+    assert_eq!(passed(&guard, now, 200), 100);
+    let each = Origin::new("TrafficPolicy", "shop", "p").rule("each");
+    assert!(shares.set(80, each.clone(), 20_000));
+    shares.begin(&limits, |_, _| false);
+    assert_eq!(shares.of(80, &each), Some(20_000), "it was told");
+    // What was forgotten is not new.
+    shares.forget();
+    shares.begin(&limits, |port, limit| guard.has(port, limit));
+    assert_eq!(shares.of(80, &each), None);
+}
+
+#[test]
 fn an_audited_limit_refuses_nothing_and_is_told() {
     let audit = RateLimit {
         mode: LimitMode::Audit,
