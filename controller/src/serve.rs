@@ -13,6 +13,7 @@
 //! May import `authority`, `fleet`, `metrics`, `model`, `observe`, `resources` and
 //! `shares`.
 
+mod bundle;
 mod open;
 mod said;
 pub(crate) mod session;

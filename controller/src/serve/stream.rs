@@ -22,6 +22,7 @@ use tracing::{debug, warn};
 use wire::v1;
 use wire::v1::from_proxy::Message;
 
+use super::bundle::bundle;
 use super::said::Said;
 use super::session::{ANSWER_TIMEOUT, Due, Session, Target};
 use super::steered::Steered;
@@ -474,19 +475,5 @@ impl ProxyStream<'_> {
             pod: self.pod.name.to_string(),
             ..v1::ProxyState::default()
         })
-    }
-}
-
-/// The trusted roots as a resource like any other.
-pub(super) fn bundle(authority: &Authority) -> EncodedResource {
-    let roots = authority.roots_der();
-    let resource = v1::Resource {
-        name: wire::names::BUNDLE.to_owned(),
-        version: String::new(),
-        content: Some(v1::resource::Content::Bundle(v1::Bundle { roots })),
-    };
-    EncodedResource {
-        resource: wire::version::stamp(resource),
-        origins: Vec::new(),
     }
 }

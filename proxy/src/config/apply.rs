@@ -20,7 +20,6 @@ use policy::traffic::pod::PodGuard;
 use prost::Message as _;
 use wire::v1;
 
-use crate::config::guard::Guard;
 use crate::config::snapshot::{Destination, PodTarget, Service, Snapshot, Version, Workload};
 use crate::config::told;
 use crate::endpoints::endpoint::Endpoint;
@@ -361,15 +360,7 @@ impl Snapshot {
             }
             v1::resource::Content::Guard(guard) => {
                 let said = PodGuard::try_from(&guard).map_err(|bad| bad.to_string())?;
-                let now = tokio::time::Instant::now().into_std();
-                if self.is_complete() {
-                    let held = self.guard.as_deref();
-                    let is_there = |port, limit: &_| held.is_some_and(|held| held.has(port, limit));
-                    self.shares.begin(&said, is_there);
-                }
-                let guard = Guard::after(self.guard.as_deref(), &said, &self.shares, now);
-                self.shares.keep(|port, limit| guard.has(port, limit));
-                self.guard = Some(Arc::new(guard));
+                self.set_guard(&said);
             }
         }
         Ok(())

@@ -13,10 +13,12 @@ use policy::access_log::AccessLog;
 use policy::log_filter::LogFilter;
 use policy::mode::{Enforcement, MtlsMode};
 use policy::name::{ServiceId, SpiffeId};
+use policy::origin::Origin;
 use policy::protocol::Protocol;
 use policy::route::names::Names;
 use policy::route::{Forward, Table};
 use policy::traffic::call::TcpTarget;
+use policy::traffic::pod::PodGuard;
 
 use crate::config::guard::Guard;
 use crate::config::policies::Policies;
@@ -200,6 +202,18 @@ impl Snapshot {
         self.guard.as_ref()?.read_only()
     }
 
+    /// What policies say of requests to the own pod.
+    pub(super) fn set_guard(&mut self, said: &PodGuard) {
+        let held = self.guard.as_deref();
+        if self.is_complete() {
+            let is_there = |port, limit: &Origin| held.is_some_and(|held| held.has(port, limit));
+            self.shares.begin(said, is_there);
+        }
+        let guard = Guard::after(held, said, &self.shares, now());
+        self.shares.keep(|port, limit| guard.has(port, limit));
+        self.guard = Some(Arc::new(guard));
+    }
+
     /// What the own pod was held to `before` does not end with the copies.
     pub(super) fn hold_on(&mut self, before: &Self) {
         self.held_on = match (self.takes_copies(), before.takes_copies()) {
@@ -282,8 +296,6 @@ fn now() -> Instant {
 
 #[cfg(test)]
 mod tests {
-    use policy::traffic::pod::PodGuard;
-
     use super::*;
 
     fn told(held: &Snapshot, read_only: bool) -> Snapshot {
