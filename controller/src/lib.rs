@@ -27,6 +27,7 @@ mod aggregated;
 mod authority;
 mod compile;
 mod explain;
+mod fleet;
 mod graph;
 mod inventory;
 mod metrics;
@@ -40,6 +41,7 @@ mod resources;
 mod run;
 mod serve;
 mod settings;
+mod shares;
 mod status;
 mod storage_migration;
 // The test that compares decisions with a second reader takes a cluster in as this

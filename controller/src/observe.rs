@@ -1,7 +1,7 @@
 //! What the proxies have told: which resources they have acknowledged and what they have
 //! counted, on this replica and, by exchange, on the others.
 //!
-//! May import `metrics`, `model`, `problem`, `settings` and `world`. It hears of streams
+//! May import `fleet`, `metrics`, `model`, `problem`, `settings`, `shares` and `world`. It hears of streams
 //! from `serve` and knows nothing of them.
 
 pub(crate) mod acknowledged;

@@ -62,6 +62,8 @@ pub async fn run(
     parts::models(&context, publish, synced);
     let mut reconciler = parts::authority(&context);
     runtime::task::spawn("acks", acks.follow(latest, context.observed.clone()));
+    parts::breakers(&context);
+    parts::shares(&context);
     parts::statuses(&context);
     parts::trust_bundles(&context);
     parts::storage(&context);

@@ -10,14 +10,19 @@
 //! seconds, and may send what a request for a certificate needs and no more. What
 //! they do never costs a place of somebody with a certificate.
 //!
-//! May import `authority`, `metrics`, `model`, `observe` and `resources`.
+//! May import `authority`, `fleet`, `metrics`, `model`, `observe`, `resources` and
+//! `shares`.
 
 mod answers;
+mod bundle;
 mod calls;
 mod open;
 mod orders;
 mod said;
 pub(crate) mod session;
+mod shared;
+mod steer;
+mod steered;
 pub(crate) mod stream;
 
 use std::convert::Infallible;

@@ -12,12 +12,14 @@
 //!
 //! Only the Lease holder runs this.
 //!
-//! May import `apiserver`, `metrics`, `model`, `network_policy`, `observe`, `problem`
+//! May import `apiserver`, `fleet`, `metrics`, `model`, `network_policy`, `observe`, `problem`
 //! and `world`.
 
+pub(crate) mod breakers;
 mod conditions;
 pub(crate) mod events;
 pub(crate) mod gauges;
+mod shown;
 mod udp;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,14 +32,16 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::core::DynamicObject;
 use kube::{Api, Client};
-use policy::name::ObjectRef;
+use policy::name::{Kind, ObjectRef};
 use prometheus_client::metrics::counter::Counter;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, warn};
 
 use self::conditions::{COUNT_EVERY, Status, When, Written, kinds, read, resource, when, word};
+use self::shown::Shown;
+use crate::fleet::Fleet;
 use crate::model::compiled::{Compiled, Latest};
 use crate::network_policy::Enforced;
 use crate::observe::acknowledged::{Consumer, Observed};
@@ -60,6 +64,8 @@ pub(crate) struct StatusWriter {
     pub latest: Latest,
     /// What proxies acknowledged.
     pub observed: Observed,
+    /// How breakers of the whole mesh fare.
+    pub fleet: Fleet,
     /// What became of UDPRoutes; `None` where nobody asked to enforce them.
     pub enforced: Option<watch::Receiver<Option<Arc<Enforced>>>>,
     /// Statuses written.
@@ -72,6 +78,7 @@ impl StatusWriter {
     /// Writes until dropped or until the model ends.
     pub(crate) async fn write(mut self) {
         let mut acks = self.observed.changes();
+        let mut breakers = self.fleet.changes();
         let mut written = self.read_all().await;
         let mut enforced = self.enforced.clone();
         let mut said: Option<Arc<Problems>> = None;
@@ -101,6 +108,7 @@ impl StatusWriter {
                         touched.extend(compiled.problems.news(said).cloned());
                     }
                     touched.extend(later.into_keys());
+                    touched.extend(self.fleet.objects());
                     Some(touched)
                 }
                 _ => None,
@@ -133,6 +141,7 @@ impl StatusWriter {
                     }
                     () = next_change(&mut enforced) => all = true,
                     changed = acks.changed() => if changed.is_err() { return },
+                    changed = breakers.changed() => if changed.is_err() { return },
                     () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
                 }
                 break;
@@ -186,12 +195,17 @@ impl StatusWriter {
                 .tally(&compiled.model, object, verdict.generation);
             let mut status = Status::of(verdict, &tally);
             let mut absent = tally.only_lacks_absent();
+            status.breaker = self.fleet.report(object, now).map(Shown::from);
             if let Some(enforced) = &enforced {
                 let udp = udp::of(object, &compiled.world, enforced.as_deref());
                 absent &= udp.as_ref().is_none_or(|udp| udp.lacks.is_none());
                 status.with_udp(udp);
             }
             match when(written.get_mut(object), &status, absent, now) {
+                // What is counted goes on, and ends, without anybody saying so.
+                When::Never if status.breaker.is_some() => {
+                    later.insert(object.clone(), now + COUNT_EVERY);
+                }
                 When::Never => {}
                 When::Now => due.push((object, status)),
                 When::At(at) => drop(later.insert(object.clone(), at)),
@@ -202,10 +216,13 @@ impl StatusWriter {
                 .iter()
                 .map(|(object, status)| self.put(object, status, written.get(object)));
             let outcomes = join_all(writes).await;
-            for ((object, _), outcome) in batch.iter().zip(outcomes) {
+            for ((object, status), outcome) in batch.iter().zip(outcomes) {
                 match outcome {
                     Ok(new) => {
                         self.written.inc();
+                        if status.breaker.is_some() {
+                            later.insert((*object).clone(), now + COUNT_EVERY);
+                        }
                         written.insert((*object).clone(), new);
                     }
                     Err(kube::Error::Api(status)) if status.is_not_found() => {
@@ -250,6 +267,10 @@ impl StatusWriter {
         let mut patch = json!({"status": {"summary": status.summary, "conditions": conditions}});
         if let Some(target) = &status.target {
             patch["status"]["target"] = json!(target);
+        }
+        if object.kind == Kind::TrafficPolicy {
+            // Null takes it away.
+            patch["status"]["breaker"] = status.breaker.as_ref().map_or(Value::Null, Shown::json);
         }
         if let Some(resource) = resource(object.kind) {
             let api: Api<Item<DynamicObject>> =

@@ -6,6 +6,7 @@ pub(crate) mod apply;
 pub(crate) mod guard;
 pub(crate) mod overload;
 pub(crate) mod policies;
+mod shares;
 pub(crate) mod snapshot;
 pub(crate) mod store;
 pub(crate) mod summary;

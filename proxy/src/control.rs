@@ -9,12 +9,13 @@
 //! were replaced cannot hear it say so; then one connection, which asks for a
 //! certificate, trusts the mounted bundle as the first one of all did.
 //!
-//! Imports `config`, `settings` and `telemetry`.
+//! Imports `config`, `endpoints`, `settings` and `telemetry`.
 
 pub(crate) mod ask;
 pub(crate) mod certificate;
 pub(crate) mod channel;
 pub(crate) mod leaving;
+pub(crate) mod pulse;
 pub(crate) mod status;
 pub(crate) mod stream;
 pub(crate) mod trust_bundle;

@@ -3,6 +3,7 @@
 //! Imports `telemetry`, for the cells of calls to an address.
 
 pub(crate) mod affinity;
+pub(crate) mod circuit;
 pub(crate) mod endpoint;
 pub(crate) mod learned;
 pub(crate) mod location;

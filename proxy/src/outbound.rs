@@ -22,6 +22,7 @@ mod fallback;
 mod mirror;
 mod moves;
 mod opaque;
+mod passed;
 mod passthrough;
 mod request;
 mod respond;

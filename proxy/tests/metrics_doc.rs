@@ -16,10 +16,10 @@ use weft_proxy::CallFamilies;
 use weft_proxy::Metrics;
 use weft_proxy::Port;
 use weft_proxy::{
-    AttemptLabels, AuditLabels, ByteLabels, CancelledLabels, ConnectionLabels, Direction,
-    EjectionLabels, FallbackLabels, LatencyLabels, LocalityLabels, MirrorLabels, OverloadLabels,
-    RateLimitedLabels, RequestLabels, RetryLabels, Route, Security, ShedLabels, SpanLabels,
-    TcpLabels, TelemetryDroppedLabels, TlsLabels,
+    AttemptLabels, AuditLabels, BreakerLabels, ByteLabels, CancelledLabels, ConnectionLabels,
+    Direction, EjectionLabels, FallbackLabels, LatencyLabels, LocalityLabels, MirrorLabels,
+    OverloadLabels, RateLimitedLabels, RequestLabels, RetryLabels, Route, Security, ShedLabels,
+    SpanLabels, TcpLabels, TelemetryDroppedLabels, TlsLabels,
 };
 
 #[test]
@@ -238,6 +238,7 @@ fn touch(metrics: &Metrics) {
         limits: _,
         retries,
         ejections,
+        breaker_state,
         fallbacks,
         locality,
         mirrored,
@@ -311,6 +312,12 @@ fn touch(metrics: &Metrics) {
             cause: "failures",
         })
         .inc();
+    breaker_state
+        .at(&BreakerLabels {
+            service: "shop/web".into(),
+            backend: "shop/web".into(),
+        })
+        .set(2);
     rate_limited
         .at(&RateLimitedLabels {
             policy: "shop/web".into(),

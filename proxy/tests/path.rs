@@ -17,6 +17,7 @@ mod path {
     mod answers;
     mod away;
     mod balance;
+    mod breaker;
     mod collector;
     mod copied;
     mod counts;

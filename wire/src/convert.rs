@@ -6,6 +6,7 @@
 //!
 //! Enumerations are read towards the safe side instead, as the protocol says.
 
+mod breaker;
 mod error;
 mod http_match;
 mod names;
@@ -22,6 +23,7 @@ use policy::traffic::endpoint::Locality;
 
 use crate::v1;
 
+pub use breaker::{circuit_pulse, verdict};
 pub use error::BadResource;
 pub use port::{port_protocol, port_protocol_messages, port_protocols};
 pub use rule::{rule_in, rule_resource};

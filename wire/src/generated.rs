@@ -19,7 +19,7 @@ pub struct CertifyResponse {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FromProxy {
-    #[prost(oneof = "from_proxy::Message", tags = "1, 2, 3, 4, 8")]
+    #[prost(oneof = "from_proxy::Message", tags = "1, 2, 3, 4, 8, 50, 51")]
     pub message: ::core::option::Option<from_proxy::Message>,
 }
 /// Nested message and enum types in `FromProxy`.
@@ -36,6 +36,10 @@ pub mod from_proxy {
         Report(super::Report),
         #[prost(message, tag = "8")]
         Status(super::ProxyStatus),
+        #[prost(message, tag = "50")]
+        Pulse(super::Pulse),
+        #[prost(message, tag = "51")]
+        SharesTaken(super::SharesTaken),
     }
 }
 /// First message on a stream.
@@ -110,9 +114,51 @@ pub struct Certificate {
     #[prost(uint64, tag = "3")]
     pub not_after: u64,
 }
+/// What a proxy did in the last second with calls to Services that have a breaker. Said
+/// once a second at most, and only by proxies that carry breakers out, where there is
+/// something to tell.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Pulse {
+    #[prost(message, repeated, tag = "1")]
+    pub circuits: ::prost::alloc::vec::Vec<CircuitPulse>,
+}
+/// The calls that one policy decides about, to the endpoints of one Service port.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Circuit {
+    /// Namespace/name of the Service whose policy decides: the one that serves, or the one
+    /// that was called.
+    #[prost(string, tag = "1")]
+    pub service: ::prost::alloc::string::String,
+    /// Namespace/name of the Service that serves.
+    #[prost(string, tag = "2")]
+    pub backend: ::prost::alloc::string::String,
+    /// Of both.
+    #[prost(uint32, tag = "3")]
+    pub port: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CircuitPulse {
+    #[prost(message, optional, tag = "1")]
+    pub circuit: ::core::option::Option<Circuit>,
+    /// Attempts that ended, probes not among them, and those that failed.
+    #[prost(uint32, tag = "2")]
+    pub sent: u32,
+    #[prost(uint32, tag = "3")]
+    pub failed: u32,
+    /// Calls that were not sent.
+    #[prost(uint32, tag = "4")]
+    pub refused: u32,
+    /// Probes that ended, those that failed, and those that were sent.
+    #[prost(uint32, tag = "5")]
+    pub probes: u32,
+    #[prost(uint32, tag = "6")]
+    pub failed_probes: u32,
+    #[prost(uint32, tag = "7")]
+    pub begun: u32,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ToProxy {
-    #[prost(oneof = "to_proxy::Message", tags = "1, 2, 3")]
+    #[prost(oneof = "to_proxy::Message", tags = "1, 2, 3, 50, 51")]
     pub message: ::core::option::Option<to_proxy::Message>,
 }
 /// Nested message and enum types in `ToProxy`.
@@ -127,6 +173,79 @@ pub mod to_proxy {
         /// An ask, by its id, whose answers nobody reads any more.
         #[prost(uint64, tag = "3")]
         EndAsk(u64),
+        #[prost(message, tag = "50")]
+        Steer(super::Steer),
+        #[prost(message, tag = "51")]
+        Shares(super::Shares),
+    }
+}
+/// What the breaker of the whole mesh is. Sent where it changed, never answered, and apart
+/// from the resources: it is gone with the controllers that say so.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Steer {
+    #[prost(message, repeated, tag = "1")]
+    pub verdicts: ::prost::alloc::vec::Vec<Verdict>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Verdict {
+    #[prost(message, optional, tag = "1")]
+    pub circuit: ::core::option::Option<Circuit>,
+    #[prost(enumeration = "verdict::State", tag = "2")]
+    pub state: i32,
+    /// Milliseconds between two probes of one proxy; only with PROBING.
+    #[prost(uint64, tag = "3")]
+    pub every: u64,
+    /// Milliseconds since it began to close; only with CLOSING.
+    #[prost(uint64, tag = "4")]
+    pub since: u64,
+}
+/// Nested message and enum types in `Verdict`.
+pub mod verdict {
+    /// An unknown value is read as CLOSED.
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum State {
+        Closed = 0,
+        /// Nothing is sent.
+        Open = 1,
+        /// Nothing but a probe in a while.
+        Probing = 2,
+        /// A part that grows.
+        Closing = 3,
+    }
+    impl State {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Closed => "CLOSED",
+                Self::Open => "OPEN",
+                Self::Probing => "PROBING",
+                Self::Closing => "CLOSING",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "CLOSED" => Some(Self::Closed),
+                "OPEN" => Some(Self::Open),
+                "PROBING" => Some(Self::Probing),
+                "CLOSING" => Some(Self::Closing),
+                _ => None,
+            }
+        }
     }
 }
 /// A question to a live proxy. It ends with the stream on which it came.
@@ -318,6 +437,54 @@ pub struct Batch {
     /// Only with `full`: names held in the right version.
     #[prost(string, repeated, tag = "5")]
     pub unchanged: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// What the receiving pod may let through of limits that all pods of a Service keep
+/// together. Each is used from now on, until it is told another, and answered.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Shares {
+    #[prost(message, repeated, tag = "1")]
+    pub shares: ::prost::alloc::vec::Vec<Share>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Share {
+    #[prost(message, optional, tag = "1")]
+    pub of: ::core::option::Option<ShareOf>,
+    /// Thousandths of a request in the limit's time.
+    #[prost(uint64, tag = "2")]
+    pub thousandths: u64,
+    /// Who divides, and the number of this message: told back.
+    #[prost(uint64, tag = "3")]
+    pub term: u64,
+    #[prost(uint64, tag = "4")]
+    pub number: u64,
+}
+/// A limit at a port of the pod.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ShareOf {
+    /// Of the container.
+    #[prost(uint32, tag = "1")]
+    pub port: u32,
+    /// The TrafficPolicy.
+    #[prost(message, optional, tag = "2")]
+    pub origin: ::core::option::Option<ObjectRef>,
+    /// Its name there.
+    #[prost(string, tag = "3")]
+    pub limit: ::prost::alloc::string::String,
+}
+/// Answers Shares: they are in use.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SharesTaken {
+    #[prost(message, repeated, tag = "1")]
+    pub taken: ::prost::alloc::vec::Vec<ShareTaken>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ShareTaken {
+    #[prost(message, optional, tag = "1")]
+    pub of: ::core::option::Option<ShareOf>,
+    #[prost(uint64, tag = "2")]
+    pub term: u64,
+    #[prost(uint64, tag = "3")]
+    pub number: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Resource {
@@ -1357,6 +1524,35 @@ pub struct ReportsRequest {}
 pub struct Reports {
     #[prost(message, repeated, tag = "1")]
     pub reports: ::prost::alloc::vec::Vec<PodReport>,
+    #[prost(message, repeated, tag = "50")]
+    pub pulses: ::prost::alloc::vec::Vec<PodPulse>,
+    /// What the one that holds the Lease gives to pods, whoever serves them.
+    #[prost(message, repeated, tag = "51")]
+    pub divided: ::prost::alloc::vec::Vec<PodShares>,
+    /// Pods that stream from the answering replica, and what they hold.
+    #[prost(message, repeated, tag = "52")]
+    pub held: ::prost::alloc::vec::Vec<PodShares>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PodShares {
+    #[prost(string, tag = "1")]
+    pub uid: ::prost::alloc::string::String,
+    /// Of `held`: its stream has ended.
+    #[prost(bool, tag = "2")]
+    pub gone: bool,
+    /// Of `held`: the most that the pod may be using, and what it took last.
+    #[prost(message, repeated, tag = "3")]
+    pub shares: ::prost::alloc::vec::Vec<Share>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PodPulse {
+    /// Namespace/name of the service account that the pod's certificate names.
+    #[prost(string, tag = "1")]
+    pub account: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub uid: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "3")]
+    pub pulse: ::core::option::Option<Pulse>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReplicaAsk {

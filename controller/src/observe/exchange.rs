@@ -23,7 +23,7 @@ use runtime::stop;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint, Uri};
@@ -36,7 +36,9 @@ use super::acknowledged::Observed;
 use super::asks::Asks;
 use super::asks::replicas::Passed;
 use super::reports::Reports;
+use crate::fleet::Fleet;
 use crate::settings::SERVE_PORT;
+use crate::shares::Board;
 
 /// Changes within this time travel together.
 const SETTLE: Duration = Duration::from_millis(20);
@@ -65,6 +67,10 @@ pub(crate) struct Answerer {
     pub reports: Reports,
     /// What may be asked of proxies.
     pub asks: Asks,
+    /// What they said of calls to Services with a breaker.
+    pub fleet: Fleet,
+    /// What pods are given of limits, and hold.
+    pub board: Board,
     /// Who may ask.
     pub identity: SpiffeId,
     /// Says true when the process ends.
@@ -79,7 +85,10 @@ impl Answerer {
     pub(crate) fn report(&self, peer: Option<&PeerIdentity>) -> Result<Report, Status> {
         self.admit(peer)?;
         let (observed, changes) = (self.observed.clone(), self.observed.own_changes());
-        Ok(self.answer("report", changes, move |since| observed.own_since(since)))
+        let (outbox, sent) = mpsc::channel(OUTBOX);
+        let news = move |since| observed.own_since(since);
+        self.answer("report", changes, news, outbox);
+        Ok(ReceiverStream::new(sent))
     }
 
     /// Starts to tell what this replica's proxies reported, and then each report
@@ -89,8 +98,21 @@ impl Answerer {
     /// When somebody else than a controller asks.
     pub(crate) fn reports(&self, peer: Option<&PeerIdentity>) -> Result<Told, Status> {
         self.admit(peer)?;
+        let (outbox, sent) = mpsc::channel(OUTBOX);
         let (reports, changes) = (self.reports.clone(), self.reports.own_changes());
-        Ok(self.answer("reports", changes, move |since| reports.own_since(since)))
+        let news = move |since| reports.own_since(since);
+        self.answer("reports", changes, news, outbox.clone());
+        let (fleet, changes) = (self.fleet.clone(), self.fleet.own_changes());
+        let (board, changes) = (self.board.clone(), self.board.own_changes());
+        let news = move |since| board.own_since(since);
+        self.answer("shares", changes, news, outbox.clone());
+        self.answer(
+            "pulses",
+            changes,
+            move |since| fleet.own_since(since),
+            outbox,
+        );
+        Ok(ReceiverStream::new(sent))
     }
 
     /// Asks this replica's proxies what the other one wants to know.
@@ -122,8 +144,8 @@ impl Answerer {
         task: &'static str,
         changes: watch::Receiver<u64>,
         news: impl Fn(u64) -> (u64, N) + Send + Sync + 'static,
-    ) -> ReceiverStream<Result<N::Item, Status>> {
-        let (outbox, sent) = mpsc::channel(OUTBOX);
+        outbox: mpsc::Sender<Result<N::Item, Status>>,
+    ) {
         let stop = stop::requested(self.stop.clone());
         runtime::task::spawn(task, async move {
             tokio::select! {
@@ -131,7 +153,6 @@ impl Answerer {
                 () = stop => {}
             }
         });
-        ReceiverStream::new(sent)
     }
 }
 
@@ -183,6 +204,10 @@ pub(crate) struct Listener {
     pub reports: Reports,
     /// What they are asked, and where answers go.
     pub asks: Asks,
+    /// Where pulses go.
+    pub fleet: Fleet,
+    /// Where shares go.
+    pub board: Board,
     /// Whom to trust.
     pub roots: Roots,
     /// What to show.
@@ -245,6 +270,7 @@ impl Listener {
             if !stays {
                 task.abort();
                 self.observed.lost(*peer);
+                self.board.lost(*peer, Instant::now());
                 info!(%peer, "replica is gone");
             }
             stays
@@ -272,6 +298,7 @@ impl Listener {
             backoff.wait().await;
             if backoff.failures() > 5 {
                 self.observed.lost(peer.ip());
+                self.board.lost(peer.ip(), Instant::now());
             }
         }
     }
@@ -302,7 +329,7 @@ impl Listener {
             .await?;
         let mut client = ReplicaClient::new(channel).max_decoding_message_size(MAX_RECEIVED);
         let mut report = client.observe(v1::ObserveRequest {}).await?.into_inner();
-        let reports = self.hear_reports(client.clone());
+        let reports = self.hear_reports(client.clone(), peer.ip());
         let asks = self.asks.pass_to(peer.ip(), client);
         tokio::pin!(reports, asks);
         loop {
@@ -321,6 +348,7 @@ impl Listener {
     async fn hear_reports(
         &self,
         mut client: ReplicaClient<Channel>,
+        peer: IpAddr,
     ) -> Result<(), tower::BoxError> {
         let told = client.reports(v1::ReportsRequest {}).await;
         let mut told = match told {
@@ -331,7 +359,10 @@ impl Listener {
             }
             Err(status) => return Err(status.into()),
         };
-        while let Some(news) = told.message().await? {
+        while let Some(mut news) = told.message().await? {
+            let pulses = std::mem::take(&mut news.pulses);
+            self.fleet.heard(pulses, Instant::now());
+            self.board.heard(peer, &news, Instant::now());
             self.reports.heard(news, SystemTime::now());
         }
         Ok(())

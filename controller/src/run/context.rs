@@ -9,10 +9,12 @@ use crate::{
         lease::{Candidate, Leadership},
     },
     authority::Authority,
+    fleet::Fleet,
     metrics::Metrics,
     model::compiled::Latest,
     observe::{acknowledged::Observed, asks::Asks, reports::Reports},
     settings::Settings,
+    shares::Board,
     trust_bundle::uninstalling::Departure,
 };
 
@@ -32,6 +34,8 @@ pub(super) struct Context {
     pub(super) observed: Observed,
     pub(super) reports: Reports,
     pub(super) asks: Asks,
+    pub(super) fleet: Fleet,
+    pub(super) board: Board,
     pub(super) departure: Departure,
     /// Says true when the process ends.
     pub(super) stopping: watch::Receiver<bool>,
@@ -63,6 +67,8 @@ impl Context {
             observed: Observed::new(metrics.observed.clone(), settings.caps.destinations),
             reports: Reports::holding(metrics.reports.clone(), settings.caps.report_edges),
             asks: Asks::new(metrics.asks.clone(), &metrics.limits),
+            board: Board::default(),
+            fleet: Fleet::new(latest.clone(), metrics.limits.counter("breakers")),
             settings,
             client,
             metrics,

@@ -51,7 +51,7 @@ use crate::{
         stream::{self, Streams},
     },
     settings::Settings,
-    status::{StatusWriter, events, gauges},
+    status::{StatusWriter, breakers, events, gauges},
     storage_migration::Storage,
     trust_bundle::Bundle,
 };
@@ -171,6 +171,7 @@ pub(super) fn statuses(context: &Context) {
         client: context.leading_client("status"),
         latest: context.latest.clone(),
         observed: context.observed.clone(),
+        fleet: context.fleet.clone(),
         enforced: udp,
         written: context.metrics.statuses.clone(),
     };
@@ -178,6 +179,25 @@ pub(super) fn statuses(context: &Context) {
     let (latest, events) = (context.latest.clone(), context.events.clone());
     context.while_leading("herald", move || {
         events::tell(latest.clone(), events.clone())
+    });
+}
+
+/// Breakers of the whole mesh.
+pub(super) fn breakers(context: &Context) {
+    runtime::task::spawn("breakers", context.fleet.clone().run());
+    let (fleet, latest) = (context.fleet.clone(), context.latest.clone());
+    let events = context.events.clone();
+    context.while_leading("breaker events", move || {
+        breakers::tell(fleet.clone(), latest.clone(), events.clone())
+    });
+}
+
+/// Limits that all pods of a Service keep together.
+pub(super) fn shares(context: &Context) {
+    runtime::task::spawn("shares", context.board.clone().keep());
+    let (board, latest) = (context.board.clone(), context.latest.clone());
+    context.while_leading("shares", move || {
+        crate::shares::lead(board.clone(), latest.clone())
     });
 }
 
@@ -231,6 +251,8 @@ pub(super) fn peers(context: &Context, roots: &Roots, certificate: &CertHandle) 
         observed: context.observed.clone(),
         reports: context.reports.clone(),
         asks: context.asks.clone(),
+        fleet: context.fleet.clone(),
+        board: context.board.clone(),
         roots: roots.clone(),
         certificate: certificate.clone(),
         identity: context.settings.identity.clone(),
@@ -390,6 +412,8 @@ pub(super) fn services(context: &Context) -> Services {
             observed: context.observed.clone(),
             reports: context.reports.clone(),
             asks: context.asks.clone(),
+            fleet: context.fleet.clone(),
+            board: context.board.clone(),
             authority: context.authority.clone(),
             metrics: metrics.stream.clone(),
             stop: context.stopping.clone(),
@@ -401,6 +425,8 @@ pub(super) fn services(context: &Context) -> Services {
             observed: context.observed.clone(),
             reports: context.reports.clone(),
             asks: context.asks.clone(),
+            fleet: context.fleet.clone(),
+            board: context.board.clone(),
             identity: settings.identity.clone(),
             stop: context.stopping.clone(),
         },

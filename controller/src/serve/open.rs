@@ -22,7 +22,9 @@ use wire::v1::from_proxy::Message;
 use super::orders::{self, Orders};
 use super::said::Said;
 use super::session::{Session, Target};
+use super::steered::Steered;
 use super::stream::{MESSAGES, ProxyStream, StreamEnd, Streams, ToProxies, keep_names, taken_over};
+use crate::fleet::Caller;
 use crate::model::PodId;
 use crate::model::changes::Interest;
 use crate::model::compiled::Compiled;
@@ -142,13 +144,20 @@ impl Streams {
         let orders = Orders::of(&self.asks, identity.pod_uid(), session.capabilities());
         // What found no place is not told to other replicas either.
         asked.retain(|name| session.destinations().contains(name));
+        let uid: Arc<str> = identity.pod_uid().unwrap_or_default().into();
         let mut stream = ProxyStream {
             number: self.next.fetch_add(1, Ordering::Relaxed),
             shared: self,
             pod,
+            caller: Caller {
+                account: format!("{}/{account}", pod.namespace).into(),
+                uid: Arc::clone(&uid),
+            },
+            steered: Steered::new(),
+            shares_due: true,
             account,
             reporter: Reporter {
-                uid: identity.pod_uid().unwrap_or_default().into(),
+                uid,
                 pod: pod.clone(),
             },
             session,
@@ -167,7 +176,14 @@ impl Streams {
             orders,
         };
         self.metrics.open.inc();
+        let (board, uid) = (&self.board, Arc::clone(&stream.caller.uid));
+        if stream.keeps_shares() {
+            board.connected(&uid, stream.number, Instant::now());
+        }
         let end = stream.run(incoming, place).await;
+        if stream.keeps_shares() {
+            board.ended(&uid, stream.number, Instant::now());
+        }
         self.metrics.open.dec();
         self.observed.ended(stream.number, &stream.key());
         end

@@ -126,6 +126,11 @@ impl Session {
         &self.capabilities
     }
 
+    /// Whether the proxy was sent this, and nothing took it back.
+    pub(crate) fn was_sent(&self, name: &str) -> bool {
+        self.sent.contains_key(name)
+    }
+
     /// Notes of which objects something is not sent because the proxy could not use it.
     pub(crate) fn leave_out(&mut self, objects: Vec<LeftOut>) {
         self.left_out = objects;

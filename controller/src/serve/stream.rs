@@ -22,10 +22,13 @@ use tracing::{debug, warn};
 use wire::v1;
 use wire::v1::from_proxy::Message;
 
+use super::bundle::bundle;
 use super::orders::{OUTBOX, Orders};
 use super::said::Said;
 use super::session::{ANSWER_TIMEOUT, Due, Session, Target};
+use super::steered::Steered;
 use crate::authority::Authority;
+use crate::fleet::{Caller, Fleet};
 use crate::metrics::StreamMetrics;
 use crate::model::PodId;
 use crate::model::changes::Interest;
@@ -34,6 +37,7 @@ use crate::model::published::EncodedResource;
 use crate::observe::acknowledged::{Observed, pod_key};
 use crate::observe::asks::Asks;
 use crate::observe::reports::{Reporter, Reports};
+use crate::shares::Board;
 
 /// Life of a stream, so that proxies spread over replicas again.
 const LIFE: Duration = Duration::from_secs(30 * 60);
@@ -73,6 +77,10 @@ pub(crate) struct Streams {
     pub reports: Reports,
     /// What proxies are asked.
     pub asks: Asks,
+    /// Where pulses go, and verdicts come from.
+    pub fleet: Fleet,
+    /// Shares of limits that the pods of a Service keep together.
+    pub board: Board,
     /// For the trust bundle.
     pub authority: Authority,
     /// Counters.
@@ -125,6 +133,11 @@ pub(super) struct ProxyStream<'a> {
     pub(super) pod: &'a PodId,
     pub(super) account: String,
     pub(super) reporter: Reporter,
+    /// Who it is to breakers.
+    pub(super) caller: Caller,
+    pub(super) steered: Steered,
+    /// There may be shares to tell.
+    pub(super) shares_due: bool,
     pub(super) session: Session,
     pub(super) said: Said,
     pub(super) target: Target,
@@ -156,12 +169,14 @@ impl ProxyStream<'_> {
         let mut latest = self.shared.latest.clone();
         let mut roots = self.shared.authority.roots_pem();
         let mut stop = self.shared.stop.clone();
+        let mut verdicts = self.shared.fleet.changes();
+        let mut given = self.shared.board.given_changes();
         let over = Instant::now() + LIFE + LIFE_JITTER.mul_f64(rand::random());
         if let Err(end) = self.look(&mut latest) {
             return end;
         }
         loop {
-            let wake = match self.send() {
+            let wake = match self.send_all() {
                 Ok(wake) => wake.min(over),
                 Err(end) => return end,
             };
@@ -209,6 +224,18 @@ impl ProxyStream<'_> {
                 }
                 order = self.orders.next(), if self.outbox.capacity() > OUTBOX => {
                     Orders::pass(order, self.outbox);
+                }
+                changed = verdicts.changed() => {
+                    if changed.is_err() {
+                        return StreamEnd::Over;
+                    }
+                    self.steered.due = true;
+                }
+                changed = given.changed() => {
+                    if changed.is_err() {
+                        return StreamEnd::Over;
+                    }
+                    self.shares_due = true;
                 }
                 _ = stop.wait_for(|stop| *stop) => return StreamEnd::Over,
                 () = sleep_until(wake) => {
@@ -301,7 +328,14 @@ impl ProxyStream<'_> {
         self.session.forget(&useless);
     }
 
-    /// Sends what is due. Returns when to look again at the latest.
+    /// Sends all that is due. Returns when to look again at the latest.
+    fn send_all(&mut self) -> Result<Instant, StreamEnd> {
+        let wake = self.send()?;
+        let later = self.steer()?.into_iter().chain(self.share()?);
+        Ok(later.fold(wake, Instant::min))
+    }
+
+    /// Sends what is due of resources.
     fn send(&mut self) -> Result<Instant, StreamEnd> {
         let now = Instant::now();
         let patience = now + ANSWER_TIMEOUT;
@@ -318,6 +352,9 @@ impl ProxyStream<'_> {
         let Some(batch) = self.session.next(&self.target, now) else {
             return Ok(patience);
         };
+        // What it is sent may have a breaker.
+        self.steered.due = true;
+        self.shares_due = true;
         self.shared.metrics.batches.inc();
         self.shared.metrics.resources.inc_by(batch.set.len() as u64);
         let message = v1::ToProxy {
@@ -398,6 +435,14 @@ impl ProxyStream<'_> {
                 reports.take(&self.reporter, report, true, now);
                 Ok(())
             }
+            Some(Message::Pulse(pulse)) => {
+                self.pulse(pulse);
+                Ok(())
+            }
+            Some(Message::SharesTaken(taken)) => {
+                self.shared.board.taken(&self.caller.uid, &taken);
+                Ok(())
+            }
             Some(Message::Status(status)) => {
                 self.said.status(status, SystemTime::now());
                 self.note();
@@ -439,19 +484,5 @@ impl ProxyStream<'_> {
             pod: self.pod.name.to_string(),
             ..v1::ProxyState::default()
         })
-    }
-}
-
-/// The trusted roots as a resource like any other.
-pub(super) fn bundle(authority: &Authority) -> EncodedResource {
-    let roots = authority.roots_der();
-    let resource = v1::Resource {
-        name: wire::names::BUNDLE.to_owned(),
-        version: String::new(),
-        content: Some(v1::resource::Content::Bundle(v1::Bundle { roots })),
-    };
-    EncodedResource {
-        resource: wire::version::stamp(resource),
-        origins: Vec::new(),
     }
 }

@@ -5,6 +5,7 @@ use tokio::time::sleep;
 use super::*;
 
 mod bench;
+mod breakers;
 mod capabilities;
 mod limits;
 mod questions;

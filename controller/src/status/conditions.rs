@@ -9,6 +9,7 @@ use policy::traffic::part::Part;
 use serde_json::Value;
 use tokio::time::Instant;
 
+use super::shown::Shown;
 use crate::network_policy::InForce;
 use crate::observe::acknowledged::Tally;
 use crate::problem::{Condition, ObjectReport, few};
@@ -27,6 +28,8 @@ pub(super) struct Status {
     pub(super) summary: String,
     pub(super) target: Option<String>,
     pub(super) conditions: [(&'static str, Condition); 3],
+    /// Of a TrafficPolicy with a breaker that anybody calls.
+    pub(super) breaker: Option<Shown>,
 }
 
 /// A status as it stands there.
@@ -67,6 +70,7 @@ impl Status {
                     programmed(verdict.accepted.status, tally),
                 ),
             ],
+            breaker: None,
         }
     }
 
@@ -101,6 +105,9 @@ impl Status {
             .1
             .message
             .clone_from(&self.conditions[2].1.message);
+        if let (Some(mine), Some(theirs)) = (&self.breaker, &mut counted.breaker) {
+            theirs.counts = mine.counts;
+        }
         counted == *self && self != other
     }
 }

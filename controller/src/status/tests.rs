@@ -15,6 +15,7 @@ use wire::v1;
 
 const PATH: &str = "/apis/split.smi-spec.io/v1alpha4/namespaces/shop/trafficsplits/canary";
 
+mod breaker;
 mod guarded;
 mod kinds;
 mod too_old;
@@ -46,6 +47,7 @@ impl Bench {
         let (models, latest) = watch::channel(Some(compiled(backends, 1)));
         let writer = StatusWriter {
             client: api.client(),
+            fleet: Fleet::new(latest.clone(), Counter::default()),
             latest,
             enforced: None,
             observed: Observed::settled(),

@@ -164,20 +164,20 @@ fn running_proxies_do_as_a_policy_says_and_its_status_tells() -> Outcome {
     // Of more than the proxies carry out they do what they can, and the rest is named.
     ns.apply_all(&[policy(
         "calls",
-        &json!({"retry": {"attempts": 2}, "breaker": {}}),
+        &json!({"retry": {"attempts": 2}, "overrides": [{"to": ["catalog"]}]}),
     )])?;
     eventually(SOON, "retries are back", || {
         ensure!(asked()? > before, "there are none");
         Ok(())
     })?;
-    let said = eventually(SOON, "the status names the breaker", || {
+    let said = eventually(SOON, "the status names the overrides", || {
         let said = ns.condition("tp/calls", "Programmed")?;
         ensure!(said["reason"] == "ProxyTooOld", "it is {said}");
         Ok(said)
     })?;
     let text = said["message"].as_str().unwrap_or_default();
     assert!(
-        text.contains("breaker") && !text.contains("retry"),
+        text.contains("overrides") && !text.contains("retry"),
         "{said}"
     );
     Ok(())

@@ -18,6 +18,7 @@ use crate::traffic::endpoint::Breaker as Settings;
 
 /// Between two probes of the whole mesh: ten in a second.
 const PROBE_EVERY: Duration = Duration::from_millis(100);
+const PROBES_IN_A_SECOND: u32 = 10;
 /// So many decide.
 const ENOUGH_PROBES: u32 = 20;
 
@@ -51,6 +52,7 @@ pub struct Fleet<A, P> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Report {
     pub open: bool,
+    /// As the median account sees it.
     pub failure_percent: u8,
     pub requests: u32,
     pub callers: usize,
@@ -93,10 +95,29 @@ impl<A: Ord + Clone, P: Ord + Clone> Fleet<A, P> {
             if pulse.refused > 0 || pulse.begun > 0 || pulse.probes > 0 {
                 self.obeyed = now;
             }
-            for at in 0..pulse.probes.min(ENOUGH_PROBES) {
+            for at in 0..pulse.probes.min(self.asked_of_one()) {
                 self.probes.add(at < pulse.failed_probes);
             }
         }
+    }
+
+    /// Whether this proxy is among those that are counted.
+    #[must_use]
+    pub fn knows(&self, proxy: &P) -> bool {
+        self.callers.contains_key(proxy)
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn callers(&self) -> usize {
+        self.callers.len()
+    }
+
+    /// Probes that one proxy has in a second at most, and one that was late. So nobody who
+    /// makes up more of them decides alone.
+    fn asked_of_one(&self) -> u32 {
+        let callers = u32::try_from(self.callers.len()).unwrap_or(u32::MAX);
+        PROBES_IN_A_SECOND.div_ceil(callers.max(1)) + 1
     }
 
     /// Goes on to what follows from the time and what was told.
@@ -188,9 +209,10 @@ impl<A: Ord + Clone, P: Ord + Clone> Fleet<A, P> {
     #[must_use]
     pub fn report(&self, now: Instant, settings: &Settings) -> Report {
         let total = self.total(now, settings.interval);
+        let median = self.median(now, settings.interval);
         Report {
             open: matches!(self.phase, Phase::Open { .. } | Phase::Probing { .. }),
-            failure_percent: total.percent(),
+            failure_percent: median.map_or(0, Sum::percent),
             requests: total.sent,
             callers: self.callers.len(),
         }

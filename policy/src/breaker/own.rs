@@ -82,6 +82,10 @@ impl Breaker {
 
     /// Whether a request is sent. `random` is uniform over all of `u64`.
     pub fn admit(&mut self, now: Instant, settings: &Settings, random: u64) -> Admit {
+        // What was decided before somebody wrote a state down is no news afterwards.
+        if settings.state != BreakerState::Auto {
+            self.phase = Phase::Closed;
+        }
         let admit = match settings.state {
             BreakerState::Open => Admit::Refuse,
             BreakerState::Closed => Admit::Pass,
@@ -180,7 +184,9 @@ impl Breaker {
         self.pulse.failed = one(self.pulse.failed, failed);
         self.own.add(now, settings.interval, 1, failed.into());
         let sum = self.own.sum(now, settings.interval);
-        let enough = sum.sent >= settings.min_requests && sum.fails(settings.failure_percent.get());
+        let enough = settings.state == BreakerState::Auto
+            && sum.sent >= settings.min_requests
+            && sum.fails(settings.failure_percent.get());
         if enough && matches!(self.phase, Phase::Closed | Phase::Closing { .. }) {
             self.phase = Phase::Open { since: now };
         }
@@ -249,6 +255,15 @@ impl Breaker {
             BreakerState::Closed => State::Closed,
             BreakerState::Auto => said.max(own),
         }
+    }
+
+    /// Whether nothing would be lost if it began anew: it holds nothing back, nobody told it
+    /// to, and it has said all.
+    pub fn is_at_rest(&mut self, now: Instant) -> bool {
+        self.expire(now);
+        matches!(self.phase, Phase::Closed)
+            && self.said == Steer::Closed
+            && self.pulse == Pulse::default()
     }
 
     /// For the page of the proxy.

@@ -187,6 +187,34 @@ fn a_state_that_is_written_down_is_obeyed_by_all() {
     assert_eq!(healthy.state(&with(BreakerState::Open)), State::Open);
 }
 
+/// Its numbers say otherwise, or there were none.
+#[test]
+fn a_state_that_was_written_down_leaves_nothing_behind() {
+    let start = Instant::now();
+    let closed = Settings {
+        state: BreakerState::Closed,
+        ..SETTINGS
+    };
+    let mut breaker = seen(start, 100, 100);
+    assert_eq!(breaker.admit(start, &closed, 0), Admit::Pass);
+    for second in 1..=20 {
+        let now = start + ms(second * 1000);
+        breaker.record(now, second < 3, false, &closed);
+        assert_eq!(breaker.admit(now, &closed, 0), Admit::Pass);
+    }
+    let later = start + ms(20_000);
+    assert_eq!(breaker.admit(later, &SETTINGS, 0), Admit::Pass);
+    let open = Settings {
+        state: BreakerState::Open,
+        ..SETTINGS
+    };
+    assert_eq!(breaker.admit(later, &open, 0), Admit::Refuse);
+    assert_eq!(breaker.admit(later, &SETTINGS, 0), Admit::Pass);
+    // Control: what it sees afterwards counts.
+    send(&mut breaker, later, 100, 100);
+    assert_eq!(breaker.admit(later, &SETTINGS, 0), Admit::Refuse);
+}
+
 #[test]
 fn a_pulse_says_what_happened_since_the_last() {
     let now = Instant::now();
@@ -286,10 +314,12 @@ fn it_opens_again_when_it_fails_while_it_closes() {
     let (mut fleet, start) = told(&[(60, 60)]);
     fleet.tick(start + ms(5000), &SETTINGS);
     let good = Pulse {
-        probes: 20,
+        probes: 10,
         ..Pulse::default()
     };
-    fleet.pulse(start + ms(5000), &0, &0, good, &SETTINGS);
+    for _ in 0..2 {
+        fleet.pulse(start + ms(5000), &0, &0, good, &SETTINGS);
+    }
     fleet.tick(start + ms(5000), &SETTINGS);
     let bad = Pulse {
         sent: 50,
@@ -302,6 +332,41 @@ fn it_opens_again_when_it_fails_while_it_closes() {
     let report = fleet.report(start + ms(6000), &SETTINGS);
     assert!(report.open && report.callers == 1);
     assert_eq!((report.failure_percent, report.requests), (80, 50));
+}
+
+#[test]
+fn who_makes_up_probes_decides_no_more_than_others() {
+    let (mut fleet, start) = told(&[(10, 10); 12]);
+    let wanting = Pulse {
+        refused: 5,
+        ..Pulse::default()
+    };
+    for second in 1..=5 {
+        let now = start + ms(second * 1000);
+        for at in 0..12 {
+            fleet.pulse(now, &at, &at, wanting, &SETTINGS);
+        }
+        fleet.tick(now, &SETTINGS);
+    }
+    let now = start + ms(5000);
+    let made_up = Pulse {
+        probes: u32::MAX,
+        failed_probes: u32::MAX,
+        ..Pulse::default()
+    };
+    let honest = Pulse {
+        probes: 1,
+        ..Pulse::default()
+    };
+    for second in 0..2 {
+        let now = now + ms(second * 1000);
+        fleet.pulse(now, &0, &0, made_up, &SETTINGS);
+        for at in 1..12 {
+            fleet.pulse(now, &at, &at, honest, &SETTINGS);
+        }
+        fleet.tick(now, &SETTINGS);
+    }
+    assert!(matches!(fleet.steer(now), Steer::Closing { .. }));
 }
 
 #[test]

@@ -86,6 +86,14 @@ impl<P: Ord + Clone> Shares<P> {
         self.tick(now)
     }
 
+    /// Somebody else has divided until now, and this is the most that a pod may be using of
+    /// it. Before the pods are set.
+    pub fn resume(&mut self, pod: &P, held: u64) {
+        let share = self.pods.entry(pod.clone()).or_default();
+        share.held = share.held.max(held);
+        share.sent = share.held;
+    }
+
     /// Goes on to what follows from the time.
     pub fn tick(&mut self, now: Instant) -> Vec<Send<P>> {
         for share in self.pods.values_mut() {

@@ -330,3 +330,27 @@ fn a_limit_that_shrinks_is_divided_anew() {
     shares.acknowledged(&2, 4);
     assert_eq!(shares.in_use(), 10_000);
 }
+
+#[test]
+fn who_goes_on_for_another_grows_nobody_into_what_others_still_hold() {
+    let now = Instant::now();
+    let mut shares = Shares::new(100);
+    for pod in 1..=3 {
+        shares.resume(&pod, 33_333);
+    }
+    let sends = shares.set_pods(now, &BTreeSet::from([1, 2, 3, 4]));
+    let told: BTreeMap<u8, u64> = sends.iter().map(|send| (send.pod, send.share)).collect();
+    let expected = [(1, 25_000), (2, 25_000), (3, 25_000), (4, 1)];
+    assert_eq!(told, BTreeMap::from(expected));
+    assert!(shares.in_use() <= 100_000);
+    // Who holds what he is to hold is sent nothing.
+    let mut same = Shares::new(100);
+    same.resume(&1, 100_000);
+    assert!(same.set_pods(now, &BTreeSet::from([1])).is_empty());
+    // Who holds something and is not ready any more shrinks to nothing.
+    let mut left = Shares::new(100);
+    left.resume(&1, 100_000);
+    assert!(left.set_pods(now, &BTreeSet::new()).is_empty());
+    let sends = left.tick(now + LEAVES);
+    assert_eq!((sends[0].pod, sends[0].share), (1, 0));
+}

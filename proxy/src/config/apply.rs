@@ -23,7 +23,6 @@ use wire::v1;
 mod lists;
 
 use crate::config::apply::lists::{endpoint_of, meshed_address, places_of, port_of};
-use crate::config::guard::Guard;
 use crate::config::snapshot::{Destination, PodTarget, Service, Snapshot, Version, Workload};
 use crate::config::told;
 use crate::endpoints::location::Location;
@@ -332,9 +331,7 @@ impl Snapshot {
             }
             v1::resource::Content::Guard(guard) => {
                 let said = PodGuard::try_from(&guard).map_err(|bad| bad.to_string())?;
-                let now = tokio::time::Instant::now().into_std();
-                let guard = Guard::after(self.guard.as_deref(), &said, now);
-                self.guard = Some(Arc::new(guard));
+                self.set_guard(&said);
             }
         }
         Ok(())

@@ -22,6 +22,7 @@ use policy::traffic::pod::PodGuard;
 use policy::traffic::{Limited, Scoped};
 
 use crate::config::overload::PortOverload;
+use crate::config::shares::Shares;
 
 /// By port of the application.
 #[derive(Debug, Default)]
@@ -74,10 +75,15 @@ pub(crate) enum Noticed<'a> {
 
 impl Guard {
     /// What `said` makes of the guard before.
-    pub(super) fn after(before: Option<&Self>, said: &PodGuard, now: Instant) -> Self {
+    pub(super) fn after(
+        before: Option<&Self>,
+        said: &PodGuard,
+        shares: &Shares,
+        now: Instant,
+    ) -> Self {
         let seed = before.map_or_else(RandomState::new, |before| before.seed.clone());
         let told = said.ports.iter();
-        let told = told.map(|(port, said)| (port, own(&said.rate_limits), said));
+        let told = told.map(|(port, said)| (port, said.rate_limits.clone(), said));
         let told: Vec<_> = told.collect();
         let keyed: usize = told.iter().map(|(_, limits, _)| with_keys(limits)).sum();
         let ports = told.into_iter().map(|(port, limits, said)| {
@@ -92,7 +98,12 @@ impl Guard {
                     Arc::clone(former)
                 }
                 _ => Arc::new(PortGuard {
-                    buckets: Mutex::new(taken_over(former.map(|former| &**former), &limits, now)),
+                    buckets: Mutex::new(taken_over(
+                        former.map(|former| &**former),
+                        &limits,
+                        |origin, limit| rate(limit, shares.of(*port, origin)),
+                        now,
+                    )),
                     overload,
                     limits,
                     timeouts: said.timeouts.clone(),
@@ -118,17 +129,36 @@ impl Guard {
     pub(crate) fn port(&self, port: u16) -> Option<&Arc<PortGuard>> {
         self.ports.get(&port)
     }
+
+    /// Whether a limit of this name holds at a port.
+    pub(super) fn has(&self, port: u16, limit: &Origin) -> bool {
+        let rules = self.ports.get(&port).map(|port| &port.limits.rules);
+        rules.is_some_and(|rules| rules.iter().any(|rule| rule.origin == *limit))
+    }
+
+    /// Shares are others now.
+    pub(super) fn share(&self, shares: &Shares, now: Instant) {
+        for (port, held) in &self.ports {
+            let mut buckets = held.buckets.lock();
+            for (rule, buckets) in held.limits.rules.iter().zip(&mut *buckets) {
+                let Some(limit) = rule.then.as_ref().map(|scoped| &scoped.section) else {
+                    continue;
+                };
+                if limit.scope == LimitScope::Service {
+                    buckets.set_rate(now, rate(limit, shares.of(*port, &rule.origin)));
+                }
+            }
+        }
+    }
 }
 
-/// Those of scope Instance; the others are not kept by a pod alone.
-fn own(limits: &Limited<Arc<RateLimit>>) -> Limited<Arc<RateLimit>> {
-    let rules = limits.rules.iter().filter(|rule| {
-        let section = rule.then.as_ref().map(|scoped| &scoped.section);
-        section.is_some_and(|limit| limit.scope == LimitScope::Instance)
-    });
-    Limited {
-        rules: rules.cloned().collect(),
-        otherwise: None,
+/// How fast the bucket of this pod fills: of what it keeps alone by the limit, of what all
+/// keep together by its share.
+fn rate(limit: &RateLimit, share: Option<u64>) -> Rate {
+    match (limit.scope, share) {
+        (LimitScope::Instance, _) => Rate::of(limit),
+        (LimitScope::Service, Some(share)) => Rate::share(limit, share),
+        (LimitScope::Service, None) => Rate::unshared(limit),
     }
 }
 
@@ -144,12 +174,14 @@ fn with_keys(limits: &Limited<Arc<RateLimit>>) -> usize {
 fn taken_over(
     former: Option<&PortGuard>,
     limits: &Limited<Arc<RateLimit>>,
+    rate: impl Fn(&Origin, &RateLimit) -> Rate,
     now: Instant,
 ) -> Vec<Buckets> {
     let mut held = former.map(|former| former.buckets.lock());
     let limits = limits.rules.iter().filter_map(|rule| {
         let limit = &rule.then.as_ref()?.section;
-        let fresh = Buckets::new(now, Rate::of(limit));
+        let rate = rate(&rule.origin, limit);
+        let fresh = Buckets::new(now, rate);
         let same = |other: &Rule<Option<Scoped<Arc<RateLimit>>>>| {
             let key = other.then.as_ref().map(|other| &other.section.key);
             other.origin == rule.origin && key == Some(&limit.key)
@@ -162,7 +194,7 @@ fn taken_over(
         Some(match kept {
             Some(kept) => {
                 let mut kept = std::mem::replace(kept, fresh);
-                kept.set_rate(now, Rate::of(limit));
+                kept.set_rate(now, rate);
                 kept
             }
             None => fresh,

@@ -13,14 +13,17 @@ use policy::access_log::AccessLog;
 use policy::log_filter::LogFilter;
 use policy::mode::{Enforcement, MtlsMode};
 use policy::name::{ServiceId, SpiffeId};
+use policy::origin::Origin;
 use policy::protocol::Protocol;
 use policy::route::names::Names;
 use policy::route::{Forward, Table};
 use policy::subset::Places;
 use policy::traffic::call::TcpTarget;
+use policy::traffic::pod::PodGuard;
 
 use crate::config::guard::Guard;
 use crate::config::policies::Policies;
+use crate::config::shares::Shares;
 use crate::endpoints::affinity::Affinity;
 use crate::endpoints::endpoint::Endpoint;
 use crate::endpoints::location::Location;
@@ -116,6 +119,8 @@ pub struct Snapshot {
     pub(crate) tracing: Option<Arc<Told>>,
     /// What they say of requests to the own pod.
     pub(crate) guard: Option<Arc<Guard>>,
+    /// What the own pod may let through of limits that others keep with it.
+    pub(super) shares: Shares,
     /// How requests to the own pod are named; `None` where nobody asks for names.
     pub(crate) names: Option<Arc<Names>>,
     held_on: Option<HeldOn>,
@@ -155,6 +160,7 @@ impl Default for Snapshot {
             access_log: None,
             tracing: None,
             guard: None,
+            shares: Shares::default(),
             names: None,
             held_on: None,
             roots: Vec::new(),
@@ -199,6 +205,18 @@ impl Snapshot {
     /// The same while it may get such copies.
     pub(crate) fn takes_copies(&self) -> Option<&[TcpTarget]> {
         self.guard.as_ref()?.read_only()
+    }
+
+    /// What policies say of requests to the own pod.
+    pub(super) fn set_guard(&mut self, said: &PodGuard) {
+        let held = self.guard.as_deref();
+        if self.is_complete() {
+            let is_there = |port, limit: &Origin| held.is_some_and(|held| held.has(port, limit));
+            self.shares.begin(said, is_there);
+        }
+        let guard = Guard::after(held, said, &self.shares, now());
+        self.shares.keep(|port, limit| guard.has(port, limit));
+        self.guard = Some(Arc::new(guard));
     }
 
     /// What the own pod was held to `before` does not end with the copies.
@@ -283,8 +301,6 @@ fn now() -> Instant {
 
 #[cfg(test)]
 mod tests {
-    use policy::traffic::pod::PodGuard;
-
     use super::*;
 
     fn told(held: &Snapshot, read_only: bool) -> Snapshot {
@@ -293,7 +309,12 @@ mod tests {
             ..PodGuard::default()
         };
         let mut next = held.clone();
-        next.guard = Some(Arc::new(Guard::after(None, &said, now())));
+        next.guard = Some(Arc::new(Guard::after(
+            None,
+            &said,
+            &Shares::default(),
+            now(),
+        )));
         next.hold_on(held);
         next
     }

@@ -15,6 +15,7 @@ use arc_swap::ArcSwap;
 use identity::tls::CertHandle;
 use parking_lot::Mutex;
 use policy::log_filter::LogFilter;
+use policy::origin::Origin;
 use policy::protocol::Protocol;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
@@ -57,7 +58,13 @@ pub struct Store {
     certs: CertHandle,
     /// How often the pod began to get nothing but copies.
     held: Arc<AtomicU64>,
+    /// Since when no controller has been there.
+    without_controller: Mutex<Option<Instant>>,
 }
+
+/// A pod that was without a controller for longer may find its share given to others, so it
+/// takes none until it is told one. Controllers keep what it held for longer than that.
+const SHARES_STAY: Duration = Duration::from_secs(10);
 
 /// Keeps a destination subscribed while a connection uses it.
 #[derive(Debug)]
@@ -88,6 +95,7 @@ impl Store {
             telemetry,
             certs: CertHandle::empty(),
             held: Arc::default(),
+            without_controller: Mutex::default(),
         }
     }
 
@@ -192,6 +200,57 @@ impl Store {
         nacks
     }
 
+    /// Takes shares of limits that all pods of a Service keep together, and says which.
+    pub fn share(&self, told: v1::Shares) -> v1::SharesTaken {
+        let snapshot = self.snapshot.load();
+        let mut taken = Vec::new();
+        for share in told.shares {
+            let Some((port, limit)) = share.of.as_ref().and_then(limit_of) else {
+                continue;
+            };
+            if !snapshot.shares.set(port, limit, share.thousandths) {
+                self.telemetry.metrics.limit("shares");
+                continue;
+            }
+            taken.push(v1::ShareTaken {
+                of: share.of,
+                term: share.term,
+                number: share.number,
+            });
+        }
+        self.shared();
+        v1::SharesTaken { taken }
+    }
+
+    /// A controller's stream has ended. What it said stays.
+    pub fn stream_ended(&self) {
+        self.without_controller
+            .lock()
+            .get_or_insert_with(Instant::now);
+    }
+
+    /// A controller counts with this pod again.
+    pub fn stream_began(&self) {
+        let since = self.without_controller.lock().take();
+        if since.is_some_and(|since| since.elapsed() >= SHARES_STAY) {
+            self.forget_shares();
+        }
+    }
+
+    /// Nobody knows any more what other pods let through: only the first request of each
+    /// limit passes until a share is told.
+    fn forget_shares(&self) {
+        self.snapshot.load().shares.forget();
+        self.shared();
+    }
+
+    fn shared(&self) {
+        let snapshot = self.snapshot.load();
+        if let Some(guard) = &snapshot.guard {
+            guard.share(&snapshot.shares, Instant::now().into_std());
+        }
+    }
+
     /// What stands at `addr`. When the controller has not told within [`LOOKUP_WAIT`],
     /// the endpoint of that address if a Service has one that is meshed, else `None`.
     pub async fn find(
@@ -293,6 +352,14 @@ impl Store {
             }
         }
     }
+}
+
+/// The port of the container, and the limit.
+fn limit_of(of: &v1::ShareOf) -> Option<(u16, Origin)> {
+    let port = u16::try_from(of.port).ok()?;
+    let policy = of.origin.as_ref()?;
+    let (kind, namespace, name) = (&policy.kind, &*policy.namespace, &*policy.name);
+    Some((port, Origin::new(kind, namespace, name).rule(&of.limit)))
 }
 
 fn change_log(filter: Option<&LogFilter>) {

@@ -19,6 +19,7 @@ use wire::v1::to_proxy::Message as ToProxy;
 
 use crate::control::ask::Asks;
 use crate::control::leaving::Contact;
+use crate::control::pulse::{self, Pulses};
 use crate::control::status::{self, Told};
 use crate::control::{BACKOFF_FIRST, BACKOFF_LONGEST, BoxError, Control, Doubt};
 
@@ -61,6 +62,8 @@ impl Control {
         loop {
             let ended = self.stream(&configured, contact, &mut backoff, doubt).await;
             self.config.telemetry.metrics.control_connected.set(0);
+            pulse::lost(&self.config);
+            self.config.stream_ended();
             contact.send_modify(|contact| contact.streaming = false);
             match ended {
                 // The controller ends streams now and then, so that replicas share them.
@@ -105,10 +108,12 @@ impl Control {
             .await
             .map_err(|status| format!("the controller refused a stream: {}", status.message()))?
             .into_inner();
+        self.config.stream_began();
         let mut reports = std::pin::pin!(self.report(reports));
         let mut tidy = tokio::time::interval(TIDY_EVERY);
         let (mut looks, mut told) = (tokio::time::interval(status::LOOK_EVERY), Told::default());
         let mut draining = self.draining.clone();
+        let mut pulses = Pulses::begin(&self.config);
         loop {
             tokio::select! {
                 message = batches.message() => {
@@ -121,6 +126,16 @@ impl Control {
                         }
                         Some(ToProxy::EndAsk(id)) => {
                             asks.end(id);
+                            continue;
+                        }
+                        Some(ToProxy::Steer(steer)) => {
+                            pulse::steered(&self.config, &steer);
+                            continue;
+                        }
+                        Some(ToProxy::Shares(shares)) => {
+                            let taken = self.config.share(shares);
+                            let taken = v1::from_proxy::Message::SharesTaken(taken);
+                            outbox.try_send(from_proxy(taken))?;
                             continue;
                         }
                         None => continue,
@@ -143,6 +158,7 @@ impl Control {
                 () = status::deleted(&mut draining), if !told.is_draining() => {
                     self.tell(&outbox, &mut told)?;
                 }
+                () = pulses.due(&self.config) => self.pulse(&outbox)?,
                 () = &mut reports => return Err("the stream takes no reports".into()),
             }
         }
@@ -158,6 +174,14 @@ impl Control {
     fn tell(&self, outbox: &mpsc::Sender<v1::FromProxy>, told: &mut Told) -> Result<(), BoxError> {
         if let Some(status) = told.next(self.status(), Instant::now()) {
             outbox.try_send(from_proxy(v1::from_proxy::Message::Status(status)))?;
+        }
+        Ok(())
+    }
+
+    /// Says what became of calls to Services with a breaker.
+    fn pulse(&self, outbox: &mpsc::Sender<v1::FromProxy>) -> Result<(), BoxError> {
+        if let Some(pulse) = pulse::take(&self.config) {
+            outbox.try_send(from_proxy(v1::from_proxy::Message::Pulse(pulse)))?;
         }
         Ok(())
     }

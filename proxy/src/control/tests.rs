@@ -16,7 +16,9 @@ use identity::verify::{Purpose, verify_chain};
 use identity::{Issuer, Root};
 use parking_lot::Mutex;
 use policy::access_log::AccessLog;
+use policy::breaker::own::Admit;
 use policy::name::SpiffeId;
+use policy::traffic::endpoint::Breaker;
 use prometheus_client::registry::Registry;
 use runtime::clock::Clock;
 use runtime::env::EnvReader;
@@ -35,6 +37,7 @@ use super::Control;
 use crate::config::store::Store;
 use crate::control::certificate::FRESH_FOR;
 use crate::control::trust_bundle::BUNDLE_EVERY;
+use crate::endpoints::circuit::{Circuits, DecidedBy};
 use crate::settings::Settings;
 use crate::telemetry::Telemetry;
 use crate::telemetry::metrics::Metrics;
@@ -91,6 +94,9 @@ struct StandIn {
     /// Calls that bring answers, and what they brought.
     answers: Arc<AtomicUsize>,
     answered: Arc<Mutex<Vec<v1::Answered>>>,
+    /// What they said of calls to Services with a breaker. Whoever sees failures is told
+    /// that it is open.
+    pulses: Arc<Mutex<Vec<v1::CircuitPulse>>>,
 }
 
 type ToProxies = mpsc::Sender<Result<v1::ToProxy, Status>>;
@@ -121,12 +127,19 @@ impl Service for StandIn {
         let (sender, batches) = mpsc::channel(1);
         *self.proxy.lock() = Some(sender.clone());
         let (mut said, told) = (request.into_inner(), Arc::clone(&self.told));
+        let pulses = Arc::clone(&self.pulses);
+        let steer = sender.clone();
         // Open for as long as the connection.
         tokio::spawn(async move {
             let listening = async {
                 while let Ok(Some(message)) = said.message().await {
-                    if let Some(v1::from_proxy::Message::Status(status)) = message.message {
-                        told.lock().push(status);
+                    match message.message {
+                        Some(v1::from_proxy::Message::Status(status)) => told.lock().push(status),
+                        Some(v1::from_proxy::Message::Pulse(pulse)) => {
+                            let _ = steer.send(Ok(opens(&pulse))).await;
+                            pulses.lock().extend(pulse.circuits);
+                        }
+                        _ => {}
                     }
                 }
                 std::future::pending::<()>().await;
@@ -149,6 +162,21 @@ impl Service for StandIn {
             self.answered.lock().push(answered);
         }
         Ok(Response::new(v1::AnswerEnd {}))
+    }
+}
+
+/// That the breakers of which something failed are open.
+fn opens(pulse: &v1::Pulse) -> v1::ToProxy {
+    let failing = pulse.circuits.iter().filter(|one| one.failed > 0);
+    let verdicts = failing.map(|one| v1::Verdict {
+        circuit: one.circuit.clone(),
+        state: v1::verdict::State::Open.into(),
+        ..v1::Verdict::default()
+    });
+    v1::ToProxy {
+        message: Some(v1::to_proxy::Message::Steer(v1::Steer {
+            verdicts: verdicts.collect(),
+        })),
     }
 }
 
@@ -180,6 +208,7 @@ impl Bench {
             proxy: Arc::default(),
             answers: Arc::default(),
             answered: Arc::default(),
+            pulses: Arc::default(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let controller = listener.local_addr().unwrap().to_string();
@@ -423,4 +452,56 @@ async fn a_proxy_tells_its_certificate_its_clock_and_that_it_drains() {
     bench
         .until(|_| told().last().is_some_and(|last| last.draining))
         .await;
+}
+
+/// What is known of calls to `shop/api:80`.
+fn circuits(bench: &Bench) -> Arc<Circuits> {
+    let name = wire::names::endpoints("shop", "api", 80);
+    let endpoints = v1::resource::Content::Endpoints(v1::Endpoints::default());
+    let nacks = bench.control.config.apply(v1::Batch {
+        set: vec![v1::Resource {
+            name: name.clone(),
+            version: "1".to_owned(),
+            content: Some(endpoints),
+        }],
+        ..v1::Batch::default()
+    });
+    assert!(nacks.is_empty(), "{nacks:?}");
+    bench.control.config.registry.held_circuits(&name).unwrap()
+}
+
+#[tokio::test]
+async fn a_proxy_tells_what_failed_and_obeys_the_mesh_until_nobody_says_so_any_more() {
+    const SETTINGS: Breaker = Breaker::DEFAULT;
+    let bench = Bench::start(&Ca::new()).await;
+    let circuits = circuits(&bench);
+    let by = DecidedBy {
+        service: "shop/api".into(),
+        port: 80,
+    };
+    assert_eq!(circuits.admit(&by, &SETTINGS).0, Admit::Pass);
+    // Too few to decide alone.
+    circuits.record(&by, &SETTINGS, true, false);
+    let said = || bench.stand_in.pulses.lock().clone();
+    bench.until(|_| !said().is_empty()).await;
+    let first = said()[0].clone();
+    assert_eq!((first.sent, first.failed), (1, 1));
+    let circuit = first.circuit.unwrap();
+    assert_eq!(
+        (&*circuit.service, &*circuit.backend, circuit.port),
+        ("shop/api", "shop/api", 80)
+    );
+    let refuses = || circuits.admit(&by, &SETTINGS).0 == Admit::Refuse;
+    bench.until(|_| refuses()).await;
+    bench
+        .until(|_| said().iter().any(|one| one.refused > 0))
+        .await;
+    // The controllers that come afterwards know nothing of it.
+    let streams = bench.streams();
+    bench.connections.lock().abort_all();
+    bench.until(|bench| bench.streams() > streams).await;
+    pass(Duration::from_secs(10)).await;
+    assert!(refuses());
+    pass(Duration::from_secs(6)).await;
+    assert!(!refuses());
 }

@@ -17,8 +17,10 @@ use policy::affinity::Session;
 use policy::name::SpiffeId;
 use policy::retry::RetryBudget;
 use prometheus_client::metrics::gauge::Gauge;
+use tokio::sync::Notify;
 
 use crate::endpoints::affinity::Affinity;
+use crate::endpoints::circuit::Circuits;
 use crate::endpoints::endpoint::Endpoint;
 use crate::endpoints::learned::{Learned, now};
 use crate::endpoints::location::ToldLocation;
@@ -53,14 +55,17 @@ impl Meshed {
     }
 }
 
-/// One `Endpoint` per address and identity, and one `Affinity` and one `RetryBudget` per
-/// Service port.
+/// One `Endpoint` per address and identity, and one `Affinity`, one `RetryBudget` and one
+/// `Circuits` per Service port.
 #[derive(Debug, Default)]
 pub struct Registry {
     known: Mutex<HashMap<Key, Weak<Endpoint>>>,
     meshed: Mutex<Meshed>,
     sessions: Mutex<HashMap<Arc<str>, Weak<Affinity>>>,
     budgets: Mutex<HashMap<Arc<str>, Weak<RetryBudget>>>,
+    circuits: Mutex<HashMap<Arc<str>, Weak<Circuits>>>,
+    /// Told when there is something to say of breakers.
+    circuits_begun: Arc<Notify>,
     resting: Gauge,
 }
 
@@ -83,6 +88,47 @@ impl Registry {
         let budget = Arc::new(RetryBudget::new(now()));
         budgets.insert(endpoints.into(), Arc::downgrade(&budget));
         budget
+    }
+
+    /// The breakers of calls to a Service port, by the name of its endpoints.
+    pub fn circuits(&self, endpoints: &str) -> Arc<Circuits> {
+        let mut circuits = self.circuits.lock();
+        if let Some(held) = circuits.get(endpoints).and_then(Weak::upgrade) {
+            return held;
+        }
+        let new = Arc::new(Circuits::telling(Arc::clone(&self.circuits_begun)));
+        circuits.insert(endpoints.into(), Arc::downgrade(&new));
+        new
+    }
+
+    /// The same, if anybody holds them.
+    pub fn held_circuits(&self, endpoints: &str) -> Option<Arc<Circuits>> {
+        self.circuits.lock().get(endpoints).and_then(Weak::upgrade)
+    }
+
+    /// Shows the breakers that are held, with the name of the endpoints that serve.
+    pub fn each_circuits(&self, mut show: impl FnMut(&str, &Circuits)) {
+        let held: Vec<_> = {
+            let circuits = self.circuits.lock();
+            let held = circuits.iter();
+            held.filter_map(|(name, held)| Some((Arc::clone(name), held.upgrade()?)))
+                .collect()
+        };
+        for (name, circuits) in held {
+            show(&name, &circuits);
+        }
+    }
+
+    /// Returns when there are breakers of which there may be something to say.
+    pub async fn circuits_in_use(&self) {
+        loop {
+            let mut in_use = false;
+            self.each_circuits(|_, circuits| in_use |= circuits.are_in_use());
+            if in_use {
+                return;
+            }
+            self.circuits_begun.notified().await;
+        }
     }
 
     /// The session with a Service port, by its resource's name; `None` without
@@ -161,8 +207,11 @@ impl Registry {
         std::mem::take(&mut self.meshed.lock().overflows) > 0
     }
 
-    /// Forgets endpoints, sessions and budgets that nobody holds.
+    /// Forgets endpoints, sessions, budgets and breakers that nobody holds.
     pub fn sweep(&self) {
+        self.circuits
+            .lock()
+            .retain(|_, circuits| circuits.strong_count() > 0);
         self.budgets
             .lock()
             .retain(|_, budget| budget.strong_count() > 0);

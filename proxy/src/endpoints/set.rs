@@ -10,6 +10,7 @@ use policy::retry::RetryBudget;
 use policy::sticky::{self, Key};
 use policy::traffic::endpoint::{Balance, Ejection, Locality, Subset};
 
+use crate::endpoints::circuit::Circuits;
 use crate::endpoints::endpoint::{Endpoint, InFlight};
 use crate::endpoints::learned::{Draw, Fallback, Latency, now};
 use crate::endpoints::location::{Near, Nearness};
@@ -38,6 +39,8 @@ pub struct EndpointSet {
     pub budget: Arc<RetryBudget>,
     /// What this proxy holds back from them.
     pub throttle: Arc<ClientThrottle>,
+    /// Whether it sends them anything.
+    pub circuits: Arc<Circuits>,
 }
 
 impl Default for EndpointSet {
@@ -45,6 +48,7 @@ impl Default for EndpointSet {
         Self::new(
             Vec::new(),
             Arc::new(RetryBudget::new(now())),
+            Arc::default(),
             Arc::default(),
         )
     }
@@ -56,6 +60,7 @@ impl EndpointSet {
         endpoints: Vec<Arc<Endpoint>>,
         budget: Arc<RetryBudget>,
         throttle: Arc<ClientThrottle>,
+        circuits: Arc<Circuits>,
     ) -> Self {
         Self {
             endpoints,
@@ -65,6 +70,7 @@ impl EndpointSet {
             locality: Locality::None,
             budget,
             throttle,
+            circuits,
         }
     }
 
@@ -90,7 +96,7 @@ impl EndpointSet {
     #[must_use]
     pub(crate) fn with(&self, endpoints: Vec<Arc<Endpoint>>) -> Self {
         let (budget, throttle) = (Arc::clone(&self.budget), Arc::clone(&self.throttle));
-        let set = Self::new(endpoints, budget, throttle);
+        let set = Self::new(endpoints, budget, throttle, Arc::clone(&self.circuits));
         set.preferring(self.locality).seen_from(self.own)
     }
 

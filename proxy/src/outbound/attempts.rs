@@ -26,6 +26,7 @@ use crate::http::grpc::{grpc_status, is_success};
 use crate::http::replay::Replay;
 use crate::http::upload::Upload;
 use crate::outbound::moves::Moves;
+use crate::outbound::passed::Passed;
 use crate::outbound::route::Route;
 use crate::outbound::said;
 use crate::outbound::send::Outgoing;
@@ -36,6 +37,7 @@ use crate::proxy::Proxy;
 use crate::telemetry::call::Call;
 
 mod balance;
+mod circuit;
 mod throttle;
 mod time;
 
@@ -60,6 +62,8 @@ pub(crate) struct Attempts<'a> {
     repeatable: bool,
     over: bool,
     last: Option<Failure>,
+    /// By the breaker, where a policy has one.
+    passed: Option<Arc<Passed>>,
 }
 
 /// What follows an answer.
@@ -92,6 +96,7 @@ impl<'a> Attempts<'a> {
             repeatable: true,
             over: false,
             last: None,
+            passed: None,
         }
     }
 
@@ -168,6 +173,7 @@ impl<'a> Attempts<'a> {
         call: &mut Call,
     ) -> Result<(UpstreamResponse, Serving), Failure> {
         self.held_back(outgoing)?;
+        self.admit(proxy)?;
         loop {
             if let Err(passed) = deadline::check(outgoing.deadline) {
                 self.retry_failed(call);
@@ -254,6 +260,7 @@ impl<'a> Attempts<'a> {
             set: Arc::clone(set),
             said: self.route.said.clone(),
             retried: self.retries > 0,
+            passed: self.passed.clone(),
         });
         Serving {
             in_flight,
@@ -353,7 +360,7 @@ impl<'a> Attempts<'a> {
         let (route, outgoing) = (self.route, failed.outgoing);
         let set = route.choice.set()?;
         let refused = matches!(failed.ended, retry::Ended::Refused(_));
-        if !self.repeatable && !refused {
+        if (!self.repeatable && !refused) || self.probes() {
             return None;
         }
         // Before anything is paid for it: nobody else may be left.
@@ -401,6 +408,9 @@ impl<'a> Attempts<'a> {
     }
 
     fn record(&self, to: &mut InFlight, latency: Latency, seen: Option<Seen>, call: &Call) {
+        if let Some(passed) = &self.passed {
+            passed.record(seen, call);
+        }
         let Some(set) = self.route.choice.set() else {
             return to.learn(latency);
         };

@@ -71,6 +71,7 @@ impl Connection {
         call: &mut Call,
     ) -> Result<Tunnel, Failure> {
         let mut attempts = Attempts::new(route);
+        attempts.admit(&self.proxy)?;
         while let Some(mut to) = attempts.next(&self.proxy, call) {
             match tunnel::open(&self.proxy, to.endpoint()).await {
                 Ok(way) => {

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use policy::fallback::{Call as Asked, Ended, due};
 use policy::http_match::RequestFacts;
+use policy::origin::Origin;
 use policy::reason::Reason;
 use policy::route::Table;
 use policy::traffic::call::{Fallback, FallbackTo, Mirror, Retry, Timeouts};
-use policy::traffic::endpoint::{Balance, Ejection};
+use policy::traffic::endpoint::{Balance, Breaker, Ejection};
 use policy::traffic::guard::Priority;
 use policy::traffic::{CallerTraffic, Whole, serving_or_root, without_object};
 use wire::names::Name;
@@ -21,6 +22,8 @@ pub(super) struct Said {
     root: Option<Arc<CallerTraffic>>,
     /// Of the Service whose endpoints serve, where that is another one.
     serving: Option<Arc<CallerTraffic>>,
+    /// A split chose what serves.
+    split: bool,
     /// Which rule of the root's decides about retries, and which about times.
     retry: Option<usize>,
     timeouts: Option<usize>,
@@ -68,6 +71,7 @@ impl Said {
         Some(Arc::new(Self {
             root,
             serving,
+            split: names.serving.is_some(),
             retry,
             timeouts,
             fallback: fallback.filter(|_| port.is_some()),
@@ -150,6 +154,37 @@ pub(super) fn mirrors(said: Option<&Said>) -> Option<(&[Mirror], u16)> {
 pub(super) fn ejection(said: Option<&Said>) -> &Ejection {
     let decided = said.and_then(|said| said.endpoints(|all| &all.ejection));
     decided.unwrap_or(&without_object::EJECTION)
+}
+
+/// When nobody is sent to what serves, and whose word that is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct DecidesBreaker<'a> {
+    pub(super) settings: &'a Breaker,
+    pub(super) origin: &'a Origin,
+    /// It is said by the Service that was called, and another one serves.
+    pub(super) called: bool,
+}
+
+/// `None`: nothing is counted for it.
+pub(super) fn breaker(said: Option<&Said>) -> Option<DecidesBreaker<'_>> {
+    let said = said?;
+    let by_serving = said.serving.as_deref().and_then(|serving| {
+        let (settings, origin) = said_of(&serving.breaker)?;
+        Some((settings, origin, false))
+    });
+    let (settings, origin, called) = by_serving.or_else(|| {
+        let (settings, origin) = said_of(&said.root.as_deref()?.breaker)?;
+        Some((settings, origin, said.split))
+    })?;
+    Some(DecidesBreaker {
+        settings,
+        origin,
+        called,
+    })
+}
+
+fn said_of<T>(whole: &Whole<T>) -> Option<(&T, &Origin)> {
+    serving_or_root(whole, whole)
 }
 
 /// How calls are shared out among endpoints.

@@ -12,6 +12,7 @@ use crate::http::deadline::Ends;
 use crate::http::grpc::{grpc_status, is_success};
 use crate::http::headers;
 use crate::http::watched::BodyEnd;
+use crate::outbound::passed::Passed;
 use crate::outbound::said::{self, Said};
 use crate::outbound::verdict::{latency_at_end, seen_at_end};
 use crate::telemetry::call::Call;
@@ -90,16 +91,27 @@ pub(super) struct Open {
     pub(super) said: Option<Arc<Said>>,
     /// It is the answer to a retry.
     pub(super) retried: bool,
+    /// The breaker that let the call through.
+    pub(super) passed: Option<Arc<Passed>>,
 }
 
 impl Serving {
     /// The answer has ended.
     pub(super) fn ended(mut self, end: BodyEnd, trailers: Option<&HeaderMap>, call: &Call) {
-        let Some(Open { set, said, retried }) = self.open.take() else {
+        let Some(Open {
+            set,
+            said,
+            retried,
+            passed,
+        }) = self.open.take()
+        else {
             return;
         };
         let said = said.as_deref();
         let (seen, ejection) = (seen_at_end(end, trailers), said::ejection(said));
+        if let Some(passed) = passed {
+            passed.record(seen, call);
+        }
         let status = trailers.and_then(grpc_status);
         let latency = latency_at_end(end, status);
         if let Some(cause) = set.record(&mut self.in_flight, latency, seen, ejection) {

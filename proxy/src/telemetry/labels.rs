@@ -130,6 +130,13 @@ pub struct EjectionLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct BreakerLabels {
+    /// `namespace/name` of the Service whose policy decides.
+    pub service: Arc<str>,
+    pub backend: Arc<str>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct LocalityLabels {
     pub service: Arc<str>,
     /// `same-node`, `same-zone` or `elsewhere`.

@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use policy::breaker::own::State;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
@@ -17,9 +18,9 @@ use crate::telemetry::cell::{Cell, Way};
 use crate::telemetry::compatibility::Compatibility;
 use crate::telemetry::families::CallFamilies;
 use crate::telemetry::labels::{
-    ConnectionLabels, Direction, EjectionLabels, FallbackLabels, LimitLabels, LocalityLabels,
-    MirrorLabels, OverloadLabels, RateLimitedLabels, RetryLabels, ShedLabels, SpanLabels,
-    TelemetryDroppedLabels, TlsLabels,
+    BreakerLabels, ConnectionLabels, Direction, EjectionLabels, FallbackLabels, LimitLabels,
+    LocalityLabels, MirrorLabels, OverloadLabels, RateLimitedLabels, RetryLabels, ShedLabels,
+    SpanLabels, TelemetryDroppedLabels, TlsLabels,
 };
 use crate::telemetry::memory::Memory;
 use crate::telemetry::series::{Series, Shared};
@@ -34,6 +35,8 @@ pub struct Metrics {
     pub limits: Series<LimitLabels, Counter>,
     pub retries: Series<RetryLabels, Counter>,
     pub ejections: Series<EjectionLabels, Counter>,
+    /// 0: closed, 1: part of the calls pass, 2: open.
+    pub breaker_state: Series<BreakerLabels, Gauge>,
     pub fallbacks: Series<FallbackLabels, Counter>,
     pub locality: Series<LocalityLabels, Counter>,
     pub mirrored: Series<MirrorLabels, Counter>,
@@ -80,6 +83,7 @@ impl Metrics {
         registry.register_collector(Box::new(metrics.limits.clone()));
         registry.register_collector(Box::new(metrics.retries.clone()));
         registry.register_collector(Box::new(metrics.ejections.clone()));
+        registry.register_collector(Box::new(metrics.breaker_state.clone()));
         registry.register_collector(Box::new(metrics.fallbacks.clone()));
         registry.register_collector(Box::new(metrics.locality.clone()));
         registry.register_collector(Box::new(metrics.mirrored.clone()));
@@ -106,6 +110,10 @@ impl Metrics {
                 "Requests that were tried again, and those that were not for want of something",
             ),
             ejections: shared.counters("weft_ejections", "Times that an endpoint began to rest"),
+            breaker_state: shared.gauges(
+                "weft_breaker_state",
+                "Whether calls are sent: 0 all, 1 a part that grows, 2 none but probes",
+            ),
             fallbacks: shared.counters(
                 "weft_fallbacks",
                 "Calls that failed and that something else was to answer",
@@ -245,6 +253,20 @@ impl Metrics {
             });
         }
         self
+    }
+
+    /// Shows what the breaker is now by which the policy of `service` decides.
+    pub(crate) fn circuit(&self, service: &Arc<str>, backend: &Arc<str>, state: State) {
+        let labels = BreakerLabels {
+            service: Arc::clone(service),
+            backend: Arc::clone(backend),
+        };
+        let state = match state {
+            State::Closed => 0,
+            State::Closing => 1,
+            State::Open => 2,
+        };
+        self.breaker_state.at(&labels).set(state);
     }
 
     /// Counts a mesh connection that TLS refused.

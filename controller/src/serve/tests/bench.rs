@@ -9,6 +9,7 @@ pub(super) use identity::authority::LeafNames;
 pub(super) use identity::tls::{bootstrap_client_config, mesh_client_config, peer_name};
 pub(super) use identity::{Leaf, LeafKey};
 pub(super) use policy::name::{Kind, ObjectRef, SpiffeId};
+pub(super) use prometheus_client::metrics::counter::Counter;
 pub(super) use tokio::time::Instant;
 pub(super) use tokio_rustls::TlsConnector;
 pub(super) use tokio_stream::wrappers::ReceiverStream;
@@ -21,6 +22,7 @@ pub(super) use wire::v1::replica_client::ReplicaClient;
 
 pub(super) use crate::authority::Authority;
 pub(super) use crate::authority::certify::tests::FakeCluster;
+pub(super) use crate::fleet::Fleet;
 pub(super) use crate::metrics::{CertifyResult, Metrics, ReportMetrics};
 pub(super) use crate::model::compiled::Compiled;
 pub(super) use crate::model::{Defaults, Model};
@@ -29,6 +31,7 @@ pub(super) use crate::observe::asks::Asks;
 pub(super) use crate::observe::exchange::Listener;
 pub(super) use crate::observe::reports::{Reports, slot_of};
 use crate::serve::*;
+pub(super) use crate::shares::Board;
 pub(super) use crate::testing::cluster;
 pub(super) use crate::testing::cluster::Cluster;
 
@@ -46,6 +49,8 @@ pub(super) struct Bench {
     pub(super) observed: Observed,
     pub(super) reports: Reports,
     pub(super) asks: Asks,
+    pub(super) fleet: Fleet,
+    pub(super) board: Board,
     pub(super) metrics: Metrics,
     pub(super) models: watch::Sender<Option<Arc<Compiled>>>,
     pub(super) stop: watch::Sender<bool>,
@@ -65,6 +70,9 @@ impl Bench {
         let metrics = Metrics::default();
         let reports = Reports::new(metrics.reports.clone());
         let asks = Asks::new(metrics.asks.clone(), &metrics.limits);
+        let fleet = Fleet::new(latest.clone(), metrics.limits.counter("breakers"));
+        let board = Board::default();
+        let deciding = tokio::spawn(fleet.clone().run());
         let fake = Arc::new(FakeCluster::default());
         fake.knows("client-token", "shop", "web", "client", "uid-client");
         let services = Services {
@@ -78,6 +86,8 @@ impl Bench {
             streams: Streams {
                 reports: reports.clone(),
                 asks: asks.clone(),
+                fleet: fleet.clone(),
+                board: board.clone(),
                 latest,
                 observed: observed.clone(),
                 authority: authority.clone(),
@@ -90,6 +100,8 @@ impl Bench {
             replica: exchange::Answerer {
                 reports: reports.clone(),
                 asks: asks.clone(),
+                fleet: fleet.clone(),
+                board: board.clone(),
                 observed: observed.clone(),
                 identity: identity.clone(),
                 stop: stopping.clone(),
@@ -102,6 +114,7 @@ impl Bench {
         let server = tokio::spawn(async move {
             let connections = all.connections;
             serve(listener, &trusted, &handle, services, connections, stopping).await;
+            deciding.abort();
         });
         Self {
             addr,
@@ -113,11 +126,18 @@ impl Bench {
             observed,
             reports,
             asks,
+            fleet,
+            board,
             metrics,
             models,
             stop,
             server,
         }
+    }
+
+    /// Of another replica, which knows the same of the cluster.
+    pub(super) fn other_fleet(&self) -> Fleet {
+        Fleet::new(self.models.subscribe(), Counter::default())
     }
 
     pub(super) fn publish(&self, cluster: &Cluster) {

@@ -49,7 +49,7 @@ async fn proxy_that_is_too_old_for_a_rule_is_not_sent_it_and_the_target_knows() 
     assert!(bench.tally_now(&target()).too_old.is_empty());
 }
 
-/// Retries are in force in this version, breakers are not.
+/// Retries are in force in this version, overrides are not.
 const POLICY: &str = "policy/shop/api:80";
 
 async fn with_policy(spec: serde_json::Value) -> (Bench, ObjectRef) {
@@ -102,7 +102,7 @@ async fn policy_is_sent_to_proxies_of_this_version_and_to_none_that_do_not_carry
 async fn proxy_is_sent_the_parts_that_it_carries_out_and_the_status_names_the_others() {
     let (bench, policy) = with_policy(json!({
         "targetRef": {"kind": "Service", "name": "api"},
-        "retry": {"attempts": 2}, "breaker": {}, "balance": {"warmup": "3s", "subset": -1},
+        "retry": {"attempts": 2}, "overrides": [{"to": ["api"]}], "balance": {"warmup": "3s", "subset": -1},
     }))
     .await;
     let mut hello = of_this_version();
@@ -121,7 +121,7 @@ async fn proxy_is_sent_the_parts_that_it_carries_out_and_the_status_names_the_ot
     };
     let told = wire::convert::traffic(message).unwrap();
     assert_eq!(told.retry.rules.len(), 1);
-    assert!(told.breaker.rules.is_empty(), "{told:?}");
+    assert!(told.overrides.rules.is_empty(), "{told:?}");
     let balance = told.balance.rules[0].then.unwrap();
     assert_eq!(balance.warmup, Duration::from_secs(3));
     assert_eq!(balance.subset, policy::traffic::endpoint::Subset::All);
@@ -132,5 +132,5 @@ async fn proxy_is_sent_the_parts_that_it_carries_out_and_the_status_names_the_ot
         sleep(Duration::from_millis(5)).await;
     }
     let lacks: Vec<String> = bench.tally_now(&policy).lacks.into_iter().collect();
-    assert_eq!(lacks, ["balance.subset", "breaker"]);
+    assert_eq!(lacks, ["balance.subset", "overrides"]);
 }

@@ -14,6 +14,8 @@ async fn replica_hears_what_another_observes_and_what_changes() {
     let listener = Listener {
         reports: Reports::new(ReportMetrics::default()),
         asks: Asks::default(),
+        fleet: bench.other_fleet(),
+        board: Board::default(),
         client: crate::testing::api_server::FakeApi::default().client(),
         namespace: "weft-system".to_owned(),
         service: "weft-controller".to_owned(),
@@ -99,6 +101,8 @@ async fn report_counts_for_the_pod_of_the_certificate_and_other_replicas_hear_it
         observed: Observed::default(),
         reports: other.clone(),
         asks: Asks::default(),
+        fleet: bench.other_fleet(),
+        board: Board::default(),
         roots: bench.roots.clone(),
         certificate: bench.certificate.clone(),
         identity: bench.identity.clone(),

@@ -120,7 +120,8 @@ impl Snapshot {
                 endpoint.joined();
             }
         }
-        let set = EndpointSet::new(endpoints, registry.budget(&name), throttle);
+        let budget = registry.budget(&name);
+        let set = EndpointSet::new(endpoints, budget, throttle, registry.circuits(&name));
         let locality = wire::convert::locality(sent.locality).unwrap_or_default();
         let set = set.preferring(locality).seen_from(self.vantage());
         self.endpoints.insert(name.into(), Arc::new(set));

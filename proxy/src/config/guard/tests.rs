@@ -63,16 +63,22 @@ fn a_change_of_one_limit_fills_no_bucket() {
         name: "other".into(),
         ..limit(1000, LimitKey::None)
     };
-    let first = Guard::after(None, &said(&[limit(10, LimitKey::None)]), now);
+    let first = Guard::after(
+        None,
+        &said(&[limit(10, LimitKey::None)]),
+        &Shares::default(),
+        now,
+    );
     assert_eq!(passed(&first, now, 20), 10);
     let both = said(&[other, limit(10, LimitKey::None)]);
-    let second = Guard::after(Some(&first), &both, now);
+    let second = Guard::after(Some(&first), &both, &Shares::default(), now);
     assert_eq!(passed(&second, now, 20), 0, "they stay empty");
     assert_eq!(passed(&second, now + SECOND, 20), 10);
     // Another rate, the same bucket.
     let more = Guard::after(
         Some(&second),
         &said(&[limit(20, LimitKey::None)]),
+        &Shares::default(),
         now + SECOND,
     );
     assert!(passed(&more, now + SECOND, 40) <= 10);
@@ -80,6 +86,7 @@ fn a_change_of_one_limit_fills_no_bucket() {
     let keyed = Guard::after(
         Some(&more),
         &said(&[limit(20, LimitKey::Caller)]),
+        &Shares::default(),
         now + SECOND,
     );
     assert_eq!(passed(&keyed, now + SECOND, 40), 20);
@@ -106,9 +113,14 @@ fn callers_from_outside_have_the_time_of_the_first_policy_that_fits() {
         rule(Match::Always, Sources::Everyone, 5),
     ];
     let now = Instant::now();
-    let before = Guard::after(None, &self::said(&[limit(1, LimitKey::None)]), now);
+    let before = Guard::after(
+        None,
+        &self::said(&[limit(1, LimitKey::None)]),
+        &Shares::default(),
+        now,
+    );
     assert_eq!(passed(&before, now, 2), 1);
-    let guard = Guard::after(Some(&before), &said, now);
+    let guard = Guard::after(Some(&before), &said, &Shares::default(), now);
     assert_eq!(passed(&guard, now, 2), 0, "the bucket stays");
     let headers = HeaderMap::new();
     let ask = |guard: &Guard, method, unreadable| {
@@ -131,16 +143,62 @@ fn callers_from_outside_have_the_time_of_the_first_policy_that_fits() {
 }
 
 #[test]
-fn what_another_scope_keeps_is_not_kept_here() {
-    let service = RateLimit {
+fn of_what_all_pods_keep_together_a_pod_has_its_share_and_one_request_before_it_is_told() {
+    let limits = said(&[RateLimit {
         scope: LimitScope::Service,
-        ..limit(1, LimitKey::None)
+        ..limit(100, LimitKey::None)
+    }]);
+    let (now, shares) = (Instant::now(), Shares::default());
+    let guard = Guard::after(None, &limits, &shares, now);
+    assert_eq!(passed(&guard, now, 9), 1);
+    assert_eq!(passed(&guard, now + 60 * SECOND, 9), 0, "it never fills");
+    let each = Origin::new("TrafficPolicy", "shop", "p").rule("each");
+    assert!(guard.has(80, &each) && !guard.has(81, &each));
+    let told = |thousandths, now| {
+        assert!(shares.set(80, each.clone(), thousandths));
+        guard.share(&shares, now);
     };
-    let now = Instant::now();
-    assert_eq!(
-        passed(&Guard::after(None, &said(&[service]), now), now, 9),
-        9
-    );
+    let then = now + 60 * SECOND;
+    told(20_000, then);
+    assert_eq!(passed(&guard, then + SECOND, 99), 20);
+    // A policy that changes elsewhere changes no share.
+    let other = RateLimit {
+        name: "other".into(),
+        ..limit(1000, LimitKey::None)
+    };
+    let mut both = said(&[other]);
+    let rules = limits.ports[&80].rate_limits.rules.clone();
+    both.ports
+        .get_mut(&80)
+        .unwrap()
+        .rate_limits
+        .rules
+        .extend(rules);
+    let guard = Guard::after(Some(&guard), &both, &shares, then + SECOND);
+    assert_eq!(passed(&guard, then + 2 * SECOND, 99), 20);
+    shares.keep(|_, limit| *limit != each);
+    guard.share(&shares, then + 2 * SECOND);
+    assert_eq!(passed(&guard, then + 60 * SECOND, 9), 0, "nobody says one");
+}
+
+#[test]
+fn a_limit_that_is_new_to_a_pod_that_serves_is_kept_whole_until_its_share_is_told() {
+    let limits = said(&[RateLimit {
+        scope: LimitScope::Service,
+        ..limit(100, LimitKey::None)
+    }]);
+    let (now, shares) = (Instant::now(), Shares::default());
+    shares.begin(&limits, |_, _| false);
+    let guard = Guard::after(None, &limits, &shares, now);
+    assert_eq!(passed(&guard, now, 200), 100);
+    let each = Origin::new("TrafficPolicy", "shop", "p").rule("each");
+    assert!(shares.set(80, each.clone(), 20_000));
+    shares.begin(&limits, |_, _| false);
+    assert_eq!(shares.of(80, &each), Some(20_000), "it was told");
+    // What was forgotten is not new.
+    shares.forget();
+    shares.begin(&limits, |port, limit| guard.has(port, limit));
+    assert_eq!(shares.of(80, &each), None);
 }
 
 #[test]
@@ -150,7 +208,7 @@ fn an_audited_limit_refuses_nothing_and_is_told() {
         ..limit(1, LimitKey::None)
     };
     let now = Instant::now();
-    let guard = Guard::after(None, &said(&[audit]), now);
+    let guard = Guard::after(None, &said(&[audit]), &Shares::default(), now);
     let mut told = Vec::new();
     for _ in 0..3 {
         let port = guard.port(80).unwrap();
@@ -168,7 +226,12 @@ fn an_audited_limit_refuses_nothing_and_is_told() {
 fn header_values_have_a_bucket_each_and_a_path_that_cannot_be_read_fits_every_route() {
     let tenant = http::HeaderName::from_static("x-tenant");
     let now = Instant::now();
-    let guard = Guard::after(None, &said(&[limit(1, LimitKey::Header(tenant))]), now);
+    let guard = Guard::after(
+        None,
+        &said(&[limit(1, LimitKey::Header(tenant))]),
+        &Shares::default(),
+        now,
+    );
     let port = guard.port(80).unwrap();
     let ask = |value: Option<&'static str>| {
         let mut headers = HeaderMap::new();
@@ -192,7 +255,7 @@ fn header_values_have_a_bucket_each_and_a_path_that_cannot_be_read_fits_every_ro
     let mut routed = said(&[limit(1, LimitKey::None)]);
     let port = routed.ports.get_mut(&80).unwrap();
     port.rate_limits.rules[0].when = Match::AnyOf(Vec::new());
-    let guard = Guard::after(None, &routed, now);
+    let guard = Guard::after(None, &routed, &Shares::default(), now);
     let port = guard.port(80).unwrap();
     let headers = HeaderMap::new();
     let facts = RequestFacts {
@@ -223,8 +286,8 @@ fn many_limits_of_a_pod_share_what_their_keys_may_take() {
             })
             .collect();
         // What was one limit of many before is not more than its part after.
-        let one = Guard::after(None, &said(&limits[..1]), now);
-        let guard = Guard::after(Some(&one), &said(&limits), now);
+        let one = Guard::after(None, &said(&limits[..1]), &Shares::default(), now);
+        let guard = Guard::after(Some(&one), &said(&limits), &Shares::default(), now);
         let port = guard.port(80).unwrap();
         let mut crowded = 0;
         for number in 0..2000 {

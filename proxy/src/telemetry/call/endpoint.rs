@@ -1,5 +1,8 @@
 //! What is counted of how a call's endpoints were chosen.
 
+use std::sync::Arc;
+
+use policy::breaker::own::State;
 use policy::health::EjectedFor;
 use policy::retry;
 use policy::traffic::call::Cause;
@@ -36,6 +39,11 @@ impl Call {
             cause: cause.as_str(),
         };
         self.telemetry.metrics.ejections.at(&labels).inc();
+    }
+
+    /// The breaker of what serves is another now.
+    pub(crate) fn circuit(&self, service: &Arc<str>, backend: &Arc<str>, state: State) {
+        self.telemetry.metrics.circuit(service, backend, state);
     }
 
     /// What was tried has failed, and from now on it goes between these.

@@ -1,0 +1,170 @@
+//! One breaker of the mesh: whose policy decides about which backend, and how it fares.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use policy::breaker::fleet::Fleet as Sums;
+use policy::breaker::{Pulse, Steer};
+use policy::name::{Kind, ObjectRef};
+use policy::origin::Origin;
+use policy::traffic::endpoint::{Breaker as Settings, BreakerState};
+use tokio::time::Instant;
+
+use super::key::{Caller, Key};
+use super::told::Told;
+use crate::model::compiled::Compiled;
+use crate::world::{ObjectKey, object};
+
+/// What a policy says of it.
+#[derive(Clone, Debug)]
+pub(super) struct Decision {
+    settings: Settings,
+    object: ObjectRef,
+}
+
+impl Decision {
+    /// `None` where no policy has a breaker for it, or nothing leads there.
+    pub(super) fn about(key: &Key, compiled: &Compiled) -> Option<Self> {
+        let index = &compiled.model.index;
+        let policies = index.policies.of(&key.service, key.port)?;
+        let (Some(settings), Some(origin)) = policies.traffic.breaker.decide(None) else {
+            return None;
+        };
+        if key.backend != key.service {
+            let service = index.services.get(&key.service)?;
+            let mut backends = service.splits.iter().flat_map(|split| &split.backends);
+            backends.find(|(backend, _)| *backend == key.backend)?;
+        }
+        Some(Self {
+            settings: *settings,
+            object: policy_of(origin),
+        })
+    }
+}
+
+fn policy_of(origin: &Origin) -> ObjectRef {
+    let key = ObjectKey {
+        namespace: Arc::clone(origin.namespace()),
+        name: Arc::clone(origin.name()),
+    };
+    object(Kind::TrafficPolicy, &key)
+}
+
+/// As a status names it; the worst last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    Closed,
+    Probing,
+    Open,
+}
+
+impl Phase {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "Closed",
+            Self::Probing => "Probing",
+            Self::Open => "Open",
+        }
+    }
+
+    /// Whether calls are held back.
+    pub(crate) const fn is_open(self) -> bool {
+        matches!(self, Self::Open | Self::Probing)
+    }
+}
+
+/// How a breaker fares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Report {
+    pub(crate) state: Phase,
+    /// When that began.
+    pub(crate) since: SystemTime,
+    pub(crate) failure_percent: u8,
+    pub(crate) requests: u32,
+    pub(crate) callers: usize,
+}
+
+/// What is known of one breaker.
+#[derive(Debug)]
+pub(super) struct Held {
+    sums: Sums<Arc<str>, Arc<str>>,
+    decision: Decision,
+    told: Option<Told>,
+    phase: Phase,
+    since: SystemTime,
+    /// When somebody last said something.
+    heard: Instant,
+}
+
+impl Held {
+    pub(super) fn new(now: Instant, decision: Decision) -> Self {
+        Self {
+            sums: Sums::new(now.into_std()),
+            decision,
+            told: None,
+            phase: Phase::Closed,
+            since: SystemTime::now(),
+            heard: now,
+        }
+    }
+
+    pub(super) fn knows(&self, from: &Caller) -> bool {
+        self.sums.knows(&from.uid)
+    }
+
+    /// Proxies that call it.
+    pub(super) fn callers(&self) -> usize {
+        self.sums.callers()
+    }
+
+    pub(super) fn pulse(&mut self, now: Instant, from: &Caller, pulse: Pulse) {
+        self.heard = now;
+        let (account, uid) = (&from.account, &from.uid);
+        let settings = &self.decision.settings;
+        self.sums
+            .pulse(now.into_std(), account, uid, pulse, settings);
+    }
+
+    /// Goes on to what follows; false once nobody calls any more and nothing is held back.
+    pub(super) fn tick(&mut self, now: Instant, clock: SystemTime, decision: Decision) -> bool {
+        self.decision = decision;
+        let settings = &self.decision.settings;
+        let at = now.into_std();
+        self.sums.tick(at, settings);
+        // A state that is written down is in the policy, where proxies read it.
+        let steer = match settings.state {
+            BreakerState::Auto => self.sums.steer(at),
+            BreakerState::Open | BreakerState::Closed => Steer::Closed,
+        };
+        self.told = Told::after(self.told, steer, now);
+        let phase = match (settings.state, steer) {
+            (BreakerState::Open, _) | (_, Steer::Open) => Phase::Open,
+            (_, Steer::Probing { .. }) => Phase::Probing,
+            (_, Steer::Closed | Steer::Closing { .. }) => Phase::Closed,
+        };
+        if phase != self.phase {
+            (self.phase, self.since) = (phase, clock);
+        }
+        let heard = now.duration_since(self.heard) <= settings.interval;
+        heard || self.told.is_some()
+    }
+
+    pub(super) const fn told(&self) -> Option<Told> {
+        self.told
+    }
+
+    pub(super) const fn object(&self) -> &ObjectRef {
+        &self.decision.object
+    }
+
+    pub(super) fn report(&self, now: Instant) -> Report {
+        let report = self.sums.report(now.into_std(), &self.decision.settings);
+        Report {
+            state: self.phase,
+            since: self.since,
+            failure_percent: report.failure_percent,
+            requests: report.requests,
+            callers: report.callers,
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! Pulses in, verdicts out.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use policy::breaker::Steer;
+use policy::name::Kind;
+use prometheus_client::metrics::counter::Counter;
+use serde_json::json;
+use wire::v1::verdict::State as Said;
+
+use super::*;
+use crate::model::compiled::Compiled;
+use crate::model::{Defaults, Model};
+use crate::testing::cluster::{self, Cluster};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn with_breaker(breaker: &serde_json::Value) -> Cluster {
+    let spec = json!({"targetRef": {"kind": "Service", "name": "api"}, "breaker": breaker});
+    cluster::shop().with(cluster::traffic_policy("p", spec))
+}
+
+fn compiled(cluster: &Cluster) -> Arc<Compiled> {
+    let world = Arc::new(cluster.world());
+    let (model, problems) = Model::compile(&world, &Defaults::default());
+    Arc::new(Compiled::new(world, model, problems))
+}
+
+struct Bench {
+    fleet: Fleet,
+    models: watch::Sender<Option<Arc<Compiled>>>,
+    now: Instant,
+}
+
+impl Bench {
+    fn new(cluster: &Cluster) -> Self {
+        let (models, latest) = watch::channel(Some(compiled(cluster)));
+        Self {
+            fleet: Fleet::new(latest, Counter::default()),
+            models,
+            now: Instant::now(),
+        }
+    }
+
+    /// A pod of this account says what became of its calls to `api`.
+    fn says(&self, account: &str, pulse: v1::CircuitPulse) {
+        self.says_of(account, "shop/api", "shop/api", pulse);
+    }
+
+    fn says_of(&self, account: &str, service: &str, backend: &str, pulse: v1::CircuitPulse) {
+        let from = Caller {
+            account: format!("shop/{account}").into(),
+            uid: format!("uid-{account}").into(),
+        };
+        let circuit = v1::Circuit {
+            service: service.to_owned(),
+            backend: backend.to_owned(),
+            port: 80,
+        };
+        let circuits = vec![v1::CircuitPulse {
+            circuit: Some(circuit),
+            ..pulse
+        }];
+        self.fleet.take(&from, v1::Pulse { circuits }, self.now);
+    }
+
+    fn passes(&mut self, time: Duration) {
+        self.now += time;
+        self.fleet.tick(self.now, SystemTime::now());
+    }
+
+    fn told(&self) -> Vec<(String, Said, u64)> {
+        let verdicts = self.fleet.verdicts();
+        let told = verdicts.iter().map(|(key, told)| {
+            let message = told.message(key, self.now);
+            (key.backend.to_string(), message.state(), message.every)
+        });
+        told.collect()
+    }
+}
+
+fn seen(sent: u32, failed: u32) -> v1::CircuitPulse {
+    v1::CircuitPulse {
+        sent,
+        failed,
+        ..v1::CircuitPulse::default()
+    }
+}
+
+fn wants() -> v1::CircuitPulse {
+    v1::CircuitPulse {
+        refused: 5,
+        ..v1::CircuitPulse::default()
+    }
+}
+
+fn api(said: Said, every: u64) -> Vec<(String, Said, u64)> {
+    vec![("shop/api".to_owned(), said, every)]
+}
+
+#[test]
+fn what_most_accounts_see_opens_it_and_probes_and_time_close_it() {
+    let mut bench = Bench::new(&with_breaker(&json!({})));
+    let policy = ObjectRef::new(Kind::TrafficPolicy, "shop", "p");
+    bench.says("web", seen(100, 100));
+    bench.says("other", seen(20, 0));
+    bench.passes(SECOND);
+    assert!(bench.told().is_empty(), "one of two accounts");
+    bench.says("other", seen(60, 60));
+    let changes = bench.fleet.changes();
+    bench.passes(SECOND);
+    assert_eq!(bench.told(), api(Said::Open, 0));
+    assert!(changes.has_changed().unwrap());
+    let report = bench.fleet.report(&policy, bench.now).unwrap();
+    assert_eq!((report.state, report.failure_percent), (Phase::Open, 75));
+    assert_eq!((report.requests, report.callers), (180, 2));
+    assert_eq!(bench.fleet.open(bench.now).len(), 1);
+    for _ in 0..5 {
+        bench.says("web", wants());
+        bench.says("other", wants());
+        bench.passes(SECOND);
+    }
+    assert_eq!(bench.told(), api(Said::Probing, 200));
+    let report = bench.fleet.report(&policy, bench.now).unwrap();
+    assert_eq!(report.state, Phase::Probing);
+    for _ in 0..2 {
+        for account in ["web", "other"] {
+            let good = v1::CircuitPulse {
+                probes: 5,
+                ..v1::CircuitPulse::default()
+            };
+            bench.says(account, good);
+        }
+        bench.passes(SECOND);
+    }
+    assert_eq!(bench.told(), api(Said::Closing, 0));
+    let since = bench.fleet.verdicts();
+    bench.passes(3 * SECOND);
+    assert_eq!(since, bench.fleet.verdicts(), "it says how it goes on");
+    let (key, told) = since.iter().next().unwrap();
+    assert_eq!(told.message(key, bench.now).since, 3000);
+    assert_eq!(
+        bench.fleet.report(&policy, bench.now).unwrap().state,
+        Phase::Closed
+    );
+    bench.passes(10 * SECOND);
+    assert!(bench.told().is_empty());
+    assert!(
+        bench.fleet.report(&policy, bench.now).is_none(),
+        "forgotten"
+    );
+    assert!(bench.fleet.objects().is_empty());
+}
+
+#[test]
+fn nothing_is_taken_of_what_has_no_breaker_and_of_backends_that_nothing_leads_to() {
+    let cluster = with_breaker(&json!({})).with(cluster::service("v2", "10.96.0.2", &[("h", 80)]));
+    let mut bench = Bench::new(&cluster);
+    for (service, backend) in [
+        ("shop/v2", "shop/v2"),
+        ("shop/api", "shop/v2"),
+        ("shop/api", "elsewhere/api"),
+        ("shop/api", "no name"),
+        ("nobody/nothing", "nobody/nothing"),
+    ] {
+        bench.says_of("web", service, backend, seen(1000, 1000));
+    }
+    bench.passes(SECOND);
+    assert!(bench.told().is_empty() && bench.fleet.objects().is_empty());
+    let split = cluster::split("s", "api", &[("v2", 1)]);
+    bench
+        .models
+        .send_replace(Some(compiled(&cluster.with(split))));
+    bench.says_of("web", "shop/api", "shop/v2", seen(1000, 1000));
+    bench.passes(SECOND);
+    assert_eq!(bench.told(), [("shop/v2".to_owned(), Said::Open, 0)]);
+}
+
+#[test]
+fn a_policy_that_goes_or_says_a_state_itself_ends_what_was_told() {
+    let mut bench = Bench::new(&with_breaker(&json!({})));
+    let policy = ObjectRef::new(Kind::TrafficPolicy, "shop", "p");
+    let open = |bench: &mut Bench| {
+        bench.says("web", seen(100, 100));
+        bench.passes(SECOND);
+        assert_eq!(bench.told(), api(Said::Open, 0));
+    };
+    open(&mut bench);
+    let state = |state| compiled(&with_breaker(&json!({"state": state})));
+    bench.models.send_replace(Some(state("Open")));
+    bench.passes(SECOND);
+    assert!(bench.told().is_empty(), "the policy says it");
+    let report = bench.fleet.report(&policy, bench.now).unwrap();
+    assert_eq!(report.state, Phase::Open);
+    bench.models.send_replace(Some(state("Closed")));
+    bench.passes(SECOND);
+    let report = bench.fleet.report(&policy, bench.now).unwrap();
+    assert_eq!(report.state, Phase::Closed);
+    let mut bench = Bench::new(&with_breaker(&json!({})));
+    open(&mut bench);
+    bench.models.send_replace(Some(compiled(&cluster::shop())));
+    bench.passes(SECOND);
+    assert!(bench.told().is_empty() && bench.fleet.report(&policy, bench.now).is_none());
+}
+
+#[test]
+fn another_replica_hears_what_was_said_once_and_comes_to_the_same() {
+    let (mut bench, mut other) = (
+        Bench::new(&with_breaker(&json!({}))),
+        Bench::new(&with_breaker(&json!({}))),
+    );
+    let news = bench.fleet.own_changes();
+    bench.says("web", seen(30, 30));
+    bench.says("other", seen(30, 30));
+    assert!(!news.has_changed().unwrap(), "they travel together");
+    bench.passes(SECOND);
+    assert!(news.has_changed().unwrap());
+    let (revision, told) = bench.fleet.own_since(0);
+    other.fleet.heard(told.unwrap().pulses, other.now);
+    other.passes(SECOND);
+    assert_eq!(other.told(), bench.told());
+    assert_eq!(other.told(), api(Said::Open, 0));
+    assert_eq!(bench.fleet.own_since(revision), (revision, None));
+    assert_eq!(other.fleet.own_since(0), (0, None), "it passes nothing on");
+    bench.passes(KEPT);
+    bench.passes(SECOND);
+    assert_eq!(bench.fleet.own_since(0), (revision, None));
+}
+
+#[test]
+fn callers_are_bounded_and_those_that_are_known_go_on() {
+    let mut bench = Bench::new(&with_breaker(&json!({})));
+    bench.says("web", seen(30, 30));
+    bench.fleet.inner.state.lock().callers = CALLERS;
+    bench.says("other", seen(1000, 0));
+    bench.says("web", seen(30, 30));
+    assert_eq!(bench.fleet.inner.crowded.get(), 1);
+    bench.passes(SECOND);
+    assert_eq!(bench.told(), api(Said::Open, 0), "nobody else was counted");
+    assert_eq!(bench.fleet.inner.state.lock().callers, 1, "there is room");
+    bench.says("other", seen(1, 0));
+    assert_eq!(bench.fleet.inner.crowded.get(), 1);
+}
+
+#[test]
+fn callers_that_come_and_go_are_no_news_until_the_gap_between_probes_is_another() {
+    let probing = |millis| Steer::Probing {
+        every: Duration::from_millis(millis),
+    };
+    let at = Instant::now();
+    let told = Told::after(None, probing(1000), at);
+    assert_eq!(Told::after(told, probing(1200), at + SECOND), told);
+    assert_ne!(Told::after(told, probing(2000), at + SECOND), told);
+    assert_ne!(Told::after(told, Steer::Open, at + SECOND), told);
+    assert_eq!(Told::after(told, Steer::Closed, at), None);
+}

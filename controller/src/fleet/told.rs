@@ -1,0 +1,61 @@
+//! What proxies are told of one breaker.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use policy::breaker::Steer;
+use tokio::time::Instant;
+use wire::v1;
+
+use super::key::Key;
+
+/// By breaker, those that are not simply closed.
+pub(crate) type Verdicts = Arc<BTreeMap<Key, Told>>;
+
+/// What is told, and since when it holds: two are the same while nobody has to hear of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Told {
+    steer: Steer,
+    at: Instant,
+}
+
+impl Told {
+    /// What was told before, where the news are none: callers come and go, and the gap between
+    /// two probes with them.
+    pub(super) fn after(before: Option<Self>, steer: Steer, at: Instant) -> Option<Self> {
+        if steer == Steer::Closed {
+            return None;
+        }
+        let same = before.filter(|before| is_about(before.steer, steer));
+        Some(same.unwrap_or(Self { steer, at }))
+    }
+
+    /// As it is sent now.
+    pub(crate) fn message(&self, circuit: &Key, now: Instant) -> v1::Verdict {
+        let steer = match self.steer {
+            Steer::Closing { since } => Steer::Closing {
+                since: since + now.duration_since(self.at),
+            },
+            other => other,
+        };
+        wire::convert::verdict(circuit.message(), steer)
+    }
+}
+
+/// Whether a proxy that was told the one does nearly as with the other.
+fn is_about(one: Steer, other: Steer) -> bool {
+    match (one, other) {
+        (Steer::Closing { .. }, Steer::Closing { .. }) => true,
+        (Steer::Probing { every: one }, Steer::Probing { every: other }) => {
+            let most: Duration = one.max(other);
+            one.abs_diff(other) * 4 <= most
+        }
+        (one, other) => one == other,
+    }
+}
+
+/// That a breaker is closed.
+pub(crate) fn closed(circuit: &Key) -> v1::Verdict {
+    wire::convert::verdict(circuit.message(), Steer::Closed)
+}

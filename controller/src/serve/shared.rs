@@ -1,0 +1,48 @@
+//! Shares of limits on one proxy's stream: gives the pod what it is to keep, and hears what
+//! it has taken.
+
+use std::time::Duration;
+
+use policy::traffic::part::Part;
+use tokio::time::Instant;
+use wire::v1;
+
+use super::stream::{ProxyStream, StreamEnd};
+
+/// Until the proxy has taken what was sent before.
+const AGAIN: Duration = Duration::from_millis(50);
+
+impl ProxyStream<'_> {
+    /// Whether the proxy can keep shares.
+    pub(super) fn keeps_shares(&self) -> bool {
+        self.session.capabilities().parts().has(Part::ServiceLimit)
+    }
+
+    /// Tells the proxy what it was not told yet. Returns when to try again, if that has to
+    /// be.
+    pub(super) fn share(&mut self) -> Result<Option<Instant>, StreamEnd> {
+        if !self.shares_due || !self.keeps_shares() {
+            return Ok(None);
+        }
+        // Batches need all places but one, and the first message is a batch. Before the
+        // pod knows its limits it could do nothing with shares of them.
+        if self.outbox.capacity() < self.outbox.max_capacity() {
+            return Ok(Some(Instant::now() + AGAIN));
+        }
+        if !self.session.was_sent(wire::names::GUARD) {
+            return Ok(None);
+        }
+        self.shares_due = false;
+        let shares = self.shared.board.send(&self.caller.uid);
+        if shares.is_empty() {
+            return Ok(None);
+        }
+        let message = v1::ToProxy {
+            message: Some(v1::to_proxy::Message::Shares(v1::Shares { shares })),
+        };
+        match self.outbox.try_send(Ok(message)) {
+            Ok(()) => Ok(None),
+            Err(_) => Err(StreamEnd::Over),
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! Breakers of the whole mesh on one proxy's stream: takes its pulses, and tells it the
+//! verdicts that its calls go by.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use wire::v1;
+
+use super::stream::{ProxyStream, StreamEnd};
+
+/// Until the proxy has taken what was sent before.
+const AGAIN: Duration = Duration::from_millis(50);
+
+impl ProxyStream<'_> {
+    /// Takes what the proxy says of its calls.
+    pub(super) fn pulse(&mut self, pulse: v1::Pulse) {
+        let now = Instant::now();
+        if self.steered.hears(&pulse, now) {
+            self.shared.fleet.take(&self.caller, pulse, now);
+        } else {
+            self.shared.limits.counter("breaker-pulses").inc();
+        }
+    }
+
+    /// Tells the proxy what it does not know yet. Returns when to try again, if that has to
+    /// be.
+    pub(super) fn steer(&mut self) -> Result<Option<Instant>, StreamEnd> {
+        if !self.steered.due {
+            return Ok(None);
+        }
+        let now = Instant::now();
+        // Batches need all places but one, and the first message is a batch.
+        if self.outbox.capacity() < self.outbox.max_capacity() {
+            return Ok(Some(now + AGAIN));
+        }
+        let all = self.shared.fleet.verdicts();
+        let verdicts = self.steered.news(&all, &self.session, now);
+        if verdicts.is_empty() {
+            return Ok(None);
+        }
+        let message = v1::ToProxy {
+            message: Some(v1::to_proxy::Message::Steer(v1::Steer { verdicts })),
+        };
+        match self.outbox.try_send(Ok(message)) {
+            Ok(()) => Ok(None),
+            Err(_) => Err(StreamEnd::Over),
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! What one proxy was told of breakers of the whole mesh, and how often it is heard.
+//!
+//! A verdict is no resource. It is not acknowledged, and a proxy forgets it soon after its
+//! controllers: what was counted for it is gone with them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use policy::traffic::part::Part;
+use runtime::rate::{Allowance, Rate};
+use tokio::time::Instant;
+use wire::v1;
+
+use super::session::Session;
+use crate::fleet::{Key, Told, Verdicts, closed};
+
+/// Pulses of one proxy: one in a second, and some that were late.
+const PULSES: Allowance = Allowance {
+    burst: 4,
+    every: Duration::from_millis(900),
+};
+
+/// See the module header.
+#[derive(Debug)]
+pub(super) struct Steered {
+    told: BTreeMap<Key, Told>,
+    /// There may be something to tell.
+    pub(super) due: bool,
+    pulses: Rate,
+}
+
+impl Steered {
+    pub(super) const fn new() -> Self {
+        Self {
+            told: BTreeMap::new(),
+            due: true,
+            pulses: Rate::new(PULSES),
+        }
+    }
+
+    /// Whether a pulse that came now is taken.
+    pub(super) fn hears(&mut self, pulse: &v1::Pulse, now: Instant) -> bool {
+        if self.pulses.take(now).is_err() {
+            return false;
+        }
+        // Whoever calls is told again, in case that what it was told found no place there.
+        for said in &pulse.circuits {
+            let key = said.circuit.as_ref().and_then(Key::read);
+            if let Some(key) = key {
+                self.due |= self.told.remove(&key).is_some();
+            }
+        }
+        true
+    }
+
+    /// What the proxy does not know yet of the breakers of Services that it calls.
+    pub(super) fn news(
+        &mut self,
+        all: &Verdicts,
+        session: &Session,
+        now: Instant,
+    ) -> Vec<v1::Verdict> {
+        self.due = false;
+        if !session.capabilities().parts().has(Part::Breaker) {
+            return Vec::new();
+        }
+        let mut news = Vec::new();
+        self.told.retain(|key, _| {
+            let stays = all.contains_key(key);
+            if !stays {
+                news.push(closed(key));
+            }
+            stays
+        });
+        for (key, verdict) in &**all {
+            let service = &key.service;
+            let policy = wire::names::policy(&service.namespace, &service.name, key.port);
+            if self.told.get(key) != Some(verdict) && session.was_sent(&policy) {
+                self.told.insert(key.clone(), *verdict);
+                news.push(verdict.message(key, now));
+            }
+        }
+        news
+    }
+}

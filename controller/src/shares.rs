@@ -1,0 +1,21 @@
+//! Limits that all pods of a Service keep together: how they are divided among the pods.
+//!
+//! One replica divides, the holder of the Lease, whoever serves the pods: two that did could
+//! both give away what is free. `policy::limit::shares` says who shrinks and who grows. Each
+//! replica tells the others what its own pods hold, so a holder that is new goes on from
+//! there, and passes on to its pods what the holder gives them.
+//!
+//! May import `model` and `world`.
+
+mod board;
+mod demand;
+mod divide;
+mod key;
+mod lead;
+
+pub(crate) use self::board::Board;
+pub(crate) use self::key::ShareOf;
+pub(crate) use self::lead::lead;
+
+#[cfg(test)]
+mod tests;

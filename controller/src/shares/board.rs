@@ -1,0 +1,380 @@
+//! What pods are given of limits, and what they may be using: the same on every replica.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+use wire::v1;
+
+use super::divide::{Held, Told};
+use super::key::ShareOf;
+
+/// A pod without a stream keeps what it held for so long: it most likely comes back, and
+/// until then uses it. Longer than a proxy believes in what it was told without a controller.
+pub(super) const GONE_AFTER: Duration = Duration::from_secs(15);
+/// Whoever divides nothing keeps them longer, as he hears later who is connected.
+const KEPT: Duration = Duration::from_secs(60);
+/// Pods in one message to another replica.
+const TOGETHER: usize = 1000;
+
+/// A share as it was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Given {
+    /// Who divides; a later one counts.
+    pub(crate) term: u64,
+    pub(crate) number: u64,
+    pub(crate) thousandths: u64,
+}
+
+/// Shared by streams, peers and whoever divides. Clones are the same state.
+#[derive(Clone, Debug)]
+pub(crate) struct Board {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    state: Mutex<State>,
+    /// Counts changes of what pods are given.
+    given: watch::Sender<u64>,
+    /// Counts changes of who is connected and of what they hold.
+    held: watch::Sender<u64>,
+    /// Counts what other replicas are to hear.
+    own: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    pods: BTreeMap<Arc<str>, Pod>,
+    revision: u64,
+}
+
+#[derive(Debug, Default)]
+struct Pod {
+    /// Number of this replica's stream to it.
+    own: Option<u64>,
+    /// Replicas that have a stream to it.
+    peers: BTreeSet<IpAddr>,
+    /// Since when nobody has one.
+    gone: Option<Instant>,
+    given: BTreeMap<ShareOf, Given>,
+    /// Sent by this replica last.
+    sent: BTreeMap<ShareOf, Given>,
+    /// The most that it may be using, as of what it took last.
+    most: BTreeMap<ShareOf, Given>,
+    /// When others have to hear what it is given by this replica, and what it holds.
+    divided_at: u64,
+    held_at: u64,
+}
+
+impl Pod {
+    fn is_connected(&self) -> bool {
+        self.own.is_some() || !self.peers.is_empty()
+    }
+
+    fn left(&mut self, now: Instant) {
+        if self.is_connected() {
+            self.gone = None;
+        } else {
+            self.gone.get_or_insert(now);
+        }
+    }
+}
+
+impl Default for Board {
+    fn default() -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                state: Mutex::default(),
+                given: watch::Sender::new(0),
+                held: watch::Sender::new(0),
+                own: watch::Sender::new(0),
+            }),
+        }
+    }
+}
+
+impl Board {
+    /// Forgets pods that are gone, until dropped.
+    pub(crate) async fn keep(self) {
+        loop {
+            sleep(KEPT / 2).await;
+            self.forget_after(KEPT, Instant::now());
+        }
+    }
+
+    /// A pod that can keep shares streams from here.
+    pub(crate) fn connected(&self, uid: &Arc<str>, stream: u64, now: Instant) {
+        self.change(uid, |pod, revision| {
+            pod.own = Some(stream);
+            pod.sent.clear();
+            pod.left(now);
+            pod.held_at = revision;
+        });
+    }
+
+    /// Its stream has ended, unless a newer one has taken over.
+    pub(crate) fn ended(&self, uid: &Arc<str>, stream: u64, now: Instant) {
+        self.change(uid, |pod, revision| {
+            if pod.own == Some(stream) {
+                pod.own = None;
+                pod.left(now);
+                pod.held_at = revision;
+            }
+        });
+    }
+
+    /// What the pod was given and was not sent by this stream, which counts as sent from now
+    /// on.
+    pub(crate) fn send(&self, uid: &Arc<str>) -> Vec<v1::Share> {
+        let mut shares = Vec::new();
+        self.change(uid, |pod, revision| {
+            for (of, given) in &pod.given {
+                if pod.sent.get(of) == Some(given) {
+                    continue;
+                }
+                shares.push(message(of, *given));
+                pod.sent.insert(of.clone(), *given);
+                let most = pod.most.entry(of.clone()).or_insert(*given);
+                // Until it says that it has taken it, it may be using what it had.
+                most.thousandths = most.thousandths.max(given.thousandths);
+                pod.held_at = revision;
+            }
+        });
+        shares
+    }
+
+    /// The pod uses what it was sent.
+    pub(crate) fn taken(&self, uid: &Arc<str>, taken: &v1::SharesTaken) {
+        self.change(uid, |pod, revision| {
+            for one in &taken.taken {
+                let Some(of) = one.of.as_ref().and_then(ShareOf::read) else {
+                    continue;
+                };
+                // Unless that was the last one to it, a larger share may be on the way.
+                let last = pod.sent.get(&of).copied();
+                let last = last.filter(|sent| (sent.term, sent.number) == (one.term, one.number));
+                if let Some(sent) = last {
+                    pod.most.insert(of, sent);
+                    pod.held_at = revision;
+                }
+            }
+        });
+    }
+
+    /// Whoever divides gives this.
+    pub(super) fn give(&self, term: u64, told: Vec<Told>) {
+        for one in told {
+            let given = Given {
+                term,
+                number: one.number,
+                thousandths: one.thousandths,
+            };
+            self.change(&one.uid, |pod, revision| {
+                pod.given.insert(one.of, given);
+                pod.divided_at = revision;
+            });
+        }
+        self.inner.given.send_modify(|count| *count += 1);
+    }
+
+    fn change(&self, uid: &Arc<str>, change: impl FnOnce(&mut Pod, u64)) {
+        let mut state = self.inner.state.lock();
+        state.revision += 1;
+        let revision = state.revision;
+        let pod = state.pods.entry(Arc::clone(uid)).or_default();
+        let before = (pod.held_at, pod.divided_at);
+        change(pod, revision);
+        let (held, divided) = (pod.held_at != before.0, pod.divided_at != before.1);
+        drop(state);
+        if held {
+            self.inner.held.send_modify(|count| *count += 1);
+        }
+        if held || divided {
+            self.inner.own.send_modify(|count| *count += 1);
+        }
+    }
+
+    /// The newest term that anything was given in.
+    pub(super) fn term(&self) -> u64 {
+        let state = self.inner.state.lock();
+        let given = state.pods.values().flat_map(|pod| pod.given.values());
+        given.map(|given| given.term).max().unwrap_or(0)
+    }
+
+    /// Pods that can be given something.
+    pub(super) fn present(&self) -> BTreeSet<Arc<str>> {
+        let state = self.inner.state.lock();
+        // One that has left a moment ago is about to come back.
+        let present = state
+            .pods
+            .iter()
+            .filter(|(_, pod)| pod.is_connected() || pod.gone.is_some());
+        present.map(|(uid, _)| Arc::clone(uid)).collect()
+    }
+
+    /// What pods may be using.
+    pub(super) fn held(&self) -> Held {
+        let state = self.inner.state.lock();
+        let all = state.pods.iter();
+        all.flat_map(|(uid, pod)| {
+            let most = pod.most.iter();
+            most.map(|(of, held)| ((Arc::clone(uid), of.clone()), held.thousandths))
+        })
+        .collect()
+    }
+
+    /// What pods took last of what was given in this term.
+    pub(super) fn taken_of(&self, term: u64) -> Vec<(Arc<str>, ShareOf, u64)> {
+        let state = self.inner.state.lock();
+        let mut taken = Vec::new();
+        for (uid, pod) in &state.pods {
+            for (of, held) in pod.most.iter().filter(|(_, held)| held.term == term) {
+                taken.push((Arc::clone(uid), of.clone(), held.number));
+            }
+        }
+        taken
+    }
+
+    /// Forgets the pods that nobody has had a stream to for long, and says which.
+    pub(super) fn forget(&self, now: Instant) -> Vec<Arc<str>> {
+        self.forget_after(GONE_AFTER, now)
+    }
+
+    fn forget_after(&self, after: Duration, now: Instant) -> Vec<Arc<str>> {
+        let mut gone = Vec::new();
+        self.inner.state.lock().pods.retain(|uid, pod| {
+            let stays = pod
+                .gone
+                .is_none_or(|since| now.duration_since(since) < after);
+            if !stays {
+                gone.push(Arc::clone(uid));
+            }
+            stays
+        });
+        gone
+    }
+
+    /// Tells when pods are given something.
+    pub(crate) fn given_changes(&self) -> watch::Receiver<u64> {
+        self.inner.given.subscribe()
+    }
+
+    /// Tells when pods come, go, or hold something else.
+    pub(super) fn held_changes(&self) -> watch::Receiver<u64> {
+        self.inner.held.subscribe()
+    }
+
+    /// Tells when other replicas have something to hear.
+    pub(crate) fn own_changes(&self) -> watch::Receiver<u64> {
+        self.inner.own.subscribe()
+    }
+
+    /// What is to be told after revision `since`, and the revision that this leads to.
+    pub(crate) fn own_since(&self, since: u64) -> (u64, Option<v1::Reports>) {
+        let state = self.inner.state.lock();
+        let mut news: Vec<(u64, &Arc<str>, &Pod)> = Vec::new();
+        for (uid, pod) in &state.pods {
+            let at = pod.divided_at.max(pod.held_at);
+            if at > since {
+                news.push((at, uid, pod));
+            }
+        }
+        news.sort_unstable_by_key(|(at, ..)| *at);
+        news.truncate(TOGETHER);
+        let told = news.last().map_or(state.revision, |(at, ..)| *at);
+        let mut message = v1::Reports::default();
+        for (_, uid, pod) in news {
+            if pod.divided_at > since {
+                message.divided.push(pod_shares(uid, false, &pod.given));
+            }
+            if pod.held_at > since {
+                let gone = pod.own.is_none();
+                message.held.push(pod_shares(uid, gone, &pod.most));
+            }
+        }
+        let is_news = !message.divided.is_empty() || !message.held.is_empty();
+        (told, is_news.then_some(message))
+    }
+
+    /// Takes what another replica tells.
+    pub(crate) fn heard(&self, peer: IpAddr, news: &v1::Reports, now: Instant) {
+        if news.divided.is_empty() && news.held.is_empty() {
+            return;
+        }
+        let mut state = self.inner.state.lock();
+        for told in &news.divided {
+            let pod = state.pods.entry(told.uid.as_str().into()).or_default();
+            for (of, given) in read(told) {
+                let held = pod.given.entry(of).or_insert(given);
+                *held = (*held).max(given);
+            }
+            pod.left(now);
+        }
+        for told in &news.held {
+            let pod = state.pods.entry(told.uid.as_str().into()).or_default();
+            if told.gone {
+                pod.peers.remove(&peer);
+            } else {
+                pod.peers.insert(peer);
+            }
+            pod.left(now);
+            for (of, most) in read(told) {
+                let held = pod.most.entry(of).or_insert(most);
+                if (most.term, most.number) >= (held.term, held.number) {
+                    *held = most;
+                } else {
+                    held.thousandths = held.thousandths.max(most.thousandths);
+                }
+            }
+        }
+        drop(state);
+        self.inner.given.send_modify(|count| *count += 1);
+        self.inner.held.send_modify(|count| *count += 1);
+    }
+
+    /// Another replica has ended, and its streams with it.
+    pub(crate) fn lost(&self, peer: IpAddr, now: Instant) {
+        for pod in self.inner.state.lock().pods.values_mut() {
+            if pod.peers.remove(&peer) {
+                pod.left(now);
+            }
+        }
+        self.inner.held.send_modify(|count| *count += 1);
+    }
+}
+
+fn message(of: &ShareOf, given: Given) -> v1::Share {
+    v1::Share {
+        of: Some(of.message()),
+        thousandths: given.thousandths,
+        term: given.term,
+        number: given.number,
+    }
+}
+
+fn pod_shares(uid: &str, gone: bool, shares: &BTreeMap<ShareOf, Given>) -> v1::PodShares {
+    v1::PodShares {
+        uid: uid.to_owned(),
+        gone,
+        shares: shares
+            .iter()
+            .map(|(of, given)| message(of, *given))
+            .collect(),
+    }
+}
+
+fn read(told: &v1::PodShares) -> impl Iterator<Item = (ShareOf, Given)> {
+    told.shares.iter().filter_map(|share| {
+        let given = Given {
+            term: share.term,
+            number: share.number,
+            thousandths: share.thousandths,
+        };
+        Some((ShareOf::read(share.of.as_ref()?)?, given))
+    })
+}

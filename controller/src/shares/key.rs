@@ -1,0 +1,70 @@
+//! Which limit is divided, and what a pod knows it by.
+
+use std::sync::Arc;
+
+use policy::origin::Origin;
+use wire::v1;
+
+use crate::world::ObjectKey;
+
+/// A limit of one port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct LimitKey {
+    pub(super) of: Named,
+    pub(super) service: ObjectKey,
+    pub(super) port: u16,
+}
+
+/// A limit by the policy that says it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Named {
+    pub(super) policy: ObjectKey,
+    pub(super) limit: Arc<str>,
+}
+
+/// A limit at a port of a pod.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ShareOf {
+    /// Of the container.
+    pub(super) port: u16,
+    pub(super) of: Named,
+}
+
+impl Named {
+    /// `None` for a rule that is none of a limit.
+    pub(super) fn by(origin: &Origin) -> Option<Self> {
+        Some(Self {
+            policy: ObjectKey {
+                namespace: Arc::clone(origin.namespace()),
+                name: Arc::clone(origin.name()),
+            },
+            limit: origin.rule_name()?.into(),
+        })
+    }
+}
+
+impl ShareOf {
+    /// `None` for what names no limit at a port.
+    pub(crate) fn read(said: &v1::ShareOf) -> Option<Self> {
+        let policy = said.origin.as_ref()?;
+        Some(Self {
+            port: u16::try_from(said.port).ok()?,
+            of: Named {
+                policy: ObjectKey::new(&policy.namespace, &policy.name),
+                limit: said.limit.as_str().into(),
+            },
+        })
+    }
+
+    pub(crate) fn message(&self) -> v1::ShareOf {
+        v1::ShareOf {
+            port: self.port.into(),
+            origin: Some(v1::ObjectRef {
+                kind: "TrafficPolicy".to_owned(),
+                namespace: self.of.policy.namespace.to_string(),
+                name: self.of.policy.name.to_string(),
+            }),
+            limit: self.of.limit.to_string(),
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! The one who divides.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time::{Instant, sleep};
+
+use super::board::Board;
+use super::demand::demands;
+use super::divide::Divider;
+use crate::model::compiled::Latest;
+
+/// Until every replica has told a new holder what its pods hold.
+const LISTEN: Duration = Duration::from_secs(3);
+/// Between two looks at least: pods that come and go together are one change.
+const PACE: Duration = Duration::from_millis(100);
+/// Without any change: pods leave with time.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Divides for as long as the Lease is held.
+pub(crate) async fn lead(board: Board, mut latest: Latest) {
+    sleep(LISTEN).await;
+    let term = term(&board);
+    let mut changes = board.held_changes();
+    let mut divider = Divider::default();
+    loop {
+        changes.mark_unchanged();
+        let compiled = latest.borrow_and_update().clone();
+        if let Some(compiled) = compiled {
+            let now = Instant::now();
+            let demands = demands(&compiled.model.index);
+            let mut told = Vec::new();
+            for gone in board.forget(now) {
+                told.extend(divider.gone(&gone));
+            }
+            for (uid, of, number) in board.taken_of(term) {
+                told.extend(divider.taken(&uid, &of, number));
+            }
+            let at = now.into_std();
+            told.extend(divider.update(at, &demands, &board.present(), &board.held()));
+            told.extend(divider.tick(at));
+            if !told.is_empty() {
+                board.give(term, told);
+            }
+        }
+        sleep(PACE).await;
+        tokio::select! {
+            changed = latest.changed() => if changed.is_err() { return },
+            changed = changes.changed() => if changed.is_err() { return },
+            () = sleep(LOOK_EVERY), if !divider.is_empty() => {}
+        }
+    }
+}
+
+/// Later than any that gave something before.
+fn term(board: &Board) -> u64 {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+    now.max(board.term().saturating_add(1))
+}

@@ -1,0 +1,211 @@
+//! Limits that are divided, by whom, and among whom.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::Instant;
+use wire::v1;
+
+use super::board::{Board, GONE_AFTER};
+use super::demand::{Demand, demands};
+use super::divide::Divider;
+use super::key::{LimitKey, ShareOf};
+use crate::model::{Defaults, Model};
+use crate::testing::cluster::{self, Cluster};
+
+const SECOND: Duration = Duration::from_secs(1);
+const TERM: u64 = 7;
+
+fn with_limit(requests: u32) -> Cluster {
+    let spec = json!({
+        "targetRef": {"kind": "Service", "name": "api"},
+        "rateLimits": [
+            {"name": "all", "requests": requests},
+            {"name": "each", "requests": 5, "scope": "Instance"},
+        ],
+    });
+    cluster::shop().with(cluster::traffic_policy("p", spec))
+}
+
+fn demanded(cluster: &Cluster) -> BTreeMap<LimitKey, Demand> {
+    let (model, _) = Model::compile(&Arc::new(cluster.world()), &Defaults::default());
+    demands(&model.index)
+}
+
+/// A replica, with the pods that stream to it.
+struct Replica {
+    board: Board,
+    ip: IpAddr,
+    heard: BTreeMap<IpAddr, u64>,
+    /// What its pods use, in thousandths.
+    use_of: BTreeMap<Arc<str>, u64>,
+}
+
+impl Replica {
+    fn new(last: u8, pods: &[&str], now: Instant) -> Self {
+        let board = Board::default();
+        for (at, pod) in pods.iter().enumerate() {
+            board.connected(&Arc::from(*pod), at as u64 + 1, now);
+        }
+        Self {
+            board,
+            ip: IpAddr::from([10, 0, 0, last]),
+            heard: BTreeMap::new(),
+            use_of: pods.iter().map(|pod| (Arc::from(*pod), 0)).collect(),
+        }
+    }
+
+    fn hears(&mut self, other: &Self, now: Instant) {
+        let since = self.heard.entry(other.ip).or_default();
+        let (told, news) = other.board.own_since(*since);
+        *since = told;
+        if let Some(news) = news {
+            self.board.heard(other.ip, &news, now);
+        }
+    }
+
+    /// Its pods get what they are given, and answer.
+    fn serves(&mut self) {
+        for (pod, uses) in &mut self.use_of {
+            for share in self.board.send(pod) {
+                *uses = share.thousandths;
+                let taken = vec![v1::ShareTaken {
+                    of: share.of,
+                    term: share.term,
+                    number: share.number,
+                }];
+                self.board.taken(pod, &v1::SharesTaken { taken });
+            }
+        }
+    }
+}
+
+/// One look of whoever divides.
+fn divide(board: &Board, divider: &mut Divider, demand: &BTreeMap<LimitKey, Demand>, now: Instant) {
+    let mut told = Vec::new();
+    for gone in board.forget(now) {
+        told.extend(divider.gone(&gone));
+    }
+    for (uid, of, number) in board.taken_of(TERM) {
+        told.extend(divider.taken(&uid, &of, number));
+    }
+    let at = now.into_std();
+    told.extend(divider.update(at, demand, &board.present(), &board.held()));
+    told.extend(divider.tick(at));
+    board.give(TERM, told);
+}
+
+#[test]
+fn a_limit_of_a_service_is_demanded_of_its_ready_pods_and_one_of_each_pod_is_not() {
+    let all = demanded(&with_limit(100));
+    let [(key, demand)] = &all.iter().collect::<Vec<_>>()[..] else {
+        panic!("{all:?}")
+    };
+    assert_eq!((&*key.of.limit, key.port), ("all", 80));
+    assert_eq!(demand.requests, 100);
+    let pods: Vec<(&str, u16)> = demand
+        .pods
+        .iter()
+        .map(|(uid, port)| (&**uid, *port))
+        .collect();
+    assert_eq!(pods, [("uid-api-1", 8080), ("uid-api-2", 8080)]);
+    assert!(demanded(&cluster::shop()).is_empty());
+}
+
+#[test]
+fn pods_of_two_replicas_never_use_more_than_the_limit_together_and_soon_all_of_it() {
+    let now = Instant::now();
+    let demand = demanded(&with_limit(100));
+    let (mut one, mut two) = (
+        Replica::new(1, &["uid-api-1"], now),
+        Replica::new(2, &["uid-api-2"], now),
+    );
+    let mut divider = Divider::default();
+    // At first only one of them is known.
+    divide(&one.board, &mut divider, &demand, now);
+    one.serves();
+    assert_eq!(one.use_of["uid-api-1"], 100_000);
+    for round in 0..6 {
+        let now = now + SECOND * round;
+        one.hears(&two, now);
+        divide(&one.board, &mut divider, &demand, now);
+        two.hears(&one, now);
+        two.serves();
+        let sum = one.use_of["uid-api-1"] + two.use_of["uid-api-2"];
+        assert!(sum <= 100_000, "{sum} in round {round}");
+        one.serves();
+    }
+    assert_eq!(one.use_of["uid-api-1"], 50_000);
+    assert_eq!(two.use_of["uid-api-2"], 50_000);
+}
+
+#[test]
+fn who_begins_to_divide_goes_on_from_what_pods_hold() {
+    let now = Instant::now();
+    let demand = demanded(&with_limit(100));
+    let mut one = Replica::new(1, &["uid-api-1"], now);
+    let mut divider = Divider::default();
+    divide(&one.board, &mut divider, &demand, now);
+    one.serves();
+    // Another replica holds the Lease, and has a pod of its own.
+    let mut two = Replica::new(2, &["uid-api-2"], now);
+    two.hears(&one, now);
+    let mut divider = Divider::default();
+    divide(&two.board, &mut divider, &demand, now);
+    two.serves();
+    assert_eq!(two.use_of["uid-api-2"], 0, "the first one has all of it");
+    one.hears(&two, now);
+    one.serves();
+    assert_eq!(one.use_of["uid-api-1"], 50_000);
+    two.hears(&one, now);
+    divide(&two.board, &mut divider, &demand, now);
+    two.serves();
+    assert_eq!(two.use_of["uid-api-2"], 50_000);
+}
+
+#[test]
+fn a_pod_that_comes_back_soon_keeps_its_part_and_one_that_does_not_frees_it() {
+    let now = Instant::now();
+    let demand = demanded(&with_limit(100));
+    let mut one = Replica::new(1, &["uid-api-1", "uid-api-2"], now);
+    let mut divider = Divider::default();
+    for _ in 0..2 {
+        divide(&one.board, &mut divider, &demand, now);
+        one.serves();
+    }
+    let pods: BTreeSet<u64> = one.use_of.values().copied().collect();
+    assert_eq!(pods, BTreeSet::from([50_000]));
+    let gone: Arc<str> = "uid-api-2".into();
+    one.board.ended(&gone, 2, now);
+    let later = now + GONE_AFTER - SECOND;
+    divide(&one.board, &mut divider, &demand, later);
+    one.serves();
+    assert_eq!(one.use_of["uid-api-1"], 50_000, "it may come back");
+    divide(&one.board, &mut divider, &demand, now + GONE_AFTER);
+    one.use_of.remove(&gone);
+    one.serves();
+    assert_eq!(one.use_of["uid-api-1"], 100_000);
+}
+
+#[test]
+fn what_is_said_of_a_share_names_its_limit_and_nothing_else_is_read() {
+    let (key, _) = demanded(&with_limit(1)).into_iter().next().unwrap();
+    let of = ShareOf {
+        port: 8080,
+        of: key.of,
+    };
+    assert_eq!(ShareOf::read(&of.message()), Some(of.clone()));
+    let ports = v1::ShareOf {
+        port: 1 << 16,
+        ..of.message()
+    };
+    assert_eq!(ShareOf::read(&ports), None);
+    let nobodys = v1::ShareOf {
+        origin: None,
+        ..of.message()
+    };
+    assert_eq!(ShareOf::read(&nobodys), None);
+}

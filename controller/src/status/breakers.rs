@@ -1,0 +1,167 @@
+//! Events for a TrafficPolicy's author: when calls begin and cease to be held back.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use policy::name::ObjectRef;
+use tokio::time::{Instant, sleep};
+
+use super::conditions::api_version;
+use super::shown::rfc3339;
+use crate::apiserver::events::{About, Event, EventRecorder, EventType};
+use crate::fleet::{Fleet, Key, Report};
+use crate::model::compiled::Latest;
+
+/// Between two looks: a breaker that flaps says so this often.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Tells which breakers open and close, until dropped. Only the Lease holder runs this.
+pub(crate) async fn tell(fleet: Fleet, latest: Latest, events: EventRecorder) {
+    let mut changes = fleet.changes();
+    let mut before = fleet.open(Instant::now());
+    while changes.changed().await.is_ok() {
+        let now = fleet.open(Instant::now());
+        for event in news(&before, &now, |object| uid(&latest, object)) {
+            events.record(event);
+        }
+        before = now;
+        sleep(PAUSE).await;
+    }
+}
+
+fn uid(latest: &Latest, object: &ObjectRef) -> String {
+    let compiled = latest.borrow();
+    let verdicts = compiled
+        .as_ref()
+        .map(|compiled| &compiled.problems.verdicts);
+    let verdict = verdicts.and_then(|verdicts| verdicts.get(object));
+    verdict.map_or_else(String::new, |verdict| verdict.uid.to_string())
+}
+
+type Open = BTreeMap<Key, (ObjectRef, Report)>;
+
+fn news(before: &Open, now: &Open, uid: impl Fn(&ObjectRef) -> String) -> Vec<Event> {
+    let opened = now.iter().filter(|(key, _)| !before.contains_key(*key));
+    let opened = opened.map(|(key, (object, report))| {
+        let Report {
+            failure_percent,
+            requests,
+            callers,
+            since,
+            ..
+        } = report;
+        let text = format!(
+            "{} is called no more since {}: {failure_percent} % of the calls fail as half of the \
+             calling accounts see it, of {requests} calls by {callers} proxies",
+            backend(key),
+            rfc3339(*since)
+        );
+        about(
+            object,
+            uid(object),
+            EventType::Warning,
+            "BreakerOpened",
+            text,
+        )
+    });
+    let closed = before.iter().filter(|(key, _)| !now.contains_key(*key));
+    let closed = closed.map(|(key, (object, report))| {
+        let text = format!(
+            "{} is called again, after it was not since {}",
+            backend(key),
+            rfc3339(report.since)
+        );
+        about(
+            object,
+            uid(object),
+            EventType::Normal,
+            "BreakerClosed",
+            text,
+        )
+    });
+    opened.chain(closed).collect()
+}
+
+fn backend(key: &Key) -> String {
+    format!("{}:{}", key.backend, key.port)
+}
+
+fn about(
+    object: &ObjectRef,
+    uid: String,
+    event_type: EventType,
+    reason: &'static str,
+    text: String,
+) -> Event {
+    Event {
+        about: About {
+            api_version: api_version(object.kind),
+            kind: object.kind.as_str().to_owned(),
+            namespace: object.namespace.to_string(),
+            name: object.name.to_string(),
+            uid,
+        },
+        event_type,
+        reason,
+        action: "Protect",
+        text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use policy::name::Kind;
+
+    use super::*;
+    use crate::fleet::Phase;
+    use crate::world::ObjectKey;
+
+    fn open(name: &str) -> (Key, (ObjectRef, Report)) {
+        let service = ObjectKey::new("shop", name);
+        let key = Key {
+            backend: service.clone(),
+            service,
+            port: 80,
+        };
+        let report = Report {
+            state: Phase::Open,
+            since: SystemTime::UNIX_EPOCH,
+            failure_percent: 80,
+            requests: 50,
+            callers: 3,
+        };
+        (
+            key,
+            (ObjectRef::new(Kind::TrafficPolicy, "shop", "p"), report),
+        )
+    }
+
+    #[test]
+    fn who_opens_and_who_closes_is_told_once_with_what_was_seen() {
+        let (before, now) = (
+            Open::from([open("a"), open("b")]),
+            Open::from([open("b"), open("c")]),
+        );
+        let told = news(&before, &now, |_| "uid".to_owned());
+        let told: Vec<(&str, &str)> = told
+            .iter()
+            .map(|event| (event.reason, event.text.as_str()))
+            .collect();
+        let [(opened, what), (closed, again)] = told[..] else {
+            panic!("{told:?}")
+        };
+        assert_eq!((opened, closed), ("BreakerOpened", "BreakerClosed"));
+        for part in [
+            "shop/c:80",
+            "80 %",
+            "50 calls by 3 proxies",
+            "1970-01-01T00:00:00Z",
+        ] {
+            assert!(what.contains(part), "{what}");
+        }
+        assert!(again.starts_with("shop/a:80 is called again"), "{again}");
+        assert!(news(&now, &now, |_| String::new()).is_empty());
+    }
+}

@@ -1,0 +1,66 @@
+//! Shares of limits that all pods of a Service keep together, as the controller told them.
+//!
+//! They outlive the configuration: a policy that changes elsewhere changes no share, and
+//! while no controller answers they stay.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use policy::origin::Origin;
+use policy::traffic::guard::LimitScope;
+use policy::traffic::pod::PodGuard;
+
+/// Shares of one pod: 16 limits of each of 64 policies, at one port.
+const MOST: usize = 1024;
+
+/// In thousandths of a request in the limit's time, by port of the container and limit.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Shares(Arc<Mutex<HashMap<(u16, Origin), u64>>>);
+
+impl Shares {
+    pub(super) fn of(&self, port: u16, limit: &Origin) -> Option<u64> {
+        self.0.lock().get(&(port, limit.clone())).copied()
+    }
+
+    /// False where there is no room.
+    pub(super) fn set(&self, port: u16, limit: Origin, thousandths: u64) -> bool {
+        let mut held = self.0.lock();
+        let key = (port, limit);
+        if held.len() >= MOST && !held.contains_key(&key) {
+            return false;
+        }
+        held.insert(key, thousandths);
+        true
+    }
+
+    /// Until the share of a limit is told that is new to a pod which serves already, the pod
+    /// keeps all of it: whatever passed until now must not be refused because a policy came.
+    pub(super) fn begin(&self, said: &PodGuard, is_there: impl Fn(u16, &Origin) -> bool) {
+        for (port, guard) in &said.ports {
+            for rule in &guard.rate_limits.rules {
+                let limit = rule.then.as_ref().map(|scoped| &scoped.section);
+                let Some(limit) = limit.filter(|limit| limit.scope == LimitScope::Service) else {
+                    continue;
+                };
+                let is_told = self.of(*port, &rule.origin).is_some();
+                if !is_told && !is_there(*port, &rule.origin) {
+                    let whole = u64::from(limit.requests) * 1000;
+                    self.set(*port, rule.origin.clone(), whole);
+                }
+            }
+        }
+    }
+
+    /// Keeps those that are about limits which are there.
+    pub(super) fn keep(&self, is_there: impl Fn(u16, &Origin) -> bool) {
+        self.0
+            .lock()
+            .retain(|(port, limit), _| is_there(*port, limit));
+    }
+
+    /// Nobody knows any more what others hold.
+    pub(super) fn forget(&self) {
+        self.0.lock().clear();
+    }
+}

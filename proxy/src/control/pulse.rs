@@ -1,0 +1,191 @@
+//! Tells the controller what became of calls to Services with a breaker, and takes from it
+//! what the breakers of the whole mesh are.
+//!
+//! A look a second while there are such calls. Without any nothing wakes up for it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use policy::breaker::Steer;
+use tokio::time::{Instant, sleep_until};
+use wire::convert::circuit_pulse;
+use wire::names::Name;
+use wire::v1;
+
+use crate::config::store::Store;
+use crate::endpoints::circuit::{Circuits, DecidedBy};
+
+/// Between two looks.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// When the next look is due.
+#[derive(Debug)]
+pub(super) struct Pulses {
+    next: Instant,
+}
+
+impl Pulses {
+    /// For a new stream. What happened while nobody listened is no news any more.
+    pub(super) fn begin(config: &Store) -> Self {
+        drop(take(config));
+        Self {
+            next: Instant::now() + EVERY,
+        }
+    }
+
+    /// Returns when there is something to look at, a second after the last time. Nothing is
+    /// lost if it is dropped before.
+    pub(super) async fn due(&mut self, config: &Store) {
+        config.registry.circuits_in_use().await;
+        sleep_until(self.next).await;
+        self.next = Instant::now() + EVERY;
+    }
+}
+
+/// Takes over what the controller says.
+pub(super) fn steered(config: &Store, steer: &v1::Steer) {
+    for verdict in &steer.verdicts {
+        let Some(circuit) = &verdict.circuit else {
+            continue;
+        };
+        let (Ok(port), Some((namespace, name))) =
+            (u16::try_from(circuit.port), circuit.backend.split_once('/'))
+        else {
+            continue;
+        };
+        let endpoints = wire::names::endpoints(namespace, name, port);
+        if let Some(held) = config.registry.held_circuits(&endpoints) {
+            let by = DecidedBy {
+                service: circuit.service.as_str().into(),
+                port,
+            };
+            held.steer(&by, Steer::from(verdict));
+        }
+    }
+}
+
+/// The stream has ended: what was said holds for a while.
+pub(super) fn lost(config: &Store) {
+    let lost = |_: &str, held: &Circuits| held.controller_lost();
+    config.registry.each_circuits(lost);
+}
+
+/// What has happened since the last time; `None`: nothing. Shows the breakers as they are.
+pub(super) fn take(config: &Store) -> Option<v1::Pulse> {
+    let mut circuits = Vec::new();
+    config.registry.each_circuits(|name, held| {
+        let Some(Name::Endpoints {
+            namespace,
+            name,
+            port,
+        }) = wire::names::parse(name)
+        else {
+            return;
+        };
+        let backend: Arc<str> = format!("{namespace}/{name}").into();
+        held.pulse(|said| {
+            let metrics = &config.telemetry.metrics;
+            metrics.circuit(&said.by.service, &backend, said.state);
+            let Some(pulse) = said.pulse else { return };
+            let circuit = v1::Circuit {
+                service: said.by.service.to_string(),
+                backend: backend.to_string(),
+                port: port.into(),
+            };
+            circuits.push(circuit_pulse(circuit, pulse));
+        });
+    });
+    (!circuits.is_empty()).then_some(v1::Pulse { circuits })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use policy::access_log::AccessLog;
+    use policy::breaker::own::Admit;
+    use policy::traffic::endpoint::Breaker;
+    use prometheus_client::registry::Registry;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::telemetry::Telemetry;
+    use crate::telemetry::metrics::Metrics;
+
+    const NAME: &str = "endpoints/shop/api:80";
+
+    fn config() -> Store {
+        let metrics = Metrics::register(&mut Registry::default());
+        Store::new(Arc::new(Telemetry::new(metrics, AccessLog::OFF)))
+    }
+
+    fn by() -> DecidedBy {
+        DecidedBy {
+            service: "shop/root".into(),
+            port: 80,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_wakes_up_before_there_is_a_call_and_then_it_is_looked_at_each_second() {
+        let config = config();
+        let circuits = config.registry.circuits(NAME);
+        let mut pulses = Pulses::begin(&config);
+        let hour = Duration::from_secs(3600);
+        assert!(timeout(hour, pulses.due(&config)).await.is_err());
+        circuits.admit(&by(), &Breaker::DEFAULT);
+        let begun = Instant::now();
+        for second in 0..3 {
+            pulses.due(&config).await;
+            assert_eq!(begun.elapsed(), EVERY * second);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_happened_while_nobody_listened_is_not_told() {
+        let config = config();
+        let circuits = config.registry.circuits(NAME);
+        circuits.record(&by(), &Breaker::DEFAULT, true, false);
+        let _pulses = Pulses::begin(&config);
+        assert_eq!(take(&config), None);
+        circuits.record(&by(), &Breaker::DEFAULT, false, false);
+        let told = take(&config).unwrap().circuits;
+        assert_eq!((told[0].sent, told[0].failed), (1, 0));
+        let circuit = told[0].circuit.as_ref().unwrap();
+        assert_eq!(
+            (&*circuit.service, &*circuit.backend),
+            ("shop/root", "shop/api")
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_verdict_is_for_the_calls_that_it_names_and_what_is_not_known_is_skipped() {
+        let config = config();
+        let circuits = config.registry.circuits(NAME);
+        let open = |service: &str, backend: &str, port| v1::Verdict {
+            circuit: Some(v1::Circuit {
+                service: service.to_owned(),
+                backend: backend.to_owned(),
+                port,
+            }),
+            state: v1::verdict::State::Open.into(),
+            ..v1::Verdict::default()
+        };
+        let verdicts = vec![
+            open("shop/root", "shop/other", 80),
+            open("shop/root", "nonsense", 80),
+            open("shop/root", "shop/api", 80 + (1 << 16)),
+            open("shop/api", "shop/api", 80),
+            v1::Verdict::default(),
+        ];
+        steered(&config, &v1::Steer { verdicts });
+        let admit = || circuits.admit(&by(), &Breaker::DEFAULT).0;
+        assert_eq!(admit(), Admit::Pass);
+        let verdicts = vec![open("shop/root", "shop/api", 80)];
+        steered(&config, &v1::Steer { verdicts });
+        assert_eq!(admit(), Admit::Refuse);
+        lost(&config);
+        tokio::time::advance(Duration::from_secs(15)).await;
+        assert_eq!(admit(), Admit::Pass);
+    }
+}

@@ -1,0 +1,302 @@
+//! When this proxy sends nobody to a Service port any more.
+//!
+//! `policy::breaker` decides; here its state is kept, for the port that serves, from one
+//! configuration to the next. The section is that of the Service that serves, else of the
+//! one that was called, so several may decide about one port, each about the calls that came
+//! its way. Each of them counts those and no others: two policies may disagree.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use policy::breaker::own::{Admit, Breaker, State};
+use policy::breaker::{Pulse, Steer};
+use policy::traffic::endpoint::Breaker as Settings;
+use tokio::sync::Notify;
+
+use crate::endpoints::learned::now;
+
+/// Service ports whose policies decide about one port that serves: its own, and those of
+/// Services whose splits lead to it. Of more, the one that came first begins anew.
+const DECIDING: usize = 16;
+
+/// A breaker that nobody asked for so long, and that holds nothing back, is forgotten. As
+/// long as an interval may be, of which it then has seen nothing.
+const FORGOTTEN: Duration = Duration::from_secs(60);
+
+/// The Service port whose policy decides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DecidedBy {
+    /// `namespace/name`.
+    pub service: Arc<str>,
+    pub port: u16,
+}
+
+/// The breakers of calls to one Service port.
+#[derive(Debug, Default)]
+pub struct Circuits {
+    held: Mutex<Vec<Circuit>>,
+    /// Told when there is something to say of them.
+    begun: Arc<Notify>,
+}
+
+#[derive(Debug)]
+struct Circuit {
+    by: DecidedBy,
+    breaker: Breaker,
+    /// As the last call was decided by.
+    settings: Settings,
+    used: Instant,
+    /// What the metric says.
+    shown: State,
+}
+
+/// What there is to say of one breaker.
+#[derive(Debug)]
+pub struct Said {
+    pub by: DecidedBy,
+    /// `None`: nothing has happened.
+    pub pulse: Option<Pulse>,
+    pub state: State,
+}
+
+impl Circuits {
+    /// Such that `begun` is told when there is something to say of them.
+    #[must_use]
+    pub fn telling(begun: Arc<Notify>) -> Self {
+        Self {
+            begun,
+            ..Self::default()
+        }
+    }
+
+    /// Whether a call is sent, and what the breaker is now, if that is to be shown.
+    pub fn admit(&self, by: &DecidedBy, settings: &Settings) -> (Admit, Option<State>) {
+        let now = now();
+        self.with(by, |circuit| {
+            (circuit.settings, circuit.used) = (*settings, now);
+            let admit = circuit.breaker.admit(now, settings, rand::random());
+            let news = circuit.news();
+            // A series that is not touched for long is forgotten.
+            let open = (admit == Admit::Refuse).then_some(circuit.shown);
+            (admit, news.or(open))
+        })
+    }
+
+    /// An attempt has ended. What the breaker is now, if that is another state.
+    pub fn record(
+        &self,
+        by: &DecidedBy,
+        settings: &Settings,
+        failed: bool,
+        probe: bool,
+    ) -> Option<State> {
+        let now = now();
+        self.with(by, |circuit| {
+            circuit.breaker.record(now, failed, probe, settings);
+            circuit.news()
+        })
+    }
+
+    /// The controller says what the breaker of the whole mesh is.
+    pub fn steer(&self, by: &DecidedBy, said: Steer) {
+        let now = now();
+        let is_known = self.held.lock().iter().any(|circuit| circuit.by == *by);
+        if is_known || said != Steer::Closed {
+            self.with(by, |circuit| {
+                circuit.used = now;
+                circuit.breaker.steer(now, said);
+            });
+        }
+    }
+
+    /// The controller's stream has ended.
+    pub fn controller_lost(&self) {
+        let now = now();
+        for circuit in &mut *self.held.lock() {
+            circuit.breaker.controller_lost(now);
+        }
+    }
+
+    /// What there is to say of each since the last time. Those that are not in use are
+    /// forgotten.
+    pub fn pulse(&self, mut say: impl FnMut(Said)) {
+        let now = now();
+        self.held.lock().retain_mut(|circuit| {
+            let pulse = circuit.breaker.pulse();
+            let is_idle = now.saturating_duration_since(circuit.used) >= FORGOTTEN;
+            let forget = is_idle && pulse.is_none() && circuit.breaker.is_at_rest(now);
+            circuit.news();
+            say(Said {
+                by: circuit.by.clone(),
+                pulse,
+                state: if forget { State::Closed } else { circuit.shown },
+            });
+            !forget
+        });
+    }
+
+    /// Whether there are any of which there may be something to say.
+    #[must_use]
+    pub fn are_in_use(&self) -> bool {
+        !self.held.lock().is_empty()
+    }
+
+    fn with<T>(&self, by: &DecidedBy, ask: impl FnOnce(&mut Circuit) -> T) -> T {
+        let mut held = self.held.lock();
+        if let Some(at) = held.iter().position(|circuit| circuit.by == *by) {
+            return ask(&mut held[at]);
+        }
+        if held.len() >= DECIDING {
+            held.remove(0);
+        }
+        let now = now();
+        let mut new = Circuit {
+            by: by.clone(),
+            breaker: Breaker::new(now),
+            settings: Settings::DEFAULT,
+            used: now,
+            shown: State::Closed,
+        };
+        let answer = ask(&mut new);
+        held.push(new);
+        self.begun.notify_one();
+        answer
+    }
+}
+
+impl Circuit {
+    fn news(&mut self) -> Option<State> {
+        let state = self.breaker.state(&self.settings);
+        let before = std::mem::replace(&mut self.shown, state);
+        (before != state).then_some(state)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::advance;
+
+    use super::*;
+
+    const SETTINGS: Settings = Settings::DEFAULT;
+
+    fn by(service: &str) -> DecidedBy {
+        DecidedBy {
+            service: service.into(),
+            port: 80,
+        }
+    }
+
+    fn fails(circuits: &Circuits, by: &DecidedBy, times: u32) -> Option<State> {
+        let ends = (0..times).map(|_| circuits.record(by, &SETTINGS, true, false));
+        ends.fold(None, Option::or)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_opens_by_its_own_numbers_probes_and_comes_back_little_by_little() {
+        let (circuits, by) = (Circuits::default(), by("shop/api"));
+        assert_eq!(circuits.admit(&by, &SETTINGS), (Admit::Pass, None));
+        assert_eq!(fails(&circuits, &by, 49), None);
+        assert_eq!(fails(&circuits, &by, 1), Some(State::Open));
+        let refused = (Admit::Refuse, Some(State::Open));
+        assert_eq!(circuits.admit(&by, &SETTINGS), refused);
+        advance(Duration::from_millis(4999)).await;
+        assert_eq!(circuits.admit(&by, &SETTINGS), refused);
+        advance(Duration::from_millis(1)).await;
+        for probe in 0..5 {
+            assert_eq!(circuits.admit(&by, &SETTINGS).0, Admit::Probe, "{probe}");
+            assert_eq!(circuits.admit(&by, &SETTINGS).0, Admit::Refuse, "{probe}");
+            let shown = circuits.record(&by, &SETTINGS, false, true);
+            assert_eq!(shown.is_some(), probe == 4);
+            advance(Duration::from_secs(1)).await;
+        }
+        let mut passed = [0; 2];
+        for of in &mut passed {
+            for _ in 0..1000 {
+                let (admit, _) = circuits.admit(&by, &SETTINGS);
+                *of += u32::from(admit == Admit::Pass);
+            }
+            advance(Duration::from_secs(9)).await;
+        }
+        let [first, last] = passed;
+        // A tenth and a second's worth of the ramp; then all of it.
+        assert!((120..270).contains(&first), "{first}");
+        assert_eq!(last, 1000);
+        assert_eq!(circuits.record(&by, &SETTINGS, false, false), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_controller_says_is_obeyed_until_nobody_says_it_any_more() {
+        let (circuits, by) = (Circuits::default(), by("shop/api"));
+        circuits.steer(&by, Steer::Closed);
+        assert!(!circuits.are_in_use(), "that is nothing to remember");
+        circuits.steer(&by, Steer::Open);
+        assert!(circuits.are_in_use());
+        assert_eq!(circuits.admit(&by, &SETTINGS).0, Admit::Refuse);
+        advance(Duration::from_secs(3600)).await;
+        assert_eq!(circuits.admit(&by, &SETTINGS).0, Admit::Refuse);
+        circuits.controller_lost();
+        advance(Duration::from_secs(14)).await;
+        assert_eq!(circuits.admit(&by, &SETTINGS).0, Admit::Refuse);
+        advance(Duration::from_secs(1)).await;
+        assert_eq!(
+            circuits.admit(&by, &SETTINGS),
+            (Admit::Pass, Some(State::Closed))
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_happened_is_said_once_and_what_is_not_used_is_forgotten() {
+        let begun = Arc::new(Notify::new());
+        let circuits = Circuits::telling(Arc::clone(&begun));
+        let by = by("shop/api");
+        let said = || {
+            let mut all = Vec::new();
+            circuits.pulse(|said| all.push((said.pulse, said.state)));
+            all
+        };
+        assert_eq!(said(), []);
+        circuits.admit(&by, &SETTINGS);
+        tokio::time::timeout(Duration::ZERO, begun.notified())
+            .await
+            .unwrap();
+        circuits.record(&by, &SETTINGS, true, false);
+        let one = Pulse {
+            sent: 1,
+            failed: 1,
+            ..Pulse::default()
+        };
+        assert_eq!(said(), [(Some(one), State::Closed)]);
+        assert_eq!(said(), [(None, State::Closed)]);
+        circuits.steer(&by, Steer::Open);
+        advance(FORGOTTEN).await;
+        assert_eq!(said(), [(None, State::Closed)]);
+        assert!(circuits.are_in_use(), "the mesh says that it is open");
+        circuits.steer(&by, Steer::Closed);
+        advance(FORGOTTEN).await;
+        assert_eq!(said(), [(None, State::Closed)]);
+        assert_eq!(said(), []);
+        assert!(!circuits.are_in_use());
+    }
+
+    #[test]
+    fn each_policy_counts_the_calls_that_it_decides_about_and_there_are_not_many() {
+        let circuits = Circuits::default();
+        let (own, root) = (by("shop/v2"), by("shop/api"));
+        fails(&circuits, &root, 50);
+        assert_eq!(circuits.admit(&root, &SETTINGS).0, Admit::Refuse);
+        assert_eq!(circuits.admit(&own, &SETTINGS).0, Admit::Pass);
+        let port = DecidedBy {
+            port: 81,
+            ..root.clone()
+        };
+        assert_eq!(circuits.admit(&port, &SETTINGS).0, Admit::Pass);
+        for other in 0..100 {
+            circuits.admit(&by(&other.to_string()), &SETTINGS);
+        }
+        assert_eq!(circuits.held.lock().len(), DECIDING);
+    }
+}

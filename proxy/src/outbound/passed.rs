@@ -1,0 +1,38 @@
+//! A call that its breaker let through, which is told how its attempts end.
+
+use std::sync::Arc;
+
+use policy::health::Seen;
+use policy::traffic::endpoint::Breaker;
+
+use crate::endpoints::circuit::{Circuits, DecidedBy};
+use crate::telemetry::call::Call;
+
+/// A call that its breaker let through.
+#[derive(Debug)]
+pub(super) struct Passed {
+    pub(super) circuits: Arc<Circuits>,
+    pub(super) by: DecidedBy,
+    /// `namespace/name` of the Service that serves.
+    pub(super) backend: Arc<str>,
+    pub(super) settings: Breaker,
+    /// It shows whether the others may follow.
+    pub(super) probe: bool,
+}
+
+impl Passed {
+    /// An attempt, or the end of its answer, has shown this of its endpoint.
+    pub(super) fn record(&self, seen: Option<Seen>, call: &Call) {
+        let failed = match seen {
+            Some(Seen::Good) => false,
+            Some(Seen::Failed | Seen::Unreachable) => true,
+            // Its trailers tell; or it shows nothing.
+            Some(Seen::Reached) | None => return,
+        };
+        let circuits = &self.circuits;
+        let state = circuits.record(&self.by, &self.settings, failed, self.probe);
+        if let Some(state) = state {
+            call.circuit(&self.by.service, &self.backend, state);
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! A Service of which most calls fail is sent nothing for a while.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use http_body_util::BodyExt;
+use policy::name::ServiceId;
+use policy::traffic::Traffic;
+use policy::traffic::call::{Cause, Causes, Fallback, FallbackTo, Retry};
+use policy::traffic::endpoint::{Breaker, BreakerState};
+use policy::traffic::set::Percent;
+use tokio::net::TcpListener;
+use wire::v1::{self, Protocol};
+
+use super::answers::{App, OK, UNAVAILABLE, ask, limited, said, served_by, sum, whole};
+use super::ejection::grpc_app;
+use super::shown::{call, grpc};
+use crate::support::{Pod, endpoint, endpoints, pair, raw, resource, service, split, vip};
+
+const STATE: &str = "weft_breaker_state";
+const REQUESTS: &str = "weft_requests_total";
+const ATTEMPTS: &str = "weft_attempts_total";
+const OPEN: &str = "weft-reason: circuit-open";
+const GRPC: &str = "content-type: application/grpc\r\n";
+
+/// Opens when all of ten calls have failed.
+const TEN: Breaker = Breaker {
+    failure_percent: Percent::at_most(100),
+    min_requests: 10,
+    open_time: Duration::from_secs(60),
+    ..Breaker::DEFAULT
+};
+
+fn breaker(breaker: Breaker) -> Traffic {
+    Traffic {
+        breaker: whole(breaker),
+        ..Traffic::default()
+    }
+}
+
+fn said_of(name: &str, traffic: &Traffic) -> v1::Resource {
+    resource(
+        &wire::names::policy("shop", name, 80),
+        v1::resource::Content::Policy(wire::convert::policy_message(traffic)),
+    )
+}
+
+async fn one(answer: &'static str) -> (Pod, Pod, App) {
+    let (client, server, _, _) = pair(Protocol::Http1).await;
+    let app = App::new(server.ip, answer).await;
+    served_by(&client, &server, &[&app]);
+    (client, server, app)
+}
+
+async fn post(client: &Pod, times: usize) {
+    for _ in 0..times {
+        ask(client, "POST", "", "{}").await;
+    }
+}
+
+#[tokio::test]
+async fn after_enough_failures_calls_are_answered_503_unsent_and_others_are_served() {
+    let (client, server, app) = one(UNAVAILABLE).await;
+    client.set(vec![said(&breaker(TEN))]);
+    post(&client, 9).await;
+    let (status, answer) = ask(&client, "POST", "", "{}").await;
+    assert_eq!(status, 503);
+    assert!(!answer.contains("weft-reason"), "the application's own");
+    let (status, answer) = ask(&client, "POST", "", "{}").await;
+    assert_eq!(status, 503, "{answer}");
+    assert!(answer.contains(OPEN), "{answer}");
+    assert!(answer.contains("TrafficPolicy shop/calls"), "{answer}");
+    let (_, answer) = ask(&client, "POST", GRPC, "call").await;
+    assert!(answer.contains("grpc-status: 14"), "{answer}");
+    assert_eq!(app.asked(), 10);
+    let labels = ["service=\"shop/api\"", "backend=\"shop/api\""];
+    assert_eq!(sum(&client, STATE, &labels), 2.0, "{}", client.metrics());
+    let open = ["reason=\"circuit-open\""];
+    assert_eq!(sum(&client, REQUESTS, &open), 2.0);
+    assert_eq!(sum(&client, ATTEMPTS, &[]), 10.0, "these were none");
+    assert_eq!(sum(&client, "weft_retries_total", &[]), 0.0);
+    // Another Service is called as before, and a policy that goes takes the breaker with it.
+    let other = App::new(server.ip, OK).await;
+    let there = endpoint(server.ip, other.port, Some("api"));
+    client.set(vec![endpoints("v2", vec![there])]);
+    let splits = vec![split("s", &[("v2", 1)])];
+    client.set(service("api", vip().ip(), Protocol::Http1, splits));
+    assert_eq!(ask(&client, "POST", "", "{}").await.0, 200);
+    client.set(service("api", vip().ip(), Protocol::Http1, Vec::new()));
+    assert!(ask(&client, "POST", "", "{}").await.1.contains(OPEN));
+    client.replace(&wire::names::policy("shop", "api", 80), Vec::new());
+    post(&client, 3).await;
+    assert_eq!(app.asked(), 13);
+}
+
+#[tokio::test]
+async fn without_a_policy_or_where_enough_succeed_everything_is_sent() {
+    let (client, server, bad) = one(UNAVAILABLE).await;
+    post(&client, 100).await;
+    assert_eq!(bad.asked(), 100);
+    let good = App::new(server.ip, OK).await;
+    client.set(vec![said(&breaker(TEN))]);
+    post(&client, 9).await;
+    served_by(&client, &server, &[&good]);
+    post(&client, 1).await;
+    served_by(&client, &server, &[&bad]);
+    post(&client, 50).await;
+    assert_eq!(bad.asked(), 159, "not all of them failed");
+    assert_eq!(sum(&client, STATE, &[]), 0.0);
+}
+
+#[tokio::test]
+async fn a_probe_is_sent_once_whatever_retries_are_allowed() {
+    let (client, server, app) = one(UNAVAILABLE).await;
+    let other = App::new(server.ip, UNAVAILABLE).await;
+    served_by(&client, &server, &[&app, &other]);
+    let asked = || app.asked() + other.asked();
+    let quick = Breaker {
+        open_time: Duration::from_millis(300),
+        ..TEN
+    };
+    let all = Retry {
+        attempts: 1,
+        ..Retry::DEFAULT
+    };
+    client.set(vec![said(&Traffic {
+        retry: limited(all),
+        ..breaker(quick)
+    })]);
+    ask(&client, "GET", "", "").await;
+    assert_eq!(asked(), 2, "control: it is tried again");
+    post(&client, 8).await;
+    assert!(ask(&client, "POST", "", "{}").await.1.contains(OPEN));
+    // As long as the one retry that nobody has to save for takes to come back.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let (status, answer) = ask(&client, "GET", "", "").await;
+    assert_eq!(status, 503);
+    assert!(!answer.contains("weft-reason"), "it was sent: {answer}");
+    assert_eq!(asked(), 11);
+    assert!(ask(&client, "GET", "", "").await.1.contains(OPEN), "one");
+    assert_eq!(asked(), 11);
+}
+
+#[tokio::test]
+async fn a_state_that_is_written_is_obeyed_whatever_the_numbers_say() {
+    let (client, _server, app) = one(OK).await;
+    let with = |state| Breaker { state, ..TEN };
+    client.set(vec![said(&breaker(with(BreakerState::Open)))]);
+    let (status, answer) = ask(&client, "GET", "", "").await;
+    assert_eq!(status, 503);
+    assert!(answer.contains(OPEN), "{answer}");
+    assert_eq!(app.asked(), 0);
+    assert_eq!(sum(&client, STATE, &[]), 2.0);
+    client.set(vec![said(&breaker(with(BreakerState::Auto)))]);
+    assert_eq!(ask(&client, "GET", "", "").await.0, 200);
+    assert_eq!(sum(&client, STATE, &[]), 0.0);
+    let (client, _server, app) = one(UNAVAILABLE).await;
+    client.set(vec![said(&breaker(with(BreakerState::Closed)))]);
+    post(&client, 40).await;
+    assert_eq!(app.asked(), 40);
+}
+
+#[tokio::test]
+async fn while_it_is_open_the_fallback_answers_whatever_the_method() {
+    let (client, server, app) = one(UNAVAILABLE).await;
+    let spare = App::new(server.ip, OK).await;
+    let there = endpoint(server.ip, spare.port, Some("api"));
+    client.set(vec![endpoints("spare", vec![there])]);
+    client.set(vec![said(&Traffic {
+        fallback: limited(Arc::new(Fallback {
+            to: FallbackTo::Service(ServiceId::new("shop", "spare")),
+            on: Causes::of(&[Cause::CircuitOpen]),
+        })),
+        ..breaker(TEN)
+    })]);
+    post(&client, 10).await;
+    assert_eq!(spare.asked(), 0);
+    for headers in ["", GRPC] {
+        let (status, answer) = ask(&client, "POST", headers, "pay 5").await;
+        assert_eq!(status, 200, "{answer}");
+        assert!(answer.contains("weft-degraded: shop/spare"), "{answer}");
+    }
+    assert_eq!((app.asked(), spare.asked()), (10, 2));
+    let labels = ["when=\"CircuitOpen\"", "outcome=\"success\""];
+    assert_eq!(sum(&client, "weft_fallbacks_total", &labels), 2.0);
+    // The other Service may have a breaker of its own.
+    let open = Breaker {
+        state: BreakerState::Open,
+        ..TEN
+    };
+    client.set(vec![said_of("spare", &breaker(open))]);
+    let (status, answer) = ask(&client, "POST", "", "{}").await;
+    assert_eq!(status, 503);
+    assert!(answer.contains(OPEN), "{answer}");
+    assert_eq!(spare.asked(), 2);
+}
+
+/// `api` is split to `v1` and `v2`, which answer so.
+async fn splits(answers: [&'static str; 2]) -> (Pod, Pod, [App; 2]) {
+    let (client, server, _, _) = pair(Protocol::Http1).await;
+    let [v1, v2] = answers;
+    let apps = [App::new(server.ip, v1).await, App::new(server.ip, v2).await];
+    for (name, app) in ["v1", "v2"].into_iter().zip(&apps) {
+        let there = endpoint(server.ip, app.port, Some("api"));
+        client.set(vec![endpoints(name, vec![there])]);
+    }
+    let both = vec![split("s", &[("v1", 1), ("v2", 1)])];
+    client.set(service("api", vip().ip(), Protocol::Http1, both));
+    (client, server, apps)
+}
+
+#[tokio::test]
+async fn in_a_split_each_backend_has_a_breaker_and_its_own_policy_comes_first() {
+    let (client, _server, apps) = splits([UNAVAILABLE, OK]).await;
+    client.set(vec![said(&breaker(TEN))]);
+    let [bad, good] = &apps;
+    let mut open = 0;
+    for _ in 0..100 {
+        let (_, answer) = ask(&client, "POST", "", "{}").await;
+        open += usize::from(answer.contains(OPEN));
+    }
+    assert_eq!(bad.asked(), 10);
+    assert_eq!(good.asked() + open, 90);
+    assert!(good.asked() > 20 && open > 5, "a share stays a share");
+    let labels = ["service=\"shop/api\"", "backend=\"shop/v1\""];
+    assert_eq!(sum(&client, STATE, &labels), 2.0);
+    let closed = Breaker {
+        state: BreakerState::Closed,
+        ..TEN
+    };
+    client.set(vec![said_of("v1", &breaker(closed))]);
+    post(&client, 40).await;
+    assert!(bad.asked() > 10, "its own policy says so");
+}
+
+#[tokio::test]
+async fn connections_of_bytes_are_not_tried_where_none_could_be_made() {
+    let (client, server, _, _) = pair(Protocol::Opaque).await;
+    let closed = TcpListener::bind((server.ip, 0)).await.unwrap();
+    client.reaches(&server, closed.local_addr().unwrap().port());
+    drop(closed);
+    client.set(vec![said(&breaker(TEN))]);
+    let counted = |reason: &str| {
+        let reason = format!("reason=\"{reason}\"");
+        sum(&client, "weft_tcp_connections_total", &[&reason])
+    };
+    for _ in 0..12 {
+        let mut stream = client.call(vip()).await;
+        raw(&mut stream, b"\0", Duration::from_secs(5)).await;
+    }
+    assert_eq!(counted("connect-failed"), 10.0, "{}", client.metrics());
+    assert_eq!(counted("circuit-open"), 2.0, "{}", client.metrics());
+}
+
+#[tokio::test]
+async fn what_grpc_says_in_trailers_opens_it_too() {
+    let (client, server, _, _) = pair(Protocol::Http2).await;
+    client.set(vec![said(&breaker(TEN))]);
+    for (status, sent) in [("0", 15), ("14", 10)] {
+        let (port, asked) = grpc_app(&server, &[("grpc-status", status)]).await;
+        let name = format!("g{status}");
+        let there = endpoint(server.ip, port, Some("api"));
+        client.set(vec![endpoints(&name, vec![there])]);
+        let splits = vec![split("s", &[(&name, 1)])];
+        client.set(service("api", vip().ip(), Protocol::Http2, splits));
+        let mut sender = grpc(&client).await;
+        for _ in 0..15 {
+            let answer = sender.send_request(call()).await.unwrap();
+            answer.into_body().collect().await.unwrap();
+        }
+        assert_eq!(asked.load(Relaxed), sent, "{status}");
+    }
+}

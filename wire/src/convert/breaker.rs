@@ -1,0 +1,109 @@
+//! What proxies say of calls to a Service with a breaker, and what they are told of it.
+
+use std::time::Duration;
+
+use policy::breaker::{Pulse, Steer};
+
+use crate::v1;
+use crate::v1::verdict::State;
+
+/// What one proxy did.
+#[must_use]
+pub fn circuit_pulse(circuit: v1::Circuit, pulse: Pulse) -> v1::CircuitPulse {
+    let Pulse {
+        sent,
+        failed,
+        refused,
+        probes,
+        failed_probes,
+        begun,
+    } = pulse;
+    v1::CircuitPulse {
+        circuit: Some(circuit),
+        sent,
+        failed,
+        refused,
+        probes,
+        failed_probes,
+        begun,
+    }
+}
+
+impl From<&v1::CircuitPulse> for Pulse {
+    fn from(said: &v1::CircuitPulse) -> Self {
+        Self {
+            sent: said.sent,
+            failed: said.failed,
+            refused: said.refused,
+            probes: said.probes,
+            failed_probes: said.failed_probes,
+            begun: said.begun,
+        }
+    }
+}
+
+/// What proxies are told.
+#[must_use]
+pub fn verdict(circuit: v1::Circuit, steer: Steer) -> v1::Verdict {
+    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let (state, every, since) = match steer {
+        Steer::Closed => (State::Closed, 0, 0),
+        Steer::Open => (State::Open, 0, 0),
+        Steer::Probing { every } => (State::Probing, millis(every), 0),
+        Steer::Closing { since } => (State::Closing, 0, millis(since)),
+    };
+    v1::Verdict {
+        circuit: Some(circuit),
+        state: state.into(),
+        every,
+        since,
+    }
+}
+
+impl From<&v1::Verdict> for Steer {
+    fn from(said: &v1::Verdict) -> Self {
+        match said.state() {
+            State::Closed => Self::Closed,
+            State::Open => Self::Open,
+            State::Probing => Self::Probing {
+                every: Duration::from_millis(said.every),
+            },
+            State::Closing => Self::Closing {
+                since: Duration::from_millis(said.since),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_of_a_breaker_is_read_as_it_was_meant_and_the_unknown_as_closed() {
+        let circuit = v1::Circuit::default;
+        let every = Duration::from_millis(1200);
+        for steer in [
+            Steer::Closed,
+            Steer::Open,
+            Steer::Probing { every },
+            Steer::Closing { since: every },
+        ] {
+            assert_eq!(Steer::from(&verdict(circuit(), steer)), steer);
+        }
+        let newer = v1::Verdict {
+            state: 99,
+            ..v1::Verdict::default()
+        };
+        assert_eq!(Steer::from(&newer), Steer::Closed);
+        let pulse = Pulse {
+            sent: 1,
+            failed: 2,
+            refused: 3,
+            probes: 4,
+            failed_probes: 5,
+            begun: 6,
+        };
+        assert_eq!(Pulse::from(&circuit_pulse(circuit(), pulse)), pulse);
+    }
+}
