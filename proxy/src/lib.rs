@@ -67,10 +67,10 @@ pub use crate::proxy::Proxy;
 pub use crate::telemetry::Telemetry;
 pub use crate::telemetry::families::CallFamilies;
 pub use crate::telemetry::labels::{
-    AttemptLabels, AuditLabels, ByteLabels, CancelledLabels, ConnectionLabels, Direction,
-    EjectionLabels, FallbackLabels, LatencyLabels, LimitLabels, MirrorLabels, OverloadLabels, Port,
-    RateLimitedLabels, RequestLabels, RetryLabels, Route, Security, ShedLabels, SpanLabels,
-    TcpLabels, TelemetryDroppedLabels, TlsLabels,
+    AttemptLabels, AuditLabels, ByteLabels, CancelledLabels, ConnectionLabels, ContextLabels,
+    Direction, EjectionLabels, FallbackLabels, LatencyLabels, LimitLabels, MirrorLabels,
+    OverloadLabels, Port, RateLimitedLabels, RequestLabels, RetryLabels, Route, Security,
+    ShedLabels, SpanLabels, TcpLabels, TelemetryDroppedLabels, TlsLabels,
 };
 pub use crate::telemetry::metrics::Metrics;
 pub use crate::telemetry::trace::export::export as export_telemetry;

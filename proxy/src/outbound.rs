@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 mod attempts;
 mod choice;
 mod connection;
+mod context;
 mod detect;
 mod fallback;
 mod mirror;

@@ -12,6 +12,7 @@ use identity::tls::CertHandle;
 use crate::config::store::Store;
 use crate::drain::Drain;
 use crate::http::client::Clients;
+use crate::http::context::Contexts;
 use crate::http::copies::Copies;
 use crate::http::lineage::Lineage;
 use crate::mesh::peers::Peers;
@@ -30,6 +31,7 @@ pub struct Proxy {
     pub clients: Clients,
     pub(crate) copies: Copies,
     pub(crate) lineage: Lineage,
+    pub(crate) contexts: Arc<Contexts>,
     pub telemetry: Arc<Telemetry>,
     pub drain: Drain,
 }
@@ -57,6 +59,7 @@ impl Proxy {
             clients: Clients::new(Arc::clone(budget)),
             copies: Copies::default(),
             lineage: Lineage::default(),
+            contexts: Arc::default(),
             telemetry,
             drain: Drain::default(),
         }

@@ -16,10 +16,10 @@ use weft_proxy::CallFamilies;
 use weft_proxy::Metrics;
 use weft_proxy::Port;
 use weft_proxy::{
-    AttemptLabels, AuditLabels, ByteLabels, CancelledLabels, ConnectionLabels, Direction,
-    EjectionLabels, FallbackLabels, LatencyLabels, MirrorLabels, OverloadLabels, RateLimitedLabels,
-    RequestLabels, RetryLabels, Route, Security, ShedLabels, SpanLabels, TcpLabels,
-    TelemetryDroppedLabels, TlsLabels,
+    AttemptLabels, AuditLabels, ByteLabels, CancelledLabels, ConnectionLabels, ContextLabels,
+    Direction, EjectionLabels, FallbackLabels, LatencyLabels, MirrorLabels, OverloadLabels,
+    RateLimitedLabels, RequestLabels, RetryLabels, Route, Security, ShedLabels, SpanLabels,
+    TcpLabels, TelemetryDroppedLabels, TlsLabels,
 };
 
 #[test]
@@ -240,6 +240,7 @@ fn touch(metrics: &Metrics) {
         ejections,
         fallbacks,
         mirrored,
+        contexts,
         rate_limited,
         shed,
         overload_limit,
@@ -313,6 +314,7 @@ fn touch(metrics: &Metrics) {
     let priority = "Normal";
     shed.at(&ShedLabels { port, priority }).inc();
     overload_limit.at(&OverloadLabels { port }).set(9);
+    contexts.at(&ContextLabels { how: "trace" }).inc();
     let outcome = "dropped";
     spans.at(&SpanLabels { outcome }).inc();
     telemetry_dropped

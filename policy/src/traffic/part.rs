@@ -106,6 +106,7 @@ impl Part {
         Self::RequestTimeout,
         Self::AttemptTimeout,
         Self::IdleTimeout,
+        Self::TimeoutShare,
         Self::OutsideTimeout,
         Self::Retry,
         Self::Ejection,

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use policy::health::Seen;
 use policy::reason::Reason;
-use policy::retry::{self, AskedWait, Attempted, Outcome, may_retry};
+use policy::retry::{self, AskedWait, Outcome, may_retry};
 use policy::traffic::call::Retry;
 use tokio::time::sleep;
 
@@ -35,6 +35,7 @@ use crate::outbound::verdict::{self, Verdict};
 use crate::proxy::Proxy;
 use crate::telemetry::call::Call;
 
+mod spent;
 mod throttle;
 mod time;
 
@@ -74,6 +75,8 @@ struct Failed<'a> {
     outgoing: &'a Outgoing,
     ended: retry::Ended,
     asked: AskedWait,
+    /// Its answer says that what it needed was tried again in vain.
+    spent: bool,
 }
 
 impl<'a> Attempts<'a> {
@@ -167,7 +170,7 @@ impl<'a> Attempts<'a> {
     ) -> Result<(UpstreamResponse, Serving), Failure> {
         self.held_back(outgoing)?;
         loop {
-            if let Err(passed) = deadline::check(outgoing.deadline) {
+            if let Err(passed) = outgoing.check() {
                 self.retry_failed(call);
                 return Err(passed);
             }
@@ -204,6 +207,7 @@ impl<'a> Attempts<'a> {
                 }
                 Err(failure) => {
                     let verdict = Verdict::of_failure(&failure, sent, Instant::now());
+                    self.note_failure(&failure, verdict, outgoing);
                     self.failed(to, failure, call);
                     self.lost(proxy, outgoing, verdict, call)
                 }
@@ -214,7 +218,12 @@ impl<'a> Attempts<'a> {
                 self.confirm(proxy);
             }
         }
-        Err(self.failure(call))
+        let unserved = self.last.is_none();
+        let failure = self.failure(call);
+        if unserved {
+            self.note_failure(&failure, None, outgoing);
+        }
+        Err(failure)
     }
 
     fn served(&self, in_flight: InFlight, open: bool, ends: Option<Box<Ends>>) -> Serving {
@@ -249,25 +258,32 @@ impl<'a> Attempts<'a> {
         self.learn(to, latency, Some(verdict), call);
         let overloaded = verdict == Verdict::Mesh(Reason::Overload) && !success;
         self.throttle(outgoing, overloaded);
-        let failed = match verdict {
-            Verdict::Ended(ended) => Some(ended).filter(|ended| ended.is_failure(self.retry())),
-            Verdict::Mesh(reason) => overloaded.then_some(retry::Ended::Refused(reason)),
+        let listed = match verdict {
+            Verdict::Ended(ended) => ended.is_failure(self.retry()),
+            Verdict::Mesh(_) => overloaded,
+            Verdict::Open => false,
+        };
+        let ended = match verdict {
+            Verdict::Ended(ended) => Some(ended),
+            Verdict::Mesh(reason) => Some(retry::Ended::Refused(reason)),
             Verdict::Open => None,
         };
-        if let Some(ended) = failed {
+        let failed = ended.filter(|_| listed || !success).map(|ended| Failed {
+            outgoing,
+            ended,
+            asked: verdict::asked(head.headers(), grpc),
+            spent: call.is_mutual() && verdict::says_spent(head.headers()),
+        });
+        if let Some(failed) = failed.as_ref().filter(|_| listed) {
             self.tried.push(to.endpoint().addr);
-            let failed = Failed {
-                outgoing,
-                ended,
-                asked: verdict::asked(head.headers(), grpc),
-            };
-            if let Some(wait) = self.again(proxy, &failed, call) {
+            if let Some(wait) = self.again(proxy, failed, call) {
                 call.attempt_failed();
                 return After::Retry(wait);
             }
         }
+        self.note_answer(failed.as_ref(), outgoing);
         match verdict {
-            Verdict::Ended(_) if success && failed.is_none() => self.succeeded(call),
+            Verdict::Ended(_) if success && !listed => self.succeeded(call),
             Verdict::Ended(_) | Verdict::Mesh(_) => self.retry_failed(call),
             // Its trailers tell.
             Verdict::Open => {}
@@ -305,6 +321,7 @@ impl<'a> Attempts<'a> {
             outgoing,
             ended,
             asked: AskedWait::Nothing,
+            spent: false,
         };
         match self.again(proxy, &failed, call) {
             Some(wait) => {
@@ -318,25 +335,14 @@ impl<'a> Attempts<'a> {
 
     /// Whether a call that failed is tried again, elsewhere and after this time.
     fn again(&mut self, proxy: &Proxy, failed: &Failed<'_>, call: &Call) -> Option<Duration> {
-        let (route, outgoing) = (self.route, failed.outgoing);
-        let set = route.choice.set()?;
+        let set = self.route.choice.set()?;
         let refused = matches!(failed.ended, retry::Ended::Refused(_));
         if !self.repeatable && !refused {
             return None;
         }
         // Before anything is paid for it: nobody else may be left.
         let other = self.pick(proxy, Fallback::Nobody)?;
-        let attempted = Attempted {
-            method: &outgoing.parts.method,
-            grpc: outgoing.grpc,
-            ended: failed.ended,
-            retries: self.retries,
-            moved: self.moves.found_overload(),
-            body_kept: outgoing.replay.is_kept(),
-            spent: false,
-            asked: failed.asked,
-            deadline: outgoing.deadline,
-        };
+        let attempted = self.attempted(failed);
         let now = tokio::time::Instant::now().into_std();
         let random = rand::random();
         match may_retry(self.retry(), &attempted, &set.budget, now, PEERS, random) {

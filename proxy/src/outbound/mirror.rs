@@ -9,6 +9,7 @@
 //! a copy itself, it is not made.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -204,6 +205,8 @@ fn of(request: &Outgoing, body: Bytes, downstream: Downstream) -> Outgoing {
             Downstream::ReadOnly => Shadow::ReadOnly,
             Downstream::Any => Shadow::Any,
         }),
+        made_for: None,
+        spent: AtomicBool::new(false),
         aside: true,
         // Whoever is short of room sheds copies before anything else.
         priority: Some(Priority::Sheddable),

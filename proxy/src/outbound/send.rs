@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
@@ -13,7 +14,8 @@ use policy::traffic::guard::Priority;
 use crate::endpoints::endpoint::Endpoint;
 use crate::failure::Failure;
 use crate::http::client::exchange::{self, UpstreamResponse};
-use crate::http::deadline;
+use crate::http::context::Served;
+use crate::http::deadline::{self, Reader};
 use crate::http::headers;
 use crate::http::lineage::{SHADOW, Shadow};
 use crate::http::received::host_of;
@@ -38,6 +40,10 @@ pub(super) struct Outgoing {
     pub(super) priority: Option<Priority>,
     /// What it has to do with copies, for peers.
     pub(super) shadow: Option<Shadow>,
+    /// The request that it is made for, where it says so.
+    pub(super) made_for: Option<Arc<Served>>,
+    /// As things stand, what it is made for is not to be tried again for it.
+    pub(super) spent: AtomicBool,
     /// Nobody waits for its answer.
     pub(super) aside: bool,
 }
@@ -81,7 +87,12 @@ impl Outgoing {
     /// copies. On the heap, because most requests have nothing of that.
     fn told(&self, meshed: bool, retries: u8) -> Box<Parts> {
         let mut parts = Box::new(self.parts.clone());
-        deadline::write(&mut parts.headers, self.deadline, self.grpc, meshed);
+        let reader = if meshed {
+            Reader::Peer
+        } else {
+            Reader::Outside
+        };
+        deadline::write(&mut parts.headers, self.deadline, self.grpc, reader);
         if !meshed {
             return parts;
         }
@@ -193,6 +204,8 @@ mod tests {
                 deadline: Deadline::NONE,
                 priority: None,
                 shadow: None,
+                made_for: None,
+                spent: AtomicBool::new(false),
                 aside: false,
             };
             let parts = outgoing.named_by_address(&outgoing.parts).unwrap();

@@ -86,6 +86,12 @@ pub struct RetryLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ContextLabels {
+    /// How it was known what a call is made for: `context`, `trace`, `over` or `none`.
+    pub how: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct RateLimitedLabels {
     /// `namespace/name` of the TrafficPolicy.
     pub policy: Arc<str>,

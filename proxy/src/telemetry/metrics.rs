@@ -17,9 +17,9 @@ use crate::telemetry::cell::{Cell, Way};
 use crate::telemetry::compatibility::Compatibility;
 use crate::telemetry::families::CallFamilies;
 use crate::telemetry::labels::{
-    ConnectionLabels, Direction, EjectionLabels, FallbackLabels, LimitLabels, MirrorLabels,
-    OverloadLabels, RateLimitedLabels, RetryLabels, ShedLabels, SpanLabels, TelemetryDroppedLabels,
-    TlsLabels,
+    ConnectionLabels, ContextLabels, Direction, EjectionLabels, FallbackLabels, LimitLabels,
+    MirrorLabels, OverloadLabels, RateLimitedLabels, RetryLabels, ShedLabels, SpanLabels,
+    TelemetryDroppedLabels, TlsLabels,
 };
 use crate::telemetry::memory::Memory;
 use crate::telemetry::series::{Series, Shared};
@@ -36,6 +36,7 @@ pub struct Metrics {
     pub ejections: Series<EjectionLabels, Counter>,
     pub fallbacks: Series<FallbackLabels, Counter>,
     pub mirrored: Series<MirrorLabels, Counter>,
+    pub contexts: Series<ContextLabels, Counter>,
     pub rate_limited: Series<RateLimitedLabels, Counter>,
     pub shed: Series<ShedLabels, Counter>,
     /// Requests that may be in flight; 0: any number.
@@ -77,6 +78,7 @@ impl Metrics {
         registry.register_collector(Box::new(metrics.ejections.clone()));
         registry.register_collector(Box::new(metrics.fallbacks.clone()));
         registry.register_collector(Box::new(metrics.mirrored.clone()));
+        registry.register_collector(Box::new(metrics.contexts.clone()));
         registry.register_collector(Box::new(metrics.rate_limited.clone()));
         registry.register_collector(Box::new(metrics.shed.clone()));
         registry.register_collector(Box::new(metrics.overload_limit.clone()));
@@ -107,6 +109,10 @@ impl Metrics {
             mirrored: shared.counters(
                 "weft_mirrored",
                 "Copies of requests that a TrafficPolicy asked for",
+            ),
+            contexts: shared.counters(
+                "weft_context",
+                "Calls of the application, by how it is known what they are made for",
             ),
             rate_limited: shared.counters(
                 "weft_rate_limited",
