@@ -17,6 +17,7 @@ mod path {
     mod answers;
     mod away;
     mod collector;
+    mod contexts;
     mod copied;
     mod counts;
     mod deadlines;
