@@ -1,6 +1,6 @@
 //! A resource with what it was made from.
 
-use policy::{access::Source, http_match::HttpMatch, name::ObjectRef};
+use policy::{access::Source, http_match::HttpMatch, name::ObjectRef, route::names::Names};
 use prost::Message as _;
 use wire::v1;
 
@@ -43,6 +43,12 @@ impl EncodedResource {
             content: Some(content),
         };
         Self::stamped(resource, origins)
+    }
+
+    /// After what requests are named: no object's state depends on what only names.
+    pub(crate) fn routes(names: &Names) -> Self {
+        let content = v1::resource::Content::Routes(names.into());
+        Self::new(wire::names::ROUTES.to_owned(), content, Vec::new())
     }
 
     /// Whether some object's state depends on who has this.

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use policy::{http_match::HttpMatch, name::Kind, route::names::Names};
-use wire::v1;
 
 use super::{
     published::{EncodedResource, match_len},
@@ -81,12 +80,7 @@ impl RouteNames {
         let mut published = self.published.lock();
         let made = published.entry(groups).or_insert_with_key(|groups| {
             let names = self.names(groups);
-            (!names.is_empty()).then(|| {
-                let content = v1::resource::Content::Routes((&names).into());
-                // No object's state depends on what only names.
-                let name = wire::names::ROUTES.to_owned();
-                Arc::new(EncodedResource::new(name, content, Vec::new()))
-            })
+            (!names.is_empty()).then(|| Arc::new(EncodedResource::routes(&names)))
         });
         made.clone()
     }

@@ -76,8 +76,8 @@ fn a_query_for_what_nothing_counts_is_found() -> Outcome {
         ("rate(weft_request_duration_seconds[5m])", "nothing counts"),
         ("weft_open_connections{service=\"\"}", "no label service"),
         (
-            "sum by (route) (rate(weft_requests_total[5m]))",
-            "no label route",
+            "sum by (path) (rate(weft_requests_total[5m]))",
+            "no label path",
         ),
         (
             "weft:service_requests:rate5m{namespace=\"$namespace\"}",
