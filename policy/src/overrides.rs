@@ -9,13 +9,17 @@
 //!
 //! In use: [`parse`] where a request enters or an application sends one; [`Wishes::of`]
 //! per outgoing call; [`grant`] with the called Service's overrides. Proxies hand on
-//! [`Wishes::write`], which names every namespace, and [`Proof`].
+//! [`Wishes::write`], which names every namespace, and [`Handed`].
 
 use std::fmt::Write;
 
 use crate::access::{Caller, Source};
 use crate::name::{ServiceId, SpiffeId};
 use crate::traffic::call::{Override, Token};
+
+mod handed;
+
+pub use handed::{HOPS, Handed};
 
 /// Longest value of `weft-route`, in bytes.
 pub const LONGEST: usize = 512;
@@ -149,7 +153,7 @@ impl<'a> Wishes<'a> {
     }
 }
 
-/// On what grounds a wish is handed on: the value of `weft-proof`, between proxies alone.
+/// On what grounds a wish is handed on, between proxies alone.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Proof {
     /// SHA-256 of the token that came with it; the token itself ends at the first proxy.
@@ -217,8 +221,8 @@ pub enum Asked<'a> {
     /// The own application wrote it on this very call.
     Here,
     /// With the request that this call is made for: from this peer, as its connection
-    /// proves.
-    With(Caller<'a>),
+    /// proves, to whom it came through these.
+    With(Caller<'a>, &'a [SpiffeId]),
 }
 
 /// Why a wish is ignored. Label `outcome` of `weft_overrides_total`.
@@ -280,11 +284,10 @@ impl Override {
         let passes = |caller| admits(&self.sources, caller) || admits(&self.forwarders, caller);
         let by_account = match (asked, proof) {
             (Asked::Here, _) => admits(&self.sources, own),
-            (Asked::With(Caller::Outside), _) => false,
-            (Asked::With(Caller::Mesh { .. }), Some(Proof::Account(first))) => {
+            (Asked::With(Caller::Mesh { .. }, _), Some(Proof::Account(first))) => {
                 admits(&self.sources, Caller::mesh(first))
             }
-            (Asked::With(Caller::Mesh { .. }), _) => false,
+            (Asked::With(..), _) => false,
         };
         if !by_account {
             self.token(proof, unix)?;
@@ -292,8 +295,11 @@ impl Override {
         let trusted = match asked {
             Asked::Here => true,
             // The token is the right of whoever shows it.
-            Asked::With(Caller::Outside) => passes(own),
-            Asked::With(peer) => passes(own) && passes(peer),
+            Asked::With(Caller::Outside, _) => passes(own),
+            Asked::With(peer, through) => {
+                let mut through = through.iter().map(Caller::mesh);
+                passes(own) && passes(peer) && through.all(passes)
+            }
         };
         if trusted {
             Ok(())

@@ -24,3 +24,4 @@ pub(crate) mod server;
 pub(crate) mod upgrade;
 pub(crate) mod upload;
 pub(crate) mod watched;
+pub(crate) mod wish;

@@ -69,8 +69,8 @@ pub use crate::telemetry::families::CallFamilies;
 pub use crate::telemetry::labels::{
     AttemptLabels, AuditLabels, ByteLabels, CancelledLabels, ConnectionLabels, ContextLabels,
     Direction, EjectionLabels, FallbackLabels, LatencyLabels, LimitLabels, MirrorLabels,
-    OverloadLabels, Port, RateLimitedLabels, RequestLabels, RetryLabels, Route, Security,
-    ShedLabels, SpanLabels, TcpLabels, TelemetryDroppedLabels, TlsLabels,
+    OverloadLabels, OverrideLabels, Port, RateLimitedLabels, RequestLabels, RetryLabels, Route,
+    Security, ShedLabels, SpanLabels, TcpLabels, TelemetryDroppedLabels, TlsLabels,
 };
 pub use crate::telemetry::metrics::Metrics;
 pub use crate::telemetry::trace::export::export as export_telemetry;

@@ -23,6 +23,7 @@ mod fallback;
 mod mirror;
 mod moves;
 mod opaque;
+mod overridden;
 mod passthrough;
 mod request;
 mod respond;

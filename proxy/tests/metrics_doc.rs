@@ -18,8 +18,8 @@ use weft_proxy::Port;
 use weft_proxy::{
     AttemptLabels, AuditLabels, ByteLabels, CancelledLabels, ConnectionLabels, ContextLabels,
     Direction, EjectionLabels, FallbackLabels, LatencyLabels, MirrorLabels, OverloadLabels,
-    RateLimitedLabels, RequestLabels, RetryLabels, Route, Security, ShedLabels, SpanLabels,
-    TcpLabels, TelemetryDroppedLabels, TlsLabels,
+    OverrideLabels, RateLimitedLabels, RequestLabels, RetryLabels, Route, Security, ShedLabels,
+    SpanLabels, TcpLabels, TelemetryDroppedLabels, TlsLabels,
 };
 
 #[test]
@@ -241,6 +241,7 @@ fn touch(metrics: &Metrics) {
         fallbacks,
         mirrored,
         contexts,
+        overrides,
         rate_limited,
         shed,
         overload_limit,
@@ -314,6 +315,8 @@ fn touch(metrics: &Metrics) {
     let priority = "Normal";
     shed.at(&ShedLabels { port, priority }).inc();
     overload_limit.at(&OverloadLabels { port }).set(9);
+    let outcome = "granted";
+    overrides.at(&OverrideLabels { outcome }).inc();
     contexts.at(&ContextLabels { how: "trace" }).inc();
     let outcome = "dropped";
     spans.at(&SpanLabels { outcome }).inc();

@@ -37,6 +37,7 @@ mod path {
     mod names;
     mod outside;
     mod overload;
+    mod overrides;
     mod patience;
     mod pods;
     mod policies;

@@ -118,6 +118,7 @@ impl Part {
         Self::ReadOnly,
         Self::Warmup,
         Self::Sticky,
+        Self::Overrides,
     ];
 }
 

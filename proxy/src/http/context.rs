@@ -29,15 +29,17 @@ use crate::http::deadline::{Left, now};
 use crate::http::headers::CONTEXT;
 use crate::http::lineage::Shadow;
 use crate::http::watched::BodyEnd;
+use crate::http::wish::Wish;
 
 /// What calls take over of the request that they are made for.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Inherited {
     pub(crate) deadline: Deadline,
     /// It is sent again.
     pub(crate) retry: bool,
     pub(crate) priority: Option<Priority>,
     pub(crate) shadow: Option<Shadow>,
+    pub(crate) wish: Option<Arc<Wish>>,
 }
 
 impl Inherited {
@@ -45,6 +47,7 @@ impl Inherited {
     fn is_nothing(&self) -> bool {
         self.deadline == Deadline::NONE
             && !self.retry
+            && self.wish.is_none()
             && self.priority != Some(Priority::Sheddable)
             && matches!(self.shadow, None | Some(Shadow::Perhaps(_)))
     }
@@ -127,7 +130,7 @@ impl Contexts {
         };
         let served = Arc::new(Served {
             key,
-            inherited: *inherited,
+            inherited: inherited.clone(),
             spent: AtomicBool::new(false),
             left: AtomicBool::new(false),
             leaves: Notify::new(),

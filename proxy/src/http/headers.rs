@@ -13,8 +13,8 @@ use crate::net::sniff::is_token;
 mod ours;
 
 pub(crate) use ours::{
-    ATTEMPT, CLIENT_ID, CONTEXT, DEGRADED, HELD, Ours, PRIORITY, REASON, REST, SPENT, TIMEOUT,
-    Times, UNSENT, strip_ours,
+    ATTEMPT, CLIENT_ID, CONTEXT, DEGRADED, HELD, Ours, PRIORITY, REASON, REST, ROUTED_TO, SPENT,
+    TIMEOUT, Times, UNSENT, strip_ours,
 };
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");

@@ -17,6 +17,7 @@ use crate::http::headers::{self, Ours, Times};
 use crate::http::incoming::{self, IncomingBody};
 use crate::http::lineage::Shadow;
 use crate::http::upgrade::Side;
+use crate::http::wish::Said;
 
 /// A request that may be sent on.
 #[derive(Debug)]
@@ -40,6 +41,8 @@ pub(crate) struct Received {
     pub(crate) retry: bool,
     /// What it said of copies, of which the same holds.
     pub(crate) shadow: Option<Shadow>,
+    /// What it said of where calls are to go, of which the same holds.
+    pub(crate) wish: Option<Box<Said>>,
 }
 
 /// Who says what protocols a request asks to upgrade to.
@@ -88,6 +91,7 @@ impl Received {
             priority,
             retry,
             shadow,
+            wish,
         } = clean(&mut parts);
         Ok(Self {
             parts,
@@ -100,6 +104,7 @@ impl Received {
             priority,
             retry,
             shadow,
+            wish,
         })
     }
 }

@@ -1,6 +1,8 @@
 //! What a request leaves to the calls that its application makes for it, and what its own
 //! caller is told of them.
 
+use std::sync::Arc;
+
 use http::{HeaderMap, HeaderValue, StatusCode};
 use policy::deadline::Deadline;
 use policy::traffic::guard::Priority;
@@ -9,7 +11,9 @@ use crate::http::context::{Inherited, Kept};
 use crate::http::grpc::grpc_status;
 use crate::http::headers::SPENT;
 use crate::http::received::Received;
+use crate::http::wish::{Sender, Wish};
 use crate::inbound::connection::Connection;
+use crate::telemetry::labels::OverrideLabels;
 
 impl Connection {
     /// A request goes to the application, as one of this class where that is known here. What
@@ -26,6 +30,7 @@ impl Connection {
             retry: received.retry && meshed,
             priority: class.or(received.priority.filter(|_| meshed)),
             shadow: self.shadow(received),
+            wish: self.wish(received),
         };
         let map = &mut received.parts.headers;
         let (kept, room) = self.proxy.contexts.arrives(&inherited, map);
@@ -33,6 +38,24 @@ impl Connection {
             self.proxy.telemetry.metrics.limit("contexts");
         }
         kept
+    }
+
+    /// Where the calls that are made for a request are to go.
+    fn wish(&self, received: &Received) -> Option<Arc<Wish>> {
+        let said = received.wish.as_ref()?;
+        let sender = match &self.peer {
+            Some(peer) => Sender::Peer(&peer.spiffe),
+            None => Sender::Outside,
+        };
+        match said.read(sender, &self.proxy.own.namespace) {
+            Ok(wish) => wish.map(Arc::new),
+            Err(()) => {
+                let outcome = "unreadable";
+                let metrics = &self.proxy.telemetry.metrics;
+                metrics.overrides.at(&OverrideLabels { outcome }).inc();
+                None
+            }
+        }
     }
 
     /// Tells a peer proxy of a call that the application made for this request, with these

@@ -227,7 +227,9 @@ impl<'a> Attempts<'a> {
     }
 
     fn served(&self, in_flight: InFlight, open: bool, ends: Option<Box<Ends>>) -> Serving {
-        let set = self.route.choice.set().filter(|_| open);
+        let route = self.route;
+        let routed_to = route.overridden.then_some(&*route.backend);
+        let set = route.choice.set().filter(|_| open);
         let open = set.map(|set| Open {
             set: Arc::clone(set),
             said: self.route.said.clone(),
@@ -237,7 +239,7 @@ impl<'a> Attempts<'a> {
             in_flight,
             open,
             ends,
-            marks: Marks::setting(self.route.cookie.as_deref()),
+            marks: Marks::of(self.route.cookie.as_deref(), routed_to),
         }
     }
 

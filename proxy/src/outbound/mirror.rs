@@ -146,7 +146,7 @@ pub(super) fn copy(
         outgoing,
         upload,
     } = attempted;
-    if outgoing.upgrade.is_some() || upload.broke() || !was_seen(sent, call) {
+    if route.overridden || outgoing.upgrade.is_some() || upload.broke() || !was_seen(sent, call) {
         return;
     }
     let method = &outgoing.parts.method;
@@ -207,6 +207,7 @@ fn of(request: &Outgoing, body: Bytes, downstream: Downstream) -> Outgoing {
         }),
         made_for: None,
         spent: AtomicBool::new(false),
+        onward: None,
         aside: true,
         // Whoever is short of room sheds copies before anything else.
         priority: Some(Priority::Sheddable),

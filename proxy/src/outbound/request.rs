@@ -14,12 +14,14 @@ use crate::http::deadline::{self, Timed};
 use crate::http::incoming::IncomingBody;
 use crate::http::received::{Received, Upgrades, host_of};
 use crate::http::replay::Replay;
+use crate::http::wish::Wish;
 use crate::net::turn::Waited;
 use crate::outbound::attempts::Attempts;
 use crate::outbound::connection::Connection;
 use crate::outbound::context;
 use crate::outbound::fallback::{self, Attempted, Due};
 use crate::outbound::mirror;
+use crate::outbound::overridden;
 use crate::outbound::respond::respond;
 use crate::outbound::route::Route;
 use crate::outbound::said;
@@ -51,9 +53,10 @@ pub(super) async fn handle_request(
     let held = shadow::times_held(proxy);
     let snapshot = proxy.config.snapshot();
     let made_for = context::of_call(proxy, &received);
+    let wish = overridden::wish_of(proxy, &received, &made_for);
     let of_copy = shadow::of_call(proxy, &snapshot, &mut received, &made_for);
     let route = shadow::may_send(&snapshot, &received)
-        .and_then(|()| connection.route_request(&snapshot, &received));
+        .and_then(|()| connection.route_request(&snapshot, &received, wish.as_deref()));
     call.between(match &route {
         Ok(route) => route.parties(),
         Err(_) => connection.called(&snapshot),
@@ -75,6 +78,7 @@ pub(super) async fn handle_request(
         context: _,
         retry: _,
         shadow: _,
+        wish: _,
     } = received;
     call.pass_on_trace(&mut parts.headers);
     let timeout = times.as_ref().and_then(|times| times.timeout.as_ref());
@@ -97,6 +101,7 @@ pub(super) async fn handle_request(
         shadow: of_copy,
         made_for,
         spent: AtomicBool::new(false),
+        onward: wish.and_then(|wish| wish.onward(&proxy.own.identity)),
         aside: false,
     };
     let sent = {
@@ -128,13 +133,18 @@ pub(super) async fn handle_request(
 }
 
 impl Connection {
-    fn route_request(&self, snapshot: &Snapshot, received: &Received) -> Result<Route, Failure> {
+    fn route_request(
+        &self,
+        snapshot: &Snapshot,
+        received: &Received,
+        wish: Option<&Wish>,
+    ) -> Result<Route, Failure> {
         let parts = &received.parts;
         let facts = RequestFacts {
             method: &parts.method,
             path: parts.uri.path(),
             headers: &parts.headers,
         };
-        self.route(snapshot, Some((&facts, host_of(parts))))
+        self.route(snapshot, Some((&facts, host_of(parts))), wish)
     }
 }

@@ -20,6 +20,7 @@ use crate::http::headers;
 use crate::http::lineage::{SHADOW, Shadow};
 use crate::http::received::host_of;
 use crate::http::replay::Replay;
+use crate::http::wish::Onward;
 use crate::mesh::peer::Peer;
 use crate::mesh::protocol::{AppHttp, AppPort, PeerRequest};
 use crate::net::connect::CONNECT_TIMEOUT;
@@ -44,6 +45,8 @@ pub(super) struct Outgoing {
     pub(super) made_for: Option<Arc<Served>>,
     /// As things stand, what it is made for is not to be tried again for it.
     pub(super) spent: AtomicBool,
+    /// Where calls that are made for it are to go, for peers.
+    pub(super) onward: Option<Box<Onward>>,
     /// Nobody waits for its answer.
     pub(super) aside: bool,
 }
@@ -59,7 +62,8 @@ impl Outgoing {
     ) -> Result<UpstreamResponse, Failure> {
         let told;
         let classless = retries == 0 && self.priority.is_none();
-        let tells_nothing = classless && self.shadow.is_none() || !endpoint.meshed();
+        let silent = classless && self.shadow.is_none() && self.onward.is_none();
+        let tells_nothing = silent || !endpoint.meshed();
         let parts = if tells_nothing && self.deadline == Deadline::NONE {
             &self.parts
         } else {
@@ -102,6 +106,9 @@ impl Outgoing {
         if let Some(priority) = self.priority {
             let class = HeaderValue::from_static(priority.as_str());
             parts.headers.insert(headers::PRIORITY, class);
+        }
+        if let Some(onward) = &self.onward {
+            onward.write(&mut parts.headers);
         }
         if retries > 0 {
             let attempt = HeaderValue::from(u16::from(retries) + 1);
@@ -206,6 +213,7 @@ mod tests {
                 shadow: None,
                 made_for: None,
                 spent: AtomicBool::new(false),
+                onward: None,
                 aside: false,
             };
             let parts = outgoing.named_by_address(&outgoing.parts).unwrap();

@@ -92,6 +92,12 @@ pub struct ContextLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OverrideLabels {
+    /// `granted`, or why a wish was ignored.
+    pub outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct RateLimitedLabels {
     /// `namespace/name` of the TrafficPolicy.
     pub policy: Arc<str>,

@@ -18,8 +18,8 @@ use crate::telemetry::compatibility::Compatibility;
 use crate::telemetry::families::CallFamilies;
 use crate::telemetry::labels::{
     ConnectionLabels, ContextLabels, Direction, EjectionLabels, FallbackLabels, LimitLabels,
-    MirrorLabels, OverloadLabels, RateLimitedLabels, RetryLabels, ShedLabels, SpanLabels,
-    TelemetryDroppedLabels, TlsLabels,
+    MirrorLabels, OverloadLabels, OverrideLabels, RateLimitedLabels, RetryLabels, ShedLabels,
+    SpanLabels, TelemetryDroppedLabels, TlsLabels,
 };
 use crate::telemetry::memory::Memory;
 use crate::telemetry::series::{Series, Shared};
@@ -37,6 +37,7 @@ pub struct Metrics {
     pub fallbacks: Series<FallbackLabels, Counter>,
     pub mirrored: Series<MirrorLabels, Counter>,
     pub contexts: Series<ContextLabels, Counter>,
+    pub overrides: Series<OverrideLabels, Counter>,
     pub rate_limited: Series<RateLimitedLabels, Counter>,
     pub shed: Series<ShedLabels, Counter>,
     /// Requests that may be in flight; 0: any number.
@@ -79,6 +80,7 @@ impl Metrics {
         registry.register_collector(Box::new(metrics.fallbacks.clone()));
         registry.register_collector(Box::new(metrics.mirrored.clone()));
         registry.register_collector(Box::new(metrics.contexts.clone()));
+        registry.register_collector(Box::new(metrics.overrides.clone()));
         registry.register_collector(Box::new(metrics.rate_limited.clone()));
         registry.register_collector(Box::new(metrics.shed.clone()));
         registry.register_collector(Box::new(metrics.overload_limit.clone()));
@@ -113,6 +115,10 @@ impl Metrics {
             contexts: shared.counters(
                 "weft_context",
                 "Calls of the application, by how it is known what they are made for",
+            ),
+            overrides: shared.counters(
+                "weft_overrides",
+                "Calls that a request wished to go to another Service",
             ),
             rate_limited: shared.counters(
                 "weft_rate_limited",

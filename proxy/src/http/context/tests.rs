@@ -55,28 +55,31 @@ async fn a_request_is_given_a_name_where_calls_take_something_over_and_else_none
     let plain = Inherited::default();
     let classes = [None, Some(Priority::Normal), Some(Priority::Critical)];
     for priority in classes {
-        let inherited = Inherited { priority, ..plain };
+        let inherited = Inherited {
+            priority,
+            ..plain.clone()
+        };
         assert_eq!(arrives(&contexts, &inherited, traced(PARENT)).1, None);
     }
     let perhaps = Some(Shadow::Perhaps(5));
     let perhaps = Inherited {
         shadow: perhaps,
-        ..plain
+        ..plain.clone()
     };
     assert_eq!(arrives(&contexts, &perhaps, HeaderMap::new()).1, None);
     assert_eq!(how(&contexts, None, &traced(PARENT)), None, "nobody asks");
     for inherited in [
         Inherited {
             retry: true,
-            ..plain
+            ..plain.clone()
         },
         Inherited {
             priority: Some(Priority::Sheddable),
-            ..plain
+            ..plain.clone()
         },
         Inherited {
             shadow: Some(Shadow::ReadOnly),
-            ..plain
+            ..plain.clone()
         },
         within(500),
     ] {

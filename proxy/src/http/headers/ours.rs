@@ -5,6 +5,7 @@ use policy::context::Id;
 use policy::traffic::guard::Priority;
 
 use crate::http::lineage::{SHADOW, Shadow};
+use crate::http::wish::Said;
 
 /// Verified SPIFFE id of the caller, for the application.
 pub(crate) const CLIENT_ID: HeaderName = HeaderName::from_static("weft-client-id");
@@ -21,6 +22,8 @@ pub(crate) const PRIORITY: HeaderName = HeaderName::from_static("weft-priority")
 pub(crate) const ATTEMPT: HeaderName = HeaderName::from_static("weft-attempt");
 /// In an answer to a peer proxy: what it needed was tried again in vain already.
 pub(crate) const SPENT: HeaderName = HeaderName::from_static("weft-spent");
+/// In an answer: which Service the call went to, as its request wished; `namespace/name`.
+pub(crate) const ROUTED_TO: HeaderName = HeaderName::from_static("weft-routed-to");
 /// Why the mesh answered instead of the application.
 pub(crate) const REASON: HeaderName = HeaderName::from_static("weft-reason");
 /// Which Service answered in place of the one that was called, as `namespace/name`, or
@@ -53,6 +56,8 @@ pub(crate) struct Ours {
     pub(crate) retry: bool,
     /// Of copies.
     pub(crate) shadow: Option<Shadow>,
+    /// Of where calls are to go. On the heap, because hardly any says something of it.
+    pub(crate) wish: Option<Box<Said>>,
 }
 
 /// What headers of ours said of time.
@@ -70,6 +75,9 @@ pub(crate) fn strip_ours(map: &mut HeaderMap) -> Ours {
     let names: Vec<HeaderName> = map.keys().filter(|name| is_ours(name)).cloned().collect();
     let mut ours = Ours::default();
     for name in names {
+        if Said::take(map, &name, &mut ours.wish) {
+            continue;
+        }
         let Some(value) = map.remove(&name) else {
             continue;
         };
