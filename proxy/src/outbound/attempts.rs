@@ -303,6 +303,8 @@ impl<'a> Attempts<'a> {
             asked: verdict::asked(head.headers(), grpc),
             spent: call.is_mutual() && verdict::says_spent(head.headers()),
         });
+        // Also where another one is to be asked: it may have left until then.
+        self.note_answer(failed.as_ref(), outgoing);
         if let Some(failed) = failed.as_ref().filter(|_| listed) {
             self.tried.push(to.endpoint().addr);
             if let Some(wait) = self.again(proxy, failed, call) {
@@ -310,7 +312,6 @@ impl<'a> Attempts<'a> {
                 return After::Retry(wait);
             }
         }
-        self.note_answer(failed.as_ref(), outgoing);
         match verdict {
             Verdict::Ended(_) if success && !listed => self.succeeded(call),
             Verdict::Ended(_) | Verdict::Mesh(_) => self.retry_failed(call),
