@@ -102,13 +102,16 @@ fn buckets(took: &Histogram) -> Vec<(f64, u64)> {
         .collect()
 }
 
+/// What of the calls between two parties a family counts.
+type Count = fn(&Calls) -> u64;
+
 impl Collector for ServiceGraphMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let pairs = self.pairs.lock();
         if pairs.is_empty() {
             return Ok(());
         }
-        let counters: [(_, _, fn(&Calls) -> u64); 2] = [
+        let counters: [(_, _, Count); 2] = [
             (
                 "traces_service_graph_request",
                 "Calls of a client to a server",

@@ -170,7 +170,7 @@ impl LetIn {
     }
 
     /// The head of its answer is there. The limit, if that changed.
-    pub(crate) fn answered(mut self: Box<Self>, now: Instant) -> Option<i64> {
+    pub(crate) fn answered(mut self, now: Instant) -> Option<i64> {
         self.answered = true;
         let took = now.saturating_duration_since(self.since);
         let mut application = self.application.lock();

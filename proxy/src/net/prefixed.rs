@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::net::budget::Budget;
 use crate::net::chunk::{ChunkIo, ReadSize};
 use crate::net::forward::{forward_shutdown, forward_write};
-use crate::net::sniff::{SILENCE, Seen, sniff, sniff_greeting};
+use crate::net::sniff::{SILENCE, Seen, begins_request, sniff_greeting};
 use crate::net::tuning::HEAD_WITHIN;
 
 /// A stream whose first bytes were read already.
@@ -189,7 +189,7 @@ impl<S: AsyncRead + Unpin> Prefixed<S> {
     /// True when what came is the beginning of a request, and of little else.
     #[must_use]
     pub(crate) fn begins_as_http(&self) -> bool {
-        self.has_bytes() && sniff(&self.prefix) == Seen::Unsure
+        begins_request(&self.prefix)
     }
 }
 

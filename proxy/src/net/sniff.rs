@@ -36,6 +36,10 @@ pub(crate) const BEGUN_WITHIN: Duration = Duration::from_secs(10);
 /// Bytes of settings in the first frame of a server: a largest frame of whoever said
 /// nothing of it.
 const LARGEST_GREETING: u32 = 16 * 1024;
+/// Methods of HTTP that a client may send in pieces.
+const METHODS: [&[u8]; 8] = [
+    b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE",
+];
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What the first bytes say so far.
@@ -110,6 +114,16 @@ pub(crate) fn sniff_leniently(bytes: &[u8]) -> Seen {
         Line::Begun => seen,
         Line::Blank | Line::Other => Seen::Opaque,
     }
+}
+
+/// Whether what came too slowly to be sure of is the beginning of a request: a word with
+/// a blank after it, or two letters and more of a method that HTTP has. Any other word in
+/// capitals is more likely a whole message of some other protocol, whose client waits for
+/// the answer. [`FirstLine`] watches how its line goes on.
+#[must_use]
+pub(crate) fn begins_request(bytes: &[u8]) -> bool {
+    let of_method = |method: &&[u8]| bytes.len() > 1 && method.starts_with(bytes);
+    sniff(bytes) == Seen::Unsure && (bytes.contains(&b' ') || METHODS.iter().any(of_method))
 }
 
 /// A request without a version, which some servers still read headers after: a
@@ -308,9 +322,36 @@ mod tests {
     use tokio::time::Instant;
 
     use super::{
-        DETECT_WITHIN, FirstLine, LINE_LIMIT, Line, Seen, sniff, sniff_greeting, sniff_leniently,
+        DETECT_WITHIN, FirstLine, LINE_LIMIT, Line, Seen, begins_request, sniff, sniff_greeting,
+        sniff_leniently,
     };
     use crate::net::prefixed::Prefixed;
+
+    #[test]
+    fn a_slow_beginning_is_a_request_only_if_it_is_more_than_a_word() {
+        for bytes in [&b"GE"[..], b"GET", b"GET ", b"OPTION", b"M-X ", b"PRI * "] {
+            let case = String::from_utf8_lossy(bytes);
+            assert_eq!(
+                begins_request(bytes),
+                sniff(bytes) == Seen::Unsure,
+                "{case}"
+            );
+        }
+        assert!(begins_request(b"GE") && begins_request(b"GET "));
+        for bytes in [
+            &b"C"[..],
+            b"G",
+            b"PING",
+            b"HELO",
+            b"STATUS",
+            b"GETS",
+            b"PRI",
+            b"",
+            b"q",
+        ] {
+            assert!(!begins_request(bytes), "{}", String::from_utf8_lossy(bytes));
+        }
+    }
 
     #[test]
     fn first_bytes_tell_the_protocol() {

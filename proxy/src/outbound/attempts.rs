@@ -190,16 +190,22 @@ impl<'a> Attempts<'a> {
                 ended
             };
             let wait = match ended {
-                Ok(answer) => match self.answered(proxy, outgoing, &answer, &mut to, call) {
-                    After::Retry(wait) => {
-                        drop(to);
-                        wait
-                    }
-                    After::Pass { open } => {
-                        let ends = self.answer_ends(outgoing, upload);
-                        return Ok((answer, self.served(to, open, ends)));
-                    }
-                },
+                Ok(answer) => {
+                    let (answer, to, open) =
+                        match self.answered(proxy, outgoing, &answer, &mut to, call) {
+                            After::Pass { open } => (answer, to, open),
+                            After::Retry(wait) => {
+                                // On the heap: most requests never wait.
+                                let waited = self.wait_with(proxy, wait, answer, to);
+                                match Box::pin(waited).await {
+                                    Some((answer, to)) => (answer, to, false),
+                                    None => continue,
+                                }
+                            }
+                        };
+                    let ends = self.answer_ends(outgoing, upload);
+                    return Ok((answer, self.served(to, open, ends)));
+                }
                 // No endpoint could serve the call, and none is to blame.
                 Err(failure) if upload.broke() => {
                     to.given_up(Duration::ZERO);
@@ -224,6 +230,29 @@ impl<'a> Attempts<'a> {
             self.note_failure(&failure, None, outgoing);
         }
         Err(failure)
+    }
+
+    /// Waits before the next attempt. An answer is let go only then: when nobody else is
+    /// left by that time, it is the one that the caller gets.
+    async fn wait_with(
+        &mut self,
+        proxy: &Proxy,
+        wait: Duration,
+        answer: UpstreamResponse,
+        to: InFlight,
+    ) -> Option<(UpstreamResponse, InFlight)> {
+        if !wait.is_zero() {
+            sleep(wait).await;
+            self.confirm(proxy);
+        }
+        if self.chosen.is_none() {
+            self.chosen = self.pick(proxy, Fallback::Nobody);
+        }
+        if self.chosen.is_some() {
+            return None;
+        }
+        self.retries -= 1;
+        Some((answer, to))
     }
 
     fn served(&self, in_flight: InFlight, open: bool, ends: Option<Box<Ends>>) -> Serving {
@@ -276,6 +305,8 @@ impl<'a> Attempts<'a> {
             asked: verdict::asked(head.headers(), grpc),
             spent: call.is_mutual() && verdict::says_spent(head.headers()),
         });
+        // Also where another one is to be asked: it may have left until then.
+        self.note_answer(failed.as_ref(), outgoing);
         if let Some(failed) = failed.as_ref().filter(|_| listed) {
             self.tried.push(to.endpoint().addr);
             if let Some(wait) = self.again(proxy, failed, call) {
@@ -283,7 +314,6 @@ impl<'a> Attempts<'a> {
                 return After::Retry(wait);
             }
         }
-        self.note_answer(failed.as_ref(), outgoing);
         match verdict {
             Verdict::Ended(_) if success && !listed => self.succeeded(call),
             Verdict::Ended(_) | Verdict::Mesh(_) => self.retry_failed(call),

@@ -1,5 +1,7 @@
 //! Opaque bytes to an endpoint.
 
+use std::time::Duration;
+
 use http::Version;
 use tokio::net::TcpStream;
 
@@ -26,7 +28,8 @@ impl Connection {
     /// Opens a byte stream to an endpoint of the Service that was called.
     pub(super) async fn open(&self, call: &mut Call) -> Result<Tunnel, Failure> {
         let route = self.route_bytes(call)?;
-        self.open_by(&route, call).await
+        let idle = said::timeouts(route.said.as_deref()).idle;
+        self.open_by(&route, idle, call).await
     }
 
     fn route_bytes(&self, call: &mut Call) -> Result<Route, Failure> {
@@ -40,7 +43,8 @@ impl Connection {
     /// The same, or to the Service that takes connections in its place.
     async fn open_or_fall_back(&self, call: &mut Call) -> Result<Tunnel, Failure> {
         let route = self.route_bytes(call)?;
-        let failure = match self.open_by(&route, call).await {
+        let idle = said::timeouts(route.said.as_deref()).idle;
+        let failure = match self.open_by(&route, idle, call).await {
             Ok(tunnel) => return Ok(tunnel),
             Err(failure) => failure,
         };
@@ -49,7 +53,7 @@ impl Connection {
         };
         let instead = route.elsewhere(&self.proxy, to, None);
         let before = call.falls_back(instead.parties());
-        let opened = Box::pin(self.open_by(&instead, call)).await;
+        let opened = Box::pin(self.open_by(&instead, idle, call)).await;
         fallback::count_bytes(call, to.0, opened.is_ok());
         opened.map_err(|_| {
             call.returns(before);
@@ -58,14 +62,19 @@ impl Connection {
     }
 
     /// Opens a byte stream to an endpoint, trying others while none was reached. What
-    /// `call` is counted on is the endpoint that was tried last.
-    async fn open_by(&self, route: &Route, call: &mut Call) -> Result<Tunnel, Failure> {
+    /// `call` is counted on is the endpoint that was tried last. It ends after `idle` in
+    /// which nothing moved, as the Service says that was called.
+    async fn open_by(
+        &self,
+        route: &Route,
+        idle: Option<Duration>,
+        call: &mut Call,
+    ) -> Result<Tunnel, Failure> {
         let mut attempts = Attempts::new(route);
         while let Some(mut to) = attempts.next(&self.proxy, call) {
             match tunnel::open(&self.proxy, to.endpoint()).await {
                 Ok(way) => {
                     attempts.opened(&mut to, call);
-                    let idle = said::timeouts(route.said.as_deref()).idle;
                     return Ok(way.counted(to, idle));
                 }
                 Err(failure) => attempts.failed(to, failure, call),

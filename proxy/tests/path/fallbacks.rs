@@ -10,12 +10,13 @@ use policy::traffic::Traffic;
 use policy::traffic::call::{
     Cause, Causes, Fallback, FallbackResponse, FallbackTo, Retry, Timeouts,
 };
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use wire::v1::{self, Enforcement, MtlsMode, Protocol};
 
 use super::answers::{App, NOTHING, OK, SILENCE, UNAVAILABLE, ask, limited, said, served_by, sum};
 use super::shown::{Does, call, grpc, serve};
+use super::tcp::echo;
 use crate::support::{
     Authority, Pod, endpoint, endpoints, pair, raw, resource, service, split, vip,
 };
@@ -422,4 +423,28 @@ async fn opaque_bytes_that_reach_nobody_go_to_the_other_service() {
         let served = sum(&shop.client, "weft_tcp_connections_total", &labels);
         assert_eq!(served, 1.0, "{}", shop.client.metrics());
     }
+}
+
+#[tokio::test]
+async fn opaque_bytes_that_the_other_service_took_end_when_nothing_moves() {
+    let shop = Shop::new(Protocol::Opaque).await.out_of_order(true).await;
+    shop.client.set(vec![said(&Traffic {
+        timeouts: limited(Timeouts {
+            idle: Some(Duration::from_millis(600)),
+            ..Timeouts::DEFAULT
+        }),
+        ..fallback(to_spare(), Causes::ALL)
+    })]);
+    let port = echo(&shop.server, "").await;
+    let there = endpoint(shop.server.ip, port, Some("api"));
+    shop.client.set(vec![endpoints("spare", vec![there])]);
+    let mut stream = shop.client.call(vip()).await;
+    for _ in 0..8 {
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        stream.write_all(b"\0").await.unwrap();
+        stream.read_exact(&mut [0]).await.unwrap();
+    }
+    let mut rest = Vec::new();
+    let end = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut rest)).await;
+    end.expect("it must have been closed").ok();
 }

@@ -239,7 +239,10 @@ async fn a_retry_goes_to_what_serves_after_its_wait_and_as_what_that_is_known_th
     };
     let ((status, answer), ()) = tokio::join!(ask(&client, "GET", "", ""), gone);
     assert_eq!((status, asked(&apps)), (503, 1), "{answer}");
-    assert!(answer.contains("weft-reason: no-endpoint"), "{answer}");
+    assert!(answer.contains("retry-after: 1"), "{answer}");
+    assert!(!answer.contains("weft-reason"), "{answer}");
+    assert_eq!(sum(&client, REQUESTS, &["reason=\"no-endpoint\""]), 0.0);
+    assert_eq!(sum(&client, ATTEMPTS, &[]), 1.0, "{}", client.metrics());
 }
 
 #[tokio::test]

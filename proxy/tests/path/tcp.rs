@@ -99,6 +99,28 @@ async fn a_client_that_starts_late_on_an_undeclared_port_loses_nothing() {
     assert_eq!(&echo, b"\x01late");
 }
 
+/// Its client waits for the answer, so nothing more comes that would make it clear.
+#[tokio::test]
+async fn a_word_in_capitals_without_an_end_of_line_is_answered() {
+    let (client, server, _, _) = pair(Protocol::Detect).await;
+    let port = echo(&server, "").await;
+    client.reaches(&server, port);
+    for word in [&b"C"[..], b"PING", b"STATUS"] {
+        for mut stream in [server.plain(port).await, client.call(vip()).await] {
+            stream.write_all(word).await.unwrap();
+            let mut back = vec![0; word.len()];
+            let read = stream.read_exact(&mut back);
+            let read = tokio::time::timeout(Duration::from_secs(4), read).await;
+            read.expect("it must have been passed on").unwrap();
+            assert_eq!(back, word);
+            // What turns out to be HTTP does not pass unread.
+            let rest = b" / HTTP/1.1\r\nHost: h\r\nweft-client-id: spiffe://evil\r\n\r\n";
+            let back = raw(&mut stream, rest, Duration::from_secs(5)).await;
+            assert!(!back.contains("evil"), "{back}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_caller_that_waits_or_tunnels_cannot_forge_an_identity() {
     let (client, server, port, seen) = pair(Protocol::Opaque).await;

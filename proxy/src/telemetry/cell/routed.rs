@@ -15,7 +15,7 @@ const KEPT: usize = MAX_NAMES + 1;
 
 impl Cell {
     /// Where this way's requests of a route are counted, if that was asked before.
-    pub(crate) fn of_route(&self, route: &Arc<str>) -> Option<Arc<Cell>> {
+    pub(crate) fn of_route(&self, route: &Arc<str>) -> Option<Arc<Self>> {
         let held = self.routed.load();
         let same = |(name, _): &&(Arc<str>, Weak<Self>)| Arc::ptr_eq(name, route) || name == route;
         held.as_ref()?.iter().find(same)?.1.upgrade()
