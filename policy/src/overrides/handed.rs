@@ -3,8 +3,8 @@
 //! the others, or the wish ends with it; so a workload that may not pass it on ends it, however
 //! many follow that may.
 
-use super::Proof;
 use crate::name::SpiffeId;
+use crate::overrides::proof::Proof;
 
 /// Accounts that a wish may come through, beside the peer itself. Further ones do not get it.
 pub const HOPS: usize = 8;
