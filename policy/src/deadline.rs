@@ -83,15 +83,14 @@ impl Deadline {
         }
     }
 
-    /// Of a call that an application makes while it serves a request whose ends are
-    /// `serving`; [`Deadline::NONE`] where it belongs to none. `rest` is not read from an
+    /// Of a call that an application makes for a request that is over at `until`; `None`
+    /// where it is made for none, or that has no end. `rest` is not read from an
     /// application.
     #[must_use]
-    pub fn outgoing(now: Instant, asked: Asked, policy: &Timeouts, serving: Self) -> Self {
+    pub fn outgoing(now: Instant, asked: Asked, policy: &Timeouts, until: Option<Instant>) -> Self {
         let own = least([asked.grpc, asked.weft, policy.request]);
-        let context = serving
-            .left(now)
-            .map(|left| left.mul_f64(policy.share.share()));
+        let left = until.map(|until| until.saturating_duration_since(now));
+        let context = left.map(|left| left.mul_f64(policy.share.share()));
         Self {
             own: own.and_then(|left| now.checked_add(left)),
             context: context.and_then(|left| now.checked_add(left)),
@@ -172,16 +171,6 @@ impl Deadline {
             (whole, limit) => whole.or(limit),
         }
     }
-
-    /// The looser of two, each end by itself: what calls of one trace may use when it is
-    /// not known which of two requests they are made for.
-    #[must_use]
-    pub fn loosest(self, other: Self) -> Self {
-        Self {
-            own: later(self.own, other.own),
-            context: later(self.context, other.context),
-        }
-    }
 }
 
 /// `timeouts.request` for callers outside the mesh, of all Services that select the pod
@@ -198,11 +187,6 @@ pub fn longest(requests: impl IntoIterator<Item = Option<Duration>>) -> Option<D
 
 fn least<const N: usize>(times: [Option<Duration>; N]) -> Option<Duration> {
     times.into_iter().flatten().min()
-}
-
-/// No end is the latest.
-fn later(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
-    a.zip(b).map(|(a, b)| a.max(b))
 }
 
 #[cfg(test)]

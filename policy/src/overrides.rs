@@ -9,13 +9,19 @@
 //!
 //! In use: [`parse`] where a request enters or an application sends one; [`Wishes::of`]
 //! per outgoing call; [`grant`] with the called Service's overrides. Proxies hand on
-//! [`Wishes::write`], which names every namespace, and [`Proof`].
+//! [`Wishes::write`], which names every namespace, and [`Handed`].
 
 use std::fmt::Write;
 
 use crate::access::{Caller, Source};
 use crate::name::{ServiceId, SpiffeId};
 use crate::traffic::call::{Override, Token};
+
+mod handed;
+mod proof;
+
+pub use handed::{HOPS, Handed};
+pub use proof::{Proof, sha256};
 
 /// Longest value of `weft-route`, in bytes.
 pub const LONGEST: usize = 512;
@@ -149,76 +155,14 @@ impl<'a> Wishes<'a> {
     }
 }
 
-/// On what grounds a wish is handed on: the value of `weft-proof`, between proxies alone.
-#[derive(Clone, PartialEq, Eq)]
-pub enum Proof {
-    /// SHA-256 of the token that came with it; the token itself ends at the first proxy.
-    Token([u8; 32]),
-    /// The account whose application asked first.
-    Account(SpiffeId),
-}
-
-impl std::fmt::Debug for Proof {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Token(_) => f.write_str("Token"),
-            Self::Account(id) => write!(f, "Account({id})"),
-        }
-    }
-}
-
-impl Proof {
-    /// `None`: unreadable, which proves nothing.
-    #[must_use]
-    pub fn parse(value: &[u8]) -> Option<Self> {
-        let text = std::str::from_utf8(value).ok()?;
-        match sha256(text) {
-            Some(hash) => Some(Self::Token(hash)),
-            None => SpiffeId::try_from(text).ok().map(Self::Account),
-        }
-    }
-
-    #[must_use]
-    pub fn write(&self) -> String {
-        match self {
-            Self::Token(hash) => hash
-                .iter()
-                .fold(String::with_capacity(64), |mut text, byte| {
-                    let _ = write!(text, "{byte:02x}");
-                    text
-                }),
-            Self::Account(id) => id.to_string(),
-        }
-    }
-}
-
-/// Reads 64 lower hex digits; also for `tokens[].sha256`.
-#[must_use]
-pub fn sha256(text: &str) -> Option<[u8; 32]> {
-    let digit = |byte: u8| match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
-    };
-    let bytes = text.as_bytes();
-    if bytes.len() != 64 {
-        return None;
-    }
-    let mut hash = [0; 32];
-    for (to, pair) in hash.iter_mut().zip(bytes.chunks_exact(2)) {
-        *to = digit(pair[0])? << 4 | digit(pair[1])?;
-    }
-    Some(hash)
-}
-
 /// How a wish came to this proxy.
 #[derive(Clone, Copy, Debug)]
 pub enum Asked<'a> {
     /// The own application wrote it on this very call.
     Here,
     /// With the request that this call is made for: from this peer, as its connection
-    /// proves.
-    With(Caller<'a>),
+    /// proves, to whom it came through these.
+    With(Caller<'a>, &'a [SpiffeId]),
 }
 
 /// Why a wish is ignored. Label `outcome` of `weft_overrides_total`.
@@ -280,11 +224,10 @@ impl Override {
         let passes = |caller| admits(&self.sources, caller) || admits(&self.forwarders, caller);
         let by_account = match (asked, proof) {
             (Asked::Here, _) => admits(&self.sources, own),
-            (Asked::With(Caller::Outside), _) => false,
-            (Asked::With(Caller::Mesh { .. }), Some(Proof::Account(first))) => {
+            (Asked::With(Caller::Mesh { .. }, _), Some(Proof::Account(first))) => {
                 admits(&self.sources, Caller::mesh(first))
             }
-            (Asked::With(Caller::Mesh { .. }), _) => false,
+            (Asked::With(..), _) => false,
         };
         if !by_account {
             self.token(proof, unix)?;
@@ -292,8 +235,11 @@ impl Override {
         let trusted = match asked {
             Asked::Here => true,
             // The token is the right of whoever shows it.
-            Asked::With(Caller::Outside) => passes(own),
-            Asked::With(peer) => passes(own) && passes(peer),
+            Asked::With(Caller::Outside, _) => passes(own),
+            Asked::With(peer, through) => {
+                let mut through = through.iter().map(Caller::mesh);
+                passes(own) && passes(peer) && through.all(passes)
+            }
         };
         if trusted {
             Ok(())

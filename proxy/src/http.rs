@@ -7,6 +7,7 @@
 pub(crate) mod body;
 pub(crate) mod byte_stream;
 pub(crate) mod client;
+pub(crate) mod context;
 pub(crate) mod copies;
 pub(crate) mod deadline;
 pub(crate) mod grpc;
@@ -24,3 +25,4 @@ pub(crate) mod server;
 pub(crate) mod upgrade;
 pub(crate) mod upload;
 pub(crate) mod watched;
+pub(crate) mod wish;

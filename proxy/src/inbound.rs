@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 
 mod authorize;
 mod connection;
+mod context;
 mod detect;
 mod forward;
 mod guard;

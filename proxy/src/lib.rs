@@ -68,9 +68,10 @@ pub use crate::telemetry::Telemetry;
 pub use crate::telemetry::families::CallFamilies;
 pub use crate::telemetry::labels::{
     AttemptLabels, AuditLabels, BreakerLabels, ByteLabels, CancelledLabels, ConnectionLabels,
-    Direction, EjectionLabels, FallbackLabels, LatencyLabels, LimitLabels, LocalityLabels,
-    MirrorLabels, OverloadLabels, Port, RateLimitedLabels, RequestLabels, RetryLabels, Route,
-    Security, ShedLabels, SpanLabels, TcpLabels, TelemetryDroppedLabels, TlsLabels,
+    ContextLabels, Direction, EjectionLabels, FallbackLabels, LatencyLabels, LimitLabels,
+    LocalityLabels, MirrorLabels, OverloadLabels, OverrideLabels, Port, RateLimitedLabels,
+    RequestLabels, RetryLabels, Route, Security, ShedLabels, SpanLabels, TcpLabels,
+    TelemetryDroppedLabels, TlsLabels,
 };
 pub use crate::telemetry::metrics::Metrics;
 pub use crate::telemetry::trace::export::export as export_telemetry;

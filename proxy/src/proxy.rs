@@ -12,6 +12,7 @@ use identity::tls::CertHandle;
 use crate::config::store::Store;
 use crate::drain::Drain;
 use crate::http::client::Clients;
+use crate::http::context::Contexts;
 use crate::http::copies::Copies;
 use crate::http::lineage::Lineage;
 use crate::mesh::load::Loads;
@@ -32,6 +33,7 @@ pub struct Proxy {
     pub(crate) copies: Copies,
     pub(crate) lineage: Lineage,
     pub(crate) loads: Loads,
+    pub(crate) contexts: Arc<Contexts>,
     pub telemetry: Arc<Telemetry>,
     pub drain: Drain,
 }
@@ -60,6 +62,7 @@ impl Proxy {
             copies: Copies::default(),
             lineage: Lineage::default(),
             loads: Loads::default(),
+            contexts: Arc::default(),
             telemetry,
             drain: Drain::default(),
         }

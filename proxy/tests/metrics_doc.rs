@@ -17,9 +17,9 @@ use weft_proxy::Metrics;
 use weft_proxy::Port;
 use weft_proxy::{
     AttemptLabels, AuditLabels, BreakerLabels, ByteLabels, CancelledLabels, ConnectionLabels,
-    Direction, EjectionLabels, FallbackLabels, LatencyLabels, LocalityLabels, MirrorLabels,
-    OverloadLabels, RateLimitedLabels, RequestLabels, RetryLabels, Route, Security, ShedLabels,
-    SpanLabels, TcpLabels, TelemetryDroppedLabels, TlsLabels,
+    ContextLabels, Direction, EjectionLabels, FallbackLabels, LatencyLabels, LocalityLabels,
+    MirrorLabels, OverloadLabels, OverrideLabels, RateLimitedLabels, RequestLabels, RetryLabels,
+    Route, Security, ShedLabels, SpanLabels, TcpLabels, TelemetryDroppedLabels, TlsLabels,
 };
 
 #[test]
@@ -242,6 +242,8 @@ fn touch(metrics: &Metrics) {
         fallbacks,
         locality,
         mirrored,
+        contexts,
+        overrides,
         rate_limited,
         shed,
         overload_limit,
@@ -329,6 +331,9 @@ fn touch(metrics: &Metrics) {
     let priority = "Normal";
     shed.at(&ShedLabels { port, priority }).inc();
     overload_limit.at(&OverloadLabels { port }).set(9);
+    let outcome = "granted";
+    overrides.at(&OverrideLabels { outcome }).inc();
+    contexts.at(&ContextLabels { how: "trace" }).inc();
     let outcome = "dropped";
     spans.at(&SpanLabels { outcome }).inc();
     telemetry_dropped

@@ -19,6 +19,7 @@ mod path {
     mod balance;
     mod breaker;
     mod collector;
+    mod contexts;
     mod copied;
     mod counts;
     mod deadlines;
@@ -38,6 +39,7 @@ mod path {
     mod names;
     mod outside;
     mod overload;
+    mod overrides;
     mod patience;
     mod pods;
     mod policies;

@@ -32,7 +32,7 @@ fn the_own_end_is_the_least_of_what_is_asked_and_what_the_policy_says() {
         (None, Some(9), Some(8), Some(8)),
     ] {
         let policy = policy(request.map(ms));
-        let out = Deadline::outgoing(now, asked(grpc, weft, None), &policy, Deadline::NONE);
+        let out = Deadline::outgoing(now, asked(grpc, weft, None), &policy, None);
         assert_eq!(out.own_left(now), least.map(ms));
         assert_eq!(out.context_left(now), None);
         let came = Deadline::arrived(now, asked(grpc, weft, None), request.map(ms));
@@ -49,7 +49,8 @@ fn a_call_may_use_a_share_of_what_the_request_that_it_serves_has_left() {
         share: Percent::at_most(50),
         ..Timeouts::DEFAULT
     };
-    let out = Deadline::outgoing(later, Asked::default(), &policy, serving);
+    let until = serving.end().map(|(at, _)| at);
+    let out = Deadline::outgoing(later, Asked::default(), &policy, until);
     // 600 ms of the stricter end are left.
     assert_eq!(out.context_left(later), Some(ms(300)));
     assert_eq!(out.own_left(later), None, "nobody asked for an error");
@@ -67,7 +68,8 @@ fn each_hop_has_what_the_ones_before_have_left_it() {
             request: Some(ms(request * 1000)),
             ..Timeouts::DEFAULT
         };
-        let out = Deadline::outgoing(now, Asked::default(), &policy, serving);
+        let until = serving.end().map(|(at, _)| at);
+        let out = Deadline::outgoing(now, Asked::default(), &policy, until);
         // Over the wire, as headers, to a proxy with another clock.
         let said = |left: Option<Duration>| {
             left.map(|left| parse_millis(print_millis(left).as_bytes()).unwrap())
@@ -183,14 +185,13 @@ fn an_attempt_of_an_unsafe_call_outlives_the_context_and_not_its_own_end() {
 }
 
 #[test]
-fn of_two_requests_the_looser_ends_hold_and_none_is_the_loosest() {
+fn what_is_made_for_a_request_that_is_over_has_nothing_left() {
     let now = Instant::now();
-    let of = |own, rest| Deadline::arrived(now, asked(own, None, rest), None);
-    assert_eq!(
-        of(Some(5), Some(9)).loosest(of(Some(7), Some(8))),
-        of(Some(7), Some(9))
-    );
-    assert_eq!(of(Some(5), None).loosest(Deadline::NONE), Deadline::NONE);
+    let of = |until| Deadline::outgoing(now, Asked::default(), &Timeouts::DEFAULT, until);
+    assert_eq!(of(Some(now)).over(now), Some(End::Context));
+    assert_eq!(of(now.checked_sub(ms(5))).over(now), Some(End::Context));
+    assert_eq!(of(Some(now + ms(1))).over(now), None);
+    assert_eq!(of(None), Deadline::NONE);
 }
 
 #[test]

@@ -138,7 +138,8 @@ fn the_account_that_asks_first_must_be_listed() {
 fn further_hops_lead_through_accounts_that_may_pass_it_on() {
     let (qa, web, other) = (account("qa"), account("web"), account("other"));
     let first = Proof::Account(qa.clone());
-    let with = |own, peer: &SpiffeId, proof| granted(own, Asked::With(Caller::mesh(peer)), proof);
+    let with =
+        |own, peer: &SpiffeId, proof| granted(own, Asked::With(Caller::mesh(peer), &[]), proof);
     assert_eq!(with("web", &qa, Some(&first)), Ok(()));
     assert_eq!(with("cart", &web, Some(&first)), Ok(()), "the third hop");
     assert_eq!(with("other", &qa, Some(&first)), Err(Ignored::Forwarder));
@@ -150,6 +151,46 @@ fn further_hops_lead_through_accounts_that_may_pass_it_on() {
 }
 
 #[test]
+fn one_on_the_way_that_may_not_pass_it_on_ends_it_for_all_who_follow() {
+    let (qa, web, other) = (account("qa"), account("web"), account("other"));
+    let proof = Proof::Account(qa.clone());
+    let through = |accounts: &[SpiffeId]| {
+        let asked = Asked::With(Caller::mesh(&web), accounts);
+        granted("cart", asked, Some(&proof))
+    };
+    assert_eq!(through(&[qa.clone()]), Ok(()));
+    assert_eq!(through(&[qa.clone(), web.clone()]), Ok(()));
+    let ended = Err(Ignored::Forwarder);
+    assert_eq!(through(&[qa.clone(), other.clone()]), ended);
+    assert_eq!(through(&[other, qa]), ended);
+}
+
+#[test]
+fn what_is_handed_on_names_all_it_came_through_and_ends_after_a_few() {
+    let first = Handed {
+        proof: Proof::Token([0xab; 32]),
+        through: Vec::new(),
+    };
+    assert_eq!(first.write(), first.proof.write());
+    let mut handed = first;
+    for hop in 0..HOPS {
+        let text = handed.write();
+        assert_eq!(Handed::parse(text.as_bytes()), Some(handed.clone()));
+        assert_eq!(handed.through.len(), hop);
+        handed = handed.after(&account(&format!("hop-{hop}"))).unwrap();
+    }
+    let last = handed.write();
+    assert!(last.ends_with("hop-7") && last.contains("hop-0"), "{last}");
+    assert_eq!(handed.after(&account("one-more")), None);
+    let more = format!("{last}, {}", account("one-more").as_str());
+    assert_eq!(Handed::parse(more.as_bytes()), None);
+    let web = account("web");
+    for bad in ["", ",", "x", "spiffe://", &format!("{},", web.as_str())] {
+        assert_eq!(Handed::parse(bad.as_bytes()), None, "{bad:?}");
+    }
+}
+
+#[test]
 fn a_token_is_the_right_of_whoever_shows_it_until_it_ends() {
     let (token, wrong) = (Proof::Token([7; 32]), Proof::Token([8; 32]));
     assert_eq!(granted("other", Asked::Here, Some(&token)), Ok(()));
@@ -157,7 +198,7 @@ fn a_token_is_the_right_of_whoever_shows_it_until_it_ends() {
         granted("other", Asked::Here, Some(&wrong)),
         Err(Ignored::Right)
     );
-    let outside = Asked::With(Caller::Outside);
+    let outside = Asked::With(Caller::Outside, &[]);
     assert_eq!(granted("web", outside, Some(&token)), Ok(()));
     assert_eq!(
         granted("other", outside, Some(&token)),

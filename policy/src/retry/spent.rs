@@ -5,8 +5,9 @@
 //! trace id is a name that anybody may choose, and it must not keep others from retrying
 //! for longer than one bad answer takes to travel up.
 
-use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
+
+use crate::lately::Lately;
 
 /// Longer than an answer takes to its caller.
 pub const KEPT: Duration = Duration::from_secs(10);
@@ -15,51 +16,33 @@ pub const KEPT: Duration = Duration::from_secs(10);
 pub const MOST: usize = 10_000;
 
 /// Trace ids of requests that are marked.
-#[derive(Debug, Default)]
-pub struct Spent {
-    until: HashMap<u128, Instant>,
-    order: VecDeque<(Instant, u128)>,
+#[derive(Debug)]
+pub struct Spent(Lately<u128>);
+
+impl Default for Spent {
+    fn default() -> Self {
+        Self(Lately::new(KEPT, MOST))
+    }
 }
 
 impl Spent {
     pub fn mark(&mut self, trace: u128, now: Instant) {
-        self.forget(now);
-        while self.order.len() >= MOST {
-            self.drop_oldest();
-        }
-        let until = now + KEPT;
-        self.until.insert(trace, until);
-        self.order.push_back((until, trace));
+        self.0.note(trace, now);
     }
 
     /// Whether a request of this trace was marked lately.
     #[must_use]
     pub fn is_marked(&self, trace: u128, now: Instant) -> bool {
-        self.until.get(&trace).is_some_and(|until| now < *until)
+        self.0.has(&trace, now)
     }
 
     #[must_use]
     pub fn len(&self) -> usize {
-        self.until.len()
+        self.0.len()
     }
 
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.until.is_empty()
-    }
-
-    fn forget(&mut self, now: Instant) {
-        while self.order.front().is_some_and(|(until, _)| *until <= now) {
-            self.drop_oldest();
-        }
-    }
-
-    /// A trace that was marked again has a later entry, which keeps it.
-    fn drop_oldest(&mut self) {
-        if let Some((until, trace)) = self.order.pop_front()
-            && self.until.get(&trace) == Some(&until)
-        {
-            self.until.remove(&trace);
-        }
+        self.0.is_empty()
     }
 }

@@ -106,6 +106,7 @@ impl Part {
         Self::RequestTimeout,
         Self::AttemptTimeout,
         Self::IdleTimeout,
+        Self::TimeoutShare,
         Self::OutsideTimeout,
         Self::Retry,
         Self::Ejection,
@@ -121,6 +122,7 @@ impl Part {
         Self::Subset,
         Self::Warmup,
         Self::Sticky,
+        Self::Overrides,
     ];
 }
 

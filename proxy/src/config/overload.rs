@@ -68,6 +68,8 @@ pub(crate) struct LetIn {
     application: Arc<Mutex<Application>>,
     settings: Overload,
     since: Instant,
+    /// Its class, before a retry counts lower.
+    priority: Priority,
     answered: bool,
 }
 
@@ -150,6 +152,7 @@ impl PortOverload {
                 application: Arc::clone(&self.application),
                 settings: self.settings,
                 since: now,
+                priority,
                 answered: false,
             })
         });
@@ -162,6 +165,10 @@ impl PortOverload {
 }
 
 impl LetIn {
+    pub(crate) const fn priority(&self) -> Priority {
+        self.priority
+    }
+
     /// The head of its answer is there. The limit, if that changed.
     pub(crate) fn answered(mut self, now: Instant) -> Option<i64> {
         self.answered = true;

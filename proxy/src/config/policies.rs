@@ -37,6 +37,11 @@ impl Policies {
         self.held.get(subject(resource)).map(|held| &held.own)
     }
 
+    /// Uid of the own pod, as its certificate says it.
+    pub(crate) fn pod(&self) -> Option<&str> {
+        self.pod.as_deref()
+    }
+
     /// Services that calls to it, or copies of them, may come to instead.
     pub(super) fn leads_to(&self, resource: &str) -> impl Iterator<Item = &ServiceId> {
         let said = self.of(resource);
@@ -47,7 +52,11 @@ impl Policies {
         });
         let mirrors = said.into_iter().flat_map(|said| &said.mirror.rules);
         let mirrors = mirrors.flat_map(|rule| rule.then.iter().flat_map(|all| all.iter()));
-        fallbacks.chain(mirrors.map(|mirror| &mirror.service))
+        let overrides = said.into_iter().flat_map(|said| &said.overrides.rules);
+        let overrides = overrides.flat_map(|rule| rule.then.iter().flat_map(|all| all.iter()));
+        fallbacks
+            .chain(mirrors.map(|mirror| &mirror.service))
+            .chain(overrides.flat_map(|one| &one.to))
     }
 
     /// # Errors

@@ -3,6 +3,7 @@
 //! Between proxies, to applications and from them the same two headers are used: gRPC's own,
 //! and `weft-timeout` for everything. Both say what is left and never a time of day.
 
+use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -21,7 +22,7 @@ use tokio::time::{Sleep, sleep_until};
 use crate::failure::Failure;
 use crate::http::body::BoxError;
 use crate::http::grpc::ends_in_trailers;
-use crate::http::headers::TIMEOUT;
+use crate::http::headers::{REST, TIMEOUT};
 use crate::http::upload::Upload;
 use crate::net::idle::Idle;
 use crate::net::turn::Waited;
@@ -47,13 +48,20 @@ pub(crate) struct Timed {
 
 impl Timed {
     /// `weft`: what it says in our own header, of an application of the own pod or of a peer
-    /// proxy. Nobody else is believed. `grpc-timeout` belongs to gRPC alone.
-    pub(crate) fn read(map: &HeaderMap, grpc: bool, weft: Option<&HeaderValue>) -> Self {
+    /// proxy; `rest`: what a peer proxy says of what it is made for. Nobody else is believed.
+    /// `grpc-timeout` belongs to gRPC alone.
+    pub(crate) fn read(
+        map: &HeaderMap,
+        grpc: bool,
+        weft: Option<&HeaderValue>,
+        rest: Option<&HeaderValue>,
+    ) -> Self {
         let mut timed = Self::default();
         if grpc {
             timed.asked.grpc = timed.one(map.get(GRPC_TIMEOUT), parse_grpc_timeout);
         }
         timed.asked.weft = timed.one(weft, parse_millis);
+        timed.asked.rest = timed.one(rest, parse_millis);
         timed
     }
 
@@ -76,12 +84,17 @@ fn came(parts: &Parts) -> Instant {
     now.checked_sub(waited).unwrap_or(now)
 }
 
-/// Of a call that the own application makes.
-pub(crate) fn outgoing(parts: &Parts, timed: Timed, policy: &Timeouts) -> Deadline {
-    if timed.asked == Asked::default() && policy.request.is_none() {
+/// Of a call that the own application makes, for a request that is over at `until`.
+pub(crate) fn outgoing(
+    parts: &Parts,
+    timed: Timed,
+    policy: &Timeouts,
+    until: Option<Instant>,
+) -> Deadline {
+    if timed.asked == Asked::default() && policy.request.is_none() && until.is_none() {
         return Deadline::NONE;
     }
-    Deadline::outgoing(came(parts), timed.asked, policy, Deadline::NONE)
+    Deadline::outgoing(came(parts), timed.asked, policy, until)
 }
 
 /// Of a request that came. `request`: what a policy says that nobody applied before.
@@ -92,27 +105,49 @@ pub(crate) fn arrived(parts: &Parts, timed: Timed, request: Option<Duration>) ->
     Deadline::arrived(came(parts), timed.asked, request)
 }
 
-/// Writes what is left by now. `ours`: `weft-timeout` as well, which never leaves the mesh.
-pub(crate) fn write(map: &mut HeaderMap, deadline: Deadline, grpc: bool, ours: bool) {
-    let Some(left) = deadline.own_left(now()) else {
+/// Who reads what is left. Headers of ours never leave the mesh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reader {
+    /// Somebody without a proxy.
+    Outside,
+    /// The own application, for whom it is all one whose time is over first.
+    Application,
+    /// A peer proxy, which keeps the two apart.
+    Peer,
+}
+
+/// Writes what is left by now.
+pub(crate) fn write(map: &mut HeaderMap, deadline: Deadline, grpc: bool, reader: Reader) {
+    if deadline == Deadline::NONE {
         return;
+    }
+    let now = now();
+    let own = deadline.own_left(now);
+    let (timeout, rest) = match reader {
+        Reader::Outside => (None, None),
+        Reader::Application => (deadline.left(now), None),
+        Reader::Peer => (own, deadline.context_left(now)),
     };
-    let mut set = |name: HeaderName, value: Printed| {
-        if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
+    let mut set = |name: HeaderName, value: Option<Printed>| {
+        let value = value.map(|value| HeaderValue::from_bytes(value.as_bytes()));
+        if let Some(Ok(value)) = value {
             map.insert(name, value);
         }
     };
-    if grpc {
-        set(GRPC_TIMEOUT, print_grpc_timeout(left));
-    }
-    if ours {
-        set(TIMEOUT, print_millis(left));
-    }
+    set(GRPC_TIMEOUT, own.filter(|_| grpc).map(print_grpc_timeout));
+    set(TIMEOUT, timeout.map(print_millis));
+    set(REST, rest.map(print_millis));
 }
 
 /// A request whose time was over before an application saw it, or while it served it.
 pub(crate) fn passed() -> Failure {
     Failure::refused(Reason::Deadline, "the time of this request is over")
+}
+
+/// A call of which nobody needs the answer any more.
+pub(crate) fn left() -> Failure {
+    let detail = "the caller of the request that this call is made for has left";
+    Failure::refused(Reason::Deadline, detail)
 }
 
 /// # Errors
@@ -131,6 +166,23 @@ pub(crate) enum Over {
     Time,
     /// Nothing of the request or its answer has moved.
     Still,
+    /// Nobody waits any more for what the request is made for.
+    Left,
+}
+
+/// Ends when nobody waits any more for what a request is made for.
+pub(crate) struct Left(Pin<Box<dyn Future<Output = ()> + Send>>);
+
+impl Left {
+    pub(crate) fn new(left: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self(Box::pin(left))
+    }
+}
+
+impl fmt::Debug for Left {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Left")
+    }
 }
 
 /// What a wait ends by. On the heap, and only where somebody asks for it.
@@ -138,6 +190,7 @@ pub(crate) enum Over {
 pub(crate) struct Ends {
     at: Option<Pin<Box<Sleep>>>,
     still: Option<(Idle, Upload)>,
+    left: Option<Left>,
     /// Its caller wants to be told in gRPC.
     grpc: bool,
 }
@@ -149,22 +202,26 @@ impl Ends {
         Some(Box::new(Self {
             at,
             still: None,
+            left: None,
             grpc: false,
         }))
     }
 
-    /// At this time, and when neither the answer nor this request's body moves for `idle`.
+    /// At this time, when neither the answer nor this request's body moves for `idle`, and
+    /// when nobody waits any more for what it is made for.
     pub(crate) fn new(
         at: Option<Instant>,
         idle: Option<Duration>,
         upload: &Upload,
+        left: Option<Left>,
     ) -> Option<Box<Self>> {
-        if at.is_none() && idle.is_none() {
+        if at.is_none() && idle.is_none() && left.is_none() {
             return None;
         }
         Some(Box::new(Self {
             at: at.map(|at| Box::pin(sleep_until(at.into()))),
             still: idle.map(|idle| (Idle::new(idle), upload.clone())),
+            left,
             grpc: false,
         }))
     }
@@ -189,6 +246,11 @@ impl Ends {
             && at.as_mut().poll(cx).is_ready()
         {
             return Poll::Ready(Over::Time);
+        }
+        if let Some(Left(left)) = &mut self.left
+            && left.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Over::Left);
         }
         if let Some((idle, upload)) = &mut self.still
             && idle.poll(cx, || upload.moved()).is_ready()

@@ -7,75 +7,19 @@ use http::header::{
 use http::request::Parts;
 use http::uri::{Authority, Scheme, Uri};
 use http::{Method, Version};
-use policy::traffic::guard::Priority;
 
-use crate::http::lineage::{SHADOW, Shadow};
 use crate::net::sniff::is_token;
 
-/// Verified SPIFFE id of the caller, for the application.
-pub(crate) const CLIENT_ID: HeaderName = HeaderName::from_static("weft-client-id");
-/// What is left of a request's time. From an application or a peer proxy it only shortens.
-pub(crate) const TIMEOUT: HeaderName = HeaderName::from_static("weft-timeout");
-/// The class of a request. From an application or a peer proxy it only lowers.
-pub(crate) const PRIORITY: HeaderName = HeaderName::from_static("weft-priority");
-/// Between proxies: which attempt of its call a request is, where it is not the first.
-pub(crate) const ATTEMPT: HeaderName = HeaderName::from_static("weft-attempt");
-/// Why the mesh answered instead of the application.
-pub(crate) const REASON: HeaderName = HeaderName::from_static("weft-reason");
-/// Which Service answered in place of the one that was called, as `namespace/name`, or
-/// [`HELD`].
-pub(crate) const DEGRADED: HeaderName = HeaderName::from_static("weft-degraded");
-/// A TrafficPolicy itself did.
-pub(crate) const HELD: &str = "response";
-/// In an answer to a peer proxy: no application saw the request. What else the two say to
-/// each other stands in `mesh::protocol`; this one is also said where no head is read.
-pub(crate) const UNSENT: HeaderName = HeaderName::from_static("weft-unsent");
+mod ours;
+
+pub(crate) use ours::{
+    ATTEMPT, CLIENT_ID, CONTEXT, DEGRADED, HELD, Ours, PRIORITY, REASON, REST, ROUTED_TO, SPENT,
+    TIMEOUT, Times, UNSENT, strip_ours,
+};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
-
-/// Many applications read `_` in a name as `-`, as CGI did.
-fn is_ours(name: &HeaderName) -> bool {
-    matches!(
-        name.as_str().as_bytes(),
-        [b'w', b'e', b'f', b't', b'-' | b'_', ..]
-    )
-}
-
-/// What headers of ours said that some senders may say.
-#[derive(Debug, Default)]
-pub(crate) struct Ours {
-    /// Of the time that is left.
-    pub(crate) timeout: Option<HeaderValue>,
-    /// What class the request may have at most. A value that is none says nothing.
-    pub(crate) priority: Option<Priority>,
-    /// It is sent again.
-    pub(crate) retry: bool,
-    /// Of copies.
-    pub(crate) shadow: Option<Shadow>,
-}
-
-/// Removes every header that starts with `weft-`: whoever sent it, it was not us. What some
-/// senders may say comes back.
-pub(crate) fn strip_ours(map: &mut HeaderMap) -> Ours {
-    let names: Vec<HeaderName> = map.keys().filter(|name| is_ours(name)).cloned().collect();
-    let mut ours = Ours::default();
-    for name in names {
-        let (is_time, is_class) = (name == TIMEOUT, name == PRIORITY);
-        let is_shadow = name == SHADOW;
-        ours.retry |= name == ATTEMPT;
-        let value = map.remove(name);
-        if is_time {
-            ours.timeout = value;
-        } else if is_class {
-            ours.priority = value.and_then(|value| Priority::parse(value.as_bytes()));
-        } else if is_shadow {
-            ours.shadow = value.as_ref().map(Shadow::of_peer);
-        }
-    }
-    ours
-}
 
 /// Removes what belongs to one connection only, named ones included. Runs
 /// before our own headers are added, so that nobody can name them away.
@@ -245,8 +189,8 @@ mod tests {
     use http::{HeaderMap, Version};
 
     use super::{
-        Priority, Shadow, clean_trailers, join_cookies, may_switch, name_authority,
-        strip_hop_by_hop, strip_ours, upgrade_of, without_http,
+        clean_trailers, join_cookies, may_switch, name_authority, strip_hop_by_hop, upgrade_of,
+        without_http,
     };
 
     fn map(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -287,66 +231,6 @@ mod tests {
         let mut headers = map(&[("te", "gzip")]);
         strip_hop_by_hop(&mut headers);
         assert!(headers.is_empty());
-    }
-
-    #[test]
-    fn forged_mesh_headers_are_removed() {
-        let mut headers = map(&[
-            ("weft-client-id", "spiffe://x"),
-            ("weft-new", "1"),
-            ("x", "1"),
-        ]);
-        strip_ours(&mut headers);
-        assert_eq!(headers, map(&[("x", "1")]));
-    }
-
-    #[test]
-    fn what_some_senders_may_say_of_its_class_comes_back() {
-        let said = |priority| {
-            let mut headers = map(&[
-                ("weft-priority", priority),
-                ("weft-timeout", "5ms"),
-                ("x", "1"),
-            ]);
-            let ours = strip_ours(&mut headers);
-            assert_eq!(headers, map(&[("x", "1")]));
-            assert_eq!(ours.timeout.unwrap(), "5ms");
-            assert!(!ours.retry);
-            ours.priority
-        };
-        assert_eq!(said("sheddable"), Some(Priority::Sheddable));
-        assert_eq!(said("High"), None);
-        let ours = strip_ours(&mut map(&[
-            ("weft-attempt", "2"),
-            ("weft_priority", "Normal"),
-        ]));
-        assert!(ours.retry && ours.priority.is_none());
-    }
-
-    #[test]
-    fn what_some_senders_may_say_comes_back() {
-        for (said, shadow) in [
-            ("true", Shadow::Any),
-            ("read-only", Shadow::ReadOnly),
-            ("of a later version", Shadow::ReadOnly),
-        ] {
-            let mut headers = map(&[("weft-shadow", said), ("weft-timeout", "5ms"), ("x", "1")]);
-            let ours = strip_ours(&mut headers);
-            assert_eq!(ours.shadow, Some(shadow), "{said}");
-            assert_eq!(ours.timeout.unwrap(), "5ms");
-            assert_eq!(headers, map(&[("x", "1")]));
-        }
-        assert_eq!(
-            strip_ours(&mut map(&[("weft_shadow", "true")])).shadow,
-            None
-        );
-    }
-
-    #[test]
-    fn a_mesh_header_with_underscores_is_a_forgery_too() {
-        let mut headers = map(&[("weft_client_id", "spiffe://x"), ("weftage", "1")]);
-        strip_ours(&mut headers);
-        assert_eq!(headers, map(&[("weftage", "1")]));
     }
 
     #[test]

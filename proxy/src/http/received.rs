@@ -6,16 +6,18 @@
 use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Version, header};
+use policy::context::Id;
 use policy::reason::Reason;
 use policy::traffic::guard::Priority;
 
 use crate::failure::Failure;
 use crate::http::body::{self, Body};
 use crate::http::grpc::is_grpc;
-use crate::http::headers::{self, Ours};
+use crate::http::headers::{self, Ours, Times};
 use crate::http::incoming::{self, IncomingBody};
 use crate::http::lineage::Shadow;
 use crate::http::upgrade::Side;
+use crate::http::wish::Said;
 
 /// A request that may be sent on.
 #[derive(Debug)]
@@ -30,13 +32,17 @@ pub(crate) struct Received {
     pub(crate) caller_side: Option<Side>,
     /// How its caller wants to be told of failures.
     pub(crate) grpc: bool,
-    /// What it said of its time in a header of ours. Not everybody is believed.
-    pub(crate) timeout: Option<HeaderValue>,
+    /// What it said of its time in headers of ours. Not everybody is believed.
+    pub(crate) times: Option<Box<Times>>,
+    /// The request that it is made for, of which the same holds.
+    pub(crate) context: Option<Id>,
     /// What class it may have at most, and whether it is sent again, of which the same holds.
     pub(crate) priority: Option<Priority>,
     pub(crate) retry: bool,
     /// What it said of copies, of which the same holds.
     pub(crate) shadow: Option<Shadow>,
+    /// What it said of where calls are to go, of which the same holds.
+    pub(crate) wish: Option<Box<Said>>,
 }
 
 /// Who says what protocols a request asks to upgrade to.
@@ -80,10 +86,12 @@ impl Received {
             body => (Side::of(&mut parts.extensions), incoming::incoming(body)),
         };
         let Ours {
-            timeout,
+            times,
+            context,
             priority,
             retry,
             shadow,
+            wish,
         } = clean(&mut parts);
         Ok(Self {
             parts,
@@ -91,10 +99,12 @@ impl Received {
             upgrade,
             caller_side,
             grpc,
-            timeout,
+            times,
+            context,
             priority,
             retry,
             shadow,
+            wish,
         })
     }
 }

@@ -31,8 +31,10 @@ impl Connection {
         path: &JudgedPath,
     ) -> Deadline {
         let (parts, meshed) = (&received.parts, self.peer.is_some());
-        let weft = received.timeout.as_ref().filter(|_| meshed);
-        let timed = Timed::read(&parts.headers, received.grpc, weft);
+        let times = received.times.as_deref().filter(|_| meshed);
+        let weft = times.and_then(|times| times.timeout.as_ref());
+        let rest = times.and_then(|times| times.rest.as_ref());
+        let timed = Timed::read(&parts.headers, received.grpc, weft, rest);
         self.proxy.telemetry.metrics.read_time(timed.unreadable);
         let guard = self.guard(snapshot).filter(|_| !meshed);
         let request = guard

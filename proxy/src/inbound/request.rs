@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use http::{HeaderValue, Request, Response, header};
 
+use crate::config::overload::LetIn;
 use crate::failure::{Failure, Next, StreamReset};
 use crate::http::body::Body;
-use crate::http::deadline;
+use crate::http::deadline::{self, Reader};
 use crate::http::headers;
 use crate::http::incoming::IncomingBody;
 use crate::http::received::{Received, Upgrades};
@@ -73,7 +74,10 @@ impl Connection {
         let shadow = self.shadow(&received);
         let map = &mut received.parts.headers;
         self.proxy.lineage.arrives(shadow, map);
-        deadline::write(&mut received.parts.headers, deadline, received.grpc, true);
+        let class = let_in.as_deref().map(LetIn::priority);
+        let kept = self.remember(&mut received, deadline, class);
+        let (map, grpc) = (&mut received.parts.headers, received.grpc);
+        deadline::write(map, deadline, grpc, Reader::Application);
         let (body, upload) = Upload::watch(received.body);
         let replay = Replay::new(body).counted(&mut received.parts.extensions);
         let parts = received.parts;
@@ -84,11 +88,15 @@ impl Connection {
                 self.answered(let_in);
                 replay.forget();
                 let caller_side = received.caller_side;
-                self.respond(answer, call, allowed, caller_side).await
+                self.respond(answer, call, allowed, caller_side, kept).await
             }
             Err(failure) => {
                 let failure = upload.blame(failure);
-                let response = call.refuse(&failure, &allowed.parts.method, received.grpc);
+                let asked = &allowed.parts;
+                let mut response = call.refuse(&failure, &asked.method, received.grpc);
+                let head = (response.status(), response.headers_mut());
+                self.tell_spent(&kept, &asked.headers, head);
+                kept.refused(failure.reason());
                 self.proven(&failure, response)
             }
         }

@@ -9,6 +9,7 @@ use http_body_util::BodyExt;
 use crate::failure::Failure;
 use crate::http::body::{self, Body};
 use crate::http::client::exchange::UpstreamResponse;
+use crate::http::context::Kept;
 use crate::http::deadline::{self, Ending, Ends};
 use crate::http::grpc::is_grpc;
 use crate::http::headers;
@@ -29,6 +30,8 @@ struct Upgraded {
     server: Side,
     /// What the application switched to.
     to: Option<HeaderValue>,
+    /// The request that asked for it.
+    kept: Kept,
 }
 
 impl Connection {
@@ -40,6 +43,7 @@ impl Connection {
         call: Call,
         allowed: Allowed,
         caller_side: Option<Side>,
+        kept: Kept,
     ) -> Response<Body> {
         let UpstreamResponse {
             mut response,
@@ -50,6 +54,7 @@ impl Connection {
         let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         if switches && !headers::may_switch(response.headers().get_all(header::UPGRADE)) {
             let failure = Failure::lost("the application switched to HTTP on the connection");
+            kept.refused(failure.reason());
             return call.refuse(&failure, &allowed.parts.method, false);
         }
         let to = response.headers().get(header::UPGRADE).cloned();
@@ -59,10 +64,17 @@ impl Connection {
         if caller_side.is_none() {
             self.tell_load(&mut parts, took);
         }
+        let head = (parts.status, &mut parts.headers);
+        self.tell_spent(&kept, &allowed.parts.headers, head);
         let counted = call.answered(&parts, None);
         let by_mesh = matches!(caller_side, Some(Side::Mesh(_)));
         if let (true, Some(caller)) = (switches, caller_side) {
-            let upgraded = Upgraded { caller, server, to };
+            let upgraded = Upgraded {
+                caller,
+                server,
+                to,
+                kept,
+            };
             return self.switch(parts, upgraded, allowed, counted);
         }
         if by_mesh {
@@ -71,6 +83,7 @@ impl Connection {
         let incoming = Ending::new(incoming, Ends::at(allowed.ends), &parts.headers);
         let mut watched = Watched::begun(incoming, move |end, bytes, trailers| {
             drop(place);
+            kept.ended(end);
             counted.done(end, bytes, trailers);
         })
         .await;
@@ -108,7 +121,12 @@ impl Connection {
         allowed: Allowed,
         counted: Counted,
     ) -> Response<Body> {
-        let Upgraded { caller, server, to } = upgraded;
+        let Upgraded {
+            caller,
+            server,
+            to,
+            kept,
+        } = upgraded;
         let (accept, out) = Accept::new();
         if matches!(caller, Side::Mesh(_)) {
             parts = PeerResponse::Switched { to, parts }.encode(Asked::Upgrade);
@@ -143,6 +161,9 @@ impl Connection {
                     BodyEnd::Failed
                 }
             };
+            if end == BodyEnd::Complete {
+                kept.ended(end);
+            }
             counted.done(end, flows.received(), None);
         });
         Response::from_parts(parts, body::empty())

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use policy::health::Seen;
 use policy::reason::Reason;
-use policy::retry::{self, AskedWait, Attempted, Outcome, may_retry};
+use policy::retry::{self, AskedWait, Outcome, may_retry};
 use policy::traffic::call::Retry;
 use tokio::time::sleep;
 
@@ -38,6 +38,7 @@ use crate::telemetry::call::Call;
 
 mod balance;
 mod circuit;
+mod spent;
 mod throttle;
 mod time;
 
@@ -79,6 +80,8 @@ struct Failed<'a> {
     outgoing: &'a Outgoing,
     ended: retry::Ended,
     asked: AskedWait,
+    /// Its answer says that what it needed was tried again in vain.
+    spent: bool,
 }
 
 impl<'a> Attempts<'a> {
@@ -175,7 +178,7 @@ impl<'a> Attempts<'a> {
         self.held_back(outgoing)?;
         self.admit(proxy)?;
         loop {
-            if let Err(passed) = deadline::check(outgoing.deadline) {
+            if let Err(passed) = outgoing.check() {
                 self.retry_failed(call);
                 return Err(passed);
             }
@@ -218,6 +221,7 @@ impl<'a> Attempts<'a> {
                 }
                 Err(failure) => {
                     let verdict = Verdict::of_failure(&failure, sent, Instant::now());
+                    self.note_failure(&failure, verdict, outgoing);
                     self.failed(to, failure, call);
                     self.lost(proxy, outgoing, verdict, call)
                 }
@@ -228,7 +232,12 @@ impl<'a> Attempts<'a> {
                 self.confirm(proxy);
             }
         }
-        Err(self.failure(call))
+        let unserved = self.last.is_none();
+        let failure = self.failure(call);
+        if unserved {
+            self.note_failure(&failure, None, outgoing);
+        }
+        Err(failure)
     }
 
     /// Waits before the next attempt. An answer is let go only then: when nobody else is
@@ -255,7 +264,9 @@ impl<'a> Attempts<'a> {
     }
 
     fn served(&self, in_flight: InFlight, open: bool, ends: Option<Box<Ends>>) -> Serving {
-        let set = self.route.choice.set().filter(|_| open);
+        let route = self.route;
+        let routed_to = route.overridden.then_some(&*route.backend);
+        let set = route.choice.set().filter(|_| open);
         let open = set.map(|set| Open {
             set: Arc::clone(set),
             said: self.route.said.clone(),
@@ -266,7 +277,7 @@ impl<'a> Attempts<'a> {
             in_flight,
             open,
             ends,
-            marks: Marks::setting(self.route.cookie.as_deref()),
+            marks: Marks::of(self.route.cookie.as_deref(), routed_to),
         }
     }
 
@@ -288,25 +299,33 @@ impl<'a> Attempts<'a> {
         Self::hear_load(proxy, to.endpoint(), head.headers());
         let overloaded = verdict == Verdict::Mesh(Reason::Overload) && !success;
         self.throttle(outgoing, overloaded);
-        let failed = match verdict {
-            Verdict::Ended(ended) => Some(ended).filter(|ended| ended.is_failure(self.retry())),
-            Verdict::Mesh(reason) => overloaded.then_some(retry::Ended::Refused(reason)),
+        let listed = match verdict {
+            Verdict::Ended(ended) => ended.is_failure(self.retry()),
+            Verdict::Mesh(_) => overloaded,
+            Verdict::Open => false,
+        };
+        let ended = match verdict {
+            Verdict::Ended(ended) => Some(ended),
+            Verdict::Mesh(reason) => Some(retry::Ended::Refused(reason)),
             Verdict::Open => None,
         };
-        if let Some(ended) = failed {
+        let failed = ended.filter(|_| listed || !success).map(|ended| Failed {
+            outgoing,
+            ended,
+            asked: verdict::asked(head.headers(), grpc),
+            spent: call.is_mutual() && verdict::says_spent(head.headers()),
+        });
+        // Also where another one is to be asked: it may have left until then.
+        self.note_answer(failed.as_ref(), outgoing);
+        if let Some(failed) = failed.as_ref().filter(|_| listed) {
             self.tried.push(to.endpoint().addr);
-            let failed = Failed {
-                outgoing,
-                ended,
-                asked: verdict::asked(head.headers(), grpc),
-            };
-            if let Some(wait) = self.again(proxy, &failed, call) {
+            if let Some(wait) = self.again(proxy, failed, call) {
                 call.attempt_failed();
                 return After::Retry(wait);
             }
         }
         match verdict {
-            Verdict::Ended(_) if success && failed.is_none() => self.succeeded(call),
+            Verdict::Ended(_) if success && !listed => self.succeeded(call),
             Verdict::Ended(_) | Verdict::Mesh(_) => self.retry_failed(call),
             // Its trailers tell.
             Verdict::Open => {}
@@ -344,6 +363,7 @@ impl<'a> Attempts<'a> {
             outgoing,
             ended,
             asked: AskedWait::Nothing,
+            spent: false,
         };
         match self.again(proxy, &failed, call) {
             Some(wait) => {
@@ -357,25 +377,14 @@ impl<'a> Attempts<'a> {
 
     /// Whether a call that failed is tried again, elsewhere and after this time.
     fn again(&mut self, proxy: &Proxy, failed: &Failed<'_>, call: &Call) -> Option<Duration> {
-        let (route, outgoing) = (self.route, failed.outgoing);
-        let set = route.choice.set()?;
+        let set = self.route.choice.set()?;
         let refused = matches!(failed.ended, retry::Ended::Refused(_));
         if (!self.repeatable && !refused) || self.probes() {
             return None;
         }
         // Before anything is paid for it: nobody else may be left.
         let other = self.pick(proxy, Fallback::Nobody)?;
-        let attempted = Attempted {
-            method: &outgoing.parts.method,
-            grpc: outgoing.grpc,
-            ended: failed.ended,
-            retries: self.retries,
-            moved: self.moves.found_overload(),
-            body_kept: outgoing.replay.is_kept(),
-            spent: false,
-            asked: failed.asked,
-            deadline: outgoing.deadline,
-        };
+        let attempted = self.attempted(failed);
         let now = tokio::time::Instant::now().into_std();
         let random = rand::random();
         match may_retry(self.retry(), &attempted, &set.budget, now, PEERS, random) {

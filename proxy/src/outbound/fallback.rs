@@ -112,6 +112,7 @@ pub(super) async fn answer(
     if let Some(held) = due.ask(&mut sent, &mut call).await {
         return held_response(held, call, &outgoing.parts.method);
     }
+    outgoing.settle(proxy);
     match sent {
         Ok((answer, served)) => {
             outgoing.replay.forget();
@@ -156,7 +157,7 @@ impl<'a> Due<'a> {
         // A peer counts the same time, and may be the first to say that it is over.
         let told = matches!(sent, Ok((answer, _))
             if call.reason_of(answer.response.headers()) == Some(Reason::Deadline));
-        if told || deadline::check(outgoing.deadline).is_err() {
+        if told || outgoing.check().is_err() {
             *sent = Err(deadline::passed());
             return Outcome::Deadline;
         }
@@ -183,7 +184,7 @@ impl<'a> Due<'a> {
             Ok(_) | Err(_) => {
                 call.returns(before);
                 // An answer would be broken off by now.
-                if let Err(passed) = deadline::check(outgoing.deadline) {
+                if let Err(passed) = outgoing.check() {
                     *sent = Err(passed);
                 }
                 Outcome::Failure

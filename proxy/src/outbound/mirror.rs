@@ -9,6 +9,7 @@
 //! a copy itself, it is not made.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -145,7 +146,7 @@ pub(super) fn copy(
         outgoing,
         upload,
     } = attempted;
-    if outgoing.upgrade.is_some() || upload.broke() || !was_seen(sent, call) {
+    if route.overridden || outgoing.upgrade.is_some() || upload.broke() || !was_seen(sent, call) {
         return;
     }
     let method = &outgoing.parts.method;
@@ -204,6 +205,9 @@ fn of(request: &Outgoing, body: Bytes, downstream: Downstream) -> Outgoing {
             Downstream::ReadOnly => Shadow::ReadOnly,
             Downstream::Any => Shadow::Any,
         }),
+        made_for: None,
+        spent: AtomicBool::new(false),
+        onward: None,
         aside: true,
         // Whoever is short of room sheds copies before anything else.
         priority: Some(Priority::Sheddable),

@@ -35,7 +35,7 @@ impl Connection {
     fn route_bytes(&self, call: &mut Call) -> Result<Route, Failure> {
         let snapshot = self.proxy.config.snapshot();
         shadow::may_open(&snapshot, &self.destination)?;
-        let route = self.route(&snapshot, None)?;
+        let route = self.route(&snapshot, None, None)?;
         call.between(route.parties());
         Ok(route)
     }

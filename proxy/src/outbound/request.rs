@@ -2,10 +2,10 @@
 //! route, attempt, fall back, respond.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use http::{Request, Response, Version};
 use policy::http_match::RequestFacts;
-use policy::traffic::guard::Priority;
 
 use crate::config::snapshot::Snapshot;
 use crate::failure::Failure;
@@ -14,11 +14,14 @@ use crate::http::deadline::{self, Timed};
 use crate::http::incoming::IncomingBody;
 use crate::http::received::{Received, Upgrades, host_of};
 use crate::http::replay::Replay;
+use crate::http::wish::Wish;
 use crate::net::turn::Waited;
 use crate::outbound::attempts::Attempts;
 use crate::outbound::connection::Connection;
+use crate::outbound::context;
 use crate::outbound::fallback::{self, Attempted, Due};
 use crate::outbound::mirror;
+use crate::outbound::overridden;
 use crate::outbound::respond::respond;
 use crate::outbound::route::Route;
 use crate::outbound::said;
@@ -49,9 +52,11 @@ pub(super) async fn handle_request(
     call.speaks(received.parts.version == Version::HTTP_2, received.grpc);
     let held = shadow::times_held(proxy);
     let snapshot = proxy.config.snapshot();
-    let made_for = shadow::made_for(proxy, &snapshot, &mut received);
+    let made_for = context::of_call(proxy, &received);
+    let wish = overridden::wish_of(proxy, &received, &made_for);
+    let of_copy = shadow::of_call(proxy, &snapshot, &mut received, &made_for);
     let route = shadow::may_send(&snapshot, &received)
-        .and_then(|()| connection.route_request(&snapshot, &received));
+        .and_then(|()| connection.route_request(&snapshot, &received, wish.as_deref()));
     call.between(match &route {
         Ok(route) => route.parties(),
         Err(_) => connection.called(&snapshot),
@@ -68,17 +73,21 @@ pub(super) async fn handle_request(
         upgrade,
         caller_side,
         grpc,
-        timeout,
+        times,
         priority,
+        context: _,
         retry: _,
         shadow: _,
+        wish: _,
     } = received;
     call.pass_on_trace(&mut parts.headers);
-    let timed = Timed::read(&parts.headers, grpc, timeout.as_ref());
-    drop(timeout);
+    let timeout = times.as_ref().and_then(|times| times.timeout.as_ref());
+    let timed = Timed::read(&parts.headers, grpc, timeout, None);
+    drop(times);
     proxy.telemetry.metrics.read_time(timed.unreadable);
     let timeouts = said::timeouts(route.said.as_deref());
-    let deadline = deadline::outgoing(&parts, timed, timeouts);
+    let deadline = deadline::outgoing(&parts, timed, timeouts, made_for.until());
+    let made_for = made_for.request();
     let (body, upload) = shadow::watch(proxy, held, &parts.method, body);
     let replay = Replay::new(body).counted(&mut parts.extensions);
     let outgoing = Outgoing {
@@ -88,9 +97,11 @@ pub(super) async fn handle_request(
         grpc,
         called: connection.addr,
         deadline,
-        // What would raise it says nothing.
-        priority: priority.filter(|class| *class != Priority::Critical),
-        shadow: made_for,
+        priority: context::priority(priority, made_for.as_deref()),
+        shadow: of_copy,
+        made_for,
+        spent: AtomicBool::new(false),
+        onward: wish.and_then(|wish| wish.onward(&proxy.own.identity)),
         aside: false,
     };
     let sent = {
@@ -110,6 +121,7 @@ pub(super) async fn handle_request(
         // On the heap: most calls have no fallback.
         return Box::pin(fallback::answer(due, sent, call, caller_side)).await;
     }
+    outgoing.settle(proxy);
     match sent {
         Ok((answer, served)) => {
             outgoing.replay.forget();
@@ -121,13 +133,18 @@ pub(super) async fn handle_request(
 }
 
 impl Connection {
-    fn route_request(&self, snapshot: &Snapshot, received: &Received) -> Result<Route, Failure> {
+    fn route_request(
+        &self,
+        snapshot: &Snapshot,
+        received: &Received,
+        wish: Option<&Wish>,
+    ) -> Result<Route, Failure> {
         let parts = &received.parts;
         let facts = RequestFacts {
             method: &parts.method,
             path: parts.uri.path(),
             headers: &parts.headers,
         };
-        self.route(snapshot, Some((&facts, host_of(parts))))
+        self.route(snapshot, Some((&facts, host_of(parts))), wish)
     }
 }

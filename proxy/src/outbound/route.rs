@@ -15,8 +15,10 @@ use policy::sticky;
 use crate::config::snapshot::{Destination, Service, Snapshot};
 use crate::endpoints::endpoint::Endpoint;
 use crate::failure::Failure;
+use crate::http::wish::Wish;
 use crate::outbound::choice::{Among, Choice};
 use crate::outbound::connection::Connection;
+use crate::outbound::overridden;
 use crate::outbound::said::{self, Names, Said};
 use crate::outbound::tenant::{self, Tenant};
 use crate::proxy::Proxy;
@@ -37,6 +39,8 @@ pub(super) struct Route {
     pub(super) said: Option<Arc<Said>>,
     /// What its caller is to say of the next call, so that it goes the same way.
     pub(super) cookie: Option<Box<HeaderValue>>,
+    /// Its request wished it to go there, which its caller is told.
+    pub(super) overridden: bool,
 }
 
 impl Route {
@@ -118,6 +122,7 @@ impl Route {
             said: Said::of(&snapshot.policies, names, facts),
             choice: Choice::Any(Among::of(&snapshot, &name)),
             cookie: None,
+            overridden: false,
         }
     }
 }
@@ -127,6 +132,7 @@ impl Connection {
         &self,
         snapshot: &Snapshot,
         request: Option<(&RequestFacts<'_>, Option<&str>)>,
+        wish: Option<&Wish>,
     ) -> Result<Route, Failure> {
         let destination = snapshot
             .destinations
@@ -135,6 +141,9 @@ impl Connection {
         let facts = request.map(|(facts, _)| facts);
         match &**destination {
             Destination::Service(name) => {
+                if let Some(route) = self.overridden(snapshot, (name, wish), facts)? {
+                    return Ok(route);
+                }
                 let tenant = tenant::of(snapshot, name, facts, &self.proxy.own.pod);
                 let asks = Asks {
                     snapshot,
@@ -153,6 +162,9 @@ impl Connection {
                     .and_then(|host| pod.headless.iter().find(|(hosts, _)| hosts.contains(&host)));
                 let mut said = None;
                 if let Some((_, name)) = headless {
+                    if let Some(route) = self.overridden(snapshot, (name, wish), facts)? {
+                        return Ok(route);
+                    }
                     let tenant = tenant::of(snapshot, name, facts, &self.proxy.own.pod);
                     let asks = Asks {
                         snapshot,
@@ -177,6 +189,7 @@ impl Connection {
                     choice: Choice::One(Arc::clone(&pod.endpoint)),
                     said,
                     cookie: None,
+                    overridden: false,
                 })
             }
             Destination::External | Destination::Refused(_) => Err(Failure::not_sent(
@@ -184,6 +197,43 @@ impl Connection {
                 "the address has left the mesh",
             )),
         }
+    }
+}
+
+impl Connection {
+    /// To the Service that its request wishes, before splits and tenants, where the policy of
+    /// the called one grants that. Never to the called one in its place: where nobody serves
+    /// there, nobody does.
+    fn overridden(
+        &self,
+        snapshot: &Snapshot,
+        (name, wish): (&str, Option<&Wish>),
+        facts: Option<&RequestFacts<'_>>,
+    ) -> Result<Option<Route>, Failure> {
+        if wish.is_none() {
+            return Ok(None);
+        }
+        let service = known(snapshot, name)?;
+        let target = overridden::target(&self.proxy, snapshot, service, (name, wish));
+        let Some(target) = target else {
+            return Ok(None);
+        };
+        let endpoints: Arc<str> =
+            wire::names::endpoints(&target.namespace, &target.name, service.port).into();
+        let names = Names {
+            root: name,
+            serving: Some(&endpoints),
+        };
+        Ok(Some(Route {
+            service: Arc::clone(&service.label),
+            port: service.port,
+            backend: target.to_string().into(),
+            rule: None,
+            choice: Choice::Any(Among::of(snapshot, &endpoints)),
+            said: Said::of(&snapshot.policies, names, facts),
+            cookie: None,
+            overridden: true,
+        }))
     }
 }
 
@@ -228,6 +278,7 @@ impl Asks<'_> {
             choice,
             said: self.said(None),
             cookie: self.cookie(),
+            overridden: false,
         })
     }
 
@@ -257,6 +308,7 @@ impl Asks<'_> {
             },
             said: self.said(Some(&backend.endpoints)),
             cookie: self.cookie(),
+            overridden: false,
         }))
     }
 
@@ -285,6 +337,7 @@ impl Asks<'_> {
             choice: Choice::Nobody(Box::new(failure)),
             said,
             cookie: None,
+            overridden: false,
         })
     }
 }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
@@ -13,11 +14,13 @@ use policy::traffic::guard::Priority;
 use crate::endpoints::endpoint::Endpoint;
 use crate::failure::Failure;
 use crate::http::client::exchange::{self, UpstreamResponse};
-use crate::http::deadline;
+use crate::http::context::Served;
+use crate::http::deadline::{self, Reader};
 use crate::http::headers;
 use crate::http::lineage::{SHADOW, Shadow};
 use crate::http::received::host_of;
 use crate::http::replay::Replay;
+use crate::http::wish::Onward;
 use crate::mesh::peer::Peer;
 use crate::mesh::protocol::{AppHttp, AppPort, PeerRequest};
 use crate::net::connect::CONNECT_TIMEOUT;
@@ -38,6 +41,12 @@ pub(super) struct Outgoing {
     pub(super) priority: Option<Priority>,
     /// What it has to do with copies, for peers.
     pub(super) shadow: Option<Shadow>,
+    /// The request that it is made for, where it says so.
+    pub(super) made_for: Option<Arc<Served>>,
+    /// As things stand, what it is made for is not to be tried again for it.
+    pub(super) spent: AtomicBool,
+    /// Where calls that are made for it are to go, for peers.
+    pub(super) onward: Option<Box<Onward>>,
     /// Nobody waits for its answer.
     pub(super) aside: bool,
 }
@@ -53,7 +62,8 @@ impl Outgoing {
     ) -> Result<UpstreamResponse, Failure> {
         let told;
         let classless = retries == 0 && self.priority.is_none();
-        let tells_nothing = classless && self.shadow.is_none() || !endpoint.meshed();
+        let silent = classless && self.shadow.is_none() && self.onward.is_none();
+        let tells_nothing = silent || !endpoint.meshed();
         let parts = if tells_nothing && self.deadline == Deadline::NONE {
             &self.parts
         } else {
@@ -81,7 +91,12 @@ impl Outgoing {
     /// copies. On the heap, because most requests have nothing of that.
     fn told(&self, meshed: bool, retries: u8) -> Box<Parts> {
         let mut parts = Box::new(self.parts.clone());
-        deadline::write(&mut parts.headers, self.deadline, self.grpc, meshed);
+        let reader = if meshed {
+            Reader::Peer
+        } else {
+            Reader::Outside
+        };
+        deadline::write(&mut parts.headers, self.deadline, self.grpc, reader);
         if !meshed {
             return parts;
         }
@@ -91,6 +106,9 @@ impl Outgoing {
         if let Some(priority) = self.priority {
             let class = HeaderValue::from_static(priority.as_str());
             parts.headers.insert(headers::PRIORITY, class);
+        }
+        if let Some(onward) = &self.onward {
+            onward.write(&mut parts.headers);
         }
         if retries > 0 {
             let attempt = HeaderValue::from(u16::from(retries) + 1);
@@ -193,6 +211,9 @@ mod tests {
                 deadline: Deadline::NONE,
                 priority: None,
                 shadow: None,
+                made_for: None,
+                spent: AtomicBool::new(false),
+                onward: None,
                 aside: false,
             };
             let parts = outgoing.named_by_address(&outgoing.parts).unwrap();

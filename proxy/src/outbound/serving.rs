@@ -34,6 +34,8 @@ pub(crate) struct Serving {
 pub(super) struct Marks {
     /// The Service that does in place of the one that was called.
     degraded: Option<HeaderValue>,
+    /// The Service that its request wished.
+    routed_to: Option<HeaderValue>,
     /// By which the next call of its tenant goes the same way.
     cookie: Option<HeaderValue>,
 }
@@ -44,21 +46,30 @@ impl Marks {
         let degraded = HeaderValue::from_str(name).ok()?;
         Some(Box::new(Self {
             degraded: Some(degraded),
+            routed_to: None,
             cookie: None,
         }))
     }
 
-    pub(super) fn setting(cookie: Option<&HeaderValue>) -> Option<Box<Self>> {
-        let cookie = cookie?.clone();
+    /// `name`: of the Service that serves, where the request wished it.
+    pub(super) fn of(cookie: Option<&HeaderValue>, name: Option<&str>) -> Option<Box<Self>> {
+        let routed_to = name.and_then(|name| HeaderValue::from_str(name).ok());
+        if cookie.is_none() && routed_to.is_none() {
+            return None;
+        }
         Some(Box::new(Self {
             degraded: None,
-            cookie: Some(cookie),
+            routed_to,
+            cookie: cookie.cloned(),
         }))
     }
 
     pub(super) fn write(self, map: &mut HeaderMap) {
         if let Some(by) = self.degraded {
             map.insert(headers::DEGRADED, by);
+        }
+        if let Some(to) = self.routed_to {
+            map.insert(headers::ROUTED_TO, to);
         }
         let Some(cookie) = self.cookie else { return };
         map.append(SET_COOKIE, cookie);

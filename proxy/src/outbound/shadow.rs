@@ -13,6 +13,7 @@ use policy::traffic::set::is_safe;
 use crate::config::snapshot::{Destination, Service, Snapshot};
 use crate::failure::Failure;
 use crate::http::body::Body;
+use crate::http::context::MadeFor;
 use crate::http::lineage::Shadow;
 use crate::http::received::Received;
 use crate::http::upload::{Unchanged, Upload};
@@ -49,16 +50,28 @@ fn changes(method: &Method) -> bool {
     !is_safe(method)
 }
 
-/// What a request of the application has to do with copies that came to it.
-pub(super) fn made_for(
+/// What a request of the application has to do with copies that came to it. `made_for`: what
+/// came, where it says so.
+pub(super) fn of_call(
     proxy: &Proxy,
     snapshot: &Snapshot,
     received: &mut Received,
+    made_for: &MadeFor,
 ) -> Option<Shadow> {
     let (said, map) = (received.shadow, &mut received.parts.headers);
     let shadow = proxy.lineage.leaves(said, map);
     // Nothing else came, whatever the application passes on.
-    snapshot.read_only().map(|_| Shadow::Any).or(shadow)
+    if snapshot.read_only().is_some() {
+        return Some(Shadow::Any);
+    }
+    let MadeFor::Request(request) = made_for else {
+        return shadow;
+    };
+    match request.inherited().shadow {
+        Some(Shadow::Any | Shadow::ReadOnly) => Some(Shadow::Any),
+        Some(Shadow::Perhaps(_)) => shadow,
+        None => shadow.filter(|shadow| *shadow == Shadow::Any),
+    }
 }
 
 /// Whether a request may be sent.

@@ -13,6 +13,7 @@ use policy::traffic::endpoint::Ejection;
 use crate::endpoints::learned::Latency;
 use crate::failure::Failure;
 use crate::http::grpc::{grpc_status, is_grpc, is_success};
+use crate::http::headers::SPENT;
 use crate::http::watched::BodyEnd;
 
 const PUSHBACK: &str = "grpc-retry-pushback-ms";
@@ -150,6 +151,11 @@ pub(super) fn asked(headers: &HeaderMap, grpc: bool) -> AskedWait {
     } else {
         AskedWait::of_http(bytes(RETRY_AFTER.as_str()))
     }
+}
+
+/// Whether a peer proxy says that what its application needed was tried again in vain.
+pub(super) fn says_spent(headers: &HeaderMap) -> bool {
+    headers.contains_key(SPENT)
 }
 
 /// What an answer that is no gRPC is in gRPC, by gRPC's own table.

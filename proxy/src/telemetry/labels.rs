@@ -86,6 +86,18 @@ pub struct RetryLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ContextLabels {
+    /// How it was known what a call is made for: `context`, `trace`, `over` or `none`.
+    pub how: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OverrideLabels {
+    /// `granted`, or why a wish was ignored.
+    pub outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct RateLimitedLabels {
     /// `namespace/name` of the TrafficPolicy.
     pub policy: Arc<str>,

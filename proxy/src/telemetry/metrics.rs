@@ -18,9 +18,9 @@ use crate::telemetry::cell::{Cell, Way};
 use crate::telemetry::compatibility::Compatibility;
 use crate::telemetry::families::CallFamilies;
 use crate::telemetry::labels::{
-    BreakerLabels, ConnectionLabels, Direction, EjectionLabels, FallbackLabels, LimitLabels,
-    LocalityLabels, MirrorLabels, OverloadLabels, RateLimitedLabels, RetryLabels, ShedLabels,
-    SpanLabels, TelemetryDroppedLabels, TlsLabels,
+    BreakerLabels, ConnectionLabels, ContextLabels, Direction, EjectionLabels, FallbackLabels,
+    LimitLabels, LocalityLabels, MirrorLabels, OverloadLabels, OverrideLabels, RateLimitedLabels,
+    RetryLabels, ShedLabels, SpanLabels, TelemetryDroppedLabels, TlsLabels,
 };
 use crate::telemetry::memory::Memory;
 use crate::telemetry::series::{Series, Shared};
@@ -40,6 +40,8 @@ pub struct Metrics {
     pub fallbacks: Series<FallbackLabels, Counter>,
     pub locality: Series<LocalityLabels, Counter>,
     pub mirrored: Series<MirrorLabels, Counter>,
+    pub contexts: Series<ContextLabels, Counter>,
+    pub overrides: Series<OverrideLabels, Counter>,
     pub rate_limited: Series<RateLimitedLabels, Counter>,
     pub shed: Series<ShedLabels, Counter>,
     /// Requests that may be in flight; 0: any number.
@@ -87,6 +89,8 @@ impl Metrics {
         registry.register_collector(Box::new(metrics.fallbacks.clone()));
         registry.register_collector(Box::new(metrics.locality.clone()));
         registry.register_collector(Box::new(metrics.mirrored.clone()));
+        registry.register_collector(Box::new(metrics.contexts.clone()));
+        registry.register_collector(Box::new(metrics.overrides.clone()));
         registry.register_collector(Box::new(metrics.rate_limited.clone()));
         registry.register_collector(Box::new(metrics.shed.clone()));
         registry.register_collector(Box::new(metrics.overload_limit.clone()));
@@ -125,6 +129,14 @@ impl Metrics {
             mirrored: shared.counters(
                 "weft_mirrored",
                 "Copies of requests that a TrafficPolicy asked for",
+            ),
+            contexts: shared.counters(
+                "weft_context",
+                "Calls of the application, by how it is known what they are made for",
+            ),
+            overrides: shared.counters(
+                "weft_overrides",
+                "Calls that a request wished to go to another Service",
             ),
             rate_limited: shared.counters(
                 "weft_rate_limited",

@@ -102,6 +102,53 @@ async fn what_is_made_for_a_copy_is_copied_no_more_whoever_makes_it() {
     shop.until("success", 2.0).await;
 }
 
+async fn until_asked(app: &App, times: usize) {
+    let begun = Instant::now();
+    while app.asked() < times {
+        assert!(begun.elapsed() < Duration::from_secs(5), "it never came");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// What the application passes on by name of a request with this head.
+fn context(head: &str) -> String {
+    let name = header(head, "weft-context").expect("it has a name");
+    format!("weft-context: {name}\r\n")
+}
+
+#[tokio::test]
+async fn a_call_shows_by_the_name_of_its_request_whether_it_is_made_for_a_copy() {
+    let shop = Shop::unheld(SILENCE).await;
+    shop.mirrors(vec![to_anybody()]);
+    let (receiver, next) = (&shop.shadow, &shop.next);
+    calls(&shop.client, "").await;
+    until_asked(next, 1).await;
+    // Another one comes there that is no copy.
+    shop.mirrors(Vec::new());
+    served_by(&shop.client, receiver, &[next]);
+    let mut caller = shop.client.call(vip()).await;
+    let head = b"GET / HTTP/1.1\r\nHost: h\r\nweft-timeout: 60000ms\r\n\r\n";
+    caller.write_all(head).await.unwrap();
+    until_asked(next, 2).await;
+    let [of_copy, of_call] = [&next.heads()[0], &next.heads()[1]].map(|head| context(head));
+
+    calls_as_the_client_does(&shop, receiver);
+    let taker = App::new(shop.server.ip, OK).await;
+    let there = endpoint(shop.server.ip, taker.port, Some("api"));
+    receiver.set(vec![endpoints("next", vec![there])]);
+    calls(receiver, &of_copy).await;
+    let head = shop.api.heads().pop().unwrap();
+    assert_eq!(header(&head, "weft-shadow"), Some("true"), "{head}");
+    assert_eq!(copies(receiver, "shadow"), 1.0);
+    calls(receiver, &of_call).await;
+    let head = shop.api.heads().pop().unwrap();
+    assert_eq!(header(&head, "weft-shadow"), None, "{head}");
+    comes_to(receiver, "success", 1.0).await;
+    // Control: without a name nobody knows.
+    calls(receiver, "").await;
+    assert_eq!(copies(receiver, "shadow"), 2.0);
+}
+
 #[tokio::test]
 async fn what_no_application_has_seen_is_not_copied_nor_to_whom_answers_instead() {
     let shop = Shop::new(OK).await;

@@ -30,7 +30,7 @@ fn within(left: Duration) -> Deadline {
         weft: Some(left),
         ..Asked::default()
     };
-    Deadline::outgoing(now(), asked, &Timeouts::DEFAULT, Deadline::NONE)
+    Deadline::outgoing(now(), asked, &Timeouts::DEFAULT, None)
 }
 
 #[tokio::test(start_paused = true)]
@@ -53,8 +53,8 @@ async fn what_a_request_waited_for_memory_is_part_of_its_time() {
             parts.extensions.insert(Waited(seconds(waited)));
         }
         for deadline in [
-            outgoing(&parts, timed, &policy),
-            outgoing(&parts, Timed::default(), &policy),
+            outgoing(&parts, timed, &policy, None),
+            outgoing(&parts, Timed::default(), &policy, None),
             arrived(&parts, timed, Some(seconds(4))),
             arrived(&parts, Timed::default(), Some(seconds(4))),
         ] {
@@ -70,7 +70,7 @@ fn times_are_read_where_they_may_be_believed_and_what_is_none_is_told() {
     let both = map(&[("grpc-timeout", "2S"), ("weft-timeout", "300ms")]);
     let read = |grpc, ours: bool| {
         let weft = both.get("weft-timeout").filter(|_| ours);
-        Timed::read(&both, grpc, weft).asked
+        Timed::read(&both, grpc, weft, None).asked
     };
     let (two, less) = (Duration::from_secs(2), Duration::from_millis(300));
     assert_eq!(
@@ -88,13 +88,18 @@ fn times_are_read_where_they_may_be_believed_and_what_is_none_is_told() {
     );
     for (name, value) in [("grpc-timeout", "soon"), ("weft-timeout", "300")] {
         let map = map(&[(name, value)]);
-        let timed = Timed::read(&map, true, map.get("weft-timeout"));
+        let timed = Timed::read(&map, true, map.get("weft-timeout"), None);
         assert!(
             timed.unreadable && timed.asked == Asked::default(),
             "{value}"
         );
     }
-    assert!(!Timed::read(&HeaderMap::new(), true, None).unreadable);
+    assert!(!Timed::read(&HeaderMap::new(), true, None, None).unreadable);
+    for (value, rest) in [("7ms", Some(Duration::from_millis(7))), ("7", None)] {
+        let value = HeaderValue::from_static(value);
+        let timed = Timed::read(&HeaderMap::new(), false, None, Some(&value));
+        assert_eq!((timed.asked.rest, timed.unreadable), (rest, rest.is_none()));
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -102,16 +107,56 @@ async fn what_is_left_is_written_and_nothing_where_there_is_no_end() {
     let deadline = within(Duration::from_secs(2));
     tokio::time::advance(Duration::from_millis(500)).await;
     let mut headers = map(&[("grpc-timeout", "9S")]);
-    write(&mut headers, deadline, true, true);
+    write(&mut headers, deadline, true, Reader::Peer);
     assert_eq!(headers["grpc-timeout"], "1500000u");
     assert_eq!(headers["weft-timeout"], "1500ms");
     let mut outside = HeaderMap::new();
-    write(&mut outside, deadline, false, false);
-    write(&mut outside, Deadline::NONE, true, true);
+    write(&mut outside, deadline, false, Reader::Outside);
+    write(&mut outside, Deadline::NONE, true, Reader::Peer);
     assert!(outside.is_empty(), "{outside:?}");
     assert!(check(deadline).is_ok() && check(Deadline::NONE).is_ok());
     tokio::time::advance(Duration::from_millis(1500)).await;
     assert_eq!(check(deadline).unwrap_err().reason(), Reason::Deadline);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_call_is_made_for_is_told_to_peers_beside_and_to_the_application_as_the_least() {
+    let until = Some(now() + Duration::from_millis(700));
+    let asked = Asked {
+        weft: Some(Duration::from_secs(2)),
+        ..Asked::default()
+    };
+    let deadline = Deadline::outgoing(now(), asked, &Timeouts::DEFAULT, until);
+    let written = |reader, grpc| {
+        let mut map = HeaderMap::new();
+        write(&mut map, deadline, grpc, reader);
+        map
+    };
+    let peer = map(&[("weft-timeout", "2000ms"), ("weft-rest", "700ms")]);
+    assert_eq!(written(Reader::Peer, false), peer);
+    let application = map(&[("weft-timeout", "700ms"), ("grpc-timeout", "2000000u")]);
+    assert_eq!(written(Reader::Application, true), application);
+    assert!(written(Reader::Outside, false).is_empty());
+    let outside = map(&[("grpc-timeout", "2000000u")]);
+    assert_eq!(written(Reader::Outside, true), outside);
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_ends_when_nobody_waits_any_more_for_what_it_is_for() {
+    let (left, gone) = tokio::sync::oneshot::channel::<()>();
+    let left_by = Left::new(async move { drop(gone.await) });
+    let ends = Ends::new(None, None, &Upload::default(), Some(left_by));
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        drop(left);
+    });
+    let begun = now();
+    assert_eq!(
+        until(ends, pin!(std::future::pending::<()>())).await,
+        Err(Over::Left)
+    );
+    assert!(now() - begun < Duration::from_millis(100));
+    assert!(Ends::new(None, None, &Upload::default(), None).is_none());
 }
 
 #[tokio::test(start_paused = true)]

@@ -23,7 +23,9 @@ impl Attempts<'_> {
             idle,
             ..
         } = *self.timeouts();
-        if limit.is_none() && idle.is_none() && outgoing.deadline == Deadline::NONE {
+        let left = outgoing.leaving();
+        let endless = outgoing.deadline == Deadline::NONE && left.is_none();
+        if limit.is_none() && idle.is_none() && endless {
             return None;
         }
         let (method, now) = (&outgoing.parts.method, deadline::now());
@@ -31,13 +33,13 @@ impl Attempts<'_> {
         // Another Service is to have what is left of the time.
         let last = tried && !said::saves_time(self.route.said.as_deref(), outgoing.asked());
         let at = outgoing.deadline.attempt(method, now, limit, last);
-        Ends::new(at, idle, upload)
+        Ends::new(at, idle, upload, left)
     }
 
     /// What the answer ends by.
     pub(super) fn answer_ends(&self, outgoing: &Outgoing, upload: &Upload) -> Option<Box<Ends>> {
         let at = deadline::ends(outgoing.deadline, &outgoing.parts.method);
-        let ends = Ends::new(at, self.timeouts().idle, upload);
+        let ends = Ends::new(at, self.timeouts().idle, upload, outgoing.leaving());
         ends.map(|ends| ends.told(outgoing.grpc))
     }
 
@@ -55,6 +57,7 @@ impl Attempts<'_> {
                 )
                 .into(),
             },
+            Over::Left => deadline::left(),
             Over::Still => {
                 let detail = format!("nothing moved for {:?}", limit(self.timeouts().idle));
                 Failure::refused(Reason::Deadline, detail)

@@ -1,0 +1,154 @@
+//! Which request a call is made for, and what is said where that is not known.
+
+use super::*;
+
+const fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+const fn named(id: u64) -> Key {
+    Key {
+        id: Some(Id::new(id)),
+        trace: None,
+    }
+}
+
+const fn traced(trace: u128) -> Key {
+    Key {
+        id: None,
+        trace: Some(trace),
+    }
+}
+
+const fn both(id: u64, trace: u128) -> Key {
+    Key {
+        id: Some(Id::new(id)),
+        trace: Some(trace),
+    }
+}
+
+#[test]
+fn a_name_is_sixteen_hex_digits_and_nothing_else() {
+    for random in [0, 1, 0x1234_5678_9abc_def0, u64::MAX] {
+        let id = Id::new(random);
+        let text = id.to_string();
+        assert_eq!(text.len(), 16);
+        assert_eq!(Id::parse(text.as_bytes()), Some(id));
+    }
+    for text in [
+        "",
+        "123456789abcdef",
+        "0123456789abcdef0",
+        "0123456789ABCDEF",
+        "+123456789abcdef",
+        " 123456789abcdef",
+        "0123456789abcdeg",
+        "01234567-9abcdef",
+    ] {
+        assert_eq!(Id::parse(text.as_bytes()), None, "{text:?}");
+    }
+    assert_eq!(Id::parse(&[0xff; 16]), None);
+}
+
+#[test]
+fn a_call_belongs_to_the_request_that_it_names_and_to_no_other() {
+    let now = Instant::now();
+    let mut table = Table::default();
+    table.remember(&both(1, 7), Some(now + ms(5)), 'a').unwrap();
+    table.remember(&both(2, 7), None, 'b').unwrap();
+    assert_eq!(table.find(&named(1), now), Found::Named('a'));
+    assert_eq!(table.find(&both(2, 7), now), Found::Named('b'));
+    // Whoever names a request that is not there means none of its trace either.
+    assert_eq!(table.find(&both(3, 7), now), Found::Nothing);
+    assert_eq!(table.find(&Key::default(), now), Found::Nothing);
+    table.forget(&both(1, 7));
+    assert_eq!(table.find(&named(1), now), Found::Nothing);
+    assert_eq!(table.find(&named(2), now), Found::Named('b'));
+}
+
+#[test]
+fn of_a_trace_the_loosest_end_holds_until_none_of_its_requests_is_left() {
+    let now = Instant::now();
+    let mut table = Table::default();
+    let until = |n| Some(now + ms(n));
+    table.remember(&traced(7), until(5), ()).unwrap();
+    table.remember(&traced(8), until(3), ()).unwrap();
+    assert_eq!(table.find(&traced(7), now), Found::Traced(until(5)));
+    table.remember(&traced(7), until(9), ()).unwrap();
+    table.remember(&traced(7), until(2), ()).unwrap();
+    assert_eq!(table.find(&traced(7), now), Found::Traced(until(9)));
+    table.forget(&traced(7));
+    assert_eq!(table.find(&traced(7), now), Found::Traced(until(9)));
+    // One without an end: nothing made for it may be ended.
+    table.remember(&traced(7), None, ()).unwrap();
+    table.remember(&traced(7), until(1), ()).unwrap();
+    assert_eq!(table.find(&traced(7), now), Found::Traced(None));
+    for _ in 0..4 {
+        assert_ne!(table.find(&traced(7), now), Found::Nothing);
+        table.forget(&traced(7));
+    }
+    assert_eq!(table.find(&traced(7), now), Found::Nothing);
+    assert_eq!(table.find(&traced(8), now), Found::Traced(until(3)));
+    table.remember(&traced(7), until(1), ()).unwrap();
+    assert_eq!(table.find(&traced(7), now), Found::Traced(until(1)));
+}
+
+#[test]
+fn what_names_a_request_that_is_over_is_known_for_a_minute() {
+    let now = Instant::now();
+    let mut table = Table::default();
+    table.remember(&both(1, 7), None, ()).unwrap();
+    table.end(&both(1, 7), now);
+    assert!(table.is_empty());
+    assert_eq!(table.find(&both(1, 7), now + OVER - ms(1)), Found::Over);
+    assert_eq!(table.find(&named(1), now + OVER), Found::Nothing);
+    // Who says only the trace may mean another request of it.
+    assert_eq!(table.find(&traced(7), now), Found::Nothing);
+    table.remember(&traced(9), None, ()).unwrap();
+    table.end(&traced(9), now);
+    assert_eq!(table.find(&traced(9), now), Found::Nothing);
+}
+
+#[test]
+fn no_more_requests_are_remembered_than_there_is_room_for() {
+    let now = Instant::now();
+    let mut table = Table::default();
+    for id in 0..MOST as u64 {
+        table.remember(&both(id, id.into()), None, ()).unwrap();
+    }
+    assert_eq!(table.remember(&named(u64::MAX), None, ()), Err(Full));
+    assert_eq!(table.remember(&traced(1), None, ()), Err(Full));
+    assert_eq!(table.len(), MOST);
+    table.end(&both(0, 0), now);
+    table.remember(&named(u64::MAX), None, ()).unwrap();
+    assert_eq!(table.remember(&named(0), None, ()), Err(Full));
+    // Nor of those that are over.
+    for id in 1..MOST as u64 {
+        table.end(&both(id, id.into()), now);
+    }
+    table.end(&named(u64::MAX), now);
+    assert!(table.is_empty());
+    assert_eq!(table.find(&named(0), now), Found::Nothing);
+    assert_eq!(table.find(&named(1), now), Found::Over);
+}
+
+#[test]
+fn two_requests_never_have_one_name() {
+    let now = Instant::now();
+    let mut table = Table::default();
+    table.remember(&named(1), None, 'a').unwrap();
+    assert_eq!(table.remember(&both(1, 7), None, 'b'), Err(Full));
+    assert_eq!(table.find(&named(1), now), Found::Named('a'));
+    assert_eq!(table.find(&traced(7), now), Found::Nothing);
+}
+
+/// By half of an entry's room that a map leaves free at worst, and the list beside it.
+#[test]
+fn what_is_remembered_fits_its_bytes() {
+    let slots = (MOST * 8 / 7).next_power_of_two();
+    let map = |entry: usize| slots * (entry + 1);
+    let named = map(size_of::<(Id, usize)>());
+    let traces = map(size_of::<(u128, InFlight)>());
+    let over = map(size_of::<(Id, Instant)>()) + slots * size_of::<(Instant, Id)>();
+    assert!(named + traces + over <= 2 * 1024 * 1024 + 512 * 1024);
+}

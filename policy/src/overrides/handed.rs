@@ -1,0 +1,53 @@
+//! What goes beside a wish from proxy to proxy: on what grounds it stands, and through whom it
+//! came. Only the last of these is proven, by its connection. That one is trusted to tell of
+//! the others, or the wish ends with it; so a workload that may not pass it on ends it, however
+//! many follow that may.
+
+use crate::name::SpiffeId;
+use crate::overrides::proof::Proof;
+
+/// Accounts that a wish may come through, beside the peer itself. Further ones do not get it.
+pub const HOPS: usize = 8;
+
+/// The value of `weft-proof`: the proof and the accounts, with commas between.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Handed {
+    pub proof: Proof,
+    /// From the first on; without the peer that tells it.
+    pub through: Vec<SpiffeId>,
+}
+
+impl Handed {
+    /// `None`: unreadable, which proves nothing.
+    #[must_use]
+    pub fn parse(value: &[u8]) -> Option<Self> {
+        let mut parts = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+        let proof = Proof::parse(parts.next()?)?;
+        let account = |part: &[u8]| SpiffeId::try_from(std::str::from_utf8(part).ok()?).ok();
+        let through: Option<Vec<SpiffeId>> = parts.map(account).collect();
+        let through = through.filter(|through| through.len() <= HOPS)?;
+        Some(Self { proof, through })
+    }
+
+    #[must_use]
+    pub fn write(&self) -> String {
+        let mut text = self.proof.write();
+        for account in &self.through {
+            text.push_str(", ");
+            text.push_str(account.as_str());
+        }
+        text
+    }
+
+    /// What is told to the next one of what came from this peer; `None`: it came through too
+    /// many.
+    #[must_use]
+    pub fn after(&self, peer: &SpiffeId) -> Option<Self> {
+        let mut through = self.through.clone();
+        through.push(peer.clone());
+        (through.len() <= HOPS).then(|| Self {
+            proof: self.proof.clone(),
+            through,
+        })
+    }
+}

@@ -1,0 +1,67 @@
+//! By what right a request asks for another Service.
+
+use std::fmt::Write;
+
+use crate::name::SpiffeId;
+
+/// On what grounds a wish is handed on, between proxies alone.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Proof {
+    /// SHA-256 of the token that came with it; the token itself ends at the first proxy.
+    Token([u8; 32]),
+    /// The account whose application asked first.
+    Account(SpiffeId),
+}
+
+impl std::fmt::Debug for Proof {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Token(_) => f.write_str("Token"),
+            Self::Account(id) => write!(f, "Account({id})"),
+        }
+    }
+}
+
+impl Proof {
+    /// `None`: unreadable, which proves nothing.
+    #[must_use]
+    pub fn parse(value: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(value).ok()?;
+        match sha256(text) {
+            Some(hash) => Some(Self::Token(hash)),
+            None => SpiffeId::try_from(text).ok().map(Self::Account),
+        }
+    }
+
+    #[must_use]
+    pub fn write(&self) -> String {
+        match self {
+            Self::Token(hash) => hash
+                .iter()
+                .fold(String::with_capacity(64), |mut text, byte| {
+                    let _ = write!(text, "{byte:02x}");
+                    text
+                }),
+            Self::Account(id) => id.to_string(),
+        }
+    }
+}
+
+/// Reads 64 lower hex digits; also for `tokens[].sha256`.
+#[must_use]
+pub fn sha256(text: &str) -> Option<[u8; 32]> {
+    let digit = |byte: u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    };
+    let bytes = text.as_bytes();
+    if bytes.len() != 64 {
+        return None;
+    }
+    let mut hash = [0; 32];
+    for (to, pair) in hash.iter_mut().zip(bytes.chunks_exact(2)) {
+        *to = digit(pair[0])? << 4 | digit(pair[1])?;
+    }
+    Some(hash)
+}

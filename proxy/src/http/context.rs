@@ -1,0 +1,329 @@
+//! What calls of the own application are made for: which of its requests have an end or
+//! something else that such calls take over, and when nobody waits for one of them any more.
+//!
+//! `policy` keeps the table. Here a request is entered when it goes to the application and
+//! taken out when its answer has ended, however that comes; whoever makes a call for it waits
+//! on what was entered.
+//!
+//! Invariant: as long as no request has an end, this costs each one a number that goes up and
+//! down again, and each call a look. Only then is it known which traces are in flight: until
+//! all have ended that came before, trace ids say nothing.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::time::Instant;
+
+use http::{HeaderMap, HeaderValue};
+use parking_lot::Mutex;
+use policy::context::{Found, Id, Key, Table};
+use policy::deadline::Deadline;
+use policy::reason::Reason;
+use policy::retry::spent::Spent;
+use policy::trace::context as trace;
+use policy::traffic::guard::Priority;
+use tokio::sync::Notify;
+
+use crate::http::deadline::{Left, now};
+use crate::http::headers::CONTEXT;
+use crate::http::lineage::Shadow;
+use crate::http::watched::BodyEnd;
+use crate::http::wish::Wish;
+
+/// What calls take over of the request that they are made for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Inherited {
+    pub(crate) deadline: Deadline,
+    /// It is sent again.
+    pub(crate) retry: bool,
+    pub(crate) priority: Option<Priority>,
+    pub(crate) shadow: Option<Shadow>,
+    pub(crate) wish: Option<Arc<Wish>>,
+}
+
+impl Inherited {
+    /// Whether a call is told from one that is made for nothing.
+    fn is_nothing(&self) -> bool {
+        self.deadline == Deadline::NONE
+            && !self.retry
+            && self.wish.is_none()
+            && self.priority != Some(Priority::Sheddable)
+            && matches!(self.shadow, None | Some(Shadow::Perhaps(_)))
+    }
+}
+
+/// A request that its application has.
+#[derive(Debug)]
+pub(crate) struct Served {
+    key: Key,
+    inherited: Inherited,
+    /// What it needed was tried again in vain.
+    spent: AtomicBool,
+    left: AtomicBool,
+    leaves: Notify,
+}
+
+/// What a call is made for.
+#[derive(Clone, Debug)]
+pub(crate) enum MadeFor {
+    /// Nobody asked: no request has anything that it could take over.
+    Unasked,
+    /// Nothing that is known.
+    Nothing,
+    Request(Arc<Served>),
+    /// A request of its trace, whose ends are not later than this.
+    Trace(Option<Instant>),
+    /// A request for which nobody waits any more.
+    Over,
+}
+
+/// What calls of one workload are made for.
+#[derive(Debug, Default)]
+pub(crate) struct Contexts {
+    /// A request had an end: from then on traces are followed.
+    follows: AtomicBool,
+    /// Requests that the application has and the table does not.
+    unknown: AtomicUsize,
+    table: Mutex<Table<Arc<Served>>>,
+    /// A trace was marked.
+    marks: AtomicBool,
+    spent: Mutex<Spent>,
+}
+
+/// Holds a request in the table until its answer has ended. Dropped before that, its caller
+/// has left.
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
+    contexts: Option<Arc<Contexts>>,
+    /// `None`: it is only counted.
+    served: Option<Arc<Served>>,
+}
+
+impl Contexts {
+    /// A request with these headers goes to the application, which is told its name where
+    /// there is something to take over. False beside it: there was no room to remember it.
+    pub(crate) fn arrives(
+        self: &Arc<Self>,
+        inherited: &Inherited,
+        map: &mut HeaderMap,
+    ) -> (Kept, bool) {
+        let nothing = inherited.is_nothing();
+        if nothing && !self.follows.load(Relaxed) {
+            let kept = self.unknown();
+            // Counted before it is asked again: whoever follows traces from now on sees it.
+            if !self.follows.load(SeqCst) {
+                return (kept, true);
+            }
+            kept.forget(Table::forget);
+        }
+        if inherited.deadline != Deadline::NONE {
+            self.follows.store(true, SeqCst);
+        }
+        let trace = self.follows.load(Relaxed).then(|| trace_of(map)).flatten();
+        if nothing && trace.is_none() {
+            return (Kept::default(), true);
+        }
+        let key = Key {
+            id: (!nothing).then(|| Id::new(rand::random())),
+            trace,
+        };
+        let served = Arc::new(Served {
+            key,
+            inherited: inherited.clone(),
+            spent: AtomicBool::new(false),
+            left: AtomicBool::new(false),
+            leaves: Notify::new(),
+        });
+        let known = Arc::clone(&served);
+        let room = self.table.lock().remember(&key, served.until(), known);
+        if room.is_err() {
+            return (self.unknown(), false);
+        }
+        if let Some(id) = key.id
+            && let Ok(name) = HeaderValue::from_str(&id.to_string())
+        {
+            map.insert(CONTEXT, name);
+        }
+        let kept = Kept {
+            contexts: Some(Arc::clone(self)),
+            served: Some(served),
+        };
+        (kept, true)
+    }
+
+    fn unknown(self: &Arc<Self>) -> Kept {
+        self.unknown.fetch_add(1, SeqCst);
+        Kept {
+            contexts: Some(Arc::clone(self)),
+            served: None,
+        }
+    }
+
+    /// What a call of the application with these headers is made for, that names a request
+    /// or not.
+    pub(crate) fn of_call(&self, named: Option<Id>, map: &HeaderMap) -> MadeFor {
+        let follows = self.follows.load(Relaxed);
+        if named.is_none() && !follows {
+            return MadeFor::Unasked;
+        }
+        let said = Key {
+            id: named,
+            trace: match named {
+                None if self.unknown.load(SeqCst) == 0 => trace_of(map),
+                _ => None,
+            },
+        };
+        if said == Key::default() {
+            return MadeFor::Nothing;
+        }
+        match self.table.lock().find(&said, now()) {
+            Found::Named(served) => MadeFor::Request(served),
+            Found::Traced(until) => MadeFor::Trace(until),
+            Found::Over => MadeFor::Over,
+            Found::Nothing => MadeFor::Nothing,
+        }
+    }
+
+    /// The last attempt of a call with these headers failed: what it is made for is not to be
+    /// asked again for that.
+    pub(crate) fn spend(&self, made_for: Option<&Served>, map: &HeaderMap) {
+        if let Some(served) = made_for {
+            served.spent.store(true, Relaxed);
+        } else if let Some(trace) = trace_of(map) {
+            self.spent.lock().mark(trace, now());
+            self.marks.store(true, Relaxed);
+        }
+    }
+
+    /// Whether a call that a request with these headers needed failed in its last attempt.
+    pub(crate) fn is_spent(&self, kept: &Kept, map: &HeaderMap) -> bool {
+        let served = kept.served.as_ref();
+        if served.is_some_and(|served| served.spent.load(Relaxed)) {
+            return true;
+        }
+        self.marks.load(Relaxed)
+            && trace_of(map).is_some_and(|trace| self.spent.lock().is_marked(trace, now()))
+    }
+}
+
+fn trace_of(map: &HeaderMap) -> Option<u128> {
+    Some(trace::read(map)?.ids?.trace)
+}
+
+impl Served {
+    /// When it is over.
+    fn until(&self) -> Option<Instant> {
+        self.inherited.deadline.end().map(|(at, _)| at)
+    }
+
+    pub(crate) const fn inherited(&self) -> &Inherited {
+        &self.inherited
+    }
+
+    pub(crate) fn has_left(&self) -> bool {
+        self.left.load(SeqCst)
+    }
+
+    /// Ends when its caller leaves.
+    pub(crate) fn leaving(self: &Arc<Self>) -> Left {
+        let served = Arc::clone(self);
+        Left::new(async move {
+            let mut leaves = pin!(served.leaves.notified());
+            // Before the look: who leaves in between is seen by one of the two.
+            leaves.as_mut().enable();
+            if !served.has_left() {
+                leaves.await;
+            }
+        })
+    }
+
+    fn leave(&self) {
+        self.left.store(true, SeqCst);
+        self.leaves.notify_waiters();
+    }
+}
+
+impl MadeFor {
+    /// When what the call is made for is over; `None`: it has no end.
+    pub(crate) fn until(&self) -> Option<Instant> {
+        match self {
+            Self::Unasked | Self::Nothing => None,
+            Self::Request(served) if served.has_left() => Some(now()),
+            Self::Request(served) => served.until(),
+            Self::Trace(until) => *until,
+            Self::Over => Some(now()),
+        }
+    }
+
+    /// Label `how` of `weft_context_total`.
+    pub(crate) const fn how(&self) -> Option<&'static str> {
+        match self {
+            Self::Unasked => None,
+            Self::Nothing => Some("none"),
+            Self::Request(_) => Some("context"),
+            Self::Trace(_) => Some("trace"),
+            Self::Over => Some("over"),
+        }
+    }
+
+    /// The request, where it is known which one.
+    pub(crate) fn request(self) -> Option<Arc<Served>> {
+        match self {
+            Self::Request(served) => Some(served),
+            Self::Unasked | Self::Nothing | Self::Trace(_) | Self::Over => None,
+        }
+    }
+}
+
+impl Kept {
+    /// Its answer has ended so.
+    pub(crate) fn ended(self, end: BodyEnd) {
+        match end {
+            BodyEnd::Complete | BodyEnd::Failed => self.forget(Table::forget),
+            BodyEnd::OutOfTime | BodyEnd::Late => self.forget(ended),
+            // Dropped, its caller has left.
+            BodyEnd::Dropped => {}
+        }
+    }
+
+    /// This proxy has answered it for this reason.
+    pub(crate) fn refused(self, reason: Reason) {
+        if reason == Reason::Deadline {
+            self.forget(ended);
+        } else {
+            self.forget(Table::forget);
+        }
+    }
+
+    fn forget(mut self, how: fn(&mut Table<Arc<Served>>, &Key)) {
+        self.take_out(how);
+    }
+
+    fn take_out(&mut self, how: fn(&mut Table<Arc<Served>>, &Key)) -> Option<Arc<Served>> {
+        let contexts = self.contexts.take()?;
+        let served = self.served.take();
+        match &served {
+            Some(served) => how(&mut contexts.table.lock(), &served.key),
+            None => {
+                contexts.unknown.fetch_sub(1, SeqCst);
+            }
+        }
+        served
+    }
+}
+
+fn ended(table: &mut Table<Arc<Served>>, key: &Key) {
+    table.end(key, now());
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        if let Some(served) = self.take_out(ended) {
+            served.leave();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,185 @@
+//! Headers of the mesh's own: their names, and what of them a sender may say.
+
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use policy::context::Id;
+use policy::traffic::guard::Priority;
+
+use crate::http::lineage::{SHADOW, Shadow};
+use crate::http::wish::Said;
+
+/// Verified SPIFFE id of the caller, for the application.
+pub(crate) const CLIENT_ID: HeaderName = HeaderName::from_static("weft-client-id");
+/// What is left of a request's time. From an application or a peer proxy it only shortens.
+pub(crate) const TIMEOUT: HeaderName = HeaderName::from_static("weft-timeout");
+/// Between proxies: what is left of the time of the request that a call is made for.
+pub(crate) const REST: HeaderName = HeaderName::from_static("weft-rest");
+/// The name of a request, which its application passes on with the calls that it makes for
+/// it.
+pub(crate) const CONTEXT: HeaderName = HeaderName::from_static("weft-context");
+/// The class of a request. From an application or a peer proxy it only lowers.
+pub(crate) const PRIORITY: HeaderName = HeaderName::from_static("weft-priority");
+/// Between proxies: which attempt of its call a request is, where it is not the first.
+pub(crate) const ATTEMPT: HeaderName = HeaderName::from_static("weft-attempt");
+/// In an answer to a peer proxy: what it needed was tried again in vain already.
+pub(crate) const SPENT: HeaderName = HeaderName::from_static("weft-spent");
+/// In an answer: which Service the call went to, as its request wished; `namespace/name`.
+pub(crate) const ROUTED_TO: HeaderName = HeaderName::from_static("weft-routed-to");
+/// Why the mesh answered instead of the application.
+pub(crate) const REASON: HeaderName = HeaderName::from_static("weft-reason");
+/// Which Service answered in place of the one that was called, as `namespace/name`, or
+/// [`HELD`].
+pub(crate) const DEGRADED: HeaderName = HeaderName::from_static("weft-degraded");
+/// A TrafficPolicy itself did.
+pub(crate) const HELD: &str = "response";
+/// In an answer to a peer proxy: no application saw the request. What else the two say to
+/// each other stands in `mesh::protocol`; this one is also said where no head is read.
+pub(crate) const UNSENT: HeaderName = HeaderName::from_static("weft-unsent");
+
+/// Many applications read `_` in a name as `-`, as CGI did.
+fn is_ours(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str().as_bytes(),
+        [b'w', b'e', b'f', b't', b'-' | b'_', ..]
+    )
+}
+
+/// What headers of ours said that some senders may say.
+#[derive(Debug, Default)]
+pub(crate) struct Ours {
+    /// Of time. On the heap, because most say nothing of it.
+    pub(crate) times: Option<Box<Times>>,
+    /// Which request it is made for. A value that names none says nothing.
+    pub(crate) context: Option<Id>,
+    /// What class the request may have at most. A value that is none says nothing.
+    pub(crate) priority: Option<Priority>,
+    /// It is sent again.
+    pub(crate) retry: bool,
+    /// Of copies.
+    pub(crate) shadow: Option<Shadow>,
+    /// Of where calls are to go. On the heap, because hardly any says something of it.
+    pub(crate) wish: Option<Box<Said>>,
+}
+
+/// What headers of ours said of time.
+#[derive(Debug, Default)]
+pub(crate) struct Times {
+    /// What is left of its own,
+    pub(crate) timeout: Option<HeaderValue>,
+    /// and of that of what it is made for.
+    pub(crate) rest: Option<HeaderValue>,
+}
+
+/// Removes every header that starts with `weft-`: whoever sent it, it was not us. What some
+/// senders may say comes back.
+pub(crate) fn strip_ours(map: &mut HeaderMap) -> Ours {
+    let names: Vec<HeaderName> = map.keys().filter(|name| is_ours(name)).cloned().collect();
+    let mut ours = Ours::default();
+    for name in names {
+        if Said::take(map, &name, &mut ours.wish) {
+            continue;
+        }
+        let Some(value) = map.remove(&name) else {
+            continue;
+        };
+        if name == TIMEOUT {
+            ours.times.get_or_insert_default().timeout = Some(value);
+        } else if name == REST {
+            ours.times.get_or_insert_default().rest = Some(value);
+        } else if name == CONTEXT {
+            ours.context = Id::parse(value.as_bytes());
+        } else if name == PRIORITY {
+            ours.priority = Priority::parse(value.as_bytes());
+        } else if name == SHADOW {
+            ours.shadow = Some(Shadow::of_peer(&value));
+        } else if name == ATTEMPT {
+            ours.retry = true;
+        }
+    }
+    ours
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in pairs {
+            map.append(*name, HeaderValue::from_static(value));
+        }
+        map
+    }
+
+    #[test]
+    fn forged_mesh_headers_are_removed() {
+        let mut headers = map(&[
+            ("weft-client-id", "spiffe://x"),
+            ("weft-new", "1"),
+            ("weft-spent", "1"),
+            ("x", "1"),
+        ]);
+        let ours = strip_ours(&mut headers);
+        assert_eq!(headers, map(&[("x", "1")]));
+        assert!(ours.times.is_none() && ours.context.is_none() && !ours.retry);
+    }
+
+    #[test]
+    fn what_some_senders_may_say_of_its_class_comes_back() {
+        let said = |priority| {
+            let mut headers = map(&[("weft-priority", priority), ("x", "1")]);
+            let ours = strip_ours(&mut headers);
+            assert_eq!(headers, map(&[("x", "1")]));
+            assert!(!ours.retry);
+            ours.priority
+        };
+        assert_eq!(said("sheddable"), Some(Priority::Sheddable));
+        assert_eq!(said("High"), None);
+        let ours = strip_ours(&mut map(&[
+            ("weft-attempt", "2"),
+            ("weft_priority", "Normal"),
+        ]));
+        assert!(ours.retry && ours.priority.is_none());
+    }
+
+    #[test]
+    fn what_some_senders_may_say_of_time_and_of_what_a_call_is_made_for_comes_back() {
+        let mut headers = map(&[
+            ("weft-timeout", "5ms"),
+            ("weft-rest", "7ms"),
+            ("weft-context", "0123456789abcdef"),
+            ("x", "1"),
+        ]);
+        let ours = strip_ours(&mut headers);
+        assert_eq!(headers, map(&[("x", "1")]));
+        let times = ours.times.unwrap();
+        assert_eq!(times.timeout.unwrap(), "5ms");
+        assert_eq!(times.rest.unwrap(), "7ms");
+        assert_eq!(ours.context, Id::parse(b"0123456789abcdef"));
+        let none = strip_ours(&mut map(&[("weft-context", "x"), ("weft_rest", "7ms")]));
+        assert!(none.context.is_none() && none.times.is_none());
+    }
+
+    #[test]
+    fn what_some_senders_may_say_comes_back() {
+        for (said, shadow) in [
+            ("true", Shadow::Any),
+            ("read-only", Shadow::ReadOnly),
+            ("of a later version", Shadow::ReadOnly),
+        ] {
+            let mut headers = map(&[("weft-shadow", said), ("weft-timeout", "5ms"), ("x", "1")]);
+            let ours = strip_ours(&mut headers);
+            assert_eq!(ours.shadow, Some(shadow), "{said}");
+            assert_eq!(ours.times.unwrap().timeout.unwrap(), "5ms");
+            assert_eq!(headers, map(&[("x", "1")]));
+        }
+        let other = strip_ours(&mut map(&[("weft_shadow", "true")]));
+        assert_eq!(other.shadow, None);
+    }
+
+    #[test]
+    fn a_mesh_header_with_underscores_is_a_forgery_too() {
+        let mut headers = map(&[("weft_client_id", "spiffe://x"), ("weftage", "1")]);
+        strip_ours(&mut headers);
+        assert_eq!(headers, map(&[("weftage", "1")]));
+    }
+}

@@ -1,0 +1,247 @@
+//! Another Service than the one it calls, which a request asks for: `weft-route`, and by what
+//! right.
+//!
+//! It comes from the own application with one call, from a caller outside the mesh with a
+//! token, or from a peer proxy with what that tells of the way. Whether it is granted is asked
+//! at each call, by the policy of the Service that is called. The token itself ends where it
+//! is read first, before anything that tells of requests sees it.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use policy::access::Caller;
+use policy::name::{ServiceId, SpiffeId};
+use policy::overrides::{Asked, Handed, Proof, parse};
+use sha2::{Digest, Sha256};
+
+/// What calls are wished to go elsewhere.
+pub(crate) const ROUTE: HeaderName = HeaderName::from_static("weft-route");
+/// A secret whose hash a policy lists.
+pub(crate) const TOKEN: HeaderName = HeaderName::from_static("weft-route-token");
+/// Between proxies: by what right, and through whom.
+pub(crate) const PROOF: HeaderName = HeaderName::from_static("weft-proof");
+
+/// What a request said of it.
+#[derive(Debug, Default)]
+pub(crate) struct Said {
+    route: Option<HeaderValue>,
+    token: Option<Proof>,
+    proof: Option<HeaderValue>,
+    /// One of them was there twice, so none of them counts.
+    twice: bool,
+}
+
+/// A wish that can be read. Every namespace is named in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Wish {
+    route: String,
+    came: Came,
+}
+
+/// How it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Came {
+    /// The own application wrote it on this very call.
+    Here(Option<Proof>),
+    /// From outside the mesh.
+    Outside(Option<Proof>),
+    From(SpiffeId, Option<Handed>),
+}
+
+/// Who said it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Sender<'a> {
+    /// The own application, and whoever stands outside the mesh.
+    Own,
+    Outside,
+    Peer(&'a SpiffeId),
+}
+
+/// What the next proxy is told.
+#[derive(Clone, Debug)]
+pub(crate) struct Onward {
+    route: HeaderValue,
+    proof: HeaderValue,
+}
+
+impl Said {
+    /// Takes a header of this name out, if it is one of these.
+    pub(crate) fn take(map: &mut HeaderMap, name: &HeaderName, to: &mut Option<Box<Self>>) -> bool {
+        if ![ROUTE, TOKEN, PROOF].contains(name) {
+            return false;
+        }
+        let said = to.get_or_insert_default();
+        said.twice |= map.get_all(name).iter().nth(1).is_some();
+        let value = map.remove(name);
+        if *name == ROUTE {
+            said.route = value;
+        } else if *name == PROOF {
+            said.proof = value;
+        } else {
+            said.token = value.map(|token| Proof::Token(Sha256::digest(token.as_bytes()).into()));
+        }
+        true
+    }
+
+    /// What `sender` wishes, who is in this namespace; a peer names all. `Err`: there is
+    /// something, and it cannot be read.
+    pub(crate) fn read(&self, sender: Sender<'_>, home: &str) -> Result<Option<Wish>, ()> {
+        let Some(route) = &self.route else {
+            return Ok(None);
+        };
+        if self.twice {
+            return Err(());
+        }
+        let wishes = parse(route.as_bytes(), home).map_err(drop)?;
+        let token = self.token.clone();
+        let came = match sender {
+            Sender::Own => Came::Here(token),
+            Sender::Outside => Came::Outside(token),
+            Sender::Peer(peer) => {
+                let proof = self.proof.as_ref();
+                let handed = proof.and_then(|proof| Handed::parse(proof.as_bytes()));
+                Came::From(peer.clone(), handed)
+            }
+        };
+        let route = wishes.write(home);
+        Ok(Some(Wish { route, came }))
+    }
+}
+
+impl Wish {
+    /// Where calls to `service` are wished to go.
+    pub(crate) fn of(&self, service: &ServiceId) -> Option<ServiceId> {
+        // It names every namespace, so nobody's is the home.
+        parse(self.route.as_bytes(), "").ok()?.of(service, "")
+    }
+
+    pub(crate) fn asked(&self) -> Asked<'_> {
+        match &self.came {
+            Came::Here(_) => Asked::Here,
+            Came::Outside(_) => Asked::With(Caller::Outside, &[]),
+            Came::From(peer, handed) => {
+                let through = handed.as_ref().map(|handed| &*handed.through);
+                Asked::With(Caller::mesh(peer), through.unwrap_or_default())
+            }
+        }
+    }
+
+    pub(crate) fn proof(&self) -> Option<&Proof> {
+        match &self.came {
+            Came::Here(proof) | Came::Outside(proof) => proof.as_ref(),
+            Came::From(_, handed) => handed.as_ref().map(|handed| &handed.proof),
+        }
+    }
+
+    /// What peers are told of it by the proxy of this account; `None` where nobody could
+    /// grant it.
+    pub(crate) fn onward(&self, own: &SpiffeId) -> Option<Box<Onward>> {
+        let first = |proof| Handed {
+            proof,
+            through: Vec::new(),
+        };
+        let handed = match &self.came {
+            Came::Here(proof) => {
+                let own = || Proof::Account(own.clone());
+                first(proof.clone().unwrap_or_else(own))
+            }
+            Came::Outside(proof) => first(proof.clone()?),
+            Came::From(peer, handed) => handed.as_ref()?.after(peer)?,
+        };
+        Some(Box::new(Onward {
+            route: HeaderValue::from_str(&self.route).ok()?,
+            proof: HeaderValue::from_str(&handed.write()).ok()?,
+        }))
+    }
+}
+
+impl Onward {
+    pub(crate) fn write(&self, map: &mut HeaderMap) {
+        map.insert(ROUTE, self.route.clone());
+        map.insert(PROOF, self.proof.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOME: &str = "shop";
+
+    fn account(name: &str) -> SpiffeId {
+        SpiffeId::of("cluster.local", HOME, name).unwrap()
+    }
+
+    fn said(pairs: &[(&'static str, &'static str)]) -> Option<Box<Said>> {
+        let mut map = HeaderMap::new();
+        for (name, value) in pairs {
+            map.append(*name, HeaderValue::from_static(value));
+        }
+        let names: Vec<HeaderName> = map.keys().cloned().collect();
+        let mut to = None;
+        for name in names {
+            Said::take(&mut map, &name, &mut to);
+        }
+        assert!(!map.contains_key("weft-route-token"));
+        to
+    }
+
+    fn told(wish: &Wish, own: &str) -> Option<(String, String)> {
+        let mut map = HeaderMap::new();
+        wish.onward(&account(own))?.write(&mut map);
+        let text = |name: HeaderName| map[name].to_str().unwrap().to_owned();
+        Some((text(ROUTE), text(PROOF)))
+    }
+
+    #[test]
+    fn a_wish_goes_from_proxy_to_proxy_with_its_proof_and_its_way() {
+        let said = said(&[("weft-route", "catalog=next"), ("x", "1")]).unwrap();
+        let wish = said.read(Sender::Own, HOME).unwrap().unwrap();
+        let next = Some(ServiceId::new(HOME, "next"));
+        assert_eq!(wish.of(&ServiceId::new(HOME, "catalog")), next);
+        assert_eq!(wish.of(&ServiceId::new("other", "catalog")), None);
+        let (route, proof) = told(&wish, "qa").unwrap();
+        assert_eq!(route, "catalog.shop=next");
+        assert_eq!(proof, account("qa").as_str());
+        let said = Said {
+            route: HeaderValue::from_str(&route).ok(),
+            proof: HeaderValue::from_str(&proof).ok(),
+            ..Said::default()
+        };
+        let qa = account("qa");
+        let wish = said.read(Sender::Peer(&qa), "elsewhere").unwrap().unwrap();
+        assert_eq!(wish.of(&ServiceId::new(HOME, "catalog")), next);
+        assert_eq!(wish.proof(), Some(&Proof::Account(qa.clone())));
+        let (_, proof) = told(&wish, "web").unwrap();
+        assert_eq!(proof, format!("{}, {}", qa.as_str(), qa.as_str()));
+    }
+
+    #[test]
+    fn of_a_token_nothing_is_kept_but_its_hash() {
+        let both = [("weft-route", "a=b"), ("weft-route-token", "secret")];
+        let said = said(&both).unwrap();
+        assert!(!format!("{said:?}").contains("secret"));
+        for sender in [Sender::Own, Sender::Outside] {
+            let wish = said.read(sender, HOME).unwrap().unwrap();
+            let hash: [u8; 32] = Sha256::digest(b"secret").into();
+            assert_eq!(wish.proof(), Some(&Proof::Token(hash)));
+            let (_, proof) = told(&wish, "web").unwrap();
+            assert_eq!(proof, Proof::Token(hash).write());
+        }
+        let peer = account("web");
+        let wish = said.read(Sender::Peer(&peer), HOME).unwrap().unwrap();
+        assert_eq!((wish.proof(), told(&wish, "web")), (None, None));
+    }
+
+    #[test]
+    fn what_nobody_could_grant_or_read_goes_no_further() {
+        let unproven = said(&[("weft-route", "a=b")]).unwrap();
+        let wish = unproven.read(Sender::Outside, HOME).unwrap().unwrap();
+        assert_eq!(told(&wish, "web"), None);
+        assert!(said(&[("weft-routes", "a=b")]).is_none());
+        let none = said(&[("weft-route-token", "x")]).unwrap();
+        assert_eq!(none.read(Sender::Outside, HOME), Ok(None));
+        let twice = [("weft-route", "a=b"), ("weft-route", "a=c")];
+        assert_eq!(said(&twice).unwrap().read(Sender::Own, HOME), Err(()));
+        let bad = said(&[("weft-route", "a")]).unwrap();
+        assert_eq!(bad.read(Sender::Own, HOME), Err(()));
+    }
+}

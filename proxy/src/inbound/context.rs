@@ -1,0 +1,81 @@
+//! What a request leaves to the calls that its application makes for it, and what its own
+//! caller is told of them.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderValue, StatusCode};
+use policy::deadline::Deadline;
+use policy::traffic::guard::Priority;
+
+use crate::http::context::{Inherited, Kept};
+use crate::http::grpc::grpc_status;
+use crate::http::headers::SPENT;
+use crate::http::received::Received;
+use crate::http::wish::{Sender, Wish};
+use crate::inbound::connection::Connection;
+use crate::telemetry::labels::OverrideLabels;
+
+impl Connection {
+    /// A request goes to the application, as one of this class where that is known here. What
+    /// is told of it is believed of peers only.
+    pub(super) fn remember(
+        &self,
+        received: &mut Received,
+        deadline: Deadline,
+        class: Option<Priority>,
+    ) -> Kept {
+        let meshed = self.peer.is_some();
+        let inherited = Inherited {
+            deadline,
+            retry: received.retry && meshed,
+            priority: class.or(received.priority.filter(|_| meshed)),
+            shadow: self.shadow(received),
+            wish: self.wish(received),
+        };
+        let map = &mut received.parts.headers;
+        let (kept, room) = self.proxy.contexts.arrives(&inherited, map);
+        if !room {
+            self.proxy.telemetry.metrics.limit("contexts");
+        }
+        kept
+    }
+
+    /// Where the calls that are made for a request are to go.
+    fn wish(&self, received: &Received) -> Option<Arc<Wish>> {
+        let said = received.wish.as_ref()?;
+        let sender = match &self.peer {
+            Some(peer) => Sender::Peer(&peer.spiffe),
+            None => Sender::Outside,
+        };
+        match said.read(sender, &self.proxy.own.namespace) {
+            Ok(wish) => wish.map(Arc::new),
+            Err(()) => {
+                let outcome = "unreadable";
+                let metrics = &self.proxy.telemetry.metrics;
+                metrics.overrides.at(&OverrideLabels { outcome }).inc();
+                None
+            }
+        }
+    }
+
+    /// Tells a peer proxy of a call that the application made for this request, with these
+    /// headers, and that failed in its last attempt: to ask again here would ask there again.
+    pub(super) fn tell_spent(
+        &self,
+        kept: &Kept,
+        asked: &HeaderMap,
+        (status, answer): (StatusCode, &mut HeaderMap),
+    ) {
+        if self.peer.is_some()
+            && is_failing(status, answer)
+            && self.proxy.contexts.is_spent(kept, asked)
+        {
+            answer.insert(SPENT, HeaderValue::from_static("true"));
+        }
+    }
+}
+
+/// Whether a policy may list it.
+fn is_failing(status: StatusCode, map: &HeaderMap) -> bool {
+    status.as_u16() >= 400 || grpc_status(map).is_some_and(|code| code != 0)
+}

@@ -1,0 +1,53 @@
+//! One layer tries again: what failed here in its last attempt is not tried again by those
+//! above, nor what they try again already by those below.
+
+use policy::retry::{self, AskedWait, Attempted};
+
+use super::{Attempts, Failed};
+use crate::failure::Failure;
+use crate::outbound::send::Outgoing;
+use crate::outbound::verdict::Verdict;
+
+impl Attempts<'_> {
+    /// A failed attempt, as far as it decides what follows.
+    pub(super) fn attempted<'b>(&self, failed: &Failed<'b>) -> Attempted<'b> {
+        let outgoing = failed.outgoing;
+        Attempted {
+            method: &outgoing.parts.method,
+            grpc: outgoing.grpc,
+            ended: failed.ended,
+            retries: self.retries,
+            moved: self.moves.found_overload(),
+            body_kept: outgoing.replay.is_kept(),
+            spent: failed.spent || outgoing.is_for_retry(),
+            asked: failed.asked,
+            deadline: outgoing.deadline,
+        }
+    }
+
+    /// Notes what an answer that came last leaves to whoever asked for this call.
+    pub(super) fn note_answer(&self, failed: Option<&Failed<'_>>, outgoing: &Outgoing) {
+        let marks = |failed| self.attempted(failed).marks_spent(self.retry());
+        outgoing.note_spent(failed.is_some_and(marks));
+    }
+
+    /// The same of an attempt without an answer.
+    pub(super) fn note_failure(
+        &self,
+        failure: &Failure,
+        verdict: Option<Verdict>,
+        outgoing: &Outgoing,
+    ) {
+        let ended = match verdict {
+            Some(Verdict::Ended(ended)) => ended,
+            _ => retry::Ended::Refused(failure.reason()),
+        };
+        let failed = Failed {
+            outgoing,
+            ended,
+            asked: AskedWait::Nothing,
+            spent: false,
+        };
+        self.note_answer(Some(&failed), outgoing);
+    }
+}

@@ -1,0 +1,74 @@
+//! Calls that go to another Service than the one they are made to, because their request
+//! wishes so and the called Service's policy grants it.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use policy::access::Caller;
+use policy::name::ServiceId;
+use policy::overrides::grant;
+use policy::traffic::call::Override;
+
+use crate::config::snapshot::{Service, Snapshot};
+use crate::http::context::MadeFor;
+use crate::http::received::Received;
+use crate::http::wish::{Sender, Wish};
+use crate::proxy::Proxy;
+use crate::telemetry::labels::OverrideLabels;
+
+/// What a call is wished to go to: as it says itself, else as the request that it is made for.
+pub(super) fn wish_of(proxy: &Proxy, received: &Received, made_for: &MadeFor) -> Option<Arc<Wish>> {
+    let inherited = match made_for {
+        MadeFor::Request(request) => request.inherited().wish.as_ref(),
+        _ => None,
+    };
+    let Some(said) = &received.wish else {
+        return inherited.cloned();
+    };
+    match said.read(Sender::Own, &proxy.own.namespace) {
+        Ok(Some(wish)) => Some(Arc::new(wish)),
+        Ok(None) => inherited.cloned(),
+        Err(()) => {
+            count(proxy, "unreadable");
+            None
+        }
+    }
+}
+
+/// Where a call to `service` goes instead, if that is wished and granted.
+pub(super) fn target(
+    proxy: &Proxy,
+    snapshot: &Snapshot,
+    service: &Service,
+    (resource, wish): (&str, Option<&Wish>),
+) -> Option<ServiceId> {
+    let wish = wish?;
+    let target = wish.of(&service.id)?;
+    let said = snapshot.policies.of(resource);
+    let offered = said.and_then(|said| said.overrides.decide(None).0.as_deref());
+    let offered: &[Override] = offered.unwrap_or_default();
+    let own = Caller::Mesh {
+        id: &proxy.own.identity,
+        pod: snapshot.policies.pod(),
+    };
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    // A clock before 1970 is none: what expires has.
+    let unix = since.map_or(i64::MAX, |since| {
+        i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+    });
+    match grant(offered, &target, own, wish.asked(), wish.proof(), unix) {
+        Ok(()) => {
+            count(proxy, "granted");
+            Some(target)
+        }
+        Err(ignored) => {
+            count(proxy, ignored.as_str());
+            None
+        }
+    }
+}
+
+fn count(proxy: &Proxy, outcome: &'static str) {
+    let metrics = &proxy.telemetry.metrics;
+    metrics.overrides.at(&OverrideLabels { outcome }).inc();
+}

@@ -1,0 +1,218 @@
+//! Requests that choose another Service than the one they call, and those that may not.
+
+use std::time::{Duration, Instant};
+
+use policy::access::Source;
+use policy::name::ServiceId;
+use policy::overrides::sha256;
+use policy::traffic::Traffic;
+use policy::traffic::call::{Mirror, Override, Token};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use wire::v1::Protocol;
+
+use super::answers::{App, OK, SILENCE, ask, limited, said, served_by, sum, whole};
+use super::mirrors::{header, mirror};
+use crate::support::{Authority, Pod, endpoint, endpoints, id, service, vip};
+
+/// "next, please", and its SHA-256.
+const TOKEN: &str = "next, please";
+const HASH: &str = "a498db27b07870e3ad1168f3bbd6dbbe5f0f5c996f6d916473ee367b97b24a72";
+const ROUTE: &str = "weft-route: api=next\r\n";
+const NEVER: i64 = i64::MAX;
+
+fn sources(accounts: &[&str]) -> Vec<Source> {
+    let all = accounts.iter();
+    all.map(|account| Source::Identity(id(account))).collect()
+}
+
+fn offered(from: &[&str], forwarders: &[&str], expires: i64) -> Traffic {
+    let one = Override {
+        to: vec![ServiceId::new("shop", "next")],
+        sources: sources(from),
+        forwarders: sources(forwarders),
+        tokens: vec![Token {
+            sha256: sha256(HASH).unwrap(),
+            expires,
+        }],
+    };
+    Traffic {
+        overrides: whole(vec![one].into()),
+        ..Traffic::default()
+    }
+}
+
+/// Pods whose calls to `api` go to one application, and by a wish to another.
+struct Shop {
+    authority: Authority,
+    api: App,
+    next: App,
+    server: Pod,
+}
+
+impl Shop {
+    async fn new() -> Self {
+        let authority = Authority::new();
+        let server = Pod::new(&authority, "api").await;
+        Self {
+            api: App::new(server.ip, OK).await,
+            next: App::new(server.ip, OK).await,
+            authority,
+            server,
+        }
+    }
+
+    async fn pod(&self, account: &str, policy: &Traffic) -> Pod {
+        let pod = Pod::new(&self.authority, account).await;
+        pod.set(service("api", vip().ip(), Protocol::Http1, Vec::new()));
+        served_by(&pod, &self.server, &[&self.api]);
+        let there = endpoint(self.server.ip, self.next.port, Some("api"));
+        pod.set(vec![endpoints("next", vec![there])]);
+        pod.set(vec![said(policy)]);
+        pod
+    }
+
+    /// Calls of `pod` with these headers go where they are wished, or do not.
+    async fn goes(&self, pod: &Pod, headers: &str, outcome: Option<&str>) {
+        let granted = outcome == Some("granted");
+        let before = (self.api.asked(), self.next.asked());
+        let counted = |outcome: &str| {
+            let outcome = format!("outcome=\"{outcome}\"");
+            sum(pod, "weft_overrides_total", &[&outcome])
+        };
+        let counts = outcome.map(counted);
+        let (status, answer) = ask(pod, "GET", headers, "").await;
+        assert_eq!(status, 200, "{answer}");
+        let shown = answer.contains("weft-routed-to: shop/next");
+        assert_eq!(shown, granted, "{headers}: {answer}");
+        let after = (self.api.asked(), self.next.asked());
+        let moved = (
+            before.0 + usize::from(!granted),
+            before.1 + usize::from(granted),
+        );
+        assert_eq!(after, moved, "{headers}");
+        assert_eq!(outcome.map(counted), counts.map(|count| count + 1.0));
+    }
+}
+
+/// A request that its application has, and does not answer, by whoever sent it.
+async fn waiting(app: &App, mut caller: TcpStream, headers: &str) -> (TcpStream, String) {
+    let before = app.asked();
+    let head = format!("GET / HTTP/1.1\r\nHost: h\r\n{headers}\r\n");
+    caller.write_all(head.as_bytes()).await.unwrap();
+    let begun = Instant::now();
+    while app.asked() == before {
+        assert!(begun.elapsed() < Duration::from_secs(5), "it never came");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    let head = app.heads().pop().unwrap();
+    let name = header(&head, "weft-context");
+    let context = name.map(|name| format!("weft-context: {name}\r\n"));
+    for hidden in ["weft-route", "weft-proof", TOKEN] {
+        assert!(!head.contains(hidden), "{head}");
+    }
+    (caller, context.unwrap_or_default())
+}
+
+#[tokio::test]
+async fn an_application_with_the_right_or_a_token_chooses_for_its_own_call() {
+    let shop = Shop::new().await;
+    let token = format!("{ROUTE}weft-route-token: {TOKEN}\r\n");
+    let qa = shop.pod("qa", &offered(&["qa"], &[], NEVER)).await;
+    shop.goes(&qa, "", None).await;
+    shop.goes(&qa, ROUTE, Some("granted")).await;
+    shop.goes(&qa, "weft-route: api=other\r\n", Some("target"))
+        .await;
+    shop.goes(&qa, "weft-route: other=next\r\n", None).await;
+    shop.goes(&qa, "weft-route: api\r\n", Some("unreadable"))
+        .await;
+    let twice = format!("{ROUTE}{ROUTE}");
+    shop.goes(&qa, &twice, Some("unreadable")).await;
+    let web = shop.pod("web", &offered(&["qa"], &[], NEVER)).await;
+    shop.goes(&web, ROUTE, Some("right")).await;
+    shop.goes(&web, &token, Some("granted")).await;
+    shop.goes(&web, &token.replace("please", "now"), Some("right"))
+        .await;
+    web.set(vec![said(&offered(&[], &[], 1))]);
+    shop.goes(&web, &token, Some("expired")).await;
+    for head in shop.next.heads().into_iter().chain(shop.api.heads()) {
+        assert!(!head.contains("weft-ro") && !head.contains(TOKEN), "{head}");
+    }
+}
+
+#[tokio::test]
+async fn a_wish_goes_hop_after_hop_by_the_name_of_its_request_and_through_forwarders_only() {
+    let shop = Shop::new().await;
+    let policy = offered(&["qa"], &["web", "cart"], NEVER);
+    let qa = shop.pod("qa", &policy).await;
+    for (first, second, outcome) in [
+        ("web", "cart", "granted"),
+        ("other", "cart", "forwarder"),
+        ("web", "other", "forwarder"),
+    ] {
+        let [first, second] = [
+            shop.pod(first, &policy).await,
+            shop.pod(second, &policy).await,
+        ];
+        let apps = [
+            App::new(first.ip, SILENCE).await,
+            App::new(second.ip, SILENCE).await,
+        ];
+        // Nothing is offered to the first two, whose calls go on to the next.
+        let hop = |to: &Pod, app: &App, account: &str| {
+            vec![endpoints(
+                "api",
+                vec![endpoint(to.ip, app.port, Some(account))],
+            )]
+        };
+        let account = |pod: &Pod| pod.proxy.own.pod.clone();
+        qa.set(hop(&first, &apps[0], &account(&first)));
+        qa.set(vec![said(&Traffic::default())]);
+        let (_one, context) = waiting(&apps[0], qa.call(vip()).await, ROUTE).await;
+        first.set(hop(&second, &apps[1], &account(&second)));
+        first.set(vec![said(&Traffic::default())]);
+        let (_two, context) = waiting(&apps[1], first.call(vip()).await, &context).await;
+        shop.goes(&second, &context, Some(outcome)).await;
+        shop.goes(&second, "", None).await;
+    }
+}
+
+#[tokio::test]
+async fn a_caller_outside_needs_a_token_which_nobody_behind_sees() {
+    let shop = Shop::new().await;
+    let policy = offered(&["qa"], &["web"], NEVER);
+    let web = shop.pod("web", &policy).await;
+    let app = App::new(web.ip, SILENCE).await;
+    for (token, outcome) in [(TOKEN, "granted"), ("wrong", "right"), ("", "right")] {
+        let token = match token {
+            "" => String::new(),
+            token => format!("weft-route-token: {token}\r\n"),
+        };
+        let caller = web.plain(app.port).await;
+        let (_kept, context) = waiting(&app, caller, &format!("{ROUTE}{token}")).await;
+        shop.goes(&web, &context, Some(outcome)).await;
+    }
+}
+
+#[tokio::test]
+async fn where_nobody_serves_the_answer_is_never_the_called_service() {
+    let shop = Shop::new().await;
+    let copies = Mirror {
+        service: ServiceId::new("shop", "copies"),
+        ..mirror()
+    };
+    let policy = Traffic {
+        mirror: limited(vec![copies].into()),
+        ..offered(&["qa"], &[], NEVER)
+    };
+    let qa = shop.pod("qa", &policy).await;
+    shop.goes(&qa, ROUTE, Some("granted")).await;
+    assert_eq!(sum(&qa, "weft_mirrored_total", &[]), 0.0, "without copies");
+    qa.set(vec![endpoints("next", Vec::new())]);
+    for _ in 0..20 {
+        let (status, answer) = ask(&qa, "GET", ROUTE, "").await;
+        assert_eq!(status, 503, "{answer}");
+        assert!(answer.contains("weft-reason: no-endpoint"), "{answer}");
+    }
+    assert_eq!(shop.api.asked(), 0);
+}
