@@ -21,6 +21,7 @@ mod orders;
 mod said;
 pub(crate) mod session;
 mod shared;
+mod state;
 mod steer;
 mod steered;
 pub(crate) mod stream;

@@ -34,7 +34,7 @@ use crate::model::PodId;
 use crate::model::changes::Interest;
 use crate::model::compiled::Latest;
 use crate::model::published::EncodedResource;
-use crate::observe::acknowledged::{Observed, pod_key};
+use crate::observe::acknowledged::Observed;
 use crate::observe::asks::Asks;
 use crate::observe::reports::{Reporter, Reports};
 use crate::shares::Board;
@@ -451,38 +451,5 @@ impl ProxyStream<'_> {
             // A newer proxy may say more than this controller knows.
             None => Ok(()),
         }
-    }
-
-    /// Tells what this proxy has.
-    fn note(&self) {
-        self.shared.observed.note(self.number, self.state());
-    }
-
-    fn state(&self) -> v1::ProxyState {
-        let mut state = v1::ProxyState {
-            namespace: self.pod.namespace.to_string(),
-            pod: self.pod.name.to_string(),
-            objects: self.session.objects(&self.target),
-            destinations: self.asks.iter().cloned().collect(),
-            service_account: self.account.clone(),
-            given: self
-                .session
-                .destinations()
-                .difference(&self.asks)
-                .cloned()
-                .collect(),
-            uid: self.reporter.uid.to_string(),
-            ..v1::ProxyState::default()
-        };
-        self.said.add_to(&mut state);
-        state
-    }
-
-    pub(super) fn key(&self) -> String {
-        pod_key(&v1::ProxyState {
-            namespace: self.pod.namespace.to_string(),
-            pod: self.pod.name.to_string(),
-            ..v1::ProxyState::default()
-        })
     }
 }

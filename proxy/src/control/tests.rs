@@ -1,5 +1,7 @@
 //! A controller on loopback whose authority can be replaced under it.
 
+mod breakers;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -16,9 +18,7 @@ use identity::verify::{Purpose, verify_chain};
 use identity::{Issuer, Root};
 use parking_lot::Mutex;
 use policy::access_log::AccessLog;
-use policy::breaker::own::Admit;
 use policy::name::SpiffeId;
-use policy::traffic::endpoint::Breaker;
 use prometheus_client::registry::Registry;
 use runtime::clock::Clock;
 use runtime::env::EnvReader;
@@ -37,7 +37,6 @@ use super::Control;
 use crate::config::store::Store;
 use crate::control::certificate::FRESH_FOR;
 use crate::control::trust_bundle::BUNDLE_EVERY;
-use crate::endpoints::circuit::{Circuits, DecidedBy};
 use crate::settings::Settings;
 use crate::telemetry::Telemetry;
 use crate::telemetry::metrics::Metrics;
@@ -452,56 +451,4 @@ async fn a_proxy_tells_its_certificate_its_clock_and_that_it_drains() {
     bench
         .until(|_| told().last().is_some_and(|last| last.draining))
         .await;
-}
-
-/// What is known of calls to `shop/api:80`.
-fn circuits(bench: &Bench) -> Arc<Circuits> {
-    let name = wire::names::endpoints("shop", "api", 80);
-    let endpoints = v1::resource::Content::Endpoints(v1::Endpoints::default());
-    let nacks = bench.control.config.apply(v1::Batch {
-        set: vec![v1::Resource {
-            name: name.clone(),
-            version: "1".to_owned(),
-            content: Some(endpoints),
-        }],
-        ..v1::Batch::default()
-    });
-    assert!(nacks.is_empty(), "{nacks:?}");
-    bench.control.config.registry.held_circuits(&name).unwrap()
-}
-
-#[tokio::test]
-async fn a_proxy_tells_what_failed_and_obeys_the_mesh_until_nobody_says_so_any_more() {
-    const SETTINGS: Breaker = Breaker::DEFAULT;
-    let bench = Bench::start(&Ca::new()).await;
-    let circuits = circuits(&bench);
-    let by = DecidedBy {
-        service: "shop/api".into(),
-        port: 80,
-    };
-    assert_eq!(circuits.admit(&by, &SETTINGS).0, Admit::Pass);
-    // Too few to decide alone.
-    circuits.record(&by, &SETTINGS, true, false);
-    let said = || bench.stand_in.pulses.lock().clone();
-    bench.until(|_| !said().is_empty()).await;
-    let first = said()[0].clone();
-    assert_eq!((first.sent, first.failed), (1, 1));
-    let circuit = first.circuit.unwrap();
-    assert_eq!(
-        (&*circuit.service, &*circuit.backend, circuit.port),
-        ("shop/api", "shop/api", 80)
-    );
-    let refuses = || circuits.admit(&by, &SETTINGS).0 == Admit::Refuse;
-    bench.until(|_| refuses()).await;
-    bench
-        .until(|_| said().iter().any(|one| one.refused > 0))
-        .await;
-    // The controllers that come afterwards know nothing of it.
-    let streams = bench.streams();
-    bench.connections.lock().abort_all();
-    bench.until(|bench| bench.streams() > streams).await;
-    pass(Duration::from_secs(10)).await;
-    assert!(refuses());
-    pass(Duration::from_secs(6)).await;
-    assert!(!refuses());
 }

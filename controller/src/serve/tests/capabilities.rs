@@ -49,7 +49,7 @@ async fn proxy_that_is_too_old_for_a_rule_is_not_sent_it_and_the_target_knows() 
     assert!(bench.tally_now(&target()).too_old.is_empty());
 }
 
-/// Retries are in force in this version, overrides are not.
+/// What callers of `api` are sent of policies about it.
 const POLICY: &str = "policy/shop/api:80";
 
 async fn with_policy(spec: serde_json::Value) -> (Bench, ObjectRef) {
@@ -106,7 +106,7 @@ async fn proxy_is_sent_the_parts_that_it_carries_out_and_the_status_names_the_ot
     }))
     .await;
     let mut hello = of_this_version();
-    let lacks = ["traffic-policy/breaker", "traffic-policy/subset"];
+    let lacks = ["traffic-policy/overrides", "traffic-policy/subset"];
     hello.capabilities.retain(|one| !lacks.contains(&&**one));
     let mut proxy = bench.client(hello).await;
     let batch = proxy.batch().await;

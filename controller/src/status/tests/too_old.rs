@@ -2,10 +2,9 @@
 
 use super::*;
 
-#[tokio::test(start_paused = true)]
-async fn object_that_a_proxy_is_too_old_for_is_not_programmed_and_says_whose() {
-    let mut bench = Bench::new(&[("api", 1)]);
-    let state = |pod: &str, too_old: bool| v1::ProxyState {
+/// What a replica says of a proxy that needs the split.
+fn with_split(pod: &str, too_old: bool) -> v1::ProxyState {
+    v1::ProxyState {
         namespace: "shop".to_owned(),
         pod: pod.to_owned(),
         objects: vec![v1::ObjectState {
@@ -16,10 +15,15 @@ async fn object_that_a_proxy_is_too_old_for_is_not_programmed_and_says_whose() {
             ..v1::ObjectState::default()
         }],
         ..v1::ProxyState::default()
-    };
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn object_that_a_proxy_is_too_old_for_is_not_programmed_and_says_whose() {
+    let mut bench = Bench::new(&[("api", 1)]);
     let observed = bench.writer.observed.clone();
-    observed.note(1, state("one", false));
-    observed.note(2, state("two", true));
+    observed.note(1, with_split("one", false));
+    observed.note(2, with_split("two", true));
     bench.round().await;
     let programmed = bench.condition("Programmed");
     assert_eq!(programmed["status"], json!("False"));
@@ -27,10 +31,28 @@ async fn object_that_a_proxy_is_too_old_for_is_not_programmed_and_says_whose() {
     let message = programmed["message"].as_str().unwrap();
     assert!(message.starts_with("1 of 2 proxies; the proxies of shop/two are too old"));
 
-    observed.note(2, state("two", false));
+    observed.note(2, with_split("two", false));
     tokio::time::advance(COUNT_EVERY).await;
     bench.round().await;
     assert_eq!(bench.condition("Programmed")["status"], json!("True"));
+}
+
+/// Another replica may be newer, and tell of what this version has not.
+#[tokio::test(start_paused = true)]
+async fn field_that_proxies_of_this_version_know_nothing_of_is_named_apart() {
+    let mut bench = Bench::new(&[("api", 1)]);
+    let mut state = with_split("one", true);
+    state.objects[0].lacks = vec!["retry".to_owned(), "teleport".to_owned()];
+    bench.writer.observed.note(1, state);
+    bench.round().await;
+    let programmed = bench.condition("Programmed");
+    let message = programmed["message"].as_str().unwrap();
+    for part in [
+        "the proxies of shop/one are too old for retry: restart these pods",
+        "no proxy of this version does anything by teleport yet",
+    ] {
+        assert!(message.contains(part), "{message}");
+    }
 }
 
 const POLICY: &str = "/apis/weft.dev/v1alpha1/namespaces/shop/trafficpolicies/p";
@@ -125,12 +147,9 @@ async fn policy_that_no_proxy_carries_out_says_so_by_field_with_what_it_is_about
         [&*kind, &*status, &*reason],
         ["Programmed", "False", "ProxyTooOld"]
     );
-    for part in [
-        "0 of 3 proxies; the proxies of shop/api-1, shop/api-2, shop/client are too old for retry",
-        "no proxy of this version does anything by rateLimits with scope Service yet",
-    ] {
-        assert!(message.contains(part), "{message}");
-    }
+    let old = "0 of 3 proxies; the proxies of shop/api-1, shop/api-2, shop/client are too old for \
+               rateLimits with scope Service, retry: restart these pods";
+    assert_eq!(message, old);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,262 @@
+//! The mesh's breaker, by what callers tell.
+
+use super::*;
+use crate::breaker::fleet::Fleet;
+
+/// What accounts sent and saw fail, in one second.
+fn told(rows: &[(u32, u32)]) -> (Fleet<usize, usize>, Instant) {
+    let now = Instant::now();
+    let mut fleet = Fleet::new(now);
+    for (at, (sent, failed)) in rows.iter().enumerate() {
+        let pulse = Pulse {
+            sent: *sent,
+            failed: *failed,
+            ..Pulse::default()
+        };
+        fleet.pulse(now, &at, &at, pulse, &SETTINGS);
+    }
+    fleet.tick(now, &SETTINGS);
+    (fleet, now)
+}
+
+#[test]
+fn the_mesh_opens_when_the_median_account_sees_it_and_not_for_one() {
+    let opens = |rows: &[(u32, u32)]| {
+        let (fleet, now) = told(rows);
+        fleet.steer(now) == Steer::Open
+    };
+    assert!(opens(&[(50, 50)]), "there is but one");
+    assert!(!opens(&[(49, 49)]), "too few requests");
+    assert!(!opens(&[(1000, 1000), (50, 0)]), "one of two");
+    assert!(
+        !opens(&[(1000, 1000), (20, 0), (20, 0), (20, 1)]),
+        "one of four"
+    );
+    assert!(
+        !opens(&[(1000, 1000), (500, 500), (20, 0), (20, 0)]),
+        "half of them"
+    );
+    assert!(opens(&[(1000, 1000), (20, 20), (20, 20), (20, 0)]));
+    assert!(
+        opens(&[(50, 30), (0, 0), (0, 0)]),
+        "who does not call has no voice"
+    );
+}
+
+#[test]
+fn it_probes_ten_times_a_second_shared_among_the_callers_and_closes_over_a_ramp() {
+    let (mut fleet, start) = told(&[(10, 10); 12]);
+    assert_eq!(fleet.steer(start), Steer::Open);
+    let wanting = Pulse {
+        refused: 5,
+        ..Pulse::default()
+    };
+    for second in 1..=5 {
+        let now = start + ms(second * 1000);
+        for at in 0..12 {
+            fleet.pulse(now, &at, &at, wanting, &SETTINGS);
+        }
+        fleet.tick(now, &SETTINGS);
+    }
+    let now = start + ms(5000);
+    assert_eq!(fleet.steer(now), Steer::Probing { every: ms(1200) });
+    let good = Pulse {
+        probes: 2,
+        ..Pulse::default()
+    };
+    for at in 0..9 {
+        fleet.pulse(now, &at, &at, good, &SETTINGS);
+    }
+    fleet.tick(now, &SETTINGS);
+    assert_eq!(fleet.steer(now), Steer::Probing { every: ms(1200) });
+    fleet.pulse(now, &9, &9, good, &SETTINGS);
+    fleet.tick(now, &SETTINGS);
+    assert_eq!(
+        fleet.steer(now + ms(3000)),
+        Steer::Closing { since: ms(3000) }
+    );
+    fleet.tick(now + RAMP, &SETTINGS);
+    assert_eq!(fleet.steer(now + RAMP), Steer::Closed);
+}
+
+#[test]
+fn it_opens_again_when_it_fails_while_it_closes() {
+    let (mut fleet, start) = told(&[(60, 60)]);
+    fleet.tick(start + ms(5000), &SETTINGS);
+    let good = Pulse {
+        probes: 10,
+        ..Pulse::default()
+    };
+    for _ in 0..2 {
+        fleet.pulse(start + ms(5000), &0, &0, good, &SETTINGS);
+    }
+    fleet.tick(start + ms(5000), &SETTINGS);
+    let bad = Pulse {
+        sent: 50,
+        failed: 40,
+        ..Pulse::default()
+    };
+    fleet.pulse(start + ms(6000), &0, &0, bad, &SETTINGS);
+    fleet.tick(start + ms(6000), &SETTINGS);
+    assert_eq!(fleet.steer(start + ms(6000)), Steer::Open);
+    let report = fleet.report(start + ms(6000), &SETTINGS);
+    assert!(report.open && report.callers == 1);
+    assert_eq!((report.failure_percent, report.requests), (80, 50));
+}
+
+#[test]
+fn who_makes_up_probes_decides_no_more_than_others() {
+    let (mut fleet, start) = told(&[(10, 10); 12]);
+    let wanting = Pulse {
+        refused: 5,
+        ..Pulse::default()
+    };
+    for second in 1..=5 {
+        let now = start + ms(second * 1000);
+        for at in 0..12 {
+            fleet.pulse(now, &at, &at, wanting, &SETTINGS);
+        }
+        fleet.tick(now, &SETTINGS);
+    }
+    let now = start + ms(5000);
+    let made_up = Pulse {
+        probes: u32::MAX,
+        failed_probes: u32::MAX,
+        ..Pulse::default()
+    };
+    let honest = Pulse {
+        probes: 1,
+        ..Pulse::default()
+    };
+    for second in 0..2 {
+        let now = now + ms(second * 1000);
+        fleet.pulse(now, &0, &0, made_up, &SETTINGS);
+        for at in 1..12 {
+            fleet.pulse(now, &at, &at, honest, &SETTINGS);
+        }
+        fleet.tick(now, &SETTINGS);
+    }
+    assert!(matches!(fleet.steer(now), Steer::Closing { .. }));
+}
+
+#[test]
+fn it_closes_where_nobody_obeys_or_nobody_calls() {
+    let (mut fleet, start) = told(&[(60, 60)]);
+    fleet.tick(start + ms(5000), &SETTINGS);
+    fleet.tick(start + ms(14_999), &SETTINGS);
+    assert!(matches!(fleet.steer(start), Steer::Probing { .. }));
+    let idle = start + ms(15_000);
+    fleet.tick(idle, &SETTINGS);
+    let since = Duration::ZERO;
+    assert_eq!(fleet.steer(idle), Steer::Closing { since }, "over the ramp");
+    fleet.tick(idle + RAMP, &SETTINGS);
+    assert_eq!(fleet.steer(idle + RAMP), Steer::Closed);
+}
+
+#[test]
+fn probes_that_hang_keep_it_open_while_anybody_wants_to_call() {
+    let wanting = Pulse {
+        refused: 1,
+        ..Pulse::default()
+    };
+    let hanging = Pulse {
+        begun: 1,
+        ..Pulse::default()
+    };
+    for pulse in [wanting, hanging] {
+        let (mut fleet, start) = told(&[(60, 60)]);
+        for second in 1..=120 {
+            let now = start + ms(second * 1000);
+            fleet.pulse(now, &0, &0, pulse, &SETTINGS);
+            fleet.tick(now, &SETTINGS);
+        }
+        let now = start + ms(120_000);
+        let every = ms(100);
+        assert_eq!(fleet.steer(now), Steer::Probing { every }, "{pulse:?}");
+    }
+}
+
+#[test]
+fn a_probe_that_was_sent_is_told_before_it_ends() {
+    let now = Instant::now();
+    let mut breaker = seen(now, 0, 0);
+    breaker.steer(now, Steer::Probing { every: ms(1200) });
+    assert_eq!(breaker.admit(now, &SETTINGS, 0), Admit::Probe);
+    let expected = Pulse {
+        begun: 1,
+        ..Pulse::default()
+    };
+    assert_eq!(breaker.pulse(), Some(expected));
+}
+
+#[test]
+fn proxies_that_are_told_together_to_probe_spread_over_the_gap() {
+    let start = Instant::now();
+    for callers in [12u32, 10_000] {
+        let every = ms(100) * callers;
+        let mut first = Vec::new();
+        for caller in 0..callers {
+            let mut breaker = seen(start, 0, 0);
+            breaker.steer(start, Steer::Probing { every });
+            let random = u64::MAX / u64::from(callers) * u64::from(caller);
+            let admit = breaker.admit(start, &SETTINGS, random);
+            first.extend((admit == Admit::Probe).then_some(caller));
+            let due = start + every.mul_f64(f64::from(caller) / f64::from(callers));
+            let admit = breaker.admit(due + ms(1), &SETTINGS, 0);
+            assert!(
+                admit == Admit::Probe || caller == 0,
+                "{caller} of {callers}"
+            );
+            let early = due + every - ms(1);
+            assert_eq!(breaker.admit(early, &SETTINGS, 0), Admit::Refuse);
+        }
+        assert_eq!(first, [0], "of {callers}");
+    }
+}
+
+#[test]
+fn ten_thousand_callers_probe_ten_times_a_second_together() {
+    let start = Instant::now();
+    let mut fleet = Fleet::new(start);
+    let bad = Pulse {
+        sent: 1,
+        failed: 1,
+        ..Pulse::default()
+    };
+    let wanting = Pulse {
+        refused: 1,
+        ..Pulse::default()
+    };
+    for at in 0..10_000 {
+        fleet.pulse(start, &0, &at, bad, &SETTINGS);
+    }
+    fleet.tick(start, &SETTINGS);
+    let now = start + ms(5000);
+    for at in 0..10_000 {
+        fleet.pulse(now, &0, &at, wanting, &SETTINGS);
+    }
+    fleet.tick(now, &SETTINGS);
+    let every = Duration::from_secs(1000);
+    assert_eq!(fleet.steer(now), Steer::Probing { every });
+}
+
+#[test]
+fn accounts_and_proxies_are_bounded() {
+    let now = Instant::now();
+    let mut fleet = Fleet::new(now);
+    let one = Pulse {
+        sent: 1,
+        failed: 2,
+        ..Pulse::default()
+    };
+    for at in 0..20_000 {
+        fleet.pulse(now, &at, &at, one, &SETTINGS);
+    }
+    let report = fleet.report(now, &SETTINGS);
+    assert_eq!(report.callers, fleet::PROXIES);
+    assert_eq!(report.requests as usize, fleet::ACCOUNTS);
+    assert_eq!(
+        report.failure_percent, 100,
+        "nobody fails more than he sends"
+    );
+}
