@@ -203,7 +203,12 @@ async fn talk(
                 }
                 continue;
             }
-            Some(v1::from_proxy::Message::Report(_) | v1::from_proxy::Message::Status(_))
+            Some(
+                v1::from_proxy::Message::Report(_)
+                | v1::from_proxy::Message::Status(_)
+                | v1::from_proxy::Message::Pulse(_)
+                | v1::from_proxy::Message::SharesTaken(_),
+            )
             | None => continue,
         };
         id += 1;

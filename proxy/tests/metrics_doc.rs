@@ -236,15 +236,15 @@ fn touch(metrics: &Metrics) {
         connections,
         tls_failures,
         limits: _,
-        retries,
-        ejections,
-        breaker_state,
-        fallbacks,
-        locality,
-        mirrored,
+        retries: _,
+        ejections: _,
+        breaker_state: _,
+        fallbacks: _,
+        locality: _,
+        mirrored: _,
         contexts,
         overrides,
-        rate_limited,
+        rate_limited: _,
         shed,
         overload_limit,
         spans,
@@ -279,6 +279,37 @@ fn touch(metrics: &Metrics) {
         })
         .inc();
     metrics.limit("connections");
+    let port = Port::Number(8080);
+    let priority = "Normal";
+    shed.at(&ShedLabels { port, priority }).inc();
+    overload_limit.at(&OverloadLabels { port }).set(9);
+    let outcome = "granted";
+    overrides.at(&OverrideLabels { outcome }).inc();
+    contexts.at(&ContextLabels { how: "trace" }).inc();
+    let outcome = "dropped";
+    spans.at(&SpanLabels { outcome }).inc();
+    telemetry_dropped
+        .at(&TelemetryDroppedLabels {
+            signal: "spans",
+            reason: "queue",
+        })
+        .inc();
+    touch_calls(calls);
+    touch_services(metrics);
+}
+
+/// What is counted for each Service, or policy about one.
+fn touch_services(metrics: &Metrics) {
+    let Metrics {
+        retries,
+        ejections,
+        breaker_state,
+        fallbacks,
+        locality,
+        mirrored,
+        rate_limited,
+        ..
+    } = metrics;
     retries
         .at(&RetryLabels {
             service: "shop/web".into(),
@@ -327,22 +358,6 @@ fn touch(metrics: &Metrics) {
             mode: "Enforce",
         })
         .inc();
-    let port = Port::Number(8080);
-    let priority = "Normal";
-    shed.at(&ShedLabels { port, priority }).inc();
-    overload_limit.at(&OverloadLabels { port }).set(9);
-    let outcome = "granted";
-    overrides.at(&OverrideLabels { outcome }).inc();
-    contexts.at(&ContextLabels { how: "trace" }).inc();
-    let outcome = "dropped";
-    spans.at(&SpanLabels { outcome }).inc();
-    telemetry_dropped
-        .at(&TelemetryDroppedLabels {
-            signal: "spans",
-            reason: "queue",
-        })
-        .inc();
-    touch_calls(calls);
 }
 
 fn touch_calls(calls: &CallFamilies) {

@@ -107,6 +107,7 @@ async fn what_one_replica_hears_opens_it_at_the_others() {
     let deciding = tokio::spawn(other.clone().run());
     let listener = Listener {
         reports: Reports::new(ReportMetrics::default()),
+        asks: Asks::default(),
         fleet: other.clone(),
         board: Board::default(),
         client: crate::testing::api_server::FakeApi::default().client(),

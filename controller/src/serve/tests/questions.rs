@@ -151,6 +151,8 @@ async fn question_is_passed_on_to_the_replica_that_has_the_proxy_and_the_answer_
         observed: Observed::default(),
         reports: Reports::new(ReportMetrics::default()),
         asks: other.clone(),
+        fleet: bench.other_fleet(),
+        board: Board::default(),
         roots: bench.roots.clone(),
         certificate: bench.certificate.clone(),
         identity: bench.identity.clone(),
