@@ -89,7 +89,7 @@ async fn who_calls_a_service_of_which_most_calls_fail_is_told_and_who_says_nothi
                     closed = steer.verdicts[0].state() == State::Closed;
                 }
                 Some(v1::to_proxy::Message::Batch(batch)) => proxy.ack(&batch).await,
-                None => panic!("nothing"),
+                other => panic!("neither: {other:?}"),
             }
         }
     }
