@@ -30,7 +30,8 @@ impl Decision {
         let (Some(settings), Some(origin)) = policies.traffic.breaker.decide(None) else {
             return None;
         };
-        if key.backend != key.service {
+        // By a split, or where requests may wish it.
+        if key.backend != key.service && !policies.leads_to.contains(&key.backend) {
             let service = index.services.get(&key.service)?;
             let mut backends = service.splits.iter().flat_map(|split| &split.backends);
             backends.find(|(backend, _)| *backend == key.backend)?;

@@ -178,6 +178,21 @@ fn nothing_is_taken_of_what_has_no_breaker_and_of_backends_that_nothing_leads_to
 }
 
 #[test]
+fn calls_that_wish_to_go_to_another_service_are_judged_by_the_policy_of_the_called_one() {
+    let spec = json!({
+        "targetRef": {"kind": "Service", "name": "api"},
+        "breaker": {}, "overrides": [{"to": ["v2"]}],
+    });
+    let cluster = cluster::shop()
+        .with(cluster::service("v2", "10.96.0.2", &[("h", 80)]))
+        .with(cluster::traffic_policy("p", spec));
+    let mut bench = Bench::new(&cluster);
+    bench.says_of("web", "shop/api", "shop/v2", seen(1000, 1000));
+    bench.passes(SECOND);
+    assert_eq!(bench.told(), [("shop/v2".to_owned(), Said::Open, 0)]);
+}
+
+#[test]
 fn a_policy_that_goes_or_says_a_state_itself_ends_what_was_told() {
     let mut bench = Bench::new(&with_breaker(&json!({})));
     let policy = ObjectRef::new(Kind::TrafficPolicy, "shop", "p");
