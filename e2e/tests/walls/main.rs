@@ -89,6 +89,7 @@ const EXEMPT: Exempt = Exempt {
             folders: &["proxy/src"],
             besides: &[
                 "proxy/src/inbound/reauthorize.rs",
+                "proxy/src/control/ask.rs",
                 "proxy/src/control/stream.rs",
                 "proxy/src/control/trust_bundle.rs",
                 "proxy/src/admin.rs",
