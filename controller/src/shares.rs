@@ -14,7 +14,6 @@ mod key;
 mod lead;
 
 pub(crate) use self::board::Board;
-pub(crate) use self::key::ShareOf;
 pub(crate) use self::lead::lead;
 
 #[cfg(test)]
