@@ -48,7 +48,9 @@ fn places_take_as_many_bytes_as_is_reckoned_at_most() {
         );
         keys.set_most(most / 4);
         let fewer = bytes(&keys);
-        assert!(fewer <= many, "{most}: {fewer}");
+        // Not `many`: a map that was much used tells less capacity than it takes, by as many
+        // slots as wait to be cleaned.
+        assert!(fewer <= most * BYTES_PER_PLACE, "{most}: {fewer}");
     }
 }
 

@@ -1,0 +1,190 @@
+//! Which first bytes are taken for what.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::Instant;
+
+use super::{
+    DETECT_WITHIN, FirstLine, LINE_LIMIT, Line, Seen, begins_request, sniff, sniff_greeting,
+    sniff_leniently,
+};
+use crate::net::prefixed::Prefixed;
+
+#[test]
+fn a_slow_beginning_is_a_request_only_if_it_is_more_than_a_word() {
+    for bytes in [&b"GE"[..], b"GET", b"GET ", b"OPTION", b"M-X ", b"PRI * "] {
+        let case = String::from_utf8_lossy(bytes);
+        assert_eq!(
+            begins_request(bytes),
+            sniff(bytes) == Seen::Unsure,
+            "{case}"
+        );
+    }
+    assert!(begins_request(b"GE") && begins_request(b"GET "));
+    for bytes in [
+        &b"C"[..],
+        b"G",
+        b"PING",
+        b"HELO",
+        b"STATUS",
+        b"GETS",
+        b"PRI",
+        b"",
+        b"q",
+    ] {
+        assert!(!begins_request(bytes), "{}", String::from_utf8_lossy(bytes));
+    }
+}
+
+#[test]
+fn first_bytes_tell_the_protocol() {
+    for (bytes, seen) in [
+        (&b"GET / HTTP/1.1\r\n"[..], Seen::Http1),
+        (b"OPTIONS * HTTP/1.1\r\n", Seen::Http1),
+        (b"GET http://a/ HTTP/1.1\r\n", Seen::Http1),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Seen::Http2),
+        (b"PRI * HT", Seen::Unsure),
+        (b"P", Seen::Unsure),
+        (b"GET ", Seen::Unsure),
+        (b"CONNECT a:1 HTTP/1.1\r\n", Seen::Opaque),
+        (b"\x16\x03\x01", Seen::Opaque),
+        (b"EHLO mail", Seen::Opaque),
+        (b"hello /x", Seen::Opaque),
+        (b"\0", Seen::Opaque),
+        (b"", Seen::Unsure),
+    ] {
+        assert_eq!(sniff(bytes), seen, "{:?}", String::from_utf8_lossy(bytes));
+    }
+}
+
+#[test]
+fn a_server_greets_in_http2_with_the_head_of_settings_only() {
+    for (bytes, seen) in [
+        (&[0, 0, 0, 4, 0, 0, 0, 0, 0][..], Seen::Http2),
+        (&[0, 0, 18, 4, 0, 0, 0, 0, 0, 0, 3], Seen::Http2),
+        (&[0, 0, 18, 4, 0, 0, 0, 0], Seen::Unsure),
+        (&[0, 0, 18], Seen::Unsure),
+        (&[0], Seen::Unsure),
+        (&[0, 0, 18, 4, 0, 0, 0, 1], Seen::Opaque),
+        (&[0, 0, 18, 5], Seen::Opaque),
+        // No number of settings has this size, and nobody has so many.
+        (&[0, 0, 17, 4, 0, 0, 0, 0, 0], Seen::Opaque),
+        (&[6, 0, 0, 4, 0, 0, 0, 0, 0], Seen::Opaque),
+        // The acknowledgement is no beginning.
+        (&[0, 0, 0, 4, 1, 0, 0, 0, 0], Seen::Opaque),
+        (b"220 mail ready\r\n", Seen::Opaque),
+        (b"HTTP/1.1 400 Bad Request\r\n", Seen::Opaque),
+    ] {
+        assert_eq!(sniff_greeting(bytes), seen, "{bytes:?}");
+    }
+}
+
+#[test]
+fn a_first_line_that_ends_as_http_does_is_http_whatever_stands_before() {
+    for (bytes, seen) in [
+        (&b"\r\nGET / HTTP/1.1\r\n"[..], Seen::Http1),
+        (b"\nGET / HTTP/1.1\n", Seen::Http1),
+        (b" \t\r\n\r\nget / http/1.0\r\n", Seen::Http1),
+        (b"M1 / HTTP/1.1\r\n", Seen::Http1),
+        (b"GET\t/\tHTTP/1.1\r\n", Seen::Http1),
+        (b"x\xa0y\xa0HTTP/1.1\x0b\r\n", Seen::Http1),
+        (b"get foo HTTP / 1.1 \r\n", Seen::Http1),
+        (b"CONNECT a:1 HTTP/1.1\r\n", Seen::Http1),
+        (b"\0GET / HTTP/1.1\r\n", Seen::Http1),
+        (b"HTTP/1.1\r\n", Seen::Http1),
+        (b"GET\t/\r\nx: y", Seen::Http1),
+        (b"GET\tkey\r\n", Seen::Opaque),
+        (b"\r\n", Seen::Unsure),
+        (b" ", Seen::Unsure),
+        (b"GE", Seen::Unsure),
+        (b"get / HTTP/1.1", Seen::Opaque),
+        (b"get k\r\n", Seen::Opaque),
+        (b"get http/k\r\n", Seen::Opaque),
+        (b"get /HTTP/1.1\r\n", Seen::Opaque),
+        (b"get / HTTP/1.1 x\r\n", Seen::Opaque),
+        (b"CONNECT\naccept-version:1.2\n\n\0", Seen::Opaque),
+        (b"OPTIONS rtsp://h/ RTSP/1.0\r\n", Seen::Opaque),
+        (b"first\nget / HTTP/1.1\r\n", Seen::Opaque),
+    ] {
+        let got = sniff_leniently(bytes);
+        assert_eq!(got, seen, "{:?}", String::from_utf8_lossy(bytes));
+    }
+}
+
+#[test]
+fn a_first_line_says_the_same_in_one_piece_and_byte_by_byte() {
+    for (bytes, expected) in [
+        (&b"\r\n get  /x HTTP/1.1\r\nmore"[..], Line::Http),
+        (b"get k\r\nx / HTTP/1.1\r\n", Line::Other),
+        (b"get / HTTP/1.1\r", Line::Begun),
+        (b"\r\n \r\n", Line::Blank),
+    ] {
+        assert_eq!(FirstLine::default().note(bytes), expected);
+        let mut line = FirstLine::default();
+        let mut last = Line::Blank;
+        for byte in bytes {
+            last = line.note(&[*byte]);
+        }
+        assert_eq!(last, expected, "{:?}", String::from_utf8_lossy(bytes));
+    }
+}
+
+#[test]
+fn a_method_with_something_after_it_or_a_name_and_version_may_be_a_request() {
+    for (bytes, request) in [
+        (&b"GET /x RTSP/1.0\r\n"[..], true),
+        (b"\r\n\nGET /x\r\n", true),
+        (b"SOURCE x ICE/1.0\r\n", true),
+        (b"M1\tx", true),
+        (b"get k\r\n", true),
+        (b"\xffx y rtsp / 1.0 \r\n", true),
+        (b"\xffx y word/9\r\n", true),
+        (b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n", true),
+        (b"", false),
+        (b"GET", false),
+        (b"GET ", false),
+        (b"PING\r\nGET /x\r\n", false),
+        (b"*2\r\n$3\r\nGET\r\n", false),
+        (b"<34>1 2026-01-01 x\r\n", false),
+        (b"{\"a\": 1}\r\n", false),
+        (b"\0\0 x\r\n", false),
+        (b"\xffx /1.0\r\n", false),
+        (b"\xffx y x1/1.0\r\n", false),
+        (b"CONNECT\naccept-version:1.2\n\n\0", false),
+    ] {
+        let mut line = FirstLine::default();
+        for byte in bytes {
+            line.note(&[*byte]);
+        }
+        let case = String::from_utf8_lossy(bytes);
+        assert_eq!(line.may_be_request(), request, "{case:?}");
+    }
+}
+
+#[test]
+fn a_first_line_is_watched_to_a_bound_and_keeps_little() {
+    let mut line = FirstLine::default();
+    let piece = [b'a'; 4096];
+    for _ in 0..LINE_LIMIT / piece.len() {
+        assert_eq!(line.note(&piece), Line::Begun);
+    }
+    assert!(line.end.capacity() < 64);
+    assert_eq!(line.note(b"a"), Line::Other);
+    assert_eq!(line.note(b" HTTP/1.1\r\n"), Line::Other);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_client_is_unsure_after_the_limit_and_loses_no_byte() {
+    let (mut client, server) = tokio::io::duplex(64);
+    let mut stream = Prefixed::new(server);
+    client.write_all(b"G").await.unwrap();
+    let seen = stream
+        .look(Instant::now() + DETECT_WITHIN, sniff)
+        .await
+        .unwrap();
+    assert_eq!(seen, Seen::Unsure);
+    client.write_all(b"ET / HTTP/1.1").await.unwrap();
+    drop(client);
+    let mut all = String::new();
+    stream.read_to_string(&mut all).await.unwrap();
+    assert_eq!(all, "GET / HTTP/1.1");
+}
