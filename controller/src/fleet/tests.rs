@@ -48,20 +48,17 @@ impl Bench {
         self.says_of(account, "shop/api", "shop/api", pulse);
     }
 
-    fn says_of(&self, account: &str, service: &str, backend: &str, pulse: v1::CircuitPulse) {
+    fn says_of(&self, account: &str, service: &str, backend: &str, mut pulse: v1::CircuitPulse) {
         let from = Caller {
             account: format!("shop/{account}").into(),
             uid: format!("uid-{account}").into(),
         };
-        let circuit = v1::Circuit {
+        pulse.circuit = Some(v1::Circuit {
             service: service.to_owned(),
             backend: backend.to_owned(),
             port: 80,
-        };
-        let circuits = vec![v1::CircuitPulse {
-            circuit: Some(circuit),
-            ..pulse
-        }];
+        });
+        let circuits = vec![pulse];
         self.fleet.take(&from, v1::Pulse { circuits }, self.now);
     }
 

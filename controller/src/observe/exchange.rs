@@ -102,16 +102,12 @@ impl Answerer {
         let (reports, changes) = (self.reports.clone(), self.reports.own_changes());
         let news = move |since| reports.own_since(since);
         self.answer("reports", changes, news, outbox.clone());
-        let (fleet, changes) = (self.fleet.clone(), self.fleet.own_changes());
         let (board, changes) = (self.board.clone(), self.board.own_changes());
         let news = move |since| board.own_since(since);
         self.answer("shares", changes, news, outbox.clone());
-        self.answer(
-            "pulses",
-            changes,
-            move |since| fleet.own_since(since),
-            outbox,
-        );
+        let (fleet, changes) = (self.fleet.clone(), self.fleet.own_changes());
+        let news = move |since| fleet.own_since(since);
+        self.answer("pulses", changes, news, outbox);
         Ok(ReceiverStream::new(sent))
     }
 

@@ -158,7 +158,7 @@ fn one_on_the_way_that_may_not_pass_it_on_ends_it_for_all_who_follow() {
         let asked = Asked::With(Caller::mesh(&web), accounts);
         granted("cart", asked, Some(&proof))
     };
-    assert_eq!(through(&[qa.clone()]), Ok(()));
+    assert_eq!(through(std::slice::from_ref(&qa)), Ok(()));
     assert_eq!(through(&[qa.clone(), web.clone()]), Ok(()));
     let ended = Err(Ignored::Forwarder);
     assert_eq!(through(&[qa.clone(), other.clone()]), ended);

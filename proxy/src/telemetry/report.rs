@@ -16,6 +16,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
+use policy::protocol::Protocol;
 use policy::reason::Reason;
 use tokio::sync::{mpsc, watch};
 use wire::v1;

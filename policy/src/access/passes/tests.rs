@@ -165,8 +165,11 @@ fn matches_are_the_same_by_other_names_and_in_another_order() {
     let before = access(vec![read("a"), write("b")]);
     let same = access(vec![write("c"), read("d")]);
     let other = access(vec![read("a")]);
-    let passes = |access: &'_ Access| access.passes(caller, PORT, Spoken::Http);
-    assert_eq!(passes(&before).becomes(&passes(&same)), Effect::Kept);
-    assert_eq!(passes(&before).becomes(&passes(&other)), Effect::Depends);
-    assert_eq!(passes(&other).becomes(&passes(&before)), Effect::Depends);
+    let becomes = |before: &Access, after: &Access| {
+        let before = before.passes(caller, PORT, Spoken::Http);
+        before.becomes(&after.passes(caller, PORT, Spoken::Http))
+    };
+    assert_eq!(becomes(&before, &same), Effect::Kept);
+    assert_eq!(becomes(&before, &other), Effect::Depends);
+    assert_eq!(becomes(&other, &before), Effect::Depends);
 }
