@@ -343,7 +343,13 @@ impl Pods {
             self.reread.extend(services);
         }
         match was {
-            Some(was) if same && !itself => now.workload = was.workload.clone(),
+            Some(was) if same && !itself => {
+                now.workload = was.workload.clone();
+                // That somebody was told of its names goes on, or a change of them is nobody's.
+                if !self.changed.contains(key) {
+                    now.routes = was.routes.clone();
+                }
+            }
             _ => drop(self.changed.insert(key.clone())),
         }
         if itself || !same || was.is_none_or(|was| was.serves != now.serves) {
