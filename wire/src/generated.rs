@@ -493,7 +493,10 @@ pub struct Resource {
     /// Hex hash of the encoded content.
     #[prost(string, tag = "2")]
     pub version: ::prost::alloc::string::String,
-    #[prost(oneof = "resource::Content", tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 14, 15, 60")]
+    #[prost(
+        oneof = "resource::Content",
+        tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 14, 15, 60"
+    )]
     pub content: ::core::option::Option<resource::Content>,
 }
 /// Nested message and enum types in `Resource`.
