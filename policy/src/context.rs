@@ -138,6 +138,14 @@ impl<T: Clone> Table<T> {
         Ok(())
     }
 
+    /// A request that was remembered with an end has none any more.
+    pub fn loosen(&mut self, key: &Key) {
+        let all = key.trace.and_then(|trace| self.traces.get_mut(&trace));
+        if let Some(all) = all {
+            all.until = None;
+        }
+    }
+
     /// The answer to a request has ended as it should, or as its application let it.
     pub fn forget(&mut self, key: &Key) {
         self.requests = self.requests.saturating_sub(1);

@@ -94,6 +94,28 @@ fn of_a_trace_the_loosest_end_holds_until_none_of_its_requests_is_left() {
 }
 
 #[test]
+fn a_request_whose_end_is_taken_away_takes_it_from_all_of_its_trace() {
+    let now = Instant::now();
+    let mut table = Table::default();
+    let until = |n| Some(now + ms(n));
+    table.remember(&both(1, 7), until(5), 'a').unwrap();
+    table.remember(&traced(7), until(9), 'b').unwrap();
+    table.remember(&both(2, 8), until(3), 'c').unwrap();
+    table.loosen(&both(1, 7));
+    assert_eq!(table.find(&traced(7), now), Found::Traced(None));
+    assert_eq!(table.find(&traced(8), now), Found::Traced(until(3)));
+    assert_eq!(table.find(&named(1), now), Found::Named('a'));
+    // Nothing is counted twice by it.
+    table.loosen(&named(2));
+    table.loosen(&traced(6));
+    for key in [both(1, 7), traced(7), both(2, 8)] {
+        table.forget(&key);
+    }
+    assert!(table.is_empty());
+    assert_eq!(table.find(&traced(7), now), Found::Nothing);
+}
+
+#[test]
 fn what_names_a_request_that_is_over_is_known_for_a_minute() {
     let now = Instant::now();
     let mut table = Table::default();

@@ -58,6 +58,8 @@ impl Inherited {
 pub(crate) struct Served {
     key: Key,
     inherited: Inherited,
+    /// Its connection carries another protocol, and its end holds no longer.
+    switched: AtomicBool,
     /// What it needed was tried again in vain.
     spent: AtomicBool,
     left: AtomicBool,
@@ -131,6 +133,7 @@ impl Contexts {
         let served = Arc::new(Served {
             key,
             inherited: inherited.clone(),
+            switched: AtomicBool::new(false),
             spent: AtomicBool::new(false),
             left: AtomicBool::new(false),
             leaves: Notify::new(),
@@ -214,6 +217,9 @@ fn trace_of(map: &HeaderMap) -> Option<u128> {
 impl Served {
     /// When it is over.
     fn until(&self) -> Option<Instant> {
+        if self.switched.load(Relaxed) {
+            return None;
+        }
         self.inherited.deadline.end().map(|(at, _)| at)
     }
 
@@ -277,6 +283,15 @@ impl MadeFor {
 }
 
 impl Kept {
+    /// Its connection carries another protocol from now on. That has no end, so neither have
+    /// the calls that are made for it.
+    pub(crate) fn switched(&self) {
+        if let (Some(contexts), Some(served)) = (&self.contexts, &self.served) {
+            served.switched.store(true, Relaxed);
+            contexts.table.lock().loosen(&served.key);
+        }
+    }
+
     /// Its answer has ended so.
     pub(crate) fn ended(self, end: BodyEnd) {
         match end {

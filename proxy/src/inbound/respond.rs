@@ -127,6 +127,7 @@ impl Connection {
             to,
             kept,
         } = upgraded;
+        kept.switched();
         let (accept, out) = Accept::new();
         if matches!(caller, Side::Mesh(_)) {
             parts = PeerResponse::Switched { to, parts }.encode(Asked::Upgrade);

@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 use wire::v1::Protocol;
 
 use super::answers::{App, OK, SILENCE, UNAVAILABLE, ask, limited, retries, said, served_by, sum};
-use super::deadlines::{BEGUN, broken_off};
+use super::deadlines::{BEGUN, SWITCHED, broken_off};
 use crate::support::{Authority, Pod, endpoint, endpoints, raw, service, vip};
 
 const SOON: Duration = Duration::from_secs(5);
@@ -274,6 +274,34 @@ async fn a_writer_goes_on_after_the_time_of_what_it_is_made_for_and_nothing_begi
     assert_eq!(next[0].asked(), 1, "nobody was asked any more");
     assert_eq!(of_context(&chain.api, "over"), 2.0);
     drop(writer);
+}
+
+#[tokio::test]
+async fn calls_for_a_connection_that_switched_protocols_go_on_after_the_time_of_its_request() {
+    let chain = Chain::new().await;
+    let next = chain.asks([OK]).await;
+    let mut caller = chain.web.call(vip()).await;
+    let head = format!(
+        "GET / HTTP/1.1\r\nHost: web.shop\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         weft-timeout: 400ms\r\n{PARENT}\r\n"
+    );
+    caller.write_all(head.as_bytes()).await.unwrap();
+    let mut request = chain.request().await;
+    request.stream.write_all(SWITCHED.as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    timeout(SOON, caller.read_exact(&mut answer))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 101");
+    sleep(Duration::from_millis(700)).await;
+    for headers in [PARENT, &request.context()] {
+        for method in ["GET", "POST"] {
+            let (status, answer) = ask(&chain.api, method, headers, "").await;
+            assert_eq!(status, 200, "{method} {headers}: {answer}");
+        }
+    }
+    assert_eq!(next[0].asked(), 4);
 }
 
 #[tokio::test]

@@ -172,6 +172,34 @@ async fn nothing_begins_for_a_request_whose_caller_left_or_whose_time_is_over() 
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_switched_protocols_has_no_end_until_its_connection_has_one() {
+    let contexts = Arc::<Contexts>::default();
+    let none = HeaderMap::new();
+    let (kept, name) = arrives(&contexts, &within(500), traced(PARENT));
+    let begun = contexts.of_call(name, &none);
+    assert!(begun.until().is_some());
+    kept.switched();
+    advance(Duration::from_secs(1)).await;
+    for made_for in [
+        begun,
+        contexts.of_call(name, &none),
+        contexts.of_call(None, &traced(PARENT)),
+    ] {
+        assert_eq!(made_for.until(), None, "{:?}", made_for.how());
+    }
+    drop(kept);
+    assert_eq!(how(&contexts, name, &none), Some("over"));
+    // One that has none, and one that is only counted.
+    let (kept, _) = arrives(&contexts, &Inherited::default(), traced(OTHER));
+    kept.switched();
+    let uncounted = Arc::<Contexts>::default();
+    let (kept, _) = arrives(&uncounted, &Inherited::default(), traced(OTHER));
+    kept.switched();
+    drop(kept);
+    assert_eq!(uncounted.unknown.load(SeqCst), 0);
+}
+
 /// Work that only this ends.
 async fn told(left: Left) -> Result<(), Over> {
     let ends = Ends::new(None, None, &Upload::default(), Some(left));
