@@ -15,11 +15,11 @@ use policy::access::Caller;
 use policy::http_match::RequestFacts;
 use policy::limit::{Buckets, Key, Rate, Refused, keys_of_each, take_all};
 use policy::origin::Origin;
-use policy::route::Rule;
+use policy::route::{Match, Rule};
 use policy::traffic::call::{TcpTarget, Timeouts};
-use policy::traffic::guard::{LimitKey, LimitMode, LimitScope, RateLimit};
-use policy::traffic::pod::PodGuard;
-use policy::traffic::{Limited, Scoped};
+use policy::traffic::guard::{LimitKey, LimitMode, LimitScope, Priority, RateLimit};
+use policy::traffic::pod::{GuardPort, PodGuard};
+use policy::traffic::{Limited, Scoped, first};
 
 use crate::config::overload::PortOverload;
 use crate::config::shares::Shares;
@@ -35,14 +35,16 @@ pub(crate) struct Guard {
     seed: RandomState,
 }
 
-/// What holds at one port: limits that this pod keeps by itself, how many requests the
-/// application is given at once, and how long those from outside the mesh may take.
+/// What holds at one port: limits that this pod keeps by itself, of what class requests are
+/// and how many of them the application is given at once, and how long those from outside the
+/// mesh may take.
 #[derive(Debug)]
 pub(crate) struct PortGuard {
     timeouts: Limited<Timeouts>,
     limits: Limited<Arc<RateLimit>>,
     /// One for each rule, under one lock: a request takes of all that apply or of none.
     buckets: Mutex<Vec<Buckets>>,
+    priority: Limited<Priority>,
     overload: Option<PortOverload>,
     seed: RandomState,
 }
@@ -92,7 +94,7 @@ impl Guard {
             let overload = PortOverload::after(overload, said, now);
             let port_guard = match former {
                 Some(former)
-                    if former.says(&limits, &said.timeouts)
+                    if former.says(&limits, said)
                         && PortOverload::same(former.overload.as_ref(), overload.as_ref()) =>
                 {
                     Arc::clone(former)
@@ -107,6 +109,7 @@ impl Guard {
                     overload,
                     limits,
                     timeouts: said.timeouts.clone(),
+                    priority: said.priority.clone(),
                     seed: seed.clone(),
                 }),
             };
@@ -204,8 +207,34 @@ fn taken_over(
 }
 
 impl PortGuard {
-    fn says(&self, limits: &Limited<Arc<RateLimit>>, timeouts: &Limited<Timeouts>) -> bool {
-        self.limits == *limits && self.timeouts == *timeouts
+    /// Whether it says the same, beside its `overload`.
+    fn says(&self, limits: &Limited<Arc<RateLimit>>, said: &GuardPort) -> bool {
+        self.limits == *limits && self.timeouts == said.timeouts && self.priority == said.priority
+    }
+
+    /// What policies say of the class of a request, whether or not this port is ever
+    /// overloaded: calls that are made for it take it over. One whose path cannot be read in
+    /// one way only counts as fitting every route, and has the lowest class of all.
+    pub(crate) fn class(
+        &self,
+        caller: Caller<'_>,
+        request: &RequestFacts<'_>,
+        unreadable: bool,
+    ) -> Option<Priority> {
+        if !unreadable {
+            let fitting = first(&self.priority, caller, Some(request));
+            return fitting.map(|(priority, _)| *priority);
+        }
+        let said = self.priority.rules.iter().filter_map(|rule| {
+            let scoped = rule.then.as_ref()?;
+            let admits = scoped.sources.admits(caller);
+            admits.then_some((rule.when == Match::Always, scoped.section))
+        });
+        // What no route says of it holds as well.
+        let plain = said.clone().find(|(always, _)| *always);
+        let plain = plain.map(|(_, section)| section);
+        let lowest = said.map(|(_, section)| section).min();
+        lowest.map(|lowest| lowest.min(plain.unwrap_or_default()))
     }
 
     /// What is asked before a request goes to the application; `None`: nothing.

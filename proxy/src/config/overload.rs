@@ -7,21 +7,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use policy::access::Caller;
-use policy::http_match::RequestFacts;
 use policy::origin::Origin;
 use policy::overload::{Admit, Limiter};
-use policy::route::Match;
 use policy::traffic::guard::{Overload, OverloadMode, Priority};
 use policy::traffic::pod::GuardPort;
-use policy::traffic::{Limited, first};
 
 /// What holds at one port where a policy has an `overload` that is not switched off.
 #[derive(Debug)]
 pub(crate) struct PortOverload {
     settings: Overload,
     origin: Origin,
-    priority: Limited<Priority>,
     application: Arc<Mutex<Application>>,
 }
 
@@ -68,8 +63,6 @@ pub(crate) struct LetIn {
     application: Arc<Mutex<Application>>,
     settings: Overload,
     since: Instant,
-    /// Its class, before a retry counts lower.
-    priority: Priority,
     answered: bool,
 }
 
@@ -93,7 +86,6 @@ impl PortOverload {
         Some(Self {
             settings: *settings,
             origin: origin.clone(),
-            priority: said.priority.clone(),
             application,
         })
     }
@@ -102,9 +94,7 @@ impl PortOverload {
     pub(super) fn same(one: Option<&Self>, other: Option<&Self>) -> bool {
         match (one, other) {
             (Some(one), Some(other)) => {
-                one.settings == other.settings
-                    && one.origin == other.origin
-                    && one.priority == other.priority
+                one.settings == other.settings && one.origin == other.origin
             }
             (one, other) => one.is_none() && other.is_none(),
         }
@@ -113,30 +103,6 @@ impl PortOverload {
     /// Whose `overload` it is.
     pub(crate) const fn origin(&self) -> &Origin {
         &self.origin
-    }
-
-    /// What policies say of the class of a request. One whose path cannot be read in one
-    /// way only counts as fitting every route, and has the lowest class of all.
-    pub(crate) fn priority(
-        &self,
-        caller: Caller<'_>,
-        request: &RequestFacts<'_>,
-        unreadable: bool,
-    ) -> Option<Priority> {
-        if !unreadable {
-            let fitting = first(&self.priority, caller, Some(request));
-            return fitting.map(|(priority, _)| *priority);
-        }
-        let said = self.priority.rules.iter().filter_map(|rule| {
-            let scoped = rule.then.as_ref()?;
-            let admits = scoped.sources.admits(caller);
-            admits.then_some((rule.when == Match::Always, scoped.section))
-        });
-        // What no route says of it holds as well.
-        let plain = said.clone().find(|(always, _)| *always);
-        let plain = plain.map(|(_, section)| section);
-        let lowest = said.map(|(_, section)| section).min();
-        lowest.map(|lowest| lowest.min(plain.unwrap_or_default()))
     }
 
     /// Whether a request goes to the application.
@@ -152,7 +118,6 @@ impl PortOverload {
                 application: Arc::clone(&self.application),
                 settings: self.settings,
                 since: now,
-                priority,
                 answered: false,
             })
         });
@@ -165,10 +130,6 @@ impl PortOverload {
 }
 
 impl LetIn {
-    pub(crate) const fn priority(&self) -> Priority {
-        self.priority
-    }
-
     /// The head of its answer is there. The limit, if that changed.
     pub(crate) fn answered(mut self, now: Instant) -> Option<i64> {
         self.answered = true;

@@ -1,11 +1,11 @@
-//! Whether the application has room for one more request.
+//! Of what class a request is, and whether the application has room for one more.
 
 use policy::overload::Admit;
 use policy::reason::Reason;
 use policy::traffic::guard::Priority;
 
 use crate::config::guard::PortGuard;
-use crate::config::overload::{Asks, LetIn, PortOverload};
+use crate::config::overload::{Asks, LetIn};
 use crate::config::snapshot::Snapshot;
 use crate::failure::Failure;
 use crate::http::deadline::now;
@@ -15,9 +15,9 @@ use crate::inbound::path::JudgedPath;
 use crate::telemetry::labels::{OverloadLabels, Port, ShedLabels};
 
 impl Connection {
-    /// Lets a request in that access and limits have passed. It counts as in flight until
-    /// what comes back is dropped, or told of its answer. One that asks to switch protocols
-    /// may stay for ever, and is not counted.
+    /// Lets a request of this class in that access and limits have passed. It counts as in
+    /// flight until what comes back is dropped, or told of its answer. One that asks to switch
+    /// protocols may stay for ever, and is not counted.
     ///
     /// # Errors
     /// When the application has no room for it.
@@ -25,7 +25,7 @@ impl Connection {
         &self,
         snapshot: &Snapshot,
         received: &Received,
-        path: &JudgedPath,
+        class: Option<Priority>,
     ) -> Result<Option<Box<LetIn>>, Failure> {
         let guard = self.guard(snapshot);
         let Some(overload) = guard.and_then(PortGuard::overload) else {
@@ -34,7 +34,10 @@ impl Connection {
         if received.upgrade.is_some() {
             return Ok(None);
         }
-        let asks = self.asks(overload, received, path);
+        let asks = Asks {
+            priority: class.unwrap_or_default(),
+            retry: received.retry && self.peer.is_some(),
+        };
         let decided = overload.arrive(now(), asks);
         self.tell_limit(decided.limit);
         if decided.admit != Admit::Pass {
@@ -60,15 +63,19 @@ impl Connection {
         }
     }
 
-    /// What a request counts as. Nobody but a proxy of the mesh is believed.
-    fn asks(&self, overload: &PortOverload, received: &Received, path: &JudgedPath) -> Asks {
+    /// The class of a request, where policies speak of this port. What is told of it is
+    /// believed of peers only.
+    pub(super) fn class(
+        &self,
+        snapshot: &Snapshot,
+        received: &Received,
+        path: &JudgedPath,
+    ) -> Option<Priority> {
+        let guard = self.guard(snapshot)?;
         let (facts, unreadable) = (path.facts(&received.parts), path.error().is_some());
-        let said = overload.priority(self.caller(), &facts, unreadable);
-        let meshed = self.peer.is_some();
-        Asks {
-            priority: Priority::of_call(received.priority.filter(|_| meshed), said),
-            retry: received.retry && meshed,
-        }
+        let said = guard.class(self.caller(), &facts, unreadable);
+        let asked = received.priority.filter(|_| self.peer.is_some());
+        Some(Priority::of_call(asked, said))
     }
 
     /// The head of the answer to a request is there.

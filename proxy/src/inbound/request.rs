@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use http::{HeaderValue, Request, Response, header};
 
-use crate::config::overload::LetIn;
 use crate::failure::{Failure, Next, StreamReset};
 use crate::http::body::Body;
 use crate::http::deadline::{self, Reader};
@@ -50,8 +49,9 @@ impl Connection {
             Ok(_) => self.limited(&snapshot, &received.parts, &path),
             Err(_) => None,
         };
+        let class = self.class(&snapshot, &received, &path);
         let let_in = match (&decided, &limited) {
-            (Ok(_), None) => self.let_in(&snapshot, &received, &path),
+            (Ok(_), None) => self.let_in(&snapshot, &received, class),
             _ => Ok(None),
         };
         drop((snapshot, path));
@@ -74,7 +74,6 @@ impl Connection {
         let shadow = self.shadow(&received);
         let map = &mut received.parts.headers;
         self.proxy.lineage.arrives(shadow, map);
-        let class = let_in.as_deref().map(LetIn::priority);
         let kept = self.remember(&mut received, deadline, class);
         let (map, grpc) = (&mut received.parts.headers, received.grpc);
         deadline::write(map, deadline, grpc, Reader::Application);

@@ -17,6 +17,7 @@ use wire::v1::{self, Protocol};
 
 use super::answers::{App, OK, SILENCE, ask, limited, retries, said, served_by, sum, whole};
 use super::deadlines::BEGUN;
+use super::mirrors::header;
 use crate::support::{Authority, Pod, endpoint, endpoints, get, pair, resource, service, vip};
 
 const SHED: &str = "weft_shed_total";
@@ -254,6 +255,37 @@ async fn an_application_may_lower_the_class_of_its_calls_and_nobody_outside_may_
         assert_eq!(shed(&server, Sheddable), before, "{header}");
         assert_eq!(shed(&server, Critical), critical + 1.0, "{header}");
     }
+}
+
+#[tokio::test]
+async fn calls_take_over_the_class_of_a_request_whose_own_application_is_never_overloaded() {
+    let authority = Authority::new();
+    let pod = |account| Pod::new(&authority, account);
+    let (client, server, next) = (pod("web").await, pod("api").await, pod("api").await);
+    let app = App::new(server.ip, SILENCE).await;
+    let full = App::new(next.ip, SILENCE).await;
+    for (caller, called, app) in [(&client, &server, &app), (&server, &next, &full)] {
+        caller.set(service("api", vip().ip(), Protocol::Http1, Vec::new()));
+        served_by(caller, called, &[app]);
+    }
+    next.set(vec![guard([(full.port, guard_port(cap(1)))])]);
+    let _held = held(&server, &full, "", 1).await;
+    let only_a_class = GuardPort {
+        priority: limited(Priority::Sheddable),
+        ..GuardPort::default()
+    };
+    server.set(vec![guard([(app.port, only_a_class)])]);
+    for (headers, before) in [("", 0.0), (WEBSOCKET, 1.0)] {
+        let _request = held(&client, &app, headers, 1).await;
+        let head = app.heads().pop().unwrap();
+        let name = header(&head, "weft-context").expect("there is something to take over");
+        let context = format!("weft-context: {name}\r\n");
+        assert_eq!(ask(&server, "GET", &context, "").await.0, 503);
+        assert_eq!(shed(&next, Priority::Sheddable), before + 1.0, "{headers}");
+    }
+    assert_eq!(ask(&server, "GET", "", "").await.0, 503);
+    assert_eq!(shed(&next, Priority::Normal), 1.0, "one of its own");
+    assert_eq!(shed(&next, Priority::Sheddable), 2.0);
 }
 
 #[tokio::test]

@@ -1,10 +1,11 @@
 //! Limits of the own pod, from one configuration to the next.
 
 use http::Method;
+use policy::access::Source;
 use policy::http_match::HttpMatch;
-use policy::route::{Match, Table};
+use policy::name::SpiffeId;
+use policy::route::Table;
 use policy::traffic::Sources;
-use policy::traffic::pod::GuardPort;
 
 use super::*;
 
@@ -307,4 +308,67 @@ fn many_limits_of_a_pod_share_what_their_keys_may_take() {
     assert_eq!(crowded(3), 0);
     // One place is that of all callers together.
     assert_eq!(crowded(40), 2000 - (policy::limit::keys_of_each(40) - 1));
+}
+
+#[test]
+fn a_request_has_the_class_of_the_first_policy_that_fits_it_and_an_unreadable_one_the_lowest() {
+    let web = SpiffeId::of("cluster.local", "shop", "web").unwrap();
+    let reads = HttpMatch::new("reads", None, &["GET"], &[] as &[(&str, &str)]).unwrap();
+    let rule = |sources, section| Rule {
+        origin: Origin::new("TrafficPolicy", "shop", "p"),
+        when: Match::Always,
+        then: Some(Scoped { sources, section }),
+    };
+    let mut of_reads = rule(Sources::Everyone, Priority::Critical);
+    of_reads.when = Match::AnyOf(vec![reads]);
+    let of_web = Sources::Only(vec![Source::Identity(web.clone())]);
+    // Nothing says what happens when there is too much.
+    let with = |rules| {
+        let port = GuardPort {
+            priority: Table {
+                rules,
+                otherwise: None,
+            },
+            ..GuardPort::default()
+        };
+        PodGuard {
+            ports: BTreeMap::from([(80, port)]),
+            read_only: None,
+        }
+    };
+    let now = Instant::now();
+    let of = |guard: &Guard, caller, method: Method, unreadable| {
+        let headers = HeaderMap::new();
+        let facts = RequestFacts {
+            method: &method,
+            path: "/",
+            headers: &headers,
+        };
+        guard.port(80).unwrap().class(caller, &facts, unreadable)
+    };
+    let found = |said: &PodGuard, caller, method: Method, unreadable| {
+        let guard = Guard::after(None, said, &Shares::default(), now);
+        of(&guard, caller, method, unreadable)
+    };
+    let caller = Caller::Mesh {
+        id: &web,
+        pod: None,
+    };
+    let all = with(vec![of_reads.clone(), rule(of_web, Priority::Sheddable)]);
+    let critical = Some(Priority::Critical);
+    let sheddable = Some(Priority::Sheddable);
+    assert_eq!(found(&all, caller, Method::GET, false), critical);
+    assert_eq!(found(&all, caller, Method::POST, false), sheddable);
+    assert_eq!(found(&all, Caller::Outside, Method::POST, false), None);
+    // It fits every route, and nobody gains by it.
+    assert_eq!(found(&all, caller, Method::GET, true), sheddable);
+    let one = with(vec![of_reads.clone()]);
+    let normal = Some(Priority::Normal);
+    assert_eq!(found(&one, caller, Method::GET, true), normal);
+    let both = with(vec![of_reads, rule(Sources::Everyone, Priority::Critical)]);
+    assert_eq!(found(&both, caller, Method::GET, true), critical);
+    let before = Guard::after(None, &one, &Shares::default(), now);
+    assert_eq!(of(&before, caller, Method::POST, false), None);
+    let after = Guard::after(Some(&before), &both, &Shares::default(), now);
+    assert_eq!(of(&after, caller, Method::POST, false), critical);
 }

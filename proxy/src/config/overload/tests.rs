@@ -3,12 +3,7 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, Method};
-use policy::access::Source;
-use policy::http_match::HttpMatch;
-use policy::name::SpiffeId;
-use policy::route::{Rule, Table};
-use policy::traffic::{Scoped, Sources};
+use policy::route::{Match, Rule, Table};
 
 use super::*;
 
@@ -189,55 +184,4 @@ fn whoever_leaves_before_an_answer_or_has_one_makes_room() {
     assert!(port.arrive(now, NORMAL).let_in.is_none());
     answered.answered(now + ms(5));
     assert!(port.arrive(now, NORMAL).let_in.is_some());
-}
-
-#[test]
-fn a_request_has_the_class_of_the_first_policy_that_fits_it_and_an_unreadable_one_the_lowest() {
-    let web = SpiffeId::of("cluster.local", "shop", "web").unwrap();
-    let reads = HttpMatch::new("reads", None, &["GET"], &[] as &[(&str, &str)]).unwrap();
-    let scoped = |sources, section| Scoped { sources, section };
-    let mut of_reads = rule(scoped(Sources::Everyone, Priority::Critical));
-    of_reads.when = Match::AnyOf(vec![reads]);
-    let of_web = Sources::Only(vec![Source::Identity(web.clone())]);
-    let with = |rules| GuardPort {
-        priority: Table {
-            rules,
-            otherwise: None,
-        },
-        ..said(Overload::DEFAULT)
-    };
-    let now = Instant::now();
-    let found = |said: &GuardPort, caller, method: Method, unreadable| {
-        let headers = HeaderMap::new();
-        let facts = RequestFacts {
-            method: &method,
-            path: "/",
-            headers: &headers,
-        };
-        let port = PortOverload::after(None, said, now).unwrap();
-        port.priority(caller, &facts, unreadable)
-    };
-    let caller = Caller::Mesh {
-        id: &web,
-        pod: None,
-    };
-    let all = with(vec![
-        of_reads.clone(),
-        rule(scoped(of_web, Priority::Sheddable)),
-    ]);
-    let critical = Some(Priority::Critical);
-    let sheddable = Some(Priority::Sheddable);
-    assert_eq!(found(&all, caller, Method::GET, false), critical);
-    assert_eq!(found(&all, caller, Method::POST, false), sheddable);
-    assert_eq!(found(&all, Caller::Outside, Method::POST, false), None);
-    // It fits every route, and nobody gains by it.
-    assert_eq!(found(&all, caller, Method::GET, true), sheddable);
-    let one = with(vec![of_reads.clone()]);
-    let normal = Some(Priority::Normal);
-    assert_eq!(found(&one, caller, Method::GET, true), normal);
-    let both = with(vec![
-        of_reads,
-        rule(scoped(Sources::Everyone, Priority::Critical)),
-    ]);
-    assert_eq!(found(&both, caller, Method::GET, true), critical);
 }
