@@ -80,6 +80,10 @@ pub(super) fn due<'a>(attempted: Attempted<'a>, sent: &Sent, call: &Call) -> Opt
     let Attempted {
         route, outgoing, ..
     } = attempted;
+    // Who wished for another Service gets that one or nobody.
+    if route.overridden {
+        return None;
+    }
     let said = route.said.as_deref();
     let (fallback, port) = said::fallback(said)?;
     let ended = match sent {

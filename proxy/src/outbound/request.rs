@@ -26,6 +26,7 @@ use crate::outbound::respond::respond;
 use crate::outbound::route::Route;
 use crate::outbound::said;
 use crate::outbound::send::Outgoing;
+use crate::outbound::serving::Marks;
 use crate::outbound::shadow;
 use crate::telemetry::call::{Call, Kind};
 use crate::telemetry::parties::Parties;
@@ -128,8 +129,19 @@ pub(super) async fn handle_request(
             let proxy = Arc::clone(proxy);
             respond(answer, call, served, caller_side, proxy).await
         }
-        Err(failure) => call.refuse(&failure, &outgoing.parts.method, grpc),
+        Err(failure) => refused(&failure, call, &route, &outgoing),
     }
+}
+
+/// The answer to a call that nobody has answered. Who wished for another Service is told
+/// there, too, that it was that one which did not.
+fn refused(failure: &Failure, call: Call, route: &Route, outgoing: &Outgoing) -> Response<Body> {
+    let mut response = call.refuse(failure, &outgoing.parts.method, outgoing.grpc);
+    let routed_to = route.overridden.then_some(&*route.backend);
+    if let Some(marks) = Marks::of(None, routed_to) {
+        marks.write(response.headers_mut());
+    }
+    response
 }
 
 impl Connection {

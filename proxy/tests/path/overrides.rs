@@ -1,12 +1,16 @@
 //! Requests that choose another Service than the one they call, and those that may not.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use http::StatusCode;
 use policy::access::Source;
 use policy::name::ServiceId;
 use policy::overrides::sha256;
 use policy::traffic::Traffic;
-use policy::traffic::call::{Mirror, Override, Token};
+use policy::traffic::call::{
+    Causes, Fallback, FallbackResponse, FallbackTo, Mirror, Override, Token,
+};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use wire::v1::Protocol;
@@ -213,6 +217,40 @@ async fn where_nobody_serves_the_answer_is_never_the_called_service() {
         let (status, answer) = ask(&qa, "GET", ROUTE, "").await;
         assert_eq!(status, 503, "{answer}");
         assert!(answer.contains("weft-reason: no-endpoint"), "{answer}");
+        assert!(answer.contains("weft-routed-to: shop/next"), "{answer}");
     }
     assert_eq!(shop.api.asked(), 0);
+}
+
+#[tokio::test]
+async fn nor_is_it_what_answers_in_place_of_the_called_service() {
+    let shop = Shop::new().await;
+    let spare = App::new(shop.server.ip, OK).await;
+    let held = FallbackTo::Response(FallbackResponse {
+        status: StatusCode::OK,
+        headers: Vec::new(),
+        body: Arc::from(&b"held"[..]),
+    });
+    for to in [FallbackTo::Service(ServiceId::new("shop", "spare")), held] {
+        let on = Causes::ALL;
+        let policy = Traffic {
+            fallback: limited(Arc::new(Fallback { to, on })),
+            ..offered(&["qa"], &[], NEVER)
+        };
+        let qa = shop.pod("qa", &policy).await;
+        let there = endpoint(shop.server.ip, spare.port, Some("api"));
+        qa.set(vec![endpoints("spare", vec![there])]);
+        qa.set(vec![endpoints("api", Vec::new())]);
+        let instead = ask(&qa, "POST", "", "{}").await;
+        assert_eq!(instead.0, 200, "control: {}", instead.1);
+        let before = spare.asked();
+        qa.set(vec![endpoints("next", Vec::new())]);
+        for method in ["GET", "POST"] {
+            let (status, answer) = ask(&qa, method, ROUTE, "").await;
+            assert_eq!(status, 503, "{method}: {answer}");
+            assert!(answer.contains("weft-routed-to: shop/next"), "{answer}");
+            assert!(!answer.contains("weft-degraded"), "{answer}");
+        }
+        assert_eq!((spare.asked(), shop.api.asked()), (before, 0));
+    }
 }

@@ -30,8 +30,9 @@ impl Attempts<'_> {
         }
         let (method, now) = (&outgoing.parts.method, deadline::now());
         let tried = !self.repeatable || self.retries >= self.retry().attempts;
-        // Another Service is to have what is left of the time.
-        let last = tried && !said::saves_time(self.route.said.as_deref(), outgoing.asked());
+        // Another Service is to have what is left of the time, where one may answer.
+        let saves = said::saves_time(self.route.said.as_deref(), outgoing.asked());
+        let last = tried && (self.route.overridden || !saves);
         let at = outgoing.deadline.attempt(method, now, limit, last);
         Ends::new(at, idle, upload, left)
     }
