@@ -176,7 +176,7 @@ impl Ended {
     }
 
     /// Nobody answered, at an endpoint or in its place: other endpoints were asked where
-    /// that was allowed, and who asks again asks the same ones.
+    /// that was allowed, or none because most calls fail, and who asks again asks the same ones.
     const fn found_nobody(self) -> bool {
         matches!(
             self,
@@ -185,6 +185,7 @@ impl Ended {
                     | Reason::TlsFailed
                     | Reason::NoEndpoint
                     | Reason::ConnectionLost
+                    | Reason::CircuitOpen
             )
         )
     }

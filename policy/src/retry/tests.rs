@@ -191,6 +191,7 @@ fn a_call_that_found_nobody_marks_the_request_above() {
                 | Reason::TlsFailed
                 | Reason::NoEndpoint
                 | Reason::ConnectionLost
+                | Reason::CircuitOpen
                 | Reason::Overload
         );
         assert_eq!(marks(Ended::Refused(reason)), expected, "{reason}");

@@ -42,8 +42,8 @@ mod spent;
 mod throttle;
 mod time;
 
-/// Proxies that share `minPerSecond`. It is of each of them, since nobody tells how many a
-/// workload has.
+/// Proxies that share `minPerSecond`. It is of each of them: how many a workload has is told
+/// only to those that use a part of a Service, and it must not depend on that.
 const PEERS: u32 = 1;
 
 /// Which endpoint a call tries next.
@@ -175,8 +175,10 @@ impl<'a> Attempts<'a> {
         upload: &Upload,
         call: &mut Call,
     ) -> Result<(UpstreamResponse, Serving), Failure> {
-        self.held_back(outgoing)?;
-        self.admit(proxy)?;
+        if let Err(refused) = self.held_back(outgoing).and_then(|()| self.admit(proxy)) {
+            self.note_failure(&refused, None, outgoing);
+            return Err(refused);
+        }
         loop {
             if let Err(passed) = outgoing.check() {
                 self.retry_failed(call);
@@ -464,7 +466,10 @@ impl<'a> Attempts<'a> {
         }
         // Its server had it, so asking the next one is what `attempts: 0` forbids.
         let refused = self.replay.is_some() && failure.was_refused_by_server();
-        self.over = next == Next::Stop || (refused && self.retry().attempts == 0);
+        let forbidden = refused && self.retry().attempts == 0;
+        // Another one would be a probe of its own, of which there are so many in a second.
+        let probed = self.probes() && !self.renewed;
+        self.over = next == Next::Stop || forbidden || probed;
         self.last = Some(failure);
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use policy::traffic::Traffic;
 use policy::traffic::call::{Retry, Timeouts};
+use policy::traffic::endpoint::{Breaker, BreakerState};
 use policy::traffic::set::Percent;
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -13,7 +14,9 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use wire::v1::Protocol;
 
-use super::answers::{App, OK, SILENCE, UNAVAILABLE, ask, limited, retries, said, served_by, sum};
+use super::answers::{
+    App, OK, SILENCE, UNAVAILABLE, ask, limited, retries, said, served_by, sum, whole,
+};
 use super::deadlines::{BEGUN, SWITCHED, broken_off};
 use crate::support::{Authority, Pod, endpoint, endpoints, raw, service, vip};
 
@@ -406,6 +409,27 @@ async fn what_was_tried_again_below_is_not_tried_again_above() {
         assert!(!answer.contains("weft-spent"), "{answer}");
         assert_eq!(retries(&chain.web, "spent"), 1.0, "{}", chain.web.metrics());
     }
+}
+
+#[tokio::test]
+async fn what_an_open_breaker_refused_is_not_tried_again_above() {
+    let chain = Chain::new().await;
+    let next = chain.asks([OK]).await;
+    let open = Breaker {
+        state: BreakerState::Open,
+        ..Breaker::DEFAULT
+    };
+    chain.api.set(vec![said(&Traffic {
+        breaker: whole(open),
+        ..Traffic::default()
+    })]);
+    let call = chain.called("GET", PARENT).await;
+    let request = chain.request().await;
+    assert_eq!(ask(&chain.api, "GET", PARENT, "").await.0, 503);
+    request.answer(UNAVAILABLE).await;
+    assert_eq!(call.await.unwrap().0, 503, "nobody is asked again");
+    assert_eq!(retries(&chain.web, "spent"), 1.0, "{}", chain.web.metrics());
+    assert_eq!(next[0].asked(), 0);
 }
 
 #[tokio::test]
