@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 use crate::lately::Lately;
 
-/// Requests remembered at a time. With those that are over they take 4 MiB at most, and
-/// nothing before there is one.
+/// Requests remembered at a time. With those that are over the table takes 4 MiB at most, and
+/// nothing before there is one. What is known of each lies beside it.
 pub const MOST: usize = 10_000;
 
 /// For so long it is known that a request is over. An application that goes on working for

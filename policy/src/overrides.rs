@@ -224,8 +224,14 @@ impl Override {
         let passes = |caller| admits(&self.sources, caller) || admits(&self.forwarders, caller);
         let by_account = match (asked, proof) {
             (Asked::Here, _) => admits(&self.sources, own),
-            (Asked::With(Caller::Mesh { .. }, _), Some(Proof::Account(first))) => {
-                admits(&self.sources, Caller::mesh(first))
+            (
+                Asked::With(peer @ Caller::Mesh { id, .. }, through),
+                Some(Proof::Account(first) | Proof::Both(_, first)),
+            ) => {
+                // Of the peer itself its connection proves the pod as well.
+                let itself = through.is_empty() && id == first;
+                let asks = if itself { peer } else { Caller::mesh(first) };
+                admits(&self.sources, asks)
             }
             (Asked::With(..), _) => false,
         };
@@ -249,7 +255,7 @@ impl Override {
     }
 
     fn token(&self, proof: Option<&Proof>, unix: i64) -> Result<(), Ignored> {
-        let Some(Proof::Token(shown)) = proof else {
+        let Some(Proof::Token(shown) | Proof::Both(shown, _)) = proof else {
             return Err(Ignored::Right);
         };
         let listed = self.tokens.iter().find(|token| is_same(token, shown));

@@ -9,6 +9,10 @@ use crate::overrides::proof::Proof;
 /// Accounts that a wish may come through, beside the peer itself. Further ones do not get it.
 pub const HOPS: usize = 8;
 
+/// Longest value of `weft-proof`, in bytes. It takes room of what all headers between proxies
+/// may have, and is remembered with its request.
+pub(super) const LONGEST: usize = 4096;
+
 /// The value of `weft-proof`: the proof and the accounts, with commas between.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Handed {
@@ -21,6 +25,9 @@ impl Handed {
     /// `None`: unreadable, which proves nothing.
     #[must_use]
     pub fn parse(value: &[u8]) -> Option<Self> {
+        if value.len() > LONGEST {
+            return None;
+        }
         let mut parts = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
         let proof = Proof::parse(parts.next()?)?;
         let account = |part: &[u8]| SpiffeId::try_from(std::str::from_utf8(part).ok()?).ok();
@@ -40,14 +47,16 @@ impl Handed {
     }
 
     /// What is told to the next one of what came from this peer; `None`: it came through too
-    /// many.
+    /// many, or their names are too long.
     #[must_use]
     pub fn after(&self, peer: &SpiffeId) -> Option<Self> {
         let mut through = self.through.clone();
         through.push(peer.clone());
-        (through.len() <= HOPS).then(|| Self {
+        let after = Self {
             proof: self.proof.clone(),
             through,
-        })
+        };
+        let fits = after.through.len() <= HOPS && after.write().len() <= LONGEST;
+        fits.then_some(after)
     }
 }

@@ -4,6 +4,9 @@ use std::fmt::Write;
 
 use crate::name::SpiffeId;
 
+/// Between a hash and an account.
+const AND: char = '+';
+
 /// On what grounds a wish is handed on, between proxies alone.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Proof {
@@ -11,6 +14,8 @@ pub enum Proof {
     Token([u8; 32]),
     /// The account whose application asked first.
     Account(SpiffeId),
+    /// It showed a token as well: one that does not count takes no right away.
+    Both([u8; 32], SpiffeId),
 }
 
 impl std::fmt::Debug for Proof {
@@ -18,6 +23,7 @@ impl std::fmt::Debug for Proof {
         match self {
             Self::Token(_) => f.write_str("Token"),
             Self::Account(id) => write!(f, "Account({id})"),
+            Self::Both(_, id) => write!(f, "Both({id})"),
         }
     }
 }
@@ -27,24 +33,35 @@ impl Proof {
     #[must_use]
     pub fn parse(value: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(value).ok()?;
-        match sha256(text) {
-            Some(hash) => Some(Self::Token(hash)),
-            None => SpiffeId::try_from(text).ok().map(Self::Account),
+        let (first, second) = match text.split_once(AND) {
+            Some((first, second)) => (first, Some(second)),
+            None => (text, None),
+        };
+        let account = |text| SpiffeId::try_from(text).ok();
+        match (sha256(first), second) {
+            (Some(hash), None) => Some(Self::Token(hash)),
+            (Some(hash), Some(second)) => Some(Self::Both(hash, account(second)?)),
+            (None, _) => account(text).map(Self::Account),
         }
     }
 
     #[must_use]
     pub fn write(&self) -> String {
         match self {
-            Self::Token(hash) => hash
-                .iter()
-                .fold(String::with_capacity(64), |mut text, byte| {
-                    let _ = write!(text, "{byte:02x}");
-                    text
-                }),
+            Self::Token(hash) => hex(hash),
             Self::Account(id) => id.to_string(),
+            Self::Both(hash, id) => format!("{}{AND}{id}", hex(hash)),
         }
     }
+}
+
+fn hex(hash: &[u8; 32]) -> String {
+    let mut text = String::with_capacity(64);
+    for byte in hash {
+        // A String takes what is written.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }
 
 /// Reads 64 lower hex digits; also for `tokens[].sha256`.

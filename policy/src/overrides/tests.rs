@@ -191,6 +191,33 @@ fn what_is_handed_on_names_all_it_came_through_and_ends_after_a_few() {
 }
 
 #[test]
+fn what_is_handed_on_can_be_read_whoever_it_came_through_and_is_not_long() {
+    let long = |n: usize| account(&format!("{n}{}", "a".repeat(252)));
+    let mut handed = Some(Handed {
+        proof: Proof::Both([1; 32], long(9)),
+        through: Vec::new(),
+    });
+    let mut hops = 0;
+    while let Some(one) = handed {
+        let text = one.write();
+        assert!(text.len() <= handed::LONGEST);
+        assert_eq!(Handed::parse(text.as_bytes()).as_ref(), Some(&one));
+        handed = one.after(&long(hops));
+        hops += 1;
+    }
+    assert_eq!(hops, HOPS + 1, "no name in a cluster is too long");
+    let name = "n".repeat(2000);
+    let foreign = SpiffeId::try_from(format!("spiffe://d/{name}").as_str()).unwrap();
+    let one = Handed {
+        proof: Proof::Account(foreign.clone()),
+        through: vec![foreign.clone()],
+    };
+    assert_eq!(one.after(&foreign), None);
+    let text = format!("{}, {foreign}", one.write());
+    assert_eq!(Handed::parse(text.as_bytes()), None);
+}
+
+#[test]
 fn a_token_is_the_right_of_whoever_shows_it_until_it_ends() {
     let (token, wrong) = (Proof::Token([7; 32]), Proof::Token([8; 32]));
     assert_eq!(granted("other", Asked::Here, Some(&token)), Ok(()));
@@ -225,6 +252,65 @@ fn a_token_is_the_right_of_whoever_shows_it_until_it_ends() {
 }
 
 #[test]
+fn a_token_that_does_not_count_takes_no_right_of_the_account_beside_it_away() {
+    let (qa, web) = (account("qa"), account("web"));
+    let through = [qa.clone()];
+    let asked = |proof: &Proof| {
+        let next = granted("web", Asked::With(Caller::mesh(&qa), &[]), Some(proof));
+        let further = granted(
+            "cart",
+            Asked::With(Caller::mesh(&web), &through),
+            Some(proof),
+        );
+        assert_eq!(next, further);
+        next
+    };
+    let wrong = [8; 32];
+    assert_eq!(asked(&Proof::Both(wrong, qa.clone())), Ok(()));
+    assert_eq!(asked(&Proof::Both([7; 32], account("other"))), Ok(()));
+    let neither = Proof::Both(wrong, account("other"));
+    assert_eq!(asked(&neither), Err(Ignored::Right));
+    assert_eq!(asked(&Proof::Token(wrong)), Err(Ignored::Right));
+    let outside = Asked::With(Caller::Outside, &[]);
+    let forged = Proof::Both(wrong, qa.clone());
+    let right = Err(Ignored::Right);
+    assert_eq!(granted("web", outside, Some(&forged)), right);
+}
+
+#[test]
+fn pods_that_are_listed_are_known_as_peers_and_further_back_by_their_account_alone() {
+    let (qa, web, own) = (account("qa"), account("web"), account("cart"));
+    let pods = |uid: &str| vec![Source::pods([uid])];
+    let offered = [Override {
+        sources: pods("qa-1"),
+        forwarders: [pods("web-1"), sources(&["cart"])].concat(),
+        ..offered().remove(0)
+    }];
+    let proof = Proof::Account(qa.clone());
+    let asked = |id, pod, through: &[SpiffeId]| {
+        let peer = Caller::Mesh { id, pod };
+        let target = service("catalog-staging");
+        let asked = Asked::With(peer, through);
+        grant(
+            &offered,
+            &target,
+            Caller::mesh(&own),
+            asked,
+            Some(&proof),
+            0,
+        )
+    };
+    assert_eq!(asked(&qa, Some("qa-1"), &[]), Ok(()));
+    assert_eq!(asked(&qa, Some("qa-2"), &[]), Err(Ignored::Right));
+    assert_eq!(asked(&qa, None, &[]), Err(Ignored::Right));
+    // The pod of a forwarder says nothing of who asked first.
+    assert_eq!(asked(&web, Some("qa-1"), &[]), Err(Ignored::Right));
+    let through = std::slice::from_ref(&qa);
+    assert_eq!(asked(&web, Some("web-1"), through), Err(Ignored::Right));
+    assert_eq!(asked(&qa, Some("qa-1"), through), Err(Ignored::Right));
+}
+
+#[test]
 fn only_services_that_are_offered_can_be_asked_for() {
     let own = account("qa");
     let asked = |overrides: &[Override], target: &ServiceId| {
@@ -249,12 +335,25 @@ fn only_services_that_are_offered_can_be_asked_for() {
 
 #[test]
 fn proofs_are_read_as_they_are_written_and_shown_to_nobody() {
-    for proof in [Proof::Token([0xab; 32]), Proof::Account(account("qa"))] {
+    let both = Proof::Both([0xab; 32], account("qa"));
+    for proof in [
+        Proof::Token([0xab; 32]),
+        Proof::Account(account("qa")),
+        both.clone(),
+    ] {
         assert_eq!(Proof::parse(proof.write().as_bytes()), Some(proof));
     }
     assert_eq!(format!("{:?}", Proof::Token([0xab; 32])), "Token");
-    let upper = "AB".repeat(32);
-    for value in ["", "ab", upper.as_str(), "spiffe://", "http://a/b"] {
+    assert!(!format!("{both:?}").contains("ab"));
+    let (hash, upper) = ("ab".repeat(32), "AB".repeat(32));
+    let bad = [
+        format!("{hash}+"),
+        format!("{hash}+{hash}"),
+        format!("{}+{hash}", account("qa")),
+    ];
+    let bad = bad.iter().map(String::as_str);
+    let short = ["", "ab", upper.as_str(), "spiffe://", "http://a/b"];
+    for value in short.into_iter().chain(bad) {
         assert_eq!(Proof::parse(value.as_bytes()), None, "{value:?}");
     }
 }

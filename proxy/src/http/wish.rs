@@ -32,7 +32,7 @@ pub(crate) struct Said {
 /// A wish that can be read. Every namespace is named in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Wish {
-    route: String,
+    route: Box<str>,
     came: Came,
 }
 
@@ -43,16 +43,16 @@ enum Came {
     Here(Option<Proof>),
     /// From outside the mesh.
     Outside(Option<Proof>),
-    From(SpiffeId, Option<Handed>),
+    /// From a peer, whose pod is known where its connection proves it.
+    From(SpiffeId, Option<Box<str>>, Option<Handed>),
 }
 
 /// Who said it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Sender<'a> {
-    /// The own application, and whoever stands outside the mesh.
+    /// The own application.
     Own,
-    Outside,
-    Peer(&'a SpiffeId),
+    Caller(Caller<'a>),
 }
 
 /// What the next proxy is told.
@@ -94,14 +94,14 @@ impl Said {
         let token = self.token.clone();
         let came = match sender {
             Sender::Own => Came::Here(token),
-            Sender::Outside => Came::Outside(token),
-            Sender::Peer(peer) => {
+            Sender::Caller(Caller::Outside) => Came::Outside(token),
+            Sender::Caller(Caller::Mesh { id, pod }) => {
                 let proof = self.proof.as_ref();
                 let handed = proof.and_then(|proof| Handed::parse(proof.as_bytes()));
-                Came::From(peer.clone(), handed)
+                Came::From(id.clone(), pod.map(Box::from), handed)
             }
         };
-        let route = wishes.write(home);
+        let route = wishes.write(home).into();
         Ok(Some(Wish { route, came }))
     }
 }
@@ -117,9 +117,10 @@ impl Wish {
         match &self.came {
             Came::Here(_) => Asked::Here,
             Came::Outside(_) => Asked::With(Caller::Outside, &[]),
-            Came::From(peer, handed) => {
+            Came::From(id, pod, handed) => {
                 let through = handed.as_ref().map(|handed| &*handed.through);
-                Asked::With(Caller::mesh(peer), through.unwrap_or_default())
+                let pod = pod.as_deref();
+                Asked::With(Caller::Mesh { id, pod }, through.unwrap_or_default())
             }
         }
     }
@@ -127,7 +128,7 @@ impl Wish {
     pub(crate) fn proof(&self) -> Option<&Proof> {
         match &self.came {
             Came::Here(proof) | Came::Outside(proof) => proof.as_ref(),
-            Came::From(_, handed) => handed.as_ref().map(|handed| &handed.proof),
+            Came::From(_, _, handed) => handed.as_ref().map(|handed| &handed.proof),
         }
     }
 
@@ -139,12 +140,11 @@ impl Wish {
             through: Vec::new(),
         };
         let handed = match &self.came {
-            Came::Here(proof) => {
-                let own = || Proof::Account(own.clone());
-                first(proof.clone().unwrap_or_else(own))
-            }
+            // The application has the right of its account, whatever token it shows.
+            Came::Here(Some(Proof::Token(hash))) => first(Proof::Both(*hash, own.clone())),
+            Came::Here(_) => first(Proof::Account(own.clone())),
             Came::Outside(proof) => first(proof.clone()?),
-            Came::From(peer, handed) => handed.as_ref()?.after(peer)?,
+            Came::From(peer, _, handed) => handed.as_ref()?.after(peer)?,
         };
         Some(Box::new(Onward {
             route: HeaderValue::from_str(&self.route).ok()?,
@@ -165,6 +165,11 @@ mod tests {
     use super::*;
 
     const HOME: &str = "shop";
+    const OUTSIDE: Sender<'static> = Sender::Caller(Caller::Outside);
+
+    fn peer(id: &SpiffeId) -> Sender<'_> {
+        Sender::Caller(Caller::mesh(id))
+    }
 
     fn account(name: &str) -> SpiffeId {
         SpiffeId::of("cluster.local", HOME, name).unwrap()
@@ -207,7 +212,7 @@ mod tests {
             ..Said::default()
         };
         let qa = account("qa");
-        let wish = said.read(Sender::Peer(&qa), "elsewhere").unwrap().unwrap();
+        let wish = said.read(peer(&qa), "elsewhere").unwrap().unwrap();
         assert_eq!(wish.of(&ServiceId::new(HOME, "catalog")), next);
         assert_eq!(wish.proof(), Some(&Proof::Account(qa.clone())));
         let (_, proof) = told(&wish, "web").unwrap();
@@ -219,26 +224,28 @@ mod tests {
         let both = [("weft-route", "a=b"), ("weft-route-token", "secret")];
         let said = said(&both).unwrap();
         assert!(!format!("{said:?}").contains("secret"));
-        for sender in [Sender::Own, Sender::Outside] {
+        let hash: [u8; 32] = Sha256::digest(b"secret").into();
+        for (sender, proof) in [
+            (Sender::Own, Proof::Both(hash, account("web"))),
+            (OUTSIDE, Proof::Token(hash)),
+        ] {
             let wish = said.read(sender, HOME).unwrap().unwrap();
-            let hash: [u8; 32] = Sha256::digest(b"secret").into();
             assert_eq!(wish.proof(), Some(&Proof::Token(hash)));
-            let (_, proof) = told(&wish, "web").unwrap();
-            assert_eq!(proof, Proof::Token(hash).write());
+            assert_eq!(told(&wish, "web").unwrap().1, proof.write());
         }
-        let peer = account("web");
-        let wish = said.read(Sender::Peer(&peer), HOME).unwrap().unwrap();
+        let web = account("web");
+        let wish = said.read(peer(&web), HOME).unwrap().unwrap();
         assert_eq!((wish.proof(), told(&wish, "web")), (None, None));
     }
 
     #[test]
     fn what_nobody_could_grant_or_read_goes_no_further() {
         let unproven = said(&[("weft-route", "a=b")]).unwrap();
-        let wish = unproven.read(Sender::Outside, HOME).unwrap().unwrap();
+        let wish = unproven.read(OUTSIDE, HOME).unwrap().unwrap();
         assert_eq!(told(&wish, "web"), None);
         assert!(said(&[("weft-routes", "a=b")]).is_none());
         let none = said(&[("weft-route-token", "x")]).unwrap();
-        assert_eq!(none.read(Sender::Outside, HOME), Ok(None));
+        assert_eq!(none.read(OUTSIDE, HOME), Ok(None));
         let twice = [("weft-route", "a=b"), ("weft-route", "a=c")];
         assert_eq!(said(&twice).unwrap().read(Sender::Own, HOME), Err(()));
         let bad = said(&[("weft-route", "a")]).unwrap();

@@ -43,11 +43,7 @@ impl Connection {
     /// Where the calls that are made for a request are to go.
     fn wish(&self, received: &Received) -> Option<Arc<Wish>> {
         let said = received.wish.as_ref()?;
-        let sender = match &self.peer {
-            Some(peer) => Sender::Peer(&peer.spiffe),
-            None => Sender::Outside,
-        };
-        match said.read(sender, &self.proxy.own.namespace) {
+        match said.read(Sender::Caller(self.caller()), &self.proxy.own.namespace) {
             Ok(wish) => wish.map(Arc::new),
             Err(()) => {
                 let outcome = "unreadable";
