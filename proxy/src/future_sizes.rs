@@ -11,11 +11,11 @@
 /// What is bounded, and its bytes when this was last written.
 const WRITTEN: &[(&str, usize)] = &[
     ("accepted connection", 344),
-    ("outbound connection", 1712),
+    ("outbound connection", 1720),
     ("inbound connection in plaintext", 2848),
     ("connection of a peer", 5408),
-    ("outbound request", 4808),
-    ("inbound request", 4744),
+    ("outbound request", 4840),
+    ("inbound request", 5064),
     ("idle relay", 232),
 ];
 

@@ -90,6 +90,10 @@ impl Calm {
     /// Half where the typical call waits `queue_time`, and never quite all: how much longer
     /// somebody waits must show however long it is.
     pub(super) fn waiting_percent(&self, queue_time: Duration) -> u8 {
+        if self.calm_typical == 0.0 {
+            // Nobody knows yet what calm is.
+            return 0;
+        }
         let waits = (self.typical - self.calm_typical).max(0.0);
         let share = waits / (waits + queue_time.as_secs_f64());
         (share * 100.0) as u8

@@ -162,6 +162,9 @@ fn a_cap_that_is_written_down_holds_whatever_is_measured() {
 fn load_is_half_where_calls_wait_as_long_as_they_may() {
     let start = Instant::now();
     let mut limiter = Limiter::new(start);
+    limiter.done(start, ms(500), &SETTINGS);
+    assert_eq!(limiter.load(&SETTINGS), 0, "that may be calm");
+    let mut limiter = Limiter::new(start);
     let now = calm(&mut limiter, start, 10, 200, ms(10));
     assert_eq!(limiter.load(&SETTINGS), 0);
     for (took, load) in [(110, 50), (210, 66), (1010, 90)] {

@@ -31,11 +31,22 @@ impl Abort {
 pub(crate) trait MayAbort {
     /// The close looks like what it is: not the end of what was sent.
     fn abort(&mut self);
+
+    /// Whether the other end has ended both directions at once, as far as that can be told:
+    /// what is sent reaches nobody.
+    fn was_reset(&self) -> bool {
+        false
+    }
 }
 
 impl MayAbort for TcpStream {
     fn abort(&mut self) {
         connect::reset(self);
+    }
+
+    fn was_reset(&self) -> bool {
+        // The kernel forgets who was at the other end; of a FIN alone it does not.
+        self.peer_addr().is_err()
     }
 }
 
@@ -52,5 +63,9 @@ impl MayAbort for tokio_rustls::server::TlsStream<Coalescing> {
 impl<S: MayAbort> MayAbort for Prefixed<S> {
     fn abort(&mut self) {
         self.inner.abort();
+    }
+
+    fn was_reset(&self) -> bool {
+        self.inner.was_reset()
     }
 }

@@ -75,6 +75,10 @@ impl<I: MayAbort> MayAbort for Lingering<I> {
     fn abort(&mut self) {
         self.io.abort();
     }
+
+    fn was_reset(&self) -> bool {
+        self.io.was_reset()
+    }
 }
 
 impl<I: AsyncRead + Unpin> AsyncRead for Lingering<I> {

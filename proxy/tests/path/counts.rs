@@ -150,6 +150,40 @@ async fn every_request_is_a_success_a_failure_or_cancelled_and_only_one_of_them(
     assert!(!connection.is_finished(), "one stream ended, no connection");
 }
 
+/// As over HTTP/1.1, where a caller that only says that it sends no more is still there.
+#[tokio::test]
+async fn a_caller_over_http1_that_resets_is_gone_and_one_that_closed_its_direction_waits() {
+    let (client, server, _, _) = pair(Protocol::Http1).await;
+    let (port, asked) = hanging(&server).await;
+    client.reaches(&server, port);
+    let mut streams = Vec::new();
+    for nth in 1..=2 {
+        let mut stream = client.call(vip()).await;
+        let head = b"GET / HTTP/1.1\r\nHost: web.shop\r\n\r\n";
+        stream.write_all(head).await.unwrap();
+        soon(&server, "it is asked", || *asked.lock() == nth).await;
+        streams.push(stream);
+    }
+    let mut waits = streams.pop().unwrap();
+    waits.shutdown().await.unwrap();
+    let gone = streams.pop().unwrap();
+    let linger = socket2::SockRef::from(&gone).set_linger(Some(Duration::ZERO));
+    linger.unwrap();
+    let left = Instant::now();
+    drop(gone);
+    for (pod, side) in [(&client, "outbound"), (&server, "inbound")] {
+        soon(pod, "who left is counted", || {
+            sum(pod, CANCELLED, &[side]) == 1.0
+        })
+        .await;
+    }
+    let took = left.elapsed();
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    let answer = tokio::time::timeout(Duration::from_millis(500), waits.read_u8()).await;
+    assert!(answer.is_err(), "it waits: {answer:?}");
+    assert_eq!(sum(&client, CANCELLED, &["outbound"]), 1.0);
+}
+
 /// A port of the pod where nothing listens.
 async fn closed_port(pod: &Pod) -> u16 {
     let listener = TcpListener::bind((pod.ip, 0)).await.unwrap();

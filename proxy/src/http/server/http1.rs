@@ -337,6 +337,7 @@ where
                 if requests == seen && requests != begun && used.is_quiet() {
                     return Served::Resting(connection.into_parts());
                 }
+                used.looks.store(!used.is_quiet(), Relaxed);
                 seen = requests;
                 tick.as_mut().reset(Instant::now() + REST_AFTER);
             }

@@ -41,8 +41,8 @@ impl Attempts<'_> {
         }
         if admit == Admit::Refuse {
             let detail = format!(
-                "most calls to {} fail, and this one was not sent",
-                route.backend
+                "the breaker of {} is open for calls to {}, and this one was not sent",
+                decides.origin, route.backend
             );
             return Err(Failure::Refused {
                 reason: Reason::CircuitOpen,

@@ -52,6 +52,9 @@ pub(super) struct Use {
     pub(super) body: AtomicBool,
     /// A request asks for another protocol.
     pub(super) upgrade: AtomicBool,
+    /// At the next flush it is looked whether the client is still there: hyper does not read
+    /// while it waits for an answer, since a client may have closed its own direction.
+    pub(super) looks: AtomicBool,
     /// The client does not take what was answered.
     pub(super) stuck: AtomicBool,
     /// Bytes of answers that hyper has and the client has not taken, or nearly: heads
@@ -93,6 +96,7 @@ impl Use {
             in_flight: AtomicU32::default(),
             body: AtomicBool::default(),
             upgrade: AtomicBool::default(),
+            looks: AtomicBool::default(),
             stuck: AtomicBool::default(),
             unsent: AtomicIsize::default(),
             taken: AtomicWaker::new(),

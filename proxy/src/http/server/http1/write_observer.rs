@@ -139,6 +139,9 @@ impl<I: AsyncRead + AsyncWrite + MayAbort + Unpin> AsyncWrite for WriteObserver<
         // hyper flushes whenever it has nothing else to do.
         if let Some(io) = &mut this.io {
             this.used.looks_whether_left(io, cx);
+            if this.used.looks.swap(false, Relaxed) && io.was_reset() {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+            }
         }
         let flushed = this.io()?.poll_flush(cx);
         this.note(flushed)
