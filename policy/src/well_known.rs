@@ -26,10 +26,13 @@ pub const INJECTOR: &str = "weft-injector";
 /// Audience of the tokens that proxies show to the controller.
 pub const TOKEN_AUDIENCE: &str = "weft.dev";
 
-/// Headers that prove who somebody is, in small letters: no tap tells them, whoever asks.
-pub const SECRET_HEADERS: [&str; 4] = [
+/// Headers that prove who somebody is or what he may do, in small letters: no tap tells them,
+/// whoever asks.
+pub const SECRET_HEADERS: [&str; 6] = [
     "authorization",
     "proxy-authorization",
     "cookie",
     "set-cookie",
+    "weft-route-token",
+    "weft-proof",
 ];

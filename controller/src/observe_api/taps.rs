@@ -46,6 +46,8 @@ pub(super) fn answer(
     let pods = Pods::new(&compiled.model, &inventory);
     let of = question.of.to_string();
     let mut watched = pods.of(&question.of);
+    // The right to tap is one of this namespace.
+    watched.retain(|(_, pod)| *pod.namespace == *namespace);
     if watched.is_empty() {
         return Err(Refusal {
             about: Some((Resource::Taps.plural(), of.clone())),
@@ -59,7 +61,7 @@ pub(super) fn answer(
     let proxies = watched.len();
     watched.truncate(MAX_PROXIES);
     let asked = question.asked(&pods, watched.len())?;
-    let about = about(&question.of, &pods);
+    let about = about(&question.of, namespace, &pods);
     drop(inventory);
     let uids: Vec<Arc<str>> = watched.iter().map(|(uid, _)| Arc::clone(uid)).collect();
     let answers = told.asks.ask(What::Tap(asked), &uids, stream::LASTS);
@@ -85,13 +87,14 @@ pub(super) fn answer(
     ))
 }
 
-/// The object of the Event.
-fn about(of: &End, pods: &Pods<'_>) -> About {
+/// The object of the Event. Also where all of a namespace is watched the Event stands in that
+/// namespace: those who live there look for it there, and may not read any other.
+fn about(of: &End, namespace: &str, pods: &Pods<'_>) -> About {
     let (kind, key) = of.object();
     About {
         api_version: kind.api_version().to_owned(),
         kind: kind.name().to_owned(),
-        namespace: key.namespace.to_string(),
+        namespace: namespace.to_owned(),
         name: key.name.to_string(),
         uid: pods.uid_of(kind, &key),
     }

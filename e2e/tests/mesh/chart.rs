@@ -321,6 +321,7 @@ fn values_that_cannot_work_are_refused_with_the_field() -> Outcome {
         ("observe.rememberFor=8761h", "rememberFor"),
         ("observe.tapHeaders={accept,cookie}", "tapHeaders"),
         ("observe.tapHeaders={Authorization}", "tapHeaders"),
+        ("observe.tapHeaders={weft-route-token}", "tapHeaders"),
         ("identity.leafTtl=1s", "leafTtl"),
         ("identity.leafTtl=29s", "leafTtl"),
         ("identity.leafTtl=169h", "leafTtl"),

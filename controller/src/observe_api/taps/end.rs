@@ -37,6 +37,14 @@ impl End {
         Some(Self::Object(KINDS.into_iter().find(known)?, key))
     }
 
+    /// The namespace of its pods.
+    pub(super) fn namespace(&self) -> &str {
+        match self {
+            Self::Object(Kind::Namespace, key) => &key.name,
+            Self::Object(_, key) | Self::Account(key) => &key.namespace,
+        }
+    }
+
     /// The object that Events about it are about.
     pub(super) fn object(&self) -> (Kind, ObjectKey) {
         match self {

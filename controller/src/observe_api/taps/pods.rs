@@ -9,6 +9,9 @@ use crate::inventory::kind::Kind;
 use crate::model::{Model, PodId};
 use crate::world::ObjectKey;
 
+/// Fits no pod: a filter without names would fit all of them.
+const NOBODY: &str = "-";
+
 /// See the module header.
 pub(super) struct Pods<'a> {
     model: &'a Model,
@@ -32,14 +35,23 @@ impl<'a> Pods<'a> {
             .collect()
     }
 
-    /// The same, of a filter, where none at all is refused.
-    pub(super) fn some(&self, name: &str, end: &End) -> Result<Vec<(Arc<str>, PodId)>, Refusal> {
+    /// The same, of a filter of a tap in namespace `here`: what proxies compare with. None
+    /// at all is refused, unless that would tell what there is in another namespace.
+    pub(super) fn named(
+        &self,
+        (name, end): (&str, &End),
+        here: &str,
+        as_text: fn(&(Arc<str>, PodId)) -> String,
+    ) -> Result<Vec<String>, Refusal> {
         let pods = self.of(end);
-        if pods.is_empty() {
+        if !pods.is_empty() {
+            return Ok(pods.iter().map(as_text).collect());
+        }
+        if *end.namespace() == *here {
             let why = format!("parameter {name}: no pod with a proxy is of {end}");
             return Err(Refusal::bad(why));
         }
-        Ok(pods)
+        Ok(vec![NOBODY.to_owned()])
     }
 
     fn is_of(&self, end: &End, pod: &PodId, uid: &str) -> bool {
@@ -49,9 +61,11 @@ impl<'a> Pods<'a> {
                 *pod.namespace == *account.namespace
                     && facts.is_some_and(|facts| *facts.service_account == *account.name)
             }
+            // Endpoints that are written by hand may name the address of any pod.
             End::Object(Kind::Service, service) => {
                 let entry = self.model.index.pods.get(pod);
-                entry.is_some_and(|entry| entry.serves.iter().any(|(of, ..)| of == service))
+                *pod.namespace == *service.namespace
+                    && entry.is_some_and(|entry| entry.serves.iter().any(|(of, ..)| of == service))
             }
             End::Object(kind, key) => self.inventory.of(*kind, pod, uid).as_ref() == Some(key),
         }

@@ -33,6 +33,8 @@ const MAX_PATH: usize = 1024;
 #[derive(Debug)]
 pub(super) struct Question {
     pub(super) of: End,
+    /// The namespace that is tapped.
+    here: String,
     to: Vec<End>,
     from: Vec<End>,
     method: String,
@@ -63,6 +65,7 @@ impl Question {
         let (mut of, mut watch) = (None, false);
         let mut read = Self {
             of: End::Object(Kind::Namespace, ObjectKey::new("", namespace)),
+            here: namespace.to_owned(),
             to: Vec::new(),
             from: Vec::new(),
             method: String::new(),
@@ -106,20 +109,14 @@ impl Question {
                 format_args!("whose requests? Such as of=Deployment/web"),
             )
         })?;
-        read.bounded(namespace)
+        read.bounded()
     }
 
-    fn bounded(self, namespace: &str) -> Result<Self, Refusal> {
-        let (kind, key) = self.of.object();
-        let here = if kind == Kind::Namespace {
-            &key.name
-        } else {
-            &key.namespace
-        };
-        if **here != *namespace {
+    fn bounded(self) -> Result<Self, Refusal> {
+        if *self.of.namespace() != *self.here {
             return Err(wrong(
                 "of",
-                format_args!("{} is not in namespace {namespace}", self.of),
+                format_args!("{} is not in namespace {}", self.of, self.here),
             ));
         }
         for (name, ends) in [("to", &self.to), ("from", &self.from)] {
@@ -156,21 +153,19 @@ impl Question {
         for end in &self.to {
             match end {
                 End::Object(Kind::Service, service) => asked.to_services.push(service.to_string()),
-                end => asked.to_pods.extend(
-                    pods.some("to", end)?
-                        .into_iter()
-                        .map(|(_, pod)| pod.to_string()),
-                ),
+                end => {
+                    let named = pods.named(("to", end), &self.here, |(_, pod)| pod.to_string());
+                    asked.to_pods.extend(named?);
+                }
             }
         }
         for end in &self.from {
             match end {
                 End::Account(account) => asked.from_accounts.push(account.to_string()),
-                end => asked.from_pods.extend(
-                    pods.some("from", end)?
-                        .into_iter()
-                        .map(|(uid, _)| uid.to_string()),
-                ),
+                end => {
+                    let named = pods.named(("from", end), &self.here, |(uid, _)| uid.to_string());
+                    asked.from_pods.extend(named?);
+                }
             }
         }
         if asked.encoded_len() > MAX_ASKED {

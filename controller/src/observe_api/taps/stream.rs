@@ -3,7 +3,7 @@
 //! The API server cuts what it takes for a plain call after 60 s. So a stream ends by
 //! itself before that, and says so; its reader asks again and is authorised anew.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,6 +44,8 @@ struct Reader {
     proxies: u32,
     inventory: Arc<RwLock<Inventory>>,
     summaries: BTreeMap<Arc<str>, v1::TapSummary>,
+    /// Whose proxies take part now. What those counted that went stays counted.
+    here: BTreeSet<Arc<str>>,
     /// What was told last of how many there were.
     told: Option<TapMetadata>,
     counts: Interval,
@@ -65,6 +67,7 @@ pub(super) fn answer(
         proxies: u32::try_from(proxies).unwrap_or(u32::MAX),
         inventory,
         summaries: BTreeMap::new(),
+        here: BTreeSet::new(),
         told: None,
         counts: interval(COUNT_EVERY),
         until: Instant::now() + LIFE,
@@ -105,10 +108,14 @@ impl Reader {
                             return Some(TapLine { request, ..TapLine::default() });
                         }
                         Some(What::Summary(summary)) => {
+                            self.here.insert(Arc::clone(&answer.uid));
                             self.summaries.insert(answer.uid, summary);
                         }
+                        Some(What::Config(_)) => {}
                         // It has no room for a tap, is older than that, or went away.
-                        Some(What::Refused(_) | What::Config(_)) | None => {}
+                        Some(What::Refused(_)) | None => {
+                            self.here.remove(&answer.uid);
+                        }
                     }
                 }
                 () = sleep_until(self.until) => return Some(self.last()),
@@ -117,17 +124,19 @@ impl Reader {
     }
 
     fn metadata(&self) -> TapMetadata {
-        let sum =
-            |count: fn(&v1::TapSummary) -> u64| self.summaries.values().map(count).sum::<u64>();
-        let (shown, lost): (u64, _) = (sum(|told| told.shown), self.answers.dropped());
-        let dropped: u64 = sum(|told| told.dropped);
+        // A proxy may say any number.
+        let sum = |count: fn(&v1::TapSummary) -> u64| {
+            let counts = self.summaries.values().map(count);
+            counts.fold(0, u64::saturating_add)
+        };
+        let (shown, lost) = (sum(|told| told.shown), self.answers.dropped());
         TapMetadata {
             proxies: self.proxies,
-            taking_part: u32::try_from(self.summaries.len()).unwrap_or(u32::MAX),
+            taking_part: u32::try_from(self.here.len()).unwrap_or(u32::MAX),
             matched: sum(|told| told.matched),
             // Proxies do not know what found no room here.
             shown: shown.saturating_sub(lost),
-            dropped: dropped + lost,
+            dropped: sum(|told| told.dropped).saturating_add(lost),
             last: false,
         }
     }

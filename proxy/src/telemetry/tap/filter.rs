@@ -93,7 +93,8 @@ impl Filter {
             && self.wants_end(parties)
     }
 
-    fn wants_end(&self, parties: &Parties) -> bool {
+    /// Whether its ends are wanted.
+    pub(super) fn wants_end(&self, parties: &Parties) -> bool {
         if self.is_for_ends() == (false, false) {
             return true;
         }

@@ -60,7 +60,12 @@ impl Taps {
     ) -> Option<Box<Tapped>> {
         let open = self.open.load();
         let direction = parties.direction();
-        let fits = |tap: &&Arc<Tap>| tap.filter.wants_head(direction, parts);
+        let fits = |tap: &&Arc<Tap>| {
+            // Who calls is known from the begin on; who will be called is not.
+            let ends_are_known = matches!(parties, Parties::Inbound { .. });
+            tap.filter.wants_head(direction, parts)
+                && (!ends_are_known || tap.filter.wants_end(parties))
+        };
         let taps: Vec<Arc<Tap>> = open.iter().filter(fits).cloned().collect();
         (!taps.is_empty()).then(|| Box::new(Tapped::new(taps, parts, trace)))
     }

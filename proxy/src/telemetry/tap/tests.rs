@@ -10,6 +10,7 @@ use tokio::sync::mpsc::Receiver;
 use wire::v1;
 
 use crate::http::watched::BodyEnd;
+use crate::http::wish::{PROOF, TOKEN};
 use crate::telemetry::Telemetry;
 use crate::telemetry::call::{Call, Kind};
 use crate::telemetry::labels::Security;
@@ -87,6 +88,8 @@ fn request_is_told_without_query_and_with_no_header_but_those_asked_for() {
         "cookie",
         "x-tenant",
         "Not A Name",
+        TOKEN.as_str(),
+        PROOF.as_str(),
     ];
     let asked = v1::TapAsk {
         headers: names.map(str::to_owned).to_vec(),
@@ -103,6 +106,8 @@ fn request_is_told_without_query_and_with_no_header_but_those_asked_for() {
             ("proxy-authorization", secret),
             ("cookie", secret),
             ("x-other", secret),
+            (TOKEN.as_str(), secret),
+            (PROOF.as_str(), secret),
         ],
     );
     call(
@@ -307,7 +312,13 @@ fn request_that_no_tap_wants_is_written_down_nowhere() {
         method: "POST".to_owned(),
         ..all()
     };
-    let (_watch, _records) = watch(&telemetry, posts);
+    let others = v1::TapAsk {
+        from_pods: vec!["uid-9".to_owned()],
+        status_first: 500,
+        status_last: 599,
+        ..all()
+    };
+    let _taps = [posts, others].map(|asked| watch(&telemetry, asked));
     let (parties, parts) = (from("shop/web", "uid"), head("GET", "/items", &[]));
     let noted = move || telemetry.taps.note(&parties, &parts, None).is_some();
     let looking = std::thread::spawn(move || {

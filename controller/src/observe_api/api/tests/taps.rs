@@ -10,7 +10,7 @@ use wire::v1::to_proxy::Message as Order;
 
 use super::*;
 use crate::observe::asks::Here;
-use crate::testing::cluster::pod;
+use crate::testing::cluster::{in_namespace, namespace, pod, service, slice};
 
 const PATH: &str = "namespaces/shop/taps/live?watch=true";
 
@@ -162,19 +162,114 @@ async fn requests_are_streamed_and_the_tap_ends_with_its_reader() {
 }
 
 #[tokio::test]
+async fn proxy_that_went_takes_part_no_longer_and_what_it_counted_stays() {
+    let bench = Bench::new();
+    let mut proxies = ["uid-api-1", "uid-api-2"].map(|uid| Proxy::of(&bench, uid));
+    let mut answer = tap(&bench, "tapper", "of=Service/api").await;
+    assert_eq!(
+        line(&mut answer).await.unwrap()["metadata"]["takingPart"],
+        0
+    );
+    for proxy in &mut proxies {
+        let (id, _) = proxy.asked().await;
+        // Whatever a proxy says is added up.
+        let summary = v1::TapSummary {
+            matched: u64::MAX,
+            shown: 3,
+            dropped: 0,
+        };
+        proxy.says(id, Answered::Summary(summary));
+    }
+    let mut counted = async |expected: u64| {
+        let told = async {
+            loop {
+                let told = line(&mut answer).await.unwrap()["metadata"].clone();
+                if told["takingPart"] == expected {
+                    return told;
+                }
+            }
+        };
+        timeout(Duration::from_secs(5), told).await.unwrap()
+    };
+    assert_eq!(counted(2).await["matched"], u64::MAX);
+    let [_stays, went] = proxies;
+    drop(went);
+    let told = counted(1).await;
+    assert_eq!((&told["proxies"], &told["shown"]), (&json!(2), &json!(6)));
+}
+
+/// A Service of `shop` whose endpoint, written by hand, is a pod of `bank`.
+fn beyond() -> Cluster {
+    let vault = json!({"addresses": ["10.9.0.1"], "conditions": {"ready": true}});
+    shop()
+        .with(namespace("bank"))
+        .with(in_namespace(pod("vault", "10.9.0.1", "vault"), "bank"))
+        .with(service("x", "10.96.0.9", &[("http", 80)]))
+        .with(slice("by-hand", "x", &[("http", 8080)], &[vault]))
+}
+
+#[tokio::test]
+async fn tap_of_a_namespace_never_reaches_the_pods_of_another() {
+    let bench = Bench::of(&beyond());
+    let mut vault = Proxy::of(&bench, "uid-vault");
+    let (code, body) = read(tap(&bench, "tapper", "of=Service/x").await).await;
+    assert_eq!(code, 404, "{body}");
+    assert!(vault.orders.try_recv().is_err(), "asked all the same");
+    let mut own = Proxy::of(&bench, "uid-client");
+    assert_eq!(tap(&bench, "tapper", "of=Pod/client").await.status(), 200);
+    own.asked().await;
+}
+
+#[tokio::test]
+async fn filter_tells_nobody_what_there_is_in_another_namespace() {
+    let bench = Bench::of(&beyond());
+    let mut proxy = Proxy::of(&bench, "uid-client");
+    for (there, uid) in [("vault", "uid-vault"), ("nothing", "-")] {
+        let query = format!("of=Pod/client&from=Pod/bank/{there}&to=Pod/bank/{there}");
+        let answer = tap(&bench, "tapper", &query).await;
+        assert_eq!(answer.status(), 200, "{there}");
+        let (_, asked) = proxy.asked().await;
+        assert_eq!(asked.from_pods, [uid]);
+        assert_eq!(
+            asked.to_pods.len(),
+            1,
+            "no name at all would fit everything"
+        );
+        drop(answer);
+        proxy.orders.recv().await;
+    }
+}
+
+#[tokio::test]
 async fn whoever_taps_is_named_by_an_event_at_what_he_taps() {
     let bench = Bench::new();
     let _proxy = Proxy::of(&bench, "uid-client");
-    let _answer = tap(&bench, "tapper", "of=Pod/client").await;
-    let written = async {
-        while bench.recorded.lock().is_empty() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    timeout(Duration::from_secs(5), written).await.unwrap();
-    let events = bench.recorded.lock().join("\n");
-    for word in ["TapStarted", "tapper", "client"] {
-        assert!(events.contains(word), "{word}: {events}");
+    for (of, kind, name) in [
+        ("Pod/client", "Pod", "client"),
+        // Who lives in a namespace reads its Events, and no others.
+        ("ServiceAccount/web", "Namespace", "shop"),
+    ] {
+        bench.recorded.lock().clear();
+        let _answer = tap(&bench, "tapper", &format!("of={of}")).await;
+        let written = async {
+            while bench.recorded.lock().is_empty() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(Duration::from_secs(5), written).await.unwrap();
+        let event: Value = serde_json::from_str(&bench.recorded.lock()[0]).unwrap();
+        assert_eq!(event["reason"], "TapStarted");
+        assert!(
+            event["note"].as_str().unwrap().contains("tapper"),
+            "{event}"
+        );
+        assert_eq!(event["metadata"]["namespace"], "shop", "{of}");
+        let about = &event["regarding"];
+        assert_eq!(
+            (&about["kind"], &about["name"]),
+            (&json!(kind), &json!(name))
+        );
+        assert_eq!(about["namespace"], "shop", "{of}");
     }
 }
 
