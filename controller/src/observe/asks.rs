@@ -24,8 +24,10 @@ use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
 use prost::Message as _;
 use runtime::limit::Reached;
+use runtime::rate::{Allowance, Rate};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
+use tokio::time::Instant;
 use wire::v1;
 use wire::v1::answered::What as Answered;
 use wire::v1::ask::What as Question;
@@ -47,6 +49,11 @@ const ALL_BYTES: usize = 32 << 20;
 /// Orders on their way to one proxy: it may be asked eight things at a time, and be told of
 /// the end of each.
 const ORDERS: usize = 16;
+/// Answers of one proxy, to all that it is asked, by however many calls.
+pub(crate) const ANSWERS: Allowance = Allowance {
+    burst: 2_000,
+    every: Duration::from_micros(200),
+};
 
 /// Shared by streams, replicas and whoever asks. Clones are the same.
 #[derive(Clone, Debug)]
@@ -79,6 +86,7 @@ struct State {
 struct Listening {
     number: u64,
     orders: mpsc::Sender<Order>,
+    answers: Rate,
 }
 
 #[derive(Debug)]
@@ -236,7 +244,13 @@ impl Asks {
         let (orders, taken) = mpsc::channel(ORDERS);
         let mut state = self.inner.state.lock();
         let number = state.next();
-        let listening = Listening { number, orders };
+        let before = state.proxies.get(&uid);
+        let answers = before.map_or_else(|| Rate::new(ANSWERS), |older| older.answers.clone());
+        let listening = Listening {
+            number,
+            orders,
+            answers,
+        };
         if state.proxies.insert(Arc::clone(&uid), listening).is_some() {
             // What the older stream was asked, this one was not.
             self.away(&mut state, &uid);
@@ -340,6 +354,14 @@ impl Asks {
             self.inner.metrics.orders_dropped.inc();
         }
         told.is_ok()
+    }
+
+    /// Whether the proxy of a pod may answer once more, or how long it has to wait; `None`:
+    /// nobody can have asked it here.
+    pub(crate) fn may_answer(&self, uid: &str, now: Instant) -> Option<Result<(), Duration>> {
+        let mut state = self.inner.state.lock();
+        let proxy = state.proxies.get_mut(uid)?;
+        Some(proxy.answers.take(now))
     }
 
     /// Takes what the proxy of a pod answers.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use prost::Message as _;
 use serde_json::{Map, Value, json};
 use tokio::time::timeout;
 use wire::v1;
@@ -16,6 +17,8 @@ const WITHIN: Duration = Duration::from_secs(3);
 /// Resources of one proxy: 4 096 addresses, what stands there, and as many rules. Each
 /// costs some hundred bytes in the answer.
 const MAX_RESOURCES: usize = 20_000;
+/// Bytes of all parts. A proxy has the same bound, but its pod may answer for it.
+const MAX_BYTES: usize = 4 << 20;
 
 /// Why it is not known what a proxy holds.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -74,6 +77,7 @@ fn cut(words: &str) -> String {
 struct HeldSoFar {
     /// Number of the next part.
     next: u32,
+    bytes: usize,
     page: Value,
     resources: Map<String, Value>,
 }
@@ -82,7 +86,8 @@ impl HeldSoFar {
     /// Takes the next part; true with the last.
     fn add(&mut self, part: v1::HeldConfig) -> Result<bool, NotTold> {
         let all = self.resources.len() + part.resources.len();
-        if part.part != self.next || all > MAX_RESOURCES {
+        self.bytes += part.encoded_len();
+        if part.part != self.next || all > MAX_RESOURCES || self.bytes > MAX_BYTES {
             return Err(NotTold::Broken);
         }
         if self.next == 0 {

@@ -8,12 +8,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::{Stream, StreamExt as _};
 use runtime::stop;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
-use tonic::{Code, Status, Streaming};
+use tonic::{Code, Status};
 use wire::v1;
 use wire::v1::replica_ask::Message;
 use wire::v1::replica_client::ReplicaClient;
@@ -24,6 +26,18 @@ use super::{Answers, Asks, Here, Joining, MAX_ASKS, Whose};
 const ORDERS: usize = 4 * MAX_ASKS;
 /// Answers on their way to one replica; each question keeps what does not fit for a while.
 const OUTBOX: usize = 64;
+
+/// The longest question that is passed on, and what is added to each.
+const LONGEST: Duration = Duration::from_secs(600);
+const GRACE: Duration = Duration::from_secs(5);
+
+/// What an asking replica sends.
+pub(in crate::observe) trait Orders:
+    Stream<Item = Result<v1::ReplicaAsk, Status>> + Unpin + Send + 'static
+{
+}
+
+impl<S> Orders for S where S: Stream<Item = Result<v1::ReplicaAsk, Status>> + Unpin + Send + 'static {}
 
 /// What an asking replica is sent.
 pub(crate) type Passed = ReceiverStream<Result<v1::ReplicaAnswered, Status>>;
@@ -71,7 +85,7 @@ impl Asks {
     /// true.
     pub(in crate::observe) fn pass(
         &self,
-        asked: Streaming<v1::ReplicaAsk>,
+        asked: impl Orders,
         stop: watch::Receiver<bool>,
     ) -> Passed {
         let (outbox, sent) = mpsc::channel(OUTBOX);
@@ -87,25 +101,31 @@ impl Asks {
 
     async fn keep_passing(
         self,
-        mut asked: Streaming<v1::ReplicaAsk>,
+        mut asked: impl Orders,
         outbox: mpsc::Sender<Result<v1::ReplicaAnswered, Status>>,
     ) {
         let mut open: BTreeMap<u64, AbortHandle> = BTreeMap::new();
         let mut tasks = JoinSet::new();
         loop {
             let message = tokio::select! {
-                message = asked.message() => message,
+                message = asked.next() => message,
                 () = outbox.closed() => return,
             };
-            let Ok(Some(message)) = message else { return };
+            let Some(Ok(message)) = message else { return };
             while tasks.try_join_next().is_some() {}
             open.retain(|_, task| !task.is_finished());
             match message.message {
                 Some(Message::Ask(asked)) if open.len() < MAX_ASKS => {
+                    let lasts = asked.ask.as_ref().map_or(0, |ask| ask.lasts);
+                    let lasts = Duration::from_millis(lasts).min(LONGEST);
                     let Some((id, answers)) = self.passed_on(asked) else {
                         continue;
                     };
-                    let task = tasks.spawn(pass_back(id, answers, outbox.clone()));
+                    let passing = pass_back(id, answers, outbox.clone());
+                    // What says that it is over may be lost on its way.
+                    let task = tasks.spawn(async move {
+                        let _ = timeout(lasts + GRACE, passing).await;
+                    });
                     if let Some(before) = open.insert(id, task) {
                         before.abort();
                     }

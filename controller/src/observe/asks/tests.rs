@@ -1,6 +1,8 @@
 //! Bounds of questions and answers, and the answer that comes in parts.
 
+use futures::{StreamExt as _, stream};
 use serde_json::json;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::config::NotTold;
@@ -131,6 +133,48 @@ async fn newer_stream_of_a_pod_is_not_taken_for_the_one_that_was_asked() {
     assert_eq!(asks.inner.metrics.open.get(), 0);
 }
 
+#[tokio::test(start_paused = true)]
+async fn answers_of_a_pod_are_slowed_down_over_all_its_calls_and_streams() {
+    let asks = Asks::default();
+    let (_older, _orders) = asks.listens(uid("a"));
+    let now = Instant::now();
+    for _ in 0..ANSWERS.burst {
+        assert_eq!(asks.may_answer("a", now), Some(Ok(())));
+    }
+    let slowed = || matches!(asks.may_answer("a", now), Some(Err(_)));
+    assert!(slowed());
+    let (_newer, _orders) = asks.listens(uid("a"));
+    assert!(slowed(), "another stream is no other proxy");
+    let later = now + ANSWERS.every;
+    assert_eq!(asks.may_answer("a", later), Some(Ok(())));
+    assert_eq!(asks.may_answer("b", now), None, "not asked by anybody here");
+}
+
+#[tokio::test(start_paused = true)]
+async fn question_of_another_replica_ends_by_itself_should_nobody_say_so() {
+    let asks = Asks::default();
+    let (_here, mut orders) = asks.listens(uid("a"));
+    let ask = v1::Ask {
+        id: 7,
+        lasts: 50,
+        what: Some(question()),
+    };
+    let message = Some(Passed::Ask(v1::PodsAsk {
+        ask: Some(ask),
+        uids: vec!["a".to_owned()],
+    }));
+    let asked = stream::iter([Ok(v1::ReplicaAsk { message })]).chain(stream::pending());
+    let (_stop, stopping) = watch::channel(false);
+    let _answers = asks.pass(asked, stopping);
+    let Some(Order::Ask(ask)) = orders.recv().await else {
+        panic!("not asked");
+    };
+    assert_eq!(asks.inner.metrics.open.get(), 1);
+    let ended = timeout(Duration::from_secs(6), orders.recv()).await;
+    assert_eq!(ended.unwrap(), Some(Order::EndAsk(ask.id)));
+    assert_eq!(asks.inner.metrics.open.get(), 0);
+}
+
 fn part(number: u32, last: bool, names: &[&str]) -> Answered {
     let resources = names.iter().map(|name| v1::HeldResource {
         name: (*name).to_owned(),
@@ -178,6 +222,13 @@ async fn what_a_proxy_holds_is_told_whole_or_not_at_all() {
     assert_eq!(told(gap).await, Err(NotTold::Broken));
     let repeated = vec![part(0, false, &["a"]), part(0, true, &["a"])];
     assert_eq!(told(repeated).await, Err(NotTold::Broken));
+    let long = "x".repeat(30_000);
+    let wide = (0..150).map(|number| {
+        let name = format!("{number}{long}");
+        part(number, number == 149, &[name.as_str()])
+    });
+    let wide: Vec<Answered> = wide.collect();
+    assert_eq!(told(wide).await, Err(NotTold::Broken), "4.5 MB");
     let many = vec!["a"; 20_001];
     assert_eq!(told(vec![part(0, true, &many)]).await, Err(NotTold::Broken));
     let no = told(vec![Answered::Refused("busy".to_owned())]).await;
