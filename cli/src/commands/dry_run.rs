@@ -3,6 +3,7 @@
 use std::time::SystemTime;
 
 use clap::Args;
+use crds::labels;
 use crds::observe::{
     API_VERSION, AccessChange, BackendShare, Change, ChangedEdge, Deleted, DryRun as Asked,
     DryRunSpec, DryRunStatus, Resource,
@@ -40,7 +41,8 @@ const KINDS: [Kind; 7] = [
     long_about = "Lays a change over the cluster without making it, and compares what becomes of every \
                   call that the mesh remembers. depends: that is decided by each request's method, \
                   path or headers, which are not remembered. Whoever asks must be allowed to make \
-                  the change. Exit status 1 if a call that was seen would be refused.",
+                  the change. Exit status 1 if a call that was seen would be refused, 3 if the mesh \
+                  remembers no call or could not compare them all.",
     after_help = "Example:\n  weft dry-run -f policy.yaml -n shop"
 )]
 pub struct DryRun {
@@ -76,16 +78,14 @@ impl DryRun {
         let Some(status) = &answer.status else {
             return Err(Failure::unknown("the dry run has no status"));
         };
+        if is_of_nothing(status) {
+            let why = "the mesh remembers no call, so nothing can be told of this change";
+            return Err(Failure::unknown(why));
+        }
         if !output::data(console, format, &answer)? {
             print(status, SystemTime::now(), console)?;
         }
-        let listed = status.changed.iter();
-        let refused = listed.filter(|edge| edge.change == Change::Refused).count();
-        Ok(if refused == 0 && status.hidden_refused == 0 {
-            Verdict::Yes
-        } else {
-            Verdict::No
-        })
+        verdict(status)
     }
 
     fn spec(&self, namespace: &str, console: &mut Console<'_>) -> Result<DryRunSpec, Failure> {
@@ -95,7 +95,7 @@ impl DryRun {
             let bad = |why: String| Failure::usage(format!("{name}:{why}"));
             for document in tree::parse(&manifest.text).map_err(|error| bad(error.to_string()))? {
                 let value = document.value().map_err(|error| bad(error.to_string()))?;
-                gather(value, namespace, &mut spec.objects, console)?;
+                gather(value, namespace, &mut spec, console)?;
             }
         }
         for text in &self.delete {
@@ -114,11 +114,38 @@ impl DryRun {
     }
 }
 
-/// Takes the objects that can be tried out of a document, and says which are left out.
+/// There is nothing that a change could be compared by.
+const fn is_of_nothing(status: &DryRunStatus) -> bool {
+    status.changed.is_empty()
+        && status.kept + status.hidden + status.unknown + status.uncompared == 0
+}
+
+fn verdict(status: &DryRunStatus) -> Result<Verdict, Failure> {
+    let count = |change: Change| {
+        let listed = status.changed.iter();
+        listed.filter(|edge| edge.change == change).count()
+    };
+    if count(Change::Refused) > 0 || status.hidden_refused > 0 {
+        return Ok(Verdict::No);
+    }
+    if status.uncompared > 0 {
+        return Err(Failure::unknown(format!(
+            "{} edges were not compared in the time that there is; try a smaller change",
+            status.uncompared
+        )));
+    }
+    if status.kept + status.hidden == 0 && count(Change::Unknown) == status.changed.len() {
+        let why = "of no call that is remembered anything can be told";
+        return Err(Failure::unknown(why));
+    }
+    Ok(Verdict::Yes)
+}
+
+/// Takes what can be tried out of a document, and says what is left out.
 fn gather(
     mut value: Value,
     namespace: &str,
-    objects: &mut Vec<Value>,
+    spec: &mut DryRunSpec,
     console: &mut Console<'_>,
 ) -> Result<(), Failure> {
     if value.is_null() {
@@ -129,23 +156,34 @@ fn gather(
         && let Some(items) = value.get_mut("items").and_then(Value::as_array_mut)
     {
         for item in std::mem::take(items) {
-            gather(item, namespace, objects, console)?;
+            gather(item, namespace, spec, console)?;
         }
         return Ok(());
     }
-    if !KINDS.iter().any(|known| known.as_str() == kind) {
-        let name = value["metadata"]["name"].as_str().unwrap_or_default();
-        console.word(&format!(
-            "{kind} {name} is not looked at: it says nothing of calls"
-        ))?;
+    let name = value["metadata"]["name"].as_str().unwrap_or_default();
+    let mode = value["metadata"]["annotations"][labels::ACCESS].as_str();
+    if let Some(mode) = mode.filter(|_| kind == "Namespace") {
+        spec.access.push(AccessChange {
+            namespace: name.to_owned(),
+            mode: mode.to_owned(),
+        });
         return Ok(());
+    }
+    if !KINDS.iter().any(|known| known.as_str() == kind) {
+        console.word(&format!("{kind} {name} is not tried"))?;
+        return Ok(());
+    }
+    if kind == Kind::TrafficPolicy.as_str() {
+        console.word(&format!(
+            "{kind} {name}: its limits, retries and the like are not judged"
+        ))?;
     }
     if value["metadata"]["namespace"].is_null()
         && let Some(metadata) = value["metadata"].as_object_mut()
     {
         metadata.insert("namespace".to_owned(), namespace.into());
     }
-    objects.push(value);
+    spec.objects.push(value);
     Ok(())
 }
 
@@ -205,9 +243,11 @@ fn print(status: &DryRunStatus, now: SystemTime, console: &mut Console<'_>) -> R
         ];
         table.row(row);
     }
-    if table.is_empty() {
-        console.line("no call that is remembered changes")?;
-    } else {
+    let mut listed = status.changed.iter();
+    if listed.all(|edge| edge.change == Change::Unknown) {
+        console.line("no call that can be judged changes")?;
+    }
+    if !table.is_empty() {
         table.write(console.out, console.color)?;
     }
     if status.truncated {
@@ -220,7 +260,8 @@ fn print(status: &DryRunStatus, now: SystemTime, console: &mut Console<'_>) -> R
         ))?;
     }
     console.word(&format!(
-        "{} edges stay as they are; of {} nothing can be told, since one end is gone or outside",
+        "{} edges stay as they are; of {} nothing can be told, since no pod of one end runs now \
+         or it is outside the cluster",
         status.kept, status.unknown
     ))?;
     Ok(())
@@ -237,8 +278,10 @@ fn why(edge: &ChangedEdge) -> String {
     if !edge.reason.is_empty() {
         words.push(edge.reason.clone());
     }
-    if edge.change == Change::Depends {
-        words.push("depends on the request".to_owned());
+    match edge.change {
+        Change::Depends => words.push("depends on the request".to_owned()),
+        Change::Unknown => words.push("no pod of one end runs now".to_owned()),
+        Change::Refused | Change::Rerouted | Change::Allowed => {}
     }
     if edge.before != edge.after {
         words.push(format!(
@@ -259,5 +302,73 @@ fn shares(shares: &[BackendShare]) -> String {
         "nowhere".to_owned()
     } else {
         shares.join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listed(change: Change) -> DryRunStatus {
+        let changed = vec![ChangedEdge {
+            change,
+            from: "shop/Job/nightly".to_owned(),
+            ..ChangedEdge::default()
+        }];
+        DryRunStatus {
+            changed,
+            ..DryRunStatus::default()
+        }
+    }
+
+    fn code(status: &DryRunStatus) -> u8 {
+        crate::failure::status(&verdict(status))
+    }
+
+    #[test]
+    fn yes_is_said_only_of_calls_that_were_compared() {
+        let kept = |status: DryRunStatus| DryRunStatus { kept: 1, ..status };
+        let nothing = DryRunStatus::default();
+        assert!(is_of_nothing(&nothing) && !is_of_nothing(&kept(nothing.clone())));
+        let late = |status: DryRunStatus| DryRunStatus {
+            uncompared: 1,
+            ..status
+        };
+        for (status, expected) in [
+            (kept(nothing.clone()), 0),
+            (listed(Change::Allowed), 0),
+            (kept(listed(Change::Unknown)), 0),
+            (listed(Change::Unknown), 3),
+            (late(kept(nothing)), 3),
+            (late(listed(Change::Refused)), 1),
+        ] {
+            assert_eq!(code(&status), expected, "{status:?}");
+        }
+    }
+
+    #[test]
+    fn caller_that_does_not_run_now_is_named() {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let mut console = Console {
+            input: &mut std::io::empty(),
+            out: &mut out,
+            err: &mut err,
+            color: false,
+        };
+        let status = DryRunStatus {
+            unknown: 1,
+            ..listed(Change::Unknown)
+        };
+        print(&status, SystemTime::now(), &mut console).unwrap();
+        let out = String::from_utf8(out).unwrap();
+        for word in [
+            "no call that can be judged changes",
+            "unknown",
+            "shop/Job/nightly",
+        ] {
+            assert!(out.contains(word), "{word}: {out}");
+        }
+        let err = String::from_utf8(err).unwrap();
+        assert!(err.contains("of 1 nothing can be told"), "{err}");
     }
 }

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use policy::access::passes::{Effect, Passes, Spoken};
 use policy::access::{Caller as Proven, Source};
@@ -67,13 +68,17 @@ pub(crate) struct Trial<'a> {
     models: [&'a Model; 2],
     /// What the proxies of pods hold.
     held: [BTreeMap<PodId, Arc<Held>>; 2],
+    /// Whether what the proxy of a pod holds is the same in both.
+    same: BTreeMap<PodId, bool>,
     /// Some rule names pods, so that those of one account differ.
     by_pod: bool,
+    until: Instant,
 }
 
 impl<'a> Trial<'a> {
+    /// Compares until then: how much there is to compare, users say.
     #[must_use]
-    pub(crate) fn new(before: &'a Model, after: &'a Model) -> Self {
+    pub(crate) fn new(before: &'a Model, after: &'a Model, until: Instant) -> Self {
         let models = [before, after];
         let names_pods = |model: &Model| {
             let mut rules = model.index.targets.rules();
@@ -85,11 +90,20 @@ impl<'a> Trial<'a> {
         Self {
             models,
             held: Default::default(),
+            same: BTreeMap::new(),
+            until,
             by_pod: models.into_iter().any(names_pods),
         }
     }
 
-    /// What the change means for these calls; `None` where one of their ends is gone.
+    /// There is no time left.
+    #[must_use]
+    pub(crate) fn is_late(&self) -> bool {
+        Instant::now() >= self.until
+    }
+
+    /// What the change means for these calls; `None` where one of their ends is gone, or there
+    /// is no time left.
     pub(crate) fn of(&mut self, calls: &Calls) -> Option<Meaning> {
         let callers = self.callers(&calls.from)?;
         let tables = self.models.map(|model| Table::of(&model.index, calls));
@@ -128,6 +142,9 @@ impl<'a> Trial<'a> {
         }
         for caller in &callers {
             for (pod, port) in &to {
+                if self.is_late() {
+                    return None;
+                }
                 let was = from.get_key_value(pod).or_else(|| from.first_key_value());
                 let effect = self.effect(calls, caller, was, (pod, *port));
                 if effect > meaning.effect {
@@ -148,6 +165,11 @@ impl<'a> Trial<'a> {
         was: Option<(&PodId, &u16)>,
         (pod, port): (&PodId, u16),
     ) -> Effect {
+        // A change touches rules and modes of access. Pods, what they speak and their mutual
+        // TLS stay as they are.
+        if was == Some((pod, &port)) && self.is_same(pod) {
+            return Effect::Kept;
+        }
         let before = was.and_then(|(pod, port)| Some((self.held(0, pod)?, pod, *port)));
         let after = self.held(1, pod);
         let [first, second] = self.models;
@@ -161,6 +183,19 @@ impl<'a> Trial<'a> {
             None => Passes::All,
         };
         before.becomes(&after)
+    }
+
+    /// Whether nothing is changed of what the proxy of a pod holds.
+    fn is_same(&mut self, pod: &PodId) -> bool {
+        if let Some(same) = self.same.get(pod) {
+            return *same;
+        }
+        let same = match [0, 1].map(|of| self.held(of, pod)) {
+            [Some(before), Some(after)] => before.access() == after.access(),
+            [before, after] => before.is_none() && after.is_none(),
+        };
+        self.same.insert(pod.clone(), same);
+        same
     }
 
     /// What the proxy of a pod holds; `None` where it has none.

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crds::observe::NodeKind;
@@ -59,6 +60,8 @@ struct Inner {
     latest: Latest,
     remember: Duration,
     state: Mutex<State>,
+    /// What was written down has been read.
+    recalled: AtomicBool,
     /// Answers that were given since the last look.
     written: Mutex<Vec<Shared>>,
     /// Counts looks.
@@ -131,11 +134,23 @@ impl Graph {
                 latest,
                 remember,
                 state: Mutex::default(),
+                // Else nothing is written down.
+                recalled: AtomicBool::new(remember.is_zero()),
                 written: Mutex::default(),
                 looks: watch::Sender::new(0),
                 metrics,
             }),
         }
+    }
+
+    /// What was written down has been read.
+    pub(crate) fn recalled(&self) {
+        self.inner.recalled.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it knows of the calls that were seen before this process began.
+    pub(crate) fn has_recalled(&self) -> bool {
+        self.inner.recalled.load(Ordering::Relaxed)
     }
 
     /// Folds what comes, without end. `whole`: whether it is known who owns which pod.

@@ -69,6 +69,9 @@ impl Keeper {
             let leads = self.leadership.is_held();
             if !read || (leads && !led) {
                 read = self.read().await;
+                if read {
+                    self.graph.recalled();
+                }
             }
             led = leads;
             if leads && Instant::now() >= next {

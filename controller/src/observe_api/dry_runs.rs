@@ -10,7 +10,7 @@ mod change;
 mod edges;
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use crds::observe::{API_VERSION, DryRun, Resource};
 use http::StatusCode;
@@ -30,6 +30,8 @@ use crate::model::compiled::Compiled;
 pub(super) const MAX_BODY: usize = 1 << 20;
 /// Changes that are compiled at one time: each takes what a change of the cluster takes.
 const AT_ONCE: usize = 1;
+/// Time for one of them. Its reader waits for 15 s, and others for their turn.
+const WITHIN: Duration = Duration::from_secs(8);
 
 /// Changes that are worked on.
 #[derive(Debug)]
@@ -58,6 +60,11 @@ pub(super) async fn answer(
     }
     let change = Asked::read(&asked.spec, &told.cluster)?;
     change.must_be_allowed(told, user, &compiled.world).await?;
+    change.must_be_there(&compiled.world)?;
+    if !told.graph.has_recalled() {
+        let words = "which calls there were has not been read yet; try again";
+        return Err(Refusal::unavailable(words));
+    }
     let namespaces = compiled.world.namespaces.keys();
     let namespaces = namespaces.map(|namespace| namespace.name.to_string());
     let scope = scopes.of(user, &told.gate, namespaces.collect()).await;
@@ -74,11 +81,12 @@ pub(super) async fn answer(
     let now = i64::try_from(seconds(SystemTime::now())).unwrap_or(i64::MAX);
     let compared = tokio::task::spawn_blocking(move || {
         let _turn = turn;
+        let until = Instant::now() + WITHIN;
         let world = made.over(&compiled.world, &cluster, now);
         let defaults = &compiled.model.index.defaults;
         let (after, ..) =
             Model::compile_after(&world, defaults, &compiled.model, &compiled.problems);
-        edges.compared(&compiled.model, &after, &scope)
+        edges.compared((&compiled.model, &after), &scope, until)
     });
     let mut status = compared
         .await

@@ -55,7 +55,8 @@ pub struct AccessChange {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct DryRunStatus {
-    /// Whose calls would be refused, allowed or take another way, the worst first.
+    /// Whose calls would be refused, allowed or take another way, the worst first; last those
+    /// of which nothing can be told, because no pod of one end runs now.
     pub changed: Vec<ChangedEdge>,
     /// Edges of which nothing would change.
     pub kept: u64,
@@ -63,10 +64,12 @@ pub struct DryRunStatus {
     /// caller may read; of these so many would be refused.
     pub hidden: u64,
     pub hidden_refused: u64,
-    /// Edges of which nothing can be told, because one of their ends is gone or has no
-    /// pods.
+    /// Edges of which nothing can be told, because one of their ends is gone, has no pods or
+    /// lies outside the cluster.
     pub unknown: u64,
-    /// There are more that change than are listed.
+    /// Edges that were not compared in the time that there is.
+    pub uncompared: u64,
+    /// There are more than are listed.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub truncated: bool,
     /// Said of the objects by who would admit them.
@@ -89,6 +92,8 @@ pub enum Change {
     /// Calls pass that did not.
     #[default]
     Allowed,
+    /// Nothing can be told.
+    Unknown,
 }
 
 impl Change {
@@ -100,6 +105,7 @@ impl Change {
             Self::Depends => "depends",
             Self::Rerouted => "rerouted",
             Self::Allowed => "allowed",
+            Self::Unknown => "unknown",
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What a change means, by the Models before and after it.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::*;
@@ -18,10 +20,14 @@ fn calls() -> Calls {
     }
 }
 
+fn later() -> Instant {
+    Instant::now() + Duration::from_secs(60)
+}
+
 fn meaning(before: &Cluster, after: &Cluster, calls: &Calls) -> Option<Meaning> {
     let (before, _) = before.compile();
     let (after, _) = after.compile();
-    Trial::new(&before, &after).of(calls)
+    Trial::new(&before, &after, later()).of(calls)
 }
 
 fn effect(before: &Cluster, after: &Cluster) -> (Effect, Option<Reason>) {
@@ -148,6 +154,32 @@ fn another_way_is_told_with_its_shares_and_judged_where_it_leads() {
     let some = with_canary().with(reads()).with(matching);
     let told = meaning(&before, &some, &calls()).unwrap();
     assert_eq!(told.effect, Effect::Depends);
+}
+
+#[test]
+fn pods_that_hold_the_same_are_looked_at_once_and_no_longer_than_there_is_time() {
+    let before = shop()
+        .with(reads())
+        .with(target("read", "api", &["web"], by_routes()));
+    let (before, _) = before.compile();
+    let (after, _) = with_canary()
+        .with(reads())
+        .with(target("read", "api", &["web"], by_routes()))
+        .with(target("none", "canary", &["nobody"], by_routes()))
+        .compile();
+    let mut trial = Trial::new(&before, &after, later());
+    for _ in 0..2 {
+        assert_eq!(trial.of(&calls()).unwrap().effect, Effect::Kept);
+    }
+    let same: Vec<(&str, bool)> = trial
+        .same
+        .iter()
+        .map(|(pod, same)| (&*pod.name, *same))
+        .collect();
+    assert_eq!(same, [("api-1", true), ("api-2", true)]);
+
+    let mut late = Trial::new(&before, &after, Instant::now());
+    assert!(late.is_late() && late.of(&calls()).is_none());
 }
 
 #[test]

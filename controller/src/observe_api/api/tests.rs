@@ -85,7 +85,8 @@ struct Bench {
     asked: Arc<Mutex<Vec<String>>>,
     /// Events, as they were written.
     recorded: Arc<Mutex<Vec<String>>>,
-    _models: watch::Sender<Option<Arc<Compiled>>>,
+    /// What it knows of the cluster.
+    models: watch::Sender<Option<Arc<Compiled>>>,
 }
 
 const RIGHTS: &[(&str, &str, &str, &str)] = &[
@@ -138,6 +139,7 @@ impl Bench {
             Duration::from_secs(3600),
             GraphMetrics::default(),
         );
+        graph.recalled();
         let asked = Arc::default();
         let recorded = Arc::default();
         let client = recorder(Arc::clone(&recorded));
@@ -160,7 +162,7 @@ impl Bench {
             reports,
             asked,
             recorded,
-            _models: models,
+            models,
         }
     }
 

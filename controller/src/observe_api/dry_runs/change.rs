@@ -160,6 +160,25 @@ impl Asked {
         }
         Ok(())
     }
+
+    /// Whether what would go or be annotated is there: of a name that is misspelt nobody
+    /// should read that nothing changes. Asked after the rights, so it tells nobody more than
+    /// he may know.
+    pub(super) fn must_be_there(&self, world: &World) -> Result<(), Refusal> {
+        for (place, (kind, key)) in self.change.delete.iter().enumerate() {
+            if !held(world, *kind, key) {
+                let why = format!("there is no {} {key}", kind.as_str());
+                return Err(wrong(&format!("delete[{place}]"), why));
+            }
+        }
+        for (place, (namespace, _)) in self.change.access.iter().enumerate() {
+            if !world.namespaces.contains_key(namespace) {
+                let why = format!("there is no namespace {}", namespace.name);
+                return Err(wrong(&format!("access[{place}].namespace"), why));
+            }
+        }
+        Ok(())
+    }
 }
 
 fn laid(spelled: &str) -> Option<Kind> {

@@ -1,6 +1,7 @@
 //! The calls that are remembered, by the Model that is and by the one that would be.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use crds::observe::{BackendShare, Change, ChangedEdge, DryRunStatus, NodeKind, Protocol, Scope};
 use policy::access::passes::Effect;
@@ -41,24 +42,46 @@ impl Edges {
         Self { edges, pods }
     }
 
-    /// What becomes of them, as far as `scope` may be told.
-    pub(super) fn compared(&self, before: &Model, after: &Model, scope: &Scope) -> DryRunStatus {
+    /// What becomes of them, as far as `scope` may be told and there is time.
+    pub(super) fn compared(
+        &self,
+        (before, after): (&Model, &Model),
+        scope: &Scope,
+        until: Instant,
+    ) -> DryRunStatus {
         let known: BTreeSet<&str> = scope.namespaces.iter().map(String::as_str).collect();
-        let mut trial = Trial::new(before, after);
+        let mut trial = Trial::new(before, after, until);
         let mut status = DryRunStatus::default();
         for (edge, last) in &self.edges {
+            if trial.is_late() {
+                status.uncompared += 1;
+                continue;
+            }
+            let ends = [&edge.from, &edge.to];
+            let is_told = scope.cluster || ends.iter().any(|end| known.contains(end.namespace()));
             let calls = self.calls(edge);
             let Some(meaning) = calls.and_then(|calls| trial.of(&calls)) else {
+                if trial.is_late() {
+                    status.uncompared += 1;
+                    continue;
+                }
                 status.unknown += 1;
+                // Of what is outside the cluster there is never anything to be told.
+                if is_told && edge.to.kind != NodeKind::External {
+                    status
+                        .changed
+                        .push(shown(edge, *last, Change::Unknown, None));
+                }
                 continue;
             };
             let Some(change) = change(&meaning) else {
                 status.kept += 1;
                 continue;
             };
-            let ends = [&edge.from, &edge.to];
-            if scope.cluster || ends.iter().any(|end| known.contains(end.namespace())) {
-                status.changed.push(shown(edge, *last, change, meaning));
+            if is_told {
+                status
+                    .changed
+                    .push(shown(edge, *last, change, Some(meaning)));
             } else {
                 status.hidden += 1;
                 status.hidden_refused += u64::from(change == Change::Refused);
@@ -107,7 +130,8 @@ fn change(meaning: &Meaning) -> Option<Change> {
     })
 }
 
-fn shown(edge: &EdgeKey, last: u64, change: Change, meaning: Meaning) -> ChangedEdge {
+fn shown(edge: &EdgeKey, last: u64, change: Change, meaning: Option<Meaning>) -> ChangedEdge {
+    let (reason, rerouted) = meaning.map_or((None, None), |told| (told.reason, told.rerouted));
     let shares = |shares: Vec<Share>| {
         let shares = shares.into_iter().map(|one| BackendShare {
             service: one.service.to_string(),
@@ -115,7 +139,7 @@ fn shown(edge: &EdgeKey, last: u64, change: Change, meaning: Meaning) -> Changed
         });
         shares.collect()
     };
-    let [before, after] = meaning.rerouted.unwrap_or_default().map(shares);
+    let [before, after] = rerouted.unwrap_or_default().map(shares);
     ChangedEdge {
         change,
         from: edge.from.to_string(),
@@ -127,12 +151,65 @@ fn shown(edge: &EdgeKey, last: u64, change: Change, meaning: Meaning) -> Changed
             .unwrap_or_default(),
         port: edge.port,
         protocol: edge.protocol,
-        reason: meaning
-            .reason
-            .map(|reason| reason.to_string())
-            .unwrap_or_default(),
+        reason: reason.map(|reason| reason.to_string()).unwrap_or_default(),
         before,
         after,
         last_seen: timestamp(last),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::testing::cluster::shop;
+    use crate::world::ObjectKey;
+
+    /// What a Job that ran at night called.
+    fn edge(to: &str, service: Option<ObjectKey>) -> (EdgeKey, u64) {
+        let node = |id: &str| NodeKey::parse(id).unwrap();
+        let key = EdgeKey {
+            from: node("shop/Job/nightly"),
+            to: node(to),
+            service,
+            port: 80,
+            backend: None,
+            split: None,
+            protocol: Protocol::Http1,
+        };
+        (key, 1)
+    }
+
+    #[test]
+    fn caller_that_does_not_run_now_is_listed_and_what_there_was_no_time_for_is_counted() {
+        let (model, _) = shop().compile();
+        let outside = format!("{}/example.com", NodeKind::External.as_str());
+        let edges = Edges {
+            edges: vec![
+                edge("shop/Deployment/api", Some(ObjectKey::new("shop", "api"))),
+                edge(&outside, None),
+            ],
+            pods: BTreeMap::new(),
+        };
+        let all = Scope {
+            cluster: true,
+            ..Scope::default()
+        };
+        let compared = |scope: &Scope, within: u64| {
+            let until = Instant::now() + Duration::from_secs(within);
+            edges.compared((&model, &model), scope, until)
+        };
+        let told = compared(&all, 60);
+        assert_eq!((told.unknown, told.uncompared), (2, 0));
+        let [listed] = &*told.changed else {
+            panic!("{:?}", told.changed)
+        };
+        assert_eq!(listed.change, Change::Unknown);
+        assert_eq!(listed.from, "shop/Job/nightly");
+        let told = compared(&Scope::default(), 60);
+        assert_eq!((told.unknown, told.changed), (2, Vec::new()));
+        let told = compared(&all, 0);
+        assert_eq!((told.unknown, told.uncompared), (0, 2));
     }
 }

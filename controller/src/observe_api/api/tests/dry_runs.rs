@@ -124,6 +124,24 @@ async fn who_may_not_make_a_change_may_not_try_it() {
 }
 
 #[tokio::test]
+async fn nothing_is_said_before_it_is_known_which_calls_there_were() {
+    let mut bench = Bench::new();
+    let told = &mut Arc::get_mut(&mut bench.api).unwrap().told;
+    told.graph = Graph::new(
+        bench.reports.clone(),
+        Arc::clone(&told.followed.inventory),
+        told.latest.clone(),
+        Duration::from_secs(3600),
+        GraphMetrics::default(),
+    );
+    let (status, told) = tried(&bench, "editor", json!({"delete": gone()})).await;
+    assert_eq!(status, 503, "{told}");
+    bench.api.told.graph.recalled();
+    let (status, told) = tried(&bench, "editor", json!({"delete": gone()})).await;
+    assert_eq!(status, 201, "{told}");
+}
+
+#[tokio::test]
 async fn what_admission_refuses_is_refused_in_its_words() {
     let bench = bench().await;
     let unreadable = json!({
@@ -146,6 +164,14 @@ async fn what_admission_refuses_is_refused_in_its_words() {
             "spec.access[0].mode",
         ),
         (json!({"delete": [{"kind": "Secret"}]}), "spec.delete[0]"),
+        (
+            json!({"delete": [{"kind": "TrafficTarget", "namespace": "shop", "name": "raed"}]}),
+            "spec.delete[0]: there is no TrafficTarget shop/raed",
+        ),
+        (
+            json!({"access": [{"namespace": "shpo", "mode": "deny"}]}),
+            "spec.access[0].namespace: there is no namespace shpo",
+        ),
     ] {
         let (status, told) = tried(&bench, "editor", spec.clone()).await;
         assert_eq!(status, 400, "{spec}: {told}");

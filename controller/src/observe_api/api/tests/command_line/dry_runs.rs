@@ -29,7 +29,17 @@ async fn command_line_tells_which_calls_a_change_would_refuse() {
         ]
     );
     assert_eq!(row.last(), Some(&"not-allowed"), "{out}");
-    assert!(err.contains("ConfigMap x is not looked at"), "{err}");
+    assert!(err.contains("ConfigMap x is not tried"), "{err}");
+
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    let closed = json!({"apiVersion": "v1", "kind": "Namespace",
+        "metadata": {"name": "shop", "annotations": {"weft.dev/access": "deny"}}});
+    let gone = "--delete TrafficTarget/read -n shop";
+    write!(file, "{closed}").unwrap();
+    let line = format!("dry-run -f {} {gone}", file.path().display());
+    let (code, out, err) = town.weft("editor", &line).await;
+    assert_eq!(code, 1, "{out}{err}");
+    assert_eq!(super::rows(&out)[0][..2], ["refused", "shop/Pod/client"]);
 
     let line = "dry-run --delete traffictargets/read -n shop";
     let (code, out, err) = town.weft("editor", line).await;
@@ -46,4 +56,13 @@ async fn command_line_tells_which_calls_a_change_would_refuse() {
     }
     let (code, _, err) = town.weft("viewer", "dry-run --access deny -n shop").await;
     assert!(code == 3 && err.contains("ClusterRole edit"), "{err}");
+}
+
+#[tokio::test]
+async fn command_line_does_not_say_yes_where_no_call_is_remembered() {
+    let town = Town::before(Bench::new()).await;
+    let line = "dry-run --delete TrafficTarget/read -n shop";
+    let (code, out, err) = town.weft("editor", line).await;
+    assert_eq!((code, out.as_str()), (3, ""), "{err}");
+    assert!(err.contains("remembers no call"), "{err}");
 }
