@@ -7,9 +7,9 @@ use clap::Args;
 use crds::observe::{Direction, LIVE, Resource, TapLine, TapMetadata, TapRequest};
 use tokio::time::{Instant, sleep_until};
 
-use crate::cluster::Cluster;
 use crate::cluster::lines::Lines;
 use crate::cluster::names::{Kind, Named};
+use crate::cluster::{Cluster, Refusal};
 use crate::console::Console;
 use crate::escape;
 use crate::failure::{Failure, Verdict};
@@ -18,6 +18,8 @@ use crate::output::Format;
 
 /// From one stream to the next at least, and from one that broke.
 const PAUSE: Duration = Duration::from_secs(1);
+/// The same after several that ended at once.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Kinds whose requests can be watched, and that can be at the other end.
 const ENDS: &[Kind] = &[
@@ -81,7 +83,8 @@ impl Tap {
     /// Prints requests until nobody reads, or nobody tells.
     ///
     /// # Errors
-    /// When they cannot be watched.
+    /// When they cannot be watched. Where they could be before, nobody may be there to tell
+    /// them for a moment only.
     pub async fn run(
         &self,
         global: &Global,
@@ -93,38 +96,33 @@ impl Tap {
             return Err(Failure::usage(why));
         }
         let cluster = Cluster::connect(global).await?;
+        let path = Resource::Taps.path(Some(cluster.namespace()), Some(LIVE));
+        let path = format!("{path}?{}", self.query()?);
+        let what = format!("taps of {}", cluster.namespace());
+        let (mut worked, mut pause) = (false, PAUSE);
         loop {
             // Each stream ends after a while, and the next is authorised anew. It ends at once
             // where no proxy can be asked; one that broke was cut by somebody who may need a
             // moment.
             let begun = Instant::now();
-            let in_order = self.follow(&cluster, format, console).await?;
+            let in_order = match cluster.lines(&what, &path).await {
+                Ok(lines) => {
+                    worked = true;
+                    follow(lines, format, console).await?
+                }
+                Err(refusal) if worked && may_pass(&refusal) => {
+                    console.word(&refusal.into_failure().to_string())?;
+                    false
+                }
+                Err(refusal) => return Err(refusal.into_failure()),
+            };
             let ended = if in_order { begun } else { Instant::now() };
-            sleep_until(ended + PAUSE).await;
+            if begun.elapsed() > PAUSE {
+                pause = PAUSE;
+            }
+            sleep_until(ended + pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
-    }
-
-    /// Prints what one stream tells; false where it did not end in order.
-    ///
-    /// # Errors
-    /// When there is none.
-    pub async fn follow(
-        &self,
-        cluster: &Cluster,
-        format: Format,
-        console: &mut Console<'_>,
-    ) -> Result<bool, Failure> {
-        let path = Resource::Taps.path(Some(cluster.namespace()), Some(LIVE));
-        let path = format!("{path}?{}", self.query()?);
-        let what = format!("taps of {}", cluster.namespace());
-        let lines = cluster.lines(&what, &path).await;
-        let mut lines = lines.map_err(crate::cluster::Refusal::into_failure)?;
-        let (mut shown, mut last) = (Shown::default(), false);
-        while let Some(line) = next(&mut lines).await? {
-            shown.line(&line, format, console)?;
-            last = line.metadata.is_some_and(|metadata| metadata.last);
-        }
-        Ok(last)
     }
 
     fn query(&self) -> Result<String, Failure> {
@@ -167,13 +165,34 @@ fn end(text: &str) -> Result<String, Failure> {
     Ok(format!("{}/{name}", named.kind))
 }
 
-async fn next(lines: &mut Lines) -> Result<Option<TapLine>, Failure> {
-    let Some(line) = lines.next().await? else {
-        return Ok(None);
-    };
-    let read = serde_json::from_slice(&line);
-    let read = read.map_err(|error| Failure::unknown(format!("a line of the tap: {error}")))?;
-    Ok(Some(read))
+/// Whether it may be answered if it is asked again: it is neither the question that is
+/// refused nor whoever asks it.
+fn may_pass(refusal: &Refusal) -> bool {
+    !matches!(refusal.code(), Some(400 | 401 | 403 | 404))
+}
+
+/// Prints what one stream tells; false where it did not end in order.
+async fn follow(
+    mut lines: Lines,
+    format: Format,
+    console: &mut Console<'_>,
+) -> Result<bool, Failure> {
+    let (mut shown, mut last) = (Shown::default(), false);
+    loop {
+        let line = match lines.next().await {
+            Ok(Some(line)) => line,
+            Ok(None) => return Ok(last),
+            // Who told is gone, and another one may tell.
+            Err(cut) => {
+                console.word(&cut.to_string())?;
+                return Ok(false);
+            }
+        };
+        let line: TapLine = serde_json::from_slice(&line)
+            .map_err(|error| Failure::unknown(format!("a line of the tap: {error}")))?;
+        shown.line(&line, format, console)?;
+        last = line.metadata.is_some_and(|metadata| metadata.last);
+    }
 }
 
 /// What was said of how many there are.

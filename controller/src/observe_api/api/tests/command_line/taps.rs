@@ -48,6 +48,39 @@ impl std::io::Write for Written {
 }
 
 #[tokio::test]
+async fn command_line_goes_on_while_nobody_can_answer_for_a_moment() {
+    let town = Town::start().await;
+    let mut proxy = taps::Proxy::of(&town.bench, "uid-client");
+    let mut err = Written::default();
+    let words = err.clone();
+    let mut console = Console {
+        input: &mut std::io::empty(),
+        out: &mut std::io::sink(),
+        err: &mut err,
+        color: false,
+    };
+    let arguments = town.arguments("tapper", "tap pod/client -n shop");
+    let watching = weft_cli::run(arguments, &mut console);
+    let telling = async {
+        proxy.asked().await;
+        // Its stream ends, and the next finds a controller that has just begun.
+        let models = &town.bench.models;
+        let known = models.send_replace(None);
+        drop(proxy);
+        while !words.text().contains("no controller of Weft answers") {
+            sleep(Duration::from_millis(10)).await;
+        }
+        models.send_replace(known);
+        let mut again = taps::Proxy::of(&town.bench, "uid-client");
+        again.asked().await;
+    };
+    tokio::select! {
+        ended = watching => panic!("{ended:?}: {}", words.text()),
+        told = timeout(PATIENCE, telling) => told.expect("it asks no more"),
+    }
+}
+
+#[tokio::test]
 async fn command_line_shows_requests_as_they_end() {
     let town = Town::start().await;
     let mut proxy = taps::Proxy::of(&town.bench, "uid-client");
