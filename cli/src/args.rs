@@ -4,7 +4,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::commands::{
     check, completion, dashboard, diagnostics, dry_run, edges, explain, identity, inject,
-    log_level, proxies, proxy_config, routes, stat, suggest, tap, top, validate, version,
+    log_level, proxies, proxy_config, routes, stat, suggest, tap, token, top, validate, version,
 };
 use crate::global::Global;
 
@@ -46,6 +46,7 @@ pub enum Command {
     Inject(inject::Inject),
     Uninject(inject::Uninject),
     Validate(validate::Validate),
+    Token(token::Token),
     Dashboard(dashboard::Dashboard),
     Diagnostics(diagnostics::Diagnostics),
     Version(version::Version),

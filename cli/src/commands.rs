@@ -16,6 +16,7 @@ pub mod routes;
 pub mod stat;
 pub mod suggest;
 pub mod tap;
+pub mod token;
 pub mod top;
 pub mod validate;
 pub mod version;

@@ -81,6 +81,7 @@ pub async fn run(
         Command::Inject(command) => command.run(global, console).await,
         Command::Uninject(command) => command.run(console),
         Command::Validate(command) => command.run(global, console),
+        Command::Token(command) => command.run(global, console),
         Command::Completion(command) => command.run(args::command(), console),
     }
 }
