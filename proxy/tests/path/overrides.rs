@@ -31,9 +31,13 @@ fn sources(accounts: &[&str]) -> Vec<Source> {
 }
 
 fn offered(from: &[&str], forwarders: &[&str], expires: i64) -> Traffic {
+    offered_to(sources(from), forwarders, expires)
+}
+
+fn offered_to(from: Vec<Source>, forwarders: &[&str], expires: i64) -> Traffic {
     let one = Override {
         to: vec![ServiceId::new("shop", "next")],
-        sources: sources(from),
+        sources: from,
         forwarders: sources(forwarders),
         tokens: vec![Token {
             sha256: sha256(HASH).unwrap(),
@@ -178,6 +182,26 @@ async fn a_wish_goes_hop_after_hop_by_the_name_of_its_request_and_through_forwar
         let (_two, context) = waiting(&apps[1], first.call(vip()).await, &context).await;
         shop.goes(&second, &context, Some(outcome)).await;
         shop.goes(&second, "", None).await;
+    }
+}
+
+#[tokio::test]
+async fn pods_that_are_listed_choose_behind_their_next_hop_as_well() {
+    let shop = Shop::new().await;
+    let policy = offered_to(vec![Source::pods(["uid-1"])], &["web"], NEVER);
+    for (uid, outcome) in [("uid-1", "granted"), ("uid-2", "right")] {
+        let web = shop.pod("web", &policy).await;
+        let app = App::new(web.ip, SILENCE).await;
+        let qa = Pod::of_uid(&shop.authority, "qa", uid).await;
+        qa.set(service("api", vip().ip(), Protocol::Http1, Vec::new()));
+        let there = endpoint(web.ip, app.port, Some(&*web.proxy.own.pod));
+        qa.set(vec![endpoints("api", vec![there])]);
+        // A token that nobody lists takes nothing away.
+        for token in ["", "weft-route-token: old\r\n"] {
+            let headers = format!("{ROUTE}{token}");
+            let (_kept, context) = waiting(&app, qa.call(vip()).await, &headers).await;
+            shop.goes(&web, &context, Some(outcome)).await;
+        }
     }
 }
 
