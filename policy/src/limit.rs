@@ -31,6 +31,9 @@ pub const BYTES_PER_POD: usize = 4 << 20;
 /// of one in 2^64.
 const ALL_CALLERS: u64 = 0;
 
+/// Nanoseconds that never pass.
+const NEVER: u64 = u64::MAX / 2;
+
 /// Shares change within seconds, so no wait that is reckoned by one holds for longer.
 const LONGEST_OF_SHARE: Duration = Duration::from_secs(60);
 
@@ -69,10 +72,9 @@ impl Rate {
     #[must_use]
     pub fn unshared(limit: &RateLimit) -> Self {
         // One bucket full, which never fills again.
-        let never = u64::MAX / 2;
         Self {
-            token: never,
-            whole: never,
+            token: NEVER,
+            whole: NEVER,
             longest: u64::MAX,
         }
         .share_of(limit)
@@ -86,6 +88,10 @@ impl Rate {
         let burst = u64::from(limit.burst) * thousandths.min(whole) / whole;
         let burst = u32::try_from(burst).unwrap_or(u32::MAX).max(1);
         Self::new(thousandths, limit.per, burst).share_of(limit)
+    }
+
+    const fn is_unshared(self) -> bool {
+        self.token == NEVER
     }
 
     fn share_of(mut self, limit: &RateLimit) -> Self {
@@ -145,6 +151,8 @@ enum Place {
 pub struct Buckets {
     start: Instant,
     rate: Rate,
+    /// It never had a share, so at most one request of each key has passed.
+    fresh: bool,
     /// Without key, and for callers that find no room.
     shared: Bucket,
     keys: Keys,
@@ -187,6 +195,7 @@ impl Buckets {
         Self {
             start: now,
             rate,
+            fresh: rate.is_unshared(),
             shared: Bucket::default(),
             keys: Keys::new(KEYS),
             crowded: 0,
@@ -194,11 +203,18 @@ impl Buckets {
     }
 
     /// Another rate, as when the share changed. What was taken stays taken, but no bucket is
-    /// emptier than empty: a tiny share would block the next one for long.
+    /// emptier than empty: a tiny share would block the next one for long. With the first
+    /// share nothing lacks but the request that passed before it.
     pub fn set_rate(&mut self, now: Instant, rate: Rate) {
-        let empty = Bucket(self.nanos(now).saturating_add(rate.whole));
-        self.shared = self.shared.min(empty);
-        self.keys.clamp(empty);
+        let most = if self.fresh {
+            rate.token.min(rate.whole)
+        } else {
+            rate.whole
+        };
+        let latest = Bucket(self.nanos(now).saturating_add(most));
+        self.shared = self.shared.min(latest);
+        self.keys.clamp(latest);
+        self.fresh &= rate.is_unshared();
         self.rate = rate;
     }
 

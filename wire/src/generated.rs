@@ -444,6 +444,9 @@ pub struct Batch {
 pub struct Shares {
     #[prost(message, repeated, tag = "1")]
     pub shares: ::prost::alloc::vec::Vec<Share>,
+    /// Others may hold what was told before, so it is forgotten first.
+    #[prost(bool, tag = "2")]
+    pub forget: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Share {

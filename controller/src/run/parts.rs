@@ -194,7 +194,7 @@ pub(super) fn breakers(context: &Context) {
 
 /// Limits that all pods of a Service keep together.
 pub(super) fn shares(context: &Context) {
-    runtime::task::spawn("shares", context.board.clone().keep());
+    runtime::task::spawn("shares", context.board.clone().keep(context.latest.clone()));
     let (board, latest) = (context.board.clone(), context.latest.clone());
     context.while_leading("shares", move || {
         crate::shares::lead(board.clone(), latest.clone())

@@ -132,6 +132,8 @@ impl Streams {
         self.left_out(pod, unnamed);
         let mut asked: BTreeSet<String> = hello.destinations.iter().cloned().collect();
         let said = Said::hello(&hello);
+        // A proxy that is new holds no shares.
+        let is_new = hello.held.is_empty();
         let version = said.version();
         let remembered = self.observed.remembered(&pod.namespace, &account);
         let remembered: BTreeSet<String> = remembered
@@ -155,6 +157,7 @@ impl Streams {
             },
             steered: Steered::new(),
             shares_due: true,
+            forget: false,
             account,
             reporter: Reporter {
                 uid,
@@ -178,7 +181,8 @@ impl Streams {
         self.metrics.open.inc();
         let (board, uid) = (&self.board, Arc::clone(&stream.caller.uid));
         if stream.keeps_shares() {
-            board.connected(&uid, stream.number, Instant::now());
+            let lost = board.connected(&uid, stream.number, Instant::now());
+            stream.forget = lost && !is_new;
         }
         let end = stream.run(incoming, place).await;
         if stream.keeps_shares() {

@@ -18,27 +18,39 @@ impl ProxyStream<'_> {
         self.session.capabilities().parts().has(Part::ServiceLimit)
     }
 
+    /// After a batch there may be shares to tell. With other limits all of them are told
+    /// again: what the pod held of one that had gone it has forgotten.
+    pub(super) fn share_after(&mut self, batch: &v1::Batch) {
+        self.shares_due = true;
+        let is_guard = |one: &v1::Resource| one.name == wire::names::GUARD;
+        if self.keeps_shares() && batch.set.iter().any(is_guard) {
+            self.shared.board.tell_again(&self.caller.uid);
+        }
+    }
+
     /// Tells the proxy what it was not told yet. Returns when to try again, if that has to
     /// be.
     pub(super) fn share(&mut self) -> Result<Option<Instant>, StreamEnd> {
         if !self.shares_due || !self.keeps_shares() {
             return Ok(None);
         }
-        // Batches need all places but one, and the first message is a batch. Before the
-        // pod knows its limits it could do nothing with shares of them.
+        // Batches need all places but one, and the first message is a batch.
         if self.outbox.capacity() < self.outbox.max_capacity() {
             return Ok(Some(Instant::now() + AGAIN));
         }
-        if !self.session.was_sent(wire::names::GUARD) {
+        let mut shares = Vec::new();
+        // Before the pod knows its limits it could do nothing with shares of them.
+        if self.session.was_sent(wire::names::GUARD) {
+            self.shares_due = false;
+            shares = self.shared.board.send(&self.caller.uid);
+        }
+        let forget = std::mem::take(&mut self.forget);
+        if shares.is_empty() && !forget {
             return Ok(None);
         }
-        self.shares_due = false;
-        let shares = self.shared.board.send(&self.caller.uid);
-        if shares.is_empty() {
-            return Ok(None);
-        }
+        let shares = v1::Shares { shares, forget };
         let message = v1::ToProxy {
-            message: Some(v1::to_proxy::Message::Shares(v1::Shares { shares })),
+            message: Some(v1::to_proxy::Message::Shares(shares)),
         };
         match self.outbox.try_send(Ok(message)) {
             Ok(()) => Ok(None),

@@ -138,6 +138,8 @@ pub(super) struct ProxyStream<'a> {
     pub(super) steered: Steered,
     /// There may be shares to tell.
     pub(super) shares_due: bool,
+    /// Others may have the shares that it holds, which it is to be told.
+    pub(super) forget: bool,
     pub(super) session: Session,
     pub(super) said: Said,
     pub(super) target: Target,
@@ -354,7 +356,7 @@ impl ProxyStream<'_> {
         };
         // What it is sent may have a breaker.
         self.steered.due = true;
-        self.shares_due = true;
+        self.share_after(&batch);
         self.shared.metrics.batches.inc();
         self.shared.metrics.resources.inc_by(batch.set.len() as u64);
         let message = v1::ToProxy {

@@ -11,6 +11,7 @@ mod limits;
 mod questions;
 mod replicas;
 mod said;
+mod shares;
 use bench::*;
 
 #[tokio::test]

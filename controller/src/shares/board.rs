@@ -10,14 +10,17 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use wire::v1;
 
+use super::demand::named;
 use super::divide::{Held, Told};
-use super::key::ShareOf;
+use super::key::{Named, ShareOf};
+use crate::model::compiled::Latest;
 
 /// A pod without a stream keeps what it held for so long: it most likely comes back, and
-/// until then uses it. Longer than a proxy believes in what it was told without a controller.
+/// until then uses it. Afterwards it may be given to others, and who comes back is told to
+/// forget it.
 pub(super) const GONE_AFTER: Duration = Duration::from_secs(15);
 /// Whoever divides nothing keeps them longer, as he hears later who is connected.
-const KEPT: Duration = Duration::from_secs(60);
+pub(super) const KEPT: Duration = Duration::from_secs(60);
 /// Pods in one message to another replica.
 const TOGETHER: usize = 1000;
 
@@ -38,6 +41,7 @@ pub(crate) struct Board {
 
 #[derive(Debug)]
 struct Inner {
+    began: Instant,
     state: Mutex<State>,
     /// Counts changes of what pods are given.
     given: watch::Sender<u64>,
@@ -89,6 +93,7 @@ impl Default for Board {
     fn default() -> Self {
         Self {
             inner: Arc::new(Inner {
+                began: Instant::now(),
                 state: Mutex::default(),
                 given: watch::Sender::new(0),
                 held: watch::Sender::new(0),
@@ -99,22 +104,59 @@ impl Default for Board {
 }
 
 impl Board {
-    /// Forgets pods that are gone, until dropped.
-    pub(crate) async fn keep(self) {
+    /// Forgets pods that are gone and limits that no policy says any more, until dropped.
+    pub(crate) async fn keep(self, latest: Latest) {
+        let mut before: Option<BTreeSet<Named>> = None;
         loop {
             sleep(KEPT / 2).await;
             self.forget_after(KEPT, Instant::now());
+            let Some(compiled) = latest.borrow().clone() else {
+                continue;
+            };
+            let said = named(&compiled.model.index);
+            // At two looks: whoever divides may have seen a new limit earlier than this
+            // replica, and says only once what it gives.
+            if let Some(before) = before.replace(said.clone()) {
+                self.keep_limits(|limit| said.contains(limit) || before.contains(limit));
+            }
         }
     }
 
-    /// A pod that can keep shares streams from here.
-    pub(crate) fn connected(&self, uid: &Arc<str>, stream: u64, now: Instant) {
+    /// Forgets the shares of all other limits.
+    pub(super) fn keep_limits(&self, is_said: impl Fn(&Named) -> bool) {
+        for pod in self.inner.state.lock().pods.values_mut() {
+            for shares in [&mut pod.given, &mut pod.sent, &mut pod.most] {
+                shares.retain(|of, _| is_said(&of.of));
+            }
+        }
+    }
+
+    /// A pod that can keep shares streams from here. Says whether others may have been given
+    /// what it held.
+    pub(crate) fn connected(&self, uid: &Arc<str>, stream: u64, now: Instant) -> bool {
+        let known = self.inner.state.lock().pods.get(uid).map(|pod| pod.gone);
+        let lost = match known {
+            Some(gone) => gone.is_some_and(|since| now.duration_since(since) >= GONE_AFTER),
+            // A replica that is new has heard of few pods yet, and while there was none
+            // nobody has divided.
+            None => now.duration_since(self.inner.began) >= KEPT,
+        };
         self.change(uid, |pod, revision| {
+            if lost {
+                pod.given.clear();
+                pod.most.clear();
+            }
             pod.own = Some(stream);
             pod.sent.clear();
             pod.left(now);
             pod.held_at = revision;
         });
+        lost
+    }
+
+    /// The pod was sent other limits, and may have forgotten shares of those that it had.
+    pub(crate) fn tell_again(&self, uid: &Arc<str>) {
+        self.change(uid, |pod, _| pod.sent.clear());
     }
 
     /// Its stream has ended, unless a newer one has taken over.
@@ -289,10 +331,12 @@ impl Board {
         let told = news.last().map_or(state.revision, |(at, ..)| *at);
         let mut message = v1::Reports::default();
         for (_, uid, pod) in news {
-            if pod.divided_at > since {
+            // All that is known of it: the half that is older was not told yet if the place
+            // of the pod was among later ones then.
+            if pod.divided_at > 0 {
                 message.divided.push(pod_shares(uid, false, &pod.given));
             }
-            if pod.held_at > since {
+            if pod.held_at > since || pod.own.is_some() {
                 let gone = pod.own.is_none();
                 message.held.push(pod_shares(uid, gone, &pod.most));
             }

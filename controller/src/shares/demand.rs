@@ -1,6 +1,6 @@
 //! Which limits are to be divided, and among which pods.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use policy::traffic::guard::LimitScope;
@@ -15,21 +15,18 @@ pub(super) struct Demand {
     pub(super) requests: u32,
     /// By uid: the port of the container.
     pub(super) pods: BTreeMap<Arc<str>, u16>,
+    /// The same of all that keep it, ready or not: what they hold counts.
+    pub(super) keepers: BTreeMap<Arc<str>, u16>,
 }
 
 /// All limits of scope Service.
 pub(super) fn demands(index: &Index) -> BTreeMap<LimitKey, Demand> {
     let mut demands = BTreeMap::new();
-    let rules = index.policies.ports.values();
-    let mut rules = rules.flat_map(|port| &port.traffic.rate_limits.rules);
-    let is_shared = |scope| scope == LimitScope::Service;
-    if !rules.any(|rule| {
-        rule.then
-            .as_ref()
-            .is_some_and(|one| is_shared(one.section.scope))
-    }) {
+    if named(index).is_empty() {
         return demands;
     }
+    // Looked up once for each port of a Service, not for each of its pods.
+    let mut ready: HashMap<(ObjectKey, u16), HashSet<&ObjectKey>> = HashMap::new();
     for (pod, entry) in &*index.pods {
         let Some(facts) = index.world.pods.get(pod) else {
             continue;
@@ -37,12 +34,28 @@ pub(super) fn demands(index: &Index) -> BTreeMap<LimitKey, Demand> {
         for (key, requests, port) in kept_by(index, entry) {
             let demand: &mut Demand = demands.entry(key.clone()).or_default();
             demand.requests = requests;
-            if is_ready(index, pod, &key) {
+            demand.keepers.insert(Arc::clone(&facts.uid), port);
+            let ready = ready.entry((key.service.clone(), key.port));
+            if ready
+                .or_insert_with(|| ready_pods(index, &key))
+                .contains(pod)
+            {
                 demand.pods.insert(Arc::clone(&facts.uid), port);
             }
         }
     }
     demands
+}
+
+/// All limits of scope Service, by the policies that say them.
+pub(super) fn named(index: &Index) -> BTreeSet<Named> {
+    let ports = index.policies.ports.values();
+    let rules = ports.flat_map(|port| &port.traffic.rate_limits.rules);
+    let shared = rules.filter(|rule| {
+        let limit = rule.then.as_ref().map(|scoped| &scoped.section);
+        limit.is_some_and(|limit| limit.scope == LimitScope::Service)
+    });
+    shared.filter_map(|rule| Named::by(&rule.origin)).collect()
 }
 
 /// The limits that a pod keeps with others. One policy may reach a port by two Services: the
@@ -75,12 +88,14 @@ fn kept_by(index: &Index, entry: &PodEntry) -> Vec<(LimitKey, u32, u16)> {
     kept
 }
 
-fn is_ready(index: &Index, pod: &ObjectKey, key: &LimitKey) -> bool {
+fn ready_pods<'a>(index: &'a Index, key: &LimitKey) -> HashSet<&'a ObjectKey> {
     let port = index
         .services
         .get(&key.service)
         .and_then(|service| service.ports.get(&key.port));
     let candidates = port.into_iter().flat_map(|port| &port.candidates);
-    let mut own = candidates.filter(|state| state.endpoint.pod.as_ref() == Some(pod));
-    own.any(|state| state.ready && !state.endpoint.identity.is_empty())
+    let ready = candidates.filter(|state| state.ready && !state.endpoint.identity.is_empty());
+    ready
+        .filter_map(|state| state.endpoint.pod.as_ref())
+        .collect()
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use policy::limit::shares::LEAVES;
 use serde_json::json;
 use tokio::time::Instant;
 use wire::v1;
@@ -15,6 +16,8 @@ use super::divide::Divider;
 use super::key::{LimitKey, ShareOf};
 use crate::model::{Defaults, Model};
 use crate::testing::cluster::{self, Cluster};
+
+mod kept;
 
 const SECOND: Duration = Duration::from_secs(1);
 const TERM: u64 = 7;
@@ -117,7 +120,11 @@ fn a_limit_of_a_service_is_demanded_of_its_ready_pods_and_one_of_each_pod_is_not
 
 #[test]
 fn pods_of_two_replicas_never_use_more_than_the_limit_together_and_soon_all_of_it() {
-    let now = Instant::now();
+    settled(Instant::now());
+}
+
+/// A pod at each of two replicas, of which the first one divides, with half of the limit each.
+fn settled(now: Instant) -> (Replica, Replica, Divider) {
     let demand = demanded(&with_limit(100));
     let (mut one, mut two) = (
         Replica::new(1, &["uid-api-1"], now),
@@ -128,18 +135,79 @@ fn pods_of_two_replicas_never_use_more_than_the_limit_together_and_soon_all_of_i
     divide(&one.board, &mut divider, &demand, now);
     one.serves();
     assert_eq!(one.use_of["uid-api-1"], 100_000);
+    go_on(&mut one, &mut two, &mut divider, &demand, now);
+    assert_eq!(one.use_of["uid-api-1"], 50_000);
+    assert_eq!(two.use_of["uid-api-2"], 50_000);
+    (one, two, divider)
+}
+
+/// Both are told and tell for some rounds, in which their pods use no more than before.
+fn go_on(
+    one: &mut Replica,
+    two: &mut Replica,
+    divider: &mut Divider,
+    demand: &BTreeMap<LimitKey, Demand>,
+    now: Instant,
+) {
     for round in 0..6 {
         let now = now + SECOND * round;
-        one.hears(&two, now);
-        divide(&one.board, &mut divider, &demand, now);
-        two.hears(&one, now);
+        one.hears(two, now);
+        divide(&one.board, divider, demand, now);
+        two.hears(one, now);
         two.serves();
         let sum = one.use_of["uid-api-1"] + two.use_of["uid-api-2"];
         assert!(sum <= 100_000, "{sum} in round {round}");
         one.serves();
     }
-    assert_eq!(one.use_of["uid-api-1"], 50_000);
-    assert_eq!(two.use_of["uid-api-2"], 50_000);
+}
+
+#[test]
+fn a_limit_that_goes_and_comes_back_is_divided_anew_at_every_replica() {
+    let now = Instant::now();
+    let (mut one, mut two, mut divider) = settled(now);
+    divide(&one.board, &mut divider, &BTreeMap::new(), now);
+    let demand = demanded(&with_limit(10));
+    go_on(&mut one, &mut two, &mut divider, &demand, now);
+    assert_eq!(one.use_of["uid-api-1"], 5_000);
+    assert_eq!(two.use_of["uid-api-2"], 5_000);
+    // What shrank was heard, so what is free now can be given.
+    let demand = demanded(&with_limit(20));
+    go_on(&mut one, &mut two, &mut divider, &demand, now);
+    assert_eq!(two.use_of["uid-api-2"], 10_000);
+}
+
+#[test]
+fn who_begins_to_divide_counts_what_a_pod_holds_that_is_not_ready() {
+    let now = Instant::now();
+    let demand = demanded(&with_limit(100));
+    let mut one = Replica::new(1, &["uid-api-1"], now);
+    let mut divider = Divider::default();
+    divide(&one.board, &mut divider, &demand, now);
+    one.serves();
+    let mut two = Replica::new(2, &["uid-api-2"], now);
+    two.hears(&one, now);
+    // Another replica divides from now on, and one of the pods is not ready.
+    let mut demand = demand;
+    for one in demand.values_mut() {
+        one.pods.remove("uid-api-1");
+    }
+    let mut divider = Divider::default();
+    let mut look = |one: &mut Replica, two: &mut Replica, now: Instant| {
+        divide(&two.board, &mut divider, &demand, now);
+        two.serves();
+        let sum = one.use_of["uid-api-1"] + two.use_of["uid-api-2"];
+        assert!(sum <= 100_000, "{sum}");
+        one.hears(two, now);
+        one.serves();
+        two.hears(one, now);
+    };
+    look(&mut one, &mut two, now);
+    assert_eq!(two.use_of["uid-api-2"], 0, "the first one has all of it");
+    look(&mut one, &mut two, now + LEAVES / 2);
+    look(&mut one, &mut two, now + LEAVES);
+    assert_eq!(one.use_of["uid-api-1"], 0, "callers have left it");
+    look(&mut one, &mut two, now + LEAVES);
+    assert_eq!(two.use_of["uid-api-2"], 100_000);
 }
 
 #[test]

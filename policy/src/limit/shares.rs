@@ -70,6 +70,12 @@ impl<P: Ord + Clone> Shares<P> {
         }
     }
 
+    /// The numbers of messages go on after this one. Whoever divides several limits, or one
+    /// that goes and comes back, never uses a number twice.
+    pub fn number_after(&mut self, number: u64) {
+        self.number = self.number.max(number);
+    }
+
     /// The pods that are ready and connected. One that is no longer among them shrinks to
     /// nothing after [`LEAVES`], and is forgotten when it says so.
     pub fn set_pods(&mut self, now: Instant, ready: &BTreeSet<P>) -> Vec<Send<P>> {
@@ -111,13 +117,16 @@ impl<P: Ord + Clone> Shares<P> {
     }
 
     /// A pod uses what it was sent by this message. Unless that was the last one to it, it
-    /// says nothing: a larger share may be on the way.
+    /// says nothing: a larger share may be on the way. What was said before changes nothing
+    /// when it is said again, and costs nothing.
     pub fn acknowledged(&mut self, pod: &P, number: u64) -> Vec<Send<P>> {
         match self.pods.get_mut(pod) {
-            Some(known) if known.number == number => known.held = known.sent,
-            _ => return Vec::new(),
+            Some(known) if known.number == number && known.held != known.sent => {
+                known.held = known.sent;
+                self.divide()
+            }
+            _ => Vec::new(),
         }
-        self.divide()
     }
 
     /// A pod's stream ended; what it holds counts no longer. It is asked again when it

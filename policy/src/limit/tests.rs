@@ -354,3 +354,63 @@ fn who_goes_on_for_another_grows_nobody_into_what_others_still_hold() {
     let sends = left.tick(now + LEAVES);
     assert_eq!((sends[0].pod, sends[0].share), (1, 0));
 }
+
+#[test]
+fn the_first_share_lacks_nothing_but_the_request_that_passed_before_it() {
+    let start = Instant::now();
+    let whole = limit(60, ms(3_600_000), 60);
+    let passed = |table: &mut Buckets, now, key| {
+        let served = (0..60).filter(|_| take(table, now, key).is_ok());
+        served.count()
+    };
+    let share = Rate::share(&whole, 20_000);
+    for key in [Key::All, Key::Caller(7)] {
+        let mut table = Buckets::new(start, Rate::unshared(&whole));
+        assert_eq!(passed(&mut table, start, key), 1);
+        // Of another limit a share was told.
+        table.set_rate(start + ms(50), Rate::unshared(&whole));
+        assert_eq!(passed(&mut table, start + ms(50), key), 0);
+        table.set_rate(start + ms(100), share);
+        assert_eq!(passed(&mut table, start + ms(100), key), 19);
+        // A pod that had one, and lost it, gets nothing back.
+        table.set_rate(start + ms(200), Rate::unshared(&whole));
+        assert_eq!(passed(&mut table, start + ms(200), key), 0);
+        table.set_rate(start + ms(300), share);
+        assert_eq!(passed(&mut table, start + ms(300), key), 0);
+    }
+}
+
+#[test]
+fn what_is_acknowledged_again_costs_nothing() {
+    const PODS: u32 = 2000;
+    let mut shares = Shares::new(PODS);
+    let pods: BTreeSet<u32> = (0..PODS).collect();
+    let now = Instant::now();
+    let sends = shares.set_pods(now, &pods);
+    assert_eq!(sends.len() as u32, PODS);
+    for send in &sends {
+        assert_eq!(shares.acknowledged(&send.pod, send.number), []);
+    }
+    // Against one division among all of them, of which each would be one more.
+    let began = Instant::now();
+    for _ in 0..20 {
+        assert_eq!(shares.tick(now), []);
+    }
+    let twenty = began.elapsed();
+    let began = Instant::now();
+    for send in &sends {
+        assert_eq!(shares.acknowledged(&send.pod, send.number), []);
+    }
+    let again = began.elapsed();
+    assert!(again < 10 * twenty, "{again:?} against {twenty:?}");
+}
+
+#[test]
+fn numbers_go_on_after_those_that_another_limit_used() {
+    let mut shares = Shares::new(100);
+    shares.number_after(48);
+    let sends = shares.set_pods(Instant::now(), &BTreeSet::from([1]));
+    assert_eq!(sends[0].number, 49);
+    shares.number_after(3);
+    assert_eq!(shares.set_limit(10)[0].number, 50);
+}

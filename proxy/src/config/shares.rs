@@ -59,7 +59,7 @@ impl Shares {
             .retain(|(port, limit), _| is_there(*port, limit));
     }
 
-    /// Nobody knows any more what others hold.
+    /// Others may hold them by now.
     pub(super) fn forget(&self) {
         self.0.lock().clear();
     }

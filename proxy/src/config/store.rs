@@ -58,13 +58,7 @@ pub struct Store {
     certs: CertHandle,
     /// How often the pod began to get nothing but copies.
     held: Arc<AtomicU64>,
-    /// Since when no controller has been there.
-    without_controller: Mutex<Option<Instant>>,
 }
-
-/// A pod that was without a controller for longer may find its share given to others, so it
-/// takes none until it is told one. Controllers keep what it held for longer than that.
-const SHARES_STAY: Duration = Duration::from_secs(10);
 
 /// Keeps a destination subscribed while a connection uses it.
 #[derive(Debug)]
@@ -95,7 +89,6 @@ impl Store {
             telemetry,
             certs: CertHandle::empty(),
             held: Arc::default(),
-            without_controller: Mutex::default(),
         }
     }
 
@@ -200,9 +193,13 @@ impl Store {
         nacks
     }
 
-    /// Takes shares of limits that all pods of a Service keep together, and says which.
+    /// Takes shares of limits that all pods of a Service keep together, and says which. Of
+    /// one that others may have by now only the first request passes until it is told again.
     pub fn share(&self, told: v1::Shares) -> v1::SharesTaken {
         let snapshot = self.snapshot.load();
+        if told.forget {
+            snapshot.shares.forget();
+        }
         let mut taken = Vec::new();
         for share in told.shares {
             let Some((port, limit)) = share.of.as_ref().and_then(limit_of) else {
@@ -218,37 +215,10 @@ impl Store {
                 number: share.number,
             });
         }
-        self.shared();
-        v1::SharesTaken { taken }
-    }
-
-    /// A controller's stream has ended. What it said stays.
-    pub fn stream_ended(&self) {
-        self.without_controller
-            .lock()
-            .get_or_insert_with(Instant::now);
-    }
-
-    /// A controller counts with this pod again.
-    pub fn stream_began(&self) {
-        let since = self.without_controller.lock().take();
-        if since.is_some_and(|since| since.elapsed() >= SHARES_STAY) {
-            self.forget_shares();
-        }
-    }
-
-    /// Nobody knows any more what other pods let through: only the first request of each
-    /// limit passes until a share is told.
-    fn forget_shares(&self) {
-        self.snapshot.load().shares.forget();
-        self.shared();
-    }
-
-    fn shared(&self) {
-        let snapshot = self.snapshot.load();
         if let Some(guard) = &snapshot.guard {
             guard.share(&snapshot.shares, Instant::now().into_std());
         }
+        v1::SharesTaken { taken }
     }
 
     /// What stands at `addr`. When the controller has not told within [`LOOKUP_WAIT`],

@@ -63,7 +63,6 @@ impl Control {
             let ended = self.stream(&configured, contact, &mut backoff, doubt).await;
             self.config.telemetry.metrics.control_connected.set(0);
             pulse::lost(&self.config);
-            self.config.stream_ended();
             contact.send_modify(|contact| contact.streaming = false);
             match ended {
                 // The controller ends streams now and then, so that replicas share them.
@@ -108,7 +107,6 @@ impl Control {
             .await
             .map_err(|status| format!("the controller refused a stream: {}", status.message()))?
             .into_inner();
-        self.config.stream_began();
         let mut reports = std::pin::pin!(self.report(reports));
         let mut tidy = tokio::time::interval(TIDY_EVERY);
         let (mut looks, mut told) = (tokio::time::interval(status::LOOK_EVERY), Told::default());

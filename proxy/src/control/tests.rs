@@ -1,6 +1,7 @@
 //! A controller on loopback whose authority can be replaced under it.
 
 mod breakers;
+mod shares;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -96,6 +97,8 @@ struct StandIn {
     /// What they said of calls to Services with a breaker. Whoever sees failures is told
     /// that it is open.
     pulses: Arc<Mutex<Vec<v1::CircuitPulse>>>,
+    /// Shares that they said they had taken.
+    taken: Arc<Mutex<Vec<v1::SharesTaken>>>,
 }
 
 type ToProxies = mpsc::Sender<Result<v1::ToProxy, Status>>;
@@ -126,7 +129,7 @@ impl Service for StandIn {
         let (sender, batches) = mpsc::channel(1);
         *self.proxy.lock() = Some(sender.clone());
         let (mut said, told) = (request.into_inner(), Arc::clone(&self.told));
-        let pulses = Arc::clone(&self.pulses);
+        let (pulses, taken) = (Arc::clone(&self.pulses), Arc::clone(&self.taken));
         let steer = sender.clone();
         // Open for as long as the connection.
         tokio::spawn(async move {
@@ -137,6 +140,9 @@ impl Service for StandIn {
                         Some(v1::from_proxy::Message::Pulse(pulse)) => {
                             let _ = steer.send(Ok(opens(&pulse))).await;
                             pulses.lock().extend(pulse.circuits);
+                        }
+                        Some(v1::from_proxy::Message::SharesTaken(shares)) => {
+                            taken.lock().push(shares);
                         }
                         _ => {}
                     }
@@ -208,6 +214,7 @@ impl Bench {
             answers: Arc::default(),
             answered: Arc::default(),
             pulses: Arc::default(),
+            taken: Arc::default(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let controller = listener.local_addr().unwrap().to_string();

@@ -1,0 +1,155 @@
+//! Shares of limits on a proxy's stream.
+
+use std::net::IpAddr;
+
+use serde_json::{Value, json};
+use wire::capability::Capabilities;
+
+use super::*;
+
+const SERVER: &str = "uid-api-1";
+
+fn limited(names: &[&str]) -> Cluster {
+    let limits = names
+        .iter()
+        .map(|name| json!({"name": name, "requests": 100}));
+    let limits: Vec<Value> = limits.collect();
+    let spec = json!({"targetRef": {"kind": "Service", "name": "api"}, "rateLimits": limits});
+    cluster::shop().with(cluster::traffic_policy("p", spec))
+}
+
+fn hello(held: &[&str]) -> v1::Hello {
+    let held = held.iter();
+    v1::Hello {
+        capabilities: Capabilities::of_this_version(),
+        held: held
+            .map(|name| ((*name).to_owned(), "1".to_owned()))
+            .collect(),
+        ..asks(&[])
+    }
+}
+
+async fn open(bench: &Bench, uid: &str, hello: v1::Hello) -> Proxy {
+    let channel = bench.somebody(&account("shop", "api"), Some(uid)).await;
+    let mut proxy = Proxy::open(channel, hello).await;
+    let batch = proxy.batch().await;
+    proxy.ack(&batch).await;
+    proxy
+}
+
+/// What the replica that divides gives the pod of limit `all`.
+fn gives(bench: &Bench, thousandths: u64, number: u64) {
+    let share = v1::Share {
+        of: Some(v1::ShareOf {
+            port: 8080,
+            origin: Some(v1::ObjectRef {
+                kind: "TrafficPolicy".to_owned(),
+                namespace: "shop".to_owned(),
+                name: "p".to_owned(),
+            }),
+            limit: "all".to_owned(),
+        }),
+        thousandths,
+        term: 7,
+        number,
+    };
+    let divided = vec![v1::PodShares {
+        uid: SERVER.to_owned(),
+        gone: false,
+        shares: vec![share],
+    }];
+    let news = v1::Reports {
+        divided,
+        ..v1::Reports::default()
+    };
+    let leader = IpAddr::from([10, 0, 0, 9]);
+    bench.board.heard(leader, &news, Instant::now());
+}
+
+/// The next message, which has to be of shares: whether to forget, and what is told.
+async fn shares(proxy: &mut Proxy) -> (bool, Vec<v1::Share>) {
+    let message = timeout(PATIENCE, proxy.inbox.message()).await;
+    match message.unwrap().unwrap().unwrap().message {
+        Some(v1::to_proxy::Message::Shares(told)) => (told.forget, told.shares),
+        other => panic!("no shares: {other:?}"),
+    }
+}
+
+/// What the pod may be using of the limit, as other replicas hear it.
+fn held(bench: &Bench) -> Vec<(u64, u64)> {
+    let (_, news) = bench.board.own_since(0);
+    let held = news.into_iter().flat_map(|news| news.held);
+    let shares = held
+        .filter(|pod| pod.uid == SERVER)
+        .flat_map(|pod| pod.shares);
+    shares
+        .map(|share| (share.number, share.thousandths))
+        .collect()
+}
+
+#[tokio::test]
+async fn a_pod_is_told_its_share_and_what_it_took_is_told_to_replicas() {
+    let bench = Bench::start(&limited(&["all"])).await;
+    let mut proxy = open(&bench, SERVER, hello(&[])).await;
+    gives(&bench, 50_000, 3);
+    let (forget, told) = shares(&mut proxy).await;
+    assert!(!forget);
+    assert_eq!((told.len(), told[0].thousandths), (1, 50_000));
+    gives(&bench, 20_000, 4);
+    let (_, smaller) = shares(&mut proxy).await;
+    assert_eq!(smaller[0].thousandths, 20_000);
+    assert_eq!(held(&bench), [(3, 50_000)], "until it says that it has it");
+    let taken = smaller.into_iter().map(|share| v1::ShareTaken {
+        of: share.of,
+        term: share.term,
+        number: share.number,
+    });
+    let taken = taken.collect();
+    proxy
+        .say(Message::SharesTaken(v1::SharesTaken { taken }))
+        .await;
+    let deadline = Instant::now() + PATIENCE;
+    while held(&bench) != [(4, 20_000)] {
+        assert!(Instant::now() < deadline, "{:?}", held(&bench));
+        sleep(Duration::from_millis(10)).await;
+    }
+    assert!(proxy.is_silent_for(Duration::from_millis(300)).await);
+}
+
+#[tokio::test]
+async fn a_share_of_a_limit_that_went_and_came_back_is_told_again() {
+    let bench = Bench::start(&limited(&["all", "other"])).await;
+    let mut proxy = open(&bench, SERVER, hello(&[])).await;
+    gives(&bench, 50_000, 3);
+    assert_eq!(shares(&mut proxy).await.1.len(), 1);
+    for limits in [&["other"][..], &["all", "other"]] {
+        bench.publish(&limited(limits));
+        let batch = proxy.batch().await;
+        assert_eq!(names(&batch), [wire::names::GUARD]);
+        proxy.ack(&batch).await;
+        let (forget, told) = shares(&mut proxy).await;
+        assert!(!forget);
+        assert_eq!((told[0].number, told[0].thousandths), (3, 50_000));
+    }
+    // What changes nothing of it says nothing of it.
+    bench.publish(&limited(&["all", "other"]));
+    assert!(proxy.is_silent_for(Duration::from_millis(300)).await);
+}
+
+#[tokio::test]
+async fn a_pod_that_was_away_for_long_is_told_to_forget_once_and_one_that_is_new_is_not() {
+    let bench = Bench::start(&cluster::shop()).await;
+    let then = Instant::now().checked_sub(Duration::from_secs(20)).unwrap();
+    for uid in [SERVER, "uid-api-2"] {
+        let uid = uid.into();
+        bench.board.connected(&uid, 9000, then);
+        bench.board.ended(&uid, 9000, then);
+    }
+    let mut back = open(&bench, SERVER, hello(&["workload"])).await;
+    assert_eq!(shares(&mut back).await, (true, Vec::new()));
+    let mut again = open(&bench, SERVER, hello(&["workload"])).await;
+    let mut new = open(&bench, "uid-api-2", hello(&[])).await;
+    for proxy in [&mut back, &mut again, &mut new] {
+        assert!(proxy.is_silent_for(Duration::from_millis(200)).await);
+    }
+}

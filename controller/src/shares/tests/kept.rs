@@ -1,0 +1,152 @@
+//! What a replica keeps of pods and limits, and for how long.
+
+use tokio::sync::watch;
+
+use super::*;
+use crate::model::compiled::Compiled;
+use crate::shares::board::KEPT;
+use crate::shares::divide::Told;
+use crate::shares::key::Named;
+use crate::world::ObjectKey;
+
+fn share_of(limit: &str) -> ShareOf {
+    ShareOf {
+        port: 8080,
+        of: Named {
+            policy: ObjectKey::new("shop", "p"),
+            limit: limit.into(),
+        },
+    }
+}
+
+fn told(uid: &Arc<str>, limit: &str, number: u64) -> Told {
+    Told {
+        uid: Arc::clone(uid),
+        of: share_of(limit),
+        thousandths: 1000,
+        number,
+    }
+}
+
+/// The pod is sent what it is given, and says so. Returns how many shares that were.
+fn serve(board: &Board, uid: &Arc<str>) -> usize {
+    let shares = board.send(uid);
+    let sent = shares.len();
+    let taken = shares.into_iter().map(|share| v1::ShareTaken {
+        of: share.of,
+        term: share.term,
+        number: share.number,
+    });
+    let taken = taken.collect();
+    board.taken(uid, &v1::SharesTaken { taken });
+    sent
+}
+
+#[test]
+fn who_was_away_for_so_long_that_others_have_its_part_gets_none_back_and_forgets_it() {
+    let now = Instant::now();
+    let away: Arc<str> = "uid-api-2".into();
+    // It is back in time.
+    let (_, two, _) = settled(now);
+    two.board.ended(&away, 1, now);
+    assert!(!two.board.connected(&away, 2, now + GONE_AFTER - SECOND));
+    assert_eq!(two.board.send(&away).len(), 1, "it keeps its part");
+    // It is not, and the replica that it comes back to does not divide.
+    let (mut one, mut two, mut divider) = settled(now);
+    two.board.ended(&away, 1, now);
+    one.hears(&two, now);
+    let later = now + GONE_AFTER + SECOND;
+    divide(&one.board, &mut divider, &demanded(&with_limit(100)), later);
+    one.serves();
+    assert_eq!(one.use_of["uid-api-1"], 100_000);
+    two.hears(&one, later);
+    assert!(two.board.connected(&away, 2, later), "it has to forget");
+    assert_eq!(two.board.send(&away), []);
+    *two.use_of.get_mut("uid-api-2").unwrap() = 0;
+    let demand = demanded(&with_limit(100));
+    go_on(&mut one, &mut two, &mut divider, &demand, later);
+    assert_eq!(two.use_of["uid-api-2"], 50_000);
+}
+
+#[test]
+fn a_replica_that_is_new_makes_nobody_forget_what_it_has_not_heard_of() {
+    let board = Board::default();
+    let now = Instant::now();
+    assert!(!board.connected(&"uid-1".into(), 1, now + SECOND));
+    // After a while it would know.
+    assert!(board.connected(&"uid-2".into(), 2, now + KEPT + SECOND));
+    // A pod that only changes its stream keeps what it has.
+    assert!(!board.connected(&"uid-2".into(), 3, now + KEPT + SECOND));
+}
+
+#[test]
+fn a_pod_that_has_other_limits_is_told_its_shares_again() {
+    let (board, uid) = (Board::default(), Arc::from("uid-1"));
+    board.connected(&uid, 1, Instant::now());
+    board.give(TERM, vec![told(&uid, "all", 1)]);
+    assert_eq!(serve(&board, &uid), 1);
+    assert_eq!(serve(&board, &uid), 0);
+    board.tell_again(&uid);
+    assert_eq!(serve(&board, &uid), 1);
+    assert_eq!(board.taken_of(TERM), [(uid, share_of("all"), 1)]);
+}
+
+#[test]
+fn a_replica_that_is_new_hears_all_that_is_known_of_many_pods() {
+    let (board, now) = (Board::default(), Instant::now());
+    let pods: Vec<Arc<str>> = (0..1500).map(|at| format!("uid-{at}").into()).collect();
+    for (at, uid) in pods.iter().enumerate() {
+        board.connected(uid, at as u64, now);
+    }
+    let all = pods.iter().zip(1..);
+    board.give(
+        TERM,
+        all.map(|(uid, number)| told(uid, "all", number)).collect(),
+    );
+    for uid in &pods {
+        assert_eq!(serve(&board, uid), 1);
+    }
+    let (other, mut since) = (Board::default(), 0);
+    loop {
+        let (until, news) = board.own_since(since);
+        since = until;
+        let Some(news) = news else { break };
+        other.heard(IpAddr::from([10, 0, 0, 1]), &news, now);
+    }
+    for uid in &pods {
+        other.connected(uid, 1, now);
+        assert_eq!(other.send(uid).len(), 1, "{uid}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn shares_of_limits_that_no_policy_says_are_forgotten() {
+    let (board, uid) = (Board::default(), Arc::from("uid-api-1"));
+    board.connected(&uid, 1, Instant::now());
+    let both = vec![told(&uid, "all", 1), told(&uid, "gone", 2)];
+    board.give(TERM, both);
+    assert_eq!(serve(&board, &uid), 2);
+    let world = Arc::new(with_limit(100).world());
+    let (model, problems) = Model::compile(&world, &Defaults::default());
+    let compiled = Arc::new(Compiled::new(world, model, problems));
+    let (_models, latest) = watch::channel(Some(compiled));
+    let keeping = tokio::spawn(board.clone().keep(latest));
+    let known = || {
+        let (_, news) = board.own_since(0);
+        let news = news.unwrap();
+        let all = news.divided.iter().chain(&news.held);
+        all.map(|pod| pod.shares.len()).collect::<Vec<_>>()
+    };
+    // One look does not do: this replica may be the last to see a limit that is new.
+    tokio::time::sleep(KEPT / 2 + SECOND).await;
+    assert_eq!(known(), [2, 2]);
+    tokio::time::sleep(KEPT / 2).await;
+    assert_eq!(known(), [1, 1]);
+    keeping.abort();
+    board.tell_again(&uid);
+    let [share] = &board.send(&uid)[..] else {
+        panic!("not one")
+    };
+    let of = share.of.as_ref().and_then(ShareOf::read);
+    assert_eq!(of, Some(share_of("all")));
+}
