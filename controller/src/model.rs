@@ -41,7 +41,7 @@ use policy::{
 
 pub use self::defaults::Defaults;
 pub(crate) use self::published::EncodedResource;
-pub(crate) use self::served::Served;
+pub(crate) use self::served::{Served, by_say, has_say};
 pub(crate) use self::targets::{Mapped, Target, TargetRule, Targets};
 use self::{
     bindings::Bindings,
@@ -220,8 +220,10 @@ pub(crate) struct PodEntry {
     pub(crate) declared: BTreeMap<u16, Protocol>,
     /// Headless Services that it serves: own port, Service, Service port.
     pub(crate) headless: Vec<(u16, ObjectKey, u16)>,
-    /// All Services that it serves.
+    /// Services of its own namespace that it serves.
     pub(crate) serves: Vec<Served>,
+    /// Those of other namespaces that lead to it all the same. They have no say over it.
+    pub(crate) elsewhere: Vec<Served>,
     pub(crate) workload: OnceLock<Vec<Arc<EncodedResource>>>,
     /// What policies say of requests to it.
     pub(crate) guard: OnceLock<Option<Guard>>,
@@ -243,6 +245,18 @@ pub(crate) struct Split {
     pub(crate) backends: Vec<(ObjectKey, u32)>,
 }
 
+impl PodEntry {
+    /// All that leads to it, whoever has a say over it.
+    pub(crate) fn led_to_by(&self) -> impl Iterator<Item = &Served> {
+        self.serves.iter().chain(&self.elsewhere)
+    }
+
+    /// Whether the same leads to both.
+    pub(crate) fn serves_same(&self, other: &Self) -> bool {
+        self.serves == other.serves && self.elsewhere == other.elsewhere
+    }
+}
+
 impl Index {
     /// SPIFFE id of a pod.
     pub(crate) fn identity(&self, pod: &ObjectKey, facts: &PodFacts) -> String {
@@ -257,7 +271,7 @@ impl Index {
         serves: &[Served],
     ) -> BTreeSet<ObjectKey> {
         let targets = self.targets.of(pod, facts);
-        self.names.groups_of(&pod.namespace, serves, targets)
+        self.names.groups_of(serves, targets)
     }
 
     /// What the proxy of a pod with these targets does about refusals.

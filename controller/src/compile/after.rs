@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     model::{
-        Defaults, Index, PodEntry, Served, ServiceEntry, changes::Changes, peers,
+        Defaults, Index, PodEntry, Served, ServiceEntry, by_say, changes::Changes, peers,
         traffic::Surroundings,
     },
     problem::Problems,
@@ -252,8 +252,8 @@ impl Change<'_> {
             let was = before.pods.get(key);
             if let (Some(was), Some(facts)) = (was, before.world.pods.get(key)) {
                 let targets = before.targets.of(key, facts);
-                protocols::declared_for_pod(&before.world, key, &was.serves)?;
-                if !as_written(targets, key, facts, &was.serves) {
+                protocols::declared_for_pod(&before.world, &was.serves)?;
+                if !as_written(targets, facts, &was.serves) {
                     return None;
                 }
             }
@@ -264,15 +264,18 @@ impl Change<'_> {
                 }
                 continue;
             };
-            let serves = now_served(was, served.get(key), self.affected);
-            let declared = protocols::declared_for_pod(world, key, &serves)?;
-            if !as_written(before.targets.of(key, facts), key, facts, &serves) {
+            let all = now_served(was, served.get(key), self.affected);
+            let headless = endpoints::headless(world, &all);
+            let (serves, elsewhere) = by_say(key, all);
+            let declared = protocols::declared_for_pod(world, &serves)?;
+            if !as_written(before.targets.of(key, facts), facts, &serves) {
                 return None;
             }
             let now = PodEntry {
                 declared,
-                headless: endpoints::headless(world, &serves),
+                headless,
                 serves,
+                elsewhere,
                 workload: OnceLock::new(),
                 guard: OnceLock::new(),
                 guard_cuts: crate::model::cuts::Cuts::default(),
@@ -339,7 +342,7 @@ impl Pods {
         let declares_same = was.is_some_and(|was| was.declared == now.declared);
         let same = declares_same && was.is_some_and(|was| was.headless == now.headless);
         if itself || !declares_same {
-            let services = now.serves.iter().map(|(service, ..)| service.clone());
+            let services = now.led_to_by().map(|(service, ..)| service.clone());
             self.reread.extend(services);
         }
         match was {
@@ -352,7 +355,7 @@ impl Pods {
             }
             _ => drop(self.changed.insert(key.clone())),
         }
-        if itself || !same || was.is_none_or(|was| was.serves != now.serves) {
+        if itself || !same || was.is_none_or(|was| !was.serves_same(&now)) {
             Arc::make_mut(&mut self.pods).insert(key.clone(), Arc::new(now));
         }
     }
@@ -436,7 +439,7 @@ fn now_served(
     found: Option<&Vec<Served>>,
     reread: &BTreeSet<ObjectKey>,
 ) -> Vec<Served> {
-    let was = was.into_iter().flat_map(|was| &was.serves);
+    let was = was.into_iter().flat_map(|was| was.led_to_by());
     let others = was.filter(|(service, ..)| !reread.contains(service));
     let mut served: Vec<Served> = others.chain(found.into_iter().flatten()).cloned().collect();
     // Stable: the ports of one Service stay in their order.

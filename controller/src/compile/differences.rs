@@ -109,13 +109,14 @@ pub(super) fn take_over(index: &mut Index, before: &Index) -> Changes {
             && !changes.pods.contains(key)
         {
             // No resource tells of all that a pod serves, so that may differ alone.
-            *entry = if entry.serves == old.serves {
+            *entry = if entry.serves_same(old) {
                 old.clone()
             } else {
                 Arc::new(PodEntry {
                     declared: entry.declared.clone(),
                     headless: entry.headless.clone(),
                     serves: entry.serves.clone(),
+                    elsewhere: entry.elsewhere.clone(),
                     workload: old.workload.clone(),
                     guard: OnceLock::new(),
                     guard_cuts: crate::model::cuts::Cuts::default(),

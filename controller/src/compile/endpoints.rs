@@ -8,7 +8,7 @@ use std::{
 use super::protocols;
 use super::slices::{ByPort, SliceEndpoint, served_by_pod};
 use crate::{
-    model::{Endpoint, EndpointState, PodEntry, PortEntry, Served},
+    model::{Endpoint, EndpointState, PodEntry, PortEntry, Served, by_say},
     world::{ObjectKey, ServiceFacts, World},
 };
 
@@ -73,7 +73,7 @@ pub(super) fn note_services(
     for (pod, served) in served_by_pod(found) {
         if let Some(entry) = pods.get_mut(pod) {
             entry.headless = headless(world, &served);
-            entry.serves = served;
+            (entry.serves, entry.elsewhere) = by_say(pod, served);
         }
     }
 }

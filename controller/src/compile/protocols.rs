@@ -12,7 +12,7 @@ use super::findings::Findings;
 use super::slices::{ByPort, SliceEndpoint};
 use crate::{
     model::{
-        PodEntry, Served,
+        PodEntry, Served, has_say,
         protocols::{holds, opaque_list, ranges},
     },
     problem::Reason,
@@ -57,7 +57,7 @@ pub(super) fn declared_for_pods(
             continue;
         }
         for found in found {
-            let Some(pod) = found.pod.as_ref().filter(|pod| may_declare(key, pod)) else {
+            let Some(pod) = found.pod.as_ref().filter(|pod| has_say(key, pod)) else {
                 continue;
             };
             claims
@@ -103,15 +103,14 @@ pub(super) fn declared_for_pods(
     declared
 }
 
-/// What Services declare for the ports of one pod that serves them; `None` if they
-/// contradict each other, which somebody has to be told.
+/// What Services with a say over a pod declare for its ports; `None` if they contradict each
+/// other, which somebody has to be told.
 pub(super) fn declared_for_pod(
     world: &World,
-    pod: &ObjectKey,
     served: &[Served],
 ) -> Option<BTreeMap<u16, Protocol>> {
     let mut declared: BTreeMap<u16, Protocol> = BTreeMap::new();
-    for (key, number, port) in served.iter().filter(|(key, ..)| may_declare(key, pod)) {
+    for (key, number, port) in served {
         let Some(service) = world.services.get(key) else {
             continue;
         };
@@ -121,12 +120,6 @@ pub(super) fn declared_for_pod(
         }
     }
     Some(declared)
-}
-
-/// A Service written by hand may name any address; it declares nothing for pods
-/// of other namespaces.
-fn may_declare(service: &ObjectKey, pod: &ObjectKey) -> bool {
-    service.namespace == pod.namespace
 }
 
 /// Reads protocols once the pods' are known.

@@ -16,7 +16,7 @@ use wire::v1;
 use super::key::{EdgeKey, EdgeRef, Edges, NodeKey};
 use super::sums::Sums;
 use crate::inventory::Inventory;
-use crate::model::Model;
+use crate::model::{Model, PodEntry};
 use crate::observe::reports::{EdgeKey as Reported, PodSlot, RouteCalls};
 use crate::world::ObjectKey;
 
@@ -300,23 +300,22 @@ impl Nodes {
 impl Owners<'_> {
     /// The port of a pod that a Service's port leads to; 0 if that is not known.
     fn own_port(&self, pod: &ObjectKey, service: &ObjectKey, port: u16) -> u16 {
-        let serves = self.serves(pod).iter();
-        let mut serves = serves.filter(|(at, there, _)| at == service && *there == port);
-        serves.next().map_or(0, |(_, _, own)| *own)
+        let led_to_by = self.entry(pod).into_iter().flat_map(PodEntry::led_to_by);
+        let mut found = led_to_by.filter(|(at, there, _)| at == service && *there == port);
+        found.next().map_or(0, |(_, _, own)| *own)
     }
 
     /// The Service port behind which a pod's own port stands, if there is one only.
     fn only_service(&self, pod: &ObjectKey, own_port: u16) -> Option<(ObjectKey, u16)> {
-        let serves = self.serves(pod).iter();
+        let serves = self.entry(pod).into_iter().flat_map(|entry| &entry.serves);
         let mut serves = serves.filter(|(_, _, own)| *own == own_port);
         let (service, port, _) = serves.next()?;
         serves.next().is_none().then(|| (service.clone(), *port))
     }
 
-    fn serves(&self, pod: &ObjectKey) -> &[crate::model::Served] {
-        let index = self.model.map(|model| &model.index);
-        let entry = index.and_then(|index| index.pods.get(pod));
-        entry.map_or(&[], |entry| &entry.serves)
+    fn entry(&self, pod: &ObjectKey) -> Option<&PodEntry> {
+        let index = self.model.map(|model| &model.index)?;
+        index.pods.get(pod).map(|entry| &**entry)
     }
 }
 

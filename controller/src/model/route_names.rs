@@ -43,19 +43,15 @@ impl RouteNames {
         }
     }
 
-    /// The groups after which requests to a pod of this namespace are named, by what it
-    /// serves and what protects it.
+    /// The groups after which requests to a pod are named, by what it serves and what
+    /// protects it.
     pub(crate) fn groups_of<'a>(
         &self,
-        namespace: &str,
         serves: &[Served],
         targets: impl Iterator<Item = &'a Target>,
     ) -> BTreeSet<ObjectKey> {
-        // A Service of another namespace has no say in what this one's pods tell.
-        let own = serves
+        let mut said = serves
             .iter()
-            .filter(|(service, ..)| *service.namespace == *namespace);
-        let mut said = own
             .filter_map(|(service, ..)| self.services.get(service))
             .peekable();
         if said.peek().is_some() {

@@ -1,6 +1,18 @@
-//! What a pod serves.
+//! What a pod serves, and who has a say in it.
 
 use crate::world::ObjectKey;
 
 /// A Service, one of its ports, and the pod's own port behind that.
 pub(crate) type Served = (ObjectKey, u16, u16);
+
+/// Whether a Service has a say over a pod that it leads to. Whoever writes endpoints by hand
+/// may name any address, so only a Service of the pod's own namespace has.
+pub(crate) fn has_say(service: &ObjectKey, pod: &ObjectKey) -> bool {
+    service.namespace == pod.namespace
+}
+
+/// What a pod serves, by whether the Services have a say over it. Both keep their order.
+pub(crate) fn by_say(pod: &ObjectKey, all: Vec<Served>) -> (Vec<Served>, Vec<Served>) {
+    let all = all.into_iter();
+    all.partition(|(service, ..)| has_say(service, pod))
+}

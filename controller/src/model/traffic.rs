@@ -44,6 +44,8 @@ pub(crate) struct Surroundings {
     pub(crate) plain: bool,
     /// Some of them serve another Service, too.
     pub(crate) shared: bool,
+    /// Some of them are of another namespace, and are told nothing.
+    pub(crate) foreign: bool,
 }
 
 /// What pods may open that get nothing but copies.

@@ -6,7 +6,7 @@ use policy::{name::ObjectRef, protocol::Protocol};
 use wire::{names, v1};
 
 use super::endpoints::message;
-use crate::model::{Endpoint, Index, Model, identity_at};
+use crate::model::{Endpoint, Index, Model, has_say, identity_at};
 use crate::world::{ObjectKey, PodFacts};
 
 impl Model {
@@ -81,22 +81,24 @@ impl Index {
             headless: headless
                 .map(|(_, service, service_port)| v1::Headless {
                     service: names::service(&service.namespace, &service.name, *service_port),
-                    hosts: self.hosts(service),
+                    hosts: self.hosts(service, key),
                 })
                 .collect(),
         }
     }
 
-    /// The names that mean a Service of its own namespace's and other clients. The
-    /// bare name is included: whoever reached one of its pods resolved it rightly.
-    fn hosts(&self, service: &ObjectKey) -> Vec<String> {
+    /// The names that mean a Service at the address of a pod. The bare name is one: whoever
+    /// reached one of its pods resolved it rightly. Not so of a Service of another namespace:
+    /// there it may be that of one which has a say over the pod.
+    fn hosts(&self, service: &ObjectKey, pod: &ObjectKey) -> Vec<String> {
         let ObjectKey { namespace, name } = service;
         let domain = &self.defaults.cluster_domain;
-        vec![
-            name.to_lowercase(),
+        let bare = has_say(service, pod).then(|| name.to_lowercase());
+        let full = [
             format!("{name}.{namespace}"),
             format!("{name}.{namespace}.svc"),
             format!("{name}.{namespace}.svc.{domain}").to_lowercase(),
-        ]
+        ];
+        bare.into_iter().chain(full).collect()
     }
 }

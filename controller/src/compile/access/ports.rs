@@ -8,7 +8,7 @@ use policy::access;
 use super::destination::Destination;
 use crate::{
     compile::slices::ByPort,
-    model::{Served, Target},
+    model::{Served, Target, has_say},
     world::{ObjectKey, PodFacts, World},
 };
 
@@ -53,9 +53,8 @@ impl<'a> Pods<'a> {
         let mut served: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
         for ((service, number), found) in endpoints {
             for found in found {
-                // A Service of another namespace has no say in what a port means.
                 let Some(pod) = &found.pod else { continue };
-                if pod.namespace == service.namespace {
+                if has_say(service, pod) {
                     served.entry(pod).or_default().insert((*number, found.port));
                 }
             }
@@ -113,7 +112,6 @@ fn is_own(facts: &PodFacts, mut served: impl Iterator<Item = u16>, number: u16) 
 /// themselves, and it skips none.
 pub(crate) fn as_written<'a>(
     targets: impl Iterator<Item = &'a Target>,
-    pod: &ObjectKey,
     facts: &PodFacts,
     served: &[Served],
 ) -> bool {
@@ -122,9 +120,7 @@ pub(crate) fn as_written<'a>(
     }
     let skips = facts.proxy.as_ref();
     let skips = skips.is_some_and(|proxy| !proxy.skip_inbound_ports.is_empty());
-    let here = served
-        .iter()
-        .filter(|(key, ..)| key.namespace == pod.namespace);
+    let here = served.iter();
     targets
         .filter_map(|target| target.rule.as_ref())
         .all(|rule| {

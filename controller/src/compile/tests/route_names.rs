@@ -112,12 +112,9 @@ fn a_service_of_another_namespace_names_nothing_here() {
         .with(in_namespace(endpoints, "else"))
         .with(foreign);
     let (model, _) = cluster.compile();
-    let serves = &model.index.pods[&crate::world::ObjectKey::new("shop", "api-1")].serves;
-    assert!(
-        serves
-            .iter()
-            .any(|(service, ..)| &*service.namespace == "else")
-    );
+    let entry = &model.index.pods[&crate::world::ObjectKey::new("shop", "api-1")];
+    let mut leads = entry.led_to_by();
+    assert!(leads.any(|(service, ..)| &*service.namespace == "else"));
     assert!(named(&model, "api-1").is_empty());
     let own = cluster.with(api("cart"));
     assert_eq!(named(&own.compile().0, "api-1"), ["cart/a"], "the control");

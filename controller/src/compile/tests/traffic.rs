@@ -1,6 +1,7 @@
 //! TrafficPolicies become rules for callers and pods, and words for their authors.
 
 mod crowds;
+mod elsewhere;
 mod pods;
 mod second_reader;
 mod verdicts;

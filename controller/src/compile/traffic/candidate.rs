@@ -7,7 +7,7 @@ use policy::{name::ObjectRef, traffic::Policy};
 
 use crate::{
     compile::{members::Members, routes::Routes},
-    model::{Defaults, PodEntry, ServiceEntry, bindings::Bindings, traffic::Surroundings},
+    model::{Defaults, PodEntry, ServiceEntry, bindings::Bindings, has_say, traffic::Surroundings},
     world::{ObjectKey, World},
 };
 
@@ -46,11 +46,9 @@ pub(in crate::compile) fn surroundings(
     let mut found = Surroundings::default();
     for candidate in endpoints {
         found.plain |= candidate.endpoint.identity.is_empty();
-        let pod = candidate
-            .endpoint
-            .pod
-            .as_ref()
-            .and_then(|pod| pods.get(pod));
+        let pod = candidate.endpoint.pod.as_ref();
+        found.foreign |= pod.is_some_and(|pod| !has_say(key, pod));
+        let pod = pod.and_then(|pod| pods.get(pod));
         let mut serves = pod.into_iter().flat_map(|pod| &pod.serves);
         found.shared |= serves.any(|(service, ..)| service != key);
     }

@@ -341,6 +341,16 @@ impl Reading<'_> {
         found.map(|(key, _)| object(Kind::TrafficPolicy, key))
     }
 
+    /// A policy by which requests may choose this Service.
+    fn lets_choose(&self, service: &ServiceId) -> Option<ObjectRef> {
+        let mut all = self.named.world.policies.iter();
+        let found = all.find(|(_, facts)| {
+            let mut offered = facts.spec.overrides.iter().flatten();
+            offered.any(|one| one.to.contains(service))
+        });
+        found.map(|(key, _)| object(Kind::TrafficPolicy, key))
+    }
+
     /// Whether pods that get copies get nothing else, and cannot write past a proxy.
     fn is_guarded(&mut self, field: &str, service: &ServiceId) -> bool {
         let key = key(service);
@@ -350,12 +360,16 @@ impl Reading<'_> {
         let split = splits.find(|split| split.backends.iter().any(|(backend, _)| *backend == key));
         let why = if found.plain {
             "has pods without a proxy, which could write where they like".to_owned()
+        } else if found.foreign {
+            "has pods of another namespace, over which it has no say".to_owned()
         } else if found.shared {
             "has pods that another Service selects, too".to_owned()
         } else if let Some(split) = split {
             format!("is a backend of {}", split.origin)
         } else if let Some(policy) = self.falls_back_to(service) {
             format!("is the fallback of {policy}")
+        } else if let Some(policy) = self.lets_choose(service) {
+            format!("may be chosen by the overrides of {policy}")
         } else {
             return true;
         };

@@ -92,7 +92,7 @@ pub(super) fn not_enforced(
                 .entry(key.clone())
                 .or_insert_with(|| surroundings(key, named.services, named.pods));
             let at = (&**origin.namespace(), &**origin.name());
-            let (true, Some(one)) = (found.plain, by_name.get(&at)) else {
+            let (true, Some(one)) = (found.plain || found.foreign, by_name.get(&at)) else {
                 continue;
             };
             let (.., last, services) = plain.entry((at, section)).or_insert((*one, key, key, 1));
@@ -103,11 +103,13 @@ pub(super) fn not_enforced(
         }
     }
     for ((_, section), (one, service, _, services)) in plain {
-        let message = format!(
-            "Service {service}{} has pods without a proxy, and nobody enforces it there; put \
-             them into the mesh",
-            more(services)
-        );
+        let plain = watched.get(service).is_some_and(|found| found.plain);
+        let pods = if plain {
+            "without a proxy, and nobody enforces it there; put them into the mesh"
+        } else {
+            "of another namespace, and it says nothing of them; write a policy there"
+        };
+        let message = format!("Service {service}{} has pods {pods}", more(services));
         let mut about = findings.about(&one.object, one.generation);
         about.warn(Reason::NotEnforced, &format!("spec.{section}"), message);
     }
