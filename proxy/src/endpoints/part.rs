@@ -102,7 +102,7 @@ impl Part {
         }
     }
 
-    /// The better of two members; `None`: all were tried.
+    /// The better of two members; `None`: none may take it.
     pub(super) fn choose(&self, look: impl Fn(usize) -> Candidate) -> Option<Picked> {
         let members = self.members.as_deref()?;
         let look = |at: usize| match look(members[at].index) {

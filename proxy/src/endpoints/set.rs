@@ -155,7 +155,12 @@ impl EndpointSet {
             };
             let asked = Asked { subset, zone, near };
             let part = self.parts.of(asked, &self.endpoints, &self.own);
-            let picked = part.and_then(|part| part.choose(look));
+            // One that rests is asked only when nobody works outside of the part either.
+            let works = |at: usize| match look(at) {
+                Candidate::Rests => Candidate::Out,
+                other => other,
+            };
+            let picked = part.and_then(|part| part.choose(works));
             if picked.is_some() {
                 return picked;
             }

@@ -117,7 +117,7 @@ async fn a_probe_is_sent_once_whatever_retries_are_allowed() {
     served_by(&client, &server, &[&app, &other]);
     let asked = || app.asked() + other.asked();
     let quick = Breaker {
-        open_time: Duration::from_millis(300),
+        open_time: Duration::from_secs(1),
         ..TEN
     };
     let all = Retry {
@@ -140,6 +140,33 @@ async fn a_probe_is_sent_once_whatever_retries_are_allowed() {
     assert_eq!(asked(), 11);
     assert!(ask(&client, "GET", "", "").await.1.contains(OPEN), "one");
     assert_eq!(asked(), 11);
+}
+
+#[tokio::test]
+async fn a_probe_that_reached_nobody_is_not_moved_on() {
+    let (client, server, _app) = one(UNAVAILABLE).await;
+    let mut closed = Vec::new();
+    for _ in 0..3 {
+        closed.push(TcpListener::bind((server.ip, 0)).await.unwrap());
+    }
+    let ports = closed.iter().map(|one| one.local_addr().unwrap().port());
+    let dead = ports.map(|port| endpoint(server.ip, port, None)).collect();
+    drop(closed);
+    client.set(vec![endpoints("api", dead)]);
+    let quick = Breaker {
+        open_time: Duration::from_secs(1),
+        ..TEN
+    };
+    client.set(vec![said(&breaker(quick))]);
+    post(&client, 1).await;
+    assert_eq!(sum(&client, ATTEMPTS, &[]), 3.0, "control: it is moved on");
+    post(&client, 3).await;
+    assert!(ask(&client, "POST", "", "{}").await.1.contains(OPEN));
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let before = sum(&client, ATTEMPTS, &[]);
+    let (_, answer) = ask(&client, "POST", "", "{}").await;
+    assert!(answer.contains("weft-reason: connect-failed"), "{answer}");
+    assert_eq!(sum(&client, ATTEMPTS, &[]), before + 1.0);
 }
 
 #[tokio::test]

@@ -209,3 +209,52 @@ fn tenants_and_sessions_are_not_held_to_a_part() {
     let sessions = (0..1000).map(|epoch| addr(set.of_session("web", epoch, &by(&PART))));
     assert!(sessions.collect::<BTreeSet<_>>().len() > 150);
 }
+
+/// Ten endpoints, of which the first three are near and are the part that is used.
+fn near_part() -> (EndpointSet, Balance) {
+    let registry = Registry::default();
+    let near = (1..=3).map(|at| format!("10.0.1.{at}:80"));
+    let far = (1..=7).map(|at| format!("10.0.2.{at}:80"));
+    let addrs: Vec<String> = near.chain(far).collect();
+    let addrs: Vec<&str> = addrs.iter().map(String::as_str).collect();
+    let set = set(&registry, &addrs);
+    for endpoint in &set.endpoints {
+        let zone = if is_near(endpoint.addr) { "a" } else { "b" };
+        endpoint.runs_at(Location::new(zone, &endpoint.addr.ip().to_string()));
+    }
+    let place = Place { index: 0, peers: 1 };
+    let set = set.seen_from(Vantage {
+        location: Location::new("a", "elsewhere"),
+        places: Some(Places {
+            all: place,
+            zone: place,
+        }),
+    });
+    let balance = Balance {
+        subset: Subset::Count(2),
+        ..preferring(Locality::PreferSameZone)
+    };
+    (set, balance)
+}
+
+#[test]
+fn a_part_of_which_all_rest_is_left_while_others_work() {
+    let (set, balance) = near_part();
+    assert_eq!(stay(&set, &balance), 100, "the control");
+    for endpoint in set.endpoints.iter().filter(|one| is_near(one.addr)) {
+        for _ in 0..EJECTION.consecutive_failures {
+            let seen = Some(Seen::Unreachable);
+            let _ = set.record(&mut endpoint.begin(), Latency::Failed, seen, &EJECTION);
+        }
+        assert!(endpoint.rests());
+    }
+    assert_eq!(stay(&set, &balance), 0);
+    // Where nobody else is left they are asked all the same.
+    let far = set.endpoints.iter().map(|one| one.addr);
+    let far: Vec<SocketAddr> = far.filter(|addr| !is_near(*addr)).collect();
+    let draw = Draw {
+        tried: &far,
+        ..by(&balance)
+    };
+    assert!(is_near(addr(set.pick(&draw))));
+}
