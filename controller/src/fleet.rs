@@ -179,7 +179,7 @@ impl Fleet {
         });
         state.callers = state.circuits.values().map(Held::callers).sum();
         let circuits = state.circuits.iter();
-        let next = circuits.filter_map(|(key, held)| Some((key.clone(), held.told()?)));
+        let next = circuits.filter_map(|(key, held)| Some((key.clone(), held.told()?.clone())));
         let next: BTreeMap<Key, Told> = next.collect();
         let news = next != *state.verdicts;
         if news {
@@ -213,6 +213,11 @@ impl Fleet {
     /// Tells when this replica's own proxies have said something.
     pub(crate) fn own_changes(&self) -> watch::Receiver<u64> {
         self.inner.own.subscribe()
+    }
+
+    /// The revision of what its own proxies said last.
+    pub(crate) fn revision(&self) -> u64 {
+        self.inner.state.lock().revision
     }
 
     /// What its own proxies said after revision `since`, and the revision that this leads

@@ -137,7 +137,7 @@ impl Held {
             BreakerState::Auto => self.sums.steer(at),
             BreakerState::Open | BreakerState::Closed => Steer::Closed,
         };
-        self.told = Told::after(self.told, steer, now);
+        self.told = Told::after(self.told.take(), steer, self.sums.told_alone(), now);
         let phase = match (settings.state, steer) {
             (BreakerState::Open, _) | (_, Steer::Open) => Phase::Open,
             (_, Steer::Probing { .. }) => Phase::Probing,
@@ -150,8 +150,8 @@ impl Held {
         heard || self.told.is_some()
     }
 
-    pub(super) const fn told(&self) -> Option<Told> {
-        self.told
+    pub(super) const fn told(&self) -> Option<&Told> {
+        self.told.as_ref()
     }
 
     pub(super) const fn object(&self) -> &ObjectRef {

@@ -261,9 +261,13 @@ fn callers_that_come_and_go_are_no_news_until_the_gap_between_probes_is_another(
         every: Duration::from_millis(millis),
     };
     let at = Instant::now();
-    let told = Told::after(None, probing(1000), at);
-    assert_eq!(Told::after(told, probing(1200), at + SECOND), told);
-    assert_ne!(Told::after(told, probing(2000), at + SECOND), told);
-    assert_ne!(Told::after(told, Steer::Open, at + SECOND), told);
-    assert_eq!(Told::after(told, Steer::Closed, at), None);
+    let told = Told::after(None, probing(1000), None, at);
+    let then = |steer| Told::after(told.clone(), steer, None, at + SECOND);
+    assert_eq!(then(probing(1200)), told);
+    assert_ne!(then(probing(2000)), told);
+    assert_ne!(then(Steer::Open), told);
+    assert_eq!(then(Steer::Closed), None);
+    let web = Arc::from("shop/web");
+    let of_one = Told::after(told.clone(), probing(1000), Some(&web), at);
+    assert_ne!(of_one, told);
 }

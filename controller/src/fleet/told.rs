@@ -14,21 +14,38 @@ use super::key::Key;
 pub(crate) type Verdicts = Arc<BTreeMap<Key, Told>>;
 
 /// What is told, and since when it holds: two are the same while nobody has to hear of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Told {
     steer: Steer,
     at: Instant,
+    /// The account whose proxies are told; `None`: all.
+    only: Option<Arc<str>>,
 }
 
 impl Told {
     /// What was told before, where the news are none: callers come and go, and the gap between
     /// two probes with them.
-    pub(super) fn after(before: Option<Self>, steer: Steer, at: Instant) -> Option<Self> {
+    pub(super) fn after(
+        before: Option<Self>,
+        steer: Steer,
+        only: Option<&Arc<str>>,
+        at: Instant,
+    ) -> Option<Self> {
         if steer == Steer::Closed {
             return None;
         }
-        let same = before.filter(|before| is_about(before.steer, steer));
-        Some(same.unwrap_or(Self { steer, at }))
+        let same = |before: &Self| is_about(before.steer, steer) && before.only.as_ref() == only;
+        let new = || Self {
+            steer,
+            at,
+            only: only.cloned(),
+        };
+        Some(before.filter(same).unwrap_or_else(new))
+    }
+
+    /// Whether proxies of an account are told.
+    pub(crate) fn is_for(&self, account: &str) -> bool {
+        self.only.as_deref().is_none_or(|only| only == account)
     }
 
     /// As it is sent now.

@@ -106,7 +106,9 @@ impl Answerer {
         let news = move |since| board.own_since(since);
         self.answer("shares", changes, news, outbox.clone());
         let (fleet, changes) = (self.fleet.clone(), self.fleet.own_changes());
-        let news = move |since| fleet.own_since(since);
+        // Its last stream told what was said before, and that would count twice.
+        let began = fleet.revision();
+        let news = move |since| fleet.own_since(began.max(since));
         self.answer("pulses", changes, news, outbox);
         Ok(ReceiverStream::new(sent))
     }

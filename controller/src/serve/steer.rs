@@ -34,7 +34,8 @@ impl ProxyStream<'_> {
             return Ok(Some(now + AGAIN));
         }
         let all = self.shared.fleet.verdicts();
-        let verdicts = self.steered.news(&all, &self.session, now);
+        let account = &self.caller.account;
+        let verdicts = self.steered.news(&all, &self.session, account, now);
         if verdicts.is_empty() {
             return Ok(None);
         }

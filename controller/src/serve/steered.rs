@@ -3,7 +3,7 @@
 //! A verdict is no resource. It is not acknowledged, and a proxy forgets it soon after its
 //! controllers: what was counted for it is gone with them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use policy::traffic::part::Part;
@@ -24,6 +24,8 @@ const PULSES: Allowance = Allowance {
 #[derive(Debug)]
 pub(super) struct Steered {
     told: BTreeMap<Key, Told>,
+    /// Of those, what is to be told again.
+    again: BTreeSet<Key>,
     /// There may be something to tell.
     pub(super) due: bool,
     pulses: Rate,
@@ -33,6 +35,7 @@ impl Steered {
     pub(super) const fn new() -> Self {
         Self {
             told: BTreeMap::new(),
+            again: BTreeSet::new(),
             due: true,
             pulses: Rate::new(PULSES),
         }
@@ -44,10 +47,12 @@ impl Steered {
             return false;
         }
         // Whoever calls is told again, in case that what it was told found no place there.
+        // It stays known what that was: it may end before there is room to tell it.
         for said in &pulse.circuits {
             let key = said.circuit.as_ref().and_then(Key::read);
-            if let Some(key) = key {
-                self.due |= self.told.remove(&key).is_some();
+            if let Some(key) = key.filter(|key| self.told.contains_key(key)) {
+                self.again.insert(key);
+                self.due = true;
             }
         }
         true
@@ -58,25 +63,28 @@ impl Steered {
         &mut self,
         all: &Verdicts,
         session: &Session,
+        account: &str,
         now: Instant,
     ) -> Vec<v1::Verdict> {
         self.due = false;
+        let again = std::mem::take(&mut self.again);
         if !session.capabilities().parts().has(Part::Breaker) {
             return Vec::new();
         }
         let mut news = Vec::new();
         self.told.retain(|key, _| {
-            let stays = all.contains_key(key);
+            let stays = all.get(key).is_some_and(|told| told.is_for(account));
             if !stays {
                 news.push(closed(key));
             }
             stays
         });
-        for (key, verdict) in &**all {
+        for (key, verdict) in all.iter().filter(|(_, told)| told.is_for(account)) {
             let service = &key.service;
             let policy = wire::names::policy(&service.namespace, &service.name, key.port);
-            if self.told.get(key) != Some(verdict) && session.was_sent(&policy) {
-                self.told.insert(key.clone(), *verdict);
+            let is_known = self.told.get(key) == Some(verdict) && !again.contains(key);
+            if !is_known && session.was_sent(&policy) {
+                self.told.insert(key.clone(), verdict.clone());
                 news.push(verdict.message(key, now));
             }
         }

@@ -42,6 +42,8 @@ pub struct Fleet<A, P> {
     /// When each last wanted something there.
     callers: BTreeMap<P, Instant>,
     phase: Phase,
+    /// The only account that saw the failures it is open for; `None`: others saw them too.
+    alone: Option<A>,
     probes: Probes,
     /// When somebody last did as told, while it probes: turned a request away, or sent or
     /// ended a probe.
@@ -65,6 +67,7 @@ impl<A: Ord + Clone, P: Ord + Clone> Fleet<A, P> {
             accounts: BTreeMap::new(),
             callers: BTreeMap::new(),
             phase: Phase::Closed,
+            alone: None,
             probes: Probes::default(),
             obeyed: now,
         }
@@ -124,9 +127,22 @@ impl<A: Ord + Clone, P: Ord + Clone> Fleet<A, P> {
     pub fn tick(&mut self, now: Instant, settings: &Settings) {
         self.forget(now, settings.interval);
         let percent = settings.failure_percent.get();
+        let fails = self.fails(now, settings);
+        // One that sees it later is the second voice, also where the first is silent by now.
+        if fails
+            && self
+                .accounts
+                .keys()
+                .any(|one| self.alone.as_ref() != Some(one))
+        {
+            self.alone = None;
+        }
         match self.phase {
-            Phase::Closed | Phase::Closing { .. } if self.fails(now, settings) => {
+            Phase::Closed | Phase::Closing { .. } if fails => {
                 self.phase = Phase::Open { since: now };
+                let mut accounts = self.accounts.keys();
+                let first = accounts.next().cloned();
+                self.alone = first.filter(|_| accounts.next().is_none());
             }
             Phase::Closing { since } if now >= since + RAMP => self.phase = Phase::Closed,
             Phase::Open { since } if now >= since + settings.open_time => {
@@ -188,7 +204,15 @@ impl<A: Ord + Clone, P: Ord + Clone> Fleet<A, P> {
             .retain(|_, window| window.sum(now, interval).sent > 0);
     }
 
-    /// What all proxies are told. Probes are divided among those that call.
+    /// The only account whose proxies are told; `None`: all. One that alone sees failures, by
+    /// its own fault or because it makes them up, holds back nobody who calls too seldom to
+    /// have a voice.
+    #[must_use]
+    pub const fn told_alone(&self) -> Option<&A> {
+        self.alone.as_ref()
+    }
+
+    /// What proxies are told. Probes are divided among those that call.
     #[must_use]
     pub fn steer(&self, now: Instant) -> Steer {
         match self.phase {

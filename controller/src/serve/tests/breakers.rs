@@ -6,6 +6,9 @@ use wire::capability::Capabilities;
 use wire::v1::verdict::State;
 
 use super::*;
+use crate::fleet::{Caller, Verdicts};
+use crate::serve::session::Session;
+use crate::serve::steered::Steered;
 
 fn with_breaker() -> Cluster {
     let spec = json!({"targetRef": {"kind": "Service", "name": "api"}, "breaker": {}});
@@ -62,8 +65,10 @@ async fn ready(bench: &Bench, account_name: &str, uid: &str) -> Proxy {
 
 #[tokio::test]
 async fn who_calls_a_service_of_which_most_calls_fail_is_told_and_who_says_nothing_too() {
-    let bench = Bench::start(&with_breaker()).await;
+    let other = cluster::pod("other", "10.0.0.3", "other");
+    let bench = Bench::start(&with_breaker().with(other)).await;
     let mut caller = ready(&bench, "web", "uid-client").await;
+    let other = ready(&bench, "other", "uid-other").await;
     let mut silent = ready(&bench, "api", "uid-api-1").await;
     let channel = bench
         .somebody(&account("shop", "api"), Some("uid-api-2"))
@@ -71,6 +76,7 @@ async fn who_calls_a_service_of_which_most_calls_fail_is_told_and_who_says_nothi
     let mut older = Proxy::open(channel, asks(&[API])).await;
     let batch = older.batch().await;
     older.ack(&batch).await;
+    other.say(pulse(60, 60)).await;
     caller.say(pulse(60, 60)).await;
     assert_eq!(verdict(&mut caller).await, State::Open);
     assert_eq!(verdict(&mut silent).await, State::Open);
@@ -100,11 +106,20 @@ async fn who_calls_a_service_of_which_most_calls_fail_is_told_and_who_says_nothi
 }
 
 #[tokio::test]
-async fn what_one_replica_hears_opens_it_at_the_others() {
+async fn what_one_account_alone_says_holds_back_no_other() {
     let bench = Bench::start(&with_breaker()).await;
-    let caller = ready(&bench, "web", "uid-client").await;
-    let other = bench.other_fleet();
-    let deciding = tokio::spawn(other.clone().run());
+    let mut caller = ready(&bench, "web", "uid-client").await;
+    let mut silent = ready(&bench, "api", "uid-api-1").await;
+    caller.say(pulse(60, 60)).await;
+    assert_eq!(verdict(&mut caller).await, State::Open, "the control");
+    assert!(silent.is_silent_for(Duration::from_secs(1)).await);
+    // When it sees failures itself, the two are told.
+    silent.say(pulse(60, 60)).await;
+    assert_eq!(verdict(&mut silent).await, State::Open);
+}
+
+/// Another replica listens.
+fn listen(bench: &Bench, other: &Fleet) -> tokio::task::JoinHandle<()> {
     let listener = Listener {
         reports: Reports::new(ReportMetrics::default()),
         asks: Asks::default(),
@@ -121,14 +136,88 @@ async fn what_one_replica_hears_opens_it_at_the_others() {
         peers: prometheus_client::metrics::gauge::Gauge::default(),
     };
     let addr = bench.addr;
-    let listening = tokio::spawn(async move { listener.listen(addr).await });
-    caller.say(pulse(60, 60)).await;
+    tokio::spawn(async move {
+        listener.listen(addr).await;
+    })
+}
+
+#[tokio::test]
+async fn what_one_replica_hears_opens_it_at_the_others() {
+    let bench = Bench::start(&with_breaker()).await;
+    let caller = ready(&bench, "web", "uid-client").await;
+    let other = bench.other_fleet();
+    let deciding = tokio::spawn(other.clone().run());
+    let listening = listen(&bench, &other);
+    // It is told what is said from when it listens on.
     let deadline = Instant::now() + PATIENCE;
     while other.verdicts().is_empty() {
         assert!(Instant::now() < deadline, "it was not heard");
-        sleep(Duration::from_millis(10)).await;
+        caller.say(pulse(60, 60)).await;
+        sleep(Duration::from_millis(500)).await;
     }
     listening.abort();
+    deciding.abort();
+}
+
+/// Requests that are counted of those to `api`.
+fn counted(fleet: &Fleet) -> u32 {
+    let policy = ObjectRef::new(Kind::TrafficPolicy, "shop", "p");
+    let report = fleet.report(&policy, Instant::now());
+    report.map_or(0, |report| report.requests)
+}
+
+#[tokio::test]
+async fn a_replica_that_listens_anew_counts_nothing_twice() {
+    let bench = Bench::start(&with_breaker()).await;
+    let caller = ready(&bench, "web", "uid-client").await;
+    let other = bench.other_fleet();
+    let deciding = tokio::spawn(other.clone().run());
+    for sent in [20, 1] {
+        let listening = listen(&bench, &other);
+        let before = counted(&other);
+        let deadline = Instant::now() + PATIENCE;
+        while counted(&other) <= before {
+            assert!(Instant::now() < deadline, "it was not heard");
+            caller.say(pulse(sent, 0)).await;
+            sleep(Duration::from_millis(500)).await;
+        }
+        listening.abort();
+    }
+    assert!(counted(&other) <= counted(&bench.fleet));
+    deciding.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_verdict_that_ends_before_it_is_told_again_is_taken_back() {
+    let cluster = with_breaker();
+    let target = cluster::resolve_newest(&cluster.compile().0, "client", &["10.96.0.1:80"]).0;
+    let mut session = Session::new(hello(), []).0;
+    let now = Instant::now();
+    assert!(session.next(&target, now).is_some());
+    let (_models, latest) = watch::channel(Some(compiled(&cluster)));
+    let fleet = Fleet::new(latest, Counter::default());
+    let deciding = tokio::spawn(fleet.clone().run());
+    let caller = Caller {
+        account: "shop/web".into(),
+        uid: "uid-client".into(),
+    };
+    let Message::Pulse(said) = pulse(60, 60) else {
+        panic!("no pulse");
+    };
+    fleet.take(&caller, said.clone(), now);
+    sleep(Duration::from_secs(1)).await;
+    let (open, none) = (fleet.verdicts(), Verdicts::default());
+    let mut steered = Steered::new();
+    let mut news = |verdicts: &Verdicts, hears: bool| -> Vec<State> {
+        assert!(!hears || steered.hears(&said, now));
+        let news = steered.news(verdicts, &session, &caller.account, now);
+        news.iter().map(v1::Verdict::state).collect()
+    };
+    assert_eq!(news(&open, false), [State::Open]);
+    assert_eq!(news(&open, false), []);
+    assert_eq!(news(&open, true), [State::Open], "whoever calls");
+    assert_eq!(news(&none, true), [State::Closed]);
+    assert_eq!(news(&none, true), []);
     deciding.abort();
 }
 

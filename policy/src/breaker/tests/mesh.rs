@@ -44,6 +44,34 @@ fn the_mesh_opens_when_the_median_account_sees_it_and_not_for_one() {
 }
 
 #[test]
+fn what_one_account_alone_sees_is_for_its_own_proxies_until_another_sees_it_too() {
+    let (mut fleet, start) = told(&[(60, 60)]);
+    assert_eq!(
+        (fleet.steer(start), fleet.told_alone()),
+        (Steer::Open, Some(&0))
+    );
+    // Another one is served well. It is told nothing, and changes nothing.
+    let says = |fleet: &mut Fleet<usize, usize>, second: u64, failed| {
+        let now = start + ms(second * 1000);
+        let pulse = Pulse {
+            sent: 60,
+            failed,
+            ..Pulse::default()
+        };
+        fleet.pulse(now, &1, &1, pulse, &SETTINGS);
+        fleet.tick(now, &SETTINGS);
+        fleet.steer(now)
+    };
+    assert_eq!(says(&mut fleet, 1, 0), Steer::Open);
+    assert_eq!(fleet.told_alone(), Some(&0));
+    // By now the first is silent, as it was told.
+    assert_ne!(says(&mut fleet, 20, 60), Steer::Closed);
+    assert_eq!(fleet.told_alone(), None, "two have seen it");
+    let (fleet, _) = told(&[(60, 60), (60, 60)]);
+    assert_eq!(fleet.told_alone(), None);
+}
+
+#[test]
 fn it_probes_ten_times_a_second_shared_among_the_callers_and_closes_over_a_ramp() {
     let (mut fleet, start) = told(&[(10, 10); 12]);
     assert_eq!(fleet.steer(start), Steer::Open);
