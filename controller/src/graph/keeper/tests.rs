@@ -111,6 +111,26 @@ async fn edge_outlives_the_replica_that_saw_it_and_what_others_wrote_is_kept() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn graph_knows_when_all_that_was_written_has_been_read() {
+    let api = cluster();
+    let reader = keeper(&api, false);
+    assert!(!reader.graph.has_recalled());
+    let (_stop, stopping) = watch::channel(false);
+    let task = tokio::spawn(reader.clone().run(stopping));
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(reader.graph.has_recalled());
+    task.abort();
+    let nothing = Graph::new(
+        reports(),
+        Arc::new(RwLock::new(inventory())),
+        watch::channel(None).1,
+        Duration::ZERO,
+        GraphMetrics::default(),
+    );
+    assert!(nothing.has_recalled(), "nothing is written down");
+}
+
+#[tokio::test(start_paused = true)]
 async fn holder_writes_every_hour_and_at_its_end_and_others_never() {
     let api = cluster();
     let holder = one_that_saw(&api, "shop/web", "shop/api").await;

@@ -98,5 +98,15 @@ fn who_may_tap_sees_requests_as_they_end_and_is_named_by_an_event() -> Outcome {
         ensure!(events.contains(&user), "{events}");
         Ok(())
     })?;
+
+    // Also who watches all of it, to those who live there.
+    let whole = format!("ns/{}", ns.name);
+    let args = ["tap", &whole, "-n", &ns.name, "--as", &user];
+    let _all = Tap::start(&ns, &[&args[..], &PATIENT].concat())?;
+    eventually(SHOWN, "an Event names who taps a namespace", || {
+        let events = ns.kubectl(&["get", "events"])?;
+        ensure!(events.contains("requests of Namespace "), "{events}");
+        Ok(())
+    })?;
     Ok(())
 }
