@@ -207,20 +207,30 @@ fn copies_for_pods_that_could_do_more_than_read_are_not_guarded_and_not_made() {
         let any = cluster.with(mirror(json!({"downstream": "Any"})));
         assert_eq!(failures(&problems(&any), Accepted), []);
     }
-    // Nor is who answers in place of others, by whatever policy.
-    let instead = policy("f", &json!({"fallback": {"service": "next"}}));
-    let instead = with_next(shop()).with(instead).with(mirror(json!({})));
-    let said = problems(&instead);
-    assert_eq!(
-        failures(&said, Accepted),
-        [(Reason::NotGuarded, "spec.mirror[0].service")]
-    );
-    let text = &verdict(&said, "TrafficPolicy p").accepted.message;
-    assert!(
-        text.contains("the fallback of TrafficPolicy shop/f"),
-        "{text}"
-    );
-    assert!(super::told(&instead).mirror.rules.is_empty());
+    // Nor is who answers in place of others or may be chosen, by whatever policy.
+    for (section, word) in [
+        (
+            json!({"fallback": {"service": "next"}}),
+            "is the fallback of TrafficPolicy shop/f",
+        ),
+        (
+            json!({"overrides": [{"to": ["other"]}, {"to": ["other", "next"]}]}),
+            "may be chosen by the overrides of TrafficPolicy shop/f",
+        ),
+    ] {
+        let other = service("other", "10.96.0.9", &[("http", 80)]);
+        let alone = with_next(shop()).with(other).with(mirror(json!({})));
+        assert_eq!(failures(&problems(&alone), Accepted), []);
+        let instead = alone.with(policy("f", &section));
+        let said = problems(&instead);
+        assert_eq!(
+            failures(&said, Accepted),
+            [(Reason::NotGuarded, "spec.mirror[0].service")]
+        );
+        let text = &verdict(&said, "TrafficPolicy p").accepted.message;
+        assert!(text.contains(word), "{text}");
+        assert!(super::told(&instead).mirror.rules.is_empty());
+    }
 }
 
 #[test]
