@@ -9,13 +9,13 @@ use policy::name::ServiceId;
 use policy::overrides::sha256;
 use policy::traffic::Traffic;
 use policy::traffic::call::{
-    Causes, Fallback, FallbackResponse, FallbackTo, Mirror, Override, Token,
+    Causes, Fallback, FallbackResponse, FallbackTo, Mirror, Override, Retry, Timeouts, Token,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use wire::v1::Protocol;
 
-use super::answers::{App, OK, SILENCE, ask, limited, said, served_by, sum, whole};
+use super::answers::{App, OK, SILENCE, SLOW, ask, limited, said, served_by, sum, whole};
 use super::mirrors::{header, mirror};
 use crate::support::{Authority, Pod, endpoint, endpoints, id, service, vip};
 
@@ -277,4 +277,35 @@ async fn nor_is_it_what_answers_in_place_of_the_called_service() {
         }
         assert_eq!((spare.asked(), shop.api.asked()), (before, 0));
     }
+}
+
+#[tokio::test]
+async fn nor_is_time_kept_for_what_will_not_answer() {
+    let shop = Shop::new().await;
+    let slow = App::new(shop.server.ip, SLOW).await;
+    let policy = Traffic {
+        timeouts: limited(Timeouts {
+            request: Some(Duration::from_secs(5)),
+            backend_request: Some(Duration::from_millis(10)),
+            ..Timeouts::DEFAULT
+        }),
+        retry: limited(Retry {
+            attempts: 0,
+            ..Retry::DEFAULT
+        }),
+        fallback: limited(Arc::new(Fallback {
+            to: FallbackTo::Service(ServiceId::new("shop", "spare")),
+            on: Causes::ALL,
+        })),
+        ..offered(&["qa"], &[], NEVER)
+    };
+    let qa = shop.pod("qa", &policy).await;
+    let there = endpoint(shop.server.ip, slow.port, Some("api"));
+    for name in ["api", "next"] {
+        qa.set(vec![endpoints(name, vec![there.clone()])]);
+    }
+    let (status, answer) = ask(&qa, "GET", "", "").await;
+    assert_eq!(status, 504, "control: one attempt ends early: {answer}");
+    let (status, answer) = ask(&qa, "GET", ROUTE, "").await;
+    assert_eq!(status, 200, "{answer}");
 }
