@@ -82,14 +82,16 @@ fn get(telemetry: &Arc<Telemetry>, parties: Parties) {
 #[test]
 fn request_is_told_without_query_and_with_no_header_but_those_asked_for() {
     let telemetry = telemetry();
+    // They live as long as what borrows of them.
+    let (token, proof) = (TOKEN, PROOF);
     let names = [
         "user-agent",
         "authorization",
         "cookie",
         "x-tenant",
         "Not A Name",
-        TOKEN.as_str(),
-        PROOF.as_str(),
+        token.as_str(),
+        proof.as_str(),
     ];
     let asked = v1::TapAsk {
         headers: names.map(str::to_owned).to_vec(),
