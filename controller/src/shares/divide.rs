@@ -10,7 +10,6 @@ use policy::limit::shares::{Send, Shares};
 
 use super::demand::Demand;
 use super::key::{LimitKey, Named, ShareOf};
-use crate::world::ObjectKey;
 
 /// What a pod is to be told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,8 +44,8 @@ struct Limit {
 }
 
 impl Divider {
-    /// Other limits, ready pods, or pods that are connected. `held`: what pods may be using
-    /// of limits that were not divided here before.
+    /// Other limits, ready pods, or pods that are connected. `held`: what pods may be using,
+    /// of which that counts which was not divided here before.
     pub(super) fn update(
         &mut self,
         now: Instant,
@@ -59,7 +58,12 @@ impl Divider {
         let mut told = Vec::new();
         for (key, demand) in demands {
             let limit = limits.entry(key.clone());
-            let limit = limit.or_insert_with(|| Limit::resumed(key, demand, held));
+            let limit = limit.or_insert_with(|| Limit::new(demand.requests));
+            for uid in limit.moved(key, demands) {
+                limit.ports.remove(&uid);
+                told.extend(limit.change(key, newest, |shares| shares.gone(&uid)));
+            }
+            limit.resume(key, demand, held);
             for (uid, port) in &demand.pods {
                 limit.ports.insert(Arc::clone(uid), *port);
             }
@@ -84,14 +88,8 @@ impl Divider {
     /// A pod uses what it was told by this message.
     pub(super) fn taken(&mut self, uid: &Arc<str>, of: &ShareOf, number: u64) -> Vec<Told> {
         let Self { limits, newest } = self;
-        // The least of all keys with this name.
-        let first = LimitKey {
-            of: of.of.clone(),
-            service: ObjectKey::new("", ""),
-            port: 0,
-        };
         let mut named = limits
-            .range_mut(first..)
+            .range_mut(LimitKey::first(&of.of)..)
             .take_while(|(key, _)| key.of == of.of);
         let found = named.find(|(_, limit)| limit.ports.get(uid) == Some(&of.port));
         let Some((key, limit)) = found else {
@@ -124,21 +122,48 @@ impl Divider {
 }
 
 impl Limit {
-    fn resumed(key: &LimitKey, demand: &Demand, held: &Held) -> Self {
-        let mut limit = Self {
-            shares: Shares::new(demand.requests),
-            requests: demand.requests,
+    fn new(requests: u32) -> Self {
+        Self {
+            shares: Shares::new(requests),
+            requests,
             ports: BTreeMap::new(),
-        };
-        // Who is not ready at this moment uses what it holds all the same.
+        }
+    }
+
+    /// Goes on from what pods hold of it that somebody else gave them. Who is not ready at
+    /// this moment uses it all the same.
+    fn resume(&mut self, key: &LimitKey, demand: &Demand, held: &Held) {
         for (uid, port) in &demand.keepers {
+            if self.shares.has(uid) {
+                continue;
+            }
             let of = share_of(&key.of, *port);
-            if let Some(held) = held.get(&(Arc::clone(uid), of)) {
-                limit.ports.insert(Arc::clone(uid), *port);
-                limit.shares.resume(uid, *held);
+            let held = held.get(&(Arc::clone(uid), of)).copied();
+            if let Some(held) = held.filter(|held| *held > 0) {
+                self.ports.insert(Arc::clone(uid), *port);
+                self.shares.resume(uid, held);
             }
         }
-        limit
+    }
+
+    /// Pods that keep this limit of their policy with those of another Service now: what
+    /// they are told of it is said there.
+    fn moved(&self, key: &LimitKey, demands: &BTreeMap<LimitKey, Demand>) -> Vec<Arc<str>> {
+        let named = demands.range(LimitKey::first(&key.of)..);
+        let named = named.take_while(|(other, _)| other.of == key.of);
+        let others: Vec<&Demand> = named
+            .filter(|(other, _)| *other != key)
+            .map(|(_, demand)| demand)
+            .collect();
+        let Some(own) = demands.get(key).filter(|_| !others.is_empty()) else {
+            return Vec::new();
+        };
+        let left = self
+            .ports
+            .keys()
+            .filter(|uid| !own.keepers.contains_key(*uid));
+        let moved = left.filter(|uid| others.iter().any(|one| one.keepers.contains_key(*uid)));
+        moved.cloned().collect()
     }
 
     /// Changes who has what, and says what follows for whom.

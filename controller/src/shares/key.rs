@@ -30,6 +30,17 @@ pub(crate) struct ShareOf {
     pub(super) of: Named,
 }
 
+impl LimitKey {
+    /// The least of all keys with this name.
+    pub(super) fn first(of: &Named) -> Self {
+        Self {
+            of: of.clone(),
+            service: ObjectKey::new("", ""),
+            port: 0,
+        }
+    }
+}
+
 impl Named {
     /// `None` for a rule that is none of a limit.
     pub(super) fn by(origin: &Origin) -> Option<Self> {

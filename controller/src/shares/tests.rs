@@ -16,6 +16,7 @@ use super::divide::Divider;
 use super::key::{LimitKey, ShareOf};
 use crate::model::{Defaults, Model};
 use crate::testing::cluster::{self, Cluster};
+use crate::world::ObjectKey;
 
 mod kept;
 
@@ -88,17 +89,27 @@ impl Replica {
 
 /// One look of whoever divides.
 fn divide(board: &Board, divider: &mut Divider, demand: &BTreeMap<LimitKey, Demand>, now: Instant) {
+    divide_in(TERM, board, divider, demand, now);
+}
+
+fn divide_in(
+    term: u64,
+    board: &Board,
+    divider: &mut Divider,
+    demand: &BTreeMap<LimitKey, Demand>,
+    now: Instant,
+) {
     let mut told = Vec::new();
     for gone in board.forget(now) {
         told.extend(divider.gone(&gone));
     }
-    for (uid, of, number) in board.taken_of(TERM) {
+    for (uid, of, number) in board.taken_of(term) {
         told.extend(divider.taken(&uid, &of, number));
     }
     let at = now.into_std();
     told.extend(divider.update(at, demand, &board.present(), &board.held()));
     told.extend(divider.tick(at));
-    board.give(TERM, told);
+    board.give(term, told);
 }
 
 #[test]
@@ -193,7 +204,7 @@ fn who_begins_to_divide_counts_what_a_pod_holds_that_is_not_ready() {
     }
     let mut divider = Divider::default();
     let mut look = |one: &mut Replica, two: &mut Replica, now: Instant| {
-        divide(&two.board, &mut divider, &demand, now);
+        divide_in(TERM + 1, &two.board, &mut divider, &demand, now);
         two.serves();
         let sum = one.use_of["uid-api-1"] + two.use_of["uid-api-2"];
         assert!(sum <= 100_000, "{sum}");
@@ -222,16 +233,43 @@ fn who_begins_to_divide_goes_on_from_what_pods_hold() {
     let mut two = Replica::new(2, &["uid-api-2"], now);
     two.hears(&one, now);
     let mut divider = Divider::default();
-    divide(&two.board, &mut divider, &demand, now);
+    divide_in(TERM + 1, &two.board, &mut divider, &demand, now);
     two.serves();
     assert_eq!(two.use_of["uid-api-2"], 0, "the first one has all of it");
     one.hears(&two, now);
     one.serves();
     assert_eq!(one.use_of["uid-api-1"], 50_000);
     two.hears(&one, now);
-    divide(&two.board, &mut divider, &demand, now);
+    divide_in(TERM + 1, &two.board, &mut divider, &demand, now);
     two.serves();
     assert_eq!(two.use_of["uid-api-2"], 50_000);
+}
+
+#[test]
+fn a_pod_that_serves_another_service_of_the_same_policy_keeps_its_limit_with_those() {
+    let now = Instant::now();
+    let demand = demanded(&with_limit(100));
+    let mut one = Replica::new(1, &["uid-api-1"], now);
+    let mut divider = Divider::default();
+    divide(&one.board, &mut divider, &demand, now);
+    one.serves();
+    let (key, mut left) = demand.into_iter().next().unwrap();
+    let mut joined = left.clone();
+    for (demand, gone) in [(&mut left, "uid-api-1"), (&mut joined, "uid-api-2")] {
+        demand.pods.remove(gone);
+        demand.keepers.remove(gone);
+    }
+    joined.requests = 60;
+    let other = LimitKey {
+        service: ObjectKey::new("shop", "other"),
+        ..key.clone()
+    };
+    let demand = BTreeMap::from([(key, left), (other, joined)]);
+    for after in [Duration::ZERO, LEAVES, 2 * LEAVES] {
+        divide(&one.board, &mut divider, &demand, now + after);
+        one.serves();
+        assert_eq!(one.use_of["uid-api-1"], 60_000, "{after:?}");
+    }
 }
 
 #[test]

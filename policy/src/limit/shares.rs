@@ -100,6 +100,12 @@ impl<P: Ord + Clone> Shares<P> {
         share.sent = share.held;
     }
 
+    /// Whether this pod has a share, or may be using one.
+    #[must_use]
+    pub fn has(&self, pod: &P) -> bool {
+        self.pods.contains_key(pod)
+    }
+
     /// Goes on to what follows from the time.
     pub fn tick(&mut self, now: Instant) -> Vec<Send<P>> {
         for share in self.pods.values_mut() {

@@ -7,7 +7,6 @@ use crate::model::compiled::Compiled;
 use crate::shares::board::KEPT;
 use crate::shares::divide::Told;
 use crate::shares::key::Named;
-use crate::world::ObjectKey;
 
 fn share_of(limit: &str) -> ShareOf {
     ShareOf {
