@@ -16,6 +16,8 @@ use crate::watch::Collector;
 
 const SERVICES: usize = 5;
 const PODS: usize = 8;
+/// The Service that is in another namespace than the pods that its slices name.
+const FOREIGN: usize = 4;
 /// What the proxy of one pod asks for: a Service, a pod, and now and then an outer
 /// address and one that is nobody's. Few, so that most changes are others' business.
 fn destinations(pod: &ObjectKey) -> BTreeSet<String> {
@@ -97,7 +99,7 @@ fn service(dice: &mut StdRng) -> Value {
         1 => service["spec"]["internalTrafficPolicy"] = json!("Local"),
         2 => service["spec"]["externalIPs"] = json!(["192.0.2.1"]),
         4 => service["spec"]["trafficDistribution"] = json!("PreferClose"),
-        3 if n == 0 => {
+        3 if n == 0 || n == FOREIGN => {
             service["spec"]["clusterIP"] = json!("None");
             service["spec"]["clusterIPs"] = json!(["None"]);
         }
@@ -108,7 +110,7 @@ fn service(dice: &mut StdRng) -> Value {
         service = cluster::annotate(service, "weft.dev/routes", groups);
     }
     let second = dice.random_range(0..3);
-    cluster::created(service, second)
+    at_home(n, cluster::created(service, second))
 }
 
 fn slice(dice: &mut StdRng) -> Value {
@@ -128,12 +130,22 @@ fn slice(dice: &mut StdRng) -> Value {
         endpoints.push(endpoint);
     }
     let part = dice.random_range(0..2);
-    cluster::slice(
+    let slice = cluster::slice(
         &format!("{name}-{part}"),
         &name,
         &[("http", 8080)],
         &endpoints,
-    )
+    );
+    at_home(n, slice)
+}
+
+/// In the namespace where this Service is.
+fn at_home(service: usize, object: Value) -> Value {
+    if service == FOREIGN {
+        cluster::in_namespace(object, "other")
+    } else {
+        object
+    }
 }
 
 fn policy(dice: &mut StdRng) -> Value {
