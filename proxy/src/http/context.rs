@@ -80,6 +80,14 @@ pub(crate) enum MadeFor {
     Over,
 }
 
+/// Who learns that a call failed in its last attempt: the request that it is made for, or
+/// where that is not known all of its trace.
+#[derive(Clone, Debug)]
+pub(crate) enum Asker {
+    Request(Arc<Served>),
+    Trace(u128),
+}
+
 /// What calls of one workload are made for.
 #[derive(Debug, Default)]
 pub(crate) struct Contexts {
@@ -188,14 +196,15 @@ impl Contexts {
         }
     }
 
-    /// The last attempt of a call with these headers failed: what it is made for is not to be
-    /// asked again for that.
-    pub(crate) fn spend(&self, made_for: Option<&Served>, map: &HeaderMap) {
-        if let Some(served) = made_for {
-            served.spent.store(true, Relaxed);
-        } else if let Some(trace) = trace_of(map) {
-            self.spent.lock().mark(trace, now());
-            self.marks.store(true, Relaxed);
+    /// The last attempt of a call failed: what it is made for is not to be asked again for
+    /// that.
+    pub(crate) fn spend(&self, asker: &Asker) {
+        match asker {
+            Asker::Request(served) => served.spent.store(true, Relaxed),
+            Asker::Trace(trace) => {
+                self.spent.lock().mark(*trace, now());
+                self.marks.store(true, Relaxed);
+            }
         }
     }
 
@@ -207,6 +216,16 @@ impl Contexts {
         }
         self.marks.load(Relaxed)
             && trace_of(map).is_some_and(|trace| self.spent.lock().is_marked(trace, now()))
+    }
+}
+
+impl Asker {
+    /// Of a call with these headers.
+    pub(crate) fn of(made_for: Option<&Arc<Served>>, map: &HeaderMap) -> Option<Self> {
+        match made_for {
+            Some(served) => Some(Self::Request(Arc::clone(served))),
+            None => trace_of(map).map(Self::Trace),
+        }
     }
 }
 

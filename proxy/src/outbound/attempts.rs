@@ -30,7 +30,7 @@ use crate::outbound::passed::Passed;
 use crate::outbound::route::Route;
 use crate::outbound::said;
 use crate::outbound::send::Outgoing;
-use crate::outbound::serving::{self, Marks, Open, Serving};
+use crate::outbound::serving::{self, Serving};
 use crate::outbound::unanswered::Unanswered;
 use crate::outbound::verdict::{self, Verdict};
 use crate::proxy::Proxy;
@@ -38,6 +38,7 @@ use crate::telemetry::call::Call;
 
 mod balance;
 mod circuit;
+mod served;
 mod spent;
 mod throttle;
 mod time;
@@ -214,6 +215,7 @@ impl<'a> Attempts<'a> {
                             }
                         };
                     let ends = self.answer_ends(outgoing, upload);
+                    let open = open.then(|| self.open(proxy, outgoing)).flatten();
                     return Ok((answer, self.served(to, open, ends)));
                 }
                 // No endpoint could serve the call, and none is to blame.
@@ -263,24 +265,6 @@ impl<'a> Attempts<'a> {
         }
         self.retries -= 1;
         Some((answer, to))
-    }
-
-    fn served(&self, in_flight: InFlight, open: bool, ends: Option<Box<Ends>>) -> Serving {
-        let route = self.route;
-        let routed_to = route.overridden.then_some(&*route.backend);
-        let set = route.choice.set().filter(|_| open);
-        let open = set.map(|set| Open {
-            set: Arc::clone(set),
-            said: self.route.said.clone(),
-            retried: self.retries > 0,
-            passed: self.passed.clone(),
-        });
-        Serving {
-            in_flight,
-            open,
-            ends,
-            marks: Marks::of(self.route.cookie.as_deref(), routed_to),
-        }
     }
 
     /// An answer came.

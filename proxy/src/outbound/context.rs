@@ -6,7 +6,7 @@ use policy::traffic::guard::Priority;
 use policy::traffic::set::is_safe;
 
 use crate::failure::Failure;
-use crate::http::context::{MadeFor, Served};
+use crate::http::context::{Asker, MadeFor, Served};
 use crate::http::deadline::{self, Left};
 use crate::http::received::Received;
 use crate::outbound::send::Outgoing;
@@ -63,10 +63,16 @@ impl Outgoing {
 
     /// The call has come to its end as it was noted.
     pub(super) fn settle(&self, proxy: &Proxy) {
-        if self.spent.load(Relaxed) {
-            let map = &self.parts.headers;
-            proxy.contexts.spend(self.made_for.as_deref(), map);
+        if self.spent.load(Relaxed)
+            && let Some(asker) = self.asker()
+        {
+            proxy.contexts.spend(&asker);
         }
+    }
+
+    /// Who learns that it failed.
+    pub(super) fn asker(&self) -> Option<Asker> {
+        Asker::of(self.made_for.as_ref(), &self.parts.headers)
     }
 }
 

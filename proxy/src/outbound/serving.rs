@@ -5,9 +5,12 @@ use std::sync::Arc;
 use http::header::{CACHE_CONTROL, SET_COOKIE};
 use http::{HeaderMap, HeaderValue};
 use policy::retry::Outcome;
+use policy::traffic::call::Retry;
+use policy::traffic::set::GrpcCode;
 
 use crate::endpoints::endpoint::InFlight;
 use crate::endpoints::set::EndpointSet;
+use crate::http::context::{Asker, Contexts};
 use crate::http::deadline::Ends;
 use crate::http::grpc::{grpc_status, is_success};
 use crate::http::headers;
@@ -104,6 +107,33 @@ pub(super) struct Open {
     pub(super) retried: bool,
     /// The breaker that let the call through.
     pub(super) passed: Option<Arc<Passed>>,
+    pub(super) told: Option<Box<Told>>,
+}
+
+/// Who learns that a gRPC call failed in its trailers. It is not tried again, since its
+/// headers have gone, but neither is what asked for it.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub(super) contexts: Arc<Contexts>,
+    pub(super) asker: Asker,
+    /// Of any failure, not only of those that the policy lists.
+    pub(super) any: bool,
+}
+
+impl Told {
+    fn of_end(&self, end: BodyEnd, status: Option<u16>, retry: &Retry) {
+        let code = match end {
+            BodyEnd::Complete => status,
+            // What its caller is told instead of trailers.
+            BodyEnd::Failed => Some(GrpcCode::Unavailable.number().into()),
+            BodyEnd::OutOfTime | BodyEnd::Late | BodyEnd::Dropped => None,
+        };
+        let listed = |code| u8::try_from(code).is_ok_and(|code| retry.grpc_codes.contains(code));
+        let fails = |code| code != 0 && (self.any || listed(code));
+        if code.is_some_and(fails) {
+            self.contexts.spend(&self.asker);
+        }
+    }
 }
 
 impl Serving {
@@ -114,6 +144,7 @@ impl Serving {
             said,
             retried,
             passed,
+            told,
         }) = self.open.take()
         else {
             return;
@@ -124,6 +155,9 @@ impl Serving {
             passed.record(seen, call);
         }
         let status = trailers.and_then(grpc_status);
+        if let Some(told) = told {
+            told.of_end(end, status, said::retry(said));
+        }
         let latency = latency_at_end(end, status);
         if let Some(cause) = set.record(&mut self.in_flight, latency, seen, ejection) {
             call.ejected(cause);

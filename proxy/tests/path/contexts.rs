@@ -20,6 +20,8 @@ use super::answers::{
 use super::deadlines::{BEGUN, SWITCHED, broken_off};
 use crate::support::{Authority, Pod, endpoint, endpoints, raw, service, vip};
 
+mod trailers;
+
 const SOON: Duration = Duration::from_secs(5);
 const PARENT: &str = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n";
 const OTHER: &str = "traceparent: 00-00000000000000000000000000000001-00f067aa0ba902b7-01\r\n";

@@ -237,11 +237,16 @@ async fn what_was_tried_again_in_vain_marks_the_request_by_its_name_or_else_its_
     let spent = |kept: &Kept, parent| contexts.is_spent(kept, &traced(parent));
     assert!(!spent(&named, PARENT));
     let request = contexts.of_call(name, &HeaderMap::new()).request();
-    contexts.spend(request.as_deref(), &traced(PARENT));
+    let spend = |request, map: &HeaderMap| {
+        if let Some(asker) = Asker::of(request, map) {
+            contexts.spend(&asker);
+        }
+    };
+    spend(request.as_ref(), &traced(PARENT));
     assert!(spent(&named, PARENT) && !spent(&other, PARENT));
-    contexts.spend(None, &HeaderMap::new());
+    spend(None, &HeaderMap::new());
     assert!(!spent(&other, PARENT));
-    contexts.spend(None, &traced(PARENT));
+    spend(None, &traced(PARENT));
     assert!(spent(&other, PARENT) && !spent(&other, OTHER));
     advance(Duration::from_secs(10)).await;
     assert!(!spent(&other, PARENT) && spent(&named, OTHER));

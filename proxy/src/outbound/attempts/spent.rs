@@ -6,7 +6,9 @@ use policy::retry::{self, AskedWait, Attempted};
 use super::{Attempts, Failed};
 use crate::failure::Failure;
 use crate::outbound::send::Outgoing;
+use crate::outbound::serving::Told;
 use crate::outbound::verdict::Verdict;
+use crate::proxy::Proxy;
 
 impl Attempts<'_> {
     /// A failed attempt, as far as it decides what follows.
@@ -29,6 +31,22 @@ impl Attempts<'_> {
     pub(super) fn note_answer(&self, failed: Option<&Failed<'_>>, outgoing: &Outgoing) {
         let marks = |failed| self.attempted(failed).marks_spent(self.retry());
         outgoing.note_spent(failed.is_some_and(marks));
+    }
+
+    /// Who learns how a gRPC call went that tells so in its trailers, where a failure would
+    /// mark it.
+    pub(super) fn told_by_trailers(&self, proxy: &Proxy, outgoing: &Outgoing) -> Option<Box<Told>> {
+        let any = outgoing.is_for_retry();
+        if !any && self.retry().grpc_codes.is_empty() {
+            return None;
+        }
+        let asker = outgoing.asker()?;
+        let contexts = proxy.contexts.clone();
+        Some(Box::new(Told {
+            contexts,
+            asker,
+            any,
+        }))
     }
 
     /// The same of an attempt without an answer.

@@ -1,0 +1,53 @@
+//! Calls over gRPC that say in their trailers how they went.
+
+use policy::traffic::set::{GrpcCode, GrpcCodes};
+
+use super::super::answers::UNAVAILABLE;
+use super::*;
+
+/// What ends with this status after two bytes.
+macro_rules! ending {
+    ($code:literal) => {
+        concat!(
+            "HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ntransfer-encoding: chunked\r\n",
+            "trailer: grpc-status\r\n\r\n2\r\nab\r\n0\r\ngrpc-status: ",
+            $code,
+            "\r\n\r\n"
+        )
+    };
+}
+
+#[tokio::test]
+async fn what_fails_in_its_trailers_with_a_listed_code_is_not_asked_for_again_above() {
+    for (ends, code, listed) in [
+        (ending!("14"), "14", true),
+        (ending!("8"), "8", false),
+        (ending!("0"), "0", false),
+    ] {
+        let chain = Chain::new().await;
+        let next = chain.asks([ends, ends]).await;
+        chain.api.set(vec![said(&Traffic {
+            retry: limited(Retry {
+                grpc_codes: GrpcCodes::of(&[GrpcCode::Unavailable]),
+                ..Retry::DEFAULT
+            }),
+            ..Traffic::default()
+        })]);
+        let call = chain.called("GET", PARENT).await;
+        let request = chain.request().await;
+        let headers = format!("content-type: application/grpc\r\nte: trailers\r\n{PARENT}");
+        let (status, answer) = ask(&chain.api, "POST", &headers, "call").await;
+        assert_eq!(status, 200, "{answer}");
+        assert!(answer.contains(&format!("grpc-status: {code}")), "{answer}");
+        let asked = next.iter().map(App::asked).sum::<usize>();
+        assert_eq!(asked, 1, "what has begun is not tried again");
+        request.answer(UNAVAILABLE).await;
+        if listed {
+            assert_eq!(call.await.unwrap().0, 503, "nobody is asked again");
+            assert_eq!(retries(&chain.web, "spent"), 1.0, "{}", chain.web.metrics());
+        } else {
+            chain.request().await.answer(OK).await;
+            assert_eq!(call.await.unwrap().0, 200, "{code} marks nothing");
+        }
+    }
+}
