@@ -789,7 +789,9 @@ pub struct Endpoint {
     pub node: ::prost::alloc::string::String,
 }
 /// Which of its workload's proxies the receiving one is, so that each uses a part of a
-/// large Service. Only for proxies that are told of such a part.
+/// large Service, and of how many, so that together they retry as much as one may. For
+/// proxies that use no part, every index is 0 and the numbers are rounded up to a power of two;
+/// absent for those that are alone.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Place {
     /// From 0.

@@ -202,12 +202,14 @@ fn pods_and_places(world: &World, before: &Index) -> Option<(Index, Changes)> {
             Arc::default()
         },
     };
+    let workloads = peers::changed([world, old], dirty.iter());
     let changes = Changes {
         states_only: false,
         services: moved,
         pods: changed,
         addresses,
-        workloads: peers::changed([world, old], dirty.iter()),
+        resized: index.resized(&workloads, before),
+        workloads,
     };
     Some((index, changes))
 }

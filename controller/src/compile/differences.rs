@@ -84,6 +84,7 @@ pub(super) fn take_over(index: &mut Index, before: &Index) -> Changes {
         ..Changes::default()
     };
     changes.workloads = peers::changed([&index.world, &before.world], changes.pods.iter());
+    changes.resized = index.resized(&changes.workloads, before);
     changes
         .services
         .extend(told_otherwise.into_iter().flatten());

@@ -25,6 +25,8 @@ pub struct Changes {
     pub(crate) addresses: HashSet<IpAddr>,
     /// Workloads with other proxies, or in other zones.
     pub(crate) workloads: HashSet<Workload>,
+    /// Those among them that are larger or smaller by much.
+    pub(crate) resized: HashSet<Workload>,
 }
 
 /// What the resources of one proxy were made from.
@@ -33,8 +35,10 @@ pub struct Interest {
     services: HashSet<ObjectKey>,
     pods: HashSet<ObjectKey>,
     addresses: HashSet<IpAddr>,
-    /// The pod's own, where its proxy is told which of that it is.
+    /// The pod's own.
     workload: Option<Workload>,
+    /// Its proxy is told which of its workload's it is, not only how many there are.
+    uses_parts: bool,
 }
 
 impl Changes {
@@ -51,7 +55,16 @@ impl Changes {
             || interest
                 .workload
                 .as_ref()
-                .is_some_and(|own| self.workloads.contains(own))
+                .is_some_and(|own| self.concern_peers_in(own, interest.uses_parts))
+    }
+
+    fn concern_peers_in(&self, workload: &Workload, uses_parts: bool) -> bool {
+        let concerned = if uses_parts {
+            &self.workloads
+        } else {
+            &self.resized
+        };
+        concerned.contains(workload)
     }
 
     /// The Services among these whose endpoints' states are all that changed; `None` if
@@ -79,11 +92,13 @@ impl Interest {
         for (ip, port) in addresses {
             interest.add(index, ip, port);
         }
-        let mut services = interest.services.iter();
-        if !index.policies.is_empty() && services.any(|service| index.is_used_in_part(service)) {
+        if !interest.services.is_empty() {
             let facts = index.world.pods.get(pod);
             interest.workload = facts.map(|facts| Workload::of(pod, facts));
         }
+        let mut services = interest.services.iter();
+        interest.uses_parts =
+            !index.policies.is_empty() && services.any(|service| index.is_used_in_part(service));
         interest
     }
 

@@ -8,7 +8,7 @@
 //! origins of its resources, so that it can acknowledge it.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     net::IpAddr,
     sync::Arc,
 };
@@ -21,7 +21,7 @@ use policy::{
 
 use super::{
     Index, Model, PodId, Target,
-    peers::{self, Place},
+    peers::{self, Peers, Place, Workload},
     uses::{Running, Use, Uses, is_running},
 };
 use crate::world::{ObjectKey, PodFacts};
@@ -249,7 +249,23 @@ impl Index {
     /// Which of its workload's proxies that of a pod is: among all, and among those of its
     /// zone. `None` while it does not run.
     pub(crate) fn places(&self, pod: &PodId, facts: &PodFacts) -> Option<[Place; 2]> {
-        let peers = self.peers.get_or_init(|| peers::of_world(&self.world));
-        peers::places(peers, pod, facts)
+        peers::places(self.peers(), pod, facts)
+    }
+
+    /// Those of these workloads that are larger or smaller by much than they were.
+    pub(crate) fn resized(
+        &self,
+        workloads: &HashSet<Workload>,
+        before: &Self,
+    ) -> HashSet<Workload> {
+        if workloads.is_empty() {
+            return HashSet::new();
+        }
+        peers::resized(workloads, self.peers(), before.peers.get())
+    }
+
+    /// The proxies that run.
+    pub(crate) fn peers(&self) -> &Peers {
+        self.peers.get_or_init(|| peers::of_world(&self.world))
     }
 }

@@ -1,8 +1,10 @@
 //! The proxies of one workload: which of them each one is.
 //!
-//! Only proxies that use a part of a large Service are told, so nothing is worked out until
-//! one asks. A workload is what its pods have as topmost owner: a Deployment, not the
-//! ReplicaSets that it replaces by one another.
+//! Proxies that use a part of a large Service are told exactly. Others only share what their
+//! workload may do, such as its retries without savings: they are told a power of two, so
+//! that a Deployment may grow by some pods without a word to each of the others. Nothing is
+//! worked out until one asks. A workload is what its pods have as topmost owner: a
+//! Deployment, not the ReplicaSets that it replaces by one another.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -99,6 +101,26 @@ pub(crate) fn places(peers: &Peers, pod: &ObjectKey, facts: &PodFacts) -> Option
         })
     };
     Some([place(&|_| true)?, place(&|other| other == zone)?])
+}
+
+/// How many proxies share what their workload may do, rounded up to a power of two. 1
+/// where none runs.
+pub(crate) fn sharers(peers: &Peers, workload: &Workload) -> u32 {
+    let running = peers.get(workload).map_or(0, BTreeMap::len);
+    u32::try_from(running.next_power_of_two()).unwrap_or(1)
+}
+
+/// Those of these workloads whose [`sharers`] are others than they were; in doubt all of
+/// them.
+pub(crate) fn resized(
+    workloads: &HashSet<Workload>,
+    now: &Peers,
+    then: Option<&Peers>,
+) -> HashSet<Workload> {
+    let differs = |workload: &&Workload| {
+        then.is_none_or(|then| sharers(now, workload) != sharers(then, workload))
+    };
+    workloads.iter().filter(differs).cloned().collect()
 }
 
 /// All that run.

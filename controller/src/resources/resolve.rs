@@ -11,9 +11,11 @@ use policy::traffic::part::Parts;
 use wire::{capability::Capabilities, names, v1};
 
 use super::{endpoints::endpoints, left_out::LeftOut, policy::Told};
+use crate::model::changes::Interest;
+use crate::model::peers::{self, Place, Workload};
 use crate::model::published::EncodedResource;
-use crate::model::{Index, Model, PodId, PortEntry, ServiceEntry, changes::Interest, peers::Place};
-use crate::world::ObjectKey;
+use crate::model::{Index, Model, PodId, PortEntry, ServiceEntry};
+use crate::world::{ObjectKey, PodFacts};
 
 /// What one proxy needs.
 #[derive(Clone, Debug, Default)]
@@ -41,6 +43,7 @@ impl Model {
             node: &facts.node,
             capabilities,
             set: ResourceSet::default(),
+            calls: false,
             uses_parts: false,
         };
         for resource in index.workload(pod, facts) {
@@ -62,9 +65,14 @@ impl Model {
                 Vec::new(),
             )));
         }
-        if set.uses_parts
-            && let Some(places) = index.places(pod, facts)
-        {
+        let places = if set.uses_parts {
+            index.places(pod, facts)
+        } else if set.calls {
+            shared(index, pod, facts)
+        } else {
+            None
+        };
+        if let Some(places) = places {
             set.add(Arc::new(place(places)));
         }
         Some(set.set)
@@ -124,6 +132,14 @@ fn address(name: &str) -> Option<(IpAddr, u16)> {
     }
 }
 
+/// How many proxies a workload has, for one that uses no part of any Service; `None` for one
+/// that is alone.
+fn shared(index: &Index, pod: &PodId, facts: &PodFacts) -> Option<[Place; 2]> {
+    let peers = peers::sharers(index.peers(), &Workload::of(pod, facts));
+    let first = Place { index: 0, peers };
+    (peers > 1).then_some([first; 2])
+}
+
 /// Which of its workload's proxies the receiving one is.
 fn place([all, zone]: [Place; 2]) -> EncodedResource {
     let message = v1::Place {
@@ -141,7 +157,9 @@ struct Gathering<'a> {
     node: &'a Arc<str>,
     capabilities: &'a Capabilities,
     set: ResourceSet,
-    /// It is told to use a part of some Service.
+    /// It calls some Service.
+    calls: bool,
+    /// It is told to use a part of one.
     uses_parts: bool,
 }
 
@@ -202,6 +220,7 @@ impl Gathering<'_> {
         if self.set.resources.contains_key(name) {
             return;
         }
+        self.calls = true;
         self.add(self.index.service(&key, entry, port, port_entry).clone());
         self.endpoints(&key, entry, port, port_entry);
         self.policy(&key, port);

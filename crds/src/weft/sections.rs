@@ -94,7 +94,7 @@ pub struct RetryBudget {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "between::<1000, 60000>")]
     pub interval: Option<String>,
-    /// Retries per second besides, of each calling proxy, from 0 to 1000. 1 when left out.
+    /// Retries per second besides, of the whole calling workload, from 0 to 1000. 1 when left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1000))]
     pub min_per_second: Option<i64>,

@@ -100,6 +100,12 @@ impl EndpointSet {
         set.preferring(self.locality).seen_from(self.own)
     }
 
+    /// Proxies of the own workload, as far as it is told: they share what it may retry
+    /// without savings.
+    pub(crate) fn peers(&self) -> u32 {
+        self.own.places.map_or(1, |places| places.all.peers)
+    }
+
     fn locality(&self, balance: &Balance) -> Locality {
         balance.locality.unwrap_or(self.locality)
     }

@@ -43,10 +43,6 @@ mod spent;
 mod throttle;
 mod time;
 
-/// Proxies that share `minPerSecond`. It is of each of them: how many a workload has is told
-/// only to those that use a part of a Service, and it must not depend on that.
-const PEERS: u32 = 1;
-
 /// Which endpoint a call tries next.
 pub(crate) struct Attempts<'a> {
     route: &'a Route,
@@ -373,7 +369,8 @@ impl<'a> Attempts<'a> {
         let attempted = self.attempted(failed);
         let now = tokio::time::Instant::now().into_std();
         let random = rand::random();
-        match may_retry(self.retry(), &attempted, &set.budget, now, PEERS, random) {
+        let peers = set.peers();
+        match may_retry(self.retry(), &attempted, &set.budget, now, peers, random) {
             retry::Next::Pass => None,
             retry::Next::Denied(outcome) => {
                 call.retried(outcome);

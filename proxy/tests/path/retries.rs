@@ -10,7 +10,7 @@ use wire::v1::{self, Protocol};
 use super::answers::{
     App, HALF, NOTHING, OK, ONCE, SILENCE, UNAVAILABLE, ask, limited, retries, said, served_by, sum,
 };
-use crate::support::{Pod, endpoint, endpoints, pair};
+use crate::support::{Pod, endpoint, endpoints, pair, resource};
 
 const REQUESTS: &str = "weft_requests_total";
 const ATTEMPTS: &str = "weft_attempts_total";
@@ -355,4 +355,29 @@ async fn failures_that_nobody_tries_again_save_no_retries_either() {
     let most = 1 + started.elapsed().as_secs() as usize;
     let made = asked(&down) - 30;
     assert!((1..=most).contains(&made), "{made} of {most}");
+}
+
+/// A retry that needs no savings comes once a second, and proxies of one workload share it.
+#[tokio::test]
+async fn proxies_of_a_workload_share_what_they_may_retry_without_savings() {
+    for (peers, again) in [(1, 2), (4, 1)] {
+        let (client, _server, apps) = fleet([UNAVAILABLE, UNAVAILABLE]).await;
+        let place = v1::Place {
+            index: 0,
+            peers,
+            zone_index: 0,
+            zone_peers: peers,
+        };
+        client.set(vec![resource(
+            wire::names::PLACE,
+            v1::resource::Content::Place(place),
+        )]);
+        assert_eq!(ask(&client, "GET", "", "").await.0, 503);
+        assert_eq!(asked(&apps), 2, "the first is there at once");
+        assert_eq!(ask(&client, "GET", "", "").await.0, 503);
+        assert_eq!(asked(&apps), 3, "and no other");
+        tokio::time::sleep(Duration::from_millis(1200)).await;
+        assert_eq!(ask(&client, "GET", "", "").await.0, 503);
+        assert_eq!(asked(&apps), 3 + again, "{peers} proxies");
+    }
 }

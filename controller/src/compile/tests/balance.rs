@@ -100,11 +100,42 @@ fn each_proxy_of_a_deployment_is_told_which_it_is_where_it_uses_a_part_of_a_serv
     assert_eq!(place(&model, "web-d"), Some([[2, 3], [1, 2]]));
     assert_eq!(place(&model, "web-b"), None, "it does not run");
     assert_eq!(place(&model, "client"), Some([[0, 1], [0, 1]]));
-    // Whoever does not call the Service needs none of that, and nobody where all is used.
+    // Whoever calls no Service needs none of that.
     let elsewhere = resolve_newest(&model, "web-a", &["10.96.0.9:80"]);
     assert!(!elsewhere.names().contains(&"place"));
+}
+
+#[test]
+fn where_all_of_a_service_is_used_a_proxy_is_told_about_how_many_share_what_it_may_do() {
     let (model, _) = callers().compile();
-    assert_eq!(place(&model, "web-a"), None);
+    assert_eq!(place(&model, "web-a"), Some([[0, 4], [0, 4]]));
+    assert_eq!(place(&model, "web-d"), Some([[0, 4], [0, 4]]), "as all");
+    assert_eq!(place(&model, "web-b"), Some([[0, 4], [0, 4]]), "it begins");
+    assert_eq!(place(&model, "client"), None, "it is alone");
+}
+
+/// A Deployment of a thousand that is rolled out is no thousand words to each of its pods.
+#[test]
+fn a_proxy_that_comes_concerns_the_others_of_its_workload_where_that_doubles() {
+    let defaults = Defaults::default();
+    let mut cluster = callers();
+    let (mut before, problems) = cluster.compile();
+    let mut problems = problems.into();
+    for (last, running) in [(5, 4), (6, 5), (7, 6)] {
+        let was = place(&before, "web-a").unwrap()[0][1];
+        cluster = cluster.with(web(&format!("web-{last}"), last, "2", "node-a"));
+        let (after, found, changes) =
+            Model::compile_after(&cluster.world(), &defaults, &before, &problems);
+        let is = place(&after, "web-a").unwrap()[0][1];
+        assert_eq!(is, u32::next_power_of_two(running));
+        assert_eq!(
+            changes.concern(&interest(&before, "web-a")),
+            is != was,
+            "{running}"
+        );
+        assert!(!changes.concern(&interest(&before, "client")));
+        (before, problems) = (after, found);
+    }
 }
 
 /// An older proxy would refuse what it does not know.
@@ -127,6 +158,8 @@ fn a_proxy_that_comes_concerns_the_others_of_its_workload_that_use_a_part_and_no
     let defaults = Defaults::default();
     for (cluster, concerned) in [(in_part(callers()), true), (callers(), false)] {
         let (before, problems) = cluster.compile();
+        // Somebody asked, else nobody knows how many there were.
+        assert!(place(&before, "web-a").is_some());
         let now = cluster.with(web("web-e", 5, "2", "node-a")).world();
         let (after, _, changes) = Model::compile_after(&now, &defaults, &before, &problems.into());
         assert_eq!(changes.concern(&interest(&before, "web-a")), concerned);
