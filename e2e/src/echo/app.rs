@@ -7,7 +7,10 @@ use std::sync::{
 
 use tokio_rustls::rustls::ServerConfig;
 
-use super::{fault::Fault, posted::Posted, seen::Calls, settings::Settings};
+use super::{
+    fault::Fault, next::Next, posted::Posted, request_log::RequestLog, seen::Calls,
+    settings::Settings,
+};
 
 /// What every handler may read.
 #[derive(Debug)]
@@ -20,6 +23,10 @@ pub struct App {
     pub asked: AtomicU32,
     /// What somebody asked to go wrong on the HTTP port.
     pub fault: Fault,
+    /// What reached the HTTP port.
+    pub requests: RequestLog,
+    /// Who is asked before a request of the HTTP port is answered.
+    pub next: Option<Next>,
     /// Present when the TLS port is served.
     pub tls: Option<Arc<ServerConfig>>,
 }

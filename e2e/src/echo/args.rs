@@ -19,7 +19,7 @@ const USAGE: &str = "usage:
   weft-echo [serve]                    serve; see the environment variables in settings.rs
   weft-echo get URL [-n N] [-c CONNECTIONS] [--rate PER_SECOND] [--duration 10s]
                 [--json] [--http2] [-H name:value]... [-X METHOD] [--body TEXT | --body-size BYTES]
-                [--timeout 30s]
+                [--timeout 30s] [--trace]    with --trace each request begins a trace
   weft-echo get URL --expect TEXT [--until 60s]   try until an answer below 400 holds TEXT
   weft-echo tcp ADDRESS [LINE]         send a line (default who), print the answer
   weft-echo banner ADDRESS             print the server's first line and the milliseconds until it
@@ -120,6 +120,7 @@ struct Options {
     timeout: Duration,
     json: bool,
     http2: bool,
+    trace: bool,
     method: String,
     headers: Vec<(HeaderName, HeaderValue)>,
     body: Option<String>,
@@ -140,6 +141,7 @@ impl Options {
             timeout: Duration::from_secs(30),
             json: false,
             http2: false,
+            trace: false,
             method: "GET".into(),
             headers: Vec::new(),
             body: None,
@@ -163,6 +165,7 @@ impl Options {
                 "--timeout" => options.timeout = duration::parse(value()?)?,
                 "--json" => options.json = true,
                 "--http2" => options.http2 = true,
+                "--trace" => options.trace = true,
                 "-X" => options.method = value()?.into(),
                 "-H" => {
                     let (name, value) = value()?.split_once(':').context("-H needs name:value")?;
@@ -234,6 +237,7 @@ impl Options {
             .map_or_else(|| vec![b'x'; self.body_size], String::into_bytes)
             .into();
         ask.http2 = self.http2;
+        ask.traced = self.trace;
         ask.timeout = self.timeout;
         let unlimited = if self.duration.is_some() {
             load::REQUESTS_LIMIT

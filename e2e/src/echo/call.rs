@@ -3,8 +3,9 @@
 //!
 //! `POST /call` makes a request, `/echo` gives back the raw request, `/metrics`
 //! tells who called and how own calls ended. Beyond the original, `POST /proxy`
-//! makes the same call and returns status, headers and body as JSON, and calls
-//! without any answer are listed too.
+//! makes the same call and returns status, headers and body as JSON, calls
+//! without any answer are listed too, and `/requests` tells what reached the
+//! HTTP port, see [`request_log`].
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     app::App,
     client::{Answer, Ask, Client, NoAnswer},
+    request_log,
     response::{self, Body},
     seen::Call,
 };
@@ -91,7 +93,17 @@ pub async fn answer(app: &App, request: Request<Incoming>) -> Response<Body> {
             app.calls.clear();
             response::text(StatusCode::OK, "")
         }
-        (_, "/metrics") => response::text(StatusCode::BAD_REQUEST, ""),
+        (Method::GET, request_log::PATH) => {
+            let query = request.uri().query();
+            let only = query.and_then(|query| query.strip_prefix("only="));
+            let told = app.requests.told(only.unwrap_or_default());
+            response::json(StatusCode::OK, &told)
+        }
+        (Method::DELETE, request_log::PATH) => {
+            app.requests.clear();
+            response::text(StatusCode::OK, "")
+        }
+        (_, "/metrics" | request_log::PATH) => response::text(StatusCode::BAD_REQUEST, ""),
         _ => response::text(StatusCode::NOT_FOUND, ""),
     }
 }

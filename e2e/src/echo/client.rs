@@ -24,6 +24,11 @@ pub struct Ask {
     pub headers: HeaderMap,
     pub body: Bytes,
     pub http2: bool,
+    /// Each request begins a trace, as the first service of a chain does.
+    pub traced: bool,
+    /// The end of the connection is a reset: over HTTP/1.1 nothing else tells a server that
+    /// nobody waits for its answer any more.
+    pub resets: bool,
     /// From sending to the last byte of the answer.
     pub timeout: Duration,
 }
@@ -35,6 +40,7 @@ pub struct Answer {
     pub headers: HeaderMap,
     pub body: Vec<u8>,
     pub body_bytes: u64,
+    pub trailers: HeaderMap,
 }
 
 /// Why there is no answer; closed, because counts are kept by it.
@@ -96,6 +102,8 @@ impl Ask {
             headers: HeaderMap::new(),
             body: Bytes::new(),
             http2: false,
+            traced: false,
+            resets: false,
             timeout: Duration::from_secs(30),
         })
     }
@@ -110,6 +118,9 @@ impl Ask {
         let mut request = Request::new(Full::new(self.body.clone()));
         *request.method_mut() = self.method.clone();
         *request.headers_mut() = self.headers.clone();
+        if self.traced {
+            request.headers_mut().insert("traceparent", new_trace()?);
+        }
         if self.http2 {
             *request.uri_mut() = self.uri.clone();
         } else {
@@ -136,6 +147,11 @@ impl Client {
             sender: None,
             connects: 0,
         }
+    }
+
+    /// What is asked from now on, at the same place.
+    pub fn turn_to(&mut self, ask: Ask) {
+        self.ask = ask;
     }
 
     /// Sends one request and waits for all of its answer.
@@ -212,6 +228,9 @@ impl Client {
             .with_context(|| format!("connect to {authority}"))?;
         self.connects += 1;
         stream.set_nodelay(true)?;
+        if self.ask.resets {
+            stream.set_zero_linger()?;
+        }
         let io = TokioIo::new(stream);
         // The driver ends with its connection; its error shows on the request.
         if self.ask.http2 {
@@ -233,11 +252,15 @@ impl Answer {
         const KEPT: usize = 64 * 1024;
         let (head, mut incoming) = response.into_parts();
         let (mut body, mut body_bytes) = (Vec::new(), 0);
+        let mut trailers = HeaderMap::new();
         while let Some(frame) = incoming.frame().await {
-            if let Ok(data) = frame.context("the answer broke off")?.into_data() {
-                body_bytes += data.len() as u64;
-                let room = KEPT.saturating_sub(body.len()).min(data.len());
-                body.extend_from_slice(data.get(..room).unwrap_or_default());
+            match frame.context("the answer broke off")?.into_data() {
+                Ok(data) => {
+                    body_bytes += data.len() as u64;
+                    let room = KEPT.saturating_sub(body.len()).min(data.len());
+                    body.extend_from_slice(data.get(..room).unwrap_or_default());
+                }
+                Err(last) => trailers = last.into_trailers().unwrap_or_default(),
             }
         }
         Ok(Self {
@@ -245,6 +268,15 @@ impl Answer {
             headers: head.headers,
             body,
             body_bytes,
+            trailers,
         })
     }
+}
+
+/// W3C trace context of a trace that nobody else is in.
+fn new_trace() -> anyhow::Result<HeaderValue> {
+    // All zeros would be no id.
+    let (trace, span) = (rand::random::<u128>() | 1, rand::random::<u64>() | 1);
+    let text = format!("00-{trace:032x}-{span:016x}-01");
+    Ok(HeaderValue::from_str(&text)?)
 }

@@ -2,7 +2,8 @@
 //! messages they got, byte for byte, and end with trailers.
 //!
 //! The length-prefixed frames are passed through unparsed, so any message type
-//! works. `echo-grpc-status: N` in the request chooses the final status.
+//! works. `echo-grpc-status: N` in the request chooses the final status. With `NEXT` the
+//! next one answers `/Unary`, with its status; `/Stream` is answered here.
 
 use anyhow::Context as _;
 use futures::stream;
@@ -13,7 +14,11 @@ use hyper::{
     body::{Bytes, Frame, Incoming},
 };
 
-use super::response::{self, Body};
+use super::{
+    client::Answer,
+    next::{self, Next},
+    response::{self, Body},
+};
 
 /// True for gRPC in all its content subtypes.
 pub fn is_grpc<B>(request: &Request<B>) -> bool {
@@ -24,26 +29,51 @@ pub fn is_grpc<B>(request: &Request<B>) -> bool {
 }
 
 /// Answers `Echo/Unary`, `Echo/Stream` and the standard health check.
-pub async fn answer(request: Request<Incoming>) -> Response<Body> {
+pub async fn answer(next: Option<&Next>, request: Request<Incoming>) -> Response<Body> {
     let status = request
         .headers()
-        .get("echo-grpc-status")
+        .get(next::GRPC_STATUS_WISH)
         .cloned()
         .unwrap_or(HeaderValue::from_static("0"));
     match request.uri().path() {
         "/weft.echo.Echo/Stream" => respond(request.into_body(), status),
         // One message: wait for the whole request, as a unary handler does.
-        "/weft.echo.Echo/Unary" => match whole(request.into_body()).await {
-            Ok(message) => respond(http_body_util::Full::new(message), status),
-            Err(_) => ended("13", "the request broke off"),
-        },
+        "/weft.echo.Echo/Unary" => {
+            let (head, body) = request.into_parts();
+            match (whole(body).await, next) {
+                (Ok(message), None) => respond(http_body_util::Full::new(message), status),
+                (Ok(message), Some(next)) => match next.ask_grpc(&head, message).await {
+                    Ok(answer) => passed_up(answer),
+                    Err(_) => ended(HeaderValue::from_static("14"), "NEXT did not answer"),
+                },
+                (Err(_), _) => ended(HeaderValue::from_static("13"), "the request broke off"),
+            }
+        }
         // HealthCheckResponse{status: SERVING}: field 1, varint 1.
         "/grpc.health.v1.Health/Check" => respond(
             http_body_util::Full::new(message(&[0x08, 0x01])),
             HeaderValue::from_static("0"),
         ),
-        _ => ended("12", "no such method"),
+        _ => ended(HeaderValue::from_static("12"), "no such method"),
     }
+}
+
+/// The answer of the next one, with its status wherever that stands.
+fn passed_up(answer: Answer) -> Response<Body> {
+    if let Some(status) = answer.headers.get("grpc-status") {
+        return ended(status.clone(), "NEXT ended so");
+    }
+    if answer.body_bytes > answer.body.len() as u64 {
+        let status = HeaderValue::from_static("8");
+        return ended(status, "the answer of NEXT is longer than is kept of one");
+    }
+    let status = answer.trailers.get("grpc-status").cloned();
+    let unknown = HeaderValue::from_static("2");
+    let message = Bytes::from(answer.body);
+    respond(
+        http_body_util::Full::new(message),
+        status.unwrap_or(unknown),
+    )
 }
 
 /// One uncompressed message with gRPC's five-byte prefix.
@@ -99,11 +129,11 @@ where
     response
 }
 
-fn ended(status: &'static str, message: &'static str) -> Response<Body> {
+fn ended(status: HeaderValue, message: &'static str) -> Response<Body> {
     let mut response = response::text(http::StatusCode::OK, "");
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    headers.insert("grpc-status", HeaderValue::from_static(status));
+    headers.insert("grpc-status", status);
     headers.insert("grpc-message", HeaderValue::from_static(message));
     response
 }

@@ -1,6 +1,9 @@
 //! What the main HTTP port answers: a report of the request it saw, bent to the
 //! caller's wishes (`?delay=200ms&status=503&size=10240&header=name:value`), and by the
 //! failure that somebody has set, see [`fault`].
+//!
+//! With `NEXT` the next one is asked the same first, after the delay. Its status is that of
+//! the answer, and the report names it and those behind it.
 
 use std::{
     collections::BTreeMap,
@@ -10,7 +13,7 @@ use std::{
 
 use anyhow::Context as _;
 use futures::stream;
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode, request::Parts};
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::{
     Request, Response,
@@ -20,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     app::App,
-    duration, fault, grpc, posted,
+    duration, fault, grpc, next, posted,
     response::{Body, headers, json, text},
     websocket,
 };
@@ -49,6 +52,16 @@ pub struct Report {
     pub headers: BTreeMap<String, String>,
     /// Length of the request's body in bytes.
     pub body_bytes: u64,
+    /// Pods that were asked for this one's answer, the next one first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hops: Vec<String>,
+}
+
+/// What the next one answered.
+#[derive(Debug)]
+struct Passed {
+    status: StatusCode,
+    hops: Vec<String>,
 }
 
 /// What the caller asked of the answer.
@@ -62,8 +75,9 @@ struct Wishes {
 
 /// Answers one request of the main port.
 pub async fn answer(app: &App, peer: SocketAddr, request: Request<Incoming>) -> Response<Body> {
+    let arrived = app.requests.begins(&request);
     let mut response = if grpc::is_grpc(&request) {
-        grpc::answer(request).await
+        grpc::answer(app.next.as_ref(), request).await
     } else if request.uri().path() == "/ws" && websocket::is_handshake(&request) {
         websocket::answer(request)
     } else if request.uri().path() == fault::PATH && request.method() == Method::POST {
@@ -82,6 +96,7 @@ pub async fn answer(app: &App, peer: SocketAddr, request: Request<Incoming>) -> 
             response.headers_mut().insert(name, value);
         }
     }
+    arrived.answered(response.status());
     response
 }
 
@@ -107,30 +122,29 @@ async fn report(app: &App, peer: SocketAddr, request: Request<Incoming>) -> Resp
         Ok(wishes) => wishes,
         Err(error) => return text(StatusCode::BAD_REQUEST, format!("{error:#}\n")),
     };
-    let (head, mut body) = request.into_parts();
-    let mut body_bytes = 0;
-    while let Some(frame) = body.frame().await {
-        match frame {
-            Ok(frame) => body_bytes += frame.data_ref().map_or(0, |data| data.len() as u64),
-            Err(error) => {
-                return text(
-                    StatusCode::BAD_REQUEST,
-                    format!("the body broke off: {error}\n"),
-                );
-            }
+    let (head, body) = request.into_parts();
+    let keep = app.next.as_ref().map_or(0, |_| next::LONGEST);
+    let (body, body_bytes) = match read(body, keep).await {
+        Ok(read) => read,
+        Err(error) => {
+            return text(
+                StatusCode::BAD_REQUEST,
+                format!("the body broke off: {error}\n"),
+            );
         }
-    }
-    debug_assert!(
-        body.is_end_stream(),
-        "the loop above must have read all of it"
-    );
+    };
     let wrong = app.fault.of(head.uri.path(), Instant::now());
     let late = wrong.map_or(Duration::ZERO, |wrong| wrong.delay);
     tokio::time::sleep(app.settings.delay + wishes.delay + late).await;
 
+    let (asked, hops) = match pass_on(app, &head, body, body_bytes).await {
+        Ok(Some(passed)) => (passed.status, passed.hops),
+        Ok(None) => (wishes.status, Vec::new()),
+        Err((status, why)) => return text(status, why),
+    };
     let mut response = match wishes.size {
-        Some(size) => sized(size),
-        None => json(
+        Some(size) if app.next.is_none() => sized(size),
+        _ => json(
             StatusCode::OK,
             &Report {
                 pod: app.settings.pod.clone(),
@@ -146,6 +160,7 @@ async fn report(app: &App, peer: SocketAddr, request: Request<Incoming>) -> Resp
                 peer: peer.to_string(),
                 headers: headers(&head.headers),
                 body_bytes,
+                hops,
             },
         ),
     };
@@ -153,12 +168,65 @@ async fn report(app: &App, peer: SocketAddr, request: Request<Incoming>) -> Resp
     *response.status_mut() = match wrong {
         Some(status) => status,
         None if app.fails() => StatusCode::INTERNAL_SERVER_ERROR,
-        None => wishes.status,
+        None => asked,
     };
     for (name, value) in wishes.headers {
         response.headers_mut().append(name, value);
     }
     response
+}
+
+/// All of a body: so much of it as is to be kept, and how long it is.
+async fn read(mut body: Incoming, keep: usize) -> Result<(Bytes, u64), hyper::Error> {
+    let (mut kept, mut bytes) = (Vec::new(), 0);
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame?.into_data() {
+            bytes += data.len() as u64;
+            let room = keep.saturating_sub(kept.len()).min(data.len());
+            kept.extend_from_slice(data.get(..room).unwrap_or_default());
+        }
+    }
+    debug_assert!(
+        body.is_end_stream(),
+        "the loop above must have read all of it"
+    );
+    Ok((kept.into(), bytes))
+}
+
+/// What the next one answers, where there is one; else why it could not be asked.
+async fn pass_on(
+    app: &App,
+    head: &Parts,
+    body: Bytes,
+    body_bytes: u64,
+) -> Result<Option<Passed>, (StatusCode, String)> {
+    let Some(next) = &app.next else {
+        return Ok(None);
+    };
+    if body_bytes > next::LONGEST as u64 {
+        let why = format!("no body of {body_bytes} bytes is passed on\n");
+        return Err((StatusCode::PAYLOAD_TOO_LARGE, why));
+    }
+    match next.ask(head, body).await {
+        Ok(answer) => Ok(Some(Passed {
+            status: answer.status,
+            hops: hops(&answer.body),
+        })),
+        Err(error) => {
+            let why = format!("NEXT did not answer: {error:#}\n");
+            Err((StatusCode::BAD_GATEWAY, why))
+        }
+    }
+}
+
+/// Who answered, if it was one of us, and whom that one asked.
+fn hops(answer: &[u8]) -> Vec<String> {
+    let Ok(report) = serde_json::from_slice::<Report>(answer) else {
+        return Vec::new();
+    };
+    let mut hops = vec![report.pod];
+    hops.extend(report.hops);
+    hops
 }
 
 /// `size` bytes of `x`, made while they are sent.

@@ -28,8 +28,8 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use super::{
-    app::App, call, fault::Fault, posted::Posted, reply, response::Body, seen::Calls,
-    settings::Settings, tcp, tls,
+    app::App, call, fault::Fault, next::Next, posted::Posted, reply, request_log::RequestLog,
+    response::Body, seen::Calls, settings::Settings, tcp, tls,
 };
 
 /// Kubernetes grants 30 s by default; a request that takes longer is cut by the
@@ -91,6 +91,9 @@ impl Bound {
             Some(_) => Some(tls::config(&settings.pod)?),
             None => None,
         };
+        let next = settings.next.as_deref();
+        let next = next.map(|url| Next::new(url, settings.propagate));
+        let next = next.transpose()?;
         let mut listeners = Vec::with_capacity(ports.len());
         for (port, kind) in ports {
             listeners.push((listen(&settings, port).await?, kind));
@@ -102,6 +105,8 @@ impl Bound {
                 posted: Posted::default(),
                 asked: AtomicU32::new(0),
                 fault: Fault::default(),
+                requests: RequestLog::default(),
+                next,
                 tls,
             }),
             listeners,
@@ -220,7 +225,9 @@ async fn http(
         }
     });
     let mut server = auto::Builder::new(TokioExecutor::new());
-    server.http1().timer(TokioTimer::new()).half_close(true);
+    // The end of a connection is the end of whoever asked, as for most servers: that is how a
+    // proxy tells an application over HTTP/1.1 that nobody waits any more.
+    server.http1().timer(TokioTimer::new());
     server.http2().timer(TokioTimer::new());
     let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);

@@ -4,7 +4,7 @@ use std::{net::IpAddr, time::Duration};
 
 use anyhow::Context as _;
 
-use super::duration;
+use super::{duration, next::Propagate};
 
 /// Everything the server must be told. `Default` is what a pod without any
 /// environment gets.
@@ -35,6 +35,11 @@ pub struct Settings {
     pub fail_every: u32,
     /// `DELAY`, such as `200ms`: how long every answer of the HTTP port waits.
     pub delay: Duration,
+    /// `NEXT`, such as `http://cart:8080`: who is asked the same before a request of the
+    /// HTTP port is answered; unset asks nobody.
+    pub next: Option<String>,
+    /// `PROPAGATE`: which headers go along, `none` (default), `trace` or `context`.
+    pub propagate: Propagate,
 }
 
 impl Default for Settings {
@@ -52,6 +57,8 @@ impl Default for Settings {
             tls_port: None,
             fail_every: 0,
             delay: Duration::ZERO,
+            next: None,
+            propagate: Propagate::Nothing,
         }
     }
 }
@@ -92,6 +99,10 @@ impl Settings {
                 .with_context(|| format!("FAIL_EVERY={raw} is not a number"))?,
             None => default.fail_every,
         };
+        let propagate = match text("PROPAGATE") {
+            Some(raw) => Propagate::parse(&raw).context("PROPAGATE")?,
+            None => default.propagate,
+        };
         Ok(Self {
             pod,
             version: text("VERSION").unwrap_or_default(),
@@ -105,6 +116,8 @@ impl Settings {
             tls_port,
             fail_every,
             delay,
+            next: text("NEXT"),
+            propagate,
         })
     }
 }

@@ -54,8 +54,7 @@ async fn altered(pod: &str, change: impl FnOnce(&mut Settings)) -> Running {
         call_port: 0,
         outside_call_port: 0,
         tls_port: Some(0),
-        fail_every: 0,
-        delay: Duration::ZERO,
+        ..Settings::default()
     };
     change(&mut settings);
     let bound = Bound::bind(settings).await.unwrap();

@@ -6,6 +6,7 @@
 
 mod access;
 mod additive;
+mod chains;
 mod chart;
 mod conformance;
 mod examples;

@@ -1,0 +1,249 @@
+//! When the time of a request is over, whoever reads for it ends at every hop, and whoever
+//! writes does not.
+
+use std::thread;
+
+use anyhow::{Context as _, anyhow, ensure};
+use e2e::{
+    echo::{
+        call::Outcome as Answer,
+        request_log::{How, Record},
+    },
+    harness::{Api, Load, Namespace, Outcome, Pod, eventually},
+};
+
+use super::super::{SOON, url};
+use super::{between, calls_on, fault, left, link, median, order, requests, same};
+
+/// What a request says that has so many milliseconds.
+const DEADLINE: &str = "weft-timeout:2000ms";
+const TIME: f64 = 2000.0;
+/// Milliseconds from its end until an application sees it.
+const SEEN: f64 = 200.0;
+/// Whole milliseconds are told, and rounded down at each hop.
+const EARLY: f64 = 50.0;
+/// Trace context of a request alone, and of two that share it.
+const ALONE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+const SHARED: &str = "00-4bf92f3577b34da6a3ce929d0e0e4737-00f067aa0ba902b7-01";
+
+/// `client` calls `gate`, behind which is a chain, whose last one is slow below `/slow`. The
+/// gate itself holds what is below `/held` for longer than any deadline.
+struct Town {
+    /// Goes with the test.
+    _ns: Namespace,
+    api: Api,
+    client: Pod,
+    gate: Pod,
+    chain: [Pod; 3],
+}
+
+impl Town {
+    fn new() -> anyhow::Result<Self> {
+        let ns = Namespace::meshed("chain-deadlines")?;
+        for app in [
+            link("client"),
+            calls_on("gate", "a", "context"),
+            calls_on("a", "b", "context"),
+            calls_on("b", "c", "context"),
+            link("c"),
+        ] {
+            ns.apply_all(&app.objects())?;
+        }
+        ns.ready(&["client", "gate", "a", "b", "c"])?;
+        let town = Self {
+            api: Api::open(&ns.cluster)?,
+            client: ns.pod("client")?,
+            gate: ns.pod("gate")?,
+            chain: [ns.pod("a")?, ns.pod("b")?, ns.pod("c")?],
+            _ns: ns,
+        };
+        eventually(SOON, "the chain answers", || {
+            let report = town.client.report(&url("gate", 8080, "/warm"), &[])?;
+            ensure!(report.hops.len() == 3, "{report:?}");
+            Ok(())
+        })?;
+        let [_, _, last] = &town.chain;
+        fault(last, r#"{"delay": "4s", "only": "/slow", "for": "5m"}"#)?;
+        let held = r#"{"delay": "5s", "only": "/held", "for": "5m"}"#;
+        fault(&town.gate, held)?;
+        Ok(town)
+    }
+
+    /// A request of the client, once the gate's application has it.
+    fn held(&self, path: &str, args: &[&str]) -> anyhow::Result<(Load, Record)> {
+        let load = self.client.start_load(&url("gate", 8080, path), args)?;
+        let record = eventually(SOON, "the gate has the request", || {
+            let got = requests(&self.api, &self.gate, path)?;
+            got.into_iter().next().context("it has not")
+        })?;
+        Ok((load, record))
+    }
+
+    /// A call that the gate's application makes to the chain with this header. It does not
+    /// end it by itself.
+    fn call(&self, method: &str, path: &str, shown: (&str, &str)) -> anyhow::Result<Answer> {
+        let to = (method, url("a", 8080, path));
+        order(&self.api, &self.gate, to, shown)
+    }
+
+    /// What reached the application of this pod, once all of it has ended.
+    fn ended(&self, pod: &Pod, path: &str) -> anyhow::Result<Vec<Record>> {
+        eventually(SOON, "all requests have ended", || {
+            let records = requests(&self.api, pod, path)?;
+            let open = records.iter().any(|record| record.how == How::Open);
+            ensure!(!open, "{}: {records:?}", pod.name);
+            Ok(records)
+        })
+    }
+
+    /// The one request for `path` at each of the chain.
+    fn one_each(&self, path: &str) -> anyhow::Result<Vec<Record>> {
+        let mut all = Vec::new();
+        for pod in &self.chain {
+            let records = self.ended(pod, path)?;
+            ensure!(records.len() == 1, "{}: {records:?}", pod.name);
+            all.extend(records);
+        }
+        Ok(all)
+    }
+}
+
+/// When the time of a request is over that has reached the gate, in microseconds since 1970.
+fn end(held: &Record) -> anyhow::Result<u64> {
+    Ok(held.began + (left(held)? * 1000.0) as u64)
+}
+
+fn is_late(answer: &Answer) -> bool {
+    let reason = answer.headers.get("weft-reason").map(String::as_str);
+    answer.status == 504 && reason == Some("deadline")
+}
+
+/// The request of a load that is over because its time was.
+fn was_late(load: Load) -> anyhow::Result<()> {
+    let seen = load.finish()?;
+    ensure!(is_late(&seen.last), "{seen:?}");
+    Ok(())
+}
+
+/// Their answers came whole, and later than `end`.
+fn went_on(records: &[Record], end: u64) -> anyhow::Result<()> {
+    for record in records {
+        let good = (record.how, record.status) == (How::Answered, Some(200));
+        ensure!(good && record.ended > Some(end), "{end}: {record:?}");
+    }
+    Ok(())
+}
+
+fn readers_end_everywhere(town: &Town) -> anyhow::Result<()> {
+    // Not all at once: what the machine does beside them disturbs one and not all.
+    let args = [
+        "-n", "5", "-c", "5", "--rate", "2", "--trace", "-H", DEADLINE,
+    ];
+    let path = "/slow/read";
+    let seen = town.client.get(&url("gate", 8080, path), &args)?;
+    ensure!(seen.by_reason.get("deadline") == Some(&5), "{seen:?}");
+    let firsts = town.ended(&town.gate, path)?;
+    let told: Vec<f64> = firsts.iter().map(left).collect::<anyhow::Result<_>>()?;
+    let told = median(told)?;
+    ensure!((TIME - EARLY..=TIME).contains(&told), "the gate: {told} ms");
+    for pod in [&town.gate].into_iter().chain(&town.chain) {
+        let records = town.ended(pod, path)?;
+        ensure!(records.len() == 5, "{}: {records:?}", pod.name);
+        let mut late = Vec::new();
+        for record in &records {
+            ensure!(record.how == How::Cancelled, "{}: {record:?}", pod.name);
+            let ended = record.ended.context("it has not ended")?;
+            late.push(between(end(same(&firsts, record)?)?, ended));
+        }
+        println!("{} saw the end after so many ms: {late:.1?}", pod.name);
+        let late = median(late)?;
+        let in_time = (-EARLY..=SEEN).contains(&late);
+        ensure!(in_time, "{} saw the end after {late} ms", pod.name);
+    }
+    Ok(())
+}
+
+fn writers_go_on_and_none_begins(town: &Town) -> anyhow::Result<()> {
+    let (load, held) = town.held("/held/writers", &["-H", DEADLINE])?;
+    let context = held.headers.get("weft-context");
+    let shown = ("weft-context", context.context("it has no name")?.as_str());
+    let calls = thread::scope(|scope| {
+        let write = scope.spawn(|| town.call("POST", "/slow/write", shown));
+        let read = scope.spawn(|| town.call("GET", "/slow/control", shown));
+        // Each hop waits before it calls on: the second one for too long.
+        let step = scope.spawn(|| town.call("POST", "/step?delay=1200ms", shown));
+        [write, read, step].map(|call| call.join())
+    });
+    let [write, read, step] =
+        calls.map(|call| call.unwrap_or_else(|_| Err(anyhow!("a call panicked"))));
+    was_late(load)?;
+    let end = end(&held)?;
+
+    let read = read?;
+    ensure!(
+        is_late(&read),
+        "control: its time ends what reads: {read:?}"
+    );
+    for record in town.one_each("/slow/control")? {
+        ensure!(record.how == How::Cancelled, "control: {record:?}");
+    }
+    let write = write?;
+    ensure!(write.status == 200, "{write:?}");
+    went_on(&town.one_each("/slow/write")?, end)?;
+
+    let step = step?;
+    ensure!(step.status == 504, "nothing begins at the last: {step:?}");
+    let [first, second, last] = &town.chain;
+    let began = town.ended(first, "/step")?;
+    ensure!(began.len() == 1, "{began:?}");
+    for record in began.into_iter().chain(town.ended(second, "/step")?) {
+        ensure!(record.how == How::Answered, "broken off: {record:?}");
+        ensure!(record.began < end, "it began after {end}: {record:?}");
+    }
+    let none = requests(&town.api, last, "/step")?;
+    ensure!(none.is_empty(), "{none:?}");
+
+    for method in ["POST", "GET"] {
+        let after = town.call(method, "/after", shown)?;
+        ensure!(is_late(&after), "{method}: {after:?}");
+    }
+    let none = requests(&town.api, first, "/after")?;
+    ensure!(none.is_empty(), "{none:?}");
+    Ok(())
+}
+
+fn of_a_trace_the_loosest_end_holds(town: &Town) -> anyhow::Result<()> {
+    let (alone, shared) = (
+        format!("traceparent:{ALONE}"),
+        format!("traceparent:{SHARED}"),
+    );
+    let (load, _) = town.held("/held/alone", &["-H", DEADLINE, "-H", &alone])?;
+    let control = town.call("GET", "/slow/alone", ("traceparent", ALONE))?;
+    ensure!(
+        is_late(&control),
+        "control: a trace has an end: {control:?}"
+    );
+    was_late(load)?;
+
+    let (free, _) = town.held("/held/free", &["-H", &shared])?;
+    let (load, held) = town.held("/held/bound", &["-H", DEADLINE, "-H", &shared])?;
+    let call = town.call("GET", "/slow/shared", ("traceparent", SHARED))?;
+    ensure!(call.status == 200, "somebody waits for it: {call:?}");
+    let (records, end) = (town.one_each("/slow/shared")?, end(&held)?);
+    went_on(&records, end)?;
+    let both = records.iter().all(|record| record.began < end);
+    ensure!(both, "both were in flight until {end}: {records:?}");
+    was_late(load)?;
+    let free = free.finish()?;
+    ensure!(free.by_status.get("200") == Some(&1), "{free:?}");
+    Ok(())
+}
+
+#[test]
+fn the_end_of_a_request_ends_readers_at_every_hop_and_no_writer() -> Outcome {
+    let town = Town::new()?;
+    readers_end_everywhere(&town)?;
+    writers_go_on_and_none_begins(&town)?;
+    of_a_trace_the_loosest_end_holds(&town)?;
+    Ok(())
+}

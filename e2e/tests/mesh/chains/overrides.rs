@@ -1,0 +1,180 @@
+//! A request that chooses another Service behind several others: by whose right, through
+//! whom, and what of it shows on the way.
+
+use anyhow::{Context as _, ensure};
+use e2e::harness::{Api, Cluster, Namespace, Outcome, Pod, eventually};
+use serde_json::{Value, json};
+
+use super::super::{SOON, url};
+use super::{calls_on, link, log, requests};
+
+const ROUTE: &str = "weft-route:catalog=catalog-staging";
+/// Requests of each kind.
+const REQUESTS: u64 = 200;
+/// Those whose applications have proxies.
+const MESHED: [&str; 7] = [
+    "qa",
+    "web",
+    "cart",
+    "api",
+    "stranger",
+    "catalog",
+    "catalog-staging",
+];
+
+/// Requests of one kind.
+struct Case<'a> {
+    from: &'a Pod,
+    first: &'a str,
+    path: &'a str,
+    /// Headers beside the wish.
+    shown: &'a [&'a str],
+    granted: bool,
+}
+
+impl<'a> Case<'a> {
+    /// Without any right.
+    const fn new(from: &'a Pod, first: &'a str, path: &'a str) -> Self {
+        Self {
+            from,
+            first,
+            path,
+            shown: &[],
+            granted: false,
+        }
+    }
+}
+
+/// `web`, `cart` and `api` pass on what comes to them, each to the next, and the last one to
+/// `catalog`. So does `stranger`, to `cart`, of whom no policy speaks.
+fn town(token: &Value) -> anyhow::Result<Namespace> {
+    let ns = Namespace::meshed("chain-overrides")?;
+    ns.annotate("weft.dev/access-log", Some("json"))?;
+    for app in [
+        link("qa"),
+        link("outside").label("weft.dev/inject", "disabled"),
+        calls_on("web", "cart", "context"),
+        calls_on("stranger", "cart", "context"),
+        calls_on("cart", "api", "context"),
+        calls_on("api", "catalog", "context"),
+        link("catalog"),
+        link("catalog-staging"),
+    ] {
+        ns.apply_all(&app.objects())?;
+    }
+    let account = |name: &str| {
+        let namespace = &ns.name;
+        json!({"kind": "ServiceAccount", "name": name, "namespace": namespace})
+    };
+    let forwarders: Vec<Value> = ["web", "cart", "api"].into_iter().map(account).collect();
+    let sources = [account("qa")];
+    ns.apply_all(&[json!({
+        "apiVersion": "weft.dev/v1alpha1", "kind": "TrafficPolicy",
+        "metadata": {"name": "try-staging"},
+        "spec": {
+            "targetRef": {"kind": "Service", "name": "catalog"},
+            "overrides": [{
+                "to": ["catalog-staging"],
+                "sources": sources,
+                "forwarders": forwarders,
+                "tokens": [token],
+            }],
+        },
+    })])?;
+    ns.await_condition("tp/try-staging", "Accepted", "True")?;
+    ns.ready(&MESHED)?;
+    ns.ready(&["outside"])?;
+    Ok(ns)
+}
+
+/// Sends the requests of all kinds at once; each must be answered.
+fn send(cases: &[Case<'_>]) -> anyhow::Result<()> {
+    let number = REQUESTS.to_string();
+    let mut loads = Vec::new();
+    for case in cases {
+        let mut args = vec!["-n", number.as_str(), "-c", "4"];
+        args.extend(["--rate", "20", "-H", ROUTE]);
+        for header in case.shown {
+            args.extend(["-H", *header]);
+        }
+        let first = url(case.first, 8080, case.path);
+        loads.push((case.path, case.from.start_load(&first, &args)?));
+    }
+    for (path, load) in loads {
+        let seen = load.finish()?;
+        let all = seen.by_status.get("200") == Some(&REQUESTS);
+        ensure!(all, "{path}: {seen:?}");
+    }
+    Ok(())
+}
+
+/// No application and no log of a proxy has seen the token, nor the wish or its proof.
+fn nothing_shows(ns: &Namespace, api: &Api, token: &str) -> anyhow::Result<()> {
+    for app in MESHED {
+        let pod = ns.pod(app)?;
+        let seen = log(api, &pod, "/")?;
+        ensure!(seen.ends_with("\"lost\":0}"), "{app} lost requests");
+        for hidden in [token, "weft-route", "weft-proof"] {
+            ensure!(!seen.contains(hidden), "{app} got {hidden}");
+        }
+        let logs = ns.kubectl(&["logs", &pod.name, "--all-containers"])?;
+        ensure!(!logs.contains(token), "the log of {app} shows the token");
+        if app == "web" {
+            ensure!(seen.contains("x-mark"), "control: no header is there");
+            ensure!(logs.contains("/by-token"), "control: no call is there");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_request_chooses_behind_three_forwarders_by_right_and_nobody_else_does() -> Outcome {
+    // No cluster is asked for it.
+    let made = Cluster::connect()?.weft(&["token", "--expires", "1h", "-o", "json"])?;
+    let made = made.with_status(0)?.json()?;
+    let token = made["token"].as_str().context("no token")?;
+    let ns = town(&made["entry"])?;
+    let api = Api::open(&ns.cluster)?;
+    let (qa, outside, stranger) = (ns.pod("qa")?, ns.pod("outside")?, ns.pod("stranger")?);
+    eventually(SOON, "the policy is in force", || {
+        let report = qa.report(&url("web", 8080, "/warm"), &["-H", ROUTE])?;
+        let last = report.hops.last().map_or("", String::as_str);
+        let staging = report.hops.len() == 3 && last.starts_with("catalog-staging-");
+        ensure!(staging, "{report:?}");
+        Ok(())
+    })?;
+
+    let shown = format!("weft-route-token:{token}");
+    let by_token = [shown.as_str(), "x-mark:seen"];
+    let wrong = ["weft-route-token:wrong"];
+    let cases = [
+        Case {
+            granted: true,
+            ..Case::new(&qa, "web", "/by-identity")
+        },
+        Case {
+            granted: true,
+            shown: &by_token,
+            ..Case::new(&outside, "web", "/by-token")
+        },
+        Case::new(&stranger, "web", "/no-right"),
+        Case::new(&outside, "web", "/no-token"),
+        Case {
+            shown: &wrong,
+            ..Case::new(&outside, "web", "/wrong")
+        },
+        Case::new(&qa, "stranger", "/past-stranger"),
+    ];
+    send(&cases)?;
+    let (catalog, staging) = (ns.pod("catalog")?, ns.pod("catalog-staging")?);
+    for case in &cases {
+        let at_staging = requests(&api, &staging, case.path)?.len() as u64;
+        let at_catalog = requests(&api, &catalog, case.path)?.len() as u64;
+        println!("{}: {at_staging} at staging", case.path);
+        let chosen = if case.granted { REQUESTS } else { 0 };
+        assert_eq!(at_staging, chosen, "{}", case.path);
+        assert_eq!(at_catalog, REQUESTS - chosen, "{}", case.path);
+    }
+    nothing_shows(&ns, &api, token)?;
+    Ok(())
+}

@@ -1,0 +1,97 @@
+//! What each service of a chain has left is what those before it have not used.
+
+use anyhow::{Context as _, ensure};
+use e2e::{
+    echo::request_log::Record,
+    harness::{Api, Namespace, Outcome, Pod, eventually},
+};
+use serde_json::json;
+
+use super::super::{SOON, url};
+use super::{between, calls_on, fault, left, link, median, requests, same};
+
+/// `timeouts.request` of each Service, in milliseconds.
+const LIMITS: [(&str, f64); 3] = [("a", 30_000.0), ("b", 10_000.0), ("c", 3_000.0)];
+/// What a hop may add to or take from what is left, beside what it uses.
+const WITHIN: f64 = 50.0;
+/// Not all at once: what the machine does beside them disturbs one and not all.
+const FIVE: [&str; 6] = ["-n", "5", "-c", "5", "--rate", "2"];
+
+fn town() -> anyhow::Result<Namespace> {
+    let ns = Namespace::meshed("chain-timeouts")?;
+    for app in [
+        link("client"),
+        calls_on("a", "b", "context"),
+        calls_on("b", "c", "context"),
+        link("c"),
+    ] {
+        ns.apply_all(&app.objects())?;
+    }
+    for (service, limit) in LIMITS {
+        let request = format!("{}s", limit / 1000.0);
+        ns.apply_all(&[json!({
+            "apiVersion": "weft.dev/v1alpha1", "kind": "TrafficPolicy",
+            "metadata": {"name": service},
+            "spec": {
+                "targetRef": {"kind": "Service", "name": service},
+                "timeouts": {"request": request},
+            },
+        })])?;
+        ns.await_condition(&format!("tp/{service}"), "Accepted", "True")?;
+    }
+    ns.ready(&["client", "a", "b", "c"])?;
+    Ok(ns)
+}
+
+/// The last request below `path` of each application.
+fn last(api: &Api, pods: &[Pod], path: &str) -> anyhow::Result<Vec<Record>> {
+    pods.iter()
+        .map(|pod| {
+            let last = requests(api, pod, path)?.pop();
+            last.with_context(|| format!("{path} did not reach {}", pod.name))
+        })
+        .collect()
+}
+
+#[test]
+fn each_hop_is_told_what_those_before_it_have_not_used() -> Outcome {
+    let ns = town()?;
+    let api = Api::open(&ns.cluster)?;
+    let client = ns.pod("client")?;
+    let pods = [ns.pod("a")?, ns.pod("b")?, ns.pod("c")?];
+    eventually(SOON, "where nobody uses much each has its own time", || {
+        client.report(&url("a", 8080, "/quick"), &[])?;
+        for ((service, limit), record) in LIMITS.into_iter().zip(last(&api, &pods, "/quick")?) {
+            let left = left(&record)?;
+            let all = (limit - WITHIN..=limit).contains(&left);
+            ensure!(all, "{service} was told {left} ms of {limit}");
+        }
+        Ok(())
+    })?;
+
+    // So much that less than its own time is left for each next one.
+    for (pod, delay) in pods.iter().zip(["22s", "6s"]) {
+        let slow = format!(r#"{{"delay": "{delay}", "only": "/slow", "for": "5m"}}"#);
+        fault(pod, &slow)?;
+    }
+    let args = [&FIVE[..], &["--trace", "--timeout", "60s"]].concat();
+    let seen = client.get(&url("a", 8080, "/slow"), &args)?;
+    assert_eq!(seen.by_status.get("200"), Some(&5), "{seen:?}");
+    let mut before = requests(&api, &pods[0], "/slow")?;
+    for ((service, limit), pod) in LIMITS.into_iter().zip(&pods).skip(1) {
+        let here = requests(&api, pod, "/slow")?;
+        let mut off = Vec::new();
+        for first in &before {
+            let then = same(&here, first)?;
+            let rest = left(first)? - between(first.began, then.began);
+            ensure!(rest < limit - 500.0, "{rest} ms is no less than its own");
+            off.push((left(then)? - rest).abs());
+        }
+        ensure!(off.len() == 5, "{} requests", off.len());
+        println!("{service} was told what was left, by so many ms: {off:?}");
+        let off = median(off)?;
+        assert!(off <= WITHIN, "{service}: {off} ms off");
+        before = here;
+    }
+    Ok(())
+}
