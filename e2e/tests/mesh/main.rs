@@ -6,13 +6,17 @@
 
 mod access;
 mod additive;
+mod balance;
+mod breaker;
 mod chart;
 mod conformance;
 mod examples;
 mod identity;
 mod identity_binding;
 mod injection;
+mod limits;
 mod metrics_api;
+mod mirror;
 mod modes;
 mod observe;
 mod oracle;
