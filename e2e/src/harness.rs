@@ -18,7 +18,7 @@ pub mod weft;
 pub use api::Api;
 pub use app::App;
 pub use cluster::Cluster;
-pub use eventually::eventually;
+pub use eventually::{eventually, settled};
 pub use forward::Forward;
 pub use namespace::{Namespace, Outcome};
 pub use pod::{Load, Pod};

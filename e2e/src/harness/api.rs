@@ -16,9 +16,12 @@ use serde_json::Value;
 use tokio::{net::TcpStream, runtime::Runtime, time::timeout};
 
 use super::{Cluster, Pod, metrics::Samples};
+use crate::echo::fault;
 
 /// One request, connect included.
 const LIMIT: Duration = Duration::from_secs(10);
+/// The test application's HTTP port.
+const HTTP: u16 = 8080;
 
 /// A running `kubectl proxy`, which ends when this is dropped.
 #[derive(Debug)]
@@ -83,6 +86,18 @@ impl Api {
             .with_context(|| format!("{method} {path}"))
     }
 
+    /// Makes answers of the application in a pod go wrong, or well again, as [`fault`] says.
+    pub fn set_fault(&self, pod: &Pod, wrong: &Value) -> anyhow::Result<()> {
+        let body = wrong.to_string();
+        let (status, text) = self.ask_pod(pod, HTTP, &Method::POST, fault::PATH, &body)?;
+        ensure!(
+            status == 200,
+            "{} answered {status} to the fault {body}: {text}",
+            pod.name
+        );
+        Ok(())
+    }
+
     /// The object or list at `path`.
     pub fn read(&self, path: &str) -> anyhow::Result<Value> {
         self.send(&Method::GET, path, None)
@@ -115,6 +130,29 @@ impl Api {
             pod.namespace, pod.name
         );
         Ok(Samples::parse(&self.get(&path)?))
+    }
+
+    /// One metric of the proxy of each of these pods, in their order.
+    pub fn sums(
+        &self,
+        pods: &[Pod],
+        name: &str,
+        labels: &[(&str, &str)],
+    ) -> anyhow::Result<Vec<f64>> {
+        let sum = |pod: &Pod| anyhow::Ok(self.proxy_metrics(pod)?.sum(name, labels));
+        pods.iter().map(sum).collect()
+    }
+
+    /// Requests of the mesh that came to the application's HTTP port of a pod so far, as the
+    /// pod's own proxy counts them: neither probes nor what was asked from outside.
+    pub fn arrived(&self, pod: &Pod) -> anyhow::Result<f64> {
+        let port = HTTP.to_string();
+        let labels = [
+            ("direction", "inbound"),
+            ("security", "mtls"),
+            ("port", port.as_str()),
+        ];
+        Ok(self.proxy_metrics(pod)?.sum("weft_requests_total", &labels))
     }
 
     fn ask(&self, method: &Method, path: &str, change: Option<String>) -> anyhow::Result<String> {

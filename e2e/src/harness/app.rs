@@ -20,6 +20,7 @@ pub struct App {
     env: Vec<(String, Value)>,
     readiness: Value,
     more: Value,
+    calls: Vec<(String, u32)>,
 }
 
 impl App {
@@ -34,6 +35,7 @@ impl App {
             env: Vec::new(),
             readiness: json!({"httpGet": {"path": "/", "port": "http"}, "periodSeconds": 1}),
             more: json!({}),
+            calls: Vec::new(),
         }
     }
 
@@ -84,6 +86,13 @@ impl App {
     /// Further fields of the container, such as `livenessProbe`.
     pub fn container(mut self, fields: Value) -> Self {
         self.more = fields;
+        self
+    }
+
+    /// Serves nothing, and calls each of these URLs so often in a second, for ten minutes.
+    pub fn calling(mut self, calls: &[(&str, u32)]) -> Self {
+        let calls = calls.iter().map(|(url, rate)| ((*url).to_owned(), *rate));
+        self.calls = calls.collect();
         self
     }
 
@@ -138,11 +147,29 @@ impl App {
         for (key, value) in self.more.as_object().into_iter().flatten() {
             container[key] = value.clone();
         }
+        // A generator is process 1 and catches no signal, so it is killed at the end.
+        let (containers, grace) = if self.calls.is_empty() {
+            (json!([container]), 15)
+        } else {
+            (self.generators(), 1)
+        };
         json!({
             "metadata": {"labels": labels, "annotations": annotations},
             "spec": {"serviceAccountName": self.name, // A Service called tcp would set TCP_PORT, which is the application's own.
-                "enableServiceLinks": false, "terminationGracePeriodSeconds": 15, "containers": [container]},
+                "enableServiceLinks": false, "terminationGracePeriodSeconds": grace, "containers": containers},
         })
+    }
+
+    /// A container for each URL that is called.
+    fn generators(&self) -> Value {
+        let generator = |(at, (url, rate)): (usize, &(String, u32))| {
+            json!({
+                "name": format!("call-{at}"), "image": image(), "imagePullPolicy": "IfNotPresent",
+                "args": ["get", url, "--rate", rate.to_string(), "--duration", "10m", "-c", "4", "--json"],
+                "resources": {"requests": {"cpu": "1m", "memory": "4Mi"}},
+            })
+        };
+        self.calls.iter().enumerate().map(generator).collect()
     }
 }
 

@@ -1,14 +1,17 @@
 //! Waiting with a limit, and saying what was last seen when it passes.
 
 use std::{
+    fmt::Debug,
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 
 /// Between two looks; a look through kubectl takes about as long.
 const PAUSE: Duration = Duration::from_millis(100);
+/// The same, where the moment of a change counts.
+const GLANCE: Duration = Duration::from_millis(50);
 
 /// Repeats `look` until it succeeds; after `limit` its last error is returned.
 pub fn eventually<T>(
@@ -26,5 +29,48 @@ pub fn eventually<T>(
             }
             Err(_) => thread::sleep(PAUSE),
         }
+    }
+}
+
+/// Repeats `look` until nothing has changed for `still`. Returns when the last change had
+/// been seen, so never a moment before it, and what there was then; an error if it still
+/// changes after `limit`.
+pub fn settled<T: PartialEq + Debug>(
+    limit: Duration,
+    still: Duration,
+    mut look: impl FnMut() -> anyhow::Result<T>,
+) -> anyhow::Result<(Instant, T)> {
+    let start = Instant::now();
+    let mut seen = look()?;
+    let mut changed = Instant::now();
+    while changed.elapsed() < still {
+        ensure!(
+            start.elapsed() < limit,
+            "still changing after {limit:?}: {seen:?}"
+        );
+        thread::sleep(GLANCE);
+        let now = look()?;
+        if now != seen {
+            (seen, changed) = (now, Instant::now());
+        }
+    }
+    Ok((changed, seen))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_settles_is_told_with_the_moment_of_its_last_change_and_what_does_not_fails() {
+        let begun = Instant::now();
+        let last = Duration::from_millis(200);
+        let steps = || Ok(begun.elapsed().min(last).as_millis() / 100);
+        let (at, seen) = settled(Duration::from_secs(10), 2 * last, steps).unwrap();
+        assert_eq!(seen, 2);
+        assert!(at >= begun + last && at.elapsed() >= 2 * last);
+
+        let never = settled(last, 10 * last, || Ok(Instant::now()));
+        assert!(never.is_err(), "{never:?}");
     }
 }

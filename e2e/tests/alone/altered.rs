@@ -51,6 +51,13 @@ pub(crate) fn own_pods(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
     Ok(names.lines().map(str::to_owned).collect())
 }
 
+/// Scales these Deployments of the mesh. Whoever holds [`Altered`] leaves them as they were.
+pub(crate) fn scale(cluster: &Cluster, parts: &[&str], replicas: u32) -> anyhow::Result<()> {
+    let replicas = format!("--replicas={replicas}");
+    let words = ["-n", mesh::NAMESPACE, "scale", &replicas];
+    cluster.kubectl(&[&words[..], parts].concat()).map(drop)
+}
+
 /// Waits until all replicas that controller and injector should have are ready.
 pub(crate) fn own_ready(cluster: &Cluster) -> anyhow::Result<()> {
     for part in ["deployment/weft-controller", "deployment/weft-injector"] {

@@ -6,6 +6,7 @@
 //! defaults make it, also when it fails.
 
 mod altered;
+mod away;
 mod check;
 mod grant;
 mod graph;
@@ -13,6 +14,7 @@ mod held;
 mod latency;
 mod lifecycle;
 mod modes;
+mod policy_change;
 mod propagation;
 mod renewal;
 mod restart;

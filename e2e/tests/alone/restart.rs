@@ -13,10 +13,11 @@ use e2e::{
 use serde_json::json;
 
 use super::{
-    altered::{Altered, own_pods, own_ready},
+    altered::{Altered, own_pods, own_ready, scale},
     url,
 };
 
+const CONTROL_PLANE: [&str; 2] = ["deployment/weft-controller", "deployment/weft-injector"];
 /// How long the whole control plane is away.
 const AWAY: Duration = Duration::from_secs(60);
 /// Proxies find the new replicas within their longest backoff, 10 s.
@@ -98,7 +99,7 @@ fn mesh_does_without_controllers_and_injectors_for_a_minute_and_then_catches_up(
     let altered = Altered::begin()?;
     let (begun, length) = (Instant::now(), AWAY + Duration::from_secs(22));
     let load = load(&client, "web", length)?;
-    scale(&ns, 0)?;
+    scale(&ns.cluster, &CONTROL_PLANE, 0)?;
     eventually(Duration::from_secs(30), "all replicas are gone", || {
         let left = own_pods(&ns.cluster)?;
         ensure!(left.is_empty(), "there are {left:?}");
@@ -114,7 +115,7 @@ fn mesh_does_without_controllers_and_injectors_for_a_minute_and_then_catches_up(
     );
     thread::sleep(AWAY.saturating_sub(gone.elapsed()));
 
-    scale(&ns, 2)?;
+    scale(&ns.cluster, &CONTROL_PLANE, 2)?;
     own_ready(&ns.cluster)?;
     let back = Instant::now();
     println!("away for {:?} until ready again", gone.elapsed());
@@ -174,20 +175,6 @@ fn nothing_lost(seen: &Summary) -> anyhow::Result<()> {
         "planned = sent = answered with 200 does not hold: {seen:?}"
     );
     Ok(())
-}
-
-fn scale(ns: &Namespace, replicas: u32) -> anyhow::Result<()> {
-    let replicas = format!("--replicas={replicas}");
-    ns.cluster
-        .kubectl(&[
-            "-n",
-            mesh::NAMESPACE,
-            "scale",
-            "deployment/weft-controller",
-            "deployment/weft-injector",
-            &replicas,
-        ])
-        .map(drop)
 }
 
 fn split(ns: &Namespace, server: u32, spare: u32) -> anyhow::Result<()> {

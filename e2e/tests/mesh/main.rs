@@ -6,6 +6,8 @@
 
 mod access;
 mod additive;
+mod balance;
+mod breaker;
 mod chains;
 mod chart;
 mod conformance;
@@ -13,7 +15,9 @@ mod examples;
 mod identity;
 mod identity_binding;
 mod injection;
+mod limits;
 mod metrics_api;
+mod mirror;
 mod modes;
 mod observe;
 mod oracle;

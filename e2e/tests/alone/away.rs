@@ -1,0 +1,222 @@
+//! Calls to a Service that fails, while the controllers are away: what they said last does
+//! not hold for long, and what proxies decide by themselves needs none of them.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::ensure;
+use e2e::harness::{Api, App, Cluster, Load, Namespace, Outcome, Pod, eventually, mesh};
+use serde_json::json;
+
+use super::{
+    altered::{Altered, own_pods, own_ready, scale},
+    url,
+};
+
+const CONTROLLER: [&str; 1] = ["deployment/weft-controller"];
+/// From one state of the whole to the next, with patience.
+const SOON: Duration = Duration::from_secs(30);
+
+/// Callers of the Service with a breaker, as accounts, and pods of each.
+const ACCOUNTS: [&str; 4] = ["mobile", "web", "cart", "search"];
+const PODS: usize = 3;
+/// Calls of each in a second: too few for a proxy to open by its own numbers, so that what
+/// holds is the controllers' word.
+const RATE: u32 = 4;
+/// The promise: from when the Service works until its callers call it again.
+const SERVED: Duration = Duration::from_secs(20);
+/// How long calls are counted then.
+const COUNTED: Duration = Duration::from_secs(3);
+/// As `weft_breaker_state` says it.
+const NONE_BUT_PROBES: f64 = 2.0;
+
+/// Callers of the Service of which one instance fails, and what each asks in a second.
+const CLIENTS: usize = 4;
+const EACH: &str = "50";
+const LENGTH: Duration = Duration::from_secs(17);
+/// Before it fails.
+const CALM: Duration = Duration::from_secs(3);
+/// The promises: of all calls so many are answered with 200 within a second, and after two
+/// seconds the instance gets nothing but probes, three from each caller in the time that
+/// is looked at.
+const GOOD: f64 = 0.999;
+const IN_TIME: &str = "1s";
+const EJECTED: Duration = Duration::from_secs(2);
+const LOOKED_AT: Duration = Duration::from_secs(9);
+const PROBES: f64 = 3.0 * CLIENTS as f64;
+
+#[test]
+fn a_breaker_that_is_open_when_the_controllers_go_lets_calls_through_within_20_s() -> Outcome {
+    let ns = Namespace::meshed("open-away")?;
+    let ratings = served_and_called(&ns)?;
+    let mut callers = Vec::new();
+    for account in ACCOUNTS {
+        callers.extend(ns.pods(account)?);
+    }
+    assert_eq!(callers.len(), ACCOUNTS.len() * PODS);
+    let api = Api::open(&ns.cluster)?;
+    let backend = format!("{}/ratings", ns.name);
+    let states = || {
+        let labels = [("backend", backend.as_str())];
+        api.sums(&callers, "weft_breaker_state", &labels)
+    };
+    let all_hold_back = || {
+        let states = states()?;
+        let open = |state: &f64| *state == NONE_BUT_PROBES;
+        ensure!(states.iter().all(open), "{states:?}");
+        anyhow::Ok(())
+    };
+    let altered = Altered::begin()?;
+    api.set_fault(&ratings, &json!({"status": 503, "only": "/items"}))?;
+    eventually(SOON, "all callers hold back", &all_hold_back)?;
+
+    scale(&ns.cluster, &CONTROLLER, 0)?;
+    eventually(SOON, "all controllers are gone", || {
+        let left = controllers(&ns.cluster)?;
+        ensure!(left.is_empty(), "there are {left:?}");
+        Ok(())
+    })?;
+    // What they said still holds, or nothing would be shown by what follows.
+    all_hold_back()?;
+    let mended = Instant::now();
+    api.set_fault(&ratings, &json!({"percent": 0}))?;
+    eventually(SERVED, "every caller calls again", || {
+        let states = states()?;
+        let open = |state: &f64| *state == NONE_BUT_PROBES;
+        ensure!(!states.iter().any(open), "{states:?}");
+        Ok(())
+    })?;
+    let took = mended.elapsed();
+    println!("every caller called again {took:?} after the mend");
+    assert!(took <= SERVED, "that took {took:?}");
+    let (before, begun) = (api.arrived(&ratings)?, Instant::now());
+    thread::sleep(COUNTED);
+    let calls = api.arrived(&ratings)? - before;
+    let wanted = f64::from(RATE) * callers.len() as f64 * begun.elapsed().as_secs_f64();
+    assert!(calls >= 0.8 * wanted, "{calls} calls came, of {wanted:.0}");
+
+    scale(&ns.cluster, &CONTROLLER, 2)?;
+    own_ready(&ns.cluster)?;
+    altered.restore()?;
+    Ok(())
+}
+
+/// `ratings` with a breaker, whose callers are all served.
+fn served_and_called(ns: &Namespace) -> anyhow::Result<Pod> {
+    ns.run(&["ratings"])?;
+    ns.apply_all(&[
+        json!({"apiVersion": "weft.dev/v1alpha1", "kind": "TrafficPolicy",
+        "metadata": {"name": "ratings"}, "spec": {
+            "targetRef": {"kind": "Service", "name": "ratings"}, "breaker": {}}}),
+    ])?;
+    let called = url("ratings", 8080, "/items");
+    for account in ACCOUNTS {
+        let app = App::new(account)
+            .replicas(PODS as u32)
+            .calling(&[(&called, RATE)]);
+        ns.apply_all(&app.objects())?;
+    }
+    ns.ready(&ACCOUNTS)?;
+    let ratings = ns.pod("ratings")?;
+    eventually(SOON, "every account is served", || {
+        let samples = ratings.proxy_metrics()?;
+        for account in ACCOUNTS {
+            let peer = format!("{}/{account}", ns.name);
+            let labels = [("peer", peer.as_str()), ("status", "200")];
+            let calls = samples.sum("weft_requests_total", &labels);
+            ensure!(calls > f64::from(RATE), "{calls} of {account}");
+        }
+        Ok(())
+    })?;
+    Ok(ratings)
+}
+
+#[test]
+fn an_instance_that_fails_while_every_controller_is_killed_shows_to_nobody() -> Outcome {
+    let ns = Namespace::meshed("killed")?;
+    for (name, replicas) in [("catalog", 3), ("client", CLIENTS as u32)] {
+        ns.apply_all(&App::new(name).replicas(replicas).objects())?;
+    }
+    ns.ready(&["catalog", "client"])?;
+    let (clients, broken) = (ns.pods("client")?, ns.pod("catalog")?);
+    assert_eq!(clients.len(), CLIENTS);
+    let called = url("catalog", 8080, "/items");
+    for client in &clients {
+        client.report(&called, &[])?;
+    }
+    let api = Api::open(&ns.cluster)?;
+    let before = controllers(&ns.cluster)?;
+    assert!(before.len() >= 2, "there is {before:?}");
+
+    let begun = Instant::now();
+    let length = format!("{}s", LENGTH.as_secs());
+    let args = [
+        "--rate",
+        EACH,
+        "--duration",
+        &length,
+        "-c",
+        "5",
+        "--timeout",
+        IN_TIME,
+    ];
+    let loads = clients
+        .iter()
+        .map(|client| client.start_load(&called, &args))
+        .collect::<anyhow::Result<Vec<Load>>>()?;
+    thread::sleep(CALM);
+    kill_controllers(&ns.cluster)?;
+    api.set_fault(&broken, &json!({"status": 503, "only": "/items"}))?;
+    thread::sleep(EJECTED);
+    let at_first = api.arrived(&broken)?;
+    thread::sleep(LOOKED_AT);
+    let probes = api.arrived(&broken)? - at_first;
+    assert!(begun.elapsed() < LENGTH, "the load was over too early");
+    assert!(at_first > 5.0 * PROBES, "only {at_first} calls came to it");
+    assert!(probes <= PROBES, "{probes} calls came to what should rest");
+
+    let (mut planned, mut good) = (0, 0);
+    for load in loads {
+        let seen = load.finish()?;
+        println!("{:?}, {:?}", seen.by_status, seen.latency_ms);
+        planned += seen.planned;
+        good += seen.by_status.get("200").copied().unwrap_or_default();
+    }
+    println!("{good} of {planned} in time, {probes} probes");
+    assert!(
+        good as f64 >= GOOD * planned as f64,
+        "only {good} of {planned} were answered with 200 within {IN_TIME}"
+    );
+    own_ready(&ns.cluster)?;
+    let after = controllers(&ns.cluster)?;
+    assert!(
+        !after.iter().any(|pod| before.contains(pod)),
+        "not all were killed: {before:?}, then {after:?}"
+    );
+    Ok(())
+}
+
+/// Names of the controllers' pods that are there.
+fn controllers(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
+    let mut pods = own_pods(cluster)?;
+    pods.retain(|pod| pod.contains("weft-controller"));
+    Ok(pods)
+}
+
+/// All replicas at once, without a word to anybody. Others are started for them.
+fn kill_controllers(cluster: &Cluster) -> anyhow::Result<()> {
+    let words = [
+        "-n",
+        mesh::NAMESPACE,
+        "delete",
+        "pods",
+        "-l",
+        "app.kubernetes.io/component=controller",
+        "--grace-period=0",
+        "--force",
+        "--wait=false",
+    ];
+    cluster.kubectl(&words).map(drop)
+}

@@ -1,0 +1,177 @@
+//! Copies of requests: how many there are, that nobody waits for them, and that whoever gets
+//! them changes nothing.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use e2e::harness::{Api, Namespace, Outcome, Pod, app, eventually, settled};
+use serde_json::{Value, json};
+
+use super::{SOON, url};
+
+const REQUESTS: u32 = 3000;
+/// Of all requests.
+const COPIED: f64 = 0.1;
+/// A proxy has so many copies under way at most.
+const UNDER_WAY: f64 = 64.0;
+/// What copies take that nobody waits for, and what callers wait for at most beside them.
+const HANGS: &str = "20s";
+const NOTICED_MS: f64 = 5000.0;
+/// The last copies of a load have ended when no further one has for so long.
+const ENDED: Duration = Duration::from_millis(500);
+
+#[test]
+fn a_tenth_of_the_requests_is_copied_and_who_gets_copies_writes_nothing() -> Outcome {
+    let ns = shop("mirror")?;
+    let scene = Scene::begin(&ns, &json!({"service": "next", "percent": 10}))?;
+    eventually(SOON, "copies are made", || {
+        scene.ask(50)?;
+        ensure!(scene.copies("success")? > 0.0, "none yet");
+        Ok(())
+    })?;
+    let before = scene.made_answered_and_come()?;
+    scene.ask(REQUESTS)?;
+    let after = scene.made_answered_and_come()?;
+    let [copied, answered, came] = [0, 1, 2].map(|at| after[at] - before[at]);
+    let (all, expected) = (f64::from(REQUESTS), f64::from(REQUESTS) * COPIED);
+    let sigma = (all * COPIED * (1.0 - COPIED)).sqrt();
+    println!(
+        "{copied} of {all} were copied, {:.1} sigma off",
+        (copied - expected).abs() / sigma
+    );
+    assert!(
+        (copied - expected).abs() <= 5.0 * sigma,
+        "{copied} of {all} were copied, not about {expected}"
+    );
+    assert_eq!(
+        [answered, came],
+        [copied; 2],
+        "copies answered, and come to next"
+    );
+
+    // It passes nothing on that would show what its call is made for.
+    let ledger = url("ledger", 8080, "/entries");
+    scene
+        .next
+        .refused(&ledger, &["-X", "POST"], 403, "shadow-write")?;
+    scene.next.report(&ledger, &[])?;
+    ns.pod("catalog")?.report(&ledger, &["-X", "POST"])?;
+
+    ns.apply_all(&[app::service("also", &json!({"app": "next"}))])?;
+    let accepted = ns.await_condition("tp/rehearsal", "Accepted", "False")?;
+    assert_eq!(accepted["reason"], "NotGuarded", "{accepted}");
+    eventually(SOON, "no copies are made any more", || {
+        let before = scene.copied()?;
+        scene.ask(200)?;
+        let made = scene.copied()? - before;
+        ensure!(made == 0.0, "{made} were made");
+        Ok(())
+    })?;
+    Ok(())
+}
+
+#[test]
+fn copies_that_hang_cost_no_caller_anything() -> Outcome {
+    let ns = shop("mirror-hangs")?;
+    let scene = Scene::begin(&ns, &json!({"service": "next", "percent": 100}))?;
+    eventually(SOON, "copies are made", || {
+        scene.ask(1)?;
+        ensure!(scene.copies("success")? > 0.0, "none yet");
+        Ok(())
+    })?;
+    let hangs = json!({"delay": HANGS, "only": "/items"});
+    scene.api.set_fault(&scene.next, &hangs)?;
+    let args = ["--rate", "100", "--duration", "4s", "-c", "10"];
+    let seen = scene.client.get(&url("catalog", 8080, "/items"), &args)?;
+    println!("beside copies that hang: latency {:?}", seen.latency_ms);
+    assert!(
+        seen.by_status.get("200") == Some(&seen.planned),
+        "not all were answered with 200: {seen:?}"
+    );
+    assert!(seen.latency_ms.max <= NOTICED_MS, "{seen:?}");
+    // They did hang: so many at once that no more were made.
+    let unmade = scene.copies("full")?;
+    let planned = seen.planned as f64;
+    assert!(
+        unmade > 0.0 && unmade <= planned - UNDER_WAY,
+        "{unmade} of {planned} copies were not made"
+    );
+    Ok(())
+}
+
+/// A Service whose requests are copied, the one that gets the copies, and one that both
+/// might write to.
+fn shop(claim: &str) -> anyhow::Result<Namespace> {
+    let ns = Namespace::meshed(claim)?;
+    ns.run(&["client", "catalog", "next", "ledger"])?;
+    Ok(ns)
+}
+
+struct Scene<'a> {
+    ns: &'a Namespace,
+    api: Api,
+    client: Pod,
+    next: Pod,
+}
+
+impl<'a> Scene<'a> {
+    /// With a policy that mirrors so.
+    fn begin(ns: &'a Namespace, mirror: &Value) -> anyhow::Result<Self> {
+        let scene = Self {
+            ns,
+            api: Api::open(&ns.cluster)?,
+            client: ns.pod("client")?,
+            next: ns.pod("next")?,
+        };
+        // Whoever has called a Service is told of its policies.
+        scene.ask(1)?;
+        ns.apply_all(&[
+            json!({"apiVersion": "weft.dev/v1alpha1", "kind": "TrafficPolicy",
+            "metadata": {"name": "rehearsal"}, "spec": {
+                "targetRef": {"kind": "Service", "name": "catalog"}, "mirror": [mirror]}}),
+        ])?;
+        ns.await_condition("tp/rehearsal", "Accepted", "True")?;
+        ns.await_condition("tp/rehearsal", "Programmed", "True")?;
+        Ok(scene)
+    }
+
+    /// Asks what is mirrored, so many times, and is answered each time.
+    fn ask(&self, times: u32) -> anyhow::Result<()> {
+        let number = times.to_string();
+        let args = ["-n", &number, "-c", "10"];
+        let seen = self.client.get(&url("catalog", 8080, "/items"), &args)?;
+        ensure!(
+            seen.by_status.get("200") == Some(&u64::from(times)),
+            "{seen:?}"
+        );
+        Ok(())
+    }
+
+    /// Copies that came to this.
+    fn copies(&self, outcome: &str) -> anyhow::Result<f64> {
+        self.counted(&[("outcome", outcome)])
+    }
+
+    fn counted(&self, labels: &[(&str, &str)]) -> anyhow::Result<f64> {
+        let (service, mirror) = (self.named("catalog"), self.named("next"));
+        let ways = [("service", service.as_str()), ("mirror", mirror.as_str())];
+        let samples = self.api.proxy_metrics(&self.client)?;
+        Ok(samples.sum("weft_mirrored_total", &[&ways[..], labels].concat()))
+    }
+
+    fn made_answered_and_come(&self) -> anyhow::Result<[f64; 3]> {
+        let made = self.copied()?;
+        Ok([made, self.copies("success")?, self.api.arrived(&self.next)?])
+    }
+
+    /// Copies that were to be made, whatever became of them, once none is under way.
+    fn copied(&self) -> anyhow::Result<f64> {
+        // Nobody waits for a copy, so the last ones may end after the load.
+        let (_, copied) = settled(SOON, ENDED, || self.counted(&[]))?;
+        Ok(copied)
+    }
+
+    fn named(&self, service: &str) -> String {
+        format!("{}/{service}", self.ns.name)
+    }
+}
