@@ -114,7 +114,12 @@ fn divide_in(
 
 #[test]
 fn a_limit_of_a_service_is_demanded_of_its_ready_pods_and_one_of_each_pod_is_not() {
-    let all = demanded(&with_limit(100));
+    let begins = json!({"addresses": ["10.0.0.13"], "conditions": {"ready": false},
+        "targetRef": {"kind": "Pod", "namespace": "shop", "name": "api-3"}});
+    let cluster = with_limit(100)
+        .with(cluster::pod("api-3", "10.0.0.13", "api"))
+        .with(cluster::slice("api-y", "api", &[("http", 8080)], &[begins]));
+    let all = demanded(&cluster);
     let [(key, demand)] = &all.iter().collect::<Vec<_>>()[..] else {
         panic!("{all:?}")
     };
@@ -126,6 +131,8 @@ fn a_limit_of_a_service_is_demanded_of_its_ready_pods_and_one_of_each_pod_is_not
         .map(|(uid, port)| (&**uid, *port))
         .collect();
     assert_eq!(pods, [("uid-api-1", 8080), ("uid-api-2", 8080)]);
+    let keepers: Vec<&str> = demand.keepers.keys().map(|uid| &**uid).collect();
+    assert_eq!(keepers, ["uid-api-1", "uid-api-2", "uid-api-3"]);
     assert!(demanded(&cluster::shop()).is_empty());
 }
 

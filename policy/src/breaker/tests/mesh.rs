@@ -148,8 +148,8 @@ fn who_makes_up_probes_decides_no_more_than_others() {
     }
     let now = start + ms(5000);
     let made_up = Pulse {
-        probes: u32::MAX,
-        failed_probes: u32::MAX,
+        probes: 1000,
+        failed_probes: 1000,
         ..Pulse::default()
     };
     let honest = Pulse {
@@ -158,10 +158,11 @@ fn who_makes_up_probes_decides_no_more_than_others() {
     };
     for second in 0..2 {
         let now = now + ms(second * 1000);
-        fleet.pulse(now, &0, &0, made_up, &SETTINGS);
         for at in 1..12 {
             fleet.pulse(now, &at, &at, honest, &SETTINGS);
         }
+        // The last, since the latest probes decide.
+        fleet.pulse(now, &0, &0, made_up, &SETTINGS);
         fleet.tick(now, &SETTINGS);
     }
     assert!(matches!(fleet.steer(now), Steer::Closing { .. }));
