@@ -252,16 +252,17 @@ impl Index {
         peers::places(self.peers(), pod, facts)
     }
 
-    /// Those of these workloads that are larger or smaller by much than they were.
+    /// Those of these workloads that are larger or smaller by much than they were; all of
+    /// them where nobody asked before.
     pub(crate) fn resized(
         &self,
         workloads: &HashSet<Workload>,
         before: &Self,
     ) -> HashSet<Workload> {
-        if workloads.is_empty() {
-            return HashSet::new();
+        match before.peers.get() {
+            Some(then) if !workloads.is_empty() => peers::resized(workloads, self.peers(), then),
+            _ => workloads.clone(),
         }
-        peers::resized(workloads, self.peers(), before.peers.get())
     }
 
     /// The proxies that run.

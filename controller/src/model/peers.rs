@@ -110,16 +110,13 @@ pub(crate) fn sharers(peers: &Peers, workload: &Workload) -> u32 {
     u32::try_from(running.next_power_of_two()).unwrap_or(1)
 }
 
-/// Those of these workloads whose [`sharers`] are others than they were; in doubt all of
-/// them.
+/// Those of these workloads whose [`sharers`] are others than they were.
 pub(crate) fn resized(
     workloads: &HashSet<Workload>,
     now: &Peers,
-    then: Option<&Peers>,
+    then: &Peers,
 ) -> HashSet<Workload> {
-    let differs = |workload: &&Workload| {
-        then.is_none_or(|then| sharers(now, workload) != sharers(then, workload))
-    };
+    let differs = |workload: &&Workload| sharers(now, workload) != sharers(then, workload);
     workloads.iter().filter(differs).cloned().collect()
 }
 

@@ -35,7 +35,7 @@ const NONE_BUT_PROBES: f64 = 2.0;
 /// Callers of the Service of which one instance fails, and what each asks in a second.
 const CLIENTS: usize = 4;
 const EACH: &str = "50";
-const LENGTH: Duration = Duration::from_secs(17);
+const LENGTH: Duration = Duration::from_secs(20);
 /// Before it fails.
 const CALM: Duration = Duration::from_secs(3);
 /// The promises: of all calls so many are answered with 200 within a second, and after two

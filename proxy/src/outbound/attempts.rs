@@ -21,7 +21,7 @@ use crate::endpoints::endpoint::InFlight;
 use crate::endpoints::learned::{Draw, Fallback, Latency};
 use crate::failure::{Failure, Next, RENEWALS};
 use crate::http::client::exchange::UpstreamResponse;
-use crate::http::deadline::{self, Ends};
+use crate::http::deadline;
 use crate::http::grpc::{grpc_status, is_success};
 use crate::http::replay::Replay;
 use crate::http::upload::Upload;

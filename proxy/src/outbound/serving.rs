@@ -128,8 +128,9 @@ impl Told {
             BodyEnd::Failed => Some(GrpcCode::Unavailable.number().into()),
             BodyEnd::OutOfTime | BodyEnd::Late | BodyEnd::Dropped => None,
         };
-        let listed = |code| u8::try_from(code).is_ok_and(|code| retry.grpc_codes.contains(code));
-        let fails = |code| code != 0 && (self.any || listed(code));
+        let listed =
+            |code: u16| u8::try_from(code).is_ok_and(|code| retry.grpc_codes.contains(code));
+        let fails = |code: u16| code != 0 && (self.any || listed(code));
         if code.is_some_and(fails) {
             self.contexts.spend(&self.asker);
         }

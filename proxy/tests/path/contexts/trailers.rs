@@ -2,7 +2,6 @@
 
 use policy::traffic::set::{GrpcCode, GrpcCodes};
 
-use super::super::answers::UNAVAILABLE;
 use super::*;
 
 /// What ends with this status after two bytes.
