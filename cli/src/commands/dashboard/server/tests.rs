@@ -284,6 +284,12 @@ fn streaming() -> (Client, mpsc::Receiver<mpsc::Sender<Bytes>>) {
     (Client::new(service, "shop"), begun)
 }
 
+/// Where the lines of the next stream go that is asked for.
+async fn asked(begun: &mut mpsc::Receiver<mpsc::Sender<Bytes>>) -> mpsc::Sender<Bytes> {
+    let lines = timeout(Duration::from_secs(5), begun.recv()).await;
+    lines.expect("the API server is not asked").unwrap()
+}
+
 /// Asks for a tap and leaves the answer to be read.
 async fn watching(port: u16) -> TcpStream {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
@@ -313,7 +319,7 @@ async fn a_tap_is_passed_on_as_it_comes_and_ends_with_its_reader() {
     let (client, mut begun) = streaming();
     let port = before(client).await;
     let mut reader = watching(port).await;
-    let lines = begun.recv().await.unwrap();
+    let lines = asked(&mut begun).await;
     for line in ["{\"first\":1}\n", "{\"second\":2}\n"] {
         lines.send(Bytes::from(line)).await.unwrap();
         // Before the next is told.
@@ -336,7 +342,7 @@ async fn taps_are_few_and_leave_the_page_its_turns() {
     let mut readers = Vec::new();
     for _ in 0..TAPS {
         let mut reader = watching(port).await;
-        let lines = begun.recv().await.unwrap();
+        let lines = asked(&mut begun).await;
         read_until(&mut reader, "HTTP/1.1 200").await;
         readers.push((reader, lines));
     }
