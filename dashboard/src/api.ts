@@ -108,6 +108,37 @@ export interface Explanation {
   yaml: string;
 }
 
+/** One request, as the proxy of one end tells it. */
+export interface TapRequest {
+  time: string;
+  direction: "inbound" | "outbound";
+  pod: string;
+  peer: string;
+  port: number;
+  mtls: boolean;
+  method: string;
+  host?: string;
+  path: string;
+  route?: string;
+  status: number;
+  grpcStatus?: number;
+  reason?: string;
+  ms: number;
+}
+
+/** How many requests there were since the stream began. */
+export interface TapCounts {
+  proxies: number;
+  takingPart: number;
+  matched: number;
+  shown: number;
+  dropped: number;
+  /** The stream ends with this line. */
+  last?: boolean;
+}
+
+export interface TapLine { request?: TapRequest; metadata?: TapCounts }
+
 export interface Start { namespace: string; all: boolean; version: string }
 export interface Scope { cluster: boolean; namespaces: string[]; incomplete?: boolean }
 
@@ -129,6 +160,8 @@ export class Refusal extends Error {
 const OBSERVE = "/apis/observe.weft.dev/v1alpha1";
 /** Longer than `weft` itself waits for the API server by default, so that its words arrive. */
 const WITHIN = 15_000;
+/** Characters of a line of a stream; the longest has a tenth of that. */
+const LONGEST_LINE = 256 * 1024;
 
 export class Mesh {
   constructor(private readonly key: string) {}
@@ -145,21 +178,63 @@ export class Mesh {
   explain = (question: Question): Promise<Explanation> =>
     this.ask(`/explanation?spec=${encodeURIComponent(JSON.stringify(question))}`);
 
+  /** Requests of one namespace as they end, until their stream does or `stop` says so. */
+  async *tap(place: string, query: string, stop: AbortSignal): AsyncGenerator<TapLine, void, undefined> {
+    // Only its begin has a time limit.
+    const late = new AbortController();
+    const timer = setTimeout(() => late.abort(), WITHIN);
+    const path = `${within(OBSERVE, place)}/taps/live?${query}`;
+    const answer = await this.send(path, AbortSignal.any([stop, late.signal]));
+    clearTimeout(timer);
+    if (!answer.ok) await read(answer);
+    for await (const line of lines(answer)) yield JSON.parse(line) as TapLine;
+  }
+
   private async ask<T>(path: string): Promise<T> {
-    let answer: Response;
+    return (await read(await this.send(path, AbortSignal.timeout(WITHIN)))) as T;
+  }
+
+  private async send(path: string, signal: AbortSignal): Promise<Response> {
     try {
-      answer = await fetch(path, { headers: { "weft-dashboard": this.key }, signal: AbortSignal.timeout(WITHIN) });
+      return await fetch(path, { headers: { "weft-dashboard": this.key }, signal });
     } catch {
       throw new Refusal(0, "weft dashboard does not answer; was it stopped?");
     }
-    let told: unknown;
-    try {
-      told = await answer.json();
-    } catch {
-      throw new Refusal(answer.ok ? 0 : answer.status, "the answer cannot be read");
+  }
+}
+
+/** What an answer says, or why there is none. */
+async function read(answer: Response): Promise<unknown> {
+  let told: unknown;
+  try {
+    told = await answer.json();
+  } catch {
+    throw new Refusal(answer.ok ? 0 : answer.status, "the answer cannot be read");
+  }
+  if (!answer.ok) throw new Refusal(answer.status, String((told as { message?: unknown }).message ?? answer.status));
+  return told;
+}
+
+/** Lines of an answer as they come. */
+async function* lines(answer: Response): AsyncGenerator<string, void, undefined> {
+  const reader = answer.body?.getReader();
+  if (!reader) return;
+  const decoder = new TextDecoder();
+  let held = "";
+  try {
+    for (;;) {
+      const part = await reader.read();
+      if (part.done) return;
+      const whole = (held + decoder.decode(part.value, { stream: true })).split("\n");
+      held = whole.pop() ?? "";
+      if (held.length > LONGEST_LINE) throw new Refusal(0, "a line of the answer is too long");
+      yield* whole;
     }
-    if (!answer.ok) throw new Refusal(answer.status, String((told as { message?: unknown }).message ?? answer.status));
-    return told as T;
+  } catch (error) {
+    throw error instanceof Refusal ? error : new Refusal(0, "the answer broke off");
+  } finally {
+    // Whoever reads no further lets go of it.
+    reader.cancel().catch(() => undefined);
   }
 }
 

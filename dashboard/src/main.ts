@@ -10,6 +10,7 @@ import { HealthPage } from "./pages/health";
 import { PolicyPage } from "./pages/policy";
 import { ProxiesPage } from "./pages/proxies";
 import { SplitsPage } from "./pages/splits";
+import { TapPage } from "./pages/tap";
 import { WorkloadsPage } from "./pages/workloads";
 import { clock, plain } from "./text";
 import type { App, Extra, Page, State, View } from "./view";
@@ -44,7 +45,7 @@ class Dashboard implements App {
   constructor(key: string, private readonly start: Start) {
     this.mesh = new Mesh(key);
     this.graph = new GraphPage(this);
-    this.pages = [this.graph, new WorkloadsPage(this), new SplitsPage(), new PolicyPage(this), new ExplainPage(this), new ProxiesPage(), new HealthPage()];
+    this.pages = [this.graph, new WorkloadsPage(this), new SplitsPage(), new PolicyPage(this), new ExplainPage(this), new TapPage(this), new ProxiesPage(), new HealthPage()];
     this.state = this.read();
     for (const page of this.pages) {
       const link = h("a", { href: "#" }, page.title);
@@ -80,6 +81,7 @@ class Dashboard implements App {
     const before = this.state;
     this.state = this.read();
     const page = this.page();
+    if (this.shown !== page || before.place !== this.state.place) this.shown?.leave?.();
     for (const [name, link] of this.links) {
       set(link, "href", `#${address({ ...this.state, page: name })}`);
       set(link, "aria-current", name === page.name ? "page" : undefined);
@@ -233,6 +235,7 @@ class Dashboard implements App {
       hops: Math.min(3, Number(told.get("hops")) || 0),
       view: told.get("view") === "table" ? "table" : "picture",
       ask: told.get("ask") ?? "",
+      tap: told.get("tap") ?? "",
     };
   }
 }
@@ -243,6 +246,7 @@ function address(state: State): string {
   if (state.hops > 0) told.set("hops", String(state.hops));
   if (state.view !== "picture") told.set("view", state.view);
   if (state.ask !== "" && state.page === "explain") told.set("ask", state.ask);
+  if (state.tap !== "" && state.page === "tap") told.set("tap", state.tap);
   return `/${state.page || "graph"}?${told}`;
 }
 

@@ -166,12 +166,12 @@ export class Model {
 }
 
 const SHORT: Record<string, string> = {
-  DaemonSet: "ds", Deployment: "deploy", Job: "job", Pod: "pod", ReplicaSet: "rs",
+  DaemonSet: "ds", Deployment: "deploy", Job: "job", Pod: "pod", ReplicaSet: "rs", ReplicationController: "rc",
   StatefulSet: "sts", Service: "svc", ServiceAccount: "sa", Namespace: "ns", External: "external",
 };
 
 /** A node as kubectl names it. */
-export function title(node: MeshNode): string {
+export function title(node: Pick<MeshNode, "kind" | "name">): string {
   const kind = SHORT[node.kind];
   return kind ? `${kind}/${node.name}` : node.kind === "Outside" ? `outside ${node.name}` : node.name;
 }

@@ -15,6 +15,8 @@ export interface State {
   view: "picture" | "table";
   /** The question of the explain page, as JSON. */
   ask: string;
+  /** The one of the tap page, likewise. */
+  tap: string;
 }
 
 export interface Extra {
@@ -46,6 +48,8 @@ export interface Page {
   /** Is of use before anything is known. */
   readonly asks?: boolean;
   update(view: View): void;
+  /** Another page or another place is shown from now on. */
+  leave?(): void;
   /** The same on a command line. */
   command(state: State): string;
 }

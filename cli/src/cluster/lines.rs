@@ -18,19 +18,26 @@ pub struct Lines {
 }
 
 impl Cluster {
-    /// Begins to read what the API server streams at `path`.
+    /// Begins to read what the API server streams at `path`, as it comes.
     ///
     /// # Errors
     /// As [`Self::try_ask`]. Only the begin has a time limit.
-    pub async fn lines(&self, what: &str, path: &str) -> Result<Lines, Refusal> {
+    pub async fn stream(&self, what: &str, path: &str) -> Result<Body, Refusal> {
         let request = match http::Request::get(path).body(Body::empty()) {
             Ok(request) => request,
             Err(error) => return Err(Refusal::of(what, kube::Error::HttpError(error))),
         };
-        let body = self.try_ask(what, self.body_of(request)).await?;
+        self.try_ask(what, self.body_of(request)).await
+    }
+
+    /// The same, line by line.
+    ///
+    /// # Errors
+    /// As [`Self::stream`].
+    pub async fn lines(&self, what: &str, path: &str) -> Result<Lines, Refusal> {
         Ok(Lines {
             what: what.to_owned(),
-            body,
+            body: self.stream(what, path).await?,
             held: Vec::new(),
         })
     }

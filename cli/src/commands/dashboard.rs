@@ -27,9 +27,9 @@ use crate::output::Format;
     about = "Serve the page of the mesh on this machine",
     long_about = "Serves the page of the mesh on 127.0.0.1 until it is stopped: the graph and its \
                   table, workloads, splits with their weights, who may call whom, why a call is \
-                  refused and what would allow it, the proxies. It reads what the user's rights \
-                  let him read, and changes nothing. The address holds a key of this start; who \
-                  has it sees what its user may see.",
+                  refused and what would allow it, requests as they end, the proxies. It reads what \
+                  the user's rights let him read, and changes nothing. The address holds a key of \
+                  this start; who has it sees what its user may see.",
     after_help = "Example:\n  weft dashboard -n shop"
 )]
 pub struct Dashboard {

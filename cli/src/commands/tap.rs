@@ -1,25 +1,21 @@
 //! `weft tap`: requests as they end.
 
+pub(crate) mod follow;
+
 use std::fmt::Write as _;
-use std::time::Duration;
 
 use clap::Args;
-use crds::observe::{Direction, LIVE, Resource, TapLine, TapMetadata, TapRequest};
-use tokio::time::{Instant, sleep_until};
+use crds::observe::{Direction, TapLine, TapMetadata, TapRequest};
+use futures::StreamExt as _;
 
-use crate::cluster::lines::Lines;
+use self::follow::{Told, follow};
+use crate::cluster::Cluster;
 use crate::cluster::names::{Kind, Named};
-use crate::cluster::{Cluster, Refusal};
 use crate::console::Console;
 use crate::escape;
 use crate::failure::{Failure, Verdict};
 use crate::global::Global;
 use crate::output::Format;
-
-/// From one stream to the next at least, and from one that broke.
-const PAUSE: Duration = Duration::from_secs(1);
-/// The same after several that ended at once.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Kinds whose requests can be watched, and that can be at the other end.
 const ENDS: &[Kind] = &[
@@ -91,38 +87,19 @@ impl Tap {
         console: &mut Console<'_>,
     ) -> Result<Verdict, Failure> {
         let format = global.format(&[Format::Table, Format::Json])?;
-        if global.all_namespaces {
-            let why = "requests are shown of one namespace; say -n NAME instead of -A";
-            return Err(Failure::usage(why));
-        }
+        in_one_namespace(global)?;
+        let query = self.query()?;
         let cluster = Cluster::connect(global).await?;
-        let path = Resource::Taps.path(Some(cluster.namespace()), Some(LIVE));
-        let path = format!("{path}?{}", self.query()?);
-        let what = format!("taps of {}", cluster.namespace());
-        let (mut worked, mut pause) = (false, PAUSE);
-        loop {
-            // Each stream ends after a while, and the next is authorised anew. It ends at once
-            // where no proxy can be asked; one that broke was cut by somebody who may need a
-            // moment.
-            let begun = Instant::now();
-            let in_order = match cluster.lines(&what, &path).await {
-                Ok(lines) => {
-                    worked = true;
-                    follow(lines, format, console).await?
-                }
-                Err(refusal) if worked && may_pass(&refusal) => {
-                    console.word(&refusal.into_failure().to_string())?;
-                    false
-                }
-                Err(refusal) => return Err(refusal.into_failure()),
-            };
-            let ended = if in_order { begun } else { Instant::now() };
-            if begun.elapsed() > PAUSE {
-                pause = PAUSE;
+        let mut requests = follow(cluster, &query);
+        let mut shown = Shown::default();
+        while let Some(told) = requests.next().await {
+            match told? {
+                Told::Begun => shown = Shown::default(),
+                Told::Line(line) => shown.line(&line, format, console)?,
+                Told::Word(word) => console.word(&word)?,
             }
-            sleep_until(ended + pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
+        Ok(Verdict::Yes)
     }
 
     fn query(&self) -> Result<String, Failure> {
@@ -154,8 +131,17 @@ impl Tap {
     }
 }
 
-/// As the API names it.
-fn end(text: &str) -> Result<String, Failure> {
+/// Whether one namespace is meant.
+pub(crate) fn in_one_namespace(global: &Global) -> Result<(), Failure> {
+    if global.all_namespaces {
+        let why = "requests are shown of one namespace; say -n NAME instead of -A";
+        return Err(Failure::usage(why));
+    }
+    Ok(())
+}
+
+/// What was typed, as the API names it.
+pub(crate) fn end(text: &str) -> Result<String, Failure> {
     let (named, name) = Named::read_one(text, ENDS)?;
     if named.port.is_some() {
         return Err(Failure::usage(format!(
@@ -163,36 +149,6 @@ fn end(text: &str) -> Result<String, Failure> {
         )));
     }
     Ok(format!("{}/{name}", named.kind))
-}
-
-/// Whether it may be answered if it is asked again: it is neither the question that is
-/// refused nor whoever asks it.
-fn may_pass(refusal: &Refusal) -> bool {
-    !matches!(refusal.code(), Some(400 | 401 | 403 | 404))
-}
-
-/// Prints what one stream tells; false where it did not end in order.
-async fn follow(
-    mut lines: Lines,
-    format: Format,
-    console: &mut Console<'_>,
-) -> Result<bool, Failure> {
-    let (mut shown, mut last) = (Shown::default(), false);
-    loop {
-        let line = match lines.next().await {
-            Ok(Some(line)) => line,
-            Ok(None) => return Ok(last),
-            // Who told is gone, and another one may tell.
-            Err(cut) => {
-                console.word(&cut.to_string())?;
-                return Ok(false);
-            }
-        };
-        let line: TapLine = serde_json::from_slice(&line)
-            .map_err(|error| Failure::unknown(format!("a line of the tap: {error}")))?;
-        shown.line(&line, format, console)?;
-        last = line.metadata.is_some_and(|metadata| metadata.last);
-    }
 }
 
 /// What was said of how many there are.

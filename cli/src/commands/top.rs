@@ -1,7 +1,10 @@
-//! `weft top`: the busiest edges, live.
+//! `weft top`: the busiest edges, or what is asked most, live.
 
 mod frame;
+mod paths;
+mod rows;
 mod terminal;
+mod window;
 
 use std::time::Duration;
 
@@ -16,6 +19,7 @@ use crate::cluster::names::Named;
 use crate::console::Console;
 use crate::failure::{Failure, Verdict};
 use crate::global::Global;
+use crate::output::{Format, number};
 use crate::traffic::select::{ENDS, Selected};
 use crate::traffic::{Question, Traffic};
 
@@ -28,27 +32,45 @@ const EACH: Duration = Duration::from_secs(5);
 #[derive(Args, Debug)]
 #[command(
     about = "Show the busiest edges, live",
-    long_about = "Shows who calls whom, the busiest first, again every five seconds. Keys: r by \
-                  rate, s by success (the worst first), l by latency, o by what is open, n by \
-                  name, q ends. Where the output is no terminal one table is printed.",
+    long_about = "Shows who calls whom, the busiest first, again every five seconds. With --paths \
+                  it shows what the pods of RES are asked and ask instead, by method, path and \
+                  route, again every second. That is a tap: it needs ClusterRole weft-tap in the \
+                  namespace, and the controller's log and an Event at RES name who watches. It \
+                  shows about 100 requests in a second, and the line below the table says how many \
+                  there were: rates are scaled by that, the same for all rows, while success and \
+                  latency are those of the requests that were shown. 500 rows are told apart, the \
+                  requests of further ones are one row (others). Keys: r by rate, s by success \
+                  (the worst first), l by latency, o by what is open (edges only), n by name, q \
+                  ends. Where the output is no terminal, or with -o table, one table is printed, \
+                  with --paths after one window.",
     after_help = "Example:\n  weft top -n shop"
 )]
 pub struct Top {
     /// KIND/NAME at either end; all edges without it
     #[arg(value_name = "RES")]
     resource: Option<String>,
+    /// What RES is asked and asks, by method, path and route
+    #[arg(long, requires = "resource")]
+    paths: bool,
+    /// Length of the window of --paths, 1s to 1m
+    #[arg(short = 't', long, value_name = "TIME", default_value = "30s", value_parser = number::duration, requires = "paths")]
+    window: Duration,
 }
 
 impl Top {
     /// Draws until the user ends it.
     ///
     /// # Errors
-    /// When the graph cannot be read.
+    /// When the graph cannot be read, or requests cannot be watched.
     pub async fn run(
         &self,
         global: &Global,
         console: &mut Console<'_>,
     ) -> Result<Verdict, Failure> {
+        global.format(&[Format::Table])?;
+        if let (true, Some(of)) = (self.paths, &self.resource) {
+            return paths::run(of, self.window, global, console).await;
+        }
         let named = self
             .resource
             .as_deref()
@@ -57,7 +79,7 @@ impl Top {
         let cluster = Cluster::connect(global).await?;
         let selected = named.map(|named| Selected::new(named, cluster.scope()));
         let mut traffic = look(&cluster).await?;
-        let Some(terminal) = Terminal::take() else {
+        let Some(terminal) = Terminal::take(global) else {
             let frame = Frame::of(&traffic, selected.as_ref(), cluster.scope(), Order::Rate);
             frame.table(usize::MAX).write(console.out, console.color)?;
             return Ok(Verdict::Yes);
@@ -72,9 +94,9 @@ impl Top {
             frame.draw(&terminal, console, word.as_deref())?;
             let mut key = [0];
             tokio::select! {
-                read = keys.read(&mut key) => match (read, key[0]) {
-                    (Ok(1), b'q' | 3 | 4) | (Ok(0) | Err(_), _) => return Ok(Verdict::Yes),
-                    (_, key) => order = Order::of(key).unwrap_or(order),
+                read = keys.read(&mut key) => match order.after(&read, key[0]) {
+                    Some(next) => order = next,
+                    None => return Ok(Verdict::Yes),
                 },
                 _ = ticks.tick() => match look(&cluster).await {
                     Ok(newer) => (traffic, word) = (newer, None),

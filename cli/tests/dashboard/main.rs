@@ -17,6 +17,7 @@ mod pictures;
 mod reach;
 mod safety;
 mod shop;
+mod taps;
 
 use browser::Browser;
 use mesh::{Mesh, Weft};

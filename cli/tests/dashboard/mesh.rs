@@ -1,15 +1,18 @@
 //! A mesh that does what a test says, behind an API server, and the real `weft dashboard`
 //! before it. All that it tells goes through the types of the read API.
 
+use std::convert::Infallible;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 
-use crds::observe::{Explanation, ExplanationStatus, Graph, Proxy, Scope};
+use crds::observe::{Explanation, ExplanationStatus, Graph, Proxy, Scope, TapLine};
 use fake_api::FakeApi;
+use futures::stream;
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use kube::client::Body;
@@ -20,9 +23,13 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, mpsc};
 
 const OBSERVE: &str = "/apis/observe.weft.dev/v1alpha1";
+/// Lines of a tap that wait for their reader.
+const LINES: usize = 1024;
+
+type Answer = Response<UnsyncBoxBody<bytes::Bytes, Infallible>>;
 
 #[derive(Default)]
 struct Script {
@@ -36,6 +43,11 @@ struct Script {
     forbidden: Option<String>,
     /// Kind whose list cannot be answered.
     broken: Option<String>,
+    /// Nobody has the right to tap.
+    no_tap: bool,
+    /// What taps asked, and where the lines of the last one go.
+    taps: Vec<String>,
+    tap: Option<mpsc::Sender<bytes::Bytes>>,
 }
 
 #[derive(Clone)]
@@ -162,12 +174,39 @@ impl Mesh {
         self.script.lock().await.broken = Some(kind.to_owned());
     }
 
+    pub(super) async fn forbid_taps(&self, forbidden: bool) {
+        self.script.lock().await.no_tap = forbidden;
+    }
+
+    /// The queries of all taps.
+    pub(super) async fn taps(&self) -> Vec<String> {
+        self.script.lock().await.taps.clone()
+    }
+
+    /// A line of the last tap.
+    pub(super) async fn show(&self, line: &Value) {
+        let script = self.script.lock().await;
+        let line = format!("{}\n", typed::<TapLine>(line));
+        script.tap.as_ref().unwrap().try_send(line.into()).unwrap();
+    }
+
+    /// The stream of the last tap ends.
+    pub(super) async fn end_tap(&self) {
+        self.script.lock().await.tap = None;
+    }
+
+    /// Whether somebody reads the last tap.
+    pub(super) async fn is_tapped(&self) -> bool {
+        let script = self.script.lock().await;
+        script.tap.as_ref().is_some_and(|tap| !tap.is_closed())
+    }
+
     /// Writes through the API server other than questions: there must be none.
     pub(super) fn writes(&self) -> Vec<(Method, String)> {
         self.api.writes()
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Response<Full<bytes::Bytes>> {
+    async fn answer(&self, request: Request<Incoming>) -> Answer {
         let (parts, body) = request.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         let path = parts.uri.path().to_owned();
@@ -204,13 +243,39 @@ impl Mesh {
             let mut asked: Explanation = serde_json::from_slice(&body).unwrap();
             script.asked.push(asked.clone());
             asked.status = Some(script.told.clone());
-            return Response::new(serde_json::to_vec(&asked).unwrap().into());
+            return Response::new(whole(serde_json::to_vec(&asked).unwrap().into()));
+        }
+        if path.ends_with("/taps/live") {
+            return script.tap(parts.uri.query().unwrap_or_default());
         }
         drop(script);
         let request = Request::from_parts(parts, Body::from(body.to_vec()));
         let (parts, body) = self.api.client().send(request).await.unwrap().into_parts();
-        Response::from_parts(parts, body.collect_bytes().await.unwrap().into())
+        Response::from_parts(parts, whole(body.collect_bytes().await.unwrap()))
     }
+}
+
+impl Script {
+    fn tap(&mut self, query: &str) -> Answer {
+        if self.no_tap {
+            return status(
+                403,
+                "taps.observe.weft.dev is forbidden: user \"eve\" cannot create resource \"taps\" in API group \"observe.weft.dev\" in the namespace \"shop\"",
+            );
+        }
+        let (lines, told) = mpsc::channel(LINES);
+        self.taps.push(query.to_owned());
+        self.tap = Some(lines);
+        let frames = stream::unfold(told, |mut told| async move {
+            let line: bytes::Bytes = told.recv().await?;
+            Some((Ok::<_, Infallible>(Frame::data(line)), told))
+        });
+        Response::new(StreamBody::new(frames).boxed_unsync())
+    }
+}
+
+fn whole(bytes: bytes::Bytes) -> UnsyncBoxBody<bytes::Bytes, Infallible> {
+    Full::new(bytes).boxed_unsync()
 }
 
 /// What the type keeps of it; a field that the read API has not would be missed.
@@ -218,9 +283,9 @@ fn typed<T: DeserializeOwned + Serialize>(value: &Value) -> Value {
     serde_json::to_value(serde_json::from_value::<T>(value.clone()).unwrap()).unwrap()
 }
 
-fn status(code: u16, message: &str) -> Response<Full<bytes::Bytes>> {
+fn status(code: u16, message: &str) -> Answer {
     let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": message, "code": code});
-    let mut response = Response::new(status.to_string().into_bytes().into());
+    let mut response = Response::new(whole(status.to_string().into()));
     *response.status_mut() = StatusCode::from_u16(code).unwrap();
     response
 }
@@ -232,7 +297,7 @@ async fn serve(listener: TcpListener, mesh: Mesh) {
         tokio::spawn(async move {
             let service = service_fn(move |request| {
                 let mesh = mesh.clone();
-                async move { Ok::<_, std::convert::Infallible>(mesh.answer(request).await) }
+                async move { Ok::<_, Infallible>(mesh.answer(request).await) }
             });
             let serving = hyper::server::conn::http1::Builder::new();
             let _ = serving

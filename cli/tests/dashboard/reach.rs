@@ -26,6 +26,7 @@ async fn the_keyboard_alone_reaches_every_node_and_every_page() {
         "Splits",
         "Policy",
         "Explain",
+        "Tap",
         "Proxies",
         "Health",
     ] {
@@ -127,6 +128,7 @@ async fn axe_finds_no_fault_on_any_page_by_day_and_by_night() {
             "Splits",
             "Policy",
             "Explain",
+            "Tap",
             "Proxies",
             "Health",
         ] {

@@ -60,7 +60,7 @@ async fn text_of_the_cluster_is_text_on_every_page() {
     harmless(&mut shown).await;
 }
 
-async fn harmless(shown: &mut Shown) {
+pub(super) async fn harmless(shown: &mut Shown) {
     let browser = &mut shown.browser;
     assert_eq!(browser.eval("window.hit === undefined").await, true);
     assert_eq!(browser.count("img, iframe, body script").await, 0);

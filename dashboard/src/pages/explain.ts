@@ -3,11 +3,11 @@
 import type { End, Explanation, Question } from "../api";
 import { Refusal } from "../api";
 import { h, write } from "../dom";
-import { compare, title } from "../model";
+import { Choice, field, METHODS } from "../form";
+import { title } from "../model";
 import { percent, quoted } from "../text";
 import { type App, asEnd, type Page, type State, type View } from "../view";
 
-const METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 const KINDS: Record<string, string> = {
   DaemonSet: "ds", Deployment: "deploy", Job: "job", Pod: "pod", ReplicaSet: "rs",
   StatefulSet: "sts", Service: "svc", ServiceAccount: "sa", External: "external",
@@ -28,7 +28,6 @@ export class ExplainPage implements Page {
   private asked = "";
 
   constructor(private readonly app: App) {
-    const field = (id: string, text: string, input: HTMLElement): HTMLElement => h("div", { class: "field" }, h("label", { for: id }, text), input);
     this.element = h(
       "section",
       {},
@@ -173,30 +172,4 @@ function read(ask: string): Question {
 function name(known: Map<string, string>, end: Question["from"]): void {
   const key = JSON.stringify(end);
   if (!known.has(key)) known.set(key, `${KINDS[end.kind ?? ""] ?? end.kind ?? ""}/${end.name ?? ""} in ${end.namespace ?? ""}`);
-}
-
-/** Ends to choose from. The page holds their numbers only, never their names as values. */
-class Choice {
-  readonly element: HTMLSelectElement;
-  private ends: string[] = [];
-  private told = "";
-
-  constructor(id: string) {
-    this.element = h("select", { id });
-  }
-
-  get chosen(): string {
-    return this.ends[this.element.selectedIndex] ?? "{}";
-  }
-
-  update(known: Map<string, string>, chosen: string): void {
-    const sorted = [...known].sort(([, one], [, other]) => compare(one, other));
-    const told = sorted.flat().join("\n");
-    if (this.told !== told) {
-      this.told = told;
-      this.ends = sorted.map(([end]) => end);
-      this.element.replaceChildren(...sorted.map(([, text], at) => h("option", { value: at }, text)));
-    }
-    this.element.selectedIndex = Math.max(0, this.ends.indexOf(chosen));
-  }
 }

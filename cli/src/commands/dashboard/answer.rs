@@ -1,14 +1,20 @@
-//! How it is answered: the files of the page, JSON, and the headers that keep a browser
-//! from taking either for anything else.
+//! How it is answered: the files of the page, JSON, lines of it that go on, and the headers
+//! that keep a browser from taking any of them for anything else.
+
+use std::convert::Infallible;
 
 use bytes::Bytes;
+use futures::stream;
 use http::header::{
     ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue,
     REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use http::{Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use kube::client::Body;
 use serde_json::json;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::question::File;
 
@@ -42,8 +48,12 @@ const ALWAYS: [(HeaderName, &str); 7] = [
     ),
 ];
 
-/// A whole answer.
-pub(super) type Answer = Response<Full<Bytes>>;
+/// Why an answer broke off.
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+/// What is still to be written of an answer.
+type Rest = UnsyncBoxBody<Bytes, BoxError>;
+/// An answer, whole or one that goes on.
+pub(super) type Answer = Response<Rest>;
 
 /// A file of the page.
 pub(super) fn file(file: File) -> Answer {
@@ -52,18 +62,29 @@ pub(super) fn file(file: File) -> Answer {
         File::Script => (SCRIPT, "text/javascript; charset=utf-8"),
         File::Style => (STYLE, "text/css; charset=utf-8"),
     };
-    with(StatusCode::OK, kind, Bytes::from_static(bytes))
+    with(StatusCode::OK, kind, whole(Bytes::from_static(bytes)))
 }
 
 /// JSON, whatever it holds.
 pub(super) fn json(bytes: Bytes) -> Answer {
-    with(StatusCode::OK, "application/json", bytes)
+    with(StatusCode::OK, "application/json", whole(bytes))
+}
+
+/// What the API server streams, as it comes. The place is held until it ends or its reader
+/// leaves, and with that the stream ends too.
+pub(super) fn lines(body: Body, place: OwnedSemaphorePermit) -> Answer {
+    let frames = stream::unfold((body, place), |(mut body, place)| async move {
+        let frame = body.frame().await?;
+        Some((frame.map_err(BoxError::from), (body, place)))
+    });
+    let frames = StreamBody::new(frames).boxed_unsync();
+    with(StatusCode::OK, "application/json", frames)
 }
 
 /// Why there is nothing else, in words for a person.
 pub(super) fn failure(status: StatusCode, message: &str) -> Answer {
     let body = json!({"code": status.as_u16(), "message": message}).to_string();
-    let mut answer = with(status, "application/json", body.into());
+    let mut answer = with(status, "application/json", whole(body.into()));
     if status == StatusCode::METHOD_NOT_ALLOWED {
         let headers = answer.headers_mut();
         headers.insert(ALLOW, HeaderValue::from_static("GET"));
@@ -71,8 +92,14 @@ pub(super) fn failure(status: StatusCode, message: &str) -> Answer {
     answer
 }
 
-fn with(status: StatusCode, kind: &'static str, bytes: Bytes) -> Answer {
-    let mut answer = Response::new(Full::new(bytes));
+fn whole(bytes: Bytes) -> Rest {
+    Full::new(bytes)
+        .map_err(|never: Infallible| -> BoxError { match never {} })
+        .boxed_unsync()
+}
+
+fn with(status: StatusCode, kind: &'static str, rest: Rest) -> Answer {
+    let mut answer = Response::new(rest);
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));

@@ -8,8 +8,12 @@ use crds::smi::{ACCESS_GROUP, SPLIT_GROUP, STORAGE_VERSION};
 
 /// Parameters of `graphs/live` that the page uses. No stream: it asks again.
 const OF_GRAPHS: [&str; 5] = ["window", "history", "routes", "quiet", "gone"];
-/// Longest value of a parameter.
+/// Longest value of one of them.
 const MAX_VALUE: usize = 8;
+/// Parameters of `taps/live` that the page uses. Headers are for `weft tap` alone.
+const OF_TAPS: [&str; 6] = ["watch", "of", "method", "path", "status", "slower"];
+/// Longest value of one of these: the API takes no longer beginning of a path.
+const MAX_FILTER: usize = 1024;
 /// Longest name of an object of Kubernetes.
 const MAX_NAME: usize = 253;
 
@@ -29,6 +33,11 @@ pub(super) enum Question {
     Start,
     /// `what` in the words of errors, and the path at the API server.
     Read {
+        what: String,
+        path: String,
+    },
+    /// The same, of what goes on until its reader leaves.
+    Watch {
         what: String,
         path: String,
     },
@@ -96,9 +105,15 @@ fn of_cluster(path: &str, query: &str) -> Result<Question, Unknown> {
     let path = match ((*group, *version), rest) {
         (api, ["graphs", LIVE]) if api == observe => {
             let path = Resource::Graphs.path(namespace, Some(LIVE));
-            let path = format!("{path}{}", parameters(query)?);
+            let path = format!("{path}{}", parameters(query, &OF_GRAPHS, is_short)?);
             let what = format!("graphs{place}");
             return Ok(Question::Read { what, path });
+        }
+        (api, ["taps", LIVE]) if api == observe && namespace.is_some() => {
+            let path = Resource::Taps.path(namespace, Some(LIVE));
+            let path = format!("{path}{}", parameters(query, &OF_TAPS, is_filter)?);
+            let what = format!("taps{place}");
+            return Ok(Question::Watch { what, path });
         }
         (api, ["scopes", LIVE]) if api == observe && namespace.is_none() => {
             Resource::Scopes.path(None, Some(LIVE))
@@ -122,13 +137,12 @@ fn listed(group: &str, namespace: Option<&str>, plural: &str) -> String {
     format!("/apis/{group}/{STORAGE_VERSION}/{place}{plural}")
 }
 
-/// The parameters of a graph, written anew; with `?` where there are any.
-fn parameters(query: &str) -> Result<String, Unknown> {
+/// Those parameters that are known and whose values fit, written anew; with `?` where there
+/// are any.
+fn parameters(query: &str, known: &[&str], fits: fn(&str) -> bool) -> Result<String, Unknown> {
     let mut written = form_urlencoded::Serializer::new(String::new());
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-        let plain = value.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        let fits = !value.is_empty() && value.len() <= MAX_VALUE && plain;
-        if !OF_GRAPHS.contains(&&*name) || !fits {
+        if !known.contains(&&*name) || value.is_empty() || !fits(&value) {
             return Err(Unknown::Parameter(name.into_owned()));
         }
         written.append_pair(&name, &value);
@@ -139,6 +153,15 @@ fn parameters(query: &str) -> Result<String, Unknown> {
     } else {
         format!("?{written}")
     })
+}
+
+fn is_short(value: &str) -> bool {
+    value.len() <= MAX_VALUE && value.bytes().all(|byte| byte.is_ascii_alphanumeric())
+}
+
+/// What it means is judged by the API.
+fn is_filter(value: &str) -> bool {
+    value.len() <= MAX_FILTER && !value.chars().any(char::is_control)
 }
 
 /// Whether a part of a path names an object as Kubernetes allows it; neither `.` nor `..`.
@@ -245,6 +268,32 @@ mod tests {
         let proxies = format!("{OBSERVE}/proxies");
         let unknown = Unknown::Parameter("watch".to_owned());
         assert_eq!(Question::read(&proxies, Some("watch=1")), Err(unknown));
+    }
+
+    #[test]
+    fn requests_are_watched_in_one_namespace_and_by_the_filters_of_the_page() {
+        let tap = format!("{OBSERVE}/namespaces/shop/taps/live");
+        let query = "watch=true&of=Deployment%2Fweb&path=%2Fa+b%26x%3D1&status=5xx";
+        let wanted = Question::Watch {
+            what: "taps of shop".to_owned(),
+            path: format!("{tap}?{query}"),
+        };
+        assert!(wanted.needs_key());
+        assert_eq!(Question::read(&tap, Some(query)), Ok(wanted));
+        let long = format!("path=/{}", "a".repeat(MAX_FILTER));
+        for (query, named) in [
+            ("header=user-agent", "header"),
+            ("of=Deployment/web&maxRps=1000", "maxRps"),
+            ("method=", "method"),
+            ("path=%2Fa%0Ab", "path"),
+            (long.as_str(), "path"),
+        ] {
+            let unknown = Unknown::Parameter(named.to_owned());
+            assert_eq!(Question::read(&tap, Some(query)), Err(unknown), "{query}");
+        }
+        let everywhere = format!("{OBSERVE}/taps/live");
+        let query = Some("watch=true&of=Namespace/shop");
+        assert_eq!(Question::read(&everywhere, query), Err(Unknown::Path));
     }
 
     #[test]

@@ -28,15 +28,19 @@ const QUESTIONS: usize = 8;
 /// Explanations at a time, fewer than a browser's connections and than questions, so that the
 /// page goes on while some take long. More are refused: waiting, they would hold connections.
 const EXPLANATIONS: usize = 4;
+/// Taps at a time: fewer than a browser's connections, so that the page goes on. More are
+/// refused.
+const TAPS: usize = 3;
 /// Head of a request. A question about a call carries its path, which HTTP servers bound
 /// to 8 KiB.
 const MAX_HEAD: usize = 32 << 10;
 /// For a head to arrive, also the first one of a connection or the next.
 const HEAD_WITHIN: Duration = Duration::from_secs(5);
-/// Age at which a connection ends after its answer, and the time for that; so one whose
-/// other end does not read is not held for ever.
+/// Age at which a connection ends after its answer, and the time for that, which is longer
+/// than the controller lets a tap go on; so one whose other end does not read is not held for
+/// ever.
 const LIFE: Duration = Duration::from_secs(300);
-const LAST_ANSWER_WITHIN: Duration = Duration::from_secs(10);
+const LAST_ANSWER_WITHIN: Duration = Duration::from_secs(60);
 /// After a connection that could not be taken.
 const AGAIN_IN: Duration = Duration::from_millis(100);
 /// Bytes of one answer of the API server. A graph of 20 000 edges is below 16 MiB.
@@ -51,6 +55,7 @@ struct Parts {
     guard: Guard,
     questions: Semaphore,
     explanations: Semaphore,
+    taps: Arc<Semaphore>,
 }
 
 impl Site {
@@ -61,6 +66,7 @@ impl Site {
             guard,
             questions,
             explanations: Semaphore::new(EXPLANATIONS),
+            taps: Arc::new(Semaphore::new(TAPS)),
         }))
     }
 }
@@ -111,6 +117,7 @@ impl Site {
             guard,
             questions,
             explanations,
+            taps,
         } = &*self.0;
         if let Err(refused) = guard.admit(request) {
             let status = match refused {
@@ -152,6 +159,7 @@ impl Site {
             Question::File(file) => answer::file(file),
             Question::Start => answer::json(start(cluster)),
             Question::Read { what, path } => read(cluster, &what, &path).await,
+            Question::Watch { what, path } => watched(cluster, taps, &what, &path).await,
             Question::Explain(spec) => explained(cluster, *spec).await,
         }
     }
@@ -168,6 +176,18 @@ fn start(cluster: &Cluster) -> Bytes {
 async fn read(cluster: &Cluster, what: &str, path: &str) -> Answer {
     match cluster.try_read_bytes(what, path, MAX_ANSWER).await {
         Ok(bytes) => answer::json(bytes),
+        Err(refusal) => refused(refusal),
+    }
+}
+
+/// What goes on is no question any longer once it has begun, and has a place of its own.
+async fn watched(cluster: &Cluster, taps: &Arc<Semaphore>, what: &str, path: &str) -> Answer {
+    let Ok(place) = Arc::clone(taps).try_acquire_owned() else {
+        let words = format!("{TAPS} taps go on already; start again when one was stopped");
+        return answer::failure(StatusCode::TOO_MANY_REQUESTS, &words);
+    };
+    match cluster.stream(what, path).await {
+        Ok(body) => answer::lines(body, place),
         Err(refusal) => refused(refusal),
     }
 }

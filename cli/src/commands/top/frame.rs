@@ -1,12 +1,12 @@
 //! One picture: the edges in their order, as many as fit.
 
 use std::cmp::Ordering;
+use std::io;
 
 use crds::observe::Edge;
 
 use super::terminal::Terminal;
 use crate::console::Console;
-use crate::escape;
 use crate::failure::Failure;
 use crate::output::number;
 use crate::output::table::{Cell, Table};
@@ -37,7 +37,15 @@ impl Order {
         })
     }
 
-    fn name(self) -> &'static str {
+    /// The order after what was read of the keys; `None` where that ends the drawing.
+    pub(super) fn after(self, read: &io::Result<usize>, key: u8) -> Option<Self> {
+        match (read, key) {
+            (Ok(1), b'q' | 3 | 4) | (Ok(0) | Err(_), _) => None,
+            (_, key) => Some(Self::of(key).unwrap_or(self)),
+        }
+    }
+
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Rate => "rate",
             Self::Success => "success",
@@ -131,12 +139,6 @@ impl<'a> Frame<'a> {
         console: &mut Console<'_>,
         word: Option<&str>,
     ) -> Result<(), Failure> {
-        let (rows, columns) = terminal.size();
-        // Two lines above the table, and its head.
-        let fitting = rows.saturating_sub(4);
-        let mut text = Vec::new();
-        self.table(fitting).write(&mut text, false)?;
-        let text = String::from_utf8_lossy(&text).into_owned();
         let requests: u64 = self.edges.iter().map(|edge| edge.requests).sum();
         let title = format!(
             "{} edges, {} requests/s, by {} (keys r s l o n, q ends)",
@@ -148,20 +150,10 @@ impl<'a> Frame<'a> {
             .map(ToOwned::to_owned)
             .or_else(|| self.traffic.word())
             .unwrap_or_default();
-        let mut picture = "\x1b[H".to_owned();
-        for line in [title, escape::plain(&word)]
-            .iter()
-            .map(String::as_str)
-            .chain(text.lines())
-        {
-            let line: String = line.chars().take(columns).collect();
-            picture.push_str(&line);
-            picture.push_str("\x1b[K\r\n");
-        }
-        picture.push_str("\x1b[J");
-        console.out.write_all(picture.as_bytes())?;
-        console.out.flush()?;
-        Ok(())
+        // Two lines above the table, its head, and the line of the cursor.
+        let (rows, _) = terminal.size();
+        let table = self.table(rows.saturating_sub(4));
+        terminal.draw(console, &[title.as_str(), word.as_str()], &table, &[])
     }
 }
 
@@ -193,5 +185,18 @@ mod tests {
         assert_eq!(order(Order::Open), "bac");
         assert_eq!(order(Order::Name), "abc");
         assert_eq!(Order::of(b'x'), None);
+    }
+
+    #[test]
+    fn key_changes_the_order_or_ends_the_drawing_and_so_does_the_end_of_the_input() {
+        let after = |read: io::Result<usize>, key: u8| Order::Rate.after(&read, key);
+        assert_eq!(after(Ok(1), b's'), Some(Order::Success));
+        assert_eq!(after(Ok(1), b'x'), Some(Order::Rate));
+        for key in [b'q', 3, 4] {
+            assert_eq!(after(Ok(1), key), None, "{key}");
+        }
+        assert_eq!(after(Ok(0), b's'), None);
+        let broken = io::Error::from(io::ErrorKind::BrokenPipe);
+        assert_eq!(after(Err(broken), b's'), None);
     }
 }

@@ -5,6 +5,12 @@ use std::io::{IsTerminal as _, Write as _};
 
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
+use crate::console::Console;
+use crate::escape;
+use crate::failure::Failure;
+use crate::global::Global;
+use crate::output::table::Table;
+
 /// Another page, which is gone afterwards, and no cursor.
 const ENTER: &[u8] = b"\x1b[?1049h\x1b[?25l";
 const LEAVE: &[u8] = b"\x1b[?25h\x1b[?1049l";
@@ -16,9 +22,9 @@ pub(super) struct Terminal {
 }
 
 impl Terminal {
-    /// Takes the terminal; nothing where input or output is none.
-    pub(super) fn take() -> Option<Self> {
-        if !std::io::stdout().is_terminal() {
+    /// Takes the terminal; nothing where input or output is none, or one table is asked for.
+    pub(super) fn take(global: &Global) -> Option<Self> {
+        if global.output.is_some() || !std::io::stdout().is_terminal() {
             return None;
         }
         let before = tcgetattr(std::io::stdin()).ok()?;
@@ -39,6 +45,30 @@ impl Terminal {
             }
             _ => (24, 80),
         }
+    }
+
+    /// Draws over what was there: lines, a table and lines. What is wider is cut.
+    pub(super) fn draw(
+        &self,
+        console: &mut Console<'_>,
+        above: &[&str],
+        table: &Table,
+        below: &[&str],
+    ) -> Result<(), Failure> {
+        let (_, columns) = self.size();
+        let mut text = Vec::new();
+        table.write(&mut text, false)?;
+        let text = String::from_utf8_lossy(&text);
+        let lines = above.iter().copied().chain(text.lines());
+        let mut picture = "\x1b[H".to_owned();
+        for line in lines.chain(below.iter().copied()) {
+            picture.extend(escape::plain(line).chars().take(columns));
+            picture.push_str("\x1b[K\r\n");
+        }
+        picture.push_str("\x1b[J");
+        console.out.write_all(picture.as_bytes())?;
+        console.out.flush()?;
+        Ok(())
     }
 }
 

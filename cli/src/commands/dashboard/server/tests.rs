@@ -5,8 +5,15 @@ use std::time::Instant;
 use clap::Parser as _;
 use crds::observe::Resource;
 use fake_api::FakeApi;
+use futures::stream;
+use http::Response;
+use http_body_util::StreamBody;
+use hyper::body::Frame;
+use kube::Client;
+use kube::client::Body;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::mpsc;
 
 use super::*;
 use crate::args::Cli;
@@ -21,13 +28,19 @@ struct Served {
 async fn served() -> Served {
     let api = FakeApi::default();
     api.put(GRAPH, json!({"kind": "Graph", "nodes": [], "edges": []}));
+    let port = before(api.client()).await;
+    Served { api, port }
+}
+
+/// The port of a server before this API server.
+async fn before(client: Client) -> u16 {
     let cli = Cli::parse_from(["weft", "dashboard", "-n", "shop", "--request-timeout", "1s"]);
-    let cluster = Cluster::of(api.client(), &cli.global);
+    let cluster = Cluster::of(client, &cli.global);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let site = Site::new(cluster, Guard::new(port, "key".to_owned()));
     tokio::spawn(async move { serve(&listener, &site).await });
-    Served { api, port }
+    port
 }
 
 impl Served {
@@ -252,4 +265,98 @@ async fn an_explanation_is_asked_and_its_fix_is_told_as_yaml() {
     );
     let (status, ..) = served.ask("GET", &path, "").await;
     assert_eq!(status, 403);
+}
+
+const TAP: &str = "/apis/observe.weft.dev/v1alpha1/namespaces/shop/taps/live?watch=true&of=Pod/web";
+
+/// An API server that streams what the test says; and each stream that somebody reads.
+fn streaming() -> (Client, mpsc::Receiver<mpsc::Sender<Bytes>>) {
+    let (streams, begun) = mpsc::channel(16);
+    let service = tower::service_fn(move |_: Request<Body>| {
+        let (lines, told) = mpsc::channel::<Bytes>(16);
+        streams.try_send(lines).unwrap();
+        let frames = stream::unfold(told, |mut told| async move {
+            let line = told.recv().await?;
+            Some((Ok::<_, Infallible>(Frame::data(line)), told))
+        });
+        async move { Ok::<_, Infallible>(Response::new(StreamBody::new(frames))) }
+    });
+    (Client::new(service, "shop"), begun)
+}
+
+/// Where the lines of the next stream go that is asked for.
+async fn asked(begun: &mut mpsc::Receiver<mpsc::Sender<Bytes>>) -> mpsc::Sender<Bytes> {
+    let lines = timeout(Duration::from_secs(5), begun.recv()).await;
+    lines.expect("the API server is not asked").unwrap()
+}
+
+/// Asks for a tap and leaves the answer to be read.
+async fn watching(port: u16) -> TcpStream {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let request = format!("GET {TAP} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n{KEY}\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream
+}
+
+/// Reads until this has come, while more may follow.
+async fn read_until(stream: &mut TcpStream, wanted: &str) {
+    let mut read: Vec<u8> = Vec::new();
+    let reading = async {
+        while !String::from_utf8_lossy(&read).contains(wanted) {
+            let mut part = [0; 4096];
+            let length = stream.read(&mut part).await.unwrap();
+            assert!(length > 0, "it ended without {wanted}");
+            read.extend_from_slice(&part[..length]);
+        }
+    };
+    timeout(Duration::from_secs(5), reading)
+        .await
+        .unwrap_or_else(|_| panic!("{wanted} never came"));
+}
+
+#[tokio::test]
+async fn a_tap_is_passed_on_as_it_comes_and_ends_with_its_reader() {
+    let (client, mut begun) = streaming();
+    let port = before(client).await;
+    let mut reader = watching(port).await;
+    let lines = asked(&mut begun).await;
+    for line in ["{\"first\":1}\n", "{\"second\":2}\n"] {
+        lines.send(Bytes::from(line)).await.unwrap();
+        // Before the next is told.
+        read_until(&mut reader, line).await;
+    }
+    assert!(!lines.is_closed(), "the control: it goes on");
+    drop(reader);
+    let ended = timeout(Duration::from_secs(5), lines.closed()).await;
+    ended.expect("nobody reads, and the tap goes on");
+}
+
+#[tokio::test]
+async fn taps_are_few_and_leave_the_page_its_turns() {
+    let (client, mut begun) = streaming();
+    let port = before(client).await;
+    let served = Served {
+        api: FakeApi::default(),
+        port,
+    };
+    let mut readers = Vec::new();
+    for _ in 0..TAPS {
+        let mut reader = watching(port).await;
+        let lines = asked(&mut begun).await;
+        read_until(&mut reader, "HTTP/1.1 200").await;
+        readers.push((reader, lines));
+    }
+    let more = timeout(Duration::from_secs(5), served.ask("GET", TAP, KEY)).await;
+    let (status, _, body) = more.expect("one more goes on");
+    assert_eq!(status, 429, "{body}");
+    assert!(body.contains("when one was stopped"), "{body}");
+    assert_eq!(served.ask("GET", "/start", KEY).await.0, 200);
+    assert_eq!(served.ask("GET", TAP, "").await.0, 403, "without the key");
+    // A place is given back.
+    let (reader, lines) = readers.pop().unwrap();
+    drop(reader);
+    let ended = timeout(Duration::from_secs(5), lines.closed()).await;
+    ended.expect("nobody reads, and the tap goes on");
+    let mut reader = watching(port).await;
+    read_until(&mut reader, "HTTP/1.1 200").await;
 }

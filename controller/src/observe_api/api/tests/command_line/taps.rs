@@ -1,4 +1,4 @@
-//! `weft tap`, which goes on until somebody interrupts it.
+//! `weft tap`, which goes on until somebody interrupts it, and `weft top --paths` out of one.
 
 use tokio::time::{sleep, timeout};
 
@@ -127,4 +127,86 @@ async fn command_line_shows_requests_as_they_end() {
     // Interrupted, it watches nobody any longer.
     let ended = timeout(PATIENCE, proxy.orders.recv()).await;
     assert_eq!(ended.unwrap(), Some(v1::to_proxy::Message::EndAsk(id)));
+}
+
+#[tokio::test]
+async fn command_line_sums_requests_up_by_method_path_and_route() {
+    let town = Town::start().await;
+    let mut proxy = taps::Proxy::of(&town.bench, "uid-client");
+    let telling = async {
+        let (id, asked) = proxy.asked().await;
+        assert_eq!(asked.max_per_second, 100);
+        proxy.says(id, v1::answered::What::Record(taps::record()));
+        for latency in [1_000, 2_000, 3_000] {
+            let served = v1::TapRecord {
+                status: 200,
+                reason: String::new(),
+                latency,
+                ..taps::record()
+            };
+            proxy.says(id, v1::answered::What::Record(served));
+        }
+        // Of forty it showed four.
+        let summary = v1::TapSummary {
+            matched: 40,
+            shown: 4,
+            dropped: 1,
+        };
+        proxy.says(id, v1::answered::What::Summary(summary));
+    };
+    let line = "top pod/client --paths -t 3s -o table -n shop";
+    let asking = timeout(PATIENCE, town.weft("tapper", line));
+    let (told, ()) = tokio::join!(asking, telling);
+    let (code, out, err) = told.expect("it goes on");
+    assert_eq!(code, 0, "{err}");
+    assert_eq!(
+        rows(&out),
+        [[
+            "out", "GET", "75.00%", "13.3", "1.5ms", "3.0ms", "3.0ms", "api/read", "/items"
+        ]],
+        "{out}"
+    );
+    assert!(
+        err.contains("4 of 40 requests in 3 s were shown, 1 found no room; rates are scaled"),
+        "{err}"
+    );
+    assert!(err.contains("1 of 1 proxies take part"), "{err}");
+    // It watches nobody any longer.
+    let ended = timeout(PATIENCE, proxy.orders.recv()).await;
+    assert!(matches!(ended, Ok(Some(v1::to_proxy::Message::EndAsk(_)))));
+}
+
+#[tokio::test]
+async fn command_line_needs_the_right_to_tap_for_paths_alone() {
+    let town = Town::start().await;
+    for (user, line, code, word) in [
+        (
+            "viewer",
+            "pod/client --paths -n shop",
+            3,
+            "ClusterRole weft-tap",
+        ),
+        ("viewer", "pod/client -o table -n shop", 0, ""),
+        ("tapper", "--paths -n shop", 2, "RES"),
+        ("tapper", "pod/client -t 10s -n shop", 2, "--paths"),
+        ("tapper", "pod/client --paths -A", 2, "-n NAME"),
+        (
+            "tapper",
+            "pod/client --paths -t 2m -n shop",
+            2,
+            "from 1 to 60 s",
+        ),
+        ("tapper", "svc/api:80 --paths -n shop", 2, "port"),
+        (
+            "tapper",
+            "pod/client --paths -o json -n shop",
+            2,
+            "prints table",
+        ),
+    ] {
+        let line = format!("top {line}");
+        let ended = timeout(PATIENCE, town.weft(user, &line)).await;
+        let (ended, _, err) = ended.expect("it goes on");
+        assert!(ended == code && err.contains(word), "{line}: {ended} {err}");
+    }
 }

@@ -1,0 +1,235 @@
+//! A tap that goes on: one stream of the API after the other.
+//!
+//! Each stream ends after a while, and the next is authorised anew, at once. It ends at once
+//! where no proxy can be asked, and one that broke was cut by somebody who may need a
+//! moment: then the next is asked for later each time.
+
+use std::time::Duration;
+
+use crds::observe::{LIVE, Resource, TapLine};
+use futures::StreamExt as _;
+use futures::stream::{self, LocalBoxStream};
+use tokio::time::{Instant, sleep_until};
+
+use crate::cluster::lines::Lines;
+use crate::cluster::{Cluster, Refusal};
+use crate::failure::Failure;
+
+/// From one stream to the next at least, and from one that broke.
+const PAUSE: Duration = Duration::from_secs(1);
+/// The same after several that ended at once.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// What a tap tells.
+#[derive(Debug)]
+pub(crate) enum Told {
+    /// A stream has begun: what its lines say of how many there were begins anew.
+    Begun,
+    /// A line of it.
+    Line(Box<TapLine>),
+    /// Why nobody tells anything for a moment.
+    Word(String),
+}
+
+/// Goes on until requests cannot be watched any longer, which is what it tells last.
+pub(crate) type Requests = LocalBoxStream<'static, Result<Told, Failure>>;
+
+/// Requests of the cluster's namespace that fit `query`. Where they could be watched before,
+/// nobody may be there to tell them for a moment only.
+pub(crate) fn follow(cluster: Cluster, query: &str) -> Requests {
+    let namespace = cluster.namespace();
+    let path = Resource::Taps.path(Some(namespace), Some(LIVE));
+    let now = Instant::now();
+    let follower = Follower {
+        what: format!("taps of {namespace}"),
+        path: format!("{path}?{query}"),
+        cluster,
+        lines: None,
+        worked: false,
+        in_order: false,
+        begun: now,
+        again: now,
+        pause: PAUSE,
+    };
+    stream::unfold(Some(follower), |follower| async move {
+        let mut follower = follower?;
+        let told = follower.next().await;
+        let left = told.is_ok().then_some(follower);
+        Some((told, left))
+    })
+    .boxed_local()
+}
+
+/// See the module header.
+struct Follower {
+    cluster: Cluster,
+    what: String,
+    path: String,
+    /// What is left of the stream.
+    lines: Option<Lines>,
+    /// A stream has begun before.
+    worked: bool,
+    /// The last line said that its stream ends with it.
+    in_order: bool,
+    /// When the stream was asked for, and when the next may be.
+    begun: Instant,
+    again: Instant,
+    pause: Duration,
+}
+
+impl Follower {
+    async fn next(&mut self) -> Result<Told, Failure> {
+        loop {
+            let Some(lines) = &mut self.lines else {
+                sleep_until(self.again).await;
+                return self.begin().await;
+            };
+            match lines.next().await {
+                Ok(Some(line)) => return self.line(&line),
+                Ok(None) => self.ended(),
+                // Who told is gone, and another one may tell.
+                Err(cut) => {
+                    self.in_order = false;
+                    self.ended();
+                    return Ok(Told::Word(cut.to_string()));
+                }
+            }
+        }
+    }
+
+    async fn begin(&mut self) -> Result<Told, Failure> {
+        self.begun = Instant::now();
+        self.in_order = false;
+        match self.cluster.lines(&self.what, &self.path).await {
+            Ok(lines) => {
+                self.worked = true;
+                self.lines = Some(lines);
+                Ok(Told::Begun)
+            }
+            Err(refusal) if self.worked && may_pass(&refusal) => {
+                self.ended();
+                Ok(Told::Word(refusal.into_failure().to_string()))
+            }
+            Err(refusal) => Err(refusal.into_failure()),
+        }
+    }
+
+    fn line(&mut self, line: &[u8]) -> Result<Told, Failure> {
+        let line: TapLine = serde_json::from_slice(line)
+            .map_err(|error| Failure::unknown(format!("a line of the tap: {error}")))?;
+        let metadata = line.metadata.as_ref();
+        self.in_order = metadata.is_some_and(|metadata| metadata.last);
+        Ok(Told::Line(Box::new(line)))
+    }
+
+    fn ended(&mut self) {
+        self.lines = None;
+        let ended = if self.in_order {
+            self.begun
+        } else {
+            Instant::now()
+        };
+        if self.begun.elapsed() > PAUSE {
+            self.pause = PAUSE;
+        }
+        self.again = ended + self.pause;
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Whether it may be answered if it is asked again: it is neither the question that is
+/// refused nor whoever asks it.
+fn may_pass(refusal: &Refusal) -> bool {
+    !matches!(refusal.code(), Some(400 | 401 | 403 | 404))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::convert::Infallible;
+
+    use bytes::Bytes;
+    use clap::Parser as _;
+    use http::{Request, Response, StatusCode};
+    use http_body_util::StreamBody;
+    use hyper::body::Frame;
+    use kube::Client;
+    use kube::client::Body;
+    use serde_json::{Value, json};
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::args::Cli;
+
+    const PATH: &str = "/apis/observe.weft.dev/v1alpha1/namespaces/shop/taps/live";
+
+    /// One that answers so, in this order: a status, and lines with the seconds before each.
+    fn cluster(answers: Vec<(u16, Vec<(u64, Value)>)>) -> Cluster {
+        let mut answers = VecDeque::from(answers);
+        let service = tower::service_fn(move |request: Request<Body>| {
+            assert_eq!(request.uri().path(), PATH);
+            let (code, lines) = answers.pop_front().expect("asked too often");
+            let lines = stream::iter(lines).then(|(wait, line)| async move {
+                sleep(Duration::from_secs(wait)).await;
+                let line = Bytes::from(format!("{line}\n"));
+                Ok::<_, Infallible>(Frame::data(line))
+            });
+            let mut answer = Response::new(StreamBody::new(lines));
+            *answer.status_mut() = StatusCode::from_u16(code).unwrap();
+            async move { Ok::<_, Infallible>(answer) }
+        });
+        let global = Cli::try_parse_from(["weft", "version"]).unwrap().global;
+        Cluster::of(Client::new(service, "shop"), &global)
+    }
+
+    fn status(code: u16, message: &str) -> Value {
+        json!({"kind": "Status", "status": "Failure", "code": code, "message": message})
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn stream_that_ends_in_order_is_followed_at_once_and_one_that_broke_after_a_pause() {
+        let request = json!({"request": {"method": "GET", "path": "/items"}});
+        let last = json!({"metadata": {"matched": 1, "shown": 1, "last": true}});
+        let denied = "eve cannot create resource \"taps\" in API group \"observe.weft.dev\"";
+        let cluster = cluster(vec![
+            (200, vec![(0, request.clone()), (50, last)]),
+            (200, vec![(20, request.clone())]),
+            (503, vec![(0, status(503, "no endpoints"))]),
+            (200, vec![(0, request)]),
+            (403, vec![(0, status(403, denied))]),
+        ]);
+        let begun = Instant::now();
+        let mut told = follow(cluster, "watch=true&of=Deployment/web");
+        let mut seen = Vec::new();
+        let failure = loop {
+            let what = match told.next().await.unwrap() {
+                Ok(Told::Begun) => "begun".to_owned(),
+                Ok(Told::Line(line)) if line.request.is_some() => "request".to_owned(),
+                Ok(Told::Line(_)) => "last".to_owned(),
+                Ok(Told::Word(word)) => word,
+                Err(failure) => break failure,
+            };
+            seen.push((begun.elapsed().as_secs(), what));
+            assert!(seen.len() < 20, "it never ends: {seen:?}");
+        };
+        let words: Vec<&str> = seen.iter().map(|(_, what)| what.as_str()).collect();
+        let at: Vec<u64> = seen.iter().map(|(at, _)| *at).collect();
+        assert_eq!(at, [0, 0, 50, 50, 70, 71, 73, 73], "{words:?}");
+        assert_eq!(
+            words[..5],
+            ["begun", "request", "last", "begun", "request"],
+            "no second without a tap"
+        );
+        assert!(
+            words[5].contains("no controller of Weft answers"),
+            "{words:?}"
+        );
+        assert_eq!(words[6..], ["begun", "request"]);
+        assert_eq!(begun.elapsed().as_secs(), 77, "longer each time");
+        assert!(
+            failure.to_string().contains("ClusterRole weft-tap"),
+            "{failure}"
+        );
+        assert!(told.next().await.is_none(), "a failure is the end");
+    }
+}

@@ -1,0 +1,147 @@
+//! `weft top --paths`: what pods are asked and ask, out of a tap.
+
+use std::time::{Duration, Instant};
+
+use futures::StreamExt as _;
+use tokio::io::AsyncReadExt as _;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use super::frame::Order;
+use super::rows;
+use super::terminal::Terminal;
+use super::window::Window;
+use crate::cluster::Cluster;
+use crate::commands::tap;
+use crate::commands::tap::follow::{Requests, Told, follow};
+use crate::console::Console;
+use crate::failure::{Failure, Verdict};
+use crate::global::Global;
+use crate::output::number;
+
+/// The shortest and the longest window.
+const WINDOWS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
+/// Between two drawings.
+const EACH: Duration = Duration::from_secs(1);
+/// Requests that are shown in a second: what proxies are known to bear beside their work.
+const RATE: &str = "100";
+
+/// Draws, or prints one table, of `of`.
+///
+/// # Errors
+/// When its requests cannot be watched.
+pub(super) async fn run(
+    of: &str,
+    length: Duration,
+    global: &Global,
+    console: &mut Console<'_>,
+) -> Result<Verdict, Failure> {
+    let [shortest, longest] = WINDOWS;
+    if !(shortest..=longest).contains(&length) {
+        return Err(Failure::usage(format!(
+            "-t: with --paths the window is from {} to {} s",
+            shortest.as_secs(),
+            longest.as_secs()
+        )));
+    }
+    tap::in_one_namespace(global)?;
+    let query = form_urlencoded::Serializer::new(String::new())
+        .append_pair("watch", "true")
+        .append_pair("of", &tap::end(of)?)
+        .append_pair("maxRps", RATE)
+        .finish();
+    let cluster = Cluster::connect(global).await?;
+    let mut requests = follow(cluster, &query);
+    let mut window = Window::new(length);
+    // A right that is missing is told before anything is drawn.
+    if let Some(told) = requests.next().await {
+        take(&mut window, told?);
+    }
+    match Terminal::take(global) {
+        Some(terminal) => live(&terminal, of, &mut requests, &mut window, console).await,
+        None => once(of, &mut requests, &mut window, console).await,
+    }
+}
+
+/// Takes in what is told; why nothing is, where that is so.
+fn take(window: &mut Window, told: Told) -> Option<String> {
+    let now = Instant::now();
+    match told {
+        Told::Begun => window.begins(now),
+        Told::Line(line) => window.line(&line, now),
+        Told::Word(word) => return Some(word),
+    }
+    None
+}
+
+/// One table, after one window.
+async fn once(
+    of: &str,
+    requests: &mut Requests,
+    window: &mut Window,
+    console: &mut Console<'_>,
+) -> Result<Verdict, Failure> {
+    let (begun, length) = (Instant::now(), window.length());
+    let telling = async {
+        while let Some(told) = requests.next().await {
+            if let Some(word) = take(window, told?) {
+                console.word(&word)?;
+            }
+        }
+        Ok::<(), Failure>(())
+    };
+    if let Ok(ended) = timeout(length, telling).await {
+        ended?;
+    }
+    let look = window.look(begun + length);
+    let table = rows::table(&look, Order::Rate, usize::MAX);
+    if table.is_empty() {
+        console.word(&format!("no request of {of} has ended meanwhile"))?;
+    } else {
+        table.write(console.out, console.color)?;
+    }
+    console.word(&rows::summary(&look))?;
+    Ok(Verdict::Yes)
+}
+
+/// Draws until the user ends it.
+async fn live(
+    terminal: &Terminal,
+    of: &str,
+    requests: &mut Requests,
+    window: &mut Window,
+    console: &mut Console<'_>,
+) -> Result<Verdict, Failure> {
+    let mut ticks = interval(EACH);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut order, mut word) = (Order::Rate, None);
+    let mut keys = tokio::io::stdin();
+    loop {
+        let mut key = [0];
+        tokio::select! {
+            read = keys.read(&mut key) => match order.after(&read, key[0]) {
+                // Of requests that have ended none is open.
+                Some(Order::Open) => {}
+                Some(next) => order = next,
+                None => return Ok(Verdict::Yes),
+            },
+            Some(told) = requests.next() => {
+                word = take(window, told?);
+                continue;
+            }
+            _ = ticks.tick() => {}
+        }
+        let look = window.look(Instant::now());
+        let all: u64 = look.rows.values().map(|seen| seen.requests).sum();
+        let title = format!(
+            "{} rows of {of}, {} requests/s, by {} (keys r s l n, q ends)",
+            look.rows.len(),
+            number::rate(look.scaled(all), look.seconds),
+            order.name()
+        );
+        let above = [title.as_str(), word.as_deref().unwrap_or_default()];
+        // Two lines and the head above, one below, and that of the cursor.
+        let (height, _) = terminal.size();
+        let table = rows::table(&look, order, height.saturating_sub(5));
+        terminal.draw(console, &above, &table, &[rows::summary(&look).as_str()])?;
+    }
+}

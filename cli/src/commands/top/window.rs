@@ -1,0 +1,307 @@
+//! What a tap told in the last seconds, by method, path and route. Time is an argument.
+//!
+//! A tap shows a sample. What it says of how many requests there were is kept for the same
+//! seconds, so that rates can be those of all.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crds::observe::{Direction, Latency, TapLine, TapMetadata, TapRequest};
+
+/// Rows that are told apart. Requests of further ones are summed up until one is free.
+pub(super) const ROWS: usize = 500;
+/// Bytes of one text of a row; proxies tell as many of a path.
+const TEXT: usize = 1024;
+/// Requests that are held. A tap of 512 proxies shows one of each in a second at least,
+/// and the longest window has 60 of them.
+const REQUESTS: usize = 32_768;
+/// Counts that came within this time are added up.
+const SLOT: Duration = Duration::from_secs(1);
+
+/// What rows are told apart by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Way {
+    pub(super) path: String,
+    pub(super) method: String,
+    pub(super) route: String,
+    pub(super) direction: &'static str,
+}
+
+impl Way {
+    fn of(request: &TapRequest) -> Self {
+        let cut = |text: &str| text[..text.floor_char_boundary(TEXT)].to_owned();
+        Self {
+            path: cut(&request.path),
+            method: cut(&request.method),
+            route: cut(&request.route),
+            direction: match request.direction {
+                Direction::Outbound => "out",
+                Direction::Inbound => "in",
+            },
+        }
+    }
+}
+
+/// How a request ended, as proxies count it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    Served,
+    Failed,
+    /// Its caller left before the answer, which says nothing of how good that would have
+    /// been, nor of how fast.
+    Left,
+}
+
+impl Ended {
+    fn of(request: &TapRequest) -> Self {
+        let bad = (500..600).contains(&request.status)
+            || matches!(request.grpc_status, Some(2 | 4 | 12..=15));
+        match request.reason.as_str() {
+            "cancelled" => Self::Left,
+            "" if !bad => Self::Served,
+            // What the mesh answered instead of the application is a failure too.
+            _ => Self::Failed,
+        }
+    }
+}
+
+/// One request.
+#[derive(Debug)]
+struct Held {
+    at: Instant,
+    /// Without it, one of those that are summed up.
+    way: Option<Arc<Way>>,
+    ended: Ended,
+    ms: f64,
+}
+
+/// How many requests there were by the tap's own word.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub(super) matched: u64,
+    pub(super) shown: u64,
+    pub(super) dropped: u64,
+}
+
+impl Counts {
+    fn add(&mut self, more: Self) {
+        self.matched = self.matched.saturating_add(more.matched);
+        self.shown = self.shown.saturating_add(more.shown);
+        self.dropped = self.dropped.saturating_add(more.dropped);
+    }
+}
+
+/// What was shown of one row.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    pub(super) requests: u64,
+    pub(super) served: u64,
+    pub(super) failed: u64,
+    /// Of those that were answered, in order.
+    ms: Vec<f64>,
+}
+
+impl Seen {
+    fn add(&mut self, held: &Held) {
+        self.requests += 1;
+        match held.ended {
+            Ended::Served => self.served += 1,
+            Ended::Failed => self.failed += 1,
+            Ended::Left => return,
+        }
+        self.ms.push(held.ms);
+    }
+
+    /// The time that so many percent of them took at most.
+    pub(super) fn latency(&self) -> Option<Latency> {
+        let within = |percent: usize| {
+            let rank = (self.ms.len() * percent).div_ceil(100);
+            self.ms.get(rank.checked_sub(1)?).copied()
+        };
+        Some(Latency {
+            p50: within(50)?,
+            p95: within(95)?,
+            p99: within(99)?,
+        })
+    }
+}
+
+/// What the window holds at one moment.
+#[derive(Debug)]
+pub(super) struct Look<'a> {
+    /// By way; under none those that are not told apart.
+    pub(super) rows: BTreeMap<Option<&'a Way>, Seen>,
+    pub(super) seconds: f64,
+    pub(super) counts: Counts,
+    /// Proxies that take part, and that there are.
+    pub(super) proxies: (u32, u32),
+    /// Requests that left before their time.
+    pub(super) crowded_out: u64,
+}
+
+impl Look<'_> {
+    /// How many requests there were for so many that were shown.
+    pub(super) fn scaled(&self, shown: u64) -> u64 {
+        let Counts {
+            matched, shown: of, ..
+        } = self.counts;
+        if of == 0 || matched <= of {
+            return shown;
+        }
+        (shown as f64 * matched as f64 / of as f64).round() as u64
+    }
+}
+
+/// See the module header.
+#[derive(Debug)]
+pub(super) struct Window {
+    length: Duration,
+    /// When the first stream began.
+    begun: Option<Instant>,
+    held: VecDeque<Held>,
+    /// Rows that are told apart, and how many requests of each are held.
+    ways: BTreeMap<Arc<Way>, usize>,
+    /// One for each `SLOT` of the window.
+    counts: VecDeque<(Instant, Counts)>,
+    /// What the stream has said so far.
+    said: TapMetadata,
+    crowded_out: u64,
+}
+
+impl Window {
+    pub(super) fn new(length: Duration) -> Self {
+        Self {
+            length,
+            begun: None,
+            held: VecDeque::new(),
+            ways: BTreeMap::new(),
+            counts: VecDeque::new(),
+            said: TapMetadata::default(),
+            crowded_out: 0,
+        }
+    }
+
+    pub(super) fn length(&self) -> Duration {
+        self.length
+    }
+
+    /// A stream begins, and counts anew.
+    pub(super) fn begins(&mut self, now: Instant) {
+        self.begun = self.begun.or(Some(now));
+        self.said = TapMetadata::default();
+    }
+
+    /// Takes in what it tells.
+    pub(super) fn line(&mut self, line: &TapLine, now: Instant) {
+        self.forget(now);
+        if let Some(request) = &line.request {
+            self.request(request, now);
+        }
+        if let Some(metadata) = &line.metadata {
+            self.metadata(metadata, now);
+        }
+    }
+
+    /// What was told in the window that ends now.
+    pub(super) fn look(&mut self, now: Instant) -> Look<'_> {
+        self.forget(now);
+        let mut rows: BTreeMap<Option<&Way>, Seen> = BTreeMap::new();
+        for held in &self.held {
+            rows.entry(held.way.as_deref()).or_default().add(held);
+        }
+        for seen in rows.values_mut() {
+            seen.ms.sort_by(f64::total_cmp);
+        }
+        let mut counts = Counts::default();
+        for (_, more) in &self.counts {
+            counts.add(*more);
+        }
+        let since = self
+            .begun
+            .map_or(Duration::ZERO, |begun| now.saturating_duration_since(begun));
+        Look {
+            rows,
+            // A rate of less than a second would be none.
+            seconds: since.min(self.length).as_secs_f64().max(1.0),
+            counts,
+            proxies: (self.said.taking_part, self.said.proxies),
+            crowded_out: self.crowded_out,
+        }
+    }
+
+    fn request(&mut self, request: &TapRequest, now: Instant) {
+        if self.held.len() >= REQUESTS {
+            self.leave();
+            self.crowded_out += 1;
+        }
+        let way = self.way(Way::of(request));
+        self.held.push_back(Held {
+            at: now,
+            way,
+            ended: Ended::of(request),
+            ms: request.ms,
+        });
+    }
+
+    /// The row of a request; none where it is summed up.
+    fn way(&mut self, way: Way) -> Option<Arc<Way>> {
+        let known = self.ways.get_key_value(&way);
+        let known = known.map(|(known, _)| Arc::clone(known));
+        let way = match known {
+            Some(known) => known,
+            None if self.ways.len() < ROWS => Arc::new(way),
+            None => return None,
+        };
+        *self.ways.entry(Arc::clone(&way)).or_default() += 1;
+        Some(way)
+    }
+
+    fn metadata(&mut self, metadata: &TapMetadata, now: Instant) {
+        let said = &self.said;
+        let more = Counts {
+            matched: metadata.matched.saturating_sub(said.matched),
+            shown: metadata.shown.saturating_sub(said.shown),
+            dropped: metadata.dropped.saturating_sub(said.dropped),
+        };
+        // What found no room at the controller is taken off from what proxies showed, before
+        // they say so.
+        self.said = TapMetadata {
+            matched: metadata.matched.max(said.matched),
+            shown: metadata.shown.max(said.shown),
+            dropped: metadata.dropped.max(said.dropped),
+            ..metadata.clone()
+        };
+        match self.counts.back_mut() {
+            Some((at, counts)) if now.saturating_duration_since(*at) < SLOT => counts.add(more),
+            _ => self.counts.push_back((now, more)),
+        }
+    }
+
+    /// Lets go of what is older than the window.
+    fn forget(&mut self, now: Instant) {
+        let length = self.length;
+        let is_old = |at: Instant| now.saturating_duration_since(at) > length;
+        while self.held.front().is_some_and(|held| is_old(held.at)) {
+            self.leave();
+        }
+        while self.counts.front().is_some_and(|(at, _)| is_old(*at)) {
+            self.counts.pop_front();
+        }
+    }
+
+    /// The oldest request goes.
+    fn leave(&mut self) {
+        let way = self.held.pop_front().and_then(|held| held.way);
+        let Some(way) = way else { return };
+        if let Some(held) = self.ways.get_mut(&way) {
+            *held -= 1;
+            if *held == 0 {
+                self.ways.remove(&way);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

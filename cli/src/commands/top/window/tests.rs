@@ -1,0 +1,258 @@
+//! A scripted tap, second by second.
+
+use super::*;
+use crate::commands::top::frame::Order;
+use crate::commands::top::rows;
+
+fn at(begun: Instant, seconds: u64) -> Instant {
+    begun + Duration::from_secs(seconds)
+}
+
+/// A window of ten seconds whose first stream begins now.
+fn started() -> (Window, Instant) {
+    let begun = Instant::now();
+    let mut window = Window::new(Duration::from_secs(10));
+    window.begins(begun);
+    (window, begun)
+}
+
+fn served(path: &str, ms: f64) -> TapRequest {
+    TapRequest {
+        method: "GET".to_owned(),
+        path: path.to_owned(),
+        route: "cart/read".to_owned(),
+        status: 200,
+        ms,
+        ..TapRequest::default()
+    }
+}
+
+fn shows(window: &mut Window, now: Instant, request: TapRequest) {
+    let line = TapLine {
+        request: Some(request),
+        ..TapLine::default()
+    };
+    window.line(&line, now);
+}
+
+fn counts(window: &mut Window, now: Instant, (matched, shown, dropped): (u64, u64, u64)) {
+    let metadata = TapMetadata {
+        proxies: 4,
+        taking_part: 3,
+        matched,
+        shown,
+        dropped,
+        ..TapMetadata::default()
+    };
+    let line = TapLine {
+        metadata: Some(metadata),
+        ..TapLine::default()
+    };
+    window.line(&line, now);
+}
+
+/// The cells of the rows below the head.
+fn table(look: &Look<'_>, order: Order) -> Vec<Vec<String>> {
+    let mut out = Vec::new();
+    let table = rows::table(look, order, usize::MAX);
+    table.write(&mut out, false).unwrap();
+    let text = String::from_utf8(out).unwrap();
+    let words = |line: &str| -> Vec<String> {
+        let words = line.split_whitespace();
+        words.map(str::to_owned).collect()
+    };
+    text.lines().skip(1).map(words).collect()
+}
+
+fn paths(look: &Look<'_>, order: Order) -> String {
+    let rows = table(look, order);
+    let paths: Vec<&str> = rows.iter().map(|row| row[8].as_str()).collect();
+    paths.join(" ")
+}
+
+#[test]
+fn row_tells_rate_success_and_latency_of_one_way_in_the_order_that_is_asked_for() {
+    let (mut window, begun) = started();
+    for number in 1..=100 {
+        shows(
+            &mut window,
+            at(begun, 1),
+            served("/items", f64::from(number)),
+        );
+    }
+    for status in [200, 503] {
+        let request = TapRequest {
+            status,
+            ..served("/pay", 2_000.0)
+        };
+        shows(&mut window, at(begun, 2), request);
+    }
+    let look = window.look(at(begun, 10));
+    let all = table(&look, Order::Rate);
+    assert_eq!(
+        all[0],
+        [
+            "in",
+            "GET",
+            "100%",
+            "10.0",
+            "50ms",
+            "95ms",
+            "99ms",
+            "cart/read",
+            "/items"
+        ]
+    );
+    assert_eq!(all[1][2..6], ["50.00%", "0.2", "2000ms", "2000ms"]);
+    assert_eq!(paths(&look, Order::Rate), "/items /pay");
+    assert_eq!(paths(&look, Order::Success), "/pay /items", "the worst");
+    assert_eq!(paths(&look, Order::Latency), "/pay /items");
+    assert_eq!(paths(&look, Order::Name), "/items /pay");
+}
+
+#[test]
+fn requests_are_judged_as_proxies_judge_them_and_told_apart_by_all_four() {
+    let (mut window, begun) = started();
+    let cases: [(fn(&mut TapRequest), u64, u64); 10] = [
+        (|_| {}, 1, 0),
+        (|request| request.method = "PUT".to_owned(), 1, 0),
+        (|request| request.route = String::new(), 1, 0),
+        (|request| request.direction = Direction::Outbound, 1, 0),
+        // The application's own refusals are its answers.
+        (|request| request.status = 404, 1, 0),
+        (|request| request.status = 500, 0, 1),
+        (|request| request.grpc_status = Some(5), 1, 0),
+        (|request| request.grpc_status = Some(14), 0, 1),
+        (|request| request.reason = "not-allowed".to_owned(), 0, 1),
+        (|request| request.reason = "cancelled".to_owned(), 0, 0),
+    ];
+    for (number, (change, good, bad)) in cases.into_iter().enumerate() {
+        // Those after the first four differ by what does not tell rows apart.
+        let path = if number < 4 { 0 } else { number };
+        let mut request = served(&format!("/{path}"), 1.0);
+        change(&mut request);
+        let way = Way::of(&request);
+        shows(&mut window, at(begun, 1), request);
+        let look = window.look(at(begun, 1));
+        let seen = &look.rows[&Some(&way)];
+        assert_eq!(
+            (seen.requests, seen.served, seen.failed),
+            (1, good, bad),
+            "{number}: {way:?}"
+        );
+        assert_eq!(seen.latency().is_some(), good + bad > 0, "{number}");
+    }
+    assert_eq!(window.look(at(begun, 1)).rows.len(), cases.len());
+}
+
+#[test]
+fn rates_are_scaled_by_what_the_tap_says_it_left_out_and_each_stream_counts_anew() {
+    let (mut window, begun) = started();
+    for _ in 0..20 {
+        shows(&mut window, at(begun, 1), served("/items", 1.0));
+    }
+    counts(&mut window, at(begun, 1), (20, 10, 0));
+    counts(&mut window, at(begun, 2), (80, 15, 3));
+    window.begins(at(begun, 3));
+    counts(&mut window, at(begun, 4), (20, 5, 1));
+    let look = window.look(at(begun, 10));
+    let expected = Counts {
+        matched: 100,
+        shown: 20,
+        dropped: 4,
+    };
+    assert_eq!(look.counts, expected);
+    assert_eq!(table(&look, Order::Rate)[0][3], "10.0", "20 of 100 in 10 s");
+    assert_eq!(
+        rows::summary(&look),
+        "20 of 100 requests in 10 s were shown, 4 found no room; rates are scaled to all of \
+         them; 3 of 4 proxies take part"
+    );
+    // The control: where all are shown nothing is scaled.
+    let (mut window, begun) = started();
+    shows(&mut window, at(begun, 1), served("/items", 1.0));
+    counts(&mut window, at(begun, 1), (1, 1, 0));
+    let look = window.look(at(begun, 10));
+    assert_eq!(table(&look, Order::Rate)[0][3], "0.1");
+    assert!(!rows::summary(&look).contains("scaled"));
+}
+
+#[test]
+fn what_is_older_than_the_window_counts_no_longer_and_frees_its_row() {
+    let (mut window, begun) = started();
+    shows(&mut window, at(begun, 1), served("/old", 1.0));
+    counts(&mut window, at(begun, 1), (50, 1, 0));
+    shows(&mut window, at(begun, 8), served("/new", 1.0));
+    counts(&mut window, at(begun, 8), (51, 2, 0));
+    assert_eq!(paths(&window.look(at(begun, 11)), Order::Name), "/new /old");
+    let look = window.look(at(begun, 12));
+    assert_eq!(paths(&look, Order::Name), "/new");
+    assert_eq!((look.counts.matched, look.counts.shown), (1, 1));
+    drop(look);
+    assert_eq!(window.ways.len(), 1);
+    assert!(window.look(at(begun, 30)).rows.is_empty());
+    assert!(window.ways.is_empty() && window.held.is_empty() && window.counts.is_empty());
+}
+
+#[test]
+fn requests_beyond_the_rows_are_one_row_that_comes_last_and_none_is_lost() {
+    let (mut window, begun) = started();
+    for number in 0..ROWS + 7 {
+        shows(
+            &mut window,
+            at(begun, 1),
+            served(&format!("/{number}"), 900.0),
+        );
+    }
+    shows(&mut window, at(begun, 1), served("/0", 1.0));
+    let look = window.look(at(begun, 2));
+    assert_eq!(look.rows.len(), ROWS + 1);
+    assert_eq!(look.rows[&None::<&Way>].requests, 7);
+    let all: u64 = look.rows.values().map(|seen| seen.requests).sum();
+    assert_eq!(all, ROWS as u64 + 8);
+    for order in [Order::Rate, Order::Success, Order::Latency, Order::Name] {
+        let last = table(&look, order).pop().unwrap();
+        assert_eq!(last[8], "(others)", "{order:?}");
+    }
+    assert!(rows::summary(&look).contains("7 of those shown are in (others)"));
+    drop(look);
+    // Rows that are free again are told apart again.
+    shows(&mut window, at(begun, 20), served("/late", 1.0));
+    assert_eq!(paths(&window.look(at(begun, 20)), Order::Name), "/late");
+}
+
+#[test]
+fn requests_that_are_held_are_bounded_and_those_that_leave_for_it_are_counted() {
+    let (mut window, begun) = started();
+    for _ in 0..REQUESTS + 5 {
+        shows(&mut window, at(begun, 1), served("/items", 1.0));
+    }
+    assert_eq!(window.held.len(), REQUESTS);
+    let look = window.look(at(begun, 1));
+    assert_eq!((look.rows.len(), look.crowded_out), (1, 5));
+    assert!(rows::summary(&look).contains("5 had to leave too early"));
+    drop(look);
+    // What a row is called is bounded too, whatever is asked for.
+    let long = format!("/{}", "\u{fc}".repeat(TEXT));
+    shows(&mut window, at(begun, 1), served(&long, 1.0));
+    let look = window.look(at(begun, 1));
+    let longest = look.rows.keys().flatten().map(|way| way.path.len());
+    assert_eq!(longest.max(), Some(TEXT - 1), "whole characters");
+}
+
+#[test]
+fn path_reaches_the_terminal_as_text() {
+    let (mut window, begun) = started();
+    shows(
+        &mut window,
+        at(begun, 1),
+        served("/a\u{1b}[2J\nforged", 1.0),
+    );
+    let mut out = Vec::new();
+    let look = window.look(at(begun, 1));
+    let table = rows::table(&look, Order::Rate, usize::MAX);
+    table.write(&mut out, true).unwrap();
+    let text = String::from_utf8(out).unwrap();
+    assert_eq!(text.lines().count(), 2, "{text:?}");
+    assert!(text.contains("/a\\u{1b}[2J\\nforged"), "{text:?}");
+}

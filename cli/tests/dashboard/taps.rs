@@ -1,0 +1,197 @@
+//! The page that shows requests as they end.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use crate::Shown;
+use crate::safety::harmless;
+use crate::shop::{self, HOSTILE};
+
+/// Looks at what the mesh was asked, and between two of them.
+const LOOKS: usize = 200;
+const EACH: Duration = Duration::from_millis(50);
+
+fn request(path: &str) -> Value {
+    json!({"request": {"time": "2026-11-02T09:00:00.123Z", "direction": "outbound",
+        "pod": "shop/web-5d8", "peer": "shop/cart-77c", "service": "shop/cart", "port": 8080,
+        "mtls": true, "protocol": "http1", "method": "GET", "host": "cart", "path": path,
+        "status": 503, "reason": "overload", "ms": 12.0, "bytes": 81}})
+}
+
+fn counts(matched: u64, shown: u64, last: bool) -> Value {
+    json!({"metadata": {"proxies": 3, "takingPart": 2, "matched": matched, "shown": shown,
+        "dropped": 3, "last": last}})
+}
+
+/// Chooses whose requests are watched, and begins.
+async fn start(shown: &mut Shown, of: &str) {
+    let choose = format!(
+        "(() => {{ const s = document.querySelector('#tap-of'); \
+         s.selectedIndex = [...s.options].findIndex((o) => o.textContent === {}); \
+         return s.selectedIndex; }})()",
+        json!(of)
+    );
+    let chosen = shown.browser.eval(&choose).await;
+    assert!(
+        chosen.as_i64().is_some_and(|at| at >= 0),
+        "{of} is not offered"
+    );
+    shown.browser.click("form button[type=submit]").await;
+}
+
+/// The queries of the taps, once there were so many.
+async fn asked(shown: &Shown, count: usize) -> Vec<String> {
+    for _ in 0..LOOKS {
+        let taps = shown.mesh.taps().await;
+        if taps.len() >= count {
+            return taps;
+        }
+        sleep(EACH).await;
+    }
+    panic!("no tap number {count}");
+}
+
+/// Until nobody reads the last tap.
+async fn gone(shown: &Shown) {
+    for _ in 0..LOOKS {
+        if !shown.mesh.is_tapped().await {
+            return;
+        }
+        sleep(EACH).await;
+    }
+    panic!("the tap goes on");
+}
+
+#[tokio::test]
+async fn requests_that_fit_are_shown_as_they_end_until_somebody_stops() {
+    let mut shown = Shown::of(&shop::shop(60)).await;
+    shown.page("Tap").await;
+    let browser = &mut shown.browser;
+    browser
+        .eval("document.querySelector('#tap-method').value = 'GET'")
+        .await;
+    browser.click("#tap-path").await;
+    browser.write("/items").await;
+    browser.click("#tap-status").await;
+    browser.write("5xx").await;
+    start(&mut shown, "deploy/web").await;
+    assert_eq!(
+        asked(&shown, 1).await,
+        ["watch=true&of=Deployment%2Fweb&method=GET&path=%2Fitems&status=5xx"]
+    );
+    let line = "weft tap deploy/web --method GET --path /items --status 5xx -n shop";
+    let wanted = format!("document.querySelector('footer code').textContent === {line:?}");
+    shown.browser.wait(&wanted).await;
+    for number in 0..205 {
+        let path = format!("/items/{number}");
+        shown.mesh.show(&request(&path)).await;
+    }
+    shown.mesh.show(&counts(900, 205, false)).await;
+    shown
+        .browser
+        .see("205 of 900 requests that fit were shown, 3 found no room; 2 of 3 proxies take part; the newest 200 stand here.")
+        .await;
+    assert_eq!(shown.browser.count("tbody tr").await, 200);
+    let first = shown.browser.text("tbody tr:first-child").await;
+    for text in [
+        "shop/web-5d8",
+        "shop/cart-77c:8080",
+        "cart/items/204",
+        "503",
+        "12 ms",
+        "overload",
+        "mTLS",
+    ] {
+        assert!(first.contains(text), "{text}: {first}");
+    }
+    let oldest = "document.querySelector('tbody tr:last-child').cells[5].textContent";
+    assert_eq!(shown.browser.eval(oldest).await, "cart/items/5");
+    assert!(shown.mesh.is_tapped().await, "the control");
+    shown.browser.click("form button[type=button]").await;
+    shown.browser.see("Stopped.").await;
+    gone(&shown).await;
+    assert_eq!(shown.browser.count("tbody tr").await, 200, "they stay");
+    assert!(shown.mesh.writes().is_empty());
+    assert_eq!(shown.browser.faults().await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_tap_goes_on_when_its_stream_ends_and_ends_when_its_page_or_place_is_left() {
+    let mut shown = Shown::of(&shop::shop(60)).await;
+    shown.page("Tap").await;
+    start(&mut shown, "svc/cart").await;
+    asked(&shown, 1).await;
+    shown.mesh.show(&request("/first")).await;
+    shown.mesh.show(&counts(20, 1, true)).await;
+    shown.mesh.end_tap().await;
+    let taps = asked(&shown, 2).await;
+    assert_eq!(taps, ["watch=true&of=Service%2Fcart"; 2]);
+    shown.mesh.show(&request("/second")).await;
+    shown.mesh.show(&counts(5, 1, false)).await;
+    let browser = &mut shown.browser;
+    browser
+        .see("2 of 25 requests that fit were shown, 6 found no room")
+        .await;
+    assert_eq!(browser.count("tbody tr").await, 2);
+    assert!(shown.mesh.is_tapped().await, "the control");
+    shown.page("Proxies").await;
+    gone(&shown).await;
+    shown.page("Tap").await;
+    shown.browser.see("Stopped.").await;
+    start(&mut shown, "svc/cart").await;
+    asked(&shown, 3).await;
+    shown.mesh.show(&request("/third")).await;
+    shown.browser.see("/third").await;
+    let browser = &mut shown.browser;
+    assert_eq!(
+        browser.count("tbody tr").await,
+        1,
+        "what was asked before is gone"
+    );
+    browser.eval("location.hash = '/tap?ns=weft-system'").await;
+    browser
+        .wait("!document.body.textContent.includes('/third')")
+        .await;
+    gone(&shown).await;
+    assert_eq!(shown.mesh.taps().await.len(), 3);
+}
+
+#[tokio::test]
+async fn who_may_not_tap_is_told_the_role_and_a_link_watches_nobody() {
+    let mut shown = Shown::of(&shop::shop(60)).await;
+    shown.mesh.forbid_taps(true).await;
+    shown.page("Tap").await;
+    start(&mut shown, "ns/shop").await;
+    shown.browser.see("ClusterRole weft-tap grants this").await;
+    shown.mesh.forbid_taps(false).await;
+    let link = json!({"kind": "Deployment", "name": "cart", "path": "/pay"}).to_string();
+    let open = format!(
+        "location.hash = '/tap?ns=shop&tap=' + encodeURIComponent({})",
+        json!(link)
+    );
+    let browser = &mut shown.browser;
+    browser.eval(&open).await;
+    browser
+        .wait("document.querySelector('#tap-path').value === '/pay'")
+        .await;
+    let chosen = "document.querySelector('#tap-of').selectedOptions[0].textContent";
+    assert_eq!(browser.eval(chosen).await, "deploy/cart");
+    // Two answers of the graph later nobody has begun.
+    sleep(Duration::from_secs(5)).await;
+    assert!(shown.mesh.taps().await.is_empty());
+    shown.browser.click("form button[type=submit]").await;
+    assert_eq!(
+        asked(&shown, 1).await,
+        ["watch=true&of=Deployment%2Fcart&path=%2Fpay"]
+    );
+    // What callers say of themselves is text.
+    let mut hostile = request(HOSTILE);
+    for field in ["pod", "peer", "method", "host", "reason", "route"] {
+        hostile["request"][field] = json!(HOSTILE);
+    }
+    shown.mesh.show(&hostile).await;
+    shown.browser.see("<img src=x").await;
+    harmless(&mut shown).await;
+}

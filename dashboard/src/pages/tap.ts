@@ -1,0 +1,277 @@
+// Requests as they end, of one workload, for whoever has the right to watch them. It is
+// the one page that holds a stream: as long as it is shown, and nobody presses Stop.
+
+import { Refusal, type TapCounts, type TapLine, type TapRequest } from "../api";
+import { h, set, write } from "../dom";
+import { Choice, field, METHODS } from "../form";
+import { title } from "../model";
+import { type Cell, type Row, Table } from "../table";
+import { clock, milliseconds, quoted } from "../text";
+import type { App, Page, State, View } from "../view";
+
+/** Requests that are kept; the oldest goes first. */
+const MOST = 200;
+/** Between two drawings. */
+const EACH = 250;
+/** From one stream to the next at least, and the same after several that ended at once. */
+const PAUSE = 1000;
+const LONGEST_PAUSE = 5000;
+/** Kinds whose pods' requests can be watched. */
+const KINDS = ["DaemonSet", "Deployment", "Job", "Pod", "ReplicaSet", "ReplicationController", "StatefulSet"];
+const COLUMNS = ["Time", "Direction", "From", "To", "Method", "Path", "Status", "Latency", "Reason", "Secured", "Route"];
+
+const FILTERS = ["method", "path", "status", "slower"] as const;
+type Filter = (typeof FILTERS)[number];
+/** Whose requests, and which of them; an empty filter lets all pass. */
+type Question = Record<"kind" | "name" | Filter, string>;
+type Sums = Pick<TapCounts, "matched" | "shown" | "dropped">;
+
+export class TapPage implements Page {
+  readonly name = "tap";
+  readonly title = "Tap";
+  readonly element: HTMLElement;
+  private readonly of = new Choice("tap-of");
+  private readonly method = h("select", { id: "tap-method" }, h("option", { value: "" }, "any"), ...METHODS.map((name) => h("option", {}, name)));
+  private readonly path = text("tap-path");
+  private readonly status = text("tap-status");
+  private readonly slower = text("tap-slower");
+  private readonly inputs: Record<Filter, HTMLInputElement | HTMLSelectElement> = { method: this.method, path: this.path, status: this.status, slower: this.slower };
+  private readonly form: HTMLElement;
+  private readonly told = h("p", { class: "told", role: "status" });
+  private readonly counted = h("p", { class: "words" });
+  private readonly table = new Table("Requests, the newest first", COLUMNS, "No request was shown.");
+  /** Where it watches, or did. */
+  private place = "";
+  /** What the address asked last. */
+  private asked = "";
+  private stop: AbortController | undefined;
+  private rows: Row[] = [];
+  private next = 0;
+  private timer = 0;
+  /** What the streams before counted, and this one. */
+  private before: Sums = { matched: 0, shown: 0, dropped: 0 };
+  private counts: TapCounts | undefined;
+
+  constructor(private readonly app: App) {
+    this.form = h(
+      "form",
+      { submit: (event) => this.submit(event) },
+      field("tap-of", "Whose requests", this.of.element),
+      field("tap-method", "Method", this.method),
+      field("tap-path", "Path begins with", this.path),
+      field("tap-status", "Status, such as 5xx", this.status),
+      field("tap-slower", "Took at least, such as 200ms", this.slower),
+      h("button", { type: "submit" }, "Start"),
+      h("button", { type: "button", click: () => this.leave() }, "Stop"),
+    );
+    this.element = h(
+      "section",
+      {},
+      h("h1", {}, "Tap"),
+      h("p", {}, "Requests as they end, without bodies, queries and headers. Whoever watches is named in the controller's log and by an Event at what he watches."),
+      this.form,
+      this.told,
+      this.counted,
+      this.table.element,
+    );
+  }
+
+  update({ model, state }: View): void {
+    if (this.place !== state.place) {
+      this.leave();
+      this.place = state.place;
+      this.forget();
+      write(this.told, "");
+    }
+    const nowhere = state.place === "";
+    set(this.form, "hidden", nowhere);
+    if (nowhere) {
+      write(this.told, "Requests are shown of one namespace; choose it above.");
+      return;
+    }
+    const known = new Map<string, string>();
+    const add = (kind: string, name: string): void => {
+      known.set(JSON.stringify({ kind, name }), title({ kind, name }));
+    };
+    add("Namespace", state.place);
+    for (const node of model.nodes.values()) {
+      if (node.namespace !== state.place || node.gone || (node.meshed ?? 0) === 0) continue;
+      if (KINDS.includes(node.kind)) add(node.kind, node.name);
+      for (const service of node.services ?? []) {
+        const [namespace, name] = service.split("/");
+        if (namespace === state.place && name) add("Service", name);
+      }
+    }
+    let chosen = this.of.chosen;
+    if (state.tap !== "" && state.tap !== this.asked) {
+      // An address fills in the form and starts nothing: whoever watches is named.
+      this.asked = state.tap;
+      const question = read(state.tap);
+      if (question.name !== "") add(question.kind, question.name);
+      chosen = JSON.stringify({ kind: question.kind, name: question.name });
+      for (const filter of FILTERS) this.inputs[filter].value = question[filter];
+    }
+    this.of.update(known, chosen);
+  }
+
+  command(state: State): string {
+    const question = read(state.tap);
+    const words = ["weft tap", question.name === "" ? "deploy/web" : quoted(title(question))];
+    for (const filter of FILTERS) if (question[filter] !== "") words.push(`--${filter}`, quoted(question[filter]));
+    if (state.place !== "") words.push("-n", quoted(state.place));
+    return words.join(" ");
+  }
+
+  leave(): void {
+    if (!this.stop) return;
+    this.end("Stopped.");
+  }
+
+  private submit(event: Event): void {
+    event.preventDefault();
+    const chosen = read(this.of.chosen);
+    const question: Question = {
+      kind: chosen.kind,
+      name: chosen.name,
+      method: this.method.value,
+      path: this.path.value.trim(),
+      status: this.status.value.trim(),
+      slower: this.slower.value.trim(),
+    };
+    if (question.name === "") return;
+    this.leave();
+    this.forget();
+    this.asked = JSON.stringify(question);
+    this.app.go({ tap: this.asked });
+    this.stop = new AbortController();
+    void this.follow(question, this.stop.signal);
+  }
+
+  /** One stream after the other: each ends by itself, and the next is authorised anew. */
+  private async follow(question: Question, stop: AbortSignal): Promise<void> {
+    const query = new URLSearchParams({ watch: "true", of: `${question.kind}/${question.name}` });
+    for (const filter of FILTERS) if (question[filter] !== "") query.set(filter, question[filter]);
+    const watching = `Watching ${title(question)}.`;
+    let worked = false;
+    let pause = PAUSE;
+    write(this.told, `Asking for the requests of ${title(question)}.`);
+    for (;;) {
+      const begun = performance.now();
+      let last = false;
+      try {
+        for await (const line of this.app.mesh.tap(this.place, query.toString(), stop)) {
+          if (stop.aborted) return;
+          worked = true;
+          write(this.told, watching);
+          last = this.take(line);
+        }
+      } catch (error) {
+        if (stop.aborted) return;
+        const refusal = error instanceof Refusal ? error : new Refusal(0, "the answer cannot be read");
+        // Who was there before may be away for a moment.
+        if (!worked || !(refusal.lost || refusal.status === 429)) return this.end(refusal.message);
+        write(this.told, `Nothing is shown for a moment: ${refusal.message}`);
+      }
+      if (stop.aborted) return;
+      this.before = this.sums();
+      this.counts = undefined;
+      const now = performance.now();
+      if (now - begun > PAUSE) pause = PAUSE;
+      const wait = (last ? begun : now) + pause - now;
+      pause = Math.min(pause * 2, LONGEST_PAUSE);
+      if (wait > 0) await new Promise((done) => setTimeout(done, wait));
+      if (stop.aborted) return;
+    }
+  }
+
+  /** Whether it is the last line of its stream. */
+  private take({ request, metadata }: TapLine): boolean {
+    if (request) {
+      this.rows.unshift({ key: String(this.next++), cells: cells(request) });
+      this.rows.length = Math.min(this.rows.length, MOST);
+    }
+    if (metadata) this.counts = metadata;
+    if (this.timer === 0) {
+      this.timer = window.setTimeout(() => {
+        this.timer = 0;
+        this.show();
+      }, EACH);
+    }
+    return metadata?.last ?? false;
+  }
+
+  private end(words: string): void {
+    this.stop?.abort();
+    this.stop = undefined;
+    write(this.told, words);
+    this.show();
+  }
+
+  /** What was shown of something else must not be read as if it were of this. */
+  private forget(): void {
+    this.rows = [];
+    this.before = { matched: 0, shown: 0, dropped: 0 };
+    this.counts = undefined;
+    this.show();
+  }
+
+  private sums(): Sums {
+    const { before, counts } = this;
+    if (!counts) return before;
+    return {
+      matched: before.matched + counts.matched,
+      shown: before.shown + counts.shown,
+      dropped: before.dropped + counts.dropped,
+    };
+  }
+
+  private show(): void {
+    this.table.update(this.rows);
+    const { matched, shown, dropped } = this.sums();
+    const parts = [`${shown} of ${matched} requests that fit were shown, ${dropped} found no room`];
+    if (this.counts) parts.push(`${this.counts.takingPart} of ${this.counts.proxies} proxies take part`);
+    if (shown > MOST) parts.push(`the newest ${MOST} stand here`);
+    write(this.counted, matched > 0 || this.counts ? `${parts.join("; ")}.` : "");
+  }
+}
+
+function text(id: string): HTMLInputElement {
+  return h("input", { id, type: "text", autocomplete: "off", spellcheck: "false" });
+}
+
+/** A question as the address or the choice holds it; an empty name where it is none. */
+function read(told: string): Question {
+  const question: Question = { kind: "", name: "", method: "", path: "", status: "", slower: "" };
+  try {
+    const parts = JSON.parse(told) as Record<string, unknown>;
+    for (const name of ["kind", "name", ...FILTERS] as const) {
+      const part = parts[name];
+      if (typeof part === "string") question[name] = part;
+    }
+  } catch {
+    // An address may hold anything.
+  }
+  return question;
+}
+
+function cells(request: TapRequest): Cell[] {
+  const peer = request.peer === "" ? "not known" : request.peer;
+  const out = request.direction === "outbound";
+  const [from, to] = out ? [request.pod, peer] : [peer, request.pod];
+  const reason = request.reason ?? "";
+  const grpc = request.grpcStatus === undefined ? "" : ` gRPC ${request.grpcStatus}`;
+  const status: Cell = { text: `${request.status}${grpc}`, by: request.status };
+  return [
+    { text: clock(Date.parse(request.time)) },
+    { text: out ? "out" : "in" },
+    { text: from },
+    { text: `${to}:${request.port}` },
+    { text: request.method },
+    { text: `${request.host ?? ""}${request.path}` },
+    request.status >= 500 || reason !== "" ? { ...status, tone: "bad" } : status,
+    { text: milliseconds(request.ms), by: request.ms },
+    { text: reason },
+    request.mtls ? { text: "mTLS", tone: "good" } : { text: "plaintext", tone: "warn" },
+    { text: request.route ?? "" },
+  ];
+}
