@@ -27,6 +27,18 @@ impl Cluster {
             Ok(request) => request,
             Err(error) => return Err(Refusal::of(what, kube::Error::HttpError(error))),
         };
+        self.lines_of(what, request).await
+    }
+
+    /// The same of any request.
+    ///
+    /// # Errors
+    /// As [`Self::try_ask`]. Only the begin has a time limit.
+    pub async fn lines_of(
+        &self,
+        what: &str,
+        request: http::Request<Body>,
+    ) -> Result<Lines, Refusal> {
         let body = self.try_ask(what, self.body_of(request)).await?;
         Ok(Lines {
             what: what.to_owned(),

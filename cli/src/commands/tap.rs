@@ -7,9 +7,9 @@ use clap::Args;
 use crds::observe::{Direction, LIVE, Resource, TapLine, TapMetadata, TapRequest};
 use tokio::time::{Instant, sleep_until};
 
+use crate::cluster::Cluster;
 use crate::cluster::lines::Lines;
 use crate::cluster::names::{Kind, Named};
-use crate::cluster::{Cluster, Refusal};
 use crate::console::Console;
 use crate::escape;
 use crate::failure::{Failure, Verdict};
@@ -110,7 +110,7 @@ impl Tap {
                     worked = true;
                     follow(lines, format, console).await?
                 }
-                Err(refusal) if worked && may_pass(&refusal) => {
+                Err(refusal) if worked && refusal.may_pass() => {
                     console.word(&refusal.into_failure().to_string())?;
                     false
                 }
@@ -163,12 +163,6 @@ fn end(text: &str) -> Result<String, Failure> {
         )));
     }
     Ok(format!("{}/{name}", named.kind))
-}
-
-/// Whether it may be answered if it is asked again: it is neither the question that is
-/// refused nor whoever asks it.
-fn may_pass(refusal: &Refusal) -> bool {
-    !matches!(refusal.code(), Some(400 | 401 | 403 | 404))
 }
 
 /// Prints what one stream tells; false where it did not end in order.
