@@ -54,6 +54,8 @@ pub struct Trials {
     /// counted.
     any: AtomicBool,
     open: ArcSwap<Vec<Arc<Trial>>>,
+    /// Held while these two change, so that the flag is that of the last change.
+    changing: Mutex<()>,
     /// Of all of them.
     spending: Mutex<Spending>,
 }
@@ -110,14 +112,12 @@ impl Trials {
         }
     }
 
-    fn change(&self, change: impl Fn(&mut Vec<Arc<Trial>>)) {
-        self.open.rcu(|open| {
-            let mut open = Vec::clone(open);
-            change(&mut open);
-            open
-        });
-        self.any
-            .store(!self.open.load().is_empty(), Ordering::Relaxed);
+    fn change(&self, change: impl FnOnce(&mut Vec<Arc<Trial>>)) {
+        let _changing = self.changing.lock();
+        let mut open = Vec::clone(&self.open.load());
+        change(&mut open);
+        self.any.store(!open.is_empty(), Ordering::Relaxed);
+        self.open.store(Arc::new(open));
     }
 }
 

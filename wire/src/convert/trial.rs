@@ -3,8 +3,8 @@
 use policy::access::Access;
 use policy::access::trial::MAX_PATTERNS;
 use policy::http_match::Budget;
-use policy::mode::Enforcement;
 
+use super::enforcement;
 use super::error::BadResource;
 use super::rule::rule_within;
 use crate::v1;
@@ -23,8 +23,7 @@ pub fn candidate(message: &v1::TrialAsk) -> Result<Access, BadResource> {
         rules.push(rule_within(&mut budget, rule).map_err(here)?);
     }
     Ok(Access {
-        enforcement: v1::Enforcement::try_from(message.enforcement)
-            .map_or(Enforcement::Enforce, Enforcement::from),
+        enforcement: enforcement(message.enforcement),
         rules,
     })
 }
@@ -60,6 +59,7 @@ fn must_fit(message: &v1::TrialAsk) -> Result<(), BadResource> {
 mod tests {
     use policy::access::{Rule, Source};
     use policy::http_match::HttpMatch;
+    use policy::mode::Enforcement;
     use policy::origin::Origin;
 
     use super::*;
