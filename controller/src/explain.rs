@@ -2,13 +2,14 @@
 //!
 //! `call` finds out who calls and what is called, `route` where that goes, `judge` what the
 //! called pods say, `fix` what would let it pass; `trial` what a change would mean for calls
-//! that were seen. Nothing is decided here that `policy` does
-//! not decide: the words come from the same values that proxies act by.
+//! that were seen, `candidates` what proxies can try of one. Nothing is decided here that
+//! `policy` does not decide: the words come from the same values that proxies act by.
 //!
 //! May import `model` and `world`: it is told who owns which pod and who called.
 
 mod answer;
 mod call;
+pub(crate) mod candidates;
 mod fix;
 mod judge;
 mod outcome;
@@ -19,6 +20,7 @@ mod words;
 
 pub use self::answer::Explained;
 pub use self::question::{BadQuestion, CallerView, Callers, Owner, SeenCallers};
+pub use self::trial::{Calls, Meaning, Share, Trial, Who};
 
 #[cfg(test)]
 mod tests;

@@ -64,7 +64,10 @@ pub use self::{
 };
 // What tests of the whole crate, and of its agreement with the webhook, name.
 pub use self::{
-    explain::{BadQuestion, CallerView, Callers, Explained, Owner, SeenCallers},
+    explain::{
+        BadQuestion, CallerView, Callers, Calls, Explained, Meaning, Owner, SeenCallers, Share,
+        Trial, Who,
+    },
     metrics::{CertifyResult, Metrics, ReportOutcome},
     model::{Defaults, Model, PodId},
     problem::{ConditionType, Problem, Reason, Severity},

@@ -11,6 +11,8 @@
     reason = "a test ends with the first surprise"
 )]
 
+#[path = "decisions/changes.rs"]
+mod changes;
 #[path = "decisions/coverage.rs"]
 mod coverage;
 #[path = "decisions/mesh.rs"]

@@ -10,6 +10,7 @@ mod graph;
 mod proxies;
 mod scopes;
 mod tap;
+mod trial;
 
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
@@ -29,6 +30,7 @@ pub use proxies::{
 };
 pub use scopes::Scope;
 pub use tap::{Direction, TapLine, TapMetadata, TapRequest};
+pub use trial::{Trial, TriedEdge, TriedRequest};
 
 /// Group of the API.
 pub const GROUP: &str = "observe.weft.dev";

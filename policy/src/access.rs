@@ -7,6 +7,7 @@
 //! Whatever is empty allows nothing, so a lost or half-written list refuses.
 
 pub mod passes;
+pub mod trial;
 
 use crate::http_match::{HttpMatch, RequestFacts};
 use crate::mode::Enforcement;

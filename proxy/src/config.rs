@@ -11,3 +11,4 @@ pub(crate) mod snapshot;
 pub(crate) mod store;
 pub(crate) mod summary;
 mod told;
+pub(crate) mod trial;

@@ -27,6 +27,7 @@ mod reauthorize;
 mod request;
 mod respond;
 mod serve;
+mod trial;
 mod tunnel;
 
 use crate::http::server::{Accepted, Profile, serve as serve_http};

@@ -52,6 +52,7 @@ mod path {
     mod tcp;
     mod tenants;
     mod tracing;
+    mod trials;
     mod unconfigured;
     mod waiting;
     mod workloads;

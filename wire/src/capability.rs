@@ -54,6 +54,8 @@ capabilities! {
     Asks = "asks";
     /// Which of its workload's proxies it is, so that it uses a part of a large Service.
     Place = "place";
+    /// Questions that give it rules to try on live calls.
+    Trial = "trial";
 }
 
 impl Capability {
@@ -64,6 +66,7 @@ impl Capability {
         Self::Routes,
         Self::Asks,
         Self::Place,
+        Self::Trial,
     ];
 
     /// What a proxy has to understand to use a resource; `None` if every proxy can.

@@ -16,6 +16,7 @@ mod route;
 mod rule;
 mod trace;
 mod traffic;
+mod trial;
 
 use policy::mode::{Enforcement, MtlsMode};
 use policy::protocol::Protocol;
@@ -28,6 +29,7 @@ pub use error::BadResource;
 pub use port::{port_protocol, port_protocol_messages, port_protocols};
 pub use rule::{rule_in, rule_resource};
 pub use traffic::{policy_message, traffic};
+pub use trial::{candidate, trial_ask};
 
 /// Reads a field of type Enforcement; an unknown value is the tightest.
 pub fn enforcement(raw: i32) -> Enforcement {

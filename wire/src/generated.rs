@@ -249,7 +249,7 @@ pub mod verdict {
     }
 }
 /// A question to a live proxy. It ends with the stream on which it came.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Ask {
     /// Given by the replica that serves the stream.
     #[prost(uint64, tag = "1")]
@@ -259,18 +259,21 @@ pub struct Ask {
     #[prost(uint64, tag = "2")]
     pub lasts: u64,
     /// Absent: of a kind that the proxy does not know. It says so.
-    #[prost(oneof = "ask::What", tags = "3, 4")]
+    #[prost(oneof = "ask::What", tags = "3, 4, 5")]
     pub what: ::core::option::Option<ask::What>,
 }
 /// Nested message and enum types in `Ask`.
 pub mod ask {
     /// Absent: of a kind that the proxy does not know. It says so.
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum What {
         #[prost(message, tag = "3")]
         Config(super::ConfigAsk),
         #[prost(message, tag = "4")]
         Tap(super::TapAsk),
+        /// Only for a proxy with the capability to try rules.
+        #[prost(message, tag = "5")]
+        Trial(super::TrialAsk),
     }
 }
 /// What the proxy holds, as its admin port's page /config shows it.
@@ -313,12 +316,26 @@ pub struct TapAsk {
     #[prost(string, tag = "12")]
     pub route: ::prost::alloc::string::String,
 }
+/// Rules that might protect the pod soon. They judge the calls to it beside those that do,
+/// and decide nothing.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TrialAsk {
+    /// Of the workload as it would be.
+    #[prost(enumeration = "Enforcement", tag = "1")]
+    pub enforcement: i32,
+    /// All that would protect it, those with what only an extended rule says among them.
+    #[prost(message, repeated, tag = "2")]
+    pub rules: ::prost::alloc::vec::Vec<Rule>,
+    /// Requests that are told one by one, of those that are judged otherwise; 0: none.
+    #[prost(uint32, tag = "3")]
+    pub examples: u32,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Answered {
     /// Of the ask.
     #[prost(uint64, tag = "1")]
     pub id: u64,
-    #[prost(oneof = "answered::What", tags = "2, 3, 4, 5")]
+    #[prost(oneof = "answered::What", tags = "2, 3, 4, 5, 6, 7")]
     pub what: ::core::option::Option<answered::What>,
 }
 /// Nested message and enum types in `Answered`.
@@ -334,6 +351,10 @@ pub mod answered {
         Record(super::TapRecord),
         #[prost(message, tag = "5")]
         Summary(super::TapSummary),
+        #[prost(message, tag = "6")]
+        Trial(super::TrialCounts),
+        #[prost(message, tag = "7")]
+        Example(super::TrialExample),
     }
 }
 /// One request that has ended. Never a body, never a query.
@@ -386,6 +407,56 @@ pub struct TapSummary {
     /// max_per_second.
     #[prost(uint64, tag = "3")]
     pub dropped: u64,
+}
+/// What a trial came to since it began, at one proxy. The first comes at once: the proxy
+/// takes part. Comes in parts, because a message has a bound, and what a row says takes the
+/// place of what was said before of the same edge and route.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TrialCounts {
+    #[prost(message, repeated, tag = "1")]
+    pub rows: ::prost::alloc::vec::Vec<TrialRow>,
+    /// Calls that were judged only by the rules that hold, since there was no time for more.
+    #[prost(uint64, tag = "2")]
+    pub skipped: u64,
+}
+/// Calls over one edge that one route describes: requests, and connections of opaque bytes.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TrialRow {
+    /// The other end, and the way there: nothing is counted in it.
+    #[prost(message, optional, tag = "1")]
+    pub edge: ::core::option::Option<Edge>,
+    /// Of the pod itself. Empty: none describes them.
+    #[prost(string, tag = "2")]
+    pub route: ::prost::alloc::string::String,
+    /// Pass or not as they would.
+    #[prost(uint64, tag = "3")]
+    pub kept: u64,
+    /// Pass, and would not.
+    #[prost(uint64, tag = "4")]
+    pub would_refuse: u64,
+    /// Do not pass, and would.
+    #[prost(uint64, tag = "5")]
+    pub would_allow: u64,
+}
+/// One request that is judged otherwise. Never a body, never a query, no header.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TrialExample {
+    /// When it came, milliseconds since 1970.
+    #[prost(uint64, tag = "1")]
+    pub at: u64,
+    /// The other end, and the way there: nothing is counted in it.
+    #[prost(message, optional, tag = "2")]
+    pub edge: ::core::option::Option<Edge>,
+    #[prost(string, tag = "3")]
+    pub route: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub method: ::prost::alloc::string::String,
+    /// As rules see it.
+    #[prost(string, tag = "5")]
+    pub path: ::prost::alloc::string::String,
+    /// It does not pass, and would; else the other way round.
+    #[prost(bool, tag = "6")]
+    pub would_allow: bool,
 }
 /// What a proxy holds. Comes in parts, in order, because a message has a bound.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1562,14 +1633,14 @@ pub struct PodPulse {
     #[prost(message, optional, tag = "3")]
     pub pulse: ::core::option::Option<Pulse>,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ReplicaAsk {
     #[prost(oneof = "replica_ask::Message", tags = "1, 2")]
     pub message: ::core::option::Option<replica_ask::Message>,
 }
 /// Nested message and enum types in `ReplicaAsk`.
 pub mod replica_ask {
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Message {
         #[prost(message, tag = "1")]
         Ask(super::PodsAsk),
@@ -1578,7 +1649,7 @@ pub mod replica_ask {
         EndAsk(u64),
     }
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PodsAsk {
     /// Its id is of the asking replica.
     #[prost(message, optional, tag = "1")]

@@ -35,15 +35,33 @@ impl Cluster {
     /// # Errors
     /// As [`Self::stream`].
     pub async fn lines(&self, what: &str, path: &str) -> Result<Lines, Refusal> {
-        Ok(Lines {
-            what: what.to_owned(),
-            body: self.stream(what, path).await?,
-            held: Vec::new(),
-        })
+        let body = self.stream(what, path).await?;
+        Ok(Lines::of(what, body))
+    }
+
+    /// The same of any request.
+    ///
+    /// # Errors
+    /// As [`Self::try_ask`]. Only the begin has a time limit.
+    pub async fn lines_of(
+        &self,
+        what: &str,
+        request: http::Request<Body>,
+    ) -> Result<Lines, Refusal> {
+        let body = self.try_ask(what, self.body_of(request)).await?;
+        Ok(Lines::of(what, body))
     }
 }
 
 impl Lines {
+    fn of(what: &str, body: Body) -> Self {
+        Self {
+            what: what.to_owned(),
+            body,
+            held: Vec::new(),
+        }
+    }
+
     /// The next line, without its end; `None` after the last.
     ///
     /// # Errors

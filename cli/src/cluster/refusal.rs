@@ -73,6 +73,13 @@ impl Refusal {
         }
     }
 
+    /// Whether it may be answered if it is asked again: it is neither the question that is
+    /// refused nor whoever asks it.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        !matches!(self.code(), Some(400 | 401 | 403 | 404))
+    }
+
     /// The API server's own words.
     #[must_use]
     pub fn message(&self) -> &str {

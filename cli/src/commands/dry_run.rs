@@ -1,14 +1,17 @@
-//! `weft dry-run`: what a change would mean for the calls that there were.
+//! `weft dry-run`: what a change would mean for the calls that there were, and for those that
+//! come while it watches.
 
-use std::time::SystemTime;
+mod ask;
+mod watch;
+
+use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use crds::labels;
 use crds::observe::{
-    API_VERSION, AccessChange, BackendShare, Change, ChangedEdge, Deleted, DryRun as Asked,
-    DryRunSpec, DryRunStatus, Resource,
+    AccessChange, BackendShare, Change, ChangedEdge, Deleted, DryRun as Asked, DryRunSpec,
+    DryRunStatus,
 };
-use http::Request;
 use policy::name::Kind;
 use serde_json::Value;
 
@@ -40,9 +43,11 @@ const KINDS: [Kind; 7] = [
     about = "Say which calls a change would refuse, allow or lead elsewhere",
     long_about = "Lays a change over the cluster without making it, and compares what becomes of every \
                   call that the mesh remembers. depends: that is decided by each request's method, \
-                  path or headers, which are not remembered. Whoever asks must be allowed to make \
-                  the change. Exit status 1 if a call that was seen would be refused, 3 if the mesh \
-                  remembers no call or could not compare them all.",
+                  path or headers, which are not remembered. With --watch the proxies of called \
+                  pods judge live calls by the change too, for so long, and enforce nothing of it. \
+                  Whoever asks must be allowed to make the change. Exit status 1 if a call that was \
+                  seen would be refused, 3 if the mesh remembers no call or could not compare them \
+                  all.",
     after_help = "Example:\n  weft dry-run -f policy.yaml -n shop"
 )]
 pub struct DryRun {
@@ -55,6 +60,9 @@ pub struct DryRun {
     /// Access mode that the namespace would have: deny, auto, open or audit
     #[arg(long, value_name = "MODE")]
     access: Option<String>,
+    /// Judge live calls by the change too, for so long, such as 60s
+    #[arg(long, value_name = "TIME", value_parser = number::duration)]
+    watch: Option<Duration>,
 }
 
 impl DryRun {
@@ -72,20 +80,35 @@ impl DryRun {
             let why = "a change is made in one namespace; say -n NAME instead of -A";
             return Err(Failure::usage(why));
         }
+        if self.watch.is_some_and(|long| long.is_zero()) {
+            let why = "--watch: nothing is seen in no time; say 10s or more";
+            return Err(Failure::usage(why));
+        }
         let cluster = Cluster::connect(global).await?;
         let spec = self.spec(cluster.namespace(), console)?;
-        let answer = ask(&cluster, spec).await.map_err(Refusal::into_failure)?;
-        let Some(status) = &answer.status else {
+        let answer = ask(&cluster, spec.clone()).await;
+        let mut answer = answer.map_err(Refusal::into_failure)?;
+        let Some(mut status) = answer.status.take() else {
             return Err(Failure::unknown("the dry run has no status"));
         };
-        if is_of_nothing(status) {
+        if is_of_nothing(&status) && self.watch.is_none() {
             let why = "the mesh remembers no call, so nothing can be told of this change";
             return Err(Failure::unknown(why));
         }
-        if !output::data(console, format, &answer)? {
-            print(status, SystemTime::now(), console)?;
+        if format == Format::Table {
+            print(&status, SystemTime::now(), console)?;
         }
-        verdict(status)
+        if let Some(long) = self.watch {
+            let trial = watch::watch(&cluster, &spec, long, console).await?;
+            if format == Format::Table {
+                watch::print(&trial, console)?;
+            }
+            status.trial = Some(trial);
+        }
+        let verdict = verdict(&status);
+        answer.status = Some(status);
+        output::data(console, format, &answer)?;
+        verdict
     }
 
     fn spec(&self, namespace: &str, console: &mut Console<'_>) -> Result<DryRunSpec, Failure> {
@@ -125,8 +148,17 @@ fn verdict(status: &DryRunStatus) -> Result<Verdict, Failure> {
         let listed = status.changed.iter();
         listed.filter(|edge| edge.change == change).count()
     };
-    if count(Change::Refused) > 0 || status.hidden_refused > 0 {
+    let live = status.trial.as_ref();
+    let refused = live.map_or(0, |live| live.refused);
+    if count(Change::Refused) > 0 || status.hidden_refused + refused > 0 {
         return Ok(Verdict::No);
+    }
+    if let Some(live) = live.filter(|live| live.proxies > 0 && live.taking_part == 0) {
+        return Err(Failure::unknown(format!(
+            "none of {} proxies judged live calls by the change; `weft proxies` says which are \
+             away or older than this question",
+            live.proxies
+        )));
     }
     if status.uncompared > 0 {
         return Err(Failure::unknown(format!(
@@ -134,7 +166,8 @@ fn verdict(status: &DryRunStatus) -> Result<Verdict, Failure> {
             status.uncompared
         )));
     }
-    if status.kept + status.hidden == 0 && count(Change::Unknown) == status.changed.len() {
+    let compared = status.kept + status.hidden + live.map_or(0, |live| live.judged);
+    if compared == 0 && count(Change::Unknown) == status.changed.len() {
         let why = "of no call that is remembered anything can be told";
         return Err(Failure::unknown(why));
     }
@@ -208,22 +241,9 @@ fn deleted(text: &str, namespace: &str) -> Result<Deleted, Failure> {
 }
 
 async fn ask(cluster: &Cluster, spec: DryRunSpec) -> Result<Asked, Refusal> {
-    let what = Resource::DryRuns.plural();
-    let question = Asked {
-        api_version: API_VERSION.to_owned(),
-        kind: Resource::DryRuns.kind().to_owned(),
-        spec,
-        status: None,
-    };
-    let body = serde_json::to_vec(&question);
-    let body = body.map_err(|error| Refusal::of(what, kube::Error::SerdeError(error)))?;
-    let path = Resource::DryRuns.path(Some(cluster.namespace()), None);
-    let request = Request::post(path)
-        .header(http::header::CONTENT_TYPE, "application/json")
-        .body(body)
-        .map_err(|error| Refusal::of(what, kube::Error::HttpError(error)))?;
+    let request = ask::request(cluster, spec)?;
     let client = cluster.client();
-    cluster.try_ask(what, client.request(request)).await
+    cluster.try_ask(ask::WHAT, client.request(request)).await
 }
 
 fn print(status: &DryRunStatus, now: SystemTime, console: &mut Console<'_>) -> Result<(), Failure> {
@@ -307,6 +327,8 @@ fn shares(shares: &[BackendShare]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use crds::observe::Trial;
+
     use super::*;
 
     fn listed(change: Change) -> DryRunStatus {
@@ -341,6 +363,40 @@ mod tests {
             (listed(Change::Unknown), 3),
             (late(kept(nothing)), 3),
             (late(listed(Change::Refused)), 1),
+        ] {
+            assert_eq!(code(&status), expected, "{status:?}");
+        }
+    }
+
+    #[test]
+    fn live_calls_say_no_and_a_watch_in_which_nobody_took_part_says_neither() {
+        let live = |refused: u64, taking_part: u32| DryRunStatus {
+            trial: Some(Trial {
+                proxies: 2,
+                taking_part,
+                judged: 5 + refused,
+                refused,
+                ..Trial::default()
+            }),
+            ..DryRunStatus::default()
+        };
+        let silent = DryRunStatus {
+            trial: Some(Trial {
+                proxies: 2,
+                taking_part: 2,
+                ..Trial::default()
+            }),
+            ..DryRunStatus::default()
+        };
+        let kept = |status: DryRunStatus| DryRunStatus { kept: 1, ..status };
+        for (status, expected) in [
+            (live(0, 2), 0),
+            (live(0, 1), 0),
+            (live(1, 2), 1),
+            (live(0, 0), 3),
+            (kept(live(0, 0)), 3),
+            (silent.clone(), 3),
+            (kept(silent), 0),
         ] {
             assert_eq!(code(&status), expected, "{status:?}");
         }

@@ -22,7 +22,7 @@ use crate::world::ObjectKey;
 
 /// Who calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Who {
+pub enum Who {
     /// Pods, with a proxy or without.
     Pods(Vec<PodId>),
     /// A service account whose pods are not told apart.
@@ -33,7 +33,7 @@ pub(crate) enum Who {
 
 /// Calls that were seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Calls {
+pub struct Calls {
     pub from: Who,
     /// Through this Service; without one to the pods' own addresses.
     pub service: Option<ObjectKey>,
@@ -47,14 +47,14 @@ pub(crate) struct Calls {
 
 /// Of all calls, how many go to a Service: 0 to 1.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Share {
+pub struct Share {
     pub service: ObjectKey,
     pub share: f64,
 }
 
 /// What a change means for calls.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Meaning {
+pub struct Meaning {
     pub effect: Effect,
     /// Where they are refused from now on.
     pub reason: Option<Reason>,
@@ -64,7 +64,7 @@ pub(crate) struct Meaning {
 
 /// Two Models, and what was worked out of each so far.
 #[derive(Debug)]
-pub(crate) struct Trial<'a> {
+pub struct Trial<'a> {
     models: [&'a Model; 2],
     /// What the proxies of pods hold.
     held: [BTreeMap<PodId, Arc<Held>>; 2],
@@ -78,7 +78,7 @@ pub(crate) struct Trial<'a> {
 impl<'a> Trial<'a> {
     /// Compares until then: how much there is to compare, users say.
     #[must_use]
-    pub(crate) fn new(before: &'a Model, after: &'a Model, until: Instant) -> Self {
+    pub fn new(before: &'a Model, after: &'a Model, until: Instant) -> Self {
         let models = [before, after];
         let names_pods = |model: &Model| {
             let mut rules = model.index.targets.rules();
@@ -98,13 +98,13 @@ impl<'a> Trial<'a> {
 
     /// There is no time left.
     #[must_use]
-    pub(crate) fn is_late(&self) -> bool {
+    pub fn is_late(&self) -> bool {
         Instant::now() >= self.until
     }
 
     /// What the change means for these calls; `None` where one of their ends is gone, or there
     /// is no time left.
-    pub(crate) fn of(&mut self, calls: &Calls) -> Option<Meaning> {
+    pub fn of(&mut self, calls: &Calls) -> Option<Meaning> {
         let callers = self.callers(&calls.from)?;
         let tables = self.models.map(|model| Table::of(&model.index, calls));
         let [before, after] = &tables;

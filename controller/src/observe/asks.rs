@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -171,6 +172,11 @@ impl Answers {
     /// The next one; `None` when no proxy has more to say.
     pub(crate) async fn next(&mut self) -> Option<Answer> {
         self.queue.recv().await
+    }
+
+    /// The same for who waits for the answers to several.
+    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Answer>> {
+        self.queue.poll_recv(cx)
     }
 
     /// Answers that found no room here.

@@ -123,11 +123,31 @@ impl ObserveApi {
             }
             Resource::DryRuns => {
                 let body = body(request, dry_runs::MAX_BODY).await?;
-                let by = (&self.told, &self.scopes, &self.dry_runs);
-                let answer = dry_runs::answer(by, user, &compiled, &body);
-                json(StatusCode::CREATED, &answer.await?)
+                self.dry_run(user, &compiled, &body).await
             }
         }
+    }
+
+    /// At once of what is remembered, or as a stream of what comes.
+    async fn dry_run(
+        &self,
+        user: &User,
+        compiled: &Arc<Compiled>,
+        body: &[u8],
+    ) -> Result<Answer, Refusal> {
+        let asked = dry_runs::read(body)?;
+        let asking = dry_runs::Asking {
+            told: &self.told,
+            scopes: &self.scopes,
+            working: &self.dry_runs,
+            user,
+            compiled,
+        };
+        if asked.spec.watch_seconds > 0 {
+            let places = self.places(user)?;
+            return asking.watch(&asked.spec, places).await;
+        }
+        json(StatusCode::CREATED, &asking.answer(asked).await?)
     }
 
     async fn must_be_allowed(&self, user: &User, asked: &Attributes) -> Result<(), Refusal> {

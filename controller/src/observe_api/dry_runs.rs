@@ -1,20 +1,24 @@
 //! What a change would mean, before anybody makes it: `dryruns`.
 //!
 //! `change` reads it and says which rights it takes to make it, `edges` compares the calls
-//! that are remembered by the Model that is and by the one that would be. Nothing is stored.
+//! that are remembered by the Model that is and by the one that would be, `live` lets the
+//! proxies of called pods judge calls as they come by both, `seen` adds up what they say.
+//! Nothing is stored, and nothing of a change is enforced.
 //!
 //! Who asks must be allowed to make the very change. Of edges between namespaces whose
 //! graphs he may not read he is told how many there are, and nothing else.
 
 mod change;
 mod edges;
+mod live;
+mod seen;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use crds::observe::{API_VERSION, DryRun, Resource};
+use crds::observe::{API_VERSION, DryRun, DryRunSpec, Resource, Scope};
 use http::StatusCode;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use self::change::Asked;
 use self::edges::Edges;
@@ -25,6 +29,7 @@ use crate::aggregated::refusal::Refusal;
 use crate::graph::follow::seconds;
 use crate::model::Model;
 use crate::model::compiled::Compiled;
+use crate::translate::change::Change;
 
 /// Bytes of one question.
 pub(super) const MAX_BODY: usize = 1 << 20;
@@ -32,70 +37,133 @@ pub(super) const MAX_BODY: usize = 1 << 20;
 const AT_ONCE: usize = 1;
 /// Time for one of them. Its reader waits for 15 s, and others for their turn.
 const WITHIN: Duration = Duration::from_secs(8);
+/// Changes that proxies try at one time: each is a dozen questions of the 64 of a replica, and
+/// one of the eight of a proxy.
+const TRIALS: usize = 2;
 
 /// Changes that are worked on.
 #[derive(Debug)]
-pub(super) struct Working(Arc<Semaphore>);
+pub(super) struct Working {
+    compiled: Arc<Semaphore>,
+    tried: Arc<Semaphore>,
+}
 
 impl Default for Working {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(AT_ONCE)))
+        Self {
+            compiled: Arc::new(Semaphore::new(AT_ONCE)),
+            tried: Arc::new(Semaphore::new(TRIALS)),
+        }
     }
 }
 
-/// The question with its answer.
+impl Working {
+    fn turn(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        let words = "another change is being tried on this replica; try again";
+        taken(&self.compiled, words)
+    }
+
+    fn trial(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        let words = "proxies try as many changes for this replica as they may; try again later";
+        taken(&self.tried, words)
+    }
+}
+
+fn taken(places: &Arc<Semaphore>, words: &str) -> Result<OwnedSemaphorePermit, Refusal> {
+    let place = Arc::clone(places).try_acquire_owned();
+    place.map_err(|_| Refusal::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", words))
+}
+
+/// Reads a question.
 ///
 /// # Errors
-/// When it cannot be read, the user may not make the change, or another one is worked on.
-pub(super) async fn answer(
-    (told, scopes, working): (&Told, &Scopes, &Working),
-    user: &User,
-    compiled: &Arc<Compiled>,
-    body: &[u8],
-) -> Result<DryRun, Refusal> {
+/// When it cannot be read.
+pub(super) fn read(body: &[u8]) -> Result<DryRun, Refusal> {
     let asked: DryRun = serde_json::from_slice(body)
         .map_err(|error| Refusal::bad(format!("the DryRun cannot be read: {error}")))?;
     if !asked.api_version.is_empty() && asked.api_version != API_VERSION {
         return Err(Refusal::bad(format!("apiVersion must be {API_VERSION}")));
     }
-    let change = Asked::read(&asked.spec, &told.cluster)?;
-    change.must_be_allowed(told, user, &compiled.world).await?;
-    change.must_be_there(&compiled.world)?;
-    if !told.graph.has_recalled() {
-        let words = "which calls there were has not been read yet; try again";
-        return Err(Refusal::unavailable(words));
+    Ok(asked)
+}
+
+/// Who asks, and what an answer is made of.
+#[derive(Debug)]
+pub(super) struct Asking<'a> {
+    pub(super) told: &'a Told,
+    pub(super) scopes: &'a Scopes,
+    pub(super) working: &'a Working,
+    pub(super) user: &'a User,
+    pub(super) compiled: &'a Arc<Compiled>,
+}
+
+impl Asking<'_> {
+    /// The question with its answer, of the calls that are remembered.
+    ///
+    /// # Errors
+    /// When it cannot be read, the user may not make the change, or another one is worked on.
+    pub(super) async fn answer(&self, asked: DryRun) -> Result<DryRun, Refusal> {
+        let change = self.change(&asked.spec).await?;
+        if !self.told.graph.has_recalled() {
+            let words = "which calls there were has not been read yet; try again";
+            return Err(Refusal::unavailable(words));
+        }
+        let scope = self.scope().await?;
+        let turn = self.working.turn()?;
+        let edges = Edges::of(self.told, self.compiled);
+        let compared = self.compare(turn, change.change, move |models, until| {
+            edges.compared(models, &scope, until)
+        });
+        let mut status = compared.await?;
+        status.warnings = change.warnings;
+        Ok(DryRun {
+            api_version: API_VERSION.to_owned(),
+            kind: Resource::DryRuns.kind().to_owned(),
+            spec: asked.spec,
+            status: Some(status),
+        })
     }
-    let namespaces = compiled.world.namespaces.keys();
-    let namespaces = namespaces.map(|namespace| namespace.name.to_string());
-    let scope = scopes.of(user, &told.gate, namespaces.collect()).await;
-    let scope = scope.map_err(Refusal::unavailable)?;
-    let Ok(turn) = Arc::clone(&working.0).try_acquire_owned() else {
-        let words = "another change is being tried on this replica; try again";
-        let code = StatusCode::TOO_MANY_REQUESTS;
-        return Err(Refusal::new(code, "TooManyRequests", words));
-    };
-    let edges = Edges::of(told, compiled);
-    let (compiled, cluster) = (Arc::clone(compiled), told.cluster.clone());
-    let warnings = change.warnings;
-    let made = change.change;
-    let now = i64::try_from(seconds(SystemTime::now())).unwrap_or(i64::MAX);
-    let compared = tokio::task::spawn_blocking(move || {
-        let _turn = turn;
-        let until = Instant::now() + WITHIN;
-        let world = made.over(&compiled.world, &cluster, now);
-        let defaults = &compiled.model.index.defaults;
-        let (after, ..) =
-            Model::compile_after(&world, defaults, &compiled.model, &compiled.problems);
-        edges.compared((&compiled.model, &after), &scope, until)
-    });
-    let mut status = compared
-        .await
-        .map_err(|error| Refusal::unavailable(format!("the change was not tried: {error}")))?;
-    status.warnings = warnings;
-    Ok(DryRun {
-        api_version: API_VERSION.to_owned(),
-        kind: Resource::DryRuns.kind().to_owned(),
-        spec: asked.spec,
-        status: Some(status),
-    })
+
+    /// The change, which the user may make.
+    async fn change(&self, spec: &DryRunSpec) -> Result<Asked, Refusal> {
+        let change = Asked::read(spec, &self.told.cluster)?;
+        let world = &self.compiled.world;
+        change.must_be_allowed(self.told, self.user, world).await?;
+        change.must_be_there(world)?;
+        Ok(change)
+    }
+
+    /// Where he may read graphs.
+    async fn scope(&self) -> Result<Arc<Scope>, Refusal> {
+        let namespaces = self.compiled.world.namespaces.keys();
+        let namespaces = namespaces.map(|namespace| namespace.name.to_string());
+        let scope = self
+            .scopes
+            .of(self.user, &self.told.gate, namespaces.collect());
+        scope.await.map_err(Refusal::unavailable)
+    }
+
+    /// What `look` makes of the Models before and after a change, and of the time until which
+    /// it may take.
+    async fn compare<T: Send + 'static>(
+        &self,
+        turn: OwnedSemaphorePermit,
+        change: Change,
+        look: impl FnOnce((&Model, &Model), Instant) -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let (compiled, cluster) = (Arc::clone(self.compiled), self.told.cluster.clone());
+        let now = i64::try_from(seconds(SystemTime::now())).unwrap_or(i64::MAX);
+        let compared = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            let until = Instant::now() + WITHIN;
+            let world = change.over(&compiled.world, &cluster, now);
+            let defaults = &compiled.model.index.defaults;
+            let (after, ..) =
+                Model::compile_after(&world, defaults, &compiled.model, &compiled.problems);
+            look((&compiled.model, &after), until)
+        });
+        compared
+            .await
+            .map_err(|error| Refusal::unavailable(format!("the change was not tried: {error}")))
+    }
 }

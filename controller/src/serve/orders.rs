@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use tonic::Status;
 use wire::capability::{Capabilities, Capability};
 use wire::v1;
+use wire::v1::ask::What;
 use wire::v1::to_proxy::Message;
 
 use crate::observe::asks::{Asks, Here};
@@ -27,21 +28,31 @@ pub(super) fn outbox() -> (Outbox, Sent) {
 
 /// The questions for one proxy.
 #[derive(Debug)]
-pub(super) struct Orders(Option<(Here, mpsc::Receiver<Message>)>);
+pub(super) struct Orders {
+    asked: Option<(Here, mpsc::Receiver<Message>)>,
+    /// It tries rules where it is asked to.
+    tries: bool,
+}
 
 impl Orders {
     /// Those for the proxy of this pod; none where it does not understand them.
     pub(super) fn of(asks: &Asks, uid: Option<&str>, capabilities: &Capabilities) -> Self {
         let uid = uid.filter(|_| capabilities.has(Capability::Asks));
-        Self(uid.map(|uid| asks.listens(uid.into())))
+        Self {
+            asked: uid.map(|uid| asks.listens(uid.into())),
+            tries: capabilities.has(Capability::Trial),
+        }
     }
 
     /// The next one.
     pub(super) async fn next(&mut self) -> Message {
-        if let Some((_, orders)) = &mut self.0
-            && let Some(order) = orders.recv().await
-        {
-            return order;
+        if let Some((_, orders)) = &mut self.asked {
+            while let Some(order) = orders.recv().await {
+                // An older proxy is not asked, and says nothing: it takes no part.
+                if self.tries || !is_trial(&order) {
+                    return order;
+                }
+            }
         }
         // None, or a newer stream of the pod gets them.
         std::future::pending().await
@@ -53,4 +64,8 @@ impl Orders {
         // Closed: the proxy went away, and what is read next says so.
         let _ = outbox.try_send(Ok(v1::ToProxy { message }));
     }
+}
+
+fn is_trial(order: &Message) -> bool {
+    matches!(order, Message::Ask(ask) if matches!(ask.what, Some(What::Trial(_))))
 }

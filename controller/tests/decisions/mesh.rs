@@ -66,6 +66,19 @@ impl Mesh {
         }
     }
 
+    /// What is made of its objects.
+    #[allow(dead_code, reason = "not every test program asks for it")]
+    pub(crate) fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// Whether the called port is declared to carry HTTP, so that nothing else is served there.
+    #[allow(dead_code, reason = "not every test program asks for it")]
+    pub(crate) fn carries_http(&self, call: &Call) -> bool {
+        let inbound = self.inbound(&PodId::new(&call.namespace, &call.pod));
+        inbound.is_some_and(|inbound| inbound.ports.lookup(call.port).is_http())
+    }
+
     /// Whether the proxy of the called pod lets the call pass.
     #[allow(dead_code, reason = "not every test program asks for it")]
     pub(crate) fn allows(&self, call: &Call) -> bool {

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Protocol;
+use super::{Protocol, Trial};
 
 /// Created with `spec`; the answer to the create holds `status`. Nothing is stored, and
 /// nothing is changed.
@@ -30,6 +30,15 @@ pub struct DryRunSpec {
     pub delete: Vec<Deleted>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub access: Vec<AccessChange>,
+    /// For so many seconds, 1 to 50, proxies judge live calls by the change as well, and
+    /// enforce nothing of it. The answer is a stream then, of what `status.trial` holds: a
+    /// JSON object on each line. 0: calls that are remembered are compared, at once.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub watch_seconds: u32,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// An object that would be deleted.
@@ -75,6 +84,10 @@ pub struct DryRunStatus {
     /// Said of the objects by who would admit them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// Live calls that were judged by the change: put together from its lines by whoever
+    /// watched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trial: Option<Trial>,
 }
 
 /// What becomes of the calls of one edge.

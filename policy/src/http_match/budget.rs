@@ -13,6 +13,10 @@ pub const MAX_REGEX_SIZE: usize = 256 * 1024;
 /// them, and whoever reads the group has to compile them.
 pub const MAX_GROUP_SIZE: usize = 4 * 1024 * 1024;
 
+/// What the compiled expressions of rules that are only tried may take together, in bytes: a
+/// proxy may try eight such sets beside what it holds.
+const MAX_TRIAL_SIZE: usize = 1024 * 1024;
+
 /// What is left for the expressions of one object. What it refuses costs nothing to
 /// compile.
 #[derive(Debug)]
@@ -28,6 +32,15 @@ impl Budget {
         Self {
             whole: MAX_GROUP_SIZE,
             left: MAX_GROUP_SIZE,
+        }
+    }
+
+    /// For all rules that are tried together.
+    #[must_use]
+    pub const fn trial() -> Self {
+        Self {
+            whole: MAX_TRIAL_SIZE,
+            left: MAX_TRIAL_SIZE,
         }
     }
 

@@ -22,6 +22,7 @@ use tokio::time::{Instant, timeout};
 use wire::v1;
 
 use crate::config::snapshot::{Destination, PodTarget, Snapshot};
+use crate::config::trial::Trials;
 use crate::endpoints::registry::Registry;
 use crate::telemetry::Telemetry;
 
@@ -54,6 +55,8 @@ pub struct Store {
     /// Told when `wanted` changed.
     pub asked: Notify,
     pub telemetry: Arc<Telemetry>,
+    /// Rules that are only tried.
+    pub trials: Arc<Trials>,
     /// Says which pod this is.
     certs: CertHandle,
     /// How often the pod began to get nothing but copies.
@@ -87,6 +90,7 @@ impl Store {
             wanted: Mutex::default(),
             asked: Notify::new(),
             telemetry,
+            trials: Arc::default(),
             certs: CertHandle::empty(),
             held: Arc::default(),
         }

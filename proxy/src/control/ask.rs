@@ -20,6 +20,7 @@ use wire::v1::ask::What as Question;
 use wire::v1::control_client::ControlClient;
 
 use crate::config::summary::Summary;
+use crate::config::trial::Running;
 use crate::control::Control;
 use crate::telemetry::tap::watch::Watch;
 
@@ -29,7 +30,7 @@ const MAX_OPEN: usize = 8;
 const QUEUE: usize = 256;
 /// The longest that one is answered, whatever the controller says.
 const LONGEST: Duration = Duration::from_secs(600);
-/// Between two summaries of a tap.
+/// Between two summaries of a tap, and between two looks at what a trial came to.
 const SUMMARY_EVERY: Duration = Duration::from_secs(1);
 /// Bytes of the resources in one part of what is held. The controller takes messages of
 /// 32 KiB.
@@ -88,6 +89,13 @@ impl<'a> Asks<'a> {
                 let showing = show(id, (watch, records), answers);
                 self.start(id, Duration::from_millis(lasts), showing);
             }
+            Some(Question::Trial(rules)) => match self.control.config.trials.begin(&rules) {
+                Ok((running, examples)) => {
+                    let telling = try_rules(id, (running, examples), answers);
+                    self.start(id, Duration::from_millis(lasts), telling);
+                }
+                Err(why) => refuse(&format!("the proxy does not try these rules: {why}")),
+            },
             None => refuse("the proxy is older than this question"),
         }
     }
@@ -189,6 +197,27 @@ async fn show(
         };
         if answers.send(answered(id, answer)).await.is_err() {
             return;
+        }
+    }
+}
+
+/// Tells what a trial comes to.
+async fn try_rules(
+    id: u64,
+    (running, mut examples): (Running, mpsc::Receiver<v1::TrialExample>),
+    answers: mpsc::Sender<v1::Answered>,
+) {
+    let mut counts = tokio::time::interval(SUMMARY_EVERY);
+    loop {
+        let told: Vec<Answer> = tokio::select! {
+            Some(example) = examples.recv() => vec![Answer::Example(example)],
+            // The first at once: this proxy takes part.
+            _ = counts.tick() => running.counts().into_iter().map(Answer::Trial).collect(),
+        };
+        for what in told {
+            if answers.send(answered(id, what)).await.is_err() {
+                return;
+            }
         }
     }
 }

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use http::Uri;
-use policy::access::{Traffic, Verdict};
+use policy::access::{Access, Traffic, Verdict};
 use policy::http_match::RequestFacts;
 use policy::mode::{Enforcement, MtlsMode};
 use policy::origin::Origin;
@@ -16,6 +16,7 @@ use policy::protocol::Protocol;
 use policy::reason::Reason;
 
 use crate::config::snapshot::Snapshot;
+use crate::config::trial::Judged;
 use crate::failure::Failure;
 use crate::http::server::IDLE_WITHIN;
 use crate::inbound::connection::Connection;
@@ -78,7 +79,8 @@ impl Connection {
         let (declared, port) = (declared.is_http(), self.local.port());
         // Where requests are judged or told that they need an identity, whatever
         // might be one is read as one, so that its sender is told.
-        let answered = declared || has_http_rules(snapshot, port) || self.needs_identity(snapshot);
+        let answered =
+            declared || has_http_rules(&snapshot.access, port) || self.needs_identity(snapshot);
         // Clients open connections ahead of their first request. One that waits for the
         // server to speak is told by the end of its connection that it never will.
         let welcome = declared
@@ -107,6 +109,7 @@ impl Connection {
     /// May this caller use the port for opaque bytes?
     pub(super) fn authorise_bytes(&self, snapshot: &Snapshot) -> Result<Admitted, Failure> {
         let verdict = self.judge_bytes(snapshot);
+        self.try_on_bytes(snapshot, verdict.is_allowed());
         let audited = self.audit(&verdict);
         self.enforce(snapshot, &verdict)?;
         Ok(Admitted {
@@ -121,15 +124,18 @@ impl Connection {
         self.enforce(snapshot, &self.judge_bytes(snapshot))
     }
 
+    fn judge_bytes<'a>(&self, snapshot: &'a Snapshot) -> Verdict<'a> {
+        self.judge(snapshot, self.traffic_of_bytes(snapshot))
+    }
+
     /// On a port that is declared to carry no HTTP, rules about HTTP say nothing. On
     /// any other they are not satisfied by bytes that were not read as HTTP.
-    fn judge_bytes<'a>(&self, snapshot: &'a Snapshot) -> Verdict<'a> {
-        let traffic = if self.declared(snapshot).is_opaque() {
+    pub(super) fn traffic_of_bytes(&self, snapshot: &Snapshot) -> Traffic<'static> {
+        if self.declared(snapshot).is_opaque() {
             Traffic::Opaque
         } else {
             Traffic::Bytes
-        };
-        self.judge(snapshot, traffic)
+        }
     }
 
     /// Plaintext where none is accepted does not pass, whatever the rules say.
@@ -144,7 +150,7 @@ impl Connection {
     /// True where requests are judged one by one: callers without any right to send bytes
     /// may have one to requests, and the normal form of a path is what is sent on.
     pub(super) fn judges_requests(&self, snapshot: &Snapshot) -> bool {
-        has_http_rules(snapshot, self.local.port())
+        has_http_rules(&snapshot.access, self.local.port())
     }
 
     /// What a verdict means for the caller.
@@ -187,11 +193,22 @@ impl Connection {
         call: &mut Call,
     ) -> Result<u64, Failure> {
         let facts = path.facts(parts);
-        if let Some(names) = snapshot.names.as_ref().filter(|_| path.error().is_none()) {
+        let names = snapshot.names.as_ref().filter(|_| path.error().is_none());
+        let route = names.map(|names| names.name(&facts));
+        if let Some(route) = route {
             // Counted by that, and decided by nothing of it.
-            call.takes_route(names.name(&facts));
+            call.takes_route(route);
         }
-        let verdict = self.judge_request(snapshot, &facts, path)?;
+        let judged = self.judge_request(snapshot, &facts, path);
+        if self.proxy.config.trials.any() {
+            let judged = Judged {
+                way: self.way(call.protocol(), route),
+                passes: judged.as_ref().is_ok_and(|verdict| verdict.is_allowed()),
+                request: Some(&facts),
+            };
+            self.try_on(snapshot, &judged, path.error().is_some());
+        }
+        let verdict = judged?;
         if self.audit(&verdict) {
             call.audited();
         }
@@ -228,8 +245,8 @@ impl Connection {
 
 /// True where HTTP rules decide, so that what may be a request is read as one.
 /// Audit refuses nothing, this neither.
-fn has_http_rules(snapshot: &Snapshot, port: u16) -> bool {
-    snapshot.access.enforcement == Enforcement::Enforce && snapshot.access.has_http_rule(port)
+pub(super) fn has_http_rules(access: &Access, port: u16) -> bool {
+    access.enforcement == Enforcement::Enforce && access.has_http_rule(port)
 }
 
 fn with_path(uri: &Uri, path: &str) -> Option<Uri> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use identity::verify::PeerIdentity;
 use policy::access::Caller;
+use policy::protocol::Protocol;
 
 use crate::http::refusal::TurnedAway;
 use crate::mesh::load::Heard;
@@ -130,6 +131,15 @@ impl Connection {
             cell
         });
         call.on(cell);
+    }
+
+    /// The way of its calls that one route of the pod describes.
+    pub(super) fn way(&self, protocol: Protocol, route: Option<&Arc<str>>) -> Way {
+        Way {
+            parties: self.parties(),
+            protocol,
+            route: route.cloned(),
+        }
     }
 
     fn parties(&self) -> Parties {

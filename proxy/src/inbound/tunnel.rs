@@ -40,6 +40,7 @@ impl Connection {
                 Ok(())
             } else {
                 self.refuses_bytes(now)
+                    .inspect_err(|_| self.try_on_bytes(now, false))
             };
             (expected, by_request, admitted)
         });

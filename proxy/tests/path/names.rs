@@ -9,7 +9,7 @@ const REQUESTS: &str = "weft_requests_total";
 const LATENCIES: &str = "weft_request_duration_seconds_count";
 
 /// Names requests after these, each a group, a match and its path.
-fn routes(of: &[(&str, &str, &str)]) -> v1::Resource {
+pub(super) fn routes(of: &[(&str, &str, &str)]) -> v1::Resource {
     let routes = of.iter().map(|(group, name, path)| v1::Route {
         origin: Some(v1::ObjectRef {
             kind: "HTTPRouteGroup".into(),

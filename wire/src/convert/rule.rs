@@ -1,10 +1,11 @@
 //! Rules: who may call what.
 
 use policy::access::{Ports, Rule, Source};
+use policy::http_match::{Budget, HttpMatch};
 use policy::name::SpiffeId;
 
 use super::error::{BadResource, each};
-use super::http_match::matches;
+use super::http_match::within;
 use super::object::origin;
 use crate::v1;
 
@@ -47,19 +48,40 @@ impl TryFrom<&v1::Rule> for Rule {
     type Error = BadResource;
 
     fn try_from(message: &v1::Rule) -> Result<Self, BadResource> {
-        let ports = |field: &str, set: &Option<v1::PortSet>| {
-            set.as_ref()
-                .map(|ports| Ports::try_from(ports).map_err(|bad| bad.within(field)))
-                .transpose()
-        };
-        Ok(Self {
-            origin: origin(message.origin.as_ref())?,
-            sources: each("sources", &message.sources)?,
-            ports: ports("ports", &message.ports)?,
-            http: matches(message.http.as_ref(), "http")?,
-            limit: ports("limit", &message.limit)?,
-        })
+        read(message, |one| within(&mut Budget::group(), one))
     }
+}
+
+/// One of several rules that share what their expressions may take.
+pub(super) fn rule_within(budget: &mut Budget, message: &v1::Rule) -> Result<Rule, BadResource> {
+    read(message, |one| within(budget, one))
+}
+
+fn read(
+    message: &v1::Rule,
+    mut read_match: impl FnMut(&v1::HttpMatch) -> Result<HttpMatch, BadResource>,
+) -> Result<Rule, BadResource> {
+    let ports = |field: &str, set: &Option<v1::PortSet>| {
+        set.as_ref()
+            .map(|ports| Ports::try_from(ports).map_err(|bad| bad.within(field)))
+            .transpose()
+    };
+    let mut rule = Rule {
+        origin: origin(message.origin.as_ref())?,
+        sources: each("sources", &message.sources)?,
+        ports: ports("ports", &message.ports)?,
+        http: None,
+        limit: ports("limit", &message.limit)?,
+    };
+    if let Some(list) = &message.http {
+        let mut matches = Vec::with_capacity(list.matches.len());
+        for (index, one) in list.matches.iter().enumerate() {
+            let here = |bad: BadResource| bad.within(format_args!("http.matches[{index}]"));
+            matches.push(read_match(one).map_err(here)?);
+        }
+        rule.http = Some(matches);
+    }
+    Ok(rule)
 }
 
 impl From<&Rule> for v1::Rule {

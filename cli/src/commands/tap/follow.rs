@@ -11,8 +11,8 @@ use futures::StreamExt as _;
 use futures::stream::{self, LocalBoxStream};
 use tokio::time::{Instant, sleep_until};
 
+use crate::cluster::Cluster;
 use crate::cluster::lines::Lines;
-use crate::cluster::{Cluster, Refusal};
 use crate::failure::Failure;
 
 /// From one stream to the next at least, and from one that broke.
@@ -106,7 +106,7 @@ impl Follower {
                 self.lines = Some(lines);
                 Ok(Told::Begun)
             }
-            Err(refusal) if self.worked && may_pass(&refusal) => {
+            Err(refusal) if self.worked && refusal.may_pass() => {
                 self.ended();
                 Ok(Told::Word(refusal.into_failure().to_string()))
             }
@@ -135,12 +135,6 @@ impl Follower {
         self.again = ended + self.pause;
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
     }
-}
-
-/// Whether it may be answered if it is asked again: it is neither the question that is
-/// refused nor whoever asks it.
-fn may_pass(refusal: &Refusal) -> bool {
-    !matches!(refusal.code(), Some(400 | 401 | 403 | 404))
 }
 
 #[cfg(test)]

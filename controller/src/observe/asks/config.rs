@@ -54,9 +54,12 @@ impl Asks {
                         }
                     }
                     Some(Answered::Refused(why)) => return Err(NotTold::Refused(cut(&why))),
-                    Some(Answered::Record(_) | Answered::Summary(_)) => {
-                        return Err(NotTold::Broken);
-                    }
+                    Some(
+                        Answered::Record(_)
+                        | Answered::Summary(_)
+                        | Answered::Trial(_)
+                        | Answered::Example(_),
+                    ) => return Err(NotTold::Broken),
                     None => return Err(NotTold::Away),
                 }
             }

@@ -28,6 +28,7 @@ mod dry_runs;
 mod explanations;
 mod proxies;
 mod taps;
+mod trials;
 
 /// An API server that lets users do what `rights` says: user, verb, resource, namespace.
 fn judge(
@@ -107,6 +108,12 @@ const RIGHTS: &[(&str, &str, &str, &str)] = &[
     ("editor", "update", "traffictargets", "shop"),
     ("editor", "delete", "traffictargets", "shop"),
     ("editor", "update", "namespaces", ""),
+    ("owner", "create", "dryruns", "shop"),
+    ("owner", "get", "graphs", "shop"),
+    ("owner", "create", "taps", "shop"),
+    ("owner", "update", "traffictargets", "shop"),
+    ("owner", "create", "httproutegroups", "shop"),
+    ("owner", "update", "httproutegroups", "shop"),
     ("blind", "create", "dryruns", "shop"),
     ("blind", "update", "traffictargets", "shop"),
     ("neighbour", "create", "explanations", "bank"),

@@ -111,7 +111,7 @@ impl Reader {
                             self.here.insert(Arc::clone(&answer.uid));
                             self.summaries.insert(answer.uid, summary);
                         }
-                        Some(What::Config(_)) => {}
+                        Some(What::Config(_) | What::Trial(_) | What::Example(_)) => {}
                         // It has no room for a tap, is older than that, or went away.
                         Some(What::Refused(_)) | None => {
                             self.here.remove(&answer.uid);

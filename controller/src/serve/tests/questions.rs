@@ -115,6 +115,31 @@ async fn proxy_that_is_older_than_questions_or_away_is_not_waited_for() {
 }
 
 #[tokio::test]
+async fn proxy_that_cannot_try_rules_is_asked_all_else() {
+    let bench = Bench::start(&cluster::shop()).await;
+    let trial = || Question::Trial(v1::TrialAsk::default());
+    let ask = |what: Question| bench.asks.ask(what, &[UID.into()], PATIENCE).unwrap();
+    let channel = bench.somebody(&account("shop", "web"), Some(UID)).await;
+    let mut older = hello(&[]);
+    older.capabilities.retain(|name| name != "trial");
+    let mut proxy = Proxy::open(channel.clone(), older).await;
+    proxy.batch().await;
+    let _tried = ask(trial());
+    assert!(proxy.is_silent_for(Duration::from_millis(200)).await);
+    let _told = ask(question());
+    assert_eq!(asked(&mut proxy).await.what, Some(question()));
+    drop((proxy, channel));
+
+    let (mut proxy, _channel, _) = client(&bench, &[]).await;
+    let _tried = ask(trial());
+    assert_eq!(
+        asked(&mut proxy).await.what,
+        Some(trial()),
+        "a newer one is"
+    );
+}
+
+#[tokio::test]
 async fn flood_of_answers_is_dropped_and_counted_and_delays_no_acknowledgement() {
     let bench = Bench::start(&with_split(10)).await;
     let (mut proxy, channel, batch) = client(&bench, &[API]).await;

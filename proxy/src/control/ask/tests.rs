@@ -78,6 +78,52 @@ async fn a_proxy_that_is_asked_says_what_it_holds_by_a_call_of_its_own() {
     bench.until(|_| asks() == 0).await;
 }
 
+fn trial(paths: usize) -> Option<Question> {
+    let one = v1::HttpMatch {
+        name: "m".to_owned(),
+        path_regex: Some("/items".to_owned()),
+        ..v1::HttpMatch::default()
+    };
+    let rule = v1::Rule {
+        origin: Some(v1::ObjectRef {
+            kind: "TrafficTarget".to_owned(),
+            namespace: "shop".to_owned(),
+            name: "t".to_owned(),
+        }),
+        http: Some(v1::HttpMatches {
+            matches: vec![one; paths],
+        }),
+        ..v1::Rule::default()
+    };
+    Some(Question::Trial(v1::TrialAsk {
+        rules: vec![rule],
+        examples: 20,
+        ..v1::TrialAsk::default()
+    }))
+}
+
+#[tokio::test]
+async fn a_proxy_that_tries_rules_says_so_at_once_and_no_longer_than_somebody_reads() {
+    let bench = Bench::start(&Ca::new()).await;
+    let trials = || bench.control.config.trials.any();
+    assert!(!trials());
+    bench.say(ToProxy::Ask(ask(7, trial(64)))).await;
+    bench.until(|bench| answer(bench, 7).is_some()).await;
+    let first = answer(&bench, 7);
+    assert_eq!(first, Some(Answer::Trial(v1::TrialCounts::default())));
+    assert!(trials());
+    bench.say(ToProxy::EndAsk(7)).await;
+    bench.until(|_| !trials()).await;
+
+    bench.say(ToProxy::Ask(ask(8, trial(65)))).await;
+    bench.until(|bench| answer(bench, 8).is_some()).await;
+    let Some(Answer::Refused(why)) = answer(&bench, 8) else {
+        panic!("{:?}", bench.answered());
+    };
+    assert!(why.contains("65 patterns"), "{why}");
+    assert!(!trials());
+}
+
 #[tokio::test]
 async fn eight_questions_are_answered_at_a_time_and_each_no_longer_than_it_may() {
     let bench = Bench::start(&Ca::new()).await;

@@ -1,6 +1,6 @@
 //! `weft dry-run`, from a file and from the command line.
 
-use super::super::dry_runs;
+use super::super::{dry_runs, taps, trials};
 use super::*;
 
 #[tokio::test]
@@ -56,6 +56,79 @@ async fn command_line_tells_which_calls_a_change_would_refuse() {
     }
     let (code, _, err) = town.weft("viewer", "dry-run --access deny -n shop").await;
     assert!(code == 3 && err.contains("ClusterRole edit"), "{err}");
+}
+
+#[tokio::test]
+async fn command_line_watches_live_calls_and_says_no_where_one_would_be_refused() {
+    let town = Town::before(Bench::new()).await;
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    write!(file, "{}", dry_runs::for_others()).unwrap();
+    let line = format!("dry-run -f {} -n shop --watch 2s", file.path().display());
+    let mut proxy = taps::Proxy::of(&town.bench, "uid-api-1");
+    let mut told = async |line: &str, refused: u64| {
+        let telling = async {
+            let (id, trial) = trials::asked(&mut proxy).await;
+            let rows = vec![trials::refused("api/read", refused)];
+            proxy.says(id, trials::example());
+            proxy.says(id, trials::counts(rows, 0));
+            trial
+        };
+        let (ended, trial) = tokio::join!(town.weft("owner", line), telling);
+        assert_eq!(trial.examples, 20);
+        // Each stream ends with its reader.
+        while proxy.orders.try_recv().is_ok() {}
+        ended
+    };
+    let (code, out, err) = told(&line, 2).await;
+    assert_eq!(code, 1, "{out}{err}");
+    let row = out.lines().find(|line| line.starts_with("refused "));
+    let row: Vec<&str> = row.unwrap_or_default().split_whitespace().collect();
+    let expected = [
+        "refused",
+        "shop/Deployment/web",
+        "shop/Deployment/api",
+        "8080",
+    ];
+    assert_eq!(row[..4], expected, "{out}");
+    assert_eq!(row[4..], ["api/read", "2", "0", "1"], "{out}");
+    let example = "09:00:00Z refused GET /items/7 shop/Deployment/web -> shop/Deployment/api:8080";
+    assert!(out.contains(example), "{out}");
+    assert!(err.contains("1 of 2 take part"), "{err}");
+    assert!(err.contains("3 live calls were judged"), "{err}");
+
+    // Where all of them would pass, it says yes; the answer is the API's own.
+    let (code, out, err) = told(&format!("{line} -o json"), 0).await;
+    assert_eq!(code, 0, "{out}{err}");
+    let answer: Value = serde_json::from_str(&out).unwrap();
+    let trial = &answer["status"]["trial"];
+    assert_eq!(
+        (&trial["judged"], &trial["refused"]),
+        (&json!(1), &json!(0))
+    );
+    assert_eq!(trial["edges"][0]["kept"], 1, "{trial}");
+}
+
+#[tokio::test]
+async fn command_line_that_watches_says_what_it_could_not_find_out() {
+    let town = Town::before(Bench::new()).await;
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    write!(file, "{}", dry_runs::for_others()).unwrap();
+    let line = format!("dry-run -f {} -n shop --watch", file.path().display());
+    // No proxy streams from this controller.
+    let (code, _, err) = town.weft("editor", &format!("{line} 1s")).await;
+    assert_eq!(code, 3, "{err}");
+    assert!(err.contains("none of 2 proxies judged"), "{err}");
+    let (code, _, err) = town.weft("editor", &format!("{line} 0s")).await;
+    assert!(code == 2 && err.contains("--watch"), "{code} {err}");
+    // What admission refuses is refused in its words, and nothing is watched.
+    let bad = json!({"apiVersion": "access.smi-spec.io/v1alpha4", "kind": "TrafficTarget",
+        "metadata": {"namespace": "shop", "name": "read"}, "spec": {"destination": 7}});
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    write!(file, "{bad}").unwrap();
+    let line = format!("dry-run -f {} -n shop --watch 60s", file.path().display());
+    let (code, out, err) = town.weft("editor", &line).await;
+    assert_eq!((code, out.as_str()), (2, ""), "{err}");
+    assert!(err.contains("would be refused"), "{err}");
 }
 
 #[tokio::test]

@@ -1,0 +1,366 @@
+//! `weft dry-run --watch`: calls as they come, judged by the change as well.
+//!
+//! The API tells each for 50 s at most. So it is asked again until the time is over, and what
+//! it tells is added up: each stream begins to count anew.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crds::observe::{Change, DryRunSpec, Protocol, Trial, TriedEdge, TriedRequest};
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::ask::{self, WHAT};
+use crate::cluster::lines::Lines;
+use crate::cluster::{Cluster, Refusal};
+use crate::console::Console;
+use crate::escape;
+use crate::failure::Failure;
+use crate::output::table::{Cell, Table};
+
+/// The longest that the API tells of.
+const EACH: Duration = Duration::from_secs(50);
+/// After a stream that did not come, or broke: somebody may need a moment.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How much longer than it should a stream is waited for.
+const LATE: Duration = Duration::from_secs(15);
+/// Requests that are shown one by one.
+const EXAMPLES: usize = 20;
+/// Edges and routes that are told apart, whatever the time.
+const EDGES: usize = 10_000;
+
+/// What there was in so long a time.
+///
+/// # Errors
+/// When it cannot be watched.
+pub(super) async fn watch(
+    cluster: &Cluster,
+    spec: &DryRunSpec,
+    long: Duration,
+    console: &mut Console<'_>,
+) -> Result<Trial, Failure> {
+    let until = Instant::now() + long;
+    let mut sum = Sum::default();
+    let mut failed = None;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            break;
+        }
+        let in_order = match begin(cluster, spec, left).await {
+            Ok(lines) => {
+                let limit = Instant::now() + left.min(EACH) + LATE;
+                let (part, in_order) = follow((lines, limit), &mut sum.said, console).await?;
+                if let Some(part) = part {
+                    sum.add(part);
+                    // Nobody is to be waited for.
+                    if sum.all.proxies == 0 {
+                        break;
+                    }
+                }
+                in_order
+            }
+            Err(refusal) if refusal.may_pass() => {
+                let failure = refusal.into_failure();
+                console.word(&failure.to_string())?;
+                failed = Some(failure);
+                false
+            }
+            Err(refusal) => return Err(refusal.into_failure()),
+        };
+        if !in_order {
+            sleep_until((Instant::now() + PAUSE).min(until)).await;
+        }
+    }
+    match failed {
+        Some(failure) if sum.parts == 0 => Err(failure),
+        _ => Ok(sum.trial()),
+    }
+}
+
+async fn begin(cluster: &Cluster, spec: &DryRunSpec, left: Duration) -> Result<Lines, Refusal> {
+    // Whole seconds, one at least.
+    let seconds = left.min(EACH).as_millis().div_ceil(1_000);
+    let spec = DryRunSpec {
+        watch_seconds: u32::try_from(seconds).unwrap_or(u32::MAX),
+        ..spec.clone()
+    };
+    let request = ask::request(cluster, spec)?;
+    cluster.lines_of(WHAT, request.map(Into::into)).await
+}
+
+/// What one stream told last, and whether it ended in order.
+async fn follow(
+    (mut lines, limit): (Lines, Instant),
+    said: &mut Option<(u32, u32)>,
+    console: &mut Console<'_>,
+) -> Result<(Option<Trial>, bool), Failure> {
+    let mut told: Option<Trial> = None;
+    loop {
+        let line = match timeout_at(limit, lines.next()).await {
+            Ok(Ok(Some(line))) => line,
+            Ok(Ok(None)) => {
+                let last = told.as_ref().is_some_and(|told| told.last);
+                return Ok((told, last));
+            }
+            // Who told is gone, and another one may tell.
+            Ok(Err(cut)) => {
+                console.word(&cut.to_string())?;
+                return Ok((told, false));
+            }
+            Err(_) => {
+                console.word(&format!(
+                    "{WHAT}: nobody says any more what calls there are"
+                ))?;
+                return Ok((told, false));
+            }
+        };
+        let trial: Trial = serde_json::from_slice(&line)
+            .map_err(|error| Failure::unknown(format!("a line of the dry run: {error}")))?;
+        // The first look comes before anybody can have answered.
+        let taking_part = (trial.taking_part, trial.proxies);
+        if (told.is_some() || trial.last) && *said != Some(taking_part) && trial.proxies > 0 {
+            console.word(&format!("{} of {} take part", taking_part.0, taking_part.1))?;
+            *said = Some(taking_part);
+        }
+        told = Some(trial);
+    }
+}
+
+/// What tells calls apart.
+type Way = (String, String, u16, Protocol, String);
+
+/// What all streams told together.
+#[derive(Debug, Default)]
+struct Sum {
+    /// How many told anything.
+    parts: usize,
+    /// Who takes part, as it was said.
+    said: Option<(u32, u32)>,
+    all: Trial,
+    edges: BTreeMap<Way, TriedEdge>,
+}
+
+impl Sum {
+    fn add(&mut self, part: Trial) {
+        self.parts += 1;
+        let all = &mut self.all;
+        (all.proxies, all.taking_part) = (part.proxies, part.taking_part);
+        for (count, more) in [
+            (&mut all.judged, part.judged),
+            (&mut all.refused, part.refused),
+            (&mut all.allowed, part.allowed),
+            (&mut all.skipped, part.skipped),
+            (&mut all.hidden, part.hidden),
+        ] {
+            *count = count.saturating_add(more);
+        }
+        all.truncated |= part.truncated;
+        all.examples.extend(part.examples);
+        all.examples.truncate(EXAMPLES);
+        all.reasons = part.reasons;
+        for edge in part.edges {
+            let way = (
+                edge.from.clone(),
+                edge.to.clone(),
+                edge.port,
+                edge.protocol,
+                edge.route.clone(),
+            );
+            if let Some(held) = self.edges.get_mut(&way) {
+                held.kept = held.kept.saturating_add(edge.kept);
+                held.refused = held.refused.saturating_add(edge.refused);
+                held.allowed = held.allowed.saturating_add(edge.allowed);
+            } else if self.edges.len() < EDGES {
+                self.edges.insert(way, edge);
+            } else {
+                self.all.truncated = true;
+            }
+        }
+    }
+
+    /// All of it, those edges first of which most would be refused.
+    fn trial(self) -> Trial {
+        let mut edges: Vec<TriedEdge> = self.edges.into_values().collect();
+        edges.sort_by_key(|edge| std::cmp::Reverse((edge.refused, edge.allowed)));
+        Trial { edges, ..self.all }
+    }
+}
+
+/// Prints what live calls there were.
+///
+/// # Errors
+/// When the output is closed.
+pub(super) fn print(trial: &Trial, console: &mut Console<'_>) -> Result<(), Failure> {
+    if trial.proxies == 0 {
+        console.word("the change gives no proxy other rules, so no live call is judged by it")?;
+        return Ok(());
+    }
+    let mut table = Table::new(&[
+        "LIVE", "FROM", "TO", "PORT", "ROUTE", "REFUSED", "ALLOWED", "KEPT",
+    ]);
+    for edge in &trial.edges {
+        let change = match (edge.refused, edge.allowed) {
+            (0, 0) => continue,
+            (0, _) => Change::Allowed,
+            _ => Change::Refused,
+        };
+        let row: Vec<Cell> = vec![
+            change.as_str().into(),
+            edge.from.as_str().into(),
+            edge.to.as_str().into(),
+            edge.port.to_string().into(),
+            edge.route.as_str().into(),
+            edge.refused.to_string().into(),
+            edge.allowed.to_string().into(),
+            edge.kept.to_string().into(),
+        ];
+        table.row(row);
+    }
+    if table.is_empty() {
+        console.line("no live call that is told is judged otherwise")?;
+    } else {
+        table.write(console.out, console.color)?;
+    }
+    for example in &trial.examples {
+        console.line(&escape::plain(&words(example)))?;
+    }
+    if trial.truncated {
+        console.word("there are more edges; these are the worst")?;
+    }
+    if trial.hidden > 0 {
+        console.word(&format!(
+            "{} of the calls are in namespaces whose graphs you may not read",
+            trial.hidden
+        ))?;
+    }
+    for reason in &trial.reasons {
+        console.word(&format!("some proxies take no part: {reason}"))?;
+    }
+    console.word(&format!(
+        "{} live calls were judged by the change: {} of them pass and would be refused, {} would \
+         be let in; {} more were not judged by it",
+        trial.judged, trial.refused, trial.allowed, trial.skipped
+    ))?;
+    Ok(())
+}
+
+/// One request on one line.
+fn words(example: &TriedRequest) -> String {
+    let time = example.time.split_once('T').map_or("", |(_, time)| time);
+    let mut line = format!(
+        "{time} {} {} {} {} -> {}:{}",
+        example.change.as_str(),
+        example.method,
+        example.path,
+        example.from,
+        example.to,
+        example.port,
+    );
+    if !example.route.is_empty() {
+        line.push_str(" route=");
+        line.push_str(&example.route);
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(refused: u64, route: &str) -> Trial {
+        let edge = TriedEdge {
+            from: "shop/Deployment/web".to_owned(),
+            to: "shop/Deployment/cart".to_owned(),
+            port: 8080,
+            protocol: Protocol::Http1,
+            route: route.to_owned(),
+            kept: 10,
+            refused,
+            allowed: 0,
+        };
+        let example = TriedRequest {
+            time: "2026-11-02T09:00:00Z".to_owned(),
+            change: Change::Refused,
+            from: edge.from.clone(),
+            to: edge.to.clone(),
+            port: 8080,
+            route: route.to_owned(),
+            method: "GET".to_owned(),
+            path: "/items\u{1b}[2J\n/forged".to_owned(),
+        };
+        Trial {
+            proxies: 3,
+            taking_part: 2,
+            judged: 10 + refused,
+            refused,
+            skipped: 4,
+            hidden: 1,
+            examples: vec![example; 15],
+            edges: vec![edge],
+            reasons: vec!["older".to_owned()],
+            last: true,
+            ..Trial::default()
+        }
+    }
+
+    fn together() -> Trial {
+        let mut sum = Sum::default();
+        for (refused, route) in [(1, "cart/read"), (5, "cart/write"), (2, "cart/read")] {
+            sum.add(part(refused, route));
+        }
+        sum.trial()
+    }
+
+    #[test]
+    fn what_several_streams_tell_is_added_up_edge_by_edge() {
+        let all = together();
+        assert_eq!((all.judged, all.refused, all.skipped), (38, 8, 12));
+        assert_eq!((all.proxies, all.taking_part, all.hidden), (3, 2, 3));
+        let edges: Vec<(&str, u64, u64)> = all
+            .edges
+            .iter()
+            .map(|edge| (edge.route.as_str(), edge.refused, edge.kept))
+            .collect();
+        assert_eq!(edges, [("cart/write", 5, 10), ("cart/read", 3, 20)]);
+        assert_eq!(all.examples.len(), EXAMPLES);
+        assert!(!all.last, "that was of one stream");
+    }
+
+    #[test]
+    fn calls_are_printed_and_nothing_that_a_terminal_acts_upon() {
+        let printed = |trial: &Trial| {
+            let (mut out, mut err) = (Vec::new(), Vec::new());
+            let mut console = Console {
+                input: &mut std::io::empty(),
+                out: &mut out,
+                err: &mut err,
+                color: false,
+            };
+            print(trial, &mut console).unwrap();
+            let text = |bytes| String::from_utf8(bytes).unwrap();
+            (text(out), text(err))
+        };
+        let (out, err) = printed(&together());
+        assert_eq!(out.lines().count(), 1 + 2 + EXAMPLES, "{out}");
+        assert!(!out.contains('\u{1b}'), "{out:?}");
+        let row = out.lines().nth(1).unwrap_or_default();
+        let row: Vec<&str> = row.split_whitespace().collect();
+        assert_eq!(row[..2], ["refused", "shop/Deployment/web"], "{out}");
+        assert_eq!(row[4..], ["cart/write", "5", "0", "10"], "{out}");
+        assert!(out.contains("09:00:00Z refused GET /items"), "{out}");
+        for word in [
+            "38 live calls",
+            "8 of them pass",
+            "12 more",
+            "older",
+            "3 of the calls",
+        ] {
+            assert!(err.contains(word), "{word}: {err}");
+        }
+        let (out, err) = printed(&Trial::default());
+        assert!(
+            out.is_empty() && err.contains("no proxy other rules"),
+            "{err}"
+        );
+    }
+}

@@ -1,0 +1,381 @@
+//! Live calls that are judged by a change: who may ask for that, what proxies are asked, and
+//! what is told of their answers.
+
+use tokio::time::timeout;
+use wire::v1;
+use wire::v1::answered::What as Answered;
+use wire::v1::ask::What as Question;
+use wire::v1::to_proxy::Message as Order;
+
+use super::dry_runs::for_others;
+use super::taps::Proxy;
+use super::*;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// `user` watches what this would do.
+async fn watch(bench: &Bench, user: &str, spec: Value) -> Answer {
+    let body = json!({"apiVersion": API_VERSION, "kind": "DryRun", "spec": spec}).to_string();
+    let path = "namespaces/shop/dryruns";
+    bench.send(user, Method::POST, path, body).await
+}
+
+fn others_for(seconds: u32) -> Value {
+    json!({"objects": [for_others()], "watchSeconds": seconds})
+}
+
+pub(super) async fn asked(proxy: &mut Proxy) -> (u64, v1::TrialAsk) {
+    loop {
+        let order = timeout(PATIENCE, proxy.orders.recv()).await;
+        match order.expect("not asked") {
+            Some(Order::Ask(v1::Ask {
+                id,
+                what: Some(Question::Trial(trial)),
+                ..
+            })) => return (id, trial),
+            // The question before is over.
+            Some(Order::EndAsk(_)) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// Deployment `web` called by this route so often: kept, refused, allowed.
+fn row(route: &str, [kept, would_refuse, would_allow]: [u64; 3]) -> v1::TrialRow {
+    v1::TrialRow {
+        edge: Some(seen_by_web()),
+        route: route.to_owned(),
+        kept,
+        would_refuse,
+        would_allow,
+    }
+}
+
+fn seen_by_web() -> v1::Edge {
+    v1::Edge {
+        side: v1::Side::Server.into(),
+        caller: "shop-web".to_owned(),
+        identity: "shop/web".to_owned(),
+        port: 8080,
+        protocol: v1::Protocol::Http1.into(),
+        ..v1::Edge::default()
+    }
+}
+
+pub(super) fn counts(rows: Vec<v1::TrialRow>, skipped: u64) -> Answered {
+    Answered::Trial(v1::TrialCounts { rows, skipped })
+}
+
+pub(super) fn refused(route: &str, calls: u64) -> v1::TrialRow {
+    row(route, [1, calls, 0])
+}
+
+pub(super) fn example() -> Answered {
+    Answered::Example(v1::TrialExample {
+        at: 1_793_610_000_000,
+        edge: Some(seen_by_web()),
+        route: "api/read".to_owned(),
+        method: "GET".to_owned(),
+        path: "/items/7".to_owned(),
+        would_allow: false,
+    })
+}
+
+/// The first line of a stream that is so.
+async fn until(answer: &mut Answer, so: impl Fn(&Value) -> bool) -> Value {
+    let found = async {
+        loop {
+            let told = line(answer.body_mut()).await.expect("the stream ended");
+            if so(&told) {
+                return told;
+            }
+        }
+    };
+    timeout(PATIENCE, found).await.expect("no such line")
+}
+
+#[tokio::test]
+async fn called_pods_try_what_they_would_hold_and_live_calls_are_told_by_edge_and_route() {
+    let bench = Bench::new();
+    let mut proxies = ["uid-api-1", "uid-api-2"].map(|uid| Proxy::of(&bench, uid));
+    let mut client = Proxy::of(&bench, "uid-client");
+    let mut answer = watch(&bench, "owner", others_for(20)).await;
+    assert_eq!(answer.status(), 200);
+    let first = line(answer.body_mut()).await.unwrap();
+    assert_eq!(
+        (&first["proxies"], &first["takingPart"]),
+        (&json!(2), &json!(0))
+    );
+    let mut ids = Vec::new();
+    for proxy in &mut proxies {
+        let (id, trial) = asked(proxy).await;
+        let candidate = wire::convert::candidate(&trial).unwrap();
+        let [rule] = &*candidate.rules else {
+            panic!("{candidate:?}")
+        };
+        let other = policy::name::SpiffeId::of("cluster.local", "shop", "other").unwrap();
+        assert_eq!(rule.sources, [policy::access::Source::Identity(other)]);
+        assert_eq!(candidate.enforcement, policy::mode::Enforcement::Enforce);
+        assert_eq!(trial.examples, 20);
+        ids.push(id);
+    }
+    assert!(client.orders.try_recv().is_err(), "nothing changes for it");
+
+    proxies[0].says(ids[0], counts(vec![row("api/read", [3, 2, 0])], 5));
+    proxies[0].says(ids[0], example());
+    let second = vec![row("api/read", [1, 1, 0]), row("", [0, 0, 4])];
+    proxies[1].says(ids[1], counts(second, 1));
+    let told = until(&mut answer, |told| told["judged"] == 11).await;
+    assert_eq!(
+        (&told["proxies"], &told["takingPart"]),
+        (&json!(2), &json!(2))
+    );
+    assert_eq!((&told["refused"], &told["allowed"]), (&json!(3), &json!(4)));
+    assert_eq!((&told["skipped"], &told["hidden"]), (&json!(6), &json!(0)));
+    let edge = |to: &str, [kept, refused, allowed]: [u64; 3]| {
+        json!({"from": "shop/Deployment/web", "to": to, "port": 8080, "protocol": "http1",
+            "kept": kept, "refused": refused, "allowed": allowed})
+    };
+    let mut edges = [
+        edge("shop/Deployment/api", [3, 2, 0]),
+        edge("shop/Pod/api-2", [1, 1, 0]),
+        edge("shop/Pod/api-2", [0, 0, 4]),
+    ];
+    for named in &mut edges[..2] {
+        named["route"] = json!("api/read");
+    }
+    assert_eq!(told["edges"], json!(edges));
+    let seen = json!([{"time": "2026-11-02T09:00:00Z", "change": "refused",
+        "from": "shop/Deployment/web", "to": "shop/Deployment/api", "port": 8080,
+        "route": "api/read", "method": "GET", "path": "/items/7"}]);
+    assert_eq!(told["examples"], seen);
+
+    // A row that is said again takes the place of what it said, and what was said stays.
+    let again = vec![row("api/read", [3, 7, 0])];
+    proxies[0].says(ids[0], counts(again, 5));
+    let told = until(&mut answer, |told| told["judged"] != 11).await;
+    assert_eq!((&told["judged"], &told["refused"]), (&json!(16), &json!(8)));
+    let [went, mut stays] = proxies;
+    drop(went);
+    let told = until(&mut answer, |told| told["takingPart"] == 1).await;
+    assert_eq!((&told["proxies"], &told["refused"]), (&json!(2), &json!(8)));
+
+    // With its reader it ends.
+    drop(answer);
+    let ended = timeout(PATIENCE, stays.orders.recv()).await;
+    assert_eq!(ended.unwrap(), Some(Order::EndAsk(ids[1])));
+}
+
+#[tokio::test]
+async fn who_may_not_write_the_object_may_not_have_it_tried_and_no_proxy_is_asked() {
+    let bench = Bench::new();
+    let mut proxy = Proxy::of(&bench, "uid-api-1");
+    let split = crate::testing::cluster::split("s", "api", &[("api", 1)]);
+    for (user, objects, right) in [
+        (
+            "viewer",
+            json!([for_others()]),
+            "create resource \"dryruns\"",
+        ),
+        (
+            "editor",
+            json!([split]),
+            "create resource \"trafficsplits\"",
+        ),
+    ] {
+        let spec = json!({"objects": objects, "watchSeconds": 20});
+        let (status, told) = read(watch(&bench, user, spec).await).await;
+        assert_eq!(status, 403, "{user}: {told}");
+        assert!(told["message"].as_str().unwrap().contains(right), "{told}");
+    }
+    assert!(proxy.orders.try_recv().is_err(), "asked all the same");
+    // Control: who may is answered, and asked is the proxy.
+    let _answer = watch(&bench, "editor", others_for(20)).await;
+    asked(&mut proxy).await;
+}
+
+#[tokio::test]
+async fn without_the_right_to_tap_there_calls_are_counted_and_none_is_shown() {
+    let bench = Bench::new();
+    for (user, examples) in [("editor", 0), ("owner", 20)] {
+        bench.recorded.lock().clear();
+        let mut proxy = Proxy::of(&bench, "uid-api-1");
+        let mut answer = watch(&bench, user, others_for(20)).await;
+        let (id, trial) = asked(&mut proxy).await;
+        assert_eq!(trial.examples, examples, "{user}");
+        // One that says more than it is asked changes nothing.
+        proxy.says(id, example());
+        proxy.says(id, counts(vec![refused("api/read", 2)], 0));
+        let told = until(&mut answer, |told| told["judged"] == 3).await;
+        assert_eq!(told["refused"], 2, "{user}: {told}");
+        let shown = told["examples"].as_array().map_or(0, Vec::len);
+        assert_eq!(shown, usize::from(examples > 0), "{user}: {told}");
+        assert!(
+            bench
+                .asked
+                .lock()
+                .contains(&format!("{user} create taps shop"))
+        );
+    }
+    // Who is shown requests is named where they are.
+    let written = async {
+        while bench.recorded.lock().is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, written).await.unwrap();
+    let events = bench.recorded.lock().clone();
+    assert_eq!(events.len(), 1, "{events:?}");
+    let event: Value = serde_json::from_str(&events[0]).unwrap();
+    assert_eq!(event["reason"], "TapStarted");
+    assert!(event["note"].as_str().unwrap().contains("owner"), "{event}");
+    assert_eq!(event["metadata"]["namespace"], "shop");
+}
+
+#[tokio::test]
+async fn edges_between_namespaces_that_the_user_may_not_read_are_one_number() {
+    let bench = Bench::new();
+    let mut proxy = Proxy::of(&bench, "uid-api-1");
+    let mut answer = watch(&bench, "blind", others_for(20)).await;
+    let (id, _) = asked(&mut proxy).await;
+    let rows = vec![refused("api/read", 2), refused("", 1)];
+    proxy.says(id, counts(rows, 0));
+    proxy.says(id, example());
+    let told = until(&mut answer, |told| told["judged"] == 5).await;
+    assert_eq!((&told["hidden"], &told["refused"]), (&json!(5), &json!(3)));
+    assert_eq!(told["edges"], json!([]), "{told}");
+    assert!(!told.to_string().contains("web"), "{told}");
+    drop(answer);
+
+    // Control: who may read them is told where they are.
+    proxy.orders.recv().await;
+    let mut answer = watch(&bench, "editor", others_for(20)).await;
+    let (id, _) = asked(&mut proxy).await;
+    proxy.says(id, counts(vec![refused("api/read", 2)], 0));
+    let told = until(&mut answer, |told| told["judged"] == 3).await;
+    assert_eq!((&told["hidden"], &told["refused"]), (&json!(0), &json!(2)));
+    assert_eq!(told["edges"][0]["from"], "shop/Deployment/web");
+}
+
+#[tokio::test]
+async fn proxies_that_do_not_try_are_counted_out_and_say_why() {
+    let bench = Bench::new();
+    let mut proxies = ["uid-api-1", "uid-api-2"].map(|uid| Proxy::of(&bench, uid));
+    let mut answer = watch(&bench, "editor", others_for(20)).await;
+    let (id, _) = asked(&mut proxies[0]).await;
+    proxies[0].says(id, counts(Vec::new(), 0));
+    let (id, _) = asked(&mut proxies[1]).await;
+    let why = format!("\u{1b}[2J{}", "x".repeat(1_000));
+    proxies[1].says(id, Answered::Refused(why));
+    let told = until(&mut answer, |told| told.get("reasons").is_some()).await;
+    assert_eq!(
+        (&told["proxies"], &told["takingPart"]),
+        (&json!(2), &json!(1))
+    );
+    let reason = told["reasons"][0].as_str().unwrap();
+    assert!(
+        reason.starts_with("?[2Jxxx") && reason.len() == 200,
+        "{reason}"
+    );
+    drop(answer);
+
+    // More patterns than a proxy tries: none is asked at all.
+    let matches = |name: &str| {
+        let one = |at: u32| json!({"name": format!("m{at}"), "pathRegex": format!("/{at}")});
+        let matches: Vec<Value> = (0..40).map(one).collect();
+        group(name, json!(matches))
+    };
+    let both = json!([{"kind": "HTTPRouteGroup", "name": "routes"},
+        {"kind": "HTTPRouteGroup", "name": "more"}]);
+    let objects = [
+        matches("routes"),
+        matches("more"),
+        target("read", "api", &["web"], both),
+    ];
+    let spec = json!({"objects": objects, "watchSeconds": 20});
+    for proxy in &mut proxies {
+        proxy.orders.recv().await;
+    }
+    let mut answer = watch(&bench, "owner", spec).await;
+    let told = until(&mut answer, |_| true).await;
+    assert_eq!(
+        (&told["proxies"], &told["takingPart"]),
+        (&json!(2), &json!(0))
+    );
+    let reason = told["reasons"][0].as_str().unwrap();
+    assert!(reason.contains("80 patterns"), "{reason}");
+    assert!(proxies[0].orders.try_recv().is_err(), "asked all the same");
+}
+
+#[tokio::test]
+async fn what_one_proxy_makes_up_is_bounded_and_in_the_sums_all_the_same() {
+    let bench = Bench::new();
+    let proxy = &mut Proxy::of(&bench, "uid-api-1");
+    let mut answer = watch(&bench, "editor", others_for(20)).await;
+    let (id, _) = asked(proxy).await;
+    let many = (0..400).map(|at| refused(&format!("\"\\\n{at}"), 1));
+    proxy.says(id, counts(many.collect(), 0));
+    proxy.says(id, counts(vec![refused("more", u64::MAX)], u64::MAX));
+    let told = until(&mut answer, |told| told["skipped"] == u64::MAX).await;
+    // 136 rows of one proxy, and 100 edges of a line.
+    assert_eq!(
+        (&told["judged"], &told["refused"]),
+        (&json!(272), &json!(136))
+    );
+    assert_eq!(told["edges"].as_array().unwrap().len(), 100);
+    assert_eq!(told["truncated"], true);
+    assert_eq!(told["edges"][0]["route"], "???0");
+    assert!(told.to_string().len() < 64 * 1024);
+}
+
+#[tokio::test]
+async fn questions_that_are_too_long_or_too_many_are_refused_and_a_change_of_nothing_ends() {
+    let bench = Bench::new();
+    let (status, told) = read(watch(&bench, "editor", others_for(51)).await).await;
+    assert_eq!(status, 400, "{told}");
+    let words = told["message"].as_str().unwrap();
+    assert!(words.contains("spec.watchSeconds: 51"), "{words}");
+
+    // As it is.
+    let rules = json!([{"kind": "HTTPRouteGroup", "name": "routes"}]);
+    let same = json!({"objects": [target("read", "api", &["web"], rules)], "watchSeconds": 20});
+    let mut answer = watch(&bench, "editor", same).await;
+    let told = until(&mut answer, |told| told["last"] == true).await;
+    assert_eq!((&told["proxies"], &told["judged"]), (&json!(0), &json!(0)));
+    drop(answer);
+
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        open.push(watch(&bench, "editor", others_for(20)).await);
+    }
+    assert!(open.iter().all(|answer| answer.status() == 200));
+    let (status, told) = read(watch(&bench, "owner", others_for(20)).await).await;
+    assert_eq!(status, 429, "{told}");
+    open.pop();
+    let again = watch(&bench, "owner", others_for(20)).await;
+    assert_eq!(again.status(), 200, "one has ended");
+}
+
+#[tokio::test(start_paused = true)]
+async fn stream_lasts_as_long_as_it_is_asked_for_and_tells_its_proxies_so() {
+    let bench = Bench::new();
+    let mut proxy = Proxy::of(&bench, "uid-api-1");
+    for seconds in [7, 50] {
+        let begun = tokio::time::Instant::now();
+        let mut answer = watch(&bench, "editor", others_for(seconds)).await;
+        let Ok(Order::Ask(ask)) = proxy.orders.try_recv() else {
+            panic!("not asked")
+        };
+        assert_eq!(ask.lasts, u64::from(seconds + 10) * 1_000);
+        let mut last = Value::Null;
+        while let Some(next) = line(answer.body_mut()).await {
+            last = next;
+        }
+        assert_eq!(last["last"], true, "{last}");
+        let took = begun.elapsed().as_millis();
+        let wanted = u128::from(seconds) * 1_000;
+        assert!((wanted..wanted + 500).contains(&took), "{seconds}: {took}");
+        drop(answer);
+        assert!(matches!(proxy.orders.try_recv(), Ok(Order::EndAsk(_))));
+    }
+}

@@ -1,0 +1,271 @@
+//! Live calls, judged by the rules that hold and by those that a change would give: asked of
+//! the proxies of the called pods for as long as somebody looks on.
+//!
+//! The API server cuts what it takes for a plain call after 60 s. So a stream ends by itself
+//! before that, and says so; its reader asks again, is authorised anew and adds up.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use crds::observe::{DryRunSpec, Resource, Trial};
+use futures::stream;
+use http::StatusCode;
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::Frame;
+use parking_lot::RwLock;
+use prost::Message as _;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, Interval, interval, sleep_until};
+use tracing::info;
+use wire::v1::ask::What;
+
+use super::Asking;
+use super::seen::{MAX_EXAMPLES, Rights, Seen};
+use crate::aggregated::access::AccessDecision;
+use crate::aggregated::refusal::Refusal;
+use crate::aggregated::server::{Answer, whole};
+use crate::apiserver::events::{About, Event, EventType};
+use crate::explain::candidates::{Candidate, Candidates};
+use crate::inventory::Inventory;
+use crate::inventory::kind::Kind;
+use crate::model::PodId;
+use crate::observe::asks::{self, Answers};
+use crate::observe_api::query::may;
+use crate::observe_api::stream::Places;
+use crate::world::ObjectKey;
+
+/// From the begin of a call to the end of its stream.
+const LIFE: Duration = Duration::from_secs(50);
+/// What proxies are told of that, more: they end by themselves should nobody tell them.
+const GRACE: Duration = Duration::from_secs(10);
+/// Between two lines.
+const LINE_EVERY: Duration = Duration::from_secs(1);
+/// Bytes of what each proxy is asked: beside the uids of those that are asked together it has
+/// to fit into one message to another replica, of 32 KiB.
+const MAX_ASKED: usize = 20 * 1024;
+/// Proxies that are asked together: each answers once a second, and half as many more answers
+/// find room.
+const TOGETHER: usize = 128;
+
+/// What is asked, and of whom.
+#[derive(Default)]
+struct Asked {
+    answers: Vec<Answers>,
+    pods: BTreeMap<Arc<str>, PodId>,
+    /// Why not all.
+    reasons: Vec<String>,
+}
+
+impl Asking<'_> {
+    /// Begins to stream what live calls there are, and what the change would mean for them.
+    ///
+    /// # Errors
+    /// When the question cannot be read, the user may not make the change, or too much is
+    /// tried already.
+    pub(in crate::observe_api) async fn watch(
+        &self,
+        spec: &DryRunSpec,
+        places: Places,
+    ) -> Result<Answer, Refusal> {
+        let begun = Instant::now();
+        let long = Duration::from_secs(spec.watch_seconds.into());
+        if long > LIFE {
+            let most = LIFE.as_secs();
+            let why = format!("spec.watchSeconds: {} is more than {most}", long.as_secs());
+            return Err(Refusal::bad(why));
+        }
+        let change = self.change(spec).await?;
+        let scope = self.scope().await?;
+        let trial = self.working.trial()?;
+        let turn = self.working.turn()?;
+        let found = self.compare(turn, change.change, |(before, after), until| {
+            Candidates::of(before, after, until)
+        });
+        let found = found.await?;
+        let tapped = self.tapped(&found.sets).await?;
+        let asked = self.ask(&found.sets, &tapped, long + GRACE)?;
+        let (user, proxies) = (&self.user.name, found.pods);
+        info!(?user, proxies, asked = asked.pods.len(), "trial started");
+        self.tell_of(&tapped);
+        let rights = Rights { scope, tapped };
+        let mut seen = Seen::new(rights, asked.pods, proxies);
+        for why in &asked.reasons {
+            seen.because(why);
+        }
+        if found.late {
+            seen.because("not every pod was looked at in the time that there is");
+        }
+        let now = Instant::now();
+        let until = (now + long).min(begun + LIFE);
+        let reader = Reader {
+            until: if asked.answers.is_empty() { now } else { until },
+            answers: asked.answers,
+            turn: 0,
+            seen,
+            inventory: Arc::clone(&self.told.followed.inventory),
+            told: None,
+            lines: interval(LINE_EVERY),
+            ended: false,
+            _places: places,
+            _trial: trial,
+        };
+        Ok(streamed(reader))
+    }
+
+    /// Of these namespaces, those whose requests the user may see one by one.
+    async fn tapped(&self, sets: &[Candidate]) -> Result<BTreeSet<Arc<str>>, Refusal> {
+        let mut tapped = BTreeSet::new();
+        let namespaces: BTreeSet<&Arc<str>> = sets.iter().map(|set| &set.namespace).collect();
+        for namespace in namespaces {
+            let tap = may("create", Resource::Taps, Some(&**namespace));
+            let decision = self.told.gate.admits(self.user, &tap).await;
+            if decision.map_err(Refusal::unavailable)? == AccessDecision::Allowed {
+                tapped.insert(Arc::clone(namespace));
+            }
+        }
+        Ok(tapped)
+    }
+
+    fn ask(
+        &self,
+        sets: &[Candidate],
+        tapped: &BTreeSet<Arc<str>>,
+        lasts: Duration,
+    ) -> Result<Asked, Refusal> {
+        let mut all = Asked::default();
+        let world = &self.compiled.world;
+        for set in sets {
+            let examples = if tapped.contains(&set.namespace) {
+                MAX_EXAMPLES
+            } else {
+                0
+            };
+            let rules = match wire::convert::trial_ask(&set.access, examples) {
+                Ok(rules) if rules.encoded_len() <= MAX_ASKED => rules,
+                Ok(_) => {
+                    let why = format!("their rules take more than {} KiB", MAX_ASKED / 1024);
+                    all.reasons.push(why);
+                    continue;
+                }
+                Err(bad) => {
+                    all.reasons.push(format!("their {bad}"));
+                    continue;
+                }
+            };
+            let facts = |pod: &PodId| Some((Arc::clone(&world.pods.get(pod)?.uid), pod.clone()));
+            let pods: Vec<(Arc<str>, PodId)> = set.pods.iter().filter_map(facts).collect();
+            let uids: Vec<Arc<str>> = pods.iter().map(|(uid, _)| Arc::clone(uid)).collect();
+            for together in uids.chunks(TOGETHER) {
+                let question = What::Trial(rules.clone());
+                let answers = self.told.asks.ask(question, together, lasts);
+                all.answers.push(answers.map_err(|full| {
+                    let code = StatusCode::TOO_MANY_REQUESTS;
+                    Refusal::new(code, "TooManyRequests", full.to_string())
+                })?);
+            }
+            all.pods.extend(pods);
+        }
+        Ok(all)
+    }
+
+    /// Who sees requests is named where they are, as who taps is.
+    fn tell_of(&self, tapped: &BTreeSet<Arc<str>>) {
+        let inventory = self.told.followed.inventory.read();
+        for namespace in tapped {
+            let thing = inventory.get(Kind::Namespace, &ObjectKey::new("", namespace));
+            let about = About {
+                api_version: Kind::Namespace.api_version().to_owned(),
+                kind: Kind::Namespace.name().to_owned(),
+                namespace: namespace.to_string(),
+                name: namespace.to_string(),
+                uid: thing.map(|thing| thing.uid.to_string()).unwrap_or_default(),
+            };
+            self.told.events.record(Event {
+                about,
+                event_type: EventType::Normal,
+                reason: "TapStarted",
+                action: "Tap",
+                text: format!(
+                    "{:?} tries a change, and sees requests of Namespace {namespace} that it \
+                     would judge otherwise",
+                    self.user.name
+                ),
+            });
+        }
+    }
+}
+
+/// One reader.
+struct Reader {
+    answers: Vec<Answers>,
+    /// Whose answer is looked for first.
+    turn: usize,
+    seen: Seen,
+    inventory: Arc<RwLock<Inventory>>,
+    /// What was told last.
+    told: Option<Trial>,
+    lines: Interval,
+    until: Instant,
+    ended: bool,
+    _places: Places,
+    _trial: OwnedSemaphorePermit,
+}
+
+impl Reader {
+    /// The next line; `None` after the last. The first comes at once.
+    async fn next(&mut self) -> Option<Trial> {
+        if self.ended {
+            return None;
+        }
+        loop {
+            tokio::select! {
+                _ = self.lines.tick() => {
+                    let now = self.seen.told();
+                    if self.told.as_ref() != Some(&now) {
+                        self.told = Some(now.clone());
+                        return Some(now);
+                    }
+                }
+                answer = any(&mut self.answers, self.turn) => {
+                    self.turn = self.turn.wrapping_add(1);
+                    self.seen.take(&self.inventory.read(), answer);
+                }
+                () = sleep_until(self.until) => {
+                    self.ended = true;
+                    return Some(Trial { last: true, ..self.seen.told() });
+                }
+            }
+        }
+    }
+}
+
+/// The next answer to any of these questions; never where nobody has more to say.
+async fn any(all: &mut [Answers], first: usize) -> asks::Answer {
+    poll_fn(|cx| {
+        for turn in 0..all.len() {
+            let at = first.wrapping_add(turn) % all.len();
+            if let Poll::Ready(Some(answer)) = all[at].poll_next(cx) {
+                return Poll::Ready(answer);
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+fn streamed(reader: Reader) -> Answer {
+    let lines = stream::unfold(reader, |mut reader| async move {
+        let line = reader.next().await?;
+        let mut line = serde_json::to_vec(&line).unwrap_or_default();
+        line.push(b'\n');
+        Some((Ok::<_, Infallible>(Frame::data(Bytes::from(line))), reader))
+    });
+    let mut answer = whole(StatusCode::OK, Bytes::new());
+    *answer.body_mut() = StreamBody::new(lines).boxed_unsync();
+    answer
+}

@@ -1,0 +1,321 @@
+//! What proxies say of live calls that they judged by a change as well, as edges of the graph.
+//!
+//! Each proxy says what it counted since it began, row by row, and a row that it says again
+//! takes the place of what it said before: so an answer that is lost makes nothing wrong for
+//! longer than a second. A proxy may say anything, and its pod may answer in its place; what
+//! is kept of each is bounded, and what none of that has room for is in the sums all the same.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
+
+use crds::observe::{Change, NodeKind, Protocol, Scope, Trial, TriedEdge, TriedRequest};
+use k8s_openapi::jiff::Timestamp;
+use policy::route::names::MAX_NAME_BYTES;
+use wire::v1;
+use wire::v1::answered::What;
+
+use crate::graph::fold::{OTHER, protocol};
+use crate::graph::key::NodeKey;
+use crate::inventory::Inventory;
+use crate::model::PodId;
+use crate::observe::asks::Answer;
+use crate::world::ObjectKey;
+
+/// Rows of one proxy, which tells 128 apart and of others only what they speak.
+const MAX_ROWS: usize = 136;
+/// Edges and routes that are told apart.
+const MAX_EDGES: usize = 2_000;
+/// Of these, what one line lists: with examples and long names half of what a client reads.
+const MAX_LISTED: usize = 100;
+/// Requests of all proxies that are told one by one.
+pub(super) const MAX_EXAMPLES: u32 = 20;
+/// Reasons that are told, and bytes of one.
+const MAX_REASONS: usize = 4;
+const REASON: usize = 200;
+/// Bytes of a name, an address, or a path.
+const TEXT: usize = 256;
+
+/// Whose calls are told, and how far.
+#[derive(Debug, Default)]
+pub(super) struct Rights {
+    /// Where graphs may be read.
+    pub(super) scope: Arc<Scope>,
+    /// Namespaces whose requests may be told one by one.
+    pub(super) tapped: BTreeSet<Arc<str>>,
+}
+
+/// Calls that are told apart.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Edge {
+    from: NodeKey,
+    to: NodeKey,
+    port: u16,
+    protocol: Protocol,
+    route: String,
+}
+
+/// Kept, refused, allowed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counts([u64; 3]);
+
+impl Counts {
+    fn of(row: &v1::TrialRow) -> Self {
+        Self([row.kept, row.would_refuse, row.would_allow])
+    }
+
+    fn all(self) -> u64 {
+        self.0.into_iter().fold(0, u64::saturating_add)
+    }
+
+    /// What came since. A proxy may say any number, and a smaller one than before.
+    fn since(self, before: Self) -> Self {
+        let mut since = self;
+        for (now, before) in since.0.iter_mut().zip(before.0) {
+            *now = now.saturating_sub(before);
+        }
+        since
+    }
+
+    fn add(&mut self, more: Self) {
+        for (count, more) in self.0.iter_mut().zip(more.0) {
+            *count = count.saturating_add(more);
+        }
+    }
+}
+
+/// What one proxy said.
+#[derive(Debug, Default)]
+struct Said {
+    /// By a hash of what the row is about.
+    rows: HashMap<u64, Counts>,
+    skipped: u64,
+    here: bool,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    rights: Rights,
+    /// The pods whose proxies were asked, by uid.
+    pods: BTreeMap<Arc<str>, PodId>,
+    /// How many should have been.
+    proxies: u32,
+    said: BTreeMap<Arc<str>, Said>,
+    all: Counts,
+    edges: HashMap<Edge, Counts>,
+    hidden: u64,
+    truncated: bool,
+    examples: Vec<TriedRequest>,
+    reasons: BTreeSet<String>,
+}
+
+impl Seen {
+    /// Nothing so far, of these pods and so many in all.
+    pub(super) fn new(rights: Rights, pods: BTreeMap<Arc<str>, PodId>, proxies: usize) -> Self {
+        Self {
+            rights,
+            pods,
+            proxies: u32::try_from(proxies).unwrap_or(u32::MAX),
+            ..Self::default()
+        }
+    }
+
+    /// Why some proxies do not take part.
+    pub(super) fn because(&mut self, why: &str) {
+        if self.reasons.len() < MAX_REASONS {
+            self.reasons.insert(clean(why, REASON));
+        }
+    }
+
+    /// Takes what a proxy says.
+    pub(super) fn take(&mut self, inventory: &Inventory, answer: Answer) {
+        let Some(pod) = self.pods.get(&answer.uid).cloned() else {
+            return;
+        };
+        let to = NodeKey::of_workload(inventory.topmost(&pod, &answer.uid));
+        let uid = answer.uid;
+        match answer.what {
+            Some(What::Trial(counts)) => {
+                let said = self.said.entry(Arc::clone(&uid)).or_default();
+                said.here = true;
+                said.skipped = counts.skipped;
+                for row in counts.rows {
+                    self.row(inventory, (&*uid, &to), row);
+                }
+            }
+            Some(What::Example(example)) => self.example(inventory, (&pod, &to), example),
+            // It has no room for a trial, or cannot try these rules.
+            Some(What::Refused(why)) => {
+                self.because(&why);
+                self.away(&uid);
+            }
+            None => self.away(&uid),
+            Some(What::Config(_) | What::Record(_) | What::Summary(_)) => {}
+        }
+    }
+
+    /// What it counted stays counted.
+    fn away(&mut self, uid: &str) {
+        if let Some(said) = self.said.get_mut(uid) {
+            said.here = false;
+        }
+    }
+
+    fn row(&mut self, inventory: &Inventory, (uid, to): (&str, &NodeKey), row: v1::TrialRow) {
+        let counts = Counts::of(&row);
+        let edge = row.edge.unwrap_or_default();
+        let Some(said) = self.said.get_mut(uid) else {
+            return;
+        };
+        let about = about(&edge, &row.route);
+        if said.rows.len() >= MAX_ROWS && !said.rows.contains_key(&about) {
+            return;
+        }
+        let before = said.rows.insert(about, counts).unwrap_or_default();
+        let more = counts.since(before);
+        if more.all() == 0 {
+            return;
+        }
+        self.all.add(more);
+        let from = caller(inventory, &edge);
+        if !self.is_told(&from, to) {
+            self.hidden = self.hidden.saturating_add(more.all());
+            return;
+        }
+        let edge = Edge {
+            from,
+            to: to.clone(),
+            port: number(edge.port),
+            protocol: protocol(edge.protocol()),
+            route: clean(&row.route, MAX_NAME_BYTES),
+        };
+        if self.edges.len() >= MAX_EDGES && !self.edges.contains_key(&edge) {
+            self.truncated = true;
+            return;
+        }
+        self.edges.entry(edge).or_default().add(more);
+    }
+
+    fn example(
+        &mut self,
+        inventory: &Inventory,
+        (pod, to): (&PodId, &NodeKey),
+        example: v1::TrialExample,
+    ) {
+        // A proxy that is asked for none, and tells some all the same, shows none.
+        let may = self.rights.tapped.contains(&pod.namespace);
+        if !may || self.examples.len() >= MAX_EXAMPLES as usize {
+            return;
+        }
+        let edge = example.edge.unwrap_or_default();
+        let from = caller(inventory, &edge);
+        if !self.is_told(&from, to) {
+            return;
+        }
+        let at = i64::try_from(example.at).ok();
+        let at = at.and_then(|at| Timestamp::from_millisecond(at).ok());
+        self.examples.push(TriedRequest {
+            time: at.map(|at| at.to_string()).unwrap_or_default(),
+            change: if example.would_allow {
+                Change::Allowed
+            } else {
+                Change::Refused
+            },
+            from: from.to_string(),
+            to: to.to_string(),
+            port: number(edge.port),
+            route: clean(&example.route, MAX_NAME_BYTES),
+            method: clean(&example.method, TEXT),
+            path: clean(&example.path, TEXT),
+        });
+    }
+
+    fn is_told(&self, from: &NodeKey, to: &NodeKey) -> bool {
+        let scope = &self.rights.scope;
+        let known = |end: &NodeKey| scope.namespaces.iter().any(|one| *one == *end.namespace());
+        scope.cluster || known(from) || known(to)
+    }
+
+    /// What there was so far.
+    pub(super) fn told(&self) -> Trial {
+        let taking_part = self.said.values().filter(|said| said.here).count();
+        let skipped = self.said.values().map(|said| said.skipped);
+        let mut edges: Vec<(&Edge, [u64; 3])> = self
+            .edges
+            .iter()
+            .map(|(edge, counts)| (edge, counts.0))
+            .collect();
+        edges.sort_by_key(|(edge, [_, refused, allowed])| {
+            (Reverse(*refused), Reverse(*allowed), *edge)
+        });
+        let listed = edges.iter().take(MAX_LISTED);
+        let listed = listed.map(|(edge, [kept, refused, allowed])| TriedEdge {
+            from: edge.from.to_string(),
+            to: edge.to.to_string(),
+            port: edge.port,
+            protocol: edge.protocol,
+            route: edge.route.clone(),
+            kept: *kept,
+            refused: *refused,
+            allowed: *allowed,
+        });
+        let [_, refused, allowed] = self.all.0;
+        Trial {
+            proxies: self.proxies,
+            taking_part: u32::try_from(taking_part).unwrap_or(u32::MAX),
+            judged: self.all.all(),
+            refused,
+            allowed,
+            skipped: skipped.fold(0, u64::saturating_add),
+            hidden: self.hidden,
+            edges: listed.collect(),
+            truncated: self.truncated || edges.len() > MAX_LISTED,
+            examples: self.examples.clone(),
+            reasons: self.reasons.iter().cloned().collect(),
+            last: false,
+        }
+    }
+}
+
+/// Who calls: what owns the pod, else its account, else where it is.
+fn caller(inventory: &Inventory, edge: &v1::Edge) -> NodeKey {
+    if let Some(pod) = inventory.pod_by_uid(&edge.caller) {
+        return NodeKey::of_workload(inventory.topmost(pod, &edge.caller));
+    }
+    if let Some((namespace, name)) = edge.identity.split_once('/') {
+        return NodeKey {
+            kind: NodeKind::ServiceAccount,
+            object: ObjectKey::new(&clean(namespace, TEXT), &clean(name, TEXT)),
+        };
+    }
+    let remote = clean(&edge.remote, TEXT);
+    let remote = if remote.is_empty() { OTHER } else { &remote };
+    NodeKey::elsewhere(NodeKind::Outside, remote)
+}
+
+/// A number for what a row is about. Of one proxy alone, so whoever makes two alike harms
+/// none but his own.
+fn about(edge: &v1::Edge, route: &str) -> u64 {
+    let mut hash = DefaultHasher::new();
+    (&edge.caller, &edge.identity, &edge.remote, route).hash(&mut hash);
+    (edge.port, edge.protocol, edge.security).hash(&mut hash);
+    hash.finish()
+}
+
+fn number(port: u32) -> u16 {
+    u16::try_from(port).unwrap_or_default()
+}
+
+/// At most so many bytes, and nothing that JSON would write in more than it takes.
+fn clean(text: &str, most: usize) -> String {
+    let text = &text[..text.floor_char_boundary(most)];
+    text.chars()
+        .map(|c| match c {
+            '"' | '\\' => '?',
+            c if c.is_control() => '?',
+            c => c,
+        })
+        .collect()
+}

@@ -1,0 +1,260 @@
+//! Rules that are only tried: asked about each call beside the rules that hold, while
+//! somebody looks on.
+//!
+//! Without a trial a call looks at one flag and nothing else. With trials it is judged by
+//! each of them too, for as long as there is time for that, and counted by how that differs;
+//! what becomes of it is decided before, and nothing of that is changed. What is counted is
+//! bounded, and a call that finds no row of its own is counted all the same.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use policy::access::Access;
+use policy::access::trial::{Spending, Tried};
+use policy::http_match::RequestFacts;
+use prost::Message as _;
+use tokio::sync::mpsc;
+use wire::v1;
+
+use crate::telemetry::cell::Way;
+use crate::telemetry::labels::Direction;
+use crate::telemetry::parties::Parties;
+use crate::telemetry::report::ends;
+
+/// Ways that one trial tells apart, about 1 KiB each with their names. Calls of others are
+/// counted together.
+const ROWS: usize = 128;
+/// Requests that one trial tells one by one.
+const EXAMPLES: u32 = 20;
+/// Bytes of a method, and of a path, that are told.
+const METHOD: usize = 32;
+const PATH: usize = 256;
+/// Bytes of the rows in one part of what is counted. The controller takes messages of
+/// 32 KiB.
+const PART: usize = 24 * 1024;
+
+/// A call that was judged by the rules that hold.
+#[derive(Debug)]
+pub(crate) struct Judged<'a> {
+    /// Where it is counted.
+    pub(crate) way: Way,
+    pub(crate) passes: bool,
+    /// As rules see it; `None` for a connection of opaque bytes.
+    pub(crate) request: Option<&'a RequestFacts<'a>>,
+}
+
+/// All trials of a proxy.
+#[derive(Debug, Default)]
+pub struct Trials {
+    /// Whether there is any. Stale for a moment, which costs a look or a call that is not
+    /// counted.
+    any: AtomicBool,
+    open: ArcSwap<Vec<Arc<Trial>>>,
+    /// Held while these two change, so that the flag is that of the last change.
+    changing: Mutex<()>,
+    /// Of all of them.
+    spending: Mutex<Spending>,
+}
+
+impl Trials {
+    /// The only thing that a call asks where nothing is tried.
+    pub(crate) fn any(&self) -> bool {
+        self.any.load(Ordering::Relaxed)
+    }
+
+    /// Begins to try rules; gives the examples of what they judge otherwise. Ends when what
+    /// is returned is dropped.
+    ///
+    /// # Errors
+    /// When they cannot be read, or are more than a proxy tries.
+    pub fn begin(
+        self: &Arc<Self>,
+        asked: &v1::TrialAsk,
+    ) -> Result<(Running, mpsc::Receiver<v1::TrialExample>), String> {
+        let candidate = wire::convert::candidate(asked).map_err(|bad| bad.to_string())?;
+        // There is room for all that may be told.
+        let (queue, examples) = mpsc::channel(EXAMPLES as usize);
+        let trial = Arc::new(Trial {
+            candidate,
+            queue,
+            counts: Mutex::new(Counts {
+                examples: asked.examples.min(EXAMPLES),
+                ..Counts::default()
+            }),
+        });
+        self.change(|open| open.push(Arc::clone(&trial)));
+        let trials = Arc::clone(self);
+        Ok((Running { trials, trial }, examples))
+    }
+
+    /// Counts a call by what each of them would do with it, as `would_pass` says.
+    pub(crate) fn judge(
+        &self,
+        judged: &Judged<'_>,
+        would_pass: impl Fn(&Access) -> bool,
+        clock: impl Fn() -> Instant,
+    ) {
+        let open = self.open.load();
+        for trial in open.iter() {
+            let begun = clock();
+            if !self.spending.lock().is_left(begun) {
+                trial.counts.lock().skipped += 1;
+                continue;
+            }
+            let tried = Tried::of(judged.passes, would_pass(&trial.candidate));
+            trial.note(judged, tried);
+            let took = clock().saturating_duration_since(begun);
+            self.spending.lock().spend(took);
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Vec<Arc<Trial>>)) {
+        let _changing = self.changing.lock();
+        let mut open = Vec::clone(&self.open.load());
+        change(&mut open);
+        self.any.store(!open.is_empty(), Ordering::Relaxed);
+        self.open.store(Arc::new(open));
+    }
+}
+
+/// One set of rules.
+#[derive(Debug)]
+struct Trial {
+    candidate: Access,
+    queue: mpsc::Sender<v1::TrialExample>,
+    counts: Mutex<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    rows: HashMap<Way, Row>,
+    /// Calls that it was not asked about.
+    skipped: u64,
+    /// Examples that may still be told.
+    examples: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Row {
+    kept: u64,
+    would_refuse: u64,
+    would_allow: u64,
+}
+
+impl Counts {
+    /// The row of a way: its own, or, where there are too many, that of all others.
+    fn row(&mut self, way: &Way) -> &mut Row {
+        if self.rows.len() >= ROWS && !self.rows.contains_key(way) {
+            let rest = Way {
+                parties: Parties::Rest(Direction::inbound),
+                protocol: way.protocol,
+                route: None,
+            };
+            return self.rows.entry(rest).or_default();
+        }
+        self.rows.entry(way.clone()).or_default()
+    }
+}
+
+impl Trial {
+    fn note(&self, judged: &Judged<'_>, tried: Tried) {
+        let mut counts = self.counts.lock();
+        let row = counts.row(&judged.way);
+        match tried {
+            Tried::Kept => return row.kept += 1,
+            Tried::WouldRefuse => row.would_refuse += 1,
+            Tried::WouldAllow => row.would_allow += 1,
+        }
+        if let Some(request) = judged.request
+            && counts.examples > 0
+        {
+            counts.examples -= 1;
+            // Whoever looks on may have gone.
+            let _ = self.queue.try_send(example(&judged.way, request, tried));
+        }
+    }
+}
+
+/// A trial for as long as this lives.
+#[derive(Debug)]
+pub struct Running {
+    trials: Arc<Trials>,
+    trial: Arc<Trial>,
+}
+
+impl Running {
+    /// What it came to so far, in parts that messages take.
+    #[must_use]
+    pub fn counts(&self) -> Vec<v1::TrialCounts> {
+        let (rows, skipped) = {
+            let counts = self.trial.counts.lock();
+            let rows = counts.rows.iter().map(|(way, row)| (way.clone(), *row));
+            (rows.collect::<Vec<(Way, Row)>>(), counts.skipped)
+        };
+        let part = || v1::TrialCounts {
+            rows: Vec::new(),
+            skipped,
+        };
+        let (mut parts, mut bytes) = (vec![part()], 0);
+        for (way, row) in rows {
+            let row = message(&way, row);
+            // With the field's own head.
+            let size = row.encoded_len() + 8;
+            bytes += size;
+            if bytes > PART {
+                bytes = size;
+                parts.push(part());
+            }
+            if let Some(part) = parts.last_mut() {
+                part.rows.push(row);
+            }
+        }
+        parts
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let own = &self.trial;
+        self.trials
+            .change(|open| open.retain(|trial| !Arc::ptr_eq(trial, own)));
+    }
+}
+
+fn message(way: &Way, row: Row) -> v1::TrialRow {
+    v1::TrialRow {
+        edge: Some(ends(&way.parties, way.protocol)),
+        route: route(way),
+        kept: row.kept,
+        would_refuse: row.would_refuse,
+        would_allow: row.would_allow,
+    }
+}
+
+fn example(way: &Way, request: &RequestFacts<'_>, tried: Tried) -> v1::TrialExample {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    v1::TrialExample {
+        at: u64::try_from(now.unwrap_or_default().as_millis()).unwrap_or(u64::MAX),
+        edge: Some(ends(&way.parties, way.protocol)),
+        route: route(way),
+        method: cut(request.method.as_str(), METHOD),
+        path: cut(request.path, PATH),
+        would_allow: tried == Tried::WouldAllow,
+    }
+}
+
+fn route(way: &Way) -> String {
+    way.route.as_deref().unwrap_or_default().to_owned()
+}
+
+/// At most so many bytes, whole characters.
+fn cut(text: &str, most: usize) -> String {
+    text[..text.floor_char_boundary(most)].to_owned()
+}
+
+#[cfg(test)]
+mod tests;

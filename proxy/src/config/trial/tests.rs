@@ -1,0 +1,217 @@
+//! What is counted of calls that are judged twice, and what that may take.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use http::{HeaderMap, Method};
+use policy::access::{Caller, Traffic};
+use policy::mode::Enforcement;
+use policy::protocol::Protocol;
+
+use super::*;
+use crate::telemetry::labels::Security;
+
+/// Nothing passes, or, where it says so, everything.
+fn rules(enforcement: v1::Enforcement, examples: u32) -> v1::TrialAsk {
+    v1::TrialAsk {
+        enforcement: enforcement.into(),
+        rules: Vec::new(),
+        examples,
+    }
+}
+
+fn way(caller: &str, route: Option<&str>) -> Way {
+    Way {
+        parties: Parties::Inbound {
+            port: 8080,
+            caller: caller.into(),
+            at: Some("uid".into()),
+            security: Security::mtls,
+        },
+        protocol: Protocol::Http1,
+        route: route.map(Arc::from),
+    }
+}
+
+/// One GET of this path, which passes or not by the rules that hold.
+fn call_at(trials: &Trials, (way, path): (Way, &str), passes: bool, clock: &dyn Fn() -> Instant) {
+    let headers = HeaderMap::new();
+    let request = RequestFacts {
+        method: &Method::GET,
+        path,
+        headers: &headers,
+    };
+    let judged = Judged {
+        way,
+        passes,
+        request: Some(&request),
+    };
+    let would_pass = |candidate: &Access| {
+        let traffic = Traffic::Http(&request);
+        candidate
+            .decide(Caller::Outside, 8080, traffic)
+            .is_allowed()
+    };
+    trials.judge(&judged, would_pass, clock);
+}
+
+fn call(trials: &Trials, way: Way, passes: bool) {
+    let start = Instant::now();
+    call_at(trials, (way, "/items"), passes, &|| start);
+}
+
+/// Kept, refused and allowed of each caller and route, in order.
+fn rows(running: &Running) -> Vec<(String, String, [u64; 3])> {
+    let counts = running.counts().into_iter();
+    let mut rows: Vec<_> = counts
+        .flat_map(|part| part.rows)
+        .map(|row| {
+            let counts = [row.kept, row.would_refuse, row.would_allow];
+            (row.edge.unwrap().identity, row.route, counts)
+        })
+        .collect();
+    rows.sort();
+    rows
+}
+
+#[test]
+fn calls_are_counted_by_edge_and_route_and_by_how_they_are_judged() {
+    let trials = Arc::<Trials>::default();
+    assert!(!trials.any());
+    let (closed, _examples) = trials.begin(&rules(v1::Enforcement::Enforce, 0)).unwrap();
+    let (open, _others) = trials.begin(&rules(v1::Enforcement::Open, 0)).unwrap();
+    assert!(trials.any());
+    for (caller, route, passes) in [
+        ("shop/web", Some("cart/read"), true),
+        ("shop/web", Some("cart/read"), true),
+        ("shop/web", Some(""), false),
+        ("shop/other", None, false),
+    ] {
+        call(&trials, way(caller, route), passes);
+    }
+    let row =
+        |caller: &str, route: &str, counts: [u64; 3]| (caller.to_owned(), route.to_owned(), counts);
+    let expected = [
+        row("shop/other", "", [1, 0, 0]),
+        row("shop/web", "", [1, 0, 0]),
+        row("shop/web", "cart/read", [0, 2, 0]),
+    ];
+    assert_eq!(rows(&closed), expected);
+    let expected = [
+        row("shop/other", "", [0, 0, 1]),
+        row("shop/web", "", [0, 0, 1]),
+        row("shop/web", "cart/read", [2, 0, 0]),
+    ];
+    assert_eq!(rows(&open), expected);
+
+    drop(closed);
+    assert!(trials.any(), "the other one still tries");
+    call(&trials, way("shop/web", Some("cart/read")), true);
+    assert_eq!(rows(&open)[2].2, [3, 0, 0]);
+    drop(open);
+    assert!(!trials.any());
+}
+
+#[test]
+fn only_so_many_of_those_judged_otherwise_are_told_one_by_one_and_cut() {
+    let trials = Arc::<Trials>::default();
+    let start = Instant::now();
+    let all = rules(v1::Enforcement::Enforce, u32::MAX);
+    let (_most, mut told) = trials.begin(&all).unwrap();
+    let none = rules(v1::Enforcement::Enforce, 0);
+    let (_none, mut nothing) = trials.begin(&none).unwrap();
+    let long = format!("/{}", "é".repeat(300));
+    call(&trials, way("shop/web", None), false);
+    for _ in 0..30 {
+        let asked = (way("shop/web", Some("cart/read")), long.as_str());
+        call_at(&trials, asked, true, &|| start);
+    }
+    let mut examples = Vec::new();
+    while let Ok(example) = told.try_recv() {
+        examples.push(example);
+    }
+    assert_eq!(examples.len(), 20);
+    assert!(nothing.try_recv().is_err(), "none is asked for");
+    for example in examples {
+        assert_eq!((&*example.method, &*example.route), ("GET", "cart/read"));
+        assert!(!example.would_allow, "it passes now");
+        assert!(long.starts_with(&example.path) && example.path.len() == 255);
+        assert_eq!(example.edge.unwrap().identity, "shop/web");
+    }
+}
+
+#[test]
+fn calls_beyond_ten_milliseconds_of_a_second_are_skipped_and_counted() {
+    let trials = Arc::<Trials>::default();
+    let closed = rules(v1::Enforcement::Enforce, 0);
+    let (first, _examples) = trials.begin(&closed).unwrap();
+    let (second, _others) = trials.begin(&closed).unwrap();
+    // Each look at the clock is a millisecond after the one before: so each judgement takes
+    // one, and two look at it twice each.
+    let start = Instant::now();
+    let looks = Cell::new(0);
+    let clock = || {
+        looks.set(looks.get() + 1);
+        start + Duration::from_millis(looks.get())
+    };
+    for _ in 0..20 {
+        call_at(&trials, (way("shop/web", None), "/items"), true, &clock);
+    }
+    let judged = |running: &Running| rows(running)[0].2[1];
+    let skipped = |running: &Running| running.counts()[0].skipped;
+    assert_eq!(judged(&first) + judged(&second), 10, "together");
+    assert_eq!(skipped(&first) + skipped(&second), 30);
+    assert_eq!(judged(&first) + skipped(&first), 20);
+
+    // And in the next second again.
+    looks.set(1_100);
+    call_at(&trials, (way("shop/web", None), "/items"), true, &clock);
+    assert_eq!(judged(&first) + judged(&second), 12);
+}
+
+#[test]
+fn ways_are_bounded_and_calls_of_others_are_counted_together() {
+    let trials = Arc::<Trials>::default();
+    let (running, _examples) = trials.begin(&rules(v1::Enforcement::Enforce, 0)).unwrap();
+    let long = "r".repeat(300);
+    for number in 0..200 {
+        let route = format!("{long}{number}");
+        call(&trials, way("shop/web", Some(&route)), true);
+    }
+    call(&trials, way("shop/web", Some(&format!("{long}0"))), true);
+    let parts = running.counts();
+    assert!(parts.len() > 1, "{} part", parts.len());
+    for part in &parts {
+        let message = v1::Answered {
+            id: u64::MAX,
+            what: Some(v1::answered::What::Trial(part.clone())),
+        };
+        assert!(message.encoded_len() < 32 * 1024);
+    }
+    let rows: Vec<_> = parts.into_iter().flat_map(|part| part.rows).collect();
+    assert_eq!(rows.len(), ROWS + 1);
+    let refused: u64 = rows.iter().map(|row| row.would_refuse).sum();
+    assert_eq!(refused, 201, "each call once");
+    let rest = rows.iter().find(|row| row.route.is_empty()).unwrap();
+    assert_eq!(rest.would_refuse, 200 - ROWS as u64);
+    assert_eq!(rest.edge.as_ref().unwrap().identity, "");
+}
+
+#[test]
+fn rules_that_cannot_be_tried_are_refused_with_what_is_wrong() {
+    let trials = Arc::<Trials>::default();
+    let unnamed = v1::TrialAsk {
+        rules: vec![v1::Rule::default()],
+        ..v1::TrialAsk::default()
+    };
+    let refused = trials.begin(&unnamed).map(drop);
+    assert_eq!(refused, Err("rules[0].origin: is missing".to_owned()));
+    assert!(!trials.any());
+    // A mode that is not known is the tightest.
+    let newer = v1::TrialAsk {
+        enforcement: 99,
+        ..v1::TrialAsk::default()
+    };
+    let (running, _examples) = trials.begin(&newer).unwrap();
+    assert_eq!(running.trial.candidate.enforcement, Enforcement::Enforce);
+}
