@@ -173,8 +173,10 @@ impl Browser {
         self.eval(&found).await.as_u64().unwrap()
     }
 
-    /// A click of the mouse in the middle of it.
+    /// A click of the mouse in the middle of it, once it is there.
     pub(super) async fn click(&mut self, selector: &str) {
+        self.wait(&format!("document.querySelector({})", json!(selector)))
+            .await;
         let place = format!(
             "(() => {{ const e = document.querySelector({}); if (!e) return null; \
              e.scrollIntoView({{block: 'center', inline: 'center'}}); const r = e.getBoundingClientRect(); \

@@ -26,7 +26,10 @@ const WATCHED: Duration = Duration::from_secs(12);
 const STEP: Duration = Duration::from_millis(500);
 /// What one of five pods lets through in a second.
 const FIFTH: RangeInclusive<f64> = 15.0..=25.0;
-/// New pods run by then.
+/// Calls a second that each of five gets before its part is measured: who gets fewer than
+/// its part lets fewer through.
+const ENOUGH: f64 = 30.0;
+/// New pods run, and have their share of the calls, by then.
 const STARTED: Duration = Duration::from_secs(90);
 
 #[test]
@@ -66,6 +69,7 @@ fn three_pods_keep_a_limit_together_and_so_do_five() -> Outcome {
         scene.look()?;
         thread::sleep(STEP);
     }
+    scene.is_spread()?;
     let five = Instant::now() + SETTLING;
     scene.watch(five)?;
     let parts = scene.part_of_each()?;
@@ -148,6 +152,30 @@ impl Scene<'_> {
         );
         let status = self.api.read(&path)?["status"].clone();
         Ok(status["readyReplicas"].as_u64().unwrap_or(0))
+    }
+
+    /// The calls are spread well enough: an endpoint that is new, or was slow in its first
+    /// seconds, gets fewer of them for a while.
+    fn is_spread(&mut self) -> anyhow::Result<()> {
+        let pods = self.ns.pods("catalog")?;
+        let labels = [("direction", "inbound"), ("security", "mtls")];
+        let begun = Instant::now();
+        loop {
+            let before = self.api.sums(&pods, "weft_requests_total", &labels)?;
+            let from = Instant::now();
+            self.watch(from + SETTLING)?;
+            let after = self.api.sums(&pods, "weft_requests_total", &labels)?;
+            let seconds = from.elapsed().as_secs_f64();
+            let rates = before.iter().zip(&after);
+            let rates: Vec<f64> = rates.map(|(from, to)| (to - from) / seconds).collect();
+            if rates.iter().all(|rate| *rate >= ENOUGH) {
+                return Ok(());
+            }
+            ensure!(
+                begun.elapsed() < STARTED,
+                "each of five gets {rates:.1?} calls in a second, and not {ENOUGH} at least"
+            );
+        }
     }
 
     fn look(&mut self) -> anyhow::Result<()> {

@@ -4,6 +4,9 @@ use super::*;
 use crate::commands::top::frame::Order;
 use crate::commands::top::rows;
 
+/// What makes one request another.
+type Edit = fn(&mut TapRequest);
+
 fn at(begun: Instant, seconds: u64) -> Instant {
     begun + Duration::from_secs(seconds)
 }
@@ -113,7 +116,7 @@ fn row_tells_rate_success_and_latency_of_one_way_in_the_order_that_is_asked_for(
 #[test]
 fn requests_are_judged_as_proxies_judge_them_and_told_apart_by_all_four() {
     let (mut window, begun) = started();
-    let cases: [(fn(&mut TapRequest), u64, u64); 10] = [
+    let cases: [(Edit, u64, u64); 10] = [
         (|_| {}, 1, 0),
         (|request| request.method = "PUT".to_owned(), 1, 0),
         (|request| request.route = String::new(), 1, 0),
