@@ -141,7 +141,7 @@ fn changed(random: &mut Random, world: &World) -> World {
         }
         _ => {
             let more = policies(random, &SHOP).into_iter();
-            for object in more.filter(|object| is_of_access(object)) {
+            for object in more.filter(is_of_access) {
                 let names = |one: &Value| {
                     let metadata = &one["metadata"];
                     (

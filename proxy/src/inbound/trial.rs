@@ -26,8 +26,7 @@ impl Connection {
             None => self.traffic_of_bytes(snapshot),
         };
         let would_pass = |candidate: &Access| {
-            !self.needs_identity(snapshot)
-                && !(unreadable && has_http_rules(candidate, port))
+            !(self.needs_identity(snapshot) || unreadable && has_http_rules(candidate, port))
                 && candidate.decide(self.caller(), port, traffic).is_allowed()
         };
         let trials = &self.proxy.config.trials;
