@@ -4,6 +4,7 @@
 //! Answers are read leniently, so that a client understands a newer controller; questions
 //! strictly, because a misspelt field would be answered as if it had not been asked.
 
+mod change;
 mod dry_run;
 mod explanation;
 mod graph;
@@ -15,8 +16,9 @@ mod trial;
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
+pub use change::Change;
 pub use dry_run::{
-    AccessChange, BackendShare, Change, ChangedEdge, Deleted, DryRun, DryRunSpec, DryRunStatus,
+    AccessChange, BackendShare, ChangedEdge, Deleted, DryRun, DryRunSpec, DryRunStatus,
 };
 pub use explanation::{
     BackendVerdict, Explanation, ExplanationSpec, ExplanationStatus, Fix, From, Header, Programmed,

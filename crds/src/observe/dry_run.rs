@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Protocol, Trial};
+use super::{Change, Protocol, Trial};
 
 /// Created with `spec`; the answer to the create holds `status`. Nothing is stored, and
 /// nothing is changed.
@@ -88,39 +88,6 @@ pub struct DryRunStatus {
     /// watched.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trial: Option<Trial>,
-}
-
-/// What becomes of the calls of one edge.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum Change {
-    /// None passes any longer, of one caller or to one pod at least.
-    Refused,
-    /// Some are judged otherwise than before: it depends on the request.
-    Depends,
-    /// They take another way.
-    Rerouted,
-    /// Calls pass that did not.
-    #[default]
-    Allowed,
-    /// Nothing can be told.
-    Unknown,
-}
-
-impl Change {
-    /// As JSON writes it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Refused => "refused",
-            Self::Depends => "depends",
-            Self::Rerouted => "rerouted",
-            Self::Allowed => "allowed",
-            Self::Unknown => "unknown",
-        }
-    }
 }
 
 /// One edge of the graph whose calls would be treated otherwise.
