@@ -12,6 +12,7 @@ pub(crate) mod api;
 mod documents;
 mod dry_runs;
 mod explanations;
+mod lines;
 mod proxies;
 mod query;
 mod scopes;

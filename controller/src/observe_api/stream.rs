@@ -1,28 +1,19 @@
-//! A graph that goes on: one JSON object on a line for each slot.
-//!
-//! The API server cuts what it takes for a plain call after 60 s. So a stream ends by
-//! itself before that, and says so; its reader goes on with `since` and is authorised anew.
+//! A graph that goes on: a line for each slot. Its reader goes on with `since`.
 
-use std::convert::Infallible;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures::stream;
-use http::StatusCode;
-use http_body_util::{BodyExt as _, StreamBody};
-use hyper::body::Frame;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, timeout_at};
 
+use super::lines::{self, LIFE};
 use super::query::GraphQuery;
-use crate::aggregated::server::{Answer, whole};
+use crate::aggregated::server::Answer;
 use crate::graph::answer::Shown;
 use crate::graph::follow::{Asked, Graph};
 use crate::observe::reports::slot_of;
-
-/// From a stream's begin to its end.
-const LIFE: Duration = Duration::from_secs(50);
 
 /// One reader.
 struct Reader {
@@ -76,14 +67,10 @@ pub(super) fn answer(graph: Graph, query: GraphQuery, places: Places) -> Answer 
         ended: false,
         _places: places,
     };
-    let lines = stream::unfold(reader, |mut reader| async move {
+    lines::answer(stream::unfold(reader, |mut reader| async move {
         let line = reader.next().await?;
-        let frame = Frame::data(Bytes::from(line));
-        Some((Ok::<_, Infallible>(frame), reader))
-    });
-    let mut answer = whole(StatusCode::OK, Bytes::new());
-    *answer.body_mut() = StreamBody::new(lines).boxed_unsync();
-    answer
+        Some((Bytes::from(line), reader))
+    }))
 }
 
 impl Reader {

@@ -1,22 +1,16 @@
 //! Live calls, judged by the rules that hold and by those that a change would give: asked of
-//! the proxies of the called pods for as long as somebody looks on.
-//!
-//! The API server cuts what it takes for a plain call after 60 s. So a stream ends by itself
-//! before that, and says so; its reader asks again, is authorised anew and adds up.
+//! the proxies of the called pods for as long as somebody looks on, who adds up what one
+//! stream after the other tells.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::convert::Infallible;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Bytes;
 use crds::observe::{DryRunSpec, Resource, Trial};
 use futures::stream;
 use http::StatusCode;
-use http_body_util::{BodyExt as _, StreamBody};
-use hyper::body::Frame;
 use parking_lot::RwLock;
 use prost::Message as _;
 use tokio::sync::OwnedSemaphorePermit;
@@ -28,19 +22,18 @@ use super::Asking;
 use super::seen::{MAX_EXAMPLES, Rights, Seen};
 use crate::aggregated::access::AccessDecision;
 use crate::aggregated::refusal::Refusal;
-use crate::aggregated::server::{Answer, whole};
+use crate::aggregated::server::Answer;
 use crate::apiserver::events::{About, Event, EventType};
 use crate::explain::candidates::{Candidate, Candidates};
 use crate::inventory::Inventory;
 use crate::inventory::kind::Kind;
 use crate::model::PodId;
 use crate::observe::asks::{self, Answers};
+use crate::observe_api::lines::{self, LIFE};
 use crate::observe_api::query::may;
 use crate::observe_api::stream::Places;
 use crate::world::ObjectKey;
 
-/// From the begin of a call to the end of its stream.
-const LIFE: Duration = Duration::from_secs(50);
 /// What proxies are told of that, more: they end by themselves should nobody tell them.
 const GRACE: Duration = Duration::from_secs(10);
 /// Between two lines.
@@ -259,13 +252,8 @@ async fn any(all: &mut [Answers], first: usize) -> asks::Answer {
 }
 
 fn streamed(reader: Reader) -> Answer {
-    let lines = stream::unfold(reader, |mut reader| async move {
-        let line = reader.next().await?;
-        let mut line = serde_json::to_vec(&line).unwrap_or_default();
-        line.push(b'\n');
-        Some((Ok::<_, Infallible>(Frame::data(Bytes::from(line))), reader))
-    });
-    let mut answer = whole(StatusCode::OK, Bytes::new());
-    *answer.body_mut() = StreamBody::new(lines).boxed_unsync();
-    answer
+    lines::answer(stream::unfold(reader, |mut reader| async move {
+        let told = reader.next().await?;
+        Some((lines::line(&told), reader))
+    }))
 }

@@ -1,34 +1,25 @@
-//! A tap that goes on: one JSON object on a line for each request.
-//!
-//! The API server cuts what it takes for a plain call after 60 s. So a stream ends by
-//! itself before that, and says so; its reader asks again and is authorised anew.
+//! A tap that goes on: a line for each request.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use crds::observe::{Direction, Header, TapLine, TapMetadata, TapRequest};
 use futures::stream;
-use http::StatusCode;
-use http_body_util::{BodyExt as _, StreamBody};
-use hyper::body::Frame;
 use k8s_openapi::jiff::Timestamp;
 use parking_lot::RwLock;
 use tokio::time::{Instant, Interval, interval, sleep_until};
 use wire::v1;
 use wire::v1::answered::What;
 
-use crate::aggregated::server::{Answer, whole};
+use crate::aggregated::server::Answer;
 use crate::graph::fold::protocol;
 use crate::inventory::Inventory;
 use crate::model::PodId;
 use crate::observe::asks::Answers;
+use crate::observe_api::lines::{self, LIFE};
 use crate::observe_api::stream::Places;
 
-/// From a stream's begin to its end.
-const LIFE: Duration = Duration::from_secs(50);
 /// What proxies are told of that: they end by themselves should nobody tell them.
 pub(super) const LASTS: Duration = Duration::from_secs(60);
 /// Between two looks at how many there were.
@@ -74,15 +65,10 @@ pub(super) fn answer(
         ended: false,
         _places: places,
     };
-    let lines = stream::unfold(reader, |mut reader| async move {
-        let line = reader.next().await?;
-        let mut line = serde_json::to_vec(&line).unwrap_or_default();
-        line.push(b'\n');
-        Some((Ok::<_, Infallible>(Frame::data(Bytes::from(line))), reader))
-    });
-    let mut answer = whole(StatusCode::OK, Bytes::new());
-    *answer.body_mut() = StreamBody::new(lines).boxed_unsync();
-    answer
+    lines::answer(stream::unfold(reader, |mut reader| async move {
+        let told = reader.next().await?;
+        Some((lines::line(&told), reader))
+    }))
 }
 
 impl Reader {
