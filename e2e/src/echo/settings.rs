@@ -64,6 +64,20 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// On loopback, each port a free one.
+    #[cfg(test)]
+    pub(super) fn on_free_ports() -> Self {
+        Self {
+            listen: Some(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST)),
+            http_port: 0,
+            tcp_port: 0,
+            banner_port: 0,
+            call_port: 0,
+            outside_call_port: 0,
+            ..Self::default()
+        }
+    }
+
     /// Reads the environment; a value that does not parse is an error that names
     /// its variable.
     pub fn from_env() -> anyhow::Result<Self> {

@@ -1,9 +1,6 @@
 //! The application against its own clients over loopback.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    time::Duration,
-};
+use std::{net::SocketAddr, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -47,14 +44,8 @@ async fn altered(pod: &str, change: impl FnOnce(&mut Settings)) -> Running {
         pod: pod.into(),
         version: "v7".into(),
         service: pod.into(),
-        listen: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-        http_port: 0,
-        tcp_port: 0,
-        banner_port: 0,
-        call_port: 0,
-        outside_call_port: 0,
         tls_port: Some(0),
-        ..Settings::default()
+        ..Settings::on_free_ports()
     };
     change(&mut settings);
     let bound = Bound::bind(settings).await.unwrap();

@@ -1,6 +1,6 @@
 //! Failures on demand, by themselves and over HTTP.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use super::*;
 use crate::echo::{
@@ -68,16 +68,7 @@ async fn status(http: SocketAddr, path: &str, fault: Option<&'static str>) -> u1
 
 #[tokio::test]
 async fn the_http_port_fails_as_it_is_asked_to_and_probes_go_on() {
-    let settings = Settings {
-        listen: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-        http_port: 0,
-        tcp_port: 0,
-        banner_port: 0,
-        call_port: 0,
-        outside_call_port: 0,
-        ..Settings::default()
-    };
-    let bound = Bound::bind(settings).await.unwrap();
+    let bound = Bound::bind(Settings::on_free_ports()).await.unwrap();
     let http = bound.addresses().unwrap()[0];
     tokio::spawn(bound.serve(std::future::pending()));
     assert_eq!(status(http, "/products", None).await, 200);

@@ -1,10 +1,6 @@
 //! Chains of instances over loopback.
 
-use std::{
-    collections::BTreeSet,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    time::Instant,
-};
+use std::{collections::BTreeSet, net::SocketAddr, time::Instant};
 
 use http::Method;
 use tokio::{io::AsyncReadExt as _, net::TcpListener};
@@ -29,13 +25,7 @@ struct Link {
 async fn link(pod: &str, change: impl FnOnce(&mut Settings)) -> Link {
     let mut settings = Settings {
         pod: pod.into(),
-        listen: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-        http_port: 0,
-        tcp_port: 0,
-        banner_port: 0,
-        call_port: 0,
-        outside_call_port: 0,
-        ..Settings::default()
+        ..Settings::on_free_ports()
     };
     change(&mut settings);
     let bound = Bound::bind(settings).await.unwrap();
