@@ -5,6 +5,12 @@
 //! wait there. The estimate rises at once with a slow answer and sinks slowly,
 //! so an endpoint that turned slow is left alone from its first slow answer on.
 //!
+//! How slowly it sinks goes by how long the endpoint has answered like that. One slow answer
+//! is often the first of a new pod, or a moment in which its machine was busy: it is
+//! forgotten within seconds, or the endpoint would get nothing for most of a minute, since
+//! nothing is learned of who is sent nothing. Slow answers that repeat are believed longer
+//! each time.
+//!
 //! An endpoint without a measurement counts as the cheapest, but only until its
 //! first request is on the way: a new endpoint that never answers would draw
 //! everything otherwise. For the same reason a caller that gives up is a measurement
@@ -31,9 +37,15 @@ mod load;
 pub use choose::{Candidate, Picked, choose};
 pub use load::{FADES, Load, Teller};
 
-/// Time in which an estimate sinks to 1/e. The value that peers with the same
-/// algorithm settled on.
+/// Longest time in which an estimate sinks to 1/e: of an endpoint that has answered alike
+/// for so long. The value that peers with the same algorithm use for all.
 pub const DECAY: Duration = Duration::from_secs(10);
+
+/// The same of an endpoint that only just began to answer like that.
+pub const FIRST_DECAY: Duration = Duration::from_secs(1);
+
+/// Answers of which one took up to so many times as long as the other are alike.
+const ALIKE: f64 = 4.0;
 
 /// Below this, a difference in latency is the noise of a busy machine rather than
 /// an endpoint that is slower.
@@ -63,6 +75,8 @@ pub struct Cost {
 struct Measured {
     seconds: f64,
     at: Instant,
+    /// Since when answers were alike.
+    since: Instant,
 }
 
 impl Measured {
@@ -76,12 +90,26 @@ impl Measured {
             }
             Some(_) | None => seen,
         };
-        Self { seconds, at: now }
+        let alike = before.filter(|old| old.is_like(seen));
+        Self {
+            seconds,
+            at: now,
+            since: alike.map_or(now, |old| old.since),
+        }
+    }
+
+    /// Whether an answer that took `seen` is one more of those that were seen last.
+    fn is_like(&self, seen: f64) -> bool {
+        let indifferent = INDIFFERENT.as_secs_f64();
+        let (seen, known) = (seen.max(indifferent), self.seconds.max(indifferent));
+        seen <= known * ALIKE && known <= seen * ALIKE
     }
 
     /// The part of an estimate that is left after the time since its last change.
     fn left(&self, now: Instant) -> f64 {
-        (-now.saturating_duration_since(self.at).as_secs_f64() / DECAY.as_secs_f64()).exp()
+        let known_for = self.at.saturating_duration_since(self.since);
+        let decay = known_for.clamp(FIRST_DECAY, DECAY);
+        (-now.saturating_duration_since(self.at).as_secs_f64() / decay.as_secs_f64()).exp()
     }
 }
 
@@ -112,9 +140,11 @@ impl Cost {
         let measured = self.measured;
         let known = measured.map(|measured| measured.seconds * measured.left(now));
         if known.is_none_or(|known| waited > known) {
+            let alike = measured.filter(|old| old.is_like(waited));
             self.measured = Some(Measured {
                 seconds: waited,
                 at: now,
+                since: alike.map_or(now, |old| old.since),
             });
         }
     }

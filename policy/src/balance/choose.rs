@@ -7,8 +7,13 @@
 //! One that warms up is passed over as often as its share says, rather than made dear: a
 //! score would give it either nothing or everything. It counts as one of the two all the
 //! same, or it would be drawn again until it is taken.
+//!
+//! Load is no part of a score for the same reason. Endpoints mostly answer equally fast, and
+//! then a load of 10 % would decide as surely as one of 90, until the endpoint that gets
+//! nothing has said something else. Where load alone would tip the balance, the busier one
+//! loses as large a part of its calls as its load makes it dearer.
 
-use super::below;
+use super::{below, load};
 
 /// Draws before the list is walked along. While fewer than half rest, one pick of 65 536
 /// needs more.
@@ -21,8 +26,7 @@ const LESS_BUSY: u8 = 20;
 /// What an endpoint is to one request.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Candidate {
-    /// `score` as of [`super::Cost::score`] times [`super::Load::factor`], `share` as of
-    /// the warm-up, `load` in percent.
+    /// `score` as of [`super::Cost::score`], `share` as of the warm-up, `load` in percent.
     Works { score: f64, share: f64, load: u8 },
     /// It takes the request as its probe, before any other.
     Probe,
@@ -30,6 +34,29 @@ pub enum Candidate {
     Rests,
     /// Never: it was tried.
     Out,
+}
+
+/// One of the two that are compared.
+#[derive(Clone, Copy, Debug)]
+struct Drawn {
+    index: usize,
+    score: f64,
+    load: u8,
+}
+
+impl Drawn {
+    /// The one that takes the request. Equals leave it to the draw, in which `self` was first.
+    fn or(self, other: Self, random: &mut impl FnMut() -> u64) -> Picked {
+        let (better, worse) = if other.score < self.score {
+            (other, self)
+        } else {
+            (self, other)
+        };
+        let (busy, calm) = (load::factor(better.load), load::factor(worse.load));
+        let is_tipped = worse.score * calm < better.score * busy;
+        let stays = !is_tipped || super::unit(random()) < calm / busy;
+        work(if stays { better.index } else { worse.index })
+    }
 }
 
 /// Who takes the request.
@@ -79,12 +106,12 @@ fn draw(
     if len == 0 {
         return None;
     }
-    let mut best: Option<(usize, f64)> = None;
+    let mut best: Option<Drawn> = None;
     // One that warms up and was passed over.
     let mut passed_over = None;
     for _ in 0..DRAWS {
         let index = first + below(len, random());
-        if best.is_some_and(|(best, _)| best == index) || passed_over == Some(index) {
+        if best.is_some_and(|best| best.index == index) || passed_over == Some(index) {
             if len == 1 {
                 break;
             }
@@ -94,20 +121,22 @@ fn draw(
             Candidate::Probe => return Some(Picked { index, probe: true }),
             Candidate::Rests | Candidate::Out => {}
             Candidate::Works { share, .. } if share < 1.0 && super::unit(random()) >= share => {
-                if let Some((best, _)) = best {
-                    return Some(work(best));
+                if let Some(best) = best {
+                    return Some(work(best.index));
                 }
                 passed_over = Some(index);
             }
             Candidate::Works { .. } if passed_over.is_some() => return Some(work(index)),
-            Candidate::Works { score, .. } => match best {
-                None => best = Some((index, score)),
-                Some((_, other)) if score < other => return Some(work(index)),
-                Some((best, _)) => return Some(work(best)),
-            },
+            Candidate::Works { score, load, .. } => {
+                let drawn = Drawn { index, score, load };
+                match best {
+                    None => best = Some(drawn),
+                    Some(best) => return Some(best.or(drawn, random)),
+                }
+            }
         }
     }
-    let found = best.map(|(index, _)| index).or(passed_over);
+    let found = best.map(|best| best.index).or(passed_over);
     found.map(work).or_else(|| walk(first, end, look, random))
 }
 

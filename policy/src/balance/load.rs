@@ -33,12 +33,11 @@ impl Load {
         let left = (1.0 - age / FADES.as_secs_f64()).max(0.0);
         (f64::from(percent) * left).round() as u8
     }
+}
 
-    /// What a score is multiplied with: from 1 to 4.
-    #[must_use]
-    pub fn factor(&self, now: Instant) -> f64 {
-        1.0 + (DEAREST - 1.0) * f64::from(self.percent(now)) / 100.0
-    }
+/// How many times as expensive an endpoint is by its load: from 1 to 4.
+pub(super) fn factor(percent: u8) -> f64 {
+    1.0 + (DEAREST - 1.0) * f64::from(percent) / 100.0
 }
 
 /// What callers were told last. One for each port that serves, or for each caller.

@@ -165,9 +165,64 @@ fn an_estimate_rises_at_once_and_sinks_slowly() {
         "one fast answer does not clear a slow one"
     );
 
-    let later = start + DECAY;
-    let left = cost.score(later, 0);
+    let mut slow = Cost::new();
+    for second in 0..=10 {
+        slow.observe(start + Duration::from_secs(second), ms(500));
+    }
+    let left = slow.score(start + DECAY + DECAY, 0);
     assert!((0.17..0.20).contains(&left), "1/e of it is left: {left}");
+}
+
+#[test]
+fn one_slow_answer_is_forgotten_in_seconds_and_those_that_repeat_are_not() {
+    let start = Instant::now();
+    let after = |cost: &Cost, seconds| cost.score(start + Duration::from_secs(seconds), 0);
+    // The first of a new endpoint, and one of an endpoint that has long been fast.
+    let mut fresh = Cost::new();
+    fresh.observe(start, ms(500));
+    let mut known = Cost::new();
+    for second in 0..60 {
+        known.observe(start - Duration::from_secs(60 - second), ms(1));
+    }
+    known.observe(start, ms(500));
+    for cost in [fresh, known] {
+        assert!(after(&cost, 1) > 0.1, "{cost:?}");
+        let equal = INDIFFERENT.as_secs_f64();
+        assert!((after(&cost, 4) - equal).abs() < 1e-9, "{cost:?}");
+    }
+    // Several at once are the same moment.
+    let mut at_once = fresh;
+    for _ in 0..20 {
+        at_once.observe(start, ms(400));
+    }
+    assert!((after(&at_once, 4) - after(&fresh, 4)).abs() < 1e-9);
+    // Each time that it is asked again and found slow it is left alone for longer.
+    let mut slow = fresh;
+    slow.observe(start + Duration::from_secs(4), ms(500));
+    assert!(after(&slow, 8) > 0.15, "{slow:?}");
+}
+
+#[test]
+fn an_endpoint_whose_first_answers_were_slow_gets_its_share_within_five_seconds() {
+    for seed in 0..10 {
+        let taken = Load {
+            endpoints: 5,
+            per_second: 200,
+            warm_up: Duration::from_secs(6),
+            counted: Duration::from_secs(10),
+            seed,
+            latency: &|index, since| {
+                if index == 4 && since < ms(1000) {
+                    ms(400)
+                } else {
+                    ms(2)
+                }
+            },
+        }
+        .run();
+        let all: u64 = taken.iter().sum();
+        assert!(taken[4] * 8 > all, "seed {seed}: {taken:?}");
+    }
 }
 
 #[test]

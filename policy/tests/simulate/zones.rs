@@ -101,7 +101,7 @@ impl Scene {
         let look = |at: usize| {
             let known = &known[at];
             Candidate::Works {
-                score: known.cost.score(now, known.in_flight) * known.load.factor(now),
+                score: known.cost.score(now, known.in_flight),
                 share: 1.0,
                 load: known.load.percent(now),
             }

@@ -117,7 +117,7 @@ impl Learned {
         };
         match stance {
             Stance::Works(share) => Candidate::Works {
-                score: self.cost.score(now, in_flight) * self.load.factor(now),
+                score: self.cost.score(now, in_flight),
                 share,
                 load: self.load.percent(now),
             },

@@ -144,12 +144,38 @@ fn the_own_zone_is_used_unless_it_is_busier_than_another() {
 }
 
 #[test]
+fn load_moves_calls_in_proportion_and_leaves_nobody_without_any() {
+    let works = |score, load| Candidate::Works {
+        score,
+        share: 1.0,
+        load,
+    };
+    // Half of what it would win without, 1.3, 1.6 and 4 times as dear.
+    for (load, part) in [(10, 0.5 / 1.3), (20, 0.5 / 1.6), (100, 0.5 / 4.0)] {
+        let taken = counts(20_000, 0, &[works(1.0, 0), works(1.0, load)])[1] as f64;
+        let expected = 20_000.0 * part;
+        assert!((taken - expected).abs() < 400.0, "{load}: {taken}");
+    }
+    // Alike where all are as busy, however busy that is.
+    let taken = counts(9000, 0, &[works(1.0, 90); 3]);
+    assert!(taken.iter().all(|n| n.abs_diff(3000) < 300), "{taken:?}");
+    // Who is slower is not preferred for being idle, unless by less than that.
+    assert_eq!(
+        counts(1000, 0, &[works(5.0, 0), works(1.0, 100)]),
+        [0, 1000]
+    );
+    let taken = counts(20_000, 0, &[works(3.0, 0), works(1.0, 100)])[1];
+    assert!(taken.abs_diff(5000) < 400, "{taken}");
+}
+
+#[test]
 fn load_makes_an_endpoint_dearer_and_fades() {
     let start = Instant::now();
     let mut load = crate::balance::Load::default();
-    assert!((load.factor(start) - 1.0).abs() < 1e-9);
+    let factor = |load: crate::balance::Load| crate::balance::load::factor(load.percent(start));
+    assert!((factor(load) - 1.0).abs() < 1e-9);
     load.hear(start, 100);
-    assert!((load.factor(start) - 4.0).abs() < 1e-9);
+    assert!((factor(load) - 4.0).abs() < 1e-9);
     assert_eq!(load.percent(start + ms(5000)), 50);
     assert_eq!(load.percent(start + ms(10_000)), 0);
     load.hear(start, 255);
