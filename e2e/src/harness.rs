@@ -21,5 +21,5 @@ pub use cluster::Cluster;
 pub use eventually::{eventually, settled};
 pub use forward::Forward;
 pub use namespace::{Namespace, Outcome};
-pub use pod::{Load, Pod};
+pub use pod::{Load, Pod, UNTIL_ENDED};
 pub use weft::Said;

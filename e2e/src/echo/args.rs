@@ -20,6 +20,7 @@ const USAGE: &str = "usage:
   weft-echo get URL [-n N] [-c CONNECTIONS] [--rate PER_SECOND] [--duration 10s]
                 [--json] [--http2] [-H name:value]... [-X METHOD] [--body TEXT | --body-size BYTES]
                 [--timeout 30s] [--trace]    with --trace each request begins a trace
+                [--until-eof]                standard input that ends is the end of the load
   weft-echo get URL --expect TEXT [--until 60s]   try until an answer below 400 holds TEXT
   weft-echo tcp ADDRESS [LINE]         send a line (default who), print the answer
   weft-echo banner ADDRESS             print the server's first line and the milliseconds until it
@@ -37,7 +38,13 @@ pub async fn run(words: &[String]) -> anyhow::Result<()> {
                 return expect(options, &text).await;
             }
             let (json, single) = (options.json, options.is_single());
-            let summary = options.plan()?.run().await;
+            let until_eof = options.until_eof;
+            let plan = options.plan()?;
+            let summary = if until_eof {
+                plan.run_until(end_of_input()).await
+            } else {
+                plan.run().await
+            };
             if json {
                 println!("{}", serde_json::to_string(&summary)?);
             } else if single && summary.answered == 1 {
@@ -88,6 +95,17 @@ pub async fn run(words: &[String]) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Until nobody can write to standard input any more.
+async fn end_of_input() {
+    let (ended, end) = tokio::sync::oneshot::channel();
+    // A thread of its own: a runtime waits at its end for those that it lends.
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        let _ = ended.send(());
+    });
+    let _ = end.await;
+}
+
 /// Asks until an answer below 400 holds `text`; the last answer is the error.
 async fn expect(options: Options, text: &str) -> anyhow::Result<()> {
     const PAUSE: Duration = Duration::from_millis(500);
@@ -127,6 +145,7 @@ struct Options {
     body_size: usize,
     expect: Option<String>,
     until: Duration,
+    until_eof: bool,
 }
 
 impl Options {
@@ -148,6 +167,7 @@ impl Options {
             body_size: 0,
             expect: None,
             until: Duration::ZERO,
+            until_eof: false,
         };
         let mut words: VecDeque<&str> = words.iter().map(String::as_str).collect();
         while let Some(word) = words.pop_front() {
@@ -174,6 +194,7 @@ impl Options {
                 "--body" => options.body = Some(value()?.into()),
                 "--body-size" => options.body_size = value()?.parse().context("--body-size")?,
                 "--expect" => options.expect = Some(value()?.into()),
+                "--until-eof" => options.until_eof = true,
                 "--until" => options.until = duration::parse(value()?)?,
                 flag if flag.starts_with('-') => bail!("unknown option {flag}\n{USAGE}"),
                 word => options.words.push(word.into()),

@@ -7,12 +7,14 @@
 use std::{
     cell::RefCell,
     collections::BTreeMap,
+    future::{Future, pending},
+    pin::pin,
     rc::Rc,
     time::{Duration, Instant},
 };
 
 use serde::{Deserialize, Serialize};
-use tokio::task::LocalSet;
+use tokio::task::{JoinSet, LocalSet};
 
 use super::{
     call::Outcome,
@@ -43,7 +45,8 @@ pub struct Plan {
 /// What came back.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
-    /// Requests that the plan held; with a rate and a duration their product.
+    /// Requests that the plan held; with a rate and a duration their product. Where it was
+    /// ended early, those that were due until then.
     pub planned: u64,
     pub sent: u64,
     /// Requests with a whole answer of any status.
@@ -82,6 +85,17 @@ struct Run {
     start: Instant,
 }
 
+impl Run {
+    /// Nothing more is due from now on.
+    fn end(&mut self, rate: Option<f64>) {
+        let due = rate.map_or(0, |rate| {
+            (rate * self.start.elapsed().as_secs_f64()).ceil() as u64
+        });
+        let planned = &mut self.summary.planned;
+        *planned = due.max(self.next).min(*planned);
+    }
+}
+
 impl Plan {
     /// Requests that will be sent if the time suffices.
     fn planned(&self) -> u64 {
@@ -95,10 +109,14 @@ impl Plan {
 
     /// Runs to its end. Must not be nested in another `LocalSet`.
     pub async fn run(self) -> Summary {
-        let planned = self.planned();
+        self.run_until(pending()).await
+    }
+
+    /// The same, ended early by `over`: with a rate, all that was due by then is sent.
+    pub async fn run_until(self, over: impl Future<Output = ()>) -> Summary {
         let run = Rc::new(RefCell::new(Run {
             summary: Summary {
-                planned,
+                planned: self.planned(),
                 ..Summary::default()
             },
             micros: Vec::new(),
@@ -106,10 +124,19 @@ impl Plan {
             start: Instant::now(),
         }));
         let local = LocalSet::new();
+        let mut workers = JoinSet::new();
         for _ in 0..self.connections {
-            local.spawn_local(work(self.clone(), planned, run.clone()));
+            workers.spawn_local_on(work(self.clone(), run.clone()), &local);
         }
-        local.await;
+        let mut all = pin!(async { while workers.join_next().await.is_some() {} });
+        let to_its_end = async {
+            tokio::select! {
+                () = &mut all => return,
+                () = over => run.borrow_mut().end(self.rate),
+            }
+            all.await;
+        };
+        local.run_until(to_its_end).await;
         let mut run = run.borrow_mut();
         run.summary.seconds = run.start.elapsed().as_secs_f64();
         run.summary.latency_ms = Latency::of(std::mem::take(&mut run.micros));
@@ -117,7 +144,7 @@ impl Plan {
     }
 }
 
-async fn work(plan: Plan, planned: u64, run: Rc<RefCell<Run>>) {
+async fn work(plan: Plan, run: Rc<RefCell<Run>>) {
     let mut client = Client::new(plan.ask);
     loop {
         let (index, start) = {
@@ -128,7 +155,7 @@ async fn work(plan: Plan, planned: u64, run: Rc<RefCell<Run>>) {
                 && plan
                     .duration
                     .is_some_and(|limit| run.start.elapsed() >= limit);
-            if run.next >= planned || late {
+            if run.next >= run.summary.planned || late {
                 run.summary.connects += client.connects;
                 return;
             }

@@ -207,6 +207,33 @@ async fn rate_sets_the_plan_and_the_time_it_takes() {
 }
 
 #[tokio::test]
+async fn a_load_that_is_ended_early_has_sent_all_that_was_due() {
+    let app = running("pod-a").await;
+    let ended = |rate| {
+        let plan = Plan {
+            ask: ask(app.http, "/"),
+            requests: 1_000_000,
+            connections: 4,
+            rate,
+            duration: Some(Duration::from_secs(60)),
+        };
+        plan.run_until(tokio::time::sleep(Duration::from_millis(300)))
+    };
+    for rate in [Some(100.0), None] {
+        let summary = ended(rate).await;
+        assert_eq!(summary.planned, summary.sent, "{rate:?}");
+        assert_eq!(summary.planned, summary.answered, "{rate:?}");
+        assert!((0.29..2.0).contains(&summary.seconds), "{summary:?}");
+        let due = rate.unwrap_or(100.0) * 0.3;
+        assert!(summary.planned as f64 >= due, "{summary:?}");
+        assert!(
+            rate.is_none() || summary.planned <= 200,
+            "more than was due: {summary:?}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn load_against_nobody_counts_connect_errors() {
     let plan = Plan {
         ask: Ask::get("http://127.0.0.1:1/").unwrap(),

@@ -32,7 +32,9 @@ impl Samples {
                     .iter()
                     .all(|(key, value)| sample.labels.get(*key).is_some_and(|held| held == value))
         };
-        self.0.iter().filter(fits).map(|sample| sample.value).sum()
+        // A sum of nothing would be -0.0.
+        let values = self.0.iter().filter(fits).map(|sample| sample.value);
+        values.fold(0.0, |sum, value| sum + value)
     }
 
     /// Every value of `label` in series of `name`.

@@ -18,6 +18,9 @@ pub struct Pod {
     cluster: Cluster,
 }
 
+/// `--duration` of a load that the test ends: far longer than any test needs it.
+pub const UNTIL_ENDED: &str = "300s";
+
 /// A load that runs in the background until it is waited for.
 #[derive(Debug)]
 pub struct Load {
@@ -83,9 +86,12 @@ impl Pod {
 
     /// Starts `weft-echo get URL --json ARGS` and does not wait.
     pub fn start_load(&self, url: &str, args: &[&str]) -> anyhow::Result<Load> {
-        let words = [&self.exec_prefix()[..], &["get", url, "--json"], args].concat();
+        let [exec, rest @ ..] = self.exec_prefix();
+        let get = ["get", url, "--json", "--until-eof"];
+        let words = [&[exec, "-i"], &rest[..], &get, args].concat();
         let mut command = self.cluster.command("kubectl", &words);
         let child = command
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()?;
@@ -116,6 +122,15 @@ impl Pod {
             .collect()
     }
 
+    /// Whether it was ready when it was listed.
+    pub fn is_ready(&self) -> bool {
+        let conditions = self.object["status"]["conditions"].as_array();
+        conditions
+            .into_iter()
+            .flatten()
+            .any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
+    }
+
     /// Restarts of all containers, sidecars included.
     pub fn restarts(&self) -> u64 {
         ["containerStatuses", "initContainerStatuses"]
@@ -143,6 +158,21 @@ impl Pod {
 impl Load {
     /// Waits for the end of the load.
     pub fn finish(mut self) -> anyhow::Result<Summary> {
+        // Its end would be the end of the load.
+        let _input = self.child.as_mut().and_then(|child| child.stdin.take());
+        self.summary()
+    }
+
+    /// Ends the load, which must go on until now: all that was due so far is planned.
+    pub fn end(mut self) -> anyhow::Result<Summary> {
+        if let Some(child) = &mut self.child {
+            let ended = child.try_wait()?;
+            ensure!(ended.is_none(), "{} was over too early", self.what);
+        }
+        self.summary()
+    }
+
+    fn summary(&mut self) -> anyhow::Result<Summary> {
         let Some(child) = self.child.take() else {
             bail!("{} was finished before", self.what)
         };
