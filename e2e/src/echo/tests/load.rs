@@ -1,0 +1,104 @@
+//! How much the generator asks, and what it says of it.
+
+use std::time::Duration;
+
+use super::{ask, running};
+use crate::echo::{client::Ask, load::Plan};
+
+#[tokio::test]
+async fn load_counts_every_request_by_status_pod_and_version() {
+    let app = running("pod-a").await;
+    let plan = Plan {
+        ask: ask(app.http, "/"),
+        requests: 500,
+        connections: 5,
+        rate: None,
+        duration: None,
+    };
+    let summary = plan.run().await;
+    assert_eq!(
+        (
+            summary.planned,
+            summary.sent,
+            summary.answered,
+            summary.connects
+        ),
+        (500, 500, 500, 5)
+    );
+    assert_eq!(summary.by_status["200"], 500);
+    assert_eq!(
+        (summary.by_pod["pod-a"], summary.by_version["v7"]),
+        (500, 500)
+    );
+    assert!(summary.errors.is_empty() && summary.latency_ms.p50 > 0.0);
+}
+
+#[tokio::test]
+async fn rate_sets_the_plan_and_the_time_it_takes() {
+    let app = running("pod-a").await;
+    let plan = Plan {
+        ask: ask(app.http, "/"),
+        requests: 1_000_000,
+        connections: 4,
+        rate: Some(100.0),
+        duration: Some(Duration::from_millis(500)),
+    };
+    let summary = plan.run().await;
+    assert_eq!(
+        (summary.planned, summary.sent, summary.answered),
+        (50, 50, 50)
+    );
+    assert!(
+        (0.45..2.0).contains(&summary.seconds),
+        "{} s",
+        summary.seconds
+    );
+}
+
+#[tokio::test]
+async fn a_load_that_is_ended_early_has_sent_all_that_was_due() {
+    let app = running("pod-a").await;
+    let ended = |rate| {
+        let plan = Plan {
+            ask: ask(app.http, "/"),
+            requests: 1_000_000,
+            connections: 4,
+            rate,
+            duration: Some(Duration::from_secs(60)),
+        };
+        plan.run_until(tokio::time::sleep(Duration::from_millis(300)))
+    };
+    for rate in [Some(100.0), None] {
+        let summary = ended(rate).await;
+        assert_eq!(summary.planned, summary.sent, "{rate:?}");
+        assert_eq!(summary.planned, summary.answered, "{rate:?}");
+        assert!((0.29..2.0).contains(&summary.seconds), "{summary:?}");
+        let due = rate.unwrap_or(100.0) * 0.3;
+        assert!(summary.planned as f64 >= due, "{summary:?}");
+        assert!(
+            rate.is_none() || summary.planned <= 200,
+            "more than was due: {summary:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn load_against_nobody_counts_connect_errors() {
+    let plan = Plan {
+        ask: Ask::get("http://127.0.0.1:1/").unwrap(),
+        requests: 3,
+        connections: 1,
+        rate: None,
+        duration: None,
+    };
+    let summary = plan.run().await;
+    assert_eq!(
+        (summary.sent, summary.answered, summary.errors["connect"]),
+        (3, 0, 3)
+    );
+    assert!(
+        summary.first_error.contains("127.0.0.1:1"),
+        "{}",
+        summary.first_error
+    );
+}
