@@ -75,8 +75,8 @@ pub struct Cost {
 struct Measured {
     seconds: f64,
     at: Instant,
-    /// Since when answers were alike.
-    since: Instant,
+    /// For how long answers had been alike then.
+    known_for: Duration,
 }
 
 impl Measured {
@@ -94,21 +94,23 @@ impl Measured {
         Self {
             seconds,
             at: now,
-            since: alike.map_or(now, |old| old.since),
+            known_for: alike.map_or(Duration::ZERO, |old| old.known_until(now)),
         }
     }
 
     /// Whether an answer that took `seen` is one more of those that were seen last.
     fn is_like(&self, seen: f64) -> bool {
-        let indifferent = INDIFFERENT.as_secs_f64();
-        let (seen, known) = (seen.max(indifferent), self.seconds.max(indifferent));
-        seen <= known * ALIKE && known <= seen * ALIKE
+        let (least, most) = (seen.min(self.seconds), seen.max(self.seconds));
+        most <= INDIFFERENT.as_secs_f64() || most <= least * ALIKE
+    }
+
+    fn known_until(&self, now: Instant) -> Duration {
+        self.known_for + now.saturating_duration_since(self.at)
     }
 
     /// The part of an estimate that is left after the time since its last change.
     fn left(&self, now: Instant) -> f64 {
-        let known_for = self.at.saturating_duration_since(self.since);
-        let decay = known_for.clamp(FIRST_DECAY, DECAY);
+        let decay = self.known_for.clamp(FIRST_DECAY, DECAY);
         (-now.saturating_duration_since(self.at).as_secs_f64() / decay.as_secs_f64()).exp()
     }
 }
@@ -130,7 +132,11 @@ impl Cost {
         let elsewhere = elsewhere.map_or(ASSUMED_LATENCY, |good| {
             good.mul_f64(A_LITTLE_SLOWER).min(PENALTY)
         });
-        self.measured = Some(Measured::after(self.measured, now, took.max(elsewhere)));
+        // The estimates that it is compared with sink slowly: so does this one.
+        self.measured = Some(Measured {
+            known_for: DECAY,
+            ..Measured::after(self.measured, now, took.max(elsewhere))
+        });
     }
 
     /// Records that nobody waited any longer for an answer that had not begun after
@@ -140,11 +146,12 @@ impl Cost {
         let measured = self.measured;
         let known = measured.map(|measured| measured.seconds * measured.left(now));
         if known.is_none_or(|known| waited > known) {
-            let alike = measured.filter(|old| old.is_like(waited));
+            // Who waits for less time than the answer took before has seen nothing else.
+            let alike = measured.filter(|old| waited <= old.seconds * ALIKE);
             self.measured = Some(Measured {
                 seconds: waited,
                 at: now,
-                since: alike.map_or(now, |old| old.since),
+                known_for: alike.map_or(Duration::ZERO, |old| old.known_until(now)),
             });
         }
     }

@@ -180,15 +180,19 @@ fn one_slow_answer_is_forgotten_in_seconds_and_those_that_repeat_are_not() {
     // The first of a new endpoint, and one of an endpoint that has long been fast.
     let mut fresh = Cost::new();
     fresh.observe(start, ms(500));
-    let mut known = Cost::new();
-    for second in 0..60 {
-        known.observe(start - Duration::from_secs(60 - second), ms(1));
-    }
-    known.observe(start, ms(500));
-    for cost in [fresh, known] {
-        assert!(after(&cost, 1) > 0.1, "{cost:?}");
-        let equal = INDIFFERENT.as_secs_f64();
-        assert!((after(&cost, 4) - equal).abs() < 1e-9, "{cost:?}");
+    for took in [15, 30, 39, 41, 100, 500] {
+        let mut known = Cost::new();
+        for second in 0..60 {
+            known.observe(start - Duration::from_secs(60 - second), ms(1));
+        }
+        known.observe(start, ms(took));
+        let mut first = Cost::new();
+        first.observe(start, ms(took));
+        for cost in [first, known] {
+            assert!((after(&cost, 0) - took as f64 / 1000.0).abs() < 1e-9);
+            let equal = INDIFFERENT.as_secs_f64();
+            assert!((after(&cost, 4) - equal).abs() < 1e-9, "{took}: {cost:?}");
+        }
     }
     // Several at once are the same moment.
     let mut at_once = fresh;
@@ -307,6 +311,35 @@ fn a_caller_that_gives_up_raises_an_estimate_and_never_lowers_one() {
     // It is tried again after a while, and then one good answer tells.
     let later = now + Duration::from_secs(60);
     assert!(hung.score(later, 0) <= fast.score(later, 0));
+}
+
+#[test]
+fn a_caller_in_a_hurry_makes_no_endpoint_that_hangs_seem_new() {
+    let start = Instant::now();
+    let mut hung = Cost::new();
+    for second in 0..=10 {
+        hung.observe_at_least(start + Duration::from_secs(second), ms(2000));
+    }
+    let later = start + Duration::from_secs(40);
+    hung.observe_at_least(later, ms(200));
+    assert!(hung.score(later + Duration::from_secs(5), 0) > 0.1, "{hung:?}");
+}
+
+#[test]
+fn a_new_endpoint_that_fails_at_once_is_not_cheaper_while_estimates_sink() {
+    let start = Instant::now();
+    let mut good = Cost::new();
+    for second in 0..=10 {
+        good.observe(start + Duration::from_secs(second), ms(200));
+    }
+    let now = start + Duration::from_secs(10);
+    let mut failing = Cost::new();
+    failing.observe_failure(now, ms(1), Some(good.good_answer(now, 0)));
+    for half in 0..=10 {
+        let later = now + half * ms(500);
+        let (fails, works) = (failing.score(later, 0), good.score(later, 0));
+        assert!(fails > works, "{later:?}: {fails} < {works}");
+    }
 }
 
 #[test]

@@ -123,7 +123,8 @@ pub(super) struct Told {
 impl Told {
     fn of_end(&self, end: BodyEnd, status: Option<u16>, retry: &Retry) {
         let code = match end {
-            BodyEnd::Complete => status,
+            // Whoever does not say how it went has failed, as in headers.
+            BodyEnd::Complete => Some(status.unwrap_or(GrpcCode::Unknown.number().into())),
             // What its caller is told instead of trailers.
             BodyEnd::Failed => Some(GrpcCode::Unavailable.number().into()),
             BodyEnd::OutOfTime | BodyEnd::Late | BodyEnd::Dropped => None,

@@ -10,6 +10,10 @@ use super::window::{Counts, Look, Seen, Way};
 use crate::output::number;
 use crate::output::table::{Cell, Table};
 
+/// Characters of a method that are shown. One of a caller's own making must not move the
+/// columns after it out of sight.
+const METHOD: usize = 16;
+
 /// Stands for all that are not told apart.
 const OTHERS: &str = "(others)";
 
@@ -39,7 +43,7 @@ pub(super) fn table(look: &Look<'_>, order: Order, most: usize) -> Table {
         let ms = |of: fn(&Latency) -> f64| Cell::from(number::millis(latency.as_ref().map(of)));
         table.row(vec![
             direction.into(),
-            method.into(),
+            method.chars().take(METHOD).collect::<String>().into(),
             number::share(seen.served, seen.served + seen.failed),
             number::rate(look.scaled(seen.requests), look.seconds).into(),
             ms(|ms| ms.p50),

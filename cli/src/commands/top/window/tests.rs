@@ -244,6 +244,16 @@ fn requests_that_are_held_are_bounded_and_those_that_leave_for_it_are_counted() 
 }
 
 #[test]
+fn a_method_of_a_callers_own_making_moves_no_column_out_of_sight() {
+    let (mut window, begun) = started();
+    let mut made = served("/made", 1.0);
+    made.method = "M".repeat(256);
+    shows(&mut window, begun, made);
+    let rows = table(&window.look(at(begun, 1)), Order::Rate);
+    assert_eq!(rows[0][1], "M".repeat(16), "{rows:?}");
+}
+
+#[test]
 fn path_reaches_the_terminal_as_text() {
     let (mut window, begun) = started();
     shows(
