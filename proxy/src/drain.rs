@@ -10,6 +10,8 @@
 pub(crate) mod command;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -20,40 +22,43 @@ pub(crate) const STOP_WITHIN: Duration = Duration::from_millis(1500);
 /// How long a connection is served that came while draining.
 const LATECOMER: Duration = Duration::from_secs(1);
 
-#[derive(Clone, Debug)]
-pub struct Drain {
-    draining: Arc<watch::Sender<bool>>,
-}
+#[derive(Clone, Debug, Default)]
+pub struct Drain(Arc<Ending>);
 
-impl Default for Drain {
-    fn default() -> Self {
-        Self {
-            draining: Arc::new(watch::Sender::new(false)),
-        }
-    }
+#[derive(Debug, Default)]
+struct Ending {
+    draining: watch::Sender<bool>,
+    stopping: AtomicBool,
 }
 
 impl Drain {
     pub fn begin(&self) {
-        self.draining.send_replace(true);
+        self.0.draining.send_replace(true);
+    }
+
+    /// Stopping begins, and draining where it had not.
+    pub fn stop(&self) {
+        self.0.stopping.store(true, Relaxed);
+        self.begin();
     }
 
     #[must_use]
     pub fn is_draining(&self) -> bool {
-        *self.draining.borrow()
+        *self.0.draining.borrow()
     }
 
     /// Tells when draining begins.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<bool> {
-        self.draining.subscribe()
+        self.0.draining.subscribe()
     }
 
     /// Returns when a connection that begins now should be told to go
     /// elsewhere: when draining begins, or a moment later for one that came
-    /// while draining, because whoever sent it knew no better address.
+    /// while draining, because whoever sent it knew no better address. Once
+    /// the proxy stops at once: what is begun later has less time to end.
     pub async fn time_to_go(&self) {
-        if self.is_draining() {
+        if self.is_draining() && !self.0.stopping.load(Relaxed) {
             tokio::time::sleep(LATECOMER).await;
         }
         self.drained().await;
@@ -61,8 +66,32 @@ impl Drain {
 
     /// Returns when draining begins, or at once when it has begun.
     pub async fn drained(&self) {
-        let mut draining = self.draining.subscribe();
+        let mut draining = self.watch();
         // The sender lives in `self`, so waiting cannot fail.
         let _ = draining.wait_for(|draining| *draining).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::Instant;
+
+    use super::{Drain, LATECOMER};
+
+    async fn served(drain: &Drain) -> Duration {
+        let begun = Instant::now();
+        drain.time_to_go().await;
+        begun.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_comes_while_draining_is_served_for_a_moment_and_not_once_the_proxy_stops() {
+        let drain = Drain::default();
+        drain.begin();
+        assert!(served(&drain).await >= LATECOMER);
+        drain.stop();
+        assert_eq!(served(&drain).await, Duration::ZERO);
     }
 }

@@ -163,6 +163,7 @@ impl Process {
     /// Ends all workloads: nothing new is accepted, and what is open gets a moment.
     pub async fn stop(self) {
         for proxy in &self.proxies {
+            proxy.drain.stop();
             proxy.leave();
         }
         for accepting in &self.accepting {

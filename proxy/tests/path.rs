@@ -49,6 +49,7 @@ mod path {
     mod routing;
     mod shown;
     mod spans;
+    mod switching;
     mod tcp;
     mod tenants;
     mod tracing;

@@ -11,12 +11,15 @@
 //!   [`pipe`]);
 //! - no stream holds another one up, and fast streams get larger windows ([`flow`]);
 //! - a proxy that owes something and says nothing is given up within ten seconds
-//!   ([`keepalive`]).
+//!   ([`keepalive`]);
+//! - a server that goes takes what was begun before its client heard of that
+//!   ([`goodbye`]).
 
 pub(crate) mod client;
 mod field_count;
 pub(crate) mod flow;
 mod frame_filter;
+mod goodbye;
 mod held_back;
 mod inbox;
 mod keepalive;

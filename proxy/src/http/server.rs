@@ -95,8 +95,13 @@ pub(crate) async fn serve<I, H, F>(
         let limits = http2_limits(profile, budget, place);
         let handler = move |request: Request<_>| handler(request.map(IncomingBody::from));
         // Boxed: connections of HTTP/1.1 must not be as large as this one.
-        let serving = server::serve(io, limits, close.as_mut(), handler);
-        if let Err(error) = Box::pin(serving).await {
+        let ended = if mesh {
+            let io = Lingering::to_peer(io);
+            Box::pin(server::serve(io, limits, close.as_mut(), handler)).await
+        } else {
+            Box::pin(server::serve(io, limits, close.as_mut(), handler)).await
+        };
+        if let Err(error) = ended {
             tracing::debug!(%error, "an HTTP/2 connection ended early");
         }
         return;

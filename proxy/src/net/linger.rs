@@ -1,11 +1,12 @@
-//! The end of a connection of HTTP/1.1, on the side that serves it: a lingering close.
+//! The end of a connection, on the side that serves it: a lingering close.
 //!
 //! Bytes that come to a socket that nobody reads any more are answered with a reset,
 //! and a reset overtakes what was said before. A client that uploads would not get to
 //! read why it was refused; a peer proxy that sends its next request in the moment in
 //! which a quiet line is closed would not learn from the goodbye (`close_notify`)
-//! that it was not taken. So after the goodbye everything is read, and dropped, until
-//! the other side has closed or had the time to notice.
+//! that it was not taken, nor one by HTTP/2 from the goodbye there (GOAWAY) or from an
+//! answer that lies before it. So after the goodbye everything is read, and dropped,
+//! until the other side has closed or had the time to notice.
 
 use std::future::Future;
 use std::io;
@@ -52,7 +53,7 @@ static FOR_CLIENTS: Waits = Waits {
 };
 
 impl<I> Lingering<I> {
-    /// Of a quiet line.
+    /// Of a peer proxy.
     pub(crate) const fn to_peer(io: I) -> Self {
         Self {
             io,

@@ -1,6 +1,7 @@
 //! Looks at frames before `h2` reads them: leaves out DATA frames that hold nothing and
-//! end nothing, counts small ones for [`super::inbox`], and ends a client's connection
-//! for its trailers.
+//! end nothing, counts small ones for [`super::inbox`], ends a client's connection for its
+//! trailers, and passes on later what a client answers to its server's goodbye
+//! ([`super::goodbye`]).
 //!
 //! Some clients and servers send one between two parts of a body, or before its end,
 //! and mean nothing by it. `h2` takes a hundred of them for an attack, over the whole
@@ -19,6 +20,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::field_count::FieldCount;
+use super::goodbye::{ACK, ASKED, CONTENT, LateAnswer, PING};
 use super::inbox::{SMALL, SmallFrames};
 use crate::http::limits::HEADER_COUNT;
 use crate::net::forward::{forward_shutdown, forward_write};
@@ -37,19 +39,32 @@ const PRIORITY: u8 = 0x20;
 /// other stream comes first.
 const PAD_LENGTH: usize = 1;
 const PRIORITY_FIELDS: usize = 5;
+/// Bytes of a frame that are looked at together, at most.
+const LOOKED: usize = HEAD + CONTENT;
 /// Empty frames that may come in a row; each frame with content allows another one.
 const ALLOWED: u32 = 1000;
+
+/// Bytes of a frame that are looked at together where these come first: its head, and of an
+/// answer to a PING the content as well, which says what it answers.
+const fn looked_at(begun: &[u8]) -> usize {
+    match begun {
+        [0, 0, length, PING, flags, ..] if *length as usize == CONTENT && *flags & ACK != 0 => {
+            LOOKED
+        }
+        _ => HEAD,
+    }
+}
 
 /// A connection whose frames are looked at before `h2` reads them.
 #[derive(Debug)]
 pub(super) struct FrameFilter<I> {
     io: I,
-    /// Bytes that belong to what was begun and are no head of a frame.
+    /// Bytes that belong to what was begun and were not looked at with its head.
     content: usize,
-    /// A head that has not come whole.
-    head: [u8; HEAD],
+    /// What is looked at together and has not come whole.
+    head: [u8; LOOKED],
     got: usize,
-    /// Of a whole head, what the reader has had no room for.
+    /// At the end of `head`: what the reader gets next, and has had no room for.
     unread: usize,
     allowed: u32,
     small: SmallFrames,
@@ -58,6 +73,7 @@ pub(super) struct FrameFilter<I> {
     /// Of trailers that are coming: bytes that are no block, and the fields. Padding
     /// behind the block counts as block, which `h2` would not read: at worst a field a byte.
     trailers: Option<(usize, FieldCount)>,
+    late: LateAnswer,
 }
 
 impl<I> FrameFilter<I> {
@@ -66,13 +82,14 @@ impl<I> FrameFilter<I> {
         Self {
             io,
             content: PREFACE,
-            head: [0; HEAD],
+            head: [0; LOOKED],
             got: 0,
             unread: 0,
             allowed: ALLOWED,
             small,
             newest: Some(0),
             trailers: None,
+            late: LateAnswer::none(),
         }
     }
 
@@ -83,10 +100,13 @@ impl<I> FrameFilter<I> {
         this
     }
 
-    /// Whether a frame with this head is passed on; its content follows.
-    fn passes(&mut self, head: [u8; HEAD]) -> bool {
-        let [a, b, c, kind, flags, d, e, f, g] = head;
-        self.content = u32::from_be_bytes([0, a, b, c]) as usize;
+    /// Whether a frame is passed on of which this was looked at; the rest of it follows.
+    fn passes(&mut self, looked: &[u8]) -> bool {
+        let Some((head, content)) = looked.split_first_chunk::<HEAD>() else {
+            return true;
+        };
+        let [a, b, c, kind, flags, d, e, f, g] = *head;
+        self.content = u32::from_be_bytes([0, a, b, c]) as usize - content.len();
         if kind == HEADERS {
             self.trailers_of(flags, u32::from_be_bytes([d & 0x7f, e, f, g]));
         } else if kind != CONTINUATION {
@@ -105,8 +125,21 @@ impl<I> FrameFilter<I> {
                 self.allowed = (self.allowed + 1).min(ALLOWED);
                 true
             }
+            // Only clients are told goodbye.
+            PING if self.newest.is_some() => !self.late.keeps(content),
             _ => true,
         }
+    }
+
+    /// The reader gets the first `bytes` of `head` next.
+    fn hand_on(&mut self, bytes: usize) {
+        self.head.copy_within(..bytes, LOOKED - bytes);
+        self.unread = bytes;
+    }
+
+    /// The reader has all of what was begun, and nothing of what comes next.
+    const fn is_between_frames(&self) -> bool {
+        self.content == 0 && self.got == 0 && self.unread == 0
     }
 
     /// A HEADERS frame begins: it holds trailers where its stream is no new one.
@@ -143,8 +176,8 @@ impl<I> FrameFilter<I> {
         Ok(())
     }
 
-    /// Leaves out what is empty, and keeps a head that has not come whole. Gives how
-    /// many bytes are left, at the beginning.
+    /// Leaves out what is not passed on, and keeps a head that has not come whole. Gives
+    /// how many bytes are left, at the beginning.
     fn filter(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         let (mut at, mut kept) = (0, 0);
         while at < bytes.len() {
@@ -156,21 +189,43 @@ impl<I> FrameFilter<I> {
                 (at, kept) = (at + content, kept + content);
                 continue;
             }
-            let Some(head) = bytes.get(at..at + HEAD) else {
-                let begun = &bytes[at..];
+            let begun = &bytes[at..];
+            let whole = looked_at(begun);
+            if begun.len() < whole {
                 self.head[..begun.len()].copy_from_slice(begun);
                 self.got = begun.len();
                 break;
-            };
-            let mut whole = [0; HEAD];
-            whole.copy_from_slice(head);
-            if self.passes(whole) {
-                bytes.copy_within(at..at + HEAD, kept);
-                kept += HEAD;
             }
-            at += HEAD;
+            if self.passes(&begun[..whole]) {
+                bytes.copy_within(at..at + whole, kept);
+                kept += whole;
+            }
+            at += whole;
         }
         Ok(kept)
+    }
+}
+
+impl<I: AsyncRead + Unpin> FrameFilter<I> {
+    /// Reads more of what is looked at together and has begun to come.
+    fn poll_begun(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let whole = looked_at(&self.head[..self.got]);
+        let mut rest = [0; LOOKED];
+        let mut rest = ReadBuf::new(&mut rest[self.got..whole]);
+        ready!(Pin::new(&mut self.io).poll_read(cx, &mut rest))?;
+        let rest = rest.filled();
+        self.head[self.got..][..rest.len()].copy_from_slice(rest);
+        self.got += rest.len();
+        let (looked, got) = (self.head, self.got);
+        if !rest.is_empty() && got < looked_at(&looked[..got]) {
+            return Poll::Ready(Ok(()));
+        }
+        self.got = 0;
+        // Where the connection ends within a head, the reader gets what there is of it.
+        if rest.is_empty() || self.passes(&looked[..got]) {
+            self.hand_on(got);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -187,31 +242,19 @@ impl<I: AsyncRead + Unpin> AsyncRead for FrameFilter<I> {
             return Poll::Pending;
         }
         loop {
+            if this.is_between_frames() && this.late.poll(cx).is_ready() {
+                this.head[..HEAD].copy_from_slice(&[0, 0, CONTENT as u8, PING, ACK, 0, 0, 0, 0]);
+                this.head[HEAD..].copy_from_slice(&ASKED);
+                this.unread = LOOKED;
+            }
             if this.unread > 0 {
                 let now = this.unread.min(out.remaining());
-                out.put_slice(&this.head[HEAD - this.unread..][..now]);
+                out.put_slice(&this.head[LOOKED - this.unread..][..now]);
                 this.unread -= now;
                 return Poll::Ready(Ok(()));
             }
             if this.got > 0 {
-                let mut rest = [0; HEAD];
-                let mut rest = ReadBuf::new(&mut rest[this.got..]);
-                ready!(Pin::new(&mut this.io).poll_read(cx, &mut rest))?;
-                let rest = rest.filled();
-                if rest.is_empty() {
-                    // Ends within a head: the reader gets what there is of it.
-                    this.head.copy_within(..this.got, HEAD - this.got);
-                    this.unread = std::mem::take(&mut this.got);
-                    continue;
-                }
-                this.head[this.got..][..rest.len()].copy_from_slice(rest);
-                this.got += rest.len();
-                if this.got == HEAD {
-                    this.got = 0;
-                    if this.passes(this.head) {
-                        this.unread = HEAD;
-                    }
-                }
+                ready!(this.poll_begun(cx))?;
                 continue;
             }
             let before = out.filled().len();
@@ -240,9 +283,13 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for FrameFilter<I> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use std::time::Duration;
 
-    use super::{ALLOWED, FrameFilter, PREFACE, SmallFrames};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::time::{Instant, timeout};
+
+    use super::super::goodbye::IN_HAND;
+    use super::{ACK, ALLOWED, ASKED, DATA, FrameFilter, HEAD, PING, PREFACE, SmallFrames};
 
     fn frame(kind: u8, flags: u8, content: &[u8]) -> Vec<u8> {
         let mut bytes = (content.len() as u32).to_be_bytes()[1..].to_vec();
@@ -298,6 +345,63 @@ mod tests {
         for piece in [1, 2, 8, 9, 10, 33, 5000] {
             for room in [1, 5, 9, 64, 5000] {
                 assert_eq!(read(&sent, piece, room).await, kept, "{piece} {room}");
+            }
+        }
+    }
+
+    /// So many bytes, by reads of `room`.
+    async fn next(far: &mut (impl AsyncReadExt + Unpin), count: usize, room: usize) -> Vec<u8> {
+        let mut all = Vec::new();
+        while all.len() < count {
+            let mut buffer = vec![0; room.min(count - all.len())];
+            let got = far.read(&mut buffer).await.unwrap();
+            assert!(got > 0, "ended after {} of {count}", all.len());
+            all.extend_from_slice(&buffer[..got]);
+        }
+        all
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clients_answer_to_a_goodbye_comes_later_and_between_two_frames() {
+        const EARLY: Duration = Duration::from_millis(1);
+        let preface = [b'p'; PREFACE];
+        let mut goodbye = frame(PING, ACK, &ASKED);
+        // Of no stream.
+        goodbye[HEAD - 1] = 0;
+        let others = [frame(PING, ACK, b"pingpong"), frame(PING, 0, &ASKED)].concat();
+        let data = frame(DATA, 0, &[7; 30]);
+        for piece in [1, 5, 9, 13, 17, 5000] {
+            for room in [1, 9, 5000] {
+                // Up to the middle of a frame, and to its end.
+                for cut in [20, data.len()] {
+                    let at = format!("{piece} {room} {cut}");
+                    let (begun, rest) = data.split_at(cut);
+                    let sent = [&preface[..], &others, &goodbye, &others, begun].concat();
+                    let kept = [&preface[..], &others, &others, begun].concat();
+                    let (mut near, far) = duplex(1 << 20);
+                    let mut far = FrameFilter::of_client(far, SmallFrames::default());
+                    let then = Instant::now();
+                    let sending = tokio::spawn(async move {
+                        for piece in sent.chunks(piece) {
+                            near.write_all(piece).await.unwrap();
+                            tokio::task::yield_now().await;
+                        }
+                        near
+                    });
+                    assert_eq!(next(&mut far, kept.len(), room).await, kept, "{at}");
+                    let mut near = sending.await.unwrap();
+                    let none = if rest.is_empty() {
+                        IN_HAND - EARLY
+                    } else {
+                        2 * IN_HAND
+                    };
+                    let early = timeout(none, far.read(&mut [0; 1])).await;
+                    assert!(early.is_err(), "{at}: {early:?}");
+                    near.write_all(rest).await.unwrap();
+                    let kept = [rest, &goodbye].concat();
+                    assert_eq!(next(&mut far, kept.len(), room).await, kept, "{at}");
+                    assert!(then.elapsed() >= IN_HAND, "{at}");
+                }
             }
         }
     }

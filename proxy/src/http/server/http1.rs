@@ -13,7 +13,7 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::Poll;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use futures::future::Either;
@@ -213,7 +213,7 @@ async fn answered(
         // Gives the connection the time to become one that can.
         tokio::task::yield_now().await;
     }
-    busy.goes();
+    busy.goes(upgrade);
     let answer = answer.await;
     Ok(guard(answer, old, busy))
 }
@@ -313,13 +313,27 @@ where
             }
             Event::Upgrade => {
                 let mut connection = connection.with_upgrades();
-                return Served::Over(tokio::select! {
-                    ended = &mut connection => ended,
-                    () = close => {
-                        Pin::new(&mut connection).graceful_shutdown();
-                        connection.await
+                let mut closing = false;
+                let ended = poll_fn(|cx| {
+                    loop {
+                        if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
+                            return Poll::Ready(ended);
+                        }
+                        if !closing && close.as_mut().poll(cx).is_ready() {
+                            closing = true;
+                            Pin::new(&mut connection).graceful_shutdown();
+                            continue;
+                        }
+                        if used.is_quiet() {
+                            return Poll::Pending;
+                        }
+                        // It never rests, but callers leave.
+                        ready!(tick.as_mut().poll(cx));
+                        used.looks.store(true, Relaxed);
+                        tick.as_mut().reset(Instant::now() + REST_AFTER);
                     }
                 });
+                return Served::Over(ended.await);
             }
             Event::Close => {
                 Pin::new(&mut connection).graceful_shutdown();

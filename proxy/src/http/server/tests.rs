@@ -5,9 +5,9 @@ use std::future::pending;
 
 use bytes::Bytes;
 use runtime::occupancy::{Bounds, InFlight, Occupancy};
-use tokio::io::{DuplexStream, duplex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::*;
 use crate::http::body;
@@ -147,4 +147,39 @@ async fn over_http2_what_a_request_waited_is_told_with_it() {
         let said = if waits { "waited 7" } else { "waited 0" };
         assert_eq!(body.data().await.unwrap().unwrap(), said);
     }
+}
+
+/// What it sends meanwhile would be answered with a reset, which overtakes what it was told.
+#[tokio::test(start_paused = true)]
+async fn over_http2_a_connection_that_has_ended_is_read_until_the_peer_proxy_has_closed() {
+    // A DATA frame of no stream: a connection ends with it.
+    let nonsense = [
+        &b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..],
+        &[0, 0, 0, 4, 0, 0, 0, 0, 0],
+        &[0, 0, 0, 0, 1, 0, 0, 0, 0],
+    ];
+    let accepted = Accepted {
+        version: Version::HTTP_2,
+        profile: Profile::Mesh(flush().await),
+        budget: Budget::new(LIMIT),
+        place: Place::unlisted(),
+    };
+    let (mut near, far) = duplex(4096);
+    let handler = |_| async { Response::new(body::empty()) };
+    let serving = tokio::spawn(serve::<DuplexStream, _, _>(
+        far,
+        accepted,
+        pending(),
+        |_| {},
+        handler,
+    ));
+    near.write_all(&nonsense.concat()).await.unwrap();
+    near.read_to_end(&mut Vec::new()).await.unwrap();
+    // More than the pipe holds.
+    let late = timeout(Duration::from_millis(100), near.write_all(&[0; 100_000]));
+    late.await.expect("nobody reads").unwrap();
+    assert!(!serving.is_finished());
+    drop(near);
+    let ended = timeout(Duration::from_millis(100), serving);
+    ended.await.expect("it waits for nobody").unwrap();
 }

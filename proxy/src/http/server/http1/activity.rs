@@ -52,6 +52,8 @@ pub(super) struct Use {
     pub(super) body: AtomicBool,
     /// A request asks for another protocol.
     pub(super) upgrade: AtomicBool,
+    /// The last request does, and waits for its answer.
+    pub(super) switches: AtomicBool,
     /// At the next flush it is looked whether the client is still there: hyper does not read
     /// while it waits for an answer, since a client may have closed its own direction.
     pub(super) looks: AtomicBool,
@@ -96,6 +98,7 @@ impl Use {
             in_flight: AtomicU32::default(),
             body: AtomicBool::default(),
             upgrade: AtomicBool::default(),
+            switches: AtomicBool::default(),
             looks: AtomicBool::default(),
             stuck: AtomicBool::default(),
             unsent: AtomicIsize::default(),
@@ -252,6 +255,16 @@ impl Use {
         self.held_head.set(io.ahead());
     }
 
+    /// Whether whoever asked for another protocol has left, before it was answered. Nobody
+    /// speaks one who sends no more; of other requests the caller may only have said that.
+    pub(super) fn has_left<I: AsyncRead + Unpin>(
+        &self,
+        io: &mut Prefixed<I>,
+        cx: &mut Context<'_>,
+    ) -> bool {
+        self.switches.load(Relaxed) && io.poll_left(cx, AHEAD).is_ready()
+    }
+
     fn notes_wait(&self, since: Instant) {
         let waited = since.elapsed().as_millis().max(1);
         self.waited
@@ -346,11 +359,20 @@ pub(super) struct Busy {
 }
 
 impl Busy {
-    /// It goes on its way.
-    pub(super) fn goes(&mut self) {
+    /// It goes on its way. `upgrade`: it asks for another protocol, which nobody gives to
+    /// one with a body.
+    pub(super) fn goes(&mut self, upgrade: bool) {
         let used = &self.used;
+        let switches = upgrade && !used.body.load(Relaxed);
+        used.switches.store(switches, Relaxed);
         self.in_flight = Some((used.place.begin_request(), used.budget.hold()));
         self.promise.begins();
+    }
+
+    /// It has its answer.
+    pub(super) fn answered(&mut self) {
+        self.used.switches.store(false, Relaxed);
+        self.promise.answered();
     }
 }
 

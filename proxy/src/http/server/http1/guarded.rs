@@ -21,7 +21,7 @@ pub(super) fn guard(mut answer: Response<Body>, old: bool, mut busy: Busy) -> Re
         *answer.version_mut() = Version::HTTP_10;
     }
     busy.held.add(size(answer.headers()));
-    busy.promise.answered();
+    busy.answered();
     answer.map(|body| Guarded {
         body,
         by_close,

@@ -17,6 +17,7 @@ use super::*;
 use crate::http::body;
 
 mod held_back;
+mod switching;
 
 /// Well beyond the time after which a connection rests.
 const LONG: Duration = Duration::from_secs(2);

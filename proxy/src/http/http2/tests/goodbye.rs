@@ -1,0 +1,133 @@
+//! Servers that go, and what their clients had begun when they heard of it.
+
+use tokio::sync::oneshot;
+
+use super::super::goodbye::{ACK, IN_HAND, PING};
+use super::super::recv::RecvBody;
+use super::*;
+
+const SETTINGS: u8 = 4;
+const GOAWAY: u8 = 7;
+/// END_STREAM and END_HEADERS.
+const WHOLE: u8 = 5;
+/// `GET http://s/` as a block of fields, and a block that is `:status: 200`.
+const GET: &[u8] = &[0x82, 0x86, 0x84, 0x41, 1, b's'];
+const OK: &[u8] = &[0x88];
+
+/// A server that answers with how many bytes it was sent, and what makes it go.
+fn counting(
+    io: DuplexStream,
+) -> (
+    oneshot::Sender<()>,
+    impl Future<Output = Result<(), h2::Error>> + Send,
+) {
+    let (go, gone) = oneshot::channel::<()>();
+    let serving = async move {
+        let close = pin!(async {
+            let _ = gone.await;
+        });
+        let handler = |request: Request<RecvBody>| async move {
+            let got = request.into_body().collect().await.unwrap().to_bytes();
+            if got.is_empty() {
+                return Response::new(body::empty());
+            }
+            Response::new(body::text(got.len().to_string()))
+        };
+        let place = Place::unlisted();
+        server::serve(io, limits(PLAIN, place), close, handler).await
+    };
+    (go, serving)
+}
+
+/// A client, frame by frame.
+struct Client(DuplexStream);
+
+impl Client {
+    async fn write(&mut self, [kind, flags, stream]: [u8; 3], content: &[u8]) {
+        let mut frame = (content.len() as u32).to_be_bytes()[1..].to_vec();
+        frame.extend([kind, flags, 0, 0, 0, stream]);
+        frame.extend(content);
+        self.0.write_all(&frame).await.unwrap();
+    }
+
+    /// The content of the next frame of this kind; `None`: the connection ended before.
+    async fn next(&mut self, kind: u8) -> Option<Vec<u8>> {
+        loop {
+            let mut head = [0; 9];
+            self.0.read_exact(&mut head).await.ok()?;
+            let size = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+            let mut content = vec![0; size];
+            self.0.read_exact(&mut content).await.ok()?;
+            if head[3] == kind {
+                return Some(content);
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_goes_takes_what_begins_behind_the_answer_to_its_ping() {
+    let (near, far) = duplex(1 << 20);
+    let (go, serving) = counting(far);
+    let serving = tokio::spawn(serving);
+    let mut client = Client(near);
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    client.0.write_all(preface).await.unwrap();
+    client.write([SETTINGS, 0, 0], &[]).await;
+    client.next(SETTINGS).await.unwrap();
+    let begun = Instant::now();
+    go.send(()).unwrap();
+    let goodbye = client.next(GOAWAY).await.unwrap();
+    assert_eq!(goodbye[..4], [0x7f, 0xff, 0xff, 0xff], "it names no stream");
+    let asked = client.next(PING).await.unwrap();
+    client.write([PING, ACK, 0], &asked).await;
+    client.write([HEADERS, WHOLE, 1], GET).await;
+    let answer = client.next(HEADERS).await;
+    assert_eq!(answer.as_deref(), Some(OK), "the request was dropped");
+    assert!(begun.elapsed() < IN_HAND, "nothing waits for the goodbye");
+    // Then it says what it took, and ends.
+    let last = client.next(GOAWAY).await.unwrap();
+    assert_eq!(last[..4], [0, 0, 0, 1]);
+    assert_eq!(client.next(GOAWAY).await, None);
+    serving.await.unwrap().unwrap();
+    let took = begun.elapsed();
+    assert!((IN_HAND..2 * IN_HAND).contains(&took), "{took:?}");
+}
+
+/// Both are ours: the client's connection reads the goodbye before it sends the head of a
+/// request that it was given already. What was read of the body cannot be sent again.
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_is_begun_as_its_server_goes_is_answered() {
+    const SIZE: usize = 300_000;
+    let (mut sender, far) = client().await;
+    let (go, serving) = counting(far);
+    let mut serving = Box::pin(serving);
+    let connected = tokio::select! {
+        biased;
+        answer = sender.send(post(body::empty())) => answer.unwrap().status(),
+        _ = &mut serving => panic!("the server has gone"),
+    };
+    assert_eq!(connected, 200);
+    // Until nothing of that is on its way any more.
+    tokio::select! {
+        () = tokio::time::sleep(Duration::from_millis(10)) => {}
+        _ = &mut serving => panic!("the server has gone"),
+    }
+    go.send(()).unwrap();
+    assert!(futures::poll!(&mut serving).is_pending(), "it says goodbye");
+    let mut sending = Box::pin(sender.send(post(body::text(vec![7; SIZE]))));
+    assert!(futures::poll!(&mut sending).is_pending());
+    let answer = tokio::select! {
+        biased;
+        answer = &mut sending => answer,
+        ended = &mut serving => panic!("the server took nothing more: {ended:?}"),
+    };
+    let answer = answer.expect("it was dropped").into_body();
+    let body = tokio::select! {
+        // The connection may end with it.
+        biased;
+        body = answer.collect() => body.unwrap().to_bytes(),
+        ended = &mut serving => panic!("the server ended first: {ended:?}"),
+    };
+    assert_eq!(body, SIZE.to_string());
+}

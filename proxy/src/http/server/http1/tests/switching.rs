@@ -1,0 +1,63 @@
+//! Callers that ask for another protocol, while they wait for the answer.
+
+use super::*;
+
+const SWITCH: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_closes_before_its_upgrade_is_answered_has_left() {
+    // Others may only have said that they send no more.
+    for (request, leaves) in [(SWITCH, true), (GET, false)] {
+        let served_by = Arc::new(());
+        let held = Arc::clone(&served_by);
+        let mut served = Served::new(4096, None, move |_| {
+            let held = Arc::clone(&held);
+            async move {
+                let _held = held;
+                pending::<Response<Body>>().await
+            }
+        });
+        served.say(request).await;
+        sleep(LONG).await;
+        assert!(!served.ended.is_finished(), "it stays");
+        served.client.shutdown().await.unwrap();
+        sleep(Duration::from_millis(10)).await;
+        assert_eq!(served.ended.is_finished(), leaves);
+        assert_eq!(Arc::strong_count(&served_by) == 1, leaves);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_caller_says_before_its_upgrade_is_answered_is_kept_and_its_end_later_is_one() {
+    let mut served = Served::new(4096, None, |mut request: Request<Incoming>| async move {
+        let upgraded = hyper::upgrade::on(&mut request);
+        tokio::spawn(async move {
+            let mut stream = TokioIo::new(upgraded.await.unwrap());
+            let mut heard = [0; 10];
+            stream.read_exact(&mut heard).await.unwrap();
+            stream.write_all(&heard).await.unwrap();
+            assert_eq!(stream.read(&mut heard).await.unwrap(), 0);
+            for part in ["e", "nd"] {
+                stream.write_all(part.as_bytes()).await.unwrap();
+                stream.flush().await.unwrap();
+            }
+            sleep(LONG).await;
+        });
+        sleep(LONG).await;
+        Response::builder()
+            .status(101)
+            .header(header::CONNECTION, "upgrade")
+            .header(header::UPGRADE, "echo")
+            .body(body::empty())
+            .unwrap()
+    });
+    served.say(&[SWITCH, b"early"].concat()).await;
+    sleep(LONG / 2).await;
+    served.say(b"later").await;
+    served
+        .hear("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n")
+        .await;
+    served.hear("earlylater").await;
+    served.client.shutdown().await.unwrap();
+    served.hear("end").await;
+}
