@@ -43,6 +43,7 @@ mod path {
     mod patience;
     mod pods;
     mod policies;
+    mod reasons;
     mod records;
     mod refusals;
     mod retries;

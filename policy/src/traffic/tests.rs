@@ -86,8 +86,17 @@ fn without_any_object_retries_ejection_and_warm_up_hold_and_nothing_else() {
     assert_eq!(without_object::BALANCE, Balance::default());
     let nothing = Traffic::default();
     assert_eq!(*nothing.timeouts.decide(None).0, None);
-    assert_eq!(*nothing.overload.decide(None).0, None);
+    assert_eq!(*nothing.retry.decide(None).0, None);
+    assert_eq!(*nothing.fallback.decide(None).0, None);
+    assert_eq!(*nothing.mirror.decide(None).0, None);
+    assert_eq!(*nothing.priority.decide(None).0, None);
     assert_eq!(nothing.rate_limits.rules, []);
+    assert_eq!(*nothing.ejection.decide(None).0, None);
+    assert_eq!(*nothing.breaker.decide(None).0, None);
+    assert_eq!(*nothing.balance.decide(None).0, None);
+    assert_eq!(*nothing.overload.decide(None).0, None);
+    assert_eq!(*nothing.sticky.decide(None).0, None);
+    assert_eq!(*nothing.overrides.decide(None).0, None);
 }
 
 #[test]

@@ -21,7 +21,7 @@ use crate::support::{
 
 const LIMITED: &str = "weft_rate_limited_total";
 
-fn limit(name: &str, requests: u32) -> RateLimit {
+pub(super) fn limit(name: &str, requests: u32) -> RateLimit {
     RateLimit {
         name: name.into(),
         requests,
@@ -34,7 +34,7 @@ fn limit(name: &str, requests: u32) -> RateLimit {
     }
 }
 
-fn rule(limit: RateLimit) -> Rule<Option<Scoped<Arc<RateLimit>>>> {
+pub(super) fn rule(limit: RateLimit) -> Rule<Option<Scoped<Arc<RateLimit>>>> {
     Rule {
         origin: Origin::new("TrafficPolicy", "shop", "p").rule(&limit.name),
         when: Match::Always,
@@ -45,7 +45,7 @@ fn rule(limit: RateLimit) -> Rule<Option<Scoped<Arc<RateLimit>>>> {
     }
 }
 
-fn guard(port: u16, rules: Vec<Rule<Option<Scoped<Arc<RateLimit>>>>>) -> v1::Resource {
+pub(super) fn guard(port: u16, rules: Vec<Rule<Option<Scoped<Arc<RateLimit>>>>>) -> v1::Resource {
     guarded(port, limits(rules))
 }
 

@@ -66,7 +66,7 @@ async fn one(answer: &'static str) -> (Pod, Pod, App) {
 }
 
 /// Requests that the application has, one after the other, and their callers' connections.
-async fn held(client: &Pod, app: &App, headers: &str, count: usize) -> Vec<TcpStream> {
+pub(super) async fn held(client: &Pod, app: &App, headers: &str, count: usize) -> Vec<TcpStream> {
     let mut callers = Vec::new();
     for _ in 0..count {
         let before = app.asked();

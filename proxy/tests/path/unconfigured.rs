@@ -11,7 +11,7 @@ use crate::support::{Authority, Pod, endpoint, endpoints, get, http_app, service
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
-async fn unconfigured(authority: &Authority, account: &str) -> Pod {
+pub(super) async fn unconfigured(authority: &Authority, account: &str) -> Pod {
     let certs = authority.leaf(account, Duration::from_secs(3600), SystemTime::now());
     let budget = Budget::new(64 << 20);
     Pod::without_configuration(budget, authority.roots(), certs, account).await

@@ -3,6 +3,7 @@
 mod crowds;
 mod elsewhere;
 mod pods;
+mod reasons;
 mod second_reader;
 mod verdicts;
 

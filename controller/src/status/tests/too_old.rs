@@ -122,6 +122,27 @@ impl Told {
         }
     }
 
+    /// What the replica says of `client`, which calls `api`: whether it has acknowledged the
+    /// policy, and why it could not.
+    fn caller(&self, said: Option<(bool, &str)>) {
+        let policy = ObjectRef::new(Kind::TrafficPolicy, "shop", "p");
+        let objects = said.into_iter().map(|(acknowledged, nack)| v1::ObjectState {
+            object: Some(v1::ObjectRef::from(&policy)),
+            needed: 1,
+            acknowledged,
+            nack: nack.to_owned(),
+            ..v1::ObjectState::default()
+        });
+        let state = v1::ProxyState {
+            namespace: "shop".to_owned(),
+            pod: "client".to_owned(),
+            objects: objects.collect(),
+            destinations: vec!["destination/10.96.0.1:80".to_owned()],
+            ..v1::ProxyState::default()
+        };
+        self.bench.writer.observed.note(1, state);
+    }
+
     fn condition(&self, place: usize) -> [String; 4] {
         let status = self.bench.api.read(POLICY).unwrap()["status"].clone();
         let held = status["conditions"][place].clone();
@@ -171,4 +192,22 @@ async fn policy_in_force_is_programmed_as_soon_as_its_callers_carry_it_out() {
     let [_, status, reason, message] = told.condition(2);
     assert_eq!([&*status, &*reason], ["True", "Programmed"], "{message}");
     assert_eq!(message, "1 of 1 proxies");
+}
+
+#[tokio::test(start_paused = true)]
+async fn policy_says_how_many_of_its_callers_have_it_and_what_one_of_them_could_not_use() {
+    let mut told = Told::new(&json!({"retry": {}}));
+    told.bench.round().await;
+    let nobody = ["Programmed", "True", "NoProxies", "0 of 0 proxies"];
+    assert_eq!(told.condition(2), nobody);
+    let nacked = "0 of 1 proxies; shop/client could not use it: retry: no";
+    for (said, status, reason, message) in [
+        (None, "False", "Pending", "0 of 1 proxies"),
+        (Some((false, "retry: no")), "False", "Nacked", nacked),
+        (Some((true, "")), "True", "Programmed", "1 of 1 proxies"),
+    ] {
+        told.caller(said);
+        told.bench.round().await;
+        assert_eq!(told.condition(2), ["Programmed", status, reason, message]);
+    }
 }

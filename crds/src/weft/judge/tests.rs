@@ -1,6 +1,7 @@
 //! What a policy means, and that a mistake costs its section and no more.
 
 mod bounds;
+mod documented;
 mod mistakes;
 mod scope;
 

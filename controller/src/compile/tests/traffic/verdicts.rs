@@ -293,6 +293,8 @@ fn only_so_many_policies_count_and_the_others_are_told() {
             .message
             .contains("more than 1000 TrafficPolicies")
     );
+    let within = verdict(&said, "TrafficPolicy p0999");
+    assert!(!within.accepted.message.contains("more than 1000"));
 }
 
 #[test]

@@ -70,6 +70,12 @@ fn a_mistake_costs_its_section_and_is_named_with_the_field_and_the_way_out() {
     }
 }
 
+/// A response with a header of five bytes and a body of so many.
+fn with_header(body: usize) -> Value {
+    let header = json!({"name": "x-a", "value": "12"});
+    json!({"response": {"status": 200, "headers": [header], "body": "x".repeat(body)}})
+}
+
 #[test]
 fn fallback_holds_one_of_its_forms_and_fits_into_its_bytes() {
     for (fallback, text) in [
@@ -83,6 +89,7 @@ fn fallback_holds_one_of_its_forms_and_fits_into_its_bytes() {
             json!({"response": {"status": 200, "body": "x".repeat(4097)}}),
             "may have 4096",
         ),
+        (with_header(4092), "has 4097 bytes of headers and body"),
         (
             json!({"response": {"status": 204, "body": "x"}}),
             "beside status 204, which has none",
@@ -92,6 +99,8 @@ fn fallback_holds_one_of_its_forms_and_fits_into_its_bytes() {
         assert_eq!(policy.sections.fallback, None);
         assert!(mistakes[0].text.contains(text), "{mistakes:?}");
     }
+    let (_, mistakes) = judged(&about(json!({"fallback": with_header(4091)})));
+    assert_eq!(mistakes, []);
 }
 
 #[test]

@@ -1,0 +1,182 @@
+//! Reasons that the page of policies names, each with the object that earns it. Those that
+//! have to do with other policies stand in `verdicts`.
+
+use serde_json::json;
+
+use super::{about_api, policy, with_next};
+use crate::{
+    compile::tests::{failures, verdict},
+    problem::{
+        ConditionType::{Accepted, ResolvedRefs},
+        Reason,
+    },
+    testing::cluster::*,
+};
+
+#[test]
+fn what_an_object_says_by_itself_stands_in_accepted_with_its_reason() {
+    let route = json!([{"kind": "HTTPRoute", "name": "reads"}]);
+    for (spec, status, reason, part) in [
+        (
+            json!({"targetRef": {"kind": "Deployment", "name": "api"}, "retry": {}}),
+            false,
+            "UnsupportedKind",
+            "spec.targetRef.kind: ",
+        ),
+        (
+            about_api(&json!({"retry": {}, "routes": route})),
+            false,
+            "UnsupportedKind",
+            "spec.routes[0].kind: ",
+        ),
+        (
+            about_api(&json!({"retry": "three"})),
+            false,
+            "Unreadable",
+            "the policy has no effect",
+        ),
+        (
+            about_api(&json!({"retry": {"attempts": 6}})),
+            false,
+            "Invalid",
+            "spec.retry.attempts: ",
+        ),
+        (
+            about_api(&json!({})),
+            false,
+            "Invalid",
+            "spec: holds no section",
+        ),
+        (
+            about_api(&json!({"retry": {"attempt": 2}})),
+            true,
+            "FieldIgnored",
+            "spec.retry.attempt: ",
+        ),
+        (
+            about_api(&json!({"retry": {"methods": ["GTE"]}})),
+            true,
+            "UnusualMethod",
+            "spec.retry.methods[0]: ",
+        ),
+    ] {
+        let (_, said) = shop().with(traffic_policy("p", spec)).compile();
+        let told = &verdict(&said, "TrafficPolicy p").accepted;
+        assert_eq!((told.status, told.reason), (status, reason), "{told:?}");
+        assert!(told.message.contains(part), "{told:?}");
+    }
+}
+
+#[test]
+fn service_of_type_external_name_is_no_target_and_serves_in_place_of_none() {
+    let external = set(service("ext", "", &[]), "/spec/type", json!("ExternalName"));
+    let cluster = shop().with(external);
+    let copies = json!([{"service": "ext", "percent": 1, "downstream": "Any"}]);
+    for (spec, field) in [
+        (
+            json!({"targetRef": {"kind": "Service", "name": "ext"}, "retry": {}}),
+            "spec.targetRef.name",
+        ),
+        (
+            about_api(&json!({"fallback": {"service": "ext"}})),
+            "spec.fallback.service",
+        ),
+        (
+            about_api(&json!({"mirror": copies})),
+            "spec.mirror[0].service",
+        ),
+        (
+            about_api(&json!({"overrides": [{"to": ["ext"]}]})),
+            "spec.overrides[0].to[0]",
+        ),
+    ] {
+        let (_, said) = cluster.clone().with(traffic_policy("p", spec)).compile();
+        let expected = [(Reason::UnsupportedService, field)];
+        assert_eq!(failures(&said, Accepted), expected);
+        assert_eq!(failures(&said, ResolvedRefs), []);
+        let told = &verdict(&said, "TrafficPolicy p").accepted;
+        assert_eq!((told.status, told.reason), (false, "UnsupportedService"));
+    }
+}
+
+#[test]
+fn match_port_or_caller_that_is_missing_is_told_with_its_place() {
+    use Reason::{PortNotFound, RefNotFound};
+    let reads = group("reads", json!([{"name": "get", "methods": ["GET"]}]));
+    let other = service("other", "10.96.0.9", &[("http", 81)]);
+    let cluster = with_next(shop()).with(reads).with(other);
+    let route = json!([{"kind": "HTTPRouteGroup", "name": "reads", "matches": ["get", "gone"]}]);
+    let copies = json!([{"service": "other", "percent": 1, "downstream": "Any"}]);
+    let gone = json!([{"kind": "IdentityBinding", "name": "gone"}]);
+    for (fields, reason, field, word) in [
+        (
+            json!({"retry": {}, "routes": route}),
+            RefNotFound,
+            "spec.routes[0].matches[1]",
+            "reads has no match gone",
+        ),
+        (
+            json!({"fallback": {"service": "other"}}),
+            PortNotFound,
+            "spec.fallback.service",
+            "other has no port 80; there is no fallback",
+        ),
+        (
+            json!({"mirror": copies}),
+            PortNotFound,
+            "spec.mirror[0].service",
+            "other has no port 80; no copies are made",
+        ),
+        (
+            json!({"overrides": [{"to": ["other"]}]}),
+            PortNotFound,
+            "spec.overrides[0].to[0]",
+            "other has no port 80",
+        ),
+        (
+            json!({"overrides": [{"to": ["next"], "sources": gone}]}),
+            RefNotFound,
+            "spec.overrides[0].sources[0].name",
+            "there is no IdentityBinding shop/gone",
+        ),
+        (
+            json!({"overrides": [{"to": ["next"], "forwarders": gone}]}),
+            RefNotFound,
+            "spec.overrides[0].forwarders[0].name",
+            "there is no IdentityBinding shop/gone",
+        ),
+    ] {
+        let (_, said) = cluster.clone().with(policy("p", &fields)).compile();
+        assert_eq!(failures(&said, ResolvedRefs), [(reason, field)]);
+        let told = verdict(&said, "TrafficPolicy p");
+        assert!(told.resolved_refs.message.contains(word), "{told:?}");
+        assert!(told.accepted.status, "{told:?}");
+    }
+}
+
+#[test]
+fn routes_of_one_policy_take_256_kib_of_matches_and_no_more() {
+    let path = "x".repeat(900);
+    let matches = (0..64).map(|n| {
+        let expression = format!("/{n:02}/{path}");
+        json!({"name": format!("m{n}"), "pathRegex": expression})
+    });
+    // One group is named again and again, by other matches each time.
+    let route = |from: usize, to: usize| {
+        let names: Vec<String> = (from..to).map(|n| format!("m{n}")).collect();
+        json!({"kind": "HTTPRouteGroup", "name": "big", "matches": names})
+    };
+    let most = [route(0, 64), route(0, 63), route(1, 64), route(0, 62)];
+    let mut more = most.to_vec();
+    more.push(route(2, 64));
+    let cluster = shop()
+        .with(group("big", matches.collect()))
+        .with(policy("most", &json!({"retry": {}, "routes": most})))
+        .with(policy("more", &json!({"timeouts": {}, "routes": more})));
+    let (_, said) = cluster.compile();
+    let expected = [(Reason::Invalid, "spec.routes")];
+    assert_eq!(failures(&said, Accepted), expected);
+    assert!(verdict(&said, "TrafficPolicy most").accepted.status);
+    let told = &verdict(&said, "TrafficPolicy more").accepted;
+    assert!(told.message.contains("more than 256 KiB"), "{told:?}");
+}

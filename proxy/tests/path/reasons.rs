@@ -1,0 +1,189 @@
+//! Every reason that the page of refusals names, as a client gets to see it: with the status
+//! that stands there, and over gRPC with the code.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use policy::reason::Reason;
+use policy::traffic::Traffic;
+use policy::traffic::call::Timeouts;
+use policy::traffic::endpoint::{Breaker, BreakerState};
+use policy::traffic::guard::Overload;
+use policy::traffic::pod::GuardPort;
+use tokio::net::TcpStream;
+use wire::v1::{Enforcement, MtlsMode, Protocol};
+
+use super::answers::{App, NOTHING, OK, SILENCE, ask, limited, said, served_by, whole};
+use super::limits::{guard, guarded, limit, rule as rule_of};
+use super::mirrors::held_to_read_only;
+use super::overload::held;
+use super::unconfigured::unconfigured;
+use crate::support::{Authority, Pod, endpoint, endpoints, pair, raw, rule, service, split, vip};
+
+const GRPC: &str = "content-type: application/grpc\r\n";
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Who asks.
+#[derive(Clone, Copy)]
+enum Asks {
+    /// The application of the client, this address.
+    Client(SocketAddr),
+    /// Somebody outside the mesh, this port of the server.
+    Outsider(u16),
+}
+
+/// Pods of which one refuses the next request, and what must last until then.
+struct Scene {
+    client: Pod,
+    server: Pod,
+    asks: Asks,
+    path: &'static str,
+    _app: Option<App>,
+    _in_flight: Vec<TcpStream>,
+}
+
+impl Scene {
+    async fn of(reason: Reason) -> Self {
+        let (client, mut server, port, _) = pair(Protocol::Http1).await;
+        let (mut asks, mut path) = (Asks::Client(vip()), "/");
+        let (mut app, mut in_flight) = (None, Vec::new());
+        let enforce = |server: &Pod| server.mode("api", Enforcement::Enforce, MtlsMode::Permissive);
+        match reason {
+            Reason::NotAllowed => enforce(&server),
+            Reason::NoIdentity => {
+                server.mode("api", Enforcement::Open, MtlsMode::Strict);
+                asks = Asks::Outsider(port);
+            }
+            Reason::NoBackend => {
+                let splits = vec![split("none", &[("api", 0)])];
+                client.set(service("api", vip().ip(), Protocol::Http1, splits));
+            }
+            Reason::NoEndpoint => client.set(vec![endpoints("api", Vec::new())]),
+            Reason::ConnectFailed => client.reaches(&server, 1),
+            Reason::ConnectionLost => app = Some(served(&client, &server, NOTHING).await),
+            Reason::TlsFailed => {
+                let other = endpoint(server.ip, port, Some("other"));
+                client.set(vec![endpoints("api", vec![other])]);
+            }
+            Reason::UnknownDestination => {
+                client.mode("web", Enforcement::Open, MtlsMode::Strict);
+                asks = Asks::Client(SocketAddr::from(([10, 96, 7, 7], 80)));
+            }
+            Reason::NoConfiguration => {
+                server = unconfigured(&Authority::new(), "api").await;
+                let unseen = App::new(server.ip, OK).await;
+                asks = Asks::Outsider(unseen.port);
+                app = Some(unseen);
+            }
+            Reason::BadRequest => {
+                enforce(&server);
+                server.set(vec![rule("t", "web", None, Some(&["/"]))]);
+                path = "/a%2fb";
+            }
+            Reason::Deadline => {
+                app = Some(served(&client, &server, SILENCE).await);
+                client.set(vec![said(&Traffic {
+                    timeouts: limited(Timeouts {
+                        request: Some(Duration::from_millis(200)),
+                        ..Timeouts::DEFAULT
+                    }),
+                    ..Traffic::default()
+                })]);
+            }
+            Reason::Limit => {
+                let one = served(&client, &server, OK).await;
+                server.set(vec![guard(one.port, vec![rule_of(limit("all", 1))])]);
+                assert_eq!(ask(&client, "GET", "", "").await.0, 200);
+                app = Some(one);
+            }
+            Reason::Overload => {
+                let one = served(&client, &server, SILENCE).await;
+                let full = GuardPort {
+                    overload: whole(Overload {
+                        max_concurrency: Some(1),
+                        ..Overload::DEFAULT
+                    }),
+                    ..GuardPort::default()
+                };
+                server.set(vec![guarded(one.port, full)]);
+                in_flight = held(&client, &one, "", 1).await;
+                app = Some(one);
+            }
+            Reason::CircuitOpen => client.set(vec![said(&Traffic {
+                breaker: whole(Breaker {
+                    state: BreakerState::Open,
+                    ..Breaker::DEFAULT
+                }),
+                ..Traffic::default()
+            })]),
+            Reason::ShadowWrite => held_to_read_only(&client, &[]),
+        }
+        Self {
+            client,
+            server,
+            asks,
+            path,
+            _app: app,
+            _in_flight: in_flight,
+        }
+    }
+
+    /// All that comes back of a request with these headers.
+    async fn answer(&self, headers: &str) -> String {
+        let mut stream = match self.asks {
+            Asks::Client(addr) => self.client.call(addr).await,
+            Asks::Outsider(port) => self.server.plain(port).await,
+        };
+        let request = format!(
+            "POST {} HTTP/1.1\r\nHost: web.shop\r\nConnection: close\r\nContent-Length: 2\r\n\
+             {headers}\r\n{{}}",
+            self.path
+        );
+        raw(&mut stream, request.as_bytes(), PATIENCE).await
+    }
+}
+
+/// An application to which all calls of `api` go.
+async fn served(client: &Pod, server: &Pod, answer: &'static str) -> App {
+    let app = App::new(server.ip, answer).await;
+    served_by(client, server, &[&app]);
+    app
+}
+
+/// The status and the gRPC code of each reason, as the page has them.
+fn promised() -> BTreeMap<String, (u16, u16)> {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operating.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let (_, table) = page.split_once("| reason | HTTP | gRPC |").unwrap();
+    let rows = table.lines().skip(2);
+    let rows = rows.take_while(|row| row.starts_with('|'));
+    let cells = rows.map(|row| row.split('|').map(|cell| cell.trim().trim_matches('`')));
+    cells
+        .map(|cells| {
+            let cells: Vec<&str> = cells.collect();
+            // What is only too long has a status of its own, named after the first.
+            let status = cells[2].split(',').next().unwrap();
+            let codes = (status.parse().unwrap(), cells[3].parse().unwrap());
+            (cells[1].to_owned(), codes)
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn every_reason_comes_with_the_status_and_the_grpc_code_that_the_page_promises() {
+    let promised = promised();
+    assert_eq!(promised.len(), Reason::ALL.len(), "{promised:?}");
+    for reason in Reason::ALL {
+        let (status, code) = promised[reason.as_str()];
+        let code = format!("grpc-status: {code}\r\n");
+        for (headers, status, part) in [("", status, ""), (GRPC, 200, &*code)] {
+            let answer = Scene::of(reason).await.answer(headers).await;
+            let first = format!("HTTP/1.1 {status} ");
+            assert!(answer.starts_with(&first), "{reason} {headers}: {answer}");
+            let told = format!("weft-reason: {reason}\r\n");
+            assert!(answer.contains(&told), "{reason} {headers}: {answer}");
+            assert!(answer.contains(part), "{reason} {headers}: {answer}");
+        }
+    }
+}
