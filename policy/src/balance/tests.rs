@@ -322,7 +322,10 @@ fn a_caller_in_a_hurry_makes_no_endpoint_that_hangs_seem_new() {
     }
     let later = start + Duration::from_secs(40);
     hung.observe_at_least(later, ms(200));
-    assert!(hung.score(later + Duration::from_secs(5), 0) > 0.1, "{hung:?}");
+    assert!(
+        hung.score(later + Duration::from_secs(5), 0) > 0.1,
+        "{hung:?}"
+    );
 }
 
 #[test]

@@ -126,13 +126,15 @@ impl Told {
     /// policy, and why it could not.
     fn caller(&self, said: Option<(bool, &str)>) {
         let policy = ObjectRef::new(Kind::TrafficPolicy, "shop", "p");
-        let objects = said.into_iter().map(|(acknowledged, nack)| v1::ObjectState {
-            object: Some(v1::ObjectRef::from(&policy)),
-            needed: 1,
-            acknowledged,
-            nack: nack.to_owned(),
-            ..v1::ObjectState::default()
-        });
+        let objects = said
+            .into_iter()
+            .map(|(acknowledged, nack)| v1::ObjectState {
+                object: Some(v1::ObjectRef::from(&policy)),
+                needed: 1,
+                acknowledged,
+                nack: nack.to_owned(),
+                ..v1::ObjectState::default()
+            });
         let state = v1::ProxyState {
             namespace: "shop".to_owned(),
             pod: "client".to_owned(),

@@ -17,8 +17,7 @@ macro_rules! ending {
 }
 
 /// What ends after two bytes and never says how it went, which is `Unknown`.
-const SILENT: &str =
-    "HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n";
+const SILENT: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n";
 
 #[tokio::test]
 async fn what_fails_in_its_trailers_with_a_listed_code_is_not_asked_for_again_above() {
