@@ -146,17 +146,17 @@ struct Row {
 }
 
 impl Counts {
-    /// The row of a way: its own, or, where there are too many, that of all others.
+    /// The row of a way: its own, or, where there are too many, that of all others. A route
+    /// that is empty is written as none is, so both have one row: who reads rows takes the
+    /// second of two alike for the newer one.
     fn row(&mut self, way: &Way) -> &mut Row {
-        if self.rows.len() >= ROWS && !self.rows.contains_key(way) {
-            let rest = Way {
-                parties: Parties::Rest(Direction::inbound),
-                protocol: way.protocol,
-                route: None,
-            };
-            return self.rows.entry(rest).or_default();
+        let mut way = way.clone();
+        way.route = way.route.filter(|route| !route.is_empty());
+        if self.rows.len() >= ROWS && !self.rows.contains_key(&way) {
+            way.parties = Parties::Rest(Direction::inbound);
+            way.route = None;
         }
-        self.rows.entry(way.clone()).or_default()
+        self.rows.entry(way).or_default()
     }
 }
 

@@ -113,6 +113,25 @@ fn calls_are_counted_by_edge_and_route_and_by_how_they_are_judged() {
 }
 
 #[test]
+fn no_two_rows_are_written_alike() {
+    let trials = Arc::<Trials>::default();
+    let (running, _examples) = trials.begin(&rules(v1::Enforcement::Enforce, 0)).unwrap();
+    // No route describes the first, and the path of the second has no normal form.
+    for (route, passes) in [(Some(""), true), (None, false), (Some("cart/read"), true)] {
+        call(&trials, way("shop/web", route), passes);
+    }
+    let parts = running.counts().into_iter();
+    let rows: Vec<_> = parts.flat_map(|part| part.rows).collect();
+    for (at, one) in rows.iter().enumerate() {
+        let about = (&one.edge, &one.route);
+        let mut others = rows[at + 1..].iter();
+        assert!(!others.any(|other| (&other.edge, &other.route) == about));
+    }
+    let calls: u64 = rows.iter().map(|row| row.kept + row.would_refuse).sum();
+    assert_eq!((rows.len(), calls), (2, 3), "each call once");
+}
+
+#[test]
 fn only_so_many_of_those_judged_otherwise_are_told_one_by_one_and_cut() {
     let trials = Arc::<Trials>::default();
     let start = Instant::now();
