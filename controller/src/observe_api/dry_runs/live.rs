@@ -24,7 +24,7 @@ use crate::aggregated::access::AccessDecision;
 use crate::aggregated::refusal::Refusal;
 use crate::aggregated::server::Answer;
 use crate::apiserver::events::{About, Event, EventType};
-use crate::explain::candidates::{Candidate, Candidates};
+use crate::explain::candidates::{Candidate, Candidates, MAX_PODS, MAX_SETS};
 use crate::inventory::Inventory;
 use crate::inventory::kind::Kind;
 use crate::model::PodId;
@@ -89,6 +89,11 @@ impl Asking<'_> {
         let mut seen = Seen::new(rights, asked.pods, proxies);
         for why in &asked.reasons {
             seen.because(why);
+        }
+        if found.crowded {
+            seen.because(&format!(
+                "the change gives more than {MAX_PODS} pods or {MAX_SETS} sets of rules to try"
+            ));
         }
         if found.late {
             seen.because("not every pod was looked at in the time that there is");
