@@ -2,7 +2,8 @@
 //!
 //! `change` reads it and says which rights it takes to make it, `edges` compares the calls
 //! that are remembered by the Model that is and by the one that would be, `live` lets the
-//! proxies of called pods judge calls as they come by both, `seen` adds up what they say.
+//! proxies of called pods judge calls as they come by both, `headers` says which headers that
+//! may look at, `seen` adds up what they say.
 //! Nothing is stored, and nothing of a change is enforced.
 //!
 //! Who asks must be allowed to make the very change. Of edges between namespaces whose
@@ -10,6 +11,7 @@
 
 mod change;
 mod edges;
+mod headers;
 mod live;
 mod seen;
 

@@ -18,7 +18,7 @@ use tokio::time::{Instant, Interval, interval, sleep_until};
 use tracing::info;
 use wire::v1::ask::What;
 
-use super::Asking;
+use super::{Asking, headers};
 use super::seen::{MAX_EXAMPLES, Rights, Seen};
 use crate::aggregated::access::AccessDecision;
 use crate::aggregated::refusal::Refusal;
@@ -50,6 +50,8 @@ const TOGETHER: usize = 128;
 struct Asked {
     answers: Vec<Answers>,
     pods: BTreeMap<Arc<str>, PodId>,
+    /// That rules look at.
+    headers: BTreeSet<String>,
     /// Why not all.
     reasons: Vec<String>,
 }
@@ -73,6 +75,7 @@ impl Asking<'_> {
             return Err(Refusal::bad(why));
         }
         let change = self.change(spec).await?;
+        let what = change.words();
         let scope = self.scope().await?;
         let trial = self.working.trial()?;
         let turn = self.working.turn()?;
@@ -80,10 +83,15 @@ impl Asking<'_> {
             Candidates::of(before, after, until)
         });
         let found = found.await?;
-        let tapped = self.tapped(&found.sets).await?;
+        let mut tapped = self.tapped(&found.sets).await?;
         let asked = self.ask(&found.sets, &tapped, long + GRACE)?;
         let (user, proxies) = (&self.user.name, found.pods);
-        info!(?user, proxies, asked = asked.pods.len(), "trial started");
+        let (headers, pods) = (&asked.headers, asked.pods.len());
+        info!(?user, what, ?headers, proxies, asked = pods, "trial started");
+        tapped.retain(|namespace| {
+            let mut pods = asked.pods.values();
+            pods.any(|pod| pod.namespace == *namespace)
+        });
         self.tell_of(&tapped);
         let rights = Rights { scope, tapped };
         let mut seen = Seen::new(rights, asked.pods, proxies);
@@ -138,11 +146,12 @@ impl Asking<'_> {
         let mut all = Asked::default();
         let world = &self.compiled.world;
         for set in sets {
-            let examples = if tapped.contains(&set.namespace) {
-                MAX_EXAMPLES
-            } else {
-                0
-            };
+            let may_tap = tapped.contains(&set.namespace);
+            if let Some(why) = headers::objection(&set.access, may_tap, &self.told.tap_headers) {
+                all.reasons.push(why);
+                continue;
+            }
+            let examples = if may_tap { MAX_EXAMPLES } else { 0 };
             let rules = match wire::convert::trial_ask(&set.access, examples) {
                 Ok(rules) if rules.encoded_len() <= MAX_ASKED => rules,
                 Ok(_) => {
@@ -166,6 +175,7 @@ impl Asking<'_> {
                     Refusal::new(code, "TooManyRequests", full.to_string())
                 })?);
             }
+            all.headers.extend(headers::names(&set.access));
             all.pods.extend(pods);
         }
         Ok(all)

@@ -11,6 +11,8 @@ use super::dry_runs::for_others;
 use super::taps::Proxy;
 use super::*;
 
+mod rights;
+
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// `user` watches what this would do.
