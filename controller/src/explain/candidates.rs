@@ -28,6 +28,8 @@ pub(crate) struct Candidates {
     pub sets: Vec<Candidate>,
     /// Pods that would hold something else than they do, also those that found no place above.
     pub pods: usize,
+    /// Of these, pods of namespaces where none may be asked.
+    pub foreign: usize,
     /// Some found no place.
     pub crowded: bool,
     /// There was no time to look at all.
@@ -35,9 +37,14 @@ pub(crate) struct Candidates {
 }
 
 impl Candidates {
-    /// What the proxies of `before` would hold by `after`, where that differs.
+    /// What the proxies of `before` would hold by `after`, where that differs; `may_ask`:
+    /// whether those of a namespace may be asked.
     #[must_use]
-    pub(crate) fn of(before: &Model, after: &Model, until: Instant) -> Self {
+    pub(crate) fn of(
+        (before, after): (&Model, &Model),
+        may_ask: impl Fn(&str) -> bool,
+        until: Instant,
+    ) -> Self {
         let mut found = Self::default();
         for pod in before.meshed_pods() {
             if Instant::now() >= until {
@@ -51,14 +58,18 @@ impl Candidates {
             if let (Some(was), Some(will)) = (held(before), held(after))
                 && was.access() != will.access()
             {
-                found.note(pod, will.access());
+                found.pods += 1;
+                if may_ask(&pod.namespace) {
+                    found.place(pod, will.access());
+                } else {
+                    found.foreign += 1;
+                }
             }
         }
         found
     }
 
-    fn note(&mut self, pod: &PodId, access: &Access) {
-        self.pods += 1;
+    fn place(&mut self, pod: &PodId, access: &Access) {
         let placed: usize = self.sets.iter().map(|set| set.pods.len()).sum();
         if placed >= MAX_PODS {
             self.crowded = true;
@@ -92,7 +103,7 @@ mod tests {
 
     fn of(before: &Cluster, after: &Cluster, within: Duration) -> Candidates {
         let (before, after) = (before.compile().0, after.compile().0);
-        Candidates::of(&before, &after, Instant::now() + within)
+        Candidates::of((&before, &after), |_| true, Instant::now() + within)
     }
 
     const MINUTE: Duration = Duration::from_secs(60);

@@ -1,5 +1,7 @@
 //! Which change is asked about, judged as admission would, and who may make it.
 
+use std::collections::BTreeSet;
+
 use crds::convert::convert;
 use crds::observe::DryRunSpec;
 use crds::smi::judge::{Cluster, Mistake, Severity};
@@ -113,6 +115,17 @@ impl Asked {
         }
         self.warnings.extend(mistakes.iter().map(words));
         Ok(())
+    }
+
+    /// Namespaces of its own objects, which the user may write.
+    pub(super) fn namespaces(&self) -> BTreeSet<String> {
+        let put = self.change.objects.iter();
+        let put = put.filter_map(|(_, object)| object.metadata.namespace.clone());
+        let deleted = self.change.delete.iter();
+        let deleted = deleted.map(|(_, key)| key.namespace.to_string());
+        let modes = self.change.access.iter();
+        let modes = modes.map(|(namespace, _)| namespace.name.to_string());
+        put.chain(deleted).chain(modes).collect()
     }
 
     /// What it is, for the log: no control character, and cut.

@@ -19,7 +19,7 @@ use tracing::info;
 use wire::v1::ask::What;
 
 use super::{Asking, headers};
-use super::seen::{MAX_EXAMPLES, Rights, Seen};
+use super::seen::{MAX_EXAMPLES, Rights, Seen, reads};
 use crate::aggregated::access::AccessDecision;
 use crate::aggregated::refusal::Refusal;
 use crate::aggregated::server::Answer;
@@ -75,12 +75,14 @@ impl Asking<'_> {
             return Err(Refusal::bad(why));
         }
         let change = self.change(spec).await?;
-        let what = change.words();
+        let (what, own) = (change.words(), change.namespaces());
         let scope = self.scope().await?;
         let trial = self.working.trial()?;
         let turn = self.working.turn()?;
-        let found = self.compare(turn, change.change, |(before, after), until| {
-            Candidates::of(before, after, until)
+        let readable = Arc::clone(&scope);
+        let found = self.compare(turn, change.change, move |models, until| {
+            let may_ask = |namespace: &str| own.contains(namespace) || reads(&readable, namespace);
+            Candidates::of(models, may_ask, until)
         });
         let found = found.await?;
         let mut tapped = self.tapped(&found.sets).await?;
@@ -97,6 +99,13 @@ impl Asking<'_> {
         let mut seen = Seen::new(rights, asked.pods, proxies);
         for why in &asked.reasons {
             seen.because(why);
+        }
+        if found.foreign > 0 {
+            seen.because(&format!(
+                "{} pods are in namespaces of which the change has no object, and whose graphs \
+                 you may not read",
+                found.foreign
+            ));
         }
         if found.crowded {
             seen.because(&format!(

@@ -1,6 +1,7 @@
 //! What of live requests who may have tried, and at whose proxies.
 
 use super::*;
+use crate::testing::cluster::{binding, in_namespace, namespace, set, tcp_route};
 
 /// Route `read` with a pattern for this header.
 fn by_header(name: &str) -> Value {
@@ -34,4 +35,40 @@ async fn headers_that_a_tap_may_not_show_are_not_read_out_by_trials() {
         let _answer = watch(&bench, user, by_header(header)).await;
         asked(&mut proxy).await;
     }
+}
+
+#[tokio::test]
+async fn pods_of_a_namespace_that_the_user_neither_changes_nor_reads_are_not_asked() {
+    // Whom `shop` admits is said by `other`.
+    let by_port = json!([{"kind": "TCPRoute", "name": "ports"}]);
+    let read = set(
+        target("read", "api", &["callers"], by_port),
+        "/spec/sources/0",
+        json!({"kind": "IdentityBinding", "name": "callers", "namespace": "other"}),
+    );
+    let cluster = shop()
+        .with(namespace("other"))
+        .with(tcp_route("ports", &[8080]))
+        .with(read);
+    let bench = Bench::of(&cluster);
+    let mut proxy = Proxy::of(&bench, "uid-api-1");
+    let callers = in_namespace(binding("callers", json!({"serviceAccount": "web"})), "other");
+    let spec = json!({"objects": [callers], "watchSeconds": 20});
+    let body = json!({"apiVersion": API_VERSION, "kind": "DryRun", "spec": spec}).to_string();
+    let watch = async |user: &str| {
+        let path = "namespaces/other/dryruns";
+        bench.send(user, Method::POST, path, body.clone()).await
+    };
+    let mut answer = watch("tenant").await;
+    let told = until(&mut answer, |told| told["last"] == true).await;
+    let took_part = (&told["proxies"], &told["takingPart"]);
+    assert_eq!(took_part, (&json!(2), &json!(0)), "{told}");
+    let reason = told["reasons"][0].as_str().unwrap_or_default();
+    assert!(reason.starts_with("2 pods are in namespaces"), "{told}");
+    assert!(proxy.orders.try_recv().is_err(), "asked all the same");
+    drop(answer);
+
+    // Control: who may read the graph there is told what becomes of its calls.
+    let _answer = watch("reader").await;
+    asked(&mut proxy).await;
 }
