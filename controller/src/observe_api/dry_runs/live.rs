@@ -137,13 +137,23 @@ impl Asking<'_> {
         let mut tapped = BTreeSet::new();
         let namespaces: BTreeSet<&Arc<str>> = sets.iter().map(|set| &set.namespace).collect();
         for namespace in namespaces {
-            let tap = may("create", Resource::Taps, Some(&**namespace));
-            let decision = self.told.gate.admits(self.user, &tap).await;
-            if decision.map_err(Refusal::unavailable)? == AccessDecision::Allowed {
+            if self.may_tap(namespace).await? {
                 tapped.insert(Arc::clone(namespace));
             }
         }
         Ok(tapped)
+    }
+
+    /// Both rights that a tap takes.
+    async fn may_tap(&self, namespace: &str) -> Result<bool, Refusal> {
+        for verb in ["get", "create"] {
+            let tap = may(verb, Resource::Taps, Some(namespace));
+            let decision = self.told.gate.admits(self.user, &tap).await;
+            if decision.map_err(Refusal::unavailable)? != AccessDecision::Allowed {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn ask(
