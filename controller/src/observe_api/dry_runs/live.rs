@@ -13,12 +13,11 @@ use futures::stream;
 use http::StatusCode;
 use parking_lot::RwLock;
 use prost::Message as _;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Interval, interval, sleep_until};
 use tracing::info;
 use wire::v1::ask::What;
 
-use super::{Asking, headers};
+use super::{Asking, TrialPlace, headers};
 use super::seen::{MAX_EXAMPLES, Rights, Seen, reads};
 use crate::aggregated::access::AccessDecision;
 use crate::aggregated::refusal::Refusal;
@@ -77,7 +76,7 @@ impl Asking<'_> {
         let change = self.change(spec).await?;
         let (what, own) = (change.words(), change.namespaces());
         let scope = self.scope().await?;
-        let trial = self.working.trial()?;
+        let trial = self.working.trial(self.user)?;
         let turn = self.working.turn()?;
         let readable = Arc::clone(&scope);
         let found = self.compare(turn, change.change, move |models, until| {
@@ -240,7 +239,7 @@ struct Reader {
     until: Instant,
     ended: bool,
     _places: Places,
-    _trial: OwnedSemaphorePermit,
+    _trial: TrialPlace,
 }
 
 impl Reader {

@@ -348,8 +348,8 @@ async fn questions_that_are_too_long_or_too_many_are_refused_and_a_change_of_not
     drop(answer);
 
     let mut open = Vec::new();
-    for _ in 0..2 {
-        open.push(watch(&bench, "editor", others_for(20)).await);
+    for user in ["editor", "blind"] {
+        open.push(watch(&bench, user, others_for(20)).await);
     }
     assert!(open.iter().all(|answer| answer.status() == 200));
     let (status, told) = read(watch(&bench, "owner", others_for(20)).await).await;

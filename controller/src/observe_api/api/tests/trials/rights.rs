@@ -72,3 +72,22 @@ async fn pods_of_a_namespace_that_the_user_neither_changes_nor_reads_are_not_ask
     let _answer = watch("reader").await;
     asked(&mut proxy).await;
 }
+
+#[tokio::test]
+async fn one_user_has_one_change_tried_at_a_time_and_keeps_nobody_else_out() {
+    let bench = Bench::new();
+    let first = watch(&bench, "editor", others_for(20)).await;
+    assert_eq!(first.status(), 200);
+    let (status, told) = read(watch(&bench, "editor", others_for(20)).await).await;
+    assert_eq!(status, 429, "{told}");
+    let words = told["message"].as_str().unwrap();
+    assert!(words.contains("a change of this user's already"), "{words}");
+    let other = watch(&bench, "owner", others_for(20)).await;
+    assert_eq!(other.status(), 200);
+    // What was refused gives back nobody's place, and what has ended its own.
+    let again = watch(&bench, "editor", others_for(20)).await;
+    assert_eq!(again.status(), 429);
+    drop(first);
+    let again = watch(&bench, "editor", others_for(20)).await;
+    assert_eq!(again.status(), 200);
+}
