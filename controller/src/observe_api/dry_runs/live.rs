@@ -17,8 +17,8 @@ use tokio::time::{Instant, Interval, interval, sleep_until};
 use tracing::info;
 use wire::v1::ask::What;
 
-use super::{Asking, TrialPlace, headers};
 use super::seen::{MAX_EXAMPLES, Rights, Seen, reads};
+use super::{Asking, TrialPlace, headers};
 use crate::aggregated::access::AccessDecision;
 use crate::aggregated::refusal::Refusal;
 use crate::aggregated::server::Answer;

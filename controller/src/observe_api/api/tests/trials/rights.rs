@@ -52,7 +52,10 @@ async fn pods_of_a_namespace_that_the_user_neither_changes_nor_reads_are_not_ask
         .with(read);
     let bench = Bench::of(&cluster);
     let mut proxy = Proxy::of(&bench, "uid-api-1");
-    let callers = in_namespace(binding("callers", json!({"serviceAccount": "web"})), "other");
+    let callers = in_namespace(
+        binding("callers", json!({"serviceAccount": "web"})),
+        "other",
+    );
     let spec = json!({"objects": [callers], "watchSeconds": 20});
     let body = json!({"apiVersion": API_VERSION, "kind": "DryRun", "spec": spec}).to_string();
     let watch = async |user: &str| {
