@@ -10,7 +10,7 @@ use clap::Args;
 use crds::labels;
 use crds::observe::{
     AccessChange, BackendShare, Change, ChangedEdge, Deleted, DryRun as Asked, DryRunSpec,
-    DryRunStatus,
+    DryRunStatus, Trial,
 };
 use policy::name::Kind;
 use serde_json::Value;
@@ -46,8 +46,8 @@ const KINDS: [Kind; 7] = [
                   path or headers, which are not remembered. With --watch the proxies of called \
                   pods judge live calls by the change too, for so long, and enforce nothing of it. \
                   Whoever asks must be allowed to make the change. Exit status 1 if a call that was \
-                  seen would be refused, 3 if the mesh remembers no call or could not compare them \
-                  all.",
+                  seen would be refused, 3 if the mesh remembers no call, could not compare them \
+                  all, or not every proxy that the change concerns judged live calls.",
     after_help = "Example:\n  weft dry-run -f policy.yaml -n shop"
 )]
 pub struct DryRun {
@@ -153,12 +153,8 @@ fn verdict(status: &DryRunStatus) -> Result<Verdict, Failure> {
     if count(Change::Refused) > 0 || status.hidden_refused + refused > 0 {
         return Ok(Verdict::No);
     }
-    if let Some(live) = live.filter(|live| live.proxies > 0 && live.taking_part == 0) {
-        return Err(Failure::unknown(format!(
-            "none of {} proxies judged live calls by the change; `weft proxies` says which are \
-             away or older than this question",
-            live.proxies
-        )));
+    if let Some(live) = live {
+        all_took_part(live)?;
     }
     if status.uncompared > 0 {
         return Err(Failure::unknown(format!(
@@ -172,6 +168,26 @@ fn verdict(status: &DryRunStatus) -> Result<Verdict, Failure> {
         return Err(Failure::unknown(why));
     }
     Ok(Verdict::Yes)
+}
+
+/// What some proxies would refuse nobody knows where they did not judge, or were not all found.
+fn all_took_part(live: &Trial) -> Result<(), Failure> {
+    if live.taking_part >= live.proxies {
+        if live.reasons.is_empty() {
+            return Ok(());
+        }
+        let why = "not every proxy that the change concerns judged live calls by it";
+        return Err(Failure::unknown(why));
+    }
+    let some = match live.taking_part {
+        0 => "none".to_owned(),
+        some => format!("only {some}"),
+    };
+    Err(Failure::unknown(format!(
+        "{some} of {} proxies judged live calls by the change; `weft proxies` says which are \
+         away or older than this question",
+        live.proxies
+    )))
 }
 
 /// Takes what can be tried out of a document, and says what is left out.
@@ -327,8 +343,6 @@ fn shares(shares: &[BackendShare]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crds::observe::Trial;
-
     use super::*;
 
     fn listed(change: Change) -> DryRunStatus {
@@ -369,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn live_calls_say_no_and_a_watch_in_which_nobody_took_part_says_neither() {
+    fn live_calls_say_no_and_a_watch_in_which_not_all_took_part_says_neither() {
         let live = |refused: u64, taking_part: u32| DryRunStatus {
             trial: Some(Trial {
                 proxies: 2,
@@ -388,11 +402,22 @@ mod tests {
             }),
             ..DryRunStatus::default()
         };
+        // There was no time to find all whom it concerns.
+        let late = DryRunStatus {
+            trial: Some(Trial {
+                reasons: vec!["late".to_owned()],
+                ..Trial::default()
+            }),
+            ..DryRunStatus::default()
+        };
         let kept = |status: DryRunStatus| DryRunStatus { kept: 1, ..status };
         for (status, expected) in [
             (live(0, 2), 0),
-            (live(0, 1), 0),
+            (live(0, 1), 3),
+            (kept(live(0, 1)), 3),
             (live(1, 2), 1),
+            (live(1, 1), 1),
+            (kept(late), 3),
             (live(0, 0), 3),
             (kept(live(0, 0)), 3),
             (silent.clone(), 3),

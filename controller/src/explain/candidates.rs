@@ -10,9 +10,9 @@ use super::judge::Held;
 use crate::model::{Model, PodId};
 
 /// Sets of rules that are tried at one time: each is a question of its own.
-const MAX_SETS: usize = 8;
+pub(crate) const MAX_SETS: usize = 8;
 /// Pods of all of them.
-const MAX_PODS: usize = 512;
+pub(crate) const MAX_PODS: usize = 512;
 
 /// What pods of one namespace would hold for their inbound side.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,14 +28,23 @@ pub(crate) struct Candidates {
     pub sets: Vec<Candidate>,
     /// Pods that would hold something else than they do, also those that found no place above.
     pub pods: usize,
+    /// Of these, pods of namespaces where none may be asked.
+    pub foreign: usize,
+    /// Some found no place.
+    pub crowded: bool,
     /// There was no time to look at all.
     pub late: bool,
 }
 
 impl Candidates {
-    /// What the proxies of `before` would hold by `after`, where that differs.
+    /// What the proxies of `before` would hold by `after`, where that differs; `may_ask`:
+    /// whether those of a namespace may be asked.
     #[must_use]
-    pub(crate) fn of(before: &Model, after: &Model, until: Instant) -> Self {
+    pub(crate) fn of(
+        (before, after): (&Model, &Model),
+        may_ask: impl Fn(&str) -> bool,
+        until: Instant,
+    ) -> Self {
         let mut found = Self::default();
         for pod in before.meshed_pods() {
             if Instant::now() >= until {
@@ -49,16 +58,21 @@ impl Candidates {
             if let (Some(was), Some(will)) = (held(before), held(after))
                 && was.access() != will.access()
             {
-                found.note(pod, will.access());
+                found.pods += 1;
+                if may_ask(&pod.namespace) {
+                    found.place(pod, will.access());
+                } else {
+                    found.foreign += 1;
+                }
             }
         }
         found
     }
 
-    fn note(&mut self, pod: &PodId, access: &Access) {
-        self.pods += 1;
+    fn place(&mut self, pod: &PodId, access: &Access) {
         let placed: usize = self.sets.iter().map(|set| set.pods.len()).sum();
         if placed >= MAX_PODS {
+            self.crowded = true;
             return;
         }
         let mut sets = self.sets.iter_mut();
@@ -71,6 +85,8 @@ impl Candidates {
                 access: access.clone(),
                 pods: vec![pod.clone()],
             });
+        } else {
+            self.crowded = true;
         }
     }
 }
@@ -87,7 +103,7 @@ mod tests {
 
     fn of(before: &Cluster, after: &Cluster, within: Duration) -> Candidates {
         let (before, after) = (before.compile().0, after.compile().0);
-        Candidates::of(&before, &after, Instant::now() + within)
+        Candidates::of((&before, &after), |_| true, Instant::now() + within)
     }
 
     const MINUTE: Duration = Duration::from_secs(60);
@@ -115,6 +131,7 @@ mod tests {
             ["api-1", "api-2"].map(|name| PodId::new("shop", name))
         );
         assert_eq!((&*set.namespace, found.pods), ("shop", 2));
+        assert!(!found.crowded);
         assert_eq!(set.access.enforcement, Enforcement::Enforce);
         assert_eq!(set.access.rules.len(), 1);
         // And back: it is the rules that would hold then.
@@ -124,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn sets_and_pods_are_bounded_and_all_of_them_counted() {
+    fn sets_and_pods_are_bounded_and_that_some_found_no_place_is_said() {
         let mut before = shop();
         let mut after = shop();
         for number in 0..12 {
@@ -136,6 +153,7 @@ mod tests {
         }
         let found = of(&before, &after, MINUTE);
         assert_eq!((found.sets.len(), found.pods), (MAX_SETS, 12));
+        assert!(found.crowded, "four sets found no place");
         let (mut before, mut after) = (shop(), closed(shop(), "many", "web"));
         for number in 0..600 {
             let ip = format!("10.1.{}.{}", number / 250, number % 250);
@@ -146,7 +164,7 @@ mod tests {
         let found = of(&before, &after, MINUTE);
         assert_eq!((found.sets.len(), found.pods), (1, 600));
         assert_eq!(found.sets[0].pods.len(), MAX_PODS);
-        assert!(!found.late);
+        assert!(found.crowded && !found.late);
     }
 
     #[test]

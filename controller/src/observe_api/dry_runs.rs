@@ -2,7 +2,8 @@
 //!
 //! `change` reads it and says which rights it takes to make it, `edges` compares the calls
 //! that are remembered by the Model that is and by the one that would be, `live` lets the
-//! proxies of called pods judge calls as they come by both, `seen` adds up what they say.
+//! proxies of called pods judge calls as they come by both, `headers` says which headers that
+//! may look at, `seen` adds up what they say.
 //! Nothing is stored, and nothing of a change is enforced.
 //!
 //! Who asks must be allowed to make the very change. Of edges between namespaces whose
@@ -10,14 +11,17 @@
 
 mod change;
 mod edges;
+mod headers;
 mod live;
 mod seen;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crds::observe::{API_VERSION, DryRun, DryRunSpec, Resource, Scope};
 use http::StatusCode;
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use self::change::Asked;
@@ -38,7 +42,7 @@ const AT_ONCE: usize = 1;
 /// Time for one of them. Its reader waits for 15 s, and others for their turn.
 const WITHIN: Duration = Duration::from_secs(8);
 /// Changes that proxies try at one time: each is a dozen questions of the 64 of a replica, and
-/// one of the eight of a proxy.
+/// one of the eight of a proxy. Of one user's one, so none keeps others out alone.
 const TRIALS: usize = 2;
 
 /// Changes that are worked on.
@@ -46,6 +50,8 @@ const TRIALS: usize = 2;
 pub(super) struct Working {
     compiled: Arc<Semaphore>,
     tried: Arc<Semaphore>,
+    /// Names of the users whose changes proxies try.
+    trying: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl Default for Working {
@@ -53,6 +59,7 @@ impl Default for Working {
         Self {
             compiled: Arc::new(Semaphore::new(AT_ONCE)),
             tried: Arc::new(Semaphore::new(TRIALS)),
+            trying: Arc::default(),
         }
     }
 }
@@ -63,15 +70,44 @@ impl Working {
         taken(&self.compiled, words)
     }
 
-    fn trial(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+    fn trial(&self, user: &User) -> Result<TrialPlace, Refusal> {
         let words = "proxies try as many changes for this replica as they may; try again later";
-        taken(&self.tried, words)
+        let mut trying = self.trying.lock();
+        if trying.contains(&user.name) {
+            let words = "proxies try a change of this user's already; end it or try again later";
+            return Err(too_many(words));
+        }
+        let place = taken(&self.tried, words)?;
+        trying.insert(user.name.clone());
+        Ok(TrialPlace {
+            user: user.name.clone(),
+            trying: Arc::clone(&self.trying),
+            _place: place,
+        })
+    }
+}
+
+/// A place of all that are tried, and the user's only one.
+#[derive(Debug)]
+struct TrialPlace {
+    user: String,
+    trying: Arc<Mutex<BTreeSet<String>>>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Drop for TrialPlace {
+    fn drop(&mut self) {
+        self.trying.lock().remove(&self.user);
     }
 }
 
 fn taken(places: &Arc<Semaphore>, words: &str) -> Result<OwnedSemaphorePermit, Refusal> {
     let place = Arc::clone(places).try_acquire_owned();
-    place.map_err(|_| Refusal::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", words))
+    place.map_err(|_| too_many(words))
+}
+
+fn too_many(words: &str) -> Refusal {
+    Refusal::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", words)
 }
 
 /// Reads a question.

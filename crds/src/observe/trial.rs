@@ -20,7 +20,7 @@ pub struct Trial {
     pub refused: u64,
     /// Calls that do not pass and would.
     pub allowed: u64,
-    /// Calls that proxies had no time to judge by the change.
+    /// Calls that proxies had no time to judge by the change, or that are too long for it.
     pub skipped: u64,
     /// Of those that were judged, calls of which neither end is in a namespace whose graph
     /// the caller may read.

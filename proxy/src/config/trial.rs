@@ -6,16 +6,17 @@
 //! what becomes of it is decided before, and nothing of that is changed. What is counted is
 //! bounded, and a call that finds no row of its own is counted all the same.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
+use http::HeaderValue;
 use parking_lot::Mutex;
 use policy::access::Access;
 use policy::access::trial::{Spending, Tried};
-use policy::http_match::RequestFacts;
+use policy::http_match::{HttpMatch, RequestFacts};
 use prost::Message as _;
 use tokio::sync::mpsc;
 use wire::v1;
@@ -33,6 +34,9 @@ const EXAMPLES: u32 = 20;
 /// Bytes of a method, and of a path, that are told.
 const METHOD: usize = 32;
 const PATH: usize = 256;
+/// Bytes that the patterns of a trial are run over, more than most requests have. A judgement
+/// is not broken off, and the time that it takes grows with these.
+const MATCHED: usize = 4 * 1024;
 /// Bytes of the rows in one part of what is counted. The controller takes messages of
 /// 32 KiB.
 const PART: usize = 24 * 1024;
@@ -79,6 +83,7 @@ impl Trials {
         // There is room for all that may be told.
         let (queue, examples) = mpsc::channel(EXAMPLES as usize);
         let trial = Arc::new(Trial {
+            headers: headers(&candidate),
             candidate,
             queue,
             counts: Mutex::new(Counts {
@@ -101,7 +106,8 @@ impl Trials {
         let open = self.open.load();
         for trial in open.iter() {
             let begun = clock();
-            if !self.spending.lock().is_left(begun) {
+            let short = judged.request.is_none_or(|request| trial.is_short(request));
+            if !short || !self.spending.lock().is_left(begun) {
                 trial.counts.lock().skipped += 1;
                 continue;
             }
@@ -125,6 +131,8 @@ impl Trials {
 #[derive(Debug)]
 struct Trial {
     candidate: Access,
+    /// That it looks at.
+    headers: BTreeSet<String>,
     queue: mpsc::Sender<v1::TrialExample>,
     counts: Mutex<Counts>,
 }
@@ -132,7 +140,7 @@ struct Trial {
 #[derive(Debug, Default)]
 struct Counts {
     rows: HashMap<Way, Row>,
-    /// Calls that it was not asked about.
+    /// Calls that it was not asked about: they are too long, or there was no time.
     skipped: u64,
     /// Examples that may still be told.
     examples: u32,
@@ -146,21 +154,29 @@ struct Row {
 }
 
 impl Counts {
-    /// The row of a way: its own, or, where there are too many, that of all others.
+    /// The row of a way: its own, or, where there are too many, that of all others. A route
+    /// that is empty is written as none is, so both have one row: who reads rows takes the
+    /// second of two alike for the newer one.
     fn row(&mut self, way: &Way) -> &mut Row {
-        if self.rows.len() >= ROWS && !self.rows.contains_key(way) {
-            let rest = Way {
-                parties: Parties::Rest(Direction::inbound),
-                protocol: way.protocol,
-                route: None,
-            };
-            return self.rows.entry(rest).or_default();
+        let mut way = way.clone();
+        way.route = way.route.filter(|route| !route.is_empty());
+        if self.rows.len() >= ROWS && !self.rows.contains_key(&way) {
+            way.parties = Parties::Rest(Direction::inbound);
+            way.route = None;
         }
-        self.rows.entry(way.clone()).or_default()
+        self.rows.entry(way).or_default()
     }
 }
 
 impl Trial {
+    /// Whether what patterns are run over is within the bound.
+    fn is_short(&self, request: &RequestFacts<'_>) -> bool {
+        let headers = self.headers.iter();
+        let values = headers.flat_map(|name| request.headers.get_all(name));
+        let values: usize = values.map(HeaderValue::len).sum();
+        request.path.len() + values <= MATCHED
+    }
+
     fn note(&self, judged: &Judged<'_>, tried: Tried) {
         let mut counts = self.counts.lock();
         let row = counts.row(&judged.way);
@@ -223,6 +239,13 @@ impl Drop for Running {
         self.trials
             .change(|open| open.retain(|trial| !Arc::ptr_eq(trial, own)));
     }
+}
+
+/// Headers that rules look at.
+fn headers(rules: &Access) -> BTreeSet<String> {
+    let matches = rules.rules.iter().filter_map(|rule| rule.http.as_ref());
+    let headers = matches.flatten().flat_map(HttpMatch::headers);
+    headers.map(|(name, _)| name.to_ascii_lowercase()).collect()
 }
 
 fn message(way: &Way, row: Row) -> v1::TrialRow {

@@ -191,7 +191,7 @@ impl Sum {
 /// # Errors
 /// When the output is closed.
 pub(super) fn print(trial: &Trial, console: &mut Console<'_>) -> Result<(), Failure> {
-    if trial.proxies == 0 {
+    if trial.proxies == 0 && trial.reasons.is_empty() {
         console.word("the change gives no proxy other rules, so no live call is judged by it")?;
         return Ok(());
     }

@@ -1,5 +1,7 @@
 //! Which change is asked about, judged as admission would, and who may make it.
 
+use std::collections::BTreeSet;
+
 use crds::convert::convert;
 use crds::observe::DryRunSpec;
 use crds::smi::judge::{Cluster, Mistake, Severity};
@@ -20,6 +22,8 @@ use crate::world::{ObjectKey, World};
 
 /// Objects of one change; each costs a question to the API server.
 const MAX_OBJECTS: usize = 64;
+/// Bytes of the words for all of them.
+const WORDS: usize = 1024;
 
 /// What is asked about.
 #[derive(Debug, Default)]
@@ -111,6 +115,32 @@ impl Asked {
         }
         self.warnings.extend(mistakes.iter().map(words));
         Ok(())
+    }
+
+    /// Namespaces of its own objects, which the user may write.
+    pub(super) fn namespaces(&self) -> BTreeSet<String> {
+        let put = self.change.objects.iter();
+        let put = put.filter_map(|(_, object)| object.metadata.namespace.clone());
+        let deleted = self.change.delete.iter();
+        let deleted = deleted.map(|(_, key)| key.namespace.to_string());
+        let modes = self.change.access.iter();
+        let modes = modes.map(|(namespace, _)| namespace.name.to_string());
+        put.chain(deleted).chain(modes).collect()
+    }
+
+    /// What it is, for the log: no control character, and cut.
+    pub(super) fn words(&self) -> String {
+        let put = self.change.objects.iter().map(|(kind, object)| {
+            let key = crate::translate::key(&object.metadata);
+            format!("{} {key}", kind.as_str())
+        });
+        let deleted = self.change.delete.iter();
+        let deleted = deleted.map(|(kind, key)| format!("delete {} {key}", kind.as_str()));
+        let modes = self.change.access.iter();
+        let modes = modes.map(|(key, mode)| format!("{} of {}", mode.as_str(), key.name));
+        let words: Vec<String> = put.chain(deleted).chain(modes).collect();
+        let words = words.join(", ").replace(char::is_control, "?");
+        words[..words.floor_char_boundary(WORDS)].to_owned()
     }
 
     /// Whether the user may write all of it.

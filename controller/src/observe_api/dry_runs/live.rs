@@ -13,18 +13,17 @@ use futures::stream;
 use http::StatusCode;
 use parking_lot::RwLock;
 use prost::Message as _;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Interval, interval, sleep_until};
 use tracing::info;
 use wire::v1::ask::What;
 
-use super::Asking;
-use super::seen::{MAX_EXAMPLES, Rights, Seen};
+use super::seen::{MAX_EXAMPLES, Rights, Seen, reads};
+use super::{Asking, TrialPlace, headers};
 use crate::aggregated::access::AccessDecision;
 use crate::aggregated::refusal::Refusal;
 use crate::aggregated::server::Answer;
 use crate::apiserver::events::{About, Event, EventType};
-use crate::explain::candidates::{Candidate, Candidates};
+use crate::explain::candidates::{Candidate, Candidates, MAX_PODS, MAX_SETS};
 use crate::inventory::Inventory;
 use crate::inventory::kind::Kind;
 use crate::model::PodId;
@@ -50,6 +49,8 @@ const TOGETHER: usize = 128;
 struct Asked {
     answers: Vec<Answers>,
     pods: BTreeMap<Arc<str>, PodId>,
+    /// That rules look at.
+    headers: BTreeSet<String>,
     /// Why not all.
     reasons: Vec<String>,
 }
@@ -73,22 +74,49 @@ impl Asking<'_> {
             return Err(Refusal::bad(why));
         }
         let change = self.change(spec).await?;
+        let (what, own) = (change.words(), change.namespaces());
         let scope = self.scope().await?;
-        let trial = self.working.trial()?;
+        let trial = self.working.trial(self.user)?;
         let turn = self.working.turn()?;
-        let found = self.compare(turn, change.change, |(before, after), until| {
-            Candidates::of(before, after, until)
+        let readable = Arc::clone(&scope);
+        let found = self.compare(turn, change.change, move |models, until| {
+            let may_ask = |namespace: &str| own.contains(namespace) || reads(&readable, namespace);
+            Candidates::of(models, may_ask, until)
         });
         let found = found.await?;
-        let tapped = self.tapped(&found.sets).await?;
+        let mut tapped = self.tapped(&found.sets).await?;
         let asked = self.ask(&found.sets, &tapped, long + GRACE)?;
         let (user, proxies) = (&self.user.name, found.pods);
-        info!(?user, proxies, asked = asked.pods.len(), "trial started");
+        let (headers, pods) = (&asked.headers, asked.pods.len());
+        info!(
+            ?user,
+            what,
+            ?headers,
+            proxies,
+            asked = pods,
+            "trial started"
+        );
+        tapped.retain(|namespace| {
+            let mut pods = asked.pods.values();
+            pods.any(|pod| pod.namespace == *namespace)
+        });
         self.tell_of(&tapped);
         let rights = Rights { scope, tapped };
         let mut seen = Seen::new(rights, asked.pods, proxies);
         for why in &asked.reasons {
             seen.because(why);
+        }
+        if found.foreign > 0 {
+            seen.because(&format!(
+                "{} pods are in namespaces of which the change has no object, and whose graphs \
+                 you may not read",
+                found.foreign
+            ));
+        }
+        if found.crowded {
+            seen.because(&format!(
+                "the change gives more than {MAX_PODS} pods or {MAX_SETS} sets of rules to try"
+            ));
         }
         if found.late {
             seen.because("not every pod was looked at in the time that there is");
@@ -115,13 +143,23 @@ impl Asking<'_> {
         let mut tapped = BTreeSet::new();
         let namespaces: BTreeSet<&Arc<str>> = sets.iter().map(|set| &set.namespace).collect();
         for namespace in namespaces {
-            let tap = may("create", Resource::Taps, Some(&**namespace));
-            let decision = self.told.gate.admits(self.user, &tap).await;
-            if decision.map_err(Refusal::unavailable)? == AccessDecision::Allowed {
+            if self.may_tap(namespace).await? {
                 tapped.insert(Arc::clone(namespace));
             }
         }
         Ok(tapped)
+    }
+
+    /// Both rights that a tap takes.
+    async fn may_tap(&self, namespace: &str) -> Result<bool, Refusal> {
+        for verb in ["get", "create"] {
+            let tap = may(verb, Resource::Taps, Some(namespace));
+            let decision = self.told.gate.admits(self.user, &tap).await;
+            if decision.map_err(Refusal::unavailable)? != AccessDecision::Allowed {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn ask(
@@ -133,11 +171,12 @@ impl Asking<'_> {
         let mut all = Asked::default();
         let world = &self.compiled.world;
         for set in sets {
-            let examples = if tapped.contains(&set.namespace) {
-                MAX_EXAMPLES
-            } else {
-                0
-            };
+            let may_tap = tapped.contains(&set.namespace);
+            if let Some(why) = headers::objection(&set.access, may_tap, &self.told.tap_headers) {
+                all.reasons.push(why);
+                continue;
+            }
+            let examples = if may_tap { MAX_EXAMPLES } else { 0 };
             let rules = match wire::convert::trial_ask(&set.access, examples) {
                 Ok(rules) if rules.encoded_len() <= MAX_ASKED => rules,
                 Ok(_) => {
@@ -161,6 +200,7 @@ impl Asking<'_> {
                     Refusal::new(code, "TooManyRequests", full.to_string())
                 })?);
             }
+            all.headers.extend(headers::names(&set.access));
             all.pods.extend(pods);
         }
         Ok(all)
@@ -206,7 +246,7 @@ struct Reader {
     until: Instant,
     ended: bool,
     _places: Places,
-    _trial: OwnedSemaphorePermit,
+    _trial: TrialPlace,
 }
 
 impl Reader {

@@ -234,8 +234,7 @@ impl Seen {
 
     fn is_told(&self, from: &NodeKey, to: &NodeKey) -> bool {
         let scope = &self.rights.scope;
-        let known = |end: &NodeKey| scope.namespaces.iter().any(|one| *one == *end.namespace());
-        scope.cluster || known(from) || known(to)
+        reads(scope, from.namespace()) || reads(scope, to.namespace())
     }
 
     /// What there was so far.
@@ -277,6 +276,11 @@ impl Seen {
             last: false,
         }
     }
+}
+
+/// Whether the graph of this namespace may be read.
+pub(super) fn reads(scope: &Scope, namespace: &str) -> bool {
+    scope.cluster || scope.namespaces.iter().any(|one| one == namespace)
 }
 
 /// Who calls: what owns the pod, else its account, else where it is.

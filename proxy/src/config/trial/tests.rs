@@ -3,9 +3,10 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use http::{HeaderMap, Method};
-use policy::access::{Caller, Traffic};
+use http::{HeaderMap, HeaderName, Method};
+use policy::access::{Caller, Rule, Source, Traffic};
 use policy::mode::Enforcement;
+use policy::origin::Origin;
 use policy::protocol::Protocol;
 
 use super::*;
@@ -35,11 +36,19 @@ fn way(caller: &str, route: Option<&str>) -> Way {
 
 /// One GET of this path, which passes or not by the rules that hold.
 fn call_at(trials: &Trials, (way, path): (Way, &str), passes: bool, clock: &dyn Fn() -> Instant) {
-    let headers = HeaderMap::new();
+    call_with(trials, (way, path, &HeaderMap::new()), passes, clock);
+}
+
+fn call_with(
+    trials: &Trials,
+    (way, path, headers): (Way, &str, &HeaderMap),
+    passes: bool,
+    clock: &dyn Fn() -> Instant,
+) {
     let request = RequestFacts {
         method: &Method::GET,
         path,
-        headers: &headers,
+        headers,
     };
     let judged = Judged {
         way,
@@ -113,6 +122,25 @@ fn calls_are_counted_by_edge_and_route_and_by_how_they_are_judged() {
 }
 
 #[test]
+fn no_two_rows_are_written_alike() {
+    let trials = Arc::<Trials>::default();
+    let (running, _examples) = trials.begin(&rules(v1::Enforcement::Enforce, 0)).unwrap();
+    // No route describes the first, and the path of the second has no normal form.
+    for (route, passes) in [(Some(""), true), (None, false), (Some("cart/read"), true)] {
+        call(&trials, way("shop/web", route), passes);
+    }
+    let parts = running.counts().into_iter();
+    let rows: Vec<_> = parts.flat_map(|part| part.rows).collect();
+    for (at, one) in rows.iter().enumerate() {
+        let about = (&one.edge, &one.route);
+        let mut others = rows[at + 1..].iter();
+        assert!(!others.any(|other| (&other.edge, &other.route) == about));
+    }
+    let calls: u64 = rows.iter().map(|row| row.kept + row.would_refuse).sum();
+    assert_eq!((rows.len(), calls), (2, 3), "each call once");
+}
+
+#[test]
 fn only_so_many_of_those_judged_otherwise_are_told_one_by_one_and_cut() {
     let trials = Arc::<Trials>::default();
     let start = Instant::now();
@@ -167,6 +195,54 @@ fn calls_beyond_ten_milliseconds_of_a_second_are_skipped_and_counted() {
     looks.set(1_100);
     call_at(&trials, (way("shop/web", None), "/items"), true, &clock);
     assert_eq!(judged(&first) + judged(&second), 12);
+}
+
+#[test]
+fn request_that_patterns_would_take_long_for_is_skipped_and_counted() {
+    let trials = Arc::<Trials>::default();
+    let start = Instant::now();
+    let looks_at = HttpMatch::as_written("m", None, &["GET"], &[("X-Long", "a+")]);
+    let rule = Rule {
+        origin: Origin::new("TrafficTarget", "shop", "t"),
+        sources: vec![Source::Unauthenticated],
+        ports: None,
+        http: Some(vec![looks_at]),
+        limit: None,
+    };
+    let access = Access {
+        enforcement: Enforcement::Enforce,
+        rules: vec![rule],
+    };
+    let asked = wire::convert::trial_ask(&access, 20).unwrap();
+    let (running, mut told) = trials.begin(&asked).unwrap();
+    let named = |name: &'static str| {
+        let value: HeaderValue = "a".repeat(3_000).parse().unwrap();
+        HeaderMap::from_iter([(HeaderName::from_static(name), value)])
+    };
+    let path = |bytes: usize| format!("/{}", "i".repeat(bytes - 1));
+    for (path, headers, judged) in [
+        (path(4_096), HeaderMap::new(), true),
+        (path(4_097), HeaderMap::new(), false),
+        (path(1_000), named("x-long"), true),
+        (path(2_000), named("x-long"), false),
+        // Nobody looks at that one.
+        (path(2_000), named("x-other"), true),
+    ] {
+        let count = || {
+            let all: u64 = rows(&running).iter().flat_map(|row| row.2).sum();
+            (all, running.counts()[0].skipped)
+        };
+        let before = count();
+        let call = (way("shop/web", None), path.as_str(), &headers);
+        call_with(&trials, call, true, &|| start);
+        let (judged, skipped) = (u64::from(judged), u64::from(!judged));
+        assert_eq!(count(), (before.0 + judged, before.1 + skipped));
+    }
+    let mut examples = 0;
+    while told.try_recv().is_ok() {
+        examples += 1;
+    }
+    assert_eq!(examples, 2, "of those that were judged and do not match");
 }
 
 #[test]

@@ -11,6 +11,8 @@ use super::dry_runs::for_others;
 use super::taps::Proxy;
 use super::*;
 
+mod rights;
+
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// `user` watches what this would do.
@@ -197,7 +199,8 @@ async fn who_may_not_write_the_object_may_not_have_it_tried_and_no_proxy_is_aske
 #[tokio::test]
 async fn without_the_right_to_tap_there_calls_are_counted_and_none_is_shown() {
     let bench = Bench::new();
-    for (user, examples) in [("editor", 0), ("owner", 20)] {
+    // One may create taps and not get them.
+    for (user, examples) in [("editor", 0), ("half", 0), ("owner", 20)] {
         bench.recorded.lock().clear();
         let mut proxy = Proxy::of(&bench, "uid-api-1");
         let mut answer = watch(&bench, user, others_for(20)).await;
@@ -214,7 +217,7 @@ async fn without_the_right_to_tap_there_calls_are_counted_and_none_is_shown() {
             bench
                 .asked
                 .lock()
-                .contains(&format!("{user} create taps shop"))
+                .contains(&format!("{user} get taps shop"))
         );
     }
     // Who is shown requests is named where they are.
@@ -345,8 +348,8 @@ async fn questions_that_are_too_long_or_too_many_are_refused_and_a_change_of_not
     drop(answer);
 
     let mut open = Vec::new();
-    for _ in 0..2 {
-        open.push(watch(&bench, "editor", others_for(20)).await);
+    for user in ["editor", "blind"] {
+        open.push(watch(&bench, user, others_for(20)).await);
     }
     assert!(open.iter().all(|answer| answer.status() == 200));
     let (status, told) = read(watch(&bench, "owner", others_for(20)).await).await;

@@ -64,22 +64,29 @@ async fn command_line_watches_live_calls_and_says_no_where_one_would_be_refused(
     let mut file = tempfile::NamedTempFile::new().unwrap();
     write!(file, "{}", dry_runs::for_others()).unwrap();
     let line = format!("dry-run -f {} -n shop --watch 2s", file.path().display());
-    let mut proxy = taps::Proxy::of(&town.bench, "uid-api-1");
-    let mut told = async |line: &str, refused: u64| {
+    let mut proxies = ["uid-api-1", "uid-api-2"].map(|uid| taps::Proxy::of(&town.bench, uid));
+    // The second one serves no call, and may not take part.
+    let mut told = async |line: &str, refused: u64, all: bool| {
         let telling = async {
-            let (id, trial) = trials::asked(&mut proxy).await;
+            let (id, trial) = trials::asked(&mut proxies[0]).await;
             let rows = vec![trials::refused("api/read", refused)];
-            proxy.says(id, trials::example());
-            proxy.says(id, trials::counts(rows, 0));
+            proxies[0].says(id, trials::example());
+            proxies[0].says(id, trials::counts(rows, 0));
+            if all {
+                let (id, _) = trials::asked(&mut proxies[1]).await;
+                proxies[1].says(id, trials::counts(Vec::new(), 0));
+            }
             trial
         };
         let (ended, trial) = tokio::join!(town.weft("owner", line), telling);
         assert_eq!(trial.examples, 20);
         // Each stream ends with its reader.
-        while proxy.orders.try_recv().is_ok() {}
+        for proxy in &mut proxies {
+            while proxy.orders.try_recv().is_ok() {}
+        }
         ended
     };
-    let (code, out, err) = told(&line, 2).await;
+    let (code, out, err) = told(&line, 2, false).await;
     assert_eq!(code, 1, "{out}{err}");
     let row = out.lines().find(|line| line.starts_with("refused "));
     let row: Vec<&str> = row.unwrap_or_default().split_whitespace().collect();
@@ -96,8 +103,12 @@ async fn command_line_watches_live_calls_and_says_no_where_one_would_be_refused(
     assert!(err.contains("1 of 2 take part"), "{err}");
     assert!(err.contains("3 live calls were judged"), "{err}");
 
-    // Where all of them would pass, it says yes; the answer is the API's own.
-    let (code, out, err) = told(&format!("{line} -o json"), 0).await;
+    // Where all of them would pass, it says yes if all took part.
+    let (code, _, err) = told(&line, 0, false).await;
+    assert_eq!(code, 3, "{err}");
+    assert!(err.contains("only 1 of 2 proxies judged"), "{err}");
+    // The answer is the API's own.
+    let (code, out, err) = told(&format!("{line} -o json"), 0, true).await;
     assert_eq!(code, 0, "{out}{err}");
     let answer: Value = serde_json::from_str(&out).unwrap();
     let trial = &answer["status"]["trial"];

@@ -1,0 +1,96 @@
+//! What of live requests who may have tried, and at whose proxies.
+
+use super::*;
+use crate::testing::cluster::{binding, in_namespace, namespace, set, tcp_route};
+
+/// Route `read` with a pattern for this header.
+fn by_header(name: &str) -> Value {
+    let headers = json!({name: "Bearer eyJ[a-m].*"});
+    let read = json!([{"name": "read", "pathRegex": "/items", "headers": headers}]);
+    json!({"objects": [group("routes", read)], "watchSeconds": 20})
+}
+
+#[tokio::test]
+async fn headers_that_a_tap_may_not_show_are_not_read_out_by_trials() {
+    let bench = Bench::new();
+    let mut proxy = Proxy::of(&bench, "uid-api-1");
+    for (user, header) in [
+        ("owner", "Authorization"),
+        ("owner", "cookie"),
+        ("router", "authorization"),
+        ("router", "x-account"),
+    ] {
+        let mut answer = watch(&bench, user, by_header(header)).await;
+        let told = until(&mut answer, |told| told["last"] == true).await;
+        let took_part = (&told["proxies"], &told["takingPart"]);
+        assert_eq!(took_part, (&json!(2), &json!(0)), "{user} {header}");
+        let reason = told["reasons"][0].as_str().unwrap_or_default();
+        let words = format!("header {}", header.to_ascii_lowercase());
+        assert!(reason.contains(&words), "{user} {header}: {told}");
+        assert!(proxy.orders.try_recv().is_err(), "{user} {header}: asked");
+    }
+    assert!(bench.recorded.lock().is_empty(), "nobody is shown anything");
+    // Who may tap there may try all others, and everybody those that are shown.
+    for (user, header) in [("owner", "x-account"), ("router", "User-Agent")] {
+        let _answer = watch(&bench, user, by_header(header)).await;
+        asked(&mut proxy).await;
+    }
+}
+
+#[tokio::test]
+async fn pods_of_a_namespace_that_the_user_neither_changes_nor_reads_are_not_asked() {
+    // Whom `shop` admits is said by `other`.
+    let by_port = json!([{"kind": "TCPRoute", "name": "ports"}]);
+    let read = set(
+        target("read", "api", &["callers"], by_port),
+        "/spec/sources/0",
+        json!({"kind": "IdentityBinding", "name": "callers", "namespace": "other"}),
+    );
+    let cluster = shop()
+        .with(namespace("other"))
+        .with(tcp_route("ports", &[8080]))
+        .with(read);
+    let bench = Bench::of(&cluster);
+    let mut proxy = Proxy::of(&bench, "uid-api-1");
+    let callers = in_namespace(
+        binding("callers", json!({"serviceAccount": "web"})),
+        "other",
+    );
+    let spec = json!({"objects": [callers], "watchSeconds": 20});
+    let body = json!({"apiVersion": API_VERSION, "kind": "DryRun", "spec": spec}).to_string();
+    let watch = async |user: &str| {
+        let path = "namespaces/other/dryruns";
+        bench.send(user, Method::POST, path, body.clone()).await
+    };
+    let mut answer = watch("tenant").await;
+    let told = until(&mut answer, |told| told["last"] == true).await;
+    let took_part = (&told["proxies"], &told["takingPart"]);
+    assert_eq!(took_part, (&json!(2), &json!(0)), "{told}");
+    let reason = told["reasons"][0].as_str().unwrap_or_default();
+    assert!(reason.starts_with("2 pods are in namespaces"), "{told}");
+    assert!(proxy.orders.try_recv().is_err(), "asked all the same");
+    drop(answer);
+
+    // Control: who may read the graph there is told what becomes of its calls.
+    let _answer = watch("reader").await;
+    asked(&mut proxy).await;
+}
+
+#[tokio::test]
+async fn one_user_has_one_change_tried_at_a_time_and_keeps_nobody_else_out() {
+    let bench = Bench::new();
+    let first = watch(&bench, "editor", others_for(20)).await;
+    assert_eq!(first.status(), 200);
+    let (status, told) = read(watch(&bench, "editor", others_for(20)).await).await;
+    assert_eq!(status, 429, "{told}");
+    let words = told["message"].as_str().unwrap();
+    assert!(words.contains("a change of this user's already"), "{words}");
+    let other = watch(&bench, "owner", others_for(20)).await;
+    assert_eq!(other.status(), 200);
+    // What was refused gives back nobody's place, and what has ended its own.
+    let again = watch(&bench, "editor", others_for(20)).await;
+    assert_eq!(again.status(), 429);
+    drop(first);
+    let again = watch(&bench, "editor", others_for(20)).await;
+    assert_eq!(again.status(), 200);
+}

@@ -1,0 +1,43 @@
+//! Which headers of live requests a change may look at.
+//!
+//! What rules that are only tried keep and refuse tells whether a pattern fits a header's
+//! value, so a few trials would read the value out. Nothing of that is seen by anybody else,
+//! unlike rules that are applied.
+
+use std::collections::BTreeSet;
+
+use policy::access::Access;
+use policy::well_known::SECRET_HEADERS;
+
+/// Why these rules are not tried for a user who may see requests one by one, or may not;
+/// `shown`: headers that a tap may show.
+pub(super) fn objection(
+    access: &Access,
+    may_tap: bool,
+    shown: &BTreeSet<String>,
+) -> Option<String> {
+    let names = names(access);
+    let mut secret = names.iter().filter(|name| is_secret(name));
+    if let Some(name) = secret.next() {
+        return Some(format!(
+            "their rules look at header {name}, which proves who somebody is"
+        ));
+    }
+    let mut others = names.iter().filter(|name| !shown.contains(*name));
+    let other = others.next().filter(|_| !may_tap)?;
+    Some(format!(
+        "their rules look at header {other}, which takes the right to get and create taps there"
+    ))
+}
+
+fn is_secret(name: &str) -> bool {
+    SECRET_HEADERS.contains(&name)
+}
+
+/// Headers that rules look at, in small letters.
+pub(super) fn names(access: &Access) -> BTreeSet<String> {
+    let rules = access.rules.iter();
+    let matches = rules.filter_map(|rule| rule.http.as_ref()).flatten();
+    let headers = matches.flat_map(|one| one.headers());
+    headers.map(|(name, _)| name.to_ascii_lowercase()).collect()
+}
