@@ -132,11 +132,7 @@ impl Cost {
         let elsewhere = elsewhere.map_or(ASSUMED_LATENCY, |good| {
             good.mul_f64(A_LITTLE_SLOWER).min(PENALTY)
         });
-        // The estimates that it is compared with sink slowly: so does this one.
-        self.measured = Some(Measured {
-            known_for: DECAY,
-            ..Measured::after(self.measured, now, took.max(elsewhere))
-        });
+        self.measured = Some(Measured::after(self.measured, now, took.max(elsewhere)));
     }
 
     /// Records that nobody waited any longer for an answer that had not begun after

@@ -38,13 +38,7 @@ pub async fn run(words: &[String]) -> anyhow::Result<()> {
                 return expect(options, &text).await;
             }
             let (json, single) = (options.json, options.is_single());
-            let until_eof = options.until_eof;
-            let plan = options.plan()?;
-            let summary = if until_eof {
-                plan.run_until(end_of_input()).await
-            } else {
-                plan.run().await
-            };
+            let summary = asked(options).await?;
             if json {
                 println!("{}", serde_json::to_string(&summary)?);
             } else if single && summary.answered == 1 {
@@ -93,6 +87,16 @@ pub async fn run(words: &[String]) -> anyhow::Result<()> {
         other => bail!("unknown command {other}\n{USAGE}"),
     }
     Ok(())
+}
+
+async fn asked(options: Options) -> anyhow::Result<load::Summary> {
+    let until_eof = options.until_eof;
+    let plan = options.plan()?;
+    Ok(if until_eof {
+        plan.run_until(end_of_input()).await
+    } else {
+        plan.run().await
+    })
 }
 
 /// Until nobody can write to standard input any more.

@@ -329,23 +329,6 @@ fn a_caller_in_a_hurry_makes_no_endpoint_that_hangs_seem_new() {
 }
 
 #[test]
-fn a_new_endpoint_that_fails_at_once_is_not_cheaper_while_estimates_sink() {
-    let start = Instant::now();
-    let mut good = Cost::new();
-    for second in 0..=10 {
-        good.observe(start + Duration::from_secs(second), ms(200));
-    }
-    let now = start + Duration::from_secs(10);
-    let mut failing = Cost::new();
-    failing.observe_failure(now, ms(1), Some(good.good_answer(now, 0)));
-    for half in 0..=10 {
-        let later = now + half * ms(500);
-        let (fails, works) = (failing.score(later, 0), good.score(later, 0));
-        assert!(fails > works, "{later:?}: {fails} < {works}");
-    }
-}
-
-#[test]
 fn an_unreachable_endpoint_is_left_alone() {
     let now = Instant::now();
     let mut dead = Cost::new();
