@@ -19,7 +19,7 @@ import (
 
 func main() {
 	settings := otelcol.CollectorSettings{
-		BuildInfo: component.BuildInfo{Command: "otelcol", Description: "OTLP into a file", Version: "0.164.0"},
+		BuildInfo: component.BuildInfo{Command: "otelcol", Description: "OTLP into a file", Version: "0.165.0"},
 		Factories: factories,
 		ConfigProviderSettings: otelcol.ConfigProviderSettings{
 			ResolverSettings: confmap.ResolverSettings{
