@@ -28,7 +28,8 @@ pub struct Record {
 impl Record {
     /// Begins the row with this id; an unknown id is an error of the test.
     pub fn begin(id: &str) -> anyhow::Result<Self> {
-        let row = rows::find(id).with_context(|| format!("no row of `make eyes` is called {id}"))?;
+        let row =
+            rows::find(id).with_context(|| format!("no row of `make eyes` is called {id}"))?;
         Ok(Self {
             row,
             measured: Vec::new(),
@@ -67,7 +68,10 @@ impl Drop for Record {
         if !self.held
             && let Err(error) = self.write()
         {
-            eprintln!("row {} is missed and cannot be kept: {error:#}", self.row.id);
+            eprintln!(
+                "row {} is missed and cannot be kept: {error:#}",
+                self.row.id
+            );
         }
     }
 }

@@ -105,7 +105,7 @@ pub fn page(rows: &[Judged], run: &Run<'_>) -> String {
 
 /// `17 of 19 rows hold; missed: open; not run: page-axe`.
 pub fn summary(rows: &[Judged]) -> String {
-    let of = |verdict| -> Vec<&str> {
+    let of = |verdict: Verdict| -> Vec<&str> {
         let fits = rows.iter().filter(move |row| row.verdict == verdict);
         fits.map(|row| row.row.id).collect()
     };

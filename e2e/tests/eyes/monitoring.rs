@@ -175,10 +175,12 @@ fn some_of_everything(ns: &Namespace) -> anyhow::Result<()> {
         objects.extend(app.objects());
         names.push(name);
     }
-    objects.push(json!({"apiVersion": "weft.dev/v1alpha1", "kind": "TrafficPolicy",
+    objects.push(
+        json!({"apiVersion": "weft.dev/v1alpha1", "kind": "TrafficPolicy",
         "metadata": {"name": "limited"}, "spec": {
             "targetRef": {"kind": "Service", "name": "limited"},
-            "rateLimits": [{"name": "all", "requests": 2, "scope": "Instance"}]}}));
+            "rateLimits": [{"name": "all", "requests": 2, "scope": "Instance"}]}}),
+    );
     ns.apply_all(&objects)?;
     ns.ready(&names)?;
     let (client, web) = (ns.pod("client")?, ns.pod(WORKLOAD)?);
@@ -238,7 +240,7 @@ fn asked_by_dashboards(ns: &Namespace) -> anyhow::Result<BTreeSet<String>> {
                 continue;
             }
             let query = variable["query"]["query"].as_str();
-            let query = query.and_then(|query| values(query));
+            let query = query.and_then(values);
             asked.insert(query.with_context(|| format!("{name}: {variable}"))?);
         }
     }

@@ -273,9 +273,8 @@ fn share(
 /// Calls of the client that began a trace, and those of them that the called side recorded
 /// too. What comes from outside, such as probes, begins traces as well.
 fn recorded(spans: &[Span]) -> (usize, usize) {
-    let begins = |span: &&Span| {
-        span.service == "client" && span.kind == CLIENT && span.parent.is_empty()
-    };
+    let begins =
+        |span: &&Span| span.service == "client" && span.kind == CLIENT && span.parent.is_empty();
     let roots: BTreeSet<&str> = spans
         .iter()
         .filter(begins)

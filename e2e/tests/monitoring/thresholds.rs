@@ -12,7 +12,8 @@ pub(crate) fn without_thresholds(expr: &str) -> Vec<String> {
     while let Some(letter) = rest.chars().next() {
         let outside = depth == 0 && !quoted;
         let length = if is_name(letter) {
-            rest.find(|other| !is_name(other)).unwrap_or(rest.len())
+            rest.find(|other: char| !is_name(other))
+                .unwrap_or(rest.len())
         } else {
             letter.len_utf8()
         };
