@@ -6,6 +6,7 @@
 
 pub mod api;
 pub mod app;
+pub mod beside;
 pub mod cluster;
 pub mod eventually;
 pub mod forward;
@@ -13,13 +14,16 @@ pub mod mesh;
 pub mod metrics;
 pub mod namespace;
 pub mod pod;
+pub mod prometheus;
 pub mod weft;
 
 pub use api::Api;
 pub use app::App;
+pub use beside::Beside;
 pub use cluster::Cluster;
 pub use eventually::{eventually, settled};
 pub use forward::Forward;
 pub use namespace::{Namespace, Outcome};
 pub use pod::{Load, Pod, UNTIL_ENDED};
+pub use prometheus::Prometheus;
 pub use weft::Said;

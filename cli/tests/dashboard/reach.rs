@@ -116,6 +116,7 @@ async fn axe_finds_no_fault_on_any_page_by_day_and_by_night() {
         .browser
         .eval("document.querySelector('#planted').remove()")
         .await;
+    let mut looked_at = 0;
     for scheme in ["light", "dark"] {
         let media = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
         shown
@@ -135,13 +136,17 @@ async fn axe_finds_no_fault_on_any_page_by_day_and_by_night() {
             shown.page(title).await;
             let found = violations(&mut shown).await;
             assert!(found.is_empty(), "{title}, {scheme}: {found:#?}");
+            looked_at += 1;
         }
         shown.page("Graph").await;
         shown.browser.click(".bar button:nth-of-type(2)").await;
         let found = violations(&mut shown).await;
         assert!(found.is_empty(), "table, {scheme}: {found:#?}");
+        looked_at += 1;
         shown.browser.click(".bar button:nth-of-type(1)").await;
     }
+    // `make eyes` takes it up.
+    println!("measured: none on {looked_at} pages and tables, by day and by night together");
 }
 
 async fn violations(shown: &mut Shown) -> Vec<String> {

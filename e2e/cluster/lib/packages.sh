@@ -43,3 +43,12 @@ install_packages() {
 require_root() {
   [ "$(id -u)" = 0 ] || fail "the local cluster needs root: network namespaces, mounts, cgroups. Or use your own: CLUSTER=external KUBECONFIG=..."
 }
+
+# Chromium, and what the page of the dashboard is built and judged with.
+require_browser() (
+  PACKAGES="chromium:chromium node:nodejs npm:npm" require_packages
+  cd "$ROOT/dashboard" || exit 1
+  if ! [ node_modules/.package-lock.json -nt package-lock.json ]; then
+    step "installing the dashboard's npm packages" npm ci --silent --ignore-scripts </dev/null
+  fi
+)

@@ -11,6 +11,10 @@ TOOLS_BIN=$TARGET/tools/bin
 # Oldest Go that knows `tool` lines and what the modules' own go.mod ask for.
 GO_MINOR_AT_LEAST=25
 
+# By whose definitions the chart's objects for the Prometheus Operator are judged.
+PROMETHEUS_OPERATOR=github.com/prometheus-operator/prometheus-operator@v0.85.0
+PROMETHEUS_OPERATOR_SUM=h1:M5xLCLEoaW2IJfnuCwFzzpL+jSVQu3KGT84Pye+fW8s=
+
 KUBERNETES_VERSION=v1.34.4
 KUBERNETES_PARTS="kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl"
 
@@ -39,11 +43,32 @@ build_canary_tools() {
   tool argo-rollouts github.com/argoproj/argo-rollouts/cmd/rollouts-controller "" rollouts-controller
 }
 
+# What `make eyes` looks at traces with.
+build_collector() {
+  tool otelcol . "" otelcol
+}
+
 # Where the source of a module's dependency lies; their CRDs are there.
 module_folder() {
   local module=$1 dependency=$2
   require_go
   (cd "$TOOLS_SOURCE/$module" && GOFLAGS=-mod=readonly go mod download "$dependency" && go list -m -f '{{.Dir}}' "$dependency")
+}
+
+# module_files MODULE@VERSION SUM: where the files of a module lie that nothing is built
+# from; its sum is as go.sum would have it.
+module_files() {
+  local told
+  require_go
+  # Not in a module, whose versions would count.
+  told=$(cd / && go mod download -json "$1")
+  python3 -c '
+import json, sys
+told = json.loads(sys.argv[1])
+if told["Sum"] != sys.argv[2]:
+    sys.exit("error: %s has the sum %s" % (told["Path"], told["Sum"]))
+print(told["Dir"])
+' "$told" "$2"
 }
 
 # tool MODULE PACKAGE LDFLAGS NAME...: every NAME is the one program of MODULE.

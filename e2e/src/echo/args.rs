@@ -23,6 +23,7 @@ const USAGE: &str = "usage:
                 [--until-eof]                standard input that ends is the end of the load
   weft-echo get URL --expect TEXT [--until 60s]   try until an answer below 400 holds TEXT
   weft-echo tcp ADDRESS [LINE]         send a line (default who), print the answer
+  weft-echo tcp ADDRESS --duration 10s [-c CONNECTIONS]         keep them, print how many then answer
   weft-echo banner ADDRESS             print the server's first line and the milliseconds until it
   weft-echo ws URL [-n N] [--pause 1s] echo N texts over a websocket
   weft-echo grpc ADDRESS [--duration 10s] [--rate PER_SECOND]   no duration: one unary call
@@ -53,10 +54,7 @@ pub async fn run(words: &[String]) -> anyhow::Result<()> {
             // With --json the report speaks for itself, failures included.
             ensure!(json || summary.errors.is_empty(), "{}", summary.first_error);
         }
-        "tcp" => println!(
-            "{}",
-            talk::tcp(options.target()?, options.word(1).unwrap_or("who")).await?
-        ),
+        "tcp" => println!("{}", bytes(&options).await?),
         "banner" => {
             let (line, after) = talk::banner(options.target()?).await?;
             println!("{line}\n{}", after.as_millis());
@@ -97,6 +95,18 @@ async fn asked(options: Options) -> anyhow::Result<load::Summary> {
     } else {
         plan.run().await
     })
+}
+
+/// The answer to a line; of connections that are kept for a while, how many answer then.
+async fn bytes(options: &Options) -> anyhow::Result<String> {
+    let target = options.target()?;
+    match options.duration {
+        Some(duration) => {
+            let alive = talk::hold_tcp(target, options.connections, duration).await?;
+            Ok(alive.to_string())
+        }
+        None => talk::tcp(target, options.word(1).unwrap_or(talk::WHO)).await,
+    }
 }
 
 /// Until nobody can write to standard input any more.

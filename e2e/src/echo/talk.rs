@@ -22,15 +22,31 @@ use super::{grpc, websocket};
 
 /// Each step of an exchange: connect, one answer.
 const STEP: Duration = Duration::from_secs(10);
+/// A line that is always answered.
+pub const WHO: &str = "who";
 
 /// Sends one line and returns the line that comes back.
 pub async fn tcp(address: &str, line: &str) -> anyhow::Result<String> {
-    let mut stream = connect(address).await?;
-    stream
-        .write_all(format!("{line}\n").as_bytes())
-        .await
-        .context("send")?;
-    first_line(&mut stream).await
+    exchange(&mut connect(address).await?, line).await
+}
+
+/// Opens `count` connections of bytes, keeps them for `duration` with an answer at its begin
+/// and its end, then closes them. Returns how many answered at the end.
+pub async fn hold_tcp(address: &str, count: u64, duration: Duration) -> anyhow::Result<u64> {
+    let mut held = Vec::new();
+    for index in 0..count {
+        let mut stream = connect(address).await?;
+        exchange(&mut stream, WHO)
+            .await
+            .with_context(|| format!("connection {index}"))?;
+        held.push(stream);
+    }
+    tokio::time::sleep(duration).await;
+    let mut alive = 0;
+    for stream in &mut held {
+        alive += u64::from(exchange(stream, WHO).await.is_ok());
+    }
+    Ok(alive)
 }
 
 /// Waits for the server's first line without sending a byte.
@@ -194,6 +210,14 @@ async fn connect(address: &str) -> anyhow::Result<TcpStream> {
         .with_context(|| format!("connect to {address}"))
 }
 
+async fn exchange(stream: &mut TcpStream, line: &str) -> anyhow::Result<String> {
+    stream
+        .write_all(format!("{line}\n").as_bytes())
+        .await
+        .context("send")?;
+    first_line(stream).await
+}
+
 async fn first_line(stream: &mut TcpStream) -> anyhow::Result<String> {
     let mut line = String::new();
     timeout(STEP, BufReader::new(stream).read_line(&mut line))
@@ -202,4 +226,21 @@ async fn first_line(stream: &mut TcpStream) -> anyhow::Result<String> {
         .context("read a line")?;
     ensure!(!line.is_empty(), "closed without a byte");
     Ok(line.trim_end().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+    use crate::echo::{serve::Bound, settings::Settings};
+
+    #[tokio::test]
+    async fn connections_of_bytes_that_are_held_answer_at_the_end() {
+        let bound = Bound::bind(Settings::on_free_ports()).await.unwrap();
+        let bytes = bound.addresses().unwrap()[1].to_string();
+        tokio::spawn(bound.serve(pending()));
+        let pause = Duration::from_millis(10);
+        assert_eq!(hold_tcp(&bytes, 3, pause).await.unwrap(), 3);
+    }
 }

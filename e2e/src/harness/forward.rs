@@ -67,20 +67,25 @@ impl Forward {
 
     /// What `GET path` answers there, over plain HTTP.
     pub fn get(&self, path: &str) -> anyhow::Result<String> {
-        let mut stream = TcpStream::connect(&self.address)?;
-        stream.set_read_timeout(Some(LIMIT))?;
-        // The older HTTP: the end of the connection is the end of the answer.
-        write!(stream, "GET {path} HTTP/1.0\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        let (head, body) = answer
-            .split_once("\r\n\r\n")
-            .with_context(|| format!("{path} answered {answer:?}"))?;
-        let status = head.lines().next().unwrap_or_default();
-        ensure!(
-            status.split(' ').nth(1) == Some("200"),
-            "{path} answered {status}"
-        );
-        Ok(body.to_owned())
+        get(&self.address, path)
     }
+}
+
+/// What `GET path` answers at this address, over plain HTTP.
+pub(super) fn get(address: &str, path: &str) -> anyhow::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    // The older HTTP: the end of the connection is the end of the answer.
+    write!(stream, "GET {path} HTTP/1.0\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer
+        .split_once("\r\n\r\n")
+        .with_context(|| format!("{path} answered {answer:?}"))?;
+    let status = head.lines().next().unwrap_or_default();
+    ensure!(
+        status.split(' ').nth(1) == Some("200"),
+        "{path} answered {status}: {body}"
+    );
+    Ok(body.to_owned())
 }

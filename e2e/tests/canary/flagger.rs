@@ -6,14 +6,13 @@ use std::{collections::BTreeMap, time::Duration};
 use anyhow::{Context as _, ensure};
 use e2e::{
     conformance::Record,
-    harness::{App, Namespace, Outcome, eventually},
+    harness::{App, Namespace, Outcome, Prometheus, eventually},
 };
 use serde_json::{Value, json};
 
 use super::{
     client::{Client, Parts},
     documented, prepared,
-    prometheus::Prometheus,
     splits::{Author, Splits},
     traffic::{Seen, Traffic},
 };

@@ -8,14 +8,11 @@
 mod argo;
 mod client;
 mod flagger;
-mod prometheus;
 mod splits;
 mod traffic;
 
 use anyhow::{Context as _, ensure};
-use e2e::harness::cluster::root;
-
-use prometheus::Prometheus;
+use e2e::harness::{Prometheus, cluster::root};
 
 /// Where the documented manifests expect Prometheus.
 const DOCUMENTED: &str = "http://prometheus.monitoring:9090";

@@ -6,6 +6,7 @@ mod counted;
 mod page;
 mod promql;
 mod sources;
+mod thresholds;
 
 use std::collections::BTreeSet;
 

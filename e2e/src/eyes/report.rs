@@ -1,0 +1,180 @@
+//! The table: on the screen, and as `bench/EYES.md`.
+
+use std::fmt::Write as _;
+
+use super::{
+    record::Kept,
+    rows::{ROWS, Row},
+};
+
+/// How a row ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Held,
+    Missed,
+    NotRun,
+}
+
+/// One row with what was measured.
+#[derive(Clone, Debug)]
+pub struct Judged {
+    pub row: &'static Row,
+    pub verdict: Verdict,
+    pub measured: Vec<String>,
+}
+
+/// Of which run the page is.
+#[derive(Clone, Debug)]
+pub struct Run<'a> {
+    pub date: &'a str,
+    pub commit: &'a str,
+    pub machine: &'a str,
+}
+
+/// Judges every row by what is in `target/eyes`.
+pub fn judge() -> anyhow::Result<Vec<Judged>> {
+    ROWS.iter()
+        .map(|row| Ok(verdict(row, Kept::read(row.id)?)))
+        .collect()
+}
+
+fn verdict(row: &'static Row, kept: Option<Kept>) -> Judged {
+    let verdict = match &kept {
+        None => Verdict::NotRun,
+        Some(kept) if kept.held => Verdict::Held,
+        Some(_) => Verdict::Missed,
+    };
+    Judged {
+        row,
+        verdict,
+        measured: kept.map_or_else(Vec::new, |kept| kept.measured),
+    }
+}
+
+/// For the screen.
+pub fn screen(rows: &[Judged]) -> String {
+    let mut text = String::new();
+    for judged in rows {
+        let (id, name) = (judged.row.id, judged.verdict.name());
+        let _ = writeln!(text, "{id:<18} {name:<8} {}", judged.row.claim);
+        for measured in &judged.measured {
+            let _ = writeln!(text, "{:<28}{measured}", "");
+        }
+    }
+    let _ = writeln!(text, "{}", summary(rows));
+    text
+}
+
+/// The page.
+pub fn page(rows: &[Judged], run: &Run<'_>) -> String {
+    let Run {
+        date,
+        commit,
+        machine,
+    } = run;
+    let mut text = format!(
+        "# What the mesh tells of itself\n\n\
+        Written by `make eyes`, {date}. Commit {commit}. Machine: {machine}; the cluster, its load and whoever asks\n\
+        share it. {}.\n\n\
+        How: the local cluster of three nodes with the mesh as the chart installs it. The load is `weft-echo` in meshed\n\
+        pods, an open loop that counts by itself what it sent and what came back, and a log in the application of what\n\
+        reached it. Windows of the graph that lie side by side hold all of it, and the controller that holds the Lease is\n\
+        killed in its middle. Collector, Prometheus and browser are the real ones, beside the cluster.\n",
+        summary(rows)
+    );
+    let mut part = "";
+    for judged in rows {
+        if judged.row.part != part {
+            part = judged.row.part;
+            let _ = write!(
+                text,
+                "\n## {part}\n\n| claim | bound | measured | |\n|---|---|---|---|\n"
+            );
+        }
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} |",
+            judged.row.claim,
+            judged.row.bound,
+            escaped(&judged.measured.join("<br>")),
+            judged.verdict.name()
+        );
+    }
+    text
+}
+
+/// `17 of 19 rows hold; missed: open; not run: page-axe`.
+pub fn summary(rows: &[Judged]) -> String {
+    let of = |verdict: Verdict| -> Vec<&str> {
+        let fits = rows.iter().filter(move |row| row.verdict == verdict);
+        fits.map(|row| row.row.id).collect()
+    };
+    let mut text = format!("{} of {} rows hold", of(Verdict::Held).len(), rows.len());
+    for (verdict, name) in [(Verdict::Missed, "missed"), (Verdict::NotRun, "not run")] {
+        let ids = of(verdict);
+        if !ids.is_empty() {
+            let _ = write!(text, "; {name}: {}", ids.join(", "));
+        }
+    }
+    text
+}
+
+impl Verdict {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Held => "held",
+            Self::Missed => "MISSED",
+            Self::NotRun => "NOT RUN",
+        }
+    }
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('|', "\\|").replace('\n', " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn judged(held: Option<bool>) -> Judged {
+        let kept = held.map(|held| Kept {
+            id: ROWS[0].id.into(),
+            held,
+            measured: vec!["a | b".into(), "c".into()],
+        });
+        verdict(&ROWS[0], kept)
+    }
+
+    #[test]
+    fn a_row_holds_only_when_it_was_run_to_its_end() {
+        assert_eq!(judged(None).verdict, Verdict::NotRun);
+        assert_eq!(judged(Some(false)).verdict, Verdict::Missed);
+        assert_eq!(judged(Some(true)).verdict, Verdict::Held);
+        let rows = [judged(Some(true)), judged(Some(false)), judged(None)];
+        assert_eq!(
+            summary(&rows),
+            "1 of 3 rows hold; missed: requests; not run: requests"
+        );
+        let run = Run {
+            date: "today",
+            commit: "abc",
+            machine: "one core",
+        };
+        let page = page(&rows, &run);
+        assert!(page.contains("| a \\| b<br>c | held |"), "{page}");
+        assert_eq!(page.matches("\n## ").count(), 1, "{page}");
+    }
+
+    #[test]
+    fn no_row_stands_twice_and_each_part_in_one_place() {
+        let ids: BTreeSet<&str> = ROWS.iter().map(|row| row.id).collect();
+        assert_eq!(ids.len(), ROWS.len());
+        let mut parts: Vec<&str> = ROWS.iter().map(|row| row.part).collect();
+        parts.dedup();
+        let once: BTreeSet<&str> = parts.iter().copied().collect();
+        assert_eq!(once.len(), parts.len());
+    }
+}

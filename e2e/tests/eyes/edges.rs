@@ -1,0 +1,247 @@
+//! Five minutes of calls of every kind stand in the graph as those counted them who made
+//! them, although a controller is killed in their middle, and both replicas tell the same.
+//!
+//! A window of the graph is five minutes at most and ends with a half of one, so two that
+//! lie side by side hold the load and what is left of it. The first one is asked for while
+//! everything that stays open is open.
+
+use std::{
+    collections::BTreeMap,
+    thread,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context as _, ensure};
+use e2e::{
+    eyes::Record,
+    harness::{Cluster, Namespace, Outcome, Pod, eventually, mesh},
+};
+use serde_json::{Value, json};
+
+use super::{
+    altered::own_ready,
+    direct::{As, Caller},
+    load::{Seen, Town, Way},
+};
+
+/// Seconds from the begin of the load: the end of the first window, the death of a
+/// controller, the end of the second window.
+const FIRST: u64 = 120;
+const KILLED: u64 = 150;
+const LAST: u64 = 330;
+/// Windows over a minute end with such a part of one.
+const HALF: u64 = 30;
+/// A slot is settled 5 s after its end.
+const SETTLED: u64 = 8;
+/// What was called before the load must be over for longer than a slot.
+const APART: u64 = 10;
+/// An answer that is made anew; a busy machine is no fault of it.
+const ANSWERED: Duration = Duration::from_secs(10);
+/// Of the generator's number.
+const PERCENT: u64 = 2;
+
+/// A row, fields of an edge, and what the generator says of them.
+type Claim = (&'static str, &'static [(&'static str, fn(&Seen) -> u64)]);
+const CLAIMS: [Claim; 4] = [
+    ("requests", &[("requests", |seen| seen.requests)]),
+    ("failures", &[("failure", |seen| seen.failures)]),
+    ("cancelled", &[("cancelled", |seen| seen.cancelled)]),
+    (
+        "attempts",
+        &[
+            ("attempts", |seen| seen.attempts),
+            ("attemptFailures", |seen| seen.attempt_failures),
+        ],
+    ),
+];
+
+/// The edges of a window, as `weft stat` shows them.
+struct Window(Value);
+
+#[test]
+fn five_minutes_of_mixed_load_stand_in_the_graph_as_the_generator_counted_them() -> Outcome {
+    let mut rows = BTreeMap::new();
+    for row in CLAIMS.map(|(row, _)| row).into_iter().chain(["open"]) {
+        rows.insert(row, Record::begin(row)?);
+    }
+    let mut replicas = Record::begin("replicas")?;
+    let town = Town::begin()?;
+    let begin = next_half();
+    wait_until(begin);
+    let (seen, (first, killed)) = town.calls(|| {
+        wait_until(begin + FIRST + SETTLED);
+        let first = Window::read(&town.ns, FIRST, &mut replicas)?;
+        ensure!(now() < begin + FIRST + HALF, "to ask took too long");
+        wait_until(begin + KILLED);
+        let killed = kill_leader(&town.ns.cluster)?;
+        Ok((first, killed))
+    })?;
+    assert!(now() < begin + LAST, "the load took too long");
+    own_ready(&town.ns.cluster)?;
+    wait_until(begin + LAST + SETTLED);
+    let second = Window::read(&town.ns, LAST - FIRST, &mut replicas)?;
+    assert!(now() < begin + LAST + HALF, "to ask took too long");
+    let left = controllers(&town.ns.cluster)?;
+    assert!(left.iter().all(|pod| pod.name != killed), "{left:?}");
+    replicas.holds()?;
+
+    let mut missed = Vec::new();
+    for (row, fields) in CLAIMS {
+        let mut record = rows.remove(row).context(row)?;
+        let mut held = true;
+        for seen in &seen {
+            for &(field, of) in fields {
+                let shown = first.sum(&town.ns, &seen.way, field)?
+                    + second.sum(&town.ns, &seen.way, field)?;
+                held &= near(&mut record, (&seen.way, field), shown, of(seen));
+            }
+        }
+        end(record, held, &mut missed)?;
+    }
+    let mut record = rows.remove("open").context("open")?;
+    let mut held = true;
+    for seen in &seen {
+        if let Some(open) = seen.open {
+            let shown = first.sum(&town.ns, &seen.way, "open")?;
+            held &= near(&mut record, (&seen.way, "open"), shown, open);
+        }
+        let shown = second.sum(&town.ns, &seen.way, "open")?;
+        held &= near(&mut record, (&seen.way, "open afterwards"), shown, 0);
+    }
+    end(record, held, &mut missed)?;
+    assert!(missed.is_empty(), "{missed:#?}");
+    Ok(())
+}
+
+/// Notes what is shown beside what was seen, and says whether it is near enough.
+fn near(record: &mut Record, (way, what): (&Way, &str), shown: u64, seen: u64) -> bool {
+    if shown > 0 || seen > 0 {
+        record.saw(format!(
+            "{} to {}, {}: {what} {shown} of {seen}",
+            way.from, way.to, way.protocol
+        ));
+    }
+    shown.abs_diff(seen) * 100 <= seen * PERCENT
+}
+
+/// One row is over; the others are looked at all the same.
+fn end(record: Record, held: bool, missed: &mut Vec<String>) -> anyhow::Result<()> {
+    if held {
+        return record.holds();
+    }
+    missed.push(format!("{record:?}"));
+    Ok(())
+}
+
+impl Window {
+    /// The window of so many seconds that has just ended, which both replicas tell alike.
+    fn read(ns: &Namespace, length: u64, replicas: &mut Record) -> anyhow::Result<Self> {
+        let window = format!("{length}s");
+        let shown = eventually(ANSWERED, "nothing more comes", || {
+            let args = ["stat", "deploy", "-o", "json", "-t", &window];
+            let place = ["-n", &ns.name, "--request-timeout", "30s"];
+            let said = ns.cluster.weft(&[&args[..], &place].concat())?;
+            let graph = said.with_status(0)?.json()?;
+            let of = &graph["metadata"];
+            ensure!(
+                of["complete"] == true && of["windowSeconds"] == length,
+                "it is of {of}"
+            );
+            Ok(graph)
+        })?;
+        let path = format!(
+            "/apis/observe.weft.dev/v1alpha1/namespaces/{}/graphs/live?window={window}&settled=1",
+            ns.name
+        );
+        let mut caller = Caller::new(&ns.cluster)?;
+        let pods = controllers(&ns.cluster)?;
+        ensure!(pods.len() == 2, "{pods:?}");
+        for pod in pods {
+            let (status, told) = caller.ask(&pod, &path, As::ApiServer)?;
+            ensure!(status == 200, "{} answered {status}: {told}", pod.name);
+            let ends = (&told["metadata"]["end"], &shown["metadata"]["end"]);
+            ensure!(ends.0 == ends.1, "{} tells of {ends:?}", pod.name);
+            let (told, shown) = (counted(&told)?, counted(&shown)?);
+            ensure!(
+                told == shown,
+                "{} tells {told:#?}, weft shows {shown:#?}",
+                pod.name
+            );
+        }
+        let edges = counted(&shown)?.len();
+        replicas.saw(format!(
+            "{length} s until {}: {edges} edges alike",
+            shown["metadata"]["end"]
+        ));
+        Ok(Self(shown))
+    }
+
+    /// A number of the one edge of this way.
+    fn sum(&self, ns: &Namespace, way: &Way, field: &str) -> anyhow::Result<u64> {
+        let id = |name: &str| json!(format!("{}/Deployment/{name}", ns.name));
+        let (from, to) = (id(way.from), id(way.to));
+        let edges = self.0["edges"].as_array().context("no edges")?;
+        let found = edges.iter().filter(|edge| {
+            (&edge["from"], &edge["to"]) == (&from, &to)
+                && edge["port"] == way.port
+                && edge["protocol"] == way.protocol
+        });
+        let found: Vec<&Value> = found.collect();
+        let [edge] = found[..] else {
+            anyhow::bail!("{} edges are {way:?}: {:#}", found.len(), self.0)
+        };
+        let number = edge[field].as_u64();
+        number.with_context(|| format!("no {field} in {edge:#}"))
+    }
+}
+
+/// Edges by id, without what a replica remembers of the time before the window.
+fn counted(graph: &Value) -> anyhow::Result<BTreeMap<String, Value>> {
+    let edges = graph["edges"].as_array().context("no edges")?;
+    let counted = edges.iter().map(|edge| {
+        let mut fields = edge.as_object().context("an edge is an object")?.clone();
+        fields.retain(|name, _| name != "firstSeen" && name != "lastSeen");
+        let id = edge["id"].as_str().context("no id")?;
+        Ok((id.to_owned(), Value::Object(fields)))
+    });
+    counted.collect()
+}
+
+/// Controllers that are not on their way out.
+fn controllers(cluster: &Cluster) -> anyhow::Result<Vec<Pod>> {
+    let label = "app.kubernetes.io/component=controller";
+    let list = cluster.json(&["-n", mesh::NAMESPACE, "get", "pods", "-l", label])?;
+    let pods = list["items"].as_array().into_iter().flatten();
+    let pods = pods.filter(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+    Ok(pods
+        .map(|pod| Pod::listed(cluster, mesh::NAMESPACE, pod))
+        .collect())
+}
+
+/// The one that writes for all, without a word to anybody.
+fn kill_leader(cluster: &Cluster) -> anyhow::Result<String> {
+    let inside = ["-n", mesh::NAMESPACE];
+    let lease = ["get", "lease", "weft-controller"];
+    let lease = cluster.json(&[&inside[..], &lease].concat())?;
+    let holder = lease["spec"]["holderIdentity"].as_str();
+    let holder = holder.context("nobody holds the Lease")?;
+    let pod = format!("pod/{holder}");
+    let delete = ["delete", &pod, "--wait=false"];
+    let force = ["--grace-period=0", "--force"];
+    cluster.kubectl(&[&inside[..], &delete, &force].concat())?;
+    Ok(holder.to_owned())
+}
+
+/// All nodes of the local cluster have this clock.
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
+
+fn next_half() -> u64 {
+    (now() + APART).next_multiple_of(HALF)
+}
+
+fn wait_until(moment: u64) {
+    thread::sleep(Duration::from_secs(moment.saturating_sub(now())));
+}
