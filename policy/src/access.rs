@@ -14,6 +14,7 @@ use crate::mode::Enforcement;
 use crate::name::SpiffeId;
 use crate::origin::Origin;
 use crate::reason::Reason;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Who is calling, as proven by the connection.
@@ -213,6 +214,14 @@ impl<'a> Verdict<'a> {
 }
 
 impl Access {
+    /// Headers that rules look at, in small letters.
+    #[must_use]
+    pub fn header_names(&self) -> BTreeSet<String> {
+        let matches = self.rules.iter().filter_map(|rule| rule.http.as_ref());
+        let headers = matches.flatten().flat_map(HttpMatch::headers);
+        headers.map(|(name, _)| name.to_ascii_lowercase()).collect()
+    }
+
     /// Judges one call.
     pub fn decide(&self, caller: Caller<'_>, port: u16, traffic: Traffic<'_>) -> Verdict<'_> {
         let mut admitting = self.rules.iter().filter(|rule| rule.admits(caller));

@@ -49,8 +49,7 @@ const TRIALS: usize = 2;
 #[derive(Debug)]
 pub(super) struct Working {
     compiled: Arc<Semaphore>,
-    tried: Arc<Semaphore>,
-    /// Names of the users whose changes proxies try.
+    /// Names of the users whose changes proxies try, one change of each.
     trying: Arc<Mutex<BTreeSet<String>>>,
 }
 
@@ -58,7 +57,6 @@ impl Default for Working {
     fn default() -> Self {
         Self {
             compiled: Arc::new(Semaphore::new(AT_ONCE)),
-            tried: Arc::new(Semaphore::new(TRIALS)),
             trying: Arc::default(),
         }
     }
@@ -67,22 +65,24 @@ impl Default for Working {
 impl Working {
     fn turn(&self) -> Result<OwnedSemaphorePermit, Refusal> {
         let words = "another change is being tried on this replica; try again";
-        taken(&self.compiled, words)
+        let place = Arc::clone(&self.compiled).try_acquire_owned();
+        place.map_err(|_| too_many(words))
     }
 
     fn trial(&self, user: &User) -> Result<TrialPlace, Refusal> {
-        let words = "proxies try as many changes for this replica as they may; try again later";
         let mut trying = self.trying.lock();
         if trying.contains(&user.name) {
             let words = "proxies try a change of this user's already; end it or try again later";
             return Err(too_many(words));
         }
-        let place = taken(&self.tried, words)?;
+        if trying.len() >= TRIALS {
+            let words = "proxies try as many changes for this replica as they may; try again later";
+            return Err(too_many(words));
+        }
         trying.insert(user.name.clone());
         Ok(TrialPlace {
             user: user.name.clone(),
             trying: Arc::clone(&self.trying),
-            _place: place,
         })
     }
 }
@@ -92,18 +92,12 @@ impl Working {
 struct TrialPlace {
     user: String,
     trying: Arc<Mutex<BTreeSet<String>>>,
-    _place: OwnedSemaphorePermit,
 }
 
 impl Drop for TrialPlace {
     fn drop(&mut self) {
         self.trying.lock().remove(&self.user);
     }
-}
-
-fn taken(places: &Arc<Semaphore>, words: &str) -> Result<OwnedSemaphorePermit, Refusal> {
-    let place = Arc::clone(places).try_acquire_owned();
-    place.map_err(|_| too_many(words))
 }
 
 fn too_many(words: &str) -> Refusal {

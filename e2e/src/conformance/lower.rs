@@ -3,18 +3,13 @@
 //! Such a test lives in a crate that must not know this one, so it prints lines
 //! `sent: ...` and `saw: ...` in pairs.
 
-use std::{
-    process::{Command, Stdio},
-    time::Instant,
-};
-
-use anyhow::Context as _;
+use std::time::Instant;
 
 use super::{
     record::{self, Kept, Step},
     rows::{ROWS, Ring},
 };
-use crate::harness::cluster::root;
+use crate::proof::proof;
 
 /// Runs every in-process row once; a failed one is kept as failed.
 pub fn run() -> anyhow::Result<()> {
@@ -23,22 +18,9 @@ pub fn run() -> anyhow::Result<()> {
             continue;
         };
         let start = Instant::now();
-        // Of the whole workspace, as all rings are built: one package alone has other features
-        // of the same dependencies, and they would compile once more.
-        let output = Command::new("cargo")
-            .args(["test", "-q", "--workspace"])
-            .args(target)
-            .args(["--", test, "--exact", "--nocapture"])
-            .current_dir(root())
-            .stdin(Stdio::null())
-            .stderr(Stdio::inherit())
-            .output()
-            .with_context(|| format!("run the test of row {}", row.id))?;
-        let text = String::from_utf8_lossy(&output.stdout);
+        let (text, passed) = proof(target, test)?;
         let steps = steps(&text);
-        // A filter that fits no test also ends with success.
-        let ran = text.contains("test result: ok. 1 passed");
-        let passed = output.status.success() && ran && !steps.is_empty();
+        let passed = passed && !steps.is_empty();
         if !passed {
             eprintln!("{text}");
         }

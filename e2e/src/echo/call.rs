@@ -48,6 +48,18 @@ pub struct Order {
     pub headers: Option<BTreeMap<String, String>>,
 }
 
+impl Order {
+    /// The JSON body that orders this, with the headers of who is asked.
+    pub fn written(url: String, method: &str, body: String) -> anyhow::Result<String> {
+        Ok(serde_json::to_string(&Self {
+            url,
+            method: method.to_owned(),
+            body,
+            headers: None,
+        })?)
+    }
+}
+
 /// The JSON answer of `POST /proxy`. `status` 0 means that there was no answer
 /// and `error` says why.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,15 +2,11 @@
 //!
 //! They live in a crate that must not know this one, so they print lines `measured: ...`.
 
-use std::process::{Command, Stdio};
-
-use anyhow::Context as _;
-
 use super::{
     record::Kept,
     rows::{Place, ROWS},
 };
-use crate::harness::cluster::root;
+use crate::proof::proof;
 
 /// Runs every row of the page once; one whose test fails is kept as missed.
 pub fn run() -> anyhow::Result<()> {
@@ -18,21 +14,9 @@ pub fn run() -> anyhow::Result<()> {
         let Place::Page(test) = row.place else {
             continue;
         };
-        // Of the whole workspace, as all rings are built: one package alone has other features
-        // of the same dependencies, and they would compile once more.
-        let output = Command::new("cargo")
-            .args(["test", "-q", "--workspace", "--test", "dashboard", "--"])
-            .args([test, "--exact", "--nocapture"])
-            .current_dir(root())
-            .stdin(Stdio::null())
-            .stderr(Stdio::inherit())
-            .output()
-            .with_context(|| format!("run the test of row {}", row.id))?;
-        let text = String::from_utf8_lossy(&output.stdout);
+        let (text, passed) = proof(&["--test", "dashboard"], test)?;
         let measured = measured(&text);
-        // A filter that fits no test also ends with success.
-        let ran = text.contains("test result: ok. 1 passed");
-        let held = output.status.success() && ran && !measured.is_empty();
+        let held = passed && !measured.is_empty();
         if !held {
             eprintln!("{text}");
         }

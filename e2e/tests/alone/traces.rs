@@ -64,8 +64,8 @@ fn traced(ns: &Namespace, header: &str) -> anyhow::Result<Vec<Sent>> {
     let client = ns.pod("client")?;
     let collector = url("collector", 8080, posted::PATH);
     client.get(&collector, &["-X", "DELETE"])?;
-    let back = order(url("back", 8080, "/"), "GET", String::new())?;
-    let middle = order(url("middle", 9091, "/proxy"), "POST", back)?;
+    let back = Order::written(url("back", 8080, "/"), "GET", String::new())?;
+    let middle = Order::written(url("middle", 9091, "/proxy"), "POST", back)?;
     let front = url("front", 9091, "/proxy");
     let called = client.get(&front, &["-X", "POST", "-H", header, "--body", &middle])?;
     ensure!(called.last.status == 200, "{front}: {:?}", called.last);
@@ -91,15 +91,6 @@ fn traced(ns: &Namespace, header: &str) -> anyhow::Result<Vec<Sent>> {
         }
     }
     Ok(sent)
-}
-
-fn order(url: String, method: &str, body: String) -> anyhow::Result<String> {
-    Ok(serde_json::to_string(&Order {
-        url,
-        method: method.to_owned(),
-        body,
-        headers: None,
-    })?)
 }
 
 /// Each is the parent of the next.

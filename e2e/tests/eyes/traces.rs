@@ -151,8 +151,8 @@ fn spans_of_three_services_are_one_chain_at_a_collector_and_no_parent_is_lost() 
 
 /// What the last of three services was told of, when it was called with these headers.
 fn through(client: &Pod, headers: &[(&str, String)]) -> anyhow::Result<Report> {
-    let back = order(url("back", 8080, "/"), "GET", String::new())?;
-    let middle = order(url("middle", 9091, "/proxy"), "POST", back)?;
+    let back = Order::written(url("back", 8080, "/"), "GET", String::new())?;
+    let middle = Order::written(url("middle", 9091, "/proxy"), "POST", back)?;
     let front = url("front", 9091, "/proxy");
     let headers: Vec<String> = headers
         .iter()
@@ -168,15 +168,6 @@ fn through(client: &Pod, headers: &[(&str, String)]) -> anyhow::Result<Report> {
     let back: Answer = serde_json::from_str(&middle.body)
         .with_context(|| format!("middle answered {middle:?}"))?;
     serde_json::from_str(&back.body).with_context(|| format!("back answered {back:?}"))
-}
-
-fn order(url: String, method: &str, body: String) -> anyhow::Result<String> {
-    Ok(serde_json::to_string(&Order {
-        url,
-        method: method.to_owned(),
-        body,
-        headers: None,
-    })?)
 }
 
 /// Headers of traces that nobody records come to the last service as they were sent; the

@@ -16,7 +16,7 @@ use http::HeaderValue;
 use parking_lot::Mutex;
 use policy::access::Access;
 use policy::access::trial::{Spending, Tried};
-use policy::http_match::{HttpMatch, RequestFacts};
+use policy::http_match::RequestFacts;
 use prost::Message as _;
 use tokio::sync::mpsc;
 use wire::v1;
@@ -83,7 +83,7 @@ impl Trials {
         // There is room for all that may be told.
         let (queue, examples) = mpsc::channel(EXAMPLES as usize);
         let trial = Arc::new(Trial {
-            headers: headers(&candidate),
+            headers: candidate.header_names(),
             candidate,
             queue,
             counts: Mutex::new(Counts {
@@ -239,13 +239,6 @@ impl Drop for Running {
         self.trials
             .change(|open| open.retain(|trial| !Arc::ptr_eq(trial, own)));
     }
-}
-
-/// Headers that rules look at.
-fn headers(rules: &Access) -> BTreeSet<String> {
-    let matches = rules.rules.iter().filter_map(|rule| rule.http.as_ref());
-    let headers = matches.flatten().flat_map(HttpMatch::headers);
-    headers.map(|(name, _)| name.to_ascii_lowercase()).collect()
 }
 
 fn message(way: &Way, row: Row) -> v1::TrialRow {

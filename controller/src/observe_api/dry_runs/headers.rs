@@ -16,7 +16,7 @@ pub(super) fn objection(
     may_tap: bool,
     shown: &BTreeSet<String>,
 ) -> Option<String> {
-    let names = names(access);
+    let names = access.header_names();
     let mut secret = names.iter().filter(|name| is_secret(name));
     if let Some(name) = secret.next() {
         return Some(format!(
@@ -32,12 +32,4 @@ pub(super) fn objection(
 
 fn is_secret(name: &str) -> bool {
     SECRET_HEADERS.contains(&name)
-}
-
-/// Headers that rules look at, in small letters.
-pub(super) fn names(access: &Access) -> BTreeSet<String> {
-    let rules = access.rules.iter();
-    let matches = rules.filter_map(|rule| rule.http.as_ref()).flatten();
-    let headers = matches.flat_map(|one| one.headers());
-    headers.map(|(name, _)| name.to_ascii_lowercase()).collect()
 }

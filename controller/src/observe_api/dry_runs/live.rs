@@ -200,7 +200,7 @@ impl Asking<'_> {
                     Refusal::new(code, "TooManyRequests", full.to_string())
                 })?);
             }
-            all.headers.extend(headers::names(&set.access));
+            all.headers.extend(set.access.header_names());
             all.pods.extend(pods);
         }
         Ok(all)

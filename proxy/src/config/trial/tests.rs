@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, Method};
 use policy::access::{Caller, Rule, Source, Traffic};
+use policy::http_match::HttpMatch;
 use policy::mode::Enforcement;
 use policy::origin::Origin;
 use policy::protocol::Protocol;

@@ -258,6 +258,20 @@ async fn an_answer_that_the_client_takes_slowly_is_whole() {
     assert!(served.rests());
 }
 
+const SWITCH: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
+const SWITCHED: &str =
+    "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
+
+/// The answer by which the connection speaks `echo` from then on.
+fn switched() -> Response<Body> {
+    Response::builder()
+        .status(101)
+        .header(header::CONNECTION, "upgrade")
+        .header(header::UPGRADE, "echo")
+        .body(body::empty())
+        .unwrap()
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_upgrade_works_after_a_rest() {
     let mut served = Served::new(4096, None, |mut request: Request<Incoming>| async move {
@@ -272,23 +286,14 @@ async fn an_upgrade_works_after_a_rest() {
             stream.write_all(&heard).await.unwrap();
             sleep(LONG).await;
         });
-        Response::builder()
-            .status(101)
-            .header(header::CONNECTION, "upgrade")
-            .header(header::UPGRADE, "echo")
-            .body(body::empty())
-            .unwrap()
+        switched()
     });
     served.say(GET).await;
     served.hear(&said("/one")).await;
     sleep(LONG).await;
     assert!(served.rests());
-    served
-        .say(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n")
-        .await;
-    served
-        .hear("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n")
-        .await;
+    served.say(SWITCH).await;
+    served.hear(SWITCHED).await;
     served.say(b"hello").await;
     served.hear("hello").await;
 }
@@ -434,19 +439,10 @@ async fn an_answer_that_is_taken_slowly_and_an_upgraded_connection_keep_their_pl
             stream.read_exact(&mut heard).await.unwrap();
             stream.write_all(&heard).await.unwrap();
         });
-        Response::builder()
-            .status(101)
-            .header(header::CONNECTION, "upgrade")
-            .header(header::UPGRADE, "echo")
-            .body(body::empty())
-            .unwrap()
+        switched()
     });
-    served
-        .say(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n")
-        .await;
-    served
-        .hear("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n")
-        .await;
+    served.say(SWITCH).await;
+    served.hear(SWITCHED).await;
     sleep(HEAD_WITHIN * 2).await;
     assert_eq!(occupancy.taken(), 1, "the place goes with the connection");
     costs(&occupancy, &mut served).await;

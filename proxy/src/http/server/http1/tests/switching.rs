@@ -2,8 +2,6 @@
 
 use super::*;
 
-const SWITCH: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
-
 #[tokio::test(start_paused = true)]
 async fn a_caller_that_closes_before_its_upgrade_is_answered_has_left() {
     // Others may only have said that they send no more.
@@ -44,19 +42,12 @@ async fn what_a_caller_says_before_its_upgrade_is_answered_is_kept_and_its_end_l
             sleep(LONG).await;
         });
         sleep(LONG).await;
-        Response::builder()
-            .status(101)
-            .header(header::CONNECTION, "upgrade")
-            .header(header::UPGRADE, "echo")
-            .body(body::empty())
-            .unwrap()
+        switched()
     });
     served.say(&[SWITCH, b"early"].concat()).await;
     sleep(LONG / 2).await;
     served.say(b"later").await;
-    served
-        .hear("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n")
-        .await;
+    served.hear(SWITCHED).await;
     served.hear("earlylater").await;
     served.client.shutdown().await.unwrap();
     served.hear("end").await;

@@ -1,0 +1,26 @@
+//! A test of a lower ring, run by itself for what it prints.
+
+use std::process::{Command, Stdio};
+
+use anyhow::Context as _;
+
+use crate::harness::cluster::root;
+
+/// What it printed, and whether it passed. `target`: what cargo is told of where it is.
+pub fn proof(target: &[&str], test: &str) -> anyhow::Result<(String, bool)> {
+    // Of the whole workspace, as all rings are built: one package alone has other features
+    // of the same dependencies, and they would compile once more.
+    let output = Command::new("cargo")
+        .args(["test", "-q", "--workspace"])
+        .args(target)
+        .args(["--", test, "--exact", "--nocapture"])
+        .current_dir(root())
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("run the test {test}"))?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    // A filter that fits no test also ends with success.
+    let ran = text.contains("test result: ok. 1 passed");
+    Ok((text, output.status.success() && ran))
+}
