@@ -1,5 +1,6 @@
 //! `make eyes`, besides running the tests in the cluster: clears what was kept, runs the
-//! tests of the dashboard's page, prints the table, writes bench/EYES.md.
+//! tests of the dashboard's page, prints the table, writes bench/EYES.md when every row
+//! was run.
 
 use std::{fs, process::ExitCode};
 
@@ -43,9 +44,12 @@ fn run(words: &[&str]) -> anyhow::Result<bool> {
                 commit,
                 machine,
             };
-            let page = root().join("bench/EYES.md");
-            fs::write(&page, report::page(&rows, &run))
-                .with_context(|| format!("write {}", page.display()))?;
+            // A part alone does not replace the page of a whole run.
+            if rows.iter().all(|row| row.verdict != Verdict::NotRun) {
+                let page = root().join("bench/EYES.md");
+                fs::write(&page, report::page(&rows, &run))
+                    .with_context(|| format!("write {}", page.display()))?;
+            }
             Ok(rows.iter().all(|row| row.verdict == Verdict::Held))
         }
         _ => bail!("{USAGE}"),

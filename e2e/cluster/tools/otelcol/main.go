@@ -24,6 +24,8 @@ func main() {
 		ConfigProviderSettings: otelcol.ConfigProviderSettings{
 			ResolverSettings: confmap.ResolverSettings{
 				ProviderFactories: []confmap.ProviderFactory{fileprovider.NewFactory()},
+				// Else the command takes "env", for which there is no provider here.
+				DefaultScheme: "file",
 			},
 		},
 	}
