@@ -426,7 +426,11 @@ async fn call_that_mutual_tls_proved_within_the_hour_is_suggested() {
         "{err}"
     );
     let (code, same, err) = town.weft("author", "suggest -n shop").await;
-    assert_eq!((code, same), (0, out), "words are no part of what is applied: {err}");
+    assert_eq!(
+        (code, same),
+        (0, out),
+        "words are no part of what is applied: {err}"
+    );
     assert!(
         err.contains("dry run") && err.contains("edges stay as they are"),
         "{err}"
