@@ -101,7 +101,7 @@ export interface Explanation {
       steps?: { step: string; text: string; objects?: string[] }[];
       backends?: { service: string; share: number; verdict: string; reason?: string; ready: number; endpoints: number }[];
       seen?: { windowSeconds: number; requests: number; failure: number; refused?: Record<string, number> };
-      programmed?: { proxies: number; of: number };
+      programmed?: { proxies: number; of: number; nacks?: string[] };
       fix?: { objects?: unknown[]; commands?: string[]; warnings?: string[] };
     };
   };

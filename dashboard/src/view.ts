@@ -67,7 +67,7 @@ export function asEnd(node: MeshNode): End {
   return node.namespace ? { kind: node.kind, namespace: node.namespace, name: node.name } : { kind: node.kind, name: node.name };
 }
 
-/** The question about the calls of an edge. */
+/** The question about the calls of an edge; of requests without method and path, which nobody counts. */
 export function question(model: Model, edge: Edge): string {
   const [from, to] = [model.nodes.get(edge.from), model.nodes.get(edge.to)];
   const [namespace, name] = (edge.service ?? "").split("/");

@@ -1575,7 +1575,7 @@ pub struct Edge {
     /// Server side: namespace/name of the TrafficTargets that allowed calls, at most 8.
     #[prost(string, repeated, tag = "24")]
     pub rules: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Server side: requests by route, at most 16.
+    /// Server side: requests by route, at most 16; 0 of a route that is only under way.
     #[prost(message, repeated, tag = "25")]
     pub routes: ::prost::alloc::vec::Vec<EdgeRoute>,
     /// The other end where it is outside the mesh: its address, or the name by which it

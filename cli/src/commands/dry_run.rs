@@ -143,7 +143,7 @@ const fn is_of_nothing(status: &DryRunStatus) -> bool {
         && status.kept + status.hidden + status.unknown + status.uncompared == 0
 }
 
-fn verdict(status: &DryRunStatus) -> Result<Verdict, Failure> {
+pub(super) fn verdict(status: &DryRunStatus) -> Result<Verdict, Failure> {
     let count = |change: Change| {
         let listed = status.changed.iter();
         listed.filter(|edge| edge.change == change).count()
@@ -256,13 +256,17 @@ fn deleted(text: &str, namespace: &str) -> Result<Deleted, Failure> {
     })
 }
 
-async fn ask(cluster: &Cluster, spec: DryRunSpec) -> Result<Asked, Refusal> {
+pub(super) async fn ask(cluster: &Cluster, spec: DryRunSpec) -> Result<Asked, Refusal> {
     let request = ask::request(cluster, spec)?;
     let client = cluster.client();
     cluster.try_ask(ask::WHAT, client.request(request)).await
 }
 
-fn print(status: &DryRunStatus, now: SystemTime, console: &mut Console<'_>) -> Result<(), Failure> {
+pub(super) fn print(
+    status: &DryRunStatus,
+    now: SystemTime,
+    console: &mut Console<'_>,
+) -> Result<(), Failure> {
     for warning in &status.warnings {
         console.word(&format!("warning: {warning}"))?;
     }

@@ -4,8 +4,8 @@ use std::time::SystemTime;
 
 use clap::Args;
 use crds::observe::{
-    API_VERSION, Explanation, ExplanationSpec, ExplanationStatus, Fix, From, Header, Resource, To,
-    Verdict as Said,
+    API_VERSION, Explanation, ExplanationSpec, ExplanationStatus, Fix, From, Header, Programmed,
+    Resource, To, Verdict as Said,
 };
 use http::Request;
 
@@ -18,6 +18,8 @@ use crate::global::Global;
 use crate::output::{self, Format, number};
 
 const FORMATS: &[Format] = &[Format::Table, Format::Json, Format::Yaml, Format::Fix];
+/// Refusals of proxies that are printed; those of one object are mostly alike.
+const NACKS: usize = 5;
 /// Who can call.
 const FROM: &[Kind] = &[
     Kind::Deployment,
@@ -317,11 +319,8 @@ fn told(status: &ExplanationStatus, now: SystemTime) -> Vec<String> {
             ));
         }
     }
-    if let Some(programmed) = &status.programmed
-        && programmed.proxies < programmed.of
-    {
-        let (have, of) = (programmed.proxies, programmed.of);
-        lines.push(format!(" waiting {have} of {of} proxies have what this says; the others judge by the version before"));
+    if let Some(programmed) = &status.programmed {
+        lines.extend(waiting(programmed));
     }
     if status.verdict != Said::Unknown {
         lines.extend(seen(status, now));
@@ -331,6 +330,22 @@ fn told(status: &ExplanationStatus, now: SystemTime) -> Vec<String> {
             (true, Some(command)) => format!(" fix     {command}"),
             _ => " fix     -o fix prints objects that allow this and nothing else".to_owned(),
         });
+    }
+    lines
+}
+
+/// How many proxies lack what this says, and what those refused that did.
+fn waiting(programmed: &Programmed) -> Vec<String> {
+    let mut lines = Vec::new();
+    let (have, of) = (programmed.proxies, programmed.of);
+    if have < of {
+        lines.push(format!(" waiting {have} of {of} proxies have what this says; the others judge by the version before"));
+    }
+    let nacks = programmed.nacks.iter().take(NACKS);
+    lines.extend(nacks.map(|nack| format!(" nack    {nack}")));
+    let more = programmed.nacks.len().saturating_sub(NACKS);
+    if more > 0 {
+        lines.push(format!(" nack    {more} more; -o json has them all"));
     }
     lines
 }

@@ -3,20 +3,23 @@
 mod calls;
 mod objects;
 mod ports;
+mod routes;
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::Args;
+use crds::observe::DryRunSpec;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use kube::api::ListParams;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use self::calls::Calls;
 use self::ports::Ports;
-use crate::cluster::Cluster;
+use super::dry_run;
 use crate::cluster::names::Named;
+use crate::cluster::{Cluster, Refusal};
 use crate::console::Console;
 use crate::escape;
 use crate::failure::{Failure, Verdict};
@@ -28,6 +31,8 @@ use crate::traffic::{Question, Traffic};
 const FORMATS: &[Format] = &[Format::Table, Format::Json, Format::Yaml];
 /// What the graph remembers call by call.
 const LONGEST: Duration = Duration::from_secs(3_600);
+/// What of that it remembers by route.
+const BY_ROUTE: Duration = Duration::from_secs(300);
 
 /// Arguments of `weft suggest`.
 #[derive(Args, Debug)]
@@ -35,8 +40,12 @@ const LONGEST: Duration = Duration::from_secs(3_600);
     about = "Write TrafficTargets that allow exactly the calls that there are",
     long_about = "Prints TrafficTargets, with TCPRoutes or by the names of routes, for the calls of \
                   the last hour that mutual TLS proved and that were served, and for no others. \
-                  What is only remembered, unproven or failed stands there as comments. Look for \
-                  accounts that many share before you apply it.",
+                  What is only remembered, unproven or failed stands there as comments. Routes \
+                  are known of the last five minutes: with --routes, calls whose routes are not \
+                  all known are allowed by their port, with a comment that says why; --since 5m \
+                  looks at these minutes alone. The objects are then tried as `weft dry-run -f` \
+                  does; what it says goes to the error stream and changes no exit status. Look \
+                  for accounts that many share before you apply it.",
     after_help = "Example:\n  weft suggest --to deploy/cart -n shop > policy.yaml"
 )]
 pub struct Suggest {
@@ -46,7 +55,7 @@ pub struct Suggest {
     /// Calls of this time, at most an hour
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = number::duration)]
     since: Duration,
-    /// By routes of HTTPRouteGroups, where all calls have one
+    /// By routes of HTTPRouteGroups where those of all calls are known, else by port
     #[arg(long)]
     routes: bool,
 }
@@ -84,8 +93,9 @@ impl Suggest {
         format: Format,
         console: &mut Console<'_>,
     ) -> Result<Verdict, Failure> {
-        let mut question = Question::window(self.since.min(Duration::from_secs(300)))?;
-        question.history = Some(self.since);
+        let mut question = Question::window(self.since.min(BY_ROUTE))?;
+        // The window has all of a shorter time.
+        question.history = (self.since > BY_ROUTE).then_some(self.since);
         question.routes = self.routes;
         question.remembered = true;
         let traffic = Traffic::ask(cluster, &question).await?;
@@ -103,35 +113,83 @@ impl Suggest {
         let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
         if output::data(console, format, &list)? {
             // The list has no place for it, and silence would read as completeness.
-            for left in &calls.left {
-                console.word(&format!("left out: {left}"))?;
+            for word in calls.words() {
+                console.word(&word)?;
             }
-            return Ok(Verdict::Yes);
-        }
-        for object in &objects {
-            let yaml = serde_yaml_ng::to_string(object);
-            let yaml = yaml.map_err(|error| Failure::unknown(format!("no YAML: {error}")))?;
-            console.line(&format!("---\n{}", yaml.trim_end()))?;
-        }
-        for left in &calls.left {
-            console.line(&format!("# left out: {}", escape::plain(left)))?;
-        }
-        for account in calls.shared() {
-            console.word(&format!(
-                "warning: {account} is the account of every pod that names none; whoever it is \
-                 allowed to call, all of them may"
-            ))?;
-        }
-        if objects.is_empty() {
-            console.word("no calls that were proven and served, nothing to suggest")?;
         } else {
-            console.line(
-                "# Before it closes anything: apply it with the namespace in mode audit (kubectl \
-                 annotate namespace NAMESPACE weft.dev/access=audit) and look at `weft edges --refused`.",
-            )?;
+            write(&calls, &objects, console)?;
+        }
+        if !objects.is_empty() {
+            try_out(cluster, objects, console).await?;
         }
         Ok(Verdict::Yes)
     }
+}
+
+/// The objects as documents, with comments about what is not in them.
+fn write(calls: &Calls, objects: &[Value], console: &mut Console<'_>) -> Result<(), Failure> {
+    for object in objects {
+        let yaml = serde_yaml_ng::to_string(object);
+        let yaml = yaml.map_err(|error| Failure::unknown(format!("no YAML: {error}")))?;
+        console.line(&format!("---\n{}", yaml.trim_end()))?;
+    }
+    for word in calls.words() {
+        console.line(&format!("# {}", escape::plain(&word)))?;
+    }
+    for account in calls.shared() {
+        console.word(&format!(
+            "warning: {account} is the account of every pod that names none; whoever it is \
+             allowed to call, all of them may"
+        ))?;
+    }
+    if objects.is_empty() {
+        console.word("no calls that were proven and served, nothing to suggest")?;
+    } else {
+        console.line(
+            "# Before it closes anything: apply it with the namespace in mode audit (kubectl \
+             annotate namespace NAMESPACE weft.dev/access=audit) and look at `weft edges --refused`.",
+        )?;
+    }
+    Ok(())
+}
+
+/// Says what the objects would change for the calls that are remembered. In words, so that
+/// the output stays what is applied; who may suggest and not apply is told just that.
+async fn try_out(
+    cluster: &Cluster,
+    objects: Vec<Value>,
+    console: &mut Console<'_>,
+) -> Result<(), Failure> {
+    let spec = DryRunSpec {
+        objects,
+        ..DryRunSpec::default()
+    };
+    let answer = dry_run::ask(cluster, spec).await;
+    let answer = answer.map_err(Refusal::into_failure);
+    let tried = answer.map(|answer| answer.status.unwrap_or_default());
+    let status = match tried {
+        Ok(status) => status,
+        Err(why) => {
+            console.word(&format!("dry run: the objects were not tried: {why}"))?;
+            return Ok(());
+        }
+    };
+    console.word("dry run: what becomes of the calls that are remembered")?;
+    let (mut table, mut words) = (Vec::<u8>::new(), Vec::<u8>::new());
+    let mut told = Console {
+        input: &mut std::io::empty(),
+        out: &mut table,
+        err: &mut words,
+        color: false,
+    };
+    dry_run::print(&status, SystemTime::now(), &mut told)?;
+    for text in [table, words] {
+        console.word(String::from_utf8_lossy(&text).trim_end())?;
+    }
+    if let Err(why) = dry_run::verdict(&status) {
+        console.word(&format!("dry run: {why}"))?;
+    }
+    Ok(())
 }
 
 async fn ports(cluster: &Cluster) -> Result<Ports, Failure> {

@@ -113,7 +113,7 @@ fn refused() -> Value {
         "steps": [{"step": "who", "text": "shop/web, 3 pods, meshed"}, {"step": "access", "text": "auto, closed"},
                   {"step": "rule", "text": "shop/cart-read  method DELETE fits no match\u{1b}[2J"}],
         "seen": {"windowSeconds": 300, "requests": 40, "failure": 37, "refused": {"not-allowed": 37}, "last": "2026-11-02T08:59:56Z"},
-        "programmed": {"proxies": 3, "of": 4},
+        "programmed": {"proxies": 3, "of": 4, "nacks": ["shop/cart-1: TrafficTarget shop/cart-read: too long\u{1b}[2J"]},
         "fix": {"objects": [{"apiVersion": "x/v1", "kind": "TrafficTarget", "metadata": {"name": "fix"}}], "warnings": ["closes others"]},
     }})
 }
@@ -133,8 +133,15 @@ async fn a_refusal_is_told_with_who_why_since_when_and_the_way_out() {
         "{out}"
     );
     assert!(out.contains("3 of 4 proxies"), "{out}");
+    let nack = " nack    shop/cart-1: TrafficTarget shop/cart-read: too long";
+    assert!(out.contains(nack), "{out}");
     assert!(out.contains("-o fix prints"), "{out}");
     assert!(!out.contains('\x1b'), "{out:?}");
+    let mut many = refused();
+    many["status"]["programmed"]["nacks"] = json!(vec!["shop/cart-1: alike"; 7]);
+    let (_, out, _) = run(explaining(vec![("shop", 201, many)]), line).await;
+    assert_eq!(out.matches(" nack ").count(), 6, "{out}");
+    assert!(out.contains(" 2 more"), "{out}");
 
     let (code, out, err) = run(
         explaining(vec![("shop", 201, refused())]),

@@ -70,10 +70,23 @@ async fn a_person_searches_opens_a_workload_and_sees_its_neighbours_only() {
 #[tokio::test]
 async fn a_refused_call_leads_to_its_reason_and_to_the_objects_that_would_allow_it() {
     let mut shown = Shown::of(&shop::shop(60)).await;
+    let mut refusal = shop::refusal();
+    let nacks = ["shop/payments-1: too long"];
+    refusal["programmed"] = serde_json::json!({"proxies": 1, "of": 2, "nacks": nacks});
+    shown.mesh.tell(&refusal).await;
     shown.page("Policy").await;
     shown.browser.see("shop/cart-to-payments").await;
     shown.browser.click("td.bad button").await;
     let browser = &mut shown.browser;
+    // Which requests were refused nobody counts, so the form waits for it.
+    browser.see("set method and path").await;
+    assert!(shown.mesh.asked().await.is_empty());
+    let line = browser.text("footer code").await;
+    assert_eq!(
+        line,
+        "weft explain deploy/web svc/payments:80 METHOD PATH -n shop"
+    );
+    browser.click("button[type=submit]").await;
     browser.wait("document.querySelector('.told h2')").await;
     assert_eq!(browser.text(".told h2").await, "Refused 403 not-allowed");
     let told = browser.text(".told").await;
@@ -82,6 +95,7 @@ async fn a_refused_call_leads_to_its_reason_and_to_the_objects_that_would_allow_
         "{told}"
     );
     assert!(told.contains("185 refused not-allowed"), "{told}");
+    assert!(told.contains("shop/payments-1: too long"), "{told}");
     let yaml = browser.text(".yaml").await;
     assert!(
         yaml.contains("kind: TrafficTarget") && yaml.contains("pathRegex: ^/pay$"),

@@ -36,6 +36,12 @@ async fn pictures_of_the_docs_show_the_real_page() {
         .wait("document.querySelector('td.bad button')")
         .await;
     shown.browser.click("td.bad button").await;
+    shown.browser.see("set method and path").await;
+    for (field, value) in [("method", "POST"), ("path", "/pay")] {
+        let fill = format!("document.querySelector('#{field}').value = '{value}'");
+        shown.browser.eval(&fill).await;
+    }
+    shown.browser.click("button[type=submit]").await;
     shown.browser.wait("document.querySelector('.yaml')").await;
     shown
         .browser

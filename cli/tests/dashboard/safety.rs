@@ -31,6 +31,7 @@ async fn text_of_the_cluster_is_text_on_every_page() {
     told["fix"]["objects"][0]["metadata"]["name"] = json!(HOSTILE);
     told["fix"]["commands"] = json!([HOSTILE]);
     told["fix"]["warnings"] = json!([HOSTILE]);
+    told["programmed"]["nacks"] = json!([HOSTILE]);
     shown.mesh.tell(&told).await;
     for title in [
         "Graph",
@@ -56,6 +57,8 @@ async fn text_of_the_cluster_is_text_on_every_page() {
     harmless(&mut shown).await;
     shown.page("Policy").await;
     shown.browser.click("td.bad button").await;
+    shown.browser.see("set method and path").await;
+    shown.browser.click("button[type=submit]").await;
     shown.browser.see("Warning: <img").await;
     harmless(&mut shown).await;
 }

@@ -69,7 +69,7 @@ impl Model {
     /// What becomes of a caller's calls that go one way.
     fn follow<'a>(&'a self, caller: &'a Caller, request: &Request, way: Way<'a>) -> Outcome<'a> {
         let judged: Vec<Judged> = way
-            .endpoints
+            .asked()
             .iter()
             .map(|endpoint| judge::endpoint(self, caller, endpoint, request))
             .collect();

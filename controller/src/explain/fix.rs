@@ -36,7 +36,9 @@ pub(super) fn of(
     let mut fix = Fix::default();
     let mut wanted: BTreeMap<Wanted, BTreeSet<u16>> = BTreeMap::new();
     for outcome in outcomes {
-        if let Some(reason) = outcome.way.refused {
+        if let Some(reason) = outcome.way.refused
+            && !outcome.way.is_answered()
+        {
             fix.commands.extend(look_at(outcome, reason));
         }
         for one in &outcome.judged {

@@ -29,15 +29,19 @@ pub(super) struct Outcome<'a> {
 
 impl Outcome<'_> {
     pub(super) fn refusals(&self) -> impl Iterator<Item = Reason> {
+        let ended = self.way.refused;
         let of_pods = self.judged.iter().filter_map(|one| one.ruling.refusal());
-        self.way.refused.into_iter().chain(of_pods)
+        // What is asked instead and refuses leaves the call as it was.
+        let of_pods = of_pods.map(move |reason| ended.unwrap_or(reason));
+        let stands = ended.filter(|_| !self.way.is_answered());
+        stands.into_iter().chain(of_pods)
     }
 
     pub(super) fn verdict(&self) -> Verdict {
-        if self.way.refused.is_some() {
+        if self.way.refused.is_some() && !self.way.is_answered() {
             return Verdict::Refused;
         }
-        if self.way.outside {
+        if self.way.outside || self.way.is_held() {
             return Verdict::Allowed;
         }
         together(self.judged.iter().map(|one| match one.ruling {

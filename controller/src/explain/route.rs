@@ -1,11 +1,17 @@
-//! Where a call goes, as the caller's proxy decides it: splits, backends, endpoints.
+//! Where a call goes, as the caller's proxy decides it: splits, backends, endpoints, and what
+//! is asked where there are none.
 
+use http::Method;
+use policy::access::Caller as Proven;
+use policy::fallback::{Call as Asked, Ended, due};
 use policy::http_match::RequestFacts;
-use policy::name::ObjectRef;
+use policy::name::{ObjectRef, ServiceId};
 use policy::reason::Reason;
+use policy::traffic::call::{FallbackTo, Retry};
+use policy::traffic::first;
 
 use super::call::{Called, Caller, Request};
-use crate::model::{Endpoint, Index, Model, PortEntry, identity_at};
+use crate::model::{Endpoint, Index, Model, PortEntry, Split, identity_at};
 use crate::world::ObjectKey;
 
 /// One backend's part of a caller's calls.
@@ -23,10 +29,33 @@ pub(super) struct Way<'a> {
     pub(super) all: usize,
     /// Refused before anybody is called.
     pub(super) refused: Option<Reason>,
+    /// What a policy has answer then.
+    pub(super) instead: Option<Instead>,
     /// To be said beside it.
     pub(super) note: Option<String>,
     /// It leads out of the cluster: relayed as it is, and judged by nobody of the mesh.
     pub(super) outside: bool,
+}
+
+/// The fallback of a called Service that nobody serves.
+#[derive(Debug)]
+pub(super) struct Instead {
+    /// `TrafficPolicy namespace/name`.
+    pub(super) policy: String,
+    /// What becomes of the call by it.
+    pub(super) text: String,
+    pub(super) by: AnsweredBy,
+}
+
+/// Who answers.
+#[derive(Debug)]
+pub(super) enum AnsweredBy {
+    /// The caller's own proxy, with what the policy holds.
+    Policy,
+    /// Pods of another Service; where they refuse, the call ends as it would have without.
+    Pods(Vec<Endpoint>),
+    /// That one has no endpoint either, or is not looked at.
+    Nobody,
 }
 
 impl<'a> Way<'a> {
@@ -69,7 +98,8 @@ impl<'a> Way<'a> {
             return Vec::new();
         };
         let root = || vec![Self::over(index, caller, key, port, 1.0, None)];
-        // Whoever has no proxy is carried by Kubernetes, which knows no splits.
+        // Whoever has no proxy is carried by Kubernetes, which knows neither splits nor
+        // policies.
         if caller.identity.is_none() {
             return root();
         }
@@ -79,9 +109,27 @@ impl<'a> Way<'a> {
             headers: &request.headers,
         };
         let seen = (!request.tcp && !at.protocol.is_opaque()).then_some(&facts);
-        let Some(split) = entry.splits.iter().find(|split| split.when.fits(seen)) else {
-            return root();
+        let split = entry.splits.iter().find(|split| split.when.fits(seen));
+        let ways = match split {
+            Some(split) => Self::of_split(index, caller, key, port, split),
+            None => root(),
         };
+        let called = (key, port);
+        let instead = |ended: Reason| Instead::of(index, caller, called, seen, ended);
+        let ways = ways.into_iter().map(|way| Self {
+            instead: way.refused.and_then(instead),
+            ..way
+        });
+        ways.collect()
+    }
+
+    fn of_split(
+        index: &'a Index,
+        caller: &Caller,
+        key: &ObjectKey,
+        port: u16,
+        split: &'a Split,
+    ) -> Vec<Self> {
         let has_port = |backend: &ObjectKey| {
             let entry = index.services.get(backend);
             entry.is_some_and(|entry| entry.ports.contains_key(&port))
@@ -104,6 +152,29 @@ impl<'a> Way<'a> {
                 Self::over(index, caller, backend, port, share, Some(&split.origin))
             })
             .collect()
+    }
+
+    /// The endpoints whose proxies judge: of what was called, or of what is asked instead.
+    pub(super) fn asked(&self) -> &[Endpoint] {
+        match &self.instead {
+            Some(Instead {
+                by: AnsweredBy::Pods(endpoints),
+                ..
+            }) => endpoints,
+            _ => &self.endpoints,
+        }
+    }
+
+    /// Whether something answers in place of what was called.
+    pub(super) fn is_answered(&self) -> bool {
+        let instead = self.instead.as_ref();
+        instead.is_some_and(|instead| !matches!(instead.by, AnsweredBy::Nobody))
+    }
+
+    /// Whether nobody is asked, because the policy holds the answer.
+    pub(super) fn is_held(&self) -> bool {
+        let instead = self.instead.as_ref();
+        instead.is_some_and(|instead| matches!(instead.by, AnsweredBy::Policy))
     }
 
     /// To the endpoints of a Service's port.
@@ -146,9 +217,76 @@ impl<'a> Way<'a> {
             endpoints,
             all,
             refused: None,
+            instead: None,
             note: None,
             outside: false,
         }
+    }
+}
+
+impl Instead {
+    /// What the policies of a called Service have answer calls of this caller that ended so.
+    fn of(
+        index: &Index,
+        caller: &Caller,
+        (called, port): (&ObjectKey, u16),
+        seen: Option<&RequestFacts<'_>>,
+        ended: Reason,
+    ) -> Option<Self> {
+        let proven = Proven::Mesh {
+            id: caller.identity.as_ref()?,
+            pod: caller.uid.as_deref(),
+        };
+        let said = index.policies.of(called, port)?;
+        let (fallback, origin) = first(&said.traffic.fallback, proven, seen)?;
+        // Nobody has seen the call, so its method does not matter.
+        let call = Asked {
+            method: &Method::GET,
+            once: true,
+        };
+        due(fallback.on, &Retry::DEFAULT, call, Ended::Failed(ended))?;
+        let policy = origin.to_string();
+        let (text, by) = match &fallback.to {
+            // A connection of bytes has no answer that could be held.
+            FallbackTo::Response(_) if seen.is_none() => return None,
+            FallbackTo::Response(held) => {
+                let status = held.status.as_u16();
+                (
+                    format!("{policy} answers {status} instead"),
+                    AnsweredBy::Policy,
+                )
+            }
+            FallbackTo::Service(other) => {
+                let (text, by) = Self::pods(index, caller, (called, port), other);
+                (format!("{policy} asks Service {other} instead, {text}"), by)
+            }
+        };
+        Some(Self { policy, text, by })
+    }
+
+    fn pods(
+        index: &Index,
+        caller: &Caller,
+        (called, port): (&ObjectKey, u16),
+        other: &ServiceId,
+    ) -> (String, AnsweredBy) {
+        // Who may know of the called one need not know of that.
+        if other.namespace != called.namespace {
+            let text = "which is of another namespace and not followed here";
+            return (text.to_owned(), AnsweredBy::Nobody);
+        }
+        let key = ObjectKey {
+            namespace: other.namespace.clone(),
+            name: other.name.clone(),
+        };
+        let way = Way::over(index, caller, &key, port, 1.0, None);
+        let (ready, all) = (way.endpoints.len(), way.all);
+        let text = format!("of which {ready} of {all} endpoints may take calls");
+        let by = match way.refused {
+            Some(_) => AnsweredBy::Nobody,
+            None => AnsweredBy::Pods(way.endpoints),
+        };
+        (text, by)
     }
 }
 

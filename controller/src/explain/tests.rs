@@ -10,6 +10,7 @@ use crate::model::{Defaults, PodId};
 use crate::testing::cluster::*;
 use crate::world::ObjectKey;
 
+mod instead;
 mod places;
 
 fn spec(from: &str, to: &str, method: &str, path: &str) -> ExplanationSpec {

@@ -6,15 +6,20 @@ use crds::observe::Step;
 use policy::mode::Enforcement;
 use policy::protocol::Protocol;
 
+use super::call::Called;
 use super::judge::{Judged, Ruling};
 use super::outcome::{Outcome, Question, step};
 use super::question::CallerView;
 use crate::model::{Index, Model, modes};
 
+/// Services that requests may choose, of which so many are named.
+const CHOICES: usize = 4;
+
 /// Who, route, wire, access, and each rule.
 pub(super) fn steps(model: &Model, question: &Question<'_>, outcomes: &[Outcome<'_>]) -> Vec<Step> {
     let mut steps = vec![who(question)];
     steps.extend(routes(outcomes));
+    steps.extend(overrides(&model.index, question));
     let judged = || outcomes.iter().flat_map(|outcome| &outcome.judged);
     steps.extend(wire(outcomes));
     steps.extend(access(&model.index, judged()));
@@ -89,11 +94,46 @@ fn routes(outcomes: &[Outcome<'_>]) -> Vec<Step> {
         if let Some(note) = &way.note {
             text = format!("{text}; {note}");
         }
+        let mut objects: Vec<String> = split.into_iter().collect();
+        if let (Some(ended), Some(instead)) = (way.refused, &way.instead) {
+            text = format!("{text}; {ended}: {}", instead.text);
+            objects.push(instead.policy.clone());
+        }
         if said.insert(text.clone()) {
-            steps.push(step("route", text, split.into_iter().collect()));
+            steps.push(step("route", text, objects));
         }
     }
     steps
+}
+
+/// That a request may wish to go elsewhere. Whether it does is not looked at: its right may
+/// be a token, or come from the request that it is made for.
+fn overrides(index: &Index, question: &Question<'_>) -> Option<Step> {
+    let Called::Service(key, port) = &question.to else {
+        return None;
+    };
+    let meshed = question.from.iter().any(|caller| caller.identity.is_some());
+    let traffic = &index.policies.of(key, *port)?.traffic;
+    let (Some(offered), Some(origin)) = traffic.overrides.decide(None) else {
+        return None;
+    };
+    let to: BTreeSet<String> = offered
+        .iter()
+        .flat_map(|one| &one.to)
+        .map(ToString::to_string)
+        .collect();
+    if question.request.tcp || !meshed || to.is_empty() {
+        return None;
+    }
+    let mut named: Vec<&str> = to.iter().take(CHOICES).map(String::as_str).collect();
+    if to.len() > CHOICES {
+        named.push("...");
+    }
+    let text = format!(
+        "{origin} lets requests with weft-route choose {}; that is not followed here",
+        named.join(", ")
+    );
+    Some(step("route", text, vec![origin.to_string()]))
 }
 
 fn wire(outcomes: &[Outcome<'_>]) -> Vec<Step> {

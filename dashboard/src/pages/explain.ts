@@ -13,6 +13,10 @@ const KINDS: Record<string, string> = {
   StatefulSet: "sts", Service: "svc", ServiceAccount: "sa", External: "external",
 };
 
+const UNSAID = "Which of the requests were refused is not counted, and the answer depends on that: set method and path, then press Explain. Tap shows requests as they end.";
+/** Refusals of proxies that are shown; those of one object are mostly alike. */
+const NACKS = 5;
+
 export class ExplainPage implements Page {
   readonly name = "explain";
   readonly title = "Explain";
@@ -72,7 +76,8 @@ export class ExplainPage implements Page {
       this.path.value = question.path ?? "/";
       this.tcp.checked = question.tcp ?? false;
       this.asked = state.ask;
-      void this.explain(question);
+      if (complete(question)) void this.explain(question);
+      else this.told.replaceChildren(h("p", {}, UNSAID));
     } else {
       this.from.update(callers, this.from.chosen);
       this.to.update(called, this.to.chosen);
@@ -84,7 +89,7 @@ export class ExplainPage implements Page {
     if (!to.name) return "weft explain deploy/web svc/cart GET /";
     const caller = from.outside ? "outside" : `${KINDS[from.kind ?? ""] ?? from.kind}/${from.name}`;
     const words = ["weft explain", quoted(caller), quoted(`${KINDS[to.kind ?? ""] ?? to.kind}/${to.name}${to.port ? `:${to.port}` : ""}`)];
-    words.push(tcp ? "--tcp" : `${quoted(method ?? "GET")} ${quoted(path ?? "/")}`);
+    words.push(tcp ? "--tcp" : method === undefined ? "METHOD PATH" : `${quoted(method)} ${quoted(path ?? "/")}`);
     if (to.namespace) words.push("-n", quoted(to.namespace));
     if (from.namespace && from.namespace !== to.namespace) words.push("--from-namespace", quoted(from.namespace));
     return words.join(" ");
@@ -139,6 +144,9 @@ export class ExplainPage implements Page {
     if (status.programmed && status.programmed.proxies < status.programmed.of) {
       parts.push(h("p", {}, `${status.programmed.proxies} of ${status.programmed.of} proxies have what this says; the others judge by the version before.`));
     }
+    const nacks = status.programmed?.nacks ?? [];
+    for (const nack of nacks.slice(0, NACKS)) parts.push(h("p", { class: "warn" }, `A proxy refused it: ${nack}`));
+    if (nacks.length > NACKS) parts.push(h("p", { class: "warn" }, `${nacks.length - NACKS} more refused it.`));
     parts.push(...this.fix(status.fix, yaml));
     this.told.replaceChildren(...parts);
   }
@@ -166,6 +174,11 @@ function read(ask: string): Question {
   } catch {
     return { from: {}, to: {} };
   }
+}
+
+/** Whether it says which request; a link from the graph knows both ends and no more. */
+function complete(question: Question): boolean {
+  return question.tcp === true || question.method !== undefined;
 }
 
 /** Adds what is asked about, even if the graph does not have it. */

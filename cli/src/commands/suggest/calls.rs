@@ -1,11 +1,16 @@
 //! Which calls are facts: proven by mutual TLS and served. Whatever else was seen is left
 //! out, each with the reason, because a suggestion that allows more than was seen is none.
+//!
+//! By routes only where those of all these calls are known: a rule for some of them would
+//! refuse what was proven and served. Elsewhere the port is all that limits an edge, and
+//! the reason is said.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crds::observe::{Edge, NodeKind, Protocol};
 
 use super::ports::Ports;
+use super::routes::{self, Routes};
 use crate::traffic::Traffic;
 use crate::traffic::select::{self, account_of};
 
@@ -18,7 +23,7 @@ pub(super) struct Traffics {
     /// Ports of the called containers.
     pub(super) ports: BTreeSet<u16>,
     /// Groups and their matches, if the calls are allowed by these alone.
-    pub(super) routes: BTreeMap<String, BTreeSet<String>>,
+    pub(super) routes: Routes,
 }
 
 /// The facts, and what is none.
@@ -28,6 +33,8 @@ pub(super) struct Calls {
     pub(super) facts: BTreeMap<(Account, Account, bool), Traffics>,
     /// What was left out, and why.
     pub(super) left: Vec<String>,
+    /// What is allowed by its port although routes were asked for, and why.
+    pub(super) by_port: Vec<String>,
 }
 
 impl Calls {
@@ -47,14 +54,13 @@ impl Calls {
             if elsewhere || [NodeKind::External, NodeKind::Outside].contains(&to.kind) {
                 continue;
             }
-            if let Err(why) = calls.add(traffic, edge, ports, by_route) {
-                let (from, to) = (
-                    select::shown(traffic, &edge.from, here),
-                    select::shown(traffic, &edge.to, here),
-                );
-                calls
-                    .left
-                    .push(format!("{from} to {to} port {}: {why}", edge.port));
+            let (from, to) = (
+                select::shown(traffic, &edge.from, here),
+                select::shown(traffic, &edge.to, here),
+            );
+            let named = format!("{from} to {to} port {}", edge.port);
+            if let Err(why) = calls.add(traffic, edge, ports, by_route, &named) {
+                calls.left.push(format!("{named}: {why}"));
             }
         }
         calls
@@ -66,6 +72,7 @@ impl Calls {
         edge: &Edge,
         ports: &Ports,
         by_route: bool,
+        named: &str,
     ) -> Result<(), String> {
         if !served(edge) {
             return Err(match (edge.quiet, edge.failure) {
@@ -77,40 +84,20 @@ impl Calls {
         if share <= 0.0 || edge.identities.is_empty() {
             return Err("no mutual TLS proves who calls".to_owned());
         }
-        let to = traffic.node(&edge.to);
-        let accounts = to.map(|node| node.accounts.as_slice()).unwrap_or_default();
-        let [account] = accounts else {
-            return Err(format!(
-                "the called pods have {} service accounts",
-                accounts.len()
-            ));
-        };
-        let destination = account_of(account).ok_or("its identity is no service account")?;
-        let service = if edge.backend.is_empty() {
-            &edge.service
-        } else {
-            &edge.backend
-        };
-        // A pod that was called by its own address was called on its own port.
-        let found = if service.is_empty() {
-            BTreeSet::from([edge.port])
-        } else {
-            ports.behind(service, edge.port)
-        };
-        if found.is_empty() {
-            return Err(format!(
-                "no endpoint of {service} says which container port this is"
-            ));
-        }
+        let (destination, found) = called(traffic, edge, ports)?;
         let routes = if by_route && is_http(edge.protocol) {
-            routes(edge)?
+            routes::of(traffic, edge).unwrap_or_else(|why| {
+                self.by_port.push(format!("{named}: {why}"));
+                Routes::new()
+            })
         } else {
-            BTreeMap::new()
+            Routes::new()
         };
         for caller in &edge.identities {
-            let source = account_of(caller).ok_or("an identity of the callers is no account")?;
-            let owned = |(namespace, name): (&str, &str)| (namespace.to_owned(), name.to_owned());
-            let key = (owned(destination), owned(source), !routes.is_empty());
+            let (namespace, name) =
+                account_of(caller).ok_or("an identity of the callers is no account")?;
+            let source = (namespace.to_owned(), name.to_owned());
+            let key = (destination.clone(), source, !routes.is_empty());
             let traffics = self.facts.entry(key).or_default();
             traffics.ports.extend(&found);
             for (group, matches) in &routes {
@@ -126,6 +113,13 @@ impl Calls {
         Ok(())
     }
 
+    /// What of it a reader has to know, a line each.
+    pub(super) fn words(&self) -> impl Iterator<Item = String> {
+        let by_port = self.by_port.iter().map(|one| format!("by port: {one}"));
+        let left = self.left.iter().map(|one| format!("left out: {one}"));
+        by_port.chain(left)
+    }
+
     /// Accounts that no workload has for itself.
     pub(super) fn shared(&self) -> BTreeSet<String> {
         let accounts = self.facts.keys().flat_map(|(to, from, _)| [to, from]);
@@ -134,6 +128,40 @@ impl Calls {
             .map(|(namespace, name)| format!("{namespace}/{name}"))
             .collect()
     }
+}
+
+/// Whose pods are called, and on which of their own ports.
+fn called(
+    traffic: &Traffic,
+    edge: &Edge,
+    ports: &Ports,
+) -> Result<(Account, BTreeSet<u16>), String> {
+    let to = traffic.node(&edge.to);
+    let accounts = to.map(|node| node.accounts.as_slice()).unwrap_or_default();
+    let [account] = accounts else {
+        return Err(format!(
+            "the called pods have {} service accounts",
+            accounts.len()
+        ));
+    };
+    let (namespace, name) = account_of(account).ok_or("its identity is no service account")?;
+    let service = if edge.backend.is_empty() {
+        &edge.service
+    } else {
+        &edge.backend
+    };
+    // A pod that was called by its own address was called on its own port.
+    let found = if service.is_empty() {
+        BTreeSet::from([edge.port])
+    } else {
+        ports.behind(service, edge.port)
+    };
+    if found.is_empty() {
+        return Err(format!(
+            "no endpoint of {service} says which container port this is"
+        ));
+    }
+    Ok(((namespace.to_owned(), name.to_owned()), found))
 }
 
 /// Now, or in one of the minutes that are known.
@@ -164,35 +192,4 @@ fn proven(edge: &Edge) -> f64 {
 
 fn is_http(protocol: Protocol) -> bool {
     matches!(protocol, Protocol::Http1 | Protocol::Http2 | Protocol::Grpc)
-}
-
-/// The routes of the calls that were served. One without a name would be refused.
-fn routes(edge: &Edge) -> Result<BTreeMap<String, BTreeSet<String>>, String> {
-    let told = edge.routes.iter().any(|route| route.failure > 0);
-    if edge.failure > 0 && !told {
-        return Err("some of its calls failed, and nobody says of which route".to_owned());
-    }
-    let mut routes: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for route in edge
-        .routes
-        .iter()
-        .filter(|route| route.requests > route.failure)
-    {
-        let Some((group, name)) = route.route.split_once('/') else {
-            return Err(
-                "some of its calls have no route; without --routes it is suggested by port"
-                    .to_owned(),
-            );
-        };
-        routes
-            .entry(group.to_owned())
-            .or_default()
-            .insert(name.to_owned());
-    }
-    if routes.is_empty() {
-        return Err(
-            "its routes are not known; without --routes it is suggested by port".to_owned(),
-        );
-    }
-    Ok(routes)
 }

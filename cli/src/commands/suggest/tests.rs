@@ -43,12 +43,24 @@ fn edge(from: &str, to: &str, port: u16, more: Value) -> Value {
 }
 
 fn suggested(edges: &[Value], by_route: bool) -> (Vec<Value>, Calls) {
+    suggested_of(edges, &json!([]), by_route)
+}
+
+/// Where `cart` served this by route, whoever called, in the five minutes before ten.
+fn suggested_of(edges: &[Value], served: &Value, by_route: bool) -> (Vec<Value>, Calls) {
     let node = |name: &str| {
-        json!({"id": format!("shop/Deployment/{name}"), "kind": "Deployment", "namespace": "shop",
-               "name": name, "accounts": [format!("spiffe://cluster.local/ns/shop/sa/{name}")]})
+        let mut node = json!({"id": format!("shop/Deployment/{name}"), "kind": "Deployment",
+            "namespace": "shop", "name": name,
+            "accounts": [format!("spiffe://cluster.local/ns/shop/sa/{name}")]});
+        if name == "cart" {
+            node["routes"] = served.clone();
+        }
+        node
     };
-    let graph =
-        json!({"nodes": [node("web"), node("cart"), node("db"), node("job")], "edges": edges});
+    let graph = json!({
+        "metadata": {"end": "2026-11-02T10:00:00Z", "windowSeconds": 300},
+        "nodes": [node("web"), node("cart"), node("db"), node("job")], "edges": edges,
+    });
     let graph: Graph = serde_json::from_value(graph).unwrap();
     let traffic = Traffic::of(graph);
     let calls = Calls::of(
@@ -186,30 +198,88 @@ fn what_is_not_proven_or_not_served_is_a_comment_with_its_reason() {
     }
 }
 
-#[test]
-fn by_route_only_what_has_a_route_is_allowed_and_only_on_its_port() {
-    let routes = json!({"routes": [
-        {"route": "cart/read", "requests": 4}, {"route": "cart/write", "requests": 1, "failure": 1},
-    ]});
-    let (objects, _) = suggested(&[edge("web", "cart", 80, routes)], true);
-    judged(&objects);
-    let target = objects
-        .iter()
-        .find(|one| one["kind"] == "TrafficTarget")
-        .unwrap();
-    let rules = target["spec"]["rules"].as_array().unwrap();
-    assert_eq!(
-        rules[1]["matches"],
-        json!(["read"]),
-        "what failed is not allowed"
-    );
-    assert_eq!(rules[0]["kind"], "TCPRoute", "the port limits it");
+/// Edges say of a route how many requests took it, and workloads how many of all failed.
+fn route(name: &str, requests: u64, failure: u64) -> Value {
+    json!({"route": name, "requests": requests, "failure": failure})
+}
 
-    let nameless =
-        json!({"routes": [{"route": "cart/read", "requests": 4}, {"route": "", "requests": 1}]});
-    let (objects, calls) = suggested(&[edge("web", "cart", 80, nameless)], true);
-    assert_eq!(objects.len(), 0);
-    assert!(calls.left[0].contains("--routes"), "{:?}", calls.left);
+/// Rules of the only target of these objects.
+fn rules(objects: &[Value]) -> &[Value] {
+    judged(objects);
+    let mut targets = objects.iter().filter(|one| one["kind"] == "TrafficTarget");
+    let target = targets.next().unwrap();
+    assert_eq!(targets.next(), None);
+    target["spec"]["rules"].as_array().unwrap()
+}
+
+#[test]
+fn by_route_only_what_was_served_is_allowed_and_only_on_its_port() {
+    let routes = json!([route("cart/read", 4, 0), route("cart/write", 1, 0)]);
+    let failed = json!({"success": 4, "failure": 1, "routes": routes});
+    let of_all = json!([route("cart/read", 9, 0), route("cart/write", 2, 2)]);
+    let (objects, calls) = suggested_of(&[edge("web", "cart", 80, failed)], &of_all, true);
+    assert_eq!(calls.words().count(), 0);
+    let [port, group] = rules(&objects) else {
+        panic!("{objects:?}")
+    };
+    assert_eq!(port["kind"], "TCPRoute", "the port limits it");
+    assert_eq!(group["matches"], json!(["read"]), "what failed is left out");
+
+    // What others failed at says nothing of an edge without failures, and of the numbers of
+    // both sides those of the called one count.
+    let beside = json!({"requests": 7, "success": 5, "failure": 2, "routes": routes,
+        "server": {"requests": 5, "failure": 0}});
+    let (objects, _) = suggested_of(&[edge("web", "cart", 80, beside)], &of_all, true);
+    assert_eq!(rules(&objects)[1]["matches"], json!(["read", "write"]));
+
+    let streaming = json!([route("cart/read", 5, 0), route("cart/watch", 0, 0)]);
+    let streaming = json!({"open": 1, "routes": streaming});
+    let (objects, _) = suggested_of(&[edge("web", "cart", 80, streaming)], &json!([]), true);
+    assert_eq!(rules(&objects)[1]["matches"], json!(["read", "watch"]));
+}
+
+#[test]
+fn edge_whose_routes_do_not_tell_every_served_call_is_allowed_by_its_port() {
+    let read = json!([route("cart/read", 5, 0)]);
+    let minute = |start: &str, failure: u64| {
+        let start = format!("2026-11-02T{start}:00Z");
+        json!({"start": start, "requests": 3, "failure": failure, "mtls": 1.0})
+    };
+    let with = |minute: Value| json!({"routes": read, "history": [minute]});
+    for inside in [minute("09:55", 0), minute("09:40", 3)] {
+        let (objects, calls) = suggested(&[edge("web", "cart", 80, with(inside))], true);
+        assert_eq!(rules(&objects).len(), 2, "{:?}", calls.by_port);
+    }
+    let served = json!([route("cart/read", 4, 0), route("cart/write", 1, 0)]);
+    let ambiguous = json!({"success": 4, "failure": 1, "routes": served});
+    let nameless = json!([route("cart/read", 4, 0), route("", 1, 0)]);
+    for (more, why) in [
+        // In use still, and by which route it was called twenty minutes ago nobody knows.
+        (with(minute("09:40", 0)), "--since 300s"),
+        (json!({"routes": nameless}), "no route"),
+        (json!({}), "not known"),
+        // One of several pods tells no routes.
+        (
+            json!({"routes": read, "server": {"requests": 6, "failure": 0}}),
+            "not known",
+        ),
+        (ambiguous, "nobody says"),
+    ] {
+        // Another caller's calls of `write` were served, one was not.
+        let of_all = json!([route("cart/read", 9, 0), route("cart/write", 2, 1)]);
+        let (objects, calls) =
+            suggested_of(&[edge("web", "cart", 80, more.clone())], &of_all, true);
+        let [port] = rules(&objects) else {
+            panic!("{more}: {objects:?}")
+        };
+        assert_eq!(port["kind"], "TCPRoute", "{more}");
+        assert_eq!(calls.left, [] as [String; 0]);
+        assert!(
+            calls.by_port.len() == 1 && calls.by_port[0].contains(why),
+            "{:?}",
+            calls.by_port
+        );
+    }
 }
 
 #[test]

@@ -64,17 +64,21 @@ pub(super) fn apart(told: Vec<Told>) -> (Vec<Told>, Routes) {
 impl Routes {
     fn add(&mut self, told: &Told, route: Arc<str>) {
         let requests = requests(&told.counts);
+        // A stream may stay for hours: what it is has to be known before it ends.
+        if requests > 0 || told.open > 0 {
+            let edge = self.edges.entry(told.way.clone()).or_default();
+            *edge.entry(Arc::clone(&route)).or_default() += requests;
+        }
         if requests == 0 {
             return;
         }
-        let edge = self.edges.entry(told.way.clone()).or_default();
-        *edge.entry(Arc::clone(&route)).or_default() += requests;
         let row = self.rows.entry((told.way.parties.port(), route));
         row.or_default().add(told.counts.clone());
     }
 
-    /// How many requests of an edge took which route. What finds no place stands with
-    /// what no route describes, so that nobody takes the others for all there are.
+    /// How many requests of an edge took which route; 0 of one that is under way alone.
+    /// What finds no place stands with what no route describes, so that nobody takes the
+    /// others for all there are.
     pub(super) fn of_edge(&mut self, way: &Way) -> Vec<v1::EdgeRoute> {
         let Some(mut named) = self.edges.remove(way) else {
             return Vec::new();

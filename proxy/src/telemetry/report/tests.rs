@@ -241,6 +241,22 @@ fn routes_are_parts_of_an_edge_and_rows_over_all_callers() {
 }
 
 #[test]
+fn request_that_stays_open_tells_its_route_before_it_ends() {
+    let reports = reports();
+    reports.close(1);
+    let watching = by_route("shop/web", Some("cart/watch"));
+    reports.metrics.cell(watching).begin();
+    reports.close(2);
+    let report = &closed(&reports)[0];
+    let [edge] = &report.edges[..] else {
+        panic!("{report:?}")
+    };
+    assert_eq!((edge.success, edge.open), (0, 1));
+    assert_eq!(requests_of(edge), [("cart/watch", 0)]);
+    assert!(report.routes.is_empty(), "nothing was served yet");
+}
+
+#[test]
 fn without_names_a_report_says_nothing_of_routes() {
     let reports = reports();
     reports.count_at(1, by_route("shop/web", None), GOOD);

@@ -420,4 +420,19 @@ async fn call_that_mutual_tls_proved_within_the_hour_is_suggested() {
         left.len() == 1 && left[0].contains("port 81") && left[0].contains("no mutual TLS"),
         "{left:?}"
     );
+    // It ends with its dry run, which takes the right to write these objects.
+    assert!(
+        err.contains("not tried") && err.contains("ClusterRole edit"),
+        "{err}"
+    );
+    let (code, same, err) = town.weft("author", "suggest -n shop").await;
+    assert_eq!(
+        (code, same),
+        (0, out),
+        "words are no part of what is applied: {err}"
+    );
+    assert!(
+        err.contains("dry run") && err.contains("edges stay as they are"),
+        "{err}"
+    );
 }

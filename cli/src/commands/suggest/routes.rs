@@ -1,0 +1,84 @@
+//! The routes of an edge's calls, where they tell all that was served.
+//!
+//! Routes are told of the window alone and of requests alone. How many of a route failed is
+//! known of the called workload, whoever called: what is more than that was served.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crds::observe::{Edge, Minute, RouteSums};
+use k8s_openapi::jiff::Timestamp;
+
+use crate::traffic::Traffic;
+
+/// HTTPRouteGroups and their matches.
+pub(super) type Routes = BTreeMap<String, BTreeSet<String>>;
+
+/// The routes of the calls that were served.
+///
+/// # Errors
+/// Why a rule for the known ones would refuse others, or may.
+pub(super) fn of(traffic: &Traffic, edge: &Edge) -> Result<Routes, String> {
+    let seconds = traffic.graph.metadata.window_seconds;
+    if is_older(traffic, edge) {
+        return Err(format!(
+            "calls before the last {seconds} s have no known route; --since {seconds}s looks at \
+             the later ones alone"
+        ));
+    }
+    let (requests, failure) = match &edge.server {
+        Some(server) => (server.requests, server.failure),
+        // Only the called side told of it.
+        None => (edge.requests, edge.failure),
+    };
+    let told: u64 = edge.routes.iter().map(|route| route.requests).sum();
+    if edge.routes.is_empty() || requests > told {
+        return Err("the routes of some calls are not known".to_owned());
+    }
+    let mut routes = Routes::new();
+    for route in &edge.routes {
+        if failure > 0 && !is_served(traffic, edge, route)? {
+            continue;
+        }
+        let Some((group, name)) = route.route.split_once('/') else {
+            return Err("some calls have no route".to_owned());
+        };
+        let matches = routes.entry(group.to_owned()).or_default();
+        matches.insert(name.to_owned());
+    }
+    if routes.is_empty() {
+        return Err("of no route it is known that it was served".to_owned());
+    }
+    Ok(routes)
+}
+
+/// Whether calls were served before the window, of which routes are told.
+fn is_older(traffic: &Traffic, edge: &Edge) -> bool {
+    let metadata = &traffic.graph.metadata;
+    let seconds = |text: &str| text.parse::<Timestamp>().ok().map(|at| at.as_second());
+    let window = i64::try_from(metadata.window_seconds).unwrap_or(i64::MAX);
+    let begin = seconds(&metadata.end).map(|end| end.saturating_sub(window));
+    let is_inside = |minute: &Minute| match (seconds(&minute.start), begin) {
+        (Some(start), Some(begin)) => start >= begin,
+        // What cannot be read is taken for older.
+        _ => false,
+    };
+    let minutes = edge.history.iter();
+    let mut served = minutes.filter(|minute| minute.requests > minute.failure);
+    served.any(|minute| !is_inside(minute))
+}
+
+/// Whether calls of a route were served on an edge of which some failed.
+fn is_served(traffic: &Traffic, edge: &Edge, route: &RouteSums) -> Result<bool, String> {
+    // Under way, so nobody refused it.
+    if route.requests == 0 {
+        return Ok(true);
+    }
+    let routes = traffic.node(&edge.to).map(|node| node.routes.as_slice());
+    let mut routes = routes.unwrap_or_default().iter();
+    let all = routes.find(|one| one.route == route.route);
+    match all {
+        Some(all) if route.requests > all.failure => Ok(true),
+        Some(all) if all.requests <= all.failure => Ok(false),
+        _ => Err("some calls failed, and nobody says of which route".to_owned()),
+    }
+}
