@@ -10,6 +10,7 @@
 mod answer;
 mod call;
 pub(crate) mod candidates;
+mod declared;
 mod fix;
 mod judge;
 mod outcome;

@@ -3,7 +3,8 @@
 //! `fold` turns what was reported of one slot into sums by edge, purely; `history` keeps
 //! those of the last minutes and, by minute, of the last hour; `memory` keeps which edges
 //! there ever were. `answer` makes of all that what the read API says. `follow` is the task
-//! that folds each slot as its reports come.
+//! that folds each slot as its reports come. `exported` counts it as metrics for other tools,
+//! `push` sends those to a collector.
 //!
 //! May import `apiserver`, `inventory`, `metrics`, `model`, `observe` and `world`.
 
@@ -15,6 +16,8 @@ pub(crate) mod history;
 pub(crate) mod keeper;
 pub(crate) mod key;
 pub(crate) mod memory;
+mod otlp;
+pub(crate) mod push;
 pub(crate) mod sums;
 pub(crate) mod window;
 pub(crate) mod workloads;

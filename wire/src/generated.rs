@@ -1432,6 +1432,10 @@ pub struct ProxyState {
     /// By how many milliseconds its clock was ahead of the replica's then.
     #[prost(sint64, tag = "11")]
     pub clock_ahead: i64,
+    /// Slots of five seconds by which its reports are kept earlier than it dated them, since
+    /// its clock is ahead.
+    #[prost(sint64, tag = "12")]
+    pub slots_ahead: i64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ObjectState {
@@ -1454,9 +1458,10 @@ pub struct ObjectState {
     #[prost(string, repeated, tag = "6")]
     pub lacks: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
-/// What one proxy counted in one slot of five seconds. Sent shortly after the
+/// What one proxy counted in one slot of five seconds, by its clock. Sent shortly after the
 /// slot's end, and again on every new stream while the proxy holds it: a report
-/// replaces an earlier one of the same pod, process and slot.
+/// replaces an earlier one of the same pod, process and slot. On its stream a proxy's
+/// status comes before its reports; replicas tell each other slots of their own clock.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Report {
     /// Random, the same for the life of the proxy's process.

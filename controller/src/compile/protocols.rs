@@ -13,23 +13,12 @@ use super::slices::{ByPort, SliceEndpoint};
 use crate::{
     model::{
         PodEntry, Served, has_say,
-        protocols::{holds, opaque_list, ranges},
+        protocols::{declaration, holds, opaque_list, ranges},
     },
     problem::Reason,
     world::{ObjectKey, ServiceFacts, World, object},
 };
 use policy::{name::Kind, protocol::Protocol};
-
-/// What a Service itself says about one of its ports.
-fn declaration(service: &ServiceFacts, number: u16) -> Protocol {
-    if holds(&ranges(service.appearance.opaque_ports.as_deref()), number) {
-        return Protocol::Opaque;
-    }
-    let port = service.ports.iter().find(|port| port.number == number);
-    port.map_or(Protocol::Detect, |port| {
-        Protocol::declared(port.app_protocol.as_deref(), Some(&port.name))
-    })
-}
 
 /// A Service's claim on a port of a pod; the least one wins.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,10 +41,9 @@ pub(super) fn declared_for_pods(
         let Some(service) = world.services.get(key) else {
             continue;
         };
-        let protocol = declaration(service, *number);
-        if protocol == Protocol::Detect {
+        let Some((protocol, _)) = declaration(service, *number) else {
             continue;
-        }
+        };
         for found in found {
             let Some(pod) = found.pod.as_ref().filter(|pod| has_say(key, pod)) else {
                 continue;
@@ -114,8 +102,9 @@ pub(super) fn declared_for_pod(
         let Some(service) = world.services.get(key) else {
             continue;
         };
-        let protocol = declaration(service, *number);
-        if protocol != Protocol::Detect && *declared.entry(*port).or_insert(protocol) != protocol {
+        if let Some((protocol, _)) = declaration(service, *number)
+            && *declared.entry(*port).or_insert(protocol) != protocol
+        {
             return None;
         }
     }
@@ -179,9 +168,8 @@ impl Protocols<'_> {
         if let Some(protocol) = declared {
             return protocol;
         }
-        let own = declaration(service, number);
-        if own != Protocol::Detect {
-            return own;
+        if let Some((protocol, _)) = declaration(service, number) {
+            return protocol;
         }
         let list = opaque_list(self.world.namespace(&key.namespace));
         let listed = holds(&list, number) || found.iter().any(|found| holds(&list, found.port));

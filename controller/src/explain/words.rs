@@ -7,6 +7,7 @@ use policy::mode::Enforcement;
 use policy::protocol::Protocol;
 
 use super::call::Called;
+use super::declared;
 use super::judge::{Judged, Ruling};
 use super::outcome::{Outcome, Question, step};
 use super::question::CallerView;
@@ -21,7 +22,7 @@ pub(super) fn steps(model: &Model, question: &Question<'_>, outcomes: &[Outcome<
     steps.extend(routes(outcomes));
     steps.extend(overrides(&model.index, question));
     let judged = || outcomes.iter().flat_map(|outcome| &outcome.judged);
-    steps.extend(wire(outcomes));
+    steps.extend(wire(&model.index, outcomes));
     steps.extend(access(&model.index, judged()));
     let mut said: BTreeSet<(String, String)> = BTreeSet::new();
     for rule in judged().flat_map(|one| &one.rules) {
@@ -136,8 +137,8 @@ fn overrides(index: &Index, question: &Question<'_>) -> Option<Step> {
     Some(step("route", text, vec![origin.to_string()]))
 }
 
-fn wire(outcomes: &[Outcome<'_>]) -> Vec<Step> {
-    let mut said: BTreeSet<String> = BTreeSet::new();
+fn wire(index: &Index, outcomes: &[Outcome<'_>]) -> Vec<Step> {
+    let mut said: BTreeMap<String, Option<String>> = BTreeMap::new();
     for outcome in outcomes {
         let meshed = outcome.caller.identity.is_some();
         for one in &outcome.judged {
@@ -149,15 +150,25 @@ fn wire(outcomes: &[Outcome<'_>]) -> Vec<Step> {
                 (_, true) => format!("mutual TLS as {}", one.endpoint.identity),
                 (_, false) => "plaintext: the caller has no proxy".to_owned(),
             };
-            said.insert(format!(
-                "{security}; {} on port {}",
-                spoken(one.protocol),
-                one.endpoint.port
-            ));
+            let port = one.endpoint.port;
+            let text = format!("{security}; {} on port {port}", spoken(one.protocol));
+            // What nobody judges is declared to nobody.
+            match declared_by(index, one) {
+                Some(by) => said.insert(format!("{text}: {}", by.text), by.service),
+                None => said.insert(text, None),
+            };
         }
     }
     let steps = said.into_iter();
-    steps.map(|text| step("wire", text, Vec::new())).collect()
+    steps
+        .map(|(text, service)| step("wire", text, service.into_iter().collect()))
+        .collect()
+}
+
+fn declared_by(index: &Index, one: &Judged) -> Option<declared::By> {
+    let (pod, _) = one.by.as_ref()?;
+    let facts = index.world.pods.get(pod)?;
+    Some(declared::by(index, pod, facts, one.endpoint.port))
 }
 
 /// What a port carries, in the words of the field.

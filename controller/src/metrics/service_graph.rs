@@ -38,10 +38,40 @@ pub struct Calls {
     pub took: Histogram,
 }
 
-#[derive(Debug, Default)]
+impl Calls {
+    /// Seconds that the requests took in all. Proxies report how many ended in which bucket
+    /// and no times, so the middle of the bucket stands for the time.
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "2^52 requests are more than a mesh sees"
+    )]
+    pub(crate) fn seconds(&self) -> f64 {
+        let last = BOUNDS.len() - 1;
+        let bounds = self.took.counts().iter().enumerate().map(|(at, count)| {
+            let lower = at.checked_sub(1).map_or(0.0, |below| BOUNDS[below]);
+            let upper = BOUNDS[at.min(last)];
+            f64::midpoint(lower, upper) * *count as f64
+        });
+        bounds.sum()
+    }
+}
+
+/// What was counted of a pair since it is shown.
+#[derive(Clone, Debug)]
+pub(crate) struct PairCalls {
+    /// Who called whom.
+    pub pair: Pair,
+    /// How often.
+    pub calls: Calls,
+    /// Slot of the first call.
+    pub since: u64,
+}
+
+#[derive(Debug)]
 struct Held {
     calls: Calls,
-    /// Slot of the last call.
+    /// Slots of the first and of the last call.
+    first: u64,
     last: u64,
 }
 
@@ -58,12 +88,27 @@ impl ServiceGraphMetrics {
         if pairs.len() >= PAIRS && !pairs.contains_key(&pair) {
             return false;
         }
-        let held = pairs.entry(pair).or_default();
+        let held = pairs.entry(pair).or_insert_with(|| Held {
+            calls: Calls::default(),
+            first: slot,
+            last: slot,
+        });
         held.calls.requests += calls.requests;
         held.calls.failed += calls.failed;
         held.calls.took.add(calls.took.counts().iter().copied());
         held.last = held.last.max(slot);
         true
+    }
+
+    /// All pairs that are shown.
+    pub(crate) fn all(&self) -> Vec<PairCalls> {
+        let pairs = self.pairs.lock();
+        let all = pairs.iter().map(|(pair, held)| PairCalls {
+            pair: pair.clone(),
+            calls: held.calls.clone(),
+            since: held.first,
+        });
+        all.collect()
     }
 
     /// Forgets pairs without a call since this slot. One that comes back begins at zero,
@@ -76,22 +121,6 @@ impl ServiceGraphMetrics {
     pub fn clear(&self) {
         self.pairs.lock().clear();
     }
-}
-
-/// Proxies report how many requests ended in which bucket and no times, so the middle of
-/// the bucket stands for the time.
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "2^52 requests are more than a mesh sees"
-)]
-fn sum(took: &Histogram) -> f64 {
-    let last = BOUNDS.len() - 1;
-    let bounds = took.counts().iter().enumerate().map(|(at, count)| {
-        let lower = at.checked_sub(1).map_or(0.0, |below| BOUNDS[below]);
-        let upper = BOUNDS[at.min(last)];
-        f64::midpoint(lower, upper) * *count as f64
-    });
-    bounds.sum()
 }
 
 fn buckets(took: &Histogram) -> Vec<(f64, u64)> {
@@ -139,7 +168,8 @@ impl Collector for ServiceGraphMetrics {
         for (pair, held) in pairs.iter() {
             let took = &held.calls.took;
             let mut series = family.encode_family(pair)?;
-            series.encode_histogram::<NoLabelSet>(sum(took), took.total(), &buckets(took), None)?;
+            let (sum, count) = (held.calls.seconds(), took.total());
+            series.encode_histogram::<NoLabelSet>(sum, count, &buckets(took), None)?;
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use policy::protocol::{DEFAULT_OPAQUE_PORTS, MAX_PORT_RANGES, PortProtocols, PortRange, Protocol};
 
-use crate::world::{NamespaceFacts, PodFacts};
+use crate::world::{NamespaceFacts, PodFacts, ServiceFacts};
 
 /// Declared protocols of a pod's ports, in order of precedence.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +51,27 @@ pub(crate) fn of_pod(
                     .map(|range| (range, Protocol::Opaque)),
             ),
     ))
+}
+
+/// By what a Service says which protocol one of its ports speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Declares<'a> {
+    /// Its annotation about opaque ports.
+    Annotation,
+    AppProtocol(&'a str),
+    PortName(&'a str),
+}
+
+/// What a Service itself says about one of its ports, and by what; `None`: nothing.
+pub(crate) fn declaration(service: &ServiceFacts, number: u16) -> Option<(Protocol, Declares<'_>)> {
+    if holds(&ranges(service.appearance.opaque_ports.as_deref()), number) {
+        return Some((Protocol::Opaque, Declares::Annotation));
+    }
+    let port = service.ports.iter().find(|port| port.number == number)?;
+    let app_protocol = port.app_protocol.as_deref();
+    let by = app_protocol.map_or(Declares::PortName(&port.name), Declares::AppProtocol);
+    let protocol = Protocol::declared(app_protocol, Some(&port.name));
+    (protocol != Protocol::Detect).then_some((protocol, by))
 }
 
 /// The namespace's list and the default list.

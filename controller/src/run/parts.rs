@@ -36,7 +36,7 @@ use crate::{
         secret::CaError,
     },
     compile,
-    graph::{exported, follow::Graph, keeper::Keeper},
+    graph::{exported, follow::Graph, keeper::Keeper, push::Push},
     inventory::follow::Followed,
     metrics_api::{self, answer::Sources, server::Api},
     model::{Defaults, compiled::Compiled},
@@ -376,6 +376,7 @@ fn graph(context: &Context, followed: &Followed) -> (Graph, Option<JoinHandle<()
             let (shown, graph) = (metrics.service_graph.clone(), graph.clone());
             exported::show(graph, shown, metrics.graph.clone())
         });
+        push(context);
     }
     let remembers = !context.settings.remember_for.is_zero();
     let kept = remembers.then(|| {
@@ -390,6 +391,27 @@ fn graph(context: &Context, followed: &Followed) -> (Graph, Option<JoinHandle<()
         runtime::task::spawn("graph memory", keeper.run(context.stopping.clone()))
     });
     (graph, kept)
+}
+
+/// Sends what is shown of the graph to the collector of spans, where there is one.
+fn push(context: &Context) {
+    let settings = &context.settings;
+    let Some(tracing) = &settings.tracing else {
+        return;
+    };
+    let push = Push {
+        collector: tracing.collector.clone(),
+        pairs: context.metrics.service_graph.clone(),
+        resource: vec![
+            ("service.name", NAME.to_owned()),
+            ("service.namespace", settings.namespace.clone()),
+            // The next holder of the Lease begins at zero.
+            ("service.instance.id", settings.pod_name.clone()),
+            ("k8s.namespace.name", settings.namespace.clone()),
+            ("k8s.pod.name", settings.pod_name.clone()),
+        ],
+    };
+    context.while_leading("service graph push", move || push.clone().keep());
 }
 
 /// What the gRPC port offers.

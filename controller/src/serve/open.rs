@@ -51,6 +51,7 @@ impl Streams {
             Status::resource_exhausted(format!("there are too many streams: {full}"))
         })?;
         let pod = self.pod_of(&identity).await?;
+        let opened = Instant::now();
         let (outbox, sent) = orders::outbox();
         let streams = self.clone();
         runtime::task::spawn("stream", async move {
@@ -63,7 +64,12 @@ impl Streams {
             let end = match hello {
                 Ok(hello) => {
                     streams
-                        .serve(&pod, &identity, hello, incoming, (&outbox, &place))
+                        .serve(
+                            (&pod, &identity),
+                            (hello, opened),
+                            incoming,
+                            (&outbox, &place),
+                        )
                         .await
                 }
                 Err(refusal) => StreamEnd::Refused(refusal),
@@ -116,9 +122,8 @@ impl Streams {
 
     async fn serve(
         &self,
-        pod: &PodId,
-        identity: &PeerIdentity,
-        hello: v1::Hello,
+        (pod, identity): (&PodId, &PeerIdentity),
+        (mut hello, opened): (v1::Hello, Instant),
         incoming: Streaming<v1::FromProxy>,
         (outbox, place): (&mpsc::Sender<Result<v1::ToProxy, Status>>, &Share<Arc<str>>),
     ) -> StreamEnd {
@@ -127,11 +132,11 @@ impl Streams {
             .service_account()
             .unwrap_or_default()
             .to_owned();
-        let mut hello = hello;
         let unnamed = keep_names(&mut hello.destinations);
         self.left_out(pod, unnamed);
         let mut asked: BTreeSet<String> = hello.destinations.iter().cloned().collect();
-        let said = Said::hello(&hello);
+        let uid: Arc<str> = identity.pod_uid().unwrap_or_default().into();
+        let said = Said::hello(&hello, self.slots_ahead(pod, &uid), opened);
         // A proxy that is new holds no shares.
         let is_new = hello.held.is_empty();
         let version = said.version();
@@ -146,7 +151,6 @@ impl Streams {
         let orders = Orders::of(&self.asks, identity.pod_uid(), session.capabilities());
         // What found no place is not told to other replicas either.
         asked.retain(|name| session.destinations().contains(name));
-        let uid: Arc<str> = identity.pod_uid().unwrap_or_default().into();
         let mut stream = ProxyStream {
             number: self.next.fetch_add(1, Ordering::Relaxed),
             shared: self,
@@ -191,6 +195,15 @@ impl Streams {
         self.metrics.open.dec();
         self.observed.ended(stream.number, &stream.key());
         end
+    }
+
+    /// By how much the reports of this pod were shifted last, by whichever replica.
+    fn slots_ahead(&self, pod: &PodId, uid: &str) -> i64 {
+        let last = self
+            .observed
+            .proxy(pod)
+            .filter(|(_, state)| state.uid == uid);
+        last.map_or(0, |(_, state)| state.slots_ahead)
     }
 }
 

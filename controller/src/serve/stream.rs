@@ -434,6 +434,7 @@ impl ProxyStream<'_> {
             ))),
             Some(Message::Report(report)) => {
                 let (reports, now) = (&self.shared.reports, SystemTime::now());
+                let report = self.said.dated(report);
                 reports.take(&self.reporter, report, true, now);
                 Ok(())
             }
@@ -446,7 +447,7 @@ impl ProxyStream<'_> {
                 Ok(())
             }
             Some(Message::Status(status)) => {
-                self.said.status(status, SystemTime::now());
+                self.said.status(status, SystemTime::now(), Instant::now());
                 self.note();
                 Ok(())
             }

@@ -1,5 +1,6 @@
 //! The address of a collector of traces, as its users write it.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -72,10 +73,20 @@ impl Collector {
         self.protocol
     }
 
-    /// Where OTLP over HTTP is posted.
+    /// Where spans are posted by OTLP over HTTP.
     #[must_use]
     pub fn path(&self) -> &str {
         &self.path
+    }
+
+    /// Where another signal is, such as `logs`: an address names the place of spans, and the
+    /// others lie beside it.
+    #[must_use]
+    pub fn path_of(&self, signal: &str) -> Cow<'_, str> {
+        match self.path.strip_suffix(HTTP_PATH) {
+            Some(base) => format!("{base}/v1/{signal}").into(),
+            None => self.path().into(),
+        }
     }
 
     /// As it was written.
@@ -172,6 +183,18 @@ mod tests {
         }
         let six: Collector = "http://[fd00::9]:4318".parse().unwrap();
         assert_eq!(six.authority(), "[fd00::9]:4318");
+    }
+
+    #[test]
+    fn other_signals_lie_beside_the_spans() {
+        for (text, path) in [
+            ("http://c:4318", "/v1/metrics"),
+            ("http://c/otlp/v1/traces", "/otlp/v1/metrics"),
+            ("http://c/all", "/all"),
+        ] {
+            let collector: Collector = text.parse().unwrap();
+            assert_eq!(collector.path_of("metrics"), path, "{text}");
+        }
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! What the proxy tells its controller of itself: its certificate, memory, whether it
 //! drains, and the time that it has.
 //!
-//! On every new stream, and then when there is news. Memory is always a little different,
-//! and the clock always is: what has changed by less than somebody would act upon is none.
+//! First on every new stream, because the controller dates reports by its own clock, and then
+//! when there is news. Memory is always a little different, and the clock always is: what
+//! has changed by less than somebody would act upon is none.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -19,6 +20,8 @@ pub(super) const LOOK_EVERY: Duration = Duration::from_secs(30);
 const TELL_EVERY: Duration = Duration::from_secs(300);
 /// Memory is news when it changed by one part of so many.
 const MEMORY_PART: u64 = 8;
+/// The clock is news when it was set by more than this: from there on reports are dated anew.
+const CLOCK_SET: Duration = Duration::from_secs(5);
 
 /// What was told on one stream.
 #[derive(Debug, Default)]
@@ -27,10 +30,10 @@ pub(super) struct Told(Option<(v1::ProxyStatus, Instant)>);
 impl Told {
     /// Takes a look; the message, if there is something to tell.
     pub(super) fn next(&mut self, now: v1::ProxyStatus, at: Instant) -> Option<v1::ProxyStatus> {
-        let silent = self
-            .0
-            .as_ref()
-            .is_some_and(|(told, since)| !is_news(told, &now) && at < *since + TELL_EVERY);
+        let silent = self.0.as_ref().is_some_and(|(told, since)| {
+            let passed = at.saturating_duration_since(*since);
+            passed < TELL_EVERY && !is_news(told, &now) && !was_set(told, &now, passed)
+        });
         if silent {
             return None;
         }
@@ -48,6 +51,12 @@ fn is_news(told: &v1::ProxyStatus, now: &v1::ProxyStatus) -> bool {
     told.certificate != now.certificate
         || told.draining != now.draining
         || told.memory.abs_diff(now.memory) > told.memory / MEMORY_PART
+}
+
+/// Whether the clock shows something else than it would after this time.
+fn was_set(told: &v1::ProxyStatus, now: &v1::ProxyStatus, passed: Duration) -> bool {
+    let expected = Duration::from_millis(told.now) + passed;
+    Duration::from_millis(now.now).abs_diff(expected) > CLOCK_SET
 }
 
 /// Returns when the pod is being deleted.
@@ -83,32 +92,50 @@ mod tests {
     #[test]
     fn only_news_is_told_and_now_and_then_the_time() {
         let (mut told, start) = (Told::default(), Instant::now());
-        let status = |memory: u64, draining: bool, now: u64| v1::ProxyStatus {
+        let status = |memory: u64, draining: bool, seconds: u64| v1::ProxyStatus {
             certificate: None,
             memory,
             draining,
-            now,
+            now: seconds * 1000,
         };
         let after = |seconds: u64| start + Duration::from_secs(seconds);
         assert!(
-            told.next(status(800, false, 1), after(0)).is_some(),
+            told.next(status(800, false, 0), after(0)).is_some(),
             "the first"
         );
         assert!(
-            told.next(status(900, false, 2), after(30)).is_none(),
+            told.next(status(900, false, 30), after(30)).is_none(),
             "an eighth"
         );
         assert!(
-            told.next(status(901, false, 3), after(60)).is_some(),
+            told.next(status(901, false, 60), after(60)).is_some(),
             "more"
         );
-        assert!(told.next(status(901, false, 4), after(359)).is_none());
+        assert!(told.next(status(901, false, 359), after(359)).is_none());
         assert!(
-            told.next(status(901, false, 5), after(360)).is_some(),
+            told.next(status(901, false, 360), after(360)).is_some(),
             "the time"
         );
         assert!(!told.is_draining());
-        assert!(told.next(status(901, true, 6), after(361)).is_some());
+        assert!(told.next(status(901, true, 361), after(361)).is_some());
         assert!(told.is_draining());
+    }
+
+    #[test]
+    fn a_clock_that_was_set_is_news() {
+        let (mut told, start) = (Told::default(), Instant::now());
+        let mut is_told = |seconds: u64, after: u64| {
+            let status = v1::ProxyStatus {
+                now: seconds * 1000,
+                ..v1::ProxyStatus::default()
+            };
+            let at = start + Duration::from_secs(after);
+            told.next(status, at).is_some()
+        };
+        assert!(is_told(10_000, 0), "the first");
+        assert!(!is_told(10_035, 30), "five seconds are none");
+        assert!(is_told(10_066, 60), "set forward");
+        assert!(!is_told(10_096, 90), "it runs on from there");
+        assert!(is_told(4_000, 120), "set back");
     }
 }

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use futures::stream::{PollNext, Stream, select_with_strategy};
 use identity::tls::{self, H2_ALPN};
 use runtime::backoff::Backoff;
 use tokio::sync::{mpsc, watch};
@@ -45,6 +46,18 @@ const fn from_proxy(message: v1::from_proxy::Message) -> v1::FromProxy {
     v1::FromProxy {
         message: Some(message),
     }
+}
+
+/// What goes to the controller. Of what is there, messages go before reports: by the clock
+/// that the proxy tells first its reports are dated.
+fn outgoing(
+    messages: mpsc::Receiver<v1::FromProxy>,
+    reports: mpsc::Receiver<v1::Report>,
+) -> impl Stream<Item = v1::FromProxy> {
+    let reports = ReceiverStream::new(reports)
+        .map(|report| from_proxy(v1::from_proxy::Message::Report(report)));
+    let messages_first = |(): &mut ()| PollNext::Left;
+    select_with_strategy(ReceiverStream::new(messages), reports, messages_first)
 }
 
 impl Control {
@@ -89,9 +102,6 @@ impl Control {
         let channel = self.channel(config, contact, Some(doubt)).await?;
         let (outbox, messages) = mpsc::channel(OUTBOX);
         let (reports, reported) = mpsc::channel(REPORTS);
-        let reported = ReceiverStream::new(reported)
-            .map(|report| from_proxy(v1::from_proxy::Message::Report(report)));
-        let outgoing = futures::stream::select(ReceiverStream::new(messages), reported);
         let mut asked = self.config.wanted();
         let hello = v1::Hello {
             proxy_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -103,7 +113,7 @@ impl Control {
         let mut client = ControlClient::new(channel).max_decoding_message_size(MESSAGE_LIMIT);
         let mut asks = Asks::new(self, client.clone());
         let mut batches = client
-            .stream(outgoing)
+            .stream(outgoing(messages, reported))
             .await
             .map_err(|status| format!("the controller refused a stream: {}", status.message()))?
             .into_inner();
@@ -112,6 +122,8 @@ impl Control {
         let (mut looks, mut told) = (tokio::time::interval(status::LOOK_EVERY), Told::default());
         let mut draining = self.draining.clone();
         let mut pulses = Pulses::begin(&self.config);
+        // Before any report.
+        self.tell(&outbox, &mut told)?;
         loop {
             tokio::select! {
                 message = batches.message() => {
@@ -223,5 +235,32 @@ impl Control {
         outbox.try_send(from_proxy(v1::from_proxy::Message::Subscribe(change)))?;
         *asked = wanted;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wire::v1::from_proxy::Message;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_proxy_says_of_itself_goes_before_what_it_counted() {
+        let (outbox, messages) = mpsc::channel(8);
+        let (reports, reported) = mpsc::channel(8);
+        for _ in 0..3 {
+            reports.try_send(v1::Report::default()).unwrap();
+            let status = Message::Status(v1::ProxyStatus::default());
+            outbox.try_send(from_proxy(status)).unwrap();
+        }
+        let sent = outgoing(messages, reported).take(6);
+        let sent: Vec<v1::FromProxy> = sent.collect().await;
+        let order = sent.iter().map(|one| match one.message {
+            Some(Message::Status(_)) => "status",
+            Some(Message::Report(_)) => "report",
+            _ => "other",
+        });
+        let order: Vec<&str> = order.collect();
+        assert_eq!(order, [["status"; 3], ["report"; 3]].concat());
     }
 }

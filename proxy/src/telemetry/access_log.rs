@@ -29,6 +29,9 @@ pub(crate) struct Line<'a> {
     /// What chose the backend, or allowed or refused the call; empty where nothing did.
     #[serde(serialize_with = "text")]
     pub rule: Option<&'a Origin>,
+    /// The route of the own workload that describes the request; empty where none does, and
+    /// for calls of the pod's own.
+    pub route: &'a str,
     pub trace: Option<&'a str>,
     /// The proxy's own span of that trace, where it is recorded.
     pub span: Option<&'a str>,
@@ -100,6 +103,7 @@ mod tests {
             backend: "",
             peer: "",
             rule: None,
+            route: "",
             trace: None,
             span: None,
             latency: Duration::from_micros(1500),
@@ -108,13 +112,15 @@ mod tests {
         let text = serde_json::to_string(&line).unwrap();
         assert!(!text.contains('\n') && !text.contains('\u{1b}'));
         assert!(text.contains("\"latency_ms\":1.5"));
-        assert!(text.contains("\"rule\":\"\""));
+        assert!(text.contains("\"rule\":\"\",\"route\":\"\""), "{text}");
         let split = Origin::new("TrafficSplit", "shop", "web");
         let line = Line {
             rule: Some(&split),
+            route: "cart/item",
             ..line
         };
         let text = serde_json::to_string(&line).unwrap();
+        assert!(text.contains("\"route\":\"cart/item\""), "{text}");
         assert!(
             text.contains("\"rule\":\"TrafficSplit shop/web\""),
             "{text}"

@@ -37,6 +37,9 @@ const EDGES: usize = 512;
 const KEPT_SLOTS: usize = 60;
 /// Edges of all slots that are kept, about 1 MiB.
 const KEPT_EDGES: usize = 4096;
+/// Slots by which a clock may go back without beginning anew: a minute, for which nothing
+/// is told then.
+const GOES_BACK: u64 = 60 / SLOT;
 /// From the end of a slot to its report: calls that end with it are in.
 const LAG: Duration = Duration::from_millis(200);
 /// Proxies spread their reports over this time, so that a controller does not
@@ -76,10 +79,11 @@ impl Reports {
     }
 
     /// Closes the open slot if `next` is a later one: calls that end from now on are in
-    /// that. A clock that went back must not tear a slot apart.
+    /// that. A clock that went back a little must not tear a slot apart; one that was set
+    /// back is followed, else nothing would be told until it is there again.
     fn close(&self, next: u64) {
         let mut held = self.held.lock();
-        if next <= held.slot {
+        if next <= held.slot && held.slot - next <= GOES_BACK {
             return;
         }
         if held.slot == 0 {

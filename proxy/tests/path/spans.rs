@@ -12,9 +12,10 @@ use wire::v1::{Enforcement, MtlsMode, Protocol};
 use super::answers::{OK, SILENCE, UNAVAILABLE, ask};
 use super::collector::{CLIENT, SERVER, export, grpc, hex, text};
 use super::deadlines::{SWITCHED, fleet};
+use super::names::routes;
 use super::shown::{self, Does, serve};
 use super::tracing::{ALL, until};
-use crate::support::{Pod, external, listening, pair, tracing, vip};
+use crate::support::{Pod, external, get, listening, pair, rule, tracing, vip};
 
 /// This pod records all traces and sends its spans to this collector.
 fn record(pod: &Pod, collector: SocketAddr) {
@@ -75,6 +76,41 @@ async fn a_refused_call_tells_its_reason_on_both_sides() {
     for span in [called, served] {
         let expected = ["403", "not-allowed", "not-allowed"].map(|text| Some(text.to_owned()));
         assert_eq!(told(span, [STATUS, REASON, ERROR]), expected, "{span:#?}");
+    }
+}
+
+#[tokio::test]
+async fn a_served_call_tells_its_route_and_what_allowed_it() {
+    let (addr, got) = grpc("127.0.0.1:0").await;
+    let (client, server, _apps) = fleet([OK]).await;
+    for pod in [&client, &server] {
+        record(pod, addr);
+    }
+    server.mode("api", Enforcement::Enforce, MtlsMode::Permissive);
+    server.set(vec![
+        routes(&[("cart", "item", "/items/[0-9]+$")]),
+        rule("t", "web", None, Some(&["/items", "/else"])),
+    ]);
+    for path in ["/items/7", "/else"] {
+        assert_eq!(get(client.call(vip()).await, path, "").await.0, 200);
+    }
+    let spans = got.wait(4).await;
+    let of_kind = |kind| {
+        let spans = spans.iter().filter(move |span| span.kind == kind);
+        let mut told: Vec<_> = spans
+            .map(|span| (span.name.clone(), text(span, "http.route")))
+            .collect();
+        told.sort();
+        told
+    };
+    let plain = ("GET".to_owned(), None);
+    let routed = ("GET cart/item".to_owned(), Some("cart/item".to_owned()));
+    assert_eq!(of_kind(SERVER), [plain.clone(), routed]);
+    // Whoever calls does not know it.
+    assert_eq!(of_kind(CLIENT), [plain.clone(), plain]);
+    for span in spans.iter().filter(|span| span.kind == SERVER) {
+        let target = text(span, "weft.target");
+        assert_eq!(target.as_deref(), Some("TrafficTarget shop/t"), "{span:#?}");
     }
 }
 

@@ -113,3 +113,56 @@ fn callers_on_several_nodes_are_judged_each_from_its_own_where_that_counts() {
     let asked = spec("Deployment/front", "Service/root", "GET", "/");
     assert_eq!(ask(&cluster, &asked).verdict, Verdict::Mixed);
 }
+
+/// Service `api` with a port of this name, to this port of its pods.
+fn named(name: &str, port: u16) -> Cluster {
+    let endpoints = [
+        endpoint("api-1", "10.0.0.11"),
+        endpoint("api-2", "10.0.0.12"),
+    ];
+    shop()
+        .with(service("api", "10.96.0.1", &[(name, 80)]))
+        .with(slice("api-x", "api", &[(name, port)], &endpoints))
+}
+
+#[test]
+fn the_wire_says_by_what_its_protocol_holds() {
+    const OPAQUE: &str = "weft.dev/opaque-ports";
+    let api = service("api", "10.96.0.1", &[("http", 80)]);
+    let grpc = set(api.clone(), "/spec/ports/0/appProtocol", json!("grpc"));
+    let annotated = |name, ip| annotate(pod(name, ip, "api"), OPAQUE, "8080");
+    let shop_says = annotate(namespace("shop"), OPAQUE, "8080");
+    let ours = [
+        shop(),
+        shop().with(grpc),
+        shop().with(annotate(api, OPAQUE, "80")),
+        shop()
+            .with(annotated("api-1", "10.0.0.11"))
+            .with(annotated("api-2", "10.0.0.12")),
+        named("web", 8080).with(shop_says.clone()),
+        // What a Service declares goes before.
+        shop().with(shop_says),
+        named("web", 6379),
+        named("web", 8080),
+    ];
+    let expected = [
+        "HTTP/1.1 on port 8080: port name http of Service shop/api",
+        "gRPC on port 8080: appProtocol grpc of Service shop/api",
+        "bytes on port 8080: annotation weft.dev/opaque-ports of Service shop/api",
+        "bytes on port 8080: annotation weft.dev/opaque-ports of the pod",
+        "bytes on port 8080: annotation weft.dev/opaque-ports of namespace shop",
+        "HTTP/1.1 on port 8080: port name http of Service shop/api",
+        "bytes on port 6379: it is among the ports that carry bytes unless declared otherwise",
+        "whatever its first bytes say on port 8080: nobody declares it",
+    ];
+    for (cluster, expected) in ours.iter().zip(expected) {
+        let status = ask(cluster, &spec("Pod/client", "Service/api", "GET", "/"));
+        let mut steps = status.steps.iter().filter(|one| one.step == "wire");
+        let wire = steps.next().unwrap();
+        let secured = "mutual TLS as spiffe://cluster.local/ns/shop/sa/api; ";
+        assert_eq!(wire.text, format!("{secured}{expected}"));
+        let named = expected.ends_with("Service shop/api");
+        assert_eq!(wire.objects, vec!["Service shop/api"; usize::from(named)]);
+        assert_eq!(steps.next(), None, "{expected}");
+    }
+}

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::model::PodId;
+use crate::observe::reports::SLOT;
 
 #[tokio::test]
 async fn what_a_proxy_says_of_itself_stands_beside_what_it_acknowledged() {
@@ -35,4 +36,46 @@ async fn what_a_proxy_says_of_itself_stands_beside_what_it_acknowledged() {
     // Nothing else changes for it.
     bench.publish(&with_split(10));
     assert_eq!(weight(&proxy.batch().await, 0), 10);
+}
+
+#[tokio::test]
+async fn calls_of_proxies_whose_clocks_are_wrong_are_kept_under_the_time_that_they_were_at() {
+    let bench = Bench::start(&cluster::shop()).await;
+    let mut proxy = bench.client(asks(&[])).await;
+    proxy.batch().await;
+    let now = SystemTime::now();
+    let minute = Duration::from_secs(60);
+    // An hour is more than is kept, and ahead of all that is.
+    for (process, theirs) in [(1, now + 60 * minute), (2, now - 60 * minute), (3, now)] {
+        let since = theirs.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        let status = v1::ProxyStatus {
+            now: u64::try_from(since.as_millis()).unwrap(),
+            ..v1::ProxyStatus::default()
+        };
+        proxy.say(Message::Status(status)).await;
+        let report = v1::Report {
+            process,
+            slot: slot_of(theirs) * SLOT,
+            edges: vec![v1::Edge {
+                success: 1,
+                ..v1::Edge::default()
+            }],
+            ..v1::Report::default()
+        };
+        proxy.say(Message::Report(report)).await;
+    }
+    let calls = || {
+        let (mut calls, right) = (0, slot_of(now));
+        bench
+            .reports
+            .each(right, right + 1, |_, edge| calls += edge.success);
+        calls
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while calls() < 3 {
+        assert!(Instant::now() < deadline, "{} calls", calls());
+        sleep(Duration::from_millis(5)).await;
+    }
+    let held = bench.observed.proxy(&PodId::new("shop", "client"));
+    assert_eq!(held.unwrap().1.slots_ahead, 0, "the last word holds");
 }

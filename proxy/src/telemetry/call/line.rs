@@ -56,6 +56,7 @@ impl Call {
             backend: self.parties().backend_name(),
             peer: self.parties().peer_name(),
             rule: logged.rule.as_ref().or(self.parties().rule()),
+            route: logged.route.as_deref().unwrap_or_default(),
             trace: logged.trace.as_deref(),
             span: logged.span.as_deref(),
             latency,

@@ -1,5 +1,7 @@
 //! What the access log shows beyond the metrics. Only made when it is on.
 
+use std::sync::Arc;
+
 use http::{Method, header, request};
 use policy::access_log::AccessLog;
 use policy::origin::Origin;
@@ -22,6 +24,8 @@ pub(super) struct Logged {
     pub(super) span: Option<String>,
     /// What allowed or refused the call.
     pub(super) rule: Option<Origin>,
+    /// The route that describes it; empty where none does.
+    pub(super) route: Option<Arc<str>>,
 }
 
 impl Logged {
@@ -44,6 +48,7 @@ impl Logged {
             },
             span: trace.and_then(Trace::span_id),
             rule: None,
+            route: None,
         }
     }
 

@@ -1,4 +1,4 @@
-//! By which route of the own workload a call is counted.
+//! By which route of the own workload a call is counted and told.
 
 use std::sync::Arc;
 
@@ -21,8 +21,15 @@ impl Call {
     }
 
     /// A route of this name describes it, or, where the name is empty, none does. Counts it
-    /// by that from now on, where its way has a cell of its own.
+    /// by that from now on, where its way has a cell of its own. The access log and the span
+    /// tell it wherever that counts.
     pub(crate) fn takes_route(&mut self, route: &Arc<str>) {
+        if let Some(span) = self.span() {
+            span.takes_route(route);
+        }
+        if let Some(logged) = &mut self.logged {
+            logged.route = Some(Arc::clone(route));
+        }
         let At::Cell(cell) = &self.at else {
             return;
         };

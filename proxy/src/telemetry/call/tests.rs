@@ -57,6 +57,22 @@ fn the_access_log_names_what_decided_on_either_side() {
 }
 
 #[test]
+fn the_access_log_names_the_route_also_where_it_is_counted_by_none() {
+    let rule = Origin::new("TrafficTarget", "shop", "web");
+    let mut call = decided(Direction::inbound, AccessLog::JSON, &rule);
+    let route = |call: &Call| {
+        let line = call.line(200, "", Duration::ZERO, 0).unwrap();
+        line.route.to_owned()
+    };
+    assert_eq!(route(&call), "", "it was not judged");
+    // It has no cell.
+    call.takes_route(&"cart/read".into());
+    assert_eq!(route(&call), "cart/read");
+    call.takes_route(&"".into());
+    assert_eq!(route(&call), "", "none describes it");
+}
+
+#[test]
 fn the_access_log_follows_the_controller_and_goes_back() {
     let rule = Origin::new("TrafficTarget", "shop", "web");
     let call = decided(Direction::inbound, AccessLog::JSON, &rule);

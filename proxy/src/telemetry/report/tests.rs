@@ -109,6 +109,20 @@ fn clock_that_goes_back_loses_no_call_and_reopens_no_slot() {
 }
 
 #[test]
+fn clock_that_was_set_back_is_followed() {
+    let reports = reports();
+    for slot in [1000, 900, 901, 902] {
+        reports.count_at(slot, to("shop/a"), GOOD);
+    }
+    let closed = closed(&reports);
+    let told = closed
+        .iter()
+        .map(|report| (report.slot / SLOT, report.edges[0].success));
+    let told: Vec<(u64, u64)> = told.collect();
+    assert_eq!(told, [(1000, 1), (900, 1), (901, 1)]);
+}
+
+#[test]
 fn full_table_keeps_every_count_and_drops_only_the_other_end() {
     let reports = reports();
     for at in 0..EDGES + 10 {

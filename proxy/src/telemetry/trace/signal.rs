@@ -32,13 +32,11 @@ impl Signal {
         }
     }
 
-    /// Where it goes over HTTP: an address names the place of spans, and that of logs lies
-    /// beside it.
+    /// Where it goes over HTTP.
     pub(super) fn http_path(self, collector: &Collector) -> Cow<'_, str> {
-        let path = collector.path();
-        match (self, path.strip_suffix("/v1/traces")) {
-            (Self::Logs, Some(base)) => format!("{base}/v1/logs").into(),
-            _ => path.into(),
+        match self {
+            Self::Spans => collector.path().into(),
+            Self::Logs => collector.path_of("logs"),
         }
     }
 

@@ -2,6 +2,7 @@
 //! the application calls, a SERVER's where it is called.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::{Method, Version, header, request};
@@ -54,6 +55,8 @@ pub(crate) struct Span {
     /// Of gRPC it is the method's name.
     path: String,
     tells_path: bool,
+    /// The route that describes it, of those that the workload's owner has named.
+    route: Option<Arc<str>>,
     attempts: u32,
     /// What allowed or refused the call.
     rule: Option<Origin>,
@@ -95,6 +98,7 @@ impl Span {
             host: host.map(cut).unwrap_or_default().to_owned(),
             path,
             tells_path,
+            route: None,
             attempts: 0,
             rule: None,
         }
@@ -107,6 +111,11 @@ impl Span {
     /// It is sent to one more endpoint.
     pub(crate) const fn attempt(&mut self) {
         self.attempts = self.attempts.saturating_add(1);
+    }
+
+    /// A route of this name describes it, or, where the name is empty, none does.
+    pub(crate) fn takes_route(&mut self, route: &Arc<str>) {
+        self.route = (!route.is_empty()).then(|| Arc::clone(route));
     }
 
     /// Notes what allowed or refused it.
@@ -144,12 +153,14 @@ impl Span {
         .encode_to_vec()
     }
 
-    /// `{method}`, and of gRPC `service/method`.
+    /// `{method} {route}`, `{method}` where no route describes it, and of gRPC
+    /// `service/method`. Never the path, of which there are as many as callers like.
     fn name(&self) -> String {
-        match known(&self.method) {
+        let method = known(&self.method).unwrap_or("HTTP");
+        match &self.route {
             _ if self.grpc => self.path.trim_start_matches('/').to_owned(),
-            Some(method) => method.to_owned(),
-            None => "HTTP".to_owned(),
+            Some(route) => format!("{method} {route}"),
+            None => method.to_owned(),
         }
     }
 
@@ -167,6 +178,9 @@ impl Span {
         attributes.push(KeyValue::text("url.scheme", "http"));
         if self.tells_path {
             attributes.push(KeyValue::text("url.path", &self.path));
+        }
+        if let Some(route) = &self.route {
+            attributes.push(KeyValue::text("http.route", route));
         }
         let (host, port) = host_and_port(&self.host);
         if !host.is_empty() {

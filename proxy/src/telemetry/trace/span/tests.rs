@@ -111,6 +111,32 @@ fn a_span_tells_what_was_asked_what_was_answered_and_what_the_mesh_made_of_it() 
 }
 
 #[test]
+fn a_span_is_named_by_its_route_and_never_by_its_path() {
+    let from_web = parties(false);
+    let served = |request: http::request::Builder, route: &str| {
+        let mut span = begun(request, true);
+        span.takes_route(&route.into());
+        let span = encoded(span, &ended(&from_web));
+        let route = value(&span, "http.route");
+        (span.name, route)
+    };
+    let item = || Request::delete("/items/7");
+    let route = Some("cart/item".to_owned());
+    let named = ("DELETE cart/item".to_owned(), route.clone());
+    assert_eq!(served(item(), "cart/item"), named);
+    // None describes it.
+    assert_eq!(served(item(), ""), ("DELETE".to_owned(), None));
+    let own = Request::builder().method("BREW").uri("/items/7");
+    let named = ("HTTP cart/item".to_owned(), route.clone());
+    assert_eq!(served(own, "cart/item"), named);
+    let grpc = Request::post("/shop.Cart/Add").header("content-type", "application/grpc");
+    assert_eq!(
+        served(grpc, "cart/item"),
+        ("shop.Cart/Add".to_owned(), route)
+    );
+}
+
+#[test]
 fn who_is_to_blame_depends_on_the_side() {
     for (client, status, grpc, reason, expected) in [
         (true, 200, None, None, None),

@@ -1,0 +1,112 @@
+//! Sends the graph's metrics by OTLP to the collector that spans go to, for tools that draw a
+//! graph and scrape no controller.
+//!
+//! Numbers add up since the holder of the Lease shows them, so a message that was not taken
+//! is made up for by the next one: nothing is kept, and nothing tried again.
+
+use std::pin::pin;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::{Request, StatusCode, header};
+use http_body_util::Full;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_client::MetricsServiceClient;
+use policy::trace::{Collector, Otlp};
+use prost::Message as _;
+use tokio::net::TcpStream;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tower::BoxError;
+use tracing::{debug, info, warn};
+
+use super::otlp;
+use crate::metrics::service_graph::ServiceGraphMetrics;
+
+const EVERY: Duration = Duration::from_secs(15);
+/// Finding the collector, and one message.
+const WITHIN: Duration = Duration::from_secs(10);
+
+/// See the module header.
+#[derive(Clone, Debug)]
+pub(crate) struct Push {
+    /// Where it goes.
+    pub collector: Collector,
+    /// What is sent.
+    pub pairs: ServiceGraphMetrics,
+    /// Whose numbers they are, by names of OpenTelemetry.
+    pub resource: Vec<(&'static str, String)>,
+}
+
+impl Push {
+    /// Sends what there is for ever.
+    pub(crate) async fn keep(self) {
+        let mut ticks = interval(EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (collector, mut failing) = (&self.collector, false);
+        loop {
+            ticks.tick().await;
+            let pairs = self.pairs.all();
+            if pairs.is_empty() {
+                continue;
+            }
+            let message = otlp::message(&self.resource, &pairs, SystemTime::now());
+            let sent = timeout(WITHIN, send(collector, message)).await;
+            let late = "the collector did not answer in time";
+            match sent.unwrap_or_else(|_| Err(late.into())) {
+                Ok(()) => {
+                    if std::mem::take(&mut failing) {
+                        info!(%collector, "the collector takes the service graph again");
+                    }
+                }
+                // Some take spans only: that is said once.
+                Err(error) if failing => debug!(%collector, %error, "service graph not sent"),
+                Err(error) => {
+                    failing = true;
+                    warn!(%collector, %error, "service graph not sent");
+                }
+            }
+        }
+    }
+}
+
+async fn send(collector: &Collector, message: ExportMetricsServiceRequest) -> Result<(), BoxError> {
+    match collector.protocol() {
+        Otlp::Grpc => {
+            let to = format!("http://{}", collector.authority());
+            let mut client = MetricsServiceClient::connect(to).await?;
+            client.export(message).await?;
+            Ok(())
+        }
+        Otlp::Http => match post(collector, message.encode_to_vec()).await? {
+            taken if taken.is_success() => Ok(()),
+            refused => Err(format!("the collector answered {refused}").into()),
+        },
+    }
+}
+
+/// Posts a message over a connection of its own, and says what the answer's head says.
+async fn post(collector: &Collector, message: Vec<u8>) -> Result<StatusCode, BoxError> {
+    let request = Request::post(&*collector.path_of("metrics"))
+        .header(header::HOST, collector.authority())
+        .header(header::CONTENT_TYPE, "application/x-protobuf")
+        .body(Full::new(Bytes::from(message)))?;
+    let stream = TcpStream::connect((collector.host(), collector.port())).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let mut connection = pin!(connection);
+    let mut answer = pin!(sender.send_request(request));
+    let answer = tokio::select! {
+        biased;
+        answer = &mut answer => answer?,
+        ended = &mut connection => {
+            ended?;
+            // It may have ended with the answer.
+            answer.await?
+        }
+    };
+    Ok(answer.status())
+}
+
+#[cfg(test)]
+mod tests;
