@@ -8,6 +8,7 @@ use policy::balance::{Candidate, Picked, choose};
 use policy::health::{EjectedFor, Others, Seen, Told};
 use policy::retry::RetryBudget;
 use policy::sticky::{self, Key};
+use policy::traffic::call::Budget;
 use policy::traffic::endpoint::{Balance, Ejection, Locality, Subset};
 
 use crate::endpoints::circuit::Circuits;
@@ -104,6 +105,11 @@ impl EndpointSet {
     /// without savings.
     pub(crate) fn peers(&self) -> u32 {
         self.own.places.map_or(1, |places| places.all.peers)
+    }
+
+    /// Retries of calls to them that the savings would pay for now.
+    pub(crate) fn saved(&self, settings: &Budget) -> u32 {
+        self.budget.saved(now(), settings)
     }
 
     fn locality(&self, balance: &Balance) -> Locality {
