@@ -140,6 +140,12 @@ impl EndpointSet {
         Some(self.without_probing(now, draw)?.begin())
     }
 
+    /// The one that a client chose by its address, unless it rests or was tried.
+    #[must_use]
+    pub fn at(&self, endpoint: &Arc<Endpoint>, draw: &Draw<'_>) -> Option<InFlight> {
+        self.stands(endpoint, now(), draw)
+    }
+
     /// One for a call of which nothing is to be learned, and which is not to be noticed.
     #[must_use]
     pub fn aside(&self) -> Option<Arc<Endpoint>> {
