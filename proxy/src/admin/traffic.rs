@@ -122,7 +122,7 @@ fn endpoints(set: &EndpointSet, said: &CallerTraffic) -> (Vec<Value>, usize) {
         ..Draw::DEFAULT
     };
     let all = set.endpoints.iter();
-    let mut all: Vec<(&Endpoint, Shown)> = all.map(|one| (&**one, one.shown(&draw))).collect();
+    let mut all: Vec<(&Endpoint, Shown)> = all.map(|one| (&**one, set.shown(one, &draw))).collect();
     all.sort_by(|(_, one), (_, other)| share(one).total_cmp(&share(other)));
     let left_out = all.len().saturating_sub(MOST_ENDPOINTS);
     all.truncate(MOST_ENDPOINTS);

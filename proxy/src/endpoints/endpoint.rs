@@ -73,7 +73,7 @@ impl Endpoint {
     }
 
     /// The same, and what else is known of it.
-    pub(crate) fn shown(&self, draw: &Draw<'_>) -> Shown {
+    pub(super) fn shown(&self, draw: &Draw<'_>) -> Shown {
         let now = now();
         let candidate = self.look(now, draw);
         let learned = self.learned.lock();
@@ -90,13 +90,17 @@ impl Endpoint {
         self.learned.lock().load.hear(now(), percent);
     }
 
-    /// It has joined a list that others were in before it: callers come to it little by
-    /// little. Nothing changes where it is known from elsewhere.
-    pub(crate) fn joined(self: &Arc<Self>) {
+    /// It serves since then, and callers come to it little by little. Nothing changes where
+    /// it is known from elsewhere.
+    pub(crate) fn joined(self: &Arc<Self>, since: Instant) {
         if Arc::strong_count(self) == 1 {
-            let now = now();
-            self.learned.lock().health = Health::new(now, Some(now));
+            self.learned.lock().health = Health::new(now(), Some(since));
         }
+    }
+
+    /// Since when it works; `None`: for long.
+    pub(super) fn works_since(&self) -> Option<Instant> {
+        self.learned.lock().health.works_since()
     }
 
     /// Counts a request as in flight until the guard is dropped.
