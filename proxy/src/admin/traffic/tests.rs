@@ -172,8 +172,8 @@ async fn breakers_budget_and_endpoints_are_shown_as_the_next_call_finds_them() {
     let service = &page["services"]["shop/api:80"];
     assert_eq!(service["budget"]["saved"], 2, "a fifth of ten");
     assert_eq!(service["throttled"], false);
-    let wanted = json!([{"policyOf": "shop/api:80", "state": "Open", "requests": 1, "failures": 1}]);
-    assert_eq!(service["breakers"], wanted);
+    let wanted = json!({"policyOf": "shop/api:80", "state": "Open", "requests": 1, "failures": 1});
+    assert_eq!(service["breakers"], json!([wanted]));
     let endpoints = service["endpoints"].as_array().unwrap();
     let resting = &endpoints[0];
     assert_eq!(resting["address"], "10.0.0.2:80");
