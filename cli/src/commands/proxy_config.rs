@@ -212,7 +212,8 @@ mod tests {
         shows(2, ["retry", "without any policy"]);
         shows(3, ["budget", "2 retries saved"]);
         shows(4, ["breaker", "Open, 49 of 50 failed"]);
-        shows(5, ["10.0.0.2:80 shop/api-2", "Resting, 5 of 7 failed, load 30 %"]);
+        let says = "Resting, 5 of 7 failed, load 30 %";
+        shows(5, ["10.0.0.2:80 shop/api-2", says]);
         assert!(!out.contains('\x1b'), "{out:?}");
         assert!(err.starts_with(b"3 more"), "{err:?}");
     }

@@ -57,7 +57,8 @@ async fn what_fails_at_the_pod_of_its_clients_choice_goes_elsewhere_only_where_a
     assert_eq!(asked(&apps), [3, 1]);
     assert_eq!(retries(&client, "success"), 1.0, "{}", client.metrics());
     for (method, host) in [("POST", NAMED), ("GET", NOBODY)] {
-        assert_eq!(ask(&client, bad, method, host).await.0, 503, "{method} {host}");
+        let (status, answer) = ask(&client, bad, method, host).await;
+        assert_eq!(status, 503, "{method} {host}: {answer}");
     }
     assert_eq!(asked(&apps), [5, 1]);
     for _ in 0..20 {
@@ -73,7 +74,8 @@ async fn a_pod_that_is_not_there_rests_for_calls_that_name_its_service() {
     let dead = closed.local_addr().unwrap().port();
     drop(closed);
     let there = |port| endpoint(server.ip, port, Some("api"));
-    client.set(vec![endpoints("api", vec![there(dead), there(apps[0].port)])]);
+    let both = vec![there(dead), there(apps[0].port)];
+    client.set(vec![endpoints("api", both)]);
     let gone = by_address(&client, &server, dead);
     assert_eq!(ask(&client, gone, "POST", NAMED).await.0, 503);
     assert_eq!(asked(&apps), [0], "no policy lets it go elsewhere");

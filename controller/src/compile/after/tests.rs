@@ -73,7 +73,8 @@ fn pod(dice: &mut StdRng) -> Value {
         pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:01:00Z");
     }
     if dice.random() {
-        pod = readiness::since(pod, pick(dice, &["2026-01-01T00:05:00Z", "2026-01-01T00:06:00Z"]));
+        let times = ["2026-01-01T00:05:00Z", "2026-01-01T00:06:00Z"];
+        pod = readiness::since(pod, pick(dice, &times));
     }
     match dice.random_range(0..9) {
         0 => cluster::annotate(pod, "weft.dev/opaque-ports", "8080"),
