@@ -199,6 +199,8 @@ pub(crate) struct Endpoint {
     /// The pod behind the address, if any.
     pub(crate) pod: Option<ObjectKey>,
     pub(crate) zone: String,
+    /// Since when it is ready, in seconds since 1970; 0 where nobody says.
+    pub(crate) ready_since: u64,
     /// Whether bytes are relayed without looking at them.
     pub(crate) opaque: bool,
 }

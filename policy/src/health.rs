@@ -27,6 +27,7 @@ use http::StatusCode;
 
 use crate::balance::unit;
 use crate::reason::Reason;
+use crate::traffic::bounds::WARMUP;
 use crate::traffic::endpoint::Ejection;
 use crate::traffic::set::Percent;
 
@@ -347,11 +348,13 @@ impl Health {
     /// 0.1 to 1. Other Services that have the same endpoint go by its rest nevertheless.
     #[must_use]
     pub fn share(&self, now: Instant, warmup: Duration) -> f64 {
-        let worked = self.worked_for(now);
-        if worked >= warmup {
-            return 1.0;
-        }
-        FIRST_SHARE + (1.0 - FIRST_SHARE) * worked.as_secs_f64() / warmup.as_secs_f64()
+        share_after(self.worked_for(now), warmup)
+    }
+
+    /// Since when it works; `None`: for long.
+    #[must_use]
+    pub const fn works_since(&self) -> Option<Instant> {
+        self.works_since
     }
 
     fn worked_for(&self, now: Instant) -> Duration {
@@ -379,6 +382,25 @@ impl Health {
         self.in_a_row = 0;
         self.unreachable_in_a_row = 0;
     }
+}
+
+/// What an endpoint takes of its share that has worked for so long.
+#[must_use]
+pub fn share_after(worked: Duration, warmup: Duration) -> f64 {
+    if worked >= warmup {
+        return 1.0;
+    }
+    FIRST_SHARE + (1.0 - FIRST_SHARE) * worked.as_secs_f64() / warmup.as_secs_f64()
+}
+
+/// When an endpoint became ready of which the clock of another machine says so. `since` and
+/// `unix`, the own clock, are in seconds since 1970. Where the two clocks differ a warm-up is
+/// shorter by that, or begins now. `None`: longer ago than any warm-up, or nobody says (0).
+#[must_use]
+pub fn ready_at(now: Instant, unix: u64, since: u64) -> Option<Instant> {
+    let age = Duration::from_secs(unix.saturating_sub(since));
+    let is_new = since != 0 && age < *WARMUP.end();
+    is_new.then(|| now.checked_sub(age)).flatten()
 }
 
 /// How many of so many endpoints may rest at once: the percentage, but one at least of two

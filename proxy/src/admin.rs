@@ -3,7 +3,9 @@
 //! Probes and hooks are for the kubelet; what shows configuration or changes
 //! state is for the pod itself and answers loopback only.
 //!
-//! Imports `config`, `drain`, `probe`, `proxy` and `telemetry`.
+//! Imports `config`, `drain`, `endpoints`, `probe`, `proxy` and `telemetry`.
+
+mod traffic;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -58,6 +60,13 @@ impl Pages {
                 Some(chain) => text(StatusCode::OK, chain),
                 None => text(StatusCode::SERVICE_UNAVAILABLE, "no certificate yet\n"),
             },
+            (&Method::GET, path) => match traffic::asked(path) {
+                Some(services) => {
+                    let held = self.proxy.config.snapshot();
+                    json(StatusCode::OK, traffic::page(&held, services))
+                }
+                None => text(StatusCode::NOT_FOUND, "no such page\n"),
+            },
             _ => text(StatusCode::NOT_FOUND, "no such page\n"),
         }
     }
@@ -79,5 +88,60 @@ impl Pages {
             "resources": resources,
         });
         format!("{page:#}\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+    use std::time::SystemTime;
+
+    use identity::Roots;
+    use identity::authority::{ROOT_LIFE, Root};
+    use identity::tls::CertHandle;
+    use policy::access_log::AccessLog;
+    use policy::name::SpiffeId;
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+    use crate::net::budget::Budget;
+    use crate::settings::Own;
+    use crate::telemetry::Telemetry;
+    use crate::telemetry::metrics::Metrics;
+
+    fn pages() -> Pages {
+        let web = SpiffeId::of("cluster.local", "shop", "web").unwrap();
+        let root = Root::generate(SystemTime::now(), ROOT_LIFE).unwrap();
+        let roots = Roots::new(&web, vec![root.certificate().clone()]).unwrap();
+        let ip = IpAddr::from([10, 0, 0, 1]);
+        let own = Own::new("shop".to_owned(), "web-1".to_owned(), web, vec![ip]).unwrap();
+        let metrics = Metrics::register(&mut Registry::default());
+        let telemetry = Telemetry::new(metrics, AccessLog::OFF);
+        let budget = Budget::new(1 << 20);
+        let proxy = Proxy::new(own, telemetry, CertHandle::empty(), roots, &budget);
+        Pages::new(Arc::new(proxy), None, None).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_the_proxy_goes_by_is_shown_to_its_own_pod_alone() {
+        let pages = pages();
+        let ask = async |method: Method, path: &str, peer: &str| {
+            let mut request = Request::default();
+            *request.method_mut() = method;
+            *request.uri_mut() = path.parse().unwrap();
+            let answer = pages.clone().answer(request, peer.parse().unwrap()).await;
+            answer.status().as_u16()
+        };
+        let (own, other) = ("127.0.0.1:4000", "10.0.0.9:4000");
+        for (path, status) in [
+            ("/traffic", 200),
+            ("/traffic/shop/api", 200),
+            ("/traffics", 404),
+            ("/config", 200),
+        ] {
+            assert_eq!(ask(Method::GET, path, own).await, status, "{path}");
+            assert_eq!(ask(Method::GET, path, other).await, 404, "{path}");
+            assert_eq!(ask(Method::POST, path, own).await, 404, "{path}");
+        }
     }
 }

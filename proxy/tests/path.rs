@@ -30,6 +30,7 @@ mod path {
     mod ejection;
     mod fallbacks;
     mod goaway;
+    mod headless;
     mod http;
     mod idle;
     mod leftover;

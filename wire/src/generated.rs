@@ -858,6 +858,10 @@ pub struct Endpoint {
     pub opaque: bool,
     #[prost(string, tag = "60")]
     pub node: ::prost::alloc::string::String,
+    /// Since when the pod is ready, in seconds since 1970 by the clock of its node. 0: nobody
+    /// says.
+    #[prost(uint64, tag = "8")]
+    pub ready_since: u64,
 }
 /// Which of its workload's proxies the receiving one is, so that each uses a part of a
 /// large Service, and of how many, so that together they retry as much as one may. For

@@ -19,7 +19,8 @@ use crate::output::{self, Format};
     about = "Show what the proxy of a pod holds, by its own word",
     long_about = "Shows identity, modes and the names and versions of all that the proxy of a pod \
                   holds. Where no controller tells it the proxy itself is asked, by port-forward; \
-                  with --direct at once.",
+                  with --direct at once. With --traffic it tells by port-forward what its calls go \
+                  by: sections of policies, retry budgets, breakers and endpoints.",
     after_help = "Example:\n  weft proxy-config web-5d8 --direct"
 )]
 pub struct ProxyConfig {
@@ -29,6 +30,9 @@ pub struct ProxyConfig {
     /// By port-forward, without a controller
     #[arg(long)]
     direct: bool,
+    /// What it goes by where its application calls Services
+    #[arg(long)]
+    traffic: bool,
 }
 
 /// `web-1` or `pod/web-1`.
@@ -54,24 +58,37 @@ impl ProxyConfig {
         let format = global.format(&[Format::Table, Format::Json, Format::Yaml])?;
         let pod = pod(&self.pod)?;
         let cluster = Cluster::connect(global).await?;
-        let told = if self.direct {
-            None
+        let page = if self.traffic {
+            direct(&cluster, &pod, "/traffic").await?
         } else {
-            told(&cluster, &pod).await?
+            self.config(&cluster, &pod).await?
         };
-        let config = match told {
-            Some(config) => config,
-            None => direct(&cluster, &pod).await?,
-        };
-        if !output::data(console, format, &config)? {
-            print(&config, console)?;
+        if output::data(console, format, &page)? {
+            return Ok(Verdict::Yes);
+        }
+        if self.traffic {
+            print_traffic(&page, console)?;
+        } else {
+            print(&page, console)?;
         }
         Ok(Verdict::Yes)
     }
+
+    async fn config(&self, cluster: &Cluster, pod: &str) -> Result<Value, Failure> {
+        let told = if self.direct {
+            None
+        } else {
+            told(cluster, pod).await?
+        };
+        match told {
+            Some(config) => Ok(config),
+            None => direct(cluster, pod, "/config").await,
+        }
+    }
 }
 
-async fn direct(cluster: &Cluster, pod: &str) -> Result<Value, Failure> {
-    let page = forward::page(cluster, cluster.namespace(), pod, ADMIN_PORT, "/config").await?;
+async fn direct(cluster: &Cluster, pod: &str, path: &str) -> Result<Value, Failure> {
+    let page = forward::page(cluster, cluster.namespace(), pod, ADMIN_PORT, path).await?;
     serde_json::from_str(&page)
         .map_err(|error| Failure::unknown(format!("the proxy of {pod} answers no JSON: {error}")))
 }
@@ -104,9 +121,100 @@ fn print(config: &Value, console: &mut Console<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
+/// A row for each rule of a section, with who says it, each breaker and each endpoint.
+fn print_traffic(page: &Value, console: &mut Console<'_>) -> Result<(), Failure> {
+    let mut table = Table::new(&["SERVICE", "WHAT", "SAYS"]);
+    for (name, service) in page["services"].as_object().into_iter().flatten() {
+        let mut row = |what: &str, says: String| {
+            table.row(vec![name.clone().into(), what.into(), says.into()]);
+        };
+        for (section, rules) in service["sections"].as_object().into_iter().flatten() {
+            for rule in each(rules) {
+                row(section, text(&rule["from"]));
+            }
+        }
+        if let Some(saved) = service["budget"]["saved"].as_u64() {
+            row("budget", format!("{saved} retries saved"));
+        }
+        for one in each(&service["breakers"]) {
+            let [failed, of] = ["failures", "requests"].map(|field| text(&one[field]));
+            let state = text(&one["state"]);
+            row("breaker", format!("{state}, {failed} of {of} failed"));
+        }
+        for one in each(&service["endpoints"]) {
+            let what = format!("{} {}", text(&one["address"]), text(&one["pod"]));
+            let [failed, of] = ["failures", "answers"].map(|field| text(&one[field]));
+            let [state, load] = ["state", "load"].map(|field| text(&one[field]));
+            let says = format!("{state}, {failed} of {of} failed, load {load} %");
+            row(what.trim_end(), says);
+        }
+    }
+    table.write(console.out, console.color)?;
+    if let Some(more @ 1..) = page["servicesLeftOut"].as_u64() {
+        console.word(&format!(
+            "{more} more: port {ADMIN_PORT} of the pod answers /traffic/NAMESPACE/SERVICE"
+        ))?;
+    }
+    Ok(())
+}
+
+fn each(list: &Value) -> impl Iterator<Item = &Value> {
+    list.as_array().into_iter().flatten()
+}
+
 fn text(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn who_says_a_section_and_who_rests_is_told_by_service() {
+        let page = json!({
+            "services": { "shop/api:80": {
+                "sections": { "retry": [
+                    { "from": "TrafficPolicy shop/calls", "someRequestsOnly": true, "says": {} },
+                    { "from": "without any policy", "someRequestsOnly": false, "says": {} },
+                ] },
+                "budget": { "saved": 2 },
+                "breakers": [{ "state": "Open", "requests": 50, "failures": 49 }],
+                "endpoints": [{
+                    "address": "10.0.0.2:80", "pod": "shop/api-2\u{1b}[2J", "state": "Resting",
+                    "answers": 7, "failures": 5, "load": 30,
+                }],
+            } },
+            "servicesLeftOut": 3,
+        });
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let mut console = Console {
+            input: &mut std::io::empty(),
+            out: &mut out,
+            err: &mut err,
+            color: false,
+        };
+        print_traffic(&page, &mut console).unwrap();
+        let out = String::from_utf8(out).unwrap();
+        let rows: Vec<&str> = out.lines().collect();
+        assert_eq!(rows.len(), 6, "{out}");
+        let shows = |at: usize, words: [&str; 2]| {
+            let row = rows[at];
+            let all = words.into_iter().all(|word| row.contains(word));
+            assert!(all && row.starts_with("shop/api:80 "), "{at}: {out}");
+        };
+        shows(1, ["retry", "TrafficPolicy shop/calls"]);
+        shows(2, ["retry", "without any policy"]);
+        shows(3, ["budget", "2 retries saved"]);
+        shows(4, ["breaker", "Open, 49 of 50 failed"]);
+        let says = "Resting, 5 of 7 failed, load 30 %";
+        shows(5, ["10.0.0.2:80 shop/api-2", says]);
+        assert!(!out.contains('\x1b'), "{out:?}");
+        assert!(err.starts_with(b"3 more"), "{err:?}");
     }
 }

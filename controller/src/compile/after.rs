@@ -1,10 +1,10 @@
 //! Compiles a World with the help of what the World before it compiled to.
 //!
-//! Three ways lead there. If nothing but the state of endpoints changed, which is by far
-//! the commonest news, only their Services are read again. If pods came, went or changed,
-//! or endpoints with them, those pods and the Services whose slices name them are. After
-//! anything else all is read again, and what came out the same is replaced by what was
-//! there, so that resources stay encoded and proxies can be left alone.
+//! Three ways lead there. If nothing but the state of endpoints changed, or since when their
+//! pods are ready, which is by far the commonest news, only their Services are read again. If
+//! pods came, went or changed, or endpoints with them, those pods and the Services whose
+//! slices name them are. After anything else all is read again, and what came out the same is
+//! replaced by what was there, so that resources stay encoded and proxies can be left alone.
 //!
 //! The second way is for pods of which nobody has to be told anything and about which
 //! every policy says what is written in it. Others change what a policy means: a pod whose
@@ -23,8 +23,8 @@ use super::{
     access::ports::as_written,
     annotations, bindings,
     differences::{
-        changed_pods, same_besides_pods_and_slices, same_ports, services_of_changed_slices,
-        take_over,
+        changed_pods, only_readiness_differs, same_besides_pods_and_slices, same_ports,
+        services_of_changed_slices, take_over,
     },
     endpoints, protocols,
     slices::{self, ByPort},
@@ -62,15 +62,24 @@ pub(crate) fn compile_after(
     (index, problems, changes)
 }
 
-/// The shorter way: `None` if more has changed than the state of endpoints.
+/// The shorter way: `None` if more has changed than the state of endpoints, and since when
+/// their pods are ready.
 fn states_only(world: &World, before: &Index) -> Option<(Index, Changes)> {
     let old = &before.world;
-    if !same_besides_pods_and_slices(world, old) || !Arc::ptr_eq(&world.pods, &old.pods) {
+    if !same_besides_pods_and_slices(world, old) {
+        return None;
+    }
+    let dirty = changed_pods(world, old);
+    let mut pods = dirty.iter();
+    if !pods.all(|pod| only_readiness_differs(world, old, pod)) {
         return None;
     }
     let defaults = &before.defaults;
     let mut services = before.services.clone();
-    let affected = services_of_changed_slices(world, old);
+    let mut affected = services_of_changed_slices(world, old);
+    let ips = addresses_of(&dirty, [world, old]);
+    affected.extend(services_that_name(world, &dirty, &ips));
+    let mut moved = HashSet::new();
     for key in &affected {
         // Slices without a Service mean nothing.
         let Some(entry) = before.services.get(key) else {
@@ -86,7 +95,10 @@ fn states_only(world: &World, before: &Index) -> Option<(Index, Changes)> {
             ports: endpoints::ports(world, key, &entry.facts, &is, &before.pods),
             splits: entry.splits.clone(),
         };
-        services.insert(key.clone(), Arc::new(new));
+        if !same_ports(&new, entry) {
+            services.insert(key.clone(), Arc::new(new));
+            moved.insert(key.clone());
+        }
     }
     let index = Index {
         world: world.clone(),
@@ -106,7 +118,7 @@ fn states_only(world: &World, before: &Index) -> Option<(Index, Changes)> {
     };
     let changes = Changes {
         states_only: true,
-        services: affected.into_iter().collect(),
+        services: moved,
         ..Changes::default()
     };
     Some((index, changes))

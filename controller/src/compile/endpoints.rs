@@ -53,6 +53,7 @@ fn candidate(found: &SliceEndpoint, protocols: &protocols::Protocols<'_>) -> End
             identity: found.identity.clone(),
             pod: found.pod.clone(),
             zone: found.zone.clone(),
+            ready_since: found.ready_since,
             opaque: found
                 .pod
                 .as_ref()

@@ -25,6 +25,8 @@ pub(super) struct SliceEndpoint {
     pub(super) zone: String,
     pub(super) node: Arc<str>,
     pub(super) ready: bool,
+    /// Since when, as of [`PodFacts::ready_since`].
+    pub(super) ready_since: u64,
     pub(super) serving: bool,
     pub(super) terminating: bool,
 }
@@ -112,6 +114,7 @@ fn read<'a>(
                     at.entry((new.ip, new.port))
                         .and_modify(|known| {
                             known.ready |= new.ready;
+                            known.ready_since = known.ready_since.max(new.ready_since);
                             known.serving |= new.serving;
                             known.terminating &= new.terminating;
                         })
@@ -169,6 +172,8 @@ fn look_up(
         Some((_, facts)) if !facts.node.is_empty() => facts.node.clone(),
         _ => endpoint.node.clone(),
     };
+    // The pod may be known to leave before its slice says so.
+    let ready = endpoint.ready && (!terminating || service.publish_not_ready);
     let zone = match &*endpoint.zone {
         "" => world.zone(&node).to_owned(),
         zone => zone.to_owned(),
@@ -182,8 +187,11 @@ fn look_up(
         pod: pod.map(|(key, _)| key.clone()),
         zone,
         node,
-        // The pod may be known to leave before its slice says so.
-        ready: endpoint.ready && (!terminating || service.publish_not_ready),
+        ready,
+        // Before its slice says so nobody is to be told anything.
+        ready_since: pod
+            .filter(|_| ready)
+            .map_or(0, |(_, facts)| facts.ready_since),
         serving: endpoint.serving || endpoint.ready,
         terminating,
     })

@@ -315,6 +315,7 @@ fn pod_endpoint(index: &Index, pod: &ObjectKey, port: u16) -> Option<Endpoint> {
         identity: identity_at(&index.defaults, pod, facts, port),
         pod: Some(pod.clone()),
         zone: String::new(),
+        ready_since: 0,
         opaque: index.pod_protocols(pod, facts).lookup(port).is_opaque(),
     })
 }

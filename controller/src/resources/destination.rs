@@ -73,6 +73,8 @@ impl Index {
             identity: identity_at(&self.defaults, key, facts, port),
             pod: Some(key.clone()),
             zone: self.world.zone(&facts.node).to_owned(),
+            // Who calls one pod has no other to spare it with.
+            ready_since: 0,
             opaque: matches!(protocol, Protocol::Opaque | Protocol::Tls),
         };
         v1::PodTarget {

@@ -66,6 +66,7 @@ pub(super) fn message(endpoint: &Endpoint, node: &str) -> v1::Endpoint {
         zone: endpoint.zone.clone(),
         opaque: endpoint.opaque,
         node: node.to_owned(),
+        ready_since: endpoint.ready_since,
     }
 }
 

@@ -72,6 +72,7 @@ pub fn pod(object: DynamicObject) -> Result<PodFacts, Unusable> {
         service_account: account.unwrap_or("default").into(),
         node: text(spec.node_name.as_deref()),
         host_network: spec.host_network.unwrap_or(false),
+        ready_since: ready_since(&status),
         owner: owner(&meta),
         labels: pairs(meta.labels.as_ref()),
         ports: container_ports(&spec),
@@ -90,6 +91,13 @@ pub fn owner(meta: &ObjectMeta) -> Option<Owner> {
         kind: owner.kind.as_str().into(),
         name: owner.name.as_str().into(),
     })
+}
+
+fn ready_since(status: &PodStatus) -> u64 {
+    let conditions = status.conditions.iter().flatten();
+    let mut ready = conditions.filter(|one| one.type_ == "Ready" && one.status == "True");
+    let since = ready.next().and_then(|one| one.last_transition_time.as_ref());
+    since.map_or(0, |time| u64::try_from(time.0.as_second()).unwrap_or(0))
 }
 
 fn container_ports(spec: &PodSpec) -> BTreeMap<u16, Arc<str>> {

@@ -76,6 +76,9 @@ pub struct PodFacts {
     pub node: Arc<str>,
     /// Shares its node's addresses.
     pub host_network: bool,
+    /// Since when it is ready, in seconds since 1970 by the clock of its node; 0 where it is
+    /// not.
+    pub ready_since: u64,
     /// Who made it, if anybody.
     pub owner: Option<Owner>,
     /// Labels.

@@ -36,6 +36,22 @@ pub enum Candidate {
     Out,
 }
 
+impl Candidate {
+    /// The same where all of them warm up, and the first takes `ahead` of its share: who has
+    /// no other to leave calls to is spared none, and those that are as new take as many.
+    #[must_use]
+    pub fn beside(self, ahead: f64) -> Self {
+        match self {
+            Self::Works { score, share, load } => Self::Works {
+                score,
+                share: (share / ahead).min(1.0),
+                load,
+            },
+            other => other,
+        }
+    }
+}
+
 /// One of the two that are compared.
 #[derive(Clone, Copy, Debug)]
 struct Drawn {

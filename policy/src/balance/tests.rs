@@ -376,6 +376,20 @@ fn a_score_that_is_no_number_does_not_stop_picking() {
     assert!(pick(|_| f64::NAN, 2, (0, 0)).is_some());
 }
 
+#[test]
+fn where_all_are_new_the_first_of_them_takes_all_of_its_share() {
+    let works = |share| Candidate::Works {
+        score: 1.0,
+        share,
+        load: 0,
+    };
+    assert_eq!(works(0.4).beside(0.4), works(1.0));
+    assert_eq!(works(0.2).beside(0.4), works(0.5));
+    assert_eq!(works(0.2).beside(1.0), works(0.2));
+    assert_eq!(works(0.7).beside(0.4), works(1.0), "never more than that");
+    assert_eq!(Candidate::Rests.beside(0.4), Candidate::Rests);
+}
+
 proptest! {
     #[test]
     fn what_is_picked_exists(len in 0usize..50, a: u64, b: u64) {

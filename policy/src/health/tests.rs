@@ -276,6 +276,25 @@ fn an_answer_that_only_begins_ends_what_unreachable_means_and_nothing_else() {
 }
 
 #[test]
+fn an_endpoint_is_as_old_as_another_clock_says_and_never_younger_than_now() {
+    const NOW: u64 = 1_800_000_000;
+    let now = Instant::now() + ms(1_000_000);
+    for (since, age) in [
+        (NOW - 7, Some(7)),
+        (NOW, Some(0)),
+        // The other clock is ahead.
+        (NOW + 40, Some(0)),
+        (NOW - 299, Some(299)),
+        (NOW - 300, None),
+        (0, None),
+    ] {
+        let ready = ready_at(now, NOW, since);
+        let age = age.map(|age| now - ms(1000 * age));
+        assert_eq!(ready, age, "{since}");
+    }
+}
+
+#[test]
 fn a_new_endpoint_warms_up_and_an_old_one_does_not() {
     let now = Instant::now() + ms(10_000);
     let share = |ready| Health::new(now, ready).stance(now, true, ms(10_000));

@@ -36,8 +36,8 @@ pub(crate) struct Guard {
 }
 
 /// What holds at one port: limits that this pod keeps by itself, of what class requests are
-/// and how many of them the application is given at once, and how long those from outside the
-/// mesh may take.
+/// and how many of them the application is given at once, and how long those may take that
+/// nobody held to it before.
 #[derive(Debug)]
 pub(crate) struct PortGuard {
     timeouts: Limited<Timeouts>,
@@ -242,18 +242,24 @@ impl PortGuard {
         self.overload.as_ref()
     }
 
-    /// How long a request of a caller outside the mesh may take, whom no proxy has held to
-    /// it before. One whose path cannot be read in one way only has the shortest time of all
-    /// routes, as it has the tokens of all their limits.
-    pub(crate) fn request_outside(
+    /// Whether any request has a time here.
+    pub(crate) fn has_times(&self) -> bool {
+        !self.timeouts.rules.is_empty()
+    }
+
+    /// How long a request may take that no proxy has held to it before. One whose path cannot
+    /// be read in one way only has the shortest time of all routes, as it has the tokens of
+    /// all their limits.
+    pub(crate) fn request_time(
         &self,
+        caller: Caller<'_>,
         request: &RequestFacts<'_>,
         unreadable: bool,
     ) -> Option<Duration> {
         let mut fitting = self.timeouts.rules.iter().filter_map(|rule| {
             let scoped = rule.then.as_ref()?;
             let fits = unreadable || rule.when.fits(Some(request));
-            (fits && scoped.sources.admits(Caller::Outside)).then_some(&scoped.section)
+            (fits && scoped.sources.admits(caller)).then_some(&scoped.section)
         });
         if unreadable {
             return fitting.filter_map(|timeouts| timeouts.request).min();

@@ -37,6 +37,11 @@ impl Policies {
         self.held.get(subject(resource)).map(|held| &held.own)
     }
 
+    /// Service ports of which something is said, as `namespace/name:port`.
+    pub(crate) fn subjects(&self) -> impl Iterator<Item = &str> {
+        self.held.keys().map(|subject| &**subject)
+    }
+
     /// Uid of the own pod, as its certificate says it.
     pub(crate) fn pod(&self) -> Option<&str> {
         self.pod.as_deref()

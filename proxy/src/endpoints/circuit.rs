@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use policy::breaker::own::{Admit, Breaker, State};
-use policy::breaker::{Pulse, Steer};
+use policy::breaker::{Pulse, Steer, Sum};
 use policy::traffic::endpoint::Breaker as Settings;
 use tokio::sync::Notify;
 
@@ -58,6 +58,15 @@ pub struct Said {
     /// `None`: nothing has happened.
     pub pulse: Option<Pulse>,
     pub state: State,
+}
+
+/// One breaker, for the page of the proxy.
+#[derive(Debug)]
+pub(crate) struct Shown {
+    pub(crate) by: DecidedBy,
+    pub(crate) state: State,
+    /// The attempts of its interval.
+    pub(crate) seen: Sum,
 }
 
 impl Circuits {
@@ -134,6 +143,18 @@ impl Circuits {
             });
             !forget
         });
+    }
+
+    /// What each is by its last call.
+    pub(crate) fn shown(&self) -> Vec<Shown> {
+        let now = now();
+        let held = self.held.lock();
+        let shown = held.iter().map(|circuit| Shown {
+            by: circuit.by.clone(),
+            state: circuit.breaker.state(&circuit.settings),
+            seen: circuit.breaker.seen(now, &circuit.settings),
+        });
+        shown.collect()
     }
 
     /// Whether there are any of which there may be something to say.

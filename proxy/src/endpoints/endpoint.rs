@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use policy::balance::Candidate;
-use policy::health::{EjectedFor, Health, Others, Probe, Seen, Told};
+use policy::health::{EjectedFor, Health, Others, Probe, Recent, Seen, Told};
 use policy::name::SpiffeId;
 use policy::traffic::endpoint::Ejection;
 use prometheus_client::metrics::gauge::Gauge;
@@ -36,6 +36,17 @@ pub struct Endpoint {
     pub(super) resting: Gauge,
 }
 
+/// What is known of an endpoint, for the page of the proxy.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shown {
+    pub(crate) candidate: Candidate,
+    /// What it answered in the last ten seconds.
+    pub(crate) recent: Recent,
+    /// What it says of its load, in percent.
+    pub(crate) load: u8,
+    pub(crate) in_flight: u32,
+}
+
 impl Endpoint {
     #[must_use]
     pub const fn meshed(&self) -> bool {
@@ -61,18 +72,35 @@ impl Endpoint {
         self.learned.lock().look(now, waiting, draw)
     }
 
+    /// The same, and what else is known of it.
+    pub(super) fn shown(&self, draw: &Draw<'_>) -> Shown {
+        let now = now();
+        let candidate = self.look(now, draw);
+        let learned = self.learned.lock();
+        Shown {
+            candidate,
+            recent: learned.health.recent(now),
+            load: learned.load.percent(now),
+            in_flight: self.in_flight.load(Ordering::Relaxed),
+        }
+    }
+
     /// It says that its load is this, in percent.
     pub(crate) fn hear_load(&self, percent: u8) {
         self.learned.lock().load.hear(now(), percent);
     }
 
-    /// It has joined a list that others were in before it: callers come to it little by
-    /// little. Nothing changes where it is known from elsewhere.
-    pub(crate) fn joined(self: &Arc<Self>) {
+    /// It serves since then, and callers come to it little by little. Nothing changes where
+    /// it is known from elsewhere.
+    pub(crate) fn joined(self: &Arc<Self>, since: Instant) {
         if Arc::strong_count(self) == 1 {
-            let now = now();
-            self.learned.lock().health = Health::new(now, Some(now));
+            self.learned.lock().health = Health::new(now(), Some(since));
         }
+    }
+
+    /// Since when it works; `None`: for long.
+    pub(super) fn works_since(&self) -> Option<Instant> {
+        self.learned.lock().health.works_since()
     }
 
     /// Counts a request as in flight until the guard is dropped.

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use policy::balance::{Candidate, Picked, choose};
-use policy::health::{EjectedFor, Others, Seen, Told};
+use policy::health::{EjectedFor, Others, Seen, Told, share_after};
 use policy::retry::RetryBudget;
 use policy::sticky::{self, Key};
+use policy::traffic::call::Budget;
 use policy::traffic::endpoint::{Balance, Ejection, Locality, Subset};
 
 use crate::endpoints::circuit::Circuits;
-use crate::endpoints::endpoint::{Endpoint, InFlight};
+use crate::endpoints::endpoint::{Endpoint, InFlight, Shown};
 use crate::endpoints::learned::{Draw, Fallback, Latency, now};
 use crate::endpoints::location::{Near, Nearness};
 use crate::endpoints::part::{Asked, Parts};
@@ -35,6 +36,9 @@ pub struct EndpointSet {
     parts: Parts,
     /// Where callers prefer to go of whom no policy says anything of it.
     locality: Locality,
+    /// Since when the first of them works, where all are new or came back; `None`: some have
+    /// worked for long.
+    first: Option<Instant>,
     /// What retries of calls to them may cost.
     pub budget: Arc<RetryBudget>,
     /// What this proxy holds back from them.
@@ -63,6 +67,7 @@ impl EndpointSet {
         circuits: Arc<Circuits>,
     ) -> Self {
         Self {
+            first: first(&endpoints),
             endpoints,
             near: Near::default(),
             own: Vantage::default(),
@@ -106,6 +111,11 @@ impl EndpointSet {
         self.own.places.map_or(1, |places| places.all.peers)
     }
 
+    /// Retries of calls to them that the savings would pay for now.
+    pub(crate) fn saved(&self, settings: &Budget) -> u32 {
+        self.budget.saved(now(), settings)
+    }
+
     fn locality(&self, balance: &Balance) -> Locality {
         balance.locality.unwrap_or(self.locality)
     }
@@ -114,6 +124,23 @@ impl EndpointSet {
     pub(crate) fn nearness(&self, endpoint: &Endpoint, balance: &Balance) -> Option<Nearness> {
         let asked = self.locality(balance) != Locality::None;
         asked.then(|| endpoint.location.get().from(self.own.location))
+    }
+
+    /// What the first of them takes of its share, where all are new.
+    fn ahead(&self, balance: &Balance) -> f64 {
+        self.first.map_or(1.0, |since| {
+            let worked = now().saturating_duration_since(since);
+            share_after(worked, balance.warmup)
+        })
+    }
+
+    /// What one of them is to a call that goes by `draw`, and what else is known of it.
+    pub(crate) fn shown(&self, endpoint: &Endpoint, draw: &Draw<'_>) -> Shown {
+        let shown = endpoint.shown(draw);
+        Shown {
+            candidate: shown.candidate.beside(self.ahead(draw.balance)),
+            ..shown
+        }
     }
 
     /// The cheaper of two random endpoints that work, or one whose rest is over and that
@@ -134,6 +161,12 @@ impl EndpointSet {
         Some(self.without_probing(now, draw)?.begin())
     }
 
+    /// The one that a client chose by its address, unless it rests or was tried.
+    #[must_use]
+    pub fn at(&self, endpoint: &Arc<Endpoint>, draw: &Draw<'_>) -> Option<InFlight> {
+        self.stands(endpoint, now(), draw)
+    }
+
     /// One for a call of which nothing is to be learned, and which is not to be noticed.
     #[must_use]
     pub fn aside(&self) -> Option<Arc<Endpoint>> {
@@ -151,7 +184,8 @@ impl EndpointSet {
     fn choose(&self, draw: &Draw<'_>, look: impl Fn(&Endpoint) -> Candidate) -> Option<Picked> {
         let locality = self.locality(draw.balance);
         let near = self.near.preferred(locality);
-        let look = |at: usize| look(&self.endpoints[at]);
+        let ahead = self.ahead(draw.balance);
+        let look = |at: usize| look(&self.endpoints[at]).beside(ahead);
         let subset = draw.balance.subset;
         if subset != Subset::All {
             let zone = if locality == Locality::None {
@@ -300,6 +334,16 @@ impl EndpointSet {
         }
         others
     }
+}
+
+/// Since when the first works of endpoints that are all new.
+fn first(endpoints: &[Arc<Endpoint>]) -> Option<Instant> {
+    let mut first: Option<Instant> = None;
+    for endpoint in endpoints {
+        let since = endpoint.works_since()?;
+        first = Some(first.map_or(since, |first| first.min(since)));
+    }
+    first
 }
 
 /// Whether a call may still come to an endpoint, without those.

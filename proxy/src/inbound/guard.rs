@@ -12,7 +12,7 @@ use crate::failure::Failure;
 use crate::http::body::Body;
 use crate::http::deadline::{self, Timed, now};
 use crate::http::lineage::Shadow;
-use crate::http::received::Received;
+use crate::http::received::{Received, authority_of};
 use crate::inbound::authorize::Admitted;
 use crate::inbound::connection::Connection;
 use crate::inbound::path::JudgedPath;
@@ -22,8 +22,9 @@ use crate::telemetry::labels::RateLimitedLabels;
 const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
 impl Connection {
-    /// Until when a request has to be done: as its caller says, and for callers outside the
-    /// mesh as policies say. What stands in a header of ours is believed of peers only.
+    /// Until when a request has to be done: as its caller says, and as policies say where its
+    /// caller's proxy did not ask them: it has none, or the pod was called by its own address.
+    /// What stands in a header of ours is believed of peers only.
     pub(super) fn deadline(
         &self,
         snapshot: &Snapshot,
@@ -36,10 +37,20 @@ impl Connection {
         let rest = times.and_then(|times| times.rest.as_ref());
         let timed = Timed::read(&parts.headers, received.grpc, weft, rest);
         self.proxy.telemetry.metrics.read_time(timed.unreadable);
-        let guard = self.guard(snapshot).filter(|_| !meshed);
-        let request = guard
-            .and_then(|guard| guard.request_outside(&path.facts(parts), path.error().is_some()));
+        let guard = self.guard(snapshot).filter(|guard| guard.has_times());
+        let guard = guard.filter(|_| !meshed || self.is_called_by_address(parts));
+        let request = guard.and_then(|guard| {
+            guard.request_time(self.caller(), &path.facts(parts), path.error().is_some())
+        });
         deadline::arrived(parts, timed, request)
+    }
+
+    /// Whether a request names no Service as its host, but the pod's own address.
+    fn is_called_by_address(&self, parts: &Parts) -> bool {
+        let host = authority_of(parts);
+        let host = host.as_ref().map(|host| host.host().trim_matches(['[', ']']));
+        let ip = host.and_then(|host| host.parse().ok());
+        ip.is_some_and(|ip| self.proxy.own.has(ip))
     }
 
     /// May a copy come in that is only for pods which can change nothing?

@@ -7,7 +7,7 @@ use policy::traffic::endpoint::Balance;
 
 use crate::config::snapshot::Snapshot;
 use crate::endpoints::endpoint::{Endpoint, InFlight};
-use crate::endpoints::learned::Draw;
+use crate::endpoints::learned::{Draw, Fallback};
 use crate::endpoints::location::Nearness;
 use crate::endpoints::set::EndpointSet;
 use crate::failure::Failure;
@@ -15,6 +15,13 @@ use crate::proxy::Proxy;
 
 pub(super) enum Choice {
     One(Arc<Endpoint>),
+    /// The one that the client chose among those of a Service that it names.
+    Named {
+        endpoint: Arc<Endpoint>,
+        among: Among,
+        /// Where it fails or rests, another one may be asked.
+        moves: bool,
+    },
     Any(Among),
     /// Session affinity: every call of this pod in this epoch to the same endpoint.
     Session(Among, u64),
@@ -59,7 +66,20 @@ impl Among {
 impl Choice {
     pub(super) fn pick(&self, proxy: &Proxy, draw: &Draw<'_>) -> Option<InFlight> {
         match self {
-            Self::One(endpoint) => (!draw.tried.contains(&endpoint.addr)).then(|| endpoint.begin()),
+            Self::One(endpoint) => one(endpoint, draw),
+            Self::Named {
+                endpoint,
+                among,
+                moves,
+            } => {
+                let set = among.for_attempt(proxy, draw);
+                let other = || moves.then(|| set.pick(draw)).flatten();
+                let resting = || match draw.fallback {
+                    Fallback::Resting => one(endpoint, draw),
+                    Fallback::Nobody => None,
+                };
+                set.at(endpoint, draw).or_else(other).or_else(resting)
+            }
             Self::Any(among) => among.for_attempt(proxy, draw).pick(draw),
             Self::Session(among, epoch) => {
                 let set = among.for_attempt(proxy, draw);
@@ -74,7 +94,11 @@ impl Choice {
     pub(super) fn nearness(&self, endpoint: &Endpoint, balance: &Balance) -> Option<Nearness> {
         match self {
             Self::Any(among) => among.set.nearness(endpoint, balance),
-            Self::One(_) | Self::Session(..) | Self::Tenant(..) | Self::Nobody(_) => None,
+            Self::One(_)
+            | Self::Named { .. }
+            | Self::Session(..)
+            | Self::Tenant(..)
+            | Self::Nobody(_) => None,
         }
     }
 
@@ -87,7 +111,10 @@ impl Choice {
     pub(super) fn still_has(&self, proxy: &Proxy, endpoint: &Arc<Endpoint>) -> bool {
         match self {
             Self::One(_) | Self::Nobody(_) => true,
-            Self::Any(among) | Self::Session(among, _) | Self::Tenant(among, _) => {
+            Self::Named { among, .. }
+            | Self::Any(among)
+            | Self::Session(among, _)
+            | Self::Tenant(among, _) => {
                 let now = among.newest(proxy);
                 let mut all = now.endpoints.iter();
                 all.any(|other| Arc::ptr_eq(other, endpoint))
@@ -99,7 +126,10 @@ impl Choice {
     pub(super) const fn set(&self) -> Option<&Arc<EndpointSet>> {
         match self {
             Self::One(_) | Self::Nobody(_) => None,
-            Self::Any(among) | Self::Session(among, _) | Self::Tenant(among, _) => Some(&among.set),
+            Self::Named { among, .. }
+            | Self::Any(among)
+            | Self::Session(among, _)
+            | Self::Tenant(among, _) => Some(&among.set),
         }
     }
 
@@ -107,9 +137,18 @@ impl Choice {
     pub(super) fn nobody(&self) -> Option<&Failure> {
         match self {
             Self::Nobody(why) => Some(why),
-            Self::One(_) | Self::Any(_) | Self::Session(..) | Self::Tenant(..) => None,
+            Self::One(_)
+            | Self::Named { .. }
+            | Self::Any(_)
+            | Self::Session(..)
+            | Self::Tenant(..) => None,
         }
     }
+}
+
+/// That one, unless it was tried.
+fn one(endpoint: &Arc<Endpoint>, draw: &Draw<'_>) -> Option<InFlight> {
+    (!draw.tried.contains(&endpoint.addr)).then(|| endpoint.begin())
 }
 
 fn endpoints(snapshot: &Snapshot, name: &str) -> Arc<EndpointSet> {

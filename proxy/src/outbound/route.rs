@@ -12,7 +12,7 @@ use policy::reason::Reason;
 use policy::route::{Forward, choose};
 use policy::sticky;
 
-use crate::config::snapshot::{Destination, Service, Snapshot};
+use crate::config::snapshot::{Destination, PodTarget, Service, Snapshot};
 use crate::endpoints::endpoint::Endpoint;
 use crate::failure::Failure;
 use crate::http::wish::Wish;
@@ -160,37 +160,10 @@ impl Connection {
                 let host = request.and_then(|(_, host)| host).map(canonical_host);
                 let headless = host
                     .and_then(|host| pod.headless.iter().find(|(hosts, _)| hosts.contains(&host)));
-                let mut said = None;
-                if let Some((_, name)) = headless {
-                    if let Some(route) = self.overridden(snapshot, (name, wish), facts)? {
-                        return Ok(route);
-                    }
-                    let tenant = tenant::of(snapshot, name, facts, &self.proxy.own.pod);
-                    let asks = Asks {
-                        snapshot,
-                        name,
-                        facts,
-                        tenant: tenant.as_ref(),
-                    };
-                    // Only a split moves a call away from the pod that it names.
-                    if let Some(route) = asks.split()? {
-                        return Ok(route);
-                    }
-                    // Of this the times hold, and what answers in its place or is copied:
-                    // where there is no choice of an endpoint nothing is tried again, and
-                    // nobody rests.
-                    said = asks.said(None);
+                match headless {
+                    Some((_, name)) => self.headless(snapshot, pod, (name, wish), facts),
+                    None => Ok(self.to_pod(pod)),
                 }
-                Ok(Route {
-                    service: Arc::default(),
-                    port: self.addr.port(),
-                    backend: Arc::default(),
-                    rule: None,
-                    choice: Choice::One(Arc::clone(&pod.endpoint)),
-                    said,
-                    cookie: None,
-                    overridden: false,
-                })
             }
             Destination::External | Destination::Refused(_) => Err(Failure::not_sent(
                 Reason::UnknownDestination,
@@ -201,6 +174,66 @@ impl Connection {
 }
 
 impl Connection {
+    /// To a pod by its own address, whichever Services it serves.
+    fn to_pod(&self, pod: &PodTarget) -> Route {
+        Route {
+            service: Arc::default(),
+            port: self.addr.port(),
+            backend: Arc::default(),
+            rule: None,
+            choice: Choice::One(Arc::clone(&pod.endpoint)),
+            said: None,
+            cookie: None,
+            overridden: false,
+        }
+    }
+
+    /// To the Service that a request at the address of one of its pods names. Its client chose
+    /// that pod, and it alone knows why. So only a split moves the call away from one that
+    /// works, and whatever fails stays there where no policy says otherwise.
+    fn headless(
+        &self,
+        snapshot: &Snapshot,
+        pod: &PodTarget,
+        (name, wish): (&str, Option<&Wish>),
+        facts: Option<&RequestFacts<'_>>,
+    ) -> Result<Route, Failure> {
+        if let Some(route) = self.overridden(snapshot, (name, wish), facts)? {
+            return Ok(route);
+        }
+        let tenant = tenant::of(snapshot, name, facts, &self.proxy.own.pod);
+        let asks = Asks {
+            snapshot,
+            name,
+            facts,
+            tenant: tenant.as_ref(),
+        };
+        if let Some(route) = asks.split()? {
+            return Ok(route);
+        }
+        let service = known(snapshot, name)?;
+        let said = asks.said(None);
+        let endpoint = Arc::clone(&pod.endpoint);
+        let choice = match said::moves(said.as_deref()) {
+            None => Choice::One(endpoint),
+            Some(moves) => Choice::Named {
+                endpoint,
+                among: Among::of(snapshot, &service.endpoints),
+                moves,
+            },
+        };
+        Ok(Route {
+            service: Arc::clone(&service.label),
+            port: service.port,
+            backend: Arc::clone(&service.label),
+            rule: None,
+            choice,
+            said,
+            cookie: None,
+            overridden: false,
+        })
+    }
+
     /// To the Service that its request wishes, before splits and tenants, where the policy of
     /// the called one grants that. Never to the called one in its place: where nobody serves
     /// there, nobody does.

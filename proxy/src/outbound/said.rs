@@ -112,11 +112,24 @@ pub(super) fn timeouts(said: Option<&Said>) -> &Timeouts {
 
 /// How a call is tried again.
 pub(super) fn retry(said: Option<&Said>) -> &Retry {
-    let decided = said.and_then(|said| {
-        let rule = said.root.as_ref()?.retry.rules.get(said.retry?)?;
-        rule.then.as_ref()
-    });
+    let decided = said.and_then(decided_retry);
     decided.unwrap_or(&without_object::RETRY)
+}
+
+/// The same where a policy says it.
+fn decided_retry(said: &Said) -> Option<&Retry> {
+    let rule = said.root.as_ref()?.retry.rules.get(said.retry?)?;
+    rule.then.as_ref()
+}
+
+/// Whether a call goes to another endpoint than the one that its client chose, where that one
+/// fails or rests. `None`: no policy says anything of endpoints that fail.
+pub(super) fn moves(said: Option<&Said>) -> Option<bool> {
+    let retries = decided_retry(said?).is_some_and(|retry| retry.attempts > 0);
+    let ejection = said?.endpoints(|all| &all.ejection);
+    let rests = ejection.is_some_and(|ejection| ejection.consecutive_failures > 0);
+    let moves = retries || rests;
+    (moves || breaker(said).is_some()).then_some(moves)
 }
 
 /// The class that the Service which serves gives a request; `None`: none.

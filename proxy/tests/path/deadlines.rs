@@ -46,7 +46,7 @@ fn timeouts(request: Option<u64>, attempt: Option<u64>) -> Traffic {
 }
 
 /// A pod's own address, where a request may name the headless Service `api` as its host.
-fn by_address(client: &Pod, server: &Pod, port: u16) -> std::net::SocketAddr {
+pub(super) fn by_address(client: &Pod, server: &Pod, port: u16) -> std::net::SocketAddr {
     let pod = v1::PodTarget {
         endpoint: Some(endpoint(server.ip, port, Some("api"))),
         protocol: Protocol::Http1 as i32,
@@ -71,7 +71,7 @@ async fn a_call_of_a_pod_has_the_time_of_the_headless_service_that_it_names() {
     for (traffic, host, ends) in [
         (timeouts(Some(400), None), "api.shop:80", true),
         (timeouts(None, Some(400)), "api.shop", true),
-        // Of which Service it is a call nobody knows.
+        // Of which Service it is a call the caller's proxy does not know.
         (timeouts(Some(400), None), "10.0.0.1", false),
     ] {
         client.set(vec![said(&traffic)]);
@@ -82,6 +82,27 @@ async fn a_call_of_a_pod_has_the_time_of_the_headless_service_that_it_names() {
         assert_eq!(late, ends, "{host}: {answer}");
     }
     assert_eq!(apps[0].asked(), 3, "none was sent again");
+}
+
+#[tokio::test]
+async fn who_calls_a_pod_by_its_own_address_has_the_time_of_what_it_serves() {
+    let (client, server, apps) = fleet([SILENCE]).await;
+    let addr = by_address(&client, &server, apps[0].port);
+    server.set(vec![guarded(apps[0].port, timeouts(Some(300), None))]);
+    let (ip, with_port) = (addr.ip().to_string(), addr.to_string());
+    for (host, ends) in [
+        (&*ip, true),
+        (&*with_port, true),
+        // It has the time that its own proxy was told.
+        ("api.shop", false),
+        ("10.0.0.1", false),
+    ] {
+        let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        let mut stream = client.call(addr).await;
+        let answer = raw(&mut stream, request.as_bytes(), Duration::from_secs(1)).await;
+        let late = answer.starts_with("HTTP/1.1 504") && answer.contains("weft-reason: deadline");
+        assert_eq!(late, ends, "{host}: {answer}");
+    }
 }
 
 /// Waits until all that an application was asked has been broken off.

@@ -14,6 +14,8 @@ use crate::model::published::EncodedResource;
 use crate::testing::cluster;
 use crate::watch::Collector;
 
+mod readiness;
+
 const SERVICES: usize = 5;
 const PODS: usize = 8;
 /// The Service that is in another namespace than the pods that its slices name.
@@ -69,6 +71,10 @@ fn pod(dice: &mut StdRng) -> Value {
     }
     if dice.random_ratio(1, 6) {
         pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:01:00Z");
+    }
+    if dice.random() {
+        let times = ["2026-01-01T00:05:00Z", "2026-01-01T00:06:00Z"];
+        pod = readiness::since(pod, pick(dice, &times));
     }
     match dice.random_range(0..9) {
         0 => cluster::annotate(pod, "weft.dev/opaque-ports", "8080"),

@@ -12,7 +12,7 @@ use policy::{
     name::{Kind, ObjectRef, ServiceId, SpiffeId},
     route::Match,
     traffic::{
-        Policy, Sections, Sources, Target,
+        Policy, Section, Sections, Sources, Target,
         call::{Downstream, FallbackTo, Override},
     },
 };
@@ -106,7 +106,34 @@ impl Reading<'_> {
                 .unresolved(Reason::PortNotFound, "spec.targetRef.port", message);
             return None;
         }
+        if facts.headless {
+            self.headless(&service.name);
+        }
         Some(target)
+    }
+
+    /// Warns of what does not hold for everybody, or does nothing, because clients of this
+    /// Service choose the pods that they call.
+    fn headless(&mut self, service: &str) {
+        let reason = Reason::UnsupportedService;
+        let written = &self.facts.spec.written;
+        let of_pods = [Section::RateLimits, Section::Priority, Section::Overload];
+        if written.iter().any(|section| !of_pods.contains(section)) {
+            let message = format!(
+                "{service} is headless: all but rateLimits, priority and overload hold only for \
+                 HTTP requests that name it as their host"
+            );
+            self.about.warn(reason, "spec.targetRef.name", message);
+        }
+        for section in [Section::Balance, Section::Sticky] {
+            if written.contains(&section) {
+                let message = format!(
+                    "clients of {service}, which is headless, choose its pods; it holds for calls \
+                     that a TrafficSplit moves, and for no others"
+                );
+                self.about.warn(reason, &format!("spec.{section}"), message);
+            }
+        }
     }
 
     /// A Service by name, or a word about its absence, with one that may have been meant.

@@ -44,6 +44,11 @@ fn what_takes_something_away_must_not_wait() {
         Some(&endpoints(&[1])),
         Some(&endpoints(&[1, 2]))
     ));
+    let (known, mut later) = (endpoints(&[1, 2]), endpoints(&[1, 2]));
+    if let Some(Content::Endpoints(list)) = &mut later.resource.content {
+        list.endpoints[0].ready_since = 7;
+    }
+    assert!(!must_not_wait(Some(&known), Some(&later)));
     assert!(!must_not_wait(None, Some(&rule)));
     assert!(!must_not_wait(
         Some(&workload(Enforce)),

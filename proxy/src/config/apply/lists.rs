@@ -4,7 +4,9 @@
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use policy::health::ready_at;
 use policy::name::SpiffeId;
 use policy::subset::{Place, Places};
 use wire::v1;
@@ -58,6 +60,12 @@ pub(super) fn endpoint_of(
     Ok(at)
 }
 
+/// Seconds since 1970.
+pub(super) fn unix() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
+
 /// Which of its workload's proxies the own pod's one is.
 pub(super) fn places_of(place: v1::Place) -> Result<Places, String> {
     let read = |index: u32, peers: u32| {
@@ -107,17 +115,23 @@ impl Snapshot {
             }
             self.leave_out_plaintext(&name, &meshed);
         })?;
-        // Among others a new one warms up; where all are new, nobody is spared by that.
         let former = self.endpoints.get(&*name);
         let throttle = former.map_or_else(Arc::default, |former| Arc::clone(&former.throttle));
         let former: HashSet<SocketAddr> = former
             .iter()
             .flat_map(|former| former.endpoints.iter().map(|endpoint| endpoint.addr))
             .collect();
-        for endpoint in &endpoints {
+        let (now, unix) = (tokio::time::Instant::now().into_std(), unix());
+        for (endpoint, told) in endpoints.iter().zip(list) {
             registry.note_meshed(endpoint.addr, endpoint.meshed());
-            if !former.is_empty() && !former.contains(&endpoint.addr) {
-                endpoint.joined();
+            let since = if former.is_empty() {
+                ready_at(now, unix, told.ready_since)
+            } else {
+                // Among others that were there it is new now, whatever clocks say.
+                (!former.contains(&endpoint.addr)).then_some(now)
+            };
+            if let Some(since) = since {
+                endpoint.joined(since);
             }
         }
         let budget = registry.budget(&name);

@@ -1,8 +1,10 @@
 //! What a refused resource leaves behind.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use policy::access::Caller;
+use policy::balance::Candidate;
 use policy::name::SpiffeId;
 use policy::traffic::part::{Part, Side};
 use wire::capability::Capability;
@@ -12,6 +14,7 @@ use wire::v1::resource::Content;
 use wire::v1::source::Who;
 
 use super::*;
+use crate::endpoints::learned::Draw;
 
 const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
 const NO_IDENTITY: &str = "spiffe://somewhere else";
@@ -291,6 +294,50 @@ fn a_refused_destination_stays_unless_it_would_be_called_in_plaintext_and_has_jo
         assert_eq!(now.held().contains_key(&name), stays, "{case}");
         assert_eq!(registry.was_meshed(addr), joined, "{case}");
     }
+}
+
+/// Of a caller that makes its first call so many seconds after they became ready.
+#[tokio::test(start_paused = true)]
+async fn endpoints_warm_up_from_when_they_became_ready_unless_all_did_just_now() {
+    let name = wire::names::endpoints("shop", "api", 80);
+    let told = |ages: &[Option<i64>]| {
+        let unix = lists::unix();
+        let at = |(last, age): (usize, &Option<i64>)| v1::Endpoint {
+            ready_since: age.map_or(0, |age| unix.checked_add_signed(-age).unwrap()),
+            ..endpoint(&format!("10.0.0.{last}"), WEB)
+        };
+        let list = v1::Endpoints {
+            endpoints: ages.iter().enumerate().map(at).collect(),
+            ..v1::Endpoints::default()
+        };
+        let set = vec![resource(&name, Some(Content::Endpoints(list)))];
+        after(&Snapshot::default(), &Registry::default(), set).0
+    };
+    let shares = |held: &Snapshot| -> Vec<f64> {
+        let set = held.endpoints_of(&name).unwrap();
+        let all = set.endpoints.iter().map(|one| set.shown(one, &Draw::DEFAULT));
+        let shares = all.map(|shown| match shown.candidate {
+            Candidate::Works { share, .. } => share,
+            other => panic!("{other:?}"),
+        });
+        shares.collect()
+    };
+    // Clocks tell whole seconds, and one may pass meanwhile.
+    for (ages, least, most) in [
+        ([Some(3600), Some(5)], 0.5, 0.7),
+        ([Some(20), Some(5)], 0.5, 0.7),
+        ([Some(3600), Some(-30)], 0.1, 0.1),
+        ([Some(3600), None], 1.0, 1.0),
+        ([Some(5), Some(5)], 1.0, 1.0),
+        ([Some(5), Some(1)], 0.3, 0.5),
+    ] {
+        let found = shares(&told(&ages));
+        assert_eq!(found[0], 1.0, "{ages:?}");
+        assert!((least..=most).contains(&found[1]), "{ages:?}: {found:?}");
+    }
+    let held = told(&[Some(3600), Some(0)]);
+    tokio::time::advance(Duration::from_secs(10)).await;
+    assert_eq!(shares(&held), [1.0, 1.0]);
 }
 
 #[test]

@@ -131,7 +131,7 @@ fn callers_from_outside_have_the_time_of_the_first_policy_that_fits() {
             headers: &headers,
         };
         let port = guard.port(80).unwrap();
-        let time = port.request_outside(&facts, unreadable);
+        let time = port.request_time(Caller::Outside, &facts, unreadable);
         time.map(|time| time.as_secs())
     };
     let time = |guard: &Guard, method| ask(guard, method, false);

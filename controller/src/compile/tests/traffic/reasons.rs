@@ -100,6 +100,44 @@ fn service_of_type_external_name_is_no_target_and_serves_in_place_of_none() {
 }
 
 #[test]
+fn author_is_told_what_holds_not_for_everybody_of_a_headless_service() {
+    let cluster = shop().with(service("db", "None", &[("http", 8080)]));
+    for (section, written, told_of) in [
+        (
+            "rateLimits",
+            json!([{"name": "each", "requests": 5}]),
+            vec![],
+        ),
+        ("retry", json!({}), vec!["spec.targetRef.name: "]),
+        (
+            "balance",
+            json!({"subset": -1}),
+            vec!["spec.targetRef.name: ", "spec.balance: "],
+        ),
+        (
+            "sticky",
+            json!({"type": "Caller"}),
+            vec!["spec.targetRef.name: ", "spec.sticky: "],
+        ),
+    ] {
+        let mut spec = json!({"targetRef": {"kind": "Service", "name": "db"}});
+        spec[section] = written;
+        let (_, said) = cluster.clone().with(traffic_policy("p", spec)).compile();
+        let told = &verdict(&said, "TrafficPolicy p").accepted;
+        let reason = if told_of.is_empty() {
+            "Accepted"
+        } else {
+            "UnsupportedService"
+        };
+        assert_eq!((told.status, told.reason), (true, reason), "{told:?}");
+        for field in ["spec.targetRef.name: ", "spec.balance: ", "spec.sticky: "] {
+            let is_told = told.message.contains(field);
+            assert_eq!(is_told, told_of.contains(&field), "{section}: {told:?}");
+        }
+    }
+}
+
+#[test]
 fn match_port_or_caller_that_is_missing_is_told_with_its_place() {
     use Reason::{PortNotFound, RefNotFound};
     let reads = group("reads", json!([{"name": "get", "methods": ["GET"]}]));

@@ -1,0 +1,165 @@
+//! Page `/traffic`: what this proxy goes by where its application calls a Service.
+//!
+//! Per Service port the sections of its policy, each with the object that it came from,
+//! what retries may cost, the breakers, and the endpoints with what was learned of them.
+//! Somebody who asks why one of three fails, or why nobody is asked at all, sees it here
+//! before it shows in any number.
+//!
+//! A page has a bound, because a proxy may hold thousands of Services, and it says how many
+//! it leaves out. Those may be asked for by their names.
+
+mod sections;
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use policy::balance::Candidate;
+use policy::route::Match;
+use policy::traffic::{CallerTraffic, without_object};
+use serde_json::{Value, json};
+
+use crate::config::snapshot::Snapshot;
+use crate::endpoints::endpoint::{Endpoint, Shown};
+use crate::endpoints::learned::Draw;
+use crate::endpoints::set::EndpointSet;
+
+/// Bytes of all Services of a page: some thousand small ones, and more than the 64 policies
+/// and [`MOST_ENDPOINTS`] of one take.
+const MOST_BYTES: usize = 1024 * 1024;
+
+/// Endpoints of one Service port that a page shows, those first that get least.
+const MOST_ENDPOINTS: usize = 200;
+
+/// Which Services a path asks for: all by an empty text, else `namespace/name` or
+/// `namespace/name:port`. `None`: it is another page.
+pub(super) fn asked(path: &str) -> Option<&str> {
+    let rest = path.strip_prefix("/traffic")?;
+    if rest.is_empty() {
+        Some("")
+    } else {
+        rest.strip_prefix('/')
+    }
+}
+
+/// The page about these Services.
+pub(super) fn page(held: &Snapshot, services: &str) -> String {
+    let subjects = subjects(held, services);
+    let (mut text, mut shown) = (String::new(), 0);
+    for subject in &subjects {
+        let before = text.len();
+        let comma = if shown == 0 { "" } else { "," };
+        let name = Value::from(subject.as_str());
+        let service = format!("{:#}", service(held, subject)).replace('\n', "\n    ");
+        // Writing to a String does not fail.
+        let _ = write!(text, "{comma}\n    {name}: {service}");
+        if text.len() > MOST_BYTES {
+            text.truncate(before);
+            break;
+        }
+        shown += 1;
+    }
+    let left_out = subjects.len() - shown;
+    format!("{{\n  \"services\": {{{text}\n  }},\n  \"servicesLeftOut\": {left_out}\n}}\n")
+}
+
+/// Service ports of which anything is held, as `namespace/name:port`.
+fn subjects(held: &Snapshot, services: &str) -> BTreeSet<String> {
+    let resources = held.services.keys().chain(held.endpoints.keys());
+    let of_resources = resources.filter_map(|name| Some(name.split_once('/')?.1));
+    let all = of_resources.chain(held.policies.subjects());
+    let is_asked_for = |subject: &&str| match subject.strip_prefix(services) {
+        Some(rest) => services.is_empty() || rest.is_empty() || rest.starts_with(':'),
+        None => false,
+    };
+    all.filter(is_asked_for).map(str::to_owned).collect()
+}
+
+fn service(held: &Snapshot, subject: &str) -> Value {
+    let nothing = CallerTraffic::default();
+    let said = held.policies.of(&format!("policy/{subject}"));
+    let said = said.map_or(&nothing, |said| &**said);
+    let mut page = json!({ "sections": sections::of(said) });
+    if let Some(set) = held.endpoints_of(&format!("endpoints/{subject}")) {
+        page["budget"] = json!({ "saved": saved(set, said) });
+        page["breakers"] = breakers(set).into();
+        page["throttled"] = set.throttle.is_active().into();
+        let (endpoints, left_out) = endpoints(set, said);
+        page["endpoints"] = endpoints.into();
+        page["endpointsLeftOut"] = left_out.into();
+    }
+    page
+}
+
+/// Retries that are paid for, by the section that holds for every request.
+fn saved(set: &EndpointSet, said: &CallerTraffic) -> u32 {
+    let mut rules = said.retry.rules.iter();
+    let for_all = rules.find(|rule| rule.when == Match::Always);
+    let retry = for_all.and_then(|rule| rule.then.as_ref());
+    set.saved(&retry.unwrap_or(&without_object::RETRY).budget)
+}
+
+fn breakers(set: &EndpointSet) -> Vec<Value> {
+    let all = set.circuits.shown().into_iter();
+    let shown = all.map(|one| {
+        json!({
+            "policyOf": format!("{}:{}", one.by.service, one.by.port),
+            "state": format!("{:?}", one.state),
+            "requests": one.seen.sent,
+            "failures": one.seen.failed,
+        })
+    });
+    shown.collect()
+}
+
+/// The endpoints as calls to the Service itself see them, and how many are left out.
+fn endpoints(set: &EndpointSet, said: &CallerTraffic) -> (Vec<Value>, usize) {
+    let (ejection, _) = said.ejection.decide(None);
+    let (balance, _) = said.balance.decide(None);
+    let draw = Draw {
+        may_retry: true,
+        ejection: ejection.as_ref().unwrap_or(&without_object::EJECTION),
+        balance: balance.as_ref().unwrap_or(&without_object::BALANCE),
+        ..Draw::DEFAULT
+    };
+    let all = set.endpoints.iter();
+    let mut all: Vec<(&Endpoint, Shown)> = all.map(|one| (&**one, set.shown(one, &draw))).collect();
+    all.sort_by(|(_, one), (_, other)| share(one).total_cmp(&share(other)));
+    let left_out = all.len().saturating_sub(MOST_ENDPOINTS);
+    all.truncate(MOST_ENDPOINTS);
+    let shown = all.into_iter().map(|(endpoint, shown)| {
+        let nearness = set.nearness(endpoint, draw.balance);
+        json!({
+            "address": endpoint.addr.to_string(),
+            "pod": endpoint.pod.to_string(),
+            "meshed": endpoint.meshed(),
+            "state": state(&shown),
+            "sharePercent": (100.0 * share(&shown)).round() as u8,
+            "load": shown.load,
+            "inFlight": shown.in_flight,
+            "answers": shown.recent.answers,
+            "failures": shown.recent.failures,
+            "nearness": nearness.map(|near| near.as_str()),
+        })
+    });
+    (shown.collect(), left_out)
+}
+
+/// What an endpoint gets of its share.
+fn share(shown: &Shown) -> f64 {
+    match shown.candidate {
+        Candidate::Works { share, .. } => share,
+        Candidate::Probe | Candidate::Rests | Candidate::Out => 0.0,
+    }
+}
+
+fn state(shown: &Shown) -> &'static str {
+    match shown.candidate {
+        Candidate::Works { share, .. } if share < 1.0 => "WarmingUp",
+        Candidate::Works { .. } => "Working",
+        Candidate::Probe => "ProbeDue",
+        Candidate::Rests | Candidate::Out => "Resting",
+    }
+}
+
+#[cfg(test)]
+mod tests;

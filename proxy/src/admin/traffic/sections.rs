@@ -1,0 +1,196 @@
+//! The sections of a policy as its author wrote them, each with the object that it came
+//! from.
+//!
+//! Left out is what might be a secret, or is about third parties: what a policy answers in
+//! place of a Service, whose wishes it grants, and the hashes of tokens.
+
+use std::time::Duration;
+
+use policy::origin::Origin;
+use policy::route::{Match, Table};
+use policy::traffic::call::{
+    Fallback, FallbackTo, Mirror, Override, Retry, Sticky, StickyKey, Timeouts,
+};
+use policy::traffic::endpoint::{Balance, Breaker, Ejection, Subset};
+use policy::traffic::set::Methods;
+use policy::traffic::{CallerTraffic, Section, without_object};
+use serde_json::{Map, Value, json};
+
+/// Where no object says anything.
+const WITHOUT_OBJECT: &str = "without any policy";
+
+/// The sections that hold, by their names. Of several that `routes` limit the first that
+/// fits a request decides.
+pub(super) fn of(said: &CallerTraffic) -> Map<String, Value> {
+    let (retry, ejection) = (&without_object::RETRY, &without_object::EJECTION);
+    let balance_of = &without_object::BALANCE;
+    let mut all = Map::new();
+    let mut add = |section: Section, rules: Vec<Value>| {
+        if !rules.is_empty() {
+            all.insert(section.as_str().to_owned(), rules.into());
+        }
+    };
+    add(Section::Timeouts, rules(&said.timeouts, None, timeouts));
+    add(Section::Retry, rules(&said.retry, Some(retry), retry_of));
+    let ejections = rules(&said.ejection, Some(ejection), ejection_of);
+    add(Section::Ejection, ejections);
+    add(Section::Breaker, rules(&said.breaker, None, breaker));
+    let fallbacks = rules(&said.fallback, None, |one| fallback(one));
+    add(Section::Fallback, fallbacks);
+    let priorities = rules(&said.priority, None, |one| one.as_str().into());
+    add(Section::Priority, priorities);
+    let mirrors = rules(&said.mirror, None, |all| all.iter().map(mirror).collect());
+    add(Section::Mirror, mirrors);
+    let balances = rules(&said.balance, Some(balance_of), balance);
+    add(Section::Balance, balances);
+    add(Section::Sticky, rules(&said.sticky, None, sticky));
+    let overrides = rules(&said.overrides, None, |all| {
+        all.iter().map(override_of).collect()
+    });
+    add(Section::Overrides, overrides);
+    all
+}
+
+/// The rules of one section in their order, and what holds for all others.
+fn rules<T>(
+    table: &Table<Option<T>>,
+    otherwise: Option<&T>,
+    show: impl Fn(&T) -> Value,
+) -> Vec<Value> {
+    let rule = |from: Option<&Origin>, some: bool, section: &T| {
+        let from = from.map_or_else(|| WITHOUT_OBJECT.to_owned(), ToString::to_string);
+        json!({ "from": from, "someRequestsOnly": some, "says": show(section) })
+    };
+    let mut shown = Vec::new();
+    for one in &table.rules {
+        let some = one.when != Match::Always;
+        if let Some(section) = &one.then {
+            shown.push(rule(Some(&one.origin), some, section));
+        }
+    }
+    let decides_all = table.rules.iter().any(|one| one.when == Match::Always);
+    if let Some(section) = otherwise.filter(|_| !decides_all) {
+        shown.push(rule(None, false, section));
+    }
+    shown
+}
+
+fn time(time: Duration) -> String {
+    if time.is_zero() {
+        "0s".to_owned()
+    } else {
+        format!("{time:?}")
+    }
+}
+
+fn time_or_none(end: Option<Duration>) -> String {
+    time(end.unwrap_or_default())
+}
+
+fn methods(methods: &Methods) -> Vec<String> {
+    match methods {
+        Methods::Any => vec!["*".to_owned()],
+        Methods::Only(listed) => listed.iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn timeouts(said: &Timeouts) -> Value {
+    json!({
+        "request": time_or_none(said.request),
+        "backendRequest": time_or_none(said.backend_request),
+        "idle": time_or_none(said.idle),
+        "share": said.share.get(),
+    })
+}
+
+fn retry_of(said: &Retry) -> Value {
+    json!({
+        "attempts": said.attempts,
+        "codes": said.codes.iter().collect::<Vec<_>>(),
+        "grpcCodes": said.grpc_codes.iter().map(|code| code.as_str()).collect::<Vec<_>>(),
+        "methods": methods(&said.methods),
+        "backoff": time(said.backoff),
+        "budget": {
+            "percent": said.budget.percent.get(),
+            "interval": time(said.budget.interval),
+            "minPerSecond": said.budget.min_per_second,
+        },
+    })
+}
+
+fn ejection_of(said: &Ejection) -> Value {
+    json!({
+        "consecutiveFailures": said.consecutive_failures,
+        "codes": said.codes.iter().collect::<Vec<_>>(),
+        "baseTime": time(said.base_time),
+        "maxTime": time(said.max_time),
+        "maxPercent": said.max_percent.get(),
+    })
+}
+
+fn breaker(said: &Breaker) -> Value {
+    json!({
+        "state": format!("{:?}", said.state),
+        "failurePercent": said.failure_percent.get(),
+        "interval": time(said.interval),
+        "minRequests": said.min_requests,
+        "openTime": time(said.open_time),
+    })
+}
+
+fn fallback(said: &Fallback) -> Value {
+    let when: Vec<&str> = said.on.iter().map(|cause| cause.as_str()).collect();
+    match &said.to {
+        FallbackTo::Service(service) => json!({ "service": service.to_string(), "when": when }),
+        FallbackTo::Response(response) => json!({
+            "response": { "status": response.status.as_u16() },
+            "when": when,
+        }),
+    }
+}
+
+fn mirror(said: &Mirror) -> Value {
+    json!({
+        "service": said.service.to_string(),
+        "percent": said.percent.get(),
+        "methods": methods(&said.methods),
+        "downstream": format!("{:?}", said.downstream),
+    })
+}
+
+fn balance(said: &Balance) -> Value {
+    let subset = match said.subset {
+        Subset::All => 0,
+        Subset::Automatic => -1,
+        Subset::Count(count) => i64::from(count),
+    };
+    json!({
+        "locality": said.locality.map(|locality| format!("{locality:?}")),
+        "subset": subset,
+        "warmup": time(said.warmup),
+    })
+}
+
+fn sticky(said: &Sticky) -> Value {
+    let (kind, name) = match &said.key {
+        StickyKey::Header(name) => ("Header", Some(name.to_string())),
+        StickyKey::Cookie(name) => ("Cookie", Some(name.to_string())),
+        StickyKey::Caller => ("Caller", None),
+    };
+    json!({
+        "type": kind,
+        "name": name,
+        "scope": format!("{:?}", said.scope),
+        "ttl": time_or_none(said.ttl),
+    })
+}
+
+fn override_of(said: &Override) -> Value {
+    let to: Vec<String> = said.to.iter().map(ToString::to_string).collect();
+    json!({
+        "to": to,
+        "sources": said.sources.len(),
+        "forwarders": said.forwarders.len(),
+        "tokens": said.tokens.len(),
+    })
+}

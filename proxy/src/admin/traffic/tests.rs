@@ -1,0 +1,248 @@
+//! What page `/traffic` shows, what it keeps to itself, and how long it gets.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use http::header::{AUTHORIZATION, HeaderValue};
+use policy::health::Seen;
+use policy::name::ServiceId;
+use policy::origin::Origin;
+use policy::route::{Rule, Table};
+use policy::traffic::call::{
+    Causes, Fallback, FallbackResponse, FallbackTo, Override, Retry, Timeouts, Token,
+};
+use policy::traffic::endpoint::{Breaker, BreakerState};
+use policy::traffic::{Limited, Scoped, Sources, Traffic, Whole};
+use wire::v1;
+use wire::v1::resource::Content;
+
+use super::*;
+use crate::endpoints::circuit::DecidedBy;
+use crate::endpoints::learned::Latency;
+use crate::endpoints::registry::Registry;
+
+fn origin() -> Origin {
+    Origin::new("TrafficPolicy", "shop", "calls")
+}
+
+fn table<T>(then: T, when: Match) -> Table<Option<T>> {
+    Table {
+        rules: vec![Rule {
+            origin: origin(),
+            when,
+            then: Some(then),
+        }],
+        otherwise: None,
+    }
+}
+
+fn whole<T>(section: T) -> Whole<T> {
+    table(section, Match::Always)
+}
+
+fn limited<T>(section: T, when: Match) -> Limited<T> {
+    let sources = Sources::Everyone;
+    table(Scoped { sources, section }, when)
+}
+
+fn resource(name: &str, content: Content) -> v1::Resource {
+    wire::version::stamp(v1::Resource {
+        name: name.to_owned(),
+        version: String::new(),
+        content: Some(content),
+    })
+}
+
+fn endpoints_of(name: &str, count: u8) -> v1::Resource {
+    let endpoint = |last: u8| v1::Endpoint {
+        ip: format!("10.0.0.{last}"),
+        port: 80,
+        namespace: "shop".to_owned(),
+        pod: format!("{name}-{last}"),
+        ..v1::Endpoint::default()
+    };
+    let list = v1::Endpoints {
+        endpoints: (1..=count).map(endpoint).collect(),
+        ..v1::Endpoints::default()
+    };
+    let name = wire::names::endpoints("shop", name, 80);
+    resource(&name, Content::Endpoints(list))
+}
+
+fn policy_of(traffic: &Traffic) -> v1::Resource {
+    let message = wire::convert::policy_message(traffic);
+    let name = wire::names::policy("shop", "api", 80);
+    resource(&name, Content::Policy(message))
+}
+
+fn held(set: Vec<v1::Resource>) -> Snapshot {
+    let batch = v1::Batch {
+        set,
+        ..v1::Batch::default()
+    };
+    let (held, refused) = Snapshot::default().after(batch, &Registry::default());
+    assert!(refused.is_empty(), "{refused:?}");
+    held
+}
+
+fn read(held: &Snapshot, services: &str) -> Value {
+    serde_json::from_str(&page(held, services)).unwrap()
+}
+
+#[test]
+fn paths_of_the_page_are_told_from_all_others() {
+    assert_eq!(asked("/traffic"), Some(""));
+    assert_eq!(asked("/traffic/shop/api:80"), Some("shop/api:80"));
+    assert_eq!(asked("/traffics"), None);
+    assert_eq!(asked("/config"), None);
+}
+
+#[test]
+fn each_section_is_shown_with_its_object_and_without_one_what_holds_then() {
+    let some = Match::AnyOf(Vec::new());
+    let retry = Retry {
+        attempts: 3,
+        ..Retry::DEFAULT
+    };
+    let timeouts = Timeouts {
+        request: Some(Duration::from_secs(10)),
+        ..Timeouts::DEFAULT
+    };
+    let held = held(vec![
+        endpoints_of("api", 1),
+        policy_of(&Traffic {
+            timeouts: limited(timeouts, Match::Always),
+            retry: limited(retry, some),
+            ..Traffic::default()
+        }),
+    ]);
+    let page = read(&held, "");
+    let sections = &page["services"]["shop/api:80"]["sections"];
+    let all = sections.as_object().unwrap().keys().map(String::as_str);
+    let wanted = BTreeSet::from(["balance", "ejection", "retry", "timeouts"]);
+    assert_eq!(all.collect::<BTreeSet<_>>(), wanted);
+    let timeouts = &sections["timeouts"];
+    assert_eq!(timeouts[0]["from"], "TrafficPolicy shop/calls");
+    assert_eq!(timeouts[0]["says"]["request"], "10s");
+    assert_eq!(timeouts[0]["says"]["idle"], "0s");
+    assert_eq!(timeouts[1], Value::Null, "nothing holds for the others");
+    let retries = sections["retry"].as_array().unwrap();
+    let shown = |at: usize, field: &str| retries[at][field].clone();
+    assert_eq!(shown(0, "someRequestsOnly"), true);
+    assert_eq!(shown(0, "says")["attempts"], 3);
+    assert_eq!(shown(1, "from"), "without any policy");
+    assert_eq!(shown(1, "says")["attempts"], 1);
+    assert_eq!(sections["balance"][0]["says"]["warmup"], "10s");
+}
+
+/// One endpoint of three cannot be connected, one is busy, and the policy opens the breaker.
+#[tokio::test(start_paused = true)]
+async fn breakers_budget_and_endpoints_are_shown_as_the_next_call_finds_them() {
+    let breaker = Breaker {
+        state: BreakerState::Open,
+        ..Breaker::DEFAULT
+    };
+    let held = held(vec![
+        endpoints_of("api", 3),
+        policy_of(&Traffic {
+            breaker: whole(breaker),
+            ..Traffic::default()
+        }),
+    ]);
+    let set = held.endpoints_of("endpoints/shop/api:80").unwrap();
+    let ejection = &without_object::EJECTION;
+    for _ in 0..ejection.consecutive_failures {
+        let mut call = set.endpoints[1].begin();
+        let seen = Some(Seen::Unreachable);
+        let _ = set.record(&mut call, Latency::Failed, seen, ejection);
+    }
+    let _in_flight = set.endpoints[2].begin();
+    set.endpoints[2].hear_load(70);
+    let now = tokio::time::Instant::now().into_std();
+    for _ in 0..10 {
+        set.budget.save(now, &without_object::RETRY.budget);
+    }
+    let by = DecidedBy {
+        service: "shop/api".into(),
+        port: 80,
+    };
+    let _ = set.circuits.record(&by, &breaker, true, false);
+    let _ = set.circuits.admit(&by, &breaker);
+    let page = read(&held, "shop/api");
+    let service = &page["services"]["shop/api:80"];
+    assert_eq!(service["budget"]["saved"], 2, "a fifth of ten");
+    assert_eq!(service["throttled"], false);
+    let wanted = json!({"policyOf": "shop/api:80", "state": "Open", "requests": 1, "failures": 1});
+    assert_eq!(service["breakers"], json!([wanted]));
+    let endpoints = service["endpoints"].as_array().unwrap();
+    let resting = &endpoints[0];
+    assert_eq!(resting["address"], "10.0.0.2:80");
+    assert_eq!(resting["pod"], "shop/api-2");
+    assert_eq!(resting["state"], "Resting");
+    assert_eq!(resting["answers"], 5);
+    assert_eq!(resting["failures"], 5);
+    let busy = endpoints.iter().find(|one| one["load"] == 70).unwrap();
+    assert_eq!(busy["address"], "10.0.0.3:80");
+    assert_eq!(busy["state"], "Working");
+    assert_eq!(busy["sharePercent"], 100);
+    assert_eq!(busy["inFlight"], 1);
+}
+
+#[test]
+fn what_a_policy_answers_and_the_hashes_of_tokens_are_not_shown() {
+    let fallback = Fallback {
+        to: FallbackTo::Response(FallbackResponse {
+            status: StatusCode::OK,
+            headers: vec![(AUTHORIZATION, HeaderValue::from_static("key-of-shop"))],
+            body: (*b"secret-body").into(),
+        }),
+        on: Causes::ALL,
+    };
+    let token = Token {
+        sha256: [0xab; 32],
+        expires: 2_000_000_000,
+    };
+    let granted = Override {
+        to: vec![ServiceId::new("shop", "next")],
+        sources: Vec::new(),
+        forwarders: Vec::new(),
+        tokens: vec![token],
+    };
+    let held = held(vec![policy_of(&Traffic {
+        fallback: limited(fallback.into(), Match::Always),
+        overrides: whole([granted].into()),
+        ..Traffic::default()
+    })]);
+    let text = page(&held, "");
+    for secret in ["key-of-shop", "authorization", "secret-body", "abab", "171"] {
+        assert!(!text.contains(secret), "{secret}: {text}");
+    }
+    let page: Value = serde_json::from_str(&text).unwrap();
+    let sections = &page["services"]["shop/api:80"]["sections"];
+    assert_eq!(sections["fallback"][0]["says"]["response"]["status"], 200);
+    let said = &sections["overrides"][0]["says"][0];
+    assert_eq!(said["to"], json!(["shop/next"]));
+    assert_eq!(said["tokens"], 1);
+}
+
+#[test]
+fn a_page_has_a_bound_and_what_it_leaves_out_may_be_asked_for() {
+    const SERVICES: usize = 300;
+    let name = |number: usize| format!("s{number:03}");
+    let set = (0..SERVICES).map(|number| endpoints_of(&name(number), 250));
+    let held = held(set.collect());
+    let text = page(&held, "");
+    assert!(text.len() < MOST_BYTES + 100, "{}", text.len());
+    let all: Value = serde_json::from_str(&text).unwrap();
+    let shown = all["services"].as_object().unwrap().len();
+    let left_out = all["servicesLeftOut"].as_u64().unwrap();
+    assert!(shown > 1 && left_out > 0, "{shown} {left_out}");
+    assert_eq!(shown as u64 + left_out, SERVICES as u64);
+    let last = &read(&held, "shop/s299")["services"]["shop/s299:80"];
+    assert_eq!(last["endpoints"].as_array().unwrap().len(), MOST_ENDPOINTS);
+    assert_eq!(last["endpointsLeftOut"], 50);
+    let by_port = read(&held, "shop/s299:80");
+    assert_eq!(by_port["services"].as_object().unwrap().len(), 1);
+    let half_a_name = read(&held, "shop/s29");
+    assert_eq!(half_a_name["services"], json!({}));
+}

@@ -1,0 +1,132 @@
+//! Calls at the addresses of a headless Service's pods, which their clients have chosen.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use policy::traffic::Traffic;
+use policy::traffic::call::Retry;
+use policy::traffic::endpoint::{Breaker, Ejection};
+use policy::traffic::set::Percent;
+use tokio::net::TcpListener;
+
+use super::answers::{App, OK, UNAVAILABLE, limited, retries, said, sum, whole};
+use super::deadlines::{by_address, fleet};
+use crate::support::{Pod, endpoint, endpoints, raw};
+
+/// The Service, as its clients name it.
+const NAMED: &str = "api.shop";
+/// Some address.
+const NOBODY: &str = "10.0.0.1";
+const OPEN: &str = "weft-reason: circuit-open";
+
+/// One request that names this host: the status, and all that came.
+async fn ask(client: &Pod, addr: SocketAddr, method: &str, host: &str) -> (u16, String) {
+    let mut stream = client.call(addr).await;
+    let request = format!("{method} / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    let answer = raw(&mut stream, request.as_bytes(), Duration::from_secs(10)).await;
+    let status = answer.get(9..12).and_then(|status| status.parse().ok());
+    (status.unwrap_or(0), answer)
+}
+
+fn asked(apps: &[App]) -> Vec<usize> {
+    apps.iter().map(App::asked).collect()
+}
+
+#[tokio::test]
+async fn what_fails_at_the_pod_of_its_clients_choice_goes_elsewhere_only_where_a_policy_says_so() {
+    let (client, server, apps) = fleet([UNAVAILABLE, OK]).await;
+    let bad = by_address(&client, &server, apps[0].port);
+    let good = by_address(&client, &server, apps[1].port);
+    let retry = |attempts| {
+        let retry = Retry {
+            attempts,
+            ..Retry::DEFAULT
+        };
+        client.set(vec![said(&Traffic {
+            retry: limited(retry),
+            ..Traffic::default()
+        })]);
+    };
+    assert_eq!(ask(&client, bad, "GET", NAMED).await.0, 503);
+    retry(0);
+    assert_eq!(ask(&client, bad, "GET", NAMED).await.0, 503);
+    assert_eq!(asked(&apps), [2, 0]);
+    retry(1);
+    let (status, answer) = ask(&client, bad, "GET", NAMED).await;
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(asked(&apps), [3, 1]);
+    assert_eq!(retries(&client, "success"), 1.0, "{}", client.metrics());
+    for (method, host) in [("POST", NAMED), ("GET", NOBODY)] {
+        let (status, answer) = ask(&client, bad, method, host).await;
+        assert_eq!(status, 503, "{method} {host}: {answer}");
+    }
+    assert_eq!(asked(&apps), [5, 1]);
+    for _ in 0..20 {
+        assert_eq!(ask(&client, good, "GET", NAMED).await.0, 200);
+    }
+    assert_eq!(asked(&apps), [5, 21], "what works stays where it was sent");
+}
+
+#[tokio::test]
+async fn a_pod_that_is_not_there_rests_for_calls_that_name_its_service() {
+    let (client, server, apps) = fleet([OK]).await;
+    let closed = TcpListener::bind((server.ip, 0)).await.unwrap();
+    let dead = closed.local_addr().unwrap().port();
+    drop(closed);
+    let there = |port| endpoint(server.ip, port, Some("api"));
+    let both = vec![there(dead), there(apps[0].port)];
+    client.set(vec![endpoints("api", both)]);
+    let gone = by_address(&client, &server, dead);
+    assert_eq!(ask(&client, gone, "POST", NAMED).await.0, 503);
+    assert_eq!(asked(&apps), [0], "no policy lets it go elsewhere");
+    let ejection = Ejection {
+        consecutive_failures: 1,
+        base_time: Duration::from_secs(60),
+        ..Ejection::DEFAULT
+    };
+    client.set(vec![said(&Traffic {
+        ejection: whole(ejection),
+        ..Traffic::default()
+    })]);
+    let attempts = || sum(&client, "weft_attempts_total", &["service=\"shop/api\""]);
+    let before = attempts();
+    assert_eq!(ask(&client, gone, "POST", NAMED).await.0, 200);
+    assert_eq!(attempts(), before + 2.0, "{}", client.metrics());
+    let rested = ["service=\"shop/api\"", "cause=\"unreachable\""];
+    assert_eq!(sum(&client, "weft_ejections_total", &rested), 1.0);
+    assert_eq!(ask(&client, gone, "POST", NAMED).await.0, 200);
+    assert_eq!(attempts(), before + 3.0, "it is not even tried");
+    assert_eq!(ask(&client, gone, "POST", NOBODY).await.0, 503);
+}
+
+#[tokio::test]
+async fn a_breaker_holds_for_calls_that_name_its_service_and_moves_none_of_them() {
+    let (client, server, apps) = fleet([UNAVAILABLE, OK]).await;
+    let bad = by_address(&client, &server, apps[0].port);
+    let good = by_address(&client, &server, apps[1].port);
+    let ten = Breaker {
+        failure_percent: Percent::at_most(100),
+        min_requests: 10,
+        open_time: Duration::from_secs(60),
+        ..Breaker::DEFAULT
+    };
+    client.set(vec![said(&Traffic {
+        breaker: whole(ten),
+        ..Traffic::default()
+    })]);
+    for _ in 0..10 {
+        let (status, answer) = ask(&client, bad, "GET", NAMED).await;
+        assert_eq!(status, 503);
+        assert!(!answer.contains(OPEN), "the application's own: {answer}");
+    }
+    assert_eq!(asked(&apps), [10, 0]);
+    for addr in [bad, good] {
+        let (status, answer) = ask(&client, addr, "GET", NAMED).await;
+        assert_eq!(status, 503);
+        assert!(answer.contains(OPEN), "{answer}");
+    }
+    let labels = ["service=\"shop/api\"", "backend=\"shop/api\""];
+    assert_eq!(sum(&client, "weft_breaker_state", &labels), 2.0);
+    assert_eq!(ask(&client, good, "GET", NOBODY).await.0, 200);
+    assert_eq!(asked(&apps), [10, 1]);
+}
