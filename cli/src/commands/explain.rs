@@ -19,7 +19,7 @@ use crate::output::{self, Format, number};
 
 const FORMATS: &[Format] = &[Format::Table, Format::Json, Format::Yaml, Format::Fix];
 /// Who can call.
-const FROM: &[Kind] = &[
+pub(super) const FROM: &[Kind] = &[
     Kind::Deployment,
     Kind::StatefulSet,
     Kind::DaemonSet,
@@ -29,7 +29,7 @@ const FROM: &[Kind] = &[
     Kind::ServiceAccount,
 ];
 /// What can be called.
-const TO: &[Kind] = &[
+pub(super) const TO: &[Kind] = &[
     Kind::Service,
     Kind::Deployment,
     Kind::StatefulSet,

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails, fails")]
 
+mod completion;
 mod examples;
 mod forward;
 mod server;
