@@ -39,6 +39,7 @@ const REFUSAL: usize = 64 * 1024;
 pub struct Cluster {
     client: Client,
     namespace: String,
+    named: bool,
     all: bool,
     each: Duration,
     weft: String,
@@ -97,6 +98,7 @@ impl Cluster {
         let default = client.default_namespace().to_owned();
         Self {
             namespace: global.namespace.clone().unwrap_or(default),
+            named: global.namespace.is_some(),
             all: global.all_namespaces,
             each: global.request_timeout,
             weft: global.weft_namespace.clone(),
@@ -114,6 +116,12 @@ impl Cluster {
     #[must_use]
     pub fn namespace(&self) -> &str {
         &self.namespace
+    }
+
+    /// Whether the user has said which one; else it is the kubeconfig's.
+    #[must_use]
+    pub fn is_named(&self) -> bool {
+        self.named
     }
 
     /// That namespace, or none where all are meant.

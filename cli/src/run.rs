@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::args::{self, Cli, Command};
+use crate::commands::completion;
 use crate::console::Console;
 use crate::failure::{Failure, Verdict, exit_code};
 use crate::settings;
@@ -47,6 +48,10 @@ pub async fn run(
     arguments: impl IntoIterator<Item = OsString>,
     console: &mut Console<'_>,
 ) -> Result<Verdict, Failure> {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    if let Some(words) = completion::asked(&arguments) {
+        return completion::complete(args::command(), &words, console).await;
+    }
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() => {

@@ -139,7 +139,8 @@ export interface TapCounts {
 
 export interface TapLine { request?: TapRequest; metadata?: TapCounts }
 
-export interface Start { namespace: string; all: boolean; version: string }
+/** `named`: the namespace was said, and is not only the kubeconfig's. */
+export interface Start { namespace: string; named: boolean; all: boolean; version: string }
 export interface Scope { cluster: boolean; namespaces: string[]; incomplete?: boolean }
 
 /** An answer that is none: `status` as HTTP has it, 0 where nobody answered. */
@@ -168,8 +169,9 @@ export class Mesh {
 
   start = (): Promise<Start> => this.ask("/start");
   scope = (): Promise<Scope> => this.ask(`${OBSERVE}/scopes/live`);
-  graph = (place: string, deep: boolean): Promise<Graph> =>
-    this.ask(`${within(OBSERVE, place)}/graphs/live?window=60s${deep ? "&history=30m&routes=1" : ""}`);
+  /** `deep`: with history and routes; `quiet`: with edges that had no call in the window too. */
+  graph = (place: string, deep: boolean, quiet: boolean): Promise<Graph> =>
+    this.ask(`${within(OBSERVE, place)}/graphs/live?window=60s${deep ? "&history=30m&routes=1" : ""}${quiet ? "&quiet=1" : ""}`);
   proxies = (place: string): Promise<Proxies> => this.ask(`${within(OBSERVE, place)}/proxies`);
   splits = async (place: string): Promise<Split[]> =>
     (await this.ask<{ items: Split[] }>(`${within("/apis/split.smi-spec.io/v1alpha4", place)}/trafficsplits`)).items;

@@ -3,10 +3,10 @@
 import type { Edge } from "./api";
 import { type Model, health, refusals } from "./model";
 import type { Cell, Row } from "./table";
-import { milliseconds, percent, rate } from "./text";
+import { ago, milliseconds, percent, rate } from "./text";
 import { type App, question } from "./view";
 
-export const COLUMNS = ["From", "To", "Service", "Protocol", "Secured", "Success", "Calls/s", "p50", "p95", "p99", "Open", "Refused"];
+export const COLUMNS = ["From", "To", "Service", "Protocol", "Secured", "Success", "Calls/s", "p50", "p95", "p99", "Open", "Refused", "Last call"];
 
 const TONES = { ok: "good", warn: "warn", bad: "bad", idle: undefined } as const;
 
@@ -37,14 +37,28 @@ export function refused(app: App, model: Model, edge: Edge): Cell {
   };
 }
 
-export function row(app: App, model: Model, edge: Edge): Row {
-  const open = (id: string): Cell => ({ text: model.name(id), press: () => app.go({ page: "graph", node: id }) });
+/** Of a quiet edge, to the hour; the others have calls. */
+function lastCall(edge: Edge, now: number): Cell {
+  return edge.quiet ? { text: ago(edge.lastSeen, now), by: Date.parse(edge.lastSeen) || 0 } : { text: "now", by: now };
+}
+
+/** A node that is opened if pressed. One that stands for a namespace opens that, and the rest nothing. */
+function end(app: App, model: Model, id: string): Cell {
+  const text = model.name(id);
+  const node = model.nodes.get(id);
+  if (node?.kind === "Rest") return { text };
+  const there = node?.kind === "Namespace" ? { place: node.name, node: "", hops: 0 } : { node: id };
+  return { text, press: () => app.go({ page: "graph", ...there }) };
+}
+
+/** `unfolded`: the edge between its own ends, where nodes of the model stand for others. */
+export function row(app: App, model: Model, edge: Edge, unfolded = { model, edge }): Row {
   const time = (ms: number | undefined): Cell => ({ text: milliseconds(ms), by: ms ?? -1 });
   return {
     key: edge.id,
     cells: [
-      open(edge.from),
-      open(edge.to),
+      end(app, model, edge.from),
+      end(app, model, edge.to),
       { text: edge.service ? `${edge.service}:${edge.port ?? ""}` : String(edge.port ?? "") },
       { text: edge.protocol },
       secured(edge.mtls),
@@ -54,7 +68,8 @@ export function row(app: App, model: Model, edge: Edge): Row {
       time(edge.ms?.p95),
       time(edge.ms?.p99),
       { text: String(edge.open), by: edge.open },
-      refused(app, model, edge),
+      refused(app, unfolded.model, unfolded.edge),
+      lastCall(edge, Date.parse(model.graph.metadata.end)),
     ],
   };
 }

@@ -127,7 +127,8 @@ class Dashboard implements App {
     const state = this.state;
     try {
       const deep = state.node !== "" && state.page === "graph";
-      const [graph, extra] = await Promise.all([this.mesh.graph(state.place, deep), this.extra(state)]);
+      const quiet = state.quiet && this.page() === this.graph;
+      const [graph, extra] = await Promise.all([this.mesh.graph(state.place, deep, quiet), this.extra(state)]);
       if (turn !== this.turn) return;
       if (this.view?.lost) this.say("The controller answers again.");
       const at = Date.parse(graph.metadata.end);
@@ -234,6 +235,7 @@ class Dashboard implements App {
       node: told.get("node") ?? "",
       hops: Math.min(3, Number(told.get("hops")) || 0),
       view: told.get("view") === "table" ? "table" : "picture",
+      quiet: told.get("quiet") === "1",
       ask: told.get("ask") ?? "",
       tap: told.get("tap") ?? "",
     };
@@ -245,6 +247,7 @@ function address(state: State): string {
   if (state.node !== "") told.set("node", state.node);
   if (state.hops > 0) told.set("hops", String(state.hops));
   if (state.view !== "picture") told.set("view", state.view);
+  if (state.quiet) told.set("quiet", "1");
   if (state.ask !== "" && state.page === "explain") told.set("ask", state.ask);
   if (state.tap !== "" && state.page === "tap") told.set("tap", state.tap);
   return `/${state.page || "graph"}?${told}`;
@@ -271,10 +274,18 @@ function key(): string {
   return sessionStorage.getItem(KEY) ?? "";
 }
 
+/** Where the page begins: with all namespaces, for whoever may read them and has named none. */
+async function first(mesh: Mesh): Promise<Start> {
+  const start = await mesh.start();
+  if (start.named || start.all || location.hash !== "") return start;
+  const all = await mesh.scope().then((scope) => scope.cluster, () => false);
+  return { ...start, all };
+}
+
 async function begin(): Promise<void> {
   const held = key();
   try {
-    new Dashboard(held, await new Mesh(held).start()).run();
+    new Dashboard(held, await first(new Mesh(held))).run();
   } catch (error) {
     const words = error instanceof Refusal ? error.message : "the page could not start";
     const alert = found("#alert");

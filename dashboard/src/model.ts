@@ -1,10 +1,7 @@
-// What the graph means for a person: sums, health, and the folded and narrowed graphs.
+// What the graph means for a person: sums, health, and the narrowed graph.
 
 import type { Edge, Graph, MeshNode } from "./api";
 
-/** Above these the whole is folded into namespaces, because nobody reads more. */
-const MOST_NODES = 300;
-const MOST_EDGES = 1500;
 /** Shares of failed calls from which something is worth a look, and is wrong. */
 const WORTH_A_LOOK = 0.005;
 const WRONG = 0.05;
@@ -24,6 +21,8 @@ export interface Way {
   health: Health;
   /** Lowest share of mutual TLS among the edges; undefined where nobody says. */
   mtls: number | undefined;
+  /** None of the edges had a call. */
+  quiet: boolean;
 }
 
 export function refusals(edge: Edge): number {
@@ -43,7 +42,7 @@ export function ways(edges: Edge[]): Way[] {
     const key = `${edge.from}\n${edge.to}`;
     let way = found.get(key);
     if (!way) {
-      way = { from: edge.from, to: edge.to, edges: [], requests: 0, success: 0, failure: 0, refused: 0, open: 0, health: "idle", mtls: undefined };
+      way = { from: edge.from, to: edge.to, edges: [], requests: 0, success: 0, failure: 0, refused: 0, open: 0, health: "idle", mtls: undefined, quiet: true };
       found.set(key, way);
     }
     way.edges.push(edge);
@@ -52,6 +51,7 @@ export function ways(edges: Edge[]): Way[] {
     way.failure += edge.failure;
     way.refused += refusals(edge);
     way.open += edge.open;
+    way.quiet &&= edge.quiet ?? false;
     if (edge.mtls !== undefined) way.mtls = Math.min(way.mtls ?? 1, edge.mtls);
   }
   const all = [...found.values()];
@@ -59,7 +59,7 @@ export function ways(edges: Edge[]): Way[] {
   return all.sort((one, other) => compare(one.from, other.from) || compare(one.to, other.to));
 }
 
-function add(lists: Map<string, Edge[]>, key: string, edge: Edge): void {
+export function add(lists: Map<string, Edge[]>, key: string, edge: Edge): void {
   const list = lists.get(key);
   if (list) list.push(edge);
   else lists.set(key, [edge]);
@@ -77,7 +77,11 @@ export class Model {
   readonly into = new Map<string, Edge[]>();
   readonly out = new Map<string, Edge[]>();
 
-  constructor(readonly graph: Graph) {
+  constructor(
+    readonly graph: Graph,
+    /** Edges within a node that stands for several, by its id. */
+    readonly inner: ReadonlyMap<string, Edge[]> = new Map(),
+  ) {
     this.nodes = new Map(graph.nodes.map((node) => [node.id, node]));
     // What an edge names is there, even if the answer had no room for it.
     for (const edge of graph.edges) {
@@ -97,7 +101,8 @@ export class Model {
 
   /** What it served; for one that only calls, what it called. */
   sums(id: string): { requests: number; failure: number; success: number; refused: number; open: number; health: Health } {
-    const counted = this.into.get(id) ?? this.out.get(id) ?? [];
+    const served = [...(this.into.get(id) ?? []), ...(this.inner.get(id) ?? [])];
+    const counted = served.length > 0 ? served : (this.out.get(id) ?? []);
     const sums = { requests: 0, failure: 0, success: 0, refused: 0, open: 0, health: "idle" as Health };
     for (const edge of counted) {
       sums.requests += edge.requests;
@@ -109,36 +114,6 @@ export class Model {
     // Whoever refuses a call as he was told is not ill.
     sums.health = health(sums.requests, Math.max(0, sums.failure - sums.refused));
     return sums;
-  }
-
-  isLarge(): boolean {
-    return this.nodes.size > MOST_NODES || this.graph.edges.length > MOST_EDGES;
-  }
-
-  /** One node per namespace. */
-  folded(): Model {
-    const place = (id: string): string => {
-      const node = this.nodes.get(id);
-      return node?.namespace ? `Namespace/${node.namespace}` : id;
-    };
-    const nodes = new Map<string, MeshNode>();
-    for (const node of this.nodes.values()) {
-      const id = place(node.id);
-      const held = nodes.get(id);
-      if (!node.namespace) nodes.set(id, node);
-      else
-        nodes.set(id, {
-          id,
-          kind: "Namespace",
-          name: node.namespace,
-          pods: (held?.pods ?? 0) + (node.pods ?? 0),
-          meshed: (held?.meshed ?? 0) + (node.meshed ?? 0),
-        });
-    }
-    const edges = this.graph.edges
-      .map((edge) => ({ ...edge, from: place(edge.from), to: place(edge.to) }))
-      .filter((edge) => edge.from !== edge.to);
-    return new Model({ ...this.graph, nodes: [...nodes.values()], edges });
   }
 
   /** What is at most so many calls away from a node, in either direction. */

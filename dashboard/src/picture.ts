@@ -4,7 +4,8 @@
 import type { MeshNode } from "./api";
 import { h, s, set, write } from "./dom";
 import { layout, NODE, type Layout, type Place } from "./layout";
-import { type Health, Model, type Way, title, ways } from "./model";
+import { LOCKS, lockOf } from "./lock";
+import { type Health, type Model, type Way, title, ways } from "./model";
 import { percent, plain, rate, short } from "./text";
 
 /** Letters of a name that fit into a node. */
@@ -13,6 +14,11 @@ const ZOOMS = [0.3, 0.45, 0.65, 0.8, 1, 1.25, 1.6];
 const UNZOOMED = 4;
 /** The smallest size at which names can be read. */
 const READABLE = 2;
+/** From the line to the words above it, and to a lock below them. */
+const ABOVE = 5;
+const BELOW = 9;
+/** The way back goes through the same middle as the way there; its signs stand so much lower. */
+const BACK = 26;
 
 /** What a node's health looks like without colour, and is called. */
 const MARKS: Record<Health, { path: string; word: string }> = {
@@ -23,7 +29,7 @@ const MARKS: Record<Health, { path: string; word: string }> = {
 };
 
 interface Drawn { group: SVGGElement; box: SVGRectElement; mark: SVGPathElement; name: SVGTextElement; below: SVGTextElement; told: SVGTitleElement }
-interface Line { path: SVGPathElement; label: SVGTextElement; secured: SVGTextElement }
+interface Line { path: SVGPathElement; label: SVGTextElement; lock: SVGPathElement }
 
 export class Picture {
   readonly element: HTMLElement;
@@ -64,7 +70,8 @@ export class Picture {
     drag(this.scroller);
   }
 
-  update(model: Model, search: string, selected: string): void {
+  /** `hits`: ids that a search found; undefined where nothing is searched. */
+  update(model: Model, hits: ReadonlySet<string> | undefined, selected: string): void {
     const all = ways(model.graph.edges);
     const ids = [...model.nodes.keys()];
     const shape = [...ids].sort().join("\n") + "\n\n" + all.map((way) => `${way.from}\n${way.to}`).join("\n");
@@ -76,7 +83,7 @@ export class Picture {
       if (!this.said) this.fit(READABLE);
     }
     if (!this.placed.places.has(this.current)) this.current = this.reading()[0] ?? "";
-    this.drawNodes(model, search, selected);
+    this.drawNodes(model, hits, selected);
     this.drawWays(model, all, selected);
   }
 
@@ -91,7 +98,7 @@ export class Picture {
     drawn.group.scrollIntoView({ block: "nearest", inline: "nearest" });
   }
 
-  private drawNodes(model: Model, search: string, selected: string): void {
+  private drawNodes(model: Model, hits: ReadonlySet<string> | undefined, selected: string): void {
     for (const [id, held] of this.drawn) {
       if (model.nodes.has(id)) continue;
       held.group.remove();
@@ -105,7 +112,7 @@ export class Picture {
       const sums = model.sums(id);
       const mark = MARKS[sums.health];
       const outside = node.meshed === 0 || node.kind === "External" || node.kind === "Outside";
-      const faint = search !== "" && !Model.fits(node, search);
+      const faint = hits !== undefined && !hits.has(id);
       set(drawn.group, "transform", `translate(${place.x} ${place.y})`);
       set(drawn.group, "class", `node ${sums.health}${outside ? " unmeshed" : ""}${faint ? " faint" : ""}${id === selected ? " selected" : ""}${node.gone ? " gone" : ""}`);
       set(drawn.group, "tabindex", id === this.current ? "0" : "-1");
@@ -138,6 +145,7 @@ export class Picture {
   }
 
   private drawWays(model: Model, all: Way[], selected: string): void {
+    const keys = new Set(all.map((way) => `${way.from}\n${way.to}`));
     const wanted = new Set<string>();
     for (const way of all) {
       const key = `${way.from}\n${way.to}`;
@@ -146,31 +154,32 @@ export class Picture {
       wanted.add(key);
       let line = this.drawnWays.get(key);
       if (!line) {
-        line = { path: s("path", { "marker-end": "url(#arrow)" }), label: s("text"), secured: s("text") };
+        line = { path: s("path", { "marker-end": "url(#arrow)" }), label: s("text"), lock: s("path") };
         this.drawnWays.set(key, line);
-        this.lines.append(line.path, line.label, line.secured);
+        this.lines.append(line.path, line.label, line.lock);
       }
       const near = way.from === selected || way.to === selected;
       const far = selected !== "" && !near;
       const state = way.refused > 0 ? "refused" : way.health;
-      set(line.path, "class", `way ${state}${way.mtls !== undefined && way.mtls < 1 ? " plaintext" : ""}${far ? " far" : ""}${near ? " near" : ""}`);
+      set(line.path, "class", `way ${state}${way.mtls !== undefined && way.mtls < 1 ? " plaintext" : ""}${way.quiet ? " quiet" : ""}${far ? " far" : ""}${near ? " near" : ""}`);
       const lanes = this.placed.lanes.get(key) ?? [];
       set(line.path, "d", curve(from, to, lanes));
       const label = near || way.refused > 0 || way.health === "bad" ? labelled(way, model.seconds) : "";
       write(line.label, label);
-      write(line.secured, label === "" || way.mtls === undefined ? "" : way.mtls === 1 ? "mTLS" : "plaintext");
-      const at = lanes[0] ? { x: lanes[0].x + NODE.width / 2, y: lanes[0].y } : { x: (from.x + to.x + NODE.width) / 2, y: (from.y + to.y + NODE.height) / 2 };
-      for (const [text, below] of [[line.label, -5], [line.secured, 13]] as const) {
-        set(text, "class", `label ${state}${far ? " far" : ""}`);
-        set(text, "x", at.x);
-        set(text, "y", at.y + below);
-      }
+      const at = middle(from, to, lanes, keys.has(`${way.to}\n${way.from}`));
+      set(line.label, "class", `label ${state}${far ? " far" : ""}`);
+      set(line.label, "x", at.x);
+      set(line.label, "y", at.y - ABOVE);
+      const lock = lockOf(way.mtls);
+      set(line.lock, "class", lock && `lock ${lock}${far ? " far" : ""}`);
+      set(line.lock, "d", lock && LOCKS[lock]);
+      set(line.lock, "transform", `translate(${at.x} ${at.y + (label === "" ? 0 : BELOW)})`);
     }
     for (const [key, line] of this.drawnWays) {
       if (wanted.has(key)) continue;
       line.path.remove();
       line.label.remove();
-      line.secured.remove();
+      line.lock.remove();
       this.drawnWays.delete(key);
     }
   }
@@ -246,7 +255,8 @@ function below(node: MeshNode | undefined, sums: Sums, seconds: number): string 
 }
 
 function spoken(node: MeshNode, sums: Sums, seconds: number, word: string, outside: boolean): string {
-  const parts = [`${node.kind} ${node.name}${node.namespace ? ` in ${node.namespace}` : ""}`, word];
+  const name = node.kind === "Rest" ? node.name : `${node.kind} ${node.name}`;
+  const parts = [`${name}${node.namespace ? ` in ${node.namespace}` : ""}`, word];
   if (sums.requests > 0) parts.push(`${rate(sums.requests, seconds)} calls per second, ${percent(sums.success / sums.requests)} succeed`);
   if (sums.refused > 0) parts.push(`${sums.refused} refused`);
   parts.push(outside ? "not in the mesh" : node.pods === undefined ? "" : `${node.meshed ?? 0} of ${node.pods} pods in the mesh`);
@@ -258,6 +268,14 @@ function labelled(way: Way, seconds: number): string {
   if (way.refused > 0) parts.push(`⊘ ${way.refused} refused`);
   else if (way.failure > 0) parts.push(`${percent(way.failure / way.requests)} fail`);
   return parts.join(" · ");
+}
+
+/** Where the signs of a way stand. */
+function middle(from: Place, to: Place, lanes: Place[], both: boolean): Place {
+  const [lane] = lanes;
+  if (lane) return { x: lane.x + NODE.width / 2, y: lane.y };
+  const back = both && to.x <= from.x ? BACK : 0;
+  return { x: (from.x + to.x + NODE.width) / 2, y: (from.y + to.y + NODE.height) / 2 + back };
 }
 
 /** From the right side of one node through its lanes to the left side of another; in a bow where it goes back. */

@@ -34,11 +34,20 @@ export function bytes(count: number | undefined): string {
   return count === undefined ? "" : `${(count / (1 << 20)).toFixed(1)} Mi`;
 }
 
-/** How long until, or since, a time of the cluster. */
+/** How long until a time of the cluster. */
 export function until(time: string, now: number): string {
   const seconds = (Date.parse(time) - now) / 1000;
   if (Number.isNaN(seconds)) return "";
-  if (seconds <= 0) return "ended";
+  return seconds <= 0 ? "ended" : length(seconds);
+}
+
+/** How long a time of the cluster is past. */
+export function ago(time: string, now: number): string {
+  const seconds = (now - Date.parse(time)) / 1000;
+  return Number.isNaN(seconds) ? "" : `${length(Math.max(0, seconds))} ago`;
+}
+
+function length(seconds: number): string {
   const [size, unit] = seconds < 120 ? [1, "s"] : seconds < 7200 ? [60, "min"] : seconds < 172800 ? [3600, "h"] : [86400, "d"];
   return `${Math.floor(seconds / size)} ${unit}`;
 }

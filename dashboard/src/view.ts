@@ -13,6 +13,8 @@ export interface State {
   /** Only what is so many calls away from it; 0 for everything. */
   hops: number;
   view: "picture" | "table";
+  /** Whether calls are shown that were, and are not now. */
+  quiet: boolean;
   /** The question of the explain page, as JSON. */
   ask: string;
   /** The one of the tap page, likewise. */

@@ -89,12 +89,17 @@ impl Kind {
             .map_or("", |(_, name, _)| name)
     }
 
-    fn short(self) -> &'static str {
+    /// How people type it, the shortest first.
+    #[must_use]
+    pub fn names(self) -> &'static [&'static str] {
         let mut all = Self::ALL.iter();
         all.find(|(kind, ..)| *kind == self)
-            .and_then(|(.., names)| names.first())
-            .copied()
+            .map(|(.., names)| *names)
             .unwrap_or_default()
+    }
+
+    fn short(self) -> &'static str {
+        self.names().first().copied().unwrap_or_default()
     }
 }
 

@@ -1,4 +1,15 @@
-//! `weft completion`: a script that completes commands and options.
+//! `weft completion`: a script that completes commands and options, and the names of what
+//! there is.
+//!
+//! For names the script runs `weft complete-names WORD...`. That is no command for people: it
+//! stands in no help, takes words that no command would take yet, and has no words of its own
+//! when it fails, because it runs in the middle of a line that somebody types.
+
+mod names;
+mod place;
+mod script;
+
+use std::ffi::OsString;
 
 use clap::Args;
 use clap_complete::Shell;
@@ -6,10 +17,17 @@ use clap_complete::Shell;
 use crate::console::Console;
 use crate::failure::{Failure, Verdict};
 
+/// What scripts say in place of a command to ask for names.
+const ASK: &str = "complete-names";
+
 /// Arguments of `weft completion`.
 #[derive(Args, Debug)]
 #[command(
     about = "Print a completion script for a shell",
+    long_about = "Prints a script that completes commands and options. In bash, zsh and fish it \
+                  completes names of objects too: it asks the API server for them with the user's \
+                  rights, where the line says, for a second at most, and is silent where nothing \
+                  answers.",
     after_help = "Example:\n  weft completion bash > /etc/bash_completion.d/weft"
 )]
 pub struct Completion {
@@ -28,9 +46,36 @@ impl Completion {
         mut command: clap::Command,
         console: &mut Console<'_>,
     ) -> Result<Verdict, Failure> {
-        let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut command, "weft", &mut script);
-        console.out.write_all(&script)?;
+        let script = script::of(self.shell, &mut command, ASK);
+        console.out.write_all(script.as_bytes())?;
         Ok(Verdict::Yes)
     }
+}
+
+/// The words of a line that is being typed, where a script asks about one.
+#[must_use]
+pub fn asked(arguments: &[OsString]) -> Option<Vec<String>> {
+    let [_, first, words @ ..] = arguments else {
+        return None;
+    };
+    let words = words.iter().map(|word| word.to_string_lossy().into_owned());
+    (first == ASK).then(|| words.collect())
+}
+
+/// Prints the names that could stand at the end of that line, a line each.
+///
+/// # Errors
+/// When the output is closed; nothing else is told.
+pub async fn complete(
+    mut command: clap::Command,
+    words: &[String],
+    console: &mut Console<'_>,
+) -> Result<Verdict, Failure> {
+    command.build();
+    if let Some(place) = place::of(&command, words) {
+        for name in names::found(&place).await {
+            console.line(&name)?;
+        }
+    }
+    Ok(Verdict::Yes)
 }

@@ -21,7 +21,7 @@ const FORMATS: &[Format] = &[Format::Table, Format::Json, Format::Yaml, Format::
 /// Refusals of proxies that are printed; those of one object are mostly alike.
 const NACKS: usize = 5;
 /// Who can call.
-const FROM: &[Kind] = &[
+pub(super) const FROM: &[Kind] = &[
     Kind::Deployment,
     Kind::StatefulSet,
     Kind::DaemonSet,
@@ -31,7 +31,7 @@ const FROM: &[Kind] = &[
     Kind::ServiceAccount,
 ];
 /// What can be called.
-const TO: &[Kind] = &[
+pub(super) const TO: &[Kind] = &[
     Kind::Service,
     Kind::Deployment,
     Kind::StatefulSet,

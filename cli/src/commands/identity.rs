@@ -21,7 +21,7 @@ use crate::output::table::{Cell, Table, Tone};
 use crate::output::{self, Format, number};
 
 /// Pods that can be named, by themselves or by their account.
-const KINDS: &[Kind] = &[Kind::Pod, Kind::ServiceAccount];
+pub(super) const KINDS: &[Kind] = &[Kind::Pod, Kind::ServiceAccount];
 /// Most proxies that are asked at once.
 const MOST: usize = 20;
 

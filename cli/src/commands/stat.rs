@@ -22,7 +22,7 @@ use crate::traffic::select::{ENDS, Selected};
 use crate::traffic::{Question, Traffic};
 
 /// Kinds that have numbers.
-const KINDS: &[Kind] = &[
+pub(super) const KINDS: &[Kind] = &[
     Kind::Deployment,
     Kind::StatefulSet,
     Kind::DaemonSet,

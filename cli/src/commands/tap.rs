@@ -18,7 +18,7 @@ use crate::global::Global;
 use crate::output::Format;
 
 /// Kinds whose requests can be watched, and that can be at the other end.
-const ENDS: &[Kind] = &[
+pub(super) const ENDS: &[Kind] = &[
     Kind::Deployment,
     Kind::StatefulSet,
     Kind::DaemonSet,

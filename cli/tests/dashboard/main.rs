@@ -11,6 +11,7 @@
 mod browser;
 mod clock;
 mod cost;
+mod folding;
 mod mesh;
 mod pages;
 mod pictures;
@@ -30,7 +31,13 @@ struct Shown {
 }
 
 impl Shown {
+    /// The page as it begins in namespace `shop`.
     async fn of(graph: &serde_json::Value) -> Self {
+        Self::begun(graph, &["-n", "shop"]).await
+    }
+
+    /// The page as `weft dashboard` with these arguments begins.
+    async fn begun(graph: &serde_json::Value, arguments: &[&str]) -> Self {
         let mesh = Mesh::start().await;
         mesh.graph(graph);
         mesh.split("catalog", &[("catalog-v1", 90), ("catalog-v2", 10)]);
@@ -43,7 +50,7 @@ impl Shown {
         mesh.proxy(&shop::proxy("web-5d8", true));
         mesh.proxy(&shop::proxy("cart-77c", true));
         mesh.tell(&shop::refusal()).await;
-        let weft = mesh.dashboard().await;
+        let weft = mesh.dashboard(arguments).await;
         let mut browser = Browser::start().await;
         browser.open(&weft.url).await;
         browser

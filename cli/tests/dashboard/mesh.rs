@@ -96,10 +96,11 @@ impl Mesh {
         mesh
     }
 
-    /// Runs `weft dashboard` with a kubeconfig for it.
-    pub(super) async fn dashboard(&self) -> Weft {
+    /// Runs `weft dashboard` with a kubeconfig for it, and with these arguments.
+    pub(super) async fn dashboard(&self, arguments: &[&str]) -> Weft {
         let mut process = Command::new(env!("CARGO_BIN_EXE_weft"))
             .args(["dashboard", "--request-timeout", "3s"])
+            .args(arguments)
             .env("KUBECONFIG", self.folder.path().join("kubeconfig"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -249,9 +250,17 @@ impl Mesh {
             return script.tap(parts.uri.query().unwrap_or_default());
         }
         drop(script);
+        let query = parts.uri.query().unwrap_or_default();
+        let hides_quiet = path.ends_with("/graphs/live") && !query.contains("quiet=1");
         let request = Request::from_parts(parts, Body::from(body.to_vec()));
         let (parts, body) = self.api.client().send(request).await.unwrap().into_parts();
-        Response::from_parts(parts, whole(body.collect_bytes().await.unwrap()))
+        let told = body.collect_bytes().await.unwrap();
+        let told = if hides_quiet {
+            without_quiet(&told)
+        } else {
+            told
+        };
+        Response::from_parts(parts, whole(told))
     }
 }
 
@@ -276,6 +285,15 @@ impl Script {
 
 fn whole(bytes: bytes::Bytes) -> UnsyncBoxBody<bytes::Bytes, Infallible> {
     Full::new(bytes).boxed_unsync()
+}
+
+/// The graph as it is told to whoever does not ask for quiet edges.
+fn without_quiet(told: &[u8]) -> bytes::Bytes {
+    let mut graph: Value = serde_json::from_slice(told).unwrap();
+    if let Some(edges) = graph["edges"].as_array_mut() {
+        edges.retain(|edge| edge["quiet"] != true);
+    }
+    graph.to_string().into()
 }
 
 /// What the type keeps of it; a field that the read API has not would be missed.

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::Shown;
 use crate::shop;
+use crate::taps;
 
 /// Large enough to be read in a page, small enough for a repository.
 const MOST_BYTES: usize = 120 << 10;
@@ -48,6 +49,8 @@ async fn pictures_of_the_docs_show_the_real_page() {
         .eval("document.querySelector('main').focus()")
         .await;
     write(&mut shown, "explain").await;
+    tap(&mut shown).await;
+    write(&mut shown, "tap").await;
     shown.page("Graph").await;
     shown
         .browser
@@ -56,6 +59,34 @@ async fn pictures_of_the_docs_show_the_real_page() {
     shown.mesh.lose(true).await;
     shown.browser.see("Stale since").await;
     write(&mut shown, "lost").await;
+}
+
+/// The page that shows requests, with some of web's.
+async fn tap(shown: &mut Shown) {
+    shown.page("Tap").await;
+    taps::start(shown, "deploy/web").await;
+    taps::asked(shown, 1).await;
+    for (path, status, reason) in [
+        ("/items", 200, ""),
+        ("/items/7", 200, ""),
+        ("/items/9", 503, "overload"),
+        ("/items/12", 404, ""),
+        ("/items", 200, ""),
+    ] {
+        let mut request = taps::request(path);
+        request["request"]["status"] = json!(status);
+        request["request"]["reason"] = json!(reason);
+        shown.mesh.show(&request).await;
+    }
+    shown.mesh.show(&taps::counts(5, 5, false)).await;
+    shown
+        .browser
+        .see("5 of 5 requests that fit were shown")
+        .await;
+    shown
+        .browser
+        .eval("document.querySelector('main').focus()")
+        .await;
 }
 
 async fn write(shown: &mut Shown, name: &str) {

@@ -80,6 +80,50 @@ pub(super) fn large() -> Value {
     json!({"metadata": metadata(), "nodes": nodes, "edges": edges})
 }
 
+/// The shop, and three workloads of another namespace that call it.
+pub(super) fn neighbours() -> Value {
+    let mut graph = shop(60);
+    for at in 0..3 {
+        let teller = node("bank", &format!("teller-{at}"), 1, 1);
+        let mut call = edge(&format!("n{at}"), "", "web", 60, 0);
+        call["from"] = teller["id"].clone();
+        graph["nodes"].as_array_mut().unwrap().push(teller);
+        graph["edges"].as_array_mut().unwrap().push(call);
+    }
+    graph
+}
+
+/// The shop, and a call that was made hours ago.
+pub(super) fn remembered() -> Value {
+    let mut graph = shop(60);
+    let mut quiet = edge("q1", "cart", "catalog-v1", 0, 0);
+    quiet["quiet"] = json!(true);
+    quiet["lastSeen"] = json!("2026-11-02T06:00:00Z");
+    for unknown in ["mtls", "ms"] {
+        quiet[unknown] = Value::Null;
+    }
+    graph["edges"].as_array_mut().unwrap().push(quiet);
+    graph
+}
+
+/// So many workloads; each of the first `callers` calls the `fan` that follow it, and all
+/// calls of number 450 fail.
+pub(super) fn wide(workloads: u64, callers: u64, fan: u64) -> Value {
+    let name = |at: u64| format!("service-{:03}", at % workloads);
+    let nodes: Vec<Value> = (0..workloads)
+        .map(|at| node("shop", &name(at), 2, 2))
+        .collect();
+    let calls = (0..callers).flat_map(|from| (1..=fan).map(move |step| (from, from + step)));
+    let edges: Vec<Value> = calls
+        .map(|(from, to)| {
+            let failure = if to == 450 { 600 } else { 0 };
+            let id = format!("e{from}-{to}");
+            edge(&id, &name(from), &name(to), 600, failure)
+        })
+        .collect();
+    json!({"metadata": metadata(), "nodes": nodes, "edges": edges})
+}
+
 /// Markup, an end of a script, and what terminals act upon.
 pub(super) const HOSTILE: &str =
     "<img src=x onerror=\"window.hit=1\"></script><script>window.hit=1</script>\u{1b}[2J\u{202e}";

@@ -13,36 +13,42 @@ use crate::shop::{self, HOSTILE};
 const LOOKS: usize = 200;
 const EACH: Duration = Duration::from_millis(50);
 
-fn request(path: &str) -> Value {
+pub(super) fn request(path: &str) -> Value {
     json!({"request": {"time": "2026-11-02T09:00:00.123Z", "direction": "outbound",
         "pod": "shop/web-5d8", "peer": "shop/cart-77c", "service": "shop/cart", "port": 8080,
         "mtls": true, "protocol": "http1", "method": "GET", "host": "cart", "path": path,
         "status": 503, "reason": "overload", "ms": 12.0, "bytes": 81}})
 }
 
-fn counts(matched: u64, shown: u64, last: bool) -> Value {
+pub(super) fn counts(matched: u64, shown: u64, last: bool) -> Value {
     json!({"metadata": {"proxies": 3, "takingPart": 2, "matched": matched, "shown": shown,
         "dropped": 3, "last": last}})
 }
 
-/// Chooses whose requests are watched, and begins.
-async fn start(shown: &mut Shown, of: &str) {
+/// Chooses what is offered by this name.
+async fn choose(shown: &mut Shown, selector: &str, name: &str) {
     let choose = format!(
-        "(() => {{ const s = document.querySelector('#tap-of'); \
+        "(() => {{ const s = document.querySelector({}); \
          s.selectedIndex = [...s.options].findIndex((o) => o.textContent === {}); \
          return s.selectedIndex; }})()",
-        json!(of)
+        json!(selector),
+        json!(name)
     );
     let chosen = shown.browser.eval(&choose).await;
     assert!(
         chosen.as_i64().is_some_and(|at| at >= 0),
-        "{of} is not offered"
+        "{selector} does not offer {name}"
     );
+}
+
+/// Chooses whose requests are watched, and begins.
+pub(super) async fn start(shown: &mut Shown, of: &str) {
+    choose(shown, "#tap-of", of).await;
     shown.browser.click("form button[type=submit]").await;
 }
 
 /// The queries of the taps, once there were so many.
-async fn asked(shown: &Shown, count: usize) -> Vec<String> {
+pub(super) async fn asked(shown: &Shown, count: usize) -> Vec<String> {
     for _ in 0..LOOKS {
         let taps = shown.mesh.taps().await;
         if taps.len() >= count {
@@ -114,6 +120,49 @@ async fn requests_that_fit_are_shown_as_they_end_until_somebody_stops() {
     gone(&shown).await;
     assert_eq!(shown.browser.count("tbody tr").await, 200, "they stay");
     assert!(shown.mesh.writes().is_empty());
+    assert_eq!(shown.browser.faults().await, [""; 0]);
+}
+
+#[tokio::test]
+async fn every_filter_of_the_command_line_is_one_of_the_page() {
+    let mut shown = Shown::of(&shop::neighbours()).await;
+    shown.page("Tap").await;
+    choose(&mut shown, "#tap-to", "svc/cart").await;
+    choose(&mut shown, "#tap-from", "ns/bank").await;
+    for (id, text) in [
+        ("#tap-route", "cart/read"),
+        ("#tap-slower", "200ms"),
+        ("#tap-max-rps", "7"),
+    ] {
+        shown.browser.click(id).await;
+        shown.browser.write(text).await;
+    }
+    // Two answers of the graph later they stand there still.
+    sleep(Duration::from_secs(5)).await;
+    start(&mut shown, "deploy/cart").await;
+    assert_eq!(
+        asked(&shown, 1).await,
+        ["watch=true&of=Deployment%2Fcart&to=Service%2Fcart&from=Namespace%2Fbank\
+            &route=cart%2Fread&slower=200ms&maxRps=7"]
+    );
+    let line = "weft tap deploy/cart --to svc/cart --from ns/bank --route cart/read \
+                --slower 200ms --max-rps 7 -n shop";
+    let wanted = format!("document.querySelector('footer code').textContent === {line:?}");
+    shown.browser.wait(&wanted).await;
+    // What an address asks for is chosen, also what the graph does not have.
+    let link = json!({"kind": "Deployment", "name": "web", "to": "Service/elsewhere", "maxRps": "50"});
+    let open = format!(
+        "location.hash = '/tap?ns=shop&tap=' + encodeURIComponent({})",
+        json!(link.to_string())
+    );
+    shown.browser.eval(&open).await;
+    for (id, text) in [("#tap-to", "svc/elsewhere"), ("#tap-from", "any")] {
+        let chosen =
+            format!("document.querySelector('{id}').selectedOptions[0].textContent === '{text}'");
+        shown.browser.wait(&chosen).await;
+    }
+    let most = "document.querySelector('#tap-max-rps').value";
+    assert_eq!(shown.browser.eval(most).await, "50");
     assert_eq!(shown.browser.faults().await, [""; 0]);
 }
 

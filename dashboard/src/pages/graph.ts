@@ -1,7 +1,11 @@
 // Who calls whom: a picture, the same as a table, a search over both, and one node opened.
+// Both show namespaces first, and never more than can be read, unless somebody wants it.
 
+import type { MeshNode } from "../api";
 import { COLUMNS, row } from "../calls";
 import { h, set, write } from "../dom";
+import { type Folded, folded } from "../fold";
+import { lockSign } from "../lock";
 import { Model } from "../model";
 import { Picture } from "../picture";
 import { Table } from "../table";
@@ -15,8 +19,8 @@ export class GraphPage implements Page {
   readonly element: HTMLElement;
   private readonly search = h("input", { type: "search", id: "search", autocomplete: "off", spellcheck: "false" });
   private readonly found = h("span", { class: "found", role: "status" });
-  private readonly fold = h("input", { type: "checkbox", id: "fold", change: () => this.again() });
-  private readonly folding = h("span", {}, this.fold, h("label", { for: "fold" }, "Namespaces only"));
+  private readonly fold = h("input", { type: "checkbox", id: "fold", checked: true, change: () => this.again() });
+  private readonly quiet = h("input", { type: "checkbox", id: "quiet", change: () => this.app.go({ quiet: this.quiet.checked }) });
   private readonly views: Record<State["view"], HTMLButtonElement>;
   private readonly picture: Picture;
   private readonly table = new Table("Calls of the last minute", COLUMNS, "Nothing calls anything here.");
@@ -24,8 +28,8 @@ export class GraphPage implements Page {
   private readonly nothing = h("p", { class: "empty" });
   private last: View | undefined;
   private shown: Model | undefined;
-  /** Whether the person has said how to fold. */
-  private said = false;
+  /** Ids of what is shown that a search found; undefined where nothing is searched. */
+  private hits: ReadonlySet<string> | undefined;
 
   constructor(private readonly app: App) {
     this.picture = new Picture((id) => this.open(id));
@@ -37,7 +41,6 @@ export class GraphPage implements Page {
     this.search.addEventListener("keydown", (event) => {
       if (event.key === "Enter") this.first();
     });
-    this.fold.addEventListener("change", () => (this.said = true));
     this.element = h(
       "section",
       { class: "graph" },
@@ -50,7 +53,8 @@ export class GraphPage implements Page {
         this.found,
         this.views.picture,
         this.views.table,
-        this.folding,
+        h("span", {}, this.fold, h("label", { for: "fold" }, "Folded")),
+        h("span", {}, this.quiet, h("label", { for: "quiet" }, "Quiet calls too")),
       ),
       legend(),
       this.nothing,
@@ -66,25 +70,26 @@ export class GraphPage implements Page {
   update(view: View): void {
     this.last = view;
     const { state } = view;
-    set(this.folding, "hidden", state.place !== "");
-    if (!this.said) this.fold.checked = view.model.isLarge();
-    const folded = state.place === "" && this.fold.checked && state.node === "";
-    let model = folded ? view.model.folded() : view.model;
-    if (state.hops > 0 && model.nodes.has(state.node)) model = model.around(state.node, state.hops);
-    this.shown = model;
+    this.quiet.checked = state.quiet;
+    let whole = view.model;
+    if (state.hops > 0 && whole.nodes.has(state.node)) whole = whole.around(state.node, state.hops);
     const search = this.search.value.trim();
-    const fitting = [...model.nodes.values()].filter((node) => Model.fits(node, search));
-    write(this.found, search === "" ? "" : `${fitting.length} of ${model.nodes.size}`);
+    const fitting = search === "" ? [] : [...whole.nodes.values()].filter((node) => Model.fits(node, search));
+    const { model, at } = this.folded(whole, state, fitting);
+    this.shown = model;
+    write(this.found, search === "" ? "" : `${fitting.length} of ${whole.nodes.size}`);
+    const hits = search === "" ? undefined : new Set(fitting.map((node) => at(node.id)));
+    this.hits = hits;
     const picture = state.view === "picture";
     write(this.nothing, model.nodes.size === 0 ? "The mesh knows no workload here. Another namespace can be chosen above." : "");
     set(this.picture.element, "hidden", !picture);
     set(this.table.element, "hidden", picture);
     for (const [name, button] of Object.entries(this.views)) set(button, "aria-pressed", String(name === state.view));
-    if (picture) this.picture.update(model, search, state.node);
+    if (picture) this.picture.update(model, hits, at(state.node));
     else {
-      const near = new Set(fitting.map((node) => node.id));
-      const edges = model.graph.edges.filter((edge) => search === "" || near.has(edge.from) || near.has(edge.to));
-      this.table.update(edges.map((edge) => row(this.app, model, edge)));
+      const edges = model.graph.edges.filter((edge) => !hits || hits.has(edge.from) || hits.has(edge.to));
+      const unfolded = new Map(whole.graph.edges.map((edge) => [edge.id, edge]));
+      this.table.update(edges.map((edge) => row(this.app, model, edge, { model: whole, edge: unfolded.get(edge.id) ?? edge })));
     }
     this.workload.update(view);
     performance.mark("drawn");
@@ -92,11 +97,18 @@ export class GraphPage implements Page {
 
   command(state: State): string {
     const place = state.place === "" ? "-A" : `-n ${quoted(state.place)}`;
-    return `weft edges ${place}`;
+    return `weft edges ${place}${state.quiet ? " --since 30d" : ""}`;
   }
 
   focusSearch(): void {
     this.search.focus();
+  }
+
+  /** What is shown of it: the namespaces that are opened, the node that is, and what was searched. */
+  private folded(whole: Model, state: State, found: readonly MeshNode[]): Folded {
+    if (!this.fold.checked) return { model: whole, at: (id) => id };
+    const opened = new Set([state.place, whole.nodes.get(state.node)?.namespace ?? ""].filter((place) => place !== ""));
+    return folded(whole, { opened, node: state.node, found });
   }
 
   private again(): void {
@@ -104,21 +116,24 @@ export class GraphPage implements Page {
   }
 
   private first(): void {
-    const search = this.search.value.trim();
-    const fitting = [...(this.shown?.nodes.values() ?? [])].find((node) => search !== "" && Model.fits(node, search));
-    if (!fitting) return;
-    if (this.last?.state.view === "picture") this.picture.focus(fitting.id);
-    else this.open(fitting.id);
+    const [hit] = this.hits ?? [];
+    if (hit === undefined) return;
+    if (this.last?.state.view === "picture") this.picture.focus(hit);
+    else this.open(hit);
   }
 
   private open(id: string): void {
     const node = this.shown?.nodes.get(id);
     if (node?.kind === "Namespace") this.app.go({ place: node.name, node: "", hops: 0 });
-    else this.app.go({ node: this.last?.state.node === id ? "" : id, hops: this.last?.state.hops ?? 0 });
+    else if (node?.kind === "Rest") {
+      this.app.say(`${node.name} stand here as one: a search finds each, and without Folded all are drawn.`);
+      this.search.focus();
+    } else this.app.go({ node: this.last?.state.node === id ? "" : id, hops: this.last?.state.hops ?? 0 });
   }
 }
 
 function legend(): HTMLElement {
-  const words = ["● well", "▲ some calls fail", "◆ many calls fail", "■ no calls", "⊘ refused", "dashed: not in the mesh, or plaintext"];
-  return h("ul", { class: "legend", "aria-label": "Signs" }, ...words.map((text) => h("li", {}, text)));
+  const words = ["● well", "▲ some calls fail", "◆ many calls fail", "■ no calls", "⊘ refused", "dashed: not in the mesh, or plaintext", "dotted: quiet"];
+  const locks = [h("li", {}, lockSign("closed"), " mutual TLS"), h("li", {}, lockSign("open"), " not for all calls")];
+  return h("ul", { class: "legend", "aria-label": "Signs" }, ...words.map((text) => h("li", {}, text)), ...locks);
 }

@@ -4,7 +4,7 @@
 import { Refusal, type TapCounts, type TapLine, type TapRequest } from "../api";
 import { h, set, write } from "../dom";
 import { Choice, field, METHODS } from "../form";
-import { title } from "../model";
+import { type Model, title } from "../model";
 import { type Cell, type Row, Table } from "../table";
 import { clock, milliseconds, quoted } from "../text";
 import type { App, Page, State, View } from "../view";
@@ -20,9 +20,13 @@ const LONGEST_PAUSE = 5000;
 const KINDS = ["DaemonSet", "Deployment", "Job", "Pod", "ReplicaSet", "ReplicationController", "StatefulSet"];
 const COLUMNS = ["Time", "Direction", "From", "To", "Method", "Path", "Status", "Latency", "Reason", "Secured", "Route"];
 
-const FILTERS = ["method", "path", "status", "slower"] as const;
+const ENDS = ["to", "from"] as const;
+const TYPED = ["method", "path", "route", "status", "slower", "maxRps"] as const;
+const FILTERS = [...ENDS, ...TYPED] as const;
 type Filter = (typeof FILTERS)[number];
-/** Whose requests, and which of them; an empty filter lets all pass. */
+/** How the command line calls those that it calls otherwise. */
+const FLAGS: Partial<Record<Filter, string>> = { maxRps: "max-rps" };
+/** Whose requests, and which of them: ends as `Kind/name`; an empty filter lets all pass. */
 type Question = Record<"kind" | "name" | Filter, string>;
 type Sums = Pick<TapCounts, "matched" | "shown" | "dropped">;
 
@@ -31,11 +35,15 @@ export class TapPage implements Page {
   readonly title = "Tap";
   readonly element: HTMLElement;
   private readonly of = new Choice("tap-of");
-  private readonly method = h("select", { id: "tap-method" }, h("option", { value: "" }, "any"), ...METHODS.map((name) => h("option", {}, name)));
-  private readonly path = text("tap-path");
-  private readonly status = text("tap-status");
-  private readonly slower = text("tap-slower");
-  private readonly inputs: Record<Filter, HTMLInputElement | HTMLSelectElement> = { method: this.method, path: this.path, status: this.status, slower: this.slower };
+  private readonly ends = { to: new Choice("tap-to"), from: new Choice("tap-from") };
+  private readonly inputs = {
+    method: h("select", { id: "tap-method" }, h("option", { value: "" }, "any"), ...METHODS.map((name) => h("option", {}, name))),
+    path: text("tap-path"),
+    route: text("tap-route"),
+    status: text("tap-status"),
+    slower: text("tap-slower"),
+    maxRps: h("input", { id: "tap-max-rps", type: "number", min: 1, max: 1000 }),
+  };
   private readonly form: HTMLElement;
   private readonly told = h("p", { class: "told", role: "status" });
   private readonly counted = h("p", { class: "words" });
@@ -57,10 +65,14 @@ export class TapPage implements Page {
       "form",
       { submit: (event) => this.submit(event) },
       field("tap-of", "Whose requests", this.of.element),
-      field("tap-method", "Method", this.method),
-      field("tap-path", "Path begins with", this.path),
-      field("tap-status", "Status, such as 5xx", this.status),
-      field("tap-slower", "Took at least, such as 200ms", this.slower),
+      field("tap-to", "Calls to", this.ends.to.element),
+      field("tap-from", "Calls from", this.ends.from.element),
+      field("tap-method", "Method", this.inputs.method),
+      field("tap-path", "Path begins with", this.inputs.path),
+      field("tap-route", "Route, such as cart/read", this.inputs.route),
+      field("tap-status", "Status, such as 5xx", this.inputs.status),
+      field("tap-slower", "Took at least, such as 200ms", this.inputs.slower),
+      field("tap-max-rps", "In a second at most, else 100", this.inputs.maxRps),
       h("button", { type: "submit" }, "Start"),
       h("button", { type: "button", click: () => this.leave() }, "Stop"),
     );
@@ -77,7 +89,8 @@ export class TapPage implements Page {
   }
 
   update({ model, state }: View): void {
-    if (this.place !== state.place) {
+    const moved = this.place !== state.place;
+    if (moved) {
       this.leave();
       this.place = state.place;
       this.forget();
@@ -102,22 +115,31 @@ export class TapPage implements Page {
         if (namespace === state.place && name) add("Service", name);
       }
     }
+    const ends = endsIn(model, state.place);
     let chosen = this.of.chosen;
+    const end = moved ? { to: "", from: "" } : { to: this.ends.to.chosen, from: this.ends.from.chosen };
     if (state.tap !== "" && state.tap !== this.asked) {
       // An address fills in the form and starts nothing: whoever watches is named.
       this.asked = state.tap;
       const question = read(state.tap);
       if (question.name !== "") add(question.kind, question.name);
       chosen = JSON.stringify({ kind: question.kind, name: question.name });
-      for (const filter of FILTERS) this.inputs[filter].value = question[filter];
+      for (const filter of TYPED) this.inputs[filter].value = question[filter];
+      for (const filter of ENDS) end[filter] = question[filter];
     }
     this.of.update(known, chosen);
+    for (const filter of ENDS) {
+      // What was chosen stays, even if the graph has it no longer.
+      const told = new Map(ends).set(end[filter], named(end[filter]));
+      this.ends[filter].update(told, end[filter]);
+    }
   }
 
   command(state: State): string {
     const question = read(state.tap);
     const words = ["weft tap", question.name === "" ? "deploy/web" : quoted(title(question))];
-    for (const filter of FILTERS) if (question[filter] !== "") words.push(`--${filter}`, quoted(question[filter]));
+    for (const filter of ENDS) if (question[filter] !== "") words.push(`--${filter}`, quoted(named(question[filter])));
+    for (const filter of TYPED) if (question[filter] !== "") words.push(`--${FLAGS[filter] ?? filter}`, quoted(question[filter]));
     if (state.place !== "") words.push("-n", quoted(state.place));
     return words.join(" ");
   }
@@ -130,14 +152,9 @@ export class TapPage implements Page {
   private submit(event: Event): void {
     event.preventDefault();
     const chosen = read(this.of.chosen);
-    const question: Question = {
-      kind: chosen.kind,
-      name: chosen.name,
-      method: this.method.value,
-      path: this.path.value.trim(),
-      status: this.status.value.trim(),
-      slower: this.slower.value.trim(),
-    };
+    const question: Question = { ...read(""), kind: chosen.kind, name: chosen.name };
+    for (const filter of ENDS) question[filter] = this.ends[filter].chosen;
+    for (const filter of TYPED) question[filter] = this.inputs[filter].value.trim();
     if (question.name === "") return;
     this.leave();
     this.forget();
@@ -241,7 +258,7 @@ function text(id: string): HTMLInputElement {
 
 /** A question as the address or the choice holds it; an empty name where it is none. */
 function read(told: string): Question {
-  const question: Question = { kind: "", name: "", method: "", path: "", status: "", slower: "" };
+  const question: Question = { kind: "", name: "", to: "", from: "", method: "", path: "", route: "", status: "", slower: "", maxRps: "" };
   try {
     const parts = JSON.parse(told) as Record<string, unknown>;
     for (const name of ["kind", "name", ...FILTERS] as const) {
@@ -252,6 +269,27 @@ function read(told: string): Question {
     // An address may hold anything.
   }
   return question;
+}
+
+/** What can be at the other end, by how the API names it: what there is here, and other namespaces. */
+function endsIn(model: Model, place: string): Map<string, string> {
+  const ends = new Set([""]);
+  for (const { kind, name, namespace, services, gone } of model.nodes.values()) {
+    if (namespace && namespace !== place) ends.add(`Namespace/${namespace}`);
+    if (namespace !== place || gone) continue;
+    if (KINDS.includes(kind)) ends.add(`${kind}/${name}`);
+    for (const service of services ?? []) {
+      const [of, called] = service.split("/");
+      if (of === place && called) ends.add(`Service/${called}`);
+    }
+  }
+  return new Map([...ends].map((end) => [end, named(end)] as const));
+}
+
+/** `Kind/name` as kubectl has it. */
+function named(end: string): string {
+  const [kind = "", name = ""] = end.split("/");
+  return end === "" ? "any" : title({ kind, name });
 }
 
 function cells(request: TapRequest): Cell[] {

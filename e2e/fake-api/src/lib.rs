@@ -47,6 +47,10 @@ struct State {
     reads: BTreeMap<String, usize>,
     /// Collections in which nothing may be created.
     forbidden: Vec<String>,
+    /// Statuses of what is created in a collection, which answers and stores nothing.
+    judged: BTreeMap<String, Value>,
+    /// What is told to whoever watches a path.
+    told: BTreeMap<String, String>,
 }
 
 impl FakeApi {
@@ -146,6 +150,19 @@ impl FakeApi {
         }
     }
 
+    /// From now on a collection answers what is created there with this status, and keeps
+    /// nothing of it.
+    pub fn judge(&self, collection: &str, status: Value) {
+        let mut state = self.state.lock();
+        state.judged.insert(collection.to_owned(), status);
+    }
+
+    /// From now on whoever watches this path is told these lines, and then nothing more.
+    pub fn put_lines(&self, path: &str, lines: &[Value]) {
+        let lines: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        self.state.lock().told.insert(path.to_owned(), lines);
+    }
+
     pub fn writes(&self) -> Vec<(Method, String)> {
         self.state.lock().writes.clone()
     }
@@ -204,6 +221,10 @@ impl FakeApi {
 
 impl State {
     fn get(&mut self, path: &str, query: &str) -> Response<Body> {
+        let told = self.told.get(path);
+        if let Some(lines) = told.filter(|_| query.contains("watch=true")) {
+            return Response::new(Body::from(lines.clone().into_bytes()));
+        }
         if let Some(object) = self.objects.get(path) {
             return ok(object);
         }
@@ -260,6 +281,10 @@ impl State {
     }
 
     fn create(&mut self, collection: &str, mut object: Value) -> Response<Body> {
+        if let Some(status) = self.judged.get(collection) {
+            object["status"] = status.clone();
+            return ok(&object);
+        }
         self.version += 1;
         if object["metadata"]["name"].is_null() {
             object["metadata"]["name"] = json!(format!("generated-{}", self.version));

@@ -51,8 +51,9 @@ static WITHOUT_A_FAULT: [(&str, &str); 8] = [
     ),
 ];
 
-/// What Grafana puts in place of these; the workload both calls and is called.
+/// What Grafana puts in place of these; the workload both calls and is called, by a route.
 const WORKLOAD: &str = "web";
+const ROUTE: &str = "site/all";
 const RANGE: &str = "5m";
 /// Who is called, and how they are not like others.
 const APPS: [(&str, &str, &str); 5] = [
@@ -162,6 +163,40 @@ fn accepted(cluster: &Cluster, mut record: Record) -> anyhow::Result<()> {
 /// Calls that succeed, fail, are refused, limited, left, tried again and not, as requests and
 /// as bytes; and those of whoever looks at the mesh.
 fn some_of_everything(ns: &Namespace) -> anyhow::Result<()> {
+    applications(ns)?;
+    let (client, web) = (ns.pod("client")?, ns.pod(WORKLOAD)?);
+    // Beside all the rest.
+    let always = ["--rate", "10", "--duration", "2m"];
+    let served = client.start_load(&url(WORKLOAD, 8080, "/"), &always)?;
+    let called = web.start_load(&url("cart", 8080, "/"), &always)?;
+    client.get(&url("guarded", 8080, "/"), &["-n", "10"])?;
+    let refused = client.exec(&["tcp", "guarded:9000"]);
+    ensure!(refused.is_err(), "bytes came back: {refused:?}");
+    client.get(&url("limited", 8080, "/"), &["-n", "100", "-c", "4"])?;
+    let left = ["--http2", "--timeout", "300ms", "-n", "5"];
+    for slow in ["cart", WORKLOAD] {
+        client.get(&url(slow, 8080, "/?delay=2s"), &left)?;
+    }
+    web.exec(&["tcp", "cart:9000", "-c", "5", "--duration", "1s"])?;
+    flaky(ns)?;
+    let name = &ns.name;
+    for path in [
+        format!("/apis/metrics.smi-spec.io/v1alpha1/namespaces/{name}?t=1m"),
+        format!("/apis/observe.weft.dev/v1alpha1/namespaces/{name}/graphs/live"),
+    ] {
+        eventually(SOON, "the API answers", || {
+            ns.cluster.kubectl(&["get", "--raw", &path])
+        })?;
+    }
+    for load in [served, called] {
+        let seen = load.end()?;
+        ensure!(seen.answered > 0, "{seen:?}");
+    }
+    Ok(())
+}
+
+/// Who calls and is called, with what limits that and names its routes.
+fn applications(ns: &Namespace) -> anyhow::Result<()> {
     ns.annotate("weft.dev/access", Some("audit"))?;
     let mut objects = App::new("flaky").replicas(FLAKY).objects();
     let mut names = vec!["flaky"];
@@ -181,36 +216,14 @@ fn some_of_everything(ns: &Namespace) -> anyhow::Result<()> {
             "targetRef": {"kind": "Service", "name": "limited"},
             "rateLimits": [{"name": "all", "requests": 2, "scope": "Instance"}]}}),
     );
+    let everything = json!({"name": "all", "pathRegex": "/", "methods": ["*"]});
+    objects.push(
+        json!({"apiVersion": "specs.smi-spec.io/v1alpha4", "kind": "HTTPRouteGroup",
+        "metadata": {"name": "site"}, "spec": {"matches": [everything]}}),
+    );
     ns.apply_all(&objects)?;
-    ns.ready(&names)?;
-    let (client, web) = (ns.pod("client")?, ns.pod(WORKLOAD)?);
-    // Beside all the rest.
-    let always = ["--rate", "10", "--duration", "2m"];
-    let served = client.start_load(&url(WORKLOAD, 8080, "/"), &always)?;
-    let called = web.start_load(&url("cart", 8080, "/"), &always)?;
-    client.get(&url("guarded", 8080, "/"), &["-n", "10"])?;
-    let refused = client.exec(&["tcp", "guarded:9000"]);
-    ensure!(refused.is_err(), "bytes came back: {refused:?}");
-    client.get(&url("limited", 8080, "/"), &["-n", "100", "-c", "4"])?;
-    let slow = url("cart", 8080, "/?delay=2s");
-    let left = ["--http2", "--timeout", "300ms", "-n", "5"];
-    client.get(&slow, &left)?;
-    web.exec(&["tcp", "cart:9000", "-c", "5", "--duration", "1s"])?;
-    flaky(ns)?;
-    let name = &ns.name;
-    for path in [
-        format!("/apis/metrics.smi-spec.io/v1alpha1/namespaces/{name}?t=1m"),
-        format!("/apis/observe.weft.dev/v1alpha1/namespaces/{name}/graphs/live"),
-    ] {
-        eventually(SOON, "the API answers", || {
-            ns.cluster.kubectl(&["get", "--raw", &path])
-        })?;
-    }
-    for load in [served, called] {
-        let seen = load.end()?;
-        ensure!(seen.answered > 0, "{seen:?}");
-    }
-    Ok(())
+    ns.kubectl(&["annotate", "service", WORKLOAD, "weft.dev/routes=site"])?;
+    ns.ready(&names)
 }
 
 /// One of three fails until it rests; then all do, until the budget for retries is used up.
@@ -249,6 +262,7 @@ fn asked_by_dashboards(ns: &Namespace) -> anyhow::Result<BTreeSet<String>> {
             .replace("$__rate_interval", RANGE)
             .replace("$namespace", &ns.name)
             .replace("$workload", WORKLOAD)
+            .replace("$route", ROUTE)
     });
     Ok(asked.collect())
 }

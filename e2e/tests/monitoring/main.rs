@@ -174,7 +174,8 @@ fn the_page_leads_to_headings_that_exist_and_names_every_record() -> Outcome {
 fn every_dashboard_is_whole_and_asks_the_chosen_data_source() -> Outcome {
     let boards = dashboards()?;
     let names: Vec<&str> = boards.iter().map(|(name, _)| name.as_str()).collect();
-    assert_eq!(names, ["control-plane", "mesh", "namespace", "workload"]);
+    let wanted = ["control-plane", "mesh", "namespace", "route", "workload"];
+    assert_eq!(names, wanted);
     for (name, board) in &boards {
         assert_eq!(board["uid"], format!("weft-{name}"));
         assert_eq!(board["schemaVersion"], SCHEMA, "{name}");

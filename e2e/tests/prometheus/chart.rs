@@ -22,6 +22,7 @@ const VALUES: [(&str, &[&str]); 4] = [
             "ConfigMap weft-dashboard-control-plane",
             "ConfigMap weft-dashboard-mesh",
             "ConfigMap weft-dashboard-namespace",
+            "ConfigMap weft-dashboard-route",
             "ConfigMap weft-dashboard-workload",
         ],
     ),

@@ -9,11 +9,12 @@ use serde_json::{Value, json};
 use crate::programs::{folder, output, write};
 use crate::sources;
 
-/// What Grafana puts in place of these; namespace and workload are those of series.yaml.
-const VARIABLES: [(&str, &str); 3] = [
+/// What Grafana puts in place of these; namespace, workload and route are those of series.yaml.
+const VARIABLES: [(&str, &str); 4] = [
     ("$__rate_interval", "5m"),
     ("$namespace", "shop"),
     ("$workload", "web"),
+    ("$route", "site/read"),
 ];
 
 /// One where `query` has an answer that is a number, else nothing.

@@ -11,7 +11,9 @@ const OF_GRAPHS: [&str; 5] = ["window", "history", "routes", "quiet", "gone"];
 /// Longest value of one of them.
 const MAX_VALUE: usize = 8;
 /// Parameters of `taps/live` that the page uses. Headers are for `weft tap` alone.
-const OF_TAPS: [&str; 6] = ["watch", "of", "method", "path", "status", "slower"];
+const OF_TAPS: [&str; 10] = [
+    "watch", "of", "to", "from", "method", "path", "route", "status", "slower", "maxRps",
+];
 /// Longest value of one of these: the API takes no longer beginning of a path.
 const MAX_FILTER: usize = 1024;
 /// Longest name of an object of Kubernetes.
@@ -273,7 +275,8 @@ mod tests {
     #[test]
     fn requests_are_watched_in_one_namespace_and_by_the_filters_of_the_page() {
         let tap = format!("{OBSERVE}/namespaces/shop/taps/live");
-        let query = "watch=true&of=Deployment%2Fweb&path=%2Fa+b%26x%3D1&status=5xx";
+        let query = "watch=true&of=Deployment%2Fweb&to=Service%2Fcart&from=Namespace%2Fbank\
+                     &path=%2Fa+b%26x%3D1&route=cart%2Fread&status=5xx&maxRps=7";
         let wanted = Question::Watch {
             what: "taps of shop".to_owned(),
             path: format!("{tap}?{query}"),
@@ -283,7 +286,7 @@ mod tests {
         let long = format!("path=/{}", "a".repeat(MAX_FILTER));
         for (query, named) in [
             ("header=user-agent", "header"),
-            ("of=Deployment/web&maxRps=1000", "maxRps"),
+            ("of=Deployment/web&maxrps=7", "maxrps"),
             ("method=", "method"),
             ("path=%2Fa%0Ab", "path"),
             (long.as_str(), "path"),

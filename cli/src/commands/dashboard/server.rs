@@ -169,7 +169,12 @@ impl Site {
 fn start(cluster: &Cluster) -> Bytes {
     let all = cluster.scope().is_none();
     let version = env!("CARGO_PKG_VERSION");
-    let start = json!({"namespace": cluster.namespace(), "all": all, "version": version});
+    let start = json!({
+        "namespace": cluster.namespace(),
+        "named": cluster.is_named(),
+        "all": all,
+        "version": version,
+    });
     start.to_string().into()
 }
 

@@ -94,9 +94,10 @@ async fn the_page_is_served_without_a_key_and_the_cluster_only_with_it() {
         "Graph"
     );
     let (_, _, start) = served.ask("GET", "/start", KEY).await;
+    let start: Value = serde_json::from_str(&start).unwrap();
     assert_eq!(
-        serde_json::from_str::<Value>(&start).unwrap()["namespace"],
-        "shop"
+        (&start["namespace"], &start["named"]),
+        (&json!("shop"), &json!(true))
     );
 }
 

@@ -3,145 +3,19 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails, fails")]
 
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+mod completion;
+mod examples;
+mod forward;
+mod server;
+
+use std::path::Path;
 use std::process::Output;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fake_api::FakeApi;
-use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use kube::client::Body;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use rustls::ServerConfig;
 use serde_json::{Value, json};
-use tempfile::TempDir;
-use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
+use server::Server;
 
-/// What the plugin gives and the API server wants.
-const TOKEN: &str = "given-by-the-plugin";
 const WEFT: &str = env!("CARGO_BIN_EXE_weft");
-
-/// An API server for `localhost`, and a kubeconfig for it.
-struct Server {
-    api: FakeApi,
-    folder: TempDir,
-    port: u16,
-    authority: String,
-}
-
-impl Server {
-    async fn start() -> Self {
-        let key = KeyPair::generate().unwrap();
-        let mut root = CertificateParams::default();
-        root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let authority = root.self_signed(&key).unwrap().pem();
-        let issuer = Issuer::new(root, key);
-        let key = KeyPair::generate().unwrap();
-        let leaf = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-        let leaf = leaf.signed_by(&key, &issuer).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(
-                vec![leaf.der().clone()],
-                key.serialize_der().try_into().unwrap(),
-            )
-            .unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let api = FakeApi::default();
-        tokio::spawn(serve(
-            listener,
-            TlsAcceptor::from(Arc::new(config)),
-            api.clone(),
-        ));
-        let folder = tempfile::tempdir().unwrap();
-        Self {
-            api,
-            folder,
-            port,
-            authority,
-        }
-    }
-
-    /// Writes a kubeconfig whose plugin is this script.
-    fn kubeconfig(&self, plugin: &str) -> PathBuf {
-        let script = self.folder.path().join("plugin");
-        std::fs::write(&script, format!("#!/bin/sh\n{plugin}\n")).unwrap();
-        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
-        let authority = k8s_openapi::ByteString(self.authority.clone().into_bytes());
-        let exec = json!({"apiVersion": "client.authentication.k8s.io/v1", "command": script, "interactiveMode": "Never"});
-        let config = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "test",
-            "clusters": [{"name": "test", "cluster": {
-                "server": format!("https://localhost:{}", self.port), "certificate-authority-data": authority,
-            }}],
-            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test", "namespace": "shop"}}],
-            "users": [{"name": "test", "user": {"exec": exec}}],
-        });
-        let path = self.folder.path().join("kubeconfig");
-        std::fs::write(&path, config.to_string()).unwrap();
-        path
-    }
-
-    fn well(&self) -> PathBuf {
-        let credential = json!({"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {"token": TOKEN}});
-        self.kubeconfig(&format!("echo '{credential}'"))
-    }
-}
-
-async fn serve(listener: TcpListener, tls: TlsAcceptor, api: FakeApi) {
-    loop {
-        let (stream, _) = listener.accept().await.unwrap();
-        let (tls, client) = (tls.clone(), api.client());
-        tokio::spawn(async move {
-            let Ok(stream) = tls.accept(stream).await else {
-                return;
-            };
-            let service = service_fn(move |request: http::Request<Incoming>| {
-                let client = client.clone();
-                async move { Ok::<_, std::convert::Infallible>(answer(&client, request).await) }
-            });
-            let serving = hyper::server::conn::http1::Builder::new();
-            let _ = serving
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
-        });
-    }
-}
-
-async fn answer(
-    client: &kube::Client,
-    request: http::Request<Incoming>,
-) -> http::Response<http_body_util::Full<bytes::Bytes>> {
-    let known = request
-        .headers()
-        .get("authorization")
-        .is_some_and(|held| held == format!("Bearer {TOKEN}").as_str());
-    if !known {
-        let status =
-            json!({"kind": "Status", "status": "Failure", "message": "Unauthorized", "code": 401})
-                .to_string();
-        let mut response = http::Response::new(status.into_bytes().into());
-        *response.status_mut() = http::StatusCode::UNAUTHORIZED;
-        return response;
-    }
-    let (parts, body) = request.into_parts();
-    let body = body.collect().await.unwrap().to_bytes();
-    let answer = client
-        .send(http::Request::from_parts(parts, Body::from(body.to_vec())))
-        .await
-        .unwrap();
-    let (parts, body) = answer.into_parts();
-    http::Response::from_parts(parts, body.collect_bytes().await.unwrap().into())
-}
 
 /// Runs it, for a minute at most.
 async fn run(command: &str, arguments: &[&str], kubeconfig: &Path) -> (i32, String, String) {
@@ -269,63 +143,6 @@ async fn tables_come_from_the_graph_and_a_missing_right_is_named() {
     let (code, _, err) = run(WEFT, &["stat", "secrets"], &kubeconfig).await;
     assert_eq!(code, 2, "{err}");
     assert!(err.contains("deploy, sts"), "{err}");
-}
-
-/// As a shell runs it, with files and a kubectl that takes everything.
-#[tokio::test]
-async fn example_of_every_help_runs() {
-    let server = Server::start().await;
-    let kubeconfig = server.well();
-    let folder = kubeconfig.parent().unwrap();
-    server.api.put(
-        "/version",
-        json!({"major": "1", "minor": "33", "gitVersion": "v1.33.2"}),
-    );
-    server.api.put(
-        "/apis/observe.weft.dev/v1alpha1/namespaces/shop/graphs/live",
-        graph(),
-    );
-    server.api.put(
-        "/api/v1/namespaces/shop/pods/web-5d8",
-        json!({"metadata": {"name": "web-5d8", "namespace": "shop"}}),
-    );
-    std::fs::write(
-        folder.join("deployment.yaml"),
-        "kind: Deployment\nspec:\n  template:\n    spec: {}\n",
-    )
-    .unwrap();
-    std::fs::write(folder.join("policy.yaml"), "apiVersion: specs.smi-spec.io/v1alpha4\nkind: TCPRoute\nmetadata: {name: a}\nspec: {matches: {ports: [1]}}\n").unwrap();
-    std::fs::write(folder.join("kubectl"), "#!/bin/sh\nexec cat >/dev/null\n").unwrap();
-    std::fs::set_permissions(
-        folder.join("kubectl"),
-        std::fs::Permissions::from_mode(0o755),
-    )
-    .unwrap();
-    std::os::unix::fs::symlink(WEFT, folder.join("weft")).unwrap();
-    let mut command = weft_cli::args::command();
-    command.build();
-    for command in command.get_subcommands() {
-        let example = weft_cli::reference::example(command).unwrap();
-        let example = example
-            .replace("/etc/bash_completion.d/", "")
-            .replace("> weft", "> completion");
-        // What serves until it is stopped is stopped.
-        let example = example.replace(
-            "weft dashboard",
-            "timeout --preserve-status -s INT 3 weft dashboard",
-        );
-        // A wait of minutes is for clusters that become well.
-        let example = example.replace("--wait 2m", "--wait 1s");
-        // What is found in this graph is no policy that others could try.
-        let example = example.replace("> policy.yaml", "> suggested.yaml");
-        let line = format!("set -o pipefail 2>/dev/null; {example}");
-        let (code, _, err) = run("/bin/bash", &["-c", &line], &kubeconfig).await;
-        // No proxy listens here, and nobody answers what is created.
-        let unanswered = "identity proxy-config explain proxies tap dry-run";
-        let is_answered = unanswered.split(' ').all(|one| one != command.get_name());
-        let fine = code < 2 || (code == 3 && !is_answered);
-        assert!(fine, "{example}: {code} {err}");
-    }
 }
 
 #[tokio::test]

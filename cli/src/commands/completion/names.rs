@@ -1,0 +1,235 @@
+//! The names themselves, from the API server.
+//!
+//! Whatever fails is no name and no word: somebody is typing, and a line about a missing
+//! right in the middle of his own would be of no use.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use clap::{Args as _, FromArgMatches as _};
+use crds::smi::{SPLIT_GROUP, STORAGE_VERSION};
+use http::header::ACCEPT;
+use serde::Deserialize;
+use tokio::time::timeout;
+
+use super::place::{Place, Wanted};
+use crate::cluster::Cluster;
+use crate::cluster::names::{Kind, Named};
+use crate::failure::Failure;
+use crate::global::Global;
+
+/// Nobody waits longer for a name that he could type.
+const WITHIN: Duration = Duration::from_secs(1);
+/// Objects that are asked for. Nobody chooses among more.
+const MOST: usize = 500;
+/// Of each object its metadata alone.
+const METADATA: &str =
+    "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
+
+#[derive(Deserialize)]
+struct List {
+    items: Vec<Item>,
+}
+
+#[derive(Deserialize)]
+struct Item {
+    metadata: Metadata,
+}
+
+#[derive(Deserialize)]
+struct Metadata {
+    name: String,
+}
+
+/// What could stand there, within a second.
+pub(super) async fn found(place: &Place) -> Vec<String> {
+    if let Some(kinds) = kinds(place) {
+        return kinds;
+    }
+    let asking = async {
+        let global = global(&place.options)?;
+        let cluster = Cluster::connect(&global).await.ok()?;
+        of(&cluster, place).await.ok()
+    };
+    let found = timeout(WITHIN, asking).await;
+    found.ok().flatten().unwrap_or_default()
+}
+
+/// Kinds that begin so, as long as no name is begun.
+fn kinds(place: &Place) -> Option<Vec<String>> {
+    let Wanted::Object(kinds) = place.wanted else {
+        return None;
+    };
+    if place.begun.contains('/') {
+        return None;
+    }
+    let named = kinds.iter().filter_map(|kind| {
+        let mut names = kind.names().iter();
+        names.find(|name| name.starts_with(&place.begun))
+    });
+    Some(named.map(|name| format!("{name}/")).collect())
+}
+
+/// Options of every command, as clap reads them.
+fn global(options: &[String]) -> Option<Global> {
+    let command = Global::augment_args(clap::Command::new("weft"));
+    let words = std::iter::once("weft").chain(options.iter().map(String::as_str));
+    let matches = command.try_get_matches_from(words).ok()?;
+    let global = Global::from_arg_matches(&matches).ok()?;
+    Some(Global {
+        request_timeout: WITHIN,
+        ..global
+    })
+}
+
+/// Names of the cluster that begin so.
+async fn of(cluster: &Cluster, place: &Place) -> Result<Vec<String>, Failure> {
+    let (typed, kind, begun) = match place.wanted {
+        Wanted::Name(kind) => (None, kind, place.begun.as_str()),
+        Wanted::Object(kinds) => {
+            let parts = place.begun.split_once('/');
+            let (typed, begun) = parts.unwrap_or((place.begun.as_str(), ""));
+            (Some(typed), Named::read(typed, kinds)?.kind, begun)
+        }
+    };
+    let namespace = place.namespace.as_deref().or(cluster.scope());
+    let Some(path) = path(kind, namespace) else {
+        return Ok(Vec::new());
+    };
+    let request = http::Request::get(path)
+        .header(ACCEPT, METADATA)
+        .body(Vec::new())
+        .map_err(|error| Failure::unknown(error.to_string()))?;
+    let client = cluster.client();
+    let list: List = cluster.ask("names", client.request(request)).await?;
+    let names = list.items.into_iter().map(|item| item.metadata.name);
+    // A shell would act upon other letters.
+    let plain = |name: &String| {
+        let mut letters = name.bytes();
+        letters.all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.')
+    };
+    let fitting: BTreeSet<String> = names
+        .filter(|name| name.starts_with(begun) && plain(name))
+        .collect();
+    let shown = fitting.into_iter().map(|name| match typed {
+        Some(kind) => format!("{kind}/{name}"),
+        None => name,
+    });
+    Ok(shown.collect())
+}
+
+/// Where objects of a kind are listed; not where there is no such list.
+fn path(kind: Kind, namespace: Option<&str>) -> Option<String> {
+    let splits = format!("apis/{SPLIT_GROUP}/{STORAGE_VERSION}");
+    let (api, plural) = match kind {
+        Kind::DaemonSet => ("apis/apps/v1", "daemonsets"),
+        Kind::Deployment => ("apis/apps/v1", "deployments"),
+        Kind::ReplicaSet => ("apis/apps/v1", "replicasets"),
+        Kind::StatefulSet => ("apis/apps/v1", "statefulsets"),
+        Kind::Job => ("apis/batch/v1", "jobs"),
+        Kind::Pod => ("api/v1", "pods"),
+        Kind::ReplicationController => ("api/v1", "replicationcontrollers"),
+        Kind::Service => ("api/v1", "services"),
+        Kind::ServiceAccount => ("api/v1", "serviceaccounts"),
+        Kind::TrafficSplit => (splits.as_str(), "trafficsplits"),
+        Kind::Namespace => return Some(format!("/api/v1/namespaces?limit={MOST}")),
+        Kind::External => return None,
+    };
+    let place = namespace.map_or_else(String::new, |name| format!("namespaces/{name}/"));
+    Some(format!("/{api}/{place}{plural}?limit={MOST}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+    use fake_api::FakeApi;
+    use serde_json::json;
+
+    use super::*;
+    use crate::args::Cli;
+    use crate::commands::{stat, tap};
+    use crate::traffic::select::ENDS;
+
+    fn place(wanted: Wanted, begun: &str) -> Place {
+        Place {
+            wanted,
+            begun: begun.to_owned(),
+            namespace: None,
+            options: Vec::new(),
+        }
+    }
+
+    fn cluster(api: &FakeApi, line: &[&str]) -> Cluster {
+        let mut words = vec!["weft", "version"];
+        words.extend(line);
+        let cli = Cli::try_parse_from(words).unwrap();
+        Cluster::of(api.client(), &cli.global)
+    }
+
+    fn api() -> FakeApi {
+        let api = FakeApi::default();
+        for (path, name) in [
+            ("/apis/apps/v1/namespaces/shop/deployments", "web"),
+            ("/apis/apps/v1/namespaces/shop/deployments", "web-admin"),
+            ("/apis/apps/v1/namespaces/shop/deployments", "cart"),
+            ("/apis/apps/v1/namespaces/bank/deployments", "webhook"),
+            ("/api/v1/namespaces/shop/pods", "web-5d8"),
+            ("/api/v1/namespaces", "shop"),
+            ("/api/v1/namespaces", "bank"),
+        ] {
+            api.put(&format!("{path}/{name}"), json!({"metadata": {"name": name}}));
+        }
+        let hostile = json!({"metadata": {"name": "web $(reboot)"}});
+        api.put("/apis/apps/v1/namespaces/shop/deployments/hostile", hostile);
+        api
+    }
+
+    #[tokio::test]
+    async fn names_that_begin_so_are_found_where_the_user_is() {
+        let api = api();
+        let deploy = |begun: &str| place(Wanted::Object(tap::ENDS), begun);
+        let shop = cluster(&api, &["-n", "shop"]);
+        let found = of(&shop, &deploy("deploy/we")).await.unwrap();
+        assert_eq!(found, ["deploy/web", "deploy/web-admin"], "and no hostile one");
+        let found = of(&shop, &deploy("Deployments/c")).await.unwrap();
+        assert_eq!(found, ["Deployments/cart"], "as it was typed");
+        let mut elsewhere = deploy("deploy/");
+        elsewhere.namespace = Some("bank".to_owned());
+        assert_eq!(of(&shop, &elsewhere).await.unwrap(), ["deploy/webhook"]);
+        let everywhere = of(&cluster(&api, &["-A"]), &deploy("deploy/web")).await;
+        assert_eq!(
+            everywhere.unwrap(),
+            ["deploy/web", "deploy/web-admin", "deploy/webhook"]
+        );
+        let pods = of(&shop, &place(Wanted::Name(Kind::Pod), "web")).await;
+        assert_eq!(pods.unwrap(), ["web-5d8"]);
+        let namespaces = of(&shop, &place(Wanted::Name(Kind::Namespace), "")).await;
+        assert_eq!(namespaces.unwrap(), ["bank", "shop"]);
+        // Of these there is no list, and that is no kind of this command.
+        let outside = place(Wanted::Object(ENDS), "external/");
+        assert_eq!(of(&shop, &outside).await.unwrap(), [""; 0]);
+        assert!(of(&shop, &deploy("secrets/")).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn kinds_are_known_without_a_cluster() {
+        let found = found(&place(Wanted::Object(stat::KINDS), "s")).await;
+        assert_eq!(found, ["sts/", "svc/"]);
+        let long = kinds(&place(Wanted::Object(stat::KINDS), "deployment"));
+        assert_eq!(long.unwrap(), ["deployment/"]);
+        assert_eq!(kinds(&place(Wanted::Name(Kind::Pod), "")), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cluster_that_is_silent_is_given_a_second() {
+        let api = api();
+        api.vanish(true);
+        let patient = global(&["--request-timeout=30s".to_owned()]).unwrap();
+        let cluster = Cluster::of(api.client(), &patient);
+        let begun = tokio::time::Instant::now();
+        let found = of(&cluster, &place(Wanted::Name(Kind::Pod), "")).await;
+        assert!(found.is_err(), "{found:?}");
+        assert_eq!(begun.elapsed().as_secs(), 1);
+        assert!(global(&["--never-heard-of".to_owned()]).is_none());
+    }
+}

@@ -1,0 +1,247 @@
+//! Which names could stand at the end of a line that is being typed.
+//!
+//! The line is read as far as it is there: what clap would refuse, because something is
+//! missing or wrong, may be right with the next word.
+
+use clap::{Arg, Command};
+
+use crate::cluster::names::Kind;
+use crate::commands::{explain, identity, stat, tap};
+use crate::traffic::select::ENDS;
+
+/// What is named there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// An object of one of these kinds, as `KIND/NAME`.
+    Object(&'static [Kind]),
+    /// The name alone, of an object of this kind.
+    Name(Kind),
+}
+
+/// The end of a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) wanted: Wanted,
+    /// What stands there.
+    pub(super) begun: String,
+    /// The namespace that the line says of this object alone.
+    pub(super) namespace: Option<String>,
+    /// Options of every command that the line has, such as `--context=test`.
+    pub(super) options: Vec<String>,
+}
+
+/// What an argument of a command names.
+pub(super) fn wanted(command: &str, argument: &str) -> Option<Wanted> {
+    let kinds = match (command, argument) {
+        (_, "namespace" | "weft_namespace" | "from_namespace" | "to_namespace") => {
+            return Some(Wanted::Name(Kind::Namespace));
+        }
+        ("proxy-config" | "log-level", "pod") => return Some(Wanted::Name(Kind::Pod)),
+        ("stat", "resource") => stat::KINDS,
+        ("tap", "resource" | "to" | "from") => tap::ENDS,
+        ("explain", "from") => explain::FROM,
+        ("explain", "to") => explain::TO,
+        ("identity", "resource") => identity::KINDS,
+        ("edges" | "routes" | "top", "resource") | ("stat", "from" | "to") | ("suggest", "to") => {
+            ENDS
+        }
+        _ => return None,
+    };
+    Some(Wanted::Object(kinds))
+}
+
+/// Reads the words behind the program's name; the last one is being typed.
+pub(super) fn of(command: &Command, words: &[String]) -> Option<Place> {
+    let (last, before) = words.split_last()?;
+    let mut line = Line {
+        command,
+        position: 0,
+        said: Vec::new(),
+        open: None,
+    };
+    // bash takes `--to=x` apart, into three words.
+    for word in before.iter().filter(|word| *word != "=") {
+        line.read(word);
+    }
+    line.end(if last == "=" { "" } else { last.as_str() })
+}
+
+/// What was read of a line.
+struct Line<'a> {
+    command: &'a Command,
+    /// Words of the command that belong to no option.
+    position: usize,
+    /// Options, with what was said of them.
+    said: Vec<(&'a Arg, Option<String>)>,
+    /// The option that wants the next word.
+    open: Option<&'a Arg>,
+}
+
+impl Line<'_> {
+    fn read(&mut self, word: &str) {
+        let command = self.command;
+        if let Some(option) = self.open.take() {
+            self.said.push((option, Some(word.to_owned())));
+        } else if let Some(long) = word.strip_prefix("--") {
+            self.long(long);
+        } else if let Some(letters) = word.strip_prefix('-') {
+            self.letters(letters);
+        } else if let Some(command) = command.find_subcommand(word) {
+            self.command = command;
+            self.position = 0;
+        } else {
+            self.position += 1;
+        }
+    }
+
+    fn long(&mut self, text: &str) {
+        let (name, value) = match text.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (text, None),
+        };
+        let Some(option) = by_name(self.command, name) else {
+            return;
+        };
+        if value.is_none() && option.get_action().takes_values() {
+            self.open = Some(option);
+        } else {
+            self.said.push((option, value));
+        }
+    }
+
+    /// Options of one letter: some may stand in one word, and what follows one that takes a
+    /// value is that.
+    fn letters(&mut self, letters: &str) {
+        let command = self.command;
+        let mut left = letters.chars();
+        while let Some(letter) = left.next() {
+            let mut all = command.get_arguments();
+            let Some(option) = all.find(|arg| arg.get_short() == Some(letter)) else {
+                return;
+            };
+            if !option.get_action().takes_values() {
+                self.said.push((option, None));
+                continue;
+            }
+            let value = left.as_str();
+            if value.is_empty() {
+                self.open = Some(option);
+            } else {
+                let value = value.strip_prefix('=').unwrap_or(value);
+                self.said.push((option, Some(value.to_owned())));
+            }
+            return;
+        }
+    }
+
+    /// Where the cursor is, with what stands there.
+    fn end(self, last: &str) -> Option<Place> {
+        let with_value = last.strip_prefix("--").and_then(|long| long.split_once('='));
+        let (argument, begun) = match (self.open, with_value) {
+            (Some(option), _) => (option, last),
+            (None, Some((name, begun))) => (by_name(self.command, name)?, begun),
+            (None, None) if last.starts_with('-') => return None,
+            (None, None) => (self.command.get_positionals().nth(self.position)?, last),
+        };
+        let id = argument.get_id().as_str();
+        let wanted = wanted(self.command.get_name(), id)?;
+        let own = format!("{id}_namespace");
+        let mut said = self.said.iter();
+        let namespace = said.find(|(option, _)| option.get_id().as_str() == own);
+        let mut options = Vec::new();
+        for (option, value) in &self.said {
+            let Some(long) = option.get_long().filter(|_| option.is_global_set()) else {
+                continue;
+            };
+            options.push(match value {
+                Some(value) => format!("--{long}={value}"),
+                None => format!("--{long}"),
+            });
+        }
+        Some(Place {
+            wanted,
+            begun: begun.to_owned(),
+            namespace: namespace.and_then(|(_, value)| value.clone()),
+            options,
+        })
+    }
+}
+
+fn by_name<'a>(command: &'a Command, long: &str) -> Option<&'a Arg> {
+    let mut all = command.get_arguments();
+    all.find(|arg| arg.get_long() == Some(long))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args;
+
+    fn place(line: &str) -> Option<Place> {
+        let mut command = args::command();
+        command.build();
+        let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        of(&command, &words)
+    }
+
+    #[test]
+    fn names_are_wanted_where_a_command_takes_them() {
+        let pod = Wanted::Name(Kind::Pod);
+        let namespace = Wanted::Name(Kind::Namespace);
+        for (line, wanted, begun) in [
+            ("stat dep", Wanted::Object(stat::KINDS), "dep"),
+            ("stat deploy/", Wanted::Object(stat::KINDS), "deploy/"),
+            ("stat deploy --to svc/c", Wanted::Object(ENDS), "svc/c"),
+            ("tap deploy/web --to=svc/c", Wanted::Object(tap::ENDS), "svc/c"),
+            ("tap deploy/web --to = svc/c", Wanted::Object(tap::ENDS), "svc/c"),
+            ("tap deploy/web --to =", Wanted::Object(tap::ENDS), ""),
+            ("explain ", Wanted::Object(explain::FROM), ""),
+            ("explain deploy/web s", Wanted::Object(explain::TO), "s"),
+            ("explain --tcp -n shop deploy/web s", Wanted::Object(explain::TO), "s"),
+            ("identity po", Wanted::Object(identity::KINDS), "po"),
+            ("proxy-config we", pod, "we"),
+            ("-Ao json log-level we", pod, "we"),
+            ("stat deploy -n sh", namespace, "sh"),
+            ("-n sh", namespace, "sh"),
+            ("explain a b --from-namespace ", namespace, ""),
+        ] {
+            let found = place(line).unwrap_or_else(|| panic!("{line}: nothing is wanted"));
+            assert_eq!((found.wanted, found.begun.as_str()), (wanted, begun), "{line}");
+        }
+    }
+
+    #[test]
+    fn elsewhere_none_are() {
+        for line in [
+            "",
+            "st",
+            "stat deploy/web ",
+            "stat --t",
+            "stat -n",
+            "stat deploy -t 1",
+            "explain deploy/web svc/cart G",
+            "log-level web-5d8 inf",
+            "validate -f po",
+            "dry-run --delete TrafficTarget/",
+            "nothing deploy/",
+        ] {
+            assert_eq!(place(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn where_they_are_looked_for_is_what_the_line_says() {
+        let found = place("--context test stat -nbank --as=eve deploy/w").unwrap();
+        assert_eq!(
+            found.options,
+            ["--context=test", "--namespace=bank", "--as=eve"]
+        );
+        assert_eq!(found.namespace, None);
+        let ends = "explain --from-namespace bank --to-namespace shop -A deploy/w";
+        let from = place(ends).unwrap();
+        assert_eq!(from.namespace.as_deref(), Some("bank"));
+        assert_eq!(from.options, ["--all-namespaces"]);
+        let to = place(&format!("{ends} svc/")).unwrap();
+        assert_eq!(to.namespace.as_deref(), Some("shop"));
+    }
+}

@@ -1,0 +1,173 @@
+//! How much of a graph is shown at once, and by which signs.
+
+use serde_json::json;
+
+use crate::Shown;
+use crate::shop;
+
+/// The node whose words begin so, as an expression of the page.
+fn node(words: &str) -> String {
+    format!(
+        "[...document.querySelectorAll('.node')].find((node) => node.querySelector('title').textContent.startsWith({}))",
+        json!(words)
+    )
+}
+
+fn nodes(count: usize) -> String {
+    format!("document.querySelectorAll('.node').length === {count}")
+}
+
+async fn press(shown: &mut Shown, words: &str) {
+    let press = format!(
+        "{}.dispatchEvent(new MouseEvent('click', {{bubbles: true}}))",
+        node(words)
+    );
+    shown.browser.eval(&press).await;
+}
+
+async fn search(shown: &mut Shown, text: &str) {
+    shown.browser.click("#search").await;
+    shown.browser.write(text).await;
+}
+
+#[tokio::test]
+async fn namespaces_come_first_and_an_opened_one_has_its_neighbours_folded() {
+    let mut shown = Shown::begun(&shop::neighbours(), &[]).await;
+    let browser = &mut shown.browser;
+    // Two namespaces, a caller outside and a host outside.
+    browser.wait(&nodes(4)).await;
+    assert_eq!(browser.count(".way").await, 3);
+    assert_eq!(browser.text("footer code").await, "weft edges -A");
+    // Calls within a namespace are its own.
+    let well = "Namespace shop; well; 26.7 calls per second";
+    browser.wait(&node(well)).await;
+    press(&mut shown, "Namespace shop").await;
+    let browser = &mut shown.browser;
+    browser.wait(&nodes(8)).await;
+    assert_eq!(browser.text("footer code").await, "weft edges -n shop");
+    browser.wait(&node("Deployment web in shop")).await;
+    browser.wait(&node("Namespace bank")).await;
+    assert_eq!(browser.count(".way").await, 8);
+    // What is looked for stands by itself.
+    search(&mut shown, "teller-1").await;
+    let browser = &mut shown.browser;
+    browser.wait(&nodes(9)).await;
+    assert_eq!(browser.text(".found").await, "1 of 10");
+    browser.key("Enter").await;
+    let focused = browser.focused().await;
+    assert!(focused.contains("Deployment teller-1 in bank"), "{focused}");
+    // And without folds everything.
+    browser.click("#fold").await;
+    browser.wait(&nodes(10)).await;
+    assert_eq!(browser.count(".way").await, 10);
+    assert_eq!(browser.faults().await, [""; 0]);
+}
+
+#[tokio::test]
+async fn who_may_not_read_all_namespaces_begins_in_his_own() {
+    let mut shown = Shown::begun(&shop::neighbours(), &[]).await;
+    shown.browser.wait(&nodes(4)).await;
+    shown.mesh.scope(false, &["shop"]);
+    shown.browser.call("Page.reload", json!({})).await;
+    shown.browser.wait(&nodes(8)).await;
+    assert_eq!(
+        shown.browser.text("footer code").await,
+        "weft edges -n shop"
+    );
+}
+
+#[tokio::test]
+async fn more_than_can_be_read_is_folded_and_a_search_finds_what_is_in_it() {
+    // 500 workloads; the first calls all others.
+    let mut shown = Shown::of(&shop::wide(500, 1, 499)).await;
+    shown.browser.wait(&nodes(297)).await;
+    shown.browser.wait(&node("204 more workloads")).await;
+    // Who fails is never among them, who has the most neighbours neither.
+    for workload in ["service-450", "service-000"] {
+        let wanted = node(&format!("Deployment {workload} in shop"));
+        shown.browser.wait(&wanted).await;
+    }
+    let hidden = format!("!{}", node("Deployment service-499"));
+    assert_eq!(shown.browser.eval(&hidden).await, true);
+    press(&mut shown, "204 more workloads").await;
+    shown.browser.see("a search finds each").await;
+    search(&mut shown, "service-499").await;
+    let browser = &mut shown.browser;
+    browser
+        .wait("document.querySelector('.found').textContent === '1 of 500'")
+        .await;
+    browser.key("Enter").await;
+    let focused = browser.focused().await;
+    assert!(
+        focused.contains("Deployment service-499 in shop"),
+        "{focused}"
+    );
+    assert_eq!(browser.count(".node").await, 297, "another made room");
+    // Few nodes with 2000 lines between them.
+    browser
+        .eval("document.querySelector('#search').value = ''")
+        .await;
+    shown.mesh.graph(&shop::wide(100, 100, 20));
+    let browser = &mut shown.browser;
+    browser.wait(&node("26 more workloads")).await;
+    assert_eq!(browser.count(".node").await, 75);
+    assert_eq!(browser.count(".way").await, 1310);
+    browser.click("#fold").await;
+    browser.wait(&nodes(100)).await;
+    assert_eq!(browser.count(".way").await, 2000);
+    assert_eq!(browser.faults().await, [""; 0]);
+}
+
+#[tokio::test]
+async fn every_line_tells_by_a_lock_whether_mutual_tls_secured_it() {
+    let mut graph = shop::shop(60);
+    graph["edges"][0]["mtls"] = json!(null);
+    let mut shown = Shown::of(&graph).await;
+    let browser = &mut shown.browser;
+    browser
+        .wait("document.querySelectorAll('.way').length === 7")
+        .await;
+    // One does not say; a caller outside and a host outside have none.
+    assert_eq!(browser.count(".scroller .lock.closed").await, 4);
+    assert_eq!(browser.count(".scroller .lock.open").await, 2);
+    let wide = "[...document.querySelectorAll('.scroller .lock')].every((lock) => lock.getBBox().width > 5)";
+    assert_eq!(browser.eval(wide).await, true);
+    // A line that has words too keeps both apart.
+    let apart = "[...document.querySelectorAll('.scroller .lock')].every((lock) => {                  const [a, b] = [lock, lock.previousElementSibling].map((one) => one.getBoundingClientRect());                  return b.width === 0 || a.top >= b.bottom - 3; })";
+    assert_eq!(browser.eval(apart).await, true);
+    assert_eq!(browser.count(".legend .lock").await, 2);
+}
+
+#[tokio::test]
+async fn calls_of_earlier_are_asked_for_and_shown_when_somebody_wants_them() {
+    let mut shown = Shown::of(&shop::remembered()).await;
+    let browser = &mut shown.browser;
+    browser
+        .wait("document.querySelectorAll('.way').length === 7")
+        .await;
+    let quiet = |asked: &[String]| asked.iter().any(|url| url.contains("quiet=1"));
+    assert!(!quiet(&browser.asked()));
+    browser.click("#quiet").await;
+    browser
+        .wait("document.querySelectorAll('.way.quiet').length === 1")
+        .await;
+    assert_eq!(browser.count(".way").await, 8);
+    assert!(quiet(&browser.asked()));
+    assert_eq!(
+        browser.text("footer code").await,
+        "weft edges -n shop --since 30d"
+    );
+    browser.click(".bar button:nth-of-type(2)").await;
+    browser.see("3 h ago").await;
+    // It stands in the address.
+    browser.call("Page.reload", json!({})).await;
+    browser
+        .wait("document.querySelector('#quiet')?.checked")
+        .await;
+    browser.see("3 h ago").await;
+    browser.click("#quiet").await;
+    browser
+        .wait("!document.body.textContent.includes('3 h ago')")
+        .await;
+    assert_eq!(browser.faults().await, [""; 0]);
+}

@@ -1,0 +1,94 @@
+//! Completion as bash does it, by the script that the program prints.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::server::Server;
+use crate::{WEFT, run};
+
+/// What bash offers at the end of a line: a word each.
+async fn offered(words: &[&str], kubeconfig: &Path) -> Vec<String> {
+    let quoted: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
+    let last = quoted.last().unwrap();
+    let before = words.len().checked_sub(2).map_or("weft", |at| words[at]);
+    let line = format!(
+        "source ./completion; COMP_WORDS=(weft {}); COMP_CWORD={}; \
+         _weft weft {last} '{before}'; printf '%s\n' \"${{COMPREPLY[@]}}\"",
+        quoted.join(" "),
+        words.len()
+    );
+    let (code, out, err) = run("/bin/bash", &["-c", &line], kubeconfig).await;
+    assert_eq!((code, err.as_str()), (0, ""), "{line}: {out}");
+    out.lines().map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn bash_offers_the_names_of_what_there_is_where_the_line_says() {
+    let server = Server::start().await;
+    let kubeconfig = server.well();
+    let folder = kubeconfig.parent().unwrap();
+    for (collection, name) in [
+        ("/apis/apps/v1/namespaces/shop/deployments", "web"),
+        ("/apis/apps/v1/namespaces/shop/deployments", "worker"),
+        ("/apis/apps/v1/namespaces/shop/deployments", "cart"),
+        ("/apis/apps/v1/namespaces/bank/deployments", "teller"),
+        ("/api/v1/namespaces/shop/services", "cart"),
+        ("/api/v1/namespaces/shop/pods", "web-5d8"),
+    ] {
+        let object = json!({"metadata": {"name": name}});
+        server.api.put(&format!("{collection}/{name}"), object);
+    }
+    let (code, script, err) = run(WEFT, &["completion", "bash"], &kubeconfig).await;
+    assert_eq!(code, 0, "{err}");
+    std::fs::write(folder.join("completion"), script).unwrap();
+    std::os::unix::fs::symlink(WEFT, folder.join("weft")).unwrap();
+    for (words, expected) in [
+        (
+            &["tap", "deploy/w"][..],
+            &["deploy/web", "deploy/worker"][..],
+        ),
+        (&["tap", "deploy/web", "--to", "svc/"][..], &["svc/cart"][..]),
+        // bash takes `--to=svc/` apart.
+        (&["tap", "cart", "--to", "=", "svc/"][..], &["svc/cart"][..]),
+        (
+            &["-n", "bank", "stat", "deploy/"][..],
+            &["deploy/teller"][..],
+        ),
+        (&["log-level", "w"][..], &["web-5d8"][..]),
+        (&["stat", "dep"][..], &["deploy/"][..]),
+        // What the script knows by itself.
+        (&["sta"][..], &["stat"][..]),
+        (&["stat", "--wat"][..], &["--watch"][..]),
+    ] {
+        assert_eq!(offered(words, &kubeconfig).await, expected, "{words:?}");
+    }
+}
+
+#[tokio::test]
+async fn whoever_types_is_told_nothing_of_a_cluster_that_does_not_answer() {
+    let server = Server::start().await;
+    let ask = ["complete-names", "tap", "deploy/"];
+    let begun = Instant::now();
+    let slow = server.kubeconfig("exec sleep 30");
+    assert_eq!(run(WEFT, &ask, &slow).await, silent());
+    let strange = server.kubeconfig("echo nothing");
+    assert_eq!(run(WEFT, &ask, &strange).await, silent());
+    server.api.vanish(true);
+    let hung = server.well();
+    assert_eq!(run(WEFT, &ask, &hung).await, silent());
+    let nowhere = ["complete-names", "--kubeconfig", "/nowhere", "tap", "deploy/"];
+    assert_eq!(run(WEFT, &nowhere, &hung).await, silent());
+    assert_eq!(run(WEFT, &["complete-names"], &hung).await, silent());
+    assert!(
+        begun.elapsed() < Duration::from_secs(15),
+        "{:?}",
+        begun.elapsed()
+    );
+}
+
+/// Status, output and words.
+fn silent() -> (i32, String, String) {
+    (0, String::new(), String::new())
+}

@@ -1,0 +1,107 @@
+//! What the help of each command shows, tried as a shell runs it.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use fake_api::FakeApi;
+use serde_json::json;
+
+use crate::server::Server;
+use crate::{WEFT, graph, run};
+
+const OBSERVE: &str = "/apis/observe.weft.dev/v1alpha1";
+
+/// What the output of these commands has, because they ask somebody for it.
+const TOLD: [(&str, &str); 6] = [
+    ("explain", "ALLOWED"),
+    ("tap", "/items/7"),
+    ("dry-run", "no call that can be judged changes"),
+    ("proxies", "web-5d8"),
+    ("proxy-config", "shop/cart-read"),
+    ("identity", "spiffe://cluster.local/ns/shop/sa/web"),
+];
+
+/// A mesh in which everything that the examples ask about has an answer.
+fn mesh(api: &FakeApi) {
+    api.put(
+        "/version",
+        json!({"major": "1", "minor": "33", "gitVersion": "v1.33.2"}),
+    );
+    let shop = format!("{OBSERVE}/namespaces/shop");
+    api.put(&format!("{shop}/graphs/live"), graph());
+    let proxy = json!({"workload": "Deployment/web", "version": "0.1.0", "connected": true,
+        "acknowledged": 4, "needed": 4});
+    api.put(
+        &format!("{shop}/proxies/web-5d8"),
+        json!({"metadata": {"namespace": "shop", "name": "web-5d8"}, "status": proxy}),
+    );
+    let containers = json!({"containers": [{"name": "web"}],
+        "initContainers": [{"name": "weft-proxy"}]});
+    api.put(
+        "/api/v1/namespaces/shop/pods/web-5d8",
+        json!({"metadata": {"name": "web-5d8", "namespace": "shop"}, "spec": containers}),
+    );
+    let allowed = json!({"verdict": "Allowed", "owner": "shop",
+        "steps": [{"step": "who", "text": "shop/web, 3 pods, meshed"}]});
+    api.judge(&format!("{shop}/explanations"), allowed);
+    api.judge(&format!("{shop}/dryruns"), json!({"changed": [], "kept": 3}));
+    let request = json!({"request": {"time": "2026-11-02T09:00:00.123Z", "direction": "outbound",
+        "pod": "shop/web-5d8", "peer": "shop/cart-77c", "port": 8080, "mtls": true,
+        "protocol": "http1", "method": "GET", "host": "cart", "path": "/items/7", "status": 503}});
+    let last = json!({"metadata": {"proxies": 1, "takingPart": 1, "matched": 2, "shown": 2,
+        "last": true}});
+    let lines = [request.clone(), request, last];
+    api.put_lines(&format!("{shop}/taps/live"), &lines);
+}
+
+/// With files, and a kubectl that takes everything.
+#[tokio::test]
+async fn example_of_every_help_runs() {
+    let server = Server::start().await;
+    let kubeconfig = server.well();
+    let folder = kubeconfig.parent().unwrap();
+    mesh(&server.api);
+    std::fs::write(
+        folder.join("deployment.yaml"),
+        "kind: Deployment\nspec:\n  template:\n    spec: {}\n",
+    )
+    .unwrap();
+    std::fs::write(folder.join("policy.yaml"), "apiVersion: specs.smi-spec.io/v1alpha4\nkind: TCPRoute\nmetadata: {name: a}\nspec: {matches: {ports: [1]}}\n").unwrap();
+    std::fs::write(folder.join("kubectl"), "#!/bin/sh\nexec cat >/dev/null\n").unwrap();
+    std::fs::set_permissions(
+        folder.join("kubectl"),
+        std::fs::Permissions::from_mode(0o755),
+    )
+    .unwrap();
+    std::os::unix::fs::symlink(WEFT, folder.join("weft")).unwrap();
+    let mut command = weft_cli::args::command();
+    command.build();
+    for command in command.get_subcommands() {
+        let example = weft_cli::reference::example(command).unwrap();
+        let example = example
+            .replace("/etc/bash_completion.d/", "")
+            .replace("> weft", "> completion");
+        // What serves until it is stopped is stopped.
+        let example = example.replace(
+            "weft dashboard",
+            "timeout --preserve-status -s INT 3 weft dashboard",
+        );
+        // A wait of minutes is for clusters that become well.
+        let example = example.replace("--wait 2m", "--wait 1s");
+        // What is found in this graph is no policy that others could try.
+        let example = example.replace("> policy.yaml", "> suggested.yaml");
+        // Requests are shown until nobody reads on.
+        let example = match command.get_name() {
+            "tap" => example + " | head -1",
+            _ => example,
+        };
+        let line = format!("set -o pipefail 2>/dev/null; {example}");
+        let (code, out, err) = run("/bin/bash", &["-c", &line], &kubeconfig).await;
+        // A cluster that holds no more than this is not well, and that is found.
+        let most = i32::from(command.get_name() == "check");
+        assert!((0..=most).contains(&code), "{example}: {code} {err}");
+        for (name, told) in TOLD {
+            let other = command.get_name() != name;
+            assert!(other || out.contains(told), "{example}: no {told:?} in {out}");
+        }
+    }
+}
