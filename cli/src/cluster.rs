@@ -6,6 +6,7 @@
 pub mod forward;
 pub mod lines;
 pub mod names;
+pub mod nearest;
 mod refusal;
 
 use std::future::Future;

@@ -21,7 +21,7 @@ use crate::failure::{Failure, Verdict};
 use crate::global::Global;
 use crate::output::{Format, number};
 use crate::traffic::select::{ENDS, Selected};
-use crate::traffic::{Question, Traffic};
+use crate::traffic::{Question, Traffic, known};
 
 /// The window of the numbers.
 const WINDOW: Duration = Duration::from_secs(30);
@@ -61,7 +61,8 @@ impl Top {
     /// Draws until the user ends it.
     ///
     /// # Errors
-    /// When the graph cannot be read, or requests cannot be watched.
+    /// When the graph cannot be read, or does not know what is named and nobody else does;
+    /// when requests cannot be watched.
     pub async fn run(
         &self,
         global: &Global,
@@ -77,8 +78,9 @@ impl Top {
             .map(|text| Named::read(text, ENDS))
             .transpose()?;
         let cluster = Cluster::connect(global).await?;
-        let selected = named.map(|named| Selected::new(named, cluster.scope()));
         let mut traffic = look(&cluster).await?;
+        known::check(&cluster, &traffic, named.as_ref()).await?;
+        let selected = named.map(|named| Selected::new(named, cluster.scope()));
         let Some(terminal) = Terminal::take(global) else {
             let frame = Frame::of(&traffic, selected.as_ref(), cluster.scope(), Order::Rate);
             frame.table(usize::MAX).write(console.out, console.color)?;
