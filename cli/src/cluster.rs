@@ -123,6 +123,15 @@ impl Cluster {
         (!self.all).then_some(self.namespace.as_str())
     }
 
+    /// The same in words.
+    #[must_use]
+    pub fn place(&self) -> String {
+        match self.scope() {
+            Some(namespace) => format!("in namespace {namespace}"),
+            None => "in any namespace".to_owned(),
+        }
+    }
+
     /// The same cluster, asked about another namespace, or about all.
     #[must_use]
     pub fn about(&self, namespace: Option<&str>) -> Self {

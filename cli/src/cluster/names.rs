@@ -4,7 +4,7 @@ use std::fmt;
 
 use crds::smi::{SPLIT_GROUP, STORAGE_VERSION};
 
-use super::nearest::nearest;
+use super::nearest::{hint, nearest};
 use crate::failure::Failure;
 
 /// A kind that commands know.
@@ -218,7 +218,8 @@ fn no_kind(text: &str, kind: &str, allowed: &[Kind]) -> Failure {
     let typed = may_be_said.flat_map(|(.., names)| names.iter().copied());
     if let Some(meant) = nearest(kind, typed).filter(|_| !known) {
         let rest = &text[kind.len()..];
-        return Failure::usage(format!("{what}; you may mean {meant}{rest}"));
+        let hint = hint(Some(format!("{meant}{rest}")));
+        return Failure::usage(format!("{what}{hint}"));
     }
     let names: Vec<&str> = allowed.iter().map(|kind| kind.short()).collect();
     Failure::usage(format!(

@@ -4,6 +4,8 @@
 //! a field's other names: names of a cluster are alike (`cart`, `cart-v1`), and of them only
 //! the one with the fewest mistakes is worth a line.
 
+use std::fmt::Display;
+
 /// Letters of a name for each mistake that may be in it.
 const LETTERS: usize = 3;
 
@@ -18,6 +20,12 @@ pub fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Opt
         .filter(|(mistakes, _)| *mistakes <= most)
         .min_by_key(|(mistakes, _)| *mistakes)
         .map(|(_, known)| known)
+}
+
+/// The end of a sentence about a name that is none.
+#[must_use]
+pub fn hint(meant: Option<impl Display>) -> String {
+    meant.map_or_else(String::new, |meant| format!("; you may mean {meant}"))
 }
 
 /// Letters that are too many, missing or others, and neighbours that changed places.

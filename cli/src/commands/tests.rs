@@ -16,6 +16,7 @@ use crate::console::Console;
 use crate::failure::{Failure, status};
 use crate::output::Format;
 
+mod identity;
 mod names;
 mod pods;
 
@@ -39,6 +40,7 @@ async fn run(client: Client, line: &str) -> (u8, String, String) {
     let all = [Format::Table, Format::Wide, Format::Json, Format::Fix];
     let ended = match cli.command {
         Command::Routes(command) => command.print(&cluster, format(&all), &mut console).await,
+        Command::Identity(command) => command.print(&cluster, format(&all), &mut console).await,
         Command::Stat(command) => command.print(&cluster, format(&all), &mut console).await,
         Command::Edges(command) => {
             command

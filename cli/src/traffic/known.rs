@@ -11,7 +11,7 @@ use super::Traffic;
 use super::select::{ENDS, account_of};
 use crate::cluster::Cluster;
 use crate::cluster::names::{Kind, Named};
-use crate::cluster::nearest::nearest;
+use crate::cluster::nearest::{hint, nearest};
 use crate::failure::Failure;
 
 /// Owners above a pod: a Deployment owns ReplicaSets own pods, and nothing known goes deeper.
@@ -96,11 +96,8 @@ async fn namespace_exists(cluster: &Cluster, name: &str) -> Result<(), Failure> 
                 .await;
             // Without them the name is as wrong.
             let known = scope.map(|scope| scope.namespaces).unwrap_or_default();
-            let meant = nearest(name, known.iter().map(String::as_str));
-            let meant = meant.map_or_else(String::new, |meant| format!("; you may mean {meant}"));
-            Err(Failure::usage(format!(
-                "there is no namespace {name}{meant}"
-            )))
+            let hint = hint(nearest(name, known.iter().map(String::as_str)));
+            Err(Failure::usage(format!("there is no namespace {name}{hint}")))
         }
         Err(refusal) => Err(refusal.into_failure()),
     }
@@ -113,14 +110,9 @@ async fn object_exists(
     name: &str,
 ) -> Result<(), Failure> {
     let Some(found) = read(cluster, kind, name).await? else {
-        let place = match cluster.scope() {
-            Some(namespace) => format!("in namespace {namespace}"),
-            None => "in any namespace".to_owned(),
-        };
-        let meant = meant(all, kind, name, cluster.scope());
-        let meant = meant.map_or_else(String::new, |meant| format!("; you may mean {meant}"));
+        let (place, hint) = (cluster.place(), hint(meant(all, kind, name, cluster.scope())));
         return Err(Failure::usage(format!(
-            "there is no {kind} {name} {place}{meant}"
+            "there is no {kind} {name} {place}{hint}"
         )));
     };
     let owner = match kind {

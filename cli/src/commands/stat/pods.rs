@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::cluster::Cluster;
 use crate::cluster::names::Named;
-use crate::cluster::nearest::nearest;
+use crate::cluster::nearest::{hint, nearest};
 use crate::console::Console;
 use crate::failure::Failure;
 use crate::output::table::{Cell, Table};
@@ -74,10 +74,11 @@ pub(super) async fn print(
     };
     if let Some(name) = &resource.name {
         let known = items.iter().filter_map(name_of);
-        let missing = missing(cluster, name, nearest(name, known));
+        let hint = hint(nearest(name, known).map(|meant| format!("pod/{meant}")));
         items.retain(|item| name_of(item) == Some(name.as_str()));
         if items.is_empty() {
-            return Err(missing);
+            let place = cluster.place();
+            return Err(Failure::usage(format!("there is no Pod {name} {place}{hint}")));
         }
     }
     let pods: Result<Vec<Pod>, _> = items.iter().map(Pod::deserialize).collect();
@@ -96,15 +97,6 @@ pub(super) async fn print(
 
 fn name_of(item: &Value) -> Option<&str> {
     item["resource"]["name"].as_str()
-}
-
-fn missing(cluster: &Cluster, name: &str, meant: Option<&str>) -> Failure {
-    let place = match cluster.scope() {
-        Some(namespace) => format!("in namespace {namespace}"),
-        None => "in any namespace".to_owned(),
-    };
-    let meant = meant.map_or_else(String::new, |meant| format!("; you may mean pod/{meant}"));
-    Failure::usage(format!("there is no Pod {name} {place}{meant}"))
 }
 
 fn table(pods: &[Pod], all: bool, wide: bool) -> Table {
