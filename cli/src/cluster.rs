@@ -6,6 +6,7 @@
 pub mod forward;
 pub mod lines;
 pub mod names;
+pub mod nearest;
 mod refusal;
 
 use std::future::Future;
@@ -128,6 +129,15 @@ impl Cluster {
     #[must_use]
     pub fn scope(&self) -> Option<&str> {
         (!self.all).then_some(self.namespace.as_str())
+    }
+
+    /// The same in words.
+    #[must_use]
+    pub fn place(&self) -> String {
+        match self.scope() {
+            Some(namespace) => format!("in namespace {namespace}"),
+            None => "in any namespace".to_owned(),
+        }
     }
 
     /// The same cluster, asked about another namespace, or about all.

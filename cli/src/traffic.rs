@@ -1,5 +1,6 @@
 //! The graph of the read API, as commands use it: fetched, narrowed, summed.
 
+pub mod known;
 pub mod latency;
 pub mod select;
 pub mod sums;
@@ -35,12 +36,14 @@ impl Question {
     /// When the graph has no such window.
     pub fn window(window: Duration) -> Result<Self, Failure> {
         let [shortest, longest] = WINDOWS;
-        if !(shortest..=longest).contains(&window) {
+        let nearest = window.clamp(shortest, longest);
+        if nearest != window {
             return Err(Failure::usage(format!(
-                "-t {}s: the graph has windows from {} to {} s",
+                "-t {}s: the graph has windows from {} to {} s; you may mean {}s",
                 window.as_secs(),
                 shortest.as_secs(),
-                longest.as_secs()
+                longest.as_secs(),
+                nearest.as_secs()
             )));
         }
         Ok(Self {
@@ -143,8 +146,11 @@ mod tests {
 
     #[test]
     fn a_window_that_the_graph_has_not_is_bad_usage_before_anything_is_asked() {
-        assert!(Question::window(Duration::from_secs(5)).is_err());
-        assert!(Question::window(Duration::from_secs(301)).is_err());
+        for (asked, nearest) in [(5, "mean 10s"), (301, "mean 300s")] {
+            let refused = Question::window(Duration::from_secs(asked));
+            let words = refused.unwrap_err().to_string();
+            assert!(words.ends_with(nearest), "{words}");
+        }
         let mut question = Question::window(Duration::from_secs(60)).unwrap();
         assert_eq!(question.query(), "window=60s");
         question.history = Some(Duration::from_secs(3600));

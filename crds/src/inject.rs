@@ -20,6 +20,7 @@ mod patch;
 mod placement;
 mod pod;
 mod refusal;
+mod remove;
 mod request;
 mod spelling;
 mod workload;
@@ -29,6 +30,7 @@ use serde_json::{Map, Value};
 
 pub use checks::ephemeral;
 pub use refusal::Refusal;
+pub use remove::remove;
 pub use request::{HookToken, Namespace, Settings};
 pub use spelling::{misspelled, misspelled_in, unheard};
 

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use crds::smi::{SPLIT_GROUP, STORAGE_VERSION};
+
+use super::nearest::{hint, nearest};
 use crate::failure::Failure;
 
 /// A kind that commands know.
@@ -89,17 +92,50 @@ impl Kind {
             .map_or("", |(_, name, _)| name)
     }
 
-    /// How people type it, the shortest first.
+    /// The kind that objects write so.
     #[must_use]
-    pub fn names(self) -> &'static [&'static str] {
+    pub fn named(text: &str) -> Option<Self> {
         let mut all = Self::ALL.iter();
-        all.find(|(kind, ..)| *kind == self)
-            .map(|(.., names)| *names)
-            .unwrap_or_default()
+        all.find(|(_, name, _)| *name == text)
+            .map(|(kind, ..)| *kind)
     }
 
-    fn short(self) -> &'static str {
-        self.names().first().copied().unwrap_or_default()
+    /// As it is typed with the fewest letters.
+    #[must_use]
+    pub fn short(self) -> &'static str {
+        self.typed().first().copied().unwrap_or_default()
+    }
+
+    /// Path of its objects at the API server, in one namespace or in all; none of what is no
+    /// object.
+    #[must_use]
+    pub fn path(self, namespace: Option<&str>) -> Option<String> {
+        let group = match self {
+            Self::DaemonSet | Self::Deployment | Self::ReplicaSet | Self::StatefulSet => {
+                "apis/apps/v1".to_owned()
+            }
+            Self::Job => "apis/batch/v1".to_owned(),
+            Self::Namespace
+            | Self::Pod
+            | Self::ReplicationController
+            | Self::Service
+            | Self::ServiceAccount => "api/v1".to_owned(),
+            Self::TrafficSplit => format!("apis/{SPLIT_GROUP}/{STORAGE_VERSION}"),
+            Self::External => return None,
+        };
+        let place = namespace
+            .filter(|_| self != Self::Namespace)
+            .map_or_else(String::new, |name| format!("namespaces/{name}/"));
+        let plural = self.typed().last().copied().unwrap_or_default();
+        Some(format!("/{group}/{place}{plural}"))
+    }
+
+    /// All that is read as it: the short name first, and last the plural.
+    #[must_use]
+    pub fn typed(self) -> &'static [&'static str] {
+        let mut all = Self::ALL.iter();
+        all.find(|(kind, ..)| *kind == self)
+            .map_or(&[][..], |(.., names)| *names)
     }
 }
 
@@ -135,12 +171,7 @@ impl Named {
             .iter()
             .find(|(kind, _, names)| allowed.contains(kind) && names.contains(&lower.as_str()));
         let Some((kind, ..)) = found else {
-            let names: Vec<&str> = allowed.iter().map(|kind| kind.short()).collect();
-            return Err(Failure::usage(format!(
-                "{text:?} names no kind that can be asked about here; say one of {}, such as {}/NAME",
-                names.join(", "),
-                names.first().copied().unwrap_or("deploy"),
-            )));
+            return Err(no_kind(text, &lower, allowed));
         };
         let bad = |why: &str| Failure::usage(format!("{text:?}: {why}"));
         let (name, port) = match name.map(|name| split_port(name, *kind)) {
@@ -176,6 +207,27 @@ impl Named {
             None => Err(Failure::usage(format!("say which one: {text}/NAME"))),
         }
     }
+}
+
+/// With the kind that was misspelt, or else with those that may be said: a kind that has no
+/// place here is no slip of the fingers.
+fn no_kind(text: &str, kind: &str, allowed: &[Kind]) -> Failure {
+    let what = format!("{text:?} names no kind that can be asked about here");
+    let all = Kind::ALL.iter();
+    let known = all.clone().any(|(.., names)| names.contains(&kind));
+    let may_be_said = all.filter(|(kind, ..)| allowed.contains(kind));
+    let typed = may_be_said.flat_map(|(.., names)| names.iter().copied());
+    if let Some(meant) = nearest(kind, typed).filter(|_| !known) {
+        let rest = &text[kind.len()..];
+        let hint = hint(Some(format!("{meant}{rest}")));
+        return Failure::usage(format!("{what}{hint}"));
+    }
+    let names: Vec<&str> = allowed.iter().map(|kind| kind.short()).collect();
+    Failure::usage(format!(
+        "{what}; say one of {}, such as {}/NAME",
+        names.join(", "),
+        names.first().copied().unwrap_or("deploy"),
+    ))
 }
 
 fn is_of_a_name(byte: u8) -> bool {
@@ -245,5 +297,41 @@ mod tests {
             assert!(words.contains(said), "{text}: {words}");
         }
         assert!(Named::read_one("svc", KINDS).is_err());
+    }
+
+    #[test]
+    fn misspelt_kind_is_told_with_the_one_that_was_meant() {
+        for (text, meant) in [
+            ("deplyo/web", "you may mean deploy/web"),
+            ("servcie/cart:80", "you may mean service/cart:80"),
+            ("SVCS", "you may mean svc"),
+        ] {
+            let Err(Failure::Usage(words)) = Named::read(text, KINDS) else {
+                panic!("{text}");
+            };
+            assert!(words.ends_with(meant), "{text}: {words}");
+        }
+        // Known, and not for this command: nothing is misspelt.
+        let Err(Failure::Usage(words)) = Named::read("ns/shop", &[Kind::DaemonSet]) else {
+            panic!("a kind that has no place here");
+        };
+        assert!(words.contains("say one of ds"), "{words}");
+    }
+
+    #[test]
+    fn paths_are_those_of_the_api_server() {
+        let path = |kind: Kind, namespace| kind.path(namespace).unwrap_or_default();
+        let shop = Some("shop");
+        assert_eq!(
+            path(Kind::Deployment, shop),
+            "/apis/apps/v1/namespaces/shop/deployments"
+        );
+        assert_eq!(path(Kind::Pod, None), "/api/v1/pods");
+        assert_eq!(path(Kind::Namespace, shop), "/api/v1/namespaces");
+        assert_eq!(
+            path(Kind::TrafficSplit, shop),
+            "/apis/split.smi-spec.io/v1alpha4/namespaces/shop/trafficsplits"
+        );
+        assert_eq!(path(Kind::External, shop), "");
     }
 }

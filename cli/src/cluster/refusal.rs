@@ -106,8 +106,9 @@ impl Refusal {
                 }
                 403 => forbidden(&what, &message),
                 404 if of_ours(&what) => format!(
-                    "{what}: API group {GROUP} is not served; value observe.enabled is false, or \
-                     this Weft is older than this command"
+                    "{what}: API group {GROUP} is not served; Weft is not installed in this \
+                     cluster, value observe.enabled is false, or this Weft is older than this \
+                     command (`weft version` says which one is there)"
                 ),
                 503 if of_ours(&what) => format!(
                     "{what}: no controller of Weft answers ({message}); `weft check` says why, and \
@@ -247,7 +248,9 @@ mod tests {
 
     #[test]
     fn a_read_api_that_is_off_or_away_is_told_from_an_object_that_is_missing() {
-        assert!(said("graphs of shop", 404, "page not found").contains("observe.enabled"));
+        let unserved = said("graphs of shop", 404, "page not found");
+        assert!(unserved.contains("observe.enabled"), "{unserved}");
+        assert!(unserved.contains("not installed"), "{unserved}");
         assert!(said("graphs of shop", 503, "no endpoints").contains("--direct"));
         let port = failure("explanations", 400, "spec.to.port: say which one");
         assert!(matches!(port, Failure::Usage(_)), "{port:?}");

@@ -106,12 +106,14 @@ impl Check {
     ) -> Result<Verdict, Failure> {
         let begun = Instant::now();
         let report = loop {
-            let report = self.once(cluster).await?;
+            let tried = self.once(cluster).await;
             let left = self.wait.is_some_and(|wait| begun.elapsed() + AGAIN < wait);
-            if report.success || !left {
-                break report;
+            match tried {
+                Ok(report) if report.success => break report,
+                // Who does not answer now may do so before the time is over.
+                Ok(_) | Err(Failure::Unknown(_)) if left => sleep(AGAIN).await,
+                tried => break tried?,
             }
-            sleep(AGAIN).await;
         };
         if !output::data(console, format, &report)? {
             print(&report, console)?;

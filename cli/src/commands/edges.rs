@@ -17,7 +17,7 @@ use crate::output::table::{Cell, Table, Tone};
 use crate::output::{self, Format, number};
 use crate::traffic::select::{self, ENDS, Selected};
 use crate::traffic::sums::Sums;
-use crate::traffic::{Question, Traffic};
+use crate::traffic::{Question, Traffic, known};
 
 /// What is printed besides what every command prints.
 const FORMATS: &[Format] = &[
@@ -67,18 +67,21 @@ impl Edges {
         console: &mut Console<'_>,
     ) -> Result<Verdict, Failure> {
         let format = global.format(FORMATS)?;
-        if let Some(text) = &self.resource {
-            Named::read(text, ENDS)?;
-        }
+        self.named()?;
         let cluster = Cluster::connect(global).await?;
         self.print(&cluster, format, SystemTime::now(), console)
             .await
     }
 
+    fn named(&self) -> Result<Option<Named>, Failure> {
+        let named = self.resource.as_deref();
+        named.map(|text| Named::read(text, ENDS)).transpose()
+    }
+
     /// Prints the edges that were seen before `now`.
     ///
     /// # Errors
-    /// When the graph cannot be read.
+    /// When the graph cannot be read, or does not know what is named and nobody else does.
     pub async fn print(
         &self,
         cluster: &Cluster,
@@ -89,8 +92,10 @@ impl Edges {
         let mut question = Question::window(Duration::from_secs(60))?;
         question.remembered = self.since.is_some();
         let mut traffic = Traffic::ask(cluster, &question).await?;
-        let here = cluster.scope();
-        let kept = self.kept(&traffic, here, now)?;
+        let (here, named) = (cluster.scope(), self.named()?);
+        known::check(cluster, &traffic, named.as_ref()).await?;
+        let selected = named.map(|named| Selected::new(named, here));
+        let kept = self.kept(&traffic, selected.as_ref(), now);
         let mut at = 0;
         traffic.graph.edges.retain(|_| {
             at += 1;
@@ -113,21 +118,13 @@ impl Edges {
     }
 
     /// Which edges are meant, in their order.
-    fn kept(
-        &self,
-        traffic: &Traffic,
-        here: Option<&str>,
-        now: SystemTime,
-    ) -> Result<Vec<bool>, Failure> {
-        let named = self.resource.as_deref();
-        let named = named.map(|text| Named::read(text, ENDS)).transpose()?;
-        let selected = named.map(|named| Selected::new(named, here));
+    fn kept(&self, traffic: &Traffic, selected: Option<&Selected>, now: SystemTime) -> Vec<bool> {
         let external = |edge: &Edge| {
             let node = traffic.node(&edge.to);
             node.is_some_and(|node| node.kind == NodeKind::External)
         };
         let kept = traffic.edges().iter().map(|edge| {
-            let meant = selected.as_ref().is_none_or(|selected| {
+            let meant = selected.is_none_or(|selected| {
                 selected.is_from(traffic, edge) || selected.is_to(traffic, edge)
             });
             meant
@@ -140,7 +137,7 @@ impl Edges {
                     (Some(_), None) => true,
                 }
         });
-        Ok(kept.collect())
+        kept.collect()
     }
 }
 

@@ -1,28 +1,36 @@
 //! `weft identity`: who pods are, as their proxies show it to others.
 
+mod authority;
 mod certificate;
+mod pods;
+mod rows;
 
-use std::time::SystemTime;
+use std::collections::BTreeMap;
 
 use clap::Args;
-use crds::objects::{PROXY_CONTAINER, TRUST_BUNDLE, TRUST_BUNDLE_KEY};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod};
-use kube::Api;
-use kube::api::ListParams;
-use policy::well_known::ADMIN_PORT;
+use crds::observe::ProxyList;
 
 use self::certificate::Certificate;
+use self::pods::PodName;
+use self::rows::Row;
+use super::proxies;
+use crate::cluster::Cluster;
 use crate::cluster::names::{Kind, Named};
-use crate::cluster::{Cluster, forward};
 use crate::console::Console;
 use crate::failure::{Failure, Verdict};
 use crate::global::Global;
-use crate::output::table::{Cell, Table, Tone};
-use crate::output::{self, Format, number};
+use crate::output::Format;
 
-/// Pods that can be named, by themselves or by their account.
-pub(super) const KINDS: &[Kind] = &[Kind::Pod, Kind::ServiceAccount];
-/// Most proxies that are asked at once.
+/// What can be named: pods by themselves, by their account or by their workload.
+pub(super) const KINDS: &[Kind] = &[
+    Kind::Pod,
+    Kind::ServiceAccount,
+    Kind::Deployment,
+    Kind::StatefulSet,
+    Kind::DaemonSet,
+    Kind::Job,
+];
+/// Most proxies that are asked, one after the other.
 const MOST: usize = 20;
 
 /// Arguments of `weft identity`.
@@ -30,15 +38,17 @@ const MOST: usize = 20;
 #[command(
     about = "Show the certificates of pods, or of the mesh's authority",
     long_about = "Shows the certificate that a pod's proxy presents to others, as the proxy tells \
-                  it by port-forward: SPIFFE id, serial, issuer, end, and when it is renewed. With \
-                  --ca the roots that the namespace's proxies trust.",
+                  it by port-forward: SPIFFE id, serial, issuer, end, and when it is renewed. Of a \
+                  proxy that the user may not ask, or that does not answer, and of all beyond 20, \
+                  what controllers know of it. With --ca the roots that proxies trust, and the \
+                  issuer that signs below them.",
     after_help = "Example:\n  weft identity pod/web-5d8"
 )]
 pub struct Identity {
-    /// pod/NAME or sa/NAME; all meshed pods of the namespace without it
+    /// pod, sa, deploy, sts, ds or job, or one as KIND/NAME; all meshed pods without it
     #[arg(value_name = "RES")]
     resource: Option<String>,
-    /// The roots of the mesh
+    /// The roots of the mesh, and the issuer
     #[arg(long, conflicts_with = "resource")]
     ca: bool,
 }
@@ -54,147 +64,122 @@ impl Identity {
         console: &mut Console<'_>,
     ) -> Result<Verdict, Failure> {
         let format = global.format(&[Format::Table, Format::Json, Format::Yaml])?;
-        let named = self
-            .resource
-            .as_deref()
-            .map(|text| Named::read(text, KINDS))
-            .transpose()?;
+        self.named()?;
         let cluster = Cluster::connect(global).await?;
+        self.print(&cluster, format, console).await
+    }
+
+    fn named(&self) -> Result<Option<Named>, Failure> {
+        let named = self.resource.as_deref();
+        named.map(|text| Named::read(text, KINDS)).transpose()
+    }
+
+    /// Prints what this cluster's proxies present.
+    ///
+    /// # Errors
+    /// When no certificate can be read.
+    pub async fn print(
+        &self,
+        cluster: &Cluster,
+        format: Format,
+        console: &mut Console<'_>,
+    ) -> Result<Verdict, Failure> {
         if self.ca {
-            return roots(&cluster, format, console).await;
+            return authority::print(cluster, format, console).await;
         }
-        let pods = pods(&cluster, named.as_ref()).await?;
-        if pods.is_empty() {
-            return Err(Failure::unknown(format!(
-                "no meshed pods in {}",
-                cluster.namespace()
-            )));
-        }
-        if pods.len() > MOST {
-            console.word(&format!(
-                "the first {MOST} of {} pods; name one",
-                pods.len()
-            ))?;
-        }
-        let mut shown = Vec::new();
-        let mut verdict = Verdict::Yes;
-        for pod in pods.into_iter().take(MOST) {
-            match of_pod(&cluster, &pod).await {
-                Ok(certificate) => shown.push((pod, certificate)),
-                Err(error) => {
-                    verdict = Verdict::No;
-                    console.word(&error.to_string())?;
-                }
+        let named = self.named()?;
+        let of_pods = |named: &&Named| [Kind::Pod, Kind::ServiceAccount].contains(&named.kind);
+        let (pods, told) = match named.as_ref().filter(|named| !of_pods(named)) {
+            // Controllers know whose pods are whose.
+            Some(workload) => {
+                let told = proxies::all(cluster).await?;
+                let pods = pods::of_workload(cluster, &told, workload)?;
+                (pods, Some(told))
+            }
+            None => (pods::meshed(cluster, named.as_ref()).await?, None),
+        };
+        let (mut rows, mut silent) = (Vec::new(), Vec::new());
+        for (number, pod) in pods.into_iter().enumerate() {
+            if number >= MOST {
+                silent.push((pod, None));
+                continue;
+            }
+            match pods::presented(cluster, &pod).await {
+                Ok((own, _)) => rows.push(Row::of(pod, own)),
+                Err(error) => silent.push((pod, Some(error))),
             }
         }
-        if shown.is_empty() {
+        let verdict = match silent.is_empty() {
+            true => Verdict::Yes,
+            false => {
+                let told = match told {
+                    Some(told) => told,
+                    None => known(cluster, console).await?,
+                };
+                by_controllers(&mut rows, silent, &told, console)?
+            }
+        };
+        if rows.is_empty() {
             return Err(Failure::unknown("no proxy showed a certificate"));
         }
-        let mut table = Table::new(&["POD", "IDENTITY", "SERIAL", "ISSUER", "ENDS", "RENEWAL"]);
-        print(&shown, &mut table, format, console)?;
+        let place = |row: &Row| (row.namespace.clone(), row.name.clone());
+        rows.sort_by_key(place);
+        rows::print(&rows, "POD", cluster.scope().is_none(), format, console)?;
         Ok(verdict)
     }
 }
 
-async fn pods(cluster: &Cluster, named: Option<&Named>) -> Result<Vec<String>, Failure> {
-    let pods: Api<Pod> = Api::namespaced(cluster.client(), cluster.namespace());
-    let all = ListParams::default();
-    let found = cluster.ask("Pods", pods.list(&all)).await?;
-    let meant = found.items.iter().filter(|pod| {
-        let spec = pod.spec.as_ref();
-        let account = spec.and_then(|spec| spec.service_account_name.as_deref());
-        let containers = spec.and_then(|spec| spec.init_containers.as_ref());
-        let meshed =
-            containers.is_some_and(|all| all.iter().any(|one| one.name == PROXY_CONTAINER));
-        let fits = named.is_none_or(|named| {
-            let wanted = named.name.as_deref();
-            let own = match named.kind {
-                Kind::ServiceAccount => Some(account.unwrap_or("default")),
-                _ => pod.metadata.name.as_deref(),
-            };
-            wanted.is_none() || wanted == own
-        });
-        meshed && fits
-    });
-    Ok(meant.filter_map(|pod| pod.metadata.name.clone()).collect())
+/// What controllers know of proxies; nothing, where they do not tell.
+async fn known(cluster: &Cluster, console: &mut Console<'_>) -> Result<ProxyList, Failure> {
+    match proxies::all(cluster).await {
+        Ok(told) => Ok(told),
+        Err(error) => {
+            console.word(&error.to_string())?;
+            Ok(ProxyList::default())
+        }
+    }
 }
 
-async fn of_pod(cluster: &Cluster, pod: &str) -> Result<Certificate, Failure> {
-    let page = forward::page(
-        cluster,
-        cluster.namespace(),
-        pod,
-        ADMIN_PORT,
-        "/certificate",
-    );
-    let chain = certificate::in_pem(page.await?.as_bytes());
-    let told = |why: String| Failure::unknown(format!("the proxy of {pod}: {why}"));
-    // Its own comes first.
-    let leaf = chain.map_err(told)?.into_iter().next();
-    leaf.ok_or_else(|| told("shows no certificate".to_owned()))
-}
-
-async fn roots(
-    cluster: &Cluster,
-    format: Format,
+/// Adds what controllers know of proxies that say nothing themselves, each with the reason,
+/// unless it was not asked.
+fn by_controllers(
+    rows: &mut Vec<Row>,
+    silent: Vec<(PodName, Option<Failure>)>,
+    told: &ProxyList,
     console: &mut Console<'_>,
 ) -> Result<Verdict, Failure> {
-    let maps: Api<ConfigMap> = Api::namespaced(cluster.client(), cluster.namespace());
-    let what = format!("ConfigMap {}/{TRUST_BUNDLE}", cluster.namespace());
-    let map = cluster.ask(&what, maps.get(TRUST_BUNDLE)).await?;
-    let pem = map
-        .data
-        .unwrap_or_default()
-        .remove(TRUST_BUNDLE_KEY)
-        .unwrap_or_default();
-    let told = |why: String| Failure::unknown(format!("{what}: {why}"));
-    let mut shown = Vec::new();
-    for (number, root) in certificate::in_pem(pem.as_bytes())
-        .map_err(told)?
-        .into_iter()
-        .enumerate()
-    {
-        // New certificates are signed below the first.
-        let name = if number == 0 { "signs" } else { "trusted" };
-        shown.push((name.to_owned(), root));
-    }
-    let mut table = Table::new(&["ROOT", "IDENTITY", "SERIAL", "ISSUER", "ENDS", "RENEWAL"]);
-    print(&shown, &mut table, format, console)?;
-    Ok(Verdict::Yes)
-}
-
-fn print(
-    shown: &[(String, Certificate)],
-    table: &mut Table,
-    format: Format,
-    console: &mut Console<'_>,
-) -> Result<(), Failure> {
-    let listed: Vec<serde_json::Value> = shown
+    let held: BTreeMap<PodName, Certificate> = told
+        .items
         .iter()
-        .map(|(name, certificate)| serde_json::json!({"name": name, "certificate": certificate}))
+        .filter_map(|proxy| {
+            let pod = PodName {
+                namespace: proxy.metadata.namespace.clone(),
+                name: proxy.metadata.name.clone(),
+            };
+            Some((pod, Certificate::told(&proxy.status)?))
+        })
         .collect();
-    if output::data(console, format, &listed)? {
-        return Ok(());
+    let (mut verdict, mut added, mut reason) = (Verdict::Yes, 0, None);
+    for (pod, why) in silent {
+        let Some(certificate) = held.get(&pod).cloned() else {
+            verdict = Verdict::No;
+            let nobody = || format!("{pod}: nobody tells its certificate");
+            console.word(&why.map_or_else(nobody, |why| why.to_string()))?;
+            continue;
+        };
+        rows.push(Row::of(pod, certificate));
+        added += 1;
+        reason = reason.or(why);
     }
-    let now = SystemTime::now();
-    let until = |time: SystemTime| match time.duration_since(now) {
-        Ok(left) => Cell::from(number::age(left)),
-        Err(_) => Cell::toned("over", Tone::Bad),
-    };
-    for (name, certificate) in shown {
-        table.row(vec![
-            name.clone().into(),
-            certificate.identity.clone().into(),
-            certificate.serial.clone().into(),
-            certificate.issuer.clone().into(),
-            until(certificate.ends()),
-            if certificate.authority {
-                Cell::default()
-            } else {
-                until(certificate.renewed())
-            },
-        ]);
+    if added > 0 {
+        let reason = reason.map_or_else(
+            || format!("no more than {MOST} proxies are asked themselves"),
+            |why| why.to_string(),
+        );
+        console.word(&format!(
+            "{added} of these certificates are told by controllers, which do not know when they \
+             are renewed: {reason}"
+        ))?;
     }
-    table.write(console.out, console.color)?;
-    Ok(())
+    Ok(verdict)
 }

@@ -1,5 +1,5 @@
 //! `weft inject` and `weft uninject`: manifests in, manifests out, and of each no byte
-//! changes but the label's.
+//! changes but those of the label, or of the sidecar.
 
 mod sidecar;
 mod template;
@@ -47,10 +47,16 @@ pub struct Inject {
     about = "Take the mesh's label from the pod templates of manifests",
     long_about = "Takes label weft.dev/inject from every pod template of the manifests and prints \
                   them, nothing else changed. Pods of a namespace that has the label get a proxy \
-                  all the same; write weft.dev/inject: disabled to keep one out.",
+                  all the same; write weft.dev/inject: disabled to keep one out. With --manual the \
+                  sidecar is taken out, and all that was written with it: probes and hooks are \
+                  what they were, but for names of ports, which are their numbers now, and the \
+                  selector of nodes for the proxy's processor goes too.",
     after_help = "Example:\n  weft uninject deployment.yaml | kubectl apply -f -"
 )]
 pub struct Uninject {
+    /// Take out the sidecar of inject --manual, not the label
+    #[arg(long)]
+    manual: bool,
     /// Manifests; - is the standard input
     #[arg(required = true, value_name = "FILE")]
     files: Vec<String>,
@@ -81,14 +87,18 @@ impl Inject {
 }
 
 impl Uninject {
-    /// Prints the manifests without the label.
+    /// Prints the manifests without the label, or without the sidecar.
     ///
     /// # Errors
     /// When one is no YAML, or cannot be changed in place. Nothing is printed then.
     pub fn run(&self, console: &mut Console<'_>) -> Result<Verdict, Failure> {
         let manifests = read(&self.files, console)?;
-        edit(&manifests, console, &mut |template, _| {
-            Ok(take_label(template))
+        edit(&manifests, console, &mut |template, words| {
+            if self.manual {
+                sidecar::take_out(template, words)
+            } else {
+                Ok(take_label(template))
+            }
         })
     }
 }

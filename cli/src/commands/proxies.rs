@@ -92,7 +92,7 @@ impl Proxies {
 }
 
 /// All pages. Where one is empty and yet says that there are more, `metadata` keeps saying so.
-async fn all(cluster: &Cluster) -> Result<ProxyList, Failure> {
+pub(super) async fn all(cluster: &Cluster) -> Result<ProxyList, Failure> {
     let mut list = ProxyList::default();
     loop {
         let mut query = form_urlencoded::Serializer::new(String::new());

@@ -14,7 +14,7 @@ use crate::output::table::{Cell, Table};
 use crate::output::{self, COMMON, Format, number};
 use crate::traffic::select::{ENDS, Selected};
 use crate::traffic::sums::Sums;
-use crate::traffic::{Question, Traffic};
+use crate::traffic::{Question, Traffic, known};
 
 /// Arguments of `weft routes`.
 #[derive(Args, Debug)]
@@ -54,7 +54,7 @@ impl Routes {
     /// Prints what the cluster says.
     ///
     /// # Errors
-    /// When the graph cannot be read.
+    /// When the graph cannot be read, or does not know what is named and nobody else does.
     pub async fn print(
         &self,
         cluster: &Cluster,
@@ -65,6 +65,7 @@ impl Routes {
         let mut question = Question::window(self.window)?;
         question.routes = true;
         let mut traffic = Traffic::ask(cluster, &question).await?;
+        known::check(cluster, &traffic, Some(&named)).await?;
         let selected = Selected::new(named, cluster.scope());
         let nodes = &mut traffic.graph.nodes;
         nodes.retain(|node| selected.is_served_by(node));

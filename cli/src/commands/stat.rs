@@ -1,6 +1,7 @@
 //! `weft stat`: what objects served, or what they called.
 
 mod groups;
+mod pods;
 
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::global::Global;
 use crate::output::table::{Cell, Table};
 use crate::output::{self, COMMON, Format, number};
 use crate::traffic::select::{ENDS, Selected};
-use crate::traffic::{Question, Traffic};
+use crate::traffic::{Question, Traffic, known};
 
 /// Kinds that have numbers.
 pub(super) const KINDS: &[Kind] = &[
@@ -41,8 +42,10 @@ const EACH: Duration = Duration::from_secs(5);
     about = "Show success, rate and latency of objects",
     long_about = "Shows what objects served in the last window: share of success, requests per \
                   second, latency, what is open, what was refused. With --to what they called. Of \
-                  a TrafficSplit each backend with its wanted weight and its observed share. Pods \
-                  of a workload are counted under it. Where several edges are one row, latency is \
+                  a TrafficSplit each backend with its wanted weight and its observed share. Of \
+                  pods the metrics API tells what was sent to each, every try by itself, as their \
+                  callers saw it; with --from and --to, and without that API, the pods of a \
+                  workload are counted under it. Where several edges are one row, latency is \
                   estimated from theirs.",
     after_help = "Example:\n  weft stat deploy -n shop"
 )]
@@ -75,15 +78,11 @@ impl Stat {
         console: &mut Console<'_>,
     ) -> Result<Verdict, Failure> {
         let format = global.format(COMMON)?;
-        let (resource, question) = (
-            Named::read(&self.resource, KINDS)?,
-            Question::window(self.window)?,
-        );
-        self.ends(None)?;
+        self.asked()?;
+        self.ends()?;
         let cluster = Cluster::connect(global).await?;
         loop {
-            self.once(&cluster, format, &resource, &question, console)
-                .await?;
+            self.print(&cluster, format, console).await?;
             if !self.watch {
                 return Ok(Verdict::Yes);
             }
@@ -92,14 +91,17 @@ impl Stat {
         }
     }
 
+    /// What is asked about, and of which window.
+    fn asked(&self) -> Result<(Named, Question), Failure> {
+        let resource = Named::read(&self.resource, KINDS)?;
+        Ok((resource, Question::window(self.window)?))
+    }
+
     /// What `--from` and `--to` name.
-    fn ends(&self, scope: Option<&str>) -> Result<[Option<Selected>; 2], Failure> {
+    fn ends(&self) -> Result<[Option<Named>; 2], Failure> {
         let read = |text: &Option<String>| {
-            let named = text
-                .as_deref()
-                .map(|text| Named::read(text, ENDS))
-                .transpose()?;
-            Ok::<_, Failure>(named.map(|named| Selected::new(named, scope)))
+            let named = text.as_deref().map(|text| Named::read(text, ENDS));
+            named.transpose()
         };
         Ok([read(&self.from)?, read(&self.to)?])
     }
@@ -107,45 +109,33 @@ impl Stat {
     /// One table.
     ///
     /// # Errors
-    /// When the graph cannot be read.
-    pub async fn once(
+    /// When the graph cannot be read, or does not know what is asked about and nobody else
+    /// does.
+    pub async fn print(
         &self,
         cluster: &Cluster,
         format: Format,
-        resource: &Named,
-        question: &Question,
         console: &mut Console<'_>,
-    ) -> Result<(), Failure> {
+    ) -> Result<Verdict, Failure> {
+        let ((resource, question), ends) = (self.asked()?, self.ends()?);
+        let alone = resource.kind == Kind::Pod && ends.iter().all(Option::is_none);
+        if alone && pods::print(cluster, &resource, question.window, format, console).await? {
+            return Ok(Verdict::Yes);
+        }
         // A namespace is asked about where it is, and all of them everywhere.
         let asked = match resource.kind {
             Kind::Namespace => &cluster.about(resource.name.as_deref()),
             _ => cluster,
         };
-        let traffic = Traffic::ask(asked, question).await?;
-        if output::data(console, format, &traffic.graph)? {
-            return Ok(());
+        let traffic = Traffic::ask(asked, &question).await?;
+        known::check(asked, &traffic, Some(&resource)).await?;
+        for end in ends.iter().flatten() {
+            known::check(cluster, &traffic, Some(end)).await?;
         }
-        let [from, to] = self.ends(cluster.scope())?;
-        let edges = traffic.edges().iter().filter(|edge| {
-            from.as_ref()
-                .is_none_or(|from| from.is_from(&traffic, edge))
-                && to.as_ref().is_none_or(|to| to.is_to(&traffic, edge))
-        });
-        let selected = Selected::new(resource.clone(), cluster.scope());
-        let weights = match resource.kind {
-            Kind::TrafficSplit => weights(cluster, console).await?,
-            _ => Weights::default(),
-        };
-        let outbound = to.is_some();
-        let groups = groups::of(&traffic, edges, resource, &selected, outbound);
-        let table = table(
-            &groups,
-            resource.kind,
-            cluster.scope().is_none() && resource.kind != Kind::Namespace,
-            &weights,
-            traffic.seconds(),
-            format,
-        );
+        if output::data(console, format, &traffic.graph)? {
+            return Ok(Verdict::Yes);
+        }
+        let table = self.table(cluster, &traffic, format, console).await?;
         if table.is_empty() {
             console.word(&format!(
                 "no calls in the last {} s",
@@ -157,7 +147,34 @@ impl Stat {
         if let Some(word) = traffic.word() {
             console.word(&word)?;
         }
-        Ok(())
+        Ok(Verdict::Yes)
+    }
+
+    /// A row per object that has calls.
+    async fn table(
+        &self,
+        cluster: &Cluster,
+        traffic: &Traffic,
+        format: Format,
+        console: &mut Console<'_>,
+    ) -> Result<Table, Failure> {
+        let (resource, _) = self.asked()?;
+        let scope = cluster.scope();
+        let ends = self.ends()?;
+        let [from, to] = ends.map(|end| end.map(|named| Selected::new(named, scope)));
+        let edges = traffic.edges().iter().filter(|edge| {
+            from.as_ref().is_none_or(|from| from.is_from(traffic, edge))
+                && to.as_ref().is_none_or(|to| to.is_to(traffic, edge))
+        });
+        let selected = Selected::new(resource.clone(), scope);
+        let weights = match resource.kind {
+            Kind::TrafficSplit => weights(cluster, console).await?,
+            _ => Weights::default(),
+        };
+        let groups = groups::of(traffic, edges, &resource, &selected, to.is_some());
+        let all = scope.is_none() && resource.kind != Kind::Namespace;
+        let seconds = traffic.seconds();
+        Ok(table(&groups, resource.kind, all, &weights, seconds, format))
     }
 }
 

@@ -26,7 +26,7 @@ use crate::failure::{Failure, Verdict};
 use crate::global::Global;
 use crate::output::{self, Format, number};
 use crate::traffic::select::{ENDS, Selected};
-use crate::traffic::{Question, Traffic};
+use crate::traffic::{Question, Traffic, known};
 
 const FORMATS: &[Format] = &[Format::Table, Format::Json, Format::Yaml];
 /// What the graph remembers call by call.
@@ -99,12 +99,13 @@ impl Suggest {
         question.routes = self.routes;
         question.remembered = true;
         let traffic = Traffic::ask(cluster, &question).await?;
-        let ports = ports(cluster).await?;
         let to = self
             .to
             .as_deref()
             .map(|text| Named::read(text, ENDS))
             .transpose()?;
+        known::check(cluster, &traffic, to.as_ref()).await?;
+        let ports = ports(cluster).await?;
         let to = to.map(|named| Selected::new(named, cluster.scope()));
         let edges = traffic.edges().iter();
         let edges = edges.filter(|edge| to.as_ref().is_none_or(|to| to.is_to(&traffic, edge)));

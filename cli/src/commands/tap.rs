@@ -1,5 +1,6 @@
 //! `weft tap`: requests as they end.
 
+pub(crate) mod filters;
 pub(crate) mod follow;
 
 use std::fmt::Write as _;
@@ -8,28 +9,14 @@ use clap::Args;
 use crds::observe::{Direction, TapLine, TapMetadata, TapRequest};
 use futures::StreamExt as _;
 
+use self::filters::Filters;
 use self::follow::{Told, follow};
 use crate::cluster::Cluster;
-use crate::cluster::names::{Kind, Named};
 use crate::console::Console;
 use crate::escape;
 use crate::failure::{Failure, Verdict};
 use crate::global::Global;
 use crate::output::Format;
-
-/// Kinds whose requests can be watched, and that can be at the other end.
-pub(super) const ENDS: &[Kind] = &[
-    Kind::Deployment,
-    Kind::StatefulSet,
-    Kind::DaemonSet,
-    Kind::Job,
-    Kind::ReplicaSet,
-    Kind::ReplicationController,
-    Kind::Pod,
-    Kind::Service,
-    Kind::ServiceAccount,
-    Kind::Namespace,
-];
 
 /// Arguments of `weft tap`.
 #[derive(Args, Debug)]
@@ -46,30 +33,8 @@ pub struct Tap {
     /// KIND/NAME whose requests are shown
     #[arg(value_name = "RES")]
     resource: String,
-    /// Only calls to this KIND/NAME
-    #[arg(long, value_name = "RES")]
-    to: Vec<String>,
-    /// Only calls from this KIND/NAME
-    #[arg(long, value_name = "RES")]
-    from: Vec<String>,
-    /// Only requests of this method
-    #[arg(long)]
-    method: Option<String>,
-    /// Only paths that begin so
-    #[arg(long, value_name = "PREFIX")]
-    path: Option<String>,
-    /// Only calls to the pods that this route describes, as `weft routes` names it
-    #[arg(long, value_name = "NAME")]
-    route: Option<String>,
-    /// Only answers such as 503, 5xx or 500-504
-    #[arg(long)]
-    status: Option<String>,
-    /// Only what took at least as long, such as 200ms
-    #[arg(long, value_name = "TIME")]
-    slower: Option<String>,
-    /// Requests in a second over all pods, 1 to 1000; at least one of each pod is shown
-    #[arg(long, value_name = "NUMBER", default_value_t = 100)]
-    max_rps: u32,
+    #[command(flatten)]
+    filters: Filters,
     /// Show this header of requests
     #[arg(long, value_name = "NAME")]
     header: Vec<String>,
@@ -103,27 +68,7 @@ impl Tap {
     }
 
     fn query(&self) -> Result<String, Failure> {
-        let mut query = form_urlencoded::Serializer::new(String::new());
-        query.append_pair("watch", "true");
-        query.append_pair("of", &end(&self.resource)?);
-        for (name, ends) in [("to", &self.to), ("from", &self.from)] {
-            for text in ends {
-                query.append_pair(name, &end(text)?);
-            }
-        }
-        let filters = [
-            ("method", &self.method),
-            ("path", &self.path),
-            ("route", &self.route),
-            ("status", &self.status),
-            ("slower", &self.slower),
-        ];
-        for (name, value) in filters {
-            if let Some(value) = value {
-                query.append_pair(name, value);
-            }
-        }
-        query.append_pair("maxRps", &self.max_rps.to_string());
+        let mut query = self.filters.query(&self.resource)?;
         for name in &self.header {
             query.append_pair("header", name);
         }
@@ -138,17 +83,6 @@ pub(crate) fn in_one_namespace(global: &Global) -> Result<(), Failure> {
         return Err(Failure::usage(why));
     }
     Ok(())
-}
-
-/// What was typed, as the API names it.
-pub(crate) fn end(text: &str) -> Result<String, Failure> {
-    let (named, name) = Named::read_one(text, ENDS)?;
-    if named.port.is_some() {
-        return Err(Failure::usage(format!(
-            "{text:?}: requests are told of all ports; leave the port out"
-        )));
-    }
-    Ok(format!("{}/{name}", named.kind))
 }
 
 /// What was said of how many there are.

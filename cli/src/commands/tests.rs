@@ -16,6 +16,10 @@ use crate::console::Console;
 use crate::failure::{Failure, status};
 use crate::output::Format;
 
+mod identity;
+mod names;
+mod pods;
+
 /// 2026-11-02T09:00:00Z.
 fn now() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_793_610_000)
@@ -36,6 +40,13 @@ async fn run(client: Client, line: &str) -> (u8, String, String) {
     let all = [Format::Table, Format::Wide, Format::Json, Format::Fix];
     let ended = match cli.command {
         Command::Routes(command) => command.print(&cluster, format(&all), &mut console).await,
+        Command::Identity(command) => command.print(&cluster, format(&all), &mut console).await,
+        Command::Stat(command) => command.print(&cluster, format(&all), &mut console).await,
+        Command::Edges(command) => {
+            command
+                .print(&cluster, format(&all), now(), &mut console)
+                .await
+        }
         Command::Proxies(command) => {
             command
                 .print(&cluster, format(&all), now(), &mut console)

@@ -16,12 +16,13 @@ use self::frame::{Frame, Order};
 use self::terminal::Terminal;
 use crate::cluster::Cluster;
 use crate::cluster::names::Named;
+use crate::commands::tap::filters::Filters;
 use crate::console::Console;
 use crate::failure::{Failure, Verdict};
 use crate::global::Global;
 use crate::output::{Format, number};
 use crate::traffic::select::{ENDS, Selected};
-use crate::traffic::{Question, Traffic};
+use crate::traffic::{Question, Traffic, known};
 
 /// The window of the numbers.
 const WINDOW: Duration = Duration::from_secs(30);
@@ -36,9 +37,10 @@ const EACH: Duration = Duration::from_secs(5);
                   it shows what the pods of RES are asked and ask instead, by method, path and \
                   route, again every second. That is a tap: it needs ClusterRole weft-tap in the \
                   namespace, and the controller's log and an Event at RES name who watches. It \
-                  shows about 100 requests in a second, and the line below the table says how many \
-                  there were: rates are scaled by that, the same for all rows, while success and \
-                  latency are those of the requests that were shown. 500 rows are told apart, the \
+                  shows about 100 requests in a second, or --max-rps, of those that fit the \
+                  filters, and the line below the table says how many there were: rates are scaled \
+                  by that, the same for all rows, while success and latency are those of the \
+                  requests that were shown. 500 rows are told apart, the \
                   requests of further ones are one row (others). Keys: r by rate, s by success \
                   (the worst first), l by latency, o by what is open (edges only), n by name, q \
                   ends. Where the output is no terminal, or with -o table, one table is printed, \
@@ -55,13 +57,16 @@ pub struct Top {
     /// Length of the window of --paths, 1s to 1m
     #[arg(short = 't', long, value_name = "TIME", default_value = "30s", value_parser = number::duration, requires = "paths")]
     window: Duration,
+    #[command(flatten)]
+    filters: Filters,
 }
 
 impl Top {
     /// Draws until the user ends it.
     ///
     /// # Errors
-    /// When the graph cannot be read, or requests cannot be watched.
+    /// When the graph cannot be read, or does not know what is named and nobody else does;
+    /// when requests cannot be watched.
     pub async fn run(
         &self,
         global: &Global,
@@ -69,7 +74,11 @@ impl Top {
     ) -> Result<Verdict, Failure> {
         global.format(&[Format::Table])?;
         if let (true, Some(of)) = (self.paths, &self.resource) {
-            return paths::run(of, self.window, global, console).await;
+            return paths::run(of, &self.filters, self.window, global, console).await;
+        }
+        if self.filters != Filters::default() {
+            let why = "filters and --max-rps are for requests, which --paths shows";
+            return Err(Failure::usage(why));
         }
         let named = self
             .resource
@@ -77,8 +86,9 @@ impl Top {
             .map(|text| Named::read(text, ENDS))
             .transpose()?;
         let cluster = Cluster::connect(global).await?;
-        let selected = named.map(|named| Selected::new(named, cluster.scope()));
         let mut traffic = look(&cluster).await?;
+        known::check(&cluster, &traffic, named.as_ref()).await?;
+        let selected = named.map(|named| Selected::new(named, cluster.scope()));
         let Some(terminal) = Terminal::take(global) else {
             let frame = Frame::of(&traffic, selected.as_ref(), cluster.scope(), Order::Rate);
             frame.table(usize::MAX).write(console.out, console.color)?;

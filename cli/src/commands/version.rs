@@ -47,7 +47,7 @@ impl Version {
     /// Prints the versions.
     ///
     /// # Errors
-    /// When the cluster does not answer.
+    /// When the cluster does not answer; what is known by then has been printed.
     pub async fn run(
         &self,
         global: &Global,
@@ -58,35 +58,49 @@ impl Version {
             client: env!("CARGO_PKG_VERSION"),
             ..Versions::default()
         };
-        if !self.client {
-            let cluster = Cluster::connect(global).await?;
-            let client = cluster.client();
-            let kubernetes = cluster.ask("the API server's version", client.apiserver_version());
-            versions.kubernetes = Some(kubernetes.await?.git_version);
-            versions.controller = part(&cluster, CONTROLLER, console).await?;
-            versions.injector = part(&cluster, INJECTOR, console).await?;
-            versions.proxies = proxies(&cluster).await?;
+        let asked = match self.client {
+            true => Ok(()),
+            false => versions.ask(global, console).await,
+        };
+        // What is known is told, whoever does not answer.
+        if !output::data(console, format, &versions)? {
+            versions.print(console)?;
         }
-        if output::data(console, format, &versions)? {
-            return Ok(Verdict::Yes);
-        }
-        console.line(&format!("weft         {}", versions.client))?;
+        asked.map(|()| Verdict::Yes)
+    }
+}
+
+impl Versions {
+    /// Notes what runs in the cluster, up to where nobody answers.
+    async fn ask(&mut self, global: &Global, console: &mut Console<'_>) -> Result<(), Failure> {
+        let cluster = Cluster::connect(global).await?;
+        let client = cluster.client();
+        let kubernetes = cluster.ask("the API server's version", client.apiserver_version());
+        self.kubernetes = Some(kubernetes.await?.git_version);
+        self.controller = part(&cluster, CONTROLLER, console).await?;
+        self.injector = part(&cluster, INJECTOR, console).await?;
+        self.proxies = proxies(&cluster).await?;
+        Ok(())
+    }
+
+    fn print(&self, console: &mut Console<'_>) -> Result<(), Failure> {
+        console.line(&format!("weft         {}", self.client))?;
         for (name, version) in [
-            ("kubernetes", &versions.kubernetes),
-            ("controller", &versions.controller),
-            ("injector", &versions.injector),
+            ("kubernetes", &self.kubernetes),
+            ("controller", &self.controller),
+            ("injector", &self.injector),
         ] {
             if let Some(version) = version {
                 console.line(&crate::escape::plain(&format!("{name:<12} {version}")))?;
             }
         }
-        for (version, pods) in &versions.proxies {
+        for (version, pods) in &self.proxies {
             console.line(&crate::escape::plain(&format!(
                 "{:<12} {version} in {pods} pods",
                 "proxies"
             )))?;
         }
-        Ok(Verdict::Yes)
+        Ok(())
     }
 }
 

@@ -52,11 +52,43 @@ fn compare(at: &mut Vec<String>, old: &Value, new: &Value, found: &mut Vec<Patch
                 at.pop();
             }
         }
+        (Value::Array(was), Value::Array(is)) if only_grew(is, was) => {
+            let kept = without_lost(at, was, is, found);
+            for (index, (old, value)) in kept.into_iter().zip(is).enumerate() {
+                at.push(index.to_string());
+                compare(at, old, value, found);
+                at.pop();
+            }
+        }
         _ => found.push(PatchOperation::Replace(ReplaceOperation {
             path: pointer(at),
             value: new.clone(),
         })),
     }
+}
+
+/// Removes what the new list has no more, from the last on, so that those before keep their
+/// numbers; what is left of the old one.
+fn without_lost<'a>(
+    at: &mut Vec<String>,
+    was: &'a [Value],
+    is: &[Value],
+    found: &mut Vec<PatchOperation>,
+) -> Vec<&'a Value> {
+    let mut kept = Vec::new();
+    let mut left = is.iter().rev().peekable();
+    for (index, old) in was.iter().enumerate().rev() {
+        if left.next_if(|new| name(new) == name(old)).is_some() {
+            kept.push(old);
+            continue;
+        }
+        at.push(index.to_string());
+        let path = pointer(at);
+        found.push(PatchOperation::Remove(RemoveOperation { path }));
+        at.pop();
+    }
+    kept.reverse();
+    kept
 }
 
 /// Whether every item has a name, and those of the old list stand in the new one in the
@@ -102,11 +134,11 @@ mod tests {
         let new = json!({"c": [{"name": "proxy"}, {"name": "app", "image": "a", "p": 1}], "x": 1});
         assert_eq!(count(&old, &new), 2, "one container and one field");
         let gone = json!({"c": [{"name": "proxy"}]});
-        assert_eq!(
-            count(&new, &gone),
-            2,
-            "a list that lost an item is written anew"
-        );
+        assert_eq!(count(&new, &gone), 2, "one container and one field");
+        let changed = json!({"c": [{"name": "app", "image": "b", "p": 1}], "x": 1});
+        assert_eq!(count(&new, &changed), 2, "one that went, and one field");
+        let swapped = json!({"c": [{"name": "app"}, {"name": "proxy"}], "x": 1});
+        assert_eq!(count(&new, &swapped), 1, "another order is written anew");
         assert_eq!(count(&json!([1, 2]), &json!([2])), 1);
         assert_eq!(count(&json!({}), &json!({})), 0);
     }

@@ -134,6 +134,16 @@ impl Observed {
         state.away.get(&key).map(|last| (false, last.clone()))
     }
 
+    /// For how long a proxy that is served has lacked something that it needs.
+    pub(crate) fn behind(&self, pod: &PodId) -> Option<Duration> {
+        let key = pod.to_string();
+        let state = self.inner.state.lock();
+        let objects = state.of_pod.get(&key)?.objects.iter();
+        let needs = objects.filter_map(|object| state.objects.get(object)?.get(key.as_str()));
+        let since = needs.filter_map(|needs| needs.since).min()?;
+        Some(since.elapsed())
+    }
+
     /// Changes of this replica's own streams; for peers.
     pub(crate) fn own_changes(&self) -> watch::Receiver<u64> {
         self.inner.own.subscribe()
@@ -164,7 +174,7 @@ impl Observed {
                     state,
                 },
             );
-            inner.merge(&key, None, &self.inner.metrics);
+            inner.merge(&key, None, Instant::now(), &self.inner.metrics);
             true
         });
     }
@@ -183,7 +193,7 @@ impl Observed {
                     inner.floor = revision;
                 }
             }
-            inner.merge(key, last, &self.inner.metrics);
+            inner.merge(key, last, Instant::now(), &self.inner.metrics);
             true
         });
     }
@@ -219,7 +229,7 @@ impl Observed {
             }
             let changed = !touched.is_empty();
             for (key, last) in touched {
-                inner.merge(&key, last, &self.inner.metrics);
+                inner.merge(&key, last, Instant::now(), &self.inner.metrics);
             }
             changed
         });
@@ -232,7 +242,7 @@ impl Observed {
                 return false;
             };
             for (key, last) in held {
-                inner.merge(&key, Some(last), &self.inner.metrics);
+                inner.merge(&key, Some(last), Instant::now(), &self.inner.metrics);
             }
             true
         });
@@ -249,7 +259,7 @@ impl Observed {
             let gone: Vec<String> = inner.away.iter().filter_map(gone).collect();
             for key in &gone {
                 inner.away.remove(key);
-                inner.merge(key, None, &self.inner.metrics);
+                inner.merge(key, None, Instant::now(), &self.inner.metrics);
             }
             !gone.is_empty()
         });

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use policy::name::ObjectRef;
+use tokio::time::Instant;
 use wire::v1;
 
 use crate::metrics::ObservedMetrics;
@@ -113,15 +114,19 @@ pub(super) struct Needs {
     pub(super) too_old: bool,
     /// Fields that the proxy does not carry out.
     pub(super) lacks: Vec<String>,
+    /// Since when a proxy with a stream has lacked it, whichever generation: one that is
+    /// always behind a growing generation is behind.
+    pub(super) since: Option<Instant>,
 }
 
 impl Acknowledgements {
-    /// Puts what is now believed about a pod into the indices. `last`: what was, if its
-    /// stream has just ended somewhere.
+    /// Puts what is believed about a pod at this moment into the indices. `last`: what was,
+    /// if its stream has just ended somewhere.
     pub(super) fn merge(
         &mut self,
         key: &str,
         last: Option<v1::ProxyState>,
+        at: Instant,
         metrics: &ObservedMetrics,
     ) {
         let own = self.own.get(key).map(|own| &own.state);
@@ -162,9 +167,13 @@ impl Acknowledgements {
         if let Some(fresh) = fresh {
             self.of_pod.insert(key.to_owned(), fresh);
         }
-        for (object, needs) in now {
+        for (object, mut needs) in now {
             let pods = self.objects.entry(object.clone()).or_default();
-            if moved || pods.get(key) != Some(&needs) {
+            let held = pods.get(key);
+            if is_live && !needs.acknowledged {
+                needs.since = held.and_then(|held| held.since).or(Some(at));
+            }
+            if moved || held != Some(&needs) {
                 pods.insert(Arc::clone(&pod), needs);
                 self.touch(&object);
             }
@@ -312,6 +321,7 @@ fn needs(state: &v1::ProxyState) -> BTreeMap<ObjectRef, Needs> {
             nack: object.nack.clone(),
             too_old: object.too_old,
             lacks: object.lacks.clone(),
+            since: None,
         };
         Some((name, needs))
     });

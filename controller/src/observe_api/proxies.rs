@@ -107,6 +107,10 @@ fn proxy(told: &Told, compiled: &Compiled, pod: &PodId, alone: bool) -> Option<P
         status.needed = number(state.objects.len());
         let acknowledged = state.objects.iter().filter(|object| object.acknowledged);
         status.acknowledged = number(acknowledged.count());
+        if connected && status.acknowledged < status.needed {
+            let behind = told.observed.behind(pod).unwrap_or_default();
+            status.behind_seconds = Some(behind.as_secs());
+        }
         let name = |object: &wire::v1::ObjectState| {
             let object = object.object.clone().unwrap_or_default();
             format!("{} {}/{}", object.kind, object.namespace, object.name)

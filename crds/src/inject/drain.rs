@@ -18,12 +18,8 @@ pub(super) fn add_delay(
     asked: Option<u32>,
     warnings: &mut Vec<String>,
 ) {
-    let grace = spec
-        .get("terminationGracePeriodSeconds")
-        .and_then(Value::as_i64);
-    let half = grace.unwrap_or(GRACE).max(0) / 2;
     let wanted = asked.map_or(DELAY, i64::from);
-    let delay = wanted.min(half);
+    let delay = seconds(spec, asked);
     if asked.is_some() && delay < wanted {
         warnings.push(format!(
             "weft: {} is {wanted} s, but only {delay} s are used, half of \
@@ -47,7 +43,41 @@ pub(super) fn add_delay(
             continue;
         };
         if lifecycle.get("preStop").is_none_or(Value::is_null) {
-            lifecycle.insert("preStop".into(), json!({ "sleep": { "seconds": delay } }));
+            lifecycle.insert("preStop".into(), sleep(delay));
         }
     }
+}
+
+/// How long an application sleeps, where so many seconds are asked for.
+pub(super) fn seconds(spec: &Map<String, Value>, asked: Option<u32>) -> i64 {
+    let grace = spec
+        .get("terminationGracePeriodSeconds")
+        .and_then(Value::as_i64);
+    let half = grace.unwrap_or(GRACE).max(0) / 2;
+    asked.map_or(DELAY, i64::from).min(half)
+}
+
+/// Takes a sleep of exactly so long out again: any other is the user's own.
+pub(super) fn take_delay(spec: &mut Map<String, Value>, delay: i64) {
+    let ours = sleep(delay);
+    let containers = spec.get_mut("containers").and_then(Value::as_array_mut);
+    for container in containers.into_iter().flatten() {
+        let Some(container) = container.as_object_mut() else {
+            continue;
+        };
+        let Some(lifecycle) = container.get_mut("lifecycle").and_then(Value::as_object_mut) else {
+            continue;
+        };
+        if lifecycle.get("preStop") != Some(&ours) {
+            continue;
+        }
+        lifecycle.remove("preStop");
+        if lifecycle.is_empty() {
+            container.remove("lifecycle");
+        }
+    }
+}
+
+fn sleep(seconds: i64) -> Value {
+    json!({ "sleep": { "seconds": seconds } })
 }

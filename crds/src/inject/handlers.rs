@@ -9,9 +9,10 @@ use serde_json::{Map, Value, json};
 
 use super::{
     HookToken, Refusal,
-    earlier::{Earlier, Handlers},
+    earlier::{Earlier, HOOKS_ENV, Handlers, PROBES_ENV},
     pod,
 };
+use crate::objects::PROXY_CONTAINER;
 use policy::well_known::ADMIN_PORT;
 
 const PROBES: [(&str, &str); 3] = [
@@ -53,6 +54,67 @@ pub(super) fn rewrite(
         }
     }
     Ok(originals)
+}
+
+/// Puts the originals back where [`rewrite`] turned handlers towards the proxy.
+pub(super) fn restore(spec: &mut Map<String, Value>, earlier: &Earlier) -> Result<(), Refusal> {
+    for group in ["initContainers", "containers"] {
+        let containers = spec.get_mut(group).and_then(Value::as_array_mut);
+        for container in containers.into_iter().flatten() {
+            if pod::is_ours(container) {
+                continue;
+            }
+            for (member, _) in PROBES {
+                let originals = (PROBES_ENV, &earlier.handlers.probes);
+                put_back(container.get_mut(member), "/probe/", originals)?;
+            }
+            for member in HOOKS {
+                let hooks = container.get_mut("lifecycle");
+                let hook = hooks.and_then(|hooks| hooks.get_mut(member));
+                put_back(hook, "/hook/", (HOOKS_ENV, &earlier.handlers.hooks))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Puts back what stands in the proxy's variable of this name for a handler whose path at the
+/// proxy begins so.
+fn put_back(
+    handler: Option<&mut Value>,
+    prefix: &str,
+    (variable, originals): (&str, &Map<String, Value>),
+) -> Result<(), Refusal> {
+    let Some(handler) = handler.and_then(Value::as_object_mut) else {
+        return Ok(());
+    };
+    let towards_proxy = handler
+        .get("httpGet")
+        .filter(|http| http["port"].as_i64() == Some(i64::from(ADMIN_PORT)))
+        .and_then(|http| http["path"].as_str());
+    let Some(key) = towards_proxy.and_then(|path| path.strip_prefix(prefix)) else {
+        return Ok(());
+    };
+    let Some(original) = originals.get(key).and_then(Value::as_object) else {
+        return Err(Refusal::Damaged {
+            field: format!("env {variable} of container {PROXY_CONTAINER}"),
+        });
+    };
+    handler.remove("httpGet");
+    for (name, value) in original {
+        // The handler still has its own, and the scheme is what it is without a word.
+        if name == "timeoutSeconds" {
+            continue;
+        }
+        let mut value = value.clone();
+        if let Some(members) = value.as_object_mut()
+            && members.get("scheme").is_some_and(|scheme| scheme == "HTTP")
+        {
+            members.remove("scheme");
+        }
+        handler.insert(name.clone(), value);
+    }
+    Ok(())
 }
 
 struct Rewriting<'a> {

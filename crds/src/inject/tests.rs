@@ -8,6 +8,7 @@ use super::*;
 
 mod handlers;
 mod refusals;
+mod removal;
 
 const TOKEN: HookToken = HookToken([0xab; 16]);
 

@@ -62,6 +62,10 @@ pub struct ProxyStatus {
     pub acknowledged: u32,
     /// Objects that concern it.
     pub needed: u32,
+    /// Seconds for which it has lacked one of them, as far as this controller has seen; absent
+    /// where it lacks none or is not connected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub behind_seconds: Option<u64>,
     /// What it refused, last good version kept.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub nacks: Vec<Nack>,

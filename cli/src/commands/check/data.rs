@@ -12,6 +12,8 @@ use super::outcome::{Found, Outcome};
 const SOON: u64 = 600;
 /// Milliseconds by which a clock may differ.
 const MOST_AHEAD: i64 = 5_000;
+/// Seconds for which a proxy may lack what is on its way: each change of an object is.
+const ON_ITS_WAY: u64 = 60;
 /// Minor versions by which a proxy may be older than the controller.
 const MOST_BEHIND: u32 = 1;
 
@@ -124,14 +126,22 @@ pub(super) fn connected(facts: &Facts) -> Found {
 }
 
 pub(super) fn acknowledged(facts: &Facts) -> Found {
+    let lacks = |status: &ProxyStatus| status.connected && status.acknowledged < status.needed;
     let behind = those(facts, |proxy| {
-        proxy.status.connected && proxy.status.acknowledged < proxy.status.needed
+        let behind = proxy.status.behind_seconds;
+        // An older controller does not say for how long.
+        lacks(&proxy.status) && behind.is_none_or(|seconds| seconds > ON_ITS_WAY)
     })?;
+    let waiting = those(facts, |proxy| lacks(&proxy.status))?;
+    let well = match waiting.as_slice() {
+        [] => "all".to_owned(),
+        waiting => format!("something is on its way to {}", few(waiting)),
+    };
     names(
         &behind,
         Outcome::Warning,
-        "all",
-        "proxies do not have all that concerns them",
+        &well,
+        "proxies lack something that concerns them",
     )
 }
 

@@ -213,8 +213,8 @@ pub(super) const CHECKS: &[Known] = &[
         DATA,
         "acknowledged",
         data::acknowledged,
-        "every proxy has what concerns it",
-        "if this stays for more than a minute, weft proxies tells which",
+        "no proxy has lacked something that concerns it for more than a minute",
+        "weft proxies tells which; look at the log of container weft-proxy and at the controllers'",
     ),
     check(
         DATA,
@@ -277,7 +277,8 @@ Made from the checks by `WEFT_WRITE_GENERATED=1 cargo test -p cli checks`; edit 
 
 What `weft check` looks at. Results are ok, warning, error, and skipped where the user may not see
 what a check needs. `--pre` looks at a cluster before Weft is installed, `--wait 2m` tries again
-until nothing fails, `--fail-on warning` makes a warning fail too.
+until nothing fails, also while the API server does not answer, `--fail-on warning` makes a warning
+fail too.
 "
     .to_owned();
     let mut category = "";

@@ -3,6 +3,7 @@
 
 mod ca_bundles;
 mod kinds;
+mod patience;
 mod server;
 mod untold;
 

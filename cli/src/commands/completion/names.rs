@@ -7,7 +7,6 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use clap::{Args as _, FromArgMatches as _};
-use crds::smi::{SPLIT_GROUP, STORAGE_VERSION};
 use http::header::ACCEPT;
 use serde::Deserialize;
 use tokio::time::timeout;
@@ -64,7 +63,7 @@ fn kinds(place: &Place) -> Option<Vec<String>> {
         return None;
     }
     let named = kinds.iter().filter_map(|kind| {
-        let mut names = kind.names().iter();
+        let mut names = kind.typed().iter();
         names.find(|name| name.starts_with(&place.begun))
     });
     Some(named.map(|name| format!("{name}/")).collect())
@@ -93,10 +92,10 @@ async fn of(cluster: &Cluster, place: &Place) -> Result<Vec<String>, Failure> {
         }
     };
     let namespace = place.namespace.as_deref().or(cluster.scope());
-    let Some(path) = path(kind, namespace) else {
+    let Some(path) = kind.path(namespace) else {
         return Ok(Vec::new());
     };
-    let request = http::Request::get(path)
+    let request = http::Request::get(format!("{path}?limit={MOST}"))
         .header(ACCEPT, METADATA)
         .body(Vec::new())
         .map_err(|error| Failure::unknown(error.to_string()))?;
@@ -118,27 +117,6 @@ async fn of(cluster: &Cluster, place: &Place) -> Result<Vec<String>, Failure> {
     Ok(shown.collect())
 }
 
-/// Where objects of a kind are listed; not where there is no such list.
-fn path(kind: Kind, namespace: Option<&str>) -> Option<String> {
-    let splits = format!("apis/{SPLIT_GROUP}/{STORAGE_VERSION}");
-    let (api, plural) = match kind {
-        Kind::DaemonSet => ("apis/apps/v1", "daemonsets"),
-        Kind::Deployment => ("apis/apps/v1", "deployments"),
-        Kind::ReplicaSet => ("apis/apps/v1", "replicasets"),
-        Kind::StatefulSet => ("apis/apps/v1", "statefulsets"),
-        Kind::Job => ("apis/batch/v1", "jobs"),
-        Kind::Pod => ("api/v1", "pods"),
-        Kind::ReplicationController => ("api/v1", "replicationcontrollers"),
-        Kind::Service => ("api/v1", "services"),
-        Kind::ServiceAccount => ("api/v1", "serviceaccounts"),
-        Kind::TrafficSplit => (splits.as_str(), "trafficsplits"),
-        Kind::Namespace => return Some(format!("/api/v1/namespaces?limit={MOST}")),
-        Kind::External => return None,
-    };
-    let place = namespace.map_or_else(String::new, |name| format!("namespaces/{name}/"));
-    Some(format!("/{api}/{place}{plural}?limit={MOST}"))
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser as _;
@@ -147,7 +125,7 @@ mod tests {
 
     use super::*;
     use crate::args::Cli;
-    use crate::commands::{stat, tap};
+    use crate::commands::{stat, tap::filters};
     use crate::traffic::select::ENDS;
 
     fn place(wanted: Wanted, begun: &str) -> Place {
@@ -187,7 +165,7 @@ mod tests {
     #[tokio::test]
     async fn names_that_begin_so_are_found_where_the_user_is() {
         let api = api();
-        let deploy = |begun: &str| place(Wanted::Object(tap::ENDS), begun);
+        let deploy = |begun: &str| place(Wanted::Object(filters::ENDS), begun);
         let shop = cluster(&api, &["-n", "shop"]);
         let found = of(&shop, &deploy("deploy/we")).await.unwrap();
         assert_eq!(found, ["deploy/web", "deploy/web-admin"], "and no hostile one");

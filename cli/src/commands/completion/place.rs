@@ -6,7 +6,8 @@
 use clap::{Arg, Command};
 
 use crate::cluster::names::Kind;
-use crate::commands::{explain, identity, stat, tap};
+use crate::commands::tap::filters;
+use crate::commands::{explain, identity, stat};
 use crate::traffic::select::ENDS;
 
 /// What is named there.
@@ -38,7 +39,7 @@ pub(super) fn wanted(command: &str, argument: &str) -> Option<Wanted> {
         }
         ("proxy-config" | "log-level", "pod") => return Some(Wanted::Name(Kind::Pod)),
         ("stat", "resource") => stat::KINDS,
-        ("tap", "resource" | "to" | "from") => tap::ENDS,
+        ("tap", "resource" | "to" | "from") => filters::ENDS,
         ("explain", "from") => explain::FROM,
         ("explain", "to") => explain::TO,
         ("identity", "resource") => identity::KINDS,
@@ -192,9 +193,9 @@ mod tests {
             ("stat dep", Wanted::Object(stat::KINDS), "dep"),
             ("stat deploy/", Wanted::Object(stat::KINDS), "deploy/"),
             ("stat deploy --to svc/c", Wanted::Object(ENDS), "svc/c"),
-            ("tap deploy/web --to=svc/c", Wanted::Object(tap::ENDS), "svc/c"),
-            ("tap deploy/web --to = svc/c", Wanted::Object(tap::ENDS), "svc/c"),
-            ("tap deploy/web --to =", Wanted::Object(tap::ENDS), ""),
+            ("tap deploy/web --to=svc/c", Wanted::Object(filters::ENDS), "svc/c"),
+            ("tap deploy/web --to = svc/c", Wanted::Object(filters::ENDS), "svc/c"),
+            ("tap deploy/web --to =", Wanted::Object(filters::ENDS), ""),
             ("explain ", Wanted::Object(explain::FROM), ""),
             ("explain deploy/web s", Wanted::Object(explain::TO), "s"),
             ("explain --tcp -n shop deploy/web s", Wanted::Object(explain::TO), "s"),

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use crds::observe::ProxyStatus;
+use k8s_openapi::jiff::Timestamp;
 use serde::Serialize;
 use x509_parser::extensions::GeneralName;
 use x509_parser::pem::Pem;
@@ -19,8 +21,9 @@ pub(super) struct Certificate {
     pub(super) identity: String,
     pub(super) serial: String,
     pub(super) issuer: String,
-    /// Seconds since 1970.
-    pub(super) not_before: u64,
+    /// Seconds since 1970; not told by controllers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) not_before: Option<u64>,
     /// Seconds since 1970.
     pub(super) not_after: u64,
     /// It signs others.
@@ -43,7 +46,7 @@ impl Certificate {
             identity: uri.unwrap_or_else(|| read.subject().to_string()),
             serial: read.raw_serial_as_string(),
             issuer: read.issuer().to_string(),
-            not_before: seconds(read.validity().not_before.timestamp()),
+            not_before: Some(seconds(read.validity().not_before.timestamp())),
             not_after: seconds(read.validity().not_after.timestamp()),
             authority: read.is_ca(),
         })
@@ -53,11 +56,27 @@ impl Certificate {
         SystemTime::UNIX_EPOCH + Duration::from_secs(self.not_after)
     }
 
-    /// When its proxy asks for the next one.
-    pub(super) fn renewed(&self) -> SystemTime {
-        let life = self.not_after.saturating_sub(self.not_before);
-        let at = self.not_before + life / 100 * RENEWED_AT;
-        SystemTime::UNIX_EPOCH + Duration::from_secs(at)
+    /// As a controller was told of it by its proxy.
+    pub(super) fn told(status: &ProxyStatus) -> Option<Self> {
+        let held = status.certificate.as_ref()?;
+        let ends: Timestamp = held.not_after.parse().ok()?;
+        Some(Self {
+            identity: status.identity.clone(),
+            serial: held.serial.clone(),
+            issuer: held.issuer.clone(),
+            not_before: None,
+            not_after: u64::try_from(ends.as_second()).ok()?,
+            authority: false,
+        })
+    }
+
+    /// When its proxy asks for the next one; nothing of what no proxy renews, or where it is
+    /// not known when it was made.
+    pub(super) fn renewed(&self) -> Option<SystemTime> {
+        let begins = self.not_before.filter(|_| !self.authority)?;
+        let life = self.not_after.saturating_sub(begins);
+        let at = begins + life / 100 * RENEWED_AT;
+        Some(SystemTime::UNIX_EPOCH + Duration::from_secs(at))
     }
 }
 

@@ -1,4 +1,4 @@
-//! `weft inject --manual`: the sidecar itself, by the code of the webhook.
+//! `weft inject --manual`: the sidecar itself, by the code of the webhook, and its way out.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -110,6 +110,21 @@ impl Sidecar {
             annotations: annotations.cloned().unwrap_or_default(),
         };
         injected(template, &namespace, &self.settings, words)
+    }
+}
+
+/// The template without a sidecar.
+///
+/// # Errors
+/// Why it cannot be taken out, as a clause about it.
+pub(super) fn take_out(template: &Template, words: &mut Vec<String>) -> Result<Value, String> {
+    match inject::remove(&template.value) {
+        Err(refusal) => Err(refusal.to_string()),
+        Ok(Some(without)) => Ok(without),
+        Ok(None) => {
+            words.push("stays as it is: it holds no sidecar of inject --manual".to_owned());
+            Ok(template.value.clone())
+        }
     }
 }
 

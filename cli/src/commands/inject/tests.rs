@@ -298,6 +298,42 @@ fn whole_sidecar_is_added_once_and_comments_stay() {
 }
 
 #[test]
+fn sidecar_that_inject_put_in_uninject_takes_out_again() {
+    let manual = |command: &str, text: &str| {
+        let mut arguments = vec![command, "--manual"];
+        if command == "inject" {
+            arguments.extend(["--proxy-image", "registry.example/weft/proxy:1", "-n", "shop"]);
+        }
+        arguments.push("-");
+        let (ended, out, err) = run(&arguments, text);
+        ended.unwrap_or_else(|error| panic!("{error} {err}\n{text}"));
+        (out, err)
+    };
+    let values = |text: &str| {
+        let documents = tree::parse(text).unwrap();
+        let values = documents.iter().map(|document| document.value().unwrap());
+        values.collect::<Vec<Value>>()
+    };
+    let probed = "kind: Pod\nmetadata:\n  name: a # its name\n  labels: {app: a}\nspec:\n  initContainers:\n  - name: first # before all\n  containers:\n  - name: a\n    livenessProbe:\n      httpGet: {path: /live, port: 8080} # alive\n";
+    for text in [DEPLOYMENT, probed] {
+        let (once, _) = manual("inject", text);
+        assert_ne!(values(&once), values(text));
+        let (back, _) = manual("uninject", &once);
+        assert_eq!(values(&back), values(text), "{back}");
+        for comment in text.split('#').skip(1) {
+            let comment = comment.lines().next().unwrap();
+            assert!(back.contains(comment), "{comment}: {back}");
+        }
+        let (again, err) = manual("uninject", &back);
+        assert_eq!(again, back);
+        assert!(err.contains("no sidecar"), "{err}");
+        // The label is another matter.
+        let labelled = injected(text);
+        assert_eq!(manual("uninject", &labelled).0, labelled);
+    }
+}
+
+#[test]
 fn a_template_that_cannot_have_a_sidecar_is_refused_with_its_line() {
     let text = "kind: Deployment\nmetadata: {name: web}\nspec:\n  template:\n    spec:\n      containers:\n      - name: a\n        ports: [{containerPort: 15108}]\n";
     let (ended, out, _) = run(&["inject", "--manual", "--proxy-image", "i", "-"], text);

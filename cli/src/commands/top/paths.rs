@@ -12,6 +12,7 @@ use super::terminal::Terminal;
 use super::window::Window;
 use crate::cluster::Cluster;
 use crate::commands::tap;
+use crate::commands::tap::filters::Filters;
 use crate::commands::tap::follow::{Requests, Told, follow};
 use crate::console::Console;
 use crate::failure::{Failure, Verdict};
@@ -22,15 +23,14 @@ use crate::output::number;
 const WINDOWS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
 /// Between two drawings.
 const EACH: Duration = Duration::from_secs(1);
-/// Requests that are shown in a second: what proxies are known to bear beside their work.
-const RATE: &str = "100";
 
-/// Draws, or prints one table, of `of`.
+/// Draws, or prints one table, of the requests of `of` that fit.
 ///
 /// # Errors
 /// When its requests cannot be watched.
 pub(super) async fn run(
     of: &str,
+    filters: &Filters,
     length: Duration,
     global: &Global,
     console: &mut Console<'_>,
@@ -44,11 +44,7 @@ pub(super) async fn run(
         )));
     }
     tap::in_one_namespace(global)?;
-    let query = form_urlencoded::Serializer::new(String::new())
-        .append_pair("watch", "true")
-        .append_pair("of", &tap::end(of)?)
-        .append_pair("maxRps", RATE)
-        .finish();
+    let query = filters.query(of)?.finish();
     let cluster = Cluster::connect(global).await?;
     let mut requests = follow(cluster, &query);
     let mut window = Window::new(length);

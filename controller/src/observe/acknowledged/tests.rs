@@ -52,6 +52,33 @@ fn proxy_that_still_has_an_older_generation_does_not_count_as_having_the_new_one
     assert_eq!((tally.acknowledged, tally.needed), (1, 2));
 }
 
+#[tokio::test(start_paused = true)]
+async fn proxy_is_behind_from_when_it_began_to_lack_an_object_until_it_has_it() {
+    let observed = Observed::default();
+    let pod = PodId::new("shop", "a");
+    let behind = || observed.behind(&pod).map(|time| time.as_secs());
+    let pass = |seconds| tokio::time::advance(Duration::from_secs(seconds));
+    observed.note(1, state("a", 4, true));
+    assert_eq!(behind(), None);
+    observed.note(1, state("a", 5, false));
+    pass(40).await;
+    assert_eq!(behind(), Some(40));
+    // With a newer generation it lacks the object as it did before.
+    observed.note(1, state("a", 6, false));
+    pass(30).await;
+    assert_eq!(behind(), Some(70));
+    observed.note(1, state("a", 6, true));
+    assert_eq!(behind(), None);
+    observed.note(1, state("a", 7, false));
+    pass(5).await;
+    assert_eq!(behind(), Some(5));
+    // Without a stream nothing is on its way, and with the next one anew.
+    observed.ended(1, "shop/a");
+    assert_eq!(behind(), None);
+    observed.note(2, state("a", 7, false));
+    assert_eq!(behind(), Some(0));
+}
+
 #[test]
 fn proxies_of_peers_count_like_our_own() {
     let observed = Observed::default();

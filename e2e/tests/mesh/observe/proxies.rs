@@ -58,6 +58,10 @@ fn identity_and_configuration_are_told_by_the_proxies_themselves() -> Outcome {
     assert_eq!(all.out.lines().count(), 3, "{}", all.out);
     let roots = weft(&ns, &["identity", "--ca"])?.with_status(0)?;
     assert!(roots.out.contains("signs"), "{}", roots.out);
+    assert!(roots.out.contains("issuer"), "{}", roots.out);
+    let of_web = weft(&ns, &["identity", "deploy/web"])?.with_status(0)?;
+    assert_eq!(cell(&of_web.out, &web.name, "IDENTITY")?, spiffe);
+    assert_eq!(of_web.out.lines().count(), 2, "{}", of_web.out);
 
     let held = weft(&ns, &["proxy-config", &web.name, "--direct", "-o", "json"])?;
     let held = held.with_status(0)?.json()?;

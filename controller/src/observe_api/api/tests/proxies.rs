@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use policy::name::{Kind, ObjectRef};
 use serde_json::{Value, json};
 use wire::v1;
 use wire::v1::answered::What as Answered;
@@ -54,6 +55,36 @@ async fn proxies_show_what_they_say_of_themselves() {
     ] {
         assert_eq!(body["status"][field], expected, "{field} of {body}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_proxy_lacks_is_told_with_the_time_for_which_it_has() {
+    let bench = Bench::new();
+    let path = "namespaces/shop/proxies/client?config=0";
+    let split = ObjectRef {
+        kind: Kind::TrafficSplit,
+        namespace: "shop".into(),
+        name: "api".into(),
+    };
+    let having = |acknowledged| v1::ProxyState {
+        objects: vec![v1::ObjectState {
+            object: Some(v1::ObjectRef::from(&split)),
+            needed: 1,
+            acknowledged,
+            ..v1::ObjectState::default()
+        }],
+        ..client(&[])
+    };
+    let observed = &bench.api.told.observed;
+    observed.note(1, having(false));
+    tokio::time::advance(Duration::from_secs(61)).await;
+    let (_, body) = bench.get("viewer", path).await;
+    let behind = body["status"]["behindSeconds"].as_u64();
+    assert!(behind.is_some_and(|seconds| (61..70).contains(&seconds)), "{body}");
+    observed.note(1, having(true));
+    let (_, body) = bench.get("viewer", path).await;
+    assert_eq!(body["status"]["acknowledged"], 1, "{body}");
+    assert!(body["status"].get("behindSeconds").is_none(), "{body}");
 }
 
 /// The proxy of `client` is there, is asked and answers, until the task ends. Gives how

@@ -177,6 +177,25 @@ async fn command_line_sums_requests_up_by_method_path_and_route() {
 }
 
 #[tokio::test]
+async fn command_line_sums_up_only_what_its_filters_let_through() {
+    let town = Town::start().await;
+    let mut proxy = taps::Proxy::of(&town.bench, "uid-client");
+    let line = "top pod/client --paths -t 1s --to svc/api --method GET --path /items --route \
+                api/read --status 5xx --slower 200ms --max-rps 7 -o table -n shop";
+    let asking = timeout(PATIENCE, town.weft("tapper", line));
+    let (told, (_, asked)) = tokio::join!(asking, proxy.asked());
+    let (code, _, err) = told.expect("it goes on");
+    assert_eq!(code, 0, "{err}");
+    assert_eq!(asked.to_services, ["shop/api"]);
+    assert_eq!(
+        (&*asked.method, &*asked.path_prefix, &*asked.route),
+        ("GET", "/items", "api/read")
+    );
+    assert_eq!((asked.status_first, asked.status_last), (500, 599));
+    assert_eq!((asked.slower, asked.max_per_second), (200_000, 7));
+}
+
+#[tokio::test]
 async fn command_line_needs_the_right_to_tap_for_paths_alone() {
     let town = Town::start().await;
     for (user, line, code, word) in [
@@ -189,6 +208,8 @@ async fn command_line_needs_the_right_to_tap_for_paths_alone() {
         ("viewer", "pod/client -o table -n shop", 0, ""),
         ("tapper", "--paths -n shop", 2, "RES"),
         ("tapper", "pod/client -t 10s -n shop", 2, "--paths"),
+        ("tapper", "pod/client --status 5xx -n shop", 2, "--paths"),
+        ("tapper", "pod/client --paths --status 6 -n shop", 2, "status"),
         ("tapper", "pod/client --paths -A", 2, "-n NAME"),
         (
             "tapper",

@@ -1,0 +1,85 @@
+//! `weft identity --ca`: the roots that proxies trust, and who signs below them.
+
+use std::collections::BTreeSet;
+
+use crds::objects::{TRUST_BUNDLE, TRUST_BUNDLE_KEY};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::Api;
+
+use super::certificate::{self, Certificate};
+use super::pods;
+use super::rows::{self, Row};
+use crate::cluster::Cluster;
+use crate::commands::proxies;
+use crate::console::Console;
+use crate::failure::{Failure, Verdict};
+use crate::output::Format;
+
+/// Proxies that are asked for the issuer, one after the other, until one answers.
+const ASKED: usize = 3;
+
+/// Prints a row for each.
+pub(super) async fn print(
+    cluster: &Cluster,
+    format: Format,
+    console: &mut Console<'_>,
+) -> Result<Verdict, Failure> {
+    // All namespaces have the same.
+    let here = cluster.about(Some(cluster.namespace()));
+    let mut rows = Vec::new();
+    for root in roots(&here).await? {
+        // New certificates are signed below the first.
+        let name = if rows.is_empty() { "signs" } else { "trusted" };
+        rows.push(Row::named(name, root));
+    }
+    match issuers(&here).await {
+        Ok(issuers) => {
+            let issuers = issuers.into_iter();
+            rows.extend(issuers.map(|issuer| Row::named("issuer", issuer)));
+        }
+        Err(error) => console.word(&instead(&here, &error).await)?,
+    }
+    rows::print(&rows, "ROLE", false, format, console)?;
+    Ok(Verdict::Yes)
+}
+
+async fn roots(cluster: &Cluster) -> Result<Vec<Certificate>, Failure> {
+    let maps: Api<ConfigMap> = Api::namespaced(cluster.client(), cluster.namespace());
+    let what = format!("ConfigMap {}/{TRUST_BUNDLE}", cluster.namespace());
+    let map = cluster.ask(&what, maps.get(TRUST_BUNDLE)).await?;
+    let pem = map
+        .data
+        .unwrap_or_default()
+        .remove(TRUST_BUNDLE_KEY)
+        .unwrap_or_default();
+    certificate::in_pem(pem.as_bytes())
+        .map_err(|why| Failure::unknown(format!("{what}: {why}")))
+}
+
+/// What a proxy presents behind its own certificate.
+async fn issuers(cluster: &Cluster) -> Result<Vec<Certificate>, Failure> {
+    let mut refused = Failure::unknown("no proxy was asked");
+    for pod in pods::meshed(cluster, None).await?.iter().take(ASKED) {
+        match pods::presented(cluster, pod).await {
+            Ok((_, behind)) => return Ok(behind),
+            Err(error) => refused = error,
+        }
+    }
+    Err(refused)
+}
+
+/// What is known of the issuer where no proxy presents it.
+async fn instead(cluster: &Cluster, why: &Failure) -> String {
+    let told = proxies::all(cluster).await.unwrap_or_default();
+    let held = told.items.into_iter();
+    let held = held.filter_map(|proxy| proxy.status.certificate);
+    let names: BTreeSet<String> = held.map(|certificate| certificate.issuer).collect();
+    if names.is_empty() {
+        return format!("the issuer is not shown: {why}");
+    }
+    let names: Vec<String> = names.into_iter().collect();
+    format!(
+        "of the issuer only the name is known, {}: {why}",
+        names.join(" and ")
+    )
+}

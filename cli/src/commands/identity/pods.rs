@@ -1,0 +1,131 @@
+//! Which pods are meant, and what the proxy of one presents.
+
+use std::fmt;
+
+use crds::objects::PROXY_CONTAINER;
+use crds::observe::ProxyList;
+use k8s_openapi::api::core::v1 as k8s;
+use kube::Api;
+use kube::api::ListParams;
+use policy::well_known::ADMIN_PORT;
+
+use super::certificate::{self, Certificate};
+use crate::cluster::names::{Kind, Named};
+use crate::cluster::nearest::{hint, nearest};
+use crate::cluster::{Cluster, forward};
+use crate::failure::Failure;
+
+/// A pod with a proxy.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct PodName {
+    pub(super) namespace: String,
+    pub(super) name: String,
+}
+
+impl fmt::Display for PodName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// The pods with a proxy that a pod's or an account's name means; all without one.
+pub(super) async fn meshed(
+    cluster: &Cluster,
+    named: Option<&Named>,
+) -> Result<Vec<PodName>, Failure> {
+    let pods: Api<k8s::Pod> = match cluster.scope() {
+        Some(namespace) => Api::namespaced(cluster.client(), namespace),
+        None => Api::all(cluster.client()),
+    };
+    let found = cluster.ask("Pods", pods.list(&ListParams::default())).await?;
+    let kind = named.map_or(Kind::Pod, |named| named.kind);
+    let wanted = named.and_then(|named| named.name.as_deref());
+    let meshed = || found.items.iter().filter(|pod| is_meshed(pod));
+    let meant: Vec<PodName> = meshed()
+        .filter(|pod| wanted.is_none_or(|wanted| wanted == called(kind, pod)))
+        .map(|pod| PodName {
+            namespace: pod.metadata.namespace.clone().unwrap_or_default(),
+            name: pod.metadata.name.clone().unwrap_or_default(),
+        })
+        .collect();
+    if !meant.is_empty() {
+        return Ok(meant);
+    }
+    let place = cluster.place();
+    let Some(wanted) = wanted else {
+        return Err(Failure::unknown(format!("no meshed pods {place}")));
+    };
+    let there = found.items.iter().any(|pod| called(kind, pod) == wanted);
+    let meant = nearest(wanted, meshed().map(|pod| called(kind, pod)));
+    let hint = hint(meant.map(|meant| format!("{}/{meant}", kind.short())));
+    Err(match kind {
+        Kind::Pod if !there => Failure::usage(format!("there is no Pod {wanted} {place}{hint}")),
+        Kind::Pod => Failure::unknown(format!("Pod {wanted} has no proxy")),
+        _ => Failure::unknown(format!("no meshed pods of {kind} {wanted} {place}{hint}")),
+    })
+}
+
+/// The pods of a workload, as controllers know whose they are.
+pub(super) fn of_workload(
+    cluster: &Cluster,
+    told: &ProxyList,
+    named: &Named,
+) -> Result<Vec<PodName>, Failure> {
+    let kind = named.kind;
+    // Name of the workload, of one of this kind.
+    let names = told.items.iter().filter_map(|proxy| {
+        let (of, name) = proxy.status.workload.split_once('/')?;
+        (of == kind.as_str()).then_some((name, &proxy.metadata))
+    });
+    let wanted = named.name.as_deref();
+    let meant: Vec<PodName> = names
+        .clone()
+        .filter(|(name, _)| wanted.is_none_or(|wanted| wanted == *name))
+        .map(|(_, pod)| PodName {
+            namespace: pod.namespace.clone(),
+            name: pod.name.clone(),
+        })
+        .collect();
+    if !meant.is_empty() {
+        return Ok(meant);
+    }
+    let near = wanted.and_then(|wanted| nearest(wanted, names.map(|(name, _)| name)));
+    let hint = hint(near.map(|near| format!("{}/{near}", kind.short())));
+    let wanted = wanted.map_or_else(String::new, |wanted| format!(" {wanted}"));
+    Err(Failure::unknown(format!(
+        "no meshed pods of {kind}{wanted} {}{hint}",
+        cluster.place()
+    )))
+}
+
+fn is_meshed(pod: &k8s::Pod) -> bool {
+    let spec = pod.spec.as_ref();
+    let containers = spec.and_then(|spec| spec.init_containers.as_ref());
+    containers.is_some_and(|all| all.iter().any(|one| one.name == PROXY_CONTAINER))
+}
+
+/// The name by which a pod is meant: its own, or its account's.
+fn called(kind: Kind, pod: &k8s::Pod) -> &str {
+    if kind == Kind::Pod {
+        return pod.metadata.name.as_deref().unwrap_or_default();
+    }
+    let spec = pod.spec.as_ref();
+    let account = spec.and_then(|spec| spec.service_account_name.as_deref());
+    account.unwrap_or("default")
+}
+
+/// The certificate that a pod's proxy presents, and those behind it.
+pub(super) async fn presented(
+    cluster: &Cluster,
+    pod: &PodName,
+) -> Result<(Certificate, Vec<Certificate>), Failure> {
+    let (namespace, name) = (&pod.namespace, &pod.name);
+    let page = forward::page(cluster, namespace, name, ADMIN_PORT, "/certificate");
+    let told = |why: String| Failure::unknown(format!("the proxy of {pod}: {why}"));
+    let chain = certificate::in_pem(page.await?.as_bytes()).map_err(told)?;
+    // Its own comes first.
+    let mut chain = chain.into_iter();
+    let own = chain.next();
+    let own = own.ok_or_else(|| told("shows no certificate".to_owned()))?;
+    Ok((own, chain.collect()))
+}

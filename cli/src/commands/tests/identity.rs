@@ -1,0 +1,104 @@
+//! Certificates of proxies that cannot be asked: no port is forwarded here, as for a reader.
+
+use super::*;
+
+/// `web-1` of Deployment `web` and `api-1` of StatefulSet `api`, and `vault-1` elsewhere.
+fn town() -> FakeApi {
+    let api = FakeApi::default();
+    for (namespace, pod, kind, workload) in [
+        ("shop", "web-1", "Deployment", "web"),
+        ("shop", "api-1", "StatefulSet", "api"),
+        ("bank", "vault-1", "Deployment", "vault"),
+    ] {
+        let metadata = json!({"name": pod, "namespace": namespace});
+        api.put(
+            &format!("/api/v1/namespaces/{namespace}/pods/{pod}"),
+            json!({"metadata": metadata, "spec": {"containers": [], "serviceAccountName": workload,
+                "initContainers": [{"name": "weft-proxy"}]}}),
+        );
+        let certificate =
+            json!({"serial": "0a:0b", "issuer": "CN=weft", "notAfter": "2999-01-01T00:00:00Z"});
+        let path = format!("/apis/observe.weft.dev/v1alpha1/namespaces/{namespace}/proxies/{pod}");
+        api.put(
+            &path,
+            json!({"metadata": metadata, "status": {"workload": format!("{kind}/{workload}"),
+                "identity": format!("spiffe://x/ns/{namespace}/sa/{workload}"),
+                "connected": true, "certificate": certificate}}),
+        );
+    }
+    api
+}
+
+#[tokio::test]
+async fn who_may_not_ask_proxies_is_told_what_controllers_know() {
+    let api = town();
+    for (line, pods) in [
+        ("identity -n shop", &["api-1", "web-1"][..]),
+        ("identity deploy/web -n shop", &["web-1"][..]),
+        ("identity sts -n shop", &["api-1"][..]),
+        ("identity sa/api -n shop", &["api-1"][..]),
+        ("identity pod/web-1 -n shop", &["web-1"][..]),
+    ] {
+        let (code, out, err) = run(api.client(), &format!("weft {line}")).await;
+        assert_eq!(code, 0, "{line}: {err}");
+        let rows: Vec<Vec<&str>> = out
+            .lines()
+            .skip(1)
+            .map(|row| row.split_whitespace().collect())
+            .collect();
+        let names: Vec<&str> = rows.iter().map(|row| row[0]).collect();
+        assert_eq!(names, pods, "{line}");
+        assert!(rows[0][1].starts_with("spiffe://x/ns/shop/sa/"), "{out}");
+        assert_eq!((rows[0][2], rows[0][3]), ("0a:0b", "CN=weft"), "{out}");
+        assert_eq!(rows[0][5], "-", "when it is renewed nobody says: {out}");
+        assert!(err.contains("are told by controllers"), "{line}: {err}");
+    }
+    let (code, out, err) = run(api.client(), "weft identity -A").await;
+    assert_eq!(code, 0, "{err}");
+    let rows = out.lines().skip(1).map(|row| row.split_whitespace());
+    let names: Vec<(&str, &str)> = rows
+        .filter_map(|mut row| Some((row.next()?, row.next()?)))
+        .collect();
+    assert_eq!(
+        names,
+        [("bank", "vault-1"), ("shop", "api-1"), ("shop", "web-1")]
+    );
+}
+
+#[tokio::test]
+async fn nobody_with_a_certificate_is_told_with_the_nearest() {
+    let api = town();
+    for (line, code, words) in [
+        (
+            "pod/wbe-1",
+            2,
+            "there is no Pod wbe-1 in namespace shop; you may mean pod/web-1",
+        ),
+        ("deploy/wbe", 3, "you may mean deploy/web"),
+        ("sa/wbe", 3, "you may mean sa/web"),
+        ("ds", 3, "no meshed pods of DaemonSet in namespace shop"),
+    ] {
+        let (status, out, err) = run(api.client(), &format!("weft identity {line} -n shop")).await;
+        assert_eq!((status, out.as_str()), (code, ""), "{line}: {err}");
+        assert!(err.contains(words), "{line}: {err}");
+    }
+}
+
+#[tokio::test]
+async fn issuer_is_named_where_no_proxy_presents_it() {
+    let api = town();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let root = rcgen::CertificateParams::default();
+    let root = root.self_signed(&key).unwrap();
+    api.put(
+        "/api/v1/namespaces/shop/configmaps/weft-trust-bundle",
+        json!({"metadata": {"name": "weft-trust-bundle"}, "data": {"ca.crt": root.pem()}}),
+    );
+    let (code, out, err) = run(api.client(), "weft identity --ca -n shop").await;
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains("signs"), "{out}");
+    assert!(
+        err.starts_with("of the issuer only the name is known, CN=weft: "),
+        "{err}"
+    );
+}

@@ -1,0 +1,136 @@
+//! Names that mean nothing, and names that mean something without calls.
+
+use super::*;
+
+const GRAPH: &str = "/apis/observe.weft.dev/v1alpha1/namespaces/shop/graphs/live";
+
+/// `web` and `cart`, which nobody calls now.
+fn shop() -> FakeApi {
+    let api = FakeApi::default();
+    let node = |kind: &str, name: &str, services: Value| {
+        let account = format!("spiffe://cluster.local/ns/shop/sa/{name}");
+        json!({"id": format!("shop/{kind}/{name}"), "kind": kind, "namespace": "shop",
+            "name": name, "services": services, "accounts": [account]})
+    };
+    let nodes = json!([
+        node("Deployment", "web", json!([])),
+        node("StatefulSet", "cart", json!(["shop/cart"]))
+    ]);
+    api.put(
+        GRAPH,
+        json!({"metadata": {"windowSeconds": 60, "complete": true}, "nodes": nodes, "edges": []}),
+    );
+    api
+}
+
+#[tokio::test]
+async fn name_of_nothing_is_bad_input_and_the_nearest_is_told() {
+    let api = shop();
+    for (line, words) in [
+        (
+            "stat deploy/wbe",
+            "there is no Deployment wbe in namespace shop; you may mean deploy/web",
+        ),
+        (
+            "stat deploy/wbe -o json",
+            "there is no Deployment wbe in namespace shop; you may mean deploy/web",
+        ),
+        (
+            "edges svc/crat",
+            "there is no Service crat in namespace shop; you may mean svc/cart",
+        ),
+        (
+            "routes deploy/cart",
+            "there is no Deployment cart in namespace shop; you may mean sts/cart",
+        ),
+        (
+            "edges sa/wbe",
+            "there is no ServiceAccount wbe in namespace shop; you may mean sa/web",
+        ),
+        (
+            "stat svc --from deploy/vault",
+            "there is no Deployment vault in namespace shop",
+        ),
+    ] {
+        let (code, out, err) = run(api.client(), &format!("weft {line} -n shop")).await;
+        assert_eq!((code, out.as_str()), (2, ""), "{line}: {err}");
+        assert_eq!(err, format!("{words}\n"), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_there_and_has_no_calls_is_no_wrong_name() {
+    let api = shop();
+    let idle = "/apis/apps/v1/namespaces/shop/deployments/idle";
+    api.put(idle, json!({"metadata": {"name": "idle"}}));
+    for line in [
+        "stat deploy/idle",
+        "edges deploy/idle",
+        "routes deploy/web",
+        "stat svc/cart",
+        "edges svc/cart:81",
+        "edges external/api.exmple",
+    ] {
+        let (code, out, err) = run(api.client(), &format!("weft {line} -n shop")).await;
+        assert_eq!((code, out.as_str()), (0, ""), "{line}: {err}");
+        assert!(err.contains("calls"), "{line}: {err}");
+    }
+    assert_eq!(api.reads(idle), 2);
+    let web = "/apis/apps/v1/namespaces/shop/deployments/web";
+    assert_eq!(api.reads(web), 0, "the graph knows it");
+}
+
+#[tokio::test]
+async fn misspelt_namespace_is_told_with_the_nearest_and_an_empty_one_has_no_calls() {
+    let api = shop();
+    let empty = json!({"metadata": {"windowSeconds": 60, "complete": true}});
+    for namespace in ["shpo", "empty"] {
+        api.put(&GRAPH.replace("shop", namespace), empty.clone());
+    }
+    let scopes = "/apis/observe.weft.dev/v1alpha1/scopes/live";
+    api.put(scopes, json!({"namespaces": ["bank", "empty", "shop"]}));
+    api.put(
+        "/api/v1/namespaces/empty",
+        json!({"metadata": {"name": "empty"}}),
+    );
+    for line in [
+        "stat deploy -n shpo",
+        "edges -n shpo",
+        "stat deploy/web -n shpo",
+        "stat ns/shpo -n shop",
+    ] {
+        let (code, out, err) = run(api.client(), &format!("weft {line}")).await;
+        assert_eq!((code, out.as_str()), (2, ""), "{line}: {err}");
+        assert_eq!(
+            err, "there is no namespace shpo; you may mean shop\n",
+            "{line}"
+        );
+    }
+    for line in ["stat deploy -n empty", "edges -n empty"] {
+        let (code, _, err) = run(api.client(), &format!("weft {line}")).await;
+        assert_eq!(code, 0, "{line}: {err}");
+        assert!(err.contains("calls"), "{line}: {err}");
+    }
+}
+
+#[tokio::test]
+async fn whether_a_name_is_right_is_not_guessed_without_the_right_to_see() {
+    let denied = json!({"kind": "Status", "status": "Failure", "reason": "Forbidden", "code": 403,
+        "message": "deployments.apps \"wbe\" is forbidden: User \"eve\" cannot get resource \"deployments\" in API group \"apps\" in the namespace \"shop\""});
+    let graph = json!({"nodes": [{"id": "shop/Deployment/web", "kind": "Deployment", "namespace": "shop", "name": "web"}]});
+    let client = Client::new(
+        tower::service_fn(move |request: Request<Body>| {
+            let (code, body) = match request.uri().path() {
+                GRAPH => (200, &graph),
+                _ => (403, &denied),
+            };
+            let mut answer = Response::new(Body::from(body.to_string().into_bytes()));
+            *answer.status_mut() = StatusCode::from_u16(code).unwrap();
+            async move { Ok::<_, Infallible>(answer) }
+        }),
+        "shop",
+    );
+    let (code, out, err) = run(client, "weft stat deploy/wbe -n shop").await;
+    assert_eq!((code, out.as_str()), (3, ""), "{err}");
+    assert!(err.contains("ClusterRole view grants this"), "{err}");
+}

@@ -1,0 +1,88 @@
+//! Pods, which the graph counts under their workloads and the metrics API tells apart.
+
+use super::*;
+
+const METRICS: &str = "/apis/metrics.smi-spec.io/v1alpha2/namespaces/shop/pods";
+
+fn metrics(name: &str, success: &str, failure: &str) -> Value {
+    let metric = |name: &str, value: &str| json!({"name": name, "value": value});
+    json!({"resource": {"kind": "Pod", "namespace": "shop", "name": name}, "window": "60s", "metrics": [
+        metric("p99_response_latency", "9"), metric("p90_response_latency", "4"),
+        metric("p50_response_latency", "1500m"), metric("success_count", success),
+        metric("failure_count", failure),
+    ]})
+}
+
+#[tokio::test]
+async fn pods_are_told_apart_by_what_was_sent_to_each() {
+    let api = FakeApi::default();
+    let items = json!([
+        metrics("web-1", "8", "2"),
+        metrics("web-2", "60", "0"),
+        metrics("web-3", "0", "0")
+    ]);
+    api.put(METRICS, json!({"items": items}));
+    let rows = async |line: &str| {
+        let (code, out, err) = run(api.client(), &format!("weft {line} -n shop")).await;
+        assert_eq!(code, 0, "{line}: {err}");
+        let rows = out.lines().skip(1);
+        let rows = rows.map(|row| row.split_whitespace().map(ToOwned::to_owned).collect());
+        rows.collect::<Vec<Vec<String>>>()
+    };
+    let failing = ["web-1", "80.00%", "0.2", "1.5ms", "4.0ms", "9.0ms"];
+    let well = ["web-2", "100%", "1.0", "1.5ms", "4.0ms", "9.0ms"];
+    assert_eq!(rows("stat pod").await, [failing, well]);
+    assert_eq!(rows("stat pod/web-2").await, [well]);
+    let wide = rows("stat pod/web-1 -o wide").await;
+    assert_eq!(wide[0][6..], ["10", "2"]);
+    let (code, out, err) = run(api.client(), "weft stat pod/web-3 -n shop").await;
+    assert_eq!((code, out.as_str()), (0, ""), "{err}");
+    assert!(err.contains("no calls in the last 60 s"), "{err}");
+    let (code, out, err) = run(api.client(), "weft stat pod/wbe-2 -n shop").await;
+    assert_eq!((code, out.as_str()), (2, ""), "{err}");
+    assert!(err.ends_with("you may mean pod/web-2\n"), "{err}");
+    // As JSON it is the API's own.
+    let (_, out, _) = run(api.client(), "weft stat pod/web-1 -n shop -o json").await;
+    let told: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(told["items"], json!([metrics("web-1", "8", "2")]));
+}
+
+#[tokio::test]
+async fn pod_of_a_workload_is_told_where_its_calls_are_counted() {
+    let api = FakeApi::default();
+    let owned = |name: &str, kind: &str, owner: &str| {
+        let owners = json!([{"kind": "Node", "name": "a"}, {"kind": kind, "name": owner, "controller": true}]);
+        json!({"metadata": {"name": name, "namespace": "shop", "ownerReferences": owners}})
+    };
+    let (pod, set) = ("web-5d8-x1", "web-5d8");
+    api.put(
+        "/api/v1/namespaces/shop/pods/web-5d8-x1",
+        owned(pod, "ReplicaSet", set),
+    );
+    api.put(
+        "/apis/apps/v1/namespaces/shop/replicasets/web-5d8",
+        owned(set, "Deployment", "web"),
+    );
+    api.put(
+        "/api/v1/namespaces/shop/pods/alone",
+        json!({"metadata": {"name": "alone", "namespace": "shop"}}),
+    );
+    let web = json!({"id": "shop/Deployment/web", "kind": "Deployment", "namespace": "shop", "name": "web"});
+    api.put(
+        "/apis/observe.weft.dev/v1alpha1/namespaces/shop/graphs/live",
+        json!({"metadata": {"windowSeconds": 60, "complete": true}, "nodes": [web]}),
+    );
+    // The last one where the metrics API knows no pod.
+    for line in [
+        "edges pod/web-5d8-x1",
+        "routes pod/web-5d8-x1",
+        "stat pod/web-5d8-x1",
+    ] {
+        let (code, out, err) = run(api.client(), &format!("weft {line} -n shop")).await;
+        assert_eq!((code, out.as_str()), (2, ""), "{line}: {err}");
+        assert!(err.contains("say deploy/web"), "{line}: {err}");
+    }
+    let (code, _, err) = run(api.client(), "weft edges pod/alone -n shop").await;
+    assert_eq!(code, 0, "{err}");
+    assert_eq!(err, "no such calls\n");
+}

@@ -1,0 +1,205 @@
+//! Whether what somebody named is there, and what else he may have meant.
+//!
+//! The graph lists what calls or is called, and every workload that has pods. What is not in
+//! it may be there all the same, such as a Deployment without pods, and has no calls. So the
+//! API server is asked before a name is called wrong, and where the graph knows it nobody is.
+
+use crds::observe::{LIVE, Resource, Scope};
+use serde_json::Value;
+
+use super::Traffic;
+use super::select::{ENDS, account_of};
+use crate::cluster::Cluster;
+use crate::cluster::names::{Kind, Named};
+use crate::cluster::nearest::{hint, nearest};
+use crate::failure::Failure;
+
+/// Owners above a pod: a Deployment owns ReplicaSets own pods, and nothing known goes deeper.
+const DEEPEST: usize = 4;
+
+/// An object that the graph names: kind, namespace and name.
+type Name<'a> = (Kind, &'a str, &'a str);
+
+/// Ends where there is nothing of this name, or no such namespace.
+///
+/// # Errors
+/// When there is none, with the nearest that there is; when its calls are counted under
+/// another name; and when nobody says whether there is one.
+pub async fn check(
+    cluster: &Cluster,
+    traffic: &Traffic,
+    named: Option<&Named>,
+) -> Result<(), Failure> {
+    let here = cluster.scope();
+    let in_scope = |namespace: &str| here.is_none_or(|here| here == namespace);
+    let nodes = &traffic.graph.nodes;
+    if let Some(namespace) = here
+        && !nodes.iter().any(|node| in_scope(&node.namespace))
+    {
+        namespace_exists(cluster, namespace).await?;
+    }
+    let Some((kind, name)) = named.and_then(|named| Some((named.kind, named.name.as_deref()?)))
+    else {
+        return Ok(());
+    };
+    let all = names(traffic);
+    let known = all
+        .iter()
+        .any(|(of, namespace, known)| *of == kind && *known == name && in_scope(namespace));
+    match kind {
+        // Nobody knows all hosts.
+        Kind::External => Ok(()),
+        Kind::Namespace if nodes.iter().any(|node| node.namespace == name) => Ok(()),
+        Kind::Namespace => namespace_exists(cluster, name).await,
+        _ if known => Ok(()),
+        _ => object_exists(cluster, &all, kind, name).await,
+    }
+}
+
+/// Everything that the graph names.
+fn names(traffic: &Traffic) -> Vec<Name<'_>> {
+    let mut names = Vec::new();
+    for node in &traffic.graph.nodes {
+        if let Some(kind) = Kind::named(node.kind.as_str()) {
+            names.push((kind, node.namespace.as_str(), node.name.as_str()));
+        }
+        for service in &node.services {
+            names.extend(object(Kind::Service, service));
+        }
+        for (namespace, name) in node.accounts.iter().filter_map(|id| account_of(id)) {
+            names.push((Kind::ServiceAccount, namespace, name));
+        }
+    }
+    for edge in traffic.edges() {
+        names.extend(object(Kind::Service, &edge.service));
+        names.extend(object(Kind::Service, &edge.backend));
+        names.extend(object(Kind::TrafficSplit, &edge.split));
+    }
+    names
+}
+
+fn object(kind: Kind, key: &str) -> Option<Name<'_>> {
+    let (namespace, name) = key.split_once('/')?;
+    Some((kind, namespace, name))
+}
+
+async fn namespace_exists(cluster: &Cluster, name: &str) -> Result<(), Failure> {
+    let what = format!("Namespace {name}");
+    let path = format!("/api/v1/namespaces/{name}");
+    match cluster.try_read::<Value>(&what, &path).await {
+        Ok(_) => Ok(()),
+        // Who may read its graph, and nothing else of it, hears that there are no calls.
+        Err(refusal) if refusal.is_forbidden() => Ok(()),
+        Err(refusal) if refusal.is_missing() => {
+            let scope: Result<Scope, Failure> = cluster
+                .observe(Resource::Scopes, None, Some(LIVE), "")
+                .await;
+            // Without them the name is as wrong.
+            let known = scope.map(|scope| scope.namespaces).unwrap_or_default();
+            let hint = hint(nearest(name, known.iter().map(String::as_str)));
+            Err(Failure::usage(format!("there is no namespace {name}{hint}")))
+        }
+        Err(refusal) => Err(refusal.into_failure()),
+    }
+}
+
+async fn object_exists(
+    cluster: &Cluster,
+    all: &[Name<'_>],
+    kind: Kind,
+    name: &str,
+) -> Result<(), Failure> {
+    let Some(found) = read(cluster, kind, name).await? else {
+        let (place, hint) = (cluster.place(), hint(meant(all, kind, name, cluster.scope())));
+        return Err(Failure::usage(format!(
+            "there is no {kind} {name} {place}{hint}"
+        )));
+    };
+    let owner = match kind {
+        Kind::Pod => workload(cluster, found).await,
+        _ => None,
+    };
+    match owner {
+        None => Ok(()),
+        Some((kind, owner)) => {
+            let short = kind.short();
+            let say = match ENDS.contains(&kind) {
+                true => format!("; say {short}/{owner}"),
+                false => String::new(),
+            };
+            Err(Failure::usage(format!(
+                "pod/{name}: calls of a workload's pods are counted under it, here {kind} \
+                 {owner}{say}"
+            )))
+        }
+    }
+}
+
+/// An object of this name; of several namespaces the first one.
+async fn read(cluster: &Cluster, kind: Kind, name: &str) -> Result<Option<Value>, Failure> {
+    let Some(collection) = kind.path(cluster.scope()) else {
+        return Ok(None);
+    };
+    let path = match cluster.scope() {
+        Some(_) => format!("{collection}/{name}"),
+        None => format!("{collection}?fieldSelector=metadata.name%3D{name}"),
+    };
+    let what = format!("{kind} {name}");
+    let found = match cluster.try_read::<Value>(&what, &path).await {
+        Ok(found) => found,
+        Err(refusal) if refusal.is_missing() => return Ok(None),
+        Err(refusal) => return Err(refusal.into_failure()),
+    };
+    Ok(match cluster.scope() {
+        Some(_) => Some(found),
+        None => found["items"].get(0).cloned(),
+    })
+}
+
+/// The topmost owner of a pod of the kinds that the graph has; nothing of a pod by itself.
+async fn workload(cluster: &Cluster, pod: Value) -> Option<(Kind, String)> {
+    let namespace = pod["metadata"]["namespace"].as_str().map(str::to_owned);
+    let namespace = namespace.or_else(|| cluster.scope().map(str::to_owned))?;
+    let (mut top, mut at) = (None, pod);
+    for _ in 0..DEEPEST {
+        let Some((kind, name)) = controller(&at) else {
+            break;
+        };
+        let path = kind.path(Some(&namespace)).unwrap_or_default();
+        let what = format!("{kind} {name}");
+        let read = cluster.try_read(&what, &format!("{path}/{name}")).await;
+        top = Some((kind, name));
+        match read {
+            Ok(owner) => at = owner,
+            // Whoever may not see it may be told as far as he sees.
+            Err(_) => break,
+        }
+    }
+    top
+}
+
+/// What made an object, if it is a workload.
+fn controller(object: &Value) -> Option<(Kind, String)> {
+    let owners = object["metadata"]["ownerReferences"].as_array()?;
+    let owner = owners.iter().find(|owner| owner["controller"] == true)?;
+    let kind = Kind::named(owner["kind"].as_str()?)?;
+    Some((kind, owner["name"].as_str()?.to_owned()))
+}
+
+/// The same name of another kind, or else the nearest of the same kind.
+fn meant(all: &[Name<'_>], kind: Kind, name: &str, here: Option<&str>) -> Option<String> {
+    let near = all
+        .iter()
+        .filter(|(_, namespace, _)| here.is_none_or(|here| here == *namespace));
+    // They have the names of workloads and Services, and nobody mixes those up.
+    let never = [Kind::ServiceAccount, Kind::TrafficSplit];
+    let same_name = near.clone().find(|(other, _, known)| {
+        *known == name && ENDS.contains(other) && !never.contains(other)
+    });
+    if let Some((other, ..)) = same_name {
+        return Some(format!("{}/{name}", other.short()));
+    }
+    let same_kind = near.filter(|(other, ..)| *other == kind);
+    let meant = nearest(name, same_kind.map(|(.., known)| *known))?;
+    Some(format!("{}/{meant}", kind.short()))
+}

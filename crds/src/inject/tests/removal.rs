@@ -1,0 +1,66 @@
+//! Pods whose proxy is taken out again.
+
+use super::*;
+
+/// Pods of which injection writes every part, in the words in which they come back.
+fn pods() -> Vec<Value> {
+    let probes = one_container(json!({
+        "livenessProbe": { "httpGet": { "port": 8080, "path": "/live" }, "timeoutSeconds": 4 },
+        "readinessProbe": { "grpc": { "port": 8080, "service": "ready" }, "periodSeconds": 5 },
+        "startupProbe": { "tcpSocket": { "port": 9000 } },
+        "lifecycle": {
+            "postStart": { "httpGet": { "port": 8443, "path": "/hi", "scheme": "HTTPS" } },
+            "preStop": { "exec": { "command": ["true"] } },
+        },
+    }));
+    let mut delayed = one_container(json!({}));
+    delayed["metadata"]["annotations"] = json!({ labels::DRAIN_DELAY: "7" });
+    delayed["metadata"]["labels"] = json!({ "app": "web" });
+    let crowded = pod(json!({
+        "nodeSelector": { "disk": "fast" },
+        "initContainers": [
+            { "name": "migrate" },
+            { "name": "agent", "restartPolicy": "Always",
+              "livenessProbe": { "httpGet": { "port": 9000, "path": "/" } } },
+        ],
+        "containers": [{ "name": "app" }, { "name": "second" }],
+        "volumes": [{ "name": "data", "emptyDir": {} }],
+    }));
+    let bare = json!({ "spec": { "containers": [{ "name": "app" }] } });
+    vec![one_container(json!({})), probes, delayed, crowded, bare]
+}
+
+#[test]
+fn removal_leaves_what_injection_found_and_nothing_to_remove() {
+    for pod in pods() {
+        let with = injected(&pod).pod;
+        assert_ne!(with, pod);
+        assert_eq!(remove(&with).unwrap(), Some(pod.clone()));
+        assert_eq!(remove(&pod).unwrap(), None);
+    }
+}
+
+#[test]
+fn sleep_and_default_container_that_are_not_injections_stay() {
+    let mut pod = one_container(json!({
+        "lifecycle": { "preStop": { "sleep": { "seconds": 20 } } },
+    }));
+    let containers = pod["spec"]["containers"].as_array_mut().unwrap();
+    containers.push(json!({ "name": "second" }));
+    pod["metadata"]["annotations"] = json!({ labels::DEFAULT_CONTAINER: "second" });
+    let with = injected(&pod).pod;
+    assert_eq!(remove(&with).unwrap(), Some(pod));
+}
+
+#[test]
+fn probes_that_nobody_knows_any_more_are_not_lost_in_silence() {
+    let pod = one_container(json!({ "livenessProbe": { "tcpSocket": { "port": 80 } } }));
+    let mut with = injected(&pod).pod;
+    let env = with["spec"]["initContainers"][1]["env"].as_array_mut();
+    let probes = env.into_iter().flatten();
+    for entry in probes.filter(|entry| entry["name"] == "WEFT_PROBES") {
+        entry["value"] = json!("{}");
+    }
+    let refusal = remove(&with).unwrap_err().to_string();
+    assert!(refusal.contains("WEFT_PROBES"), "{refusal}");
+}
