@@ -28,6 +28,7 @@ const EXEMPT: Exempt = Exempt {
         ],
         again_in: &[("shop/src/counter.rs", "wait")],
     }],
+    short: &[("shop/src/story.rs", "tell")],
 };
 
 /// Files of a crate, and what is wrong with them beside `rooms`.
@@ -302,6 +303,28 @@ fn a_function_may_have_100_lines_and_six_parameters() {
             "most-function-lines: shop = 101"
         ]
     );
+}
+
+#[test]
+fn a_function_that_is_to_be_read_in_one_look_is_there_and_has_60_lines() {
+    let told = |name: &str, lines: usize| {
+        let body = "    let _ = 1;\n".repeat(lines - 2);
+        let story = format!("fn {name}() {{\n{body}}}\nfn other() {{}}");
+        found_with(
+            "story []",
+            &[("src/lib.rs", "mod story;"), ("src/story.rs", &story)],
+        )
+    };
+    assert_eq!(told("tell", 60), [""; 0]);
+    assert_eq!(
+        told("tell", 61),
+        [
+            "most-function-lines: shop = 61",
+            "short-function: shop/src/story.rs tell = 61"
+        ]
+    );
+    let gone = "short-function: shop/src/story.rs tell is not there";
+    assert_eq!(told("said", 60), [gone]);
 }
 
 #[test]

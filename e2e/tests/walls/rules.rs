@@ -11,7 +11,8 @@ use crate::rooms::Rooms;
 pub(crate) const FILE_LINES: usize = 480;
 /// Lines of one function, its head included.
 pub(crate) const FUNCTION_LINES: usize = 100;
-/// Lines that 99 of 100 functions outside tests keep to.
+/// Lines that 99 of 100 functions outside tests keep to, and those that tell how a request
+/// goes.
 pub(crate) const MOST_FUNCTION_LINES: usize = 60;
 pub(crate) const PARAMETERS: usize = 6;
 
@@ -41,6 +42,8 @@ pub(crate) struct Exempt {
     pub proven: &'static [(&'static str, &'static str)],
     /// Calls of which a function may make so many.
     pub rationed: &'static [Rationed],
+    /// Functions that are to be read in one look, whatever others may be.
+    pub short: &'static [(&'static str, &'static str)],
 }
 
 /// Within `folders`, but for the files `besides`, `method` is called once in each of these
@@ -91,6 +94,7 @@ pub(crate) fn breaches(
             silence(member, main, exempt, &mut found);
         }
         rationed(&targets, exempt, &mut found);
+        short(&targets, exempt, &mut found);
         if member.shipped {
             calls(member, &targets, exempt, &mut found);
         }
@@ -302,6 +306,28 @@ fn wide(functions: &[Function], found: &mut BTreeSet<Breach>) {
         if function.lines > FUNCTION_LINES {
             found.insert(Breach::measured("function-lines", subject, function.lines));
         }
+    }
+}
+
+/// Functions that are to be short are, and are there: a new name takes its row along.
+fn short(targets: &[Target], exempt: &Exempt, found: &mut BTreeSet<Breach>) {
+    let files: BTreeSet<&str> = targets.iter().flat_map(Target::files).collect();
+    let rows = exempt.short.iter();
+    for (file, name) in rows.filter(|(file, _)| files.contains(file)) {
+        let functions = targets.iter().flat_map(|target| &target.functions);
+        let lines = functions
+            .filter(|function| !function.test && function.file == *file && function.name == *name)
+            .map(|function| function.lines)
+            .max();
+        let subject = format!("{file} {name}");
+        let breach = match lines {
+            None => Breach::of("short-function", format!("{subject} is not there")),
+            Some(lines) if lines > MOST_FUNCTION_LINES => {
+                Breach::measured("short-function", subject, lines)
+            }
+            Some(_) => continue,
+        };
+        found.insert(breach);
     }
 }
 
