@@ -3,7 +3,7 @@
 //! Probes and hooks are for the kubelet; what shows configuration or changes
 //! state is for the pod itself and answers loopback only.
 //!
-//! Imports `config`, `drain`, `probe`, `proxy` and `telemetry`.
+//! Imports `config`, `probe` and `proxy`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

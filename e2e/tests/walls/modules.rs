@@ -116,6 +116,27 @@ impl Target {
         arrows
     }
 
+    /// Which module outside tests goes by which in the paths that it names. That is more
+    /// than arrows are: what a module only hands on is defined elsewhere, maybe in another
+    /// crate, and is found by way of this one nevertheless.
+    pub(crate) fn ways(&self) -> BTreeSet<(usize, usize)> {
+        let mut ways = BTreeSet::new();
+        for (from, module) in self.modules.iter().enumerate() {
+            if module.test {
+                continue;
+            }
+            for path in module.named.iter().chain(&module.globs) {
+                for length in 1..=path.len() {
+                    let place = self.resolve(from, &path[..length], REEXPORTS);
+                    if let Some(Place::Module(by)) = place {
+                        ways.insert((from, by));
+                    }
+                }
+            }
+        }
+        ways
+    }
+
     /// Modules outside tests that name this other crate.
     pub(crate) fn naming<'a>(&'a self, other: &'a str) -> impl Iterator<Item = &'a Module> {
         self.modules

@@ -1,6 +1,8 @@
 //! Each wall, seen to hold back what it is there for: over a tree of a few lines in
 //! which nothing else is wrong.
 
+mod rooms;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -179,57 +181,6 @@ fn folders_may_not_import_each_other_even_through_different_files() {
             "circle-of-folders: shop/src/store/ -> shop/src/till/",
             "circle-of-folders: shop/src/till/ -> shop/src/store/",
         ]
-    );
-}
-
-#[test]
-fn an_import_that_the_table_does_not_name_is_a_wall() {
-    let files = [
-        ("src/lib.rs", "mod desk;\nmod store;\nmod till;"),
-        ("src/desk.rs", "use crate::store::shelf::Shelf;"),
-        ("src/store.rs", "pub mod shelf;"),
-        ("src/store/shelf.rs", "pub struct Shelf;"),
-        ("src/till.rs", ""),
-    ];
-    let rooms = "desk [till] # counts\nstore []\ntill []";
-    assert_eq!(
-        found_with(rooms, &files),
-        ["wall: shop/src/desk.rs -> shop/src/store/shelf.rs"]
-    );
-    for open in [
-        "desk [store]\nstore []\ntill []",
-        "desk [store/shelf]\nstore []\ntill []",
-        "desk [all but till]\nstore []\ntill []",
-    ] {
-        assert_eq!(found_with(open, &files), [""; 0], "{open}");
-    }
-    assert_eq!(
-        found_with("desk [all but store]\nstore []\ntill []", &files).len(),
-        1
-    );
-    assert_eq!(
-        found_with("desk [store]\nstore []", &files),
-        ["no-row: shop/till"]
-    );
-    let too_many = "desk [store]\nstore []\ntill [cellar]\nroof []";
-    assert_eq!(
-        found_with(too_many, &files),
-        ["no-room: shop/cellar", "no-room: shop/roof"]
-    );
-}
-
-#[test]
-fn a_part_of_a_room_can_have_a_row_of_its_own() {
-    let files = [
-        ("src/lib.rs", "mod store;"),
-        ("src/store.rs", "mod cell;\nmod goods;"),
-        ("src/store/cell.rs", "use super::goods::Goods;"),
-        ("src/store/goods.rs", "pub struct Goods;"),
-    ];
-    assert_eq!(found_with("store []", &files), [""; 0]);
-    assert_eq!(
-        found_with("store []\nstore/cell []", &files),
-        ["wall: shop/src/store/cell.rs -> shop/src/store/goods.rs"]
     );
 }
 

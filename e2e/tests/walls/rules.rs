@@ -209,7 +209,7 @@ fn folders(target: &Target) -> BTreeSet<String> {
         .collect()
 }
 
-/// What each room imports stands in the table.
+/// What each room imports stands in the table, and nothing besides.
 fn walls(member: &Crate, target: &Target, found: &mut BTreeSet<Breach>) {
     let rooms = &member.rooms;
     let of = |module: &Module| module.path.join("/");
@@ -238,6 +238,17 @@ fn walls(member: &Crate, target: &Target, found: &mut BTreeSet<Breach>) {
             let subject = format!("{} -> {}", from.file, to.file);
             found.insert(Breach::of("wall", subject));
         }
+    }
+    let ways = target.arrows().into_iter().chain(target.ways());
+    let used: BTreeSet<(String, String)> = ways
+        .filter_map(|(from, to)| {
+            let row = rooms.row(&target.modules[from].path)?;
+            Some((row.to_owned(), of(&target.modules[to])))
+        })
+        .collect();
+    for unused in rooms.unused(&used) {
+        let subject = format!("{}/{unused}", member.name);
+        found.insert(Breach::of("unused-arrow", subject));
     }
 }
 
