@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 
-use rules::{Crate, Exempt, Rationed, Silent};
+use rules::{Crate, Exempt, Rationed, Silent, Spelt};
 
 const ALLOWED: &[(&str, &[&str])] = &[
     ("policy", &[]),
@@ -133,6 +133,13 @@ const EXEMPT: Exempt = Exempt {
             ],
         },
     ],
+    spelt: &[Spelt {
+        prefix: "weft-",
+        folders: &["proxy/src"],
+        file: "proxy/src/http/header_names.rs",
+        // The name of the program, as collectors see it.
+        besides: &[("proxy/src/telemetry/trace/signal.rs", "weft-proxy")],
+    }],
     // A request reads as one sentence.
     short: &[
         ("proxy/src/inbound/request.rs", "handle_request"),

@@ -57,12 +57,20 @@ pub(crate) struct Call {
     pub repeated: bool,
 }
 
+/// Text in the code outside tests that may be the name of something: lower case, in words.
+#[derive(Debug)]
+pub(crate) struct Literal {
+    pub file: String,
+    pub text: String,
+}
+
 /// What one root file (a library, a binary, an integration test) consists of.
 #[derive(Debug, Default)]
 pub(crate) struct Target {
     pub modules: Vec<Module>,
     pub functions: Vec<Function>,
     pub calls: Vec<Call>,
+    pub literals: Vec<Literal>,
     /// Modules that are declared, but have no file, or none that can be read.
     pub missing: Vec<String>,
 }

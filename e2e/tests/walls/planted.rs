@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 
 use crate::allowance::{self, Breach};
 use crate::rooms::Rooms;
-use crate::rules::{Crate, Exempt, Rationed, Silent, breaches};
+use crate::rules::{Crate, Exempt, Rationed, Silent, Spelt, breaches};
 
 const EXEMPT: Exempt = Exempt {
     generated: &["shop/src/generated.rs"],
@@ -29,6 +29,12 @@ const EXEMPT: Exempt = Exempt {
             ("shop/src/counter.rs", "count"),
         ],
         again_in: &[("shop/src/counter.rs", "wait")],
+    }],
+    spelt: &[Spelt {
+        prefix: "shop-",
+        folders: &["shop/src"],
+        file: "shop/src/names.rs",
+        besides: &[("shop/src/lib.rs", "shop-keeper")],
     }],
     short: &[("shop/src/story.rs", "tell")],
 };
@@ -326,6 +332,31 @@ fn a_silent_folder_does_not_name_the_other_crate() {
             "silent: shop/src/store/shelf.rs names wire",
         ]
     );
+}
+
+#[test]
+fn a_name_is_spelt_in_one_file_alone() {
+    let found = found_with(
+        "names []\ntill []",
+        &[
+            (
+                "src/lib.rs",
+                "mod names;\nmod till;\nconst A: &str = \"shop-keeper\";",
+            ),
+            ("src/names.rs", "const A: &str = \"shop-coin\";"),
+            (
+                "src/till.rs",
+                "/// shop-doc\nconst PREFIX: &[u8] = b\"shop-\";\n\
+                 const A: &str = \"the shop-door is open\";\n\
+                 const B: &[u8] = b\"shop-bytes\";\n\
+                 fn f() { g(\"shop-coin\"); log!(\"shop-log\"); h(\"shop-keeper\"); }\n\
+                 #[test]\nfn t() { g(\"shop-test\"); }",
+            ),
+        ],
+    );
+    let till = |text: &str| format!("spelt: shop/src/till.rs spells {text}");
+    let expected = ["shop-bytes", "shop-coin", "shop-keeper", "shop-log"].map(till);
+    assert_eq!(found, expected);
 }
 
 #[test]

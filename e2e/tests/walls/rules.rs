@@ -42,6 +42,8 @@ pub(crate) struct Exempt {
     pub proven: &'static [(&'static str, &'static str)],
     /// Calls of which a function may make so many.
     pub rationed: &'static [Rationed],
+    /// Names that one file alone spells.
+    pub spelt: &'static [Spelt],
     /// Functions that are to be read in one look, whatever others may be.
     pub short: &'static [(&'static str, &'static str)],
 }
@@ -56,6 +58,16 @@ pub(crate) struct Rationed {
     pub besides: &'static [&'static str],
     pub once_in: &'static [(&'static str, &'static str)],
     pub again_in: &'static [(&'static str, &'static str)],
+}
+
+/// Within `folders` whole literals that begin so stand in this file alone, and in each pair of
+/// a file and what it means by one that is no such name.
+#[derive(Debug)]
+pub(crate) struct Spelt {
+    pub prefix: &'static str,
+    pub folders: &'static [&'static str],
+    pub file: &'static str,
+    pub besides: &'static [(&'static str, &'static str)],
 }
 
 /// Within `folders` of the crate `of` nobody names the crate `about`.
@@ -94,6 +106,7 @@ pub(crate) fn breaches(
             silence(member, main, exempt, &mut found);
         }
         rationed(&targets, exempt, &mut found);
+        spelt(&targets, exempt, &mut found);
         short(&targets, exempt, &mut found);
         if member.shipped {
             calls(member, &targets, exempt, &mut found);
@@ -302,6 +315,21 @@ fn rationed(targets: &[Target], exempt: &Exempt, found: &mut BTreeSet<Breach>) {
             } else if repeated && !again {
                 let subject = format!("{file} {function} calls {} again and again", rule.method);
                 found.insert(Breach::of("rationed", subject));
+            }
+        }
+    }
+}
+
+/// A name is spelt once: who mistypes the second one has another name.
+fn spelt(targets: &[Target], exempt: &Exempt, found: &mut BTreeSet<Breach>) {
+    for rule in exempt.spelt {
+        let literals = targets.iter().flat_map(|target| &target.literals);
+        for literal in literals.filter(|literal| literal.text.starts_with(rule.prefix)) {
+            let (file, text) = (literal.file.as_str(), literal.text.as_str());
+            let within = rule.folders.iter().any(|folder| file.starts_with(folder));
+            let allowed = file == rule.file || rule.besides.contains(&(file, text));
+            if within && !allowed && text != rule.prefix {
+                found.insert(Breach::of("spelt", format!("{file} spells {text}")));
             }
         }
     }
