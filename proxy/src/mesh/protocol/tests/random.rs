@@ -1,6 +1,7 @@
 //! Messages between two proxies at random, the same in every run.
 
 use http::{Request, Response};
+use policy::hashing::{STEP, mix};
 
 use super::super::*;
 use crate::http::header_names::{
@@ -18,11 +19,9 @@ pub(super) struct Random(pub(super) u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        let number = mix(self.0);
+        self.0 = self.0.wrapping_add(STEP);
+        number
     }
 
     pub(super) fn below(&mut self, limit: usize) -> usize {
