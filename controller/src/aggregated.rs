@@ -1,7 +1,7 @@
 //! What every aggregated API needs: proof that the API server calls and on whose behalf,
 //! whether that user may, a certificate that the API server trusts, and the port itself.
 //!
-//! May import `apiserver` and `authority`. It names no API: what it is to serve is told.
+//! May import `authority`. It names no API: what it is to serve is told.
 
 pub(crate) mod access;
 pub(crate) mod certificate;

@@ -308,7 +308,8 @@ impl WorldMetrics {
     }
 
     /// How often an object of this kind was left out.
-    pub fn times_left_out(&self, kind: &str) -> u64 {
+    #[cfg(test)]
+    pub(crate) fn times_left_out(&self, kind: &str) -> u64 {
         self.unreadable.get_or_create(&of_kind(kind)).get()
     }
 

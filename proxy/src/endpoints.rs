@@ -1,6 +1,6 @@
 //! Where Services are served, with what this proxy has learned of each address.
 //!
-//! Imports `telemetry`, for the cells of calls to an address.
+//! Imports `telemetry::cell`, for the cells of calls to an address.
 
 pub(crate) mod affinity;
 pub(crate) mod circuit;

@@ -11,6 +11,7 @@ pub(crate) mod context;
 pub(crate) mod copies;
 pub(crate) mod deadline;
 pub(crate) mod grpc;
+pub(crate) mod header_names;
 pub(crate) mod headers;
 pub(crate) mod http2;
 pub(crate) mod incoming;

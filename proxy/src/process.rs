@@ -8,7 +8,8 @@
 //! a [`Proxy`] with its own identity, configuration, connections, telemetry and end, and
 //! listeners of its own; it shares with the others only what stands here.
 //!
-//! Imports everything but `probe` and `capture`.
+//! Imports `admin`, `control`, `drain`, `inbound`, `net`, `outbound`, `ports`, `proxy`,
+//! `settings` and `telemetry`.
 
 pub(crate) mod collector;
 pub(crate) mod heap;

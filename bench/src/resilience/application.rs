@@ -15,6 +15,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use policy::hashing::mix;
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 
@@ -327,7 +328,8 @@ impl App {
 
     fn fails(&self) -> bool {
         let number = self.asked.fetch_add(1, Ordering::Relaxed);
-        scattered(number) % 100 < u64::from(self.failing.load(Ordering::Relaxed))
+        // Without any order, and the same in each run.
+        mix(number) % 100 < u64::from(self.failing.load(Ordering::Relaxed))
     }
 }
 
@@ -339,15 +341,6 @@ impl Drop for Waits {
     fn drop(&mut self) {
         self.0.queue.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-/// Numbers in a row become numbers without any order, the same in each run (the finalizer
-/// of SplitMix64).
-fn scattered(number: u64) -> u64 {
-    let mut mixed = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
 }
 
 fn reply(good: bool, over_grpc: bool) -> Response<Answer> {
@@ -373,11 +366,11 @@ fn reply(good: bool, over_grpc: bool) -> Response<Answer> {
 
 #[cfg(test)]
 mod tests {
-    use super::scattered;
+    use policy::hashing::mix;
 
     #[test]
     fn thirty_in_a_hundred_fail_and_never_all_in_a_row() {
-        let failed: Vec<bool> = (0..10_000).map(|n| scattered(n) % 100 < 30).collect();
+        let failed: Vec<bool> = (0..10_000).map(|n| mix(n) % 100 < 30).collect();
         let count = failed.iter().filter(|failed| **failed).count();
         assert!((2800..3200).contains(&count), "{count}");
         assert!(

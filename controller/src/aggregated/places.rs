@@ -1,11 +1,7 @@
 //! Places for the calls of one API: so many at one time, and of one user a part of them.
 //! The others wait.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
-use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use runtime::turns::{Turn, Turns};
 
 use super::front_proxy::User;
 
@@ -14,56 +10,21 @@ const MAX_CALLS: usize = 16;
 /// Those of one user: whoever asks for the most has the least of it, and three more users
 /// ask beside him.
 const MAX_USER_CALLS: usize = 4;
-/// Users of whose calls is known; those without any are forgotten.
-const MAX_USERS: usize = 1024;
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Places {
-    all: Arc<Semaphore>,
-    users: Mutex<HashMap<[u8; 32], Arc<Semaphore>>>,
-}
-
-/// A call's place; free again when it is dropped.
-#[derive(Debug)]
-pub(super) struct Place {
-    _own: Option<OwnedSemaphorePermit>,
-    _all: Option<OwnedSemaphorePermit>,
-}
+pub(super) struct Places(Turns<[u8; 32]>);
 
 impl Default for Places {
     fn default() -> Self {
-        Self {
-            all: Arc::new(Semaphore::new(MAX_CALLS)),
-            users: Mutex::default(),
-        }
+        Self(Turns::new(MAX_CALLS, MAX_USER_CALLS))
     }
 }
 
 impl Places {
-    /// Waits for a place: for one of the user's first, so that who waits for his own takes
-    /// none of all.
-    pub(super) async fn take(&self, user: &User) -> Place {
-        let own = self.of(user);
-        // Neither is ever closed.
-        let own = own.acquire_owned().await.ok();
-        let all = Arc::clone(&self.all).acquire_owned().await.ok();
-        Place {
-            _own: own,
-            _all: all,
-        }
-    }
-
-    fn of(&self, user: &User) -> Arc<Semaphore> {
-        let mut users = self.users.lock();
-        if users.len() >= MAX_USERS {
-            // Whoever waits or is answered holds his own.
-            users.retain(|_, own| Arc::strong_count(own) > 1);
-        }
-        let own = users
-            .entry(user.digest())
-            .or_insert_with(|| Arc::new(Semaphore::new(MAX_USER_CALLS)));
-        Arc::clone(own)
+    /// Waits for a place, which is free again when it is dropped.
+    pub(super) async fn take(&self, user: &User) -> Turn<'_, [u8; 32]> {
+        self.0.take(user.digest()).await
     }
 }
 
@@ -88,7 +49,7 @@ mod tests {
         let places = Places::default();
         let one = user("one");
         let many = (0..MAX_CALLS).map(|_| timeout(Duration::from_secs(1), places.take(&one)));
-        let held: Vec<Place> = join_all(many).await.into_iter().flatten().collect();
+        let held: Vec<_> = join_all(many).await.into_iter().flatten().collect();
         assert_eq!(held.len(), MAX_USER_CALLS);
         let other = user("other");
         let other = timeout(Duration::from_secs(1), places.take(&other));
@@ -102,11 +63,11 @@ mod tests {
     async fn users_without_calls_are_forgotten() {
         let places = Places::default();
         let held = places.take(&user("held")).await;
-        for number in 0..MAX_USERS * 2 {
+        for number in 0..2000 {
             drop(places.take(&user(&number.to_string())).await);
         }
-        assert!(places.users.lock().len() <= MAX_USERS);
-        assert!(places.users.lock().contains_key(&user("held").digest()));
+        assert_eq!(places.0.sources(), 1);
         drop(held);
+        assert_eq!(places.0.sources(), 0);
     }
 }

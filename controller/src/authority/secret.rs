@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
+pub(crate) use crds::objects::CA_SECRET as SECRET;
 use identity::Root;
 use identity::authority::{BadAuthority, ISSUER_LIFE, ROOT_LIFE};
 use identity::verify::BadRoots;
@@ -13,8 +14,6 @@ use k8s_openapi::ByteString;
 use k8s_openapi::jiff::Timestamp;
 use policy::name::SpiffeId;
 
-/// Name of the Secret.
-pub(crate) const SECRET: &str = "weft-ca";
 pub(super) const ROOT_CRT: &str = "root.crt";
 pub(super) const ROOT_KEY: &str = "root.key";
 pub(super) const ISSUER_CRT: &str = "issuer.crt";

@@ -57,12 +57,20 @@ pub(crate) struct Call {
     pub repeated: bool,
 }
 
+/// Text in the code outside tests that may be the name of something: lower case, in words.
+#[derive(Debug)]
+pub(crate) struct Literal {
+    pub file: String,
+    pub text: String,
+}
+
 /// What one root file (a library, a binary, an integration test) consists of.
 #[derive(Debug, Default)]
 pub(crate) struct Target {
     pub modules: Vec<Module>,
     pub functions: Vec<Function>,
     pub calls: Vec<Call>,
+    pub literals: Vec<Literal>,
     /// Modules that are declared, but have no file, or none that can be read.
     pub missing: Vec<String>,
 }
@@ -114,6 +122,27 @@ impl Target {
             }
         }
         arrows
+    }
+
+    /// Which module outside tests goes by which in the paths that it names. That is more
+    /// than arrows are: what a module only hands on is defined elsewhere, maybe in another
+    /// crate, and is found by way of this one nevertheless.
+    pub(crate) fn ways(&self) -> BTreeSet<(usize, usize)> {
+        let mut ways = BTreeSet::new();
+        for (from, module) in self.modules.iter().enumerate() {
+            if module.test {
+                continue;
+            }
+            for path in module.named.iter().chain(&module.globs) {
+                for length in 1..=path.len() {
+                    let place = self.resolve(from, &path[..length], REEXPORTS);
+                    if let Some(Place::Module(by)) = place {
+                        ways.insert((from, by));
+                    }
+                }
+            }
+        }
+        ways
     }
 
     /// Modules outside tests that name this other crate.

@@ -1,5 +1,7 @@
 //! What pages name of the code exists: files by their path or a link, tests by their
-//! function. And the way from the README to what decides takes two steps.
+//! function. And the way from the README to what decides takes two steps, each step of the
+//! ways that the architecture draws names its files, and its tables of folders are those that
+//! the walls hold.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -17,6 +19,11 @@ const DECISIONS: [&str; 8] = [
     "injection",
     "drain",
 ];
+/// The ways that are drawn, a line each, in steps.
+const WAYS: [&str; 3] = ["config", "outbound", "inbound"];
+/// Crates whose folders have a table, in this order.
+const TABLES: [&str; 2] = ["proxy", "controller"];
+const TABLE_OF_FOLDERS: &str = "| folder | what it is | may import |";
 /// Shorter words between backticks are no name of a test.
 const SHORTEST_TEST: usize = 20;
 
@@ -36,7 +43,8 @@ fn unknown<'a>(
         let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
         word.len() >= SHORTEST_TEST && word.contains('_') && word.bytes().all(fits)
     };
-    let is_path = |word: &str| word.ends_with(".rs") && word.contains('/') && !word.contains('{');
+    // By its whole path: a name alone may be that of several files.
+    let is_path = |word: &str| word.ends_with(".rs") && !word.contains('{');
     quoted(page)
         .filter(|word| {
             (is_path(word) && !exists(word)) || (is_name(word) && !functions.contains(word))
@@ -68,6 +76,84 @@ fn undecided(page: &str) -> Vec<&'static str> {
         .collect()
 }
 
+/// The steps of a way that the page draws as `name: one > [two > three] x times (why) > four`.
+fn steps<'a>(page: &'a str, way: &str) -> Vec<&'a str> {
+    let drawn = page.lines().find_map(|line| {
+        let steps = line.strip_prefix(way)?.trim_start();
+        steps.strip_prefix(": ")
+    });
+    let step = |step: &'a str| {
+        let step = step.trim_start_matches('[');
+        let end = step.find(['(', ']']).unwrap_or(step.len());
+        step[..end].trim()
+    };
+    drawn
+        .into_iter()
+        .flat_map(|line| line.split(" > ").map(step))
+        .collect()
+}
+
+/// Steps without a row that names a file, and ways without steps.
+fn without_files(page: &str) -> Vec<String> {
+    let named = |way: &str, step: &str| {
+        page.lines().any(|line| {
+            let mut cells = line.split('|').skip(1).map(str::trim);
+            let row = (cells.next(), cells.next());
+            let file = |cell: &str| quoted(cell).any(|word| word.ends_with(".rs"));
+            row == (Some(way), Some(step)) && cells.nth(1).is_some_and(file)
+        })
+    };
+    let mut missing = Vec::new();
+    for way in WAYS {
+        let steps = steps(page, way);
+        if steps.is_empty() {
+            missing.push(way.to_owned());
+        }
+        let unnamed = steps.into_iter().filter(|step| !named(way, step));
+        missing.extend(unnamed.map(|step| format!("{way}: {step}")));
+    }
+    missing
+}
+
+/// A folder and what it may import, as one line.
+fn row<'a>(folder: &str, imports: impl Iterator<Item = &'a str>) -> String {
+    let imports: BTreeSet<&str> = imports.collect();
+    let imports: Vec<&str> = imports.into_iter().collect();
+    format!("{folder} [{}]", imports.join(" "))
+}
+
+/// Of each table of folders its rows, a line for each folder.
+fn drawn(page: &str) -> Vec<BTreeSet<String>> {
+    let mut tables = Vec::new();
+    let mut lines = page.lines();
+    while lines.any(|line| line == TABLE_OF_FOLDERS) {
+        let rows = lines
+            .by_ref()
+            .skip(1)
+            .take_while(|line| line.starts_with('|'));
+        let mut table = BTreeSet::new();
+        for line in rows {
+            let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+            let imports = cells.get(3).copied().unwrap_or_default();
+            let imports = imports.split(", ").filter(|name| *name != "nothing");
+            for folder in quoted(cells[1]) {
+                table.insert(row(folder.trim_end_matches('/'), imports.clone()));
+            }
+        }
+        tables.push(table);
+    }
+    tables
+}
+
+/// The rows of a table of rooms, in the same form.
+fn held(rooms: &str) -> BTreeSet<String> {
+    let lines = rooms.lines().filter_map(|line| line.split('#').next());
+    lines
+        .filter_map(|line| line.trim().strip_suffix(']')?.split_once('['))
+        .map(|(room, imports)| row(room.trim(), imports.split_whitespace()))
+        .collect()
+}
+
 /// Names of all functions in `sources`.
 fn functions(sources: &BTreeMap<String, String>) -> BTreeSet<&str> {
     let lines = sources.values().flat_map(|text| text.lines());
@@ -80,18 +166,26 @@ fn functions(sources: &BTreeMap<String, String>) -> BTreeSet<&str> {
         .collect()
 }
 
+fn top() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("e2e lies in the workspace")
+}
+
+fn read(name: &str) -> String {
+    std::fs::read_to_string(top().join(name)).expect("the page must be there")
+}
+
 #[test]
 fn pages_name_files_and_tests_that_exist() {
-    let top = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("e2e lies in the workspace");
+    let top = top();
     let mut sources = BTreeMap::new();
     for member in super::crates(top, &top.join("e2e/tests/walls")) {
         super::read_sources(top, &member.folder, &mut sources);
     }
     let functions = functions(&sources);
     for name in PAGES {
-        let page = std::fs::read_to_string(top.join(name)).expect("the page must be there");
+        let page = read(name);
         let exists = |path: &str| top.join(path).exists();
         let missing = unknown(&page, exists, &functions);
         assert!(
@@ -109,14 +203,50 @@ fn pages_name_files_and_tests_that_exist() {
 
 #[test]
 fn the_readme_leads_in_two_steps_to_what_decides() {
-    let top = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("e2e lies in the workspace");
-    let read = |name| std::fs::read_to_string(top.join(name)).expect("the page must be there");
     let (readme, architecture) = (read("README.md"), read("docs/architecture.md"));
     assert!(readme.contains("](docs/architecture.md#what-decides)"));
     assert!(architecture.contains("\n## What decides\n"));
     assert_eq!(undecided(&architecture), [""; 0]);
+}
+
+#[test]
+fn each_step_that_the_architecture_draws_names_its_files() {
+    let page = read("docs/architecture.md");
+    assert_eq!(without_files(&page), [""; 0]);
+}
+
+#[test]
+fn the_tables_of_folders_say_what_the_walls_hold() {
+    let tables = drawn(&read("docs/architecture.md"));
+    assert_eq!(tables.len(), TABLES.len());
+    for (name, drawn) in TABLES.iter().zip(tables) {
+        let held = held(&read(&format!("e2e/tests/walls/rooms/{name}")));
+        let differ: Vec<_> = drawn.symmetric_difference(&held).collect();
+        assert!(differ.is_empty(), "{name}: {differ:?}");
+    }
+}
+
+#[test]
+fn a_step_without_a_file_and_a_table_that_says_another_thing_are_found() {
+    let page = "config  : admit > watch\n\
+                outbound: accept > [choose > send (once)] x attempts\n\
+                | config | admit | the webhook | `a/b.rs` |\n\
+                | config | watch | `a/b.rs` | the collector |\n\
+                | outbound | accept | it | `a/c.rs` |\n\
+                | inbound | choose | it | `a/c.rs` |\n\
+                | outbound | send | it | `a/c.rs`, `a/d.rs` |\n";
+    assert_eq!(
+        without_files(page),
+        ["config: watch", "outbound: choose", "inbound"]
+    );
+    let page = "| folder | what it is | may import |\n|---|---|---|\n\
+                | `net/`, `http` | sockets | nothing |\n| `mesh` | peers | net, http |\n\n\
+                | folder | what it is | may import |\n|---|---|---|\n| `run` | it | all |";
+    let tables = drawn(page);
+    let rooms = "# leaves first\nhttp []\nnet [] # one\nmesh [http net]\n";
+    assert_eq!(tables, [held(rooms), held("run [all]")]);
+    let narrower = held("http []\nnet []\nmesh [http]\n");
+    assert_eq!(tables[0].symmetric_difference(&narrower).count(), 2);
 }
 
 #[test]
@@ -130,10 +260,13 @@ fn a_decision_without_a_file_and_a_link_to_nothing_are_found() {
 
 #[test]
 fn a_file_or_test_that_is_gone_is_found() {
-    let page = "see `a/b.rs` and `a/gone.rs`, `a_test_that_is_really_there` and \
+    let page = "see `a/b.rs`, `b.rs` and `a/gone.rs`, `a_test_that_is_really_there` and \
                 `a_test_that_is_not_there_now`, `short_name` and `{a,b}/c.rs`";
     let exists = |path: &str| path == "a/b.rs";
     let known = BTreeSet::from(["a_test_that_is_really_there"]);
     let missing = unknown(page, exists, &known);
-    assert_eq!(missing, ["a/gone.rs", "a_test_that_is_not_there_now"]);
+    assert_eq!(
+        missing,
+        ["b.rs", "a/gone.rs", "a_test_that_is_not_there_now"]
+    );
 }

@@ -1,12 +1,14 @@
 //! Each wall, seen to hold back what it is there for: over a tree of a few lines in
 //! which nothing else is wrong.
 
+mod rooms;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::allowance::{self, Breach};
 use crate::rooms::Rooms;
-use crate::rules::{Crate, Exempt, Rationed, Silent, breaches};
+use crate::rules::{Crate, Exempt, Rationed, Silent, Spelt, breaches};
 
 const EXEMPT: Exempt = Exempt {
     generated: &["shop/src/generated.rs"],
@@ -28,6 +30,13 @@ const EXEMPT: Exempt = Exempt {
         ],
         again_in: &[("shop/src/counter.rs", "wait")],
     }],
+    spelt: &[Spelt {
+        prefix: "shop-",
+        folders: &["shop/src"],
+        file: "shop/src/names.rs",
+        besides: &[("shop/src/lib.rs", "shop-keeper")],
+    }],
+    short: &[("shop/src/story.rs", "tell")],
 };
 
 /// Files of a crate, and what is wrong with them beside `rooms`.
@@ -182,57 +191,6 @@ fn folders_may_not_import_each_other_even_through_different_files() {
 }
 
 #[test]
-fn an_import_that_the_table_does_not_name_is_a_wall() {
-    let files = [
-        ("src/lib.rs", "mod desk;\nmod store;\nmod till;"),
-        ("src/desk.rs", "use crate::store::shelf::Shelf;"),
-        ("src/store.rs", "pub mod shelf;"),
-        ("src/store/shelf.rs", "pub struct Shelf;"),
-        ("src/till.rs", ""),
-    ];
-    let rooms = "desk [till] # counts\nstore []\ntill []";
-    assert_eq!(
-        found_with(rooms, &files),
-        ["wall: shop/src/desk.rs -> shop/src/store/shelf.rs"]
-    );
-    for open in [
-        "desk [store]\nstore []\ntill []",
-        "desk [store/shelf]\nstore []\ntill []",
-        "desk [all but till]\nstore []\ntill []",
-    ] {
-        assert_eq!(found_with(open, &files), [""; 0], "{open}");
-    }
-    assert_eq!(
-        found_with("desk [all but store]\nstore []\ntill []", &files).len(),
-        1
-    );
-    assert_eq!(
-        found_with("desk [store]\nstore []", &files),
-        ["no-row: shop/till"]
-    );
-    let too_many = "desk [store]\nstore []\ntill [cellar]\nroof []";
-    assert_eq!(
-        found_with(too_many, &files),
-        ["no-room: shop/cellar", "no-room: shop/roof"]
-    );
-}
-
-#[test]
-fn a_part_of_a_room_can_have_a_row_of_its_own() {
-    let files = [
-        ("src/lib.rs", "mod store;"),
-        ("src/store.rs", "mod cell;\nmod goods;"),
-        ("src/store/cell.rs", "use super::goods::Goods;"),
-        ("src/store/goods.rs", "pub struct Goods;"),
-    ];
-    assert_eq!(found_with("store []", &files), [""; 0]);
-    assert_eq!(
-        found_with("store []\nstore/cell []", &files),
-        ["wall: shop/src/store/cell.rs -> shop/src/store/goods.rs"]
-    );
-}
-
-#[test]
 fn a_file_that_no_module_declares_is_an_orphan() {
     let found = found(&[
         ("src/lib.rs", "mod store;"),
@@ -305,6 +263,28 @@ fn a_function_may_have_100_lines_and_six_parameters() {
 }
 
 #[test]
+fn a_function_that_is_to_be_read_in_one_look_is_there_and_has_60_lines() {
+    let told = |name: &str, lines: usize| {
+        let body = "    let _ = 1;\n".repeat(lines - 2);
+        let story = format!("fn {name}() {{\n{body}}}\nfn other() {{}}");
+        found_with(
+            "story []",
+            &[("src/lib.rs", "mod story;"), ("src/story.rs", &story)],
+        )
+    };
+    assert_eq!(told("tell", 60), [""; 0]);
+    assert_eq!(
+        told("tell", 61),
+        [
+            "most-function-lines: shop = 61",
+            "short-function: shop/src/story.rs tell = 61"
+        ]
+    );
+    let gone = "short-function: shop/src/story.rs tell is not there";
+    assert_eq!(told("said", 60), [gone]);
+}
+
+#[test]
 fn unwrap_is_found_and_expect_is_counted_outside_tests_only() {
     let found = found(&[(
         "src/lib.rs",
@@ -352,6 +332,31 @@ fn a_silent_folder_does_not_name_the_other_crate() {
             "silent: shop/src/store/shelf.rs names wire",
         ]
     );
+}
+
+#[test]
+fn a_name_is_spelt_in_one_file_alone() {
+    let found = found_with(
+        "names []\ntill []",
+        &[
+            (
+                "src/lib.rs",
+                "mod names;\nmod till;\nconst A: &str = \"shop-keeper\";",
+            ),
+            ("src/names.rs", "const A: &str = \"shop-coin\";"),
+            (
+                "src/till.rs",
+                "/// shop-doc\nconst PREFIX: &[u8] = b\"shop-\";\n\
+                 const A: &str = \"the shop-door is open\";\n\
+                 const B: &[u8] = b\"shop-bytes\";\n\
+                 fn f() { g(\"shop-coin\"); log!(\"shop-log\"); h(\"shop-keeper\"); }\n\
+                 #[test]\nfn t() { g(\"shop-test\"); }",
+            ),
+        ],
+    );
+    let till = |text: &str| format!("spelt: shop/src/till.rs spells {text}");
+    let expected = ["shop-bytes", "shop-coin", "shop-keeper", "shop-log"].map(till);
+    assert_eq!(found, expected);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 use syn::visit::Visit;
 
-use crate::modules::{Call, Function, Module, Target, parent_of};
+use crate::modules::{Call, Function, Literal, Module, Target, parent_of};
 
 /// Reads a file and those of its modules. `folder` is where these lie.
 pub(crate) fn read(
@@ -228,6 +228,15 @@ impl Reader<'_> {
         }
     }
 
+    fn literal(&mut self, text: &str) {
+        let of_words = |byte: u8| byte.is_ascii_lowercase() || byte == b'-';
+        if text.contains('-') && text.bytes().all(of_words) && !self.here().test {
+            let file = self.file.to_owned();
+            let text = text.to_owned();
+            self.target.literals.push(Literal { file, text });
+        }
+    }
+
     /// What a macro is given is no syntax yet: paths and calls are found as they stand.
     fn tokens(&mut self, tokens: TokenStream) {
         let trees: Vec<TokenTree> = tokens.into_iter().collect();
@@ -260,7 +269,12 @@ impl Reader<'_> {
                     }
                     self.path(path);
                 }
-                _ => at += 1,
+                TokenTree::Literal(literal) => {
+                    let text = literal.to_string();
+                    self.literal(text.trim_start_matches('b').trim_matches('"'));
+                    at += 1;
+                }
+                TokenTree::Punct(_) => at += 1,
             }
         }
     }
@@ -325,6 +339,14 @@ impl<'ast> Visit<'ast> for Reader<'_> {
         let whole = start.into_iter().chain(segments).collect();
         self.path(whole);
         syn::visit::visit_path(self, path);
+    }
+
+    fn visit_lit_str(&mut self, text: &'ast syn::LitStr) {
+        self.literal(&text.value());
+    }
+
+    fn visit_lit_byte_str(&mut self, text: &'ast syn::LitByteStr) {
+        self.literal(&String::from_utf8_lossy(&text.value()));
     }
 
     fn visit_expr_loop(&mut self, each: &'ast syn::ExprLoop) {

@@ -10,6 +10,7 @@
 //! # a comment
 //! ```
 //!
+//! What a row names is used: an arrow that nobody needs is a door that nobody watches.
 //! Within a room everything may be imported; circles have a rule of their own. The
 //! root of a crate (`lib.rs`, `main.rs`) is called `root`, and imports what it likes.
 
@@ -76,6 +77,24 @@ impl Rooms {
                 Imports::Only(names) => listed(names),
                 Imports::AllBut(names) => !listed(names),
             }
+    }
+
+    /// What rows allow and nothing in them uses, as `row [name]`. `used`: a row, and the path
+    /// of a module that something in it names.
+    pub(crate) fn unused(&self, used: &BTreeSet<(String, String)>) -> Vec<String> {
+        let mut unused = Vec::new();
+        for (row, imports) in &self.rows {
+            let Imports::Only(names) = imports else {
+                continue;
+            };
+            for name in names {
+                let uses = |(from, to): &(String, String)| from == row && is_within(to, name);
+                if !used.iter().any(uses) {
+                    unused.push(format!("{row} [{name}]"));
+                }
+            }
+        }
+        unused
     }
 
     /// Names in the table for which there is no module.

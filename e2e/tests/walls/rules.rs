@@ -11,7 +11,8 @@ use crate::rooms::Rooms;
 pub(crate) const FILE_LINES: usize = 480;
 /// Lines of one function, its head included.
 pub(crate) const FUNCTION_LINES: usize = 100;
-/// Lines that 99 of 100 functions outside tests keep to.
+/// Lines that 99 of 100 functions outside tests keep to, and those that tell how a request
+/// goes.
 pub(crate) const MOST_FUNCTION_LINES: usize = 60;
 pub(crate) const PARAMETERS: usize = 6;
 
@@ -41,6 +42,10 @@ pub(crate) struct Exempt {
     pub proven: &'static [(&'static str, &'static str)],
     /// Calls of which a function may make so many.
     pub rationed: &'static [Rationed],
+    /// Names that one file alone spells.
+    pub spelt: &'static [Spelt],
+    /// Functions that are to be read in one look, whatever others may be.
+    pub short: &'static [(&'static str, &'static str)],
 }
 
 /// Within `folders`, but for the files `besides`, `method` is called once in each of these
@@ -53,6 +58,16 @@ pub(crate) struct Rationed {
     pub besides: &'static [&'static str],
     pub once_in: &'static [(&'static str, &'static str)],
     pub again_in: &'static [(&'static str, &'static str)],
+}
+
+/// Within `folders` whole literals that begin so stand in this file alone, and in each pair of
+/// a file and what it means by one that is no such name.
+#[derive(Debug)]
+pub(crate) struct Spelt {
+    pub prefix: &'static str,
+    pub folders: &'static [&'static str],
+    pub file: &'static str,
+    pub besides: &'static [(&'static str, &'static str)],
 }
 
 /// Within `folders` of the crate `of` nobody names the crate `about`.
@@ -91,6 +106,8 @@ pub(crate) fn breaches(
             silence(member, main, exempt, &mut found);
         }
         rationed(&targets, exempt, &mut found);
+        spelt(&targets, exempt, &mut found);
+        short(&targets, exempt, &mut found);
         if member.shipped {
             calls(member, &targets, exempt, &mut found);
         }
@@ -205,7 +222,7 @@ fn folders(target: &Target) -> BTreeSet<String> {
         .collect()
 }
 
-/// What each room imports stands in the table.
+/// What each room imports stands in the table, and nothing besides.
 fn walls(member: &Crate, target: &Target, found: &mut BTreeSet<Breach>) {
     let rooms = &member.rooms;
     let of = |module: &Module| module.path.join("/");
@@ -234,6 +251,17 @@ fn walls(member: &Crate, target: &Target, found: &mut BTreeSet<Breach>) {
             let subject = format!("{} -> {}", from.file, to.file);
             found.insert(Breach::of("wall", subject));
         }
+    }
+    let ways = target.arrows().into_iter().chain(target.ways());
+    let used: BTreeSet<(String, String)> = ways
+        .filter_map(|(from, to)| {
+            let row = rooms.row(&target.modules[from].path)?;
+            Some((row.to_owned(), of(&target.modules[to])))
+        })
+        .collect();
+    for unused in rooms.unused(&used) {
+        let subject = format!("{}/{unused}", member.name);
+        found.insert(Breach::of("unused-arrow", subject));
     }
 }
 
@@ -292,6 +320,21 @@ fn rationed(targets: &[Target], exempt: &Exempt, found: &mut BTreeSet<Breach>) {
     }
 }
 
+/// A name is spelt once: who mistypes the second one has another name.
+fn spelt(targets: &[Target], exempt: &Exempt, found: &mut BTreeSet<Breach>) {
+    for rule in exempt.spelt {
+        let literals = targets.iter().flat_map(|target| &target.literals);
+        for literal in literals.filter(|literal| literal.text.starts_with(rule.prefix)) {
+            let (file, text) = (literal.file.as_str(), literal.text.as_str());
+            let within = rule.folders.iter().any(|folder| file.starts_with(folder));
+            let allowed = file == rule.file || rule.besides.contains(&(file, text));
+            if within && !allowed && text != rule.prefix {
+                found.insert(Breach::of("spelt", format!("{file} spells {text}")));
+            }
+        }
+    }
+}
+
 fn wide(functions: &[Function], found: &mut BTreeSet<Breach>) {
     for function in functions {
         let subject = format!("{} {}", function.file, function.name);
@@ -302,6 +345,28 @@ fn wide(functions: &[Function], found: &mut BTreeSet<Breach>) {
         if function.lines > FUNCTION_LINES {
             found.insert(Breach::measured("function-lines", subject, function.lines));
         }
+    }
+}
+
+/// Functions that are to be short are, and are there: a new name takes its row along.
+fn short(targets: &[Target], exempt: &Exempt, found: &mut BTreeSet<Breach>) {
+    let files: BTreeSet<&str> = targets.iter().flat_map(Target::files).collect();
+    let rows = exempt.short.iter();
+    for (file, name) in rows.filter(|(file, _)| files.contains(file)) {
+        let functions = targets.iter().flat_map(|target| &target.functions);
+        let lines = functions
+            .filter(|function| !function.test && function.file == *file && function.name == *name)
+            .map(|function| function.lines)
+            .max();
+        let subject = format!("{file} {name}");
+        let breach = match lines {
+            None => Breach::of("short-function", format!("{subject} is not there")),
+            Some(lines) if lines > MOST_FUNCTION_LINES => {
+                Breach::measured("short-function", subject, lines)
+            }
+            Some(_) => continue,
+        };
+        found.insert(breach);
     }
 }
 

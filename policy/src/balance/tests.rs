@@ -1,6 +1,7 @@
 //! Which endpoint is chosen, and how often.
 
 use super::*;
+use crate::hashing::{STEP, mix};
 use proptest::prelude::*;
 
 mod choosing;
@@ -14,11 +15,9 @@ struct Dice(u64);
 
 impl Dice {
     fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        let number = mix(self.0);
+        self.0 = self.0.wrapping_add(STEP);
+        number
     }
 }
 

@@ -1,6 +1,7 @@
 //! Who gets copies of what.
 
 use super::*;
+use crate::hashing::{STEP, mix};
 use crate::name::ServiceId;
 use crate::traffic::call::Downstream;
 use crate::traffic::set::{Methods, Percent};
@@ -43,14 +44,11 @@ fn each_entry_gets_its_share_of_all_requests() {
         mirror("none", 0, Methods::Any),
         mirror("half", 50, Methods::Any),
     ];
-    // Numbers of splitmix64, from its definition.
     let mut state = 7_u64;
     let mut random = || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        let number = mix(state);
+        state = state.wrapping_add(STEP);
+        number
     };
     let mut copies = [0_u32; 4];
     for _ in 0..10_000 {

@@ -1,6 +1,7 @@
 //! How traffic is shared out.
 
 use super::*;
+use crate::hashing::{STEP, mix};
 use http::{HeaderMap, Method};
 use proptest::prelude::*;
 
@@ -44,10 +45,8 @@ fn shares(backends: &[Backend], draws: u64) -> Vec<u64> {
     let mut taken = vec![0; backends.len()];
     let mut state = 1u64;
     for _ in 0..draws {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut point = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        point = (point ^ (point >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let chosen = choose(backends, point ^ (point >> 31)).unwrap();
+        let chosen = choose(backends, mix(state)).unwrap();
+        state = state.wrapping_add(STEP);
         let index = backends
             .iter()
             .position(|b| b.service == chosen.service)

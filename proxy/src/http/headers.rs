@@ -12,10 +12,11 @@ use crate::net::sniff::is_token;
 
 mod ours;
 
-pub(crate) use ours::{
-    ATTEMPT, CLIENT_ID, CONTEXT, DEGRADED, HELD, Ours, PRIORITY, REASON, REST, ROUTED_TO, SPENT,
-    TIMEOUT, Times, UNSENT, strip_ours,
+pub(crate) use crate::http::header_names::{
+    ATTEMPT, CLIENT_ID, CONTEXT, DEGRADED, HELD, PRIORITY, REASON, REST, ROUTED_TO, SPENT, TIMEOUT,
+    UNSENT,
 };
+pub(crate) use ours::{Ours, Times, strip_ours};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");

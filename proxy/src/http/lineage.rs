@@ -16,9 +16,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Instant;
 
-/// A request is a copy, or made for one. Between proxies it says as well what its receiver
-/// must be held to.
-pub(crate) const SHADOW: HeaderName = HeaderName::from_static("weft-shadow");
+use crate::http::header_names::SHADOW;
 
 /// Work that is put off for longer than this after the copy that asked for it passes for
 /// nobody's. Twenty times what a copy may take until its answer has ended.

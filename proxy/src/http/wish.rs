@@ -12,12 +12,7 @@ use policy::name::{ServiceId, SpiffeId};
 use policy::overrides::{Asked, Handed, Proof, parse};
 use sha2::{Digest, Sha256};
 
-/// What calls are wished to go elsewhere.
-pub(crate) const ROUTE: HeaderName = HeaderName::from_static("weft-route");
-/// A secret whose hash a policy lists.
-pub(crate) const TOKEN: HeaderName = HeaderName::from_static("weft-route-token");
-/// Between proxies: by what right, and through whom.
-pub(crate) const PROOF: HeaderName = HeaderName::from_static("weft-proof");
+use crate::http::header_names::{PROOF, ROUTE, TOKEN};
 
 /// What a request said of it.
 #[derive(Debug, Default)]

@@ -60,6 +60,15 @@ impl Connection {
         };
         let cell = call.open();
         tokio::select! {
+            // First this: nothing passes that a change forbids which came while the way was
+            // opened.
+            biased;
+            failure = self.revoked(admitted.as_of) => {
+                call.reset(&failure, || {
+                    stream.abort();
+                    server.abort();
+                });
+            }
             outcome = relay::relay(&mut stream, &mut server, self.proxy.budget(), cell.flows()) => {
                 if let Some(found) = stream.found {
                     // Both ends were aborted with the relay.
@@ -67,12 +76,6 @@ impl Connection {
                 } else {
                     call.relayed(outcome);
                 }
-            }
-            failure = self.revoked(admitted.as_of) => {
-                call.reset(&failure, || {
-                    stream.abort();
-                    server.abort();
-                });
             }
         }
     }

@@ -1,16 +1,23 @@
-//! One HTTP request from outside the pod: receive, authorise, forward, respond.
+//! One HTTP request from outside the pod: receive, authorise, prepare, forward, respond.
 
 use std::sync::Arc;
 
 use http::{HeaderValue, Request, Response, header};
+use policy::deadline::Deadline;
+use policy::traffic::guard::Priority;
 
+use crate::config::guard::Exceeded;
+use crate::config::overload::LetIn;
+use crate::config::snapshot::Snapshot;
 use crate::failure::{Failure, Next, StreamReset};
 use crate::http::body::Body;
+use crate::http::context::Kept;
 use crate::http::deadline::{self, Reader};
 use crate::http::headers;
 use crate::http::incoming::IncomingBody;
 use crate::http::received::{Received, Upgrades};
 use crate::http::replay::Replay;
+use crate::http::upgrade::Side;
 use crate::http::upload::Upload;
 use crate::inbound::connection::Connection;
 use crate::inbound::guard;
@@ -18,10 +25,38 @@ use crate::inbound::path::JudgedPath;
 use crate::inbound::reauthorize::Allowed;
 use crate::mesh::protocol::{AppHttp, Asked, not_sent};
 use crate::net::turn::Waited;
-use crate::telemetry::call::Kind;
+use crate::telemetry::call::{Call, Kind};
+
+/// What a request is given by what judged it, and let it pass.
+struct Passed {
+    deadline: Deadline,
+    /// Revision of the policy that allowed it.
+    as_of: u64,
+    class: Option<Priority>,
+    let_in: Option<Box<LetIn>>,
+}
+
+/// Why a request does not pass. Each is answered in a way of its own.
+enum Refused {
+    /// Its time is over, it is a copy for others, or its caller may not ask for it.
+    Judged(Failure),
+    Limited(Box<Exceeded>),
+    Shed(Failure),
+}
+
+/// A request that is ready to be forwarded, and what is kept of it until its answer.
+struct Prepared {
+    allowed: Allowed,
+    replay: Replay,
+    upload: Upload,
+    kept: Kept,
+    let_in: Option<Box<LetIn>>,
+    caller_side: Option<Side>,
+    grpc: bool,
+}
 
 impl Connection {
-    /// One HTTP request: receive, authorise, forward, respond.
+    /// One HTTP request: receive, authorise, prepare, forward, respond.
     pub(super) async fn handle_request(
         self: Arc<Self>,
         request: Request<IncomingBody>,
@@ -33,71 +68,125 @@ impl Connection {
             Ok(received) => received,
             Err(rejected) => return call.refuse(&rejected.failure, &rejected.method, false),
         };
+        self.note(&received, speak, &mut call);
+        let snapshot = self.proxy.config.snapshot();
+        let passed = self.decide(&snapshot, &mut received, &mut call);
+        drop(snapshot);
+        let passed = match passed {
+            Ok(passed) => passed,
+            Err(refused) => return self.refuse(refused, call, &received),
+        };
+        let Prepared {
+            allowed,
+            replay,
+            upload,
+            kept,
+            let_in,
+            caller_side,
+            grpc,
+        } = self.prepare(received, passed, &call);
+        match self.forward(&allowed, &replay, speak).await {
+            Ok(answer) => {
+                self.answered(let_in);
+                replay.forget();
+                self.respond(answer, call, allowed, caller_side, kept).await
+            }
+            Err(failure) => {
+                let failure = upload.blame(failure);
+                let asked = &allowed.parts;
+                let mut response = call.refuse(&failure, &asked.method, grpc);
+                let head = (response.status(), response.headers_mut());
+                self.tell_spent(&kept, &asked.headers, head);
+                kept.refused(failure.reason());
+                self.proven(&failure, response)
+            }
+        }
+    }
+
+    /// Notes in its call what a request asks, and counts it from now on.
+    fn note(&self, received: &Received, speak: AppHttp, call: &mut Call) {
         if let Some(Waited(long)) = received.parts.extensions.get() {
             call.waited(*long);
         }
         call.asks(&received.parts);
         call.speaks(speak == AppHttp::Http2, received.grpc);
-        self.count_on_cell(&mut call);
-        let snapshot = self.proxy.config.snapshot();
+        self.count_on_cell(call);
+    }
+
+    /// Judges a request by everything that stands before the application, all of it by one
+    /// snapshot.
+    fn decide(
+        &self,
+        snapshot: &Snapshot,
+        received: &mut Received,
+        call: &mut Call,
+    ) -> Result<Passed, Refused> {
         let path = JudgedPath::of(&received.parts);
-        let deadline = self.deadline(&snapshot, &received, &path);
-        let decided = deadline::check(deadline)
-            .and_then(|()| self.admit_copy(&snapshot, &received))
-            .and_then(|()| self.authorise(&snapshot, &mut received.parts, &path, &mut call));
-        let limited = match decided {
-            Ok(_) => self.limited(&snapshot, &received.parts, &path),
-            Err(_) => None,
-        };
-        let class = self.class(&snapshot, &received, &path);
-        let let_in = match (&decided, &limited) {
-            (Ok(_), None) => self.let_in(&snapshot, &received, class),
-            _ => Ok(None),
-        };
-        drop((snapshot, path));
-        let as_of = match decided {
-            Ok(as_of) => as_of,
-            Err(failure) => {
-                let response = call.refuse(&failure, &received.parts.method, received.grpc);
-                return self.proven(&failure, response);
-            }
-        };
-        if let Some(exceeded) = limited {
-            return guard::answer(&exceeded, call, &received.parts, received.grpc);
+        let deadline = self.deadline(snapshot, received, &path);
+        let as_of = deadline::check(deadline)
+            .and_then(|()| self.admit_copy(snapshot, received))
+            .and_then(|()| self.authorise(snapshot, &mut received.parts, &path, call))
+            .map_err(Refused::Judged)?;
+        if let Some(exceeded) = self.limited(snapshot, &received.parts, &path) {
+            return Err(Refused::Limited(exceeded));
         }
-        let let_in = match let_in {
-            Ok(let_in) => let_in,
-            Err(shed) => return call.refuse(&shed, &received.parts.method, received.grpc),
-        };
+        let class = self.class(snapshot, received, &path);
+        let let_in = self.let_in(snapshot, received, class);
+        Ok(Passed {
+            deadline,
+            as_of,
+            class,
+            let_in: let_in.map_err(Refused::Shed)?,
+        })
+    }
+
+    /// The answer to a request that does not pass.
+    fn refuse(&self, refused: Refused, call: Call, received: &Received) -> Response<Body> {
+        let (parts, grpc) = (&received.parts, received.grpc);
+        match refused {
+            Refused::Judged(failure) => {
+                let response = call.refuse(&failure, &parts.method, grpc);
+                self.proven(&failure, response)
+            }
+            Refused::Limited(exceeded) => guard::answer(&exceeded, call, parts, grpc),
+            Refused::Shed(failure) => call.refuse(&failure, &parts.method, grpc),
+        }
+    }
+
+    /// The request as it goes to the application: with what that is told of it, remembered
+    /// for calls that are made for it, and with a body that can be sent again.
+    fn prepare(&self, mut received: Received, passed: Passed, call: &Call) -> Prepared {
+        let Passed {
+            deadline,
+            as_of,
+            class,
+            let_in,
+        } = passed;
         self.name_caller(&mut received);
         call.pass_on_trace(&mut received.parts.headers);
         let shadow = self.shadow(&received);
         let map = &mut received.parts.headers;
         self.proxy.lineage.arrives(shadow, map);
         let kept = self.remember(&mut received, deadline, class);
-        let (map, grpc) = (&mut received.parts.headers, received.grpc);
-        deadline::write(map, deadline, grpc, Reader::Application);
-        let (body, upload) = Upload::watch(received.body);
-        let replay = Replay::new(body).counted(&mut received.parts.extensions);
-        let parts = received.parts;
+        let Received {
+            mut parts,
+            body,
+            caller_side,
+            grpc,
+            ..
+        } = received;
+        deadline::write(&mut parts.headers, deadline, grpc, Reader::Application);
+        let (body, upload) = Upload::watch(body);
+        let replay = Replay::new(body).counted(&mut parts.extensions);
         let ends = deadline::ends(deadline, &parts.method);
-        let allowed = Allowed { parts, as_of, ends };
-        match self.forward(&allowed, &replay, speak).await {
-            Ok(answer) => {
-                self.answered(let_in);
-                replay.forget();
-                let caller_side = received.caller_side;
-                self.respond(answer, call, allowed, caller_side, kept).await
-            }
-            Err(failure) => {
-                let failure = upload.blame(failure);
-                let asked = &allowed.parts;
-                let mut response = call.refuse(&failure, &asked.method, received.grpc);
-                let head = (response.status(), response.headers_mut());
-                self.tell_spent(&kept, &asked.headers, head);
-                kept.refused(failure.reason());
-                self.proven(&failure, response)
-            }
+        Prepared {
+            allowed: Allowed { parts, as_of, ends },
+            replay,
+            upload,
+            kept,
+            let_in,
+            caller_side,
+            grpc,
         }
     }
 

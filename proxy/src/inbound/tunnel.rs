@@ -6,18 +6,29 @@ use http::{Method, Response};
 use policy::reason::Reason;
 use runtime::occupancy::Place;
 
+use crate::config::snapshot::Snapshot;
 use crate::failure::{Failure, Next};
 use crate::http::body::{self, Body};
 use crate::http::byte_stream::ByteStream;
 use crate::http::http2::recv::RecvBody;
 use crate::http::http2::server::Accept;
-use crate::inbound::authorize::Expected;
+use crate::inbound::authorize::{Admitted, Expected};
 use crate::inbound::connection::Connection;
-use crate::inbound::detect::{Spoken, race};
+use crate::inbound::detect::race;
 use crate::mesh::protocol::{Asked, not_sent};
 use crate::net::connect::{self, CONNECT_TIMEOUT};
 use crate::net::prefixed::Prefixed;
 use crate::telemetry::call::Kind;
+
+/// What is decided of a tunnel before anything of it is read.
+enum Opening {
+    /// Nothing but requests passes, and they are judged one by one.
+    Requests,
+    /// It may carry either, and is judged when it is known what it does.
+    Either,
+    /// Bytes, and these may pass.
+    Bytes(Admitted),
+}
 
 impl Connection {
     /// Bytes that come as the body of a peer proxy's request: opaque, or so it says. Where
@@ -30,62 +41,70 @@ impl Connection {
         let (accept, out) = Accept::new();
         let mut response = Response::new(body::empty());
         response.extensions_mut().insert(accept);
-        let (expected, by_request, admitted) = self.proxy.config.inspect(|now| {
-            let expected = self.expected(now);
-            let by_request = match expected {
-                Expected::Http { declared, .. } => declared || self.judges_requests(now),
-                Expected::Bytes | Expected::Either => false,
-            };
-            let admitted = if by_request {
-                Ok(())
-            } else {
-                self.refuses_bytes(now)
-                    .inspect_err(|_| self.try_on_bytes(now, false))
-            };
-            (expected, by_request, admitted)
-        });
-        // Somebody who may say nothing at all is told so before saying it.
-        if let Err(failure) = admitted {
-            let call = self.call(Kind::Bytes);
-            let response = call.refuse(&failure, &Method::POST, false);
-            return match failure.next() {
-                Next::Stop => response,
-                Next::SameEndpoint | Next::OtherEndpoint => {
-                    not_sent(&failure, response, Asked::Tcp)
-                }
-            };
-        }
-        if by_request {
-            #[expect(clippy::disallowed_methods, reason = "one byte stream")]
-            tokio::spawn(async move {
-                let Ok(out) = out.await else { return };
-                let mut stream = Prefixed::new(ByteStream::new(out, incoming));
-                let spoken = self.protocol(&mut stream, &place).await;
-                self.serve(stream, spoken, &place).await;
-            });
-            return response;
-        }
+        let opening = self.opening(&self.proxy.config.snapshot());
+        let admitted = match opening {
+            Ok(Opening::Requests) => {
+                #[expect(clippy::disallowed_methods, reason = "one byte stream")]
+                tokio::spawn(async move {
+                    let Ok(out) = out.await else { return };
+                    let mut stream = Prefixed::new(ByteStream::new(out, incoming));
+                    let spoken = self.protocol(&mut stream, &place).await;
+                    self.serve(stream, spoken, &place).await;
+                });
+                return response;
+            }
+            Ok(Opening::Either) => None,
+            Ok(Opening::Bytes(admitted)) => Some(admitted),
+            // Somebody who may say nothing at all is told so before saying it.
+            Err(failure) => return self.unopened(&failure),
+        };
         let server = match connect::connect(self.local, CONNECT_TIMEOUT).await {
             Ok(server) => Prefixed::new(server),
             Err(error) => {
                 let failure = Failure::not_sent(Reason::ConnectFailed, error.to_string());
-                let call = self.call(Kind::Bytes);
-                let response = call.refuse(&failure, &Method::POST, false);
-                return not_sent(&failure, response, Asked::Tcp);
+                return self.unopened(&failure);
             }
         };
         #[expect(clippy::disallowed_methods, reason = "one byte stream")]
         tokio::spawn(async move {
             let Ok(out) = out.await else { return };
             let mut stream = Prefixed::new(ByteStream::new(out, incoming));
-            let spoken = match expected {
-                // What the peer calls opaque is not taken at its word: unless the port
-                // is declared so, HTTP in a tunnel is judged and cleaned as HTTP.
-                Expected::Either | Expected::Http { .. } => race(&mut stream, server).await,
-                Expected::Bytes => Ok(Spoken::Opaque(Some(server))),
-            };
+            if let Some(admitted) = admitted {
+                place.busy();
+                return self.opaque(stream, Some(server), Ok(admitted)).await;
+            }
+            // What the peer calls opaque is not taken at its word: unless the port is
+            // declared so, HTTP in a tunnel is judged and cleaned as HTTP.
+            let spoken = race(&mut stream, server).await;
             self.serve(stream, spoken, &place).await;
         });
         response
+    }
+
+    /// What may be said in a tunnel; and where that is known to be bytes, whether they may
+    /// pass. By one snapshot, and those are not judged again.
+    ///
+    /// # Errors
+    /// When nothing may pass.
+    fn opening(&self, snapshot: &Snapshot) -> Result<Opening, Failure> {
+        match self.expected(snapshot) {
+            Expected::Http { declared, .. } if declared || self.judges_requests(snapshot) => {
+                Ok(Opening::Requests)
+            }
+            Expected::Either => Ok(Opening::Either),
+            Expected::Bytes | Expected::Http { .. } => {
+                self.admit_bytes(snapshot).map(Opening::Bytes)
+            }
+        }
+    }
+
+    /// The answer to a peer whose tunnel is not opened.
+    fn unopened(&self, failure: &Failure) -> Response<Body> {
+        let call = self.call(Kind::Bytes);
+        let response = call.refuse(failure, &Method::POST, false);
+        match failure.next() {
+            Next::Stop => response,
+            Next::SameEndpoint | Next::OtherEndpoint => not_sent(failure, response, Asked::Tcp),
+        }
     }
 }

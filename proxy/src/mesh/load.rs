@@ -8,14 +8,13 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderValue};
 use parking_lot::Mutex;
 use policy::balance::{FADES, Teller};
 use policy::overload::Limiter;
 use policy::traffic::guard::{Overload, OverloadMode};
 
-/// Of the application that answered, from 0 to 100.
-const LOAD: HeaderName = HeaderName::from_static("weft-load");
+use crate::http::header_names::LOAD;
 
 /// Ports whose load is measured, each 1 KiB: more than an application serves.
 const PORTS: usize = 64;

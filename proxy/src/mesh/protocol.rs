@@ -1,5 +1,9 @@
-//! What two proxies say to each other, and the only place that names the headers they
-//! say it with.
+//! What two proxies say to each other to carry a message: for whom it is, how it is to be
+//! spoken, what became of it. Here alone the headers for that are written and read, but for
+//! `weft-unsent`, which is also said where no head could be read. What else is said of a
+//! message, as of its time or its class, stands among its own headers and passes here as it
+//! is. The names of all are in `http::header_names`, because `http` cleans messages of them
+//! and may not import this.
 //!
 //! A request of one application to another travels as itself, with what the receiving
 //! proxy must know beside it. An upgrade is a CONNECT stream, and so its answer hides the
@@ -20,23 +24,11 @@ use policy::reason::Reason;
 
 use crate::failure::Failure;
 use crate::http::body::Body;
-use crate::http::headers::{UNSENT, without_http};
+use crate::http::header_names::{PORT, PROTOCOL, STATUS, TARGET, UNSENT, UPGRADE_TO};
+use crate::http::headers::without_http;
 use crate::http::received::{acceptable, authority_of};
 use crate::http::refusal::reason_in;
 use crate::ports::OWN_PORTS;
-
-// None of these ever reaches an application.
-/// Container port that a request is for.
-const PORT: HeaderName = HeaderName::from_static("weft-port");
-/// How the application is to be spoken to: `http1`, `http2`, or `tcp` for bytes.
-const PROTOCOL: HeaderName = HeaderName::from_static("weft-protocol");
-/// Of an upgrade: the protocols that the caller asked for, and in the answer the one that
-/// the application switched to.
-const UPGRADE_TO: HeaderName = HeaderName::from_static("weft-upgrade");
-/// Of an upgrade: the request target.
-const TARGET: HeaderName = HeaderName::from_static("weft-target");
-/// Of an upgrade: the status that the application answered.
-const STATUS: HeaderName = HeaderName::from_static("weft-status");
 
 /// The bodies of the exchange are the bytes of a connection.
 const TCP: &str = "tcp";

@@ -1,5 +1,5 @@
 //! One HTTP request of the application, from its head to the end of its answer: receive,
-//! route, attempt, fall back, respond.
+//! route, prepare, attempt, fall back, respond.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -10,10 +10,14 @@ use policy::http_match::RequestFacts;
 use crate::config::snapshot::Snapshot;
 use crate::failure::Failure;
 use crate::http::body::Body;
+use crate::http::context::MadeFor;
 use crate::http::deadline::{self, Timed};
 use crate::http::incoming::IncomingBody;
-use crate::http::received::{Received, Upgrades, host_of};
+use crate::http::lineage::Shadow;
+use crate::http::received::{Received, Rejected, Upgrades, host_of};
 use crate::http::replay::Replay;
+use crate::http::upgrade::Side;
+use crate::http::upload::Upload;
 use crate::http::wish::Wish;
 use crate::net::turn::Waited;
 use crate::outbound::attempts::Attempts;
@@ -28,8 +32,27 @@ use crate::outbound::said;
 use crate::outbound::send::Outgoing;
 use crate::outbound::serving::Marks;
 use crate::outbound::shadow;
+use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, Kind};
 use crate::telemetry::parties::Parties;
+
+/// What came before a call, and what that means for it.
+struct Provenance {
+    made_for: MadeFor,
+    /// Where calls that are made for it are wished to go.
+    wish: Option<Arc<Wish>>,
+    /// What it has to do with copies.
+    shadow: Option<Shadow>,
+    /// How often its workload had begun to get nothing but copies, before that was asked.
+    held: u64,
+}
+
+/// A request that is ready to be sent, and what is kept of it until its answer.
+struct Prepared {
+    outgoing: Outgoing,
+    upload: Upload,
+    caller_side: Option<Side>,
+}
 
 /// One request of the application, from its head to the end of its answer.
 pub(super) async fn handle_request(
@@ -39,25 +62,15 @@ pub(super) async fn handle_request(
     let proxy = &connection.proxy;
     let called = Parties::to_service(Arc::default(), connection.addr.port());
     let mut call = Call::begin(&proxy.telemetry, Kind::Request, called);
-    let mut received = match Received::new(request, Upgrades::Own) {
+    let mut received = match receive(&connection, request, &mut call) {
         Ok(received) => received,
-        Err(rejected) => {
-            call.between(proxy.config.inspect(|now| connection.called(now)));
-            return call.refuse(&rejected.failure, &rejected.method, false);
-        }
+        Err(rejected) => return call.refuse(&rejected.failure, &rejected.method, false),
     };
-    if let Some(Waited(long)) = received.parts.extensions.get() {
-        call.waited(*long);
-    }
-    call.asks(&received.parts);
-    call.speaks(received.parts.version == Version::HTTP_2, received.grpc);
     let held = shadow::times_held(proxy);
     let snapshot = proxy.config.snapshot();
-    let made_for = context::of_call(proxy, &received);
-    let wish = overridden::wish_of(proxy, &received, &made_for);
-    let of_copy = shadow::of_call(proxy, &snapshot, &mut received, &made_for);
+    let came = Provenance::of(proxy, &snapshot, held, &mut received);
     let route = shadow::may_send(&snapshot, &received)
-        .and_then(|()| connection.route_request(&snapshot, &received, wish.as_deref()));
+        .and_then(|()| connection.route_request(&snapshot, &received, came.wish.as_deref()));
     call.between(match &route {
         Ok(route) => route.parties(),
         Err(_) => connection.called(&snapshot),
@@ -67,44 +80,11 @@ pub(super) async fn handle_request(
         Ok(route) => route,
         Err(failure) => return call.refuse(&failure, &received.parts.method, received.grpc),
     };
-    // All of it, so that nothing is held for it while the answer is waited for.
-    let Received {
-        mut parts,
-        body,
-        upgrade,
+    let Prepared {
+        outgoing,
+        upload,
         caller_side,
-        grpc,
-        times,
-        priority,
-        context: _,
-        retry: _,
-        shadow: _,
-        wish: _,
-    } = received;
-    call.pass_on_trace(&mut parts.headers);
-    let timeout = times.as_ref().and_then(|times| times.timeout.as_ref());
-    let timed = Timed::read(&parts.headers, grpc, timeout, None);
-    drop(times);
-    proxy.telemetry.metrics.read_time(timed.unreadable);
-    let timeouts = said::timeouts(route.said.as_deref());
-    let deadline = deadline::outgoing(&parts, timed, timeouts, made_for.until());
-    let made_for = made_for.request();
-    let (body, upload) = shadow::watch(proxy, held, &parts.method, body);
-    let replay = Replay::new(body).counted(&mut parts.extensions);
-    let outgoing = Outgoing {
-        parts,
-        replay,
-        upgrade,
-        grpc,
-        called: connection.addr,
-        deadline,
-        priority: context::priority(priority, made_for.as_deref()),
-        shadow: of_copy,
-        made_for,
-        spent: AtomicBool::new(false),
-        onward: wish.and_then(|wish| wish.onward(&proxy.own.identity)),
-        aside: false,
-    };
+    } = prepare(&connection, &route, received, came, &call);
     let sent = {
         // Borrowed, since a future holds twice what it is given, and gone before the answer.
         let mut attempts = Attempts::of(&route, &outgoing);
@@ -130,6 +110,94 @@ pub(super) async fn handle_request(
             respond(answer, call, served, caller_side, proxy).await
         }
         Err(failure) => refused(&failure, call, &route, &outgoing),
+    }
+}
+
+/// The request, cleaned, and noted in the call. One that is rejected counts for what was
+/// called.
+fn receive(
+    connection: &Connection,
+    request: Request<IncomingBody>,
+    call: &mut Call,
+) -> Result<Received, Rejected> {
+    let received = match Received::new(request, Upgrades::Own) {
+        Ok(received) => received,
+        Err(rejected) => {
+            let config = &connection.proxy.config;
+            call.between(config.inspect(|now| connection.called(now)));
+            return Err(rejected);
+        }
+    };
+    if let Some(Waited(long)) = received.parts.extensions.get() {
+        call.waited(*long);
+    }
+    call.asks(&received.parts);
+    call.speaks(received.parts.version == Version::HTTP_2, received.grpc);
+    Ok(received)
+}
+
+impl Provenance {
+    fn of(proxy: &Proxy, snapshot: &Snapshot, held: u64, received: &mut Received) -> Self {
+        let made_for = context::of_call(proxy, received);
+        let wish = overridden::wish_of(proxy, received, &made_for);
+        let shadow = shadow::of_call(proxy, snapshot, received, &made_for);
+        Self {
+            made_for,
+            wish,
+            shadow,
+            held,
+        }
+    }
+}
+
+/// The request as it goes to whichever endpoint takes it: with its trace, its time, and a
+/// body that can be sent again. Of the one that was received nothing is kept beside that,
+/// while the answer is waited for.
+fn prepare(
+    connection: &Connection,
+    route: &Route,
+    received: Received,
+    came: Provenance,
+    call: &Call,
+) -> Prepared {
+    let proxy = &connection.proxy;
+    let Received {
+        mut parts,
+        body,
+        upgrade,
+        caller_side,
+        grpc,
+        times,
+        priority,
+        ..
+    } = received;
+    call.pass_on_trace(&mut parts.headers);
+    let timeout = times.as_ref().and_then(|times| times.timeout.as_ref());
+    let timed = Timed::read(&parts.headers, grpc, timeout, None);
+    proxy.telemetry.metrics.read_time(timed.unreadable);
+    let timeouts = said::timeouts(route.said.as_deref());
+    let deadline = deadline::outgoing(&parts, timed, timeouts, came.made_for.until());
+    let made_for = came.made_for.request();
+    let (body, upload) = shadow::watch(proxy, came.held, &parts.method, body);
+    let replay = Replay::new(body).counted(&mut parts.extensions);
+    let outgoing = Outgoing {
+        parts,
+        replay,
+        upgrade,
+        grpc,
+        called: connection.addr,
+        deadline,
+        priority: context::priority(priority, made_for.as_deref()),
+        shadow: came.shadow,
+        made_for,
+        spent: AtomicBool::new(false),
+        onward: came.wish.and_then(|wish| wish.onward(&proxy.own.identity)),
+        aside: false,
+    };
+    Prepared {
+        outgoing,
+        upload,
+        caller_side,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use policy::access::Source;
@@ -12,6 +13,7 @@ use policy::traffic::guard::{LimitKey, LimitMode, LimitScope, RateLimit};
 use policy::traffic::pod::{GuardPort, PodGuard};
 use policy::traffic::{Scoped, Sources};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 use wire::v1::{self, Protocol};
 
 use super::answers::{App, OK, ask, served_by, sum};
@@ -249,14 +251,14 @@ async fn audit_counts_and_lets_through() {
     assert_eq!(sum(&server, LIMITED, &["mode=\"Audit\""]), 3.0);
 }
 
-#[tokio::test]
-async fn connections_of_opaque_bytes_count_one_each_and_are_closed_beyond() {
-    let (client, server, _, _) = pair(Protocol::Opaque).await;
-    let listener = listening(&client, &server).await;
-    let port = listener.local_addr().unwrap().port();
+/// Sends the first line of each connection back, and counts them.
+fn echoing(listener: TcpListener) -> Arc<AtomicUsize> {
+    let accepted = Arc::new(AtomicUsize::new(0));
+    let log = Arc::clone(&accepted);
     tokio::spawn(async move {
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
+            log.fetch_add(1, Relaxed);
             tokio::spawn(async move {
                 let mut line = [0; 6];
                 let _ = stream.read_exact(&mut line).await;
@@ -264,7 +266,11 @@ async fn connections_of_opaque_bytes_count_one_each_and_are_closed_beyond() {
             });
         }
     });
-    server.set(vec![guard(port, vec![rule(limit("few", 2))])]);
+    accepted
+}
+
+/// How many of four connections of opaque bytes are answered.
+async fn answered(client: &Pod) -> usize {
     let mut answered = 0;
     for _ in 0..4 {
         let mut stream = client.call(vip()).await;
@@ -274,6 +280,50 @@ async fn connections_of_opaque_bytes_count_one_each_and_are_closed_beyond() {
         let came = sent.is_ok() && matches!(read, Ok(Ok(count)) if count > 0);
         answered += usize::from(came);
     }
-    assert_eq!(answered, 2, "{}", server.metrics());
+    answered
+}
+
+#[tokio::test]
+async fn connections_of_opaque_bytes_count_one_each_and_are_closed_beyond() {
+    let (client, server, _, _) = pair(Protocol::Opaque).await;
+    let listener = listening(&client, &server).await;
+    let port = listener.local_addr().unwrap().port();
+    echoing(listener);
+    server.set(vec![guard(port, vec![rule(limit("few", 2))])]);
+    assert_eq!(answered(&client).await, 2, "{}", server.metrics());
+    assert_eq!(sum(&server, LIMITED, &["mode=\"Enforce\""]), 2.0);
+}
+
+#[tokio::test]
+async fn bytes_to_a_port_declared_opaque_are_decided_once_before_their_way_is_opened() {
+    let (client, server, _, _) = pair(Protocol::Opaque).await;
+    let listener = listening(&client, &server).await;
+    let port = listener.local_addr().unwrap().port();
+    let accepted = echoing(listener);
+    let workload = v1::Workload {
+        identity: id("api").as_str().to_owned(),
+        enforcement: v1::Enforcement::Open as i32,
+        mtls: v1::MtlsMode::Permissive as i32,
+        ports: vec![v1::PortProtocol {
+            first: port.into(),
+            last: port.into(),
+            protocol: Protocol::Opaque as i32,
+        }],
+        ..v1::Workload::default()
+    };
+    let workload = v1::resource::Content::Workload(workload);
+    server.set(vec![
+        resource(wire::names::WORKLOAD, workload),
+        guard(port, vec![rule(limit("few", 2))]),
+    ]);
+    assert_eq!(answered(&client).await, 2, "{}", server.metrics());
+    assert_eq!(accepted.load(Relaxed), 2, "nobody is heard of the others");
+    // Both sides know why, and each refusal is one.
+    for (pod, side) in [(&client, "outbound"), (&server, "inbound")] {
+        let side = format!("direction=\"{side}\"");
+        let labels = [&*side, "reason=\"limit\""];
+        let refused = sum(pod, "weft_tcp_connections_total", &labels);
+        assert_eq!(refused, 2.0, "{}", pod.metrics());
+    }
     assert_eq!(sum(&server, LIMITED, &["mode=\"Enforce\""]), 2.0);
 }

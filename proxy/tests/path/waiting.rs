@@ -71,5 +71,5 @@ async fn requests_in_a_tunnel_wait_for_memory_as_any_others_of_their_caller_do()
     drop(requests);
     let second = answer(&mut stream, PATIENCE).await.unwrap();
     assert!(second.starts_with("HTTP/1.1 200"), "{second}");
-    assert_eq!(other.requests_of_holder(), 0);
+    assert_eq!(other.requests().unwrap().in_flight(), 0);
 }

@@ -51,12 +51,6 @@ impl Place {
     pub fn requests(&self) -> Option<&Arc<Requests>> {
         self.occupancy().map(|_| self.charged().of_holder())
     }
-
-    /// Requests in flight on all connections of its holder; 0 for a place in no table.
-    #[must_use]
-    pub fn requests_of_holder(&self) -> usize {
-        self.requests().map_or(0, |requests| requests.in_flight())
-    }
 }
 
 impl Table {

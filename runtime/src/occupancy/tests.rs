@@ -343,7 +343,7 @@ fn requests_in_flight_are_those_of_all_connections_of_a_holder() {
     );
     let one = first.begin_request();
     let two = (second.begin_request(), second.begin_request());
-    let of = |place: &Place| place.requests_of_holder();
+    let of = |place: &Place| place.requests().unwrap().in_flight();
     assert_eq!((of(&first), of(&second), of(&other)), (3, 3, 0));
     // Whoever it proves to be has them from then on.
     second.prove("spiffe://cluster.local/ns/shop/sa/web");
@@ -381,7 +381,7 @@ fn what_is_done_within_a_connection_counts_for_it_and_keeps_no_place() {
     let held = within.hold(5000);
     assert_eq!(occupancy.weight(), weight + 5000);
     let request = within.begin_request();
-    assert_eq!(place.requests_of_holder(), 1);
+    assert_eq!(place.requests().unwrap().in_flight(), 1);
     assert_eq!(occupancy.requests_of_callers(), 1);
     within.waits_for_memory();
     assert_eq!(count(&counts, Reached::NoMemory), 1);
@@ -392,7 +392,7 @@ fn what_is_done_within_a_connection_counts_for_it_and_keeps_no_place() {
     drop(place);
     assert_eq!(occupancy.taken(), 0);
     drop((request, held));
-    assert_eq!(within.requests_of_holder(), 0);
+    assert_eq!(within.requests().unwrap().in_flight(), 0);
 }
 
 /// A connection of HTTP/2 looks with every frame, whether or not it was woken for that.

@@ -1,39 +1,12 @@
-//! Headers of the mesh's own: their names, and what of them a sender may say.
+//! Headers of the mesh's own: which they are, and what of them a sender may say.
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use policy::context::Id;
 use policy::traffic::guard::Priority;
 
-use crate::http::lineage::{SHADOW, Shadow};
+use crate::http::header_names::{ATTEMPT, CONTEXT, PRIORITY, REST, SHADOW, TIMEOUT};
+use crate::http::lineage::Shadow;
 use crate::http::wish::Said;
-
-/// Verified SPIFFE id of the caller, for the application.
-pub(crate) const CLIENT_ID: HeaderName = HeaderName::from_static("weft-client-id");
-/// What is left of a request's time. From an application or a peer proxy it only shortens.
-pub(crate) const TIMEOUT: HeaderName = HeaderName::from_static("weft-timeout");
-/// Between proxies: what is left of the time of the request that a call is made for.
-pub(crate) const REST: HeaderName = HeaderName::from_static("weft-rest");
-/// The name of a request, which its application passes on with the calls that it makes for
-/// it.
-pub(crate) const CONTEXT: HeaderName = HeaderName::from_static("weft-context");
-/// The class of a request. From an application or a peer proxy it only lowers.
-pub(crate) const PRIORITY: HeaderName = HeaderName::from_static("weft-priority");
-/// Between proxies: which attempt of its call a request is, where it is not the first.
-pub(crate) const ATTEMPT: HeaderName = HeaderName::from_static("weft-attempt");
-/// In an answer to a peer proxy: what it needed was tried again in vain already.
-pub(crate) const SPENT: HeaderName = HeaderName::from_static("weft-spent");
-/// In an answer: which Service the call went to, as its request wished; `namespace/name`.
-pub(crate) const ROUTED_TO: HeaderName = HeaderName::from_static("weft-routed-to");
-/// Why the mesh answered instead of the application.
-pub(crate) const REASON: HeaderName = HeaderName::from_static("weft-reason");
-/// Which Service answered in place of the one that was called, as `namespace/name`, or
-/// [`HELD`].
-pub(crate) const DEGRADED: HeaderName = HeaderName::from_static("weft-degraded");
-/// A TrafficPolicy itself did.
-pub(crate) const HELD: &str = "response";
-/// In an answer to a peer proxy: no application saw the request. What else the two say to
-/// each other stands in `mesh::protocol`; this one is also said where no head is read.
-pub(crate) const UNSENT: HeaderName = HeaderName::from_static("weft-unsent");
 
 /// Many applications read `_` in a name as `-`, as CGI did.
 fn is_ours(name: &HeaderName) -> bool {

@@ -4,7 +4,7 @@ mod random;
 
 use http::{Request, Response};
 
-use self::random::Random;
+use self::random::{OF_ANSWERS, OF_REQUESTS, Random};
 use super::*;
 use crate::http::received::host_of;
 
@@ -60,18 +60,28 @@ fn answer(response: &PeerResponse) -> String {
 
 const TRANSPORTS: [Transport; 2] = [Transport::Http2, Transport::Http1];
 
+/// Counts which of these names a message has.
+fn count(map: &HeaderMap, names: &[HeaderName], times: &mut [usize]) {
+    for (name, times) in names.iter().zip(times) {
+        *times += usize::from(map.contains_key(name));
+    }
+}
+
 #[test]
 fn ten_thousand_requests_are_the_same_on_the_other_side() {
     for transport in TRANSPORTS {
         let mut random = Random(1);
+        let mut said = [0; 7];
         for round in 0..10_000 {
             let request = random.request(transport);
             let sent = request.encode(transport).unwrap();
+            count(&sent.headers, &OF_REQUESTS, &mut said);
             let came = PeerRequest::decode(sent.clone(), transport).unwrap();
             assert_eq!(meaning(&came), meaning(&request), "{transport:?} {round}");
             let again = came.encode(transport).unwrap();
             assert_eq!(wire(&again), wire(&sent), "{transport:?} {round}");
         }
+        assert!(said.iter().all(|times| *times > 1000), "{said:?}");
     }
 }
 
@@ -79,13 +89,16 @@ fn ten_thousand_requests_are_the_same_on_the_other_side() {
 fn ten_thousand_responses_are_the_same_on_the_other_side() {
     for asked in [Asked::Http, Asked::Upgrade, Asked::Tcp] {
         let mut random = Random(2);
+        let mut said = [0; 3];
         for round in 0..10_000 {
             let response = random.response(asked);
             let expected = answer(&response);
             let sent = response.encode(asked);
+            count(&sent.headers, &OF_ANSWERS, &mut said);
             let came = PeerResponse::decode(sent, asked).unwrap();
             assert_eq!(answer(&came), expected, "{asked:?} {round}");
         }
+        assert!(said.iter().all(|times| *times > 1000), "{said:?}");
     }
 }
 

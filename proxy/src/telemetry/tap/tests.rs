@@ -9,8 +9,8 @@ use prometheus_client::registry::Registry;
 use tokio::sync::mpsc::Receiver;
 use wire::v1;
 
+use crate::http::header_names::{PROOF, TOKEN};
 use crate::http::watched::BodyEnd;
-use crate::http::wish::{PROOF, TOKEN};
 use crate::telemetry::Telemetry;
 use crate::telemetry::call::{Call, Kind};
 use crate::telemetry::labels::Security;

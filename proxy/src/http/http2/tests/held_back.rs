@@ -153,7 +153,7 @@ async fn requests_that_were_taken_back_do_not_pile_up_nor_hold_others_up() {
         drop(asked);
         a_moment().await;
     }
-    let held = crowded._requests.0.requests_of_holder();
+    let held = crowded._requests.0.requests().unwrap().in_flight();
     assert_eq!(held, 100, "those that wait are not in flight");
     USED.set(0);
     crowded.budget.settle();

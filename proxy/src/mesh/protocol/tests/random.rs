@@ -1,19 +1,27 @@
 //! Messages between two proxies at random, the same in every run.
 
 use http::{Request, Response};
+use policy::hashing::{STEP, mix};
 
 use super::super::*;
+use crate::http::header_names::{
+    ATTEMPT, LOAD, PRIORITY, PROOF, REASON, REST, ROUTE, SHADOW, SPENT, TIMEOUT,
+};
+
+/// What is said of a request among its own headers, for whoever serves it.
+pub(super) const OF_REQUESTS: [HeaderName; 7] =
+    [TIMEOUT, REST, PRIORITY, ATTEMPT, SHADOW, ROUTE, PROOF];
+/// And of an answer.
+pub(super) const OF_ANSWERS: [HeaderName; 3] = [REASON, SPENT, LOAD];
 
 /// SplitMix64: every run makes the same messages.
 pub(super) struct Random(pub(super) u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        let number = mix(self.0);
+        self.0 = self.0.wrapping_add(STEP);
+        number
     }
 
     pub(super) fn below(&mut self, limit: usize) -> usize {
@@ -66,7 +74,17 @@ impl Random {
         }
     }
 
-    /// An application's request as a proxy has received it.
+    /// Some of these headers, which a message carries as they stand.
+    fn says(&mut self, map: &mut HeaderMap, names: &[HeaderName]) {
+        for name in names {
+            if self.below(3) == 0 {
+                let value = HeaderValue::try_from(self.word()).unwrap();
+                map.insert(name, value);
+            }
+        }
+    }
+
+    /// An application's request as a proxy has received it, and says of it what it knows.
     fn parts(&mut self, transport: Transport) -> Parts {
         let methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "PURGE"];
         let method = self.one(&methods);
@@ -99,6 +117,7 @@ impl Random {
         if method.starts_with('P') {
             parts.headers.insert(header::CONTENT_LENGTH, 5.into());
         }
+        self.says(&mut parts.headers, &OF_REQUESTS);
         parts
     }
 
@@ -130,6 +149,7 @@ impl Random {
         let mut parts = Response::new(()).into_parts().0;
         parts.status = status;
         self.headers(&mut parts.headers);
+        self.says(&mut parts.headers, &OF_ANSWERS);
         match (asked, self.below(4)) {
             (_, 0) => {
                 let reason = self.one(&Reason::ALL);

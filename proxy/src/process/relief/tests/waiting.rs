@@ -234,7 +234,7 @@ async fn who_waits_takes_no_more_from_others_than_it_needs_itself() {
     let of = |last: u8| {
         let from = IpAddr::from([10, 0, 0, last]).into();
         let place = places.try_admit(&from).unwrap().unwrap();
-        place.requests_of_holder()
+        place.requests().unwrap().in_flight()
     };
     sleep(WAIT - Duration::from_secs(3)).await;
     let (lost, gained) = (count(&metrics) as usize, of(200));

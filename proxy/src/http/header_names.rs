@@ -1,0 +1,59 @@
+//! The names of all headers of ours, and who says them to whom. Whoever writes or reads one
+//! takes its name from here; what it means stands where it is read.
+//!
+//! Beside the folders that use them, and below all: messages are cleaned of them by `http`,
+//! which knows no peers, and two peers say what `mesh::protocol` lays down.
+
+use http::header::HeaderName;
+
+/// Verified SPIFFE id of the caller, for the application.
+pub(crate) const CLIENT_ID: HeaderName = HeaderName::from_static("weft-client-id");
+/// What is left of a request's time. From an application or a peer proxy it only shortens.
+pub(crate) const TIMEOUT: HeaderName = HeaderName::from_static("weft-timeout");
+/// Between proxies: what is left of the time of the request that a call is made for.
+pub(crate) const REST: HeaderName = HeaderName::from_static("weft-rest");
+/// The name of a request, which its application passes on with the calls that it makes for
+/// it.
+pub(crate) const CONTEXT: HeaderName = HeaderName::from_static("weft-context");
+/// The class of a request. From an application or a peer proxy it only lowers.
+pub(crate) const PRIORITY: HeaderName = HeaderName::from_static("weft-priority");
+/// Between proxies: which attempt of its call a request is, where it is not the first.
+pub(crate) const ATTEMPT: HeaderName = HeaderName::from_static("weft-attempt");
+/// A request is a copy, or made for one. Between proxies it says as well what its receiver
+/// must be held to.
+pub(crate) const SHADOW: HeaderName = HeaderName::from_static("weft-shadow");
+/// What calls are wished to go elsewhere.
+pub(crate) const ROUTE: HeaderName = HeaderName::from_static("weft-route");
+/// A secret whose hash a policy lists.
+pub(crate) const TOKEN: HeaderName = HeaderName::from_static("weft-route-token");
+/// Between proxies: by what right, and through whom.
+pub(crate) const PROOF: HeaderName = HeaderName::from_static("weft-proof");
+
+/// In an answer to a peer proxy: what it needed was tried again in vain already.
+pub(crate) const SPENT: HeaderName = HeaderName::from_static("weft-spent");
+/// In an answer to a peer proxy: how busy the application is, from 0 to 100.
+pub(crate) const LOAD: HeaderName = HeaderName::from_static("weft-load");
+/// In an answer: which Service the call went to, as its request wished; `namespace/name`.
+pub(crate) const ROUTED_TO: HeaderName = HeaderName::from_static("weft-routed-to");
+/// Why the mesh answered instead of the application.
+pub(crate) const REASON: HeaderName = HeaderName::from_static("weft-reason");
+/// Which Service answered in place of the one that was called, as `namespace/name`, or
+/// [`HELD`].
+pub(crate) const DEGRADED: HeaderName = HeaderName::from_static("weft-degraded");
+/// A TrafficPolicy itself did.
+pub(crate) const HELD: &str = "response";
+
+// What carries a message between two proxies. None of these ever reaches an application.
+/// Container port that a request is for.
+pub(crate) const PORT: HeaderName = HeaderName::from_static("weft-port");
+/// How the application is to be spoken to: `http1`, `http2`, or `tcp` for bytes.
+pub(crate) const PROTOCOL: HeaderName = HeaderName::from_static("weft-protocol");
+/// Of an upgrade: the protocols that the caller asked for, and in the answer the one that
+/// the application switched to.
+pub(crate) const UPGRADE_TO: HeaderName = HeaderName::from_static("weft-upgrade");
+/// Of an upgrade: the request target.
+pub(crate) const TARGET: HeaderName = HeaderName::from_static("weft-target");
+/// Of an upgrade: the status that the application answered.
+pub(crate) const STATUS: HeaderName = HeaderName::from_static("weft-status");
+/// In an answer: no application saw the request. It is also said where no head is read.
+pub(crate) const UNSENT: HeaderName = HeaderName::from_static("weft-unsent");
