@@ -11,6 +11,7 @@ use super::{split, url};
 
 mod control_plane;
 mod dry_runs;
+mod first_calls;
 mod proxies;
 mod refusals;
 mod rights;
