@@ -12,6 +12,7 @@ use super::{split, url};
 mod control_plane;
 mod dry_runs;
 mod first_calls;
+mod latency;
 mod proxies;
 mod refusals;
 mod rights;
