@@ -24,6 +24,7 @@ cli: ## the command `weft`, one static file, as target/cli/weft and as plugin of
 	@cargo build --release --locked -p cli --bin weft
 	@mkdir -p target/cli
 	@cp $(or $(CARGO_TARGET_DIR),target)/x86_64-unknown-linux-gnu/release/weft target/cli/weft
+	@e2e/images/command-fits target/cli/weft
 	@ln -sf weft target/cli/kubectl-weft
 	@echo target/cli/weft
 
