@@ -13,6 +13,7 @@ mod control_plane;
 mod dry_runs;
 mod first_calls;
 mod latency;
+mod page;
 mod proxies;
 mod refusals;
 mod rights;
