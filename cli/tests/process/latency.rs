@@ -33,18 +33,22 @@ fn graph() -> Value {
         })
     };
     let edge = |number: usize| {
-        let (from, to) = (workload(number), workload(number * 7 + number / WORKLOADS + 1));
-        json!({
-            "id": format!("{number:016x}"), "from": from, "to": to, "service": "shop/cart",
+        let (from, to) = (number, number * 7 + number / WORKLOADS + 1);
+        let mut edge = json!({
+            "id": format!("{number:016x}"), "from": workload(from), "to": workload(to),
+            "service": "shop/cart",
             "port": 8080, "backend": "shop/cart-v1", "split": "shop/cart", "protocol": "http1",
             "requests": 604, "success": 600, "failure": 3, "cancelled": 1, "attempts": 606,
             "attemptFailures": 5, "clientErrors": 12, "refused": {"not-allowed": 3}, "audit": 0,
             "open": 2, "opened": 0, "sent": 0, "received": 81_234, "mtls": 1.0, "ms": ms,
-            "server": {"requests": 606, "failure": 3, "ms": ms},
-            "identities": ["spiffe://cluster.local/ns/shop/sa/web"],
-            "allowedBy": ["shop/cart-read"], "firstSeen": "2026-11-02T09:00:00Z",
-            "lastSeen": "2026-11-02T09:00:00Z",
-        })
+        });
+        edge["server"] = json!({"requests": 606, "failure": 3, "ms": ms});
+        edge["identities"] = json!(["spiffe://cluster.local/ns/shop/sa/web"]);
+        edge["allowedBy"] = json!(["shop/cart-read"]);
+        for seen in ["firstSeen", "lastSeen"] {
+            edge[seen] = json!("2026-11-02T09:00:00Z");
+        }
+        edge
     };
     json!({
         "apiVersion": "observe.weft.dev/v1alpha1", "kind": "Graph",
