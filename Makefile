@@ -1,6 +1,6 @@
 # The commands people type. `make` alone prints them.
 .DEFAULT_GOAL := help
-.PHONY: dashboard eyes attack-control bench-paired bench-resilience fuzz help cluster cluster-down cluster-smoke images check test conformance demo cli fmt lint deny proto bench bench-quick flame bench-control scale interop attack
+.PHONY: dashboard eyes attack-control bench-eyes bench-paired bench-resilience fuzz help cluster cluster-down cluster-smoke images check test conformance demo cli fmt lint deny proto bench bench-quick flame bench-control scale interop attack
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -24,6 +24,7 @@ cli: ## the command `weft`, one static file, as target/cli/weft and as plugin of
 	@cargo build --release --locked -p cli --bin weft
 	@mkdir -p target/cli
 	@cp $(or $(CARGO_TARGET_DIR),target)/x86_64-unknown-linux-gnu/release/weft target/cli/weft
+	@e2e/images/command-fits target/cli/weft
 	@ln -sf weft target/cli/kubectl-weft
 	@echo target/cli/weft
 
@@ -62,6 +63,9 @@ bench-quick: ## the same in 5 min, with fewer measures
 
 bench-paired: ## whether the proxy costs more than an older one, in turns, an hour; goes on where it was ended (PREVIOUS=older weft-proxy)
 	@PREVIOUS="$(PREVIOUS)" bench/run paired
+
+bench-eyes: ## what it costs the proxy that single requests are traced and tapped, 25 min
+	@bench/run eyes
 
 bench-resilience: ## what callers see when something fails, beside Envoy as Istio sets it up, 25 min
 	@bench/run resilience

@@ -17,7 +17,7 @@ use wire::names::Name;
 use wire::v1;
 use wire::v1::control_server::{Control, ControlServer};
 
-use crate::place::Place;
+use crate::place::{CONTROL_FOR_CLIENT, CONTROL_FOR_SERVER, Place};
 use crate::resources::{self, NAMESPACE, Pod, TRUST_DOMAIN};
 use crate::standing_in::{self, Authority};
 
@@ -27,6 +27,26 @@ const QUEUE: usize = 64;
 /// A proxy applies a batch in far less.
 const APPLY_WITHIN: Duration = Duration::from_secs(5);
 const MESSAGE_LIMIT: usize = 4 * 1024 * 1024;
+/// Where a collector of traces is, in the same namespace, if there is one.
+pub(crate) const COLLECTOR: u16 = 4318;
+/// Where the network of each pod's cable has nobody.
+const NOBODY: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 79, 1, 9), Ipv4Addr::new(10, 79, 2, 9)];
+/// Spans that a proxy may begin in a second: the most that can be said.
+const SPANS: u32 = 10_000;
+/// The one tap that there is, and how long it goes on unless it is ended.
+const TAP: u64 = 1;
+const TAP_LASTS: Duration = Duration::from_secs(600);
+
+/// What the proxies are made to tell of single requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Watching {
+    #[default]
+    Nothing,
+    /// So many millionths of all traces, to a collector that takes them or to nobody.
+    Traces { share: u32, lost: bool },
+    /// Requests of the client whose path begins so, so many in a second.
+    Tap { prefix: &'static str, most: u32 },
+}
 
 /// The stand-in as the bench sees it.
 #[derive(Clone, Debug)]
@@ -37,9 +57,22 @@ pub(crate) struct Controller {
     generation: Arc<watch::Sender<u32>>,
     /// Batches that the client acknowledged.
     acknowledged: Arc<AtomicU64>,
+    watching: Arc<watch::Sender<Watching>>,
+    /// Requests that taps have shown.
+    shown: Arc<AtomicU64>,
 }
 
 impl Controller {
+    /// What proxies tell from now on, in force some milliseconds later.
+    pub(crate) fn watch(&self, watching: Watching) {
+        self.watching.send_replace(watching);
+    }
+
+    /// Requests that taps have shown so far.
+    pub(crate) fn shown(&self) -> u64 {
+        self.shown.load(Ordering::Relaxed)
+    }
+
     /// Changes endpoints and waits until the client's proxy says that they are
     /// in use.
     pub(crate) fn change_endpoints(&self) -> Result<()> {
@@ -61,6 +94,8 @@ pub(crate) fn start(place: &Place, authority: Arc<Authority>) -> Result<Controll
         refusals: Arc::default(),
         generation: Arc::new(watch::Sender::new(0)),
         acknowledged: Arc::default(),
+        watching: Arc::new(watch::Sender::new(Watching::default())),
+        shown: Arc::default(),
     };
     let kept = controller.clone();
     let listener = place
@@ -153,9 +188,15 @@ impl Control for StandIn {
 
     async fn answer(
         &self,
-        _: Request<Streaming<v1::Answered>>,
+        request: Request<Streaming<v1::Answered>>,
     ) -> Result<Response<v1::AnswerEnd>, Status> {
-        Err(Status::unimplemented("nobody asks here"))
+        let mut answers = request.into_inner();
+        while let Some(answered) = answers.message().await? {
+            if matches!(answered.what, Some(v1::answered::What::Record(_))) {
+                self.controller.shown.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        Ok(Response::new(v1::AnswerEnd {}))
     }
 }
 
@@ -168,6 +209,7 @@ async fn talk(
 ) {
     let mut id = 0;
     let mut generations = controller.generation.subscribe();
+    let mut watching = controller.watching.subscribe();
     loop {
         let message = tokio::select! {
             message = messages.message() => message,
@@ -176,6 +218,14 @@ async fn talk(
                 id += 1;
                 let set = resources::changed(generation);
                 if changed.is_err() || send(&outbox, id, false, set).await.is_err() {
+                    return;
+                }
+                continue;
+            }
+            changed = watching.changed() => {
+                let now = *watching.borrow_and_update();
+                id += 1;
+                if changed.is_err() || tell(&outbox, id, pod, now).await.is_err() {
                     return;
                 }
                 continue;
@@ -232,10 +282,79 @@ async fn send(
         set,
         ..v1::Batch::default()
     };
-    let message = v1::ToProxy {
-        message: Some(v1::to_proxy::Message::Batch(batch)),
+    order(outbox, v1::to_proxy::Message::Batch(batch)).await
+}
+
+/// # Errors
+/// When the proxy has gone.
+async fn order(
+    outbox: &mpsc::Sender<Result<v1::ToProxy, Status>>,
+    message: v1::to_proxy::Message,
+) -> Result<(), mpsc::error::SendError<Result<v1::ToProxy, Status>>> {
+    let message = Some(message);
+    outbox.send(Ok(v1::ToProxy { message })).await
+}
+
+/// Makes a proxy tell this and nothing else.
+///
+/// # Errors
+/// When the proxy has gone.
+async fn tell(
+    outbox: &mpsc::Sender<Result<v1::ToProxy, Status>>,
+    id: u64,
+    pod: Pod,
+    watching: Watching,
+) -> Result<(), mpsc::error::SendError<Result<v1::ToProxy, Status>>> {
+    send(outbox, id, false, vec![telemetry(pod, watching)]).await?;
+    if pod == Pod::Server {
+        return Ok(());
+    }
+    order(outbox, v1::to_proxy::Message::EndAsk(TAP)).await?;
+    let Watching::Tap { prefix, most } = watching else {
+        return Ok(());
     };
-    outbox.send(Ok(message)).await
+    let tap = v1::TapAsk {
+        path_prefix: prefix.to_owned(),
+        max_per_second: most,
+        ..v1::TapAsk::default()
+    };
+    let ask = v1::Ask {
+        id: TAP,
+        lasts: u64::try_from(TAP_LASTS.as_millis()).unwrap_or(u64::MAX),
+        what: Some(v1::ask::What::Tap(tap)),
+    };
+    order(outbox, v1::to_proxy::Message::Ask(ask)).await
+}
+
+fn telemetry(pod: Pod, watching: Watching) -> v1::Resource {
+    let tracing = match watching {
+        Watching::Traces { share, lost } => {
+            let [client, server] = if lost {
+                NOBODY
+            } else {
+                [CONTROL_FOR_CLIENT, CONTROL_FOR_SERVER]
+            };
+            let collector = match pod {
+                Pod::Client => client,
+                Pod::Server => server,
+            };
+            Some(v1::Tracing {
+                collector: format!("http://{collector}:{COLLECTOR}"),
+                share,
+                inject: vec!["tracecontext".to_owned()],
+                most_per_second: SPANS,
+                paths: true,
+                resource: Vec::new(),
+            })
+        }
+        Watching::Nothing | Watching::Tap { .. } => None,
+    };
+    let told = v1::Telemetry {
+        tracing,
+        ..v1::Telemetry::default()
+    };
+    let content = v1::resource::Content::Telemetry(told);
+    standing_in::resource(wire::names::TELEMETRY, content)
 }
 
 fn described(names: &[String]) -> Vec<v1::Resource> {

@@ -4,6 +4,7 @@
 //! `weft-bench draw FOLDER` draws the pictures of the report there once more.
 //! `weft-bench flame` shows where Weft's proxies spend their time (`make flame`),
 //! `weft-bench paired` whether they cost more than older ones (`make bench-paired`),
+//! `weft-bench eyes` what it costs to look at single requests (`make bench-eyes`),
 //! `weft-bench resilience` what callers see when something fails (`make bench-resilience`).
 
 mod book;
@@ -13,6 +14,7 @@ mod curves;
 mod done;
 mod envoy;
 mod exchange;
+mod eyes;
 mod files;
 mod flame;
 mod grpc;
@@ -73,6 +75,11 @@ fn run() -> Result<ExitCode> {
             let arguments = resilience::Arguments::read(std::env::args().skip(2))?;
             place::remove_what_dead_runs_left();
             resilience::run(&arguments)?;
+        }
+        Some("eyes") => {
+            let arguments = eyes::Arguments::read(std::env::args().skip(2))?;
+            place::remove_what_dead_runs_left();
+            eyes::run(&arguments)?;
         }
         Some("flame") => flame::run(&flame::Arguments::read(std::env::args().skip(2))?)?,
         _ => {

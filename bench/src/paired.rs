@@ -40,9 +40,9 @@ const NOT_PAIRED: [&str; 4] = ["start", "p999-1000", "p999-4000", "mem-conn"];
 /// The middle difference of all rounds, and what it lies between with 95 %.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Interval {
-    low: f64,
-    median: f64,
-    high: f64,
+    pub(crate) low: f64,
+    pub(crate) median: f64,
+    pub(crate) high: f64,
 }
 
 impl Interval {
@@ -50,7 +50,7 @@ impl Interval {
     ///
     /// The interval of a median by order statistics: it asks nothing of how the
     /// differences are spread but that the rounds do not depend on each other.
-    fn of(differences: &[f64]) -> Option<Self> {
+    pub(crate) fn of(differences: &[f64]) -> Option<Self> {
         let count = differences.len();
         if count < LEAST_ROUNDS {
             return None;

@@ -1,16 +1,18 @@
 //! How long it takes, and whether it jumps.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::Shown;
+use crate::browser::Browser;
 use crate::shop;
 
 /// First picture of the page, of the best of a few starts: others use this machine too.
 const FIRST_PAINT_MS: f64 = 200.0;
 /// From the beginning of the page to the whole graph of 1000 edges.
 const DRAWN_MS: f64 = 2000.0;
-/// Work of the main thread for one frame while it is panned.
-const FRAME_MS: f64 = 16.0;
+/// Work of the main thread for one frame while it is panned, script and painting, the middle
+/// one of all frames.
+const FRAME_MS: f64 = 12.0;
 const FRAMES: u32 = 90;
 
 #[tokio::test]
@@ -36,10 +38,6 @@ async fn a_graph_of_a_thousand_edges_is_drawn_in_time_and_a_frame_of_it_is_cheap
         drawn = drawn.min(mark.as_f64().unwrap());
     }
     assert_eq!(browser.count(".way").await, 1000);
-    browser
-        .call("Performance.enable", json!({"timeDomain": "threadTicks"}))
-        .await;
-    let before = work(&browser.call("Performance.getMetrics", json!({})).await);
     let pan = format!(
         "new Promise((done) => {{ const box = document.querySelector('.scroller'); let left = {FRAMES}; const begun = performance.now(); \
          const frame = () => {{ box.scrollBy(left % 2 ? 24 : 16, 12); if (--left) requestAnimationFrame(frame); else done(performance.now() - begun); }}; requestAnimationFrame(frame); }})"
@@ -54,11 +52,10 @@ async fn a_graph_of_a_thousand_edges_is_drawn_in_time_and_a_frame_of_it_is_cheap
             > 300.0,
         "it moved"
     );
-    let after = work(&browser.call("Performance.getMetrics", json!({})).await);
-    let frame = (after - before) * 1000.0 / f64::from(FRAMES);
+    let frame = middle_frame(browser).await;
     // `make eyes` takes it up.
     println!(
-        "measured: first paint {painted:.0} ms, drawn {drawn:.0} ms, frame {frame:.2} ms of work, every {:.1} ms",
+        "measured: first paint {painted:.0} ms, drawn {drawn:.0} ms, median frame {frame:.2} ms of work, every {:.1} ms",
         took / f64::from(FRAMES)
     );
     assert!(painted < FIRST_PAINT_MS, "first paint after {painted} ms");
@@ -66,8 +63,34 @@ async fn a_graph_of_a_thousand_edges_is_drawn_in_time_and_a_frame_of_it_is_cheap
     assert!(frame < FRAME_MS, "{frame} ms of work for a frame");
 }
 
+/// Pans from the beginning, frame by frame: the milliseconds that the main thread works for
+/// one, the middle of all. Until the next one begins it has been painted.
+async fn middle_frame(browser: &mut Browser) -> f64 {
+    let place = "document.querySelector('.scroller')";
+    let next = |step: &str| {
+        format!(
+            "new Promise((done) => requestAnimationFrame(() => {{ {place}.{step}; requestAnimationFrame(() => done(0)); }}))"
+        )
+    };
+    browser
+        .call("Performance.enable", json!({"timeDomain": "threadTicks"}))
+        .await;
+    browser.eval(&next("scrollTo(0, 0)")).await;
+    let mut frames = Vec::new();
+    for number in 0..FRAMES {
+        let before = work(browser).await;
+        let aside = if number % 2 == 0 { 24 } else { 16 };
+        let step = format!("scrollBy({aside}, 12)");
+        browser.eval(&next(&step)).await;
+        frames.push((work(browser).await - before) * 1000.0);
+    }
+    frames.sort_by(f64::total_cmp);
+    frames[frames.len() / 2]
+}
+
 /// Seconds that the main thread has worked.
-fn work(metrics: &Value) -> f64 {
+async fn work(browser: &mut Browser) -> f64 {
+    let metrics = browser.call("Performance.getMetrics", json!({})).await;
     let all = metrics["metrics"].as_array().unwrap();
     let found = all
         .iter()

@@ -6,6 +6,7 @@
 mod completion;
 mod examples;
 mod forward;
+mod latency;
 mod server;
 
 use std::path::Path;

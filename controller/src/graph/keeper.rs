@@ -1,7 +1,7 @@
 //! Writes down which edges there ever were, and reads it again.
 //!
-//! The Lease holder writes, every hour and when it ends; every replica reads when it
-//! starts, and a new holder before it writes. What is read is added to what is known, so
+//! The Lease holder writes, every hour and when it ends; every other replica reads what is
+//! new, and a new holder before it writes. What is read is added to what is known, so
 //! nothing is lost by who writes when. All replicas killed at once lose the last hour.
 //!
 //! It belongs to the Role that lets it be written. When the chart takes that away, because
@@ -28,7 +28,8 @@ use crate::apiserver::lease::Leadership;
 
 /// What is written changes by the hour.
 const WRITE_EVERY: Duration = Duration::from_secs(3600);
-/// Between two looks at what went for want of room, and after a failure.
+/// Between two looks at what others wrote and at what went for want of room, and after a
+/// failure.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// Time for the last writing; the Lease is let go meanwhile.
 const LAST_WITHIN: Duration = Duration::from_secs(2);
@@ -38,6 +39,9 @@ const TRIES: usize = 3;
 const ROLE: &str = "weft-observe";
 /// Key of the content.
 const KEY: &str = "edges.gz";
+
+/// Of each piece the version that was read last.
+type Versions = [Option<String>; PIECES];
 
 /// See the module.
 #[derive(Clone)]
@@ -62,13 +66,15 @@ impl Keeper {
     /// Keeps it until `stop` says true.
     pub(crate) async fn run(self, stop: watch::Receiver<bool>) {
         let mut stop = std::pin::pin!(stop::requested(stop));
+        let mut versions = Versions::default();
         let mut read = false;
         let mut led = false;
         let mut next = Instant::now() + WRITE_EVERY;
         loop {
             let leads = self.leadership.is_held();
-            if !read || (leads && !led) {
-                read = self.read().await;
+            // A holder that ends writes last, and whoever takes its place may have begun before.
+            if !read || !leads || !led {
+                read = self.read(&mut versions).await;
                 if read {
                     self.graph.recalled();
                 }
@@ -91,13 +97,15 @@ impl Keeper {
         }
     }
 
-    /// Adds what was written down. Returns whether all of it could be fetched.
-    pub(crate) async fn read(&self) -> bool {
+    /// Adds what was written down since `versions`. Returns whether all of it could be fetched.
+    async fn read(&self, versions: &mut Versions) -> bool {
         let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
-        for piece in 0..PIECES {
+        for (piece, last) in versions.iter_mut().enumerate() {
             match api.get_opt(&name(piece)).await {
                 Ok(None) => {}
+                Ok(Some(held)) if is_same(&held, last.as_deref()) => {}
                 Ok(Some(held)) => {
+                    last.clone_from(&held.metadata.resource_version);
                     if let Err(error) = self.take(&held) {
                         self.say(
                             piece,
@@ -258,6 +266,10 @@ impl Keeper {
             text,
         });
     }
+}
+
+fn is_same(held: &ConfigMap, version: Option<&str>) -> bool {
+    version.is_some() && held.metadata.resource_version.as_deref() == version
 }
 
 /// Whether it is written already. A Role that was made anew is another owner.

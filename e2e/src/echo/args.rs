@@ -24,6 +24,7 @@ const USAGE: &str = "usage:
   weft-echo get URL --expect TEXT [--until 60s]   try until an answer below 400 holds TEXT
   weft-echo tcp ADDRESS [LINE]         send a line (default who), print the answer
   weft-echo tcp ADDRESS --duration 10s [-c CONNECTIONS]         keep them, print how many then answer
+  weft-echo tls ADDRESS NAME [--duration 10s]   begin TLS with host NAME, keep the connection
   weft-echo banner ADDRESS             print the server's first line and the milliseconds until it
   weft-echo ws URL [-n N] [--pause 1s] echo N texts over a websocket
   weft-echo grpc ADDRESS [--duration 10s] [--rate PER_SECOND]   no duration: one unary call
@@ -55,6 +56,11 @@ pub async fn run(words: &[String]) -> anyhow::Result<()> {
             ensure!(json || summary.errors.is_empty(), "{}", summary.first_error);
         }
         "tcp" => println!("{}", bytes(&options).await?),
+        "tls" => {
+            let name = options.word(1).context(USAGE)?;
+            let duration = options.duration.unwrap_or_default();
+            talk::begin_tls(options.target()?, name, duration).await?;
+        }
         "banner" => {
             let (line, after) = talk::banner(options.target()?).await?;
             println!("{line}\n{}", after.as_millis());

@@ -18,7 +18,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{grpc, websocket};
+use super::{grpc, tls, websocket};
 
 /// Each step of an exchange: connect, one answer.
 const STEP: Duration = Duration::from_secs(10);
@@ -47,6 +47,16 @@ pub async fn hold_tcp(address: &str, count: u64, duration: Duration) -> anyhow::
         alive += u64::from(exchange(stream, WHO).await.is_ok());
     }
     Ok(alive)
+}
+
+/// Says what a TLS client says first, asks for the host `name` by it, and keeps the connection
+/// for `duration`. What comes back is not read: no server needs to have that name.
+pub async fn begin_tls(address: &str, name: &str, duration: Duration) -> anyhow::Result<()> {
+    let mut stream = connect(address).await?;
+    let hello = tls::hello(name)?;
+    stream.write_all(&hello).await.context("send")?;
+    tokio::time::sleep(duration).await;
+    Ok(())
 }
 
 /// Waits for the server's first line without sending a byte.

@@ -21,12 +21,16 @@ pub struct Beside {
     address: String,
 }
 
+/// A server outside the cluster that pods can connect to, on a port of its own.
+pub fn listener() -> anyhow::Result<TcpListener> {
+    TcpListener::bind((HOST, 0))
+        .with_context(|| format!("{HOST} is no address here: is the local cluster up?"))
+}
+
 /// Where a program may listen: free at this moment, for programs that have no way to tell a
 /// port that they chose.
 pub fn free_address() -> anyhow::Result<String> {
-    let listener = TcpListener::bind((HOST, 0))
-        .with_context(|| format!("{HOST} is no address here: is the local cluster up?"))?;
-    Ok(listener.local_addr()?.to_string())
+    Ok(listener()?.local_addr()?.to_string())
 }
 
 impl Beside {

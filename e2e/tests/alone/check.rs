@@ -4,13 +4,18 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use e2e::harness::{App, Namespace, Outcome, Said, eventually};
-use serde_json::Value;
+use e2e::harness::{App, Cluster, Namespace, Outcome, Said, eventually, mesh};
+use serde_json::{Value, json};
+
+use super::altered::{Altered, scale};
+
+const CONTROLLER: [&str; 1] = ["deployment/weft-controller"];
+const INJECTOR: [&str; 1] = ["deployment/weft-injector"];
 
 /// The namespaces of other tests go meanwhile, and so do pods that were replaced.
 const FOUND: Duration = Duration::from_secs(180);
 /// In the order in which they are told.
-const IDS: [&str; 3] = ["pods-without-proxy", "resolved", "annotations"];
+const IDS: [&str; 4] = ["pods-without-proxy", "resolved", "annotations", "labels"];
 
 fn weft(ns: &Namespace, args: &[&str]) -> anyhow::Result<Said> {
     let more = ["-n", &ns.name, "--request-timeout", "30s"];
@@ -45,6 +50,11 @@ fn check_finds_what_is_wrong_in_a_namespace_at_its_own_id_until_it_is_mended() -
         ns.kubectl(&["annotate", "--overwrite", "pod", &late.name, &value])
     };
     access("denied")?;
+    let label = |change: &str| {
+        let change = format!("weft.dev/inject{change}");
+        ns.kubectl(&["label", "--overwrite", "pod", &late.name, &change])
+    };
+    label("=true")?;
     ns.apply(
         "apiVersion: split.smi-spec.io/v1alpha4\nkind: TrafficSplit\nmetadata: {name: lost}\n\
          spec: {service: nobody, backends: [{service: late, weight: 1}]}\n",
@@ -57,6 +67,7 @@ fn check_finds_what_is_wrong_in_a_namespace_at_its_own_id_until_it_is_mended() -
     weft(&ns, &["check", "--fail-on", "warning"])?.with_status(1)?;
 
     access("deny")?;
+    label("-")?;
     ns.kubectl(&["delete", "trafficsplit", "lost"])?;
     ns.kubectl(&["rollout", "restart", "deployment/early"])?;
     ns.ready(&["early"])?;
@@ -64,6 +75,99 @@ fn check_finds_what_is_wrong_in_a_namespace_at_its_own_id_until_it_is_mended() -
         let found = failing(&ns)?;
         ensure!(found.is_empty(), "{found:?}");
         Ok(())
+    })?;
+    Ok(())
+}
+
+/// Waits until each of these checks fails as it should.
+fn fail(ns: &Namespace, wanted: &[(&str, &str)]) -> anyhow::Result<()> {
+    eventually(FOUND, &format!("{wanted:?} is found"), || {
+        let report = weft(ns, &["check", "-o", "json"])?.json()?;
+        let checks = report["checks"].as_array().context("no checks")?;
+        for (id, result) in wanted {
+            let found = checks.iter().find(|check| check["id"] == *id);
+            let found = found.with_context(|| format!("no check {id}"))?;
+            ensure!(found["result"] == *result, "{found}");
+        }
+        Ok(())
+    })
+}
+
+/// Of the namespace that the mesh's own parts are in.
+fn kubectl(cluster: &Cluster, args: &[&str]) -> anyhow::Result<String> {
+    cluster.kubectl(&[&["-n", mesh::NAMESPACE], args].concat())
+}
+
+/// Nobody asks the injector any more: what nobody judged is stored.
+fn without_webhooks(ns: &Namespace) -> anyhow::Result<()> {
+    for webhook in [
+        "mutatingwebhookconfiguration/weft-injector",
+        "validatingwebhookconfiguration/weft-validator",
+    ] {
+        ns.cluster.kubectl(&["delete", webhook])?;
+    }
+    ns.apply(
+        "apiVersion: specs.smi-spec.io/v1alpha4\nkind: HTTPRouteGroup\n\
+         metadata: {name: broken}\n\
+         spec: {matches: [{name: m, pathRegex: \"/api/(\", methods: [GET]}]}\n",
+    )?;
+    let errors = ["webhooks", "injection", "validation", "accepted"];
+    fail(ns, &errors.map(|id| (id, "error")))?;
+    ns.kubectl(&["delete", "httproutegroup", "broken"])?;
+    Ok(())
+}
+
+/// The webhooks trust an authority that signs for somebody else, and the injector, who would
+/// mend that, is away.
+fn without_injector(ns: &Namespace) -> anyhow::Result<()> {
+    scale(&ns.cluster, &INJECTOR, 0)?;
+    eventually(FOUND, "the injector is gone", || {
+        let label = "app.kubernetes.io/component=injector";
+        let left = kubectl(&ns.cluster, &["get", "pods", "-l", label, "-o", "name"])?;
+        ensure!(left.is_empty(), "{left}");
+        Ok(())
+    })?;
+    let secret = ["-n", mesh::NAMESPACE, "get", "secret", "weft-ca"];
+    let other = ns.cluster.json(&secret)?["data"]["issuer.crt"].clone();
+    let patch = json!([
+        {"op": "add", "path": "/webhooks/0/clientConfig/caBundle", "value": other},
+    ]);
+    let patch = patch.to_string();
+    let webhook = "mutatingwebhookconfiguration/weft-injector";
+    let words = ["patch", webhook, "--type=json", "-p", &patch];
+    ns.cluster.kubectl(&words)?;
+    fail(ns, &["injector", "ca-bundles"].map(|id| (id, "error")))
+}
+
+/// Nobody holds the Lease, answers for our groups or restores what others write.
+fn without_controller(ns: &Namespace) -> anyhow::Result<()> {
+    scale(&ns.cluster, &CONTROLLER, 0)?;
+    let gone = ["lease", "api-services", "controller"];
+    fail(ns, &gone.map(|id| (id, "error")))?;
+    let patch = json!({"data": {"ca.crt": "of somebody else"}}).to_string();
+    let map = "configmap/weft-trust-bundle";
+    ns.kubectl(&["patch", map, "--type=merge", "-p", &patch])?;
+    fail(ns, &[("trust-bundles", "error")])
+}
+
+#[test]
+fn check_finds_what_is_wrong_with_the_control_plane_at_its_own_id() -> Outcome {
+    let ns = Namespace::unmeshed("check-plane")?;
+    let altered = Altered::begin()?;
+    let version = "app.kubernetes.io/version=0.0.1";
+    kubectl(&ns.cluster, &["label", "--overwrite", INJECTOR[0], version])?;
+    scale(&ns.cluster, &CONTROLLER, 1)?;
+    let warnings = ["versions", "single-replicas"];
+    fail(&ns, &warnings.map(|id| (id, "warning")))?;
+    weft(&ns, &["check", "--fail-on", "warning"])?.with_status(1)?;
+    without_webhooks(&ns)?;
+    mesh::install(&[])?;
+    without_injector(&ns)?;
+    mesh::install(&[])?;
+    without_controller(&ns)?;
+    altered.restore()?;
+    eventually(FOUND, "a mesh that is well has no error", || {
+        weft(&ns, &["check"])?.with_status(0)
     })?;
     Ok(())
 }

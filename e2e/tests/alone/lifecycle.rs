@@ -1,18 +1,31 @@
 //! The chart is upgraded, tested, removed and installed again around
 //! applications that run.
 
-use std::time::{Duration, Instant};
-
-use anyhow::ensure;
-use e2e::{
-    echo::load::Summary,
-    harness::{App, Cluster, Load, Namespace, Outcome, Pod, UNTIL_ENDED, eventually, mesh},
+use std::{
+    fs,
+    time::{Duration, Instant},
 };
 
-use super::{altered::Altered, url};
+use anyhow::{Context as _, ensure};
+use e2e::{
+    echo::load::Summary,
+    harness::{
+        App, Cluster, Load, Namespace, Outcome, Pod, UNTIL_ENDED, cluster::root, eventually, mesh,
+    },
+};
+use serde_json::Value;
+
+use super::{
+    altered::{Altered, scale},
+    url,
+};
 
 /// What a mesh that has just been installed may take to reach everybody.
 const SETTLED: Duration = Duration::from_secs(30);
+/// Kubernetes looks at a namespace that could not go after up to a minute again.
+const GONE: Duration = Duration::from_secs(150);
+/// The group for which a replica of the controller has to answer.
+const OBSERVE: &str = "v1alpha1.observe.weft.dev";
 
 #[test]
 fn upgrade_with_a_changed_value_reaches_running_pods_and_keeps_their_traffic() -> Outcome {
@@ -128,6 +141,74 @@ fn uninstalled_mesh_leaves_traffic_and_objects_and_can_come_back() -> Outcome {
         client.refused(&url("server", 8080, "/"), &[], 403, "not-allowed")
     })?;
     Ok(())
+}
+
+/// The API server asks every group what there is before it deletes a namespace, so one for
+/// which nobody answers holds up all of them.
+#[test]
+fn namespaces_go_after_an_uninstall_and_after_their_apiservices_went_by_hand() -> Outcome {
+    let altered = Altered::begin()?;
+    let cluster = Cluster::connect()?;
+    let first = Namespace::unmeshed("uninstalled")?;
+    uninstall(&cluster)?;
+    delete(&first)?;
+    goes(&first)?;
+
+    mesh::install(&[])?;
+    let held = Namespace::unmeshed("held-up")?;
+    scale(&cluster, &["deployment/weft-controller"], 0)?;
+    eventually(SETTLED, "nobody answers for the group", || {
+        let service = cluster.json(&["get", "apiservice", OBSERVE])?;
+        let available = condition(&service, "Available")?;
+        ensure!(available["status"] == "False", "{available}");
+        Ok(())
+    })?;
+    delete(&held)?;
+    eventually(SETTLED, "the namespace waits", || {
+        let object = cluster.json(&["get", "namespace", &held.name])?;
+        let failure = condition(&object, "NamespaceDeletionDiscoveryFailure")?;
+        ensure!(failure["status"] == "True", "{failure}");
+        Ok(())
+    })?;
+    let command = command_against_a_group_without_answer()?;
+    let words: Vec<&str> = command.split_whitespace().collect();
+    assert!(words.contains(&OBSERVE), "{command}");
+    cluster.kubectl(&words)?;
+    goes(&held)?;
+    altered.restore()?;
+    Ok(())
+}
+
+/// What the manual says after `kubectl`.
+fn command_against_a_group_without_answer() -> anyhow::Result<String> {
+    let manual = fs::read_to_string(root().join("docs/operating.md"))?;
+    let mut lines = manual.lines().map(str::trim);
+    let command = lines.find_map(|line| {
+        let words = line.strip_prefix("kubectl ")?;
+        words.starts_with("delete apiservice ").then_some(words)
+    });
+    Ok(command.context("the manual has no such command")?.to_owned())
+}
+
+fn condition<'a>(object: &'a Value, kind: &str) -> anyhow::Result<&'a Value> {
+    let conditions = object["status"]["conditions"].as_array();
+    let mut conditions = conditions.into_iter().flatten();
+    let found = conditions.find(|condition| condition["type"] == kind);
+    found.with_context(|| format!("no condition {kind}: {}", object["status"]))
+}
+
+fn delete(ns: &Namespace) -> anyhow::Result<()> {
+    let words = ["delete", "namespace", &ns.name, "--wait=false"];
+    ns.cluster.kubectl(&words).map(drop)
+}
+
+fn goes(ns: &Namespace) -> anyhow::Result<()> {
+    eventually(GONE, "the namespace is gone", || {
+        let words = ["get", "namespace", &ns.name, "--ignore-not-found"];
+        let left = ns.cluster.kubectl(&words)?;
+        ensure!(left.is_empty(), "{left}");
+        Ok(())
+    })
 }
 
 const SPLIT: &str = r"

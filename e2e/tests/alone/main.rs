@@ -8,6 +8,9 @@
 mod altered;
 mod away;
 mod check;
+#[path = "../mesh/metrics_api/direct.rs"]
+#[expect(dead_code, reason = "nobody is refused here")]
+mod direct;
 mod grant;
 mod graph;
 mod held;

@@ -1,12 +1,12 @@
 //! Who gets a proxy, and that pods with one still do what they did.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use e2e::harness::{App, Namespace, Outcome, eventually};
 use serde_json::json;
 
-use super::SOON;
+use super::{SOON, url};
 
 #[test]
 fn pod_in_a_labelled_namespace_starts_behind_capture_and_proxy() -> Outcome {
@@ -364,5 +364,42 @@ fn chart_has_nothing_that_helm_lint_minds() -> Outcome {
     let chart = e2e::harness::cluster::root().join("charts/weft");
     ns.cluster
         .helm(&["lint", "--strict", &chart.to_string_lossy()])?;
+    Ok(())
+}
+
+/// In a namespace that asks for nothing, so that all that is there was printed.
+#[test]
+fn manifests_that_the_command_injected_run_in_the_mesh() -> Outcome {
+    let ns = Namespace::unmeshed("by-hand")?;
+    let folder = std::env::temp_dir().join(&ns.name);
+    fs::create_dir_all(&folder)?;
+    for (app, flags) in [("web", &["--manual"][..]), ("cart", &[][..])] {
+        let objects = App::new(app).objects();
+        let documents = objects.iter().map(serde_yaml_ng::to_string);
+        let documents = documents.collect::<Result<Vec<String>, _>>()?;
+        let text = format!("# Of a repository.\n{}", documents.join("---\n"));
+        let file = folder.join(format!("{app}.yaml"));
+        fs::write(&file, &text)?;
+        let file = file.to_string_lossy().into_owned();
+        let words = ["inject", &file, "-n", &ns.name];
+        let said = ns.cluster.weft(&[&words[..], flags].concat())?;
+        let printed = said.with_status(0)?.out;
+        let kept = printed.starts_with("# Of a repository.") && printed != text;
+        assert!(kept, "{printed}");
+        ns.apply(&printed)?;
+    }
+    fs::remove_dir_all(&folder)?;
+    ns.ready(&["web", "cart"])?;
+    for app in ["web", "cart"] {
+        let pod = ns.pod(app)?;
+        assert_eq!(
+            pod.init_containers(),
+            ["weft-capture", "weft-proxy"],
+            "{app}"
+        );
+    }
+    let report = ns.pod("web")?.report(&url("cart", 8080, "/"), &[])?;
+    let web = format!("spiffe://cluster.local/ns/{}/sa/web", ns.name);
+    assert_eq!(report.client_id, Some(web));
     Ok(())
 }

@@ -11,6 +11,9 @@ use super::{split, url};
 
 mod control_plane;
 mod dry_runs;
+mod first_calls;
+mod latency;
+mod page;
 mod proxies;
 mod refusals;
 mod rights;

@@ -1,12 +1,14 @@
-//! Two thousand requests through real proxies, each decided as the objects say.
+//! Two thousand requests through real proxies, each decided as the objects say, and
+//! hundreds of them as `explain` says.
 //!
 //! Random SMI objects in random versions are applied in rounds, through the API
 //! server with its conversion and validation; what comes of them is compared with
-//! the naive evaluator, which reads the text that was applied.
+//! the naive evaluator, which reads the text that was applied, and with the read API's
+//! own explanation of the same call.
 
 use std::{collections::BTreeMap, thread, time::Duration};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use e2e::{
     echo::call::{Order, Outcome as Answer},
     harness::{Api, App, Namespace, Outcome, Pod},
@@ -21,6 +23,11 @@ use serde_json::{Value, json};
 
 const ROUNDS: usize = 20;
 const REQUESTS: usize = 100;
+/// Of the requests of a round so many are asked about as well, one after another: six
+/// hundred in all, at some tens of milliseconds each.
+const EXPLAINED: usize = 30;
+/// Where explanations are asked for.
+const OBSERVE: &str = "observe.weft.dev/v1alpha1";
 /// A change takes effect within 2 s of the API server having it; the rest is for a
 /// busy machine.
 const SETTLED: Duration = Duration::from_secs(4);
@@ -31,7 +38,7 @@ const BYPASS: u16 = 9092;
 const MOST_REFUSED: usize = ROUNDS;
 
 #[test]
-fn two_thousand_requests_through_real_proxies_are_decided_as_the_objects_say() -> Outcome {
+fn two_thousand_real_requests_are_decided_as_the_objects_say_and_explained_so() -> Outcome {
     let ns = Namespace::meshed("oracle")?;
     ns.annotate("weft.dev/access", Some("deny"))?;
     let accounts = ["api", "web", "job"];
@@ -59,28 +66,18 @@ fn two_thousand_requests_through_real_proxies_are_decided_as_the_objects_say() -
     };
 
     let (mut sent, mut allowed, mut refused_objects) = (0, 0, 0);
+    let (mut explained, mut reasons) = (0, BTreeMap::new());
     for round in 0..ROUNDS {
         let mut random = Random::new(round as u64 + 1);
         let mut world = World {
             objects: surroundings.clone(),
             chart: Chart::default(),
         };
-        let mut applied = Vec::new();
-        for object in policies(&mut random, &place) {
-            if object["kind"] == "TrafficSplit" {
-                continue;
-            }
-            match ns.apply_all(std::slice::from_ref(&object)) {
-                Ok(()) => applied.push(object),
-                Err(error) => {
-                    eprintln!("refused: {error:#}\n{object}");
-                    refused_objects += 1;
-                }
-            }
-        }
+        let (applied, refused) = apply(&ns, policies(&mut random, &place));
+        refused_objects += refused;
         world.objects.extend(applied.clone());
         thread::sleep(SETTLED);
-        for _ in 0..REQUESTS {
+        for at in 0..REQUESTS {
             let (call, answer) = loop {
                 let call = world.random_call(&mut random, &place);
                 if let Some(order) = order(&pods, call)? {
@@ -102,14 +99,22 @@ fn two_thousand_requests_through_real_proxies_are_decided_as_the_objects_say() -
             );
             sent += 1;
             allowed += usize::from(said);
+            if at < EXPLAINED {
+                let reason = agreed(&api, &call, &answer)
+                    .with_context(|| format!("round {round}: {}", Value::from(applied.clone())))?;
+                explained += 1;
+                *reasons.entry(reason).or_insert(0) += 1;
+            }
         }
-        for object in &applied {
-            let (kind, name) = (&object["kind"], &object["metadata"]["name"]);
-            let kind = kind.as_str().context("a kind")?.to_lowercase();
-            ns.kubectl(&["delete", &kind, name.as_str().context("a name")?])?;
-        }
+        delete(&ns, &applied)?;
     }
     println!("{sent} requests, {allowed} allowed, {refused_objects} objects refused");
+    println!("{explained} explained, by reason: {reasons:?}");
+    assert!(explained >= 500, "{explained} were explained");
+    // One answer for all of them would prove little.
+    for reason in ["", "not-allowed"] {
+        assert!(reasons.contains_key(reason), "no {reason:?}: {reasons:?}");
+    }
     assert!(sent == ROUNDS * REQUESTS, "{sent} were sent");
     assert!(
         (sent / 10..sent * 9 / 10).contains(&allowed),
@@ -120,6 +125,69 @@ fn two_thousand_requests_through_real_proxies_are_decided_as_the_objects_say() -
         "{refused_objects} objects were refused"
     );
     Ok(())
+}
+
+/// Applies these objects one by one: what is there then, and how many were refused.
+fn apply(ns: &Namespace, objects: Vec<Value>) -> (Vec<Value>, usize) {
+    let (mut applied, mut refused) = (Vec::new(), 0);
+    for object in objects {
+        if object["kind"] == "TrafficSplit" {
+            continue;
+        }
+        match ns.apply_all(std::slice::from_ref(&object)) {
+            Ok(()) => applied.push(object),
+            Err(error) => {
+                eprintln!("refused: {error:#}\n{object}");
+                refused += 1;
+            }
+        }
+    }
+    (applied, refused)
+}
+
+fn delete(ns: &Namespace, objects: &[Value]) -> anyhow::Result<()> {
+    for object in objects {
+        let (kind, name) = (&object["kind"], &object["metadata"]["name"]);
+        let kind = kind.as_str().context("a kind")?.to_lowercase();
+        ns.kubectl(&["delete", &kind, name.as_str().context("a name")?])?;
+    }
+    Ok(())
+}
+
+/// Asks what becomes of a call that was made, and fails where the answer is not what became of
+/// it. The reason of both; empty where the call passed.
+fn agreed(api: &Api, call: &Call, answer: &Answer) -> anyhow::Result<String> {
+    let (Caller::Pod { name: from, .. }, Traffic::Http(request)) = (&call.caller, &call.traffic)
+    else {
+        bail!("no pod's request: {call:?}");
+    };
+    let headers: Vec<Value> = request
+        .headers
+        .iter()
+        .map(|(name, value)| json!({"name": name, "value": String::from_utf8_lossy(value)}))
+        .collect();
+    let namespace = &call.namespace;
+    let question = json!({"apiVersion": OBSERVE, "kind": "Explanation", "spec": {
+        "from": {"kind": "Pod", "namespace": namespace, "name": from},
+        "to": {"kind": "Pod", "namespace": namespace, "name": call.pod, "port": call.port},
+        "method": request.method, "path": request.path, "headers": headers,
+    }});
+    let path = format!("/apis/{OBSERVE}/namespaces/{namespace}/explanations");
+    let said = api.create(&path, &question)?;
+    let status = &said["status"];
+    let real = answer.headers.get("weft-reason").map_or("", String::as_str);
+    let told = status["reason"].as_str().unwrap_or_default();
+    let alike = match status["verdict"].as_str() {
+        Some("Allowed") => real.is_empty(),
+        Some("Refused") => told == real && status["httpStatus"] == answer.status,
+        _ => false,
+    };
+    ensure!(
+        alike,
+        "the answer was {} {real:?}\n{call:?}\n{said:#}",
+        answer.status
+    );
+    Ok(real.to_owned())
 }
 
 /// Namespace, pods and Services as the API server has them.

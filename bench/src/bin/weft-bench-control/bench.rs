@@ -1,5 +1,6 @@
 //! What every measurement uses.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -14,6 +15,8 @@ pub(crate) struct Bench {
     pub(crate) program: Program,
     pub(crate) etcd: u32,
     pub(crate) api_server: u32,
+    /// Keys of the cluster, the front proxy's among them.
+    pub(crate) pki: PathBuf,
     pub(crate) begun: Instant,
 }
 

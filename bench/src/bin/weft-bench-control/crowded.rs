@@ -16,6 +16,7 @@ use crate::board::{Board, Change};
 use crate::crowd::{self, Size};
 use crate::figures::{Delays, load, seconds};
 use crate::fleet::{Fleet, Role};
+use crate::graph;
 use crate::probe::{Probe, Requests};
 use crate::process::{Controller, Memory, cpu, metric};
 
@@ -49,6 +50,7 @@ pub(crate) struct Figures {
     pub(crate) first_connect: f64,
     pub(crate) alone: Memory,
     pub(crate) connected: Memory,
+    pub(crate) graph: graph::Figures,
     pub(crate) after_changes: Memory,
     pub(crate) after_restart: Memory,
     pub(crate) changes: usize,
@@ -120,6 +122,7 @@ pub(crate) async fn measure(
     let first_connect = seconds(begun.elapsed());
     controller.quiet(SETTLE).await?;
     let (connected, load) = (controller.memory()?, load());
+    let graph = graph::measure(bench, &fleet, changing).await?;
 
     let endpoints = change_endpoints(bench, &controller, &fleet, size, changing).await?;
     let (after_changes, changes) = (controller.memory()?, &endpoints.changes);
@@ -138,6 +141,7 @@ pub(crate) async fn measure(
         first_connect,
         alone,
         connected,
+        graph,
         after_changes,
         changes: changes.len(),
         lost: changes.iter().map(Change::missed).sum(),

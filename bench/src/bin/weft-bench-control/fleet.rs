@@ -42,6 +42,8 @@ const NEW_AT_ONCE: usize = 32;
 const TRUST_DOMAIN: &str = "cluster.local";
 const TOKEN_SECONDS: u32 = 2 * 3600;
 const CONNECTED_WITHIN: Duration = Duration::from_secs(120);
+/// What a proxy reports of a slot: so many Services that it calls, and pods of each.
+const REPORTED: (usize, usize) = (5, 4);
 
 /// One pod's proxy.
 struct Member {
@@ -57,6 +59,8 @@ struct Member {
     calls: BTreeSet<usize>,
     /// Whether the stream that is open now has brought its first batch.
     connected: Mutex<bool>,
+    /// To the controller, while there is a stream.
+    outbox: Mutex<Option<mpsc::Sender<v1::FromProxy>>>,
 }
 
 /// All of them. Their streams end with this value.
@@ -144,6 +148,17 @@ impl Fleet {
         self.count_is(|connected| connected == all).await
     }
 
+    /// Every proxy tells what it counted in the slot that began then, as real ones do each
+    /// five seconds.
+    pub(crate) fn report(&self, slot: u64) -> Result<()> {
+        for member in &self.members {
+            let outbox = member.outbox().clone();
+            let outbox = outbox.context("a proxy has no stream")?;
+            outbox.try_send(from_proxy(Message::Report(member.report(slot))))?;
+        }
+        Ok(())
+    }
+
     async fn count_is(&self, wanted: impl Fn(usize) -> bool) -> Result<()> {
         let mut connected = self.connected.subscribe();
         let reached = connected.wait_for(|connected| wanted(*connected));
@@ -179,6 +194,7 @@ impl Member {
             destinations: role.calls.iter().map(destination).collect(),
             calls: role.calls,
             connected: Mutex::new(false),
+            outbox: Mutex::default(),
         }
     }
 
@@ -218,6 +234,7 @@ impl Member {
         let mut failures = 0;
         loop {
             let ended = self.stream(roots, board, connected).await;
+            *self.outbox() = None;
             let was = std::mem::take(
                 &mut *self
                     .connected
@@ -259,6 +276,7 @@ impl Member {
         let config = mesh_client_config(roots, &self.certs, controller()?, &[H2_ALPN]);
         let channel = channel(config, self.number).await?;
         let (outbox, messages) = mpsc::channel(OUTBOX);
+        *self.outbox() = Some(outbox.clone());
         let hello = v1::Hello {
             proxy_version: env!("CARGO_PKG_VERSION").to_owned(),
             held: self.held().clone(),
@@ -297,6 +315,24 @@ impl Member {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn outbox(&self) -> std::sync::MutexGuard<'_, Option<mpsc::Sender<v1::FromProxy>>> {
+        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn report(&self, slot: u64) -> v1::Report {
+        let services = self.calls.iter().take(REPORTED.0);
+        let edges = services.flat_map(|service| {
+            let pods = 0..REPORTED.1;
+            pods.map(move |place| edge(*service, place))
+        });
+        v1::Report {
+            process: self.number as u64 + 1,
+            slot,
+            edges: edges.collect(),
+            ..v1::Report::default()
+        }
+    }
+
     fn keep(&self, batch: &v1::Batch) {
         let mut held = self.held();
         if batch.full {
@@ -308,6 +344,28 @@ impl Member {
         for resource in &batch.set {
             held.insert(resource.name.clone(), resource.version.clone());
         }
+    }
+}
+
+/// Calls of a slot to one pod.
+fn edge(service: usize, place: usize) -> v1::Edge {
+    let namespace = crowd::namespace_of(service);
+    let name = format!("{namespace}/{}", crowd::service_name(service));
+    v1::Edge {
+        side: v1::Side::Client.into(),
+        pod: format!("{namespace}/{}", crowd::pod_name(service, place)),
+        service: name.clone(),
+        backend: name,
+        port: crowd::PORT.into(),
+        success: 9,
+        failure: 1,
+        attempts: Some(10),
+        latency: vec![0, 0, 0, 4, 4, 2],
+        sent: 4_000,
+        received: 80_000,
+        security: v1::Security::Mtls.into(),
+        protocol: v1::Protocol::Http1.into(),
+        ..v1::Edge::default()
     }
 }
 

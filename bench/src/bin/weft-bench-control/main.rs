@@ -11,6 +11,7 @@ mod crowded;
 mod curves;
 mod figures;
 mod fleet;
+mod graph;
 #[path = "../../made.rs"]
 mod made;
 mod page;
@@ -72,6 +73,7 @@ async fn run() -> Result<ExitCode> {
         program,
         etcd: arguments.etcd,
         api_server: arguments.api_server,
+        pki: arguments.work.join("pki"),
         begun: Instant::now(),
     };
     let musts = match arguments.kind.as_str() {

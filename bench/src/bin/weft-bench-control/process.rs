@@ -112,6 +112,7 @@ impl Program {
             .env("WEFT_SERVICE_ACCOUNT", ACCOUNT)
             .env("WEFT_EXCLUDED_NAMESPACES", "kube-system,weft-system")
             .env("WEFT_METRICS_API", "true")
+            .env("WEFT_OBSERVE", "true")
             .env("WEFT_LOG", LOG)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)

@@ -218,3 +218,65 @@ async fn one_pod_that_makes_edges_up_takes_no_place_of_another() {
         "{other:?}"
     );
 }
+
+/// Workloads, and edges of each, of which an answer must be there in this time.
+const WORKLOADS: usize = 1_000;
+const EDGES_OF_EACH: usize = 10;
+const WITHIN: Duration = Duration::from_millis(200);
+
+#[tokio::test]
+async fn ten_thousand_edges_are_answered_in_time() {
+    use crate::inventory::Thing;
+    use crate::inventory::kind::Kind;
+    let reports = Reports::holding(crate::metrics::ReportMetrics::default(), 100_000);
+    let mut inventory = Inventory::default();
+    let mut put = |kind, name: &str, uid: &str, owner: Option<(Kind, &str)>| {
+        let thing = Thing {
+            uid: uid.into(),
+            owner: owner.map(|(kind, name)| (kind, name.into())),
+            ..Thing::default()
+        };
+        inventory.put(kind, town::key("shop", name), Arc::new(thing));
+    };
+    for number in 0..WORKLOADS {
+        let name = format!("w{number}");
+        let (set, pod) = (format!("{name}-rs"), format!("{name}-1"));
+        let uid = format!("shop-{name}");
+        put(Kind::Deployment, &name, "", None);
+        put(Kind::ReplicaSet, &set, "", Some((Kind::Deployment, &*name)));
+        put(Kind::Pod, &pod, &uid, Some((Kind::ReplicaSet, &*set)));
+        let called = (1..=EDGES_OF_EACH).map(|at| {
+            let called = (number + at * 7) % WORKLOADS;
+            town::seen_by_client(&format!("shop/w{called}"), 9, 1)
+        });
+        town::report(&reports, &format!("shop/{name}"), called.collect());
+    }
+    let graph = Graph::new(
+        reports,
+        Arc::new(RwLock::new(inventory)),
+        watch::channel(None).1,
+        MONTH,
+        GraphMetrics::default(),
+    );
+    graph.look(now(), true).await;
+    let answer = graph.answer(&asked(Extent::default()), now());
+    assert_eq!(answer.edges.len(), WORKLOADS * EDGES_OF_EACH);
+    let took = (0..5).map(|_| {
+        // What was made for another reader is not what is measured.
+        graph.inner.looks.send_modify(|looks| *looks += 1);
+        let began = Instant::now();
+        let text = graph.written(&asked(Extent::default()), now()).whole();
+        let took = began.elapsed();
+        assert!(text.len() > WORKLOADS * EDGES_OF_EACH * 100);
+        took
+    });
+    let took = took.min().unwrap();
+    eprintln!("{} edges: {took:?}", answer.edges.len());
+    // Without optimisation the same takes several times as long.
+    let most = if cfg!(debug_assertions) {
+        WITHIN * 5
+    } else {
+        WITHIN
+    };
+    assert!(took < most, "{took:?}");
+}

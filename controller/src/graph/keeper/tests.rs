@@ -98,7 +98,7 @@ async fn edge_outlives_the_replica_that_saw_it_and_what_others_wrote_is_kept() {
     let second = one_that_saw(&api, "bank/web", "shop/api").await;
     assert!(second.write().await);
     let third = keeper(&api, false);
-    assert!(third.read().await);
+    assert!(third.read(&mut Versions::default()).await);
     let both = [
         ends("bank/Deployment/web", "shop/Deployment/api"),
         ends("shop/Deployment/web", "shop/Deployment/api"),
@@ -128,6 +128,30 @@ async fn graph_knows_when_all_that_was_written_has_been_read() {
         GraphMetrics::default(),
     );
     assert!(nothing.has_recalled(), "nothing is written down");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_holder_writes_at_its_end_is_known_to_those_that_began_before() {
+    let api = cluster();
+    let reader = keeper(&api, false);
+    let (_stop, stopping) = watch::channel(false);
+    let task = tokio::spawn(reader.clone().run(stopping));
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let ending = one_that_saw(&api, "shop/web", "shop/api").await;
+    assert!(remembered(&reader).is_empty());
+    assert!(ending.write().await);
+    tokio::time::sleep(LOOK_EVERY).await;
+    assert_eq!(
+        remembered(&reader),
+        [ends("shop/Deployment/web", "shop/Deployment/api")]
+    );
+    // What is as it was is not taken in again.
+    reader.graph.with_memory(|memory, _| {
+        *memory = crate::graph::memory::Memory::default();
+    });
+    tokio::time::sleep(LOOK_EVERY).await;
+    assert!(remembered(&reader).is_empty());
+    task.abort();
 }
 
 #[tokio::test(start_paused = true)]
@@ -180,7 +204,7 @@ async fn what_cannot_be_read_is_set_aside_and_told_and_the_rest_goes_on() {
     let path = format!("{PLACE}/weft-graph-0");
     api.put(&path, serde_json::to_value(broken).unwrap());
     let keeper = one_that_saw(&api, "shop/web", "shop/api").await;
-    assert!(keeper.read().await);
+    assert!(keeper.read(&mut Versions::default()).await);
     assert!(keeper.write().await);
     let aside = api.read(&format!("{PLACE}/weft-graph-broken-0")).unwrap();
     let held: ConfigMap = serde_json::from_value(aside).unwrap();

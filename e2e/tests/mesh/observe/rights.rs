@@ -7,7 +7,7 @@ use super::super::url;
 use super::{PATIENT, SHOWN, edges};
 
 /// A reader with role `view` in this namespace only, as a user name.
-fn reader(ns: &Namespace) -> anyhow::Result<String> {
+pub(super) fn reader(ns: &Namespace) -> anyhow::Result<String> {
     ns.apply(
         "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: reader}\n---\n\
          apiVersion: rbac.authorization.k8s.io/v1\nkind: RoleBinding\nmetadata: {name: reader}\n\
@@ -22,7 +22,7 @@ fn ask(ns: &Namespace, user: &str, args: &[&str]) -> anyhow::Result<Said> {
 }
 
 /// `web` of the first namespace calls `cart` of the second.
-fn two(claim: &str) -> anyhow::Result<(Namespace, Namespace)> {
+pub(super) fn two(claim: &str) -> anyhow::Result<(Namespace, Namespace)> {
     let (shop, bank) = (Namespace::meshed(claim)?, Namespace::meshed(claim)?);
     shop.run(&["web"])?;
     bank.run(&["cart", "vault"])?;

@@ -27,7 +27,10 @@ const CROWDED: &str = "A real etcd and a real API server hold Nodes, Pods, Servi
     before the proxies have heard of the pod itself. Then the controller is killed and \
     started anew at once, as a container that crashed; the time runs from the kill until every proxy has the \
     first batch of a new stream. Proxies wait between tries as real ones do. Everything shares the machine's \
-    cores: bench, proxies, etcd, API server, controller.\n\n";
+    cores: bench, proxies, etcd, API server, controller.\n\n\
+    Before the changes every proxy reports each 5 s calls to four pods of each of five Services, and then the graph of \
+    the whole cluster is read nine times, over TLS as the API server reads it, each time with another window so that \
+    no answer is shared.\n\n";
 
 /// The bounds of `make bench-control`, at the last size.
 pub(crate) fn bounds(all: &[crowded::Figures]) -> Vec<Must> {
@@ -73,6 +76,24 @@ pub(crate) fn bounds(all: &[crowded::Figures]) -> Vec<Must> {
             found: figures.reconnect,
         },
         Must {
+            what: "folding what all proxies report each 5 s, of one core",
+            unit: "%",
+            most: 3.0,
+            found: figures.graph.percent,
+        },
+        Must {
+            what: "what the graph has counted",
+            unit: "MiB",
+            most: 64.0,
+            found: figures.graph.held,
+        },
+        Must {
+            what: "the whole graph, asked for and read, the longest of nine",
+            unit: "ms",
+            most: 200.0,
+            found: figures.graph.answers.most(),
+        },
+        Must {
             what: "requests that the API server turned away meanwhile",
             unit: "",
             most: 0.0,
@@ -89,6 +110,7 @@ pub(crate) fn write(root: &Path, all: &[crowded::Figures], took: u64) -> Result<
     row(&mut text, all, |f| format!("{} Pods", f.size.pods()));
     text.push_str(&format!("|---|{}\n", "---|".repeat(all.len())));
     start_rows(&mut text, all);
+    graph_rows(&mut text, all);
     change_rows(&mut text, all);
     restart_rows(&mut text, all);
     answers(&mut text, all);
@@ -127,6 +149,24 @@ fn start_rows(text: &mut String, all: &[crowded::Figures]) {
         "all proxies new: certified and connected, s",
         |f| short(f.first_connect),
     );
+}
+
+/// Rows of the service graph.
+fn graph_rows(text: &mut String, all: &[crowded::Figures]) {
+    line(text, all, "edges of the graph", |f| {
+        f.graph.edges.to_string()
+    });
+    line(text, all, "folding, % of a core", |f| {
+        short(f.graph.percent)
+    });
+    line(text, all, "what it has counted, MiB", |f| {
+        short(f.graph.held)
+    });
+    line(text, all, "the whole graph read p50, longest, ms", |f| {
+        let all = &f.graph.answers;
+        format!("{}, {}", short(all.p50()), short(all.most()))
+    });
+    line(text, all, "an answer, MiB", |f| short(f.graph.answer));
 }
 
 /// Rows of changes of endpoints and pods.

@@ -1,0 +1,441 @@
+//! What it costs that single requests can be looked at: `weft-bench eyes`, `make bench-eyes`.
+//!
+//! One pair of proxies serves the same load without traces and taps, with one of them twice,
+//! and without again; how much dearer the two in the middle were is one difference, in which
+//! even drift weighs nothing. Each round takes one of each row, so that what a machine does
+//! beside it meets all alike. A row is missed when the whole 95 % interval of the median
+//! difference lies above its bound. The first row changes nothing and shows the noise: a run
+//! in which it is missed says nothing.
+//!
+//! That a proxy costs no more than before while nobody looks is the affair of `paired`.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::control::{COLLECTOR, Controller, Watching};
+use crate::files::Shared;
+use crate::load;
+use crate::paired::Interval;
+use crate::place::Place;
+use crate::standing_in::Authority;
+use crate::system::{Kind, Port, System};
+
+/// Differences of each row, unless the command line says otherwise.
+const PAIRS: usize = 20;
+/// One load.
+const TIME: Duration = Duration::from_secs(2);
+/// A proxy has what it is told, and tells what it had begun to, far sooner.
+const SETTLE: Duration = Duration::from_millis(300);
+/// How long everything is recorded for a collector that never answers, at so many requests
+/// in a second, and what a proxy may hold more after it.
+const LOST: Duration = Duration::from_secs(30);
+const LOST_RATE: u32 = 2000;
+const LOST_MIB: f64 = 4.0;
+
+/// What calls the Service.
+#[derive(Clone, Copy, Debug)]
+enum Load {
+    /// 32 connections of HTTP/1.1, as fast as they go.
+    Full,
+    /// So many requests in a second.
+    Rate(u32),
+}
+
+/// Whose CPU time counts.
+#[derive(Clone, Copy, Debug)]
+enum Of {
+    Pair,
+    Client,
+}
+
+/// How a difference is told.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Unit {
+    /// Microseconds of CPU time for each request.
+    Micros,
+    /// Percent of what a request costs without.
+    Percent,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    what: &'static str,
+    load: Load,
+    watching: Watching,
+    of: Of,
+    unit: Unit,
+    bound: f64,
+}
+
+const fn traces(share: u32) -> Watching {
+    Watching::Traces { share, lost: false }
+}
+
+const fn tap(prefix: &'static str, most: u32) -> Watching {
+    Watching::Tap { prefix, most }
+}
+
+/// The noise comes first.
+const ROWS: [Row; 7] = [
+    Row {
+        what: "nothing, as before: the noise; both proxies",
+        load: Load::Full,
+        watching: Watching::Nothing,
+        of: Of::Pair,
+        unit: Unit::Micros,
+        bound: 0.6,
+    },
+    Row {
+        what: "traces, none of them recorded; both proxies",
+        load: Load::Full,
+        watching: traces(0),
+        of: Of::Pair,
+        unit: Unit::Micros,
+        bound: 0.6,
+    },
+    Row {
+        what: "traces, 1 % recorded; both proxies",
+        load: Load::Full,
+        watching: traces(10_000),
+        of: Of::Pair,
+        unit: Unit::Micros,
+        bound: 1.0,
+    },
+    Row {
+        what: "traces, all recorded, 4 000 requests/s; both proxies",
+        load: Load::Rate(4000),
+        watching: traces(1_000_000),
+        of: Of::Pair,
+        unit: Unit::Micros,
+        bound: 16.0,
+    },
+    Row {
+        what: "a tap that no request fits; the client's proxy",
+        load: Load::Full,
+        watching: tap("/nothing", 1000),
+        of: Of::Client,
+        unit: Unit::Micros,
+        bound: 0.3,
+    },
+    Row {
+        what: "a tap that shows every request, 1 000 requests/s; the client's proxy",
+        load: Load::Rate(1000),
+        watching: tap("/bench", 1000),
+        of: Of::Client,
+        unit: Unit::Micros,
+        bound: 3.0,
+    },
+    Row {
+        what: "a tap that shows 100/s of 10 000 requests/s; the client's proxy",
+        load: Load::Rate(10_000),
+        watching: tap("/bench", 100),
+        of: Of::Client,
+        unit: Unit::Percent,
+        bound: 5.0,
+    },
+];
+
+/// The command line behind `eyes`.
+#[derive(Clone, Debug)]
+pub(crate) struct Arguments {
+    proxy: PathBuf,
+    nginx: PathBuf,
+    /// Folder for the page.
+    out: PathBuf,
+    pairs: usize,
+}
+
+impl Arguments {
+    /// # Errors
+    /// An argument that is unknown or missing.
+    pub(crate) fn read(arguments: impl IntoIterator<Item = String>) -> Result<Self> {
+        let (mut proxy, mut nginx, mut out, mut pairs) = (None, None, None, PAIRS);
+        for argument in arguments {
+            match argument.split_once('=') {
+                Some(("--proxy", path)) => proxy = Some(PathBuf::from(path)),
+                Some(("--nginx", path)) => nginx = Some(PathBuf::from(path)),
+                Some(("--out", path)) => out = Some(PathBuf::from(path)),
+                Some(("--pairs", count)) => {
+                    pairs = count.parse().with_context(|| argument.clone())?;
+                }
+                _ => bail!("{argument:?} is not understood"),
+            }
+        }
+        Ok(Self {
+            proxy: proxy.context("--proxy= is missing")?,
+            nginx: nginx.context("--nginx= is missing")?,
+            out: out.context("--out= is missing")?,
+            pairs,
+        })
+    }
+}
+
+/// # Errors
+/// When a call failed, nothing was recorded or shown, the noise misses its bound, or a row
+/// does.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let shared = Shared::new()?;
+    let authority = Arc::new(Authority::new()?);
+    let mut system = System::new(
+        "weft",
+        Kind::Weft(arguments.proxy.clone()),
+        &arguments.proxy,
+        &arguments.nginx,
+        &authority,
+        &shared.0,
+    )?;
+    let controller = system.controller.clone().context("no controller")?;
+    let taken = collect(&system.place)?;
+    system.start_pair()?;
+    let mut differences: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
+    for pair in 0..arguments.pairs {
+        eprintln!("round {} of {}", pair + 1, arguments.pairs);
+        for (at, row) in ROWS.iter().enumerate() {
+            let difference = row.difference(&mut system, &controller);
+            let difference = difference.with_context(|| row.what)?;
+            differences.entry(at).or_default().push(difference);
+        }
+    }
+    ensure!(
+        taken.load(Ordering::Relaxed) > 0,
+        "no span came to the collector"
+    );
+    ensure!(controller.shown() > 0, "no tap showed a request");
+    let lost = lost(&mut system, &controller)?;
+    let text = text(&differences, lost);
+    fs::create_dir_all(&arguments.out)?;
+    fs::write(arguments.out.join("WATCHED.md"), &text)?;
+    println!("{text}");
+    judge(&differences, lost)
+}
+
+impl Row {
+    /// How much dearer a request is while somebody looks: without, with, with, without.
+    fn difference(&self, system: &mut System, controller: &Controller) -> Result<f64> {
+        let mut cost = |watching| self.cost(system, controller, watching);
+        let first = cost(Watching::Nothing)?;
+        let with = cost(self.watching)? + cost(self.watching)?;
+        let without = first + cost(Watching::Nothing)?;
+        Ok(match self.unit {
+            Unit::Micros => (with - without) / 2.0,
+            Unit::Percent => (with / without - 1.0) * 100.0,
+        })
+    }
+
+    /// Microseconds of CPU time for each request.
+    fn cost(
+        &self,
+        system: &mut System,
+        controller: &Controller,
+        watching: Watching,
+    ) -> Result<f64> {
+        controller.watch(watching);
+        thread::sleep(SETTLE);
+        let before = self.of.cpu(system)?;
+        let requests = match self.load {
+            Load::Full => load::wrk(system, Port::Http1, "/bench", 32, TIME, true)?.requests,
+            Load::Rate(rate) => load::fixed(system, rate, TIME)?.sent as f64,
+        };
+        let used = self.of.cpu(system)?.saturating_sub(before);
+        system.pair_alive()?;
+        Ok(used.as_secs_f64() * 1e6 / requests)
+    }
+}
+
+impl Of {
+    fn cpu(self, system: &System) -> Result<Duration> {
+        let pair = system.pair.as_ref().context("no proxy runs")?;
+        let client = pair.client.cpu()?;
+        Ok(match self {
+            Self::Pair => client + pair.server.cpu()?,
+            Self::Client => client,
+        })
+    }
+}
+
+/// MiB that one of the proxies holds more, after all was recorded for nobody. No request
+/// fails meanwhile.
+fn lost(system: &mut System, controller: &Controller) -> Result<f64> {
+    eprintln!("a collector that never answers");
+    system.start_pair()?;
+    // What a proxy needs once for such a load is there then.
+    load::fixed(system, LOST_RATE, LOST / 3)?;
+    let before = residents(system)?;
+    controller.watch(Watching::Traces {
+        share: 1_000_000,
+        lost: true,
+    });
+    load::fixed(system, LOST_RATE, LOST)?;
+    let after = residents(system)?;
+    system.pair_alive()?;
+    let grown = |at: usize| (after[at] - before[at]) / 1024.0;
+    Ok(grown(0).max(grown(1)))
+}
+
+/// KiB of both proxies.
+fn residents(system: &System) -> Result<[f64; 2]> {
+    let pair = system.pair.as_ref().context("no proxy runs")?;
+    Ok([
+        pair.client.resident()? as f64,
+        pair.server.resident()? as f64,
+    ])
+}
+
+/// Starts a collector that takes what is posted and forgets it; how much that was. It lives
+/// as long as the process.
+fn collect(place: &Place) -> Result<Arc<AtomicU64>> {
+    let listener = place
+        .control
+        .within(|| Ok(TcpListener::bind((Ipv4Addr::UNSPECIFIED, COLLECTOR))?))?;
+    let taken = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&taken);
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let counted = Arc::clone(&counted);
+            // Whoever leaves in the middle of a request has nothing to be told.
+            thread::spawn(move || take(stream, &counted).is_ok());
+        }
+    });
+    Ok(taken)
+}
+
+fn take(stream: TcpStream, counted: &AtomicU64) -> io::Result<()> {
+    let mut reader = BufReader::new(stream);
+    loop {
+        let mut length = 0;
+        loop {
+            let mut line = String::new();
+            if reader.read_line(&mut line)? == 0 {
+                return Ok(());
+            }
+            let line = line.trim_end().to_ascii_lowercase();
+            if line.is_empty() {
+                break;
+            }
+            if let Some(text) = line.strip_prefix("content-length:") {
+                length = text.trim().parse().unwrap_or(0);
+            }
+        }
+        io::copy(&mut reader.by_ref().take(length), &mut io::sink())?;
+        counted.fetch_add(1, Ordering::Relaxed);
+        let answer = "HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\n\
+                      content-length: 0\r\n\r\n";
+        reader.get_mut().write_all(answer.as_bytes())?;
+    }
+}
+
+/// # Errors
+/// When a row is missed, or the noise.
+fn judge(differences: &BTreeMap<usize, Vec<f64>>, lost: f64) -> Result<()> {
+    let mut missed = Vec::new();
+    for (at, row) in ROWS.iter().enumerate() {
+        let all = differences.get(&at).map(Vec::as_slice).unwrap_or_default();
+        let interval = Interval::of(all).with_context(|| {
+            let count = all.len();
+            format!("{count} differences say nothing: {}", row.what)
+        })?;
+        if interval.low > row.bound {
+            ensure!(
+                at > 0,
+                "a proxy is dearer than itself by more than {}: this run says nothing",
+                row.bound
+            );
+            missed.push(row.what);
+        }
+    }
+    if lost > LOST_MIB {
+        missed.push("memory for a collector that never answers");
+    }
+    ensure!(missed.is_empty(), "missed: {}", missed.join("; "));
+    Ok(())
+}
+
+fn text(differences: &BTreeMap<usize, Vec<f64>>, lost: f64) -> String {
+    let mut text = format!(
+        "# What it costs to look at single requests\n\n\
+         Written by `make bench-eyes`; do not edit. CPU time for each request while somebody looks, above that of the \
+         same proxies a moment before and after: the median of {} differences with its 95 % interval. Missed is what \
+         lies above its bound with its whole interval.\n\n\
+         | what | bound | found |\n|---|---|---|\n",
+        differences.values().map(Vec::len).min().unwrap_or_default()
+    );
+    for (at, row) in ROWS.iter().enumerate() {
+        let unit = match row.unit {
+            Unit::Micros => "µs",
+            Unit::Percent => "%",
+        };
+        let all = differences.get(&at).map(Vec::as_slice).unwrap_or_default();
+        let found = Interval::of(all).map_or_else(
+            || format!("{} differences only", all.len()),
+            |Interval { low, median, high }| {
+                let missed = if low > row.bound { " **missed**" } else { "" };
+                format!("{median:+.2} {unit} ({low:+.2} to {high:+.2}){missed}")
+            },
+        );
+        let _ = writeln!(text, "| {} | {} {unit} | {found} |", row.what, row.bound);
+    }
+    let missed = if lost > LOST_MIB { " **missed**" } else { "" };
+    let _ = writeln!(
+        text,
+        "| all recorded at {LOST_RATE} requests/s for a collector that never answers, {} s, memory of a proxy | \
+         {LOST_MIB} MiB | {lost:+.1} MiB{missed} |",
+        LOST.as_secs()
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn differences(of: impl Fn(usize) -> f64) -> BTreeMap<usize, Vec<f64>> {
+        let all = |at| -> Vec<f64> { (0..20).map(|_| of(at)).collect() };
+        (0..ROWS.len()).map(|at| (at, all(at))).collect()
+    }
+
+    #[test]
+    fn a_row_above_its_bound_is_missed_and_noise_makes_the_run_worthless() {
+        assert!(judge(&differences(|at| ROWS[at].bound), 0.0).is_ok());
+        let dear = differences(|at| if at == 3 { 17.0 } else { 0.0 });
+        let said = judge(&dear, 0.0).unwrap_err().to_string();
+        assert_eq!(said, format!("missed: {}", ROWS[3].what));
+        assert!(text(&dear, 0.0).contains("**missed**"));
+        let noise = differences(|_| 20.0);
+        let said = judge(&noise, 0.0).unwrap_err().to_string();
+        assert!(said.contains("says nothing"), "{said}");
+        let said = judge(&differences(|_| 0.0), 4.5).unwrap_err().to_string();
+        assert!(said.contains("memory"), "{said}");
+        assert!(judge(&BTreeMap::new(), 0.0).is_err());
+    }
+
+    #[test]
+    fn the_collector_takes_one_message_after_the_other() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        let counted = Arc::new(AtomicU64::new(0));
+        let counts = Arc::clone(&counted);
+        let taking = thread::spawn(move || take(stream, &counts));
+        for body in ["spans", ""] {
+            let length = body.len();
+            let head = format!("POST /v1/traces HTTP/1.1\r\nContent-Length: {length}\r\n\r\n");
+            client.write_all((head + body).as_bytes()).unwrap();
+            let mut answer = [0; 64];
+            assert!(client.read(&mut answer).unwrap() > 0);
+            assert!(answer.starts_with(b"HTTP/1.1 200"));
+        }
+        drop(client);
+        taking.join().unwrap().unwrap();
+        assert_eq!(counted.load(Ordering::Relaxed), 2);
+    }
+}

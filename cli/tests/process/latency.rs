@@ -1,0 +1,116 @@
+//! Answers as large as the mesh is meant for are shown without a wait.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::server::Server;
+use super::{WEFT, run};
+
+const OBSERVE: &str = "/apis/observe.weft.dev/v1alpha1/namespaces/shop";
+const WORKLOADS: usize = 1_000;
+const EDGES: usize = 10_000;
+/// The promise, from the start of the process to its end; what the API server and its
+/// plugin for credentials take is in it.
+const WITHIN: Duration = Duration::from_millis(500);
+/// Other tests run beside this one, so the fastest run counts.
+const RUNS: usize = 7;
+
+fn workload(number: usize) -> String {
+    format!("shop/Deployment/workload-{}", number % WORKLOADS)
+}
+
+/// Every field of an edge as a busy mesh fills it.
+fn graph() -> Value {
+    let ms = json!({"p50": 1.9, "p95": 4.1, "p99": 9.0});
+    let node = |number: usize| {
+        let name = format!("workload-{number}");
+        json!({
+            "id": workload(number), "kind": "Deployment", "namespace": "shop", "name": name,
+            "accounts": [format!("spiffe://cluster.local/ns/shop/sa/{name}")], "pods": 2,
+            "meshed": 2, "access": "auto", "mtls": "permissive", "services": [format!("shop/{name}")],
+            "routes": [{"route": "read", "requests": 600, "failure": 3, "ms": ms}],
+        })
+    };
+    let edge = |number: usize| {
+        let (from, to) = (number, number * 7 + number / WORKLOADS + 1);
+        let mut edge = json!({
+            "id": format!("{number:016x}"), "from": workload(from), "to": workload(to),
+            "service": "shop/cart",
+            "port": 8080, "backend": "shop/cart-v1", "split": "shop/cart", "protocol": "http1",
+            "requests": 604, "success": 600, "failure": 3, "cancelled": 1, "attempts": 606,
+            "attemptFailures": 5, "clientErrors": 12, "refused": {"not-allowed": 3}, "audit": 0,
+            "open": 2, "opened": 0, "sent": 0, "received": 81_234, "mtls": 1.0, "ms": ms,
+        });
+        edge["server"] = json!({"requests": 606, "failure": 3, "ms": ms});
+        edge["identities"] = json!(["spiffe://cluster.local/ns/shop/sa/web"]);
+        edge["allowedBy"] = json!(["shop/cart-read"]);
+        for seen in ["firstSeen", "lastSeen"] {
+            edge[seen] = json!("2026-11-02T09:00:00Z");
+        }
+        edge
+    };
+    json!({
+        "apiVersion": "observe.weft.dev/v1alpha1", "kind": "Graph",
+        "metadata": {"end": "2026-11-02T09:00:00Z", "windowSeconds": 60, "complete": true},
+        "nodes": (0..WORKLOADS).map(node).collect::<Vec<Value>>(),
+        "edges": (0..EDGES).map(edge).collect::<Vec<Value>>(),
+    })
+}
+
+fn proxy(name: &str) -> Value {
+    json!({
+        "apiVersion": "observe.weft.dev/v1alpha1", "kind": "Proxy",
+        "metadata": {"namespace": "shop", "name": name, "uid": name},
+        "status": {
+            "workload": "Deployment/web", "identity": "spiffe://cluster.local/ns/shop/sa/web",
+            "version": "0.1.0", "connected": true, "acknowledged": 9, "needed": 9,
+            "certificate": {"serial": "01", "notAfter": "2036-11-02T09:00:00Z", "issuer": "CN=weft"},
+            "memory": 12_582_912, "draining": false, "clockAheadMs": 1,
+        },
+    })
+}
+
+async fn fastest(arguments: &[&str], kubeconfig: &Path) -> Duration {
+    let mut fastest = Duration::MAX;
+    for _ in 0..RUNS {
+        let begun = Instant::now();
+        let (code, out, err) = run(WEFT, arguments, kubeconfig).await;
+        fastest = fastest.min(begun.elapsed());
+        assert_eq!(code, 0, "{arguments:?}: {err}");
+        assert!(!out.is_empty(), "{arguments:?}: {err}");
+    }
+    fastest
+}
+
+#[tokio::test]
+async fn commands_show_10_000_edges_within_half_a_second() {
+    let server = Server::start().await;
+    server.api.put(&format!("{OBSERVE}/graphs/live"), graph());
+    for number in 0..WORKLOADS {
+        let name = format!("web-{number:04}");
+        server
+            .api
+            .put(&format!("{OBSERVE}/proxies/{name}"), proxy(&name));
+    }
+    let text = "source and port fit, method DELETE fits no match";
+    let step = json!({"step": "rule", "text": text, "objects": ["TrafficTarget shop/a"]});
+    let told = json!({
+        "apiVersion": "observe.weft.dev/v1alpha1", "kind": "Explanation", "spec": {},
+        "status": {"verdict": "Allowed", "owner": "shop", "steps": vec![step; 100]},
+    });
+    server.api.put(&format!("{OBSERVE}/explanations"), told);
+    let kubeconfig = server.well();
+    for arguments in [
+        &["stat", "deploy"][..],
+        &["edges"],
+        &["routes", "deploy/workload-7"],
+        &["proxies"],
+        &["explain", "deploy/web", "svc/cart:8080", "GET", "/items/7"],
+    ] {
+        let took = fastest(arguments, &kubeconfig).await;
+        println!("{arguments:?}: {took:?}");
+        assert!(took < WITHIN, "{arguments:?} took {took:?}");
+    }
+}
