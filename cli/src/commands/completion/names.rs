@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::place::{Place, Wanted};
 use crate::cluster::Cluster;
-use crate::cluster::names::{Kind, Named};
+use crate::cluster::names::Named;
 use crate::failure::Failure;
 use crate::global::Global;
 
