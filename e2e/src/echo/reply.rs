@@ -167,7 +167,7 @@ async fn report(app: &App, peer: SocketAddr, request: Request<Incoming>) -> Resp
     let wrong = wrong.and_then(|wrong| wrong.status);
     *response.status_mut() = match wrong {
         Some(status) => status,
-        None if app.fails() => StatusCode::INTERNAL_SERVER_ERROR,
+        None if app.fails() => app.settings.fail_status,
         None => asked,
     };
     for (name, value) in wishes.headers {
