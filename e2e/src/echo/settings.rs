@@ -43,6 +43,10 @@ pub struct Settings {
     pub next: Option<String>,
     /// `PROPAGATE`: which headers go along, `none` (default), `trace` or `context`.
     pub propagate: Propagate,
+    /// `WITNESS`, such as `http://ledger:8080`: who is told of each request of the HTTP port,
+    /// by its method, path and trace, as soon as its head is there; unset tells nobody. It
+    /// remembers what an instance that is gone was asked.
+    pub witness: Option<String>,
 }
 
 impl Default for Settings {
@@ -63,6 +67,7 @@ impl Default for Settings {
             delay: Duration::ZERO,
             next: None,
             propagate: Propagate::Nothing,
+            witness: None,
         }
     }
 }
@@ -143,6 +148,7 @@ impl Settings {
             delay,
             next: text("NEXT"),
             propagate,
+            witness: text("WITNESS"),
         })
     }
 }
