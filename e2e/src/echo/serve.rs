@@ -28,8 +28,17 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use super::{
-    app::App, call, fault::Fault, next::{Next, Propagate}, posted::Posted, reply, request_log::RequestLog,
-    response::Body, seen::Calls, settings::Settings, tcp, tls,
+    app::App,
+    call,
+    fault::Fault,
+    next::{Next, Propagate},
+    posted::Posted,
+    reply,
+    request_log::RequestLog,
+    response::Body,
+    seen::Calls,
+    settings::Settings,
+    tcp, tls,
 };
 
 /// Kubernetes grants 30 s by default; a request that takes longer is cut by the

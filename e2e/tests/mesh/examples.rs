@@ -24,7 +24,8 @@ fn every_example_is_taken_and_understood() -> Outcome {
             let path = file.display().to_string();
             let apply = ["apply", "--dry-run=server", "-n", mesh::NAMESPACE, "-f"];
             let said = ns.cluster.kubectl(&[&apply[..], &[path.as_str()]].concat())?;
-            assert!(said.contains(" created (server dry run)"), "{path}: {said}");
+            let taken = said.contains(" created (server dry run)");
+            assert!(taken, "{path}: {said}");
             judged += 1;
             continue;
         }

@@ -51,6 +51,6 @@ async fn beside_copies_that_hang_the_slowest_call_takes_no_twentieth_longer() {
     // A moment of the machine makes some rounds slow; copies that delay make all so.
     ratios.sort_by(f64::total_cmp);
     let lower = ratios[ratios.len() / 4];
-    println!("beside copies the slowest call takes {ratios:.3?} of what it takes else");
+    println!("the slowest call beside copies: {ratios:.3?} times");
     assert!(lower <= UNNOTICED, "{ratios:?}");
 }

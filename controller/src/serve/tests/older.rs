@@ -92,7 +92,8 @@ async fn next(proxy: &mut Proxy) -> before::Batch {
 
 async fn answer(proxy: &Proxy, batch: &before::Batch, nacks: Vec<before::Nack>) {
     let batch = batch.id;
-    proxy.say(heard(Older::Ack(before::Ack { batch, nacks }))).await;
+    let ack = before::Ack { batch, nacks };
+    proxy.say(heard(Older::Ack(ack))).await;
 }
 
 fn sent(batch: &before::Batch) -> Vec<&str> {
@@ -191,7 +192,8 @@ async fn a_proxy_of_this_version_is_sent_in_the_same_place_what_an_older_one_doe
     let batch = proxy.batch().await;
     let newer = ["guard", "policy/shop/api:80"];
     let names = names(&batch);
-    assert!(newer.iter().all(|name| names.contains(name)), "{names:?}");
+    let told = newer.iter().all(|name| names.contains(name));
+    assert!(told, "{names:?}");
     for resource in &batch.set {
         let read = before::Resource::decode(resource.encode_to_vec().as_slice()).unwrap();
         let known = !newer.contains(&resource.name.as_str());
