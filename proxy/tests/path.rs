@@ -36,6 +36,7 @@ mod path {
     mod leftover;
     mod limits;
     mod mesh_port;
+    mod mirror_latency;
     mod mirrors;
     mod names;
     mod outside;

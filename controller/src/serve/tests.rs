@@ -8,6 +8,7 @@ mod bench;
 mod breakers;
 mod capabilities;
 mod limits;
+mod older;
 mod questions;
 mod replicas;
 mod said;

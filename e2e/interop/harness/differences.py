@@ -14,6 +14,7 @@ class Difference:
 
 
 FIELD = re.compile(r"(?m)^([A-Za-z][A-Za-z0-9-]*): ")
+ADDED = re.compile(r"(?im)^weft-(?:client-id|context|timeout|shadow): [^\n]*\n")
 HOP = re.compile(r"(?im)^(?:connection|keep-alive): [^\n]*\n")
 
 
@@ -103,4 +104,38 @@ NAMED = {
         "The HTTP library gives interim answers to nobody. The final answer is the same.",
         lambda text: re.sub(r"(?m)^([^:\n]*):(?: 10[03])+ ", r"\1: ", text),
     ),
+    "headers": Difference(
+        "A server gets `weft-client-id` with each request of a caller in the mesh; with one that has an end also `weft-timeout` "
+        "and `weft-context`, and `weft-shadow` with a copy",
+        "They tell who calls, what is left of the time, and what calls that are made for the request belong to. What callers write "
+        "under these names does not reach a server.",
+        lambda text: ADDED.sub("", text),
+    ),
 }
+
+# What the mesh does without any TrafficPolicy (docs/resilience.md) and no transcript of a row can show.
+BY_DEFAULT = [
+    Difference(
+        "A GET, HEAD or OPTIONS that is answered 503, or lost within a second, is sent once more: its server may see it, and another "
+        "one answers it",
+        "HTTP calls these methods safe. It goes to another endpoint, and the Services here have one each. POST, PUT, DELETE and "
+        "gRPC are not sent twice.",
+        str,
+    ),
+    Difference(
+        "A GET, HEAD, OPTIONS or TRACE that a kept connection of HTTP/1.1 loses without a byte of an answer is sent once more to the "
+        "same endpoint",
+        "Any client that keeps connections does so (RFC 9112, 9.3.1); the connection is the proxy's.",
+        str,
+    ),
+    Difference(
+        "A server of gRPC reads less in `grpc-timeout` than its client wrote, and its stream is reset when that is over",
+        "Both proxies keep the time, and pass on what is left. The client ends its call then as well.",
+        str,
+    ),
+    Difference(
+        "A server whose client leaves sees its stream reset, or its connection closed",
+        "That is what it sees without proxies in between.",
+        str,
+    ),
+]

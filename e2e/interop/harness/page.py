@@ -6,7 +6,7 @@ import re
 import subprocess
 import time
 
-from .differences import NAMED
+from .differences import BY_DEFAULT, NAMED
 
 # Reasons that do not change from machine to machine.
 NEVER_TRIED = [
@@ -46,6 +46,8 @@ def write(results, rows, missing, proxy):
     for name, difference in NAMED.items():
         seen = sorted({f"{one.row.name}" for one in through if name in one.named})
         lines.append(f"| {name} | {difference.says} | {difference.reason} | {', '.join(seen) or 'nobody in this run'} |")
+    lines += ["", "What is done without any policy ([resilience](resilience.md#without-any-policy)), and no transcript shows:", ""]
+    lines += ["| difference | why |", "|---|---|", *[f"| {one.says} | {one.reason} |" for one in BY_DEFAULT]]
     lines += ["", "## Programs", "", *programs(), "", "## Not tried", ""]
     lines += [f"- {one}" for one in [*missing, *NEVER_TRIED]]
     return "\n".join(lines) + "\n"

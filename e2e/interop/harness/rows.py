@@ -75,7 +75,7 @@ def http1(programs, short):
     node = Client("Node http", ["node", HERE / "node/client.js", "http://{to}"], 90, must="GET /hello at the end: 200", named=("trailers", "empty"))
     curl = Client("curl", ["bash", HERE / "curl.sh", "http://{to}"], 60, must="hello", named=HTTP1)
     wrk = Client("wrk, 50 at once", ["wrk", "-t2", "-c50", "-d2s", "http://{to}/hello"], 30, wrk_errors, "Socket errors|^$")
-    gocall = Client("Go net/http", [go / "nethttp", "call", "http://{to}"], 90, must="wrong map", named=("interim", "trailers"))
+    gocall = Client("Go net/http", [go / "nethttp", "call", "http://{to}"], 90, must="wrong map", named=("interim", "trailers", "headers"))
     return [
         Row("nginx", [["nginx", "-c", "PLACE/nginx.conf", "-p", "PLACE"]], 8090, "http1", [raw("absolute", "host"), curl, wrk], ["nginx", "-v"], True, prepare.nginx),
         Row("Go net/http", [[go / "nethttp", "serve", ":8081"]], 8081, "http1", [raw("echo,abort,drip,absolute,half", "trailers"), gocall, node], short=True),
@@ -88,7 +88,7 @@ def http1(programs, short):
             [raw("echo,drip"), curl, node]),
         Row("gunicorn", [[programs / "venv/bin/gunicorn", "--chdir", scripts, "-b", "0.0.0.0:8102", "--threads", "60", "app_wsgi:app"]], 8102, "http1",
             [raw("echo,drip,lax"), curl]),
-        Row("Java HttpServer", [["java", HERE / "servers/Pages.java", "8103"]], 8103, "http1", [raw("echo,drip,lax", "close"), curl, dataclasses.replace(gocall, named=("interim", "gone", "trailers"))]),
+        Row("Java HttpServer", [["java", HERE / "servers/Pages.java", "8103"]], 8103, "http1", [raw("echo,drip,lax", "close"), curl, dataclasses.replace(gocall, named=("interim", "gone", "trailers", "headers"))]),
         Row("websockets", [[python, scripts / "websocket.py", "8104"]], 8104, "http1",
             [Client("websockets", [python, scripts / "websocket.py", "ws://{to}/"], 60, must="closed 1000")], short=False),
     ]
@@ -104,7 +104,7 @@ def http2(programs, calls):
 
     frames = Client("h2 frame by frame", [python, scripts / "h2_frames.py", "{to}", "300"], 120, must="300 x 200 'ab' end")
     node = Client("Node http2", ["node", HERE / "node/client.js", "http://{to}", "h2"], 90, must="GET /hello at the end: 200")
-    gocall = Client("Go net/http", [go / "nethttp", "call", "http://{to}", "h2"], 90, must="wrong map", named=("interim",))
+    gocall = Client("Go net/http", [go / "nethttp", "call", "http://{to}", "h2"], 90, must="wrong map", named=("interim", "headers"))
     nghttp = Client("nghttp", ["bash", HERE / "nghttp.sh", "http://{to}"], 60, must="hello")
     return [
         Row("nghttpd h2c", [["nghttpd", "--no-tls", "-d", "PLACE/www", "8110"]], 8110, "http2",

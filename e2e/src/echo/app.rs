@@ -27,6 +27,8 @@ pub struct App {
     pub requests: RequestLog,
     /// Who is asked before a request of the HTTP port is answered.
     pub next: Option<Next>,
+    /// Who is told that a request has come to the HTTP port.
+    pub witness: Option<Next>,
     /// Present when the TLS port is served.
     pub tls: Option<Arc<ServerConfig>>,
 }

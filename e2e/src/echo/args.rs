@@ -6,11 +6,14 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
-use http::{HeaderName, HeaderValue};
+use http::{
+    HeaderName, HeaderValue, Method,
+    header::{CONTENT_TYPE, TE},
+};
 
 use super::{
     client::Ask,
-    duration,
+    duration, grpc,
     load::{self, Plan},
     talk,
 };
@@ -20,6 +23,7 @@ const USAGE: &str = "usage:
   weft-echo get URL [-n N] [-c CONNECTIONS] [--rate PER_SECOND] [--duration 10s]
                 [--json] [--http2] [-H name:value]... [-X METHOD] [--body TEXT | --body-size BYTES]
                 [--timeout 30s] [--trace]    with --trace each request begins a trace
+                [--grpc]                     unary calls with the body as their message
                 [--until-eof]                standard input that ends is the end of the load
   weft-echo get URL --expect TEXT [--until 60s]   try until an answer below 400 holds TEXT
   weft-echo tcp ADDRESS [LINE]         send a line (default who), print the answer
@@ -158,6 +162,7 @@ struct Options {
     timeout: Duration,
     json: bool,
     http2: bool,
+    grpc: bool,
     trace: bool,
     method: String,
     headers: Vec<(HeaderName, HeaderValue)>,
@@ -180,6 +185,7 @@ impl Options {
             timeout: Duration::from_secs(30),
             json: false,
             http2: false,
+            grpc: false,
             trace: false,
             method: "GET".into(),
             headers: Vec::new(),
@@ -205,6 +211,7 @@ impl Options {
                 "--timeout" => options.timeout = duration::parse(value()?)?,
                 "--json" => options.json = true,
                 "--http2" => options.http2 = true,
+                "--grpc" => options.grpc = true,
                 "--trace" => options.trace = true,
                 "-X" => options.method = value()?.into(),
                 "-H" => {
@@ -278,6 +285,14 @@ impl Options {
             .map_or_else(|| vec![b'x'; self.body_size], String::into_bytes)
             .into();
         ask.http2 = self.http2;
+        if self.grpc {
+            ask.method = Method::POST;
+            ask.http2 = true;
+            ask.body = grpc::message(&ask.body);
+            for (name, value) in [(CONTENT_TYPE, "application/grpc"), (TE, "trailers")] {
+                ask.headers.insert(name, HeaderValue::from_static(value));
+            }
+        }
         ask.traced = self.trace;
         ask.timeout = self.timeout;
         let unlimited = if self.duration.is_some() {

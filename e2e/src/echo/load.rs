@@ -55,6 +55,8 @@ pub struct Summary {
     /// By the answering pod's name; answers that name none are under `-`.
     pub by_pod: BTreeMap<String, u64>,
     pub by_version: BTreeMap<String, u64>,
+    /// By gRPC's own status, where answers have one.
+    pub by_grpc_status: BTreeMap<String, u64>,
     /// By header `weft-reason`, present on answers that the mesh made.
     pub by_reason: BTreeMap<String, u64>,
     /// Requests without an answer: `connect`, `broken`, `timeout`.
@@ -193,6 +195,11 @@ impl Summary {
                     &mut self.by_version,
                     header("echo-version").unwrap_or("-".into()),
                 );
+                let in_head = answer.headers.get("grpc-status");
+                if let Some(status) = answer.trailers.get("grpc-status").or(in_head) {
+                    let status = String::from_utf8_lossy(status.as_bytes());
+                    count(&mut self.by_grpc_status, status.into_owned());
+                }
                 if let Some(reason) = header("weft-reason") {
                     count(&mut self.by_reason, reason);
                 }

@@ -3,7 +3,8 @@
 //! failure that somebody has set, see [`fault`].
 //!
 //! With `NEXT` the next one is asked the same first, after the delay. Its status is that of
-//! the answer, and the report names it and those behind it.
+//! the answer, and the report names it and those behind it. With `WITNESS` somebody is told of
+//! each request before anything of its body is read.
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use futures::stream;
 use http::{HeaderName, HeaderValue, Method, StatusCode, request::Parts};
 use http_body_util::{BodyExt as _, StreamBody};
@@ -76,7 +77,13 @@ struct Wishes {
 /// Answers one request of the main port.
 pub async fn answer(app: &App, peer: SocketAddr, request: Request<Incoming>) -> Response<Body> {
     let arrived = app.requests.begins(&request);
-    let mut response = if grpc::is_grpc(&request) {
+    let (head, body) = request.into_parts();
+    let told = tell(app, &head).await;
+    let request = Request::from_parts(head, body);
+    let mut response = if let Err(error) = told {
+        let why = format!("WITNESS was not told: {error:#}\n");
+        text(StatusCode::BAD_GATEWAY, why)
+    } else if grpc::is_grpc(&request) {
         grpc::answer(app.next.as_ref(), request).await
     } else if request.uri().path() == "/ws" && websocket::is_handshake(&request) {
         websocket::answer(request)
@@ -98,6 +105,17 @@ pub async fn answer(app: &App, peer: SocketAddr, request: Request<Incoming>) -> 
     }
     arrived.answered(response.status());
     response
+}
+
+/// Whoever is to know of a request is told at its head, and so of one as well whose body does
+/// not come whole.
+async fn tell(app: &App, head: &Parts) -> anyhow::Result<()> {
+    let Some(witness) = &app.witness else {
+        return Ok(());
+    };
+    let answer = witness.ask(head, Bytes::new()).await?;
+    ensure!(answer.status.is_success(), "it answered {}", answer.status);
+    Ok(())
 }
 
 async fn set_fault(app: &App, request: Request<Incoming>) -> Response<Body> {
@@ -167,7 +185,7 @@ async fn report(app: &App, peer: SocketAddr, request: Request<Incoming>) -> Resp
     let wrong = wrong.and_then(|wrong| wrong.status);
     *response.status_mut() = match wrong {
         Some(status) => status,
-        None if app.fails() => StatusCode::INTERNAL_SERVER_ERROR,
+        None if app.fails() => app.settings.fail_status,
         None => asked,
     };
     for (name, value) in wishes.headers {
@@ -256,7 +274,7 @@ impl Wishes {
                 }
                 "size" => {
                     let size: u64 = value.parse().with_context(|| format!("size={value}"))?;
-                    anyhow::ensure!(size <= SIZE_LIMIT, "size={size} is over {SIZE_LIMIT}");
+                    ensure!(size <= SIZE_LIMIT, "size={size} is over {SIZE_LIMIT}");
                     wishes.size = Some(size);
                 }
                 "header" => {

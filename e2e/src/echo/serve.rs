@@ -28,8 +28,17 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use super::{
-    app::App, call, fault::Fault, next::Next, posted::Posted, reply, request_log::RequestLog,
-    response::Body, seen::Calls, settings::Settings, tcp, tls,
+    app::App,
+    call,
+    fault::Fault,
+    next::{Next, Propagate},
+    posted::Posted,
+    reply,
+    request_log::RequestLog,
+    response::Body,
+    seen::Calls,
+    settings::Settings,
+    tcp, tls,
 };
 
 /// Kubernetes grants 30 s by default; a request that takes longer is cut by the
@@ -94,6 +103,9 @@ impl Bound {
         let next = settings.next.as_deref();
         let next = next.map(|url| Next::new(url, settings.propagate));
         let next = next.transpose()?;
+        let witness = settings.witness.as_deref();
+        let witness = witness.map(|url| Next::new(url, Propagate::Trace));
+        let witness = witness.transpose().context("WITNESS")?;
         let mut listeners = Vec::with_capacity(ports.len());
         for (port, kind) in ports {
             listeners.push((listen(&settings, port).await?, kind));
@@ -107,6 +119,7 @@ impl Bound {
                 fault: Fault::default(),
                 requests: RequestLog::default(),
                 next,
+                witness,
                 tls,
             }),
             listeners,

@@ -3,6 +3,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use anyhow::Context as _;
+use http::StatusCode;
 
 use super::{duration, next::Propagate};
 
@@ -30,9 +31,11 @@ pub struct Settings {
     pub outside_call_port: u16,
     /// `TLS_PORT`: the HTTP port again over TLS; unset serves none.
     pub tls_port: Option<u16>,
-    /// `FAIL_EVERY`: every so many requests of the HTTP port one is answered 500,
-    /// `2` for half of them; 0 never.
+    /// `FAIL_EVERY`: every so many requests of the HTTP port one fails, `2` for half of
+    /// them; 0 never.
     pub fail_every: u32,
+    /// `FAIL_STATUS`: what those are answered, 500 when unset.
+    pub fail_status: StatusCode,
     /// `DELAY`, such as `200ms`: how long every answer of the HTTP port waits.
     pub delay: Duration,
     /// `NEXT`, such as `http://cart:8080`: who is asked the same before a request of the
@@ -40,6 +43,10 @@ pub struct Settings {
     pub next: Option<String>,
     /// `PROPAGATE`: which headers go along, `none` (default), `trace` or `context`.
     pub propagate: Propagate,
+    /// `WITNESS`, such as `http://ledger:8080`: who is told of each request of the HTTP port,
+    /// by its method, path and trace, as soon as its head is there; unset tells nobody. It
+    /// remembers what an instance that is gone was asked.
+    pub witness: Option<String>,
 }
 
 impl Default for Settings {
@@ -56,9 +63,11 @@ impl Default for Settings {
             outside_call_port: 9092,
             tls_port: None,
             fail_every: 0,
+            fail_status: StatusCode::INTERNAL_SERVER_ERROR,
             delay: Duration::ZERO,
             next: None,
             propagate: Propagate::Nothing,
+            witness: None,
         }
     }
 }
@@ -113,6 +122,12 @@ impl Settings {
                 .with_context(|| format!("FAIL_EVERY={raw} is not a number"))?,
             None => default.fail_every,
         };
+        let fail_status = match text("FAIL_STATUS") {
+            Some(raw) => raw
+                .parse()
+                .with_context(|| format!("FAIL_STATUS={raw} is not a status"))?,
+            None => default.fail_status,
+        };
         let propagate = match text("PROPAGATE") {
             Some(raw) => Propagate::parse(&raw).context("PROPAGATE")?,
             None => default.propagate,
@@ -129,9 +144,11 @@ impl Settings {
             outside_call_port: port("OUTSIDE_CALL_PORT", default.outside_call_port)?,
             tls_port,
             fail_every,
+            fail_status,
             delay,
             next: text("NEXT"),
             propagate,
+            witness: text("WITNESS"),
         })
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use http::StatusCode;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -308,6 +309,13 @@ async fn every_second_answer_fails_when_the_application_is_told_to() {
         statuses.push(answer.status.as_u16());
     }
     assert_eq!(statuses, [200, 500, 200, 500, 200, 500]);
+    let app = altered("pod-a", |settings| {
+        settings.fail_every = 1;
+        settings.fail_status = StatusCode::SERVICE_UNAVAILABLE;
+    })
+    .await;
+    let answer = Client::new(ask(app.http, "/")).send().await.unwrap();
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
 }
 
 #[tokio::test]

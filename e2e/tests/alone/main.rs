@@ -29,6 +29,7 @@ mod traces;
 mod traffic;
 mod udp;
 mod unmeasured;
+mod uploads;
 mod wire_capture;
 
 /// The URL of one of the test application's ports, by Service name.

@@ -2,13 +2,14 @@
 //! the whole mesh, and costs no call.
 
 use std::{
-    thread,
+    fs, thread,
     time::{Duration, Instant},
 };
 
 use anyhow::ensure;
 use e2e::harness::{
-    Api, App, Cluster, Namespace, Outcome, Pod, UNTIL_ENDED, eventually, mesh, settled,
+    Api, App, Cluster, Namespace, Outcome, Pod, UNTIL_ENDED, cluster::root, eventually, mesh,
+    settled,
 };
 use serde_json::{Value, json};
 
@@ -190,6 +191,12 @@ fn a_policy_of_the_mesh_ends_the_retries_of_twelve_proxies_within_a_second() -> 
     // What ended them was that policy.
     of_the_mesh.remove()?;
     all_retry()?;
+
+    // The documented one says what holds where nobody closer says otherwise, as here.
+    let documented = OfTheMesh::documented(&ns.cluster)?;
+    documented.is_accepted()?;
+    all_retry()?;
+    documented.remove()?;
     Ok(())
 }
 
@@ -202,10 +209,12 @@ fn all_grew(before: &[f64], now: &[f64]) -> anyhow::Result<()> {
 /// A policy about the whole mesh, which goes however the test ends.
 struct OfTheMesh {
     cluster: Cluster,
+    name: &'static str,
 }
 
 impl OfTheMesh {
     const NAME: &'static str = "e2e-no-retries";
+    const DOCUMENTED: &'static str = "defaults-of-the-mesh";
 
     /// Beats all others, and switches retries off.
     fn write(cluster: &Cluster, api: &Api) -> anyhow::Result<Self> {
@@ -219,13 +228,40 @@ impl OfTheMesh {
         // Made before the write, whose answer may be lost.
         let written = Self {
             cluster: cluster.clone(),
+            name: Self::NAME,
         };
         api.create(&path, &policy)?;
         Ok(written)
     }
 
+    /// The example of the documentation, as it is.
+    fn documented(cluster: &Cluster) -> anyhow::Result<Self> {
+        let file = root().join("docs/examples/traffic-policy-mesh.yaml");
+        let written = Self {
+            cluster: cluster.clone(),
+            name: Self::DOCUMENTED,
+        };
+        let said = cluster.apply(mesh::NAMESPACE, &fs::read_to_string(file)?)?;
+        let expected = format!("{} created", Self::DOCUMENTED);
+        ensure!(said.contains(&expected), "{said}");
+        Ok(written)
+    }
+
+    fn is_accepted(&self) -> anyhow::Result<()> {
+        let get = ["get", "trafficpolicy", self.name, "-n", mesh::NAMESPACE];
+        eventually(SOON, "the policy of the mesh is accepted", || {
+            let object = self.cluster.json(&get)?;
+            let conditions = object["status"]["conditions"].as_array();
+            let mut conditions = conditions.into_iter().flatten();
+            let accepted = conditions.find(|condition| condition["type"] == "Accepted");
+            let accepted = accepted.is_some_and(|condition| condition["status"] == "True");
+            ensure!(accepted, "{}", object["status"]);
+            Ok(())
+        })
+    }
+
     fn remove(&self) -> anyhow::Result<()> {
-        let delete = ["delete", "trafficpolicy", Self::NAME, "--ignore-not-found"];
+        let delete = ["delete", "trafficpolicy", self.name, "--ignore-not-found"];
         let place = ["-n", mesh::NAMESPACE];
         self.cluster
             .kubectl(&[&delete[..], &place].concat())

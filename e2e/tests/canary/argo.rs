@@ -14,7 +14,7 @@ use super::{
     client::{Client, Parts},
     documented, prepared,
     splits::{Author, Splits},
-    traffic::Traffic,
+    traffic::{RATE, Traffic},
 };
 
 /// Two weights with an analysis of 15 s each, and pods that start and end.
@@ -72,7 +72,7 @@ fn argo_rollouts_promotes_a_good_version_and_aborts_a_bad_one() -> Outcome {
 }
 
 fn promote(ns: &Namespace, watch: &Splits, mut row: Record) -> anyhow::Result<()> {
-    let traffic = Traffic::start(ns.pod("client")?, "http://web-stable:8080/".into());
+    let traffic = Traffic::start(ns.pod("client")?, "http://web-stable:8080/".into(), RATE);
     std::thread::sleep(Duration::from_secs(5));
     ns.apply_all(&rollout("second", "0"))?;
     await_phase(ns, "Healthy", "second")?;
@@ -99,7 +99,7 @@ fn promote(ns: &Namespace, watch: &Splits, mut row: Record) -> anyhow::Result<()
 
 fn abort(ns: &Namespace, watch: &Splits) -> anyhow::Result<()> {
     let mut row = Record::begin("AR-02")?;
-    let traffic = Traffic::start(ns.pod("client")?, "http://web-stable:8080/".into());
+    let traffic = Traffic::start(ns.pod("client")?, "http://web-stable:8080/".into(), RATE);
     ns.apply_all(&rollout("third", "2"))?;
     await_phase(ns, "Degraded", "third")?;
     let seen = traffic.finish()?;

@@ -13,7 +13,8 @@ use e2e::harness::Pod;
 
 /// Length of one piece of load; the most that goes on after the end.
 const PIECE: &str = "5s";
-const RATE: &str = "15";
+/// Requests per second, unless fewer are asked for.
+pub(crate) const RATE: &str = "15";
 
 /// What came back so far.
 #[derive(Clone, Debug, Default)]
@@ -24,7 +25,7 @@ pub(crate) struct Seen {
     pub(crate) errors: BTreeMap<String, u64>,
 }
 
-/// 15 requests a second in pieces, until it is finished or dropped.
+/// So many requests a second in pieces, until it is finished or dropped.
 #[derive(Debug)]
 pub(crate) struct Traffic {
     stop: Arc<AtomicBool>,
@@ -32,13 +33,13 @@ pub(crate) struct Traffic {
 }
 
 impl Traffic {
-    pub(crate) fn start(from: Pod, url: String) -> Self {
+    pub(crate) fn start(from: Pod, url: String, rate: &'static str) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let thread = thread::spawn(move || {
             let mut seen = Seen::default();
             while !stopped.load(Ordering::Relaxed) {
-                let piece = from.get(&url, &["--rate", RATE, "--duration", PIECE, "-c", "2"])?;
+                let piece = from.get(&url, &["--rate", rate, "--duration", PIECE, "-c", "2"])?;
                 seen.planned += piece.planned;
                 add(&mut seen.by_status, piece.by_status);
                 add(&mut seen.by_version, piece.by_version);

@@ -3,12 +3,16 @@
 use std::{collections::BTreeSet, fs};
 
 use anyhow::Context as _;
-use e2e::harness::{Namespace, Outcome, cluster::root};
+use e2e::harness::{Namespace, Outcome, cluster::root, mesh};
+
+/// What is about the whole mesh would hold in the tests beside this one: it is judged and not
+/// stored. `e2e/tests/alone/policy_change.rs` stores it.
+const OF_THE_MESH: &str = "targetRef: {kind: Mesh}";
 
 #[test]
 fn every_example_is_taken_and_understood() -> Outcome {
     let ns = Namespace::meshed("examples")?;
-    let mut kinds = BTreeSet::new();
+    let (mut kinds, mut judged) = (BTreeSet::new(), 0);
     let folder = root().join("docs/examples");
     let mut files: Vec<_> = fs::read_dir(&folder)?
         .map(|entry| Ok(entry?.path()))
@@ -16,6 +20,15 @@ fn every_example_is_taken_and_understood() -> Outcome {
     files.sort();
     for file in files {
         let text = fs::read_to_string(&file)?;
+        if text.contains(OF_THE_MESH) {
+            let path = file.display().to_string();
+            let apply = ["apply", "--dry-run=server", "-n", mesh::NAMESPACE, "-f"];
+            let said = ns.cluster.kubectl(&[&apply[..], &[path.as_str()]].concat())?;
+            let taken = said.contains(" created (server dry run)");
+            assert!(taken, "{path}: {said}");
+            judged += 1;
+            continue;
+        }
         let said = ns
             .apply(&text)
             .with_context(|| file.display().to_string())?;
@@ -29,6 +42,7 @@ fn every_example_is_taken_and_understood() -> Outcome {
             kinds.insert(kind);
         }
     }
+    assert_eq!(judged, 1, "examples for the whole mesh");
     let all = [
         "httproutegroup",
         "identitybinding",

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use anyhow::ensure;
+use e2e::echo::load::Summary;
 use e2e::harness::{Api, Namespace, Outcome, Pod, app, eventually, settled};
 use serde_json::{Value, json};
 
@@ -14,9 +15,13 @@ const REQUESTS: u32 = 3000;
 const COPIED: f64 = 0.1;
 /// A proxy has so many copies under way at most.
 const UNDER_WAY: f64 = 64.0;
-/// What copies take that nobody waits for, and what callers wait for at most beside them.
-const HANGS: &str = "20s";
-const NOTICED_MS: f64 = 5000.0;
+/// What copies take that nobody waits for.
+const HANGS: &str = "60s";
+/// Loads that are copied, and loads that are not, in turns.
+const ROUNDS: usize = 6;
+/// What copies may add to the 99th percentile of such a load in a busy cluster. That they add
+/// less than a twentieth is held in process, by `proxy/tests/path/mirror_latency.rs`.
+const NOTICED_MS: f64 = 50.0;
 /// The last copies of a load have ended when no further one has for so long.
 const ENDED: Duration = Duration::from_millis(500);
 
@@ -73,6 +78,8 @@ fn a_tenth_of_the_requests_is_copied_and_who_gets_copies_writes_nothing() -> Out
 #[test]
 fn copies_that_hang_cost_no_caller_anything() -> Outcome {
     let ns = shop("mirror-hangs")?;
+    // The same pods, by a Service that is not mirrored.
+    ns.apply_all(&[app::service("plain", &json!({"app": "catalog"}))])?;
     let scene = Scene::begin(&ns, &json!({"service": "next", "percent": 100}))?;
     eventually(SOON, "copies are made", || {
         scene.ask(1)?;
@@ -81,17 +88,19 @@ fn copies_that_hang_cost_no_caller_anything() -> Outcome {
     })?;
     let hangs = json!({"delay": HANGS, "only": "/items"});
     scene.api.set_fault(&scene.next, &hangs)?;
-    let args = ["--rate", "100", "--duration", "4s", "-c", "10"];
-    let seen = scene.client.get(&url("catalog", 8080, "/items"), &args)?;
-    println!("beside copies that hang: latency {:?}", seen.latency_ms);
-    assert!(
-        seen.by_status.get("200") == Some(&seen.planned),
-        "not all were answered with 200: {seen:?}"
-    );
-    assert!(seen.latency_ms.max <= NOTICED_MS, "{seen:?}");
+    scene.load("plain")?;
+    let (mut planned, mut added) = (0.0, Vec::new());
+    for _ in 0..ROUNDS {
+        let (calm, copied) = (scene.load("plain")?, scene.load("catalog")?);
+        planned += copied.planned as f64;
+        added.push(copied.latency_ms.p99 - calm.latency_ms.p99);
+    }
+    // What copies cost they cost in every round; what the machine does, in some.
+    added.sort_by(f64::total_cmp);
+    println!("copies that hang added {added:?} ms");
+    assert!(added[ROUNDS / 4] <= NOTICED_MS, "{added:?}");
     // They did hang: so many at once that no more were made.
     let unmade = scene.copies("full")?;
-    let planned = seen.planned as f64;
     assert!(
         unmade > 0.0 && unmade <= planned - UNDER_WAY,
         "{unmade} of {planned} copies were not made"
@@ -145,6 +154,17 @@ impl<'a> Scene<'a> {
             "{seen:?}"
         );
         Ok(())
+    }
+
+    /// A hundred requests within a second, each of which is answered.
+    fn load(&self, service: &str) -> anyhow::Result<Summary> {
+        let args = ["--rate", "100", "--duration", "1s", "-c", "10"];
+        let seen = self.client.get(&url(service, 8080, "/items"), &args)?;
+        ensure!(
+            seen.by_status.get("200") == Some(&seen.planned),
+            "not all were answered with 200: {seen:?}"
+        );
+        Ok(seen)
     }
 
     /// Copies that came to this.

@@ -172,5 +172,6 @@ fn what_is_remembered_fits_its_bytes() {
     let named = map(size_of::<(Id, usize)>());
     let traces = map(size_of::<(u128, InFlight)>());
     let over = map(size_of::<(Id, Instant)>()) + slots * size_of::<(Instant, Id)>();
-    assert!(named + traces + over <= 2 * 1024 * 1024 + 512 * 1024);
+    let all = named + traces + over;
+    assert!(all <= 192 * MOST, "{} for each request", all / MOST);
 }

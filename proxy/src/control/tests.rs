@@ -1,6 +1,7 @@
 //! A controller on loopback whose authority can be replaced under it.
 
 mod breakers;
+mod older;
 mod shares;
 
 use std::path::PathBuf;
@@ -99,6 +100,8 @@ struct StandIn {
     pulses: Arc<Mutex<Vec<v1::CircuitPulse>>>,
     /// Shares that they said they had taken.
     taken: Arc<Mutex<Vec<v1::SharesTaken>>>,
+    /// Whatever they said.
+    heard: Arc<Mutex<Vec<v1::FromProxy>>>,
 }
 
 type ToProxies = mpsc::Sender<Result<v1::ToProxy, Status>>;
@@ -130,11 +133,12 @@ impl Service for StandIn {
         *self.proxy.lock() = Some(sender.clone());
         let (mut said, told) = (request.into_inner(), Arc::clone(&self.told));
         let (pulses, taken) = (Arc::clone(&self.pulses), Arc::clone(&self.taken));
-        let steer = sender.clone();
+        let (steer, heard) = (sender.clone(), Arc::clone(&self.heard));
         // Open for as long as the connection.
         tokio::spawn(async move {
             let listening = async {
                 while let Ok(Some(message)) = said.message().await {
+                    heard.lock().push(message.clone());
                     match message.message {
                         Some(v1::from_proxy::Message::Status(status)) => told.lock().push(status),
                         Some(v1::from_proxy::Message::Pulse(pulse)) => {
@@ -215,6 +219,7 @@ impl Bench {
             answered: Arc::default(),
             pulses: Arc::default(),
             taken: Arc::default(),
+            heard: Arc::default(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let controller = listener.local_addr().unwrap().to_string();

@@ -153,3 +153,14 @@ impl Learned {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// There is one for each endpoint of each Service that was called: decision 0017.
+    #[test]
+    fn what_is_learned_of_an_endpoint_takes_192_bytes_at_most() {
+        assert!(size_of::<Learned>() <= 192, "{}", size_of::<Learned>());
+    }
+}

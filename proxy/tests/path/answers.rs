@@ -19,6 +19,8 @@ pub(super) const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 pub(super) const UNAVAILABLE: &str = "HTTP/1.1 503 No\r\ncontent-length: 2\r\n\r\nno";
 /// [`OK`] after 50 ms.
 pub(super) const SLOW: &str = "slow";
+/// [`OK`] after 200 ms.
+pub(super) const LATE: &str = "late";
 /// [`OK`] to the first request of a connection, and the end of it instead of another answer.
 pub(super) const ONCE: &str = "once";
 /// [`OK`] to the first request of a connection, and a part of a head instead of another answer.
@@ -118,8 +120,9 @@ async fn serve(mut stream: TcpStream, answer: &str, log: &Log) -> Option<()> {
                 return None;
             }
             ONCE | HALF => stream.write_all(OK.as_bytes()).await.ok()?,
-            SLOW => {
-                tokio::time::sleep(Duration::from_millis(50)).await;
+            SLOW | LATE => {
+                let millis = if answer == SLOW { 50 } else { 200 };
+                tokio::time::sleep(Duration::from_millis(millis)).await;
                 stream.write_all(OK.as_bytes()).await.ok()?;
             }
             answer => stream.write_all(answer.as_bytes()).await.ok()?,

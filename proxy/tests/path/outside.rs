@@ -58,6 +58,23 @@ async fn hosts_outside_are_told_by_name_else_by_address() {
     );
 }
 
+/// Nobody reads it as HTTP, so that any protocol passes; docs/operating.md tells what that means.
+#[tokio::test]
+async fn what_goes_outside_is_relayed_with_all_that_the_application_copied_into_it() {
+    const ID: &str = "spiffe://cluster.local/ns/shop/sa/caller";
+    let authority = Authority::new();
+    let client = Pod::new(&authority, "web").await;
+    let host = Pod::new(&authority, "api").await;
+    let (port, seen) = http_app(&host, "outside").await;
+    let at = SocketAddr::new(host.ip, port);
+    client.set(vec![external(at)]);
+    let copied = format!("weft-client-id: {ID}\r\nweft-forged: yes\r\n");
+    assert_eq!(get(client.call(at).await, "/", &copied).await.0, 200);
+    let said = seen.lock().remove(0);
+    assert!(said.contains(&format!("id={ID} ")), "{said}");
+    assert!(said.contains("forged=yes"), "{said}");
+}
+
 #[tokio::test]
 async fn callers_without_an_identity_are_told_by_address_and_meshed_ones_are_not() {
     let (client, server, port, _) = pair(v1::Protocol::Http1).await;

@@ -202,6 +202,23 @@ async fn a_server_says_when_to_come_again_and_is_not_asked_before() {
     assert!(started.elapsed() >= Duration::from_secs(1));
 }
 
+#[tokio::test]
+async fn a_retry_for_which_the_call_has_no_time_is_not_made_and_counts_as_that() {
+    let (client, _server, apps) = fleet([SOON, SOON]).await;
+    client.set(vec![said(&Traffic {
+        timeouts: limited(Timeouts {
+            request: Some(Duration::from_millis(900)),
+            ..Timeouts::DEFAULT
+        }),
+        ..Traffic::default()
+    })]);
+    let (status, answer) = ask(&client, "GET", "", "").await;
+    assert_eq!((status, asked(&apps)), (503, 1), "{answer}");
+    assert!(!answer.contains("weft-reason"), "its own answer: {answer}");
+    assert_eq!(retries(&client, "deadline"), 1.0, "{}", client.metrics());
+    assert_eq!(sum(&client, "weft_retries_total", &[]), 1.0);
+}
+
 fn serving(server: &Pod, apps: &[App], account: Option<&str>) -> Vec<v1::Resource> {
     let all = apps
         .iter()

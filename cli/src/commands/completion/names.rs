@@ -124,6 +124,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::cluster::names::Kind;
     use crate::args::Cli;
     use crate::commands::{stat, tap::filters};
     use crate::traffic::select::ENDS;

@@ -176,6 +176,7 @@ func call(base string, h2 bool) {
 	transport.ExpectContinueTimeout = 5 * time.Second
 	show("POST /size with Expect", expecting)
 	talk(client, base)
+	seen(client, request("GET", "/headers", nil))
 
 	// Fifty at once, each with a body of its own.
 	var all sync.WaitGroup
@@ -218,6 +219,22 @@ func call(base string, h2 bool) {
 		cancel()
 	}
 	show("GET /hello after 20 that were left", request("GET", "/hello", nil))
+}
+
+// seen prints what the server says that it was sent.
+func seen(client *http.Client, request *http.Request) {
+	answer, err := client.Do(request)
+	if err != nil {
+		fmt.Printf("headers: %s\n", kind(err))
+		return
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != 200 {
+		fmt.Printf("headers: %d\n", answer.StatusCode)
+		return
+	}
+	said, err := io.ReadAll(answer.Body)
+	fmt.Printf("headers: %s\n%s", kind(err), said)
 }
 
 // talk sends a piece and waits for its echo before it sends the next.

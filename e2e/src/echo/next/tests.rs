@@ -3,7 +3,10 @@
 use std::{collections::BTreeSet, net::SocketAddr, time::Instant};
 
 use http::Method;
-use tokio::{io::AsyncReadExt as _, net::TcpListener};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
 
 use super::*;
 use crate::echo::{
@@ -271,6 +274,33 @@ async fn who_has_nobody_next_that_answers_says_so() {
         let said = format!("{error:#}");
         assert!(said.contains("NEXT") && said.contains(bad), "{said}");
     }
+}
+
+#[tokio::test]
+async fn a_witness_is_told_of_each_request_when_its_head_is_there() {
+    const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let tells = |settings: &mut Settings, witness: SocketAddr| {
+        settings.witness = Some(format!("http://{witness}"));
+    };
+    let c = last().await;
+    let a = link("a", |settings| tells(settings, c.http)).await;
+    let mut stream = TcpStream::connect(a.http).await.unwrap();
+    let begun = format!(
+        "POST /half HTTP/1.1\r\nhost: a\r\ntraceparent: {TRACE}\r\ncontent-length: 9\r\n\r\nabc"
+    );
+    stream.write_all(begun.as_bytes()).await.unwrap();
+    let record = c.ended("/half").await;
+    assert_eq!(record.method, "POST");
+    assert_eq!(record.headers["traceparent"], TRACE);
+    let (status, report) = asked(a.ask("/whole")).await;
+    assert_eq!((status, report.hops.len()), (200, 0), "it is no NEXT");
+    assert_eq!(c.ended("/whole").await.status, Some(200));
+
+    // What nobody knows of is not done.
+    let nobody: SocketAddr = "127.0.0.1:1".parse().unwrap();
+    let b = link("b", |settings| tells(settings, nobody)).await;
+    let answer = Client::new(b.ask("/")).send().await.unwrap();
+    assert_eq!(answer.status.as_u16(), 502);
 }
 
 #[tokio::test]

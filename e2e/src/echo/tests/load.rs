@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use http::{HeaderValue, Method, header::CONTENT_TYPE};
+
 use super::{ask, running};
-use crate::echo::{client::Ask, load::Plan};
+use crate::echo::{client::Ask, grpc, load::Plan};
 
 #[tokio::test]
 async fn load_counts_every_request_by_status_pod_and_version() {
@@ -31,6 +33,32 @@ async fn load_counts_every_request_by_status_pod_and_version() {
         (500, 500)
     );
     assert!(summary.errors.is_empty() && summary.latency_ms.p50 > 0.0);
+}
+
+#[tokio::test]
+async fn load_counts_how_grpc_calls_ended() {
+    let app = running("pod-a").await;
+    for (path, status) in [
+        ("/weft.echo.Echo/Unary", "0"),
+        ("/weft.echo.Echo/No", "12"),
+    ] {
+        let mut ask = ask(app.http, path);
+        ask.method = Method::POST;
+        ask.http2 = true;
+        ask.body = grpc::message(b"hello");
+        let kind = HeaderValue::from_static("application/grpc");
+        ask.headers.insert(CONTENT_TYPE, kind);
+        let plan = Plan {
+            ask,
+            requests: 10,
+            connections: 2,
+            rate: None,
+            duration: None,
+        };
+        let summary = plan.run().await;
+        assert_eq!(summary.by_status["200"], 10);
+        assert_eq!(summary.by_grpc_status, [(status.to_owned(), 10)].into());
+    }
 }
 
 #[tokio::test]

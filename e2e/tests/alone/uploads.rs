@@ -1,0 +1,129 @@
+//! Whoever writes much is served once, also while the pods that serve come and go.
+//!
+//! Every request begins a trace, and the application tells a witness of each as soon as its
+//! head is there, before its body: so a request that came to two of its instances shows, also
+//! where one of them saw a part only and is gone since.
+
+use std::{collections::BTreeMap, time::Instant};
+
+use anyhow::{Context as _, ensure};
+use e2e::{
+    echo::{
+        load::Summary,
+        request_log::{PATH, Told},
+    },
+    harness::{Api, App, Load, Namespace, Outcome, Pod, UNTIL_ENDED},
+};
+use http::Method;
+use serde_json::json;
+
+use super::url;
+
+/// Port of the application's log of requests.
+const LOG: u16 = 9091;
+/// More than a proxy keeps of a body.
+const BODY: &str = "102400";
+/// Of so many requests one may fail. What a pod has begun to take when it ends it finishes
+/// within moments, so none should.
+const ONE_FAILURE_IN: u64 = 200;
+const UPLOADS: &str = "/orders";
+const CALLS: &str = "/weft.echo.Echo/Unary";
+
+#[test]
+fn uploads_over_a_rollout_come_to_no_application_twice() -> Outcome {
+    let ns = Namespace::meshed("uploads")?;
+    let server = App::new("server")
+        .replicas(3)
+        .env("WITNESS", "http://ledger:8080")
+        // Not by the port whose requests are told.
+        .readiness(json!({"httpGet": {"path": "/metrics", "port": "call"}, "periodSeconds": 1}));
+    let apps = [App::new("client"), App::new("ledger"), server];
+    ns.apply_all(&apps.iter().flat_map(App::objects).collect::<Vec<_>>())?;
+    ns.ready(&["client", "ledger", "server"])?;
+    let (client, ledger) = (ns.pod("client")?, ns.pod("ledger")?);
+    let api = Api::open(&ns.cluster)?;
+    told_twice_is_found(&api, &client, &ledger)?;
+
+    let before: Vec<String> = ns.pods("server")?.into_iter().map(|pod| pod.name).collect();
+    let begun = Instant::now();
+    let uploads = load(&client, UPLOADS, &["-X", "POST"])?;
+    let calls = load(&client, CALLS, &["--grpc"])?;
+    ns.kubectl(&["rollout", "restart", "deployment/server"])?;
+    ns.ready(&["server"])?;
+    println!("rolled over within {:?}", begun.elapsed());
+    let (uploads, calls) = (uploads.end()?, calls.end()?);
+
+    for (path, seen, good) in [
+        (UPLOADS, &uploads, uploads.by_status.get("200")),
+        (CALLS, &calls, calls.by_grpc_status.get("0")),
+    ] {
+        let good = good.copied().unwrap_or_default();
+        assert!(
+            seen.by_pod.keys().any(|pod| !before.contains(pod))
+                && before.iter().any(|pod| seen.by_pod.contains_key(pod)),
+            "the load did not span the rollout: {:?}, before {before:?}",
+            seen.by_pod
+        );
+        few_failed(path, seen, good)?;
+        let came = by_trace(&api, &ledger, path)?;
+        assert!(
+            came.len() as u64 >= good,
+            "{good} were answered, and the witness knows of {}",
+            came.len()
+        );
+        let twice: Vec<_> = came.iter().filter(|(_, times)| **times > 1).collect();
+        assert!(
+            twice.is_empty(),
+            "{path}: they came to two applications: {twice:?}"
+        );
+    }
+    Ok(())
+}
+
+/// A request that is sent twice on purpose shows as what it is.
+fn told_twice_is_found(api: &Api, client: &Pod, ledger: &Pod) -> anyhow::Result<()> {
+    let parent = format!("traceparent:00-{:032x}-{:016x}-01", 7, 7);
+    let args = ["-X", "POST", "-H", parent.as_str(), "-n", "2"];
+    let seen = client.get(&url("server", 8080, "/twice"), &args)?;
+    ensure!(seen.by_status.get("200") == Some(&2), "{seen:?}");
+    let came = by_trace(api, ledger, "/twice")?;
+    ensure!(came.values().copied().eq([2_u32]), "{came:?}");
+    Ok(())
+}
+
+/// 25 a second, each with a trace of its own and more than a proxy keeps.
+fn load(client: &Pod, path: &str, kind: &[&str]) -> anyhow::Result<Load> {
+    let rate = ["--rate", "25", "--duration", UNTIL_ENDED, "-c", "8"];
+    let each = ["--trace", "--body-size", BODY];
+    let args = [&rate[..], &each, kind].concat();
+    client.start_load(&url("server", 8080, path), &args)
+}
+
+fn few_failed(path: &str, seen: &Summary, good: u64) -> anyhow::Result<()> {
+    println!(
+        "{path}: {} planned, {} sent, {good} good, {:?}, {:?}, {:?}",
+        seen.planned, seen.sent, seen.by_status, seen.by_reason, seen.errors
+    );
+    ensure!(
+        seen.planned == seen.sent && (seen.sent - good) * ONE_FAILURE_IN <= seen.sent,
+        "{path}: more than one in {ONE_FAILURE_IN} failed: {seen:?}"
+    );
+    Ok(())
+}
+
+/// How often the witness was told of a request of each trace.
+fn by_trace(api: &Api, ledger: &Pod, path: &str) -> anyhow::Result<BTreeMap<String, u32>> {
+    let asked = format!("{PATH}?only={path}");
+    let (status, text) = api.ask_pod(ledger, LOG, &Method::GET, &asked, "")?;
+    ensure!(status == 200, "{asked} answered {status}: {text}");
+    let told: Told = serde_json::from_str(&text)?;
+    ensure!(told.lost == 0, "the witness forgot {} requests", told.lost);
+    let mut came = BTreeMap::new();
+    for record in told.records {
+        let parent = record.headers.get("traceparent");
+        let trace = parent.and_then(|parent| parent.split('-').nth(1));
+        let trace = trace.with_context(|| format!("no trace: {record:?}"))?;
+        *came.entry(trace.to_owned()).or_default() += 1;
+    }
+    Ok(came)
+}

@@ -1,0 +1,56 @@
+//! What copies of requests cost those who wait for the answers: nothing that they notice.
+
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+
+use super::answers::{App, LATE, SILENCE, ask, served_by};
+use super::mirrors::{Shop, mirror};
+use crate::support::Pod;
+
+/// Rounds with copies and rounds without, in turns, so that whatever else the machine does
+/// comes to both.
+const ROUNDS: u32 = 8;
+const REQUESTS: u32 = 9;
+/// Between two requests of a round, which else would wait for each other's work.
+const APART: Duration = Duration::from_millis(15);
+/// Copies that a proxy has under way at most: those beyond are not made.
+const UNDER_WAY: u32 = 64;
+/// How much longer calls may take beside copies.
+const UNNOTICED: f64 = 1.05;
+
+/// What the slowest of a round took, which is its 99th percentile.
+async fn slowest(client: &Pod) -> Duration {
+    let calls = (0..REQUESTS).map(|nth| async move {
+        tokio::time::sleep(APART * nth).await;
+        let begun = Instant::now();
+        let (status, answer) = ask(client, "GET", "", "").await;
+        assert_eq!(status, 200, "{answer}");
+        begun.elapsed()
+    });
+    join_all(calls).await.into_iter().max().unwrap()
+}
+
+#[tokio::test]
+async fn beside_copies_that_hang_the_slowest_call_takes_no_twentieth_longer() {
+    let shop = Shop::new(SILENCE).await;
+    let api = App::new(shop.server.ip, LATE).await;
+    served_by(&shop.client, &shop.server, &[&api]);
+    let mut ratios = Vec::new();
+    for _ in 0..ROUNDS {
+        shop.mirrors(Vec::new());
+        let calm = slowest(&shop.client).await;
+        shop.mirrors(vec![mirror()]);
+        let copied = slowest(&shop.client).await;
+        ratios.push(copied.as_secs_f64() / calm.as_secs_f64());
+    }
+    // Until then all were made and hung.
+    let unmade = f64::from(ROUNDS * REQUESTS - UNDER_WAY);
+    shop.until("full", unmade).await;
+    assert_eq!(api.asked(), (2 * ROUNDS * REQUESTS) as usize);
+    // A moment of the machine makes some rounds slow; copies that delay make all so.
+    ratios.sort_by(f64::total_cmp);
+    let lower = ratios[ratios.len() / 4];
+    println!("the slowest call beside copies: {ratios:.3?} times");
+    assert!(lower <= UNNOTICED, "{ratios:?}");
+}
