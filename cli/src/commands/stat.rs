@@ -174,7 +174,14 @@ impl Stat {
         let groups = groups::of(traffic, edges, &resource, &selected, to.is_some());
         let all = scope.is_none() && resource.kind != Kind::Namespace;
         let seconds = traffic.seconds();
-        Ok(table(&groups, resource.kind, all, &weights, seconds, format))
+        Ok(table(
+            &groups,
+            resource.kind,
+            all,
+            &weights,
+            seconds,
+            format,
+        ))
     }
 }
 

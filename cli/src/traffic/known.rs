@@ -97,7 +97,9 @@ async fn namespace_exists(cluster: &Cluster, name: &str) -> Result<(), Failure> 
             // Without them the name is as wrong.
             let known = scope.map(|scope| scope.namespaces).unwrap_or_default();
             let hint = hint(nearest(name, known.iter().map(String::as_str)));
-            Err(Failure::usage(format!("there is no namespace {name}{hint}")))
+            Err(Failure::usage(format!(
+                "there is no namespace {name}{hint}"
+            )))
         }
         Err(refusal) => Err(refusal.into_failure()),
     }
@@ -110,7 +112,10 @@ async fn object_exists(
     name: &str,
 ) -> Result<(), Failure> {
     let Some(found) = read(cluster, kind, name).await? else {
-        let (place, hint) = (cluster.place(), hint(meant(all, kind, name, cluster.scope())));
+        let (place, hint) = (
+            cluster.place(),
+            hint(meant(all, kind, name, cluster.scope())),
+        );
         return Err(Failure::usage(format!(
             "there is no {kind} {name} {place}{hint}"
         )));
@@ -193,9 +198,9 @@ fn meant(all: &[Name<'_>], kind: Kind, name: &str, here: Option<&str>) -> Option
         .filter(|(_, namespace, _)| here.is_none_or(|here| here == *namespace));
     // They have the names of workloads and Services, and nobody mixes those up.
     let never = [Kind::ServiceAccount, Kind::TrafficSplit];
-    let same_name = near.clone().find(|(other, _, known)| {
-        *known == name && ENDS.contains(other) && !never.contains(other)
-    });
+    let same_name = near
+        .clone()
+        .find(|(other, _, known)| *known == name && ENDS.contains(other) && !never.contains(other));
     if let Some((other, ..)) = same_name {
         return Some(format!("{}/{name}", other.short()));
     }

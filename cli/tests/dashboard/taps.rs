@@ -142,15 +142,18 @@ async fn every_filter_of_the_command_line_is_one_of_the_page() {
     start(&mut shown, "deploy/cart").await;
     assert_eq!(
         asked(&shown, 1).await,
-        ["watch=true&of=Deployment%2Fcart&to=Service%2Fcart&from=Namespace%2Fbank\
-            &route=cart%2Fread&slower=200ms&maxRps=7"]
+        [
+            "watch=true&of=Deployment%2Fcart&to=Service%2Fcart&from=Namespace%2Fbank\
+            &route=cart%2Fread&slower=200ms&maxRps=7"
+        ]
     );
     let line = "weft tap deploy/cart --to svc/cart --from ns/bank --route cart/read \
                 --slower 200ms --max-rps 7 -n shop";
     let wanted = format!("document.querySelector('footer code').textContent === {line:?}");
     shown.browser.wait(&wanted).await;
     // What an address asks for is chosen, also what the graph does not have.
-    let link = json!({"kind": "Deployment", "name": "web", "to": "Service/elsewhere", "maxRps": "50"});
+    let link =
+        json!({"kind": "Deployment", "name": "web", "to": "Service/elsewhere", "maxRps": "50"});
     let open = format!(
         "location.hash = '/tap?ns=shop&tap=' + encodeURIComponent({})",
         json!(link.to_string())

@@ -49,7 +49,10 @@ async fn bash_offers_the_names_of_what_there_is_where_the_line_says() {
             &["tap", "deploy/w"][..],
             &["deploy/web", "deploy/worker"][..],
         ),
-        (&["tap", "deploy/web", "--to", "svc/"][..], &["svc/cart"][..]),
+        (
+            &["tap", "deploy/web", "--to", "svc/"][..],
+            &["svc/cart"][..],
+        ),
         // bash takes `--to=svc/` apart.
         (&["tap", "cart", "--to", "=", "svc/"][..], &["svc/cart"][..]),
         (
@@ -78,7 +81,13 @@ async fn whoever_types_is_told_nothing_of_a_cluster_that_does_not_answer() {
     server.api.vanish(true);
     let hung = server.well();
     assert_eq!(run(WEFT, &ask, &hung).await, silent());
-    let nowhere = ["complete-names", "--kubeconfig", "/nowhere", "tap", "deploy/"];
+    let nowhere = [
+        "complete-names",
+        "--kubeconfig",
+        "/nowhere",
+        "tap",
+        "deploy/",
+    ];
     assert_eq!(run(WEFT, &nowhere, &hung).await, silent());
     assert_eq!(run(WEFT, &["complete-names"], &hung).await, silent());
     assert!(

@@ -43,7 +43,10 @@ fn mesh(api: &FakeApi) {
     let allowed = json!({"verdict": "Allowed", "owner": "shop",
         "steps": [{"step": "who", "text": "shop/web, 3 pods, meshed"}]});
     api.judge(&format!("{shop}/explanations"), allowed);
-    api.judge(&format!("{shop}/dryruns"), json!({"changed": [], "kept": 3}));
+    api.judge(
+        &format!("{shop}/dryruns"),
+        json!({"changed": [], "kept": 3}),
+    );
     let request = json!({"request": {"time": "2026-11-02T09:00:00.123Z", "direction": "outbound",
         "pod": "shop/web-5d8", "peer": "shop/cart-77c", "port": 8080, "mtls": true,
         "protocol": "http1", "method": "GET", "host": "cart", "path": "/items/7", "status": 503}});
@@ -101,7 +104,10 @@ async fn example_of_every_help_runs() {
         assert!((0..=most).contains(&code), "{example}: {code} {err}");
         for (name, told) in TOLD {
             let other = command.get_name() != name;
-            assert!(other || out.contains(told), "{example}: no {told:?} in {out}");
+            assert!(
+                other || out.contains(told),
+                "{example}: no {told:?} in {out}"
+            );
         }
     }
 }

@@ -37,15 +37,12 @@ pub(super) fn message(
     };
     let now = now.duration_since(SystemTime::UNIX_EPOCH);
     let now = nanoseconds(now.unwrap_or_default());
-    let counters: [(&str, fn(&Calls) -> u64); 2] = [
-        ("traces_service_graph_request_total", |calls| calls.requests),
-        ("traces_service_graph_request_failed_total", |calls| {
-            calls.failed
-        }),
-    ];
-    let counters = counters.map(|(name, count)| counter(name, pairs, now, count));
-    let mut metrics = Vec::from(counters);
-    metrics.push(times(pairs, now));
+    let requests = counter("traces_service_graph_request_total", pairs, now, |calls| {
+        calls.requests
+    });
+    let failed = "traces_service_graph_request_failed_total";
+    let failed = counter(failed, pairs, now, |calls| calls.failed);
+    let metrics = vec![requests, failed, times(pairs, now)];
     ExportMetricsServiceRequest {
         resource_metrics: vec![ResourceMetrics {
             resource: Some(resource),

@@ -96,7 +96,9 @@ pub fn owner(meta: &ObjectMeta) -> Option<Owner> {
 fn ready_since(status: &PodStatus) -> u64 {
     let conditions = status.conditions.iter().flatten();
     let mut ready = conditions.filter(|one| one.type_ == "Ready" && one.status == "True");
-    let since = ready.next().and_then(|one| one.last_transition_time.as_ref());
+    let since = ready
+        .next()
+        .and_then(|one| one.last_transition_time.as_ref());
     since.map_or(0, |time| u64::try_from(time.0.as_second()).unwrap_or(0))
 }
 

@@ -65,7 +65,10 @@ pub(super) fn take_delay(spec: &mut Map<String, Value>, delay: i64) {
         let Some(container) = container.as_object_mut() else {
             continue;
         };
-        let Some(lifecycle) = container.get_mut("lifecycle").and_then(Value::as_object_mut) else {
+        let Some(lifecycle) = container
+            .get_mut("lifecycle")
+            .and_then(Value::as_object_mut)
+        else {
             continue;
         };
         if lifecycle.get("preStop") != Some(&ours) {

@@ -48,7 +48,9 @@ pub fn remove(pod: &Value) -> Result<Option<Value>, Refusal> {
         handlers::restore(spec, &earlier)?;
         drain::take_delay(spec, delay);
         take_items(spec, "initContainers", pod::is_ours);
-        take_items(spec, "volumes", |volume| VOLUMES.contains(&pod::name(volume)));
+        take_items(spec, "volumes", |volume| {
+            VOLUMES.contains(&pod::name(volume))
+        });
         take_members(spec, "nodeSelector", |name, value| {
             name == placement::ARCH && value == ARCHITECTURE
         });

@@ -187,7 +187,9 @@ fn command_against_a_group_without_answer() -> anyhow::Result<String> {
         let words = line.strip_prefix("kubectl ")?;
         words.starts_with("delete apiservice ").then_some(words)
     });
-    Ok(command.context("the manual has no such command")?.to_owned())
+    Ok(command
+        .context("the manual has no such command")?
+        .to_owned())
 }
 
 fn condition<'a>(object: &'a Value, kind: &str) -> anyhow::Result<&'a Value> {

@@ -23,7 +23,9 @@ fn every_example_is_taken_and_understood() -> Outcome {
         if text.contains(OF_THE_MESH) {
             let path = file.display().to_string();
             let apply = ["apply", "--dry-run=server", "-n", mesh::NAMESPACE, "-f"];
-            let said = ns.cluster.kubectl(&[&apply[..], &[path.as_str()]].concat())?;
+            let said = ns
+                .cluster
+                .kubectl(&[&apply[..], &[path.as_str()]].concat())?;
             let taken = said.contains(" created (server dry run)");
             assert!(taken, "{path}: {said}");
             judged += 1;

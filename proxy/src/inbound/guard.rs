@@ -48,7 +48,9 @@ impl Connection {
     /// Whether a request names no Service as its host, but the pod's own address.
     fn is_called_by_address(&self, parts: &Parts) -> bool {
         let host = authority_of(parts);
-        let host = host.as_ref().map(|host| host.host().trim_matches(['[', ']']));
+        let host = host
+            .as_ref()
+            .map(|host| host.host().trim_matches(['[', ']']));
         let ip = host.and_then(|host| host.parse().ok());
         ip.is_some_and(|ip| self.proxy.own.has(ip))
     }

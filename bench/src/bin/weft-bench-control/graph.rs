@@ -121,7 +121,10 @@ impl Reader {
 
     async fn read(&self, path: &str) -> Result<Bytes> {
         let socket = TcpStream::connect(SERVES).await?;
-        let stream = self.tls.connect(ServerName::try_from(NAME)?, socket).await?;
+        let stream = self
+            .tls
+            .connect(ServerName::try_from(NAME)?, socket)
+            .await?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);

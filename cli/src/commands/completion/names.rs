@@ -124,8 +124,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::cluster::names::Kind;
     use crate::args::Cli;
+    use crate::cluster::names::Kind;
     use crate::commands::{stat, tap::filters};
     use crate::traffic::select::ENDS;
 
@@ -156,7 +156,10 @@ mod tests {
             ("/api/v1/namespaces", "shop"),
             ("/api/v1/namespaces", "bank"),
         ] {
-            api.put(&format!("{path}/{name}"), json!({"metadata": {"name": name}}));
+            api.put(
+                &format!("{path}/{name}"),
+                json!({"metadata": {"name": name}}),
+            );
         }
         let hostile = json!({"metadata": {"name": "web $(reboot)"}});
         api.put("/apis/apps/v1/namespaces/shop/deployments/hostile", hostile);
@@ -169,7 +172,11 @@ mod tests {
         let deploy = |begun: &str| place(Wanted::Object(filters::ENDS), begun);
         let shop = cluster(&api, &["-n", "shop"]);
         let found = of(&shop, &deploy("deploy/we")).await.unwrap();
-        assert_eq!(found, ["deploy/web", "deploy/web-admin"], "and no hostile one");
+        assert_eq!(
+            found,
+            ["deploy/web", "deploy/web-admin"],
+            "and no hostile one"
+        );
         let found = of(&shop, &deploy("Deployments/c")).await.unwrap();
         assert_eq!(found, ["Deployments/cart"], "as it was typed");
         let mut elsewhere = deploy("deploy/");

@@ -137,7 +137,9 @@ impl Line<'_> {
 
     /// Where the cursor is, with what stands there.
     fn end(self, last: &str) -> Option<Place> {
-        let with_value = last.strip_prefix("--").and_then(|long| long.split_once('='));
+        let with_value = last
+            .strip_prefix("--")
+            .and_then(|long| long.split_once('='));
         let (argument, begun) = match (self.open, with_value) {
             (Some(option), _) => (option, last),
             (None, Some((name, begun))) => (by_name(self.command, name)?, begun),
@@ -193,12 +195,24 @@ mod tests {
             ("stat dep", Wanted::Object(stat::KINDS), "dep"),
             ("stat deploy/", Wanted::Object(stat::KINDS), "deploy/"),
             ("stat deploy --to svc/c", Wanted::Object(ENDS), "svc/c"),
-            ("tap deploy/web --to=svc/c", Wanted::Object(filters::ENDS), "svc/c"),
-            ("tap deploy/web --to = svc/c", Wanted::Object(filters::ENDS), "svc/c"),
+            (
+                "tap deploy/web --to=svc/c",
+                Wanted::Object(filters::ENDS),
+                "svc/c",
+            ),
+            (
+                "tap deploy/web --to = svc/c",
+                Wanted::Object(filters::ENDS),
+                "svc/c",
+            ),
             ("tap deploy/web --to =", Wanted::Object(filters::ENDS), ""),
             ("explain ", Wanted::Object(explain::FROM), ""),
             ("explain deploy/web s", Wanted::Object(explain::TO), "s"),
-            ("explain --tcp -n shop deploy/web s", Wanted::Object(explain::TO), "s"),
+            (
+                "explain --tcp -n shop deploy/web s",
+                Wanted::Object(explain::TO),
+                "s",
+            ),
             ("identity po", Wanted::Object(identity::KINDS), "po"),
             ("proxy-config we", pod, "we"),
             ("-Ao json log-level we", pod, "we"),
@@ -207,7 +221,11 @@ mod tests {
             ("explain a b --from-namespace ", namespace, ""),
         ] {
             let found = place(line).unwrap_or_else(|| panic!("{line}: nothing is wanted"));
-            assert_eq!((found.wanted, found.begun.as_str()), (wanted, begun), "{line}");
+            assert_eq!(
+                (found.wanted, found.begun.as_str()),
+                (wanted, begun),
+                "{line}"
+            );
         }
     }
 

@@ -130,7 +130,10 @@ mod tests {
     #[test]
     fn fish_is_told_of_each_argument_that_names_something() {
         let script = of(Shell::Fish, &mut args::command(), "ask-me");
-        assert!(script.contains("$words[1] ask-me $words[2..-1]"), "{script}");
+        assert!(
+            script.contains("$words[1] ask-me $words[2..-1]"),
+            "{script}"
+        );
         for line in [
             "using_subcommand tap\" -f -a \"(__weft_names)\"",
             "using_subcommand tap\" -l to -r -f -a \"(__weft_names)\"",

@@ -52,8 +52,7 @@ async fn roots(cluster: &Cluster) -> Result<Vec<Certificate>, Failure> {
         .unwrap_or_default()
         .remove(TRUST_BUNDLE_KEY)
         .unwrap_or_default();
-    certificate::in_pem(pem.as_bytes())
-        .map_err(|why| Failure::unknown(format!("{what}: {why}")))
+    certificate::in_pem(pem.as_bytes()).map_err(|why| Failure::unknown(format!("{what}: {why}")))
 }
 
 /// What a proxy presents behind its own certificate.

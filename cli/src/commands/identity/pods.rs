@@ -37,7 +37,9 @@ pub(super) async fn meshed(
         Some(namespace) => Api::namespaced(cluster.client(), namespace),
         None => Api::all(cluster.client()),
     };
-    let found = cluster.ask("Pods", pods.list(&ListParams::default())).await?;
+    let found = cluster
+        .ask("Pods", pods.list(&ListParams::default()))
+        .await?;
     let kind = named.map_or(Kind::Pod, |named| named.kind);
     let wanted = named.and_then(|named| named.name.as_deref());
     let meshed = || found.items.iter().filter(|pod| is_meshed(pod));

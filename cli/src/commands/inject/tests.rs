@@ -302,7 +302,12 @@ fn sidecar_that_inject_put_in_uninject_takes_out_again() {
     let manual = |command: &str, text: &str| {
         let mut arguments = vec![command, "--manual"];
         if command == "inject" {
-            arguments.extend(["--proxy-image", "registry.example/weft/proxy:1", "-n", "shop"]);
+            arguments.extend([
+                "--proxy-image",
+                "registry.example/weft/proxy:1",
+                "-n",
+                "shop",
+            ]);
         }
         arguments.push("-");
         let (ended, out, err) = run(&arguments, text);

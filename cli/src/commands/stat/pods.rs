@@ -78,7 +78,9 @@ pub(super) async fn print(
         items.retain(|item| name_of(item) == Some(name.as_str()));
         if items.is_empty() {
             let place = cluster.place();
-            return Err(Failure::usage(format!("there is no Pod {name} {place}{hint}")));
+            return Err(Failure::usage(format!(
+                "there is no Pod {name} {place}{hint}"
+            )));
         }
     }
     let pods: Result<Vec<Pod>, _> = items.iter().map(Pod::deserialize).collect();

@@ -77,9 +77,12 @@ fn call_whose_fallback_is_not_for_it_or_cannot_answer_ends_as_without() {
     assert!(status.fix.unwrap().commands[0].contains("endpointslices"));
     // Where its pods refuse, what is mended is their refusal.
     let rules = json!([{"kind": "TCPRoute", "name": "ports"}]);
-    let closed = to_api()
-        .with(tcp_route("ports", &[8080]))
-        .with(target("closed", "api", &["somebody"], rules));
+    let closed = to_api().with(tcp_route("ports", &[8080])).with(target(
+        "closed",
+        "api",
+        &["somebody"],
+        rules,
+    ));
     let status = refused(&closed, &call());
     assert_eq!(status.http_status, Some(503));
     let after = applied(closed, &status.fix.unwrap().objects);

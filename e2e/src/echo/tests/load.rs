@@ -38,10 +38,7 @@ async fn load_counts_every_request_by_status_pod_and_version() {
 #[tokio::test]
 async fn load_counts_how_grpc_calls_ended() {
     let app = running("pod-a").await;
-    for (path, status) in [
-        ("/weft.echo.Echo/Unary", "0"),
-        ("/weft.echo.Echo/No", "12"),
-    ] {
+    for (path, status) in [("/weft.echo.Echo/Unary", "0"), ("/weft.echo.Echo/No", "12")] {
         let mut ask = ask(app.http, path);
         ask.method = Method::POST;
         ask.http2 = true;

@@ -87,7 +87,11 @@ fn what_a_room_may_import_and_does_not_is_taken_from_it() {
         "use std::mem::swap;\nfn f(store: u8) { store.shelf(); }",
         "#[cfg(test)]\nmod tests { use crate::store::Shelf; }",
     ] {
-        assert_eq!(files(unused), ["unused-arrow: shop/desk [store]"], "{unused}");
+        assert_eq!(
+            files(unused),
+            ["unused-arrow: shop/desk [store]"],
+            "{unused}"
+        );
     }
 }
 

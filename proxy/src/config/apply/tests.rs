@@ -315,7 +315,10 @@ async fn endpoints_warm_up_from_when_they_became_ready_unless_all_did_just_now()
     };
     let shares = |held: &Snapshot| -> Vec<f64> {
         let set = held.endpoints_of(&name).unwrap();
-        let all = set.endpoints.iter().map(|one| set.shown(one, &Draw::DEFAULT));
+        let all = set
+            .endpoints
+            .iter()
+            .map(|one| set.shown(one, &Draw::DEFAULT));
         let shares = all.map(|shown| match shown.candidate {
             Candidate::Works { share, .. } => share,
             other => panic!("{other:?}"),

@@ -80,7 +80,10 @@ async fn what_a_proxy_lacks_is_told_with_the_time_for_which_it_has() {
     tokio::time::advance(Duration::from_secs(61)).await;
     let (_, body) = bench.get("viewer", path).await;
     let behind = body["status"]["behindSeconds"].as_u64();
-    assert!(behind.is_some_and(|seconds| (61..70).contains(&seconds)), "{body}");
+    assert!(
+        behind.is_some_and(|seconds| (61..70).contains(&seconds)),
+        "{body}"
+    );
     observed.note(1, having(true));
     let (_, body) = bench.get("viewer", path).await;
     assert_eq!(body["status"]["acknowledged"], 1, "{body}");

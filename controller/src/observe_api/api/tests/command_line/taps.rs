@@ -209,7 +209,12 @@ async fn command_line_needs_the_right_to_tap_for_paths_alone() {
         ("tapper", "--paths -n shop", 2, "RES"),
         ("tapper", "pod/client -t 10s -n shop", 2, "--paths"),
         ("tapper", "pod/client --status 5xx -n shop", 2, "--paths"),
-        ("tapper", "pod/client --paths --status 6 -n shop", 2, "status"),
+        (
+            "tapper",
+            "pod/client --paths --status 6 -n shop",
+            2,
+            "status",
+        ),
         ("tapper", "pod/client --paths -A", 2, "-n NAME"),
         (
             "tapper",
