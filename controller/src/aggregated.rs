@@ -7,6 +7,6 @@ pub(crate) mod access;
 pub(crate) mod certificate;
 pub(crate) mod duration;
 pub(crate) mod front_proxy;
-mod places;
+mod permits;
 pub(crate) mod refusal;
 pub(crate) mod server;

@@ -13,7 +13,7 @@
 
 mod circuit;
 mod key;
-mod told;
+mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -33,7 +33,7 @@ use crate::model::compiled::Latest;
 pub(crate) use self::circuit::Phase;
 pub(crate) use self::circuit::Report;
 pub(crate) use self::key::{Caller, Key};
-pub(crate) use self::told::{Told, Verdicts, closed};
+pub(crate) use self::verdict::{CircuitVerdict, Verdicts, closed};
 
 /// Between two looks at what the pulses come to.
 const EVERY: Duration = Duration::from_millis(250);
@@ -62,8 +62,8 @@ struct Inner {
     /// Counts pulses of this replica's own streams.
     own: watch::Sender<u64>,
     begun: Notify,
-    /// Callers of breakers beyond those that there is room for.
-    crowded: Counter,
+    /// Counts callers of breakers beyond [`CALLERS`].
+    at_capacity: Counter,
 }
 
 #[derive(Debug, Default)]
@@ -79,7 +79,7 @@ struct State {
 
 impl Fleet {
     /// Nothing has been heard yet.
-    pub(crate) fn new(latest: Latest, crowded: Counter) -> Self {
+    pub(crate) fn new(latest: Latest, at_capacity: Counter) -> Self {
         Self {
             inner: Arc::new(Inner {
                 latest,
@@ -87,7 +87,7 @@ impl Fleet {
                 verdicts: watch::Sender::new(0),
                 own: watch::Sender::new(0),
                 begun: Notify::new(),
-                crowded,
+                at_capacity,
             }),
         }
     }
@@ -152,7 +152,7 @@ impl Fleet {
             let known = state.circuits.get(&key);
             if !known.is_some_and(|held| held.knows(from)) {
                 if state.callers >= CALLERS {
-                    self.inner.crowded.inc();
+                    self.inner.at_capacity.inc();
                     continue;
                 }
                 state.callers += 1;
@@ -179,8 +179,8 @@ impl Fleet {
         });
         state.callers = state.circuits.values().map(Held::callers).sum();
         let circuits = state.circuits.iter();
-        let next = circuits.filter_map(|(key, held)| Some((key.clone(), held.told()?.clone())));
-        let next: BTreeMap<Key, Told> = next.collect();
+        let next = circuits.filter_map(|(key, held)| Some((key.clone(), held.verdict()?.clone())));
+        let next: BTreeMap<Key, CircuitVerdict> = next.collect();
         let news = next != *state.verdicts;
         if news {
             state.verdicts = Arc::new(next);

@@ -9,11 +9,11 @@
 //! May import `apiserver`, `inventory`, `metrics`, `model`, `observe` and `world`.
 
 pub(crate) mod answer;
+pub(crate) mod checkpoint;
 pub(crate) mod exported;
 pub(crate) mod fold;
 pub(crate) mod follow;
 pub(crate) mod history;
-pub(crate) mod keeper;
 pub(crate) mod key;
 pub(crate) mod memory;
 mod otlp;

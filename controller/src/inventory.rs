@@ -117,11 +117,11 @@ impl Inventory {
             .filter_map(|held| held.gone)
             .collect();
         ends.sort_unstable();
-        let crowded = ends.len().checked_sub(most).and_then(|over| ends.get(over));
-        let crowded = crowded.copied();
+        let cutoff = ends.len().checked_sub(most).and_then(|over| ends.get(over));
+        let cutoff = cutoff.copied();
         let keeps = |held: &Held| {
             held.gone.is_none_or(|gone| {
-                now.duration_since(gone) < REMEMBERED && crowded.is_none_or(|limit| gone >= limit)
+                now.duration_since(gone) < REMEMBERED && cutoff.is_none_or(|limit| gone >= limit)
             })
         };
         for objects in self.objects.values_mut() {
@@ -227,7 +227,7 @@ impl Inventory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::town::{inventory, key};
+    use crate::testing::topology::{inventory, key};
 
     #[test]
     fn ended_objects_are_remembered_for_ten_minutes_and_not_listed() {

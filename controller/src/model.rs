@@ -22,7 +22,7 @@ pub(crate) mod published;
 pub(crate) mod route_names;
 mod served;
 mod targets;
-pub(crate) mod told;
+pub(crate) mod telemetry;
 pub(crate) mod traffic;
 mod uses;
 

@@ -1,14 +1,15 @@
 //! `observe.weft.dev`: who calls whom, the proxies, and why a call passes or not, as an
 //! aggregated API that every replica serves.
 //!
-//! `query` reads the question, `api` sees to rights and places and answers, `stream` goes on
-//! answering. What is said is made elsewhere: by `graph`, and by `explain`. The types are
+//! `query` reads the question, `api` sees to rights and permits and answers, `stream` goes
+//! on answering. What is said is made elsewhere: by `graph`, and by `explain`. The types are
 //! `crds::observe`'s.
 //!
-//! May import `aggregated`, `apiserver`, `explain`, `graph`, `inventory`, `metrics`, `model`, `observe`,
-//! `translate` and `world`.
+//! May import `aggregated`, `apiserver`, `explain`, `graph`, `inventory`, `metrics`, `model`,
+//! `observe`, `translate` and `world`.
 
 pub(crate) mod api;
+pub(crate) mod context;
 mod documents;
 mod dry_runs;
 mod explanations;
@@ -18,7 +19,6 @@ mod query;
 mod scopes;
 mod stream;
 mod taps;
-pub(crate) mod told;
 
 use crate::aggregated::certificate::ServedApi;
 

@@ -83,7 +83,7 @@ pub async fn run(
     let certificate = parts::own_certificate(&context);
     certified.release();
     parts::peers(&context, &roots, &certificate);
-    let keeper = parts::aggregated_apis(&context).await?;
+    let checkpointing = parts::aggregated_apis(&context).await?;
     info!(addr = %context.settings.serve_addr(), "serving proxies");
     let served = serve::serve(
         listener,
@@ -101,8 +101,8 @@ pub async fn run(
     info!("ending");
     stop.send_replace(true);
     let kept = async {
-        match keeper {
-            Some(keeper) => timeout(ENDING, keeper).await.is_ok(),
+        match checkpointing {
+            Some(checkpointing) => timeout(ENDING, checkpointing).await.is_ok(),
             None => true,
         }
     };

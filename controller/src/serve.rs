@@ -18,7 +18,7 @@ mod bundle;
 mod calls;
 mod open;
 mod orders;
-mod said;
+mod proxy_info;
 pub(crate) mod session;
 mod shared;
 mod state;

@@ -12,7 +12,7 @@
 //! undone, too, but without an Event.
 //!
 //! The mark `leaving` stays while this installation is being removed
-//! ([`Departure`]) and at no other time. An earlier installation is known by the
+//! ([`Uninstallation`]) and at no other time. An earlier installation is known by the
 //! uid of the service account that wrote the copy.
 //!
 //! May import `apiserver`, `model` and `world`.
@@ -40,7 +40,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 
 use self::copy::{Copy, LEAVING_KEY, Last, MANAGER, NAME, Need, Wanted, copy, need};
-use self::uninstalling::Departure;
+use self::uninstalling::Uninstallation;
 use crate::apiserver::client::WATCH_SECONDS;
 use crate::apiserver::events::{About, Event, EventRecorder, EventType};
 
@@ -65,7 +65,7 @@ pub(crate) struct Bundle {
     /// Where foreign edits are told.
     pub events: EventRecorder,
     /// Whether the mark `leaving` is right.
-    pub departure: Departure,
+    pub uninstallation: Uninstallation,
     /// Copies written.
     pub written: Counter,
 }
@@ -92,12 +92,12 @@ impl Bundle {
             kube::runtime::watcher(Api::<Item<ConfigMap>>::all(self.client.clone()), copies);
         let mut copies = pin!(copies.default_backoff());
         let mut seen = Seen::default();
-        let mut departing = self.departure.stages();
+        let mut stages = self.uninstallation.stages();
         loop {
             let again = seen.forbidden.values().min().copied();
             tokio::select! {
                 // A mesh that stays after all has no use for the mark.
-                Ok(()) = departing.changed() => seen.all_dirty(),
+                Ok(()) = stages.changed() => seen.all_dirty(),
                 event = namespaces.next() => match event {
                     Some(Ok(event)) => seen.namespace(event),
                     Some(Err(error)) => warn!(%error, "watching namespaces failed"),
@@ -153,7 +153,7 @@ impl Bundle {
     ) -> Result<(), kube::Error> {
         let held = seen.copies.get(namespace);
         let leaving =
-            held.is_some_and(|held| held.leaving) && self.departure.is_under_way().await?;
+            held.is_some_and(|held| held.leaving) && self.uninstallation.is_under_way().await?;
         let wanted = Wanted {
             roots,
             install,

@@ -19,9 +19,9 @@
 mod annotation;
 mod content;
 mod error;
+mod fragment;
 mod hash;
 mod hidden;
-mod piece;
 mod review;
 mod shape;
 #[cfg(test)]
@@ -142,7 +142,7 @@ fn shown(
         }
         None => view.content,
     };
-    note.hidden = hidden::hide(kind, version, &visible, view.pieces, &content, wrap);
+    note.hidden = hidden::hide(kind, version, &visible, view.fragments, &content, wrap);
     if !annotation::put(&mut object, note.text()) {
         let marker = Lossless {
             hidden: Some(hidden::too_large(kind, version, &visible)),

@@ -33,9 +33,9 @@ use crate::verify::{
 
 /// ALPN of the mesh port.
 pub const MESH_ALPN: &[u8] = b"weft-h2/1";
-/// ALPN of the mesh port for quiet pairs of proxies: HTTP/1.1, one request at a
+/// ALPN of the mesh port for dedicated connections: HTTP/1.1, one request at a
 /// time. A server that knows it prefers it, as only who wants it offers it.
-pub const QUIET_ALPN: &[u8] = b"weft-h1/1";
+pub const DEDICATED_ALPN: &[u8] = b"weft-h1/1";
 /// ALPN of plain HTTP/2, for the controller's gRPC.
 pub const H2_ALPN: &[u8] = b"h2";
 /// ALPN of HTTP/1.1, beside [`H2_ALPN`] for the webhook.

@@ -30,10 +30,10 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use runtime::https::{self, Bounds, Door};
+use runtime::https::{self, Bounds, HttpsListener};
+use runtime::keyed_semaphore::KeyedSemaphore;
 use runtime::pool::{Limits, Pool};
 use runtime::rate::Allowance;
-use runtime::turns::Turns;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
@@ -90,7 +90,7 @@ pub(crate) struct Webhooks {
     cluster: Arc<Cluster>,
     metrics: Metrics,
     lanes: Lanes,
-    lookups: Turns<IpAddr>,
+    lookups: KeyedSemaphore<IpAddr>,
     memory: Pool<IpAddr>,
 }
 
@@ -100,7 +100,7 @@ impl Webhooks {
             mutator,
             cluster: Arc::new(cluster),
             lanes: Lanes::new(&metrics.limits),
-            lookups: Turns::new(MAX_LOOKUPS.0, MAX_LOOKUPS.1),
+            lookups: KeyedSemaphore::new(MAX_LOOKUPS.0, MAX_LOOKUPS.1),
             memory: Pool::new(MEMORY, metrics.limits.counter("memory")),
             metrics,
         }
@@ -119,7 +119,7 @@ pub(crate) async fn serve(
     let graceful = GracefulShutdown::new();
     let limits = &webhooks.metrics.limits;
     let places = Pool::new(CONNECTIONS, limits.counter("connections"));
-    let door = Door::new(
+    let listener = HttpsListener::new(
         listener,
         "webhooks",
         ARRIVALS,
@@ -128,7 +128,7 @@ pub(crate) async fn serve(
     let mut stop = pin!(stop);
     loop {
         let admitted = tokio::select! {
-            admitted = door.next() => admitted,
+            admitted = listener.next() => admitted,
             () = &mut stop => break,
         };
         let Ok((stream, addr)) = admitted else {
@@ -148,7 +148,7 @@ pub(crate) async fn serve(
         )]
         tokio::spawn(attend(stream, addr, acceptor, webhooks, caller, watcher));
     }
-    drop(door);
+    drop(listener);
     let _ = tokio::time::timeout(grace, graceful.shutdown()).await;
 }
 
@@ -274,7 +274,7 @@ impl Webhooks {
                     "",
                 ));
             }
-            let _turn = self.lookups.take(source).await;
+            let _permit = self.lookups.acquire(source).await;
             self.namespace(&about.namespace).await?
         };
         let mutator = self.mutator.clone();

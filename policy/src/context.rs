@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::lately::Lately;
+use crate::expiring_set::ExpiringSet;
 
 /// Requests remembered at a time. With those that are over the table takes 4 MiB at most, and
 /// nothing before there is one. What is known of each lies beside it.
@@ -91,7 +91,7 @@ pub struct Table<T> {
     named: HashMap<Id, T>,
     traces: HashMap<u128, InFlight>,
     requests: usize,
-    over: Lately<Id>,
+    over: ExpiringSet<Id>,
 }
 
 /// The requests of one trace.
@@ -109,7 +109,7 @@ impl<T> Default for Table<T> {
             named: HashMap::new(),
             traces: HashMap::new(),
             requests: 0,
-            over: Lately::new(OVER, MOST),
+            over: ExpiringSet::new(OVER, MOST),
         }
     }
 }

@@ -11,11 +11,11 @@
 //! makes it rest twice as long.
 //!
 //! In use: one [`Health`] per endpoint, beside its cost under the same lock. An attempt
-//! that ended is told by [`Health::record`]; where that says [`Told::RowIsFull`], which is
+//! that ended is told by [`Health::record`]; where that says [`HealthChange::RowIsFull`], which is
 //! rare, the proxy adds up [`Health::recent`] of the other endpoints and asks
 //! [`Health::judge`]. Nobody else may judge the same set between the two, or two endpoints
 //! take the last place; the proxy has one thread for data and does not wait between them.
-//! [`Health::stance`] is asked when endpoints are drawn, and [`Health::begin_probe`] for
+//! [`Health::status`] is asked when endpoints are drawn, and [`Health::begin_probe`] for
 //! the one that is sent a probe. What the mesh itself answered is not told:
 //! [`Seen::of_refusal`].
 //!
@@ -107,7 +107,7 @@ impl Seen {
 
 /// What is to be done after an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum HealthChange {
     Nothing,
     /// It failed often enough in a row: [`Health::judge`].
     RowIsFull,
@@ -151,7 +151,7 @@ pub struct Others {
 
 /// Whether an endpoint takes requests.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Stance {
+pub enum Status {
     /// With this part of its share: from 0.1 to 1.
     Works(f64),
     /// Its rest is over: this request may probe it.
@@ -212,7 +212,7 @@ impl Health {
         probe: Option<Probe>,
         settings: &Ejection,
         random: u64,
-    ) -> Told {
+    ) -> HealthChange {
         match self.phase {
             Phase::Probing { .. } if probe == Some(self.probe) => {
                 self.probed(now, seen, settings, random)
@@ -222,32 +222,40 @@ impl Health {
                 if settings.consecutive_failures == 0 && seen == Seen::Good && now >= until =>
             {
                 self.return_to_work(now);
-                Told::Returned
+                HealthChange::Returned
             }
             // Answers to what was sent before.
-            Phase::Probing { .. } | Phase::Resting { .. } => Told::Nothing,
+            Phase::Probing { .. } | Phase::Resting { .. } => HealthChange::Nothing,
             Phase::Working => self.count(now, seen, settings),
         }
     }
 
-    fn probed(&mut self, now: Instant, seen: Seen, settings: &Ejection, random: u64) -> Told {
+    fn probed(
+        &mut self,
+        now: Instant,
+        seen: Seen,
+        settings: &Ejection,
+        random: u64,
+    ) -> HealthChange {
         let cause = match seen {
-            Seen::Reached if self.rested_for == EjectedFor::Failures => return Told::Nothing,
+            Seen::Reached if self.rested_for == EjectedFor::Failures => {
+                return HealthChange::Nothing;
+            }
             Seen::Good | Seen::Reached => {
                 self.return_to_work(now);
-                return Told::Returned;
+                return HealthChange::Returned;
             }
             Seen::Failed => EjectedFor::Failures,
             Seen::Unreachable => EjectedFor::Unreachable,
         };
         self.rest(now, cause, settings, random);
-        Told::RestsAgain
+        HealthChange::RestsAgain
     }
 
-    fn count(&mut self, now: Instant, seen: Seen, settings: &Ejection) -> Told {
+    fn count(&mut self, now: Instant, seen: Seen, settings: &Ejection) -> HealthChange {
         if seen == Seen::Reached {
             self.unreachable_in_a_row = 0;
-            return Told::Nothing;
+            return HealthChange::Nothing;
         }
         self.recent.add(now, seen != Seen::Good);
         let row = |row: u8, goes_on: bool| if goes_on { row.saturating_add(1) } else { 0 };
@@ -255,9 +263,9 @@ impl Health {
         self.unreachable_in_a_row = row(self.unreachable_in_a_row, seen == Seen::Unreachable);
         let needed = settings.consecutive_failures;
         if needed > 0 && self.in_a_row >= needed {
-            Told::RowIsFull
+            HealthChange::RowIsFull
         } else {
-            Told::Nothing
+            HealthChange::Nothing
         }
     }
 
@@ -312,24 +320,24 @@ impl Health {
     /// Whether it takes a request now. `may_retry`: the request may be tried again
     /// elsewhere if this endpoint fails it.
     #[must_use]
-    pub fn stance(&self, now: Instant, may_retry: bool, warmup: Duration) -> Stance {
+    pub fn status(&self, now: Instant, may_retry: bool, warmup: Duration) -> Status {
         let due = match self.phase {
-            Phase::Working => return Stance::Works(self.share(now, warmup)),
+            Phase::Working => return Status::Works(self.share(now, warmup)),
             Phase::Resting { until } if may_retry => until,
             Phase::Resting { until } => until + PROBE_PATIENCE,
             Phase::Probing { since } => since + PROBE_LOST,
         };
         if now >= due {
-            Stance::ProbeDue
+            Status::ProbeDue
         } else {
-            Stance::Rests
+            Status::Rests
         }
     }
 
     /// Takes the place of the one probe. `None`: somebody was faster, and the request
     /// goes elsewhere.
     pub fn begin_probe(&mut self, now: Instant, may_retry: bool) -> Option<Probe> {
-        let due = self.stance(now, may_retry, Duration::ZERO) == Stance::ProbeDue;
+        let due = self.status(now, may_retry, Duration::ZERO) == Status::ProbeDue;
         due.then(|| {
             self.phase = Phase::Probing { since: now };
             self.probe = Probe(self.probe.0.wrapping_add(1));

@@ -157,7 +157,7 @@ pub struct Buckets {
     shared: Bucket,
     keys: Keys,
     /// Requests that showed that there are too few places, since they were last asked for.
-    crowded: u64,
+    overflowed: u64,
 }
 
 /// Whose tokens are used up.
@@ -198,7 +198,7 @@ impl Buckets {
             fresh: rate.is_unshared(),
             shared: Bucket::default(),
             keys: Keys::new(KEYS),
-            crowded: 0,
+            overflowed: 0,
         }
     }
 
@@ -226,8 +226,8 @@ impl Buckets {
     /// How many requests showed since this was asked last that there are too few places for
     /// keys: their key began with what a forgotten one had used, or cost one that was not full,
     /// or found no room.
-    pub const fn take_crowded(&mut self) -> u64 {
-        std::mem::replace(&mut self.crowded, 0)
+    pub const fn take_overflowed(&mut self) -> u64 {
+        std::mem::replace(&mut self.overflowed, 0)
     }
 
     /// Keys in use.
@@ -273,19 +273,19 @@ impl Buckets {
 
     /// Puts back what [`Buckets::look`] gave.
     fn put(&mut self, now: Instant, place: Place, bucket: Bucket) {
-        let mut crowds = self.crowds(now, place);
+        let mut overflows = self.overflows(now, place);
         match place {
             Place::All | Place::Full => self.shared = bucket,
             Place::Held(entry) | Place::New(entry) => {
                 let nanos = self.nanos(now);
-                crowds |= self.keys.set(nanos, entry, bucket);
+                overflows |= self.keys.set(nanos, entry, bucket);
             }
         }
-        self.crowded += u64::from(crowds);
+        self.overflowed += u64::from(overflows);
     }
 
     /// Whether this place shows that there are too few.
-    fn crowds(&self, now: Instant, place: Place) -> bool {
+    fn overflows(&self, now: Instant, place: Place) -> bool {
         let is_held = matches!(place, Place::All | Place::Held(_));
         !is_held && self.emptied(now, place) != Emptied::Own
     }
@@ -324,7 +324,7 @@ pub fn take_all(
         let Err(wait) = table.look(now, place) else {
             continue;
         };
-        table.crowded += u64::from(table.crowds(now, place));
+        table.overflowed += u64::from(table.overflows(now, place));
         if refused.is_none_or(|longest| wait > longest.wait) {
             let emptied = table.emptied(now, place);
             refused = Some(Refused {

@@ -15,20 +15,20 @@
 //!
 //! In use: one [`Limiter`] per container port with an `overload` section, under one lock.
 //! [`Limiter::arrive`] before a request goes to the application, and after what was let in
-//! [`Limiter::done`] at the head of the answer, or [`Limiter::left`] when its caller went.
-//! Where no policy asks for it, mode Off measures and sheds nothing: the load that callers
-//! are told is read from the same numbers. Upgrades, probes of the kubelet and scrapes are not asked about. A caller's proxy has a
-//! [`Throttle`] per backend and class.
+//! [`Limiter::done`] at the head of the answer, or [`Limiter::left`] when its caller went. Where
+//! no policy asks for it, mode Off measures and sheds nothing: the load that callers are told is
+//! read from the same numbers. Upgrades, probes of the kubelet and scrapes are not asked about. A
+//! caller's proxy has a [`Throttle`] per backend and class.
 
 use std::time::{Duration, Instant};
 
 use crate::traffic::guard::{Overload, OverloadMode, Priority};
 
-mod calm;
+mod baseline;
 mod slots;
 mod throttle;
 
-use calm::Calm;
+use baseline::Baseline;
 use slots::Slots;
 pub use throttle::Throttle;
 
@@ -87,7 +87,7 @@ impl Admit {
 pub struct Limiter {
     in_flight: u32,
     slots: Slots,
-    calm: Calm,
+    baseline: Baseline,
     looks: u8,
     shedding: Option<Shedding>,
 }
@@ -123,7 +123,7 @@ impl Limiter {
         Self {
             in_flight: 0,
             slots: Slots::new(now),
-            calm: Calm::default(),
+            baseline: Baseline::default(),
             looks: 0,
             shedding: None,
         }
@@ -172,7 +172,7 @@ impl Limiter {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.look(now, settings);
         self.slots.completed(took);
-        self.calm.saw(took);
+        self.baseline.saw(took);
     }
 
     /// The caller went before an answer came.
@@ -186,7 +186,7 @@ impl Limiter {
         let shedding = self.shedding?;
         Some(match (shedding.measure, shedding.trial) {
             (Measure::Until(_), _) => {
-                (self.slots.completions_per_second() * self.calm.mean()).max(LEAST)
+                (self.slots.completions_per_second() * self.baseline.mean()).max(LEAST)
             }
             (_, Trial::Until { limit, .. }) => limit,
             _ => shedding.limit,
@@ -201,7 +201,7 @@ impl Limiter {
     /// `weft-load`, from 0 to 100: 50 where calls wait `queueTime` longer than when calm.
     #[must_use]
     pub fn load(&self, settings: &Overload) -> u8 {
-        self.calm.waiting_percent(settings.queue_time)
+        self.baseline.waiting_percent(settings.queue_time)
     }
 
     /// Once in each slot that something happens in.
@@ -209,10 +209,10 @@ impl Limiter {
         if !self.slots.advance(now) {
             return;
         }
-        let waits = self.calm.waits_longer_by(settings.queue_time);
+        let waits = self.baseline.waits_longer_by(settings.queue_time);
         match self.shedding {
             None => {
-                self.calm.learn(self.slots.last_mean(), waits);
+                self.baseline.learn(self.slots.last_mean(), waits);
                 let behind = waits && self.slots.fall_behind();
                 self.looks = if behind {
                     self.looks.saturating_add(1)
@@ -246,7 +246,7 @@ impl Limiter {
 
     /// What is in flight while it completes all that it can and calls wait `queueTime`.
     fn sustainable(&self, settings: &Overload) -> f64 {
-        let stay = self.calm.mean() + settings.queue_time.as_secs_f64();
+        let stay = self.baseline.mean() + settings.queue_time.as_secs_f64();
         (self.slots.completions_per_second() * stay).max(LEAST)
     }
 
@@ -260,7 +260,7 @@ impl Limiter {
             }
             Measure::Until(end) if now < end => return Some(held),
             Measure::Until(_) => {
-                self.calm.adopt();
+                self.baseline.adopt();
                 held.measure = Measure::At(now + MEASURE_EVERY);
             }
             Measure::At(_) => {}
@@ -277,7 +277,7 @@ impl Limiter {
             Trial::Until { end, limit, before } if now >= end => {
                 if held.last_shed + TRY_FOR < now {
                     // All that came was let in and completed: the calm time was wrong.
-                    self.calm.adopt();
+                    self.baseline.adopt();
                     self.end();
                     return None;
                 }

@@ -3,13 +3,13 @@
 //! `weft-route: catalog=catalog-staging` sends what would go to the left Service to the
 //! right one, hop after hop. That is a right: of the account whose application asked
 //! first, or of whoever shows a listed token; and what lies between must be trusted to
-//! pass it on. Without all of it the wish is ignored, so the call goes where it would go
-//! anyway: production is never the answer to a wish that was granted, and staging never
-//! the answer to one that was not.
+//! pass it on. Without all of it the override is ignored, so the call goes where it
+//! would go anyway: production is never the answer to an override that was granted, and
+//! staging never the answer to one that was not.
 //!
-//! In use: [`parse`] where a request enters or an application sends one; [`Wishes::of`]
+//! In use: [`parse`] where a request enters or an application sends one; [`RouteHeader::of`]
 //! per outgoing call; [`grant`] with the called Service's overrides. Proxies hand on
-//! [`Wishes::write`], which names every namespace, and [`Handed`].
+//! [`RouteHeader::write`], which names every namespace, and [`Handed`].
 
 use std::fmt::Write;
 
@@ -30,20 +30,20 @@ pub const ENTRIES: usize = 4;
 /// Longest name of a Service or namespace.
 const LONGEST_NAME: usize = 63;
 
-/// What a request wishes. Borrows from the header, and allocates nothing.
+/// What a request asks for. Borrows from the header, and allocates nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Wishes<'a>([Option<Wish<'a>>; ENTRIES]);
+pub struct RouteHeader<'a>([Option<RouteEntry<'a>>; ENTRIES]);
 
 /// One entry: calls to this Service go to that one, of the same namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wish<'a> {
+pub struct RouteEntry<'a> {
     pub service: &'a str,
     /// `None`: the namespace of whoever wrote the header.
     pub namespace: Option<&'a str>,
     pub to: &'a str,
 }
 
-/// Why a header is no wish. It is ignored as a whole, and counted.
+/// Why a header cannot be used. It is ignored as a whole, and counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadRoute {
     #[error("is longer than {LONGEST} bytes, with the namespace of every Service")]
@@ -59,33 +59,33 @@ pub enum BadRoute {
 /// Reads the value of `weft-route`, which somebody in namespace `home` wrote. A request
 /// with two such headers has none that counts: nothing is decided by which of them somebody
 /// reads. One that cannot be handed on is refused here already: the first hop would go to
-/// the wished Service, and the next one silently to production.
-pub fn parse<'a>(value: &'a [u8], home: &str) -> Result<Wishes<'a>, BadRoute> {
+/// the Service that is asked for, and the next one silently to production.
+pub fn parse<'a>(value: &'a [u8], home: &str) -> Result<RouteHeader<'a>, BadRoute> {
     if value.len() > LONGEST {
         return Err(BadRoute::TooLong);
     }
     let text = std::str::from_utf8(value).map_err(|_| BadRoute::Entry)?;
-    let mut wishes = Wishes::default();
+    let mut header = RouteHeader::default();
     for (at, entry) in text.split(',').enumerate() {
-        let wish = Wish::parse(entry.trim_matches([' ', '\t']))?;
-        let same = |other: &Wish<'_>| {
-            other.service == wish.service
-                && (other.namespace == wish.namespace
+        let entry = RouteEntry::parse(entry.trim_matches([' ', '\t']))?;
+        let same = |other: &RouteEntry<'_>| {
+            other.service == entry.service
+                && (other.namespace == entry.namespace
                     || other.namespace.is_none()
-                    || wish.namespace.is_none())
+                    || entry.namespace.is_none())
         };
-        if wishes.iter().any(same) {
+        if header.iter().any(same) {
             return Err(BadRoute::Twice);
         }
-        *wishes.0.get_mut(at).ok_or(BadRoute::TooMany)? = Some(wish);
+        *header.0.get_mut(at).ok_or(BadRoute::TooMany)? = Some(entry);
     }
-    if wishes.written(home) > LONGEST {
+    if header.written(home) > LONGEST {
         return Err(BadRoute::TooLong);
     }
-    Ok(wishes)
+    Ok(header)
 }
 
-impl<'a> Wish<'a> {
+impl<'a> RouteEntry<'a> {
     fn parse(entry: &'a str) -> Result<Self, BadRoute> {
         let (from, to) = entry.split_once('=').ok_or(BadRoute::Entry)?;
         let (service, namespace) = match from.split_once('.') {
@@ -115,26 +115,27 @@ fn is_name(name: &str) -> bool {
         && !name.ends_with('-')
 }
 
-impl<'a> Wishes<'a> {
-    pub fn iter(&self) -> impl Iterator<Item = &Wish<'a>> {
+impl<'a> RouteHeader<'a> {
+    pub fn iter(&self) -> impl Iterator<Item = &RouteEntry<'a>> {
         self.0.iter().flatten()
     }
 
-    /// Where calls to `service` are wished to go. `home` is the namespace of whoever wrote
+    /// Where calls to `service` are asked to go. `home` is the namespace of whoever wrote
     /// the header.
     #[must_use]
     pub fn of(&self, service: &ServiceId, home: &str) -> Option<ServiceId> {
-        let wish = self.iter().find(|wish| {
-            *wish.service == *service.name && *wish.namespace.unwrap_or(home) == *service.namespace
+        let entry = self.iter().find(|entry| {
+            *entry.service == *service.name
+                && *entry.namespace.unwrap_or(home) == *service.namespace
         })?;
-        Some(ServiceId::new(service.namespace.clone(), wish.to))
+        Some(ServiceId::new(service.namespace.clone(), entry.to))
     }
 
-    /// How long [`Wishes::write`] is.
+    /// How long [`RouteHeader::write`] is.
     fn written(&self, home: &str) -> usize {
-        let entries = self.iter().map(|wish| {
-            let namespace = wish.namespace.unwrap_or(home);
-            wish.service.len() + ".".len() + namespace.len() + "=".len() + wish.to.len()
+        let entries = self.iter().map(|entry| {
+            let namespace = entry.namespace.unwrap_or(home);
+            entry.service.len() + ".".len() + namespace.len() + "=".len() + entry.to.len()
         });
         entries
             .reduce(|all, one| all + ", ".len() + one)
@@ -145,17 +146,17 @@ impl<'a> Wishes<'a> {
     #[must_use]
     pub fn write(&self, home: &str) -> String {
         let mut text = String::with_capacity(LONGEST);
-        for wish in self.iter() {
+        for entry in self.iter() {
             let between = if text.is_empty() { "" } else { ", " };
-            let namespace = wish.namespace.unwrap_or(home);
+            let namespace = entry.namespace.unwrap_or(home);
             // A String takes what is written.
-            let _ = write!(text, "{between}{}.{namespace}={}", wish.service, wish.to);
+            let _ = write!(text, "{between}{}.{namespace}={}", entry.service, entry.to);
         }
         text
     }
 }
 
-/// How a wish came to this proxy.
+/// How an override came to this proxy.
 #[derive(Clone, Copy, Debug)]
 pub enum Asked<'a> {
     /// The own application wrote it on this very call.
@@ -165,7 +166,7 @@ pub enum Asked<'a> {
     With(Caller<'a>, &'a [SpiffeId]),
 }
 
-/// Why a wish is ignored. Label `outcome` of `weft_overrides_total`.
+/// Why an override is ignored. Label `outcome` of `weft_overrides_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Ignored {
     /// No policy offers this Service.
@@ -191,8 +192,8 @@ impl Ignored {
 }
 
 /// Whether the call goes to `target`. `overrides` are those of the called Service, `own`
-/// is the account that calls, and `unix` the time in seconds since 1970. A wish of the own
-/// application needs a proof only where its account has no right.
+/// is the account that calls, and `unix` the time in seconds since 1970. An override of
+/// the own application needs a proof only where its account has no right.
 pub fn grant(
     overrides: &[Override],
     target: &ServiceId,

@@ -10,5 +10,5 @@ mod shares;
 pub(crate) mod snapshot;
 pub(crate) mod store;
 pub(crate) mod summary;
-mod told;
+mod telemetry;
 pub(crate) mod trial;

@@ -1,6 +1,6 @@
-//! What happens to a connection from outside the pod: accept, tls (or
-//! plaintext where permitted), detect, then per request or connection
-//! authorise, forward to the application, and count how it ended.
+//! What happens to a connection from outside the pod: accept, tls (or plaintext
+//! where permitted), detect, then per request or connection authorize, forward
+//! to the application, and count how it ended.
 //!
 //! Imports `config`, `failure`, `http`, `mesh`, `net`, `ports`, `proxy` and `telemetry`;
 //! not `endpoints`, and never `outbound`.
@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::Version;
-use runtime::occupancy::Place;
+use runtime::occupancy::Permit;
 use tokio::net::TcpStream;
 
 mod authorize;
@@ -44,14 +44,14 @@ use crate::proxy::Proxy;
 use crate::telemetry::labels::{Direction, Security};
 
 /// Serves one connection to the mesh port.
-pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream, place: Arc<Place>) {
+pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream, permit: Arc<Permit>) {
     let Ok(own) = stream.local_addr() else { return };
     if !proxy.own.has(own.ip()) {
         return turn_away(&proxy, &stream);
     }
-    // Whoever does not finish a handshake is the first to lose its place.
-    place.silent();
-    place.head_begins();
+    // Whoever does not finish a handshake is the first to lose its permit.
+    permit.silent();
+    permit.head_begins();
     let Secured {
         stream,
         flush,
@@ -64,8 +64,8 @@ pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream, place: Arc<Place>)
             return metrics.tls_failed(Direction::inbound, reason);
         }
     };
-    place.busy();
-    place.prove(identity.spiffe.as_str());
+    permit.busy();
+    permit.prove(identity.spiffe.as_str());
     let (version, label) = match transport {
         Transport::Http1 => (Version::HTTP_11, "http1"),
         Transport::Http2 => (Version::HTTP_2, "http2"),
@@ -78,7 +78,7 @@ pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream, place: Arc<Place>)
         who: Who::new(identity),
         ip: own.ip(),
         transport,
-        charged: place.within(),
+        charged: permit.within(),
     });
     let refused = {
         let peer = Arc::clone(&peer);
@@ -90,7 +90,7 @@ pub async fn serve_mesh(proxy: Arc<Proxy>, stream: TcpStream, place: Arc<Place>)
         version,
         profile: Profile::Mesh(flush),
         budget,
-        place,
+        permit,
     };
     serve_http(stream, accepted, close, refused, handler).await;
 }
@@ -100,7 +100,7 @@ pub async fn serve_plain(
     proxy: Arc<Proxy>,
     stream: TcpStream,
     original: SocketAddr,
-    place: Arc<Place>,
+    permit: Arc<Permit>,
 ) {
     if !proxy.own.has(original.ip()) || OWN_PORTS.contains(&original.port()) {
         return turn_away(&proxy, &stream);
@@ -110,9 +110,9 @@ pub async fn serve_plain(
     let from = proxy.telemetry.remotes.admit(Direction::inbound, &from);
     let connection = Arc::new(Connection::new(proxy, Who::outside(from), original));
     let mut stream = Prefixed::new(stream);
-    place.silent();
-    let spoken = connection.protocol(&mut stream, &place).await;
-    connection.serve(stream, spoken, &place).await;
+    permit.silent();
+    let spoken = connection.protocol(&mut stream, &permit).await;
+    connection.serve(stream, spoken, &permit).await;
 }
 
 /// Whoever calls something that is no application of the pod gets nothing of it.

@@ -1,6 +1,6 @@
-//! What happens to a connection that the application opens:
-//! accept, target, detect, then per request or connection route, split,
-//! balance, connect, send; and count how it ended.
+//! What happens to a connection that the application opens: accept, detect,
+//! then per request or connection route, choose, attempt, send and respond; and
+//! count how it ended.
 //!
 //! Imports `config`, `endpoints`, `failure`, `http`, `mesh`, `net`, `proxy` and
 //! `telemetry`; never `inbound`.
@@ -11,17 +11,18 @@ use std::sync::Arc;
 use http::Version;
 use policy::protocol::Protocol;
 use policy::reason::Reason;
-use runtime::occupancy::Place;
+use runtime::occupancy::Permit;
 use tokio::net::TcpStream;
 
 mod attempts;
+mod call_policy;
 mod choice;
 mod connection;
 mod context;
 mod detect;
+mod failovers;
 mod fallback;
 mod mirror;
-mod moves;
 mod opaque;
 mod overridden;
 mod passed;
@@ -29,7 +30,6 @@ mod passthrough;
 mod request;
 mod respond;
 mod route;
-mod said;
 mod send;
 mod serving;
 mod shadow;
@@ -56,13 +56,13 @@ use crate::telemetry::call::{Call, Kind};
 use crate::telemetry::parties::Parties;
 
 /// Serves one redirected connection until it ends.
-pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr, place: Arc<Place>) {
+pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr, permit: Arc<Permit>) {
     let (found, _usage) = proxy.config.find(addr).await;
     let Some(destination) = found else {
-        return Box::pin(unknown(&proxy, stream, addr, place)).await;
+        return Box::pin(unknown(&proxy, stream, addr, permit)).await;
     };
     let protocol = match &*destination {
-        Destination::External => return Box::pin(external(&proxy, stream, addr, place)).await,
+        Destination::External => return Box::pin(external(&proxy, stream, addr, permit)).await,
         Destination::Refused(reason) => {
             let failure = Failure::not_sent(Reason::NoEndpoint, reason.clone());
             return refuse(&proxy, &stream, addr, &failure);
@@ -79,7 +79,7 @@ pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr, place
         destination,
     });
     let mut stream = Prefixed::new(stream);
-    place.silent();
+    permit.silent();
     let (protocol, tunnel) = match protocol {
         Protocol::Detect => match Box::pin(connection.detect(&mut stream)).await {
             Ok(found) => found,
@@ -91,19 +91,19 @@ pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr, place
         Protocol::Http1 => Version::HTTP_11,
         Protocol::Http2 | Protocol::Grpc => Version::HTTP_2,
         Protocol::Detect | Protocol::Opaque | Protocol::Tls => {
-            place.busy();
+            permit.busy();
             return Box::pin(connection.relay(stream, tunnel)).await;
         }
     };
     // A declaration names the family; the bytes say which version it is.
-    let version = match stream.look_at_head(HEAD_PATIENCE, sniff, &place).await {
+    let version = match stream.look_at_head(HEAD_PATIENCE, sniff, &permit).await {
         Ok(Seen::Http2) => Version::HTTP_2,
         Ok(Seen::Http1) => Version::HTTP_11,
         Ok(_) => version,
         Err(_) => return,
     };
     connection.count("http1", "http2", version);
-    requests(connection, stream, version, place).await;
+    requests(connection, stream, version, permit).await;
 }
 
 /// Resets a connection to what the controller says nobody may be called at.
@@ -119,7 +119,7 @@ fn requests(
     connection: Arc<Connection>,
     stream: Prefixed<TcpStream>,
     version: Version,
-    place: Arc<Place>,
+    permit: Arc<Permit>,
 ) -> impl Future<Output = ()> {
     let budget = Arc::clone(connection.proxy.budget());
     let refused = {
@@ -131,7 +131,7 @@ fn requests(
         version,
         profile: Profile::OwnApplication,
         budget,
-        place,
+        permit,
     };
     serve_http(stream, accepted, std::future::pending(), refused, handler)
 }

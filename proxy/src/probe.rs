@@ -9,7 +9,7 @@
 //! Everybody in the cluster can reach the admin port. So targets are only those
 //! that the pod's author wrote, hooks need the token that the injector made, and
 //! askers of one probe share one run of it: asking often neither loads the
-//! application nor crowds out the kubelet.
+//! application nor keeps the kubelet waiting.
 //!
 //! Imports nothing of this crate.
 

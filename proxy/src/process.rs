@@ -38,7 +38,7 @@ use crate::settings::WorkloadSettings;
 
 /// What connections may hold where the container has no limit, in bytes.
 const MEMORY: u64 = 64 * 1024 * 1024;
-/// The same for the program as a whole. All places of the three listeners at rest take
+/// The same for the program as a whole. All permits of the three listeners at rest take
 /// some 240 MiB; below that nobody honest may lose a connection where nothing forces it.
 const HEAP: u64 = 512 * 1024 * 1024;
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
@@ -145,7 +145,7 @@ impl Process {
         self.proxies.push(Arc::clone(&workload.proxy));
         for (listener, addresses) in workload.listeners(together) {
             let permits = listener.permits();
-            runtime::task::spawn("slow heads", Arc::clone(&permits.places).watch());
+            runtime::task::spawn("slow heads", Arc::clone(&permits.occupancy).watch());
             self.permits.push(permits.clone());
             for addr in addresses {
                 let socket = match listen(addr) {
@@ -172,7 +172,7 @@ impl Process {
         }
         let ended = async {
             for permits in &self.permits {
-                permits.places.emptied().await;
+                permits.occupancy.emptied().await;
             }
         };
         // What is still open then belongs to applications that have ended.

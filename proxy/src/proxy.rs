@@ -14,7 +14,7 @@ use crate::drain::Drain;
 use crate::http::client::Clients;
 use crate::http::context::Contexts;
 use crate::http::copies::Copies;
-use crate::http::lineage::Lineage;
+use crate::http::shadow::ShadowTracker;
 use crate::mesh::load::Loads;
 use crate::mesh::peers::Peers;
 use crate::mesh::tls::MeshTls;
@@ -31,7 +31,7 @@ pub struct Proxy {
     pub peers: Peers,
     pub clients: Clients,
     pub(crate) copies: Copies,
-    pub(crate) lineage: Lineage,
+    pub(crate) shadow_tracker: ShadowTracker,
     pub(crate) loads: Loads,
     pub(crate) contexts: Arc<Contexts>,
     pub telemetry: Arc<Telemetry>,
@@ -60,7 +60,7 @@ impl Proxy {
             peers: Peers::new(tls, Arc::clone(budget)),
             clients: Clients::new(Arc::clone(budget)),
             copies: Copies::default(),
-            lineage: Lineage::default(),
+            shadow_tracker: ShadowTracker::default(),
             loads: Loads::default(),
             contexts: Arc::default(),
             telemetry,

@@ -29,7 +29,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use runtime::occupancy::Place;
+use runtime::occupancy::Permit;
 use support::{Pod, endpoint, endpoints, id, pair, resource, vip};
 use tokio::net::{TcpListener, TcpStream};
 use weft_proxy::Proxy;
@@ -204,7 +204,7 @@ async fn the_outbound_listener_conforms_to_http2() {
         vec![endpoint(server.ip, port, Some("api"))],
     )]);
     let addr = listen(&client, |proxy, stream| {
-        serve_outbound(proxy, stream, vip(), Place::unlisted())
+        serve_outbound(proxy, stream, vip(), Permit::unlisted())
     })
     .await;
     conforms("outbound", addr).await;
@@ -217,7 +217,7 @@ async fn the_inbound_listener_conforms_to_http2() {
     server.set(vec![declared_http2()]);
     let original = SocketAddr::new(server.ip, port);
     let addr = listen(&server, move |proxy, stream| {
-        serve_plain(proxy, stream, original, Place::unlisted())
+        serve_plain(proxy, stream, original, Permit::unlisted())
     })
     .await;
     conforms("inbound", addr).await;

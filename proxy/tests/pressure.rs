@@ -87,7 +87,7 @@ async fn settled() -> usize {
 /// A pod with an application, its places, and who sees to its memory.
 struct Field {
     pod: Arc<Pod>,
-    places: Arc<Occupancy>,
+    occupancy: Arc<Occupancy>,
     /// Where the application's own calls have theirs.
     own: Arc<Occupancy>,
     port: u16,
@@ -124,8 +124,8 @@ impl Field {
         });
         Self {
             pod: Arc::new(pod),
-            places: permits.places,
-            own: own.places,
+            occupancy: permits.occupancy,
+            own: own.occupancy,
             port,
             most: limit / 100 * FULL + ON_TOP,
         }
@@ -133,8 +133,8 @@ impl Field {
 
     async fn open(&self, last: u8) -> TcpStream {
         let from = IpAddr::from([10, 0, 0, last]).into();
-        let place = self.places.admit(from).await.unwrap();
-        self.pod.plain_at(self.port, place).await
+        let permit = self.occupancy.admit(from).await.unwrap();
+        self.pod.plain_at(self.port, permit).await
     }
 
     /// Somebody else's calls for as long as the flood lasts: how many were served.
@@ -361,12 +361,12 @@ async fn upgraded_connections_are_cut_off_as_well() {
     let mut head = [0; 12];
     stream.read_exact(&mut head).await.unwrap();
     assert_eq!(&head, b"HTTP/1.1 101");
-    let (_, holder) = field.places.heaviest().unwrap();
-    assert_eq!(field.places.shed(&holder, usize::MAX), 1);
+    let (_, holder) = field.occupancy.heaviest().unwrap();
+    assert_eq!(field.occupancy.shed(&holder, usize::MAX), 1);
     let mut rest = Vec::new();
     let ended = timeout(PATIENCE, stream.read_to_end(&mut rest)).await;
     assert!(ended.is_ok(), "it goes on");
-    while field.places.leaving() > 0 {
+    while field.occupancy.leaving() > 0 {
         sleep(Duration::from_millis(10)).await;
     }
 }

@@ -5,7 +5,7 @@
 //! flood must not make a probe fail and the pod restart. So one address has few
 //! connections at a time; a newcomer takes the place of one that is not being
 //! answered, never of one that is; whoever does not take an answer is cut off; and
-//! few places are for pages that may be large, so that the others stay for what
+//! few permits are for pages that may be large, so that the others stay for what
 //! the kubelet asks.
 
 mod scraped;
@@ -39,7 +39,7 @@ use tracing::{debug, warn};
 pub use self::scraped::Scraped;
 
 use crate::head_timer::watch_heads;
-use crate::occupancy::{Bounds, Occupancy, Place, Reached};
+use crate::occupancy::{Bounds, Occupancy, Permit, Reached};
 use crate::ready::Ready;
 use crate::{accept, metrics, task};
 
@@ -55,9 +55,9 @@ const MAX_PAGES: usize = 16;
 const MAX_PAGES_PER_ADDRESS: usize = 4;
 /// Time for a whole request head, and of rest on a kept connection.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// Who lost a place leaves it within a turn of the runtime. Nobody waits longer,
-/// because the kubelet may be next.
-const ROOM_WITHIN: Duration = Duration::from_millis(20);
+/// Who lost a permit gives it back within a tick of the runtime. Nobody waits
+/// longer, because the kubelet may be next.
+const EVICTION_WITHIN: Duration = Duration::from_millis(20);
 /// Whoever takes nothing of an answer for this long is cut off.
 const STUCK_FOR: Duration = Duration::from_secs(10);
 /// Bytes of a request head. No caller of this port has reason to send more.
@@ -125,7 +125,7 @@ impl Admin {
             large: Arc::default(),
         });
         let bounds = Bounds {
-            places: MAX_CONNECTIONS,
+            permits: MAX_CONNECTIONS,
             per_holder: MAX_PER_ADDRESS,
             shared: true,
             head_within: HEAD_TIMEOUT,
@@ -139,18 +139,18 @@ impl Admin {
         task::spawn("admin connections", Arc::clone(&occupancy).watch());
         loop {
             let (stream, peer) = accept::next(&self.listener, "admin").await;
-            let place = timeout(ROOM_WITHIN, occupancy.admit(peer.ip().into())).await;
-            let Ok(place) = place else {
+            let permit = timeout(EVICTION_WITHIN, occupancy.admit(peer.ip().into())).await;
+            let Ok(permit) = permit else {
                 metrics::admin_closed();
                 continue;
             };
-            let Ok(place) = place else { continue };
+            let Ok(permit) = permit else { continue };
             let pages = Arc::clone(&pages);
             #[expect(clippy::disallowed_methods, reason = "its panic ends one connection")]
             tokio::spawn(async move {
                 tokio::select! {
-                    () = serve_connection(stream, peer, pages, &place) => {}
-                    () = place.cut() => {}
+                    () = serve_connection(stream, peer, pages, &permit) => {}
+                    () = permit.cut() => {}
                 }
             });
         }
@@ -192,13 +192,13 @@ async fn serve_connection<H, F>(
     stream: TcpStream,
     peer: SocketAddr,
     pages: Arc<Pages<H>>,
-    place: &Arc<Place>,
+    permit: &Arc<Permit>,
 ) where
     H: Fn(Request, SocketAddr) -> F + Send + Sync + 'static,
     F: Future<Output = Answer> + Send + 'static,
 {
-    let exchange = Arc::new(Exchange::of(place));
-    place.idle();
+    let exchange = Arc::new(Exchange::of(permit));
+    permit.idle();
     let io = TokioIo::new(Watched {
         stream,
         exchange: Arc::clone(&exchange),
@@ -226,7 +226,7 @@ async fn serve_connection<H, F>(
     let mut served = pin!(builder.serve_connection(io, service));
     let served = tokio::select! {
         served = &mut served => served,
-        () = place.wanted() => {
+        () = permit.wanted() => {
             served.as_mut().graceful_shutdown();
             served.await
         }
@@ -245,16 +245,16 @@ fn of_kubelet(path: &str) -> bool {
 
 /// What one connection is doing.
 struct Exchange {
-    place: Arc<Place>,
+    permit: Arc<Permit>,
     waits: AtomicBool,
     /// Held while an answer that may be large is made and taken.
     large: Mutex<Option<Reading>>,
 }
 
 impl Exchange {
-    fn of(place: &Arc<Place>) -> Self {
+    fn of(permit: &Arc<Permit>) -> Self {
         Self {
-            place: Arc::clone(place),
+            permit: Arc::clone(permit),
             waits: AtomicBool::new(false),
             large: Mutex::new(None),
         }
@@ -269,19 +269,19 @@ impl Exchange {
     fn flushed(&self) {
         if self.waits.load(Relaxed) {
             *self.large.lock() = None;
-            self.place.idle();
+            self.permit.idle();
         }
     }
 
     fn hears(&self) {
         if self.waits.load(Relaxed) {
-            self.place.head_begins();
+            self.permit.head_begins();
         }
     }
 
     fn begins(&self) {
         self.waits.store(false, Relaxed);
-        self.place.busy();
+        self.permit.busy();
     }
 
     fn may_be_large(&self, readers: &Arc<Large>, reader: IpAddr) -> bool {

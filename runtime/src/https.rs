@@ -1,9 +1,9 @@
 //! What the HTTPS servers of the control plane have in common: everybody in the cluster
 //! can reach them, and what they hold of somebody who has proven nothing is bounded.
 //!
-//! A [`Door`] lets new connections in, by rate; a [`Bounds`] says what one connection may
-//! take, from its handshake to its last stream. Who is turned away when there are too
-//! many, and what is answered, is the server's own matter.
+//! An [`HttpsListener`] lets new connections in, by rate; a [`Bounds`] says what one connection
+//! may take, from its handshake to its last stream. Who is turned away when there are too many,
+//! and what is answered, is the server's own matter.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::AtomicU64;
@@ -26,7 +26,7 @@ const MAX_SOURCES: usize = 4096;
 
 /// A listening socket, and how often each address may come.
 #[derive(Debug)]
-pub struct Door {
+pub struct HttpsListener {
     listener: TcpListener,
     /// For the log.
     port: &'static str,
@@ -34,7 +34,7 @@ pub struct Door {
     too_often: Counter<u64, AtomicU64>,
 }
 
-impl Door {
+impl HttpsListener {
     /// `too_often` counts whom `each` turns away.
     #[must_use]
     pub fn new(
@@ -139,16 +139,16 @@ mod tests {
             every: Duration::from_secs(3600),
         };
         let limits = Reached::default();
-        let door = Door::new(listener, "test", each, limits.counter("rate"));
+        let listener = HttpsListener::new(listener, "test", each, limits.counter("rate"));
         let callers = [
             TcpStream::connect(addr).await.unwrap(),
             TcpStream::connect(addr).await.unwrap(),
             TcpStream::connect(addr).await.unwrap(),
         ];
-        assert!(door.next().await.is_ok());
-        assert!(door.next().await.is_ok());
+        assert!(listener.next().await.is_ok());
+        assert!(listener.next().await.is_ok());
         assert_eq!(
-            door.next().await.unwrap_err(),
+            listener.next().await.unwrap_err(),
             callers[2].local_addr().unwrap()
         );
         assert_eq!(limits.counter("rate").get(), 1);

@@ -1,6 +1,6 @@
 //! Process manners that every binary of the mesh shares: environment, logs,
-//! readiness, the admin port, places of a listener, named tasks, backoff, the wall
-//! clock and an orderly end.
+//! readiness, the admin port, permits of a listener, named tasks, backoff, the
+//! wall clock and an orderly end.
 //!
 //! Nothing here knows what the process does; that is why it depends on nothing
 //! else of ours.
@@ -23,6 +23,7 @@ pub mod env;
 pub mod fair_queue;
 pub mod head_timer;
 pub mod https;
+pub mod keyed_semaphore;
 pub mod limit;
 pub mod listen;
 pub mod log;
@@ -35,4 +36,3 @@ pub mod ready;
 pub mod shutdown;
 pub mod stop;
 pub mod task;
-pub mod turns;

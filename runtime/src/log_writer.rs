@@ -125,7 +125,7 @@ fn write_all(entries: &Receiver<Entry>, queue: &Queue, target: &mut impl Write) 
     }
 }
 
-/// One event of the log, which comes in one piece.
+/// One event of the log, which comes in one write.
 #[derive(Debug)]
 pub struct Event<'a>(&'a LogWriter);
 

@@ -12,7 +12,7 @@ use crate::log_writer;
 
 static ADMIN_CLOSED: LazyLock<Counter> = LazyLock::new(Counter::default);
 
-/// Counts a connection to the admin port that others lost their places to, or
+/// Counts a connection to the admin port that others lost their permits to, or
 /// that took too long.
 pub(crate) fn admin_closed() {
     ADMIN_CLOSED.inc();

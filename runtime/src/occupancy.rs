@@ -1,28 +1,28 @@
 //! Who holds the connections of a listener, and who loses one when there are
 //! too many.
 //!
-//! A listener that takes everybody can be filled by anybody. So each has places
+//! A listener that takes everybody can be filled by anybody. So each has permits
 //! of its own, a head must be complete soon after its first byte, and once nine
-//! tenths of the places are taken every newcomer costs the holder of most a
-//! connection that does nothing: one between two requests, the longest idle
-//! first, else one on which nothing has been said or whose head has not come. What
-//! is in use (an answer, a stream, a tunnel, an upgrade) is never taken away.
+//! tenths of the permits are taken every newcomer costs the holder of most a
+//! connection that does nothing: one between two requests, the longest idle first,
+//! else one on which nothing has been said or whose head has not come. What is in
+//! use (an answer, a stream, a tunnel, an upgrade) is never taken away.
 //!
 //! A holder is a proven identity where there is one, else an address. Whoever
 //! shares the listener with hoarders that only hold what is in use keeps the
 //! last tenth: the further connections of who holds most are turned away, and of
-//! who holds more than half as many as places are left. So each further hoarder
+//! who holds more than half as many as permits are left. So each further hoarder
 //! gets a third of what those before it left, and a first connection gets in as
-//! long as there is a place.
+//! long as there is a permit.
 //!
-//! Beside its place a connection notes about how many bytes it has the process hold;
-//! what follows when memory runs out stands in `weight`.
+//! Beside its permit a connection notes about how many bytes it has the process
+//! hold; what follows when memory runs out stands in `weight`.
 
 mod account;
+mod eviction;
 mod in_flight;
 mod requests;
-mod room;
-mod seat;
+mod slot;
 mod weight;
 
 use std::collections::HashMap;
@@ -38,8 +38,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 pub use in_flight::InFlight;
 pub use requests::{Look, Requests};
-pub use seat::Held;
-use seat::{BUSY, CLOSE, CUT, IDLE, Loss, SHED, SILENT, STAY, Seat, YOUNG, millis};
+pub use slot::Held;
+use slot::{BUSY, CLOSE, CUT, IDLE, Loss, SHED, SILENT, STAY, Slot, YOUNG, millis};
 pub use weight::Weights;
 
 /// Overdue heads are looked for this often.
@@ -70,11 +70,11 @@ impl From<IpAddr> for Holder {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
     /// Connections at one time.
-    pub places: usize,
+    pub permits: usize,
     /// Connections of one holder at one time.
     pub per_holder: usize,
-    /// Everybody can call, so a hoarder is turned away before all places are
-    /// taken. A listener with one caller has nobody to keep places for.
+    /// Everybody can call, so a hoarder is turned away before all permits are
+    /// taken. A listener with one caller has nobody to keep permits for.
     pub shared: bool,
     /// Time for a head, from its first byte.
     pub head_within: Duration,
@@ -85,7 +85,7 @@ pub struct Bounds {
 /// What happened, for whoever counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reached {
-    /// All places are taken.
+    /// All permits are taken.
     Full,
     /// A holder of most lost a connection, or one of many was turned away.
     Hoarder,
@@ -95,7 +95,7 @@ pub enum Reached {
     NoMemory,
 }
 
-/// The places of one listener.
+/// The permits of one listener.
 pub struct Occupancy {
     bounds: Bounds,
     began: Instant,
@@ -108,7 +108,7 @@ pub struct Occupancy {
 
 #[derive(Default)]
 struct Table {
-    holders: HashMap<Holder, HashMap<u64, Arc<Seat>>>,
+    holders: HashMap<Holder, HashMap<u64, Arc<Slot>>>,
     /// Of each of them.
     requests: HashMap<Holder, Arc<Requests>>,
     /// Holders that have some in flight.
@@ -119,9 +119,9 @@ struct Table {
     asked_in_vain: Option<u64>,
 }
 
-/// One connection's place. Free again when the last clone of the `Arc` is gone.
-pub struct Place {
-    seat: Arc<Seat>,
+/// The permit of one connection. Given back when the last clone of the `Arc` is gone.
+pub struct Permit {
+    slot: Arc<Slot>,
     began: Instant,
     of: Option<Of>,
     account: Option<Account>,
@@ -133,14 +133,14 @@ struct Of {
     id: u64,
 }
 
-/// The connection within which a place lies, which is charged for it.
+/// The connection within which the one of a permit lies, which is charged for it.
 #[derive(Clone)]
 struct Account {
-    seat: Arc<Seat>,
+    slot: Arc<Slot>,
     occupancy: Arc<Occupancy>,
 }
 
-/// There is no place for this connection: close it.
+/// There is no permit for this connection: close it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TurnedAway;
 
@@ -164,35 +164,35 @@ impl Occupancy {
             sleep(LOOK_EVERY).await;
             let now = self.now();
             let table = self.table.lock();
-            for seat in table.holders.values().flat_map(HashMap::values) {
-                let activity = seat.activity.load(Relaxed);
-                let overdue = seat
+            for slot in table.holders.values().flat_map(HashMap::values) {
+                let activity = slot.activity.load(Relaxed);
+                let overdue = slot
                     .head_age(now)
                     .map(|age| age >= millis(self.bounds.head_within));
-                let rested = seat.age(now) >= millis(self.bounds.idle_within);
+                let rested = slot.age(now) >= millis(self.bounds.idle_within);
                 if activity == BUSY {
                     continue;
                 }
-                if overdue == Some(true) && self.send(seat, CUT) {
+                if overdue == Some(true) && self.send(slot, CUT) {
                     (self.reached)(Reached::SlowHead);
                 }
                 if overdue.is_none() && activity == IDLE && rested {
-                    self.send(seat, CLOSE);
+                    self.send(slot, CLOSE);
                 }
             }
         }
     }
 
-    /// A place for a connection of `holder`, at once or when there is one.
+    /// A permit for a connection of `holder`, at once or when there is one.
     ///
     /// # Errors
     /// When the holder has its share.
-    pub async fn admit(self: &Arc<Self>, holder: Holder) -> Result<Arc<Place>, TurnedAway> {
+    pub async fn admit(self: &Arc<Self>, holder: Holder) -> Result<Arc<Permit>, TurnedAway> {
         let mut counted = false;
         loop {
             let freed = self.freed.notified();
-            if let Some(place) = self.try_admit(&holder)? {
-                return Ok(place);
+            if let Some(permit) = self.try_admit(&holder)? {
+                return Ok(permit);
             }
             if !counted {
                 counted = true;
@@ -203,11 +203,11 @@ impl Occupancy {
         }
     }
 
-    /// `None` when all places are taken.
+    /// `None` when all permits are taken.
     ///
     /// # Errors
     /// When the holder has its share.
-    pub fn try_admit(self: &Arc<Self>, holder: &Holder) -> Result<Option<Arc<Place>>, TurnedAway> {
+    pub fn try_admit(self: &Arc<Self>, holder: &Holder) -> Result<Option<Arc<Permit>>, TurnedAway> {
         let now = self.now();
         let mut table = self.table.lock();
         let held = table.held(holder);
@@ -216,26 +216,26 @@ impl Occupancy {
             return Err(TurnedAway);
         }
         let staying = table.taken.saturating_sub(self.leaving.load(Relaxed));
-        let crowded = staying >= self.crowded() && !self.make_room(&mut table, holder, now);
-        if crowded && self.bounds.shared && held > 1 && self.hoards(&table, held) {
+        let full = staying >= self.eviction_threshold() && !self.evict(&mut table, holder, now);
+        if full && self.bounds.shared && held > 1 && self.hoards(&table, held) {
             (self.reached)(Reached::Hoarder);
             return Err(TurnedAway);
         }
-        if table.taken >= self.bounds.places {
+        if table.taken >= self.bounds.permits {
             return Ok(None);
         }
         let id = table.next;
         table.next += 1;
         table.taken += 1;
-        let seat = Arc::new(Seat {
+        let slot = Arc::new(Slot {
             entered: table.requests_of(holder),
-            ..Seat::default()
+            ..Slot::default()
         });
-        seat.since.store(now, Relaxed);
-        let seats = table.holders.entry(holder.clone()).or_default();
-        seats.insert(id, Arc::clone(&seat));
-        Ok(Some(Arc::new(Place {
-            seat,
+        slot.since.store(now, Relaxed);
+        let slots = table.holders.entry(holder.clone()).or_default();
+        slots.insert(id, Arc::clone(&slot));
+        Ok(Some(Arc::new(Permit {
+            slot,
             began: self.began,
             of: Some(Of {
                 occupancy: Arc::clone(self),
@@ -246,13 +246,13 @@ impl Occupancy {
         })))
     }
 
-    /// Connections that have a place.
+    /// Connections that have a permit.
     #[must_use]
     pub fn taken(&self) -> usize {
         self.table.lock().taken
     }
 
-    /// Returns when no connection has a place.
+    /// Returns when no connection has a permit.
     pub async fn emptied(&self) {
         loop {
             let freed = self.freed.notified();
@@ -264,13 +264,13 @@ impl Occupancy {
     }
 
     /// From here on newcomers cost somebody a connection.
-    const fn crowded(&self) -> usize {
-        self.bounds.places - self.bounds.places / 10
+    const fn eviction_threshold(&self) -> usize {
+        self.bounds.permits - self.bounds.permits / 10
     }
 
     /// Whether a holder of so many has to leave what is left to others.
     fn hoards(&self, table: &Table, held: usize) -> bool {
-        let left = self.bounds.places.saturating_sub(table.taken);
+        let left = self.bounds.permits.saturating_sub(table.taken);
         let most = table.holders.values().map(HashMap::len).max();
         // Where nothing is left, who waits takes nothing from anybody.
         Some(held) == most || (left > 0 && held > left / 2)
@@ -278,30 +278,30 @@ impl Occupancy {
 
     /// Takes one from a holder that has its share, the oldest first.
     fn take_from(&self, table: &Table, holder: &Holder, now: u64) -> bool {
-        let seats = table.holders.get(holder).into_iter();
-        let longest = seats
+        let slots = table.holders.get(holder).into_iter();
+        let longest = slots
             .flat_map(HashMap::values)
-            .filter_map(|seat| Some((seat.loss(now)?, seat)))
+            .filter_map(|slot| Some((slot.loss(now)?, slot)))
             .min_by_key(|(loss, _)| *loss);
-        longest.is_some_and(|(loss, seat)| self.take(seat, loss))
+        longest.is_some_and(|(loss, slot)| self.take(slot, loss))
     }
 
-    fn take(&self, seat: &Seat, loss: Loss) -> bool {
+    fn take(&self, slot: &Slot, loss: Loss) -> bool {
         let verdict = if loss.class == IDLE { CLOSE } else { CUT };
-        let sent = self.send(seat, verdict);
+        let sent = self.send(slot, verdict);
         if sent {
             (self.reached)(Reached::Hoarder);
         }
         sent
     }
 
-    fn send(&self, seat: &Seat, verdict: u8) -> bool {
-        let before = seat.verdict.fetch_max(verdict, Relaxed);
+    fn send(&self, slot: &Slot, verdict: u8) -> bool {
+        let before = slot.verdict.fetch_max(verdict, Relaxed);
         if before == STAY {
             self.leaving.fetch_add(1, Relaxed);
         }
         if before < verdict {
-            seat.changed.notify_waiters();
+            slot.changed.notify_waiters();
         }
         before == STAY
     }
@@ -310,12 +310,12 @@ impl Occupancy {
         millis(self.began.elapsed())
     }
 
-    fn leave(&self, of: &Of, seat: &Seat) {
+    fn leave(&self, of: &Of, slot: &Slot) {
         let holder = of.holder.lock();
         let mut table = self.table.lock();
         table.remove(&holder, of.id);
         table.taken -= 1;
-        if seat.verdict.load(Relaxed) != STAY {
+        if slot.verdict.load(Relaxed) != STAY {
             self.leaving.fetch_sub(1, Relaxed);
         }
         drop(table);
@@ -328,23 +328,23 @@ impl Table {
         self.holders.get(holder).map_or(0, HashMap::len)
     }
 
-    fn remove(&mut self, holder: &Holder, id: u64) -> Option<Arc<Seat>> {
-        let seats = self.holders.get_mut(holder)?;
-        let seat = seats.remove(&id);
-        if seats.is_empty() {
+    fn remove(&mut self, holder: &Holder, id: u64) -> Option<Arc<Slot>> {
+        let slots = self.holders.get_mut(holder)?;
+        let slot = slots.remove(&id);
+        if slots.is_empty() {
             self.holders.remove(holder);
             self.requests.remove(holder);
         }
-        seat
+        slot
     }
 }
 
-impl Place {
-    /// A place in no table: for connections that nobody bounds here.
+impl Permit {
+    /// A permit in no table: for connections that nobody bounds here.
     #[must_use]
     pub fn unlisted() -> Arc<Self> {
         Arc::new(Self {
-            seat: Arc::default(),
+            slot: Arc::default(),
             began: Instant::now(),
             of: None,
             account: None,
@@ -356,14 +356,14 @@ impl Place {
         let Some(of) = &self.of else { return };
         let mut holder = of.holder.lock();
         let mut table = of.occupancy.table.lock();
-        if self.seat.proven.get().is_some() {
+        if self.slot.proven.get().is_some() {
             return;
         }
         let proven = Holder::Identity(identity.into());
-        if let Some(seat) = table.remove(&holder, of.id) {
-            seat.proves(&table.requests_of(&proven));
-            let seats = table.holders.entry(proven.clone()).or_default();
-            seats.insert(of.id, seat);
+        if let Some(slot) = table.remove(&holder, of.id) {
+            slot.proves(&table.requests_of(&proven));
+            let slots = table.holders.entry(proven.clone()).or_default();
+            slots.insert(of.id, slot);
         }
         drop(table);
         *holder = proven;
@@ -377,15 +377,15 @@ impl Place {
     /// Between two requests: may be closed. A head may be coming already.
     pub fn idle(&self) {
         self.does(IDLE);
-        if self.seat.verdict.load(Relaxed) != STAY {
+        if self.slot.verdict.load(Relaxed) != STAY {
             // It came while this was in use.
-            self.seat.changed.notify_waiters();
+            self.slot.changed.notify_waiters();
         }
     }
 
     /// In use: stays, however long. Whatever head was coming is complete.
     pub fn busy(&self) {
-        self.seat.head.store(0, Relaxed);
+        self.slot.head.store(0, Relaxed);
         self.does(BUSY);
     }
 
@@ -398,18 +398,18 @@ impl Place {
     /// same head change nothing.
     pub fn head_begins(&self) {
         let now = self.now() + 1;
-        let _ = self.seat.head.compare_exchange(0, now, Relaxed, Relaxed);
+        let _ = self.slot.head.compare_exchange(0, now, Relaxed, Relaxed);
     }
 
     /// True, and counted once, when the head that is coming began `within` ago:
     /// for servers that need not wait until somebody looks.
     pub fn head_is_overdue(&self, within: Duration) -> bool {
-        let age = self.seat.head_age(self.now());
-        let in_use = self.seat.activity.load(Relaxed) == BUSY;
+        let age = self.slot.head_age(self.now());
+        let in_use = self.slot.activity.load(Relaxed) == BUSY;
         let overdue = !in_use && age.is_some_and(|age| age >= millis(within));
         if overdue
             && let Some(of) = &self.of
-            && of.occupancy.send(&self.seat, CUT)
+            && of.occupancy.send(&self.slot, CUT)
         {
             (of.occupancy.reached)(Reached::SlowHead);
         }
@@ -429,9 +429,9 @@ impl Place {
 
     async fn verdict(&self, at_least: u8) {
         loop {
-            let changed = self.seat.changed.notified();
-            let verdict = self.seat.verdict.load(Relaxed);
-            let in_use = self.seat.activity.load(Relaxed) == BUSY;
+            let changed = self.slot.changed.notified();
+            let verdict = self.slot.verdict.load(Relaxed);
+            let in_use = self.slot.activity.load(Relaxed) == BUSY;
             // What began meanwhile goes on: it was not to be lost.
             let spared = at_least == CUT && in_use && verdict != SHED;
             if verdict >= at_least && !spared {
@@ -442,8 +442,8 @@ impl Place {
     }
 
     fn does(&self, activity: u8) {
-        self.seat.since.store(self.now(), Relaxed);
-        self.seat.activity.store(activity, Relaxed);
+        self.slot.since.store(self.now(), Relaxed);
+        self.slot.activity.store(activity, Relaxed);
     }
 
     fn now(&self) -> u64 {
@@ -451,10 +451,10 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
         if let Some(of) = &self.of {
-            of.occupancy.leave(of, &self.seat);
+            of.occupancy.leave(of, &self.slot);
         }
     }
 }
@@ -467,9 +467,9 @@ impl fmt::Debug for Occupancy {
     }
 }
 
-impl fmt::Debug for Place {
+impl fmt::Debug for Permit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Place").finish_non_exhaustive()
+        f.debug_struct("Permit").finish_non_exhaustive()
     }
 }
 

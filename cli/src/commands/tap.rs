@@ -10,7 +10,7 @@ use crds::observe::{Direction, TapLine, TapMetadata, TapRequest};
 use futures::StreamExt as _;
 
 use self::filters::Filters;
-use self::follow::{Told, follow};
+use self::follow::{TapEvent, follow};
 use crate::cluster::Cluster;
 use crate::console::Console;
 use crate::escape;
@@ -59,9 +59,9 @@ impl Tap {
         let mut shown = Shown::default();
         while let Some(told) = requests.next().await {
             match told? {
-                Told::Begun => shown = Shown::default(),
-                Told::Line(line) => shown.line(&line, format, console)?,
-                Told::Word(word) => console.word(&word)?,
+                TapEvent::Begun => shown = Shown::default(),
+                TapEvent::Line(line) => shown.line(&line, format, console)?,
+                TapEvent::Word(word) => console.word(&word)?,
             }
         }
         Ok(Verdict::Yes)

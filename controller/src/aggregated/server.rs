@@ -1,12 +1,12 @@
 //! The HTTPS server that the API server calls, for every aggregated API of ours.
 //!
-//! Every pod can reach it, so everything is bounded: connections, calls, bytes
-//! and time. Whoever shows no certificate of the API server's gets no further
-//! than being told so, and has places of their own, so that no number of such callers
-//! costs the API server a connection: while it cannot reach an API, no namespace
-//! of the cluster can be deleted.
+//! Every pod can reach it, so everything is bounded: connections, calls, bytes and
+//! time. Whoever shows no certificate of the API server's gets no further than being
+//! told so, and has permits of their own, so that no number of such callers costs the
+//! API server a connection: while it cannot reach an API, no namespace of the cluster
+//! can be deleted.
 //!
-//! Each API has places of its own for its calls, so that none starves another.
+//! Each API has permits of its own for its calls, so that none starves another.
 
 use std::convert::Infallible;
 use std::fmt::Debug;
@@ -25,7 +25,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use identity::front_proxy::common_name;
 use prometheus_client::metrics::counter::Counter;
-use runtime::https::{self, Bounds, Door};
+use runtime::https::{self, Bounds, HttpsListener};
 use runtime::limit::Reached;
 use runtime::pool::{Limits, Pool, Share};
 use runtime::rate::Allowance;
@@ -39,7 +39,7 @@ use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
 use super::front_proxy::{self, User};
-use super::places::Places;
+use super::permits::Permits;
 use super::refusal::Refusal;
 
 /// Connections of the API servers at one time: a few, with a few connections each, and
@@ -113,11 +113,11 @@ pub(crate) struct Apis {
     pub turned_away: Counter,
 }
 
-/// An API and the places of its calls.
+/// An API and the permits of its calls.
 #[derive(Clone, Debug)]
 struct Served {
     handler: Arc<dyn Handler>,
-    places: Arc<Places>,
+    permits: Arc<Permits>,
 }
 
 /// Serves `listener` until `stop` says true.
@@ -128,7 +128,7 @@ pub(crate) async fn serve(
     stop: watch::Receiver<bool>,
 ) {
     let too_often = limits.counter("metrics-api-connection-rate");
-    let door = Door::new(listener, "aggregated APIs", ARRIVALS, too_often);
+    let listener = HttpsListener::new(listener, "aggregated APIs", ARRIVALS, too_often);
     let unproven = Pool::new(UNPROVEN, limits.counter("metrics-api-unproven-connections"));
     let port = Port {
         proven: Pool::new(PROVEN, limits.counter("metrics-api-connections")),
@@ -137,7 +137,7 @@ pub(crate) async fn serve(
             .into_iter()
             .map(|handler| Served {
                 handler,
-                places: Arc::default(),
+                permits: Arc::default(),
             })
             .collect(),
         front: apis.front,
@@ -147,7 +147,7 @@ pub(crate) async fn serve(
     let mut stop = pin!(stop::requested(stop));
     loop {
         let admitted = tokio::select! {
-            admitted = door.next() => admitted,
+            admitted = listener.next() => admitted,
             () = &mut stop => return,
         };
         let Ok((stream, addr)) = admitted else {
@@ -289,7 +289,7 @@ async fn answer(
     };
     let call = async {
         // At most for the call's time limit.
-        let _place = api.places.take(&user).await;
+        let _permit = api.permits.acquire(&user).await;
         if let Some(document) = shared_document(apis, request.uri().path()) {
             return whole(StatusCode::OK, document.to_string());
         }

@@ -182,10 +182,10 @@ impl Candidate {
     /// so that the next holder need not wait. While the installation goes it is released
     /// too: once Helm has taken the rights away it could not be any more, and the next
     /// installation would have to wait for it.
-    pub(crate) async fn run(mut self, stop: impl Future<Output = ()>, mut departing: Stages) {
+    pub(crate) async fn run(mut self, stop: impl Future<Output = ()>, mut uninstallation: Stages) {
         tokio::pin!(stop);
         loop {
-            let pause = if *departing.borrow_and_update() == Stage::Going {
+            let pause = if *uninstallation.borrow_and_update() == Stage::Going {
                 self.release().await;
                 LOOK_EVERY
             } else {
@@ -193,7 +193,7 @@ impl Candidate {
             };
             tokio::select! {
                 () = sleep(pause) => continue,
-                Ok(()) = departing.changed() => continue,
+                Ok(()) = uninstallation.changed() => continue,
                 Some(work) = self.stalled.recv() => {
                     // Said while the Lease was another's.
                     if !*self.held.borrow() {

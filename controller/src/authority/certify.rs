@@ -18,8 +18,8 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::PostParams;
 use kube::{Api, Client};
 use policy::name::SpiffeId;
+use runtime::keyed_semaphore::KeyedSemaphore;
 use runtime::rate::{Allowance, Rates};
-use runtime::turns::Turns;
 use tokio::time::{Instant, timeout};
 use tonic::async_trait;
 use tracing::{info, warn};
@@ -188,7 +188,7 @@ pub(crate) struct Certifier {
     authority: Authority,
     trust_domain: Arc<str>,
     ttl: Duration,
-    turns: Arc<Turns<IpAddr>>,
+    signing: Arc<KeyedSemaphore<IpAddr>>,
     by_source: Arc<Rates<IpAddr>>,
     by_pod: Arc<Rates<Arc<str>>>,
     said: Arc<Rates<IpAddr>>,
@@ -217,7 +217,7 @@ impl Certifier {
             authority,
             trust_domain: trust_domain.into(),
             ttl,
-            turns: Arc::new(Turns::new(PARALLEL, PARALLEL_OF_ONE)),
+            signing: Arc::new(KeyedSemaphore::new(PARALLEL, PARALLEL_OF_ONE)),
             by_source: Arc::new(Rates::new(BY_SOURCE, MAX_KEYS)),
             by_pod: Arc::new(Rates::new(BY_POD, MAX_KEYS)),
             said: Arc::new(Rates::new(SAID, MAX_KEYS)),
@@ -260,7 +260,7 @@ impl Certifier {
             .take(&source, Instant::now())
             .map_err(throttled(format!("address {source}")))?;
         check_sizes(&request)?;
-        let Ok(_turn) = timeout(TURN, self.turns.take(source)).await else {
+        let Ok(_permit) = timeout(TURN, self.signing.acquire(source)).await else {
             return Err(Refusal::Overloaded);
         };
         let review = timeout(REVIEW_TIMEOUT, self.cluster.review(&request.token)).await;

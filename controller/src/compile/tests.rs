@@ -10,7 +10,7 @@ mod order;
 mod protocols;
 mod route_names;
 mod splits;
-mod told;
+mod telemetry;
 mod traffic;
 mod versions;
 

@@ -31,7 +31,7 @@ pub(crate) struct Candidates {
     /// Of these, pods of namespaces where none may be asked.
     pub foreign: usize,
     /// Some found no place.
-    pub crowded: bool,
+    pub truncated: bool,
     /// There was no time to look at all.
     pub late: bool,
 }
@@ -72,7 +72,7 @@ impl Candidates {
     fn place(&mut self, pod: &PodId, access: &Access) {
         let placed: usize = self.sets.iter().map(|set| set.pods.len()).sum();
         if placed >= MAX_PODS {
-            self.crowded = true;
+            self.truncated = true;
             return;
         }
         let mut sets = self.sets.iter_mut();
@@ -86,7 +86,7 @@ impl Candidates {
                 pods: vec![pod.clone()],
             });
         } else {
-            self.crowded = true;
+            self.truncated = true;
         }
     }
 }
@@ -131,7 +131,7 @@ mod tests {
             ["api-1", "api-2"].map(|name| PodId::new("shop", name))
         );
         assert_eq!((&*set.namespace, found.pods), ("shop", 2));
-        assert!(!found.crowded);
+        assert!(!found.truncated);
         assert_eq!(set.access.enforcement, Enforcement::Enforce);
         assert_eq!(set.access.rules.len(), 1);
         // And back: it is the rules that would hold then.
@@ -153,7 +153,7 @@ mod tests {
         }
         let found = of(&before, &after, MINUTE);
         assert_eq!((found.sets.len(), found.pods), (MAX_SETS, 12));
-        assert!(found.crowded, "four sets found no place");
+        assert!(found.truncated, "four sets found no place");
         let (mut before, mut after) = (shop(), closed(shop(), "many", "web"));
         for number in 0..600 {
             let ip = format!("10.1.{}.{}", number / 250, number % 250);
@@ -164,7 +164,7 @@ mod tests {
         let found = of(&before, &after, MINUTE);
         assert_eq!((found.sets.len(), found.pods), (1, 600));
         assert_eq!(found.sets[0].pods.len(), MAX_PODS);
-        assert!(found.crowded && !found.late);
+        assert!(found.truncated && !found.late);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use policy::traffic::endpoint::{Breaker as Settings, BreakerState};
 use tokio::time::Instant;
 
 use super::key::{Caller, Key};
-use super::told::Told;
+use super::verdict::CircuitVerdict;
 use crate::model::compiled::Compiled;
 use crate::world::{ObjectKey, object};
 
@@ -30,7 +30,7 @@ impl Decision {
         let (Some(settings), Some(origin)) = policies.traffic.breaker.decide(None) else {
             return None;
         };
-        // By a split, or where requests may wish it.
+        // By a split, or where requests may ask for it.
         if key.backend != key.service && !policies.leads_to.contains(&key.backend) {
             let service = index.services.get(&key.service)?;
             let mut backends = service.splits.iter().flat_map(|split| &split.backends);
@@ -90,7 +90,7 @@ pub(crate) struct Report {
 pub(super) struct Held {
     sums: Sums<Arc<str>, Arc<str>>,
     decision: Decision,
-    told: Option<Told>,
+    verdict: Option<CircuitVerdict>,
     phase: Phase,
     since: SystemTime,
     /// When somebody last said something.
@@ -102,7 +102,7 @@ impl Held {
         Self {
             sums: Sums::new(now.into_std()),
             decision,
-            told: None,
+            verdict: None,
             phase: Phase::Closed,
             since: SystemTime::now(),
             heard: now,
@@ -137,7 +137,8 @@ impl Held {
             BreakerState::Auto => self.sums.steer(at),
             BreakerState::Open | BreakerState::Closed => Steer::Closed,
         };
-        self.told = Told::after(self.told.take(), steer, self.sums.told_alone(), now);
+        self.verdict =
+            CircuitVerdict::after(self.verdict.take(), steer, self.sums.told_alone(), now);
         let phase = match (settings.state, steer) {
             (BreakerState::Open, _) | (_, Steer::Open) => Phase::Open,
             (_, Steer::Probing { .. }) => Phase::Probing,
@@ -147,11 +148,11 @@ impl Held {
             (self.phase, self.since) = (phase, clock);
         }
         let heard = now.duration_since(self.heard) <= settings.interval;
-        heard || self.told.is_some()
+        heard || self.verdict.is_some()
     }
 
-    pub(super) const fn told(&self) -> Option<&Told> {
-        self.told.as_ref()
+    pub(super) const fn verdict(&self) -> Option<&CircuitVerdict> {
+        self.verdict.as_ref()
     }
 
     pub(super) const fn object(&self) -> &ObjectRef {

@@ -247,12 +247,12 @@ fn callers_are_bounded_and_those_that_are_known_go_on() {
     bench.fleet.inner.state.lock().callers = CALLERS;
     bench.says("other", seen(1000, 0));
     bench.says("web", seen(30, 30));
-    assert_eq!(bench.fleet.inner.crowded.get(), 1);
+    assert_eq!(bench.fleet.inner.at_capacity.get(), 1);
     bench.passes(SECOND);
     assert_eq!(bench.told(), api(Said::Open, 0), "nobody else was counted");
     assert_eq!(bench.fleet.inner.state.lock().callers, 1, "there is room");
     bench.says("other", seen(1, 0));
-    assert_eq!(bench.fleet.inner.crowded.get(), 1);
+    assert_eq!(bench.fleet.inner.at_capacity.get(), 1);
 }
 
 #[test]
@@ -261,13 +261,13 @@ fn callers_that_come_and_go_are_no_news_until_the_gap_between_probes_is_another(
         every: Duration::from_millis(millis),
     };
     let at = Instant::now();
-    let told = Told::after(None, probing(1000), None, at);
-    let then = |steer| Told::after(told.clone(), steer, None, at + SECOND);
+    let told = CircuitVerdict::after(None, probing(1000), None, at);
+    let then = |steer| CircuitVerdict::after(told.clone(), steer, None, at + SECOND);
     assert_eq!(then(probing(1200)), told);
     assert_ne!(then(probing(2000)), told);
     assert_ne!(then(Steer::Open), told);
     assert_eq!(then(Steer::Closed), None);
     let web = Arc::from("shop/web");
-    let of_one = Told::after(told.clone(), probing(1000), Some(&web), at);
+    let of_one = CircuitVerdict::after(told.clone(), probing(1000), Some(&web), at);
     assert_ne!(of_one, told);
 }

@@ -99,7 +99,7 @@ mod tests {
 
     use super::*;
     use crate::observe::reports::Reports;
-    use crate::testing::town::{self, call, inventory, now, reports};
+    use crate::testing::topology::{self, call, inventory, now, reports};
 
     fn graph(reports: &Reports) -> Graph {
         Graph::new(
@@ -169,10 +169,10 @@ mod tests {
     async fn a_call_that_its_two_ends_told_in_neighbouring_slots_is_one() {
         let reports = reports();
         let (graph, mut shown) = (graph(&reports), shown());
-        let served = vec![town::seen_by_server("shop/web", 1, 0)];
-        town::report(&reports, "shop/api", served);
-        let called = vec![town::seen_by_client("shop/api", 1, 0)];
-        town::report_in(&reports, town::SLOT_NOW + 1, "shop/web", called);
+        let served = vec![topology::seen_by_server("shop/web", 1, 0)];
+        topology::report(&reports, "shop/api", served);
+        let called = vec![topology::seen_by_client("shop/api", 1, 0)];
+        topology::report_in(&reports, topology::SLOT_NOW + 1, "shop/web", called);
         let later = now() + Duration::from_secs(30);
         graph.look(later, true).await;
         shown.count(&graph, later);

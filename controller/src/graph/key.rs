@@ -347,7 +347,7 @@ impl Edges {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::town::key;
+    use crate::testing::topology::key;
 
     fn edge(port: u16) -> EdgeKey {
         let node = |name| NodeKey {

@@ -171,7 +171,7 @@ impl Policies {
             return None;
         }
         let mut guard = Guard::default();
-        let mut ports: BTreeMap<u16, Told> = BTreeMap::new();
+        let mut ports: BTreeMap<u16, GuardBuilder> = BTreeMap::new();
         for (service, number, own) in serves {
             let port = self.of(service, *number);
             let told = ports.entry(*own).or_default();
@@ -243,7 +243,7 @@ impl Policies {
 
 /// What a container port is told, Service by Service.
 #[derive(Default)]
-struct Told {
+struct GuardBuilder {
     port: GuardPort,
     /// Rules of limits that are in it: one policy may reach the port by two Services, and
     /// is one limit all the same.
@@ -254,7 +254,7 @@ struct Told {
     longest: Option<Duration>,
 }
 
-impl Told {
+impl GuardBuilder {
     /// Adds what one Service says, if anything. Limits of every Service count; overload is
     /// one matter of the port, of the first that says it; callers from outside get the
     /// longest time of any, and one that says nothing of them lets them have all.

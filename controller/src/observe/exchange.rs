@@ -56,7 +56,7 @@ const MAX_RECEIVED: usize = 64 * 1024 * 1024;
 /// What an asking replica is sent.
 pub(crate) type Report = ReceiverStream<Result<v1::Observed, Status>>;
 /// What an asking replica is sent of the proxies' reports.
-pub(crate) type Told = ReceiverStream<Result<v1::Reports, Status>>;
+pub(crate) type ReportStream = ReceiverStream<Result<v1::Reports, Status>>;
 
 /// Answers other replicas.
 #[derive(Clone, Debug)]
@@ -96,7 +96,7 @@ impl Answerer {
     ///
     /// # Errors
     /// When somebody else than a controller asks.
-    pub(crate) fn reports(&self, peer: Option<&PeerIdentity>) -> Result<Told, Status> {
+    pub(crate) fn reports(&self, peer: Option<&PeerIdentity>) -> Result<ReportStream, Status> {
         self.admit(peer)?;
         let (outbox, sent) = mpsc::channel(OUTBOX);
         let (reports, changes) = (self.reports.clone(), self.reports.own_changes());

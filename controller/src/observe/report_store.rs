@@ -337,11 +337,11 @@ impl ReportStore {
         loop {
             let over =
                 |share: &PodShare| share.edges > MAX_POD_EDGES || share.bytes > MAX_POD_BYTES;
-            let crowded = self.edges > most || self.bytes > MAX_BYTES;
+            let full = self.edges > most || self.bytes > MAX_BYTES;
             let own = self.pods.get(uid).is_some_and(over);
             let victim = if own {
                 uid.clone()
-            } else if crowded {
+            } else if full {
                 match self.largest.last() {
                     Some((_, largest)) => largest.clone(),
                     None => return dropped,

@@ -1,4 +1,4 @@
-//! Answers the calls of the read API: whose right is it, is there a place, what is said.
+//! Answers the calls of the read API: whose right is it, is there a permit, what is said.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
+use super::context::ObserveContext;
 use super::query::{GraphQuery, ListQuery, Path, may};
 use super::scopes::Scopes;
-use super::stream::{self, Places};
-use super::told::Told;
+use super::stream::{self, StreamPermits};
 use super::{documents, dry_runs, explanations, proxies, taps};
 use crate::aggregated::access::{AccessDecision, Attributes, refusal};
 use crate::aggregated::front_proxy::User;
@@ -38,7 +38,7 @@ const MAX_USERS: usize = 1024;
 /// The API.
 #[derive(Debug)]
 pub(crate) struct ObserveApi {
-    told: Told,
+    context: ObserveContext,
     scopes: Scopes,
     dry_runs: dry_runs::Working,
     streams: Arc<Semaphore>,
@@ -48,9 +48,9 @@ pub(crate) struct ObserveApi {
 
 impl ObserveApi {
     /// An API that nobody has asked yet.
-    pub(crate) fn new(told: Told) -> Self {
+    pub(crate) fn new(context: ObserveContext) -> Self {
         Self {
-            told,
+            context,
             scopes: Scopes::default(),
             dry_runs: dry_runs::Working::default(),
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
@@ -67,7 +67,7 @@ impl ObserveApi {
         let answer = self.answer(user, request).await;
         let answer = answer.unwrap_or_else(|refusal| server::refused(&refusal, GROUP));
         let status = answer.status().as_u16();
-        self.told.metrics.answered(resource, status);
+        self.context.metrics.answered(resource, status);
         answer
     }
 
@@ -92,8 +92,8 @@ impl ObserveApi {
             return Err(Refusal::not_allowed(message));
         }
         self.must_be_allowed(user, &path.attributes()).await?;
-        let compiled = self.told.latest.borrow().clone();
-        let compiled = compiled.filter(|_| self.told.followed.is_whole());
+        let compiled = self.context.latest.borrow().clone();
+        let compiled = compiled.filter(|_| self.context.followed.is_whole());
         let compiled = compiled
             .ok_or_else(|| Refusal::unavailable("not every kind of object has been listed yet"))?;
         match path.resource {
@@ -113,12 +113,12 @@ impl ObserveApi {
                 let tap = may("create", Resource::Taps, Some(namespace));
                 self.must_be_allowed(user, &tap).await?;
                 let query = request.uri().query().unwrap_or_default();
-                let places = self.places(user)?;
-                taps::answer(&self.told, user, (namespace, query), &compiled, places)
+                let permits = self.permits(user)?;
+                taps::answer(&self.context, user, (namespace, query), &compiled, permits)
             }
             Resource::Explanations => {
                 let body = body(request, explanations::MAX_BODY).await?;
-                let answer = explanations::answer(&self.told, user, &path, &compiled, &body);
+                let answer = explanations::answer(&self.context, user, &path, &compiled, &body);
                 json(StatusCode::CREATED, &answer.await?)
             }
             Resource::DryRuns => {
@@ -137,21 +137,21 @@ impl ObserveApi {
     ) -> Result<Answer, Refusal> {
         let asked = dry_runs::read(body)?;
         let asking = dry_runs::Asking {
-            told: &self.told,
+            context: &self.context,
             scopes: &self.scopes,
             working: &self.dry_runs,
             user,
             compiled,
         };
         if asked.spec.watch_seconds > 0 {
-            let places = self.places(user)?;
-            return asking.watch(&asked.spec, places).await;
+            let permits = self.permits(user)?;
+            return asking.watch(&asked.spec, permits).await;
         }
         json(StatusCode::CREATED, &asking.answer(asked).await?)
     }
 
     async fn must_be_allowed(&self, user: &User, asked: &Attributes) -> Result<(), Refusal> {
-        match self.told.gate.admits(user, asked).await {
+        match self.context.gate.admits(user, asked).await {
             Ok(AccessDecision::Allowed) => Ok(()),
             Ok(AccessDecision::Denied(reason)) => Err(Refusal {
                 about: Some((asked.resource, asked.name.clone())),
@@ -174,15 +174,15 @@ impl ObserveApi {
         let now = SystemTime::now();
         let query = GraphQuery::parse(query, namespace, now)?;
         if query.watch {
-            let places = self.places(user)?;
-            return Ok(stream::answer(self.told.graph.clone(), query, places));
+            let permits = self.permits(user)?;
+            return Ok(stream::answer(self.context.graph.clone(), query, permits));
         }
-        let written = self.told.graph.written(&query.asked, now);
+        let written = self.context.graph.written(&query.asked, now);
         Ok(whole(StatusCode::OK, written.whole()))
     }
 
-    /// A stream's places: one of all, and one of the user's.
-    fn places(&self, user: &User) -> Result<Places, Refusal> {
+    /// A stream's permits: one of all, and one of the user's.
+    fn permits(&self, user: &User) -> Result<StreamPermits, Refusal> {
         let full = |whose: &str, most: usize| {
             let message = format!("{whose} {most} streams are open; close one or try again later");
             Refusal::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", message)
@@ -198,7 +198,10 @@ impl ObserveApi {
             .or_insert_with(|| Arc::new(Semaphore::new(MAX_USER_STREAMS)));
         let own = Arc::clone(own).try_acquire_owned();
         let own = own.map_err(|_| full("this user's", MAX_USER_STREAMS))?;
-        Ok(Places::new([all, own], self.told.metrics.streams.clone()))
+        Ok(StreamPermits::new(
+            [all, own],
+            self.context.metrics.streams.clone(),
+        ))
     }
 
     async fn proxies(
@@ -211,15 +214,15 @@ impl ObserveApi {
         let namespace = path.namespace.as_deref();
         match (namespace, &path.name) {
             (Some(namespace), Some(name)) => {
-                let mut proxy = proxies::get(&self.told, compiled, namespace, name)?;
+                let mut proxy = proxies::get(&self.context, compiled, namespace, name)?;
                 if !table && !query.without_config {
-                    proxies::ask(&self.told, &mut proxy).await;
+                    proxies::ask(&self.context, &mut proxy).await;
                 }
                 let whole = ProxyListMetadata::default();
                 shown(table, (std::slice::from_ref(&proxy), &whole), &proxy)
             }
             _ => {
-                let list = proxies::list(&self.told, compiled, namespace, query);
+                let list = proxies::list(&self.context, compiled, namespace, query);
                 shown(table, (&list.items, &list.metadata), &list)
             }
         }
@@ -228,7 +231,9 @@ impl ObserveApi {
     async fn scope(&self, user: &User, compiled: &Compiled) -> Result<Answer, Refusal> {
         let namespaces = compiled.world.namespaces.keys();
         let namespaces = namespaces.map(|namespace| namespace.name.to_string());
-        let scope = self.scopes.of(user, &self.told.gate, namespaces.collect());
+        let scope = self
+            .scopes
+            .of(user, &self.context.gate, namespaces.collect());
         let scope = scope.await.map_err(Refusal::unavailable)?;
         json(StatusCode::OK, &*scope)
     }
@@ -256,7 +261,7 @@ impl Handler for ObserveApi {
     }
 
     fn refused(&self, status: StatusCode) {
-        self.told.metrics.answered("none", status.as_u16());
+        self.context.metrics.answered("none", status.as_u16());
     }
 }
 

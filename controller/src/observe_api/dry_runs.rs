@@ -26,8 +26,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use self::change::Asked;
 use self::edges::Edges;
+use super::context::ObserveContext;
 use super::scopes::Scopes;
-use super::told::Told;
 use crate::aggregated::front_proxy::User;
 use crate::aggregated::refusal::Refusal;
 use crate::graph::follow::seconds;
@@ -63,13 +63,13 @@ impl Default for Working {
 }
 
 impl Working {
-    fn turn(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+    fn permit(&self) -> Result<OwnedSemaphorePermit, Refusal> {
         let words = "another change is being tried on this replica; try again";
-        let place = Arc::clone(&self.compiled).try_acquire_owned();
-        place.map_err(|_| too_many(words))
+        let permit = Arc::clone(&self.compiled).try_acquire_owned();
+        permit.map_err(|_| too_many(words))
     }
 
-    fn trial(&self, user: &User) -> Result<TrialPlace, Refusal> {
+    fn trial(&self, user: &User) -> Result<TrialPermit, Refusal> {
         let mut trying = self.trying.lock();
         if trying.contains(&user.name) {
             let words = "proxies try a change of this user's already; end it or try again later";
@@ -80,21 +80,21 @@ impl Working {
             return Err(too_many(words));
         }
         trying.insert(user.name.clone());
-        Ok(TrialPlace {
+        Ok(TrialPermit {
             user: user.name.clone(),
             trying: Arc::clone(&self.trying),
         })
     }
 }
 
-/// A place of all that are tried, and the user's only one.
+/// A permit of all that are tried, and the user's only one.
 #[derive(Debug)]
-struct TrialPlace {
+struct TrialPermit {
     user: String,
     trying: Arc<Mutex<BTreeSet<String>>>,
 }
 
-impl Drop for TrialPlace {
+impl Drop for TrialPermit {
     fn drop(&mut self) {
         self.trying.lock().remove(&self.user);
     }
@@ -120,7 +120,7 @@ pub(super) fn read(body: &[u8]) -> Result<DryRun, Refusal> {
 /// Who asks, and what an answer is made of.
 #[derive(Debug)]
 pub(super) struct Asking<'a> {
-    pub(super) told: &'a Told,
+    pub(super) context: &'a ObserveContext,
     pub(super) scopes: &'a Scopes,
     pub(super) working: &'a Working,
     pub(super) user: &'a User,
@@ -134,14 +134,14 @@ impl Asking<'_> {
     /// When it cannot be read, the user may not make the change, or another one is worked on.
     pub(super) async fn answer(&self, asked: DryRun) -> Result<DryRun, Refusal> {
         let change = self.change(&asked.spec).await?;
-        if !self.told.graph.has_recalled() {
+        if !self.context.graph.has_recalled() {
             let words = "which calls there were has not been read yet; try again";
             return Err(Refusal::unavailable(words));
         }
         let scope = self.scope().await?;
-        let turn = self.working.turn()?;
-        let edges = Edges::of(self.told, self.compiled);
-        let compared = self.compare(turn, change.change, move |models, until| {
+        let permit = self.working.permit()?;
+        let edges = Edges::of(self.context, self.compiled);
+        let compared = self.compare(permit, change.change, move |models, until| {
             edges.compared(models, &scope, until)
         });
         let mut status = compared.await?;
@@ -156,9 +156,11 @@ impl Asking<'_> {
 
     /// The change, which the user may make.
     async fn change(&self, spec: &DryRunSpec) -> Result<Asked, Refusal> {
-        let change = Asked::read(spec, &self.told.cluster)?;
+        let change = Asked::read(spec, &self.context.cluster)?;
         let world = &self.compiled.world;
-        change.must_be_allowed(self.told, self.user, world).await?;
+        change
+            .must_be_allowed(self.context, self.user, world)
+            .await?;
         change.must_be_there(world)?;
         Ok(change)
     }
@@ -169,7 +171,7 @@ impl Asking<'_> {
         let namespaces = namespaces.map(|namespace| namespace.name.to_string());
         let scope = self
             .scopes
-            .of(self.user, &self.told.gate, namespaces.collect());
+            .of(self.user, &self.context.gate, namespaces.collect());
         scope.await.map_err(Refusal::unavailable)
     }
 
@@ -177,14 +179,14 @@ impl Asking<'_> {
     /// it may take.
     async fn compare<T: Send + 'static>(
         &self,
-        turn: OwnedSemaphorePermit,
+        permit: OwnedSemaphorePermit,
         change: Change,
         look: impl FnOnce((&Model, &Model), Instant) -> T + Send + 'static,
     ) -> Result<T, Refusal> {
-        let (compiled, cluster) = (Arc::clone(self.compiled), self.told.cluster.clone());
+        let (compiled, cluster) = (Arc::clone(self.compiled), self.context.cluster.clone());
         let now = i64::try_from(seconds(SystemTime::now())).unwrap_or(i64::MAX);
         let compared = tokio::task::spawn_blocking(move || {
-            let _turn = turn;
+            let _permit = permit;
             let until = Instant::now() + WITHIN;
             let world = change.over(&compiled.world, &cluster, now);
             let defaults = &compiled.model.index.defaults;

@@ -17,8 +17,8 @@ use crds::observe::{
 use http::StatusCode;
 use policy::name::ObjectRef;
 
+use super::context::ObserveContext;
 use super::query::{Path, may};
-use super::told::Told;
 use crate::aggregated::access::AccessDecision;
 use crate::aggregated::front_proxy::User;
 use crate::aggregated::refusal::Refusal;
@@ -44,7 +44,7 @@ struct Rights {
 
 /// The question with its answer.
 pub(super) async fn answer(
-    told: &Told,
+    context: &ObserveContext,
     user: &User,
     path: &Path,
     compiled: &Compiled,
@@ -65,8 +65,8 @@ pub(super) async fn answer(
     }
     let rights = Rights {
         // Who has no namespace is nobody's secret.
-        caller: asked.spec.from.outside || allowed(told, user, from).await?,
-        called: to.is_empty() || allowed(told, user, to).await?,
+        caller: asked.spec.from.outside || allowed(context, user, from).await?,
+        called: to.is_empty() || allowed(context, user, to).await?,
     };
     let nobody = asked.spec.from.outside && !rights.called;
     if nobody || (!rights.caller && !rights.called) {
@@ -84,7 +84,7 @@ pub(super) async fn answer(
         hidden_called()
     } else {
         let known = Known::at_the_ends(&asked.spec, rights);
-        explain_in_full((told, user), compiled, &asked.spec, rights, known).await?
+        explain_in_full((context, user), compiled, &asked.spec, rights, known).await?
     };
     Ok(Explanation {
         api_version: API_VERSION.to_owned(),
@@ -94,9 +94,9 @@ pub(super) async fn answer(
     })
 }
 
-async fn allowed(told: &Told, user: &User, namespace: &str) -> Result<bool, Refusal> {
+async fn allowed(context: &ObserveContext, user: &User, namespace: &str) -> Result<bool, Refusal> {
     let asked = may("create", Resource::Explanations, Some(namespace));
-    match told.gate.admits(user, &asked).await {
+    match context.gate.admits(user, &asked).await {
         Ok(decision) => Ok(decision == AccessDecision::Allowed),
         Err(message) => Err(Refusal::unavailable(message)),
     }
@@ -150,19 +150,19 @@ impl Known {
     /// Adds those of `more` where the user may create explanations; false: none.
     async fn learn(
         &mut self,
-        told: &Told,
+        context: &ObserveContext,
         user: &User,
         more: BTreeSet<String>,
     ) -> Result<bool, Refusal> {
         let everywhere = may("create", Resource::Explanations, None);
-        let said = told.gate.admits(user, &everywhere).await;
+        let said = context.gate.admits(user, &everywhere).await;
         self.all = said.map_err(Refusal::unavailable)? == AccessDecision::Allowed;
         if self.all {
             return Ok(true);
         }
         let before = self.namespaces.len();
         for namespace in more.into_iter().take(MAX_ASKED) {
-            if allowed(told, user, &namespace).await? {
+            if allowed(context, user, &namespace).await? {
                 self.namespaces.insert(namespace);
             }
         }
@@ -172,28 +172,28 @@ impl Known {
 
 /// Explains, and a second time where that names callers whom the user may know.
 async fn explain_in_full(
-    (told, user): (&Told, &User),
+    (context, user): (&ObserveContext, &User),
     compiled: &Compiled,
     spec: &ExplanationSpec,
     rights: Rights,
     mut known: Known,
 ) -> Result<ExplanationStatus, Refusal> {
-    let (status, unknown) = explain(told, compiled, spec, rights, &known)?;
-    if unknown.is_empty() || !known.learn(told, user, unknown).await? {
+    let (status, unknown) = explain(context, compiled, spec, rights, &known)?;
+    if unknown.is_empty() || !known.learn(context, user, unknown).await? {
         return Ok(status);
     }
-    Ok(explain(told, compiled, spec, rights, &known)?.0)
+    Ok(explain(context, compiled, spec, rights, &known)?.0)
 }
 
 /// The answer, and namespaces of callers that it does not name.
 fn explain(
-    told: &Told,
+    context: &ObserveContext,
     compiled: &Compiled,
     spec: &ExplanationSpec,
     rights: Rights,
     known: &Known,
 ) -> Result<(ExplanationStatus, BTreeSet<String>), Refusal> {
-    let inventory = told.followed.inventory.read();
+    let inventory = context.followed.inventory.read();
     let owner = |pod: &PodId| {
         let (kind, key) = inventory.topmost(pod, "");
         (kind.name().to_owned(), key)
@@ -203,7 +203,7 @@ fn explain(
         let nodes = pods
             .iter()
             .map(|pod| NodeKey::of_workload(inventory.topmost(pod, "")));
-        let seen = told
+        let seen = context
             .graph
             .callers_of(&nodes.collect(), compiled, &inventory);
         let (accounts, others): (BTreeSet<_>, BTreeSet<_>) =
@@ -227,9 +227,9 @@ fn explain(
     if !rights.called {
         return Ok((for_the_caller(explained.status, spec), BTreeSet::new()));
     }
-    explained.status.programmed = programmed(told, &explained);
+    explained.status.programmed = programmed(context, &explained);
     if rights.caller {
-        explained.status.seen = seen(told, spec);
+        explained.status.seen = seen(context, spec);
     }
     Ok((explained.status, unknown.into_inner()))
 }
@@ -249,7 +249,7 @@ fn for_the_caller(status: ExplanationStatus, spec: &ExplanationSpec) -> Explanat
 }
 
 /// Whether the proxies that judge have what was judged by.
-fn programmed(told: &Told, explained: &Explained) -> Option<Programmed> {
+fn programmed(context: &ObserveContext, explained: &Explained) -> Option<Programmed> {
     if explained.judges.is_empty() {
         return None;
     }
@@ -258,7 +258,7 @@ fn programmed(told: &Told, explained: &Explained) -> Option<Programmed> {
         ..Programmed::default()
     };
     for pod in &explained.judges {
-        let Some((_, state)) = told.observed.proxy(pod) else {
+        let Some((_, state)) = context.observed.proxy(pod) else {
             continue;
         };
         let held = |object: &ObjectRef| {
@@ -295,14 +295,14 @@ fn programmed(told: &Told, explained: &Explained) -> Option<Programmed> {
 
 /// What was counted, where edges tell these two from others: they begin and end at what
 /// owns the pods.
-fn seen(told: &Told, spec: &ExplanationSpec) -> Option<crds::observe::Seen> {
+fn seen(context: &ObserveContext, spec: &ExplanationSpec) -> Option<crds::observe::Seen> {
     let key = |kind: &str, namespace: &str, name: &str| {
         NodeKey::parse(&format!("{namespace}/{kind}/{name}"))
     };
     let apart = |kind: &str, namespace: &str, name: &str| match kind {
         "ServiceAccount" => false,
         "Pod" => {
-            let inventory = told.followed.inventory.read();
+            let inventory = context.followed.inventory.read();
             inventory.topmost(&ObjectKey::new(namespace, name), "").0 == Kind::Pod
         }
         _ => true,
@@ -320,7 +320,7 @@ fn seen(told: &Told, spec: &ExplanationSpec) -> Option<crds::observe::Seen> {
     let called = ObjectKey::new(&to.namespace, &to.name);
     let workload = key(&to.kind, &to.namespace, &to.name);
     let now = SystemTime::now();
-    Some(told.graph.between(now, |edge| {
+    Some(context.graph.between(now, |edge| {
         let by = match &caller {
             Some(caller) => edge.from == *caller,
             None => edge.from.kind == crds::observe::NodeKind::Outside,

@@ -1,7 +1,7 @@
 //! Answers that go on: one JSON object on a line after the other.
 //!
 //! The API server cuts what it takes for a plain call after 60 s. So a stream ends by
-//! itself before that, and says so; its reader asks again and is authorised anew.
+//! itself before that, and says so; its reader asks again and is authorized anew.
 
 use std::convert::Infallible;
 use std::time::Duration;

@@ -12,8 +12,8 @@ use tracing::info;
 use wire::capability::Capability;
 use wire::v1::ProxyState;
 
+use super::context::ObserveContext;
 use super::query::ListQuery;
-use super::told::Told;
 use crate::aggregated::refusal::Refusal;
 use crate::model::PodId;
 use crate::model::compiled::Compiled;
@@ -25,7 +25,7 @@ const MAX_PROXIES: usize = 20_000;
 /// The proxies of a namespace, or all, in order of their names; as many as are asked for and
 /// fit into one answer, and where the rest begins.
 pub(super) fn list(
-    told: &Told,
+    context: &ObserveContext,
     compiled: &Compiled,
     namespace: Option<&str>,
     query: &ListQuery,
@@ -39,7 +39,7 @@ pub(super) fn list(
     let page: Vec<&PodId> = pods.by_ref().take(most).collect();
     let rest = pods.count();
     if rest > 0 && query.limit.is_none_or(|limit| limit > MAX_PROXIES) {
-        told.metrics.lists_cut.inc();
+        context.metrics.lists_cut.inc();
     }
     let last = page.last().filter(|_| rest > 0);
     ProxyList {
@@ -51,20 +51,20 @@ pub(super) fn list(
         },
         items: page
             .into_iter()
-            .filter_map(|pod| proxy(told, compiled, pod, false))
+            .filter_map(|pod| proxy(context, compiled, pod, false))
             .collect(),
     }
 }
 
 /// One of them, with what only a single one shows.
 pub(super) fn get(
-    told: &Told,
+    context: &ObserveContext,
     compiled: &Compiled,
     namespace: &str,
     name: &str,
 ) -> Result<Proxy, Refusal> {
     let pod = ObjectKey::new(namespace, name);
-    proxy(told, compiled, &pod, true).ok_or_else(|| Refusal {
+    proxy(context, compiled, &pod, true).ok_or_else(|| Refusal {
         about: Some((Resource::Proxies.plural(), name.to_owned())),
         ..Refusal::new(
             http::StatusCode::NOT_FOUND,
@@ -75,13 +75,13 @@ pub(super) fn get(
 }
 
 /// Adds what the proxy says that it holds; nothing where it does not say so.
-pub(super) async fn ask(told: &Told, proxy: &mut Proxy) {
+pub(super) async fn ask(context: &ObserveContext, proxy: &mut Proxy) {
     let lacks = |one: &String| *one == Capability::Asks.as_str();
     if !proxy.status.connected || proxy.status.lacks.iter().any(lacks) {
         return;
     }
     let uid: Arc<str> = proxy.metadata.uid.as_str().into();
-    match told.asks.config(&uid).await {
+    match context.asks.config(&uid).await {
         Ok(config) => proxy.status.config = Some(config),
         Err(error) => {
             let (namespace, pod) = (&proxy.metadata.namespace, &proxy.metadata.name);
@@ -90,25 +90,25 @@ pub(super) async fn ask(told: &Told, proxy: &mut Proxy) {
     }
 }
 
-fn proxy(told: &Told, compiled: &Compiled, pod: &PodId, alone: bool) -> Option<Proxy> {
+fn proxy(context: &ObserveContext, compiled: &Compiled, pod: &PodId, alone: bool) -> Option<Proxy> {
     let index = &compiled.model.index;
     let facts = index.world.pods.get(pod).filter(|facts| !facts.ended)?;
     let injected = facts.proxy.as_ref()?;
-    let (kind, owner) = told.followed.inventory.read().topmost(pod, &facts.uid);
+    let (kind, owner) = context.followed.inventory.read().topmost(pod, &facts.uid);
     let mut status = ProxyStatus {
         workload: format!("{}/{}", kind.name(), owner.name),
         identity: index.identity(pod, facts),
         version: (!injected.version.is_empty()).then(|| injected.version.to_string()),
         ..ProxyStatus::default()
     };
-    if let Some((connected, state)) = told.observed.proxy(pod) {
+    if let Some((connected, state)) = context.observed.proxy(pod) {
         status.connected = connected;
         let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         status.needed = number(state.objects.len());
         let acknowledged = state.objects.iter().filter(|object| object.acknowledged);
         status.acknowledged = number(acknowledged.count());
         if connected && status.acknowledged < status.needed {
-            let behind = told.observed.behind(pod).unwrap_or_default();
+            let behind = context.observed.behind(pod).unwrap_or_default();
             status.behind_seconds = Some(behind.as_secs());
         }
         let name = |object: &wire::v1::ObjectState| {

@@ -27,16 +27,16 @@ struct Reader {
     end: String,
     until: Instant,
     ended: bool,
-    _places: Places,
+    _permits: StreamPermits,
 }
 
 /// What a stream takes while it lasts.
-pub(super) struct Places {
+pub(super) struct StreamPermits {
     _permits: [OwnedSemaphorePermit; 2],
     open: Gauge,
 }
 
-impl Places {
+impl StreamPermits {
     /// One more is open.
     pub(super) fn new(permits: [OwnedSemaphorePermit; 2], open: Gauge) -> Self {
         open.inc();
@@ -47,14 +47,14 @@ impl Places {
     }
 }
 
-impl Drop for Places {
+impl Drop for StreamPermits {
     fn drop(&mut self) {
         self.open.dec();
     }
 }
 
 /// The stream as an answer.
-pub(super) fn answer(graph: Graph, query: GraphQuery, places: Places) -> Answer {
+pub(super) fn answer(graph: Graph, query: GraphQuery, permits: StreamPermits) -> Answer {
     let looks = graph.looks();
     let reader = Reader {
         graph,
@@ -65,7 +65,7 @@ pub(super) fn answer(graph: Graph, query: GraphQuery, places: Places) -> Answer 
         end: String::new(),
         until: Instant::now() + LIFE,
         ended: false,
-        _places: places,
+        _permits: permits,
     };
     lines::answer(stream::unfold(reader, |mut reader| async move {
         let line = reader.next().await?;

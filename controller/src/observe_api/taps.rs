@@ -19,8 +19,8 @@ use wire::v1::ask::What;
 use self::end::End;
 use self::pods::Pods;
 use self::question::Question;
-use super::stream::Places;
-use super::told::Told;
+use super::context::ObserveContext;
+use super::stream::StreamPermits;
 use crate::aggregated::front_proxy::User;
 use crate::aggregated::refusal::Refusal;
 use crate::aggregated::server::Answer;
@@ -35,14 +35,14 @@ const MAX_PROXIES: usize = 512;
 /// # Errors
 /// When the question cannot be read, nothing fits it, or too much is watched already.
 pub(super) fn answer(
-    told: &Told,
+    context: &ObserveContext,
     user: &User,
     (namespace, query): (&str, &str),
     compiled: &Compiled,
-    places: Places,
+    permits: StreamPermits,
 ) -> Result<Answer, Refusal> {
-    let question = Question::parse(query, namespace, &told.tap_headers)?;
-    let inventory = told.followed.inventory.read();
+    let question = Question::parse(query, namespace, &context.tap_headers)?;
+    let inventory = context.followed.inventory.read();
     let pods = Pods::new(&compiled.model, &inventory);
     let of = question.of.to_string();
     let mut watched = pods.of(&question.of);
@@ -64,26 +64,26 @@ pub(super) fn answer(
     let about = about(&question.of, namespace, &pods);
     drop(inventory);
     let uids: Vec<Arc<str>> = watched.iter().map(|(uid, _)| Arc::clone(uid)).collect();
-    let answers = told.asks.ask(What::Tap(asked), &uids, stream::LASTS);
+    let answers = context.asks.ask(What::Tap(asked), &uids, stream::LASTS);
     let answers = answers.map_err(|full| {
         let code = StatusCode::TOO_MANY_REQUESTS;
         Refusal::new(code, "TooManyRequests", full.to_string())
     })?;
     info!(user = ?user.name, of, ?query, proxies, "tap started");
-    told.events.record(Event {
+    context.events.record(Event {
         about,
         event_type: EventType::Normal,
         reason: "TapStarted",
         action: "Tap",
         text: format!("{:?} watches requests of {of}", user.name),
     });
-    let inventory = Arc::clone(&told.followed.inventory);
+    let inventory = Arc::clone(&context.followed.inventory);
     let watched = watched.into_iter().collect();
     Ok(stream::answer(
         answers,
         (watched, proxies),
         inventory,
-        places,
+        permits,
     ))
 }
 

@@ -16,14 +16,14 @@ use crate::world::ObjectKey;
 
 /// What a proxy is told, and what it is not.
 #[derive(Default)]
-pub(super) struct Told {
+pub(super) struct PolicyResource {
     pub(super) resource: Option<Arc<EncodedResource>>,
     pub(super) left_out: Vec<LeftOut>,
 }
 
 impl PortPolicies {
     /// What callers of the port are told whose proxies carry out these parts.
-    pub(super) fn for_callers(&self, key: &ObjectKey, port: u16, parts: Parts) -> Told {
+    pub(super) fn for_callers(&self, key: &ObjectKey, port: u16, parts: Parts) -> PolicyResource {
         let needs = self.caller_needs();
         // Parts that nobody asks for make no difference.
         let parts = all(needs).within(parts);
@@ -37,7 +37,7 @@ impl PortPolicies {
                 )
             })
         });
-        Told {
+        PolicyResource {
             resource,
             left_out: left_out(needs, parts),
         }
@@ -46,15 +46,15 @@ impl PortPolicies {
 
 impl Index {
     /// What the proxy of a pod is told of requests to it, if it carries out these parts.
-    pub(super) fn guard(&self, pod: &ObjectKey, parts: Parts) -> Told {
+    pub(super) fn guard(&self, pod: &ObjectKey, parts: Parts) -> PolicyResource {
         let Some(entry) = self.pods.get(pod) else {
-            return Told::default();
+            return PolicyResource::default();
         };
         let guard = entry
             .guard
             .get_or_init(|| self.policies.guard(&entry.serves));
         let Some(Guard { needs, .. }) = guard else {
-            return Told::default();
+            return PolicyResource::default();
         };
         let parts = all(needs).within(parts);
         let resource = entry.guard_cuts.of(parts, || {
@@ -65,7 +65,7 @@ impl Index {
                 carried(needs, parts),
             ))
         });
-        Told {
+        PolicyResource {
             resource,
             left_out: left_out(needs, parts),
         }

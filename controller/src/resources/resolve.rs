@@ -10,7 +10,7 @@ use std::{
 use policy::traffic::part::Parts;
 use wire::{capability::Capabilities, names, v1};
 
-use super::{endpoints::endpoints, left_out::LeftOut, policy::Told};
+use super::{endpoints::endpoints, left_out::LeftOut, policy::PolicyResource};
 use crate::model::changes::Interest;
 use crate::model::peers::{self, Place, Workload};
 use crate::model::published::EncodedResource;
@@ -180,7 +180,7 @@ impl Gathering<'_> {
     }
 
     /// Adds what policies say.
-    fn tell(&mut self, told: Told) {
+    fn tell(&mut self, told: PolicyResource) {
         if let Some(resource) = told.resource {
             self.add(resource);
         }

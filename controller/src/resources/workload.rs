@@ -7,7 +7,7 @@ use policy::access;
 use wire::{names, v1};
 
 use crate::{
-    model::{Index, Target, modes, protocols, published::EncodedResource, told},
+    model::{Index, Target, modes, protocols, published::EncodedResource, telemetry},
     resources::attributes,
     world::{ObjectKey, PodFacts},
 };
@@ -70,10 +70,10 @@ impl Index {
     /// forgets what it was started with.
     fn telemetry(&self, key: &ObjectKey, facts: &PodFacts) -> EncodedResource {
         let (namespace, pod) = (self.world.namespace(&key.namespace), &facts.appearance);
-        let tracing = told::tracing(&self.defaults, namespace, pod);
+        let tracing = telemetry::tracing(&self.defaults, namespace, pod);
         let message = v1::Telemetry {
-            log_filter: told::log_filter(namespace, pod).as_str().to_owned(),
-            access_log: told::access_log(namespace, pod).to_string(),
+            log_filter: telemetry::log_filter(namespace, pod).as_str().to_owned(),
+            access_log: telemetry::access_log(namespace, pod).to_string(),
             tracing: tracing.map(|tracing| v1::Tracing {
                 resource: attributes::of_pod(key, facts),
                 ..v1::Tracing::from(&tracing)

@@ -15,7 +15,7 @@ use crate::{
     observe::{acknowledged::Observed, asks::Asks, reports::Reports},
     settings::Settings,
     shares::Board,
-    trust_bundle::uninstalling::Departure,
+    trust_bundle::uninstalling::Uninstallation,
 };
 
 /// Name of the Lease and of the Service of all replicas.
@@ -36,7 +36,7 @@ pub(super) struct Context {
     pub(super) asks: Asks,
     pub(super) fleet: Fleet,
     pub(super) board: Board,
-    pub(super) departure: Departure,
+    pub(super) uninstallation: Uninstallation,
     /// Says true when the process ends.
     pub(super) stopping: watch::Receiver<bool>,
 }
@@ -62,7 +62,7 @@ impl Context {
             metrics.events_dropped.clone(),
         );
         let context = Self {
-            departure: Departure::new(client.clone(), &settings.namespace),
+            uninstallation: Uninstallation::new(client.clone(), &settings.namespace),
             authority: Authority::new(&settings.identity),
             observed: Observed::new(metrics.observed.clone(), settings.caps.destinations),
             reports: Reports::holding(metrics.reports.clone(), settings.caps.report_edges),

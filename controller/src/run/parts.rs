@@ -36,7 +36,7 @@ use crate::{
         secret::CaError,
     },
     compile,
-    graph::{exported, follow::Graph, keeper::Keeper, push::Push},
+    graph::{checkpoint::Checkpointer, exported, follow::Graph, push::Push},
     inventory::follow::Followed,
     metrics_api::{self, answer::Sources, server::Api},
     model::{Defaults, compiled::Compiled},
@@ -45,7 +45,7 @@ use crate::{
         exchange::{Answerer, Listener},
         propagation::Acks,
     },
-    observe_api::{self, api::ObserveApi, told::Told},
+    observe_api::{self, api::ObserveApi, context::ObserveContext},
     serve::{
         Services,
         stream::{self, Streams},
@@ -81,7 +81,7 @@ pub(super) fn lease(context: &Context, candidate: Candidate) -> JoinHandle<()> {
     // The injector asks this before it gives pods their trust domain.
     let candidate = candidate.annotated(labels::TRUST_DOMAIN, &context.settings.trust_domain);
     let stop = stop::requested(context.stopping.clone());
-    let lease = candidate.run(stop, context.departure.stages());
+    let lease = candidate.run(stop, context.uninstallation.stages());
     let shown = show(context.leadership.clone(), context.metrics.leader.clone());
     runtime::task::spawn("leader gauge", shown);
     runtime::task::spawn("lease", lease)
@@ -177,7 +177,7 @@ pub(super) fn statuses(context: &Context) {
     };
     context.while_leading("status", move || status.clone().write());
     let (latest, events) = (context.latest.clone(), context.events.clone());
-    context.while_leading("herald", move || {
+    context.while_leading("status events", move || {
         events::tell(latest.clone(), events.clone())
     });
 }
@@ -203,13 +203,16 @@ pub(super) fn shares(context: &Context) {
 
 /// The roots in every namespace, and the sign that the mesh goes.
 pub(super) fn trust_bundles(context: &Context) {
-    let departure = context.departure.clone();
-    runtime::task::spawn("departure", departure.follow(context.latest.clone()));
+    let uninstallation = context.uninstallation.clone();
+    runtime::task::spawn(
+        "uninstallation",
+        uninstallation.follow(context.latest.clone()),
+    );
     let bundle = Bundle {
         client: context.leading_client("bundle"),
         excluded: Arc::clone(&context.settings.excluded_namespaces),
         roots: context.authority.roots_pem(),
-        departure: context.departure.clone(),
+        uninstallation: context.uninstallation.clone(),
         events: context.events.clone(),
         written: context.metrics.bundles.clone(),
     };
@@ -298,7 +301,7 @@ pub(super) async fn aggregated_apis(context: &Context) -> anyhow::Result<Option<
     let (publish, front) = watch::channel(None);
     let keep = front_proxy::keep(context.client.clone(), serving, publish);
     runtime::task::spawn("aggregated front", keep);
-    let (handlers, keeper) = handlers(context);
+    let (handlers, checkpointing) = handlers(context);
     let apis = Apis {
         handlers,
         front,
@@ -308,7 +311,7 @@ pub(super) async fn aggregated_apis(context: &Context) -> anyhow::Result<Option<
     runtime::task::spawn("aggregated APIs", async move {
         server::serve(listener, apis, &limits, stop).await;
     });
-    Ok(keeper)
+    Ok(checkpointing)
 }
 
 fn handlers(context: &Context) -> (Vec<Arc<dyn Handler>>, Option<JoinHandle<()>>) {
@@ -330,10 +333,10 @@ fn handlers(context: &Context) -> (Vec<Arc<dyn Handler>>, Option<JoinHandle<()>>
             metrics: metrics.api.clone(),
         }));
     }
-    let mut keeper = None;
+    let mut checkpointing = None;
     if context.settings.observe {
         let (graph, kept) = graph(context, &followed);
-        keeper = kept;
+        checkpointing = kept;
         // Whichever replica is asked writes down who taps.
         let (events, writer) = EventRecorder::new(
             context.client.clone(),
@@ -341,7 +344,7 @@ fn handlers(context: &Context) -> (Vec<Arc<dyn Handler>>, Option<JoinHandle<()>>
             metrics.events_dropped.clone(),
         );
         runtime::task::spawn("tap events", writer.run());
-        handlers.push(Arc::new(ObserveApi::new(Told {
+        handlers.push(Arc::new(ObserveApi::new(ObserveContext {
             graph,
             latest,
             followed,
@@ -354,7 +357,7 @@ fn handlers(context: &Context) -> (Vec<Arc<dyn Handler>>, Option<JoinHandle<()>>
             metrics: metrics.observe.clone(),
         })));
     }
-    (handlers, keeper)
+    (handlers, checkpointing)
 }
 
 /// The service graph, and what keeps it.
@@ -380,7 +383,7 @@ fn graph(context: &Context, followed: &Followed) -> (Graph, Option<JoinHandle<()
     }
     let remembers = !context.settings.remember_for.is_zero();
     let kept = remembers.then(|| {
-        let keeper = Keeper {
+        let checkpointer = Checkpointer {
             leading: context.leading_client("graph"),
             client: context.client.clone(),
             namespace: context.settings.namespace.clone(),
@@ -388,7 +391,7 @@ fn graph(context: &Context, followed: &Followed) -> (Graph, Option<JoinHandle<()
             leadership: context.leadership.clone(),
             events: context.events.clone(),
         };
-        runtime::task::spawn("graph memory", keeper.run(context.stopping.clone()))
+        runtime::task::spawn("graph memory", checkpointer.run(context.stopping.clone()))
     });
     (graph, kept)
 }

@@ -114,12 +114,12 @@ impl Replica for exchange::Answerer {
         Ok(Response::new(self.report(peer.identity.as_ref())?))
     }
 
-    type ReportsStream = exchange::Told;
+    type ReportsStream = exchange::ReportStream;
 
     async fn reports(
         &self,
         request: Request<v1::ReportsRequest>,
-    ) -> Result<Response<exchange::Told>, Status> {
+    ) -> Result<Response<exchange::ReportStream>, Status> {
         let peer = peer(&request)?;
         let told = Self::reports(self, peer.identity.as_ref())?;
         Ok(Response::new(told))

@@ -20,7 +20,7 @@ use wire::v1;
 use wire::v1::from_proxy::Message;
 
 use super::orders::{self, Orders};
-use super::said::Said;
+use super::proxy_info::ProxyInfo;
 use super::session::{Session, Target};
 use super::steered::Steered;
 use super::stream::{MESSAGES, ProxyStream, StreamEnd, Streams, ToProxies, keep_names, taken_over};
@@ -136,10 +136,10 @@ impl Streams {
         self.left_out(pod, unnamed);
         let mut asked: BTreeSet<String> = hello.destinations.iter().cloned().collect();
         let uid: Arc<str> = identity.pod_uid().unwrap_or_default().into();
-        let said = Said::hello(&hello, self.slots_ahead(pod, &uid), opened);
+        let proxy_info = ProxyInfo::hello(&hello, self.slots_ahead(pod, &uid), opened);
         // A proxy that is new holds no shares.
         let is_new = hello.held.is_empty();
-        let version = said.version();
+        let version = proxy_info.version();
         let remembered = self.observed.remembered(&pod.namespace, &account);
         let remembered: BTreeSet<String> = remembered
             .into_iter()
@@ -168,7 +168,7 @@ impl Streams {
                 pod: pod.clone(),
             },
             session,
-            said,
+            proxy_info,
             target: Target::new(),
             asks: asked,
             remembered,

@@ -27,7 +27,7 @@ impl ProxyStream<'_> {
             uid: self.reporter.uid.to_string(),
             ..v1::ProxyState::default()
         };
-        self.said.add_to(&mut state);
+        self.proxy_info.add_to(&mut state);
         state
     }
 

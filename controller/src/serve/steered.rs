@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use wire::v1;
 
 use super::session::Session;
-use crate::fleet::{Key, Told, Verdicts, closed};
+use crate::fleet::{CircuitVerdict, Key, Verdicts, closed};
 
 /// Pulses of one proxy: one in a second, and some that were late.
 const PULSES: Allowance = Allowance {
@@ -23,7 +23,7 @@ const PULSES: Allowance = Allowance {
 /// See the module header.
 #[derive(Debug)]
 pub(super) struct Steered {
-    told: BTreeMap<Key, Told>,
+    told: BTreeMap<Key, CircuitVerdict>,
     /// Of those, what is to be told again.
     again: BTreeSet<Key>,
     /// There may be something to tell.

@@ -24,7 +24,7 @@ use wire::v1::from_proxy::Message;
 
 use super::bundle::bundle;
 use super::orders::{OUTBOX, Orders};
-use super::said::Said;
+use super::proxy_info::ProxyInfo;
 use super::session::{ANSWER_TIMEOUT, Due, Session, Target};
 use super::steered::Steered;
 use crate::authority::Authority;
@@ -141,7 +141,7 @@ pub(super) struct ProxyStream<'a> {
     /// Others may have the shares that it holds, which it is to be told.
     pub(super) forget: bool,
     pub(super) session: Session,
-    pub(super) said: Said,
+    pub(super) proxy_info: ProxyInfo,
     pub(super) target: Target,
     /// What this proxy asked for itself, which is what gets remembered.
     pub(super) asks: BTreeSet<String>,
@@ -434,7 +434,7 @@ impl ProxyStream<'_> {
             ))),
             Some(Message::Report(report)) => {
                 let (reports, now) = (&self.shared.reports, SystemTime::now());
-                let report = self.said.dated(report);
+                let report = self.proxy_info.dated(report);
                 reports.take(&self.reporter, report, true, now);
                 Ok(())
             }
@@ -447,7 +447,8 @@ impl ProxyStream<'_> {
                 Ok(())
             }
             Some(Message::Status(status)) => {
-                self.said.status(status, SystemTime::now(), Instant::now());
+                self.proxy_info
+                    .status(status, SystemTime::now(), Instant::now());
                 self.note();
                 Ok(())
             }

@@ -9,9 +9,9 @@ mod breakers;
 mod capabilities;
 mod limits;
 mod older;
+mod proxy_info;
 mod questions;
 mod replicas;
-mod said;
 mod shares;
 use bench::*;
 

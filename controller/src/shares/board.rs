@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 use wire::v1;
 
 use super::demand::named;
-use super::divide::{Held, Told};
+use super::divide::{Held, ShareMessage};
 use super::key::{Named, ShareOf};
 use crate::model::compiled::Latest;
 
@@ -209,7 +209,7 @@ impl Board {
     }
 
     /// Whoever divides gives this.
-    pub(super) fn give(&self, term: u64, told: Vec<Told>) {
+    pub(super) fn give(&self, term: u64, told: Vec<ShareMessage>) {
         for one in told {
             let given = Given {
                 term,

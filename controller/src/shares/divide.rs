@@ -13,7 +13,7 @@ use super::key::{LimitKey, Named, ShareOf};
 
 /// What a pod is to be told.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Told {
+pub(crate) struct ShareMessage {
     pub(crate) uid: Arc<str>,
     pub(crate) of: ShareOf,
     pub(crate) thousandths: u64,
@@ -52,7 +52,7 @@ impl Divider {
         demands: &BTreeMap<LimitKey, Demand>,
         connected: &BTreeSet<Arc<str>>,
         held: &Held,
-    ) -> Vec<Told> {
+    ) -> Vec<ShareMessage> {
         let Self { limits, newest } = self;
         limits.retain(|key, _| demands.contains_key(key));
         let mut told = Vec::new();
@@ -86,7 +86,7 @@ impl Divider {
     }
 
     /// A pod uses what it was told by this message.
-    pub(super) fn taken(&mut self, uid: &Arc<str>, of: &ShareOf, number: u64) -> Vec<Told> {
+    pub(super) fn taken(&mut self, uid: &Arc<str>, of: &ShareOf, number: u64) -> Vec<ShareMessage> {
         let Self { limits, newest } = self;
         let mut named = limits
             .range_mut(LimitKey::first(&of.of)..)
@@ -99,7 +99,7 @@ impl Divider {
     }
 
     /// A pod has had no stream for so long that it uses nothing when it comes back.
-    pub(super) fn gone(&mut self, uid: &Arc<str>) -> Vec<Told> {
+    pub(super) fn gone(&mut self, uid: &Arc<str>) -> Vec<ShareMessage> {
         let mut told = Vec::new();
         let Self { limits, newest } = self;
         for (key, limit) in limits {
@@ -111,7 +111,7 @@ impl Divider {
     }
 
     /// Goes on to what follows from the time.
-    pub(super) fn tick(&mut self, now: Instant) -> Vec<Told> {
+    pub(super) fn tick(&mut self, now: Instant) -> Vec<ShareMessage> {
         let mut told = Vec::new();
         let Self { limits, newest } = self;
         for (key, limit) in limits {
@@ -172,7 +172,7 @@ impl Limit {
         key: &LimitKey,
         newest: &mut u64,
         change: impl FnOnce(&mut Divided) -> Vec<Send<Arc<str>>>,
-    ) -> Vec<Told> {
+    ) -> Vec<ShareMessage> {
         self.shares.number_after(*newest);
         let sends = change(&mut self.shares);
         if let Some(last) = sends.last() {
@@ -180,7 +180,7 @@ impl Limit {
         }
         let told = sends.into_iter().filter_map(|send| {
             let port = *self.ports.get(&send.pod)?;
-            Some(Told {
+            Some(ShareMessage {
                 uid: send.pod,
                 of: share_of(&key.of, port),
                 thousandths: send.share,

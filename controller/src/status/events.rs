@@ -27,7 +27,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Tells what is new in every model until the models end.
 pub(crate) async fn tell(mut latest: Latest, events: EventRecorder) {
-    let mut told = Told::default();
+    let mut told = EventState::default();
     let mut before: Option<Arc<Compiled>> = None;
     loop {
         let compiled = latest.borrow_and_update().clone();
@@ -58,7 +58,7 @@ fn may_be_news(before: &Compiled, now: &Compiled) -> bool {
 }
 
 #[derive(Debug, Default)]
-struct Told {
+struct EventState {
     problems: BTreeSet<Problem>,
     skipped: BTreeSet<PodId>,
     misspelled: BTreeMap<ObjectRef, String>,
@@ -66,7 +66,7 @@ struct Told {
     protected: Option<BTreeSet<PodId>>,
 }
 
-impl Told {
+impl EventState {
     fn news(&mut self, compiled: &Compiled) -> Vec<Event> {
         let mut notes = Vec::new();
         let problems: BTreeSet<Problem> = compiled.problems.list.iter().cloned().collect();

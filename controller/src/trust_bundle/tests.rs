@@ -35,7 +35,7 @@ async fn api_server_that_vanishes_in_a_call_holds_the_copies_up_for_one_time_lim
         excluded: Arc::default(),
         roots,
         events,
-        departure: Departure::new(client, "weft-system"),
+        uninstallation: Uninstallation::new(client, "weft-system"),
         written: Counter::default(),
     };
     api.vanish(true);
@@ -58,7 +58,7 @@ impl Bench {
             excluded: Arc::new(BTreeSet::from(["kube-system".to_owned()])),
             roots,
             events,
-            departure: Departure::new(api.client(), "weft-system"),
+            uninstallation: Uninstallation::new(api.client(), "weft-system"),
             written: Counter::default(),
         };
         let mut bench = Self {

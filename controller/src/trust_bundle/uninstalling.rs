@@ -40,15 +40,15 @@ enum Sight {
 
 /// Follows the sign. Clones are the same memory.
 #[derive(Clone)]
-pub(crate) struct Departure {
+pub(crate) struct Uninstallation {
     client: Client,
     namespace: Arc<str>,
     stage: Arc<watch::Sender<Stage>>,
 }
 
-opaque_debug!(Departure);
+opaque_debug!(Uninstallation);
 
-impl Departure {
+impl Uninstallation {
     /// `namespace`: the controller's own.
     pub(crate) fn new(client: Client, namespace: &str) -> Self {
         Self {
@@ -204,14 +204,14 @@ mod tests {
     }
 
     async fn known_after(cluster: Cluster) -> bool {
-        let departure = Departure::new(FakeApi::default().client(), "weft-system");
+        let uninstallation = Uninstallation::new(FakeApi::default().client(), "weft-system");
         let world = Arc::new(cluster.world());
         let (model, problems) = Model::compile(&world, &Defaults::default());
         let compiled = Compiled::new(world, model, problems);
         let (models, latest) = watch::channel(Some(Arc::new(compiled)));
         drop(models);
-        departure.clone().follow(latest).await;
-        departure.is_under_way().await.unwrap()
+        uninstallation.clone().follow(latest).await;
+        uninstallation.is_under_way().await.unwrap()
     }
 
     #[tokio::test]
@@ -227,32 +227,32 @@ mod tests {
     #[tokio::test]
     async fn a_job_that_the_watch_has_not_shown_yet_is_found_by_asking() {
         let api = FakeApi::default();
-        let departure = Departure::new(api.client(), "weft-system");
-        assert!(!departure.is_under_way().await.unwrap());
+        let uninstallation = Uninstallation::new(api.client(), "weft-system");
+        assert!(!uninstallation.is_under_way().await.unwrap());
         let path = "/api/v1/namespaces/weft-system/pods/weft-leave-x";
         api.put(path, job("weft-system"));
-        assert!(departure.is_under_way().await.unwrap());
+        assert!(uninstallation.is_under_way().await.unwrap());
         api.remove(path);
-        assert!(departure.is_under_way().await.unwrap());
+        assert!(uninstallation.is_under_way().await.unwrap());
     }
 
     const PATH: &str = "/api/v1/namespaces/weft-system/pods/weft-leave-x";
 
     struct Bench {
         api: FakeApi,
-        departure: Departure,
+        uninstallation: Uninstallation,
         models: watch::Sender<Option<Arc<Compiled>>>,
     }
 
     impl Bench {
         fn new() -> Self {
             let api = FakeApi::default();
-            let departure = Departure::new(api.client(), "weft-system");
+            let uninstallation = Uninstallation::new(api.client(), "weft-system");
             let (models, latest) = watch::channel(None);
-            tokio::spawn(departure.clone().follow(latest));
+            tokio::spawn(uninstallation.clone().follow(latest));
             Self {
                 api,
-                departure,
+                uninstallation,
                 models,
             }
         }
@@ -275,7 +275,7 @@ mod tests {
         }
 
         async fn is_under_way(&self) -> bool {
-            self.departure.is_under_way().await.unwrap()
+            self.uninstallation.is_under_way().await.unwrap()
         }
     }
 
@@ -296,7 +296,7 @@ mod tests {
     async fn mesh_that_is_still_there_after_the_job_is_not_leaving() {
         for end in [Some("Succeeded"), None] {
             let bench = Bench::new();
-            let mut stages = bench.departure.stages();
+            let mut stages = bench.uninstallation.stages();
             bench.show(Some("Running")).await;
             bench.show(end).await;
             assert_eq!(*stages.borrow_and_update(), Stage::Going);

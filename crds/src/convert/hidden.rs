@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     content::Content,
     error::ConversionError,
+    fragment::{Fragment, by_name, in_place},
     hash::hash,
-    piece::{Piece, by_name, in_place},
     shape,
 };
 use crate::smi::{SmiKind, SmiVersion};
@@ -26,9 +26,9 @@ pub(super) struct Hidden {
     /// Hash of what that version showed.
     seen: String,
     /// The parts, each with its place.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pieces: Vec<Piece>,
-    /// The whole stored object, where pieces cannot tell it.
+    #[serde(default, rename = "pieces", skip_serializing_if = "Vec::is_empty")]
+    fragments: Vec<Fragment>,
+    /// The whole stored object, where fragments cannot tell it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     whole: Option<Content>,
     /// The parts had no room in an annotation.
@@ -57,19 +57,19 @@ pub(super) fn hide(
     kind: SmiKind,
     version: SmiVersion,
     visible: &Content,
-    pieces: Vec<Piece>,
+    fragments: Vec<Fragment>,
     stored: &Content,
     wrap: bool,
 ) -> Option<Hidden> {
     let base = shape::to_storage(kind, version, visible);
-    let complete = in_place(base, &pieces).as_ref() == Some(stored);
-    if complete && pieces.is_empty() && !wrap {
+    let complete = in_place(base, &fragments).as_ref() == Some(stored);
+    if complete && fragments.is_empty() && !wrap {
         return None;
     }
     let hidden = Hidden {
         from: version,
         seen: hash(version.name(), visible),
-        pieces,
+        fragments,
         whole: (!complete).then(|| stored.clone()),
         too_large: false,
         sum: String::new(),
@@ -82,7 +82,7 @@ pub(super) fn too_large(kind: SmiKind, version: SmiVersion, visible: &Content) -
     let hidden = Hidden {
         from: version,
         seen: hash(version.name(), visible),
-        pieces: Vec::new(),
+        fragments: Vec::new(),
         whole: None,
         too_large: true,
         sum: String::new(),
@@ -116,11 +116,11 @@ pub(super) fn restore(
     }
     let plain = shows(&base);
     let exact = if unchanged {
-        in_place(base.clone(), &hidden.pieces)
+        in_place(base.clone(), &hidden.fragments)
     } else {
         None
     };
-    let restored = exact.unwrap_or_else(|| by_name(base.clone(), &hidden.pieces));
+    let restored = exact.unwrap_or_else(|| by_name(base.clone(), &hidden.fragments));
     Ok(if shows(&restored) == plain {
         restored
     } else {

@@ -1,11 +1,11 @@
 //! How each version writes a kind: the plain mapping, without any annotation.
 //!
 //! From an older version into storage nothing is ever dropped. From storage into an
-//! older version, parts that it has no field for come back as pieces.
+//! older version, parts that it has no field for come back as fragments.
 
 use serde_json::{Map, Value, json};
 
-use super::{content::Content, piece::Piece, weight};
+use super::{content::Content, fragment::Fragment, weight};
 use crate::smi::{
     SmiKind,
     SmiVersion::{self, V1alpha1, V1alpha2, V1alpha3},
@@ -14,7 +14,7 @@ use crate::smi::{
 /// What a version shows of a stored object, and what it cannot.
 pub(super) struct View {
     pub(super) content: Content,
-    pub(super) pieces: Vec<Piece>,
+    pub(super) fragments: Vec<Fragment>,
 }
 
 /// The fields of a TrafficTarget: as v1alpha1 has them at the top, and in `spec`.
@@ -52,9 +52,9 @@ pub(super) fn to_storage(kind: SmiKind, version: SmiVersion, content: &Content) 
 /// What a reader in `version` sees of the stored form.
 pub(super) fn to_version(kind: SmiKind, version: SmiVersion, stored: &Content) -> View {
     let mut content = stored.clone();
-    let mut pieces = Vec::new();
+    let mut fragments = Vec::new();
     if version == SmiVersion::STORAGE {
-        return View { content, pieces };
+        return View { content, fragments };
     }
     match kind {
         SmiKind::TrafficTarget => {
@@ -64,16 +64,16 @@ pub(super) fn to_version(kind: SmiKind, version: SmiVersion, stored: &Content) -
                 &["group"]
             };
             if let Some(destination) = at_mut(&mut content, "destination") {
-                pieces.extend(Piece::cut("/spec/destination", destination, hidden));
+                fragments.extend(Fragment::cut("/spec/destination", destination, hidden));
             }
-            pieces.extend(cut_list(&mut content, "sources", hidden));
+            fragments.extend(cut_list(&mut content, "sources", hidden));
         }
         SmiKind::HttpRouteGroup if version == V1alpha1 => {
-            pieces.extend(cut_list(&mut content, "matches", &["headers"]));
+            fragments.extend(cut_list(&mut content, "matches", &["headers"]));
         }
         SmiKind::TrafficSplit if version < V1alpha3 => {
             if let Some(spec) = content.get_mut("spec").and_then(Value::as_object_mut) {
-                pieces.extend(Piece::cut("/spec", spec, &["matches"]));
+                fragments.extend(Fragment::cut("/spec", spec, &["matches"]));
             }
         }
         // v1alpha1 and v1alpha2 have no field at all, v1alpha3 an empty spec.
@@ -88,7 +88,7 @@ pub(super) fn to_version(kind: SmiKind, version: SmiVersion, stored: &Content) -
     if let Some(fields) = top_fields(kind, version) {
         out_of_spec(&mut content, fields);
     }
-    View { content, pieces }
+    View { content, fragments }
 }
 
 /// Fields that stand at the top of the object instead of in `spec`.
@@ -202,8 +202,10 @@ fn objects_mut<'a>(
         .filter_map(|(index, entry)| Some((index, entry.as_object_mut()?)))
 }
 
-fn cut_list(content: &mut Content, field: &str, hidden: &[&str]) -> Vec<Piece> {
+fn cut_list(content: &mut Content, field: &str, hidden: &[&str]) -> Vec<Fragment> {
     objects_mut(content, field)
-        .filter_map(|(index, entry)| Piece::cut(&format!("/spec/{field}/{index}"), entry, hidden))
+        .filter_map(|(index, entry)| {
+            Fragment::cut(&format!("/spec/{field}/{index}"), entry, hidden)
+        })
         .collect()
 }

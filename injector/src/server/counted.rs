@@ -21,7 +21,7 @@ use super::outcome::{Outcome, refused};
 /// Time to take an answer: the API server has given up by then.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of an answer that are given to the connection at once.
-const PIECE: usize = 16 * 1024;
+const CHUNK: usize = 16 * 1024;
 
 /// One open connection.
 pub(super) struct Caller {
@@ -100,7 +100,7 @@ impl Drop for Held {
     }
 }
 
-/// The body of an answer, which counts until it has been taken. In pieces: what a
+/// The body of an answer, which counts until it has been taken. In chunks: what a
 /// connection has been given it holds, whether its peer reads or not.
 pub(super) struct CountedBody {
     rest: Bytes,
@@ -145,9 +145,9 @@ impl Body for CountedBody {
         if self.rest.is_empty() {
             return Poll::Ready(None);
         }
-        let length = self.rest.len().min(PIECE);
-        let piece = self.rest.split_to(length);
-        Poll::Ready(Some(Ok(Frame::data(piece))))
+        let length = self.rest.len().min(CHUNK);
+        let chunk = self.rest.split_to(length);
+        Poll::Ready(Some(Ok(Frame::data(chunk))))
     }
 
     fn is_end_stream(&self) -> bool {

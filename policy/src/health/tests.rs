@@ -23,9 +23,9 @@ fn after(failures: usize, seen: Seen, now: Instant) -> Health {
     for n in 1..=failures {
         let told = health.record(now, seen, None, &Ejection::DEFAULT, EVEN);
         let expected = if n >= 5 {
-            Told::RowIsFull
+            HealthChange::RowIsFull
         } else {
-            Told::Nothing
+            HealthChange::Nothing
         };
         assert_eq!(told, expected, "after {n}");
     }
@@ -56,11 +56,11 @@ fn a_good_answer_ends_the_row() {
     let now = Instant::now();
     let mut health = after(4, Seen::Failed, now);
     let mut record = |seen| health.record(now, seen, None, &Ejection::DEFAULT, 0);
-    assert_eq!(record(Seen::Good), Told::Nothing);
+    assert_eq!(record(Seen::Good), HealthChange::Nothing);
     for _ in 0..4 {
-        assert_eq!(record(Seen::Failed), Told::Nothing);
+        assert_eq!(record(Seen::Failed), HealthChange::Nothing);
     }
-    assert_eq!(record(Seen::Failed), Told::RowIsFull);
+    assert_eq!(record(Seen::Failed), HealthChange::RowIsFull);
 }
 
 #[test]
@@ -176,13 +176,13 @@ fn no_more_rest_than_the_percentage_says() {
 fn an_endpoint_that_rests_gets_exactly_one_probe_after_its_rest() {
     let start = Instant::now();
     let mut health = rested(start);
-    let stance =
-        |health: &Health, at, may_retry| health.stance(start + ms(at), may_retry, ms(10_000));
-    assert_eq!(stance(&health, 4999, true), Stance::Rests);
-    assert_eq!(stance(&health, 5000, true), Stance::ProbeDue);
+    let status =
+        |health: &Health, at, may_retry| health.status(start + ms(at), may_retry, ms(10_000));
+    assert_eq!(status(&health, 4999, true), Status::Rests);
+    assert_eq!(status(&health, 5000, true), Status::ProbeDue);
     // A request that cannot be tried elsewhere waits for one that can.
-    assert_eq!(stance(&health, 5999, false), Stance::Rests);
-    assert_eq!(stance(&health, 6000, false), Stance::ProbeDue);
+    assert_eq!(status(&health, 5999, false), Status::Rests);
+    assert_eq!(status(&health, 6000, false), Status::ProbeDue);
 
     let probe = health.begin_probe(start + ms(5000), true).unwrap();
     assert_eq!(
@@ -190,19 +190,19 @@ fn an_endpoint_that_rests_gets_exactly_one_probe_after_its_rest() {
         None,
         "one at a time"
     );
-    assert_eq!(stance(&health, 14_999, true), Stance::Rests);
+    assert_eq!(status(&health, 14_999, true), Status::Rests);
     assert_eq!(
-        stance(&health, 15_000, true),
-        Stance::ProbeDue,
+        status(&health, 15_000, true),
+        Status::ProbeDue,
         "it was lost"
     );
     health.abandon_probe(start + ms(5100), probe);
-    assert_eq!(stance(&health, 5100, true), Stance::ProbeDue);
+    assert_eq!(status(&health, 5100, true), Status::ProbeDue);
     let next = health.begin_probe(start + ms(5100), true).unwrap();
     health.abandon_probe(start + ms(5200), probe);
-    assert_eq!(stance(&health, 5200, true), Stance::Rests, "not its own");
+    assert_eq!(status(&health, 5200, true), Status::Rests, "not its own");
     health.abandon_probe(start + ms(5200), next);
-    assert_eq!(stance(&health, 5200, true), Stance::ProbeDue);
+    assert_eq!(status(&health, 5200, true), Status::ProbeDue);
 }
 
 #[test]
@@ -215,19 +215,19 @@ fn a_probe_that_succeeds_brings_it_back_over_the_warm_up() {
     // Late answers to what was sent before the rest show nothing.
     let record =
         |health: &mut Health, probe| health.record(back, Seen::Good, probe, &Ejection::DEFAULT, 0);
-    assert_eq!(record(&mut health, None), Told::Nothing);
+    assert_eq!(record(&mut health, None), HealthChange::Nothing);
     assert!(health.rests());
-    assert_eq!(record(&mut health, own), Told::Returned);
+    assert_eq!(record(&mut health, own), HealthChange::Returned);
     assert!(!health.rests());
     for (later, share) in [(0, 0.1), (5000, 0.55), (10_000, 1.0), (60_000, 1.0)] {
-        let Stance::Works(taken) = health.stance(back + ms(later), false, ms(10_000)) else {
+        let Status::Works(taken) = health.status(back + ms(later), false, ms(10_000)) else {
             panic!("it must work");
         };
         assert!((taken - share).abs() < 1e-9, "{later}: {taken}");
     }
     assert_eq!(
-        health.stance(back, false, Duration::ZERO),
-        Stance::Works(1.0)
+        health.status(back, false, Duration::ZERO),
+        Status::Works(1.0)
     );
     assert_eq!(
         health.recent(back),
@@ -242,11 +242,11 @@ fn an_answer_that_only_begins_ends_what_unreachable_means_and_nothing_else() {
     let settings = &Ejection::DEFAULT;
     let unreached = after(5, Seen::Unreachable, start);
     for (mut health, cause, told) in [
-        (unreached, EjectedFor::Unreachable, Told::Returned),
+        (unreached, EjectedFor::Unreachable, HealthChange::Returned),
         (
             after(5, Seen::Failed, start),
             EjectedFor::Failures,
-            Told::Nothing,
+            HealthChange::Nothing,
         ),
     ] {
         let judged = health.judge(start, &others(3, 20, 0), settings, EVEN);
@@ -255,19 +255,19 @@ fn an_answer_that_only_begins_ends_what_unreachable_means_and_nothing_else() {
         let probe = health.begin_probe(due, true);
         assert!(probe.is_some());
         assert_eq!(health.record(due, Seen::Reached, probe, settings, 0), told);
-        assert_eq!(health.rests(), told == Told::Nothing);
+        assert_eq!(health.rests(), told == HealthChange::Nothing);
         // How it ends shows the rest.
         let ended = health.record(due, Seen::Good, probe, settings, 0);
         let expected = match cause {
-            EjectedFor::Unreachable => Told::Nothing,
-            EjectedFor::Failures => Told::Returned,
+            EjectedFor::Unreachable => HealthChange::Nothing,
+            EjectedFor::Failures => HealthChange::Returned,
         };
         assert_eq!(ended, expected);
     }
     let mut health = unreached;
     assert_eq!(
         health.record(start, Seen::Reached, None, settings, 0),
-        Told::Nothing
+        HealthChange::Nothing
     );
     assert_eq!(health.recent(start).answers, 5, "it is no answer yet");
     health.record(start, Seen::Unreachable, None, settings, 0);
@@ -297,10 +297,10 @@ fn an_endpoint_is_as_old_as_another_clock_says_and_never_younger_than_now() {
 #[test]
 fn a_new_endpoint_warms_up_and_an_old_one_does_not() {
     let now = Instant::now() + ms(10_000);
-    let share = |ready| Health::new(now, ready).stance(now, true, ms(10_000));
-    assert_eq!(share(None), Stance::Works(1.0));
-    assert_eq!(share(Some(now - ms(10_000))), Stance::Works(1.0));
-    assert_eq!(share(Some(now)), Stance::Works(0.1));
+    let share = |ready| Health::new(now, ready).status(now, true, ms(10_000));
+    assert_eq!(share(None), Status::Works(1.0));
+    assert_eq!(share(Some(now - ms(10_000))), Status::Works(1.0));
+    assert_eq!(share(Some(now)), Status::Works(0.1));
 }
 
 #[test]
@@ -312,25 +312,25 @@ fn each_rest_is_twice_as_long_up_to_the_longest_and_jitter_is_a_fifth() {
         let probe = health.begin_probe(now, true);
         assert!(probe.is_some());
         let told = health.record(now, Seen::Failed, probe, &Ejection::DEFAULT, EVEN);
-        assert_eq!(told, Told::RestsAgain);
+        assert_eq!(told, HealthChange::RestsAgain);
         now += ms(rest * 1000);
         assert_eq!(
-            health.stance(now - ms(1), true, ms(0)),
-            Stance::Rests,
+            health.status(now - ms(1), true, ms(0)),
+            Status::Rests,
             "{rest}"
         );
-        assert_eq!(health.stance(now, true, ms(0)), Stance::ProbeDue, "{rest}");
+        assert_eq!(health.status(now, true, ms(0)), Status::ProbeDue, "{rest}");
     }
     for (random, rest) in [(0, 4000), (u64::MAX, 6000)] {
         let mut health = after(5, Seen::Failed, start);
         health.judge(start, &others(3, 20, 0), &Ejection::DEFAULT, random);
         assert_eq!(
-            health.stance(start + ms(rest - 1), true, ms(0)),
-            Stance::Rests
+            health.status(start + ms(rest - 1), true, ms(0)),
+            Status::Rests
         );
         assert_eq!(
-            health.stance(start + ms(rest + 1), true, ms(0)),
-            Stance::ProbeDue
+            health.status(start + ms(rest + 1), true, ms(0)),
+            Status::ProbeDue
         );
     }
 }
@@ -354,10 +354,10 @@ fn rests_start_over_after_a_longer_time_of_work() {
                 .is_some()
         );
         assert_eq!(
-            health.stance(now + ms(rest - 1), true, ms(0)),
-            Stance::Rests
+            health.status(now + ms(rest - 1), true, ms(0)),
+            Status::Rests
         );
-        assert_eq!(health.stance(now + ms(rest), true, ms(0)), Stance::ProbeDue);
+        assert_eq!(health.status(now + ms(rest), true, ms(0)), Status::ProbeDue);
     }
 }
 
@@ -372,7 +372,7 @@ fn ejection_that_is_off_ejects_nobody() {
     for _ in 0..300 {
         assert_eq!(
             health.record(now, Seen::Unreachable, None, &off, 0),
-            Told::Nothing
+            HealthChange::Nothing
         );
     }
     assert_eq!(health.judge(now, &others(3, 100, 0), &off, 0), None);
@@ -388,10 +388,10 @@ fn what_a_late_probe_shows_is_not_taken_for_what_the_current_one_shows() {
         let own = health.begin_probe(lost, true);
         assert!(late.is_some() && own.is_some() && late != own);
         let mut record = |probe| health.record(lost, seen, probe, settings, EVEN);
-        assert_eq!(record(late), Told::Nothing, "{seen:?}");
+        assert_eq!(record(late), HealthChange::Nothing, "{seen:?}");
         let told = match seen {
-            Seen::Good => Told::Returned,
-            _ => Told::RestsAgain,
+            Seen::Good => HealthChange::Returned,
+            _ => HealthChange::RestsAgain,
         };
         assert_eq!(record(own), told, "{seen:?}");
     }
@@ -411,15 +411,19 @@ fn calls_of_a_service_that_lets_nobody_rest_end_no_rest_before_its_time() {
         "it is asked as ever"
     );
     let mut record = |now, seen, settings| health.record(now, seen, None, settings, EVEN);
-    assert_eq!(record(early, Seen::Good, &off), Told::Nothing);
+    assert_eq!(record(early, Seen::Good, &off), HealthChange::Nothing);
     for seen in [Seen::Failed, Seen::Unreachable, Seen::Reached] {
-        assert_eq!(record(over, seen, &off), Told::Nothing, "{seen:?}");
+        assert_eq!(record(over, seen, &off), HealthChange::Nothing, "{seen:?}");
     }
     let late = record(over, Seen::Good, &Ejection::DEFAULT);
-    assert_eq!(late, Told::Nothing, "who lets endpoints rest probes them");
-    assert_eq!(record(over, Seen::Good, &off), Told::Returned);
+    assert_eq!(
+        late,
+        HealthChange::Nothing,
+        "who lets endpoints rest probes them"
+    );
+    assert_eq!(record(over, Seen::Good, &off), HealthChange::Returned);
     assert!(!health.rests());
-    assert_eq!(health.stance(over, true, ms(10_000)), Stance::Works(0.1));
+    assert_eq!(health.status(over, true, ms(10_000)), Status::Works(0.1));
 }
 
 #[test]

@@ -1,12 +1,13 @@
-//! What goes beside a wish from proxy to proxy: on what grounds it stands, and through whom it
-//! came. Only the last of these is proven, by its connection. That one is trusted to tell of
-//! the others, or the wish ends with it; so a workload that may not pass it on ends it, however
-//! many follow that may.
+//! What goes beside an override from proxy to proxy: on what grounds it stands, and through
+//! whom it came. Only the last of these is proven, by its connection. That one is trusted to
+//! tell of the others, or the override ends with it; so a workload that may not pass it on ends
+//! it, however many follow that may.
 
 use crate::name::SpiffeId;
 use crate::overrides::proof::Proof;
 
-/// Accounts that a wish may come through, beside the peer itself. Further ones do not get it.
+/// Accounts that an override may come through, beside the peer itself. Further ones do not
+/// get it.
 pub const HOPS: usize = 8;
 
 /// Longest value of `weft-proof`, in bytes. It takes room of what all headers between proxies

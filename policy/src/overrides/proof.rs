@@ -7,7 +7,7 @@ use crate::name::SpiffeId;
 /// Between a hash and an account.
 const AND: char = '+';
 
-/// On what grounds a wish is handed on, between proxies alone.
+/// On what grounds an override is handed on, between proxies alone.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Proof {
     /// SHA-256 of the token that came with it; the token itself ends at the first proxy.

@@ -1,4 +1,4 @@
-//! What a request may wish, and who is heard.
+//! What a request may ask for, and who is heard.
 
 use super::*;
 use proptest::prelude::*;
@@ -44,20 +44,20 @@ fn granted(own: &str, asked: Asked<'_>, proof: Option<&Proof>) -> Result<(), Ign
 
 #[test]
 fn a_header_names_up_to_four_services() {
-    let wishes = parse(b"catalog=catalog-staging, cart.other=cart-2", "shop").unwrap();
+    let header = parse(b"catalog=catalog-staging, cart.other=cart-2", "shop").unwrap();
     assert_eq!(
-        wishes.of(&service("catalog"), "shop"),
+        header.of(&service("catalog"), "shop"),
         Some(service("catalog-staging"))
     );
-    assert_eq!(wishes.of(&service("catalog"), "other"), None);
+    assert_eq!(header.of(&service("catalog"), "other"), None);
     let cart = ServiceId::new("other", "cart");
     assert_eq!(
-        wishes.of(&cart, "shop"),
+        header.of(&cart, "shop"),
         Some(ServiceId::new("other", "cart-2"))
     );
-    assert_eq!(wishes.of(&service("cart"), "shop"), None);
+    assert_eq!(header.of(&service("cart"), "shop"), None);
     // The next hop lives elsewhere, and reads the same.
-    let handed_on = wishes.write("shop");
+    let handed_on = header.write("shop");
     assert_eq!(handed_on, "catalog.shop=catalog-staging, cart.other=cart-2");
     let read = parse(handed_on.as_bytes(), "other").unwrap();
     assert_eq!(
@@ -111,14 +111,14 @@ fn a_header_that_the_next_hop_could_not_read_is_refused_by_the_first() {
     assert!(value.len() < LONGEST);
     // Four names of 60 bytes, "=x" and "." each, ", " three times: 258 without namespaces.
     let fits = "n".repeat(63);
-    let wishes = parse(value.as_bytes(), &fits).unwrap();
-    assert_eq!(wishes.write(&fits).len(), 510);
+    let header = parse(value.as_bytes(), &fits).unwrap();
+    assert_eq!(header.write(&fits).len(), 510);
     let value = value.replace("=x", "=xx");
     let too_long = parse(value.as_bytes(), &fits);
     assert_eq!(too_long, Err(BadRoute::TooLong));
     let shorter = "n".repeat(62);
-    let wishes = parse(value.as_bytes(), &shorter).unwrap();
-    let handed_on = wishes.write(&shorter);
+    let header = parse(value.as_bytes(), &shorter).unwrap();
+    let handed_on = header.write(&shorter);
     assert!(parse(handed_on.as_bytes(), "elsewhere").is_ok());
 }
 
@@ -363,10 +363,10 @@ proptest! {
     fn no_bytes_are_read_otherwise_than_they_are_written(
         value in proptest::collection::vec(any::<u8>(), 0..64),
     ) {
-        if let Ok(wishes) = parse(&value, "home") {
-            let text = wishes.write("home");
+        if let Ok(header) = parse(&value, "home") {
+            let text = header.write("home");
             let again = parse(text.as_bytes(), "elsewhere").unwrap();
-            prop_assert_eq!(wishes.iter().count(), again.iter().count());
+            prop_assert_eq!(header.iter().count(), again.iter().count());
         }
     }
 }

@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::lately::Lately;
+use crate::expiring_set::ExpiringSet;
 
 /// Longer than an answer takes to its caller.
 pub const KEPT: Duration = Duration::from_secs(10);
@@ -17,11 +17,11 @@ pub const MOST: usize = 10_000;
 
 /// Trace ids of requests that are marked.
 #[derive(Debug)]
-pub struct Spent(Lately<u128>);
+pub struct Spent(ExpiringSet<u128>);
 
 impl Default for Spent {
     fn default() -> Self {
-        Self(Lately::new(KEPT, MOST))
+        Self(ExpiringSet::new(KEPT, MOST))
     }
 }
 

@@ -254,7 +254,7 @@ pub struct Override {
     pub to: Vec<ServiceId>,
     /// Accounts that may ask for it.
     pub sources: Vec<Source>,
-    /// Accounts that pass the wish of others on.
+    /// Accounts that pass the overrides of others on.
     pub forwarders: Vec<Source>,
     pub tokens: Vec<Token>,
 }

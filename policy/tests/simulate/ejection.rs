@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use policy::balance::{Candidate, Cost, choose};
-use policy::health::{Health, Others, Probe, Recent, Seen, Stance, Told};
+use policy::health::{Health, HealthChange, Others, Probe, Recent, Seen, Status};
 use policy::retry::RetryBudget;
 use policy::traffic::without_object::{BALANCE, EJECTION, RETRY};
 
@@ -118,14 +118,14 @@ impl<F: Fn(usize, Duration, &mut Dice) -> bool> Scene<F> {
             if tried == Some(at) {
                 return Candidate::Out;
             }
-            match endpoint.health.stance(now, may_retry, BALANCE.warmup) {
-                Stance::Works(share) => Candidate::Works {
+            match endpoint.health.status(now, may_retry, BALANCE.warmup) {
+                Status::Works(share) => Candidate::Works {
                     score: endpoint.cost.score(now, endpoint.in_flight),
                     share,
                     load: 0,
                 },
-                Stance::ProbeDue => Candidate::Probe,
-                Stance::Rests => Candidate::Rests,
+                Status::ProbeDue => Candidate::Probe,
+                Status::Rests => Candidate::Rests,
             }
         };
         let picked = choose(endpoints.len(), 0, look, || self.dice.roll()).unwrap();
@@ -196,7 +196,7 @@ impl<F: Fn(usize, Duration, &mut Dice) -> bool> Scene<F> {
         let told = endpoint
             .health
             .record(now, seen, attempt.probe, &EJECTION, random);
-        if told != Told::RowIsFull {
+        if told != HealthChange::RowIsFull {
             return;
         }
         let mut others = Others {

@@ -24,7 +24,7 @@ mod lists;
 
 use crate::config::apply::lists::{endpoint_of, meshed_address, places_of, port_of};
 use crate::config::snapshot::{Destination, PodTarget, Service, Snapshot, Version, Workload};
-use crate::config::told;
+use crate::config::telemetry;
 use crate::endpoints::location::Location;
 use crate::endpoints::registry::Registry;
 
@@ -169,7 +169,7 @@ impl Snapshot {
             let own = next.workload.as_ref().map(|own| &own.identity);
             next.policies.look_as(own);
         }
-        next.look_from(self.vantage());
+        next.look_from(self.local_info());
         if before != (next.workload.clone(), next.rules_fingerprint()) {
             next.policy_revision += 1;
             next.access = Arc::new(Access {
@@ -317,9 +317,9 @@ impl Snapshot {
                 self.policies.set(&name, &policy, own)?;
             }
             v1::resource::Content::Telemetry(told) => {
-                let log_filter = told::log_filter(&told)?;
-                let access_log = told::access_log(&told)?;
-                self.tracing = told::tracing(told)?;
+                let log_filter = telemetry::log_filter(&told)?;
+                let access_log = telemetry::access_log(&told)?;
+                self.tracing = telemetry::tracing(told)?;
                 (self.log_filter, self.access_log) = (Some(log_filter), access_log);
             }
             v1::resource::Content::Routes(routes) => {

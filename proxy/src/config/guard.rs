@@ -72,7 +72,7 @@ pub(crate) enum Noticed<'a> {
     /// This limit only counts, and would have refused.
     Audited(&'a Origin),
     /// A limit has more keys than places.
-    Crowded,
+    Overflowed,
 }
 
 impl Guard {
@@ -295,8 +295,13 @@ impl PortGuard {
             }
         }
         let taken = take_all(&mut buckets, now, keys(LimitMode::Enforce));
-        if buckets.iter_mut().map(Buckets::take_crowded).sum::<u64>() > 0 {
-            noticed(Noticed::Crowded);
+        if buckets
+            .iter_mut()
+            .map(Buckets::take_overflowed)
+            .sum::<u64>()
+            > 0
+        {
+            noticed(Noticed::Overflowed);
         }
         drop(buckets);
         taken.map_err(|refused| Exceeded {

@@ -28,7 +28,7 @@ use crate::endpoints::affinity::Affinity;
 use crate::endpoints::endpoint::Endpoint;
 use crate::endpoints::location::Location;
 use crate::endpoints::set::EndpointSet;
-use crate::telemetry::trace::Told;
+use crate::telemetry::trace::TracingConfig;
 
 /// A pod that gets copies no longer may change nothing for this long: twice what the last
 /// of them may take until its answer has ended.
@@ -116,7 +116,7 @@ pub struct Snapshot {
     /// Which requests it is to write down; `None`: as it was started.
     pub(crate) access_log: Option<AccessLog>,
     /// Which traces it records; `None`: none.
-    pub(crate) tracing: Option<Arc<Told>>,
+    pub(crate) tracing: Option<Arc<TracingConfig>>,
     /// What they say of requests to the own pod.
     pub(crate) guard: Option<Arc<Guard>>,
     /// What the own pod may let through of limits that others keep with it.

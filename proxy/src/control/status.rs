@@ -25,9 +25,9 @@ const CLOCK_SET: Duration = Duration::from_secs(5);
 
 /// What was told on one stream.
 #[derive(Debug, Default)]
-pub(super) struct Told(Option<(v1::ProxyStatus, Instant)>);
+pub(super) struct LastSent(Option<(v1::ProxyStatus, Instant)>);
 
-impl Told {
+impl LastSent {
     /// Takes a look; the message, if there is something to tell.
     pub(super) fn next(&mut self, now: v1::ProxyStatus, at: Instant) -> Option<v1::ProxyStatus> {
         let silent = self.0.as_ref().is_some_and(|(told, since)| {
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn only_news_is_told_and_now_and_then_the_time() {
-        let (mut told, start) = (Told::default(), Instant::now());
+        let (mut told, start) = (LastSent::default(), Instant::now());
         let status = |memory: u64, draining: bool, seconds: u64| v1::ProxyStatus {
             certificate: None,
             memory,
@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_was_set_is_news() {
-        let (mut told, start) = (Told::default(), Instant::now());
+        let (mut told, start) = (LastSent::default(), Instant::now());
         let mut is_told = |seconds: u64, after: u64| {
             let status = v1::ProxyStatus {
                 now: seconds * 1000,

@@ -21,7 +21,7 @@ use wire::v1::to_proxy::Message as ToProxy;
 use crate::control::ask::Asks;
 use crate::control::leaving::Contact;
 use crate::control::pulse::{self, Pulses};
-use crate::control::status::{self, Told};
+use crate::control::status::{self, LastSent};
 use crate::control::{BACKOFF_FIRST, BACKOFF_LONGEST, BoxError, Control, Doubt};
 
 /// Messages to the controller that wait to be sent; more than a handful means
@@ -119,7 +119,10 @@ impl Control {
             .into_inner();
         let mut reports = std::pin::pin!(self.report(reports));
         let mut tidy = tokio::time::interval(TIDY_EVERY);
-        let (mut looks, mut told) = (tokio::time::interval(status::LOOK_EVERY), Told::default());
+        let (mut looks, mut told) = (
+            tokio::time::interval(status::LOOK_EVERY),
+            LastSent::default(),
+        );
         let mut draining = self.draining.clone();
         let mut pulses = Pulses::begin(&self.config);
         // Before any report.
@@ -181,7 +184,11 @@ impl Control {
     }
 
     /// Says what there is to say of this proxy itself.
-    fn tell(&self, outbox: &mpsc::Sender<v1::FromProxy>, told: &mut Told) -> Result<(), BoxError> {
+    fn tell(
+        &self,
+        outbox: &mpsc::Sender<v1::FromProxy>,
+        told: &mut LastSent,
+    ) -> Result<(), BoxError> {
         if let Some(status) = told.next(self.status(), Instant::now()) {
             outbox.try_send(from_proxy(v1::from_proxy::Message::Status(status)))?;
         }

@@ -53,7 +53,7 @@ struct Circuit {
 
 /// What there is to say of one breaker.
 #[derive(Debug)]
-pub struct Said {
+pub struct CircuitReport {
     pub by: DecidedBy,
     /// `None`: nothing has happened.
     pub pulse: Option<Pulse>,
@@ -129,14 +129,14 @@ impl Circuits {
 
     /// What there is to say of each since the last time. Those that are not in use are
     /// forgotten.
-    pub fn pulse(&self, mut say: impl FnMut(Said)) {
+    pub fn pulse(&self, mut say: impl FnMut(CircuitReport)) {
         let now = now();
         self.held.lock().retain_mut(|circuit| {
             let pulse = circuit.breaker.pulse();
             let is_idle = now.saturating_duration_since(circuit.used) >= FORGOTTEN;
             let forget = is_idle && pulse.is_none() && circuit.breaker.is_at_rest(now);
             circuit.news();
-            say(Said {
+            say(CircuitReport {
                 by: circuit.by.clone(),
                 pulse,
                 state: if forget { State::Closed } else { circuit.shown },

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use policy::balance::Candidate;
-use policy::health::{EjectedFor, Health, Others, Probe, Recent, Seen, Told};
+use policy::health::{EjectedFor, Health, HealthChange, Others, Probe, Recent, Seen};
 use policy::name::SpiffeId;
 use policy::traffic::endpoint::Ejection;
 use prometheus_client::metrics::gauge::Gauge;
@@ -171,14 +171,14 @@ impl InFlight {
         latency: Latency,
         seen: Option<Seen>,
         ejection: &Ejection,
-    ) -> Told {
+    ) -> HealthChange {
         let mut learned = self.endpoint.learned.lock();
         let told = learned.record(now(), latency, seen, self.probe, ejection);
         drop(learned);
-        if matches!(told, Told::Returned | Told::RestsAgain) {
+        if matches!(told, HealthChange::Returned | HealthChange::RestsAgain) {
             self.probe = None;
         }
-        if told == Told::Returned {
+        if told == HealthChange::Returned {
             self.endpoint.resting.dec();
         }
         told

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use policy::balance::{Candidate, Cost, Load};
-use policy::health::{Health, Probe, Seen, Stance, Told};
+use policy::health::{Health, HealthChange, Probe, Seen, Status};
 use policy::traffic::endpoint::{Balance, Ejection};
 use policy::traffic::without_object;
 
@@ -110,20 +110,20 @@ impl Learned {
     /// What the endpoint is to a call that goes by `draw`. Where that lets nobody rest, it
     /// rests all the same for calls to other Services that have the same endpoint.
     pub(super) fn look(&self, now: Instant, in_flight: usize, draw: &Draw<'_>) -> Candidate {
-        let stance = if draw.ejects() {
-            self.health.stance(now, draw.may_retry, draw.balance.warmup)
+        let status = if draw.ejects() {
+            self.health.status(now, draw.may_retry, draw.balance.warmup)
         } else {
-            Stance::Works(self.health.share(now, draw.balance.warmup))
+            Status::Works(self.health.share(now, draw.balance.warmup))
         };
-        match stance {
-            Stance::Works(share) => Candidate::Works {
+        match status {
+            Status::Works(share) => Candidate::Works {
                 score: self.cost.score(now, in_flight),
                 share,
                 load: self.load.percent(now),
             },
-            Stance::ProbeDue | Stance::Rests if draw.fallback == Fallback::Nobody => Candidate::Out,
-            Stance::ProbeDue => Candidate::Probe,
-            Stance::Rests => Candidate::Rests,
+            Status::ProbeDue | Status::Rests if draw.fallback == Fallback::Nobody => Candidate::Out,
+            Status::ProbeDue => Candidate::Probe,
+            Status::Rests => Candidate::Rests,
         }
     }
 
@@ -135,7 +135,7 @@ impl Learned {
         seen: Option<Seen>,
         probe: Option<Probe>,
         ejection: &Ejection,
-    ) -> Told {
+    ) -> HealthChange {
         match latency {
             Latency::Head(took) => self.cost.observe(now, took),
             Latency::FailedHead { took, elsewhere } => {
@@ -149,7 +149,7 @@ impl Learned {
             Some(seen) => self
                 .health
                 .record(now, seen, probe, ejection, rand::random()),
-            None => Told::Nothing,
+            None => HealthChange::Nothing,
         }
     }
 }

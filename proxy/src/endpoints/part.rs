@@ -12,7 +12,7 @@ use policy::subset::{Member, members};
 use policy::traffic::endpoint::Subset;
 
 use crate::endpoints::endpoint::Endpoint;
-use crate::endpoints::vantage::Vantage;
+use crate::endpoints::local_info::LocalInfo;
 
 /// Parts of one Service port that are kept: policies of several Services may lead there,
 /// each with a part of its own.
@@ -50,7 +50,7 @@ impl Parts {
         &self,
         asked: Asked,
         endpoints: &[Arc<Endpoint>],
-        own: &Vantage,
+        own: &LocalInfo,
     ) -> Option<Arc<Part>> {
         let all_resting = endpoints.first()?.resting.get();
         let mut kept = self.0.lock();
@@ -80,7 +80,7 @@ impl Part {
     fn new(
         asked: Asked,
         endpoints: &[Arc<Endpoint>],
-        own: &Vantage,
+        own: &LocalInfo,
         (all_resting, resting): (i64, usize),
     ) -> Self {
         let seeds: Vec<u64> = endpoints.iter().map(|endpoint| endpoint.seed).collect();

@@ -44,7 +44,7 @@ impl Meshed {
     fn insert(&mut self, addr: SocketAddr) {
         if self.said.len() >= MESHED && !self.said.contains_key(&addr) {
             self.overflows += 1;
-            // An eighth at once, so that a crowd is not sorted anew for each address.
+            // An eighth at once, so that a full table is not sorted anew for each address.
             let mut ages: Vec<u64> = self.said.values().copied().collect();
             let (_, oldest, _) = ages.select_nth_unstable(MESHED / 8);
             let oldest = *oldest;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use policy::balance::{Candidate, Picked, choose};
-use policy::health::{EjectedFor, Others, Seen, Told, share_after};
+use policy::health::{EjectedFor, HealthChange, Others, Seen, share_after};
 use policy::retry::RetryBudget;
 use policy::sticky::{self, Key};
 use policy::traffic::call::Budget;
@@ -14,10 +14,10 @@ use policy::traffic::endpoint::{Balance, Ejection, Locality, Subset};
 use crate::endpoints::circuit::Circuits;
 use crate::endpoints::endpoint::{Endpoint, InFlight, Shown};
 use crate::endpoints::learned::{Draw, Fallback, Latency, now};
+use crate::endpoints::local_info::LocalInfo;
 use crate::endpoints::location::{Near, Nearness};
 use crate::endpoints::part::{Asked, Parts};
 use crate::endpoints::throttle::ClientThrottle;
-use crate::endpoints::vantage::Vantage;
 
 /// Other endpoints that one which failed an answer is compared with, so that it costs no
 /// more in a large Service.
@@ -32,7 +32,7 @@ pub struct EndpointSet {
     /// The nearest first, as seen from the own pod.
     pub endpoints: Vec<Arc<Endpoint>>,
     near: Near,
-    own: Vantage,
+    own: LocalInfo,
     parts: Parts,
     /// Where callers prefer to go of whom no policy says anything of it.
     locality: Locality,
@@ -70,7 +70,7 @@ impl EndpointSet {
             first: first(&endpoints),
             endpoints,
             near: Near::default(),
-            own: Vantage::default(),
+            own: LocalInfo::default(),
             parts: Parts::default(),
             locality: Locality::None,
             budget,
@@ -81,7 +81,7 @@ impl EndpointSet {
 
     /// The same for a pod that sees them from there.
     #[must_use]
-    pub(crate) fn seen_from(mut self, own: Vantage) -> Self {
+    pub(crate) fn seen_from(mut self, own: LocalInfo) -> Self {
         let nearness = |endpoint: &Arc<Endpoint>| endpoint.location.get().from(own.location);
         self.endpoints.sort_by_key(nearness);
         self.near = Near::among(self.endpoints.iter().map(nearness));
@@ -290,10 +290,12 @@ impl EndpointSet {
             latency => latency,
         };
         match attempt.record(latency, seen, ejection) {
-            Told::Nothing | Told::Returned => None,
-            Told::RestsAgain if seen == Some(Seen::Unreachable) => Some(EjectedFor::Unreachable),
-            Told::RestsAgain => Some(EjectedFor::Failures),
-            Told::RowIsFull => {
+            HealthChange::Nothing | HealthChange::Returned => None,
+            HealthChange::RestsAgain if seen == Some(Seen::Unreachable) => {
+                Some(EjectedFor::Unreachable)
+            }
+            HealthChange::RestsAgain => Some(EjectedFor::Failures),
+            HealthChange::RowIsFull => {
                 // The data path is one thread and nothing waits between counting who rests
                 // and judging, so no other judgement takes the same last place.
                 let judged = attempt.endpoint();

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::http::http2::recv::RecvBody;
 use crate::net::abort::MayAbort;
 use crate::net::chunk::{ChunkIo, ReadSize};
-use crate::net::tuning::SMALL_PIECE;
+use crate::net::tuning::SMALL_CHUNK;
 
 /// Both directions. Dropped before its end, it resets the HTTP/2 stream.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl ByteStream {
     }
 
     /// The next bytes; empty at the end.
-    pub(crate) fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+    pub(crate) fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
         if !self.rest.is_empty() {
             return Poll::Ready(Ok(std::mem::take(&mut self.rest)));
         }
@@ -72,21 +72,21 @@ impl ByteStream {
         Poll::Ready(Ok(()))
     }
 
-    fn send(&mut self, piece: Bytes, end: bool) -> io::Result<()> {
+    fn send(&mut self, chunk: Bytes, end: bool) -> io::Result<()> {
         self.out
-            .send_data(piece, end)
+            .send_data(chunk, end)
             .map_err(|error| io::Error::new(io::ErrorKind::BrokenPipe, error))
     }
 
-    /// Sends `piece` as it is, and leaves it empty.
+    /// Sends `chunk` as it is, and leaves it empty.
     pub(crate) fn poll_send(
         &mut self,
         cx: &mut Context<'_>,
-        piece: &mut Bytes,
+        chunk: &mut Bytes,
     ) -> Poll<io::Result<()>> {
-        if !piece.is_empty() {
+        if !chunk.is_empty() {
             ready!(self.poll_ready(cx))?;
-            self.send(std::mem::take(piece), false)?;
+            self.send(std::mem::take(chunk), false)?;
         }
         Poll::Ready(Ok(()))
     }
@@ -121,10 +121,10 @@ impl AsyncRead for ByteStream {
         out: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let mut piece = ready!(this.poll_piece(cx))?;
-        let now = piece.split_to(piece.len().min(out.remaining()));
+        let mut chunk = ready!(this.poll_chunk(cx))?;
+        let now = chunk.split_to(chunk.len().min(out.remaining()));
         out.put_slice(&now);
-        this.rest = piece;
+        this.rest = chunk;
         Poll::Ready(Ok(()))
     }
 }
@@ -137,7 +137,7 @@ impl AsyncWrite for ByteStream {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         ready!(this.poll_ready(cx))?;
-        let taken = data.len().min(SMALL_PIECE);
+        let taken = data.len().min(SMALL_CHUNK);
         this.send(Bytes::copy_from_slice(&data[..taken]), false)?;
         Poll::Ready(Ok(taken))
     }
@@ -153,12 +153,12 @@ impl AsyncWrite for ByteStream {
 }
 
 impl ChunkIo for ByteStream {
-    fn poll_piece(&mut self, cx: &mut Context<'_>, _: &mut ReadSize) -> Poll<io::Result<Bytes>> {
-        Self::poll_piece(self, cx)
+    fn poll_chunk(&mut self, cx: &mut Context<'_>, _: &mut ReadSize) -> Poll<io::Result<Bytes>> {
+        Self::poll_chunk(self, cx)
     }
 
-    fn poll_send(&mut self, cx: &mut Context<'_>, piece: &mut Bytes) -> Poll<io::Result<()>> {
-        Self::poll_send(self, cx, piece)
+    fn poll_send(&mut self, cx: &mut Context<'_>, chunk: &mut Bytes) -> Poll<io::Result<()>> {
+        Self::poll_send(self, cx, chunk)
     }
 
     fn poll_end(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -1,11 +1,11 @@
 //! HTTP as a client: connections to applications, and one request on one of them.
 
+pub(crate) mod dedicated;
 pub(crate) mod exchange;
 pub(crate) mod http1;
 pub(crate) mod keep_alive;
 pub(crate) mod multiplexed;
 pub(crate) mod silence;
-pub(crate) mod taskless;
 pub(crate) mod upstream;
 
 use std::collections::HashMap;
@@ -85,8 +85,8 @@ impl Clients {
         Arc::clone(plain.entry(served).or_insert_with(connections))
     }
 
-    /// The same for one request that lost its place with a shared connection: what others
-    /// ask of the application may be what ends those.
+    /// The same for one request that lost its stream with a shared connection: what
+    /// others ask of the application may be what ends those.
     pub(crate) fn http2_exclusive(&self, addr: SocketAddr, caller: &Arc<str>) -> Arc<Multiplexed> {
         let held = Arc::clone(&self.exclusive);
         if Arc::strong_count(&held) > EXCLUSIVE + 1 {

@@ -27,9 +27,9 @@ use tokio::sync::Notify;
 
 use crate::http::deadline::{Left, now};
 use crate::http::headers::CONTEXT;
-use crate::http::lineage::Shadow;
+use crate::http::route_override::RouteOverride;
+use crate::http::shadow::Shadow;
 use crate::http::watched::BodyEnd;
-use crate::http::wish::Wish;
 
 /// What calls take over of the request that they are made for.
 #[derive(Clone, Debug, Default)]
@@ -39,7 +39,7 @@ pub(crate) struct Inherited {
     pub(crate) retry: bool,
     pub(crate) priority: Option<Priority>,
     pub(crate) shadow: Option<Shadow>,
-    pub(crate) wish: Option<Arc<Wish>>,
+    pub(crate) route_override: Option<Arc<RouteOverride>>,
 }
 
 impl Inherited {
@@ -47,7 +47,7 @@ impl Inherited {
     fn is_nothing(&self) -> bool {
         self.deadline == Deadline::NONE
             && !self.retry
-            && self.wish.is_none()
+            && self.route_override.is_none()
             && self.priority != Some(Priority::Sheddable)
             && matches!(self.shadow, None | Some(Shadow::Perhaps(_)))
     }

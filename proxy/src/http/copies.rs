@@ -17,21 +17,21 @@ const BYTES: usize = 2 * 1024 * 1024;
 /// The room of one workload.
 #[derive(Clone, Debug)]
 pub(crate) struct Copies {
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
 }
 
 /// What a copy holds of it until it is dropped.
 #[derive(Debug)]
-pub(crate) struct CopyPlace {
-    _place: OwnedSemaphorePermit,
+pub(crate) struct CopyPermit {
+    _permit: OwnedSemaphorePermit,
     _bytes: OwnedSemaphorePermit,
 }
 
 impl Default for Copies {
     fn default() -> Self {
         Self {
-            places: Arc::new(Semaphore::new(AT_ONCE)),
+            permits: Arc::new(Semaphore::new(AT_ONCE)),
             bytes: Arc::new(Semaphore::new(BYTES)),
         }
     }
@@ -39,11 +39,11 @@ impl Default for Copies {
 
 impl Copies {
     /// Room for one of so many bytes, if there is any now.
-    pub(crate) fn admit(&self, bytes: usize) -> Option<CopyPlace> {
+    pub(crate) fn admit(&self, bytes: usize) -> Option<CopyPermit> {
         let bytes = u32::try_from(bytes).ok()?;
-        let (places, all) = (Arc::clone(&self.places), Arc::clone(&self.bytes));
-        Some(CopyPlace {
-            _place: places.try_acquire_owned().ok()?,
+        let (permits, all) = (Arc::clone(&self.permits), Arc::clone(&self.bytes));
+        Some(CopyPermit {
+            _permit: permits.try_acquire_owned().ok()?,
             _bytes: all.try_acquire_many_owned(bytes).ok()?,
         })
     }
@@ -57,7 +57,7 @@ mod tests {
     fn no_more_copies_and_no_more_bytes_than_there_is_room_for() {
         let copies = Copies::default();
         let mut held: Vec<_> = (0..AT_ONCE).map(|_| copies.admit(1).unwrap()).collect();
-        assert!(copies.admit(1).is_none(), "no place is left");
+        assert!(copies.admit(1).is_none(), "no permit is left");
         held.pop();
         assert!(copies.admit(BYTES).is_none(), "others hold some");
         assert!(copies.admit(BYTES - held.len()).is_some());

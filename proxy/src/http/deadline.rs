@@ -25,7 +25,7 @@ use crate::http::grpc::ends_in_trailers;
 use crate::http::headers::{REST, TIMEOUT};
 use crate::http::upload::Upload;
 use crate::net::idle::Idle;
-use crate::net::turn::Waited;
+use crate::net::ticket::Waited;
 
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 

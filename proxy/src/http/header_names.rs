@@ -22,7 +22,7 @@ pub(crate) const ATTEMPT: HeaderName = HeaderName::from_static("weft-attempt");
 /// A request is a copy, or made for one. Between proxies it says as well what its receiver
 /// must be held to.
 pub(crate) const SHADOW: HeaderName = HeaderName::from_static("weft-shadow");
-/// What calls are wished to go elsewhere.
+/// Which calls are to go elsewhere.
 pub(crate) const ROUTE: HeaderName = HeaderName::from_static("weft-route");
 /// A secret whose hash a policy lists.
 pub(crate) const TOKEN: HeaderName = HeaderName::from_static("weft-route-token");
@@ -33,7 +33,7 @@ pub(crate) const PROOF: HeaderName = HeaderName::from_static("weft-proof");
 pub(crate) const SPENT: HeaderName = HeaderName::from_static("weft-spent");
 /// In an answer to a peer proxy: how busy the application is, from 0 to 100.
 pub(crate) const LOAD: HeaderName = HeaderName::from_static("weft-load");
-/// In an answer: which Service the call went to, as its request wished; `namespace/name`.
+/// In an answer: which Service the call went to, as its request asked; `namespace/name`.
 pub(crate) const ROUTED_TO: HeaderName = HeaderName::from_static("weft-routed-to");
 /// Why the mesh answered instead of the application.
 pub(crate) const REASON: HeaderName = HeaderName::from_static("weft-reason");

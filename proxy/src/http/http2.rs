@@ -12,14 +12,14 @@
 //! - no stream holds another one up, and fast streams get larger windows ([`flow`]);
 //! - a proxy that owes something and says nothing is given up within ten seconds
 //!   ([`keepalive`]);
-//! - a server that goes takes what was begun before its client heard of that
-//!   ([`goodbye`]).
+//! - a server that shuts down takes what was begun before its client heard of that
+//!   ([`graceful_shutdown`]).
 
 pub(crate) mod client;
 mod field_count;
 pub(crate) mod flow;
 mod frame_filter;
-mod goodbye;
+mod graceful_shutdown;
 mod held_back;
 mod inbox;
 mod keepalive;
@@ -36,7 +36,7 @@ use http::HeaderMap;
 use http::header::{CONNECTION, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
 
 use crate::net::budget::Budget;
-use crate::net::tuning::LARGEST_PIECE;
+use crate::net::tuning::LARGEST_CHUNK;
 
 /// Largest frame that may be received from applications: what everybody sends.
 pub(crate) const PLAIN_FRAME: u32 = 16 * 1024;
@@ -101,8 +101,8 @@ impl Tuning {
 
 /// Between two proxies.
 pub(crate) const MESH: Tuning = Tuning {
-    frame: LARGEST_PIECE as u32,
-    unsent: 4 * LARGEST_PIECE,
+    frame: LARGEST_CHUNK as u32,
+    unsent: 4 * LARGEST_CHUNK,
     learn_limit: false,
     grows: true,
     asks: true,

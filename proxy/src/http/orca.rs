@@ -25,7 +25,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 
 /// What a report says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Said {
+pub(crate) enum Utilization {
     /// There is none, or none with a utilisation.
     Nothing,
     /// From 0 to 100.
@@ -55,7 +55,7 @@ struct JsonReport {
 
 /// What the head of an answer says.
 #[must_use]
-pub(crate) fn in_head(map: &HeaderMap) -> Said {
+pub(crate) fn in_head(map: &HeaderMap) -> Utilization {
     read(map, HEADER, |value| {
         let text = std::str::from_utf8(value).ok()?;
         let (format, report) = text.split_once(' ')?;
@@ -75,7 +75,7 @@ pub(crate) fn in_head(map: &HeaderMap) -> Said {
 
 /// What the trailers of an answer say.
 #[must_use]
-pub(crate) fn in_trailers(map: &HeaderMap) -> Said {
+pub(crate) fn in_trailers(map: &HeaderMap) -> Utilization {
     read(map, TRAILER, in_base64)
 }
 
@@ -84,17 +84,21 @@ fn in_base64(value: &[u8]) -> Option<Report> {
     Report::decode(bytes.as_slice()).ok()
 }
 
-fn read(map: &HeaderMap, name: &'static str, report: impl Fn(&[u8]) -> Option<Report>) -> Said {
+fn read(
+    map: &HeaderMap,
+    name: &'static str,
+    report: impl Fn(&[u8]) -> Option<Report>,
+) -> Utilization {
     let Some(value) = map.get(name) else {
-        return Said::Nothing;
+        return Utilization::Nothing;
     };
     let only = map.get_all(name).iter().nth(1).is_none();
     let fits = |value: &&HeaderValue| only && value.len() <= LONGEST;
     let read = Some(value).filter(fits);
     let read = read.and_then(|value| report(value.as_bytes()));
     match read {
-        Some(report) => report.said(),
-        None => Said::Unreadable,
+        Some(report) => report.utilization(),
+        None => Utilization::Unreadable,
     }
 }
 
@@ -115,13 +119,13 @@ fn in_text(text: &str) -> Option<Report> {
 
 impl Report {
     /// Absent and zero are one in a message.
-    fn said(self) -> Said {
+    fn utilization(self) -> Utilization {
         let [own, cpu] = [self.application_utilization, self.cpu_utilization];
         let counts = if own == 0.0 { cpu } else { own };
         match counts {
-            counts if !counts.is_finite() || counts < 0.0 => Said::Unreadable,
-            0.0 => Said::Nothing,
-            counts => Said::Percent((counts * 100.0).round().min(100.0) as u8),
+            counts if !counts.is_finite() || counts < 0.0 => Utilization::Unreadable,
+            0.0 => Utilization::Nothing,
+            counts => Utilization::Percent((counts * 100.0).round().min(100.0) as u8),
         }
     }
 }
@@ -130,7 +134,7 @@ impl Report {
 mod tests {
     use super::*;
 
-    fn head(values: &[&str]) -> Said {
+    fn head(values: &[&str]) -> Utilization {
         let mut map = HeaderMap::new();
         for value in values {
             map.append(HEADER, HeaderValue::from_str(value).unwrap());
@@ -138,7 +142,7 @@ mod tests {
         in_head(&map)
     }
 
-    fn trailer(value: &[u8]) -> Said {
+    fn trailer(value: &[u8]) -> Utilization {
         let mut map = HeaderMap::new();
         map.append(TRAILER, HeaderValue::from_bytes(value).unwrap());
         in_trailers(&map)
@@ -169,7 +173,7 @@ mod tests {
             // More than all is all.
             ("TEXT application_utilization=17", 100),
         ] {
-            assert_eq!(head(&[said]), Said::Percent(percent), "{said}");
+            assert_eq!(head(&[said]), Utilization::Percent(percent), "{said}");
         }
         let report = Report {
             cpu_utilization: 0.2,
@@ -178,23 +182,27 @@ mod tests {
         let bytes = report.encode_to_vec();
         let padded = base64::engine::general_purpose::STANDARD.encode(&bytes);
         for value in [&*padded, padded.trim_end_matches('=')] {
-            assert_eq!(trailer(value.as_bytes()), Said::Percent(60), "{value}");
+            assert_eq!(
+                trailer(value.as_bytes()),
+                Utilization::Percent(60),
+                "{value}"
+            );
         }
     }
 
     #[test]
     fn without_a_utilisation_nothing_is_said() {
-        assert_eq!(in_head(&HeaderMap::new()), Said::Nothing);
-        assert_eq!(in_trailers(&HeaderMap::new()), Said::Nothing);
+        assert_eq!(in_head(&HeaderMap::new()), Utilization::Nothing);
+        assert_eq!(in_trailers(&HeaderMap::new()), Utilization::Nothing);
         for said in [
             "TEXT mem_utilization=0.9",
             "TEXT cpu_utilization=0",
             "JSON {}",
             "JSON {\"named_metrics\": {\"kv_cache\": 0.5}}",
         ] {
-            assert_eq!(head(&[said]), Said::Nothing, "{said}");
+            assert_eq!(head(&[said]), Utilization::Nothing, "{said}");
         }
-        assert_eq!(trailer(b""), Said::Nothing);
+        assert_eq!(trailer(b""), Utilization::Nothing);
     }
 
     #[test]
@@ -223,12 +231,12 @@ mod tests {
             &long,
         ] {
             let short = &said[..said.len().min(60)];
-            assert_eq!(head(&[said]), Said::Unreadable, "{short}");
+            assert_eq!(head(&[said]), Utilization::Unreadable, "{short}");
         }
         let twice = ["TEXT cpu_utilization=0.5"; 2];
-        assert_eq!(head(&twice), Said::Unreadable);
+        assert_eq!(head(&twice), Utilization::Unreadable);
         for value in [&b"!"[..], b"CQ", b"\xff\xff", b"//////////8="] {
-            assert_eq!(trailer(value), Said::Unreadable, "{value:?}");
+            assert_eq!(trailer(value), Utilization::Unreadable, "{value:?}");
         }
     }
 }

@@ -15,9 +15,9 @@ use crate::http::body::{self, Body};
 use crate::http::grpc::is_grpc;
 use crate::http::headers::{self, Ours, Times};
 use crate::http::incoming::{self, IncomingBody};
-use crate::http::lineage::Shadow;
+use crate::http::route_override::OverrideHeaders;
+use crate::http::shadow::Shadow;
 use crate::http::upgrade::Side;
-use crate::http::wish::Said;
 
 /// A request that may be sent on.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ pub(crate) struct Received {
     /// What it said of copies, of which the same holds.
     pub(crate) shadow: Option<Shadow>,
     /// What it said of where calls are to go, of which the same holds.
-    pub(crate) wish: Option<Box<Said>>,
+    pub(crate) route_override: Option<Box<OverrideHeaders>>,
 }
 
 /// Who says what protocols a request asks to upgrade to.
@@ -91,7 +91,7 @@ impl Received {
             priority,
             retry,
             shadow,
-            wish,
+            route_override,
         } = clean(&mut parts);
         Ok(Self {
             parts,
@@ -104,7 +104,7 @@ impl Received {
             priority,
             retry,
             shadow,
-            wish,
+            route_override,
         })
     }
 }

@@ -6,7 +6,7 @@ use policy::reason::Reason;
 use crate::failure::Failure;
 use crate::http::body::{self, Body};
 use crate::http::headers;
-use crate::net::turn::WAIT;
+use crate::net::ticket::WAIT;
 
 /// What a request is told that could not begin within [`WAIT`].
 pub(crate) const NO_ROOM: &str = "no memory for another request of this caller within 30 s; \
@@ -18,12 +18,12 @@ const _: () = assert!(WAIT.as_secs() == 30, "is said above");
 pub(crate) enum TurnedAway {
     /// It was answered with this status.
     Answered(Reason, StatusCode),
-    /// Whoever sent it took it back before its turn came.
+    /// Whoever sent it took it back before it was admitted.
     Left,
 }
 
 impl TurnedAway {
-    /// Its turn did not come, whatever status tells its caller so.
+    /// It was not admitted, whatever status tells its caller so.
     pub(crate) const LATE: Self = Self::Answered(Reason::Overload, StatusCode::SERVICE_UNAVAILABLE);
 }
 
@@ -76,7 +76,7 @@ pub(crate) fn refusal(reason: Reason, detail: &str, grpc: bool) -> Response<Body
 /// The answer to a request of this method that waited for memory in vain. A `peer` is told
 /// that no application saw it, and may try elsewhere.
 #[must_use]
-pub(crate) fn no_turn(method: &Method, grpc: bool, peer: bool) -> Response<Body> {
+pub(crate) fn not_admitted(method: &Method, grpc: bool, peer: bool) -> Response<Body> {
     let failure = Failure::not_sent(Reason::Overload, NO_ROOM);
     let mut answer = failure.response_to(method, grpc);
     if peer {

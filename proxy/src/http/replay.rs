@@ -35,14 +35,14 @@ impl Kept {
 
 struct Tape {
     source: Body,
-    /// A copy, `None` once the body outgrew the limit. The pieces themselves would keep the
+    /// A copy, `None` once the body outgrew the limit. The chunks themselves would keep the
     /// buffers that they were read into, each some KiB for what may be a single byte.
     played: Option<Vec<u8>>,
     counted: Option<Kept>,
     trailers: Option<http::HeaderMap>,
-    /// Bytes that came, and in how many pieces.
+    /// Bytes that came, and in how many chunks.
     came: u64,
-    pieces: u64,
+    chunks: u64,
     ended: bool,
     /// Whoever reads it was told to wait for its sender.
     waits: bool,
@@ -75,7 +75,7 @@ impl Replay {
             counted: None,
             trailers: None,
             came: 0,
-            pieces: 0,
+            chunks: 0,
             ended: empty,
             waits: false,
         };
@@ -143,10 +143,10 @@ impl Replay {
         !self.is_sent() && self.tape.lock().waits
     }
 
-    /// In how many pieces it came until now.
+    /// In how many chunks it came until now.
     #[must_use]
-    pub(crate) fn pieces(&self) -> u64 {
-        self.tape.lock().pieces
+    pub(crate) fn chunks(&self) -> u64 {
+        self.tape.lock().chunks
     }
 
     /// The same as [`Self::take`], for an attempt that fails without a body.
@@ -189,19 +189,19 @@ impl Tape {
         }
     }
 
-    /// Notes a piece that is handed out.
-    fn plays(&mut self, piece: &[u8]) {
-        self.came += piece.len() as u64;
-        self.pieces += 1;
+    /// Notes a chunk that is handed out.
+    fn plays(&mut self, chunk: &[u8]) {
+        self.came += chunk.len() as u64;
+        self.chunks += 1;
         let Some(played) = &mut self.played else {
             return;
         };
-        if played.len() + piece.len() > REPLAY_LIMIT {
+        if played.len() + chunk.len() > REPLAY_LIMIT {
             // What was played is of no use any more.
             return self.forget();
         }
         let before = played.capacity();
-        played.extend_from_slice(piece);
+        played.extend_from_slice(chunk);
         if played.capacity() != before {
             self.count();
         }

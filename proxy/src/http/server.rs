@@ -14,7 +14,7 @@ use http_body::Body as HttpBody;
 use hyper::body::Incoming;
 use hyper::server::conn::http1::Builder;
 use policy::reason::Reason;
-use runtime::occupancy::Place;
+use runtime::occupancy::Permit;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::http::body::{self, Body};
@@ -26,13 +26,13 @@ use crate::http::leftover;
 use crate::http::limits::{
     BUFFER, HEADER_BYTES, HEADER_COUNT, MESH_HEADER_BYTES, MESH_HEADER_COUNT,
 };
-use crate::http::refusal::{TurnedAway, answer_to, no_turn, refusal};
+use crate::http::refusal::{TurnedAway, answer_to, not_admitted, refusal};
 use crate::net::abort::MayAbort;
-use crate::net::admission::Line;
+use crate::net::admission::AdmissionClass;
 use crate::net::budget::Budget;
 use crate::net::coalesce::FlushHandle;
 use crate::net::linger::Lingering;
-use crate::net::turn::NoTurn;
+use crate::net::ticket::NotAdmitted;
 
 /// Longest rest between two requests on a connection from outside the pod. The
 /// pod's own application may keep its connections for as long as it likes.
@@ -55,10 +55,10 @@ pub(crate) struct Accepted {
     pub(crate) version: Version,
     pub(crate) profile: Profile,
     pub(crate) budget: Arc<Budget>,
-    pub(crate) place: Arc<Place>,
+    pub(crate) permit: Arc<Permit>,
 }
 
-/// Serves one connection until it ends, or until `close` or its `place` asks to
+/// Serves one connection until it ends, or until `close` or its `permit` asks to
 /// end it after what is in flight. `refused` is told of each request that `handler` does
 /// not get to see.
 pub(crate) async fn serve<I, H, F>(
@@ -76,7 +76,7 @@ pub(crate) async fn serve<I, H, F>(
         version,
         profile,
         budget,
-        place,
+        permit,
     } = accepted;
     let most_fields = match profile {
         Profile::Mesh(_) => MESH_HEADER_COUNT,
@@ -84,7 +84,7 @@ pub(crate) async fn serve<I, H, F>(
     };
     let mesh = matches!(profile, Profile::Mesh(_));
     let handler = bounded_heads(most_fields, mesh, refused.clone(), handler);
-    let asked = Arc::clone(&place);
+    let asked = Arc::clone(&permit);
     let mut close = pin!(async move {
         tokio::select! {
             () = close => {}
@@ -92,7 +92,7 @@ pub(crate) async fn serve<I, H, F>(
         }
     });
     if version == Version::HTTP_2 {
-        let limits = http2_limits(profile, budget, place);
+        let limits = http2_limits(profile, budget, permit);
         let handler = move |request: Request<_>| handler(request.map(IncomingBody::from));
         // Boxed: connections of HTTP/1.1 must not be as large as this one.
         let ended = if mesh {
@@ -106,7 +106,7 @@ pub(crate) async fn serve<I, H, F>(
         }
         return;
     }
-    let limits = http1_limits(&profile, budget, place);
+    let limits = http1_limits(&profile, budget, permit);
     let handler = move |request: Request<Incoming>| {
         if request.body().is_end_stream() {
             return Either::Left(handler(request.map(IncomingBody::from)));
@@ -128,16 +128,16 @@ pub(crate) async fn serve<I, H, F>(
 }
 
 impl Profile {
-    const fn line(&self) -> Line {
+    const fn class(&self) -> AdmissionClass {
         match self {
-            Self::OwnApplication => Line::Own,
-            Self::Network | Self::Mesh(_) => Line::Callers,
+            Self::OwnApplication => AdmissionClass::Own,
+            Self::Network | Self::Mesh(_) => AdmissionClass::Callers,
         }
     }
 }
 
-fn http2_limits(profile: Profile, budget: Arc<Budget>, place: Arc<Place>) -> server::Limits {
-    let line = profile.line();
+fn http2_limits(profile: Profile, budget: Arc<Budget>, permit: Arc<Permit>) -> server::Limits {
+    let class = profile.class();
     let (profile, outlet) = match profile {
         Profile::Mesh(outlet) => (MESH, Some(outlet)),
         Profile::OwnApplication | Profile::Network => (PLAIN, None),
@@ -145,13 +145,13 @@ fn http2_limits(profile: Profile, budget: Arc<Budget>, place: Arc<Place>) -> ser
     server::Limits {
         profile,
         budget,
-        line,
+        class,
         outlet,
-        place,
+        permit,
     }
 }
 
-fn http1_limits(profile: &Profile, budget: Arc<Budget>, place: Arc<Place>) -> http1::Limits {
+fn http1_limits(profile: &Profile, budget: Arc<Budget>, permit: Arc<Permit>) -> http1::Limits {
     let mut builder = Builder::new();
     builder.auto_date_header(false).max_buf_size(BUFFER);
     if matches!(profile, Profile::Mesh(_)) {
@@ -169,9 +169,9 @@ fn http1_limits(profile: &Profile, budget: Arc<Budget>, place: Arc<Place>) -> ht
         builder,
         patience: (!matches!(profile, Profile::OwnApplication)).then_some(IDLE_WITHIN),
         budget,
-        line: profile.line(),
+        class: profile.class(),
         peer: matches!(profile, Profile::Mesh(_)),
-        place,
+        permit,
     }
 }
 
@@ -218,15 +218,15 @@ fn unreadable(response: Response<Body>) -> (Response<Body>, TurnedAway) {
     (response, how)
 }
 
-/// The answer to a request whose turn did not come.
+/// The answer to a request that was not admitted.
 fn late(request: &Request<IncomingBody>, peer: bool) -> Option<(Response<Body>, TurnedAway)> {
-    match request.extensions().get::<NoTurn>()? {
-        NoTurn::Late => {
-            let response = no_turn(request.method(), is_grpc(request.headers()), peer);
+    match request.extensions().get::<NotAdmitted>()? {
+        NotAdmitted::Late => {
+            let response = not_admitted(request.method(), is_grpc(request.headers()), peer);
             Some((response, TurnedAway::LATE))
         }
         // Nobody gets this.
-        NoTurn::Left => Some((Response::new(body::empty()), TurnedAway::Left)),
+        NotAdmitted::Left => Some((Response::new(body::empty()), TurnedAway::Left)),
     }
 }
 

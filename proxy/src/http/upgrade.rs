@@ -12,7 +12,7 @@ use h2::SendStream;
 use http::{Extensions, Response};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use runtime::occupancy::Place;
+use runtime::occupancy::Permit;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot::Receiver;
 
@@ -25,9 +25,9 @@ use crate::net::forward::{forward_read, forward_shutdown, forward_write};
 /// One side of an upgrade, before it carries the other protocol.
 #[derive(Debug)]
 pub(crate) enum Side {
-    /// A connection that hyper gives up once the answer is out, with its place where it
-    /// has one.
-    Http1(OnUpgrade, Abort, Option<Arc<Place>>),
+    /// A connection that hyper gives up once the answer is out, with its permit where
+    /// it has one.
+    Http1(OnUpgrade, Abort, Option<Arc<Permit>>),
     /// What a caller sends by HTTP/2; the other direction opens with the answer.
     Mesh(RecvBody),
     Open(ByteStream),
@@ -40,7 +40,7 @@ impl Side {
         Some(Self::Http1(
             switch,
             extensions.remove::<Abort>().unwrap_or_default(),
-            extensions.remove::<Arc<Place>>(),
+            extensions.remove::<Arc<Permit>>(),
         ))
     }
 
@@ -65,9 +65,9 @@ impl Side {
     /// The bytes of the other protocol; `None` when the connection was lost before.
     pub(crate) async fn switched(self) -> Option<Switched> {
         match self {
-            Self::Http1(switch, abort, place) => {
+            Self::Http1(switch, abort, permit) => {
                 let io = TokioIo::new(switch.await.ok()?);
-                Some(Switched::Http1(Upgrade { io, abort, place }))
+                Some(Switched::Http1(Upgrade { io, abort, permit }))
             }
             Self::Open(stream) => Some(Switched::Mesh(stream)),
             Self::Mesh(_) => None,
@@ -85,14 +85,14 @@ pub(crate) enum Switched {
 impl Switched {
     /// Returns when the connection is to be cut off, whatever it does.
     pub(crate) fn cut(&self) -> impl Future<Output = ()> + Send + use<> {
-        let place = match self {
-            Self::Http1(upgrade) => upgrade.place.clone(),
+        let permit = match self {
+            Self::Http1(upgrade) => upgrade.permit.clone(),
             // That is up to the connection of the stream.
             Self::Mesh(_) => None,
         };
         async move {
-            match place {
-                Some(place) => place.cut().await,
+            match permit {
+                Some(permit) => permit.cut().await,
                 None => std::future::pending().await,
             }
         }
@@ -100,17 +100,17 @@ impl Switched {
 }
 
 impl ChunkIo for Switched {
-    fn poll_piece(&mut self, cx: &mut Context<'_>, room: &mut ReadSize) -> Poll<io::Result<Bytes>> {
+    fn poll_chunk(&mut self, cx: &mut Context<'_>, room: &mut ReadSize) -> Poll<io::Result<Bytes>> {
         match self {
-            Self::Http1(io) => io.poll_piece(cx, room),
-            Self::Mesh(stream) => stream.poll_piece(cx),
+            Self::Http1(io) => io.poll_chunk(cx, room),
+            Self::Mesh(stream) => stream.poll_chunk(cx),
         }
     }
 
-    fn poll_send(&mut self, cx: &mut Context<'_>, piece: &mut Bytes) -> Poll<io::Result<()>> {
+    fn poll_send(&mut self, cx: &mut Context<'_>, chunk: &mut Bytes) -> Poll<io::Result<()>> {
         match self {
-            Self::Http1(io) => io.poll_send(cx, piece),
-            Self::Mesh(stream) => stream.poll_send(cx, piece),
+            Self::Http1(io) => io.poll_send(cx, chunk),
+            Self::Mesh(stream) => stream.poll_send(cx, chunk),
         }
     }
 
@@ -142,7 +142,7 @@ pub(crate) struct Upgrade {
     io: TokioIo<Upgraded>,
     abort: Abort,
     /// Of the caller's connection.
-    place: Option<Arc<Place>>,
+    permit: Option<Arc<Permit>>,
 }
 
 impl Plain for Upgrade {

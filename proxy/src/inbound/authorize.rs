@@ -107,7 +107,7 @@ impl Connection {
     }
 
     /// May this caller use the port for opaque bytes?
-    pub(super) fn authorise_bytes(&self, snapshot: &Snapshot) -> Result<Admitted, Failure> {
+    pub(super) fn authorize_bytes(&self, snapshot: &Snapshot) -> Result<Admitted, Failure> {
         let verdict = self.judge_bytes(snapshot);
         self.try_on_bytes(snapshot, verdict.is_allowed());
         let audited = self.audit(&verdict);
@@ -185,7 +185,7 @@ impl Connection {
 
     /// Decides, on the path that will be forwarded and on no other, and says which
     /// revision of the policy allowed it. The call is told what decided.
-    pub(super) fn authorise(
+    pub(super) fn authorize(
         &self,
         snapshot: &Snapshot,
         parts: &mut http::request::Parts,

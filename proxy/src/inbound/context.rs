@@ -11,7 +11,7 @@ use crate::http::context::{Inherited, Kept};
 use crate::http::grpc::grpc_status;
 use crate::http::headers::SPENT;
 use crate::http::received::Received;
-use crate::http::wish::{Sender, Wish};
+use crate::http::route_override::{RouteOverride, Sender};
 use crate::inbound::connection::Connection;
 use crate::telemetry::labels::OverrideLabels;
 
@@ -30,7 +30,7 @@ impl Connection {
             retry: received.retry && meshed,
             priority: class.or(received.priority.filter(|_| meshed)),
             shadow: self.shadow(received),
-            wish: self.wish(received),
+            route_override: self.route_override(received),
         };
         let map = &mut received.parts.headers;
         let (kept, room) = self.proxy.contexts.arrives(&inherited, map);
@@ -41,10 +41,10 @@ impl Connection {
     }
 
     /// Where the calls that are made for a request are to go.
-    fn wish(&self, received: &Received) -> Option<Arc<Wish>> {
-        let said = received.wish.as_ref()?;
-        match said.read(Sender::Caller(self.caller()), &self.proxy.own.namespace) {
-            Ok(wish) => wish.map(Arc::new),
+    fn route_override(&self, received: &Received) -> Option<Arc<RouteOverride>> {
+        let headers = received.route_override.as_ref()?;
+        match headers.read(Sender::Caller(self.caller()), &self.proxy.own.namespace) {
+            Ok(route_override) => route_override.map(Arc::new),
             Err(()) => {
                 let outcome = "unreadable";
                 let metrics = &self.proxy.telemetry.metrics;

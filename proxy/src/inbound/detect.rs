@@ -1,7 +1,7 @@
 //! What a caller speaks, as far as it may say anything.
 
 use http::Version;
-use runtime::occupancy::Place;
+use runtime::occupancy::Permit;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
@@ -59,7 +59,7 @@ impl Connection {
     pub(super) async fn protocol<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         stream: &mut Prefixed<S>,
-        place: &Place,
+        permit: &Permit,
     ) -> std::io::Result<Spoken> {
         let mut changes = self.proxy.config.policy_changes();
         let came = tokio::time::Instant::now();
@@ -91,7 +91,7 @@ impl Connection {
                     return Ok(Spoken::Opaque(None));
                 }
             };
-            place.head_begins();
+            permit.head_begins();
             let until = tokio::time::Instant::now() + BEGUN_WITHIN;
             return Ok(match stream.look(until, sniff).await? {
                 Seen::Http2 => Spoken::Http(Version::HTTP_2),

@@ -1,4 +1,4 @@
-//! Sends an authorised request to the application, for as long as it is allowed.
+//! Sends an authorized request to the application, for as long as it is allowed.
 
 use std::pin::pin;
 use std::sync::Arc;

@@ -11,8 +11,8 @@ use crate::config::snapshot::Snapshot;
 use crate::failure::Failure;
 use crate::http::body::Body;
 use crate::http::deadline::{self, Timed, now};
-use crate::http::lineage::Shadow;
 use crate::http::received::{Received, authority_of};
+use crate::http::shadow::Shadow;
 use crate::inbound::authorize::Admitted;
 use crate::inbound::connection::Connection;
 use crate::inbound::path::JudgedPath;
@@ -95,7 +95,7 @@ impl Connection {
 
     /// May this caller use the port for opaque bytes, and for one more connection of them?
     pub(super) fn admit_bytes(&self, snapshot: &Snapshot) -> Result<Admitted, Failure> {
-        let admitted = self.authorise_bytes(snapshot)?;
+        let admitted = self.authorize_bytes(snapshot)?;
         let arrival = Arrival {
             caller: self.caller(),
             request: None,
@@ -124,7 +124,7 @@ impl Connection {
         };
         let admitted = guard.admit(now(), arrival, |noticed| match noticed {
             Noticed::Audited(origin) => count(origin, "Audit"),
-            Noticed::Crowded => self.proxy.telemetry.metrics.limit("rate-limit-keys"),
+            Noticed::Overflowed => self.proxy.telemetry.metrics.limit("rate-limit-keys"),
         });
         let exceeded = admitted.err()?;
         count(&exceeded.origin, "Enforce");

@@ -6,7 +6,7 @@ use http::HeaderMap;
 use http::response::Parts;
 
 use crate::http::deadline::now;
-use crate::http::orca::{self, Said};
+use crate::http::orca::{self, Utilization};
 use crate::inbound::connection::Connection;
 use crate::mesh::load::{self, Answered, TooManyPorts};
 
@@ -18,7 +18,7 @@ impl Connection {
             port: self.local.port(),
             now: now(),
             took,
-            said: self.utilisation(orca::in_head(&parts.headers)),
+            said: self.utilization(orca::in_head(&parts.headers)),
         };
         match self.proxy.loads.answered(&answered, self.heard()) {
             Ok(Some(percent)) if self.peer.is_some() => load::write(&mut parts.headers, percent),
@@ -29,7 +29,7 @@ impl Connection {
 
     /// The trailers of an answer may tell the load as well.
     pub(super) fn hear_trailers(&self, trailers: &HeaderMap) {
-        let said = self.utilisation(orca::in_trailers(trailers));
+        let said = self.utilization(orca::in_trailers(trailers));
         if let Some(percent) = said
             && let Err(full) = self.proxy.loads.said(self.local.port(), now(), percent)
         {
@@ -37,11 +37,11 @@ impl Connection {
         }
     }
 
-    fn utilisation(&self, said: Said) -> Option<u8> {
-        match said {
-            Said::Nothing => None,
-            Said::Percent(percent) => Some(percent),
-            Said::Unreadable => {
+    fn utilization(&self, reported: Utilization) -> Option<u8> {
+        match reported {
+            Utilization::Nothing => None,
+            Utilization::Percent(percent) => Some(percent),
+            Utilization::Unreadable => {
                 self.proxy.telemetry.metrics.unreadable_load();
                 None
             }

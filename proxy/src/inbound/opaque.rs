@@ -89,17 +89,17 @@ struct Watched<S> {
 }
 
 impl<S: ChunkIo> ChunkIo for Watched<S> {
-    fn poll_piece(&mut self, cx: &mut Context<'_>, room: &mut ReadSize) -> Poll<io::Result<Bytes>> {
-        let piece = ready!(self.inner.poll_piece(cx, room))?;
-        self.found = self.unread.as_mut().and_then(|unread| unread.note(&piece));
+    fn poll_chunk(&mut self, cx: &mut Context<'_>, room: &mut ReadSize) -> Poll<io::Result<Bytes>> {
+        let chunk = ready!(self.inner.poll_chunk(cx, room))?;
+        self.found = self.unread.as_mut().and_then(|unread| unread.note(&chunk));
         if self.found.is_some() {
             return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
         }
-        Poll::Ready(Ok(piece))
+        Poll::Ready(Ok(chunk))
     }
 
-    fn poll_send(&mut self, cx: &mut Context<'_>, piece: &mut Bytes) -> Poll<io::Result<()>> {
-        self.inner.poll_send(cx, piece)
+    fn poll_send(&mut self, cx: &mut Context<'_>, chunk: &mut Bytes) -> Poll<io::Result<()>> {
+        self.inner.poll_send(cx, chunk)
     }
 
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http::{Method, Request, Response};
 use policy::reason::Reason;
-use runtime::occupancy::Place;
+use runtime::occupancy::Permit;
 
 use crate::failure::Failure;
 use crate::http::body::Body;
@@ -24,7 +24,7 @@ pub(super) struct PeerProxy {
     pub(super) ip: IpAddr,
     pub(super) transport: Transport,
     /// For what its tunnels make this proxy do its connection is charged.
-    pub(super) charged: Arc<Place>,
+    pub(super) charged: Arc<Permit>,
 }
 
 impl PeerProxy {
@@ -59,9 +59,9 @@ impl PeerProxy {
             }
             PeerRequest::Tcp { port, .. } => match body {
                 IncomingBody::Http2(body) => {
-                    let place = self.charged.within();
+                    let permit = self.charged.within();
                     let connection = Arc::new(self.of_port(Some(port)));
-                    connection.tunnel(body, place).await
+                    connection.tunnel(body, permit).await
                 }
                 IncomingBody::Http1(_) | IncomingBody::Returned(_) => {
                     self.malformed("tunnels are for HTTP/2", &method)

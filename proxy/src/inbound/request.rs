@@ -1,4 +1,4 @@
-//! One HTTP request from outside the pod: receive, authorise, prepare, forward, respond.
+//! One HTTP request from outside the pod: receive, authorize, prepare, forward, respond.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use crate::inbound::guard;
 use crate::inbound::path::JudgedPath;
 use crate::inbound::reauthorize::Allowed;
 use crate::mesh::protocol::{AppHttp, Asked, not_sent};
-use crate::net::turn::Waited;
+use crate::net::ticket::Waited;
 use crate::telemetry::call::{Call, Kind};
 
 /// What a request is given by what judged it, and let it pass.
@@ -56,7 +56,7 @@ struct Prepared {
 }
 
 impl Connection {
-    /// One HTTP request: receive, authorise, prepare, forward, respond.
+    /// One HTTP request: receive, authorize, prepare, forward, respond.
     pub(super) async fn handle_request(
         self: Arc<Self>,
         request: Request<IncomingBody>,
@@ -125,7 +125,7 @@ impl Connection {
         let deadline = self.deadline(snapshot, received, &path);
         let as_of = deadline::check(deadline)
             .and_then(|()| self.admit_copy(snapshot, received))
-            .and_then(|()| self.authorise(snapshot, &mut received.parts, &path, call))
+            .and_then(|()| self.authorize(snapshot, &mut received.parts, &path, call))
             .map_err(Refused::Judged)?;
         if let Some(exceeded) = self.limited(snapshot, &received.parts, &path) {
             return Err(Refused::Limited(exceeded));
@@ -166,7 +166,7 @@ impl Connection {
         call.pass_on_trace(&mut received.parts.headers);
         let shadow = self.shadow(&received);
         let map = &mut received.parts.headers;
-        self.proxy.lineage.arrives(shadow, map);
+        self.proxy.shadow_tracker.arrives(shadow, map);
         let kept = self.remember(&mut received, deadline, class);
         let Received {
             mut parts,

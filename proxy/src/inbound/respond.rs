@@ -47,7 +47,7 @@ impl Connection {
     ) -> Response<Body> {
         let UpstreamResponse {
             mut response,
-            place,
+            permit,
             took,
             ..
         } = answer;
@@ -82,7 +82,7 @@ impl Connection {
         }
         let incoming = Ending::new(incoming, Ends::at(allowed.ends), &parts.headers);
         let mut watched = Watched::begun(incoming, move |end, bytes, trailers| {
-            drop(place);
+            drop(permit);
             kept.ended(end);
             counted.done(end, bytes, trailers);
         })

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::{Request, Version};
-use runtime::occupancy::Place;
+use runtime::occupancy::Permit;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::http::incoming::IncomingBody;
@@ -19,7 +19,7 @@ use crate::telemetry::labels::Direction;
 
 impl Connection {
     /// Serves HTTP on a connection or tunnel.
-    pub(super) async fn http<S>(self: Arc<Self>, stream: S, version: Version, place: &Arc<Place>)
+    pub(super) async fn http<S>(self: Arc<Self>, stream: S, version: Version, permit: &Arc<Permit>)
     where
         S: AsyncRead + AsyncWrite + MayAbort + Unpin + Send + 'static,
     {
@@ -48,7 +48,7 @@ impl Connection {
             version,
             profile: Profile::Network,
             budget,
-            place: Arc::clone(place),
+            permit: Arc::clone(permit),
         };
         serve_http(stream, accepted, close, refused, handler).await;
     }
@@ -58,14 +58,14 @@ impl Connection {
         self: Arc<Self>,
         stream: Prefixed<S>,
         spoken: std::io::Result<Spoken>,
-        place: &Arc<Place>,
+        permit: &Arc<Permit>,
     ) where
         S: AsyncRead + AsyncWrite + ChunkIo + MayAbort + Unpin + Send + 'static,
     {
         match spoken {
-            Ok(Spoken::Http(version)) => self.http(stream, version, place).await,
+            Ok(Spoken::Http(version)) => self.http(stream, version, permit).await,
             Ok(Spoken::Opaque(server)) => {
-                place.busy();
+                permit.busy();
                 let decided = self.admit_bytes(&self.proxy.config.snapshot());
                 self.opaque(stream, server, decided).await;
             }

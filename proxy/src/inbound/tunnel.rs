@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::{Method, Response};
 use policy::reason::Reason;
-use runtime::occupancy::Place;
+use runtime::occupancy::Permit;
 
 use crate::config::snapshot::Snapshot;
 use crate::failure::{Failure, Next};
@@ -36,7 +36,7 @@ impl Connection {
     pub(super) async fn tunnel(
         self: Arc<Self>,
         incoming: RecvBody,
-        place: Arc<Place>,
+        permit: Arc<Permit>,
     ) -> Response<Body> {
         let (accept, out) = Accept::new();
         let mut response = Response::new(body::empty());
@@ -48,8 +48,8 @@ impl Connection {
                 tokio::spawn(async move {
                     let Ok(out) = out.await else { return };
                     let mut stream = Prefixed::new(ByteStream::new(out, incoming));
-                    let spoken = self.protocol(&mut stream, &place).await;
-                    self.serve(stream, spoken, &place).await;
+                    let spoken = self.protocol(&mut stream, &permit).await;
+                    self.serve(stream, spoken, &permit).await;
                 });
                 return response;
             }
@@ -70,13 +70,13 @@ impl Connection {
             let Ok(out) = out.await else { return };
             let mut stream = Prefixed::new(ByteStream::new(out, incoming));
             if let Some(admitted) = admitted {
-                place.busy();
+                permit.busy();
                 return self.opaque(stream, Some(server), Ok(admitted)).await;
             }
             // What the peer calls opaque is not taken at its word: unless the port is
             // declared so, HTTP in a tunnel is judged and cleaned as HTTP.
             let spoken = race(&mut stream, server).await;
-            self.serve(stream, spoken, &place).await;
+            self.serve(stream, spoken, &permit).await;
         });
         response
     }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use identity::tls::QUIET_ALPN;
+use identity::tls::DEDICATED_ALPN;
 use identity::verify::{PeerIdentity, peer_identity};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -48,7 +48,7 @@ pub(crate) async fn accept(tls: &MeshTls, stream: TcpStream) -> Result<Secured, 
         tracing::debug!(%error, "refused a caller on the mesh port");
         error.label()
     })?;
-    let transport = if session.alpn_protocol() == Some(QUIET_ALPN) {
+    let transport = if session.alpn_protocol() == Some(DEDICATED_ALPN) {
         Transport::Http1
     } else {
         Transport::Http2

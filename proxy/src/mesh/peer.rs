@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 use http::request::Parts;
 use http::{Request, Response, StatusCode, Version, header};
 use hyper::client::conn::http1;
-use identity::tls::QUIET_ALPN;
+use identity::tls::DEDICATED_ALPN;
 use policy::name::SpiffeId;
 use policy::reason::Reason;
 
 use crate::failure::Failure;
+use crate::http::client::dedicated::{Acquire, Connecting, Dedicated};
 use crate::http::client::exchange::{self, UpstreamResponse};
 use crate::http::client::multiplexed::{IDLE_MULTIPLEXED, Multiplexed, handshake};
-use crate::http::client::taskless::{Acquire, Connecting, Dedicated};
 use crate::http::http2::MESH;
 use crate::http::http2::client::Sender;
 use crate::http::limits::MESH_HEADER_COUNT;
@@ -40,8 +40,8 @@ pub struct Peer {
     identity: SpiffeId,
     tls: MeshTls,
     shared: Multiplexed,
-    /// For requests while little else is said to this peer.
-    pub lines: Arc<Dedicated>,
+    /// For requests while nothing else waits for this peer.
+    pub dedicated: Arc<Dedicated>,
 }
 
 impl Peer {
@@ -55,32 +55,32 @@ impl Peer {
             identity,
             tls,
             shared,
-            lines: Arc::default(),
+            dedicated: Arc::default(),
         }
     }
 
-    /// Opens a quiet line, beside whatever else goes on.
-    pub fn open_line(&self, opening: Connecting) {
+    /// Opens the dedicated connection, beside whatever else goes on.
+    pub fn open_dedicated(&self, opening: Connecting) {
         let (ip, tls) = (self.ip, self.tls.clone());
-        let config = tls.quiet_client(&self.identity);
+        let config = tls.dedicated_client(&self.identity);
         #[expect(clippy::disallowed_methods, reason = "one connection to a peer")]
         tokio::spawn(async move {
             match secure(ip, &tls, config, connect::tune_closely).await {
-                Ok((secured, _)) if secured.get_ref().1.alpn_protocol() == Some(QUIET_ALPN) => {
+                Ok((secured, _)) if secured.get_ref().1.alpn_protocol() == Some(DEDICATED_ALPN) => {
                     let mut builder = http1::Builder::new();
                     builder.max_headers(MESH_HEADER_COUNT);
                     opening.opened(secured, builder).await;
                 }
                 Ok(_) => opening.unknown(),
-                Err(error) => tracing::debug!(%error, "no quiet line to a peer"),
+                Err(error) => tracing::debug!(%error, "no dedicated connection to a peer"),
             }
         });
     }
 
-    /// Asks the peer for a sign of life where nothing came by its quiet line, in use, since
-    /// the last call of this; the line breaks off where there is none.
+    /// Asks the peer for a sign of life where nothing came by its dedicated connection, in
+    /// use, since the last call of this; that is broken off where there is none.
     pub(super) fn watch_over(self: &Arc<Self>) {
-        let Some(silent) = self.lines.silent() else {
+        let Some(silent) = self.dedicated.silent() else {
             return;
         };
         let peer = Arc::clone(self);
@@ -96,7 +96,7 @@ impl Peer {
         let asked = Instant::now();
         match self.shared.stream().await {
             Ok(stream) => {
-                let (sender, _place) = stream.into_parts();
+                let (sender, _permit) = stream.into_parts();
                 sender.gives_sign(SIGN_WITHIN).await
             }
             Err(_) => asked.elapsed() < REFUSED_WITHIN,
@@ -105,8 +105,8 @@ impl Peer {
 
     /// Closes connections that nobody used for a while; true when none is left.
     pub(super) fn sweep(&self) -> bool {
-        let quiet = self.lines.sweep(IDLE_MULTIPLEXED);
-        self.shared.sweep() && quiet
+        let none_dedicated = self.dedicated.sweep(IDLE_MULTIPLEXED);
+        self.shared.sweep() && none_dedicated
     }
 }
 
@@ -152,14 +152,14 @@ impl Peer {
             return Ok(answer);
         }
         let parts = request.encode(Transport::Http2)?;
-        let waiting = self.lines.beside();
+        let waiting = self.dedicated.beside();
         let request_sent = Request::from_parts(parts, body.again()?);
         let answer = exchange::multiplexed(&self.shared, request_sent).await;
         drop(waiting);
         decoded(answer?, request.asked())
     }
 
-    /// Sends a request that nobody waits for: others are as quiet beside it as without.
+    /// Sends a request that nobody waits for: others may use the dedicated connection beside it.
     ///
     /// # Errors
     /// As [`Self::send`].
@@ -183,22 +183,22 @@ impl Peer {
         request: &PeerRequest<&Parts>,
         body: &Replay,
     ) -> Result<Option<UpstreamResponse>, Failure> {
-        let line = match self.lines.offer() {
-            Acquire::Line(line) => line,
+        let lease = match self.dedicated.offer() {
+            Acquire::Leased(lease) => lease,
             Acquire::Open(opening) => {
-                self.open_line(opening);
+                self.open_dedicated(opening);
                 return Ok(None);
             }
             Acquire::No => return Ok(None),
         };
         let sent = Instant::now();
         let parts = request.encode(Transport::Http1)?;
-        match line.send(Request::from_parts(parts, body.again()?)).await {
+        match lease.send(Request::from_parts(parts, body.again()?)).await {
             Ok(response) => {
                 let answer = UpstreamResponse {
                     response,
                     out: None,
-                    place: None,
+                    permit: None,
                     took: sent.elapsed(),
                 };
                 decoded(answer, request.asked()).map(Some)
@@ -219,7 +219,7 @@ impl Peer {
     ) -> Result<UpstreamResponse, Failure> {
         let parts = request.encode(Transport::Http2)?;
         let waits_for_http = matches!(request, PeerRequest::Upgrade { .. });
-        let waiting = waits_for_http.then(|| self.lines.beside());
+        let waiting = waits_for_http.then(|| self.dedicated.beside());
         let answer = exchange::open(&self.shared, parts).await;
         drop(waiting);
         decoded(answer?, request.asked())

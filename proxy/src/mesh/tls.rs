@@ -10,7 +10,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use identity::Roots;
-use identity::tls::{self, CertHandle, ClientAuth, MESH_ALPN, QUIET_ALPN, peer_name};
+use identity::tls::{self, CertHandle, ClientAuth, DEDICATED_ALPN, MESH_ALPN, peer_name};
 use identity::verify::IdentityError;
 use parking_lot::Mutex;
 use policy::name::SpiffeId;
@@ -63,7 +63,7 @@ impl MeshTls {
         let server = tls::mesh_server_config(
             &roots,
             &certs,
-            &[QUIET_ALPN, MESH_ALPN],
+            &[DEDICATED_ALPN, MESH_ALPN],
             ClientAuth::Required,
         );
         Self {
@@ -113,11 +113,11 @@ impl MeshTls {
         Arc::clone(&self.server)
     }
 
-    /// The same as [`Self::client`], and asks for the quiet transport. A peer that
-    /// does not know it takes the other one.
+    /// The same as [`Self::client`], and asks for a dedicated connection. A peer
+    /// that does not know these takes HTTP/2.
     #[must_use]
-    pub fn quiet_client(&self, expected: &SpiffeId) -> Arc<rustls::ClientConfig> {
-        let alpn = [QUIET_ALPN, MESH_ALPN];
+    pub fn dedicated_client(&self, expected: &SpiffeId) -> Arc<rustls::ClientConfig> {
+        let alpn = [DEDICATED_ALPN, MESH_ALPN];
         tls::mesh_client_config(&self.roots, &self.certs, expected.clone(), &alpn)
     }
 

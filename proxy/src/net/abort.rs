@@ -55,7 +55,7 @@ impl MayAbort for tokio::io::DuplexStream {
     fn abort(&mut self) {}
 }
 
-/// TLS that ends without its own goodbye tells as much.
+/// TLS that ends without `close_notify` tells as much.
 impl MayAbort for tokio_rustls::server::TlsStream<Coalescing> {
     fn abort(&mut self) {}
 }

@@ -1,5 +1,5 @@
 //! Holders whose requests wait for memory, and what those take that began a moment ago.
-//! Who waits, and for what, stands in [`crate::net::turn`].
+//! Who waits, and for what, stands in [`crate::net::ticket`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -9,7 +9,7 @@ use runtime::occupancy::Requests;
 
 /// Whose requests wait, which decides from which part of the memory on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Line {
+pub(crate) enum AdmissionClass {
     /// Callers from outside the pod.
     Callers,
     /// Calls of the pod's own application.
@@ -34,7 +34,7 @@ pub(super) struct Generation(usize);
 #[derive(Default)]
 pub(super) struct Admission {
     /// Few: each of them has its share of requests in flight.
-    waiting: Mutex<Vec<(Arc<Requests>, Line)>>,
+    waiting: Mutex<Vec<(Arc<Requests>, AdmissionClass)>>,
     /// As many as are in there.
     holders: AtomicUsize,
     /// Requests of callers that were in flight when it was looked last.
@@ -94,10 +94,15 @@ impl Admission {
     }
 
     /// A request waits behind those of its holder; gives its number.
-    pub(super) fn enter(&self, requests: &Arc<Requests>, line: Line, share: usize) -> u64 {
+    pub(super) fn enter(
+        &self,
+        requests: &Arc<Requests>,
+        class: AdmissionClass,
+        share: usize,
+    ) -> u64 {
         let mut waiting = self.waiting.lock();
         if requests.waiting() == 0 {
-            waiting.push((Arc::clone(requests), line));
+            waiting.push((Arc::clone(requests), class));
             self.holders.store(waiting.len(), Relaxed);
         }
         requests.enter(share)
@@ -115,38 +120,45 @@ impl Admission {
 
     /// Calls the first request of that holder which has fewest in flight, of those for
     /// which there is room.
-    pub(super) fn call(&self, has_room: impl Fn(&Requests, Line) -> bool) {
+    pub(super) fn call(&self, has_headroom: impl Fn(&Requests, AdmissionClass) -> bool) {
         if self.is_empty() {
             return;
         }
         let waiting = self.waiting.lock();
-        let able = waiting.iter().filter(|(one, line)| has_room(one, *line));
+        let able = waiting
+            .iter()
+            .filter(|(one, class)| has_headroom(one, *class));
         if let Some((next, _)) = able.min_by_key(|(one, _)| one.in_flight()) {
             next.call();
         }
     }
 
     /// Whether this is so of a holder whose requests wait.
-    pub(super) fn any(&self, so: impl Fn(&Requests, Line) -> bool) -> bool {
-        !self.is_empty() && self.waiting.lock().iter().any(|(one, line)| so(one, *line))
+    pub(super) fn any(&self, so: impl Fn(&Requests, AdmissionClass) -> bool) -> bool {
+        !self.is_empty()
+            && self
+                .waiting
+                .lock()
+                .iter()
+                .any(|(one, class)| so(one, *class))
     }
 
     /// Requests that wait of those holders of whom this is so.
-    pub(super) fn waiting(&self, so: impl Fn(&Requests, Line) -> bool) -> usize {
+    pub(super) fn waiting(&self, so: impl Fn(&Requests, AdmissionClass) -> bool) -> usize {
         if self.is_empty() {
             return 0;
         }
         let waiting = self.waiting.lock();
-        let those = waiting.iter().filter(|(one, line)| so(one, *line));
+        let those = waiting.iter().filter(|(one, class)| so(one, *class));
         those.map(|(one, _)| one.waiting()).sum()
     }
 
     /// Tells those that wait what their share is now, and wakes whoever has less than that
     /// in flight.
-    pub(super) fn look_again(&self, share: impl Fn(&Requests, Line) -> usize) {
+    pub(super) fn look_again(&self, share: impl Fn(&Requests, AdmissionClass) -> usize) {
         if !self.is_empty() {
             let waiting = self.waiting.lock();
-            let look = |(one, line): &(Arc<Requests>, _)| one.look_again(share(one, *line));
+            let look = |(one, class): &(Arc<Requests>, _)| one.look_again(share(one, *class));
             waiting.iter().for_each(look);
         }
     }

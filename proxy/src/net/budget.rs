@@ -8,8 +8,8 @@
 //!
 //! Not everything that may be held is counted here: heads, what `h2` keeps of a stream,
 //! tasks. So what the program really holds is asked as well, before every read, since
-//! nothing grows without one. From [`Budget::is_tight`] on pieces and windows are the
-//! smallest, and who has much in flight waits with more ([`crate::net::turn`]); from
+//! nothing grows without one. From [`Budget::is_tight`] on chunks and windows are the
+//! smallest, and who has much in flight waits with more ([`crate::net::ticket`]); from
 //! [`Budget::is_full`] on nobody reads until who holds most has lost connections
 //! ([`crate::process::relief`]).
 
@@ -23,9 +23,9 @@ use tokio::sync::Notify;
 
 use crate::net::admission::{Admission, Generation};
 
-/// A piece that is on its way. Smaller ones cost more in system calls than they save.
-const LEAST_PIECE: usize = 4 * 1024;
-/// In percent of what the process may use: pieces and windows are the smallest.
+/// A chunk that is on its way. Smaller ones cost more in system calls than they save.
+const LEAST_CHUNK: usize = 4 * 1024;
+/// In percent of what the process may use: chunks and windows are the smallest.
 const TIGHT: usize = 55;
 /// Part of the memory that somebody must hold to be slowed or to lose anything on account
 /// of the others.
@@ -33,8 +33,8 @@ pub(crate) const WORTH: usize = 32;
 /// Nobody reads before somebody has lost something. What is left is for what no read
 /// brings, for pages that are free and not given back yet, and for the program itself.
 const FULL: usize = 65;
-/// More than any piece has.
-const LARGEST_PIECE: usize = 128 * 1024;
+/// More than any chunk has.
+const LARGEST_CHUNK: usize = 128 * 1024;
 
 /// What heads have that cost nothing beside their requests.
 const SMALL_HEAD: usize = 8 * 1024;
@@ -214,11 +214,11 @@ impl Budget {
     /// There are up to five such places in a proxy, and who came first may hold what was
     /// right then: a harmonic sum, which for a thousand is some seven times the 64th part.
     #[must_use]
-    pub fn piece(&self) -> usize {
+    pub fn chunk_size(&self) -> usize {
         if self.is_tight() {
-            return LEAST_PIECE;
+            return LEAST_CHUNK;
         }
-        (self.limit / 64 / self.holders().max(1)).clamp(LEAST_PIECE, LARGEST_PIECE)
+        (self.limit / 64 / self.holders().max(1)).clamp(LEAST_CHUNK, LARGEST_CHUNK)
     }
 
     /// Bytes that the windows of all streams may come to, and once more what they may
@@ -292,10 +292,10 @@ impl Drop for Promise {
 pub struct Holder(Arc<Budget>);
 
 impl Holder {
-    /// As [`Budget::piece`].
+    /// As [`Budget::chunk_size`].
     #[must_use]
-    pub fn piece(&self) -> usize {
-        self.0.piece()
+    pub fn chunk_size(&self) -> usize {
+        self.0.chunk_size()
     }
 
     /// As [`Budget::poll_room`].
@@ -318,7 +318,7 @@ mod tests {
     use std::sync::Arc;
     use std::task::{Context, Waker};
 
-    use super::{Budget, Holder, LARGEST_PIECE, LEAST_PIECE};
+    use super::{Budget, Holder, LARGEST_CHUNK, LEAST_CHUNK};
 
     const LIMIT: usize = 64 * 1024 * 1024;
     const MIB: usize = 1024 * 1024;
@@ -337,32 +337,32 @@ mod tests {
             .poll_room(&Context::from_waker(Waker::noop()))
             .is_ready()
     }
-    /// Places of a stream that hold a piece each.
+    /// Places of a stream that hold a chunk each.
     const PLACES: usize = 5;
 
     #[test]
     fn what_a_thousand_may_hold_that_came_one_by_one_fits_the_memory() {
         let budget = Budget::new(LIMIT);
-        assert_eq!(budget.piece(), LARGEST_PIECE);
+        assert_eq!(budget.chunk_size(), LARGEST_CHUNK);
         let (mut held, mut all): (Vec<Holder>, _) = (Vec::new(), 0);
         for _ in 0..1000 {
             held.push(budget.hold());
-            all += PLACES * budget.piece() + budget.window().min(64 * 1024);
+            all += PLACES * budget.chunk_size() + budget.window().min(64 * 1024);
         }
         assert!(all <= LIMIT * 7 / 8, "{all}");
-        assert_eq!(budget.piece(), LEAST_PIECE);
+        assert_eq!(budget.chunk_size(), LEAST_CHUNK);
         held.clear();
-        assert_eq!((budget.holders(), budget.piece()), (0, LARGEST_PIECE));
+        assert_eq!((budget.holders(), budget.chunk_size()), (0, LARGEST_CHUNK));
     }
 
     #[test]
     fn pieces_and_windows_are_the_smallest_when_memory_is_tight() {
         let budget = measured();
         USED.set(35 * MIB);
-        assert_eq!(budget.piece(), LARGEST_PIECE);
+        assert_eq!(budget.chunk_size(), LARGEST_CHUNK);
         assert!(budget.window() > 0 && may_read(&budget));
         USED.set(36 * MIB);
-        assert_eq!((budget.piece(), budget.window()), (LEAST_PIECE, 0));
+        assert_eq!((budget.chunk_size(), budget.window()), (LEAST_CHUNK, 0));
         assert!(may_read(&budget), "there is room");
     }
 

@@ -1,4 +1,4 @@
-//! Byte streams as a relay wants them: pieces that change hands without a copy.
+//! Byte streams as a relay wants them: chunks that change hands without a copy.
 
 use std::cell::RefCell;
 use std::io;
@@ -10,13 +10,13 @@ use tokio::io::ReadBuf;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 
-use crate::net::tuning::{LARGEST_PIECE, SMALL_PIECE};
+use crate::net::tuning::{LARGEST_CHUNK, SMALL_CHUNK};
 
 /// What one read may bring at first.
-const LEAST: usize = SMALL_PIECE;
+const LEAST: usize = SMALL_CHUNK;
 /// What one read of a fast stream may bring: fewer and larger writes wake the peer
 /// less often.
-const MOST: usize = LARGEST_PIECE;
+const MOST: usize = LARGEST_CHUNK;
 
 thread_local! {
     /// Where reads go. It belongs to the thread, not to the connection, so it may be
@@ -59,14 +59,14 @@ pub(crate) trait ChunkIo {
     ///
     /// # Errors
     /// Whatever ended the stream early.
-    fn poll_piece(&mut self, cx: &mut Context<'_>, room: &mut ReadSize) -> Poll<io::Result<Bytes>>;
+    fn poll_chunk(&mut self, cx: &mut Context<'_>, room: &mut ReadSize) -> Poll<io::Result<Bytes>>;
 
-    /// Sends what it can of `piece`, and takes that away from it. Ready once it is
+    /// Sends what it can of `chunk`, and takes that away from it. Ready once it is
     /// empty.
     ///
     /// # Errors
     /// When nobody takes it any more.
-    fn poll_send(&mut self, cx: &mut Context<'_>, piece: &mut Bytes) -> Poll<io::Result<()>>;
+    fn poll_send(&mut self, cx: &mut Context<'_>, chunk: &mut Bytes) -> Poll<io::Result<()>>;
 
     /// Says that nothing more will be sent.
     ///
@@ -119,33 +119,33 @@ impl Plain for tokio::io::DuplexStream {
 }
 
 impl<S: Plain> ChunkIo for S {
-    fn poll_piece(&mut self, cx: &mut Context<'_>, room: &mut ReadSize) -> Poll<io::Result<Bytes>> {
+    fn poll_chunk(&mut self, cx: &mut Context<'_>, room: &mut ReadSize) -> Poll<io::Result<Bytes>> {
         BUFFER.with_borrow_mut(|buffer| {
             if buffer.capacity() != room.0 {
                 *buffer = BytesMut::with_capacity(room.0);
             }
             let got = ready!(pin!(self.read_buf(buffer)).poll(cx))?;
-            // A piece that nobody takes must not keep much more than itself.
-            let piece = if got < room.0 / 2 {
-                let piece = Bytes::copy_from_slice(buffer);
+            // A chunk that nobody takes must not keep much more than itself.
+            let chunk = if got < room.0 / 2 {
+                let chunk = Bytes::copy_from_slice(buffer);
                 buffer.clear();
-                piece
+                chunk
             } else {
                 std::mem::take(buffer).freeze()
             };
             room.note(got);
-            Poll::Ready(Ok(piece))
+            Poll::Ready(Ok(chunk))
         })
     }
 
-    fn poll_send(&mut self, cx: &mut Context<'_>, piece: &mut Bytes) -> Poll<io::Result<()>> {
-        while !piece.is_empty() {
-            let written = ready!(Pin::new(&mut *self).poll_write(cx, piece))?;
+    fn poll_send(&mut self, cx: &mut Context<'_>, chunk: &mut Bytes) -> Poll<io::Result<()>> {
+        while !chunk.is_empty() {
+            let written = ready!(Pin::new(&mut *self).poll_write(cx, chunk))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            // Not `advance`: the whole piece is freed with its last byte.
-            drop(piece.split_to(written));
+            // Not `advance`: the whole chunk is freed with its last byte.
+            drop(chunk.split_to(written));
         }
         Pin::new(self).poll_flush(cx)
     }
@@ -193,12 +193,12 @@ mod tests {
     /// Sends `sizes`, each when the one before was read, and gives what was read.
     async fn read(room: &mut ReadSize, sizes: &[usize]) -> Vec<Bytes> {
         let (mut near, mut far) = duplex(4 * MOST);
-        let mut pieces = Vec::new();
+        let mut chunks = Vec::new();
         for size in sizes {
             near.write_all(&vec![b'x'; *size]).await.unwrap();
-            pieces.push(poll_fn(|cx| far.poll_piece(cx, room)).await.unwrap());
+            chunks.push(poll_fn(|cx| far.poll_chunk(cx, room)).await.unwrap());
         }
-        pieces
+        chunks
     }
 
     #[tokio::test]
@@ -210,10 +210,10 @@ mod tests {
         let mut largest = 0;
         for _ in 0..16 {
             tokio::task::yield_now().await;
-            let piece = poll_fn(|cx| far.poll_piece(cx, &mut room)).await.unwrap();
-            largest = largest.max(piece.len());
+            let chunk = poll_fn(|cx| far.poll_chunk(cx, &mut room)).await.unwrap();
+            largest = largest.max(chunk.len());
         }
-        assert_eq!(room.0, MOST, "the largest piece had {largest} bytes");
+        assert_eq!(room.0, MOST, "the largest chunk had {largest} bytes");
         drop(far);
         sending.await.unwrap();
         read(&mut room, &[1; 8]).await;
@@ -225,9 +225,9 @@ mod tests {
     async fn a_piece_keeps_no_more_than_twice_its_size() {
         let mut room = ReadSize(MOST);
         let sizes = [1, 1000, LEAST, MOST / 2 + 1, MOST, 3, 70_000, 70_001];
-        for piece in read(&mut room, &sizes).await {
-            let size = piece.len();
-            let kept = piece.try_into_mut().unwrap().capacity();
+        for chunk in read(&mut room, &sizes).await {
+            let size = chunk.len();
+            let kept = chunk.try_into_mut().unwrap().capacity();
             assert!(kept <= 2 * size, "{size} bytes keep {kept}");
         }
     }

@@ -1,4 +1,4 @@
-//! A TCP connection between two proxies, read and written in large pieces.
+//! A TCP connection between two proxies, read and written in large chunks.
 //!
 //! TLS asks for one record at a time, so a fast stream would cost a system call
 //! for every 16 KiB. Here one call brings up to 64 KiB, in a buffer that belongs to
@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 /// What one read may bring.
-const PIECE: usize = 64 * 1024;
+const CHUNK: usize = 64 * 1024;
 /// A write of this size is worth a system call of its own.
 const LARGE: usize = 32 * 1024;
 /// Bytes that wait for the end of a turn; beyond it the writer waits for the peer.
@@ -131,7 +131,7 @@ impl Out {
         if let Some(kind) = self.failed {
             return Poll::Ready(Err(kind.into()));
         }
-        let size: usize = data.iter().map(|piece| piece.len()).sum();
+        let size: usize = data.iter().map(|chunk| chunk.len()).sum();
         if !self.collecting || size >= LARGE {
             ready!(self.send(cx))?;
             return Pin::new(&mut self.stream).poll_write_vectored(cx, data);
@@ -142,8 +142,8 @@ impl Out {
         if self.waiting.capacity() == 0 {
             self.waiting = UNSENT.with_borrow_mut(Vec::pop).unwrap_or_default();
         }
-        for piece in data {
-            self.waiting.extend_from_slice(piece);
+        for chunk in data {
+            self.waiting.extend_from_slice(chunk);
         }
         Poll::Ready(Ok(size))
     }
@@ -158,16 +158,16 @@ impl AsyncRead for Coalescing {
         let this = self.get_mut();
         let Rest { buffer, mut unread } = match this.rest.take() {
             Some(rest) => rest,
-            None if out.remaining() >= PIECE => {
+            None if out.remaining() >= CHUNK => {
                 return Pin::new(&mut this.stream).poll_read(cx, out);
             }
             None => {
                 let mut buffer = UNREAD
                     .with_borrow_mut(Vec::pop)
-                    .unwrap_or_else(|| vec![0; PIECE].into_boxed_slice());
-                let mut piece = ReadBuf::new(&mut buffer);
-                let polled = Pin::new(&mut this.stream).poll_read(cx, &mut piece);
-                let unread = 0..piece.filled().len();
+                    .unwrap_or_else(|| vec![0; CHUNK].into_boxed_slice());
+                let mut chunk = ReadBuf::new(&mut buffer);
+                let polled = Pin::new(&mut this.stream).poll_read(cx, &mut chunk);
+                let unread = 0..chunk.filled().len();
                 if !matches!(polled, Poll::Ready(Ok(()))) {
                     UNREAD.with_borrow_mut(|spares| keep(spares, buffer));
                     return polled;

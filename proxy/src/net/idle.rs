@@ -123,16 +123,16 @@ struct Moving<'a, T> {
 }
 
 impl<T: ChunkIo> ChunkIo for Moving<'_, T> {
-    fn poll_piece(&mut self, cx: &mut Context<'_>, room: &mut ReadSize) -> Poll<io::Result<Bytes>> {
-        let piece = ready!(self.io.poll_piece(cx, room));
+    fn poll_chunk(&mut self, cx: &mut Context<'_>, room: &mut ReadSize) -> Poll<io::Result<Bytes>> {
+        let chunk = ready!(self.io.poll_chunk(cx, room));
         self.moved.store(true, Relaxed);
-        Poll::Ready(piece)
+        Poll::Ready(chunk)
     }
 
-    fn poll_send(&mut self, cx: &mut Context<'_>, piece: &mut Bytes) -> Poll<io::Result<()>> {
-        let before = piece.len();
-        let sent = self.io.poll_send(cx, piece);
-        if piece.len() != before {
+    fn poll_send(&mut self, cx: &mut Context<'_>, chunk: &mut Bytes) -> Poll<io::Result<()>> {
+        let before = chunk.len();
+        let sent = self.io.poll_send(cx, chunk);
+        if chunk.len() != before {
             self.moved.store(true, Relaxed);
         }
         sent

@@ -3,10 +3,10 @@
 //! Bytes that come to a socket that nobody reads any more are answered with a reset,
 //! and a reset overtakes what was said before. A client that uploads would not get to
 //! read why it was refused; a peer proxy that sends its next request in the moment in
-//! which a quiet line is closed would not learn from the goodbye (`close_notify`)
-//! that it was not taken, nor one by HTTP/2 from the goodbye there (GOAWAY) or from an
-//! answer that lies before it. So after the goodbye everything is read, and dropped,
-//! until the other side has closed or had the time to notice.
+//! which a dedicated connection is closed would not learn from `close_notify` that it
+//! was not taken, nor one by HTTP/2 from GOAWAY or from an answer that lies before it.
+//! So after these everything is read, and dropped, until the other side has closed or
+//! had the time to notice.
 
 use std::future::Future;
 use std::io;

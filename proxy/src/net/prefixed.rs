@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use runtime::occupancy::Place;
+use runtime::occupancy::Permit;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -97,10 +97,10 @@ impl<S: AsyncRead + Unpin> Prefixed<S> {
         &mut self,
         patience: Duration,
         sniff: fn(&[u8]) -> Seen,
-        place: &Place,
+        permit: &Permit,
     ) -> io::Result<Seen> {
         match timeout(patience, self.first_bytes()).await {
-            Ok(Ok(true)) => place.head_begins(),
+            Ok(Ok(true)) => permit.head_begins(),
             Ok(Ok(false)) | Err(_) => return Ok(Seen::Unsure),
             Ok(Err(error)) => return Err(error),
         }
@@ -219,16 +219,16 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Prefixed<S> {
 }
 
 impl<S: ChunkIo> ChunkIo for Prefixed<S> {
-    fn poll_piece(&mut self, cx: &mut Context<'_>, room: &mut ReadSize) -> Poll<io::Result<Bytes>> {
+    fn poll_chunk(&mut self, cx: &mut Context<'_>, room: &mut ReadSize) -> Poll<io::Result<Bytes>> {
         let prefix = self.take_prefix();
         if !prefix.is_empty() {
             return Poll::Ready(Ok(prefix.into()));
         }
-        self.inner.poll_piece(cx, room)
+        self.inner.poll_chunk(cx, room)
     }
 
-    fn poll_send(&mut self, cx: &mut Context<'_>, piece: &mut Bytes) -> Poll<io::Result<()>> {
-        self.inner.poll_send(cx, piece)
+    fn poll_send(&mut self, cx: &mut Context<'_>, chunk: &mut Bytes) -> Poll<io::Result<()>> {
+        self.inner.poll_send(cx, chunk)
     }
 
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -83,7 +83,7 @@ pub(crate) async fn relay<A: ChunkIo, B: ChunkIo>(
 #[derive(Debug, Default)]
 struct Direction {
     room: ReadSize,
-    piece: Bytes,
+    chunk: Bytes,
     ended: bool,
     closed: bool,
 }
@@ -91,7 +91,7 @@ struct Direction {
 impl Direction {
     /// Holds what the receiver does not take.
     fn is_stuck(&self) -> bool {
-        !self.piece.is_empty()
+        !self.chunk.is_empty()
     }
 
     fn poll<R: ChunkIo, W: ChunkIo>(
@@ -103,7 +103,7 @@ impl Direction {
         flow: &AtomicU64,
     ) -> io::Result<Poll<()>> {
         while !self.closed {
-            if to.poll_send(cx, &mut self.piece)?.is_pending() {
+            if to.poll_send(cx, &mut self.chunk)?.is_pending() {
                 return Ok(Poll::Pending);
             }
             if self.ended {
@@ -117,13 +117,13 @@ impl Direction {
             if budget.poll_room(cx).is_pending() {
                 return Ok(Poll::Pending);
             }
-            self.room.limit(budget.piece());
-            let Poll::Ready(piece) = from.poll_piece(cx, &mut self.room)? else {
+            self.room.limit(budget.chunk_size());
+            let Poll::Ready(chunk) = from.poll_chunk(cx, &mut self.room)? else {
                 return Ok(Poll::Pending);
             };
-            self.ended = piece.is_empty();
-            flow.fetch_add(piece.len() as u64, Relaxed);
-            self.piece = piece;
+            self.ended = chunk.is_empty();
+            flow.fetch_add(chunk.len() as u64, Relaxed);
+            self.chunk = chunk;
         }
         Ok(Poll::Ready(()))
     }

@@ -36,7 +36,7 @@ pub(crate) const BEGUN_WITHIN: Duration = Duration::from_secs(10);
 /// Bytes of settings in the first frame of a server: a largest frame of whoever said
 /// nothing of it.
 const LARGEST_GREETING: u32 = 16 * 1024;
-/// Methods of HTTP that a client may send in pieces.
+/// Methods of HTTP that a client may send in chunks.
 const METHODS: [&[u8]; 8] = [
     b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE",
 ];
@@ -150,7 +150,7 @@ pub(crate) enum Line {
     Other,
 }
 
-/// Reads the first line of a stream that is not blank, in whatever pieces it comes.
+/// Reads the first line of a stream that is not blank, in whatever chunks it comes.
 #[derive(Debug, Default)]
 pub(crate) struct FirstLine {
     /// The last bytes of the line, runs of blanks as one.

@@ -10,22 +10,22 @@ const PACKET: usize = 7 * 8896;
 /// write has above whole packets becomes a packet of its own, and a packet costs
 /// nearly as much with one byte as with 64 KiB. Two packets hold this: one would cost
 /// more, with three and four those who send and receive wait for each other longer.
-pub(crate) const LARGEST_PIECE: usize = 121 * 1024;
+pub(crate) const LARGEST_CHUNK: usize = 121 * 1024;
 /// Bytes of a stream that is not fast yet: one packet.
-pub(crate) const SMALL_PIECE: usize = 60 * 1024;
+pub(crate) const SMALL_CHUNK: usize = 60 * 1024;
 const _: () = {
-    assert!(with_heads(LARGEST_PIECE) <= 2 * PACKET, "needs a third");
-    assert!(with_heads(SMALL_PIECE) <= PACKET, "needs a second");
+    assert!(with_heads(LARGEST_CHUNK) <= 2 * PACKET, "needs a third");
+    assert!(with_heads(SMALL_CHUNK) <= PACKET, "needs a second");
 };
 
-/// Bytes of a piece with the heads of its frame and of its TLS records.
-const fn with_heads(piece: usize) -> usize {
-    let frame = piece + 9;
+/// Bytes of a chunk with the heads of its frame and of its TLS records.
+const fn with_heads(chunk: usize) -> usize {
+    let frame = chunk + 9;
     frame + 22 * frame.div_ceil(16 * 1024)
 }
 
 /// Bytes that TLS takes at once: two largest frames with their heads.
-pub(crate) const TLS_BUFFER: usize = 2 * (LARGEST_PIECE + 9);
+pub(crate) const TLS_BUFFER: usize = 2 * (LARGEST_CHUNK + 9);
 
 /// A peer that TCP alone watches is asked after this silence,
 pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(7);

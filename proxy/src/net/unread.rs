@@ -35,7 +35,7 @@ impl Found {
     }
 }
 
-/// Takes the bytes of one direction of a connection in whatever pieces they come.
+/// Takes the bytes of one direction of a connection in whatever chunks they come.
 #[derive(Debug)]
 pub(crate) struct Unread {
     first: FirstLine,
@@ -150,8 +150,8 @@ mod tests {
     fn found(bytes: &[u8], server_spoke: bool) -> Option<Found> {
         let whole = Unread::new(server_spoke).note(bytes);
         let mut unread = Unread::new(server_spoke);
-        let pieces = bytes.iter().find_map(|byte| unread.note(&[*byte]));
-        assert_eq!(whole, pieces, "{:?}", String::from_utf8_lossy(bytes));
+        let chunks = bytes.iter().find_map(|byte| unread.note(&[*byte]));
+        assert_eq!(whole, chunks, "{:?}", String::from_utf8_lossy(bytes));
         whole
     }
 

@@ -25,10 +25,10 @@ use crate::http::deadline;
 use crate::http::grpc::{grpc_status, is_success};
 use crate::http::replay::Replay;
 use crate::http::upload::Upload;
-use crate::outbound::moves::Moves;
+use crate::outbound::call_policy;
+use crate::outbound::failovers::Failovers;
 use crate::outbound::passed::Passed;
 use crate::outbound::route::Route;
-use crate::outbound::said;
 use crate::outbound::send::Outgoing;
 use crate::outbound::serving::{self, Serving};
 use crate::outbound::unanswered::Unanswered;
@@ -52,7 +52,7 @@ pub(crate) struct Attempts<'a> {
     /// It is another connection to the same endpoint, and so no attempt of its own.
     renewed: bool,
     renewals: usize,
-    moves: Moves,
+    failovers: Failovers,
     retries: u8,
     /// Of a request: its body.
     replay: Option<&'a Replay>,
@@ -90,7 +90,7 @@ impl<'a> Attempts<'a> {
             chosen: None,
             renewed: false,
             renewals: 0,
-            moves: Moves::NONE,
+            failovers: Failovers::NONE,
             retries: 0,
             replay: None,
             repeatable: true,
@@ -102,7 +102,7 @@ impl<'a> Attempts<'a> {
 
     /// Of a request.
     pub(super) fn of(route: &'a Route, outgoing: &'a Outgoing) -> Self {
-        let retry = said::retry(route.said.as_deref());
+        let retry = call_policy::retry(route.policy.as_deref());
         let listed = if outgoing.grpc {
             !retry.grpc_codes.is_empty()
         } else {
@@ -127,7 +127,7 @@ impl<'a> Attempts<'a> {
     /// The endpoint to try, which `call` is counted on from now on. Another connection to
     /// the same one is no attempt of its own.
     pub(super) fn next(&mut self, proxy: &Proxy, call: &mut Call) -> Option<InFlight> {
-        if self.over || !self.moves.may_go_on() {
+        if self.over || !self.failovers.may_go_on() {
             return None;
         }
         let chosen = self.chosen.take();
@@ -153,12 +153,12 @@ impl<'a> Attempts<'a> {
     }
 
     fn pick(&self, proxy: &Proxy, fallback: Fallback) -> Option<InFlight> {
-        let said = self.route.said.as_deref();
+        let policy = self.route.policy.as_deref();
         let draw = Draw {
             tried: &self.tried,
             may_retry: self.repeatable,
-            ejection: said::ejection(said),
-            balance: said::balance(said),
+            ejection: call_policy::ejection(policy),
+            balance: call_policy::balance(policy),
             fallback,
         };
         self.route.choice.pick(proxy, &draw)
@@ -325,8 +325,8 @@ impl<'a> Attempts<'a> {
     }
 
     fn succeeded(&self, call: &Call) {
-        let said = self.route.said.as_deref();
-        serving::succeeded(self.route.choice.set(), said, self.retries > 0, call);
+        let policy = self.route.policy.as_deref();
+        serving::succeeded(self.route.choice.set(), policy, self.retries > 0, call);
     }
 
     /// No answer came, of which an application may have seen the request. How long to wait
@@ -380,7 +380,7 @@ impl<'a> Attempts<'a> {
                 self.retry_failed(call);
                 self.retries += 1;
                 if refused {
-                    self.moves.moved();
+                    self.failovers.moved();
                 }
                 self.chosen = Some(other);
                 Some(wait)
@@ -389,12 +389,12 @@ impl<'a> Attempts<'a> {
     }
 
     fn retry(&self) -> &'a Retry {
-        said::retry(self.route.said.as_deref())
+        call_policy::retry(self.route.policy.as_deref())
     }
 
     /// What an attempt has shown of its endpoint.
     fn learn(&self, to: &mut InFlight, latency: Latency, verdict: Option<Verdict>, call: &Call) {
-        let ejection = said::ejection(self.route.said.as_deref());
+        let ejection = call_policy::ejection(self.route.policy.as_deref());
         let seen = verdict.and_then(|verdict| verdict.seen(ejection));
         self.record(to, latency, seen, call);
     }
@@ -406,7 +406,7 @@ impl<'a> Attempts<'a> {
         let Some(set) = self.route.choice.set() else {
             return to.learn(latency);
         };
-        let ejection = said::ejection(self.route.said.as_deref());
+        let ejection = call_policy::ejection(self.route.policy.as_deref());
         if let Some(cause) = set.record(to, latency, seen, ejection) {
             call.ejected(cause);
         }
@@ -435,7 +435,7 @@ impl<'a> Attempts<'a> {
         let next = failure.next();
         if next == Next::SameEndpoint && self.renewals < RENEWALS {
             self.renewals += 1;
-            self.moves.note(&failure);
+            self.failovers.note(&failure);
             self.chosen = Some(to);
             self.renewed = true;
         } else {
@@ -443,7 +443,7 @@ impl<'a> Attempts<'a> {
             let (latency, seen) = verdict::seen_in_failure(&failure, slow_upload);
             self.record(&mut to, latency, seen, call);
             self.tried.push(to.endpoint().addr);
-            self.moves.note(&failure);
+            self.failovers.note(&failure);
         }
         // Its server had it, so asking the next one is what `attempts: 0` forbids.
         let refused = self.replay.is_some() && failure.was_refused_by_server();

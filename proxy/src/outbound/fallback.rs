@@ -23,9 +23,9 @@ use crate::http::upgrade::Side;
 use crate::http::upload::Upload;
 use crate::http::watched::BodyEnd;
 use crate::outbound::attempts::Attempts;
+use crate::outbound::call_policy;
 use crate::outbound::respond::respond;
 use crate::outbound::route::Route;
-use crate::outbound::said;
 use crate::outbound::send::Outgoing;
 use crate::outbound::serving::{Marks, Serving};
 use crate::proxy::Proxy;
@@ -80,12 +80,12 @@ pub(super) fn due<'a>(attempted: Attempted<'a>, sent: &Sent, call: &Call) -> Opt
     let Attempted {
         route, outgoing, ..
     } = attempted;
-    // Who wished for another Service gets that one or nobody.
+    // Who asked for another Service gets that one or nobody.
     if route.overridden {
         return None;
     }
-    let said = route.said.as_deref();
-    let (fallback, port) = said::fallback(said)?;
+    let policy = route.policy.as_deref();
+    let (fallback, port) = call_policy::fallback(policy)?;
     let ended = match sent {
         Ok((answer, _)) => {
             let head = &answer.response;
@@ -94,7 +94,12 @@ pub(super) fn due<'a>(attempted: Attempted<'a>, sent: &Sent, call: &Call) -> Opt
         }
         Err(failure) => Ended::Failed(failure.reason()),
     };
-    let when = policy::fallback::due(fallback.on, said::retry(said), outgoing.asked(), ended)?;
+    let when = policy::fallback::due(
+        fallback.on,
+        call_policy::retry(policy),
+        outgoing.asked(),
+        ended,
+    )?;
     Some(Due {
         attempted,
         fallback,
@@ -200,14 +205,14 @@ impl<'a> Due<'a> {
 /// The Service that may take a connection of opaque bytes which `failure` has ended, at this
 /// port.
 pub(super) fn of_bytes<'a>(route: &'a Route, failure: &Failure) -> Option<(&'a ServiceId, u16)> {
-    let said = route.said.as_deref();
-    let (fallback, port) = said::fallback(said)?;
+    let policy = route.policy.as_deref();
+    let (fallback, port) = call_policy::fallback(policy)?;
     let asked = Asked {
         method: &Method::GET,
         once: true,
     };
     let ended = Ended::Failed(failure.reason());
-    let when = policy::fallback::due(fallback.on, said::retry(said), asked, ended)?;
+    let when = policy::fallback::due(fallback.on, call_policy::retry(policy), asked, ended)?;
     match &fallback.to {
         FallbackTo::Service(service) if when == Cause::Unreachable => Some((service, port)),
         FallbackTo::Service(_) | FallbackTo::Response(_) => None,

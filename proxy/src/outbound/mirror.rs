@@ -27,13 +27,13 @@ use tokio::time::timeout;
 use crate::failure::Failure;
 use crate::http::body;
 use crate::http::client::exchange::UpstreamResponse;
-use crate::http::copies::CopyPlace;
-use crate::http::lineage::Shadow;
+use crate::http::copies::CopyPermit;
 use crate::http::refusal::reason_in;
 use crate::http::replay::Replay;
+use crate::http::shadow::Shadow;
+use crate::outbound::call_policy;
 use crate::outbound::fallback::{Attempted, Sent};
 use crate::outbound::route::Route;
-use crate::outbound::said;
 use crate::outbound::send::Outgoing;
 use crate::proxy::Proxy;
 use crate::telemetry::Telemetry;
@@ -137,7 +137,7 @@ pub(super) fn copy(
     call: &Call,
     instead: Option<&ServiceId>,
 ) {
-    let Some((mirrors, port)) = said::mirrors(attempted.route.said.as_deref()) else {
+    let Some((mirrors, port)) = call_policy::mirrors(attempted.route.policy.as_deref()) else {
         return;
     };
     let Attempted {
@@ -161,8 +161,8 @@ pub(super) fn copy(
             continue;
         };
         let bytes = 2 * body.len() + head_size(&outgoing.parts);
-        let place = match proxy.copies.admit(bytes) {
-            Some(place) if !proxy.budget().is_tight() => place,
+        let permit = match proxy.copies.admit(bytes) {
+            Some(permit) if !proxy.budget().is_tight() => permit,
             _ => {
                 counted.came_to(Outcome::Full);
                 continue;
@@ -171,7 +171,7 @@ pub(super) fn copy(
         let copy = Copy {
             outgoing: of(outgoing, body, mirror.downstream),
             to: route.elsewhere(proxy, (&mirror.service, port), None),
-            place,
+            permit,
         };
         copy.send(Arc::clone(proxy), counted);
     }
@@ -252,7 +252,7 @@ fn own_trace(map: &mut HeaderMap) {
 struct Copy {
     outgoing: Outgoing,
     to: Route,
-    place: CopyPlace,
+    permit: CopyPermit,
 }
 
 impl Copy {
@@ -288,7 +288,7 @@ impl Copy {
             return Err(Failure::refused(reason, "the other proxy refused a copy"));
         }
         let read = read(answer).await;
-        drop(self.place);
+        drop(self.permit);
         read
     }
 }
@@ -304,7 +304,7 @@ async fn read(answer: UpstreamResponse) -> Result<(), Failure> {
             break;
         }
     }
-    drop(answer.place);
+    drop(answer.permit);
     Ok(())
 }
 

@@ -10,10 +10,10 @@ use crate::failure::Failure;
 use crate::net::connect;
 use crate::net::prefixed::Prefixed;
 use crate::outbound::attempts::Attempts;
+use crate::outbound::call_policy;
 use crate::outbound::connection::Connection;
 use crate::outbound::fallback;
 use crate::outbound::route::Route;
-use crate::outbound::said;
 use crate::outbound::shadow;
 use crate::outbound::tunnel::{self, Tunnel};
 use crate::telemetry::call::{Call, Kind};
@@ -28,7 +28,7 @@ impl Connection {
     /// Opens a byte stream to an endpoint of the Service that was called.
     pub(super) async fn open(&self, call: &mut Call) -> Result<Tunnel, Failure> {
         let route = self.route_bytes(call)?;
-        let idle = said::timeouts(route.said.as_deref()).idle;
+        let idle = call_policy::timeouts(route.policy.as_deref()).idle;
         self.open_by(&route, idle, call).await
     }
 
@@ -43,7 +43,7 @@ impl Connection {
     /// The same, or to the Service that takes connections in its place.
     async fn open_or_fall_back(&self, call: &mut Call) -> Result<Tunnel, Failure> {
         let route = self.route_bytes(call)?;
-        let idle = said::timeouts(route.said.as_deref()).idle;
+        let idle = call_policy::timeouts(route.policy.as_deref()).idle;
         let failure = match self.open_by(&route, idle, call).await {
             Ok(tunnel) => return Ok(tunnel),
             Err(failure) => failure,

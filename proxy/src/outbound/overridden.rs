@@ -1,5 +1,5 @@
 //! Calls that go to another Service than the one they are made to, because their request
-//! wishes so and the called Service's policy grants it.
+//! asks for that and the called Service's policy grants it.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -12,21 +12,25 @@ use policy::traffic::call::Override;
 use crate::config::snapshot::{Service, Snapshot};
 use crate::http::context::MadeFor;
 use crate::http::received::Received;
-use crate::http::wish::{Sender, Wish};
+use crate::http::route_override::{RouteOverride, Sender};
 use crate::proxy::Proxy;
 use crate::telemetry::labels::OverrideLabels;
 
-/// What a call is wished to go to: as it says itself, else as the request that it is made for.
-pub(super) fn wish_of(proxy: &Proxy, received: &Received, made_for: &MadeFor) -> Option<Arc<Wish>> {
+/// What a call is asked to go to: as it says itself, else as the request that it is made for.
+pub(super) fn route_override_of(
+    proxy: &Proxy,
+    received: &Received,
+    made_for: &MadeFor,
+) -> Option<Arc<RouteOverride>> {
     let inherited = match made_for {
-        MadeFor::Request(request) => request.inherited().wish.as_ref(),
+        MadeFor::Request(request) => request.inherited().route_override.as_ref(),
         _ => None,
     };
-    let Some(said) = &received.wish else {
+    let Some(headers) = &received.route_override else {
         return inherited.cloned();
     };
-    match said.read(Sender::Own, &proxy.own.namespace) {
-        Ok(Some(wish)) => Some(Arc::new(wish)),
+    match headers.read(Sender::Own, &proxy.own.namespace) {
+        Ok(Some(route_override)) => Some(Arc::new(route_override)),
         Ok(None) => inherited.cloned(),
         Err(()) => {
             count(proxy, "unreadable");
@@ -35,15 +39,15 @@ pub(super) fn wish_of(proxy: &Proxy, received: &Received, made_for: &MadeFor) ->
     }
 }
 
-/// Where a call to `service` goes instead, if that is wished and granted.
+/// Where a call to `service` goes instead, if that is asked for and granted.
 pub(super) fn target(
     proxy: &Proxy,
     snapshot: &Snapshot,
     service: &Service,
-    (resource, wish): (&str, Option<&Wish>),
+    (resource, route_override): (&str, Option<&RouteOverride>),
 ) -> Option<ServiceId> {
-    let wish = wish?;
-    let target = wish.of(&service.id)?;
+    let route_override = route_override?;
+    let target = route_override.of(&service.id)?;
     let said = snapshot.policies.of(resource);
     let offered = said.and_then(|said| said.overrides.decide(None).0.as_deref());
     let offered: &[Override] = offered.unwrap_or_default();
@@ -56,7 +60,14 @@ pub(super) fn target(
     let unix = since.map_or(i64::MAX, |since| {
         i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
     });
-    match grant(offered, &target, own, wish.asked(), wish.proof(), unix) {
+    match grant(
+        offered,
+        &target,
+        own,
+        route_override.asked(),
+        route_override.proof(),
+        unix,
+    ) {
         Ok(()) => {
             count(proxy, "granted");
             Some(target)

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::{Request, Version};
 use policy::mode::MtlsMode;
 use policy::reason::Reason;
-use runtime::occupancy::Place;
+use runtime::occupancy::Permit;
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
@@ -35,12 +35,12 @@ pub(crate) async fn unknown(
     proxy: &Arc<Proxy>,
     stream: TcpStream,
     addr: SocketAddr,
-    place: Arc<Place>,
+    permit: Arc<Permit>,
 ) {
     let may_pass = |now: &Snapshot| (shadow::may_pass(now).is_ok(), may_pass_unknown(now).is_ok());
     let (any, unknown) = proxy.config.inspect(may_pass);
     if !any {
-        return turn_away(proxy, stream, addr, place, shadow::refusal).await;
+        return turn_away(proxy, stream, addr, permit, shadow::refusal).await;
     }
     let meshed = proxy.config.registry.was_meshed(addr);
     if !meshed && unknown {
@@ -55,7 +55,7 @@ pub(crate) async fn unknown(
     } else {
         Failure::no_configuration
     };
-    turn_away(proxy, stream, addr, place, failure).await;
+    turn_away(proxy, stream, addr, permit, failure).await;
 }
 
 /// What lies outside the mesh, as the controller says.
@@ -63,10 +63,10 @@ pub(crate) async fn external(
     proxy: &Arc<Proxy>,
     stream: TcpStream,
     addr: SocketAddr,
-    place: Arc<Place>,
+    permit: Arc<Permit>,
 ) {
     if proxy.config.inspect(shadow::may_pass).is_err() {
-        return turn_away(proxy, stream, addr, place, shadow::refusal).await;
+        return turn_away(proxy, stream, addr, permit, shadow::refusal).await;
     }
     let forbidden = proxy.config.until_refused(shadow::may_pass);
     pass_through(proxy, stream, addr, forbidden).await;
@@ -88,7 +88,7 @@ pub(crate) async fn turn_away(
     proxy: &Proxy,
     stream: TcpStream,
     addr: SocketAddr,
-    place: Arc<Place>,
+    permit: Arc<Permit>,
     failure: fn() -> Failure,
 ) {
     let mut stream = Prefixed::new(stream);
@@ -128,7 +128,7 @@ pub(crate) async fn turn_away(
         version,
         profile: Profile::OwnApplication,
         budget,
-        place,
+        permit,
     };
     let refused = move |how| call(Kind::Request).turned_away(how);
     serve_http(stream, accepted, std::future::pending(), refused, handler).await;

@@ -13,14 +13,15 @@ use crate::http::body::Body;
 use crate::http::context::MadeFor;
 use crate::http::deadline::{self, Timed};
 use crate::http::incoming::IncomingBody;
-use crate::http::lineage::Shadow;
 use crate::http::received::{Received, Rejected, Upgrades, host_of};
 use crate::http::replay::Replay;
+use crate::http::route_override::RouteOverride;
+use crate::http::shadow::Shadow;
 use crate::http::upgrade::Side;
 use crate::http::upload::Upload;
-use crate::http::wish::Wish;
-use crate::net::turn::Waited;
+use crate::net::ticket::Waited;
 use crate::outbound::attempts::Attempts;
+use crate::outbound::call_policy;
 use crate::outbound::connection::Connection;
 use crate::outbound::context;
 use crate::outbound::fallback::{self, Attempted, Due};
@@ -28,7 +29,6 @@ use crate::outbound::mirror;
 use crate::outbound::overridden;
 use crate::outbound::respond::respond;
 use crate::outbound::route::Route;
-use crate::outbound::said;
 use crate::outbound::send::Outgoing;
 use crate::outbound::serving::Marks;
 use crate::outbound::shadow;
@@ -39,8 +39,8 @@ use crate::telemetry::parties::Parties;
 /// What came before a call, and what that means for it.
 struct Provenance {
     made_for: MadeFor,
-    /// Where calls that are made for it are wished to go.
-    wish: Option<Arc<Wish>>,
+    /// Where calls that are made for it are asked to go.
+    route_override: Option<Arc<RouteOverride>>,
     /// What it has to do with copies.
     shadow: Option<Shadow>,
     /// How often its workload had begun to get nothing but copies, before that was asked.
@@ -69,8 +69,9 @@ pub(super) async fn handle_request(
     let held = shadow::times_held(proxy);
     let snapshot = proxy.config.snapshot();
     let came = Provenance::of(proxy, &snapshot, held, &mut received);
-    let route = shadow::may_send(&snapshot, &received)
-        .and_then(|()| connection.route_request(&snapshot, &received, came.wish.as_deref()));
+    let route = shadow::may_send(&snapshot, &received).and_then(|()| {
+        connection.route_request(&snapshot, &received, came.route_override.as_deref())
+    });
     call.between(match &route {
         Ok(route) => route.parties(),
         Err(_) => connection.called(&snapshot),
@@ -139,11 +140,11 @@ fn receive(
 impl Provenance {
     fn of(proxy: &Proxy, snapshot: &Snapshot, held: u64, received: &mut Received) -> Self {
         let made_for = context::of_call(proxy, received);
-        let wish = overridden::wish_of(proxy, received, &made_for);
+        let route_override = overridden::route_override_of(proxy, received, &made_for);
         let shadow = shadow::of_call(proxy, snapshot, received, &made_for);
         Self {
             made_for,
-            wish,
+            route_override,
             shadow,
             held,
         }
@@ -175,7 +176,7 @@ fn prepare(
     let timeout = times.as_ref().and_then(|times| times.timeout.as_ref());
     let timed = Timed::read(&parts.headers, grpc, timeout, None);
     proxy.telemetry.metrics.read_time(timed.unreadable);
-    let timeouts = said::timeouts(route.said.as_deref());
+    let timeouts = call_policy::timeouts(route.policy.as_deref());
     let deadline = deadline::outgoing(&parts, timed, timeouts, came.made_for.until());
     let made_for = came.made_for.request();
     let (body, upload) = shadow::watch(proxy, came.held, &parts.method, body);
@@ -191,7 +192,9 @@ fn prepare(
         shadow: came.shadow,
         made_for,
         spent: AtomicBool::new(false),
-        onward: came.wish.and_then(|wish| wish.onward(&proxy.own.identity)),
+        onward: came
+            .route_override
+            .and_then(|route_override| route_override.onward(&proxy.own.identity)),
         aside: false,
     };
     Prepared {
@@ -201,7 +204,7 @@ fn prepare(
     }
 }
 
-/// The answer to a call that nobody has answered. Who wished for another Service is told
+/// The answer to a call that nobody has answered. Who asked for another Service is told
 /// there, too, that it was that one which did not.
 fn refused(failure: &Failure, call: Call, route: &Route, outgoing: &Outgoing) -> Response<Body> {
     let mut response = call.refuse(failure, &outgoing.parts.method, outgoing.grpc);
@@ -217,7 +220,7 @@ impl Connection {
         &self,
         snapshot: &Snapshot,
         received: &Received,
-        wish: Option<&Wish>,
+        route_override: Option<&RouteOverride>,
     ) -> Result<Route, Failure> {
         let parts = &received.parts;
         let facts = RequestFacts {
@@ -225,6 +228,6 @@ impl Connection {
             path: parts.uri.path(),
             headers: &parts.headers,
         };
-        self.route(snapshot, Some((&facts, host_of(parts))), wish)
+        self.route(snapshot, Some((&facts, host_of(parts))), route_override)
     }
 }

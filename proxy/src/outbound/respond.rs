@@ -45,7 +45,7 @@ pub(crate) async fn respond(
     let UpstreamResponse {
         mut response,
         out,
-        place,
+        permit,
         ..
     } = answer;
     let to = response.headers().get(header::UPGRADE).cloned();
@@ -73,12 +73,12 @@ pub(crate) async fn respond(
             to,
             idle,
         };
-        return switch(parts, upgraded, (place, served), counted, proxy);
+        return switch(parts, upgraded, (permit, served), counted, proxy);
     }
     let grpc = served.ends.as_deref().is_some_and(Ends::is_told_in_grpc);
     let incoming = Ending::new(incoming, served.ends.take(), &parts.headers);
     let mut watched = Watched::begun(incoming, move |end, bytes, trailers| {
-        drop(place);
+        drop(permit);
         served.ended(end, trailers, counted.call());
         counted.done(end, bytes, trailers);
     })

@@ -15,11 +15,11 @@ use policy::sticky;
 use crate::config::snapshot::{Destination, PodTarget, Service, Snapshot};
 use crate::endpoints::endpoint::Endpoint;
 use crate::failure::Failure;
-use crate::http::wish::Wish;
+use crate::http::route_override::RouteOverride;
+use crate::outbound::call_policy::{self, CallPolicy, Names};
 use crate::outbound::choice::{Among, Choice};
 use crate::outbound::connection::Connection;
 use crate::outbound::overridden;
-use crate::outbound::said::{self, Names, Said};
 use crate::outbound::tenant::{self, Tenant};
 use crate::proxy::Proxy;
 use crate::telemetry::Telemetry;
@@ -36,10 +36,10 @@ pub(super) struct Route {
     pub(super) rule: Option<Origin>,
     pub(super) choice: Choice,
     /// What policies say of it, where one does.
-    pub(super) said: Option<Arc<Said>>,
+    pub(super) policy: Option<Arc<CallPolicy>>,
     /// What its caller is to say of the next call, so that it goes the same way.
     pub(super) cookie: Option<Box<HeaderValue>>,
-    /// Its request wished it to go there, which its caller is told.
+    /// Its request asked to go there, which its caller is told.
     pub(super) overridden: bool,
 }
 
@@ -119,7 +119,7 @@ impl Route {
             port: self.port,
             backend: service.to_string().into(),
             rule: None,
-            said: Said::of(&snapshot.policies, names, facts),
+            policy: CallPolicy::of(&snapshot.policies, names, facts),
             choice: Choice::Any(Among::of(&snapshot, &name)),
             cookie: None,
             overridden: false,
@@ -132,7 +132,7 @@ impl Connection {
         &self,
         snapshot: &Snapshot,
         request: Option<(&RequestFacts<'_>, Option<&str>)>,
-        wish: Option<&Wish>,
+        route_override: Option<&RouteOverride>,
     ) -> Result<Route, Failure> {
         let destination = snapshot
             .destinations
@@ -141,7 +141,7 @@ impl Connection {
         let facts = request.map(|(facts, _)| facts);
         match &**destination {
             Destination::Service(name) => {
-                if let Some(route) = self.overridden(snapshot, (name, wish), facts)? {
+                if let Some(route) = self.overridden(snapshot, (name, route_override), facts)? {
                     return Ok(route);
                 }
                 let tenant = tenant::of(snapshot, name, facts, &self.proxy.own.pod);
@@ -161,7 +161,7 @@ impl Connection {
                 let headless = host
                     .and_then(|host| pod.headless.iter().find(|(hosts, _)| hosts.contains(&host)));
                 match headless {
-                    Some((_, name)) => self.headless(snapshot, pod, (name, wish), facts),
+                    Some((_, name)) => self.headless(snapshot, pod, (name, route_override), facts),
                     None => Ok(self.to_pod(pod)),
                 }
             }
@@ -182,7 +182,7 @@ impl Connection {
             backend: Arc::default(),
             rule: None,
             choice: Choice::One(Arc::clone(&pod.endpoint)),
-            said: None,
+            policy: None,
             cookie: None,
             overridden: false,
         }
@@ -195,10 +195,10 @@ impl Connection {
         &self,
         snapshot: &Snapshot,
         pod: &PodTarget,
-        (name, wish): (&str, Option<&Wish>),
+        (name, route_override): (&str, Option<&RouteOverride>),
         facts: Option<&RequestFacts<'_>>,
     ) -> Result<Route, Failure> {
-        if let Some(route) = self.overridden(snapshot, (name, wish), facts)? {
+        if let Some(route) = self.overridden(snapshot, (name, route_override), facts)? {
             return Ok(route);
         }
         let tenant = tenant::of(snapshot, name, facts, &self.proxy.own.pod);
@@ -212,9 +212,9 @@ impl Connection {
             return Ok(route);
         }
         let service = known(snapshot, name)?;
-        let said = asks.said(None);
+        let policy = asks.policy(None);
         let endpoint = Arc::clone(&pod.endpoint);
-        let choice = match said::moves(said.as_deref()) {
+        let choice = match call_policy::moves(policy.as_deref()) {
             None => Choice::One(endpoint),
             Some(moves) => Choice::Named {
                 endpoint,
@@ -228,26 +228,26 @@ impl Connection {
             backend: Arc::clone(&service.label),
             rule: None,
             choice,
-            said,
+            policy,
             cookie: None,
             overridden: false,
         })
     }
 
-    /// To the Service that its request wishes, before splits and tenants, where the policy of
-    /// the called one grants that. Never to the called one in its place: where nobody serves
-    /// there, nobody does.
+    /// To the Service that its request asks for, before splits and tenants, where the policy
+    /// of the called one grants that. Never to the called one in its place: where nobody
+    /// serves there, nobody does.
     fn overridden(
         &self,
         snapshot: &Snapshot,
-        (name, wish): (&str, Option<&Wish>),
+        (name, route_override): (&str, Option<&RouteOverride>),
         facts: Option<&RequestFacts<'_>>,
     ) -> Result<Option<Route>, Failure> {
-        if wish.is_none() {
+        if route_override.is_none() {
             return Ok(None);
         }
         let service = known(snapshot, name)?;
-        let target = overridden::target(&self.proxy, snapshot, service, (name, wish));
+        let target = overridden::target(&self.proxy, snapshot, service, (name, route_override));
         let Some(target) = target else {
             return Ok(None);
         };
@@ -263,7 +263,7 @@ impl Connection {
             backend: target.to_string().into(),
             rule: None,
             choice: Choice::Any(Among::of(snapshot, &endpoints)),
-            said: Said::of(&snapshot.policies, names, facts),
+            policy: CallPolicy::of(&snapshot.policies, names, facts),
             cookie: None,
             overridden: true,
         }))
@@ -282,12 +282,12 @@ struct Asks<'a> {
 }
 
 impl Asks<'_> {
-    fn said(&self, serving: Option<&str>) -> Option<Arc<Said>> {
+    fn policy(&self, serving: Option<&str>) -> Option<Arc<CallPolicy>> {
         let names = Names {
             root: self.name,
             serving,
         };
-        Said::of(&self.snapshot.policies, names, self.facts)
+        CallPolicy::of(&self.snapshot.policies, names, self.facts)
     }
 
     fn cookie(&self) -> Option<Box<HeaderValue>> {
@@ -309,7 +309,7 @@ impl Asks<'_> {
             backend: Arc::clone(&service.label),
             rule: None,
             choice,
-            said: self.said(None),
+            policy: self.policy(None),
             cookie: self.cookie(),
             overridden: false,
         })
@@ -339,7 +339,7 @@ impl Asks<'_> {
                 Some(tenant) if tenant.endpoint => Choice::Tenant(among, tenant.key),
                 _ => Choice::Any(among),
             },
-            said: self.said(Some(&backend.endpoints)),
+            policy: self.policy(Some(&backend.endpoints)),
             cookie: self.cookie(),
             overridden: false,
         }))
@@ -358,8 +358,8 @@ impl Asks<'_> {
             by: origin.cloned(),
             detail: format!("{named} has no backend that may take traffic").into(),
         };
-        let said = self.said(None);
-        if said::fallback(said.as_deref()).is_none() {
+        let policy = self.policy(None);
+        if call_policy::fallback(policy.as_deref()).is_none() {
             return Err(failure);
         }
         Ok(Route {
@@ -368,7 +368,7 @@ impl Asks<'_> {
             backend: Arc::default(),
             rule: None,
             choice: Choice::Nobody(Box::new(failure)),
-            said,
+            policy,
             cookie: None,
             overridden: false,
         })

@@ -18,10 +18,10 @@ use crate::http::context::Served;
 use crate::http::deadline::{self, Reader};
 use crate::http::header_names::SHADOW;
 use crate::http::headers;
-use crate::http::lineage::Shadow;
 use crate::http::received::host_of;
 use crate::http::replay::Replay;
-use crate::http::wish::Onward;
+use crate::http::route_override::ForwardedOverride;
+use crate::http::shadow::Shadow;
 use crate::mesh::peer::Peer;
 use crate::mesh::protocol::{AppHttp, AppPort, PeerRequest};
 use crate::net::connect::CONNECT_TIMEOUT;
@@ -47,7 +47,7 @@ pub(super) struct Outgoing {
     /// As things stand, what it is made for is not to be tried again for it.
     pub(super) spent: AtomicBool,
     /// Where calls that are made for it are to go, for peers.
-    pub(super) onward: Option<Box<Onward>>,
+    pub(super) onward: Option<Box<ForwardedOverride>>,
     /// Nobody waits for its answer.
     pub(super) aside: bool,
 }

@@ -15,8 +15,8 @@ use crate::http::deadline::Ends;
 use crate::http::grpc::{grpc_status, is_success};
 use crate::http::headers;
 use crate::http::watched::BodyEnd;
+use crate::outbound::call_policy::{self, CallPolicy};
 use crate::outbound::passed::Passed;
-use crate::outbound::said::{self, Said};
 use crate::outbound::verdict::{latency_at_end, seen_at_end};
 use crate::telemetry::call::Call;
 
@@ -37,7 +37,7 @@ pub(crate) struct Serving {
 pub(super) struct Marks {
     /// The Service that does in place of the one that was called.
     degraded: Option<HeaderValue>,
-    /// The Service that its request wished.
+    /// The Service that its request asked for.
     routed_to: Option<HeaderValue>,
     /// By which the next call of its tenant goes the same way.
     cookie: Option<HeaderValue>,
@@ -54,7 +54,7 @@ impl Marks {
         }))
     }
 
-    /// `name`: of the Service that serves, where the request wished it.
+    /// `name`: of the Service that serves, where the request asked for it.
     pub(super) fn of(cookie: Option<&HeaderValue>, name: Option<&str>) -> Option<Box<Self>> {
         let routed_to = name.and_then(|name| HeaderValue::from_str(name).ok());
         if cookie.is_none() && routed_to.is_none() {
@@ -102,25 +102,25 @@ impl Marks {
 #[derive(Debug)]
 pub(super) struct Open {
     pub(super) set: Arc<EndpointSet>,
-    pub(super) said: Option<Arc<Said>>,
+    pub(super) policy: Option<Arc<CallPolicy>>,
     /// It is the answer to a retry.
     pub(super) retried: bool,
     /// The breaker that let the call through.
     pub(super) passed: Option<Arc<Passed>>,
-    pub(super) told: Option<Box<Told>>,
+    pub(super) told: Option<Box<TrailerListener>>,
 }
 
 /// Who learns that a gRPC call failed in its trailers. It is not tried again, since its
 /// headers have gone, but neither is what asked for it.
 #[derive(Debug)]
-pub(super) struct Told {
+pub(super) struct TrailerListener {
     pub(super) contexts: Arc<Contexts>,
     pub(super) asker: Asker,
     /// Of any failure, not only of those that the policy lists.
     pub(super) any: bool,
 }
 
-impl Told {
+impl TrailerListener {
     fn of_end(&self, end: BodyEnd, status: Option<u16>, retry: &Retry) {
         let code = match end {
             // Whoever does not say how it went has failed, as in headers.
@@ -143,7 +143,7 @@ impl Serving {
     pub(super) fn ended(mut self, end: BodyEnd, trailers: Option<&HeaderMap>, call: &Call) {
         let Some(Open {
             set,
-            said,
+            policy,
             retried,
             passed,
             told,
@@ -151,14 +151,14 @@ impl Serving {
         else {
             return;
         };
-        let said = said.as_deref();
-        let (seen, ejection) = (seen_at_end(end, trailers), said::ejection(said));
+        let policy = policy.as_deref();
+        let (seen, ejection) = (seen_at_end(end, trailers), call_policy::ejection(policy));
         if let Some(passed) = passed {
             passed.record(seen, call);
         }
         let status = trailers.and_then(grpc_status);
         if let Some(told) = told {
-            told.of_end(end, status, said::retry(said));
+            told.of_end(end, status, call_policy::retry(policy));
         }
         let latency = latency_at_end(end, status);
         if let Some(cause) = set.record(&mut self.in_flight, latency, seen, ejection) {
@@ -166,7 +166,7 @@ impl Serving {
         }
         match end {
             BodyEnd::Complete if is_success(http::StatusCode::OK, status) => {
-                succeeded(Some(&set), said, retried, call);
+                succeeded(Some(&set), policy, retried, call);
             }
             // Of a caller that left nobody knows.
             BodyEnd::Dropped => {}
@@ -182,14 +182,14 @@ impl Serving {
 /// Counts it if it was a retry that succeeded; a first attempt saves a part of one.
 pub(super) fn succeeded(
     set: Option<&Arc<EndpointSet>>,
-    said: Option<&Said>,
+    policy: Option<&CallPolicy>,
     retried: bool,
     call: &Call,
 ) {
     if retried {
         return call.retried(Outcome::Success);
     }
-    let retry = said::retry(said);
+    let retry = call_policy::retry(policy);
     if let Some(set) = set
         && retry.attempts > 0
     {

@@ -14,8 +14,8 @@ use crate::config::snapshot::{Destination, Service, Snapshot};
 use crate::failure::Failure;
 use crate::http::body::Body;
 use crate::http::context::MadeFor;
-use crate::http::lineage::Shadow;
 use crate::http::received::Received;
+use crate::http::shadow::Shadow;
 use crate::http::upload::{Unchanged, Upload};
 use crate::proxy::Proxy;
 
@@ -59,7 +59,7 @@ pub(super) fn of_call(
     made_for: &MadeFor,
 ) -> Option<Shadow> {
     let (said, map) = (received.shadow, &mut received.parts.headers);
-    let shadow = proxy.lineage.leaves(said, map);
+    let shadow = proxy.shadow_tracker.leaves(said, map);
     // Nothing else came, whatever the application passes on.
     if snapshot.read_only().is_some() {
         return Some(Shadow::Any);

@@ -41,14 +41,14 @@ pub(super) enum Io {
 #[derive(Debug)]
 pub(super) struct Way {
     io: Io,
-    place: Option<StreamPermit>,
+    permit: Option<StreamPermit>,
 }
 
 /// An open way to an endpoint.
 #[derive(Debug)]
 pub(super) struct Tunnel {
     pub(super) io: Prefixed<Io>,
-    _place: Option<StreamPermit>,
+    _permit: Option<StreamPermit>,
     /// How long nothing may move.
     idle: Option<Duration>,
     /// What it counts as at its endpoint, while it is open.
@@ -60,7 +60,7 @@ impl Way {
     pub(super) fn counted(self, in_flight: InFlight, idle: Option<Duration>) -> Tunnel {
         Tunnel {
             io: Prefixed::new(self.io),
-            _place: self.place,
+            _permit: self.permit,
             idle,
             _in_flight: in_flight,
         }
@@ -80,7 +80,7 @@ pub(super) async fn open(proxy: &Proxy, endpoint: &Endpoint) -> Result<Way, Fail
             })?;
         return Ok(Way {
             io: Io::Plain(stream),
-            place: None,
+            permit: None,
         });
     };
     let authority = Authority::try_from(endpoint.addr.to_string())
@@ -101,7 +101,7 @@ pub(super) async fn open(proxy: &Proxy, endpoint: &Endpoint) -> Result<Way, Fail
     };
     Ok(Way {
         io: Io::Mesh(ByteStream::new(out, incoming)),
-        place: answer.place,
+        permit: answer.permit,
     })
 }
 
@@ -134,21 +134,21 @@ impl Tunnel {
 }
 
 impl ChunkIo for Io {
-    fn poll_piece(
+    fn poll_chunk(
         &mut self,
         cx: &mut Context<'_>,
         room: &mut ReadSize,
     ) -> Poll<std::io::Result<Bytes>> {
         match self {
-            Self::Plain(stream) => stream.poll_piece(cx, room),
-            Self::Mesh(stream) => stream.poll_piece(cx),
+            Self::Plain(stream) => stream.poll_chunk(cx, room),
+            Self::Mesh(stream) => stream.poll_chunk(cx),
         }
     }
 
-    fn poll_send(&mut self, cx: &mut Context<'_>, piece: &mut Bytes) -> Poll<std::io::Result<()>> {
+    fn poll_send(&mut self, cx: &mut Context<'_>, chunk: &mut Bytes) -> Poll<std::io::Result<()>> {
         match self {
-            Self::Plain(stream) => stream.poll_send(cx, piece),
-            Self::Mesh(stream) => stream.poll_send(cx, piece),
+            Self::Plain(stream) => stream.poll_send(cx, chunk),
+            Self::Mesh(stream) => stream.poll_send(cx, chunk),
         }
     }
 

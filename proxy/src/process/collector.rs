@@ -4,13 +4,13 @@
 //! Who sends spans lives on the control thread, and connections of the mesh on the data
 //! thread. Between them stands a pair of loopback sockets: one end is the sender's, the
 //! other is served as if the application had opened it to the collector's address. So it
-//! is balanced, encrypted, authorised and counted, and there is no second way out.
+//! is balanced, encrypted, authorized and counted, and there is no second way out.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use runtime::occupancy::Place;
+use runtime::occupancy::Permit;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
@@ -81,7 +81,7 @@ pub async fn serve(proxy: Arc<Proxy>, mut serving: mpsc::Receiver<Opened>) {
             stream,
             to,
             // One at a time, opened by the proxy itself.
-            Place::unlisted(),
+            Permit::unlisted(),
         )));
     }
 }

@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use runtime::occupancy::Place;
+use runtime::occupancy::Permit;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -155,7 +155,7 @@ impl Listener {
                 }
             };
             poll_fn(|cx| self.proxy.budget().poll_room(cx)).await;
-            let Ok(place) = self.permits.places.admit(caller.ip().into()).await else {
+            let Ok(permit) = self.permits.occupancy.admit(caller.ip().into()).await else {
                 connect::reset(&stream);
                 continue;
             };
@@ -170,17 +170,17 @@ impl Listener {
                 clippy::disallowed_methods,
                 reason = "one connection's: its panic ends that connection only"
             )]
-            tokio::spawn(keep_connection(listener, stream, unmeshed, place));
+            tokio::spawn(keep_connection(listener, stream, unmeshed, permit));
         }
     }
 }
 
-/// One accepted connection, for as long as it may keep its place.
+/// One accepted connection, for as long as it may keep its permit.
 pub(crate) async fn keep_connection(
     listener: Arc<Listener>,
     stream: TcpStream,
     unmeshed: bool,
-    place: Arc<Place>,
+    permit: Arc<Permit>,
 ) {
     let open = &listener.proxy.telemetry.metrics.open_connections;
     open.inc();
@@ -190,9 +190,9 @@ pub(crate) async fn keep_connection(
         &listener,
         stream,
         unmeshed,
-        Arc::clone(&place)
+        Arc::clone(&permit)
     ));
-    permits::keep(&place, serving).await;
+    permits::keep(&permit, serving).await;
     open.dec();
 }
 
@@ -201,11 +201,11 @@ async fn serve_connection(
     listener: &Listener,
     stream: TcpStream,
     unmeshed: bool,
-    place: Arc<Place>,
+    permit: Arc<Permit>,
 ) {
     let proxy = Arc::clone(&listener.proxy);
     if listener.kind == Kind::Mesh {
-        return Box::pin(inbound::serve_mesh(proxy, stream, place)).await;
+        return Box::pin(inbound::serve_mesh(proxy, stream, permit)).await;
     }
     let original = match (listener.original)(&stream) {
         Ok(original) if !is_own_listener(&proxy, original) => original,
@@ -214,8 +214,8 @@ async fn serve_connection(
     };
     match listener.kind {
         _ if unmeshed => Box::pin(relay_unmeshed(&proxy, stream, original)).await,
-        Kind::Outbound => Box::pin(outbound::serve(proxy, stream, original, place)).await,
-        Kind::Inbound => Box::pin(inbound::serve_plain(proxy, stream, original, place)).await,
+        Kind::Outbound => Box::pin(outbound::serve(proxy, stream, original, permit)).await,
+        Kind::Inbound => Box::pin(inbound::serve_plain(proxy, stream, original, permit)).await,
         Kind::Mesh => {}
     }
 }

@@ -9,32 +9,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use runtime::cgroup::{ROOT, memory_limit};
-use runtime::occupancy::{Bounds, Occupancy, Place, Reached};
+use runtime::occupancy::{Bounds, Occupancy, Permit, Reached};
 
 use crate::net::tuning::HEAD_WITHIN;
 use crate::telemetry::metrics::Metrics;
 
 /// Connections that one listener serves at once; more wait in the kernel's queue.
 pub(crate) const MOST: usize = 10_000;
-/// A small container has fewer places, but never fewer than this.
+/// A small container has fewer permits, but never fewer than this.
 const FEWEST: usize = 500;
 /// Half a head costs about 7 KiB, a request in flight three times that; the three
 /// listeners together must not need all that the container may have.
-const BYTES_PER_PLACE: u64 = 32 * 1024;
+const BYTES_PER_PERMIT: u64 = 32 * 1024;
 
 /// The permits of one listener, and whose metrics tell what they cost.
 #[derive(Clone, Debug)]
 pub struct Permits {
-    pub places: Arc<Occupancy>,
+    pub occupancy: Arc<Occupancy>,
     pub metrics: Metrics,
 }
 
-/// Places of one listener, in a container with this much memory that serves so many
-/// workloads.
-fn places(memory: Option<u64>, workloads: usize) -> usize {
-    let all = memory.and_then(|bytes| usize::try_from(bytes / BYTES_PER_PLACE).ok());
-    let places = all.unwrap_or(MOST).min(MOST * workloads) / workloads.max(1);
-    places.clamp(FEWEST, MOST)
+/// Permits of one listener, in a container with this much memory that serves so
+/// many workloads.
+fn permits(memory: Option<u64>, workloads: usize) -> usize {
+    let all = memory.and_then(|bytes| usize::try_from(bytes / BYTES_PER_PERMIT).ok());
+    let permits = all.unwrap_or(MOST).min(MOST * workloads) / workloads.max(1);
+    permits.clamp(FEWEST, MOST)
 }
 
 /// The permits of one listener, in a process that serves so many workloads. `full`
@@ -47,7 +47,7 @@ pub fn of_listener(
     workloads: usize,
 ) -> Permits {
     let bounds = Bounds {
-        places: places(memory_limit(Path::new(ROOT)), workloads),
+        permits: permits(memory_limit(Path::new(ROOT)), workloads),
         per_holder: usize::MAX,
         shared,
         head_within: HEAD_WITHIN,
@@ -55,44 +55,44 @@ pub fn of_listener(
         idle_within: Duration::MAX,
     };
     let counting = metrics.clone();
-    let places = Occupancy::new(bounds, move |reached| match reached {
+    let occupancy = Occupancy::new(bounds, move |reached| match reached {
         Reached::Full => full(&counting),
         Reached::Hoarder => counting.limit("hoarder"),
         Reached::SlowHead => counting.limit("slow-head"),
         Reached::NoMemory => counting.limit("memory-wait"),
     });
     Permits {
-        places,
+        occupancy,
         metrics: metrics.clone(),
     }
 }
 
-/// Serves a connection for as long as it may keep its place.
-pub async fn keep(place: &Place, conversation: impl Future<Output = ()>) {
+/// Serves a connection for as long as it may keep its permit.
+pub async fn keep(permit: &Permit, conversation: impl Future<Output = ()>) {
     tokio::select! {
         () = conversation => {}
-        () = place.cut() => {}
+        () = permit.cut() => {}
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{FEWEST, MOST, places};
+    use super::{FEWEST, MOST, permits};
 
     #[test]
     fn a_small_container_has_places_by_its_memory_and_a_large_one_all_of_them() {
         const MIB: u64 = 1024 * 1024;
-        assert_eq!(places(None, 1), MOST);
-        assert_eq!(places(Some(1024 * MIB), 1), MOST);
-        assert_eq!(places(Some(64 * MIB), 1), 2048);
-        assert_eq!(places(Some(MIB), 1), FEWEST);
+        assert_eq!(permits(None, 1), MOST);
+        assert_eq!(permits(Some(1024 * MIB), 1), MOST);
+        assert_eq!(permits(Some(64 * MIB), 1), 2048);
+        assert_eq!(permits(Some(MIB), 1), FEWEST);
     }
 
     #[test]
     fn workloads_of_one_process_share_the_places_of_its_memory() {
         const MIB: u64 = 1024 * 1024;
-        assert_eq!(places(Some(64 * MIB), 2), 1024);
-        assert_eq!(places(None, 4), MOST / 4);
-        assert_eq!(places(Some(64 * MIB), 1000), FEWEST);
+        assert_eq!(permits(Some(64 * MIB), 2), 1024);
+        assert_eq!(permits(None, 4), MOST / 4);
+        assert_eq!(permits(Some(64 * MIB), 1000), FEWEST);
     }
 }

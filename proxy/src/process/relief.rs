@@ -134,17 +134,19 @@ fn count(budget: &Budget) {
 /// Notes who holds much less than the holder of most, where anybody may wait.
 fn weigh(budget: &Budget, permits: &[Permits]) {
     if budget.holds_anybody_back() {
-        let heaviest = permits.iter().filter_map(|of| of.places.heaviest());
+        let heaviest = permits.iter().filter_map(|of| of.occupancy.heaviest());
         let most = heaviest.map(|(weight, _)| weight).max().unwrap_or_default();
-        permits.iter().for_each(|of| of.places.weigh(most / LIGHT));
-        let callers = permits.iter().map(|of| of.places.requests_of_callers());
+        permits
+            .iter()
+            .for_each(|of| of.occupancy.weigh(most / LIGHT));
+        let callers = permits.iter().map(|of| of.occupancy.requests_of_callers());
         budget.note_callers(callers.sum());
     }
 }
 
 /// Returns when those are gone that were cut off, or when it takes too long.
 async fn gone(permits: &[Permits], began: Instant) {
-    while permits.iter().any(|of| of.places.leaving() > 0) && began.elapsed() < LONGEST {
+    while permits.iter().any(|of| of.occupancy.leaving() > 0) && began.elapsed() < LONGEST {
         sleep(GOING).await;
     }
 }
@@ -199,7 +201,7 @@ fn shed(budget: &Budget, permits: &[Permits], until: Until) -> usize {
 /// Cuts off what this one loses; gives how many.
 fn take(permits: &[Permits], loss: &Loss) -> usize {
     let of = &permits[loss.at];
-    let shed = of.places.shed(&loss.holder, loss.bytes);
+    let shed = of.occupancy.shed(&loss.holder, loss.bytes);
     for _ in 0..shed {
         of.metrics.limit("memory");
     }
@@ -209,7 +211,7 @@ fn take(permits: &[Permits], loss: &Loss) -> usize {
 /// What all connections of these listeners have the process hold.
 fn holdings(permits: &[Permits]) -> Vec<Holding> {
     let of = |(at, of): (usize, &Permits)| {
-        let weights = of.places.weights();
+        let weights = of.occupancy.weights();
         weights.into_iter().map(move |of| Holding::new(at, of))
     };
     permits.iter().enumerate().flat_map(of).collect()

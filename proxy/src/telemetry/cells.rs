@@ -22,7 +22,7 @@ const CELLS: usize = 2048;
 /// A cell that counted nothing for this long is forgotten.
 const IDLE: Duration = Duration::from_secs(600);
 /// The same while more than half of the places are taken.
-const IDLE_IN_A_CROWD: Duration = Duration::from_secs(30);
+const IDLE_NEAR_CAPACITY: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 struct Entry {
@@ -57,8 +57,8 @@ impl Entry {
         }
     }
 
-    fn tell(&self, counts: Counts) -> Told {
-        Told {
+    fn tell(&self, counts: Counts) -> CellReading {
+        CellReading {
             way: self.cell.way().clone(),
             counts,
             open: self.cell.open(),
@@ -68,7 +68,7 @@ impl Entry {
 
 /// What one report says of a way.
 #[derive(Debug)]
-pub(crate) struct Told {
+pub(crate) struct CellReading {
     pub way: Way,
     pub counts: Counts,
     /// Calls under way.
@@ -141,7 +141,7 @@ impl Cells {
     }
 
     /// What came since the last call, and what is under way.
-    pub(super) fn tell(&self) -> Vec<Told> {
+    pub(super) fn tell(&self) -> Vec<CellReading> {
         let mut known = self.known.lock();
         let told = known.values_mut().filter_map(|entry| {
             let untold = entry.untold.take();
@@ -152,7 +152,7 @@ impl Cells {
     }
 
     /// The same, to be told again.
-    pub(super) fn tell_so_far(&self) -> Vec<Told> {
+    pub(super) fn tell_so_far(&self) -> Vec<CellReading> {
         let known = self.known.lock();
         let told = known
             .values()
@@ -162,7 +162,7 @@ impl Cells {
 
     fn forget_idle(&self, known: &mut HashMap<Way, Entry>, show: &mut impl FnMut(&Way, &Counts)) {
         let patience = if known.len() > CELLS / 2 {
-            IDLE_IN_A_CROWD
+            IDLE_NEAR_CAPACITY
         } else {
             IDLE
         };

@@ -93,7 +93,7 @@ pub struct ContextLabels {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct OverrideLabels {
-    /// `granted`, or why a wish was ignored.
+    /// `granted`, or why an override was ignored.
     pub outcome: &'static str,
 }
 

@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, watch};
 use wire::v1;
 
 use crate::telemetry::cell::{Counts, Way};
-use crate::telemetry::cells::Told;
+use crate::telemetry::cells::CellReading;
 use crate::telemetry::labels::{Direction, Security};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::parties::{OUTSIDE, Parties};
@@ -119,12 +119,12 @@ impl Reports {
         self.report(held.slot, self.metrics.calls.cells.tell_so_far())
     }
 
-    fn report(&self, slot: u64, told: Vec<Told>) -> v1::Report {
+    fn report(&self, slot: u64, told: Vec<CellReading>) -> v1::Report {
         let (mut told, mut routes) = routes::apart(told);
         if told.len() > EDGES {
             self.leave_ends_out(&mut told);
         }
-        let edge = |told: &Told| v1::Edge {
+        let edge = |told: &CellReading| v1::Edge {
             routes: routes.of_edge(&told.way),
             ..message(told)
         };
@@ -141,8 +141,9 @@ impl Reports {
     }
 
     /// The edges with the most calls stay, of the others only their side is left.
-    fn leave_ends_out(&self, told: &mut Vec<Told>) {
-        let calls = |told: &Told| told.counts.calls(|_| true) + told.counts.cancelled + told.open;
+    fn leave_ends_out(&self, told: &mut Vec<CellReading>) {
+        let calls =
+            |told: &CellReading| told.counts.calls(|_| true) + told.counts.cancelled + told.open;
         told.sort_by_key(|told| std::cmp::Reverse(calls(told)));
         for one in told.split_off(EDGES) {
             self.metrics.limit("report-edges");
@@ -161,7 +162,7 @@ impl Reports {
                     protocol,
                     route: None,
                 };
-                told.push(Told { way, ..one });
+                told.push(CellReading { way, ..one });
             }
         }
     }
@@ -268,8 +269,8 @@ pub(crate) fn ends(parties: &Parties, protocol: Protocol) -> v1::Edge {
 }
 
 /// One edge of a report.
-fn message(told: &Told) -> v1::Edge {
-    let Told { way, counts, open } = told;
+fn message(told: &CellReading) -> v1::Edge {
+    let CellReading { way, counts, open } = told;
     let parties = &way.parties;
     v1::Edge {
         success: counts.calls(|outcome| outcome.success),

@@ -28,9 +28,9 @@ const SERIES_LIMIT: usize = 2000;
 const HISTOGRAM_LIMIT: usize = 256;
 /// Lines of a histogram on the page: its buckets, `+Inf`, sum and count.
 const HISTOGRAM_LINES: usize = policy::latency::BOUNDS.len() + 3;
-/// Bytes that the series of all families together may take on the page: a scraper
-/// reads it in one piece, every few seconds, from every pod. Exemplars come on top: half a
-/// MiB where every bucket of every histogram of requests has one.
+/// Bytes that the series of all families together may take on the page: a scraper reads it
+/// at once, every few seconds, from every pod. Exemplars come on top: half a MiB where
+/// every bucket of every histogram of requests has one.
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes of a line beyond its labels: name and value.
 const LINE_BYTES: usize = 64;

@@ -37,7 +37,7 @@ static OWN: LazyLock<u128> = LazyLock::new(new_trace);
 
 /// What the controller tells of traces.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Told {
+pub(crate) struct TracingConfig {
     pub tracing: Tracing,
     /// What spans say of the workload, by name.
     pub resource: Vec<(String, String)>,
@@ -47,7 +47,7 @@ pub(crate) struct Told {
 #[derive(Debug, Default)]
 pub(crate) struct Tracer {
     on: AtomicBool,
-    told: ArcSwapOption<Told>,
+    told: ArcSwapOption<TracingConfig>,
     /// Of spans that may begin.
     rate: Mutex<Option<Rate>>,
     spans: Queue,
@@ -58,7 +58,7 @@ pub(crate) struct Tracer {
 /// A request whose headers change, because it is recorded or a trace begins with it.
 #[derive(Debug)]
 pub(crate) struct Trace {
-    told: Arc<Told>,
+    told: Arc<TracingConfig>,
     onward: Onward,
     /// The headers say something of the trace already.
     came: bool,
@@ -74,13 +74,13 @@ pub(crate) enum Begun {
     Traced(Box<Trace>),
     /// Too many have begun in this second.
     Limited(Option<Box<Trace>>),
-    /// It would find no room when it ends.
-    Crowded(Option<Box<Trace>>),
+    /// The queue is full, so it would find no room when it ends.
+    QueueFull(Option<Box<Trace>>),
 }
 
 impl Tracer {
     /// What holds from now on; `None`: nothing is recorded.
-    pub(crate) fn tell(&self, told: Option<Arc<Told>>) {
+    pub(crate) fn tell(&self, told: Option<Arc<TracingConfig>>) {
         let rate = told.as_ref().map(|told| {
             let burst = told.tracing.most_per_second.max(1);
             let every = Duration::from_secs(1) / burst;
@@ -93,7 +93,11 @@ impl Tracer {
     }
 
     /// A request with these headers begins. `span` makes its span, where it gets one.
-    pub(crate) fn begin(&self, map: &HeaderMap, span: impl FnOnce(&Told) -> Span) -> Begun {
+    pub(crate) fn begin(
+        &self,
+        map: &HeaderMap,
+        span: impl FnOnce(&TracingConfig) -> Span,
+    ) -> Begun {
         if !self.on.load(Relaxed) {
             return Begun::Untouched;
         }
@@ -109,8 +113,8 @@ impl Tracer {
             Verdict::Open => told.tracing.share.takes(rand::random()),
         };
         // The parent of whatever follows would be one that no collector gets.
-        let crowded = sampled && self.spans.is_full();
-        if sampled && !crowded && self.may_begin() {
+        let queue_full = sampled && self.spans.is_full();
+        if sampled && !queue_full && self.may_begin() {
             let span = span(&told).child_of(ids.map(|ids| ids.parent));
             let onward = Onward {
                 trace: ids.map_or_else(new_trace, |ids| ids.trace),
@@ -134,8 +138,8 @@ impl Tracer {
                 span: None,
             })
         });
-        match (sampled, crowded) {
-            (true, true) => Begun::Crowded(verdict),
+        match (sampled, queue_full) {
+            (true, true) => Begun::QueueFull(verdict),
             (true, false) => Begun::Limited(verdict),
             (false, _) => verdict.map_or(Begun::Untouched, Begun::Traced),
         }

@@ -139,8 +139,8 @@ async fn the_refusal_of_an_upload_can_be_read_after_all_of_it_was_sent() {
             let body = vec![b'x'; size];
             let sending = async {
                 stream.write_all(head.as_bytes()).await?;
-                for piece in body.chunks(16 * 1024) {
-                    stream.write_all(piece).await?;
+                for chunk in body.chunks(16 * 1024) {
+                    stream.write_all(chunk).await?;
                 }
                 Ok::<_, std::io::Error>(())
             };

@@ -140,7 +140,7 @@ async fn the_inbound_side_relays_to_nobody_else() {
             Arc::clone(&field.server.proxy),
             accepted,
             target,
-            runtime::occupancy::Place::unlisted(),
+            runtime::occupancy::Permit::unlisted(),
         ));
         let bytes = b"GET /ok HTTP/1.1\r\nHost: s\r\n\r\n";
         let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, bytes).await;

@@ -84,7 +84,7 @@ async fn frames_that_hold_nothing_cost_nobody_a_connection() {
 struct Open(Arc<AtomicUsize>);
 
 impl Open {
-    /// Takes one piece, then waits for the end without reading.
+    /// Takes one chunk, then waits for the end without reading.
     async fn hold(self, mut stream: TcpStream) {
         self.0.fetch_add(1, Ordering::Relaxed);
         let _ = stream.read_u8().await;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use identity::tls::{self, QUIET_ALPN};
+use identity::tls::{self, DEDICATED_ALPN};
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -17,7 +17,7 @@ use crate::support::{Authority, Pod, endpoint, endpoints, id, resource, service,
 const PATIENCE: Duration = Duration::from_secs(5);
 /// So long a caller stays that keeps its connection.
 const STAY: Duration = Duration::from_millis(500);
-/// An answer by a line begins within this time, or there is none.
+/// An answer by a dedicated connection begins within this time, or there is none.
 const SILENT: Duration = Duration::from_secs(2);
 /// So long more is waited for after what came, where nobody says that it was all.
 const LINGER: Duration = Duration::from_millis(150);
@@ -154,7 +154,7 @@ impl TwoPods {
         bytes: impl AsRef<[u8]>,
     ) -> String {
         let Speaker::Caller(way) = speaker.into() else {
-            return self.send_by_line(bytes.as_ref(), LINGER).await;
+            return self.send_by_dedicated(bytes.as_ref(), LINGER).await;
         };
         let mut stream = self.open(way).await;
         let _ = stream.write_all(bytes.as_ref()).await;
@@ -169,7 +169,7 @@ impl TwoPods {
         bytes: impl AsRef<[u8]>,
     ) -> String {
         let Speaker::Caller(way) = speaker.into() else {
-            return self.send_by_line(bytes.as_ref(), STAY).await;
+            return self.send_by_dedicated(bytes.as_ref(), STAY).await;
         };
         let mut stream = self.open(way).await;
         let _ = stream.write_all(bytes.as_ref()).await;
@@ -179,8 +179,8 @@ impl TwoPods {
     /// What a peer proxy says first in a head is put into the first one; a request
     /// behind it has none and is refused. A peer that ends its side takes its request
     /// back, so this one stays until nothing more came for as long as `linger`.
-    async fn send_by_line(&self, bytes: &[u8], linger: Duration) -> String {
-        let alpn = [QUIET_ALPN];
+    async fn send_by_dedicated(&self, bytes: &[u8], linger: Duration) -> String {
+        let alpn = [DEDICATED_ALPN];
         let certs = self
             .authority
             .leaf("web", Duration::from_secs(600), SystemTime::now());
@@ -188,7 +188,7 @@ impl TwoPods {
         let stream = TcpStream::connect((self.server.ip, MESH_PORT))
             .await
             .unwrap();
-        let mut line = tokio_rustls::TlsConnector::from(config)
+        let mut dedicated = tokio_rustls::TlsConnector::from(config)
             .connect(tls::peer_name(), stream)
             .await
             .unwrap();
@@ -198,13 +198,13 @@ impl TwoPods {
             .count();
         let own = format!("weft-port: {}\r\nweft-protocol: http1\r\n", self.port);
         let at = find(&bytes[begin..], b"\r\n").map_or(bytes.len(), |at| begin + at + 2);
-        let _ = line.write_all(&bytes[..at]).await;
-        let _ = line.write_all(own.as_bytes()).await;
-        let _ = line.write_all(&bytes[at..]).await;
-        let _ = line.flush().await;
+        let _ = dedicated.write_all(&bytes[..at]).await;
+        let _ = dedicated.write_all(own.as_bytes()).await;
+        let _ = dedicated.write_all(&bytes[at..]).await;
+        let _ = dedicated.flush().await;
         let (mut answer, mut more) = (Vec::new(), vec![0; 4096]);
         let mut patience = SILENT;
-        while let Ok(Ok(count @ 1..)) = timeout(patience, line.read(&mut more)).await {
+        while let Ok(Ok(count @ 1..)) = timeout(patience, dedicated.read(&mut more)).await {
             answer.extend_from_slice(&more[..count]);
             patience = linger;
         }

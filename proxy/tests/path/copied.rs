@@ -205,9 +205,9 @@ async fn a_copy_that_hangs_is_in_nobodys_way() {
     let there = endpoint(shop.server.ip, next.port, Some("api"));
     let client = &shop.client;
     client.set(vec![endpoints("next", vec![there])]);
-    let lines = dedicated(client, &shop.server);
+    let connections = dedicated(client, &shop.server);
     shop.mirrors(Vec::new());
-    warm(client, &lines).await;
+    warm(client, &connections).await;
     shop.mirrors(vec![to_anybody()]);
     calls(client, "").await;
     let begun = Instant::now();
@@ -216,11 +216,11 @@ async fn a_copy_that_hangs_is_in_nobodys_way() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     shop.mirrors(Vec::new());
-    let before = lines.used().1;
+    let before = connections.used().1;
     for _ in 0..5 {
         calls(client, "").await;
     }
-    assert!(lines.used().1 > before, "{lines:?}");
+    assert!(connections.used().1 > before, "{connections:?}");
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The dedicated connections of `client` to `server`.
 pub(super) fn dedicated(client: &Pod, server: &Pod) -> Arc<Dedicated> {
-    Arc::clone(&client.proxy.peers.mesh(server.ip, &id("api")).lines)
+    Arc::clone(&client.proxy.peers.mesh(server.ip, &id("api")).dedicated)
 }
 
 /// Calls until a call was served by a dedicated connection.
@@ -306,7 +306,7 @@ async fn an_answer_may_be_late_while_its_peer_gives_signs_of_life() {
     assert_eq!(
         ways.dedicated.used(),
         (1, before + 1),
-        "by the line, which stays"
+        "by the dedicated connection, which stays"
     );
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
 use identity::Roots;
-use identity::tls::{self, CertHandle, ClientAuth, MESH_ALPN, QUIET_ALPN};
+use identity::tls::{self, CertHandle, ClientAuth, DEDICATED_ALPN, MESH_ALPN};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -30,7 +30,8 @@ async fn post(client: &Pod) -> String {
     raw(&mut client.call(vip()).await, POST.as_bytes(), PATIENCE).await
 }
 
-/// A hand-made peer proxy with the transport of dedicated connections, on a real server's mesh port.
+/// A hand-made peer proxy with the transport of dedicated connections, on a real server's mesh
+/// port.
 struct Peer {
     authority: Authority,
     certs: CertHandle,
@@ -73,13 +74,13 @@ async fn connect_to(
     certs: &CertHandle,
     server: &Pod,
 ) -> std::io::Result<TlsStream<TcpStream>> {
-    let alpn = [QUIET_ALPN, MESH_ALPN];
+    let alpn = [DEDICATED_ALPN, MESH_ALPN];
     let config = tls::mesh_client_config(roots, certs, id("api"), &alpn);
     let stream = TcpStream::connect((server.ip, MESH_PORT)).await?;
     let secured = tokio_rustls::TlsConnector::from(config)
         .connect(tls::peer_name(), stream)
         .await?;
-    assert_eq!(secured.get_ref().1.alpn_protocol(), Some(QUIET_ALPN));
+    assert_eq!(secured.get_ref().1.alpn_protocol(), Some(DEDICATED_ALPN));
     Ok(secured)
 }
 
@@ -133,10 +134,10 @@ async fn the_server_says_goodbye_only_between_two_requests() {
         // Sent in the moment of the close: dropped by the server, but taken off
         // the socket, so that no reset comes before `close_notify` is read.
         let late = peer.head("POST /late", "Content-Length: 5\r\n");
-        for piece in [&late, "hel", "lo"] {
+        for chunk in [&late, "hel", "lo"] {
             tokio::time::sleep(Duration::from_millis(10)).await;
             connection
-                .write_all(piece.as_bytes())
+                .write_all(chunk.as_bytes())
                 .await
                 .unwrap_or_else(|error| panic!("{case}: {error}"));
         }
@@ -308,7 +309,7 @@ async fn a_peer_with_another_identity_than_expected_gets_no_line() {
         "api",
         vec![endpoint(server.ip, port, Some("other"))],
     )]);
-    let dedicated = Arc::clone(&client.proxy.peers.mesh(server.ip, &id("other")).lines);
+    let dedicated = Arc::clone(&client.proxy.peers.mesh(server.ip, &id("other")).dedicated);
     for _ in 0..10 {
         assert_eq!(get(client.call(vip()).await, "/", "").await.0, 503);
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -349,14 +350,14 @@ async fn a_crowd_goes_by_http2_until_it_has_been_calm_for_a_while() {
     assert!(matches!(dedicated.offer(), Acquire::No), "{dedicated:?}");
     tokio::time::sleep(Duration::from_millis(30)).await;
     assert!(
-        matches!(dedicated.offer(), Acquire::Line(_)),
+        matches!(dedicated.offer(), Acquire::Leased(_)),
         "{dedicated:?}"
     );
     // Two at once are none.
     warm(&client, &dedicated).await;
     drop([dedicated.beside(), dedicated.beside()]);
     assert!(
-        matches!(dedicated.offer(), Acquire::Line(_)),
+        matches!(dedicated.offer(), Acquire::Leased(_)),
         "{dedicated:?}"
     );
 }

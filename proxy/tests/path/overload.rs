@@ -380,9 +380,9 @@ async fn asked_for_three_times_what_it_can_do_an_application_goes_on_and_at_half
         client.reaches(&server, port);
         Arc::new(client)
     };
-    let crowd = client().await;
-    assert_eq!(load(&crowd, 25, 2).await, (50, 0), "calm");
-    let (good, refused) = load(&crowd, 150, 5).await;
+    let caller = client().await;
+    assert_eq!(load(&caller, 25, 2).await, (50, 0), "calm");
+    let (good, refused) = load(&caller, 150, 5).await;
     assert!(good >= 150 && refused >= 200, "{good} {refused}");
     let shed = sum(&server, SHED, &[]);
     assert!(shed > 0.0, "{}", server.metrics());

@@ -50,7 +50,7 @@ fn offered_to(from: Vec<Source>, forwarders: &[&str], expires: i64) -> Traffic {
     }
 }
 
-/// Pods whose calls to `api` go to one application, and by a wish to another.
+/// Pods whose calls to `api` go to one application, and by an override to another.
 struct Shop {
     authority: Authority,
     api: App,
@@ -80,7 +80,7 @@ impl Shop {
         pod
     }
 
-    /// Calls of `pod` with these headers go where they are wished, or do not.
+    /// Calls of `pod` with these headers go where they are asked to go, or do not.
     async fn goes(&self, pod: &Pod, headers: &str, outcome: Option<&str>) {
         let granted = outcome == Some("granted");
         let before = (self.api.asked(), self.next.asked());

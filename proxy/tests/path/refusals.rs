@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::Method;
-use runtime::occupancy::Place;
+use runtime::occupancy::Permit;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use weft_proxy::{MESH_PORT, serve_plain};
@@ -357,7 +357,7 @@ async fn what_is_for_no_application_of_the_pod_is_turned_away_and_counted() {
             .unwrap();
         let (accepted, _) = listener.accept().await.unwrap();
         let proxy = Arc::clone(&server.proxy);
-        serve_plain(proxy, accepted, target, Place::unlisted()).await;
+        serve_plain(proxy, accepted, target, Permit::unlisted()).await;
         let mut answer = Vec::new();
         let ended = stream.read_to_end(&mut answer).await;
         assert!(ended.is_err() && answer.is_empty(), "{target}: {ended:?}");

@@ -167,17 +167,17 @@ async fn a_caller_that_waits_or_tunnels_cannot_forge_an_identity() {
 async fn bytes_that_are_cut_off_for_want_of_memory_count_as_a_connection_that_broke() {
     let (_client, server, _, _) = pair(Protocol::Opaque).await;
     let port = echo(&server, "").await;
-    let places = of_listener(&server.proxy.telemetry.metrics, |_| {}, true, 1).places;
+    let occupancy = of_listener(&server.proxy.telemetry.metrics, |_| {}, true, 1).occupancy;
     let holder = IpAddr::from([10, 0, 0, 1]).into();
-    let place = places.try_admit(&holder).unwrap().unwrap();
-    let mut stream = server.plain_at(port, place).await;
+    let permit = occupancy.try_admit(&holder).unwrap().unwrap();
+    let mut stream = server.plain_at(port, permit).await;
     stream.write_all(b"\x00binary").await.unwrap();
     let mut echo = [0; 7];
     stream.read_exact(&mut echo).await.unwrap();
-    assert_eq!(places.shed(&holder, usize::MAX), 1);
+    assert_eq!(occupancy.shed(&holder, usize::MAX), 1);
     let mut rest = Vec::new();
     let _ = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut rest)).await;
-    while places.taken() > 0 {
+    while occupancy.taken() > 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let metrics = server.metrics();

@@ -43,8 +43,8 @@ async fn requests_in_a_tunnel_wait_for_memory_as_any_others_of_their_caller_do()
     let budget = Budget::measured(LIMIT, LIMIT, || USED.load(Relaxed));
     let server = Pod::within(Arc::clone(&budget), authority.roots(), certs, "api").await;
     let metrics = server.proxy.telemetry.metrics.clone();
-    let places = of_listener(&metrics, |_| {}, true, 1).places;
-    let _ = server.peers.set(Arc::clone(&places));
+    let occupancy = of_listener(&metrics, |_| {}, true, 1).occupancy;
+    let _ = server.peers.set(Arc::clone(&occupancy));
     let waited = || {
         let limit = LimitLabels {
             limit: "memory-wait",
@@ -62,7 +62,7 @@ async fn requests_in_a_tunnel_wait_for_memory_as_any_others_of_their_caller_do()
     assert!(first.starts_with("HTTP/1.1 200"), "{first}");
 
     let caller = Holder::Identity("spiffe://cluster.local/ns/shop/sa/web".into());
-    let other = places.try_admit(&caller).unwrap().unwrap();
+    let other = occupancy.try_admit(&caller).unwrap().unwrap();
     let requests: Vec<_> = (0..100).map(|_| other.begin_request()).collect();
     USED.store(40 << 20, Relaxed);
     stream.write_all(GET).await.unwrap();

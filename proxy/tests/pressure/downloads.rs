@@ -12,7 +12,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
-use weft_proxy::{keep_place, serve_plain};
+use weft_proxy::{keep_permit, serve_plain};
 
 use super::support::raw;
 use super::{Field, LIMIT, MIB, ONE_AT_A_TIME, PATIENCE, PEAK};
@@ -30,8 +30,8 @@ const WITHIN: Duration = Duration::from_secs(60);
 
 /// A connection to the application's port that the kernel holds little for.
 async fn open_narrow(field: &Field, last: u8) -> TcpStream {
-    let place = field
-        .places
+    let permit = field
+        .occupancy
         .admit(IpAddr::from([10, 0, 0, last]).into())
         .await
         .unwrap();
@@ -53,8 +53,8 @@ async fn open_narrow(field: &Field, last: u8) -> TcpStream {
     let proxy = Arc::clone(&field.pod.proxy);
     let original = SocketAddr::new(field.pod.ip, field.port);
     tokio::spawn(async move {
-        let serving = serve_plain(proxy, stream, original, Arc::clone(&place));
-        keep_place(&place, serving).await;
+        let serving = serve_plain(proxy, stream, original, Arc::clone(&permit));
+        keep_permit(&permit, serving).await;
     });
     TcpStream::from_std(client.into()).unwrap()
 }

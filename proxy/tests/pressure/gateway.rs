@@ -9,7 +9,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-use weft_proxy::{heap_count, keep_place, serve_outbound};
+use weft_proxy::{heap_count, keep_permit, serve_outbound};
 use wire::v1::Protocol;
 
 use super::downloads::{calls_beside, told};
@@ -45,12 +45,12 @@ async fn open(field: &Field, way: Way) -> TcpStream {
     match way {
         Way::Http1 | Way::Http2 => field.open(2).await,
         Way::Own => {
-            let place = field.own.try_admit(&field.pod.ip.into()).unwrap().unwrap();
+            let permit = field.own.try_admit(&field.pod.ip.into()).unwrap().unwrap();
             let (client, stream) = field.pod.accepted().await;
             let proxy = Arc::clone(&field.pod.proxy);
             tokio::spawn(async move {
-                let serving = serve_outbound(proxy, stream, vip(), Arc::clone(&place));
-                keep_place(&place, serving).await;
+                let serving = serve_outbound(proxy, stream, vip(), Arc::clone(&permit));
+                keep_permit(&permit, serving).await;
             });
             client
         }

@@ -20,7 +20,7 @@ use policy::access_log::AccessLog;
 use policy::name::SpiffeId;
 use prometheus_client::registry::Registry;
 use runtime::env::EnvReader;
-use runtime::occupancy::{Occupancy, Place};
+use runtime::occupancy::{Occupancy, Permit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use weft_proxy::Budget;
@@ -29,7 +29,7 @@ use weft_proxy::Metrics;
 use weft_proxy::Proxy;
 use weft_proxy::Settings;
 use weft_proxy::Telemetry;
-use weft_proxy::keep_place;
+use weft_proxy::keep_permit;
 use weft_proxy::{serve_mesh, serve_outbound, serve_plain};
 use wire::v1;
 
@@ -165,13 +165,13 @@ impl Pod {
             loop {
                 let (stream, from) = listener.accept().await.unwrap();
                 let (proxy, late) = (Arc::clone(&proxy), Arc::clone(&late));
-                let place = match peers.get() {
-                    Some(places) => places.admit(from.ip().into()).await.unwrap(),
-                    None => Place::unlisted(),
+                let permit = match peers.get() {
+                    Some(occupancy) => occupancy.admit(from.ip().into()).await.unwrap(),
+                    None => Permit::unlisted(),
                 };
                 tokio::spawn(async move {
                     tokio::time::sleep(Duration::from_millis(late.load(Relaxed))).await;
-                    serve_mesh(proxy, stream, place).await;
+                    serve_mesh(proxy, stream, permit).await;
                 });
             }
         });
@@ -257,23 +257,23 @@ impl Pod {
     pub(crate) async fn call(&self, addr: SocketAddr) -> TcpStream {
         let (client, stream) = self.accepted().await;
         let proxy = Arc::clone(&self.proxy);
-        tokio::spawn(serve_outbound(proxy, stream, addr, Place::unlisted()));
+        tokio::spawn(serve_outbound(proxy, stream, addr, Permit::unlisted()));
         client
     }
 
     /// A plaintext connection from outside the mesh to `port` of this pod.
     pub(crate) async fn plain(&self, port: u16) -> TcpStream {
-        self.plain_at(port, Place::unlisted()).await
+        self.plain_at(port, Permit::unlisted()).await
     }
 
-    /// The same from whoever has this place.
-    pub(crate) async fn plain_at(&self, port: u16, place: Arc<Place>) -> TcpStream {
+    /// The same from whoever has this permit.
+    pub(crate) async fn plain_at(&self, port: u16, permit: Arc<Permit>) -> TcpStream {
         let (client, stream) = self.accepted().await;
         let proxy = Arc::clone(&self.proxy);
         let original = SocketAddr::new(self.ip, port);
         tokio::spawn(async move {
-            let serving = serve_plain(proxy, stream, original, Arc::clone(&place));
-            keep_place(&place, serving).await;
+            let serving = serve_plain(proxy, stream, original, Arc::clone(&permit));
+            keep_permit(&permit, serving).await;
         });
         client
     }

@@ -2,21 +2,21 @@
 
 use std::sync::Arc;
 
-use super::seat::{Held, Seat};
-use super::{Account, Occupancy, Place, Reached};
+use super::slot::{Held, Slot};
+use super::{Account, Occupancy, Permit, Reached};
 
-impl Place {
-    /// A place in no table for what is served within this connection: its requests and
-    /// what they hold count for this one, and what it is doing does not. It keeps nobody's
-    /// place.
+impl Permit {
+    /// A permit in no table for what is served within this connection: its requests and
+    /// what they hold count for this one, and what it is doing does not. It holds no
+    /// permit of the listener.
     #[must_use]
     pub fn within(&self) -> Arc<Self> {
         let own = self.of.as_ref().map(|of| Account {
-            seat: Arc::clone(&self.seat),
+            slot: Arc::clone(&self.slot),
             occupancy: Arc::clone(&of.occupancy),
         });
         Arc::new(Self {
-            seat: Arc::default(),
+            slot: Arc::default(),
             began: self.began,
             of: None,
             account: own.or_else(|| self.account.clone()),
@@ -33,12 +33,12 @@ impl Place {
     /// Counts `bytes` as held for this connection.
     #[must_use]
     pub fn hold(&self, bytes: usize) -> Held {
-        Seat::hold(self.charged(), bytes)
+        Slot::hold(self.charged(), bytes)
     }
 
-    /// The seat for which requests and bytes count.
-    pub(super) fn charged(&self) -> &Arc<Seat> {
-        self.account.as_ref().map_or(&self.seat, |of| &of.seat)
+    /// The slot for which requests and bytes count.
+    pub(super) fn charged(&self) -> &Arc<Slot> {
+        self.account.as_ref().map_or(&self.slot, |of| &of.slot)
     }
 
     /// Whose table it stands in, or the connection within which it lies.

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::requests::Requests;
-use super::seat::Seat;
-use super::{Holder, Occupancy, Place, Table};
+use super::slot::Slot;
+use super::{Holder, Occupancy, Permit, Table};
 
 /// A request in flight, until it is dropped.
 #[derive(Debug)]
-pub struct InFlight(Arc<Seat>);
+pub struct InFlight(Arc<Slot>);
 
 impl Drop for InFlight {
     fn drop(&mut self) {
@@ -18,7 +18,7 @@ impl Drop for InFlight {
     }
 }
 
-impl Seat {
+impl Slot {
     /// Those of whoever has it.
     pub(super) fn of_holder(&self) -> &Arc<Requests> {
         self.proven.get().unwrap_or(&self.entered)
@@ -36,17 +36,17 @@ impl Seat {
     }
 }
 
-impl Place {
+impl Permit {
     /// Counts a request as in flight until the guard is dropped.
     #[must_use]
     pub fn begin_request(&self) -> InFlight {
-        let seat = self.charged();
-        seat.requests.fetch_add(1, Relaxed);
-        seat.of_holder().begin(1);
-        InFlight(Arc::clone(seat))
+        let slot = self.charged();
+        slot.requests.fetch_add(1, Relaxed);
+        slot.of_holder().begin(1);
+        InFlight(Arc::clone(slot))
     }
 
-    /// Those of all connections of its holder; `None` for a place in no table.
+    /// Those of all connections of its holder; `None` for a permit in no table.
     #[must_use]
     pub fn requests(&self) -> Option<&Arc<Requests>> {
         self.occupancy().map(|_| self.charged().of_holder())

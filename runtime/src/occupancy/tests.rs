@@ -1,10 +1,10 @@
-//! Who gets a place of a listener, and who loses one.
+//! Who gets a permit of a listener, and who loses one.
 
 use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Waker};
 
-use super::seat::CONNECTION;
+use super::slot::CONNECTION;
 use super::*;
 
 /// True when `future` is ready at the first look.
@@ -15,7 +15,7 @@ fn now(future: impl Future) -> bool {
 }
 
 const BOUNDS: Bounds = Bounds {
-    places: 10,
+    permits: 10,
     per_holder: usize::MAX,
     shared: true,
     head_within: Duration::from_secs(10),
@@ -41,25 +41,25 @@ fn holder(last: u8) -> Holder {
     IpAddr::from([10, 0, 0, last]).into()
 }
 
-fn enter(occupancy: &Arc<Occupancy>, last: u8) -> Arc<Place> {
+fn enter(occupancy: &Arc<Occupancy>, last: u8) -> Arc<Permit> {
     occupancy.try_admit(&holder(last)).unwrap().unwrap()
 }
 
 /// So many idle connections, a second between each two, the longest idle first.
-async fn idle(occupancy: &Arc<Occupancy>, last: u8, many: usize) -> Vec<Arc<Place>> {
-    let mut places = Vec::new();
+async fn idle(occupancy: &Arc<Occupancy>, last: u8, many: usize) -> Vec<Arc<Permit>> {
+    let mut permits = Vec::new();
     for _ in 0..many {
-        let place = enter(occupancy, last);
-        place.idle();
-        places.push(place);
+        let permit = enter(occupancy, last);
+        permit.idle();
+        permits.push(permit);
         sleep(Duration::from_secs(1)).await;
     }
-    places
+    permits
 }
 
-fn wanted(places: &[Arc<Place>]) -> Vec<usize> {
-    let all = places.iter().enumerate();
-    all.filter(|(_, place)| now(place.wanted()))
+fn wanted(permits: &[Arc<Permit>]) -> Vec<usize> {
+    let all = permits.iter().enumerate();
+    all.filter(|(_, permit)| now(permit.wanted()))
         .map(|(at, _)| at)
         .collect()
 }
@@ -70,7 +70,7 @@ async fn who_has_more_takes_nothing_from_who_has_less() {
     let honest = idle(&occupancy, 1, 2).await;
     // Young heads of the same holder are spared, so only the honest one's could be taken.
     let flood: Vec<_> = (0..7).map(|_| enter(&occupancy, 2)).collect();
-    flood.iter().for_each(|place| place.head_begins());
+    flood.iter().for_each(|permit| permit.head_begins());
     let newcomer = occupancy.try_admit(&holder(2));
     assert!(matches!(newcomer, Err(TurnedAway)), "the flood's newcomer");
     assert_eq!(wanted(&honest), [0; 0]);
@@ -93,7 +93,7 @@ async fn at_nine_tenths_the_holder_of_most_loses_its_longest_idle_to_each_newcom
     drop(eighth);
     let _second = enter(&occupancy, 4);
     assert_eq!((wanted(&quiet), wanted(&hoard)), (vec![], vec![1]));
-    // All places are taken until the first of them is gone.
+    // All permits are taken until the first of them is gone.
     assert!(occupancy.try_admit(&holder(5)).unwrap().is_none());
     assert_eq!((wanted(&quiet), wanted(&hoard)), (vec![], vec![1, 2]));
     hoard.remove(1);
@@ -117,14 +117,14 @@ async fn what_is_in_use_is_never_taken_away_and_its_hoarder_leaves_the_last_tent
     let other = occupancy.try_admit(&holder(2)).unwrap();
     assert!(other.is_some());
     assert_eq!(wanted(&hoard), Vec::<usize>::new());
-    assert!(!hoard.iter().any(|place| now(place.cut())));
+    assert!(!hoard.iter().any(|permit| now(permit.cut())));
     assert!(occupancy.try_admit(&holder(3)).unwrap().is_none(), "full");
 }
 
 #[tokio::test(start_paused = true)]
 async fn two_hoarders_of_what_is_in_use_leave_places_for_first_connections() {
     let (occupancy, counts) = occupancy(Bounds {
-        places: 100,
+        permits: 100,
         ..BOUNDS
     });
     let mut held: Vec<_> = (0..90).map(|_| enter(&occupancy, 1)).collect();
@@ -170,10 +170,10 @@ async fn a_holder_is_the_identity_that_was_proven() {
     // Five addresses, one identity: together they hold most.
     let mut hoard = Vec::new();
     for last in 1..=5 {
-        let place = enter(&occupancy, last);
-        place.prove("spiffe://cluster.local/ns/shop/sa/web");
-        place.idle();
-        hoard.push(place);
+        let permit = enter(&occupancy, last);
+        permit.prove("spiffe://cluster.local/ns/shop/sa/web");
+        permit.idle();
+        hoard.push(permit);
         sleep(Duration::from_secs(1)).await;
     }
     let quiet = idle(&occupancy, 9, 4).await;
@@ -190,8 +190,8 @@ async fn a_head_that_takes_too_long_is_cut_off_and_one_between_two_requests_is_n
         enter(&occupancy, 1),
         enter(&occupancy, 1),
     );
-    for place in [&slow, &resting] {
-        place.idle();
+    for permit in [&slow, &resting] {
+        permit.idle();
     }
     sleep(Duration::from_secs(20)).await;
     slow.head_begins();
@@ -233,39 +233,39 @@ async fn half_heads_are_taken_away_for_others_at_once_and_for_their_own_holder_w
 {
     let (occupancy, _) = occupancy(BOUNDS);
     let half = |last| {
-        let place = enter(&occupancy, last);
-        place.silent();
-        place.head_begins();
-        place
+        let permit = enter(&occupancy, last);
+        permit.silent();
+        permit.head_begins();
+        permit
     };
     let hoard: Vec<_> = (0..9).map(|_| half(1)).collect();
     assert!(occupancy.try_admit(&holder(1)).is_err());
     let other = half(2);
-    assert_eq!(hoard.iter().filter(|place| now(place.cut())).count(), 1);
+    assert_eq!(hoard.iter().filter(|permit| now(permit.cut())).count(), 1);
     assert!(!now(other.cut()));
     sleep(YOUNG).await;
     drop(other);
     let again = occupancy.try_admit(&holder(1)).unwrap();
     assert!(again.is_some());
-    assert_eq!(hoard.iter().filter(|place| now(place.cut())).count(), 1);
+    assert_eq!(hoard.iter().filter(|permit| now(permit.cut())).count(), 1);
     let _more = occupancy.try_admit(&holder(1)).unwrap();
-    assert_eq!(hoard.iter().filter(|place| now(place.cut())).count(), 2);
+    assert_eq!(hoard.iter().filter(|permit| now(permit.cut())).count(), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_request_that_comes_while_its_connection_is_taken_away_is_answered_first() {
     let (occupancy, _) = occupancy(BOUNDS);
-    let place = enter(&occupancy, 1);
-    place.idle();
-    place.head_begins();
+    let permit = enter(&occupancy, 1);
+    permit.idle();
+    permit.head_begins();
     sleep(BOUNDS.head_within).await;
-    assert!(place.head_is_overdue(BOUNDS.head_within));
+    assert!(permit.head_is_overdue(BOUNDS.head_within));
     // The rest of the head was there already.
-    place.busy();
-    assert!(!now(place.cut()));
-    assert!(now(place.wanted()), "the connection ends after the answer");
-    place.idle();
-    assert!(now(place.cut()));
+    permit.busy();
+    assert!(!now(permit.cut()));
+    assert!(now(permit.wanted()), "the connection ends after the answer");
+    permit.idle();
+    assert!(now(permit.cut()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -279,8 +279,8 @@ async fn a_holder_with_its_share_gives_its_oldest_for_its_next_and_nothing_that_
     let other = idle(&occupancy, 2, 1).await;
     own.push(enter(&occupancy, 1));
     assert_eq!((wanted(&own), wanted(&other)), (vec![0], vec![]));
-    for place in &own {
-        place.busy();
+    for permit in &own {
+        permit.busy();
     }
     own.remove(0);
     assert!(occupancy.try_admit(&holder(1)).is_err());
@@ -289,11 +289,11 @@ async fn a_holder_with_its_share_gives_its_oldest_for_its_next_and_nothing_that_
 #[tokio::test(start_paused = true)]
 async fn a_table_is_empty_when_the_last_connection_is_gone() {
     let (occupancy, _) = occupancy(BOUNDS);
-    let place = enter(&occupancy, 1);
-    let same = Arc::clone(&place);
+    let permit = enter(&occupancy, 1);
+    let same = Arc::clone(&permit);
     let emptied = Arc::clone(&occupancy);
     let emptied = tokio::spawn(async move { emptied.emptied().await });
-    drop(place);
+    drop(permit);
     sleep(Duration::from_millis(1)).await;
     assert!(!emptied.is_finished(), "an upgraded connection has it too");
     drop(same);
@@ -309,20 +309,20 @@ async fn who_holds_most_bytes_loses_its_largest_connections_in_use_or_not() {
     honest.busy();
     let _small = honest.hold(10_000);
     let greedy = [1, 3, 2].map(|times| {
-        let place = enter(&occupancy, 2);
-        place.busy();
-        let held = place.hold(times * 100_000);
-        (place, held)
+        let permit = enter(&occupancy, 2);
+        permit.busy();
+        let held = permit.hold(times * 100_000);
+        (permit, held)
     });
     let (weight, most) = occupancy.heaviest().unwrap();
     assert_eq!((weight, &most), (600_000 + 3 * CONNECTION, &holder(2)));
     assert_eq!(occupancy.shed(&most, 400_000), 2);
-    let cut = |place: &Arc<Place>| {
-        let place = Arc::clone(place);
-        now(async move { place.cut().await })
+    let cut = |permit: &Arc<Permit>| {
+        let permit = Arc::clone(permit);
+        now(async move { permit.cut().await })
     };
     assert_eq!(
-        greedy.each_ref().map(|(place, _)| cut(place)),
+        greedy.each_ref().map(|(permit, _)| cut(permit)),
         [false, true, true]
     );
     assert!(!cut(&honest));
@@ -343,7 +343,7 @@ fn requests_in_flight_are_those_of_all_connections_of_a_holder() {
     );
     let one = first.begin_request();
     let two = (second.begin_request(), second.begin_request());
-    let of = |place: &Place| place.requests().unwrap().in_flight();
+    let of = |permit: &Permit| permit.requests().unwrap().in_flight();
     assert_eq!((of(&first), of(&second), of(&other)), (3, 3, 0));
     // Whoever it proves to be has them from then on.
     second.prove("spiffe://cluster.local/ns/shop/sa/web");
@@ -357,9 +357,9 @@ fn requests_in_flight_are_those_of_all_connections_of_a_holder() {
 #[test]
 fn what_is_held_for_a_connection_goes_with_its_guards() {
     let (occupancy, _) = occupancy(BOUNDS);
-    let place = enter(&occupancy, 1);
+    let permit = enter(&occupancy, 1);
     let weight = || occupancy.heaviest().unwrap().0 - CONNECTION;
-    let held = place.hold(5);
+    let held = permit.hold(5);
     let beside = held.beside(7);
     held.add(3);
     assert_eq!(weight(), 15);
@@ -374,22 +374,22 @@ fn what_is_held_for_a_connection_goes_with_its_guards() {
 #[test]
 fn what_is_done_within_a_connection_counts_for_it_and_keeps_no_place() {
     let (occupancy, counts) = occupancy(BOUNDS);
-    let place = enter(&occupancy, 1);
-    place.prove("spiffe://cluster.local/ns/shop/sa/web");
-    let within = place.within().within();
+    let permit = enter(&occupancy, 1);
+    permit.prove("spiffe://cluster.local/ns/shop/sa/web");
+    let within = permit.within().within();
     let weight = occupancy.weight();
     let held = within.hold(5000);
     assert_eq!(occupancy.weight(), weight + 5000);
     let request = within.begin_request();
-    assert_eq!(place.requests().unwrap().in_flight(), 1);
+    assert_eq!(permit.requests().unwrap().in_flight(), 1);
     assert_eq!(occupancy.requests_of_callers(), 1);
     within.waits_for_memory();
     assert_eq!(count(&counts, Reached::NoMemory), 1);
     // What it is doing is not what the connection is doing.
-    place.idle();
+    permit.idle();
     within.busy();
-    assert_eq!(place.seat.activity.load(Relaxed), IDLE);
-    drop(place);
+    assert_eq!(permit.slot.activity.load(Relaxed), IDLE);
+    drop(permit);
     assert_eq!(occupancy.taken(), 0);
     drop((request, held));
     assert_eq!(within.requests().unwrap().in_flight(), 0);
@@ -415,7 +415,7 @@ fn who_is_not_the_first_to_wait_may_not_begin_however_often_it_looks() {
 fn holders_with_requests_in_flight_are_those_of_one_listener_and_counted_once() {
     let (occupancy, _) = occupancy(BOUNDS);
     let (first, second) = (enter(&occupancy, 1), enter(&occupancy, 2));
-    let sharers = |place: &Place| place.requests().unwrap().sharers();
+    let sharers = |permit: &Permit| permit.requests().unwrap().sharers();
     assert_eq!(sharers(&first), 1, "it would be the only one");
     let requests = (first.begin_request(), first.begin_request());
     assert_eq!((sharers(&first), sharers(&second)), (1, 2));
@@ -448,8 +448,8 @@ async fn who_waits_is_stalled_when_none_of_its_own_begins() {
 #[test]
 fn what_every_holder_has_is_told_by_connection() {
     let (occupancy, _) = occupancy(BOUNDS);
-    let places = [enter(&occupancy, 1), enter(&occupancy, 1)];
-    let _held = places[0].hold(1000);
+    let permits = [enter(&occupancy, 1), enter(&occupancy, 1)];
+    let _held = permits[0].hold(1000);
     let weights = occupancy.weights();
     assert_eq!(weights[0].holder, holder(1));
     assert_eq!(weights[0].connections, [CONNECTION, CONNECTION + 1000]);

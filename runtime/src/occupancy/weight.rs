@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::seat::{SHED, Seat};
+use super::slot::{SHED, Slot};
 use super::{Holder, Occupancy};
 
 /// What the connections of one holder have the process hold, those left out that were
@@ -21,8 +21,8 @@ impl Occupancy {
     #[must_use]
     pub fn weights(&self) -> Vec<Weights> {
         let table = self.table.lock();
-        let of = |(holder, seats): (&Holder, &HashMap<u64, Arc<Seat>>)| {
-            let weights = seats.values().map(|seat| seat.weight());
+        let of = |(holder, slots): (&Holder, &HashMap<u64, Arc<Slot>>)| {
+            let weights = slots.values().map(|slot| slot.weight());
             let mut connections: Vec<_> = weights.filter(|weight| *weight > 0).collect();
             connections.sort_unstable();
             Weights {
@@ -41,7 +41,7 @@ impl Occupancy {
         let heaviest = table
             .holders
             .iter()
-            .map(|(holder, seats)| (seats.values().map(|seat| seat.weight()).sum(), holder))
+            .map(|(holder, slots)| (slots.values().map(|slot| slot.weight()).sum(), holder))
             .max_by_key(|(weight, _): &(usize, _)| *weight)?;
         Some((heaviest.0, heaviest.1.clone()))
     }
@@ -51,10 +51,10 @@ impl Occupancy {
     pub fn weigh(&self, bytes: usize) {
         let table = self.table.lock();
         for (holder, requests) in &table.requests {
-            let seats = table.holders.get(holder).into_iter();
-            let weight: usize = seats
+            let slots = table.holders.get(holder).into_iter();
+            let weight: usize = slots
                 .flat_map(HashMap::values)
-                .map(|seat| seat.weight())
+                .map(|slot| slot.weight())
                 .sum();
             requests.note_weight(weight, weight < bytes);
         }
@@ -64,37 +64,37 @@ impl Occupancy {
     #[must_use]
     pub fn weight(&self) -> usize {
         let table = self.table.lock();
-        let seats = table.holders.values().flat_map(HashMap::values);
-        seats.map(|seat| seat.weight()).sum()
+        let slots = table.holders.values().flat_map(HashMap::values);
+        slots.map(|slot| slot.weight()).sum()
     }
 
     /// Connections that were cut off by [`Self::shed`] and are not gone.
     #[must_use]
     pub fn leaving(&self) -> usize {
         let table = self.table.lock();
-        let seats = table.holders.values().flat_map(HashMap::values);
-        seats.filter(|seat| seat.is_shed()).count()
+        let slots = table.holders.values().flat_map(HashMap::values);
+        slots.filter(|slot| slot.is_shed()).count()
     }
 
     /// Cuts off connections of `holder`, the largest first, until they held `bytes`;
     /// gives how many.
     pub fn shed(&self, holder: &Holder, bytes: usize) -> usize {
         let table = self.table.lock();
-        let seats = table.holders.get(holder).into_iter();
-        let mut seats: Vec<_> = seats
+        let slots = table.holders.get(holder).into_iter();
+        let mut slots: Vec<_> = slots
             .flat_map(HashMap::values)
-            .map(|seat| (seat.weight(), seat))
+            .map(|slot| (slot.weight(), slot))
             .filter(|(weight, _)| *weight > 0)
             .collect();
-        seats.sort_unstable_by_key(|(weight, _)| std::cmp::Reverse(*weight));
+        slots.sort_unstable_by_key(|(weight, _)| std::cmp::Reverse(*weight));
         let (mut freed, mut shed) = (0, 0);
-        for (weight, seat) in seats {
+        for (weight, slot) in slots {
             if freed >= bytes {
                 break;
             }
             freed += weight;
             shed += 1;
-            self.send(seat, SHED);
+            self.send(slot, SHED);
         }
         shed
     }

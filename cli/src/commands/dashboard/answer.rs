@@ -72,10 +72,10 @@ pub(super) fn json(bytes: Bytes) -> Answer {
 
 /// What the API server streams, as it comes. The place is held until it ends or its reader
 /// leaves, and with that the stream ends too.
-pub(super) fn lines(body: Body, place: OwnedSemaphorePermit) -> Answer {
-    let frames = stream::unfold((body, place), |(mut body, place)| async move {
+pub(super) fn lines(body: Body, permit: OwnedSemaphorePermit) -> Answer {
+    let frames = stream::unfold((body, permit), |(mut body, permit)| async move {
         let frame = body.frame().await?;
-        Some((frame.map_err(BoxError::from), (body, place)))
+        Some((frame.map_err(BoxError::from), (body, permit)))
     });
     let frames = StreamBody::new(frames).boxed_unsync();
     with(StatusCode::OK, "application/json", frames)

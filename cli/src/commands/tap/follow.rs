@@ -1,6 +1,6 @@
 //! A tap that goes on: one stream of the API after the other.
 //!
-//! Each stream ends after a while, and the next is authorised anew, at once. It ends at once
+//! Each stream ends after a while, and the next is authorized anew, at once. It ends at once
 //! where no proxy can be asked, and one that broke was cut by somebody who may need a
 //! moment: then the next is asked for later each time.
 
@@ -22,7 +22,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// What a tap tells.
 #[derive(Debug)]
-pub(crate) enum Told {
+pub(crate) enum TapEvent {
     /// A stream has begun: what its lines say of how many there were begins anew.
     Begun,
     /// A line of it.
@@ -32,7 +32,7 @@ pub(crate) enum Told {
 }
 
 /// Goes on until requests cannot be watched any longer, which is what it tells last.
-pub(crate) type Requests = LocalBoxStream<'static, Result<Told, Failure>>;
+pub(crate) type Requests = LocalBoxStream<'static, Result<TapEvent, Failure>>;
 
 /// Requests of the cluster's namespace that fit `query`. Where they could be watched before,
 /// nobody may be there to tell them for a moment only.
@@ -78,7 +78,7 @@ struct Follower {
 }
 
 impl Follower {
-    async fn next(&mut self) -> Result<Told, Failure> {
+    async fn next(&mut self) -> Result<TapEvent, Failure> {
         loop {
             let Some(lines) = &mut self.lines else {
                 sleep_until(self.again).await;
@@ -91,35 +91,35 @@ impl Follower {
                 Err(cut) => {
                     self.in_order = false;
                     self.ended();
-                    return Ok(Told::Word(cut.to_string()));
+                    return Ok(TapEvent::Word(cut.to_string()));
                 }
             }
         }
     }
 
-    async fn begin(&mut self) -> Result<Told, Failure> {
+    async fn begin(&mut self) -> Result<TapEvent, Failure> {
         self.begun = Instant::now();
         self.in_order = false;
         match self.cluster.lines(&self.what, &self.path).await {
             Ok(lines) => {
                 self.worked = true;
                 self.lines = Some(lines);
-                Ok(Told::Begun)
+                Ok(TapEvent::Begun)
             }
             Err(refusal) if self.worked && refusal.may_pass() => {
                 self.ended();
-                Ok(Told::Word(refusal.into_failure().to_string()))
+                Ok(TapEvent::Word(refusal.into_failure().to_string()))
             }
             Err(refusal) => Err(refusal.into_failure()),
         }
     }
 
-    fn line(&mut self, line: &[u8]) -> Result<Told, Failure> {
+    fn line(&mut self, line: &[u8]) -> Result<TapEvent, Failure> {
         let line: TapLine = serde_json::from_slice(line)
             .map_err(|error| Failure::unknown(format!("a line of the tap: {error}")))?;
         let metadata = line.metadata.as_ref();
         self.in_order = metadata.is_some_and(|metadata| metadata.last);
-        Ok(Told::Line(Box::new(line)))
+        Ok(TapEvent::Line(Box::new(line)))
     }
 
     fn ended(&mut self) {
@@ -197,10 +197,10 @@ mod tests {
         let mut seen = Vec::new();
         let failure = loop {
             let what = match told.next().await.unwrap() {
-                Ok(Told::Begun) => "begun".to_owned(),
-                Ok(Told::Line(line)) if line.request.is_some() => "request".to_owned(),
-                Ok(Told::Line(_)) => "last".to_owned(),
-                Ok(Told::Word(word)) => word,
+                Ok(TapEvent::Begun) => "begun".to_owned(),
+                Ok(TapEvent::Line(line)) if line.request.is_some() => "request".to_owned(),
+                Ok(TapEvent::Line(_)) => "last".to_owned(),
+                Ok(TapEvent::Word(word)) => word,
                 Err(failure) => break failure,
             };
             seen.push((begun.elapsed().as_secs(), what));

@@ -13,7 +13,7 @@ use super::window::Window;
 use crate::cluster::Cluster;
 use crate::commands::tap;
 use crate::commands::tap::filters::Filters;
-use crate::commands::tap::follow::{Requests, Told, follow};
+use crate::commands::tap::follow::{Requests, TapEvent, follow};
 use crate::console::Console;
 use crate::failure::{Failure, Verdict};
 use crate::global::Global;
@@ -59,12 +59,12 @@ pub(super) async fn run(
 }
 
 /// Takes in what is told; why nothing is, where that is so.
-fn take(window: &mut Window, told: Told) -> Option<String> {
+fn take(window: &mut Window, told: TapEvent) -> Option<String> {
     let now = Instant::now();
     match told {
-        Told::Begun => window.begins(now),
-        Told::Line(line) => window.line(&line, now),
-        Told::Word(word) => return Some(word),
+        TapEvent::Begun => window.begins(now),
+        TapEvent::Line(line) => window.line(&line, now),
+        TapEvent::Word(word) => return Some(word),
     }
     None
 }

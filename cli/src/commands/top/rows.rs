@@ -76,8 +76,8 @@ pub(super) fn summary(look: &Look<'_>) -> String {
     if let Some(others) = look.rows.get(&None::<&Way>) {
         let _ = write!(text, "; {} of those shown are in {OTHERS}", others.requests);
     }
-    if look.crowded_out > 0 {
-        let _ = write!(text, "; {} had to leave too early", look.crowded_out);
+    if look.evicted > 0 {
+        let _ = write!(text, "; {} had to leave too early", look.evicted);
     }
     text
 }

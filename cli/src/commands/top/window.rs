@@ -137,7 +137,7 @@ pub(super) struct Look<'a> {
     /// Proxies that take part, and that there are.
     pub(super) proxies: (u32, u32),
     /// Requests that left before their time.
-    pub(super) crowded_out: u64,
+    pub(super) evicted: u64,
 }
 
 impl Look<'_> {
@@ -166,7 +166,7 @@ pub(super) struct Window {
     counts: VecDeque<(Instant, Counts)>,
     /// What the stream has said so far.
     said: TapMetadata,
-    crowded_out: u64,
+    evicted: u64,
 }
 
 impl Window {
@@ -178,7 +178,7 @@ impl Window {
             ways: BTreeMap::new(),
             counts: VecDeque::new(),
             said: TapMetadata::default(),
-            crowded_out: 0,
+            evicted: 0,
         }
     }
 
@@ -226,14 +226,14 @@ impl Window {
             seconds: since.min(self.length).as_secs_f64().max(1.0),
             counts,
             proxies: (self.said.taking_part, self.said.proxies),
-            crowded_out: self.crowded_out,
+            evicted: self.evicted,
         }
     }
 
     fn request(&mut self, request: &TapRequest, now: Instant) {
         if self.held.len() >= REQUESTS {
             self.leave();
-            self.crowded_out += 1;
+            self.evicted += 1;
         }
         let way = self.way(Way::of(request));
         self.held.push_back(Held {

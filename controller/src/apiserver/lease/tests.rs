@@ -103,8 +103,8 @@ async fn installation_that_goes_gives_the_lease_up_and_one_that_stays_takes_it_a
     let (mut a, leads) = candidate(&api, "a");
     a.step().await;
     assert!(leads.is_held());
-    let (stage, departing) = watch::channel(Stage::Preparing);
-    let running = tokio::spawn(a.run(std::future::pending(), departing));
+    let (stage, uninstallation) = watch::channel(Stage::Preparing);
+    let running = tokio::spawn(a.run(std::future::pending(), uninstallation));
     sleep(Duration::from_secs(1)).await;
     assert!(leads.is_held(), "the job still needs the leader's work");
     stage.send_replace(Stage::Going);

@@ -291,7 +291,7 @@ async fn more_requests_than_may_run_at_once_are_told_to_come_back() {
     let mut all = Vec::new();
     for at in 0..PARALLEL {
         let source = IpAddr::from([10, 0, 1, u8::try_from(at).unwrap()]);
-        all.push(bench.certifier.turns.take(source).await);
+        all.push(bench.certifier.signing.acquire(source).await);
     }
     bench
         .must_refuse(
@@ -376,7 +376,7 @@ async fn address_whose_reviews_take_long_leaves_turns_to_others() {
     for one in flood {
         one.await.unwrap().unwrap_err();
     }
-    assert_eq!(certifier.turns.sources(), 0, "addresses are kept");
+    assert_eq!(certifier.signing.sources(), 0, "addresses are kept");
 }
 
 /// The worst that is honest: a node whose pods all have its address, restarted at once.

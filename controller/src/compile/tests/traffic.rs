@@ -1,6 +1,6 @@
 //! TrafficPolicies become rules for callers and pods, and words for their authors.
 
-mod crowds;
+mod bounds;
 mod elsewhere;
 mod pods;
 mod reasons;

@@ -72,7 +72,7 @@ impl<'a> ByTarget<'a> {
         let mut about: Vec<usize> = own.chain(near).chain(&self.mesh).copied().collect();
         about.sort_unstable();
         for late in about.drain(POLICIES_PER_SERVICE.min(about.len())..) {
-            self.fates[late].crowded_out(|| {
+            self.fates[late].left_out(|| {
                 format!("{POLICIES_PER_SERVICE} TrafficPolicies come before this one at {service}")
             });
         }
@@ -100,7 +100,7 @@ impl<'a> ByTarget<'a> {
                 fate.counts = true;
                 here.push(candidate);
             } else {
-                fate.crowded_out(|| {
+                fate.left_out(|| {
                     format!(
                         "with those before it TrafficPolicies say more than {} KiB of \
                          {service}:{port}, each section and limit with its own routes and sources",
@@ -112,8 +112,8 @@ impl<'a> ByTarget<'a> {
         here
     }
 
-    /// Tells those that do not count somewhere. One that does elsewhere is accepted: who
-    /// crowds it out is often somebody else, and could switch off its condition at will.
+    /// Tells those that do not count somewhere. One that does elsewhere is accepted: who comes
+    /// before it is often somebody else, and could switch off its condition at will.
     pub(super) fn tell(self, findings: &mut Findings) {
         for (candidate, fate) in self.candidates.iter().zip(self.fates) {
             let Some(first) = fate.first else { continue };
@@ -130,7 +130,7 @@ impl<'a> ByTarget<'a> {
 }
 
 impl Fate {
-    fn crowded_out<T: Display>(&mut self, words: impl FnOnce() -> T) {
+    fn left_out<T: Display>(&mut self, words: impl FnOnce() -> T) {
         self.places += 1;
         self.first.get_or_insert_with(|| words().to_string());
     }

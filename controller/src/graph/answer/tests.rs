@@ -4,7 +4,7 @@ use super::*;
 use crate::graph::fold::Fold;
 use crate::graph::fold::Owners;
 use crate::observe::reports::Reports;
-use crate::testing::town::{SLOT_NOW, call, inventory, report, reports, seen_by_server};
+use crate::testing::topology::{SLOT_NOW, call, inventory, report, reports, seen_by_server};
 
 struct Town {
     history: History,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::graph::window::{Counted, edges};
 use crate::observe::reports::Reports;
-use crate::testing::town::{
+use crate::testing::topology::{
     SLOT_NOW, call, inventory, key, report, reports, seen_by_client, seen_by_server,
 };
 
@@ -79,8 +79,8 @@ fn late_repeated_and_swapped_reports_fold_to_the_same() {
     call(&two, "shop/web", "shop/api", 7, 2);
     assert_eq!(graph(&one), graph(&two));
     let told = one.own_since(0).1.unwrap();
-    one.heard(told.clone(), crate::testing::town::now());
-    two.heard(told, crate::testing::town::now());
+    one.heard(told.clone(), crate::testing::topology::now());
+    two.heard(told, crate::testing::topology::now());
     assert_eq!(graph(&one)[&ends(WEB, API)].sums.success, 7);
 }
 
@@ -221,7 +221,7 @@ const MOST: Duration = Duration::from_millis(150);
 
 #[test]
 fn slot_of_two_thousand_proxies_is_folded_within_its_share_of_a_core() {
-    let inventory = crowd();
+    let inventory = large_inventory();
     let reports = Reports::holding(crate::metrics::ReportMetrics::default(), 100_000);
     for pod in 0..PROXIES {
         let edge = |at: usize| v1::Edge {
@@ -266,7 +266,7 @@ fn slot_of_two_thousand_proxies_is_folded_within_its_share_of_a_core() {
 }
 
 /// A hundred Deployments with twenty pods each.
-fn crowd() -> Inventory {
+fn large_inventory() -> Inventory {
     use crate::inventory::Thing;
     use crate::inventory::kind::Kind;
     let mut inventory = Inventory::default();
@@ -302,5 +302,5 @@ fn report_of(reports: &Reports, pod: usize, edges: Vec<v1::Edge>) {
         edges,
         ..v1::Report::default()
     };
-    reports.take(&reporter, report, true, crate::testing::town::now());
+    reports.take(&reporter, report, true, crate::testing::topology::now());
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::*;
-use crate::testing::town::{self, call, inventory, now, reports};
+use crate::testing::topology::{self, call, inventory, now, reports};
 
 const MONTH: Duration = Duration::from_secs(30 * 24 * 3600);
 
@@ -76,7 +76,7 @@ async fn edge_of_long_ago_is_quiet_and_shown_when_asked_for() {
     let answer = graph.answer(&asked(quiet.clone()), later);
     let edge = &answer.edges[0];
     assert!(edge.quiet && edge.requests == 0);
-    let seen = town::SLOT_NOW * SLOT;
+    let seen = topology::SLOT_NOW * SLOT;
     assert_eq!(edge.first_seen, answer::timestamp(seen));
     // Its ends are gone, so it is shown only to those who ask for that too.
     graph.inner.inventory.write().keep_only(
@@ -100,13 +100,13 @@ async fn call_that_both_ends_told_is_remembered_once_and_by_its_callers_words() 
     let reports = reports();
     let graph = graph(&reports);
     let served = vec![
-        town::seen_by_server("shop/web", 1, 0),
-        town::seen_by_server("bank/web", 1, 0),
+        topology::seen_by_server("shop/web", 1, 0),
+        topology::seen_by_server("bank/web", 1, 0),
     ];
-    town::report(&reports, "shop/api", served);
+    topology::report(&reports, "shop/api", served);
     graph.look(now(), false).await;
-    let called = vec![town::seen_by_client("shop/api", 1, 0)];
-    town::report_in(&reports, town::SLOT_NOW + 1, "shop/web", called);
+    let called = vec![topology::seen_by_client("shop/api", 1, 0)];
+    topology::report_in(&reports, topology::SLOT_NOW + 1, "shop/web", called);
     let later = now() + Duration::from_secs(30);
     graph.look(later, true).await;
     let quiet = Extent {
@@ -139,7 +139,7 @@ async fn slots_that_went_for_want_of_room_stay_as_they_were_folded() {
     for _ in 0..3 {
         call(&reports, "bank/web", "bank/web", 1, 0);
     }
-    assert!(reports.whole_from() > town::SLOT_NOW);
+    assert!(reports.whole_from() > topology::SLOT_NOW);
     graph.look(now(), true).await;
     let answer = graph.answer(&asked(Extent::default()), now());
     let web = answer
@@ -160,7 +160,7 @@ async fn one_pod_that_makes_edges_up_takes_no_place_of_another() {
         let (namespace, name) = pod.split_once('/').unwrap();
         let reporter = crate::observe::reports::Reporter {
             uid: format!("{namespace}-{name}").into(),
-            pod: town::key(namespace, &format!("{name}-1")),
+            pod: topology::key(namespace, &format!("{name}-1")),
         };
         let report = wire::v1::Report {
             process: 1,
@@ -172,24 +172,24 @@ async fn one_pod_that_makes_edges_up_takes_no_place_of_another() {
         reports.take(&reporter, report, true, at);
         at
     };
-    let first = town::SLOT_NOW;
+    let first = topology::SLOT_NOW;
     let at = tell(
         first,
         "shop/web",
-        vec![town::seen_by_client("shop/api", 1, 0)],
+        vec![topology::seen_by_client("shop/api", 1, 0)],
     );
     graph.look(at, true).await;
     for slot in first + 1..=first + MADE_UP.0 {
         let made_up = (0..MADE_UP.1).map(|number| {
             let name = format!("shop/x{}", slot * MADE_UP.1 + number);
-            town::seen_by_client(&name, 1, 0)
+            topology::seen_by_client(&name, 1, 0)
         });
         let at = tell(slot, "bank/web", made_up.collect());
         graph.look(at, false).await;
         graph.tidy(at);
     }
     let last = first + MADE_UP.0 + 1;
-    let called = vec![town::seen_by_client("shop/web", 5, 0)];
+    let called = vec![topology::seen_by_client("shop/web", 5, 0)];
     let at = tell(last, "shop/api", called);
     graph.look(at, true).await;
     graph.tidy(at);
@@ -236,7 +236,7 @@ async fn ten_thousand_edges_are_answered_in_time() {
             owner: owner.map(|(kind, name)| (kind, name.into())),
             ..Thing::default()
         };
-        inventory.put(kind, town::key("shop", name), Arc::new(thing));
+        inventory.put(kind, topology::key("shop", name), Arc::new(thing));
     };
     for number in 0..WORKLOADS {
         let name = format!("w{number}");
@@ -247,9 +247,9 @@ async fn ten_thousand_edges_are_answered_in_time() {
         put(Kind::Pod, &pod, &uid, Some((Kind::ReplicaSet, &*set)));
         let called = (1..=EDGES_OF_EACH).map(|at| {
             let called = (number + at * 7) % WORKLOADS;
-            town::seen_by_client(&format!("shop/w{called}"), 9, 1)
+            topology::seen_by_client(&format!("shop/w{called}"), 9, 1)
         });
-        town::report(&reports, &format!("shop/{name}"), called.collect());
+        topology::report(&reports, &format!("shop/{name}"), called.collect());
     }
     let graph = Graph::new(
         reports,

@@ -4,7 +4,7 @@ use super::*;
 use crate::graph::fold::Row;
 use crate::graph::key::{EdgeKey, NodeKey};
 use crate::graph::sums::Sums;
-use crate::testing::town::key;
+use crate::testing::topology::key;
 use crds::observe::{NodeKind, Protocol};
 
 fn edge(history: &mut History, port: u16) -> EdgeRef {

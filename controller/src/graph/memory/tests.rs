@@ -1,7 +1,7 @@
 //! What is remembered, for how long, and how it is written down.
 
 use super::*;
-use crate::testing::town::key;
+use crate::testing::topology::key;
 use crds::observe::NodeKind;
 
 fn edge(edges: &mut Edges, number: usize) -> EdgeRef {

@@ -1,7 +1,7 @@
 //! Reports become the figures of a workload.
 
 use super::*;
-use crate::testing::town::{
+use crate::testing::topology::{
     SLOT_NOW, call, inventory, key, report, reports, seen_by_client, seen_by_server,
 };
 

@@ -22,7 +22,7 @@ use super::*;
 use crate::aggregated::server::{Apis, serve};
 use crate::observe::reports::{Reports, SLOT, slot_of};
 use crate::testing::front_proxy::Ca;
-use crate::testing::town::{call, inventory, reports, seen_by_server};
+use crate::testing::topology::{call, inventory, reports, seen_by_server};
 use crate::world::ObjectKey;
 
 #[path = "tests/floods.rs"]

@@ -21,7 +21,7 @@ use crate::observe::acknowledged::Observed;
 use crate::observe::asks::Asks;
 use crate::observe::reports::{Reports, SLOT, slot_of};
 use crate::testing::cluster::{Cluster, group, shop, target};
-use crate::testing::town::{inventory, reports, seen_by_client};
+use crate::testing::topology::{inventory, reports, seen_by_client};
 
 mod command_line;
 mod dry_runs;
@@ -168,7 +168,7 @@ impl Bench {
         let client = recorder(Arc::clone(&recorded));
         let (events, writer) = EventRecorder::new(client, "me", Counter::default());
         tokio::spawn(writer.run());
-        let told = Told {
+        let context = ObserveContext {
             graph,
             latest,
             followed,
@@ -181,7 +181,7 @@ impl Bench {
             metrics: ObserveMetrics::default(),
         };
         Self {
-            api: Arc::new(ObserveApi::new(told)),
+            api: Arc::new(ObserveApi::new(context)),
             reports,
             asked,
             recorded,
@@ -211,7 +211,7 @@ impl Bench {
             };
             self.reports.take(&reporter, report, true, now);
         }
-        self.api.told.graph.look(now, true).await;
+        self.api.context.graph.look(now, true).await;
     }
 
     async fn send(&self, user: &str, method: Method, path: &str, body: String) -> Answer {
@@ -308,7 +308,7 @@ async fn wrong_questions_are_refused_by_name_and_other_verbs_by_what_there_is() 
 async fn nothing_is_told_before_everything_is_known() {
     let mut bench = Bench::new();
     let api = Arc::get_mut(&mut bench.api).unwrap();
-    api.told.latest = watch::channel(None).1;
+    api.context.latest = watch::channel(None).1;
     let answer = bench
         .send("admin", Method::GET, "graphs/live", String::new())
         .await;
@@ -351,7 +351,7 @@ async fn line(body: &mut server::Body) -> Option<Value> {
 async fn stream_begins_whole_ends_by_itself_and_is_taken_up_again() {
     let bench = Bench::new();
     bench.call().await;
-    let follow = bench.api.told.graph.clone().follow(|| true);
+    let follow = bench.api.context.graph.clone().follow(|| true);
     tokio::spawn(follow);
     let begun = tokio::time::Instant::now();
     let answer = bench
@@ -419,14 +419,14 @@ async fn streams_of_one_user_and_of_all_are_bounded_and_given_back() {
             .status(),
         200
     );
-    // A plain call needs no stream's place.
+    // A plain call needs no permit of a stream.
     assert_eq!(bench.get("admin", "graphs/live").await.0, 200);
-    assert_eq!(bench.api.told.metrics.streams.get(), 8);
+    assert_eq!(bench.api.context.metrics.streams.get(), 8);
     open.pop();
     let again = bench.send("admin", Method::GET, path, String::new()).await;
     assert_eq!(again.status(), 200);
     drop((open, again));
-    assert_eq!(bench.api.told.metrics.streams.get(), 0);
+    assert_eq!(bench.api.context.metrics.streams.get(), 0);
     assert_eq!(bench.api.streams.available_permits(), MAX_STREAMS);
 }
 

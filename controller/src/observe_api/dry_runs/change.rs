@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::aggregated::access::{AccessDecision, Attributes, refusal};
 use crate::aggregated::front_proxy::User;
 use crate::aggregated::refusal::Refusal;
-use crate::observe_api::told::Told;
+use crate::observe_api::context::ObserveContext;
 use crate::translate::change::{Change, LAID, held};
 use crate::world::{ObjectKey, World};
 
@@ -146,7 +146,7 @@ impl Asked {
     /// Whether the user may write all of it.
     pub(super) async fn must_be_allowed(
         &self,
-        told: &Told,
+        context: &ObserveContext,
         user: &User,
         world: &World,
     ) -> Result<(), Refusal> {
@@ -173,7 +173,7 @@ impl Asked {
             name: namespace.name.to_string(),
         }));
         for right in rights {
-            let decision = told.gate.admits(user, &right).await;
+            let decision = context.gate.admits(user, &right).await;
             match decision.map_err(Refusal::unavailable)? {
                 AccessDecision::Allowed => {}
                 AccessDecision::Denied(reason) => {

@@ -11,7 +11,7 @@ use crate::graph::answer::timestamp;
 use crate::graph::key::{EdgeKey, NodeKey};
 use crate::model::compiled::Compiled;
 use crate::model::{Model, PodId};
-use crate::observe_api::told::Told;
+use crate::observe_api::context::ObserveContext;
 
 /// Edges of one answer, the worst first.
 const MAX_CHANGED: usize = 2_000;
@@ -27,13 +27,13 @@ pub(super) struct Edges {
 
 impl Edges {
     /// All that are remembered.
-    pub(super) fn of(told: &Told, compiled: &Compiled) -> Self {
-        let edges = told.graph.with_memory(|memory, _| {
+    pub(super) fn of(context: &ObserveContext, compiled: &Compiled) -> Self {
+        let edges = context.graph.with_memory(|memory, _| {
             let all = memory.iter();
             all.map(|(edge, seen)| (edge.key().clone(), seen.last))
                 .collect()
         });
-        let inventory = told.followed.inventory.read();
+        let inventory = context.followed.inventory.read();
         let mut pods: BTreeMap<NodeKey, Vec<PodId>> = BTreeMap::new();
         for (pod, facts) in compiled.world.pods.iter().filter(|(_, facts)| !facts.ended) {
             let node = NodeKey::of_workload(inventory.topmost(pod, &facts.uid));

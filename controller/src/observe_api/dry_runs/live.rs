@@ -18,7 +18,7 @@ use tracing::info;
 use wire::v1::ask::What;
 
 use super::seen::{MAX_EXAMPLES, Rights, Seen, reads};
-use super::{Asking, TrialPlace, headers};
+use super::{Asking, TrialPermit, headers};
 use crate::aggregated::access::AccessDecision;
 use crate::aggregated::refusal::Refusal;
 use crate::aggregated::server::Answer;
@@ -30,7 +30,7 @@ use crate::model::PodId;
 use crate::observe::asks::{self, Answers};
 use crate::observe_api::lines::{self, LIFE};
 use crate::observe_api::query::may;
-use crate::observe_api::stream::Places;
+use crate::observe_api::stream::StreamPermits;
 use crate::world::ObjectKey;
 
 /// What proxies are told of that, more: they end by themselves should nobody tell them.
@@ -64,7 +64,7 @@ impl Asking<'_> {
     pub(in crate::observe_api) async fn watch(
         &self,
         spec: &DryRunSpec,
-        places: Places,
+        permits: StreamPermits,
     ) -> Result<Answer, Refusal> {
         let begun = Instant::now();
         let long = Duration::from_secs(spec.watch_seconds.into());
@@ -77,9 +77,9 @@ impl Asking<'_> {
         let (what, own) = (change.words(), change.namespaces());
         let scope = self.scope().await?;
         let trial = self.working.trial(self.user)?;
-        let turn = self.working.turn()?;
+        let permit = self.working.permit()?;
         let readable = Arc::clone(&scope);
-        let found = self.compare(turn, change.change, move |models, until| {
+        let found = self.compare(permit, change.change, move |models, until| {
             let may_ask = |namespace: &str| own.contains(namespace) || reads(&readable, namespace);
             Candidates::of(models, may_ask, until)
         });
@@ -113,7 +113,7 @@ impl Asking<'_> {
                 found.foreign
             ));
         }
-        if found.crowded {
+        if found.truncated {
             seen.because(&format!(
                 "the change gives more than {MAX_PODS} pods or {MAX_SETS} sets of rules to try"
             ));
@@ -128,11 +128,11 @@ impl Asking<'_> {
             answers: asked.answers,
             turn: 0,
             seen,
-            inventory: Arc::clone(&self.told.followed.inventory),
+            inventory: Arc::clone(&self.context.followed.inventory),
             told: None,
             lines: interval(LINE_EVERY),
             ended: false,
-            _places: places,
+            _permits: permits,
             _trial: trial,
         };
         Ok(streamed(reader))
@@ -154,7 +154,7 @@ impl Asking<'_> {
     async fn may_tap(&self, namespace: &str) -> Result<bool, Refusal> {
         for verb in ["get", "create"] {
             let tap = may(verb, Resource::Taps, Some(namespace));
-            let decision = self.told.gate.admits(self.user, &tap).await;
+            let decision = self.context.gate.admits(self.user, &tap).await;
             if decision.map_err(Refusal::unavailable)? != AccessDecision::Allowed {
                 return Ok(false);
             }
@@ -172,7 +172,7 @@ impl Asking<'_> {
         let world = &self.compiled.world;
         for set in sets {
             let may_tap = tapped.contains(&set.namespace);
-            if let Some(why) = headers::objection(&set.access, may_tap, &self.told.tap_headers) {
+            if let Some(why) = headers::objection(&set.access, may_tap, &self.context.tap_headers) {
                 all.reasons.push(why);
                 continue;
             }
@@ -194,7 +194,7 @@ impl Asking<'_> {
             let uids: Vec<Arc<str>> = pods.iter().map(|(uid, _)| Arc::clone(uid)).collect();
             for together in uids.chunks(TOGETHER) {
                 let question = What::Trial(rules.clone());
-                let answers = self.told.asks.ask(question, together, lasts);
+                let answers = self.context.asks.ask(question, together, lasts);
                 all.answers.push(answers.map_err(|full| {
                     let code = StatusCode::TOO_MANY_REQUESTS;
                     Refusal::new(code, "TooManyRequests", full.to_string())
@@ -208,7 +208,7 @@ impl Asking<'_> {
 
     /// Who sees requests is named where they are, as who taps is.
     fn tell_of(&self, tapped: &BTreeSet<Arc<str>>) {
-        let inventory = self.told.followed.inventory.read();
+        let inventory = self.context.followed.inventory.read();
         for namespace in tapped {
             let thing = inventory.get(Kind::Namespace, &ObjectKey::new("", namespace));
             let about = About {
@@ -218,7 +218,7 @@ impl Asking<'_> {
                 name: namespace.to_string(),
                 uid: thing.map(|thing| thing.uid.to_string()).unwrap_or_default(),
             };
-            self.told.events.record(Event {
+            self.context.events.record(Event {
                 about,
                 event_type: EventType::Normal,
                 reason: "TapStarted",
@@ -245,8 +245,8 @@ struct Reader {
     lines: Interval,
     until: Instant,
     ended: bool,
-    _places: Places,
-    _trial: TrialPlace,
+    _permits: StreamPermits,
+    _trial: TrialPermit,
 }
 
 impl Reader {

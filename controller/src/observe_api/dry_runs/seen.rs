@@ -87,7 +87,7 @@ impl Counts {
 
 /// What one proxy said.
 #[derive(Debug, Default)]
-struct Said {
+struct ProxyTally {
     /// By a hash of what the row is about.
     rows: HashMap<u64, Counts>,
     skipped: u64,
@@ -102,7 +102,7 @@ pub(super) struct Seen {
     pods: BTreeMap<Arc<str>, PodId>,
     /// How many should have been.
     proxies: u32,
-    said: BTreeMap<Arc<str>, Said>,
+    said: BTreeMap<Arc<str>, ProxyTally>,
     all: Counts,
     edges: HashMap<Edge, Counts>,
     hidden: u64,

@@ -18,7 +18,7 @@ use crate::inventory::Inventory;
 use crate::model::PodId;
 use crate::observe::asks::Answers;
 use crate::observe_api::lines::{self, LIFE};
-use crate::observe_api::stream::Places;
+use crate::observe_api::stream::StreamPermits;
 
 /// What proxies are told of that: they end by themselves should nobody tell them.
 pub(super) const LASTS: Duration = Duration::from_secs(60);
@@ -42,7 +42,7 @@ struct Reader {
     counts: Interval,
     until: Instant,
     ended: bool,
-    _places: Places,
+    _permits: StreamPermits,
 }
 
 /// The stream as an answer.
@@ -50,7 +50,7 @@ pub(super) fn answer(
     answers: Answers,
     (pods, proxies): Watched,
     inventory: Arc<RwLock<Inventory>>,
-    places: Places,
+    permits: StreamPermits,
 ) -> Answer {
     let reader = Reader {
         answers,
@@ -63,7 +63,7 @@ pub(super) fn answer(
         counts: interval(COUNT_EVERY),
         until: Instant::now() + LIFE,
         ended: false,
-        _places: places,
+        _permits: permits,
     };
     lines::answer(stream::unfold(reader, |mut reader| async move {
         let told = reader.next().await?;

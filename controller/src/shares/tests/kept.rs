@@ -5,7 +5,7 @@ use tokio::sync::watch;
 use super::*;
 use crate::model::compiled::Compiled;
 use crate::shares::board::KEPT;
-use crate::shares::divide::Told;
+use crate::shares::divide::ShareMessage;
 use crate::shares::key::Named;
 
 fn share_of(limit: &str) -> ShareOf {
@@ -18,8 +18,8 @@ fn share_of(limit: &str) -> ShareOf {
     }
 }
 
-fn told(uid: &Arc<str>, limit: &str, number: u64) -> Told {
-    Told {
+fn told(uid: &Arc<str>, limit: &str, number: u64) -> ShareMessage {
+    ShareMessage {
         uid: Arc::clone(uid),
         of: share_of(limit),
         thousandths: 1000,

@@ -33,7 +33,7 @@ fn pod_on_its_nodes_network_in_a_meshed_namespace_is_told_once() {
     let cluster = Cluster::default()
         .with(meshed_namespace())
         .with(host_pod("agent", None));
-    let mut told = Told::default();
+    let mut told = EventState::default();
     let notes = told.news(&compiled(&cluster));
     assert_eq!(notes.len(), 1, "{notes:?}");
     assert_eq!(
@@ -49,7 +49,7 @@ fn pod_on_its_nodes_network_that_does_not_want_the_mesh_is_not_told() {
     let cluster = Cluster::default()
         .with(meshed_namespace())
         .with(host_pod("agent", Some("disabled")));
-    assert!(Told::default().news(&compiled(&cluster)).is_empty());
+    assert!(EventState::default().news(&compiled(&cluster)).is_empty());
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn wish_for_a_proxy_that_nobody_hears_is_told_once_with_the_right_spelling() {
     }
     let right = json!({"labels": {"weft.dev/inject": "disabled"}});
     cluster = cluster.with(pod("e", right)).with(pod("f", json!({})));
-    let mut told = Told::default();
+    let mut told = EventState::default();
     let notes = told.news(&compiled(&cluster));
     let about: Vec<(&str, &str)> = notes
         .iter()
@@ -100,7 +100,7 @@ fn wish_for_a_proxy_that_nobody_hears_is_told_once_with_the_right_spelling() {
 #[test]
 fn problem_of_an_object_is_told_with_its_field() {
     let cluster = cluster::shop().with(cluster::split("canary", "api", &[("api", -1)]));
-    let notes = Told::default().news(&compiled(&cluster));
+    let notes = EventState::default().news(&compiled(&cluster));
     let note = notes
         .iter()
         .find(|note| note.about.kind == "TrafficSplit")
@@ -117,7 +117,7 @@ fn problem_of_an_object_is_told_with_its_field() {
 #[test]
 fn workload_whose_last_target_went_is_told_that_it_is_open() {
     let guarded = cluster::shop().with(cluster::target("guard", "api", &["web"], json!([])));
-    let mut told = Told::default();
+    let mut told = EventState::default();
     told.news(&compiled(&guarded));
     let notes = told.news(&compiled(&cluster::shop()));
     let pods: Vec<&str> = notes.iter().map(|note| note.about.name.as_str()).collect();
@@ -131,7 +131,7 @@ fn workload_is_told_that_it_is_open_only_where_targets_decide_that() {
         let namespace = cluster::annotate(cluster::namespace("shop"), "weft.dev/access", mode);
         let bare = cluster::shop().with(namespace);
         let guard = cluster::target("guard", "api", &["web"], json!([]));
-        let mut told = Told::default();
+        let mut told = EventState::default();
         told.news(&compiled(&bare.clone().with(guard)));
         let notes = told.news(&compiled(&bare));
         assert_eq!(notes.len(), told_of, "{mode}: {notes:?}");
@@ -143,7 +143,7 @@ fn pod_that_is_closed_by_its_own_mode_is_not_told_that_it_is_open() {
     let pod = cluster::pod("api-1", "10.0.0.11", "api");
     let bare = cluster::shop().with(cluster::annotate(pod, "weft.dev/access", "deny"));
     let guard = cluster::target("guard", "api", &["web"], json!([]));
-    let mut told = Told::default();
+    let mut told = EventState::default();
     told.news(&compiled(&bare.clone().with(guard)));
     let notes = told.news(&compiled(&bare));
     let pods: Vec<&str> = notes.iter().map(|note| note.about.name.as_str()).collect();
@@ -154,7 +154,7 @@ fn pod_that_is_closed_by_its_own_mode_is_not_told_that_it_is_open() {
 fn wrong_mode_of_a_namespace_is_told_on_the_namespace() {
     let namespace = cluster::annotate(cluster::namespace("shop"), "weft.dev/access", "Deny");
     let namespace = cluster::set(namespace, "/metadata/uid", json!("uid-shop"));
-    let notes = Told::default().news(&compiled(&cluster::shop().with(namespace)));
+    let notes = EventState::default().news(&compiled(&cluster::shop().with(namespace)));
     let [note] = notes.as_slice() else {
         panic!("{notes:?}")
     };
@@ -176,7 +176,7 @@ fn workload_that_another_target_still_names_is_not_told() {
     let two = one
         .clone()
         .with(cluster::target("two", "api", &["web"], json!([])));
-    let mut told = Told::default();
+    let mut told = EventState::default();
     told.news(&compiled(&two));
     assert!(
         told.news(&compiled(&one))

@@ -166,9 +166,9 @@ fn forged(kind: SmiKind, view: &Value, other_stored: &Value) -> Option<String> {
     let version = version_of(view);
     let visible = content::take(&mut view.as_object().unwrap().clone());
     let other = content::take(&mut other_stored.as_object().unwrap().clone());
-    let pieces = shape::to_version(kind, version, &other).pieces;
+    let fragments = shape::to_version(kind, version, &other).fragments;
     let note = Lossless {
-        hidden: hidden::hide(kind, version, &visible, pieces, &other, true),
+        hidden: hidden::hide(kind, version, &visible, fragments, &other, true),
         ..Lossless::default()
     };
     note.text()

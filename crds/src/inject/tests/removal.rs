@@ -16,7 +16,7 @@ fn pods() -> Vec<Value> {
     let mut delayed = one_container(json!({}));
     delayed["metadata"]["annotations"] = json!({ labels::DRAIN_DELAY: "7" });
     delayed["metadata"]["labels"] = json!({ "app": "web" });
-    let crowded = pod(json!({
+    let full = pod(json!({
         "nodeSelector": { "disk": "fast" },
         "initContainers": [
             { "name": "migrate" },
@@ -27,7 +27,7 @@ fn pods() -> Vec<Value> {
         "volumes": [{ "name": "data", "emptyDir": {} }],
     }));
     let bare = json!({ "spec": { "containers": [{ "name": "app" }] } });
-    vec![one_container(json!({})), probes, delayed, crowded, bare]
+    vec![one_container(json!({})), probes, delayed, full, bare]
 }
 
 #[test]

@@ -10,22 +10,22 @@ use super::*;
 
 const ATTACKERS: [[u8; 4]; 2] = [[127, 0, 0, 66], [127, 0, 0, 67]];
 
-type Pieces = mpsc::UnboundedSender<Bytes>;
+type Chunks = mpsc::UnboundedSender<Bytes>;
 type Slow = http_body_util::StreamBody<
     futures::stream::BoxStream<'static, Result<Frame<Bytes>, Infallible>>,
 >;
 
 /// A call whose body begins and does not end, while what is returned lives.
-fn begin(sender: &http2::SendRequest<Slow>, path: &str, first: Bytes) -> Pieces {
-    let (pieces, body) = mpsc::unbounded();
-    pieces.unbounded_send(first).unwrap();
-    let body = body.map(|piece| Ok(Frame::data(piece))).boxed();
+fn begin(sender: &http2::SendRequest<Slow>, path: &str, first: Bytes) -> Chunks {
+    let (chunks, body) = mpsc::unbounded();
+    chunks.unbounded_send(first).unwrap();
+    let body = body.map(|chunk| Ok(Frame::data(chunk))).boxed();
     let request = Request::post(format!("https://{NAME}{path}"))
         .body(Slow::new(body))
         .unwrap();
     let mut sender = sender.clone();
     tokio::spawn(async move { sender.send_request(request).await.map(drop) });
-    pieces
+    chunks
 }
 
 async fn sender(harness: &Harness, from: [u8; 4]) -> http2::SendRequest<Slow> {
@@ -52,8 +52,8 @@ async fn memory_is_given_back(harness: &Harness) {
     }
 }
 
-/// The most memory that this process ever had, in bytes. The kernel adds it up from counters of each
-/// processor, so a later reading may be some pages smaller.
+/// The most memory that this process ever had, in bytes. The kernel adds it up from counters of
+/// each processor, so a later reading may be some pages smaller.
 fn high_water() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let mut lines = status.lines();

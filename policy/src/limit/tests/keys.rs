@@ -24,7 +24,7 @@ fn a_gateway_of_twenty_thousand_users_has_none_refused_at_the_first_request() {
     let mut table = table(start, 1, KEYS);
     assert_eq!(passed(&mut table, start, 1, 0..20_000), 20_000);
     assert_eq!(passed(&mut table, start, 1, 0..20_000), 0, "one each");
-    assert_eq!(table.take_crowded(), 0);
+    assert_eq!(table.take_overflowed(), 0);
     // Another one has his place, though the gateway took all that nobody else used.
     passed(&mut table, start, 1, 20_000..30_000);
     assert_eq!(table.len(), KEYS - 1);
@@ -37,7 +37,7 @@ fn more_users_than_places_are_served_while_those_that_have_one_leave_a_token() {
     let start = Instant::now();
     let mut table = table(start, 5, 1001);
     assert_eq!(passed(&mut table, start, 1, 0..5000), 5000);
-    assert!(table.take_crowded() > 3000);
+    assert!(table.take_overflowed() > 3000);
     let refused = Key::Header {
         caller: 1,
         value: 9999,
@@ -45,7 +45,7 @@ fn more_users_than_places_are_served_while_those_that_have_one_leave_a_token() {
     while take(&mut table, start, refused).is_ok() {}
     let refused = take(&mut table, start, refused).unwrap_err();
     assert_eq!(refused.emptied, Emptied::Forgotten);
-    assert!(table.take_crowded() > 0);
+    assert!(table.take_overflowed() > 0);
     // A token of five an hour later each of them has one again.
     let later = start + HOUR / 5;
     assert_eq!(passed(&mut table, later, 1, 20_000..21_000), 1000);
@@ -64,7 +64,7 @@ fn ten_callers_that_make_up_values_take_nothing_from_others() {
         }
     }
     assert!(
-        table.take_crowded() > 40_000,
+        table.take_overflowed() > 40_000,
         "they want more than there is"
     );
     assert!(passed(&mut table, start, 0, 900_000..900_100) < 100);
@@ -126,7 +126,7 @@ fn what_is_full_goes_before_anything_else() {
     assert_eq!(table.len(), 100);
     let full = start + HOUR;
     assert_eq!(passed(&mut table, full, 2, 70..95), 25);
-    assert_eq!(table.take_crowded(), 0);
+    assert_eq!(table.take_overflowed(), 0);
     assert_eq!(
         passed(&mut table, full, 2, 0..95),
         0,
@@ -143,7 +143,7 @@ fn identities_have_a_bucket_each_as_far_as_there_are_places() {
         asked.filter(Result::is_ok).count()
     };
     assert_eq!(callers(&mut table, start, 1..10_001), 10_000);
-    assert_eq!(table.take_crowded(), 0);
+    assert_eq!(table.take_overflowed(), 0);
     // The first of these is one more than there are places, and the floor has no more.
     assert_eq!(callers(&mut table, start, 20_000..20_100), 1);
     assert_eq!(callers(&mut table, start, 1..10_001), 0);
@@ -164,7 +164,7 @@ fn callers_without_room_for_a_first_key_share_a_bucket() {
     };
     let refused = take(&mut table, start, more).unwrap_err();
     assert_eq!(refused.emptied, Emptied::Shared);
-    assert_eq!(table.take_crowded(), 2);
+    assert_eq!(table.take_overflowed(), 2);
     assert_eq!(table.len(), 10);
 }
 

@@ -2,7 +2,7 @@
 //! from.
 //!
 //! Left out is what might be a secret, or is about third parties: what a policy answers in
-//! place of a Service, whose wishes it grants, and the hashes of tokens.
+//! place of a Service, whose overrides it grants, and the hashes of tokens.
 
 use std::time::Duration;
 

@@ -13,10 +13,10 @@ use wire::v1;
 
 use crate::config::snapshot::Snapshot;
 use crate::endpoints::endpoint::Endpoint;
+use crate::endpoints::local_info::LocalInfo;
 use crate::endpoints::location::Location;
 use crate::endpoints::registry::Registry;
 use crate::endpoints::set::EndpointSet;
-use crate::endpoints::vantage::Vantage;
 
 pub(super) fn port_of(raw: u32) -> Result<u16, String> {
     u16::try_from(raw)
@@ -81,17 +81,17 @@ pub(super) fn places_of(place: v1::Place) -> Result<Places, String> {
 
 impl Snapshot {
     /// From where the own pod sees endpoints.
-    pub(super) fn vantage(&self) -> Vantage {
+    pub(super) fn local_info(&self) -> LocalInfo {
         let own = self.workload.as_ref();
-        Vantage {
+        LocalInfo {
             location: own.map_or_else(Location::default, |own| own.location),
             places: self.places,
         }
     }
 
     /// Lists that came while the own pod saw them from there are put in order anew.
-    pub(super) fn look_from(&mut self, before: Vantage) {
-        let own = self.vantage();
+    pub(super) fn look_from(&mut self, before: LocalInfo) {
+        let own = self.local_info();
         if own == before {
             return;
         }
@@ -137,7 +137,7 @@ impl Snapshot {
         let budget = registry.budget(&name);
         let set = EndpointSet::new(endpoints, budget, throttle, registry.circuits(&name));
         let locality = wire::convert::locality(sent.locality).unwrap_or_default();
-        let set = set.preferring(locality).seen_from(self.vantage());
+        let set = set.preferring(locality).seen_from(self.local_info());
         self.endpoints.insert(name.into(), Arc::new(set));
         Ok(())
     }

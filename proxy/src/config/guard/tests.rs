@@ -281,7 +281,7 @@ fn header_values_have_a_bucket_each_and_a_path_that_cannot_be_read_fits_every_ro
 #[test]
 fn many_limits_of_a_pod_share_what_their_keys_may_take() {
     let now = Instant::now();
-    let crowded = |limits: usize| {
+    let overflowed = |limits: usize| {
         let limits: Vec<RateLimit> = (0..limits)
             .map(|number| RateLimit {
                 name: format!("limit-{number}").as_str().into(),
@@ -292,7 +292,7 @@ fn many_limits_of_a_pod_share_what_their_keys_may_take() {
         let one = Guard::after(None, &said(&limits[..1]), &Shares::default(), now);
         let guard = Guard::after(Some(&one), &said(&limits), &Shares::default(), now);
         let port = guard.port(80).unwrap();
-        let mut crowded = 0;
+        let mut overflowed = 0;
         for number in 0..2000 {
             let id = format!("spiffe://cluster.local/ns/shop/sa/a{number}");
             let id = policy::name::SpiffeId::try_from(id.as_str()).unwrap();
@@ -301,15 +301,15 @@ fn many_limits_of_a_pod_share_what_their_keys_may_take() {
                 ..OUTSIDE
             };
             let _ = port.admit(now, &arrival, |noticed| match noticed {
-                Noticed::Crowded => crowded += 1,
+                Noticed::Overflowed => overflowed += 1,
                 Noticed::Audited(_) => {}
             });
         }
-        crowded
+        overflowed
     };
-    assert_eq!(crowded(3), 0);
+    assert_eq!(overflowed(3), 0);
     // One place is that of all callers together.
-    assert_eq!(crowded(40), 2000 - (policy::limit::keys_of_each(40) - 1));
+    assert_eq!(overflowed(40), 2000 - (policy::limit::keys_of_each(40) - 1));
 }
 
 #[test]

@@ -14,9 +14,9 @@ use policy::reason::Reason;
 use crate::failure::{Failure, StreamReset};
 use crate::http::body::Body;
 use crate::http::client::Clients;
+use crate::http::client::dedicated::ResponseBody;
 use crate::http::client::http1::Reuse;
 use crate::http::client::multiplexed::{Multiplexed, StreamPermit};
-use crate::http::client::taskless::ResponseBody;
 use crate::http::http2::client::SendError;
 use crate::http::replay::{REPLAY_LIMIT, Replay};
 
@@ -26,7 +26,7 @@ pub struct UpstreamResponse {
     pub response: Response<ResponseBody>,
     /// The sending side, where the stream was opened for bytes both ways.
     pub out: Option<SendStream<Bytes>>,
-    pub place: Option<StreamPermit>,
+    pub permit: Option<StreamPermit>,
     /// From an open connection to the head of the answer. What opening cost says
     /// nothing of how fast the endpoint serves the next request.
     pub took: Duration,
@@ -43,15 +43,15 @@ pub(crate) async fn multiplexed(
 ) -> Result<UpstreamResponse, Failure> {
     let stream = peer.stream().await?;
     let first = stream.first;
-    let (mut sender, place) = stream.into_parts();
+    let (mut sender, permit) = stream.into_parts();
     let sent = Instant::now();
     let response = sender.send(request).await;
-    let response = response.map_err(|error| failed(peer, &place, first, &error))?;
+    let response = response.map_err(|error| failed(peer, &permit, first, &error))?;
     peer.answered();
     Ok(UpstreamResponse {
         response: response.map(ResponseBody::from),
         out: None,
-        place: Some(place),
+        permit: Some(permit),
         took: sent.elapsed(),
     })
 }
@@ -63,24 +63,24 @@ pub(crate) async fn multiplexed(
 pub(crate) async fn open(peer: &Multiplexed, parts: Parts) -> Result<UpstreamResponse, Failure> {
     let stream = peer.stream().await?;
     let first = stream.first;
-    let (mut sender, place) = stream.into_parts();
+    let (mut sender, permit) = stream.into_parts();
     let sent = Instant::now();
     let opened = sender.open(Request::from_parts(parts, ())).await;
-    let (response, out) = opened.map_err(|error| failed(peer, &place, first, &error))?;
+    let (response, out) = opened.map_err(|error| failed(peer, &permit, first, &error))?;
     peer.answered();
     Ok(UpstreamResponse {
         response: response.map(ResponseBody::from),
         out: Some(out),
-        place: Some(place),
+        permit: Some(permit),
         took: sent.elapsed(),
     })
 }
 
 /// `first`: the connection was opened for the stream.
-fn failed(peer: &Multiplexed, place: &StreamPermit, first: bool, error: &SendError) -> Failure {
+fn failed(peer: &Multiplexed, permit: &StreamPermit, first: bool, error: &SendError) -> Failure {
     match error {
         SendError::Unsent(cause) => {
-            peer.retire(place);
+            peer.retire(permit);
             if first && cause.is_go_away() && !peer.may_take_more() {
                 // Its server refuses who only just came, and another connection fares no
                 // better.
@@ -142,7 +142,7 @@ pub(crate) async fn http1(
                 return Ok(UpstreamResponse {
                     response: response.map(ResponseBody::from),
                     out: None,
-                    place: None,
+                    permit: None,
                     took: sent.elapsed(),
                 });
             }
@@ -222,7 +222,7 @@ fn is_surely_read(parts: &Parts, replay: &Replay) -> bool {
     let chunks = if parts.headers.contains_key(header::CONTENT_LENGTH) {
         0
     } else {
-        replay.pieces()
+        replay.chunks()
     };
     replay.is_sent() && chunks == 0
 }

@@ -51,13 +51,13 @@ impl std::fmt::Debug for Multiplexed {
     }
 }
 
-/// The right to one stream; frees its place when dropped.
+/// The right to one stream; frees its permit when dropped.
 #[derive(Debug)]
 pub struct Http2Stream {
     pub sender: Sender,
     /// The connection was opened for this stream.
     pub(crate) first: bool,
-    _place: StreamPermit,
+    _permit: StreamPermit,
 }
 
 #[derive(Debug)]
@@ -70,10 +70,10 @@ impl Drop for StreamPermit {
 }
 
 impl Http2Stream {
-    /// Splits into the sender and what frees the place.
+    /// Splits into the sender and what frees the permit.
     #[must_use]
     pub fn into_parts(self) -> (Sender, StreamPermit) {
-        (self.sender, self._place)
+        (self.sender, self._permit)
     }
 }
 
@@ -93,7 +93,7 @@ impl Multiplexed {
         }
     }
 
-    /// A place for one request.
+    /// A permit for one request.
     ///
     /// # Errors
     /// When no connection can be made; the application has seen nothing.
@@ -134,7 +134,7 @@ impl Multiplexed {
                 Ok(Http2Stream {
                     sender,
                     first: true,
-                    _place: StreamPermit(streams),
+                    _permit: StreamPermit(streams),
                 })
             }
             Err(failure) => {
@@ -158,17 +158,17 @@ impl Multiplexed {
         self.serves.swap(false, Ordering::Relaxed)
     }
 
-    /// Sends nothing more on the connection that `place` belongs to. Streams
+    /// Sends nothing more on the connection that `permit` belongs to. Streams
     /// that it carries go on.
-    pub fn retire(&self, place: &StreamPermit) {
+    pub fn retire(&self, permit: &StreamPermit) {
         self.connections
             .lock()
-            .retain(|connection| !Arc::ptr_eq(&connection.streams, &place.0));
+            .retain(|connection| !Arc::ptr_eq(&connection.streams, &permit.0));
     }
 
-    /// A place on the connection with the fewest streams, if one has room: for `limit`
-    /// streams at most, and for no more than its server allows, since more would wait
-    /// for a place, and beside tunnels that can be for ever.
+    /// A permit on the connection with the fewest streams, if one has room: for
+    /// `limit` streams at most, and for no more than its server allows, since more
+    /// would wait for a permit, and beside tunnels that can be for ever.
     fn free(&self, limit: usize) -> Option<Http2Stream> {
         let mut connections = self.connections.lock();
         connections.retain_mut(|connection| connection.sender.takes_requests());
@@ -185,7 +185,7 @@ impl Multiplexed {
         Some(Http2Stream {
             sender: least.sender.clone(),
             first: false,
-            _place: StreamPermit(Arc::clone(&least.streams)),
+            _permit: StreamPermit(Arc::clone(&least.streams)),
         })
     }
 

@@ -142,8 +142,8 @@ impl AsyncRead for Upstream {
         let this = self.get_mut();
         ready!(this.holder.poll_room(cx));
         let (before, room) = (out.filled().len(), out.remaining());
-        let piece = this.holder.piece();
-        let read = read_at_most(Pin::new(&mut *this.io.lock()), cx, out, piece);
+        let chunk_size = this.holder.chunk_size();
+        let read = read_at_most(Pin::new(&mut *this.io.lock()), cx, out, chunk_size);
         let ended = matches!(read, Poll::Ready(Ok(()))) && out.filled().len() == before;
         if out.filled().len() > before {
             this.seen.heard.store(true, Relaxed);

@@ -5,8 +5,8 @@ use policy::context::Id;
 use policy::traffic::guard::Priority;
 
 use crate::http::header_names::{ATTEMPT, CONTEXT, PRIORITY, REST, SHADOW, TIMEOUT};
-use crate::http::lineage::Shadow;
-use crate::http::wish::Said;
+use crate::http::route_override::OverrideHeaders;
+use crate::http::shadow::Shadow;
 
 /// Many applications read `_` in a name as `-`, as CGI did.
 fn is_ours(name: &HeaderName) -> bool {
@@ -30,7 +30,7 @@ pub(crate) struct Ours {
     /// Of copies.
     pub(crate) shadow: Option<Shadow>,
     /// Of where calls are to go. On the heap, because hardly any says something of it.
-    pub(crate) wish: Option<Box<Said>>,
+    pub(crate) route_override: Option<Box<OverrideHeaders>>,
 }
 
 /// What headers of ours said of time.
@@ -48,7 +48,7 @@ pub(crate) fn strip_ours(map: &mut HeaderMap) -> Ours {
     let names: Vec<HeaderName> = map.keys().filter(|name| is_ours(name)).cloned().collect();
     let mut ours = Ours::default();
     for name in names {
-        if Said::take(map, &name, &mut ours.wish) {
+        if OverrideHeaders::take(map, &name, &mut ours.route_override) {
             continue;
         }
         let Some(value) = map.remove(&name) else {

@@ -4,7 +4,7 @@
 //! bounds the bytes of a block only, and keeps trailers where nobody can look at them
 //! until somebody reads the message; so they are counted as they come.
 
-/// How far the reading of one header block is. Feed it the block in pieces of any size.
+/// How far the reading of one header block is. Feed it the block in chunks of any size.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct FieldCount {
     fields: usize,
@@ -144,9 +144,9 @@ const fn content(strings: u8, left: usize) -> Next {
 mod tests {
     use super::FieldCount;
 
-    fn count(block: &[u8], piece: usize) -> usize {
+    fn count(block: &[u8], chunk: usize) -> usize {
         let mut count = FieldCount::default();
-        block.chunks(piece).for_each(|piece| count.feed(piece));
+        block.chunks(chunk).for_each(|chunk| count.feed(chunk));
         count.fields()
     }
 
@@ -170,8 +170,8 @@ mod tests {
             &[0x82],
         ]
         .concat();
-        for piece in [1, 2, 3, 7, 1000] {
-            assert_eq!(count(&block, piece), 9, "{piece}");
+        for chunk in [1, 2, 3, 7, 1000] {
+            assert_eq!(count(&block, chunk), 9, "{chunk}");
         }
     }
 

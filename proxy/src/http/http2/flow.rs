@@ -59,7 +59,7 @@ pub(crate) struct Flow {
     streams: AtomicUsize,
     window: AtomicU32,
     /// A stream was read as fast as its window allowed.
-    wish: AtomicBool,
+    asks_to_grow: AtomicBool,
     growth: Mutex<Growth>,
     /// The window became smaller, and the peer may not know yet.
     shrunk: AtomicBool,
@@ -85,7 +85,7 @@ impl Flow {
             grows,
             streams: AtomicUsize::new(0),
             window: AtomicU32::new(window),
-            wish: AtomicBool::new(false),
+            asks_to_grow: AtomicBool::new(false),
             growth: Mutex::default(),
             shrunk: AtomicBool::new(window < ASSUMED_WINDOW),
             used: Mutex::default(),
@@ -162,12 +162,12 @@ impl Flow {
     #[must_use]
     fn next(&self) -> Option<u32> {
         let (now, base) = (self.window(), base(&self.budget));
-        let wish = self.wish.load(Relaxed);
-        if now == base && !wish {
+        let asks_to_grow = self.asks_to_grow.load(Relaxed);
+        if now == base && !asks_to_grow {
             return None;
         }
         let growth = self.growth.lock();
-        let wanted = if wish {
+        let wanted = if asks_to_grow {
             now.saturating_mul(2)
         } else if growth.last.is_some_and(|last| last.elapsed() < CALM) {
             now
@@ -175,7 +175,7 @@ impl Flow {
             base
         };
         let next = wanted.min(self.most(&growth)).max(base);
-        if next == now && wish {
+        if next == now && asks_to_grow {
             drop(growth);
             self.said(now);
         }
@@ -195,7 +195,7 @@ impl Flow {
     fn said(&self, window: u32) {
         let mut growth = self.growth.lock();
         self.window.store(window, Relaxed);
-        if self.wish.swap(false, Relaxed) {
+        if self.asks_to_grow.swap(false, Relaxed) {
             growth.last = Some(Instant::now());
         }
         let streams = self.streams.load(Relaxed).max(1);
@@ -254,7 +254,7 @@ impl Share {
         self.read += bytes as u64;
         if self.read >= u64::from(self.flow.window()) {
             self.read = 0;
-            self.flow.wish.store(true, Relaxed);
+            self.flow.asks_to_grow.store(true, Relaxed);
         }
     }
 }

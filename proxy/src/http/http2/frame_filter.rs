@@ -1,7 +1,7 @@
 //! Looks at frames before `h2` reads them: leaves out DATA frames that hold nothing and
 //! end nothing, counts small ones for [`super::inbox`], ends a client's connection for its
-//! trailers, and passes on later what a client answers to its server's goodbye
-//! ([`super::goodbye`]).
+//! trailers, and passes on later what a client answers to its server's GOAWAY
+//! ([`super::graceful_shutdown`]).
 //!
 //! Some clients and servers send one between two parts of a body, or before its end,
 //! and mean nothing by it. `h2` takes a hundred of them for an attack, over the whole
@@ -20,7 +20,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::field_count::FieldCount;
-use super::goodbye::{ACK, ASKED, CONTENT, LateAnswer, PING};
+use super::graceful_shutdown::{ACK, ASKED, CONTENT, LateAnswer, PING};
 use super::inbox::{SMALL, SmallFrames};
 use crate::http::limits::HEADER_COUNT;
 use crate::net::forward::{forward_shutdown, forward_write};
@@ -125,7 +125,7 @@ impl<I> FrameFilter<I> {
                 self.allowed = (self.allowed + 1).min(ALLOWED);
                 true
             }
-            // Only clients are told goodbye.
+            // Only clients are sent GOAWAY.
             PING if self.newest.is_some() => !self.late.keeps(content),
             _ => true,
         }
@@ -288,7 +288,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
     use tokio::time::{Instant, timeout};
 
-    use super::super::goodbye::IN_HAND;
+    use super::super::graceful_shutdown::IN_HAND;
     use super::{ACK, ALLOWED, ASKED, DATA, FrameFilter, HEAD, PING, PREFACE, SmallFrames};
 
     fn frame(kind: u8, flags: u8, content: &[u8]) -> Vec<u8> {
@@ -298,14 +298,14 @@ mod tests {
         bytes
     }
 
-    /// What is read when `sent` comes in pieces of `piece` bytes, by reads of `room`.
-    async fn read(sent: &[u8], piece: usize, room: usize) -> Vec<u8> {
+    /// What is read when `sent` comes in chunks of `chunk` bytes, by reads of `room`.
+    async fn read(sent: &[u8], chunk: usize, room: usize) -> Vec<u8> {
         let (mut near, far) = duplex(1 << 20);
         let mut far = FrameFilter::of_client(far, SmallFrames::default());
         let sent = sent.to_vec();
         let sending = tokio::spawn(async move {
-            for piece in sent.chunks(piece) {
-                near.write_all(piece).await.unwrap();
+            for chunk in sent.chunks(chunk) {
+                near.write_all(chunk).await.unwrap();
                 tokio::task::yield_now().await;
             }
         });
@@ -342,9 +342,9 @@ mod tests {
             }
         }
         let kept = kept.concat();
-        for piece in [1, 2, 8, 9, 10, 33, 5000] {
+        for chunk in [1, 2, 8, 9, 10, 33, 5000] {
             for room in [1, 5, 9, 64, 5000] {
-                assert_eq!(read(&sent, piece, room).await, kept, "{piece} {room}");
+                assert_eq!(read(&sent, chunk, room).await, kept, "{chunk} {room}");
             }
         }
     }
@@ -365,25 +365,25 @@ mod tests {
     async fn a_clients_answer_to_a_goodbye_comes_later_and_between_two_frames() {
         const EARLY: Duration = Duration::from_millis(1);
         let preface = [b'p'; PREFACE];
-        let mut goodbye = frame(PING, ACK, &ASKED);
+        let mut ack = frame(PING, ACK, &ASKED);
         // Of no stream.
-        goodbye[HEAD - 1] = 0;
+        ack[HEAD - 1] = 0;
         let others = [frame(PING, ACK, b"pingpong"), frame(PING, 0, &ASKED)].concat();
         let data = frame(DATA, 0, &[7; 30]);
-        for piece in [1, 5, 9, 13, 17, 5000] {
+        for chunk in [1, 5, 9, 13, 17, 5000] {
             for room in [1, 9, 5000] {
                 // Up to the middle of a frame, and to its end.
                 for cut in [20, data.len()] {
-                    let at = format!("{piece} {room} {cut}");
+                    let at = format!("{chunk} {room} {cut}");
                     let (begun, rest) = data.split_at(cut);
-                    let sent = [&preface[..], &others, &goodbye, &others, begun].concat();
+                    let sent = [&preface[..], &others, &ack, &others, begun].concat();
                     let kept = [&preface[..], &others, &others, begun].concat();
                     let (mut near, far) = duplex(1 << 20);
                     let mut far = FrameFilter::of_client(far, SmallFrames::default());
                     let then = Instant::now();
                     let sending = tokio::spawn(async move {
-                        for piece in sent.chunks(piece) {
-                            near.write_all(piece).await.unwrap();
+                        for chunk in sent.chunks(chunk) {
+                            near.write_all(chunk).await.unwrap();
                             tokio::task::yield_now().await;
                         }
                         near
@@ -398,7 +398,7 @@ mod tests {
                     let early = timeout(none, far.read(&mut [0; 1])).await;
                     assert!(early.is_err(), "{at}: {early:?}");
                     near.write_all(rest).await.unwrap();
-                    let kept = [rest, &goodbye].concat();
+                    let kept = [rest, &ack].concat();
                     assert_eq!(next(&mut far, kept.len(), room).await, kept, "{at}");
                     assert!(then.elapsed() >= IN_HAND, "{at}");
                 }
@@ -417,17 +417,17 @@ mod tests {
         };
         let preface = [b'p'; PREFACE];
         for (fields, passes) in [(100, true), (101, false)] {
-            for piece in [1, 9, 60, 5000] {
+            for chunk in [1, 9, 60, 5000] {
                 let sent = [&preface[..], &head, &trailers(fields, 60)].concat();
                 let (mut near, far) = duplex(1 << 20);
                 let mut far = FrameFilter::of_client(far, SmallFrames::default());
                 let mut all = Vec::new();
                 let mut read = Ok(0);
-                for piece in sent.chunks(piece) {
-                    near.write_all(piece).await.unwrap();
+                for chunk in sent.chunks(chunk) {
+                    near.write_all(chunk).await.unwrap();
                     let mut buffer = vec![0; 5000];
                     let before = all.len();
-                    while read.is_ok() && all.len() - before < piece.len() {
+                    while read.is_ok() && all.len() - before < chunk.len() {
                         let reading = far.read(&mut buffer);
                         // A head that has not come whole is kept.
                         let patience = std::time::Duration::from_millis(5);
@@ -438,8 +438,8 @@ mod tests {
                         read = got;
                     }
                 }
-                assert_eq!(read.is_ok(), passes, "{fields} {piece}");
-                assert!(!passes || all == sent, "{fields} {piece}");
+                assert_eq!(read.is_ok(), passes, "{fields} {chunk}");
+                assert!(!passes || all == sent, "{fields} {chunk}");
             }
         }
     }

@@ -1,10 +1,10 @@
 //! Requests of one connection that wait until there is memory for them; see
-//! [`crate::net::turn`].
+//! [`crate::net::ticket`].
 //!
 //! Their heads have been read, since whoever does not read a connection of HTTP/2 does not
 //! hear either that what was sent on it may go on. So each holds its head and what its
 //! window lets come of its body, which counts, and nothing is done for it. A connection
-//! has one turn at a time, for the first of them.
+//! has one ticket at a time, for the first of them.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -16,13 +16,13 @@ use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::SendResponse;
 use http::{Request, header};
-use runtime::occupancy::{Held, Place};
+use runtime::occupancy::{Held, Permit};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::http::limits::size;
-use crate::net::admission::Line;
+use crate::net::admission::AdmissionClass;
 use crate::net::budget::Budget;
-use crate::net::turn::{NoTurn, Turn, WAIT, Waited};
+use crate::net::ticket::{AdmissionTicket, NotAdmitted, WAIT, Waited};
 
 /// What one of them costs beside its head, in bytes.
 const STREAM: usize = 2 * 1024;
@@ -35,12 +35,12 @@ pub(super) type Begun = (Request<RecvStream>, SendResponse<Bytes>);
 /// The requests of one connection that wait.
 pub(super) struct HeldBack {
     budget: Arc<Budget>,
-    place: Arc<Place>,
-    line: Line,
+    permit: Arc<Permit>,
+    class: AdmissionClass,
     waiting: VecDeque<Waiting>,
     /// Those that were taken back while they waited.
     left: Vec<Begun>,
-    turn: Option<Turn>,
+    ticket: Option<AdmissionTicket>,
     /// When the first of them has waited for too long.
     late: Option<Pin<Box<Sleep>>>,
     /// From this length on those that were taken back are looked for.
@@ -54,14 +54,18 @@ struct Waiting {
 }
 
 impl HeldBack {
-    pub(super) const fn new(budget: Arc<Budget>, place: Arc<Place>, line: Line) -> Self {
+    pub(super) const fn new(
+        budget: Arc<Budget>,
+        permit: Arc<Permit>,
+        class: AdmissionClass,
+    ) -> Self {
         Self {
             budget,
-            place,
-            line,
+            permit,
+            class,
             waiting: VecDeque::new(),
             left: Vec::new(),
-            turn: None,
+            ticket: None,
             late: None,
             look_at: LOOK_FROM,
         }
@@ -80,13 +84,13 @@ impl HeldBack {
         cx: &mut Context<'_>,
     ) -> Option<Begun> {
         if self.waiting.is_empty() {
-            match self.budget.admit(&self.place, self.line) {
+            match self.budget.admit(&self.permit, self.class) {
                 Ok(()) => return Some(begun),
-                Err(turn) => self.turn = Some(turn),
+                Err(ticket) => self.ticket = Some(ticket),
             }
         }
         let head = STREAM + size(begun.0.headers());
-        let _held = self.place.hold(head + body(&begun.0, window as usize));
+        let _held = self.permit.hold(head + body(&begun.0, window as usize));
         self.waiting.push_back(Waiting {
             begun,
             since: Instant::now(),
@@ -102,17 +106,17 @@ impl HeldBack {
             }
             self.look_at = LOOK_FROM.max(2 * self.waiting.len());
             if self.waiting.is_empty() {
-                self.turn = None;
+                self.ticket = None;
             }
         }
         None
     }
 
-    /// The next one whose turn has come, or never will: that one is marked. Wakes for the
+    /// The next one that is admitted, or never will be: that one is marked. Wakes for the
     /// others.
     pub(super) fn next(&mut self, cx: &mut Context<'_>) -> Option<Begun> {
         if let Some(left) = self.left.pop() {
-            return Some(marked(left, NoTurn::Left));
+            return Some(marked(left, NotAdmitted::Left));
         }
         loop {
             let Some(first) = self.waiting.front() else {
@@ -121,12 +125,12 @@ impl HeldBack {
             };
             let late = is_late(&mut self.late, first.since + WAIT, cx);
             if !late {
-                let admitted = match &mut self.turn {
-                    Some(turn) => Pin::new(turn).poll(cx).is_ready(),
-                    None => match self.budget.admit(&self.place, self.line) {
+                let admitted = match &mut self.ticket {
+                    Some(ticket) => Pin::new(ticket).poll(cx).is_ready(),
+                    None => match self.budget.admit(&self.permit, self.class) {
                         Ok(()) => true,
-                        Err(turn) => {
-                            self.turn = Some(turn);
+                        Err(ticket) => {
+                            self.ticket = Some(ticket);
                             continue;
                         }
                     },
@@ -134,7 +138,7 @@ impl HeldBack {
                 if !admitted {
                     return None;
                 }
-                self.turn = None;
+                self.ticket = None;
             }
             let Waiting {
                 begun,
@@ -142,13 +146,13 @@ impl HeldBack {
                 _held,
             } = self.waiting.pop_front()?;
             if self.waiting.is_empty() {
-                self.turn = None;
+                self.ticket = None;
             }
             let mut begun = begun;
             return Some(if begun.1.poll_reset(cx).is_ready() {
-                marked(begun, NoTurn::Left)
+                marked(begun, NotAdmitted::Left)
             } else if late {
-                marked(begun, NoTurn::Late)
+                marked(begun, NotAdmitted::Late)
             } else {
                 marked(begun, Waited(since.elapsed()))
             });

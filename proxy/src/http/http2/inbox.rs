@@ -15,7 +15,7 @@ use bytes::{Bytes, BytesMut};
 use h2::{RecvStream, StreamId};
 use parking_lot::Mutex;
 
-use crate::net::tuning::LARGEST_PIECE;
+use crate::net::tuning::LARGEST_CHUNK;
 
 /// A frame with less is small; `h2` counts those as well.
 pub(super) const SMALL: usize = 256;
@@ -23,7 +23,7 @@ pub(super) const SMALL: usize = 256;
 const LOOK_AFTER: usize = 256;
 /// And reads no further after so many before it has looked.
 const MOST: usize = 1024;
-/// Small pieces that are there already are passed on together up to about so much.
+/// Small chunks that are there already are passed on together up to about so much.
 const JOINED: usize = 4 * 1024;
 
 /// Small frames that came since somebody looked, of one connection.
@@ -115,7 +115,7 @@ impl Unread {
         }
     }
 
-    /// As [`RecvStream::poll_data`], with small pieces together.
+    /// As [`RecvStream::poll_data`], with small chunks together.
     pub(super) fn poll_data(
         &mut self,
         cx: &mut Context<'_>,
@@ -137,8 +137,8 @@ impl Unread {
         {
             self.joined.extend_from_slice(&data);
         }
-        let piece = self.joined.len().min(LARGEST_PIECE);
-        Poll::Ready(Some(Ok(self.joined.split_to(piece).freeze())))
+        let chunk = self.joined.len().min(LARGEST_CHUNK);
+        Poll::Ready(Some(Ok(self.joined.split_to(chunk).freeze())))
     }
 
     /// What `h2` has. An end or an error comes again when it is asked for.

@@ -1,8 +1,8 @@
 //! Sends a body by HTTP/2.
 //!
-//! One piece of it is held at most, and beside it what comes next, so that the end of
+//! One chunk of it is held at most, and beside it what comes next, so that the end of
 //! the stream goes with the last DATA frame whenever it is known by then. While the
-//! piece waits for credit the body is still looked at: one that breaks off resets the
+//! chunk waits for credit the body is still looked at: one that breaks off resets the
 //! stream at once.
 
 use std::future::{Future, poll_fn};
@@ -18,10 +18,10 @@ use runtime::occupancy::Held;
 use super::flow::STREAM_WINDOW;
 use crate::http::body::{Body, BoxError};
 
-/// Behind a piece that is larger than this and waits for credit nobody looks: what comes
+/// Behind a chunk that is larger than this and waits for credit nobody looks: what comes
 /// would have to be held as well.
 const LOOK_BEYOND: usize = 16 * 1024;
-/// Smaller pieces are not counted: that costs an allocation.
+/// Smaller chunks are not counted: that costs an allocation.
 const WORTH_COUNTING: usize = 4 * 1024;
 
 /// Why a body was not sent to its end.
@@ -63,29 +63,29 @@ struct Cost {
     stuck: Held,
 }
 
-/// A piece that counts until it was sent.
+/// A chunk that counts until it was sent.
 struct Counted {
-    piece: Bytes,
+    chunk: Bytes,
     _held: Held,
 }
 
 impl AsRef<[u8]> for Counted {
     fn as_ref(&self) -> &[u8] {
-        &self.piece
+        &self.chunk
     }
 }
 
-/// The same piece, which counts beside `held` until the last of it is dropped. Small
+/// The same chunk, which counts beside `held` until the last of it is dropped. Small
 /// ones are not worth it.
-pub(super) fn counted(piece: Bytes, held: &Held) -> Bytes {
-    if piece.len() < WORTH_COUNTING {
-        return piece;
+pub(super) fn counted(chunk: Bytes, held: &Held) -> Bytes {
+    if chunk.len() < WORTH_COUNTING {
+        return chunk;
     }
-    let _held = held.beside(piece.len());
-    Bytes::from_owner(Counted { piece, _held })
+    let _held = held.beside(chunk.len());
+    Bytes::from_owner(Counted { chunk, _held })
 }
 
-/// What follows the piece that is held.
+/// What follows the chunk that is held.
 enum Next {
     Unknown,
     Data(Bytes),
@@ -151,8 +151,8 @@ impl Pipe {
 
     /// Waits until the peer takes at least one byte of this stream.
     fn poll_credit(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stopped>> {
-        // Not the whole piece: credit that one stream has and cannot use yet is
-        // missing elsewhere. `h2` asks for the rest once it has the piece.
+        // Not the whole chunk: credit that one stream has and cannot use yet is
+        // missing elsewhere. `h2` asks for the rest once it has the chunk.
         self.stream.reserve_capacity(1);
         while self.stream.capacity() == 0 {
             match std::task::ready!(self.stream.poll_capacity(cx)) {
@@ -214,11 +214,11 @@ impl Future for Pipe {
                 Poll::Pending => return Poll::Pending,
             }
             let end = matches!(this.next, Next::End);
-            let mut piece = std::mem::take(&mut this.held);
+            let mut chunk = std::mem::take(&mut this.held);
             if let Some(cost) = &this.cost {
-                piece = counted(piece, &cost.stream);
+                chunk = counted(chunk, &cost.stream);
             }
-            let sent = this.stream.send_data(piece, end);
+            let sent = this.stream.send_data(chunk, end);
             match sent {
                 Err(_) => return Poll::Ready(Err(Stopped::Peer)),
                 Ok(()) if end => return Poll::Ready(Ok(())),

@@ -11,7 +11,7 @@ use h2::server::{Builder, Connection, SendResponse};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use http_body::Body as HttpBody;
 use parking_lot::Mutex;
-use runtime::occupancy::{Held, Place};
+use runtime::occupancy::{Held, Permit};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 
@@ -27,12 +27,12 @@ use crate::http::body::Body;
 use crate::http::grpc::is_grpc;
 use crate::http::limits::{HEADER_BYTES, size};
 use crate::http::replay::Kept;
-use crate::net::admission::Line;
+use crate::net::admission::AdmissionClass;
 use crate::net::budget::Budget;
 use crate::net::coalesce::FlushHandle;
-use crate::net::turn::NoTurn;
+use crate::net::ticket::NotAdmitted;
 
-/// What a connection costs beside its place, in bytes: what `h2` reads and writes by.
+/// What a connection costs beside its permit, in bytes: what `h2` reads and writes by.
 const CONNECTION: usize = 24 * 1024;
 /// What a request in flight costs beside its head, in bytes.
 const REQUEST: usize = 16 * 1024;
@@ -55,10 +55,10 @@ pub(crate) struct Limits {
     pub(crate) profile: Tuning,
     pub(crate) budget: Arc<Budget>,
     /// Whom requests wait behind where there is no room for them.
-    pub(crate) line: Line,
+    pub(crate) class: AdmissionClass,
     /// Sends what was written in a turn, where there is one.
     pub(crate) outlet: Option<FlushHandle>,
-    pub(crate) place: Arc<Place>,
+    pub(crate) permit: Arc<Permit>,
 }
 
 /// Serves one connection until it ends, or until `close` asks to end it after what is
@@ -80,19 +80,19 @@ where
     let Limits {
         profile,
         budget,
-        line,
+        class,
         outlet,
-        place,
+        permit,
     } = limits;
-    place.silent();
-    place.head_begins();
-    let _connection = place.hold(CONNECTION);
+    permit.silent();
+    permit.head_begins();
+    let _connection = permit.hold(CONNECTION);
     let flow = Flow::new(Arc::clone(&budget), profile.grows);
-    let mut held_back = HeldBack::new(Arc::clone(&budget), Arc::clone(&place), line);
+    let mut held_back = HeldBack::new(Arc::clone(&budget), Arc::clone(&permit), class);
     let (io, heard) = Heard::new(FrameFilter::of_client(io, flow.small_frames()), budget);
     let mut connection = builder(&profile, &flow).handshake::<_, Bytes>(io).await?;
     // What was begun has come whole.
-    place.busy();
+    permit.busy();
     let mut busy = None;
     let mut keepalive = connection
         .ping_pong()
@@ -123,9 +123,9 @@ where
         if busy != Some(in_use) {
             busy = Some(in_use);
             if in_use {
-                place.busy();
+                permit.busy();
             } else {
-                place.idle();
+                permit.idle();
             }
         }
         let ended = loop {
@@ -143,13 +143,13 @@ where
                 Poll::Ready(Some(Err(error))) => break Some(Err(error)),
                 Poll::Ready(Some(Ok(begun))) => {
                     if let Some(begun) = held_back.admit(begun, flow.window(), cx) {
-                        begin(begun, &flow, &place, Arc::clone(&open), &handler);
+                        begin(begun, &flow, &permit, Arc::clone(&open), &handler);
                     }
                 }
             }
         };
         while let Some(begun) = held_back.next(cx) {
-            begin(begun, &flow, &place, Arc::clone(&open), &handler);
+            begin(begun, &flow, &permit, Arc::clone(&open), &handler);
         }
         if let Some(outlet) = &outlet {
             outlet.flush(cx);
@@ -180,7 +180,7 @@ fn builder(profile: &Tuning, flow: &Flow) -> Builder {
 fn begin<F>(
     (request, respond): Begun,
     flow: &Arc<Flow>,
-    place: &Arc<Place>,
+    permit: &Arc<Permit>,
     held: Arc<()>,
     handler: &impl Fn(Request<RecvBody>) -> F,
 ) where
@@ -190,11 +190,11 @@ fn begin<F>(
     let (mut head, stream) = request.into_parts();
     let bytes = size(&head.headers);
     let mut promise = flow.budget().promise(bytes);
-    if head.extensions.get::<NoTurn>().is_none() {
+    if head.extensions.get::<NotAdmitted>().is_none() {
         promise.begins();
     }
-    let in_flight = place.begin_request();
-    let cost = place.hold(REQUEST + bytes);
+    let in_flight = permit.begin_request();
+    let cost = permit.hold(REQUEST + bytes);
     if !stream.is_end_stream() {
         head.extensions.insert(Kept::new(cost.beside(0)));
     }

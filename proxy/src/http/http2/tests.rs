@@ -1,7 +1,7 @@
 //! HTTP/2 with itself, and frame by frame.
 
 mod floods;
-mod goodbye;
+mod graceful_shutdown;
 mod held_back;
 mod windows;
 
@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
-use runtime::occupancy::Place;
+use runtime::occupancy::Permit;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, copy, duplex, split};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::{Instant, timeout};
@@ -27,7 +27,7 @@ use super::server::{self, Accept};
 use super::{PLAIN, PLAIN_FRAME, Tuning};
 use crate::http::body::{self, Body, BoxError};
 use crate::http::byte_stream::ByteStream;
-use crate::net::admission::Line;
+use crate::net::admission::AdmissionClass;
 use crate::net::budget::Budget;
 
 const PROFILE: Tuning = Tuning {
@@ -52,13 +52,13 @@ async fn client() -> (Sender, DuplexStream) {
     (sender, far)
 }
 
-fn limits(profile: Tuning, place: Arc<Place>) -> server::Limits {
+fn limits(profile: Tuning, permit: Arc<Permit>) -> server::Limits {
     server::Limits {
         profile,
         budget: budget(),
-        line: Line::Callers,
+        class: AdmissionClass::Callers,
         outlet: None,
-        place,
+        permit,
     }
 }
 
@@ -72,7 +72,7 @@ where
     let (sender, far) = client().await;
     tokio::spawn(async move {
         let close = pin!(pending::<()>());
-        let _ = server::serve(far, limits(PROFILE, Place::unlisted()), close, handler).await;
+        let _ = server::serve(far, limits(PROFILE, Permit::unlisted()), close, handler).await;
     });
     sender
 }
@@ -265,7 +265,7 @@ async fn a_server_that_says_goodbye_gets_no_new_requests_while_its_streams_go_on
     let answer = sender.send(post(body::empty())).await.unwrap();
     let until = Instant::now() + Duration::from_secs(5);
     while sender.takes_requests() {
-        assert!(Instant::now() < until, "the goodbye is not noticed");
+        assert!(Instant::now() < until, "GOAWAY is not noticed");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert!(!sender.is_closed());
@@ -320,14 +320,14 @@ async fn whoever_is_no_proxy_may_be_silent_for_minutes() {
     assert!(other.is_usable() && other.takes_requests());
     // As a caller: it has asked for something, and does not read.
     let (near, far) = duplex(1 << 10);
-    let place = Place::unlisted();
+    let permit = Permit::unlisted();
     let serving = tokio::spawn(async move {
         let handler = |_| async {
             let (_, body) = later([data("one")]);
             Response::new(body)
         };
         let close = pin!(pending::<()>());
-        server::serve(far, limits(PLAIN, place), close, handler).await
+        server::serve(far, limits(PLAIN, permit), close, handler).await
     });
     let (mut caller, connection) = h2::client::handshake(near).await.unwrap();
     let mut connection = Box::pin(connection);
@@ -379,9 +379,9 @@ where
     (ByteStream::new(out, response.into_body()), sender)
 }
 
-async fn send(stream: &mut ByteStream, piece: &'static [u8]) -> std::io::Result<()> {
-    let mut piece = Bytes::from_static(piece);
-    poll_fn(|cx| stream.poll_send(cx, &mut piece)).await
+async fn send(stream: &mut ByteStream, chunk: &'static [u8]) -> std::io::Result<()> {
+    let mut chunk = Bytes::from_static(chunk);
+    poll_fn(|cx| stream.poll_send(cx, &mut chunk)).await
 }
 
 #[tokio::test]
@@ -393,8 +393,8 @@ async fn pieces_arrive_in_order_and_the_end_is_told() {
         stream.shutdown().await.unwrap();
     })
     .await;
-    for piece in [&b"one"[..], b"two", b"three"] {
-        send(&mut stream, piece).await.unwrap();
+    for chunk in [&b"one"[..], b"two", b"three"] {
+        send(&mut stream, chunk).await.unwrap();
     }
     stream.end().unwrap();
     let mut got = String::new();
@@ -444,5 +444,5 @@ async fn a_sender_waits_until_its_last_piece_was_taken() {
         stuck.is_err(),
         "a reader that does not read was sent everything"
     );
-    assert!(sent <= 3, "{sent} pieces for a window of 64 KiB");
+    assert!(sent <= 3, "{sent} chunks for a window of 64 KiB");
 }

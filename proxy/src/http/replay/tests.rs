@@ -85,28 +85,28 @@ fn the_size_of_a_body_that_ended_before_it_began_is_known() {
 #[tokio::test]
 async fn small_pieces_keep_no_more_than_their_bytes_which_count_for_who_sent_them() {
     let bounds = Bounds {
-        places: 1,
+        permits: 1,
         per_holder: 1,
         shared: true,
         head_within: Duration::MAX,
         idle_within: Duration::MAX,
     };
-    let places = Occupancy::new(bounds, |_| {});
+    let occupancy = Occupancy::new(bounds, |_| {});
     let from = IpAddr::from([10, 0, 0, 1]).into();
-    let place = places.try_admit(&from).unwrap().unwrap();
-    let before = places.weight();
-    let kept = || places.weight() - before;
+    let permit = occupancy.try_admit(&from).unwrap().unwrap();
+    let before = occupancy.weight();
+    let kept = || occupancy.weight() - before;
     // As a reader hands them out: a byte each, of a large buffer each.
-    let piece = |at: usize| Bytes::from(vec![b'x'; 8192]).slice(at..=at);
-    let weak: Vec<_> = (0..1000).map(piece).collect();
-    let unique = |pieces: &[Bytes]| pieces.iter().filter(|piece| piece.is_unique()).count();
+    let chunk = |at: usize| Bytes::from(vec![b'x'; 8192]).slice(at..=at);
+    let weak: Vec<_> = (0..1000).map(chunk).collect();
+    let unique = |chunks: &[Bytes]| chunks.iter().filter(|chunk| chunk.is_unique()).count();
     let frames = weak
         .clone()
         .into_iter()
         .map(|one| Ok::<_, Infallible>(Frame::data(one)));
     let source = StreamBody::new(futures::stream::iter(frames));
     let mut extensions = Extensions::new();
-    extensions.insert(Kept::new(place.hold(0)));
+    extensions.insert(Kept::new(permit.hold(0)));
     let source = source.map_err(|never| match never {}).boxed_unsync();
     let replay = Replay::new(source).counted(&mut extensions);
     assert_eq!(read(replay.take().unwrap()).await, [b'x'; 1000]);

@@ -25,20 +25,20 @@ use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::TokioIo;
 use policy::reason::Reason;
 use runtime::head_timer::watch_heads;
-use runtime::occupancy::Place;
+use runtime::occupancy::Permit;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::http::body::Body;
 use crate::http::leftover::ends_connection;
-use crate::http::refusal::{TurnedAway, no_turn};
+use crate::http::refusal::{TurnedAway, not_admitted};
 use crate::http::replay::Kept;
 use crate::http::server::http1::activity::{Busy, Use};
 use crate::http::server::http1::guarded::{Guarded, guard};
 use crate::http::server::http1::write_observer::WriteObserver;
 use crate::http::server::refused_head;
 use crate::net::abort::MayAbort;
-use crate::net::admission::Line;
+use crate::net::admission::AdmissionClass;
 use crate::net::budget::Budget;
 use crate::net::linger::LINGER_FOR_UPLOADS;
 use crate::net::prefixed::Prefixed;
@@ -54,7 +54,7 @@ const REST_AFTER: Duration = Duration::from_millis(100);
 const SMALL_HEAD: usize = 16 * 1024;
 
 /// A client has this long to take the end of a resting connection.
-const GOODBYE: Duration = Duration::from_secs(1);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What a connection may take, and for how long.
 pub(crate) struct Limits {
@@ -63,11 +63,11 @@ pub(crate) struct Limits {
     pub(crate) patience: Option<Duration>,
     pub(crate) budget: Arc<Budget>,
     /// Whom requests wait behind where there is no room for them.
-    pub(crate) line: Line,
+    pub(crate) class: AdmissionClass,
     /// The client is a peer proxy.
     pub(crate) peer: bool,
     /// Learns what the connection is doing, and sees to slow heads.
-    pub(crate) place: Arc<Place>,
+    pub(crate) permit: Arc<Permit>,
 }
 
 /// Serves until the connection ends, or until `close` asks to end it after the
@@ -92,17 +92,17 @@ where
         mut builder,
         patience,
         budget,
-        line,
+        class,
         peer,
-        place,
+        permit,
     } = limits;
-    let used = Arc::new(Use::new(budget, place, line));
+    let used = Arc::new(Use::new(budget, permit, class));
     let waiting = Arc::clone(&used);
     watch_heads(&mut builder, move || waiting.waits());
     let noted = Arc::clone(&used);
     let (counted, handler) = (refused.clone(), Arc::new(handler));
     let mut service = service_fn(move |mut request: Request<Incoming>| {
-        let turn = noted.turn();
+        let ticket = noted.ticket();
         let (busy, upgrade) = noted.begin(&request);
         request.extensions_mut().insert(noted.abort.clone());
         if !request.body().is_end_stream() {
@@ -110,27 +110,27 @@ where
             request.extensions_mut().insert(kept);
         }
         if upgrade {
-            request.extensions_mut().insert(Arc::clone(&noted.place));
+            request.extensions_mut().insert(Arc::clone(&noted.permit));
         }
         // Whoever speaks HTTP/1.0 may read an answer to the end of the connection.
         let old = request.version() == Version::HTTP_10;
         if let Some(waited) = noted.waited() {
             request.extensions_mut().insert(waited);
         }
-        let Some(turn) = turn else {
+        let Some(ticket) = ticket else {
             return Either::Left(answered(handler(request), old, upgrade, busy));
         };
-        // Nothing is done for it before its turn comes.
+        // Nothing is done for it before it is admitted.
         let (handler, refused) = (Arc::clone(&handler), counted.clone());
         Either::Right(Box::pin(async move {
-            if busy.used.turn_comes(turn).await {
+            if busy.used.is_admitted(ticket).await {
                 if let Some(waited) = busy.used.waited() {
                     request.extensions_mut().insert(waited);
                 }
                 return answered(handler(request), old, upgrade, busy).await;
             }
             refused(TurnedAway::LATE);
-            let mut answer = no_turn(request.method(), false, peer);
+            let mut answer = not_admitted(request.method(), false, peer);
             if !request.body().is_end_stream() {
                 ends_connection(&mut answer);
             }
@@ -146,7 +146,7 @@ where
             if !is_spoken_to(&mut io, patience, close.as_mut()).await {
                 // As hyper does between two requests: whoever sends the next one learns
                 // that it was not taken.
-                let _ = timeout(GOODBYE, io.shutdown()).await;
+                let _ = timeout(CLOSE_TIMEOUT, io.shutdown()).await;
                 return Ok(());
             }
             if !begins(&mut io, &used, peer, &refused).await {
@@ -190,7 +190,7 @@ where
     used.hears(0);
     let whole = timeout(HEAD_WITHIN, io.whole_head(SMALL_HEAD, &used.budget)).await;
     if !matches!(whole, Ok(Ok(()))) {
-        used.place.head_is_overdue(HEAD_WITHIN);
+        used.permit.head_is_overdue(HEAD_WITHIN);
         return false;
     }
     if !used.admits(io, early).await {
@@ -256,8 +256,8 @@ async fn say_refusal<I: AsyncRead + AsyncWrite + Unpin>(
         io.write_all(&answer).await?;
         io.flush().await
     };
-    if let Ok(Ok(())) = timeout(GOODBYE, said).await {
-        let _ = timeout(LINGER_FOR_UPLOADS + GOODBYE, io.shutdown()).await;
+    if let Ok(Ok(())) = timeout(CLOSE_TIMEOUT, said).await {
+        let _ = timeout(LINGER_FOR_UPLOADS + CLOSE_TIMEOUT, io.shutdown()).await;
     }
 }
 
@@ -344,10 +344,10 @@ where
                 };
             }
             // What was answered has been taken, or this would be in use.
-            Event::Tick if used.place.head_is_overdue(HEAD_WITHIN) => return Served::Over(Ok(())),
+            Event::Tick if used.permit.head_is_overdue(HEAD_WITHIN) => return Served::Over(Ok(())),
             Event::Tick => {
                 let requests = used.requests();
-                // A head that comes in small pieces stays where it is.
+                // A head that comes in small chunks stays where it is.
                 if requests == seen && requests != begun && used.is_quiet() {
                     return Served::Resting(connection.into_parts());
                 }

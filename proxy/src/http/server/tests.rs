@@ -13,7 +13,7 @@ use super::*;
 use crate::http::body;
 use crate::http::headers;
 use crate::net::coalesce::Coalescing;
-use crate::net::turn::{WAIT, Waited};
+use crate::net::ticket::{WAIT, Waited};
 
 const LIMIT: usize = 64 << 20;
 const MUCH: usize = 40 << 20;
@@ -24,33 +24,33 @@ thread_local! {
 }
 
 /// A caller that has a hundred requests in flight already, on a connection of HTTP/2.
-async fn crowded(
+async fn saturated(
     profile: Profile,
 ) -> (
     h2::client::SendRequest<Bytes>,
     Arc<Budget>,
-    (Arc<Place>, Vec<InFlight>),
+    (Arc<Permit>, Vec<InFlight>),
 ) {
     let bounds = Bounds {
-        places: 10,
+        permits: 10,
         per_holder: usize::MAX,
         shared: true,
         head_within: Duration::MAX,
         idle_within: Duration::MAX,
     };
-    let places = Occupancy::new(bounds, |_| {});
+    let occupancy = Occupancy::new(bounds, |_| {});
     let enter = || {
         let from = std::net::IpAddr::from([10, 0, 0, 1]).into();
-        places.try_admit(&from).unwrap().unwrap()
+        occupancy.try_admit(&from).unwrap().unwrap()
     };
-    let (place, other) = (enter(), enter());
+    let (permit, other) = (enter(), enter());
     let requests = (0..100).map(|_| other.begin_request()).collect();
     let budget = Budget::measured(LIMIT, LIMIT, || USED.get());
     let accepted = Accepted {
         version: Version::HTTP_2,
         profile,
         budget: Arc::clone(&budget),
-        place,
+        permit,
     };
     let (near, far) = duplex(1 << 20);
     let handler = |request: Request<IncomingBody>| async move {
@@ -93,7 +93,7 @@ async fn over_http2_a_peer_proxy_learns_that_no_application_saw_what_waited_in_v
         } else {
             Profile::Network
         };
-        let (mut sender, _, _crowd) = crowded(profile).await;
+        let (mut sender, _, _held) = saturated(profile).await;
         USED.set(MUCH);
         let mut answers = Vec::new();
         for content_type in ["text/plain", "application/grpc"] {
@@ -111,11 +111,11 @@ async fn over_http2_a_peer_proxy_learns_that_no_application_saw_what_waited_in_v
     }
 }
 
-/// Some are found when many wait, others when their turn would come.
+/// Some are found when many wait, others when they would be admitted.
 #[tokio::test(start_paused = true)]
 async fn over_http2_requests_that_are_taken_back_while_they_wait_are_told() {
     for count in [1, 100] {
-        let (mut sender, budget, crowd) = crowded(Profile::Network).await;
+        let (mut sender, budget, held) = saturated(Profile::Network).await;
         USED.set(MUCH);
         let ask = |sender: &mut h2::client::SendRequest<Bytes>| {
             sender.send_request(get("text/plain"), true).unwrap().0
@@ -127,7 +127,7 @@ async fn over_http2_requests_that_are_taken_back_while_they_wait_are_told() {
         }
         let stays = ask(&mut sender);
         USED.set(0);
-        drop(crowd);
+        drop(held);
         budget.settle();
         assert_eq!(stays.await.unwrap().status(), 200);
         assert_eq!(REFUSED.take(), vec![TurnedAway::Left; count]);
@@ -136,7 +136,7 @@ async fn over_http2_requests_that_are_taken_back_while_they_wait_are_told() {
 
 #[tokio::test(start_paused = true)]
 async fn over_http2_what_a_request_waited_is_told_with_it() {
-    let (mut sender, budget, _crowd) = crowded(Profile::Network).await;
+    let (mut sender, budget, _held) = saturated(Profile::Network).await;
     for waits in [false, true] {
         USED.set(if waits { MUCH } else { 0 });
         let (answer, _) = sender.send_request(get("text/plain"), true).unwrap();
@@ -162,7 +162,7 @@ async fn over_http2_a_connection_that_has_ended_is_read_until_the_peer_proxy_has
         version: Version::HTTP_2,
         profile: Profile::Mesh(flush().await),
         budget: Budget::new(LIMIT),
-        place: Place::unlisted(),
+        permit: Permit::unlisted(),
     };
     let (mut near, far) = duplex(4096);
     let handler = |_| async { Response::new(body::empty()) };

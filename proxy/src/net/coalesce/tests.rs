@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{Coalescing, FULL, FlushHandle, PIECE, UNREAD};
+use super::{CHUNK, Coalescing, FULL, FlushHandle, UNREAD};
 
 async fn pair() -> (Coalescing, FlushHandle, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -63,20 +63,20 @@ async fn what_is_written_in_one_turn_leaves_at_its_end() {
 #[tokio::test]
 async fn a_slow_reader_gets_every_byte_in_order_and_holds_the_writer_up() {
     let (mut wide, outlet, mut far) = pair().await;
-    const PIECES: usize = 4000;
+    const CHUNKS: usize = 4000;
     let written = std::cell::Cell::new(0);
     let write = async {
-        for piece in 0..PIECES {
+        for chunk in 0..CHUNKS {
             // Sizes on both sides of every bound.
-            let size = [10, 5000, 40_000, 1][piece % 4];
-            wide.write_all(&vec![piece as u8; size]).await.unwrap();
+            let size = [10, 5000, 40_000, 1][chunk % 4];
+            wide.write_all(&vec![chunk as u8; size]).await.unwrap();
             wide.flush().await.unwrap();
             written.set(written.get() + size);
         }
         wide.shutdown().await.unwrap();
     };
-    let all: usize = (0..PIECES)
-        .map(|piece| [10, 5000, 40_000, 1][piece % 4])
+    let all: usize = (0..CHUNKS)
+        .map(|chunk| [10, 5000, 40_000, 1][chunk % 4])
         .sum();
     let read = async {
         tokio::time::sleep(Duration::from_millis(200)).await;
@@ -89,9 +89,9 @@ async fn a_slow_reader_gets_every_byte_in_order_and_holds_the_writer_up() {
         drive(&outlet, write).await;
     });
     let mut expected = Vec::with_capacity(all);
-    for piece in 0..PIECES {
-        let size = [10, 5000, 40_000, 1][piece % 4];
-        expected.resize(expected.len() + size, piece as u8);
+    for chunk in 0..CHUNKS {
+        let size = [10, 5000, 40_000, 1][chunk % 4];
+        expected.resize(expected.len() + size, chunk as u8);
     }
     assert!(got == expected, "{} of {all} bytes", got.len());
     assert!(outlet.0.lock().waiting.capacity() <= FULL * 2);
@@ -130,11 +130,11 @@ async fn what_one_read_brought_too_much_is_read_next_and_by_nobody_else() {
     tokio::spawn(async move { far_two.write_all(&said[1]).await });
     let mut got = [Vec::new(), Vec::new()];
     for turn in 0.. {
-        let size = [7, 1000, 20_000, 2 * PIECE][turn % 4];
+        let size = [7, 1000, 20_000, 2 * CHUNK][turn % 4];
         for (wide, got) in [&mut one, &mut two].into_iter().zip(&mut got) {
-            let mut piece = vec![0; size.min(ALL - got.len())];
-            wide.read_exact(&mut piece).await.unwrap();
-            got.extend(piece);
+            let mut chunk = vec![0; size.min(ALL - got.len())];
+            wide.read_exact(&mut chunk).await.unwrap();
+            got.extend(chunk);
         }
         if got[0].len() == ALL {
             break;

@@ -163,9 +163,9 @@ fn a_method_with_something_after_it_or_a_name_and_version_may_be_a_request() {
 #[test]
 fn a_first_line_is_watched_to_a_bound_and_keeps_little() {
     let mut line = FirstLine::default();
-    let piece = [b'a'; 4096];
-    for _ in 0..LINE_LIMIT / piece.len() {
-        assert_eq!(line.note(&piece), Line::Begun);
+    let chunk = [b'a'; 4096];
+    for _ in 0..LINE_LIMIT / chunk.len() {
+        assert_eq!(line.note(&chunk), Line::Begun);
     }
     assert!(line.end.capacity() < 64);
     assert_eq!(line.note(b"a"), Line::Other);

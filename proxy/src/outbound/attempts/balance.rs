@@ -8,7 +8,7 @@ use http::HeaderMap;
 use super::Attempts;
 use crate::endpoints::endpoint::Endpoint;
 use crate::mesh::load;
-use crate::outbound::said;
+use crate::outbound::call_policy;
 use crate::proxy::Proxy;
 use crate::telemetry::labels::LocalityLabels;
 
@@ -16,7 +16,7 @@ impl Attempts<'_> {
     /// Counts how near an attempt goes, where calls go by that.
     pub(super) fn count_nearness(&self, proxy: &Proxy, to: &Endpoint) {
         let route = self.route;
-        let balance = said::balance(route.said.as_deref());
+        let balance = call_policy::balance(route.policy.as_deref());
         if let Some(nearness) = route.choice.nearness(to, balance) {
             let labels = LocalityLabels {
                 service: Arc::clone(&route.service),

@@ -8,8 +8,8 @@ use policy::reason::Reason;
 use super::Attempts;
 use crate::endpoints::circuit::DecidedBy;
 use crate::failure::Failure;
+use crate::outbound::call_policy;
 use crate::outbound::passed::Passed;
-use crate::outbound::said;
 use crate::proxy::Proxy;
 
 impl Attempts<'_> {
@@ -19,7 +19,7 @@ impl Attempts<'_> {
     /// When it is open, and the call is not sent.
     pub(in crate::outbound) fn admit(&mut self, proxy: &Proxy) -> Result<(), Failure> {
         let route = self.route;
-        let Some(decides) = said::breaker(route.said.as_deref()) else {
+        let Some(decides) = call_policy::breaker(route.policy.as_deref()) else {
             return Ok(());
         };
         let Some(set) = route.choice.set() else {

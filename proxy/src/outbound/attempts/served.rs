@@ -14,7 +14,7 @@ impl Attempts<'_> {
     pub(super) fn open(&self, proxy: &Proxy, outgoing: &Outgoing) -> Option<Open> {
         Some(Open {
             set: Arc::clone(self.route.choice.set()?),
-            said: self.route.said.clone(),
+            policy: self.route.policy.clone(),
             retried: self.retries > 0,
             passed: self.passed.clone(),
             told: self.told_by_trailers(proxy, outgoing),

@@ -6,7 +6,7 @@ use policy::retry::{self, AskedWait, Attempted};
 use super::{Attempts, Failed};
 use crate::failure::Failure;
 use crate::outbound::send::Outgoing;
-use crate::outbound::serving::Told;
+use crate::outbound::serving::TrailerListener;
 use crate::outbound::verdict::Verdict;
 use crate::proxy::Proxy;
 
@@ -19,7 +19,7 @@ impl Attempts<'_> {
             grpc: outgoing.grpc,
             ended: failed.ended,
             retries: self.retries,
-            moved: self.moves.found_overload(),
+            moved: self.failovers.found_overload(),
             body_kept: outgoing.replay.is_kept(),
             spent: failed.spent || outgoing.is_for_retry(),
             asked: failed.asked,
@@ -35,14 +35,18 @@ impl Attempts<'_> {
 
     /// Who learns how a gRPC call went that tells so in its trailers, where a failure would
     /// mark it.
-    pub(super) fn told_by_trailers(&self, proxy: &Proxy, outgoing: &Outgoing) -> Option<Box<Told>> {
+    pub(super) fn told_by_trailers(
+        &self,
+        proxy: &Proxy,
+        outgoing: &Outgoing,
+    ) -> Option<Box<TrailerListener>> {
         let any = outgoing.is_for_retry();
         if !any && self.retry().grpc_codes.is_empty() {
             return None;
         }
         let asker = outgoing.asker()?;
         let contexts = proxy.contexts.clone();
-        Some(Box::new(Told {
+        Some(Box::new(TrailerListener {
             contexts,
             asker,
             any,

@@ -8,7 +8,7 @@ use policy::traffic::guard::Priority;
 use super::Attempts;
 use crate::failure::Failure;
 use crate::http::deadline::now;
-use crate::outbound::said;
+use crate::outbound::call_policy;
 use crate::outbound::send::Outgoing;
 
 impl Attempts<'_> {
@@ -55,7 +55,7 @@ impl Attempts<'_> {
             path: normal.as_deref().unwrap_or(parts.uri.path()),
             headers: &parts.headers,
         };
-        let said = said::priority(self.route.said.as_deref(), &facts);
-        Priority::of_call(outgoing.priority, said)
+        let priority = call_policy::priority(self.route.policy.as_deref(), &facts);
+        Priority::of_call(outgoing.priority, priority)
     }
 }

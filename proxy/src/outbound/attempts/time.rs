@@ -8,12 +8,12 @@ use super::Attempts;
 use crate::failure::Failure;
 use crate::http::deadline::{self, Ends, Over};
 use crate::http::upload::Upload;
-use crate::outbound::said;
+use crate::outbound::call_policy;
 use crate::outbound::send::Outgoing;
 
 impl Attempts<'_> {
     fn timeouts(&self) -> &Timeouts {
-        said::timeouts(self.route.said.as_deref())
+        call_policy::timeouts(self.route.policy.as_deref())
     }
 
     /// What the next attempt ends by that has no head of its answer until then.
@@ -31,7 +31,7 @@ impl Attempts<'_> {
         let (method, now) = (&outgoing.parts.method, deadline::now());
         let tried = !self.repeatable || self.retries >= self.retry().attempts;
         // Another Service is to have what is left of the time, where one may answer.
-        let saves = said::saves_time(self.route.said.as_deref(), outgoing.asked());
+        let saves = call_policy::saves_time(self.route.policy.as_deref(), outgoing.asked());
         let last = tried && (self.route.overridden || !saves);
         let at = outgoing.deadline.attempt(method, now, limit, last);
         Ends::new(at, idle, upload, left)

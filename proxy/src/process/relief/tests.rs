@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
-use runtime::occupancy::{Occupancy, Place};
+use runtime::occupancy::{Occupancy, Permit};
 use tokio::time::{sleep, timeout};
 
 use super::{LONGEST, relieve};
@@ -38,17 +38,17 @@ fn hold(bytes: usize) -> impl Drop {
 }
 
 /// A connection in use, with an answer of so many bytes that nobody takes.
-fn enter(places: &Arc<Occupancy>, last: u8, bytes: usize) -> tokio::task::JoinHandle<()> {
+fn enter(occupancy: &Arc<Occupancy>, last: u8, bytes: usize) -> tokio::task::JoinHandle<()> {
     let from = IpAddr::from([10, 0, 0, last]).into();
-    let place: Arc<Place> = places.try_admit(&from).unwrap().unwrap();
-    place.busy();
-    let held = (place.hold(bytes), hold(bytes));
+    let permit: Arc<Permit> = occupancy.try_admit(&from).unwrap().unwrap();
+    permit.busy();
+    let held = (permit.hold(bytes), hold(bytes));
     tokio::spawn(async move {
         let conversation = async {
             let _held = held;
             std::future::pending().await
         };
-        permits::keep(&place, conversation).await;
+        permits::keep(&permit, conversation).await;
     })
 }
 
@@ -57,7 +57,7 @@ fn setting() -> (Arc<Budget>, Arc<Occupancy>, Metrics) {
     let permits = permits::of_listener(&metrics, |_| {}, true, 1);
     let budget = Budget::measured(LIMIT, LIMIT, || USED.get());
     tokio::spawn(relieve(Arc::clone(&budget), vec![permits.clone()]));
-    (budget, permits.places, metrics)
+    (budget, permits.occupancy, metrics)
 }
 
 fn count(metrics: &Metrics) -> u64 {
@@ -67,9 +67,9 @@ fn count(metrics: &Metrics) -> u64 {
 
 #[tokio::test(start_paused = true)]
 async fn a_flood_costs_the_flooder_and_nobody_beside_it() {
-    let (budget, places, metrics) = setting();
-    let honest = enter(&places, 1, MIB);
-    let flood: Vec<_> = (0..44).map(|_| enter(&places, 2, MIB)).collect();
+    let (budget, occupancy, metrics) = setting();
+    let honest = enter(&occupancy, 1, MIB);
+    let flood: Vec<_> = (0..44).map(|_| enter(&occupancy, 2, MIB)).collect();
     assert!(budget.is_full());
     poll_fn(|cx| budget.poll_room(cx)).await;
     assert!(!budget.is_full());
@@ -90,8 +90,8 @@ async fn what_memory_costs_counts_in_the_workload_that_loses_it() {
     let [beside, flooded] = &workloads;
     // The same holder, and less of it: what one workload's caller holds at another is
     // not taken for what this one suffers.
-    let honest = enter(&beside.places, 2, MIB);
-    let flood: Vec<_> = (0..44).map(|_| enter(&flooded.places, 2, MIB)).collect();
+    let honest = enter(&beside.occupancy, 2, MIB);
+    let flood: Vec<_> = (0..44).map(|_| enter(&flooded.occupancy, 2, MIB)).collect();
     poll_fn(|cx| budget.poll_room(cx)).await;
     let lost = flood.iter().filter(|task| task.is_finished()).count();
     assert!(lost > 0 && !honest.is_finished(), "{lost}");
@@ -101,8 +101,8 @@ async fn what_memory_costs_counts_in_the_workload_that_loses_it() {
 
 #[tokio::test(start_paused = true)]
 async fn many_who_hold_little_each_lose_some_when_together_they_fill_the_memory() {
-    let (budget, places, metrics) = setting();
-    let all: Vec<_> = (0..48).map(|at| enter(&places, at, MIB)).collect();
+    let (budget, occupancy, metrics) = setting();
+    let all: Vec<_> = (0..48).map(|at| enter(&occupancy, at, MIB)).collect();
     poll_fn(|cx| budget.poll_room(cx)).await;
     assert!(!budget.is_full());
     let lost = all.iter().filter(|task| task.is_finished()).count();
@@ -112,9 +112,9 @@ async fn many_who_hold_little_each_lose_some_when_together_they_fill_the_memory(
 
 #[tokio::test(start_paused = true)]
 async fn before_the_process_is_killed_the_heaviest_goes_however_little_is_known_of_it() {
-    let (budget, places, metrics) = setting();
-    let known = enter(&places, 1, 1);
-    let heavier = enter(&places, 2, 1000);
+    let (budget, occupancy, metrics) = setting();
+    let known = enter(&occupancy, 1, 1);
+    let heavier = enter(&occupancy, 2, 1000);
     let _unknown = hold(56 * MIB);
     poll_fn(|cx| budget.poll_room(cx)).await;
     assert!(heavier.is_finished());
@@ -124,8 +124,8 @@ async fn before_the_process_is_killed_the_heaviest_goes_however_little_is_known_
 
 #[tokio::test(start_paused = true)]
 async fn where_connections_hold_little_none_is_cut_off_and_reading_goes_on() {
-    let (budget, places, metrics) = setting();
-    let caller = enter(&places, 1, MIB);
+    let (budget, occupancy, metrics) = setting();
+    let caller = enter(&occupancy, 1, MIB);
     let _configuration = hold(50 * MIB);
     for _ in 0..20 {
         let room = poll_fn(|cx| budget.poll_room(cx));
@@ -139,8 +139,8 @@ async fn where_connections_hold_little_none_is_cut_off_and_reading_goes_on() {
 /// Who holds somewhat more than another one does not pay for all of it.
 #[tokio::test(start_paused = true)]
 async fn what_two_hold_that_hold_much_is_taken_from_both() {
-    let (budget, places, _) = setting();
-    let of = |last, many| -> Vec<_> { (0..many).map(|_| enter(&places, last, MIB)).collect() };
+    let (budget, occupancy, _) = setting();
+    let of = |last, many| -> Vec<_> { (0..many).map(|_| enter(&occupancy, last, MIB)).collect() };
     let (most, next, honest) = (of(1, 22), of(2, 20), of(3, 4));
     poll_fn(|cx| budget.poll_room(cx)).await;
     let left =

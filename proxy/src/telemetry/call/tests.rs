@@ -9,7 +9,7 @@ use super::*;
 use crate::telemetry::cell::{Kept, Way};
 use crate::telemetry::labels::Direction;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::trace::Told;
+use crate::telemetry::trace::TracingConfig;
 
 /// A call of either side, of which `rule` decides.
 fn decided(direction: Direction, access_log: AccessLog, rule: &Origin) -> Call {
@@ -102,7 +102,7 @@ fn a_recorded_request_is_the_exemplar_of_its_bucket() {
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
     let telemetry = Arc::new(Telemetry::new(metrics, AccessLog::OFF));
-    telemetry.tracer.tell(Some(Arc::new(Told {
+    telemetry.tracer.tell(Some(Arc::new(TracingConfig {
         tracing: Tracing {
             collector: "http://collector:4317".parse().unwrap(),
             share: Share::NONE,

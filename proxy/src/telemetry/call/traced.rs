@@ -23,7 +23,7 @@ impl Call {
                 self.telemetry.metrics.telemetry_dropped("rate", "spans", 1);
                 trace
             }
-            Begun::Crowded(trace) => {
+            Begun::QueueFull(trace) => {
                 self.telemetry
                     .metrics
                     .telemetry_dropped("queue", "spans", 1);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use policy::protocol::Protocol;
 
-use super::{CELLS, Cells, IDLE, IDLE_IN_A_CROWD};
+use super::{CELLS, Cells, IDLE, IDLE_NEAR_CAPACITY};
 use crate::telemetry::cell::{Kept, Outcome, Way};
 use crate::telemetry::labels::Direction;
 use crate::telemetry::parties::Parties;
@@ -142,7 +142,7 @@ fn a_cell_that_nobody_used_for_ten_minutes_is_forgotten_once_it_was_told() {
     }
     cells.drained();
     cells.tell();
-    cells.age(IDLE_IN_A_CROWD);
+    cells.age(IDLE_NEAR_CAPACITY);
     assert_eq!(cells.drained(), (0, 0));
 }
 

@@ -13,7 +13,7 @@ use policy::latency::Histogram;
 use wire::v1;
 
 use crate::telemetry::cell::{Counts, Way};
-use crate::telemetry::cells::Told;
+use crate::telemetry::cells::CellReading;
 
 /// Routes of one edge; a controller takes no report with more.
 const OF_AN_EDGE: usize = 16;
@@ -37,12 +37,12 @@ pub(super) struct Routes {
 }
 
 /// Edges, and the routes that were taken out of them.
-pub(super) fn apart(told: Vec<Told>) -> (Vec<Told>, Routes) {
+pub(super) fn apart(told: Vec<CellReading>) -> (Vec<CellReading>, Routes) {
     let mut routes = Routes::default();
     if told.iter().all(|one| one.way.route.is_none()) {
         return (told, routes);
     }
-    let mut edges: HashMap<Way, Told> = HashMap::new();
+    let mut edges: HashMap<Way, CellReading> = HashMap::new();
     for mut one in told {
         if let Some(route) = one.way.route.take() {
             routes.add(&one, route);
@@ -62,7 +62,7 @@ pub(super) fn apart(told: Vec<Told>) -> (Vec<Told>, Routes) {
 }
 
 impl Routes {
-    fn add(&mut self, told: &Told, route: Arc<str>) {
+    fn add(&mut self, told: &CellReading, route: Arc<str>) {
         let requests = requests(&told.counts);
         // A stream may stay for hours: what it is has to be known before it ends.
         if requests > 0 || told.open > 0 {

@@ -8,8 +8,8 @@ use super::*;
 const CAME: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 const UNSAMPLED: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
 
-fn told(share: &str, most_per_second: u32) -> Arc<Told> {
-    Arc::new(Told {
+fn told(share: &str, most_per_second: u32) -> Arc<TracingConfig> {
+    Arc::new(TracingConfig {
         tracing: Tracing {
             collector: "http://collector:4317".parse().unwrap(),
             share: share.parse::<Share>().unwrap(),
@@ -46,7 +46,8 @@ fn begin(tracer: &Tracer, map: &HeaderMap) -> Begun {
 fn passed(tracer: &Tracer, parent: Option<&'static str>) -> (String, bool) {
     let mut map = headers(parent);
     let begun = begin(tracer, &map);
-    let (Begun::Traced(trace) | Begun::Limited(Some(trace)) | Begun::Crowded(Some(trace))) = begun
+    let (Begun::Traced(trace) | Begun::Limited(Some(trace)) | Begun::QueueFull(Some(trace))) =
+        begun
     else {
         let parent = map.get("traceparent").map(|one| one.to_str().unwrap());
         return (parent.unwrap_or_default().to_owned(), false);

@@ -3,7 +3,7 @@
 use super::*;
 
 /// Answers as soon as it has a head, though slowly. What comes behind a POST it never
-/// reads: hypercorn does not when its application leaves ten pieces of one unread.
+/// reads: hypercorn does not when its application leaves ten chunks of one unread.
 async fn deaf(mut stream: TcpStream) {
     let mut buffer = [0; 4096];
     let count = stream.read(&mut buffer).await.unwrap_or(0);
@@ -76,8 +76,8 @@ async fn nobody_waits_behind_chunks_that_were_left_unread() {
     }
 }
 
-/// Answers POSTs with five bytes and GETs without any, and as soon as `keeps` is unset closes `after` an
-/// answer without having said so.
+/// Answers POSTs with five bytes and GETs without any, and as soon as `keeps` is unset closes
+/// `after` an answer without having said so.
 async fn closing(mut stream: TcpStream, keeps: Arc<AtomicBool>, after: Duration) {
     let (mut seen, mut buffer) = (Vec::new(), [0; 4096]);
     loop {
@@ -218,8 +218,8 @@ async fn posts_share_the_connections_of_a_server_that_keeps_them() {
     }
 }
 
-/// Also those that a crowd sends, which go by HTTP/2 between the proxies: there a request
-/// without a body says so by the end of its stream alone.
+/// Also those of many callers at once, which go by HTTP/2 between the proxies: there a
+/// request without a body says so by the end of its stream alone.
 #[tokio::test]
 async fn gets_share_connections_before_the_server_has_proven_to_keep_them() {
     const CALLERS: usize = 8;

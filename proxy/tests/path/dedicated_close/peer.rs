@@ -65,7 +65,7 @@ async fn trickster(trick: Option<Trick>) -> (Pod, Pod, Seen, Arc<AtomicU32>) {
         std::net::IpAddr::V6(_) => unreachable!("pods of these tests have IPv4"),
     });
     let certs = authority.leaf("api", Duration::from_secs(600), SystemTime::now());
-    let both = [QUIET_ALPN, MESH_ALPN];
+    let both = [DEDICATED_ALPN, MESH_ALPN];
     let alpn: &[&[u8]] = if trick.is_some() { &both } else { &both[1..] };
     let config = tls::mesh_server_config(&authority.roots(), &certs, alpn, ClientAuth::Required);
     let own = authority.leaf("web", Duration::from_secs(600), SystemTime::now());

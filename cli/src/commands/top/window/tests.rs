@@ -232,7 +232,7 @@ fn requests_that_are_held_are_bounded_and_those_that_leave_for_it_are_counted() 
     }
     assert_eq!(window.held.len(), REQUESTS);
     let look = window.look(at(begun, 1));
-    assert_eq!((look.rows.len(), look.crowded_out), (1, 5));
+    assert_eq!((look.rows.len(), look.evicted), (1, 5));
     assert!(rows::summary(&look).contains("5 had to leave too early"));
     drop(look);
     // What a row is called is bounded too, whatever is asked for.

@@ -277,12 +277,12 @@ fn only_so_many_policies_count_and_the_others_are_told() {
     assert!(!verdict(&said, "TrafficPolicy p65").accepted.status);
     assert_eq!(super::told(&many).retry.rules.len(), 64);
 
-    let mut crowd = shop();
+    let mut many_more = shop();
     for n in 0..1001 {
         let one = of_namespace(&format!("p{n:04}"), &json!({"retry": {}}));
-        crowd = crowd.with(one);
+        many_more = many_more.with(one);
     }
-    let said = problems(&crowd);
+    let said = problems(&many_more);
     let last = verdict(&said, "TrafficPolicy p1000");
     assert_eq!(
         (last.accepted.status, last.accepted.reason),

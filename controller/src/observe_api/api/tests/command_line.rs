@@ -22,7 +22,7 @@ use super::*;
 use crate::aggregated::server::{Apis, serve};
 use crate::observe::reports::Reporter;
 use crate::testing::front_proxy::Ca;
-use crate::testing::town::seen_by_server;
+use crate::testing::topology::seen_by_server;
 use crate::world::ObjectKey;
 
 mod dry_runs;
@@ -228,7 +228,7 @@ async fn calls(bench: &Bench) {
         ..seen_by_server("shop/web", 3, 1)
     };
     tell("api-1", "shop-api", served);
-    bench.api.told.graph.look(now, true).await;
+    bench.api.context.graph.look(now, true).await;
 }
 
 /// The cells of the rows below the head.
@@ -322,8 +322,8 @@ async fn command_line_lists_the_proxies_and_says_which_are_away() {
     assert!(err.contains("port 15190 of Pod shop/api-1"), "{err}");
     // One that streams is asked by its controller: nobody needs the right to forward ports.
     let _asked = super::proxies::answering(&town.bench, "uid-client");
-    let told = &town.bench.api.told;
-    told.observed.note(1, super::proxies::client(&[]));
+    let context = &town.bench.api.context;
+    context.observed.note(1, super::proxies::client(&[]));
     let (code, out, err) = town.weft("viewer", "proxy-config client -n shop").await;
     assert_eq!(code, 0, "{err}");
     assert!(
@@ -403,8 +403,8 @@ async fn call_that_mutual_tls_proved_within_the_hour_is_suggested() {
         ..v1::Report::default()
     };
     bench.reports.take(&reporter, report, true, then);
-    bench.api.told.graph.look(then, true).await;
-    bench.api.told.graph.tidy(now);
+    bench.api.context.graph.look(then, true).await;
+    bench.api.context.graph.tidy(now);
     let town = Town::before(bench).await;
     let (code, out, err) = town.weft("viewer", "suggest -n shop").await;
     assert_eq!(code, 0, "{err}");

@@ -26,7 +26,7 @@ pub(super) async fn bench() -> Bench {
         ..v1::Report::default()
     };
     bench.reports.take(&reporter, report, true, now);
-    bench.api.told.graph.look(now, true).await;
+    bench.api.context.graph.look(now, true).await;
     bench
 }
 
@@ -126,17 +126,17 @@ async fn who_may_not_make_a_change_may_not_try_it() {
 #[tokio::test]
 async fn nothing_is_said_before_it_is_known_which_calls_there_were() {
     let mut bench = Bench::new();
-    let told = &mut Arc::get_mut(&mut bench.api).unwrap().told;
-    told.graph = Graph::new(
+    let context = &mut Arc::get_mut(&mut bench.api).unwrap().context;
+    context.graph = Graph::new(
         bench.reports.clone(),
-        Arc::clone(&told.followed.inventory),
-        told.latest.clone(),
+        Arc::clone(&context.followed.inventory),
+        context.latest.clone(),
         Duration::from_secs(3600),
         GraphMetrics::default(),
     );
     let (status, told) = tried(&bench, "editor", json!({"delete": gone()})).await;
     assert_eq!(status, 503, "{told}");
-    bench.api.told.graph.recalled();
+    bench.api.context.graph.recalled();
     let (status, told) = tried(&bench, "editor", json!({"delete": gone()})).await;
     assert_eq!(status, 201, "{told}");
 }

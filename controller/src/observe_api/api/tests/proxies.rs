@@ -39,7 +39,7 @@ async fn proxies_show_what_they_say_of_themselves() {
         clock_ahead: -7,
         ..wire::v1::ProxyState::default()
     };
-    bench.api.told.observed.note(1, state);
+    bench.api.context.observed.note(1, state);
     let (_, body) = bench.get("viewer", path).await;
     for (field, expected) in [
         ("version", json!("9.9.9")),
@@ -75,7 +75,7 @@ async fn what_a_proxy_lacks_is_told_with_the_time_for_which_it_has() {
         }],
         ..client(&[])
     };
-    let observed = &bench.api.told.observed;
+    let observed = &bench.api.context.observed;
     observed.note(1, having(false));
     tokio::time::advance(Duration::from_secs(61)).await;
     let (_, body) = bench.get("viewer", path).await;
@@ -93,7 +93,7 @@ async fn what_a_proxy_lacks_is_told_with_the_time_for_which_it_has() {
 /// The proxy of `client` is there, is asked and answers, until the task ends. Gives how
 /// often.
 pub(super) fn answering(bench: &Bench, uid: &str) -> tokio::sync::watch::Receiver<usize> {
-    let asks = bench.api.told.asks.clone();
+    let asks = bench.api.context.asks.clone();
     let uid: Arc<str> = uid.into();
     let (here, mut orders) = asks.listens(Arc::clone(&uid));
     let (count, counted) = tokio::sync::watch::channel(0);
@@ -141,7 +141,7 @@ async fn single_proxy_says_itself_what_it_holds() {
     assert_eq!(body["metadata"]["uid"], "uid-client");
     assert!(body["status"].get("config").is_none(), "not connected");
 
-    let observed = &bench.api.told.observed;
+    let observed = &bench.api.context.observed;
     observed.note(1, client(&["asks"]));
     let (_, body) = bench.get("viewer", path).await;
     assert!(body["status"].get("config").is_none(), "too old: {body}");
@@ -172,8 +172,8 @@ async fn single_proxy_says_itself_what_it_holds() {
 #[tokio::test(start_paused = true)]
 async fn proxy_that_does_not_answer_is_shown_without_what_it_holds() {
     let bench = Bench::new();
-    let (_here, _orders) = bench.api.told.asks.listens("uid-client".into());
-    bench.api.told.observed.note(1, client(&[]));
+    let (_here, _orders) = bench.api.context.asks.listens("uid-client".into());
+    bench.api.context.observed.note(1, client(&[]));
     let start = tokio::time::Instant::now();
     let (status, body) = bench.get("viewer", "namespaces/shop/proxies/client").await;
     assert_eq!((status, &body["status"]["connected"]), (200, &json!(true)));
@@ -219,7 +219,7 @@ async fn a_list_that_is_cut_says_where_the_rest_begins() {
         );
     }
     // Who asked for pages was cut by himself.
-    assert_eq!(bench.api.told.metrics.lists_cut.get(), 0);
+    assert_eq!(bench.api.context.metrics.lists_cut.get(), 0);
 }
 
 #[tokio::test]
@@ -232,13 +232,13 @@ async fn more_proxies_than_one_answer_takes_are_counted_and_told_on_the_next() {
     let (_, first) = bench.get("admin", "proxies").await;
     let next = first["metadata"]["continue"].as_str().unwrap();
     assert_eq!(first["metadata"]["remainingItemCount"], 3);
-    assert_eq!(bench.api.told.metrics.lists_cut.get(), 1);
+    assert_eq!(bench.api.context.metrics.lists_cut.get(), 1);
     let (_, rest) = bench
         .get("admin", &format!("proxies?continue={next}"))
         .await;
     assert_eq!(names(&rest), ["web-19997", "web-19998", "web-19999"]);
     assert_eq!(names(&first).len(), 20_000);
-    assert_eq!(bench.api.told.metrics.lists_cut.get(), 1);
+    assert_eq!(bench.api.context.metrics.lists_cut.get(), 1);
 }
 
 #[tokio::test]

@@ -24,7 +24,7 @@ pub(super) struct Proxy {
 
 impl Proxy {
     pub(super) fn of(bench: &Bench, uid: &str) -> Self {
-        let asks = bench.api.told.asks.clone();
+        let asks = bench.api.context.asks.clone();
         let uid: Arc<str> = uid.into();
         let (here, orders) = asks.listens(Arc::clone(&uid));
         Self {

@@ -4,8 +4,8 @@ use policy::subset::{Place, Places};
 use policy::traffic::endpoint::{Balance, Locality, Subset};
 
 use super::*;
+use crate::endpoints::local_info::LocalInfo;
 use crate::endpoints::location::{Location, Nearness};
-use crate::endpoints::vantage::Vantage;
 
 fn by(balance: &Balance) -> Draw<'_> {
     Draw {
@@ -34,7 +34,7 @@ fn zones() -> EndpointSet {
         let node = endpoint.addr.ip().to_string();
         endpoint.runs_at(Location::new(zone, &node));
     }
-    set.seen_from(Vantage {
+    set.seen_from(LocalInfo {
         location: Location::new("a", "10.0.1.2"),
         places: None,
     })
@@ -60,7 +60,7 @@ fn calls_stay_near_where_the_service_or_its_policy_says_so_and_the_policy_has_th
     assert_eq!(stay(&set, &Balance::DEFAULT), 100);
     assert!(some.contains(&stay(&set, &preferring(Locality::None))));
     // The same list from elsewhere.
-    let set = set.seen_from(Vantage {
+    let set = set.seen_from(LocalInfo {
         location: Location::new("b", "n9"),
         places: None,
     });
@@ -134,7 +134,7 @@ fn large() -> EndpointSet {
         index: 2,
         peers: 10,
     };
-    set(&registry, &addrs).seen_from(Vantage {
+    set(&registry, &addrs).seen_from(LocalInfo {
         location: Location::default(),
         places: Some(Places {
             all: place,
@@ -167,7 +167,7 @@ fn a_part_of_a_large_service_is_used_and_all_of_it_where_nobody_asks_or_tells() 
     };
     assert_eq!(used(&set, &few).len(), 40);
     assert_eq!(used(&set, &PART), part);
-    let nobody_tells = set.seen_from(Vantage::default());
+    let nobody_tells = set.seen_from(LocalInfo::default());
     assert_eq!(used(&nobody_tells, &PART).len(), 200);
 }
 
@@ -223,7 +223,7 @@ fn near_part() -> (EndpointSet, Balance) {
         endpoint.runs_at(Location::new(zone, &endpoint.addr.ip().to_string()));
     }
     let place = Place { index: 0, peers: 1 };
-    let set = set.seen_from(Vantage {
+    let set = set.seen_from(LocalInfo {
         location: Location::new("a", "elsewhere"),
         places: Some(Places {
             all: place,

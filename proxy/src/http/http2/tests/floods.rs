@@ -5,7 +5,7 @@ use super::*;
 
 #[tokio::test]
 async fn small_frames_that_nobody_reads_yet_are_kept_and_end_no_connection() {
-    const PIECES: usize = 60_000;
+    const CHUNKS: usize = 60_000;
     let read = Arc::new(tokio::sync::Notify::new());
     let go = Arc::clone(&read);
     let sender = pair(move |request: Request<RecvBody>| {
@@ -31,14 +31,14 @@ async fn small_frames_that_nobody_reads_yet_are_kept_and_end_no_connection() {
                 .await
         }
     };
-    let text: String = (0..PIECES)
+    let text: String = (0..CHUNKS)
         .map(|at| char::from(b'a' + (at % 26) as u8))
         .collect();
-    let (pieces, upload) = later([]);
+    let (chunks, upload) = later([]);
     let uploading = tokio::spawn(ask(post(upload)));
-    for (nth, piece) in text.as_bytes().chunks(1).enumerate() {
-        pieces
-            .send(Ok(Frame::data(Bytes::copy_from_slice(piece))))
+    for (nth, chunk) in text.as_bytes().chunks(1).enumerate() {
+        chunks
+            .send(Ok(Frame::data(Bytes::copy_from_slice(chunk))))
             .unwrap();
         if nth % 100 == 0 {
             tokio::task::yield_now().await;
@@ -50,10 +50,10 @@ async fn small_frames_that_nobody_reads_yet_are_kept_and_end_no_connection() {
         let get = Request::get("http://s/").body(body::empty()).unwrap();
         assert_eq!(ask(get).await.unwrap().to_bytes(), "");
     }
-    drop(pieces);
+    drop(chunks);
     read.notify_one();
     let got = uploading.await.unwrap().unwrap().to_bytes();
-    assert!(got == text, "{} of {PIECES} bytes", got.len());
+    assert!(got == text, "{} of {CHUNKS} bytes", got.len());
 }
 
 #[tokio::test]

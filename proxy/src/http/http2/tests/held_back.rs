@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use runtime::occupancy::{Bounds, InFlight, Occupancy, Reached};
 
 use super::*;
-use crate::net::turn::{NoTurn, WAIT};
+use crate::net::ticket::{NotAdmitted, WAIT};
 
 const LIMIT: usize = 64 << 20;
 const MUCH: usize = 40 << 20;
@@ -19,36 +19,36 @@ thread_local! {
     static LEFT: Cell<usize> = const { Cell::new(0) };
 }
 
-struct Crowded {
+struct Saturated {
     sender: h2::client::SendRequest<Bytes>,
     budget: Arc<Budget>,
     begun: Arc<AtomicUsize>,
-    places: Arc<Occupancy>,
-    _requests: (Arc<Place>, Vec<InFlight>),
+    occupancy: Arc<Occupancy>,
+    _requests: (Arc<Permit>, Vec<InFlight>),
 }
 
 /// A connection of a caller that has a hundred requests in flight on another one.
-async fn crowded() -> Crowded {
+async fn saturated() -> Saturated {
     let bounds = Bounds {
-        places: 10,
+        permits: 10,
         per_holder: usize::MAX,
         shared: true,
         head_within: Duration::MAX,
         idle_within: Duration::MAX,
     };
-    let places = Occupancy::new(bounds, |reached| {
+    let occupancy = Occupancy::new(bounds, |reached| {
         if reached == Reached::NoMemory {
             WAITED.set(WAITED.get() + 1);
         }
     });
     let enter = || {
         let from = IpAddr::from([10, 0, 0, 1]).into();
-        places.try_admit(&from).unwrap().unwrap()
+        occupancy.try_admit(&from).unwrap().unwrap()
     };
-    let (place, other) = (enter(), enter());
+    let (permit, other) = (enter(), enter());
     let requests = (0..100).map(|_| other.begin_request()).collect();
     let budget = Budget::measured(LIMIT, LIMIT, || USED.get());
-    let mut limits = limits(PLAIN, place);
+    let mut limits = limits(PLAIN, permit);
     limits.budget = Arc::clone(&budget);
     let (near, far) = duplex(1 << 20);
     let begun = Arc::<AtomicUsize>::default();
@@ -56,12 +56,12 @@ async fn crowded() -> Crowded {
     tokio::spawn(async move {
         let close = pin!(pending::<()>());
         let handler = move |request: Request<super::super::recv::RecvBody>| {
-            let no_turn = request.extensions().get::<NoTurn>().copied();
-            match no_turn {
-                Some(NoTurn::Left) => LEFT.set(LEFT.get() + 1),
+            let not_admitted = request.extensions().get::<NotAdmitted>().copied();
+            match not_admitted {
+                Some(NotAdmitted::Left) => LEFT.set(LEFT.get() + 1),
                 _ => _ = counted.fetch_add(1, Relaxed),
             }
-            let late = no_turn.is_some();
+            let late = not_admitted.is_some();
             let slow = request.uri().path() == "/slow";
             async move {
                 if slow {
@@ -74,16 +74,16 @@ async fn crowded() -> Crowded {
     });
     let (sender, connection) = h2::client::handshake(near).await.unwrap();
     tokio::spawn(connection);
-    Crowded {
+    Saturated {
         sender,
         budget,
         begun,
-        places,
+        occupancy,
         _requests: (other, requests),
     }
 }
 
-impl Crowded {
+impl Saturated {
     fn ask(&mut self, path: &str) -> h2::client::ResponseFuture {
         let request = Request::get(format!("http://s{path}")).body(()).unwrap();
         self.sender.send_request(request, true).unwrap().0
@@ -111,54 +111,54 @@ async fn a_moment() {
 
 #[tokio::test(start_paused = true)]
 async fn requests_wait_for_memory_and_what_is_in_flight_on_their_connection_does_not() {
-    let mut crowded = crowded().await;
+    let mut saturated = saturated().await;
     USED.set(0);
-    let slow = crowded.ask("/slow");
+    let slow = saturated.ask("/slow");
     a_moment().await;
     USED.set(MUCH);
-    let waiting: Vec<_> = (0..20).map(|_| crowded.ask("/")).collect();
+    let waiting: Vec<_> = (0..20).map(|_| saturated.ask("/")).collect();
     assert_eq!(body_of(slow).await, "ok");
-    assert_eq!(crowded.begun(), 1);
+    assert_eq!(saturated.begun(), 1);
     USED.set(0);
-    crowded.budget.settle();
+    saturated.budget.settle();
     for answer in waiting {
         assert_eq!(body_of(answer).await, "ok");
     }
-    assert_eq!(crowded.begun(), 21);
+    assert_eq!(saturated.begun(), 21);
     assert!(WAITED.get() > 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_request_that_waits_in_vain_is_handed_on_to_be_refused() {
-    let mut crowded = crowded().await;
+    let mut saturated = saturated().await;
     USED.set(MUCH);
-    let answer = crowded.ask("/");
+    let answer = saturated.ask("/");
     tokio::time::sleep(WAIT - Duration::from_secs(1)).await;
-    crowded.budget.settle();
+    saturated.budget.settle();
     a_moment().await;
-    assert_eq!(crowded.begun(), 0);
+    assert_eq!(saturated.begun(), 0);
     tokio::time::sleep(Duration::from_secs(2)).await;
-    crowded.budget.settle();
+    saturated.budget.settle();
     assert_eq!(body_of(answer).await, "late");
 }
 
 /// Streams that a client takes back count no more as open, so it may begin others.
 #[tokio::test(start_paused = true)]
 async fn requests_that_were_taken_back_do_not_pile_up_nor_hold_others_up() {
-    let mut crowded = crowded().await;
+    let mut saturated = saturated().await;
     USED.set(MUCH);
     for _ in 0..20 {
-        let asked: Vec<_> = (0..50).map(|_| crowded.ask("/")).collect();
+        let asked: Vec<_> = (0..50).map(|_| saturated.ask("/")).collect();
         a_moment().await;
         drop(asked);
         a_moment().await;
     }
-    let held = crowded._requests.0.requests().unwrap().in_flight();
+    let held = saturated._requests.0.requests().unwrap().in_flight();
     assert_eq!(held, 100, "those that wait are not in flight");
     USED.set(0);
-    crowded.budget.settle();
-    assert_eq!(body_of(crowded.ask("/")).await, "ok");
-    assert_eq!(crowded.begun(), 1, "nothing was done for the others");
+    saturated.budget.settle();
+    assert_eq!(body_of(saturated.ask("/")).await, "ok");
+    assert_eq!(saturated.begun(), 1, "nothing was done for the others");
     assert_eq!(LEFT.get(), 1000, "but each is told");
 }
 
@@ -166,12 +166,12 @@ async fn requests_that_were_taken_back_do_not_pile_up_nor_hold_others_up() {
 #[tokio::test(start_paused = true)]
 async fn bodies_of_requests_that_wait_count_for_who_sends_them() {
     const WINDOW: usize = 64 * 1024;
-    let mut crowded = crowded().await;
+    let mut saturated = saturated().await;
     // It said so before memory was short.
     a_moment().await;
     USED.set(MUCH);
-    let places = Arc::clone(&crowded.places);
-    let weight = || places.weight();
+    let occupancy = Arc::clone(&saturated.occupancy);
+    let weight = || occupancy.weight();
     let mut streams = Vec::new();
     for (length, least, most) in [
         (None, WINDOW, WINDOW + 4096),
@@ -186,17 +186,17 @@ async fn bodies_of_requests_that_wait_count_for_who_sends_them() {
                 request = request.header("content-length", length);
             }
             let request = request.body(()).unwrap();
-            streams.push(crowded.sender.send_request(request, false).unwrap());
+            streams.push(saturated.sender.send_request(request, false).unwrap());
         }
         a_moment().await;
         let each = (weight() - before) / 20;
         assert!((least..=most).contains(&each), "{length:?}: {each}");
     }
-    assert_eq!(crowded.begun(), 0);
+    assert_eq!(saturated.begun(), 0);
     drop(streams);
     let waiting = weight();
     USED.set(0);
-    crowded.budget.settle();
+    saturated.budget.settle();
     a_moment().await;
     assert!(weight() + 40 * WINDOW < waiting);
 }

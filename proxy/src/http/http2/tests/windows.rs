@@ -13,18 +13,18 @@ async fn touch(sender: &mut Sender) {
     answer.into_body().collect().await.unwrap();
 }
 
-/// Takes `size` bytes from what `parts` sends, in pieces as a relay has them.
+/// Takes `size` bytes from what `parts` sends, in chunks as a relay has them.
 async fn pass(
     parts: &tokio::sync::mpsc::UnboundedSender<Result<Frame<Bytes>, BoxError>>,
     body: &mut RecvBody,
     size: usize,
 ) -> Result<(), String> {
-    const PIECE: usize = 16 * 1024;
-    for _ in 0..size / PIECE {
-        let _ = parts.send(Ok(Frame::data(Bytes::from(vec![7; PIECE]))));
+    const CHUNK: usize = 16 * 1024;
+    for _ in 0..size / CHUNK {
+        let _ = parts.send(Ok(Frame::data(Bytes::from(vec![7; CHUNK]))));
     }
     let mut got = 0;
-    while got < size / PIECE * PIECE {
+    while got < size / CHUNK * CHUNK {
         let frame = timeout(SOON, body.frame()).await;
         let frame = frame.map_err(|_| format!("{got} of {size} bytes came"))?;
         let frame = frame
@@ -83,8 +83,8 @@ async fn a_stream_that_began_before_the_first_settings_came_goes_on() {
         ..PROFILE
     };
     for first in (4..=60).step_by(4) {
-        let crowded = budget();
-        let _others: Vec<_> = (0..1000).map(|_| crowded.hold()).collect();
+        let saturated = budget();
+        let _others: Vec<_> = (0..1000).map(|_| saturated.hold()).collect();
         let (asked, mut bodies) = unbounded_channel();
         let (mut sender, slow) = client().await;
         let (far, other) = duplex(1 << 20);
@@ -109,8 +109,8 @@ async fn a_stream_that_began_before_the_first_settings_came_goes_on() {
                 asked.send(request.into_body()).unwrap();
                 pending()
             };
-            let mut limits = limits(profile, Place::unlisted());
-            limits.budget = crowded;
+            let mut limits = limits(profile, Permit::unlisted());
+            limits.budget = saturated;
             let _ = server::serve(far, limits, close, handler).await;
         });
         let mut body = bodies.recv().await.unwrap();
@@ -178,7 +178,7 @@ async fn windows_towards_applications_stay_as_they_were_told_first() {
             let got = request.into_body().collect().await.unwrap().to_bytes();
             Response::new(body::text(got.len().to_string()))
         };
-        let _ = server::serve(far, limits(PLAIN, Place::unlisted()), close, handler).await;
+        let _ = server::serve(far, limits(PLAIN, Permit::unlisted()), close, handler).await;
     });
     let (mut send, connection) = h2::client::handshake(hears(near)).await.unwrap();
     tokio::spawn(connection);

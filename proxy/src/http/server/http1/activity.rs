@@ -13,16 +13,16 @@ use futures::task::AtomicWaker;
 use http::{Request, StatusCode, header};
 use http_body::Body as HttpBody;
 use hyper::body::Incoming;
-use runtime::occupancy::{Held, InFlight, Place};
+use runtime::occupancy::{Held, InFlight, Permit};
 use tokio::io::AsyncRead;
 use tokio::time::Instant;
 
 use crate::http::server::refused_head;
 use crate::net::abort::Abort;
-use crate::net::admission::Line;
+use crate::net::admission::AdmissionClass;
 use crate::net::budget::{Budget, Holder, Promise};
 use crate::net::prefixed::Prefixed;
-use crate::net::turn::{Turn, Waited};
+use crate::net::ticket::{AdmissionTicket, Waited};
 
 /// What a request in flight costs beside its head, in bytes.
 const REQUEST: usize = 16 * 1024;
@@ -37,7 +37,7 @@ const AHEAD: usize = 4 * 1024;
 /// What a connection is doing.
 #[derive(Debug)]
 pub(super) struct Use {
-    pub(super) place: Arc<Place>,
+    pub(super) permit: Arc<Permit>,
     /// A head is expected; whatever came before has been read to its end.
     pub(super) expects: AtomicBool,
     /// Nothing of it has come.
@@ -66,15 +66,15 @@ pub(super) struct Use {
     pub(super) taken: AtomicWaker,
     pub(super) budget: Arc<Budget>,
     /// Whom a request waits behind where there is no room for it.
-    line: Line,
+    class: AdmissionClass,
     /// The next request was let in before hyper has its head.
     admitted: AtomicBool,
     /// And all of its head had come.
     whole: AtomicBool,
     /// For how many milliseconds it waited; 0: it did not.
     waited: AtomicU64,
-    /// A request whose head hyper has waits for its turn.
-    turning: AtomicBool,
+    /// A request whose head hyper has waits to be admitted.
+    queued: AtomicBool,
     /// Whoever sent it has left.
     left: AtomicBool,
     /// The status of an answer of hyper itself that was kept back; 0: none.
@@ -87,10 +87,10 @@ pub(super) struct Use {
 }
 
 impl Use {
-    pub(super) fn new(budget: Arc<Budget>, place: Arc<Place>, line: Line) -> Self {
+    pub(super) fn new(budget: Arc<Budget>, permit: Arc<Permit>, class: AdmissionClass) -> Self {
         Self {
-            held_head: place.hold(0),
-            place,
+            held_head: permit.hold(0),
+            permit,
             expects: AtomicBool::default(),
             fresh: AtomicBool::default(),
             head: AtomicUsize::default(),
@@ -104,11 +104,11 @@ impl Use {
             unsent: AtomicIsize::default(),
             taken: AtomicWaker::new(),
             budget,
-            line,
+            class,
             admitted: AtomicBool::default(),
             whole: AtomicBool::default(),
             waited: AtomicU64::default(),
-            turning: AtomicBool::default(),
+            queued: AtomicBool::default(),
             left: AtomicBool::default(),
             refusal: AtomicU16::default(),
             abort: Abort::default(),
@@ -148,16 +148,16 @@ impl Use {
     /// An answer that is not taken in full is no rest between two requests.
     pub(super) fn rests(&self) {
         if self.stuck.load(Relaxed) {
-            self.place.stuck();
+            self.permit.stuck();
         } else {
-            self.place.idle();
+            self.permit.idle();
         }
     }
 
     /// So many bytes of a head came.
     pub(super) fn hears(&self, bytes: usize) {
         if self.expects.load(Relaxed) {
-            self.place.head_begins();
+            self.permit.head_begins();
             self.held_head.add(bytes);
         }
     }
@@ -165,42 +165,42 @@ impl Use {
     /// Lets a request in of whose head only the first bytes have come, where there is room.
     /// It counts from here on, or a thousand such beginnings would be let in as one.
     pub(super) fn lets_in(&self) -> Option<Box<Early>> {
-        if !self.budget.lets_in(&self.place, self.line) {
+        if !self.budget.lets_in(&self.permit, self.class) {
             return None;
         }
         let mut promise = self.budget.promise(0);
         promise.begins();
         Some(Box::new(Early {
             since: Instant::now(),
-            _in_flight: self.place.begin_request(),
+            _in_flight: self.permit.begin_request(),
             _promise: promise,
         }))
     }
 
     /// Waits until the request may begin whose head has come, as far as it is waited for
-    /// before hyper reads it. False: its turn did not come, or whoever sent it left.
+    /// before hyper reads it. False: it was not admitted, or whoever sent it left.
     pub(super) async fn admits<I>(&self, io: &mut Prefixed<I>, early: Option<Box<Early>>) -> bool
     where
         I: AsyncRead + Unpin,
     {
         let let_in = early.is_some_and(|early| early.since.elapsed() < MOMENT);
-        if !let_in && let Err(turn) = self.budget.admit(&self.place, self.line) {
-            let held = self.place.hold(io.ahead());
+        if !let_in && let Err(ticket) = self.budget.admit(&self.permit, self.class) {
+            let held = self.permit.hold(io.ahead());
             let most = io.ahead() + AHEAD;
             // Nobody is to blame for the time that passes.
-            self.place.busy();
+            self.permit.busy();
             let since = Instant::now();
             let left = poll_fn(|cx| {
                 let left = io.poll_left(cx, most);
                 held.set(io.ahead());
                 left
             });
-            if !Box::pin(turn.comes_before(left)).await {
+            if !Box::pin(ticket.admitted_before(left)).await {
                 return false;
             }
             self.notes_wait(since);
-            self.place.idle();
-            self.place.head_begins();
+            self.permit.idle();
+            self.permit.head_begins();
         }
         self.whole.store(io.has_head(), Relaxed);
         self.admitted.store(true, Relaxed);
@@ -208,19 +208,19 @@ impl Use {
     }
 
     /// What a request waits for whose head hyper has.
-    pub(super) fn turn(&self) -> Option<Turn> {
+    pub(super) fn ticket(&self) -> Option<AdmissionTicket> {
         let admitted = self.admitted.swap(false, Relaxed);
         if admitted && self.whole.load(Relaxed) {
             return None;
         }
-        self.budget.admit(&self.place, self.line).err()
+        self.budget.admit(&self.permit, self.class).err()
     }
 
-    /// Whether its turn came before it was late, and before whoever sent it left.
-    pub(super) async fn turn_comes(&self, turn: Turn) -> bool {
+    /// Whether it was admitted before it was late, and before whoever sent it left.
+    pub(super) async fn is_admitted(&self, ticket: AdmissionTicket) -> bool {
         let since = Instant::now();
         self.left.store(false, Relaxed);
-        self.turning.store(true, Relaxed);
+        self.queued.store(true, Relaxed);
         // Whoever notes it wakes this connection.
         let left = poll_fn(|_| {
             if self.left.load(Relaxed) {
@@ -229,8 +229,8 @@ impl Use {
                 Poll::Pending
             }
         });
-        let came = turn.comes_before(left).await;
-        self.turning.store(false, Relaxed);
+        let came = ticket.admitted_before(left).await;
+        self.queued.store(false, Relaxed);
         self.held_head.set(0);
         if came {
             self.notes_wait(since);
@@ -245,7 +245,7 @@ impl Use {
         io: &mut Prefixed<I>,
         cx: &mut Context<'_>,
     ) {
-        if !self.turning.load(Relaxed) || self.left.load(Relaxed) {
+        if !self.queued.load(Relaxed) || self.left.load(Relaxed) {
             return;
         }
         if io.poll_left(cx, AHEAD).is_ready() {
@@ -280,20 +280,20 @@ impl Use {
         Some(Waited(Duration::from_millis(waited)))
     }
 
-    /// Nothing of the next head was read, and it would wait: it stays where it is, and
-    /// the connection rests meanwhile. One that was asked for another protocol never rests,
-    /// so there it is read, and its request waits for its turn.
+    /// Nothing of the next head was read, and it would wait: it stays where it is, and the
+    /// connection rests meanwhile. One that was asked for another protocol never rests, so
+    /// there it is read, and its request waits to be admitted.
     pub(super) fn holds_back(&self) -> bool {
         self.expects.load(Relaxed)
             && self.fresh.load(Relaxed)
             && !self.admitted.load(Relaxed)
             && !self.upgrade.load(Relaxed)
-            && self.budget.holds_back(&self.place, self.line)
+            && self.budget.holds_back(&self.permit, self.class)
     }
 
     pub(super) fn begin(self: &Arc<Self>, request: &Request<Incoming>) -> (Busy, bool) {
         self.expects.store(false, Relaxed);
-        self.place.busy();
+        self.permit.busy();
         self.requests.fetch_add(1, Relaxed);
         self.in_flight.fetch_add(1, Relaxed);
         self.body.store(!request.body().is_end_stream(), Relaxed);
@@ -313,13 +313,13 @@ impl Use {
         self.requests.load(Relaxed)
     }
 
-    pub(super) fn piece(&self) -> usize {
-        self.budget.piece()
+    pub(super) fn chunk_size(&self) -> usize {
+        self.budget.chunk_size()
     }
 
     /// The client has enough to take.
     pub(super) fn is_full(&self) -> bool {
-        usize::try_from(self.unsent.load(Relaxed)).is_ok_and(|unsent| unsent >= self.piece())
+        usize::try_from(self.unsent.load(Relaxed)).is_ok_and(|unsent| unsent >= self.chunk_size())
     }
 
     /// `bytes` were written to the client.
@@ -365,7 +365,7 @@ impl Busy {
         let used = &self.used;
         let switches = upgrade && !used.body.load(Relaxed);
         used.switches.store(switches, Relaxed);
-        self.in_flight = Some((used.place.begin_request(), used.budget.hold()));
+        self.in_flight = Some((used.permit.begin_request(), used.budget.hold()));
         self.promise.begins();
     }
 

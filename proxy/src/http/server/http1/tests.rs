@@ -72,20 +72,20 @@ impl Served {
         H: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
     {
-        Self::at(Place::unlisted(), room, patience, handler)
+        Self::at(Permit::unlisted(), room, patience, handler)
     }
 
-    fn at<H, F>(place: Arc<Place>, room: usize, patience: Option<Duration>, handler: H) -> Self
+    fn at<H, F>(permit: Arc<Permit>, room: usize, patience: Option<Duration>, handler: H) -> Self
     where
         H: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
     {
-        Self::within(Budget::new(1 << 26), place, room, patience, handler)
+        Self::within(Budget::new(1 << 26), permit, room, patience, handler)
     }
 
     fn within<H, F>(
         budget: Arc<Budget>,
-        place: Arc<Place>,
+        permit: Arc<Permit>,
         room: usize,
         patience: Option<Duration>,
         handler: H,
@@ -106,7 +106,7 @@ impl Served {
             };
             let mut builder = Builder::new();
             builder.auto_date_header(false).half_close(true);
-            let asked = Arc::clone(&place);
+            let asked = Arc::clone(&permit);
             let close = async {
                 tokio::select! {
                     () = close => {}
@@ -117,9 +117,9 @@ impl Served {
                 builder,
                 patience,
                 budget,
-                line: Line::Callers,
+                class: AdmissionClass::Callers,
                 peer: true,
-                place,
+                permit,
             };
             serve(io, limits, pin!(close), |_| {}, handler).await
         });
@@ -246,13 +246,13 @@ async fn an_answer_that_the_client_takes_slowly_is_whole() {
         ))
         .await;
     let mut rest = SIZE;
-    let mut piece = vec![0; 50_000];
+    let mut chunk = vec![0; 50_000];
     while rest > 0 {
         sleep(LONG).await;
-        let piece = &mut piece[..rest.min(50_000)];
-        let all = timeout(LONG, served.client.read_exact(piece)).await;
+        let chunk = &mut chunk[..rest.min(50_000)];
+        let all = timeout(LONG, served.client.read_exact(chunk)).await;
         all.expect("the rest in time").unwrap();
-        rest -= piece.len();
+        rest -= chunk.len();
     }
     sleep(LONG).await;
     assert!(served.rests());
@@ -318,18 +318,18 @@ async fn a_resting_connection_ends_with_its_client_on_request_and_when_patience_
     }
 }
 
-/// A table with one place that newcomers can take.
-fn crowded() -> (Arc<Occupancy>, Arc<Place>) {
+/// A table with one permit that newcomers can take.
+fn saturated() -> (Arc<Occupancy>, Arc<Permit>) {
     let bounds = Bounds {
-        places: 2,
+        permits: 2,
         per_holder: 1,
         shared: true,
         head_within: HEAD_WITHIN,
         idle_within: Duration::MAX,
     };
     let occupancy = Occupancy::new(bounds, |_| {});
-    let place = occupancy.try_admit(&caller()).unwrap().unwrap();
-    (occupancy, place)
+    let permit = occupancy.try_admit(&caller()).unwrap().unwrap();
+    (occupancy, permit)
 }
 
 fn caller() -> Holder {
@@ -378,8 +378,8 @@ async fn a_slow_head_that_is_complete_in_time_is_answered_and_so_is_a_slow_body(
     });
     for _ in 0..2 {
         let head = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\n";
-        for piece in head.chunks(8) {
-            served.say(piece).await;
+        for chunk in head.chunks(8) {
+            served.say(chunk).await;
             sleep(Duration::from_secs(1)).await;
         }
         for byte in b"body" {
@@ -398,8 +398,8 @@ async fn a_connection_between_two_requests_gives_its_place_up_and_one_in_use_doe
     let post = b"POST /one HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nbody";
     for request in [GET, post] {
         for rest in [Duration::from_millis(10), LONG] {
-            let (occupancy, place) = crowded();
-            let mut served = Served::at(place, 4096, None, |request| async {
+            let (occupancy, permit) = saturated();
+            let mut served = Served::at(permit, 4096, None, |request| async {
                 sleep(LONG).await;
                 let _ = request.into_body().collect().await;
                 Response::new(body::text("/one"))
@@ -416,8 +416,8 @@ async fn a_connection_between_two_requests_gives_its_place_up_and_one_in_use_doe
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_is_taken_slowly_and_an_upgraded_connection_keep_their_places() {
-    let (occupancy, place) = crowded();
-    let mut served = Served::at(place, 1000, None, |_| async {
+    let (occupancy, permit) = saturated();
+    let mut served = Served::at(permit, 1000, None, |_| async {
         Response::new(body::text(vec![b'x'; 100_000]))
     });
     served.say(GET).await;
@@ -430,8 +430,8 @@ async fn an_answer_that_is_taken_slowly_and_an_upgraded_connection_keep_their_pl
     sleep(LONG).await;
     assert!(costs(&occupancy, &mut served).await);
 
-    let (occupancy, place) = crowded();
-    let mut served = Served::at(place, 4096, None, |mut request| async move {
+    let (occupancy, permit) = saturated();
+    let mut served = Served::at(permit, 4096, None, |mut request| async move {
         let upgraded = hyper::upgrade::on(&mut request);
         tokio::spawn(async move {
             let mut stream = TokioIo::new(upgraded.await.unwrap());
@@ -444,7 +444,7 @@ async fn an_answer_that_is_taken_slowly_and_an_upgraded_connection_keep_their_pl
     served.say(SWITCH).await;
     served.hear(SWITCHED).await;
     sleep(HEAD_WITHIN * 2).await;
-    assert_eq!(occupancy.taken(), 1, "the place goes with the connection");
+    assert_eq!(occupancy.taken(), 1, "the permit goes with the connection");
     costs(&occupancy, &mut served).await;
     served.say(b"hello").await;
     served.hear("hello").await;

@@ -79,7 +79,7 @@ impl<I: AsyncRead + MayAbort + Unpin> AsyncRead for WriteObserver<I> {
             return Poll::Pending;
         }
         ready!(this.used.budget.poll_room(cx));
-        let most = this.used.piece();
+        let most = this.used.chunk_size();
         let before = out.filled().len();
         let read = read_at_most(this.io()?, cx, out, most);
         if out.filled().len() == before {

@@ -8,8 +8,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::*;
-use crate::net::admission::Line;
-use crate::net::turn::WAIT;
+use crate::net::admission::AdmissionClass;
+use crate::net::ticket::WAIT;
 
 /// What a request in flight over HTTP/1.1 takes, and what of it is known to be its
 /// connection's.
@@ -31,9 +31,9 @@ enum Ended {
 /// Requests of some callers, and how those ended that did.
 struct Calls {
     budget: Arc<Budget>,
-    places: Arc<Occupancy>,
+    occupancy: Arc<Occupancy>,
     ended: JoinSet<Ended>,
-    line: Line,
+    class: AdmissionClass,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -46,12 +46,12 @@ struct Outcome {
 }
 
 impl Calls {
-    fn new(budget: &Arc<Budget>, places: &Arc<Occupancy>) -> Self {
+    fn new(budget: &Arc<Budget>, occupancy: &Arc<Occupancy>) -> Self {
         Self {
             budget: Arc::clone(budget),
-            places: Arc::clone(places),
+            occupancy: Arc::clone(occupancy),
             ended: JoinSet::new(),
-            line: Line::Callers,
+            class: AdmissionClass::Callers,
         }
     }
 
@@ -62,12 +62,12 @@ impl Calls {
 
     /// `many` in a row, each after the one before.
     fn in_a_row(&mut self, last: u8, many: usize, takes: Duration) {
-        let (budget, places) = (Arc::clone(&self.budget), Arc::clone(&self.places));
-        let of = (last, self.line);
+        let (budget, occupancy) = (Arc::clone(&self.budget), Arc::clone(&self.occupancy));
+        let of = (last, self.class);
         self.ended.spawn(async move {
             let mut longest = Duration::ZERO;
             for _ in 0..many {
-                match request(&budget, &places, of, takes).await {
+                match request(&budget, &occupancy, of, takes).await {
                     Ended::Served(waited) => longest = longest.max(waited),
                     other => return other,
                 }
@@ -95,43 +95,43 @@ impl Calls {
 
 async fn request(
     budget: &Arc<Budget>,
-    places: &Arc<Occupancy>,
-    (last, line): (u8, Line),
+    occupancy: &Arc<Occupancy>,
+    (last, class): (u8, AdmissionClass),
     takes: Duration,
 ) -> Ended {
     let from = IpAddr::from([10, 0, 0, last]).into();
-    let place: Arc<Place> = places.try_admit(&from).unwrap().unwrap();
-    place.busy();
+    let permit: Arc<Permit> = occupancy.try_admit(&from).unwrap().unwrap();
+    permit.busy();
     let began = Instant::now();
-    if let Err(turn) = budget.admit(&place, line)
-        && !turn.comes().await
+    if let Err(ticket) = budget.admit(&permit, class)
+        && !ticket.admitted().await
     {
         return Ended::Refused;
     }
     let waited = began.elapsed();
     let mut promise = budget.promise(0);
     promise.begins();
-    let _in_flight = place.begin_request();
-    let known = place.hold(KNOWN);
+    let _in_flight = permit.begin_request();
+    let known = permit.hold(KNOWN);
     let served = async {
         sleep(SET_UP).await;
         let _taken = hold(TAKES);
         sleep(takes).await;
     };
-    permits::keep(&place, served).await;
+    permits::keep(&permit, served).await;
     drop((promise, known));
-    if place.cut().now_or_never().is_some() {
+    if permit.cut().now_or_never().is_some() {
         return Ended::Cut;
     }
     Ended::Served(waited)
 }
 
 /// A caller that nobody thinks much of: a call every 10 ms, for so long; the slowest one.
-async fn quiet(budget: Arc<Budget>, places: Arc<Occupancy>, lasts: Duration) -> Duration {
+async fn quiet(budget: Arc<Budget>, occupancy: Arc<Occupancy>, lasts: Duration) -> Duration {
     let (began, mut longest) = (Instant::now(), Duration::ZERO);
     while began.elapsed() < lasts {
-        let of = (250, Line::Callers);
-        match request(&budget, &places, of, Duration::from_millis(5)).await {
+        let of = (250, AdmissionClass::Callers);
+        match request(&budget, &occupancy, of, Duration::from_millis(5)).await {
             Ended::Served(waited) => longest = longest.max(waited),
             other => panic!("{other:?} after {:?}", began.elapsed()),
         }
@@ -153,25 +153,25 @@ const LONG: Duration = Duration::from_secs(300);
 /// ask for as well.
 #[tokio::test(start_paused = true)]
 async fn calls_of_a_gateway_go_on_beside_its_long_polls_where_there_is_memory() {
-    for line in [Line::Callers, Line::Own] {
+    for class in [AdmissionClass::Callers, AdmissionClass::Own] {
         for filled in [54, 56, 58, 60] {
-            let (budget, places, metrics) = anew();
-            let mut polls = Calls::new(&budget, &places);
-            polls.line = line;
+            let (budget, occupancy, metrics) = anew();
+            let mut polls = Calls::new(&budget, &occupancy);
+            polls.class = class;
             for _ in 0..64 {
                 polls.begin(1, LONG);
             }
             sleep(SET_UP * 2).await;
             let _rest = hold(LIMIT / 100 * filled - USED.get());
             sleep(Duration::from_secs(1)).await;
-            let mut calls = Calls::new(&budget, &places);
-            calls.line = line;
+            let mut calls = Calls::new(&budget, &occupancy);
+            calls.class = class;
             for _ in 0..20 {
                 calls.in_a_row(1, 30, Duration::from_millis(20));
             }
-            let beside = quiet(Arc::clone(&budget), places, Duration::from_secs(2));
+            let beside = quiet(Arc::clone(&budget), occupancy, Duration::from_secs(2));
             let (outcome, beside) = tokio::join!(calls.outcome(), beside);
-            println!("{line:?} {filled} %: {outcome:?}, beside it {beside:?}");
+            println!("{class:?} {filled} %: {outcome:?}, beside it {beside:?}");
             assert_eq!((outcome.served, outcome.refused), (20, 0), "{filled} %");
             assert_eq!(count(&metrics), 0);
             assert!(PEAK.get() <= FULL, "{}", PEAK.get());
@@ -183,13 +183,13 @@ async fn calls_of_a_gateway_go_on_beside_its_long_polls_where_there_is_memory() 
 
 #[tokio::test(start_paused = true)]
 async fn many_callers_that_each_ask_for_little_fit_the_memory_together() {
-    let (budget, places, metrics) = anew();
+    let (budget, occupancy, metrics) = anew();
     let _program = hold(LIMIT / 10);
-    let mut calls = Calls::new(&budget, &places);
+    let mut calls = Calls::new(&budget, &occupancy);
     for _ in 0..30 {
         (0..200).for_each(|caller| calls.begin(caller, Duration::from_millis(500)));
     }
-    let beside = quiet(Arc::clone(&budget), places, Duration::from_secs(3));
+    let beside = quiet(Arc::clone(&budget), occupancy, Duration::from_secs(3));
     let (outcome, beside) = tokio::join!(calls.outcome(), beside);
     let peak = PEAK.get() * 100 / LIMIT;
     println!("{outcome:?}, {peak} % at most, beside them {beside:?}");
@@ -203,14 +203,14 @@ async fn many_callers_that_each_ask_for_little_fit_the_memory_together() {
 #[tokio::test(start_paused = true)]
 async fn who_waits_with_much_in_flight_takes_no_downloads_from_others() {
     for callers in [1, 5, 15] {
-        let (budget, places, metrics) = anew();
+        let (budget, occupancy, metrics) = anew();
         let _program = hold(LIMIT / 10);
-        let mut downloads = Calls::new(&budget, &places);
+        let mut downloads = Calls::new(&budget, &occupancy);
         for caller in (0..callers).cycle().take(1500) {
             downloads.begin(caller, Duration::from_secs(4));
         }
         sleep(Duration::from_secs(1)).await;
-        let mut stranger = Calls::new(&budget, &places);
+        let mut stranger = Calls::new(&budget, &occupancy);
         (0..300).for_each(|_| stranger.begin(200, LONG));
         let outcome = downloads.outcome().await;
         println!("{callers}: {outcome:?}");
@@ -224,17 +224,17 @@ async fn who_waits_with_much_in_flight_takes_no_downloads_from_others() {
 /// The same where the downloads do not come on: it gains no more than they lose.
 #[tokio::test(start_paused = true)]
 async fn who_waits_takes_no_more_from_others_than_it_needs_itself() {
-    let (budget, places, metrics) = anew();
+    let (budget, occupancy, metrics) = anew();
     let _program = hold(LIMIT / 10);
-    let mut downloads = Calls::new(&budget, &places);
+    let mut downloads = Calls::new(&budget, &occupancy);
     (0..1500).for_each(|_| downloads.begin(1, LONG));
     sleep(Duration::from_secs(1)).await;
-    let mut stranger = Calls::new(&budget, &places);
+    let mut stranger = Calls::new(&budget, &occupancy);
     (0..300).for_each(|_| stranger.begin(200, LONG));
     let of = |last: u8| {
         let from = IpAddr::from([10, 0, 0, last]).into();
-        let place = places.try_admit(&from).unwrap().unwrap();
-        place.requests().unwrap().in_flight()
+        let permit = occupancy.try_admit(&from).unwrap().unwrap();
+        permit.requests().unwrap().in_flight()
     };
     sleep(WAIT - Duration::from_secs(3)).await;
     let (lost, gained) = (count(&metrics) as usize, of(200));
@@ -247,24 +247,24 @@ async fn who_waits_takes_no_more_from_others_than_it_needs_itself() {
 
 /// Begins so many requests of one caller that take long; says how many of them were let
 /// in and not cut off.
-async fn long_requests(budget: &Arc<Budget>, places: &Arc<Occupancy>, many: usize) -> usize {
+async fn long_requests(budget: &Arc<Budget>, occupancy: &Arc<Occupancy>, many: usize) -> usize {
     let begun = Arc::<AtomicUsize>::default();
     for _ in 0..many {
         let from = IpAddr::from([10, 0, 0, 2]).into();
-        let place: Arc<Place> = places.try_admit(&from).unwrap().unwrap();
-        place.busy();
+        let permit: Arc<Permit> = occupancy.try_admit(&from).unwrap().unwrap();
+        permit.busy();
         let (budget, begun) = (Arc::clone(budget), Arc::clone(&begun));
         tokio::spawn(async move {
-            if let Err(turn) = budget.admit(&place, Line::Callers)
-                && !turn.comes().await
+            if let Err(ticket) = budget.admit(&permit, AdmissionClass::Callers)
+                && !ticket.admitted().await
             {
                 return;
             }
-            let _held = (place.hold(16 * 1024), hold(40 * 1024));
-            let _in_flight = place.begin_request();
+            let _held = (permit.hold(16 * 1024), hold(40 * 1024));
+            let _in_flight = permit.begin_request();
             begun.fetch_add(1, Relaxed);
-            permits::keep(&place, sleep(Duration::from_secs(25))).await;
-            begun.fetch_sub(usize::from(place.cut().now_or_never().is_some()), Relaxed);
+            permits::keep(&permit, sleep(Duration::from_secs(25))).await;
+            begun.fetch_sub(usize::from(permit.cut().now_or_never().is_some()), Relaxed);
         });
     }
     sleep(WAIT).await;
@@ -274,10 +274,10 @@ async fn long_requests(budget: &Arc<Budget>, places: &Arc<Occupancy>, many: usiz
 #[tokio::test(start_paused = true)]
 async fn who_fills_the_memory_and_asks_for_nothing_does_not_make_others_wait() {
     for filled in [56, 58, 60, 62, 64] {
-        let (budget, places, metrics) = setting();
-        let stranger = (0..filled).map(|_| enter(&places, 1, LIMIT / 100));
+        let (budget, occupancy, metrics) = setting();
+        let stranger = (0..filled).map(|_| enter(&occupancy, 1, LIMIT / 100));
         let stranger: Vec<_> = stranger.collect();
-        let begun = long_requests(&budget, &places, 200).await;
+        let begun = long_requests(&budget, &occupancy, 200).await;
         let lost = stranger.iter().filter(|task| task.is_finished()).count();
         println!("{filled} %: {begun} of 200, the stranger lost {lost}");
         assert_eq!(begun, 200, "{filled} %");
@@ -290,10 +290,10 @@ async fn who_fills_the_memory_and_asks_for_nothing_does_not_make_others_wait() {
 
 #[tokio::test(start_paused = true)]
 async fn who_waits_for_its_own_requests_takes_nothing_from_anybody() {
-    let (budget, places, metrics) = setting();
-    let other = enter(&places, 1, MIB);
+    let (budget, occupancy, metrics) = setting();
+    let other = enter(&occupancy, 1, MIB);
     let _configuration = hold(34 * MIB);
-    let begun = long_requests(&budget, &places, 400).await;
+    let begun = long_requests(&budget, &occupancy, 400).await;
     assert!((64..400).contains(&begun), "{begun}");
     assert_eq!(count(&metrics), 0);
     assert!(!other.is_finished());

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use runtime::occupancy::{InFlight, Reached};
 
 use super::*;
-use crate::net::turn::WAIT;
+use crate::net::ticket::WAIT;
 
 const LIMIT: usize = 64 << 20;
 const MUCH: usize = 40 << 20;
@@ -18,26 +18,26 @@ thread_local! {
 }
 
 /// Connections of one caller.
-fn places() -> Arc<Occupancy> {
+fn occupancy() -> Arc<Occupancy> {
     let bounds = Bounds {
-        places: 200,
+        permits: 200,
         per_holder: usize::MAX,
         shared: true,
         head_within: HEAD_WITHIN,
         idle_within: Duration::MAX,
     };
-    let places = Occupancy::new(bounds, |reached| {
+    let occupancy = Occupancy::new(bounds, |reached| {
         if reached == Reached::NoMemory {
             WAITED.set(WAITED.get() + 1);
         }
     });
-    tokio::spawn(Arc::clone(&places).watch());
-    places
+    tokio::spawn(Arc::clone(&occupancy).watch());
+    occupancy
 }
 
-fn enter(places: &Arc<Occupancy>) -> Arc<Place> {
+fn enter(occupancy: &Arc<Occupancy>) -> Arc<Permit> {
     let from = Holder::from(std::net::IpAddr::from([10, 0, 0, 1]));
-    places.try_admit(&from).unwrap().unwrap()
+    occupancy.try_admit(&from).unwrap().unwrap()
 }
 
 fn begun(request: Request<Incoming>) -> impl Future<Output = Response<Body>> + Send {
@@ -46,18 +46,18 @@ fn begun(request: Request<Incoming>) -> impl Future<Output = Response<Body>> + S
 }
 
 /// A connection of a caller that has a hundred requests in flight on another one.
-fn crowded() -> (Served, Arc<Budget>, (Arc<Place>, Vec<InFlight>)) {
-    let places = places();
-    let (place, other) = (enter(&places), enter(&places));
+fn saturated() -> (Served, Arc<Budget>, (Arc<Permit>, Vec<InFlight>)) {
+    let occupancy = occupancy();
+    let (permit, other) = (enter(&occupancy), enter(&occupancy));
     let requests = (0..100).map(|_| other.begin_request()).collect();
     let budget = Budget::measured(LIMIT, LIMIT, || USED.get());
-    let served = Served::within(Arc::clone(&budget), place, 4096, None, begun);
+    let served = Served::within(Arc::clone(&budget), permit, 4096, None, begun);
     (served, budget, (other, requests))
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_head_that_waits_for_memory_is_served_when_there_is_some_and_is_not_late() {
-    let (mut served, budget, _crowd) = crowded();
+    let (mut served, budget, _held) = saturated();
     USED.set(MUCH);
     served.say(GET).await;
     // Longer than a head may take.
@@ -79,7 +79,7 @@ async fn a_head_that_waits_for_memory_is_served_when_there_is_some_and_is_not_la
 #[tokio::test(start_paused = true)]
 async fn who_finds_no_memory_in_time_is_told_so() {
     for begun in [false, true] {
-        let (mut served, _, _crowd) = crowded();
+        let (mut served, _, _held) = saturated();
         USED.set(0);
         if begun {
             served.say(GET).await;
@@ -99,7 +99,7 @@ async fn who_finds_no_memory_in_time_is_told_so() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_in_flight_goes_on_while_others_wait() {
-    let (mut served, _, _crowd) = crowded();
+    let (mut served, _, _held) = saturated();
     USED.set(0);
     served.say(b"GET /on").await;
     sleep(Duration::from_millis(1)).await;
@@ -110,7 +110,7 @@ async fn what_is_in_flight_goes_on_while_others_wait() {
 
 #[tokio::test(start_paused = true)]
 async fn who_waits_on_a_connection_that_was_used_holds_nothing_for_it() {
-    let (mut served, budget, _crowd) = crowded();
+    let (mut served, budget, _held) = saturated();
     USED.set(0);
     served.say(GET).await;
     served.hear(&said("/one")).await;
@@ -129,7 +129,7 @@ async fn who_waits_on_a_connection_that_was_used_holds_nothing_for_it() {
 /// The second of them was read with the first one.
 #[tokio::test(start_paused = true)]
 async fn nothing_is_done_for_a_request_that_waits_behind_another_one() {
-    let (mut served, budget, _crowd) = crowded();
+    let (mut served, budget, _held) = saturated();
     USED.set(0);
     served.say(&GET[..GET.len() - 2]).await;
     sleep(Duration::from_millis(1)).await;
@@ -145,7 +145,7 @@ async fn nothing_is_done_for_a_request_that_waits_behind_another_one() {
 
 #[tokio::test(start_paused = true)]
 async fn half_a_head_has_no_longer_than_ever_where_memory_is_waited_for() {
-    let (mut served, _, _crowd) = crowded();
+    let (mut served, _, _held) = saturated();
     USED.set(MUCH);
     served.say(&GET[..10]).await;
     let begun = Instant::now();
@@ -156,7 +156,7 @@ async fn half_a_head_has_no_longer_than_ever_where_memory_is_waited_for() {
 #[tokio::test(start_paused = true)]
 async fn a_peer_proxy_learns_that_no_application_saw_what_waited_in_vain() {
     for piped in [false, true] {
-        let (mut served, _, _crowd) = crowded();
+        let (mut served, _, _held) = saturated();
         USED.set(0);
         if piped {
             served.say(&GET[..GET.len() - 2]).await;
@@ -182,7 +182,7 @@ async fn a_peer_proxy_learns_that_no_application_saw_what_waited_in_vain() {
 async fn nothing_is_done_for_who_leaves_while_it_waits() {
     const POST: &[u8] = b"POST /one HTTP/1.1\r\nHost: s\r\nContent-Length: 5\r\n\r\nhello";
     for (piped, request) in [(false, GET), (false, POST), (true, GET), (true, POST)] {
-        let (mut served, budget, (other, requests)) = crowded();
+        let (mut served, budget, (other, requests)) = saturated();
         USED.set(0);
         if piped {
             served.say(&GET[..GET.len() - 2]).await;
@@ -200,7 +200,7 @@ async fn nothing_is_done_for_who_leaves_while_it_waits() {
         let before = BEGUN.get();
         served.client.shutdown().await.unwrap();
         sleep(Duration::from_millis(1)).await;
-        assert_eq!(waiting(), 0, "{piped}: its turn is given up");
+        assert_eq!(waiting(), 0, "{piped}: its ticket is given up");
         // Whoever only says that it sends nothing more is told.
         let mut answer = vec![0; 16 * 1024];
         let count = served.client.read(&mut answer).await.unwrap();
@@ -216,7 +216,7 @@ async fn nothing_is_done_for_who_leaves_while_it_waits() {
 /// As it is with cookies: the head is larger than what is read behind one.
 #[tokio::test(start_paused = true)]
 async fn whoever_waits_with_a_large_head_is_seen_to_leave() {
-    let (mut served, _, (other, _requests)) = crowded();
+    let (mut served, _, (other, _requests)) = saturated();
     USED.set(MUCH);
     let head = format!(
         "GET /one HTTP/1.1\r\nHost: s\r\nCookie: {}\r\n\r\n",
@@ -237,7 +237,7 @@ async fn whoever_waits_with_a_large_head_is_seen_to_leave() {
 async fn a_connection_that_was_asked_for_another_protocol_waits_and_goes_on() {
     const OFFER: &[u8] =
         b"GET /one HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n";
-    let (mut served, budget, (other, _requests)) = crowded();
+    let (mut served, budget, (other, _requests)) = saturated();
     USED.set(0);
     served.say(OFFER).await;
     served.hear(&said("/one")).await;
@@ -260,7 +260,7 @@ async fn a_connection_that_was_asked_for_another_protocol_waits_and_goes_on() {
 #[tokio::test(start_paused = true)]
 async fn empty_lines_before_a_head_let_nothing_in() {
     for memory in [true, false] {
-        let (mut served, budget, _crowd) = crowded();
+        let (mut served, budget, _held) = saturated();
         let (begun, waited) = (BEGUN.get(), WAITED.get());
         USED.set(0);
         served.say(b"\r\n\r\n").await;
@@ -281,7 +281,7 @@ async fn empty_lines_before_a_head_let_nothing_in() {
 /// Whoever waits with a large body is not seen to leave behind it, and holds little of it.
 #[tokio::test(start_paused = true)]
 async fn of_a_body_behind_a_head_that_waits_little_is_read() {
-    let (mut served, _, _crowd) = crowded();
+    let (mut served, _, _held) = saturated();
     USED.set(MUCH);
     let head = b"POST /one HTTP/1.1\r\nHost: s\r\nContent-Length: 100000\r\n\r\n";
     served.say(head).await;
@@ -293,14 +293,14 @@ async fn of_a_body_behind_a_head_that_waits_little_is_read() {
 #[tokio::test(start_paused = true)]
 async fn beginnings_of_heads_count_as_the_requests_that_they_become() {
     const SHARE: usize = 64;
-    let (places, budget) = (places(), Budget::measured(LIMIT, LIMIT, || USED.get()));
+    let (occupancy, budget) = (occupancy(), Budget::measured(LIMIT, LIMIT, || USED.get()));
     USED.set(MUCH);
     let never = |request: Request<Incoming>| {
         BEGUN.set(BEGUN.get() + 1);
         drop(request);
         pending::<Response<Body>>()
     };
-    let of = |_| Served::within(Arc::clone(&budget), enter(&places), 4096, None, never);
+    let of = |_| Served::within(Arc::clone(&budget), enter(&occupancy), 4096, None, never);
     let mut all: Vec<_> = (0..2 * SHARE).map(of).collect();
     for served in &mut all {
         served.say(&GET[..1]).await;
@@ -316,7 +316,7 @@ async fn beginnings_of_heads_count_as_the_requests_that_they_become() {
 
 #[tokio::test(start_paused = true)]
 async fn whoever_was_let_in_with_half_a_head_long_ago_is_looked_at_again() {
-    let (mut served, budget, _crowd) = crowded();
+    let (mut served, budget, _held) = saturated();
     USED.set(0);
     served.say(&GET[..1]).await;
     sleep(Duration::from_secs(1)).await;
@@ -331,16 +331,16 @@ async fn whoever_was_let_in_with_half_a_head_long_ago_is_looked_at_again() {
 
 #[tokio::test(start_paused = true)]
 async fn what_a_request_waited_is_told_with_it() {
-    use crate::net::turn::Waited;
-    let (places, budget) = (places(), Budget::measured(LIMIT, LIMIT, || USED.get()));
-    let (place, other) = (enter(&places), enter(&places));
+    use crate::net::ticket::Waited;
+    let (occupancy, budget) = (occupancy(), Budget::measured(LIMIT, LIMIT, || USED.get()));
+    let (permit, other) = (enter(&occupancy), enter(&occupancy));
     let _requests: Vec<_> = (0..100).map(|_| other.begin_request()).collect();
     let handler = |request: Request<Incoming>| {
         let waited = request.extensions().get::<Waited>();
         let waited = waited.map_or(0, |waited| waited.0.as_secs());
         async move { Response::new(body::text(format!("{waited}"))) }
     };
-    let mut served = Served::within(Arc::clone(&budget), place, 4096, None, handler);
+    let mut served = Served::within(Arc::clone(&budget), permit, 4096, None, handler);
     // The third one has its head read by hyper, behind another.
     for (piped, waits) in [(false, true), (false, false), (true, true)] {
         USED.set(if waits && !piped { MUCH } else { 0 });

@@ -4,7 +4,7 @@
 //! the last resort ([`crate::process::relief`]). One that has not begun holds next to
 //! nothing: most of it is in the kernel still. So from a part of the memory on requests
 //! wait until it falls, each behind others of its own holder and of nobody else. From
-//! which part on follows from what that one holds already, see [`crate::net::room`]: who
+//! which part on follows from what that one holds already, see [`crate::net::headroom`]: who
 //! holds little finds room where others wait, and who has requests in flight that never
 //! end is not held up by them.
 //!
@@ -32,10 +32,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use runtime::occupancy::{Look, Place, Requests};
+use runtime::occupancy::{Look, Permit, Requests};
 use tokio::time::timeout;
 
-use crate::net::admission::{HELD, Line};
+use crate::net::admission::{AdmissionClass, HELD};
 use crate::net::budget::Budget;
 
 /// Nobody waits longer than this. Clients that have a time limit have given up by then.
@@ -46,47 +46,51 @@ pub(crate) const WAIT: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Budget {
-    /// Lets a request of whoever has this place begin, or gives it a turn.
+    /// Lets a request of whoever has this permit begin, or gives it a ticket.
     ///
     /// # Errors
     /// When it has to wait.
-    pub(crate) fn admit(self: &Arc<Self>, place: &Place, line: Line) -> Result<(), Turn> {
-        let Some(requests) = place.requests() else {
+    pub(crate) fn admit(
+        self: &Arc<Self>,
+        permit: &Permit,
+        class: AdmissionClass,
+    ) -> Result<(), AdmissionTicket> {
+        let Some(requests) = permit.requests() else {
             return Ok(());
         };
-        if let Some(entry) = self.passes(requests, line) {
+        if let Some(entry) = self.passes(requests, class) {
             self.enters(entry);
             return Ok(());
         }
-        place.waits_for_memory();
-        let turn = Turn {
+        permit.waits_for_memory();
+        let ticket = AdmissionTicket {
             number: self
                 .admission
-                .enter(requests, line, self.least(requests, line)),
+                .enter(requests, class, self.least(requests, class)),
             budget: Arc::clone(self),
             requests: Arc::clone(requests),
-            line,
+            class,
         };
         self.look_again();
-        Err(turn)
+        Err(ticket)
     }
 
-    /// Lets a request of whoever has this place begin, where it need not wait.
-    pub(crate) fn lets_in(&self, place: &Place, line: Line) -> bool {
-        let Some(requests) = place.requests() else {
+    /// Lets a request of whoever has this permit begin, where it need not wait.
+    pub(crate) fn lets_in(&self, permit: &Permit, class: AdmissionClass) -> bool {
+        let Some(requests) = permit.requests() else {
             return true;
         };
-        let Some(entry) = self.passes(requests, line) else {
+        let Some(entry) = self.passes(requests, class) else {
             return false;
         };
         self.enters(entry);
         true
     }
 
-    /// Whether the next request of whoever has this place would wait.
-    pub(crate) fn holds_back(&self, place: &Place, line: Line) -> bool {
-        let requests = place.requests();
-        requests.is_some_and(|requests| self.passes(requests, line).is_none())
+    /// Whether the next request of whoever has this permit would wait.
+    pub(crate) fn holds_back(&self, permit: &Permit, class: AdmissionClass) -> bool {
+        let requests = permit.requests();
+        requests.is_some_and(|requests| self.passes(requests, class).is_none())
     }
 
     /// Notes how many requests of callers are in flight.
@@ -99,9 +103,9 @@ impl Budget {
         if self.admission.is_empty() {
             return;
         }
-        let room = self.room();
+        let headroom = self.headroom();
         self.admission
-            .call(|requests, line| room.admits(requests, line).is_some());
+            .call(|requests, class| headroom.admits(requests, class).is_some());
     }
 
     /// What requests take that began before the last call of this has been measured, and
@@ -109,7 +113,7 @@ impl Budget {
     pub(crate) fn settle(&self) {
         self.admission.settle();
         self.admission
-            .look_again(|requests, line| self.least(requests, line));
+            .look_again(|requests, class| self.least(requests, class));
         self.look_again();
     }
 
@@ -121,46 +125,50 @@ impl Budget {
     /// What those will take, in bytes, that hold much less than another one and waited for
     /// long without getting anything.
     pub(crate) fn pressed_for(&self) -> usize {
-        let room = self.room();
-        let waiting = self.admission.waiting(|requests, line| {
-            requests.is_light() && requests.is_stalled(PATIENCE) && !room.is_for(requests, line)
+        let headroom = self.headroom();
+        let waiting = self.admission.waiting(|requests, class| {
+            requests.is_light()
+                && requests.is_stalled(PATIENCE)
+                && !headroom.is_for(requests, class)
         });
         waiting.saturating_mul(HELD)
     }
 }
 
-/// Ready when a request may begin. Dropped, it gives its turn to the next.
-pub(crate) struct Turn {
+/// Ready when a request may begin. Dropped, it leaves the queue to the next.
+pub(crate) struct AdmissionTicket {
     budget: Arc<Budget>,
     requests: Arc<Requests>,
-    line: Line,
+    class: AdmissionClass,
     number: u64,
 }
 
-impl Turn {
-    /// True when its turn came within [`WAIT`].
-    pub(crate) async fn comes(self) -> bool {
+impl AdmissionTicket {
+    /// True when it was admitted within [`WAIT`].
+    pub(crate) async fn admitted(self) -> bool {
         timeout(WAIT, self).await.is_ok()
     }
 
     /// The same, and before whoever sent the request left.
-    pub(crate) async fn comes_before(self, left: impl Future<Output = ()>) -> bool {
+    pub(crate) async fn admitted_before(self, left: impl Future<Output = ()>) -> bool {
         tokio::select! {
             // Nobody wants an answer any more, and what was asked for may have been asked
             // for elsewhere.
             biased;
             () = left => false,
-            came = self.comes() => came,
+            admitted = self.admitted() => admitted,
         }
     }
 }
 
-impl Future for Turn {
+impl Future for AdmissionTicket {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let entry = match self.requests.look(self.number, cx.waker()) {
-            Look::BelowShare | Look::Called => self.budget.room().admits(&self.requests, self.line),
+            Look::BelowShare | Look::Called => {
+                self.budget.headroom().admits(&self.requests, self.class)
+            }
             Look::First | Look::Behind => None,
         };
         let Some(entry) = entry else {
@@ -172,7 +180,7 @@ impl Future for Turn {
     }
 }
 
-impl Drop for Turn {
+impl Drop for AdmissionTicket {
     fn drop(&mut self) {
         self.budget.admission.leave(&self.requests, self.number);
         self.budget.look_again();
@@ -184,9 +192,9 @@ impl Drop for Turn {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Waited(pub(crate) Duration);
 
-/// In the extensions of a request whose turn did not come: nothing is to be done for it.
+/// In the extensions of a request that was not admitted: nothing is to be done for it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum NoTurn {
+pub(crate) enum NotAdmitted {
     /// It waited for [`WAIT`].
     Late,
     /// Whoever sent it took it back.

@@ -11,7 +11,7 @@ const IDENTITY: &[&str] = &["kind", "name", "namespace"];
 /// Fields that were cut out of one object inside `spec`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Piece {
+pub(super) struct Fragment {
     /// JSON pointer of that object in storage.
     at: String,
     /// Its kind, name and namespace.
@@ -25,7 +25,7 @@ pub(super) struct Piece {
     keep: Map<String, Value>,
 }
 
-impl Piece {
+impl Fragment {
     /// Cuts `fields` out of `object`; none if it has none of them.
     pub(super) fn cut(at: &str, object: &mut Map<String, Value>, fields: &[&str]) -> Option<Self> {
         let keep: Map<String, Value> = fields
@@ -70,12 +70,12 @@ fn likeness(object: &Map<String, Value>) -> String {
     hash("like", &rest)
 }
 
-/// Every piece back at its place; none if a place is gone.
-pub(super) fn in_place(content: Content, pieces: &[Piece]) -> Option<Content> {
+/// Every fragment back at its place; none if a place is gone.
+pub(super) fn in_place(content: Content, fragments: &[Fragment]) -> Option<Content> {
     let mut content = Value::Object(content);
-    for piece in pieces {
-        let object = content.pointer_mut(&piece.at)?.as_object_mut()?;
-        piece.add_to(object);
+    for fragment in fragments {
+        let object = content.pointer_mut(&fragment.at)?.as_object_mut()?;
+        fragment.add_to(object);
     }
     match content {
         Value::Object(content) => Some(content),
@@ -83,21 +83,21 @@ pub(super) fn in_place(content: Content, pieces: &[Piece]) -> Option<Content> {
     }
 }
 
-/// Every piece at what it belongs to now; pieces of what is gone are gone.
-pub(super) fn by_name(content: Content, pieces: &[Piece]) -> Content {
+/// Every fragment at what it belongs to now; fragments of what is gone are gone.
+pub(super) fn by_name(content: Content, fragments: &[Fragment]) -> Content {
     let mut content = Value::Object(content);
     let mut taken: Vec<String> = Vec::new();
-    for piece in pieces {
-        let at = match piece.at.rsplit_once('/') {
+    for fragment in fragments {
+        let at = match fragment.at.rsplit_once('/') {
             Some((list, index)) if index.parse::<usize>().is_ok() => {
                 let free = |at: &String| !taken.contains(at);
-                find(&content, piece, list, index, free)
+                find(&content, fragment, list, index, free)
             }
-            _ => Some(piece.at.clone()),
+            _ => Some(fragment.at.clone()),
         };
         let Some(at) = at else { continue };
         if let Some(object) = content.pointer_mut(&at).and_then(Value::as_object_mut) {
-            piece.add_to(object);
+            fragment.add_to(object);
             taken.push(at);
         }
     }
@@ -107,11 +107,11 @@ pub(super) fn by_name(content: Content, pieces: &[Piece]) -> Content {
     }
 }
 
-/// Where the entry is that a piece belongs to: of the same name, best at the same
-/// position, else of the same content under a new name.
+/// Where the entry is that a fragment belongs to: of the same name, best at the
+/// same position, else of the same content under a new name.
 fn find(
     content: &Value,
-    piece: &Piece,
+    fragment: &Fragment,
     list: &str,
     index: &str,
     free: impl Fn(&String) -> bool,
@@ -123,7 +123,7 @@ fn find(
         .filter_map(|(i, entry)| Some((format!("{list}/{i}"), entry.as_object()?)))
         .filter(|(at, _)| free(at))
         .collect();
-    let same_name = |entry: &Map<String, Value>| identity(entry) == piece.of;
+    let same_name = |entry: &Map<String, Value>| identity(entry) == fragment.of;
     let here = format!("{list}/{index}");
     places
         .iter()
@@ -132,7 +132,7 @@ fn find(
         .or_else(|| {
             places
                 .iter()
-                .find(|(_, entry)| piece.like == Some(likeness(entry)))
+                .find(|(_, entry)| fragment.like == Some(likeness(entry)))
         })
         .map(|(at, _)| at.clone())
 }

@@ -7,7 +7,7 @@ use crate::endpoints::location::Location;
 
 /// From where the own pod sees endpoints.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Vantage {
+pub(crate) struct LocalInfo {
     pub(crate) location: Location,
     /// `None`: nobody tells.
     pub(crate) places: Option<Places>,

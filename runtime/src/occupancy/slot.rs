@@ -1,4 +1,4 @@
-//! What one connection is doing, and what would be lost with it.
+//! The slot of one connection: what it is doing, and what would be lost with it.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
@@ -14,7 +14,7 @@ pub(super) const YOUNG: Duration = Duration::from_secs(1);
 
 /// What a connection is doing. Written at every request, so without a lock.
 #[derive(Debug, Default)]
-pub(super) struct Seat {
+pub(super) struct Slot {
     pub(super) activity: AtomicU8,
     /// Milliseconds, when `activity` began.
     pub(super) since: AtomicU64,
@@ -34,7 +34,7 @@ pub(super) struct Seat {
 /// Bytes that are held for one connection, until they are dropped.
 #[derive(Debug)]
 pub struct Held {
-    seat: Arc<Seat>,
+    slot: Arc<Slot>,
     bytes: AtomicUsize,
 }
 
@@ -43,8 +43,8 @@ impl Held {
     pub fn set(&self, bytes: usize) -> usize {
         let before = self.bytes.swap(bytes, Relaxed);
         if before != bytes {
-            self.seat.held.fetch_add(bytes, Relaxed);
-            self.seat.held.fetch_sub(before, Relaxed);
+            self.slot.held.fetch_add(bytes, Relaxed);
+            self.slot.held.fetch_sub(before, Relaxed);
         }
         before
     }
@@ -52,19 +52,19 @@ impl Held {
     /// So many more.
     pub fn add(&self, bytes: usize) {
         self.bytes.fetch_add(bytes, Relaxed);
-        self.seat.held.fetch_add(bytes, Relaxed);
+        self.slot.held.fetch_add(bytes, Relaxed);
     }
 
     /// Others for the same connection.
     #[must_use]
     pub fn beside(&self, bytes: usize) -> Self {
-        Seat::hold(&self.seat, bytes)
+        Slot::hold(&self.slot, bytes)
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.seat.held.fetch_sub(*self.bytes.get_mut(), Relaxed);
+        self.slot.held.fetch_sub(*self.bytes.get_mut(), Relaxed);
     }
 }
 
@@ -95,7 +95,7 @@ pub(super) struct Loss {
     pub(super) since: u64,
 }
 
-impl Seat {
+impl Slot {
     pub(super) fn age(&self, now: u64) -> u64 {
         now.saturating_sub(self.since.load(Relaxed))
     }
@@ -108,7 +108,7 @@ impl Seat {
     pub(super) fn hold(this: &Arc<Self>, bytes: usize) -> Held {
         this.held.fetch_add(bytes, Relaxed);
         Held {
-            seat: Arc::clone(this),
+            slot: Arc::clone(this),
             bytes: AtomicUsize::new(bytes),
         }
     }

@@ -17,7 +17,7 @@ use crate::config::policies::Policies;
 
 /// What policies say of one call. Made only where one of them says something.
 #[derive(Debug)]
-pub(super) struct Said {
+pub(super) struct CallPolicy {
     /// Of the Service that is called.
     root: Option<Arc<CallerTraffic>>,
     /// Of the Service whose endpoints serve, where that is another one.
@@ -42,7 +42,7 @@ pub(super) struct Names<'a> {
     pub(super) serving: Option<&'a str>,
 }
 
-impl Said {
+impl CallPolicy {
     /// `None` where no policy speaks, which costs one look.
     pub(super) fn of(
         policies: &Policies,
@@ -102,70 +102,73 @@ fn fitting<T>(table: &Table<T>, request: Option<&RequestFacts<'_>>) -> Option<us
 }
 
 /// How long a call and its attempts may take.
-pub(super) fn timeouts(said: Option<&Said>) -> &Timeouts {
-    let decided = said.and_then(|said| {
-        let rule = said.root.as_ref()?.timeouts.rules.get(said.timeouts?)?;
+pub(super) fn timeouts(policy: Option<&CallPolicy>) -> &Timeouts {
+    let decided = policy.and_then(|policy| {
+        let rule = policy.root.as_ref()?.timeouts.rules.get(policy.timeouts?)?;
         rule.then.as_ref()
     });
     decided.unwrap_or(&Timeouts::DEFAULT)
 }
 
 /// How a call is tried again.
-pub(super) fn retry(said: Option<&Said>) -> &Retry {
-    let decided = said.and_then(decided_retry);
+pub(super) fn retry(policy: Option<&CallPolicy>) -> &Retry {
+    let decided = policy.and_then(decided_retry);
     decided.unwrap_or(&without_object::RETRY)
 }
 
 /// The same where a policy says it.
-fn decided_retry(said: &Said) -> Option<&Retry> {
-    let rule = said.root.as_ref()?.retry.rules.get(said.retry?)?;
+fn decided_retry(policy: &CallPolicy) -> Option<&Retry> {
+    let rule = policy.root.as_ref()?.retry.rules.get(policy.retry?)?;
     rule.then.as_ref()
 }
 
 /// Whether a call goes to another endpoint than the one that its client chose, where that one
 /// fails or rests. `None`: no policy says anything of endpoints that fail.
-pub(super) fn moves(said: Option<&Said>) -> Option<bool> {
-    let retries = decided_retry(said?).is_some_and(|retry| retry.attempts > 0);
-    let ejection = said?.endpoints(|all| &all.ejection);
+pub(super) fn moves(policy: Option<&CallPolicy>) -> Option<bool> {
+    let retries = decided_retry(policy?).is_some_and(|retry| retry.attempts > 0);
+    let ejection = policy?.endpoints(|all| &all.ejection);
     let rests = ejection.is_some_and(|ejection| ejection.consecutive_failures > 0);
     let moves = retries || rests;
-    (moves || breaker(said).is_some()).then_some(moves)
+    (moves || breaker(policy).is_some()).then_some(moves)
 }
 
 /// The class that the Service which serves gives a request; `None`: none.
-pub(super) fn priority(said: Option<&Said>, request: &RequestFacts<'_>) -> Option<Priority> {
-    let said = said?;
-    let serving = said.serving.as_ref().or(said.root.as_ref())?;
+pub(super) fn priority(
+    policy: Option<&CallPolicy>,
+    request: &RequestFacts<'_>,
+) -> Option<Priority> {
+    let policy = policy?;
+    let serving = policy.serving.as_ref().or(policy.root.as_ref())?;
     *serving.priority.decide(Some(request)).0
 }
 
 /// What answers where nothing else does, and the port of the Service that was called.
-pub(super) fn fallback(said: Option<&Said>) -> Option<(&Fallback, u16)> {
-    let said = said?;
-    let rule = said.root.as_ref()?.fallback.rules.get(said.fallback?)?;
-    Some((rule.then.as_deref()?, said.port))
+pub(super) fn fallback(policy: Option<&CallPolicy>) -> Option<(&Fallback, u16)> {
+    let policy = policy?;
+    let rule = policy.root.as_ref()?.fallback.rules.get(policy.fallback?)?;
+    Some((rule.then.as_deref()?, policy.port))
 }
 
 /// Whether another Service is to answer a call whose last attempt takes too long.
-pub(super) fn saves_time(said: Option<&Said>, asked: Asked<'_>) -> bool {
-    let Some((fallback, _)) = fallback(said) else {
+pub(super) fn saves_time(policy: Option<&CallPolicy>, asked: Asked<'_>) -> bool {
+    let Some((fallback, _)) = fallback(policy) else {
         return false;
     };
     let late = Ended::Failed(Reason::Deadline);
     matches!(fallback.to, FallbackTo::Service(_))
-        && due(fallback.on, retry(said), asked, late).is_some()
+        && due(fallback.on, retry(policy), asked, late).is_some()
 }
 
 /// Who gets copies, and the port of the Service that was called.
-pub(super) fn mirrors(said: Option<&Said>) -> Option<(&[Mirror], u16)> {
-    let said = said?;
-    let rule = said.root.as_ref()?.mirror.rules.get(said.mirror?)?;
-    Some((rule.then.as_deref()?, said.port))
+pub(super) fn mirrors(policy: Option<&CallPolicy>) -> Option<(&[Mirror], u16)> {
+    let policy = policy?;
+    let rule = policy.root.as_ref()?.mirror.rules.get(policy.mirror?)?;
+    Some((rule.then.as_deref()?, policy.port))
 }
 
 /// Which endpoints rest.
-pub(super) fn ejection(said: Option<&Said>) -> &Ejection {
-    let decided = said.and_then(|said| said.endpoints(|all| &all.ejection));
+pub(super) fn ejection(policy: Option<&CallPolicy>) -> &Ejection {
+    let decided = policy.and_then(|policy| policy.endpoints(|all| &all.ejection));
     decided.unwrap_or(&without_object::EJECTION)
 }
 
@@ -179,15 +182,15 @@ pub(super) struct DecidesBreaker<'a> {
 }
 
 /// `None`: nothing is counted for it.
-pub(super) fn breaker(said: Option<&Said>) -> Option<DecidesBreaker<'_>> {
-    let said = said?;
-    let by_serving = said.serving.as_deref().and_then(|serving| {
-        let (settings, origin) = said_of(&serving.breaker)?;
+pub(super) fn breaker(policy: Option<&CallPolicy>) -> Option<DecidesBreaker<'_>> {
+    let policy = policy?;
+    let by_serving = policy.serving.as_deref().and_then(|serving| {
+        let (settings, origin) = section_of(&serving.breaker)?;
         Some((settings, origin, false))
     });
     let (settings, origin, called) = by_serving.or_else(|| {
-        let (settings, origin) = said_of(&said.root.as_deref()?.breaker)?;
-        Some((settings, origin, said.split))
+        let (settings, origin) = section_of(&policy.root.as_deref()?.breaker)?;
+        Some((settings, origin, policy.split))
     })?;
     Some(DecidesBreaker {
         settings,
@@ -196,12 +199,12 @@ pub(super) fn breaker(said: Option<&Said>) -> Option<DecidesBreaker<'_>> {
     })
 }
 
-fn said_of<T>(whole: &Whole<T>) -> Option<(&T, &Origin)> {
+fn section_of<T>(whole: &Whole<T>) -> Option<(&T, &Origin)> {
     serving_or_root(whole, whole)
 }
 
 /// How calls are shared out among endpoints.
-pub(super) fn balance(said: Option<&Said>) -> &Balance {
-    let decided = said.and_then(|said| said.endpoints(|all| &all.balance));
+pub(super) fn balance(policy: Option<&CallPolicy>) -> &Balance {
+    let decided = policy.and_then(|policy| policy.endpoints(|all| &all.balance));
     decided.unwrap_or(&without_object::BALANCE)
 }

@@ -11,7 +11,7 @@ use crate::graph::answer::Extent;
 use crate::graph::follow::Asked;
 use crate::metrics::GraphMetrics;
 use crate::testing::api_server::FakeApi;
-use crate::testing::town::{call, inventory, now, reports};
+use crate::testing::topology::{call, inventory, now, reports};
 
 const PLACE: &str = "/api/v1/namespaces/weft-system/configmaps";
 const ROLE_PATH: &str =
@@ -32,7 +32,7 @@ fn put_role(api: &FakeApi, uid: &str) {
     api.put(ROLE_PATH, role);
 }
 
-fn keeper(api: &FakeApi, held: bool) -> Keeper {
+fn checkpointer(api: &FakeApi, held: bool) -> Checkpointer {
     let graph = Graph::new(
         reports(),
         Arc::new(RwLock::new(inventory())),
@@ -42,7 +42,7 @@ fn keeper(api: &FakeApi, held: bool) -> Keeper {
     );
     let (events, writer) = EventRecorder::new(api.client(), "me", Counter::default());
     tokio::spawn(writer.run());
-    Keeper {
+    Checkpointer {
         leading: api.client(),
         client: api.client(),
         namespace: "weft-system".to_owned(),
@@ -52,23 +52,23 @@ fn keeper(api: &FakeApi, held: bool) -> Keeper {
     }
 }
 
-/// A keeper whose graph has seen one call.
-async fn one_that_saw(api: &FakeApi, from: &str, to: &str) -> Keeper {
-    let mut keeper = keeper(api, true);
+/// A checkpointer whose graph has seen one call.
+async fn one_that_saw(api: &FakeApi, from: &str, to: &str) -> Checkpointer {
+    let mut checkpointer = checkpointer(api, true);
     let reports = reports();
     call(&reports, from, to, 1, 0);
-    keeper.graph = Graph::new(
+    checkpointer.graph = Graph::new(
         reports,
         Arc::new(RwLock::new(inventory())),
         watch::channel(None).1,
         Duration::from_secs(30 * 24 * 3600),
         GraphMetrics::default(),
     );
-    keeper.graph.look(now(), true).await;
-    keeper
+    checkpointer.graph.look(now(), true).await;
+    checkpointer
 }
 
-fn remembered(keeper: &Keeper) -> Vec<(String, String)> {
+fn remembered(checkpointer: &Checkpointer) -> Vec<(String, String)> {
     let asked = Asked {
         slots: 12,
         extent: Extent {
@@ -79,7 +79,7 @@ fn remembered(keeper: &Keeper) -> Vec<(String, String)> {
         ..Asked::default()
     };
     let later = now() + Duration::from_secs(7200);
-    let edges = keeper.graph.answer(&asked, later).edges.into_iter();
+    let edges = checkpointer.graph.answer(&asked, later).edges.into_iter();
     let mut ends: Vec<_> = edges.map(|edge| (edge.from, edge.to)).collect();
     ends.sort();
     ends
@@ -97,7 +97,7 @@ async fn edge_outlives_the_replica_that_saw_it_and_what_others_wrote_is_kept() {
     // Another one that never read writes too.
     let second = one_that_saw(&api, "bank/web", "shop/api").await;
     assert!(second.write().await);
-    let third = keeper(&api, false);
+    let third = checkpointer(&api, false);
     assert!(third.read(&mut Versions::default()).await);
     let both = [
         ends("bank/Deployment/web", "shop/Deployment/api"),
@@ -113,7 +113,7 @@ async fn edge_outlives_the_replica_that_saw_it_and_what_others_wrote_is_kept() {
 #[tokio::test(start_paused = true)]
 async fn graph_knows_when_all_that_was_written_has_been_read() {
     let api = cluster();
-    let reader = keeper(&api, false);
+    let reader = checkpointer(&api, false);
     assert!(!reader.graph.has_recalled());
     let (_stop, stopping) = watch::channel(false);
     let task = tokio::spawn(reader.clone().run(stopping));
@@ -133,7 +133,7 @@ async fn graph_knows_when_all_that_was_written_has_been_read() {
 #[tokio::test(start_paused = true)]
 async fn what_a_holder_writes_at_its_end_is_known_to_those_that_began_before() {
     let api = cluster();
-    let reader = keeper(&api, false);
+    let reader = checkpointer(&api, false);
     let (_stop, stopping) = watch::channel(false);
     let task = tokio::spawn(reader.clone().run(stopping));
     tokio::time::sleep(Duration::from_secs(5)).await;
@@ -203,14 +203,14 @@ async fn what_cannot_be_read_is_set_aside_and_told_and_the_rest_goes_on() {
     };
     let path = format!("{PLACE}/weft-graph-0");
     api.put(&path, serde_json::to_value(broken).unwrap());
-    let keeper = one_that_saw(&api, "shop/web", "shop/api").await;
-    assert!(keeper.read(&mut Versions::default()).await);
-    assert!(keeper.write().await);
+    let checkpointer = one_that_saw(&api, "shop/web", "shop/api").await;
+    assert!(checkpointer.read(&mut Versions::default()).await);
+    assert!(checkpointer.write().await);
     let aside = api.read(&format!("{PLACE}/weft-graph-broken-0")).unwrap();
     let held: ConfigMap = serde_json::from_value(aside).unwrap();
     assert_eq!(held.binary_data.unwrap()[KEY].0, b"no gzip");
     let good: ConfigMap = serde_json::from_value(api.read(&path).unwrap()).unwrap();
-    assert!(keeper.take(&good).is_ok());
+    assert!(checkpointer.take(&good).is_ok());
     tokio::time::sleep(Duration::from_millis(300)).await;
     let events = api.below("/apis/events.k8s.io/v1/");
     assert!(
@@ -219,13 +219,13 @@ async fn what_cannot_be_read_is_set_aside_and_told_and_the_rest_goes_on() {
             .any(|event| event["reason"] == "GraphUnreadable"),
         "{events:?}"
     );
-    assert_eq!(remembered(&keeper).len(), 1);
+    assert_eq!(remembered(&checkpointer).len(), 1);
 }
 
 #[tokio::test]
 async fn what_is_written_goes_with_the_role_that_lets_it_be_written() {
     let api = cluster();
-    let keeper = one_that_saw(&api, "shop/web", "shop/api").await;
+    let checkpointer = one_that_saw(&api, "shop/web", "shop/api").await;
     let owners = || {
         let held = api.below(PLACE);
         let owners = held
@@ -238,17 +238,17 @@ async fn what_is_written_goes_with_the_role_that_lets_it_be_written() {
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "name": ROLE, "uid": uid,
         }])
     };
-    assert!(keeper.write().await);
+    assert!(checkpointer.write().await);
     assert_eq!(owners(), vec![owner("role-1"); PIECES]);
     // Of a chart that was deleted and installed again.
     put_role(&api, "role-2");
-    assert!(keeper.write().await);
+    assert!(checkpointer.write().await);
     assert_eq!(owners(), vec![owner("role-2"); PIECES]);
     // When the mesh leaves, the last writing leaves nothing behind.
     api.remove(ROLE_PATH);
     for piece in 0..PIECES {
         api.remove(&format!("{PLACE}/{}", name(piece)));
     }
-    assert!(!keeper.write().await);
+    assert!(!checkpointer.write().await);
     assert!(owners().is_empty());
 }

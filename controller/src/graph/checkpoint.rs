@@ -45,7 +45,7 @@ type Versions = [Option<String>; PIECES];
 
 /// See the module.
 #[derive(Clone)]
-pub(crate) struct Keeper {
+pub(crate) struct Checkpointer {
     /// For what only the Lease holder does.
     pub leading: Client,
     /// For reading.
@@ -60,9 +60,9 @@ pub(crate) struct Keeper {
     pub events: EventRecorder,
 }
 
-opaque_debug!(Keeper);
+opaque_debug!(Checkpointer);
 
-impl Keeper {
+impl Checkpointer {
     /// Keeps it until `stop` says true.
     pub(crate) async fn run(self, stop: watch::Receiver<bool>) {
         let mut stop = std::pin::pin!(stop::requested(stop));

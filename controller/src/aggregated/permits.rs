@@ -1,7 +1,7 @@
-//! Places for the calls of one API: so many at one time, and of one user a part of them.
-//! The others wait.
+//! Permits for the calls of one API: so many at one time, and of one user a part of
+//! them. The others wait.
 
-use runtime::turns::{Turn, Turns};
+use runtime::keyed_semaphore::{KeyedPermit, KeyedSemaphore};
 
 use super::front_proxy::User;
 
@@ -13,18 +13,18 @@ const MAX_USER_CALLS: usize = 4;
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Places(Turns<[u8; 32]>);
+pub(super) struct Permits(KeyedSemaphore<[u8; 32]>);
 
-impl Default for Places {
+impl Default for Permits {
     fn default() -> Self {
-        Self(Turns::new(MAX_CALLS, MAX_USER_CALLS))
+        Self(KeyedSemaphore::new(MAX_CALLS, MAX_USER_CALLS))
     }
 }
 
-impl Places {
-    /// Waits for a place, which is free again when it is dropped.
-    pub(super) async fn take(&self, user: &User) -> Turn<'_, [u8; 32]> {
-        self.0.take(user.digest()).await
+impl Permits {
+    /// Waits for a permit, which is given back when it is dropped.
+    pub(super) async fn acquire(&self, user: &User) -> KeyedPermit<'_, [u8; 32]> {
+        self.0.acquire(user.digest()).await
     }
 }
 
@@ -46,28 +46,28 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn calls_of_one_user_leave_places_for_others() {
-        let places = Places::default();
+        let permits = Permits::default();
         let one = user("one");
-        let many = (0..MAX_CALLS).map(|_| timeout(Duration::from_secs(1), places.take(&one)));
+        let many = (0..MAX_CALLS).map(|_| timeout(Duration::from_secs(1), permits.acquire(&one)));
         let held: Vec<_> = join_all(many).await.into_iter().flatten().collect();
         assert_eq!(held.len(), MAX_USER_CALLS);
         let other = user("other");
-        let other = timeout(Duration::from_secs(1), places.take(&other));
+        let other = timeout(Duration::from_secs(1), permits.acquire(&other));
         assert!(other.await.is_ok());
         drop(held);
-        let again = timeout(Duration::from_secs(1), places.take(&one));
+        let again = timeout(Duration::from_secs(1), permits.acquire(&one));
         assert!(again.await.is_ok());
     }
 
     #[tokio::test]
     async fn users_without_calls_are_forgotten() {
-        let places = Places::default();
-        let held = places.take(&user("held")).await;
+        let permits = Permits::default();
+        let held = permits.acquire(&user("held")).await;
         for number in 0..2000 {
-            drop(places.take(&user(&number.to_string())).await);
+            drop(permits.acquire(&user(&number.to_string())).await);
         }
-        assert_eq!(places.0.sources(), 1);
+        assert_eq!(permits.0.sources(), 1);
         drop(held);
-        assert_eq!(places.0.sources(), 0);
+        assert_eq!(permits.0.sources(), 0);
     }
 }

@@ -1,4 +1,4 @@
-//! What was noted lately: so many things at most, for so long, then forgotten.
+//! A set of what was noted: so many things at most, for so long, then forgotten.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 /// Each is held in two places. Beyond `most`, the oldest make room.
 #[derive(Debug)]
-pub struct Lately<K> {
+pub struct ExpiringSet<K> {
     until: HashMap<K, Instant>,
     order: VecDeque<(Instant, K)>,
     kept: Duration,
     most: usize,
 }
 
-impl<K: Copy + Eq + Hash> Lately<K> {
+impl<K: Copy + Eq + Hash> ExpiringSet<K> {
     #[must_use]
     pub fn new(kept: Duration, most: usize) -> Self {
         Self {

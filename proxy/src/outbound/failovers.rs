@@ -15,12 +15,12 @@ const OVERLOADED: u8 = 2;
 
 /// The endpoints that a call was not sent to.
 #[derive(Debug)]
-pub(super) struct Moves {
+pub(super) struct Failovers {
     unsent: u8,
     overloaded: u8,
 }
 
-impl Moves {
+impl Failovers {
     pub(super) const NONE: Self = Self {
         unsent: 0,
         overloaded: 0,
@@ -57,11 +57,11 @@ mod tests {
 
     /// Endpoints that are asked where each fails like this, by turns.
     fn asked(reasons: &[Reason]) -> usize {
-        let mut moves = Moves::NONE;
+        let mut failovers = Failovers::NONE;
         let mut failures = reasons.iter().cycle();
         let mut asked = 0;
-        while moves.may_go_on() {
-            moves.note(&Failure::not_sent(*failures.next().unwrap(), "x"));
+        while failovers.may_go_on() {
+            failovers.note(&Failure::not_sent(*failures.next().unwrap(), "x"));
             asked += 1;
         }
         asked
@@ -77,22 +77,22 @@ mod tests {
 
     #[test]
     fn a_call_that_an_application_had_no_room_for_finds_one_more() {
-        let mut moves = Moves::NONE;
-        moves.moved();
-        assert!(moves.may_go_on() && moves.found_overload());
-        moves.note(&Failure::not_sent(Reason::ConnectFailed, "x"));
-        assert!(moves.may_go_on());
-        moves.note(&Failure::not_sent(Reason::Overload, "x"));
-        assert!(!moves.may_go_on());
+        let mut failovers = Failovers::NONE;
+        failovers.moved();
+        assert!(failovers.may_go_on() && failovers.found_overload());
+        failovers.note(&Failure::not_sent(Reason::ConnectFailed, "x"));
+        assert!(failovers.may_go_on());
+        failovers.note(&Failure::not_sent(Reason::Overload, "x"));
+        assert!(!failovers.may_go_on());
     }
 
     #[test]
     fn what_an_application_may_have_seen_is_no_move() {
-        let mut moves = Moves::NONE;
+        let mut failovers = Failovers::NONE;
         for _ in 0..5 {
-            moves.note(&Failure::lost("x"));
-            moves.note(&Failure::refused(Reason::Overload, "x"));
+            failovers.note(&Failure::lost("x"));
+            failovers.note(&Failure::refused(Reason::Overload, "x"));
         }
-        assert!(moves.may_go_on() && !moves.found_overload());
+        assert!(failovers.may_go_on() && !failovers.found_overload());
     }
 }

@@ -11,18 +11,18 @@ use wire::v1;
 use super::key::Key;
 
 /// By breaker, those that are not simply closed.
-pub(crate) type Verdicts = Arc<BTreeMap<Key, Told>>;
+pub(crate) type Verdicts = Arc<BTreeMap<Key, CircuitVerdict>>;
 
 /// What is told, and since when it holds: two are the same while nobody has to hear of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Told {
+pub(crate) struct CircuitVerdict {
     steer: Steer,
     at: Instant,
     /// The account whose proxies are told; `None`: all.
     only: Option<Arc<str>>,
 }
 
-impl Told {
+impl CircuitVerdict {
     /// What was told before, where the news are none: callers come and go, and the gap between
     /// two probes with them.
     pub(super) fn after(

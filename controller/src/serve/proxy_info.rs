@@ -26,7 +26,7 @@ const SLOT_MILLIS: i64 = SLOT_SECONDS * 1000;
 
 /// See the module header.
 #[derive(Debug)]
-pub(super) struct Said {
+pub(super) struct ProxyInfo {
     version: String,
     lacks: Vec<String>,
     status: Option<v1::ProxyStatus>,
@@ -38,7 +38,7 @@ pub(super) struct Said {
     opened: Option<Instant>,
 }
 
-impl Said {
+impl ProxyInfo {
     /// What it said in Hello, on a stream that opened then. `slots_ahead` is what held for
     /// this pod before.
     pub(super) fn hello(hello: &v1::Hello, slots_ahead: i64, opened: Instant) -> Self {
@@ -122,10 +122,10 @@ mod tests {
     use super::*;
 
     /// A proxy whose reports were shifted by so many slots, on a stream that opened now.
-    fn said(slots_ahead: i64) -> (Said, Instant) {
+    fn proxy_info(slots_ahead: i64) -> (ProxyInfo, Instant) {
         let opened = Instant::now();
-        let said = Said::hello(&v1::Hello::default(), slots_ahead, opened);
-        (said, opened)
+        let proxy_info = ProxyInfo::hello(&v1::Hello::default(), slots_ahead, opened);
+        (proxy_info, opened)
     }
 
     fn status(now: u64) -> v1::ProxyStatus {
@@ -151,7 +151,7 @@ mod tests {
             ..v1::Hello::default()
         };
         let opened = Instant::now();
-        let mut said = Said::hello(&hello, 0, opened);
+        let mut proxy_info = ProxyInfo::hello(&hello, 0, opened);
         let certificate = v1::Certificate {
             serial: long.clone(),
             issuer: long,
@@ -162,15 +162,15 @@ mod tests {
             ..status(4_000)
         };
         let now = UNIX_EPOCH + Duration::from_millis(10_500);
-        said.status(told, now, opened);
+        proxy_info.status(told, now, opened);
         let mut state = v1::ProxyState::default();
-        said.add_to(&mut state);
+        proxy_info.add_to(&mut state);
         assert_eq!((state.clock_ahead, state.slots_ahead), (-6_500, -1));
         let lacks = |name: &str| state.lacks.iter().any(|one| one == name);
         assert!(lacks("extended-rule") && !lacks("telemetry"), "{state:?}");
         assert!(prost::Message::encoded_len(&state) < 1024);
-        said.status(status(u64::MAX), now, opened);
-        said.add_to(&mut state);
+        proxy_info.status(status(u64::MAX), now, opened);
+        proxy_info.add_to(&mut state);
         assert_eq!(state.clock_ahead, i64::MAX);
     }
 
@@ -185,14 +185,14 @@ mod tests {
             (62_400, 12),
             (-62_600, -13),
         ] {
-            let (mut said, opened) = said(0);
-            said.status(status(OURS.saturating_add_signed(ahead)), ours(), opened);
+            let (mut proxy_info, opened) = proxy_info(0);
+            proxy_info.status(status(OURS.saturating_add_signed(ahead)), ours(), opened);
             let report = v1::Report {
                 process: 7,
                 slot: 10_000,
                 ..v1::Report::default()
             };
-            let dated = said.dated(report.clone());
+            let dated = proxy_info.dated(report.clone());
             let expected = v1::Report {
                 slot: 10_000_u64.saturating_add_signed(-slots * SLOT_SECONDS),
                 ..report
@@ -217,22 +217,22 @@ mod tests {
             (2_600, 1),
             (2_400, 0),
         ] {
-            let (mut said, opened) = said(held);
-            said.status(status(OURS.saturating_add_signed(ahead)), ours(), opened);
-            assert_eq!(said.slots_ahead, slots, "{ahead} ms ahead");
-            held = said.slots_ahead;
+            let (mut proxy_info, opened) = proxy_info(held);
+            proxy_info.status(status(OURS.saturating_add_signed(ahead)), ours(), opened);
+            assert_eq!(proxy_info.slots_ahead, slots, "{ahead} ms ahead");
+            held = proxy_info.slots_ahead;
         }
     }
 
     #[test]
     fn a_first_word_that_waited_to_be_read_makes_no_clock_late() {
         let late = |waited, then| {
-            let (mut said, opened) = said(0);
+            let (mut proxy_info, opened) = proxy_info(0);
             let read = opened + Duration::from_secs(waited);
-            said.status(status(OURS - 8_000), ours(), read);
-            let first = (said.clock_ahead, said.slots_ahead);
-            said.status(status(OURS - then), ours(), read);
-            (first, said.slots_ahead)
+            proxy_info.status(status(OURS - 8_000), ours(), read);
+            let first = (proxy_info.clock_ahead, proxy_info.slots_ahead);
+            proxy_info.status(status(OURS - then), ours(), read);
+            (first, proxy_info.slots_ahead)
         };
         assert_eq!(late(9, 100), ((0, 0), 0));
         assert_eq!(

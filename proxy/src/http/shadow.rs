@@ -64,13 +64,13 @@ impl Shadow {
 
 /// What copies have to do with the calls of one workload.
 #[derive(Debug)]
-pub(crate) struct Lineage {
+pub(crate) struct ShadowTracker {
     began: Instant,
     /// Until when calls may be made for a copy; milliseconds, 0 where none came.
     until: AtomicU64,
 }
 
-impl Default for Lineage {
+impl Default for ShadowTracker {
     fn default() -> Self {
         Self {
             began: Instant::now(),
@@ -79,7 +79,7 @@ impl Default for Lineage {
     }
 }
 
-impl Lineage {
+impl ShadowTracker {
     /// A request goes to the application: notes what it is, and lets the application know
     /// and pass on. `shadow`: what a peer proxy said of it.
     pub(crate) fn arrives(&self, shadow: Option<Shadow>, map: &mut HeaderMap) {
@@ -194,9 +194,9 @@ mod tests {
     const PARENT: (&str, &str) = ("traceparent", "00-1-2-01");
 
     /// What a call has to do with copies that passes on these headers of a request.
-    fn call_for(lineage: &Lineage, mut headers: HeaderMap) -> Option<Shadow> {
+    fn call_for(shadow_tracker: &ShadowTracker, mut headers: HeaderMap) -> Option<Shadow> {
         let said = headers.remove(SHADOW);
-        let shadow = lineage.leaves(said.as_ref().map(Shadow::of_peer), &mut headers);
+        let shadow = shadow_tracker.leaves(said.as_ref().map(Shadow::of_peer), &mut headers);
         assert!(!members(&headers).any(is_ours), "{headers:?}");
         shadow
     }
@@ -214,10 +214,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_application_shows_by_what_it_passes_on_which_calls_are_made_for_copies() {
-        let lineage = Lineage::default();
+        let shadow_tracker = ShadowTracker::default();
         let mut before = map(&[PARENT, ("tracestate", "weft=call")]);
         assert_eq!(
-            lineage.leaves(Some(Shadow::Any), &mut before),
+            shadow_tracker.leaves(Some(Shadow::Any), &mut before),
             None,
             "no copy came"
         );
@@ -226,32 +226,33 @@ mod tests {
             ("tracestate", "a=b, weft=call"),
             ("tracestate", "c=d"),
         ]);
-        lineage.arrives(Some(Shadow::ReadOnly), &mut copy);
+        shadow_tracker.arrives(Some(Shadow::ReadOnly), &mut copy);
         assert_eq!(copy["weft-shadow"], "true");
         assert_eq!(copy["tracestate"], "weft=copy,a=b,c=d");
         let mut original = map(&[PARENT, ("tracestate", "weft=copy")]);
-        lineage.arrives(None, &mut original);
+        shadow_tracker.arrives(None, &mut original);
         assert_eq!(original["tracestate"], "weft=call");
         assert!(!original.contains_key("weft-shadow"));
         let mut untraced = map(&[("x", "1")]);
-        lineage.arrives(None, &mut untraced);
+        shadow_tracker.arrives(None, &mut untraced);
         assert_eq!(untraced, map(&[("x", "1")]));
-        assert_eq!(call_for(&lineage, original), None);
-        assert_eq!(call_for(&lineage, copy.clone()), Some(Shadow::Any));
+        assert_eq!(call_for(&shadow_tracker, original), None);
+        assert_eq!(call_for(&shadow_tracker, copy.clone()), Some(Shadow::Any));
         copy.remove("weft-shadow");
-        assert_eq!(call_for(&lineage, copy), Some(Shadow::Any));
+        assert_eq!(call_for(&shadow_tracker, copy), Some(Shadow::Any));
         let shadow = map(&[("weft-shadow", "true")]);
-        assert_eq!(call_for(&lineage, shadow), Some(Shadow::Any));
+        assert_eq!(call_for(&shadow_tracker, shadow), Some(Shadow::Any));
         for nothing in [map(&[PARENT]), map(&[PARENT, ("tracestate", "weft=x")])] {
             let perhaps = Some(Shadow::Perhaps(600));
-            assert_eq!(lineage.leaves(None, &mut nothing.clone()), perhaps);
+            assert_eq!(shadow_tracker.leaves(None, &mut nothing.clone()), perhaps);
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_passes_nothing_on_is_asked_for_nobody_again_ten_minutes_later() {
-        let (receiver, next) = (Lineage::default(), Lineage::default());
-        let call = |lineage: &Lineage| lineage.leaves(None, &mut HeaderMap::new());
+        let (receiver, next) = (ShadowTracker::default(), ShadowTracker::default());
+        let call =
+            |shadow_tracker: &ShadowTracker| shadow_tracker.leaves(None, &mut HeaderMap::new());
         assert_eq!(call(&receiver), None);
         receiver.arrives(Some(Shadow::Any), &mut HeaderMap::new());
         tokio::time::advance(Duration::from_secs(200)).await;

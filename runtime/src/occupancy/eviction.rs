@@ -1,24 +1,24 @@
-//! From whom a newcomer takes a place where nearly all are taken.
+//! From whom a newcomer takes a permit where nearly all are taken.
 
-use super::seat::{YOUNGER, millis};
+use super::slot::{YOUNGER, millis};
 use super::{ASK_AGAIN, BATCH, Holder, Occupancy, Table};
 
 impl Occupancy {
     /// Takes from the holder of most, or from the next one that has something to
     /// lose. False when nobody has.
-    pub(super) fn make_room(&self, table: &mut Table, newcomer: &Holder, now: u64) -> bool {
+    pub(super) fn evict(&self, table: &mut Table, newcomer: &Holder, now: u64) -> bool {
         let vain = millis(ASK_AGAIN);
         if table.asked_in_vain.is_some_and(|at| now < at + vain) {
             return false;
         }
         let mut losses = Vec::new();
         let mut spared = false;
-        for (holder, seats) in &table.holders {
-            let held = usize::MAX - seats.len();
-            for seat in seats.values() {
-                match seat.loss(now) {
+        for (holder, slots) in &table.holders {
+            let held = usize::MAX - slots.len();
+            for slot in slots.values() {
+                match slot.loss(now) {
                     Some(loss) if loss.class == YOUNGER && holder == newcomer => spared = true,
-                    Some(loss) => losses.push((held, loss, holder, seat)),
+                    Some(loss) => losses.push((held, loss, holder, slot)),
                     None => {}
                 }
             }
@@ -36,9 +36,9 @@ impl Occupancy {
         }
         let batch = (most / BATCH).max(1);
         let mut taken = false;
-        for (_, loss, holder, seat) in losses.iter().take(batch) {
+        for (_, loss, holder, slot) in losses.iter().take(batch) {
             if holder == first {
-                taken |= self.take(seat, *loss);
+                taken |= self.take(slot, *loss);
             }
         }
         taken

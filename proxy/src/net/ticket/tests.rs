@@ -30,14 +30,14 @@ fn budget() -> Arc<Budget> {
 }
 
 /// A connection of caller `last`.
-fn enter(places: &Arc<Occupancy>, last: u8) -> Arc<Place> {
+fn enter(occupancy: &Arc<Occupancy>, last: u8) -> Arc<Permit> {
     let from = IpAddr::from([10, 0, 0, last]).into();
-    places.try_admit(&from).unwrap().unwrap()
+    occupancy.try_admit(&from).unwrap().unwrap()
 }
 
-fn places() -> Arc<Occupancy> {
+fn occupancy() -> Arc<Occupancy> {
     let bounds = Bounds {
-        places: 1000,
+        permits: 1000,
         per_holder: usize::MAX,
         shared: true,
         head_within: Duration::MAX,
@@ -51,20 +51,22 @@ fn places() -> Arc<Occupancy> {
 }
 
 /// A caller that has so many requests in flight.
-fn crowd(places: &Arc<Occupancy>, last: u8, many: usize) -> (Arc<Place>, Vec<InFlight>) {
-    let place = enter(places, last);
-    let requests = (0..many).map(|_| place.begin_request()).collect();
-    (place, requests)
+fn busy(occupancy: &Arc<Occupancy>, last: u8, many: usize) -> (Arc<Permit>, Vec<InFlight>) {
+    let permit = enter(occupancy, last);
+    let requests = (0..many).map(|_| permit.begin_request()).collect();
+    (permit, requests)
 }
 
-fn passes(budget: &Arc<Budget>, place: &Arc<Place>, line: Line) -> bool {
-    budget.admit(place, line).is_ok()
+fn passes(budget: &Arc<Budget>, permit: &Arc<Permit>, class: AdmissionClass) -> bool {
+    budget.admit(permit, class).is_ok()
 }
 
-/// Whether the turn came, once that is known.
-fn waits(budget: &Arc<Budget>, place: &Arc<Place>) -> JoinHandle<bool> {
-    let turn = budget.admit(place, Line::Callers).expect_err("it waits");
-    tokio::spawn(turn.comes())
+/// Whether the request was admitted, once that is known.
+fn waits(budget: &Arc<Budget>, permit: &Arc<Permit>) -> JoinHandle<bool> {
+    let ticket = budget
+        .admit(permit, AdmissionClass::Callers)
+        .expect_err("it waits");
+    tokio::spawn(ticket.admitted())
 }
 
 async fn a_moment() {
@@ -73,48 +75,55 @@ async fn a_moment() {
 
 #[tokio::test(start_paused = true)]
 async fn a_caller_with_much_in_flight_waits_until_memory_falls_and_one_with_less_does_not() {
-    let (budget, places) = (budget(), places());
-    let (crowd, _requests) = crowd(&places, 1, MANY);
-    let quiet = enter(&places, 2);
+    let (budget, occupancy) = (budget(), occupancy());
+    let (busy, _requests) = busy(&occupancy, 1, MANY);
+    let idle = enter(&occupancy, 2);
     USED.set(35 * MIB);
-    assert!(passes(&budget, &crowd, Line::Callers), "there is room");
+    assert!(
+        passes(&budget, &busy, AdmissionClass::Callers),
+        "there is room"
+    );
     USED.set(36 * MIB);
-    let turn = waits(&budget, &crowd);
+    let ticket = waits(&budget, &busy);
     for _ in 0..LEAST {
-        assert!(passes(&budget, &quiet, Line::Callers));
+        assert!(passes(&budget, &idle, AdmissionClass::Callers));
     }
     // Less is held, and somebody notices.
     a_moment().await;
     USED.set(20 * MIB);
-    assert!(!turn.is_finished());
+    assert!(!ticket.is_finished());
     drop(budget.hold());
     a_moment().await;
-    assert!(turn.is_finished() && turn.await.unwrap());
+    assert!(ticket.is_finished() && ticket.await.unwrap());
     assert_eq!(WAITED.get(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn whatever_fills_the_memory_some_requests_of_everybody_go_on() {
-    let (budget, places) = (budget(), places());
-    let (crowd, mut requests) = crowd(&places, 1, LEAST);
+    let (budget, occupancy) = (budget(), occupancy());
+    let (busy, mut requests) = busy(&occupancy, 1, LEAST);
     USED.set(63 * MIB);
-    let turn = waits(&budget, &crowd);
+    let ticket = waits(&budget, &busy);
     a_moment().await;
     requests.pop();
     a_moment().await;
-    assert!(turn.is_finished() && turn.await.unwrap());
+    assert!(ticket.is_finished() && ticket.await.unwrap());
     // Nobody is charged for what is done on it.
-    assert!(passes(&budget, &Place::unlisted(), Line::Callers));
+    assert!(passes(
+        &budget,
+        &Permit::unlisted(),
+        AdmissionClass::Callers
+    ));
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_waits_in_vain_is_told_after_half_a_minute_and_nobody_waits_behind_it() {
-    let (budget, places) = (budget(), places());
-    let (crowd, _requests) = crowd(&places, 1, LEAST);
+    let (budget, occupancy) = (budget(), occupancy());
+    let (busy, _requests) = busy(&occupancy, 1, LEAST);
     USED.set(40 * MIB);
-    let first = waits(&budget, &crowd);
+    let first = waits(&budget, &busy);
     sleep(WAIT - Duration::from_secs(1)).await;
-    let (second, third) = (waits(&budget, &crowd), waits(&budget, &crowd));
+    let (second, third) = (waits(&budget, &busy), waits(&budget, &busy));
     a_moment().await;
     assert!(!first.is_finished());
     sleep(Duration::from_secs(2)).await;
@@ -124,56 +133,62 @@ async fn who_waits_in_vain_is_told_after_half_a_minute_and_nobody_waits_behind_i
     USED.set(20 * MIB);
     budget.settle();
     assert!(third.await.unwrap());
-    assert!(passes(&budget, &crowd, Line::Callers));
+    assert!(passes(&budget, &busy, AdmissionClass::Callers));
 }
 
 #[tokio::test(start_paused = true)]
 async fn turns_come_in_order_and_newcomers_go_behind() {
-    let (budget, places) = (budget(), places());
-    let (crowd, _requests) = crowd(&places, 1, LEAST);
+    let (budget, occupancy) = (budget(), occupancy());
+    let (busy, _requests) = busy(&occupancy, 1, LEAST);
     USED.set(40 * MIB);
     let order = Arc::new(Mutex::new(Vec::new()));
     let mut all = Vec::new();
     for at in 0..3 {
-        let turn = budget.admit(&crowd, Line::Callers).err().unwrap();
+        let ticket = budget.admit(&busy, AdmissionClass::Callers).err().unwrap();
         let order = Arc::clone(&order);
         all.push(tokio::spawn(async move {
-            assert!(turn.comes().await);
+            assert!(ticket.admitted().await);
             order.lock().push(at);
         }));
         a_moment().await;
     }
     USED.set(20 * MIB);
-    assert!(!passes(&budget, &crowd, Line::Callers), "others were first");
+    assert!(
+        !passes(&budget, &busy, AdmissionClass::Callers),
+        "others were first"
+    );
     drop(budget.hold());
-    for turn in all {
-        turn.await.unwrap();
+    for ticket in all {
+        ticket.await.unwrap();
     }
     assert_eq!(*order.lock(), [0, 1, 2]);
-    assert!(passes(&budget, &crowd, Line::Callers));
+    assert!(passes(&budget, &busy, AdmissionClass::Callers));
 }
 
 #[tokio::test(start_paused = true)]
 async fn callers_wait_behind_requests_of_their_own_and_of_nobody_else() {
-    let (budget, places) = (budget(), places());
-    let (first, _requests) = crowd(&places, 1, LEAST / 2);
-    let (second, mut requests) = crowd(&places, 2, LEAST / 2);
+    let (budget, occupancy) = (budget(), occupancy());
+    let (first, _requests) = busy(&occupancy, 1, LEAST / 2);
+    let (second, mut requests) = busy(&occupancy, 2, LEAST / 2);
     USED.set(40 * MIB);
     let ahead = waits(&budget, &first);
     a_moment().await;
     let own = (0..3).map(|_| {
-        let turn = budget.admit(&second, Line::Callers).err().unwrap();
-        let place = Arc::clone(&second);
+        let ticket = budget
+            .admit(&second, AdmissionClass::Callers)
+            .err()
+            .unwrap();
+        let permit = Arc::clone(&second);
         tokio::spawn(async move {
-            assert!(turn.comes().await);
-            place.begin_request()
+            assert!(ticket.admitted().await);
+            permit.begin_request()
         })
     });
     let own: Vec<_> = own.collect();
     a_moment().await;
     for at in 0..3 {
         requests.remove(0);
-        let overtakes = passes(&budget, &second, Line::Callers);
+        let overtakes = passes(&budget, &second, AdmissionClass::Callers);
         assert!(!overtakes, "requests of its own were first");
         a_moment().await;
         let done: Vec<_> = own.iter().map(JoinHandle::is_finished).collect();
@@ -184,25 +199,25 @@ async fn callers_wait_behind_requests_of_their_own_and_of_nobody_else() {
 
 #[tokio::test(start_paused = true)]
 async fn where_there_is_room_whoever_has_fewest_in_flight_comes_first() {
-    let (budget, places) = (budget(), places());
-    let (many, _requests) = crowd(&places, 1, LEAST + 1);
-    let (few, _others) = crowd(&places, 2, LEAST);
+    let (budget, occupancy) = (budget(), occupancy());
+    let (many, _requests) = busy(&occupancy, 1, LEAST + 1);
+    let (few, _others) = busy(&occupancy, 2, LEAST);
     USED.set(40 * MIB);
     let order = Arc::new(Mutex::new(Vec::new()));
     let mut all = Vec::new();
-    for (name, place) in [("many", &many), ("few", &few)] {
-        let turn = budget.admit(place, Line::Callers).err().unwrap();
+    for (name, permit) in [("many", &many), ("few", &few)] {
+        let ticket = budget.admit(permit, AdmissionClass::Callers).err().unwrap();
         let order = Arc::clone(&order);
         all.push(tokio::spawn(async move {
-            assert!(turn.comes().await);
+            assert!(ticket.admitted().await);
             order.lock().push(name);
         }));
         a_moment().await;
     }
     USED.set(20 * MIB);
     budget.settle();
-    for turn in all {
-        turn.await.unwrap();
+    for ticket in all {
+        ticket.await.unwrap();
     }
     assert_eq!(*order.lock(), ["few", "many"]);
 }
@@ -210,16 +225,16 @@ async fn where_there_is_room_whoever_has_fewest_in_flight_comes_first() {
 /// With thousands that wait, each of them every quarter of a second would be a load.
 #[tokio::test(start_paused = true)]
 async fn where_there_is_no_room_nobody_is_woken() {
-    let (budget, places) = (budget(), places());
-    let (crowd, _requests) = crowd(&places, 1, LEAST);
+    let (budget, occupancy) = (budget(), occupancy());
+    let (busy, _requests) = busy(&occupancy, 1, LEAST);
     USED.set(40 * MIB);
     let woken = Arc::<AtomicUsize>::default();
     for _ in 0..100 {
-        let mut turn = Box::pin(budget.admit(&crowd, Line::Callers).err().unwrap());
+        let mut ticket = Box::pin(budget.admit(&busy, AdmissionClass::Callers).err().unwrap());
         let woken = Arc::clone(&woken);
         tokio::spawn(poll_fn(move |cx| {
             woken.fetch_add(1, Relaxed);
-            turn.as_mut().poll(cx)
+            ticket.as_mut().poll(cx)
         }));
     }
     a_moment().await;
@@ -235,8 +250,8 @@ async fn where_there_is_no_room_nobody_is_woken() {
 
 #[test]
 fn what_has_begun_counts_until_it_has_ended_or_is_measured() {
-    let (budget, places) = (budget(), places());
-    let (crowd, _requests) = crowd(&places, 1, MANY);
+    let (budget, occupancy) = (budget(), occupancy());
+    let (busy, _requests) = busy(&occupancy, 1, MANY);
     USED.set(30 * MIB);
     let begin = || {
         let mut promise = budget.promise(0);
@@ -244,22 +259,25 @@ fn what_has_begun_counts_until_it_has_ended_or_is_measured() {
         promise
     };
     let mut begun = Vec::new();
-    while begun.len() < 1000 && passes(&budget, &crowd, Line::Callers) {
+    while begun.len() < 1000 && passes(&budget, &busy, AdmissionClass::Callers) {
         begun.push(begin());
     }
     // From 30 to 35 MiB.
     assert!((80..85).contains(&begun.len()), "{}", begun.len());
     begun.pop();
-    assert!(passes(&budget, &crowd, Line::Callers), "one has ended");
+    assert!(
+        passes(&budget, &busy, AdmissionClass::Callers),
+        "one has ended"
+    );
     begun.push(begin());
     assert_eq!(budget.used(), 30 * MIB, "nobody is cut off for it");
     budget.settle();
     assert!(
-        !passes(&budget, &crowd, Line::Callers),
+        !passes(&budget, &busy, AdmissionClass::Callers),
         "maybe not measured"
     );
     budget.settle();
-    assert!(passes(&budget, &crowd, Line::Callers));
+    assert!(passes(&budget, &busy, AdmissionClass::Callers));
     // And they are not taken away a second time.
     let later = begin();
     drop(begun);
@@ -269,27 +287,27 @@ fn what_has_begun_counts_until_it_has_ended_or_is_measured() {
 
 #[test]
 fn the_own_application_still_calls_where_callers_wait() {
-    let (budget, places) = (budget(), places());
-    let (crowd, _requests) = crowd(&places, 1, MANY);
+    let (budget, occupancy) = (budget(), occupancy());
+    let (busy, _requests) = busy(&occupancy, 1, MANY);
     USED.set(36 * MIB);
-    assert!(!passes(&budget, &crowd, Line::Callers));
-    assert!(passes(&budget, &crowd, Line::Own));
+    assert!(!passes(&budget, &busy, AdmissionClass::Callers));
+    assert!(passes(&budget, &busy, AdmissionClass::Own));
     USED.set(39 * MIB);
-    assert!(!passes(&budget, &crowd, Line::Own));
+    assert!(!passes(&budget, &busy, AdmissionClass::Own));
 }
 
 #[test]
 fn the_more_a_caller_holds_the_earlier_its_next_request_waits() {
-    let (budget, places) = (budget(), places());
+    let (budget, occupancy) = (budget(), occupancy());
     // In MiB: what it holds beside its requests, and up to where it finds room.
     for (holds, room) in [(0, 39), (5, 38), (8, 37), (12, 36), (16, 35), (40, 35)] {
-        let (crowd, requests) = crowd(&places, 1, LEAST);
-        let held = crowd.hold(holds * MIB);
-        places.weigh(0);
+        let (busy, requests) = busy(&occupancy, 1, LEAST);
+        let held = busy.hold(holds * MIB);
+        occupancy.weigh(0);
         USED.set(room * MIB);
-        assert!(passes(&budget, &crowd, Line::Callers), "{holds}");
+        assert!(passes(&budget, &busy, AdmissionClass::Callers), "{holds}");
         USED.set((room + 1) * MIB);
-        assert!(!passes(&budget, &crowd, Line::Callers), "{holds}");
+        assert!(!passes(&budget, &busy, AdmissionClass::Callers), "{holds}");
         drop((held, requests));
     }
 }
@@ -297,30 +315,36 @@ fn the_more_a_caller_holds_the_earlier_its_next_request_waits() {
 /// Beyond what there is room for; each of them may be what another one ends after.
 #[test]
 fn the_more_callers_there_are_the_fewer_requests_of_each_are_let_in_without_room() {
-    let (budget, places) = (budget(), places());
+    let (budget, occupancy) = (budget(), occupancy());
     USED.set(41 * MIB);
     let mut all = Vec::new();
     for (callers, each) in [(1, 64), (2, 32), (10, 6), (100, 1), (200, 1)] {
         while all.len() < callers {
             let last = u8::try_from(all.len()).unwrap();
-            all.push(crowd(&places, last, 1));
+            all.push(busy(&occupancy, last, 1));
         }
-        let (place, _) = &all[0];
+        let (permit, _) = &all[0];
         let more: Vec<_> = (1..each)
             .map(|_| {
-                assert!(passes(&budget, place, Line::Callers), "{callers}");
-                place.begin_request()
+                assert!(
+                    passes(&budget, permit, AdmissionClass::Callers),
+                    "{callers}"
+                );
+                permit.begin_request()
             })
             .collect();
-        assert!(!passes(&budget, place, Line::Callers), "{callers}");
+        assert!(
+            !passes(&budget, permit, AdmissionClass::Callers),
+            "{callers}"
+        );
         drop(more);
     }
-    let last = enter(&places, 255);
-    assert!(passes(&budget, &last, Line::Callers));
+    let last = enter(&occupancy, 255);
+    assert!(passes(&budget, &last, AdmissionClass::Callers));
     USED.set(45 * MIB);
     let begun: Vec<_> = (0..20)
         .map_while(|_| {
-            passes(&budget, &last, Line::Callers).then(|| {
+            passes(&budget, &last, AdmissionClass::Callers).then(|| {
                 let mut promise = budget.promise(0);
                 promise.begins();
                 promise
@@ -332,31 +356,33 @@ fn the_more_callers_there_are_the_fewer_requests_of_each_are_let_in_without_room
 
 #[tokio::test(start_paused = true)]
 async fn nobody_takes_the_room_of_who_waits_with_fewer_in_flight() {
-    let (budget, places) = (budget(), places());
-    let (few, _requests) = crowd(&places, 1, LEAST);
-    let (many, _others) = crowd(&places, 2, LEAST + 1);
-    let (fewer, _one) = crowd(&places, 3, LEAST - 1);
+    let (budget, occupancy) = (budget(), occupancy());
+    let (few, _requests) = busy(&occupancy, 1, LEAST);
+    let (many, _others) = busy(&occupancy, 2, LEAST + 1);
+    let (fewer, _one) = busy(&occupancy, 3, LEAST - 1);
     USED.set(40 * MIB);
     let first = waits(&budget, &few);
     a_moment().await;
     USED.set(30 * MIB);
-    assert!(!passes(&budget, &many, Line::Callers));
-    assert!(passes(&budget, &fewer, Line::Callers));
+    assert!(!passes(&budget, &many, AdmissionClass::Callers));
+    assert!(passes(&budget, &fewer, AdmissionClass::Callers));
     budget.settle();
     a_moment().await;
     assert!(first.is_finished() && first.await.unwrap());
-    assert!(passes(&budget, &many, Line::Callers));
+    assert!(passes(&budget, &many, AdmissionClass::Callers));
 }
 
 /// A hundred requests of callers, each of which calls back until it comes to them again.
 #[tokio::test(start_paused = true)]
 async fn own_calls_wait_for_no_request_that_can_only_end_after_them() {
-    let (budget, places) = (budget(), places());
-    let (own, _calls) = crowd(&places, 1, LEAST);
+    let (budget, occupancy) = (budget(), occupancy());
+    let (own, _calls) = busy(&occupancy, 1, LEAST);
     USED.set(41 * MIB);
     let first = {
-        let turn = budget.admit(&own, Line::Own).expect_err("it waits");
-        tokio::spawn(turn.comes())
+        let ticket = budget
+            .admit(&own, AdmissionClass::Own)
+            .expect_err("it waits");
+        tokio::spawn(ticket.admitted())
     };
     a_moment().await;
     assert!(!first.is_finished());
@@ -365,7 +391,11 @@ async fn own_calls_wait_for_no_request_that_can_only_end_after_them() {
     a_moment().await;
     assert!(first.is_finished() && first.await.unwrap());
     let calls: Vec<_> = (0..100).map(|_| own.begin_request()).collect();
-    assert!(!passes(&budget, &own, Line::Own), "one for each");
+    assert!(!passes(&budget, &own, AdmissionClass::Own), "one for each");
     drop(calls);
-    assert!(!passes(&budget, &enter(&places, 1), Line::Callers));
+    assert!(!passes(
+        &budget,
+        &enter(&occupancy, 1),
+        AdmissionClass::Callers
+    ));
 }

@@ -16,7 +16,7 @@ use crate::http::header_names::{PROOF, ROUTE, TOKEN};
 
 /// What a request said of it.
 #[derive(Debug, Default)]
-pub(crate) struct Said {
+pub(crate) struct OverrideHeaders {
     route: Option<HeaderValue>,
     token: Option<Proof>,
     proof: Option<HeaderValue>,
@@ -24,9 +24,9 @@ pub(crate) struct Said {
     twice: bool,
 }
 
-/// A wish that can be read. Every namespace is named in it.
+/// An override that can be read. Every namespace is named in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Wish {
+pub(crate) struct RouteOverride {
     route: Box<str>,
     came: Came,
 }
@@ -52,40 +52,41 @@ pub(crate) enum Sender<'a> {
 
 /// What the next proxy is told.
 #[derive(Clone, Debug)]
-pub(crate) struct Onward {
+pub(crate) struct ForwardedOverride {
     route: HeaderValue,
     proof: HeaderValue,
 }
 
-impl Said {
+impl OverrideHeaders {
     /// Takes a header of this name out, if it is one of these.
     pub(crate) fn take(map: &mut HeaderMap, name: &HeaderName, to: &mut Option<Box<Self>>) -> bool {
         if ![ROUTE, TOKEN, PROOF].contains(name) {
             return false;
         }
-        let said = to.get_or_insert_default();
-        said.twice |= map.get_all(name).iter().nth(1).is_some();
+        let headers = to.get_or_insert_default();
+        headers.twice |= map.get_all(name).iter().nth(1).is_some();
         let value = map.remove(name);
         if *name == ROUTE {
-            said.route = value;
+            headers.route = value;
         } else if *name == PROOF {
-            said.proof = value;
+            headers.proof = value;
         } else {
-            said.token = value.map(|token| Proof::Token(Sha256::digest(token.as_bytes()).into()));
+            headers.token =
+                value.map(|token| Proof::Token(Sha256::digest(token.as_bytes()).into()));
         }
         true
     }
 
-    /// What `sender` wishes, who is in this namespace; a peer names all. `Err`: there is
-    /// something, and it cannot be read.
-    pub(crate) fn read(&self, sender: Sender<'_>, home: &str) -> Result<Option<Wish>, ()> {
+    /// What `sender` asks for, who is in this namespace; a peer names all. `Err`: there
+    /// is something, and it cannot be read.
+    pub(crate) fn read(&self, sender: Sender<'_>, home: &str) -> Result<Option<RouteOverride>, ()> {
         let Some(route) = &self.route else {
             return Ok(None);
         };
         if self.twice {
             return Err(());
         }
-        let wishes = parse(route.as_bytes(), home).map_err(drop)?;
+        let header = parse(route.as_bytes(), home).map_err(drop)?;
         let token = self.token.clone();
         let came = match sender {
             Sender::Own => Came::Here(token),
@@ -96,13 +97,13 @@ impl Said {
                 Came::From(id.clone(), pod.map(Box::from), handed)
             }
         };
-        let route = wishes.write(home).into();
-        Ok(Some(Wish { route, came }))
+        let route = header.write(home).into();
+        Ok(Some(RouteOverride { route, came }))
     }
 }
 
-impl Wish {
-    /// Where calls to `service` are wished to go.
+impl RouteOverride {
+    /// Where calls to `service` are asked to go.
     pub(crate) fn of(&self, service: &ServiceId) -> Option<ServiceId> {
         // It names every namespace, so nobody's is the home.
         parse(self.route.as_bytes(), "").ok()?.of(service, "")
@@ -129,7 +130,7 @@ impl Wish {
 
     /// What peers are told of it by the proxy of this account; `None` where nobody could
     /// grant it.
-    pub(crate) fn onward(&self, own: &SpiffeId) -> Option<Box<Onward>> {
+    pub(crate) fn onward(&self, own: &SpiffeId) -> Option<Box<ForwardedOverride>> {
         let first = |proof| Handed {
             proof,
             through: Vec::new(),
@@ -141,14 +142,14 @@ impl Wish {
             Came::Outside(proof) => first(proof.clone()?),
             Came::From(peer, _, handed) => handed.as_ref()?.after(peer)?,
         };
-        Some(Box::new(Onward {
+        Some(Box::new(ForwardedOverride {
             route: HeaderValue::from_str(&self.route).ok()?,
             proof: HeaderValue::from_str(&handed.write()).ok()?,
         }))
     }
 }
 
-impl Onward {
+impl ForwardedOverride {
     pub(crate) fn write(&self, map: &mut HeaderMap) {
         map.insert(ROUTE, self.route.clone());
         map.insert(PROOF, self.proof.clone());
@@ -170,7 +171,7 @@ mod tests {
         SpiffeId::of("cluster.local", HOME, name).unwrap()
     }
 
-    fn said(pairs: &[(&'static str, &'static str)]) -> Option<Box<Said>> {
+    fn headers(pairs: &[(&'static str, &'static str)]) -> Option<Box<OverrideHeaders>> {
         let mut map = HeaderMap::new();
         for (name, value) in pairs {
             map.append(*name, HeaderValue::from_static(value));
@@ -178,72 +179,75 @@ mod tests {
         let names: Vec<HeaderName> = map.keys().cloned().collect();
         let mut to = None;
         for name in names {
-            Said::take(&mut map, &name, &mut to);
+            OverrideHeaders::take(&mut map, &name, &mut to);
         }
         assert!(!map.contains_key("weft-route-token"));
         to
     }
 
-    fn told(wish: &Wish, own: &str) -> Option<(String, String)> {
+    fn forwarded(route_override: &RouteOverride, own: &str) -> Option<(String, String)> {
         let mut map = HeaderMap::new();
-        wish.onward(&account(own))?.write(&mut map);
+        route_override.onward(&account(own))?.write(&mut map);
         let text = |name: HeaderName| map[name].to_str().unwrap().to_owned();
         Some((text(ROUTE), text(PROOF)))
     }
 
     #[test]
     fn a_wish_goes_from_proxy_to_proxy_with_its_proof_and_its_way() {
-        let said = said(&[("weft-route", "catalog=next"), ("x", "1")]).unwrap();
-        let wish = said.read(Sender::Own, HOME).unwrap().unwrap();
+        let headers = headers(&[("weft-route", "catalog=next"), ("x", "1")]).unwrap();
+        let route_override = headers.read(Sender::Own, HOME).unwrap().unwrap();
         let next = Some(ServiceId::new(HOME, "next"));
-        assert_eq!(wish.of(&ServiceId::new(HOME, "catalog")), next);
-        assert_eq!(wish.of(&ServiceId::new("other", "catalog")), None);
-        let (route, proof) = told(&wish, "qa").unwrap();
+        assert_eq!(route_override.of(&ServiceId::new(HOME, "catalog")), next);
+        assert_eq!(route_override.of(&ServiceId::new("other", "catalog")), None);
+        let (route, proof) = forwarded(&route_override, "qa").unwrap();
         assert_eq!(route, "catalog.shop=next");
         assert_eq!(proof, account("qa").as_str());
-        let said = Said {
+        let headers = OverrideHeaders {
             route: HeaderValue::from_str(&route).ok(),
             proof: HeaderValue::from_str(&proof).ok(),
-            ..Said::default()
+            ..OverrideHeaders::default()
         };
         let qa = account("qa");
-        let wish = said.read(peer(&qa), "elsewhere").unwrap().unwrap();
-        assert_eq!(wish.of(&ServiceId::new(HOME, "catalog")), next);
-        assert_eq!(wish.proof(), Some(&Proof::Account(qa.clone())));
-        let (_, proof) = told(&wish, "web").unwrap();
+        let route_override = headers.read(peer(&qa), "elsewhere").unwrap().unwrap();
+        assert_eq!(route_override.of(&ServiceId::new(HOME, "catalog")), next);
+        assert_eq!(route_override.proof(), Some(&Proof::Account(qa.clone())));
+        let (_, proof) = forwarded(&route_override, "web").unwrap();
         assert_eq!(proof, format!("{}, {}", qa.as_str(), qa.as_str()));
     }
 
     #[test]
     fn of_a_token_nothing_is_kept_but_its_hash() {
         let both = [("weft-route", "a=b"), ("weft-route-token", "secret")];
-        let said = said(&both).unwrap();
-        assert!(!format!("{said:?}").contains("secret"));
+        let headers = headers(&both).unwrap();
+        assert!(!format!("{headers:?}").contains("secret"));
         let hash: [u8; 32] = Sha256::digest(b"secret").into();
         for (sender, proof) in [
             (Sender::Own, Proof::Both(hash, account("web"))),
             (OUTSIDE, Proof::Token(hash)),
         ] {
-            let wish = said.read(sender, HOME).unwrap().unwrap();
-            assert_eq!(wish.proof(), Some(&Proof::Token(hash)));
-            assert_eq!(told(&wish, "web").unwrap().1, proof.write());
+            let route_override = headers.read(sender, HOME).unwrap().unwrap();
+            assert_eq!(route_override.proof(), Some(&Proof::Token(hash)));
+            assert_eq!(forwarded(&route_override, "web").unwrap().1, proof.write());
         }
         let web = account("web");
-        let wish = said.read(peer(&web), HOME).unwrap().unwrap();
-        assert_eq!((wish.proof(), told(&wish, "web")), (None, None));
+        let route_override = headers.read(peer(&web), HOME).unwrap().unwrap();
+        assert_eq!(
+            (route_override.proof(), forwarded(&route_override, "web")),
+            (None, None)
+        );
     }
 
     #[test]
     fn what_nobody_could_grant_or_read_goes_no_further() {
-        let unproven = said(&[("weft-route", "a=b")]).unwrap();
-        let wish = unproven.read(OUTSIDE, HOME).unwrap().unwrap();
-        assert_eq!(told(&wish, "web"), None);
-        assert!(said(&[("weft-routes", "a=b")]).is_none());
-        let none = said(&[("weft-route-token", "x")]).unwrap();
+        let unproven = headers(&[("weft-route", "a=b")]).unwrap();
+        let route_override = unproven.read(OUTSIDE, HOME).unwrap().unwrap();
+        assert_eq!(forwarded(&route_override, "web"), None);
+        assert!(headers(&[("weft-routes", "a=b")]).is_none());
+        let none = headers(&[("weft-route-token", "x")]).unwrap();
         assert_eq!(none.read(OUTSIDE, HOME), Ok(None));
         let twice = [("weft-route", "a=b"), ("weft-route", "a=c")];
-        assert_eq!(said(&twice).unwrap().read(Sender::Own, HOME), Err(()));
-        let bad = said(&[("weft-route", "a")]).unwrap();
+        assert_eq!(headers(&twice).unwrap().read(Sender::Own, HOME), Err(()));
+        let bad = headers(&[("weft-route", "a")]).unwrap();
         assert_eq!(bad.read(Sender::Own, HOME), Err(()));
     }
 }

@@ -16,7 +16,7 @@ use crate::observe::asks::Asks;
 
 /// What answers are made of, and who may read them.
 #[derive(Clone, Debug)]
-pub(crate) struct Told {
+pub(crate) struct ObserveContext {
     /// Who calls whom.
     pub graph: Graph,
     /// The newest model.

@@ -1,16 +1,16 @@
-//! Quiet lines: HTTP/1.1 to a peer proxy that little is said to.
+//! Dedicated connections: HTTP/1.1 to a peer proxy, one request at a time.
 //!
-//! Beside its HTTP/2 connections a peer has a line for one request at a time.
-//! While nothing else waits for the peer, such a request costs a sixth less, as
-//! nobody but its own task touches the connection. There is no task that serves a
-//! line; whoever sends on it polls it, until the answer has ended.
+//! A peer has one beside its HTTP/2 connections. While nothing else waits for the
+//! peer, a request on it costs a sixth less, as nobody but its own task touches
+//! the connection. It has no task; whoever sends on it polls it, until the answer
+//! has ended.
 //!
-//! A line is never waited for. It is opened beside a request that goes by
-//! HTTP/2, and closed when nobody used it for a while.
+//! It is never waited for. It is opened beside a request that goes by HTTP/2,
+//! and closed when nobody used it for a while.
 //!
-//! No request is lost with a line. A peer proxy that took a request answers it or
-//! breaks the TLS stream off; it says goodbye in TLS (`close_notify`) only between
-//! two requests. So a clean end before the first byte of an answer proves that the
+//! No request is lost with it. A peer proxy that took a request answers it or
+//! breaks the TLS stream off; it ends TLS with `close_notify` only between two
+//! requests. So a clean end before the first byte of an answer proves that the
 //! request was not taken, whatever its method, and it goes by HTTP/2 instead.
 
 use std::future::{Future, poll_fn};
@@ -36,26 +36,26 @@ use crate::http::client::silence::{DEAD, Signs, Silent};
 use crate::http::http2::recv::RecvBody;
 use crate::http::incoming::IncomingBody;
 
-/// So many at once are a crowd, which HTTP/2 serves better. Without this the first
-/// of every wave of requests would take the line while the others wait together.
-const CROWD: usize = 3;
-/// After a crowd the line rests for this long.
-const CALM: Duration = Duration::from_millis(10);
-/// Requests that could have used a line before one is opened: whoever calls once
-/// needs no second handshake.
+/// So many requests at once are served better by HTTP/2. Without this the first of
+/// every wave would take the dedicated connection while the others wait together.
+const MULTIPLEXED_FROM: usize = 3;
+/// After so many the dedicated connection rests for this long.
+const COOLDOWN: Duration = Duration::from_millis(10);
+/// Requests that could have used a dedicated connection before one is opened:
+/// whoever calls once needs no second handshake.
 const WORTH_OPENING: u32 = 2;
 /// Between two attempts to open one.
 const ATTEMPT_EVERY: Duration = Duration::from_secs(1);
 /// A peer that does not know this transport is not asked again for this long.
 const UNKNOWN_FOR: Duration = Duration::from_secs(60);
-/// A peer has this long to take the end of a line.
-const GOODBYE: Duration = Duration::from_secs(1);
+/// A peer has this long to take the end of a dedicated connection.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What a line is made of.
+/// What a dedicated connection is made of.
 pub trait Wire: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Wire for T {}
 
-struct Line {
+struct DedicatedConnection {
     sender: http1::SendRequest<Body>,
     connection: http1::Connection<TokioIo<Box<dyn Wire>>, Body>,
     signs: Arc<Signs>,
@@ -64,7 +64,7 @@ struct Line {
     ended: bool,
 }
 
-impl Line {
+impl DedicatedConnection {
     fn poll(&mut self, cx: &mut Context<'_>) {
         if !self.ended {
             self.ended = Pin::new(&mut self.connection).poll(cx).is_ready();
@@ -77,7 +77,7 @@ impl Line {
         !self.ended && self.sender.is_ready() && !self.signs.is_broken()
     }
 
-    /// Says goodbye, so that the peer need not take it for an accident.
+    /// Shuts it down with `close_notify`, so that the peer need not take it for an accident.
     fn close(self: Box<Self>) {
         #[expect(clippy::disallowed_methods, reason = "one connection")]
         tokio::spawn(async move {
@@ -85,7 +85,7 @@ impl Line {
                 sender, connection, ..
             } = *self;
             drop(sender);
-            let _ = timeout(GOODBYE, connection).await;
+            let _ = timeout(CLOSE_TIMEOUT, connection).await;
         });
     }
 }
@@ -95,7 +95,7 @@ fn deaf() -> Context<'static> {
     Context::from_waker(Waker::noop())
 }
 
-/// The quiet line to one peer, or the way to get one.
+/// The dedicated connection to one peer, or the way to get one.
 #[derive(Default)]
 pub struct Dedicated {
     state: Mutex<Usage>,
@@ -109,21 +109,21 @@ enum Slot {
     Empty,
     Connecting,
     Used,
-    Free(Box<Line>),
+    Free(Box<DedicatedConnection>),
 }
 
 #[derive(Default)]
 struct Usage {
     slot: Slot,
-    /// Of the line, as long as there is one.
+    /// Of the dedicated connection, as long as there is one.
     signs: Option<Arc<Signs>>,
     wanted: u32,
     not_before: Option<Instant>,
     /// Requests that wait for an answer by HTTP/2.
     beside: usize,
-    /// When there was a crowd, if that is not long ago.
-    crowded: Option<Instant>,
-    /// Requests that got a line.
+    /// When [`MULTIPLEXED_FROM`] of them were there last, if that is not long ago.
+    multiplexed_at: Option<Instant>,
+    /// Requests that got the dedicated connection.
     taken: u64,
 }
 
@@ -144,39 +144,39 @@ impl Slot {
     }
 }
 
-/// Whether a request gets a line.
+/// Whether a request gets the dedicated connection.
 #[derive(Debug)]
 pub enum Acquire {
-    Line(Lease),
+    Leased(Lease),
     /// The caller should open one, beside what it does.
     Open(Connecting),
     No,
 }
 
 impl Dedicated {
-    /// A line for one request, if one is free and the peer is quiet.
+    /// The dedicated connection, if it is free and nothing else waits for the peer.
     pub fn offer(self: &Arc<Self>) -> Acquire {
         let mut state = self.state.lock();
         if state.beside > 0 {
             return Acquire::No;
         }
-        if let Some(then) = state.crowded {
-            if then.elapsed() < CALM {
+        if let Some(then) = state.multiplexed_at {
+            if then.elapsed() < COOLDOWN {
                 return Acquire::No;
             }
-            state.crowded = None;
+            state.multiplexed_at = None;
         }
         match std::mem::take(&mut state.slot) {
             busy @ (Slot::Connecting | Slot::Used) => {
                 state.slot = busy;
                 return Acquire::No;
             }
-            Slot::Free(mut line) => {
-                if line.is_free() {
+            Slot::Free(mut dedicated) => {
+                if dedicated.is_free() {
                     state.slot = Slot::Used;
                     state.taken += 1;
-                    return Acquire::Line(Lease {
-                        line: Some(line),
+                    return Acquire::Leased(Lease {
+                        dedicated: Some(dedicated),
                         home: Arc::clone(self),
                     });
                 }
@@ -196,7 +196,7 @@ impl Dedicated {
         })
     }
 
-    /// Dedicated that exist, and requests that got one.
+    /// Dedicated connections that exist, 0 or 1, and requests that got one.
     #[must_use]
     pub fn used(&self) -> (usize, u64) {
         let state = self.state.lock();
@@ -208,14 +208,14 @@ impl Dedicated {
     pub fn beside(self: &Arc<Self>) -> Beside {
         let mut state = self.state.lock();
         state.beside += 1;
-        if state.beside >= CROWD {
-            state.crowded = Some(Instant::now());
+        if state.beside >= MULTIPLEXED_FROM {
+            state.multiplexed_at = Some(Instant::now());
         }
         drop(state);
         Beside(Arc::clone(self))
     }
 
-    /// A line in use by which nothing came since the last call of this.
+    /// The dedicated connection, if it is in use and nothing came by it since the last call.
     pub(crate) fn silent(&self) -> Option<Silent> {
         let state = self.state.lock();
         match (&state.slot, &state.signs) {
@@ -224,16 +224,16 @@ impl Dedicated {
         }
     }
 
-    /// Closes a line that nobody used for `limit`; true when none is left.
+    /// Closes a dedicated connection that nobody used for `limit`; true when none is left.
     pub fn sweep(&self, limit: Duration) -> bool {
         let mut state = self.state.lock();
-        if let Slot::Free(line) = &mut state.slot {
-            let (free, unused) = (line.is_free(), line.since.elapsed() >= limit);
+        if let Slot::Free(dedicated) = &mut state.slot {
+            let (free, unused) = (dedicated.is_free(), dedicated.since.elapsed() >= limit);
             if (!free || unused)
-                && let Slot::Free(line) = std::mem::take(&mut state.slot)
+                && let Slot::Free(dedicated) = std::mem::take(&mut state.slot)
                 && free
             {
-                line.close();
+                dedicated.close();
             }
         }
         !state.slot.exists()
@@ -249,7 +249,7 @@ impl Drop for Beside {
     }
 }
 
-/// The right to open one line.
+/// The right to open one dedicated connection.
 #[derive(Debug)]
 pub struct Connecting {
     home: Arc<Dedicated>,
@@ -269,17 +269,17 @@ impl Connecting {
         let Ok((sender, connection)) = builder.handshake(TokioIo::new(wire)).await else {
             return;
         };
-        let mut line = Box::new(Line {
+        let mut dedicated = Box::new(DedicatedConnection {
             sender,
             connection,
             signs: Arc::clone(&signs),
             since: Instant::now(),
             ended: false,
         });
-        if line.is_free() {
+        if dedicated.is_free() {
             self.opened = true;
             let mut state = self.home.state.lock();
-            state.slot = Slot::Free(line);
+            state.slot = Slot::Free(dedicated);
             state.signs = Some(signs);
         }
     }
@@ -298,10 +298,10 @@ impl Drop for Connecting {
     }
 }
 
-/// A line in use. Given back when the answer has ended, and broken off when it
-/// is dropped before.
+/// A dedicated connection in use. Given back when the answer has ended, and
+/// broken off when this is dropped before.
 pub struct Lease {
-    line: Option<Box<Line>>,
+    dedicated: Option<Box<DedicatedConnection>>,
     home: Arc<Dedicated>,
 }
 
@@ -317,13 +317,13 @@ impl Lease {
     /// # Errors
     /// [`Failure::ConnectionClosed`] when the peer did not take the request.
     pub async fn send(mut self, request: Request<Body>) -> Result<Response<ResponseBody>, Failure> {
-        let Some(line) = &mut self.line else {
-            return Err(Failure::connection_closed("the line is in use"));
+        let Some(dedicated) = &mut self.dedicated else {
+            return Err(Failure::connection_closed("the connection is in use"));
         };
-        line.signs.begin();
-        let mut asked = pin!(line.sender.try_send_request(request));
-        let (connection, ended) = (&mut line.connection, &mut line.ended);
-        let signs = Arc::clone(&line.signs);
+        dedicated.signs.begin();
+        let mut asked = pin!(dedicated.sender.try_send_request(request));
+        let (connection, ended) = (&mut dedicated.connection, &mut dedicated.ended);
+        let signs = Arc::clone(&dedicated.signs);
         let answer = poll_fn(|cx| {
             // Only the connection, polled here as well, can bring the answer.
             if let Poll::Ready(answer) = asked.as_mut().poll(&mut deaf()) {
@@ -360,12 +360,12 @@ impl Lease {
     }
 
     fn give_back(mut self) {
-        if let Some(mut line) = self.line.take() {
-            if line.is_free() {
-                line.since = Instant::now();
-                self.home.state.lock().slot = Slot::Free(line);
+        if let Some(mut dedicated) = self.dedicated.take() {
+            if dedicated.is_free() {
+                dedicated.since = Instant::now();
+                self.home.state.lock().slot = Slot::Free(dedicated);
             } else {
-                self.line = Some(line);
+                self.dedicated = Some(dedicated);
             }
         }
     }
@@ -373,7 +373,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if self.line.is_some() {
+        if self.dedicated.is_some() {
             let mut state = self.home.state.lock();
             state.slot = Slot::Empty;
             state.signs = None;
@@ -389,27 +389,27 @@ fn wake_if_cut_short(cx: &Context<'_>) {
     }
 }
 
-/// The body of an answer, with the line that it comes by if that has no task.
+/// The body of an answer, with the dedicated connection that it comes by, if it does.
 #[derive(Debug)]
 pub struct ResponseBody {
     body: IncomingBody,
-    line: Option<Lease>,
+    lease: Option<Lease>,
 }
 
 impl<B: Into<IncomingBody>> From<B> for ResponseBody {
     fn from(body: B) -> Self {
         Self {
             body: body.into(),
-            line: None,
+            lease: None,
         }
     }
 }
 
 impl ResponseBody {
-    fn by(line: Lease, body: IncomingBody) -> Self {
+    fn by(lease: Lease, body: IncomingBody) -> Self {
         let mut coming = Self {
             body,
-            line: Some(line),
+            lease: Some(lease),
         };
         coming.settle();
         coming
@@ -426,9 +426,9 @@ impl ResponseBody {
 
     fn settle(&mut self) {
         if self.body.is_end_stream()
-            && let Some(line) = self.line.take()
+            && let Some(lease) = self.lease.take()
         {
-            line.give_back();
+            lease.give_back();
         }
     }
 }
@@ -442,29 +442,29 @@ impl HttpBody for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
-        let Some(line) = this.line.as_mut().and_then(|taken| taken.line.as_mut()) else {
+        let Some(dedicated) = this.lease.as_mut().and_then(|of| of.dedicated.as_mut()) else {
             return Pin::new(&mut this.body).poll_frame(cx);
         };
         let mut polled = Pin::new(&mut this.body).poll_frame(&mut deaf());
         if polled.is_pending() {
-            line.poll(cx);
+            dedicated.poll(cx);
             polled = Pin::new(&mut this.body).poll_frame(&mut deaf());
         }
         match &polled {
             Poll::Pending => {
                 wake_if_cut_short(cx);
-                if line.signs.poll_broken(cx) {
-                    this.line = None;
+                if dedicated.signs.poll_broken(cx) {
+                    this.lease = None;
                     return Poll::Ready(Some(Err(DEAD.into())));
                 }
             }
             Poll::Ready(None) => {
-                if let Some(line) = this.line.take() {
-                    line.give_back();
+                if let Some(lease) = this.lease.take() {
+                    lease.give_back();
                 }
             }
             // What failed is broken off.
-            Poll::Ready(Some(Err(_))) => this.line = None,
+            Poll::Ready(Some(Err(_))) => this.lease = None,
             Poll::Ready(Some(Ok(_))) => this.settle(),
         }
         polled

@@ -11,9 +11,9 @@ const STEP: f64 = 1.1;
 /// Nothing is faster, so that steps stay steps.
 const FASTEST: f64 = 1e-5;
 
-/// Part of the way that the calm values go towards those of a slot. The typical call's in
-/// ten minutes up, or a load that lasts would pass for calm, and in a second down, because
-/// nothing makes calls faster than calm. The mean in half a minute.
+/// Part of the way that the baseline goes towards the values of a slot. The typical call's
+/// in ten minutes up, or a load that lasts would pass for calm, and in a second down,
+/// because nothing makes calls faster than calm. The mean in half a minute.
 const UP: f64 = 1.0 / 24_000.0;
 const DOWN: f64 = 1.0 / 40.0;
 const MEAN: f64 = 1.0 / 1200.0;
@@ -23,15 +23,15 @@ const MEAN: f64 = 1.0 / 1200.0;
 const PATIENCE: u32 = 2400;
 
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Calm {
+pub(super) struct Baseline {
     /// Running median of what was seen, in seconds; 0 before the first call.
     typical: f64,
-    calm_typical: f64,
-    calm_mean: f64,
+    baseline_typical: f64,
+    baseline_mean: f64,
     waited: u32,
 }
 
-impl Calm {
+impl Baseline {
     pub(super) fn saw(&mut self, took: Duration) {
         let took = took.as_secs_f64().max(FASTEST);
         if self.typical == 0.0 {
@@ -45,15 +45,16 @@ impl Calm {
 
     /// Whether the typical call takes so much longer than in calm times.
     pub(super) fn waits_longer_by(&self, queue_time: Duration) -> bool {
-        self.calm_typical > 0.0 && self.typical > self.calm_typical + queue_time.as_secs_f64()
+        self.baseline_typical > 0.0
+            && self.typical > self.baseline_typical + queue_time.as_secs_f64()
     }
 
     /// A slot in which nothing was shed ended; `mean` of its calls, if there were any.
     pub(super) fn learn(&mut self, mean: Option<f64>, waits: bool) {
         let Some(mean) = mean else { return };
-        if self.calm_typical == 0.0 {
-            self.calm_typical = self.typical;
-            self.calm_mean = mean;
+        if self.baseline_typical == 0.0 {
+            self.baseline_typical = self.typical;
+            self.baseline_mean = mean;
             return;
         }
         if waits {
@@ -64,37 +65,37 @@ impl Calm {
             return;
         }
         self.waited = 0;
-        let part = if self.typical < self.calm_typical {
+        let part = if self.typical < self.baseline_typical {
             DOWN
         } else {
             UP
         };
-        self.calm_typical += (self.typical - self.calm_typical) * part;
-        self.calm_mean += (mean - self.calm_mean) * MEAN;
+        self.baseline_typical += (self.typical - self.baseline_typical) * part;
+        self.baseline_mean += (mean - self.baseline_mean) * MEAN;
     }
 
-    /// What is typical now is calm. The mean moves along.
+    /// What is typical now is the baseline. The mean moves along.
     pub(super) fn adopt(&mut self) {
-        if self.calm_typical > 0.0 && self.typical > 0.0 {
-            self.calm_mean *= self.typical / self.calm_typical;
-            self.calm_typical = self.typical;
+        if self.baseline_typical > 0.0 && self.typical > 0.0 {
+            self.baseline_mean *= self.typical / self.baseline_typical;
+            self.baseline_typical = self.typical;
         }
         self.waited = 0;
     }
 
     /// In seconds.
     pub(super) fn mean(&self) -> f64 {
-        self.calm_mean.max(self.calm_typical)
+        self.baseline_mean.max(self.baseline_typical)
     }
 
     /// Half where the typical call waits `queue_time`, and never quite all: how much longer
     /// somebody waits must show however long it is.
     pub(super) fn waiting_percent(&self, queue_time: Duration) -> u8 {
-        if self.calm_typical == 0.0 {
-            // Nobody knows yet what calm is.
+        if self.baseline_typical == 0.0 {
+            // There is no baseline yet.
             return 0;
         }
-        let waits = (self.typical - self.calm_typical).max(0.0);
+        let waits = (self.typical - self.baseline_typical).max(0.0);
         let share = waits / (waits + queue_time.as_secs_f64());
         (share * 100.0) as u8
     }

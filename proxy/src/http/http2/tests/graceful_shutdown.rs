@@ -1,8 +1,8 @@
-//! Servers that go, and what their clients had begun when they heard of it.
+//! Servers that shut down, and what their clients had begun when they heard of it.
 
 use tokio::sync::oneshot;
 
-use super::super::goodbye::{ACK, IN_HAND, PING};
+use super::super::graceful_shutdown::{ACK, IN_HAND, PING};
 use super::super::recv::RecvBody;
 use super::*;
 
@@ -33,8 +33,8 @@ fn counting(
             }
             Response::new(body::text(got.len().to_string()))
         };
-        let place = Place::unlisted();
-        server::serve(io, limits(PLAIN, place), close, handler).await
+        let permit = Permit::unlisted();
+        server::serve(io, limits(PLAIN, permit), close, handler).await
     };
     (go, serving)
 }
@@ -77,14 +77,17 @@ async fn a_server_that_goes_takes_what_begins_behind_the_answer_to_its_ping() {
     client.next(SETTINGS).await.unwrap();
     let begun = Instant::now();
     go.send(()).unwrap();
-    let goodbye = client.next(GOAWAY).await.unwrap();
-    assert_eq!(goodbye[..4], [0x7f, 0xff, 0xff, 0xff], "it names no stream");
+    let goaway = client.next(GOAWAY).await.unwrap();
+    assert_eq!(goaway[..4], [0x7f, 0xff, 0xff, 0xff], "it names no stream");
     let asked = client.next(PING).await.unwrap();
     client.write([PING, ACK, 0], &asked).await;
     client.write([HEADERS, WHOLE, 1], GET).await;
     let answer = client.next(HEADERS).await;
     assert_eq!(answer.as_deref(), Some(OK), "the request was dropped");
-    assert!(begun.elapsed() < IN_HAND, "nothing waits for the goodbye");
+    assert!(
+        begun.elapsed() < IN_HAND,
+        "nothing waits for the answer to the PING"
+    );
     // Then it says what it took, and ends.
     let last = client.next(GOAWAY).await.unwrap();
     assert_eq!(last[..4], [0, 0, 0, 1]);
@@ -94,7 +97,7 @@ async fn a_server_that_goes_takes_what_begins_behind_the_answer_to_its_ping() {
     assert!((IN_HAND..2 * IN_HAND).contains(&took), "{took:?}");
 }
 
-/// Both are ours: the client's connection reads the goodbye before it sends the head of a
+/// Both are ours: the client's connection reads GOAWAY before it sends the head of a
 /// request that it was given already. What was read of the body cannot be sent again.
 #[tokio::test(start_paused = true)]
 async fn an_upload_that_is_begun_as_its_server_goes_is_answered() {
@@ -114,7 +117,7 @@ async fn an_upload_that_is_begun_as_its_server_goes_is_answered() {
         _ = &mut serving => panic!("the server has gone"),
     }
     go.send(()).unwrap();
-    assert!(futures::poll!(&mut serving).is_pending(), "it says goodbye");
+    assert!(futures::poll!(&mut serving).is_pending(), "it sends GOAWAY");
     let mut sending = Box::pin(sender.send(post(body::text(vec![7; SIZE]))));
     assert!(futures::poll!(&mut sending).is_pending());
     let answer = tokio::select! {

@@ -1,4 +1,4 @@
-//! A small town for tests: who belongs to whom, and who calls whom.
+//! A small topology for tests: who belongs to whom, and who calls whom.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

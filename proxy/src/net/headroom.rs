@@ -11,7 +11,7 @@
 
 use runtime::occupancy::Requests;
 
-use crate::net::admission::{HELD, Line, REQUEST};
+use crate::net::admission::{AdmissionClass, HELD, REQUEST};
 use crate::net::budget::Budget;
 
 /// In percent: who holds nothing finds room up to here. What is left up to where nobody
@@ -34,14 +34,14 @@ const TRICKLE: usize = 128;
 /// How a request begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Entry {
-    Room,
+    Headroom,
     /// There is none.
     Spared,
 }
 
 /// What is in use, looked at once for all who ask.
 #[derive(Clone, Copy)]
-pub(super) struct Room<'a> {
+pub(super) struct Headroom<'a> {
     budget: &'a Budget,
     /// With what is going to be in use, and one request more, in bytes.
     taken: usize,
@@ -50,17 +50,17 @@ pub(super) struct Room<'a> {
 impl Budget {
     /// How a request may begin that has just come. Nobody overtakes requests of its own
     /// holder, nor others for which there is room.
-    pub(super) fn passes(&self, requests: &Requests, line: Line) -> Option<Entry> {
+    pub(super) fn passes(&self, requests: &Requests, class: AdmissionClass) -> Option<Entry> {
         if requests.waiting() > 0 {
             return None;
         }
-        let room = self.room();
-        if room.taken <= self.heap() / 100 * CALLERS && self.admission.is_empty() {
-            return Some(Entry::Room);
+        let headroom = self.headroom();
+        if headroom.taken <= self.heap() / 100 * CALLERS && self.admission.is_empty() {
+            return Some(Entry::Headroom);
         }
-        match room.admits(requests, line) {
-            Some(Entry::Room) if self.others_first(&room, requests) => {
-                room.spares(requests, line).then_some(Entry::Spared)
+        match headroom.admits(requests, class) {
+            Some(Entry::Headroom) if self.others_first(&headroom, requests) => {
+                headroom.spares(requests, class).then_some(Entry::Spared)
             }
             entry => entry,
         }
@@ -73,9 +73,9 @@ impl Budget {
         }
     }
 
-    pub(super) fn room(&self) -> Room<'_> {
+    pub(super) fn headroom(&self) -> Headroom<'_> {
         let expected = self.admission.expected() + REQUEST;
-        Room {
+        Headroom {
             budget: self,
             taken: self.used().saturating_add(expected),
         }
@@ -86,38 +86,39 @@ impl Budget {
     /// A call that can only end after another one does so through a request of a caller,
     /// and no two do through the same one next to them, so with more in flight than callers
     /// have some of them wait for nobody here.
-    pub(super) fn least(&self, requests: &Requests, line: Line) -> usize {
+    pub(super) fn least(&self, requests: &Requests, class: AdmissionClass) -> usize {
         let part = (LEAST / requests.sharers().max(1)).max(1);
-        match line {
-            Line::Callers => part,
-            Line::Own => part + self.admission.callers(),
+        match class {
+            AdmissionClass::Callers => part,
+            AdmissionClass::Own => part + self.admission.callers(),
         }
     }
 
     /// Somebody waits for whom there is room, and has no more in flight.
-    fn others_first(&self, room: &Room<'_>, requests: &Requests) -> bool {
-        self.admission
-            .any(|one, line| one.in_flight() <= requests.in_flight() && room.is_for(one, line))
+    fn others_first(&self, headroom: &Headroom<'_>, requests: &Requests) -> bool {
+        self.admission.any(|one, class| {
+            one.in_flight() <= requests.in_flight() && headroom.is_for(one, class)
+        })
     }
 }
 
-impl Room<'_> {
+impl Headroom<'_> {
     /// How the next request of this holder may begin, where nobody goes before it.
-    pub(super) fn admits(&self, requests: &Requests, line: Line) -> Option<Entry> {
-        if self.is_for(requests, line) {
-            return Some(Entry::Room);
+    pub(super) fn admits(&self, requests: &Requests, class: AdmissionClass) -> Option<Entry> {
+        if self.is_for(requests, class) {
+            return Some(Entry::Headroom);
         }
-        self.spares(requests, line).then_some(Entry::Spared)
+        self.spares(requests, class).then_some(Entry::Spared)
     }
 
     /// Whether there is room for the next request of this holder.
-    pub(super) fn is_for(&self, requests: &Requests, line: Line) -> bool {
+    pub(super) fn is_for(&self, requests: &Requests, class: AdmissionClass) -> bool {
         const STEPS: usize = 256;
         let heap = self.budget.heap();
         let (part, much) = (heap / 100, (heap / MUCH).max(1));
-        let least = match line {
-            Line::Callers => CALLERS,
-            Line::Own => OWN,
+        let least = match class {
+            AdmissionClass::Callers => CALLERS,
+            AdmissionClass::Own => OWN,
         };
         let counted = requests.in_flight().saturating_mul(HELD);
         let holds = counted.max(requests.weight()).min(much);
@@ -126,9 +127,9 @@ impl Room<'_> {
     }
 
     /// Whether its next request may begin though there is none.
-    pub(super) fn spares(&self, requests: &Requests, line: Line) -> bool {
+    pub(super) fn spares(&self, requests: &Requests, class: AdmissionClass) -> bool {
         let (budget, heap) = (self.budget, self.budget.heap());
-        if requests.in_flight() >= budget.least(requests, line) {
+        if requests.in_flight() >= budget.least(requests, class) {
             return false;
         }
         let admission = &budget.admission;

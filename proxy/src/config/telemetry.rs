@@ -7,7 +7,7 @@ use policy::log_filter::LogFilter;
 use policy::trace::Tracing;
 use wire::v1;
 
-use crate::telemetry::trace::Told;
+use crate::telemetry::trace::TracingConfig;
 
 /// Attributes that spans have of their workload.
 const ATTRIBUTES: usize = 32;
@@ -33,7 +33,7 @@ pub(super) fn access_log(told: &v1::Telemetry) -> Result<Option<AccessLog>, Stri
 }
 
 /// Which traces are recorded. `None`: none, and headers pass as they came.
-pub(super) fn tracing(told: v1::Telemetry) -> Result<Option<Arc<Told>>, String> {
+pub(super) fn tracing(told: v1::Telemetry) -> Result<Option<Arc<TracingConfig>>, String> {
     let Some(told) = told.tracing else {
         return Ok(None);
     };
@@ -41,7 +41,7 @@ pub(super) fn tracing(told: v1::Telemetry) -> Result<Option<Arc<Told>>, String> 
     let attributes = told.resource.into_iter();
     let fitting = attributes.filter(|one| one.name.len().max(one.value.len()) <= LONGEST);
     let resource = fitting.map(|one| (one.name, one.value));
-    Ok(Some(Arc::new(Told {
+    Ok(Some(Arc::new(TracingConfig {
         tracing,
         resource: resource.take(ATTRIBUTES).collect(),
     })))

@@ -1,6 +1,6 @@
-//! When a server that goes takes no further request.
+//! When a server that shuts down takes no further request.
 //!
-//! It tells its client that it goes, asks by a PING whether that was heard, and drops what
+//! It sends its client GOAWAY, asks by a PING whether that was heard, and drops what
 //! begins behind the answer. `h2` takes the one round trip literally that RFC 9113, 6.8
 //! asks for at least. But clients answer a PING before all else that they have to send
 //! (`h2` does, nghttp2 does): what they had begun when they heard comes behind the answer,
@@ -14,15 +14,15 @@ use std::time::Duration;
 
 use tokio::time::{Sleep, sleep};
 
-/// Long against what a client has in hand when it hears that its server goes, short against
-/// the stop of a proxy.
+/// Long against what a client has in hand when it reads GOAWAY, short against the stop of a
+/// proxy.
 pub(super) const IN_HAND: Duration = Duration::from_millis(250);
 
 pub(super) const PING: u8 = 6;
 pub(super) const ACK: u8 = 1;
 /// Bytes of a PING behind its head.
 pub(super) const CONTENT: usize = 8;
-/// What `h2` asks with when it goes; other PINGs of it hold something else.
+/// What `h2` asks with when it shuts down; other PINGs of it hold something else.
 pub(super) const ASKED: [u8; CONTENT] = [0x0b, 0x7b, 0xa2, 0xf0, 0x8b, 0x9b, 0xfe, 0x54];
 
 /// A client's answer that it has heard, until its time has come.

@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 /// Who may work. The map holds sources that work or wait, and no others.
 #[derive(Debug)]
-pub struct Turns<K> {
+pub struct KeyedSemaphore<K> {
     all: Semaphore,
     of_one: usize,
     sources: Mutex<HashMap<K, Arc<Semaphore>>>,
@@ -20,14 +20,14 @@ pub struct Turns<K> {
 
 /// The right to work, until it is dropped.
 #[derive(Debug)]
-pub struct Turn<'a, K: Clone + Eq + Hash> {
-    turns: &'a Turns<K>,
+pub struct KeyedPermit<'a, K: Clone + Eq + Hash> {
+    semaphore: &'a KeyedSemaphore<K>,
     source: K,
     own: Option<OwnedSemaphorePermit>,
     all: Option<SemaphorePermit<'a>>,
 }
 
-impl<K: Clone + Eq + Hash> Turns<K> {
+impl<K: Clone + Eq + Hash> KeyedSemaphore<K> {
     /// `all` at one time, of which one source may have `of_one`.
     #[must_use]
     pub fn new(all: usize, of_one: usize) -> Self {
@@ -38,8 +38,8 @@ impl<K: Clone + Eq + Hash> Turns<K> {
         }
     }
 
-    /// Waits for a turn. May be dropped at any time.
-    pub async fn take(&self, source: K) -> Turn<'_, K> {
+    /// Waits for a permit. May be dropped at any time.
+    pub async fn acquire(&self, source: K) -> KeyedPermit<'_, K> {
         let own = Arc::clone(
             self.sources
                 .lock()
@@ -47,16 +47,16 @@ impl<K: Clone + Eq + Hash> Turns<K> {
                 .or_insert_with(|| Arc::new(Semaphore::new(self.of_one))),
         );
         // Made before it waits, so that giving up tidies as well.
-        let mut turn = Turn {
-            turns: self,
+        let mut permit = KeyedPermit {
+            semaphore: self,
             source,
             own: None,
             all: None,
         };
         // Neither is ever closed, so both are some.
-        turn.own = own.acquire_owned().await.ok();
-        turn.all = self.all.acquire().await.ok();
-        turn
+        permit.own = own.acquire_owned().await.ok();
+        permit.all = self.all.acquire().await.ok();
+        permit
     }
 
     /// Sources that work or wait.
@@ -66,11 +66,11 @@ impl<K: Clone + Eq + Hash> Turns<K> {
     }
 }
 
-impl<K: Clone + Eq + Hash> Drop for Turn<'_, K> {
+impl<K: Clone + Eq + Hash> Drop for KeyedPermit<'_, K> {
     fn drop(&mut self) {
         self.all = None;
         self.own = None;
-        let mut sources = self.turns.sources.lock();
+        let mut sources = self.semaphore.sources.lock();
         let unused = |own: &Arc<Semaphore>| Arc::strong_count(own) == 1;
         if sources.get(&self.source).is_some_and(unused) {
             sources.remove(&self.source);
@@ -88,17 +88,20 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn source_that_uses_its_share_leaves_the_rest_to_others() {
-        let turns = Turns::new(4, 2);
+        let semaphore = KeyedSemaphore::new(4, 2);
         let soon = Duration::from_millis(1);
-        let first = turns.take("a").await;
-        let second = turns.take("a").await;
-        assert!(timeout(soon, turns.take("a")).await.is_err());
-        let other = timeout(soon, turns.take("b")).await.unwrap();
-        let third = timeout(soon, turns.take("c")).await.unwrap();
-        assert!(timeout(soon, turns.take("d")).await.is_err(), "four in all");
+        let first = semaphore.acquire("a").await;
+        let second = semaphore.acquire("a").await;
+        assert!(timeout(soon, semaphore.acquire("a")).await.is_err());
+        let other = timeout(soon, semaphore.acquire("b")).await.unwrap();
+        let third = timeout(soon, semaphore.acquire("c")).await.unwrap();
+        assert!(
+            timeout(soon, semaphore.acquire("d")).await.is_err(),
+            "four in all"
+        );
         drop(first);
-        let again = timeout(soon, turns.take("a")).await.unwrap();
+        let again = timeout(soon, semaphore.acquire("a")).await.unwrap();
         drop((second, other, third, again));
-        assert_eq!(turns.sources(), 0);
+        assert_eq!(semaphore.sources(), 0);
     }
 }
