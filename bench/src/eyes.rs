@@ -430,7 +430,7 @@ mod tests {
             let length = body.len();
             let head = format!("POST /v1/traces HTTP/1.1\r\nContent-Length: {length}\r\n\r\n");
             client.write_all((head + body).as_bytes()).unwrap();
-            let mut answer = [0; 64];
+            let mut answer = [0; 256];
             assert!(client.read(&mut answer).unwrap() > 0);
             assert!(answer.starts_with(b"HTTP/1.1 200"));
         }

@@ -3,7 +3,7 @@
 //! Probes and hooks are for the kubelet; what shows configuration or changes
 //! state is for the pod itself and answers loopback only.
 //!
-//! Imports `config`, `endpoints`, `probe`, `proxy` and `telemetry`.
+//! Imports `config`, `endpoints`, `probe` and `proxy`.
 
 mod traffic;
 

@@ -96,11 +96,9 @@ async fn commands_show_10_000_edges_within_half_a_second() {
     }
     let text = "source and port fit, method DELETE fits no match";
     let step = json!({"step": "rule", "text": text, "objects": ["TrafficTarget shop/a"]});
-    let told = json!({
-        "apiVersion": "observe.weft.dev/v1alpha1", "kind": "Explanation", "spec": {},
-        "status": {"verdict": "Allowed", "owner": "shop", "steps": vec![step; 100]},
-    });
-    server.api.put(&format!("{OBSERVE}/explanations"), told);
+    let allowed = json!({"verdict": "Allowed", "owner": "shop", "steps": vec![step; 100]});
+    let asked = format!("{OBSERVE}/explanations");
+    server.api.judge(&asked, allowed);
     let kubeconfig = server.well();
     for arguments in [
         &["stat", "deploy"][..],

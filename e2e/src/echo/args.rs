@@ -39,26 +39,7 @@ pub async fn run(words: &[String]) -> anyhow::Result<()> {
     let (command, rest) = words.split_first().context(USAGE)?;
     let options = Options::parse(rest)?;
     match command.as_str() {
-        "get" => {
-            if let Some(text) = options.expect.clone() {
-                return expect(options, &text).await;
-            }
-            let (json, single) = (options.json, options.is_single());
-            let summary = asked(options).await?;
-            if json {
-                println!("{}", serde_json::to_string(&summary)?);
-            } else if single && summary.answered == 1 {
-                println!("HTTP {}", summary.last.status);
-                for (name, value) in &summary.last.headers {
-                    println!("{name}: {value}");
-                }
-                println!("\n{}", summary.last.body);
-            } else {
-                println!("{}", serde_json::to_string_pretty(&summary)?);
-            }
-            // With --json the report speaks for itself, failures included.
-            ensure!(json || summary.errors.is_empty(), "{}", summary.first_error);
-        }
+        "get" => get(options).await?,
         "tcp" => println!("{}", bytes(&options).await?),
         "tls" => {
             let name = options.word(1).context(USAGE)?;
@@ -94,6 +75,28 @@ pub async fn run(words: &[String]) -> anyhow::Result<()> {
         "help" | "--help" | "-h" => println!("{USAGE}"),
         other => bail!("unknown command {other}\n{USAGE}"),
     }
+    Ok(())
+}
+
+async fn get(options: Options) -> anyhow::Result<()> {
+    if let Some(text) = options.expect.clone() {
+        return expect(options, &text).await;
+    }
+    let (json, single) = (options.json, options.is_single());
+    let summary = asked(options).await?;
+    if json {
+        println!("{}", serde_json::to_string(&summary)?);
+    } else if single && summary.answered == 1 {
+        println!("HTTP {}", summary.last.status);
+        for (name, value) in &summary.last.headers {
+            println!("{name}: {value}");
+        }
+        println!("\n{}", summary.last.body);
+    } else {
+        println!("{}", serde_json::to_string_pretty(&summary)?);
+    }
+    // With --json the report speaks for itself, failures included.
+    ensure!(json || summary.errors.is_empty(), "{}", summary.first_error);
     Ok(())
 }
 

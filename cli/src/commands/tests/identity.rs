@@ -72,7 +72,7 @@ async fn nobody_with_a_certificate_is_told_with_the_nearest() {
         (
             "pod/wbe-1",
             2,
-            "there is no Pod wbe-1 in namespace shop; you may mean pod/web-1",
+            "there is no Pod wbe-1 in namespace shop; you may mean po/web-1",
         ),
         ("deploy/wbe", 3, "you may mean deploy/web"),
         ("sa/wbe", 3, "you may mean sa/web"),
