@@ -23,12 +23,11 @@ use wire::v1;
 
 use super::report_store::{Author, Held, ReportStore};
 
+pub(crate) use super::clock_offset::SLOT;
 pub(crate) use super::report_store::{Detail, Edge, EdgeKey, Reporter, RouteCalls};
 use crate::metrics::{ReportMetrics, ReportOutcome};
 use crate::world::ObjectKey;
 
-/// Length of a slot in seconds, as in the proxies.
-pub(crate) const SLOT: u64 = 5;
 /// The longest window that can be asked for.
 pub(crate) const LONGEST_WINDOW: Duration = Duration::from_secs(300);
 /// Slots end this long before they can be asked for: proxies report within a
