@@ -38,6 +38,11 @@ impl ClockOffset {
         }
     }
 
+    /// The same clock on its next stream, which opens now.
+    pub(super) fn reopen(&mut self, now: Instant) {
+        *self = Self::of_stream(self.slots, now);
+    }
+
     /// Milliseconds by which the clock was ahead of ours.
     pub(crate) fn ahead(&self) -> i64 {
         self.ahead
@@ -80,7 +85,7 @@ impl ClockOffset {
 }
 
 /// Milliseconds since 1970.
-fn millis(now: SystemTime) -> u64 {
+pub(super) fn millis(now: SystemTime) -> u64 {
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
