@@ -4,6 +4,10 @@
 //! A shift is whole slots and stays until the clock is more than a slot away from it, or
 //! right. If it followed every measurement, reports that are told again on a new stream
 //! would lie in other slots than before and count beside themselves.
+//!
+//! What says how late it is where it comes from may have waited on its way: for CPU that was
+//! withheld, or for a packet that was lost. That makes a clock look late and never early, so
+//! a clock is late only when it has looked so twice in a row.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -16,6 +20,8 @@ pub(crate) const SLOT: u64 = 5;
 const SLOT_SECONDS: i64 = SLOT.cast_signed();
 /// The same in milliseconds. A clock may be wrong by as much and nothing is shifted.
 const SLOT_MILLIS: i64 = SLOT_SECONDS * 1000;
+/// What is read within this time may have waited together, and counts once.
+const TOGETHER: Duration = Duration::from_secs(1);
 
 /// See the module header.
 #[derive(Debug)]
@@ -26,6 +32,8 @@ pub(crate) struct ClockOffset {
     slots: i64,
     /// When its stream opened, until what it says of its clock first is read.
     opened: Option<Instant>,
+    /// Since when it looks late and is not yet taken to be so.
+    late: Option<Instant>,
 }
 
 impl ClockOffset {
@@ -35,6 +43,7 @@ impl ClockOffset {
             ahead: 0,
             slots,
             opened: Some(opened),
+            late: None,
         }
     }
 
@@ -54,17 +63,24 @@ impl ClockOffset {
     }
 
     /// Compares what it shows, in milliseconds, with ours at this moment. What is said first
-    /// may have waited here for as long as the stream is open, which makes a clock look late
-    /// and never early: within that it is taken to be as it was.
+    /// may have waited here for as long as the stream is open: within that the clock is taken
+    /// to be as it was. After that one that looks late must do so twice.
     pub(crate) fn compare(&mut self, theirs: u64, now: SystemTime, at: Instant) {
         let ahead = i128::from(theirs) - i128::from(millis(now));
         let ahead = i64::try_from(ahead).unwrap_or(i64::MAX);
-        let waited = self.opened.take();
-        let waited = waited.map_or(Duration::ZERO, |opened| {
+        let (opened, late) = (self.opened.take(), self.late.take());
+        let shifted = self.slots.saturating_mul(SLOT_MILLIS);
+        if opened.is_none() && ahead < shifted.saturating_sub(SLOT_MILLIS) {
+            let since = late.unwrap_or(at);
+            if at.saturating_duration_since(since) < TOGETHER {
+                self.late = Some(since);
+                return;
+            }
+        }
+        let waited = opened.map_or(Duration::ZERO, |opened| {
             at.saturating_duration_since(opened)
         });
         let waited = i64::try_from(waited.as_millis()).unwrap_or(i64::MAX);
-        let shifted = self.slots.saturating_mul(SLOT_MILLIS);
         self.ahead = shifted.clamp(ahead, ahead.saturating_add(waited));
         let half = SLOT_MILLIS / 2;
         let is_right = self.ahead.unsigned_abs() < half.unsigned_abs();
@@ -165,15 +181,37 @@ mod tests {
             clock.compare(OURS - 8_000, ours(), read);
             let first = (clock.ahead(), clock.slots());
             clock.compare(OURS - then, ours(), read);
-            (first, clock.slots())
+            let second = clock.slots();
+            clock.compare(OURS - then, ours(), read + TOGETHER);
+            (first, second, clock.slots())
         };
-        assert_eq!(late(9, 100), ((0, 0), 0));
+        assert_eq!(late(9, 100), ((0, 0), 0, 0));
         assert_eq!(
             late(2, 100),
-            ((-6_000, -1), 0),
+            ((-6_000, -1), 0, 0),
             "it cannot have waited so long"
         );
-        // What comes later has waited for nothing.
-        assert_eq!(late(9, 8_000), ((0, 0), -2));
+        assert_eq!(late(9, 8_000), ((0, 0), 0, -2), "late twice is late");
+    }
+
+    #[test]
+    fn what_comes_late_once_or_together_shifts_nothing() {
+        let (mut clock, opened) = clock(0);
+        let mut shift = |second: u64, late: u64| {
+            let at = opened + Duration::from_secs(second);
+            clock.compare(OURS - late, ours(), at);
+            (clock.ahead(), clock.slots())
+        };
+        assert_eq!(shift(0, 100), (-100, 0));
+        assert_eq!(shift(30, 8_000), (-100, 0));
+        assert_eq!(shift(60, 200), (-200, 0));
+        // Read at once, after a pause in which nothing was.
+        for _ in 0..9 {
+            assert_eq!(shift(90, 8_000), (-200, 0));
+        }
+        assert_eq!(shift(120, 8_000), (-8_000, -2));
+        // From there on it counts anew, and nothing waits so as to look early.
+        assert_eq!(shift(150, 30_000), (-8_000, -2));
+        assert_eq!(shift(180, 100), (-100, 0));
     }
 }
