@@ -7,6 +7,7 @@
 pub(crate) mod acknowledged;
 pub(crate) mod acknowledgements;
 pub(crate) mod asks;
+pub(crate) mod clock_offset;
 pub(crate) mod exchange;
 pub(crate) mod propagation;
 mod report_store;

@@ -208,6 +208,12 @@ fn stamp(pod: &mut Value, settings: &Settings, overrides: &Overrides) {
             annotations.entry(name).or_insert_with(|| list.into());
         }
     }
+    // Removal knows by it how long the hooks sleep that are not the user's own.
+    if let Some(seconds) = overrides.drain_delay {
+        annotations
+            .entry(labels::DRAIN_DELAY)
+            .or_insert_with(|| seconds.to_string().into());
+    }
 }
 
 #[cfg(test)]

@@ -1610,8 +1610,13 @@ pub struct EdgeRoute {
 pub struct ReportsRequest {}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Reports {
+    /// Their slots are those of the clock of who tells.
     #[prost(message, repeated, tag = "1")]
     pub reports: ::prost::alloc::vec::Vec<PodReport>,
+    /// That clock when this was told, in milliseconds since 1970. 0: nothing is dated by it, or
+    /// who tells is of a version that did not say.
+    #[prost(uint64, tag = "2")]
+    pub now: u64,
     #[prost(message, repeated, tag = "50")]
     pub pulses: ::prost::alloc::vec::Vec<PodPulse>,
     /// What the one that holds the Lease gives to pods, whoever serves them.

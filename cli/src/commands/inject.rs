@@ -49,8 +49,7 @@ pub struct Inject {
                   them, nothing else changed. Pods of a namespace that has the label get a proxy \
                   all the same; write weft.dev/inject: disabled to keep one out. With --manual the \
                   sidecar is taken out, and all that was written with it: probes and hooks are \
-                  what they were, but for names of ports, which are their numbers now, and the \
-                  selector of nodes for the proxy's processor goes too.",
+                  what they were, but for names of ports, which are their numbers now.",
     after_help = "Example:\n  weft uninject deployment.yaml | kubectl apply -f -"
 )]
 pub struct Uninject {

@@ -188,9 +188,10 @@ fn look_up(
         zone,
         node,
         ready,
-        // Before its slice says so nobody is to be told anything.
+        // Before its slice says so nobody is to be told anything; one that says so whatever
+        // the pod says would have it told each time that the pod's word changes.
         ready_since: pod
-            .filter(|_| ready)
+            .filter(|_| ready && !service.publish_not_ready)
             .map_or(0, |(_, facts)| facts.ready_since),
         serving: endpoint.serving || endpoint.ready,
         terminating,

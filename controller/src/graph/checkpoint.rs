@@ -101,9 +101,8 @@ impl Checkpointer {
     async fn read(&self, versions: &mut Versions) -> bool {
         let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
         for (piece, last) in versions.iter_mut().enumerate() {
-            match api.get_opt(&name(piece)).await {
+            match changed(&api, &name(piece), last.as_deref()).await {
                 Ok(None) => {}
-                Ok(Some(held)) if is_same(&held, last.as_deref()) => {}
                 Ok(Some(held)) => {
                     last.clone_from(&held.metadata.resource_version);
                     if let Err(error) = self.take(&held) {
@@ -268,8 +267,20 @@ impl Checkpointer {
     }
 }
 
-fn is_same(held: &ConfigMap, version: Option<&str>) -> bool {
-    version.is_some() && held.metadata.resource_version.as_deref() == version
+/// What is written under this name, unless it is of the version that was read last. Most
+/// looks find that one, and the whole may have 1 MiB.
+async fn changed(
+    api: &Api<ConfigMap>,
+    name: &str,
+    last: Option<&str>,
+) -> Result<Option<ConfigMap>, kube::Error> {
+    if last.is_some() {
+        let held = api.get_metadata_opt(name).await?;
+        if held.is_none_or(|held| held.metadata.resource_version.as_deref() == last) {
+            return Ok(None);
+        }
+    }
+    api.get_opt(name).await
 }
 
 /// Whether it is written already. A Role that was made anew is another owner.

@@ -8,12 +8,15 @@ use std::pin::pin;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::{Request, StatusCode, header};
-use http_body_util::Full;
+use http::{Request, Response, header};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_client::MetricsServiceClient;
+use opentelemetry_proto::tonic::collector::metrics::v1::{
+    ExportMetricsServiceRequest, ExportMetricsServiceResponse,
+};
 use policy::trace::{Collector, Otlp};
 use prost::Message as _;
 use tokio::net::TcpStream;
@@ -27,6 +30,10 @@ use crate::metrics::service_graph::ServiceGraphMetrics;
 const EVERY: Duration = Duration::from_secs(15);
 /// Finding the collector, and one message.
 const WITHIN: Duration = Duration::from_secs(10);
+/// Bytes of an answer that are read; one that is longer is none.
+const ANSWER: usize = 64 * 1024;
+/// Characters of what a collector says about points that it rejected.
+const REASON: usize = 256;
 
 /// See the module header.
 #[derive(Clone, Debug)]
@@ -72,22 +79,30 @@ impl Push {
 }
 
 async fn send(collector: &Collector, message: ExportMetricsServiceRequest) -> Result<(), BoxError> {
-    match collector.protocol() {
+    let answer = match collector.protocol() {
         Otlp::Grpc => {
             let to = format!("http://{}", collector.authority());
-            let mut client = MetricsServiceClient::connect(to).await?;
-            client.export(message).await?;
-            Ok(())
+            let client = MetricsServiceClient::connect(to).await?;
+            let mut client = client.max_decoding_message_size(ANSWER);
+            client.export(message).await?.into_inner()
         }
-        Otlp::Http => match post(collector, message.encode_to_vec()).await? {
-            taken if taken.is_success() => Ok(()),
-            refused => Err(format!("the collector answered {refused}").into()),
-        },
+        Otlp::Http => post(collector, message.encode_to_vec()).await?,
+    };
+    match answer.partial_success {
+        Some(partial) if partial.rejected_data_points > 0 => {
+            let reason: String = partial.error_message.chars().take(REASON).collect();
+            let points = partial.rejected_data_points;
+            Err(format!("the collector rejected {points} data points: {reason}").into())
+        }
+        _ => Ok(()),
     }
 }
 
-/// Posts a message over a connection of its own, and says what the answer's head says.
-async fn post(collector: &Collector, message: Vec<u8>) -> Result<StatusCode, BoxError> {
+/// Posts a message over a connection of its own.
+async fn post(
+    collector: &Collector,
+    message: Vec<u8>,
+) -> Result<ExportMetricsServiceResponse, BoxError> {
     let request = Request::post(&*collector.path_of("metrics"))
         .header(header::HOST, collector.authority())
         .header(header::CONTENT_TYPE, "application/x-protobuf")
@@ -95,17 +110,27 @@ async fn post(collector: &Collector, message: Vec<u8>) -> Result<StatusCode, Box
     let stream = TcpStream::connect((collector.host(), collector.port())).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let mut connection = pin!(connection);
-    let mut answer = pin!(sender.send_request(request));
-    let answer = tokio::select! {
+    let exchange = async { read(sender.send_request(request).await?).await };
+    let mut exchange = pin!(exchange);
+    tokio::select! {
         biased;
-        answer = &mut answer => answer?,
+        answer = &mut exchange => answer,
         ended = &mut connection => {
             ended?;
             // It may have ended with the answer.
-            answer.await?
+            exchange.await
         }
-    };
-    Ok(answer.status())
+    }
+}
+
+async fn read(answer: Response<Incoming>) -> Result<ExportMetricsServiceResponse, BoxError> {
+    let status = answer.status();
+    if !status.is_success() {
+        return Err(format!("the collector answered {status}").into());
+    }
+    let body = Limited::new(answer.into_body(), ANSWER).collect().await?;
+    // What cannot be read says at least that all was taken.
+    Ok(ExportMetricsServiceResponse::decode(body.to_bytes()).unwrap_or_default())
 }
 
 #[cfg(test)]

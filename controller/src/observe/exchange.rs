@@ -35,6 +35,7 @@ use wire::v1::replica_client::ReplicaClient;
 use super::acknowledged::Observed;
 use super::asks::Asks;
 use super::asks::replicas::Passed;
+use super::clock_offset::ClockOffset;
 use super::reports::Reports;
 use crate::fleet::Fleet;
 use crate::settings::SERVE_PORT;
@@ -100,7 +101,7 @@ impl Answerer {
         self.admit(peer)?;
         let (outbox, sent) = mpsc::channel(OUTBOX);
         let (reports, changes) = (self.reports.clone(), self.reports.own_changes());
-        let news = move |since| reports.own_since(since);
+        let news = move |since| reports.own_since(since, SystemTime::now());
         self.answer("reports", changes, news, outbox.clone());
         let (board, changes) = (self.board.clone(), self.board.own_changes());
         let news = move |since| board.own_since(since);
@@ -287,8 +288,10 @@ impl Listener {
     /// Listens to one replica, and again after every end.
     pub(crate) async fn listen(&self, peer: SocketAddr) {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
+        // Longer than a stream: what is told again on the next one must lie where it lay.
+        let mut clock = ClockOffset::of_stream(0, Instant::now());
         loop {
-            match self.hear(peer, &mut backoff).await {
+            match self.hear(peer, &mut backoff, &mut clock).await {
                 Ok(()) => debug!(%peer, "replica ended its report"),
                 Err(error) => debug!(%peer, %error, "replica not heard"),
             }
@@ -301,7 +304,12 @@ impl Listener {
         }
     }
 
-    async fn hear(&self, peer: SocketAddr, backoff: &mut Backoff) -> Result<(), tower::BoxError> {
+    async fn hear(
+        &self,
+        peer: SocketAddr,
+        backoff: &mut Backoff,
+        clock: &mut ClockOffset,
+    ) -> Result<(), tower::BoxError> {
         let tls = mesh_client_config(
             &self.roots,
             &self.certificate,
@@ -327,7 +335,7 @@ impl Listener {
             .await?;
         let mut client = ReplicaClient::new(channel).max_decoding_message_size(MAX_RECEIVED);
         let mut report = client.observe(v1::ObserveRequest {}).await?.into_inner();
-        let reports = self.hear_reports(client.clone(), peer.ip());
+        let reports = self.hear_reports(client.clone(), peer.ip(), clock);
         let asks = self.asks.pass_to(peer.ip(), client);
         tokio::pin!(reports, asks);
         loop {
@@ -347,7 +355,9 @@ impl Listener {
         &self,
         mut client: ReplicaClient<Channel>,
         peer: IpAddr,
+        clock: &mut ClockOffset,
     ) -> Result<(), tower::BoxError> {
+        clock.reopen(Instant::now());
         let told = client.reports(v1::ReportsRequest {}).await;
         let mut told = match told {
             Ok(told) => told.into_inner(),
@@ -361,7 +371,8 @@ impl Listener {
             let pulses = std::mem::take(&mut news.pulses);
             self.fleet.heard(pulses, Instant::now());
             self.board.heard(peer, &news, Instant::now());
-            self.reports.heard(news, SystemTime::now());
+            self.reports
+                .heard(news, clock, SystemTime::now(), Instant::now());
         }
         Ok(())
     }

@@ -3,7 +3,8 @@
 //! Sums are kept by slot, pod and process as proxies report them, not added up:
 //! any window and any grouping can still be asked for, and what is told twice
 //! replaces itself. A replica tells the others what its own proxies report, so
-//! that each holds the same.
+//! that each holds the same: under slots of its own clock, whatever that of who tells
+//! shows.
 //!
 //! Of two reports of one slot the one with more calls is right: a pod that ends
 //! tells its open slot several times, and streams may overtake each other.
@@ -19,16 +20,17 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use parking_lot::Mutex;
 use prost::Message as _;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use wire::v1;
 
+use super::clock_offset::{ClockOffset, millis};
 use super::report_store::{Author, Held, ReportStore};
 
+pub(crate) use super::clock_offset::SLOT;
 pub(crate) use super::report_store::{Detail, Edge, EdgeKey, Reporter, RouteCalls};
 use crate::metrics::{ReportMetrics, ReportOutcome};
 use crate::world::ObjectKey;
 
-/// Length of a slot in seconds, as in the proxies.
-pub(crate) const SLOT: u64 = 5;
 /// The longest window that can be asked for.
 pub(crate) const LONGEST_WINDOW: Duration = Duration::from_secs(300);
 /// Slots end this long before they can be asked for: proxies report within a
@@ -227,10 +229,13 @@ impl Reports {
 
     /// Own reports after revision `since`, as many as fit into one message, and the
     /// revision that they lead to; nothing when all is told. 0 begins with the first.
-    pub(crate) fn own_since(&self, since: u64) -> (u64, Option<v1::Reports>) {
+    pub(crate) fn own_since(&self, since: u64, now: SystemTime) -> (u64, Option<v1::Reports>) {
         let state = self.inner.state.lock();
-        let mut news = v1::Reports::default();
-        let (mut bytes, mut told) = (0, since);
+        let mut news = v1::Reports {
+            now: millis(now),
+            ..v1::Reports::default()
+        };
+        let (mut bytes, mut told) = (news.encoded_len(), since);
         for (revision, (slot, author)) in state.own.range(since + 1..) {
             let held = state.slots.get(slot).and_then(|slot| slot.get(author));
             let Some(held) = held else { continue };
@@ -255,15 +260,25 @@ impl Reports {
         (state.revision, (!news.reports.is_empty()).then_some(news))
     }
 
-    /// Takes in what another replica tells.
-    pub(crate) fn heard(&self, news: v1::Reports, now: SystemTime) {
+    /// Takes in what another replica tells, whose clock this is, at this time of ours, which
+    /// is this moment.
+    pub(crate) fn heard(
+        &self,
+        news: v1::Reports,
+        clock: &mut ClockOffset,
+        now: SystemTime,
+        at: Instant,
+    ) {
+        if news.now != 0 {
+            clock.compare(news.now, now, at);
+        }
         for one in news.reports {
             let reporter = Reporter {
                 uid: one.uid.into(),
                 pod: ObjectKey::new(&one.namespace, &one.pod),
             };
             if let Some(report) = one.report {
-                self.take(&reporter, report, false, now);
+                self.take(&reporter, clock.dated(report), false, now);
             }
         }
     }

@@ -7,6 +7,7 @@ mod losses;
 mod meaning;
 mod reviews;
 mod schemas;
+mod words;
 
 use serde_json::{Value, json};
 

@@ -3,13 +3,14 @@
 //! What the user may have written in the same words goes too where a pod means the same
 //! without it. Probes and hooks come back as the proxy was told them, a port that had a name
 //! as its number. What a namespace's annotations gave the pod stays: it says nothing without
-//! a proxy.
+//! a proxy. So does the processor that its nodes must have: a user who asked for it himself
+//! needs it, and any other pod can run there.
 
 use serde_json::{Map, Value};
 
-use super::{Refusal, drain, earlier::Earlier, handlers, placement, pod};
+use super::{Refusal, drain, earlier::Earlier, handlers, pod};
 use crate::labels::{ACCOUNT, DEFAULT_CONTAINER, DRAIN_DELAY, PROXY_VERSION, parse_drain_delay};
-use crate::objects::{ARCHITECTURE, VOLUMES};
+use crate::objects::VOLUMES;
 
 /// The pod without its proxy; nothing where it has none that `inject` gave it.
 ///
@@ -50,9 +51,6 @@ pub fn remove(pod: &Value) -> Result<Option<Value>, Refusal> {
         take_items(spec, "initContainers", pod::is_ours);
         take_items(spec, "volumes", |volume| {
             VOLUMES.contains(&pod::name(volume))
-        });
-        take_members(spec, "nodeSelector", |name, value| {
-            name == placement::ARCH && value == ARCHITECTURE
         });
     }
     Ok(Some(without))

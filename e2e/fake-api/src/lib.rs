@@ -9,7 +9,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use kube::Client;
 use kube::client::Body;
 use parking_lot::Mutex;
@@ -45,6 +45,8 @@ struct State {
     broken: bool,
     /// Reads of each object.
     reads: BTreeMap<String, usize>,
+    /// Those that were not of its metadata alone.
+    whole_reads: BTreeMap<String, usize>,
     /// Collections in which nothing may be created.
     forbidden: Vec<String>,
     /// Statuses of what is created in a collection, which answers and stores nothing.
@@ -141,6 +143,12 @@ impl FakeApi {
             .unwrap_or_default()
     }
 
+    /// How often more of the object was read than its metadata.
+    pub fn whole_reads(&self, path: &str) -> usize {
+        let state = self.state.lock();
+        state.whole_reads.get(path).copied().unwrap_or_default()
+    }
+
     /// Whether anything may be created in a collection.
     pub fn allow_creation(&self, collection: &str, allowed: bool) {
         let forbidden = &mut self.state.lock().forbidden;
@@ -191,6 +199,10 @@ impl FakeApi {
         }
         if parts.method == Method::GET {
             *state.reads.entry(path.clone()).or_default() += 1;
+            if asks_for_metadata(&parts.headers) && !query.contains("watch=true") {
+                return state.get_metadata(&path);
+            }
+            *state.whole_reads.entry(path.clone()).or_default() += 1;
             if query.contains("watch=true") && state.unwatchable.contains(&path) {
                 return failure(StatusCode::INTERNAL_SERVER_ERROR, "InternalError");
             }
@@ -256,6 +268,16 @@ impl State {
             "metadata": {"resourceVersion": self.version.to_string(), "continue": next},
             "items": items,
         }))
+    }
+
+    fn get_metadata(&self, path: &str) -> Response<Body> {
+        match self.objects.get(path) {
+            Some(object) => ok(&json!({
+                "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1",
+                "metadata": object["metadata"],
+            })),
+            None => failure(StatusCode::NOT_FOUND, "NotFound"),
+        }
     }
 
     /// Objects under a collection path, in one namespace or in all of them.
@@ -378,6 +400,14 @@ impl Part {
             Self::Object => asked,
         }
     }
+}
+
+/// Whether nothing but metadata is asked for, and not that of a list.
+fn asks_for_metadata(headers: &HeaderMap) -> bool {
+    headers.get(header::ACCEPT).is_some_and(|kind| {
+        let kind = kind.to_str().unwrap_or_default();
+        kind.starts_with("application/json;as=PartialObjectMetadata;")
+    })
 }
 
 /// Whether what is sent names a version or an object other than the one held. Both are

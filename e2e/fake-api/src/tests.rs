@@ -101,3 +101,16 @@ async fn a_status_is_written_by_itself_and_not_with_a_stale_version() {
         (&json!(4), &json!(4))
     );
 }
+
+#[tokio::test]
+async fn metadata_alone_is_answered_without_the_rest_and_counted_apart() {
+    let (api, objects) = of(SECRET);
+    let held = objects.get_metadata("s").await.unwrap();
+    assert_eq!(held.metadata.uid.as_deref(), Some("one"));
+    let kind = held.types.map(|types| types.kind);
+    assert_eq!(kind.as_deref(), Some("PartialObjectMetadata"));
+    assert_eq!((api.reads(SECRET), api.whole_reads(SECRET)), (1, 0));
+    assert_eq!(objects.get("s").await.unwrap().data["spec"]["a"], 1);
+    assert_eq!((api.reads(SECRET), api.whole_reads(SECRET)), (2, 1));
+    assert!(objects.get_metadata_opt("t").await.unwrap().is_none());
+}

@@ -3,7 +3,9 @@
 //!
 //! First on every new stream, because the controller dates reports by its own clock, and then
 //! when there is news. Memory is always a little different, and the clock always is: what
-//! has changed by less than somebody would act upon is none.
+//! has changed by less than somebody would act upon is none. A clock that was set is told
+//! again at the next look: one that looks late is believed the second time, because a
+//! message may have waited on its way.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -25,25 +27,31 @@ const CLOCK_SET: Duration = Duration::from_secs(5);
 
 /// What was told on one stream.
 #[derive(Debug, Default)]
-pub(super) struct LastSent(Option<(v1::ProxyStatus, Instant)>);
+pub(super) struct LastSent {
+    told: Option<(v1::ProxyStatus, Instant)>,
+    /// The clock had been set before, and that is to be told once more.
+    clock_set: bool,
+}
 
 impl LastSent {
     /// Takes a look; the message, if there is something to tell.
     pub(super) fn next(&mut self, now: v1::ProxyStatus, at: Instant) -> Option<v1::ProxyStatus> {
-        let silent = self.0.as_ref().is_some_and(|(told, since)| {
+        let again = std::mem::take(&mut self.clock_set);
+        if let Some((told, since)) = &self.told {
             let passed = at.saturating_duration_since(*since);
-            passed < TELL_EVERY && !is_news(told, &now) && !was_set(told, &now, passed)
-        });
-        if silent {
-            return None;
+            self.clock_set = was_set(told, &now, passed);
+            let is_due = again || self.clock_set || passed >= TELL_EVERY;
+            if !is_due && !is_news(told, &now) {
+                return None;
+            }
         }
-        self.0 = Some((now.clone(), at));
+        self.told = Some((now.clone(), at));
         Some(now)
     }
 
     /// Whether it was told that the pod is being deleted.
     pub(super) fn is_draining(&self) -> bool {
-        self.0.as_ref().is_some_and(|(told, _)| told.draining)
+        self.told.as_ref().is_some_and(|(told, _)| told.draining)
     }
 }
 
@@ -122,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_was_set_is_news() {
+    fn a_clock_that_was_set_is_news_twice() {
         let (mut told, start) = (LastSent::default(), Instant::now());
         let mut is_told = |seconds: u64, after: u64| {
             let status = v1::ProxyStatus {
@@ -135,7 +143,10 @@ mod tests {
         assert!(is_told(10_000, 0), "the first");
         assert!(!is_told(10_035, 30), "five seconds are none");
         assert!(is_told(10_066, 60), "set forward");
-        assert!(!is_told(10_096, 90), "it runs on from there");
-        assert!(is_told(4_000, 120), "set back");
+        assert!(is_told(10_096, 90), "the second time");
+        assert!(!is_told(10_126, 120), "it runs on from there");
+        assert!(is_told(4_000, 150), "set back");
+        assert!(is_told(4_030, 180), "the second time");
+        assert!(!is_told(4_060, 210));
     }
 }

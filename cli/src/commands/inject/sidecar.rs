@@ -14,6 +14,8 @@ use crate::cluster::Cluster;
 use crate::failure::Failure;
 use crate::global::Global;
 
+/// Label of every node: its processor.
+const ARCH: &str = "kubernetes.io/arch";
 /// What Kubernetes takes where nothing is said.
 const DEFAULT: &str = "default";
 /// Members of an injected pod that a template may have.
@@ -120,12 +122,46 @@ impl Sidecar {
 pub(super) fn take_out(template: &Template, words: &mut Vec<String>) -> Result<Value, String> {
     match inject::remove(&template.value) {
         Err(refusal) => Err(refusal.to_string()),
-        Ok(Some(without)) => Ok(without),
+        Ok(Some(without)) => {
+            words.extend(doubts(&template.value, &without));
+            Ok(without)
+        }
         Ok(None) => {
             words.push("stays as it is: it holds no sidecar of inject --manual".to_owned());
             Ok(template.value.clone())
         }
     }
+}
+
+/// What the user may have written in the same words as injection.
+fn doubts(with: &Value, without: &Value) -> Vec<String> {
+    let mut words = Vec::new();
+    let nodes = without.pointer("/spec/nodeSelector");
+    if let Some(arch) = nodes.and_then(|nodes| nodes.get(ARCH)?.as_str()) {
+        words.push(format!(
+            "keeps nodeSelector {ARCH}: {arch}; remove it if it was not yours"
+        ));
+    }
+    for (with, without) in containers(with).iter().zip(containers(without)) {
+        let sleep = with.pointer("/lifecycle/preStop/sleep/seconds");
+        if let Some(seconds) = sleep
+            && without.pointer("/lifecycle/preStop").is_none()
+        {
+            let name = with["name"].as_str().unwrap_or_default();
+            words.push(format!(
+                "container {name} loses its preStop hook, a sleep of {seconds} s; write it again \
+                 if it was yours"
+            ));
+        }
+    }
+    words
+}
+
+fn containers(pod: &Value) -> &[Value] {
+    let containers = pod.pointer("/spec/containers");
+    containers
+        .and_then(Value::as_array)
+        .map_or(&[], Vec::as_slice)
 }
 
 /// The annotations of a namespace; none of one that is yet to be made.

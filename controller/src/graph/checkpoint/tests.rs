@@ -110,6 +110,36 @@ async fn edge_outlives_the_replica_that_saw_it_and_what_others_wrote_is_kept() {
     assert_eq!(api.writes().len(), writes);
 }
 
+#[tokio::test]
+async fn what_was_read_already_is_not_fetched_again() {
+    let api = cluster();
+    let first = one_that_saw(&api, "shop/web", "shop/api").await;
+    assert!(first.write().await);
+    let fetched = || {
+        let paths = (0..PIECES).map(|piece| format!("{PLACE}/{}", name(piece)));
+        paths.map(|path| api.whole_reads(&path)).sum::<usize>()
+    };
+    let reader = checkpointer(&api, false);
+    let (mut versions, before) = (Versions::default(), fetched());
+    for _ in 0..3 {
+        assert!(reader.read(&mut versions).await);
+        assert_eq!(fetched() - before, PIECES);
+    }
+    let second = one_that_saw(&api, "bank/web", "shop/api").await;
+    assert!(second.write().await);
+    let before = fetched();
+    assert!(reader.read(&mut versions).await);
+    assert!(fetched() > before);
+    assert_eq!(remembered(&reader).len(), 2);
+    // Nor is what is gone.
+    let before = fetched();
+    for piece in 0..PIECES {
+        api.remove(&format!("{PLACE}/{}", name(piece)));
+    }
+    assert!(reader.read(&mut versions).await);
+    assert_eq!(fetched(), before);
+}
+
 #[tokio::test(start_paused = true)]
 async fn graph_knows_when_all_that_was_written_has_been_read() {
     let api = cluster();

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceResponse;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsPartialSuccess;
 use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
     MetricsService, MetricsServiceServer,
 };
@@ -16,8 +16,11 @@ use crate::metrics::service_graph::{Calls, Pair};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Hands on what it gets.
-struct Got(mpsc::Sender<ExportMetricsServiceRequest>);
+/// Hands on what it gets, and answers so.
+struct Got(
+    mpsc::Sender<ExportMetricsServiceRequest>,
+    ExportMetricsServiceResponse,
+);
 
 #[tonic::async_trait]
 impl MetricsService for Got {
@@ -26,8 +29,7 @@ impl MetricsService for Got {
         request: tonic::Request<ExportMetricsServiceRequest>,
     ) -> Result<tonic::Response<ExportMetricsServiceResponse>, tonic::Status> {
         self.0.send(request.into_inner()).await.unwrap();
-        let taken = ExportMetricsServiceResponse::default();
-        Ok(tonic::Response::new(taken))
+        Ok(tonic::Response::new(self.1.clone()))
     }
 }
 
@@ -52,6 +54,34 @@ fn called(push: &Push) {
         ..Calls::default()
     };
     assert!(push.pairs.add(pair, &calls, 200));
+}
+
+/// A collector that answers so, and the messages that it gets.
+fn collector(
+    listener: TcpListener,
+    answer: ExportMetricsServiceResponse,
+) -> mpsc::Receiver<ExportMetricsServiceRequest> {
+    let (got, messages) = mpsc::channel(4);
+    let service = MetricsServiceServer::new(Got(got, answer));
+    let server = tonic::transport::Server::builder().add_service(service);
+    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    messages
+}
+
+/// Sends once, and says why that is taken not to have worked.
+async fn sent(push: &Push) -> Result<(), String> {
+    let message = otlp::message(&push.resource, &push.pairs.all(), SystemTime::now());
+    let sent = timeout(PATIENCE, send(&push.collector, message)).await;
+    sent.unwrap().map_err(|error| error.to_string())
+}
+
+fn rejecting(points: i64) -> ExportMetricsServiceResponse {
+    ExportMetricsServiceResponse {
+        partial_success: Some(ExportMetricsPartialSuccess {
+            rejected_data_points: points,
+            error_message: "no room".to_owned(),
+        }),
+    }
 }
 
 /// Requests of the only pair.
@@ -81,10 +111,7 @@ async fn pass(time: Duration) {
 async fn a_collector_is_sent_the_graph_every_fifteen_seconds_over_grpc() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let push = push(listener.local_addr().unwrap(), "");
-    let (got, mut messages) = mpsc::channel(4);
-    let server =
-        tonic::transport::Server::builder().add_service(MetricsServiceServer::new(Got(got)));
-    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    let mut messages = collector(listener, ExportMetricsServiceResponse::default());
     tokio::spawn(push.clone().keep());
     let first = timeout(PATIENCE, messages.recv()).await.unwrap().unwrap();
     assert_eq!(requests(&first), 3);
@@ -102,7 +129,11 @@ async fn a_collector_is_sent_the_graph_every_fifteen_seconds_over_grpc() {
 }
 
 /// Takes a message that is posted, and answers so.
-async fn posted(listener: &TcpListener, answer: &str) -> (String, ExportMetricsServiceRequest) {
+async fn posted(
+    listener: &TcpListener,
+    answer: &str,
+    body: &[u8],
+) -> (String, ExportMetricsServiceRequest) {
     let (mut stream, _) = listener.accept().await.unwrap();
     let mut read = Vec::new();
     let head = loop {
@@ -119,8 +150,11 @@ async fn posted(listener: &TcpListener, answer: &str) -> (String, ExportMetricsS
     while read.len() < head + length {
         assert!(stream.read_buf(&mut read).await.unwrap() > 0, "{read:?}");
     }
-    let answer = format!("HTTP/1.1 {answer}\r\ncontent-length: 0\r\n\r\n");
+    let length = body.len();
+    let answer = format!("HTTP/1.1 {answer}\r\ncontent-length: {length}\r\n\r\n");
     stream.write_all(answer.as_bytes()).await.unwrap();
+    // Whoever has read enough of it may be gone.
+    let _ = stream.write_all(body).await;
     let message = ExportMetricsServiceRequest::decode(&read[head..]).unwrap();
     (text, message)
 }
@@ -130,7 +164,7 @@ async fn over_http_it_is_posted_beside_the_spans_and_what_was_refused_is_in_the_
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let push = push(listener.local_addr().unwrap(), "/otlp/v1/traces");
     tokio::spawn(push.clone().keep());
-    let refused = posted(&listener, "503 Service Unavailable");
+    let refused = posted(&listener, "503 Service Unavailable", &[]);
     let (head, message) = timeout(PATIENCE, refused).await.unwrap();
     assert!(head.starts_with("post /otlp/v1/metrics "), "{head}");
     assert!(
@@ -140,7 +174,40 @@ async fn over_http_it_is_posted_beside_the_spans_and_what_was_refused_is_in_the_
     assert_eq!(requests(&message), 3);
     called(&push);
     pass(Duration::from_secs(15)).await;
-    let taken = posted(&listener, "200 OK");
+    let taken = posted(&listener, "200 OK", &[]);
     let (_, message) = timeout(PATIENCE, taken).await.unwrap();
     assert_eq!(requests(&message), 6);
+}
+
+#[tokio::test]
+async fn points_that_the_collector_rejects_were_not_sent() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let over_grpc = push(listener.local_addr().unwrap(), "");
+    let _messages = collector(listener, rejecting(2));
+    let refused = sent(&over_grpc).await.unwrap_err();
+    assert!(
+        refused.contains("rejected 2 data points: no room"),
+        "{refused}"
+    );
+
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let over_http = push(listener.local_addr().unwrap(), "/v1/traces");
+    let rejected = rejecting(2).encode_to_vec();
+    // A warning about what was taken is none.
+    let taken = rejecting(0).encode_to_vec();
+    let endless = vec![0; ANSWER + 1];
+    for (body, reason) in [
+        (rejected, Some("rejected 2 data points: no room")),
+        (taken, None),
+        (b"<html>taken</html>".to_vec(), None),
+        (endless, Some("length limit exceeded")),
+    ] {
+        let posted = timeout(PATIENCE, posted(&listener, "200 OK", &body));
+        let (sent, _) = tokio::join!(sent(&over_http), posted);
+        match (sent, reason) {
+            (Ok(()), None) => {}
+            (Err(said), Some(reason)) => assert!(said.contains(reason), "{said}"),
+            (sent, reason) => panic!("{sent:?}, not {reason:?}"),
+        }
+    }
 }

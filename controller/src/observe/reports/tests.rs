@@ -42,6 +42,13 @@ fn outcomes(reports: &Reports, outcome: ReportOutcome) -> u64 {
     reports.inner.metrics.reports(outcome)
 }
 
+/// From a replica whose clock is right.
+fn hear(reports: &Reports, message: v1::Reports) {
+    let opened = Instant::now();
+    let mut clock = ClockOffset::of_stream(0, opened);
+    reports.heard(message, &mut clock, now(), opened);
+}
+
 #[test]
 fn slot_that_is_told_again_counts_once_and_the_fuller_one_wins() {
     let reports = Reports::new(ReportMetrics::default());
@@ -136,8 +143,8 @@ fn replicas_that_tell_each_other_hold_the_same() {
     other.take(&pod("b"), report(1, 2, &[1000]), true, now());
     let tell = |from: &Reports, to: &Reports, since| {
         let mut revision = since;
-        while let (next, Some(message)) = from.own_since(revision) {
-            to.heard(message, now());
+        while let (next, Some(message)) = from.own_since(revision, now()) {
+            hear(to, message);
             revision = next;
         }
         revision
@@ -146,10 +153,54 @@ fn replicas_that_tell_each_other_hold_the_same() {
     tell(&other, &one, 0);
     assert_eq!(calls(&one), calls(&other));
     // What was heard is not told back, and what was told not again.
-    assert!(one.own_since(revision).1.is_none());
+    assert!(one.own_since(revision, now()).1.is_none());
     one.take(&pod("late"), report(1, 2, &[5]), true, now());
     tell(&one, &other, revision);
     assert_eq!(calls(&one), calls(&other));
+}
+
+#[test]
+fn replicas_whose_clocks_differ_hold_the_same_calls_each_under_its_own_time() {
+    let (right, fast) = (
+        Reports::new(ReportMetrics::default()),
+        Reports::new(ReportMetrics::default()),
+    );
+    let minute = Duration::from_secs(60);
+    right.take(&pod("a"), report(1, 1, &[5]), true, now());
+    // It has dated what a proxy with a right clock reported by its own.
+    let dated = v1::Report {
+        slot: NOW + 60 - SLOT,
+        ..report(1, 0, &[7])
+    };
+    fast.take(&pod("b"), dated, true, now() + minute);
+    let opened = Instant::now();
+    let mut clocks = [0, 0].map(|slots| ClockOffset::of_stream(slots, opened));
+    let [of_fast, of_right] = &mut clocks;
+    let news = fast.own_since(0, now() + minute).1.unwrap();
+    right.heard(news, of_fast, now(), opened);
+    let news = right.own_since(0, now()).1.unwrap();
+    fast.heard(news, of_right, now() + minute, opened);
+    let calls_of = |reports: &Reports, slot: u64| {
+        let mut calls = 0;
+        reports.each(slot, slot + 1, |_, edge| calls += edge.success);
+        calls
+    };
+    assert_eq!(calls_of(&right, NOW / SLOT - 1), 12);
+    assert_eq!(calls_of(&fast, (NOW + 60) / SLOT - 1), 12);
+    // Told again on the next stream, by a clock that nearly is a slot further by now.
+    of_fast.reopen(opened);
+    let later = now() + minute + Duration::from_millis(2_600);
+    let news = fast.own_since(0, later).1.unwrap();
+    right.heard(news, of_fast, now(), opened);
+    assert_eq!(calls(&right), 12);
+    // A replica that does not say what time it has is believed.
+    let unsaid = v1::Reports {
+        now: 0,
+        ..fast.own_since(0, now()).1.unwrap()
+    };
+    let other = Reports::new(ReportMetrics::default());
+    hear(&other, unsaid);
+    assert_eq!(outcomes(&other, ReportOutcome::OutOfTime), 1);
 }
 
 /// An edge with the longest names that Kubernetes has, all different by `salt`.
@@ -249,15 +300,15 @@ fn reports_of_any_size_are_told_in_messages_that_a_replica_takes() {
     }
     assert_eq!(outcomes(&one, ReportOutcome::Taken), 60);
     let (mut since, mut messages) = (0, 0);
-    while let (next, Some(message)) = one.own_since(since) {
+    while let (next, Some(message)) = one.own_since(since, now()) {
         assert!(message.encoded_len() <= CHUNK, "{}", message.encoded_len());
-        other.heard(message, now());
+        hear(&other, message);
         messages += 1;
         since = next;
     }
     assert!(messages > 20, "{messages}");
     assert_eq!(calls(&one), calls(&other));
-    assert_eq!(one.own_since(since), (since, None));
+    assert_eq!(one.own_since(since, now()), (since, None));
 }
 
 #[test]
@@ -354,7 +405,7 @@ fn full_report() -> v1::Report {
 fn every_field_of_a_report_reaches_other_replicas() {
     let reports = Reports::new(ReportMetrics::default());
     reports.take(&pod("a"), full_report(), true, now());
-    let (_, news) = reports.own_since(0);
+    let (_, news) = reports.own_since(0, now());
     let told = news.unwrap().reports.remove(0).report.unwrap();
     assert_eq!(told, full_report());
 }

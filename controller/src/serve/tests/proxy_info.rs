@@ -4,6 +4,8 @@ use super::*;
 use crate::model::PodId;
 use crate::observe::reports::SLOT;
 
+const HOUR: Duration = Duration::from_secs(3600);
+
 #[tokio::test]
 async fn what_a_proxy_says_of_itself_stands_beside_what_it_acknowledged() {
     let bench = Bench::start(&cluster::shop()).await;
@@ -44,18 +46,33 @@ async fn calls_of_proxies_whose_clocks_are_wrong_are_kept_under_the_time_that_th
     let mut proxy = bench.client(asks(&[])).await;
     proxy.batch().await;
     let now = SystemTime::now();
-    let minute = Duration::from_secs(60);
+    let slots_ahead = || {
+        let held = bench.observed.proxy(&PodId::new("shop", "client"));
+        held.map(|(_, state)| state.slots_ahead)
+    };
     // An hour is more than is kept, and ahead of all that is.
-    for (process, theirs) in [(1, now + 60 * minute), (2, now - 60 * minute), (3, now)] {
-        let since = theirs.duration_since(SystemTime::UNIX_EPOCH).unwrap();
-        let status = v1::ProxyStatus {
-            now: u64::try_from(since.as_millis()).unwrap(),
-            ..v1::ProxyStatus::default()
-        };
-        proxy.say(Message::Status(status)).await;
+    let clocks: [(u64, i64, fn(SystemTime) -> SystemTime); 3] = [
+        (1, 720, |time| time + HOUR),
+        (2, -720, |time| time - HOUR),
+        (3, 0, |time| time),
+    ];
+    for (process, slots, clock) in clocks {
+        let deadline = Instant::now() + PATIENCE;
+        // One that looks late must do so for a while.
+        while slots_ahead() != Some(slots) {
+            assert!(Instant::now() < deadline, "{slots} slots");
+            let theirs = clock(SystemTime::now());
+            let since = theirs.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+            let status = v1::ProxyStatus {
+                now: u64::try_from(since.as_millis()).unwrap(),
+                ..v1::ProxyStatus::default()
+            };
+            proxy.say(Message::Status(status)).await;
+            sleep(Duration::from_millis(20)).await;
+        }
         let report = v1::Report {
             process,
-            slot: slot_of(theirs) * SLOT,
+            slot: slot_of(clock(now)) * SLOT,
             edges: vec![v1::Edge {
                 success: 1,
                 ..v1::Edge::default()
@@ -76,6 +93,5 @@ async fn calls_of_proxies_whose_clocks_are_wrong_are_kept_under_the_time_that_th
         assert!(Instant::now() < deadline, "{} calls", calls());
         sleep(Duration::from_millis(5)).await;
     }
-    let held = bench.observed.proxy(&PodId::new("shop", "client"));
-    assert_eq!(held.unwrap().1.slots_ahead, 0, "the last word holds");
+    assert_eq!(slots_ahead(), Some(0), "the last word holds");
 }

@@ -1,6 +1,14 @@
 //! Pods whose proxy is taken out again.
 
 use super::*;
+use crate::objects::ARCHITECTURE;
+
+/// The pod, with the processor of its nodes, which removal leaves.
+fn pinned(pod: &Value) -> Value {
+    let mut pod = pod.clone();
+    pod["spec"]["nodeSelector"][placement::ARCH] = json!(ARCHITECTURE);
+    pod
+}
 
 /// Pods of which injection writes every part, in the words in which they come back.
 fn pods() -> Vec<Value> {
@@ -35,7 +43,7 @@ fn removal_leaves_what_injection_found_and_nothing_to_remove() {
     for pod in pods() {
         let with = injected(&pod).pod;
         assert_ne!(with, pod);
-        assert_eq!(remove(&with).unwrap(), Some(pod.clone()));
+        assert_eq!(remove(&with).unwrap(), Some(pinned(&pod)));
         assert_eq!(remove(&pod).unwrap(), None);
     }
 }
@@ -49,7 +57,32 @@ fn sleep_and_default_container_that_are_not_injections_stay() {
     containers.push(json!({ "name": "second" }));
     pod["metadata"]["annotations"] = json!({ labels::DEFAULT_CONTAINER: "second" });
     let with = injected(&pod).pod;
+    assert_eq!(remove(&with).unwrap(), Some(pinned(&pod)));
+}
+
+#[test]
+fn processor_of_the_nodes_that_the_user_asked_for_stays() {
+    let pod = pinned(&one_container(json!({})));
+    let with = injected(&pod).pod;
     assert_eq!(remove(&with).unwrap(), Some(pod));
+}
+
+#[test]
+fn sleep_that_the_namespace_asked_for_goes_too() {
+    let mut namespace = meshed();
+    let delay = (labels::DRAIN_DELAY.to_owned(), "9".to_owned());
+    namespace.annotations.extend([delay]);
+    let pod = one_container(json!({}));
+    let outcome = inject(&pod, &namespace, &settings(), TOKEN);
+    let Ok(Outcome::Injected(with)) = outcome else {
+        panic!("{outcome:?}")
+    };
+    let hook = "/spec/containers/0/lifecycle/preStop/sleep/seconds";
+    assert_eq!(with.pod.pointer(hook), Some(&json!(9)));
+    // What it was stays said, as all that the namespace gave the pod does.
+    let mut left = pinned(&pod);
+    left["metadata"]["annotations"] = json!({ labels::DRAIN_DELAY: "9" });
+    assert_eq!(remove(&with.pod).unwrap(), Some(left));
 }
 
 #[test]

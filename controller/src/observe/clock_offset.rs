@@ -1,0 +1,217 @@
+//! By how much another clock is ahead of ours, and what follows from it: where it is wrong,
+//! reports that are dated by it are dated by ours.
+//!
+//! A shift is whole slots and stays until the clock is more than a slot away from it, or
+//! right. If it followed every measurement, reports that are told again on a new stream
+//! would lie in other slots than before and count beside themselves.
+//!
+//! What says how late it is where it comes from may have waited on its way: for CPU that was
+//! withheld, or for a packet that was lost. That makes a clock look late and never early, so
+//! a clock is late only when it has looked so twice in a row.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time::Instant;
+use wire::v1;
+
+/// Length of a slot in seconds, as in the proxies.
+pub(crate) const SLOT: u64 = 5;
+/// The same, with a sign.
+const SLOT_SECONDS: i64 = SLOT.cast_signed();
+/// The same in milliseconds. A clock may be wrong by as much and nothing is shifted.
+const SLOT_MILLIS: i64 = SLOT_SECONDS * 1000;
+/// What is read within this time may have waited together, and counts once.
+const TOGETHER: Duration = Duration::from_secs(1);
+
+/// See the module header.
+#[derive(Debug)]
+pub(crate) struct ClockOffset {
+    /// Milliseconds by which the clock was ahead of ours.
+    ahead: i64,
+    /// Slots by which its reports are.
+    slots: i64,
+    /// When its stream opened, until what it says of its clock first is read.
+    opened: Option<Instant>,
+    /// Since when it looks late and is not yet taken to be so.
+    late: Option<Instant>,
+}
+
+impl ClockOffset {
+    /// Of a clock whose reports were ahead by so many slots, on a stream that opened then.
+    pub(crate) fn of_stream(slots: i64, opened: Instant) -> Self {
+        Self {
+            ahead: 0,
+            slots,
+            opened: Some(opened),
+            late: None,
+        }
+    }
+
+    /// The same clock on its next stream, which opens now.
+    pub(super) fn reopen(&mut self, now: Instant) {
+        *self = Self::of_stream(self.slots, now);
+    }
+
+    /// Milliseconds by which the clock was ahead of ours.
+    pub(crate) fn ahead(&self) -> i64 {
+        self.ahead
+    }
+
+    /// Slots by which its reports are.
+    pub(crate) fn slots(&self) -> i64 {
+        self.slots
+    }
+
+    /// Compares what it shows, in milliseconds, with ours at this moment. What is said first
+    /// may have waited here for as long as the stream is open: within that the clock is taken
+    /// to be as it was. After that one that looks late must do so twice.
+    pub(crate) fn compare(&mut self, theirs: u64, now: SystemTime, at: Instant) {
+        let ahead = i128::from(theirs) - i128::from(millis(now));
+        let ahead = i64::try_from(ahead).unwrap_or(i64::MAX);
+        let (opened, late) = (self.opened.take(), self.late.take());
+        let shifted = self.slots.saturating_mul(SLOT_MILLIS);
+        if opened.is_none() && ahead < shifted.saturating_sub(SLOT_MILLIS) {
+            let since = late.unwrap_or(at);
+            if at.saturating_duration_since(since) < TOGETHER {
+                self.late = Some(since);
+                return;
+            }
+        }
+        let waited = opened.map_or(Duration::ZERO, |opened| {
+            at.saturating_duration_since(opened)
+        });
+        let waited = i64::try_from(waited.as_millis()).unwrap_or(i64::MAX);
+        self.ahead = shifted.clamp(ahead, ahead.saturating_add(waited));
+        let half = SLOT_MILLIS / 2;
+        let is_right = self.ahead.unsigned_abs() < half.unsigned_abs();
+        if is_right || self.ahead.abs_diff(shifted) > SLOT_MILLIS.unsigned_abs() {
+            let nearest = self.ahead.saturating_add(half);
+            self.slots = nearest.div_euclid(SLOT_MILLIS);
+        }
+    }
+
+    /// A report that is dated by that clock, dated by ours.
+    pub(crate) fn dated(&self, report: v1::Report) -> v1::Report {
+        let ahead = self.slots.saturating_mul(SLOT_SECONDS);
+        v1::Report {
+            slot: report.slot.saturating_add_signed(ahead.saturating_neg()),
+            ..report
+        }
+    }
+}
+
+/// Milliseconds since 1970.
+pub(super) fn millis(now: SystemTime) -> u64 {
+    let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A clock whose reports were shifted by so many slots, on a stream that opened now.
+    fn clock(slots: i64) -> (ClockOffset, Instant) {
+        let opened = Instant::now();
+        (ClockOffset::of_stream(slots, opened), opened)
+    }
+
+    /// Our clock.
+    const OURS: u64 = 1_000_000_000;
+
+    fn ours() -> SystemTime {
+        UNIX_EPOCH + Duration::from_millis(OURS)
+    }
+
+    #[test]
+    fn reports_are_dated_by_our_clock_where_theirs_is_wrong_by_more_than_a_slot() {
+        for (ahead, slots) in [
+            (0, 0),
+            (5_000, 0),
+            (-5_000, 0),
+            (5_001, 1),
+            (-5_001, -1),
+            (62_400, 12),
+            (-62_600, -13),
+        ] {
+            let (mut clock, opened) = clock(0);
+            clock.compare(OURS.saturating_add_signed(ahead), ours(), opened);
+            let report = v1::Report {
+                process: 7,
+                slot: 10_000,
+                ..v1::Report::default()
+            };
+            let dated = clock.dated(report.clone());
+            let expected = v1::Report {
+                slot: 10_000_u64.saturating_add_signed(-slots * SLOT_SECONDS),
+                ..report
+            };
+            assert_eq!(dated, expected, "{ahead} ms ahead");
+        }
+    }
+
+    #[test]
+    fn a_shift_stays_until_the_clock_is_more_than_a_slot_away_from_it_or_right() {
+        // Also on the next stream: what is told again there must lie where it lay.
+        let mut held = 0;
+        for (ahead, slots) in [
+            (12_400, 2),
+            (12_600, 2),
+            (15_000, 2),
+            (15_100, 3),
+            (10_000, 3),
+            (9_900, 2),
+            (0, 0),
+            (5_100, 1),
+            (2_600, 1),
+            (2_400, 0),
+        ] {
+            let (mut clock, opened) = clock(held);
+            clock.compare(OURS.saturating_add_signed(ahead), ours(), opened);
+            assert_eq!(clock.slots(), slots, "{ahead} ms ahead");
+            held = clock.slots();
+        }
+    }
+
+    #[test]
+    fn a_first_word_that_waited_to_be_read_makes_no_clock_late() {
+        let late = |waited, then| {
+            let (mut clock, opened) = clock(0);
+            let read = opened + Duration::from_secs(waited);
+            clock.compare(OURS - 8_000, ours(), read);
+            let first = (clock.ahead(), clock.slots());
+            clock.compare(OURS - then, ours(), read);
+            let second = clock.slots();
+            clock.compare(OURS - then, ours(), read + TOGETHER);
+            (first, second, clock.slots())
+        };
+        assert_eq!(late(9, 100), ((0, 0), 0, 0));
+        assert_eq!(
+            late(2, 100),
+            ((-6_000, -1), 0, 0),
+            "it cannot have waited so long"
+        );
+        assert_eq!(late(9, 8_000), ((0, 0), 0, -2), "late twice is late");
+    }
+
+    #[test]
+    fn what_comes_late_once_or_together_shifts_nothing() {
+        let (mut clock, opened) = clock(0);
+        let mut shift = |second: u64, late: u64| {
+            let at = opened + Duration::from_secs(second);
+            clock.compare(OURS - late, ours(), at);
+            (clock.ahead(), clock.slots())
+        };
+        assert_eq!(shift(0, 100), (-100, 0));
+        assert_eq!(shift(30, 8_000), (-100, 0));
+        assert_eq!(shift(60, 200), (-200, 0));
+        // Read at once, after a pause in which nothing was.
+        for _ in 0..9 {
+            assert_eq!(shift(90, 8_000), (-200, 0));
+        }
+        assert_eq!(shift(120, 8_000), (-8_000, -2));
+        // From there on it counts anew, and nothing waits so as to look early.
+        assert_eq!(shift(150, 30_000), (-8_000, -2));
+        assert_eq!(shift(180, 100), (-100, 0));
+    }
+}
