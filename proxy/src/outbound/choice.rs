@@ -133,6 +133,12 @@ impl Choice {
         }
     }
 
+    /// Whether endpoints that fail rest. Where the client chose among those of a Service, they
+    /// do so by a word of that Service alone.
+    pub(super) const fn rests(&self) -> bool {
+        !matches!(self, Self::Named { moves: false, .. })
+    }
+
     /// Why it leads to nobody.
     pub(super) fn nobody(&self) -> Option<&Failure> {
         match self {
