@@ -158,3 +158,38 @@ async fn a_breaker_alone_makes_no_pod_rest() {
     let resting = sum(&client, "weft_resting_endpoints", &[]);
     assert_eq!(resting, 0.0, "{}", client.metrics());
 }
+
+#[tokio::test]
+async fn where_all_rest_the_pod_of_its_clients_choice_is_asked_first() {
+    let (client, server, _) = fleet([]).await;
+    let chosen = TcpListener::bind((server.ip, 0)).await.unwrap();
+    let other = TcpListener::bind((server.ip, 0)).await.unwrap();
+    let ports = [&chosen, &other].map(|listener| listener.local_addr().unwrap().port());
+    drop((chosen, other));
+    let there = ports.map(|port| endpoint(server.ip, port, Some("api")));
+    client.set(vec![endpoints("api", there.into())]);
+    let addr = by_address(&client, &server, ports[0]);
+    let ejection = Ejection {
+        consecutive_failures: 1,
+        base_time: Duration::from_secs(60),
+        max_percent: Percent::at_most(100),
+        ..Ejection::DEFAULT
+    };
+    client.set(vec![said(&Traffic {
+        ejection: whole(ejection),
+        ..Traffic::default()
+    })]);
+    assert_eq!(ask(&client, addr, "POST", NAMED).await.0, 503);
+    let resting = || sum(&client, "weft_resting_endpoints", &[]);
+    assert_eq!(resting(), 2.0, "{}", client.metrics());
+    // It is back before this proxy knows.
+    let app = App::on(TcpListener::bind(addr).await.unwrap(), OK);
+    let attempts = || sum(&client, "weft_attempts_total", &["service=\"shop/api\""]);
+    let before = attempts();
+    for _ in 0..20 {
+        assert_eq!(ask(&client, addr, "POST", NAMED).await.0, 200);
+    }
+    assert_eq!(app.asked(), 20);
+    assert_eq!(resting(), 2.0, "{}", client.metrics());
+    assert_eq!(attempts(), before + 20.0, "nobody else was asked");
+}
