@@ -34,12 +34,6 @@ pub(super) struct CallPolicy {
     port: u16,
 }
 
-/// Of calls for which nobody rests.
-static NOBODY_RESTS: Ejection = Ejection {
-    consecutive_failures: 0,
-    ..Ejection::DEFAULT
-};
-
 /// The names of two resources: of the Service that is called, and of the endpoints that
 /// serve.
 #[derive(Clone, Copy, Debug)]
@@ -183,7 +177,7 @@ pub(super) fn resting(policy: Option<&CallPolicy>, rests: bool) -> &Ejection {
     if rests {
         ejection(policy)
     } else {
-        &NOBODY_RESTS
+        &without_object::EJECTION_OFF
     }
 }
 
