@@ -158,9 +158,9 @@ fn each_section_is_shown_with_its_object_and_without_one_what_holds_then() {
 #[tokio::test(start_paused = true)]
 async fn of_a_headless_service_retries_and_ejection_hold_only_where_a_policy_says_something() {
     let shown = |policy: Option<Traffic>, service: &str| {
-        let both = [endpoints_of("api", 2), endpoints_of("web", 2), pod_of_api()];
-        let policy = policy.iter().map(policy_of);
-        let held = held(both.into_iter().chain(policy).collect());
+        let both = ["api", "web"].map(|name| endpoints_of(name, 2));
+        let others = policy.iter().map(policy_of).chain([pod_of_api()]);
+        let held = held(both.into_iter().chain(others).collect());
         let rests = |name: &str| {
             let set = held.endpoints_of(&format!("endpoints/shop/{name}:80"));
             for _ in 0..without_object::EJECTION.consecutive_failures {

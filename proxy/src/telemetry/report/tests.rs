@@ -128,7 +128,7 @@ fn clock_that_was_set_back_is_followed() {
         .map(|report| (report.slot / SLOT, report.edges[0].success));
     let told: Vec<(u64, u64)> = told.collect();
     assert_eq!(told, [(1000, 1), (900, 1), (901, 1)]);
-    assert_eq!(reports.held.lock().before_set, 1, "the first is dated by it");
+    assert_eq!(reports.held.lock().before_set, 1);
 }
 
 #[test]
@@ -213,7 +213,7 @@ async fn new_stream_is_told_nothing_of_before_the_clock_was_set() {
         assert_eq!(first.slot, slot_of(now - ago(2)) * SLOT);
         assert_eq!(first.edges[0].pod, "shop/b");
     }
-    assert_eq!(closed(&reports).len(), 21, "a stream that was open has them all");
+    assert_eq!(closed(&reports).len(), 21, "open streams have all");
 }
 
 #[tokio::test]
