@@ -1,7 +1,7 @@
 //! Compiles a World with the help of what the World before it compiled to.
 //!
-//! Three ways lead there. If nothing but the state of endpoints changed, or since when their
-//! pods are ready, which is by far the commonest news, only their Services are read again. If
+//! Three ways lead there. If nothing but the state of endpoints changed, or whether and since
+//! when their pods are ready, by far the commonest news, only their Services are read again. If
 //! pods came, went or changed, or endpoints with them, those pods and the Services whose
 //! slices name them are. After anything else all is read again, and what came out the same is
 //! replaced by what was there, so that resources stay encoded and proxies can be left alone.
@@ -62,8 +62,8 @@ pub(crate) fn compile_after(
     (index, problems, changes)
 }
 
-/// The shorter way: `None` if more has changed than the state of endpoints, and since when
-/// their pods are ready.
+/// The shorter way: `None` if more has changed than the state of endpoints, and whether and
+/// since when their pods are ready.
 fn states_only(world: &World, before: &Index) -> Option<(Index, Changes)> {
     let old = &before.world;
     if !same_besides_pods_and_slices(world, old) {

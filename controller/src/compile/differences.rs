@@ -36,13 +36,14 @@ pub(super) fn changed_pods(one: &World, other: &World) -> BTreeSet<ObjectKey> {
     }
 }
 
-/// Whether nothing of a pod differs but since when it is ready.
+/// Whether nothing of a pod differs but whether, and since when, it is ready.
 pub(super) fn only_readiness_differs(one: &World, other: &World, pod: &ObjectKey) -> bool {
     let (Some(one), Some(other)) = (one.pods.get(pod), other.pods.get(pod)) else {
         return false;
     };
     let as_other = PodFacts {
         ready_since: other.ready_since,
+        unready: other.unready,
         ..PodFacts::clone(one)
     };
     as_other == **other

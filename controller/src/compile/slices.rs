@@ -172,8 +172,10 @@ fn look_up(
         Some((_, facts)) if !facts.node.is_empty() => facts.node.clone(),
         _ => endpoint.node.clone(),
     };
-    // The pod may be known to leave before its slice says so.
-    let ready = endpoint.ready && (!terminating || service.publish_not_ready);
+    // The pod may be known to leave, or to be unready, before its slice says so. It goes by
+    // its own word then, and what its slice says after it is no second change.
+    let unready = endpoint.follows_pod && pod.is_some_and(|(_, facts)| facts.unready);
+    let ready = endpoint.ready && (service.publish_not_ready || !(terminating || unready));
     let zone = match &*endpoint.zone {
         "" => world.zone(&node).to_owned(),
         zone => zone.to_owned(),

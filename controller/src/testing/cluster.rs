@@ -304,6 +304,15 @@ pub(crate) fn slice(
     })
 }
 
+/// A slice as Kubernetes keeps it, and not one that somebody wrote.
+pub(crate) fn kept(slice: Value) -> Value {
+    set(
+        slice,
+        "/metadata/labels/endpointslice.kubernetes.io~1managed-by",
+        json!("endpointslice-controller.k8s.io"),
+    )
+}
+
 fn smi(kind: &str, api_version: &str, name: &str, spec: Value) -> Value {
     let mut object = json!({"apiVersion": api_version, "kind": kind, "metadata": meta(name)});
     object["spec"] = spec;

@@ -6,7 +6,9 @@ use crds::labels;
 use ipnet::IpNet;
 use k8s_openapi::{
     api::{
-        core::v1::{Container, Namespace, Node, Pod, PodSpec, PodStatus, Service, ServiceSpec},
+        core::v1::{
+            Container, Namespace, Node, Pod, PodCondition, PodSpec, PodStatus, Service, ServiceSpec,
+        },
         discovery::v1::{Endpoint, EndpointSlice},
     },
     apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
@@ -24,6 +26,9 @@ use crate::world::{
 
 /// Label that ties a slice to its Service.
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+/// Label that says who keeps a slice, and what Kubernetes' own controller puts there.
+const MANAGED_BY_LABEL: &str = "endpointslice.kubernetes.io/managed-by";
+const KUBERNETES: &str = "endpointslice-controller.k8s.io";
 /// Label of a node's zone.
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 /// What Kubernetes assumes when ClientIP affinity names no time.
@@ -73,6 +78,7 @@ pub fn pod(object: DynamicObject) -> Result<PodFacts, Unusable> {
         node: text(spec.node_name.as_deref()),
         host_network: spec.host_network.unwrap_or(false),
         ready_since: ready_since(&status),
+        unready: readiness(&status).is_some_and(|one| one.status == "False"),
         owner: owner(&meta),
         labels: pairs(meta.labels.as_ref()),
         ports: container_ports(&spec),
@@ -94,12 +100,15 @@ pub fn owner(meta: &ObjectMeta) -> Option<Owner> {
 }
 
 fn ready_since(status: &PodStatus) -> u64 {
-    let conditions = status.conditions.iter().flatten();
-    let mut ready = conditions.filter(|one| one.type_ == "Ready" && one.status == "True");
-    let since = ready
-        .next()
+    let since = readiness(status)
+        .filter(|one| one.status == "True")
         .and_then(|one| one.last_transition_time.as_ref());
     since.map_or(0, |time| u64::try_from(time.0.as_second()).unwrap_or(0))
+}
+
+fn readiness(status: &PodStatus) -> Option<&PodCondition> {
+    let mut conditions = status.conditions.iter().flatten();
+    conditions.find(|one| one.type_ == "Ready")
 }
 
 fn container_ports(spec: &PodSpec) -> BTreeMap<u16, Arc<str>> {
@@ -297,11 +306,11 @@ pub fn slice(object: DynamicObject) -> Result<SliceFacts, Unusable> {
         endpoints,
         ports,
     } = parse(object)?;
-    let service = meta
-        .labels
-        .as_ref()
-        .and_then(|labels| labels.get(SERVICE_NAME_LABEL));
-    let service: Arc<str> = service.ok_or(Unusable::NotOurs)?.as_str().into();
+    let label = |name: &str| meta.labels.as_ref().and_then(|labels| labels.get(name));
+    let service: Arc<str> = label(SERVICE_NAME_LABEL)
+        .ok_or(Unusable::NotOurs)?
+        .as_str()
+        .into();
     let ports: Vec<SlicePort> = ports
         .iter()
         .flatten()
@@ -318,9 +327,10 @@ pub fn slice(object: DynamicObject) -> Result<SliceFacts, Unusable> {
         return Err(Unusable::NotOurs);
     }
     let namespace = text(meta.namespace.as_deref());
+    let kept = label(MANAGED_BY_LABEL).is_some_and(|by| by == KUBERNETES);
     let endpoints = endpoints
         .iter()
-        .filter_map(|e| endpoint(e, &namespace))
+        .filter_map(|e| endpoint(e, &namespace, kept))
         .collect();
     Ok(SliceFacts {
         service,
@@ -329,7 +339,11 @@ pub fn slice(object: DynamicObject) -> Result<SliceFacts, Unusable> {
     })
 }
 
-fn endpoint(endpoint: &Endpoint, slice_namespace: &Arc<str>) -> Option<EndpointFacts> {
+fn endpoint(
+    endpoint: &Endpoint,
+    slice_namespace: &Arc<str>,
+    follows_pod: bool,
+) -> Option<EndpointFacts> {
     // "Consumers must handle the case of several by using the first."
     let ip = endpoint.addresses.first()?.parse().ok()?;
     let conditions = endpoint.conditions.as_ref();
@@ -351,6 +365,7 @@ fn endpoint(endpoint: &Endpoint, slice_namespace: &Arc<str>) -> Option<EndpointF
                 .map_or_else(|| slice_namespace.clone(), Arc::from),
             name: text(pod.name.as_deref()),
         }),
+        follows_pod,
         zone: text(endpoint.zone.as_deref()),
         node: text(endpoint.node_name.as_deref()),
     })

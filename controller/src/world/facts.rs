@@ -79,6 +79,8 @@ pub struct PodFacts {
     /// Since when it is ready, in seconds since 1970 by the clock of its node; 0 where it is
     /// not.
     pub ready_since: u64,
+    /// It says itself that it is not ready. One of which nobody says anything is not this.
+    pub unready: bool,
     /// Who made it, if anybody.
     pub owner: Option<Owner>,
     /// Labels.
@@ -100,6 +102,8 @@ impl Fact for PodFacts {
             // Labels may decide who a pod is to others.
             new.appearance != old.appearance
                 || new.labels != old.labels
+                // One that was never ready is in no list.
+                || (new.unready && old.ready_since > 0)
                 || (new.terminating && !old.terminating)
                 || (new.ended && !old.ended)
         })
@@ -176,6 +180,9 @@ pub struct EndpointFacts {
     pub terminating: bool,
     /// Pod that the slice claims is behind the address (namespace, name).
     pub pod: Option<ObjectKey>,
+    /// Kubernetes itself keeps the slice, so the endpoint is ready only where its pod is.
+    /// Whoever else writes one may mean something of his own by it.
+    pub follows_pod: bool,
     /// Zone, may be empty.
     pub zone: Arc<str>,
     /// Node, may be empty.

@@ -10,15 +10,17 @@
 
 mod sections;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt::Write as _;
 
 use policy::balance::Candidate;
 use policy::route::Match;
+use policy::traffic::call::Retry;
+use policy::traffic::endpoint::Ejection;
 use policy::traffic::{CallerTraffic, without_object};
 use serde_json::{Value, json};
 
-use crate::config::snapshot::Snapshot;
+use crate::config::snapshot::{Destination, Snapshot};
 use crate::endpoints::endpoint::{Endpoint, Shown};
 use crate::endpoints::learned::Draw;
 use crate::endpoints::set::EndpointSet;
@@ -43,13 +45,14 @@ pub(super) fn asked(path: &str) -> Option<&str> {
 
 /// The page about these Services.
 pub(super) fn page(held: &Snapshot, services: &str) -> String {
-    let subjects = subjects(held, services);
+    let (subjects, headless) = (subjects(held, services), headless(held));
     let (mut text, mut shown) = (String::new(), 0);
     for subject in &subjects {
         let before = text.len();
         let comma = if shown == 0 { "" } else { "," };
         let name = Value::from(subject.as_str());
-        let service = format!("{:#}", service(held, subject)).replace('\n', "\n    ");
+        let service = service(held, subject, headless.contains(subject.as_str()));
+        let service = format!("{service:#}").replace('\n', "\n    ");
         // Writing to a String does not fail.
         let _ = write!(text, "{comma}\n    {name}: {service}");
         if text.len() > MOST_BYTES {
@@ -74,16 +77,51 @@ fn subjects(held: &Snapshot, services: &str) -> BTreeSet<String> {
     all.filter(is_asked_for).map(str::to_owned).collect()
 }
 
-fn service(held: &Snapshot, subject: &str) -> Value {
+/// Those whose clients choose the pod, as far as one of their pods was called.
+fn headless(held: &Snapshot) -> HashSet<&str> {
+    let called = held.destinations.values();
+    let pods = called.filter_map(|at| match &**at {
+        Destination::Pod(pod) => Some(&pod.headless),
+        Destination::Service(_) | Destination::External | Destination::Refused(_) => None,
+    });
+    let names = pods.flatten().map(|(_, service)| service);
+    names
+        .filter_map(|name| Some(name.split_once('/')?.1))
+        .collect()
+}
+
+/// What holds of a Service where no object says anything of retries, or of ejection. Where
+/// clients choose the pod that is nothing, until an object says something of the other.
+fn without_word(
+    said: &CallerTraffic,
+    headless: bool,
+) -> (Option<&'static Retry>, Option<&'static Ejection>) {
+    let mut retries = said.retry.rules.iter().flat_map(|rule| &rule.then);
+    let retries = retries.any(|retry| retry.attempts > 0);
+    let (ejection, _) = said.ejection.decide(None);
+    let ejects = ejection
+        .as_ref()
+        .is_some_and(|ejection| ejection.consecutive_failures > 0);
+    (
+        (!headless || ejects).then_some(&without_object::RETRY),
+        (!headless || retries).then_some(&without_object::EJECTION),
+    )
+}
+
+fn service(held: &Snapshot, subject: &str, headless: bool) -> Value {
     let nothing = CallerTraffic::default();
     let said = held.policies.of(&format!("policy/{subject}"));
     let said = said.map_or(&nothing, |said| &**said);
-    let mut page = json!({ "sections": sections::of(said) });
+    let (retry, ejection) = without_word(said, headless);
+    let mut page = json!({ "sections": sections::of(said, retry, ejection) });
+    if headless {
+        page["headless"] = true.into();
+    }
     if let Some(set) = held.endpoints_of(&format!("endpoints/{subject}")) {
         page["budget"] = json!({ "saved": saved(set, said) });
         page["breakers"] = breakers(set).into();
         page["throttled"] = set.throttle.is_active().into();
-        let (endpoints, left_out) = endpoints(set, said);
+        let (endpoints, left_out) = endpoints(set, said, ejection);
         page["endpoints"] = endpoints.into();
         page["endpointsLeftOut"] = left_out.into();
     }
@@ -112,12 +150,18 @@ fn breakers(set: &EndpointSet) -> Vec<Value> {
 }
 
 /// The endpoints as calls to the Service itself see them, and how many are left out.
-fn endpoints(set: &EndpointSet, said: &CallerTraffic) -> (Vec<Value>, usize) {
+/// `otherwise`: by what they rest where no object says it.
+fn endpoints(
+    set: &EndpointSet,
+    said: &CallerTraffic,
+    otherwise: Option<&Ejection>,
+) -> (Vec<Value>, usize) {
     let (ejection, _) = said.ejection.decide(None);
+    let ejection = ejection.as_ref().or(otherwise);
     let (balance, _) = said.balance.decide(None);
     let draw = Draw {
         may_retry: true,
-        ejection: ejection.as_ref().unwrap_or(&without_object::EJECTION),
+        ejection: ejection.unwrap_or(&without_object::EJECTION_OFF),
         balance: balance.as_ref().unwrap_or(&without_object::BALANCE),
         ..Draw::DEFAULT
     };

@@ -16,12 +16,14 @@ use wire::v1;
 use crate::control::Control;
 use crate::telemetry::memory;
 
-/// Between two looks for news.
-pub(super) const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// Between two looks for news. From when the clock is set until its controller knows, reports
+/// are dated as before, and may be too far off to be taken: one slot's at most.
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Without news as well, so that a clock that drifts is noticed.
 const TELL_EVERY: Duration = Duration::from_secs(300);
-/// Memory is news when it changed by one part of so many.
+/// Memory is news when it changed by one part of so many, and not more often than this.
 const MEMORY_PART: u64 = 8;
+const MEMORY_EVERY: Duration = Duration::from_secs(30);
 /// The clock is news when it was set by more than this: from there on reports are dated anew.
 const CLOCK_SET: Duration = Duration::from_secs(5);
 
@@ -41,7 +43,7 @@ impl LastSent {
             let passed = at.saturating_duration_since(*since);
             self.clock_set = was_set(told, &now, passed);
             let is_due = again || self.clock_set || passed >= TELL_EVERY;
-            if !is_due && !is_news(told, &now) {
+            if !is_due && !is_news(told, &now, passed) {
                 return None;
             }
         }
@@ -55,10 +57,11 @@ impl LastSent {
     }
 }
 
-fn is_news(told: &v1::ProxyStatus, now: &v1::ProxyStatus) -> bool {
+fn is_news(told: &v1::ProxyStatus, now: &v1::ProxyStatus, passed: Duration) -> bool {
+    let memory = told.memory.abs_diff(now.memory) > told.memory / MEMORY_PART;
     told.certificate != now.certificate
         || told.draining != now.draining
-        || told.memory.abs_diff(now.memory) > told.memory / MEMORY_PART
+        || (memory && passed >= MEMORY_EVERY)
 }
 
 /// Whether the clock shows something else than it would after this time.
@@ -110,6 +113,10 @@ mod tests {
         assert!(
             told.next(status(800, false, 0), after(0)).is_some(),
             "the first"
+        );
+        assert!(
+            told.next(status(1600, false, 25), after(25)).is_none(),
+            "it comes and goes"
         );
         assert!(
             told.next(status(900, false, 30), after(30)).is_none(),

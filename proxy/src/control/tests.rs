@@ -3,6 +3,7 @@
 mod breakers;
 mod older;
 mod shares;
+mod status;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -432,35 +433,4 @@ async fn mounted_bundle_is_trusted_by_nothing_but_the_connection_for_a_certifica
     bench.becomes(&old);
     bench.until(|bench| bench.streams() > streams).await;
     trusted(&bench);
-}
-
-#[tokio::test]
-async fn a_proxy_tells_its_certificate_its_clock_and_that_it_drains() {
-    let bench = Bench::start(&Ca::new()).await;
-    let told = || bench.stand_in.told.lock().clone();
-    bench.until(|_| !told().is_empty()).await;
-    let first = told()[0].clone();
-    let leaf = bench.control.certs.current().unwrap();
-    let certificate = first.certificate.clone().unwrap();
-    assert_eq!(certificate.serial, leaf.serial());
-    assert!(certificate.issuer.contains("CN="), "{certificate:?}");
-    let ends = leaf
-        .not_after()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap();
-    assert_eq!(certificate.not_after, ends.as_secs());
-    let now = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap();
-    assert!(
-        first.now.abs_diff(now.as_millis() as u64) < 20_000,
-        "{first:?}"
-    );
-    assert!(first.memory > 1 << 20 && !first.draining, "{first:?}");
-
-    // A pod that is deleted may not live until the next look.
-    bench.draining.send_replace(true);
-    bench
-        .until(|_| told().last().is_some_and(|last| last.draining))
-        .await;
 }

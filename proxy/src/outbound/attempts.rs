@@ -157,7 +157,7 @@ impl<'a> Attempts<'a> {
         let draw = Draw {
             tried: &self.tried,
             may_retry: self.repeatable,
-            ejection: call_policy::ejection(policy),
+            ejection: call_policy::resting(policy, self.route.choice.rests()),
             balance: call_policy::balance(policy),
             fallback,
         };
@@ -392,7 +392,8 @@ impl<'a> Attempts<'a> {
         call_policy::retry(self.route.policy.as_deref())
     }
 
-    /// What an attempt has shown of its endpoint.
+    /// What an attempt has shown of its endpoint. A breaker goes by the same codes where
+    /// nobody rests.
     fn learn(&self, to: &mut InFlight, latency: Latency, verdict: Option<Verdict>, call: &Call) {
         let ejection = call_policy::ejection(self.route.policy.as_deref());
         let seen = verdict.and_then(|verdict| verdict.seen(ejection));
@@ -403,10 +404,11 @@ impl<'a> Attempts<'a> {
         if let Some(passed) = &self.passed {
             passed.record(seen, call);
         }
-        let Some(set) = self.route.choice.set() else {
+        let choice = &self.route.choice;
+        let Some(set) = choice.set() else {
             return to.learn(latency);
         };
-        let ejection = call_policy::ejection(self.route.policy.as_deref());
+        let ejection = call_policy::resting(self.route.policy.as_deref(), choice.rests());
         if let Some(cause) = set.record(to, latency, seen, ejection) {
             call.ejected(cause);
         }

@@ -166,10 +166,19 @@ pub(super) fn mirrors(policy: Option<&CallPolicy>) -> Option<(&[Mirror], u16)> {
     Some((rule.then.as_deref()?, policy.port))
 }
 
-/// Which endpoints rest.
+/// Which answers are failures of their endpoint, and which endpoints rest where any does.
 pub(super) fn ejection(policy: Option<&CallPolicy>) -> &Ejection {
     let decided = policy.and_then(|policy| policy.endpoints(|all| &all.ejection));
     decided.unwrap_or(&without_object::EJECTION)
+}
+
+/// Which endpoints rest. `rests`: whether any does, of those that the call may go to.
+pub(super) fn resting(policy: Option<&CallPolicy>, rests: bool) -> &Ejection {
+    if rests {
+        ejection(policy)
+    } else {
+        &without_object::EJECTION_OFF
+    }
 }
 
 /// When nobody is sent to what serves, and whose word that is.

@@ -73,12 +73,19 @@ impl Choice {
                 moves,
             } => {
                 let set = among.for_attempt(proxy, draw);
-                let other = || moves.then(|| set.pick(draw)).flatten();
+                let other = |draw: &Draw<'_>| moves.then(|| set.pick(draw)).flatten();
+                let works = Draw {
+                    fallback: Fallback::Nobody,
+                    ..*draw
+                };
+                // Of those that rest the one that the client chose comes first, too.
                 let resting = || match draw.fallback {
-                    Fallback::Resting => one(endpoint, draw),
+                    Fallback::Resting => one(endpoint, draw).or_else(|| other(draw)),
                     Fallback::Nobody => None,
                 };
-                set.at(endpoint, draw).or_else(other).or_else(resting)
+                set.at(endpoint, draw)
+                    .or_else(|| other(&works))
+                    .or_else(resting)
             }
             Self::Any(among) => among.for_attempt(proxy, draw).pick(draw),
             Self::Session(among, epoch) => {
@@ -131,6 +138,12 @@ impl Choice {
             | Self::Session(among, _)
             | Self::Tenant(among, _) => Some(&among.set),
         }
+    }
+
+    /// Whether endpoints that fail rest. Where the client chose among those of a Service, they
+    /// do so by a word of that Service alone.
+    pub(super) const fn rests(&self) -> bool {
+        !matches!(self, Self::Named { moves: false, .. })
     }
 
     /// Why it leads to nobody.

@@ -103,6 +103,8 @@ impl Marks {
 pub(super) struct Open {
     pub(super) set: Arc<EndpointSet>,
     pub(super) policy: Option<Arc<CallPolicy>>,
+    /// Endpoints that fail rest.
+    pub(super) rests: bool,
     /// It is the answer to a retry.
     pub(super) retried: bool,
     /// The breaker that let the call through.
@@ -144,6 +146,7 @@ impl Serving {
         let Some(Open {
             set,
             policy,
+            rests,
             retried,
             passed,
             told,
@@ -152,7 +155,7 @@ impl Serving {
             return;
         };
         let policy = policy.as_deref();
-        let (seen, ejection) = (seen_at_end(end, trailers), call_policy::ejection(policy));
+        let seen = seen_at_end(end, trailers);
         if let Some(passed) = passed {
             passed.record(seen, call);
         }
@@ -161,6 +164,7 @@ impl Serving {
             told.of_end(end, status, call_policy::retry(policy));
         }
         let latency = latency_at_end(end, status);
+        let ejection = call_policy::resting(policy, rests);
         if let Some(cause) = set.record(&mut self.in_flight, latency, seen, ejection) {
             call.ejected(cause);
         }

@@ -132,9 +132,10 @@ pub(super) fn seen_in_failure(failure: &Failure, slow_upload: bool) -> (Latency,
     match failure {
         Failure::TimedOut { .. } if slow_upload => (Latency::AtLeast(Duration::ZERO), None),
         Failure::TimedOut { .. } => (Latency::Failed, Some(Seen::Failed)),
-        // How long it took at least was told, and nobody knows how it would have ended.
+        // How long it took at least was told, and nobody knows how it would have ended. A
+        // limit of its pod says nothing of how fast it is.
         Failure::Refused {
-            reason: Reason::Deadline,
+            reason: Reason::Deadline | Reason::Limit,
             ..
         } => (Latency::Told, None),
         // One failure shows what it shows once.
@@ -264,6 +265,12 @@ mod tests {
         let refused = Failure::refused(Reason::NotAllowed, "x");
         assert_eq!(seen_in_failure(&refused, false), (Latency::Failed, None));
         assert!(!is_callers_time(&ended(late)) && !is_callers_time(&ended(refused)));
+    }
+
+    #[test]
+    fn a_limit_of_a_pod_does_not_make_its_endpoint_slow() {
+        let refused = Failure::refused(Reason::Limit, "x");
+        assert_eq!(seen_in_failure(&refused, false), (Latency::Told, None));
     }
 
     #[test]

@@ -432,7 +432,8 @@ impl Call {
         let cell = self.settle(reason.is_none());
         cell.outcome(outcome);
         if std::mem::take(&mut self.trying) {
-            cell.attempted(reason.is_none());
+            // As of requests: a limit says nothing of the backend.
+            cell.attempted(reason.is_none() || reason == Some(Reason::Limit));
         }
         self.leave();
     }

@@ -5,7 +5,9 @@
 //! with what has come together in the cells since the one before. What was sent is kept
 //! for some minutes and sent again on every new stream, because the controller that
 //! answers then may be another one, or may have started anew. It tells repeated
-//! slots apart, so that nothing counts twice.
+//! slots apart, so that nothing counts twice. After the clock was set it could not: the
+//! controller dates slots by how wrong the clock is now, so those from before would lie
+//! beside themselves, and stay untold.
 //!
 //! Nothing here waits: where a slot has too many edges the rest of its calls lose their
 //! other end and stay counted, and what is kept gives up its oldest slots.
@@ -13,7 +15,7 @@
 mod routes;
 
 use std::collections::VecDeque;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use policy::protocol::Protocol;
@@ -40,6 +42,9 @@ const KEPT_EDGES: usize = 4096;
 /// Slots by which a clock may go back without beginning anew: a minute, for which nothing
 /// is told then.
 const GOES_BACK: u64 = 60 / SLOT;
+/// A clock that shows something else than the time that passed, by more than this, was set.
+/// From there on controllers shift slots.
+const CLOCK_SET: Duration = Duration::from_secs(SLOT);
 /// From the end of a slot to its report: calls that end with it are in.
 const LAG: Duration = Duration::from_millis(200);
 /// Proxies spread their reports over this time, so that a controller does not
@@ -61,9 +66,14 @@ pub struct Reports {
 #[derive(Debug, Default)]
 struct Held {
     slot: u64,
+    /// What the clock showed at the last look, and when that was.
+    looked: Option<(SystemTime, Instant)>,
     /// Numbered from 1 in the order of closing.
     closed: VecDeque<(u64, v1::Report)>,
     last: u64,
+    /// The last one before the clock was set. A stream that was open then may still have to
+    /// take it, and no new one does.
+    before_set: u64,
     kept_edges: usize,
 }
 
@@ -78,11 +88,21 @@ impl Reports {
         }
     }
 
+    /// Looks at the clock, which shows `now` at the moment `at`, and closes the open slot if
+    /// it is over.
+    fn close(&self, now: SystemTime, at: Instant) {
+        let mut held = self.held.lock();
+        let before = held.looked.replace((now, at));
+        self.close_before(&mut held, slot_of(now));
+        if before.is_some_and(|before| was_set(before, (now, at))) {
+            held.before_set = held.last;
+        }
+    }
+
     /// Closes the open slot if `next` is a later one: calls that end from now on are in
     /// that. A clock that went back a little must not tear a slot apart; one that was set
     /// back is followed, else nothing would be told until it is there again.
-    fn close(&self, next: u64) {
-        let mut held = self.held.lock();
+    fn close_before(&self, held: &mut Held, next: u64) {
         if next <= held.slot && held.slot - next <= GOES_BACK {
             return;
         }
@@ -178,7 +198,7 @@ impl Reports {
     pub async fn keep_time(&self) {
         loop {
             let now = SystemTime::now();
-            self.close(slot_of(now));
+            self.close(now, Instant::now());
             tokio::time::sleep(until_next_slot(now)).await;
         }
     }
@@ -188,15 +208,21 @@ impl Reports {
         self.leaving.send_replace(true);
     }
 
+    /// The number of the last slot that a new stream is not told.
+    fn untold(&self) -> u64 {
+        self.close(SystemTime::now(), Instant::now());
+        self.held.lock().before_set
+    }
+
     /// Sends what is kept, and then every slot after its end, for as long as the
     /// stream takes them.
     pub async fn feed(&self, stream: mpsc::Sender<v1::Report>) {
         let spread = Duration::from_millis(self.process % SPREAD);
         let mut leaving = self.leaving.subscribe();
-        let mut seen = 0;
+        let mut seen = self.untold();
         loop {
             let now = SystemTime::now();
-            self.close(slot_of(now));
+            self.close(now, Instant::now());
             while let Some((number, report)) = self.after(seen) {
                 if stream.send(report).await.is_err() {
                     return;
@@ -303,6 +329,13 @@ fn reasons(counts: &Counts) -> Vec<v1::ReasonCalls> {
     };
     let all = Reason::ALL.iter().map(of);
     all.filter(|reason| reason.calls > 0).collect()
+}
+
+/// Whether the clock was set between these two looks at it.
+fn was_set(before: (SystemTime, Instant), now: (SystemTime, Instant)) -> bool {
+    let expected = before.0 + now.1.saturating_duration_since(before.1);
+    let off = now.0.duration_since(expected);
+    off.unwrap_or_else(|behind| behind.duration()) > CLOCK_SET
 }
 
 fn slot_of(now: SystemTime) -> u64 {

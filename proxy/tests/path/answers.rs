@@ -47,7 +47,10 @@ struct Log {
 
 impl App {
     pub(super) async fn new(ip: IpAddr, answer: &'static str) -> Self {
-        let listener = TcpListener::bind((ip, 0)).await.unwrap();
+        Self::on(TcpListener::bind((ip, 0)).await.unwrap(), answer)
+    }
+
+    pub(super) fn on(listener: TcpListener, answer: &'static str) -> Self {
         let app = Self {
             port: listener.local_addr().unwrap().port(),
             log: Arc::default(),

@@ -67,8 +67,9 @@ async fn what_fails_at_the_pod_of_its_clients_choice_goes_elsewhere_only_where_a
     assert_eq!(asked(&apps), [5, 21], "what works stays where it was sent");
 }
 
-#[tokio::test]
-async fn a_pod_that_is_not_there_rests_for_calls_that_name_its_service() {
+/// A pod that is not there beside one that answers: client, server, application, and where
+/// the first would be.
+async fn beside_one_that_is_gone() -> (Pod, Pod, Vec<App>, SocketAddr) {
     let (client, server, apps) = fleet([OK]).await;
     let closed = TcpListener::bind((server.ip, 0)).await.unwrap();
     let dead = closed.local_addr().unwrap().port();
@@ -77,6 +78,12 @@ async fn a_pod_that_is_not_there_rests_for_calls_that_name_its_service() {
     let both = vec![there(dead), there(apps[0].port)];
     client.set(vec![endpoints("api", both)]);
     let gone = by_address(&client, &server, dead);
+    (client, server, apps, gone)
+}
+
+#[tokio::test]
+async fn a_pod_that_is_not_there_rests_for_calls_that_name_its_service() {
+    let (client, _server, apps, gone) = beside_one_that_is_gone().await;
     assert_eq!(ask(&client, gone, "POST", NAMED).await.0, 503);
     assert_eq!(asked(&apps), [0], "no policy lets it go elsewhere");
     let ejection = Ejection {
@@ -129,4 +136,60 @@ async fn a_breaker_holds_for_calls_that_name_its_service_and_moves_none_of_them(
     assert_eq!(sum(&client, "weft_breaker_state", &labels), 2.0);
     assert_eq!(ask(&client, good, "GET", NOBODY).await.0, 200);
     assert_eq!(asked(&apps), [10, 1]);
+}
+
+#[tokio::test]
+async fn a_breaker_alone_makes_no_pod_rest() {
+    let (client, _server, apps, gone) = beside_one_that_is_gone().await;
+    let hundred = Breaker {
+        min_requests: 100,
+        ..Breaker::DEFAULT
+    };
+    client.set(vec![said(&Traffic {
+        breaker: whole(hundred),
+        ..Traffic::default()
+    })]);
+    for _ in 0..6 {
+        assert_eq!(ask(&client, gone, "GET", NAMED).await.0, 503);
+    }
+    assert_eq!(asked(&apps), [0], "it moves nothing either");
+    let ejections = sum(&client, "weft_ejections_total", &[]);
+    assert_eq!(ejections, 0.0, "{}", client.metrics());
+    let resting = sum(&client, "weft_resting_endpoints", &[]);
+    assert_eq!(resting, 0.0, "{}", client.metrics());
+}
+
+#[tokio::test]
+async fn where_all_rest_the_pod_of_its_clients_choice_is_asked_first() {
+    let (client, server, _) = fleet([]).await;
+    let chosen = TcpListener::bind((server.ip, 0)).await.unwrap();
+    let other = TcpListener::bind((server.ip, 0)).await.unwrap();
+    let ports = [&chosen, &other].map(|listener| listener.local_addr().unwrap().port());
+    drop((chosen, other));
+    let there = ports.map(|port| endpoint(server.ip, port, Some("api")));
+    client.set(vec![endpoints("api", there.into())]);
+    let addr = by_address(&client, &server, ports[0]);
+    let ejection = Ejection {
+        consecutive_failures: 1,
+        base_time: Duration::from_secs(60),
+        max_percent: Percent::at_most(100),
+        ..Ejection::DEFAULT
+    };
+    client.set(vec![said(&Traffic {
+        ejection: whole(ejection),
+        ..Traffic::default()
+    })]);
+    assert_eq!(ask(&client, addr, "POST", NAMED).await.0, 503);
+    let resting = || sum(&client, "weft_resting_endpoints", &[]);
+    assert_eq!(resting(), 2.0, "{}", client.metrics());
+    // It is back before this proxy knows.
+    let app = App::on(TcpListener::bind(addr).await.unwrap(), OK);
+    let attempts = || sum(&client, "weft_attempts_total", &["service=\"shop/api\""]);
+    let before = attempts();
+    for _ in 0..20 {
+        assert_eq!(ask(&client, addr, "POST", NAMED).await.0, 200);
+    }
+    assert_eq!(app.asked(), 20);
+    assert_eq!(resting(), 2.0, "{}", client.metrics());
+    assert_eq!(attempts(), before + 20.0, "nobody else was asked");
 }

@@ -325,5 +325,8 @@ async fn bytes_to_a_port_declared_opaque_are_decided_once_before_their_way_is_op
         let refused = sum(pod, "weft_tcp_connections_total", &labels);
         assert_eq!(refused, 2.0, "{}", pod.metrics());
     }
+    // A limit is no failure of the backend.
+    let failed = sum(&client, "weft_attempts_total", &["success=\"false\""]);
+    assert_eq!(failed, 0.0, "{}", client.metrics());
     assert_eq!(sum(&server, LIMITED, &["mode=\"Enforce\""]), 2.0);
 }

@@ -73,8 +73,9 @@ fn pod(dice: &mut StdRng) -> Value {
         pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:01:00Z");
     }
     if dice.random() {
-        let times = ["2026-01-01T00:05:00Z", "2026-01-01T00:06:00Z"];
-        pod = readiness::since(pod, pick(dice, &times));
+        let states = [("True", 5), ("True", 6), ("False", 7)];
+        let (status, minute) = states[dice.random_range(0..states.len())];
+        pod = readiness::ready(pod, status, &format!("2026-01-01T00:0{minute}:00Z"));
     }
     match dice.random_range(0..9) {
         0 => cluster::annotate(pod, "weft.dev/opaque-ports", "8080"),
@@ -142,7 +143,8 @@ fn slice(dice: &mut StdRng) -> Value {
         &[("http", 8080)],
         &endpoints,
     );
-    at_home(n, slice)
+    let kept = n.is_multiple_of(2);
+    at_home(n, if kept { cluster::kept(slice) } else { slice })
 }
 
 /// In the namespace where this Service is.

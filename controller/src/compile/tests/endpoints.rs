@@ -54,6 +54,30 @@ fn a_ready_endpoint_says_since_when_its_pod_is_ready() {
 }
 
 #[test]
+fn an_unready_pod_is_left_out_before_its_slice_says_so_unless_somebody_else_wrote_that() {
+    let said = |status: &str, slice: Value| {
+        let condition = json!({"type": "Ready", "status": status});
+        let one = pod("api-1", "10.0.0.11", "api");
+        let one = set(one, "/status/conditions", json!([condition]));
+        shop().with(one).with(slice)
+    };
+    let both = [
+        endpoint("api-1", "10.0.0.11"),
+        endpoint("api-2", "10.0.0.12"),
+    ];
+    let written = slice("api-x", "api", &[("http", 8080)], &both);
+    let all = ["10.0.0.11:8080", "10.0.0.12:8080"];
+    let unready = said("False", kept(written.clone()));
+    assert_eq!(addresses(&unready), ["10.0.0.12:8080"]);
+    assert_eq!(addresses(&said("True", kept(written.clone()))), all);
+    assert_eq!(addresses(&said("False", written.clone())), all);
+    let published = service("api", "10.96.0.1", &[("http", 80)]);
+    let published = set(published, "/spec/publishNotReadyAddresses", json!(true));
+    let published = said("False", kept(written)).with(published);
+    assert_eq!(addresses(&published), all);
+}
+
+#[test]
 fn absent_conditions_count_as_ready() {
     let one = set(endpoint("api-1", "10.0.0.11"), "/conditions", json!({}));
     assert_eq!(addresses(&with_slice(&[one])), ["10.0.0.11:8080"]);

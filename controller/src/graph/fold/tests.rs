@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::graph::window::{Counted, edges};
+use crate::observe::clock_offset::ClockOffset;
 use crate::observe::reports::Reports;
 use crate::testing::topology::{
     SLOT_NOW, call, inventory, key, report, reports, seen_by_client, seen_by_server,
@@ -78,9 +79,13 @@ fn late_repeated_and_swapped_reports_fold_to_the_same() {
     call(&two, "bank/web", "shop/api", 1, 0);
     call(&two, "shop/web", "shop/api", 7, 2);
     assert_eq!(graph(&one), graph(&two));
-    let told = one.own_since(0).1.unwrap();
-    one.heard(told.clone(), crate::testing::topology::now());
-    two.heard(told, crate::testing::topology::now());
+    let now = crate::testing::topology::now();
+    let told = one.own_since(0, now).1.unwrap();
+    for reports in [&one, &two] {
+        let opened = tokio::time::Instant::now();
+        let mut clock = ClockOffset::of_stream(0, opened);
+        reports.heard(told.clone(), &mut clock, now, opened);
+    }
     assert_eq!(graph(&one)[&ends(WEB, API)].sums.success, 7);
 }
 

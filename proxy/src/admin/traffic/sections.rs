@@ -20,9 +20,12 @@ use serde_json::{Map, Value, json};
 const WITHOUT_OBJECT: &str = "without any policy";
 
 /// The sections that hold, by their names. Of several that `routes` limit the first that
-/// fits a request decides.
-pub(super) fn of(said: &CallerTraffic) -> Map<String, Value> {
-    let (retry, ejection) = (&without_object::RETRY, &without_object::EJECTION);
+/// fits a request decides. `retry` and `ejection`: what holds where no object says anything.
+pub(super) fn of(
+    said: &CallerTraffic,
+    retry: Option<&Retry>,
+    ejection: Option<&Ejection>,
+) -> Map<String, Value> {
     let balance_of = &without_object::BALANCE;
     let mut all = Map::new();
     let mut add = |section: Section, rules: Vec<Value>| {
@@ -31,8 +34,8 @@ pub(super) fn of(said: &CallerTraffic) -> Map<String, Value> {
         }
     };
     add(Section::Timeouts, rules(&said.timeouts, None, timeouts));
-    add(Section::Retry, rules(&said.retry, Some(retry), retry_of));
-    let ejections = rules(&said.ejection, Some(ejection), ejection_of);
+    add(Section::Retry, rules(&said.retry, retry, retry_of));
+    let ejections = rules(&said.ejection, ejection, ejection_of);
     add(Section::Ejection, ejections);
     add(Section::Breaker, rules(&said.breaker, None, breaker));
     let fallbacks = rules(&said.fallback, None, |one| fallback(one));

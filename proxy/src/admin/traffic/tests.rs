@@ -9,7 +9,7 @@ use policy::name::ServiceId;
 use policy::origin::Origin;
 use policy::route::{Rule, Table};
 use policy::traffic::call::{
-    Causes, Fallback, FallbackResponse, FallbackTo, Override, Retry, Timeouts, Token,
+    Causes, Fallback, FallbackResponse, FallbackTo, Override, Timeouts, Token,
 };
 use policy::traffic::endpoint::{Breaker, BreakerState};
 use policy::traffic::{Limited, Scoped, Sources, Traffic, Whole};
@@ -67,6 +67,26 @@ fn endpoints_of(name: &str, count: u8) -> v1::Resource {
     };
     let name = wire::names::endpoints("shop", name, 80);
     resource(&name, Content::Endpoints(list))
+}
+
+/// An address of a pod of headless Service `api`.
+fn pod_of_api() -> v1::Resource {
+    let endpoint = v1::Endpoint {
+        ip: "10.0.0.1".to_owned(),
+        port: 80,
+        ..v1::Endpoint::default()
+    };
+    let pod = v1::PodTarget {
+        endpoint: Some(endpoint),
+        headless: vec![v1::Headless {
+            service: wire::names::service("shop", "api", 80),
+            hosts: vec!["api.shop".to_owned()],
+        }],
+        ..v1::PodTarget::default()
+    };
+    let name = wire::names::destination("10.0.0.1".parse().unwrap(), 80);
+    let target = Some(v1::destination::Target::Pod(pod));
+    resource(&name, Content::Destination(v1::Destination { target }))
 }
 
 fn policy_of(traffic: &Traffic) -> v1::Resource {
@@ -133,6 +153,59 @@ fn each_section_is_shown_with_its_object_and_without_one_what_holds_then() {
     assert_eq!(shown(1, "from"), "without any policy");
     assert_eq!(shown(1, "says")["attempts"], 1);
     assert_eq!(sections["balance"][0]["says"]["warmup"], "10s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_headless_service_retries_and_ejection_hold_only_where_a_policy_says_something() {
+    let shown = |policy: Option<Traffic>, service: &str| {
+        let both = ["api", "web"].map(|name| endpoints_of(name, 2));
+        let others = policy.iter().map(policy_of).chain([pod_of_api()]);
+        let held = held(both.into_iter().chain(others).collect());
+        let rests = |name: &str| {
+            let set = held.endpoints_of(&format!("endpoints/shop/{name}:80"));
+            for _ in 0..without_object::EJECTION.consecutive_failures {
+                let mut call = set.unwrap().endpoints[0].begin();
+                let seen = Some(Seen::Unreachable);
+                let by = &without_object::EJECTION;
+                let _ = set.unwrap().record(&mut call, Latency::Failed, seen, by);
+            }
+        };
+        rests("api");
+        rests("web");
+        let page = read(&held, "")["services"][service].clone();
+        let sections = page["sections"].as_object().unwrap().keys().cloned();
+        let headless = page["headless"] == true;
+        let first = page["endpoints"][0]["state"].clone();
+        (headless, sections.collect::<BTreeSet<_>>(), first)
+    };
+    let wanted = |headless: bool, sections: &[&str], first: &str| {
+        let sections = sections.iter().map(|one| (*one).to_owned());
+        let sections = sections.collect::<BTreeSet<String>>();
+        (headless, sections, Value::from(first))
+    };
+    let all = ["balance", "ejection", "retry"];
+    assert_eq!(shown(None, "shop/web:80"), wanted(false, &all, "Resting"));
+    let alone = wanted(true, &["balance"], "Working");
+    assert_eq!(shown(None, "shop/api:80"), alone);
+    for policy in [
+        Traffic {
+            retry: limited(Retry::DEFAULT, Match::Always),
+            ..Traffic::default()
+        },
+        Traffic {
+            ejection: whole(Ejection::DEFAULT),
+            ..Traffic::default()
+        },
+    ] {
+        let shown = shown(Some(policy), "shop/api:80");
+        assert_eq!(shown, wanted(true, &all, "Resting"));
+    }
+    let breaker = Traffic {
+        breaker: whole(Breaker::DEFAULT),
+        ..Traffic::default()
+    };
+    let with_breaker = wanted(true, &["balance", "breaker"], "Working");
+    assert_eq!(shown(Some(breaker), "shop/api:80"), with_breaker);
 }
 
 /// One endpoint of three cannot be connected, one is busy, and the policy opens the breaker.

@@ -15,6 +15,7 @@ impl Attempts<'_> {
         Some(Open {
             set: Arc::clone(self.route.choice.set()?),
             policy: self.route.policy.clone(),
+            rests: self.route.choice.rests(),
             retried: self.retries > 0,
             passed: self.passed.clone(),
             told: self.told_by_trailers(proxy, outgoing),

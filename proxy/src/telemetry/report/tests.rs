@@ -1,14 +1,14 @@
 //! What the controller is told, slot by slot.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use policy::protocol::Protocol;
 use prometheus_client::registry::Registry;
 use tokio::sync::mpsc;
 use wire::v1;
 
-use super::{EDGES, KEPT_EDGES, KEPT_SLOTS, Reports, SLOT};
+use super::{EDGES, KEPT_EDGES, KEPT_SLOTS, Reports, SLOT, slot_of};
 use crate::telemetry::cell::{Outcome, Way};
 use crate::telemetry::labels::{LimitLabels, Security};
 use crate::telemetry::metrics::Metrics;
@@ -45,9 +45,17 @@ const BAD: Outcome = Outcome {
 };
 
 impl Reports {
+    /// This slot begins, by a clock that shows the time that passed.
+    fn close_at(&self, slot: u64) {
+        static BEGAN: OnceLock<Instant> = OnceLock::new();
+        let passed = Duration::from_secs(slot * SLOT);
+        let began = *BEGAN.get_or_init(Instant::now);
+        self.close(UNIX_EPOCH + passed, began + passed);
+    }
+
     /// A call of a millisecond ends in this slot.
     fn count_at(&self, slot: u64, way: Way, outcome: Outcome) {
-        self.close(slot);
+        self.close_at(slot);
         self.count(way, outcome);
     }
 
@@ -120,6 +128,7 @@ fn clock_that_was_set_back_is_followed() {
         .map(|report| (report.slot / SLOT, report.edges[0].success));
     let told: Vec<(u64, u64)> = told.collect();
     assert_eq!(told, [(1000, 1), (900, 1), (901, 1)]);
+    assert_eq!(reports.held.lock().before_set, 1);
 }
 
 #[test]
@@ -163,18 +172,48 @@ fn kept_slots_are_bounded_by_number_and_by_edges() {
 #[tokio::test(start_paused = true)]
 async fn new_stream_is_told_again_what_was_told_before() {
     let reports = Arc::new(reports());
-    for slot in 1..=3 {
-        reports.count_at(slot, to("shop/a"), GOOD);
+    let (now, at) = (SystemTime::now(), Instant::now());
+    let ago = [3, 2, 1].map(|slots| Duration::from_secs(slots * SLOT));
+    for ago in ago {
+        reports.close(now - ago, at - ago);
+        reports.count(to("shop/a"), GOOD);
     }
     for _ in 0..2 {
-        let (stream, mut told) = mpsc::channel(1);
-        let feeding = Arc::clone(&reports);
-        tokio::spawn(async move { feeding.feed(stream).await });
-        // The task itself closes the slot that was open: today's is far later.
-        for slot in 1..=3 {
-            assert_eq!(told.recv().await.unwrap().slot, slot * SLOT);
+        let mut told = stream(&reports);
+        // The task itself closes the slot that was open: that of today is later.
+        for ago in ago {
+            let slot = slot_of(now - ago) * SLOT;
+            assert_eq!(told.recv().await.unwrap().slot, slot);
         }
     }
+}
+
+/// A new stream to a controller.
+fn stream(reports: &Arc<Reports>) -> mpsc::Receiver<v1::Report> {
+    let (stream, told) = mpsc::channel(1);
+    let feeding = Arc::clone(reports);
+    tokio::spawn(async move { feeding.feed(stream).await });
+    told
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_stream_is_told_nothing_of_before_the_clock_was_set() {
+    let reports = Arc::new(reports());
+    let (now, at) = (SystemTime::now(), Instant::now());
+    let ago = |slots: u64| Duration::from_secs(slots * SLOT);
+    let behind = Duration::from_secs(60);
+    for slots in (3..23).rev() {
+        reports.close(now - behind - ago(slots), at - ago(slots));
+        reports.count(to("shop/a"), GOOD);
+    }
+    reports.close(now - ago(2), at - ago(2));
+    reports.count(to("shop/b"), GOOD);
+    for _ in 0..2 {
+        let first = stream(&reports).recv().await.unwrap();
+        assert_eq!(first.slot, slot_of(now - ago(2)) * SLOT);
+        assert_eq!(first.edges[0].pod, "shop/b");
+    }
+    assert_eq!(closed(&reports).len(), 21, "open streams have all");
 }
 
 #[tokio::test]
@@ -230,7 +269,7 @@ fn routes_are_parts_of_an_edge_and_rows_over_all_callers() {
     ] {
         reports.count_at(1, by_route(caller, route), outcome);
     }
-    reports.close(2);
+    reports.close_at(2);
     let report = &closed(&reports)[0];
     assert_eq!(report.edges.len(), 2, "{report:?}");
     let of = |caller: &str| {
@@ -257,10 +296,10 @@ fn routes_are_parts_of_an_edge_and_rows_over_all_callers() {
 #[test]
 fn request_that_stays_open_tells_its_route_before_it_ends() {
     let reports = reports();
-    reports.close(1);
+    reports.close_at(1);
     let watching = by_route("shop/web", Some("cart/watch"));
     reports.metrics.cell(watching).begin();
-    reports.close(2);
+    reports.close_at(2);
     let report = &closed(&reports)[0];
     let [edge] = &report.edges[..] else {
         panic!("{report:?}")
@@ -274,7 +313,7 @@ fn request_that_stays_open_tells_its_route_before_it_ends() {
 fn without_names_a_report_says_nothing_of_routes() {
     let reports = reports();
     reports.count_at(1, by_route("shop/web", None), GOOD);
-    reports.close(2);
+    reports.close_at(2);
     let report = &closed(&reports)[0];
     assert!(report.routes.is_empty() && report.edges[0].routes.is_empty());
 }
@@ -289,7 +328,7 @@ fn more_routes_than_a_report_has_places_for_stay_requests_of_their_edge() {
             reports.count(way, GOOD);
         }
     }
-    reports.close(2);
+    reports.close_at(2);
     let report = &closed(&reports)[0];
     let [edge] = &report.edges[..] else {
         panic!("{report:?}")

@@ -1,36 +1,44 @@
-//! Pods that become ready, which is news of their Services' endpoints alone.
+//! Pods that become ready or are no longer, which is news of their Services' endpoints alone.
 
 use super::*;
+use crate::watch::News;
 
-/// The pod, ready since then.
-pub(super) fn since(pod: Value, time: &str) -> Value {
-    let condition = json!({"type": "Ready", "status": "True", "lastTransitionTime": time});
+/// The pod, whose condition Ready has this status since then.
+pub(super) fn ready(pod: Value, status: &str, time: &str) -> Value {
+    let condition = json!({"type": "Ready", "status": status, "lastTransitionTime": time});
     cluster::set(pod, "/status/conditions", json!([condition]))
+}
+
+/// Pod `api-2` of the shop.
+fn second(cluster: &cluster::Cluster, status: &str, time: &str) -> Value {
+    let mut objects = cluster.objects().iter();
+    let pod = objects.find(|one| one["kind"] == "Pod" && one["metadata"]["name"] == "api-2");
+    ready(pod.unwrap().clone(), status, time)
+}
+
+/// What Kubernetes says where its pods are, the second one ready or not.
+fn slice_of_both(ready: bool) -> Value {
+    let mut second = cluster::endpoint("api-2", "10.0.0.12");
+    second["conditions"]["ready"] = json!(ready);
+    let both = [cluster::endpoint("api-1", "10.0.0.11"), second];
+    cluster::kept(cluster::slice("api-x", "api", &[("http", 8080)], &both))
 }
 
 #[test]
 fn a_pod_that_became_ready_is_news_once_its_slice_says_so_and_then_of_its_service_alone() {
-    let api = |ready: bool| {
-        let mut second = cluster::endpoint("api-2", "10.0.0.12");
-        second["conditions"]["ready"] = json!(ready);
-        let both = [cluster::endpoint("api-1", "10.0.0.11"), second];
-        cluster::slice("api-x", "api", &[("http", 8080)], &both)
-    };
-    let cluster = cluster::shop().with(api(false));
+    let cluster = cluster::shop().with(slice_of_both(false));
     let mut collector = Collector::default();
     for object in cluster.objects() {
         cluster::apply(&mut collector, object);
     }
     let (model, ..) = Model::compile(&collector.world(), &Defaults::default());
 
-    let mut objects = cluster.objects().iter();
-    let pod = objects.find(|one| one["kind"] == "Pod" && one["metadata"]["name"] == "api-2");
-    let pod = since(pod.unwrap().clone(), "2026-01-01T00:05:00Z");
+    let pod = second(&cluster, "True", "2026-01-01T00:05:00Z");
     cluster::apply(&mut collector, &pod);
     let (index, changes) = states_only(&collector.world(), &model.index).unwrap();
     assert!(changes.services.is_empty() && changes.pods.is_empty());
 
-    cluster::apply(&mut collector, &api(true));
+    cluster::apply(&mut collector, &slice_of_both(true));
     let (index, changes) = states_only(&collector.world(), &index).unwrap();
     let key = ObjectKey::new("shop", "api");
     assert_eq!(changes.services, HashSet::from([key.clone()]));
@@ -50,10 +58,8 @@ fn readiness_is_no_news_of_a_service_that_publishes_pods_that_are_not_ready() {
     }
     let (model, ..) = Model::compile(&collector.world(), &Defaults::default());
 
-    let mut objects = cluster.objects().iter();
-    let pod = objects.find(|one| one["kind"] == "Pod" && one["metadata"]["name"] == "api-2");
     for time in ["2026-01-01T00:05:00Z", "2026-01-01T00:06:00Z"] {
-        let pod = since(pod.unwrap().clone(), time);
+        let pod = second(&cluster, "True", time);
         cluster::apply(&mut collector, &pod);
         let (index, changes) = states_only(&collector.world(), &model.index).unwrap();
         assert!(changes.services.is_empty() && changes.pods.is_empty());
@@ -62,4 +68,30 @@ fn readiness_is_no_news_of_a_service_that_publishes_pods_that_are_not_ready() {
         assert_eq!(candidates.len(), 2);
         assert!(candidates.iter().all(|one| one.endpoint.ready_since == 0));
     }
+}
+
+#[test]
+fn a_pod_that_is_no_longer_ready_is_news_at_once_and_what_its_slice_says_after_it_is_none() {
+    let cluster = cluster::shop().with(slice_of_both(true));
+    let mut collector = Collector::default();
+    for object in cluster.objects() {
+        cluster::apply(&mut collector, object);
+    }
+    let pod = second(&cluster, "True", "2026-01-01T00:05:00Z");
+    cluster::apply(&mut collector, &pod);
+    let (model, ..) = Model::compile(&collector.world(), &Defaults::default());
+
+    let pod = second(&cluster, "False", "2026-01-01T00:06:00Z");
+    let news = cluster::apply(&mut collector, &pod);
+    assert_eq!(news, News::Urgent, "as of an endpoint that leaves");
+    let (index, changes) = states_only(&collector.world(), &model.index).unwrap();
+    let key = ObjectKey::new("shop", "api");
+    assert_eq!(changes.services, HashSet::from([key.clone()]));
+    let candidates = index.services[&key].ports[&80].candidates.iter();
+    let ready: Vec<bool> = candidates.map(|one| one.ready).collect();
+    assert_eq!(ready, [true, false]);
+
+    cluster::apply(&mut collector, &slice_of_both(false));
+    let (_, changes) = states_only(&collector.world(), &index).unwrap();
+    assert!(changes.services.is_empty() && changes.pods.is_empty());
 }

@@ -1,0 +1,47 @@
+//! What a proxy tells of itself on its stream, and how soon.
+
+use super::*;
+
+#[tokio::test]
+async fn a_proxy_tells_its_certificate_its_clock_and_that_it_drains() {
+    let bench = Bench::start(&Ca::new()).await;
+    let told = || bench.stand_in.told.lock().clone();
+    bench.until(|_| !told().is_empty()).await;
+    let first = told()[0].clone();
+    let leaf = bench.control.certs.current().unwrap();
+    let certificate = first.certificate.clone().unwrap();
+    assert_eq!(certificate.serial, leaf.serial());
+    assert!(certificate.issuer.contains("CN="), "{certificate:?}");
+    let ends = leaf
+        .not_after()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap();
+    assert_eq!(certificate.not_after, ends.as_secs());
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap();
+    assert!(
+        first.now.abs_diff(now.as_millis() as u64) < 20_000,
+        "{first:?}"
+    );
+    assert!(first.memory > 1 << 20 && !first.draining, "{first:?}");
+
+    // A pod that is deleted may not live until the next look.
+    bench.draining.send_replace(true);
+    bench
+        .until(|_| told().last().is_some_and(|last| last.draining))
+        .await;
+}
+
+#[tokio::test]
+async fn a_clock_that_was_set_is_told_within_a_slot() {
+    let bench = Bench::start(&Ca::new()).await;
+    let told = || bench.stand_in.told.lock().clone();
+    bench.until(|_| !told().is_empty()).await;
+    let before = told()[0].now;
+    bench.ahead.store(60, Ordering::Relaxed);
+    pass(Duration::from_secs(5)).await;
+    bench
+        .until(|_| told().last().is_some_and(|last| last.now > before + 55_000))
+        .await;
+}
