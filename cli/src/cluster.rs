@@ -262,18 +262,7 @@ impl Cluster {
 
     /// What is left to read of an answer that is no refusal.
     async fn body_of(&self, request: http::Request<Body>) -> kube::Result<Body> {
-        let (head, body) = self.client.send(request).await?.into_parts();
-        if head.status.is_success() {
-            return Ok(body);
-        }
-        let bytes = whole(body, REFUSAL).await?;
-        let told = serde_json::from_slice::<Status>(&bytes).ok();
-        // What stands between may answer too, with words of its own.
-        let told = told.unwrap_or_else(|| {
-            let words = format!("status {}", head.status.as_u16());
-            Status::failure(&words, "").with_code(head.status.as_u16())
-        });
-        Err(kube::Error::Api(told.boxed()))
+        accepted(self.client.send(request).await?).await
     }
 
     /// Reads an answer of the read API, in `namespace` or in all.
@@ -295,6 +284,22 @@ impl Cluster {
         self.read(&format!("{}{place}", resource.plural()), &path)
             .await
     }
+}
+
+/// The body of an answer, unless that is a refusal.
+pub(crate) async fn accepted(answer: http::Response<Body>) -> kube::Result<Body> {
+    let (head, body) = answer.into_parts();
+    if head.status.is_success() {
+        return Ok(body);
+    }
+    let bytes = whole(body, REFUSAL).await?;
+    let told = serde_json::from_slice::<Status>(&bytes).ok();
+    // What stands between may answer too, with words of its own.
+    let told = told.unwrap_or_else(|| {
+        let words = format!("status {}", head.status.as_u16());
+        Status::failure(&words, "").with_code(head.status.as_u16())
+    });
+    Err(kube::Error::Api(told.boxed()))
 }
 
 /// All of an answer that has at most `most` bytes.
