@@ -18,7 +18,7 @@ use bytes::Bytes;
 use crds::observe::Resource;
 use http_body_util::{BodyExt as _, Limited};
 use kube::client::Body;
-use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::config::{ExecInteractiveMode, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::core::Status;
 use kube::{Client, Config};
 use serde::de::DeserializeOwned;
@@ -60,7 +60,29 @@ impl Cluster {
     /// # Errors
     /// When there is no usable kubeconfig. Whether anybody answers is not known yet.
     pub async fn connect(global: &Global) -> Result<Self, Failure> {
+        Self::made(global, None).await
+    }
+
+    /// The same, where the kubeconfig's exec plugin must ask nobody anything: it is told so,
+    /// has no input, and its words are not shown.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub async fn connect_unattended(global: &Global) -> Result<Self, Failure> {
+        Self::made(global, Some(ExecInteractiveMode::Never)).await
+    }
+
+    /// `interaction`: of the plugin, in place of what the kubeconfig says.
+    async fn made(
+        global: &Global,
+        interaction: Option<ExecInteractiveMode>,
+    ) -> Result<Self, Failure> {
         let mut config = config(global).await?;
+        if interaction.is_some()
+            && let Some(exec) = &mut config.auth_info.exec
+        {
+            exec.interactive_mode = interaction;
+        }
         config.connect_timeout = Some(CONNECT_WITHIN.min(global.request_timeout));
         // Commands say what they meet; they do not try again behind the user's back.
         config.default_retry = false;
@@ -240,18 +262,7 @@ impl Cluster {
 
     /// What is left to read of an answer that is no refusal.
     async fn body_of(&self, request: http::Request<Body>) -> kube::Result<Body> {
-        let (head, body) = self.client.send(request).await?.into_parts();
-        if head.status.is_success() {
-            return Ok(body);
-        }
-        let bytes = whole(body, REFUSAL).await?;
-        let told = serde_json::from_slice::<Status>(&bytes).ok();
-        // What stands between may answer too, with words of its own.
-        let told = told.unwrap_or_else(|| {
-            let words = format!("status {}", head.status.as_u16());
-            Status::failure(&words, "").with_code(head.status.as_u16())
-        });
-        Err(kube::Error::Api(told.boxed()))
+        accepted(self.client.send(request).await?).await
     }
 
     /// Reads an answer of the read API, in `namespace` or in all.
@@ -273,6 +284,22 @@ impl Cluster {
         self.read(&format!("{}{place}", resource.plural()), &path)
             .await
     }
+}
+
+/// The body of an answer, unless that is a refusal.
+pub(crate) async fn accepted(answer: http::Response<Body>) -> kube::Result<Body> {
+    let (head, body) = answer.into_parts();
+    if head.status.is_success() {
+        return Ok(body);
+    }
+    let bytes = whole(body, REFUSAL).await?;
+    let told = serde_json::from_slice::<Status>(&bytes).ok();
+    // What stands between may answer too, with words of its own.
+    let told = told.unwrap_or_else(|| {
+        let words = format!("status {}", head.status.as_u16());
+        Status::failure(&words, "").with_code(head.status.as_u16())
+    });
+    Err(kube::Error::Api(told.boxed()))
 }
 
 /// All of an answer that has at most `most` bytes.

@@ -4,7 +4,7 @@
 // answer but by who fails, so that a picture that is looked at does not jump.
 
 import type { Edge, MeshNode } from "./api";
-import { add, compare, Model } from "./model";
+import { add, compare, type Health, Model, worse } from "./model";
 
 /** Above these it is folded further, because nobody reads more. */
 const MOST_NODES = 300;
@@ -95,14 +95,16 @@ function rest(nodes: readonly MeshNode[]): Map<string, MeshNode> {
   return folds;
 }
 
-/** Each node as the one that stands for it, with the pods of all; calls among those are its inner ones. */
+/** Each node as the one that stands for it, with the pods and the worst health of all; calls among those are its inner ones. */
 function merged(model: Model, standsFor: (node: MeshNode) => MeshNode): Folded {
   const ids = new Map<string, string>();
   const nodes = new Map<string, MeshNode>();
+  const worst = new Map<string, Health>();
   for (const node of model.nodes.values()) {
     const fold = standsFor(node);
     ids.set(node.id, fold.id);
     nodes.set(fold.id, fold === node ? node : counted(nodes.get(fold.id) ?? fold, node));
+    worst.set(fold.id, worse(worst.get(fold.id) ?? "idle", model.sums(node.id).health));
   }
   const at = (id: string): string => ids.get(id) ?? id;
   const inner = new Map<string, Edge[]>();
@@ -113,7 +115,7 @@ function merged(model: Model, standsFor: (node: MeshNode) => MeshNode): Folded {
     if (from === to && from !== edge.from) add(inner, from, edge);
     else edges.push(from === edge.from && to === edge.to ? edge : { ...edge, from, to });
   }
-  return { model: new Model({ ...model.graph, nodes: [...nodes.values()], edges }, inner), at };
+  return { model: new Model({ ...model.graph, nodes: [...nodes.values()], edges }, inner, worst), at };
 }
 
 /** A fold with the pods of one more; those of other namespaces are not told. */

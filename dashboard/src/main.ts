@@ -114,7 +114,11 @@ class Dashboard implements App {
   private mount(): void {
     const page = this.page();
     const content = this.view || page.asks ? page.element : this.nothing;
-    if (this.main.firstChild !== content || this.main.childNodes.length > 1) this.main.replaceChildren(content);
+    if (this.main.firstChild === content && this.main.childNodes.length === 1) return;
+    const held = this.main.contains(document.activeElement);
+    this.main.replaceChildren(content);
+    // What had the keyboard is gone with the rest, and its user must not begin again at the top.
+    if (held) this.main.focus();
   }
 
   private soon(within: number): void {

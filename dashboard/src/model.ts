@@ -19,10 +19,17 @@ export interface Way {
   refused: number;
   open: number;
   health: Health;
-  /** Lowest share of mutual TLS among the edges; undefined where nobody says. */
+  /** Lowest share of mutual TLS among the edges; undefined where nobody says, and where it would be 1 and of some nobody says. */
   mtls: number | undefined;
   /** None of the edges had a call. */
   quiet: boolean;
+}
+
+/** From the least to the worst. */
+const ORDER: readonly Health[] = ["idle", "ok", "warn", "bad"];
+
+export function worse(one: Health, other: Health): Health {
+  return ORDER.indexOf(one) < ORDER.indexOf(other) ? other : one;
 }
 
 export function refusals(edge: Edge): number {
@@ -38,6 +45,7 @@ export function health(requests: number, failure: number): Health {
 /** Edges put together by their ends, in order of the ends. */
 export function ways(edges: Edge[]): Way[] {
   const found = new Map<string, Way>();
+  const unsaid = new Set<Way>();
   for (const edge of edges) {
     const key = `${edge.from}\n${edge.to}`;
     let way = found.get(key);
@@ -53,9 +61,14 @@ export function ways(edges: Edge[]): Way[] {
     way.open += edge.open;
     way.quiet &&= edge.quiet ?? false;
     if (edge.mtls !== undefined) way.mtls = Math.min(way.mtls ?? 1, edge.mtls);
+    else if (edge.requests + edge.open > 0) unsaid.add(way);
   }
   const all = [...found.values()];
-  for (const way of all) way.health = health(way.requests, way.failure);
+  for (const way of all) {
+    way.health = health(way.requests, way.failure);
+    // A share that nobody tells may be any: that the others had it all closes no lock.
+    if (way.mtls === 1 && unsaid.has(way)) way.mtls = undefined;
+  }
   return all.sort((one, other) => compare(one.from, other.from) || compare(one.to, other.to));
 }
 
@@ -81,6 +94,8 @@ export class Model {
     readonly graph: Graph,
     /** Edges within a node that stands for several, by its id. */
     readonly inner: ReadonlyMap<string, Edge[]> = new Map(),
+    /** The worst health of those that a node stands for, by its id. */
+    private readonly worst: ReadonlyMap<string, Health> = new Map(),
   ) {
     this.nodes = new Map(graph.nodes.map((node) => [node.id, node]));
     // What an edge names is there, even if the answer had no room for it.
@@ -99,7 +114,7 @@ export class Model {
     return node ? title(node) : id;
   }
 
-  /** What it served; for one that only calls, what it called. */
+  /** What it served; for one that only calls, what it called. One that stands for several is as ill as its worst. */
   sums(id: string): { requests: number; failure: number; success: number; refused: number; open: number; health: Health } {
     const served = [...(this.into.get(id) ?? []), ...(this.inner.get(id) ?? [])];
     const counted = served.length > 0 ? served : (this.out.get(id) ?? []);
@@ -112,7 +127,7 @@ export class Model {
       sums.open += edge.open;
     }
     // Whoever refuses a call as he was told is not ill.
-    sums.health = health(sums.requests, Math.max(0, sums.failure - sums.refused));
+    sums.health = worse(health(sums.requests, Math.max(0, sums.failure - sums.refused)), this.worst.get(id) ?? "idle");
     return sums;
   }
 

@@ -41,7 +41,7 @@ impl Refusal {
         }
     }
 
-    pub(super) fn late(what: &str, after: Duration) -> Self {
+    pub(crate) fn late(what: &str, after: Duration) -> Self {
         Self {
             what: what.to_owned(),
             why: Why::Other(format!(

@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use self::facts::Facts;
 use self::outcome::Outcome;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Refusal};
 use crate::console::Console;
 use crate::failure::{Failure, Verdict};
 use crate::global::Global;
@@ -109,10 +109,12 @@ impl Check {
             let tried = self.once(cluster).await;
             let left = self.wait.is_some_and(|wait| begun.elapsed() + AGAIN < wait);
             match tried {
-                Ok(report) if report.success => break report,
-                // Who does not answer now may do so before the time is over.
-                Ok(_) | Err(Failure::Unknown(_)) if left => sleep(AGAIN).await,
-                tried => break tried?,
+                Ok(report) if report.success || !left => break report,
+                Ok(_) => sleep(AGAIN).await,
+                // Who does not answer now may do so before the time is over, and who is not
+                // known now will not be then.
+                Err(refusal) if left && refusal.may_pass() => sleep(AGAIN).await,
+                Err(refusal) => return Err(refusal.into_failure()),
             }
         };
         if !output::data(console, format, &report)? {
@@ -125,14 +127,10 @@ impl Check {
         })
     }
 
-    async fn once(&self, cluster: &Cluster) -> Result<Report, Failure> {
+    async fn once(&self, cluster: &Cluster) -> Result<Report, Refusal> {
         let gathering = Facts::gather(cluster, self.pre);
-        let facts = timeout(ALL_WITHIN, gathering).await.map_err(|_| {
-            Failure::unknown(format!(
-                "the API server did not answer all questions within {} s",
-                ALL_WITHIN.as_secs()
-            ))
-        })??;
+        let facts = timeout(ALL_WITHIN, gathering).await;
+        let facts = facts.map_err(|_| Refusal::late("all checks", ALL_WITHIN))??;
         let checks: Vec<Done> = list::CHECKS
             .iter()
             .filter(|check| {

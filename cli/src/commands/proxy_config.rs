@@ -148,6 +148,10 @@ fn print_traffic(page: &Value, console: &mut Console<'_>) -> Result<(), Failure>
             let says = format!("{state}, {failed} of {of} failed, load {load} %");
             row(what.trim_end(), says);
         }
+        if let Some(more @ 1..) = service["endpointsLeftOut"].as_u64() {
+            // The proxy tells those first that get the least.
+            row("endpoints", format!("{more} more, none with a smaller share"));
+        }
     }
     table.write(console.out, console.color)?;
     if let Some(more @ 1..) = page["servicesLeftOut"].as_u64() {
@@ -189,6 +193,7 @@ mod tests {
                     "address": "10.0.0.2:80", "pod": "shop/api-2\u{1b}[2J", "state": "Resting",
                     "answers": 7, "failures": 5, "load": 30,
                 }],
+                "endpointsLeftOut": 50,
             } },
             "servicesLeftOut": 3,
         });
@@ -202,7 +207,7 @@ mod tests {
         print_traffic(&page, &mut console).unwrap();
         let out = String::from_utf8(out).unwrap();
         let rows: Vec<&str> = out.lines().collect();
-        assert_eq!(rows.len(), 6, "{out}");
+        assert_eq!(rows.len(), 7, "{out}");
         let shows = |at: usize, words: [&str; 2]| {
             let row = rows[at];
             let all = words.into_iter().all(|word| row.contains(word));
@@ -214,6 +219,7 @@ mod tests {
         shows(4, ["breaker", "Open, 49 of 50 failed"]);
         let says = "Resting, 5 of 7 failed, load 30 %";
         shows(5, ["10.0.0.2:80 shop/api-2", says]);
+        shows(6, ["endpoints", "50 more"]);
         assert!(!out.contains('\x1b'), "{out:?}");
         assert!(err.starts_with(b"3 more"), "{err:?}");
     }

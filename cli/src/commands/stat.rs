@@ -44,9 +44,9 @@ const EACH: Duration = Duration::from_secs(5);
                   second, latency, what is open, what was refused. With --to what they called. Of \
                   a TrafficSplit each backend with its wanted weight and its observed share. Of \
                   pods the metrics API tells what was sent to each, every try by itself, as their \
-                  callers saw it; with --from and --to, and without that API, the pods of a \
-                  workload are counted under it. Where several edges are one row, latency is \
-                  estimated from theirs.",
+                  callers saw it; with --from and --to, and without an answer of that API, the \
+                  pods of a workload are counted under it. Where several edges are one row, \
+                  latency is estimated from theirs.",
     after_help = "Example:\n  weft stat deploy -n shop"
 )]
 pub struct Stat {

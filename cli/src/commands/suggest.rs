@@ -43,9 +43,9 @@ const BY_ROUTE: Duration = Duration::from_secs(300);
                   What is only remembered, unproven or failed stands there as comments. Routes \
                   are known of the last five minutes: with --routes, calls whose routes are not \
                   all known are allowed by their port, with a comment that says why; --since 5m \
-                  looks at these minutes alone. The objects are then tried as `weft dry-run -f` \
-                  does; what it says goes to the error stream and changes no exit status. Look \
-                  for accounts that many share before you apply it.",
+                  looks at these minutes alone. Up to 64 objects are then tried as `weft dry-run \
+                  -f` does, and more are not; what it says goes to the error stream and changes \
+                  no exit status. Look for accounts that many share before you apply it.",
     after_help = "Example:\n  weft suggest --to deploy/cart -n shop > policy.yaml"
 )]
 pub struct Suggest {
@@ -122,6 +122,9 @@ impl Suggest {
         }
         if !objects.is_empty() {
             try_out(cluster, objects, console).await?;
+        }
+        if let Some(word) = traffic.word() {
+            console.word(&word)?;
         }
         Ok(Verdict::Yes)
     }

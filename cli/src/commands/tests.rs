@@ -42,6 +42,7 @@ async fn run(client: Client, line: &str) -> (u8, String, String) {
         Command::Routes(command) => command.print(&cluster, format(&all), &mut console).await,
         Command::Identity(command) => command.print(&cluster, format(&all), &mut console).await,
         Command::Stat(command) => command.print(&cluster, format(&all), &mut console).await,
+        Command::Suggest(command) => command.print(&cluster, format(&all), &mut console).await,
         Command::Edges(command) => {
             command
                 .print(&cluster, format(&all), now(), &mut console)
@@ -235,6 +236,25 @@ async fn routes_of_a_service_are_those_of_the_pods_behind_it() {
         "{out}"
     );
     assert!(!out.contains("web/all"), "{out}");
+}
+
+#[tokio::test]
+async fn suggestion_from_a_graph_that_is_cut_says_so() {
+    let api = FakeApi::default();
+    let node = json!({"id": "shop/Deployment/web", "kind": "Deployment", "namespace": "shop", "name": "web"});
+    let mut graph = json!({"metadata": {"windowSeconds": 300, "complete": true}, "nodes": [node]});
+    let path = "/apis/observe.weft.dev/v1alpha1/namespaces/shop/graphs/live";
+    for (left_out, words) in [
+        (0, ""),
+        (3, "3 edges and nodes had no place in the answer\n"),
+    ] {
+        graph["metadata"]["leftOut"] = json!(left_out);
+        api.put(path, graph.clone());
+        let (code, out, err) = run(api.client(), "weft suggest -n shop").await;
+        assert_eq!((code, out.as_str()), (0, ""), "{err}");
+        let nothing = "no calls that were proven and served, nothing to suggest\n";
+        assert_eq!(err, format!("{nothing}{words}"));
+    }
 }
 
 #[tokio::test]

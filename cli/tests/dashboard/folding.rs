@@ -38,9 +38,9 @@ async fn namespaces_come_first_and_an_opened_one_has_its_neighbours_folded() {
     browser.wait(&nodes(4)).await;
     assert_eq!(browser.count(".way").await, 3);
     assert_eq!(browser.text("footer code").await, "weft edges -A");
-    // Calls within a namespace are its own.
-    let well = "Namespace shop; well; 26.7 calls per second";
-    browser.wait(&node(well)).await;
+    // Calls within a namespace are its own, and it is as well as its worst workload.
+    let shop = "Namespace shop; some calls fail; 26.7 calls per second";
+    browser.wait(&node(shop)).await;
     press(&mut shown, "Namespace shop").await;
     let browser = &mut shown.browser;
     browser.wait(&nodes(8)).await;
@@ -60,6 +60,43 @@ async fn namespaces_come_first_and_an_opened_one_has_its_neighbours_folded() {
     browser.click("#fold").await;
     browser.wait(&nodes(10)).await;
     assert_eq!(browser.count(".way").await, 10);
+    assert_eq!(browser.faults().await, [""; 0]);
+}
+
+#[tokio::test]
+async fn namespace_with_one_workload_that_fails_is_told_by_that_one() {
+    // 10 000 calls of one are well, and all 20 of another fail.
+    let mut graph = shop::neighbours();
+    for (at, requests, failure) in [(0_usize, 10_000, 0), (2, 20, 20)] {
+        let edge = &mut graph["edges"][at];
+        edge["requests"] = json!(requests);
+        edge["success"] = json!(requests - failure);
+        edge["failure"] = json!(failure);
+    }
+    let mut shown = Shown::begun(&graph, &[]).await;
+    let browser = &mut shown.browser;
+    let failing = node("Namespace shop; many calls fail");
+    browser.wait(&failing).await;
+    browser.wait(&node("Namespace bank; well")).await;
+    assert_eq!(browser.faults().await, [""; 0]);
+}
+
+#[tokio::test]
+async fn table_lists_the_calls_within_a_fold_too_and_no_more_than_can_be_read() {
+    let rows = |count: usize| {
+        format!("document.querySelectorAll('.graph > .table tbody tr').length === {count}")
+    };
+    let mut shown = Shown::begun(&shop::neighbours(), &[]).await;
+    shown.browser.wait(&nodes(4)).await;
+    shown.browser.click(".bar button:nth-of-type(2)").await;
+    shown.browser.wait(&rows(10)).await;
+    // Of 2000 calls within one namespace.
+    shown.mesh.graph(&shop::wide(100, 100, 20));
+    let browser = &mut shown.browser;
+    browser.wait(&rows(1000)).await;
+    browser.see("1000 more calls are not listed").await;
+    browser.click("#fold").await;
+    browser.wait(&rows(2000)).await;
     assert_eq!(browser.faults().await, [""; 0]);
 }
 
@@ -136,6 +173,19 @@ async fn every_line_tells_by_a_lock_whether_mutual_tls_secured_it() {
     let apart = "[...document.querySelectorAll('.scroller .lock')].every((lock) => {                  const [a, b] = [lock, lock.previousElementSibling].map((one) => one.getBoundingClientRect());                  return b.width === 0 || a.top >= b.bottom - 3; })";
     assert_eq!(browser.eval(apart).await, true);
     assert_eq!(browser.count(".legend .lock").await, 2);
+    // Of calls on one port of the same two nobody says.
+    let mut silent = graph["edges"][1].clone();
+    silent["id"] = json!("e2-silent");
+    silent["port"] = json!(81);
+    silent["mtls"] = json!(null);
+    graph["edges"].as_array_mut().unwrap().push(silent);
+    shown.mesh.graph(&graph);
+    let browser = &mut shown.browser;
+    browser
+        .wait("document.querySelectorAll('.scroller .lock.closed').length === 3")
+        .await;
+    assert_eq!(browser.count(".scroller .lock.open").await, 2);
+    assert_eq!(browser.count(".way").await, 7);
 }
 
 #[tokio::test]

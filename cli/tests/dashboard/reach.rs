@@ -94,6 +94,32 @@ async fn the_keyboard_alone_reaches_every_node_and_every_page() {
 }
 
 #[tokio::test]
+async fn keyboard_stays_in_the_page_when_it_opens_a_namespace() {
+    let mut shown = Shown::begun(&shop::neighbours(), &[]).await;
+    let browser = &mut shown.browser;
+    browser
+        .wait("document.querySelectorAll('.node').length === 4")
+        .await;
+    browser
+        .eval("document.querySelector('.node[tabindex=\"0\"]').focus()")
+        .await;
+    for key in ["Home", "ArrowRight"] {
+        browser.key(key).await;
+    }
+    let focused = browser.focused().await;
+    assert!(focused.contains("Namespace shop"), "{focused}");
+    browser.key("Enter").await;
+    browser
+        .wait("document.querySelectorAll('.node').length === 8")
+        .await;
+    let focused = browser.focused().await;
+    assert!(focused.starts_with("main "), "{focused}");
+    browser.key("Tab").await;
+    let next = browser.focused().await;
+    assert!(next.contains("search"), "{next}");
+}
+
+#[tokio::test]
 async fn axe_finds_no_fault_on_any_page_by_day_and_by_night() {
     let axe = std::fs::read_to_string(sources().join("node_modules/axe-core/axe.min.js"));
     let axe = axe.expect("e2e/run dashboard installs axe-core");

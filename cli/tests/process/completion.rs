@@ -97,6 +97,32 @@ async fn whoever_types_is_told_nothing_of_a_cluster_that_does_not_answer() {
     );
 }
 
+#[tokio::test]
+async fn plugin_is_told_that_nobody_is_there_to_be_asked() {
+    let server = Server::start().await;
+    let kubeconfig = server.well();
+    let folder = kubeconfig.parent().unwrap();
+    let pod = json!({"metadata": {"name": "web-5d8"}});
+    server.api.put("/api/v1/namespaces/shop/pods/web-5d8", pod);
+    // One that may ask, and would.
+    let text = std::fs::read_to_string(&kubeconfig).unwrap();
+    let text = text.replace("\"Never\"", "\"IfAvailable\"");
+    std::fs::write(&kubeconfig, text).unwrap();
+    let plugin = folder.join("plugin");
+    let script = std::fs::read_to_string(&plugin).unwrap();
+    let asking = "\necho \"$KUBERNETES_EXEC_INFO\" >told\necho 'log in, please' >&2\n";
+    std::fs::write(&plugin, script.replacen('\n', asking, 1)).unwrap();
+    let told = || std::fs::read_to_string(folder.join("told")).unwrap();
+    let names = ["complete-names", "log-level", "web"];
+    let (code, out, err) = run(WEFT, &names, &kubeconfig).await;
+    assert_eq!((code, out.as_str(), err.as_str()), (0, "web-5d8\n", ""));
+    assert!(told().contains("\"interactive\":false"), "{}", told());
+    // Who runs a command can be asked.
+    let (_, _, err) = run(WEFT, &["stat", "deploy"], &kubeconfig).await;
+    assert!(told().contains("\"interactive\":true"), "{}", told());
+    assert!(err.contains("log in, please"), "{err}");
+}
+
 /// Status, output and words.
 fn silent() -> (i32, String, String) {
     (0, String::new(), String::new())

@@ -1,17 +1,23 @@
 // Who calls whom: a picture, the same as a table, a search over both, and one node opened.
 // Both show namespaces first, and never more than can be read, unless somebody wants it.
 
-import type { MeshNode } from "../api";
+import type { Edge, MeshNode } from "../api";
 import { COLUMNS, row } from "../calls";
 import { h, set, write } from "../dom";
 import { type Folded, folded } from "../fold";
 import { lockSign } from "../lock";
-import { Model } from "../model";
+import { compare, Model } from "../model";
 import { Picture } from "../picture";
 import { Table } from "../table";
 import { quoted } from "../text";
 import type { App, Page, State, View } from "../view";
 import { Workload } from "./workload";
+
+/** Rows of the folded table: nobody reads more. */
+const MOST_ROWS = 1000;
+
+/** A call between its own ends, and between the nodes that stand for these. */
+interface Call { own: Edge; shown: Edge }
 
 export class GraphPage implements Page {
   readonly name = "graph";
@@ -26,6 +32,8 @@ export class GraphPage implements Page {
   private readonly table = new Table("Calls of the last minute", COLUMNS, "Nothing calls anything here.");
   private readonly workload: Workload;
   private readonly nothing = h("p", { class: "empty" });
+  /** How many calls the table does not list. */
+  private readonly more = h("p", { class: "words" });
   private last: View | undefined;
   private shown: Model | undefined;
   /** Ids of what is shown that a search found; undefined where nothing is searched. */
@@ -59,6 +67,7 @@ export class GraphPage implements Page {
       legend(),
       this.nothing,
       this.picture.element,
+      this.more,
       this.table.element,
       this.workload.element,
     );
@@ -75,7 +84,8 @@ export class GraphPage implements Page {
     if (state.hops > 0 && whole.nodes.has(state.node)) whole = whole.around(state.node, state.hops);
     const search = this.search.value.trim();
     const fitting = search === "" ? [] : [...whole.nodes.values()].filter((node) => Model.fits(node, search));
-    const { model, at } = this.folded(whole, state, fitting);
+    const shown = this.folded(whole, state, fitting);
+    const { model, at } = shown;
     this.shown = model;
     write(this.found, search === "" ? "" : `${fitting.length} of ${whole.nodes.size}`);
     const hits = search === "" ? undefined : new Set(fitting.map((node) => at(node.id)));
@@ -83,14 +93,11 @@ export class GraphPage implements Page {
     const picture = state.view === "picture";
     write(this.nothing, model.nodes.size === 0 ? "The mesh knows no workload here. Another namespace can be chosen above." : "");
     set(this.picture.element, "hidden", !picture);
+    set(this.more, "hidden", picture);
     set(this.table.element, "hidden", picture);
     for (const [name, button] of Object.entries(this.views)) set(button, "aria-pressed", String(name === state.view));
     if (picture) this.picture.update(model, hits, at(state.node));
-    else {
-      const edges = model.graph.edges.filter((edge) => !hits || hits.has(edge.from) || hits.has(edge.to));
-      const unfolded = new Map(whole.graph.edges.map((edge) => [edge.id, edge]));
-      this.table.update(edges.map((edge) => row(this.app, model, edge, { model: whole, edge: unfolded.get(edge.id) ?? edge })));
-    }
+    else this.list(whole, shown, hits);
     this.workload.update(view);
     performance.mark("drawn");
   }
@@ -102,6 +109,16 @@ export class GraphPage implements Page {
 
   focusSearch(): void {
     this.search.focus();
+  }
+
+  /** All calls as rows, those within a node that stands for several too: the picture has them in its numbers. */
+  private list(whole: Model, { model, at }: Folded, hits: ReadonlySet<string> | undefined): void {
+    const all = whole.graph.edges.map((own): Call => ({ own, shown: { ...own, from: at(own.from), to: at(own.to) } }));
+    const found = all.filter(({ shown }) => !hits || hits.has(shown.from) || hits.has(shown.to));
+    const listed = this.fold.checked ? readable(found) : found;
+    const more = found.length - listed.length;
+    write(this.more, more === 0 ? "" : `${more} more calls are not listed: a search finds them, and without Folded all are.`);
+    this.table.update(listed.map(({ own, shown }) => row(this.app, model, shown, { model: whole, edge: own })));
   }
 
   /** What is shown of it: the namespaces that are opened, the node that is, and what was searched. */
@@ -130,6 +147,16 @@ export class GraphPage implements Page {
       this.search.focus();
     } else this.app.go({ node: this.last?.state.node === id ? "" : id, hops: this.last?.state.hops ?? 0 });
   }
+}
+
+/** Of very many calls those that fail most and are made most, in the order that all have. */
+function readable(calls: Call[]): Call[] {
+  if (calls.length <= MOST_ROWS) return calls;
+  const ranked = [...calls].sort(
+    ({ own: one }, { own: other }) => other.failure - one.failure || other.requests - one.requests || compare(one.id, other.id),
+  );
+  const kept = new Set(ranked.slice(0, MOST_ROWS));
+  return calls.filter((call) => kept.has(call));
 }
 
 function legend(): HTMLElement {

@@ -9,7 +9,6 @@ use serde_json::Value;
 
 use super::probes;
 use crate::cluster::{Cluster, Refusal};
-use crate::failure::Failure;
 use crate::kinds;
 
 /// Objects of one page of a list.
@@ -75,7 +74,7 @@ const BEFORE: &[&str] = &["definitions", "aggregation"];
 #[derive(Debug)]
 pub(super) struct Facts {
     pub(super) now: SystemTime,
-    /// What `/version` says.
+    /// What `/version` says; nothing to who may not see it.
     pub(super) version: Value,
     /// How far this machine's clock is ahead of the API server's, in seconds.
     pub(super) clock_ahead: Option<i64>,
@@ -100,8 +99,8 @@ impl Facts {
     /// Reads all of it.
     ///
     /// # Errors
-    /// When the API server does not answer at all.
-    pub(super) async fn gather(cluster: &Cluster, pre: bool) -> Result<Self, Failure> {
+    /// When the API server does not answer at all, or does not know the user.
+    pub(super) async fn gather(cluster: &Cluster, pre: bool) -> Result<Self, Refusal> {
         // Alone and first: whoever has no API server hears it soon and once.
         let (version, clock_ahead) = probes::version(cluster).await?;
         let weft = cluster.weft_namespace().to_owned();

@@ -5,12 +5,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crds::labels::{ENABLED, INJECT};
 use futures::future::join_all;
-use http::{Request, header};
+use http::{Request, StatusCode, header};
 use kube::client::Body;
 use serde_json::{Value, json};
 
-use crate::cluster::Cluster;
-use crate::failure::Failure;
+use crate::cluster::{self, Cluster, Refusal};
 
 /// What came of a dry run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +33,9 @@ pub(super) struct Probes {
     pub(super) denied: Result<Vec<String>, String>,
 }
 
+/// What is asked first, in words about it.
+const VERSION: &str = "the API server's version";
+
 /// What an installation creates: group, resource.
 const NEEDED: [(&str, &str); 9] = [
     ("", "namespaces"),
@@ -53,22 +55,31 @@ const NEEDED: [(&str, &str); 9] = [
     ("apiregistration.k8s.io", "apiservices"),
 ];
 
-/// The API server's version, and how far our clock is ahead of its.
-pub(super) async fn version(cluster: &Cluster) -> Result<(Value, Option<i64>), Failure> {
-    let request = Request::get("/version")
-        .body(Body::empty())
-        .map_err(|error| Failure::unknown(error.to_string()))?;
+/// The API server's version, nothing for who may not see it, and how far our clock is ahead
+/// of its.
+///
+/// # Errors
+/// When it does not answer, or does not know the user.
+pub(super) async fn version(cluster: &Cluster) -> Result<(Value, Option<i64>), Refusal> {
+    let request = Request::get("/version").body(Body::empty());
+    let request = request.map_err(|error| Refusal::of(VERSION, kube::Error::HttpError(error)))?;
     let client = cluster.client();
     let asked = SystemTime::now();
     let answering = async {
         let answer = client.send(request).await?;
         let date = answer.headers().get(header::DATE).cloned();
-        let body = answer.into_body().collect_bytes().await?;
-        Ok((date, body))
+        if answer.status() == StatusCode::FORBIDDEN {
+            return Ok((date, None));
+        }
+        let body = cluster::accepted(answer).await?.collect_bytes().await?;
+        Ok((date, Some(body)))
     };
-    let (date, body) = cluster.ask("the API server's version", answering).await?;
-    let version = serde_json::from_slice(&body)
-        .map_err(|error| Failure::unknown(format!("the API server's version: {error}")))?;
+    let (date, body) = cluster.try_ask(VERSION, answering).await?;
+    let version = match body {
+        Some(body) => serde_json::from_slice(&body)
+            .map_err(|error| Refusal::of(VERSION, kube::Error::SerdeError(error)))?,
+        None => Value::Null,
+    };
     let theirs = date.and_then(|date| http_date(date.to_str().ok()?));
     let ours = asked
         .duration_since(UNIX_EPOCH)

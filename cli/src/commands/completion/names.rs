@@ -19,15 +19,26 @@ use crate::global::Global;
 
 /// Nobody waits longer for a name that he could type.
 const WITHIN: Duration = Duration::from_secs(1);
-/// Objects that are asked for. Nobody chooses among more.
+/// Names that are offered. Nobody chooses among more.
 const MOST: usize = 500;
+/// Objects that are asked for at a time, as kubectl does.
+const PAGE: usize = 500;
 /// Of each object its metadata alone.
 const METADATA: &str =
     "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
 
 #[derive(Deserialize)]
 struct List {
+    #[serde(default)]
+    metadata: ListMetadata,
     items: Vec<Item>,
+}
+
+#[derive(Default, Deserialize)]
+struct ListMetadata {
+    /// Asks for the rest.
+    #[serde(rename = "continue")]
+    next: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -45,13 +56,15 @@ pub(super) async fn found(place: &Place) -> Vec<String> {
     if let Some(kinds) = kinds(place) {
         return kinds;
     }
+    let mut found = BTreeSet::new();
     let asking = async {
         let global = global(&place.options)?;
-        let cluster = Cluster::connect(&global).await.ok()?;
-        of(&cluster, place).await.ok()
+        let cluster = Cluster::connect_unattended(&global).await.ok()?;
+        of(&cluster, place, &mut found).await.ok()
     };
-    let found = timeout(WITHIN, asking).await;
-    found.ok().flatten().unwrap_or_default()
+    // What was found by then is of use without the rest.
+    let _ = timeout(WITHIN, asking).await;
+    found.into_iter().take(MOST).collect()
 }
 
 /// Kinds that begin so, as long as no name is begun.
@@ -81,8 +94,12 @@ fn global(options: &[String]) -> Option<Global> {
     })
 }
 
-/// Names of the cluster that begin so.
-async fn of(cluster: &Cluster, place: &Place) -> Result<Vec<String>, Failure> {
+/// Adds names of the cluster that begin so, page by page: the first ones of all may be others.
+async fn of(
+    cluster: &Cluster,
+    place: &Place,
+    found: &mut BTreeSet<String>,
+) -> Result<(), Failure> {
     let (typed, kind, begun) = match place.wanted {
         Wanted::Name(kind) => (None, kind, place.begun.as_str()),
         Wanted::Object(kinds) => {
@@ -93,28 +110,43 @@ async fn of(cluster: &Cluster, place: &Place) -> Result<Vec<String>, Failure> {
     };
     let namespace = place.namespace.as_deref().or(cluster.scope());
     let Some(path) = kind.path(namespace) else {
-        return Ok(Vec::new());
+        return Ok(());
     };
-    let request = http::Request::get(format!("{path}?limit={MOST}"))
+    let mut next: Option<String> = None;
+    loop {
+        let List { metadata, items } = page(cluster, &path, next.as_deref()).await?;
+        let names = items.into_iter().map(|item| item.metadata.name);
+        let fitting = names.filter(|name| name.starts_with(begun) && is_plain(name));
+        found.extend(fitting.map(|name| match typed {
+            Some(kind) => format!("{kind}/{name}"),
+            None => name,
+        }));
+        // Some servers say that there is no rest by an empty text.
+        next = metadata.next.filter(|next| !next.is_empty());
+        if next.is_none() || found.len() >= MOST {
+            return Ok(());
+        }
+    }
+}
+
+async fn page(cluster: &Cluster, path: &str, from: Option<&str>) -> Result<List, Failure> {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.append_pair("limit", &PAGE.to_string());
+    if let Some(from) = from {
+        query.append_pair("continue", from);
+    }
+    let request = http::Request::get(format!("{path}?{}", query.finish()))
         .header(ACCEPT, METADATA)
         .body(Vec::new())
         .map_err(|error| Failure::unknown(error.to_string()))?;
     let client = cluster.client();
-    let list: List = cluster.ask("names", client.request(request)).await?;
-    let names = list.items.into_iter().map(|item| item.metadata.name);
-    // A shell would act upon other letters.
-    let plain = |name: &String| {
-        let mut letters = name.bytes();
-        letters.all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.')
-    };
-    let fitting: BTreeSet<String> = names
-        .filter(|name| name.starts_with(begun) && plain(name))
-        .collect();
-    let shown = fitting.into_iter().map(|name| match typed {
-        Some(kind) => format!("{kind}/{name}"),
-        None => name,
-    });
-    Ok(shown.collect())
+    cluster.ask("names", client.request(request)).await
+}
+
+/// Whether it is letters, digits, dashes and dots alone: a shell would act upon others.
+fn is_plain(name: &str) -> bool {
+    let mut letters = name.bytes();
+    letters.all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.')
 }
 
 #[cfg(test)]
@@ -136,6 +168,12 @@ mod tests {
             namespace: None,
             options: Vec::new(),
         }
+    }
+
+    async fn of(cluster: &Cluster, place: &Place) -> Result<Vec<String>, Failure> {
+        let mut found = BTreeSet::new();
+        super::of(cluster, place, &mut found).await?;
+        Ok(found.into_iter().collect())
     }
 
     fn cluster(api: &FakeApi, line: &[&str]) -> Cluster {
@@ -195,6 +233,24 @@ mod tests {
         let outside = place(Wanted::Object(ENDS), "external/");
         assert_eq!(of(&shop, &outside).await.unwrap(), [""; 0]);
         assert!(of(&shop, &deploy("secrets/")).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn name_behind_many_others_is_found_and_too_many_are_not_asked_for() {
+        let api = api();
+        for number in 0..=MOST {
+            let name = format!("a-{number:03}");
+            api.put(
+                &format!("/api/v1/namespaces/shop/pods/{name}"),
+                json!({"metadata": {"name": name}}),
+            );
+        }
+        let shop = cluster(&api, &["-n", "shop"]);
+        let pods = |begun: &str| place(Wanted::Name(Kind::Pod), begun);
+        assert_eq!(of(&shop, &pods("web")).await.unwrap(), ["web-5d8"]);
+        assert_eq!(api.largest_list(), PAGE);
+        let all = of(&shop, &pods("")).await.unwrap();
+        assert_eq!(all.len(), MOST, "the first page has as many as are offered");
     }
 
     #[tokio::test]

@@ -56,7 +56,8 @@ impl Certificate {
         SystemTime::UNIX_EPOCH + Duration::from_secs(self.not_after)
     }
 
-    /// As a controller was told of it by its proxy.
+    /// As a controller was told of it by its proxy: all but the identity, in whose place
+    /// stands the one that the proxy has to have.
     pub(super) fn told(status: &ProxyStatus) -> Option<Self> {
         let held = status.certificate.as_ref()?;
         let ends: Timestamp = held.not_after.parse().ok()?;

@@ -6,9 +6,9 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::cluster::Cluster;
 use crate::cluster::names::Named;
 use crate::cluster::nearest::{hint, nearest};
+use crate::cluster::{Cluster, Refusal};
 use crate::console::Console;
 use crate::failure::Failure;
 use crate::output::table::{Cell, Table};
@@ -44,8 +44,8 @@ struct Metric {
     value: String,
 }
 
-/// Prints a row per pod that something was sent to. False where the API knows no pod, or is
-/// not served, which is told then.
+/// Prints a row per pod that something was sent to. False where the API knows no pod, and
+/// where it has no answer, which is told then: the graph may have one.
 pub(super) async fn print(
     cluster: &Cluster,
     resource: &Named,
@@ -59,14 +59,10 @@ pub(super) async fn print(
     let path = format!("{API}{place}/pods?t={}s&side=client", window.as_secs());
     let mut told = match cluster.try_read::<Value>(ANSWER, &path).await {
         Ok(told) => told,
-        Err(refusal) if refusal.is_missing() => {
-            console.word(
-                "API group metrics.smi-spec.io is not served (value metricsApi.enabled), and \
-                 without it the pods of a workload are counted under it",
-            )?;
+        Err(refusal) => {
+            console.word(&without(refusal)?)?;
             return Ok(false);
         }
-        Err(refusal) => return Err(refusal.into_failure()),
     };
     let items = told.get_mut("items").and_then(Value::as_array_mut);
     let Some(items) = items.filter(|items| !items.is_empty()) else {
@@ -95,6 +91,30 @@ pub(super) async fn print(
         table.write(console.out, console.color)?;
     }
     Ok(true)
+}
+
+/// Why the graph is asked instead: the API is not served, or refuses this question or whoever
+/// asks it.
+///
+/// # Errors
+/// When the graph would have no answer either.
+fn without(refusal: Refusal) -> Result<String, Failure> {
+    if refusal.is_missing() {
+        return Ok(
+            "API group metrics.smi-spec.io is not served (value metricsApi.enabled), and \
+             without it the pods of a workload are counted under it"
+                .to_owned(),
+        );
+    }
+    let refused = matches!(refusal.code(), Some(400 | 403));
+    let why = refusal.into_failure();
+    if refused {
+        Ok(format!(
+            "{why}; the pods of a workload are counted under it"
+        ))
+    } else {
+        Err(why)
+    }
 }
 
 fn name_of(item: &Value) -> Option<&str> {

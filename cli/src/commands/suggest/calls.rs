@@ -29,8 +29,9 @@ pub(super) struct Traffics {
 /// The facts, and what is none.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Calls {
-    /// By called account, by caller, by whether routes limit them.
-    pub(super) facts: BTreeMap<(Account, Account, bool), Traffics>,
+    /// By called account, by caller, and where routes limit them by the ports that these were
+    /// seen on: routes and ports of several edges as one would allow each on every port.
+    pub(super) facts: BTreeMap<(Account, Account, Option<BTreeSet<u16>>), Traffics>,
     /// What was left out, and why.
     pub(super) left: Vec<String>,
     /// What is allowed by its port although routes were asked for, and why.
@@ -97,7 +98,8 @@ impl Calls {
             let (namespace, name) =
                 account_of(caller).ok_or("an identity of the callers is no account")?;
             let source = (namespace.to_owned(), name.to_owned());
-            let key = (destination.clone(), source, !routes.is_empty());
+            let limited = (!routes.is_empty()).then(|| found.clone());
+            let key = (destination.clone(), source, limited);
             let traffics = self.facts.entry(key).or_default();
             traffics.ports.extend(&found);
             for (group, matches) in &routes {

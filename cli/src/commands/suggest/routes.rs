@@ -1,7 +1,9 @@
 //! The routes of an edge's calls, where they tell all that was served.
 //!
-//! Routes are told of the window alone and of requests alone. How many of a route failed is
-//! known of the called workload, whoever called: what is more than that was served.
+//! Routes are told of the window alone and of requests alone, by called pods whose proxies a
+//! controller hears: what only another one served has no route, and callers count it all the
+//! same. How many of a route failed is known of the called workload, whoever called: what is
+//! more than that was served.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,6 +11,10 @@ use crds::observe::{Edge, Minute, RouteSums};
 use k8s_openapi::jiff::Timestamp;
 
 use crate::traffic::Traffic;
+
+/// Share in percent of what callers say was served that routes tell at least. Both sides
+/// count in slots of 5 s, and a call may end in another one at its caller.
+const TOLD: u64 = 95;
 
 /// HTTPRouteGroups and their matches.
 pub(super) type Routes = BTreeMap<String, BTreeSet<String>>;
@@ -33,6 +39,9 @@ pub(super) fn of(traffic: &Traffic, edge: &Edge) -> Result<Routes, String> {
     let told: u64 = edge.routes.iter().map(|route| route.requests).sum();
     if edge.routes.is_empty() || requests > told {
         return Err("the routes of some calls are not known".to_owned());
+    }
+    if told.saturating_mul(100) < edge.success.saturating_mul(TOLD) {
+        return Err("some called pods tell no routes".to_owned());
     }
     let mut routes = Routes::new();
     for route in &edge.routes {

@@ -246,8 +246,17 @@ fn edge_whose_routes_do_not_tell_every_served_call_is_allowed_by_its_port() {
         json!({"start": start, "requests": 3, "failure": failure, "mtls": 1.0})
     };
     let with = |minute: Value| json!({"routes": read, "history": [minute]});
-    for inside in [minute("09:55", 0), minute("09:40", 3)] {
-        let (objects, calls) = suggested(&[edge("web", "cart", 80, with(inside))], true);
+    let counted = |told: u64| {
+        json!({"requests": 100, "success": 100, "routes": [route("cart/read", told, 0)],
+            "server": {"requests": told, "failure": 0}})
+    };
+    for told in [
+        with(minute("09:55", 0)),
+        with(minute("09:40", 3)),
+        // The two sides count in slots of their own.
+        counted(95),
+    ] {
+        let (objects, calls) = suggested(&[edge("web", "cart", 80, told)], true);
         assert_eq!(rules(&objects).len(), 2, "{:?}", calls.by_port);
     }
     let served = json!([route("cart/read", 4, 0), route("cart/write", 1, 0)]);
@@ -258,11 +267,13 @@ fn edge_whose_routes_do_not_tell_every_served_call_is_allowed_by_its_port() {
         (with(minute("09:40", 0)), "--since 300s"),
         (json!({"routes": nameless}), "no route"),
         (json!({}), "not known"),
-        // One of several pods tells no routes.
+        // One of several pods tells no routes,
         (
             json!({"routes": read, "server": {"requests": 6, "failure": 0}}),
             "not known",
         ),
+        // or tells no controller anything.
+        (counted(94), "some called pods tell no routes"),
         (ambiguous, "nobody says"),
     ] {
         // Another caller's calls of `write` were served, one was not.
@@ -280,6 +291,39 @@ fn edge_whose_routes_do_not_tell_every_served_call_is_allowed_by_its_port() {
             calls.by_port
         );
     }
+}
+
+#[test]
+fn route_is_allowed_on_the_port_alone_on_which_it_was_called() {
+    let called = |service: &str, name: &str| {
+        json!({"service": service, "routes": [route(name, 5, 0)]})
+    };
+    let edges = [
+        edge("web", "cart", 80, called("shop/cart", "cart/read")),
+        edge("web", "cart", 5432, called("shop/db", "cart/write")),
+    ];
+    let (objects, calls) = suggested(&edges, true);
+    judged(&objects);
+    assert_eq!(calls.words().count(), 0);
+    let targets = objects.iter().filter(|one| one["kind"] == "TrafficTarget");
+    let mut allowed: Vec<[&Value; 2]> = targets
+        .map(|target| {
+            let rules = &target["spec"]["rules"];
+            let routes = objects.iter().filter(|one| one["kind"] == "TCPRoute");
+            let mut named = routes.filter(|one| one["metadata"]["name"] == rules[0]["name"]);
+            let ports = &named.next().unwrap()["spec"]["matches"]["ports"];
+            [ports, &rules[1]["matches"]]
+        })
+        .collect();
+    allowed.sort_by_key(|one| one[0].to_string());
+    assert_eq!(
+        allowed,
+        [
+            [&json!([15432]), &json!(["write"])],
+            [&json!([8080]), &json!(["read"])]
+        ],
+        "{objects:?}"
+    );
 }
 
 #[test]
@@ -313,7 +357,7 @@ fn accounts_and_ports_that_read_alike_have_objects_of_their_own() {
         };
         calls
             .facts
-            .insert((of(account), of("job"), false), traffics);
+            .insert((of(account), of("job"), None), traffics);
     }
     let objects = objects::of(&calls);
     let routes = objects.iter().filter(|one| one["kind"] == "TCPRoute");

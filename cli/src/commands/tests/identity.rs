@@ -52,6 +52,8 @@ async fn who_may_not_ask_proxies_is_told_what_controllers_know() {
         assert_eq!((rows[0][2], rows[0][3]), ("0a:0b", "CN=weft"), "{out}");
         assert_eq!(rows[0][5], "-", "when it is renewed nobody says: {out}");
         assert!(err.contains("are told by controllers"), "{line}: {err}");
+        let expected = "the identity shown is the one that the proxy has to have: ";
+        assert!(err.contains(expected), "{line}: {err}");
     }
     let (code, out, err) = run(api.client(), "weft identity -A").await;
     assert_eq!(code, 0, "{err}");

@@ -48,6 +48,43 @@ async fn pods_are_told_apart_by_what_was_sent_to_each() {
 }
 
 #[tokio::test]
+async fn who_has_no_answer_of_the_metrics_api_has_that_of_the_graph() {
+    let id = |name: &str| format!("shop/Pod/{name}");
+    let node = |name: &str| json!({"id": id(name), "kind": "Pod", "namespace": "shop", "name": name});
+    let graph = json!({"metadata": {"windowSeconds": 60, "complete": true},
+        "nodes": [node("alone"), node("caller")],
+        "edges": [{"id": "1", "from": id("caller"), "to": id("alone"), "protocol": "http1",
+            "requests": 60, "success": 60}]});
+    let denied = "pods.metrics.smi-spec.io is forbidden: User \"eve\" cannot list resource \"pods\" \
+                  in API group \"metrics.smi-spec.io\" in the namespace \"shop\"";
+    for (code, message, words) in [
+        (403, denied, "ClusterRole view grants this"),
+        (400, "side is none of its parameters", "side is none"),
+    ] {
+        let refused = json!({"kind": "Status", "status": "Failure", "message": message, "code": code});
+        let graph = graph.clone();
+        let client = Client::new(
+            tower::service_fn(move |request: Request<Body>| {
+                let (code, body) = match request.uri().path() {
+                    METRICS => (code, &refused),
+                    _ => (200, &graph),
+                };
+                let mut answer = Response::new(Body::from(body.to_string().into_bytes()));
+                *answer.status_mut() = StatusCode::from_u16(code).unwrap();
+                async move { Ok::<_, Infallible>(answer) }
+            }),
+            "shop",
+        );
+        let (status, out, err) = run(client, "weft stat pod -n shop").await;
+        assert_eq!(status, 0, "{code}: {err}");
+        let row: Vec<&str> = out.lines().nth(1).unwrap().split_whitespace().collect();
+        assert_eq!(row[..3], ["alone", "-", "100%"], "{out}");
+        assert!(err.contains(words), "{err}");
+        assert!(err.contains("are counted under it"), "{err}");
+    }
+}
+
+#[tokio::test]
 async fn pod_of_a_workload_is_told_where_its_calls_are_counted() {
     let api = FakeApi::default();
     let owned = |name: &str, kind: &str, owner: &str| {

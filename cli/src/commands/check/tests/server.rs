@@ -15,6 +15,8 @@ pub(super) struct Webhooks {
     pub(super) validates: bool,
     /// Whether calls for the read API reach a controller.
     pub(super) observes: bool,
+    /// Status of what is said of the API server's version.
+    pub(super) version: u16,
     /// The API server's clock, seconds ahead of ours.
     pub(super) clock: i64,
 }
@@ -23,6 +25,7 @@ pub(super) const WELL: Webhooks = Webhooks {
     injects: true,
     validates: true,
     observes: true,
+    version: 200,
     clock: 0,
 };
 
@@ -45,6 +48,13 @@ pub(super) fn client(api: &FakeApi, webhooks: Webhooks) -> Client {
                     ));
                 }
                 let version = request.uri().path() == "/version";
+                if version && webhooks.version != 200 {
+                    let code = webhooks.version;
+                    return Ok(said(
+                        code,
+                        &json!({"kind": "Status", "status": "Failure", "message": "no", "code": code}),
+                    ));
+                }
                 let mut answer = api.send(request).await.unwrap();
                 if version {
                     let now = k8s_openapi::jiff::Timestamp::now().as_second() + webhooks.clock;
