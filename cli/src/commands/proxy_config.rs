@@ -150,7 +150,10 @@ fn print_traffic(page: &Value, console: &mut Console<'_>) -> Result<(), Failure>
         }
         if let Some(more @ 1..) = service["endpointsLeftOut"].as_u64() {
             // The proxy tells those first that get the least.
-            row("endpoints", format!("{more} more, none with a smaller share"));
+            row(
+                "endpoints",
+                format!("{more} more, none with a smaller share"),
+            );
         }
     }
     table.write(console.out, console.color)?;

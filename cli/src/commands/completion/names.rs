@@ -95,11 +95,7 @@ fn global(options: &[String]) -> Option<Global> {
 }
 
 /// Adds names of the cluster that begin so, page by page: the first ones of all may be others.
-async fn of(
-    cluster: &Cluster,
-    place: &Place,
-    found: &mut BTreeSet<String>,
-) -> Result<(), Failure> {
+async fn of(cluster: &Cluster, place: &Place, found: &mut BTreeSet<String>) -> Result<(), Failure> {
     let (typed, kind, begun) = match place.wanted {
         Wanted::Name(kind) => (None, kind, place.begun.as_str()),
         Wanted::Object(kinds) => {

@@ -295,9 +295,8 @@ fn edge_whose_routes_do_not_tell_every_served_call_is_allowed_by_its_port() {
 
 #[test]
 fn route_is_allowed_on_the_port_alone_on_which_it_was_called() {
-    let called = |service: &str, name: &str| {
-        json!({"service": service, "routes": [route(name, 5, 0)]})
-    };
+    let called =
+        |service: &str, name: &str| json!({"service": service, "routes": [route(name, 5, 0)]});
     let edges = [
         edge("web", "cart", 80, called("shop/cart", "cart/read")),
         edge("web", "cart", 5432, called("shop/db", "cart/write")),
@@ -355,9 +354,7 @@ fn accounts_and_ports_that_read_alike_have_objects_of_their_own() {
             ports: ports.into_iter().collect(),
             ..super::calls::Traffics::default()
         };
-        calls
-            .facts
-            .insert((of(account), of("job"), None), traffics);
+        calls.facts.insert((of(account), of("job"), None), traffics);
     }
     let objects = objects::of(&calls);
     let routes = objects.iter().filter(|one| one["kind"] == "TCPRoute");

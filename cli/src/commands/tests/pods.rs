@@ -50,7 +50,8 @@ async fn pods_are_told_apart_by_what_was_sent_to_each() {
 #[tokio::test]
 async fn who_has_no_answer_of_the_metrics_api_has_that_of_the_graph() {
     let id = |name: &str| format!("shop/Pod/{name}");
-    let node = |name: &str| json!({"id": id(name), "kind": "Pod", "namespace": "shop", "name": name});
+    let node =
+        |name: &str| json!({"id": id(name), "kind": "Pod", "namespace": "shop", "name": name});
     let graph = json!({"metadata": {"windowSeconds": 60, "complete": true},
         "nodes": [node("alone"), node("caller")],
         "edges": [{"id": "1", "from": id("caller"), "to": id("alone"), "protocol": "http1",
@@ -61,7 +62,8 @@ async fn who_has_no_answer_of_the_metrics_api_has_that_of_the_graph() {
         (403, denied, "ClusterRole view grants this"),
         (400, "side is none of its parameters", "side is none"),
     ] {
-        let refused = json!({"kind": "Status", "status": "Failure", "message": message, "code": code});
+        let refused =
+            json!({"kind": "Status", "status": "Failure", "message": message, "code": code});
         let graph = graph.clone();
         let client = Client::new(
             tower::service_fn(move |request: Request<Body>| {

@@ -51,12 +51,12 @@ async fn calls_of_proxies_whose_clocks_are_wrong_are_kept_under_the_time_that_th
         held.map(|(_, state)| state.slots_ahead)
     };
     // An hour is more than is kept, and ahead of all that is.
-    let clocks: [(u64, i64, fn(SystemTime) -> SystemTime); 3] = [
-        (1, 720, |time| time + HOUR),
-        (2, -720, |time| time - HOUR),
-        (3, 0, |time| time),
-    ];
-    for (process, slots, clock) in clocks {
+    for (process, slots) in [(1, 720), (2, -720), (3, 0)] {
+        let clock = |time: SystemTime| match slots {
+            720 => time + HOUR,
+            -720 => time - HOUR,
+            _ => time,
+        };
         let deadline = Instant::now() + PATIENCE;
         // One that looks late must do so for a while.
         while slots_ahead() != Some(slots) {
