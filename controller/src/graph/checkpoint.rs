@@ -88,6 +88,8 @@ impl Checkpointer {
             tokio::select! {
                 () = sleep_until(Instant::now() + LOOK_EVERY) => {}
                 () = &mut stop => {
+                    // One that leads since the last look ends as one that leads.
+                    let leads = leads || self.leadership.is_held();
                     if leads && timeout(LAST_WITHIN, self.write()).await.is_err() {
                         warn!("the service graph was not written down in time");
                     }
