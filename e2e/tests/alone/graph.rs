@@ -3,17 +3,21 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use e2e::harness::{Namespace, Outcome, eventually, mesh};
+use e2e::harness::{Cluster, Namespace, Outcome, Pod, eventually, mesh};
 use serde_json::Value;
 
 use super::{
     altered::{Altered, own_pods, own_ready},
+    direct::{As, Caller},
     url,
 };
 
 /// A slot, its report, the half minute that the window ends with, and after a restart the
 /// proxies' way back as well.
 const SHOWN: Duration = Duration::from_secs(120);
+/// What a replica that ends writes down, the others read within a minute.
+const TOLD: Duration = Duration::from_secs(180);
+const REPLICAS: usize = 2;
 
 /// The edge from `web` to `cart` in the last five minutes.
 fn edge(ns: &Namespace) -> anyhow::Result<Value> {
@@ -51,22 +55,7 @@ fn graph_tells_the_same_calls_after_every_controller_was_replaced() -> Outcome {
         let found = edge(&ns)?;
         all(&found).map(|()| found)
     })?;
-    let before = own_pods(&ns.cluster)?;
-    let restart = ["rollout", "restart", "deployment/weft-controller"];
-    ns.cluster
-        .kubectl(&[&["-n", mesh::NAMESPACE], &restart[..]].concat())?;
-    own_ready(&ns.cluster)?;
-    eventually(SHOWN, "the controllers of before are gone", || {
-        let controller = |pod: &&String| pod.contains("weft-controller");
-        let now = own_pods(&ns.cluster)?;
-        ensure!(
-            !now.iter()
-                .filter(controller)
-                .any(|pod| before.contains(pod)),
-            "{now:?}"
-        );
-        Ok(())
-    })?;
+    replace(&ns.cluster)?;
     let after = eventually(SHOWN, "all calls show again", || {
         let found = edge(&ns)?;
         all(&found).map(|()| found)
@@ -74,6 +63,126 @@ fn graph_tells_the_same_calls_after_every_controller_was_replaced() -> Outcome {
     for field in ["id", "from", "protocol", "mtls", "identities", "attempts"] {
         assert_eq!(after[field], first[field], "{field}");
     }
+    altered.restore()?;
+    Ok(())
+}
+
+/// A rollout of every controller.
+fn replace(cluster: &Cluster) -> anyhow::Result<()> {
+    let before = own_pods(cluster)?;
+    let restart = ["rollout", "restart", "deployment/weft-controller"];
+    cluster.kubectl(&[&["-n", mesh::NAMESPACE], &restart[..]].concat())?;
+    own_ready(cluster)?;
+    eventually(SHOWN, "the controllers of before are gone", || {
+        let controller = |pod: &&String| pod.contains("weft-controller");
+        let now = own_pods(cluster)?;
+        ensure!(
+            !now.iter()
+                .filter(controller)
+                .any(|pod| before.contains(pod)),
+            "{now:?}"
+        );
+        Ok(())
+    })
+}
+
+/// Controllers that are not on their way out.
+fn controllers(cluster: &Cluster) -> anyhow::Result<Vec<Pod>> {
+    let label = "app.kubernetes.io/component=controller";
+    let list = cluster.json(&["-n", mesh::NAMESPACE, "get", "pods", "-l", label])?;
+    let pods = list["items"].as_array().into_iter().flatten();
+    let pods = pods.filter(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+    Ok(pods
+        .map(|pod| Pod::listed(cluster, mesh::NAMESPACE, pod))
+        .collect())
+}
+
+/// Ends them without a word to anybody.
+fn kill(cluster: &Cluster, pods: &[String]) -> anyhow::Result<()> {
+    let delete = ["-n", mesh::NAMESPACE, "delete", "pod", "--wait=false"];
+    let force = ["--grace-period=0", "--force"];
+    let pods: Vec<&str> = pods.iter().map(String::as_str).collect();
+    cluster
+        .kubectl(&[&delete[..], &force, &pods[..]].concat())
+        .map(drop)
+}
+
+/// The one that writes for all.
+fn holder(cluster: &Cluster) -> anyhow::Result<String> {
+    let lease = cluster.json(&["-n", mesh::NAMESPACE, "get", "lease", "weft-controller"])?;
+    let holder = lease["spec"]["holderIdentity"].as_str();
+    Ok(holder.context("nobody holds the Lease")?.to_owned())
+}
+
+/// How many replicas tell of the edge from `client` to `cart` by themselves, with when it was
+/// seen.
+fn knowing(ns: &Namespace, client: &str) -> anyhow::Result<usize> {
+    let path = format!(
+        "/apis/observe.weft.dev/v1alpha1/namespaces/{}/graphs/live?window=60s&quiet=1&gone=1",
+        ns.name
+    );
+    let id = |name: &str| format!("{}/Deployment/{name}", ns.name);
+    let (from, to) = (id(client), id("cart"));
+    let mut caller = Caller::new(&ns.cluster)?;
+    let pods = controllers(&ns.cluster)?;
+    ensure!(pods.len() == REPLICAS, "{pods:?}");
+    let mut knowing = 0;
+    for pod in pods {
+        let (status, graph) = caller.ask(&pod, &path, As::ApiServer)?;
+        ensure!(status == 200, "{} answered {status}: {graph}", pod.name);
+        let edges = graph["edges"].as_array().context("no edges")?;
+        let mut found = edges.iter();
+        if let Some(edge) = found.find(|edge| edge["from"] == from && edge["to"] == to) {
+            let seen = edge["lastSeen"].as_str().unwrap_or_default();
+            ensure!(seen.starts_with("20"), "{edge:#}");
+            knowing += 1;
+        }
+    }
+    Ok(knowing)
+}
+
+/// Waits until so many replicas do.
+fn known(ns: &Namespace, client: &str, replicas: usize) -> anyhow::Result<()> {
+    let what = format!("{replicas} know of the call of {client}");
+    eventually(TOLD, &what, || {
+        let knowing = knowing(ns, client)?;
+        ensure!(knowing >= replicas, "{knowing} do");
+        Ok(())
+    })
+}
+
+/// `client` calls once, and goes with its pods.
+fn calls_once(ns: &Namespace, client: &str) -> anyhow::Result<()> {
+    ns.pod(client)?.report(&url("cart", 8080, "/"), &[])?;
+    known(ns, client, REPLICAS)?;
+    ns.kubectl(&["delete", "deployment", client])?;
+    let selector = format!("app={client}");
+    eventually(SHOWN, "its pods are gone", || {
+        let left = ns.kubectl(&["get", "pods", "-l", &selector, "-o", "name"])?;
+        ensure!(left.is_empty(), "{left}");
+        Ok(())
+    })
+}
+
+#[test]
+fn edge_that_was_called_once_outlives_its_caller_and_every_controller() -> Outcome {
+    let ns = Namespace::meshed("graph-memory")?;
+    ns.run(&["early", "late", "cart"])?;
+    let altered = Altered::begin()?;
+    calls_once(&ns, "early")?;
+    replace(&ns.cluster)?;
+    known(&ns, "early", REPLICAS)?;
+
+    // Of the last hour, so it is written down nowhere: whoever is left knows it.
+    calls_once(&ns, "late")?;
+    kill(&ns.cluster, &[holder(&ns.cluster)?])?;
+    known(&ns, "late", 1)?;
+    known(&ns, "early", REPLICAS)?;
+
+    let all = controllers(&ns.cluster)?.into_iter();
+    let all: Vec<String> = all.map(|pod| pod.name).collect();
+    kill(&ns.cluster, &all)?;
+    known(&ns, "early", REPLICAS)?;
     altered.restore()?;
     Ok(())
 }
