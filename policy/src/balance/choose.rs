@@ -37,14 +37,14 @@ pub enum Candidate {
 }
 
 impl Candidate {
-    /// The same where all of them warm up, and the first takes `ahead` of its share: who has
+    /// The same where all of them warm up, and the oldest takes `oldest` of its share: who has
     /// no other to leave calls to is spared none, and those that are as new take as many.
     #[must_use]
-    pub fn beside(self, ahead: f64) -> Self {
+    pub fn relative_to(self, oldest: f64) -> Self {
         match self {
             Self::Works { score, share, load } => Self::Works {
                 score,
-                share: (share / ahead).min(1.0),
+                share: (share / oldest).min(1.0),
                 load,
             },
             other => other,

@@ -382,11 +382,15 @@ fn where_all_are_new_the_first_of_them_takes_all_of_its_share() {
         share,
         load: 0,
     };
-    assert_eq!(works(0.4).beside(0.4), works(1.0));
-    assert_eq!(works(0.2).beside(0.4), works(0.5));
-    assert_eq!(works(0.2).beside(1.0), works(0.2));
-    assert_eq!(works(0.7).beside(0.4), works(1.0), "never more than that");
-    assert_eq!(Candidate::Rests.beside(0.4), Candidate::Rests);
+    assert_eq!(works(0.4).relative_to(0.4), works(1.0));
+    assert_eq!(works(0.2).relative_to(0.4), works(0.5));
+    assert_eq!(works(0.2).relative_to(1.0), works(0.2));
+    assert_eq!(
+        works(0.7).relative_to(0.4),
+        works(1.0),
+        "never more than that"
+    );
+    assert_eq!(Candidate::Rests.relative_to(0.4), Candidate::Rests);
 }
 
 proptest! {

@@ -14,14 +14,13 @@ use std::collections::{BTreeSet, HashSet};
 use std::fmt::Write as _;
 
 use policy::balance::Candidate;
-use policy::route::Match;
 use policy::traffic::call::Retry;
 use policy::traffic::endpoint::Ejection;
 use policy::traffic::{CallerTraffic, without_object};
 use serde_json::{Value, json};
 
 use crate::config::snapshot::{Destination, Snapshot};
-use crate::endpoints::endpoint::{Endpoint, Shown};
+use crate::endpoints::endpoint::{Endpoint, EndpointView};
 use crate::endpoints::learned::Draw;
 use crate::endpoints::set::EndpointSet;
 
@@ -130,14 +129,13 @@ fn service(held: &Snapshot, subject: &str, headless: bool) -> Value {
 
 /// Retries that are paid for, by the section that holds for every request.
 fn saved(set: &EndpointSet, said: &CallerTraffic) -> u32 {
-    let mut rules = said.retry.rules.iter();
-    let for_all = rules.find(|rule| rule.when == Match::Always);
-    let retry = for_all.and_then(|rule| rule.then.as_ref());
-    set.saved(&retry.unwrap_or(&without_object::RETRY).budget)
+    let (retry, _) = said.retry.decide(None);
+    let retry = retry.as_ref().unwrap_or(&without_object::RETRY);
+    set.saved(&retry.budget)
 }
 
 fn breakers(set: &EndpointSet) -> Vec<Value> {
-    let all = set.circuits.shown().into_iter();
+    let all = set.circuits.views().into_iter();
     let shown = all.map(|one| {
         json!({
             "policyOf": format!("{}:{}", one.by.service, one.by.port),
@@ -166,7 +164,8 @@ fn endpoints(
         ..Draw::DEFAULT
     };
     let all = set.endpoints.iter();
-    let mut all: Vec<(&Endpoint, Shown)> = all.map(|one| (&**one, set.shown(one, &draw))).collect();
+    let mut all: Vec<(&Endpoint, EndpointView)> =
+        all.map(|one| (&**one, set.view(one, &draw))).collect();
     all.sort_by(|(_, one), (_, other)| share(one).total_cmp(&share(other)));
     let left_out = all.len().saturating_sub(MOST_ENDPOINTS);
     all.truncate(MOST_ENDPOINTS);
@@ -189,14 +188,14 @@ fn endpoints(
 }
 
 /// What an endpoint gets of its share.
-fn share(shown: &Shown) -> f64 {
+fn share(shown: &EndpointView) -> f64 {
     match shown.candidate {
         Candidate::Works { share, .. } => share,
         Candidate::Probe | Candidate::Rests | Candidate::Out => 0.0,
     }
 }
 
-fn state(shown: &Shown) -> &'static str {
+fn state(shown: &EndpointView) -> &'static str {
     match shown.candidate {
         Candidate::Works { share, .. } if share < 1.0 => "WarmingUp",
         Candidate::Works { .. } => "Working",

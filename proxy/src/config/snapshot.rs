@@ -26,6 +26,7 @@ use crate::config::policies::Policies;
 use crate::config::shares::Shares;
 use crate::endpoints::affinity::Affinity;
 use crate::endpoints::endpoint::Endpoint;
+use crate::endpoints::learned::now;
 use crate::endpoints::location::Location;
 use crate::endpoints::set::EndpointSet;
 use crate::telemetry::trace::TracingConfig;
@@ -293,10 +294,6 @@ impl Snapshot {
     pub fn endpoints_of(&self, name: &str) -> Option<&Arc<EndpointSet>> {
         self.endpoints.get(name)
     }
-}
-
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }
 
 #[cfg(test)]

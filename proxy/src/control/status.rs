@@ -15,17 +15,16 @@ use wire::v1;
 
 use crate::control::Control;
 use crate::telemetry::memory;
+use crate::telemetry::report::{CLOCK_SET, SLOT};
 
 /// Between two looks for news. From when the clock is set until its controller knows, reports
 /// are dated as before, and may be too far off to be taken: one slot's at most.
-pub(super) const LOOK_EVERY: Duration = Duration::from_secs(5);
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(SLOT);
 /// Without news as well, so that a clock that drifts is noticed.
 const TELL_EVERY: Duration = Duration::from_secs(300);
 /// Memory is news when it changed by one part of so many, and not more often than this.
 const MEMORY_PART: u64 = 8;
 const MEMORY_EVERY: Duration = Duration::from_secs(30);
-/// The clock is news when it was set by more than this: from there on reports are dated anew.
-const CLOCK_SET: Duration = Duration::from_secs(5);
 
 /// What was told on one stream.
 #[derive(Debug, Default)]

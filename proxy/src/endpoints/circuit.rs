@@ -62,7 +62,7 @@ pub struct CircuitReport {
 
 /// One breaker, for the page of the proxy.
 #[derive(Debug)]
-pub(crate) struct Shown {
+pub(crate) struct CircuitView {
     pub(crate) by: DecidedBy,
     pub(crate) state: State,
     /// The attempts of its interval.
@@ -146,10 +146,10 @@ impl Circuits {
     }
 
     /// What each is by its last call.
-    pub(crate) fn shown(&self) -> Vec<Shown> {
+    pub(crate) fn views(&self) -> Vec<CircuitView> {
         let now = now();
         let held = self.held.lock();
-        let shown = held.iter().map(|circuit| Shown {
+        let shown = held.iter().map(|circuit| CircuitView {
             by: circuit.by.clone(),
             state: circuit.breaker.state(&circuit.settings),
             seen: circuit.breaker.seen(now, &circuit.settings),

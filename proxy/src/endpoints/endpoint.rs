@@ -38,7 +38,7 @@ pub struct Endpoint {
 
 /// What is known of an endpoint, for the page of the proxy.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Shown {
+pub(crate) struct EndpointView {
     pub(crate) candidate: Candidate,
     /// What it answered in the last ten seconds.
     pub(crate) recent: Recent,
@@ -73,11 +73,10 @@ impl Endpoint {
     }
 
     /// The same, and what else is known of it.
-    pub(super) fn shown(&self, draw: &Draw<'_>) -> Shown {
-        let now = now();
+    pub(super) fn view(&self, now: Instant, draw: &Draw<'_>) -> EndpointView {
         let candidate = self.look(now, draw);
         let learned = self.learned.lock();
-        Shown {
+        EndpointView {
             candidate,
             recent: learned.health.recent(now),
             load: learned.load.percent(now),

@@ -13,7 +13,7 @@ use policy::traffic::endpoint::{Balance, Ejection};
 use policy::traffic::without_object;
 
 /// The clock of everything that is learned. Tests stop and move it.
-pub(super) fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 

@@ -12,7 +12,7 @@ use policy::traffic::call::Budget;
 use policy::traffic::endpoint::{Balance, Ejection, Locality, Subset};
 
 use crate::endpoints::circuit::Circuits;
-use crate::endpoints::endpoint::{Endpoint, InFlight, Shown};
+use crate::endpoints::endpoint::{Endpoint, EndpointView, InFlight};
 use crate::endpoints::learned::{Draw, Fallback, Latency, now};
 use crate::endpoints::local_info::LocalInfo;
 use crate::endpoints::location::{Near, Nearness};
@@ -36,9 +36,9 @@ pub struct EndpointSet {
     parts: Parts,
     /// Where callers prefer to go of whom no policy says anything of it.
     locality: Locality,
-    /// Since when the first of them works, where all are new or came back; `None`: some have
+    /// Since when the oldest of them works, where all are new or came back; `None`: some have
     /// worked for long.
-    first: Option<Instant>,
+    oldest: Option<Instant>,
     /// What retries of calls to them may cost.
     pub budget: Arc<RetryBudget>,
     /// What this proxy holds back from them.
@@ -67,7 +67,7 @@ impl EndpointSet {
         circuits: Arc<Circuits>,
     ) -> Self {
         Self {
-            first: first(&endpoints),
+            oldest: oldest(&endpoints),
             endpoints,
             near: Near::default(),
             own: LocalInfo::default(),
@@ -126,20 +126,21 @@ impl EndpointSet {
         asked.then(|| endpoint.location.get().from(self.own.location))
     }
 
-    /// What the first of them takes of its share, where all are new.
-    fn ahead(&self, balance: &Balance) -> f64 {
-        self.first.map_or(1.0, |since| {
-            let worked = now().saturating_duration_since(since);
-            share_after(worked, balance.warmup)
+    /// What the oldest of them takes of its share, where all are new.
+    fn oldest_share(&self, now: Instant, balance: &Balance) -> f64 {
+        self.oldest.map_or(1.0, |since| {
+            share_after(now.saturating_duration_since(since), balance.warmup)
         })
     }
 
     /// What one of them is to a call that goes by `draw`, and what else is known of it.
-    pub(crate) fn shown(&self, endpoint: &Endpoint, draw: &Draw<'_>) -> Shown {
-        let shown = endpoint.shown(draw);
-        Shown {
-            candidate: shown.candidate.beside(self.ahead(draw.balance)),
-            ..shown
+    pub(crate) fn view(&self, endpoint: &Endpoint, draw: &Draw<'_>) -> EndpointView {
+        let now = now();
+        let view = endpoint.view(now, draw);
+        let oldest = self.oldest_share(now, draw.balance);
+        EndpointView {
+            candidate: view.candidate.relative_to(oldest),
+            ..view
         }
     }
 
@@ -149,7 +150,7 @@ impl EndpointSet {
     pub fn pick(&self, draw: &Draw<'_>) -> Option<InFlight> {
         let now = now();
         for _ in 0..RACES {
-            let picked = self.choose(draw, |endpoint| endpoint.look(now, draw))?;
+            let picked = self.choose(now, draw, |endpoint| endpoint.look(now, draw))?;
             let endpoint = &self.endpoints[picked.index];
             if !picked.probe {
                 return Some(endpoint.begin());
@@ -174,18 +175,23 @@ impl EndpointSet {
     }
 
     fn without_probing(&self, now: Instant, draw: &Draw<'_>) -> Option<&Arc<Endpoint>> {
-        let picked = self.choose(draw, |endpoint| match endpoint.look(now, draw) {
+        let picked = self.choose(now, draw, |endpoint| match endpoint.look(now, draw) {
             Candidate::Probe => Candidate::Rests,
             other => other,
         })?;
         Some(&self.endpoints[picked.index])
     }
 
-    fn choose(&self, draw: &Draw<'_>, look: impl Fn(&Endpoint) -> Candidate) -> Option<Picked> {
+    fn choose(
+        &self,
+        now: Instant,
+        draw: &Draw<'_>,
+        look: impl Fn(&Endpoint) -> Candidate,
+    ) -> Option<Picked> {
         let locality = self.locality(draw.balance);
         let near = self.near.preferred(locality);
-        let ahead = self.ahead(draw.balance);
-        let look = |at: usize| look(&self.endpoints[at]).beside(ahead);
+        let oldest = self.oldest_share(now, draw.balance);
+        let look = |at: usize| look(&self.endpoints[at]).relative_to(oldest);
         let subset = draw.balance.subset;
         if subset != Subset::All {
             let zone = if locality == Locality::None {
@@ -338,14 +344,11 @@ impl EndpointSet {
     }
 }
 
-/// Since when the first works of endpoints that are all new.
-fn first(endpoints: &[Arc<Endpoint>]) -> Option<Instant> {
-    let mut first: Option<Instant> = None;
-    for endpoint in endpoints {
-        let since = endpoint.works_since()?;
-        first = Some(first.map_or(since, |first| first.min(since)));
-    }
-    first
+/// Since when the oldest works of endpoints that are all new.
+fn oldest(endpoints: &[Arc<Endpoint>]) -> Option<Instant> {
+    // `None` is less than any time: one that has worked for long is the oldest.
+    let since = endpoints.iter().map(|endpoint| endpoint.works_since());
+    since.min().flatten()
 }
 
 /// Whether a call may still come to an endpoint, without those.

@@ -95,12 +95,12 @@ pub(crate) async fn serve<I, H, F>(
         let limits = http2_limits(profile, budget, permit);
         let handler = move |request: Request<_>| handler(request.map(IncomingBody::from));
         // Boxed: connections of HTTP/1.1 must not be as large as this one.
-        let ended = if mesh {
-            let io = Lingering::to_peer(io);
-            Box::pin(server::serve(io, limits, close.as_mut(), handler)).await
+        let io = if mesh {
+            Lingering::to_peer(io)
         } else {
-            Box::pin(server::serve(io, limits, close.as_mut(), handler)).await
+            Lingering::not_at_all(io)
         };
+        let ended = Box::pin(server::serve(io, limits, close.as_mut(), handler)).await;
         if let Err(error) = ended {
             tracing::debug!(%error, "an HTTP/2 connection ended early");
         }
@@ -115,13 +115,12 @@ pub(crate) async fn serve<I, H, F>(
         let answer = handler(request.map(|body| IncomingBody::Returned(Box::new(body))));
         Either::Right(Box::pin(async move { rest.settle(answer.await).await }))
     };
-    let ended = if mesh {
-        let io = Lingering::to_peer(io);
-        http1::serve(io, limits, close.as_mut(), refused, handler).await
+    let io = if mesh {
+        Lingering::to_peer(io)
     } else {
-        let io = Lingering::to_client(io);
-        http1::serve(io, limits, close.as_mut(), refused, handler).await
+        Lingering::to_client(io)
     };
+    let ended = http1::serve(io, limits, close.as_mut(), refused, handler).await;
     if let Err(error) = ended {
         tracing::debug!(%error, "an HTTP connection ended early");
     }

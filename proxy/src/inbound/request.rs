@@ -28,7 +28,7 @@ use crate::net::ticket::Waited;
 use crate::telemetry::call::{Call, Kind};
 
 /// What a request is given by what judged it, and let it pass.
-struct Passed {
+struct AdmittedRequest {
     deadline: Deadline,
     /// Revision of the policy that allowed it.
     as_of: u64,
@@ -120,7 +120,7 @@ impl Connection {
         snapshot: &Snapshot,
         received: &mut Received,
         call: &mut Call,
-    ) -> Result<Passed, Refused> {
+    ) -> Result<AdmittedRequest, Refused> {
         let path = JudgedPath::of(&received.parts);
         let deadline = self.deadline(snapshot, received, &path);
         let as_of = deadline::check(deadline)
@@ -132,7 +132,7 @@ impl Connection {
         }
         let class = self.class(snapshot, received, &path);
         let let_in = self.let_in(snapshot, received, class);
-        Ok(Passed {
+        Ok(AdmittedRequest {
             deadline,
             as_of,
             class,
@@ -155,8 +155,8 @@ impl Connection {
 
     /// The request as it goes to the application: with what that is told of it, remembered
     /// for calls that are made for it, and with a body that can be sent again.
-    fn prepare(&self, mut received: Received, passed: Passed, call: &Call) -> Prepared {
-        let Passed {
+    fn prepare(&self, mut received: Received, passed: AdmittedRequest, call: &Call) -> Prepared {
+        let AdmittedRequest {
             deadline,
             as_of,
             class,

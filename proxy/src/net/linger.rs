@@ -32,7 +32,8 @@ const SCRAP: usize = 2 * 1024;
 /// A connection whose shutdown is over when the other side has noticed it.
 pub(crate) struct Lingering<I> {
     io: I,
-    waits: &'static Waits,
+    /// `None`: its shutdown waits for nothing.
+    waits: Option<&'static Waits>,
     /// The end of the whole wait, and the wait.
     lingering: Option<(Instant, Pin<Box<Sleep>>)>,
 }
@@ -57,7 +58,7 @@ impl<I> Lingering<I> {
     pub(crate) const fn to_peer(io: I) -> Self {
         Self {
             io,
-            waits: &FOR_PEERS,
+            waits: Some(&FOR_PEERS),
             lingering: None,
         }
     }
@@ -66,7 +67,16 @@ impl<I> Lingering<I> {
     pub(crate) const fn to_client(io: I) -> Self {
         Self {
             io,
-            waits: &FOR_CLIENTS,
+            waits: Some(&FOR_CLIENTS),
+            lingering: None,
+        }
+    }
+
+    /// Of one whose shutdown is over when it is said: what serves is compiled for one type.
+    pub(crate) const fn not_at_all(io: I) -> Self {
+        Self {
+            io,
+            waits: None,
             lingering: None,
         }
     }
@@ -94,7 +104,9 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Lingering<I> {
         if this.lingering.is_none() {
             ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
         }
-        let Waits { whole, silence } = *this.waits;
+        let Some(&Waits { whole, silence }) = this.waits else {
+            return Poll::Ready(Ok(()));
+        };
         let (until, wait) = this
             .lingering
             .get_or_insert_with(|| (Instant::now() + whole, Box::pin(sleep(silence))));

@@ -18,7 +18,7 @@ use policy::traffic::call::Retry;
 use tokio::time::sleep;
 
 use crate::endpoints::endpoint::InFlight;
-use crate::endpoints::learned::{Draw, Fallback, Latency};
+use crate::endpoints::learned::{Draw, Fallback, Latency, now};
 use crate::failure::{Failure, Next, RENEWALS};
 use crate::http::client::exchange::UpstreamResponse;
 use crate::http::deadline;
@@ -367,7 +367,7 @@ impl<'a> Attempts<'a> {
         // Before anything is paid for it: nobody else may be left.
         let other = self.pick(proxy, Fallback::Nobody)?;
         let attempted = self.attempted(failed);
-        let now = tokio::time::Instant::now().into_std();
+        let now = now();
         let random = rand::random();
         let peers = set.peers();
         match may_retry(self.retry(), &attempted, &set.budget, now, peers, random) {

@@ -124,12 +124,12 @@ fn decided_retry(policy: &CallPolicy) -> Option<&Retry> {
 
 /// Whether a call goes to another endpoint than the one that its client chose, where that one
 /// fails or rests. `None`: no policy says anything of endpoints that fail.
-pub(super) fn moves(policy: Option<&CallPolicy>) -> Option<bool> {
+pub(super) fn fails_over(policy: Option<&CallPolicy>) -> Option<bool> {
     let retries = decided_retry(policy?).is_some_and(|retry| retry.attempts > 0);
     let ejection = policy?.endpoints(|all| &all.ejection);
     let rests = ejection.is_some_and(|ejection| ejection.consecutive_failures > 0);
-    let moves = retries || rests;
-    (moves || breaker(policy).is_some()).then_some(moves)
+    let fails_over = retries || rests;
+    (fails_over || breaker(policy).is_some()).then_some(fails_over)
 }
 
 /// The class that the Service which serves gives a request; `None`: none.

@@ -20,7 +20,7 @@ pub(super) enum Choice {
         endpoint: Arc<Endpoint>,
         among: Among,
         /// Where it fails or rests, another one may be asked.
-        moves: bool,
+        fails_over: bool,
     },
     Any(Among),
     /// Session affinity: every call of this pod in this epoch to the same endpoint.
@@ -70,22 +70,19 @@ impl Choice {
             Self::Named {
                 endpoint,
                 among,
-                moves,
+                fails_over,
             } => {
                 let set = among.for_attempt(proxy, draw);
-                let other = |draw: &Draw<'_>| moves.then(|| set.pick(draw)).flatten();
-                let works = Draw {
-                    fallback: Fallback::Nobody,
-                    ..*draw
-                };
+                let other = |fallback| fails_over.then(|| set.pick(&Draw { fallback, ..*draw }));
+                let other = |fallback| other(fallback).flatten();
+                let works = set.at(endpoint, draw);
+                let works = works.or_else(|| other(Fallback::Nobody));
+                if draw.fallback == Fallback::Nobody {
+                    return works;
+                }
                 // Of those that rest the one that the client chose comes first, too.
-                let resting = || match draw.fallback {
-                    Fallback::Resting => one(endpoint, draw).or_else(|| other(draw)),
-                    Fallback::Nobody => None,
-                };
-                set.at(endpoint, draw)
-                    .or_else(|| other(&works))
-                    .or_else(resting)
+                let resting = works.or_else(|| one(endpoint, draw));
+                resting.or_else(|| other(Fallback::Resting))
             }
             Self::Any(among) => among.for_attempt(proxy, draw).pick(draw),
             Self::Session(among, epoch) => {
@@ -143,7 +140,13 @@ impl Choice {
     /// Whether endpoints that fail rest. Where the client chose among those of a Service, they
     /// do so by a word of that Service alone.
     pub(super) const fn rests(&self) -> bool {
-        !matches!(self, Self::Named { moves: false, .. })
+        !matches!(
+            self,
+            Self::Named {
+                fails_over: false,
+                ..
+            }
+        )
     }
 
     /// Why it leads to nobody.

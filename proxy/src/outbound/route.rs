@@ -141,27 +141,16 @@ impl Connection {
         let facts = request.map(|(facts, _)| facts);
         match &**destination {
             Destination::Service(name) => {
-                if let Some(route) = self.overridden(snapshot, (name, route_override), facts)? {
-                    return Ok(route);
-                }
-                let tenant = tenant::of(snapshot, name, facts, &self.proxy.own.pod);
-                let asks = Asks {
-                    snapshot,
-                    name,
-                    facts,
-                    tenant: tenant.as_ref(),
-                };
-                match asks.split()? {
-                    Some(route) => Ok(route),
-                    None => asks.service(),
-                }
+                let called = (&**name, route_override);
+                self.to_service(snapshot, called, facts, |asks| asks.service())
             }
             Destination::Pod(pod) => {
-                let host = request.and_then(|(_, host)| host).map(canonical_host);
-                let headless = host
-                    .and_then(|host| pod.headless.iter().find(|(hosts, _)| hosts.contains(&host)));
-                match headless {
-                    Some((_, name)) => self.headless(snapshot, pod, (name, route_override), facts),
+                let host = request.and_then(|(_, host)| host);
+                match host.and_then(|host| headless(pod, host)) {
+                    Some(name) => {
+                        let called = (name, route_override);
+                        self.to_service(snapshot, called, facts, |asks| asks.pod(pod))
+                    }
                     None => Ok(self.to_pod(pod)),
                 }
             }
@@ -188,15 +177,13 @@ impl Connection {
         }
     }
 
-    /// To the Service that a request at the address of one of its pods names. Its client chose
-    /// that pod, and it alone knows why. So only a split moves the call away from one that
-    /// works, and whatever fails stays there where no policy says otherwise.
-    fn headless(
+    /// To where an override or a split sends a call of that Service, and else `otherwise`.
+    fn to_service(
         &self,
         snapshot: &Snapshot,
-        pod: &PodTarget,
         (name, route_override): (&str, Option<&RouteOverride>),
         facts: Option<&RequestFacts<'_>>,
+        otherwise: impl FnOnce(&Asks<'_>) -> Result<Route, Failure>,
     ) -> Result<Route, Failure> {
         if let Some(route) = self.overridden(snapshot, (name, route_override), facts)? {
             return Ok(route);
@@ -208,30 +195,10 @@ impl Connection {
             facts,
             tenant: tenant.as_ref(),
         };
-        if let Some(route) = asks.split()? {
-            return Ok(route);
+        match asks.split()? {
+            Some(route) => Ok(route),
+            None => otherwise(&asks),
         }
-        let service = known(snapshot, name)?;
-        let policy = asks.policy(None);
-        let endpoint = Arc::clone(&pod.endpoint);
-        let choice = match call_policy::moves(policy.as_deref()) {
-            None => Choice::One(endpoint),
-            Some(moves) => Choice::Named {
-                endpoint,
-                among: Among::of(snapshot, &service.endpoints),
-                moves,
-            },
-        };
-        Ok(Route {
-            service: Arc::clone(&service.label),
-            port: service.port,
-            backend: Arc::clone(&service.label),
-            rule: None,
-            choice,
-            policy,
-            cookie: None,
-            overridden: false,
-        })
     }
 
     /// To the Service that its request asks for, before splits and tenants, where the policy
@@ -315,6 +282,32 @@ impl Asks<'_> {
         })
     }
 
+    /// To that pod of it, which the client chose, and it alone knows why. So what fails stays
+    /// there where no policy says otherwise.
+    fn pod(&self, pod: &PodTarget) -> Result<Route, Failure> {
+        let service = known(self.snapshot, self.name)?;
+        let policy = self.policy(None);
+        let endpoint = Arc::clone(&pod.endpoint);
+        let choice = match call_policy::fails_over(policy.as_deref()) {
+            None => Choice::One(endpoint),
+            Some(fails_over) => Choice::Named {
+                endpoint,
+                among: Among::of(self.snapshot, &service.endpoints),
+                fails_over,
+            },
+        };
+        Ok(Route {
+            service: Arc::clone(&service.label),
+            port: service.port,
+            backend: Arc::clone(&service.label),
+            rule: None,
+            choice,
+            policy,
+            cookie: None,
+            overridden: false,
+        })
+    }
+
     /// To the backend that a split chooses, if a split applies.
     fn split(&self) -> Result<Option<Route>, Failure> {
         let service = known(self.snapshot, self.name)?;
@@ -383,6 +376,17 @@ pub(crate) fn known<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a Servic
         .ok_or_else(|| {
             Failure::not_sent(Reason::UnknownDestination, format!("{name} is not known"))
         })
+}
+
+/// The headless Service of a pod that a request to its address names.
+fn headless<'a>(pod: &'a PodTarget, host: &str) -> Option<&'a str> {
+    if pod.headless.is_empty() {
+        return None;
+    }
+    let host = canonical_host(host);
+    let mut all = pod.headless.iter();
+    let named = all.find(|(hosts, _)| hosts.contains(&host));
+    named.map(|(_, name)| &**name)
 }
 
 /// Host without port and trailing dot, in lower case.

@@ -9,6 +9,7 @@ use policy::traffic::call::Retry;
 use policy::traffic::set::GrpcCode;
 
 use crate::endpoints::endpoint::InFlight;
+use crate::endpoints::learned::now;
 use crate::endpoints::set::EndpointSet;
 use crate::http::context::{Asker, Contexts};
 use crate::http::deadline::Ends;
@@ -197,7 +198,6 @@ pub(super) fn succeeded(
     if let Some(set) = set
         && retry.attempts > 0
     {
-        set.budget
-            .save(tokio::time::Instant::now().into_std(), &retry.budget);
+        set.budget.save(now(), &retry.budget);
     }
 }

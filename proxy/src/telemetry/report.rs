@@ -44,7 +44,7 @@ const KEPT_EDGES: usize = 4096;
 const GOES_BACK: u64 = 60 / SLOT;
 /// A clock that shows something else than the time that passed, by more than this, was set.
 /// From there on controllers shift slots.
-const CLOCK_SET: Duration = Duration::from_secs(SLOT);
+pub(crate) const CLOCK_SET: Duration = Duration::from_secs(SLOT);
 /// From the end of a slot to its report: calls that end with it are in.
 const LAG: Duration = Duration::from_millis(200);
 /// Proxies spread their reports over this time, so that a controller does not

@@ -7,7 +7,7 @@ use http::header::{AUTHORIZATION, HeaderValue};
 use policy::health::Seen;
 use policy::name::ServiceId;
 use policy::origin::Origin;
-use policy::route::{Rule, Table};
+use policy::route::{Match, Rule, Table};
 use policy::traffic::call::{
     Causes, Fallback, FallbackResponse, FallbackTo, Override, Timeouts, Token,
 };

@@ -13,6 +13,7 @@ use wire::v1;
 
 use crate::config::snapshot::Snapshot;
 use crate::endpoints::endpoint::Endpoint;
+use crate::endpoints::learned::now;
 use crate::endpoints::local_info::LocalInfo;
 use crate::endpoints::location::Location;
 use crate::endpoints::registry::Registry;
@@ -121,7 +122,7 @@ impl Snapshot {
             .iter()
             .flat_map(|former| former.endpoints.iter().map(|endpoint| endpoint.addr))
             .collect();
-        let (now, unix) = (tokio::time::Instant::now().into_std(), unix());
+        let (now, unix) = (now(), unix());
         for (endpoint, told) in endpoints.iter().zip(list) {
             registry.note_meshed(endpoint.addr, endpoint.meshed());
             let since = if former.is_empty() {

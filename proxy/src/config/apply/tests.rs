@@ -318,7 +318,7 @@ async fn endpoints_warm_up_from_when_they_became_ready_unless_all_did_just_now()
         let all = set
             .endpoints
             .iter()
-            .map(|one| set.shown(one, &Draw::DEFAULT));
+            .map(|one| set.view(one, &Draw::DEFAULT));
         let shares = all.map(|shown| match shown.candidate {
             Candidate::Works { share, .. } => share,
             other => panic!("{other:?}"),

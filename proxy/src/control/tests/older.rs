@@ -10,20 +10,8 @@ use prost::Message as _;
 use super::*;
 
 /// The messages of that version.
-#[allow(
-    dead_code,
-    missing_debug_implementations,
-    unreachable_pub,
-    clippy::all,
-    clippy::needless_pass_by_value,
-    clippy::use_self
-)]
-mod before {
-    include!(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../wire/tests/older/messages.rs"
-    ));
-}
+#[path = "../../../../wire/tests/older/messages.rs"]
+mod before;
 
 use before::from_proxy::Message as Heard;
 use before::resource::Content;
