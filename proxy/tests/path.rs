@@ -58,6 +58,7 @@ mod path {
     mod tracing;
     mod trials;
     mod unconfigured;
+    mod unread;
     mod waiting;
     mod workloads;
 }

@@ -1,5 +1,6 @@
 //! HTTP as a client: connections to applications, and one request on one of them.
 
+pub(crate) mod body_reading;
 pub(crate) mod dedicated;
 pub(crate) mod exchange;
 pub(crate) mod http1;
@@ -19,7 +20,7 @@ use runtime::rate::{Allowance, Rate};
 use tokio::time::Instant;
 
 use crate::failure::Failure;
-use crate::http::client::http1::{Http1, Pool, Pooled, Reuse, http1_connection};
+use crate::http::client::http1::{Ended, Http1, Pool, Pooled, Reuse, http1_connection};
 use crate::http::client::multiplexed::{Multiplexed, handshake};
 use crate::http::http2::PLAIN;
 use crate::http::http2::client::Sender;
@@ -113,15 +114,14 @@ impl Clients {
         limit: Duration,
         reuse: Reuse,
     ) -> Result<Pooled, Failure> {
-        if let Some((connection, unused)) = self.pool(addr).and_then(|pool| pool.reuse(reuse)) {
-            return Ok(Pooled {
-                connection,
-                unused: Some(unused),
-            });
+        let pool = self.pool(addr);
+        if let Some(pooled) = pool.and_then(|pool| pool.reuse(reuse, || self.may_leave())) {
+            return Ok(pooled);
         }
         Ok(Pooled {
             connection: Box::pin(http1_connection(addr, limit, &self.budget)).await?,
             unused: None,
+            behind_body: false,
         })
     }
 
@@ -134,22 +134,19 @@ impl Clients {
         self.http1.lock().get(&addr).cloned()
     }
 
-    /// Gives a connection back once its exchange is over; `reuse` says which ones its
-    /// request could use. `last` says that the server announced the end of the connection
-    /// with its answer.
-    pub(crate) fn give_back(
-        &self,
-        addr: SocketAddr,
-        mut connection: Http1,
-        reuse: Reuse,
-        last: bool,
-    ) {
-        let pool = {
-            let mut pools = self.http1.lock();
-            if pools.len() >= POOLS && !pools.contains_key(&addr) {
-                return;
-            }
-            Arc::clone(pools.entry(addr).or_default())
+    /// The pool of an address, where there is room for it.
+    fn or_new(&self, addr: SocketAddr) -> Option<Arc<Pool>> {
+        let mut pools = self.http1.lock();
+        if pools.len() >= POOLS && !pools.contains_key(&addr) {
+            return None;
+        }
+        Some(Arc::clone(pools.entry(addr).or_default()))
+    }
+
+    /// Gives a connection back once its exchange is over.
+    pub(crate) fn give_back(&self, addr: SocketAddr, mut connection: Http1, ended: Ended) {
+        let Some(pool) = self.or_new(addr) else {
+            return;
         };
         let surplus = Arc::clone(&self.surplus);
         #[expect(
@@ -158,13 +155,15 @@ impl Clients {
         )]
         tokio::spawn(async move {
             if connection.sender.ready().await.is_ok() {
-                if let Some(unpooled) = pool.put(connection, reuse)
+                // What comes from here on was not asked for.
+                connection.watch.asks();
+                if let Some(unpooled) = pool.put(connection, ended)
                     && surplus.lock().take(Instant::now()).is_err()
                 {
                     // A reset leaves no port taken.
                     unpooled.abort.set();
                 }
-            } else if !last && connection.watch.ended().is_some() {
+            } else if !ended.last && connection.watch.ended().is_some() {
                 pool.closed(Duration::ZERO);
             }
         });
@@ -177,6 +176,25 @@ impl Clients {
         }
     }
 
+    /// A request that followed a body was served as any other, or was not understood.
+    pub(crate) fn followed_body(&self, addr: SocketAddr, understood: bool) {
+        if let Some(pool) = self.pool(addr) {
+            pool.followed_body(understood);
+        }
+    }
+
+    /// A request was understood that was not when it followed a body.
+    pub(crate) fn left_body(&self, addr: SocketAddr) {
+        if let Some(pool) = self.or_new(addr) {
+            pool.left_body();
+        }
+    }
+
+    /// Whether requests with a body are to have connections of their own there.
+    pub(crate) fn leaves_bodies(&self, addr: SocketAddr) -> bool {
+        self.pool(addr).is_some_and(|pool| pool.leaves_bodies())
+    }
+
     /// Closes what is idle. Called every few seconds.
     pub fn sweep(&self) {
         // What somebody is connecting to right now is held by them too.
@@ -184,8 +202,16 @@ impl Clients {
             .lock()
             .retain(|_, shared| !shared.sweep() || Arc::strong_count(shared) > 1);
         let mut remembered = 0;
-        self.http1.lock().retain(|_, pool| {
-            if !pool.sweep() || Arc::strong_count(pool) > 1 {
+        self.http1.lock().retain(|addr, pool| {
+            let empty = pool.sweep();
+            if pool.has_begun_to_leave_bodies() {
+                tracing::warn!(
+                    %addr,
+                    "a server answers requests without reading their bodies and keeps the \
+                     connection: requests with a body have connections of their own there now"
+                );
+            }
+            if !empty || Arc::strong_count(pool) > 1 {
                 return true;
             }
             remembered += 1;

@@ -76,6 +76,15 @@ impl Marks {
             map.insert(headers::ROUTED_TO, to);
         }
         let Some(cookie) = self.cookie else { return };
+        // A client keeps the last one of a name, and the application's own says more: the
+        // next calls go by that.
+        if map
+            .get_all(SET_COOKIE)
+            .iter()
+            .any(|own| name_of(own) == name_of(&cookie))
+        {
+            return;
+        }
         map.append(SET_COOKIE, cookie);
         // A cache that gave it to others would make them one tenant.
         let said = map.get_all(CACHE_CONTROL).iter();
@@ -97,6 +106,12 @@ impl Marks {
             map.insert(CACHE_CONTROL, left);
         }
     }
+}
+
+/// Of the cookie that a `Set-Cookie` sets.
+fn name_of(set_cookie: &HeaderValue) -> &[u8] {
+    let mut parts = set_cookie.as_bytes().split(|byte| *byte == b'=');
+    parts.next().unwrap_or_default().trim_ascii()
 }
 
 /// A gRPC answer that has begun.

@@ -252,6 +252,14 @@ async fn what_an_application_says_of_caches_stays_beside_the_cookie() {
     served_by(&client, &server, &[&shared]);
     let (_, answer) = ask(&client, "GET", "", "").await;
     assert_eq!(header(&answer, "cache-control"), ["private, s-maxage=60"]);
+    // One of its own by that name is what the next calls go by.
+    const OWN: &str =
+        "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nset-cookie: tenant=mine; Path=/\r\n\r\nok";
+    let own = App::new(server.ip, OWN).await;
+    served_by(&client, &server, &[&own]);
+    let (_, answer) = ask(&client, "GET", "", "").await;
+    assert_eq!(header(&answer, "set-cookie"), ["tenant=mine; Path=/"]);
+    assert!(header(&answer, "cache-control").is_empty(), "{answer}");
     // Where nothing answered there is no tenant to keep.
     client.set(vec![endpoints("api", Vec::new())]);
     let (status, answer) = ask(&client, "GET", "", "").await;

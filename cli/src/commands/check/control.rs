@@ -63,21 +63,22 @@ fn wanted(deployment: &Value) -> u64 {
 }
 
 pub(super) fn single_replicas(facts: &Facts) -> Found {
-    let mut single = Vec::new();
+    let mut few = Vec::new();
     for part in ["controller", "injector"] {
         match facts.part(part) {
-            Ok(deployment) if wanted(deployment) < 2 => single.push(part.to_owned()),
+            Ok(deployment) => match wanted(deployment) {
+                0 => few.push(format!("{part} has no replica")),
+                1 => few.push(format!("{part} has one replica")),
+                _ => {}
+            },
             Err(Missing::Unseen(why) | Missing::Away(why)) => return Err(why),
-            _ => {}
+            Err(_) => {}
         }
     }
-    Ok(if single.is_empty() {
+    Ok(if few.is_empty() {
         (Outcome::Ok, "none".to_owned())
     } else {
-        (
-            Outcome::Warning,
-            format!("{} has one replica", single.join(" and ")),
-        )
+        (Outcome::Warning, few.join(" and "))
     })
 }
 

@@ -300,7 +300,7 @@ pub(super) fn sticky(written: &weft::Sticky, reader: &mut Reader<'_>) -> Option<
                 reader.wrong(FIELD, &format!("must name the {kind}"));
                 return None;
             }
-            ("header", Some(name)) => StickyKey::Header(reader.header(FIELD, name)?),
+            ("header", Some(name)) => StickyKey::Header(reader.callers_header(FIELD, name)?),
             (_, Some(name)) if is_cookie_name(name) => StickyKey::Cookie(name.into()),
             (_, Some(name)) => {
                 let text = format!("is {:?}, which is no name of a cookie", shown(name));

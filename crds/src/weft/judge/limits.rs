@@ -115,7 +115,7 @@ fn key(field: &str, written: Option<&weft::LimitKey>, reader: &mut Reader<'_>) -
     let kind = reader.one_of(&format!("{field}.type"), &written.r#type, &TYPES)?;
     let at = format!("{field}.name");
     match (kind, written.name.as_deref()) {
-        (HEADER, Some(name)) => Some(LimitKey::Header(reader.header(&at, name)?)),
+        (HEADER, Some(name)) => Some(LimitKey::Header(reader.callers_header(&at, name)?)),
         (HEADER, None) => {
             reader.wrong(&at, "must name the header");
             None

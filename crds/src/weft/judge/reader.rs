@@ -267,6 +267,19 @@ impl<'a> Reader<'a> {
         read
     }
 
+    /// One by which callers are told apart. The mesh takes its own from their requests.
+    pub(super) fn callers_header(&mut self, field: &str, name: &str) -> Option<HeaderName> {
+        let read = self.header(field, name)?;
+        if read.as_str().starts_with("weft-") {
+            let text = format!(
+                "is {read}, which no caller can send: all requests have the same value, none. \
+                 Type Caller tells callers apart by their identity"
+            );
+            self.caution(field, Code::FieldIgnored, &text);
+        }
+        Some(read)
+    }
+
     /// A Service of the policy's namespace, by its bare name.
     pub(super) fn service(&mut self, field: &str, name: &str) -> Option<ServiceId> {
         if !is_dns_label(name) {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use h2::SendStream;
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response, Uri, Version, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::Incoming;
 use policy::reason::Reason;
 
@@ -15,7 +15,7 @@ use crate::failure::{Failure, StreamReset};
 use crate::http::body::Body;
 use crate::http::client::Clients;
 use crate::http::client::dedicated::ResponseBody;
-use crate::http::client::http1::Reuse;
+use crate::http::client::http1::{Ended, Reuse};
 use crate::http::client::multiplexed::{Multiplexed, StreamPermit};
 use crate::http::http2::client::SendError;
 use crate::http::replay::{REPLAY_LIMIT, Replay};
@@ -118,6 +118,9 @@ pub(crate) async fn http1(
 ) -> Result<UpstreamResponse, Failure> {
     let again = may_go_again(parts, replay);
     let mut reuse = if again { Reuse::Pooled } else { Reuse::Proven };
+    let had_body = replay.size() != Some(0);
+    let alone = had_body && (!has_body_as_a_rule(&parts.method) || clients.leaves_bodies(addr));
+    let mut misread = None;
     loop {
         let mut pooled = clients.http1(addr, limit, reuse).await?;
         let sent = Instant::now();
@@ -128,16 +131,38 @@ pub(crate) async fn http1(
         match pooled
             .connection
             .sender
-            .try_send_request(http1_request(addr, parts.clone(), body))
+            .try_send_request(http1_request(addr, parts.clone(), body, alone))
             .await
         {
             Ok(mut response) => {
-                if switches(parts, &response)? {
+                let (switched, last) = (switches(parts, &response)?, is_last(&response));
+                if pooled.behind_body {
+                    let understood = !(last && is_misread(response.status()));
+                    clients.followed_body(addr, understood);
+                    if !understood && again {
+                        misread = Some(response.status());
+                        reuse = Reuse::Never;
+                        continue;
+                    }
+                }
+                if misread.is_some_and(|status| status != response.status()) {
+                    clients.left_body(addr);
+                }
+                let ended = Ended {
+                    reuse,
+                    last,
+                    had_body,
+                };
+                if switched {
                     let abort = pooled.connection.abort.clone();
                     response.extensions_mut().insert(abort);
+                } else if alone || brings_more(&parts.method, &response) {
+                    if !clients.may_leave() {
+                        // A reset leaves no port taken.
+                        pooled.connection.abort.set();
+                    }
                 } else if is_surely_read(parts, replay) || !clients.may_leave() {
-                    let last = is_last(&response);
-                    clients.give_back(addr, pooled.connection, reuse, last);
+                    clients.give_back(addr, pooled.connection, ended);
                 }
                 return Ok(UpstreamResponse {
                     response: response.map(ResponseBody::from),
@@ -227,6 +252,36 @@ fn is_surely_read(parts: &Parts, replay: &Replay) -> bool {
     replay.is_sent() && chunks == 0
 }
 
+/// Methods whose body every server expects. With others some leave it on the connection, and
+/// take it for the next request.
+const fn has_body_as_a_rule(method: &Method) -> bool {
+    matches!(*method, Method::POST | Method::PUT | Method::PATCH)
+}
+
+/// Whether the server may send content behind an answer that has none by its kind: whoever
+/// uses the connection next would take that for its own.
+fn brings_more(method: &Method, response: &Response<Incoming>) -> bool {
+    let headers = response.headers();
+    let length = headers.get(header::CONTENT_LENGTH);
+    let announced = headers.contains_key(header::TRANSFER_ENCODING)
+        || length.is_some_and(|length| length.as_bytes() != b"0");
+    let without = matches!(
+        response.status(),
+        StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+    );
+    *method == Method::HEAD || (without && announced)
+}
+
+/// What servers answer whose next bytes are no request.
+const fn is_misread(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::BAD_REQUEST
+            | StatusCode::NOT_IMPLEMENTED
+            | StatusCode::HTTP_VERSION_NOT_SUPPORTED
+    )
+}
+
 /// Whether the server said with its answer that the connection ends.
 fn is_last(response: &Response<Incoming>) -> bool {
     let headers = response.headers();
@@ -269,9 +324,14 @@ const fn only_reads(method: &Method) -> bool {
     )
 }
 
-/// Origin form and a Host header, whatever version the request came in.
-fn http1_request(addr: SocketAddr, mut parts: Parts, body: Body) -> Request<Body> {
+/// Origin form and a Host header, whatever version the request came in. `alone`: the server is
+/// to close the connection behind its answer, so that it takes nothing else from it.
+fn http1_request(addr: SocketAddr, mut parts: Parts, body: Body, alone: bool) -> Request<Body> {
     parts.version = Version::HTTP_11;
+    if alone && !parts.headers.contains_key(header::CONNECTION) {
+        let close = HeaderValue::from_static("close");
+        parts.headers.insert(header::CONNECTION, close);
+    }
     if let Some(authority) = parts.uri.authority()
         && let Ok(host) = HeaderValue::from_str(authority.as_str())
     {

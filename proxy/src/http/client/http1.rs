@@ -11,6 +11,7 @@ use policy::reason::Reason;
 
 use crate::failure::Failure;
 use crate::http::body::Body;
+use crate::http::client::body_reading::BodyReading;
 use crate::http::client::keep_alive::KeepAlive;
 use crate::http::client::upstream::{Upstream, Watch};
 use crate::http::limits::{BUFFER, HEADER_COUNT};
@@ -40,6 +41,8 @@ pub struct Http1 {
 struct Idle {
     connection: Http1,
     since: Instant,
+    /// Its last request had a body.
+    behind_body: bool,
 }
 
 impl Idle {
@@ -52,6 +55,17 @@ impl Idle {
         let until = self.connection.watch.ended().unwrap_or(now);
         until.saturating_duration_since(self.since)
     }
+}
+
+/// How an exchange left its connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ended {
+    /// Which connections its request could have used.
+    pub reuse: Reuse,
+    /// The server announced with its answer that the connection ends.
+    pub last: bool,
+    /// The request had a body, which the server may have left.
+    pub had_body: bool,
 }
 
 /// Which connection a request may use.
@@ -74,14 +88,20 @@ struct State {
     /// Those that were used last are at the end.
     idle: Vec<Idle>,
     keep_alive: KeepAlive,
+    bodies: BodyReading,
 }
 
 impl State {
     /// Takes out what is closed, and learns from it and from what is not.
     fn observe(&mut self, now: Instant) {
-        let keep_alive = &mut self.keep_alive;
+        let (keep_alive, bodies) = (&mut self.keep_alive, &mut self.bodies);
         self.idle.retain(|entry| {
-            if !entry.is_open() && entry.connection.watch.ended().is_some() {
+            let watch = &entry.connection.watch;
+            if !entry.is_open() && entry.behind_body && watch.has_heard() {
+                // An answer that nobody asked for.
+                bodies.left(now);
+            }
+            if !entry.is_open() && watch.ended().is_some() {
                 keep_alive.closed(entry.unused(now), now);
             }
             entry.is_open()
@@ -108,11 +128,14 @@ pub struct Pooled {
     /// For how long it was unused, if it served before: the server may have closed it
     /// just now.
     pub unused: Option<Duration>,
+    /// The request before had a body, which the server may have left.
+    pub behind_body: bool,
 }
 
 impl Pool {
-    /// A connection that served before, and for how long it was unused.
-    pub(crate) fn reuse(&self, reuse: Reuse) -> Option<(Http1, Duration)> {
+    /// A connection that served before. `may_leave`: asked whether one may be left that the
+    /// request could use but for the body before it.
+    pub(crate) fn reuse(&self, reuse: Reuse, may_leave: impl Fn() -> bool) -> Option<Pooled> {
         let now = Instant::now();
         let mut state = self.state.lock();
         let once = match reuse {
@@ -134,27 +157,34 @@ impl Pool {
             if unused >= IDLE_POOLED {
                 continue;
             }
-            if once && !state.keep_alive.is_proven(unused, now) {
+            let trusted = !entry.behind_body || state.bodies.is_proven();
+            let refuses = || !state.keep_alive.is_proven(unused, now) || (!trusted && may_leave());
+            if once && refuses() {
                 state.idle.push(entry);
                 return None;
             }
-            if once && !entry.connection.watch.is_quiet() {
-                state.keep_alive.closed(unused, now);
+            if (once || entry.behind_body) && !entry.connection.watch.is_quiet() {
+                if once {
+                    state.keep_alive.closed(unused, now);
+                }
                 continue;
             }
-            return Some((entry.connection, unused));
+            return Some(Pooled {
+                connection: entry.connection,
+                unused: Some(unused),
+                behind_body: entry.behind_body,
+            });
         }
         None
     }
 
-    /// Gives back what there is no room for. `reuse` says which connections the request
-    /// could have used that this one served.
-    pub(crate) fn put(&self, connection: Http1, reuse: Reuse) -> Option<Http1> {
+    /// Gives back what there is no room for.
+    pub(crate) fn put(&self, connection: Http1, ended: Ended) -> Option<Http1> {
         let now = Instant::now();
         let mut state = self.state.lock();
         let proven = state.keep_alive.is_proven(Duration::ZERO, now);
         // Otherwise each such request would leave one more, though none takes it.
-        let most = if reuse == Reuse::Proven && !proven {
+        let most = if ended.reuse == Reuse::Proven && !proven {
             POOL_UNPROVEN
         } else {
             POOL_LIMIT
@@ -168,6 +198,7 @@ impl Pool {
         state.idle.push(Idle {
             connection,
             since: now,
+            behind_body: ended.had_body,
         });
         None
     }
@@ -175,6 +206,26 @@ impl Pool {
     /// The server closed a connection that had been unused for so long, unannounced.
     pub(crate) fn closed(&self, unused: Duration) {
         self.state.lock().keep_alive.closed(unused, Instant::now());
+    }
+
+    /// A request that followed a body was served as any other, or was not understood.
+    pub(crate) fn followed_body(&self, understood: bool) {
+        self.state.lock().bodies.followed(understood);
+    }
+
+    /// A request that followed a body was not understood, and was on a connection of its own.
+    pub(crate) fn left_body(&self) {
+        self.state.lock().bodies.left(Instant::now());
+    }
+
+    /// Whether requests with a body are to have connections of their own.
+    pub(crate) fn leaves_bodies(&self) -> bool {
+        self.state.lock().bodies.leaves(Instant::now())
+    }
+
+    /// Whether it began to leave bodies since this was asked last.
+    pub(crate) fn has_begun_to_leave_bodies(&self) -> bool {
+        self.state.lock().bodies.take_news()
     }
 
     /// True when it holds no connection.
@@ -188,7 +239,8 @@ impl Pool {
 
     /// Whether nothing was learned of late.
     pub(crate) fn is_forgotten(&self) -> bool {
-        self.state.lock().keep_alive.is_forgotten(Instant::now())
+        let (state, now) = (self.state.lock(), Instant::now());
+        state.keep_alive.is_forgotten(now) && !state.bodies.leaves(now)
     }
 }
 
@@ -234,8 +286,16 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
     use std::time::{Duration, Instant};
 
-    use super::{Http1, POOL_UNPROVEN, Pool, Reuse, http1_connection};
+    use super::{Ended, Http1, POOL_UNPROVEN, Pool, Reuse, http1_connection};
     use crate::net::budget::Budget;
+
+    const fn ended(reuse: Reuse) -> Ended {
+        Ended {
+            reuse,
+            last: false,
+            had_body: false,
+        }
+    }
 
     async fn connect(listener: &TcpListener) -> (Http1, TcpStream) {
         let addr = listener.local_addr().unwrap();
@@ -257,12 +317,12 @@ mod tests {
             .survived(Duration::from_secs(2), Instant::now());
         for closes in [false, true] {
             let (connection, server) = connect(&listener).await;
-            assert!(pool.put(connection, Reuse::Pooled).is_none());
+            assert!(pool.put(connection, ended(Reuse::Pooled)).is_none());
             if closes {
                 drop(server);
             }
             assert!(pool.state.lock().idle[0].is_open(), "as far as was read");
-            assert_eq!(pool.reuse(Reuse::Proven).is_some(), !closes);
+            assert_eq!(pool.reuse(Reuse::Proven, || true).is_some(), !closes);
         }
     }
 
@@ -275,7 +335,7 @@ mod tests {
         let mut left = async |reuse| {
             let (connection, server) = connect(&listener).await;
             servers.push(server);
-            pool.put(connection, reuse).is_none()
+            pool.put(connection, ended(reuse)).is_none()
         };
         for _ in 0..POOL_UNPROVEN {
             assert!(left(Reuse::Proven).await);

@@ -181,6 +181,27 @@ fn a_field_that_the_kind_does_not_have_is_told_with_the_one_that_was_meant() {
 }
 
 #[test]
+fn a_header_that_no_caller_can_send_tells_none_apart_and_that_is_said() {
+    let limit =
+        |name: &str| json!({"name": "a", "requests": 1, "key": {"type": "Header", "name": name}});
+    let spec = about(json!({
+        "rateLimits": [limit("weft-client-id"), limit("x-tenant")],
+        "sticky": {"type": "Header", "name": "Weft-Context"},
+    }));
+    let (policy, mistakes) = judged(&spec);
+    assert!(policy.sections.sticky.is_some(), "it is taken");
+    assert_eq!(policy.sections.rate_limits.len(), 2);
+    let mut told: Vec<&str> = mistakes.iter().map(|one| one.field.as_str()).collect();
+    told.sort_unstable();
+    assert_eq!(told, ["spec.rateLimits[0].key.name", "spec.sticky.name"]);
+    let warns = |one: &Mistake| {
+        (one.severity, one.code) == (Severity::Warn, Code::FieldIgnored)
+            && one.text.contains("Type Caller")
+    };
+    assert!(mistakes.iter().all(warns), "{mistakes:?}");
+}
+
+#[test]
 fn a_policy_without_a_section_or_of_another_shape_has_no_effect() {
     let (_, mistakes) = judged(&about(json!({})));
     assert_eq!(refused(&mistakes), ["spec"]);
