@@ -25,10 +25,9 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::control::{COLLECTOR, Controller, Watching};
 use crate::files::Shared;
 use crate::load;
-use crate::paired::Interval;
+use crate::paired::{Interval, LEAST_ROUNDS};
 use crate::place::Place;
-use crate::standing_in::Authority;
-use crate::system::{Kind, Port, System};
+use crate::system::{Port, System};
 
 /// Differences of each row, unless the command line says otherwise.
 const PAIRS: usize = 20;
@@ -167,6 +166,7 @@ impl Arguments {
                 Some(("--out", path)) => out = Some(PathBuf::from(path)),
                 Some(("--pairs", count)) => {
                     pairs = count.parse().with_context(|| argument.clone())?;
+                    ensure!(pairs >= LEAST_ROUNDS, "{argument}: {LEAST_ROUNDS} at least");
                 }
                 _ => bail!("{argument:?} is not understood"),
             }
@@ -185,15 +185,7 @@ impl Arguments {
 /// does.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let shared = Shared::new()?;
-    let authority = Arc::new(Authority::new()?);
-    let mut system = System::new(
-        "weft",
-        Kind::Weft(arguments.proxy.clone()),
-        &arguments.proxy,
-        &arguments.nginx,
-        &authority,
-        &shared.0,
-    )?;
+    let mut system = System::weft(&arguments.proxy, &arguments.nginx, &shared.0)?;
     let controller = system.controller.clone().context("no controller")?;
     let taken = collect(&system.place)?;
     system.start_pair()?;
@@ -244,7 +236,8 @@ impl Row {
         let before = self.of.cpu(system)?;
         let requests = match self.load {
             Load::Full => load::wrk(system, Port::Http1, "/bench", 32, TIME, true)?.requests,
-            Load::Rate(rate) => load::fixed(system, rate, TIME)?.sent as f64,
+            // CPU time is told in hundredths of a second: few requests take longer.
+            Load::Rate(rate) => load::fixed(system, rate, TIME * (4000 / rate).max(1))?.sent as f64,
         };
         let used = self.of.cpu(system)?.saturating_sub(before);
         system.pair_alive()?;

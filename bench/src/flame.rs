@@ -14,7 +14,6 @@ mod stacks;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -27,8 +26,7 @@ use crate::loads::{COUNTED, HTTP};
 use crate::place;
 use crate::place::{Process, Who};
 use crate::resources::Pod;
-use crate::standing_in::Authority;
-use crate::system::{Kind, Port, System};
+use crate::system::{Port, System};
 
 /// How long one load is looked at.
 const RECORDED: Duration = Duration::from_secs(10);
@@ -135,15 +133,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     fs::create_dir_all(&arguments.out)
         .with_context(|| format!("--out={}", arguments.out.display()))?;
     let shared = Shared::new()?;
-    let authority = Arc::new(Authority::new()?);
-    let mut system = System::new(
-        "weft",
-        Kind::Weft(arguments.proxy.clone()),
-        &arguments.proxy,
-        &arguments.nginx,
-        &authority,
-        &shared.0,
-    )?;
+    let mut system = System::weft(&arguments.proxy, &arguments.nginx, &shared.0)?;
     system.start_pair()?;
     // As the kernel, and so `perf`, names it.
     let program = fs::canonicalize(&arguments.proxy)

@@ -30,7 +30,7 @@ const CONTROL: &str = "older-again";
 /// One way there; a round goes it back as well.
 const ORDER: [&str; 3] = [OLDER, NEWER, CONTROL];
 /// Fewer rounds give an interval that is too wide to say anything.
-const LEAST_ROUNDS: usize = 6;
+pub(crate) const LEAST_ROUNDS: usize = 6;
 /// A measure is missed when its interval lies above this share.
 const BOUND: f64 = 0.02;
 /// Measures that one short round cannot tell: a single start, pages of memory that

@@ -83,6 +83,13 @@ pub(crate) struct Pair {
 }
 
 impl System {
+    /// A pair of Weft's proxies alone, not started yet.
+    pub(crate) fn weft(proxy: &Path, nginx: &Path, shared: &Path) -> Result<Self> {
+        let authority = Arc::new(Authority::new()?);
+        let kind = Kind::Weft(proxy.to_owned());
+        Self::new("weft", kind, proxy, nginx, &authority, shared)
+    }
+
     /// Place, server and redirection; no proxy yet. `shared` holds certificates
     /// and files that are the same for all systems.
     pub(crate) fn new(

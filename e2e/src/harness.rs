@@ -8,6 +8,7 @@ pub mod api;
 pub mod app;
 pub mod beside;
 pub mod cluster;
+pub mod controllers;
 pub mod eventually;
 pub mod forward;
 pub mod mesh;

@@ -170,7 +170,7 @@ async fn every_line_tells_by_a_lock_whether_mutual_tls_secured_it() {
     let wide = "[...document.querySelectorAll('.scroller .lock')].every((lock) => lock.getBBox().width > 5)";
     assert_eq!(browser.eval(wide).await, true);
     // A line that has words too keeps both apart.
-    let apart = "[...document.querySelectorAll('.scroller .lock')].every((lock) => {                  const [a, b] = [lock, lock.previousElementSibling].map((one) => one.getBoundingClientRect());                  return b.width === 0 || a.top >= b.bottom - 3; })";
+    let apart = "[...document.querySelectorAll('.scroller .lock')].every((lock) => { const [a, b] = [lock, lock.previousElementSibling].map((one) => one.getBoundingClientRect()); return b.width === 0 || a.top >= b.bottom - 3; })";
     assert_eq!(browser.eval(apart).await, true);
     assert_eq!(browser.count(".legend .lock").await, 2);
     // Of calls on one port of the same two nobody says.

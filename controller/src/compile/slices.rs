@@ -191,9 +191,10 @@ fn look_up(
         node,
         ready,
         // Before its slice says so nobody is to be told anything; one that says so whatever
-        // the pod says would have it told each time that the pod's word changes.
+        // the pod says would have it told each time that the pod's word changes, as one does
+        // that somebody else than Kubernetes keeps.
         ready_since: pod
-            .filter(|_| ready && !service.publish_not_ready)
+            .filter(|_| ready && endpoint.follows_pod && !service.publish_not_ready)
             .map_or(0, |(_, facts)| facts.ready_since),
         serving: endpoint.serving || endpoint.ready,
         terminating,

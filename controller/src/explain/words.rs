@@ -107,7 +107,7 @@ fn routes(outcomes: &[Outcome<'_>]) -> Vec<Step> {
     steps
 }
 
-/// That a request may wish to go elsewhere. Whether it does is not looked at: its right may
+/// That a request may ask to go elsewhere. Whether it does is not looked at: its right may
 /// be a token, or come from the request that it is made for.
 fn overrides(index: &Index, question: &Question<'_>) -> Option<Step> {
     let Called::Service(key, port) = &question.to else {

@@ -1,7 +1,7 @@
 //! Writes down which edges there ever were, and reads it again.
 //!
-//! The Lease holder writes, every hour and when it ends; every other replica reads what is
-//! new, and a new holder before it writes. What is read is added to what is known, so
+//! The Lease holder writes, every hour and when it ends; every replica reads what is
+//! new, each minute. What is read is added to what is known, so
 //! nothing is lost by who writes when. All replicas killed at once lose the last hour.
 //!
 //! It belongs to the Role that lets it be written. When the chart takes that away, because
@@ -66,35 +66,31 @@ impl Checkpointer {
     /// Keeps it until `stop` says true.
     pub(crate) async fn run(self, stop: watch::Receiver<bool>) {
         let mut stop = std::pin::pin!(stop::requested(stop));
+        let mut leadership = self.leadership.clone();
         let mut versions = Versions::default();
-        let mut read = false;
-        let mut led = false;
         let mut next = Instant::now() + WRITE_EVERY;
         loop {
             let leads = self.leadership.is_held();
-            // A holder that ends writes last, and whoever takes its place may have begun before.
-            if !read || !leads || !led {
-                read = self.read(&mut versions).await;
-                if read {
-                    self.graph.recalled();
-                }
+            // The holder too: the one before it writes last when it has let the Lease go.
+            if self.read(&mut versions).await {
+                self.graph.recalled();
             }
-            led = leads;
             if leads && Instant::now() >= next {
                 let written = self.write().await;
                 next = Instant::now() + if written { WRITE_EVERY } else { LOOK_EVERY };
             }
             self.tell_of_truncation();
             tokio::select! {
-                () = sleep_until(Instant::now() + LOOK_EVERY) => {}
+                // The Lease is let go at the same moment, and who held it until then writes.
+                biased;
                 () = &mut stop => {
-                    // One that leads since the last look ends as one that leads.
-                    let leads = leads || self.leadership.is_held();
                     if leads && timeout(LAST_WITHIN, self.write()).await.is_err() {
                         warn!("the service graph was not written down in time");
                     }
                     return;
                 }
+                () = leadership.held(), if !leads => {}
+                () = sleep_until(Instant::now() + LOOK_EVERY) => {}
             }
         }
     }

@@ -41,6 +41,8 @@ pub(crate) struct Seen {
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
     seen: HashMap<EdgeRef, Seen>,
+    /// What was seen last before this, in seconds since 1970, is forgotten.
+    forgotten_before: u64,
     /// Edges that went because there were too many.
     pub(crate) dropped: u64,
 }
@@ -96,6 +98,7 @@ impl Memory {
     /// that told of most: who makes edges up loses his own. Returns how many those were.
     pub(crate) fn tidy(&mut self, now: u64, remember: Duration) -> usize {
         let first = now.saturating_sub(remember.as_secs());
+        self.forgotten_before = first;
         self.seen.retain(|_, seen| seen.last >= first);
         let over = self.seen.len().saturating_sub(MAX_REMEMBERED);
         if over > 0 {
@@ -203,7 +206,9 @@ impl Memory {
             read.push((key, seen));
         }
         let count = read.len();
-        for (key, seen) in read {
+        // What is forgotten is not taken in again, or it would be written down for ever.
+        let first = self.forgotten_before;
+        for (key, seen) in read.into_iter().filter(|(_, seen)| seen.last >= first) {
             let by = key.teller().clone();
             if let Some(edge) = edges.get(key, &by) {
                 self.see(&edge, seen);

@@ -82,7 +82,8 @@ async fn send(collector: &Collector, message: ExportMetricsServiceRequest) -> Re
     let answer = match collector.protocol() {
         Otlp::Grpc => {
             let to = format!("http://{}", collector.authority());
-            let client = MetricsServiceClient::connect(to).await?;
+            let client = MetricsServiceClient::connect(to).await;
+            let client = client.map_err(|error| cause(&error))?;
             let mut client = client.max_decoding_message_size(ANSWER);
             client.export(message).await?.into_inner()
         }
@@ -96,6 +97,12 @@ async fn send(collector: &Collector, message: ExportMetricsServiceRequest) -> Re
         }
         _ => Ok(()),
     }
+}
+
+/// The innermost cause of an error: those around it say only that there is one.
+fn cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.last().map_or_else(String::new, ToString::to_string)
 }
 
 /// Posts a message over a connection of its own.

@@ -108,8 +108,8 @@ fn proxy(context: &ObserveContext, compiled: &Compiled, pod: &PodId, alone: bool
         let acknowledged = state.objects.iter().filter(|object| object.acknowledged);
         status.acknowledged = number(acknowledged.count());
         if connected && status.acknowledged < status.needed {
-            let behind = context.observed.behind(pod).unwrap_or_default();
-            status.behind_seconds = Some(behind.as_secs());
+            let behind = context.observed.behind(pod);
+            status.behind_seconds = behind.map(|time| time.as_secs());
         }
         let name = |object: &wire::v1::ObjectState| {
             let object = object.object.clone().unwrap_or_default();

@@ -33,13 +33,19 @@ pub(crate) fn must_not_wait(old: Option<&EncodedResource>, new: Option<&EncodedR
 
 /// All but since when it is ready.
 fn place(of: &v1::Endpoint) -> (&str, u32, bool, [&str; 5]) {
-    let names = [&of.identity, &of.namespace, &of.pod, &of.zone, &of.node];
-    (
-        of.ip.as_str(),
-        of.port,
-        of.opaque,
-        names.map(String::as_str),
-    )
+    let v1::Endpoint {
+        ip,
+        port,
+        identity,
+        namespace,
+        pod,
+        zone,
+        opaque,
+        node,
+        ready_since: _,
+    } = of;
+    let names = [identity, namespace, pod, zone, node];
+    (ip.as_str(), *port, *opaque, names.map(String::as_str))
 }
 
 #[cfg(test)]

@@ -63,7 +63,7 @@ pub struct ProxyStatus {
     /// Objects that concern it.
     pub needed: u32,
     /// Seconds for which it has lacked one of them, as far as this controller has seen; absent
-    /// where it lacks none or is not connected.
+    /// where it lacks none, is not connected, or nobody knows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub behind_seconds: Option<u64>,
     /// What it refused, last good version kept.

@@ -97,7 +97,7 @@ export class GraphPage implements Page {
     set(this.table.element, "hidden", picture);
     for (const [name, button] of Object.entries(this.views)) set(button, "aria-pressed", String(name === state.view));
     if (picture) this.picture.update(model, hits, at(state.node));
-    else this.list(whole, shown, hits);
+    else this.list(whole, shown, search === "" ? undefined : new Set(fitting.map((node) => node.id)));
     this.workload.update(view);
     performance.mark("drawn");
   }
@@ -114,7 +114,7 @@ export class GraphPage implements Page {
   /** All calls as rows, those within a node that stands for several too: the picture has them in its numbers. */
   private list(whole: Model, { model, at }: Folded, hits: ReadonlySet<string> | undefined): void {
     const all = whole.graph.edges.map((own): Call => ({ own, shown: { ...own, from: at(own.from), to: at(own.to) } }));
-    const found = all.filter(({ shown }) => !hits || hits.has(shown.from) || hits.has(shown.to));
+    const found = all.filter(({ own }) => !hits || hits.has(own.from) || hits.has(own.to));
     const listed = this.fold.checked ? readable(found) : found;
     const more = found.length - listed.length;
     write(this.more, more === 0 ? "" : `${more} more calls are not listed: a search finds them, and without Folded all are.`);

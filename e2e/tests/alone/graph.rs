@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use e2e::harness::{Cluster, Namespace, Outcome, Pod, eventually, mesh};
+use e2e::harness::{Cluster, Namespace, Outcome, controllers, eventually, mesh};
 use serde_json::Value;
 
 use super::{
@@ -86,34 +86,6 @@ fn replace(cluster: &Cluster) -> anyhow::Result<()> {
     })
 }
 
-/// Controllers that are not on their way out.
-fn controllers(cluster: &Cluster) -> anyhow::Result<Vec<Pod>> {
-    let label = "app.kubernetes.io/component=controller";
-    let list = cluster.json(&["-n", mesh::NAMESPACE, "get", "pods", "-l", label])?;
-    let pods = list["items"].as_array().into_iter().flatten();
-    let pods = pods.filter(|pod| pod["metadata"]["deletionTimestamp"].is_null());
-    Ok(pods
-        .map(|pod| Pod::listed(cluster, mesh::NAMESPACE, pod))
-        .collect())
-}
-
-/// Ends them without a word to anybody.
-fn kill(cluster: &Cluster, pods: &[String]) -> anyhow::Result<()> {
-    let delete = ["-n", mesh::NAMESPACE, "delete", "pod", "--wait=false"];
-    let force = ["--grace-period=0", "--force"];
-    let pods: Vec<&str> = pods.iter().map(String::as_str).collect();
-    cluster
-        .kubectl(&[&delete[..], &force, &pods[..]].concat())
-        .map(drop)
-}
-
-/// The one that writes for all.
-fn holder(cluster: &Cluster) -> anyhow::Result<String> {
-    let lease = cluster.json(&["-n", mesh::NAMESPACE, "get", "lease", "weft-controller"])?;
-    let holder = lease["spec"]["holderIdentity"].as_str();
-    Ok(holder.context("nobody holds the Lease")?.to_owned())
-}
-
 /// How many replicas tell of the edge from `client` to `cart` by themselves, with when it was
 /// seen.
 fn knowing(ns: &Namespace, client: &str) -> anyhow::Result<usize> {
@@ -124,7 +96,7 @@ fn knowing(ns: &Namespace, client: &str) -> anyhow::Result<usize> {
     let id = |name: &str| format!("{}/Deployment/{name}", ns.name);
     let (from, to) = (id(client), id("cart"));
     let mut caller = Caller::new(&ns.cluster)?;
-    let pods = controllers(&ns.cluster)?;
+    let pods = controllers::all(&ns.cluster)?;
     ensure!(pods.len() == REPLICAS, "{pods:?}");
     let mut knowing = 0;
     for pod in pods {
@@ -175,13 +147,13 @@ fn edge_that_was_called_once_outlives_its_caller_and_every_controller() -> Outco
 
     // Of the last hour, so it is written down nowhere: whoever is left knows it.
     calls_once(&ns, "late")?;
-    kill(&ns.cluster, &[holder(&ns.cluster)?])?;
+    controllers::kill(&ns.cluster, &[controllers::leader(&ns.cluster)?])?;
     known(&ns, "late", 1)?;
     known(&ns, "early", REPLICAS)?;
 
-    let all = controllers(&ns.cluster)?.into_iter();
+    let all = controllers::all(&ns.cluster)?.into_iter();
     let all: Vec<String> = all.map(|pod| pod.name).collect();
-    kill(&ns.cluster, &all)?;
+    controllers::kill(&ns.cluster, &all)?;
     known(&ns, "early", REPLICAS)?;
     altered.restore()?;
     Ok(())

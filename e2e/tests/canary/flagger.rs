@@ -66,7 +66,8 @@ const TARGETS: [Target; 3] = [
     Target {
         status: UNAVAILABLE,
         instances: 2,
-        rate: "5",
+        // Fewer would be too few for Flagger's first look, 10 s after the first of them.
+        rate: "12",
         // Half of the attempts succeed, and three of four requests at least: who judged by
         // those would promote it.
         least: 70,

@@ -7,14 +7,14 @@
 
 use std::{
     collections::BTreeMap,
-    thread,
+    slice, thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, ensure};
 use e2e::{
     eyes::Record,
-    harness::{Cluster, Namespace, Outcome, Pod, eventually, mesh},
+    harness::{Namespace, Outcome, controllers, eventually},
 };
 use serde_json::{Value, json};
 
@@ -73,7 +73,8 @@ fn five_minutes_of_mixed_load_stand_in_the_graph_as_the_generator_counted_them()
         let first = Window::read(&town.ns, FIRST, &mut replicas)?;
         ensure!(now() < begin + FIRST + HALF, "to ask took too long");
         wait_until(begin + KILLED);
-        let killed = kill_leader(&town.ns.cluster)?;
+        let killed = controllers::leader(&town.ns.cluster)?;
+        controllers::kill(&town.ns.cluster, slice::from_ref(&killed))?;
         Ok((first, killed))
     })?;
     assert!(now() < begin + LAST, "the load took too long");
@@ -81,7 +82,7 @@ fn five_minutes_of_mixed_load_stand_in_the_graph_as_the_generator_counted_them()
     wait_until(begin + LAST + SETTLED);
     let second = Window::read(&town.ns, LAST - FIRST, &mut replicas)?;
     assert!(now() < begin + LAST + HALF, "to ask took too long");
-    let left = controllers(&town.ns.cluster)?;
+    let left = controllers::all(&town.ns.cluster)?;
     assert!(left.iter().all(|pod| pod.name != killed), "{left:?}");
     replicas.holds()?;
 
@@ -154,7 +155,7 @@ impl Window {
             ns.name
         );
         let mut caller = Caller::new(&ns.cluster)?;
-        let pods = controllers(&ns.cluster)?;
+        let pods = controllers::all(&ns.cluster)?;
         ensure!(pods.len() == 2, "{pods:?}");
         for pod in pods {
             let (status, told) = caller.ask(&pod, &path, As::ApiServer)?;
@@ -205,31 +206,6 @@ fn counted(graph: &Value) -> anyhow::Result<BTreeMap<String, Value>> {
         Ok((id.to_owned(), Value::Object(fields)))
     });
     counted.collect()
-}
-
-/// Controllers that are not on their way out.
-fn controllers(cluster: &Cluster) -> anyhow::Result<Vec<Pod>> {
-    let label = "app.kubernetes.io/component=controller";
-    let list = cluster.json(&["-n", mesh::NAMESPACE, "get", "pods", "-l", label])?;
-    let pods = list["items"].as_array().into_iter().flatten();
-    let pods = pods.filter(|pod| pod["metadata"]["deletionTimestamp"].is_null());
-    Ok(pods
-        .map(|pod| Pod::listed(cluster, mesh::NAMESPACE, pod))
-        .collect())
-}
-
-/// The one that writes for all, without a word to anybody.
-fn kill_leader(cluster: &Cluster) -> anyhow::Result<String> {
-    let inside = ["-n", mesh::NAMESPACE];
-    let lease = ["get", "lease", "weft-controller"];
-    let lease = cluster.json(&[&inside[..], &lease].concat())?;
-    let holder = lease["spec"]["holderIdentity"].as_str();
-    let holder = holder.context("nobody holds the Lease")?;
-    let pod = format!("pod/{holder}");
-    let delete = ["delete", &pod, "--wait=false"];
-    let force = ["--grace-period=0", "--force"];
-    cluster.kubectl(&[&inside[..], &delete, &force].concat())?;
-    Ok(holder.to_owned())
 }
 
 /// All nodes of the local cluster have this clock.

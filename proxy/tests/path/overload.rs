@@ -174,13 +174,14 @@ async fn beside_a_full_one(other: &'static str) -> (Pod, Pod, App, App, Other) {
 #[tokio::test]
 async fn a_call_is_moved_to_an_endpoint_with_room_whatever_its_method() {
     let (client, server, full, other, _first) = beside_a_full_one(OK).await;
-    let in_time = Instant::now() + Duration::from_secs(30);
     let mut posts = 0;
     while sum(&server, SHED, &[]) == 0.0 {
         let (status, answer) = ask(&client, "POST", "", "pay 5").await;
         assert_eq!(status, 200, "{answer}");
         posts += 1;
-        assert!(Instant::now() < in_time, "the full one must be asked");
+        // What the first handshake took is forgotten within this time.
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        assert!(posts < 500, "the full one must be asked");
     }
     assert_eq!((full.asked(), other.asked()), (1, posts));
     assert_eq!(other.bodies().last().unwrap(), "pay 5");

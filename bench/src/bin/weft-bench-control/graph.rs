@@ -73,11 +73,18 @@ pub(crate) async fn measure(bench: &Bench, fleet: &Fleet, time: Duration) -> Res
         took.push(seconds(begun.elapsed()));
     }
     let graph: Value = serde_json::from_slice(&last)?;
+    let edges = graph["edges"].as_array().context("no edges")?.len();
+    let held = metric("weft_controller_graph_bytes").await?;
+    // Nothing would meet every bound.
+    ensure!(
+        edges > 0 && folded > 0.0 && held > 0.0,
+        "{edges} edges, {held} bytes, folded in {folded} s"
+    );
     let mib = 1024.0 * 1024.0;
     Ok(Figures {
-        edges: graph["edges"].as_array().context("no edges")?.len(),
+        edges,
         percent: folded * 100.0 / (slots * SLOT) as f64,
-        held: metric("weft_controller_graph_bytes").await? / mib,
+        held: held / mib,
         answers: Delays::of_seconds(took),
         answer: last.len() as f64 / mib,
     })

@@ -38,19 +38,29 @@ fn without_a_ready_one_those_that_serve_while_terminating_are_used() {
 
 #[test]
 fn a_ready_endpoint_says_since_when_its_pod_is_ready() {
-    let since = |status: &str, ready: bool| {
-        let condition = json!({"type": "Ready", "status": status,
+    let since = |ready: bool, by_kubernetes: bool| {
+        let condition = json!({"type": "Ready", "status": "True",
             "lastTransitionTime": "2026-01-01T00:05:00Z"});
         let api = pod("api-1", "10.0.0.11", "api");
         let api = set(api, "/status/conditions", json!([condition]));
         let at = conditions(endpoint("api-1", "10.0.0.11"), ready, true, !ready);
-        let told = with_slice(&[at]).with(api);
+        let written = slice("api-x", "api", &[("http", 8080)], &[at]);
+        let written = if by_kubernetes {
+            kept(written)
+        } else {
+            written
+        };
+        let told = shop().with(written).with(api);
         let told = told.resolve("client", &["10.96.0.1:80"]).endpoints(API);
         told.endpoints[0].ready_since
     };
-    assert_eq!(since("True", true), 1_767_225_900);
-    assert_eq!(since("False", true), 0, "nobody says");
-    assert_eq!(since("True", false), 0, "it only serves still");
+    assert_eq!(since(true, true), 1_767_225_900);
+    assert_eq!(since(false, true), 0, "it only serves still");
+    assert_eq!(
+        since(true, false),
+        0,
+        "others may keep it whatever the pod says"
+    );
 }
 
 #[test]

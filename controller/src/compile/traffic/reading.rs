@@ -117,11 +117,18 @@ impl Reading<'_> {
     fn headless(&mut self, service: &str) {
         let reason = Reason::UnsupportedService;
         let written = &self.facts.spec.written;
-        let of_pods = [Section::RateLimits, Section::Priority, Section::Overload];
-        if written.iter().any(|section| !of_pods.contains(section)) {
+        let otherwise = [
+            Section::RateLimits,
+            Section::Priority,
+            Section::Overload,
+            Section::Balance,
+            Section::Sticky,
+        ];
+        if written.iter().any(|section| !otherwise.contains(section)) {
             let message = format!(
                 "{service} is headless: all but rateLimits, priority and overload hold only for \
-                 HTTP requests that name it as their host"
+                 HTTP requests that name it as their host, and timeouts.request for those that \
+                 name a pod's address as well"
             );
             self.about.warn(reason, "spec.targetRef.name", message);
         }

@@ -106,7 +106,7 @@ fn that_a_request_may_choose_another_service_is_said_and_not_followed() {
         "TrafficPolicy shop/try lets requests with weft-route choose shop/next; that is not \
          followed here"
     );
-    // Without a proxy nobody reads the wish.
+    // Without a proxy nobody reads the header.
     let status = ask(&cluster, &outside("Service/api"));
     assert_eq!(texts(&status, "route").len(), 1, "{status:?}");
 }

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use prometheus_client::metrics::counter::Counter;
 use serde_json::json;
+use tokio::time::sleep;
 
 use super::*;
+use crate::apiserver::lease::{Candidate, Stage};
 use crate::graph::answer::Extent;
 use crate::graph::follow::Asked;
 use crate::metrics::GraphMetrics;
@@ -281,4 +283,40 @@ async fn what_is_written_goes_with_the_role_that_lets_it_be_written() {
     }
     assert!(!checkpointer.write().await);
     assert!(owners().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_took_the_lease_just_now_writes_at_its_end_though_it_lets_go_first() {
+    let api = cluster();
+    let mut holder = one_that_saw(&api, "shop/web", "shop/api").await;
+    let (candidate, leadership) = Candidate::new(api.client(), "weft-system", "one", "me");
+    holder.leadership = leadership;
+    let (stop, stopping) = watch::channel(false);
+    let task = tokio::spawn(holder.run(stopping));
+    // It has looked, and does not lead.
+    sleep(Duration::from_secs(5)).await;
+    let (end, ends) = watch::channel(false);
+    let (_stage, stages) = watch::channel(Stage::default());
+    let lease = tokio::spawn(candidate.run(stop::requested(ends), stages));
+    sleep(Duration::from_secs(5)).await;
+    end.send_replace(true);
+    lease.await.unwrap();
+    stop.send_replace(true);
+    task.await.unwrap();
+    assert!(api.read(&format!("{PLACE}/weft-graph-0")).is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_one_before_writes_last_is_known_to_the_new_holder() {
+    let api = cluster();
+    let holder = checkpointer(&api, true);
+    let (_stop, stopping) = watch::channel(false);
+    let task = tokio::spawn(holder.clone().run(stopping));
+    sleep(Duration::from_secs(5)).await;
+    let before = one_that_saw(&api, "shop/web", "shop/api").await;
+    assert!(before.write().await);
+    sleep(LOOK_EVERY).await;
+    let known = [ends("shop/Deployment/web", "shop/Deployment/api")];
+    assert_eq!(remembered(&holder), known);
+    task.abort();
 }

@@ -206,3 +206,18 @@ fn broken_piece_is_told_and_nothing_of_it_taken() {
     );
     assert_eq!(other.len(), 0);
 }
+
+#[test]
+fn what_is_forgotten_does_not_come_back_from_what_was_written() {
+    let (mut edges, mut memory) = (Edges::default(), Memory::default());
+    let one = edge(&mut edges, 1);
+    memory.see(&one, at(100 * DAY));
+    let written = memory.pieces().unwrap();
+    memory.tidy(131 * DAY, MONTH);
+    for piece in &written {
+        memory.read(piece, &mut edges).unwrap();
+    }
+    assert!(memory.get(&one).is_none());
+    let nothing = Memory::default().pieces().unwrap();
+    assert_eq!(memory.pieces().unwrap(), nothing);
+}

@@ -211,3 +211,14 @@ async fn points_that_the_collector_rejects_were_not_sent() {
         }
     }
 }
+
+#[tokio::test]
+async fn why_a_collector_is_not_reached_is_said() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    drop(listener);
+    for path in ["", "/v1/traces"] {
+        let said = sent(&push(at, path)).await.unwrap_err();
+        assert!(said.contains("refused"), "{said}");
+    }
+}

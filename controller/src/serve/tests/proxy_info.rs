@@ -93,5 +93,4 @@ async fn calls_of_proxies_whose_clocks_are_wrong_are_kept_under_the_time_that_th
         assert!(Instant::now() < deadline, "{} calls", calls());
         sleep(Duration::from_millis(5)).await;
     }
-    assert_eq!(slots_ahead(), Some(0), "the last word holds");
 }

@@ -110,15 +110,12 @@ fn author_is_told_what_holds_not_for_everybody_of_a_headless_service() {
         ),
         ("retry", json!({}), vec!["spec.targetRef.name: "]),
         (
-            "balance",
-            json!({"subset": -1}),
-            vec!["spec.targetRef.name: ", "spec.balance: "],
+            "timeouts",
+            json!({"request": "1s"}),
+            vec!["spec.targetRef.name: "],
         ),
-        (
-            "sticky",
-            json!({"type": "Caller"}),
-            vec!["spec.targetRef.name: ", "spec.sticky: "],
-        ),
+        ("balance", json!({"subset": -1}), vec!["spec.balance: "]),
+        ("sticky", json!({"type": "Caller"}), vec!["spec.sticky: "]),
     ] {
         let mut spec = json!({"targetRef": {"kind": "Service", "name": "db"}});
         spec[section] = written;

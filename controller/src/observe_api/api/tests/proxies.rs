@@ -90,6 +90,32 @@ async fn what_a_proxy_lacks_is_told_with_the_time_for_which_it_has() {
     assert!(body["status"].get("behindSeconds").is_none(), "{body}");
 }
 
+#[tokio::test]
+async fn for_how_long_a_kind_is_lacked_that_only_a_newer_controller_knows_is_not_made_up() {
+    let bench = Bench::new();
+    let lacking = v1::ProxyState {
+        objects: vec![v1::ObjectState {
+            object: Some(v1::ObjectRef {
+                kind: "Later".to_owned(),
+                namespace: "shop".to_owned(),
+                name: "api".to_owned(),
+            }),
+            needed: 1,
+            ..v1::ObjectState::default()
+        }],
+        ..client(&[])
+    };
+    bench.api.context.observed.note(1, lacking);
+    let path = "namespaces/shop/proxies/client?config=0";
+    let (_, body) = bench.get("viewer", path).await;
+    let status = &body["status"];
+    assert_eq!(
+        (&status["needed"], &status["acknowledged"]),
+        (&1.into(), &0.into())
+    );
+    assert!(status.get("behindSeconds").is_none(), "{body}");
+}
+
 /// The proxy of `client` is there, is asked and answers, until the task ends. Gives how
 /// often.
 pub(super) fn answering(bench: &Bench, uid: &str) -> tokio::sync::watch::Receiver<usize> {
