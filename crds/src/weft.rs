@@ -13,7 +13,7 @@ mod sections;
 mod traffic_policy;
 
 pub use definition::definitions;
-pub use duration::{BadDuration, parse_duration};
+pub use duration::{BadDuration, add_up, parse_duration};
 pub use refs::{RouteRef, SourceRef, TargetRef};
 pub use sections::{
     Balance, Breaker, Ejection, Fallback, FallbackHeader, FallbackResponse, LimitKey, Mirror,
