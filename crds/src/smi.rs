@@ -47,21 +47,6 @@ pub const SPECS_GROUP: &str = "specs.smi-spec.io";
 /// The version every SMI kind is stored in.
 pub const STORAGE_VERSION: &str = "v1alpha4";
 
-/// Declares one kind of SMI in its storage version.
-macro_rules! smi_kind {
-    (
-        $(#[$doc:meta])*
-        $kind:ident, spec $spec:ty, group $group:expr, plural $plural:literal
-    ) => {
-        crate::kind::kind! {
-            $(#[$doc])*
-            $kind, spec $spec, status crate::smi::Status,
-            group $group, version crate::smi::STORAGE_VERSION, plural $plural
-        }
-    };
-}
-use smi_kind;
-
 /// The schemas must not carry `default`: defaulting on read would change what
 /// Flagger and Argo Rollouts compare, and they would start their rollouts over.
 pub(crate) fn without_defaults(schema: &mut schemars::Schema) {

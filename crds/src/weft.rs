@@ -25,3 +25,5 @@ pub use traffic_policy::{BreakerStatus, TrafficPolicy, TrafficPolicySpec, Traffi
 pub const GROUP: &str = "weft.dev";
 /// The version in which they are served and stored.
 pub const VERSION: &str = "v1alpha1";
+/// Name of TrafficPolicies in paths.
+pub const TRAFFIC_POLICIES: &str = "trafficpolicies";
