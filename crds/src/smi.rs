@@ -27,7 +27,7 @@ pub use binding::{IdentityBinding, IdentityBindingSpec, IdentitySchemes, PodLabe
 #[cfg(test)]
 pub(crate) use definition::tests::{assert_explained, assert_structural, each_node, violations};
 pub use definition::{CONVERSION_PATH, CONVERSION_SERVICE, definitions};
-pub use headers::{BadHeaders, parse_headers};
+pub(crate) use headers::parse_headers;
 pub use kinds::{SmiKind, SmiVersion};
 pub(crate) use schema::schema;
 pub use specs::{

@@ -69,7 +69,7 @@ impl Changes {
 
     /// The Services among these whose endpoints' states are all that changed; `None` if
     /// there is more.
-    pub fn states_of<'a>(
+    pub(crate) fn states_of<'a>(
         &'a self,
         interest: &'a Interest,
     ) -> Option<impl Iterator<Item = &'a ObjectKey>> {

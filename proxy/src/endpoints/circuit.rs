@@ -159,7 +159,7 @@ impl Circuits {
 
     /// Whether there are any of which there may be something to say.
     #[must_use]
-    pub fn are_in_use(&self) -> bool {
+    pub(crate) fn are_in_use(&self) -> bool {
         !self.held.lock().is_empty()
     }
 
