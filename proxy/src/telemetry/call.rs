@@ -19,7 +19,7 @@ mod traced;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, Method, Response, StatusCode, request, response};
+use http::{HeaderMap, Method, Response, StatusCode, Version, request, response};
 use policy::origin::Origin;
 use policy::protocol::Protocol;
 use policy::reason::Reason;
@@ -144,11 +144,11 @@ impl Call {
     }
 
     /// Notes which HTTP the two applications speak with each other.
-    pub(crate) const fn speaks(&mut self, http2: bool, grpc: bool) {
-        self.protocol = match (http2, grpc) {
-            (true, true) => Protocol::Grpc,
-            (true, false) => Protocol::Http2,
-            (false, _) => Protocol::Http1,
+    pub(crate) const fn speaks(&mut self, version: Version, grpc: bool) {
+        self.protocol = match version {
+            Version::HTTP_2 if grpc => Protocol::Grpc,
+            Version::HTTP_2 => Protocol::Http2,
+            _ => Protocol::Http1,
         };
     }
 
