@@ -32,7 +32,7 @@ use crate::http::watched::BodyEnd;
 use crate::net::idle::is_still;
 use crate::telemetry::Telemetry;
 use crate::telemetry::call::logged::Logged;
-use crate::telemetry::cell::{Cell, Outcome};
+use crate::telemetry::cell::{CallOutcome, Cell};
 use crate::telemetry::labels::Security;
 use crate::telemetry::parties::Parties;
 use crate::telemetry::tap::record::Tapped;
@@ -302,7 +302,7 @@ impl Call {
             // Dropped, it counts as cancelled.
             return;
         };
-        self.settle(false).outcome(Outcome {
+        self.settle(false).outcome(CallOutcome {
             status: status.as_u16(),
             success: false,
             reason: Some(reason),
@@ -370,7 +370,7 @@ impl Call {
         // An answer of the mesh instead of the application's is a failure, whatever
         // its status.
         let success = reason.is_none() && is_success(status, grpc);
-        let outcome = Outcome {
+        let outcome = CallOutcome {
             status: status.as_u16(),
             success,
             reason,
@@ -424,7 +424,7 @@ impl Call {
 
     fn bytes_ended(&mut self, reason: Option<Reason>) {
         self.awaited = false;
-        let outcome = Outcome {
+        let outcome = CallOutcome {
             status: 0,
             success: reason.is_none(),
             reason,
