@@ -68,7 +68,7 @@ impl Cluster {
     ///
     /// # Errors
     /// As [`Self::connect`].
-    pub async fn connect_unattended(global: &Global) -> Result<Self, Failure> {
+    pub(crate) async fn connect_unattended(global: &Global) -> Result<Self, Failure> {
         Self::made(global, Some(ExecInteractiveMode::Never)).await
     }
 
@@ -143,7 +143,7 @@ impl Cluster {
 
     /// Whether the user has said which one; else it is the kubeconfig's.
     #[must_use]
-    pub fn is_named(&self) -> bool {
+    pub(crate) fn is_named(&self) -> bool {
         self.named
     }
 
@@ -175,7 +175,7 @@ impl Cluster {
 
     /// Where Weft is installed.
     #[must_use]
-    pub fn weft_namespace(&self) -> &str {
+    pub(crate) fn weft_namespace(&self) -> &str {
         &self.weft
     }
 
@@ -246,7 +246,7 @@ impl Cluster {
     ///
     /// # Errors
     /// As [`Self::try_ask`].
-    pub async fn try_read_bytes(
+    pub(crate) async fn try_read_bytes(
         &self,
         what: &str,
         path: &str,

@@ -64,7 +64,7 @@ pub fn status(ended: &Result<Verdict, Failure>) -> u8 {
 
 /// The same, as `main` returns it.
 #[must_use]
-pub fn exit_code(ended: &Result<Verdict, Failure>) -> ExitCode {
+pub(crate) fn exit_code(ended: &Result<Verdict, Failure>) -> ExitCode {
     ExitCode::from(status(ended))
 }
 

@@ -31,7 +31,7 @@ pub(crate) fn all() -> Vec<UserKind> {
         version: SmiVersion::STORAGE.name(),
     });
     let own = UserKind {
-        plural: "trafficpolicies",
+        plural: weft::TRAFFIC_POLICIES,
         group: weft::GROUP,
         version: weft::VERSION,
     };

@@ -49,7 +49,7 @@ impl Model {
 
     /// The same as [`Self::compile`], faster: what `before` worked out and the news do not
     /// touch is taken over, encoded resources included. Also tells what differs.
-    pub fn compile_after(
+    pub(crate) fn compile_after(
         world: &World,
         defaults: &Defaults,
         before: &Self,

@@ -56,7 +56,7 @@ pub(crate) struct Fleet {
 #[derive(Debug)]
 struct Inner {
     latest: Latest,
-    state: Mutex<State>,
+    state: Mutex<FleetState>,
     /// Counts changes of what proxies are told.
     verdicts: watch::Sender<u64>,
     /// Counts pulses of this replica's own streams.
@@ -67,7 +67,7 @@ struct Inner {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct FleetState {
     circuits: BTreeMap<Key, Held>,
     /// Of all of them, each as often as it calls one.
     callers: usize,

@@ -107,7 +107,7 @@ impl Model {
     }
 
     /// Pods with a proxy that some TrafficTarget closes in mode auto.
-    pub fn protected_pods(&self) -> BTreeSet<PodId> {
+    pub(crate) fn protected_pods(&self) -> BTreeSet<PodId> {
         let pods = self.index.world.pods.iter();
         pods.filter(|(_, facts)| facts.proxy.is_some() && !facts.ended)
             .filter(|(pod, facts)| {
@@ -119,14 +119,14 @@ impl Model {
     }
 
     /// Whether the TrafficTargets are the very same as in `before`.
-    pub fn has_targets_of(&self, before: &Self) -> bool {
+    pub(crate) fn has_targets_of(&self, before: &Self) -> bool {
         Arc::ptr_eq(&self.index.targets, &before.index.targets)
     }
 
     /// How many inbound ports reach applications past their proxies, by
     /// namespace: ports that traffic capture leaves alone, added up over pods.
     /// Namespaces without any are left out.
-    pub fn skipped_ports(&self) -> BTreeMap<Arc<str>, u64> {
+    pub(crate) fn skipped_ports(&self) -> BTreeMap<Arc<str>, u64> {
         let mut skipped: BTreeMap<Arc<str>, u64> = BTreeMap::new();
         let pods = self.index.world.pods.iter();
         for (pod, facts) in pods.filter(|(_, facts)| !facts.ended) {

@@ -157,17 +157,17 @@ impl Settings {
     }
 
     /// Where gRPC is served: both families where the kernel has IPv6.
-    pub fn serve_addr(&self) -> SocketAddr {
+    pub(crate) fn serve_addr(&self) -> SocketAddr {
         self.unspecified(SERVE_PORT)
     }
 
     /// Where the aggregated APIs are served.
-    pub fn metrics_addr(&self) -> SocketAddr {
+    pub(crate) fn metrics_addr(&self) -> SocketAddr {
         self.unspecified(METRICS_PORT)
     }
 
     /// Where the admin port is served.
-    pub fn admin_addr(&self) -> SocketAddr {
+    pub(crate) fn admin_addr(&self) -> SocketAddr {
         self.unspecified(ADMIN_PORT)
     }
 

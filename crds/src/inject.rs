@@ -32,7 +32,7 @@ pub use checks::ephemeral;
 pub use refusal::Refusal;
 pub use remove::remove;
 pub use request::{HookToken, Namespace, Settings};
-pub use spelling::{misspelled, misspelled_in, unheard};
+pub use spelling::{misspelled, unheard};
 
 use crate::labels;
 use earlier::Earlier;

@@ -8,7 +8,7 @@ macro_rules! kind {
     (
         $(#[$doc:meta])*
         $kind:ident, spec $spec:ty, status $status:ty,
-        group $group:expr, version $version:expr, plural $plural:literal
+        group $group:expr, version $version:expr, plural $plural:expr
     ) => {
         $(#[$doc])*
         #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]

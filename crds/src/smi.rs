@@ -27,7 +27,7 @@ pub use binding::{IdentityBinding, IdentityBindingSpec, IdentitySchemes, PodLabe
 #[cfg(test)]
 pub(crate) use definition::tests::{assert_explained, assert_structural, each_node, violations};
 pub use definition::{CONVERSION_PATH, CONVERSION_SERVICE, definitions};
-pub use headers::{BadHeaders, parse_headers};
+pub(crate) use headers::parse_headers;
 pub use kinds::{SmiKind, SmiVersion};
 pub(crate) use schema::schema;
 pub use specs::{
@@ -46,21 +46,6 @@ pub const ACCESS_GROUP: &str = "access.smi-spec.io";
 pub const SPECS_GROUP: &str = "specs.smi-spec.io";
 /// The version every SMI kind is stored in.
 pub const STORAGE_VERSION: &str = "v1alpha4";
-
-/// Declares one kind of SMI in its storage version.
-macro_rules! smi_kind {
-    (
-        $(#[$doc:meta])*
-        $kind:ident, spec $spec:ty, group $group:expr, plural $plural:literal
-    ) => {
-        crate::kind::kind! {
-            $(#[$doc])*
-            $kind, spec $spec, status crate::smi::Status,
-            group $group, version crate::smi::STORAGE_VERSION, plural $plural
-        }
-    };
-}
-use smi_kind;
 
 /// The schemas must not carry `default`: defaulting on read would change what
 /// Flagger and Argo Rollouts compare, and they would start their rollouts over.

@@ -1,11 +1,12 @@
 //! An object of any kind, as a webhook and a command line meet it.
 
+use policy::name::Kind;
 use serde_json::Value;
 
 use crate::{
     smi::{
-        ACCESS_GROUP, HttpRouteGroupSpec, IdentityBindingSpec, SPECS_GROUP, SPLIT_GROUP,
-        TcpRouteSpec, TrafficSplitSpec, TrafficTargetSpec, UdpRouteSpec,
+        HttpRouteGroupSpec, IdentityBindingSpec, SmiKind, TcpRouteSpec, TrafficSplitSpec,
+        TrafficTargetSpec, UdpRouteSpec,
         judge::{Mistake, Surroundings, spec},
     },
     weft::{self, TrafficPolicySpec},
@@ -19,14 +20,15 @@ pub fn object(
     written: Option<&Value>,
     at: &Surroundings<'_>,
 ) -> Option<Vec<Mistake>> {
-    Some(match (group, kind) {
-        (SPLIT_GROUP, "TrafficSplit") => spec::<TrafficSplitSpec>(written, at).1,
-        (ACCESS_GROUP, "TrafficTarget") => spec::<TrafficTargetSpec>(written, at).1,
-        (SPECS_GROUP, "HTTPRouteGroup") => spec::<HttpRouteGroupSpec>(written, at).1,
-        (SPECS_GROUP, "TCPRoute") => spec::<TcpRouteSpec>(written, at).1,
-        (SPECS_GROUP, "UDPRoute") => spec::<UdpRouteSpec>(written, at).1,
-        (ACCESS_GROUP, "IdentityBinding") => spec::<IdentityBindingSpec>(written, at).1,
-        (weft::GROUP, "TrafficPolicy") => spec::<TrafficPolicySpec>(written, at).1,
-        _ => return None,
+    if (group, kind) == (weft::GROUP, Kind::TrafficPolicy.as_str()) {
+        return Some(spec::<TrafficPolicySpec>(written, at).1);
+    }
+    Some(match SmiKind::named(group, kind)? {
+        SmiKind::TrafficSplit => spec::<TrafficSplitSpec>(written, at).1,
+        SmiKind::TrafficTarget => spec::<TrafficTargetSpec>(written, at).1,
+        SmiKind::HttpRouteGroup => spec::<HttpRouteGroupSpec>(written, at).1,
+        SmiKind::TcpRoute => spec::<TcpRouteSpec>(written, at).1,
+        SmiKind::UdpRoute => spec::<UdpRouteSpec>(written, at).1,
+        SmiKind::IdentityBinding => spec::<IdentityBindingSpec>(written, at).1,
     })
 }

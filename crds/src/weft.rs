@@ -13,7 +13,7 @@ mod sections;
 mod traffic_policy;
 
 pub use definition::definitions;
-pub use duration::{BadDuration, parse_duration};
+pub use duration::{BadDuration, add_up, parse_duration};
 pub use refs::{RouteRef, SourceRef, TargetRef};
 pub use sections::{
     Balance, Breaker, Ejection, Fallback, FallbackHeader, FallbackResponse, LimitKey, Mirror,
@@ -25,3 +25,5 @@ pub use traffic_policy::{BreakerStatus, TrafficPolicy, TrafficPolicySpec, Traffi
 pub const GROUP: &str = "weft.dev";
 /// The version in which they are served and stored.
 pub const VERSION: &str = "v1alpha1";
+/// Name of TrafficPolicies in paths.
+pub const TRAFFIC_POLICIES: &str = "trafficpolicies";

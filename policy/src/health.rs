@@ -414,7 +414,7 @@ pub fn ready_at(now: Instant, unix: u64, since: u64) -> Option<Instant> {
 /// How many of so many endpoints may rest at once: the percentage, but one at least of two
 /// or more, and a lone one never. None at 0 %.
 #[must_use]
-pub fn most_that_rest(endpoints: usize, max: Percent) -> usize {
+fn most_that_rest(endpoints: usize, max: Percent) -> usize {
     match (endpoints, max) {
         (0 | 1, _) | (_, Percent::NONE) => 0,
         (endpoints, max) => (endpoints * usize::from(max.get()) / 100).max(1),

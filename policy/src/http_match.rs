@@ -135,7 +135,7 @@ impl HttpMatch {
     /// Whether it is plain that this is every request that has a path. Other patterns may
     /// fit every path too; known are those that people write for that.
     #[must_use]
-    pub fn is_every_request(&self) -> bool {
+    pub(crate) fn is_every_request(&self) -> bool {
         let Written { methods, .. } = &self.0.written;
         let any_path = |path: &str| EVERY_PATH.contains(&path);
         self.path_regex().is_none_or(any_path)
@@ -145,7 +145,7 @@ impl HttpMatch {
 
     /// Whether both describe the same requests in the same words, whatever they are named.
     #[must_use]
-    pub fn describes_what(&self, other: &Self) -> bool {
+    pub(crate) fn describes_what(&self, other: &Self) -> bool {
         self.path_regex() == other.path_regex()
             && self.methods() == other.methods()
             && self.headers() == other.headers()

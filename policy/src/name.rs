@@ -202,9 +202,19 @@ impl Kind {
         Self::Pod,
         Self::Namespace,
     ];
+    /// Those that users write for the mesh, as they are told of them.
+    pub const WRITTEN: [Self; 7] = [
+        Self::TrafficTarget,
+        Self::TrafficSplit,
+        Self::HttpRouteGroup,
+        Self::TcpRoute,
+        Self::UdpRoute,
+        Self::IdentityBinding,
+        Self::TrafficPolicy,
+    ];
 
     /// The kind as Kubernetes spells it.
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::TrafficTarget => "TrafficTarget",
             Self::TrafficSplit => "TrafficSplit",

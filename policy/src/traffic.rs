@@ -101,7 +101,7 @@ impl Policy {
     /// Whether it is limited to some requests or callers. Such a policy says nothing but
     /// [`Section::may_be_limited`].
     #[must_use]
-    pub fn is_limited(&self) -> bool {
+    pub(crate) fn is_limited(&self) -> bool {
         self.routes != Match::Always || self.sources != Sources::Everyone
     }
 }

@@ -35,7 +35,7 @@ pub(crate) enum CaptureError {
 /// See [`CaptureError`]; with `--check`, rules may have been written.
 pub(crate) fn run(
     arguments: impl IntoIterator<Item = String>,
-) -> Result<Vec<check::Outcome>, CaptureError> {
+) -> Result<Vec<check::CheckOutcome>, CaptureError> {
     let settings = Settings::from_arguments(arguments)?;
     if settings.then != Then::CheckOnly {
         nftables::replace(&rules::plan(&settings))?;

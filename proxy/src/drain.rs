@@ -57,7 +57,7 @@ impl Drain {
     /// elsewhere: when draining begins, or a moment later for one that came
     /// while draining, because whoever sent it knew no better address. Once
     /// the proxy stops at once: what is begun later has less time to end.
-    pub async fn time_to_go(&self) {
+    pub(crate) async fn time_to_go(&self) {
         if self.is_draining() && !self.0.stopping.load(Relaxed) {
             tokio::time::sleep(LATECOMER).await;
         }
@@ -65,7 +65,7 @@ impl Drain {
     }
 
     /// Returns when draining begins, or at once when it has begun.
-    pub async fn drained(&self) {
+    pub(crate) async fn drained(&self) {
         let mut draining = self.watch();
         // The sender lives in `self`, so waiting cannot fail.
         let _ = draining.wait_for(|draining| *draining).await;

@@ -82,7 +82,7 @@ impl StreamReset {
 }
 
 impl Failure {
-    pub fn not_sent(reason: Reason, detail: impl Into<Detail>) -> Self {
+    pub(crate) fn not_sent(reason: Reason, detail: impl Into<Detail>) -> Self {
         Self::NotSent {
             reason,
             detail: detail.into(),
@@ -106,7 +106,7 @@ impl Failure {
         Self::not_sent(Reason::NoConfiguration, detail)
     }
 
-    pub fn connection_closed(detail: impl Into<Detail>) -> Self {
+    pub(crate) fn connection_closed(detail: impl Into<Detail>) -> Self {
         Self::ConnectionClosed {
             detail: detail.into(),
         }
@@ -187,7 +187,7 @@ impl Failure {
     /// With what a refused caller needs to know: who it was taken for, and where to look.
     /// It says nothing but the caller's own name.
     #[must_use]
-    pub fn told_to(self, caller: &str) -> Self {
+    pub(crate) fn told_to(self, caller: &str) -> Self {
         let Self::Refused { reason, by, detail } = self else {
             return self;
         };

@@ -125,7 +125,13 @@ impl Telemetry {
     /// served, `served` being the news. `service` is empty inbound and for what is
     /// called by its own address.
     #[must_use]
-    pub fn port_label(&self, direction: Direction, service: &str, port: u16, served: bool) -> Port {
+    pub(crate) fn port_label(
+        &self,
+        direction: Direction,
+        service: &str,
+        port: u16,
+        served: bool,
+    ) -> Port {
         let declared = match direction {
             Direction::inbound => self.declared.load().contains(&port),
             Direction::outbound => !service.is_empty(),

@@ -234,7 +234,8 @@ impl EnvReader {
     }
 }
 
-/// `None` for anything but digits followed by a unit, and on overflow.
+/// `None` for anything but digits followed by a unit, and on overflow. One number only, as the
+/// chart's schema has it, and not the sums of several that policies may write.
 fn parse_duration(text: &str) -> Option<Duration> {
     let digits = text.find(|c: char| !c.is_ascii_digit())?;
     let (number, unit) = text.split_at(digits);

@@ -36,12 +36,12 @@ pub struct FairQueue<K: Clone + Eq + Hash> {
 
 struct Inner<K: Clone + Eq + Hash> {
     limits: Limits,
-    state: Mutex<State<K>>,
+    state: Mutex<QueueState<K>>,
     /// Those who could not wait.
     reached: Counter<u64, AtomicU64>,
 }
 
-struct State<K: Clone + Eq + Hash> {
+struct QueueState<K: Clone + Eq + Hash> {
     busy: bool,
     /// Where the clock of the source at work stood when it began.
     clock: Duration,
@@ -98,7 +98,7 @@ impl<K: Clone + Eq + Hash> FairQueue<K> {
         Self {
             inner: Arc::new(Inner {
                 limits,
-                state: Mutex::new(State {
+                state: Mutex::new(QueueState {
                     busy: false,
                     clock: Duration::ZERO,
                     next: 0,
@@ -156,7 +156,7 @@ impl<K: Clone + Eq + Hash> FairQueue<K> {
     }
 }
 
-impl<K: Clone + Eq + Hash> State<K> {
+impl<K: Clone + Eq + Hash> QueueState<K> {
     fn source(&mut self, source: &K) -> &mut Source<K> {
         let clock = self.clock;
         let entry = self.sources.entry(source.clone());

@@ -34,12 +34,12 @@ pub struct Pool<K> {
 
 struct Inner<K> {
     limits: Limits,
-    state: Mutex<State<K>>,
+    state: Mutex<PoolState<K>>,
     /// Shares taken away, and requests refused.
     reached: Counter<u64, AtomicU64>,
 }
 
-struct State<K> {
+struct PoolState<K> {
     held: usize,
     /// The most that was held at one time.
     peak: usize,
@@ -107,7 +107,7 @@ impl<K: Clone + Ord + Hash> Pool<K> {
         Self {
             inner: Arc::new(Inner {
                 limits,
-                state: Mutex::new(State {
+                state: Mutex::new(PoolState {
                     held: 0,
                     peak: 0,
                     next: 0,
@@ -167,7 +167,7 @@ impl<K: Clone + Ord + Hash> Pool<K> {
     /// Takes shares away until `amount` more fits; `keep` is never among them.
     fn make_room(
         &self,
-        state: &mut State<K>,
+        state: &mut PoolState<K>,
         holder: &K,
         keep: Option<u64>,
         amount: usize,
@@ -199,7 +199,7 @@ impl<K: Clone + Ord + Hash> Pool<K> {
     }
 }
 
-impl<K: Clone + Ord + Hash> State<K> {
+impl<K: Clone + Ord + Hash> PoolState<K> {
     /// Changes one holder and keeps the order.
     fn change(&mut self, key: &K, change: impl FnOnce(&mut Holder)) {
         let holder = self.holders.entry(key.clone()).or_default();
@@ -293,7 +293,7 @@ impl<K: Clone + Ord + Hash> Share<K> {
         });
     }
 
-    fn entry(&self, state: &mut State<K>, change: impl FnOnce(&mut Entry)) {
+    fn entry(&self, state: &mut PoolState<K>, change: impl FnOnce(&mut Entry)) {
         if !state.holders.contains_key(&self.holder) {
             return;
         }

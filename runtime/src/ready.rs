@@ -10,11 +10,11 @@ use tokio::sync::watch;
 /// Shared readiness of the process. Clones are the same readiness.
 #[derive(Clone, Debug)]
 pub struct Ready {
-    state: Arc<watch::Sender<State>>,
+    state: Arc<watch::Sender<ReadyState>>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct ReadyState {
     /// Names in the order in which they were taken; a name may stand twice.
     held: Vec<&'static str>,
     note: Option<&'static str>,
@@ -25,7 +25,7 @@ struct State {
 #[must_use = "a hold that is dropped at once holds nothing"]
 pub struct Hold {
     name: &'static str,
-    state: Arc<watch::Sender<State>>,
+    state: Arc<watch::Sender<ReadyState>>,
 }
 
 impl Default for Ready {
@@ -39,7 +39,7 @@ impl Ready {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            state: Arc::new(watch::Sender::new(State::default())),
+            state: Arc::new(watch::Sender::new(ReadyState::default())),
         }
     }
 

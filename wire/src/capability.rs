@@ -71,7 +71,7 @@ impl Capability {
 
     /// What a proxy has to understand to use a resource; `None` if every proxy can.
     #[must_use]
-    pub fn needed_for(resource: &v1::Resource) -> Option<Self> {
+    fn needed_for(resource: &v1::Resource) -> Option<Self> {
         match resource.content.as_ref()? {
             Content::ExtendedRule(_) => Some(Self::ExtendedRule),
             Content::Telemetry(_) => Some(Self::Telemetry),

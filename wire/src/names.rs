@@ -30,7 +30,7 @@ pub fn rule(namespace: &str, name: &str) -> String {
 
 /// The same, when it needs what came after the first version of rules; see the
 /// protocol file.
-pub fn extended_rule(namespace: &str, name: &str) -> String {
+pub(crate) fn extended_rule(namespace: &str, name: &str) -> String {
     format!("{EXTENDED_RULE}{namespace}/{name}")
 }
 

@@ -43,7 +43,7 @@ impl Cluster {
     ///
     /// # Errors
     /// As [`Self::try_ask`]. Only the begin has a time limit.
-    pub async fn lines_of(
+    pub(crate) async fn lines_of(
         &self,
         what: &str,
         request: http::Request<Body>,

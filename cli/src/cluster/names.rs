@@ -200,7 +200,7 @@ impl Named {
     ///
     /// # Errors
     /// When no name is said.
-    pub fn read_one(text: &str, allowed: &[Kind]) -> Result<(Self, String), Failure> {
+    pub(crate) fn read_one(text: &str, allowed: &[Kind]) -> Result<(Self, String), Failure> {
         let named = Self::read(text, allowed)?;
         match named.name.clone() {
             Some(name) => Ok((named, name)),

@@ -59,7 +59,7 @@ impl Refusal {
 
     /// There is no such thing.
     #[must_use]
-    pub fn is_missing(&self) -> bool {
+    pub(crate) fn is_missing(&self) -> bool {
         self.code() == Some(404)
     }
 
@@ -90,7 +90,7 @@ impl Refusal {
 
     /// The same for whoever typed the command.
     #[must_use]
-    pub fn into_failure(self) -> Failure {
+    pub(crate) fn into_failure(self) -> Failure {
         let Self { what, why } = self;
         // What was typed, as our own API understood it.
         if let Why::Status { code: 400, message } = &why

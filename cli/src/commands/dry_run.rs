@@ -26,16 +26,6 @@ use crate::output::{self, Format, number};
 use crate::yaml::tree;
 
 const FORMATS: &[Format] = &[Format::Table, Format::Json, Format::Yaml];
-/// Kinds that can be tried.
-const KINDS: [Kind; 7] = [
-    Kind::TrafficTarget,
-    Kind::TrafficSplit,
-    Kind::HttpRouteGroup,
-    Kind::TcpRoute,
-    Kind::UdpRoute,
-    Kind::IdentityBinding,
-    Kind::TrafficPolicy,
-];
 
 /// Arguments of `weft dry-run`.
 #[derive(Args, Debug)]
@@ -218,7 +208,7 @@ fn gather(
         });
         return Ok(());
     }
-    if !KINDS.iter().any(|known| known.as_str() == kind) {
+    if !Kind::WRITTEN.iter().any(|known| known.as_str() == kind) {
         console.word(&format!("{kind} {name} is not tried"))?;
         return Ok(());
     }
@@ -240,11 +230,11 @@ fn deleted(text: &str, namespace: &str) -> Result<Deleted, Failure> {
     let (kind, name) = text.split_once('/').unwrap_or((text, ""));
     let lower = kind.to_ascii_lowercase();
     let singular = lower.strip_suffix('s').unwrap_or(&lower);
-    let known = KINDS.into_iter().map(Kind::as_str).find(|known| {
+    let known = Kind::WRITTEN.into_iter().map(Kind::as_str).find(|known| {
         let known = known.to_ascii_lowercase();
         known == lower || known == singular
     });
-    let kinds: Vec<&str> = KINDS.into_iter().map(Kind::as_str).collect();
+    let kinds: Vec<&str> = Kind::WRITTEN.into_iter().map(Kind::as_str).collect();
     let kind = known.filter(|_| !name.is_empty()).ok_or_else(|| {
         let kinds = kinds.join(", ");
         Failure::usage(format!("--delete {text:?}: must be KIND/NAME, of {kinds}"))

@@ -8,6 +8,14 @@ use super::table::{Cell, Tone};
 const GOOD_SHARE: f64 = 0.99;
 /// And below this it is bad.
 const BAD_SHARE: f64 = 0.95;
+/// Milliseconds of the units that durations are typed in.
+const UNITS: [(&str, u64); 5] = [
+    ("ms", 1),
+    ("s", 1_000),
+    ("m", 60_000),
+    ("h", 3_600_000),
+    ("d", 86_400_000),
+];
 
 /// `part` of `whole` in percent; empty where nothing happened.
 #[must_use]
@@ -73,30 +81,8 @@ pub fn age(time: Duration) -> String {
 /// # Errors
 /// A clause that follows the text.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    let bad = || format!("{text:?} is no duration such as 30s, 2m, 1h or 7d");
-    let mut rest = text;
-    let mut all = Duration::ZERO;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(bad)?;
-        let number: u64 = rest[..digits].parse().map_err(|_| bad())?;
-        let unit_end = rest[digits..]
-            .find(|c: char| c.is_ascii_digit())
-            .map_or(rest.len(), |end| digits + end);
-        let milliseconds = match &rest[digits..unit_end] {
-            "ms" => 1,
-            "s" => 1_000,
-            "m" => 60_000,
-            "h" => 3_600_000,
-            "d" => 86_400_000,
-            _ => return Err(bad()),
-        };
-        let part = number.checked_mul(milliseconds).ok_or_else(bad)?;
-        all = all
-            .checked_add(Duration::from_millis(part))
-            .ok_or_else(bad)?;
-        rest = &rest[unit_end..];
-    }
-    if text.is_empty() { Err(bad()) } else { Ok(all) }
+    crds::weft::add_up(text, &UNITS)
+        .ok_or_else(|| format!("{text:?} is no duration such as 30s, 2m, 1h or 7d"))
 }
 
 #[cfg(test)]

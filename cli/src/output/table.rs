@@ -48,7 +48,7 @@ pub struct Cell {
 
 impl Cell {
     /// With a tone.
-    pub fn toned(text: impl Into<String>, tone: Tone) -> Self {
+    pub(crate) fn toned(text: impl Into<String>, tone: Tone) -> Self {
         Self {
             text: text.into(),
             tone,

@@ -38,13 +38,13 @@ impl Selected {
 
     /// Whether the caller of an edge is meant.
     #[must_use]
-    pub fn is_from(&self, traffic: &Traffic, edge: &Edge) -> bool {
+    pub(crate) fn is_from(&self, traffic: &Traffic, edge: &Edge) -> bool {
         traffic.node(&edge.from).is_some_and(|node| self.fits(node))
     }
 
     /// Whether the called side of an edge is meant.
     #[must_use]
-    pub fn is_to(&self, traffic: &Traffic, edge: &Edge) -> bool {
+    pub(crate) fn is_to(&self, traffic: &Traffic, edge: &Edge) -> bool {
         if self.named.port.is_some_and(|port| port != edge.port) {
             return false;
         }
@@ -60,7 +60,7 @@ impl Selected {
 
     /// Whether a node serves what is meant: is it, or its pods are a Service's endpoints.
     #[must_use]
-    pub fn is_served_by(&self, node: &Node) -> bool {
+    pub(crate) fn is_served_by(&self, node: &Node) -> bool {
         if self.named.kind != Kind::Service {
             return self.fits(node);
         }

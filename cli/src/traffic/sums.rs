@@ -37,7 +37,7 @@ impl Sums {
     }
 
     /// Adds what one route of an edge counted.
-    pub fn add_route(&mut self, requests: u64, failure: u64, ms: Option<Latency>) {
+    pub(crate) fn add_route(&mut self, requests: u64, failure: u64, ms: Option<Latency>) {
         self.requests += requests;
         self.failure += failure;
         self.success += requests.saturating_sub(failure);
@@ -46,19 +46,19 @@ impl Sums {
 
     /// Of all that had an answer, what was served.
     #[must_use]
-    pub fn success_cell(&self) -> Cell {
+    pub(crate) fn success_cell(&self) -> Cell {
         number::share(self.success, self.success + self.failure)
     }
 
     /// Requests per second.
     #[must_use]
-    pub fn rate_cell(&self, seconds: f64) -> Cell {
+    pub(crate) fn rate_cell(&self, seconds: f64) -> Cell {
         number::rate(self.requests, seconds).into()
     }
 
     /// Refusals; red if there are any.
     #[must_use]
-    pub fn refused_cell(&self) -> Cell {
+    pub(crate) fn refused_cell(&self) -> Cell {
         match self.refused {
             0 => "0".into(),
             some => Cell::toned(some.to_string(), Tone::Bad),
@@ -73,7 +73,7 @@ impl Sums {
 
     /// p50, p95 and p99.
     #[must_use]
-    pub fn latency_cells(&self) -> [Cell; 3] {
+    pub(crate) fn latency_cells(&self) -> [Cell; 3] {
         let whole = self.latency();
         let cell = |of: fn(&Latency) -> f64| number::millis(whole.as_ref().map(of)).into();
         [cell(|ms| ms.p50), cell(|ms| ms.p95), cell(|ms| ms.p99)]

@@ -273,7 +273,7 @@ impl Document {
     /// The line of a field such as `spec.backends[1].service` below an object: of its key,
     /// or of the innermost part of its path that is written.
     #[must_use]
-    pub fn line_of(&self, object: &[Step], field: &str) -> usize {
+    pub(crate) fn line_of(&self, object: &[Step], field: &str) -> usize {
         let steps = object.iter().cloned().chain(steps(field));
         let (mut at, mut line) = (self.root, self.nodes[self.root].line);
         for step in steps {

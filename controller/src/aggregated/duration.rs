@@ -2,7 +2,8 @@
 //!
 //! Not jiff's parser, though jiff is linked: it also takes `5 m`, `1 hour, 2 mins`,
 //! `01:02:03`, `5s ago` and ISO 8601, and not Go's `0`. A query must not mean something
-//! here that other servers of this API refuse.
+//! here that other servers of this API refuse. Not the parser of policies either: Gateway
+//! API's durations have no fraction, no sign and no unit below a millisecond.
 
 use std::time::Duration;
 

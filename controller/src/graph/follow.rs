@@ -59,7 +59,7 @@ struct Inner {
     inventory: Arc<RwLock<Inventory>>,
     latest: Latest,
     remember: Duration,
-    state: Mutex<State>,
+    state: Mutex<GraphState>,
     /// What was written down has been read.
     recalled: AtomicBool,
     /// Answers that were given since the last look.
@@ -79,7 +79,7 @@ struct Shared {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct GraphState {
     history: History,
     memory: Memory,
     /// When it was made.
@@ -103,7 +103,7 @@ pub(crate) struct Asked {
     pub extent: Extent,
 }
 
-impl State {
+impl GraphState {
     /// Remembers what only called sides told, of slots of which nothing more comes: sooner,
     /// and it would be an edge of its own, by other names than its caller's proxy has.
     fn remember_served(&mut self, settled: u64) {
@@ -234,7 +234,7 @@ impl Graph {
     /// Puts together and lets go what is old.
     pub(crate) fn tidy(&self, now: SystemTime) {
         let mut state = self.inner.state.lock();
-        let State {
+        let GraphState {
             history,
             memory,
             truncated,
@@ -379,7 +379,7 @@ impl Graph {
         run: impl FnOnce(&mut Memory, &mut super::key::Edges) -> T,
     ) -> T {
         let mut state = self.inner.state.lock();
-        let State {
+        let GraphState {
             history, memory, ..
         } = &mut *state;
         run(memory, &mut history.edges)

@@ -113,7 +113,7 @@ impl ServiceGraphMetrics {
 
     /// Forgets pairs without a call since this slot. One that comes back begins at zero,
     /// which every consumer of counters understands.
-    pub fn forget_before(&self, slot: u64) {
+    pub(crate) fn forget_before(&self, slot: u64) {
         self.pairs.lock().retain(|_, held| held.last >= slot);
     }
 

@@ -25,14 +25,14 @@ const MAX_ITEMS: usize = 20_000;
 
 /// An answer, and what has to be said beside it.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Answer {
+pub(crate) struct MetricsAnswer {
     /// As Kubernetes clients read it.
     pub body: Value,
     /// For the header `Warning`, which kubectl prints.
     pub warning: Option<String>,
 }
 
-impl From<Value> for Answer {
+impl From<Value> for MetricsAnswer {
     fn from(body: Value) -> Self {
         Self {
             body,
@@ -65,7 +65,7 @@ impl Sources {
         parameters: &Parameters,
         table: bool,
         now: SystemTime,
-    ) -> Result<Answer, Refusal> {
+    ) -> Result<MetricsAnswer, Refusal> {
         let asked = parameters.slots(now);
         let slots = (asked.0.max(self.reports.whole_from()), asked.1);
         if slots.0 >= slots.1 {
@@ -84,7 +84,7 @@ impl Sources {
             )
         });
         let body = self.told(path, parameters, table, slots)?;
-        Ok(Answer { body, warning })
+        Ok(MetricsAnswer { body, warning })
     }
 
     fn told(

@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use serde_json::Value;
 
 use super::{
-    answer::{Answer, Sources},
+    answer::{MetricsAnswer, Sources},
     discovery, openapi,
     query::{GROUP, Mistake, Parameters, Path, VERSIONS},
 };
@@ -71,7 +71,11 @@ impl Handler for Api {
 }
 
 impl Api {
-    async fn answer(&self, user: &User, request: &Request<Incoming>) -> Result<Answer, Refusal> {
+    async fn answer(
+        &self,
+        user: &User,
+        request: &Request<Incoming>,
+    ) -> Result<MetricsAnswer, Refusal> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return Err(Refusal::not_allowed("metrics can be read and nothing else"));
         }
@@ -116,8 +120,8 @@ impl Api {
             .answer(&path, &parameters, as_table(request), SystemTime::now())
     }
 
-    fn respond(&self, answer: Result<Answer, Refusal>) -> server::Answer {
-        let Answer { body, warning } = match answer {
+    fn respond(&self, answer: Result<MetricsAnswer, Refusal>) -> server::Answer {
+        let MetricsAnswer { body, warning } = match answer {
             Ok(answer) => answer,
             Err(refusal) => {
                 self.refused(refusal.code);

@@ -13,7 +13,7 @@ use crate::world::ObjectKey;
 
 /// What of a model is not as it was in the one before.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Changes {
+pub(crate) struct Changes {
     /// Nothing but the state of endpoints: every proxy needs resources of the same names
     /// as before.
     pub(crate) states_only: bool,
@@ -31,7 +31,7 @@ pub struct Changes {
 
 /// What the resources of one proxy were made from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Interest {
+pub(crate) struct Interest {
     services: HashSet<ObjectKey>,
     pods: HashSet<ObjectKey>,
     addresses: HashSet<IpAddr>,
@@ -48,7 +48,7 @@ impl Changes {
     }
 
     /// Whether a proxy with this interest may get something else now.
-    pub fn concern(&self, interest: &Interest) -> bool {
+    pub(crate) fn concern(&self, interest: &Interest) -> bool {
         !(self.services.is_disjoint(&interest.services)
             && self.pods.is_disjoint(&interest.pods)
             && self.addresses.is_disjoint(&interest.addresses))
@@ -69,7 +69,7 @@ impl Changes {
 
     /// The Services among these whose endpoints' states are all that changed; `None` if
     /// there is more.
-    pub fn states_of<'a>(
+    pub(crate) fn states_of<'a>(
         &'a self,
         interest: &'a Interest,
     ) -> Option<impl Iterator<Item = &'a ObjectKey>> {

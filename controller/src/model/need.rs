@@ -45,18 +45,18 @@ impl Model {
     }
 
     /// Pods of an account whose proxies run.
-    pub fn running_pods_of(&self, namespace: &str, account: &str) -> &[PodId] {
+    pub(crate) fn running_pods_of(&self, namespace: &str, account: &str) -> &[PodId] {
         let at = ObjectKey::new(namespace, account);
         self.index.running().get(&at).map_or(&[], Vec::as_slice)
     }
 
     /// All pods whose proxies run.
-    pub fn running_pods(&self) -> impl Iterator<Item = &PodId> {
+    pub(crate) fn running_pods(&self) -> impl Iterator<Item = &PodId> {
         self.index.running().values().flatten()
     }
 
     /// Uid of a pod whose proxy runs.
-    pub fn running_uid(&self, pod: &PodId) -> Option<&Arc<str>> {
+    pub(crate) fn running_uid(&self, pod: &PodId) -> Option<&Arc<str>> {
         Some(&self.running_pod(pod)?.uid)
     }
 

@@ -52,7 +52,7 @@ impl EncodedResource {
     }
 
     /// Whether some object's state depends on who has this.
-    pub fn is_of_objects(&self) -> bool {
+    pub(crate) fn is_of_objects(&self) -> bool {
         !self.origins.is_empty()
     }
 

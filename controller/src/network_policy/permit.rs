@@ -87,7 +87,7 @@ pub(super) fn read(
     key: &ObjectKey,
     facts: &TargetFacts,
 ) -> Option<Permit> {
-    let reader = Reader {
+    let reader = TargetReader {
         world,
         pods,
         bindings,
@@ -110,7 +110,7 @@ pub(super) fn read(
     })
 }
 
-struct Reader<'a> {
+struct TargetReader<'a> {
     world: &'a World,
     pods: &'a Pods<'a>,
     bindings: &'a Bindings,
@@ -118,7 +118,7 @@ struct Reader<'a> {
     facts: &'a TargetFacts,
 }
 
-impl Reader<'_> {
+impl TargetReader<'_> {
     /// Whom the target protects, and whether it may allow something there.
     fn destinations(&self) -> Option<(BTreeSet<Destination>, bool)> {
         let own = &self.key.namespace;

@@ -85,7 +85,7 @@ opaque_debug!(Reconciler);
 
 /// What is known between two rounds.
 #[derive(Debug, Default)]
-struct State {
+struct Progress {
     lives: Lives,
     relisted: Lives,
     listed: bool,
@@ -107,9 +107,9 @@ impl Reconciler {
                 None => sleep(RETRY).await,
             }
         };
-        let mut state = State {
+        let mut state = Progress {
             owner,
-            ..State::default()
+            ..Progress::default()
         };
         let api: Api<Item<NetworkPolicy>> = Api::all(self.client.clone());
         let config = watcher::Config::default().timeout(WATCH_SECONDS);
@@ -138,7 +138,7 @@ impl Reconciler {
     }
 
     /// Does what is needed. Returns when to look again, if nothing happens before.
-    async fn round(&mut self, state: &mut State) -> Option<Instant> {
+    async fn round(&mut self, state: &mut Progress) -> Option<Instant> {
         let compiled = self.latest.borrow_and_update().clone()?;
         if !state.listed {
             return None;
@@ -161,7 +161,7 @@ impl Reconciler {
         due
     }
 
-    async fn carry_out(&self, plan: &Plan, state: &mut State) -> Option<Instant> {
+    async fn carry_out(&self, plan: &Plan, state: &mut Progress) -> Option<Instant> {
         let wanted = &plan.policies;
         state.failed.retain(|key, _| wanted.contains_key(key));
         let steps = state.steps(plan);
@@ -197,7 +197,7 @@ impl Reconciler {
         &self,
         key: &ObjectKey,
         step: &Step<'_>,
-        state: &State,
+        state: &Progress,
     ) -> Result<Option<Live>, kube::Error> {
         let api: Api<NetworkPolicy> = Api::namespaced(self.client.clone(), &key.namespace);
         let params = PostParams {
@@ -228,7 +228,7 @@ impl Reconciler {
 
     /// Says which accounts are not protected as their mode asks. Targets have
     /// conditions; an account that no target names has nothing else.
-    fn tell(&self, plan: &Plan, state: &mut State) {
+    fn tell(&self, plan: &Plan, state: &mut Progress) {
         for (account, lack) in &plan.unprotected {
             if state.told.get(account) == Some(lack) {
                 continue;
@@ -266,7 +266,7 @@ enum Step<'a> {
     },
 }
 
-impl State {
+impl Progress {
     fn take(&mut self, event: watcher::Event<Item<NetworkPolicy>>) {
         match event {
             watcher::Event::Apply(policy) => {

@@ -64,7 +64,7 @@ pub(crate) struct Asks {
 
 #[derive(Debug)]
 struct Inner {
-    state: Mutex<State>,
+    state: Mutex<AskState>,
     /// Bytes of all answers that wait.
     waiting: Arc<AtomicUsize>,
     metrics: AskMetrics,
@@ -73,7 +73,7 @@ struct Inner {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct AskState {
     /// Given last, to a question or a stream.
     last: u64,
     /// Proxies that stream from this replica and can be asked, by uid of their pods.
@@ -105,7 +105,7 @@ struct Open {
     own: bool,
     /// Other replicas were asked as well.
     elsewhere: bool,
-    queue: mpsc::Sender<Answer>,
+    queue: mpsc::Sender<ProxyAnswer>,
     /// What found no room in it.
     dropped: Arc<AtomicU64>,
     /// Bytes that wait in it.
@@ -114,7 +114,7 @@ struct Open {
 
 /// One answer.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct ProxyAnswer {
     /// Of the pod.
     pub(crate) uid: Arc<str>,
     /// `None`: its proxy is away, and says nothing more.
@@ -164,18 +164,18 @@ pub(crate) struct TooMany;
 pub(crate) struct Answers {
     asks: Asks,
     id: u64,
-    queue: mpsc::Receiver<Answer>,
+    queue: mpsc::Receiver<ProxyAnswer>,
     dropped: Arc<AtomicU64>,
 }
 
 impl Answers {
     /// The next one; `None` when no proxy has more to say.
-    pub(crate) async fn next(&mut self) -> Option<Answer> {
+    pub(crate) async fn next(&mut self) -> Option<ProxyAnswer> {
         self.queue.recv().await
     }
 
     /// The same for who waits for the answers to several.
-    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Answer>> {
+    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<ProxyAnswer>> {
         self.queue.poll_recv(cx)
     }
 
@@ -295,7 +295,7 @@ impl Asks {
     /// of its own on.
     fn open(
         &self,
-        state: &mut State,
+        state: &mut AskState,
         (what, lasts): (Question, Duration),
         uids: &[Arc<str>],
         passes_on: bool,
@@ -385,9 +385,9 @@ impl Asks {
         let Some(uid) = open.uids.get(uid) else {
             return;
         };
-        let bytes = size + size_of::<Answer>();
+        let bytes = size + size_of::<ProxyAnswer>();
         let put = Held::take(&open.waiting, &self.inner.waiting, bytes).is_some_and(|held| {
-            let answer = Answer {
+            let answer = ProxyAnswer {
                 uid: Arc::clone(uid),
                 what,
                 _held: held,
@@ -401,7 +401,7 @@ impl Asks {
     }
 
     /// The stream of a pod's proxy has ended, and with it whatever it was asked.
-    fn away(&self, state: &mut State, uid: &str) {
+    fn away(&self, state: &mut AskState, uid: &str) {
         let ids: Vec<u64> = state.open.keys().copied().collect();
         for id in ids {
             self.gone(state, id, uid);
@@ -409,7 +409,7 @@ impl Asks {
     }
 
     /// The proxy of a pod says nothing more to a question, which is over with the last.
-    fn gone(&self, state: &mut State, id: u64, uid: &str) {
+    fn gone(&self, state: &mut AskState, id: u64, uid: &str) {
         let Some(open) = state.open.get_mut(&id) else {
             return;
         };
@@ -450,13 +450,13 @@ impl Asks {
         self.inner.state.lock().replicas.len()
     }
 
-    fn shown(&self, state: &State) {
+    fn shown(&self, state: &AskState) {
         let open = i64::try_from(state.open.len()).unwrap_or(i64::MAX);
         self.inner.metrics.open.set(open);
     }
 }
 
-impl State {
+impl AskState {
     fn next(&mut self) -> u64 {
         self.last += 1;
         self.last

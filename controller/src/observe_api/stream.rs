@@ -15,8 +15,8 @@ use crate::graph::answer::Shown;
 use crate::graph::follow::{Asked, Graph};
 use crate::observe::reports::slot_of;
 
-/// One reader.
-struct Reader {
+/// What one reader is told, and until when.
+struct GraphStream {
     graph: Graph,
     query: GraphQuery,
     looks: watch::Receiver<u64>,
@@ -56,7 +56,7 @@ impl Drop for StreamPermits {
 /// The stream as an answer.
 pub(super) fn answer(graph: Graph, query: GraphQuery, permits: StreamPermits) -> Answer {
     let looks = graph.looks();
-    let reader = Reader {
+    let reader = GraphStream {
         graph,
         query,
         looks,
@@ -73,7 +73,7 @@ pub(super) fn answer(graph: Graph, query: GraphQuery, permits: StreamPermits) ->
     }))
 }
 
-impl Reader {
+impl GraphStream {
     /// The next line; `None` after the last.
     async fn next(&mut self) -> Option<String> {
         if self.ended {

@@ -11,7 +11,7 @@ use crate::world::{ObjectKey, PodFacts};
 
 impl Model {
     /// The destination resources through which callers get this object.
-    pub fn called_through(&self, object: &ObjectRef) -> BTreeSet<String> {
+    pub(crate) fn called_through(&self, object: &ObjectRef) -> BTreeSet<String> {
         let addresses = self.index.called_at(object);
         addresses
             .map(|(ip, port)| names::destination(ip, port))

@@ -79,7 +79,7 @@ impl Model {
     }
 
     /// What [`Self::resolve`] reads for this pod and these destinations.
-    pub fn interest<'a>(
+    pub(crate) fn interest<'a>(
         &self,
         pod: &PodId,
         destinations: impl IntoIterator<Item = &'a String>,

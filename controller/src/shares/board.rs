@@ -42,7 +42,7 @@ pub(crate) struct Board {
 #[derive(Debug)]
 struct Inner {
     began: Instant,
-    state: Mutex<State>,
+    state: Mutex<BoardState>,
     /// Counts changes of what pods are given.
     given: watch::Sender<u64>,
     /// Counts changes of who is connected and of what they hold.
@@ -52,7 +52,7 @@ struct Inner {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct BoardState {
     pods: BTreeMap<Arc<str>, Pod>,
     revision: u64,
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use policy::name::Kind;
 use policy::origin::Origin;
 use wire::v1;
 
@@ -71,7 +72,7 @@ impl ShareOf {
         v1::ShareOf {
             port: self.port.into(),
             origin: Some(v1::ObjectRef {
-                kind: "TrafficPolicy".to_owned(),
+                kind: Kind::TrafficPolicy.to_string(),
                 namespace: self.of.policy.namespace.to_string(),
                 name: self.of.policy.name.to_string(),
             }),

@@ -22,17 +22,6 @@ pub(crate) struct Change {
     pub access: Vec<(ObjectKey, AccessMode)>,
 }
 
-/// Kinds that can be laid over a World.
-pub(crate) const LAID: [Kind; 7] = [
-    Kind::TrafficTarget,
-    Kind::TrafficSplit,
-    Kind::HttpRouteGroup,
-    Kind::TcpRoute,
-    Kind::UdpRoute,
-    Kind::IdentityBinding,
-    Kind::TrafficPolicy,
-];
-
 /// Puts or takes an object of one store.
 macro_rules! lay {
     ($store:expr, $key:expr, $put:expr) => {{

@@ -6,7 +6,7 @@ use crate::labels::{DISABLED, ENABLED, INJECT};
 
 /// [`misspelled`] of an object's metadata.
 #[must_use]
-pub fn misspelled_in(metadata: &Value) -> Option<String> {
+fn misspelled_in(metadata: &Value) -> Option<String> {
     let text = |map: &str| metadata.get(map)?.get(INJECT)?.as_str();
     misspelled(text("labels"), text("annotations"))
 }

@@ -3,13 +3,13 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ACCESS_GROUP, smi_kind, without_defaults};
+use super::{kinds::smi_kind, without_defaults};
 
 /// A subject or destination that is a service account.
 pub const SUBJECT_SERVICE_ACCOUNT: &str = "ServiceAccount";
 /// A subject that is a built-in group of callers.
 pub const SUBJECT_GROUP: &str = "Group";
-/// A subject kind of SMI that Weft does not serve yet.
+/// A subject or destination that an object describes.
 pub const SUBJECT_IDENTITY_BINDING: &str = "IdentityBinding";
 /// The group of every caller with an identity of this mesh.
 pub const GROUP_AUTHENTICATED: &str = "system:authenticated";
@@ -22,7 +22,7 @@ pub const RULE_TCP_ROUTE: &str = "TCPRoute";
 
 smi_kind! {
     /// Allows some callers to reach one destination with some traffic.
-    TrafficTarget, spec TrafficTargetSpec, group ACCESS_GROUP, plural "traffictargets"
+    TrafficTarget, spec TrafficTargetSpec, kind TrafficTarget
 }
 
 /// What a TrafficTarget allows.

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ACCESS_GROUP, smi_kind, without_defaults};
+use super::{kinds::smi_kind, without_defaults};
 
 smi_kind! {
     /// Gives workloads of its namespace a name that TrafficTargets refer to.
-    IdentityBinding, spec IdentityBindingSpec, group ACCESS_GROUP, plural "identitybindings"
+    IdentityBinding, spec IdentityBindingSpec, kind IdentityBinding
 }
 
 /// Which workloads an IdentityBinding means.

@@ -7,7 +7,7 @@ const MAX_HEADERS: usize = 32;
 
 /// Why `headers` cannot be understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BadHeaders {
+pub(crate) enum BadHeaders {
     /// Neither a map nor a list of maps.
     #[error("must be a map of header names to regular expressions, or a list of such maps")]
     Shape,
@@ -30,7 +30,7 @@ pub enum BadHeaders {
 
 /// Header names with their regular expressions, in the order they were written
 /// (a map has no order and comes sorted by name).
-pub fn parse_headers(headers: Option<&Value>) -> Result<Vec<(String, String)>, BadHeaders> {
+pub(crate) fn parse_headers(headers: Option<&Value>) -> Result<Vec<(String, String)>, BadHeaders> {
     let mut parsed = Vec::new();
     match headers {
         None | Some(Value::Null) => {}

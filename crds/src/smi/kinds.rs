@@ -2,9 +2,23 @@
 
 use std::fmt;
 
+use policy::name::Kind;
 use serde::{Deserialize, Serialize};
 
 use super::{ACCESS_GROUP, SPECS_GROUP, SPLIT_GROUP};
+
+/// Declares the type of one kind of SMI in its storage version.
+macro_rules! smi_kind {
+    ($(#[$doc:meta])* $type:ident, spec $spec:ty, kind $kind:ident) => {
+        crate::kind::kind! {
+            $(#[$doc])*
+            $type, spec $spec, status crate::smi::Status,
+            group crate::smi::SmiKind::$kind.group(), version crate::smi::STORAGE_VERSION,
+            plural crate::smi::SmiKind::$kind.plural()
+        }
+    };
+}
+pub(super) use smi_kind;
 
 /// A kind of SMI that is stored as an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,10 +50,32 @@ impl SmiKind {
 
     /// The kind and version that `apiVersion` and `kind` of an object name.
     pub fn read(api_version: &str, kind: &str) -> Option<(Self, SmiVersion)> {
-        Self::ALL
-            .into_iter()
-            .find(|known| known.name() == kind && api_version.starts_with(known.group()))
-            .and_then(|kind| Some((kind, kind.version(api_version)?)))
+        let (group, _) = api_version.split_once('/')?;
+        let kind = Self::named(group, kind)?;
+        Some((kind, kind.version(api_version)?))
+    }
+
+    /// The kind of a group that has this name.
+    pub fn named(group: &str, name: &str) -> Option<Self> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|known| known.group() == group && known.name() == name)
+    }
+
+    /// The kind of SMI that this is, if it is one.
+    pub fn of(kind: Kind) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| known.kind() == kind)
+    }
+
+    /// As decisions and statuses know it.
+    pub fn kind(self) -> Kind {
+        match self {
+            Self::TrafficTarget => Kind::TrafficTarget,
+            Self::IdentityBinding => Kind::IdentityBinding,
+            Self::HttpRouteGroup => Kind::HttpRouteGroup,
+            Self::TcpRoute => Kind::TcpRoute,
+            Self::UdpRoute => Kind::UdpRoute,
+            Self::TrafficSplit => Kind::TrafficSplit,
+        }
     }
 
     /// The version that an `apiVersion` names, if the kind has it.
@@ -61,14 +97,7 @@ impl SmiKind {
 
     /// `kind`.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::TrafficTarget => "TrafficTarget",
-            Self::IdentityBinding => "IdentityBinding",
-            Self::HttpRouteGroup => "HTTPRouteGroup",
-            Self::TcpRoute => "TCPRoute",
-            Self::UdpRoute => "UDPRoute",
-            Self::TrafficSplit => "TrafficSplit",
-        }
+        self.kind().as_str()
     }
 
     /// Name of the kind's resources in paths.

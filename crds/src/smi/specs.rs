@@ -3,21 +3,21 @@
 use schemars::{JsonSchema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::{SPECS_GROUP, smi_kind, without_defaults};
+use super::{kinds::smi_kind, without_defaults};
 
 smi_kind! {
     /// Names sets of HTTP requests, for TrafficTargets and TrafficSplits to refer to.
-    HTTPRouteGroup, spec HttpRouteGroupSpec, group SPECS_GROUP, plural "httproutegroups"
+    HTTPRouteGroup, spec HttpRouteGroupSpec, kind HttpRouteGroup
 }
 
 smi_kind! {
     /// Names TCP ports, for TrafficTargets to refer to.
-    TCPRoute, spec TcpRouteSpec, group SPECS_GROUP, plural "tcproutes"
+    TCPRoute, spec TcpRouteSpec, kind TcpRoute
 }
 
 smi_kind! {
     /// Names UDP ports, for TrafficTargets to refer to.
-    UDPRoute, spec UdpRouteSpec, group SPECS_GROUP, plural "udproutes"
+    UDPRoute, spec UdpRouteSpec, kind UdpRoute
 }
 
 /// What an HTTPRouteGroup describes.

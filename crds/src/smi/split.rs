@@ -3,11 +3,11 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{SPLIT_GROUP, smi_kind, without_defaults};
+use super::{kinds::smi_kind, without_defaults};
 
 smi_kind! {
     /// Shares the traffic of one Service out among several, by weight.
-    TrafficSplit, spec TrafficSplitSpec, group SPLIT_GROUP, plural "trafficsplits"
+    TrafficSplit, spec TrafficSplitSpec, kind TrafficSplit
 }
 
 /// What a TrafficSplit asks for.

@@ -1,7 +1,8 @@
 //! Durations as Gateway API writes them: `1h30m`, `250ms`.
 //!
 //! Up to four numbers of at most five digits, each with its unit. Narrower than what Go
-//! reads, so that one text means one thing to every client.
+//! reads, so that one text means one thing to every client. The command line adds up the
+//! same way, but counts days and sets no bounds, because nothing but it reads what is typed.
 
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ const LONGEST: usize = 28;
 const MOST_PARTS: usize = 4;
 /// Digits of one of them.
 const MOST_DIGITS: usize = 5;
+/// Milliseconds of every unit.
+const UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
 
 /// Why a text is no duration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -25,34 +28,37 @@ pub struct BadDuration;
 
 /// Reads a duration.
 pub fn parse_duration(text: &str) -> Result<Duration, BadDuration> {
-    let mut whole = Duration::ZERO;
-    let mut rest = text;
+    let numbers = text.split(|c: char| !c.is_ascii_digit());
     let mut parts = 0;
-    while !rest.is_empty() {
-        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-        let (number, after) = rest.split_at(digits);
-        if number.is_empty() || digits > MOST_DIGITS || parts == MOST_PARTS {
+    for number in numbers.filter(|number| !number.is_empty()) {
+        parts += 1;
+        if parts > MOST_PARTS || number.len() > MOST_DIGITS {
             return Err(BadDuration);
         }
-        let number: u64 = number.parse().map_err(|_| BadDuration)?;
-        let letters = after.bytes().take_while(u8::is_ascii_lowercase).count();
-        let (unit, after) = after.split_at(letters);
-        let milliseconds = match unit {
-            "h" => 3_600_000,
-            "m" => 60_000,
-            "s" => 1000,
-            "ms" => 1,
-            _ => return Err(BadDuration),
-        };
-        // Five digits of hours are far below what 64 bits hold.
-        whole += Duration::from_millis(number * milliseconds);
+    }
+    add_up(text, &UNITS).ok_or(BadDuration)
+}
+
+/// Adds up whole numbers that each have a unit, such as `1h30m`; each of `units` comes with
+/// its milliseconds. `None` for anything else, and for what is too long.
+pub fn add_up(text: &str, units: &[(&str, u64)]) -> Option<Duration> {
+    if text.is_empty() {
+        return None;
+    }
+    let mut whole = Duration::ZERO;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+        let (number, after) = rest.split_at(digits);
+        let letters = after.find(|c: char| c.is_ascii_digit());
+        let (unit, after) = after.split_at(letters.unwrap_or(after.len()));
+        let (_, milliseconds) = units.iter().find(|(name, _)| *name == unit)?;
+        let number: u64 = number.parse().ok()?;
+        let part = number.checked_mul(*milliseconds)?;
+        whole = whole.checked_add(Duration::from_millis(part))?;
         rest = after;
-        parts += 1;
     }
-    if parts == 0 {
-        return Err(BadDuration);
-    }
-    Ok(whole)
+    Some(whole)
 }
 
 /// A duration as people write it, in whole units.

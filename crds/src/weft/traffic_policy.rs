@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Balance, Breaker, Ejection, Fallback, GROUP, Mirror, Overload, Override, RateLimit, Retry,
-    RouteRef, SourceRef, Sticky, TargetRef, Timeouts, VERSION,
+    RouteRef, SourceRef, Sticky, TRAFFIC_POLICIES, TargetRef, Timeouts, VERSION,
 };
 use crate::{
     kind::kind,
@@ -16,7 +16,7 @@ use crate::{
 kind! {
     /// Says how calls to Services are made and served: timeouts, retries, limits and more.
     TrafficPolicy, spec TrafficPolicySpec, status TrafficPolicyStatus,
-    group GROUP, version VERSION, plural "trafficpolicies"
+    group GROUP, version VERSION, plural TRAFFIC_POLICIES
 }
 
 /// What a TrafficPolicy asks for.

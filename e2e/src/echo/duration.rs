@@ -1,4 +1,6 @@
 //! Durations as people type them.
+//!
+//! Of its own, because the application that tests call must not share what they test.
 
 use std::time::Duration;
 

@@ -57,7 +57,7 @@ impl IdentityError {
     /// What our own verifiers said in a failed handshake; None when it failed
     /// for another reason (the peer refused us, or spoke no TLS).
     #[must_use]
-    pub fn from_tls(error: &rustls::Error) -> Option<Self> {
+    pub(crate) fn from_tls(error: &rustls::Error) -> Option<Self> {
         let certificate = match error {
             rustls::Error::NoCertificatesPresented => return Some(Self::NoCertificate),
             rustls::Error::InvalidCertificate(certificate) => certificate,

@@ -1,8 +1,8 @@
 //! The breaker of one proxy for one backend: what it sees, and what it is told.
 //!
 //! In use: one per backend with a `breaker` section, under one lock. [`Breaker::admit`]
-//! before the first attempt, [`Breaker::record`] with the end of each attempt, by the
-//! rules of ejection; [`Breaker::steer`] when the controller says something,
+//! before the first attempt, [`Breaker::record`] or [`Breaker::record_probe`] with the end of
+//! each attempt, by the rules of ejection; [`Breaker::steer`] when the controller says something,
 //! [`Breaker::controller_lost`] when its stream ends, [`Breaker::pulse`] every second.
 
 use std::time::{Duration, Instant};
@@ -172,16 +172,10 @@ impl Breaker {
         if due { Admit::Probe } else { Admit::Refuse }
     }
 
-    /// An attempt ended; what says nothing of the endpoint is not told.
-    pub fn record(&mut self, now: Instant, failed: bool, probe: bool, settings: &Settings) {
-        let one = |count: u32, when: bool| count.saturating_add(u32::from(when));
-        if probe {
-            self.pulse.probes = one(self.pulse.probes, true);
-            self.pulse.failed_probes = one(self.pulse.failed_probes, failed);
-            return self.own_probe(now, failed, settings);
-        }
-        self.pulse.sent = one(self.pulse.sent, true);
-        self.pulse.failed = one(self.pulse.failed, failed);
+    /// An attempt ended that was no probe; what says nothing of the endpoint is not told.
+    pub fn record(&mut self, now: Instant, failed: bool, settings: &Settings) {
+        self.pulse.sent = self.pulse.sent.saturating_add(1);
+        self.pulse.failed = self.pulse.failed.saturating_add(failed.into());
         self.own.add(now, settings.interval, 1, failed.into());
         let sum = self.own.sum(now, settings.interval);
         let enough = settings.state == BreakerState::Auto
@@ -192,7 +186,10 @@ impl Breaker {
         }
     }
 
-    fn own_probe(&mut self, now: Instant, failed: bool, settings: &Settings) {
+    /// A probe ended, in the same way.
+    pub fn record_probe(&mut self, now: Instant, failed: bool, settings: &Settings) {
+        self.pulse.probes = self.pulse.probes.saturating_add(1);
+        self.pulse.failed_probes = self.pulse.failed_probes.saturating_add(failed.into());
         if let Phase::Probing { probes, .. } = &mut self.phase {
             probes.add(failed);
             if probes.are_good(OWN_PROBES, settings.failure_percent.get()) {

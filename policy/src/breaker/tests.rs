@@ -18,7 +18,7 @@ const SETTINGS: Settings = Settings::DEFAULT;
 /// So many attempts at one moment, the failures last.
 fn send(breaker: &mut Breaker, now: Instant, sent: u32, failed: u32) {
     for n in 0..sent {
-        breaker.record(now, n >= sent - failed, false, &SETTINGS);
+        breaker.record(now, n >= sent - failed, &SETTINGS);
     }
 }
 
@@ -84,13 +84,13 @@ fn alone_it_probes_once_a_second_and_closes_slowly_after_five_good_ones() {
     for _ in 0..2 {
         assert_eq!(breaker.admit(now, &SETTINGS, 0), Admit::Probe);
         assert_eq!(breaker.admit(now + ms(999), &SETTINGS, 0), Admit::Refuse);
-        breaker.record(now, true, true, &SETTINGS);
+        breaker.record_probe(now, true, &SETTINGS);
         now += ms(1000);
     }
     for _ in 0..3 {
         assert_eq!(breaker.state(&SETTINGS), State::Open);
         assert_eq!(breaker.admit(now, &SETTINGS, 0), Admit::Probe);
-        breaker.record(now, false, true, &SETTINGS);
+        breaker.record_probe(now, false, &SETTINGS);
         now += ms(1000);
     }
     // Of the last five two failed.
@@ -200,7 +200,7 @@ fn a_state_that_was_written_down_leaves_nothing_behind() {
     assert_eq!(breaker.admit(start, &closed, 0), Admit::Pass);
     for second in 1..=20 {
         let now = start + ms(second * 1000);
-        breaker.record(now, second < 3, false, &closed);
+        breaker.record(now, second < 3, &closed);
         assert_eq!(breaker.admit(now, &closed, 0), Admit::Pass);
     }
     let later = start + ms(20_000);
@@ -221,7 +221,7 @@ fn a_pulse_says_what_happened_since_the_last() {
     let now = Instant::now();
     let mut breaker = seen(now, 60, 60);
     assert_eq!(breaker.admit(now, &SETTINGS, 0), Admit::Refuse);
-    breaker.record(now, true, true, &SETTINGS);
+    breaker.record_probe(now, true, &SETTINGS);
     let expected = Pulse {
         sent: 60,
         failed: 60,

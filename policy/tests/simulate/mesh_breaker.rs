@@ -77,7 +77,12 @@ impl Scene {
                 Event::Ended(caller, probe) => {
                     let sick = self.sick.contains(&self.events.since());
                     let failed = sick && (self.seen_by)(account(caller));
-                    self.breakers[caller].record(now, failed, probe, &SETTINGS);
+                    let breaker = &mut self.breakers[caller];
+                    if probe {
+                        breaker.record_probe(now, failed, &SETTINGS);
+                    } else {
+                        breaker.record(now, failed, &SETTINGS);
+                    }
                 }
                 Event::Pulse(caller) => self.pulse(now, caller),
                 Event::Told(caller, said) => self.breakers[caller].steer(now, said),

@@ -23,7 +23,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// What was found for one address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub(crate) enum CheckOutcome {
     /// A connection to this address arrived at the proxy's port.
     Redirected(SocketAddr),
     /// The namespace cannot reach anybody in this family.
@@ -32,7 +32,7 @@ pub(crate) enum Outcome {
     Skipped { family: &'static str },
 }
 
-impl fmt::Display for Outcome {
+impl fmt::Display for CheckOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Redirected(target) => write!(f, "proven with a connection to {target}"),
@@ -104,14 +104,14 @@ pub(crate) fn known_service() -> Option<SocketAddr> {
 pub(crate) fn check(
     settings: &Settings,
     service: Option<SocketAddr>,
-) -> Result<Vec<Outcome>, CheckError> {
+) -> Result<Vec<CheckOutcome>, CheckError> {
     let mut outcomes = families()
         .into_iter()
         .map(|family| family.check(settings))
         .collect::<Result<Vec<_>, _>>()?;
     if outcomes
         .iter()
-        .all(|outcome| matches!(outcome, Outcome::NoRoute { .. }))
+        .all(|outcome| matches!(outcome, CheckOutcome::NoRoute { .. }))
     {
         return Err(CheckError::NoRoute);
     }
@@ -126,7 +126,7 @@ pub(crate) fn check(
             SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::LOCALHOST, OUTBOUND_PORT)),
         };
         untranslated(service, arrives(service, listener)?)?;
-        outcomes.push(Outcome::Redirected(service));
+        outcomes.push(CheckOutcome::Redirected(service));
     }
     Ok(outcomes)
 }
@@ -162,20 +162,20 @@ fn families() -> [Family; 2] {
 }
 
 impl Family {
-    fn check(self, settings: &Settings) -> Result<Outcome, CheckError> {
+    fn check(self, settings: &Settings) -> Result<CheckOutcome, CheckError> {
         let (family, listener) = (self.name, self.listener);
         let port = (9..=u16::MAX).find(|port| !settings.skips_port(*port));
         let mut candidates = self.candidates.into_iter();
         let address = candidates.find(|ip| !settings.skips_address(*ip));
         let Some((port, ip)) = port.zip(address) else {
-            return Ok(Outcome::Skipped { family });
+            return Ok(CheckOutcome::Skipped { family });
         };
         let target = SocketAddr::new(ip, port);
         if !has_route(target) {
-            return Ok(Outcome::NoRoute { family });
+            return Ok(CheckOutcome::NoRoute { family });
         }
         documented(target, listener, arrives(target, listener)?)?;
-        Ok(Outcome::Redirected(target))
+        Ok(CheckOutcome::Redirected(target))
     }
 }
 

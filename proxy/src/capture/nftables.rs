@@ -80,9 +80,9 @@ fn commit(batch: &Batch) -> Result<(), WriteError> {
     // asks for an answer, so the first answer tells the fate of all.
     let mut answer = vec![0; LONGEST_ANSWER];
     let length = (&socket).read(&mut answer)?;
-    match Answer::parse(answer.get(..length).unwrap_or_default()) {
-        Some(Answer { errno: 0, .. }) => Ok(()),
-        Some(Answer { errno, sequence }) => Err(refusal(errno, batch.step(sequence))),
+    match KernelAck::parse(answer.get(..length).unwrap_or_default()) {
+        Some(KernelAck { errno: 0, .. }) => Ok(()),
+        Some(KernelAck { errno, sequence }) => Err(refusal(errno, batch.step(sequence))),
         None => Err(io::Error::new(io::ErrorKind::InvalidData, "an answer of unknown form").into()),
     }
 }
@@ -99,14 +99,14 @@ fn refusal(errno: i32, step: String) -> WriteError {
 }
 
 /// What the kernel says about one message of a batch.
-struct Answer {
+struct KernelAck {
     /// 0 for success, else a positive error number.
     errno: i32,
     /// Position of the message in the batch.
     sequence: u32,
 }
 
-impl Answer {
+impl KernelAck {
     fn parse(bytes: &[u8]) -> Option<Self> {
         let kind = u16::from_ne_bytes(bytes.get(4..6)?.try_into().ok()?);
         let sequence = u32::from_ne_bytes(bytes.get(8..12)?.try_into().ok()?);

@@ -176,7 +176,7 @@ impl Default for Snapshot {
 impl Snapshot {
     /// Ready to serve: the own policy is known.
     #[must_use]
-    pub const fn is_complete(&self) -> bool {
+    pub(crate) const fn is_complete(&self) -> bool {
         self.workload.is_some()
     }
 
@@ -241,7 +241,7 @@ impl Snapshot {
 
     /// A meshed endpoint at this address, of whatever Service.
     #[must_use]
-    pub fn meshed_at(&self, addr: SocketAddr) -> Option<&Arc<Endpoint>> {
+    pub(crate) fn meshed_at(&self, addr: SocketAddr) -> Option<&Arc<Endpoint>> {
         let sets = self.endpoints.values();
         sets.flat_map(|set| &set.endpoints)
             .find(|endpoint| endpoint.addr == addr && endpoint.meshed())
@@ -249,7 +249,11 @@ impl Snapshot {
 
     /// Bytes of what is held for the sake of an address, without what `counted` names,
     /// which grows.
-    pub fn bytes_for<'a>(&'a self, addr: SocketAddr, counted: &mut HashSet<&'a str>) -> usize {
+    pub(crate) fn bytes_for<'a>(
+        &'a self,
+        addr: SocketAddr,
+        counted: &mut HashSet<&'a str>,
+    ) -> usize {
         let own = wire::names::destination(addr.ip(), addr.port());
         let mut bytes = self.versions.get(&own).map_or(0, |held| held.bytes);
         let Some(destination) = self.destinations.get(&addr) else {
@@ -291,7 +295,7 @@ impl Snapshot {
     }
 
     #[must_use]
-    pub fn endpoints_of(&self, name: &str) -> Option<&Arc<EndpointSet>> {
+    pub(crate) fn endpoints_of(&self, name: &str) -> Option<&Arc<EndpointSet>> {
         self.endpoints.get(name)
     }
 }

@@ -117,19 +117,19 @@ impl Store {
 
     /// True once a controller has said what this pod is.
     #[must_use]
-    pub fn is_configured(&self) -> bool {
+    pub(crate) fn is_configured(&self) -> bool {
         self.snapshot.load().is_complete()
     }
 
     /// Tells when the own policy changed.
     #[must_use]
-    pub fn policy_changes(&self) -> watch::Receiver<u64> {
+    pub(crate) fn policy_changes(&self) -> watch::Receiver<u64> {
         self.policy.subscribe()
     }
 
     /// The same, with whatever came since a snapshot of this revision as news.
     #[must_use]
-    pub fn policy_changes_since(&self, revision: u64) -> watch::Receiver<u64> {
+    pub(crate) fn policy_changes_since(&self, revision: u64) -> watch::Receiver<u64> {
         let mut changes = self.policy.subscribe();
         if *changes.borrow() != revision {
             changes.mark_changed();
@@ -138,7 +138,7 @@ impl Store {
     }
 
     /// What `judge` says once a change of the own policy makes it refuse.
-    pub async fn until_refused<E>(&self, judge: impl Fn(&Snapshot) -> Result<(), E>) -> E {
+    pub(crate) async fn until_refused<E>(&self, judge: impl Fn(&Snapshot) -> Result<(), E>) -> E {
         let mut changes = self.policy_changes();
         loop {
             if let Err(refused) = judge(&self.snapshot.load()) {

@@ -145,10 +145,10 @@ mod tests {
     async fn what_happened_while_nobody_listened_is_not_told() {
         let config = config();
         let circuits = config.registry.circuits(NAME);
-        circuits.record(&by(), &Breaker::DEFAULT, true, false);
+        circuits.record(&by(), &Breaker::DEFAULT, true);
         let _pulses = Pulses::begin(&config);
         assert_eq!(take(&config), None);
-        circuits.record(&by(), &Breaker::DEFAULT, false, false);
+        circuits.record(&by(), &Breaker::DEFAULT, false);
         let told = take(&config).unwrap().circuits;
         assert_eq!((told[0].sent, told[0].failed), (1, 0));
         let circuit = told[0].circuit.as_ref().unwrap();

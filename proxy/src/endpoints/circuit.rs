@@ -93,16 +93,24 @@ impl Circuits {
     }
 
     /// An attempt has ended. What the breaker is now, if that is another state.
-    pub fn record(
+    pub fn record(&self, by: &DecidedBy, settings: &Settings, failed: bool) -> Option<State> {
+        let now = now();
+        self.with(by, |circuit| {
+            circuit.breaker.record(now, failed, settings);
+            circuit.news()
+        })
+    }
+
+    /// The same of a probe.
+    pub(crate) fn record_probe(
         &self,
         by: &DecidedBy,
         settings: &Settings,
         failed: bool,
-        probe: bool,
     ) -> Option<State> {
         let now = now();
         self.with(by, |circuit| {
-            circuit.breaker.record(now, failed, probe, settings);
+            circuit.breaker.record_probe(now, failed, settings);
             circuit.news()
         })
     }
@@ -159,7 +167,7 @@ impl Circuits {
 
     /// Whether there are any of which there may be something to say.
     #[must_use]
-    pub fn are_in_use(&self) -> bool {
+    pub(crate) fn are_in_use(&self) -> bool {
         !self.held.lock().is_empty()
     }
 
@@ -212,7 +220,7 @@ mod tests {
     }
 
     fn fails(circuits: &Circuits, by: &DecidedBy, times: u32) -> Option<State> {
-        let ends = (0..times).map(|_| circuits.record(by, &SETTINGS, true, false));
+        let ends = (0..times).map(|_| circuits.record(by, &SETTINGS, true));
         ends.fold(None, Option::or)
     }
 
@@ -230,7 +238,7 @@ mod tests {
         for probe in 0..5 {
             assert_eq!(circuits.admit(&by, &SETTINGS).0, Admit::Probe, "{probe}");
             assert_eq!(circuits.admit(&by, &SETTINGS).0, Admit::Refuse, "{probe}");
-            let shown = circuits.record(&by, &SETTINGS, false, true);
+            let shown = circuits.record_probe(&by, &SETTINGS, false);
             assert_eq!(shown.is_some(), probe == 4);
             advance(Duration::from_secs(1)).await;
         }
@@ -246,7 +254,7 @@ mod tests {
         // A tenth and a second's worth of the ramp; then all of it.
         assert!((120..270).contains(&first), "{first}");
         assert_eq!(last, 1000);
-        assert_eq!(circuits.record(&by, &SETTINGS, false, false), None);
+        assert_eq!(circuits.record(&by, &SETTINGS, false), None);
     }
 
     #[tokio::test(start_paused = true)]
@@ -284,7 +292,7 @@ mod tests {
         tokio::time::timeout(Duration::ZERO, begun.notified())
             .await
             .unwrap();
-        circuits.record(&by, &SETTINGS, true, false);
+        circuits.record(&by, &SETTINGS, true);
         let one = Pulse {
             sent: 1,
             failed: 1,

@@ -184,7 +184,7 @@ impl InFlight {
     }
 
     /// Nobody waits for its answer any more, which had not begun after `waited`.
-    pub fn given_up(&self, waited: Duration) {
+    pub(crate) fn given_up(&self, waited: Duration) {
         let mut learned = self.endpoint.learned.lock();
         learned.cost.observe_at_least(now(), waited);
     }

@@ -78,7 +78,7 @@ pub enum Latency {
 impl Latency {
     /// Of an answer whose head came after `took`. `good`: of the application, and no failure
     /// of its server. By anything else an endpoint must not seem fast.
-    pub const fn of_head(took: Duration, good: bool) -> Self {
+    pub(crate) const fn of_head(took: Duration, good: bool) -> Self {
         if good {
             Self::Head(took)
         } else {

@@ -102,12 +102,12 @@ impl Registry {
     }
 
     /// The same, if anybody holds them.
-    pub fn held_circuits(&self, endpoints: &str) -> Option<Arc<Circuits>> {
+    pub(crate) fn held_circuits(&self, endpoints: &str) -> Option<Arc<Circuits>> {
         self.circuits.lock().get(endpoints).and_then(Weak::upgrade)
     }
 
     /// Shows the breakers that are held, with the name of the endpoints that serve.
-    pub fn each_circuits(&self, mut show: impl FnMut(&str, &Circuits)) {
+    pub(crate) fn each_circuits(&self, mut show: impl FnMut(&str, &Circuits)) {
         let held: Vec<_> = {
             let circuits = self.circuits.lock();
             let held = circuits.iter();
@@ -120,7 +120,7 @@ impl Registry {
     }
 
     /// Returns when there are breakers of which there may be something to say.
-    pub async fn circuits_in_use(&self) {
+    pub(crate) async fn circuits_in_use(&self) {
         loop {
             let mut in_use = false;
             self.each_circuits(|_, circuits| in_use |= circuits.are_in_use());
@@ -187,7 +187,7 @@ impl Registry {
 
     /// Takes over what the controller says of an address. Its last word counts:
     /// addresses are used again, by pods outside the mesh and by others.
-    pub fn note_meshed(&self, addr: SocketAddr, meshed: bool) {
+    pub(crate) fn note_meshed(&self, addr: SocketAddr, meshed: bool) {
         let mut known = self.meshed.lock();
         if meshed {
             known.insert(addr);
@@ -198,12 +198,12 @@ impl Registry {
 
     /// Whether the last that was said of an address is that it is meshed.
     #[must_use]
-    pub fn was_meshed(&self, addr: SocketAddr) -> bool {
+    pub(crate) fn was_meshed(&self, addr: SocketAddr) -> bool {
         self.meshed.lock().said.contains_key(&addr)
     }
 
     /// Whether addresses had to be forgotten since the last time that somebody asked.
-    pub fn forgot_meshed(&self) -> bool {
+    pub(crate) fn forgot_meshed(&self) -> bool {
         std::mem::take(&mut self.meshed.lock().overflows) > 0
     }
 

@@ -218,13 +218,13 @@ impl EndpointSet {
     /// a hash over them and the address, so that other endpoints' coming and going
     /// moves nobody else. While it rests its callers go to the next, and come back.
     #[must_use]
-    pub fn of_session(&self, caller: &str, epoch: u64, draw: &Draw<'_>) -> Option<InFlight> {
+    pub(crate) fn of_session(&self, caller: &str, epoch: u64, draw: &Draw<'_>) -> Option<InFlight> {
         self.first_that_stands(draw, |resting| self.highest(caller, epoch, draw, resting))
     }
 
     /// The same for a tenant, whoever calls: see `policy::sticky`.
     #[must_use]
-    pub fn of_tenant(&self, key: Key, draw: &Draw<'_>) -> Option<InFlight> {
+    pub(crate) fn of_tenant(&self, key: Key, draw: &Draw<'_>) -> Option<InFlight> {
         let all = &self.endpoints;
         self.first_that_stands(draw, |resting| {
             let seed = |at: usize| all[at].seed;

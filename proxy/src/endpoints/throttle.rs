@@ -21,7 +21,7 @@ pub struct ClientThrottle {
 impl ClientThrottle {
     /// Whether anything may be held back, so that what is answered has to be recorded.
     #[must_use]
-    pub fn is_active(&self) -> bool {
+    pub(crate) fn is_active(&self) -> bool {
         self.active.load(Relaxed)
     }
 

@@ -126,7 +126,7 @@ impl Clients {
     }
 
     /// Whether one more connection may be left that could serve again, and counts it.
-    pub fn may_leave(&self) -> bool {
+    pub(crate) fn may_leave(&self) -> bool {
         self.left.lock().take(Instant::now()).is_ok()
     }
 

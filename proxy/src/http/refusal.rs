@@ -109,7 +109,7 @@ impl Failure {
 
     /// The same to a request of this method.
     #[must_use]
-    pub fn response_to(&self, method: &Method, grpc: bool) -> Response<Body> {
+    pub(crate) fn response_to(&self, method: &Method, grpc: bool) -> Response<Body> {
         answer_to(method, self.response(grpc))
     }
 }

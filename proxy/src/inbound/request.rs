@@ -109,7 +109,7 @@ impl Connection {
             call.waited(*long);
         }
         call.asks(&received.parts);
-        call.speaks(speak == AppHttp::Http2, received.grpc);
+        call.speaks(speak.version(), received.grpc);
         self.count_on_cell(call);
     }
 

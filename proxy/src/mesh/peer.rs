@@ -60,7 +60,7 @@ impl Peer {
     }
 
     /// Opens the dedicated connection, beside whatever else goes on.
-    pub fn open_dedicated(&self, opening: Connecting) {
+    fn open_dedicated(&self, opening: Connecting) {
         let (ip, tls) = (self.ip, self.tls.clone());
         let config = tls.dedicated_client(&self.identity);
         #[expect(clippy::disallowed_methods, reason = "one connection to a peer")]

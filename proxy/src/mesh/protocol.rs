@@ -73,6 +73,13 @@ impl AppHttp {
         }
     }
 
+    pub(crate) const fn version(self) -> Version {
+        match self {
+            Self::Http1 => Version::HTTP_11,
+            Self::Http2 => Version::HTTP_2,
+        }
+    }
+
     /// Its name, also in metrics.
     pub(crate) const fn label(self) -> &'static str {
         match self {

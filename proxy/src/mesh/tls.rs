@@ -116,7 +116,7 @@ impl MeshTls {
     /// The same as [`Self::client`], and asks for a dedicated connection. A peer
     /// that does not know these takes HTTP/2.
     #[must_use]
-    pub fn dedicated_client(&self, expected: &SpiffeId) -> Arc<rustls::ClientConfig> {
+    pub(crate) fn dedicated_client(&self, expected: &SpiffeId) -> Arc<rustls::ClientConfig> {
         let alpn = [DEDICATED_ALPN, MESH_ALPN];
         tls::mesh_client_config(&self.roots, &self.certs, expected.clone(), &alpn)
     }

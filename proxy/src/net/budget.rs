@@ -118,7 +118,7 @@ impl Budget {
     }
 
     /// Notes what the kernel holds for the sockets, in bytes.
-    pub fn note_sockets(&self, bytes: usize) {
+    pub(crate) fn note_sockets(&self, bytes: usize) {
         self.sockets.store(bytes, Relaxed);
     }
 
@@ -140,7 +140,7 @@ impl Budget {
 
     /// So much is in use that nobody gets more than the least.
     #[must_use]
-    pub fn is_tight(&self) -> bool {
+    pub(crate) fn is_tight(&self) -> bool {
         self.used() > self.tight_from()
     }
 
@@ -152,18 +152,18 @@ impl Budget {
 
     /// The same, in bytes.
     #[must_use]
-    pub const fn full_from(&self) -> usize {
+    pub(crate) const fn full_from(&self) -> usize {
         self.heap / 100 * FULL
     }
 
     /// As [`Self::is_tight`], in bytes.
     #[must_use]
-    pub const fn tight_from(&self) -> usize {
+    pub(crate) const fn tight_from(&self) -> usize {
         self.heap / 100 * TIGHT
     }
 
     /// Ready when bytes may be read from anywhere.
-    pub fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
         if !self.closed.load(Relaxed) {
             if !self.is_full() || self.spared.load(Relaxed) {
                 return Poll::Ready(());
@@ -214,7 +214,7 @@ impl Budget {
     /// There are up to five such places in a proxy, and who came first may hold what was
     /// right then: a harmonic sum, which for a thousand is some seven times the 64th part.
     #[must_use]
-    pub fn chunk_size(&self) -> usize {
+    pub(crate) fn chunk_size(&self) -> usize {
         if self.is_tight() {
             return LEAST_CHUNK;
         }
@@ -294,12 +294,12 @@ pub struct Holder(Arc<Budget>);
 impl Holder {
     /// As [`Budget::chunk_size`].
     #[must_use]
-    pub fn chunk_size(&self) -> usize {
+    pub(crate) fn chunk_size(&self) -> usize {
         self.0.chunk_size()
     }
 
     /// As [`Budget::poll_room`].
-    pub fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
         self.0.poll_room(cx)
     }
 }

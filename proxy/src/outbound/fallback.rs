@@ -55,7 +55,7 @@ pub(super) struct Due<'a> {
 
 /// How asking another Service went, for the metric.
 #[derive(Clone, Copy)]
-enum Outcome {
+enum FallbackOutcome {
     Success,
     Failure,
     /// What was sent of the request is not at hand any more.
@@ -64,7 +64,7 @@ enum Outcome {
     Deadline,
 }
 
-impl Outcome {
+impl FallbackOutcome {
     const fn as_str(self) -> &'static str {
         match self {
             Self::Success => "success",
@@ -144,7 +144,7 @@ impl<'a> Due<'a> {
     async fn ask(&self, sent: &mut Sent, call: &mut Call) -> Option<&'a FallbackResponse> {
         match &self.fallback.to {
             FallbackTo::Response(held) => {
-                call.fell_back(HELD, self.when, Outcome::Success.as_str());
+                call.fell_back(HELD, self.when, FallbackOutcome::Success.as_str());
                 call.falls_back(self.attempted.route.parties());
                 Some(held)
             }
@@ -156,7 +156,12 @@ impl<'a> Due<'a> {
         }
     }
 
-    async fn ask_service(&self, service: &ServiceId, sent: &mut Sent, call: &mut Call) -> Outcome {
+    async fn ask_service(
+        &self,
+        service: &ServiceId,
+        sent: &mut Sent,
+        call: &mut Call,
+    ) -> FallbackOutcome {
         let Attempted {
             proxy,
             route,
@@ -168,12 +173,12 @@ impl<'a> Due<'a> {
             if call.reason_of(answer.response.headers()) == Some(Reason::Deadline));
         if told || outgoing.check().is_err() {
             *sent = Err(deadline::passed());
-            return Outcome::Deadline;
+            return FallbackOutcome::Deadline;
         }
         let kept = outgoing.replay.is_kept();
         // What was not sent whole may be read on where nobody reads it any more.
         if !kept && (self.when.may_have_been_seen() || outgoing.replay.take().is_none()) {
-            return Outcome::Body;
+            return FallbackOutcome::Body;
         }
         let facts = RequestFacts {
             method: &outgoing.parts.method,
@@ -188,7 +193,7 @@ impl<'a> Due<'a> {
             Ok((answer, mut serving)) if call.reason_of(answer.response.headers()).is_none() => {
                 serving.marks = Marks::degraded(&instead.backend);
                 *sent = Ok((answer, serving));
-                Outcome::Success
+                FallbackOutcome::Success
             }
             Ok(_) | Err(_) => {
                 call.returns(before);
@@ -196,7 +201,7 @@ impl<'a> Due<'a> {
                 if let Err(passed) = outgoing.check() {
                     *sent = Err(passed);
                 }
-                Outcome::Failure
+                FallbackOutcome::Failure
             }
         }
     }
@@ -222,9 +227,9 @@ pub(super) fn of_bytes<'a>(route: &'a Route, failure: &Failure) -> Option<(&'a S
 /// Counts how a connection of opaque bytes fared at the Service that took it instead.
 pub(super) fn count_bytes(call: &Call, service: &ServiceId, reached: bool) {
     let outcome = if reached {
-        Outcome::Success
+        FallbackOutcome::Success
     } else {
-        Outcome::Failure
+        FallbackOutcome::Failure
     };
     call.fell_back(&service.to_string(), Cause::Unreachable, outcome.as_str());
 }

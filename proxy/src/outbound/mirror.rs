@@ -76,7 +76,7 @@ const TRACES: [&str; 18] = [
 
 /// What became of a copy, for the metric.
 #[derive(Clone, Copy)]
-enum Outcome {
+enum MirrorOutcome {
     /// Whatever the application answered.
     Success,
     Failure,
@@ -88,7 +88,7 @@ enum Outcome {
     Shadow,
 }
 
-impl Outcome {
+impl MirrorOutcome {
     const fn as_str(self) -> &'static str {
         match self {
             Self::Success => "success",
@@ -113,12 +113,12 @@ impl Counted {
             labels: MirrorLabels {
                 service: Arc::clone(service),
                 mirror: mirror.service.to_string().into(),
-                outcome: Outcome::Body.as_str(),
+                outcome: MirrorOutcome::Body.as_str(),
             },
         }
     }
 
-    const fn came_to(&mut self, outcome: Outcome) {
+    const fn came_to(&mut self, outcome: MirrorOutcome) {
         self.labels.outcome = outcome.as_str();
     }
 }
@@ -154,7 +154,7 @@ pub(super) fn copy(
     for mirror in due.filter(|mirror| Some(&mirror.service) != instead) {
         let mut counted = Counted::new(&proxy.telemetry, &route.service, mirror);
         if outgoing.shadow.is_some() {
-            counted.came_to(Outcome::Shadow);
+            counted.came_to(MirrorOutcome::Shadow);
             continue;
         }
         let Some(body) = outgoing.replay.whole() else {
@@ -164,7 +164,7 @@ pub(super) fn copy(
         let permit = match proxy.copies.admit(bytes) {
             Some(permit) if !proxy.budget().is_tight() => permit,
             _ => {
-                counted.came_to(Outcome::Full);
+                counted.came_to(MirrorOutcome::Full);
                 continue;
             }
         };
@@ -258,14 +258,14 @@ struct Copy {
 impl Copy {
     fn send(self, proxy: Arc<Proxy>, mut counted: Counted) {
         // Until it is known: nobody may be left to run it.
-        counted.came_to(Outcome::Failure);
+        counted.came_to(MirrorOutcome::Failure);
         #[expect(
             clippy::disallowed_methods,
             reason = "there is room for a few at a time"
         )]
         tokio::spawn(async move {
             match timeout(WITHIN, self.deliver(&proxy)).await {
-                Ok(Ok(())) => counted.came_to(Outcome::Success),
+                Ok(Ok(())) => counted.came_to(MirrorOutcome::Success),
                 Ok(Err(failure)) => tracing::debug!(%failure, "a copy was not taken"),
                 Err(_) => tracing::debug!("a copy was not answered in time"),
             }

@@ -29,8 +29,12 @@ impl Passed {
             // Its trailers tell; or it shows nothing.
             Some(Seen::Reached) | None => return,
         };
-        let circuits = &self.circuits;
-        let state = circuits.record(&self.by, &self.settings, failed, self.probe);
+        let (circuits, by, settings) = (&self.circuits, &self.by, &self.settings);
+        let state = if self.probe {
+            circuits.record_probe(by, settings, failed)
+        } else {
+            circuits.record(by, settings, failed)
+        };
         if let Some(state) = state {
             call.circuit(&self.by.service, &self.backend, state);
         }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use http::{Request, Response, Version};
+use http::{Request, Response};
 use policy::http_match::RequestFacts;
 
 use crate::config::snapshot::Snapshot;
@@ -133,7 +133,7 @@ fn receive(
         call.waited(*long);
     }
     call.asks(&received.parts);
-    call.speaks(received.parts.version == Version::HTTP_2, received.grpc);
+    call.speaks(received.parts.version, received.grpc);
     Ok(received)
 }
 

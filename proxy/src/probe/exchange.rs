@@ -25,7 +25,7 @@ const MAX_BODY: usize = 10 * 1024;
 const MAX_HEAD: usize = 64 * 1024;
 
 /// What came back. A body longer than the bound is cut off.
-pub(super) struct Answer {
+pub(super) struct ProbeAnswer {
     pub(super) head: http::response::Parts,
     pub(super) body: Bytes,
     pub(super) trailers: HeaderMap,
@@ -60,7 +60,7 @@ pub(super) async fn encrypt(
 pub(super) async fn http1(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     request: Request<Full<Bytes>>,
-) -> Result<Answer, String> {
+) -> Result<ProbeAnswer, String> {
     let shaken = http1::Builder::new()
         .max_buf_size(MAX_HEAD)
         .handshake(TokioIo::new(stream))
@@ -75,7 +75,7 @@ pub(super) async fn http1(
 pub(super) async fn http2(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     request: Request<Full<Bytes>>,
-) -> Result<Answer, String> {
+) -> Result<ProbeAnswer, String> {
     let shaken = http2::Builder::new(TokioExecutor::new())
         .max_header_list_size(MAX_HEAD as u32)
         .handshake(TokioIo::new(stream))
@@ -99,7 +99,7 @@ async fn beside<T>(connection: impl Future, conversation: impl Future<Output = T
     }
 }
 
-async fn read(response: hyper::Result<Response<Incoming>>) -> Result<Answer, String> {
+async fn read(response: hyper::Result<Response<Incoming>>) -> Result<ProbeAnswer, String> {
     let (head, body) = response
         .map_err(|error| format!("no answer: {error}"))?
         .into_parts();
@@ -112,7 +112,7 @@ async fn read(response: hyper::Result<Response<Incoming>>) -> Result<Answer, Str
         Err(error) if error.is::<http_body_util::LengthLimitError>() => Default::default(),
         Err(error) => return Err(format!("the answer broke off: {error}")),
     };
-    Ok(Answer {
+    Ok(ProbeAnswer {
         head,
         body,
         trailers,

@@ -9,7 +9,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::Full;
 
-use super::exchange::{self, Answer};
+use super::exchange::{self, ProbeAnswer};
 use super::target::{self, HttpGet};
 use crate::probe::result::ProbeResult;
 
@@ -69,7 +69,7 @@ async fn fetch(get: &HttpGet, pod_ip: IpAddr) -> Result<StatusCode, String> {
     Err(format!("stopped after {MAX_REDIRECTS} redirects"))
 }
 
-async fn ask(url: &Url, headers: &HeaderMap, pod_ip: IpAddr) -> Result<Answer, String> {
+async fn ask(url: &Url, headers: &HeaderMap, pod_ip: IpAddr) -> Result<ProbeAnswer, String> {
     let mut request = Request::new(Full::new(Bytes::new()));
     *request.uri_mut() = Uri::from(url.path.clone());
     *request.headers_mut() = headers.clone();

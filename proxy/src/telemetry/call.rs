@@ -19,7 +19,7 @@ mod traced;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, Method, Response, StatusCode, request, response};
+use http::{HeaderMap, Method, Response, StatusCode, Version, request, response};
 use policy::origin::Origin;
 use policy::protocol::Protocol;
 use policy::reason::Reason;
@@ -32,7 +32,7 @@ use crate::http::watched::BodyEnd;
 use crate::net::idle::is_still;
 use crate::telemetry::Telemetry;
 use crate::telemetry::call::logged::Logged;
-use crate::telemetry::cell::{Cell, Outcome};
+use crate::telemetry::cell::{CallOutcome, Cell};
 use crate::telemetry::labels::Security;
 use crate::telemetry::parties::Parties;
 use crate::telemetry::tap::record::Tapped;
@@ -144,11 +144,11 @@ impl Call {
     }
 
     /// Notes which HTTP the two applications speak with each other.
-    pub(crate) const fn speaks(&mut self, http2: bool, grpc: bool) {
-        self.protocol = match (http2, grpc) {
-            (true, true) => Protocol::Grpc,
-            (true, false) => Protocol::Http2,
-            (false, _) => Protocol::Http1,
+    pub(crate) const fn speaks(&mut self, version: Version, grpc: bool) {
+        self.protocol = match version {
+            Version::HTTP_2 if grpc => Protocol::Grpc,
+            Version::HTTP_2 => Protocol::Http2,
+            _ => Protocol::Http1,
         };
     }
 
@@ -302,7 +302,7 @@ impl Call {
             // Dropped, it counts as cancelled.
             return;
         };
-        self.settle(false).outcome(Outcome {
+        self.settle(false).outcome(CallOutcome {
             status: status.as_u16(),
             success: false,
             reason: Some(reason),
@@ -370,7 +370,7 @@ impl Call {
         // An answer of the mesh instead of the application's is a failure, whatever
         // its status.
         let success = reason.is_none() && is_success(status, grpc);
-        let outcome = Outcome {
+        let outcome = CallOutcome {
             status: status.as_u16(),
             success,
             reason,
@@ -424,7 +424,7 @@ impl Call {
 
     fn bytes_ended(&mut self, reason: Option<Reason>) {
         self.awaited = false;
-        let outcome = Outcome {
+        let outcome = CallOutcome {
             status: 0,
             success: reason.is_none(),
             reason,

@@ -58,14 +58,14 @@ impl Way {
 /// How a call ended, as far as series tell it apart. The status of an opaque connection
 /// is 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Outcome {
+pub(crate) struct CallOutcome {
     pub status: u16,
     pub success: bool,
     /// Why the mesh answered or ended it instead of the application.
     pub reason: Option<Reason>,
 }
 
-impl Outcome {
+impl CallOutcome {
     /// The application found fault with the request.
     pub(crate) fn is_client_error(&self) -> bool {
         self.reason.is_none() && (400..500).contains(&self.status)
@@ -252,7 +252,7 @@ impl Cell {
     }
 
     /// A request was answered after this time, with so many bytes.
-    pub(crate) fn answered(&self, outcome: Outcome, after: Duration, bytes: u64) {
+    pub(crate) fn answered(&self, outcome: CallOutcome, after: Duration, bytes: u64) {
         self.outcome(outcome);
         self.latency[bucket(after.as_secs_f64())].fetch_add(1, Relaxed);
         let nanoseconds = u64::try_from(after.as_nanos()).unwrap_or(u64::MAX);
@@ -268,7 +268,7 @@ impl Cell {
     }
 
     /// A call ended so.
-    pub(crate) fn outcome(&self, outcome: Outcome) {
+    pub(crate) fn outcome(&self, outcome: CallOutcome) {
         let packed = outcome.packed();
         for place in &self.outcomes {
             let mut held = place.outcome.load(Relaxed);
@@ -288,7 +288,7 @@ impl Cell {
             more.push((packed, 1));
         } else {
             // By whether it went well and why, which are few.
-            let without = Outcome {
+            let without = CallOutcome {
                 status: 0,
                 ..outcome
             }
@@ -337,7 +337,7 @@ impl Cell {
         for place in &self.outcomes {
             let calls = few(&place.calls);
             if calls > 0 {
-                let outcome = Outcome::unpacked(place.outcome.load(Relaxed));
+                let outcome = CallOutcome::unpacked(place.outcome.load(Relaxed));
                 counts.outcomes.push((outcome, calls));
             }
         }
@@ -345,7 +345,7 @@ impl Cell {
         let more = more.into_iter();
         counts
             .outcomes
-            .extend(more.map(|(packed, calls)| (Outcome::unpacked(packed), u64::from(calls))));
+            .extend(more.map(|(packed, calls)| (CallOutcome::unpacked(packed), u64::from(calls))));
         Some(counts)
     }
 }
@@ -367,7 +367,7 @@ fn few(counter: &AtomicU32) -> u64 {
 /// What came together in a cell.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Counts {
-    pub outcomes: Vec<(Outcome, u64)>,
+    pub outcomes: Vec<(CallOutcome, u64)>,
     /// Requests by time to the head of the answer, and these times together.
     pub latency: Histogram,
     pub nanoseconds: u64,
@@ -419,7 +419,7 @@ impl Counts {
     }
 
     /// Calls of all outcomes that fit.
-    pub(crate) fn calls(&self, fits: impl Fn(&Outcome) -> bool) -> u64 {
+    pub(crate) fn calls(&self, fits: impl Fn(&CallOutcome) -> bool) -> u64 {
         let fitting = self.outcomes.iter().filter(|(outcome, _)| fits(outcome));
         fitting.map(|(_, calls)| calls).sum()
     }

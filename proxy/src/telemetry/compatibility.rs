@@ -131,7 +131,7 @@ mod tests {
     use prometheus_client::encoding::text::encode;
 
     use super::*;
-    use crate::telemetry::cell::{Cell, Outcome, Way};
+    use crate::telemetry::cell::{CallOutcome, Cell, Way};
     use crate::telemetry::labels::Direction;
     use crate::telemetry::parties::Parties;
 
@@ -157,7 +157,7 @@ mod tests {
             (200, false, 3),
             (502, false, 2000),
         ] {
-            let outcome = Outcome {
+            let outcome = CallOutcome {
                 status,
                 success,
                 reason: None,

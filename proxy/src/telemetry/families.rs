@@ -11,7 +11,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Unit;
 
-use crate::telemetry::cell::{Counts, Outcome, Way};
+use crate::telemetry::cell::{CallOutcome, Counts, Way};
 use crate::telemetry::cells::Cells;
 use crate::telemetry::compatibility::Compatibility;
 use crate::telemetry::exemplar::annotate;
@@ -124,7 +124,7 @@ impl CallFamilies {
         let parties = &way.parties;
         let route = Route(way.route.clone().unwrap_or_default());
         for (outcome, calls) in &counts.outcomes {
-            let Outcome {
+            let CallOutcome {
                 status,
                 success,
                 reason,

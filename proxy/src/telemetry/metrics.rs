@@ -253,7 +253,7 @@ impl Metrics {
 
     /// Adds the series that are asked for beyond Weft's own.
     #[must_use]
-    pub fn compatible(
+    pub(crate) fn compatible(
         self,
         registry: &mut Registry,
         asked: Option<&settings::Compatibility>,
@@ -282,7 +282,7 @@ impl Metrics {
     }
 
     /// Counts a mesh connection that TLS refused.
-    pub fn tls_failed(&self, direction: Direction, reason: &'static str) {
+    pub(crate) fn tls_failed(&self, direction: Direction, reason: &'static str) {
         self.tls_failures.at(&TlsLabels { direction, reason }).inc();
     }
 

@@ -195,7 +195,7 @@ impl Reports {
     }
 
     /// Closes every slot when it ends, for ever, whether a controller listens or not.
-    pub async fn keep_time(&self) {
+    pub(crate) async fn keep_time(&self) {
         loop {
             let now = SystemTime::now();
             self.close(now, Instant::now());

@@ -61,12 +61,7 @@ pub fn port_protocols(messages: &[v1::PortProtocol]) -> Result<PortProtocols, Ba
     declared.map(PortProtocols::new)
 }
 
-/// The inverse of [`port_protocols`].
-pub fn port_protocol_messages(declared: &PortProtocols) -> Vec<v1::PortProtocol> {
-    declared.iter().map(port_protocol).collect()
-}
-
-/// One range of ports that is declared to carry a protocol.
+/// One range of ports that is declared to carry a protocol: what [`port_protocols`] reads.
 pub fn port_protocol((range, protocol): (PortRange, Protocol)) -> v1::PortProtocol {
     v1::PortProtocol {
         first: range.first().into(),

@@ -367,7 +367,8 @@ proptest! {
         let declared = PortProtocols::new(ranges.into_iter().map(|(first, more, raw)| {
             (PortRange::new(first, first.saturating_add(more)).unwrap(), protocol(raw))
         }));
-        prop_assert_eq!(port_protocols(&port_protocol_messages(&declared)), Ok(declared));
+        let messages: Vec<_> = declared.iter().map(port_protocol).collect();
+        prop_assert_eq!(port_protocols(&messages), Ok(declared));
     }
 
     /// Whatever bytes arrive, reading them ends in a value or in a refusal.

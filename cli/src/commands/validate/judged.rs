@@ -7,6 +7,7 @@ use crds::shallow::Authored;
 use crds::smi::judge::{Cluster, Mistake, Severity};
 use crds::smi::{ACCESS_GROUP, SPECS_GROUP, SPLIT_GROUP, STORAGE_VERSION};
 use crds::weft;
+use policy::name::Kind;
 use serde::Deserialize as _;
 use serde_json::Value;
 
@@ -24,7 +25,7 @@ const SPELLED: [&str; 6] = [
 ];
 
 /// The kind of Weft's own group.
-const TRAFFIC_POLICY: &str = "TrafficPolicy";
+const TRAFFIC_POLICY: &str = Kind::TrafficPolicy.as_str();
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,8 +10,12 @@ fn with_slice(endpoints: &[Value]) -> Cluster {
     shop().with(slice("api-x", "api", &[("http", 8080)], endpoints))
 }
 
-fn conditions(endpoint: Value, ready: bool, serving: bool, terminating: bool) -> Value {
-    let conditions = json!({"ready": ready, "serving": serving, "terminating": terminating});
+/// With these conditions, and without the others.
+fn conditions(endpoint: Value, held: &[&str]) -> Value {
+    let is = |condition: &str| held.contains(&condition);
+    let conditions = json!({
+        "ready": is("ready"), "serving": is("serving"), "terminating": is("terminating"),
+    });
     set(endpoint, "/conditions", conditions)
 }
 
@@ -23,16 +27,16 @@ fn addresses(cluster: &Cluster) -> Vec<String> {
 fn only_ready_endpoints_are_used_while_there_is_one() {
     let one = endpoint("api-1", "10.0.0.11");
     let two = endpoint("api-2", "10.0.0.12");
-    let cluster = with_slice(&[one, conditions(two, false, true, true)]);
+    let cluster = with_slice(&[one, conditions(two, &["serving", "terminating"])]);
     assert_eq!(addresses(&cluster), ["10.0.0.11:8080"]);
 }
 
 #[test]
 fn without_a_ready_one_those_that_serve_while_terminating_are_used() {
-    let one = conditions(endpoint("api-1", "10.0.0.11"), false, true, true);
-    let two = conditions(endpoint("api-2", "10.0.0.12"), false, false, true);
+    let one = conditions(endpoint("api-1", "10.0.0.11"), &["serving", "terminating"]);
+    let two = conditions(endpoint("api-2", "10.0.0.12"), &["terminating"]);
     assert_eq!(addresses(&with_slice(&[one, two])), ["10.0.0.11:8080"]);
-    let three = conditions(endpoint("api-1", "10.0.0.11"), false, false, false);
+    let three = conditions(endpoint("api-1", "10.0.0.11"), &[]);
     assert!(addresses(&with_slice(&[three])).is_empty());
 }
 
@@ -43,7 +47,8 @@ fn a_ready_endpoint_says_since_when_its_pod_is_ready() {
             "lastTransitionTime": "2026-01-01T00:05:00Z"});
         let api = pod("api-1", "10.0.0.11", "api");
         let api = set(api, "/status/conditions", json!([condition]));
-        let at = conditions(endpoint("api-1", "10.0.0.11"), ready, true, !ready);
+        let state = if ready { "ready" } else { "terminating" };
+        let at = conditions(endpoint("api-1", "10.0.0.11"), &[state, "serving"]);
         let written = slice("api-x", "api", &[("http", 8080)], &[at]);
         let written = if by_kubernetes {
             kept(written)
@@ -115,7 +120,7 @@ fn a_pod_being_deleted_is_left_out_before_its_slice_says_so() {
 
 #[test]
 fn an_endpoint_in_two_slices_counts_once_and_its_best_state_counts() {
-    let stale = conditions(endpoint("api-1", "10.0.0.11"), false, false, false);
+    let stale = conditions(endpoint("api-1", "10.0.0.11"), &[]);
     let cluster = shop().with(slice("api-a", "api", &[("http", 8080)], &[stale]));
     assert_eq!(addresses(&cluster), ["10.0.0.11:8080", "10.0.0.12:8080"]);
 }

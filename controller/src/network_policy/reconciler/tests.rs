@@ -19,7 +19,7 @@ const ROLES: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
 struct Bench {
     api: FakeApi,
     reconciler: Reconciler,
-    state: State,
+    state: Progress,
     models: watch::Sender<Option<Arc<Compiled>>>,
     enforced: watch::Receiver<Option<Arc<Enforced>>>,
     seen: usize,
@@ -74,10 +74,10 @@ impl Bench {
                 enforced: sender,
                 written: Counter::default(),
             },
-            state: State {
+            state: Progress {
                 listed: true,
                 owner: "role-1".to_owned(),
-                ..State::default()
+                ..Progress::default()
             },
             api,
             models,

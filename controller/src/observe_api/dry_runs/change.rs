@@ -17,7 +17,7 @@ use crate::aggregated::access::{AccessDecision, Attributes, refusal};
 use crate::aggregated::front_proxy::User;
 use crate::aggregated::refusal::Refusal;
 use crate::observe_api::context::ObserveContext;
-use crate::translate::change::{Change, LAID, held};
+use crate::translate::change::{Change, held};
 use crate::world::{ObjectKey, World};
 
 /// Objects of one change; each costs a question to the API server.
@@ -212,20 +212,20 @@ impl Asked {
 }
 
 fn laid(spelled: &str) -> Option<Kind> {
-    LAID.into_iter().find(|kind| kind.as_str() == spelled)
+    Kind::WRITTEN
+        .into_iter()
+        .find(|kind| kind.as_str() == spelled)
 }
 
 fn not_laid(spelled: &str) -> String {
-    let kinds: Vec<&str> = LAID.iter().map(|kind| kind.as_str()).collect();
+    let kinds: Vec<&str> = Kind::WRITTEN.iter().map(|kind| kind.as_str()).collect();
     format!("kind {spelled:?} is none of {}", kinds.join(", "))
 }
 
 fn right(verb: &'static str, kind: Kind, key: &ObjectKey) -> Attributes {
-    let smi = SmiKind::ALL.into_iter();
-    let smi = smi.into_iter().find(|smi| smi.name() == kind.as_str());
-    let (group, version, resource) = match smi {
+    let (group, version, resource) = match SmiKind::of(kind) {
         Some(smi) => (smi.group(), STORAGE_VERSION, smi.plural()),
-        None => (weft::GROUP, weft::VERSION, "trafficpolicies"),
+        None => (weft::GROUP, weft::VERSION, weft::TRAFFIC_POLICIES),
     };
     Attributes {
         group,

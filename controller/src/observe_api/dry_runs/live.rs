@@ -123,7 +123,7 @@ impl Asking<'_> {
         }
         let now = Instant::now();
         let until = (now + long).min(begun + LIFE);
-        let reader = Reader {
+        let reader = TrialStream {
             until: if asked.answers.is_empty() { now } else { until },
             answers: asked.answers,
             turn: 0,
@@ -233,8 +233,8 @@ impl Asking<'_> {
     }
 }
 
-/// One reader.
-struct Reader {
+/// What one reader is told, and until when.
+struct TrialStream {
     answers: Vec<Answers>,
     /// Whose answer is looked for first.
     turn: usize,
@@ -249,7 +249,7 @@ struct Reader {
     _trial: TrialPermit,
 }
 
-impl Reader {
+impl TrialStream {
     /// The next line; `None` after the last. The first comes at once.
     async fn next(&mut self) -> Option<Trial> {
         if self.ended {
@@ -278,7 +278,7 @@ impl Reader {
 }
 
 /// The next answer to any of these questions; never where nobody has more to say.
-async fn any(all: &mut [Answers], first: usize) -> asks::Answer {
+async fn any(all: &mut [Answers], first: usize) -> asks::ProxyAnswer {
     poll_fn(|cx| {
         for turn in 0..all.len() {
             let at = first.wrapping_add(turn) % all.len();
@@ -291,7 +291,7 @@ async fn any(all: &mut [Answers], first: usize) -> asks::Answer {
     .await
 }
 
-fn streamed(reader: Reader) -> Answer {
+fn streamed(reader: TrialStream) -> Answer {
     lines::answer(stream::unfold(reader, |mut reader| async move {
         let told = reader.next().await?;
         Some((lines::line(&told), reader))

@@ -20,7 +20,7 @@ use crate::graph::fold::{OTHER, protocol};
 use crate::graph::key::NodeKey;
 use crate::inventory::Inventory;
 use crate::model::PodId;
-use crate::observe::asks::Answer;
+use crate::observe::asks::ProxyAnswer;
 use crate::world::ObjectKey;
 
 /// Rows of one proxy, which tells 128 apart and of others only what they speak.
@@ -130,7 +130,7 @@ impl Seen {
     }
 
     /// Takes what a proxy says.
-    pub(super) fn take(&mut self, inventory: &Inventory, answer: Answer) {
+    pub(super) fn take(&mut self, inventory: &Inventory, answer: ProxyAnswer) {
         let Some(pod) = self.pods.get(&answer.uid).cloned() else {
             return;
         };

@@ -28,8 +28,8 @@ const COUNT_EVERY: Duration = Duration::from_secs(1);
 /// The pods whose proxies were asked, by uid, and how many there are.
 type Watched = (BTreeMap<Arc<str>, PodId>, usize);
 
-/// One reader.
-struct Reader {
+/// What one reader is told, and until when.
+struct TapStream {
     answers: Answers,
     pods: BTreeMap<Arc<str>, PodId>,
     proxies: u32,
@@ -52,7 +52,7 @@ pub(super) fn answer(
     inventory: Arc<RwLock<Inventory>>,
     permits: StreamPermits,
 ) -> Answer {
-    let reader = Reader {
+    let reader = TapStream {
         answers,
         pods,
         proxies: u32::try_from(proxies).unwrap_or(u32::MAX),
@@ -71,7 +71,7 @@ pub(super) fn answer(
     }))
 }
 
-impl Reader {
+impl TapStream {
     /// The next line; `None` after the last. The first comes at once.
     async fn next(&mut self) -> Option<TapLine> {
         if self.ended {

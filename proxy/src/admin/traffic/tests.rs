@@ -239,7 +239,7 @@ async fn breakers_budget_and_endpoints_are_shown_as_the_next_call_finds_them() {
         service: "shop/api".into(),
         port: 80,
     };
-    let _ = set.circuits.record(&by, &breaker, true, false);
+    let _ = set.circuits.record(&by, &breaker, true);
     let _ = set.circuits.admit(&by, &breaker);
     let page = read(&held, "shop/api");
     let service = &page["services"]["shop/api:80"];

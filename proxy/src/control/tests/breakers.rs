@@ -33,7 +33,7 @@ async fn a_proxy_tells_what_failed_and_obeys_the_mesh_until_nobody_says_so_any_m
     };
     assert_eq!(circuits.admit(&by, &SETTINGS).0, Admit::Pass);
     // Too few to decide alone.
-    circuits.record(&by, &SETTINGS, true, false);
+    circuits.record(&by, &SETTINGS, true);
     let said = || bench.stand_in.pulses.lock().clone();
     bench.until(|_| !said().is_empty()).await;
     let first = said()[0].clone();

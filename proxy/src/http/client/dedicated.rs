@@ -417,7 +417,7 @@ impl ResponseBody {
 
     /// The stream that it comes by, if that is one of HTTP/2.
     #[must_use]
-    pub fn into_http2(self) -> Option<RecvBody> {
+    pub(crate) fn into_http2(self) -> Option<RecvBody> {
         match self.body {
             IncomingBody::Http2(body) => Some(body),
             IncomingBody::Http1(_) | IncomingBody::Returned(_) => None,

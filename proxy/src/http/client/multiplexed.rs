@@ -160,7 +160,7 @@ impl Multiplexed {
 
     /// Sends nothing more on the connection that `permit` belongs to. Streams
     /// that it carries go on.
-    pub fn retire(&self, permit: &StreamPermit) {
+    pub(crate) fn retire(&self, permit: &StreamPermit) {
         self.connections
             .lock()
             .retain(|connection| !Arc::ptr_eq(&connection.streams, &permit.0));

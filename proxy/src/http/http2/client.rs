@@ -197,14 +197,14 @@ impl Sender {
 
     /// False as soon as the server said that it takes nothing more, though streams that
     /// it has taken go on.
-    pub fn takes_requests(&mut self) -> bool {
+    pub(crate) fn takes_requests(&mut self) -> bool {
         let mut cx = Context::from_waker(Waker::noop());
         !self.is_closed() && !matches!(self.send.poll_ready(&mut cx), Poll::Ready(Err(_)))
     }
 
     /// Streams that the server allows at once.
     #[must_use]
-    pub fn stream_limit(&self) -> usize {
+    pub(crate) fn stream_limit(&self) -> usize {
         self.send.current_max_send_streams()
     }
 

@@ -144,7 +144,7 @@ fn request(telemetry: &Arc<Telemetry>, kept: &Kept, there: &Way, answer: &respon
     let (parts, ()) = Request::new(()).into_parts();
     let called = Parties::to_service(Arc::default(), 80);
     let mut call = Call::begin(telemetry, Kind::Request, called);
-    call.speaks(false, false);
+    call.speaks(Version::HTTP_11, false);
     call.asks(&parts);
     call.between(there.parties.clone());
     let found = kept.find(|way| way == there);
@@ -315,7 +315,7 @@ fn routed(telemetry: &Arc<Telemetry>, kept: &Kept, route: &Arc<str>, answer: &re
         security: Security::mtls,
     };
     let mut call = Call::begin(telemetry, Kind::Request, parties.clone());
-    call.speaks(false, false);
+    call.speaks(Version::HTTP_11, false);
     call.asks(&parts);
     let cell = kept.find(|_| true).unwrap_or_else(|| {
         let cell = telemetry.cell(parties, Protocol::Http1);
@@ -382,7 +382,7 @@ fn the_port_of_a_request_and_its_route_are_told_apart_together() {
         security: Security::mtls,
     };
     let mut call = Call::begin(&telemetry, Kind::Request, parties.clone());
-    call.speaks(false, false);
+    call.speaks(Version::HTTP_11, false);
     call.on(telemetry.cell(parties, Protocol::Http1));
     call.takes_route(&"cart/read".into());
     let (answer, ()) = Response::new(()).into_parts();

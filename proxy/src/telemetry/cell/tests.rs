@@ -7,7 +7,7 @@ use policy::origin::Origin;
 use policy::protocol::Protocol;
 use policy::reason::Reason;
 
-use super::{Cell, KEPT, Kept, MORE_OUTCOMES, Outcome, RULES, Way};
+use super::{CallOutcome, Cell, KEPT, Kept, MORE_OUTCOMES, RULES, Way};
 use crate::telemetry::parties::Parties;
 
 fn way(port: u16) -> Way {
@@ -24,7 +24,7 @@ fn way(port: u16) -> Way {
 fn answer(cell: &Cell, status: u16, reason: Option<Reason>) {
     cell.begin();
     let success = reason.is_none() && status < 500;
-    let outcome = Outcome {
+    let outcome = CallOutcome {
         status,
         success,
         reason,
@@ -37,12 +37,12 @@ fn answer(cell: &Cell, status: u16, reason: Option<Reason>) {
 fn every_outcome_comes_out_as_it_went_in() {
     for reason in std::iter::once(None).chain(Reason::ALL.map(Some)) {
         for (status, success) in [(0, false), (200, true), (999, false)] {
-            let outcome = Outcome {
+            let outcome = CallOutcome {
                 status,
                 success,
                 reason,
             };
-            assert_eq!(Outcome::unpacked(outcome.packed()), outcome);
+            assert_eq!(CallOutcome::unpacked(outcome.packed()), outcome);
         }
     }
 }

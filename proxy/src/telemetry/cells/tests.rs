@@ -6,11 +6,11 @@ use std::time::Duration;
 use policy::protocol::Protocol;
 
 use super::{CELLS, Cells, IDLE, IDLE_NEAR_CAPACITY};
-use crate::telemetry::cell::{Kept, Outcome, Way};
+use crate::telemetry::cell::{CallOutcome, Kept, Way};
 use crate::telemetry::labels::Direction;
 use crate::telemetry::parties::Parties;
 
-const GOOD: Outcome = Outcome {
+const GOOD: CallOutcome = CallOutcome {
     status: 200,
     success: true,
     reason: None,

@@ -10,7 +10,7 @@ use super::*;
 use crate::telemetry::labels::Security;
 use crate::telemetry::metrics::Metrics;
 
-const GOOD: Outcome = Outcome {
+const GOOD: CallOutcome = CallOutcome {
     status: 200,
     success: true,
     reason: None,

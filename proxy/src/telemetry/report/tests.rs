@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use wire::v1;
 
 use super::{EDGES, KEPT_EDGES, KEPT_SLOTS, Reports, SLOT, slot_of};
-use crate::telemetry::cell::{Outcome, Way};
+use crate::telemetry::cell::{CallOutcome, Way};
 use crate::telemetry::labels::{LimitLabels, Security};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::parties::Parties;
@@ -33,12 +33,12 @@ fn to(pod: &str) -> Way {
     }
 }
 
-const GOOD: Outcome = Outcome {
+const GOOD: CallOutcome = CallOutcome {
     status: 200,
     success: true,
     reason: None,
 };
-const BAD: Outcome = Outcome {
+const BAD: CallOutcome = CallOutcome {
     status: 500,
     success: false,
     ..GOOD
@@ -54,12 +54,12 @@ impl Reports {
     }
 
     /// A call of a millisecond ends in this slot.
-    fn count_at(&self, slot: u64, way: Way, outcome: Outcome) {
+    fn count_at(&self, slot: u64, way: Way, outcome: CallOutcome) {
         self.close_at(slot);
         self.count(way, outcome);
     }
 
-    fn count(&self, way: Way, outcome: Outcome) {
+    fn count(&self, way: Way, outcome: CallOutcome) {
         let cell = self.metrics.cell(way);
         cell.begin();
         cell.answered(outcome, Duration::from_millis(1), 2);

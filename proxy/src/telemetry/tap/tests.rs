@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{Request, Response, request};
+use http::{Request, Response, Version, request};
 use policy::access_log::AccessLog;
 use policy::protocol::Protocol;
 use prometheus_client::registry::Registry;
@@ -263,7 +263,7 @@ fn requests_of_one_route_are_those_that_it_describes() {
     for route in ["cart/read", "cart/write", ""] {
         let parties = from("shop/web", "uid");
         let mut call = Call::begin(&telemetry, Kind::Request, parties.clone());
-        call.speaks(false, false);
+        call.speaks(Version::HTTP_11, false);
         call.asks(&head("GET", "/items", &[]));
         call.on(telemetry.cell(parties, Protocol::Http1));
         call.takes_route(&route.into());

@@ -25,7 +25,7 @@ use crate::telemetry::trace::{OWN, otlp};
 const ANSWER: usize = 64 * 1024;
 
 /// What a collector answered.
-struct Answer {
+struct CollectorAnswer {
     head: http::response::Parts,
     body: Bytes,
     trailers: Option<HeaderMap>,
@@ -95,7 +95,10 @@ fn untraced(mut request: Request<Full<Bytes>>) -> Request<Full<Bytes>> {
     request
 }
 
-async fn over_http2(stream: TcpStream, request: Request<Full<Bytes>>) -> Result<Answer, BoxError> {
+async fn over_http2(
+    stream: TcpStream,
+    request: Request<Full<Bytes>>,
+) -> Result<CollectorAnswer, BoxError> {
     let io = TokioIo::new(stream);
     let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await?;
     let mut connection = pin!(connection);
@@ -107,7 +110,10 @@ async fn over_http2(stream: TcpStream, request: Request<Full<Bytes>>) -> Result<
     }
 }
 
-async fn over_http1(stream: TcpStream, request: Request<Full<Bytes>>) -> Result<Answer, BoxError> {
+async fn over_http1(
+    stream: TcpStream,
+    request: Request<Full<Bytes>>,
+) -> Result<CollectorAnswer, BoxError> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let mut connection = pin!(connection);
     let exchange = async { whole(sender.send_request(request).await?).await };
@@ -130,18 +136,18 @@ fn cut_off(ended: hyper::Result<()>) -> BoxError {
     }
 }
 
-async fn whole(response: Response<Incoming>) -> Result<Answer, BoxError> {
+async fn whole(response: Response<Incoming>) -> Result<CollectorAnswer, BoxError> {
     let (head, body) = response.into_parts();
     let body = Limited::new(body, ANSWER).collect().await?;
     let trailers = body.trailers().cloned();
-    Ok(Answer {
+    Ok(CollectorAnswer {
         head,
         body: body.to_bytes(),
         trailers,
     })
 }
 
-fn grpc_message(answer: &Answer) -> Result<Bytes, BoxError> {
+fn grpc_message(answer: &CollectorAnswer) -> Result<Bytes, BoxError> {
     let trailers = answer.trailers.as_ref();
     let status = trailers
         .and_then(grpc_status)
@@ -153,7 +159,7 @@ fn grpc_message(answer: &Answer) -> Result<Bytes, BoxError> {
     }
 }
 
-fn http_message(answer: &Answer) -> Result<Bytes, BoxError> {
+fn http_message(answer: &CollectorAnswer) -> Result<Bytes, BoxError> {
     if answer.head.status.is_success() {
         Ok(answer.body.clone())
     } else {
@@ -162,7 +168,7 @@ fn http_message(answer: &Answer) -> Result<Bytes, BoxError> {
 }
 
 /// By the collector, or by the mesh before it.
-fn refused(answer: &Answer) -> BoxError {
+fn refused(answer: &CollectorAnswer) -> BoxError {
     let reason = answer.head.headers.get(crate::http::headers::REASON);
     let reason = reason.and_then(|reason| reason.to_str().ok());
     let status = answer.head.status.as_u16();
