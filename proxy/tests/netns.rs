@@ -1,19 +1,30 @@
 //! Redirection as the kernel does it: two network namespaces, a pod and a peer,
-//! joined by a virtual cable, with the real rules in the pod.
+//! joined by a virtual cable, with the real rules in the pod. And endpoints that fall, as
+//! the kernel lets them.
 //!
 //! Needs root and fails without it. Nothing outside the namespaces is touched.
 
 // Helpers of tests are tests to us; clippy sees only functions marked so.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "path/answers.rs"]
+#[allow(dead_code, reason = "shared with tests that use the rest of it")]
+mod answers;
+#[path = "netns/fleet.rs"]
+mod fleet;
 #[path = "netns/floods.rs"]
 mod floods;
+#[path = "netns/outages.rs"]
+mod outages;
 #[path = "netns/place.rs"]
 mod place;
 #[path = "netns/processes.rs"]
 mod processes;
 #[path = "netns/roles.rs"]
 mod roles;
+#[path = "support/pod.rs"]
+#[allow(dead_code, reason = "shared with tests that use the rest of it")]
+mod support;
 
 use place::{Place, Who};
 

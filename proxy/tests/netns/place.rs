@@ -85,22 +85,12 @@ impl Place {
     }
 
     fn joined(name: &str) -> Self {
-        static CLEAN: Once = Once::new();
-        CLEAN.call_once(remove_what_dead_runs_left);
         let place = Self {
             pod: Namespace::new(&format!("{name}-pod")),
             peer: Namespace::new(&format!("{name}-peer")),
             _servers: Vec::new(),
         };
-        let (pod, peer) = (&place.pod.name, &place.peer.name);
-        run(&[
-            "ip", "-n", pod, "link", "add", "eth0", "type", "veth", "peer", "name", "eth0",
-            "netns", peer,
-        ]);
-        for namespace in [&place.pod, &place.peer] {
-            namespace.ip("link set lo up");
-            namespace.ip("link set eth0 up");
-        }
+        cable([(&place.pod, "eth0"), (&place.peer, "eth0")]);
         place
     }
 
@@ -124,13 +114,38 @@ impl Place {
     }
 }
 
+/// Joins two namespaces, by a device of this name at each end.
+pub(crate) fn cable(ends: [(&Namespace, &str); 2]) {
+    let [(one, device), (other, its_device)] = ends;
+    run(&[
+        "ip",
+        "-n",
+        &one.name,
+        "link",
+        "add",
+        device,
+        "type",
+        "veth",
+        "peer",
+        "name",
+        its_device,
+        "netns",
+        &other.name,
+    ]);
+    for (namespace, device) in ends {
+        namespace.ip(&format!("link set {device} up"));
+    }
+}
+
 /// A network namespace that goes with this value.
 pub(crate) struct Namespace {
     name: String,
 }
 
 impl Namespace {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
+        static CLEAN: Once = Once::new();
+        CLEAN.call_once(remove_what_dead_runs_left);
         let name = format!("{PREFIX}{}-{name}", std::process::id());
         let output = Command::new("ip").args(["netns", "add", &name]).output();
         let output = output.expect("the program `ip` (iproute2) is needed");
@@ -139,7 +154,14 @@ impl Namespace {
             "these tests make network namespaces and need root: {}",
             String::from_utf8_lossy(&output.stderr)
         );
-        Self { name }
+        let namespace = Self { name };
+        namespace.ip("link set lo up");
+        namespace
+    }
+
+    /// What a thread goes in by.
+    pub(crate) fn open(&self) -> fs::File {
+        fs::File::open(Path::new("/run/netns").join(&self.name)).unwrap()
     }
 
     /// Dials from here and tells who answered.
@@ -245,6 +267,16 @@ impl Namespace {
         self.ip("link set eth0 down");
     }
 
+    /// Puts it on again.
+    pub(crate) fn plug(&self) {
+        self.ip("link set eth0 up");
+    }
+
+    /// Changes the rules of its packets, by commands of `nft`.
+    pub(crate) fn nft(&self, commands: &str) {
+        self.run(&["nft", commands]);
+    }
+
     /// Runs the real `weft-proxy capture` and gives what it says.
     pub(crate) fn capture(&self, arguments: &[&str]) -> Result<String, String> {
         self.capture_as(Who::Init, arguments)
@@ -278,7 +310,7 @@ impl Namespace {
         process
     }
 
-    fn ip(&self, arguments: &str) {
+    pub(crate) fn ip(&self, arguments: &str) {
         let family = if arguments.contains("::") { "-6" } else { "-4" };
         let line: Vec<_> = ["ip", family, "-n", &self.name]
             .into_iter()

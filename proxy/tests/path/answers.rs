@@ -27,6 +27,8 @@ pub(super) const ONCE: &str = "once";
 pub(super) const HALF: &str = "half";
 /// No answer ever.
 pub(super) const SILENCE: &str = "silence";
+/// [`OK`], but no answer ever to who asks for `/wait`.
+pub(super) const WAITS: &str = "waits";
 /// Ends the connection instead of an answer.
 pub(super) const NOTHING: &str = "";
 
@@ -111,18 +113,20 @@ async fn serve(mut stream: TcpStream, answer: &str, log: &Log) -> Option<()> {
         let request: Vec<u8> = bytes.drain(..whole).collect();
         let body = String::from_utf8_lossy(&request[head.len() + 4..]).into_owned();
         log.bodies.lock().push(body);
+        let waits = head.starts_with("get /wait ");
         log.heads.lock().push(head);
         log.asked.fetch_add(1, Relaxed);
         match answer {
             NOTHING => return None,
             SILENCE => continue,
+            WAITS if waits => continue,
             ONCE if nth > 0 => return None,
             HALF if nth > 0 => {
                 let begun = b"HTTP/1.1 200 OK\r\ncontent-le";
                 stream.write_all(begun).await.ok()?;
                 return None;
             }
-            ONCE | HALF => stream.write_all(OK.as_bytes()).await.ok()?,
+            ONCE | HALF | WAITS => stream.write_all(OK.as_bytes()).await.ok()?,
             SLOW | LATE => {
                 let millis = if answer == SLOW { 50 } else { 200 };
                 tokio::time::sleep(Duration::from_millis(millis)).await;

@@ -158,23 +158,7 @@ impl Pod {
         account: &str,
     ) -> Self {
         let pod = Self::unserved(&budget, roots, certs, account);
-        let listener = TcpListener::bind((pod.ip, MESH_PORT)).await.unwrap();
-        let (proxy, late) = (Arc::clone(&pod.proxy), Arc::clone(&pod.late));
-        let peers = Arc::clone(&pod.peers);
-        tokio::spawn(async move {
-            loop {
-                let (stream, from) = listener.accept().await.unwrap();
-                let (proxy, late) = (Arc::clone(&proxy), Arc::clone(&late));
-                let permit = match peers.get() {
-                    Some(occupancy) => occupancy.admit(from.ip().into()).await.unwrap(),
-                    None => Permit::unlisted(),
-                };
-                tokio::spawn(async move {
-                    tokio::time::sleep(Duration::from_millis(late.load(Relaxed))).await;
-                    serve_mesh(proxy, stream, permit).await;
-                });
-            }
-        });
+        pod.listen().await;
         pod
     }
 
@@ -185,7 +169,17 @@ impl Pod {
         certs: CertHandle,
         account: &str,
     ) -> Self {
-        let ip = next_ip();
+        Self::unserved_at(next_ip(), budget, roots, certs, account)
+    }
+
+    /// The same, of an address that the test gave to a network device.
+    pub(crate) fn unserved_at(
+        ip: IpAddr,
+        budget: &Arc<Budget>,
+        roots: Roots,
+        certs: CertHandle,
+        account: &str,
+    ) -> Self {
         let settings = Settings::read(EnvReader::from_map([
             ("WEFT_TRUST_DOMAIN", "cluster.local"),
             ("WEFT_NAMESPACE", "shop"),
@@ -209,6 +203,27 @@ impl Pod {
             late: Arc::default(),
             peers: Arc::default(),
         }
+    }
+
+    /// Serves from now on whoever comes to its mesh port.
+    pub(crate) async fn listen(&self) {
+        let listener = TcpListener::bind((self.ip, MESH_PORT)).await.unwrap();
+        let (proxy, late) = (Arc::clone(&self.proxy), Arc::clone(&self.late));
+        let peers = Arc::clone(&self.peers);
+        tokio::spawn(async move {
+            loop {
+                let (stream, from) = listener.accept().await.unwrap();
+                let (proxy, late) = (Arc::clone(&proxy), Arc::clone(&late));
+                let permit = match peers.get() {
+                    Some(occupancy) => occupancy.admit(from.ip().into()).await.unwrap(),
+                    None => Permit::unlisted(),
+                };
+                tokio::spawn(async move {
+                    tokio::time::sleep(Duration::from_millis(late.load(Relaxed))).await;
+                    serve_mesh(proxy, stream, permit).await;
+                });
+            }
+        });
     }
 
     /// Sends resources as the controller would; none may be refused.
@@ -374,10 +389,19 @@ pub(crate) async fn raw(stream: &mut TcpStream, bytes: &[u8], patience: Duration
 
 /// One GET with `connection: close`: status and the whole answer.
 pub(crate) async fn get(stream: TcpStream, path: &str, headers: &str) -> (u16, String) {
-    let mut stream = stream;
+    get_within(stream, path, headers, Duration::from_secs(5)).await
+}
+
+/// The same for whoever waits so long.
+pub(crate) async fn get_within(
+    mut stream: TcpStream,
+    path: &str,
+    headers: &str,
+    patience: Duration,
+) -> (u16, String) {
     let request =
         format!("GET {path} HTTP/1.1\r\nHost: web.shop\r\nConnection: close\r\n{headers}\r\n");
-    let answer = raw(&mut stream, request.as_bytes(), Duration::from_secs(5)).await;
+    let answer = raw(&mut stream, request.as_bytes(), patience).await;
     let status = answer
         .get(9..12)
         .and_then(|status| status.parse().ok())

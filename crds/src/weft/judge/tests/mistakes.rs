@@ -183,7 +183,7 @@ fn a_field_that_the_kind_does_not_have_is_told_with_the_one_that_was_meant() {
 #[test]
 fn a_header_that_no_caller_can_send_tells_none_apart_and_that_is_said() {
     let limit =
-        |name: &str| json!({"name": "a", "requests": 1, "key": {"type": "Header", "name": name}});
+        |name: &str| json!({"name": name, "requests": 1, "key": {"type": "Header", "name": name}});
     let spec = about(json!({
         "rateLimits": [limit("weft-client-id"), limit("x-tenant")],
         "sticky": {"type": "Header", "name": "Weft-Context"},

@@ -1,0 +1,318 @@
+//! What callers see when one of three endpoints falls, with no object at all: what
+//! docs/resilience.md and bench/RESILIENCE.md promise, where the kernel loses, refuses and
+//! resets.
+//!
+//! A hundred GETs begin in each second, whatever became of those before, and readers wait at
+//! every endpoint for an answer that does not come. Their ends make the endpoint rest that
+//! falls: that takes five failures in a row, and of short calls hardly one is under way. Nor do
+//! many fail there later, because whoever could not be reached once is so dear that it is tried
+//! again only seconds later.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::fleet::{Fleet, Served};
+use crate::answers::sum;
+use crate::support::{Pod, get_within, vip};
+
+const EJECTIONS: &str = "weft_ejections_total";
+const RESTING: &str = "weft_resting_endpoints";
+
+/// A call begins so often.
+const EVERY: Duration = Duration::from_millis(10);
+/// Enough answers for a comparison and enough savings for the retries.
+const WARM: Duration = Duration::from_millis(1500);
+/// Readers that begin to wait together.
+const READERS: usize = 24;
+/// So many wait at each endpoint at least: five failures make one rest, and one of them waits
+/// by a connection of its own.
+const WAIT_EACH: usize = 7;
+/// What the kernel tells at once is seen within this time.
+const SOON: Duration = Duration::from_secs(3);
+/// Five seconds, a fifth more at most, and a moment for the probe. Calls follow it as soon.
+const FIRST_REST: Duration = Duration::from_secs(8);
+/// The same after a probe that failed: twice as long.
+const SECOND_REST: Duration = Duration::from_secs(14);
+/// Before that no silence is long enough to be noticed.
+const SUSPECTED: Duration = Duration::from_secs(5);
+/// A peer that is silent gets no calls from then on.
+const LEFT_ALONE: Duration = Duration::from_secs(8);
+/// What waited for such a peer has ended by then.
+const GIVEN_UP: Duration = Duration::from_secs(13);
+/// A call that meets an endpoint without a connection tries for one second to get one.
+const SECOND_CHOICE: Duration = Duration::from_secs(2);
+/// Longer than any GET may take.
+const PATIENCE: Duration = Duration::from_secs(16);
+
+/// Whatever comes or goes is lost, and nobody is told.
+const LOSE_ALL: &str = "add table inet faults; \
+    add chain inet faults input { type filter hook input priority 0; }; \
+    add rule inet faults input iifname eth0 drop; \
+    add chain inet faults output { type filter hook output priority 0; }; \
+    add rule inet faults output oifname eth0 drop";
+/// What is sent to the proxy is answered by a reset, by open connections too.
+const RESET_ALL: &str = "add table inet faults; \
+    add chain inet faults input { type filter hook input priority 0; }; \
+    add rule inet faults input tcp dport 15108 reject with tcp reset";
+const NO_FAULTS: &str = "delete table inet faults";
+
+#[test]
+fn of_three_endpoints_that_work_nobody_rests_and_nothing_is_lost() {
+    let outage = Outage::before("well");
+    sleep(Duration::from_secs(4));
+    let client = &outage.fleet.client;
+    assert_eq!(sum(client, EJECTIONS, &[]), 0.0, "{}", client.metrics());
+    assert_eq!(sum(client, RESTING, &[]), 0.0);
+    let asked: Vec<usize> = outage.fleet.endpoints.iter().map(Served::asked).collect();
+    let all: usize = asked.iter().sum();
+    assert!(asked.iter().all(|one| one * 10 > all), "{asked:?}");
+    outage.nobody_noticed();
+}
+
+#[test]
+fn an_endpoint_whose_packets_are_dropped_rests_and_costs_what_was_under_way() {
+    let mut outage = Outage::begins("lost", |endpoint| endpoint.namespace.nft(LOSE_ALL));
+    outage.rests_for("failures", GIVEN_UP);
+    outage.bad().namespace.nft(NO_FAULTS);
+    outage.others_take_all();
+    outage.comes_back(FIRST_REST);
+    outage.only_what_was_under_way_is_lost();
+}
+
+#[test]
+fn an_endpoint_whose_link_is_down_rests_and_costs_what_was_under_way() {
+    let mut outage = Outage::begins("unplugged", |endpoint| endpoint.namespace.unplug());
+    outage.rests_for("failures", GIVEN_UP);
+    outage.bad().namespace.plug();
+    outage.others_take_all();
+    outage.comes_back(FIRST_REST);
+    outage.only_what_was_under_way_is_lost();
+}
+
+#[test]
+fn an_endpoint_whose_connections_are_reset_rests_and_no_reader_notices() {
+    let mut outage = Outage::begins("reset", |endpoint| endpoint.namespace.nft(RESET_ALL));
+    // What was under way is lost, and tried again elsewhere.
+    outage.rests_for("failures", SOON);
+    outage.bad().namespace.nft(NO_FAULTS);
+    outage.is_left_alone();
+    outage.comes_back(FIRST_REST);
+    outage.nobody_noticed();
+}
+
+#[test]
+fn an_endpoint_that_refuses_connections_rests_and_no_reader_notices() {
+    let mut outage = Outage::begins("ended", Served::end);
+    outage.rests_for("failures", SOON);
+    // Its probe is refused.
+    outage.rests_for("unreachable", FIRST_REST);
+    outage.bad().start();
+    outage.is_left_alone();
+    outage.comes_back(SECOND_REST);
+    outage.nobody_noticed();
+}
+
+#[test]
+fn an_endpoint_that_takes_connections_and_resets_them_rests_and_no_reader_notices() {
+    let mut outage = Outage::begins("taken", Served::reset_all);
+    outage.rests_for("failures", SOON);
+    // Its probe is connected, and has no TLS.
+    outage.rests_for("unreachable", FIRST_REST);
+    outage.bad().start();
+    outage.is_left_alone();
+    outage.comes_back(SECOND_REST);
+    outage.nobody_noticed();
+}
+
+/// A call that is over.
+#[derive(Clone, Copy, Debug)]
+struct Ended {
+    begun: Instant,
+    took: Duration,
+    status: u16,
+}
+
+/// Calls of one kind.
+#[derive(Default)]
+struct Calls {
+    begun: AtomicUsize,
+    ended: Mutex<Vec<Ended>>,
+    stopped: AtomicBool,
+}
+
+impl Calls {
+    async fn make(self: Arc<Self>, client: Arc<Pod>, path: &'static str, patience: Duration) {
+        self.begun.fetch_add(1, Relaxed);
+        let begun = Instant::now();
+        let stream = client.call(vip()).await;
+        let (status, _) = get_within(stream, path, "", patience).await;
+        self.ended.lock().push(Ended {
+            begun,
+            took: begun.elapsed(),
+            status,
+        });
+    }
+
+    async fn make_steadily(self: Arc<Self>, client: Arc<Pod>) {
+        let mut ticks = tokio::time::interval(EVERY);
+        while !self.stopped.load(Relaxed) {
+            ticks.tick().await;
+            let get = Arc::clone(&self).make(Arc::clone(&client), "/", PATIENCE);
+            tokio::spawn(get);
+        }
+    }
+}
+
+/// Three endpoints under load, of which one falls.
+struct Outage {
+    fleet: Fleet,
+    gets: Arc<Calls>,
+    readers: Arc<Calls>,
+    bad: usize,
+    /// Readers that wait there.
+    under_way: usize,
+    since: Instant,
+}
+
+impl Outage {
+    /// All is well.
+    fn before(name: &str) -> Self {
+        let fleet = Fleet::new(name);
+        let (gets, readers) = (Arc::<Calls>::default(), Arc::<Calls>::default());
+        fleet.spawn(Arc::clone(&gets).make_steadily(Arc::clone(&fleet.client)));
+        sleep(WARM);
+        let waiting = || fleet.endpoints.iter().map(Served::waiting);
+        let mut begun = 0;
+        while waiting().any(|there| there < WAIT_EACH) {
+            assert!(begun < 10 * READERS, "nobody waits at one of them");
+            begun += READERS;
+            for _ in 0..READERS {
+                let client = Arc::clone(&fleet.client);
+                // For as long as the test goes on.
+                let reads = Arc::clone(&readers).make(client, "/wait", 10 * PATIENCE);
+                fleet.spawn(reads);
+            }
+            let all = || waiting().sum::<usize>() >= begun;
+            until("every reader waits", SOON, all);
+        }
+        // The least taken is drawn most: who sends nothing there sees nothing.
+        let least = waiting().enumerate().min_by_key(|(_, there)| *there);
+        let (bad, under_way) = least.unwrap();
+        Self {
+            fleet,
+            gets,
+            readers,
+            bad,
+            under_way,
+            since: Instant::now(),
+        }
+    }
+
+    fn begins(name: &str, fall: impl FnOnce(&mut Served)) -> Self {
+        let mut outage = Self::before(name);
+        fall(outage.bad());
+        outage.since = Instant::now();
+        outage
+    }
+
+    /// Who falls.
+    fn bad(&mut self) -> &mut Served {
+        &mut self.fleet.endpoints[self.bad]
+    }
+
+    #[track_caller]
+    fn rests_for(&self, cause: &str, within: Duration) {
+        let (client, label) = (&self.fleet.client, format!("cause=\"{cause}\""));
+        let label = ["service=\"shop/api\"", label.as_str()];
+        until(cause, within, || sum(client, EJECTIONS, &label) == 1.0);
+        assert_eq!(sum(client, RESTING, &[]), 1.0, "{}", client.metrics());
+    }
+
+    /// For two seconds the others answer what three would.
+    #[track_caller]
+    fn others_take_all(&self) {
+        let asked = || {
+            let all = self.fleet.endpoints.iter().enumerate();
+            let others = all.filter(|(at, _)| *at != self.bad);
+            others.map(|(_, one)| one.asked()).sum::<usize>()
+        };
+        let before = asked();
+        sleep(200 * EVERY);
+        let taken = asked() - before;
+        assert!(taken >= 150, "{taken} of 200");
+    }
+
+    /// It works again, and rests all the same.
+    #[track_caller]
+    fn is_left_alone(&self) {
+        let bad = &self.fleet.endpoints[self.bad];
+        let before = bad.asked();
+        self.others_take_all();
+        assert_eq!(bad.asked(), before, "nothing, while it rests");
+    }
+
+    /// Its probe ends the rest, and calls follow.
+    #[track_caller]
+    fn comes_back(&self, within: Duration) {
+        let bad = &self.fleet.endpoints[self.bad];
+        let resting = || sum(&self.fleet.client, RESTING, &[]);
+        until("its rest ends", within, || resting() == 0.0);
+        let asked = bad.asked();
+        until("it gets calls", FIRST_REST, || bad.asked() >= asked + 3);
+    }
+
+    /// No more calls are made, and all but those of readers are over.
+    fn gets(&self) -> Vec<Ended> {
+        self.gets.stopped.store(true, Relaxed);
+        let ended = || self.gets.ended.lock().len();
+        until("every call ends", PATIENCE, || {
+            ended() >= self.gets.begun.load(Relaxed)
+        });
+        std::mem::take(&mut *self.gets.ended.lock())
+    }
+
+    fn nobody_noticed(self) {
+        let mut gets = self.gets();
+        assert!(gets.len() > 200, "{}", gets.len());
+        gets.retain(|get| get.status != 200);
+        assert!(gets.is_empty(), "{gets:?}");
+        let readers = self.readers.ended.lock();
+        assert!(readers.is_empty(), "they wait: {readers:?}");
+    }
+
+    fn only_what_was_under_way_is_lost(self) {
+        let gets = self.gets();
+        let readers = self.readers.ended.lock().clone();
+        // One of them waits by a connection of its own, which may outlive the outage.
+        let most = self.under_way;
+        assert!((most - 1..=most).contains(&readers.len()), "{readers:?}");
+        let since = |call: &Ended| call.begun.saturating_duration_since(self.since);
+        let lost = |call: &&Ended| call.status != 200;
+        for call in gets.iter().filter(lost).chain(&readers) {
+            let over = since(call) + call.took;
+            assert!(since(call) < LEFT_ALONE && over < GIVEN_UP, "{call:?}");
+        }
+        let later = gets.iter().filter(|call| since(call) >= LEFT_ALONE);
+        let slow: Vec<&Ended> = later.filter(|call| call.took >= SECOND_CHOICE).collect();
+        assert!(slow.is_empty(), "{slow:?}");
+        // Nobody knows of it yet. A third of these calls would be what it had before.
+        let at_first = |call: &&Ended| call.begun >= self.since && since(call) < SUSPECTED;
+        let first: Vec<&Ended> = gets.iter().filter(at_first).collect();
+        let gone = first.iter().filter(|call| call.status != 200).count();
+        assert!(5 * gone < first.len(), "{gone} of {}", first.len());
+    }
+}
+
+/// Looks until it is so.
+#[track_caller]
+fn until(what: &str, within: Duration, holds: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < within, "{what}: not within {within:?}");
+        sleep(Duration::from_millis(20));
+    }
+}
