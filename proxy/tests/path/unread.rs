@@ -63,7 +63,12 @@ async fn serve(stream: TcpStream, bodies: Bodies, log: Arc<Mutex<Came>>) -> Opti
         let head = head.to_ascii_lowercase();
         let closes = head.contains("\r\nconnection: close\r\n");
         let words: Vec<&str> = head.lines().next()?.split(' ').collect();
-        let [method, target, "http/1.1"] = words[..] else {
+        let [
+            "get" | "head" | "post" | "delete" | "options",
+            target,
+            "http/1.1",
+        ] = words[..]
+        else {
             let no = "HTTP/1.1 501 No\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
             stream.write_all(no.as_bytes()).await.ok()?;
             return stream.shutdown().await.ok();
@@ -81,7 +86,7 @@ async fn serve(stream: TcpStream, bodies: Bodies, log: Arc<Mutex<Came>>) -> Opti
         } else {
             "200 OK"
         };
-        let without = method == "head" || target == "/nm";
+        let without = words[0] == "head" || target == "/nm";
         let content = if without { EVIL } else { target };
         let head = format!(
             "HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n",
