@@ -89,6 +89,8 @@ def http1(programs, short):
         Row("gunicorn", [[programs / "venv/bin/gunicorn", "--chdir", scripts, "-b", "0.0.0.0:8102", "--threads", "60", "app_wsgi:app"]], 8102, "http1",
             [raw("echo,drip,lax"), curl]),
         Row("Java HttpServer", [["java", HERE / "servers/Pages.java", "8103"]], 8103, "http1", [raw("echo,drip,lax", "close"), curl, dataclasses.replace(gocall, named=("interim", "gone", "trailers", "headers"))]),
+        Row("Python http.server", [[python, scripts / "careless.py", "8105"]], 8105, "http1",
+            [Client("Python http.client", [python, scripts / "neighbours.py", "{to}"], 90, must="honest DELETE /delete: 300 x 200 /honest")], short=True),
         Row("websockets", [[python, scripts / "websocket.py", "8104"]], 8104, "http1",
             [Client("websockets", [python, scripts / "websocket.py", "ws://{to}/"], 60, must="closed 1000")], short=False),
     ]

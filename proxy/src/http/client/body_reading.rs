@@ -2,28 +2,40 @@
 //!
 //! A server reads a body or closes the connection (RFC 9112, 9.3). Some leave it where it is
 //! and take it for the beginning of the next request. A caller with a connection of its own
-//! bears that itself; on a pooled one somebody else would. So a body is followed by requests
-//! alone that can be sent again, until some of these were served well; and where one was not,
-//! or was answered before anybody asked, each request with a body has a connection of its own.
+//! bears that itself; on a pooled one somebody else would. So where a request that followed a
+//! body was not understood, which may have been its own fault, only those follow bodies that
+//! can be sent again, until some were served well. And where it was understood on a connection
+//! of its own, or the body was answered as a request, each body has a connection of its own.
 //!
-//! What is not known is not proven, so all of this may be forgotten at any time.
+//! All of this may be forgotten at any time: what it costs is one more request to be sent again.
 //!
 //! Invariant: time is an argument.
 
 use std::time::{Duration, Instant};
 
-/// So many requests that were served well behind bodies prove that the server reads these.
-const PROVEN: u8 = 3;
+/// So many requests that were served well behind bodies clear a server of a doubt.
+const CLEARED: u8 = 3;
 /// One that left a body is trusted with none for so long.
 const DISTRUST: Duration = Duration::from_secs(3600);
 
 /// How requests fared that followed a body.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct BodyReading {
+    /// Well, one after another.
     served: u8,
     left: Option<Instant>,
     /// Nobody was told yet that it began to.
     news: bool,
+}
+
+impl Default for BodyReading {
+    fn default() -> Self {
+        Self {
+            served: CLEARED,
+            left: None,
+            news: false,
+        }
+    }
 }
 
 impl BodyReading {
@@ -52,8 +64,8 @@ impl BodyReading {
     }
 
     #[must_use]
-    pub(crate) const fn is_proven(&self) -> bool {
-        self.served >= PROVEN
+    pub(crate) const fn is_doubted(&self) -> bool {
+        self.served < CLEARED
     }
 
     #[must_use]
@@ -67,18 +79,18 @@ impl BodyReading {
 mod tests {
     use std::time::{Duration, Instant};
 
-    use super::{BodyReading, DISTRUST, PROVEN};
+    use super::{BodyReading, CLEARED, DISTRUST};
 
     #[test]
-    fn a_server_is_proven_by_requests_that_it_understood_behind_bodies() {
+    fn a_server_is_doubted_until_it_understood_requests_behind_bodies() {
         let mut reading = BodyReading::default();
-        for _ in 0..PROVEN {
-            assert!(!reading.is_proven());
+        assert!(!reading.is_doubted());
+        reading.followed(false);
+        for _ in 0..CLEARED {
+            assert!(reading.is_doubted());
             reading.followed(true);
         }
-        assert!(reading.is_proven());
-        reading.followed(false);
-        assert!(!reading.is_proven());
+        assert!(!reading.is_doubted());
     }
 
     #[test]
@@ -89,7 +101,7 @@ mod tests {
         reading.left(now);
         assert!(reading.take_news() && !reading.take_news());
         let later = now + DISTRUST - Duration::from_secs(1);
-        assert!(reading.leaves(later) && !reading.is_proven());
+        assert!(reading.leaves(later) && reading.is_doubted());
         reading.left(later);
         assert!(!reading.take_news(), "it is known");
         assert!(reading.leaves(now + DISTRUST), "it did so again since");

@@ -139,7 +139,7 @@ pub(crate) async fn http1(
                 if pooled.behind_body {
                     let understood = !(last && is_misread(response.status()));
                     clients.followed_body(addr, understood);
-                    if !understood && again {
+                    if !understood && (again || was_no_request(&response, replay)) {
                         misread = Some(response.status());
                         reuse = Reuse::Never;
                         continue;
@@ -270,6 +270,12 @@ fn brings_more(method: &Method, response: &Response<Incoming>) -> bool {
         StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
     );
     *method == Method::HEAD || (without && announced)
+}
+
+/// Whether whatever the server saw was certainly not this request, and it can be sent again: no
+/// server does anything for a method or a version that it does not have.
+fn was_no_request(response: &Response<Incoming>, replay: &Replay) -> bool {
+    response.status() != StatusCode::BAD_REQUEST && replay.is_kept()
 }
 
 /// What servers answer whose next bytes are no request.

@@ -157,7 +157,7 @@ impl Pool {
             if unused >= IDLE_POOLED {
                 continue;
             }
-            let trusted = !entry.behind_body || state.bodies.is_proven();
+            let trusted = !entry.behind_body || !state.bodies.is_doubted();
             let refuses = || !state.keep_alive.is_proven(unused, now) || (!trusted && may_leave());
             if once && refuses() {
                 state.idle.push(entry);
