@@ -84,11 +84,15 @@ async fn a_policy_switches_ejection_off() {
         }),
         ..Traffic::default()
     })]);
-    for _ in 0..150 {
+    let mut posts = 0;
+    while apps[0].asked() <= 20 {
         ask(&client, "POST", "", "{}").await;
+        posts += 1;
+        // Whoever was slow with its first answer is asked again when that is forgotten.
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        assert!(posts < 1000, "{} of {posts}", apps[0].asked());
     }
     assert_eq!(sum(&client, EJECTIONS, &[]), 0.0, "{}", client.metrics());
-    assert!(apps[0].asked() > 20, "{}", apps[0].asked());
 }
 
 /// One of two is not there, and rests. The other one's answer is all that its callers can get.
