@@ -7,6 +7,7 @@ pub(crate) mod http1;
 pub(crate) mod keep_alive;
 pub(crate) mod multiplexed;
 pub(crate) mod silence;
+mod smuggling;
 pub(crate) mod upstream;
 
 use std::collections::HashMap;

@@ -3,9 +3,11 @@
 //! It remembers what was sent so far, so that a request which provably never reached an
 //! application can be sent to another endpoint.
 
-use std::pin::Pin;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::Extensions;
@@ -44,6 +46,10 @@ struct Tape {
     came: u64,
     chunks: u64,
     ended: bool,
+    /// Bytes that the copy in use handed out.
+    handed_out: usize,
+    /// There will be no other copy.
+    last: bool,
     /// Whoever reads it was told to wait for its sender.
     waits: bool,
 }
@@ -77,6 +83,8 @@ impl Replay {
             came: 0,
             chunks: 0,
             ended: empty,
+            handed_out: 0,
+            last: false,
             waits: false,
         };
         Self {
@@ -93,11 +101,40 @@ impl Replay {
         self
     }
 
-    /// It will not be sent again: nothing is kept from now on.
+    /// It will not be sent again: nothing is kept from now on but what the last copy has not
+    /// handed out.
     pub(crate) fn forget(&self) {
         if !self.empty {
-            self.tape.lock().forget();
+            let mut tape = self.tape.lock();
+            tape.last = true;
+            let bytes = tape.handed_out;
+            tape.handed_out(bytes);
         }
+    }
+
+    /// Waits for the rest of it, which has to be small enough to be kept. Whether all of it is
+    /// here then.
+    pub(crate) async fn gather(&self, patience: Duration) -> bool {
+        let mut gathered = pin!(poll_fn(|cx| self.poll_gather(cx)));
+        if let Poll::Ready(whole) = poll_fn(|cx| Poll::Ready(gathered.as_mut().poll(cx))).await {
+            return whole;
+        }
+        // On the heap: most bodies come with their head.
+        let waited = Box::pin(tokio::time::timeout(patience, gathered));
+        waited.await.unwrap_or(false)
+    }
+
+    fn poll_gather(&self, cx: &mut Context<'_>) -> Poll<bool> {
+        let mut tape = self.tape.lock();
+        while tape.played.is_some() && !tape.is_whole(self.size()) {
+            ready!(tape.poll_source(cx));
+        }
+        Poll::Ready(tape.played.is_some())
+    }
+
+    /// Whether what came so far, and is kept, holds what is looked for.
+    pub(crate) fn holds(&self, wanted: impl Fn(&[u8]) -> bool) -> bool {
+        self.tape.lock().played.as_deref().is_some_and(wanted)
     }
 
     /// All of it, where that is here. `None` where it has not come whole, or is more than is
@@ -126,8 +163,7 @@ impl Replay {
     /// Whether all of it was handed out by now.
     #[must_use]
     pub(crate) fn is_sent(&self) -> bool {
-        let tape = self.tape.lock();
-        tape.ended || tape.source.is_end_stream() || self.size() == Some(tape.came)
+        self.tape.lock().is_whole(self.size())
     }
 
     /// Whether all of it is here to be handed out again.
@@ -165,7 +201,13 @@ impl Replay {
         if self.empty {
             return Some(empty());
         }
-        self.tape.lock().played.as_ref()?;
+        {
+            let mut tape = self.tape.lock();
+            if tape.last || tape.played.is_none() {
+                return None;
+            }
+            tape.handed_out = 0;
+        }
         Some(
             Copy {
                 replay: self.clone(),
@@ -207,6 +249,46 @@ impl Tape {
         }
     }
 
+    fn is_whole(&self, size: Option<u64>) -> bool {
+        self.ended || self.source.is_end_stream() || size == Some(self.came)
+    }
+
+    /// The next chunk; `None` at the end, and before the trailers that are kept.
+    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BoxError>>> {
+        let polled = Pin::new(&mut self.source).poll_frame(cx);
+        self.waits = polled.is_pending();
+        let Some(frame) = ready!(polled) else {
+            self.ended = true;
+            return Poll::Ready(None);
+        };
+        let frame = frame.inspect_err(|_| {
+            // What came before would pass for all of it.
+            self.forget();
+        })?;
+        match frame.into_data() {
+            Ok(data) => {
+                self.plays(&data);
+                Poll::Ready(Some(Ok(data)))
+            }
+            Err(frame) => {
+                self.ended = true;
+                self.trailers = frame.into_trailers().ok();
+                if let Some(trailers) = &mut self.trailers {
+                    headers::clean_trailers(trailers);
+                }
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    /// So much of it was handed out by the last copy.
+    fn handed_out(&mut self, bytes: usize) {
+        self.handed_out = bytes;
+        if self.last && self.played_from(bytes).is_none() {
+            self.forget();
+        }
+    }
+
     /// What was handed out before beyond so many bytes.
     fn played_from(&self, next: usize) -> Option<&[u8]> {
         let played = self.played.as_ref()?.get(next..)?;
@@ -232,50 +314,20 @@ impl HttpBody for Copy {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let tape = Arc::clone(&self.replay.tape);
         let mut tape = tape.lock();
-        if let Some(played) = tape.played_from(self.next) {
-            let data = Bytes::copy_from_slice(played);
+        let played = tape.played_from(self.next).map(Bytes::copy_from_slice);
+        let data = match played {
+            None if tape.ended => None,
+            None => ready!(tape.poll_source(cx)).transpose()?,
+            played => played,
+        };
+        if let Some(data) = data {
             self.next += data.len();
+            tape.handed_out(self.next);
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
-        if tape.ended {
-            if let (false, Some(trailers)) = (self.trailers_sent, tape.trailers.clone()) {
-                self.trailers_sent = true;
-                return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
-            }
-            return Poll::Ready(None);
-        }
-        let polled = Pin::new(&mut tape.source).poll_frame(cx);
-        tape.waits = polled.is_pending();
-        let frame = match polled {
-            Poll::Pending => return Poll::Pending,
-            Poll::Ready(None) => {
-                tape.ended = true;
-                return Poll::Ready(None);
-            }
-            Poll::Ready(Some(Err(error))) => {
-                // What came before would pass for all of it.
-                tape.forget();
-                return Poll::Ready(Some(Err(error)));
-            }
-            Poll::Ready(Some(Ok(frame))) => frame,
-        };
-        match frame.into_data() {
-            Ok(data) => {
-                tape.plays(&data);
-                self.next += data.len();
-                Poll::Ready(Some(Ok(Frame::data(data))))
-            }
-            Err(frame) => {
-                if let Ok(mut trailers) = frame.into_trailers() {
-                    headers::clean_trailers(&mut trailers);
-                    tape.ended = true;
-                    tape.trailers = Some(trailers.clone());
-                    self.trailers_sent = true;
-                    return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
-                }
-                Poll::Ready(None)
-            }
-        }
+        let trailers = tape.trailers.clone().filter(|_| !self.trailers_sent);
+        self.trailers_sent = true;
+        Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
     }
 
     fn is_end_stream(&self) -> bool {

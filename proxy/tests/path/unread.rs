@@ -127,12 +127,16 @@ impl Scene {
         }
     }
 
-    /// Over a connection of its own, by way 0 through two proxies and by way 1 from outside.
-    async fn ask(&self, way: usize, line: &str, body: &str) -> String {
-        let mut stream = match way {
+    async fn open(&self, way: usize) -> TcpStream {
+        match way {
             0 => self.client.call(vip()).await,
             _ => self.server.plain(self.port).await,
-        };
+        }
+    }
+
+    /// Over a connection of its own, by way 0 through two proxies and by way 1 from outside.
+    async fn ask(&self, way: usize, line: &str, body: &str) -> String {
+        let mut stream = self.open(way).await;
         let length = match body.len() {
             0 => String::new(),
             length => format!("Content-Length: {length}\r\n"),
@@ -172,6 +176,70 @@ async fn a_body_that_no_server_expects_becomes_no_request() {
     }
     assert_eq!(scene.came("GET /hidden"), 0);
     assert_eq!(scene.came("GET /honest"), 8, "none was sent twice");
+}
+
+/// Of methods that have bodies as a rule, and share kept connections where they can.
+#[tokio::test]
+async fn a_body_that_reads_as_a_request_becomes_none() {
+    let behind = format!("{{\"a\":1}}\r\n{HIDDEN}");
+    let large = format!("{}{HIDDEN}", "\r\n".repeat(20_000));
+    for body in [HIDDEN, "GET /hidden\r\n\r\n", &behind, &large] {
+        let scene = Scene::with(Bodies::Left).await;
+        for round in 0..3 {
+            for way in [0, 1] {
+                let answer = scene.ask(way, "POST /post", body).await;
+                assert!(answer.ends_with("/post"), "{way}, {round}: {answer}");
+                scene.honest(way, body).await;
+            }
+        }
+        assert_eq!(scene.came("GET /hidden"), 0, "{body}");
+    }
+}
+
+/// Its head and body, with a pause between.
+async fn in_parts(scene: &Scene, way: usize, head: &str, body: &str, pause: u64) -> String {
+    let mut stream = scene.open(way).await;
+    let head = format!("POST {head}\r\nHost: web.shop\r\nConnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    sleep(Duration::from_millis(pause)).await;
+    raw(&mut stream, body.as_bytes(), PATIENCE).await
+}
+
+#[tokio::test]
+async fn nor_does_one_that_comes_late_or_in_chunks() {
+    let scene = Scene::with(Bodies::Left).await;
+    let length = format!("/late HTTP/1.1\r\nContent-Length: {}", HIDDEN.len());
+    let chunks = "/late HTTP/1.1\r\nTransfer-Encoding: chunked";
+    let chunk = format!("{:x}\r\n{HIDDEN}\r\n0\r\n\r\n", HIDDEN.len());
+    for way in [0, 1] {
+        for pause in [0, 10, 200] {
+            for (head, body) in [(length.as_str(), HIDDEN), (chunks, &chunk)] {
+                let answer = in_parts(&scene, way, head, body, pause).await;
+                assert!(answer.ends_with("/late"), "{way}, {pause}: {answer}");
+                scene.honest(way, head).await;
+            }
+        }
+    }
+    assert_eq!(scene.came("GET /hidden"), 0);
+}
+
+/// As clients do that write both apart.
+#[tokio::test]
+async fn a_body_that_comes_shortly_after_its_head_shares_connections() {
+    let scene = Scene::with(Bodies::Read).await;
+    for _ in 0..3 {
+        scene.ask(0, "POST /post", "{\"a\":1}").await;
+    }
+    // Long enough to prove that the server keeps its connections.
+    sleep(Duration::from_millis(1200)).await;
+    let before = scene.came.lock().connections;
+    let head = "/post HTTP/1.1\r\nContent-Length: 7";
+    for _ in 0..30 {
+        let answer = in_parts(&scene, 0, head, "{\"a\":1}", 5).await;
+        assert!(answer.ends_with("/post"), "{answer}");
+    }
+    let more = scene.came.lock().connections - before;
+    assert!(more <= 6, "{more}");
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ use crate::http::client::Clients;
 use crate::http::client::dedicated::ResponseBody;
 use crate::http::client::http1::{Ended, Reuse};
 use crate::http::client::multiplexed::{Multiplexed, StreamPermit};
+use crate::http::client::smuggling;
 use crate::http::http2::client::SendError;
 use crate::http::replay::{REPLAY_LIMIT, Replay};
 
@@ -119,7 +120,10 @@ pub(crate) async fn http1(
     let again = may_go_again(parts, replay);
     let mut reuse = if again { Reuse::Pooled } else { Reuse::Proven };
     let had_body = replay.size() != Some(0);
-    let alone = had_body && (!has_body_as_a_rule(&parts.method) || clients.leaves_bodies(addr));
+    let alone = had_body
+        && (!has_body_as_a_rule(&parts.method)
+            || clients.leaves_bodies(addr)
+            || !smuggling::is_harmless(parts, replay).await);
     let mut misread = None;
     loop {
         let mut pooled = clients.http1(addr, limit, reuse).await?;
