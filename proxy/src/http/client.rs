@@ -1,13 +1,10 @@
 //! HTTP as a client: connections to applications, and one request on one of them.
 
-pub(crate) mod body_reading;
 pub(crate) mod dedicated;
 pub(crate) mod exchange;
 pub(crate) mod http1;
-pub(crate) mod keep_alive;
 pub(crate) mod multiplexed;
 pub(crate) mod silence;
-mod smuggling;
 pub(crate) mod upstream;
 
 use std::collections::HashMap;
@@ -21,15 +18,14 @@ use runtime::rate::{Allowance, Rate};
 use tokio::time::Instant;
 
 use crate::failure::Failure;
-use crate::http::client::http1::{Ended, Http1, Pool, Pooled, Reuse, http1_connection};
+use crate::http::client::http1::{Http1, Pool, Pooled, http1_connection};
 use crate::http::client::multiplexed::{Multiplexed, handshake};
 use crate::http::http2::PLAIN;
 use crate::http::http2::client::Sender;
 use crate::net::budget::Budget;
 use crate::net::connect::{self, CONNECT_TIMEOUT};
 
-/// Connections that may be left unused though they could serve again, of each of two
-/// kinds. The port of each stays taken for a minute, and there are some 28 000: even a
+/// Connections that may be closed though they could serve again, of each of two kinds. The port of each stays taken for a minute, and there are some 28 000: even a
 /// burst of both and what follows it within that minute take fewer.
 const MAY_LEAVE: Allowance = Allowance {
     burst: 200,
@@ -39,8 +35,6 @@ const MAY_LEAVE: Allowance = Allowance {
 const EXCLUSIVE: usize = 64;
 /// Addresses with a pool. An entry takes a few hundred bytes beside its connections.
 const POOLS: usize = 4096;
-/// Of these, those that have no connection and say only how earlier ones fared.
-const REMEMBERED: usize = 1024;
 
 /// An application's address, and who calls it: a pod's uid, a name, or nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -105,7 +99,7 @@ impl Clients {
         }))
     }
 
-    /// A pooled connection, or a new one.
+    /// A pooled connection where `shared` and one waits, else a new one.
     ///
     /// # Errors
     /// When none can be made; the application has seen nothing.
@@ -113,16 +107,18 @@ impl Clients {
         &self,
         addr: SocketAddr,
         limit: Duration,
-        reuse: Reuse,
+        shared: bool,
     ) -> Result<Pooled, Failure> {
-        let pool = self.pool(addr);
-        if let Some(pooled) = pool.and_then(|pool| pool.reuse(reuse, || self.may_leave())) {
-            return Ok(pooled);
+        let pool = if shared { self.pool(addr) } else { None };
+        if let Some(connection) = pool.and_then(|pool| pool.reuse()) {
+            return Ok(Pooled {
+                connection,
+                used: true,
+            });
         }
         Ok(Pooled {
             connection: Box::pin(http1_connection(addr, limit, &self.budget)).await?,
-            unused: None,
-            behind_body: false,
+            used: false,
         })
     }
 
@@ -145,7 +141,7 @@ impl Clients {
     }
 
     /// Gives a connection back once its exchange is over.
-    pub(crate) fn give_back(&self, addr: SocketAddr, mut connection: Http1, ended: Ended) {
+    pub(crate) fn give_back(&self, addr: SocketAddr, mut connection: Http1) {
         let Some(pool) = self.or_new(addr) else {
             return;
         };
@@ -155,45 +151,14 @@ impl Clients {
             reason = "one connection to an application"
         )]
         tokio::spawn(async move {
-            if connection.sender.ready().await.is_ok() {
-                // What comes from here on was not asked for.
-                connection.watch.asks();
-                if let Some(unpooled) = pool.put(connection, ended)
-                    && surplus.lock().take(Instant::now()).is_err()
-                {
-                    // A reset leaves no port taken.
-                    unpooled.abort.set();
-                }
-            } else if !ended.last && connection.watch.ended().is_some() {
-                pool.closed(Duration::ZERO);
+            if connection.sender.ready().await.is_ok()
+                && let Some(unpooled) = pool.put(connection)
+                && surplus.lock().take(Instant::now()).is_err()
+            {
+                // A reset leaves no port taken.
+                unpooled.abort.set();
             }
         });
-    }
-
-    /// The server closed a connection that had been unused for so long, unannounced.
-    pub fn closed(&self, addr: SocketAddr, unused: Duration) {
-        if let Some(pool) = self.pool(addr) {
-            pool.closed(unused);
-        }
-    }
-
-    /// A request that followed a body was served as any other, or was not understood.
-    pub(crate) fn followed_body(&self, addr: SocketAddr, understood: bool) {
-        if let Some(pool) = self.pool(addr) {
-            pool.followed_body(understood);
-        }
-    }
-
-    /// A request was understood that was not when it followed a body.
-    pub(crate) fn left_body(&self, addr: SocketAddr) {
-        if let Some(pool) = self.or_new(addr) {
-            pool.left_body();
-        }
-    }
-
-    /// Whether requests with a body are to have connections of their own there.
-    pub(crate) fn leaves_bodies(&self, addr: SocketAddr) -> bool {
-        self.pool(addr).is_some_and(|pool| pool.leaves_bodies())
     }
 
     /// Closes what is idle. Called every few seconds.
@@ -202,22 +167,9 @@ impl Clients {
         self.http2
             .lock()
             .retain(|_, shared| !shared.sweep() || Arc::strong_count(shared) > 1);
-        let mut remembered = 0;
-        self.http1.lock().retain(|addr, pool| {
-            let empty = pool.sweep();
-            if pool.has_begun_to_leave_bodies() {
-                tracing::warn!(
-                    %addr,
-                    "a server answers requests without reading their bodies and keeps the \
-                     connection: requests with a body have connections of their own there now"
-                );
-            }
-            if !empty || Arc::strong_count(pool) > 1 {
-                return true;
-            }
-            remembered += 1;
-            remembered <= REMEMBERED && !pool.is_forgotten()
-        });
+        self.http1
+            .lock()
+            .retain(|_, pool| !pool.sweep() || Arc::strong_count(pool) > 1);
     }
 }
 
@@ -227,28 +179,4 @@ async fn connect_plain(addr: SocketAddr, budget: Arc<Budget>) -> Result<Sender, 
         .await
         .map_err(|error| Failure::not_sent(Reason::ConnectFailed, format!("{addr}: {error}")))?;
     handshake(stream, PLAIN, budget, None).await
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::{Ipv4Addr, SocketAddr};
-    use std::sync::Arc;
-    use std::time::Duration;
-
-    use super::{Clients, REMEMBERED};
-    use crate::http::client::http1::Pool;
-    use crate::net::budget::Budget;
-
-    #[test]
-    fn only_so_many_addresses_without_a_connection_are_remembered() {
-        let clients = Clients::new(Budget::new(1 << 20));
-        for port in 1..3000 {
-            let pool = Arc::<Pool>::default();
-            pool.closed(Duration::ZERO);
-            let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-            clients.http1.lock().insert(addr, pool);
-        }
-        clients.sweep();
-        assert_eq!(clients.http1.lock().len(), REMEMBERED);
-    }
 }

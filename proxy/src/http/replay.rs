@@ -3,11 +3,9 @@
 //! It remembers what was sent so far, so that a request which provably never reached an
 //! application can be sent to another endpoint.
 
-use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::Extensions;
@@ -42,9 +40,8 @@ struct Tape {
     played: Option<Vec<u8>>,
     counted: Option<Kept>,
     trailers: Option<http::HeaderMap>,
-    /// Bytes that came, and in how many chunks.
+    /// Bytes that came.
     came: u64,
-    chunks: u64,
     ended: bool,
     /// Bytes that the copy in use handed out.
     handed_out: usize,
@@ -81,7 +78,6 @@ impl Replay {
             counted: None,
             trailers: None,
             came: 0,
-            chunks: 0,
             ended: empty,
             handed_out: 0,
             last: false,
@@ -110,31 +106,6 @@ impl Replay {
             let bytes = tape.handed_out;
             tape.handed_out(bytes);
         }
-    }
-
-    /// Waits for the rest of it, which has to be small enough to be kept. Whether all of it is
-    /// here then.
-    pub(crate) async fn gather(&self, patience: Duration) -> bool {
-        let mut gathered = pin!(poll_fn(|cx| self.poll_gather(cx)));
-        if let Poll::Ready(whole) = poll_fn(|cx| Poll::Ready(gathered.as_mut().poll(cx))).await {
-            return whole;
-        }
-        // On the heap: most bodies come with their head.
-        let waited = Box::pin(tokio::time::timeout(patience, gathered));
-        waited.await.unwrap_or(false)
-    }
-
-    fn poll_gather(&self, cx: &mut Context<'_>) -> Poll<bool> {
-        let mut tape = self.tape.lock();
-        while tape.played.is_some() && !tape.is_whole(self.size()) {
-            ready!(tape.poll_source(cx));
-        }
-        Poll::Ready(tape.played.is_some())
-    }
-
-    /// Whether what came so far, and is kept, holds what is looked for.
-    pub(crate) fn holds(&self, wanted: impl Fn(&[u8]) -> bool) -> bool {
-        self.tape.lock().played.as_deref().is_some_and(wanted)
     }
 
     /// All of it, where that is here. `None` where it has not come whole, or is more than is
@@ -177,12 +148,6 @@ impl Replay {
     #[must_use]
     pub(crate) fn waits_for_sender(&self) -> bool {
         !self.is_sent() && self.tape.lock().waits
-    }
-
-    /// In how many chunks it came until now.
-    #[must_use]
-    pub(crate) fn chunks(&self) -> u64 {
-        self.tape.lock().chunks
     }
 
     /// The same as [`Self::take`], for an attempt that fails without a body.
@@ -234,7 +199,6 @@ impl Tape {
     /// Notes a chunk that is handed out.
     fn plays(&mut self, chunk: &[u8]) {
         self.came += chunk.len() as u64;
-        self.chunks += 1;
         let Some(played) = &mut self.played else {
             return;
         };

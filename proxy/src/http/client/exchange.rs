@@ -15,11 +15,9 @@ use crate::failure::{Failure, StreamReset};
 use crate::http::body::Body;
 use crate::http::client::Clients;
 use crate::http::client::dedicated::ResponseBody;
-use crate::http::client::http1::{Ended, Reuse};
 use crate::http::client::multiplexed::{Multiplexed, StreamPermit};
-use crate::http::client::smuggling;
 use crate::http::http2::client::SendError;
-use crate::http::replay::{REPLAY_LIMIT, Replay};
+use crate::http::replay::Replay;
 
 /// An answer and what has to live until its body ends.
 #[derive(Debug)]
@@ -104,9 +102,12 @@ fn describe(error: &hyper::Error) -> String {
         .map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
 }
 
-/// Sends over HTTP/1.1. A pooled connection that the server closed in the same
-/// moment is replaced once for a reader; a request that cannot be sent again uses one
-/// only where the server is proven to keep them.
+/// Sends over HTTP/1.1.
+///
+/// Requests that only read share connections: what the server closed in the same moment is
+/// replaced once. Any other request has one of its own. A server may leave a body where it is
+/// and take it for the next request, whoever's that would have been; and what is not to be
+/// sent twice is lost where the server closes a kept connection in that moment.
 ///
 /// # Errors
 /// [`Failure::NotSent`] when nothing was sent.
@@ -117,14 +118,8 @@ pub(crate) async fn http1(
     parts: &Parts,
     replay: &Replay,
 ) -> Result<UpstreamResponse, Failure> {
-    let again = may_go_again(parts, replay);
-    let mut reuse = if again { Reuse::Pooled } else { Reuse::Proven };
-    let had_body = replay.size() != Some(0);
-    let alone = had_body
-        && (!has_body_as_a_rule(&parts.method)
-            || clients.leaves_bodies(addr)
-            || !smuggling::is_harmless(parts, replay).await);
-    let mut misread = None;
+    let shares = only_reads(&parts.method) && replay.size() == Some(0);
+    let mut reuse = shares;
     loop {
         let mut pooled = clients.http1(addr, limit, reuse).await?;
         let sent = Instant::now();
@@ -135,38 +130,18 @@ pub(crate) async fn http1(
         match pooled
             .connection
             .sender
-            .try_send_request(http1_request(addr, parts.clone(), body, alone))
+            .try_send_request(http1_request(addr, parts.clone(), body, !shares))
             .await
         {
             Ok(mut response) => {
-                let (switched, last) = (switches(parts, &response)?, is_last(&response));
-                if pooled.behind_body {
-                    let understood = !(last && is_misread(response.status()));
-                    clients.followed_body(addr, understood);
-                    if !understood && (again || was_no_request(&response, replay)) {
-                        misread = Some(response.status());
-                        reuse = Reuse::Never;
-                        continue;
-                    }
-                }
-                if misread.is_some_and(|status| status != response.status()) {
-                    clients.left_body(addr);
-                }
-                let ended = Ended {
-                    reuse,
-                    last,
-                    had_body,
-                };
-                if switched {
+                if switches(parts, &response)? {
                     let abort = pooled.connection.abort.clone();
                     response.extensions_mut().insert(abort);
-                } else if alone || brings_more(&parts.method, &response) {
-                    if !clients.may_leave() {
-                        // A reset leaves no port taken.
-                        pooled.connection.abort.set();
-                    }
-                } else if is_surely_read(parts, replay) || !clients.may_leave() {
-                    clients.give_back(addr, pooled.connection, ended);
+                } else if shares && !brings_more(&parts.method, &response) {
+                    clients.give_back(addr, pooled.connection);
+                } else if !clients.may_leave() {
+                    // A reset leaves no port taken.
+                    pooled.connection.abort.set();
                 }
                 return Ok(UpstreamResponse {
                     response: response.map(ResponseBody::from),
@@ -180,16 +155,8 @@ pub(crate) async fn http1(
                 let error = error.into_error();
                 // A part of an answer proves that the request was taken.
                 let silent = closed_silently(&error) && !pooled.connection.watch.has_heard();
-                if let Some(unused) = pooled.unused
-                    && silent
-                {
-                    let unused = if again { unused } else { Duration::ZERO };
-                    clients.closed(addr, unused);
-                }
-                let stale =
-                    pooled.unused.is_some() && (unsent || (only_reads(&parts.method) && silent));
-                if stale && reuse != Reuse::Never {
-                    reuse = Reuse::Never;
+                if pooled.used && (unsent || silent) {
+                    reuse = false;
                     continue;
                 }
                 return Err(if unsent {
@@ -200,12 +167,6 @@ pub(crate) async fn http1(
             }
         }
     }
-}
-
-/// A request that the server may have seen, and that may be sent once more.
-fn may_go_again(parts: &Parts, replay: &Replay) -> bool {
-    let small = |size| size <= REPLAY_LIMIT as u64;
-    only_reads(&parts.method) && replay.size().is_some_and(small)
 }
 
 /// True when the server switches protocols; it may where it was asked to, and must encode
@@ -243,25 +204,6 @@ pub(crate) async fn http2(
     multiplexed(application, Request::from_parts(parts, body)).await
 }
 
-/// Whether the server that answers will read what comes behind this request. One that
-/// answers before it has all of it may leave the rest unread for ever, and then the next
-/// request would wait there. With chunks that happens to hypercorn also where all were
-/// sent: ten that its application does not take are in the way of everything else.
-fn is_surely_read(parts: &Parts, replay: &Replay) -> bool {
-    let chunks = if parts.headers.contains_key(header::CONTENT_LENGTH) {
-        0
-    } else {
-        replay.chunks()
-    };
-    replay.is_sent() && chunks == 0
-}
-
-/// Methods whose body every server expects. With others some leave it on the connection, and
-/// take it for the next request.
-const fn has_body_as_a_rule(method: &Method) -> bool {
-    matches!(*method, Method::POST | Method::PUT | Method::PATCH)
-}
-
 /// Whether the server may send content behind an answer that has none by its kind: whoever
 /// uses the connection next would take that for its own.
 fn brings_more(method: &Method, response: &Response<Incoming>) -> bool {
@@ -274,38 +216,6 @@ fn brings_more(method: &Method, response: &Response<Incoming>) -> bool {
         StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
     );
     *method == Method::HEAD || (without && announced)
-}
-
-/// Whether whatever the server saw was certainly not this request, and it can be sent again: no
-/// server does anything for a method or a version that it does not have.
-fn was_no_request(response: &Response<Incoming>, replay: &Replay) -> bool {
-    response.status() != StatusCode::BAD_REQUEST && replay.is_kept()
-}
-
-/// What servers answer whose next bytes are no request.
-const fn is_misread(status: StatusCode) -> bool {
-    matches!(
-        status,
-        StatusCode::BAD_REQUEST
-            | StatusCode::NOT_IMPLEMENTED
-            | StatusCode::HTTP_VERSION_NOT_SUPPORTED
-    )
-}
-
-/// Whether the server said with its answer that the connection ends.
-fn is_last(response: &Response<Incoming>) -> bool {
-    let headers = response.headers();
-    let close = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|option| option.trim().eq_ignore_ascii_case("close"));
-    let framed = headers.contains_key(header::TRANSFER_ENCODING)
-        || http_body::Body::size_hint(response.body())
-            .exact()
-            .is_some();
-    close || !framed || response.version() != Version::HTTP_11
 }
 
 fn closed_silently(error: &hyper::Error) -> bool {

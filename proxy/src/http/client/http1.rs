@@ -11,8 +11,6 @@ use policy::reason::Reason;
 
 use crate::failure::Failure;
 use crate::http::body::Body;
-use crate::http::client::body_reading::BodyReading;
-use crate::http::client::keep_alive::KeepAlive;
 use crate::http::client::upstream::{Upstream, Watch};
 use crate::http::limits::{BUFFER, HEADER_COUNT};
 use crate::net::abort::Abort;
@@ -23,11 +21,6 @@ use crate::net::connect;
 const IDLE_POOLED: Duration = Duration::from_secs(3);
 /// Idle HTTP/1.1 connections kept per address.
 const POOL_LIMIT: usize = 128;
-/// The same, of those that could have used none of the others: enough for one of them to
-/// rest while the others serve, which is what proves that the server keeps them.
-const POOL_UNPROVEN: usize = 8;
-/// Whether a server keeps its connections is looked at in steps of this size.
-const STEP: Duration = Duration::from_millis(50);
 
 /// One HTTP/1.1 connection as a client.
 #[derive(Debug)]
@@ -41,78 +34,23 @@ pub struct Http1 {
 struct Idle {
     connection: Http1,
     since: Instant,
-    /// Its last request had a body.
-    behind_body: bool,
 }
 
 impl Idle {
     fn is_open(&self) -> bool {
-        self.connection.sender.is_ready() && self.connection.watch.ended().is_none()
+        self.connection.sender.is_ready() && !self.connection.watch.has_ended()
     }
 
-    /// For how long nobody used it, until now or its end.
-    fn unused(&self, now: Instant) -> Duration {
-        let until = self.connection.watch.ended().unwrap_or(now);
-        until.saturating_duration_since(self.since)
+    fn may_serve(&self, now: Instant) -> bool {
+        self.is_open() && now.saturating_duration_since(self.since) < IDLE_POOLED
     }
 }
 
-/// How an exchange left its connection.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Ended {
-    /// Which connections its request could have used.
-    pub reuse: Reuse,
-    /// The server announced with its answer that the connection ends.
-    pub last: bool,
-    /// The request had a body, which the server may have left.
-    pub had_body: bool,
-}
-
-/// Which connection a request may use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reuse {
-    Pooled,
-    /// Pooled where the server is proven to keep connections: it cannot be sent again.
-    Proven,
-    Never,
-}
-
-/// HTTP/1.1 connections to one address.
+/// HTTP/1.1 connections to one address, which wait for the next request that only reads.
 #[derive(Default)]
 pub(crate) struct Pool {
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
     /// Those that were used last are at the end.
-    idle: Vec<Idle>,
-    keep_alive: KeepAlive,
-    bodies: BodyReading,
-}
-
-impl State {
-    /// Takes out what is closed, and learns from it and from what is not.
-    fn observe(&mut self, now: Instant) {
-        let (keep_alive, bodies) = (&mut self.keep_alive, &mut self.bodies);
-        self.idle.retain(|entry| {
-            let watch = &entry.connection.watch;
-            if !entry.is_open() && entry.behind_body && watch.has_heard() {
-                // An answer that nobody asked for.
-                bodies.left(now);
-            }
-            if !entry.is_open() && watch.ended().is_some() {
-                keep_alive.closed(entry.unused(now), now);
-            }
-            entry.is_open()
-        });
-        if let Some(oldest) = self.idle.first() {
-            let unused = oldest.unused(now);
-            if unused >= keep_alive.longest() + STEP && oldest.connection.watch.is_quiet() {
-                keep_alive.survived(unused, now);
-            }
-        }
-    }
+    idle: Mutex<Vec<Idle>>,
 }
 
 impl std::fmt::Debug for Pool {
@@ -125,122 +63,46 @@ impl std::fmt::Debug for Pool {
 #[derive(Debug)]
 pub struct Pooled {
     pub connection: Http1,
-    /// For how long it was unused, if it served before: the server may have closed it
-    /// just now.
-    pub unused: Option<Duration>,
-    /// The request before had a body, which the server may have left.
-    pub behind_body: bool,
+    /// It served before: the server may have closed it just now.
+    pub used: bool,
 }
 
 impl Pool {
-    /// A connection that served before. `may_leave`: asked whether one may be left that the
-    /// request could use but for the body before it.
-    pub(crate) fn reuse(&self, reuse: Reuse, may_leave: impl Fn() -> bool) -> Option<Pooled> {
+    /// A connection that served before.
+    pub(crate) fn reuse(&self) -> Option<Http1> {
         let now = Instant::now();
-        let mut state = self.state.lock();
-        let once = match reuse {
-            Reuse::Never => return None,
-            Reuse::Proven => true,
-            Reuse::Pooled => false,
-        };
-        if once {
-            state.observe(now);
-        }
-        while let Some(entry) = state.idle.pop() {
-            let unused = entry.unused(now);
-            if !entry.is_open() {
-                if entry.connection.watch.ended().is_some() {
-                    state.keep_alive.closed(unused, now);
-                }
-                continue;
+        let mut idle = self.idle.lock();
+        while let Some(entry) = idle.pop() {
+            if entry.may_serve(now) {
+                return Some(entry.connection);
             }
-            if unused >= IDLE_POOLED {
-                continue;
-            }
-            let trusted = !entry.behind_body || !state.bodies.is_doubted();
-            let refuses = || !state.keep_alive.is_proven(unused, now) || (!trusted && may_leave());
-            if once && refuses() {
-                state.idle.push(entry);
-                return None;
-            }
-            if (once || entry.behind_body) && !entry.connection.watch.is_quiet() {
-                if once {
-                    state.keep_alive.closed(unused, now);
-                }
-                continue;
-            }
-            return Some(Pooled {
-                connection: entry.connection,
-                unused: Some(unused),
-                behind_body: entry.behind_body,
-            });
         }
         None
     }
 
     /// Gives back what there is no room for.
-    pub(crate) fn put(&self, connection: Http1, ended: Ended) -> Option<Http1> {
+    pub(crate) fn put(&self, connection: Http1) -> Option<Http1> {
         let now = Instant::now();
-        let mut state = self.state.lock();
-        let proven = state.keep_alive.is_proven(Duration::ZERO, now);
-        // Otherwise each such request would leave one more, though none takes it.
-        let most = if ended.reuse == Reuse::Proven && !proven {
-            POOL_UNPROVEN
-        } else {
-            POOL_LIMIT
-        };
-        if state.idle.len() >= most {
-            state.observe(now);
+        let mut idle = self.idle.lock();
+        if idle.len() >= POOL_LIMIT {
+            idle.retain(|entry| entry.may_serve(now));
         }
-        if state.idle.len() >= most {
+        if idle.len() >= POOL_LIMIT {
             return Some(connection);
         }
-        state.idle.push(Idle {
+        idle.push(Idle {
             connection,
             since: now,
-            behind_body: ended.had_body,
         });
         None
-    }
-
-    /// The server closed a connection that had been unused for so long, unannounced.
-    pub(crate) fn closed(&self, unused: Duration) {
-        self.state.lock().keep_alive.closed(unused, Instant::now());
-    }
-
-    /// A request that followed a body was served as any other, or was not understood.
-    pub(crate) fn followed_body(&self, understood: bool) {
-        self.state.lock().bodies.followed(understood);
-    }
-
-    /// A request that followed a body was not understood, and was on a connection of its own.
-    pub(crate) fn left_body(&self) {
-        self.state.lock().bodies.left(Instant::now());
-    }
-
-    /// Whether requests with a body are to have connections of their own.
-    pub(crate) fn leaves_bodies(&self) -> bool {
-        self.state.lock().bodies.leaves(Instant::now())
-    }
-
-    /// Whether it began to leave bodies since this was asked last.
-    pub(crate) fn has_begun_to_leave_bodies(&self) -> bool {
-        self.state.lock().bodies.take_news()
     }
 
     /// True when it holds no connection.
     pub(crate) fn sweep(&self) -> bool {
         let now = Instant::now();
-        let mut state = self.state.lock();
-        state.observe(now);
-        state.idle.retain(|entry| entry.unused(now) < IDLE_POOLED);
-        state.idle.is_empty()
-    }
-
-    /// Whether nothing was learned of late.
-    pub(crate) fn is_forgotten(&self) -> bool {
-        let (state, now) = (self.state.lock(), Instant::now());
-        state.keep_alive.is_forgotten(now) && !state.bodies.leaves(now)
+        let mut idle = self.idle.lock();
+        idle.retain(|entry| entry.may_serve(now));
+        idle.is_empty()
     }
 }
 
@@ -284,18 +146,10 @@ pub(crate) async fn http1_connection(
 #[cfg(test)]
 mod tests {
     use std::net::{TcpListener, TcpStream};
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
-    use super::{Ended, Http1, POOL_UNPROVEN, Pool, Reuse, http1_connection};
+    use super::{Http1, POOL_LIMIT, Pool, http1_connection};
     use crate::net::budget::Budget;
-
-    const fn ended(reuse: Reuse) -> Ended {
-        Ended {
-            reuse,
-            last: false,
-            had_body: false,
-        }
-    }
 
     async fn connect(listener: &TcpListener) -> (Http1, TcpStream) {
         let addr = listener.local_addr().unwrap();
@@ -306,47 +160,38 @@ mod tests {
         (connection, listener.accept().unwrap().0)
     }
 
-    /// The task that would read the end cannot run between the close and the look.
     #[tokio::test]
-    async fn a_connection_whose_end_waits_to_be_read_is_not_reused() {
+    async fn a_connection_whose_end_was_read_is_not_reused() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let pool = Pool::default();
-        pool.state
-            .lock()
-            .keep_alive
-            .survived(Duration::from_secs(2), Instant::now());
         for closes in [false, true] {
             let (connection, server) = connect(&listener).await;
-            assert!(pool.put(connection, ended(Reuse::Pooled)).is_none());
+            let watch = connection.watch.clone();
+            assert!(pool.put(connection).is_none());
             if closes {
                 drop(server);
+                while !watch.has_ended() {
+                    tokio::task::yield_now().await;
+                }
             }
-            assert!(pool.state.lock().idle[0].is_open(), "as far as was read");
-            assert_eq!(pool.reuse(Reuse::Proven, || true).is_some(), !closes);
+            assert_eq!(pool.reuse().is_some(), !closes);
         }
     }
 
     /// Each is 20 KiB here, and a thread or a process of the application in some servers.
     #[tokio::test]
-    async fn requests_that_may_use_no_pooled_connection_leave_few_behind() {
+    async fn no_more_than_so_many_connections_wait() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let pool = Pool::default();
         let mut servers = Vec::new();
-        let mut left = async |reuse| {
+        for at in 0..=POOL_LIMIT {
             let (connection, server) = connect(&listener).await;
             servers.push(server);
-            pool.put(connection, ended(reuse)).is_none()
-        };
-        for _ in 0..POOL_UNPROVEN {
-            assert!(left(Reuse::Proven).await);
+            assert_eq!(pool.put(connection).is_some(), at == POOL_LIMIT);
         }
-        assert!(!left(Reuse::Proven).await);
-        assert!(left(Reuse::Pooled).await, "whoever may use it finds it");
-        let now = Instant::now();
-        pool.state
-            .lock()
-            .keep_alive
-            .survived(Duration::from_secs(2), now);
-        assert!(left(Reuse::Proven).await, "the next one may use it");
+        servers.clear();
+        while !pool.sweep() {
+            tokio::task::yield_now().await;
+        }
     }
 }

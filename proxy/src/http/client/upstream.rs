@@ -1,15 +1,11 @@
 //! A connection to an application, as hyper gets it.
 
 use std::io;
-use std::mem::MaybeUninit;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
 
-use parking_lot::Mutex;
-use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -25,7 +21,7 @@ use crate::net::connect;
 /// that hyper reads the answer and does not stop at the error of writing.
 #[derive(Debug)]
 pub(crate) struct Upstream {
-    io: Arc<Mutex<TcpStream>>,
+    io: TcpStream,
     seen: Arc<Seen>,
     abort: Abort,
     holder: Holder,
@@ -38,8 +34,8 @@ pub(crate) struct Upstream {
 /// What was read of a connection.
 #[derive(Debug, Default)]
 struct Seen {
-    /// When the end that the server put to it was read.
-    ended: OnceLock<Instant>,
+    /// The server put an end to it.
+    ended: AtomicBool,
     /// The server said something since the last request began.
     heard: AtomicBool,
 }
@@ -47,15 +43,14 @@ struct Seen {
 /// What can be seen of a connection while hyper owns its [`Upstream`].
 #[derive(Clone, Debug)]
 pub struct Watch {
-    io: Weak<Mutex<TcpStream>>,
     seen: Arc<Seen>,
 }
 
 impl Watch {
-    /// When the end that the server put to the connection was read.
+    /// Whether the server put an end to the connection, as far as it was read.
     #[must_use]
-    pub fn ended(&self) -> Option<Instant> {
-        self.seen.ended.get().copied()
+    pub(crate) fn has_ended(&self) -> bool {
+        self.seen.ended.load(Relaxed)
     }
 
     /// From here on bytes of the server count as an answer to the next request.
@@ -69,24 +64,13 @@ impl Watch {
     pub(crate) fn has_heard(&self) -> bool {
         self.seen.heard.load(Relaxed)
     }
-
-    /// Whether the connection is open and nothing came by it, as the kernel knows it:
-    /// the task that reads may not have run since the server closed.
-    #[must_use]
-    pub fn is_quiet(&self) -> bool {
-        let Some(io) = self.io.upgrade() else {
-            return false;
-        };
-        let peeked = SockRef::from(&*io.lock()).peek(&mut [MaybeUninit::uninit()]);
-        peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
-    }
 }
 
 impl Upstream {
     #[must_use]
     pub(crate) fn new(io: TcpStream, abort: Abort, holder: Holder) -> Self {
         Self {
-            io: Arc::new(Mutex::new(io)),
+            io,
             seen: Arc::default(),
             abort,
             holder,
@@ -98,7 +82,6 @@ impl Upstream {
     #[must_use]
     pub(crate) fn watch(&self) -> Watch {
         Watch {
-            io: Arc::downgrade(&self.io),
             seen: Arc::clone(&self.seen),
         }
     }
@@ -128,7 +111,7 @@ impl Upstream {
 impl Drop for Upstream {
     fn drop(&mut self) {
         if self.abort.is_set() {
-            connect::reset(&self.io.lock());
+            connect::reset(&self.io);
         }
     }
 }
@@ -143,13 +126,13 @@ impl AsyncRead for Upstream {
         ready!(this.holder.poll_room(cx));
         let (before, room) = (out.filled().len(), out.remaining());
         let chunk_size = this.holder.chunk_size();
-        let read = read_at_most(Pin::new(&mut *this.io.lock()), cx, out, chunk_size);
+        let read = read_at_most(Pin::new(&mut this.io), cx, out, chunk_size);
         let ended = matches!(read, Poll::Ready(Ok(()))) && out.filled().len() == before;
         if out.filled().len() > before {
             this.seen.heard.store(true, Relaxed);
         }
         if room > 0 && (ended || matches!(read, Poll::Ready(Err(_)))) {
-            this.seen.ended.get_or_init(Instant::now);
+            this.seen.ended.store(true, Relaxed);
         }
         if this.broken && room > 0 && ended {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
@@ -168,7 +151,7 @@ impl AsyncWrite for Upstream {
         if this.deaf {
             return Poll::Ready(Ok(data.len()));
         }
-        let written = Pin::new(&mut *this.io.lock()).poll_write(cx, data);
+        let written = Pin::new(&mut this.io).poll_write(cx, data);
         this.written(data.len(), written)
     }
 
@@ -182,19 +165,19 @@ impl AsyncWrite for Upstream {
         if this.deaf {
             return Poll::Ready(Ok(size));
         }
-        let written = Pin::new(&mut *this.io.lock()).poll_write_vectored(cx, data);
+        let written = Pin::new(&mut this.io).poll_write_vectored(cx, data);
         this.written(size, written)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.io.lock().is_write_vectored()
+        self.io.is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.io.lock()).poll_flush(cx)
+        Pin::new(&mut self.get_mut().io).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.io.lock()).poll_shutdown(cx)
+        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
     }
 }
