@@ -1,5 +1,5 @@
-// One program that is six: each Kubernetes part is chosen by the name it is
-// called by, so that the linker runs once and not six times.
+// One program that is five: each Kubernetes part is chosen by the name it is
+// called by, so that the linker runs once and not five times.
 package main
 
 import (
@@ -10,12 +10,9 @@ import (
 
 	"github.com/spf13/cobra"
 	"k8s.io/component-base/cli"
-	"k8s.io/component-base/logs"
 	_ "k8s.io/component-base/logs/json/register"
 	_ "k8s.io/component-base/metrics/prometheus/clientgo"
 	_ "k8s.io/component-base/metrics/prometheus/version"
-	"k8s.io/kubectl/pkg/cmd"
-	"k8s.io/kubectl/pkg/cmd/util"
 	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
 	kcm "k8s.io/kubernetes/cmd/kube-controller-manager/app"
 	proxy "k8s.io/kubernetes/cmd/kube-proxy/app"
@@ -32,16 +29,9 @@ func main() {
 		"kube-proxy":              proxy.NewProxyCommand,
 	}
 	name := filepath.Base(os.Args[0])
-	if name == "kubectl" {
-		logs.GlogSetter(cmd.GetLogVerbosity(os.Args))
-		if err := cli.RunNoErrOutput(cmd.NewDefaultKubectlCommand()); err != nil {
-			util.CheckErr(err)
-		}
-		return
-	}
 	part, known := parts[name]
 	if !known {
-		fmt.Fprintf(os.Stderr, "call this program as one of kube-apiserver, kube-controller-manager, kube-scheduler, kubelet, kube-proxy, kubectl; it was called as %q\n", name)
+		fmt.Fprintf(os.Stderr, "call this program as one of kube-apiserver, kube-controller-manager, kube-scheduler, kubelet, kube-proxy; it was called as %q\n", name)
 		os.Exit(64)
 	}
 	os.Exit(cli.Run(part()))
