@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::*;
 
 mod handlers;
+mod nodes;
 mod refusals;
 mod removal;
 
@@ -187,70 +188,6 @@ fn nothing_of_the_applications_is_mounted_into_the_proxys_containers() {
         }
     }
     assert_eq!(injected(&pod).pod, clean);
-}
-
-#[test]
-fn pod_runs_where_its_proxy_can_and_is_refused_where_it_could_only_fail() {
-    let arch = "kubernetes.io/arch";
-    let with = |nodes: Value, terms: Value| {
-        let mut pod = one_container(json!({}));
-        pod["spec"]["nodeSelector"] = nodes;
-        if !terms.is_null() {
-            pod["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"] =
-                json!({ "nodeSelectorTerms": terms });
-        }
-        pod
-    };
-    let term = |operator: &str, values: &[&str]| json!({ "matchExpressions": [{ "key": arch, "operator": operator, "values": values }] });
-    for pod in [
-        with(json!(null), json!(null)),
-        with(json!({ "disk": "ssd" }), json!(null)),
-        with(json!({ arch: "amd64" }), json!(null)),
-        with(
-            json!({}),
-            json!([term("In", &["arm64"]), term("In", &["arm64", "amd64"])]),
-        ),
-        with(json!({}), json!([term("NotIn", &["arm64"])])),
-    ] {
-        let nodes = injected(&pod).pod["spec"]["nodeSelector"].clone();
-        assert_eq!(nodes[arch], "amd64", "{pod}");
-        assert_eq!(nodes["disk"], pod["spec"]["nodeSelector"]["disk"]);
-    }
-    for (pod, field) in [
-        (
-            with(json!({ arch: "arm64" }), json!(null)),
-            "spec.nodeSelector[kubernetes.io/arch]",
-        ),
-        (
-            with(json!({}), json!([term("In", &["arm64", "s390x"])])),
-            "spec.affinity.nodeAffinity",
-        ),
-        (
-            with(
-                json!({}),
-                json!([term("NotIn", &["amd64"]), term("In", &["arm64"])]),
-            ),
-            "spec.affinity.nodeAffinity",
-        ),
-    ] {
-        let message = refusal(&pod);
-        assert!(message.starts_with(field), "{message}");
-        assert!(
-            message.contains("built for amd64") && message.contains("weft.dev/inject=disabled"),
-            "{message}"
-        );
-    }
-    // Known by its selector alone, such a pod is Windows, too.
-    let windows = with(json!({ "kubernetes.io/os": "windows" }), json!(null));
-    let outcome = run(&windows);
-    let skipped = matches!(
-        &outcome,
-        Ok(Outcome::Skipped {
-            reason: Skip::Windows,
-            warning: Some(_)
-        })
-    );
-    assert!(skipped, "{outcome:?}");
 }
 
 #[test]

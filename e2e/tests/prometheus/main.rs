@@ -9,3 +9,4 @@ mod programs;
 mod scraping;
 #[path = "../monitoring/sources.rs"]
 mod sources;
+mod values;

@@ -1,7 +1,9 @@
 //! The local server: connections of one browser, each request guarded, read and answered.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,7 +14,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use super::answer::{self, Answer};
@@ -21,7 +23,8 @@ use super::question::{Question, Unknown};
 use crate::cluster::{Cluster, Refusal};
 use crate::commands::explain;
 
-/// A browser opens six to one host. More wait until one of these has ended.
+/// A browser opens six to one host. More wait until one of these has ended, or take the place
+/// of one that asked nothing yet.
 const CONNECTIONS: usize = 32;
 /// Questions to the API server at a time; the others wait for their turn.
 const QUESTIONS: usize = 8;
@@ -36,6 +39,8 @@ const TAPS: usize = 3;
 const MAX_HEAD: usize = 32 << 10;
 /// For a head to arrive, also the first one of a connection or the next.
 const HEAD_WITHIN: Duration = Duration::from_secs(5);
+/// Before a connection without one gives way: those that came together are not read yet.
+const HEAD_ON_ITS_WAY: Duration = Duration::from_millis(10);
 /// Age at which a connection ends after its answer, and the time for that, which is longer
 /// than the controller lets a tap go on; so one whose other end does not read is not held for
 /// ever.
@@ -71,14 +76,42 @@ impl Site {
     }
 }
 
+/// A connection over which no request has come yet. A browser opens some in advance, and
+/// others when these are closed.
+struct Silent {
+    asked: Arc<AtomicBool>,
+    task: AbortHandle,
+}
+
+impl Silent {
+    fn is_still(&self) -> bool {
+        !self.task.is_finished() && !self.asked.load(Ordering::Relaxed)
+    }
+}
+
 /// Serves as long as it is asked to.
 pub(super) async fn serve(listener: &TcpListener, site: &Site) -> Infallible {
     let mut connections = JoinSet::new();
+    // The oldest first.
+    let mut silent: VecDeque<Silent> = VecDeque::new();
     loop {
+        silent.retain(Silent::is_still);
+        let has_place = connections.len() < CONNECTIONS || !silent.is_empty();
         tokio::select! {
-            accepted = listener.accept(), if connections.len() < CONNECTIONS => match accepted {
+            accepted = listener.accept(), if has_place => match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn(connection(stream, site.clone()));
+                    while connections.len() >= CONNECTIONS {
+                        sleep(HEAD_ON_ITS_WAY).await;
+                        silent.retain(Silent::is_still);
+                        if let Some(oldest) = silent.pop_front() {
+                            oldest.task.abort();
+                        }
+                        connections.join_next().await;
+                    }
+                    let asked = Arc::new(AtomicBool::new(false));
+                    let served = connection(stream, site.clone(), Arc::clone(&asked));
+                    let task = connections.spawn(served);
+                    silent.push_back(Silent { asked, task });
                 }
                 // One that was gone before it was taken, or no descriptor is left just now.
                 Err(_) => sleep(AGAIN_IN).await,
@@ -88,8 +121,9 @@ pub(super) async fn serve(listener: &TcpListener, site: &Site) -> Infallible {
     }
 }
 
-async fn connection(stream: TcpStream, site: Site) {
+async fn connection(stream: TcpStream, site: Site, asked: Arc<AtomicBool>) {
     let service = service_fn(move |request| {
+        asked.store(true, Ordering::Relaxed);
         let site = site.clone();
         async move { Ok::<_, Infallible>(site.answer(&request).await) }
     });

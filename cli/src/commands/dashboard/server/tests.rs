@@ -173,18 +173,10 @@ async fn a_head_that_is_too_long_is_refused_and_the_next_request_is_answered() {
 }
 
 #[tokio::test]
-async fn whoever_opens_connections_and_says_nothing_keeps_nobody_out_for_long() {
+async fn a_connection_over_which_no_head_comes_is_closed_in_time() {
     let served = served().await;
-    let mut silent = Vec::new();
-    for _ in 0..CONNECTIONS {
-        silent.push(
-            TcpStream::connect(("127.0.0.1", served.port))
-                .await
-                .unwrap(),
-        );
-    }
-    let asked = timeout(3 * HEAD_WITHIN, served.ask("GET", "/", "")).await;
-    assert_eq!(asked.unwrap().0, 200, "the silent were closed");
+    let ended = timeout(3 * HEAD_WITHIN, served.raw(b"GET / HTTP/1.1\r\n")).await;
+    ended.expect("it stays open");
 }
 
 /// Where the page asks about a call from `web` in `bank` to `cart` in `shop`.
@@ -360,4 +352,27 @@ async fn taps_are_few_and_leave_the_page_its_turns() {
     ended.expect("nobody reads, and the tap goes on");
     let mut reader = watching(port).await;
     read_until(&mut reader, "HTTP/1.1 200").await;
+}
+
+#[tokio::test]
+async fn connections_that_say_nothing_give_way_and_those_that_asked_go_on() {
+    let (client, mut begun) = streaming();
+    let port = before(client).await;
+    let served = Served {
+        api: FakeApi::default(),
+        port,
+    };
+    let mut reader = watching(port).await;
+    let lines = asked(&mut begun).await;
+    read_until(&mut reader, "HTTP/1.1 200").await;
+    let mut silent = Vec::new();
+    for _ in 0..2 * CONNECTIONS {
+        silent.push(TcpStream::connect(("127.0.0.1", port)).await.unwrap());
+    }
+    let answer = timeout(HEAD_WITHIN / 2, served.ask("GET", "/", "")).await;
+    let (status, ..) = answer.expect("the silent keep who asks out");
+    assert_eq!(status, 200);
+    // The oldest of all has asked.
+    lines.send(Bytes::from("{\"first\":1}\n")).await.unwrap();
+    read_until(&mut reader, "first").await;
 }
