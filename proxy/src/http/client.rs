@@ -18,15 +18,16 @@ use runtime::rate::{Allowance, Rate};
 use tokio::time::Instant;
 
 use crate::failure::Failure;
-use crate::http::client::http1::{Http1, Pool, Pooled, http1_connection};
+use crate::http::client::http1::{Http1, Pool, http1_connection};
 use crate::http::client::multiplexed::{Multiplexed, handshake};
 use crate::http::http2::PLAIN;
 use crate::http::http2::client::Sender;
 use crate::net::budget::Budget;
 use crate::net::connect::{self, CONNECT_TIMEOUT};
 
-/// Connections that may be closed though they could serve again, of each of two kinds. The port of each stays taken for a minute, and there are some 28 000: even a
-/// burst of both and what follows it within that minute take fewer.
+/// Connections that may be closed as usual, of each of two kinds: those of one request, and
+/// those that no pool had room for. The port of each stays taken for a minute, and there are
+/// some 28 000: even a burst of both and what follows it within that minute take fewer.
 const MAY_LEAVE: Allowance = Allowance {
     burst: 200,
     every: Duration::from_millis(5),
@@ -99,36 +100,27 @@ impl Clients {
         }))
     }
 
-    /// A pooled connection where `shared` and one waits, else a new one.
+    /// A connection that served before, where one waits for the next request.
+    pub(crate) fn reuse(&self, addr: SocketAddr) -> Option<Http1> {
+        let pool = self.http1.lock().get(&addr).cloned();
+        pool?.reuse()
+    }
+
+    /// A new connection.
     ///
     /// # Errors
     /// When none can be made; the application has seen nothing.
-    pub async fn http1(
+    pub(crate) async fn connect(
         &self,
         addr: SocketAddr,
         limit: Duration,
-        shared: bool,
-    ) -> Result<Pooled, Failure> {
-        let pool = if shared { self.pool(addr) } else { None };
-        if let Some(connection) = pool.and_then(|pool| pool.reuse()) {
-            return Ok(Pooled {
-                connection,
-                used: true,
-            });
-        }
-        Ok(Pooled {
-            connection: Box::pin(http1_connection(addr, limit, &self.budget)).await?,
-            used: false,
-        })
+    ) -> Result<Http1, Failure> {
+        Box::pin(http1_connection(addr, limit, &self.budget)).await
     }
 
-    /// Whether one more connection may be left that could serve again, and counts it.
+    /// Whether one more connection of one request may be closed as usual, and counts it.
     pub(crate) fn may_leave(&self) -> bool {
         self.left.lock().take(Instant::now()).is_ok()
-    }
-
-    fn pool(&self, addr: SocketAddr) -> Option<Arc<Pool>> {
-        self.http1.lock().get(&addr).cloned()
     }
 
     /// The pool of an address, where there is room for it.

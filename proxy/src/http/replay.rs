@@ -103,8 +103,7 @@ impl Replay {
         if !self.empty {
             let mut tape = self.tape.lock();
             tape.last = true;
-            let bytes = tape.handed_out;
-            tape.handed_out(bytes);
+            tape.let_go();
         }
     }
 
@@ -176,7 +175,6 @@ impl Replay {
         Some(
             Copy {
                 replay: self.clone(),
-                next: 0,
                 trailers_sent: false,
             }
             .boxed_unsync(),
@@ -245,26 +243,23 @@ impl Tape {
         }
     }
 
-    /// So much of it was handed out by the last copy.
-    fn handed_out(&mut self, bytes: usize) {
-        self.handed_out = bytes;
-        if self.last && self.played_from(bytes).is_none() {
+    /// Keeps nothing more once the last copy has handed out all that is kept.
+    fn let_go(&mut self) {
+        if self.last && self.unread().is_none() {
             self.forget();
         }
     }
 
-    /// What was handed out before beyond so many bytes.
-    fn played_from(&self, next: usize) -> Option<&[u8]> {
-        let played = self.played.as_ref()?.get(next..)?;
-        (!played.is_empty()).then_some(played)
+    /// What is kept and the copy in use has not handed out.
+    fn unread(&self) -> Option<&[u8]> {
+        let unread = self.played.as_ref()?.get(self.handed_out..)?;
+        (!unread.is_empty()).then_some(unread)
     }
 }
 
 /// One reading of the body.
 struct Copy {
     replay: Replay,
-    /// So many bytes of it were handed out.
-    next: usize,
     trailers_sent: bool,
 }
 
@@ -278,15 +273,15 @@ impl HttpBody for Copy {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let tape = Arc::clone(&self.replay.tape);
         let mut tape = tape.lock();
-        let played = tape.played_from(self.next).map(Bytes::copy_from_slice);
-        let data = match played {
+        let unread = tape.unread().map(Bytes::copy_from_slice);
+        let data = match unread {
             None if tape.ended => None,
             None => ready!(tape.poll_source(cx)).transpose()?,
-            played => played,
+            unread => unread,
         };
         if let Some(data) = data {
-            self.next += data.len();
-            tape.handed_out(self.next);
+            tape.handed_out += data.len();
+            tape.let_go();
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
         let trailers = tape.trailers.clone().filter(|_| !self.trailers_sent);
@@ -301,17 +296,11 @@ impl HttpBody for Copy {
         let tape = self.replay.tape.lock();
         let whole = tape.ended || tape.source.is_end_stream();
         let trailers = tape.trailers.is_some() && !self.trailers_sent;
-        whole && !trailers && tape.played_from(self.next).is_none()
+        whole && !trailers && tape.unread().is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.hint()
-    }
-}
-
-impl Copy {
-    fn hint(&self) -> SizeHint {
-        if self.next == 0 {
+        if self.replay.tape.lock().handed_out == 0 {
             self.replay.hint
         } else {
             SizeHint::default()

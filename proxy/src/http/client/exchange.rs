@@ -121,27 +121,32 @@ pub(crate) async fn http1(
     let shares = only_reads(&parts.method) && replay.size() == Some(0);
     let mut reuse = shares;
     loop {
-        let mut pooled = clients.http1(addr, limit, reuse).await?;
+        let pooled = if reuse { clients.reuse(addr) } else { None };
+        // The server may have closed it just now.
+        let used = pooled.is_some();
+        let mut connection = match pooled {
+            Some(connection) => connection,
+            None => clients.connect(addr, limit).await?,
+        };
         let sent = Instant::now();
         let body = replay.take().ok_or_else(|| {
             Failure::lost("the request's body was sent already and is too large to send again")
         })?;
-        pooled.connection.watch.asks();
-        match pooled
-            .connection
+        connection.watch.asks();
+        match connection
             .sender
             .try_send_request(http1_request(addr, parts.clone(), body, !shares))
             .await
         {
             Ok(mut response) => {
                 if switches(parts, &response)? {
-                    let abort = pooled.connection.abort.clone();
+                    let abort = connection.abort.clone();
                     response.extensions_mut().insert(abort);
                 } else if shares && !brings_more(&parts.method, &response) {
-                    clients.give_back(addr, pooled.connection);
+                    clients.give_back(addr, connection);
                 } else if !clients.may_leave() {
                     // A reset leaves no port taken.
-                    pooled.connection.abort.set();
+                    connection.abort.set();
                 }
                 return Ok(UpstreamResponse {
                     response: response.map(ResponseBody::from),
@@ -154,8 +159,8 @@ pub(crate) async fn http1(
                 let unsent = error.take_message().is_some();
                 let error = error.into_error();
                 // A part of an answer proves that the request was taken.
-                let silent = closed_silently(&error) && !pooled.connection.watch.has_heard();
-                if pooled.used && (unsent || silent) {
+                let silent = closed_silently(&error) && !connection.watch.has_heard();
+                if used && (unsent || silent) {
                     reuse = false;
                     continue;
                 }

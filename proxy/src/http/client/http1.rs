@@ -59,14 +59,6 @@ impl std::fmt::Debug for Pool {
     }
 }
 
-/// A connection for one request.
-#[derive(Debug)]
-pub struct Pooled {
-    pub connection: Http1,
-    /// It served before: the server may have closed it just now.
-    pub used: bool,
-}
-
 impl Pool {
     /// A connection that served before.
     pub(crate) fn reuse(&self) -> Option<Http1> {
