@@ -7,7 +7,6 @@
 mod access;
 mod additive;
 mod balance;
-mod breaker;
 mod chains;
 mod chart;
 mod conformance;

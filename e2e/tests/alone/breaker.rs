@@ -10,13 +10,15 @@ use anyhow::{Context as _, ensure};
 use e2e::harness::{Api, App, Namespace, Outcome, Pod, eventually, settled};
 use serde_json::{Value, json};
 
-use super::{SOON, url};
+use super::url;
 
 /// The promises: from the first failure until nobody calls any more, from the mend until
 /// everybody may call again, and from the write of a state until it is obeyed.
 const OPENED: Duration = Duration::from_secs(7);
 const CLOSED: Duration = Duration::from_secs(15);
 const WRITTEN: Duration = Duration::from_secs(1);
+/// What a status or an Event tells of it, with kubectl's own time.
+const SOON: Duration = Duration::from_secs(10);
 /// Of all callers together, while it is open.
 const PROBES_PER_SECOND: f64 = 12.0;
 
