@@ -75,17 +75,33 @@ impl Forward {
 pub(super) fn get(address: &str, path: &str) -> anyhow::Result<String> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(LIMIT))?;
-    // The older HTTP: the end of the connection is the end of the answer.
+    // The older HTTP: no chunks.
     write!(stream, "GET {path} HTTP/1.0\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let (head, body) = answer
-        .split_once("\r\n\r\n")
-        .with_context(|| format!("{path} answered {answer:?}"))?;
-    let status = head.lines().next().unwrap_or_default();
+    let mut stream = BufReader::new(stream);
+    let mut head = Vec::new();
+    loop {
+        let mut line = String::new();
+        // The last one is empty.
+        if stream.read_line(&mut line)? <= "\r\n".len() {
+            break;
+        }
+        head.push(line);
+    }
+    let status = head.first().map(|line| line.trim_end()).unwrap_or_default();
+    let length = head.iter().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        let is_length = name.eq_ignore_ascii_case("content-length");
+        is_length.then(|| value.trim().parse::<u64>())
+    });
+    // A container runtime holds the end of a forwarded connection back for a second.
+    let mut body = String::new();
+    match length.transpose()? {
+        Some(length) => stream.take(length).read_to_string(&mut body)?,
+        None => stream.read_to_string(&mut body)?,
+    };
     ensure!(
         status.split(' ').nth(1) == Some("200"),
-        "{path} answered {status}: {body}"
+        "{path} answered {status:?}: {body}"
     );
-    Ok(body.to_owned())
+    Ok(body)
 }
