@@ -110,18 +110,23 @@ fn graph_and_tables_show_the_calls_that_the_load_generator_saw() -> Outcome {
         assert_eq!(found[field], expected, "{field} of {found:#}");
     }
 
-    let stat = weft(&ns, &["stat", "deploy", "-o", "wide", "-t", "5m"])?.with_status(0)?;
-    for (column, expected) in [
-        ("MESHED", "1/1"),
-        ("SUCCESS", "77.78%"),
-        ("REQUESTS", "450"),
-        ("FAILURES", "100"),
-    ] {
-        assert_eq!(cell(&stat.out, "cart", column)?, expected, "{}", stat.out);
-    }
-    let made = ["stat", "deploy", "--to", "deploy/cart", "-o", "wide"];
-    let made = weft(&ns, &[&made[..], &["-t", "5m"]].concat())?.with_status(0)?;
-    assert_eq!(cell(&made.out, "web", "REQUESTS")?, "450", "{}", made.out);
+    // Any replica answers, and the other one may have heard of these calls a moment later.
+    eventually(SHOWN, "the tables have all calls", || {
+        let stat = weft(&ns, &["stat", "deploy", "-o", "wide", "-t", "5m"])?.with_status(0)?;
+        for (column, expected) in [
+            ("MESHED", "1/1"),
+            ("SUCCESS", "77.78%"),
+            ("REQUESTS", "450"),
+            ("FAILURES", "100"),
+        ] {
+            let found = cell(&stat.out, "cart", column)?;
+            ensure!(found == expected, "{column} is not {expected}\n{}", stat.out);
+        }
+        let made = ["stat", "deploy", "--to", "deploy/cart", "-o", "wide"];
+        let made = weft(&ns, &[&made[..], &["-t", "5m"]].concat())?.with_status(0)?;
+        ensure!(cell(&made.out, "web", "REQUESTS")? == "450", "{}", made.out);
+        Ok(())
+    })?;
     eventually(SHOWN, "the edge is drawn and written", || {
         let table = weft(&ns, &["edges", "deploy/web", "--since", "24h"])?.with_status(0)?;
         ensure!(
