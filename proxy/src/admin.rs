@@ -45,7 +45,8 @@ impl Pages {
 
     pub(crate) async fn answer(self, request: Request, peer: SocketAddr) -> Answer {
         let path = request.uri().path();
-        if let Some(answer) = self.probes.answer(request.method(), path).await {
+        let probed = self.probes.answer(request.method(), path);
+        if let Some(answer) = self.proxy.clients.beside(probed).await {
             return answer;
         }
         let local = peer.ip().to_canonical().is_loopback();

@@ -29,6 +29,7 @@ mod path {
     mod early;
     mod ejection;
     mod fallbacks;
+    mod few_threads;
     mod goaway;
     mod headless;
     mod http;

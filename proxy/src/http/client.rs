@@ -3,37 +3,37 @@
 pub(crate) mod dedicated;
 pub(crate) mod exchange;
 pub(crate) mod http1;
+pub(crate) mod leaving;
 pub(crate) mod multiplexed;
 pub(crate) mod silence;
 pub(crate) mod upstream;
+pub(crate) mod window;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use policy::reason::Reason;
-use runtime::rate::{Allowance, Rate};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::failure::Failure;
 use crate::http::client::http1::{Http1, Pool, http1_connection};
+use crate::http::client::leaving::Leaving;
 use crate::http::client::multiplexed::{Multiplexed, handshake};
+use crate::http::client::window::Windows;
 use crate::http::http2::PLAIN;
 use crate::http::http2::client::Sender;
 use crate::net::budget::Budget;
 use crate::net::connect::{self, CONNECT_TIMEOUT};
 
-/// Connections that may be closed as usual, of each of two kinds: those of one request, and
-/// those that no pool had room for. The port of each stays taken for a minute, and there are
-/// some 28 000: even a burst of both and what follows it within that minute take fewer.
-const MAY_LEAVE: Allowance = Allowance {
-    burst: 200,
-    every: Duration::from_millis(5),
-};
 /// Requests that have an HTTP/2 connection for themselves, all in all.
 const EXCLUSIVE: usize = 64;
+/// An answer that has not begun after this time may have to wait for another connection's end.
+/// Far below the second that a probe waits.
+const SILENT: Duration = Duration::from_millis(200);
 /// Addresses with a pool. An entry takes a few hundred bytes beside its connections.
 const POOLS: usize = 4096;
 
@@ -49,9 +49,11 @@ pub struct Clients {
     /// Held by every connection that is not shared.
     exclusive: Arc<()>,
     http1: Mutex<HashMap<SocketAddr, Arc<Pool>>>,
-    left: Mutex<Rate>,
-    /// Those that no pool had room for.
-    surplus: Arc<Mutex<Rate>>,
+    windows: Windows,
+    /// Those of one request.
+    pub(crate) once: Leaving,
+    /// Those of pools.
+    pooled: Leaving,
 }
 
 impl Clients {
@@ -62,8 +64,9 @@ impl Clients {
             http2: Mutex::default(),
             exclusive: Arc::default(),
             http1: Mutex::default(),
-            left: Mutex::new(Rate::new(MAY_LEAVE)),
-            surplus: Arc::new(Mutex::new(Rate::new(MAY_LEAVE))),
+            windows: Windows::default(),
+            once: Leaving::default(),
+            pooled: Leaving::default(),
         }
     }
 
@@ -102,11 +105,14 @@ impl Clients {
 
     /// A connection that served before, where one waits for the next request.
     pub(crate) fn reuse(&self, addr: SocketAddr) -> Option<Http1> {
-        let pool = self.http1.lock().get(&addr).cloned();
-        pool?.reuse()
+        self.pool(addr)?.reuse()
     }
 
-    /// A new connection.
+    fn pool(&self, addr: SocketAddr) -> Option<Arc<Pool>> {
+        self.http1.lock().get(&addr).cloned()
+    }
+
+    /// A new connection for requests that only read.
     ///
     /// # Errors
     /// When none can be made; the application has seen nothing.
@@ -115,12 +121,46 @@ impl Clients {
         addr: SocketAddr,
         limit: Duration,
     ) -> Result<Http1, Failure> {
-        Box::pin(http1_connection(addr, limit, &self.budget)).await
+        Box::pin(http1_connection(addr, limit, &self.budget, None)).await
     }
 
-    /// Whether one more connection of one request may be closed as usual, and counts it.
-    pub(crate) fn may_leave(&self) -> bool {
-        self.left.lock().take(Instant::now()).is_ok()
+    /// A new connection for one request.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub(crate) async fn connect_once(
+        &self,
+        addr: SocketAddr,
+        limit: Duration,
+    ) -> Result<Http1, Failure> {
+        if let Some(pool) = self.pool(addr) {
+            pool.make_room();
+        }
+        let window = self.windows.take(&self.budget);
+        Box::pin(http1_connection(addr, limit, &self.budget, window)).await
+    }
+
+    /// The answer to the first request of a connection of `opened`. Where the server is
+    /// silent the pooled ones give way, as they may be what it waits for.
+    pub(crate) async fn first_answer<F: Future>(
+        &self,
+        addr: SocketAddr,
+        opened: Instant,
+        answer: F,
+    ) -> F::Output {
+        let pool = || self.pool(addr);
+        patiently(answer, || pool().iter().for_each(|pool| pool.renew(opened))).await
+    }
+
+    /// What the pod says over a connection that is none of these, a probe's: the same with
+    /// all pools.
+    pub(crate) async fn beside<F: Future>(&self, answer: F) -> F::Output {
+        let opened = Instant::now();
+        let renew = || {
+            let pools: Vec<_> = self.http1.lock().values().cloned().collect();
+            pools.iter().for_each(|pool| pool.renew(opened));
+        };
+        patiently(answer, renew).await
     }
 
     /// The pool of an address, where there is room for it.
@@ -129,7 +169,8 @@ impl Clients {
         if pools.len() >= POOLS && !pools.contains_key(&addr) {
             return None;
         }
-        Some(Arc::clone(pools.entry(addr).or_default()))
+        let new = || Arc::new(Pool::new(self.pooled.clone()));
+        Some(Arc::clone(pools.entry(addr).or_insert_with(new)))
     }
 
     /// Gives a connection back once its exchange is over.
@@ -137,18 +178,14 @@ impl Clients {
         let Some(pool) = self.or_new(addr) else {
             return;
         };
-        let surplus = Arc::clone(&self.surplus);
         #[expect(
             clippy::disallowed_methods,
             reason = "one connection to an application"
         )]
         tokio::spawn(async move {
-            if connection.sender.ready().await.is_ok()
-                && let Some(unpooled) = pool.put(connection)
-                && surplus.lock().take(Instant::now()).is_err()
-            {
-                // A reset leaves no port taken.
-                unpooled.abort.set();
+            if connection.sender.ready().await.is_ok() {
+                pool.put(connection);
+                pool.expire().await;
             }
         });
     }
@@ -161,8 +198,18 @@ impl Clients {
             .retain(|_, shared| !shared.sweep() || Arc::strong_count(shared) > 1);
         self.http1
             .lock()
-            .retain(|_, pool| !pool.sweep() || Arc::strong_count(pool) > 1);
+            .retain(|_, pool| !pool.is_empty() || Arc::strong_count(pool) > 1);
     }
+}
+
+/// `answer`, and `give_way` where it has not come for a while.
+async fn patiently<F: Future>(answer: F, give_way: impl FnOnce()) -> F::Output {
+    let mut answer = pin!(answer);
+    if let Ok(answer) = timeout(SILENT, &mut answer).await {
+        return answer;
+    }
+    give_way();
+    answer.await
 }
 
 /// HTTP/2 without TLS.
@@ -171,4 +218,28 @@ async fn connect_plain(addr: SocketAddr, budget: Arc<Budget>) -> Result<Sender, 
         .await
         .map_err(|error| Failure::not_sent(Reason::ConnectFailed, format!("{addr}: {error}")))?;
     handshake(stream, PLAIN, budget, None).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use tokio::time::sleep;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_waits_gives_way_to_a_probe_that_is_not_answered() {
+        for (answers_after, gives_way) in [(SILENT / 20, false), (SILENT * 2, true)] {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let addr = listener.local_addr().unwrap();
+            let clients = Clients::new(Budget::new(1 << 20));
+            let mut connection = clients.connect(addr, CONNECT_TIMEOUT).await.unwrap();
+            connection.sender.ready().await.unwrap();
+            let pool = clients.or_new(addr).unwrap();
+            pool.put(connection);
+            clients.beside(sleep(answers_after)).await;
+            assert_eq!(pool.is_empty(), gives_way);
+        }
+    }
 }

@@ -14,15 +14,15 @@ use crate::net::prefixed::Prefixed;
 /// Says that a connection must be reset when it is dropped. In the extensions of the
 /// message that may switch.
 #[derive(Clone, Debug, Default)]
-pub struct Abort(Arc<AtomicBool>);
+pub(crate) struct Abort(Arc<AtomicBool>);
 
 impl Abort {
-    pub fn set(&self) {
+    pub(crate) fn set(&self) {
         self.0.store(true, Relaxed);
     }
 
     #[must_use]
-    pub fn is_set(&self) -> bool {
+    pub(crate) fn is_set(&self) -> bool {
         self.0.load(Relaxed)
     }
 }

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use crate::net::tuning::{PING_INTERVAL, PING_TIMEOUT};
@@ -24,14 +24,39 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// # Errors
 /// When the peer refuses, is unreachable, or does not answer within `limit`.
 pub(crate) async fn connect(addr: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
-    let stream = timeout(limit, TcpStream::connect(addr))
-        .await
-        .map_err(|_| {
-            io::Error::new(
-                io::ErrorKind::TimedOut,
-                "no answer to the connection attempt",
-            )
-        })??;
+    within(limit, TcpStream::connect(addr)).await
+}
+
+/// The same with a receive buffer of `bytes`, which the kernel doubles, up to twice
+/// `net.core.rmem_max`.
+///
+/// # Errors
+/// As [`connect`], and where no socket can be had.
+pub(crate) async fn connect_buffered(
+    addr: SocketAddr,
+    limit: Duration,
+    bytes: u32,
+) -> io::Result<TcpStream> {
+    let socket = if addr.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    // Before the connection exists: what it begins with follows from this.
+    let _ = socket.set_recv_buffer_size(bytes);
+    within(limit, socket.connect(addr)).await
+}
+
+async fn within(
+    limit: Duration,
+    connecting: impl Future<Output = io::Result<TcpStream>>,
+) -> io::Result<TcpStream> {
+    let stream = timeout(limit, connecting).await.map_err(|_| {
+        io::Error::new(
+            io::ErrorKind::TimedOut,
+            "no answer to the connection attempt",
+        )
+    })??;
     tune(&stream);
     Ok(stream)
 }

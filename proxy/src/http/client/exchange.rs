@@ -126,27 +126,31 @@ pub(crate) async fn http1(
         let used = pooled.is_some();
         let mut connection = match pooled {
             Some(connection) => connection,
-            None => clients.connect(addr, limit).await?,
+            None if shares => clients.connect(addr, limit).await?,
+            None => clients.connect_once(addr, limit).await?,
         };
         let sent = Instant::now();
         let body = replay.take().ok_or_else(|| {
             Failure::lost("the request's body was sent already and is too large to send again")
         })?;
         connection.watch.asks();
-        match connection
-            .sender
-            .try_send_request(http1_request(addr, parts.clone(), body, !shares))
-            .await
-        {
+        let request = http1_request(addr, parts.clone(), body, !shares);
+        let answer = connection.sender.try_send_request(request);
+        let answer = if used {
+            answer.await
+        } else {
+            let opened = connection.opened;
+            clients.first_answer(addr, opened, answer).await
+        };
+        match answer {
             Ok(mut response) => {
                 if switches(parts, &response)? {
                     let abort = connection.abort.clone();
                     response.extensions_mut().insert(abort);
                 } else if shares && !brings_more(&parts.method, &response) {
                     clients.give_back(addr, connection);
-                } else if !clients.may_leave() {
-                    // A reset leaves no port taken.
-                    connection.abort.set();
+                } else {
+                    clients.once.close(&connection.abort);
                 }
                 return Ok(UpstreamResponse {
                     response: response.map(ResponseBody::from),

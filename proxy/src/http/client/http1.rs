@@ -2,29 +2,36 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use policy::reason::Reason;
+use tokio::time::{Instant, sleep};
 
 use crate::failure::Failure;
 use crate::http::body::Body;
+use crate::http::client::leaving::Leaving;
 use crate::http::client::upstream::{Upstream, Watch};
+use crate::http::client::window::{WINDOW, Window};
 use crate::http::limits::{BUFFER, HEADER_COUNT};
 use crate::net::abort::Abort;
 use crate::net::budget::Budget;
 use crate::net::connect;
 
-/// Shorter than the keep-alive of common servers, so that ours closes first.
-const IDLE_POOLED: Duration = Duration::from_secs(3);
+/// Shorter than the keep-alive of common servers, so that ours closes first, and than the
+/// second that a probe waits: a server with few threads serves nobody else meanwhile.
+const IDLE_POOLED: Duration = Duration::from_millis(500);
+/// What waited for less is asked again and again.
+const SURPLUS_AFTER: Duration = Duration::from_millis(10);
 /// Idle HTTP/1.1 connections kept per address.
 const POOL_LIMIT: usize = 128;
 
 /// One HTTP/1.1 connection as a client.
 #[derive(Debug)]
-pub struct Http1 {
+pub(crate) struct Http1 {
+    pub opened: Instant,
     pub sender: http1::SendRequest<Body>,
     /// Makes its close a reset.
     pub abort: Abort,
@@ -41,16 +48,28 @@ impl Idle {
         self.connection.sender.is_ready() && !self.connection.watch.has_ended()
     }
 
-    fn may_serve(&self, now: Instant) -> bool {
-        self.is_open() && now.saturating_duration_since(self.since) < IDLE_POOLED
+    fn may_serve(&self) -> bool {
+        self.is_open() && self.since.elapsed() < IDLE_POOLED
     }
 }
 
 /// HTTP/1.1 connections to one address, which wait for the next request that only reads.
-#[derive(Default)]
+///
+/// A server that has one thread, or as many processes as there are connections here, serves
+/// no other one before one of these ends. So they give way to those.
 pub(crate) struct Pool {
+    state: Mutex<State>,
+    leaving: Leaving,
+}
+
+#[derive(Default)]
+struct State {
     /// Those that were used last are at the end.
-    idle: Mutex<Vec<Idle>>,
+    idle: Vec<Idle>,
+    /// What was opened before is not kept.
+    renewed: Option<Instant>,
+    /// Somebody closes what has waited for too long.
+    expires: bool,
 }
 
 impl std::fmt::Debug for Pool {
@@ -60,41 +79,82 @@ impl std::fmt::Debug for Pool {
 }
 
 impl Pool {
+    pub(crate) fn new(leaving: Leaving) -> Self {
+        Self {
+            state: Mutex::default(),
+            leaving,
+        }
+    }
+
     /// A connection that served before.
     pub(crate) fn reuse(&self) -> Option<Http1> {
-        let now = Instant::now();
-        let mut idle = self.idle.lock();
-        while let Some(entry) = idle.pop() {
-            if entry.may_serve(now) {
+        let mut state = self.state.lock();
+        while let Some(entry) = state.idle.pop() {
+            if entry.may_serve() {
                 return Some(entry.connection);
             }
         }
         None
     }
 
-    /// Gives back what there is no room for.
-    pub(crate) fn put(&self, connection: Http1) -> Option<Http1> {
-        let now = Instant::now();
-        let mut idle = self.idle.lock();
-        if idle.len() >= POOL_LIMIT {
-            idle.retain(|entry| entry.may_serve(now));
+    /// Keeps it for the next request, where there is room and it need not give way.
+    pub(crate) fn put(&self, connection: Http1) {
+        let mut state = self.state.lock();
+        if state.idle.len() >= POOL_LIMIT {
+            state.idle.retain(Idle::may_serve);
         }
-        if idle.len() >= POOL_LIMIT {
-            return Some(connection);
+        let gives_way = state.renewed.is_some_and(|then| connection.opened < then);
+        if gives_way || state.idle.len() >= POOL_LIMIT {
+            self.leaving.close(&connection.abort);
+        } else {
+            let since = Instant::now();
+            state.idle.push(Idle { connection, since });
         }
-        idle.push(Idle {
-            connection,
-            since: now,
-        });
-        None
+    }
+
+    /// Closes the one that has waited longest, for another connection that is opened now.
+    pub(crate) fn make_room(&self) {
+        let mut state = self.state.lock();
+        let longest = state.idle.first();
+        if longest.is_some_and(|entry| entry.since.elapsed() >= SURPLUS_AFTER) {
+            self.leaving.close(&state.idle.remove(0).connection.abort);
+        }
+    }
+
+    /// Closes all, and those that are in use once they are free, as the server is silent on
+    /// a connection of `opened`. Once for all that wait at the same time.
+    pub(crate) fn renew(&self, opened: Instant) {
+        let mut state = self.state.lock();
+        if state.renewed.is_none_or(|then| then < opened) {
+            state.renewed = Some(Instant::now());
+            for entry in state.idle.drain(..) {
+                self.leaving.close(&entry.connection.abort);
+            }
+        }
+    }
+
+    /// Closes what nobody asked for in time, until none is left. Returns at once where
+    /// somebody does so already.
+    pub(crate) async fn expire(&self) {
+        if std::mem::replace(&mut self.state.lock().expires, true) {
+            return;
+        }
+        loop {
+            sleep(IDLE_POOLED / 2).await;
+            let mut state = self.state.lock();
+            for entry in state.idle.extract_if(.., |entry| !entry.may_serve()) {
+                self.leaving.close(&entry.connection.abort);
+            }
+            if state.idle.is_empty() {
+                state.expires = false;
+                return;
+            }
+        }
     }
 
     /// True when it holds no connection.
-    pub(crate) fn sweep(&self) -> bool {
-        let now = Instant::now();
-        let mut idle = self.idle.lock();
-        idle.retain(|entry| entry.may_serve(now));
-        idle.is_empty()
+    pub(crate) fn is_empty(&self) -> bool {
+        self.state.lock().idle.is_empty()
     }
 }
 
@@ -106,12 +166,16 @@ pub(crate) async fn http1_connection(
     addr: SocketAddr,
     limit: Duration,
     budget: &Arc<Budget>,
+    window: Option<Window>,
 ) -> Result<Http1, Failure> {
-    let stream = connect::connect(addr, limit)
-        .await
+    let stream = match window {
+        Some(_) => connect::connect_buffered(addr, limit, WINDOW).await,
+        None => connect::connect(addr, limit).await,
+    };
+    let stream = stream
         .map_err(|error| Failure::not_sent(Reason::ConnectFailed, format!("{addr}: {error}")))?;
     let abort = Abort::default();
-    let stream = Upstream::new(stream, abort.clone(), budget.hold());
+    let stream = Upstream::new(stream, abort.clone(), budget.hold(), window);
     let watch = stream.watch();
     let (sender, connection) = http1::Builder::new()
         .max_headers(HEADER_COUNT)
@@ -129,6 +193,7 @@ pub(crate) async fn http1_connection(
         }
     });
     Ok(Http1 {
+        opened: Instant::now(),
         sender,
         abort,
         watch,
@@ -137,16 +202,23 @@ pub(crate) async fn http1_connection(
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
     use std::net::{TcpListener, TcpStream};
     use std::time::Duration;
 
-    use super::{Http1, POOL_LIMIT, Pool, http1_connection};
+    use tokio::time::sleep;
+
+    use super::{Http1, Leaving, POOL_LIMIT, Pool, SURPLUS_AFTER, http1_connection};
     use crate::net::budget::Budget;
+
+    fn pool() -> Pool {
+        Pool::new(Leaving::default())
+    }
 
     async fn connect(listener: &TcpListener) -> (Http1, TcpStream) {
         let addr = listener.local_addr().unwrap();
         let budget = Budget::new(1 << 20);
-        let connecting = http1_connection(addr, Duration::from_secs(1), &budget);
+        let connecting = http1_connection(addr, Duration::from_secs(1), &budget, None);
         let mut connection = connecting.await.unwrap();
         connection.sender.ready().await.unwrap();
         (connection, listener.accept().unwrap().0)
@@ -155,11 +227,11 @@ mod tests {
     #[tokio::test]
     async fn a_connection_whose_end_was_read_is_not_reused() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let pool = Pool::default();
+        let pool = pool();
         for closes in [false, true] {
             let (connection, server) = connect(&listener).await;
             let watch = connection.watch.clone();
-            assert!(pool.put(connection).is_none());
+            pool.put(connection);
             if closes {
                 drop(server);
                 while !watch.has_ended() {
@@ -174,16 +246,66 @@ mod tests {
     #[tokio::test]
     async fn no_more_than_so_many_connections_wait() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let pool = Pool::default();
+        let pool = pool();
         let mut servers = Vec::new();
         for at in 0..=POOL_LIMIT {
             let (connection, server) = connect(&listener).await;
             servers.push(server);
-            assert_eq!(pool.put(connection).is_some(), at == POOL_LIMIT);
+            pool.put(connection);
+            assert_eq!(pool.state.lock().idle.len(), POOL_LIMIT.min(at + 1));
         }
         servers.clear();
-        while !pool.sweep() {
-            tokio::task::yield_now().await;
-        }
+        pool.expire().await;
+        assert!(pool.is_empty());
+    }
+
+    #[tokio::test]
+    async fn one_that_nobody_asks_for_makes_room_and_one_in_use_does_not() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let pool = pool();
+        let (connection, _server) = connect(&listener).await;
+        pool.put(connection);
+        pool.make_room();
+        assert!(!pool.is_empty());
+        sleep(SURPLUS_AFTER).await;
+        pool.make_room();
+        assert!(pool.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_was_open_when_a_server_fell_silent_is_kept_no_longer() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let pool = pool();
+        let (idle, _idle) = connect(&listener).await;
+        let (used, _used) = connect(&listener).await;
+        let (later, _later) = connect(&listener).await;
+        let silent = tokio::time::Instant::now();
+        pool.put(idle);
+        pool.renew(silent);
+        assert!(pool.is_empty());
+        pool.put(used);
+        pool.put(later);
+        assert!(pool.is_empty());
+        // Another that began to wait at the same time changes nothing.
+        let (new, _new) = connect(&listener).await;
+        pool.put(new);
+        pool.renew(silent);
+        assert!(!pool.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_closed_before_a_probe_loses_patience() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let pool = pool();
+        let (connection, mut server) = connect(&listener).await;
+        pool.put(connection);
+        let begun = std::time::Instant::now();
+        pool.expire().await;
+        assert!(begun.elapsed() < Duration::from_millis(900));
+        server
+            .set_read_timeout(Some(Duration::from_millis(50)))
+            .unwrap();
+        let read = tokio::task::spawn_blocking(move || server.read(&mut [0])).await;
+        assert_eq!(read.unwrap().unwrap(), 0);
     }
 }

@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::http::client::window::Window;
 use crate::net::abort::Abort;
 use crate::net::budget::Holder;
 use crate::net::chunk::read_at_most;
@@ -29,6 +30,8 @@ pub(crate) struct Upstream {
     deaf: bool,
     /// It broke off, and the error of writing was the only sign of that.
     broken: bool,
+    #[expect(dead_code, reason = "counts for as long as the connection is open")]
+    window: Option<Window>,
 }
 
 /// What was read of a connection.
@@ -42,7 +45,7 @@ struct Seen {
 
 /// What can be seen of a connection while hyper owns its [`Upstream`].
 #[derive(Clone, Debug)]
-pub struct Watch {
+pub(crate) struct Watch {
     seen: Arc<Seen>,
 }
 
@@ -68,7 +71,7 @@ impl Watch {
 
 impl Upstream {
     #[must_use]
-    pub(crate) fn new(io: TcpStream, abort: Abort, holder: Holder) -> Self {
+    pub(crate) fn new(io: TcpStream, abort: Abort, holder: Holder, window: Option<Window>) -> Self {
         Self {
             io,
             seen: Arc::default(),
@@ -76,6 +79,7 @@ impl Upstream {
             holder,
             deaf: false,
             broken: false,
+            window,
         }
     }
 

@@ -1,0 +1,179 @@
+//! Applications that serve one connection after the other, and such that close with a part of
+//! the body unread.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{IpAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::sleep;
+use wire::v1::Protocol;
+
+use crate::support::{Pod, pair, raw, vip};
+
+const PATIENCE: Duration = Duration::from_secs(5);
+/// More than a connection's first window, and less than what is kept.
+const LARGE: usize = 200 * 1024;
+/// More than a server reads beside a head.
+const BODY: usize = 20 * 1024;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Bodies {
+    Read,
+    Left,
+}
+
+/// One thread, which serves a connection until it ends.
+fn application(ip: IpAddr, bodies: Bodies) -> u16 {
+    let listener = TcpListener::bind((ip, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let _ = serve(stream.unwrap(), bodies);
+        }
+    });
+    port
+}
+
+fn serve(stream: TcpStream, bodies: Bodies) -> Option<()> {
+    let mut stream = BufReader::with_capacity(4096, stream);
+    loop {
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            if stream.read_line(&mut head).ok()? == 0 {
+                return None;
+            }
+        }
+        let head = head.to_ascii_lowercase();
+        let length = head.lines().find_map(|line| {
+            let length = line.strip_prefix("content-length: ")?;
+            length.parse::<usize>().ok()
+        });
+        if bodies == Bodies::Read {
+            let mut body = vec![0; length.unwrap_or(0)];
+            stream.read_exact(&mut body).ok()?;
+        }
+        let size = if head.contains(" /large ") { LARGE } else { 2 };
+        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {size}\r\n\r\n");
+        let answer = answer + &"x".repeat(size);
+        stream.get_mut().write_all(answer.as_bytes()).ok()?;
+        if head.contains("\r\nconnection: close\r\n") {
+            return Some(());
+        }
+    }
+}
+
+/// A client's and a server's pod, and the application's port.
+struct Scene {
+    client: Pod,
+    server: Pod,
+    port: u16,
+}
+
+impl Scene {
+    async fn with(bodies: Bodies) -> Self {
+        let (client, server, _, _) = pair(Protocol::Http1).await;
+        let port = application(server.ip, bodies);
+        client.reaches(&server, port);
+        Self {
+            client,
+            server,
+            port,
+        }
+    }
+
+    /// By way 0 through two proxies, and by way 1 from outside through one.
+    async fn post(&self, way: usize, path: &str) -> String {
+        let mut stream = match way {
+            0 => self.client.call(vip()).await,
+            _ => self.server.plain(self.port).await,
+        };
+        raw(&mut stream, posted(path).as_bytes(), PATIENCE).await
+    }
+}
+
+fn posted(path: &str) -> String {
+    let body = "y".repeat(BODY);
+    format!(
+        "POST {path} HTTP/1.1\r\nHost: web.shop\r\nConnection: close\r\n\
+         Content-Length: {BODY}\r\n\r\n{body}"
+    )
+}
+
+fn content(answer: &str) -> usize {
+    let content = answer.split_once("\r\n\r\n");
+    content.map_or(0, |(_, content)| content.len())
+}
+
+#[tokio::test]
+async fn an_answer_comes_whole_though_its_server_leaves_the_body() {
+    let scene = Arc::new(Scene::with(Bodies::Left).await);
+    for way in [0, 1] {
+        for round in 0..10 {
+            let answer = scene.post(way, "/large").await;
+            assert_eq!(content(&answer), LARGE, "{way}, {round}");
+        }
+        let asked = (0..50).map(|_| {
+            let scene = Arc::clone(&scene);
+            tokio::spawn(async move { content(&scene.post(way, "/large").await) })
+        });
+        for got in asked.collect::<Vec<_>>() {
+            assert_eq!(got.await.unwrap(), LARGE, "{way}, in parallel");
+        }
+    }
+    // Who has no such window sees the server cut its answer.
+    let (ip, port) = (scene.server.ip, scene.port);
+    let direct = tokio::task::spawn_blocking(move || {
+        let mut stream = TcpStream::connect((ip, port)).unwrap();
+        stream.write_all(posted("/large").as_bytes()).unwrap();
+        thread::sleep(Duration::from_millis(100));
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        answer.len()
+    });
+    assert!(direct.await.unwrap() < LARGE, "the server closes in peace");
+}
+
+#[tokio::test]
+async fn a_server_of_one_thread_serves_who_comes_beside_a_kept_connection() {
+    let scene = Arc::new(Scene::with(Bodies::Read).await);
+    for way in [0, 1] {
+        let done = Arc::new(AtomicBool::new(false));
+        let (beside, ended) = (Arc::clone(&scene), Arc::clone(&done));
+        // One connection that is never idle for long.
+        let reading = tokio::spawn(async move {
+            let get = b"GET /small HTTP/1.1\r\nHost: web.shop\r\n\r\n";
+            let mut stream = beside.client.call(vip()).await;
+            let mut answers = 0;
+            while !ended.load(Relaxed) {
+                stream.write_all(get).await.unwrap();
+                let mut answer = Vec::new();
+                while !answer.ends_with(b"\r\n\r\nxx") {
+                    let mut part = [0; 1024];
+                    let size = stream.read(&mut part).await.unwrap();
+                    assert!(size > 0, "closed after {answers}");
+                    answer.extend_from_slice(&part[..size]);
+                }
+                assert!(answer.starts_with(b"HTTP/1.1 200"), "after {answers}");
+                answers += 1;
+                sleep(Duration::from_millis(2)).await;
+            }
+            answers
+        });
+        sleep(Duration::from_millis(100)).await;
+        let begun = Instant::now();
+        for round in 0..4 {
+            let answer = scene.post(way, "/small").await;
+            assert!(
+                answer.starts_with("HTTP/1.1 200"),
+                "{way}, {round}: {answer}"
+            );
+        }
+        assert!(begun.elapsed() < Duration::from_secs(4), "{way}");
+        done.store(true, Relaxed);
+        assert!(reading.await.unwrap() > 10);
+    }
+}
