@@ -43,7 +43,7 @@ pub use crate::process::heap::{count as heap_count, held as heap_held};
 pub use crate::process::listener::{Addresses, Served};
 pub use crate::process::permits::{keep as keep_permit, of_listener};
 pub use crate::process::relief::relieve;
-pub use crate::process::{Process, run};
+pub use crate::process::{Process, run, sweep};
 pub use crate::settings::{Own, Settings};
 pub use crate::telemetry::access_log::flush as flush_access_log;
 

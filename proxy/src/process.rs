@@ -8,8 +8,8 @@
 //! a [`Proxy`] with its own identity, configuration, connections, telemetry and end, and
 //! listeners of its own; it shares with the others only what stands here.
 //!
-//! Imports `admin`, `control`, `drain`, `inbound`, `net`, `outbound`, `ports`, `proxy`,
-//! `settings` and `telemetry`.
+//! Imports `admin`, `control`, `drain`, `inbound`, `mesh`, `net`, `outbound`, `ports`,
+//! `proxy`, `settings` and `telemetry`.
 
 pub(crate) mod collector;
 pub(crate) mod heap;
@@ -20,7 +20,6 @@ pub(crate) mod workload;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -28,6 +27,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::control::Progress;
 use crate::drain::STOP_WITHIN;
+use crate::mesh::peer::WATCH_EVERY;
 use crate::net::budget::Budget;
 use crate::process::collector::Connector;
 use crate::process::listener::{Addresses, Served, listen, no_ipv6};
@@ -41,7 +41,8 @@ const MEMORY: u64 = 64 * 1024 * 1024;
 /// The same for the program as a whole. All permits of the three listeners at rest take
 /// some 240 MiB; below that nobody honest may lose a connection where nothing forces it.
 const HEAP: u64 = 512 * 1024 * 1024;
-const SWEEP_EVERY: Duration = Duration::from_secs(5);
+/// So many looks at what waits for peers, and what is idle is closed: every five seconds.
+const LOOKS: u32 = 2;
 
 /// Serves workloads on the current runtime.
 #[derive(Debug)]
@@ -180,10 +181,16 @@ impl Process {
     }
 }
 
-/// Closes connections that nobody used for a while, for ever.
-async fn sweep(proxies: Vec<Arc<Proxy>>) {
+/// Breaks off what waits for peers that give no sign of life, and closes connections that
+/// nobody used for a while, for ever.
+pub async fn sweep(proxies: Vec<Arc<Proxy>>) {
     loop {
-        sleep(SWEEP_EVERY).await;
+        for _ in 0..LOOKS {
+            sleep(WATCH_EVERY).await;
+            for proxy in &proxies {
+                proxy.peers.watch_over();
+            }
+        }
         for proxy in &proxies {
             proxy.peers.sweep();
             proxy.clients.sweep();

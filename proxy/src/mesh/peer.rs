@@ -26,7 +26,11 @@ use crate::mesh::tls::{MeshTls, secure};
 use crate::net::budget::Budget;
 use crate::net::connect;
 
-/// A peer that owes an answer has this long for a sign of life.
+/// So often somebody looks whether a peer that owes an answer by its dedicated connection says
+/// anything. The second one after its last byte asks it, so it is given up two of these and
+/// [`SIGN_WITHIN`] after that byte at the latest: ten seconds, as by HTTP/2.
+pub(crate) const WATCH_EVERY: Duration = Duration::from_millis(2500);
+/// A peer that is asked has this long for a sign of life.
 const SIGN_WITHIN: Duration = Duration::from_secs(5);
 /// A new connection that fails sooner was refused, which takes somebody who refuses: a peer
 /// that ends takes no more of them and still answers what it has.

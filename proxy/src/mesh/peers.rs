@@ -47,12 +47,16 @@ impl Peers {
         }))
     }
 
-    /// Closes what is idle, and looks after what waits. Called every few seconds.
+    /// Looks after what waits by dedicated connections. Called every `WATCH_EVERY`.
+    pub fn watch_over(&self) {
+        self.mesh.lock().values().for_each(Peer::watch_over);
+    }
+
+    /// Closes what is idle. Called every few seconds.
     pub fn sweep(&self) {
         // A peer that somebody is connecting to right now is held by them too.
-        self.mesh.lock().retain(|_, peer| {
-            peer.watch_over();
-            !peer.sweep() || Arc::strong_count(peer) > 1
-        });
+        self.mesh
+            .lock()
+            .retain(|_, peer| !peer.sweep() || Arc::strong_count(peer) > 1);
     }
 }

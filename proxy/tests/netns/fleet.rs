@@ -19,8 +19,7 @@ use socket2::SockRef;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
-use tokio::time::sleep;
-use weft_proxy::{Budget, MESH_PORT};
+use weft_proxy::{Budget, MESH_PORT, sweep};
 use wire::v1::{Enforcement, MtlsMode, Protocol};
 
 use super::place::{Namespace, cable};
@@ -32,8 +31,6 @@ const ENDPOINTS: u8 = 3;
 const PORT: u16 = 8080;
 /// How long certificates live.
 const LIFE: Duration = Duration::from_secs(3600);
-/// As often as the process of a proxy does.
-const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
 pub(crate) struct Fleet {
     pub(crate) client: Arc<Pod>,
@@ -74,7 +71,8 @@ impl Fleet {
             let client = Arc::new(Pod::with(roots, own, "web").await);
             client.set(service("api", vip().ip(), Protocol::Http1, Vec::new()));
             client.set(vec![all]);
-            tokio::spawn(sweep(Arc::clone(&client)));
+            // As the process of a proxy does.
+            tokio::spawn(sweep(vec![Arc::clone(&client.proxy)]));
             client
         });
         Self {
@@ -88,14 +86,6 @@ impl Fleet {
     /// Does this where the caller is, beside all else.
     pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         self.caller.runtime.spawn(work);
-    }
-}
-
-async fn sweep(client: Arc<Pod>) {
-    loop {
-        sleep(SWEEP_EVERY).await;
-        client.proxy.peers.sweep();
-        client.proxy.clients.sweep();
     }
 }
 

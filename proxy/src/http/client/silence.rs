@@ -1,7 +1,7 @@
 //! Ends what waits on a dedicated connection whose peer says nothing any more.
 //!
 //! HTTP/1.1 has no ping, and the kernel of a process that is stopped goes on to answer TCP.
-//! So somebody who comes by every few seconds looks whether anything came by a connection in
+//! So somebody who comes by every 2.5 seconds looks whether anything came by a connection in
 //! use since the last time. Where nothing did, the peer is asked by HTTP/2, and only one
 //! that gives no sign of life there loses the connection: an answer may take its time.
 //! Requests pay no timer for that.
