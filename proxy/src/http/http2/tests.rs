@@ -1,6 +1,7 @@
 //! HTTP/2 with itself, and frame by frame.
 
 mod floods;
+mod frame_sizes;
 mod graceful_shutdown;
 mod held_back;
 mod windows;

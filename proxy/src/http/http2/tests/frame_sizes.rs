@@ -1,0 +1,62 @@
+//! The DATA frames of a body that is passed on: each costs its receiver as much, however
+//! little it holds, so a proxy may join small ones and takes none apart.
+
+use std::collections::BTreeSet;
+
+use parking_lot::Mutex;
+
+use super::*;
+
+/// Below and above what counts as small. All together they fit the window of a peer that
+/// says nothing of windows.
+const SIZES: [usize; 6] = [1, 17, 200, 255, 256, 1000];
+const FRAMES: usize = 120;
+
+/// A server of ours takes a body, and a client of ours passes it on. Tells its frames.
+async fn passed_on(at_once: bool) -> (BTreeSet<usize>, Vec<(u8, u8, usize)>) {
+    let (onward, mut io) = client().await;
+    let onward = Mutex::new(onward);
+    let mut sender = pair(move |request| {
+        let mut onward = onward.lock().clone();
+        async move {
+            let body = request.into_body().boxed_unsync();
+            // Nobody answers.
+            let _ = onward.send(post(body)).await;
+            Response::new(body::empty())
+        }
+    })
+    .await;
+    let (parts, body) = later([]);
+    let asking = tokio::spawn(async move { sender.send(post(body)).await });
+    let seen = tokio::spawn(async move { frames(&mut io).await });
+    let (mut whole, mut ends) = (0, BTreeSet::new());
+    for size in SIZES.into_iter().cycle().take(FRAMES) {
+        if !at_once {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        whole += size;
+        ends.insert(whole);
+        let part = Frame::data(Bytes::from(vec![7; size]));
+        parts.send(Ok(part)).unwrap();
+    }
+    drop(parts);
+    let seen = timeout(Duration::from_secs(5), seen).await;
+    asking.abort();
+    (ends, seen.expect("it never ends").unwrap())
+}
+
+#[tokio::test]
+async fn small_frames_of_a_body_are_passed_on_as_they_came_or_joined() {
+    for at_once in [true, false] {
+        let (ends, seen) = passed_on(at_once).await;
+        let mut at = 0_usize;
+        for (kind, _, size) in &seen[1..] {
+            assert!(*kind == DATA && *size > 0, "at once {at_once}: {seen:?}");
+            at += size;
+            assert!(ends.contains(&at), "at once {at_once}: {size} of {seen:?}");
+        }
+        assert_eq!(Some(&at), ends.last(), "at once {at_once}: {seen:?}");
+        let (_, flags, _) = seen[seen.len() - 1];
+        assert_eq!(flags & END, END, "at once {at_once}: {seen:?}");
+    }
+}
