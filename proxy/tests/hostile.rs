@@ -14,6 +14,7 @@
 mod support;
 
 mod hostile {
+    mod breaks;
     mod downgrade;
     mod exchange;
     mod floods;

@@ -1,0 +1,361 @@
+//! What breaks on one side breaks on the other: a reset, a server that is lost, or a
+//! connection between two proxies that is cut never looks like a good end.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::SendStream;
+use h2::server::SendResponse;
+use http::{HeaderMap, Request, Response};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::broadcast;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::time::timeout;
+use weft_proxy::MESH_PORT;
+use wire::v1::Protocol;
+
+use super::stalls::crash;
+use super::two_pods::{TwoPods, WAYS, Way, serving};
+use crate::support::{Pod, endpoint, endpoints, external};
+
+const SOON: Duration = Duration::from_secs(5);
+
+/// How a connection between two proxies is lost.
+#[derive(Clone, Copy, Debug)]
+enum Cut {
+    /// Without a word of TLS, as the kernel closes what a process that is killed has open.
+    Close,
+    Reset,
+}
+
+const CUTS: [Cut; 2] = [Cut::Close, Cut::Reset];
+
+/// What two proxies speak by, as it is between them: it can be cut.
+struct Cable(broadcast::Sender<Cut>);
+
+impl Cable {
+    /// From now on calls go this way, to this port of the server.
+    async fn between(field: &TwoPods, port: u16) -> Self {
+        let real = field.server.ip;
+        let IpAddr::V4(ip) = real else {
+            unreachable!("pods of these tests have IPv4");
+        };
+        // Beside the server, whose own port is taken.
+        let [first, second, _, last] = ip.octets();
+        let ip = IpAddr::from([first, second, 255, last]);
+        let listener = TcpListener::bind((ip, MESH_PORT)).await.unwrap();
+        let (cuts, _) = broadcast::channel(1);
+        let told = cuts.clone();
+        tokio::spawn(async move {
+            while let Ok((mut near, _)) = listener.accept().await {
+                let mut cut = told.subscribe();
+                tokio::spawn(async move {
+                    let mut far = TcpStream::connect((real, MESH_PORT)).await.unwrap();
+                    let cut = tokio::select! {
+                        _ = copy_bidirectional(&mut near, &mut far) => return,
+                        cut = cut.recv() => cut,
+                    };
+                    if let Ok(Cut::Reset) = cut {
+                        crash(near);
+                        crash(far);
+                    }
+                });
+            }
+        });
+        let there = endpoint(ip, port, Some("api"));
+        field.client.set(vec![endpoints("api", vec![there])]);
+        Self(cuts)
+    }
+
+    /// Whatever goes by it is lost. What comes later finds a new one.
+    fn cut(&self, how: Cut) {
+        self.0.send(how).expect("nobody speaks by it");
+    }
+}
+
+/// An application that says one byte when one came. Whoever says 1 is reset after more, and who
+/// says 3 is let go in good order. Of all others it tells how many further bytes came, and
+/// whether a reset was their end.
+async fn teller(pod: &Pod) -> (u16, UnboundedReceiver<(usize, bool)>) {
+    let (told, heard) = unbounded_channel();
+    let port = serving(pod, move |mut stream: TcpStream| {
+        let told = told.clone();
+        async move {
+            let Ok(first) = stream.read_u8().await else {
+                return;
+            };
+            let _ = stream.write_all(&[7]).await;
+            if first == 1 || first == 3 {
+                let _ = stream.write_all(&[7; 1000]).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                if first == 1 {
+                    crash(stream);
+                }
+                return;
+            }
+            let mut rest = Vec::new();
+            let outcome = stream.read_to_end(&mut rest).await;
+            let _ = told.send((rest.len(), outcome.is_err()));
+        }
+    })
+    .await;
+    (port, heard)
+}
+
+/// Says this, and waits until the first byte was answered.
+async fn begin(stream: &mut TcpStream, said: &[u8]) {
+    stream.write_all(said).await.unwrap();
+    let answer = timeout(SOON, stream.read_u8()).await.unwrap();
+    assert_eq!(answer.unwrap(), 7);
+}
+
+/// Each end of connections to a [`teller`] arrives as what it was.
+async fn ends_arrive<F: Future<Output = TcpStream>>(
+    case: &str,
+    open: impl Fn() -> F,
+    heard: &mut UnboundedReceiver<(usize, bool)>,
+) {
+    for (kind, resets) in [(1, true), (3, false)] {
+        let mut caller = open().await;
+        begin(&mut caller, &[kind]).await;
+        let mut got = Vec::new();
+        let outcome = timeout(SOON, caller.read_to_end(&mut got)).await.unwrap();
+        let end = outcome.map_err(|error| error.kind());
+        if resets {
+            let reset = Err(std::io::ErrorKind::ConnectionReset);
+            assert_eq!(end, reset, "{case}: after {} bytes", got.len());
+        } else {
+            assert_eq!(end, Ok(1000), "{case}: a good end");
+        }
+    }
+
+    let mut caller = open().await;
+    begin(&mut caller, &[2; 1000]).await;
+    crash(caller);
+    let (size, reset) = timeout(SOON, heard.recv()).await.unwrap().unwrap();
+    assert!(reset, "{case}: an end after {size} bytes");
+
+    // The control: a good end is a good end.
+    let mut caller = open().await;
+    begin(&mut caller, &[2; 1000]).await;
+    caller.shutdown().await.unwrap();
+    let told = timeout(SOON, heard.recv()).await.unwrap().unwrap();
+    assert_eq!(told, (999, false), "{case}");
+}
+
+#[tokio::test]
+async fn a_reset_arrives_as_a_reset_in_both_directions() {
+    for protocol in [Protocol::Opaque, Protocol::Detect] {
+        let mut field = TwoPods::new(protocol).await;
+        let (port, mut heard) = teller(&field.server).await;
+        field.port = port;
+        field.deliver_to(port);
+        for way in WAYS {
+            let case = format!("{protocol:?} {way:?}");
+            ends_arrive(&case, || field.open(way), &mut heard).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_reset_passes_to_and_from_an_address_outside_the_mesh() {
+    let field = TwoPods::new(Protocol::Opaque).await;
+    let (port, mut heard) = teller(&field.server).await;
+    let outside = SocketAddr::new(field.server.ip, port);
+    field.client.set(vec![external(outside)]);
+    ends_arrive("outside", || field.client.call(outside), &mut heard).await;
+}
+
+#[tokio::test]
+async fn a_tunnel_that_is_cut_between_the_proxies_is_reset_at_both_ends() {
+    for protocol in [Protocol::Opaque, Protocol::Detect] {
+        let field = TwoPods::new(protocol).await;
+        let (port, mut heard) = teller(&field.server).await;
+        let cable = Cable::between(&field, port).await;
+        for cut in CUTS {
+            let case = format!("{protocol:?} {cut:?}");
+            let mut caller = field.open(Way::Outbound).await;
+            begin(&mut caller, &[2; 1000]).await;
+            cable.cut(cut);
+            let end = timeout(SOON, caller.read_u8()).await.unwrap();
+            let end = end.map_err(|error| error.kind());
+            let reset = Err(std::io::ErrorKind::ConnectionReset);
+            assert_eq!(end, reset, "{case}: the caller");
+            let (size, reset) = timeout(SOON, heard.recv()).await.unwrap().unwrap();
+            assert!(reset, "{case}: the application, after {size} bytes");
+            // The control, by a new connection between them.
+            ends_arrive(&case, || field.open(Way::Outbound), &mut heard).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_only_the_close_ends_does_not_look_whole_when_it_breaks() {
+    let mut field = TwoPods::new(Protocol::Http1).await;
+    field.port = serving(&field.server, |mut stream: TcpStream| async move {
+        let mut head = vec![0; 1024];
+        let _ = stream.read(&mut head).await;
+        let _ = stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nhalf").await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        crash(stream);
+    })
+    .await;
+    field.deliver_to(field.port);
+    for way in WAYS {
+        let mut caller = field.open(way).await;
+        caller
+            .write_all(b"GET / HTTP/1.0\r\nHost: s\r\n\r\n")
+            .await
+            .unwrap();
+        let mut got = Vec::new();
+        let outcome = timeout(SOON, caller.read_to_end(&mut got)).await.unwrap();
+        assert!(
+            outcome.is_err(),
+            "{way:?}: {}",
+            String::from_utf8_lossy(&got)
+        );
+    }
+}
+
+/// The same where the proxies lose each other.
+#[tokio::test]
+async fn an_answer_that_only_the_close_ends_does_not_look_whole_when_it_is_cut() {
+    let field = TwoPods::new(Protocol::Http1).await;
+    let port = serving(&field.server, |mut stream: TcpStream| async move {
+        let mut head = vec![0; 1024];
+        let count = stream.read(&mut head).await.unwrap_or(0);
+        let _ = stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nhalf").await;
+        if head[..count].starts_with(b"GET /half ") {
+            // Until the proxy goes.
+            let _ = stream.read(&mut head).await;
+        }
+    })
+    .await;
+    let cable = Cable::between(&field, port).await;
+    for (path, cut) in [
+        ("/half", Some(Cut::Close)),
+        ("/half", Some(Cut::Reset)),
+        // The control.
+        ("/whole", None),
+    ] {
+        let mut caller = field.open(Way::Outbound).await;
+        let request = format!("GET {path} HTTP/1.0\r\nHost: s\r\n\r\n");
+        caller.write_all(request.as_bytes()).await.unwrap();
+        let mut got = Vec::new();
+        while !got.ends_with(b"half") {
+            let byte = timeout(SOON, caller.read_u8()).await.unwrap();
+            got.push(byte.unwrap());
+        }
+        if let Some(cut) = cut {
+            cable.cut(cut);
+        }
+        let mut more = Vec::new();
+        let end = timeout(SOON, caller.read_to_end(&mut more)).await.unwrap();
+        let reset = end.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset);
+        assert_eq!((reset, more.len()), (cut.is_some(), 0), "{path} {cut:?}");
+    }
+}
+
+/// Begins a stream of gRPC that goes on for as long as this is kept.
+fn one_message(respond: &mut SendResponse<Bytes>) -> SendStream<Bytes> {
+    let head = Response::builder()
+        .header("content-type", "application/grpc")
+        .body(())
+        .unwrap();
+    let mut send = respond.send_response(head, false).unwrap();
+    send.send_data(Bytes::from_static(b"\0\0\0\0\x01x"), false)
+        .unwrap();
+    send
+}
+
+/// How a stream of gRPC ends when this has happened after its first message.
+async fn trailers_after(stream: TcpStream, happens: impl FnOnce()) -> HeaderMap {
+    let (mut sender, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let request = Request::post("http://s/a.b/C")
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(())
+        .unwrap();
+    let (response, _keep) = sender.send_request(request, false).unwrap();
+    let mut body = timeout(SOON, response).await.unwrap().unwrap().into_body();
+    assert_eq!(body.data().await.unwrap().unwrap().len(), 6);
+    happens();
+    let end = timeout(SOON, body.data()).await.unwrap();
+    assert!(end.is_none(), "{end:?}");
+    body.trailers().await.unwrap().unwrap_or_default()
+}
+
+#[tokio::test]
+async fn a_grpc_stream_whose_server_goes_away_says_unavailable() {
+    let mut field = TwoPods::new(Protocol::Grpc).await;
+    field.port = serving(&field.server, |stream: TcpStream| async move {
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        let (_, mut respond) = connection.accept().await.unwrap().unwrap();
+        let _send = one_message(&mut respond);
+        let serving = async { while connection.accept().await.is_some() {} };
+        let _ = timeout(Duration::from_millis(300), serving).await;
+    })
+    .await;
+    field.deliver_to(field.port);
+    for way in WAYS {
+        let trailers = trailers_after(field.open(way).await, || {}).await;
+        assert_eq!(trailers["grpc-status"], "14", "{way:?}: {trailers:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_grpc_stream_whose_servers_proxy_goes_away_says_unavailable() {
+    let field = TwoPods::new(Protocol::Grpc).await;
+    let port = serving(&field.server, |stream: TcpStream| async move {
+        let Ok(mut connection) = h2::server::handshake(stream).await else {
+            return;
+        };
+        let mut streams = Vec::new();
+        while let Some(Ok((_, mut respond))) = connection.accept().await {
+            streams.push(one_message(&mut respond));
+        }
+    })
+    .await;
+    let cable = Cable::between(&field, port).await;
+    for cut in CUTS {
+        let stream = field.open(Way::Outbound).await;
+        let trailers = trailers_after(stream, || cable.cut(cut)).await;
+        assert_eq!(trailers["grpc-status"], "14", "{cut:?}: {trailers:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_came_before_a_stream_broke_arrives_and_then_the_break() {
+    let mut field = TwoPods::new(Protocol::Http2).await;
+    field.port = serving(&field.server, |stream: TcpStream| async move {
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        while let Some(Ok((_, mut respond))) = connection.accept().await {
+            tokio::spawn(async move {
+                let mut send = respond.send_response(Response::new(()), false).unwrap();
+                send.send_data(Bytes::from_static(b"half"), false).unwrap();
+                tokio::task::yield_now().await;
+                send.send_reset(h2::Reason::INTERNAL_ERROR);
+            });
+        }
+    })
+    .await;
+    field.deliver_to(field.port);
+    for way in WAYS {
+        let (mut sender, connection) = h2::client::handshake(field.open(way).await).await.unwrap();
+        tokio::spawn(connection);
+        for at in 0..20 {
+            let request = Request::get("http://s/").body(()).unwrap();
+            let (response, _) = sender.send_request(request, true).unwrap();
+            let answer = timeout(SOON, response).await.unwrap().unwrap();
+            assert_eq!(answer.status(), 200, "{way:?} {at}");
+            assert!(!answer.headers().contains_key("content-length"));
+            let mut body = answer.into_body();
+            assert_eq!(body.data().await.unwrap().unwrap(), "half", "{way:?} {at}");
+            let end = timeout(SOON, body.data()).await.unwrap();
+            assert!(matches!(end, Some(Err(_))), "{way:?} {at}: {end:?}");
+        }
+    }
+}
