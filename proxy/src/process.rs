@@ -187,6 +187,7 @@ async fn sweep(proxies: Vec<Arc<Proxy>>) {
         for proxy in &proxies {
             proxy.peers.sweep();
             proxy.clients.sweep();
+            proxy.unmeshed.sweep();
         }
     }
 }
