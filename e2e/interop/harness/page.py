@@ -17,7 +17,7 @@ NEVER_TRIED = [
 ]
 
 
-def write(results, rows, missing, proxy):
+def write(results, rows, missing, proxy, seconds):
     through = [one for one in results if one.place != "direct"]
     lines = [
         "# Clients and servers that we did not write",
@@ -28,7 +28,7 @@ def write(results, rows, missing, proxy):
         "be the same, apart from the differences that this page names. Any other fails the run.",
         "",
         f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores, Linux {platform.release()}, {proxy}. "
-        f"{len(through)} trials through the mesh, {len([one for one in through if one.difference])} with a difference that is not named below.",
+        f"{len(through)} trials through the mesh in {seconds / 60:.1f} min, {len([one for one in through if one.difference])} with a difference that is not named below.",
         "",
         "| server | client | declared | undeclared |",
         "|---|---|---|---|",
@@ -41,6 +41,7 @@ def write(results, rows, missing, proxy):
             if states:
                 lines.append(f"| {row.name}{shown} | {client.name} | {' | '.join(states)} |")
                 shown = ""
+    lines += loads(results, rows)
     lines += ["", "## Differences", ""]
     lines += ["| name | difference | why | seen by |", "|---|---|---|---|"]
     for name, difference in NAMED.items():
@@ -51,6 +52,34 @@ def write(results, rows, missing, proxy):
     lines += ["", "## Programs", "", *programs(), "", "## Not tried", ""]
     lines += [f"- {one}" for one in [*missing, *NEVER_TRIED]]
     return "\n".join(lines) + "\n"
+
+
+def loads(results, rows):
+    """The clients that count their calls, with what they counted in each place."""
+    lines = ["", "## Loads", "", "Calls that each client made in a place, and how many of them failed.", "",
+             "| server | client | directly | declared | undeclared |", "|---|---|---|---|---|"]
+    for row in rows:
+        for client in row.clients:
+            counts = {one.place: counted(one.transcript) for one in results if one.row is row and one.client is client}
+            if any(counts.values()):
+                cells = [counts.get(name) or "not counted" for name in ("direct", "declared", "undeclared")]
+                lines.append(f"| {row.name} | {client.name} | {' | '.join(cells)} |")
+    return lines
+
+
+def counted(transcript):
+    """By our own loads' line, or by h2load's, whose calls are all that it was to make."""
+    if own := re.search(r"^calls (\d+) failed (\d+)$", transcript, re.M):
+        calls, failed = map(int, own.groups())
+    elif h2load := re.search(r"^requests: (\d+) total, .* (\d+) succeeded", transcript, re.M):
+        calls, failed = int(h2load[1]), int(h2load[1]) - int(h2load[2])
+    else:
+        return None
+    return f"{spaced(calls)}, {spaced(failed)} failed"
+
+
+def spaced(number):
+    return f"{number:,}".replace(",", " ")
 
 
 def state(one):
