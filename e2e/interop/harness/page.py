@@ -15,6 +15,13 @@ NEVER_TRIED = [
     "services of a cloud.",
     "grpc-go's interop case `pick_first_unary`: it asks servers for an id of theirs, which grpc-go's own server does not have; it fails "
     "without the mesh too.",
+    "grpc-java and Netty: Maven Central has them, and nobody has written a build of a server or client with them for this harness. "
+    "Java's own HTTP server is tried.",
+    "MongoDB: Debian has no package of it. NATS stands in its place.",
+    "Libraries for Redis, PostgreSQL and MariaDB other than those in C, which their command-line clients use.",
+    "NATS and Memcached by clients of their own: both are spoken to by hand, on sockets.",
+    "HAProxy by more than curl and wrk.",
+    "slowhttptest: it is a hostile client, and runs in `make attack`.",
 ]
 
 
