@@ -76,6 +76,7 @@ def http1(programs, short):
     node = Client("Node http", ["node", HERE / "node/client.js", "http://{to}"], 90, must="GET /hello at the end: 200", named=("trailers", "empty"))
     curl = Client("curl", ["bash", HERE / "curl.sh", "http://{to}"], 60, must="hello", named=HTTP1)
     wrk = Client("wrk, 50 at once", ["wrk", "-t2", "-c50", "-d2s", "http://{to}/hello"], 30, wrk_errors, "Socket errors|^$")
+    events = Client("server-sent events", [python, scripts / "sse.py", "{to}"], 60, must="50 at once, in time and in order: ok")
     gocall = Client("Go net/http", [go / "nethttp", "call", "http://{to}"], 90, must="wrong map", named=("interim", "trailers", "headers"))
     return [
         Row("nginx", [["nginx", "-c", "PLACE/nginx.conf", "-p", "PLACE"]], 8090, "http1", [raw("absolute", "host"), curl, wrk], ["nginx", "-v"], True, prepare.nginx),
@@ -84,9 +85,9 @@ def http1(programs, short):
         Row("Apache", [["apache2", "-D", "FOREGROUND", "-f", "PLACE/apache.conf"]], 8095, "http1", [raw("absolute,half", "host"), curl], prepare=prepare.apache),
         Row("HAProxy", [["haproxy", "-f", "PLACE/haproxy.cfg"]], 8097, "http1", [curl, wrk], prepare=prepare.haproxy),
         Row("uvicorn", [[programs / "venv/bin/uvicorn", "--app-dir", scripts, "--host", "0.0.0.0", "--port", "8100", "app_asgi:app"]], 8100, "http1",
-            [raw("echo,drip"), curl, node, Client("websockets", [python, scripts / "websocket.py", "ws://{to}/"], 60, must="closed 1000")]),
+            [raw("echo,drip"), curl, node, events, Client("websockets", [python, scripts / "websocket.py", "ws://{to}/"], 60, must="closed 1000")]),
         Row("hypercorn", [[programs / "venv/bin/hypercorn", "-b", "0.0.0.0:8101", scripts / "app_asgi.py:app"]], 8101, "http1",
-            [raw("echo,drip"), curl, node]),
+            [raw("echo,drip"), curl, node, events]),
         Row("gunicorn", [[programs / "venv/bin/gunicorn", "--chdir", scripts, "-b", "0.0.0.0:8102", "--threads", "60", "app_wsgi:app"]], 8102, "http1",
             [raw("echo,drip,lax"), curl]),
         Row("Java HttpServer", [["java", HERE / "servers/Pages.java", "8103"]], 8103, "http1", [raw("echo,drip,lax", "close"), curl, dataclasses.replace(gocall, named=("interim", "gone", "trailers", "headers"))]),
