@@ -208,6 +208,8 @@ fn counts_latencies_and_edges_are_what_the_load_generator_saw() -> Outcome {
 fn split_shows_every_backend_with_the_calls_that_it_got() -> Outcome {
     let mut row = Record::part("E20", "split")?;
     let ns = split::shop("told")?;
+    // What is called before a split is in force counts at none of its backends.
+    split::all_to(&ns, "stable")?;
     split::weigh(&ns, &[("stable", 70), ("canary", 30), ("absent", 0)])?;
     split::in_force(&ns, |seen| split::of(seen, "canary") > 5)?;
     let seen = ns

@@ -185,6 +185,8 @@ fn each_port_and_protocol_of_a_workload_is_an_edge_and_open_requests_show() -> O
 #[test]
 fn stat_of_a_split_shows_wanted_weights_beside_observed_shares() -> Outcome {
     let ns = split::shop("eyes-split")?;
+    // What is called before a split is in force shows at none of its backends.
+    split::all_to(&ns, "stable")?;
     split::weigh(&ns, &[("stable", 3), ("canary", 1)])?;
     split::in_force(&ns, |seen| split::of(seen, "canary") > 5)?;
     let client = ns.pod("client")?;
