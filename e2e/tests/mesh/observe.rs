@@ -120,7 +120,11 @@ fn graph_and_tables_show_the_calls_that_the_load_generator_saw() -> Outcome {
             ("FAILURES", "100"),
         ] {
             let found = cell(&stat.out, "cart", column)?;
-            ensure!(found == expected, "{column} is not {expected}\n{}", stat.out);
+            ensure!(
+                found == expected,
+                "{column} is not {expected}\n{}",
+                stat.out
+            );
         }
         let made = ["stat", "deploy", "--to", "deploy/cart", "-o", "wide"];
         let made = weft(&ns, &[&made[..], &["-t", "5m"]].concat())?.with_status(0)?;
