@@ -194,6 +194,7 @@ pub async fn sweep(proxies: Vec<Arc<Proxy>>) {
         for proxy in &proxies {
             proxy.peers.sweep();
             proxy.clients.sweep();
+            proxy.unmeshed.sweep();
         }
     }
 }

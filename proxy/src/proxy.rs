@@ -11,7 +11,7 @@ use identity::tls::CertHandle;
 
 use crate::config::store::Store;
 use crate::drain::Drain;
-use crate::http::client::Clients;
+use crate::http::client::{Clients, Servers};
 use crate::http::context::Contexts;
 use crate::http::copies::Copies;
 use crate::http::shadow::ShadowTracker;
@@ -29,7 +29,10 @@ pub struct Proxy {
     pub own: Own,
     pub config: Arc<Store>,
     pub peers: Peers,
+    /// To the application beside it.
     pub clients: Clients,
+    /// To servers without a proxy.
+    pub unmeshed: Clients,
     pub(crate) copies: Copies,
     pub(crate) shadow_tracker: ShadowTracker,
     pub(crate) loads: Loads,
@@ -58,7 +61,8 @@ impl Proxy {
             own,
             config: Arc::new(Store::new(Arc::clone(&telemetry)).of_pod(certs)),
             peers: Peers::new(tls, Arc::clone(budget)),
-            clients: Clients::new(Arc::clone(budget)),
+            clients: Clients::new(Servers::OwnPod, Arc::clone(budget)),
+            unmeshed: Clients::new(Servers::Elsewhere, Arc::clone(budget)),
             copies: Copies::default(),
             shadow_tracker: ShadowTracker::default(),
             loads: Loads::default(),

@@ -21,7 +21,8 @@ from . import place
 HERE = pathlib.Path(__file__).resolve().parents[1]
 MESH, SHOP, STRANGER = "weft-system", "shop", "attack-stranger"
 # kind, how many; each goes to every port of every pod of the control plane in turn.
-FLOODS = [("silent", 3000), ("tls", 1000), ("bytes", 3000), ("head", 1000), ("body", 1000), ("storm", 50), ("http", 50)]
+FLOODS = [("silent", 3000), ("tls", 1000), ("bytes", 3000), ("head", 1000), ("body", 1000), ("storm", 50), ("http", 50),
+          ("slow", 300), ("large", 50), ("review", 30)]
 # What waits longer than this has failed.
 WITHIN = {"inject": 10, "judge": 10, "change": 5, "metrics": 10}
 # As the chart limits them.

@@ -80,14 +80,15 @@ def main():
             shutil.copy(log, folder / f"{log.parent.name}-{log.name}")
         shutil.rmtree(inner, ignore_errors=True)
     unnamed = [one for one in results if one.difference]
+    took = time.monotonic() - began
     if options.page:
-        pathlib.Path(options.page).write_text(page.write(results, chosen, missing, f"weft-proxy {commit(options.proxy)}"))
+        pathlib.Path(options.page).write_text(page.write(results, chosen, missing, f"weft-proxy {commit(options.proxy)}", took))
     for said in complaints:
         print(f"FAILED {said}")
     for one in missing:
         print(f"not tried: {one}")
     tried = len([one for one in results if one.place != "direct"])
-    print(f"{tried} trials through the mesh in {time.monotonic() - began:.0f} s, {len(unnamed)} with differences that nobody named, "
+    print(f"{tried} trials through the mesh in {took:.0f} s, {len(unnamed)} with differences that nobody named, "
           f"{len(missing)} rows not tried")
     sys.exit(1 if unnamed or complaints or (options.all and missing) else 0)
 

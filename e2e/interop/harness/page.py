@@ -10,14 +10,22 @@ from .differences import BY_DEFAULT, NAMED
 
 # Reasons that do not change from machine to machine.
 NEVER_TRIED = [
-    "MongoDB: Debian has no package of it; NATS stands in its place.",
-    "grpc-java and Netty: a build of their artefacts by Maven is not set up; Java's own HTTP server is tried.",
-    "grpc-go's interop cases `compute_engine_creds`, `jwt_token_creds`, `per_rpc_creds`, `oauth2_auth_token`, `google_default_credentials` "
-    "and those of load balancing: they need credentials or services of a cloud.",
+    "grpc-go's interop cases `compute_engine_creds`, `compute_engine_channel_credentials`, `service_account_creds`, `jwt_token_creds`, "
+    "`per_rpc_creds`, `oauth2_auth_token`, `google_default_credentials`, and its programs for ALTS, grpclb and xDS: they need credentials or "
+    "services of a cloud.",
+    "grpc-go's interop case `pick_first_unary`: it asks servers for an id of theirs, which grpc-go's own server does not have; it fails "
+    "without the mesh too.",
+    "grpc-java and Netty: Maven Central has them, and nobody has written a build of a server or client with them for this harness. "
+    "Java's own HTTP server is tried.",
+    "MongoDB: Debian has no package of it. NATS stands in its place.",
+    "Libraries for Redis, PostgreSQL and MariaDB other than those in C, which their command-line clients use.",
+    "NATS and Memcached by clients of their own: both are spoken to by hand, on sockets.",
+    "HAProxy by more than curl and wrk.",
+    "slowhttptest: it is a hostile client, and runs in `make attack`.",
 ]
 
 
-def write(results, rows, missing, proxy):
+def write(results, rows, missing, proxy, seconds):
     through = [one for one in results if one.place != "direct"]
     lines = [
         "# Clients and servers that we did not write",
@@ -28,7 +36,7 @@ def write(results, rows, missing, proxy):
         "be the same, apart from the differences that this page names. Any other fails the run.",
         "",
         f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores, Linux {platform.release()}, {proxy}. "
-        f"{len(through)} trials through the mesh, {len([one for one in through if one.difference])} with a difference that is not named below.",
+        f"{len(through)} trials through the mesh in {seconds / 60:.1f} min, {len([one for one in through if one.difference])} with a difference that is not named below.",
         "",
         "| server | client | declared | undeclared |",
         "|---|---|---|---|",
@@ -41,6 +49,7 @@ def write(results, rows, missing, proxy):
             if states:
                 lines.append(f"| {row.name}{shown} | {client.name} | {' | '.join(states)} |")
                 shown = ""
+    lines += loads(results, rows)
     lines += ["", "## Differences", ""]
     lines += ["| name | difference | why | seen by |", "|---|---|---|---|"]
     for name, difference in NAMED.items():
@@ -51,6 +60,34 @@ def write(results, rows, missing, proxy):
     lines += ["", "## Programs", "", *programs(), "", "## Not tried", ""]
     lines += [f"- {one}" for one in [*missing, *NEVER_TRIED]]
     return "\n".join(lines) + "\n"
+
+
+def loads(results, rows):
+    """The clients that count their calls, with what they counted in each place."""
+    lines = ["", "## Loads", "", "Calls that each client made in a place, and how many of them failed.", "",
+             "| server | client | directly | declared | undeclared |", "|---|---|---|---|---|"]
+    for row in rows:
+        for client in row.clients:
+            counts = {one.place: counted(one.transcript) for one in results if one.row is row and one.client is client}
+            if any(counts.values()):
+                cells = [counts.get(name) or "not counted" for name in ("direct", "declared", "undeclared")]
+                lines.append(f"| {row.name} | {client.name} | {' | '.join(cells)} |")
+    return lines
+
+
+def counted(transcript):
+    """By our own loads' line, or by h2load's, whose calls are all that it was to make."""
+    if own := re.search(r"^calls (\d+) failed (\d+)$", transcript, re.M):
+        calls, failed = map(int, own.groups())
+    elif h2load := re.search(r"^requests: (\d+) total, .* (\d+) succeeded", transcript, re.M):
+        calls, failed = int(h2load[1]), int(h2load[1]) - int(h2load[2])
+    else:
+        return None
+    return f"{spaced(calls)}, {spaced(failed)} failed"
+
+
+def spaced(number):
+    return f"{number:,}".replace(",", " ")
 
 
 def state(one):

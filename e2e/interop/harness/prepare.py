@@ -3,6 +3,7 @@
 import os
 import pathlib
 import pwd
+import subprocess
 
 from .place import run
 
@@ -49,10 +50,15 @@ def sshd(where):
         if not file.exists():
             run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(file))
     (where.folder / "authorized").write_text((where.folder / "user_key.pub").read_text())
-    (where.folder / "sshd_config").write_text(
-        f"Port 8022\nHostKey {where.folder}/host_key\nAuthorizedKeysFile {where.folder}/authorized\nStrictModes no\n"
+    config = where.folder / "sshd_config"
+    config.write_text(
+        f"Port 8022\nHostKey {where.folder}/host_key\nAuthorizedKeysFile {where.folder}/authorized\nStrictModes no\nMaxStartups 500\n"
         f"PermitRootLogin yes\nPasswordAuthentication no\nUsePAM no\nPidFile {where.folder}/sshd.pid\nSubsystem sftp internal-sftp\n")
     pathlib.Path("/run/sshd").mkdir(exist_ok=True)
+    # Newer ones keep an address out whose connections ended early, as resets do.
+    spared = "PerSourcePenalties no"
+    if subprocess.run(["/usr/sbin/sshd", "-t", "-f", str(config), "-o", spared], capture_output=True, check=False).returncode == 0:
+        config.write_text(f"{config.read_text()}{spared}\n")
 
 
 def postgres_programs():

@@ -43,7 +43,8 @@ def grpc(programs, calls):
 
     return [
         Row("grpc-go", [[go / "server", "--port=50051"]], 50051, "grpc", [
-            Client("grpc-go's interop client, 14 cases", ["bash", HERE / "grpc_interop.sh", go / "client", "{host}", "{port}"], 120, must="unimplemented_service: 0"),
+            Client("grpc-go's interop client, 18 cases", ["bash", HERE / "grpc_interop.sh", go / "client", "{host}", "{port}"], 120,
+                   must=r"\A(\w+: 0\n){18}\Z"),
             load_short(go, "unary 100 B, 50 at once", calls, limit),
             load("grpcio unary 100 B, 20 at once", python, scripts / "grpcio_load.py", "{to}", str(calls), "20"),
             load("Node http2 unary 100 B, 50 at once", "node", HERE / "node/grpc_load.js", "{to}", str(calls), "50"),
@@ -75,6 +76,7 @@ def http1(programs, short):
     node = Client("Node http", ["node", HERE / "node/client.js", "http://{to}"], 90, must="GET /hello at the end: 200", named=("trailers", "empty"))
     curl = Client("curl", ["bash", HERE / "curl.sh", "http://{to}"], 60, must="hello", named=HTTP1)
     wrk = Client("wrk, 50 at once", ["wrk", "-t2", "-c50", "-d2s", "http://{to}/hello"], 30, wrk_errors, "Socket errors|^$")
+    events = Client("server-sent events", [python, scripts / "sse.py", "{to}"], 60, must="50 at once, in time and in order: ok")
     gocall = Client("Go net/http", [go / "nethttp", "call", "http://{to}"], 90, must="wrong map", named=("interim", "trailers", "headers"))
     return [
         Row("nginx", [["nginx", "-c", "PLACE/nginx.conf", "-p", "PLACE"]], 8090, "http1", [raw("absolute", "host"), curl, wrk], ["nginx", "-v"], True, prepare.nginx),
@@ -83,9 +85,9 @@ def http1(programs, short):
         Row("Apache", [["apache2", "-D", "FOREGROUND", "-f", "PLACE/apache.conf"]], 8095, "http1", [raw("absolute,half", "host"), curl], prepare=prepare.apache),
         Row("HAProxy", [["haproxy", "-f", "PLACE/haproxy.cfg"]], 8097, "http1", [curl, wrk], prepare=prepare.haproxy),
         Row("uvicorn", [[programs / "venv/bin/uvicorn", "--app-dir", scripts, "--host", "0.0.0.0", "--port", "8100", "app_asgi:app"]], 8100, "http1",
-            [raw("echo,drip"), curl, node, Client("websockets", [python, scripts / "websocket.py", "ws://{to}/"], 60, must="closed 1000")]),
+            [raw("echo,drip"), curl, node, events, Client("websockets", [python, scripts / "websocket.py", "ws://{to}/"], 60, must="closed 1000")]),
         Row("hypercorn", [[programs / "venv/bin/hypercorn", "-b", "0.0.0.0:8101", scripts / "app_asgi.py:app"]], 8101, "http1",
-            [raw("echo,drip"), curl, node]),
+            [raw("echo,drip"), curl, node, events]),
         Row("gunicorn", [[programs / "venv/bin/gunicorn", "--chdir", scripts, "-b", "0.0.0.0:8102", "--threads", "60", "app_wsgi:app"]], 8102, "http1",
             [raw("echo,drip,lax"), curl]),
         Row("Java HttpServer", [["java", HERE / "servers/Pages.java", "8103"]], 8103, "http1", [raw("echo,drip,lax", "close"), curl, dataclasses.replace(gocall, named=("interim", "gone", "trailers", "headers"))]),
@@ -124,30 +126,33 @@ def bytes_(programs, short):
     def script(name, line, must, limit=60, named=()):
         return Client(name, line, limit, must=must, named=named)
 
+    def resets(kind):
+        return script("resets, 50 at once", [python, scripts / "resets.py", kind, "{to}"], r"\A(?:50 of 50 .*\n){6}(?:.*greeted ok\n)?.*answered ok\n", 90)
+
     postgres = prepare.postgres_programs()
     return [
         Row("sockets", [[python, scripts / "raw_tcp.py", "serve", "8120"]], 8120, "opaque",
             [script("raw sockets", [python, scripts / "raw_tcp.py", "call", "{to}"], "50 at once, both ways: .'whole'", 120)]),
         Row("Redis", [["redis-server", "--port", "6379", "--bind", "0.0.0.0", "--protected-mode", "no", "--save", "", "--dir", "PLACE"]], 6379, "opaque",
             [script("redis-cli", ["bash", HERE / "redis.sh", "{host}", "{port}"], "PONG"),
-             script("inline and pipelined", [python, scripts / "lines.py", "redis", "{to}"], "PONG", named=("http",))], ["redis-server", "--version"], True),
+             script("inline and pipelined", [python, scripts / "lines.py", "redis", "{to}"], "PONG", named=("http",)), resets("redis")], ["redis-server", "--version"], True),
         Row("Memcached", [["memcached", "-u", "nobody", "-p", "11211", "-l", "0.0.0.0"]], 11211, "opaque",
-            [script("text protocol", [python, scripts / "lines.py", "memcached", "{to}"], "VALUE")], ["memcached", "-V"]),
+            [script("text protocol", [python, scripts / "lines.py", "memcached", "{to}"], "VALUE"), resets("memcached")], ["memcached", "-V"]),
         Row("NATS", [["nats-server", "-a", "0.0.0.0", "-p", "4222"]], 4222, "opaque",
-            [script("text protocol", [python, scripts / "lines.py", "nats", "{to}"], "MSG")], ["nats-server", "-v"]),
+            [script("text protocol", [python, scripts / "lines.py", "nats", "{to}"], "MSG"), resets("nats")], ["nats-server", "-v"]),
         Row("SMTP (aiosmtpd)", [[python, "-m", "aiosmtpd", "-n", "-l", "0.0.0.0:8025", "-c", "aiosmtpd.handlers.Debugging", "stdout"]], 8025, "opaque",
-            [script("smtplib", [python, scripts / "smtp.py", "{host}", "{port}"], "sent 20")]),
+            [script("smtplib", [python, scripts / "smtp.py", "{host}", "{port}"], "sent 20"), resets("smtp")]),
         Row("nginx with TLS", [["nginx", "-c", "PLACE/nginx.conf", "-p", "PLACE"]], 8093, "tls",
             [script("curl", ["bash", HERE / "https.sh", "{host}", "{port}"], "2 200")], ["nginx", "-v"], True, prepare.nginx),
         Row("RabbitMQ", [[*prepare.RABBITMQ, prepare.rabbitmq_program()]], 5672, "opaque",
-            [script("pika", [python, scripts / "rabbit.py", "{host}", "{port}"], "closed", 90)], prepare=prepare.rabbitmq),
+            [script("pika", [python, scripts / "rabbit.py", "{host}", "{port}"], "closed", 90), resets("amqp")], prepare=prepare.rabbitmq),
         Row("OpenSSH", [["/usr/sbin/sshd", "-D", "-e", "-f", "PLACE/sshd_config"]], 8022, "opaque",
-            [script("ssh, scp", ["bash", HERE / "ssh.sh", "{host}", "{port}"], "over ssh")], prepare=prepare.sshd),
+            [script("ssh, scp", ["bash", HERE / "ssh.sh", "{host}", "{port}"], "over ssh"), resets("ssh")], prepare=prepare.sshd),
         Row("PostgreSQL", [prepare.postgres_line(postgres)], 5432, "opaque",
-            [script("psql", ["bash", HERE / "psql.sh", "{host}", "{port}"], "cancel", 90)], [f"{postgres}/postgres", "--version"], prepare=prepare.postgres),
+            [script("psql", ["bash", HERE / "psql.sh", "{host}", "{port}"], "cancel", 90), resets("postgres")], [f"{postgres}/postgres", "--version"], prepare=prepare.postgres),
         Row("MariaDB", [["mariadbd", "--no-defaults", "--user=root", "--datadir=PLACE/mysql", "--tmpdir=PLACE/mysql", "--port=3306", "--bind-address=0.0.0.0",
                          "--socket=PLACE/mysql.sock", "--skip-grant-tables", "--skip-networking=0", "--skip-name-resolve"]], 3306, "opaque",
-            [script("mariadb", ["bash", HERE / "mariadb.sh", "{host}", "{port}"], "sum"),], ["mariadbd", "--version"], prepare=prepare.mariadb),
+            [script("mariadb", ["bash", HERE / "mariadb.sh", "{host}", "{port}"], "sum"), resets("mariadb")], ["mariadbd", "--version"], prepare=prepare.mariadb),
     ]
 
 

@@ -1,6 +1,11 @@
 """The pages of the harness as an ASGI application, for uvicorn and hypercorn."""
 
 import asyncio
+import time
+
+# Seconds from one server-sent event to the next: longer than a busy machine takes to pass one on.
+BETWEEN = 1.0
+listening = 0
 
 
 async def app(scope, receive, send):
@@ -55,9 +60,36 @@ async def app(scope, receive, send):
             await body(b"data: %d\n\n" % n, True)
             await asyncio.sleep(0.04)
         await body()
+    elif path == "/events":
+        await events(scope, receive, send)
+    elif path == "/listening":
+        await start()
+        await body(b"%d\n" % listening)
     else:
         await start(404, (b"content-length", b"5"))
         await body(b"none\n")
+
+
+async def events(scope, receive, send):
+    """Server-sent events until the client leaves, after the last one that it says it has. Each
+    carries the time of the machine at which it was sent, in the second of two lines."""
+    global listening
+    number = int(dict(scope["headers"]).get(b"last-event-id", b"0"))
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache")]})
+    await send({"type": "http.response.body", "body": b": welcome\nretry: 100\n\n", "more_body": True})
+    listening += 1
+    left = asyncio.create_task(leaves(receive))
+    while not left.done():
+        number += 1
+        text = f"event: tick\nid: {number}\ndata: event {number}\ndata: {time.monotonic()}\n\n"
+        await send({"type": "http.response.body", "body": text.encode(), "more_body": True})
+        await asyncio.wait({left}, timeout=BETWEEN)
+    listening -= 1
+
+
+async def leaves(receive):
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def socket(receive, send):

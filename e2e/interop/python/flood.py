@@ -5,6 +5,9 @@ body    bodies that come byte by byte         reader  answers of 5 MB that nobod
 bytes   one byte per connection               storm   connections that are reset at once
 http    as many GET as go                     tls     TLS handshakes that never end
 heads   60 KB of a head that never ends       long    60 KB of a head, whole, and no answer read
+over TLS where the port speaks it, and HTTP/1.1:
+slow    GETs without an end, whose answers are read a byte a second
+large   heads of 1 MB, again and again        review  AdmissionReviews of 3 MB, again and again
 over HTTP/2, a hundred streams on each connection:
 down    answers of 5 MB that nobody reads, with windows as large as they may be
 drip    the same with windows of one byte     up      bodies of 16 KB that nobody reads
@@ -12,7 +15,9 @@ Ends with what it held at most.
 """
 
 import asyncio
+import json
 import socket
+import ssl
 import struct
 import sys
 import time
@@ -58,13 +63,82 @@ HTTP2 = {
 }
 
 
+def review():
+    """A pod with so many variables that its review is nearly as large as one may be."""
+    variables = [{"name": f"NAME_{n}", "value": "v" * 60} for n in range(30_500)]
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "large", "namespace": "default"},
+           "spec": {"containers": [{"name": "app", "image": "none", "env": variables}]}}
+    asked = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+             "request": {"uid": "1", "kind": {"group": "", "version": "v1", "kind": "Pod"}, "resource": {"group": "", "version": "v1", "resource": "pods"},
+                         "namespace": "default", "operation": "CREATE", "userInfo": {"username": "flood"}, "object": pod}}
+    body = json.dumps(asked).encode()
+    return b"POST /mutate HTTP/1.1\r\nHost: app\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+
+# What goes over TLS where there is TLS.
+WITHIN_TLS = {
+    "slow": lambda: b"GET /metrics HTTP/1.1\r\nHost: app\r\n\r\n" * 100,
+    "large": lambda: b"GET /metrics HTTP/1.1\r\nHost: app\r\n" + b"".join(b"X-%d: %s\r\n" % (n, b"v" * 4000) for n in range(250)) + b"\r\n",
+    "review": review,
+}
+whole = WITHIN_TLS[kind]() if kind in WITHIN_TLS else b""
+# Seconds between two of those from one connection: making them costs what the others run on.
+ROUND = 1
+# Set once it is known that the port speaks TLS.
+tls = None
+
+
+async def find_tls():
+    global tls, end
+    anybody = ssl.create_default_context()
+    anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
+    try:
+        _, writer = await asyncio.wait_for(asyncio.open_connection(host, port, ssl=anybody), 3)
+        writer.close()
+        tls = anybody
+    except (OSError, TimeoutError):
+        pass
+    # To ask may have taken a while.
+    end = time.monotonic() + seconds
+
+
+async def hold_within_tls(raw):
+    global sent
+    # Little of an answer is taken off the socket unasked.
+    reader, writer = await asyncio.wait_for(
+        asyncio.open_connection(sock=raw, ssl=tls, server_hostname="app" if tls else None, limit=1024), 10)
+    writer.transport.set_write_buffer_limits(high=65536)
+    try:
+        while time.monotonic() < end:
+            writer.write(whole)
+            sent += 1
+            if kind == "slow":
+                # What nobody takes waits; so does this.
+                taken = asyncio.ensure_future(writer.drain())
+                while not taken.done() and time.monotonic() < end:
+                    if not await asyncio.wait_for(reader.read(1), max(end - time.monotonic(), 0.1)):
+                        return
+                    await asyncio.sleep(1)
+                taken.cancel()
+            else:
+                await asyncio.wait_for(writer.drain(), 10)
+                if not await asyncio.wait_for(reader.read(4096), 10):
+                    return
+                await asyncio.sleep(ROUND)
+    except OSError:
+        # Whoever refuses so much may reset the connection; the next one has time.
+        await asyncio.sleep(ROUND)
+    finally:
+        writer.transport.abort()
+
+
 async def one():
     global held, most, refused, sent
     while time.monotonic() < end:
         try:
             raw = socket.socket()
             raw.setblocking(False)
-            if kind in ("reader", "long", *HTTP2):
+            if kind in ("reader", "long", "slow", *HTTP2):
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             await asyncio.wait_for(asyncio.get_running_loop().sock_connect(raw, (host, int(port))), 5)
         except (OSError, TimeoutError):
@@ -75,7 +149,7 @@ async def one():
         held += 1
         most = max(most, held)
         try:
-            await hold(raw)
+            await (hold_within_tls(raw) if whole else hold(raw))
         except (OSError, TimeoutError):
             pass
         held -= 1
@@ -96,6 +170,7 @@ async def hold(raw):
             if not await asyncio.wait_for(loop.sock_recv(raw, 4096), 5):
                 return
             sent += 1
+        return
     first, then = HTTP2[kind] if kind in HTTP2 else (FIRST[kind], b"")
     await loop.sock_sendall(raw, first)
     sent += 1
@@ -116,13 +191,15 @@ async def hold(raw):
 
 
 async def main():
+    if whole:
+        await find_tls()
     tasks = []
     for at in range(count):
         tasks.append(asyncio.create_task(one()))
         if at % 100 == 99:
             await asyncio.sleep(0.05)
     await asyncio.wait(tasks, timeout=seconds + 10)
-    print(f"{most} held at most, {sent} sent, {refused} refused")
+    print(f"{most} held at most, {sent} sent{', over TLS' if tls else ''}, {refused} refused")
 
 
 asyncio.run(main())

@@ -52,8 +52,9 @@ pub async fn hold_tcp(address: &str, count: u64, duration: Duration) -> anyhow::
 /// Says what a TLS client says first, asks for the host `name` by it, and keeps the connection
 /// for `duration`. What comes back is not read: no server needs to have that name.
 pub async fn begin_tls(address: &str, name: &str, duration: Duration) -> anyhow::Result<()> {
-    let mut stream = connect(address).await?;
+    // Made before: a proxy waits a second for who has connected to say something.
     let hello = tls::hello(name)?;
+    let mut stream = connect(address).await?;
     stream.write_all(&hello).await.context("send")?;
     tokio::time::sleep(duration).await;
     Ok(())

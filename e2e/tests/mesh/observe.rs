@@ -120,7 +120,11 @@ fn graph_and_tables_show_the_calls_that_the_load_generator_saw() -> Outcome {
             ("FAILURES", "100"),
         ] {
             let found = cell(&stat.out, "cart", column)?;
-            ensure!(found == expected, "{column} is not {expected}\n{}", stat.out);
+            ensure!(
+                found == expected,
+                "{column} is not {expected}\n{}",
+                stat.out
+            );
         }
         let made = ["stat", "deploy", "--to", "deploy/cart", "-o", "wide"];
         let made = weft(&ns, &[&made[..], &["-t", "5m"]].concat())?.with_status(0)?;
@@ -185,6 +189,8 @@ fn each_port_and_protocol_of_a_workload_is_an_edge_and_open_requests_show() -> O
 #[test]
 fn stat_of_a_split_shows_wanted_weights_beside_observed_shares() -> Outcome {
     let ns = split::shop("eyes-split")?;
+    // What is called before a split is in force shows at none of its backends.
+    split::all_to(&ns, "stable")?;
     split::weigh(&ns, &[("stable", 3), ("canary", 1)])?;
     split::in_force(&ns, |seen| split::of(seen, "canary") > 5)?;
     let client = ns.pod("client")?;

@@ -53,6 +53,14 @@ pub(crate) fn within_5_sigma(seen: &Summary, version: &str, share: f64) -> anyho
     Ok(())
 }
 
+/// Has all calls go to `version`, and waits until they do. Before the first split is in force
+/// the pods of both backends answer for the root, which may look like many weights.
+pub(crate) fn all_to(ns: &Namespace, version: &str) -> anyhow::Result<()> {
+    let weight = |name: &'static str| (name, i64::from(name == version));
+    weigh(ns, &["stable", "canary"].map(weight))?;
+    in_force(ns, |seen| of(seen, version) == seen.planned)
+}
+
 /// Waits until a short load shows that the weights are in force.
 pub(crate) fn in_force(ns: &Namespace, expected: impl Fn(&Summary) -> bool) -> anyhow::Result<()> {
     let client = ns.pod("client")?;
@@ -70,6 +78,7 @@ pub(crate) fn of(seen: &Summary, version: &str) -> u64 {
 #[test]
 fn ten_thousand_requests_keep_a_90_10_split_within_5_sigma() -> Outcome {
     let ns = shop("split")?;
+    all_to(&ns, "canary")?;
     weigh(&ns, &[("stable", 90), ("canary", 10)])?;
     in_force(&ns, |seen| of(seen, "stable") > 40)?;
     let seen = ns
@@ -123,6 +132,7 @@ fn weights_change_under_load_without_an_error() -> Outcome {
 #[test]
 fn backend_without_a_service_gets_nothing_and_breaks_nothing() -> Outcome {
     let ns = shop("missing")?;
+    all_to(&ns, "canary")?;
     weigh(&ns, &[("stable", 50), ("canary", 50), ("unborn", 900)])?;
     in_force(&ns, |seen| of(seen, "stable") > 0 && of(seen, "canary") > 0)?;
     let seen = ns

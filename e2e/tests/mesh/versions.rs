@@ -232,13 +232,17 @@ impl Desk<'_> {
             "{query}&resourceVersion={}",
             since.as_str().unwrap_or_default()
         );
+        let limit = Duration::from_secs(5);
         for (query, wanted) in [(query, "ADDED"), (since, "MODIFIED")] {
-            let text = self.api.get(&query)?;
-            let events = text.lines().map(serde_json::from_str);
-            let events: Vec<Value> = events.collect::<Result<_, _>>()?;
-            let event = events.iter().find(|event| event["type"] == wanted);
-            let event = event.with_context(|| format!("no {wanted} in {text}"))?;
-            self.shows(&event["object"], version, &form.views)?;
+            // It ends after its second, also where nothing has been converted by then.
+            eventually(limit, "the watch shows it", || {
+                let text = self.api.get(&query)?;
+                let events = text.lines().map(serde_json::from_str);
+                let events: Vec<Value> = events.collect::<Result<_, _>>()?;
+                let event = events.iter().find(|event| event["type"] == wanted);
+                let event = event.with_context(|| format!("no {wanted} in {text}"))?;
+                self.shows(&event["object"], version, &form.views)
+            })?;
         }
         Ok(())
     }

@@ -34,6 +34,11 @@ const EXCLUSIVE: usize = 64;
 /// An answer that has not begun after this time may have to wait for another connection's end.
 /// Far below the second that a probe waits.
 const SILENT: Duration = Duration::from_millis(200);
+/// Less than the keep-alive of common servers, so that ours closes first.
+const IDLE: Duration = Duration::from_secs(3);
+/// Also less than the second that a probe waits: an application with few threads serves nobody
+/// else meanwhile.
+const IDLE_OF_APPLICATION: Duration = Duration::from_millis(500);
 /// Addresses with a pool. An entry takes a few hundred bytes beside its connections.
 const POOLS: usize = 4096;
 
@@ -41,9 +46,28 @@ const POOLS: usize = 4096;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Served(SocketAddr, Arc<str>);
 
-/// Every connection that the proxy opens to applications for HTTP.
+/// Whose servers they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Servers {
+    /// The application beside the proxy.
+    OwnPod,
+    /// Outside the mesh.
+    Elsewhere,
+}
+
+impl Servers {
+    const fn idle(self) -> Duration {
+        match self {
+            Self::OwnPod => IDLE_OF_APPLICATION,
+            Self::Elsewhere => IDLE,
+        }
+    }
+}
+
+/// Every connection that the proxy opens to servers of one kind for HTTP without TLS.
 #[derive(Debug)]
 pub struct Clients {
+    servers: Servers,
     budget: Arc<Budget>,
     http2: Mutex<HashMap<Served, Arc<Multiplexed>>>,
     /// Held by every connection that is not shared.
@@ -58,8 +82,9 @@ pub struct Clients {
 
 impl Clients {
     #[must_use]
-    pub fn new(budget: Arc<Budget>) -> Self {
+    pub(crate) fn new(servers: Servers, budget: Arc<Budget>) -> Self {
         Self {
+            servers,
             budget,
             http2: Mutex::default(),
             exclusive: Arc::default(),
@@ -103,19 +128,22 @@ impl Clients {
         }))
     }
 
-    /// A connection that served before, where one waits for the next request.
-    pub(crate) fn reuse(&self, addr: SocketAddr) -> Option<Http1> {
-        self.pool(addr)?.reuse()
-    }
-
-    fn pool(&self, addr: SocketAddr) -> Option<Arc<Pool>> {
-        self.http1.lock().get(&addr).cloned()
+    /// The HTTP/1.1 connections to an address, where there is room for their pool. Held for as
+    /// long as one of them is in use: a pool that is forgotten forgets what has to give way.
+    pub(crate) fn pool(&self, addr: SocketAddr) -> Option<Arc<Pool>> {
+        let mut pools = self.http1.lock();
+        if pools.len() >= POOLS && !pools.contains_key(&addr) {
+            return None;
+        }
+        let idle = self.servers.idle();
+        let new = || Arc::new(Pool::new(self.pooled.clone(), idle));
+        Some(Arc::clone(pools.entry(addr).or_insert_with(new)))
     }
 
     /// A new connection for requests that only read.
     ///
     /// # Errors
-    /// When none can be made; the application has seen nothing.
+    /// When none can be made; the server has seen nothing.
     pub(crate) async fn connect(
         &self,
         addr: SocketAddr,
@@ -124,70 +152,52 @@ impl Clients {
         Box::pin(http1_connection(addr, limit, &self.budget, None)).await
     }
 
-    /// A new connection for one request.
+    /// A new connection for one request, of whose body its server may leave a part.
     ///
     /// # Errors
     /// As [`Self::connect`].
-    pub(crate) async fn connect_once(
+    pub(crate) async fn connect_for_body(
         &self,
         addr: SocketAddr,
         limit: Duration,
     ) -> Result<Http1, Failure> {
-        if let Some(pool) = self.pool(addr) {
-            pool.make_room();
-        }
-        let window = self.windows.take(&self.budget);
+        let window = match self.servers {
+            Servers::OwnPod => self.windows.take(&self.budget),
+            // Its kernel sends as much as ours grows to take, and less of it comes at once.
+            Servers::Elsewhere => None,
+        };
         Box::pin(http1_connection(addr, limit, &self.budget, window)).await
     }
 
-    /// The answer to the first request of a connection of `opened`. Where the server is
-    /// silent the pooled ones give way, as they may be what it waits for.
+    /// The answer to the first request of a connection that was there at `opened`. Where its
+    /// server is silent the pooled ones before it give way, as they may be what it waits for;
+    /// not so while `waits` says that the request's own sender is waited for.
     pub(crate) async fn first_answer<F: Future>(
         &self,
-        addr: SocketAddr,
+        pool: Option<&Pool>,
         opened: Instant,
+        waits: impl Fn() -> bool,
         answer: F,
     ) -> F::Output {
-        let pool = || self.pool(addr);
-        patiently(answer, || pool().iter().for_each(|pool| pool.renew(opened))).await
+        let Some(pool) = pool.filter(|_| self.servers == Servers::OwnPod) else {
+            return answer.await;
+        };
+        let give_way = || {
+            if !waits() {
+                pool.renew(opened);
+            }
+        };
+        patiently(answer, give_way).await
     }
 
     /// What the pod says over a connection that is none of these, a probe's: the same with
     /// all pools.
     pub(crate) async fn beside<F: Future>(&self, answer: F) -> F::Output {
-        let opened = Instant::now();
         let renew = || {
             let pools: Vec<_> = self.http1.lock().values().cloned().collect();
-            pools.iter().for_each(|pool| pool.renew(opened));
+            pools.iter().for_each(|pool| pool.renew(Instant::now()));
         };
         patiently(answer, renew).await
-    }
-
-    /// The pool of an address, where there is room for it.
-    fn or_new(&self, addr: SocketAddr) -> Option<Arc<Pool>> {
-        let mut pools = self.http1.lock();
-        if pools.len() >= POOLS && !pools.contains_key(&addr) {
-            return None;
-        }
-        let new = || Arc::new(Pool::new(self.pooled.clone()));
-        Some(Arc::clone(pools.entry(addr).or_insert_with(new)))
-    }
-
-    /// Gives a connection back once its exchange is over.
-    pub(crate) fn give_back(&self, addr: SocketAddr, mut connection: Http1) {
-        let Some(pool) = self.or_new(addr) else {
-            return;
-        };
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "one connection to an application"
-        )]
-        tokio::spawn(async move {
-            if connection.sender.ready().await.is_ok() {
-                pool.put(connection);
-                pool.expire().await;
-            }
-        });
     }
 
     /// Closes what is idle. Called every few seconds.
@@ -202,14 +212,32 @@ impl Clients {
     }
 }
 
-/// `answer`, and `give_way` where it has not come for a while.
-async fn patiently<F: Future>(answer: F, give_way: impl FnOnce()) -> F::Output {
+/// `answer`, and `give_way` where it has not come for a while, again and again: what is in the
+/// way may have been in use, and what is opened meanwhile does not come before it.
+async fn patiently<F: Future>(answer: F, give_way: impl Fn()) -> F::Output {
     let mut answer = pin!(answer);
-    if let Ok(answer) = timeout(SILENT, &mut answer).await {
-        return answer;
+    let mut patience = SILENT;
+    loop {
+        if let Ok(answer) = timeout(patience, &mut answer).await {
+            return answer;
+        }
+        give_way();
+        patience *= 2;
     }
-    give_way();
-    answer.await
+}
+
+/// Gives a connection back once its exchange is over.
+pub(crate) fn give_back(pool: Arc<Pool>, mut connection: Http1) {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "one connection to an application"
+    )]
+    tokio::spawn(async move {
+        if connection.sender.ready().await.is_ok() {
+            pool.put(connection);
+            pool.expire().await;
+        }
+    });
 }
 
 /// HTTP/2 without TLS.
@@ -228,18 +256,58 @@ mod tests {
 
     use super::*;
 
+    async fn kept(servers: Servers) -> (Clients, Arc<Pool>, Http1, TcpListener) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let clients = Clients::new(servers, Budget::new(1 << 20));
+        let mut connection = clients.connect(addr, CONNECT_TIMEOUT).await.unwrap();
+        connection.sender.ready().await.unwrap();
+        let pool = clients.pool(addr).unwrap();
+        (clients, pool, connection, listener)
+    }
+
     #[tokio::test]
     async fn what_waits_gives_way_to_a_probe_that_is_not_answered() {
         for (answers_after, gives_way) in [(SILENT / 20, false), (SILENT * 2, true)] {
-            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            let addr = listener.local_addr().unwrap();
-            let clients = Clients::new(Budget::new(1 << 20));
-            let mut connection = clients.connect(addr, CONNECT_TIMEOUT).await.unwrap();
-            connection.sender.ready().await.unwrap();
-            let pool = clients.or_new(addr).unwrap();
+            let (clients, pool, connection, _listener) = kept(Servers::OwnPod).await;
             pool.put(connection);
             clients.beside(sleep(answers_after)).await;
             assert_eq!(pool.is_empty(), gives_way);
         }
+    }
+
+    /// A connection comes free long after somebody began to wait for its end.
+    #[tokio::test]
+    async fn what_was_in_use_gives_way_as_soon_as_it_is_free() {
+        for (servers, waits, gives_way) in [
+            (Servers::OwnPod, false, true),
+            // For a body that its own sender holds back no server can be blamed.
+            (Servers::OwnPod, true, false),
+            (Servers::Elsewhere, false, false),
+        ] {
+            let (clients, pool, connection, _listener) = kept(servers).await;
+            let opened = Instant::now();
+            let comes_free = async {
+                sleep(SILENT * 3 / 2).await;
+                pool.put(connection);
+            };
+            let answer = sleep(SILENT * 7 / 2);
+            let waiting = clients.first_answer(Some(&pool), opened, || waits, answer);
+            tokio::join!(waiting, comes_free);
+            assert_eq!(pool.is_empty(), gives_way, "{servers:?}, {waits}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_slow_by_itself_is_kept() {
+        let (clients, pool, mut connection, _listener) = kept(Servers::OwnPod).await;
+        let opened = Instant::now();
+        let answer = sleep(SILENT * 2);
+        clients
+            .first_answer(Some(&pool), opened, || false, answer)
+            .await;
+        connection.answered_first(opened);
+        pool.put(connection);
+        assert!(!pool.is_empty());
     }
 }

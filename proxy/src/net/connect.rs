@@ -42,7 +42,7 @@ pub(crate) async fn connect_buffered(
     } else {
         TcpSocket::new_v6()?
     };
-    // Before the connection exists: what it begins with follows from this.
+    // Before the connection exists: how far its window may grow follows from this.
     let _ = socket.set_recv_buffer_size(bytes);
     within(limit, socket.connect(addr)).await
 }

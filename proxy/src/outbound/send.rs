@@ -124,7 +124,7 @@ impl Outgoing {
         addr: SocketAddr,
         parts: &Parts,
     ) -> Result<UpstreamResponse, Failure> {
-        let (clients, replay) = (&proxy.clients, &self.replay);
+        let (clients, replay) = (&proxy.unmeshed, &self.replay);
         if let Some(upgrade) = &self.upgrade {
             // On the heap: most requests ask for no upgrade.
             let mut parts = Box::new(parts.clone());

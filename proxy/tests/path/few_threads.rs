@@ -87,11 +87,18 @@ impl Scene {
 
     /// By way 0 through two proxies, and by way 1 from outside through one.
     async fn post(&self, way: usize, path: &str) -> String {
+        self.post_and_read(way, path, Duration::ZERO).await
+    }
+
+    /// The answer as a caller gets it that begins to read `later`.
+    async fn post_and_read(&self, way: usize, path: &str, later: Duration) -> String {
         let mut stream = match way {
             0 => self.client.call(vip()).await,
             _ => self.server.plain(self.port).await,
         };
-        raw(&mut stream, posted(path).as_bytes(), PATIENCE).await
+        stream.write_all(posted(path).as_bytes()).await.unwrap();
+        sleep(later).await;
+        raw(&mut stream, b"", PATIENCE).await
     }
 }
 
@@ -116,6 +123,8 @@ async fn an_answer_comes_whole_though_its_server_leaves_the_body() {
             let answer = scene.post(way, "/large").await;
             assert_eq!(content(&answer), LARGE, "{way}, {round}");
         }
+        let late = scene.post_and_read(way, "/large", Duration::from_millis(300));
+        assert_eq!(content(&late.await), LARGE, "{way}, read late");
         let asked = (0..50).map(|_| {
             let scene = Arc::clone(&scene);
             tokio::spawn(async move { content(&scene.post(way, "/large").await) })

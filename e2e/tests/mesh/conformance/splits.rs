@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::super::{
     SOON,
-    split::{chosen, in_force, of, shop, weigh, within_5_sigma},
+    split::{all_to, chosen, in_force, of, shop, weigh, within_5_sigma},
     url,
 };
 
@@ -134,6 +134,7 @@ fn a_root_may_overlap_its_backends_or_select_nothing() -> Outcome {
     let mut row = Record::begin("E12")?;
     let ns = shop("bare")?;
     // `shop` selects the pods of both backends.
+    all_to(&ns, "stable")?;
     weigh(&ns, &[("stable", 25), ("canary", 75)])?;
     in_force(&ns, |seen| of(seen, "canary") > 30)?;
     let client = ns.pod("client")?;

@@ -13,9 +13,9 @@ use policy::reason::Reason;
 
 use crate::failure::{Failure, StreamReset};
 use crate::http::body::Body;
-use crate::http::client::Clients;
 use crate::http::client::dedicated::ResponseBody;
 use crate::http::client::multiplexed::{Multiplexed, StreamPermit};
+use crate::http::client::{Clients, give_back};
 use crate::http::http2::client::SendError;
 use crate::http::replay::Replay;
 
@@ -118,16 +118,19 @@ pub(crate) async fn http1(
     parts: &Parts,
     replay: &Replay,
 ) -> Result<UpstreamResponse, Failure> {
-    let shares = only_reads(&parts.method) && replay.size() == Some(0);
+    let bodiless = replay.size() == Some(0);
+    let shares = only_reads(&parts.method) && bodiless;
+    let pool = clients.pool(addr);
     let mut reuse = shares;
     loop {
-        let pooled = if reuse { clients.reuse(addr) } else { None };
+        let pooled = pool.as_ref().filter(|_| reuse);
+        let pooled = pooled.and_then(|pool| pool.reuse());
         // The server may have closed it just now.
         let used = pooled.is_some();
         let mut connection = match pooled {
             Some(connection) => connection,
-            None if shares => clients.connect(addr, limit).await?,
-            None => clients.connect_once(addr, limit).await?,
+            None if bodiless => clients.connect(addr, limit).await?,
+            None => clients.connect_for_body(addr, limit).await?,
         };
         let sent = Instant::now();
         let body = replay.take().ok_or_else(|| {
@@ -139,8 +142,12 @@ pub(crate) async fn http1(
         let answer = if used {
             answer.await
         } else {
-            let opened = connection.opened;
-            clients.first_answer(addr, opened, answer).await
+            let opened = tokio::time::Instant::now();
+            let waits = || replay.waits_for_sender();
+            let answer = clients.first_answer(pool.as_deref(), opened, waits, answer);
+            let answer = answer.await;
+            connection.answered_first(opened);
+            answer
         };
         match answer {
             Ok(mut response) => {
@@ -148,7 +155,9 @@ pub(crate) async fn http1(
                     let abort = connection.abort.clone();
                     response.extensions_mut().insert(abort);
                 } else if shares && !brings_more(&parts.method, &response) {
-                    clients.give_back(addr, connection);
+                    if let Some(pool) = pool {
+                        give_back(pool, connection);
+                    }
                 } else {
                     clients.once.close(&connection.abort);
                 }

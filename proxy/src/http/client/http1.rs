@@ -20,22 +20,26 @@ use crate::net::abort::Abort;
 use crate::net::budget::Budget;
 use crate::net::connect;
 
-/// Shorter than the keep-alive of common servers, so that ours closes first, and than the
-/// second that a probe waits: a server with few threads serves nobody else meanwhile.
-const IDLE_POOLED: Duration = Duration::from_millis(500);
-/// What waited for less is asked again and again.
-const SURPLUS_AFTER: Duration = Duration::from_millis(10);
 /// Idle HTTP/1.1 connections kept per address.
 const POOL_LIMIT: usize = 128;
 
 /// One HTTP/1.1 connection as a client.
 #[derive(Debug)]
 pub(crate) struct Http1 {
-    pub opened: Instant,
+    /// What was open before this moment is not behind it at its server.
+    opened: Instant,
     pub sender: http1::SendRequest<Body>,
     /// Makes its close a reset.
     pub abort: Abort,
     pub watch: Watch,
+}
+
+impl Http1 {
+    /// Its own first answer has come, which was waited for since `opened`: whatever that took,
+    /// it need not give way to itself.
+    pub(crate) fn answered_first(&mut self, opened: Instant) {
+        self.opened = opened;
+    }
 }
 
 struct Idle {
@@ -48,8 +52,8 @@ impl Idle {
         self.connection.sender.is_ready() && !self.connection.watch.has_ended()
     }
 
-    fn may_serve(&self) -> bool {
-        self.is_open() && self.since.elapsed() < IDLE_POOLED
+    fn may_serve(&self, limit: Duration) -> bool {
+        self.is_open() && self.since.elapsed() < limit
     }
 }
 
@@ -60,13 +64,15 @@ impl Idle {
 pub(crate) struct Pool {
     state: Mutex<State>,
     leaving: Leaving,
+    /// For how long one waits for a request.
+    idle: Duration,
 }
 
 #[derive(Default)]
 struct State {
     /// Those that were used last are at the end.
     idle: Vec<Idle>,
-    /// What was opened before is not kept.
+    /// What was there before is not kept.
     renewed: Option<Instant>,
     /// Somebody closes what has waited for too long.
     expires: bool,
@@ -79,10 +85,11 @@ impl std::fmt::Debug for Pool {
 }
 
 impl Pool {
-    pub(crate) fn new(leaving: Leaving) -> Self {
+    pub(crate) fn new(leaving: Leaving, idle: Duration) -> Self {
         Self {
             state: Mutex::default(),
             leaving,
+            idle,
         }
     }
 
@@ -90,9 +97,10 @@ impl Pool {
     pub(crate) fn reuse(&self) -> Option<Http1> {
         let mut state = self.state.lock();
         while let Some(entry) = state.idle.pop() {
-            if entry.may_serve() {
+            if entry.may_serve(self.idle) {
                 return Some(entry.connection);
             }
+            self.leaving.close(&entry.connection.abort);
         }
         None
     }
@@ -101,7 +109,7 @@ impl Pool {
     pub(crate) fn put(&self, connection: Http1) {
         let mut state = self.state.lock();
         if state.idle.len() >= POOL_LIMIT {
-            state.idle.retain(Idle::may_serve);
+            self.close_expired(&mut state);
         }
         let gives_way = state.renewed.is_some_and(|then| connection.opened < then);
         if gives_way || state.idle.len() >= POOL_LIMIT {
@@ -112,24 +120,26 @@ impl Pool {
         }
     }
 
-    /// Closes the one that has waited longest, for another connection that is opened now.
-    pub(crate) fn make_room(&self) {
-        let mut state = self.state.lock();
-        let longest = state.idle.first();
-        if longest.is_some_and(|entry| entry.since.elapsed() >= SURPLUS_AFTER) {
-            self.leaving.close(&state.idle.remove(0).connection.abort);
+    fn close_expired(&self, state: &mut State) {
+        for entry in state
+            .idle
+            .extract_if(.., |entry| !entry.may_serve(self.idle))
+        {
+            self.leaving.close(&entry.connection.abort);
         }
     }
 
-    /// Closes all, and those that are in use once they are free, as the server is silent on
-    /// a connection of `opened`. Once for all that wait at the same time.
+    /// Closes those that were there before `opened`, and those of them that are in use once
+    /// they are free: the server is silent on a connection of that moment, and takes them in
+    /// the order in which they came.
     pub(crate) fn renew(&self, opened: Instant) {
         let mut state = self.state.lock();
         if state.renewed.is_none_or(|then| then < opened) {
-            state.renewed = Some(Instant::now());
-            for entry in state.idle.drain(..) {
-                self.leaving.close(&entry.connection.abort);
-            }
+            state.renewed = Some(opened);
+        }
+        let before = |entry: &mut Idle| entry.connection.opened < opened;
+        for entry in state.idle.extract_if(.., before) {
+            self.leaving.close(&entry.connection.abort);
         }
     }
 
@@ -140,11 +150,9 @@ impl Pool {
             return;
         }
         loop {
-            sleep(IDLE_POOLED / 2).await;
+            sleep(self.idle / 2).await;
             let mut state = self.state.lock();
-            for entry in state.idle.extract_if(.., |entry| !entry.may_serve()) {
-                self.leaving.close(&entry.connection.abort);
-            }
+            self.close_expired(&mut state);
             if state.idle.is_empty() {
                 state.expires = false;
                 return;
@@ -168,6 +176,7 @@ pub(crate) async fn http1_connection(
     budget: &Arc<Budget>,
     window: Option<Window>,
 ) -> Result<Http1, Failure> {
+    let opened = Instant::now();
     let stream = match window {
         Some(_) => connect::connect_buffered(addr, limit, WINDOW).await,
         None => connect::connect(addr, limit).await,
@@ -193,7 +202,7 @@ pub(crate) async fn http1_connection(
         }
     });
     Ok(Http1 {
-        opened: Instant::now(),
+        opened,
         sender,
         abort,
         watch,
@@ -206,13 +215,13 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
     use std::time::Duration;
 
-    use tokio::time::sleep;
-
-    use super::{Http1, Leaving, POOL_LIMIT, Pool, SURPLUS_AFTER, http1_connection};
+    use super::{Http1, Instant, Leaving, POOL_LIMIT, Pool, http1_connection};
     use crate::net::budget::Budget;
 
+    const IDLE: Duration = Duration::from_millis(500);
+
     fn pool() -> Pool {
-        Pool::new(Leaving::default())
+        Pool::new(Leaving::default(), IDLE)
     }
 
     async fn connect(listener: &TcpListener) -> (Http1, TcpStream) {
@@ -260,35 +269,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_nobody_asks_for_makes_room_and_one_in_use_does_not() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let pool = pool();
-        let (connection, _server) = connect(&listener).await;
-        pool.put(connection);
-        pool.make_room();
-        assert!(!pool.is_empty());
-        sleep(SURPLUS_AFTER).await;
-        pool.make_room();
-        assert!(pool.is_empty());
-    }
-
-    #[tokio::test]
     async fn what_was_open_when_a_server_fell_silent_is_kept_no_longer() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let pool = pool();
         let (idle, _idle) = connect(&listener).await;
         let (used, _used) = connect(&listener).await;
-        let (later, _later) = connect(&listener).await;
-        let silent = tokio::time::Instant::now();
+        let silent = Instant::now();
+        let (behind, _behind) = connect(&listener).await;
         pool.put(idle);
         pool.renew(silent);
         assert!(pool.is_empty());
         pool.put(used);
-        pool.put(later);
         assert!(pool.is_empty());
-        // Another that began to wait at the same time changes nothing.
-        let (new, _new) = connect(&listener).await;
-        pool.put(new);
+        // What came later is behind who waits, and not before.
+        pool.put(behind);
         pool.renew(silent);
         assert!(!pool.is_empty());
     }
