@@ -1,5 +1,5 @@
-//! Streams that stand still, through proxies of 64 MiB and real redirection: they cost
-//! those beside them nothing.
+//! Streams that stand still or trickle, through proxies of 64 MiB and real redirection:
+//! they cost those beside them nothing, of the same pair of pods or of another one.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Interest};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, interval, sleep, timeout};
 
 use super::sidecars::{APP, BYTES, HTTP, Sidecars, bytes};
 use crate::support::{raw, vip};
@@ -35,6 +35,20 @@ const STILL: Duration = Duration::from_millis(500);
 const GONE: Duration = Duration::from_secs(1);
 /// Small buffers of the kernel, which would otherwise hold megabytes for each stream.
 const KERNEL: u32 = 16 * 1024;
+
+const READERS: usize = 100;
+/// What a reader takes at a time.
+const READ: usize = 10_000;
+const WRITERS: usize = 50;
+/// What the application takes of an upload at a time.
+const TAKEN: usize = 1000;
+/// How often both do.
+const TRICKLE: Duration = Duration::from_millis(100);
+const LASTS: Duration = Duration::from_secs(60);
+/// How often the neighbour asks.
+const EVERY: Duration = Duration::from_millis(20);
+/// In which 99 of 100 of its requests are answered.
+const NOTICED: Duration = Duration::from_millis(100);
 
 /// What an application says that never ends.
 static ZEROS: [u8; 16 * 1024] = [0; 16 * 1024];
@@ -68,6 +82,32 @@ fn hundreds_of_streams_that_stand_still_cost_other_requests_of_their_pair_nothin
     println!("p99 {calm:?} before, {beside:?} beside");
     let bound = (2 * calm).max(FEW);
     assert!(beside <= bound, "p99 {beside:?}, calm {calm:?}");
+}
+
+#[test]
+fn slow_readers_and_writers_by_the_hundred_fill_no_small_proxy_and_slow_no_neighbour() {
+    let app = || application(Arc::default());
+    let mut sidecars = Sidecars::new("slow", &["web", "quiet"], app);
+    let (slow, quiet) = std::thread::scope(|scope| {
+        let slow = scope.spawn(|| sidecars.call(0, || trickle(LASTS)));
+        let quiet = sidecars.call(1, || ask_steadily(LASTS));
+        (slow.join().unwrap(), quiet)
+    });
+    sidecars.all_live();
+    let (read, written) = slow;
+    let all: usize = read.iter().sum();
+    let taken: usize = written.iter().sum();
+    println!("{all} bytes read, {taken} written");
+    let ticks = LASTS.as_millis() / TRICKLE.as_millis();
+    // The control: each of them got much of what it wanted, and all writers were at work.
+    let wanted = READ * ticks as usize;
+    let least = read.iter().min().unwrap();
+    assert!(*least >= wanted / 4, "{least} of {wanted} bytes: {read:?}");
+    assert!(written.iter().all(|one| *one > 0), "{written:?}");
+    assert!(quiet.len() >= 2000, "{} requests", quiet.len());
+    let p99 = p99(&quiet);
+    println!("p99 {p99:?} of {}", quiet.len());
+    assert!(p99 < NOTICED, "p99 {p99:?}");
 }
 
 /// A request and its answer.
@@ -114,6 +154,17 @@ async fn ask_in_turn(all: &mut Vec<Asked>) {
     for nth in 0..ASKED / ROUNDS {
         all.push(ask(nth % 2 * CONTENT).await);
     }
+}
+
+/// Begins a request every [`EVERY`], whatever became of those before.
+async fn ask_steadily(lasts: Duration) -> Vec<Asked> {
+    let (begun, mut ticks) = (Instant::now(), interval(EVERY));
+    let mut all = JoinSet::new();
+    while begun.elapsed() < lasts {
+        ticks.tick().await;
+        all.spawn(ask(0));
+    }
+    all.join_all().await
 }
 
 /// Opens streams of all three kinds, which stand still when this returns.
@@ -172,6 +223,46 @@ fn crash(stream: TcpStream) {
     drop(stream);
 }
 
+/// Readers and writers, all of them slow: how many bytes each of them got or got rid of.
+async fn trickle(lasts: Duration) -> (Vec<usize>, Vec<usize>) {
+    let (mut readers, mut writers) = (JoinSet::new(), JoinSet::new());
+    for _ in 0..READERS {
+        readers.spawn(read_slowly(lasts));
+    }
+    for _ in 0..WRITERS {
+        writers.spawn(write_all_it_takes(lasts));
+    }
+    (readers.join_all().await, writers.join_all().await)
+}
+
+/// Something comes all the while, or this panics.
+async fn read_slowly(lasts: Duration) -> usize {
+    let mut stream = begin(vip(), "GET /endless", 0).await;
+    let (begun, mut ticks) = (Instant::now(), interval(TRICKLE));
+    let (mut part, mut all) = (vec![0; READ], 0);
+    while begun.elapsed() < lasts {
+        ticks.tick().await;
+        let reading = timeout(PATIENCE, stream.read_exact(&mut part)).await;
+        let reading = reading.unwrap_or_else(|_| panic!("nothing came after {all} bytes"));
+        all += reading.unwrap_or_else(|error| panic!("{error} after {all} bytes"));
+    }
+    all
+}
+
+async fn write_all_it_takes(lasts: Duration) -> usize {
+    let mut stream = begin(vip(), "POST /slow", 1_000_000_000).await;
+    let (begun, mut all) = (Instant::now(), 0);
+    while begun.elapsed() < lasts {
+        // It is taken slowly, so it takes until the end and longer.
+        let left = lasts.saturating_sub(begun.elapsed());
+        match timeout(left, stream.write(&ZEROS)).await {
+            Ok(wrote) => all += wrote.unwrap_or_else(|error| panic!("{error} after {all} bytes")),
+            Err(_) => break,
+        }
+    }
+    all
+}
+
 /// Serves from now on, and counts in `stalled` the streams that have come and that it
 /// leaves alone or pours into.
 async fn application(stalled: Arc<AtomicUsize>) {
@@ -212,6 +303,7 @@ async fn answer(stream: TcpStream, stalled: Arc<AtomicUsize>) -> std::io::Result
                 leave_alone(stream.into_inner()).await;
                 return Ok(());
             }
+            Some("/slow") => return sip(&mut stream).await,
             _ => {}
         }
         let length = head.lines().find_map(|line| {
@@ -236,5 +328,14 @@ async fn pour(stream: &mut BufReader<TcpStream>) -> std::io::Result<()> {
     stream.write_all(head).await?;
     loop {
         stream.write_all(&ZEROS).await?;
+    }
+}
+
+/// Takes a body slowly, and never answers.
+async fn sip(stream: &mut BufReader<TcpStream>) -> std::io::Result<()> {
+    let (mut part, mut ticks) = ([0; TAKEN], interval(TRICKLE));
+    loop {
+        ticks.tick().await;
+        stream.read_exact(&mut part).await?;
     }
 }
