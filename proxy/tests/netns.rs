@@ -22,11 +22,19 @@ mod place;
 mod processes;
 #[path = "netns/roles.rs"]
 mod roles;
+#[path = "netns/sidecars.rs"]
+mod sidecars;
+#[path = "netns/stalls.rs"]
+mod stalls;
 #[path = "support/pod.rs"]
 #[allow(dead_code, reason = "shared with tests that use the rest of it")]
 mod support;
 
 use place::{Place, Who};
+
+// The proxy's own, which says how much it holds: this binary plays proxies too.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// What a test process does when it is started inside a namespace.
 #[test]

@@ -29,6 +29,7 @@ const USAGE: &str = "usage:
   weft-echo tcp ADDRESS [LINE]         send a line (default who), print the answer
   weft-echo tcp ADDRESS --duration 10s [-c CONNECTIONS]         keep them, print how many then answer
   weft-echo tls ADDRESS NAME [--duration 10s]   begin TLS with host NAME, keep the connection
+  weft-echo certificate ADDRESS NAME   shake hands over TLS, print what is readable of the certificate
   weft-echo banner ADDRESS             print the server's first line and the milliseconds until it
   weft-echo ws URL [-n N] [--pause 1s] echo N texts over a websocket
   weft-echo grpc ADDRESS [--duration 10s] [--rate PER_SECOND]   no duration: one unary call
@@ -45,6 +46,10 @@ pub async fn run(words: &[String]) -> anyhow::Result<()> {
             let name = options.word(1).context(USAGE)?;
             let duration = options.duration.unwrap_or_default();
             talk::begin_tls(options.target()?, name, duration).await?;
+        }
+        "certificate" => {
+            let name = options.word(1).context(USAGE)?;
+            println!("{}", talk::certificate(options.target()?, name).await?);
         }
         "banner" => {
             let (line, after) = talk::banner(options.target()?).await?;

@@ -60,6 +60,21 @@ pub async fn begin_tls(address: &str, name: &str, duration: Duration) -> anyhow:
     Ok(())
 }
 
+/// Shakes hands over TLS with whoever answers. Returns what a person can read of the
+/// certificate that it shows, where names stand as they are.
+pub async fn certificate(address: &str, name: &str) -> anyhow::Result<String> {
+    let stream = connect(address).await?;
+    let secured = timeout(STEP, tls::shake_hands(stream, name)).await??;
+    let (_, session) = secured.get_ref();
+    let shown = session.peer_certificates().unwrap_or_default();
+    let first = shown.first().context("no certificate was shown")?;
+    let readable = |byte: &u8| match byte {
+        b'!'..=b'~' => char::from(*byte),
+        _ => ' ',
+    };
+    Ok(first.iter().map(readable).collect())
+}
+
 /// Waits for the server's first line without sending a byte.
 pub async fn banner(address: &str) -> anyhow::Result<(String, Duration)> {
     let start = Instant::now();

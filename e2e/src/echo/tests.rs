@@ -18,7 +18,7 @@ use super::{
     seen::Seen,
     serve::Bound,
     settings::Settings,
-    talk,
+    talk, tls,
 };
 
 mod load;
@@ -324,69 +324,16 @@ async fn tls_port_answers_over_tls_and_nothing_else() {
     let app = running("pod-a").await;
     assert!(Client::new(ask(app.tls, "/")).send().await.is_err());
     let stream = tokio::net::TcpStream::connect(app.tls).await.unwrap();
-    let mut stream = trusting()
-        .connect("pod-a".try_into().unwrap(), stream)
-        .await
-        .unwrap();
+    let mut stream = tls::shake_hands(stream, "pod-a").await.unwrap();
     let request = b"GET /x HTTP/1.1\r\nhost: pod-a\r\nconnection: close\r\n\r\n";
     stream.write_all(request).await.unwrap();
     let mut answer = String::new();
     // The server ends without close_notify; what came before counts.
     let _ = stream.read_to_string(&mut answer).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-}
-
-/// A client that verifies as little as the kubelet's probes do.
-fn trusting() -> tokio_rustls::TlsConnector {
-    use std::sync::Arc;
-    use tokio_rustls::rustls::{
-        ClientConfig, DigitallySignedStruct, Error, SignatureScheme,
-        client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-        crypto::aws_lc_rs,
-        pki_types::{CertificateDer, ServerName, UnixTime},
-    };
-    #[derive(Debug)]
-    struct Any;
-    impl ServerCertVerifier for Any {
-        fn verify_server_cert(
-            &self,
-            _: &CertificateDer<'_>,
-            _: &[CertificateDer<'_>],
-            _: &ServerName<'_>,
-            _: &[u8],
-            _: UnixTime,
-        ) -> Result<ServerCertVerified, Error> {
-            Ok(ServerCertVerified::assertion())
-        }
-        fn verify_tls12_signature(
-            &self,
-            _: &[u8],
-            _: &CertificateDer<'_>,
-            _: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            Ok(HandshakeSignatureValid::assertion())
-        }
-        fn verify_tls13_signature(
-            &self,
-            _: &[u8],
-            _: &CertificateDer<'_>,
-            _: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            Ok(HandshakeSignatureValid::assertion())
-        }
-        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-            aws_lc_rs::default_provider()
-                .signature_verification_algorithms
-                .supported_schemes()
-        }
-    }
-    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Any))
-        .with_no_client_auth();
-    tokio_rustls::TlsConnector::from(Arc::new(config))
+    let shown = talk::certificate(&app.tls.to_string(), "pod-a").await;
+    let shown = shown.unwrap();
+    assert!(shown.contains("pod-a"), "{shown}");
 }
 
 #[test]

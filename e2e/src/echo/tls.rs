@@ -1,14 +1,22 @@
 //! HTTPS with a certificate that nobody signed, for probes of scheme HTTPS: the
-//! kubelet does not verify what it probes. And what a client says first, which tells a
-//! proxy on the way which host is asked for.
+//! kubelet does not verify what it probes. And clients: one that says only what comes
+//! first, which tells a proxy on the way which host is asked for, and one that shakes
+//! hands with whoever answers.
 
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use tokio_rustls::rustls::{
-    ClientConfig, ClientConnection, RootCertStore, ServerConfig,
-    crypto::aws_lc_rs,
-    pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName},
+use tokio::net::TcpStream;
+use tokio_rustls::{
+    TlsConnector,
+    client::TlsStream,
+    rustls::{
+        ClientConfig, ClientConnection, DigitallySignedStruct, Error, RootCertStore, ServerConfig,
+        SignatureScheme,
+        client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        crypto::aws_lc_rs,
+        pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime},
+    },
 };
 
 /// A server with a key and a certificate made now, for the name `pod`.
@@ -29,11 +37,67 @@ pub fn hello(name: &str) -> anyhow::Result<Vec<u8>> {
         .with_safe_default_protocol_versions()?
         .with_root_certificates(RootCertStore::empty())
         .with_no_client_auth();
-    let host = ServerName::try_from(name.to_owned())
-        .with_context(|| format!("{name} is no name of a host"))?;
+    let host = host(name)?;
     let mut sent = Vec::new();
     ClientConnection::new(Arc::new(config), host)?.write_tls(&mut sent)?;
     Ok(sent)
+}
+
+/// Shakes hands as a client that asks for the host `name` and verifies as little as the
+/// kubelet's probes do.
+pub async fn shake_hands(stream: TcpStream, name: &str) -> anyhow::Result<TlsStream<TcpStream>> {
+    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anybody))
+        .with_no_client_auth();
+    let connector = TlsConnector::from(Arc::new(config));
+    let secured = connector.connect(host(name)?, stream).await;
+    secured.context("TLS handshake")
+}
+
+fn host(name: &str) -> anyhow::Result<ServerName<'static>> {
+    ServerName::try_from(name.to_owned()).with_context(|| format!("{name} is no name of a host"))
+}
+
+#[derive(Debug)]
+struct Anybody;
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        aws_lc_rs::default_provider()
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
 }
 
 #[cfg(test)]

@@ -43,6 +43,35 @@ fn strict_refuses_plaintext_and_permissive_takes_it_again() -> Outcome {
 }
 
 #[test]
+fn a_meshed_pod_reads_the_metrics_of_another_ones_proxy_in_strict() -> Outcome {
+    let ns = Namespace::meshed("strict-scrape")?;
+    for app in ["client", "server"] {
+        ns.apply_all(&App::new(app).objects())?;
+    }
+    ns.apply_all(
+        &App::new("outsider")
+            .label("weft.dev/inject", "disabled")
+            .objects(),
+    )?;
+    ns.ready(&["client", "server", "outsider"])?;
+    let (client, outsider, server) = (ns.pod("client")?, ns.pod("outsider")?, ns.pod("server")?);
+    ns.annotate("weft.dev/mtls", Some("strict"))?;
+    for app in ["client", "server"] {
+        eventually(SOON, "both proxies are strict", || {
+            outsider.refused(&url(app, 8080, "/"), &[], 403, "no-identity")
+        })?;
+    }
+    client.report(&url("server", 8080, "/"), &[])?;
+    let page = format!("http://{}:15190/metrics", server.ip);
+    let page = client.get(&page, &[])?.last;
+    assert_eq!(page.status, 200, "{page:?}");
+    let series = |line: &&str| line.starts_with("weft_");
+    let series = page.body.lines().filter(series).count();
+    assert!(series > 10, "{series} series: {}", page.body);
+    Ok(())
+}
+
+#[test]
 fn access_mode_switches_under_load_without_errors_of_its_own() -> Outcome {
     let ns = Namespace::meshed("access-mode")?;
     ns.run(&["client", "server"])?;

@@ -1,6 +1,6 @@
 //! Whatever the application speaks goes through as it was.
 
-use e2e::harness::{Namespace, Outcome};
+use e2e::harness::{Namespace, Outcome, mesh};
 
 use super::url;
 
@@ -53,6 +53,22 @@ fn bytes_come_back_and_an_undeclared_banner_arrives_in_time() -> Outcome {
         millis.parse::<u64>()? <= 1500,
         "the banner took {millis} ms"
     );
+    Ok(())
+}
+
+/// Its port is named `grpc-tls`: read as gRPC in cleartext it would answer nobody.
+#[test]
+fn tls_to_the_controllers_own_port_is_answered_with_its_certificate() -> Outcome {
+    let ns = Namespace::meshed("controller-port")?;
+    ns.run(&["client"])?;
+    let address = format!("weft-controller.{}.svc:8443", mesh::NAMESPACE);
+    let client = ns.pod("client")?;
+    let shown = client.exec(&["certificate", &address, "weft-controller"])?;
+    let own = format!(
+        "spiffe://cluster.local/ns/{}/sa/weft-controller",
+        mesh::NAMESPACE
+    );
+    assert!(shown.contains(&own), "{shown}");
     Ok(())
 }
 

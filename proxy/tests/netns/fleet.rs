@@ -150,7 +150,7 @@ impl Served {
 
 /// Tasks inside a namespace, on a thread of their own. They end with this value and their
 /// sockets with them, as those of a process that is killed.
-struct Inside {
+pub(crate) struct Inside {
     runtime: Handle,
     end: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -158,7 +158,10 @@ struct Inside {
 
 impl Inside {
     /// Waits for `begin`; what that has spawned goes on.
-    fn begin<T, F>(namespace: &Namespace, begin: impl FnOnce() -> F + Send + 'static) -> (T, Self)
+    pub(crate) fn begin<T, F>(
+        namespace: &Namespace,
+        begin: impl FnOnce() -> F + Send + 'static,
+    ) -> (T, Self)
     where
         T: Send + 'static,
         F: Future<Output = T>,

@@ -329,7 +329,7 @@ impl Namespace {
 
     /// The same for a program that finds this memory limit in bytes where a container
     /// finds its own. Each such command has mounts of its own.
-    fn limited(&self, limit: u64, who: Who, program: &str) -> Command {
+    pub(super) fn limited(&self, limit: u64, who: Who, program: &str) -> Command {
         let mounts = "mount -t tmpfs none /sys/fs/cgroup && \
                       echo \"$0\" > /sys/fs/cgroup/memory.max && exec \"$@\"";
         self.command_behind(&["sh", "-c", mounts, &limit.to_string()], who, program)

@@ -1,7 +1,7 @@
 //! Processes inside a namespace, and what limits them.
 
 use std::io::{BufRead, BufReader, Lines, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 use std::{fs, path::Path, path::PathBuf};
 
@@ -143,9 +143,28 @@ pub(super) struct Process {
 
 impl Process {
     pub(super) fn play(namespace: &Namespace, who: Who, role: &str, arguments: &str) -> Self {
-        let this = std::env::current_exe().unwrap();
-        let mut child = namespace
-            .command(who, this.to_str().unwrap())
+        let command = namespace.command(who, &this_binary());
+        Self::begin(command, role, arguments)
+    }
+
+    /// The same in a `group`, where it sees the limit as in a container.
+    pub(super) fn play_limited(
+        group: &Group,
+        namespace: &Namespace,
+        who: Who,
+        role: &str,
+        arguments: &str,
+    ) -> Self {
+        let command = namespace.limited(group.limit, who, &this_binary());
+        let process = Self::begin(command, role, arguments);
+        // What it holds already counts for where it was: a few pages.
+        let id = process.child.id().to_string();
+        fs::write(group.folder.join("cgroup.procs"), id).unwrap();
+        process
+    }
+
+    fn begin(mut command: Command, role: &str, arguments: &str) -> Self {
+        let mut child = command
             .args(["--exact", "helper_process_plays_its_role", "--nocapture"])
             .env(ROLE, role)
             .env(ARGUMENTS, arguments)
@@ -161,12 +180,21 @@ impl Process {
         }
     }
 
+    pub(super) fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
     /// The next line that is JSON; the harness writes others.
     pub(super) fn line(&mut self) -> String {
         let json = |line: &String| line.starts_with(['{', '"']);
         let line = self.lines.by_ref().map(Result::unwrap).find(json);
         line.unwrap_or_else(|| panic!("the helper process ended: {:?}", self.child.wait()))
     }
+}
+
+fn this_binary() -> String {
+    let this = std::env::current_exe().unwrap();
+    this.to_str().unwrap().to_owned()
 }
 
 impl Drop for Process {

@@ -37,6 +37,7 @@ pub(crate) fn play() {
         "ask" => say(&crate::floods::ask(&arguments)),
         "page" => say(&crate::floods::page(&arguments)),
         "hoard" => crate::floods::hoard(&arguments, |said| say(&said)),
+        "sidecar" => crate::sidecars::serve(&arguments, |said| say(&said)),
         "flood" => crate::floods::flood(&arguments, |said| say(&said)),
         other => panic!("no such role: {other}"),
     }

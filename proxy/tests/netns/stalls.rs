@@ -1,0 +1,341 @@
+//! Streams that stand still or trickle, through proxies of 64 MiB and real redirection:
+//! they cost those beside them nothing, of the same pair of pods or of another one.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Interest};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, interval, sleep, timeout};
+
+use super::sidecars::{APP, BYTES, HTTP, Sidecars, bytes};
+use crate::support::{raw, vip};
+
+/// Streams of each kind that stand still at once.
+const STALLED: usize = 100;
+/// Requests with and without them.
+const ASKED: usize = 2000;
+/// Both are asked in turn, so that what else the machine does meets both alike.
+const ROUNDS: usize = 4;
+/// Of a request that carries content. Its answer carries as much.
+const CONTENT: usize = 30_000;
+/// Whatever a machine does, this is soon.
+const FEW: Duration = Duration::from_millis(20);
+/// Longer than any request may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// All stalled streams stand still by then.
+const STANDS: Duration = Duration::from_secs(20);
+/// Nobody takes more for so long.
+const STILL: Duration = Duration::from_millis(500);
+/// What was cut off is gone by then.
+const GONE: Duration = Duration::from_secs(1);
+/// Small buffers of the kernel, which would otherwise hold megabytes for each stream.
+const KERNEL: u32 = 16 * 1024;
+
+const READERS: usize = 100;
+/// What a reader takes at a time.
+const READ: usize = 10_000;
+const WRITERS: usize = 50;
+/// What the application takes of an upload at a time.
+const TAKEN: usize = 1000;
+/// How often both do.
+const TRICKLE: Duration = Duration::from_millis(100);
+const LASTS: Duration = Duration::from_secs(60);
+/// How often the neighbour asks.
+const EVERY: Duration = Duration::from_millis(20);
+/// In which 99 of 100 of its requests are answered.
+const NOTICED: Duration = Duration::from_millis(100);
+
+/// What an application says that never ends.
+static ZEROS: [u8; 16 * 1024] = [0; 16 * 1024];
+
+#[test]
+fn hundreds_of_streams_that_stand_still_cost_other_requests_of_their_pair_nothing() {
+    let stalled = Arc::<AtomicUsize>::default();
+    let count = Arc::clone(&stalled);
+    let mut sidecars = Sidecars::new("still", &["web"], move || application(count));
+    let (calm, beside) = sidecars.call(0, move || async move {
+        let (mut calm, mut beside) = (Vec::new(), Vec::new());
+        for round in 0..ROUNDS {
+            ask_in_turn(&mut calm).await;
+            let before = stalled.load(Relaxed);
+            let held = stall().await;
+            let begun = Instant::now();
+            let came = || stalled.load(Relaxed) - before;
+            while came() < held.len() && begun.elapsed() < STANDS {
+                sleep(STILL).await;
+            }
+            assert_eq!(came(), held.len(), "round {round}: not all have come");
+            ask_in_turn(&mut beside).await;
+            held.into_iter().for_each(crash);
+            sleep(GONE).await;
+        }
+        (calm, beside)
+    });
+    sidecars.all_live();
+    assert_eq!((calm.len(), beside.len()), (ASKED, ASKED));
+    let (calm, beside) = (p99(&calm), p99(&beside));
+    println!("p99 {calm:?} before, {beside:?} beside");
+    let bound = (2 * calm).max(FEW);
+    assert!(beside <= bound, "p99 {beside:?}, calm {calm:?}");
+}
+
+#[test]
+fn slow_readers_and_writers_by_the_hundred_fill_no_small_proxy_and_slow_no_neighbour() {
+    let app = || application(Arc::default());
+    let mut sidecars = Sidecars::new("slow", &["web", "quiet"], app);
+    let (slow, quiet) = std::thread::scope(|scope| {
+        let slow = scope.spawn(|| sidecars.call(0, || trickle(LASTS)));
+        let quiet = sidecars.call(1, || ask_steadily(LASTS));
+        (slow.join().unwrap(), quiet)
+    });
+    sidecars.all_live();
+    let (read, written) = slow;
+    let all: usize = read.iter().sum();
+    let taken: usize = written.iter().sum();
+    println!("{all} bytes read, {taken} written");
+    let ticks = LASTS.as_millis() / TRICKLE.as_millis();
+    // The control: each of them got much of what it wanted, and all writers were at work.
+    let wanted = READ * ticks as usize;
+    let least = read.iter().min().unwrap();
+    assert!(*least >= wanted / 4, "{least} of {wanted} bytes: {read:?}");
+    assert!(written.iter().all(|one| *one > 0), "{written:?}");
+    assert!(quiet.len() >= 2000, "{} requests", quiet.len());
+    let p99 = p99(&quiet);
+    println!("p99 {p99:?} of {}", quiet.len());
+    assert!(p99 < NOTICED, "p99 {p99:?}");
+}
+
+/// A request and its answer.
+#[derive(Debug)]
+struct Asked {
+    took: Duration,
+    /// What came, where that is not the right answer.
+    wrong: Option<String>,
+}
+
+/// All were answered; 99 of 100 in this time.
+#[track_caller]
+fn p99(all: &[Asked]) -> Duration {
+    let wrong: Vec<&Asked> = all.iter().filter(|one| one.wrong.is_some()).collect();
+    assert!(wrong.is_empty(), "{} failed: {wrong:?}", wrong.len());
+    let mut took: Vec<Duration> = all.iter().map(|one| one.took).collect();
+    took.sort();
+    took[took.len() * 99 / 100]
+}
+
+/// Sends so much content, over a connection of its own.
+async fn ask(content: usize) -> Asked {
+    let begun = Instant::now();
+    let body = "y".repeat(content);
+    let method = if content == 0 { "GET" } else { "POST" };
+    let request = format!(
+        "{method} /echo HTTP/1.1\r\nHost: web.shop\r\nConnection: close\r\n\
+         Content-Length: {content}\r\n\r\n{body}"
+    );
+    let answer = match TcpStream::connect(vip()).await {
+        Ok(mut stream) => raw(&mut stream, request.as_bytes(), PATIENCE).await,
+        Err(error) => error.to_string(),
+    };
+    let right = answer.starts_with("HTTP/1.1 200 ") && answer.ends_with(&format!("\r\n\r\n{body}"));
+    let begins = answer.chars().take(300).collect();
+    Asked {
+        took: begun.elapsed(),
+        wrong: (!right).then_some(begins),
+    }
+}
+
+/// A round of requests, one after the other, every second of them with content.
+async fn ask_in_turn(all: &mut Vec<Asked>) {
+    for nth in 0..ASKED / ROUNDS {
+        all.push(ask(nth % 2 * CONTENT).await);
+    }
+}
+
+/// Begins a request every [`EVERY`], whatever became of those before.
+async fn ask_steadily(lasts: Duration) -> Vec<Asked> {
+    let (begun, mut ticks) = (Instant::now(), interval(EVERY));
+    let mut all = JoinSet::new();
+    while begun.elapsed() < lasts {
+        ticks.tick().await;
+        all.spawn(ask(0));
+    }
+    all.join_all().await
+}
+
+/// Opens streams of all three kinds, which stand still when this returns.
+async fn stall() -> Vec<TcpStream> {
+    let mut opening = JoinSet::new();
+    for _ in 0..STALLED {
+        opening.spawn(async {
+            let mut stream = begin(vip(), "GET /endless", 0).await;
+            stream.read_u8().await.unwrap();
+            stream
+        });
+        opening.spawn(async {
+            let mut stream = begin(vip(), "POST /stuck", 1_000_000_000).await;
+            fill(&mut stream).await;
+            stream
+        });
+        opening.spawn(async {
+            let mut stream = narrow(bytes()).await;
+            fill(&mut stream).await;
+            stream
+        });
+    }
+    let all = opening.join_all().await;
+    // Of the downloads nobody knows it but the application.
+    sleep(STILL).await;
+    all
+}
+
+/// A connection that the kernel holds little for.
+async fn narrow(to: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(KERNEL).unwrap();
+    socket.set_send_buffer_size(KERNEL).unwrap();
+    socket.connect(to).await.unwrap()
+}
+
+/// The same with the head of a request.
+async fn begin(to: SocketAddr, line: &str, length: usize) -> TcpStream {
+    let mut stream = narrow(to).await;
+    let head = format!("{line} HTTP/1.1\r\nHost: web.shop\r\nContent-Length: {length}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream
+}
+
+/// Writes until nobody takes any more.
+async fn fill(stream: &mut TcpStream) {
+    let filling =
+        async { while let Ok(Ok(())) = timeout(STILL, stream.write_all(&ZEROS)).await {} };
+    let _ = timeout(STANDS, filling).await;
+}
+
+/// Drops the connection so that the other end gets a reset.
+fn crash(stream: TcpStream) {
+    let at_once = Some(Duration::ZERO);
+    SockRef::from(&stream).set_linger(at_once).unwrap();
+    drop(stream);
+}
+
+/// Readers and writers, all of them slow: how many bytes each of them got or got rid of.
+async fn trickle(lasts: Duration) -> (Vec<usize>, Vec<usize>) {
+    let (mut readers, mut writers) = (JoinSet::new(), JoinSet::new());
+    for _ in 0..READERS {
+        readers.spawn(read_slowly(lasts));
+    }
+    for _ in 0..WRITERS {
+        writers.spawn(write_all_it_takes(lasts));
+    }
+    (readers.join_all().await, writers.join_all().await)
+}
+
+/// Something comes all the while, or this panics.
+async fn read_slowly(lasts: Duration) -> usize {
+    let mut stream = begin(vip(), "GET /endless", 0).await;
+    let (begun, mut ticks) = (Instant::now(), interval(TRICKLE));
+    let (mut part, mut all) = (vec![0; READ], 0);
+    while begun.elapsed() < lasts {
+        ticks.tick().await;
+        let reading = timeout(PATIENCE, stream.read_exact(&mut part)).await;
+        let reading = reading.unwrap_or_else(|_| panic!("nothing came after {all} bytes"));
+        all += reading.unwrap_or_else(|error| panic!("{error} after {all} bytes"));
+    }
+    all
+}
+
+async fn write_all_it_takes(lasts: Duration) -> usize {
+    let mut stream = begin(vip(), "POST /slow", 1_000_000_000).await;
+    let (begun, mut all) = (Instant::now(), 0);
+    while begun.elapsed() < lasts {
+        // It is taken slowly, so it takes until the end and longer.
+        let left = lasts.saturating_sub(begun.elapsed());
+        match timeout(left, stream.write(&ZEROS)).await {
+            Ok(wrote) => all += wrote.unwrap_or_else(|error| panic!("{error} after {all} bytes")),
+            Err(_) => break,
+        }
+    }
+    all
+}
+
+/// Serves from now on, and counts in `stalled` the streams that have come and that it
+/// leaves alone or pours into.
+async fn application(stalled: Arc<AtomicUsize>) {
+    let http = TcpListener::bind((APP, HTTP)).await.unwrap();
+    let bytes = TcpListener::bind((APP, BYTES)).await.unwrap();
+    let of_tunnels = Arc::clone(&stalled);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = http.accept().await {
+            tokio::spawn(answer(stream, Arc::clone(&stalled)));
+        }
+    });
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = bytes.accept().await {
+            of_tunnels.fetch_add(1, Relaxed);
+            tokio::spawn(leave_alone(stream));
+        }
+    });
+}
+
+/// One request after the other, each with a length.
+async fn answer(stream: TcpStream, stalled: Arc<AtomicUsize>) -> std::io::Result<()> {
+    let mut stream = BufReader::new(stream);
+    loop {
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            if stream.read_line(&mut head).await? == 0 {
+                return Ok(());
+            }
+        }
+        let head = head.to_ascii_lowercase();
+        match head.split(' ').nth(1) {
+            Some("/endless") => {
+                stalled.fetch_add(1, Relaxed);
+                return pour(&mut stream).await;
+            }
+            Some("/stuck") => {
+                stalled.fetch_add(1, Relaxed);
+                leave_alone(stream.into_inner()).await;
+                return Ok(());
+            }
+            Some("/slow") => return sip(&mut stream).await,
+            _ => {}
+        }
+        let length = head.lines().find_map(|line| {
+            let length = line.strip_prefix("content-length: ")?;
+            length.parse::<usize>().ok()
+        });
+        let mut body = vec![0; length.unwrap_or(0)];
+        stream.read_exact(&mut body).await?;
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+        stream.write_all(&[head.as_bytes(), &body].concat()).await?;
+    }
+}
+
+/// Waits for the end without reading or writing.
+async fn leave_alone(stream: TcpStream) {
+    let _ = stream.ready(Interest::ERROR).await;
+}
+
+/// An answer without end, as fast as it is taken.
+async fn pour(stream: &mut BufReader<TcpStream>) -> std::io::Result<()> {
+    let head = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n";
+    stream.write_all(head).await?;
+    loop {
+        stream.write_all(&ZEROS).await?;
+    }
+}
+
+/// Takes a body slowly, and never answers.
+async fn sip(stream: &mut BufReader<TcpStream>) -> std::io::Result<()> {
+    let (mut part, mut ticks) = ([0; TAKEN], interval(TRICKLE));
+    loop {
+        ticks.tick().await;
+        stream.read_exact(&mut part).await?;
+    }
+}
