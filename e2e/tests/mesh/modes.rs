@@ -5,9 +5,9 @@ use e2e::harness::{App, Namespace, Outcome, eventually};
 
 use super::{SOON, url};
 
-#[test]
-fn strict_refuses_plaintext_and_permissive_takes_it_again() -> Outcome {
-    let ns = Namespace::meshed("strict")?;
+/// A meshed client and server, and a pod without a proxy.
+fn beside_an_outsider(name: &str) -> anyhow::Result<Namespace> {
+    let ns = Namespace::meshed(name)?;
     for app in ["client", "server"] {
         ns.apply_all(&App::new(app).objects())?;
     }
@@ -17,6 +17,12 @@ fn strict_refuses_plaintext_and_permissive_takes_it_again() -> Outcome {
             .objects(),
     )?;
     ns.ready(&["client", "server", "outsider"])?;
+    Ok(ns)
+}
+
+#[test]
+fn strict_refuses_plaintext_and_permissive_takes_it_again() -> Outcome {
+    let ns = beside_an_outsider("strict")?;
     let (client, outsider, server) = (ns.pod("client")?, ns.pod("outsider")?, ns.pod("server")?);
     let target = url("server", 8080, "/");
 
@@ -44,16 +50,7 @@ fn strict_refuses_plaintext_and_permissive_takes_it_again() -> Outcome {
 
 #[test]
 fn a_meshed_pod_reads_the_metrics_of_another_ones_proxy_in_strict() -> Outcome {
-    let ns = Namespace::meshed("strict-scrape")?;
-    for app in ["client", "server"] {
-        ns.apply_all(&App::new(app).objects())?;
-    }
-    ns.apply_all(
-        &App::new("outsider")
-            .label("weft.dev/inject", "disabled")
-            .objects(),
-    )?;
-    ns.ready(&["client", "server", "outsider"])?;
+    let ns = beside_an_outsider("strict-scrape")?;
     let (client, outsider, server) = (ns.pod("client")?, ns.pod("outsider")?, ns.pod("server")?);
     ns.annotate("weft.dev/mtls", Some("strict"))?;
     for app in ["client", "server"] {

@@ -140,7 +140,7 @@ impl Clients {
         Some(Arc::clone(pools.entry(addr).or_insert_with(new)))
     }
 
-    /// A new connection for requests that only read.
+    /// A new connection for requests without a body.
     ///
     /// # Errors
     /// When none can be made; the server has seen nothing.
