@@ -1,0 +1,333 @@
+//! Ten thousand tunnels and upgrades that crash leave nothing behind: no connection, nothing
+//! of the windows of HTTP/2, no memory. A process of its own, because what is measured is the
+//! process: clients and applications of the test included.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test ends with the first surprise"
+)]
+
+#[path = "support/pod.rs"]
+#[allow(dead_code, reason = "shared with tests that use the rest of it")]
+mod support;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use socket2::SockRef;
+use support::{Pod, endpoint, endpoints, pair, service, vip};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use weft_proxy::{heap_count, heap_held};
+use wire::v1::Protocol;
+
+// The proxy's own: glibc's keeps more of what was freed, the busier the machine is.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+const MIB: usize = 1024 * 1024;
+const SOON: Duration = Duration::from_secs(10);
+
+/// Tunnels and upgrades in turn.
+const BATCHES: usize = 100;
+/// One connection between two proxies carries as many.
+const AT_ONCE: usize = 100;
+/// Two batches of so many fill what lies between caller and application, by some of theirs.
+/// Were their windows lost, they would come to more than a connection of HTTP/2 has: 16 MiB.
+const FILLED_EVERY: usize = 16;
+const FILLED: usize = 20;
+/// The kernel alone takes almost three MiB of it on the way to the application.
+const FILLING: usize = 6 * MIB;
+const FILLED_WITHIN: Duration = Duration::from_millis(500);
+/// What all others say, which nobody reads either.
+const SAID: usize = 1000;
+/// More than the window of a connection between two proxies.
+const UPLOAD: usize = 20 * MIB;
+/// In pages that hold something. A KiB that each of them left would be as much.
+const GROWTH: usize = 10 * MIB;
+/// With pages that the allocator keeps for later.
+const RESIDENT_GROWTH: usize = 48 * MIB;
+/// Connections between the proxies come and go.
+const FILES: usize = 8;
+
+static ZEROS: [u8; FILLING] = [0; FILLING];
+
+const ANSWERED: &[u8] = &[7];
+const UPGRADE: &[u8] =
+    b"GET /ws HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+const SWITCHED: &[u8] =
+    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+
+/// Resident memory of this process, in bytes.
+fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/statm").unwrap();
+    status.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
+
+/// Sockets are most of them: of callers, proxies and the application.
+fn open_files() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+/// What is in use, in bytes.
+fn held() -> usize {
+    heap_count();
+    heap_held()
+}
+
+/// Drops the connection so that the other end gets a reset.
+fn crash(stream: TcpStream) {
+    SockRef::from(&stream)
+        .set_linger(Some(Duration::ZERO))
+        .unwrap();
+    drop(stream);
+}
+
+/// Looks until it is so.
+async fn comes(holds: impl Fn() -> bool) -> bool {
+    let until = Instant::now() + SOON;
+    while !holds() {
+        if Instant::now() > until {
+            return false;
+        }
+        sleep(Duration::from_millis(5)).await;
+    }
+    true
+}
+
+/// One connection of the application. Counts while it is open.
+struct Accepted(Arc<AtomicUsize>);
+
+impl Accepted {
+    fn count(open: &Arc<AtomicUsize>) -> Self {
+        open.fetch_add(1, Relaxed);
+        Self(Arc::clone(open))
+    }
+}
+
+impl Drop for Accepted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Answers a byte by a byte, switches protocols, or takes an upload. After the first two it
+/// reads nothing, until its other end crashes or it is told to crash.
+async fn serve(mut stream: TcpStream, mut crashes: watch::Receiver<usize>) {
+    let mut got = Vec::new();
+    let end = loop {
+        let mut more = [0; 2048];
+        match stream.read(&mut more).await {
+            Ok(count @ 1..) => got.extend_from_slice(&more[..count]),
+            Ok(0) | Err(_) => return,
+        }
+        if got[0] == 1 {
+            break 1;
+        }
+        if let Some(at) = got.windows(4).position(|part| part == b"\r\n\r\n") {
+            break at + 4;
+        }
+    };
+    if got.starts_with(b"POST ") {
+        let mut left = UPLOAD - (got.len() - end);
+        let mut part = vec![0; 64 * 1024];
+        while left > 0 {
+            match stream.read(&mut part).await {
+                Ok(count @ 1..) => left -= count,
+                Ok(0) | Err(_) => return,
+            }
+        }
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+        let _ = stream.write_all(answer).await;
+        return;
+    }
+    let answer = if got[0] == 1 { ANSWERED } else { SWITCHED };
+    if stream.write_all(answer).await.is_err() {
+        return;
+    }
+    let told = tokio::select! {
+        _ = crashes.changed() => true,
+        _ = stream.ready(Interest::ERROR) => false,
+    };
+    if told {
+        crash(stream);
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Tunnel,
+    Upgrade,
+}
+
+impl Kind {
+    fn called(self) -> SocketAddr {
+        match self {
+            Self::Tunnel => vip(),
+            Self::Upgrade => SocketAddr::from(([10, 96, 0, 81], 80)),
+        }
+    }
+}
+
+struct Field {
+    client: Pod,
+    _server: Pod,
+    /// Connections of the application.
+    open: Arc<AtomicUsize>,
+    /// Makes all of them crash.
+    crashes: Arc<watch::Sender<usize>>,
+}
+
+impl Field {
+    async fn new() -> Self {
+        let (client, server, _, _) = pair(Protocol::Opaque).await;
+        let web = Kind::Upgrade.called().ip();
+        client.set(service("web", web, Protocol::Http1, Vec::new()));
+        let listener = TcpListener::bind((server.ip, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        for name in ["api", "web"] {
+            let there = endpoint(server.ip, port, Some("api"));
+            client.set(vec![endpoints(name, vec![there])]);
+        }
+        let open = Arc::<AtomicUsize>::default();
+        let crashes = Arc::new(watch::channel(0).0);
+        let (counted, told) = (Arc::clone(&open), Arc::clone(&crashes));
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (accepted, crashes) = (Accepted::count(&counted), told.subscribe());
+                tokio::spawn(async move {
+                    serve(stream, crashes).await;
+                    drop(accepted);
+                });
+            }
+        });
+        Self {
+            client,
+            _server: server,
+            open,
+            crashes,
+        }
+    }
+
+    async fn left_open(&self, count: usize) -> bool {
+        comes(|| self.open.load(Relaxed) == count).await
+    }
+
+    /// A way to the application that stands.
+    async fn opened(&self, kind: Kind) -> TcpStream {
+        let mut stream = self.client.call(kind.called()).await;
+        match kind {
+            Kind::Tunnel => {
+                stream.write_all(&[1]).await.unwrap();
+                assert_eq!(stream.read_u8().await.unwrap(), 7);
+            }
+            Kind::Upgrade => {
+                stream.write_all(UPGRADE).await.unwrap();
+                let mut got = Vec::new();
+                while !got.ends_with(b"\r\n\r\n") {
+                    let mut more = [0; 1024];
+                    let count = stream.read(&mut more).await.unwrap();
+                    assert!(count > 0, "{}", String::from_utf8_lossy(&got));
+                    got.extend_from_slice(&more[..count]);
+                }
+                assert!(got.starts_with(b"HTTP/1.1 101 "), "not switched");
+            }
+        }
+        stream
+    }
+
+    /// Every second one is ended by its caller, and the others by the application.
+    async fn crash(&self, kind: Kind, filled: usize) {
+        let opening = join_all((0..AT_ONCE).map(|_| self.opened(kind)));
+        let mut callers = timeout(SOON, opening).await.expect("they are not opened");
+        assert!(self.left_open(AT_ONCE).await, "{:?} arrived", self.open);
+        let saying = callers.iter_mut().enumerate().map(|(at, caller)| {
+            let size = if at < filled { FILLING } else { SAID };
+            timeout(FILLED_WITHIN, caller.write_all(&ZEROS[..size]))
+        });
+        join_all(saying).await;
+        let mut others = Vec::new();
+        for (at, caller) in callers.into_iter().enumerate() {
+            if at % 2 == 0 {
+                crash(caller);
+            } else {
+                others.push(caller);
+            }
+        }
+        let left = self.left_open(AT_ONCE - AT_ONCE / 2).await;
+        assert!(left, "{:?} are left of the callers' {kind:?}", self.open);
+        self.crashes.send_modify(|times| *times += 1);
+        let ending = join_all(others.into_iter().map(ended));
+        timeout(SOON, ending).await.expect("callers are left");
+        assert!(self.left_open(0).await, "{:?} are left", self.open);
+    }
+
+    async fn upload(&self) {
+        let mut stream = self.client.call(Kind::Upgrade.called()).await;
+        let head = format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {UPLOAD}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        for _ in 0..UPLOAD / MIB {
+            stream.write_all(&ZEROS[..MIB]).await.unwrap();
+        }
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200");
+    }
+}
+
+/// Reads until the other end is gone.
+async fn ended(mut caller: TcpStream) {
+    let mut rest = Vec::new();
+    let _ = caller.read_to_end(&mut rest).await;
+}
+
+#[tokio::test]
+async fn ten_thousand_tunnels_and_upgrades_that_crash_leave_nothing_behind() {
+    let field = Field::new().await;
+    // What is kept for good is there once all of it was done.
+    for kind in [Kind::Tunnel, Kind::Upgrade] {
+        field.crash(kind, FILLED).await;
+        field.crash(kind, 0).await;
+    }
+    let passed = timeout(SOON, field.upload()).await;
+    passed.expect("an upload does not pass");
+    sleep(Duration::from_secs(1)).await;
+    let before = (held(), resident(), open_files());
+    let begun = Instant::now();
+    for batch in 0..BATCHES {
+        let kind = [Kind::Tunnel, Kind::Upgrade][batch % 2];
+        let filled = if batch % FILLED_EVERY < 2 { FILLED } else { 0 };
+        field.crash(kind, filled).await;
+    }
+    let took = begun.elapsed();
+    let begun = Instant::now();
+    let passed = timeout(SOON, field.upload()).await;
+    passed.expect("windows were lost: an upload does not pass");
+    let uploaded = begun.elapsed();
+    sleep(Duration::from_secs(1)).await;
+    let (more, resident) = (
+        held().saturating_sub(before.0),
+        resident().saturating_sub(before.1),
+    );
+    println!(
+        "{} crashed within {took:?}, an upload took {uploaded:?}; {} KiB more in use, {} KiB \
+         more resident, {} files open before and {} after",
+        BATCHES * AT_ONCE,
+        more / 1024,
+        resident / 1024,
+        before.2,
+        open_files(),
+    );
+    assert!(field.left_open(0).await, "{:?} are left", field.open);
+    let closed = comes(|| open_files() <= before.2 + FILES).await;
+    assert!(closed, "{} before, {} after", before.2, open_files());
+    assert!(more < GROWTH, "{more}");
+    assert!(resident < RESIDENT_GROWTH, "{resident}");
+}
