@@ -46,7 +46,7 @@ impl Pages {
     pub(crate) async fn answer(self, request: Request, peer: SocketAddr) -> Answer {
         let path = request.uri().path();
         let probed = self.probes.answer(request.method(), path);
-        if let Some(answer) = self.proxy.clients.beside(probed).await {
+        if let Some(answer) = Box::pin(self.proxy.clients.beside(probed)).await {
             return answer;
         }
         let local = peer.ip().to_canonical().is_loopback();

@@ -1,6 +1,6 @@
-//! Ten thousand tunnels and upgrades that crash leave nothing behind: no connection, nothing
-//! of the windows of HTTP/2, no memory. A process of its own, because what is measured is the
-//! process: clients and applications of the test included.
+//! Ten thousand tunnels, upgrades and uploads that crash leave nothing behind: no connection,
+//! nothing of the windows of HTTP/2, no memory. A process of its own, because what is measured
+//! is the process: clients and applications of the test included.
 
 #![allow(
     clippy::unwrap_used,
@@ -35,11 +35,11 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 const MIB: usize = 1024 * 1024;
 const SOON: Duration = Duration::from_secs(10);
 
-/// Tunnels and upgrades in turn.
+/// All kinds in turn.
 const BATCHES: usize = 100;
 /// One connection between two proxies carries as many.
 const AT_ONCE: usize = 100;
-/// Two batches of so many fill what lies between caller and application, by some of theirs.
+/// Three batches of so many fill what lies between caller and application, by some of theirs.
 /// Were their windows lost, they would come to more than a connection of HTTP/2 has: 16 MiB.
 const FILLED_EVERY: usize = 16;
 const FILLED: usize = 20;
@@ -135,7 +135,7 @@ async fn serve(mut stream: TcpStream, mut crashes: watch::Receiver<usize>) {
             break at + 4;
         }
     };
-    if got.starts_with(b"POST ") {
+    if got.starts_with(b"POST /take ") {
         let mut left = UPLOAD - (got.len() - end);
         let mut part = vec![0; 64 * 1024];
         while left > 0 {
@@ -148,7 +148,11 @@ async fn serve(mut stream: TcpStream, mut crashes: watch::Receiver<usize>) {
         let _ = stream.write_all(answer).await;
         return;
     }
-    let answer = if got[0] == 1 { ANSWERED } else { SWITCHED };
+    let answer = match got[0] {
+        1 => ANSWERED,
+        b'P' => b"".as_slice(),
+        _ => SWITCHED,
+    };
     if stream.write_all(answer).await.is_err() {
         return;
     }
@@ -165,13 +169,16 @@ async fn serve(mut stream: TcpStream, mut crashes: watch::Receiver<usize>) {
 enum Kind {
     Tunnel,
     Upgrade,
+    Upload,
 }
+
+const KINDS: [Kind; 3] = [Kind::Tunnel, Kind::Upgrade, Kind::Upload];
 
 impl Kind {
     fn called(self) -> SocketAddr {
         match self {
             Self::Tunnel => vip(),
-            Self::Upgrade => SocketAddr::from(([10, 96, 0, 81], 80)),
+            Self::Upgrade | Self::Upload => SocketAddr::from(([10, 96, 0, 81], 80)),
         }
     }
 }
@@ -228,6 +235,10 @@ impl Field {
                 stream.write_all(&[1]).await.unwrap();
                 assert_eq!(stream.read_u8().await.unwrap(), 7);
             }
+            Kind::Upload => {
+                let head = b"POST /stuck HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000000\r\n\r\n";
+                stream.write_all(head).await.unwrap();
+            }
             Kind::Upgrade => {
                 stream.write_all(UPGRADE).await.unwrap();
                 let mut got = Vec::new();
@@ -271,7 +282,7 @@ impl Field {
 
     async fn upload(&self) {
         let mut stream = self.client.call(Kind::Upgrade.called()).await;
-        let head = format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {UPLOAD}\r\n\r\n");
+        let head = format!("POST /take HTTP/1.1\r\nHost: h\r\nContent-Length: {UPLOAD}\r\n\r\n");
         stream.write_all(head.as_bytes()).await.unwrap();
         for _ in 0..UPLOAD / MIB {
             stream.write_all(&ZEROS[..MIB]).await.unwrap();
@@ -289,10 +300,10 @@ async fn ended(mut caller: TcpStream) {
 }
 
 #[tokio::test]
-async fn ten_thousand_tunnels_and_upgrades_that_crash_leave_nothing_behind() {
+async fn ten_thousand_streams_that_crash_leave_nothing_behind() {
     let field = Field::new().await;
     // What is kept for good is there once all of it was done.
-    for kind in [Kind::Tunnel, Kind::Upgrade] {
+    for kind in KINDS {
         field.crash(kind, FILLED).await;
         field.crash(kind, 0).await;
     }
@@ -302,8 +313,12 @@ async fn ten_thousand_tunnels_and_upgrades_that_crash_leave_nothing_behind() {
     let before = (held(), resident(), open_files());
     let begun = Instant::now();
     for batch in 0..BATCHES {
-        let kind = [Kind::Tunnel, Kind::Upgrade][batch % 2];
-        let filled = if batch % FILLED_EVERY < 2 { FILLED } else { 0 };
+        let kind = KINDS[batch % KINDS.len()];
+        let filled = if batch % FILLED_EVERY < KINDS.len() {
+            FILLED
+        } else {
+            0
+        };
         field.crash(kind, filled).await;
     }
     let took = begun.elapsed();

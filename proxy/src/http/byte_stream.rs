@@ -181,4 +181,12 @@ impl MayAbort for ByteStream {
     fn abort(&mut self) {
         self.reset();
     }
+
+    fn was_reset(&mut self, cx: &mut Context<'_>) -> bool {
+        self.is_broken(cx)
+    }
+
+    fn broken(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        self.poll_broken(cx)
+    }
 }

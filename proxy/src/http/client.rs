@@ -2,11 +2,13 @@
 
 pub(crate) mod dedicated;
 pub(crate) mod exchange;
+mod gated;
 pub(crate) mod http1;
 pub(crate) mod leaving;
 pub(crate) mod multiplexed;
 pub(crate) mod silence;
 pub(crate) mod upstream;
+mod wanted;
 pub(crate) mod window;
 
 use std::collections::HashMap;

@@ -21,6 +21,8 @@ pub(crate) fn incoming(body: IncomingBody) -> Body {
 #[derive(Debug)]
 pub enum IncomingBody {
     Http1(Incoming),
+    /// The same, as whoever sent the request sees it end. Boxed as below.
+    Watched(Body),
     /// The same of a request that a server reads. Boxed: most requests have none, and all
     /// would be larger.
     Returned(Box<Returned>),
@@ -51,6 +53,7 @@ impl HttpBody for IncomingBody {
             Self::Http1(body) => Pin::new(body)
                 .poll_frame(cx)
                 .map(|frame| frame.map(|frame| frame.map_err(Into::into))),
+            Self::Watched(body) => Pin::new(body).poll_frame(cx),
             Self::Returned(body) => Pin::new(&mut **body).poll_frame(cx),
             Self::Http2(body) => Pin::new(body).poll_frame(cx),
         }
@@ -59,6 +62,7 @@ impl HttpBody for IncomingBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Http1(body) => body.is_end_stream(),
+            Self::Watched(body) => body.is_end_stream(),
             Self::Returned(body) => body.is_end_stream(),
             Self::Http2(body) => body.is_end_stream(),
         }
@@ -67,6 +71,7 @@ impl HttpBody for IncomingBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Http1(body) => body.size_hint(),
+            Self::Watched(body) => body.size_hint(),
             Self::Returned(body) => body.size_hint(),
             Self::Http2(body) => body.size_hint(),
         }

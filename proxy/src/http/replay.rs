@@ -149,6 +149,11 @@ impl Replay {
         !self.is_sent() && self.tape.lock().waits
     }
 
+    /// Nobody reads on, because the server takes nothing: that is no time of the sender.
+    pub(crate) fn waits_for_server(&self) {
+        self.tape.lock().waits = false;
+    }
+
     /// The same as [`Self::take`], for an attempt that fails without a body.
     ///
     /// # Errors

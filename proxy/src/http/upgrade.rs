@@ -1,9 +1,11 @@
 //! A connection of HTTP/1.1 that carries another protocol from now on.
 //!
 //! hyper keeps the socket to itself, also then. So that its close can be made a reset,
-//! the socket is wrapped before hyper gets it, and whoever relays holds the switch.
+//! the socket is wrapped before hyper gets it, and whoever relays holds the switch. By the
+//! same switch the relay asks whether the other end is still there.
 
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -146,8 +148,12 @@ pub(crate) struct Upgrade {
 }
 
 impl Plain for Upgrade {
-    fn broken(&mut self) -> io::Result<()> {
-        Ok(())
+    fn broken(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        self.abort.ask();
+        match Pin::new(&mut self.io).poll_flush(cx) {
+            Poll::Ready(Err(error)) => Err(error),
+            _ => Ok(()),
+        }
     }
 
     fn abort(&mut self) {

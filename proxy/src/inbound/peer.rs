@@ -63,9 +63,7 @@ impl PeerProxy {
                     let connection = Arc::new(self.of_port(Some(port)));
                     connection.tunnel(body, permit).await
                 }
-                IncomingBody::Http1(_) | IncomingBody::Returned(_) => {
-                    self.malformed("tunnels are for HTTP/2", &method)
-                }
+                _ => self.malformed("tunnels are for HTTP/2", &method),
             },
         }
     }

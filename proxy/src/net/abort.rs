@@ -1,10 +1,13 @@
 //! Connections whose close can be made a reset, so that it looks like what it is: not
 //! the end of what was sent.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
+use std::task::Context;
 
+use futures::task::AtomicWaker;
 use tokio::net::TcpStream;
 
 use crate::net::coalesce::Coalescing;
@@ -14,16 +17,55 @@ use crate::net::prefixed::Prefixed;
 /// Says that a connection must be reset when it is dropped. In the extensions of the
 /// message that may switch.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Abort(Arc<AtomicBool>);
+pub(crate) struct Abort(Arc<Signals>);
+
+#[derive(Debug, Default)]
+struct Signals {
+    abort: AtomicBool,
+    asks: AtomicBool,
+    discards: AtomicBool,
+    /// Who waits until the other end takes more.
+    stuck: AtomicWaker,
+}
 
 impl Abort {
     pub(crate) fn set(&self) {
-        self.0.store(true, Relaxed);
+        self.0.abort.store(true, Relaxed);
     }
 
     #[must_use]
     pub(crate) fn is_set(&self) -> bool {
-        self.0.load(Relaxed)
+        self.0.abort.load(Relaxed)
+    }
+
+    /// The same, and what is written from now on goes nowhere: hyper would wait until the other
+    /// end has taken all of it, which may be never.
+    pub(crate) fn discard(&self) {
+        self.0.discards.store(true, Relaxed);
+        self.set();
+        self.0.stuck.wake();
+    }
+
+    /// Wakes the task of the connection where what it writes is to go nowhere.
+    pub(crate) fn waits(&self, cx: &Context<'_>) {
+        self.0.stuck.register(cx.waker());
+    }
+
+    #[must_use]
+    pub(crate) fn discards(&self) -> bool {
+        self.0.discards.load(Relaxed)
+    }
+
+    /// The next flush of the connection fails where the other end has broken it off. Nothing
+    /// else tells that of a connection that nobody reads at the time.
+    pub(crate) fn ask(&self) {
+        self.0.asks.store(true, Relaxed);
+    }
+
+    /// Whether that flush is this one.
+    pub(crate) fn take_ask(&self) -> bool {
+        // The swap only where it changes something: flushes are many.
+        self.0.asks.load(Relaxed) && self.0.asks.swap(false, Relaxed)
     }
 }
 
@@ -34,8 +76,16 @@ pub(crate) trait MayAbort {
 
     /// Whether the other end has ended both directions at once, as far as that can be told:
     /// what is sent reaches nobody.
-    fn was_reset(&self) -> bool {
+    fn was_reset(&mut self, _: &mut Context<'_>) -> bool {
         false
+    }
+
+    /// Whether the other end has reset it, though bytes may be left to be read.
+    ///
+    /// # Errors
+    /// When it has, the first time that this is asked.
+    fn broken(&mut self, _: &mut Context<'_>) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -44,9 +94,13 @@ impl MayAbort for TcpStream {
         connect::reset(self);
     }
 
-    fn was_reset(&self) -> bool {
+    fn was_reset(&mut self, _: &mut Context<'_>) -> bool {
         // The kernel forgets who was at the other end; of a FIN alone it does not.
         self.peer_addr().is_err()
+    }
+
+    fn broken(&mut self, _: &mut Context<'_>) -> io::Result<()> {
+        connect::broken(self)
     }
 }
 
@@ -58,6 +112,10 @@ impl MayAbort for tokio::io::DuplexStream {
 /// TLS that ends without `close_notify` tells as much.
 impl MayAbort for tokio_rustls::server::TlsStream<Coalescing> {
     fn abort(&mut self) {}
+
+    fn broken(&mut self, _: &mut Context<'_>) -> io::Result<()> {
+        self.get_ref().0.broken()
+    }
 }
 
 impl<S: MayAbort> MayAbort for Prefixed<S> {
@@ -65,7 +123,11 @@ impl<S: MayAbort> MayAbort for Prefixed<S> {
         self.inner.abort();
     }
 
-    fn was_reset(&self) -> bool {
-        self.inner.was_reset()
+    fn was_reset(&mut self, cx: &mut Context<'_>) -> bool {
+        self.inner.was_reset(cx)
+    }
+
+    fn broken(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        self.inner.broken(cx)
     }
 }

@@ -90,18 +90,15 @@ pub(crate) trait Plain: AsyncRead + AsyncWrite + Unpin {
     ///
     /// # Errors
     /// As there.
-    fn broken(&mut self) -> io::Result<()>;
+    fn broken(&mut self, cx: &mut Context<'_>) -> io::Result<()>;
 
     /// As [`ChunkIo::abort`].
     fn abort(&mut self);
 }
 
 impl Plain for TcpStream {
-    fn broken(&mut self) -> io::Result<()> {
-        match self.take_error()? {
-            Some(error) => Err(error),
-            None => Ok(()),
-        }
+    fn broken(&mut self, _: &mut Context<'_>) -> io::Result<()> {
+        crate::net::connect::broken(self)
     }
 
     fn abort(&mut self) {
@@ -111,7 +108,7 @@ impl Plain for TcpStream {
 
 #[cfg(test)]
 impl Plain for tokio::io::DuplexStream {
-    fn broken(&mut self) -> io::Result<()> {
+    fn broken(&mut self, _: &mut Context<'_>) -> io::Result<()> {
         Ok(())
     }
 
@@ -154,8 +151,8 @@ impl<S: Plain> ChunkIo for S {
         Pin::new(self).poll_shutdown(cx)
     }
 
-    fn poll_broken(&mut self, _: &mut Context<'_>) -> io::Result<()> {
-        self.broken()
+    fn poll_broken(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        self.broken(cx)
     }
 
     fn abort(&mut self) {

@@ -19,6 +19,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
+use crate::net::connect;
+
 /// What one read may bring.
 const CHUNK: usize = 64 * 1024;
 /// A write of this size is worth a system call of its own.
@@ -79,6 +81,14 @@ impl Coalescing {
             out: Arc::clone(&out),
         };
         (wide, FlushHandle(out))
+    }
+
+    /// As [`connect::broken`].
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn broken(&self) -> io::Result<()> {
+        connect::broken(self.stream.as_ref())
     }
 }
 

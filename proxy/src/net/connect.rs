@@ -70,6 +70,14 @@ pub(crate) fn tune(stream: &TcpStream) {
     let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
 }
 
+/// Whether the other end has reset the connection, though bytes may be left to be read.
+///
+/// # Errors
+/// When it has: what the kernel keeps of it, once.
+pub(crate) fn broken(stream: &TcpStream) -> io::Result<()> {
+    stream.take_error()?.map_or(Ok(()), Err)
+}
+
 /// For connections that nothing but TCP watches: a dead peer is noticed as soon
 /// as HTTP/2 notices one by its pings, idle or waiting for an answer. Only for
 /// connections that send little: a peer that takes nothing for as long, though it

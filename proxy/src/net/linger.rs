@@ -87,8 +87,12 @@ impl<I: MayAbort> MayAbort for Lingering<I> {
         self.io.abort();
     }
 
-    fn was_reset(&self) -> bool {
-        self.io.was_reset()
+    fn was_reset(&mut self, cx: &mut Context<'_>) -> bool {
+        self.io.was_reset(cx)
+    }
+
+    fn broken(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        self.io.broken(cx)
     }
 }
 

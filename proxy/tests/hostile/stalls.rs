@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use wire::v1::Protocol;
 
 use super::raw_http2::{DATA, END_STREAM, RawHttp2, Told, frame};
-use super::two_pods::{TwoPods, WAYS, serving, status};
+use super::two_pods::{TwoPods, WAYS, Way, serving, status};
 
 const SOON: Duration = Duration::from_secs(5);
 /// Streams that are left alone at once.
@@ -114,7 +114,7 @@ async fn a_tunnel_that_crashes_while_it_is_stuck_ends_at_the_application_too() {
     for round in 0..3 {
         let mut callers = Vec::new();
         for _ in 0..10 {
-            let mut caller = field.open(super::two_pods::Way::Outbound).await;
+            let mut caller = field.open(Way::Outbound).await;
             fill(&mut caller).await;
             callers.push(caller);
         }
@@ -122,6 +122,87 @@ async fn a_tunnel_that_crashes_while_it_is_stuck_ends_at_the_application_too() {
         callers.into_iter().for_each(crash);
         let left = open.come_to(0).await;
         assert!(left, "round {round}: {:?} are left", open.0);
+    }
+}
+
+/// The application may never read on, so what is left of it there is left for ever.
+#[tokio::test]
+async fn an_upload_that_crashes_while_it_is_stuck_ends_at_the_application_too() {
+    let mut field = TwoPods::new(Protocol::Http1).await;
+    let open = Open::default();
+    let held = open.clone();
+    field.port = serving(&field.server, move |stream| held.clone().hold(stream)).await;
+    field.deliver_to(field.port);
+    for way in WAYS {
+        for round in 0..2 {
+            let filling = (0..10).map(async |_| {
+                let mut caller = field.open(way).await;
+                let head = b"POST /up HTTP/1.1\r\nHost: s\r\nContent-Length: 1000000000\r\n\r\n";
+                caller.write_all(head).await.unwrap();
+                fill(&mut caller).await;
+                caller
+            });
+            let callers = futures::future::join_all(filling).await;
+            assert!(open.come_to(10).await, "{way:?} {round}: not all arrived");
+            callers.into_iter().for_each(crash);
+            let left = open.come_to(0).await;
+            assert!(left, "{way:?} {round}: {:?} are left", open.0);
+        }
+    }
+}
+
+/// hyper would wait until the application took what it has of the body.
+#[tokio::test]
+async fn a_stuck_upload_that_is_answered_by_no_http_ends_at_the_application() {
+    let mut field = TwoPods::new(Protocol::Http1).await;
+    let open = Open::default();
+    let held = open.clone();
+    field.port = serving(&field.server, move |mut stream| {
+        let held = held.clone();
+        async move {
+            held.0.fetch_add(1, Ordering::Relaxed);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let _ = stream.write_all(b"garbage\r\n\r\n").await;
+            let _ = stream.ready(tokio::io::Interest::ERROR).await;
+            held.0.fetch_sub(1, Ordering::Relaxed);
+        }
+    })
+    .await;
+    field.deliver_to(field.port);
+    let mut caller = field.open(Way::Outbound).await;
+    let head = b"POST /up HTTP/1.1\r\nHost: s\r\nContent-Length: 1000000000\r\n\r\n";
+    caller.write_all(head).await.unwrap();
+    fill(&mut caller).await;
+    assert!(open.come_to(1).await, "it did not arrive");
+    assert!(open.come_to(0).await, "it is left");
+}
+
+/// Whoever says all and leaves has said all, however slow who hears it is.
+#[tokio::test]
+async fn a_whole_request_arrives_though_its_caller_crashed_before_it_was_read() {
+    const SAID: usize = 50_000;
+    let mut field = TwoPods::new(Protocol::Http1).await;
+    let (got, mut size) = tokio::sync::mpsc::unbounded_channel();
+    field.port = serving(&field.server, move |mut stream| {
+        let got = got.clone();
+        async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let mut all = Vec::new();
+            let _ = stream.read_to_end(&mut all).await;
+            let _ = got.send(all.iter().filter(|byte| **byte == b'~').count());
+        }
+    })
+    .await;
+    field.deliver_to(field.port);
+    for way in WAYS {
+        let mut caller = field.open(way).await;
+        let head = format!("POST / HTTP/1.1\r\nHost: s\r\nContent-Length: {SAID}\r\n\r\n");
+        caller.write_all(head.as_bytes()).await.unwrap();
+        caller.write_all(&[b'~'; SAID]).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        crash(caller);
+        let came = timeout(SOON, size.recv()).await.unwrap();
+        assert_eq!(came, Some(SAID), "{way:?}");
     }
 }
 
@@ -172,7 +253,7 @@ async fn streams_that_nobody_reads_hold_up_no_other() {
     let mut field = TwoPods::new(Protocol::Http1).await;
     field.port = serving(&field.server, moody).await;
     field.deliver_to(field.port);
-    let way = super::two_pods::Way::Outbound;
+    let way = Way::Outbound;
     let post = format!(
         "POST / HTTP/1.1\r\nHost: s\r\nContent-Length: 30000\r\nConnection: close\r\n\r\n{}",
         "y".repeat(30_000)

@@ -152,7 +152,10 @@ async fn ask(content: usize) -> Asked {
 /// A round of requests, one after the other, every second of them with content.
 async fn ask_in_turn(all: &mut Vec<Asked>) {
     for nth in 0..ASKED / ROUNDS {
-        all.push(ask(nth % 2 * CONTENT).await);
+        let asked = ask(nth % 2 * CONTENT).await;
+        // Each of those that wait for nothing would take all of its patience.
+        assert_eq!(asked.wrong, None, "request {nth} after {:?}", asked.took);
+        all.push(asked);
     }
 }
 

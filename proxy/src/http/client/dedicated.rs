@@ -420,7 +420,7 @@ impl ResponseBody {
     pub(crate) fn into_http2(self) -> Option<RecvBody> {
         match self.body {
             IncomingBody::Http2(body) => Some(body),
-            IncomingBody::Http1(_) | IncomingBody::Returned(_) => None,
+            _ => None,
         }
     }
 

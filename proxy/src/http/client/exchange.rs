@@ -8,15 +8,19 @@ use bytes::Bytes;
 use h2::SendStream;
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use policy::reason::Reason;
 
 use crate::failure::{Failure, StreamReset};
 use crate::http::body::Body;
 use crate::http::client::dedicated::ResponseBody;
+use crate::http::client::gated::gated;
 use crate::http::client::multiplexed::{Multiplexed, StreamPermit};
+use crate::http::client::wanted::{Wanted, WantedBody};
 use crate::http::client::{Clients, give_back};
 use crate::http::http2::client::SendError;
+use crate::http::incoming::IncomingBody;
 use crate::http::replay::Replay;
 
 /// An answer and what has to live until its body ends.
@@ -137,6 +141,12 @@ pub(crate) async fn http1(
             Failure::lost("the request's body was sent already and is too large to send again")
         })?;
         connection.watch.asks();
+        let mut wanted = (!bodiless).then(|| Wanted::new(&connection));
+        let body = if bodiless {
+            body
+        } else {
+            gated(body, &connection, replay)
+        };
         let request = http1_request(addr, parts.clone(), body, !shares);
         let answer = connection.sender.try_send_request(request);
         let answer = if used {
@@ -152,6 +162,7 @@ pub(crate) async fn http1(
         match answer {
             Ok(mut response) => {
                 if switches(parts, &response)? {
+                    wanted.iter_mut().for_each(Wanted::fulfil);
                     let abort = connection.abort.clone();
                     response.extensions_mut().insert(abort);
                 } else if shares && !brings_more(&parts.method, &response) {
@@ -162,7 +173,7 @@ pub(crate) async fn http1(
                     clients.once.close(&connection.abort);
                 }
                 return Ok(UpstreamResponse {
-                    response: response.map(ResponseBody::from),
+                    response: response.map(|body| ResponseBody::from(with(body, wanted))),
                     out: None,
                     permit: None,
                     took: sent.elapsed(),
@@ -184,6 +195,13 @@ pub(crate) async fn http1(
                 });
             }
         }
+    }
+}
+
+fn with(body: Incoming, wanted: Option<Wanted>) -> IncomingBody {
+    match wanted {
+        Some(wanted) => IncomingBody::Watched(WantedBody::new(body, wanted).boxed_unsync()),
+        None => body.into(),
     }
 }
 

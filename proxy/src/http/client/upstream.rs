@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 
+use futures::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -41,6 +42,20 @@ struct Seen {
     ended: AtomicBool,
     /// The server said something since the last request began.
     heard: AtomicBool,
+    /// The server does not take what was written last.
+    stuck: AtomicBool,
+    /// hyper has all of the body.
+    whole: AtomicBool,
+    /// Who waits until it does.
+    taken: AtomicWaker,
+}
+
+impl Seen {
+    fn notes(&self, takes: bool) {
+        if self.stuck.swap(!takes, Relaxed) && takes {
+            self.taken.wake();
+        }
+    }
 }
 
 /// What can be seen of a connection while hyper owns its [`Upstream`].
@@ -59,6 +74,35 @@ impl Watch {
     /// From here on bytes of the server count as an answer to the next request.
     pub(crate) fn asks(&self) {
         self.seen.heard.store(false, Relaxed);
+    }
+
+    /// hyper has all of the body by now.
+    pub(super) fn has_whole_body(&self) {
+        self.seen.whole.store(true, Relaxed);
+    }
+
+    /// Whether all of the body is on its way, and the server takes it.
+    pub(super) fn gets_whole_body(&self) -> bool {
+        self.seen.whole.load(Relaxed) && !self.is_stuck()
+    }
+
+    /// The server does not take what was written last.
+    fn is_stuck(&self) -> bool {
+        self.seen.stuck.load(Relaxed)
+    }
+
+    /// Ready unless the server does not take what was written last.
+    pub(super) fn poll_takes(&self, cx: &Context<'_>) -> Poll<()> {
+        if !self.is_stuck() {
+            return Poll::Ready(());
+        }
+        self.seen.taken.register(cx.waker());
+        // It may have taken it just now.
+        if self.is_stuck() {
+            Poll::Pending
+        } else {
+            Poll::Ready(())
+        }
     }
 
     /// Whether the server said anything since [`Self::asks`]: an interim answer and a part
@@ -90,12 +134,27 @@ impl Upstream {
         }
     }
 
+    /// What is written goes nowhere.
+    fn is_deaf(&self) -> bool {
+        if self.abort.discards() {
+            self.seen.notes(true);
+            return true;
+        }
+        self.deaf
+    }
+
     fn written(
         &mut self,
+        cx: &Context<'_>,
         size: usize,
         written: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
+        self.seen.notes(written.is_ready());
         match written {
+            Poll::Pending => {
+                self.abort.waits(cx);
+                Poll::Pending
+            }
             Poll::Ready(Err(error))
                 if matches!(
                     error.kind(),
@@ -127,6 +186,10 @@ impl AsyncRead for Upstream {
         out: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.abort.discards() {
+            // Nobody waits for it: hyper need not either.
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
         ready!(this.holder.poll_room(cx));
         let (before, room) = (out.filled().len(), out.remaining());
         let chunk_size = this.holder.chunk_size();
@@ -152,11 +215,11 @@ impl AsyncWrite for Upstream {
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if this.deaf {
+        if this.is_deaf() {
             return Poll::Ready(Ok(data.len()));
         }
         let written = Pin::new(&mut this.io).poll_write(cx, data);
-        this.written(data.len(), written)
+        this.written(cx, data.len(), written)
     }
 
     fn poll_write_vectored(
@@ -166,11 +229,11 @@ impl AsyncWrite for Upstream {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let size = data.iter().map(|part| part.len()).sum();
-        if this.deaf {
+        if this.is_deaf() {
             return Poll::Ready(Ok(size));
         }
         let written = Pin::new(&mut this.io).poll_write_vectored(cx, data);
-        this.written(size, written)
+        this.written(cx, size, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -178,10 +241,19 @@ impl AsyncWrite for Upstream {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+        let this = self.get_mut();
+        if this.abort.take_ask() {
+            connect::broken(&this.io)?;
+        }
+        Pin::new(&mut this.io).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+        let this = self.get_mut();
+        if this.abort.discards() {
+            // It is reset, so it must not look complete before.
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut this.io).poll_shutdown(cx)
     }
 }

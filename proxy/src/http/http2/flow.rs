@@ -174,7 +174,12 @@ impl Flow {
         } else {
             base
         };
-        let next = wanted.min(self.most(&growth)).max(base);
+        let mut most = self.most(&growth);
+        if base < STREAM_WINDOW {
+            // So many streams fill what there is by what they begin with: none grows.
+            most = most.min(now);
+        }
+        let next = wanted.min(most).max(base);
         if next == now && asks_to_grow {
             drop(growth);
             self.said(now);
@@ -343,6 +348,20 @@ mod tests {
         assert_eq!(read_fast(&flow, &mut shares[0]), LARGEST_STREAM_WINDOW);
         shares.extend((0..4).map(|_| flow.open()));
         assert_eq!(flow.next(), Some(LARGEST_STREAM_WINDOW / 2));
+    }
+
+    /// Hundreds that come at once and are taken by kernels at first would all grow before
+    /// they stand still.
+    #[tokio::test(start_paused = true)]
+    async fn where_many_streams_share_the_pool_none_grows() {
+        let budget = Budget::new(64 * 1024 * 1024);
+        let flow = Flow::new(Arc::clone(&budget), true);
+        let mut shares: Vec<Share> = (0..64).map(|_| flow.open()).collect();
+        assert_eq!(read_fast(&flow, &mut shares[0]), STREAM_WINDOW);
+        shares.push(flow.open());
+        assert_eq!(read_fast(&flow, &mut shares[0]), STREAM_WINDOW / 2);
+        shares.truncate(4);
+        assert!(read_fast(&flow, &mut shares[0]) > STREAM_WINDOW);
     }
 
     #[tokio::test(start_paused = true)]

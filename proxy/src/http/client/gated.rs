@@ -1,0 +1,77 @@
+//! The body of a request on its way to a server.
+//!
+//! It waits while the server takes nothing: hyper reads on until its buffer is full, and what
+//! it has of a request that is stuck would be twice as much as the window of its stream. And
+//! where it breaks off the connection is reset, since a server that reads nothing would not
+//! see a close.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt;
+
+use crate::http::body::{Body, BoxError};
+use crate::http::client::http1::Http1;
+use crate::http::client::upstream::Watch;
+use crate::http::replay::Replay;
+use crate::net::abort::Abort;
+
+struct Gated {
+    body: Body,
+    /// The body, as it is asked whose time passes.
+    replay: Replay,
+    server: Watch,
+    abort: Abort,
+}
+
+/// `body`, as the server gets it by this connection.
+pub(super) fn gated(body: Body, connection: &Http1, replay: &Replay) -> Body {
+    let (server, abort) = (connection.watch.clone(), connection.abort.clone());
+    Gated {
+        body,
+        replay: replay.clone(),
+        server,
+        abort,
+    }
+    .boxed_unsync()
+}
+
+impl HttpBody for Gated {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        if this.server.poll_takes(cx).is_pending() {
+            this.replay.waits_for_server();
+            return Poll::Pending;
+        }
+        let polled = Pin::new(&mut this.body).poll_frame(cx);
+        let whole = match &polled {
+            Poll::Ready(None) => true,
+            Poll::Ready(Some(Ok(frame))) => frame.is_trailers() || this.body.is_end_stream(),
+            Poll::Ready(Some(Err(_))) => {
+                this.abort.discard();
+                false
+            }
+            Poll::Pending => false,
+        };
+        if whole {
+            this.server.has_whole_body();
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

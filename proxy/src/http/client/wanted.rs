@@ -1,0 +1,94 @@
+//! Whether somebody still waits for the answer to a request with a body.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use crate::http::body::BoxError;
+use crate::http::client::http1::Http1;
+use crate::http::client::upstream::Watch;
+use crate::net::abort::Abort;
+
+/// Somebody waits for an answer, or for the rest of it. Dropped before that has come whole,
+/// the connection is reset and what waits to be sent is dropped: hyper would wait until the
+/// server took it, which may be never, and a server that reads nothing would not see a close.
+/// Not so where all of the body is on its way: the server gets it, and may do what it says.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    server: Watch,
+    abort: Abort,
+    fulfilled: bool,
+}
+
+impl Wanted {
+    pub(super) fn new(connection: &Http1) -> Self {
+        Self {
+            server: connection.watch.clone(),
+            abort: connection.abort.clone(),
+            fulfilled: false,
+        }
+    }
+
+    /// The answer has come whole. What is left of the body goes out by itself.
+    pub(super) const fn fulfil(&mut self) {
+        self.fulfilled = true;
+    }
+}
+
+impl Drop for Wanted {
+    fn drop(&mut self) {
+        if !self.fulfilled && !self.server.gets_whole_body() {
+            self.abort.discard();
+        }
+    }
+}
+
+/// An answer that comes while the body of its request may be on its way still.
+#[derive(Debug)]
+pub(super) struct WantedBody {
+    body: Incoming,
+    wanted: Wanted,
+}
+
+impl WantedBody {
+    pub(super) fn new(body: Incoming, mut wanted: Wanted) -> Self {
+        if body.is_end_stream() {
+            wanted.fulfil();
+        }
+        Self { body, wanted }
+    }
+}
+
+impl HttpBody for WantedBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.body).poll_frame(cx);
+        let over = match &polled {
+            Poll::Ready(None) => true,
+            // Nobody asks on behind trailers.
+            Poll::Ready(Some(Ok(frame))) => frame.is_trailers() || this.body.is_end_stream(),
+            Poll::Ready(Some(Err(_))) | Poll::Pending => false,
+        };
+        if over {
+            this.wanted.fulfil();
+        }
+        polled.map(|frame| frame.map(|frame| frame.map_err(Into::into)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
