@@ -173,7 +173,7 @@ pub(crate) async fn http1(
                     clients.once.close(&connection.abort);
                 }
                 return Ok(UpstreamResponse {
-                    response: response.map(|body| ResponseBody::from(with(body, wanted))),
+                    response: response.map(|body| ResponseBody::from(answer_body(body, wanted))),
                     out: None,
                     permit: None,
                     took: sent.elapsed(),
@@ -198,7 +198,7 @@ pub(crate) async fn http1(
     }
 }
 
-fn with(body: Incoming, wanted: Option<Wanted>) -> IncomingBody {
+fn answer_body(body: Incoming, wanted: Option<Wanted>) -> IncomingBody {
     match wanted {
         Some(wanted) => IncomingBody::Watched(WantedBody::new(body, wanted).boxed_unsync()),
         None => body.into(),

@@ -62,7 +62,7 @@ impl HttpBody for Gated {
             Poll::Pending => false,
         };
         if whole {
-            this.server.has_whole_body();
+            this.server.note_whole_body();
         }
         polled
     }

@@ -44,10 +44,10 @@ struct Seen {
     heard: AtomicBool,
     /// The server does not take what was written last.
     stuck: AtomicBool,
-    /// hyper has all of the body.
-    whole: AtomicBool,
     /// Who waits until it does.
     taken: AtomicWaker,
+    /// hyper has all of the body.
+    whole: AtomicBool,
 }
 
 impl Seen {
@@ -76,8 +76,8 @@ impl Watch {
         self.seen.heard.store(false, Relaxed);
     }
 
-    /// hyper has all of the body by now.
-    pub(super) fn has_whole_body(&self) {
+    /// From here on hyper has all of the body.
+    pub(super) fn note_whole_body(&self) {
         self.seen.whole.store(true, Relaxed);
     }
 
