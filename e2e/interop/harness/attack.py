@@ -36,12 +36,16 @@ WAYS = {"proxy": "client", "direct": "stranger", "tunnel": "tunneller"}
 # Of a proxy that takes 64 MiB at most.
 MEMORY_MIB = 64
 HONEST_RATE = 40
-# kind, where it goes, how many: from the stranger, who has no rights at all.
+# kind, port, how many: from the stranger, who has no rights at all.
 FLOODS = [
     ("silent", "15108", 3000), ("tls", "15108", 1000), ("silent", "15190", 2000), ("bytes", "9002", 3000), ("silent", "9001", 2000),
     ("head", "9002", 1000), ("body", "9002", 1000), ("reader", "9004", 300), ("storm", "9002", 50), ("http", "9002", 50), ("http", "15190", 50),
-    ("heads", "9002", 1500), ("long", "9002", 1500), ("down", "9001", 10), ("drip", "9001", 20), ("up", "9001", 60),
+    ("heads", "9002", 1500), ("long", "9002", 1500), ("down", "9001", 10), ("drip", "9001", 20), ("up", "9001", 60), ("crash", "9004", 100),
 ]
+# The same from the client itself, through its proxy: whoever may call must not stop the pair for its own other calls.
+OF_THE_PAIR = [("crash", "9004", 100), ("stuck", "9004", 100), ("reader", "9004", 100), ("up", "9001", 1)]
+# Milliseconds that 99 of 100 honest calls take at most beside slowhttptest.
+P99_MS = 100
 SLOW = [("-H",), ("-B",), ("-X", "-w", "100", "-y", "200", "-n", "5", "-z", "32", "-k", "3")]
 
 
@@ -49,6 +53,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--flood-seconds", type=float, default=20, help="of each flood; 0 leaves them out")
+    parser.add_argument("--only", default="", help="the floods alone whose names have this")
     parser.add_argument("--proxy", required=True)
     parser.add_argument("--stand-in", required=True)
     parser.add_argument("--programs", required=True)
@@ -87,7 +92,7 @@ def main():
 
 class Attack:
     def __init__(self, access, folder, options, python):
-        self.access, self.python = access, python
+        self.access, self.python, self.only = access, python, options.only
         self.where = place.Place(access, folder, options.proxy, options.stand_in, {9002: "http1", 9004: "http1"}, access,
                                  rules=RULES if access == "enforce" else (), others={"stranger": None, "node": None, "tunneller": {"sees": "opaque"}}, memory_mib=MEMORY_MIB)
         self.log = folder / "came.jsonl"
@@ -99,19 +104,25 @@ class Attack:
 
     def round(self, seconds, end):
         self.control()
-        self.first_bytes()
-        for kind, port, count in FLOODS if seconds else ():
+        if not self.only:
+            self.first_bytes()
+        floods = [(*flood, "stranger") for flood in FLOODS] + [(*flood, "client") for flood in OF_THE_PAIR]
+        for kind, port, count, pod in floods if seconds else ():
             if end and time.monotonic() > end:
                 return
-            script = [self.python, HERE / "python/flood.py", kind, f"{place.SERVER_IP}:{port}", count, seconds]
-            self.beside(f"{count} x {kind} at {port}", script, seconds, last=True)
+            host = place.SERVICE_IP if pod == "client" else place.SERVER_IP
+            script = [self.python, HERE / "python/flood.py", kind, f"{host}:{port}", count, seconds]
+            name = f"{count} x {kind} at {port}" + (" by the client itself" if pod == "client" else "")
+            self.beside(name, script, seconds, pod)
         if seconds and shutil.which("slowhttptest"):
             for how in SLOW:
                 if end and time.monotonic() > end:
                     return
                 url = f"http://{place.SERVER_IP}:{LARGE if how[0] == '-X' else 9002}/{'large' if how[0] == '-X' else 'public'}"
                 script = ["slowhttptest", "-c", "1000", "-r", "300", "-i", "5", "-l", int(seconds), "-p", "5", *how, "-u", url]
-                self.beside(f"slowhttptest {how[0]}", script, seconds, last=False)
+                one = self.beside(f"slowhttptest {how[0]}", script, seconds, "stranger", last=False)
+                if one and one["p99_ms"] > P99_MS:
+                    self.wrong.append(f"{self.access}: beside slowhttptest {how[0]} the p99 was {one['p99_ms']} ms, more than {P99_MS}")
 
     def control(self):
         """What is allowed passes, or nothing below means anything."""
@@ -162,14 +173,16 @@ class Attack:
             for name, way, _ in seen:
                 book[name, way] = book.get((name, way), 0) + 1
 
-    def beside(self, name, script, seconds, last):
-        """A flood from the stranger while the client calls on."""
+    def beside(self, name, script, seconds, pod, last=True):
+        """A flood from `pod` while the client calls on: what became of its calls."""
+        if self.only not in name:
+            return None
         lasting = seconds + 2
         with concurrent.futures.ThreadPoolExecutor(2) as pool:
             honest = pool.submit(self.where.call, "client",
                                  [self.python, HERE / "python/honest.py", f"{place.SERVICE_IP}:9002", lasting, HONEST_RATE], lasting + 40)
             time.sleep(1)
-            flood = pool.submit(self.where.call, "stranger", script, seconds + 60)
+            flood = pool.submit(self.where.call, pod, script, seconds + 60)
             until = time.monotonic() + lasting
             probes = missed = 0
             while time.monotonic() < until:
@@ -183,20 +196,21 @@ class Attack:
             said = flood.result()[1].strip().splitlines()
         if status != 0:
             self.wrong.append(f"{self.access}: the honest caller beside {name}: {err[-300:]}")
-            return
+            return None
         one = json.loads(out)
         self.floods.append((name, one, probes, missed, said[-1] if last and said else ""))
         if one["failed"]:
             self.wrong.append(f"{self.access}: beside {name} {one['failed']} of {one['calls']} honest calls failed: {one['reasons']}")
         if missed:
             self.wrong.append(f"{self.access}: beside {name} {missed} of {probes} probes of the proxy missed")
-        for pod in self.where.ended():
+        for ended in self.where.ended():
             # As its container would be; what comes after must be seen as well.
             self.restarts += 1
-            self.wrong.append(f"{self.access}: beside {name} the proxy of {pod} ended (at most {self.most.get(pod, 0):.0f} MiB)")
-            self.where.stop(self.where.proxies[pod])
-            self.where.start_proxy(pod)
-            self.where.wait_ready(pod)
+            self.wrong.append(f"{self.access}: beside {name} the proxy of {ended} ended (at most {self.most.get(ended, 0):.0f} MiB)")
+            self.where.stop(self.where.proxies[ended])
+            self.where.start_proxy(ended)
+            self.where.wait_ready(ended)
+        return one
 
     def memory(self):
         for pod, program in self.where.proxies.items():
@@ -228,7 +242,8 @@ def report(attacks, rounds, proxy):
         sent = sum(count for attack in attacks for (one, _), count in attack.tried.items() if one == name)
         cells = [", ".join(str(sum(getattr(attack, book).get((name, way), 0) for attack in attacks)) for way in WAYS) for book in ("past", "forged")]
         lines.append(f"| {name} | {sent} | {cells[0]} | {cells[1]} |")
-    lines += ["", "## Floods", "", "From the neighbour without a proxy, while the client makes 40 calls a second and a probe comes each second.", "",
+    lines += ["", "## Floods", "", "From the neighbour without a proxy, or by the client itself through its proxy, while the client makes 40 calls a second",
+              "and a probe comes each second.", "",
               "| mesh | flood | honest calls | failed | p50 ms | p99 ms | probes missed | the flood says |", "|---|---|---|---|---|---|---|---|"]
     for attack in attacks:
         for name, one, probes, missed, said in attack.floods:

@@ -34,6 +34,8 @@ FIRST = {
     "reader": b"GET /large HTTP/1.1\r\nHost: app\r\n\r\n",
     "heads": b"GET /slow HTTP/1.1\r\nHost: app\r\nX: " + b"v" * 60_000,
     "long": b"GET /slow HTTP/1.1\r\nHost: app\r\nX: " + b"v" * 60_000 + b"\r\n\r\n",
+    "stuck": b"POST /stuck HTTP/1.1\r\nHost: app\r\nContent-Length: 100000000\r\n\r\n",
+    "crash": b"POST /stuck HTTP/1.1\r\nHost: app\r\nContent-Length: 100000000\r\n\r\n",
     "tls": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
 }
 STREAMS = range(1, 200, 2)
@@ -84,6 +86,8 @@ WITHIN_TLS = {
 whole = WITHIN_TLS[kind]() if kind in WITHIN_TLS else b""
 # Seconds between two of those from one connection: making them costs what the others run on.
 ROUND = 1
+# Seconds after which an upload crashes.
+MOMENT = 1
 # Set once it is known that the port speaks TLS.
 tls = None
 
@@ -170,6 +174,18 @@ async def hold(raw):
             if not await asyncio.wait_for(loop.sock_recv(raw, 4096), 5):
                 return
             sent += 1
+        return
+    if kind in ("stuck", "crash"):
+        await loop.sock_sendall(raw, FIRST[kind])
+        sent += 1
+        until = end if kind == "stuck" else min(end, time.monotonic() + MOMENT)
+        try:
+            # As long as somebody takes it.
+            while time.monotonic() < until:
+                await asyncio.wait_for(loop.sock_sendall(raw, b"z" * 65536), until - time.monotonic())
+        except TimeoutError:
+            pass
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         return
     first, then = HTTP2[kind] if kind in HTTP2 else (FIRST[kind], b"")
     await loop.sock_sendall(raw, first)

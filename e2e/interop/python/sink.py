@@ -3,6 +3,7 @@ came, one JSON line per piece: `sink.py LOG PORT...`. What it has seen has passe
 
 import asyncio
 import json
+import resource
 import sys
 
 import h2.config
@@ -12,6 +13,8 @@ import h2.events
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+# Seconds.
+STUCK = 60
 log = open(sys.argv[1], "a", encoding="utf-8")
 
 
@@ -56,6 +59,10 @@ async def serve(reader, writer):
                 writer.write(http2.data_to_send())
             elif b"upgrade: h2c" in data.lower():
                 writer.write(SWITCH)
+            elif data.startswith(b"POST /stuck"):
+                # Nobody looks at this connection for a while, whatever becomes of it.
+                await asyncio.sleep(STUCK)
+                break
             elif data.startswith(b"GET /large"):
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5000000\r\n\r\n" + b"x" * 5_000_000)
             else:
@@ -68,6 +75,9 @@ async def serve(reader, writer):
 
 
 async def main():
+    # What is stuck keeps its sockets.
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     for port in sys.argv[2:]:
         await asyncio.start_server(serve, "0.0.0.0", int(port), backlog=1024)
     print("ready", flush=True)
