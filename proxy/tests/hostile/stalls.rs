@@ -11,7 +11,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use wire::v1::Protocol;
+use wire::v1::{Enforcement, Protocol};
 
 use super::raw_http2::{DATA, END_STREAM, RawHttp2, Told, frame};
 use super::two_pods::{TwoPods, WAYS, Way, serving, status};
@@ -106,11 +106,7 @@ impl Open {
 
 #[tokio::test]
 async fn a_tunnel_that_crashes_while_it_is_stuck_ends_at_the_application_too() {
-    let mut field = TwoPods::new(Protocol::Opaque).await;
-    let open = Open::default();
-    let held = open.clone();
-    field.port = serving(&field.server, move |stream| held.clone().hold(stream)).await;
-    field.deliver_to(field.port);
+    let (field, open) = unread(Protocol::Opaque).await;
     for round in 0..3 {
         let mut callers = Vec::new();
         for _ in 0..10 {
@@ -126,29 +122,47 @@ async fn a_tunnel_that_crashes_while_it_is_stuck_ends_at_the_application_too() {
 }
 
 /// The application may never read on, so what is left of it there is left for ever.
-#[tokio::test]
-async fn an_upload_that_crashes_while_it_is_stuck_ends_at_the_application_too() {
-    let mut field = TwoPods::new(Protocol::Http1).await;
+async fn crash_uploads(field: &TwoPods, open: &Open, way: Way) {
+    for round in 0..2 {
+        let filling = (0..10).map(async |_| {
+            let mut caller = field.open(way).await;
+            let head = b"POST /up HTTP/1.1\r\nHost: s\r\nContent-Length: 1000000000\r\n\r\n";
+            caller.write_all(head).await.unwrap();
+            fill(&mut caller).await;
+            caller
+        });
+        let callers = futures::future::join_all(filling).await;
+        assert!(open.come_to(10).await, "{way:?} {round}: not all arrived");
+        callers.into_iter().for_each(crash);
+        let left = open.come_to(0).await;
+        assert!(left, "{way:?} {round}: {:?} are left", open.0);
+    }
+}
+
+/// Two pods, and an application that reads nothing.
+async fn unread(protocol: Protocol) -> (TwoPods, Open) {
+    let mut field = TwoPods::new(protocol).await;
     let open = Open::default();
     let held = open.clone();
     field.port = serving(&field.server, move |stream| held.clone().hold(stream)).await;
     field.deliver_to(field.port);
+    (field, open)
+}
+
+#[tokio::test]
+async fn an_upload_that_crashes_while_it_is_stuck_ends_at_the_application_too() {
+    let (field, open) = unread(Protocol::Http1).await;
     for way in WAYS {
-        for round in 0..2 {
-            let filling = (0..10).map(async |_| {
-                let mut caller = field.open(way).await;
-                let head = b"POST /up HTTP/1.1\r\nHost: s\r\nContent-Length: 1000000000\r\n\r\n";
-                caller.write_all(head).await.unwrap();
-                fill(&mut caller).await;
-                caller
-            });
-            let callers = futures::future::join_all(filling).await;
-            assert!(open.come_to(10).await, "{way:?} {round}: not all arrived");
-            callers.into_iter().for_each(crash);
-            let left = open.come_to(0).await;
-            assert!(left, "{way:?} {round}: {:?} are left", open.0);
-        }
+        crash_uploads(&field, &open, way).await;
     }
+}
+
+/// The caller's proxy takes it for bytes, and the application's reads it.
+#[tokio::test]
+async fn so_does_one_that_came_in_a_tunnel() {
+    let (field, open) = unread(Protocol::Opaque).await;
+    field.workload(Protocol::Http1, Enforcement::Open);
+    crash_uploads(&field, &open, Way::Outbound).await;
 }
 
 /// hyper would wait until the application took what it has of the body.

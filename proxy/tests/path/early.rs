@@ -262,3 +262,67 @@ async fn what_was_answered_before_its_body_came_is_sent_again_whole_or_not_at_al
     assert!(again > 0.0 && passed > 0, "{asked}: {again}, {passed}");
     assert!(expected.len() as f64 > again, "some were not asked twice");
 }
+
+/// A body that comes in two halves, and whoever gives the answer reads on after it.
+const HALF: usize = 300_000;
+const TRAILED: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n\
+                       2\r\nok\r\n0\r\nx-sum: 2\r\n\r\n";
+
+/// Answers each head at once, with trailers, and then reads the body; how much of it came.
+async fn trailing(ip: IpAddr) -> (u16, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind((ip, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let came = Arc::new(AtomicUsize::new(0));
+    let log = Arc::clone(&came);
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let log = Arc::clone(&log);
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(stream.read_u8().await.ok()?);
+                }
+                stream.write_all(TRAILED.as_bytes()).await.ok()?;
+                let mut part = vec![0; 64 * 1024];
+                while let Ok(size @ 1..) = stream.read(&mut part).await {
+                    log.fetch_add(size, Relaxed);
+                }
+                Some(())
+            });
+        }
+    });
+    (port, came)
+}
+
+#[tokio::test]
+async fn a_body_goes_on_behind_an_answer_that_ended_with_trailers() {
+    let (client, server, _, _) = pair(Protocol::Http1).await;
+    let (port, came) = trailing(server.ip).await;
+    client.reaches(&server, port);
+    for way in ["through two proxies", "through one"] {
+        let mut stream = match way {
+            "through one" => server.plain(port).await,
+            _ => client.call(vip()).await,
+        };
+        came.store(0, Relaxed);
+        let half = vec![BYTE; HALF];
+        let head = format!(
+            "POST / HTTP/1.1\r\nHost: web.shop\r\nTE: trailers\r\nContent-Length: {}\r\n\r\n",
+            2 * HALF
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&half).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n0\r\nx-sum: 2\r\n\r\n") {
+            let read = timeout(Duration::from_secs(5), stream.read_u8()).await;
+            answer.push(read.expect(way).expect(way));
+        }
+        stream.write_all(&half).await.unwrap();
+        let until = tokio::time::Instant::now() + Duration::from_secs(5);
+        while came.load(Relaxed) < 2 * HALF && tokio::time::Instant::now() < until {
+            sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(came.load(Relaxed), 2 * HALF, "{way}");
+    }
+}

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use wire::v1::Protocol;
 
 use crate::support::{Pod, pair, raw, vip};
@@ -19,6 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const LARGE: usize = 200 * 1024;
 /// More than a server reads beside a head.
 const BODY: usize = 20 * 1024;
+/// More than proxies and kernels hold, so its sender waits as well.
+const LONG_BODY: usize = 8 * 1024 * 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Bodies {
@@ -92,21 +94,26 @@ impl Scene {
 
     /// The answer as a caller gets it that begins to read `later`.
     async fn post_and_read(&self, way: usize, path: &str, later: Duration) -> String {
-        let mut stream = match way {
-            0 => self.client.call(vip()).await,
-            _ => self.server.plain(self.port).await,
-        };
-        stream.write_all(posted(path).as_bytes()).await.unwrap();
+        let mut stream = self.open(way).await;
+        let request = posted(path, BODY);
+        stream.write_all(request.as_bytes()).await.unwrap();
         sleep(later).await;
         raw(&mut stream, b"", PATIENCE).await
     }
+
+    async fn open(&self, way: usize) -> tokio::net::TcpStream {
+        match way {
+            0 => self.client.call(vip()).await,
+            _ => self.server.plain(self.port).await,
+        }
+    }
 }
 
-fn posted(path: &str) -> String {
-    let body = "y".repeat(BODY);
+fn posted(path: &str, size: usize) -> String {
+    let body = "y".repeat(size);
     format!(
         "POST {path} HTTP/1.1\r\nHost: web.shop\r\nConnection: close\r\n\
-         Content-Length: {BODY}\r\n\r\n{body}"
+         Content-Length: {size}\r\n\r\n{body}"
     )
 }
 
@@ -137,7 +144,7 @@ async fn an_answer_comes_whole_though_its_server_leaves_the_body() {
     let (ip, port) = (scene.server.ip, scene.port);
     let direct = tokio::task::spawn_blocking(move || {
         let mut stream = TcpStream::connect((ip, port)).unwrap();
-        stream.write_all(posted("/large").as_bytes()).unwrap();
+        stream.write_all(posted("/large", BODY).as_bytes()).unwrap();
         thread::sleep(Duration::from_millis(100));
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer);
@@ -182,6 +189,16 @@ async fn a_server_of_one_thread_serves_who_comes_beside_a_kept_connection() {
             );
         }
         assert!(begun.elapsed() < Duration::from_secs(4), "{way}");
+        let (mut read, mut write) = scene.open(way).await.into_split();
+        let sending = tokio::spawn(async move {
+            let request = posted("/small", LONG_BODY);
+            write.write_all(request.as_bytes()).await.map(|()| write)
+        });
+        let mut status = [0; 12];
+        let answered = timeout(PATIENCE, read.read_exact(&mut status)).await;
+        answered.expect("a long body is not taken").unwrap();
+        assert_eq!(&status, b"HTTP/1.1 200", "{way}, a long body");
+        sending.await.unwrap().unwrap();
         done.store(true, Relaxed);
         assert!(reading.await.unwrap() > 10);
     }

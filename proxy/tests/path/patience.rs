@@ -12,7 +12,7 @@ use policy::traffic::call::Timeouts;
 use policy::traffic::endpoint::Ejection;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use weft_proxy::{Budget, MESH_PORT};
 use wire::v1::Protocol;
@@ -22,6 +22,9 @@ use super::shown::{Does, call, grpc, serve, without_warmup};
 use crate::support::{Authority, Pod, endpoint, endpoints, http_app, pair, service, vip};
 
 const EJECTIONS: &str = "weft_ejections_total";
+/// Kernels take megabytes of a body before anybody waits.
+const LARGE: usize = 10 << 20;
+const PART: usize = 128 << 10;
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// It hangs since it came, so nobody has ever measured how fast it is.
@@ -100,6 +103,78 @@ async fn callers_that_are_slow_themselves_make_nobody_rest() {
         ask(&client, "POST", "", "{}").await;
         posts += 1;
         assert!(posts < 500, "it must rest: {}", client.metrics());
+    }
+}
+
+/// Accepts, and reads nothing ever.
+async fn stuck(ip: IpAddr) -> u16 {
+    let listener = TcpListener::bind((ip, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let mut taken = Vec::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            taken.push(stream);
+        }
+    });
+    port
+}
+
+/// The status of a POST whose body comes in parts, so that the proxy waits for its sender
+/// between them until the server takes nothing more.
+async fn large_post(client: &Pod) -> String {
+    let (mut read, mut write) = client.call(vip()).await.into_split();
+    let sending = tokio::spawn(async move {
+        let head = format!("POST / HTTP/1.1\r\nHost: web.shop\r\nContent-Length: {LARGE}\r\n\r\n");
+        let _ = write.write_all(head.as_bytes()).await;
+        for _ in 0..LARGE / PART {
+            let _ = write.write_all(&[b'y'; PART]).await;
+            sleep(Duration::from_millis(1)).await;
+        }
+        // Not closed before the answer has come.
+        write
+    });
+    let mut status = [0; 12];
+    let patience = Duration::from_secs(10);
+    let read = timeout(patience, read.read_exact(&mut status)).await;
+    read.expect("an answer in time").unwrap();
+    sending.abort();
+    String::from_utf8_lossy(&status).into_owned()
+}
+
+/// The body waits for the endpoint then, and not for its sender.
+#[tokio::test]
+async fn an_endpoint_that_takes_no_body_rests() {
+    for account in [None, Some("api")] {
+        let (client, server, _, _) = pair(Protocol::Http1).await;
+        let apps = [App::new(server.ip, OK).await, App::new(server.ip, OK).await];
+        // No more than 34 % rest, which is one of three.
+        let ports = [apps[0].port, apps[1].port, stuck(server.ip).await];
+        let all = ports.map(|port| endpoint(server.ip, port, account));
+        client.set(vec![endpoints("api", all[..2].to_vec())]);
+        client.set(vec![said(&Traffic {
+            timeouts: limited(Timeouts {
+                backend_request: Some(Duration::from_millis(500)),
+                ..Timeouts::DEFAULT
+            }),
+            ejection: whole(Ejection {
+                consecutive_failures: 1,
+                ..Ejection::DEFAULT
+            }),
+            ..Traffic::default()
+        })]);
+        // Who rests is worse than the others, of which something is known by now.
+        for _ in 0..60 {
+            assert_eq!(ask(&client, "POST", "", "{}").await.0, 200);
+        }
+        client.set(vec![endpoints("api", all.to_vec())]);
+        let mut posts = 0;
+        while sum(&client, EJECTIONS, &[]) == 0.0 {
+            large_post(&client).await;
+            posts += 1;
+            assert!(posts < 100, "{account:?}: {}", client.metrics());
+        }
+        // Who is left takes them.
+        assert_eq!(large_post(&client).await, "HTTP/1.1 200", "{account:?}");
     }
 }
 
