@@ -97,8 +97,8 @@ class Attack:
                                  rules=RULES if access == "enforce" else (), others={"stranger": None, "node": None, "tunneller": {"sees": "opaque"}}, memory_mib=MEMORY_MIB)
         self.log = folder / "came.jsonl"
         # What slowhttptest opens costs the application that takes it some time, which is no time of the mesh's.
-        for name, ports in (("sink", PORTS.values()), ("flooded", [LARGE])):
-            self.where.start("server", [python, HERE / "python/sink.py", self.log if name == "sink" else folder / f"{name}.jsonl", *ports], name)
+        for name, log, ports in (("sink", self.log, PORTS.values()), ("flooded", folder / "flooded.jsonl", [LARGE])):
+            self.where.start("server", [python, HERE / "python/sink.py", log, *ports], name)
         place.until(lambda: self.where.listening("server", LARGE), 20, "the application of the attack")
         self.past, self.forged, self.tried = {}, {}, {}
         self.honest, self.floods, self.wrong = [], [], []

@@ -35,32 +35,47 @@ const CHUNKED: &str = "POST /x HTTP/1.1\r\nHost: web.shop\r\nTransfer-Encoding: 
 /// The bodies of both ways to send them are of these bytes.
 const BYTE: u8 = b'y';
 
-/// Answers each head at once, and reads nothing of its body. How often it was asked.
-async fn hasty(ip: IpAddr, answer: &'static str) -> (u16, Arc<AtomicUsize>) {
+/// Reads the head of one request on each connection and leaves the rest to `then`, which
+/// counts in what is given here.
+async fn at_head<F>(
+    ip: IpAddr,
+    then: impl Fn(TcpStream, Arc<AtomicUsize>) -> F + Copy + Send + 'static,
+) -> (u16, Arc<AtomicUsize>)
+where
+    F: Future<Output = std::io::Result<()>> + Send + 'static,
+{
     let listener = TcpListener::bind((ip, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let asked = Arc::new(AtomicUsize::new(0));
-    let log = Arc::clone(&asked);
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&count);
     tokio::spawn(async move {
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
-            let log = Arc::clone(&log);
+            let count = Arc::clone(&counted);
             tokio::spawn(async move {
                 let mut head = Vec::new();
                 while !head.ends_with(b"\r\n\r\n") {
-                    head.push(stream.read_u8().await.ok()?);
+                    head.push(stream.read_u8().await?);
                 }
-                log.fetch_add(1, Relaxed);
-                stream.write_all(answer.as_bytes()).await.ok()?;
-                if ![UNKNOWN, ACCEPTED].contains(&answer) {
-                    stream.shutdown().await.ok()?;
-                }
-                sleep(Duration::from_secs(2)).await;
-                Some(())
+                then(stream, count).await
             });
         }
     });
-    (port, asked)
+    (port, count)
+}
+
+/// Answers each head at once, and reads nothing of its body. How often it was asked.
+async fn hasty(ip: IpAddr, answer: &'static str) -> (u16, Arc<AtomicUsize>) {
+    at_head(ip, move |mut stream, asked| async move {
+        asked.fetch_add(1, Relaxed);
+        stream.write_all(answer.as_bytes()).await?;
+        if ![UNKNOWN, ACCEPTED].contains(&answer) {
+            stream.shutdown().await?;
+        }
+        sleep(Duration::from_secs(2)).await;
+        Ok(())
+    })
+    .await
 }
 
 /// A caller and the two ways by which it reaches what answers early.
@@ -270,29 +285,15 @@ const TRAILED: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer:
 
 /// Answers each head at once, with trailers, and then reads the body; how much of it came.
 async fn trailing(ip: IpAddr) -> (u16, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind((ip, 0)).await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let came = Arc::new(AtomicUsize::new(0));
-    let log = Arc::clone(&came);
-    tokio::spawn(async move {
-        loop {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let log = Arc::clone(&log);
-            tokio::spawn(async move {
-                let mut head = Vec::new();
-                while !head.ends_with(b"\r\n\r\n") {
-                    head.push(stream.read_u8().await.ok()?);
-                }
-                stream.write_all(TRAILED.as_bytes()).await.ok()?;
-                let mut part = vec![0; 64 * 1024];
-                while let Ok(size @ 1..) = stream.read(&mut part).await {
-                    log.fetch_add(size, Relaxed);
-                }
-                Some(())
-            });
+    at_head(ip, |mut stream, came| async move {
+        stream.write_all(TRAILED.as_bytes()).await?;
+        let mut part = vec![0; 64 * 1024];
+        while let size @ 1.. = stream.read(&mut part).await? {
+            came.fetch_add(size, Relaxed);
         }
-    });
-    (port, came)
+        Ok(())
+    })
+    .await
 }
 
 #[tokio::test]

@@ -67,6 +67,21 @@ async fn half_a_post(client: &Pod) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
+/// An attempt may take as many milliseconds, and one that fails makes its endpoint rest.
+fn strict(millis: u64) -> Traffic {
+    Traffic {
+        timeouts: limited(Timeouts {
+            backend_request: Some(Duration::from_millis(millis)),
+            ..Timeouts::DEFAULT
+        }),
+        ejection: whole(Ejection {
+            consecutive_failures: 1,
+            ..Ejection::DEFAULT
+        }),
+        ..Traffic::default()
+    }
+}
+
 #[tokio::test]
 async fn callers_that_are_slow_themselves_make_nobody_rest() {
     let (client, server, _, _) = pair(Protocol::Http1).await;
@@ -76,17 +91,7 @@ async fn callers_that_are_slow_themselves_make_nobody_rest() {
         App::new(server.ip, OK).await,
     ];
     served_by(&client, &server, &[&apps[0], &apps[1], &apps[2]]);
-    client.set(vec![said(&Traffic {
-        timeouts: limited(Timeouts {
-            backend_request: Some(Duration::from_millis(300)),
-            ..Timeouts::DEFAULT
-        }),
-        ejection: whole(Ejection {
-            consecutive_failures: 1,
-            ..Ejection::DEFAULT
-        }),
-        ..Traffic::default()
-    })]);
+    client.set(vec![said(&strict(300))]);
     for _ in 0..60 {
         assert_eq!(ask(&client, "POST", "", "{}").await.0, 200);
     }
@@ -151,17 +156,7 @@ async fn an_endpoint_that_takes_no_body_rests() {
         let ports = [apps[0].port, apps[1].port, stuck(server.ip).await];
         let all = ports.map(|port| endpoint(server.ip, port, account));
         client.set(vec![endpoints("api", all[..2].to_vec())]);
-        client.set(vec![said(&Traffic {
-            timeouts: limited(Timeouts {
-                backend_request: Some(Duration::from_millis(500)),
-                ..Timeouts::DEFAULT
-            }),
-            ejection: whole(Ejection {
-                consecutive_failures: 1,
-                ..Ejection::DEFAULT
-            }),
-            ..Traffic::default()
-        })]);
+        client.set(vec![said(&strict(500))]);
         // Who rests is worse than the others, of which something is known by now.
         for _ in 0..60 {
             assert_eq!(ask(&client, "POST", "", "{}").await.0, 200);
