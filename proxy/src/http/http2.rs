@@ -35,6 +35,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use http::header::{CONNECTION, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
 
+use crate::http::http2::flow::WindowChanges;
 use crate::net::budget::Budget;
 use crate::net::tuning::LARGEST_CHUNK;
 
@@ -51,8 +52,8 @@ pub(crate) struct Tuning {
     /// Wait for what the server says of its limits before the first request: peers of
     /// ours allow as many streams as they are sent.
     pub learn_limit: bool,
-    /// Windows may change after the start. Not every application was tried with that.
-    pub grows: bool,
+    /// How windows change after the start.
+    pub windows: WindowChanges,
     /// Who is silent is asked for a sign of life, and given up without one. Every proxy
     /// answers; whoever computes, or reads only when it wants something, does not, and
     /// of such TCP alone tells who is dead.
@@ -104,7 +105,7 @@ pub(crate) const MESH: Tuning = Tuning {
     frame: LARGEST_CHUNK as u32,
     unsent: 4 * LARGEST_CHUNK,
     learn_limit: false,
-    grows: true,
+    windows: WindowChanges::Both,
     asks: true,
     resets: RESETS,
 };
@@ -114,7 +115,7 @@ pub(crate) const PLAIN: Tuning = Tuning {
     frame: PLAIN_FRAME,
     unsent: 256 * 1024,
     learn_limit: true,
-    grows: false,
+    windows: WindowChanges::BackToFull,
     asks: false,
     resets: 512,
 };

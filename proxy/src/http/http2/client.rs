@@ -118,7 +118,7 @@ where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let unsent = profile.unsent(&budget);
-    let flow = Flow::new(Arc::clone(&budget), profile.grows);
+    let flow = Flow::new(Arc::clone(&budget), profile.windows);
     let (io, heard) = Heard::new(FrameFilter::of_server(io, flow.small_frames()), budget);
     let (send, mut connection) = Builder::new()
         .initial_window_size(flow.window())

@@ -14,6 +14,11 @@
 //! `h2` knows one size for all streams of a connection, so growth is per connection,
 //! and bounded by how many streams it has.
 //!
+//! An application is near, so [`STREAM_WINDOW`] is enough for it. Its connection may have
+//! begun with less while the process had many streams, and lives long: it is told of
+//! larger windows once there is room, which every peer of gRPC has to expect, and never
+//! of smaller ones.
+//!
 //! When a window becomes smaller, its sender may have used more than the small one has
 //! and waits for WINDOW_UPDATE. `h2` asks whether one is due when bytes are given back,
 //! and all of them may have been by then. So it is asked again once the peer knows the
@@ -50,12 +55,20 @@ const ASSUMED_WINDOW: u32 = 65_535;
 /// Windows stay large for this long after a stream last filled one.
 const CALM: Duration = Duration::from_secs(1);
 
+/// How the windows of a connection change after its start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WindowChanges {
+    /// They grow for fast streams, and become smaller where many share the pool.
+    Both,
+    /// What began with less than [`STREAM_WINDOW`] gets there.
+    BackToFull,
+}
+
 /// The windows of one connection.
 #[derive(Debug)]
 pub(crate) struct Flow {
     budget: Arc<Budget>,
-    /// Windows may change after the start.
-    grows: bool,
+    changes: WindowChanges,
     streams: AtomicUsize,
     window: AtomicU32,
     /// A stream was read as fast as its window allowed.
@@ -78,11 +91,11 @@ struct Growth {
 
 impl Flow {
     #[must_use]
-    pub(crate) fn new(budget: Arc<Budget>, grows: bool) -> Arc<Self> {
+    pub(crate) fn new(budget: Arc<Budget>, changes: WindowChanges) -> Arc<Self> {
         let window = base(&budget);
         Arc::new(Self {
             budget,
-            grows,
+            changes,
             streams: AtomicUsize::new(0),
             window: AtomicU32::new(window),
             asks_to_grow: AtomicBool::new(false),
@@ -139,7 +152,7 @@ impl Flow {
     /// knows what it was told before.
     pub(crate) fn adjust(&self, tell: impl FnOnce(u32) -> bool) -> bool {
         let shrunk = self.shrunk.load(Relaxed);
-        let next = if self.grows { self.next() } else { None };
+        let next = self.next();
         // The same window again, to learn that the peer knows it.
         let Some(window) = next.or_else(|| shrunk.then(|| self.window())) else {
             return false;
@@ -162,6 +175,9 @@ impl Flow {
     #[must_use]
     fn next(&self) -> Option<u32> {
         let (now, base) = (self.window(), base(&self.budget));
+        if self.changes == WindowChanges::BackToFull {
+            return (base > now).then_some(base);
+        }
         let asks_to_grow = self.asks_to_grow.load(Relaxed);
         if now == base && !asks_to_grow {
             return None;
@@ -294,6 +310,7 @@ mod tests {
 
     use super::{
         Budget, Flow, GROWN, LARGEST_STREAM_WINDOW, LEAST_STREAM_WINDOW, STREAM_WINDOW, Share,
+        WindowChanges,
     };
 
     const LIMIT: usize = 512 * 1024 * 1024;
@@ -312,7 +329,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_stream_that_is_read_fast_gets_a_large_window_and_loses_it_when_it_is_calm() {
-        let flow = Flow::new(Budget::new(LIMIT), true);
+        let flow = Flow::new(Budget::new(LIMIT), WindowChanges::Both);
         let mut share = flow.open();
         assert_eq!(flow.window(), STREAM_WINDOW);
         assert_eq!(read_fast(&flow, &mut share), LARGEST_STREAM_WINDOW);
@@ -324,7 +341,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_stream_that_nobody_reads_gets_no_more_than_it_began_with() {
-        let flow = Flow::new(Budget::new(LIMIT), true);
+        let flow = Flow::new(Budget::new(LIMIT), WindowChanges::Both);
         let mut share = flow.open();
         share.read(STREAM_WINDOW as usize - 1);
         assert_eq!(flow.next(), None);
@@ -333,7 +350,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_windows_of_a_connection_fit_its_own() {
         for streams in 1..=super::STREAMS {
-            let flow = Flow::new(Budget::new(LIMIT), true);
+            let flow = Flow::new(Budget::new(LIMIT), WindowChanges::Both);
             let mut shares: Vec<Share> = (0..streams).map(|_| flow.open()).collect();
             let window = read_fast(&flow, &mut shares[0]);
             let sum = window as usize * streams as usize;
@@ -343,7 +360,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_stream_that_comes_makes_grown_windows_smaller() {
-        let flow = Flow::new(Budget::new(LIMIT), true);
+        let flow = Flow::new(Budget::new(LIMIT), WindowChanges::Both);
         let mut shares: Vec<Share> = (0..4).map(|_| flow.open()).collect();
         assert_eq!(read_fast(&flow, &mut shares[0]), LARGEST_STREAM_WINDOW);
         shares.extend((0..4).map(|_| flow.open()));
@@ -355,7 +372,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn where_many_streams_share_the_pool_none_grows() {
         let budget = Budget::new(64 * 1024 * 1024);
-        let flow = Flow::new(Arc::clone(&budget), true);
+        let flow = Flow::new(Arc::clone(&budget), WindowChanges::Both);
         let mut shares: Vec<Share> = (0..64).map(|_| flow.open()).collect();
         assert_eq!(read_fast(&flow, &mut shares[0]), STREAM_WINDOW);
         shares.push(flow.open());
@@ -370,7 +387,7 @@ mod tests {
         let mut sum = 0;
         let mut held = Vec::new();
         for _ in 0..40 {
-            let flow = Flow::new(Arc::clone(&budget), true);
+            let flow = Flow::new(Arc::clone(&budget), WindowChanges::Both);
             let mut share = flow.open();
             sum += read_fast(&flow, &mut share) - STREAM_WINDOW;
             held.push((flow, share));
@@ -383,7 +400,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn many_streams_share_the_pool() {
         let budget = Budget::new(LIMIT);
-        let flow = Flow::new(Arc::clone(&budget), true);
+        let flow = Flow::new(Arc::clone(&budget), WindowChanges::Both);
         let shares: Vec<Share> = (0..1000).map(|_| flow.open()).collect();
         assert_eq!(flow.next(), Some(STREAM_WINDOW / 2));
         let more: Vec<Share> = (0..100_000).map(|_| flow.open()).collect();
@@ -391,5 +408,21 @@ mod tests {
         drop((shares, more));
         flow.said(LEAST_STREAM_WINDOW);
         assert_eq!(flow.next(), Some(STREAM_WINDOW));
+    }
+    /// A connection to an application lives as long as the application.
+    #[tokio::test(start_paused = true)]
+    async fn towards_an_application_windows_that_began_small_become_whole_and_stay_so() {
+        let budget = Budget::new(LIMIT);
+        let mut others: Vec<_> = (0..100_000).map(|_| budget.hold()).collect();
+        let flow = Flow::new(Arc::clone(&budget), WindowChanges::BackToFull);
+        let mut share = flow.open();
+        assert_eq!(read_fast(&flow, &mut share), LEAST_STREAM_WINDOW);
+        others.truncate(1000);
+        assert_eq!(read_fast(&flow, &mut share), STREAM_WINDOW / 2);
+        others.clear();
+        assert_eq!(read_fast(&flow, &mut share), STREAM_WINDOW);
+        others.extend((0..100_000).map(|_| budget.hold()));
+        assert_eq!(flow.next(), None, "it was told of less again");
+        assert_eq!(budget.grown(), 0);
     }
 }

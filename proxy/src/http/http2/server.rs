@@ -87,7 +87,7 @@ where
     permit.silent();
     permit.head_begins();
     let _connection = permit.hold(CONNECTION);
-    let flow = Flow::new(Arc::clone(&budget), profile.grows);
+    let flow = Flow::new(Arc::clone(&budget), profile.windows);
     let mut held_back = HeldBack::new(Arc::clone(&budget), Arc::clone(&permit), class);
     let (io, heard) = Heard::new(FrameFilter::of_client(io, flow.small_frames()), budget);
     let mut connection = builder(&profile, &flow).handshake::<_, Bytes>(io).await?;

@@ -23,7 +23,7 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::io::InspectReader;
 
 use super::client::{self, SendError, Sender};
-use super::flow::STREAM_WINDOW;
+use super::flow::{STREAM_WINDOW, WindowChanges};
 use super::server::{self, Accept};
 use super::{PLAIN, PLAIN_FRAME, Tuning};
 use crate::http::body::{self, Body, BoxError};
@@ -35,7 +35,7 @@ const PROFILE: Tuning = Tuning {
     frame: PLAIN_FRAME,
     unsent: 256 * 1024,
     learn_limit: false,
-    grows: true,
+    windows: WindowChanges::Both,
     asks: true,
     resets: 512,
 };

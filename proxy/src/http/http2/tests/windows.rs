@@ -79,7 +79,7 @@ async fn a_stream_goes_on_after_its_window_became_small_again() {
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_began_before_the_first_settings_came_goes_on() {
     let profile = Tuning {
-        grows: false,
+        windows: WindowChanges::BackToFull,
         ..PROFILE
     };
     for first in (4..=60).step_by(4) {
@@ -189,6 +189,46 @@ async fn windows_towards_applications_stay_as_they_were_told_first() {
     let got = answer.data().await.unwrap().unwrap();
     assert_eq!(got, SIZE.to_string());
     assert_eq!(windows(&heard.lock()), [STREAM_WINDOW], "as a server");
+}
+
+/// A connection that began while the process had very many streams outlives them.
+#[tokio::test(start_paused = true)]
+async fn windows_towards_applications_that_began_small_become_whole_when_there_is_room() {
+    let heard = Arc::<parking_lot::Mutex<Vec<u8>>>::default();
+    let (near, far) = duplex(1 << 20);
+    let hears = Arc::clone(&heard);
+    let far = InspectReader::new(far, move |said: &[u8]| hears.lock().extend_from_slice(said));
+    tokio::spawn(async move {
+        let mut connection = h2::server::handshake(far).await.unwrap();
+        while let Some(Ok((_, mut respond))) = connection.accept().await {
+            let mut stream = respond.send_response(Response::new(()), false).unwrap();
+            stream.send_data(vec![7; 1 << 20].into(), true).unwrap();
+        }
+    });
+    let saturated = budget();
+    let others: Vec<_> = (0..1000).map(|_| saturated.hold()).collect();
+    let mut sender = client::handshake(near, PLAIN, Arc::clone(&saturated), None)
+        .await
+        .unwrap();
+    let mut download = async || {
+        let answer = sender.send(post(body::empty())).await.unwrap();
+        let whole = answer.into_body().collect();
+        timeout(SOON, whole)
+            .await
+            .unwrap()
+            .unwrap()
+            .to_bytes()
+            .len()
+    };
+    assert_eq!(download().await, 1 << 20);
+    drop(others);
+    for _ in 0..2 {
+        assert_eq!(download().await, 1 << 20);
+    }
+    let told = windows(&heard.lock()[24..]);
+    let (first, last) = (told.first().unwrap(), told.last().unwrap());
+    assert!(*first < STREAM_WINDOW, "{told:?}");
+    assert_eq!(*last, STREAM_WINDOW, "{told:?}");
 }
 
 #[tokio::test]
