@@ -1,13 +1,14 @@
 //! A body that comes by HTTP/2.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::RecvStream;
 use http::{HeaderMap, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use runtime::occupancy::Held;
+use runtime::occupancy::{Held, InFlight};
 use tokio::task::AbortHandle;
 
 use super::flow::Share;
@@ -27,6 +28,9 @@ pub struct RecvBody {
     data_ended: bool,
     /// What still sends the request that this answers.
     upload: Option<Upload>,
+    /// The request whose body it is: in flight until that has come as well, whatever was
+    /// answered.
+    request: Option<Arc<InFlight>>,
 }
 
 /// The rest of a request on its way. Dropped before the answer has ended, it resets
@@ -65,6 +69,7 @@ impl RecvBody {
             left,
             data_ended: false,
             upload: None,
+            request: None,
         }
     }
 
@@ -72,6 +77,13 @@ impl RecvBody {
     pub(super) fn counted(mut self, unread: Held) -> Self {
         if !self.inbox.lock().is_end_stream() {
             self.unread = Some(unread);
+        }
+        self
+    }
+
+    pub(super) fn of(mut self, request: &Arc<InFlight>) -> Self {
+        if !self.inbox.lock().is_end_stream() {
+            self.request = Some(Arc::clone(request));
         }
         self
     }
@@ -88,8 +100,9 @@ impl RecvBody {
         self
     }
 
-    /// The answer is whole; what is left of the request may go on without it.
+    /// All of it came; what is left of a request that it answers may go on without it.
     fn ended(&mut self) {
+        self.request = None;
         if let Some(upload) = self.upload.take() {
             upload.detach();
         }

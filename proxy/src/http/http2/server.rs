@@ -193,12 +193,16 @@ fn begin<F>(
     if head.extensions.get::<NotAdmitted>().is_none() {
         promise.begins();
     }
-    let in_flight = permit.begin_request();
+    let in_flight = Arc::new(permit.begin_request());
     let cost = permit.hold(REQUEST + bytes);
     if !stream.is_end_stream() {
         head.extensions.insert(Kept::new(cost.beside(0)));
     }
-    let body = RecvBody::new(stream, flow.open(), &head.headers).counted(cost.beside(0));
+    let mut body = RecvBody::new(stream, flow.open(), &head.headers).counted(cost.beside(0));
+    // What comes behind a CONNECT is no body, and lasts as long as both like.
+    if head.method != Method::CONNECT {
+        body = body.of(&in_flight);
+    }
     let answer = handler(Request::from_parts(head, body));
     #[expect(clippy::disallowed_methods, reason = "one stream")]
     tokio::spawn(async move {

@@ -4,6 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::future::pending;
 
 use bytes::Bytes;
+use http::Method;
+use http_body_util::BodyExt;
 use runtime::occupancy::{Bounds, InFlight, Occupancy};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::{TcpListener, TcpStream};
@@ -56,6 +58,9 @@ async fn saturated(
     let handler = |request: Request<IncomingBody>| async move {
         let waited = request.extensions().get::<Waited>();
         let waited = waited.map_or(0, |Waited(long)| long.as_secs());
+        if !request.body().is_end_stream() {
+            tokio::spawn(request.into_body().collect());
+        }
         Response::new(body::text(format!("waited {waited}")))
     };
     let refused = |how| REFUSED.with_borrow_mut(|all| all.push(how));
@@ -146,6 +151,29 @@ async fn over_http2_what_a_request_waited_is_told_with_it() {
         let mut body = answer.await.unwrap().into_body();
         let said = if waits { "waited 7" } else { "waited 0" };
         assert_eq!(body.data().await.unwrap().unwrap(), said);
+    }
+}
+
+/// As over HTTP/1.1. Nothing is the body of a tunnel, however long that lasts.
+#[tokio::test(start_paused = true)]
+async fn over_http2_a_request_is_in_flight_until_its_body_has_come_whatever_was_answered() {
+    for method in [Method::POST, Method::CONNECT] {
+        let body = method == Method::POST;
+        let (mut sender, _, (permit, _held)) = saturated(Profile::Network).await;
+        let in_flight = || permit.requests().unwrap().in_flight() - 100;
+        for whole in [true, false] {
+            let head = Request::builder().method(&method).uri("http://s/");
+            let (answer, mut stream) = sender.send_request(head.body(()).unwrap(), false).unwrap();
+            let kept = answer.await.unwrap();
+            sleep(Duration::from_secs(1)).await;
+            assert_eq!(in_flight(), usize::from(body), "{method}");
+            if whole {
+                stream.send_data(Bytes::from("body"), true).unwrap();
+            }
+            drop((kept, stream));
+            sleep(Duration::from_secs(1)).await;
+            assert_eq!(in_flight(), 0, "{method}");
+        }
     }
 }
 

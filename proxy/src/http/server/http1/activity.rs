@@ -13,6 +13,7 @@ use futures::task::AtomicWaker;
 use http::{Request, StatusCode, header};
 use http_body::Body as HttpBody;
 use hyper::body::Incoming;
+use parking_lot::Mutex;
 use runtime::occupancy::{Held, InFlight, Permit};
 use tokio::io::AsyncRead;
 use tokio::time::Instant;
@@ -50,6 +51,9 @@ pub(super) struct Use {
     /// The last request has a body, and not all of it has come. What comes must
     /// never be taken for the next request.
     pub(super) body: AtomicBool,
+    /// A request that was answered in full before all of its body came, as long as that
+    /// does not.
+    unfinished: Mutex<Option<(InFlight, Holder)>>,
     /// A request asks for another protocol.
     pub(super) upgrade: AtomicBool,
     /// The last request does, and waits for its answer.
@@ -97,6 +101,7 @@ impl Use {
             requests: AtomicU64::default(),
             in_flight: AtomicU32::default(),
             body: AtomicBool::default(),
+            unfinished: Mutex::default(),
             upgrade: AtomicBool::default(),
             switches: AtomicBool::default(),
             looks: AtomicBool::default(),
@@ -139,6 +144,7 @@ impl Use {
     /// The next head may come.
     pub(super) fn waits(&self) {
         self.body.store(false, Relaxed);
+        drop(self.unfinished.lock().take());
         self.expects.store(true, Relaxed);
         self.fresh.store(true, Relaxed);
         self.head.store(0, Relaxed);
@@ -346,7 +352,8 @@ pub(super) struct Early {
     _promise: Promise,
 }
 
-/// Held until an answer has been handed over.
+/// Held until an answer has been handed over. What makes it a request in flight is held
+/// until its own body has come as well.
 #[derive(Debug)]
 pub(super) struct Busy {
     pub(super) used: Arc<Use>,
@@ -378,6 +385,11 @@ impl Busy {
 
 impl Drop for Busy {
     fn drop(&mut self) {
+        // A body on its way to an application that has answered already holds as much as
+        // one that waits for its answer.
+        if self.used.body.load(Relaxed) {
+            *self.used.unfinished.lock() = self.in_flight.take();
+        }
         self.used.in_flight.fetch_sub(1, Relaxed);
     }
 }
