@@ -28,10 +28,10 @@ pub(crate) struct ByteStream {
 
 impl ByteStream {
     #[must_use]
-    pub(crate) const fn new(out: SendStream<Bytes>, incoming: RecvBody) -> Self {
+    pub(crate) fn new(out: SendStream<Bytes>, incoming: RecvBody) -> Self {
         Self {
             out,
-            incoming,
+            incoming: incoming.of_no_request(),
             rest: Bytes::new(),
             ended: false,
         }

@@ -88,6 +88,12 @@ impl RecvBody {
         self
     }
 
+    /// It is no body, but one direction of what lasts as long as both sides like.
+    pub(crate) fn of_no_request(mut self) -> Self {
+        self.request = None;
+        self
+    }
+
     /// Bytes may wait to be read from now on, or none do.
     fn note(&mut self, unread: bool) {
         if let Some(held) = &self.unread {

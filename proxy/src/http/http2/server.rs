@@ -198,11 +198,9 @@ fn begin<F>(
     if !stream.is_end_stream() {
         head.extensions.insert(Kept::new(cost.beside(0)));
     }
-    let mut body = RecvBody::new(stream, flow.open(), &head.headers).counted(cost.beside(0));
-    // What comes behind a CONNECT is no body, and lasts as long as both like.
-    if head.method != Method::CONNECT {
-        body = body.of(&in_flight);
-    }
+    let body = RecvBody::new(stream, flow.open(), &head.headers)
+        .counted(cost.beside(0))
+        .of(&in_flight);
     let answer = handler(Request::from_parts(head, body));
     #[expect(clippy::disallowed_methods, reason = "one stream")]
     tokio::spawn(async move {

@@ -232,34 +232,6 @@ async fn what_is_left_of_a_body_is_never_taken_for_a_request() {
     served.hear(&said("/next")).await;
 }
 
-/// An application that answers at once may be sent a body for as long as its caller likes.
-#[tokio::test(start_paused = true)]
-async fn a_request_is_in_flight_until_its_body_has_come_whatever_was_answered() {
-    let (_occupancy, permit) = saturated();
-    let in_flight = || permit.requests().unwrap().in_flight();
-    let mut served = Served::at(Arc::clone(&permit), 4096, None, |request| {
-        let path = request.uri().path().to_owned();
-        tokio::spawn(request.into_body().collect());
-        async move { Response::new(body::text(path)) }
-    });
-    for whole in [true, false] {
-        served
-            .say(b"POST /post HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nbo")
-            .await;
-        served.hear(&said("/post")).await;
-        sleep(LONG).await;
-        assert_eq!(in_flight(), 1);
-        if whole {
-            served.say(b"dy").await;
-            sleep(LONG).await;
-            assert_eq!(in_flight(), 0);
-        }
-    }
-    drop(served.client);
-    sleep(LONG).await;
-    assert_eq!(in_flight(), 0);
-}
-
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_the_client_takes_slowly_is_whole() {
     const SIZE: usize = 300_000;
