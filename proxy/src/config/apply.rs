@@ -11,14 +11,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use policy::access::{self, Access, Ports};
-use policy::mode::{Enforcement, MtlsMode};
+use policy::mode::Enforcement;
 use policy::name::{ServiceId, SpiffeId};
-use policy::protocol::Protocol;
 use policy::route::names::Names;
 use policy::route::{Forward, Rule, Table};
 use policy::traffic::pod::PodGuard;
 use prost::Message as _;
-use wire::v1;
+use wire::{convert, v1};
 
 mod lists;
 
@@ -42,31 +41,14 @@ fn address_in(name: &str) -> Option<SocketAddr> {
     }
 }
 
-fn protocol_of(raw: i32) -> Protocol {
-    // A protocol that a newer controller knows is found out by looking.
-    v1::Protocol::try_from(raw).map_or(Protocol::Detect, Into::into)
-}
-
 fn workload_of(workload: &v1::Workload) -> Result<Workload, String> {
     let identity = SpiffeId::try_from(workload.identity.as_str())
         .map_err(|error| format!("identity: {error}"))?;
-    let ports = workload
-        .ports
-        .iter()
-        .map(|port| {
-            Ok((
-                port_of(port.first)?,
-                port_of(port.last)?,
-                protocol_of(port.protocol),
-            ))
-        })
-        .collect::<Result<_, String>>()?;
     Ok(Workload {
         identity,
-        enforcement: v1::Enforcement::try_from(workload.enforcement)
-            .map_or(Enforcement::Enforce, Into::into),
-        mtls: v1::MtlsMode::try_from(workload.mtls).map_or(MtlsMode::Strict, Into::into),
-        ports,
+        enforcement: convert::enforcement(workload.enforcement),
+        mtls: convert::mtls(workload.mtls),
+        ports: convert::port_protocols(&workload.ports).map_err(|error| error.to_string())?,
         location: Location::new(&workload.zone, &workload.node),
     })
 }
@@ -82,7 +64,7 @@ fn destination_of(
                 let endpoint = pod.endpoint.as_ref().ok_or("a pod without an address")?;
                 Destination::Pod(PodTarget {
                     endpoint: endpoint_of(endpoint, registry)?,
-                    protocol: protocol_of(pod.protocol),
+                    protocol: convert::protocol(pod.protocol),
                     headless: pod
                         .headless
                         .into_iter()
@@ -110,8 +92,8 @@ fn service_of(name: &str, service: &v1::Service, registry: &Registry) -> Result<
             name: service.name.as_str().into(),
         },
         label: format!("{}/{}", service.namespace, service.name).into(),
-        port: port_of(service.port)?,
-        protocol: protocol_of(service.protocol),
+        port: port_of("port", service.port)?,
+        protocol: convert::protocol(service.protocol),
         affinity: registry.affinity(name, service.affinity_seconds),
         routes: Table {
             rules,
@@ -190,14 +172,15 @@ impl Snapshot {
     }
 
     pub(super) fn declared_ports(&self) -> BTreeSet<u16> {
-        let workload = self.workload.iter().flat_map(|workload| &workload.ports);
-        let ranges =
-            workload.filter(|(first, last, _)| last.saturating_sub(*first) < DECLARED_RANGE);
+        let workload = self.workload.iter();
+        let ranges = workload
+            .flat_map(|workload| workload.ports.iter())
+            .filter(|(range, _)| range.last() - range.first() < DECLARED_RANGE);
         let rules = self.rules.values();
         let rules = rules.flat_map(|rule| rule.ports.iter().chain(&rule.limit));
         let mut ports = BTreeSet::new();
         for port in ranges
-            .flat_map(|(first, last, _)| *first..=*last)
+            .flat_map(|(range, _)| range.first()..=range.last())
             .chain(rules.flat_map(|ports| {
                 match ports {
                     Ports::Any => &[],

@@ -14,7 +14,7 @@ use policy::log_filter::LogFilter;
 use policy::mode::{Enforcement, MtlsMode};
 use policy::name::{ServiceId, SpiffeId};
 use policy::origin::Origin;
-use policy::protocol::Protocol;
+use policy::protocol::{PortProtocols, Protocol};
 use policy::route::names::Names;
 use policy::route::{Forward, Table};
 use policy::subset::Places;
@@ -86,18 +86,8 @@ pub struct Workload {
     pub identity: SpiffeId,
     pub enforcement: Enforcement,
     pub mtls: MtlsMode,
-    pub ports: Vec<(u16, u16, Protocol)>,
+    pub ports: PortProtocols,
     pub location: Location,
-}
-
-impl Workload {
-    #[must_use]
-    pub fn protocol(&self, port: u16) -> Protocol {
-        self.ports
-            .iter()
-            .find(|(first, last, _)| (*first..=*last).contains(&port))
-            .map_or(Protocol::Detect, |(_, _, protocol)| *protocol)
-    }
 }
 
 /// Everything that a connection or request asks for its decisions.

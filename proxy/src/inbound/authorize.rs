@@ -102,7 +102,7 @@ impl Connection {
             .workload
             .as_ref()
             .map_or(Protocol::Detect, |workload| {
-                workload.protocol(self.local.port())
+                workload.ports.lookup(self.local.port())
             })
     }
 

@@ -1,4 +1,5 @@
-//! One HTTP request from outside the pod: receive, authorize, prepare, forward, respond.
+//! One HTTP request from outside the pod: receive, authorize, admit by
+//! guard and overload, prepare, forward, respond.
 
 use std::sync::Arc;
 
@@ -56,7 +57,7 @@ struct Prepared {
 }
 
 impl Connection {
-    /// One HTTP request: receive, authorize, prepare, forward, respond.
+    /// One HTTP request, step by step.
     pub(super) async fn handle_request(
         self: Arc<Self>,
         request: Request<IncomingBody>,

@@ -6,7 +6,11 @@ use policy::protocol::{PortProtocols, PortRange, Protocol};
 use super::error::BadResource;
 use crate::v1;
 
-pub(super) fn port(field: &str, raw: u32) -> Result<u16, BadResource> {
+/// Reads a port of `field`.
+///
+/// # Errors
+/// When the number is none.
+pub fn port(field: &str, raw: u32) -> Result<u16, BadResource> {
     match u16::try_from(raw) {
         Ok(port) if port != 0 => Ok(port),
         _ => Err(BadResource::new(field, format_args!("{raw} is no port"))),

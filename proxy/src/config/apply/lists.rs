@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use policy::health::ready_at;
 use policy::name::SpiffeId;
 use policy::subset::{Place, Places};
-use wire::v1;
+use wire::{convert, v1};
 
 use crate::config::snapshot::Snapshot;
 use crate::endpoints::endpoint::Endpoint;
@@ -19,11 +19,8 @@ use crate::endpoints::location::Location;
 use crate::endpoints::registry::Registry;
 use crate::endpoints::set::EndpointSet;
 
-pub(super) fn port_of(raw: u32) -> Result<u16, String> {
-    u16::try_from(raw)
-        .ok()
-        .filter(|port| *port != 0)
-        .ok_or_else(|| format!("{raw} is no port"))
+pub(super) fn port_of(field: &str, raw: u32) -> Result<u16, String> {
+    convert::port(field, raw).map_err(|error| error.to_string())
 }
 
 fn address_of(endpoint: &v1::Endpoint) -> Result<SocketAddr, String> {
@@ -31,7 +28,7 @@ fn address_of(endpoint: &v1::Endpoint) -> Result<SocketAddr, String> {
         .ip
         .parse()
         .map_err(|_| format!("{:?} is no address", endpoint.ip))?;
-    Ok(SocketAddr::new(ip, port_of(endpoint.port)?))
+    Ok(SocketAddr::new(ip, port_of("port", endpoint.port)?))
 }
 
 /// Where a pod of the mesh is said to be, also by an identity that cannot be read.

@@ -196,6 +196,8 @@ fn a_refused_workload_leaves_the_former_modes() {
     };
     let mut wrong_port = workload();
     wrong_port.ports[0].last = 65_536;
+    let mut backwards = workload();
+    backwards.ports[0].last = 79;
     let mut tight = workload();
     tight.set_mtls(v1::MtlsMode::Strict);
     tight.set_enforcement(v1::Enforcement::Enforce);
@@ -206,6 +208,7 @@ fn a_refused_workload_leaves_the_former_modes() {
         for unusable in [
             of(wrong_identity.clone()),
             of(wrong_port.clone()),
+            of(backwards.clone()),
             resource(wire::names::WORKLOAD, None),
         ] {
             let (now, refused) = after(&held, &registry, vec![unusable]);
