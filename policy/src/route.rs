@@ -2,7 +2,7 @@
 //!
 //! One kind of list serves every use: the rules of a Service's routes, sections of
 //! policies, names of routes in metrics. The first rule that fits decides, and what no
-//! rule fits has an answer of its own, so there is no second matcher that could differ.
+//! rule fits has an answer of its own.
 
 pub mod names;
 
