@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::{Method, StatusCode};
-use runtime::admin::{Answer, Request, json, text};
+use runtime::admin::{Request, Response, json, text};
 use serde_json::{Map, Value};
 
 use crate::config::summary::Summary;
@@ -43,7 +43,7 @@ impl Pages {
         })
     }
 
-    pub(crate) async fn answer(self, request: Request, peer: SocketAddr) -> Answer {
+    pub(crate) async fn answer(self, request: Request, peer: SocketAddr) -> Response {
         let path = request.uri().path();
         let probed = self.probes.answer(request.method(), path);
         if let Some(answer) = Box::pin(self.proxy.clients.beside(probed)).await {

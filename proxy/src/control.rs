@@ -1,4 +1,4 @@
-//! The proxy's side of the conversation with the controller: get a
+//! The proxy's side of its stream with the controller: get a
 //! certificate, keep it fresh, hold the stream, apply what comes.
 //!
 //! Configuration never ages: while no controller answers, the last snapshot
@@ -38,7 +38,7 @@ pub(crate) const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 pub(crate) const BACKOFF_LONGEST: Duration = Duration::from_secs(10);
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// What the conversation needs and fills.
+/// What it needs and fills.
 #[derive(Clone, Debug)]
 pub(crate) struct Control {
     /// Of the own workload.
@@ -88,7 +88,7 @@ pub(crate) struct Progress {
 }
 
 impl Control {
-    /// Starts the conversation on the current runtime.
+    /// Starts it on the current runtime.
     #[must_use]
     pub(crate) fn start(self) -> Progress {
         let (certified, certified_seen) = watch::channel(false);

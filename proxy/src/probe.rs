@@ -21,7 +21,7 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, Shared, WeakShared};
 use http::{HeaderValue, Method, StatusCode, header};
 use parking_lot::Mutex;
-use runtime::admin::{self, Answer};
+use runtime::admin::{self, Response};
 
 mod exchange;
 mod grpc;
@@ -71,7 +71,7 @@ impl Probes {
     }
 
     /// Answers `/probe/...` and `/hook/...`; `None` for every other path.
-    pub(crate) async fn answer(&self, method: &Method, path: &str) -> Option<Answer> {
+    pub(crate) async fn answer(&self, method: &Method, path: &str) -> Option<Response> {
         let probe = path.strip_prefix("/probe/");
         let hook = path.strip_prefix("/hook/");
         if probe.or(hook).is_some() && method != Method::GET {
@@ -125,7 +125,7 @@ impl Probe {
     }
 }
 
-fn probed(verdict: ProbeResult) -> Answer {
+fn probed(verdict: ProbeResult) -> Response {
     match verdict {
         Ok(found) => admin::text(StatusCode::OK, found + "\n"),
         Err(reason) => admin::text(StatusCode::SERVICE_UNAVAILABLE, reason + "\n"),
@@ -135,7 +135,7 @@ fn probed(verdict: ProbeResult) -> Answer {
 /// To the kubelet any answer to a hook is a success, whatever its status; only
 /// the lack of one is a failure. A redirect to what is no URL is what its client
 /// reports as such, and so a failed postStart still restarts the container.
-fn hooked(verdict: ProbeResult) -> Answer {
+fn hooked(verdict: ProbeResult) -> Response {
     match verdict {
         Ok(found) => admin::text(StatusCode::OK, found + "\n"),
         Err(reason) => {

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE};
-use http::{HeaderValue, Method, Response, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -68,7 +68,7 @@ pub const MAX_BODY: usize = 16 * 1024;
 /// A request with its body, which is at most [`MAX_BODY`] bytes.
 pub type Request = http::Request<Bytes>;
 /// What a handler answers.
-pub type Answer = Response<Full<Bytes>>;
+pub type Response = http::Response<Full<Bytes>>;
 
 /// An admin port that is open but not yet served.
 #[derive(Debug)]
@@ -90,7 +90,7 @@ pub async fn serve<H, F>(
 ) -> io::Result<Infallible>
 where
     H: Fn(Request, SocketAddr) -> F + Send + Sync + 'static,
-    F: Future<Output = Answer> + Send + 'static,
+    F: Future<Output = Response> + Send + 'static,
 {
     let admin = Admin::bind(addr).await?;
     Ok(admin.run(ready, registry, extra).await)
@@ -116,7 +116,7 @@ impl Admin {
     pub async fn run<H, F>(self, ready: Ready, scraped: impl Into<Scraped>, extra: H) -> Infallible
     where
         H: Fn(Request, SocketAddr) -> F + Send + Sync + 'static,
-        F: Future<Output = Answer> + Send + 'static,
+        F: Future<Output = Response> + Send + 'static,
     {
         let pages = Arc::new(Pages {
             ready,
@@ -158,21 +158,21 @@ impl Admin {
 }
 
 /// For processes without further pages: 404.
-pub async fn nothing_more(_request: Request, _peer: SocketAddr) -> Answer {
+pub async fn nothing_more(_request: Request, _peer: SocketAddr) -> Response {
     text(StatusCode::NOT_FOUND, "no such page\n")
 }
 
 /// A plain text answer.
-pub fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
+pub fn text(status: StatusCode, body: impl Into<Bytes>) -> Response {
     typed(status, "text/plain; charset=utf-8", body)
 }
 
 /// A JSON answer; `body` must be JSON already.
-pub fn json(status: StatusCode, body: impl Into<Bytes>) -> Answer {
+pub fn json(status: StatusCode, body: impl Into<Bytes>) -> Response {
     typed(status, "application/json", body)
 }
 
-fn typed(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
+fn typed(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response {
     let mut answer = Response::new(Full::new(body.into()));
     *answer.status_mut() = status;
     answer
@@ -195,7 +195,7 @@ async fn serve_connection<H, F>(
     permit: &Arc<Permit>,
 ) where
     H: Fn(Request, SocketAddr) -> F + Send + Sync + 'static,
-    F: Future<Output = Answer> + Send + 'static,
+    F: Future<Output = Response> + Send + 'static,
 {
     let exchange = Arc::new(Exchange::of(permit));
     permit.idle();
@@ -403,9 +403,9 @@ impl AsyncWrite for Watched {
 impl<H, F> Pages<H>
 where
     H: Fn(Request, SocketAddr) -> F + Send + Sync + 'static,
-    F: Future<Output = Answer> + Send + 'static,
+    F: Future<Output = Response> + Send + 'static,
 {
-    async fn answer(&self, request: http::Request<Incoming>, peer: SocketAddr) -> Answer {
+    async fn answer(&self, request: http::Request<Incoming>, peer: SocketAddr) -> Response {
         let page = match request.uri().path() {
             "/live" => Self::live,
             "/ready" => Self::readiness,
@@ -424,11 +424,11 @@ where
     }
 
     /// That this answers at all is the proof.
-    fn live(&self) -> Answer {
+    fn live(&self) -> Response {
         text(StatusCode::OK, "live\n")
     }
 
-    fn readiness(&self) -> Answer {
+    fn readiness(&self) -> Response {
         let waiting = self.ready.waiting();
         let (status, mut body) = if waiting.is_empty() {
             (StatusCode::OK, "ready\n".to_owned())
@@ -443,7 +443,7 @@ where
         text(status, body)
     }
 
-    fn metrics(&self) -> Answer {
+    fn metrics(&self) -> Response {
         match self.scraped.page() {
             Ok(body) => typed(
                 StatusCode::OK,
@@ -457,7 +457,7 @@ where
         }
     }
 
-    async fn further(&self, request: http::Request<Incoming>, peer: SocketAddr) -> Answer {
+    async fn further(&self, request: http::Request<Incoming>, peer: SocketAddr) -> Response {
         let (head, body) = request.into_parts();
         let body = Limited::new(body, MAX_BODY).collect();
         match tokio::time::timeout(HEAD_TIMEOUT, body).await {

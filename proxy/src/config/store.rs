@@ -39,7 +39,8 @@ const KEPT_BYTES: usize = 4 * 1024 * 1024;
 const KEPT_AT_LEAST: usize = 1000;
 
 #[derive(Debug)]
-struct Wanted {
+/// A destination that the controller is asked about.
+struct Subscription {
     users: usize,
     last_used: Instant,
 }
@@ -51,8 +52,8 @@ pub struct Store {
     changed: watch::Sender<u64>,
     policy: watch::Sender<u64>,
     pub registry: Registry,
-    wanted: Mutex<HashMap<SocketAddr, Wanted>>,
-    /// Told when `wanted` changed.
+    subscriptions: Mutex<HashMap<SocketAddr, Subscription>>,
+    /// Told when `subscriptions` changed.
     pub asked: Notify,
     pub telemetry: Arc<Telemetry>,
     /// Rules that are only tried.
@@ -66,15 +67,16 @@ pub struct Store {
 /// Keeps a destination subscribed while a connection uses it.
 #[derive(Debug)]
 pub struct DestinationGuard {
-    state: Arc<Store>,
+    store: Arc<Store>,
     addr: SocketAddr,
 }
 
 impl Drop for DestinationGuard {
     fn drop(&mut self) {
-        if let Some(wanted) = self.state.wanted.lock().get_mut(&self.addr) {
-            wanted.users = wanted.users.saturating_sub(1);
-            wanted.last_used = Instant::now();
+        let mut subscriptions = self.store.subscriptions.lock();
+        if let Some(subscription) = subscriptions.get_mut(&self.addr) {
+            subscription.users = subscription.users.saturating_sub(1);
+            subscription.last_used = Instant::now();
         }
     }
 }
@@ -87,7 +89,7 @@ impl Store {
             changed: watch::Sender::new(0),
             policy: watch::Sender::new(0),
             registry: Registry::telling(telemetry.metrics.resting.clone()),
-            wanted: Mutex::default(),
+            subscriptions: Mutex::default(),
             asked: Notify::new(),
             telemetry,
             trials: Arc::default(),
@@ -267,26 +269,26 @@ impl Store {
     }
 
     fn want(self: &Arc<Self>, addr: SocketAddr) -> DestinationGuard {
-        let mut wanted = self.wanted.lock();
+        let mut subscriptions = self.subscriptions.lock();
         let now = Instant::now();
-        if let Some(entry) = wanted.get_mut(&addr) {
+        if let Some(entry) = subscriptions.get_mut(&addr) {
             entry.users += 1;
             entry.last_used = now;
         } else {
-            if wanted.len() >= DESTINATION_LIMIT {
+            if subscriptions.len() >= DESTINATION_LIMIT {
                 self.telemetry.metrics.limit("destinations");
-                let oldest = wanted
+                let oldest = subscriptions
                     .iter()
                     .filter(|(_, entry)| entry.users == 0)
                     .min_by_key(|(_, entry)| entry.last_used)
                     .map(|(addr, _)| *addr);
                 if let Some(oldest) = oldest {
-                    wanted.remove(&oldest);
+                    subscriptions.remove(&oldest);
                 }
             }
-            wanted.insert(
+            subscriptions.insert(
                 addr,
-                Wanted {
+                Subscription {
                     users: 1,
                     last_used: now,
                 },
@@ -294,25 +296,25 @@ impl Store {
             self.asked.notify_one();
         }
         DestinationGuard {
-            state: Arc::clone(self),
+            store: Arc::clone(self),
             addr,
         }
     }
 
     /// Addresses that the controller should be asked for now.
     #[must_use]
-    pub fn wanted(&self) -> HashSet<SocketAddr> {
-        let mut wanted = self.wanted.lock();
-        if wanted.len() > KEPT_AT_LEAST {
-            self.make_room(&mut wanted);
+    pub fn subscriptions(&self) -> HashSet<SocketAddr> {
+        let mut subscriptions = self.subscriptions.lock();
+        if subscriptions.len() > KEPT_AT_LEAST {
+            self.make_room(&mut subscriptions);
         }
-        wanted.keys().copied().collect()
+        subscriptions.keys().copied().collect()
     }
 
     /// Gives the oldest back that nobody uses, until the others fit.
-    fn make_room(&self, wanted: &mut HashMap<SocketAddr, Wanted>) {
+    fn make_room(&self, subscriptions: &mut HashMap<SocketAddr, Subscription>) {
         let snapshot = self.snapshot.load();
-        let mut newest_first: Vec<(SocketAddr, bool, Instant)> = wanted
+        let mut newest_first: Vec<(SocketAddr, bool, Instant)> = subscriptions
             .iter()
             .map(|(addr, entry)| (*addr, entry.users > 0, entry.last_used))
             .collect();
@@ -321,7 +323,7 @@ impl Store {
         for (at, (addr, used, _)) in newest_first.into_iter().enumerate() {
             bytes += snapshot.bytes_for(addr, &mut counted);
             if bytes > KEPT_BYTES && at >= KEPT_AT_LEAST && !used {
-                wanted.remove(&addr);
+                subscriptions.remove(&addr);
                 self.telemetry.metrics.limit("destination-bytes");
             }
         }
@@ -370,46 +372,46 @@ mod tests {
     }
 
     async fn used(number: usize, bytes: usize) -> Arc<Store> {
-        let state = Store::new(Arc::new(Telemetry::new(
+        let store = Store::new(Arc::new(Telemetry::new(
             Metrics::register(&mut Registry::default()),
             AccessLog::OFF,
         )));
-        let state = Arc::new(state);
+        let store = Arc::new(store);
         let set = (0..number).map(|at| destination(at, bytes)).collect();
-        let nacks = state.apply(v1::Batch {
+        let nacks = store.apply(v1::Batch {
             set,
             ..v1::Batch::default()
         });
         assert!(nacks.is_empty(), "{nacks:?}");
         for number in 0..number {
-            assert!(state.find(at(number)).await.0.is_some());
+            assert!(store.find(at(number)).await.0.is_some());
             tokio::time::advance(Duration::from_millis(1)).await;
         }
-        state
+        store
     }
 
     #[tokio::test(start_paused = true)]
     async fn thousand_destinations_are_kept_whatever_they_take() {
-        let state = used(KEPT_AT_LEAST, 2 * KEPT_BYTES / KEPT_AT_LEAST).await;
-        assert_eq!(state.wanted().len(), KEPT_AT_LEAST);
+        let store = used(KEPT_AT_LEAST, 2 * KEPT_BYTES / KEPT_AT_LEAST).await;
+        assert_eq!(store.subscriptions().len(), KEPT_AT_LEAST);
     }
 
     #[tokio::test(start_paused = true)]
     async fn beyond_its_bytes_what_was_used_longest_ago_is_given_back() {
         const MANY: usize = 2 * KEPT_AT_LEAST;
-        let state = used(MANY, KEPT_BYTES / (MANY - 500)).await;
+        let store = used(MANY, KEPT_BYTES / (MANY - 500)).await;
         // The oldest is in use, the next one was just now.
-        let (_, _in_use) = state.find(at(0)).await;
+        let (_, _in_use) = store.find(at(0)).await;
         tokio::time::advance(Duration::from_secs(1)).await;
-        drop(state.find(at(1)).await);
-        let wanted = state.wanted();
-        let kept = wanted.len();
+        drop(store.find(at(1)).await);
+        let subscriptions = store.subscriptions();
+        let kept = subscriptions.len();
         assert!((1400..1510).contains(&kept), "{kept}");
         for (number, stays) in [(0, true), (1, true), (2, false), (400, false), (700, true)] {
-            assert_eq!(wanted.contains(&at(number)), stays, "{number}");
+            assert_eq!(subscriptions.contains(&at(number)), stays, "{number}");
         }
         // Control: small ones all fit.
-        let state = used(MANY, 10).await;
-        assert_eq!(state.wanted().len(), MANY);
+        let store = used(MANY, 10).await;
+        assert_eq!(store.subscriptions().len(), MANY);
     }
 }

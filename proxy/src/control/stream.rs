@@ -102,7 +102,7 @@ impl Control {
         let channel = self.channel(config, contact, Some(doubt)).await?;
         let (outbox, messages) = mpsc::channel(OUTBOX);
         let (reports, reported) = mpsc::channel(REPORTS);
-        let mut asked = self.config.wanted();
+        let mut asked = self.config.subscriptions();
         let hello = v1::Hello {
             proxy_version: env!("CARGO_PKG_VERSION").to_owned(),
             held: self.config.snapshot().held(),
@@ -229,7 +229,7 @@ impl Control {
         outbox: &mpsc::Sender<v1::FromProxy>,
         asked: &mut HashSet<SocketAddr>,
     ) -> Result<(), BoxError> {
-        let wanted = self.config.wanted();
+        let wanted = self.config.subscriptions();
         let add: HashSet<SocketAddr> = wanted.difference(asked).copied().collect();
         let remove: HashSet<SocketAddr> = asked.difference(&wanted).copied().collect();
         if add.is_empty() && remove.is_empty() {

@@ -107,7 +107,11 @@ async fn an_address_that_was_used_once_stays_asked_for_however_long_ago() {
     assert!(found.is_some());
     drop(usage);
     tokio::time::advance(Duration::from_secs(3600)).await;
-    assert!(config.wanted().contains(&vip()), "{:?}", config.wanted());
+    assert!(
+        config.subscriptions().contains(&vip()),
+        "{:?}",
+        config.subscriptions()
+    );
 }
 
 /// Answers every connection once with these bytes, and ends it.
