@@ -18,6 +18,22 @@ pub(crate) fn plain(text: &str) -> String {
     escaped
 }
 
+/// JSON that means the same, with every such character of its texts written as an escape.
+#[must_use]
+pub(crate) fn json(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for letter in text.chars() {
+        // What is left of ASCII's stands between values, not in them. None of the others is
+        // beyond U+FFFF.
+        if acts(letter) && letter > '\u{1f}' {
+            let _ = write!(escaped, "\\u{:04x}", u32::from(letter));
+        } else {
+            escaped.push(letter);
+        }
+    }
+    escaped
+}
+
 /// Control characters, and those that turn the direction of writing or take no place.
 fn acts(letter: char) -> bool {
     letter.is_control()
@@ -35,5 +51,19 @@ mod tests {
         assert_eq!(plain("a\r\nb\tc"), "a\\r\\nb\\tc");
         assert_eq!(plain("\u{9b}2J"), "\\u{9b}2J", "C1 controls too");
         assert_eq!(plain("\u{202e}gnp.exe"), "\\u{202e}gnp.exe");
+    }
+
+    #[test]
+    fn json_means_the_same_and_holds_nothing_that_acts() {
+        for letter in (0..=0x2100)
+            .chain([0xfeff, 0x1f600])
+            .filter_map(char::from_u32)
+        {
+            let value = serde_json::json!({"agent": format!("a{letter}b")});
+            let text = json(&serde_json::to_string_pretty(&value).unwrap());
+            assert!(!text.chars().any(|one| acts(one) && one != '\n'), "{text}");
+            let read: serde_json::Value = serde_json::from_str(&text).unwrap();
+            assert_eq!(read, value);
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use crate::cluster::names;
 use crate::failure::Failure;
 use crate::output::{Format, number};
 
@@ -13,7 +14,7 @@ use crate::output::{Format, number};
 #[command(next_help_heading = "Global options")]
 pub struct Global {
     /// Namespace; the kubeconfig's without it
-    #[arg(short, long, global = true, value_name = "NAME")]
+    #[arg(short, long, global = true, value_name = "NAME", value_parser = names::namespace)]
     pub namespace: Option<String>,
     /// All namespaces
     #[arg(short = 'A', long, global = true)]
@@ -38,7 +39,8 @@ pub struct Global {
         long,
         global = true,
         value_name = "NAME",
-        default_value = "weft-system"
+        default_value = "weft-system",
+        value_parser = names::namespace
     )]
     pub weft_namespace: String,
 }

@@ -6,6 +6,7 @@ pub mod table;
 use serde::Serialize;
 
 use crate::console::Console;
+use crate::escape;
 use crate::failure::Failure;
 
 /// What `-o` may say.
@@ -80,6 +81,7 @@ pub fn data(
 ) -> Result<bool, Failure> {
     let text = match format {
         Format::Json => serde_json::to_string_pretty(value)
+            .map(|text| escape::json(&text))
             .map_err(|error| Failure::unknown(format!("the answer has no JSON: {error}")))?,
         Format::Yaml => serde_yaml_ng::to_string(value)
             .map_err(|error| Failure::unknown(format!("the answer has no YAML: {error}")))?,

@@ -2,7 +2,7 @@
 
 export interface Latency { p50: number; p95: number; p99: number }
 export interface Minute { start: string; requests: number; failure: number; p95?: number }
-export interface Route { route: string; requests: number; failure: number; ms?: Latency }
+export interface Route { route: string; requests: number; failure: number; cancelled?: number; ms?: Latency }
 
 export interface Edge {
   id: string;

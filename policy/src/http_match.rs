@@ -12,7 +12,7 @@ mod budget;
 mod pattern;
 
 pub use budget::{Budget, MAX_GROUP_SIZE, MAX_REGEX_LEN, MAX_REGEX_SIZE};
-pub use pattern::exactly;
+pub use pattern::{any_of, exactly};
 
 use http::header::{COOKIE, HeaderMap, HeaderName};
 use http::method::Method;

@@ -9,7 +9,7 @@ use crds::observe::{
 };
 use http::Request;
 
-use crate::cluster::names::{Kind, Named};
+use crate::cluster::names::{self, Kind, Named};
 use crate::cluster::{Cluster, Refusal};
 use crate::console::Console;
 use crate::escape;
@@ -48,8 +48,8 @@ pub(super) const TO: &[Kind] = &[
     about = "Say what becomes of a call, why, and what would let it pass",
     long_about = "Says whether a call would pass, who decides that, and which rule or missing \
                   rule is the reason. FROM is deploy/web, sa/web and the like, or outside for a \
-                  caller without a proxy. -o fix prints objects that allow this call and nothing else. \
-                  Exit status 1 if it is refused, 3 if that cannot be told.",
+                  caller without a proxy. -o fix prints objects that allow this call, and what \
+                  passes besides where that cannot be helped. Exit status 1 if it is refused, 3 if that cannot be told.",
     after_help = "Example:\n  weft explain deploy/web svc/cart:8080 DELETE /items/7 -n shop"
 )]
 pub struct Explain {
@@ -72,10 +72,10 @@ pub struct Explain {
     #[arg(long, conflicts_with_all = ["method", "path", "headers"])]
     tcp: bool,
     /// Namespace of the caller, if another one
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = names::namespace)]
     from_namespace: Option<String>,
     /// Namespace of the called, if another one
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = names::namespace)]
     to_namespace: Option<String>,
 }
 
@@ -326,9 +326,12 @@ fn told(status: &ExplanationStatus, now: SystemTime) -> Vec<String> {
         lines.extend(seen(status, now));
     }
     if let Some(fix) = &status.fix {
-        lines.push(match (fix.objects.is_empty(), fix.commands.first()) {
-            (true, Some(command)) => format!(" fix     {command}"),
-            _ => " fix     -o fix prints objects that allow this and nothing else".to_owned(),
+        let objects = " fix     -o fix prints objects that allow this";
+        lines.push(match (&*fix.objects, &*fix.commands, &*fix.warnings) {
+            ([], [command, ..], _) => format!(" fix     {command}"),
+            ([], [], [why, ..]) => format!(" fix     {why}"),
+            (_, _, []) => format!("{objects} and nothing else"),
+            _ => format!("{objects}, with what to know before"),
         });
     }
     lines

@@ -73,10 +73,13 @@ impl Routes {
         if output::data(console, format, &traffic.graph)? {
             return Ok(Verdict::Yes);
         }
+        if let Some(word) = traffic.word() {
+            console.word(&word)?;
+        }
         let mut routes: BTreeMap<&str, Sums> = BTreeMap::new();
         for route in traffic.graph.nodes.iter().flat_map(|node| &node.routes) {
             let sums = routes.entry(&route.route).or_default();
-            sums.add_route(route.requests, route.failure, route.ms);
+            sums.add_route(route);
         }
         let mut table = Table::new(&["ROUTE", "SUCCESS", "RPS", "P50", "P95", "P99"]);
         for (route, sums) in routes {

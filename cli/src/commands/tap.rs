@@ -104,7 +104,7 @@ impl Shown {
             if format == Format::Json {
                 let text = serde_json::to_string(request);
                 let text = text.map_err(|error| Failure::unknown(error.to_string()))?;
-                console.line(&text)?;
+                console.line(&escape::json(&text))?;
             } else {
                 console.line(&escape::plain(&words(request)))?;
             }

@@ -1,6 +1,6 @@
 //! Edges added up.
 
-use crds::observe::{Edge, Latency};
+use crds::observe::{Edge, Latency, RouteSums};
 
 use super::latency::Mixture;
 use crate::output::number;
@@ -37,11 +37,12 @@ impl Sums {
     }
 
     /// Adds what one route of an edge counted.
-    pub(crate) fn add_route(&mut self, requests: u64, failure: u64, ms: Option<Latency>) {
-        self.requests += requests;
-        self.failure += failure;
-        self.success += requests.saturating_sub(failure);
-        self.latency.add(requests, ms);
+    pub(crate) fn add_route(&mut self, route: &RouteSums) {
+        self.requests += route.requests;
+        self.failure += route.failure;
+        let other = route.failure.saturating_add(route.cancelled);
+        self.success += route.requests.saturating_sub(other);
+        self.latency.add(route.requests, route.ms);
     }
 
     /// Of all that had an answer, what was served.
@@ -77,5 +78,26 @@ impl Sums {
         let whole = self.latency();
         let cell = |of: fn(&Latency) -> f64| number::millis(whole.as_ref().map(of)).into();
         [cell(|ms| ms.p50), cell(|ms| ms.p95), cell(|ms| ms.p99)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_of_a_route_that_were_given_up_are_no_success() {
+        let mut sums = Sums::default();
+        let of = |requests, failure, cancelled| RouteSums {
+            requests,
+            failure,
+            cancelled,
+            ..RouteSums::default()
+        };
+        sums.add_route(&of(100, 0, 100));
+        assert_eq!((sums.success, sums.failure), (0, 0));
+        assert_eq!(sums.success_cell(), Cell::default());
+        sums.add_route(&of(10, 3, 2));
+        assert_eq!((sums.requests, sums.success, sums.failure), (110, 5, 3));
     }
 }

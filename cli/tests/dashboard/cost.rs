@@ -14,6 +14,8 @@ const DRAWN_MS: f64 = 2000.0;
 /// one of all frames.
 const FRAME_MS: f64 = 12.0;
 const FRAMES: u32 = 90;
+/// From a letter of a search among 1000 workloads to the picture that shows what it found.
+const FOUND_MS: f64 = 300.0;
 
 #[tokio::test]
 async fn a_graph_of_a_thousand_edges_is_drawn_in_time_and_a_frame_of_it_is_cheap() {
@@ -97,6 +99,39 @@ async fn work(browser: &mut Browser) -> f64 {
         .find(|metric| metric["name"] == "TaskDuration")
         .unwrap();
     found["value"].as_f64().unwrap()
+}
+
+#[tokio::test]
+async fn a_thousand_workloads_are_searched_in_time() {
+    let mut shown = Shown::of(&shop::wide(1000, 1, 999)).await;
+    let browser = &mut shown.browser;
+    browser
+        .wait("[...document.querySelectorAll('.node')].some((node) => node.textContent.includes('more workloads'))")
+        .await;
+    let mut each = Vec::new();
+    // One that is drawn, some that are folded, all, and none.
+    for (text, found) in [
+        ("service-000", "1 of 1000"),
+        ("service-998", "1 of 1000"),
+        ("service-77", "10 of 1000"),
+        ("service", "1000 of 1000"),
+        ("no such name", "0 of 1000"),
+    ] {
+        // Two frames: what was found is painted by then.
+        let search = format!(
+            "new Promise((done) => {{ const box = document.querySelector('#search'); const begun = performance.now(); \
+             box.value = '{text}'; box.dispatchEvent(new Event('input', {{ bubbles: true }})); \
+             requestAnimationFrame(() => requestAnimationFrame(() => done([performance.now() - begun, document.querySelector('.found').textContent]))); }})"
+        );
+        let told = browser.eval(&search).await;
+        assert_eq!(told[1], found, "{text}");
+        each.push(told[0].as_f64().unwrap());
+    }
+    println!("measured: searches among 1000 workloads {each:.0?} ms");
+    each.sort_by(f64::total_cmp);
+    let middle = each[each.len() / 2];
+    assert!(middle < FOUND_MS, "found after {each:?} ms");
+    assert_eq!(browser.faults().await, [""; 0]);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! From a question to its answer.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crds::observe::{BackendVerdict, ExplanationSpec, ExplanationStatus, Fix, Verdict};
 use policy::name::ObjectRef;
@@ -21,6 +22,9 @@ pub struct Explained {
     pub status: ExplanationStatus,
     /// Pods whose proxies judge the call.
     pub judges: BTreeSet<PodId>,
+    /// Namespaces of the pods of which something is said. A Service may lead to those of
+    /// another one than its own.
+    pub places: BTreeSet<Arc<str>>,
     /// Objects that they judge by, with the generation that is compiled.
     pub origins: BTreeSet<(ObjectRef, i64)>,
 }
@@ -108,6 +112,12 @@ impl Model {
             ..Explained::default()
         };
         for one in judged {
+            let place = one
+                .endpoint
+                .pod
+                .as_ref()
+                .map(|pod| Arc::clone(&pod.namespace));
+            explained.places.extend(place);
             if let Some((pod, origins)) = &one.by {
                 explained.judges.insert(pod.clone());
                 explained.origins.extend(origins.iter().cloned());

@@ -9,9 +9,12 @@
 //! warning says so: what was never seen is closed out all the same.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 
 use crds::observe::Fix;
-use policy::http_match::{MAX_REGEX_LEN, exactly};
+use http::header::COOKIE;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use policy::http_match::{MAX_REGEX_LEN, any_of, exactly};
 use policy::mode::{AccessMode, Enforcement};
 use policy::reason::Reason;
 use serde_json::{Value, json};
@@ -24,6 +27,8 @@ use crate::model::{Index, Model, PodId, modes};
 use crate::world::ObjectKey;
 
 const ACCESS: &str = "access.smi-spec.io/v1alpha4";
+/// Headers that one match may name.
+const MAX_HEADERS: usize = 32;
 const SPECS: &str = "specs.smi-spec.io/v1alpha4";
 
 /// What would help.
@@ -58,7 +63,10 @@ pub(super) fn of(
                             let ports = wanted.entry(this).or_default();
                             ports.insert(one.endpoint.port);
                         }
-                        Err(command) => fix.commands.push(command),
+                        Err(advice) => {
+                            fix.commands.push(advice.command);
+                            fix.warnings.extend(advice.warning);
+                        }
                     }
                 }
                 _ => fix.warnings.push(nothing_helps(reason)),
@@ -186,28 +194,47 @@ impl Source {
     }
 }
 
+/// What to do where no object helps.
+struct Advice {
+    /// For a shell, or a comment for a person.
+    command: String,
+    /// What it does besides.
+    warning: Option<String>,
+}
+
+impl Advice {
+    fn comment(text: impl Display) -> Self {
+        Self {
+            command: format!("# {text}"),
+            warning: None,
+        }
+    }
+}
+
 /// Whom to let in, or what to do about a caller that no object can name.
-fn source(index: &Index, outcome: &Outcome<'_>, one: &Judged) -> Result<Source, String> {
+fn source(index: &Index, outcome: &Outcome<'_>, one: &Judged) -> Result<Source, Advice> {
     if let Some(id) = &outcome.caller.identity {
         let account = id.namespace().zip(id.service_account());
         let account = account.map(|(namespace, name)| ObjectKey::new(namespace, name));
         return account
             .map(Source::Account)
-            .ok_or_else(|| format!("# {} is no service account", id.as_str()));
+            .ok_or_else(|| Advice::comment(format_args!("{} is no service account", id.as_str())));
     }
     if let Some(pod) = &outcome.caller.example {
         let namespace = &pod.namespace;
         if outcome.caller.past {
-            return Err(format!(
-                "# {pod} leaves this call out of traffic capture: take weft.dev/skip-outbound-ports \
+            return Err(Advice::comment(format_args!(
+                "{pod} leaves this call out of traffic capture: take weft.dev/skip-outbound-ports \
                  or weft.dev/skip-outbound-cidrs from its pod template"
-            ));
+            )));
         }
-        return Err(format!(
-            "kubectl label namespace {namespace} weft.dev/inject=enabled && \
-             kubectl -n {namespace} delete pod {}",
-            pod.name
-        ));
+        return Err(Advice {
+            command: format!("kubectl label namespace {namespace} weft.dev/inject=enabled"),
+            warning: Some(format!(
+                "the label gives every new pod of namespace {namespace} a proxy; {pod} is to be \
+                 replaced after it, as by kubectl rollout restart of what owns it"
+            )),
+        });
     }
     match &one.by {
         Some((pod, _)) if one.strict => Err(permit_plaintext(index, pod)),
@@ -216,14 +243,25 @@ fn source(index: &Index, outcome: &Outcome<'_>, one: &Judged) -> Result<Source, 
 }
 
 /// No object lets plaintext in where mutual TLS is asked for.
-fn permit_plaintext(index: &Index, pod: &PodId) -> String {
+fn permit_plaintext(index: &Index, pod: &PodId) -> Advice {
     let facts = index.world.pods.get(pod);
     let own = facts.is_some_and(|facts| facts.appearance.mtls.is_some());
-    let (namespace, name) = (&pod.namespace, &pod.name);
+    let namespace = &pod.namespace;
     if own {
-        return format!("kubectl -n {namespace} annotate pod {name} weft.dev/mtls-");
+        return Advice::comment(format_args!(
+            "{pod} asks for mutual TLS itself: give the caller a proxy, or write weft.dev/mtls: \
+             permissive into the pod template, by which plaintext reaches its rules"
+        ));
     }
-    format!("kubectl annotate namespace {namespace} weft.dev/mtls=permissive --overwrite")
+    Advice {
+        command: format!(
+            "kubectl annotate namespace {namespace} weft.dev/mtls=permissive --overwrite"
+        ),
+        warning: Some(format!(
+            "the annotation lets plaintext of anybody reach the rules of all pods of namespace \
+             {namespace}; a caller with a proxy needs none of that"
+        )),
+    }
 }
 
 fn account_of(index: &Index, one: &Judged) -> Option<ObjectKey> {
@@ -272,10 +310,13 @@ fn allow(
     if pattern.len() > MAX_REGEX_LEN {
         return Err("no object helps: the path is longer than an expression may be".to_owned());
     }
+    let headers = header_patterns(&request.headers)?;
     let described = if this.bytes {
         String::new()
-    } else {
+    } else if headers.is_empty() {
         format!("{} {pattern}", request.method)
+    } else {
+        format!("{} {pattern} {headers:?}", request.method)
     };
     let account = &this.account;
     let name = name_of(&format!("{this:?} {ports:?} {narrow} {described}"));
@@ -290,15 +331,46 @@ fn allow(
     }
     if !this.bytes {
         rules.push(json!({"kind": "HTTPRouteGroup", "name": name, "matches": ["call"]}));
+        let mut call =
+            json!({"name": "call", "pathRegex": pattern, "methods": [request.method.as_str()]});
+        if !headers.is_empty() {
+            call["headers"] = json!(headers);
+        }
         objects.push(json!({
             "apiVersion": SPECS, "kind": "HTTPRouteGroup", "metadata": meta,
-            "spec": {"matches": [
-                {"name": "call", "pathRegex": pattern, "methods": [request.method.as_str()]},
-            ]},
+            "spec": {"matches": [call]},
         }));
     }
     objects.push(target(&name, account, &[this.source.json()], &rules));
     Ok(objects)
+}
+
+/// What the headers of the call must be, for each name; a name may have several values.
+fn header_patterns(headers: &HeaderMap) -> Result<BTreeMap<&str, String>, String> {
+    if headers.keys_len() > MAX_HEADERS {
+        return Err(format!(
+            "no object helps: a match names at most {MAX_HEADERS} headers"
+        ));
+    }
+    let of = |name: &HeaderName| {
+        let values = headers.get_all(name).iter();
+        let values: Result<Vec<&str>, _> = values.map(HeaderValue::to_str).collect();
+        let values = values.map_err(|_| format!("no object helps: header {name} is no text"))?;
+        let pattern = if name == COOKIE {
+            exactly(&values.join("; "))
+        } else {
+            let each: BTreeSet<&str> = values.into_iter().collect();
+            any_of(each)
+        };
+        if pattern.len() > MAX_REGEX_LEN {
+            return Err(format!(
+                "no object helps: header {name} is longer than an expression may be"
+            ));
+        }
+        Ok(pattern)
+    };
+    let names = headers.keys();
+    names.map(|name| Ok((name.as_str(), of(name)?))).collect()
 }
 
 fn target(name: &str, account: &ObjectKey, sources: &[Value], rules: &[Value]) -> Value {
@@ -323,23 +395,23 @@ fn name_of(text: &str) -> String {
     format!("allow-{digits}")
 }
 
+/// Pods of an account that are open now and that a target would close.
+fn closed_by_a_target(index: &Index, account: &ObjectKey) -> BTreeSet<PodId> {
+    let pods = index.world.pods.iter().filter(|(pod, facts)| {
+        let here = pod.namespace == account.namespace && facts.service_account == account.name;
+        let namespace = index.world.namespace(&pod.namespace);
+        let targets: Vec<_> = index.targets.of(pod, facts).collect();
+        here && facts.proxy.is_some()
+            && !facts.ended
+            && modes::access(&index.defaults, namespace, &facts.appearance) == AccessMode::Auto
+            && index.enforcement(pod, facts, &targets) == Enforcement::Open
+    });
+    pods.map(|(pod, _)| pod.clone()).collect()
+}
+
 /// Lets in whoever called those pods of the account that a target would close.
 fn keep_open(index: &Index, account: &ObjectKey, callers: Callers<'_>, fix: &mut Fix) {
-    let closed: BTreeSet<PodId> = index
-        .world
-        .pods
-        .iter()
-        .filter(|(pod, facts)| {
-            let here = pod.namespace == account.namespace && facts.service_account == account.name;
-            let namespace = index.world.namespace(&pod.namespace);
-            let targets: Vec<_> = index.targets.of(pod, facts).collect();
-            here && facts.proxy.is_some()
-                && !facts.ended
-                && modes::access(&index.defaults, namespace, &facts.appearance) == AccessMode::Auto
-                && index.enforcement(pod, facts, &targets) == Enforcement::Open
-        })
-        .map(|(pod, _)| pod.clone())
-        .collect();
+    let closed = closed_by_a_target(index, account);
     if closed.is_empty() {
         return;
     }
@@ -347,6 +419,7 @@ fn keep_open(index: &Index, account: &ObjectKey, callers: Callers<'_>, fix: &mut
     let SeenCallers {
         accounts: seen,
         unnamed,
+        unknown,
     } = callers(&closed);
     let names: Vec<String> = seen.iter().map(ToString::to_string).collect();
     let pods = match closed.len() {
@@ -366,6 +439,13 @@ fn keep_open(index: &Index, account: &ObjectKey, callers: Callers<'_>, fix: &mut
             "{unnamed} more accounts called {pods} of account {account} and would be refused from \
              then on: they are of namespaces where you may not create explanations; let somebody \
              ask who may, to have them named and let in",
+        ));
+    }
+    if unknown > 0 {
+        fix.warnings.push(format!(
+            "{unknown} more callers of {pods} of account {account} were seen and would be refused \
+             from then on: they have no pod now, or no proxy, so nobody knows their account; weft \
+             edges shows them",
         ));
     }
     if seen.is_empty() {

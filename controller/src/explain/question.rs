@@ -18,6 +18,9 @@ pub struct SeenCallers {
     pub accounts: BTreeSet<ObjectKey>,
     /// How many more there are.
     pub unnamed: usize,
+    /// How many callers beside them were seen of whom no account is known: without a proxy,
+    /// or without a pod now.
+    pub unknown: usize,
 }
 
 /// What of the caller may go into an answer.

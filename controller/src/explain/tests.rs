@@ -10,6 +10,7 @@ use crate::model::{Defaults, PodId};
 use crate::testing::cluster::*;
 use crate::world::ObjectKey;
 
+mod headers;
 mod instead;
 mod places;
 
@@ -62,6 +63,7 @@ fn ask_with(cluster: &Cluster, spec: &ExplanationSpec, defaults: &Defaults) -> E
     let seen = |_: &BTreeSet<PodId>| SeenCallers {
         accounts: BTreeSet::from([ObjectKey::new("shop", "seen")]),
         unnamed: 0,
+        unknown: 2,
     };
     model
         .explain(spec, CallerView::Known, &owner, &seen)
@@ -361,6 +363,11 @@ fn fix_that_closes_open_pods_lets_their_callers_in_and_warns() {
     let fix = status.fix.unwrap();
     assert!(
         fix.warnings[0].contains("1 pod of account shop/api"),
+        "{fix:?}"
+    );
+    let unknown = "2 more callers of 1 pod of account shop/api were seen";
+    assert!(
+        fix.warnings.iter().any(|one| one.starts_with(unknown)),
         "{fix:?}"
     );
     let after = applied(cluster, &fix.objects);

@@ -293,6 +293,7 @@ fn route_sums(route: &str, sums: &Sums) -> RouteSums {
         route: route.to_owned(),
         requests: sums.requests(),
         failure: sums.failure.into(),
+        cancelled: sums.cancelled.into(),
         ms: latency(sums),
     }
 }

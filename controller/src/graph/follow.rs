@@ -339,33 +339,35 @@ impl Graph {
         seen
     }
 
-    /// Accounts of the callers that these nodes ever had, as far as they are remembered.
+    /// Accounts of the callers that these nodes ever had, as far as they are remembered, and
+    /// how many callers there were of whom none is known.
     pub(crate) fn callers_of(
         &self,
         nodes: &BTreeSet<NodeKey>,
         compiled: &Compiled,
         inventory: &Inventory,
-    ) -> BTreeSet<ObjectKey> {
+    ) -> (BTreeSet<ObjectKey>, usize) {
         let workloads = workloads(&compiled.model, inventory);
         let state = self.inner.state.lock();
         let edges = state.memory.iter().map(|(edge, _)| edge.key());
         let mut accounts = BTreeSet::new();
+        let mut unknown = BTreeSet::new();
         for edge in edges.filter(|edge| nodes.contains(&edge.to)) {
             if edge.from.kind == NodeKind::ServiceAccount {
                 accounts.insert(edge.from.object.clone());
+                continue;
             }
-            let identities = workloads
-                .get(&edge.from)
-                .map(|workload| &workload.identities);
-            for id in identities.into_iter().flatten() {
-                let id = SpiffeId::try_from(id.as_str()).ok();
-                let account = id
-                    .as_ref()
-                    .and_then(|id| id.namespace().zip(id.service_account()));
-                accounts.extend(account.map(|(namespace, name)| ObjectKey::new(namespace, name)));
+            let workload = workloads.get(&edge.from);
+            let identities = workload
+                .into_iter()
+                .flat_map(|workload| &workload.identities);
+            let known: BTreeSet<ObjectKey> = identities.filter_map(|id| account_of(id)).collect();
+            if known.is_empty() {
+                unknown.insert(&edge.from);
             }
+            accounts.extend(known);
         }
-        accounts
+        (accounts, unknown.len())
     }
 
     /// What was counted in a slot, each call once.
@@ -402,6 +404,11 @@ const fn seen_in(slot: u64) -> Seen {
 /// Seconds since 1970.
 pub(crate) fn seconds(now: SystemTime) -> u64 {
     now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+fn account_of(id: &str) -> Option<ObjectKey> {
+    let id = SpiffeId::try_from(id).ok()?;
+    Some(ObjectKey::new(id.namespace()?, id.service_account()?))
 }
 
 #[cfg(test)]

@@ -3,9 +3,10 @@
 //! A call that both proxies counted is one call. The caller's proxy knows how it ended for
 //! the caller, so its numbers are shown where it reported; what the called side counted
 //! stands beside them and is never added. Where only the called side reported, its numbers
-//! are all there is.
+//! are all there is: also where the caller told of calls to other ports of the same pods
+//! alone, since one of its proxies may be silent.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use crds::observe::NodeKind;
 
@@ -41,12 +42,9 @@ type Pair<'a> = (&'a NodeKey, &'a NodeKey);
 /// Puts both sides of one stretch of time together.
 pub(crate) fn edges(folded: &Folded) -> HashMap<EdgeRef, Counted> {
     let mut edges: HashMap<EdgeRef, Counted> = HashMap::new();
-    let mut between: HashMap<Pair<'_>, Vec<(&EdgeRef, &Sums)>> = HashMap::new();
+    let between = told_by_callers(folded);
     let busy = folded.rows.iter().filter(|row| !row.sums.is_idle());
     for row in busy.clone().filter(|row| !row.server) {
-        let key = row.edge.key();
-        let pair = between.entry((&key.from, &key.to)).or_default();
-        pair.push((&row.edge, &row.sums));
         let counted = Counted {
             sums: row.sums.clone(),
             server: None,
@@ -54,12 +52,8 @@ pub(crate) fn edges(folded: &Folded) -> HashMap<EdgeRef, Counted> {
         edges.insert(row.edge.clone(), counted);
     }
     for row in busy.filter(|row| row.server) {
-        let key = row.edge.key();
-        match between.get(&(&key.from, &key.to)) {
+        match counterpart(&between, row) {
             Some(told) => {
-                let Some(told) = counterpart(told, row.sums.own_port) else {
-                    continue;
-                };
                 if let Some(counted) = edges.get_mut(told) {
                     beside(counted, &row.sums);
                 }
@@ -88,20 +82,28 @@ pub(crate) fn only_served<'a>(folded: &'a Folded, beside: &[&Folded]) -> Vec<&'a
     let served = folded.rows.iter().filter(|row| {
         row.server && !row.sums.is_idle() && row.edge.key().from.kind != NodeKind::Outside
     });
-    let mut left: Vec<&EdgeRef> = served.map(|row| &row.edge).collect();
+    let mut left: Vec<&Row> = served.collect();
     for part in std::iter::once(&folded).chain(beside) {
         if left.is_empty() {
             break;
         }
-        let told: HashSet<Pair<'_>> = part
-            .rows
-            .iter()
-            .filter(|row| !row.server && !row.sums.is_idle())
-            .map(|row| pair(&row.edge))
-            .collect();
-        left.retain(|edge| !told.contains(&pair(edge)));
+        let told = told_by_callers(part);
+        left.retain(|row| counterpart(&told, row).is_none());
     }
-    left
+    left.into_iter().map(|row| &row.edge).collect()
+}
+
+/// What callers told of their calls, by both ends.
+type Told<'a> = HashMap<Pair<'a>, Vec<(&'a EdgeRef, &'a Sums)>>;
+
+fn told_by_callers(folded: &Folded) -> Told<'_> {
+    let mut told = Told::new();
+    let busy = folded.rows.iter().filter(|row| !row.sums.is_idle());
+    for row in busy.filter(|row| !row.server) {
+        let pair = told.entry(pair(&row.edge)).or_default();
+        pair.push((&row.edge, &row.sums));
+    }
+    told
 }
 
 fn pair(edge: &EdgeRef) -> Pair<'_> {
@@ -127,9 +129,15 @@ fn beside(counted: &mut Counted, server: &Sums) {
     held.open = held.open.saturating_add(open);
 }
 
-/// The edge of the caller's side that the called side's numbers belong to: one that leads
-/// to the same port of the pods, and of several the one with most calls.
-fn counterpart<'a>(told: &[(&'a EdgeRef, &Sums)], own_port: u16) -> Option<&'a EdgeRef> {
+/// The edge of the caller's side that the called side's numbers belong to: the same one, or
+/// one that leads to the same port of the pods, and of several the one with most calls.
+/// `None` where all lead to other ports.
+fn counterpart<'a>(told: &Told<'a>, served: &Row) -> Option<&'a EdgeRef> {
+    let told = told.get(&pair(&served.edge))?;
+    if let Some((same, _)) = told.iter().find(|(edge, _)| **edge == served.edge) {
+        return Some(same);
+    }
+    let own_port = served.sums.own_port;
     let rank = |(edge, sums): &(&EdgeRef, &Sums)| {
         let same = sums.own_port == own_port;
         let unknown = sums.own_port == 0;
@@ -140,7 +148,9 @@ fn counterpart<'a>(told: &[(&'a EdgeRef, &Sums)], own_port: u16) -> Option<&'a E
             std::cmp::Reverse(edge.key().clone()),
         )
     };
+    let fits = |sums: &Sums| own_port == 0 || [0, own_port].contains(&sums.own_port);
     told.iter()
+        .filter(|(_, sums)| fits(sums))
         .max_by_key(|one| rank(one))
         .map(|(edge, _)| *edge)
 }

@@ -4,8 +4,9 @@
 //! only in the caller's is told what the caller would find out by calling: the verdict, its
 //! reason, and whose the called side is. Who may only in the called side's is told nothing
 //! of the caller but what he wrote himself, so there a caller can only be asked about by
-//! its account. In all cases callers beside the one that was asked about are named only to
-//! who may create explanations in their namespaces.
+//! its account. A Service may lead to pods of another namespace than its own: who may not
+//! there is told as much as any caller. In all cases callers beside the one that was asked
+//! about are named only to who may create explanations in their namespaces.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -178,21 +179,49 @@ async fn explain_in_full(
     rights: Rights,
     mut known: Known,
 ) -> Result<ExplanationStatus, Refusal> {
-    let (status, unknown) = explain(context, compiled, spec, rights, &known)?;
-    if unknown.is_empty() || !known.learn(context, user, unknown).await? {
-        return Ok(status);
+    let told = explain(context, compiled, spec, rights, &known)?;
+    if !may_in_each(context, user, &told.elsewhere).await? {
+        return Ok(for_the_caller(told.status, spec));
     }
-    Ok(explain(context, compiled, spec, rights, &known)?.0)
+    if told.unnamed.is_empty() || !known.learn(context, user, told.unnamed).await? {
+        return Ok(told.status);
+    }
+    Ok(explain(context, compiled, spec, rights, &known)?.status)
 }
 
-/// The answer, and namespaces of callers that it does not name.
+/// Whether the user may create explanations in all of these.
+async fn may_in_each(
+    context: &ObserveContext,
+    user: &User,
+    namespaces: &BTreeSet<String>,
+) -> Result<bool, Refusal> {
+    if namespaces.len() > MAX_ASKED {
+        return Ok(false);
+    }
+    for namespace in namespaces {
+        if !allowed(context, user, namespace).await? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// An answer, and whose it is.
+struct Told {
+    status: ExplanationStatus,
+    /// Namespaces of callers that it does not name.
+    unnamed: BTreeSet<String>,
+    /// Namespaces whose pods it tells of, beside the called one.
+    elsewhere: BTreeSet<String>,
+}
+
 fn explain(
     context: &ObserveContext,
     compiled: &Compiled,
     spec: &ExplanationSpec,
     rights: Rights,
     known: &Known,
-) -> Result<(ExplanationStatus, BTreeSet<String>), Refusal> {
+) -> Result<Told, Refusal> {
     let inventory = context.followed.inventory.read();
     let owner = |pod: &PodId| {
         let (kind, key) = inventory.topmost(pod, "");
@@ -203,9 +232,10 @@ fn explain(
         let nodes = pods
             .iter()
             .map(|pod| NodeKey::of_workload(inventory.topmost(pod, "")));
-        let seen = context
-            .graph
-            .callers_of(&nodes.collect(), compiled, &inventory);
+        let (seen, unknown_to_all) =
+            context
+                .graph
+                .callers_of(&nodes.collect(), compiled, &inventory);
         let (accounts, others): (BTreeSet<_>, BTreeSet<_>) =
             seen.into_iter().partition(|one| known.has(&one.namespace));
         let namespaces = others.iter().map(|one| one.namespace.to_string());
@@ -213,6 +243,7 @@ fn explain(
         SeenCallers {
             accounts,
             unnamed: others.len(),
+            unknown: unknown_to_all,
         }
     };
     let view = if rights.caller {
@@ -225,13 +256,24 @@ fn explain(
         .map_err(|BadQuestion { field, reason }| Refusal::bad(format!("spec.{field}: {reason}")))?;
     drop(inventory);
     if !rights.called {
-        return Ok((for_the_caller(explained.status, spec), BTreeSet::new()));
+        return Ok(Told {
+            status: for_the_caller(explained.status, spec),
+            unnamed: BTreeSet::new(),
+            elsewhere: BTreeSet::new(),
+        });
     }
+    let mut elsewhere: BTreeSet<String> =
+        explained.places.iter().map(ToString::to_string).collect();
+    elsewhere.remove(&spec.to.namespace);
     explained.status.programmed = programmed(context, &explained);
     if rights.caller {
         explained.status.seen = seen(context, spec);
     }
-    Ok((explained.status, unknown.into_inner()))
+    Ok(Told {
+        status: explained.status,
+        unnamed: unknown.into_inner(),
+        elsewhere,
+    })
 }
 
 /// What a caller would find out by calling.

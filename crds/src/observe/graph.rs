@@ -304,8 +304,12 @@ pub struct Minute {
 #[serde(rename_all = "camelCase", default)]
 pub struct RouteSums {
     pub route: String,
+    /// Those that went well, failed or were given up.
     pub requests: u64,
     pub failure: u64,
+    /// Given up by their callers.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub cancelled: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ms: Option<Latency>,
 }

@@ -161,7 +161,7 @@ export class ExplainPage implements Page {
       // Lines are lines here; all else that acts stays an escape.
       for (const line of yaml.split("\n")) text.append(h("span", {}, line), "\n");
       const copy = h("button", { type: "button", click: () => void navigator.clipboard.writeText(yaml).then(() => write(copy, "Copied")) }, "Copy");
-      parts.push(h("h3", {}, "These objects would allow this call and nothing else"), text, copy, h("p", {}, "The page changes nothing: apply them with ", h("code", {}, "kubectl apply -f -")));
+      parts.push(h("h3", {}, `These objects would allow this call${(fix.warnings ?? []).length > 0 ? "; see the warnings" : " and nothing else"}`), text, copy, h("p", {}, "The page changes nothing: apply them with ", h("code", {}, "kubectl apply -f -")));
     }
     return parts;
   }

@@ -74,11 +74,11 @@ export class Workload {
     this.into.update(into.map((edge) => row(this.app, model, edge)));
     this.out.update(out.map((edge) => row(this.app, model, edge)));
     this.routes.update(
-      (node.routes ?? []).map(({ route, requests, failure, ms }) => ({
+      (node.routes ?? []).map(({ route, requests, failure, cancelled = 0, ms }) => ({
         key: route,
         cells: [
           { text: route === "" ? "(no route)" : route },
-          { text: requests > 0 ? percent((requests - failure) / requests) : "" },
+          { text: requests > cancelled ? percent((requests - failure - cancelled) / (requests - cancelled)) : "" },
           { text: rate(requests, model.seconds), by: requests },
           { text: milliseconds(ms?.p95), by: ms?.p95 ?? -1 },
         ],

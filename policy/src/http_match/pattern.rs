@@ -12,6 +12,16 @@ pub fn exactly(text: &str) -> String {
     format!("^{}$", regex::escape(text))
 }
 
+/// The pattern that fits each of these texts and no other.
+#[must_use]
+pub fn any_of<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
+    let texts: Vec<String> = texts.into_iter().map(regex::escape).collect();
+    match &*texts {
+        [one] => format!("^{one}$"),
+        _ => format!("^(?:{})$", texts.join("|")),
+    }
+}
+
 /// Which ends of the text the pattern is tied to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Anchor {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use wire::v1;
@@ -32,6 +32,9 @@ const QUEUE: usize = 256;
 const LONGEST: Duration = Duration::from_secs(600);
 /// Between two summaries of a tap, and between two looks at what a trial came to.
 const SUMMARY_EVERY: Duration = Duration::from_secs(1);
+/// Requests that are shown wait so long for others. With as many a second as may be shown
+/// some fifty come meanwhile, for which there is room.
+const GATHERED: Duration = Duration::from_millis(50);
 /// Bytes of the resources in one part of what is held. The controller takes messages of
 /// 32 KiB.
 const PART: usize = 24 * 1024;
@@ -182,7 +185,8 @@ async fn tell(id: u64, parts: Vec<v1::HeldConfig>, answers: mpsc::Sender<v1::Ans
     }
 }
 
-/// Shows the requests of a tap, and how many there were.
+/// Shows the requests of a tap, and how many there were. Those that end within
+/// [`GATHERED`] go together: one by one each would cost a write and its encryption.
 async fn show(
     id: u64,
     (watch, mut records): (Watch, mpsc::Receiver<v1::TapRecord>),
@@ -190,13 +194,19 @@ async fn show(
 ) {
     let mut summaries = tokio::time::interval(SUMMARY_EVERY);
     loop {
-        let answer = tokio::select! {
+        let first = tokio::select! {
             Some(record) = records.recv() => Answer::Record(record),
             // The first at once: this proxy takes part.
             _ = summaries.tick() => Answer::Summary(watch.summary()),
         };
-        if answers.send(answered(id, answer)).await.is_err() {
-            return;
+        if matches!(first, Answer::Record(_)) {
+            sleep(GATHERED).await;
+        }
+        let more = std::iter::from_fn(|| records.try_recv().ok()).map(Answer::Record);
+        for answer in std::iter::once(first).chain(more.take(QUEUE)) {
+            if answers.send(answered(id, answer)).await.is_err() {
+                return;
+            }
         }
     }
 }

@@ -85,9 +85,10 @@ fn is_served(traffic: &Traffic, edge: &Edge, route: &RouteSums) -> Result<bool, 
     let routes = traffic.node(&edge.to).map(|node| node.routes.as_slice());
     let mut routes = routes.unwrap_or_default().iter();
     let all = routes.find(|one| one.route == route.route);
+    let lost = |all: &RouteSums| all.failure.saturating_add(all.cancelled);
     match all {
-        Some(all) if route.requests > all.failure => Ok(true),
-        Some(all) if all.requests <= all.failure => Ok(false),
+        Some(all) if route.requests > lost(all) => Ok(true),
+        Some(all) if all.requests <= lost(all) => Ok(false),
         _ => Err("some calls failed, and nobody says of which route".to_owned()),
     }
 }

@@ -236,3 +236,39 @@ fn window_of_some_nodes_is_made_of_their_edges_alone() {
     assert_eq!(calls, [7]);
     assert_eq!(history.window((NOW - 12, NOW), NOW, 0).edges.len(), 2);
 }
+
+/// One of a caller's proxies tells of its calls to one port, another one tells nothing. What
+/// the called side counted at the other port is not the first one's.
+#[test]
+fn what_a_silent_proxy_called_at_another_port_stays_an_edge_of_its_own() {
+    let mut history = History::default();
+    let (told, silent) = (edge(&mut history, 8080), edge(&mut history, 9000));
+    let served_at = |edge: &EdgeRef, own_port, calls| Row {
+        edge: edge.clone(),
+        server: true,
+        sums: Sums {
+            success: calls,
+            own_port,
+            ..Sums::default()
+        },
+    };
+    // Port of the pods that the caller knows, and by which edge its calls are counted.
+    for (known, own) in [(8080, true), (0, false), (9000, false)] {
+        let mut folded = folded(&told, 5, 0);
+        folded.rows[0].sums.own_port = known;
+        folded.rows.push(served_at(&silent, 9000, 3));
+        let edges = window::edges(&folded);
+        assert_eq!(edges.contains_key(&silent), own, "{known}");
+        assert_eq!(edges[&told].sums.requests(), 5, "{known}");
+        assert_eq!(edges[&told].server.is_some(), !own, "{known}");
+        let served: Vec<EdgeRef> = window::only_served(&folded, &[])
+            .into_iter()
+            .cloned()
+            .collect();
+        assert_eq!(served == std::slice::from_ref(&silent), own, "{known}");
+        // The same edge is the same, wherever its pods have the port.
+        folded.rows.push(served_at(&told, 8081, 2));
+        let server = window::edges(&folded)[&told].server.clone().unwrap();
+        assert_eq!(server.requests(), if own { 2 } else { 5 }, "{known}");
+    }
+}

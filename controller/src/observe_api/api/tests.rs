@@ -137,15 +137,18 @@ const RIGHTS: &[(&str, &str, &str, &str)] = &[
     ("both", "create", "explanations", "bank"),
 ];
 
+/// A shop whose `api` lets itself be read.
+fn read_only() -> Cluster {
+    let read = json!([{"name": "read", "pathRegex": "/items", "methods": ["GET"]}]);
+    let rules = json!([{"kind": "HTTPRouteGroup", "name": "routes"}]);
+    shop()
+        .with(group("routes", read))
+        .with(target("read", "api", &["web"], rules))
+}
+
 impl Bench {
     fn new() -> Self {
-        let read = json!([{"name": "read", "pathRegex": "/items", "methods": ["GET"]}]);
-        let rules = json!([{"kind": "HTTPRouteGroup", "name": "routes"}]);
-        let cluster =
-            shop()
-                .with(group("routes", read))
-                .with(target("read", "api", &["web"], rules));
-        Self::of(&cluster)
+        Self::of(&read_only())
     }
 
     fn of(cluster: &Cluster) -> Self {

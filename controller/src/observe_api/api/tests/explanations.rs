@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::Bench;
+use super::{Bench, read_only};
 use crate::observe_api::explanations;
 use crate::testing::cluster::{
-    Cluster, binding, in_namespace, namespace, plain_pod, pod, service, set, shop, target,
+    Cluster, binding, in_namespace, namespace, plain_pod, pod, service, set, shop, slice, target,
     tcp_route,
 };
 
@@ -161,6 +161,36 @@ async fn who_has_rights_at_the_callers_end_only_learns_nothing_of_what_is_there(
     assert!(told.1.contains("Allowed"), "{told:?}");
 }
 
+/// `neighbour` may explain in `bank`, where a Service leads by hand to a pod of `shop`.
+#[tokio::test]
+async fn service_that_leads_elsewhere_tells_no_more_of_there_than_a_caller_finds_out() {
+    let endpoints = [json!({"addresses": ["10.0.0.11"], "conditions": {"ready": true}})];
+    let cluster = read_only()
+        .with(namespace("bank"))
+        .with(in_namespace(
+            service("api", "10.96.0.9", &[("http", 80)]),
+            "bank",
+        ))
+        .with(in_namespace(
+            slice("by-hand", "api", &[("http", 8080)], &endpoints),
+            "bank",
+        ));
+    let bench = Bench::of(&cluster);
+    let path = "namespaces/bank/explanations";
+    let asked = asks("bank", "ServiceAccount", "bank");
+    let (status, body) = bench.explain("both", path, asked.clone()).await;
+    assert_eq!(status, 201, "{body}");
+    assert!(
+        body.to_string().contains("shop/read"),
+        "the control: {body}"
+    );
+    let (_, body) = bench.explain("neighbour", path, asked).await;
+    assert_eq!(
+        body["status"],
+        json!({"verdict": "Refused", "reason": "not-allowed", "httpStatus": 403, "owner": "bank"})
+    );
+}
+
 /// One of two pods of the account is protected, by a binding that names it.
 fn half_closed(name: &str, ip: &str) -> Cluster {
     let rules = json!([{"kind": "TCPRoute", "name": "ports"}]);
@@ -230,6 +260,27 @@ async fn fix_that_would_close_pods_says_so_to_who_may_not_know_their_callers() {
         assert_eq!(body["status"]["verdict"], "Mixed", "{body}");
         let warnings = body["status"]["fix"]["warnings"].to_string();
         assert!(warnings.contains("would be closed"), "{from}: {body}");
+    }
+}
+
+/// Of a Job that has ended nobody knows the account any more.
+#[tokio::test]
+async fn fix_that_would_close_pods_counts_callers_that_it_cannot_let_in() {
+    for (callers, unknown) in [
+        (&["shop/web"][..], false),
+        (&["shop/web", "shop/nightly"], true),
+    ] {
+        let cluster = half_closed("api-2", "10.0.0.12").with(pod("web-1", "10.0.0.71", "shopper"));
+        let bench = Bench::of(&cluster);
+        bench.called_by(callers).await;
+        let asked = asks("shop", "ServiceAccount", "shop");
+        let (_, body) = bench
+            .explain("viewer", "namespaces/shop/explanations", asked)
+            .await;
+        let fix = &body["status"]["fix"];
+        assert!(fix["objects"].to_string().contains("shopper"), "{body}");
+        let warnings = fix["warnings"].to_string();
+        assert_eq!(warnings.contains("1 more callers of"), unknown, "{body}");
     }
 }
 

@@ -1,0 +1,58 @@
+//! A fix for a call that is told apart by its headers.
+
+use crds::observe::Header;
+
+use super::*;
+
+#[test]
+fn fix_of_a_call_with_headers_allows_it_with_these_only() {
+    let header = |name: &str, value: &str| Header {
+        name: name.to_owned(),
+        value: value.to_owned(),
+    };
+    let with = |headers: &[(&str, &str)]| {
+        let mut asked = spec("Pod/client", "Service/api", "DELETE", "/items/7");
+        asked.headers = headers
+            .iter()
+            .map(|(name, value)| header(name, value))
+            .collect();
+        asked
+    };
+    let asked = [
+        ("x-debug", "1+1"),
+        ("x-tag", "a"),
+        ("x-tag", "b"),
+        ("cookie", "c=1"),
+        ("cookie", "d=2"),
+    ];
+    let fix = ask(&read_only(), &with(&asked)).fix.unwrap();
+    let after = applied(read_only(), &fix.objects);
+    let verdict = |headers: &[(&str, &str)]| ask(&after, &with(headers)).verdict;
+    assert_eq!(verdict(&asked), Verdict::Allowed, "{fix:?}");
+    let mut more = asked.to_vec();
+    more.push(("x-other", "1"));
+    assert_eq!(verdict(&more), Verdict::Allowed);
+    for left_out in 0..asked.len() {
+        let mut less = asked.to_vec();
+        let (name, _) = less.remove(left_out);
+        // Of two values of a header that may be either, one is enough.
+        let refused = name != "x-tag";
+        assert_eq!(
+            verdict(&less) == Verdict::Refused,
+            refused,
+            "without {name}"
+        );
+    }
+    for other in [("x-debug", "11"), ("x-tag", "c"), ("cookie", "e=3")] {
+        let mut beside = asked.to_vec();
+        beside.push(other);
+        assert_eq!(verdict(&beside), Verdict::Refused, "{other:?}");
+    }
+    let many: Vec<String> = (0..33).map(|at| format!("x-{at}")).collect();
+    let many: Vec<(&str, &str)> = many.iter().map(|name| (name.as_str(), "1")).collect();
+    let fix = ask(&read_only(), &with(&many)).fix.unwrap();
+    assert!(
+        fix.objects.is_empty() && fix.warnings[0].contains("at most 32 headers"),
+        "{fix:?}"
+    );
+}
