@@ -27,9 +27,9 @@ use crate::model::{Index, Model, PodId, modes};
 use crate::world::ObjectKey;
 
 const ACCESS: &str = "access.smi-spec.io/v1alpha4";
+const SPECS: &str = "specs.smi-spec.io/v1alpha4";
 /// Headers that one match may name.
 const MAX_HEADERS: usize = 32;
-const SPECS: &str = "specs.smi-spec.io/v1alpha4";
 
 /// What would help.
 pub(super) fn of(

@@ -5,8 +5,9 @@
 //! reason, and whose the called side is. Who may only in the called side's is told nothing
 //! of the caller but what he wrote himself, so there a caller can only be asked about by
 //! its account. A Service may lead to pods of another namespace than its own: who may not
-//! there is told as much as any caller. In all cases callers beside the one that was asked
-//! about are named only to who may create explanations in their namespaces.
+//! there is told what his own callers would find out, and of others nothing. In all cases
+//! callers beside the one that was asked about are named only to who may create explanations
+//! in their namespaces.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -181,7 +182,12 @@ async fn explain_in_full(
 ) -> Result<ExplanationStatus, Refusal> {
     let told = explain(context, compiled, spec, rights, &known)?;
     if !may_in_each(context, user, &told.elsewhere).await? {
-        return Ok(for_the_caller(told.status, spec));
+        // What others find out by calling is not his to know either.
+        return Ok(if rights.caller && !spec.from.outside {
+            for_the_caller(told.status, spec)
+        } else {
+            hidden_called()
+        });
     }
     if told.unnamed.is_empty() || !known.learn(context, user, told.unnamed).await? {
         return Ok(told.status);

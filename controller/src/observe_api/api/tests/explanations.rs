@@ -189,6 +189,14 @@ async fn service_that_leads_elsewhere_tells_no_more_of_there_than_a_caller_finds
         body["status"],
         json!({"verdict": "Refused", "reason": "not-allowed", "httpStatus": 403, "owner": "bank"})
     );
+    // Whom the other namespace lets in is not asked in a stranger's name.
+    let mut outside = asks("bank", "ServiceAccount", "bank");
+    outside["from"] = json!({"outside": true});
+    for foreign in [asks("shop", "ServiceAccount", "bank"), outside] {
+        let (status, body) = bench.explain("neighbour", path, foreign).await;
+        assert_eq!(status, 201, "{body}");
+        assert_eq!(body["status"]["verdict"], "Unknown", "{body}");
+    }
 }
 
 /// One of two pods of the account is protected, by a binding that names it.
