@@ -152,6 +152,8 @@ pub(crate) struct Arguments {
     /// Folder for the page.
     out: PathBuf,
     pairs: usize,
+    /// Only rows whose name holds this are measured, beside the noise.
+    rows: String,
 }
 
 impl Arguments {
@@ -159,11 +161,13 @@ impl Arguments {
     /// An argument that is unknown or missing.
     pub(crate) fn read(arguments: impl IntoIterator<Item = String>) -> Result<Self> {
         let (mut proxy, mut nginx, mut out, mut pairs) = (None, None, None, PAIRS);
+        let mut rows = String::new();
         for argument in arguments {
             match argument.split_once('=') {
                 Some(("--proxy", path)) => proxy = Some(PathBuf::from(path)),
                 Some(("--nginx", path)) => nginx = Some(PathBuf::from(path)),
                 Some(("--out", path)) => out = Some(PathBuf::from(path)),
+                Some(("--rows", text)) => rows = text.to_owned(),
                 Some(("--pairs", count)) => {
                     pairs = count.parse().with_context(|| argument.clone())?;
                     ensure!(pairs >= LEAST_ROUNDS, "{argument}: {LEAST_ROUNDS} at least");
@@ -176,13 +180,14 @@ impl Arguments {
             nginx: nginx.context("--nginx= is missing")?,
             out: out.context("--out= is missing")?,
             pairs,
+            rows,
         })
     }
 }
 
 /// # Errors
 /// When a call failed, nothing was recorded or shown, the noise misses its bound, or a row
-/// does.
+/// does. Of chosen rows nothing is judged, and no page is written.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let shared = Shared::new()?;
     let mut system = System::weft(&arguments.proxy, &arguments.nginx, &shared.0)?;
@@ -192,11 +197,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut differences: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
     for pair in 0..arguments.pairs {
         eprintln!("round {} of {}", pair + 1, arguments.pairs);
-        for (at, row) in ROWS.iter().enumerate() {
+        let chosen = |(at, row): &(usize, &Row)| *at == 0 || row.what.contains(&arguments.rows);
+        for (at, row) in ROWS.iter().enumerate().filter(chosen) {
             let difference = row.difference(&mut system, &controller);
             let difference = difference.with_context(|| row.what)?;
             differences.entry(at).or_default().push(difference);
         }
+    }
+    if !arguments.rows.is_empty() {
+        println!("{}", text(&differences, 0.0));
+        return Ok(());
     }
     ensure!(
         taken.load(Ordering::Relaxed) > 0,
