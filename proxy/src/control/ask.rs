@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use wire::v1;
@@ -32,9 +32,9 @@ const QUEUE: usize = 256;
 const LONGEST: Duration = Duration::from_secs(600);
 /// Between two summaries of a tap, and between two looks at what a trial came to.
 const SUMMARY_EVERY: Duration = Duration::from_secs(1);
-/// Requests that are shown wait so long for others. With as many a second as may be shown
-/// some fifty come meanwhile, for which there is room.
-const GATHERED: Duration = Duration::from_millis(50);
+/// Requests that are shown wait so long for others, or until so many wait that there is
+/// hardly room.
+const GATHERED: Duration = Duration::from_millis(100);
 /// Bytes of the resources in one part of what is held. The controller takes messages of
 /// 32 KiB.
 const PART: usize = 24 * 1024;
@@ -200,7 +200,8 @@ async fn show(
             _ = summaries.tick() => Answer::Summary(watch.summary()),
         };
         if matches!(first, Answer::Record(_)) {
-            sleep(GATHERED).await;
+            // Either will do.
+            let _ = timeout(GATHERED, watch.half_full()).await;
         }
         let more = std::iter::from_fn(|| records.try_recv().ok()).map(Answer::Record);
         for answer in std::iter::once(first).chain(more.take(QUEUE)) {

@@ -1,15 +1,23 @@
 //! What a proxy answers while somebody looks on.
 
 use std::future::pending;
+use std::sync::Arc;
 
+use policy::access_log::AccessLog;
+use prometheus_client::registry::Registry;
 use prost::Message as _;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tonic::transport::Endpoint;
 use wire::v1::to_proxy::Message as ToProxy;
 
 use super::*;
 use crate::control::tests::{Bench, Ca};
-use crate::telemetry::labels::LimitLabels;
+use crate::http::watched::BodyEnd;
+use crate::telemetry::Telemetry;
+use crate::telemetry::call::{Call, Kind};
+use crate::telemetry::labels::{LimitLabels, Security};
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::parties::Parties;
 
 /// Bytes of a message that the controller takes.
 const MESSAGE: usize = 32 * 1024;
@@ -122,6 +130,60 @@ async fn a_proxy_that_tries_rules_says_so_at_once_and_no_longer_than_somebody_re
     };
     assert!(why.contains("65 patterns"), "{why}");
     assert!(!trials());
+}
+
+/// A request that a tap shows.
+fn request(telemetry: &Arc<Telemetry>) {
+    let parties = Parties::Inbound {
+        port: 8080,
+        caller: "shop/web".into(),
+        at: None,
+        security: Security::mtls,
+    };
+    let mut call = Call::begin(telemetry, Kind::Request, parties);
+    call.asks(&http::Request::new(()).into_parts().0);
+    let (head, ()) = http::Response::new(()).into_parts();
+    call.answered(&head, None).done(BodyEnd::Complete, 7, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_a_tap_shows_go_together_and_none_waits_longer_than_it_may() {
+    let metrics = Metrics::register(&mut Registry::default());
+    let telemetry = Arc::new(Telemetry::new(metrics, AccessLog::OFF));
+    let asked = v1::TapAsk {
+        max_per_second: 1_000,
+        ..v1::TapAsk::default()
+    };
+    let watching = telemetry.taps.watch(asked);
+    let (answers, mut told) = mpsc::channel(QUEUE);
+    let showing = tokio::spawn(show(7, watching, answers));
+    let first = told.recv().await.unwrap().what;
+    assert!(matches!(first, Some(Answer::Summary(_))), "{first:?}");
+
+    let began = Instant::now();
+    request(&telemetry);
+    sleep(GATHERED / 2).await;
+    request(&telemetry);
+    assert!(told.is_empty(), "the first went alone");
+    for _ in 0..2 {
+        let shown = told.recv().await.unwrap().what;
+        assert!(matches!(shown, Some(Answer::Record(_))), "{shown:?}");
+        assert_eq!(began.elapsed().as_millis(), GATHERED.as_millis());
+    }
+
+    // As many as may be shown in a second, and all at once.
+    for _ in 0..998 {
+        request(&telemetry);
+        tokio::task::yield_now().await;
+        while told.try_recv().is_ok() {}
+    }
+    let summary = loop {
+        if let Some(Answer::Summary(summary)) = told.recv().await.unwrap().what {
+            break summary;
+        }
+    };
+    assert_eq!((summary.shown, summary.dropped), (1_000, 0), "{summary:?}");
+    showing.abort();
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use wire::v1;
 
 use crate::telemetry::tap::filter::Filter;
@@ -40,6 +40,7 @@ impl Taps {
             window: AtomicU64::new(0),
             counts: Counts::default(),
             queue,
+            half_full: Notify::new(),
         });
         self.change(|open| open.push(Arc::clone(&tap)));
         let taps = Arc::clone(self);
@@ -68,6 +69,8 @@ pub(crate) struct Tap {
     window: AtomicU64,
     counts: Counts,
     queue: mpsc::Sender<v1::TapRecord>,
+    /// Of those who let records gather.
+    half_full: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -89,6 +92,9 @@ impl Tap {
         let sent = match self.queue.try_reserve() {
             Ok(room) => {
                 room.send(record());
+                if self.queue.capacity() == QUEUE / 2 {
+                    self.half_full.notify_one();
+                }
                 true
             }
             Err(_) => false,
@@ -130,6 +136,11 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
+    /// Until so many records wait that more of them may soon find no place.
+    pub(crate) async fn half_full(&self) {
+        self.tap.half_full.notified().await;
+    }
+
     /// Since it began.
     pub(crate) fn summary(&self) -> v1::TapSummary {
         let counts = &self.tap.counts;
