@@ -336,3 +336,17 @@ proptest! {
         prop_assert_eq!(read, Context { ids: Some(Ids { trace, parent: span }), verdict });
     }
 }
+
+#[test]
+fn no_table_of_a_connection_keeps_what_each_message_says_anew() {
+    for format in Format::ALL {
+        let mut map = HeaderMap::new();
+        begin(&mut map, onward(TRACE, false), &[format]);
+        assert!(!map.is_empty());
+        assert!(map.values().all(HeaderValue::is_sensitive), "{map:?}");
+        assert_eq!(
+            read(&map).map(|came| came.verdict),
+            Some(Verdict::Unsampled)
+        );
+    }
+}

@@ -44,16 +44,17 @@ fn is_same(came: &Context, onward: Onward) -> bool {
 
 fn write(map: &mut HeaderMap, format: Format, onward: Onward, came: Option<&Context>) {
     match format {
-        Format::TraceContext => traceparent(map, onward),
+        Format::TraceContext => {
+            // Flags that nobody knows yet are not this span's to repeat.
+            let came = came.and_then(|_| flags(single(map, &TRACEPARENT)?.as_bytes()));
+            traceparent(map, onward, came.unwrap_or(0) & KNOWN_FLAGS & !1);
+        }
         Format::B3 => b3(map, onward, came),
         Format::B3Multi => b3_multi(map, onward, came),
     }
 }
 
-fn traceparent(map: &mut HeaderMap, onward: Onward) {
-    // Flags that nobody knows yet are not this span's to repeat.
-    let came = single(map, &TRACEPARENT).and_then(|came| flags(came.as_bytes()));
-    let kept = came.unwrap_or(0) & KNOWN_FLAGS & !1;
+fn traceparent(map: &mut HeaderMap, onward: Onward, kept: u8) {
     let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
     print(&mut text[3..35], onward.trace);
     print(&mut text[36..52], onward.span.into());
@@ -131,8 +132,11 @@ fn print(room: &mut [u8], mut value: u128) {
     }
 }
 
+/// Each message says something else, so no table of a connection of HTTP/2 shall keep it:
+/// what it pushed out there would have to be sent again.
 fn set(map: &mut HeaderMap, name: &http::HeaderName, text: &[u8]) {
-    if let Ok(value) = HeaderValue::from_bytes(text) {
+    if let Ok(mut value) = HeaderValue::from_bytes(text) {
+        value.set_sensitive(true);
         map.insert(name, value);
     }
 }
