@@ -303,8 +303,9 @@ fn minute((minute, row): &(u64, &MinuteRow)) -> Minute {
         start: timestamp(minute * 60),
         requests: row.requests.into(),
         failure: row.failure.into(),
-        p95: (row.p95 >= 0.0).then(|| f64::from(row.p95)),
-        mtls: (row.mtls >= 0.0).then(|| f64::from(row.mtls)),
+        cancelled: row.cancelled.into(),
+        p95: row.p95(),
+        mtls: row.mtls(),
     }
 }
 

@@ -164,29 +164,47 @@ pub(crate) struct MinuteRow {
     pub requests: u32,
     /// Calls that did not go well.
     pub failure: u32,
-    /// Milliseconds; negative where nothing was measured.
-    pub p95: f32,
-    /// Share of the calls over mutual TLS; negative where nobody said. A fourth number of
-    /// four bytes fits where the row was padded.
-    pub mtls: f32,
+    /// Calls that their callers gave up.
+    pub cancelled: u32,
+    p95: u16,
+    mtls: u16,
 }
+
+/// In a number of a row: nothing was measured, or nobody said.
+const NOTHING: u16 = u16::MAX;
+/// All of them, as a share.
+const WHOLE: u16 = NOTHING - 1;
+
+impl MinuteRow {
+    /// Milliseconds.
+    pub(crate) fn p95(&self) -> Option<f64> {
+        (self.p95 != NOTHING).then(|| f64::from(self.p95))
+    }
+
+    /// Share of the calls over mutual TLS.
+    pub(crate) fn mtls(&self) -> Option<f64> {
+        (self.mtls != NOTHING).then(|| f64::from(self.mtls) / f64::from(WHOLE))
+    }
+}
+
+// 20 000 edges have 60 of them each.
+const _: () = assert!(size_of::<MinuteRow>() <= 24);
 
 /// One minute of the history.
 pub(crate) fn minute(folded: &Folded) -> Box<[MinuteRow]> {
     let rows = edges(folded).into_iter().map(|(edge, counted)| {
         let p95 = counted.sums.histogram().quantile(0.95);
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "at most 30 000 ms, and drawn some pixels high"
-        )]
-        let p95 = p95.map_or(-1.0, |seconds| (seconds * 1e3) as f32);
-        let mtls = counted.sums.mtls().map_or(-1.0, narrowed);
         MinuteRow {
             edge,
             requests: u32::try_from(counted.sums.requests()).unwrap_or(u32::MAX),
             failure: counted.sums.failure,
-            p95,
-            mtls,
+            cancelled: counted.sums.cancelled,
+            p95: p95.map_or(NOTHING, |seconds| narrowed(seconds * 1e3)),
+            mtls: counted.sums.mtls().map_or(NOTHING, |share| {
+                // Never all or nothing where it was not.
+                let some = if share > 0.0 { 1.0 } else { 0.0 };
+                narrowed((share * f64::from(WHOLE)).floor().max(some))
+            }),
         }
     });
     let mut rows: Vec<MinuteRow> = rows.collect();
@@ -194,15 +212,14 @@ pub(crate) fn minute(folded: &Folded) -> Box<[MinuteRow]> {
     rows.into()
 }
 
-/// A share in four bytes, and never a whole one that was not.
-fn narrowed(share: f64) -> f32 {
-    #[expect(clippy::cast_possible_truncation, reason = "from 0 to 1")]
-    let narrow = share as f32;
-    if share < 1.0 {
-        narrow.min(1.0 - f32::EPSILON)
-    } else {
-        narrow
-    }
+fn narrowed(number: f64) -> u16 {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "at most 30 000 ms, or a share"
+    )]
+    let narrow = number.round() as u16;
+    narrow.min(WHOLE)
 }
 
 /// Routes by workload.

@@ -290,13 +290,25 @@ pub struct ServerSums {
 pub struct Minute {
     /// When it began, RFC 3339.
     pub start: String,
+    /// Those that went well, failed or were given up.
     pub requests: u64,
     pub failure: u64,
+    /// Given up by their callers.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub cancelled: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub p95: Option<f64>,
     /// Share of the calls that went over mutual TLS, 0 to 1; absent where nobody says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mtls: Option<f64>,
+}
+
+impl Minute {
+    /// Whether a call went well.
+    #[must_use]
+    pub const fn served(&self) -> bool {
+        self.requests > self.failure.saturating_add(self.cancelled)
+    }
 }
 
 /// One route of an edge; the route without a name is what no group describes.

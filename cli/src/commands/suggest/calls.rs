@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crds::observe::{Edge, NodeKind, Protocol};
+use crds::observe::{Edge, Minute, NodeKind, Protocol};
 
 use super::ports::Ports;
 use super::routes::{self, Routes};
@@ -76,9 +76,9 @@ impl Calls {
         named: &str,
     ) -> Result<(), String> {
         if !served(edge) {
-            return Err(match (edge.quiet, edge.failure) {
-                (_, 1..) => "was not served".to_owned(),
-                _ => format!("is only remembered, last seen {}", edge.last_seen),
+            return Err(match edge.requests {
+                0 => format!("is only remembered, last seen {}", edge.last_seen),
+                _ => "was not served".to_owned(),
             });
         }
         let share = proven(edge);
@@ -168,12 +168,7 @@ fn called(
 
 /// Now, or in one of the minutes that are known.
 fn served(edge: &Edge) -> bool {
-    edge.success > 0
-        || edge.open > 0
-        || edge
-            .history
-            .iter()
-            .any(|minute| minute.requests > minute.failure)
+    edge.success > 0 || edge.open > 0 || edge.history.iter().any(Minute::served)
 }
 
 /// The share of the calls that mutual TLS proved, now and in the minutes that are known.

@@ -71,8 +71,7 @@ fn is_older(traffic: &Traffic, edge: &Edge) -> bool {
         // What cannot be read is taken for older.
         _ => false,
     };
-    let minutes = edge.history.iter();
-    let mut served = minutes.filter(|minute| minute.requests > minute.failure);
+    let mut served = edge.history.iter().filter(|minute| minute.served());
     served.any(|minute| !is_inside(minute))
 }
 

@@ -157,6 +157,11 @@ fn what_is_not_proven_or_not_served_is_a_comment_with_its_reason() {
         (json!({"identities": []}), "no mutual TLS"),
         (json!({"success": 0, "failure": 5}), "was not served"),
         (
+            json!({"success": 0, "cancelled": 5, "history": [
+                {"start": "2026-11-02T09:40:00Z", "requests": 3, "failure": 1, "cancelled": 2, "mtls": 1.0}]}),
+            "was not served",
+        ),
+        (
             json!({"requests": 0, "success": 0, "quiet": true, "lastSeen": "2026-11-02T09:00:00Z"}),
             "only remembered",
         ),
@@ -245,6 +250,8 @@ fn edge_whose_routes_do_not_tell_every_served_call_is_allowed_by_its_port() {
         let start = format!("2026-11-02T{start}:00Z");
         json!({"start": start, "requests": 3, "failure": failure, "mtls": 1.0})
     };
+    let given_up = json!({"start": "2026-11-02T09:40:00Z", "requests": 3, "failure": 1,
+        "cancelled": 2, "mtls": 1.0});
     let with = |minute: Value| json!({"routes": read, "history": [minute]});
     let counted = |told: u64| {
         json!({"requests": 100, "success": 100, "routes": [route("cart/read", told, 0)],
@@ -253,6 +260,7 @@ fn edge_whose_routes_do_not_tell_every_served_call_is_allowed_by_its_port() {
     for told in [
         with(minute("09:55", 0)),
         with(minute("09:40", 3)),
+        with(given_up),
         // The two sides count in slots of their own.
         counted(95),
     ] {

@@ -136,7 +136,7 @@ fn hour_is_kept_by_minute_and_older_ones_go() {
     assert!(rows.len() as u64 >= MINUTES - 3, "{}", rows.len());
     assert!(
         rows.iter()
-            .all(|(_, row)| row.requests == 12 && row.p95 > 0.0)
+            .all(|(_, row)| row.requests == 12 && row.p95().is_some())
     );
     assert!(rows.windows(2).all(|pair| pair[0].0 + 1 == pair[1].0));
     let first = NOW / FINE - 10;
@@ -145,6 +145,46 @@ fn hour_is_kept_by_minute_and_older_ones_go() {
             .iter()
             .all(|(minute, _)| *minute >= first)
     );
+}
+
+#[test]
+fn minute_tells_apart_what_failed_and_what_was_given_up() {
+    let mut history = History::default();
+    let edge = edge(&mut history, 80);
+    let minute = NOW / FINE - 10;
+    let mut told = folded(&edge, 5, 0);
+    (told.rows[0].sums.failure, told.rows[0].sums.cancelled) = (2, 4);
+    history.take(minute * FINE, 1, told);
+    for slot in minute * FINE..NOW {
+        history.tidy(slot);
+    }
+    let minutes = history.minutes(0, |_| true);
+    let (_, row) = minutes[&edge][0];
+    assert_eq!((row.requests, row.failure, row.cancelled), (11, 2, 4));
+}
+
+/// By a whole share access is granted, and by none it is not.
+#[test]
+fn minute_rounds_no_share_to_all_or_to_none() {
+    let minute = NOW / FINE - 10;
+    let share = |secured| {
+        let mut history = History::default();
+        let edge = edge(&mut history, 80);
+        let mut told = folded(&edge, 1, 0);
+        told.rows[0].sums.secured = secured;
+        history.take(minute * FINE, 1, told);
+        for slot in minute * FINE..NOW {
+            history.tidy(slot);
+        }
+        history.minutes(0, |_| true)[&edge][0].1.mtls()
+    };
+    assert_eq!(share((5, 5)), Some(1.0));
+    assert_eq!(share((0, 5)), Some(0.0));
+    assert_eq!(share((0, 0)), None);
+    assert!(share((999_999, 1_000_000)).unwrap() < 1.0);
+    assert!(share((1, 1_000_000)).unwrap() > 0.0);
+    let half = share((1, 2)).unwrap();
+    assert!((half - 0.5).abs() < 1e-4, "{half}");
 }
 
 #[test]
