@@ -242,11 +242,13 @@ fn print_fix(status: &ExplanationStatus, console: &mut Console<'_>) -> Result<Ve
     let Some(fix) = &status.fix else {
         let why = match status.verdict {
             Said::Allowed => "the call is allowed, there is nothing to mend".to_owned(),
-            verdict => format!(
-                "{} {}: nothing is known that would mend it",
-                verdict.as_str(),
-                status.reason
-            ),
+            verdict => {
+                let why = match hidden(status) {
+                    Some(owners) => format!("{owners}, and what would mend it"),
+                    None => ": nothing is known that would mend it".to_owned(),
+                };
+                format!("{} {}{why}", verdict.as_str(), status.reason)
+            }
         };
         console.word(&why)?;
         return Ok(if status.verdict == Said::Allowed {
@@ -284,6 +286,14 @@ pub(crate) fn yaml(fix: &Fix) -> Result<String, Failure> {
     Ok(text)
 }
 
+/// Of an answer of which its reader is told the verdict alone, the end of the sentence: who
+/// may see more.
+fn hidden(status: &ExplanationStatus) -> Option<String> {
+    let owner = &status.owner;
+    (status.steps.is_empty() && !owner.is_empty())
+        .then(|| format!(", by namespace {owner}; its owners may see why"))
+}
+
 /// The answer in lines, the verdict first.
 fn told(status: &ExplanationStatus, now: SystemTime) -> Vec<String> {
     let mut first = status.verdict.as_str().to_uppercase();
@@ -293,12 +303,7 @@ fn told(status: &ExplanationStatus, now: SystemTime) -> Vec<String> {
     if !status.reason.is_empty() {
         first.push_str(&format!(" {}", status.reason));
     }
-    if status.steps.is_empty() && !status.owner.is_empty() {
-        first.push_str(&format!(
-            ", by namespace {}; its owners may see why",
-            status.owner
-        ));
-    }
+    first.extend(hidden(status));
     let mut lines = vec![first];
     for step in &status.steps {
         lines.push(match step.step.as_str() {

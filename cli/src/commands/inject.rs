@@ -45,11 +45,14 @@ pub struct Inject {
 #[derive(Args, Debug)]
 #[command(
     about = "Take the mesh's label from the pod templates of manifests",
-    long_about = "Takes label weft.dev/inject from every pod template of the manifests and prints \
-                  them, nothing else changed. Pods of a namespace that has the label get a proxy \
+    long_about = "Takes label weft.dev/inject from every pod template of the manifests, unless it is \
+                  disabled, and prints them, nothing else changed but labels and metadata that held \
+                  nothing else. Pods of a namespace that has the label get a proxy \
                   all the same; write weft.dev/inject: disabled to keep one out. With --manual the \
                   sidecar is taken out, and all that was written with it: probes and hooks are \
-                  what they were, but for names of ports, which are their numbers now.",
+                  what they were, but for names of ports, which are their numbers now, and schemes \
+                  of probes that were the default. A nodeSelector that inject --manual wrote stays \
+                  and is named, as nobody can tell whose it is.",
     after_help = "Example:\n  weft uninject deployment.yaml | kubectl apply -f -"
 )]
 pub struct Uninject {
@@ -96,7 +99,7 @@ impl Uninject {
             if self.manual {
                 sidecar::take_out(template, words)
             } else {
-                Ok(take_label(template))
+                Ok(take_label(template, words))
             }
         })
     }
@@ -211,9 +214,18 @@ fn put_label(template: &Template, words: &mut Vec<String>) -> Result<Value, Stri
     Ok(new)
 }
 
-/// Without the label, and without the mappings that held nothing else.
-fn take_label(template: &Template) -> Value {
+/// Without the label, and without the mappings that held nothing else. Where it keeps the
+/// mesh out its owner wrote it, and without it the pod might get a proxy.
+fn take_label(template: &Template, words: &mut Vec<String>) -> Value {
     let mut new = template.value.clone();
+    if new
+        .pointer("/metadata/labels")
+        .and_then(|labels| labels.get(INJECT))
+        == Some(&json!(DISABLED))
+    {
+        words.push(format!("stays as it is: {INJECT} is {DISABLED}"));
+        return new;
+    }
     let Some(labels) = new
         .pointer_mut("/metadata/labels")
         .and_then(Value::as_object_mut)

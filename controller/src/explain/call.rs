@@ -144,13 +144,33 @@ impl Caller {
             }]));
         }
         if callers.is_empty() {
+            let meant = match view {
+                CallerView::Known => meant(index, &from.kind, &key, owner),
+                CallerView::AsAsked => String::new(),
+            };
             return Ok(Err(format!(
-                "{} {key} has no pods that could call",
+                "{} {key} has no pods that could call{meant}",
                 from.kind
             )));
         }
         Ok(Ok(callers))
     }
+}
+
+/// The end of a sentence about a caller that is not there: one that may have been meant.
+fn meant(index: &Index, kind: &str, key: &ObjectKey, owner: Owner<'_>) -> String {
+    let pods = index.world.pods.keys();
+    let known = pods.filter_map(|pod| match kind {
+        "Pod" => Some(pod.clone()),
+        kind => {
+            let (owned_by, owner) = owner(pod);
+            (owned_by == kind).then_some(owner)
+        }
+    });
+    let known = known.filter(|known| known.namespace == key.namespace);
+    let known: BTreeSet<Arc<str>> = known.map(|known| known.name).collect();
+    let near = crds::near::near(&key.name, known.iter().map(|name| &**name));
+    near.map_or_else(String::new, |name| format!("; you may mean {name}"))
 }
 
 /// Pods that no rule tells apart, each kind once.
@@ -301,7 +321,10 @@ impl Called {
             return Err(BadQuestion::new("to.port", which(entry.ports.keys())));
         };
         if !entry.ports.contains_key(&port) {
-            return Ok(Err(format!("Service {key} has no TCP port {port}")));
+            let has = declared(entry.ports.keys());
+            return Ok(Err(format!(
+                "Service {key} has no TCP port {port}; it has {has}"
+            )));
         }
         Ok(Ok(Self::Service(key, port)))
     }
@@ -385,13 +408,13 @@ fn stands_for(
 }
 
 fn which<'a>(ports: impl Iterator<Item = &'a u16>) -> String {
+    format!("say which one: it has {}", declared(ports))
+}
+
+fn declared<'a>(ports: impl Iterator<Item = &'a u16>) -> String {
     let ports: Vec<String> = ports.map(ToString::to_string).collect();
-    format!(
-        "say which one: it has {}",
-        if ports.is_empty() {
-            "none that is declared".to_owned()
-        } else {
-            ports.join(", ")
-        }
-    )
+    if ports.is_empty() {
+        return "none that is declared".to_owned();
+    }
+    ports.join(", ")
 }

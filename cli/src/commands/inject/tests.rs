@@ -120,7 +120,7 @@ fn without_label(text: &str) -> Vec<Value> {
     values
         .map(|mut value| {
             for template in template::all(&value) {
-                let mut taken = super::take_label(&template);
+                let mut taken = super::take_label(&template, &mut Vec::new());
                 // Labels that are null or empty are none.
                 if let Some(metadata) = taken["metadata"].as_object_mut() {
                     let empty = |labels: &Value| labels.is_null() || *labels == json!({});
@@ -226,6 +226,10 @@ fn a_pod_that_its_owner_keeps_out_stays_out_and_a_misspelt_label_is_put_right() 
         err.contains("Deployment web") && err.contains("disabled"),
         "{err}"
     );
+    let (ended, out, err) = run(&["uninject", "-"], &text("disabled"));
+    ended.unwrap();
+    assert_eq!(out, text("disabled"));
+    assert!(err.contains("stays as it is"), "{err}");
     let (_, out, err) = run(&["inject", "-"], &text("\"true\""));
     assert_eq!(out, text("enabled"));
     assert!(err.contains("means nothing"), "{err}");

@@ -54,6 +54,23 @@ impl<'a> Pods<'a> {
         Ok(vec![NOBODY.to_owned()])
     }
 
+    /// Whether a Service that is called is one of the own namespace's. Of another one it may
+    /// not be told.
+    ///
+    /// # Errors
+    /// When it is not, with one that may have been meant.
+    pub(super) fn is_there(&self, service: &ObjectKey, here: &str) -> Result<(), Refusal> {
+        let services = &self.model.index.services;
+        if *service.namespace != *here || services.contains_key(service) {
+            return Ok(());
+        }
+        let known = services.keys().filter(|known| *known.namespace == *here);
+        let near = crds::near::near(&service.name, known.map(|known| &*known.name));
+        let meant = near.map_or_else(String::new, |name| format!("; you may mean {name}"));
+        let why = format!("parameter to: there is no Service {service}{meant}");
+        Err(Refusal::bad(why))
+    }
+
     fn is_of(&self, end: &End, pod: &PodId, uid: &str) -> bool {
         match end {
             End::Account(account) => {

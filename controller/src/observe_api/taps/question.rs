@@ -152,7 +152,10 @@ impl Question {
         };
         for end in &self.to {
             match end {
-                End::Object(Kind::Service, service) => asked.to_services.push(service.to_string()),
+                End::Object(Kind::Service, service) => {
+                    pods.is_there(service, &self.here)?;
+                    asked.to_services.push(service.to_string());
+                }
                 end => {
                     let named = pods.named(("to", end), &self.here, |(_, pod)| pod.to_string());
                     asked.to_pods.extend(named?);
@@ -216,7 +219,7 @@ fn status(text: &str) -> Result<(u16, u16), Refusal> {
     let number = |text: &str| {
         let number: Option<u16> = text.parse().ok();
         number
-            .filter(|number| (100..=999).contains(number))
+            .filter(|number| (100..=599).contains(number))
             .ok_or_else(bad)
     };
     if let Some(class) = text.strip_suffix("xx") {
@@ -294,6 +297,8 @@ mod tests {
             ("watch=true&of=Pod/web-1&route=", "route"),
             ("watch=true&of=Pod/web-1&status=6", "status"),
             ("watch=true&of=Pod/web-1&status=500-400", "status"),
+            ("watch=true&of=Pod/web-1&status=9xx", "status"),
+            ("watch=true&of=Pod/web-1&status=600", "status"),
             ("watch=true&of=Pod/web-1&slower=long", "slower"),
             ("watch=true&of=Pod/web-1&maxRps=0", "maxRps"),
             ("watch=true&of=Pod/web-1&maxRps=1001", "maxRps"),

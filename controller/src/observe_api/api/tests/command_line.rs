@@ -361,12 +361,31 @@ async fn command_line_explains_a_call_and_how_to_allow_it() {
         out,
         "REFUSED 403 not-allowed, by namespace shop; its owners may see why\n"
     );
+    let (code, out, err) = town.weft("neighbour", &format!("{foreign} -o fix")).await;
+    assert_eq!((code, &*out), (1, ""), "{err}");
+    assert!(
+        err.contains("by namespace shop; its owners may see why"),
+        "{err}"
+    );
     let (code, _, err) = town.weft("stranger", foreign).await;
     assert_eq!(code, 3);
     assert!(err.contains("ClusterRole view"), "{err}");
+    for (caller, meant) in [("pod/clint", "client"), ("deploy/apii", "api")] {
+        let line = format!("explain {caller} svc/api:80 GET / -n shop");
+        let (code, _, err) = town.weft("viewer", &line).await;
+        assert_eq!(code, 3, "{line}");
+        assert!(
+            err.contains(&format!("; you may mean {meant}")),
+            "{line}: {err}"
+        );
+    }
     // What cannot be told, and what is wrong with a question, arrives in the API's words.
     for (rest, status, words) in [
-        ("svc/api:81", 3, "Service shop/api has no TCP port 81"),
+        (
+            "svc/api:81",
+            3,
+            "Service shop/api has no TCP port 81; it has 80",
+        ),
         ("svc/api GET / -H a(b:c", 2, "spec.headers:"),
     ] {
         let line = format!("explain sa/web {rest} -n shop");

@@ -279,6 +279,11 @@ async fn tap_that_would_watch_nobody_or_everybody_by_mistake_is_refused() {
     for (query, status, words) in [
         ("of=Deployment/nobody", 404, "Deployment shop/nobody"),
         ("of=Pod/client&to=Deployment/nobody", 400, "parameter to:"),
+        (
+            "of=Pod/client&to=Service/apii",
+            400,
+            "parameter to: there is no Service shop/apii; you may mean api",
+        ),
         ("of=Pod/client&header=cookie", 400, "observe.tapHeaders"),
     ] {
         let (code, body) = read(tap(&bench, "tapper", query).await).await;
