@@ -33,6 +33,11 @@ impl Refusal {
                 code: status.code,
                 message: status.message.clone(),
             },
+            kube::Error::Service(error) => Why::Other(format!(
+                "the API server is not reached: {}; `kubectl config view --minify` shows which \
+                 one is asked",
+                chain(&*error)
+            )),
             error => Why::Other(chain(&error)),
         };
         Self {
@@ -257,6 +262,18 @@ mod tests {
         assert_eq!(
             said("Pod shop/web", 404, "pods \"web\" not found"),
             "Pod shop/web: pods \"web\" not found"
+        );
+    }
+
+    #[test]
+    fn an_api_server_that_is_not_reached_is_told_in_a_sentence_with_a_way_on() {
+        let error = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        let refusal = Refusal::of("graphs of shop", kube::Error::Service(Box::new(error)));
+        assert!(refusal.may_pass());
+        assert_eq!(
+            refusal.into_failure().to_string(),
+            "graphs of shop: the API server is not reached: connection refused; `kubectl config \
+             view --minify` shows which one is asked"
         );
     }
 }
