@@ -205,7 +205,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         }
     }
     if !arguments.rows.is_empty() {
-        println!("{}", text(&differences, 0.0));
+        ensure!(
+            differences.len() > 1,
+            "no row's name holds {:?}",
+            arguments.rows
+        );
+        for (at, all) in &differences {
+            print!("{}", line(&ROWS[*at], all));
+        }
         return Ok(());
     }
     ensure!(
@@ -373,19 +380,8 @@ fn text(differences: &BTreeMap<usize, Vec<f64>>, lost: f64) -> String {
         differences.values().map(Vec::len).min().unwrap_or_default()
     );
     for (at, row) in ROWS.iter().enumerate() {
-        let unit = match row.unit {
-            Unit::Micros => "µs",
-            Unit::Percent => "%",
-        };
         let all = differences.get(&at).map(Vec::as_slice).unwrap_or_default();
-        let found = Interval::of(all).map_or_else(
-            || format!("{} differences only", all.len()),
-            |Interval { low, median, high }| {
-                let missed = if low > row.bound { " **missed**" } else { "" };
-                format!("{median:+.2} {unit} ({low:+.2} to {high:+.2}){missed}")
-            },
-        );
-        let _ = writeln!(text, "| {} | {} {unit} | {found} |", row.what, row.bound);
+        text.push_str(&line(row, all));
     }
     let missed = if lost > LOST_MIB { " **missed**" } else { "" };
     let _ = writeln!(
@@ -395,6 +391,21 @@ fn text(differences: &BTreeMap<usize, Vec<f64>>, lost: f64) -> String {
         LOST.as_secs()
     );
     text
+}
+
+fn line(row: &Row, all: &[f64]) -> String {
+    let unit = match row.unit {
+        Unit::Micros => "µs",
+        Unit::Percent => "%",
+    };
+    let found = Interval::of(all).map_or_else(
+        || format!("{} differences only", all.len()),
+        |Interval { low, median, high }| {
+            let missed = if low > row.bound { " **missed**" } else { "" };
+            format!("{median:+.2} {unit} ({low:+.2} to {high:+.2}){missed}")
+        },
+    );
+    format!("| {} | {} {unit} | {found} |\n", row.what, row.bound)
 }
 
 #[cfg(test)]

@@ -218,20 +218,16 @@ fn put_label(template: &Template, words: &mut Vec<String>) -> Result<Value, Stri
 /// mesh out its owner wrote it, and without it the pod might get a proxy.
 fn take_label(template: &Template, words: &mut Vec<String>) -> Value {
     let mut new = template.value.clone();
-    if new
-        .pointer("/metadata/labels")
-        .and_then(|labels| labels.get(INJECT))
-        == Some(&json!(DISABLED))
-    {
-        words.push(format!("stays as it is: {INJECT} is {DISABLED}"));
-        return new;
-    }
     let Some(labels) = new
         .pointer_mut("/metadata/labels")
         .and_then(Value::as_object_mut)
     else {
         return new;
     };
+    if labels.get(INJECT).is_some_and(|held| held == DISABLED) {
+        words.push(format!("stays as it is: {INJECT} is {DISABLED}"));
+        return new;
+    }
     if labels.remove(INJECT).is_none() || !labels.is_empty() {
         return new;
     }
