@@ -5,6 +5,12 @@ pub fn near<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
     known.into_iter().find(|known| is_near(written, known))
 }
 
+/// The end of a sentence about a name that is not there; empty where none is near.
+#[must_use]
+pub fn hint<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    near(written, known).map_or_else(String::new, |name| format!("; you may mean {name}"))
+}
+
 /// Whether one is the other in other case, with letters in another order, or with one
 /// more or less.
 fn is_near(written: &str, known: &str) -> bool {

@@ -169,8 +169,7 @@ fn meant(index: &Index, kind: &str, key: &ObjectKey, owner: Owner<'_>) -> String
     });
     let known = known.filter(|known| known.namespace == key.namespace);
     let known: BTreeSet<Arc<str>> = known.map(|known| known.name).collect();
-    let near = crds::near::near(&key.name, known.iter().map(|name| &**name));
-    near.map_or_else(String::new, |name| format!("; you may mean {name}"))
+    crds::near::hint(&key.name, known.iter().map(|name| &**name))
 }
 
 /// Pods that no rule tells apart, each kind once.

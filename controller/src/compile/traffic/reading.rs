@@ -156,8 +156,7 @@ impl Reading<'_> {
             let known = services
                 .keys()
                 .filter(|known| known.namespace == service.namespace);
-            let meant = crds::near::near(&service.name, known.map(|known| &*known.name));
-            let meant = meant.map_or(String::new(), |known| format!("; you may mean {known}"));
+            let meant = crds::near::hint(&service.name, known.map(|known| &*known.name));
             let message = format!("there is no Service {}{meant}{consequence}", service.name);
             self.about.unresolved(Reason::RefNotFound, field, message);
         }

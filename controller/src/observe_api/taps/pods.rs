@@ -65,8 +65,7 @@ impl<'a> Pods<'a> {
             return Ok(());
         }
         let known = services.keys().filter(|known| *known.namespace == *here);
-        let near = crds::near::near(&service.name, known.map(|known| &*known.name));
-        let meant = near.map_or_else(String::new, |name| format!("; you may mean {name}"));
+        let meant = crds::near::hint(&service.name, known.map(|known| &*known.name));
         let why = format!("parameter to: there is no Service {service}{meant}");
         Err(Refusal::bad(why))
     }
