@@ -62,15 +62,15 @@ pub const TRUST_DOMAIN: &str = "weft.dev/trust-domain";
 /// Annotation that the injector writes: version of the proxy in the pod.
 pub const PROXY_VERSION: &str = "weft.dev/proxy-version";
 /// Annotation that conversion writes: what an older version cannot show.
-pub const SMI_LOSSLESS: &str = "weft.dev/smi-lossless";
+pub(crate) const SMI_LOSSLESS: &str = "weft.dev/smi-lossless";
 /// Annotation of Kubernetes: the container that kubectl means when none is named.
-pub const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
+pub(crate) const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 
 /// Most entries of a list of ports or networks. Every entry is a rule that each
 /// new connection of the pod walks through; the capture container has the same bound.
-pub const MAX_LIST: usize = 128;
+pub(crate) const MAX_LIST: usize = 128;
 /// Most entries of [`ROUTES`]. Requests are told apart by no more names than that.
-pub const MAX_GROUPS: usize = 64;
+pub(crate) const MAX_GROUPS: usize = 64;
 
 /// Value of [`ACCOUNT`]: the first 16 hex digits of SHA-256 over `namespace/account`.
 ///

@@ -20,7 +20,7 @@ use serde_json::{Map, Value};
 const LEVELS: usize = 64;
 
 /// What stands in the place of what is nested deeper.
-pub const TOO_DEEP: &str = "(nested too deep to be read)";
+pub(crate) const TOO_DEEP: &str = "(nested too deep to be read)";
 
 /// JSON with at most 64 levels; what was deeper is the text [`TOO_DEEP`].
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -18,15 +18,15 @@ mod split;
 mod status;
 mod versions;
 
-pub use access::{
-    GROUP_AUTHENTICATED, GROUP_UNAUTHENTICATED, RULE_HTTP_ROUTE_GROUP, RULE_TCP_ROUTE, RuleRef,
-    SUBJECT_GROUP, SUBJECT_IDENTITY_BINDING, SUBJECT_SERVICE_ACCOUNT, Subject, TrafficTarget,
-    TrafficTargetSpec,
+pub(crate) use access::{
+    GROUP_AUTHENTICATED, GROUP_UNAUTHENTICATED, RULE_HTTP_ROUTE_GROUP, RULE_TCP_ROUTE,
+    SUBJECT_GROUP, SUBJECT_IDENTITY_BINDING, SUBJECT_SERVICE_ACCOUNT,
 };
+pub use access::{RuleRef, Subject, TrafficTarget, TrafficTargetSpec};
 pub use binding::{IdentityBinding, IdentityBindingSpec, IdentitySchemes, PodLabels};
 #[cfg(test)]
 pub(crate) use definition::tests::{assert_explained, assert_structural, each_node, violations};
-pub use definition::{CONVERSION_PATH, CONVERSION_SERVICE, definitions};
+pub use definition::{CONVERSION_SERVICE, definitions};
 pub(crate) use headers::parse_headers;
 pub use kinds::{SmiKind, SmiVersion};
 pub(crate) use schema::schema;

@@ -15,7 +15,7 @@ use crate::key::LeafKey;
 
 /// Largest request in bytes. One with a P-256 key and no names has about 200;
 /// the rest is room for clients that say more than they need to.
-pub const MAX_REQUEST: usize = 4 * 1024;
+pub(crate) const MAX_REQUEST: usize = 4 * 1024;
 
 /// An uncompressed P-256 point: a tag and two coordinates.
 const POINT_LENGTH: usize = 65;

@@ -39,7 +39,7 @@ pub const DEDICATED_ALPN: &[u8] = b"weft-h1/1";
 /// ALPN of plain HTTP/2, for the controller's gRPC.
 pub const H2_ALPN: &[u8] = b"h2";
 /// ALPN of HTTP/1.1, beside [`H2_ALPN`] for the webhook.
-pub const HTTP1_ALPN: &[u8] = b"http/1.1";
+pub(crate) const HTTP1_ALPN: &[u8] = b"http/1.1";
 
 pub(crate) static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
     Arc::new(CryptoProvider {

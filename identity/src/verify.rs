@@ -24,11 +24,13 @@ mod error;
 mod roots;
 
 pub use error::IdentityError;
-pub use roots::{BadRoots, MAX_ROOTS, Roots};
+#[cfg(test)]
+pub(crate) use roots::MAX_ROOTS;
+pub use roots::{BadRoots, Roots};
 
 /// Intermediates that a peer may send. Ours send one; a user's own authority may
 /// add some.
-pub const MAX_INTERMEDIATES: usize = 4;
+pub(crate) const MAX_INTERMEDIATES: usize = 4;
 /// What follows the pod's uid in its DNS name.
 const POD_SUFFIX: &str = ".pod.weft";
 /// Length of a DNS label.

@@ -39,25 +39,25 @@ pub use load::{FADES, Load, Teller};
 
 /// Longest time in which an estimate sinks to 1/e: of an endpoint that has answered alike
 /// for so long. The value that peers with the same algorithm use for all.
-pub const DECAY: Duration = Duration::from_secs(10);
+pub(crate) const DECAY: Duration = Duration::from_secs(10);
 
 /// The same of an endpoint that only just began to answer like that.
-pub const FIRST_DECAY: Duration = Duration::from_secs(1);
+pub(crate) const FIRST_DECAY: Duration = Duration::from_secs(1);
 
 /// Answers of which one took up to so many times as long as the other are alike.
 const ALIKE: f64 = 4.0;
 
 /// Below this, a difference in latency is the noise of a busy machine rather than
 /// an endpoint that is slower.
-pub const INDIFFERENT: Duration = Duration::from_millis(10);
+pub(crate) const INDIFFERENT: Duration = Duration::from_millis(10);
 
 /// What an endpoint counts as while its first requests are on the way: the
 /// usual start value of peers with the same algorithm.
-pub const ASSUMED_LATENCY: Duration = Duration::from_millis(30);
+pub(crate) const ASSUMED_LATENCY: Duration = Duration::from_millis(30);
 
 /// What a failure to reach an endpoint counts as: the time in which a
 /// connection attempt would have been given up.
-pub const PENALTY: Duration = Duration::from_secs(5);
+pub(crate) const PENALTY: Duration = Duration::from_secs(5);
 
 /// What an answer that failed counts as, in times that a good one of another endpoint would
 /// have taken. Few enough that the endpoint goes on to be asked, and a row of failures shows.

@@ -20,7 +20,7 @@ use std::time::Duration;
 pub use window::{Sum, Window};
 
 /// From the first tenth to everything.
-pub const RAMP: Duration = Duration::from_secs(10);
+pub(crate) const RAMP: Duration = Duration::from_secs(10);
 
 /// What is let through at the beginning of the ramp.
 const FIRST_SHARE: f64 = 0.1;

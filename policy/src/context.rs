@@ -22,7 +22,7 @@ pub const MOST: usize = 10_000;
 
 /// For so long it is known that a request is over. An application that goes on working for
 /// it later makes calls that belong to nothing.
-pub const OVER: Duration = Duration::from_secs(60);
+pub(crate) const OVER: Duration = Duration::from_secs(60);
 
 /// The name of a request: the value of `weft-context`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 /// Each is held in two places. Beyond `most`, the oldest make room.
 #[derive(Debug)]
-pub struct ExpiringSet<K> {
+pub(crate) struct ExpiringSet<K> {
     until: HashMap<K, Instant>,
     order: VecDeque<(Instant, K)>,
     kept: Duration,
@@ -15,7 +15,7 @@ pub struct ExpiringSet<K> {
 
 impl<K: Copy + Eq + Hash> ExpiringSet<K> {
     #[must_use]
-    pub fn new(kept: Duration, most: usize) -> Self {
+    pub(crate) fn new(kept: Duration, most: usize) -> Self {
         Self {
             until: HashMap::new(),
             order: VecDeque::new(),
@@ -25,7 +25,7 @@ impl<K: Copy + Eq + Hash> ExpiringSet<K> {
     }
 
     /// It is remembered from now on, anew where it was noted before.
-    pub fn note(&mut self, one: K, now: Instant) {
+    pub(crate) fn note(&mut self, one: K, now: Instant) {
         self.forget(now);
         while self.order.len() >= self.most {
             self.drop_oldest();
@@ -36,17 +36,17 @@ impl<K: Copy + Eq + Hash> ExpiringSet<K> {
     }
 
     #[must_use]
-    pub fn has(&self, one: &K, now: Instant) -> bool {
+    pub(crate) fn has(&self, one: &K, now: Instant) -> bool {
         self.until.get(one).is_some_and(|until| now < *until)
     }
 
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.until.len()
     }
 
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.until.is_empty()
     }
 

@@ -37,7 +37,7 @@ pub use recent::Recent;
 use recent::Window;
 
 /// Answers that the others must have given before somebody is compared with them.
-pub const COMPARED_WITH: u32 = 20;
+pub(crate) const COMPARED_WITH: u32 = 20;
 
 /// A row that chance brings more seldom than this, at the rate at which the others fail,
 /// is no chance. Where all fail 30 % that is a row of twelve, which 16 pairs of proxy and
@@ -50,10 +50,10 @@ const FIRST_SHARE: f64 = 0.1;
 
 /// A probe waits so long for a request that may be tried again elsewhere; after that any
 /// request is one.
-pub const PROBE_PATIENCE: Duration = Duration::from_secs(1);
+pub(crate) const PROBE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A probe without an end by then was cancelled, and another one is sent.
-pub const PROBE_LOST: Duration = Duration::from_secs(10);
+pub(crate) const PROBE_LOST: Duration = Duration::from_secs(10);
 
 /// What an attempt showed of its endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,7 +11,7 @@
 mod budget;
 mod pattern;
 
-pub use budget::{Budget, MAX_GROUP_SIZE, MAX_REGEX_LEN, MAX_REGEX_SIZE};
+pub use budget::{Budget, MAX_REGEX_LEN};
 pub use pattern::{any_of, exactly};
 
 use http::header::{COOKIE, HeaderMap, HeaderName};

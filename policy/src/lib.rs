@@ -21,7 +21,7 @@ pub mod balance;
 pub mod breaker;
 pub mod context;
 pub mod deadline;
-pub mod expiring_set;
+pub(crate) mod expiring_set;
 pub mod explain;
 pub mod fallback;
 pub mod hashing;

@@ -25,7 +25,7 @@ pub mod shares;
 /// are values of a header.
 pub const KEYS: usize = 24_000;
 /// Bytes that the keys of all limits of one pod take, whose proxy requests 20 MiB.
-pub const BYTES_PER_POD: usize = 4 << 20;
+pub(crate) const BYTES_PER_POD: usize = 4 << 20;
 
 /// All keys of a limit by caller are those of one, which is no caller's hash but by a chance
 /// of one in 2^64.

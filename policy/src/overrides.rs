@@ -20,13 +20,15 @@ use crate::traffic::call::{Override, Token};
 mod handed;
 mod proof;
 
-pub use handed::{HOPS, Handed};
+#[cfg(test)]
+pub(crate) use handed::HOPS;
+pub use handed::Handed;
 pub use proof::{Proof, sha256};
 
 /// Longest value of `weft-route`, in bytes.
 pub const LONGEST: usize = 512;
 /// Services that one request may name.
-pub const ENTRIES: usize = 4;
+pub(crate) const ENTRIES: usize = 4;
 /// Longest name of a Service or namespace.
 const LONGEST_NAME: usize = 63;
 

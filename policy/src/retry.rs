@@ -26,10 +26,10 @@ pub mod spent;
 pub use budget::RetryBudget;
 
 /// A loss later than this after sending may be the work itself that breaks the server.
-pub const LOST_WITHIN: Duration = Duration::from_secs(1);
+pub(crate) const LOST_WITHIN: Duration = Duration::from_secs(1);
 
 /// The longest wait that a server may ask for.
-pub const LONGEST_ASKED: Duration = Duration::from_secs(1);
+pub(crate) const LONGEST_ASKED: Duration = Duration::from_secs(1);
 
 /// The longest backoff, in units of the first.
 const LONGEST_BACKOFF: u32 = 10;

@@ -16,7 +16,7 @@ use crate::traffic::endpoint::Subset;
 /// drops.
 pub const LEAST: usize = 20;
 /// Above so many endpoints `-1` means a part.
-pub const AUTOMATIC_ABOVE: usize = 100;
+pub(crate) const AUTOMATIC_ABOVE: usize = 100;
 
 /// Which of its workload's proxies a caller is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

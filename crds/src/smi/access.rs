@@ -6,19 +6,19 @@ use serde::{Deserialize, Serialize};
 use super::{kinds::smi_kind, without_defaults};
 
 /// A subject or destination that is a service account.
-pub const SUBJECT_SERVICE_ACCOUNT: &str = "ServiceAccount";
+pub(crate) const SUBJECT_SERVICE_ACCOUNT: &str = "ServiceAccount";
 /// A subject that is a built-in group of callers.
-pub const SUBJECT_GROUP: &str = "Group";
+pub(crate) const SUBJECT_GROUP: &str = "Group";
 /// A subject or destination that an object describes.
-pub const SUBJECT_IDENTITY_BINDING: &str = "IdentityBinding";
+pub(crate) const SUBJECT_IDENTITY_BINDING: &str = "IdentityBinding";
 /// The group of every caller with an identity of this mesh.
-pub const GROUP_AUTHENTICATED: &str = "system:authenticated";
+pub(crate) const GROUP_AUTHENTICATED: &str = "system:authenticated";
 /// The group of callers outside the mesh.
-pub const GROUP_UNAUTHENTICATED: &str = "system:unauthenticated";
+pub(crate) const GROUP_UNAUTHENTICATED: &str = "system:unauthenticated";
 /// A rule that allows HTTP requests.
-pub const RULE_HTTP_ROUTE_GROUP: &str = "HTTPRouteGroup";
+pub(crate) const RULE_HTTP_ROUTE_GROUP: &str = "HTTPRouteGroup";
 /// A rule that allows TCP ports.
-pub const RULE_TCP_ROUTE: &str = "TCPRoute";
+pub(crate) const RULE_TCP_ROUTE: &str = "TCPRoute";
 
 smi_kind! {
     /// Allows some callers to reach one destination with some traffic.

@@ -20,7 +20,7 @@ pub(super) mod tests;
 /// the mesh.
 pub const CONVERSION_SERVICE: &str = policy::well_known::INJECTOR;
 /// Where it answers them.
-pub const CONVERSION_PATH: &str = "/convert";
+pub(crate) const CONVERSION_PATH: &str = "/convert";
 
 /// What a kind's definition needs beyond its types.
 struct Kind {

@@ -12,7 +12,7 @@ use rustls_pki_types::{CertificateDer, TrustAnchor};
 
 /// Roots at one time. A rotation needs two; the rest is room for users who join
 /// several meshes. Each is tried for a chain, so the number is bounded.
-pub const MAX_ROOTS: usize = 16;
+pub(crate) const MAX_ROOTS: usize = 16;
 
 /// Why a list of roots is refused. The list before it stays in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

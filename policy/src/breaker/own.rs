@@ -14,7 +14,7 @@ use crate::breaker::{Pulse, RAMP, Steer, ramp};
 use crate::traffic::endpoint::{Breaker as Settings, BreakerState};
 
 /// What a controller said is obeyed for so long without it.
-pub const WITHOUT_CONTROLLER: Duration = Duration::from_secs(15);
+pub(crate) const WITHOUT_CONTROLLER: Duration = Duration::from_secs(15);
 
 /// Alone, a proxy probes so often: a dozen of them stay about the probes of a mesh.
 const OWN_PROBES_EVERY: Duration = Duration::from_secs(1);

@@ -6,12 +6,12 @@ pub const MAX_REGEX_LEN: usize = 1024;
 
 /// Largest compiled pattern, in bytes: repetitions of repetitions grow without
 /// bound in a short text. Large enough for a Unicode class repeated a few times.
-pub const MAX_REGEX_SIZE: usize = 256 * 1024;
+pub(crate) const MAX_REGEX_SIZE: usize = 256 * 1024;
 
 /// What the compiled expressions of one HTTPRouteGroup may take together, in bytes:
 /// one of 64 KiB in each of its 64 matches. Each proxy that a group concerns holds
 /// them, and whoever reads the group has to compile them.
-pub const MAX_GROUP_SIZE: usize = 4 * 1024 * 1024;
+pub(crate) const MAX_GROUP_SIZE: usize = 4 * 1024 * 1024;
 
 /// What the compiled expressions of rules that are only tried may take together, in bytes: a
 /// proxy may try eight such sets beside what it holds.

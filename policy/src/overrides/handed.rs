@@ -8,7 +8,7 @@ use crate::overrides::proof::Proof;
 
 /// Accounts that an override may come through, beside the peer itself. Further ones do not
 /// get it.
-pub const HOPS: usize = 8;
+pub(crate) const HOPS: usize = 8;
 
 /// Longest value of `weft-proof`, in bytes. It takes room of what all headers between proxies
 /// may have, and is remembered with its request.
