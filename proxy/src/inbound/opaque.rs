@@ -12,6 +12,7 @@ use crate::inbound::authorize::Admitted;
 use crate::inbound::connection::Connection;
 use crate::net::chunk::{ChunkIo, ReadSize};
 use crate::net::connect::CONNECT_TIMEOUT;
+use crate::net::forward::forward_chunks_out;
 use crate::net::prefixed::Prefixed;
 use crate::net::unread::{Found, Unread};
 use crate::net::{connect, relay};
@@ -98,19 +99,5 @@ impl<S: ChunkIo> ChunkIo for Watched<S> {
         Poll::Ready(Ok(chunk))
     }
 
-    fn poll_send(&mut self, cx: &mut Context<'_>, chunk: &mut Bytes) -> Poll<io::Result<()>> {
-        self.inner.poll_send(cx, chunk)
-    }
-
-    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.inner.poll_end(cx)
-    }
-
-    fn poll_broken(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        self.inner.poll_broken(cx)
-    }
-
-    fn abort(&mut self) {
-        self.inner.abort();
-    }
+    forward_chunks_out!(inner);
 }

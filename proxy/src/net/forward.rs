@@ -61,4 +61,32 @@ macro_rules! forward_shutdown {
     };
 }
 
-pub(crate) use {forward_read, forward_shutdown, forward_write};
+/// All of `ChunkIo` but reading, where a wrapper looks at what it reads and at nothing else.
+macro_rules! forward_chunks_out {
+    ($inner:ident) => {
+        fn poll_send(
+            &mut self,
+            cx: &mut ::std::task::Context<'_>,
+            chunk: &mut ::bytes::Bytes,
+        ) -> ::std::task::Poll<::std::io::Result<()>> {
+            self.$inner.poll_send(cx, chunk)
+        }
+
+        fn poll_end(
+            &mut self,
+            cx: &mut ::std::task::Context<'_>,
+        ) -> ::std::task::Poll<::std::io::Result<()>> {
+            self.$inner.poll_end(cx)
+        }
+
+        fn poll_broken(&mut self, cx: &mut ::std::task::Context<'_>) -> ::std::io::Result<()> {
+            self.$inner.poll_broken(cx)
+        }
+
+        fn abort(&mut self) {
+            self.$inner.abort();
+        }
+    };
+}
+
+pub(crate) use {forward_chunks_out, forward_read, forward_shutdown, forward_write};

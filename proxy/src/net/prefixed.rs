@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::net::budget::Budget;
 use crate::net::chunk::{ChunkIo, ReadSize};
-use crate::net::forward::{forward_shutdown, forward_write};
+use crate::net::forward::{forward_chunks_out, forward_shutdown, forward_write};
 use crate::net::sniff::{SILENCE, Seen, begins_request, sniff_greeting};
 use crate::net::tuning::HEAD_WITHIN;
 
@@ -227,21 +227,7 @@ impl<S: ChunkIo> ChunkIo for Prefixed<S> {
         self.inner.poll_chunk(cx, room)
     }
 
-    fn poll_send(&mut self, cx: &mut Context<'_>, chunk: &mut Bytes) -> Poll<io::Result<()>> {
-        self.inner.poll_send(cx, chunk)
-    }
-
-    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.inner.poll_end(cx)
-    }
-
-    fn poll_broken(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        self.inner.poll_broken(cx)
-    }
-
-    fn abort(&mut self) {
-        self.inner.abort();
-    }
+    forward_chunks_out!(inner);
 }
 
 #[cfg(test)]
