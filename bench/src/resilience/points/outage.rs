@@ -98,6 +98,15 @@ const GRPC: Outage = Outage {
     time: 20,
     ..ANSWERS_503
 };
+const GRPC_HOLE: Outage = Outage {
+    name: "gRPC, black hole, attempts of 500 ms",
+    asked: Asked {
+        grpc_unavailable: true,
+        ..BLACK_HOLE.asked
+    },
+    grpc: true,
+    ..BLACK_HOLE
+};
 const POSTS: Outage = Outage {
     name: "POST, answers 503",
     time: 20,
@@ -232,6 +241,16 @@ pub(in crate::resilience) fn one_of_three(bench: &Bench) -> Result<Section> {
     let node = of_all(bench, &NODE_LOST)?;
     // That 503 is tried again makes no difference to gRPC.
     let grpc = of_all(&bench.some_of([true, true, false]), &GRPC)?;
+    let grpc_hole = of_all(&bench.some_of([true, true, false]), &GRPC_HOLE)?;
+    let after_three = |outage: &Outage, all| {
+        row(
+            format!("{}: calls after 3 s that were not good", outage.name),
+            "0",
+            all,
+            |run: &OutageRun| run.not_good_since(Duration::from_secs(3)).to_string(),
+            |run| run.not_good_since(Duration::from_secs(3)) == 0,
+        )
+    };
     let rows = vec![
         goodput(&ANSWERS_503, "≥ 99.9 %", 0.999, &answers),
         row(
@@ -245,13 +264,7 @@ pub(in crate::resilience) fn one_of_three(bench: &Bench) -> Result<Section> {
             |run| run.at_bad_since(FOUND_OUT) <= PROBES,
         ),
         goodput(&BLACK_HOLE, "≥ 99 %", 0.99, &hole),
-        row(
-            format!("{}: calls after 3 s that were not good", BLACK_HOLE.name),
-            "0",
-            &hole,
-            |run| run.not_good_since(Duration::from_secs(3)).to_string(),
-            |run| run.not_good_since(Duration::from_secs(3)) == 0,
-        ),
+        after_three(&BLACK_HOLE, &hole),
         row(
             format!("{}: calls after 8 s that were not good", NODE_LOST.name),
             "0",
@@ -270,6 +283,8 @@ pub(in crate::resilience) fn one_of_three(bench: &Bench) -> Result<Section> {
             |run| run.over_after() <= Duration::from_secs(13),
         ),
         goodput(&GRPC, "≥ 99.9 %", 0.999, &grpc),
+        goodput(&GRPC_HOLE, "≥ 99 %", 0.99, &grpc_hole),
+        after_three(&GRPC_HOLE, &grpc_hole),
     ];
     let pictured = [
         (&ANSWERS_503, &answers),
@@ -279,7 +294,7 @@ pub(in crate::resilience) fn one_of_three(bench: &Bench) -> Result<Section> {
     Ok(Section {
         title: "One of three instances fails",
         how: format!(
-            "{RATE} GET/s from four callers to three instances, for five seconds; then one of them fails. Good is an answer 200 (gRPC: status 0) within one second of when the call was due. Nothing is configured, but for gRPC (Weft: a TrafficPolicy with `grpcCodes: [Unavailable]`; Istio tries that again by default) and for the black hole (Weft: `backendRequest: 500ms`; Envoy: `per_try_timeout: 0.5s`)."
+            "{RATE} GET/s from four callers to three instances, for five seconds; then one of them fails. Good is an answer 200 (gRPC: status 0) within one second of when the call was due. Nothing is configured, but for gRPC (Weft: a TrafficPolicy with `grpcCodes: [Unavailable]`; Istio tries that again by default) and for the black holes (Weft: `backendRequest: 500ms`; Envoy: `per_try_timeout: 0.5s`)."
         ),
         third: THIRD,
         rows,
