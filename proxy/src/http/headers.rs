@@ -33,7 +33,7 @@ pub(crate) fn strip_hop_by_hop(map: &mut HeaderMap) {
             .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
             .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
             // A caller that names these would change the message's meaning.
-            .filter(|name| name != HOST && name != CONTENT_LENGTH)
+            .filter(|name| ![HOST, CONTENT_LENGTH, TRANSFER_ENCODING].contains(name))
             .collect();
         for name in named {
             if name == TE {
@@ -222,6 +222,14 @@ mod tests {
         ]);
         strip_hop_by_hop(&mut headers);
         assert_eq!(headers, map(&[("host", "a"), ("content-length", "5")]));
+        // Nor the coding beside which a length says nothing.
+        let mut headers = map(&[
+            ("connection", "transfer-encoding"),
+            ("transfer-encoding", "chunked"),
+            ("content-length", "5"),
+        ]);
+        strip_hop_by_hop(&mut headers);
+        assert!(headers.is_empty(), "{headers:?}");
     }
 
     #[test]

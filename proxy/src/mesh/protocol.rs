@@ -272,6 +272,10 @@ impl PeerRequest {
             return Err(TUNNEL);
         }
         acceptable(&parts).map_err(Malformed)?;
+        let mut lengths = parts.headers.get_all(header::CONTENT_LENGTH).iter();
+        if lengths.any(|length| length.as_bytes() != b"0") {
+            return Err(Malformed("an upgrade brings no body"));
+        }
         let to = only(&mut parts.headers, &UPGRADE_TO)?.ok_or(NO_UPGRADE)?;
         let mut listed = HeaderMap::with_capacity(1);
         listed.insert(UPGRADE_TO, to);

@@ -303,6 +303,11 @@ fn http1_request(addr: SocketAddr, mut parts: Parts, body: Body, alone: bool) ->
     parts.uri = target.map_or_else(|| Uri::from_static("/"), Uri::from);
     // Without either header a GET would be sent without its body.
     let has_body = !http_body::Body::is_end_stream(&body);
+    // A length without a body would make one of the next request, whoever's that is.
+    let length = parts.headers.get(header::CONTENT_LENGTH);
+    if !has_body && length.is_some_and(|length| length.as_bytes() != b"0") {
+        parts.headers.remove(header::CONTENT_LENGTH);
+    }
     if has_body && !parts.headers.contains_key(header::CONTENT_LENGTH) {
         parts.headers.insert(
             header::TRANSFER_ENCODING,
@@ -310,4 +315,25 @@ fn http1_request(addr: SocketAddr, mut parts: Parts, body: Body, alone: bool) ->
         );
     }
     Request::from_parts(parts, body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::body;
+
+    #[test]
+    fn no_length_is_sent_of_a_body_that_is_none() {
+        let addr = SocketAddr::from(([10, 0, 0, 1], 80));
+        let sent = |length: &'static str, body: Body| {
+            let asked = Request::get("/").header(header::CONTENT_LENGTH, length);
+            let parts = asked.body(()).unwrap().into_parts().0;
+            let sent = http1_request(addr, parts, body, false);
+            let length = sent.headers().get(header::CONTENT_LENGTH).cloned();
+            length.map(|length| length.to_str().unwrap().to_owned())
+        };
+        assert_eq!(sent("40", body::empty()), None);
+        assert_eq!(sent("0", body::empty()).as_deref(), Some("0"));
+        assert_eq!(sent("2", body::text("ok")).as_deref(), Some("2"));
+    }
 }

@@ -402,6 +402,11 @@ fn what_is_missing_twice_or_out_of_place_is_malformed() {
     cases.push((get, tcp.to_vec()));
     cases.push((get, [&http[..], &upgrade[3..]].concat()));
     cases.push((connect, [&upgrade[..], &[("host", "other")]].concat()));
+    // What comes behind such a head is no body, whatever a length says.
+    let length = |value| [&upgrade[..], &[("content-length", value)]].concat();
+    let none = PeerRequest::decode(parts(connect, &length("0")), Transport::Http2);
+    assert!(none.is_ok(), "{none:?}");
+    cases.extend(["5", "00", ""].map(|value| (connect, length(value))));
     cases.push((post, [&tcp[..], &[("host", "h"), ("host", "h")]].concat()));
     for (line, headers) in cases {
         for transport in TRANSPORTS {

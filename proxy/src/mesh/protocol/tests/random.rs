@@ -126,6 +126,8 @@ impl Random {
         match (transport, self.below(4)) {
             (Transport::Http2, 0) => {
                 parts.method = Method::GET;
+                // What has a body asks for no upgrade.
+                parts.headers.remove(header::CONTENT_LENGTH);
                 let listed: Vec<String> = (0..=self.below(3)).map(|_| self.word()).collect();
                 let to = format!("x{}", listed.join(", x"));
                 let to = HeaderValue::try_from(to).unwrap();
