@@ -14,6 +14,7 @@
 )]
 
 pub mod capability;
+pub mod codec;
 pub mod convert;
 pub mod names;
 pub mod version;

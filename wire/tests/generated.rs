@@ -27,6 +27,7 @@ fn generate(root: &Path) -> String {
     tonic_prost_build::configure()
         .out_dir(&out.0)
         .emit_rerun_if_changed(false)
+        .codec_path("crate::codec::Codec")
         .compile_fds(files)
         .expect("code must be generated");
     std::fs::read_to_string(out.0.join("weft.v1.rs")).expect("package weft.v1 must be generated")
