@@ -16,8 +16,8 @@ use crate::telemetry::labels::{OverloadLabels, Port, ShedLabels};
 
 impl Connection {
     /// Lets a request of this class in that access and limits have passed. It counts as in
-    /// flight until what comes back is dropped, or told of its answer. One that asks to switch
-    /// protocols may stay for ever, and is not counted.
+    /// flight until what comes back is dropped, or told of its answer, which may be that it
+    /// switched protocols.
     ///
     /// # Errors
     /// When the application has no room for it.
@@ -31,9 +31,6 @@ impl Connection {
         let Some(overload) = guard.and_then(PortGuard::overload) else {
             return Ok(None);
         };
-        if received.upgrade.is_some() {
-            return Ok(None);
-        }
         let asks = Asks {
             priority: class.unwrap_or_default(),
             retry: received.retry && self.peer.is_some(),

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use wire::v1::{self, Protocol};
 
 use super::answers::{App, OK, SILENCE, ask, limited, retries, said, served_by, sum, whole};
-use super::deadlines::BEGUN;
+use super::deadlines::{BEGUN, SWITCHED};
 use super::mirrors::header;
 use crate::support::{Authority, Pod, endpoint, endpoints, get, pair, resource, service, vip};
 
@@ -114,7 +114,7 @@ async fn what_an_application_has_no_room_for_is_answered_503_unseen() {
 }
 
 #[tokio::test]
-async fn a_request_is_in_flight_to_the_head_of_its_answer_and_an_upgrade_never() {
+async fn a_request_is_in_flight_to_the_head_of_its_answer_and_so_is_an_upgrade() {
     let (client, server, app) = one(BEGUN).await;
     server.set(vec![guard([(app.port, guard_port(cap(1)))])]);
     let mut open = Vec::new();
@@ -129,10 +129,22 @@ async fn a_request_is_in_flight_to_the_head_of_its_answer_and_an_upgrade_never()
     }
     let (client, server, app) = one(SILENCE).await;
     server.set(vec![guard([(app.port, guard_port(cap(1)))])]);
-    let _upgrades = held(&client, &app, WEBSOCKET, 2).await;
-    let _request = held(&client, &app, "", 1).await;
-    assert_eq!(ask(&client, "GET", "", "").await.0, 503, "now it is full");
-    assert_eq!(sum(&server, SHED, &[]), 1.0);
+    // Whoever asks to switch protocols asks for a request like any other until it is answered.
+    let _upgrade = held(&client, &app, WEBSOCKET, 1).await;
+    assert_eq!(ask(&client, "GET", "", "").await.0, 503, "it is full");
+    assert_eq!(ask(&client, "GET", WEBSOCKET, "").await.0, 503);
+    assert_eq!(sum(&server, SHED, &[]), 2.0);
+    let (client, server, app) = one(SWITCHED).await;
+    server.set(vec![guard([(app.port, guard_port(cap(1)))])]);
+    for _ in 0..3 {
+        let mut stream = client.call(vip()).await;
+        let request = format!("GET / HTTP/1.1\r\nHost: web.shop\r\n{WEBSOCKET}\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).await.unwrap();
+        assert_eq!(&head, b"HTTP/1.1 101");
+        open.push(stream);
+    }
 }
 
 #[tokio::test]
