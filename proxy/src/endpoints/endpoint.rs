@@ -164,6 +164,11 @@ impl InFlight {
         &self.endpoint
     }
 
+    /// Whether it is the one request that probes the endpoint.
+    pub(crate) const fn probes(&self) -> bool {
+        self.probe.is_some()
+    }
+
     /// What the end of an attempt, or the head of its answer, says.
     pub(super) fn record(
         &mut self,

@@ -140,6 +140,19 @@ fn fits_dedicated(parts: &Parts, body: &Replay) -> bool {
 }
 
 impl Peer {
+    /// Whether a request finds a connection that is not known to be silent.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.shared.is_connected()
+    }
+
+    /// Opens a connection, if there is none.
+    ///
+    /// # Errors
+    /// When the peer cannot be reached.
+    pub(crate) async fn connect(&self) -> Result<(), Failure> {
+        self.shared.stream().await.map(drop)
+    }
+
     /// Sends a request by whichever connection fits.
     ///
     /// # Errors

@@ -38,6 +38,7 @@ use crate::telemetry::call::Call;
 
 mod balance;
 mod circuit;
+mod probe;
 mod served;
 mod spent;
 mod throttle;
@@ -136,7 +137,7 @@ impl<'a> Attempts<'a> {
         }
         let to = match chosen {
             Some(chosen) => chosen,
-            None => self.pick(proxy, Fallback::Resting)?,
+            None => self.choose(proxy)?,
         };
         self.count_nearness(proxy, to.endpoint());
         let protocol = call.protocol();

@@ -16,6 +16,8 @@ mod rules;
 mod tapped;
 mod traced;
 
+pub(crate) use endpoint::ejected;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -36,7 +38,7 @@ use crate::telemetry::cell::{CallOutcome, Cell};
 use crate::telemetry::labels::Security;
 use crate::telemetry::parties::Parties;
 use crate::telemetry::tap::record::Tapped;
-use crate::telemetry::trace::Trace;
+use crate::telemetry::trace::{CameFrom, Trace};
 
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,8 +155,8 @@ impl Call {
     }
 
     /// Notes what is asked, as far as the access log, traces and those who watch will tell.
-    pub(crate) fn asks(&mut self, parts: &request::Parts) {
-        self.trace = self.begin_trace(parts);
+    pub(crate) fn asks(&mut self, parts: &request::Parts, from: CameFrom) {
+        self.trace = self.begin_trace(parts, from);
         let trace = self.trace.as_deref();
         let log = self.telemetry.access_log();
         self.logged = log.is_on().then(|| Box::new(Logged::of(parts, trace, log)));

@@ -144,6 +144,13 @@ impl Multiplexed {
         }
     }
 
+    /// Whether there is a connection that requests may use.
+    pub(crate) fn is_connected(&self) -> bool {
+        let connections = self.connections.lock();
+        let mut all = connections.iter();
+        all.any(|connection| connection.sender.is_usable())
+    }
+
     /// It has answered a request.
     pub(crate) fn answered(&self) {
         if !self.serves.load(Ordering::Relaxed) {

@@ -8,6 +8,7 @@ use policy::retry;
 use policy::traffic::call::Cause;
 
 use super::{At, Call};
+use crate::telemetry::Telemetry;
 use crate::telemetry::labels::{EjectionLabels, FallbackLabels, RetryLabels};
 use crate::telemetry::parties::Parties;
 
@@ -16,6 +17,16 @@ use crate::telemetry::parties::Parties;
 pub(crate) struct Before {
     at: At,
     port: u16,
+}
+
+/// An endpoint of calls between these rests from now on.
+pub(crate) fn ejected(telemetry: &Telemetry, parties: &Parties, cause: EjectedFor) {
+    let labels = EjectionLabels {
+        service: parties.service(),
+        backend: parties.backend(),
+        cause: cause.as_str(),
+    };
+    telemetry.metrics.ejections.at(&labels).inc();
 }
 
 impl Call {
@@ -32,13 +43,7 @@ impl Call {
 
     /// The endpoint that it was sent to rests from now on.
     pub(crate) fn ejected(&self, cause: EjectedFor) {
-        let parties = self.parties();
-        let labels = EjectionLabels {
-            service: parties.service(),
-            backend: parties.backend(),
-            cause: cause.as_str(),
-        };
-        self.telemetry.metrics.ejections.at(&labels).inc();
+        ejected(&self.telemetry, self.parties(), cause);
     }
 
     /// The breaker of what serves is another now.
