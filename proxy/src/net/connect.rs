@@ -61,6 +61,10 @@ async fn within(
     Ok(stream)
 }
 
+/// The kernel looks once, when the answer to its question is due, and asks again for as
+/// long if the connection was silent for a tick less than what it may be.
+const LOOKED_EARLIER: Duration = Duration::from_millis(500);
+
 /// No delay, and keepalive. Failing to set an option never fails a connection.
 pub(crate) fn tune(stream: &TcpStream) {
     let _ = stream.set_nodelay(true);
@@ -89,7 +93,7 @@ pub fn tune_closely(stream: &impl AsFd) {
         .with_retries(1);
     let socket = SockRef::from(stream);
     let _ = socket.set_tcp_keepalive(&keepalive);
-    let _ = socket.set_tcp_user_timeout(Some(PING_INTERVAL + PING_TIMEOUT));
+    let _ = socket.set_tcp_user_timeout(Some(PING_INTERVAL + PING_TIMEOUT - LOOKED_EARLIER));
 }
 
 /// Makes the close of `stream` a reset, as a refused connection looks like.
