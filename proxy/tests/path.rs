@@ -31,12 +31,14 @@ mod path {
     mod fallbacks;
     mod few_threads;
     mod goaway;
+    mod half_close;
     mod headless;
     mod http;
     mod idle;
     mod leftover;
     mod limits;
     mod mesh_port;
+    mod mirror_bytes;
     mod mirror_latency;
     mod mirrors;
     mod names;

@@ -133,10 +133,15 @@ impl Guard {
         self.ports.get(&port)
     }
 
-    /// Whether a limit of this name holds at a port.
-    pub(super) fn has(&self, port: u16, limit: &Origin) -> bool {
+    /// Whether a limit of this name, which all pods of the Service keep together, holds at a
+    /// port.
+    pub(super) fn has_shared(&self, port: u16, limit: &Origin) -> bool {
+        let is_shared = |rule: &Rule<Option<Scoped<Arc<RateLimit>>>>| {
+            let held = rule.then.as_ref().map(|scoped| scoped.section.scope);
+            rule.origin == *limit && held == Some(LimitScope::Service)
+        };
         let rules = self.ports.get(&port).map(|port| &port.limits.rules);
-        rules.is_some_and(|rules| rules.iter().any(|rule| rule.origin == *limit))
+        rules.is_some_and(|rules| rules.iter().any(is_shared))
     }
 
     /// Shares are others now.

@@ -202,11 +202,13 @@ impl Snapshot {
     pub(super) fn set_guard(&mut self, said: &PodGuard) {
         let held = self.guard.as_deref();
         if self.is_complete() {
-            let is_there = |port, limit: &Origin| held.is_some_and(|held| held.has(port, limit));
+            let is_there =
+                |port, limit: &Origin| held.is_some_and(|held| held.has_shared(port, limit));
             self.shares.begin(said, is_there);
         }
         let guard = Guard::after(held, said, &self.shares, now());
-        self.shares.keep(|port, limit| guard.has(port, limit));
+        self.shares
+            .keep(|port, limit| guard.has_shared(port, limit));
         self.guard = Some(Arc::new(guard));
     }
 

@@ -207,21 +207,27 @@ impl<'a> Due<'a> {
     }
 }
 
+/// The Service and port that may take connections of opaque bytes, if the policy names any.
+pub(super) fn service_of_bytes(route: &Route) -> Option<(&ServiceId, u16)> {
+    let (fallback, port) = call_policy::fallback(route.policy.as_deref())?;
+    match &fallback.to {
+        FallbackTo::Service(service) => Some((service, port)),
+        FallbackTo::Response(_) => None,
+    }
+}
+
 /// The Service that may take a connection of opaque bytes which `failure` has ended, at this
 /// port.
 pub(super) fn of_bytes<'a>(route: &'a Route, failure: &Failure) -> Option<(&'a ServiceId, u16)> {
     let policy = route.policy.as_deref();
-    let (fallback, port) = call_policy::fallback(policy)?;
+    let (fallback, _) = call_policy::fallback(policy)?;
     let asked = Asked {
         method: &Method::GET,
         once: true,
     };
     let ended = Ended::Failed(failure.reason());
     let when = policy::fallback::due(fallback.on, call_policy::retry(policy), asked, ended)?;
-    match &fallback.to {
-        FallbackTo::Service(service) if when == Cause::Unreachable => Some((service, port)),
-        FallbackTo::Service(_) | FallbackTo::Response(_) => None,
-    }
+    service_of_bytes(route).filter(|_| when == Cause::Unreachable)
 }
 
 /// Counts how a connection of opaque bytes fared at the Service that took it instead.

@@ -1,8 +1,10 @@
 //! Opaque bytes to an endpoint.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Version;
+use policy::name::ServiceId;
 use tokio::net::TcpStream;
 
 use crate::config::snapshot::Snapshot;
@@ -24,41 +26,69 @@ pub(super) struct Opened {
     pub(super) call: Call,
 }
 
+/// Where opaque bytes go, and whether the Service may take them that the policy names in
+/// place of what serves.
+struct RoutedBytes {
+    route: Route,
+    may_fall_back: bool,
+}
+
+fn led_to((service, port): (&ServiceId, u16)) -> (Arc<str>, u16) {
+    (service.to_string().into(), port)
+}
+
 impl Connection {
     /// Opens a byte stream to an endpoint of the Service that was called.
     pub(super) async fn open(&self, call: &mut Call) -> Result<Tunnel, Failure> {
-        let route = self.route_bytes(call)?;
+        let RoutedBytes { route, .. } = self.route_bytes(call)?;
         let idle = call_policy::timeouts(route.policy.as_deref()).idle;
-        self.open_by(&route, idle, call).await
+        let mut tunnel = self.open_by(&route, idle, call).await?;
+        tunnel.led_to = route.led_to();
+        Ok(tunnel)
     }
 
-    fn route_bytes(&self, call: &mut Call) -> Result<Route, Failure> {
+    fn route_bytes(&self, call: &mut Call) -> Result<RoutedBytes, Failure> {
         let snapshot = self.proxy.config.snapshot();
         shadow::may_open(&snapshot, &self.destination)?;
         let route = self.route(&snapshot, None, None)?;
+        shadow::may_be_led_to(&snapshot, route.led_to().as_ref())?;
         call.between(route.parties());
-        Ok(route)
+        let fallback = fallback::service_of_bytes(&route).map(led_to);
+        let may_fall_back = shadow::may_be_led_to(&snapshot, fallback.as_ref()).is_ok();
+        Ok(RoutedBytes {
+            route,
+            may_fall_back,
+        })
     }
 
     /// The same, or to the Service that takes connections in its place.
     async fn open_or_fall_back(&self, call: &mut Call) -> Result<Tunnel, Failure> {
-        let route = self.route_bytes(call)?;
+        let RoutedBytes {
+            route,
+            may_fall_back,
+        } = self.route_bytes(call)?;
         let idle = call_policy::timeouts(route.policy.as_deref()).idle;
         let failure = match self.open_by(&route, idle, call).await {
-            Ok(tunnel) => return Ok(tunnel),
+            Ok(mut tunnel) => {
+                tunnel.led_to = route.led_to();
+                return Ok(tunnel);
+            }
             Err(failure) => failure,
         };
-        let Some(to) = fallback::of_bytes(&route, &failure) else {
+        let to = fallback::of_bytes(&route, &failure).filter(|_| may_fall_back);
+        let Some(to) = to else {
             return Err(failure);
         };
         let instead = route.elsewhere(&self.proxy, to, None);
         let before = call.falls_back(instead.parties());
         let opened = Box::pin(self.open_by(&instead, idle, call)).await;
         fallback::count_bytes(call, to.0, opened.is_ok());
-        opened.map_err(|_| {
+        let mut tunnel = opened.map_err(|_| {
             call.returns(before);
             failure
-        })
+        })?;
+        tunnel.led_to = Some(led_to(to));
+        Ok(tunnel)
     }
 
     /// Opens a byte stream to an endpoint, trying others while none was reached. What
@@ -100,7 +130,11 @@ impl Connection {
             }
         };
         self.count("opaque", "opaque", Version::HTTP_11);
-        let may_go_on = |now: &Snapshot| shadow::may_open(now, &self.destination);
+        let led_to = tunnel.led_to.clone();
+        let may_go_on = |now: &Snapshot| {
+            shadow::may_open(now, &self.destination)
+                .and_then(|()| shadow::may_be_led_to(now, led_to.as_ref()))
+        };
         let forbidden = self.proxy.config.until_refused(may_go_on);
         let budget = self.proxy.budget();
         tunnel.relay(&mut stream, budget, call, forbidden).await;

@@ -56,6 +56,11 @@ impl Route {
         }
     }
 
+    /// The Service and port to which a split leads, if that is not the one that was called.
+    pub(super) fn led_to(&self) -> Option<(Arc<str>, u16)> {
+        (self.backend != self.service).then(|| (Arc::clone(&self.backend), self.port))
+    }
+
     /// Where calls that go this way to `endpoint` are counted.
     pub(super) fn cell(
         &self,

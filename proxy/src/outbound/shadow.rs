@@ -117,3 +117,19 @@ pub(super) fn may_open(snapshot: &Snapshot, to: &Destination) -> Result<(), Fail
     };
     if allowed { Ok(()) } else { Err(refusal()) }
 }
+
+/// Whether such a connection may be served by another Service than the one that was called,
+/// where a split or a fallback led it to one.
+pub(super) fn may_be_led_to(
+    snapshot: &Snapshot,
+    other: Option<&(Arc<str>, u16)>,
+) -> Result<(), Failure> {
+    let (Some(allowed), Some((service, port))) = (snapshot.read_only(), other) else {
+        return Ok(());
+    };
+    let mut all = allowed.iter();
+    if all.any(|one| one.port == *port && one.service.to_string() == **service) {
+        return Ok(());
+    }
+    Err(refusal())
+}

@@ -51,6 +51,8 @@ pub(super) struct Tunnel {
     _permit: Option<StreamPermit>,
     /// How long nothing may move.
     idle: Option<Duration>,
+    /// Service and port that serve it in place of those that were called.
+    pub(super) led_to: Option<(Arc<str>, u16)>,
     /// What it counts as at its endpoint, while it is open.
     _in_flight: InFlight,
 }
@@ -62,6 +64,7 @@ impl Way {
             io: Prefixed::new(self.io),
             _permit: self.permit,
             idle,
+            led_to: None,
             _in_flight: in_flight,
         }
     }

@@ -24,7 +24,7 @@ pub(crate) fn sum(pod: &Pod, name: &str, parts: &[&str]) -> f64 {
 }
 
 const REQUESTS: &str = "weft_requests_total";
-const CANCELLED: &str = "weft_requests_cancelled_total";
+pub(super) const CANCELLED: &str = "weft_requests_cancelled_total";
 const ATTEMPTS: &str = "weft_attempts_total";
 const GOOD: &str = "success=\"true\"";
 const BAD: &str = "success=\"false\"";

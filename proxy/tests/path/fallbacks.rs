@@ -36,11 +36,11 @@ struct Shop {
     spare: App,
 }
 
-fn to_spare() -> FallbackTo {
+pub(super) fn to_spare() -> FallbackTo {
     FallbackTo::Service(ServiceId::new("shop", "spare"))
 }
 
-fn fallback(to: FallbackTo, on: Causes) -> Traffic {
+pub(super) fn fallback(to: FallbackTo, on: Causes) -> Traffic {
     Traffic {
         fallback: limited(Arc::new(Fallback { to, on })),
         // What is tried again is another matter.

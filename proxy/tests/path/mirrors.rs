@@ -19,7 +19,7 @@ use wire::v1::{self, Protocol};
 use super::answers::{App, NOTHING, OK, SILENCE, UNAVAILABLE, ask, limited, said, served_by, sum};
 use super::deadlines::SWITCHED;
 use crate::support::{
-    Authority, Pod, endpoint, endpoints, get, http_app, raw, resource, service, split, vip,
+    Authority, Pod, endpoint, endpoints, get, http_app, raw, resource, service, split, tracing, vip,
 };
 
 pub(super) const MIRRORED: &str = "weft_mirrored_total";
@@ -317,6 +317,16 @@ async fn copies_that_want_a_pod_held_to_read_only_reach_no_other() {
         "{:?}",
         shop.next.heads()
     );
+    // Nobody asks again whether a copy of what is not recorded is.
+    shop.client
+        .set(vec![tracing("http://10.0.0.1:4317", 0, &["tracecontext"])]);
+    assert_eq!(ask(&shop.client, "GET", "", "").await.0, 200);
+    shop.until("success", 2.0).await;
+    let copy = shop.next.heads()[1].clone();
+    let parent = copy
+        .lines()
+        .find_map(|line| line.strip_prefix("traceparent: "));
+    assert!(parent.unwrap().ends_with("-00"), "{copy}");
 }
 
 #[tokio::test]
@@ -362,27 +372,11 @@ async fn a_pod_that_gets_copies_reads_and_changes_nothing() {
 }
 
 /// What comes back of bytes that `pod` says to `addr`.
-async fn echoed(pod: &Pod, addr: std::net::SocketAddr) -> String {
+pub(super) async fn echoed(pod: &Pod, addr: std::net::SocketAddr) -> String {
     let mut stream = pod.call(addr).await;
     stream.write_all(b"\0binary").await.unwrap();
     let _ = stream.shutdown().await;
     raw(&mut stream, b"", Duration::from_secs(3)).await
-}
-
-#[tokio::test]
-async fn opaque_bytes_of_such_a_pod_go_only_where_every_mirror_lets_them() {
-    for protocol in [Protocol::Opaque, Protocol::Detect] {
-        let shop = Shop::new(OK).await;
-        let pod = &shop.shadow;
-        let echo = super::tcp::echo(&shop.server, "").await;
-        pod.set(service("api", vip().ip(), protocol, Vec::new()));
-        pod.reaches(&shop.server, echo);
-        assert_eq!(echoed(pod, vip()).await, "", "{protocol:?}");
-        held_to_read_only(pod, &[("api", 81), ("other", 80)]);
-        assert_eq!(echoed(pod, vip()).await, "", "{protocol:?}");
-        held_to_read_only(pod, &[("api", 80)]);
-        assert_eq!(echoed(pod, vip()).await, "\0binary", "{protocol:?}");
-    }
 }
 
 /// Something that is none of the mesh's.

@@ -154,7 +154,7 @@ fn of_what_all_pods_keep_together_a_pod_has_its_share_and_one_request_before_it_
     assert_eq!(passed(&guard, now, 9), 1);
     assert_eq!(passed(&guard, now + 60 * SECOND, 9), 0, "it never fills");
     let each = Origin::new("TrafficPolicy", "shop", "p").rule("each");
-    assert!(guard.has(80, &each) && !guard.has(81, &each));
+    assert!(guard.has_shared(80, &each) && !guard.has_shared(81, &each));
     let told = |thousandths, now| {
         assert!(shares.set(80, each.clone(), thousandths));
         guard.share(&shares, now);
@@ -200,8 +200,13 @@ fn a_limit_that_is_new_to_a_pod_that_serves_is_kept_whole_until_its_share_is_tol
     assert_eq!(shares.of(80, &each), Some(20_000), "it was told");
     // What was forgotten is not new.
     shares.forget();
-    shares.begin(&limits, |port, limit| guard.has(port, limit));
+    shares.begin(&limits, |port, limit| guard.has_shared(port, limit));
     assert_eq!(shares.of(80, &each), None);
+    // Nor is a limit there that each pod kept alone until now.
+    let alone = Guard::after(None, &said(&[limit(100, LimitKey::None)]), &shares, now);
+    shares.begin(&limits, |port, limit| alone.has_shared(port, limit));
+    let guard = Guard::after(Some(&alone), &limits, &shares, now);
+    assert_eq!(passed(&guard, now, 200), 100);
 }
 
 #[test]

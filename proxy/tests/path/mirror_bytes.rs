@@ -1,0 +1,51 @@
+//! Where a pod that gets copies may open connections of opaque bytes to.
+
+use policy::traffic::call::Causes;
+use wire::v1::Protocol;
+
+use super::answers::{OK, said};
+use super::fallbacks::{fallback, to_spare};
+use super::mirrors::{Shop, echoed, held_to_read_only};
+use crate::support::{endpoint, endpoints, service, split, vip};
+
+#[tokio::test]
+async fn opaque_bytes_of_such_a_pod_go_only_where_every_mirror_lets_them() {
+    for protocol in [Protocol::Opaque, Protocol::Detect] {
+        let shop = Shop::new(OK).await;
+        let pod = &shop.shadow;
+        let echo = super::tcp::echo(&shop.server, "").await;
+        pod.set(service("api", vip().ip(), protocol, Vec::new()));
+        pod.reaches(&shop.server, echo);
+        assert_eq!(echoed(pod, vip()).await, "", "{protocol:?}");
+        held_to_read_only(pod, &[("api", 81), ("other", 80)]);
+        assert_eq!(echoed(pod, vip()).await, "", "{protocol:?}");
+        held_to_read_only(pod, &[("api", 80)]);
+        assert_eq!(echoed(pod, vip()).await, "\0binary", "{protocol:?}");
+    }
+}
+
+/// Neither a split nor a fallback leads such a pod to what no mirror lets it open.
+#[tokio::test]
+async fn opaque_bytes_of_such_a_pod_are_led_nowhere_else() {
+    let shop = Shop::new(OK).await;
+    let pod = &shop.shadow;
+    let echo = super::tcp::echo(&shop.server, "").await;
+    let spare = endpoint(shop.server.ip, echo, Some("api"));
+    let called = |splits| service("api", vip().ip(), Protocol::Opaque, splits);
+    pod.set(called(Vec::new()));
+    pod.set(vec![
+        endpoints("api", Vec::new()),
+        endpoints("spare", vec![spare.clone()]),
+    ]);
+    pod.set(vec![said(&fallback(to_spare(), Causes::ALL))]);
+    held_to_read_only(pod, &[("api", 80)]);
+    assert_eq!(echoed(pod, vip()).await, "", "by a fallback");
+    held_to_read_only(pod, &[("api", 80), ("spare", 80)]);
+    assert_eq!(echoed(pod, vip()).await, "\0binary", "by a fallback");
+
+    pod.set(called(vec![split("canary", &[("spare", 1)])]));
+    held_to_read_only(pod, &[("api", 80)]);
+    assert_eq!(echoed(pod, vip()).await, "", "by a split");
+    held_to_read_only(pod, &[("api", 80), ("spare", 80)]);
+    assert_eq!(echoed(pod, vip()).await, "\0binary", "by a split");
+}
