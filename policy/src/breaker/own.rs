@@ -62,6 +62,8 @@ pub struct Breaker {
     obeys: bool,
     /// Of those that the controller asks for; `None` before the first.
     next_probe: Option<Instant>,
+    /// A state was written down when it was asked last.
+    was_written: bool,
     pulse: Pulse,
 }
 
@@ -76,16 +78,14 @@ impl Breaker {
             until: None,
             obeys: false,
             next_probe: None,
+            was_written: false,
             pulse: Pulse::default(),
         }
     }
 
     /// Whether a request is sent. `random` is uniform over all of `u64`.
     pub fn admit(&mut self, now: Instant, settings: &Settings, random: u64) -> Admit {
-        // What was decided before somebody wrote a state down is no news afterwards.
-        if settings.state != BreakerState::Auto {
-            self.phase = Phase::Closed;
-        }
+        self.begin_anew(now, settings);
         let admit = match settings.state {
             BreakerState::Open => Admit::Refuse,
             BreakerState::Closed => Admit::Pass,
@@ -97,6 +97,18 @@ impl Breaker {
             Admit::Refuse => self.pulse.refused = self.pulse.refused.saturating_add(1),
         }
         admit
+    }
+
+    /// What was decided before somebody wrote a state down is no news afterwards, nor is what
+    /// was seen until it went.
+    fn begin_anew(&mut self, now: Instant, settings: &Settings) {
+        let is_written = settings.state != BreakerState::Auto;
+        if is_written {
+            self.phase = Phase::Closed;
+        } else if self.was_written {
+            self.own = Window::new(now);
+        }
+        self.was_written = is_written;
     }
 
     fn decide(&mut self, now: Instant, settings: &Settings, random: u64) -> Admit {
@@ -176,6 +188,7 @@ impl Breaker {
     pub fn record(&mut self, now: Instant, failed: bool, settings: &Settings) {
         self.pulse.sent = self.pulse.sent.saturating_add(1);
         self.pulse.failed = self.pulse.failed.saturating_add(failed.into());
+        self.begin_anew(now, settings);
         self.own.add(now, settings.interval, 1, failed.into());
         let sum = self.own.sum(now, settings.interval);
         let enough = settings.state == BreakerState::Auto

@@ -205,6 +205,17 @@ fn a_state_that_was_written_down_leaves_nothing_behind() {
     }
     let later = start + ms(20_000);
     assert_eq!(breaker.admit(later, &SETTINGS, 0), Admit::Pass);
+    // Nor what was seen a moment before.
+    for state in [BreakerState::Open, BreakerState::Closed] {
+        let mut recent = seen(start, 60, 60);
+        let written = Settings { state, ..SETTINGS };
+        recent.admit(start + ms(500), &written, 0);
+        recent.record(start + ms(600), true, &written);
+        let auto = start + ms(700);
+        assert_eq!(recent.admit(auto, &SETTINGS, 0), Admit::Pass, "{state:?}");
+        recent.record(auto, false, &SETTINGS);
+        assert_eq!(recent.admit(auto, &SETTINGS, 0), Admit::Pass, "{state:?}");
+    }
     let open = Settings {
         state: BreakerState::Open,
         ..SETTINGS

@@ -27,6 +27,7 @@ use crate::inbound::reauthorize::Allowed;
 use crate::mesh::protocol::{AppHttp, Asked, not_sent};
 use crate::net::ticket::Waited;
 use crate::telemetry::call::{Call, Kind};
+use crate::telemetry::trace::CameFrom;
 
 /// What a request is given by what judged it, and let it pass.
 struct AdmittedRequest {
@@ -65,11 +66,15 @@ impl Connection {
         upgrades: Upgrades,
     ) -> Response<Body> {
         let mut call = self.call(Kind::Request);
+        let from = match upgrades {
+            Upgrades::Told(_) => CameFrom::Peer,
+            Upgrades::Own => CameFrom::Application,
+        };
         let mut received = match Received::new(request, upgrades) {
             Ok(received) => received,
             Err(rejected) => return call.refuse(&rejected.failure, &rejected.method, false),
         };
-        self.note(&received, speak, &mut call);
+        self.note(&received, from, speak, &mut call);
         let snapshot = self.proxy.config.snapshot();
         let passed = self.decide(&snapshot, &mut received, &mut call);
         drop(snapshot);
@@ -105,11 +110,11 @@ impl Connection {
     }
 
     /// Notes in its call what a request asks, and counts it from now on.
-    fn note(&self, received: &Received, speak: AppHttp, call: &mut Call) {
+    fn note(&self, received: &Received, from: CameFrom, speak: AppHttp, call: &mut Call) {
         if let Some(Waited(long)) = received.parts.extensions.get() {
             call.waited(*long);
         }
-        call.asks(&received.parts);
+        call.asks(&received.parts, from);
         call.speaks(speak.version(), received.grpc);
         self.count_on_cell(call);
     }

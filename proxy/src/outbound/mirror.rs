@@ -195,7 +195,7 @@ fn of(request: &Outgoing, body: Bytes, downstream: Downstream) -> Outgoing {
         body::text(body)
     };
     Outgoing {
-        parts: parts(&request.parts),
+        parts: parts(request),
         replay: Replay::new(content),
         upgrade: None,
         grpc: request.grpc,
@@ -205,6 +205,7 @@ fn of(request: &Outgoing, body: Bytes, downstream: Downstream) -> Outgoing {
             Downstream::ReadOnly => Shadow::ReadOnly,
             Downstream::Any => Shadow::Any,
         }),
+        trace: None,
         made_for: None,
         spent: AtomicBool::new(false),
         onward: None,
@@ -223,9 +224,12 @@ fn head_size(parts: &Parts) -> usize {
 }
 
 /// The head of a copy, which is part of no trace but its own.
-fn parts(of: &Parts) -> Parts {
-    let mut parts = of.clone();
+fn parts(of: &Outgoing) -> Parts {
+    let mut parts = of.parts.clone();
     parts.extensions.clear();
+    if let Some(trace) = &of.trace {
+        trace.pass_on(&mut parts.headers);
+    }
     own_trace(&mut parts.headers);
     parts
 }

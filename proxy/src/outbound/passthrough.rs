@@ -25,6 +25,7 @@ use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, Kind};
 use crate::telemetry::labels::Direction;
 use crate::telemetry::parties::Parties;
+use crate::telemetry::trace::CameFrom;
 
 /// A connection on which both ends are silent is known by its address from then on.
 const NAMED_WITHIN: Duration = Duration::from_secs(1);
@@ -117,7 +118,7 @@ pub(crate) async fn turn_away(
         let mut call = begin(Kind::Request);
         let response = match Received::new(request, Upgrades::Own) {
             Ok(received) => {
-                call.asks(&received.parts);
+                call.asks(&received.parts, CameFrom::Application);
                 call.refuse(&failure(), &received.parts.method, received.grpc)
             }
             Err(rejected) => call.refuse(&rejected.failure, &rejected.method, false),

@@ -35,6 +35,7 @@ use crate::outbound::shadow;
 use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, Kind};
 use crate::telemetry::parties::Parties;
+use crate::telemetry::trace::CameFrom;
 
 /// What came before a call, and what that means for it.
 struct Provenance {
@@ -85,7 +86,7 @@ pub(super) async fn handle_request(
         outgoing,
         upload,
         caller_side,
-    } = prepare(&connection, &route, received, came, &call);
+    } = prepare(&connection, &route, received, came, &mut call);
     let sent = {
         // Borrowed, since a future holds twice what it is given, and gone before the answer.
         let mut attempts = Attempts::of(&route, &outgoing);
@@ -132,7 +133,7 @@ fn receive(
     if let Some(Waited(long)) = received.parts.extensions.get() {
         call.waited(*long);
     }
-    call.asks(&received.parts);
+    call.asks(&received.parts, CameFrom::Application);
     call.speaks(received.parts.version, received.grpc);
     Ok(received)
 }
@@ -159,7 +160,7 @@ fn prepare(
     route: &Route,
     received: Received,
     came: Provenance,
-    call: &Call,
+    call: &mut Call,
 ) -> Prepared {
     let proxy = &connection.proxy;
     let Received {
@@ -172,7 +173,7 @@ fn prepare(
         priority,
         ..
     } = received;
-    call.pass_on_trace(&mut parts.headers);
+    let trace = call.pass_on_trace_to_peers(&mut parts.headers);
     let timeout = times.as_ref().and_then(|times| times.timeout.as_ref());
     let timed = Timed::read(&parts.headers, grpc, timeout, None);
     proxy.telemetry.metrics.read_time(timed.unreadable);
@@ -190,6 +191,7 @@ fn prepare(
         deadline,
         priority: context::priority(priority, made_for.as_deref()),
         shadow: came.shadow,
+        trace,
         made_for,
         spent: AtomicBool::new(false),
         onward: came

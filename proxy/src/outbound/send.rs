@@ -26,6 +26,7 @@ use crate::mesh::peer::Peer;
 use crate::mesh::protocol::{AppHttp, AppPort, PeerRequest};
 use crate::net::connect::CONNECT_TIMEOUT;
 use crate::proxy::Proxy;
+use crate::telemetry::trace::Trace;
 
 /// A request on its way to whichever endpoint takes it.
 #[derive(Debug)]
@@ -42,6 +43,8 @@ pub(super) struct Outgoing {
     pub(super) priority: Option<Priority>,
     /// What it has to do with copies, for peers.
     pub(super) shadow: Option<Shadow>,
+    /// The trace that begins with it and that nobody records, for who has no proxy.
+    pub(super) trace: Option<Box<Trace>>,
     /// The request that it is made for, where it says so.
     pub(super) made_for: Option<Arc<Served>>,
     /// As things stand, what it is made for is not to be tried again for it.
@@ -64,7 +67,11 @@ impl Outgoing {
         let told;
         let classless = retries == 0 && self.priority.is_none();
         let silent = classless && self.shadow.is_none() && self.onward.is_none();
-        let tells_nothing = silent || !endpoint.meshed();
+        let tells_nothing = if endpoint.meshed() {
+            silent
+        } else {
+            self.trace.is_none()
+        };
         let parts = if tells_nothing && self.deadline == Deadline::NONE {
             &self.parts
         } else {
@@ -89,7 +96,7 @@ impl Outgoing {
     }
 
     /// With what is left of its time and, for a peer, what it counts as and has to do with
-    /// copies. On the heap, because most requests have nothing of that.
+    /// copies; for others, the trace that begins. On the heap, because most requests have nothing of that.
     fn told(&self, meshed: bool, retries: u8) -> Box<Parts> {
         let mut parts = Box::new(self.parts.clone());
         let reader = if meshed {
@@ -99,6 +106,9 @@ impl Outgoing {
         };
         deadline::write(&mut parts.headers, self.deadline, self.grpc, reader);
         if !meshed {
+            if let Some(trace) = &self.trace {
+                trace.pass_on(&mut parts.headers);
+            }
             return parts;
         }
         if let Some(shadow) = self.shadow {
@@ -212,6 +222,7 @@ mod tests {
                 deadline: Deadline::NONE,
                 priority: None,
                 shadow: None,
+                trace: None,
                 made_for: None,
                 spent: AtomicBool::new(false),
                 onward: None,

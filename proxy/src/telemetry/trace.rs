@@ -6,6 +6,10 @@
 //! begins here. All others pass byte for byte: a parent that no collector ever receives
 //! would cut the application's trace in two.
 //!
+//! Of a trace that begins here and that nobody records the next proxy is told by silence: a
+//! peer that says nothing of a trace has decided. It draws the ids that its application
+//! gets, so that 55 digits need not be encoded and decoded again on the way.
+//!
 //! Without a collector a request costs one branch.
 
 pub(crate) mod export;
@@ -55,6 +59,15 @@ pub(crate) struct Tracer {
     records: Queue,
 }
 
+/// Who sent a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CameFrom {
+    /// A proxy that decided which traces begin.
+    Peer,
+    /// An application, whoever runs it.
+    Application,
+}
+
 /// A request whose headers change, because it is recorded or a trace begins with it.
 #[derive(Debug)]
 pub(crate) struct Trace {
@@ -96,6 +109,7 @@ impl Tracer {
     pub(crate) fn begin(
         &self,
         map: &HeaderMap,
+        from: CameFrom,
         span: impl FnOnce(&TracingConfig) -> Span,
     ) -> Begun {
         if !self.on.load(Relaxed) {
@@ -110,6 +124,7 @@ impl Tracer {
         let sampled = match verdict {
             Verdict::Unsampled => return Begun::Untouched,
             Verdict::Sampled => true,
+            Verdict::Open if came.is_none() && from == CameFrom::Peer => false,
             Verdict::Open => told.tracing.share.takes(rand::random()),
         };
         // The parent of whatever follows would be one that no collector gets.
@@ -199,6 +214,11 @@ impl Trace {
         } else {
             context::begin(map, self.onward, inject);
         }
+    }
+
+    /// Whether it begins with this request and is recorded by nobody.
+    pub(crate) const fn begins_unrecorded(&self) -> bool {
+        !self.came && self.span.is_none()
     }
 
     /// In hexadecimal.

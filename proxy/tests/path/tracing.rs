@@ -17,7 +17,7 @@ use wire::v1::{Enforcement, MtlsMode, Protocol};
 use super::answers::sum;
 use super::collector::{CLIENT, SERVER, export, grpc, hex, http1, text};
 use crate::support::{
-    Pod, endpoint, endpoints, external, get, pair, raw, rule, service, tracing, vip,
+    Pod, endpoint, endpoints, external, get, logging, pair, raw, rule, service, tracing, vip,
 };
 
 pub(super) const ALL: u32 = 1_000_000;
@@ -62,6 +62,16 @@ async fn traced(
     url: &str,
     inject: &[&str],
 ) -> (Pod, Pod, Arc<Mutex<Vec<String>>>) {
+    let (client, server, heads, _) = traced_at(collector, url, inject).await;
+    (client, server, heads)
+}
+
+/// The same, and the port of the application.
+async fn traced_at(
+    collector: SocketAddr,
+    url: &str,
+    inject: &[&str],
+) -> (Pod, Pod, Arc<Mutex<Vec<String>>>, u16) {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let (port, heads) = keeping_heads(&server).await;
     client.reaches(&server, port);
@@ -69,7 +79,7 @@ async fn traced(
         pod.set(vec![external(collector), tracing(url, ALL, inject)]);
         export(pod);
     }
-    (client, server, heads)
+    (client, server, heads, port)
 }
 
 /// What OpenTelemetry's own propagator makes of a `traceparent`.
@@ -222,6 +232,45 @@ async fn a_verdict_holds_from_where_the_trace_began() {
     assert_eq!(get(client.call(vip()).await, "/", "").await.0, 200);
     assert_eq!(header(&heads, "x-b3-traceid"), None);
     assert_eq!(header(&heads, "traceparent"), None);
+}
+
+/// What nobody records goes to a peer without a word, and to whom no proxy serves with the
+/// verdict; and where its caller writes it down both sides know one trace.
+#[tokio::test]
+async fn a_trace_that_nobody_records_begins_where_the_call_arrives() {
+    let (addr, got) = grpc("127.0.0.1:0").await;
+    let url = format!("http://{addr}");
+    let (client, server, heads, port) = traced_at(addr, &url, &["tracecontext"]).await;
+    client.set(vec![tracing(&url, 0, &["tracecontext"])]);
+    // The called proxy shows what came: it traces nothing, so it adds nothing.
+    server.replace(wire::names::TELEMETRY, Vec::new());
+    assert_eq!(get(client.call(vip()).await, "/", "").await.0, 200);
+    assert_eq!(header(&heads, "traceparent"), None);
+    // It tells its application, in its own formats.
+    server.set(vec![tracing(&url, ALL, &["b3"])]);
+    assert_eq!(get(client.call(vip()).await, "/", "").await.0, 200);
+    assert!(header(&heads, "b3").unwrap().ends_with("-0"));
+    // Whoever calls without a proxy has decided nothing.
+    let plain = server.plain(port).await;
+    assert_eq!(get(plain, "/", "").await.0, 200);
+    assert!(header(&heads, "b3").unwrap().ends_with("-1"));
+    // Whoever writes it down names the trace that the called one is told.
+    client.set(vec![logging(&url, "otlp")]);
+    assert_eq!(get(client.call(vip()).await, "/", "").await.0, 200);
+    until("the caller's line is there", || got.records().len() == 1).await;
+    let told = header(&heads, "traceparent").unwrap();
+    assert_eq!(told.get(3..35), Some(&*hex(&got.records()[0].trace_id)));
+    client.set(vec![tracing(&url, 0, &["tracecontext"])]);
+    // An application without a proxy is told by the calling one.
+    let (port, outside) = keeping_heads(&server).await;
+    client.set(vec![endpoints(
+        "api",
+        vec![endpoint(server.ip, port, None)],
+    )]);
+    assert_eq!(get(client.call(vip()).await, "/", "").await.0, 200);
+    let told = header(&outside, "traceparent").unwrap();
+    assert!(as_applications_read(&told).is_valid(), "{told}");
+    assert!(told.ends_with("-00"), "{told}");
 }
 
 /// Waits until this holds.

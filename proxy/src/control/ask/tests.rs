@@ -18,6 +18,7 @@ use crate::telemetry::call::{Call, Kind};
 use crate::telemetry::labels::{LimitLabels, Security};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::parties::Parties;
+use crate::telemetry::trace::CameFrom;
 
 /// Bytes of a message that the controller takes.
 const MESSAGE: usize = 32 * 1024;
@@ -141,7 +142,10 @@ fn request(telemetry: &Arc<Telemetry>) {
         security: Security::mtls,
     };
     let mut call = Call::begin(telemetry, Kind::Request, parties);
-    call.asks(&http::Request::new(()).into_parts().0);
+    call.asks(
+        &http::Request::new(()).into_parts().0,
+        CameFrom::Application,
+    );
     let (head, ()) = http::Response::new(()).into_parts();
     call.answered(&head, None).done(BodyEnd::Complete, 7, None);
 }

@@ -34,7 +34,7 @@ fn decided(direction: Direction, access_log: AccessLog, rule: &Origin) -> Call {
         },
     };
     let mut call = Call::begin(&telemetry, Kind::Request, parties);
-    call.asks(&parts);
+    call.asks(&parts, CameFrom::Application);
     if direction == Direction::inbound {
         call.decided_by(Some(rule));
     }
@@ -81,7 +81,7 @@ fn the_access_log_follows_the_controller_and_goes_back() {
         let (parts, ()) = Request::new(()).into_parts();
         let parties = call.parties().clone();
         let mut call = Call::begin(&telemetry, Kind::Request, parties);
-        call.asks(&parts);
+        call.asks(&parts, CameFrom::Application);
         call.keep_line_of(failed);
         call.line(200, "", Duration::ZERO, 0).is_some()
     };
@@ -118,7 +118,7 @@ fn a_recorded_request_is_the_exemplar_of_its_bucket() {
         let (parts, ()) = request.body(()).unwrap().into_parts();
         let called = Parties::to_service("shop/cart".into(), 80);
         let mut call = Call::begin(&telemetry, Kind::Request, called);
-        call.asks(&parts);
+        call.asks(&parts, CameFrom::Application);
         let (answer, ()) = Response::new(()).into_parts();
         call.answered(&answer, None)
             .done(BodyEnd::Complete, 10, None);
@@ -145,7 +145,7 @@ fn request(telemetry: &Arc<Telemetry>, kept: &Kept, there: &Way, answer: &respon
     let called = Parties::to_service(Arc::default(), 80);
     let mut call = Call::begin(telemetry, Kind::Request, called);
     call.speaks(Version::HTTP_11, false);
-    call.asks(&parts);
+    call.asks(&parts, CameFrom::Application);
     call.between(there.parties.clone());
     let found = kept.find(|way| way == there);
     let cell = found.unwrap_or_else(|| {
@@ -316,7 +316,7 @@ fn routed(telemetry: &Arc<Telemetry>, kept: &Kept, route: &Arc<str>, answer: &re
     };
     let mut call = Call::begin(telemetry, Kind::Request, parties.clone());
     call.speaks(Version::HTTP_11, false);
-    call.asks(&parts);
+    call.asks(&parts, CameFrom::Application);
     let cell = kept.find(|_| true).unwrap_or_else(|| {
         let cell = telemetry.cell(parties, Protocol::Http1);
         kept.keep(&cell);

@@ -8,12 +8,12 @@ use super::{Call, Why};
 use crate::telemetry::cell::Cell;
 use crate::telemetry::exemplar::Exemplar;
 use crate::telemetry::trace::span::{Ended, Span};
-use crate::telemetry::trace::{Begun, Trace};
+use crate::telemetry::trace::{Begun, CameFrom, Trace};
 
 impl Call {
     /// Notes which trace it belongs to, and whether it is recorded.
-    pub(super) fn begin_trace(&self, parts: &request::Parts) -> Option<Box<Trace>> {
-        let begun = self.telemetry.tracer.begin(&parts.headers, |told| {
+    pub(super) fn begin_trace(&self, parts: &request::Parts, from: CameFrom) -> Option<Box<Trace>> {
+        let begun = self.telemetry.tracer.begin(&parts.headers, from, |told| {
             Span::of(parts, self.started.elapsed(), told.tracing.paths)
         });
         match begun {
@@ -38,6 +38,21 @@ impl Call {
         if let Some(trace) = &self.trace {
             trace.pass_on(map);
         }
+    }
+
+    /// The same of a request that goes to another proxy, where its endpoint has one. Returns
+    /// what only the others are to be told: of a trace that nobody records, and that nobody
+    /// writes down here, a peer learns by silence.
+    pub(crate) fn pass_on_trace_to_peers(&mut self, map: &mut HeaderMap) -> Option<Box<Trace>> {
+        let written = self.logged.is_some() || self.tapped.is_some();
+        if let Some(trace) = self
+            .trace
+            .take_if(|one| one.begins_unrecorded() && !written)
+        {
+            return Some(trace);
+        }
+        self.pass_on_trace(map);
+        None
     }
 
     /// The span, where it is recorded.

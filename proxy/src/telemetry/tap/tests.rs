@@ -17,6 +17,7 @@ use crate::telemetry::labels::Security;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::parties::Parties;
 use crate::telemetry::tap::watch::Watch;
+use crate::telemetry::trace::CameFrom;
 
 fn telemetry() -> Arc<Telemetry> {
     let metrics = Metrics::register(&mut Registry::default());
@@ -65,7 +66,7 @@ fn from(caller: &str, uid: &str) -> Parties {
 /// One request between these, answered like this.
 fn call(telemetry: &Arc<Telemetry>, parties: Parties, parts: &request::Parts, status: u16) {
     let mut call = Call::begin(telemetry, Kind::Request, parties);
-    call.asks(parts);
+    call.asks(parts, CameFrom::Application);
     let (answer, ()) = Response::builder()
         .status(status)
         .body(())
@@ -264,7 +265,7 @@ fn requests_of_one_route_are_those_that_it_describes() {
         let parties = from("shop/web", "uid");
         let mut call = Call::begin(&telemetry, Kind::Request, parties.clone());
         call.speaks(Version::HTTP_11, false);
-        call.asks(&head("GET", "/items", &[]));
+        call.asks(&head("GET", "/items", &[]), CameFrom::Application);
         call.on(telemetry.cell(parties, Protocol::Http1));
         call.takes_route(&route.into());
         let (answer, ()) = Response::new(()).into_parts();

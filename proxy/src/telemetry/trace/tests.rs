@@ -36,7 +36,11 @@ fn headers(parent: Option<&'static str>) -> HeaderMap {
 }
 
 fn begin(tracer: &Tracer, map: &HeaderMap) -> Begun {
-    tracer.begin(map, |_| {
+    begin_from(CameFrom::Application, tracer, map)
+}
+
+fn begin_from(from: CameFrom, tracer: &Tracer, map: &HeaderMap) -> Begun {
+    tracer.begin(map, from, |_| {
         let parts = Request::new(()).into_parts().0;
         Span::of(&parts, Duration::ZERO, true)
     })
@@ -70,6 +74,37 @@ fn a_verdict_that_came_holds_whatever_the_own_share_is() {
         );
         let untouched = (UNSAMPLED.to_owned(), false);
         assert_eq!(passed(&tracer, Some(UNSAMPLED)), untouched, "{share}");
+    }
+}
+
+/// A peer that is silent has said no. What it says holds as from anybody else, and so does
+/// what it left open.
+#[test]
+fn a_peer_that_says_nothing_of_a_trace_has_decided() {
+    let tracer = tracer("100", 100);
+    let recorded = |from, map: &HeaderMap| match begin_from(from, &tracer, map) {
+        Begun::Traced(trace) => Some(trace.span_id().is_some()),
+        Begun::Untouched => None,
+        Begun::Limited(_) | Begun::QueueFull(_) => unreachable!(),
+    };
+    let mut left_open = HeaderMap::new();
+    left_open.insert(
+        "b3",
+        HeaderValue::from_static("0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331"),
+    );
+    for (map, of_an_application, of_a_peer) in [
+        (headers(None), Some(true), Some(false)),
+        (headers(Some("damaged")), Some(true), Some(false)),
+        (headers(Some(CAME)), Some(true), Some(true)),
+        (headers(Some(UNSAMPLED)), None, None),
+        (left_open, Some(true), Some(true)),
+    ] {
+        assert_eq!(
+            recorded(CameFrom::Application, &map),
+            of_an_application,
+            "{map:?}"
+        );
+        assert_eq!(recorded(CameFrom::Peer, &map), of_a_peer, "{map:?}");
     }
 }
 
