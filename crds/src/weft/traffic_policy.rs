@@ -85,10 +85,13 @@ pub struct TrafficPolicySpec {
     /// another policy's; without any, they are not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub overload: Option<Overload>,
-    /// Services that get a copy of requests, at most 4; answers to copies are thrown away.
-    /// None when empty. When left out, another policy's; without any, none.
+    /// Services that get a copy of requests, at most 4, each named once; answers to copies are
+    /// thrown away. None when empty. When left out, another policy's; without any, none.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 4))]
+    #[schemars(
+        length(max = 4),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["service"])
+    )]
     pub mirror: Option<Vec<Mirror>>,
     /// Which endpoints are preferred. When left out, another policy's; without any, as an
     /// empty section says.

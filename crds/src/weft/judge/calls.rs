@@ -216,7 +216,17 @@ pub(super) fn mirror(written: &[weft::Mirror], reader: &mut Reader<'_>) -> Optio
             return None;
         }
         let read = written.iter().enumerate();
-        let read = read.map(|(i, one)| mirror_entry(&format!("spec.mirror[{i}]"), one, reader));
+        let read = read.map(|(i, one)| {
+            let mut before = written.iter().take(i);
+            if before.any(|other| other.service == one.service) {
+                let text = format!(
+                    "names {:?} a second time, but no Service gets a request twice",
+                    shown(&one.service)
+                );
+                reader.wrong(&format!("spec.mirror[{i}].service"), &text);
+            }
+            mirror_entry(&format!("spec.mirror[{i}]"), one, reader)
+        });
         let read: Vec<Option<Mirror>> = read.collect();
         read.into_iter().collect()
     })

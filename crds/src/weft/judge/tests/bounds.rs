@@ -77,8 +77,11 @@ fn schema_and_judge_agree_at_every_bound() {
                 let Some(one) = one else { continue };
                 let numbered = |n: u64| {
                     let mut one = one.clone();
-                    if one.get("name").is_some() {
-                        one["name"] = json!(format!("n{n}"));
+                    // What the entries of a list are told apart by.
+                    for key in ["name", "service"] {
+                        if one.get(key).is_some() {
+                            one[key] = json!(format!("n{n}"));
+                        }
                     }
                     one
                 };

@@ -188,8 +188,10 @@ fn list(field: &str, length: usize) -> Value {
     };
     let entries = (0..length).map(|n| {
         let mut entry = entry.clone();
-        if entry.get("name").is_some() {
-            entry["name"] = json!(format!("n{n}"));
+        for key in ["name", "service"] {
+            if entry.get(key).is_some() {
+                entry[key] = json!(format!("n{n}"));
+            }
         }
         entry
     });

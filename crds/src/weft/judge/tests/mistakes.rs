@@ -153,6 +153,18 @@ fn a_wrong_limit_takes_no_other_limit_away() {
 }
 
 #[test]
+fn no_service_gets_the_copy_of_a_request_twice() {
+    let mirror = json!([
+        {"service": "next", "percent": 100, "methods": ["*"], "downstream": "Any"},
+        {"service": "other", "percent": 1},
+        {"service": "next", "percent": 1},
+    ]);
+    let (policy, mistakes) = judged(&about(json!({"mirror": mirror})));
+    assert!(policy.sections.mirror.is_none(), "nobody knows which");
+    assert_eq!(refused(&mistakes), ["spec.mirror[2].service"]);
+}
+
+#[test]
 fn a_field_that_the_kind_does_not_have_is_told_with_the_one_that_was_meant() {
     let spec = about(json!({
         "retries": {}, "retry": {"attempt": 3, "budget": {"percentage": 1}},
