@@ -42,6 +42,11 @@ impl Request {
         let method = spec.method.as_deref().unwrap_or("GET");
         let method = Method::from_bytes(method.as_bytes())
             .map_err(|_| BadQuestion::new("method", format!("{method:?} is no HTTP method")))?;
+        // The first is a legal one, but stands for all in rules; proxies refuse the other.
+        if method == "*" || method == Method::CONNECT {
+            let reason = format!("{method} is sent by nobody; say a method such as GET");
+            return Err(BadQuestion::new("method", reason));
+        }
         let path = spec.path.as_deref().unwrap_or("/");
         if path.len() > MAX_TEXT || !path.starts_with(['/', '*']) {
             return Err(BadQuestion::new("path", "must begin with a slash"));

@@ -103,6 +103,10 @@ impl<'a> Way<'a> {
         if caller.identity.is_none() {
             return root();
         }
+        // Bytes to a headless Service go to the pod whose address was called.
+        if entry.facts.headless && (request.tcp || at.protocol.is_opaque()) {
+            return root();
+        }
         let facts = RequestFacts {
             method: &request.method,
             path: &request.path,

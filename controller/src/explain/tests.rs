@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crds::observe::{ExplanationSpec, ExplanationStatus, From, Header, To, Verdict};
 use serde_json::{Value, json};
 
-use super::{CallerView, SeenCallers};
+use super::{BadQuestion, CallerView, SeenCallers};
 use crate::model::{Defaults, PodId};
 use crate::testing::cluster::*;
 use crate::world::ObjectKey;
@@ -59,16 +59,32 @@ fn owner(pod: &PodId) -> (String, ObjectKey) {
 }
 
 fn ask_with(cluster: &Cluster, spec: &ExplanationSpec, defaults: &Defaults) -> ExplanationStatus {
+    try_ask(cluster, spec, defaults).unwrap()
+}
+
+fn try_ask(
+    cluster: &Cluster,
+    spec: &ExplanationSpec,
+    defaults: &Defaults,
+) -> Result<ExplanationStatus, BadQuestion> {
     let model = cluster.compile_with(defaults).0;
     let seen = |_: &BTreeSet<PodId>| SeenCallers {
         accounts: BTreeSet::from([ObjectKey::new("shop", "seen")]),
         unnamed: 0,
         unknown: 2,
     };
-    model
-        .explain(spec, CallerView::Known, &owner, &seen)
-        .unwrap()
-        .status
+    let explained = model.explain(spec, CallerView::Known, &owner, &seen);
+    explained.map(|explained| explained.status)
+}
+
+/// In rules `*` stands for all methods, and proxies send no `CONNECT` on.
+#[test]
+fn no_call_is_asked_about_that_nobody_makes() {
+    for method in ["*", "CONNECT"] {
+        let asked = spec("Pod/client", "Service/api", method, "/items/7");
+        let answer = try_ask(&read_only(), &asked, &Defaults::default());
+        assert_eq!(answer.unwrap_err().field, "method");
+    }
 }
 
 fn ask(cluster: &Cluster, spec: &ExplanationSpec) -> ExplanationStatus {

@@ -128,9 +128,15 @@ impl Held {
 
     /// Goes on to what follows; false once nobody calls any more and nothing is held back.
     pub(super) fn tick(&mut self, now: Instant, clock: SystemTime, decision: Decision) -> bool {
-        self.decision = decision;
-        let settings = &self.decision.settings;
         let at = now.into_std();
+        let was = std::mem::replace(&mut self.decision, decision)
+            .settings
+            .state;
+        let settings = &self.decision.settings;
+        if was != BreakerState::Auto && settings.state == BreakerState::Auto {
+            // What was seen while a state was written down is no news afterwards.
+            self.sums = Sums::new(at);
+        }
         self.sums.tick(at, settings);
         // A state that is written down is in the policy, where proxies read it.
         let steer = match settings.state {

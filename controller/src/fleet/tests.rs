@@ -209,6 +209,18 @@ fn a_policy_that_goes_or_says_a_state_itself_ends_what_was_told() {
     bench.passes(SECOND);
     let report = bench.fleet.report(&policy, bench.now).unwrap();
     assert_eq!(report.state, Phase::Closed);
+    // Afterwards nothing is left of what was seen before.
+    for written in ["Open", "Closed"] {
+        let mut bench = Bench::new(&with_breaker(&json!({})));
+        open(&mut bench);
+        bench.models.send_replace(Some(state(written)));
+        bench.passes(SECOND);
+        let auto = compiled(&with_breaker(&json!({})));
+        bench.models.send_replace(Some(auto));
+        bench.says("web", seen(1, 0));
+        bench.passes(SECOND);
+        assert!(bench.told().is_empty(), "{written}: {:?}", bench.told());
+    }
     let mut bench = Bench::new(&with_breaker(&json!({})));
     open(&mut bench);
     bench.models.send_replace(Some(compiled(&cluster::shop())));

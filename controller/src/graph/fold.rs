@@ -14,16 +14,19 @@ use crds::observe::{NodeKind, Protocol};
 use wire::v1;
 
 use super::key::{EdgeKey, EdgeRef, Edges, NodeKey};
-use super::sums::Sums;
+pub(crate) use super::sums::OTHER;
+use super::sums::{OTHER_NAME, Sums};
 use crate::inventory::Inventory;
 use crate::model::{Model, PodEntry};
 use crate::observe::reports::{EdgeKey as Reported, PodSlot, RouteCalls};
 use crate::world::ObjectKey;
 
-/// Callers and addresses that no proxy told apart.
-pub(crate) const OTHER: &str = "other";
-/// Routes of all workloads in one stretch of time.
+/// Routes of all workloads in one slot, and of one of them.
 const MAX_ROUTES: usize = 20_000;
+const MAX_ROUTES_OF_NODE: usize = 512;
+/// Reasons, rules and routes on all edges that the pods of one workload tell of in one slot,
+/// each once for an edge. A pod that makes them up takes no more memory than that.
+const MAX_NAMES_OF_NODE: usize = 4_096;
 
 /// Who belongs to whom.
 #[derive(Clone, Copy, Debug)]
@@ -115,6 +118,9 @@ pub(crate) struct Fold {
     edges: HashMap<(EdgeRef, bool), usize>,
     rows: Vec<Row>,
     routes: Routes,
+    /// By number of the reporter's node: names that are left to it, and routes that it has.
+    left: HashMap<usize, usize>,
+    routes_of: HashMap<usize, usize>,
 }
 
 impl Fold {
@@ -135,7 +141,8 @@ impl Fold {
             if let Some((row, own_port)) = row
                 && let Some(row) = self.rows.get_mut(row)
             {
-                row.sums.count(edge);
+                let left = self.left.entry(own).or_insert(MAX_NAMES_OF_NODE);
+                row.sums.count(edge, left);
                 row.sums.own_port = own_port;
             }
         }
@@ -252,9 +259,14 @@ impl Fold {
 
     fn route(&mut self, own: usize, calls: &RouteCalls) {
         let node = &self.nodes.all[own];
-        let at = (node.clone(), Arc::clone(&calls.route));
-        if self.routes.len() >= MAX_ROUTES && !self.routes.contains_key(&at) {
-            return;
+        let mut at = (node.clone(), Arc::clone(&calls.route));
+        if !self.routes.contains_key(&at) {
+            let held = self.routes_of.entry(own).or_default();
+            if self.routes.len() < MAX_ROUTES && *held < MAX_ROUTES_OF_NODE {
+                *held += 1;
+            } else {
+                at.1 = Arc::clone(&OTHER_NAME);
+            }
         }
         let count = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
         let mut sums = self.routes.remove(&at).unwrap_or_default();

@@ -153,6 +153,15 @@ impl History {
             self.drop_half(half);
             self.whole_from = self.whole_from.max((half + 1) * HALF);
         }
+        // The newest one stays: a window that ends now is short, and there.
+        while self.size() > MAX_BYTES
+            && self.slots.len() > 1
+            && let Some((slot, gone)) = self.slots.pop_first()
+        {
+            self.bytes -= gone.bytes;
+            self.whole_from = self.whole_from.max(slot + 1);
+            self.dropped += 1;
+        }
     }
 
     fn make_half(&mut self, half: u64) {

@@ -1,6 +1,6 @@
 //! What was counted of one edge by one side in one stretch of time.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use policy::latency::Histogram;
 use wire::v1;
@@ -8,6 +8,9 @@ use wire::v1;
 use crate::observe::reports::Edge;
 use crate::world::ObjectKey;
 
+/// Callers, addresses and names that nobody tells apart.
+pub(crate) const OTHER: &str = "other";
+pub(crate) static OTHER_NAME: LazyLock<Arc<str>> = LazyLock::new(|| OTHER.into());
 /// Targets of one edge that are shown.
 const MAX_RULES: usize = 8;
 /// Routes and reasons of one edge that are shown.
@@ -72,8 +75,8 @@ impl Sums {
         self.requests() == 0 && self.open == 0 && self.opened == 0 && self.attempts == 0
     }
 
-    /// Adds what one proxy reported of one slot.
-    pub(crate) fn count(&mut self, edge: &Edge) {
+    /// Adds what one proxy reported of one slot. Names beyond `room` count under [`OTHER`].
+    pub(crate) fn count(&mut self, edge: &Edge, room: &mut usize) {
         self.success = self.success.saturating_add(count(edge.success));
         self.failure = self.failure.saturating_add(count(edge.failure));
         self.bytes.0 = self.bytes.0.saturating_add(edge.bytes.0);
@@ -101,12 +104,15 @@ impl Sums {
                     let named = named.iter();
                     named.map(|(n, c)| (Arc::clone(n), count(*c))).collect()
                 };
-                self.rare.get_or_insert_default().take_in(&Rare {
+                let more = Rare {
                     audit: count(detail.audit),
                     reasons: named(&detail.reasons),
                     rules: detail.rules.to_vec(),
                     routes: named(&detail.routes),
-                });
+                };
+                self.rare
+                    .get_or_insert_default()
+                    .take_in_within(&more, room);
             }
         }
         self.attempts = self.attempts.saturating_add(count(tries.0));
@@ -162,8 +168,9 @@ impl Sums {
     /// Bytes that it takes.
     pub(crate) fn size(&self) -> usize {
         let rare = self.rare.as_ref().map_or(0, |rare| {
-            let named = (rare.reasons.len() + rare.routes.len()) * size_of::<(Arc<str>, u32)>();
-            size_of::<Rare>() + named + rare.rules.len() * size_of::<ObjectKey>()
+            let named = rare.reasons.iter().chain(&rare.routes);
+            let named = named.map(|(name, _)| size_of::<(Arc<str>, u32)>() + name.len());
+            size_of::<Rare>() + named.sum::<usize>() + rare.rules.len() * size_of::<ObjectKey>()
         });
         size_of::<Self>() + size_of_val(&*self.latency) + rare
     }
@@ -183,24 +190,42 @@ fn add_latency(held: &mut Box<[u32]>, more: &[u32]) {
 impl Rare {
     /// Adds more of it.
     pub(crate) fn take_in(&mut self, more: &Self) {
+        let mut all = usize::MAX;
+        self.take_in_within(more, &mut all);
+    }
+
+    /// The same with no more than `room` names that were not there, which it takes.
+    fn take_in_within(&mut self, more: &Self, room: &mut usize) {
         self.audit = self.audit.saturating_add(more.audit);
-        add_named(&mut self.reasons, &more.reasons);
-        add_named(&mut self.routes, &more.routes);
+        add_named(&mut self.reasons, &more.reasons, room);
+        add_named(&mut self.routes, &more.routes, room);
         for rule in &more.rules {
-            if self.rules.len() < MAX_RULES && !self.rules.contains(rule) {
+            if self.rules.len() < MAX_RULES && *room > 0 && !self.rules.contains(rule) {
                 self.rules.push(rule.clone());
+                *room -= 1;
             }
         }
     }
 }
 
-fn add_named(held: &mut Vec<(Arc<str>, u32)>, more: &[(Arc<str>, u32)]) {
+fn add_named(held: &mut Vec<(Arc<str>, u32)>, more: &[(Arc<str>, u32)], room: &mut usize) {
     for (name, count) in more {
-        let room = held.len() < MAX_NAMES;
-        match held.iter_mut().find(|(held, _)| held == name) {
-            Some((_, held)) => *held = held.saturating_add(*count),
-            None if room => held.push((Arc::clone(name), *count)),
-            None => {}
+        let known = held.iter().position(|(held, _)| held == name);
+        let at = known.unwrap_or_else(|| {
+            let name = if held.len() < MAX_NAMES && *room > 0 {
+                *room -= 1;
+                name
+            } else {
+                &*OTHER_NAME
+            };
+            let known = held.iter().position(|(held, _)| held == name);
+            known.unwrap_or_else(|| {
+                held.push((Arc::clone(name), 0));
+                held.len() - 1
+            })
+        });
+        if let Some((_, held)) = held.get_mut(at) {
+            *held = held.saturating_add(*count);
         }
     }
 }

@@ -250,9 +250,12 @@ struct GuardBuilder {
     limits: BTreeSet<Origin>,
     /// Priorities of everyone's every request, which say the last word.
     last: Option<Rule<Option<Scoped<Priority>>>>,
-    /// For how long a call from outside may take by the Services so far; `None`: by none.
-    longest: Option<Duration>,
+    /// The longest time that the Services so far give a call from outside; `None`: there was
+    /// none yet. Within it `None`: one of them ends not all of them.
+    longest: Option<Option<TimeoutRule>>,
 }
+
+type TimeoutRule = Rule<Option<Scoped<Timeouts>>>;
 
 impl GuardBuilder {
     /// Adds what one Service says, if anything. Limits of every Service count; overload is
@@ -260,12 +263,7 @@ impl GuardBuilder {
     /// longest time of any, and one that says nothing of them lets them have all.
     fn add(&mut self, said: Option<&Traffic>) {
         let none = Limited::<Timeouts>::only(None);
-        let timeouts = said.map_or(&none, |said| &said.timeouts);
-        let time = longest(timeouts);
-        if self.longest.is_none_or(|longest| time > longest) {
-            self.longest = Some(time);
-            self.port.timeouts = timeouts.clone();
-        }
+        self.add_timeouts(said.map_or(&none, |said| &said.timeouts));
         let Some(said) = said else { return };
         for rule in &said.rate_limits.rules {
             if self.limits.insert(rule.origin.clone()) {
@@ -278,6 +276,33 @@ impl GuardBuilder {
         for rule in &said.priority.rules {
             self.add_priority(rule);
         }
+    }
+
+    /// Nobody knows by which Service a call from outside comes. So what several of them say
+    /// differently becomes the longest time of all, whatever is called.
+    fn add_timeouts(&mut self, said: &Limited<Timeouts>) {
+        let longest = longest(said);
+        let Some(before) = self.longest.take() else {
+            self.longest = Some(longest.cloned());
+            self.port.timeouts = said.clone();
+            return;
+        };
+        let longest = match (before, longest) {
+            (Some(before), Some(now)) if request(&before) >= request(now) => Some(before),
+            (Some(_), Some(now)) => Some(now.clone()),
+            _ => None,
+        };
+        if self.port.timeouts != *said {
+            self.port.timeouts = Limited::only(None);
+            self.port
+                .timeouts
+                .rules
+                .extend(longest.clone().map(|rule| Rule {
+                    when: Match::Always,
+                    ..rule
+                }));
+        }
+        self.longest = Some(longest);
     }
 
     /// Among the rules of one Service only the last can be for all; it must not hide the
@@ -306,13 +331,27 @@ fn is_for_all<T>(rule: &Rule<Option<Scoped<T>>>) -> bool {
     rule.when == Match::Always && rule.then.as_ref().is_some_and(everyone)
 }
 
-/// How long a call from outside the mesh may take of which no rule but the last speaks;
-/// none is for ever.
-fn longest(timeouts: &Limited<Timeouts>) -> Duration {
-    let rules = timeouts.rules.iter();
-    let always = rules.filter(|rule| rule.when == Match::Always);
-    let mut sections = always.filter_map(|rule| rule.then.as_ref());
-    let found = sections.find(|scoped| scoped.sources.admits(Caller::Outside));
-    let request = found.and_then(|scoped| scoped.section.request);
-    request.unwrap_or(Duration::MAX)
+/// The rule that gives calls from outside the mesh the longest time; `None`: some of them
+/// have no end.
+fn longest(timeouts: &Limited<Timeouts>) -> Option<&TimeoutRule> {
+    let is_for_outside = |rule: &&TimeoutRule| {
+        let scoped = rule.then.as_ref();
+        scoped.is_some_and(|scoped| scoped.sources.admits(Caller::Outside))
+    };
+    let mut longest: Option<&TimeoutRule> = None;
+    for rule in timeouts.rules.iter().filter(is_for_outside) {
+        let time = request(rule)?;
+        if longest.is_none_or(|longest| request(longest) < Some(time)) {
+            longest = Some(rule);
+        }
+        // What stands behind a rule for every request says nothing.
+        if rule.when == Match::Always {
+            return longest;
+        }
+    }
+    None
+}
+
+fn request(rule: &TimeoutRule) -> Option<Duration> {
+    rule.then.as_ref()?.section.request
 }

@@ -166,3 +166,36 @@ fn the_wire_says_by_what_its_protocol_holds() {
         assert_eq!(steps.next(), None, "{expected}");
     }
 }
+
+/// Whose client chose a pod by its address; only a request says which Service it names.
+#[test]
+fn bytes_to_a_headless_service_follow_no_split() {
+    let databases = |ip: &str| {
+        shop()
+            .with(service("db", ip, &[("tcp", 5432)]))
+            .with(service("db-v2", "10.96.0.8", &[("tcp", 5432)]))
+            .with(slice(
+                "db-x",
+                "db",
+                &[("tcp", 8080)],
+                &[endpoint("api-1", "10.0.0.11")],
+            ))
+            .with(split("s", "db", &[("db-v2", 1)]))
+    };
+    let bytes = ExplanationSpec {
+        tcp: true,
+        method: None,
+        path: None,
+        ..spec("Pod/client", "Service/db", "GET", "/")
+    };
+    let follows = |ip: &str| {
+        let status = ask(&databases(ip), &bytes);
+        let route = texts(&status, "route").join("; ");
+        route.contains("TrafficSplit")
+    };
+    assert!(!follows("None"));
+    assert!(
+        follows("10.96.0.7"),
+        "control: of one with an address they do"
+    );
+}

@@ -309,3 +309,32 @@ fn report_of(reports: &Reports, pod: usize, edges: Vec<v1::Edge>) {
     };
     reports.take(&reporter, report, true, crate::testing::topology::now());
 }
+
+/// Whoever makes names up has so many, and what is beyond them is counted.
+#[test]
+fn names_that_one_workload_tells_of_are_bounded_and_lose_no_call() {
+    let (reports, edges, names) = (reports(), 200_u32, 32_u64);
+    let edge = |port: u32| v1::Edge {
+        port,
+        reasons: (0..names)
+            .map(|at| v1::ReasonCalls {
+                reason: format!("made-up-{port}-{at}"),
+                calls: 1,
+            })
+            .collect(),
+        failure: names,
+        ..seen_by_client("shop/api", 0, 0)
+    };
+    report(&reports, "shop/web", (1..=edges).map(edge).collect());
+    let folded = fold(&reports).0;
+    let rare: Vec<_> = folded
+        .rows
+        .iter()
+        .filter_map(|row| row.sums.rare.as_ref())
+        .collect();
+    let told: Vec<_> = rare.iter().flat_map(|rare| &rare.reasons).collect();
+    let made_up = told.iter().filter(|(name, _)| &**name != OTHER).count();
+    assert_eq!(made_up, MAX_NAMES_OF_NODE);
+    let calls: u32 = told.iter().map(|(_, calls)| calls).sum();
+    assert_eq!(u64::from(calls), u64::from(edges) * names);
+}

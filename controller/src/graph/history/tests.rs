@@ -252,6 +252,29 @@ fn everything_of_twenty_thousand_edges_stays_within_the_bound() {
     assert_eq!(history.bytes, counted + halves + minutes);
 }
 
+/// Slots alone would be more than all of it may take.
+#[test]
+fn slots_go_early_where_what_is_told_is_too_much() {
+    let mut history = History::default();
+    let edges: Vec<EdgeRef> = (0..2000).map(|port| edge(&mut history, port)).collect();
+    for slot in NOW - 25..NOW {
+        let mut all = Folded::default();
+        for edge in &edges {
+            let mut one = folded(edge, 1, 1);
+            one.rows[0].sums.latency = vec![1; 1_000].into();
+            all.rows.append(&mut one.rows);
+        }
+        history.take(slot, 1, all);
+        history.tidy(slot);
+        assert!(history.size() <= MAX_BYTES, "{}", history.size());
+    }
+    assert!(
+        history.slots.contains_key(&(NOW - 1)),
+        "the newest is there"
+    );
+    assert!(history.dropped > 0 && history.whole_from > NOW - 25);
+}
+
 #[test]
 fn window_of_some_nodes_is_made_of_their_edges_alone() {
     let (mut history, _) = steady(NOW);

@@ -59,6 +59,40 @@ fn callers_from_outside_have_the_longest_time_of_any_service_and_all_of_one_that
     );
 }
 
+/// Nobody knows which of them such a caller meant.
+#[test]
+fn callers_from_outside_have_the_longest_time_of_any_route_of_several_services() {
+    let reads = group("reads", json!([{"name": "reads", "methods": ["GET"]}]));
+    let routed = |name: &str, time: &str| {
+        let routes = json!([{"kind": "HTTPRouteGroup", "name": "reads"}]);
+        policy(
+            name,
+            &json!({"timeouts": {"request": time}, "routes": routes}),
+        )
+    };
+    let all = policy("all", &json!({"timeouts": {"request": "5s"}}));
+    let second = of_second("second", &json!({"timeouts": {"request": "10s"}}));
+    let one = shop().with(reads).with(routed("reads", "1s"));
+    let two = with_second(one.clone()).with(second);
+    assert_eq!(outside(&two), None, "the first ends reads alone");
+    assert_eq!(outside(&two.clone().with(all.clone())), Some(10));
+    let long = with_second(shop())
+        .with(group(
+            "reads",
+            json!([{"name": "reads", "methods": ["GET"]}]),
+        ))
+        .with(routed("reads", "60s"))
+        .with(all.clone())
+        .with(of_second(
+            "second",
+            &json!({"timeouts": {"request": "10s"}}),
+        ));
+    assert_eq!(outside(&long), Some(60));
+    // Control: of one Service each route has its own.
+    let guard = resolve_newest(&one.with(all).compile().0, "api-1", &[]).guard();
+    assert_eq!(guard.ports[&8080].timeouts.rules.len(), 2);
+}
+
 #[test]
 fn last_word_of_one_service_does_not_hide_the_narrower_ones_of_the_next() {
     let source = json!([{"kind": "ServiceAccount", "name": "job"}]);
