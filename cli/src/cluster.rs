@@ -324,9 +324,13 @@ async fn config(global: &Global) -> Result<Config, Failure> {
     };
     let bad = |error: KubeconfigError| Failure::usage(format!("kubeconfig: {error}"));
     match read {
-        Ok(Some(kubeconfig)) => Config::from_custom_kubeconfig(kubeconfig, &options)
-            .await
-            .map_err(bad),
+        Ok(Some(kubeconfig)) => {
+            if let Some(context) = &global.context {
+                has(&kubeconfig, context)?;
+            }
+            let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
+            config.map_err(bad)
+        }
         // Nobody named a file, and a pod of the cluster has its service account.
         Ok(None) if global.context.is_none() => Config::incluster().map_err(|_| {
             Failure::unknown(
@@ -340,6 +344,20 @@ async fn config(global: &Global) -> Result<Config, Failure> {
         )),
         Err(error) => Err(bad(error)),
     }
+}
+
+/// # Errors
+/// When it has no context of this name.
+fn has(kubeconfig: &Kubeconfig, context: &str) -> Result<(), Failure> {
+    let mut known = kubeconfig.contexts.iter().map(|known| &*known.name);
+    if known.any(|known| known == context) {
+        return Ok(());
+    }
+    let known = kubeconfig.contexts.iter().map(|known| &*known.name);
+    let hint = nearest::hint(nearest::nearest(context, known));
+    Err(Failure::usage(format!(
+        "kubeconfig: there is no context {context:?}{hint}"
+    )))
 }
 
 /// Those files as one, as kubectl reads them: a missing one is passed over, unless all are.

@@ -34,6 +34,12 @@ pub(crate) fn json(text: &str) -> String {
     escaped
 }
 
+/// Whether a terminal might act upon any of it, but for the ends of its lines.
+#[must_use]
+pub(crate) fn acts_but_for_lines(text: &str) -> bool {
+    text.chars().any(|letter| letter != '\n' && acts(letter))
+}
+
 /// Control characters, and those that turn the direction of writing or take no place.
 fn acts(letter: char) -> bool {
     letter.is_control()

@@ -13,6 +13,8 @@ pub enum Verdict {
     Yes,
     /// No, refused, or something is wrong.
     No,
+    /// Nobody can tell, as the answer says by itself.
+    Unknown,
 }
 
 /// Why a command has no answer.
@@ -58,7 +60,7 @@ pub fn status(ended: &Result<Verdict, Failure>) -> u8 {
         Ok(Verdict::Yes) | Err(Failure::Closed) => 0,
         Ok(Verdict::No) => 1,
         Err(Failure::Usage(_)) => 2,
-        Err(Failure::Unknown(_)) => 3,
+        Ok(Verdict::Unknown) | Err(Failure::Unknown(_)) => 3,
     }
 }
 
@@ -78,6 +80,7 @@ mod tests {
         assert_eq!(status(&Ok(Verdict::No)), 1);
         assert_eq!(status(&Err(Failure::usage("x"))), 2);
         assert_eq!(status(&Err(Failure::unknown("x"))), 3);
+        assert_eq!(status(&Ok(Verdict::Unknown)), 3);
         let closed = std::io::Error::from(std::io::ErrorKind::BrokenPipe);
         assert_eq!(
             status(&Err(closed.into())),

@@ -83,17 +83,46 @@ pub fn data(
         Format::Json => serde_json::to_string_pretty(value)
             .map(|text| escape::json(&text))
             .map_err(|error| Failure::unknown(format!("the answer has no JSON: {error}")))?,
-        Format::Yaml => serde_yaml_ng::to_string(value)
-            .map_err(|error| Failure::unknown(format!("the answer has no YAML: {error}")))?,
+        Format::Yaml => yaml(value)?,
         _ => return Ok(false),
     };
     console.line(text.trim_end())?;
     Ok(true)
 }
 
+/// The value as YAML. What a terminal would act upon YAML may hold as it is, and escapes only
+/// in quotes; such a value is printed as JSON, which is YAML too.
+///
+/// # Errors
+/// When it has no such form.
+pub(crate) fn yaml(value: &impl Serialize) -> Result<String, Failure> {
+    let bad = |error: &dyn std::fmt::Display| {
+        Failure::unknown(format!("the answer has no YAML: {error}"))
+    };
+    let text = serde_yaml_ng::to_string(value).map_err(|error| bad(&error))?;
+    if !escape::acts_but_for_lines(&text) {
+        return Ok(text);
+    }
+    let text = serde_json::to_string_pretty(value).map_err(|error| bad(&error))?;
+    Ok(escape::json(&text))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_yaml_turns_a_terminal_s_direction_of_writing() {
+        let plain = serde_json::json!({"name": "cart", "text": "two\nlines"});
+        assert!(yaml(&plain).unwrap().starts_with("name: cart\n"));
+        for acts in ["\u{202e}", "\u{200b}", "\u{9b}2J", "\u{1b}[2J", "\u{feff}"] {
+            let value = serde_json::json!({"name": format!("a{acts}b")});
+            let text = yaml(&value).unwrap();
+            assert!(!escape::acts_but_for_lines(&text), "{text:?}");
+            let back: serde_json::Value = serde_yaml_ng::from_str(&text).unwrap();
+            assert_eq!(back, value, "{text}");
+        }
+    }
 
     #[test]
     fn a_format_that_a_command_has_not_is_bad_usage_and_named_with_those_it_has() {

@@ -5,6 +5,7 @@ use std::io;
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::error::ErrorKind;
 
 use crate::args::{self, Cli, Command};
 use crate::commands::completion;
@@ -54,11 +55,7 @@ pub async fn run(
     }
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
-        Err(error) if error.use_stderr() => {
-            let text = error.render().to_string();
-            let text = text.strip_prefix("error: ").unwrap_or(&text);
-            return Err(Failure::usage(text.trim_end()));
-        }
+        Err(error) if error.use_stderr() => return Err(Failure::usage(in_one_line(&error))),
         // Help and version are answers.
         Err(answer) => {
             console.line(answer.render().to_string().trim_end())?;
@@ -88,5 +85,55 @@ pub async fn run(
         Command::Validate(command) => command.run(global, console),
         Command::Token(command) => command.run(global, console),
         Command::Completion(command) => command.run(args::command(), console),
+    }
+}
+
+/// What is wrong with the arguments, and what may have been meant, without the usage that
+/// `--help` shows better. Who says nothing at all is shown the help itself.
+fn in_one_line(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return text.trim_end().to_owned();
+    }
+    let mut paragraphs = text.split("\n\n");
+    let first = paragraphs.next().unwrap_or_default();
+    let first = first.strip_prefix("error: ").unwrap_or(first);
+    let tips = paragraphs.flat_map(str::lines);
+    let tips = tips.filter_map(|line| line.trim().strip_prefix("tip: "));
+    let words = first.split_whitespace().collect::<Vec<_>>().join(" ");
+    let clauses: Vec<&str> = std::iter::once(&*words).chain(tips).collect();
+    format!("{}; see --help", clauses.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrong_arguments_are_told_in_one_line_with_what_may_be_meant() {
+        for (line, told) in [
+            (
+                "weft stta",
+                "unrecognized subcommand 'stta'; a similar subcommand exists: 'stat'; see --help",
+            ),
+            (
+                "weft edges --sinc 5m",
+                "unexpected argument '--sinc' found; a similar argument exists: '--since'; see --help",
+            ),
+            (
+                "weft explain web",
+                "the following required arguments were not provided: <TO>; see --help",
+            ),
+            (
+                "weft check --fail-on warn",
+                "invalid value 'warn' for '--fail-on <RESULT>' [possible values: error, warning]; \
+                 a similar value exists: 'warning'; see --help",
+            ),
+        ] {
+            let error = Cli::try_parse_from(line.split(' ')).unwrap_err();
+            assert_eq!(in_one_line(&error), told);
+        }
+        let nothing = Cli::try_parse_from(["weft"]).unwrap_err();
+        assert!(in_one_line(&nothing).contains("Usage:"));
     }
 }

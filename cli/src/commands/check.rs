@@ -8,7 +8,7 @@ mod list;
 mod objects;
 mod outcome;
 mod platform;
-mod probes;
+pub(super) mod probes;
 mod webhooks;
 
 use std::time::Duration;

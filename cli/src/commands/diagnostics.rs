@@ -6,7 +6,8 @@ use clap::Args;
 use serde_json::Value;
 
 use self::archive::Archive;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Refusal};
+use crate::commands::check::probes;
 use crate::console::Console;
 use crate::failure::{Failure, Verdict};
 use crate::global::Global;
@@ -114,8 +115,12 @@ impl Diagnostics {
 /// The archive, and how many parts it is without.
 ///
 /// # Errors
-/// When it cannot be packed.
+/// When nobody answers or the user is not known, or it cannot be packed.
 pub async fn bundle(cluster: &Cluster) -> Result<(Vec<u8>, usize), Failure> {
+    // Nobody is told of an empty archive that it is one.
+    probes::version(cluster)
+        .await
+        .map_err(Refusal::into_failure)?;
     let mut archive = Archive::default();
     let mut left = Vec::new();
     let mut pods = Vec::new();

@@ -2,7 +2,11 @@
 //! come while it watches.
 
 mod ask;
+mod verdict;
 mod watch;
+
+use verdict::is_of_nothing;
+pub(super) use verdict::verdict;
 
 use std::time::{Duration, SystemTime};
 
@@ -127,59 +131,6 @@ impl DryRun {
     }
 }
 
-/// There is nothing that a change could be compared by.
-const fn is_of_nothing(status: &DryRunStatus) -> bool {
-    status.changed.is_empty()
-        && status.kept + status.hidden + status.unknown + status.uncompared == 0
-}
-
-pub(super) fn verdict(status: &DryRunStatus) -> Result<Verdict, Failure> {
-    let count = |change: Change| {
-        let listed = status.changed.iter();
-        listed.filter(|edge| edge.change == change).count()
-    };
-    let live = status.trial.as_ref();
-    let refused = live.map_or(0, |live| live.refused);
-    if count(Change::Refused) > 0 || status.hidden_refused + refused > 0 {
-        return Ok(Verdict::No);
-    }
-    if let Some(live) = live {
-        all_took_part(live)?;
-    }
-    if status.uncompared > 0 {
-        return Err(Failure::unknown(format!(
-            "{} edges were not compared in the time that there is; try a smaller change",
-            status.uncompared
-        )));
-    }
-    let compared = status.kept + status.hidden + live.map_or(0, |live| live.judged);
-    if compared == 0 && count(Change::Unknown) == status.changed.len() {
-        let why = "of no call that is remembered anything can be told";
-        return Err(Failure::unknown(why));
-    }
-    Ok(Verdict::Yes)
-}
-
-/// What some proxies would refuse nobody knows where they did not judge, or were not all found.
-fn all_took_part(live: &Trial) -> Result<(), Failure> {
-    if live.taking_part >= live.proxies {
-        if live.reasons.is_empty() {
-            return Ok(());
-        }
-        let why = "not every proxy that the change concerns judged live calls by it";
-        return Err(Failure::unknown(why));
-    }
-    let some = match live.taking_part {
-        0 => "none".to_owned(),
-        some => format!("only {some}"),
-    };
-    Err(Failure::unknown(format!(
-        "{some} of {} proxies judged live calls by the change; `weft proxies` says which are \
-         away or older than this question",
-        live.proxies
-    )))
-}
-
 /// Takes what can be tried out of a document, and says what is left out.
 fn gather(
     mut value: Value,
@@ -206,7 +157,7 @@ fn gather(
             namespace: name.to_owned(),
             mode: mode.to_owned(),
         });
-        return Ok(());
+        return untried(&value, console);
     }
     if !Kind::WRITTEN.iter().any(|known| known.as_str() == kind) {
         console.word(&format!("{kind} {name} is not tried"))?;
@@ -223,6 +174,19 @@ fn gather(
         metadata.insert("namespace".to_owned(), namespace.into());
     }
     spec.objects.push(value);
+    Ok(())
+}
+
+/// Names what else a Namespace says to the mesh.
+fn untried(namespace: &Value, console: &mut Console<'_>) -> Result<(), Failure> {
+    let name = namespace["metadata"]["name"].as_str().unwrap_or_default();
+    for part in ["annotations", "labels"] {
+        let all = namespace["metadata"][part].as_object();
+        let keys = all.into_iter().flatten().map(|(key, _)| key.as_str());
+        for key in keys.filter(|key| key.starts_with("weft.dev/") && *key != labels::ACCESS) {
+            console.word(&format!("{key} of Namespace {name} is not tried"))?;
+        }
+    }
     Ok(())
 }
 
@@ -339,86 +303,26 @@ fn shares(shares: &[BackendShare]) -> String {
 mod tests {
     use super::*;
 
-    fn listed(change: Change) -> DryRunStatus {
-        let changed = vec![ChangedEdge {
-            change,
-            from: "shop/Job/nightly".to_owned(),
-            ..ChangedEdge::default()
-        }];
-        DryRunStatus {
-            changed,
-            ..DryRunStatus::default()
-        }
-    }
-
-    fn code(status: &DryRunStatus) -> u8 {
-        crate::failure::status(&verdict(status))
-    }
-
     #[test]
-    fn yes_is_said_only_of_calls_that_were_compared() {
-        let kept = |status: DryRunStatus| DryRunStatus { kept: 1, ..status };
-        let nothing = DryRunStatus::default();
-        assert!(is_of_nothing(&nothing) && !is_of_nothing(&kept(nothing.clone())));
-        let late = |status: DryRunStatus| DryRunStatus {
-            uncompared: 1,
-            ..status
+    fn what_else_a_namespace_says_is_named_as_not_tried() {
+        let namespace = serde_json::json!({"kind": "Namespace", "metadata": {"name": "shop",
+            "annotations": {"weft.dev/access": "auto", "weft.dev/mtls": "strict", "team": "a"},
+            "labels": {"weft.dev/inject": "enabled"}}});
+        let (mut spec, mut out, mut err) = (DryRunSpec::default(), Vec::new(), Vec::new());
+        let mut console = Console {
+            input: &mut std::io::empty(),
+            out: &mut out,
+            err: &mut err,
+            color: false,
         };
-        for (status, expected) in [
-            (kept(nothing.clone()), 0),
-            (listed(Change::Allowed), 0),
-            (kept(listed(Change::Unknown)), 0),
-            (listed(Change::Unknown), 3),
-            (late(kept(nothing)), 3),
-            (late(listed(Change::Refused)), 1),
-        ] {
-            assert_eq!(code(&status), expected, "{status:?}");
-        }
-    }
-
-    #[test]
-    fn live_calls_say_no_and_a_watch_in_which_not_all_took_part_says_neither() {
-        let live = |refused: u64, taking_part: u32| DryRunStatus {
-            trial: Some(Trial {
-                proxies: 2,
-                taking_part,
-                judged: 5 + refused,
-                refused,
-                ..Trial::default()
-            }),
-            ..DryRunStatus::default()
-        };
-        let silent = DryRunStatus {
-            trial: Some(Trial {
-                proxies: 2,
-                taking_part: 2,
-                ..Trial::default()
-            }),
-            ..DryRunStatus::default()
-        };
-        // There was no time to find all whom it concerns.
-        let late = DryRunStatus {
-            trial: Some(Trial {
-                reasons: vec!["late".to_owned()],
-                ..Trial::default()
-            }),
-            ..DryRunStatus::default()
-        };
-        let kept = |status: DryRunStatus| DryRunStatus { kept: 1, ..status };
-        for (status, expected) in [
-            (live(0, 2), 0),
-            (live(0, 1), 3),
-            (kept(live(0, 1)), 3),
-            (live(1, 2), 1),
-            (live(1, 1), 1),
-            (kept(late), 3),
-            (live(0, 0), 3),
-            (kept(live(0, 0)), 3),
-            (silent.clone(), 3),
-            (kept(silent), 0),
-        ] {
-            assert_eq!(code(&status), expected, "{status:?}");
-        }
+        gather(namespace, "shop", &mut spec, &mut console).unwrap();
+        assert_eq!(spec.access.len(), 1);
+        let words = String::from_utf8(err).unwrap();
+        assert_eq!(
+            words,
+            "weft.dev/mtls of Namespace shop is not tried\n\
+             weft.dev/inject of Namespace shop is not tried\n"
+        );
     }
 
     #[test]

@@ -123,7 +123,7 @@ impl Explain {
         match status.verdict {
             Said::Allowed => Ok(Verdict::Yes),
             Said::Refused | Said::Mixed => Ok(Verdict::No),
-            Said::Unknown => Err(unknown(status)),
+            Said::Unknown => Ok(Verdict::Unknown),
         }
     }
 
@@ -230,14 +230,11 @@ pub(crate) async fn try_ask(
     ask_in(last.as_deref().unwrap_or(cluster.namespace())).await
 }
 
-fn unknown(status: &ExplanationStatus) -> Failure {
-    Failure::unknown(format!("it cannot be told: {}", status.reason))
-}
-
 /// Objects for `kubectl apply -f -`; what no object can mend as words.
 fn print_fix(status: &ExplanationStatus, console: &mut Console<'_>) -> Result<Verdict, Failure> {
     if status.verdict == Said::Unknown {
-        return Err(unknown(status));
+        let why = format!("it cannot be told: {}", status.reason);
+        return Err(Failure::unknown(why));
     }
     let Some(fix) = &status.fix else {
         let why = match status.verdict {
@@ -278,10 +275,7 @@ fn print_fix(status: &ExplanationStatus, console: &mut Console<'_>) -> Result<Ve
 pub(crate) fn yaml(fix: &Fix) -> Result<String, Failure> {
     let mut text = String::new();
     for object in &fix.objects {
-        let yaml = serde_yaml_ng::to_string(object);
-        let yaml =
-            yaml.map_err(|error| Failure::unknown(format!("the fix has no YAML: {error}")))?;
-        text.push_str(&format!("---\n{}\n", yaml.trim_end()));
+        text.push_str(&format!("---\n{}\n", output::yaml(object)?.trim_end()));
     }
     Ok(text)
 }

@@ -133,9 +133,7 @@ impl Suggest {
 /// The objects as documents, with comments about what is not in them.
 fn write(calls: &Calls, objects: &[Value], console: &mut Console<'_>) -> Result<(), Failure> {
     for object in objects {
-        let yaml = serde_yaml_ng::to_string(object);
-        let yaml = yaml.map_err(|error| Failure::unknown(format!("no YAML: {error}")))?;
-        console.line(&format!("---\n{}", yaml.trim_end()))?;
+        console.line(&format!("---\n{}", output::yaml(object)?.trim_end()))?;
     }
     for word in calls.words() {
         console.line(&format!("# {}", escape::plain(&word)))?;

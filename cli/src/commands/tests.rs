@@ -103,6 +103,15 @@ async fn fix_of_what_cannot_be_told_is_neither_yes_nor_no() {
     assert!(err.contains("no such Service"), "{err}");
 }
 
+#[tokio::test]
+async fn what_cannot_be_told_is_said_once() {
+    let unknown = json!({"status": {"verdict": "Unknown", "reason": "no such Service"}});
+    let client = explaining(vec![("shop", 201, unknown)]);
+    let (code, out, err) = run(client, "weft explain deploy/web svc/cart").await;
+    let said = (code, out.as_str(), err.as_str());
+    assert_eq!(said, (3, "UNKNOWN no such Service\n", ""));
+}
+
 /// One that gives these answers to what is created, by namespace.
 fn explaining(answers: Vec<(&'static str, u16, Value)>) -> Client {
     Client::new(
@@ -187,13 +196,13 @@ async fn who_may_not_ask_of_the_called_is_answered_by_his_own_namespace() {
 #[tokio::test]
 async fn what_cannot_be_told_is_neither_yes_nor_no() {
     let unknown = json!({"status": {"verdict": "Perhaps", "reason": "no proxy says"}});
-    let (code, _, err) = run(
+    let (code, out, _) = run(
         explaining(vec![("shop", 201, unknown)]),
         "weft explain outside svc/cart",
     )
     .await;
     assert_eq!(code, 3);
-    assert!(err.contains("no proxy says"), "{err}");
+    assert!(out.contains("no proxy says"), "{out}");
     let allowed = json!({"status": {"verdict": "Allowed"}});
     let (code, out, _) = run(
         explaining(vec![("shop", 201, allowed)]),

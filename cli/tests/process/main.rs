@@ -102,6 +102,13 @@ async fn a_plugin_that_waits_and_a_server_that_is_away_end_in_time_with_status_t
     assert_eq!(code, 3, "{err}");
     let own = format!("weft         {}\n", env!("CARGO_PKG_VERSION"));
     assert_eq!(out, own, "its own version needs no cluster: {err}");
+    let kubeconfig = away.well();
+    let bundle = kubeconfig.with_file_name("weft.tgz");
+    std::fs::write(&bundle, "the one before").unwrap();
+    let words = ["diagnostics", "-o", bundle.to_str().unwrap()];
+    let (code, _, err) = run(WEFT, &words, &kubeconfig).await;
+    assert_eq!(code, 3, "{err}");
+    assert_eq!(std::fs::read(&bundle).unwrap(), b"the one before");
     let (code, _, err) = run(WEFT, &["version", "--kubeconfig", "/nowhere"], &away.well()).await;
     assert_eq!(code, 2, "{err}");
 }
@@ -190,6 +197,21 @@ async fn missing_files_of_the_kubeconfig_list_are_passed_over_and_broken_ones_ar
     let (code, _, err) = with(format!("{}:{well}", broken.display())).await;
     assert_eq!(code, 2, "{err}");
     assert!(err.contains("kubeconfig"), "{err}");
+}
+
+#[tokio::test]
+async fn a_context_that_is_not_there_is_told_with_the_nearest() {
+    let server = Server::start().await;
+    let kubeconfig = server.well();
+    let said = |context: &'static str| {
+        let kubeconfig = kubeconfig.clone();
+        async move { run(WEFT, &["proxies", "--context", context], &kubeconfig).await }
+    };
+    let (code, out, err) = said("tset").await;
+    let line = "weft: kubeconfig: there is no context \"tset\"; you may mean test\n";
+    assert_eq!((code, out.as_str(), err.as_str()), (2, "", line));
+    let (_, _, err) = said("test").await;
+    assert!(!err.contains("context"), "{err}");
 }
 
 #[tokio::test]

@@ -60,7 +60,9 @@ const NEEDED: [(&str, &str); 9] = [
 ///
 /// # Errors
 /// When it does not answer, or does not know the user.
-pub(super) async fn version(cluster: &Cluster) -> Result<(Value, Option<i64>), Refusal> {
+pub(in crate::commands) async fn version(
+    cluster: &Cluster,
+) -> Result<(Value, Option<i64>), Refusal> {
     let request = Request::get("/version").body(Body::empty());
     let request = request.map_err(|error| Refusal::of(VERSION, kube::Error::HttpError(error)))?;
     let client = cluster.client();

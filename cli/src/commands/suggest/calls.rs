@@ -14,6 +14,9 @@ use super::routes::{self, Routes};
 use crate::traffic::Traffic;
 use crate::traffic::select::{self, account_of};
 
+/// Reasons of calls that no rule allows.
+const UNALLOWED: [&str; 2] = ["not-allowed", "no-identity"];
+
 /// Namespace and name of a service account.
 pub(super) type Account = (String, String);
 
@@ -94,6 +97,15 @@ impl Calls {
         } else {
             Routes::new()
         };
+        let refused: u64 = UNALLOWED
+            .iter()
+            .filter_map(|why| edge.refused.get(*why))
+            .sum();
+        if routes.is_empty() && refused > 0 {
+            return Err(format!(
+                "{refused} of its calls were not allowed, and a rule for its port would let them pass"
+            ));
+        }
         for caller in &edge.identities {
             let (namespace, name) =
                 account_of(caller).ok_or("an identity of the callers is no account")?;

@@ -157,6 +157,10 @@ fn what_is_not_proven_or_not_served_is_a_comment_with_its_reason() {
         (json!({"identities": []}), "no mutual TLS"),
         (json!({"success": 0, "failure": 5}), "was not served"),
         (
+            json!({"success": 2, "failure": 3, "refused": {"not-allowed": 3}}),
+            "3 of its calls were not allowed",
+        ),
+        (
             json!({"success": 0, "cancelled": 5, "history": [
                 {"start": "2026-11-02T09:40:00Z", "requests": 3, "failure": 1, "cancelled": 2, "mtls": 1.0}]}),
             "was not served",
