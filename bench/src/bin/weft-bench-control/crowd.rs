@@ -60,6 +60,7 @@ pub(crate) fn growth(from: &Size, to: &Size) -> Vec<Vec<Wanted>> {
         (from.groups..to.groups).map(group).collect(),
         (from.targets..to.targets).map(target).collect(),
         (from.splits..to.splits).map(split).collect(),
+        (from.namespaces()..to.namespaces()).map(breaker).collect(),
     ]
 }
 
@@ -220,7 +221,7 @@ pub(crate) fn job(number: usize) -> (String, Wanted) {
     let object = json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": name, "labels": {"job-name": name, "team": "reports"}},
-        "spec": {"nodeName": node_name(0), "restartPolicy": "Never",
+        "spec": {"nodeName": node_name(0), "serviceAccountName": service_name(0), "restartPolicy": "Never",
             "containers": [{"name": "report", "image": "shop/report:1.0.0"}]},
     });
     let status = json!({"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}]});
@@ -398,4 +399,14 @@ pub(crate) fn backends(split: usize, weight: u32) -> Value {
         {"service": service_name(root), "weight": 1000 - weight},
         {"service": service_name(root + 1), "weight": weight},
     ])
+}
+
+/// A policy that gives every Service of a namespace a breaker.
+fn breaker(at: usize) -> Wanted {
+    let namespace = namespace_of(at * PER_NAMESPACE);
+    let spec = json!({"targetRef": {"kind": "Namespace"}, "breaker": {"failurePercent": 40}});
+    plain(
+        format!("/apis/weft.dev/v1alpha1/namespaces/{namespace}/trafficpolicies"),
+        json!({"apiVersion": "weft.dev/v1alpha1", "kind": "TrafficPolicy", "metadata": {"name": "breakers"}, "spec": spec}),
+    )
 }

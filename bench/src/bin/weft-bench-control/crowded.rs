@@ -19,6 +19,7 @@ use crate::fleet::{Fleet, Role};
 use crate::graph;
 use crate::probe::{Probe, Requests};
 use crate::process::{Controller, Memory, cpu, metric};
+use crate::pulses;
 
 /// Endpoint changes per second.
 const RATE: u32 = 50;
@@ -51,6 +52,7 @@ pub(crate) struct Figures {
     pub(crate) alone: Memory,
     pub(crate) connected: Memory,
     pub(crate) graph: graph::Figures,
+    pub(crate) pulses: pulses::Figures,
     pub(crate) after_changes: Memory,
     pub(crate) after_restart: Memory,
     pub(crate) changes: usize,
@@ -123,6 +125,7 @@ pub(crate) async fn measure(
     controller.quiet(SETTLE).await?;
     let (connected, load) = (controller.memory()?, load());
     let graph = graph::measure(bench, &fleet, changing).await?;
+    let pulses = pulses::measure(bench, &controller, &fleet, changing).await?;
 
     let endpoints = change_endpoints(bench, &controller, &fleet, size, changing).await?;
     let (after_changes, changes) = (controller.memory()?, &endpoints.changes);
@@ -142,6 +145,7 @@ pub(crate) async fn measure(
         alone,
         connected,
         graph,
+        pulses,
         after_changes,
         changes: changes.len(),
         lost: changes.iter().map(Change::missed).sum(),

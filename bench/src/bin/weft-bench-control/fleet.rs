@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -31,6 +32,7 @@ use crate::api::Api;
 use crate::board::Board;
 use crate::crowd;
 use crate::process::{NAMESPACE, SERVES};
+use crate::told;
 
 /// As the real proxy does.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
@@ -61,6 +63,8 @@ struct Member {
     connected: Mutex<bool>,
     /// To the controller, while there is a stream.
     outbox: Mutex<Option<mpsc::Sender<v1::FromProxy>>>,
+    /// Whether a breaker of the whole mesh holds its calls back.
+    held_back: AtomicBool,
 }
 
 /// All of them. Their streams end with this value.
@@ -151,10 +155,31 @@ impl Fleet {
     /// Every proxy tells what it counted in the slot that began then, as real ones do each
     /// five seconds.
     pub(crate) fn report(&self, slot: u64) -> Result<()> {
+        self.tell(|member| Message::Report(member.report(slot)))
+    }
+
+    /// Every proxy tells how its calls of the last second went. `fails`: all to
+    /// [`told::FAILING`] failed.
+    pub(crate) fn pulse(&self, fails: bool) -> Result<()> {
+        self.tell(|member| Message::Pulse(member.pulse(fails)))
+    }
+
+    /// Proxies whose calls a breaker holds back.
+    pub(crate) fn held_back(&self) -> usize {
+        let members = self.members.iter();
+        members.filter(|member| member.is_held_back()).count()
+    }
+
+    /// Services that are called, each as often as it has callers.
+    pub(crate) fn calls(&self) -> usize {
+        self.members.iter().map(|member| member.calls.len()).sum()
+    }
+
+    fn tell(&self, what: impl Fn(&Member) -> Message) -> Result<()> {
         for member in &self.members {
             let outbox = member.outbox().clone();
             let outbox = outbox.context("a proxy has no stream")?;
-            outbox.try_send(from_proxy(Message::Report(member.report(slot))))?;
+            outbox.try_send(from_proxy(what(member)))?;
         }
         Ok(())
     }
@@ -195,6 +220,7 @@ impl Member {
             calls: role.calls,
             connected: Mutex::new(false),
             outbox: Mutex::default(),
+            held_back: AtomicBool::new(false),
         }
     }
 
@@ -290,8 +316,15 @@ impl Member {
             .await?
             .into_inner();
         while let Some(message) = batches.message().await? {
-            let Some(v1::to_proxy::Message::Batch(batch)) = message.message else {
-                continue;
+            let batch = match message.message {
+                Some(v1::to_proxy::Message::Batch(batch)) => batch,
+                Some(v1::to_proxy::Message::Steer(steer)) => {
+                    if let Some(held_back) = told::holds_back(&steer, told::FAILING) {
+                        self.held_back.store(held_back, Ordering::Relaxed);
+                    }
+                    continue;
+                }
+                _ => continue,
             };
             self.keep(&batch);
             let ack = v1::Ack {
@@ -323,13 +356,28 @@ impl Member {
         let services = self.calls.iter().take(REPORTED.0);
         let edges = services.flat_map(|service| {
             let pods = 0..REPORTED.1;
-            pods.map(move |place| edge(*service, place))
+            pods.map(move |place| told::edge(*service, place))
         });
         v1::Report {
             process: self.number as u64 + 1,
             slot,
             edges: edges.collect(),
             ..v1::Report::default()
+        }
+    }
+
+    fn is_held_back(&self) -> bool {
+        self.held_back.load(Ordering::Relaxed)
+    }
+
+    fn pulse(&self, fails: bool) -> v1::Pulse {
+        let held_back = self.is_held_back();
+        let told = |service: &usize| {
+            let fails = fails && *service == told::FAILING;
+            told::of_service(*service, fails, held_back)
+        };
+        v1::Pulse {
+            circuits: self.calls.iter().map(told).collect(),
         }
     }
 
@@ -344,28 +392,6 @@ impl Member {
         for resource in &batch.set {
             held.insert(resource.name.clone(), resource.version.clone());
         }
-    }
-}
-
-/// Calls of a slot to one pod.
-fn edge(service: usize, place: usize) -> v1::Edge {
-    let namespace = crowd::namespace_of(service);
-    let name = format!("{namespace}/{}", crowd::service_name(service));
-    v1::Edge {
-        side: v1::Side::Client.into(),
-        pod: format!("{namespace}/{}", crowd::pod_name(service, place)),
-        service: name.clone(),
-        backend: name,
-        port: crowd::PORT.into(),
-        success: 9,
-        failure: 1,
-        attempts: Some(10),
-        latency: vec![0, 0, 0, 4, 4, 2],
-        sent: 4_000,
-        received: 80_000,
-        security: v1::Security::Mtls.into(),
-        protocol: v1::Protocol::Http1.into(),
-        ..v1::Edge::default()
     }
 }
 

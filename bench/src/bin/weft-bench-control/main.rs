@@ -17,7 +17,9 @@ mod made;
 mod page;
 mod probe;
 mod process;
+mod pulses;
 mod scale;
+mod told;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -30,7 +30,8 @@ const CROWDED: &str = "A real etcd and a real API server hold Nodes, Pods, Servi
     cores: bench, proxies, etcd, API server, controller.\n\n\
     Before the changes every proxy reports each 5 s calls to four pods of each of five Services, and then the graph of \
     the whole cluster is read nine times, over TLS as the API server reads it, each time with another window so that \
-    no answer is shared.\n\n";
+    no answer is shared. Then every proxy tells each second how its calls to each of its ten Services went, all of which \
+    have a breaker, and after that all calls to one of the shared ones fail.\n\n";
 
 /// The bounds of `make bench-control`, at the last size.
 pub(crate) fn bounds(all: &[crowded::Figures]) -> Vec<Must> {
@@ -94,6 +95,18 @@ pub(crate) fn bounds(all: &[crowded::Figures]) -> Vec<Must> {
             found: figures.graph.answers.most(),
         },
         Must {
+            what: "the whole controller while every proxy tells each second how its calls went, of one core",
+            unit: "%",
+            most: 30.0,
+            found: figures.pulses.percent,
+        },
+        Must {
+            what: "from a Service's first failure until its breaker is open at every caller",
+            unit: "s",
+            most: 7.0,
+            found: figures.pulses.open,
+        },
+        Must {
             what: "requests that the API server turned away meanwhile",
             unit: "",
             most: 0.0,
@@ -111,6 +124,7 @@ pub(crate) fn write(root: &Path, all: &[crowded::Figures], took: u64) -> Result<
     text.push_str(&format!("|---|{}\n", "---|".repeat(all.len())));
     start_rows(&mut text, all);
     graph_rows(&mut text, all);
+    breaker_rows(&mut text, all);
     change_rows(&mut text, all);
     restart_rows(&mut text, all);
     answers(&mut text, all);
@@ -167,6 +181,28 @@ fn graph_rows(text: &mut String, all: &[crowded::Figures]) {
         format!("{}, {}", short(all.p50()), short(all.most()))
     });
     line(text, all, "an answer, MiB", |f| short(f.graph.answer));
+}
+
+/// Rows of breakers of the whole mesh.
+fn breaker_rows(text: &mut String, all: &[crowded::Figures]) {
+    line(
+        text,
+        all,
+        "Services that proxies tell of each second, each once for every caller",
+        |f| f.pulses.told.to_string(),
+    );
+    line(
+        text,
+        all,
+        "the controller without that, and with it, % of a core",
+        |f| format!("{}, {}", short(f.pulses.idle), short(f.pulses.percent)),
+    );
+    line(
+        text,
+        all,
+        "callers of the one that fails, and until all hold back, s",
+        |f| format!("{}, {}", f.pulses.callers, short(f.pulses.open)),
+    );
 }
 
 /// Rows of changes of endpoints and pods.

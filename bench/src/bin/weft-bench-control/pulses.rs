@@ -1,0 +1,82 @@
+//! What breakers of the whole mesh cost while every proxy tells each second how its calls
+//! went, and how soon the callers of a Service that fails are told.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use tokio::time::{Instant, interval};
+
+use crate::bench::Bench;
+use crate::crowd;
+use crate::figures::seconds;
+use crate::fleet::Fleet;
+use crate::process::Controller;
+use crate::told::FAILING;
+
+/// Between two pulses of one proxy.
+const EVERY: Duration = Duration::from_secs(1);
+/// How long its callers may take to hear of it; the bound of the page is lower.
+const TOLD_WITHIN: Duration = Duration::from_secs(30);
+
+/// The figures of one size.
+#[derive(Clone, Debug)]
+pub(crate) struct Figures {
+    /// Services that all proxies together tell of each second, each as often as it has callers.
+    pub(crate) told: usize,
+    /// Share of a core that the whole controller takes, without pulses and with them.
+    pub(crate) idle: f64,
+    pub(crate) percent: f64,
+    pub(crate) callers: usize,
+    /// Seconds from the first failure until the breaker is open at every caller.
+    pub(crate) open: f64,
+}
+
+/// Lets every proxy pulse for so long; then the calls to one Service fail.
+pub(crate) async fn measure(
+    bench: &Bench,
+    controller: &Controller,
+    fleet: &Fleet,
+    time: Duration,
+) -> Result<Figures> {
+    bench.say("telling how calls went");
+    let before = controller.cpu()?;
+    tokio::time::sleep(time / 4).await;
+    let idle = (controller.cpu()? - before) / seconds(time / 4);
+
+    let mut turns = interval(EVERY);
+    turns.tick().await;
+    let (before, begun) = (controller.cpu()?, Instant::now());
+    while begun.elapsed() < time {
+        fleet.pulse(false)?;
+        turns.tick().await;
+    }
+    let used = (controller.cpu()? - before) / seconds(begun.elapsed());
+    let callers = fleet.callers(FAILING).len();
+    ensure!(
+        fleet.held_back() == 0,
+        "a breaker opened though nothing failed"
+    );
+
+    let failing = Instant::now();
+    while fleet.held_back() < callers {
+        ensure!(
+            failing.elapsed() < TOLD_WITHIN,
+            "{} of {callers} callers were told that all calls to {} fail",
+            fleet.held_back(),
+            crowd::service_name(FAILING)
+        );
+        fleet.pulse(true)?;
+        // What a proxy is told shows at once, not with its next pulse.
+        let next = Instant::now() + EVERY;
+        while Instant::now() < next && fleet.held_back() < callers {
+            tokio::time::sleep(EVERY / 50).await;
+        }
+    }
+    Ok(Figures {
+        told: fleet.calls(),
+        idle: idle * 100.0,
+        percent: used * 100.0,
+        callers,
+        open: seconds(failing.elapsed()),
+    })
+}

@@ -1,0 +1,83 @@
+//! What proxies tell of their calls, and what they are told of breakers.
+
+use wire::v1;
+use wire::v1::verdict::State;
+
+use crate::crowd;
+
+/// The Service whose calls fail when that is tried: one of those that everybody calls a
+/// share of.
+pub(crate) const FAILING: usize = 0;
+/// Calls of one proxy to one Service in a second.
+const CALLS: u32 = 20;
+
+/// Calls of a slot to one pod.
+pub(crate) fn edge(service: usize, place: usize) -> v1::Edge {
+    let namespace = crowd::namespace_of(service);
+    let name = full_name(service);
+    v1::Edge {
+        side: v1::Side::Client.into(),
+        pod: format!("{namespace}/{}", crowd::pod_name(service, place)),
+        service: name.clone(),
+        backend: name,
+        port: crowd::PORT.into(),
+        success: 9,
+        failure: 1,
+        attempts: Some(10),
+        latency: vec![0, 0, 0, 4, 4, 2],
+        sent: 4_000,
+        received: 80_000,
+        security: v1::Security::Mtls.into(),
+        protocol: v1::Protocol::Http1.into(),
+        ..v1::Edge::default()
+    }
+}
+
+/// What a proxy tells of one Service. `held_back`: its breaker is open there, so that
+/// only a probe is sent.
+pub(crate) fn of_service(service: usize, fails: bool, held_back: bool) -> v1::CircuitPulse {
+    let name = full_name(service);
+    let circuit = v1::Circuit {
+        service: name.clone(),
+        backend: name,
+        port: crowd::PORT.into(),
+    };
+    let calls = if fails && held_back {
+        v1::CircuitPulse {
+            refused: CALLS,
+            probes: 1,
+            failed_probes: 1,
+            begun: 1,
+            ..v1::CircuitPulse::default()
+        }
+    } else {
+        v1::CircuitPulse {
+            sent: CALLS,
+            failed: if fails { CALLS } else { 0 },
+            ..v1::CircuitPulse::default()
+        }
+    };
+    v1::CircuitPulse {
+        circuit: Some(circuit),
+        ..calls
+    }
+}
+
+/// Whether calls to a Service are held back, if this says anything of it.
+pub(crate) fn holds_back(steer: &v1::Steer, service: usize) -> Option<bool> {
+    let name = full_name(service);
+    let mut verdicts = steer.verdicts.iter().rev();
+    let last = verdicts.find(|verdict| {
+        let circuit = verdict.circuit.as_ref();
+        circuit.is_some_and(|circuit| circuit.backend == name)
+    })?;
+    Some(last.state() != State::Closed)
+}
+
+fn full_name(service: usize) -> String {
+    format!(
+        "{}/{}",
+        crowd::namespace_of(service),
+        crowd::service_name(service)
+    )
+}
