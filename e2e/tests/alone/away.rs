@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use e2e::harness::{
     Api, App, Cluster, Load, Namespace, Outcome, Pod, UNTIL_ENDED, eventually, mesh,
 };
@@ -194,6 +194,113 @@ fn an_instance_that_fails_while_every_controller_is_killed_shows_to_nobody() -> 
         "not all were killed: {before:?}, then {after:?}"
     );
     Ok(())
+}
+
+/// What a request of the chain is asked for, and how often what is down at its end may be.
+const BY_TRACE: &str = "/by-trace";
+const TIMES: f64 = 1.08;
+
+/// The other promises about instances that fail, as above: a POST comes to one application
+/// whatever becomes of it, and of a chain one layer tries again.
+#[test]
+fn what_fails_while_every_controller_is_killed_gets_no_post_twice_and_no_storm() -> Outcome {
+    let ns = Namespace::meshed("killed-writes")?;
+    let (orders, down) = town(&ns)?;
+    let clients = ns.pods("client")?;
+    assert_eq!((clients.len(), down.len()), (CLIENTS, 3));
+    let api = Api::open(&ns.cluster)?;
+    let (posted, chained) = (url("orders", 8080, "/orders"), url("b", 8080, BY_TRACE));
+    for client in &clients {
+        client.report(&posted, &[])?;
+    }
+    eventually(SOON, "the chain answers", || {
+        let report = ns.pod("client")?.report(&url("b", 8080, "/warm"), &[])?;
+        ensure!(report.hops.len() == 2, "{report:?}");
+        Ok(())
+    })?;
+    let before = controllers(&ns.cluster)?;
+    let arrived = |pods: &[Pod]| {
+        let pods = pods.iter().map(|pod| api.arrived(pod));
+        pods.sum::<anyhow::Result<f64>>()
+    };
+    let (orders_before, down_before) = (arrived(&orders)?, arrived(&down)?);
+    for pod in &down {
+        api.set_fault(pod, &json!({"status": 503, "only": BY_TRACE}))?;
+    }
+    let args = ["--rate", EACH, "--duration", UNTIL_ENDED, "-c", "5"];
+    let posts = [&args[..], &["-X", "POST"]].concat();
+    let mut loads = Vec::new();
+    for client in &clients {
+        loads.push(client.start_load(&posted, &posts)?);
+    }
+    let chain = clients.first().context("no client")?;
+    let chain = chain.start_load(&chained, &[&args[..], &["--trace"]].concat())?;
+    thread::sleep(CALM);
+    kill_controllers(&ns.cluster)?;
+    let broken = orders.first().context("no instance")?;
+    api.set_fault(broken, &json!({"status": 503, "only": "/orders"}))?;
+    thread::sleep(EJECTED);
+    let at_first = api.arrived(broken)?;
+    thread::sleep(LOOKED_AT);
+    let probes = api.arrived(broken)? - at_first;
+    assert!(probes <= PROBES, "{probes} POSTs came to what should rest");
+
+    let (mut answered, mut failed) = (0, 0);
+    for load in loads {
+        let seen = load.end()?;
+        let of = |status: &str| seen.by_status.get(status).copied().unwrap_or_default();
+        assert_eq!(seen.answered, of("200") + of("503"), "{seen:?}");
+        assert_eq!(seen.answered, seen.planned, "{seen:?}");
+        answered += seen.answered;
+        failed += of("503");
+    }
+    let chain = chain.end()?;
+    let came = arrived(&orders)? - orders_before;
+    let times = (arrived(&down)? - down_before) / chain.planned as f64;
+    println!(
+        "{answered} POSTs, {failed} answered 503, {came} came, {probes} probes; {times:.3} at d"
+    );
+    assert!(failed > 0, "nothing failed");
+    assert_eq!(came, answered as f64, "a POST came twice, or to nobody");
+    assert_eq!(
+        chain.by_status.get("503"),
+        Some(&chain.planned),
+        "{chain:?}"
+    );
+    assert!(times > 1.0 && times <= TIMES, "{times} at d for each call");
+    own_ready(&ns.cluster)?;
+    let after = controllers(&ns.cluster)?;
+    assert!(
+        !after.iter().any(|pod| before.contains(pod)),
+        "not all were killed: {before:?}, then {after:?}"
+    );
+    Ok(())
+}
+
+/// Clients of `orders`, and a chain `b`, `c`, `d` whose applications pass traces on: what
+/// serves the first, and what is at the end of the second.
+fn town(ns: &Namespace) -> anyhow::Result<(Vec<Pod>, Vec<Pod>)> {
+    let link = |name: &str, replicas: u32| {
+        App::new(name)
+            .replicas(replicas)
+            // Not by the port that calls on: a probe would go down the chain.
+            .readiness(json!({"httpGet": {"path": "/metrics", "port": 9091}, "periodSeconds": 1}))
+    };
+    let calls_on = |name: &str, next: &str| {
+        link(name, 2)
+            .env("NEXT", &format!("http://{next}:8080"))
+            .env("PROPAGATE", "trace")
+    };
+    let apps = [
+        link("client", CLIENTS as u32),
+        link("orders", 3),
+        calls_on("b", "c"),
+        calls_on("c", "d"),
+        link("d", 3),
+    ];
+    ns.apply_all(&apps.iter().flat_map(App::objects).collect::<Vec<_>>())?;
+    ns.ready(&["client", "orders", "b", "c", "d"])?;
+    Ok((ns.pods("orders")?, ns.pods("d")?))
 }
 
 /// Names of the controllers' pods that are there.

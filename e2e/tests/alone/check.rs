@@ -81,8 +81,13 @@ fn check_finds_what_is_wrong_in_a_namespace_at_its_own_id_until_it_is_mended() -
 
 /// Waits until each of these checks fails as it should.
 fn fail(ns: &Namespace, wanted: &[(&str, &str)]) -> anyhow::Result<()> {
+    fail_with(ns, &[], wanted)
+}
+
+/// The same of a check with more arguments.
+fn fail_with(ns: &Namespace, more: &[&str], wanted: &[(&str, &str)]) -> anyhow::Result<()> {
     eventually(FOUND, &format!("{wanted:?} is found"), || {
-        let report = weft(ns, &["check", "-o", "json"])?.json()?;
+        let report = weft(ns, &[&["check", "-o", "json"], more].concat())?.json()?;
         let checks = report["checks"].as_array().context("no checks")?;
         for (id, result) in wanted {
             let found = checks.iter().find(|check| check["id"] == *id);
@@ -96,6 +101,31 @@ fn fail(ns: &Namespace, wanted: &[(&str, &str)]) -> anyhow::Result<()> {
 /// Of the namespace that the mesh's own parts are in.
 fn kubectl(cluster: &Cluster, args: &[&str]) -> anyhow::Result<String> {
     cluster.kubectl(&[&["-n", mesh::NAMESPACE], args].concat())
+}
+
+/// What is looked at before an install: the rights of who would install, and whose the
+/// definitions are.
+fn before_an_install(ns: &Namespace) -> anyhow::Result<()> {
+    let nobody = ["--pre", "--as", "system:serviceaccount:default:default"];
+    fail_with(ns, &nobody, &[("rights", "error")])?;
+    let definition = "customresourcedefinition/trafficsplits.split.smi-spec.io";
+    let owner = |release: &str| {
+        let release = format!("meta.helm.sh/release-name={release}");
+        let words = ["annotate", "--overwrite", definition, &release];
+        ns.cluster.kubectl(&words).map(drop)
+    };
+    owner("others")?;
+    let found = fail_with(ns, &["--pre"], &[("foreign-definitions", "warning")]);
+    // At once: nobody can upgrade a release whose definitions are somebody else's.
+    owner("weft")?;
+    found
+}
+
+/// A kind that nobody uses is gone.
+fn without_a_definition(ns: &Namespace) -> anyhow::Result<()> {
+    ns.cluster
+        .kubectl(&["delete", "crd", "udproutes.specs.smi-spec.io"])?;
+    fail(ns, &[("definitions", "error")])
 }
 
 /// Nobody asks the injector any more: what nobody judged is stored.
@@ -152,14 +182,22 @@ fn without_controller(ns: &Namespace) -> anyhow::Result<()> {
 
 #[test]
 fn check_finds_what_is_wrong_with_the_control_plane_at_its_own_id() -> Outcome {
-    let ns = Namespace::unmeshed("check-plane")?;
+    let ns = Namespace::meshed("check-plane")?;
+    ns.run(&["old"])?;
     let altered = Altered::begin()?;
-    let version = "app.kubernetes.io/version=0.0.1";
-    kubectl(&ns.cluster, &["label", "--overwrite", INJECTOR[0], version])?;
+    // As if it had been upgraded twice since the pod's proxy was injected.
+    let version = "app.kubernetes.io/version=0.9.0";
+    kubectl(
+        &ns.cluster,
+        &["label", "--overwrite", CONTROLLER[0], version],
+    )?;
     scale(&ns.cluster, &CONTROLLER, 1)?;
-    let warnings = ["versions", "single-replicas"];
+    let warnings = ["versions", "single-replicas", "old-proxies"];
     fail(&ns, &warnings.map(|id| (id, "warning")))?;
     weft(&ns, &["check", "--fail-on", "warning"])?.with_status(1)?;
+    before_an_install(&ns)?;
+    without_a_definition(&ns)?;
+    mesh::install(&[])?;
     without_webhooks(&ns)?;
     mesh::install(&[])?;
     without_injector(&ns)?;

@@ -14,6 +14,8 @@ use super::{between, calls_on, fault, left, link, lower_quartile, requests, same
 const LIMITS: [(&str, f64); 3] = [("a", 30_000.0), ("b", 10_000.0), ("c", 3_000.0)];
 /// What a hop may add to or take from what is left, beside what it uses.
 const WITHIN: f64 = 50.0;
+/// However busy the machine is.
+const WITHIN_AT_MOST: f64 = 500.0;
 /// Not all at once: what the machine does beside them disturbs some and not all.
 const NINE: [&str; 6] = ["-n", "9", "-c", "9", "--rate", "2"];
 
@@ -89,6 +91,8 @@ fn each_hop_is_told_what_those_before_it_have_not_used() -> Outcome {
         }
         assert_eq!(off.len(), 9);
         println!("{service} was told what was left, by so many ms: {off:?}");
+        let most = off.iter().copied().fold(f64::MIN, f64::max);
+        assert!(most <= WITHIN_AT_MOST, "{service}: {most} ms off");
         let off = lower_quartile(off)?;
         assert!(off <= WITHIN, "{service}: {off} ms off");
         before = here;
