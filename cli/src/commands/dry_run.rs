@@ -14,7 +14,7 @@ use clap::Args;
 use crds::labels;
 use crds::observe::{
     AccessChange, BackendShare, Change, ChangedEdge, Deleted, DryRun as Asked, DryRunSpec,
-    DryRunStatus, Trial,
+    DryRunStatus,
 };
 use policy::name::Kind;
 use serde_json::Value;
@@ -334,9 +334,15 @@ mod tests {
             err: &mut err,
             color: false,
         };
+        let gone = ChangedEdge {
+            change: Change::Unknown,
+            from: "shop/Job/nightly".to_owned(),
+            ..ChangedEdge::default()
+        };
         let status = DryRunStatus {
             unknown: 1,
-            ..listed(Change::Unknown)
+            changed: vec![gone],
+            ..DryRunStatus::default()
         };
         print(&status, SystemTime::now(), &mut console).unwrap();
         let out = String::from_utf8(out).unwrap();
