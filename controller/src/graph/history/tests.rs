@@ -207,10 +207,11 @@ fn too_much_costs_the_oldest_minutes_first_and_is_counted() {
     let (mut history, _) = steady(NOW);
     let minutes = history.minutes.len();
     assert_eq!(history.dropped, 0);
-    // A byte more than what is left without any minute.
+    // All minutes and halves have to go, and nothing more.
     let all = history.minutes.values();
     let all: usize = all.map(|rows| size_of_val(&**rows)).sum();
-    history.bytes += MAX_BYTES - history.size() + all + 1;
+    let halves: usize = history.halves.values().map(|held| held.bytes).sum();
+    history.bytes += MAX_BYTES - history.size() + all + halves - 1;
     history.tidy(NOW - 1);
     assert!(history.dropped > 0);
     assert_eq!(
