@@ -187,12 +187,7 @@ fn an_instance_that_fails_while_every_controller_is_killed_shows_to_nobody() -> 
         good as f64 >= GOOD * planned as f64,
         "only {good} of {planned} were answered with 200 within {IN_TIME}"
     );
-    own_ready(&ns.cluster)?;
-    let after = controllers(&ns.cluster)?;
-    assert!(
-        !after.iter().any(|pod| before.contains(pod)),
-        "not all were killed: {before:?}, then {after:?}"
-    );
+    others_came(&ns.cluster, &before)?;
     Ok(())
 }
 
@@ -268,12 +263,7 @@ fn what_fails_while_every_controller_is_killed_gets_no_post_twice_and_no_storm()
         "{chain:?}"
     );
     assert!(times > 1.0 && times <= TIMES, "{times} at d for each call");
-    own_ready(&ns.cluster)?;
-    let after = controllers(&ns.cluster)?;
-    assert!(
-        !after.iter().any(|pod| before.contains(pod)),
-        "not all were killed: {before:?}, then {after:?}"
-    );
+    others_came(&ns.cluster, &before)?;
     Ok(())
 }
 
@@ -308,6 +298,17 @@ fn controllers(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
     let mut pods = own_pods(cluster)?;
     pods.retain(|pod| pod.contains("weft-controller"));
     Ok(pods)
+}
+
+/// Waits until others are ready for the controllers that were there `before`.
+fn others_came(cluster: &Cluster, before: &[String]) -> anyhow::Result<()> {
+    own_ready(cluster)?;
+    let after = controllers(cluster)?;
+    ensure!(
+        !after.iter().any(|pod| before.contains(pod)),
+        "not all were killed: {before:?}, then {after:?}"
+    );
+    Ok(())
 }
 
 /// All replicas at once, without a word to anybody. Others are started for them.

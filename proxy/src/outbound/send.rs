@@ -96,7 +96,8 @@ impl Outgoing {
     }
 
     /// With what is left of its time and, for a peer, what it counts as and has to do with
-    /// copies; for others, the trace that begins. On the heap, because most requests have nothing of that.
+    /// copies; for others, the trace that begins. On the heap, because most requests have
+    /// nothing of that.
     fn told(&self, meshed: bool, retries: u8) -> Box<Parts> {
         let mut parts = Box::new(self.parts.clone());
         let reader = if meshed {

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crds::observe::{Edge, Minute, NodeKind, Protocol};
+use policy::reason::Reason;
 
 use super::ports::Ports;
 use super::routes::{self, Routes};
@@ -15,7 +16,7 @@ use crate::traffic::Traffic;
 use crate::traffic::select::{self, account_of};
 
 /// Reasons of calls that no rule allows.
-const UNALLOWED: [&str; 2] = ["not-allowed", "no-identity"];
+const UNALLOWED: [Reason; 2] = [Reason::NotAllowed, Reason::NoIdentity];
 
 /// Namespace and name of a service account.
 pub(super) type Account = (String, String);
@@ -99,7 +100,7 @@ impl Calls {
         };
         let refused: u64 = UNALLOWED
             .iter()
-            .filter_map(|why| edge.refused.get(*why))
+            .filter_map(|why| edge.refused.get(why.as_str()))
             .sum();
         if routes.is_empty() && refused > 0 {
             return Err(format!(
