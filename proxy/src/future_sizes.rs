@@ -11,11 +11,11 @@
 /// What is bounded, and its bytes when this was last written.
 const WRITTEN: &[(&str, usize)] = &[
     ("accepted connection", 344),
-    ("outbound connection", 1720),
-    ("inbound connection in plaintext", 2848),
-    ("connection of a peer", 5408),
-    ("outbound request", 4840),
-    ("inbound request", 5064),
+    ("outbound connection", 1824),
+    ("inbound connection in plaintext", 2520),
+    ("connection of a peer", 5264),
+    ("outbound request", 4656),
+    ("inbound request", 4872),
     ("idle relay", 232),
 ];
 

@@ -84,14 +84,15 @@ pub(crate) async fn serve<I, H, F>(
     };
     let mesh = matches!(profile, Profile::Mesh(_));
     let handler = bounded_heads(most_fields, mesh, refused.clone(), handler);
-    let asked = Arc::clone(&permit);
-    let mut close = pin!(async move {
-        tokio::select! {
-            () = close => {}
-            () = asked.wanted() => {}
-        }
-    });
+    let mut close = pin!(close);
     if version == Version::HTTP_2 {
+        let asked = Arc::clone(&permit);
+        let close = async move {
+            tokio::select! {
+                () = close.as_mut() => {}
+                () = asked.wanted() => {}
+            }
+        };
         let limits = http2_limits(profile, budget, permit);
         let handler = move |request: Request<_>| handler(request.map(IncomingBody::from));
         // Boxed: connections of HTTP/1.1 must not be as large as this one.
@@ -100,7 +101,11 @@ pub(crate) async fn serve<I, H, F>(
         } else {
             Lingering::not_at_all(io)
         };
-        let ended = Box::pin(server::serve(io, limits, close.as_mut(), handler)).await;
+        let ended = Box::pin(async move {
+            let close = pin!(close);
+            server::serve(io, limits, close, handler).await
+        });
+        let ended = ended.await;
         if let Err(error) = ended {
             tracing::debug!(%error, "an HTTP/2 connection ended early");
         }

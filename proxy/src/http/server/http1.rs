@@ -53,6 +53,11 @@ const REST_AFTER: Duration = Duration::from_millis(100);
 /// one costs little more than its bytes.
 const SMALL_HEAD: usize = 16 * 1024;
 
+/// A client whose connection is to end has this long to ask once more, and learns from
+/// that answer: one that is closed between two requests may cost the request that is on its
+/// way. Long against the rests of a connection in use, short against the stop of a proxy.
+const LAST_REQUEST_WITHIN: Duration = Duration::from_millis(500);
+
 /// A client has this long to take the end of a resting connection.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -70,16 +75,16 @@ pub(crate) struct Limits {
     pub(crate) permit: Arc<Permit>,
 }
 
-/// Serves until the connection ends, or until `close` asks to end it after the
-/// request in flight. `refused` is told of a head that cannot be read, or that no room
-/// was found for.
+/// Serves until the connection ends, or until `close` or its permit asks to end it after
+/// the request in flight, where a client that is no peer proxy may send one more after
+/// `close`. `refused` is told of a head that cannot be read, or that no room was found for.
 ///
 /// # Errors
 /// Whatever ended the connection early.
 pub(crate) fn serve<I, H, F>(
     io: I,
     limits: Limits,
-    mut close: Pin<&mut impl Future<Output = ()>>,
+    close: Pin<&mut impl Future<Output = ()>>,
     refused: impl Fn(TurnedAway) + Clone + Send + Sync + 'static,
     handler: H,
 ) -> impl Future<Output = hyper::Result<()>>
@@ -141,6 +146,7 @@ where
     used.waits();
     // What an async function is given it holds a second time; a block holds it once.
     async move {
+        let mut close = pin!(has_to_end(&used, close, peer));
         loop {
             // Nothing is set up for a connection on which no head has come.
             if !is_spoken_to(&mut io, patience, close.as_mut()).await {
@@ -172,6 +178,28 @@ where
             refused(TurnedAway::Answered(Reason::BadRequest, status));
             say_refusal(&mut io, &used, status, peer).await;
             return Ok(());
+        }
+    }
+}
+
+/// Returns when the connection has to end between two requests.
+fn has_to_end(
+    used: &Use,
+    close: Pin<&mut impl Future<Output = ()>>,
+    peer: bool,
+) -> impl Future<Output = ()> {
+    let after_one_more = async move {
+        close.await;
+        if !peer {
+            used.is_last.store(true, Relaxed);
+            // Boxed: a connection that rests has no room for a timer.
+            Box::pin(sleep(LAST_REQUEST_WITHIN)).await;
+        }
+    };
+    async move {
+        tokio::select! {
+            () = after_one_more => {}
+            () = used.permit.wanted() => {}
         }
     }
 }
@@ -214,7 +242,10 @@ async fn answered(
         tokio::task::yield_now().await;
     }
     busy.goes(upgrade);
-    let answer = answer.await;
+    let mut answer = answer.await;
+    if busy.used.is_last.load(Relaxed) && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        ends_connection(&mut answer);
+    }
     Ok(guard(answer, old, busy))
 }
 

@@ -83,6 +83,8 @@ pub(super) struct Use {
     left: AtomicBool,
     /// The status of an answer of hyper itself that was kept back; 0: none.
     pub(super) refusal: AtomicU16,
+    /// The connection is to end: the next answer says so.
+    pub(super) is_last: AtomicBool,
     /// What came of the next head, as it is counted for this connection.
     held_head: Held,
     /// An answer broke off: a client that reads to the end of the connection must not
@@ -116,6 +118,7 @@ impl Use {
             queued: AtomicBool::default(),
             left: AtomicBool::default(),
             refusal: AtomicU16::default(),
+            is_last: AtomicBool::default(),
             abort: Abort::default(),
         }
     }

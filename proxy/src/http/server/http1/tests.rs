@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::http::body;
 
+mod ends;
 mod held_back;
 mod switching;
 
@@ -83,7 +84,32 @@ impl Served {
         Self::within(Budget::new(1 << 26), permit, room, patience, handler)
     }
 
+    /// Who asks is no peer proxy.
+    fn to_client<H, F>(handler: H) -> Self
+    where
+        H: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
+        F: Future<Output = Response<Body>> + Send + 'static,
+    {
+        let budget = Budget::new(1 << 26);
+        Self::to(false, budget, Permit::unlisted(), 4096, None, handler)
+    }
+
     fn within<H, F>(
+        budget: Arc<Budget>,
+        permit: Arc<Permit>,
+        room: usize,
+        patience: Option<Duration>,
+        handler: H,
+    ) -> Self
+    where
+        H: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
+        F: Future<Output = Response<Body>> + Send + 'static,
+    {
+        Self::to(true, budget, permit, room, patience, handler)
+    }
+
+    fn to<H, F>(
+        peer: bool,
         budget: Arc<Budget>,
         permit: Arc<Permit>,
         room: usize,
@@ -106,19 +132,12 @@ impl Served {
             };
             let mut builder = Builder::new();
             builder.auto_date_header(false).half_close(true);
-            let asked = Arc::clone(&permit);
-            let close = async {
-                tokio::select! {
-                    () = close => {}
-                    () = asked.wanted() => {}
-                }
-            };
             let limits = Limits {
                 builder,
                 patience,
                 budget,
                 class: AdmissionClass::Callers,
-                peer: true,
+                peer,
                 permit,
             };
             serve(io, limits, pin!(close), |_| {}, handler).await
