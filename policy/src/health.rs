@@ -143,7 +143,7 @@ pub struct Probe(u8);
 pub struct Others {
     /// All endpoints, the judged one among them.
     pub endpoints: usize,
-    /// Those that rest already.
+    /// Those that rest already, and may not be probed yet.
     pub resting: usize,
     /// What the others answered lately, without the judged one.
     pub recent: Recent,
@@ -269,6 +269,22 @@ impl Health {
         }
     }
 
+    /// Its probe failed, and it rests again. Where others have taken all places meanwhile it
+    /// works on instead, and its next failure asks again, as it does before a first rest.
+    /// Whether that is so.
+    pub fn finds_no_place(&mut self, others: &Others, settings: &Ejection) -> bool {
+        let full = others.resting >= most_that_rest(others.endpoints, settings.max_percent);
+        if !full || !matches!(self.phase, Phase::Resting { .. }) {
+            return false;
+        }
+        self.phase = Phase::Working;
+        self.in_a_row = settings.consecutive_failures;
+        if self.rested_for == EjectedFor::Unreachable {
+            self.unreachable_in_a_row = self.in_a_row;
+        }
+        true
+    }
+
     /// Makes it rest if it is worse than the others and few enough rest. `None`: it works
     /// on, and the next failure asks again.
     pub fn judge(
@@ -305,6 +321,17 @@ impl Health {
         others.answers >= COMPARED_WITH && own.rate() >= 2.0 * others.rate() && chance <= CHANCE
     }
 
+    /// Whether it failed so often in a row, and lately, that it would rest where the others
+    /// had answered often enough to compare it with them: calls that go elsewhere find out.
+    #[must_use]
+    pub fn is_failing(&self, now: Instant, settings: &Ejection) -> bool {
+        let needed = settings.consecutive_failures;
+        needed > 0
+            && self.phase == Phase::Working
+            && self.in_a_row >= needed
+            && self.recent.sum(now).failures > 0
+    }
+
     /// What it answered in the last ten seconds.
     #[must_use]
     pub fn recent(&self, now: Instant) -> Recent {
@@ -315,6 +342,17 @@ impl Health {
     #[must_use]
     pub const fn rests(&self) -> bool {
         !matches!(self.phase, Phase::Working)
+    }
+
+    /// Whether it takes a place among the few that may rest: one whose rest is over and that
+    /// nobody probes, because it is far away, takes none.
+    #[must_use]
+    pub fn takes_place(&self, now: Instant) -> bool {
+        match self.phase {
+            Phase::Working => false,
+            Phase::Resting { until } => now < until,
+            Phase::Probing { .. } => true,
+        }
     }
 
     /// Whether it takes a request now. `may_retry`: the request may be tried again
@@ -414,7 +452,7 @@ pub fn ready_at(now: Instant, unix: u64, since: u64) -> Option<Instant> {
 /// How many of so many endpoints may rest at once: the percentage, but one at least of two
 /// or more, and a lone one never. None at 0 %.
 #[must_use]
-fn most_that_rest(endpoints: usize, max: Percent) -> usize {
+pub fn most_that_rest(endpoints: usize, max: Percent) -> usize {
     match (endpoints, max) {
         (0 | 1, _) | (_, Percent::NONE) => 0,
         (endpoints, max) => (endpoints * usize::from(max.get()) / 100).max(1),

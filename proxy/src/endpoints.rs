@@ -9,6 +9,7 @@ pub(crate) mod learned;
 pub(crate) mod local_info;
 pub(crate) mod location;
 mod part;
+mod presence;
 pub(crate) mod registry;
 pub(crate) mod set;
 pub(crate) mod throttle;

@@ -37,6 +37,7 @@ mod path {
     mod idle;
     mod leftover;
     mod limits;
+    mod lost;
     mod mesh_port;
     mod mirror_bytes;
     mod mirror_latency;

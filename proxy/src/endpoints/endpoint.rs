@@ -14,7 +14,11 @@ use prometheus_client::metrics::gauge::Gauge;
 
 use crate::endpoints::learned::{Draw, Latency, Learned, now};
 use crate::endpoints::location::{Location, ToldLocation};
+use crate::endpoints::presence::Presence;
 use crate::telemetry::cell::Kept;
+
+/// Whoever waits so long in vain may wait for nobody.
+const DOUBTED_AFTER: Duration = Duration::from_secs(1);
 
 /// One address that serves.
 #[derive(Debug)]
@@ -31,6 +35,7 @@ pub struct Endpoint {
     pub cells: Kept,
     pub(super) learned: Mutex<Learned>,
     pub(super) in_flight: AtomicU32,
+    pub(super) presence: Presence,
     pub(super) location: ToldLocation,
     /// Endpoints that rest, of all.
     pub(super) resting: Gauge,
@@ -61,6 +66,12 @@ impl Endpoint {
     /// Whether it gets no requests because others failed there.
     pub(super) fn rests(&self) -> bool {
         self.learned.lock().health.rests()
+    }
+
+    /// Whether it fails all that it is sent, as far as a call that goes by `draw` minds.
+    pub(super) fn is_failing(&self, now: Instant, draw: &Draw<'_>) -> bool {
+        !draw.tried.contains(&self.addr)
+            && self.learned.lock().health.is_failing(now, draw.ejection)
     }
 
     /// What it is to a call that goes by `draw`.
@@ -123,10 +134,36 @@ impl Endpoint {
         })
     }
 
+    /// Nothing was heard of it when something was due, so that a call may wait for nobody.
+    pub(crate) fn is_doubted(&self) -> bool {
+        self.presence.is_doubted()
+    }
+
+    /// It gave a sign of life when it was asked, and no call went there since.
+    pub(crate) fn is_vouched(&self) -> bool {
+        self.presence.is_vouched()
+    }
+
+    /// The right to ask whether it is there; `None` while somebody else does.
+    pub(crate) fn ask(self: &Arc<Self>) -> Option<Asking> {
+        let begins = self.presence.begin_to_ask();
+        begins.then(|| Asking(Arc::clone(self)))
+    }
+
     /// How long a good answer would take.
     pub(super) fn good_answer(&self, now: Instant) -> Duration {
         let waiting = self.in_flight.load(Ordering::Relaxed) as usize;
         self.learned.lock().cost.good_answer(now, waiting)
+    }
+
+    /// Its probe failed, and whether there is no place for another rest.
+    pub(super) fn finds_no_place(&self, others: &Others, ejection: &Ejection) -> bool {
+        let mut learned = self.learned.lock();
+        let none = learned.health.finds_no_place(others, ejection);
+        if none {
+            self.resting.dec();
+        }
+        none
     }
 
     /// Makes it rest if it is worse than the others.
@@ -147,6 +184,22 @@ impl Drop for Endpoint {
         if self.learned.get_mut().health.rests() {
             self.resting.dec();
         }
+    }
+}
+
+/// Somebody asks whether an endpoint is there. Dropped, it was not.
+#[derive(Debug)]
+pub(crate) struct Asking(Arc<Endpoint>);
+
+impl Asking {
+    pub(crate) fn gave_sign(self) {
+        self.0.presence.vouch();
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.0.presence.asked();
     }
 }
 
@@ -179,6 +232,7 @@ impl InFlight {
         let mut learned = self.endpoint.learned.lock();
         let told = learned.record(now(), latency, seen, self.probe, ejection);
         drop(learned);
+        self.endpoint.presence.learn(latency, seen);
         if matches!(told, HealthChange::Returned | HealthChange::RestsAgain) {
             self.probe = None;
         }
@@ -192,6 +246,10 @@ impl InFlight {
     pub(crate) fn given_up(&self, waited: Duration) {
         let mut learned = self.endpoint.learned.lock();
         learned.cost.observe_at_least(now(), waited);
+        drop(learned);
+        if waited >= DOUBTED_AFTER {
+            self.endpoint.presence.doubt();
+        }
     }
 
     /// Learns what says nothing of others: of an address that was called by itself.

@@ -17,11 +17,18 @@ pub(crate) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
+/// The load of an endpoint that fails all that it is sent, in percent: callers look elsewhere,
+/// and so learn whether others do better.
+const FAILING: u8 = 100;
+
 /// What one pick goes by.
 #[derive(Clone, Copy, Debug)]
 pub struct Draw<'a> {
     /// Endpoints that failed the call already.
     pub tried: &'a [SocketAddr],
+    /// It has not been tried anywhere: those of `tried` were passed over. What routed it says
+    /// which endpoints there are.
+    pub first: bool,
     /// The call may be tried again elsewhere if the endpoint fails it.
     pub may_retry: bool,
     pub ejection: &'a Ejection,
@@ -42,6 +49,7 @@ impl Draw<'static> {
     /// Of a call of which no policy says anything.
     pub const DEFAULT: Self = Self {
         tried: &[],
+        first: true,
         may_retry: false,
         ejection: &without_object::EJECTION,
         balance: &without_object::BALANCE,
@@ -119,7 +127,11 @@ impl Learned {
             Status::Works(share) => Candidate::Works {
                 score: self.cost.score(now, in_flight),
                 share,
-                load: self.load.percent(now),
+                load: if self.health.is_failing(now, draw.ejection) {
+                    FAILING
+                } else {
+                    self.load.percent(now)
+                },
             },
             Status::ProbeDue | Status::Rests if draw.fallback == Fallback::Nobody => Candidate::Out,
             Status::ProbeDue => Candidate::Probe,

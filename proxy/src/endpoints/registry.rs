@@ -24,6 +24,7 @@ use crate::endpoints::circuit::Circuits;
 use crate::endpoints::endpoint::Endpoint;
 use crate::endpoints::learned::{Learned, now};
 use crate::endpoints::location::ToldLocation;
+use crate::endpoints::presence::Presence;
 use crate::telemetry::cell::Kept;
 
 type Key = (SocketAddr, Option<SpiffeId>);
@@ -178,6 +179,7 @@ impl Registry {
             cells: Kept::default(),
             learned: Mutex::new(Learned::new()),
             in_flight: AtomicU32::new(0),
+            presence: Presence::default(),
             location: ToldLocation::default(),
             resting: self.resting.clone(),
         });

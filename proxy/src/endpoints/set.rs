@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use policy::balance::{Candidate, Picked, choose};
-use policy::health::{EjectedFor, HealthChange, Others, Seen, share_after};
+use policy::health::{EjectedFor, HealthChange, Others, Seen, most_that_rest, share_after};
 use policy::retry::RetryBudget;
 use policy::sticky::{self, Key};
 use policy::traffic::call::Budget;
@@ -234,26 +234,32 @@ impl EndpointSet {
         })
     }
 
-    /// The first that does not rest, of those that `next` names one after another; without
-    /// those that it is told of.
+    /// The first that neither rests nor fails all that it gets, as few of these as may rest, of
+    /// those that `next` names one after another;
+    /// without those that it is told of.
     fn first_that_stands<'a>(
         &'a self,
         draw: &Draw<'_>,
         next: impl Fn(&[&Arc<Endpoint>]) -> Option<&'a Arc<Endpoint>>,
     ) -> Option<InFlight> {
         let now = now();
-        let mut resting: Vec<&Arc<Endpoint>> = Vec::new();
-        while let Some(first) = next(&resting) {
-            match self.stands(first, now, draw) {
-                Some(in_flight) => return Some(in_flight),
-                None => resting.push(first),
+        let most = most_that_rest(self.endpoints.len(), draw.ejection.max_percent);
+        let mut passed_over: Vec<&Arc<Endpoint>> = Vec::new();
+        let mut failing = Vec::new();
+        while let Some(first) = next(&passed_over) {
+            if failing.len() < most && first.is_failing(now, draw) {
+                failing.push(first);
+            } else if let Some(in_flight) = self.stands(first, now, draw) {
+                return Some(in_flight);
             }
+            passed_over.push(first);
         }
         // Nobody else is left to ask.
-        let fallback = resting
+        let resting = passed_over
             .first()
             .filter(|_| draw.fallback == Fallback::Resting);
-        fallback.map(|endpoint| endpoint.begin())
+        let failing = failing.first().copied();
+        failing.or(resting.copied()).map(Endpoint::begin)
     }
 
     /// A request to an endpoint unless that rests.
@@ -297,10 +303,16 @@ impl EndpointSet {
         };
         match attempt.record(latency, seen, ejection) {
             HealthChange::Nothing | HealthChange::Returned => None,
-            HealthChange::RestsAgain if seen == Some(Seen::Unreachable) => {
-                Some(EjectedFor::Unreachable)
+            HealthChange::RestsAgain => {
+                let probed = attempt.endpoint();
+                if probed.finds_no_place(&self.others(probed), ejection) {
+                    return None;
+                }
+                Some(match seen {
+                    Some(Seen::Unreachable) => EjectedFor::Unreachable,
+                    _ => EjectedFor::Failures,
+                })
             }
-            HealthChange::RestsAgain => Some(EjectedFor::Failures),
             HealthChange::RowIsFull => {
                 // The data path is one thread and nothing waits between counting who rests
                 // and judging, so no other judgement takes the same last place.
@@ -337,7 +349,7 @@ impl EndpointSet {
                 continue;
             }
             let learned = endpoint.learned.lock();
-            others.resting += usize::from(learned.health.rests());
+            others.resting += usize::from(learned.health.takes_place(now));
             others.recent = others.recent + learned.health.recent(now);
         }
         others

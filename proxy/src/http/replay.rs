@@ -142,6 +142,13 @@ impl Replay {
         self.empty || (self.is_sent() && self.tape.lock().played.is_some())
     }
 
+    /// Whether a copy can start at the beginning.
+    #[must_use]
+    pub(crate) fn may_be_sent(&self) -> bool {
+        let may = |tape: &Tape| !tape.last && tape.played.is_some();
+        self.empty || may(&self.tape.lock())
+    }
+
     /// Whether somebody would read on and has to wait for its sender: what that takes is the
     /// sender's own time.
     #[must_use]

@@ -98,13 +98,7 @@ impl Peer {
 
     async fn gives_sign(&self) -> bool {
         let asked = Instant::now();
-        match self.shared.stream().await {
-            Ok(stream) => {
-                let (sender, _permit) = stream.into_parts();
-                sender.gives_sign(SIGN_WITHIN).await
-            }
-            Err(_) => asked.elapsed() < REFUSED_WITHIN,
-        }
+        self.is_there().await.is_ok() || asked.elapsed() < REFUSED_WITHIN
     }
 
     /// Closes connections that nobody used for a while; true when none is left.
@@ -145,12 +139,21 @@ impl Peer {
         self.shared.is_connected()
     }
 
-    /// Opens a connection, if there is none.
+    /// Asks it for a sign of life, by a new connection where there is none.
     ///
     /// # Errors
-    /// When the peer cannot be reached.
-    pub(crate) async fn connect(&self) -> Result<(), Failure> {
-        self.shared.stream().await.map(drop)
+    /// When it cannot be reached, or says nothing for five seconds.
+    pub(crate) async fn is_there(&self) -> Result<(), Failure> {
+        let stream = self.shared.stream().await?;
+        if stream.first {
+            return Ok(());
+        }
+        let (sender, _permit) = stream.into_parts();
+        if sender.gives_sign(SIGN_WITHIN).await {
+            return Ok(());
+        }
+        let detail = "the peer proxy gave no sign of life";
+        Err(Failure::not_sent(Reason::ConnectFailed, detail))
     }
 
     /// Sends a request by whichever connection fits.

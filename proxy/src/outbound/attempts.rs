@@ -15,7 +15,6 @@ use policy::health::Seen;
 use policy::reason::Reason;
 use policy::retry::{self, AskedWait, Outcome, may_retry};
 use policy::traffic::call::Retry;
-use tokio::time::sleep;
 
 use crate::endpoints::endpoint::InFlight;
 use crate::endpoints::learned::{Draw, Fallback, Latency, now};
@@ -48,6 +47,8 @@ mod time;
 pub(crate) struct Attempts<'a> {
     route: &'a Route,
     tried: Vec<SocketAddr>,
+    /// Of these: where it was not tried, and is not to be while another one is chosen.
+    passed_over: usize,
     /// Chosen already: its connection ended, not itself, or a retry waits for it.
     chosen: Option<InFlight>,
     /// It is another connection to the same endpoint, and so no attempt of its own.
@@ -88,6 +89,7 @@ impl<'a> Attempts<'a> {
         Self {
             route,
             tried: Vec::new(),
+            passed_over: 0,
             chosen: None,
             renewed: false,
             renewals: 0,
@@ -137,7 +139,7 @@ impl<'a> Attempts<'a> {
         }
         let to = match chosen {
             Some(chosen) => chosen,
-            None => self.choose(proxy)?,
+            None => self.choose(proxy, Fallback::Resting)?,
         };
         self.count_nearness(proxy, to.endpoint());
         let protocol = call.protocol();
@@ -157,6 +159,7 @@ impl<'a> Attempts<'a> {
         let policy = self.route.policy.as_deref();
         let draw = Draw {
             tried: &self.tried,
+            first: self.tried.len() == self.passed_over,
             may_retry: self.repeatable,
             ejection: call_policy::resting(policy, self.route.choice.rests()),
             balance: call_policy::balance(policy),
@@ -204,7 +207,8 @@ impl<'a> Attempts<'a> {
                             After::Pass { open } => (answer, to, open),
                             After::Retry(wait) => {
                                 // On the heap: most requests never wait.
-                                let waited = self.wait_with(proxy, wait, answer, to);
+                                let pause = outgoing.pause(wait, upload);
+                                let waited = self.wait_with(proxy, pause, answer, to);
                                 match Box::pin(waited).await {
                                     Some((answer, to)) => (answer, to, false),
                                     None => continue,
@@ -229,7 +233,7 @@ impl<'a> Attempts<'a> {
             };
             if !wait.is_zero() {
                 // On the heap: most requests never wait.
-                Box::pin(sleep(wait)).await;
+                Box::pin(outgoing.pause(wait, upload)).await;
                 self.confirm(proxy);
             }
         }
@@ -246,16 +250,14 @@ impl<'a> Attempts<'a> {
     async fn wait_with(
         &mut self,
         proxy: &Proxy,
-        wait: Duration,
+        pause: impl Future<Output = ()>,
         answer: UpstreamResponse,
         to: InFlight,
     ) -> Option<(UpstreamResponse, InFlight)> {
-        if !wait.is_zero() {
-            sleep(wait).await;
-            self.confirm(proxy);
-        }
+        pause.await;
+        self.confirm(proxy);
         if self.chosen.is_none() {
-            self.chosen = self.pick(proxy, Fallback::Nobody);
+            self.chosen = self.choose(proxy, Fallback::Nobody);
         }
         if self.chosen.is_some() {
             return None;
@@ -366,7 +368,7 @@ impl<'a> Attempts<'a> {
             return None;
         }
         // Before anything is paid for it: nobody else may be left.
-        let other = self.pick(proxy, Fallback::Nobody)?;
+        let other = self.choose(proxy, Fallback::Nobody)?;
         let attempted = self.attempted(failed);
         let now = now();
         let random = rand::random();
@@ -453,7 +455,9 @@ impl<'a> Attempts<'a> {
         let forbidden = refused && self.retry().attempts == 0;
         // Another one would be a probe of its own, of which there are so many in a second.
         let probed = self.probes() && !self.renewed;
-        self.over = next == Next::Stop || forbidden || probed;
+        // Whoever was sent a body that cannot be sent again is to blame, and nobody else.
+        let spent = self.replay.is_some_and(|replay| !replay.may_be_sent());
+        self.over = next == Next::Stop || forbidden || probed || spent;
         self.last = Some(failure);
     }
 }

@@ -55,7 +55,7 @@ impl Among {
     /// For the next attempt. The first is decided by what routed the call; until another
     /// one is due endpoints may have left, or be known as meshed.
     fn for_attempt(&self, proxy: &Proxy, draw: &Draw<'_>) -> Arc<EndpointSet> {
-        if draw.tried.is_empty() {
+        if draw.first {
             Arc::clone(&self.set)
         } else {
             self.newest(proxy)
@@ -135,6 +135,14 @@ impl Choice {
             | Self::Session(among, _)
             | Self::Tenant(among, _) => Some(&among.set),
         }
+    }
+
+    /// Whether calls that are like this one are to go to the same endpoint.
+    pub(super) const fn is_kept(&self) -> bool {
+        matches!(
+            self,
+            Self::Named { .. } | Self::Session(..) | Self::Tenant(..)
+        )
     }
 
     /// Whether endpoints that fail rest. Where the client chose among those of a Service, they

@@ -1,14 +1,18 @@
 //! What a call of the application is made for, and what it takes over of that.
 
+use std::pin::pin;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use policy::traffic::guard::Priority;
 use policy::traffic::set::is_safe;
+use tokio::time::sleep;
 
 use crate::failure::Failure;
 use crate::http::context::{Asker, MadeFor, Served};
-use crate::http::deadline::{self, Left};
+use crate::http::deadline::{self, Ends, Left};
 use crate::http::received::Received;
+use crate::http::upload::Upload;
 use crate::outbound::send::Outgoing;
 use crate::proxy::Proxy;
 use crate::telemetry::labels::ContextLabels;
@@ -48,6 +52,16 @@ impl Outgoing {
     pub(super) fn leaving(&self) -> Option<Left> {
         let request = self.made_for.as_ref()?;
         is_safe(&self.parts.method).then(|| request.leaving())
+    }
+
+    /// Waits before the next attempt, no longer than somebody waits for what it is made for.
+    pub(super) async fn pause(&self, wait: Duration, upload: &Upload) {
+        if wait.is_zero() {
+            return;
+        }
+        let left = Ends::new(None, None, upload, self.leaving());
+        // Whoever has left is noticed before the next attempt.
+        let _ = deadline::until(left, pin!(sleep(wait))).await;
     }
 
     /// What it is made for is tried again already.

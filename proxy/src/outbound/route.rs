@@ -57,8 +57,10 @@ impl Route {
     }
 
     /// The Service and port to which a split leads, if that is not the one that was called.
+    /// One without a backend leads nowhere.
     pub(super) fn led_to(&self) -> Option<(Arc<str>, u16)> {
-        (self.backend != self.service).then(|| (Arc::clone(&self.backend), self.port))
+        let elsewhere = !self.backend.is_empty() && self.backend != self.service;
+        elsewhere.then(|| (Arc::clone(&self.backend), self.port))
     }
 
     /// Where calls that go this way to `endpoint` are counted.

@@ -1,10 +1,9 @@
 //! Endpoints that fail are left alone.
 
 use std::convert::Infallible;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
@@ -15,7 +14,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use policy::traffic::Traffic;
 use policy::traffic::endpoint::Ejection;
 use tokio::net::TcpListener;
-use weft_proxy::MESH_PORT;
 use wire::v1::Protocol;
 
 use super::answers::{App, OK, UNAVAILABLE, ask, retries, said, served_by, sum, whole};
@@ -137,45 +135,6 @@ async fn an_answer_is_not_given_up_for_an_endpoint_that_rests() {
         gets += 1;
         assert!(gets < 300, "the failing one must be asked");
     }
-}
-
-/// Packets to it are lost: a connection begins and comes to nothing.
-#[tokio::test]
-async fn no_call_waits_for_the_connection_by_which_a_lost_endpoint_is_probed() {
-    let (client, server, _, _) = pair(Protocol::Http1).await;
-    let app = App::new(server.ip, OK).await;
-    // Pods are elsewhere, and two runs at the same time do not meet.
-    let [_, _, third, fourth] = std::process::id().to_be_bytes();
-    let lost = IpAddr::from([127, 250, third, fourth]);
-    let silent = TcpListener::bind((lost, MESH_PORT)).await.unwrap();
-    let there = |ip| endpoint(ip, app.port, Some("api"));
-    client.set(vec![endpoints("api", vec![there(lost), there(server.ip)])]);
-    client.set(vec![said(&Traffic {
-        ejection: whole(Ejection {
-            consecutive_failures: 1,
-            base_time: Duration::from_secs(1),
-            max_time: Duration::from_secs(1),
-            ..Ejection::DEFAULT
-        }),
-        ..Traffic::default()
-    })]);
-    let unreachable = || sum(&client, EJECTIONS, &["cause=\"unreachable\""]);
-    // Control: until it rests one does.
-    let mut waited = Duration::ZERO;
-    while unreachable() == 0.0 {
-        let begun = Instant::now();
-        assert_eq!(ask(&client, "GET", "", "").await.0, 200);
-        waited = waited.max(begun.elapsed());
-    }
-    assert!(waited >= Duration::from_millis(900), "{waited:?}");
-    while unreachable() < 4.0 {
-        let begun = Instant::now();
-        assert_eq!(ask(&client, "GET", "", "").await.0, 200);
-        let took = begun.elapsed();
-        assert!(took < Duration::from_millis(500), "{took:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    drop(silent);
 }
 
 /// A gRPC application that says this in trailers; how often it was asked.

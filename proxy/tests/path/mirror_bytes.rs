@@ -48,4 +48,7 @@ async fn opaque_bytes_of_such_a_pod_are_led_nowhere_else() {
     assert_eq!(echoed(pod, vip()).await, "", "by a split");
     held_to_read_only(pod, &[("api", 80), ("spare", 80)]);
     assert_eq!(echoed(pod, vip()).await, "\0binary", "by a split");
+    // One without a backend leads nowhere, and the fallback is open to it.
+    pod.set(called(vec![split("canary", &[("spare", 0)])]));
+    assert_eq!(echoed(pod, vip()).await, "\0binary", "by no backend");
 }

@@ -1,5 +1,6 @@
-//! A probe waits for no connection: to an endpoint that has rested and to whose proxy there
-//! is none, one is opened beside the calls, which go to others meanwhile.
+//! No call waits to learn whether an endpoint is there. Where nothing was heard of its proxy
+//! when something was due, and where there is no connection to the one of an endpoint whose
+//! rest is over, it is asked beside the calls, which go to others meanwhile.
 
 use std::sync::Arc;
 
@@ -12,52 +13,87 @@ use crate::outbound::verdict;
 use crate::proxy::Proxy;
 use crate::telemetry::call::ejected;
 
+/// So many that may be gone are passed over by one call.
+const PASSED_OVER: usize = 8;
+
 impl Attempts<'_> {
     /// The endpoint to try: one that works, or one whose rest is over and that is probed.
-    pub(super) fn choose(&mut self, proxy: &Proxy) -> Option<InFlight> {
-        let chosen = self.pick(proxy, Fallback::Resting)?;
-        let Some(peer) = unconnected(proxy, &chosen) else {
-            return Some(chosen);
-        };
-        self.tried.push(chosen.endpoint().addr);
-        let other = self.pick(proxy, Fallback::Nobody);
-        self.tried.pop();
-        let Some(other) = other else {
-            return Some(chosen);
-        };
-        self.connect_beside(proxy, peer, chosen);
-        Some(other)
+    pub(super) fn choose(&mut self, proxy: &Proxy, fallback: Fallback) -> Option<InFlight> {
+        let chosen = self.pick(proxy, fallback)?;
+        match self.to_ask(proxy, &chosen) {
+            None => Some(chosen),
+            Some(peer) => Some(self.choose_another(proxy, chosen, peer)),
+        }
     }
 
-    /// Where there is a connection then, the next call is the probe.
-    fn connect_beside(&self, proxy: &Proxy, peer: Arc<Peer>, mut probe: InFlight) {
+    /// Another one than `first`, which is asked beside the call as are all that are passed
+    /// over; itself where nobody else works.
+    fn choose_another(&mut self, proxy: &Proxy, first: InFlight, peer: Arc<Peer>) -> InFlight {
+        let mut passed_over = Vec::new();
+        let mut last = (first, peer);
+        let other = loop {
+            self.tried.push(last.0.endpoint().addr);
+            self.passed_over += 1;
+            passed_over.push(last);
+            let Some(next) = self.pick(proxy, Fallback::Nobody) else {
+                break None;
+            };
+            match self.to_ask(proxy, &next) {
+                Some(peer) if passed_over.len() < PASSED_OVER => last = (next, peer),
+                _ => break Some(next),
+            }
+        };
+        self.tried.truncate(self.tried.len() - self.passed_over);
+        self.passed_over = 0;
+        // Where nobody else works this call is the question to the first.
+        let other = other.unwrap_or_else(|| passed_over.remove(0).0);
+        for (endpoint, peer) in passed_over {
+            self.ask_beside(proxy, &peer, endpoint);
+        }
+        other
+    }
+
+    /// Whom to ask whether the endpoint is there, before a call waits for it. Who keeps its
+    /// endpoint goes there as long as there is a connection.
+    fn to_ask(&self, proxy: &Proxy, chosen: &InFlight) -> Option<Arc<Peer>> {
+        let endpoint = chosen.endpoint();
+        let doubted = endpoint.is_doubted();
+        if !doubted && (!chosen.probes() || endpoint.is_vouched()) {
+            return None;
+        }
+        let peer = proxy
+            .peers
+            .mesh(endpoint.addr.ip(), endpoint.identity.as_ref()?);
+        let moves = doubted && !self.route.choice.is_kept();
+        (moves || !peer.is_connected()).then_some(peer)
+    }
+
+    /// Asks beside the calls, unless somebody does. It costs the endpoint what a call would
+    /// that failed; where it is there the next call goes to it.
+    fn ask_beside(&self, proxy: &Proxy, peer: &Arc<Peer>, mut asked: InFlight) {
         let route = self.route;
         let Some(set) = route.choice.set().map(Arc::clone) else {
+            return;
+        };
+        let Some(asking) = asked.endpoint().ask() else {
             return;
         };
         let policy = route.policy.as_deref();
         let ejection = *call_policy::resting(policy, route.choice.rests());
         let (telemetry, parties) = (Arc::clone(&proxy.telemetry), route.parties());
+        let peer = Arc::clone(peer);
         #[expect(
             clippy::disallowed_methods,
-            reason = "one for each endpoint, for a second"
+            reason = "one for each endpoint, for seconds"
         )]
         tokio::spawn(async move {
-            let Err(failure) = peer.connect().await else {
-                return;
+            let Err(failure) = peer.is_there().await else {
+                return asking.gave_sign();
             };
             let (latency, seen) = verdict::seen_in_failure(&failure, false);
-            if let Some(cause) = set.record(&mut probe, latency, seen, &ejection) {
+            if let Some(cause) = set.record(&mut asked, latency, seen, &ejection) {
                 ejected(&telemetry, &parties, cause);
             }
         });
     }
-}
-
-/// The peer of a probe's endpoint, where nobody is connected to it.
-fn unconnected(proxy: &Proxy, chosen: &InFlight) -> Option<Arc<Peer>> {
-    let endpoint = chosen.endpoint();
-    let identity = endpoint.identity.as_ref().filter(|_| chosen.probes())?;
-    let peer = proxy.peers.mesh(endpoint.addr.ip(), identity);
-    (!peer.is_connected()).then_some(peer)
 }

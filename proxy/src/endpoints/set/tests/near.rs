@@ -258,3 +258,96 @@ fn a_part_of_which_all_rest_is_left_while_others_work() {
     };
     assert!(is_near(addr(set.pick(&draw))));
 }
+
+/// Only retries would ever come to the others otherwise, of which a Service that is asked
+/// little has one a second.
+#[test]
+fn where_all_that_lie_near_fail_calls_go_further_and_so_learn_that_others_do_better() {
+    let set = zones();
+    let near = preferring(Locality::PreferSameZone);
+    let fail = |at: usize| {
+        let mut attempt = set.endpoints[at].begin();
+        let head = Latency::of_head(Duration::from_millis(1), false);
+        set.record(&mut attempt, head, Some(Seen::Failed), &EJECTION)
+    };
+    for _ in 0..4 {
+        assert_eq!([fail(0), fail(1)], [None, None]);
+    }
+    assert_eq!(stay(&set, &near), 100);
+    assert_eq!([fail(0), fail(1)], [None, None], "nobody to compare with");
+    assert_eq!(stay(&set, &near), 0);
+    // Control: one of them is good again.
+    let head = Latency::Head(Duration::from_millis(1));
+    let good = |at: usize| {
+        let mut attempt = set.endpoints[at].begin();
+        assert_eq!(
+            set.record(&mut attempt, head, Some(Seen::Good), &EJECTION),
+            None
+        );
+    };
+    good(1);
+    assert!(stay(&set, &near) > 50);
+    for _ in 0..200 {
+        good(2);
+    }
+    assert_eq!(fail(0), Some(EjectedFor::Failures));
+}
+
+#[test]
+fn who_keeps_an_endpoint_keeps_the_next_where_that_fails_all() {
+    let registry = Registry::default();
+    let set = set(&registry, &["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
+    let session = || addr(set.of_session("shop/web-1", 7, &Draw::DEFAULT));
+    let fail = |of: SocketAddr| {
+        let endpoint = set.endpoints.iter().find(|one| one.addr == of).unwrap();
+        for _ in 0..5 {
+            let head = Latency::of_head(Duration::from_millis(1), false);
+            let _ = set.record(&mut endpoint.begin(), head, Some(Seen::Failed), &EJECTION);
+        }
+    };
+    let first = session();
+    fail(first);
+    let second = session();
+    assert_ne!(second, first);
+    // One of three, as with rests: who fails by itself takes all others' endpoints from nobody.
+    fail(second);
+    assert_eq!(session(), second);
+}
+
+/// Far ones are not drawn in calm times, so nobody probes them.
+#[tokio::test(start_paused = true)]
+async fn one_whose_rest_is_over_and_that_nobody_probes_takes_no_place_of_the_few_that_may_rest() {
+    let registry = Registry::default();
+    let set = set(&registry, &["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
+    let unreachable = |at: usize| {
+        let mut attempt = set.endpoints[at].begin();
+        let seen = Some(Seen::Unreachable);
+        set.record(&mut attempt, Latency::Failed, seen, &EJECTION)
+    };
+    let rest = |at: usize| (0..5).find_map(|_| unreachable(at));
+    assert_eq!(rest(0), Some(EjectedFor::Unreachable));
+    assert_eq!(rest(1), None, "one of three at a time");
+    tokio::time::sleep(EJECTION.base_time * 2).await;
+    assert_eq!(rest(1), Some(EjectedFor::Unreachable));
+    // Its probe fails while another one has the place: two of three never rest together.
+    let probe = || {
+        let mut draws = (0..100).filter_map(|_| set.pick(&Draw::DEFAULT));
+        draws.find(InFlight::probes)
+    };
+    let mut probe = probe().expect("it is due");
+    assert_eq!(probe.endpoint().addr, set.endpoints[0].addr);
+    let seen = Some(Seen::Unreachable);
+    let told = set.record(&mut probe, Latency::Failed, seen, &EJECTION);
+    assert_eq!(told, None);
+    let rest_now = || {
+        set.endpoints
+            .iter()
+            .map(|one| one.rests())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(rest_now(), [false, true, false]);
+    assert_eq!(unreachable(0), None, "still one of three at a time");
+    // Its next failure finds a place once there is one.
+    tokio::time::sleep(EJECTION.base_time * 2).await;
+    assert_eq!(unreachable(0), Some(EjectedFor::Unreachable));
+}

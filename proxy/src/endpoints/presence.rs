@@ -1,0 +1,113 @@
+//! Whether the proxy of an endpoint is taken to be there.
+//!
+//! An endpoint that gave no answer may be slow, or gone with its node, and whoever sends
+//! the next call there waits to learn which. So after that one asks beside the calls, and
+//! they go to others meanwhile: [`super::endpoint::Endpoint::ask`].
+
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+
+use policy::health::Seen;
+
+use crate::endpoints::learned::Latency;
+
+/// It has answered, or nobody knows better.
+const ASSUMED: u8 = 0;
+/// Nothing was heard where something was due.
+const DOUBTED: u8 = 1;
+/// The same, or its rest is over, and somebody asks it.
+const ASKED: u8 = 2;
+/// It gave a sign of life, and no call went there since.
+const VOUCHED: u8 = 3;
+
+#[derive(Debug, Default)]
+pub(super) struct Presence(AtomicU8);
+
+impl Presence {
+    /// An attempt ended, or the head of its answer came. One that failed with an answer, or
+    /// behind its head, says neither, but a call was there.
+    pub(super) fn learn(&self, latency: Latency, seen: Option<Seen>) {
+        match (latency, seen) {
+            // Without anything seen it was this side's own failure, or a bound of the other's.
+            (Latency::Failed, Some(_)) => self.doubt(),
+            (Latency::Head(_), _) | (_, Some(Seen::Good | Seen::Reached)) => self.heard(),
+            (Latency::FailedHead { .. }, _) => {
+                let _ = self.0.compare_exchange(VOUCHED, ASSUMED, Relaxed, Relaxed);
+            }
+            _ => {}
+        }
+    }
+
+    fn heard(&self) {
+        if self.0.load(Relaxed) != ASSUMED {
+            self.0.store(ASSUMED, Relaxed);
+        }
+    }
+
+    /// Nothing was heard. Whoever asks it finds out.
+    pub(super) fn doubt(&self) {
+        if self.0.load(Relaxed) != ASKED {
+            self.0.store(DOUBTED, Relaxed);
+        }
+    }
+
+    pub(super) fn is_doubted(&self) -> bool {
+        matches!(self.0.load(Relaxed), DOUBTED | ASKED)
+    }
+
+    /// The next call goes there, whatever became of the connection since: callers that
+    /// seldom call would ask for ever.
+    pub(super) fn is_vouched(&self) -> bool {
+        self.0.load(Relaxed) == VOUCHED
+    }
+
+    /// False: somebody asks already.
+    pub(super) fn begin_to_ask(&self) -> bool {
+        self.0.swap(ASKED, Relaxed) != ASKED
+    }
+
+    pub(super) fn vouch(&self) {
+        self.0.store(VOUCHED, Relaxed);
+    }
+
+    /// Nobody asks any more. It is doubted unless something was heard.
+    pub(super) fn asked(&self) {
+        let _ = self.0.compare_exchange(ASKED, DOUBTED, Relaxed, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn one_asks_at_a_time_and_in_vain_until_something_is_heard() {
+        let presence = Presence::default();
+        assert!(!presence.is_doubted());
+        presence.doubt();
+        for _ in 0..2 {
+            assert!(presence.is_doubted());
+            assert!(presence.begin_to_ask());
+            presence.doubt();
+            assert!(!presence.begin_to_ask());
+            assert!(presence.is_doubted());
+            presence.asked();
+        }
+        for heard in [Presence::heard, Presence::vouch] {
+            assert!(presence.begin_to_ask());
+            heard(&presence);
+            presence.asked();
+            assert!(!presence.is_doubted());
+        }
+        assert!(presence.is_vouched());
+        presence.learn(Latency::Failed, None);
+        assert!(presence.is_vouched());
+        presence.learn(Latency::of_head(Duration::ZERO, false), Some(Seen::Failed));
+        assert!(!presence.is_vouched() && !presence.is_doubted());
+        presence.learn(Latency::Failed, Some(Seen::Unreachable));
+        assert!(presence.is_doubted() && !presence.is_vouched());
+        presence.learn(Latency::Told, Some(Seen::Good));
+        assert!(!presence.is_doubted());
+    }
+}

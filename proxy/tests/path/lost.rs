@@ -1,0 +1,179 @@
+//! Endpoints to which packets are lost: nobody waits a second time to learn that they are.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use http::HeaderName;
+use policy::traffic::Traffic;
+use policy::traffic::call::{Sticky, StickyKey, StickyScope, Timeouts};
+use policy::traffic::endpoint::Ejection;
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use weft_proxy::MESH_PORT;
+use wire::v1::Protocol;
+
+use super::answers::{App, OK, ask, limited, said, sum, whole};
+use crate::support::{Pod, endpoint, endpoints, pair};
+
+/// What a connection that comes to nothing takes, or nearly.
+const WAITED: Duration = Duration::from_millis(900);
+/// Far less than that.
+const AT_ONCE: Duration = Duration::from_millis(500);
+
+/// An address for a peer beside those of pods. Two runs at the same time do not meet.
+fn address(first: u8) -> IpAddr {
+    let [_, _, third, fourth] = std::process::id().to_be_bytes();
+    IpAddr::from([127, first, third, fourth])
+}
+
+/// Connections to it begin and come to nothing.
+async fn silent(at: IpAddr) -> TcpListener {
+    TcpListener::bind((at, MESH_PORT)).await.unwrap()
+}
+
+fn unreachable(client: &Pod) -> f64 {
+    sum(client, "weft_ejections_total", &["cause=\"unreachable\""])
+}
+
+/// Asks, and says how long a good answer took.
+async fn good(client: &Pod, method: &str, headers: &str) -> Duration {
+    let begun = Instant::now();
+    let (status, answer) = ask(client, method, headers, "").await;
+    assert_eq!(status, 200, "{answer}");
+    begun.elapsed()
+}
+
+fn resting(consecutive_failures: u8) -> Traffic {
+    Traffic {
+        ejection: whole(Ejection {
+            consecutive_failures,
+            base_time: Duration::from_secs(1),
+            max_time: Duration::from_secs(1),
+            ..Ejection::DEFAULT
+        }),
+        ..Traffic::default()
+    }
+}
+
+#[tokio::test]
+async fn no_call_waits_for_the_connection_by_which_a_lost_endpoint_is_probed() {
+    let (client, server, _, _) = pair(Protocol::Http1).await;
+    let app = App::new(server.ip, OK).await;
+    let lost = address(250);
+    let _silent = silent(lost).await;
+    let there = |ip| endpoint(ip, app.port, Some("api"));
+    client.set(vec![endpoints("api", vec![there(lost), there(server.ip)])]);
+    client.set(vec![said(&resting(1))]);
+    // Control: until it rests one does.
+    let mut waited = Duration::ZERO;
+    while unreachable(&client) == 0.0 {
+        waited = waited.max(good(&client, "GET", "").await);
+    }
+    assert!(waited >= WAITED, "{waited:?}");
+    while unreachable(&client) < 4.0 {
+        let took = good(&client, "GET", "").await;
+        assert!(took < AT_ONCE, "{took:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn one_call_waits_for_a_lost_endpoint_and_none_of_those_that_would_make_it_rest() {
+    let (client, server, _, _) = pair(Protocol::Http1).await;
+    let app = App::new(server.ip, OK).await;
+    let lost = address(251);
+    let _silent = silent(lost).await;
+    let there = |ip| endpoint(ip, app.port, Some("api"));
+    client.set(vec![endpoints("api", vec![there(lost), there(server.ip)])]);
+    // A tenant comes to the same endpoint again, whatever that costs.
+    client.set(vec![said(&Traffic {
+        sticky: whole(Sticky {
+            key: StickyKey::Header(HeaderName::from_static("x-tenant")),
+            scope: StickyScope::Endpoint,
+            ttl: None,
+        }),
+        ..resting(5)
+    })]);
+    let tenants = (0..64).map(|of| format!("x-tenant: t{of}\r\n"));
+    let mut of_it = None;
+    for tenant in tenants {
+        if good(&client, "POST", &tenant).await >= WAITED {
+            of_it = Some(tenant);
+            break;
+        }
+    }
+    let of_it = of_it.expect("one of 64 comes to the lost one");
+    while unreachable(&client) == 0.0 {
+        let took = good(&client, "POST", &of_it).await;
+        assert!(took < AT_ONCE, "{took:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A way to a proxy, until it loses everything.
+async fn way(at: IpAddr, to: IpAddr) -> watch::Sender<bool> {
+    let (lose, lost) = watch::channel(false);
+    let listener = TcpListener::bind((at, MESH_PORT)).await.unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut near, _) = listener.accept().await.unwrap();
+            let mut lost = lost.clone();
+            tokio::spawn(async move {
+                let mut far = TcpStream::connect(SocketAddr::new(to, MESH_PORT)).await?;
+                tokio::select! {
+                    _ = lost.wait_for(|lost| *lost) => {}
+                    ended = copy_bidirectional(&mut near, &mut far) => return ended.map(drop),
+                }
+                // Both stay open, and nothing passes.
+                std::future::pending().await
+            });
+        }
+    });
+    lose
+}
+
+#[tokio::test]
+async fn no_call_is_lost_by_a_connection_of_which_nobody_knows_yet_that_it_is_dead() {
+    let (client, server, _, _) = pair(Protocol::Http1).await;
+    let apps = [App::new(server.ip, OK).await, App::new(server.ip, OK).await];
+    let lost = address(252);
+    let lose = way(lost, server.ip).await;
+    let there = |ip, app: &App| endpoint(ip, app.port, Some("api"));
+    let all = vec![
+        there(lost, &apps[0]),
+        there(server.ip, &apps[0]),
+        there(server.ip, &apps[1]),
+    ];
+    client.set(vec![endpoints("api", all)]);
+    client.set(vec![said(&Traffic {
+        timeouts: limited(Timeouts {
+            backend_request: Some(Duration::from_secs(2)),
+            ..Timeouts::DEFAULT
+        }),
+        ..resting(1)
+    })]);
+    for _ in 0..50 {
+        good(&client, "POST", "").await;
+    }
+    lose.send_replace(true);
+    // Control: whoever is on his way when it begins. Nobody says of it that it is gone.
+    let mut late = 0;
+    for _ in 0..300 {
+        late += usize::from(ask(&client, "POST", "", "{}").await.0 == 504);
+        if late > 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(late, 1);
+    assert_eq!(unreachable(&client), 0.0);
+    let rested = || sum(&client, "weft_ejections_total", &[]);
+    assert_eq!(rested(), 1.0, "{}", client.metrics());
+    let mut slowest = Duration::ZERO;
+    while unreachable(&client) < 2.0 {
+        slowest = slowest.max(good(&client, "POST", "").await);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(slowest < Duration::from_millis(1500), "{slowest:?}");
+}
