@@ -21,8 +21,10 @@
 mod account;
 mod eviction;
 mod in_flight;
+mod proof;
 mod requests;
 mod slot;
+mod watch;
 mod weight;
 
 use std::collections::HashMap;
@@ -34,7 +36,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 
 pub use in_flight::InFlight;
 pub use requests::{Look, Requests};
@@ -42,8 +44,6 @@ pub use slot::Held;
 use slot::{BUSY, CLOSE, CUT, IDLE, Loss, SHED, SILENT, STAY, Slot, YOUNG, millis};
 pub use weight::Weights;
 
-/// Overdue heads are looked for this often.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// When nobody has anything to lose, nobody is asked again for this long.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// The holder of most loses this part of its connections at once, so that a flood
@@ -157,32 +157,6 @@ impl Occupancy {
         })
     }
 
-    /// Cuts off whoever takes too long over a head, and closes what has rested too
-    /// long, for ever.
-    pub async fn watch(self: Arc<Self>) {
-        loop {
-            sleep(LOOK_EVERY).await;
-            let now = self.now();
-            let table = self.table.lock();
-            for slot in table.holders.values().flat_map(HashMap::values) {
-                let activity = slot.activity.load(Relaxed);
-                let overdue = slot
-                    .head_age(now)
-                    .map(|age| age >= millis(self.bounds.head_within));
-                let rested = slot.age(now) >= millis(self.bounds.idle_within);
-                if activity == BUSY {
-                    continue;
-                }
-                if overdue == Some(true) && self.send(slot, CUT) {
-                    (self.reached)(Reached::SlowHead);
-                }
-                if overdue.is_none() && activity == IDLE && rested {
-                    self.send(slot, CLOSE);
-                }
-            }
-        }
-    }
-
     /// A permit for a connection of `holder`, at once or when there is one.
     ///
     /// # Errors
@@ -215,9 +189,13 @@ impl Occupancy {
             (self.reached)(Reached::Hoarder);
             return Err(TurnedAway);
         }
-        let staying = table.taken.saturating_sub(self.leaving.load(Relaxed));
-        let full = staying >= self.eviction_threshold() && !self.evict(&mut table, holder, now);
-        if full && self.bounds.shared && held > 1 && self.hoards(&table, held) {
+        let full = self.staying(&table) >= self.eviction_threshold()
+            && !self.evict(&mut table, holder, now);
+        if full
+            && self.bounds.shared
+            && held > 1
+            && self.hoards(&table, holder, (held, table.taken))
+        {
             (self.reached)(Reached::Hoarder);
             return Err(TurnedAway);
         }
@@ -263,17 +241,23 @@ impl Occupancy {
         }
     }
 
+    /// Connections that have a permit and were not asked to go.
+    fn staying(&self, table: &Table) -> usize {
+        table.taken.saturating_sub(self.leaving.load(Relaxed))
+    }
+
     /// From here on newcomers cost somebody a connection.
     const fn eviction_threshold(&self) -> usize {
         self.bounds.permits - self.bounds.permits / 10
     }
 
-    /// Whether a holder of so many has to leave what is left to others.
-    fn hoards(&self, table: &Table, held: usize) -> bool {
-        let left = self.bounds.permits.saturating_sub(table.taken);
-        let most = table.holders.values().map(HashMap::len).max();
+    /// Whether a holder of `held` of all that are `taken` has to leave what is left to others.
+    fn hoards(&self, table: &Table, holder: &Holder, (held, taken): (usize, usize)) -> bool {
+        let left = self.bounds.permits.saturating_sub(taken);
+        let others = table.holders.iter().filter(|(other, _)| *other != holder);
+        let most = others.map(|(_, slots)| slots.len()).max();
         // Where nothing is left, who waits takes nothing from anybody.
-        Some(held) == most || (left > 0 && held > left / 2)
+        most.is_none_or(|most| held >= most) || (left > 0 && held > left / 2)
     }
 
     /// Takes one from a holder that has its share, the oldest first.
@@ -296,6 +280,9 @@ impl Occupancy {
     }
 
     fn send(&self, slot: &Slot, verdict: u8) -> bool {
+        if slot.verdict.load(Relaxed) == STAY {
+            slot.told.store(self.now(), Relaxed);
+        }
         let before = slot.verdict.fetch_max(verdict, Relaxed);
         if before == STAY {
             self.leaving.fetch_add(1, Relaxed);
@@ -351,27 +338,14 @@ impl Permit {
         })
     }
 
-    /// From here on the connection counts for who it proved to be, once for all.
-    pub fn prove(&self, identity: &str) {
-        let Some(of) = &self.of else { return };
-        let mut holder = of.holder.lock();
-        let mut table = of.occupancy.table.lock();
-        if self.slot.proven.get().is_some() {
-            return;
-        }
-        let proven = Holder::Identity(identity.into());
-        if let Some(slot) = table.remove(&holder, of.id) {
-            slot.proves(&table.requests_of(&proven));
-            let slots = table.holders.entry(proven.clone()).or_default();
-            slots.insert(of.id, slot);
-        }
-        drop(table);
-        *holder = proven;
-    }
-
     /// Nothing was said yet, by nobody: may be cut off.
     pub fn silent(&self) {
         self.does(SILENT);
+    }
+
+    /// Whatever head was coming has come whole.
+    pub fn head_came(&self) {
+        self.slot.head.store(0, Relaxed);
     }
 
     /// Between two requests: may be closed. A head may be coming already.
@@ -385,7 +359,7 @@ impl Permit {
 
     /// In use: stays, however long. Whatever head was coming is complete.
     pub fn busy(&self) {
-        self.slot.head.store(0, Relaxed);
+        self.head_came();
         self.does(BUSY);
     }
 

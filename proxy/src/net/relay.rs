@@ -33,8 +33,9 @@ impl Flows {
     }
 }
 
-/// While one side does not take what the other sent, nobody reads that other side, so
-/// nobody notices when it breaks. Then it is asked this often.
+/// While one side does not take what the other sent, nobody reads that other side, nor one
+/// that has ended its direction, so nobody notices when it breaks. Then it is asked this
+/// often.
 const LOOK_AFTER: Duration = Duration::from_millis(500);
 
 /// Relays until both directions have ended or one side fails. Then the other one is
@@ -57,11 +58,15 @@ pub(crate) async fn relay<A: ChunkIo, B: ChunkIo>(
         if polled.0.is_ready() && polled.1.is_ready() {
             return Poll::Ready(Ok(()));
         }
-        if !there.is_stuck() && !back.is_stuck() {
-            (look, holder) = (None, None);
-            return Poll::Pending;
+        if there.is_stuck() || back.is_stuck() {
+            holder.get_or_insert_with(|| budget.hold());
+        } else {
+            holder = None;
+            if !there.ended && !back.ended {
+                look = None;
+                return Poll::Pending;
+            }
         }
-        holder.get_or_insert_with(|| budget.hold());
         let look = look.get_or_insert_with(|| Box::pin(sleep(LOOK_AFTER)));
         while look.as_mut().poll(cx).is_ready() {
             look.as_mut().reset(Instant::now() + LOOK_AFTER);
@@ -131,9 +136,47 @@ impl Direction {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::time::timeout;
 
     use super::{Budget, Flows, relay};
+
+    async fn connected() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap());
+        let (near, far) = tokio::join!(near, listener.accept());
+        (near.unwrap(), far.unwrap().0)
+    }
+
+    /// Nobody reads a side that has ended its direction.
+    #[tokio::test]
+    async fn a_reset_after_half_close_ends_both_sides_though_the_other_is_silent() {
+        for caller_ends in [true, false] {
+            let (client, mut near) = connected().await;
+            let (mut far, server) = connected().await;
+            let relayed = tokio::spawn(async move {
+                let (budget, flows) = (Budget::new(1 << 26), Flows::default());
+                relay(&mut near, &mut far, &budget, &flows).await
+            });
+            let (mut ends, mut silent) = if caller_ends {
+                (client, server)
+            } else {
+                (server, client)
+            };
+            ends.shutdown().await.unwrap();
+            assert_eq!(silent.read(&mut [0; 8]).await.unwrap(), 0);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            assert!(!relayed.is_finished(), "half-close alone ends nothing");
+            ends.set_zero_linger().unwrap();
+            drop(ends);
+            let ended = timeout(Duration::from_secs(3), relayed).await;
+            assert!(ended.expect("it ends").unwrap().is_err());
+            assert!(silent.read(&mut [0; 8]).await.is_ok_and(|got| got == 0));
+        }
+    }
 
     #[tokio::test]
     async fn bytes_pass_both_ways_through_narrow_pipes_and_are_counted() {

@@ -39,6 +39,22 @@ fn ten_thousand_half_heads_cut_neither_callers_nor_the_pods_own_calls_off_and_en
     assert!(!page.contains(r#"limit="outbound-connections""#), "{page}");
 }
 
+/// They rest, so newcomers cost them their places, and they answer nothing to that.
+#[test]
+fn ten_thousand_that_begin_http2_and_then_say_nothing_cut_nobody_off() {
+    let (place, _proxy) = with_proxy("mute", true, None);
+    assert_eq!(place.peer().ask(QUIET, PLAIN, "/", 1), "503 503");
+    let _mute = place.peer().hoard(PLAIN, "mute", FLOOD);
+    for _ in 0..5 {
+        assert_eq!(place.peer().ask(QUIET, PLAIN, "/", 1), "503 503");
+        assert_eq!(place.pod().ask("0.0.0.0:0", OWN_CALL, "/", 1), "503 503");
+    }
+    let page = place.peer().page(ADMIN, "/metrics");
+    // What they hold in memory ends some of them before their places do.
+    let bounded = [r#"limit="memory""#, r#"limit="hoarder""#];
+    assert!(bounded.iter().any(|limit| page.contains(limit)), "{page}");
+}
+
 /// What the proxy of this test may hold, in MiB.
 const MEMORY: u64 = 64;
 
@@ -192,8 +208,8 @@ pub(crate) fn flood(arguments: &str, say: impl Fn(String)) {
 /// Bytes of a value that makes a head nearly as large as heads may be.
 const LARGE: usize = 60_000;
 
-/// Role: `to kind count`. Opens connections with most of a large head on each, or with
-/// a whole one over and over, reads nothing, says so, and after three seconds tells how
+/// Role: `to kind count`. Opens connections with most of a large head on each, with a
+/// whole one over and over, or with the beginning of HTTP/2 alone, reads nothing, says so, and after three seconds tells how
 /// many of them are still open.
 pub(crate) fn hoard(arguments: &str, say: impl Fn(String)) {
     let [to, kind, count] = arguments.split(' ').collect::<Vec<_>>()[..] else {
@@ -206,6 +222,7 @@ pub(crate) fn hoard(arguments: &str, say: impl Fn(String)) {
             .repeat(3)
             .into_bytes(),
         "http2" => unfinished_http2(),
+        "mute" => begun_http2(),
         other => panic!("no such kind: {other}"),
     };
     let mut all = Vec::new();
@@ -233,15 +250,21 @@ pub(crate) fn hoard(arguments: &str, say: impl Fn(String)) {
     say(open.to_string());
 }
 
-/// The beginning of HTTP/2, and of a head whose last frame never comes.
-fn unfinished_http2() -> Vec<u8> {
+/// The beginning of HTTP/2: preface and settings.
+fn begun_http2() -> Vec<u8> {
     let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    bytes.extend_from_slice(&[0, 0, 0, 4, 0, 0, 0, 0, 0]);
+    bytes
+}
+
+/// The same, and the beginning of a head whose last frame never comes.
+fn unfinished_http2() -> Vec<u8> {
+    let mut bytes = begun_http2();
     let mut frame = |kind: u8, stream: u8, content: &[u8]| {
         bytes.extend_from_slice(&(content.len() as u32).to_be_bytes()[1..]);
         bytes.extend_from_slice(&[kind, 0, 0, 0, 0, stream]);
         bytes.extend_from_slice(content);
     };
-    frame(4, 0, &[]);
     // GET / of http, then a literal whose length says more than comes.
     let mut head = vec![0x82, 0x84, 0x86, 0x00, 1, b'x', 0x7f];
     let mut length = LARGE - 127;

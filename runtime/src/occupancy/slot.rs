@@ -21,6 +21,8 @@ pub(super) struct Slot {
     /// Milliseconds and one, when the head that is coming began; 0: none is.
     pub(super) head: AtomicU64,
     pub(super) verdict: AtomicU8,
+    /// Milliseconds, when it was asked to go.
+    pub(super) told: AtomicU64,
     /// About what is held for it, beside [`CONNECTION`], in bytes.
     pub(super) held: AtomicUsize,
     /// Requests in flight.
@@ -103,6 +105,12 @@ impl Slot {
     pub(super) fn head_age(&self, now: u64) -> Option<u64> {
         let begun = self.head.load(Relaxed).checked_sub(1)?;
         Some(now.saturating_sub(begun))
+    }
+
+    /// For how long it has been asked to go between two requests; `None` where it is not.
+    pub(super) fn told_age(&self, now: u64) -> Option<u64> {
+        let told = self.verdict.load(Relaxed) == CLOSE;
+        told.then(|| now.saturating_sub(self.told.load(Relaxed)))
     }
 
     pub(super) fn hold(this: &Arc<Self>, bytes: usize) -> Held {

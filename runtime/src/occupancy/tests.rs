@@ -4,8 +4,13 @@ use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Waker};
 
+use tokio::time::sleep;
+
 use super::slot::CONNECTION;
+use super::watch::GOES_WITHIN;
 use super::*;
+
+mod proof;
 
 /// True when `future` is ready at the first look.
 fn now(future: impl Future) -> bool {
@@ -164,21 +169,33 @@ async fn where_only_one_calls_all_places_are_its_own_and_the_next_waits_for_one(
     assert_eq!(count(&counts, Reached::Full), 1);
 }
 
+/// A client of HTTP/2 need not answer to GOAWAY.
 #[tokio::test(start_paused = true)]
-async fn a_holder_is_the_identity_that_was_proven() {
-    let (occupancy, _) = occupancy(BOUNDS);
-    // Five addresses, one identity: together they hold most.
-    let mut hoard = Vec::new();
-    for last in 1..=5 {
-        let permit = enter(&occupancy, last);
-        permit.prove("spiffe://cluster.local/ns/shop/sa/web");
-        permit.idle();
-        hoard.push(permit);
-        sleep(Duration::from_secs(1)).await;
-    }
-    let quiet = idle(&occupancy, 9, 4).await;
-    let _newcomer = enter(&occupancy, 9);
-    assert_eq!((wanted(&hoard), wanted(&quiet)), (vec![0], vec![]));
+async fn who_is_asked_to_go_and_stays_is_cut_off_unless_it_is_in_use() {
+    let bounds = Bounds {
+        permits: 20,
+        ..BOUNDS
+    };
+    let (occupancy, _) = occupancy(bounds);
+    tokio::spawn(Arc::clone(&occupancy).watch());
+    let mute = idle(&occupancy, 1, 18).await;
+    let _newcomer = enter(&occupancy, 2);
+    assert_eq!(wanted(&mute), [0]);
+    // One that is in use when it is asked has its time afterwards.
+    let in_use = &mute[1];
+    let _another = enter(&occupancy, 3);
+    assert_eq!(wanted(&mute), [0, 1]);
+    in_use.busy();
+    sleep(GOES_WITHIN * 9 / 10).await;
+    assert!(!now(mute[0].cut()));
+    sleep(GOES_WITHIN / 2).await;
+    assert!(now(mute[0].cut()) && !now(in_use.cut()));
+    assert!(!now(mute[2].cut()), "nobody asked it");
+    in_use.idle();
+    sleep(GOES_WITHIN / 2).await;
+    assert!(!now(in_use.cut()));
+    sleep(GOES_WITHIN).await;
+    assert!(now(in_use.cut()));
 }
 
 #[tokio::test(start_paused = true)]

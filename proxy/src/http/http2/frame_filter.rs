@@ -15,8 +15,10 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use runtime::occupancy::Permit;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::field_count::FieldCount;
@@ -33,6 +35,7 @@ const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
 const PADDED: u8 = 8;
 const PRIORITY: u8 = 0x20;
 /// Bytes of a HEADERS frame before its block: where padding has a length, and which
@@ -55,6 +58,16 @@ const fn looked_at(begun: &[u8]) -> usize {
     }
 }
 
+/// How far a block of fields has come: a head, or trailers. `h2` keeps what has come of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Block {
+    None,
+    /// Another frame goes on with it.
+    GoesOn,
+    /// The frame that is coming ends it.
+    Ends,
+}
+
 /// A connection whose frames are looked at before `h2` reads them.
 #[derive(Debug)]
 pub(super) struct FrameFilter<I> {
@@ -73,31 +86,60 @@ pub(super) struct FrameFilter<I> {
     /// Of trailers that are coming: bytes that are no block, and the fields. Padding
     /// behind the block counts as block, which `h2` would not read: at worst a field a byte.
     trailers: Option<(usize, FieldCount)>,
+    block: Block,
+    /// Learns of a client's heads when they begin and when they have come.
+    permit: Option<Arc<Permit>>,
     late: LateAnswer,
 }
 
 impl<I> FrameFilter<I> {
-    /// Of a client, which begins with the preface.
-    pub(super) const fn of_client(io: I, small: SmallFrames) -> Self {
+    /// Of a client, which begins with the preface. `permit` sees to slow heads.
+    pub(super) fn of_client(io: I, small: SmallFrames, permit: Arc<Permit>) -> Self {
+        let mut this = Self::of_server(io, small);
+        this.content = PREFACE;
+        this.newest = Some(0);
+        this.permit = Some(permit);
+        this
+    }
+
+    pub(super) const fn of_server(io: I, small: SmallFrames) -> Self {
         Self {
             io,
-            content: PREFACE,
+            content: 0,
             head: [0; LOOKED],
             got: 0,
             unread: 0,
             allowed: ALLOWED,
             small,
-            newest: Some(0),
+            newest: None,
             trailers: None,
+            block: Block::None,
+            permit: None,
             late: LateAnswer::none(),
         }
     }
 
-    pub(super) const fn of_server(io: I, small: SmallFrames) -> Self {
-        let mut this = Self::of_client(io, small);
-        this.content = 0;
-        this.newest = None;
-        this
+    /// A frame of a block of fields begins.
+    fn block_begins(&mut self, flags: u8) {
+        self.block = if flags & END_HEADERS == 0 {
+            Block::GoesOn
+        } else {
+            Block::Ends
+        };
+        if let Some(permit) = &self.permit {
+            permit.head_begins();
+        }
+    }
+
+    /// The reader gets the rest of the frame that was coming.
+    fn frame_came(&mut self) {
+        if self.block != Block::Ends {
+            return;
+        }
+        self.block = Block::None;
+        if let Some(permit) = &self.permit {
+            permit.head_came();
+        }
     }
 
     /// Whether a frame is passed on of which this was looked at; the rest of it follows.
@@ -107,6 +149,12 @@ impl<I> FrameFilter<I> {
         };
         let [a, b, c, kind, flags, d, e, f, g] = *head;
         self.content = u32::from_be_bytes([0, a, b, c]) as usize - content.len();
+        if matches!(kind, HEADERS | CONTINUATION) {
+            self.block_begins(flags);
+            if self.content == 0 {
+                self.frame_came();
+            }
+        }
         if kind == HEADERS {
             self.trailers_of(flags, u32::from_be_bytes([d & 0x7f, e, f, g]));
         } else if kind != CONTINUATION {
@@ -186,6 +234,9 @@ impl<I> FrameFilter<I> {
                 self.look(&bytes[at..at + content])?;
                 bytes.copy_within(at..at + content, kept);
                 self.content -= content;
+                if self.content == 0 {
+                    self.frame_came();
+                }
                 (at, kept) = (at + content, kept + content);
                 continue;
             }
@@ -263,8 +314,12 @@ impl<I: AsyncRead + Unpin> AsyncRead for FrameFilter<I> {
             if bytes.len() <= this.content {
                 // In the middle of a frame, as most reads of a fast stream are; or the
                 // end of the connection.
-                this.content -= bytes.len();
                 this.look(bytes)?;
+                let bytes = bytes.len();
+                this.content -= bytes;
+                if this.content == 0 {
+                    this.frame_came();
+                }
                 return Poll::Ready(Ok(()));
             }
             let kept = this.filter(bytes)?;
@@ -282,181 +337,4 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for FrameFilter<I> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
-    use tokio::time::{Instant, timeout};
-
-    use super::super::graceful_shutdown::IN_HAND;
-    use super::{ACK, ALLOWED, ASKED, DATA, FrameFilter, HEAD, PING, PREFACE, SmallFrames};
-
-    fn frame(kind: u8, flags: u8, content: &[u8]) -> Vec<u8> {
-        let mut bytes = (content.len() as u32).to_be_bytes()[1..].to_vec();
-        bytes.extend([kind, flags, 0, 0, 0, 1]);
-        bytes.extend(content);
-        bytes
-    }
-
-    /// What is read when `sent` comes in chunks of `chunk` bytes, by reads of `room`.
-    async fn read(sent: &[u8], chunk: usize, room: usize) -> Vec<u8> {
-        let (mut near, far) = duplex(1 << 20);
-        let mut far = FrameFilter::of_client(far, SmallFrames::default());
-        let sent = sent.to_vec();
-        let sending = tokio::spawn(async move {
-            for chunk in sent.chunks(chunk) {
-                near.write_all(chunk).await.unwrap();
-                tokio::task::yield_now().await;
-            }
-        });
-        let (mut all, mut buffer) = (Vec::new(), vec![0; room]);
-        loop {
-            let got = far.read(&mut buffer).await.unwrap();
-            if got == 0 {
-                break;
-            }
-            all.extend_from_slice(&buffer[..got]);
-        }
-        sending.await.unwrap();
-        all
-    }
-
-    #[tokio::test]
-    async fn only_empty_frames_that_end_nothing_are_left_out_however_they_are_cut() {
-        let preface = vec![b'p'; PREFACE];
-        let kept = [
-            preface.clone(),
-            frame(4, 0, b""),
-            frame(1, 4, b"head"),
-            frame(0, 0, b"abc"),
-            frame(0, 0, &[7; 300]),
-            frame(0, 1, b""),
-            frame(1, 5, b"x"),
-        ];
-        let empty = frame(0, 0, b"");
-        let mut sent = Vec::new();
-        for (at, part) in kept.iter().enumerate() {
-            sent.extend(part);
-            for _ in 0..at {
-                sent.extend(&empty);
-            }
-        }
-        let kept = kept.concat();
-        for chunk in [1, 2, 8, 9, 10, 33, 5000] {
-            for room in [1, 5, 9, 64, 5000] {
-                assert_eq!(read(&sent, chunk, room).await, kept, "{chunk} {room}");
-            }
-        }
-    }
-
-    /// So many bytes, by reads of `room`.
-    async fn next(far: &mut (impl AsyncReadExt + Unpin), count: usize, room: usize) -> Vec<u8> {
-        let mut all = Vec::new();
-        while all.len() < count {
-            let mut buffer = vec![0; room.min(count - all.len())];
-            let got = far.read(&mut buffer).await.unwrap();
-            assert!(got > 0, "ended after {} of {count}", all.len());
-            all.extend_from_slice(&buffer[..got]);
-        }
-        all
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_clients_answer_to_a_goodbye_comes_later_and_between_two_frames() {
-        const EARLY: Duration = Duration::from_millis(1);
-        let preface = [b'p'; PREFACE];
-        let mut ack = frame(PING, ACK, &ASKED);
-        // Of no stream.
-        ack[HEAD - 1] = 0;
-        let others = [frame(PING, ACK, b"pingpong"), frame(PING, 0, &ASKED)].concat();
-        let data = frame(DATA, 0, &[7; 30]);
-        for chunk in [1, 5, 9, 13, 17, 5000] {
-            for room in [1, 9, 5000] {
-                // Up to the middle of a frame, and to its end.
-                for cut in [20, data.len()] {
-                    let at = format!("{chunk} {room} {cut}");
-                    let (begun, rest) = data.split_at(cut);
-                    let sent = [&preface[..], &others, &ack, &others, begun].concat();
-                    let kept = [&preface[..], &others, &others, begun].concat();
-                    let (mut near, far) = duplex(1 << 20);
-                    let mut far = FrameFilter::of_client(far, SmallFrames::default());
-                    let then = Instant::now();
-                    let sending = tokio::spawn(async move {
-                        for chunk in sent.chunks(chunk) {
-                            near.write_all(chunk).await.unwrap();
-                            tokio::task::yield_now().await;
-                        }
-                        near
-                    });
-                    assert_eq!(next(&mut far, kept.len(), room).await, kept, "{at}");
-                    let mut near = sending.await.unwrap();
-                    let none = if rest.is_empty() {
-                        IN_HAND - EARLY
-                    } else {
-                        2 * IN_HAND
-                    };
-                    let early = timeout(none, far.read(&mut [0; 1])).await;
-                    assert!(early.is_err(), "{at}: {early:?}");
-                    near.write_all(rest).await.unwrap();
-                    let kept = [rest, &ack].concat();
-                    assert_eq!(next(&mut far, kept.len(), room).await, kept, "{at}");
-                    assert!(then.elapsed() >= IN_HAND, "{at}");
-                }
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn trailers_of_more_fields_than_a_head_may_have_end_the_connection() {
-        let head = frame(1, 4, &[0x82; 150]);
-        let trailers = |fields: usize, cut: usize| {
-            // Padded, with a priority, and in two frames.
-            let block = vec![0x82; fields];
-            let before = [&[0, 0, 0, 0, 0, 0][..], &block[..cut]].concat();
-            [frame(1, 0x28, &before), frame(9, 4, &block[cut..])].concat()
-        };
-        let preface = [b'p'; PREFACE];
-        for (fields, passes) in [(100, true), (101, false)] {
-            for chunk in [1, 9, 60, 5000] {
-                let sent = [&preface[..], &head, &trailers(fields, 60)].concat();
-                let (mut near, far) = duplex(1 << 20);
-                let mut far = FrameFilter::of_client(far, SmallFrames::default());
-                let mut all = Vec::new();
-                let mut read = Ok(0);
-                for chunk in sent.chunks(chunk) {
-                    near.write_all(chunk).await.unwrap();
-                    let mut buffer = vec![0; 5000];
-                    let before = all.len();
-                    while read.is_ok() && all.len() - before < chunk.len() {
-                        let reading = far.read(&mut buffer);
-                        // A head that has not come whole is kept.
-                        let patience = std::time::Duration::from_millis(5);
-                        let Ok(got) = tokio::time::timeout(patience, reading).await else {
-                            break;
-                        };
-                        all.extend_from_slice(&buffer[..*got.as_ref().unwrap_or(&0)]);
-                        read = got;
-                    }
-                }
-                assert_eq!(read.is_ok(), passes, "{fields} {chunk}");
-                assert!(!passes || all == sent, "{fields} {chunk}");
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn a_flood_of_empty_frames_is_passed_on() {
-        let mut sent = vec![b'p'; PREFACE];
-        let flood = frame(0, 0, b"").repeat(3 * ALLOWED as usize);
-        sent.extend(&flood);
-        let got = read(&sent, 5000, 5000).await;
-        assert_eq!(got.len(), PREFACE + flood.len() / 3 * 2);
-    }
-
-    #[tokio::test]
-    async fn a_connection_that_ends_within_a_head_ends_so_for_the_reader() {
-        let mut sent = vec![b'p'; PREFACE];
-        sent.extend([0, 0, 9, 0]);
-        assert_eq!(read(&sent, 3, 64).await, sent);
-    }
-}
+mod tests;

@@ -6,14 +6,15 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use bytes::Bytes;
-use h2::SendStream;
 use h2::server::{Builder, Connection, SendResponse};
+use h2::{Reason, SendStream};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use http_body::Body as HttpBody;
 use parking_lot::Mutex;
 use runtime::occupancy::{Held, Permit};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use super::flow::{CONNECTION_WINDOW, Flow, STREAMS};
 use super::frame_filter::FrameFilter;
@@ -31,6 +32,7 @@ use crate::net::admission::AdmissionClass;
 use crate::net::budget::Budget;
 use crate::net::coalesce::FlushHandle;
 use crate::net::ticket::NotAdmitted;
+use crate::net::tuning::HEAD_WITHIN;
 
 /// What a connection costs beside its permit, in bytes: what `h2` reads and writes by.
 const CONNECTION: usize = 24 * 1024;
@@ -89,8 +91,12 @@ where
     let _connection = permit.hold(CONNECTION);
     let flow = Flow::new(Arc::clone(&budget), profile.windows);
     let mut held_back = HeldBack::new(Arc::clone(&budget), Arc::clone(&permit), class);
-    let (io, heard) = Heard::new(FrameFilter::of_client(io, flow.small_frames()), budget);
-    let mut connection = builder(&profile, &flow).handshake::<_, Bytes>(io).await?;
+    let io = FrameFilter::of_client(io, flow.small_frames(), Arc::clone(&permit));
+    let (io, heard) = Heard::new(io, budget);
+    let handshake = builder(&profile, &flow).handshake::<_, Bytes>(io);
+    // Within a tunnel nobody else sees to it.
+    let shaken = timeout(HEAD_WITHIN, handshake).await;
+    let mut connection = shaken.unwrap_or_else(|_| Err(Reason::SETTINGS_TIMEOUT.into()))?;
     // What was begun has come whole.
     permit.busy();
     let mut busy = None;

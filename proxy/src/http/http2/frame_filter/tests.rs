@@ -1,0 +1,216 @@
+//! Frames as they come, however they are cut.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use runtime::occupancy::Permit;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::super::graceful_shutdown::IN_HAND;
+use super::{ACK, ALLOWED, ASKED, DATA, FrameFilter, HEAD, PING, PREFACE, SmallFrames};
+
+fn frame(kind: u8, flags: u8, content: &[u8]) -> Vec<u8> {
+    let mut bytes = (content.len() as u32).to_be_bytes()[1..].to_vec();
+    bytes.extend([kind, flags, 0, 0, 0, 1]);
+    bytes.extend(content);
+    bytes
+}
+
+/// What is read when `sent` comes in chunks of `chunk` bytes, by reads of `room`.
+async fn read(sent: &[u8], chunk: usize, room: usize) -> Vec<u8> {
+    let (mut near, far) = duplex(1 << 20);
+    let mut far = FrameFilter::of_client(far, SmallFrames::default(), Permit::unlisted());
+    let sent = sent.to_vec();
+    let sending = tokio::spawn(async move {
+        for chunk in sent.chunks(chunk) {
+            near.write_all(chunk).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+    });
+    let (mut all, mut buffer) = (Vec::new(), vec![0; room]);
+    loop {
+        let got = far.read(&mut buffer).await.unwrap();
+        if got == 0 {
+            break;
+        }
+        all.extend_from_slice(&buffer[..got]);
+    }
+    sending.await.unwrap();
+    all
+}
+
+#[tokio::test]
+async fn only_empty_frames_that_end_nothing_are_left_out_however_they_are_cut() {
+    let preface = vec![b'p'; PREFACE];
+    let kept = [
+        preface.clone(),
+        frame(4, 0, b""),
+        frame(1, 4, b"head"),
+        frame(0, 0, b"abc"),
+        frame(0, 0, &[7; 300]),
+        frame(0, 1, b""),
+        frame(1, 5, b"x"),
+    ];
+    let empty = frame(0, 0, b"");
+    let mut sent = Vec::new();
+    for (at, part) in kept.iter().enumerate() {
+        sent.extend(part);
+        for _ in 0..at {
+            sent.extend(&empty);
+        }
+    }
+    let kept = kept.concat();
+    for chunk in [1, 2, 8, 9, 10, 33, 5000] {
+        for room in [1, 5, 9, 64, 5000] {
+            assert_eq!(read(&sent, chunk, room).await, kept, "{chunk} {room}");
+        }
+    }
+}
+
+/// So many bytes, by reads of `room`.
+async fn next(far: &mut (impl AsyncReadExt + Unpin), count: usize, room: usize) -> Vec<u8> {
+    let mut all = Vec::new();
+    while all.len() < count {
+        let mut buffer = vec![0; room.min(count - all.len())];
+        let got = far.read(&mut buffer).await.unwrap();
+        assert!(got > 0, "ended after {} of {count}", all.len());
+        all.extend_from_slice(&buffer[..got]);
+    }
+    all
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clients_answer_to_a_goodbye_comes_later_and_between_two_frames() {
+    const EARLY: Duration = Duration::from_millis(1);
+    let preface = [b'p'; PREFACE];
+    let mut ack = frame(PING, ACK, &ASKED);
+    // Of no stream.
+    ack[HEAD - 1] = 0;
+    let others = [frame(PING, ACK, b"pingpong"), frame(PING, 0, &ASKED)].concat();
+    let data = frame(DATA, 0, &[7; 30]);
+    for chunk in [1, 5, 9, 13, 17, 5000] {
+        for room in [1, 9, 5000] {
+            // Up to the middle of a frame, and to its end.
+            for cut in [20, data.len()] {
+                let at = format!("{chunk} {room} {cut}");
+                let (begun, rest) = data.split_at(cut);
+                let sent = [&preface[..], &others, &ack, &others, begun].concat();
+                let kept = [&preface[..], &others, &others, begun].concat();
+                let (mut near, far) = duplex(1 << 20);
+                let mut far =
+                    FrameFilter::of_client(far, SmallFrames::default(), Permit::unlisted());
+                let then = Instant::now();
+                let sending = tokio::spawn(async move {
+                    for chunk in sent.chunks(chunk) {
+                        near.write_all(chunk).await.unwrap();
+                        tokio::task::yield_now().await;
+                    }
+                    near
+                });
+                assert_eq!(next(&mut far, kept.len(), room).await, kept, "{at}");
+                let mut near = sending.await.unwrap();
+                let none = if rest.is_empty() {
+                    IN_HAND - EARLY
+                } else {
+                    2 * IN_HAND
+                };
+                let early = timeout(none, far.read(&mut [0; 1])).await;
+                assert!(early.is_err(), "{at}: {early:?}");
+                near.write_all(rest).await.unwrap();
+                let kept = [rest, &ack].concat();
+                assert_eq!(next(&mut far, kept.len(), room).await, kept, "{at}");
+                assert!(then.elapsed() >= IN_HAND, "{at}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn trailers_of_more_fields_than_a_head_may_have_end_the_connection() {
+    let head = frame(1, 4, &[0x82; 150]);
+    let trailers = |fields: usize, cut: usize| {
+        // Padded, with a priority, and in two frames.
+        let block = vec![0x82; fields];
+        let before = [&[0, 0, 0, 0, 0, 0][..], &block[..cut]].concat();
+        [frame(1, 0x28, &before), frame(9, 4, &block[cut..])].concat()
+    };
+    let preface = [b'p'; PREFACE];
+    for (fields, passes) in [(100, true), (101, false)] {
+        for chunk in [1, 9, 60, 5000] {
+            let sent = [&preface[..], &head, &trailers(fields, 60)].concat();
+            let (mut near, far) = duplex(1 << 20);
+            let mut far = FrameFilter::of_client(far, SmallFrames::default(), Permit::unlisted());
+            let mut all = Vec::new();
+            let mut read = Ok(0);
+            for chunk in sent.chunks(chunk) {
+                near.write_all(chunk).await.unwrap();
+                let mut buffer = vec![0; 5000];
+                let before = all.len();
+                while read.is_ok() && all.len() - before < chunk.len() {
+                    let reading = far.read(&mut buffer);
+                    // A head that has not come whole is kept.
+                    let patience = std::time::Duration::from_millis(5);
+                    let Ok(got) = tokio::time::timeout(patience, reading).await else {
+                        break;
+                    };
+                    all.extend_from_slice(&buffer[..*got.as_ref().unwrap_or(&0)]);
+                    read = got;
+                }
+            }
+            assert_eq!(read.is_ok(), passes, "{fields} {chunk}");
+            assert!(!passes || all == sent, "{fields} {chunk}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_empty_frames_is_passed_on() {
+    let mut sent = vec![b'p'; PREFACE];
+    let flood = frame(0, 0, b"").repeat(3 * ALLOWED as usize);
+    sent.extend(&flood);
+    let got = read(&sent, 5000, 5000).await;
+    assert_eq!(got.len(), PREFACE + flood.len() / 3 * 2);
+}
+
+#[tokio::test]
+async fn a_connection_that_ends_within_a_head_ends_so_for_the_reader() {
+    let mut sent = vec![b'p'; PREFACE];
+    sent.extend([0, 0, 9, 0]);
+    assert_eq!(read(&sent, 3, 64).await, sent);
+}
+
+/// `h2` keeps up to 64 KiB of a head that goes on, and its connection has no stream yet.
+#[tokio::test(start_paused = true)]
+async fn a_head_begins_with_its_first_frame_and_has_come_with_the_last_byte_of_its_last() {
+    const WITHIN: Duration = Duration::from_secs(10);
+    let (mut near, far) = duplex(1 << 20);
+    let permit = Permit::unlisted();
+    let mut far = FrameFilter::of_client(far, SmallFrames::default(), Arc::clone(&permit));
+    permit.idle();
+    tokio::spawn(async move {
+        let mut buffer = [0; 7];
+        while far.read(&mut buffer).await.is_ok_and(|got| got > 0) {}
+    });
+    near.write_all(&[b'p'; PREFACE]).await.unwrap();
+    near.write_all(&frame(4, 0, b"")).await.unwrap();
+    sleep(WITHIN * 2).await;
+    assert!(!permit.head_is_overdue(WITHIN), "nothing was begun");
+    near.write_all(&frame(1, 0, b"half a head")).await.unwrap();
+    sleep(WITHIN * 9 / 10).await;
+    assert!(!permit.head_is_overdue(WITHIN));
+    let last = frame(9, 4, b"the other half");
+    let (but_one, end) = last.split_at(last.len() - 1);
+    near.write_all(but_one).await.unwrap();
+    sleep(WITHIN / 5).await;
+    assert!(permit.head_is_overdue(WITHIN), "though more of it came");
+    near.write_all(end).await.unwrap();
+    sleep(WITHIN / 5).await;
+    assert!(!permit.head_is_overdue(WITHIN));
+    // A head in one frame, and one that is empty.
+    for whole in [frame(1, 4, b"head"), frame(1, 4, b"")] {
+        near.write_all(&whole).await.unwrap();
+        sleep(WITHIN * 2).await;
+        assert!(!permit.head_is_overdue(WITHIN));
+    }
+}

@@ -1,0 +1,58 @@
+//! What ends without a newcomer: heads that take too long, long rests, and connections that
+//! were asked to go and stay.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::slot::{BUSY, CLOSE, CUT, IDLE, millis};
+use super::{Occupancy, Reached};
+
+/// So often is looked.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Whoever is asked to go between two requests has this long. A client of HTTP/2 may never
+/// answer to that, and would keep its permit for ever.
+pub(super) const GOES_WITHIN: Duration = Duration::from_secs(2);
+
+impl Occupancy {
+    /// Cuts off whoever takes too long over a head or does not go when asked, and closes what
+    /// has rested too long, for ever.
+    pub async fn watch(self: Arc<Self>) {
+        loop {
+            sleep(LOOK_EVERY).await;
+            self.look();
+        }
+    }
+
+    fn look(&self) {
+        let now = self.now();
+        let table = self.table.lock();
+        for slot in table.holders.values().flat_map(HashMap::values) {
+            let activity = slot.activity.load(Relaxed);
+            if activity == BUSY {
+                continue;
+            }
+            let overdue = slot
+                .head_age(now)
+                .map(|age| age >= millis(self.bounds.head_within));
+            let rested = slot.age(now) >= millis(self.bounds.idle_within);
+            if overdue == Some(true) && self.send(slot, CUT) {
+                (self.reached)(Reached::SlowHead);
+            }
+            if overdue.is_none() && activity == IDLE && rested {
+                self.send(slot, CLOSE);
+            }
+            // What was in use when it was asked has its time from then on.
+            let ignores = slot
+                .told_age(now)
+                .is_some_and(|age| age >= millis(GOES_WITHIN));
+            if ignores && slot.age(now) >= millis(GOES_WITHIN) {
+                self.send(slot, CUT);
+            }
+        }
+    }
+}
