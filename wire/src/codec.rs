@@ -17,8 +17,8 @@ use crate::v1;
 /// Parts of one message of a proxy: what it holds and wants (1 000 destinations and what they
 /// refer to), refuses, or counts.
 const PARTS: usize = 32_768;
-/// Parts of one edge of a report: reasons, rules, routes and names.
-const PARTS_OF_EDGE: usize = 256;
+/// Parts of all edges of a report: reasons, rules, routes and names.
+const PARTS_OF_EDGES: usize = 131_072;
 /// Numbers of the report in a message, and of the edges in a report.
 const REPORT: u64 = 4;
 const EDGES: u64 = 3;
@@ -38,9 +38,10 @@ pub trait Bounded {
 
 impl Bounded for v1::FromProxy {
     fn check(encoded: &[u8]) -> Result<(), &'static str> {
+        // Over all fields: one that stands there again is merged into what it was before.
+        let (mut parts, mut parts_of_edges) = (0, 0);
         for field in Fields(encoded) {
             let (number, message) = field?;
-            let mut parts = 0;
             for part in Fields(message) {
                 let (part, content) = part?;
                 parts += 1;
@@ -48,19 +49,15 @@ impl Bounded for v1::FromProxy {
                     return Err(TOO_MANY);
                 }
                 if (number, part) == (REPORT, EDGES) {
-                    few_parts(content)?;
+                    let left = PARTS_OF_EDGES - parts_of_edges;
+                    parts_of_edges += Fields(content).take(left + 1).count();
+                    if parts_of_edges > PARTS_OF_EDGES {
+                        return Err(TOO_MANY);
+                    }
                 }
             }
         }
         Ok(())
-    }
-}
-
-fn few_parts(edge: &[u8]) -> Result<(), &'static str> {
-    let mut parts = Fields(edge);
-    match parts.nth(PARTS_OF_EDGE) {
-        Some(_) => Err(TOO_MANY),
-        None => Ok(()),
     }
 }
 
@@ -267,7 +264,11 @@ mod tests {
         for (hostile, why) in [
             (report(vec![v1::Edge::default(); PARTS + 1]), TOO_MANY),
             (ack(empty(PARTS + 1)), TOO_MANY),
-            (report(vec![edge(300)]), TOO_MANY),
+            (report(vec![edge(PARTS_OF_EDGES)]), TOO_MANY),
+            (report(vec![edge(300); 500]), TOO_MANY),
+            // The same field again is more of the same message.
+            (report(vec![v1::Edge::default(); PARTS]).repeat(2), TOO_MANY),
+            (ack(empty(PARTS)).repeat(63), TOO_MANY),
             (cut, MALFORMED),
             // A group, a length beyond the end, a number that goes on.
             (vec![0x0b, 0x0c], MALFORMED),
