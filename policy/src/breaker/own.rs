@@ -188,10 +188,14 @@ impl Breaker {
     pub fn record(&mut self, now: Instant, failed: bool, settings: &Settings) {
         self.pulse.sent = self.pulse.sent.saturating_add(1);
         self.pulse.failed = self.pulse.failed.saturating_add(failed.into());
-        self.begin_anew(now, settings);
+        let is_written = settings.state != BreakerState::Auto;
+        // What a written state let in speaks neither for nor against what comes after it.
+        if is_written && !self.was_written {
+            return;
+        }
         self.own.add(now, settings.interval, 1, failed.into());
         let sum = self.own.sum(now, settings.interval);
-        let enough = settings.state == BreakerState::Auto
+        let enough = !is_written
             && sum.sent >= settings.min_requests
             && sum.fails(settings.failure_percent.get());
         if enough && matches!(self.phase, Phase::Closed | Phase::Closing { .. }) {

@@ -227,6 +227,29 @@ fn a_state_that_was_written_down_leaves_nothing_behind() {
     assert_eq!(breaker.admit(later, &SETTINGS, 0), Admit::Refuse);
 }
 
+/// Such as a stream that is open for hours.
+#[test]
+fn what_ends_late_that_was_let_in_by_a_written_state_moves_nothing() {
+    let start = Instant::now();
+    let closed = Settings {
+        state: BreakerState::Closed,
+        ..SETTINGS
+    };
+    let mut breaker = seen(start, 1, 0);
+    assert_eq!(breaker.admit(start, &closed, 0), Admit::Pass);
+    assert_eq!(breaker.admit(start, &SETTINGS, 0), Admit::Pass);
+    send(&mut breaker, start, 100, 100);
+    assert_eq!(breaker.admit(start, &SETTINGS, 0), Admit::Refuse);
+    breaker.record(start, true, &closed);
+    breaker.record(start, false, &closed);
+    assert_eq!(breaker.admit(start, &SETTINGS, 0), Admit::Refuse);
+    let mut calm = seen(start, 1, 0);
+    for _ in 0..200 {
+        calm.record(start, true, &closed);
+    }
+    assert_eq!(calm.admit(start, &SETTINGS, 0), Admit::Pass);
+}
+
 #[test]
 fn a_pulse_says_what_happened_since_the_last() {
     let now = Instant::now();

@@ -239,8 +239,9 @@ async fn breakers_budget_and_endpoints_are_shown_as_the_next_call_finds_them() {
         service: "shop/api".into(),
         port: 80,
     };
-    let _ = set.circuits.record(&by, &breaker, true);
+    // What ended had been let in by the same state.
     let _ = set.circuits.admit(&by, &breaker);
+    let _ = set.circuits.record(&by, &breaker, true);
     let page = read(&held, "shop/api");
     let service = &page["services"]["shop/api:80"];
     assert_eq!(service["budget"]["saved"], 2, "a fifth of ten");
