@@ -14,6 +14,7 @@
 //! `shares`.
 
 mod answers;
+mod buffers;
 mod bundle;
 mod calls;
 mod open;
@@ -57,6 +58,7 @@ use tracing::debug;
 use wire::v1::control_server::{self, ControlServer};
 use wire::v1::replica_server::{self, ReplicaServer};
 
+use self::buffers::Buffers;
 use self::calls::{ControlService, Peer};
 use self::stream::Streams;
 use crate::authority::certify::Certifier;
@@ -154,6 +156,7 @@ pub(crate) async fn serve(
             },
             limits.counter("proven-connections"),
         ),
+        buffers: Buffers::new(services.connections, MAX_RECEIVED, &limits),
         offer: Offer::new(services),
         unproven: Pool::new(UNPROVEN, limits.counter("unproven-connections")),
         metrics,
@@ -173,6 +176,8 @@ struct Port {
     unproven: Pool<IpAddr>,
     /// By pod.
     proven: Pool<Arc<str>>,
+    /// What proven ones' messages take.
+    buffers: Buffers,
     metrics: ConnectionMetrics,
     stop: watch::Receiver<bool>,
     _open: mpsc::Sender<Infallible>,
@@ -250,9 +255,17 @@ impl Port {
     /// Answers the calls of one connection.
     async fn serve_connection(&self, stream: TlsStream<TcpStream>, peer: Peer, bounds: Bounds) {
         let (offer, addr) = (self.offer.clone(), peer.addr);
+        let buffers = self.buffers.clone();
+        let proven = peer.identity.as_ref();
+        let pod = proven.map(|identity| holder(identity, addr.ip()));
         let service = service_fn(move |mut request: HttpRequest<Incoming>| {
             request.extensions_mut().insert(peer.clone());
-            offer.call(&peer, request.map(Body::new))
+            let request = request.map(|body| match &pod {
+                Some(pod) => Body::new(buffers.count(body, Arc::clone(pod))),
+                // It lives for seconds, and what it may send is little.
+                None => Body::new(body),
+            });
+            offer.call(&peer, request)
         });
         let connection = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())

@@ -5,7 +5,8 @@
 //! address: connections, bytes, and what is read at one time. Where there is not
 //! enough, the address that holds most gives way. The API server holds next to
 //! nothing, so a flood may delay it, and neither shuts it out nor exhausts this
-//! process.
+//! process. A flood from more addresses than there are places holds as little from each:
+//! then connections of an address whose calls were answered are spared.
 //!
 //! Bytes are counted from the first one of a body until the last one of the answer has
 //! been taken. What a body takes in memory once it is read can be a hundred times its
@@ -67,6 +68,9 @@ const CONNECTIONS: Limits = Limits {
     total: 128,
     per_holder: 64,
 };
+/// Connections of an address whose calls were answered that are spared: those of an API
+/// server, also where several come through one proxy.
+const SPARED: usize = 16;
 /// New connections of one address. API servers keep theirs.
 const ARRIVALS: Allowance = Allowance {
     burst: 200,
@@ -118,7 +122,7 @@ pub(crate) async fn serve(
     let acceptor = TlsAcceptor::from(tls);
     let graceful = GracefulShutdown::new();
     let limits = &webhooks.metrics.limits;
-    let places = Pool::new(CONNECTIONS, limits.counter("connections"));
+    let places = Pool::sparing(SPARED, CONNECTIONS, limits.counter("connections"));
     let listener = HttpsListener::new(
         listener,
         "webhooks",
@@ -228,6 +232,9 @@ impl Webhooks {
             Ok(()) => outcome,
             Err(overload) => *overload,
         };
+        if outcome.response.status().is_success() {
+            caller.place.completed();
+        }
         self.metrics
             .review(path, outcome.outcome, outcome.reason, began.elapsed());
         outcome.response.map(|body| CountedBody::new(body, held))

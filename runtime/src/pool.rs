@@ -6,7 +6,11 @@
 //! that has most loses its oldest share instead. Only one that would have most itself is
 //! refused, and then only if none of its own shares is idle.
 //!
-//! A holder is a key: an address before anything is proven, a pod afterwards.
+//! A holder is a key: an address before anything is proven, a pod afterwards. Where nothing
+//! ever is, a pool may spare those whose work came to a good end; see `victim`.
+
+mod victim;
+mod worked;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -17,6 +21,8 @@ use std::sync::atomic::AtomicU64;
 use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::Notify;
+
+use worked::Worked;
 
 /// How much there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +40,8 @@ pub struct Pool<K> {
 
 struct Inner<K> {
     limits: Limits,
+    /// Who has worked is spared while it holds no more; 0 spares nobody.
+    spared: usize,
     state: Mutex<PoolState<K>>,
     /// Shares taken away, and requests refused.
     reached: Counter<u64, AtomicU64>,
@@ -47,6 +55,7 @@ struct PoolState<K> {
     holders: HashMap<K, Holder>,
     /// Holders by what they have; of two the one with the older share is last.
     order: BTreeSet<(usize, std::cmp::Reverse<u64>, K)>,
+    worked: Worked<K>,
 }
 
 #[derive(Default)]
@@ -104,15 +113,24 @@ impl<K: Clone + Ord + Hash> Pool<K> {
     /// `reached` counts shares that are taken away and requests that are refused.
     #[must_use]
     pub fn new(limits: Limits, reached: Counter<u64, AtomicU64>) -> Self {
+        Self::sparing(0, limits, reached)
+    }
+
+    /// The same, but who has [`Share::completed`] work is spared while it holds no more
+    /// than `spared`.
+    #[must_use]
+    pub fn sparing(spared: usize, limits: Limits, reached: Counter<u64, AtomicU64>) -> Self {
         Self {
             inner: Arc::new(Inner {
                 limits,
+                spared,
                 state: Mutex::new(PoolState {
                     held: 0,
                     peak: 0,
                     next: 0,
                     holders: HashMap::new(),
                     order: BTreeSet::new(),
+                    worked: Worked::default(),
                 }),
                 reached,
             }),
@@ -181,11 +199,7 @@ impl<K: Clone + Ord + Hash> Pool<K> {
             } else if state.held.saturating_add(amount) <= total {
                 return Ok(());
             } else {
-                let mut others = state.order.iter().rev();
-                others
-                    .find(|(_, _, other)| other != holder)
-                    .filter(|(most, _, _)| *most >= wanted)
-                    .map(|(_, _, other)| other.clone())
+                state.victim(holder, wanted, self.inner.spared, total)
             };
             self.inner.reached.inc();
             let taken = match victim {
@@ -245,6 +259,12 @@ impl<K: Clone + Ord + Hash> PoolState<K> {
 }
 
 impl Holder {
+    /// Its oldest share of which nothing is in use.
+    fn idle(&self) -> Option<u64> {
+        let mut idle = self.shares.iter().filter(|(_, entry)| entry.uses == 0);
+        idle.next().map(|(number, _)| *number)
+    }
+
     fn rank<K: Clone>(&self, key: &K) -> Option<(usize, std::cmp::Reverse<u64>, K)> {
         let oldest = self.shares.keys().next()?;
         Some((self.held, std::cmp::Reverse(*oldest), key.clone()))
@@ -293,6 +313,17 @@ impl<K: Clone + Ord + Hash> Share<K> {
         });
     }
 
+    /// Says that work for it came to a good end, for which its holder is remembered where
+    /// the pool spares anybody.
+    pub fn completed(&self) {
+        if self.pool.inner.spared > 0 {
+            let mut state = self.pool.inner.state.lock();
+            state.next += 1;
+            let now = state.next;
+            state.worked.note(&self.holder, now);
+        }
+    }
+
     fn entry(&self, state: &mut PoolState<K>, change: impl FnOnce(&mut Entry)) {
         if !state.holders.contains_key(&self.holder) {
             return;
@@ -317,100 +348,4 @@ impl<K: Clone + Ord + Hash> Drop for Share<K> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pool(total: usize, per_holder: usize) -> Pool<&'static str> {
-        Pool::new(Limits { total, per_holder }, Counter::default())
-    }
-
-    async fn is_taken(share: &Share<&'static str>) -> bool {
-        tokio::select! {
-            biased;
-            () = share.taken() => true,
-            () = tokio::task::yield_now() => false,
-        }
-    }
-
-    #[tokio::test]
-    async fn flood_of_one_holder_costs_that_holder_its_oldest_and_nobody_else() {
-        let pool = pool(10, 10);
-        let honest = pool.take("honest", 1).unwrap();
-        let flood: Vec<_> = (0..1_000).map(|_| pool.take("flood", 1).unwrap()).collect();
-        assert_eq!(pool.held(), 10);
-        assert!(!is_taken(&honest).await);
-        assert!(is_taken(&flood[0]).await && is_taken(&flood[990]).await);
-        assert!(!is_taken(&flood[991]).await, "the newest are kept");
-        // Who comes when all is taken gets in, at the cost of who has most.
-        let late = pool.take("late", 1).unwrap();
-        assert!(is_taken(&flood[991]).await);
-        assert!(!is_taken(&honest).await && !is_taken(&late).await);
-        drop(flood);
-        assert_eq!((pool.held(), pool.holders()), (2, 2));
-        assert_eq!(pool.inner.reached.get(), 992);
-    }
-
-    #[tokio::test]
-    async fn among_equals_the_oldest_goes() {
-        let pool = pool(3, 3);
-        let names = ["c", "a", "b", "d"];
-        let shares = names.map(|name| pool.take(name, 1).unwrap());
-        let mut taken = Vec::new();
-        for share in &shares {
-            taken.push(is_taken(share).await);
-        }
-        assert_eq!(taken, [true, false, false, false]);
-    }
-
-    #[tokio::test]
-    async fn holder_at_its_own_limit_loses_its_idle_ones_and_is_refused_when_all_are_in_use() {
-        let pool = pool(10, 2);
-        let (one, two) = (pool.take("a", 1).unwrap(), pool.take("a", 1).unwrap());
-        one.begin();
-        let three = pool.take("a", 1).unwrap();
-        assert!(is_taken(&two).await && !is_taken(&one).await);
-        three.begin();
-        assert_eq!(pool.take("a", 1).unwrap_err(), Full);
-        three.end();
-        let _four = pool.take("a", 1).unwrap();
-        assert!(is_taken(&three).await && !is_taken(&one).await);
-    }
-
-    #[tokio::test]
-    async fn share_in_use_goes_for_somebody_who_has_less_only() {
-        let pool = pool(4, 4);
-        let greedy = [(); 4].map(|()| pool.take("greedy", 1).unwrap());
-        greedy.iter().for_each(Share::begin);
-        assert_eq!(pool.take("greedy", 1).unwrap_err(), Full);
-        let _modest = pool.take("modest", 1).unwrap();
-        assert!(is_taken(&greedy[0]).await && !is_taken(&greedy[1]).await);
-    }
-
-    #[tokio::test]
-    async fn amounts_count_and_who_would_have_most_is_refused() {
-        let pool = pool(100, 80);
-        let (large, small) = (
-            pool.take("large", 10).unwrap(),
-            pool.take("small", 10).unwrap(),
-        );
-        large.grow(60).unwrap();
-        assert_eq!(large.grow(11), Err(Full), "more than one may have");
-        // 70 and 10: with 25 more the small one still has less.
-        small.grow(25).unwrap();
-        assert!(is_taken(&large).await && !is_taken(&small).await);
-        assert_eq!(large.grow(1), Err(Full), "what is taken away does not grow");
-        assert_eq!(pool.held(), 35);
-        small.shrink(25);
-        drop(large);
-        assert_eq!((pool.held(), pool.peak()), (10, 80));
-        let two = pool.take("two", 60).unwrap();
-        assert_eq!(
-            small.grow(55),
-            Err(Full),
-            "it would have more than the other"
-        );
-        assert!(!is_taken(&two).await);
-        drop((small, two));
-        assert_eq!((pool.held(), pool.holders()), (0, 0));
-    }
-}
+mod tests;

@@ -100,8 +100,12 @@ pub(crate) fn graph(sources: &Sources<'_>, extent: &Extent) -> Graph {
 
 impl Extent {
     fn owns(&self, node: &NodeKey) -> bool {
+        self.owns_namespace(node.namespace())
+    }
+
+    pub(crate) fn owns_namespace(&self, name: &str) -> bool {
         let namespace = self.namespace.as_deref();
-        namespace.is_none_or(|namespace| node.namespace() == namespace)
+        namespace.is_none_or(|namespace| name == namespace)
     }
 
     fn concerns(&self, edge: &EdgeKey) -> bool {

@@ -46,6 +46,9 @@ const SHORTEST_MEMORY: Duration = Duration::from_secs(3600);
 const MAX_SHARED: usize = 4;
 /// How long it holds what is there of each workload.
 const WORKLOADS_FOR: Duration = Duration::from_secs(5);
+/// Why an answer is not whole, beside what a window knows itself.
+const HOARDED: &str = "pods of it told more than their share, and some of that had no room in the controller's \
+     memory";
 
 /// The graph of this replica. Clones share it.
 #[derive(Clone, Debug)]
@@ -272,7 +275,10 @@ impl Graph {
         let whole_from = self.inner.reports.whole_from();
         let known = (settled, whole_from);
         let keep = |nodes: &[&NodeKey]| asked.extent.owns_any(nodes);
-        let window = state.history.window_of(bounds, known, keep);
+        let mut window = state.history.window_of(bounds, known, keep);
+        if self.hoards(&asked.extent, bounds.0) {
+            window.incomplete = Some(HOARDED.to_owned());
+        }
         let domain = compiled
             .as_ref()
             .map(|compiled| Arc::clone(&compiled.model.index.defaults.trust_domain));
@@ -285,6 +291,13 @@ impl Graph {
             trust_domain: domain.as_deref().unwrap_or_default(),
         };
         answer::graph(&sources, &asked.extent)
+    }
+
+    /// Whether pods of what is asked for lost some of what they told from `first` on, because
+    /// they told more than their share.
+    fn hoards(&self, extent: &Extent, first: u64) -> bool {
+        let mut hoarders = self.inner.reports.hoarders(first).into_iter();
+        hoarders.any(|(reporter, _)| extent.owns_namespace(&reporter.pod.namespace))
     }
 
     /// The same as it is written. While nothing new was folded, readers share it.

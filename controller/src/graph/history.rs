@@ -64,13 +64,17 @@ pub(crate) struct History {
     bytes: usize,
     /// First slot from which on nothing went for want of room.
     whole_from: u64,
-    /// Minutes that went for want of room.
+    /// Minutes and slots that went for want of room.
     pub(crate) dropped: u64,
 }
 
 impl History {
     /// Whether a slot has to be folded, given the number of its reports' last change.
     pub(crate) fn lacks(&self, slot: u64, revision: u64) -> bool {
+        // What went for want of room would go again.
+        if slot < self.whole_from {
+            return false;
+        }
         match self.slots.get(&slot) {
             Some(held) => held.revision != revision,
             // A half that is full already.

@@ -23,6 +23,20 @@ use crate::world::{ObjectKey, SplitFacts, Store};
 /// asked for all of them in one go.
 const MAX_ITEMS: usize = 20_000;
 
+/// Why a part of the window is missing, and what to do about it.
+type Shortage = (&'static str, &'static str);
+
+/// All pods together are too many.
+const FULL: Shortage = (
+    "proxies report more than this replica may hold",
+    "raise the controller's memory limit, which its bounds follow",
+);
+/// Pods of what is asked for have more than their share.
+const HOARDS: Shortage = (
+    "its pods report more than their share of what this replica may hold",
+    "the controller's log names them; if they are honest, raise its memory limit",
+);
+
 /// An answer, and what has to be said beside it.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct MetricsAnswer {
@@ -55,7 +69,8 @@ pub(crate) struct Sources {
 impl Sources {
     /// Answers one question, as JSON; with `table` in the form that `kubectl get`
     /// prints. Of slots that went early nothing is told: the window begins after them,
-    /// so that sums and window fit together.
+    /// so that sums and window fit together. What a pod lost that hoards shortens the
+    /// window of its own workload only; elsewhere it is a warning.
     ///
     /// # Errors
     /// When there is nothing to tell, or the question is wrong.
@@ -67,24 +82,44 @@ impl Sources {
         now: SystemTime,
     ) -> Result<MetricsAnswer, Refusal> {
         let asked = parameters.slots(now);
-        let slots = (asked.0.max(self.reports.whole_from()), asked.1);
+        let first = asked.0.max(self.reports.whole_from());
+        let gaps = self.gaps(path, parameters, first);
+        let slots = (first.max(gaps.own), asked.1);
+        let (why, way_out) = if gaps.own > first { HOARDS } else { FULL };
         if slots.0 >= slots.1 {
-            let message = "proxies report more than this replica may hold: nothing of the window \
-                 is left. Ask for a shorter one (t), or raise the controller's memory limit, \
-                 which its bounds follow"
-                .to_owned();
+            let message = format!("{why}: nothing of the window is left; {way_out}");
             let code = StatusCode::SERVICE_UNAVAILABLE;
             return Err(Refusal::new(code, "ServiceUnavailable", message));
         }
         let window = (slots.1 - slots.0) * SLOT;
-        let warning = (slots != asked).then(|| {
-            format!(
-                "only the last {window}s of the window are told: proxies report more than this \
-                 replica may hold; raise the controller's memory limit, which its bounds follow"
-            )
-        });
+        let cut = (slots != asked)
+            .then(|| format!("only the last {window}s of the window are told: {why}; {way_out}"));
+        let warnings: Vec<String> = cut.into_iter().chain(gaps.warning()).collect();
         let body = self.told(path, parameters, table, slots)?;
-        Ok(MetricsAnswer { body, warning })
+        Ok(MetricsAnswer {
+            body,
+            warning: (!warnings.is_empty()).then(|| warnings.join("; ")),
+        })
+    }
+
+    /// What hoarders lost, from slot `first` on, of what is asked for.
+    fn gaps(&self, path: &Path, parameters: &Parameters, first: u64) -> Gaps {
+        let inventory = self.inventory.read();
+        let mut gaps = Gaps::default();
+        let by_callers = side(path, parameters) == Side::Client;
+        // A node or a namespace is shared by many: one pod must not take its window.
+        let alone = path.name.is_some() && path.kind.namespaced();
+        for (reporter, whole_from) in self.reports.hoarders(first) {
+            let of = inventory.of(path.kind, &reporter.pod, &reporter.uid);
+            let own = of.is_some_and(|of| path.is_about(&of)) && (path.edges || !by_callers);
+            if own && alone {
+                gaps.own = gaps.own.max(whole_from);
+            } else if own || path.edges || by_callers {
+                // Any pod may be a caller, and alone knows whom it called.
+                gaps.pods += 1;
+            }
+        }
+        gaps
     }
 
     fn told(
@@ -137,6 +172,27 @@ impl Sources {
     }
 }
 
+/// What is missing because pods reported more than their share.
+#[derive(Clone, Copy, Debug, Default)]
+struct Gaps {
+    /// The first slot from which on the pods of the one object that is asked for are whole.
+    own: u64,
+    /// Other pods of whose reports something would be in the answer.
+    pods: usize,
+}
+
+impl Gaps {
+    fn warning(self) -> Option<String> {
+        let pods = self.pods;
+        (pods > 0).then(|| {
+            format!(
+                "some calls of pods are missing that report more than their share of what this \
+                 replica may hold, {pods} in number; the controller's log names them"
+            )
+        })
+    }
+}
+
 struct Asked<'a> {
     view: View<'a>,
     path: &'a Path,
@@ -167,12 +223,7 @@ impl Asked<'_> {
     }
 
     fn side(&self) -> Side {
-        let usual = if self.path.kind.has_pods() {
-            Side::Server
-        } else {
-            Side::Client
-        };
-        self.parameters.side.unwrap_or(usual)
+        side(self.path, self.parameters)
     }
 
     /// The items of one object.
@@ -248,6 +299,16 @@ impl Asked<'_> {
             })
             .collect()
     }
+}
+
+/// Where what is asked for was measured.
+fn side(path: &Path, parameters: &Parameters) -> Side {
+    let usual = if path.kind.has_pods() {
+        Side::Server
+    } else {
+        Side::Client
+    };
+    parameters.side.unwrap_or(usual)
 }
 
 /// The name of a Service however it is written.

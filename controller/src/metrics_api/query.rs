@@ -11,6 +11,7 @@ use crate::aggregated::duration;
 use crate::inventory::Labels;
 use crate::inventory::kind::Kind;
 use crate::observe::reports::{LONGEST_WINDOW, SETTLED, SLOT, slot_of};
+use crate::world::ObjectKey;
 
 /// Group of the API.
 pub(crate) const GROUP: &str = "metrics.smi-spec.io";
@@ -141,6 +142,14 @@ impl Path {
             }
             _ => Err(Mistake::NotFound),
         }
+    }
+
+    /// Whether the object with this key is meant, alone or in a list. A selector may leave
+    /// it out.
+    pub(crate) fn is_about(&self, key: &ObjectKey) -> bool {
+        let (namespace, name) = (self.namespace.as_deref(), self.name.as_deref());
+        namespace.is_none_or(|namespace| *key.namespace == *namespace)
+            && name.is_none_or(|name| *key.name == *name)
     }
 
     /// What the user must be allowed to do. The API server has asked the same

@@ -2,10 +2,16 @@
 //!
 //! Any pod of the mesh may report whatever it likes about itself. So a pod has a share in
 //! bytes, and when all together are too much, the pod with most loses its oldest slots.
+//!
+//! Whose loss it is decides whom it concerns. Where pods with little each are too many,
+//! everybody loses old slots, and every window begins after them. A pod that hoards loses
+//! by its own doing: its own figures are incomplete and say so, and no other's are. Else
+//! some pods that fill the newest slots would take every window from everybody.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use tracing::warn;
 use wire::v1;
 
 use crate::world::ObjectKey;
@@ -17,6 +23,11 @@ pub(super) const MAX_BYTES: usize = 96 * 1024 * 1024;
 const MAX_POD_EDGES: usize = 40_000;
 /// Bytes of one pod's edges.
 pub(super) const MAX_POD_BYTES: usize = 16 * 1024 * 1024;
+/// A pod hoards when it has more than this part of everything: 1 180 edges by default, 18
+/// in each slot. So many pods of one tenant would be needed to fill it without hoarding.
+const FAIR_SHARES: usize = 256;
+/// Edges with which no pod hoards, however little may be held: one in each slot.
+const MODEST_EDGES: usize = 64;
 /// What an edge takes besides its texts and its latencies.
 const EDGE_BYTES: usize = 128;
 /// What a text takes besides its characters: where it is, and its two counts.
@@ -137,17 +148,21 @@ pub(super) type Author = (Arc<str>, u64);
 #[derive(Debug, Default)]
 pub(super) struct ReportStore {
     pub(super) slots: BTreeMap<u64, HashMap<Author, Held>>,
+    /// Edges of all slots that may be held.
+    most: usize,
     pub(super) edges: usize,
     pub(super) bytes: usize,
     /// What each pod has, by uid.
     pub(super) pods: HashMap<Arc<str>, PodShare>,
-    /// Pods by bytes.
+    /// Pods by weight.
     pub(super) largest: BTreeSet<(usize, Arc<str>)>,
+    /// Pods that lost slots because they hoard, by uid.
+    hoarders: HashMap<Arc<str>, Hoarder>,
     pub(super) keys: HashSet<Arc<EdgeKey>>,
     pub(super) revision: u64,
     /// Reports that were taken in, by slot.
     pub(super) changed: BTreeMap<u64, u64>,
-    /// First slot of which nothing went early.
+    /// First slot of which nothing went early, but what hoarders lost.
     pub(super) whole_from: u64,
     /// Own reports by the revision at which they came.
     pub(super) own: BTreeMap<u64, (u64, Author)>,
@@ -160,6 +175,22 @@ pub(super) struct PodShare {
     pub(super) bytes: usize,
     /// Slot and process.
     pub(super) reports: BTreeSet<(u64, u64)>,
+}
+
+impl PodShare {
+    /// What it takes in bytes, or in edges of that many bytes: whichever is more. A pod with
+    /// many small edges has more than one with few large ones where edges are what is scarce.
+    fn weight(&self, of_an_edge: usize) -> usize {
+        self.bytes.max(self.edges.saturating_mul(of_an_edge))
+    }
+}
+
+/// A pod that lost slots by its own excess.
+#[derive(Debug)]
+struct Hoarder {
+    reporter: Arc<Reporter>,
+    /// First of its slots from which on nothing went.
+    whole_from: u64,
 }
 
 #[derive(Debug)]
@@ -224,6 +255,14 @@ pub(super) fn key(text: &str) -> Option<ObjectKey> {
 }
 
 impl ReportStore {
+    /// An empty one for at most this many edges.
+    pub(super) fn holding(most: usize) -> Self {
+        Self {
+            most,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn edge(&mut self, mut edge: v1::Edge) -> Edge {
         let detail = Detail::of(&mut edge);
         let fresh = EdgeKey {
@@ -270,7 +309,11 @@ impl ReportStore {
             }
             self.slots.remove(&slot);
         }
+        let before = self.changed.len();
         self.changed = self.changed.split_off(&first);
+        if self.changed.len() < before {
+            self.hoarders.retain(|_, pod| pod.whole_from > first);
+        }
     }
 
     /// Takes a report in.
@@ -289,14 +332,10 @@ impl ReportStore {
             .insert(author.clone(), held);
     }
 
-    /// Takes a report out, and keys that nobody has any more.
-    pub(super) fn drop_report(&mut self, slot: u64, author: &Author) {
-        let Some(reports) = self.slots.get_mut(&slot) else {
-            return;
-        };
-        let Some(held) = reports.remove(author) else {
-            return;
-        };
+    /// Takes a report out, and keys that nobody has any more. Returns whose it was.
+    pub(super) fn drop_report(&mut self, slot: u64, author: &Author) -> Option<Arc<Reporter>> {
+        let reports = self.slots.get_mut(&slot)?;
+        let held = reports.remove(author)?;
         if reports.is_empty() {
             self.slots.remove(&slot);
         }
@@ -316,53 +355,81 @@ impl ReportStore {
                 self.keys.remove(key);
             }
         }
+        Some(held.reporter)
     }
 
     /// Changes what one pod has.
     pub(super) fn share(&mut self, uid: &Arc<str>, change: impl FnOnce(&mut PodShare)) {
+        let of_an_edge = self.bytes_of_an_edge();
         let share = self.pods.entry(uid.clone()).or_default();
-        self.largest.remove(&(share.bytes, uid.clone()));
+        self.largest
+            .remove(&(share.weight(of_an_edge), uid.clone()));
         change(share);
         if share.reports.is_empty() {
             self.pods.remove(uid);
         } else {
-            self.largest.insert((share.bytes, uid.clone()));
+            self.largest.insert((share.weight(of_an_edge), uid.clone()));
         }
+    }
+
+    /// Bytes that each edge may have when as many are held as may be.
+    fn bytes_of_an_edge(&self) -> usize {
+        MAX_BYTES / self.most.max(1)
     }
 
     /// Makes the pod `uid`, and then all together, fit. Returns how many slots of pods
     /// went for it.
-    pub(super) fn fit(&mut self, uid: &Arc<str>, most: usize) -> u64 {
+    pub(super) fn fit(&mut self, uid: &Arc<str>) -> u64 {
         let mut dropped = 0;
-        loop {
-            let over =
-                |share: &PodShare| share.edges > MAX_POD_EDGES || share.bytes > MAX_POD_BYTES;
-            let full = self.edges > most || self.bytes > MAX_BYTES;
-            let own = self.pods.get(uid).is_some_and(over);
-            let victim = if own {
-                uid.clone()
-            } else if full {
-                match self.largest.last() {
-                    Some((_, largest)) => largest.clone(),
-                    None => return dropped,
-                }
-            } else {
+        while let Some((victim, hoards)) = self.victim(uid) {
+            let share = self.pods.get(&victim);
+            let oldest = share.and_then(|share| share.reports.first()).copied();
+            let Some((slot, process)) = oldest else {
                 return dropped;
             };
-            let oldest = self
-                .pods
-                .get(&victim)
-                .and_then(|share| share.reports.first());
-            let Some((slot, process)) = oldest.copied() else {
-                return dropped;
-            };
-            self.drop_report(slot, &(victim, process));
-            if !own {
-                // What a pod lost by its own excess is missing from nobody else's answer.
-                self.whole_from = self.whole_from.max(slot + 1);
+            let reporter = self.drop_report(slot, &(victim, process));
+            match reporter.filter(|_| hoards) {
+                Some(reporter) => self.note_hoarder(&reporter, slot + 1),
+                None => self.whole_from = self.whole_from.max(slot + 1),
             }
             dropped += 1;
         }
+        dropped
+    }
+
+    /// Who has to give up its oldest slot, if somebody has, and whether it hoards.
+    fn victim(&self, uid: &Arc<str>) -> Option<(Arc<str>, bool)> {
+        let over = |share: &PodShare| share.edges > MAX_POD_EDGES || share.bytes > MAX_POD_BYTES;
+        if self.pods.get(uid).is_some_and(over) {
+            return Some((uid.clone(), true));
+        }
+        let full = self.edges > self.most || self.bytes > MAX_BYTES;
+        let (weight, largest) = self.largest.last().filter(|_| full)?;
+        let modest = MODEST_EDGES.saturating_mul(self.bytes_of_an_edge());
+        let fair = (MAX_BYTES / FAIR_SHARES).max(modest);
+        Some((largest.clone(), *weight > fair))
+    }
+
+    /// Notes that slots of this pod before `whole_from` went early.
+    fn note_hoarder(&mut self, reporter: &Arc<Reporter>, whole_from: u64) {
+        if let Some(known) = self.hoarders.get_mut(&reporter.uid) {
+            known.whole_from = known.whole_from.max(whole_from);
+            return;
+        }
+        warn!(pod = %reporter.pod, "pod reports more than its share: its oldest slots are forgotten");
+        let hoarder = Hoarder {
+            reporter: Arc::clone(reporter),
+            whole_from,
+        };
+        self.hoarders.insert(reporter.uid.clone(), hoarder);
+    }
+
+    /// Pods of which slots from `first` on went early because they hoard, each with the
+    /// first slot from which on it is whole.
+    pub(super) fn hoarders(&self, first: u64) -> Vec<(Arc<Reporter>, u64)> {
+        let lost = self.hoarders.values().filter(|pod| pod.whole_from > first);
+        lost.map(|pod| (Arc::clone(&pod.reporter), pod.whole_from))
+            .collect()
     }
 }
 

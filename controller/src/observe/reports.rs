@@ -11,7 +11,7 @@
 //!
 //! Any pod of the mesh may report whatever it likes about itself. So a pod has a share
 //! in bytes, and when all together are too much, the pod with most loses its oldest
-//! slots: nobody can push out what others reported.
+//! slots: nobody can push out what others reported, nor shorten their windows.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -39,8 +39,11 @@ pub(crate) const SETTLED: Duration = Duration::from_secs(5);
 /// Slots that are kept: the longest window, what is not settled, and one that a
 /// clock may be ahead.
 const SLOTS: u64 = LONGEST_WINDOW.as_secs() / SLOT + 4;
-/// A proxy's clock may be ahead by this many slots.
-const AHEAD: u64 = 2;
+/// Slots by which a report of an own stream may be ahead. A clock that is wrong by a slot is
+/// believed, see [`ClockOffset`], and a pod that ends tells the slot that is open.
+const AHEAD: u64 = 1;
+/// The same of what another replica tells, whose clock may be wrong by as much again.
+const AHEAD_OF_PEERS: u64 = 2;
 /// Edges of one report. A proxy has half of it.
 const MAX_REPORT_EDGES: usize = 1024;
 /// Routes of one report: 64 names on each of a few ports.
@@ -82,9 +85,6 @@ struct Inner {
     state: Mutex<ReportStore>,
     /// Counts reports of this replica's own streams.
     own: watch::Sender<u64>,
-    /// Edges of all slots, about 150 bytes each: 300 000 are 45 MB, or 1000 pods
-    /// with five edges each over the longest window.
-    most: usize,
     metrics: ReportMetrics,
 }
 
@@ -96,13 +96,13 @@ impl Reports {
         Self::holding(metrics, crate::settings::caps::Caps::default().report_edges)
     }
 
-    /// An empty store for at most this many edges.
+    /// An empty store for at most this many edges of all slots, about 150 bytes each:
+    /// 300 000 are 45 MB, or 1000 pods with five edges each over the longest window.
     pub(crate) fn holding(metrics: ReportMetrics, most: usize) -> Self {
         Self {
             inner: Arc::new(Inner {
-                state: Mutex::default(),
+                state: Mutex::new(ReportStore::holding(most)),
                 own: watch::Sender::new(0),
-                most,
                 metrics,
             }),
         }
@@ -128,7 +128,8 @@ impl Reports {
     ) -> ReportOutcome {
         let current = slot_of(now);
         let slot = report.slot / SLOT;
-        if let Some(refused) = refused(&report, current) {
+        let ahead = if own { AHEAD } else { AHEAD_OF_PEERS };
+        if let Some(refused) = refused(&report, current, ahead) {
             return refused;
         }
         let author: Author = (reporter.uid.clone(), report.process);
@@ -171,7 +172,7 @@ impl Reports {
         state.drop_report(slot, &author);
         state.hold(slot, &author, held);
         *state.changed.entry(slot).or_default() += 1;
-        let dropped = state.fit(&author.0, self.inner.most);
+        let dropped = state.fit(&author.0);
         self.inner.metrics.slots_dropped.inc_by(dropped);
         let bytes = i64::try_from(state.bytes).unwrap_or(i64::MAX);
         self.inner.metrics.bytes.set(bytes);
@@ -180,10 +181,17 @@ impl Reports {
         ReportOutcome::Taken
     }
 
-    /// The first slot of which nothing was dropped for want of room. What is told of
-    /// earlier ones is a part.
+    /// The first slot of which nothing was dropped for want of room, but of pods that
+    /// hoard. What is told of earlier ones is a part.
     pub(crate) fn whole_from(&self) -> u64 {
         self.inner.state.lock().whole_from
+    }
+
+    /// Pods that reported more than their share and lost slots from `first` on for it, each
+    /// with the first slot from which on its reports are whole. That a call of theirs is
+    /// missing before does not mean that there was none.
+    pub(crate) fn hoarders(&self, first: u64) -> Vec<(Arc<Reporter>, u64)> {
+        self.inner.state.lock().hoarders(first)
     }
 
     /// Shows every edge of the slots from `first` up to but without `end`
@@ -299,10 +307,11 @@ fn calls(report: &v1::Report) -> u64 {
     })
 }
 
-/// Why a report cannot be taken, whatever is held, if it cannot.
-fn refused(report: &v1::Report, current: u64) -> Option<ReportOutcome> {
+/// Why a report cannot be taken, whatever is held, if it cannot. `ahead`: slots that it may
+/// lie ahead.
+fn refused(report: &v1::Report, current: u64, ahead: u64) -> Option<ReportOutcome> {
     let slot = report.slot / SLOT;
-    if !report.slot.is_multiple_of(SLOT) || slot > current + AHEAD || slot + SLOTS <= current {
+    if !report.slot.is_multiple_of(SLOT) || slot > current + ahead || slot + SLOTS <= current {
         return Some(ReportOutcome::OutOfTime);
     }
     if report.edges.len() > MAX_REPORT_EDGES

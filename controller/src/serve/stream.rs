@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 use tracing::{debug, warn};
 use wire::v1;
 use wire::v1::from_proxy::Message;
@@ -44,7 +44,7 @@ const LIFE: Duration = Duration::from_secs(30 * 60);
 /// Added to [`LIFE`] by chance, so that streams do not end together.
 const LIFE_JITTER: Duration = Duration::from_secs(30 * 60);
 /// Streams at one time. A proxy has one, and another while the first one is dead and
-/// nobody knows yet; each may cost a message of 4 MiB while it says Hello.
+/// nobody knows yet. What their messages may take together, `buffers` says.
 const PLACES: Limits = Limits {
     total: 8192,
     per_holder: 2,
@@ -373,6 +373,15 @@ impl ProxyStream<'_> {
     fn hear(&mut self, message: Option<Result<v1::FromProxy, Status>>) -> Result<(), StreamEnd> {
         let message = match message {
             Some(Ok(message)) => message,
+            // Ours, see `buffers`: it is told why.
+            Some(Err(status))
+                if matches!(
+                    status.code(),
+                    Code::DeadlineExceeded | Code::ResourceExhausted
+                ) =>
+            {
+                return Err(StreamEnd::Refused(status));
+            }
             Some(Err(status)) => {
                 debug!(pod = %self.pod, %status, "stream broke");
                 return Err(StreamEnd::Over);

@@ -149,6 +149,42 @@ async fn slots_that_went_for_want_of_room_stay_as_they_were_folded() {
     assert_eq!(web.map(|edge| edge.requests), Some(5));
 }
 
+/// Its own loss, of which the graphs of others say nothing.
+#[tokio::test]
+async fn graph_of_pods_that_told_more_than_their_share_says_that_it_is_not_whole() {
+    const HOARD: u64 = 100;
+    let reports = Reports::holding(crate::metrics::ReportMetrics::default(), HOARD as usize);
+    let graph = graph(&reports);
+    call(&reports, "shop/web", "shop/api", 5, 0);
+    let hoarder = crate::observe::reports::Reporter {
+        uid: "hoarder".into(),
+        pod: topology::key("bank", "web-1"),
+    };
+    for slot in [topology::SLOT_NOW - 1, topology::SLOT_NOW] {
+        let edges =
+            (0..HOARD).map(|number| topology::seen_by_client(&format!("bank/x{number}"), 1, 0));
+        let report = wire::v1::Report {
+            process: 1,
+            slot: slot * SLOT,
+            edges: edges.collect(),
+            ..wire::v1::Report::default()
+        };
+        reports.take(&hoarder, report, true, now());
+    }
+    graph.look(now(), true).await;
+    let later = now() + SETTLED + Duration::from_secs(3 * SLOT);
+    let of = |namespace: &str| {
+        let extent = Extent {
+            namespace: Some(namespace.into()),
+            ..Extent::default()
+        };
+        graph.answer(&asked(extent), later).metadata.incomplete
+    };
+    let says = |namespace| of(namespace).is_some_and(|why| why.contains("more than their share"));
+    assert!(says("bank"), "{:?}", of("bank"));
+    assert!(!says("shop"), "{:?}", of("shop"));
+}
+
 /// Slots, and edges in each, that one pod makes up.
 const MADE_UP: (u64, u64) = (50, 1000);
 

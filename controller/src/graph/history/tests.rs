@@ -277,6 +277,11 @@ fn slots_go_early_where_what_is_told_is_too_much() {
         "the newest is there"
     );
     assert!(history.dropped > 0 && history.whole_from > NOW - 25);
+    // They do not come back to go again.
+    let gone = NOW - 25..history.whole_from;
+    assert!(gone.clone().all(|slot| !history.slots.contains_key(&slot)));
+    assert!(gone.clone().count() > 0 && gone.clone().all(|slot| !history.lacks(slot, 1)));
+    assert!(history.lacks(NOW, 1), "one that was not told");
 }
 
 #[test]

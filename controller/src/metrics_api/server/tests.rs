@@ -27,6 +27,8 @@ use crate::world::ObjectKey;
 
 #[path = "tests/floods.rs"]
 mod floods;
+#[path = "tests/hoarders.rs"]
+mod hoarders;
 #[path = "tests/lists.rs"]
 mod lists;
 #[path = "tests/owners.rs"]

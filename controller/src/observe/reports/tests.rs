@@ -5,6 +5,8 @@ use crate::observe::report_store::{MAX_BYTES, MAX_POD_BYTES};
 use crate::settings::caps::Caps;
 use std::collections::{HashMap, HashSet};
 
+mod hoarders;
+
 const NOW: u64 = 1_000_000;
 
 fn now() -> SystemTime {

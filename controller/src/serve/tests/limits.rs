@@ -1,8 +1,16 @@
 //! What floods of connections, bytes and messages do to everybody else.
 
+use bytes::{BufMut as _, Bytes};
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::Frame;
+use prost::Message as _;
+use tokio::time::sleep;
+use tokio_stream::StreamExt as _;
+use tower::ServiceExt as _;
+
 use super::bench::*;
 use super::*;
-use tokio::time::sleep;
+use crate::serve::buffers::PART_TIMEOUT;
 
 const ATTACKER: [u8; 4] = [127, 0, 0, 66];
 const HONEST: [u8; 4] = [127, 0, 0, 2];
@@ -206,4 +214,80 @@ async fn proxy_that_talks_without_end_is_slowed_down_and_still_served() {
     // It is not cut off: what it said before the flood still counts.
     loud.ack(&batch).await;
     assert!(!loud.outbox.is_closed());
+}
+
+/// A stream that says Hello, and then so many bytes of a message of 4 MiB and no more.
+async fn begin_message(channel: Channel, bytes: usize) -> (mpsc::Sender<Bytes>, Body) {
+    let hello = v1::FromProxy {
+        message: Some(Message::Hello(asks(&[]))),
+    };
+    let mut first = Vec::new();
+    for (length, message) in [
+        (hello.encoded_len(), hello.encode_to_vec()),
+        (MAX_RECEIVED, vec![0; bytes]),
+    ] {
+        first.put_u8(0);
+        first.put_u32(u32::try_from(length).unwrap());
+        first.extend(message);
+    }
+    let (outbox, chunks) = mpsc::channel(1);
+    outbox.send(Bytes::from(first)).await.unwrap();
+    let chunks = ReceiverStream::new(chunks).map(|chunk| Ok::<_, Infallible>(Frame::data(chunk)));
+    let request = HttpRequest::post(format!("/{}/Stream", control_server::SERVICE_NAME))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(Body::new(StreamBody::new(chunks)))
+        .unwrap();
+    let answer = channel.oneshot(request).await.unwrap();
+    (outbox, answer.into_body())
+}
+
+/// The status that a stream ends with.
+async fn end_of(mut answer: Body) -> tonic::Code {
+    while let Some(frame) = answer.frame().await {
+        if let Ok(trailers) = frame.unwrap().into_trailers() {
+            return Status::from_header_map(&trailers).unwrap().code();
+        }
+    }
+    panic!("it ended without a status")
+}
+
+#[tokio::test]
+async fn message_that_begins_and_stands_still_ends_its_stream() {
+    let bench = Bench::start(&cluster::shop()).await;
+    let web = account("shop", "web");
+    let channel = bench.somebody_at(ATTACKER, &web, Some("uid-client")).await;
+    let (_outbox, answer) = begin_message(channel, 1000).await;
+    let end = timeout(PART_TIMEOUT + PATIENCE, end_of(answer)).await;
+    assert_eq!(end.unwrap(), tonic::Code::DeadlineExceeded);
+    assert_eq!(bench.metrics.limits.count("slow-messages"), 1);
+    must_be_served(&bench).await;
+}
+
+/// So many pods with two streams begin messages of more than there is room for.
+const PODS: usize = 8;
+
+#[tokio::test]
+async fn messages_that_many_pods_begin_and_do_not_end_take_no_more_than_there_is_for_them() {
+    let greedy = |at: usize| format!("greedy-{at}");
+    let with = |all: Cluster, at: usize| {
+        all.with(cluster::pod(&greedy(at), &format!("10.0.1.{at}"), "web"))
+    };
+    let bench = Bench::start(&(0..PODS).fold(cluster::shop(), with)).await;
+    let mut begun = Vec::new();
+    for at in 0..PODS {
+        let uid = format!("uid-{}", greedy(at));
+        let web = account("shop", "web");
+        let channel = bench.somebody_at(ATTACKER, &web, Some(&uid)).await;
+        for _ in 0..2 {
+            begun.push(begin_message(channel.clone(), MAX_RECEIVED - 1).await);
+        }
+    }
+    // Some 60 MiB pass through TLS first.
+    let deadline = Instant::now() + PATIENCE * 4;
+    while bench.metrics.limits.count("message-buffers") == 0 {
+        assert!(Instant::now() < deadline, "all of them are held");
+        sleep(Duration::from_millis(10)).await;
+    }
+    must_be_served(&bench).await;
 }

@@ -62,6 +62,57 @@ fn high_water() -> usize {
     kib * 1024
 }
 
+/// A pod is made, as an API server asks for it on a connection that it has.
+async fn must_be_answered_on(sender: &http2::SendRequest<Slow>) {
+    let review = json!({
+        "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+        "request": pod(json!({ "containers": [{ "name": "app" }] })),
+    });
+    let body = Bytes::from(review.to_string());
+    let body = futures::stream::iter([Ok(Frame::data(body))]).boxed();
+    let request = Request::post(format!("https://{NAME}/mutate"))
+        .body(Slow::new(body))
+        .unwrap();
+    let response = sender.clone().send_request(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+}
+
+/// Connections that say nothing, each from an address of its own.
+async fn strangers(harness: &Harness, count: usize) -> Vec<TcpStream> {
+    let mut open = Vec::new();
+    for at in 0..count {
+        let last = u8::try_from(at + 1).unwrap();
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        let from = SocketAddr::from(([127, 0, 1, last], 0));
+        socket.bind(from).unwrap();
+        open.push(socket.connect(harness.address).await.unwrap());
+    }
+    open
+}
+
+#[tokio::test]
+async fn connections_of_more_addresses_than_there_are_places_close_none_of_an_api_server() {
+    let harness = Harness::start().await;
+    let mut api = Vec::new();
+    for _ in 0..2 {
+        let sender = sender(&harness, [127, 0, 0, 1]).await;
+        must_be_answered_on(&sender).await;
+        api.push(sender);
+    }
+    let flood = strangers(&harness, CONNECTIONS.total + 50).await;
+    let gone = || harness.webhooks.metrics.limits.count("connections");
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while gone() < 50 {
+        assert!(Instant::now() < deadline, "{} were closed", gone());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    for sender in &api {
+        must_be_answered_on(sender).await;
+    }
+    must_be_answered(&harness).await;
+    drop(flood);
+}
+
 #[tokio::test]
 async fn three_hundred_slow_bodies_delay_no_pod() {
     let harness = Harness::start().await;

@@ -1,0 +1,105 @@
+//! Pods that report more than their share, and whom it concerns.
+
+use super::*;
+
+/// Pods of one tenant, of which each fills the newest slots as far as it is let.
+fn greedy_pods(reports: &Reports) {
+    let edges = [1; MAX_REPORT_EDGES];
+    for at in 0..50 {
+        for process in 0..MAX_PROCESSES as u64 {
+            for slots_ahead in [0, 1] {
+                let all = report_ahead(process, slots_ahead, &edges);
+                reports.take(&pod(&format!("greedy{at}")), all, true, now());
+            }
+        }
+    }
+}
+
+fn report_ahead(process: u64, slots: u64, edges: &[u64]) -> v1::Report {
+    v1::Report {
+        slot: NOW + slots * SLOT,
+        ..report(process, 0, edges)
+    }
+}
+
+#[test]
+fn pods_that_fill_the_newest_slots_shorten_no_window_but_their_own() {
+    let reports = Reports::new(ReportMetrics::default());
+    honest_pods(&reports);
+    greedy_pods(&reports);
+    assert!(reports.inner.state.lock().edges <= Caps::default().report_edges);
+    assert_eq!(reports.whole_from(), 0, "slots of everybody");
+    assert_eq!(honest_edges(&reports), 100 * 100, "edges of honest pods");
+    let hoarders = reports.hoarders(0);
+    assert!(!hoarders.is_empty());
+    for (reporter, whole_from) in &hoarders {
+        assert!(reporter.uid.starts_with("greedy"), "{reporter:?}");
+        assert!(*whole_from > NOW / SLOT, "{whole_from}");
+    }
+    assert!(reports.hoarders(NOW / SLOT + 2).is_empty(), "later ones");
+    let dropped = reports.inner.metrics.slots_dropped.get();
+    assert!(dropped >= hoarders.len() as u64, "{dropped}");
+    // What they lost is forgotten with its slots.
+    let passed = SLOTS + 2;
+    let later = now() + Duration::from_secs(passed * SLOT);
+    let fresh = report_ahead(1, passed, &[1]);
+    reports.take(&pod("honest0"), fresh, true, later);
+    assert!(reports.hoarders(0).is_empty());
+}
+
+#[test]
+fn pod_that_has_more_than_one_may_have_is_a_hoarder_though_there_is_room() {
+    let reports = Reports::new(ReportMetrics::default());
+    for slots_ago in 0..45 {
+        reports.take(
+            &pod("greedy"),
+            report(1, slots_ago, &[1; MAX_REPORT_EDGES]),
+            true,
+            now(),
+        );
+    }
+    assert_eq!(reports.whole_from(), 0);
+    assert_eq!(reports.hoarders(0).len(), 1);
+}
+
+#[test]
+fn pods_with_little_each_that_are_too_many_shorten_the_window_of_all() {
+    let reports = Reports::holding(ReportMetrics::default(), 300);
+    for slots_ago in [3, 2, 1] {
+        for at in 0..10 {
+            let modest = report(1, slots_ago, &[1; 12]);
+            reports.take(&pod(&format!("p{at}")), modest, true, now());
+        }
+    }
+    assert_eq!(reports.whole_from(), NOW / SLOT - 2);
+    assert!(reports.hoarders(0).is_empty());
+}
+
+#[test]
+fn where_edges_are_scarce_the_pod_with_most_edges_gives_way_and_not_one_with_long_names() {
+    let reports = Reports::holding(ReportMetrics::default(), 4_000);
+    reports.take(&pod("long"), long_report(1, 1, 1), true, now());
+    for at in 0..5 {
+        let many = report(1, 1, &[1; 800]);
+        reports.take(&pod(&format!("many{at}")), many, true, now());
+    }
+    let mut long = 0;
+    reports.each(0, u64::MAX, |reporter, _| {
+        long += usize::from(&*reporter.uid == "long");
+    });
+    assert_eq!(long, 280);
+    assert!(reports.inner.metrics.slots_dropped.get() > 0);
+}
+
+#[test]
+fn slots_ahead_are_taken_as_far_as_clocks_may_differ() {
+    let is_taken = |slots_ahead, own| {
+        let reports = Reports::new(ReportMetrics::default());
+        let ahead = report_ahead(1, slots_ahead, &[1]);
+        reports.take(&pod("a"), ahead, own, now());
+        calls(&reports) == 1
+    };
+    assert!(is_taken(1, true) && !is_taken(2, true));
+    // The clock of the replica that tells it may be ahead too.
+    assert!(is_taken(2, false) && !is_taken(3, false));
+}

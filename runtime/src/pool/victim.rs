@@ -1,0 +1,113 @@
+//! Whose share goes when there is no room.
+//!
+//! That of whoever has most, and among equals one that is idle. Where nobody proves
+//! anything, many holders with a share each are a flood as well, and the honest one may
+//! have the oldest share or one more than they. It is known by its work: silent strangers
+//! complete none. So who has is spared, as long as it has little; its idle shares go when
+//! there are no strangers to take from, that of the longest rest first, and those in use
+//! only while it keeps more than who asks. From a stranger it takes what it lacks, though
+//! that has less.
+//!
+//! Work can be pretended. So those who are spared may have half of the pool at most: else
+//! they could shut out an honest one that comes for the first time.
+
+use std::hash::Hash;
+use std::iter::once;
+
+use super::{Holder, PoolState};
+
+impl<K: Clone + Ord + Hash> PoolState<K> {
+    /// Who loses a share for `holder`, which will have `wanted` of `total`. Who has worked is
+    /// spared while it has at most `spared`.
+    pub(super) fn victim(
+        &self,
+        holder: &K,
+        wanted: usize,
+        spared: usize,
+        total: usize,
+    ) -> Option<K> {
+        let spares =
+            move |held: usize, other: &K| held <= spared && self.worked.last(other).is_some();
+        // Those with most first, of equal ones that with the oldest share.
+        let others = move |least: usize| {
+            let order = self.order.iter().rev();
+            order
+                .take_while(move |(held, _, _)| *held >= least)
+                .map(|(held, _, other)| (*held, other))
+                .filter(move |(_, other)| *other != holder)
+        };
+        let stranger = || {
+            let least = if spares(wanted, holder) { 1 } else { wanted };
+            let strangers = others(least).filter(move |(held, other)| !spares(*held, other));
+            self.first_idle(strangers)
+        };
+        let known = || {
+            let known = others(wanted).filter(move |(held, other)| spares(*held, other));
+            let resting = self.longest_at_rest(known.clone());
+            resting.or_else(|| self.with_more_than(wanted, known))
+        };
+        let all = self.order.iter();
+        let known_hold: usize = all
+            .filter(|(held, _, other)| spares(*held, other))
+            .map(|(held, _, _)| *held)
+            .sum();
+        let victim = if known_hold <= total / 2 {
+            stranger().or_else(known)
+        } else {
+            // More than half would shut out an honest one that comes for the first time, though
+            // all that they hold be in use.
+            let first = || others(wanted).map(|(_, other)| other).next();
+            known().or_else(stranger).or_else(first)
+        };
+        victim.cloned()
+    }
+
+    /// The first of those with most that has an idle share, else the first.
+    fn first_idle<'a>(&self, mut others: impl Iterator<Item = (usize, &'a K)>) -> Option<&'a K>
+    where
+        K: 'a,
+    {
+        let (most, first) = others.next()?;
+        let equals = others.take_while(|(held, _)| *held == most);
+        let mut equals = once(first).chain(equals.map(|(_, other)| other));
+        let idle = equals.find(|other| self.idle_of(other).is_some());
+        Some(idle.unwrap_or(first))
+    }
+
+    /// The one whose idle share has neither come nor worked for the longest.
+    fn longest_at_rest<'a>(&self, others: impl Iterator<Item = (usize, &'a K)>) -> Option<&'a K>
+    where
+        K: 'a,
+    {
+        let resting = others.filter_map(|(_, other)| {
+            let came = self.idle_of(other)?;
+            let worked = self.worked.last(other).unwrap_or(0);
+            Some((worked.max(came), other))
+        });
+        resting
+            .min_by_key(|(since, _)| *since)
+            .map(|(_, other)| other)
+    }
+
+    /// The first that keeps more than `wanted` without its oldest share.
+    fn with_more_than<'a>(
+        &self,
+        wanted: usize,
+        mut others: impl Iterator<Item = (usize, &'a K)>,
+    ) -> Option<&'a K>
+    where
+        K: 'a,
+    {
+        let keeps = |held: usize, other: &K| {
+            let holder = self.holders.get(other);
+            let oldest = holder.and_then(|holder| holder.shares.values().next());
+            oldest.is_some_and(|entry| held - entry.amount > wanted)
+        };
+        let found = others.find(|(held, other)| keeps(*held, other));
+        found.map(|(_, other)| other)
+    }
+
+    fn idle_of(&self, holder: &K) -> Option<u64> {
+        self.holders.get(holder).and_then(Holder::idle)
+    }
+}
