@@ -6,11 +6,12 @@
 //! replica: another one has it within an interval, and proxies decide alone meanwhile.
 //!
 //! A proxy tells only of itself, and an account has one voice however many pods it has.
-//! What is told of a Service without a breaker, or of a backend that nothing leads to, is
-//! not taken.
+//! What is told of a Service without a breaker, of a backend that nothing leads to, or by
+//! an account that may not call there, is not taken.
 //!
 //! May import `model` and `world`.
 
+mod authorization;
 mod circuit;
 mod key;
 mod verdict;
@@ -26,6 +27,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 use wire::v1;
 
+use self::authorization::{Authorizations, LOOKED_AT};
 use self::circuit::{Decision, Held};
 use crate::model::compiled::Latest;
 
@@ -62,7 +64,8 @@ struct Inner {
     /// Counts pulses of this replica's own streams.
     own: watch::Sender<u64>,
     begun: Notify,
-    /// Counts callers of breakers beyond [`CALLERS`].
+    /// Counts callers of breakers beyond [`CALLERS`], and those whose rights take more than
+    /// [`LOOKED_AT`] to know.
     at_capacity: Counter,
 }
 
@@ -75,6 +78,7 @@ struct FleetState {
     /// Own pulses by revision, the oldest first.
     own: VecDeque<(u64, Instant, v1::PodPulse)>,
     revision: u64,
+    authorizations: Authorizations,
 }
 
 impl Fleet {
@@ -142,6 +146,7 @@ impl Fleet {
         };
         let mut state = self.inner.state.lock();
         let state = &mut *state;
+        let mut left = LOOKED_AT;
         for said in pulse.circuits.into_iter().take(CIRCUITS) {
             let Some(key) = said.circuit.as_ref().and_then(Key::read) else {
                 continue;
@@ -149,6 +154,13 @@ impl Fleet {
             let Some(decision) = Decision::about(&key, &compiled) else {
                 continue;
             };
+            let allowed = state.authorizations.allow(&compiled, &key, from, &mut left);
+            if allowed.is_none() {
+                self.inner.at_capacity.inc();
+            }
+            if allowed != Some(true) {
+                continue;
+            }
             let known = state.circuits.get(&key);
             if !known.is_some_and(|held| held.knows(from)) {
                 if state.callers >= CALLERS {

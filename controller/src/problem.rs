@@ -175,8 +175,10 @@ pub struct ObjectReport {
 /// Everything that compiling found out about objects.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Problems {
-    /// All problems, sorted and without repetition. Also about Services, Pods and
-    /// Namespaces, which have no conditions: those become Events only.
+    /// Of each object and condition the worst problems, as many as the condition's message
+    /// lists, sorted and without repetition: what one object may earn has no other bound.
+    /// Also about Services, Pods and Namespaces, which have no conditions: those become
+    /// Events only.
     pub list: Vec<Problem>,
     /// One verdict per object that has conditions, problem or not.
     pub verdicts: BTreeMap<ObjectRef, ObjectReport>,

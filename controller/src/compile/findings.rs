@@ -1,6 +1,14 @@
 //! Collects what compiling finds out about objects, and sums it up.
+//!
+//! One object may name thousands of things that are not there, and a namespace may hold a
+//! thousand such objects. So of each condition the worst problems are kept, as many as its
+//! message lists; of the others it is known how many there are.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+};
 
 use crds::smi::judge::{self, Mistake};
 use policy::name::ObjectRef;
@@ -15,12 +23,35 @@ use crate::{
 const MESSAGE_LIMIT: usize = 1024;
 /// Most problems that one condition's message lists.
 const LISTED: usize = 8;
+/// Problems that are kept of what is wrong with an object by itself: those that its webhook
+/// would list, and more. Of what it refers to none is kept that is not listed.
+const KEPT: usize = 32;
+/// Problems that are not kept and are told apart, of each condition.
+const TOLD_APART: usize = 1024;
 
 /// Collects problems while compiling.
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
-    problems: Vec<Problem>,
+    told: BTreeMap<ObjectRef, Told>,
     objects: BTreeMap<ObjectRef, Seen>,
+}
+
+/// What is wrong with one object.
+#[derive(Debug, Default)]
+struct Told {
+    accepted: Worst,
+    resolved_refs: Worst,
+}
+
+/// What is wrong by one condition.
+#[derive(Debug, Default)]
+struct Worst {
+    problems: BTreeSet<Problem>,
+    /// How many there are beside those.
+    more: usize,
+    /// What tells those apart of which it is known, [`TOLD_APART`] at most: an object may hold
+    /// the same mistake many times.
+    dropped: HashSet<u64>,
 }
 
 #[derive(Debug)]
@@ -53,43 +84,98 @@ impl Findings {
     /// Starts a report about one object.
     pub(crate) fn about(&mut self, object: &ObjectRef, generation: i64) -> About<'_> {
         About {
-            findings: self,
+            told: self.told.entry(object.clone()).or_default(),
             object: object.clone(),
             generation,
         }
     }
 
-    /// Sorts, removes repetitions and sums up.
-    pub(crate) fn finish(mut self) -> Problems {
-        self.problems.sort();
-        self.problems.dedup();
-        let mut by_object: BTreeMap<&ObjectRef, Vec<&Problem>> = BTreeMap::new();
-        for problem in &self.problems {
-            by_object.entry(&problem.object).or_default().push(problem);
-        }
-        let verdicts = self.objects.into_iter().map(|(object, seen)| {
-            let problems = by_object.get(&object).map_or(&[][..], Vec::as_slice);
+    /// Sums up.
+    pub(crate) fn finish(self) -> Problems {
+        let Self { told, objects } = self;
+        let nothing = Told::default();
+        let verdicts = objects.into_iter().map(|(object, seen)| {
+            let told = told.get(&object).unwrap_or(&nothing);
             let verdict = ObjectReport {
                 generation: seen.generation,
                 uid: seen.uid,
-                accepted: condition(ConditionType::Accepted, problems),
-                resolved_refs: condition(ConditionType::ResolvedRefs, problems),
+                accepted: told.accepted.condition(ConditionType::Accepted),
+                resolved_refs: told.resolved_refs.condition(ConditionType::ResolvedRefs),
                 summary: seen.summary,
                 target: seen.target,
             };
             (object, verdict)
         });
         let verdicts = verdicts.collect();
+        let told = told.into_values();
+        let worst = told.flat_map(|told| [told.accepted, told.resolved_refs]);
         Problems {
-            list: self.problems,
+            list: worst.flat_map(|worst| worst.problems).collect(),
             verdicts,
+        }
+    }
+}
+
+impl Worst {
+    /// Whether such a problem may be among those that are kept.
+    fn may_take(&self, most: usize, severity: Severity, reason: Reason, field: &str) -> bool {
+        let full = self.problems.len() >= most;
+        let last = self.problems.last().filter(|_| full);
+        last.is_none_or(|last| {
+            (severity, reason, field) <= (last.severity, last.reason, last.field.as_str())
+        })
+    }
+
+    fn add(&mut self, most: usize, problem: Problem) {
+        self.problems.insert(problem);
+        if self.problems.len() > most
+            && let Some(last) = self.problems.pop_last()
+        {
+            self.drop_one(last.severity, last.reason, &last.field, &last.message);
+        }
+    }
+
+    /// Counts one that is not kept, once.
+    fn drop_one(&mut self, severity: Severity, reason: Reason, field: &str, message: &str) {
+        let mut hasher = DefaultHasher::new();
+        (severity, reason.as_str(), field, message).hash(&mut hasher);
+        let full = self.dropped.len() >= TOLD_APART;
+        let known = self.dropped.contains(&hasher.finish());
+        if !known && !full {
+            self.dropped.insert(hasher.finish());
+        }
+        self.more += usize::from(!known);
+    }
+
+    fn condition(&self, of: ConditionType) -> Condition {
+        // Problems are sorted: failures before warnings, then the worst reason first.
+        let mut problems = self.problems.iter();
+        let status = problems.all(|problem| problem.severity == Severity::Warning);
+        let first = self.problems.first();
+        let mut message: Vec<String> = self
+            .problems
+            .iter()
+            .take(LISTED)
+            .map(|problem| match problem.field.as_str() {
+                "" => problem.message.clone(),
+                field => format!("{field}: {}", problem.message),
+            })
+            .collect();
+        let more = self.more + self.problems.len().saturating_sub(LISTED);
+        if more > 0 {
+            message.push(format!("and {more} more"));
+        }
+        Condition {
+            status,
+            reason: first.map_or(of.as_str(), |problem| problem.reason.as_str()),
+            message: message.join("; "),
         }
     }
 }
 
 /// A report about one object.
 pub(crate) struct About<'a> {
-    findings: &'a mut Findings,
+    told: &'a mut Told,
     object: ObjectRef,
     generation: i64,
 }
@@ -102,14 +188,13 @@ impl About<'_> {
                 judge::Severity::Refuse => Severity::Failure,
                 judge::Severity::Warn => Severity::Warning,
             };
-            let text = mistake.text.clone();
             let reason = mistake.code.into();
             self.add(
                 ConditionType::Accepted,
                 severity,
                 reason,
                 &mistake.field,
-                text,
+                || mistake.text.clone(),
             );
         }
     }
@@ -121,12 +206,22 @@ impl About<'_> {
             Severity::Failure,
             reason,
             field,
-            message,
+            || message,
         );
     }
 
     /// `ResolvedRefs` is false.
     pub(crate) fn unresolved(&mut self, reason: Reason, field: &str, message: String) {
+        self.unresolved_with(reason, field, || message);
+    }
+
+    /// The same, in words that are looked for only where they may be shown.
+    pub(crate) fn unresolved_with(
+        &mut self,
+        reason: Reason,
+        field: &str,
+        message: impl FnOnce() -> String,
+    ) {
         self.add(
             ConditionType::ResolvedRefs,
             Severity::Failure,
@@ -143,7 +238,7 @@ impl About<'_> {
             Severity::Warning,
             reason,
             field,
-            message,
+            || message,
         );
     }
 
@@ -154,7 +249,7 @@ impl About<'_> {
             Severity::Warning,
             reason,
             field,
-            message,
+            || message,
         );
     }
 
@@ -164,46 +259,32 @@ impl About<'_> {
         severity: Severity,
         reason: Reason,
         field: &str,
-        message: String,
+        message: impl FnOnce() -> String,
     ) {
-        self.findings.problems.push(Problem {
+        let (worst, most) = match condition {
+            ConditionType::Accepted => (&mut self.told.accepted, KEPT),
+            ConditionType::ResolvedRefs => (&mut self.told.resolved_refs, LISTED),
+        };
+        if !worst.may_take(most, severity, reason, field) {
+            match condition {
+                ConditionType::Accepted => {
+                    worst.drop_one(severity, reason, field, &shortened(message()));
+                }
+                // Its words are not even looked for.
+                ConditionType::ResolvedRefs => worst.more += 1,
+            }
+            return;
+        }
+        let problem = Problem {
             object: self.object.clone(),
             generation: self.generation,
             condition,
             severity,
             reason,
             field: field.to_owned(),
-            message: shortened(message),
-        });
-    }
-}
-
-fn condition(of: ConditionType, problems: &[&Problem]) -> Condition {
-    let ours: Vec<&Problem> = problems
-        .iter()
-        .copied()
-        .filter(|p| p.condition == of)
-        .collect();
-    // Problems come sorted: failures before warnings, then the worst reason first.
-    let status = ours.iter().all(|p| p.severity == Severity::Warning);
-    let reason = ours
-        .first()
-        .map_or(of.as_str(), |problem| problem.reason.as_str());
-    let mut message: Vec<String> = ours
-        .iter()
-        .take(LISTED)
-        .map(|problem| match problem.field.as_str() {
-            "" => problem.message.clone(),
-            field => format!("{field}: {}", problem.message),
-        })
-        .collect();
-    if ours.len() > LISTED {
-        message.push(format!("and {} more", ours.len() - LISTED));
-    }
-    Condition {
-        status,
-        reason,
-        message: message.join("; "),
+            message: shortened(message()),
+        };
+        worst.add(most, problem);
     }
 }
 

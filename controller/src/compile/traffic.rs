@@ -8,7 +8,9 @@
 mod about;
 mod candidate;
 mod here;
+mod hints;
 mod reading;
+mod receivers;
 mod verdict;
 
 use std::borrow::Cow;
@@ -27,12 +29,12 @@ use policy::{
 
 pub(super) use self::candidate::{Named, surroundings};
 
-use self::{about::ByTarget, candidate::Candidate};
-use super::findings::Findings;
+use self::{about::ByTarget, candidate::Candidate, hints::Hints, receivers::Receivers};
+use super::findings::{About, Findings};
 use crate::{
     model::traffic::{Copies, Policies, PortPolicies, Surroundings},
     problem::Reason,
-    world::{ObjectKey, object},
+    world::{ObjectKey, PolicyFacts, object},
 };
 
 /// All TrafficPolicies, by what they are about.
@@ -92,40 +94,52 @@ fn candidates(
     watched: &mut BTreeMap<ObjectKey, Surroundings>,
     findings: &mut Findings,
 ) -> Vec<Candidate> {
-    let mut by_age: Vec<_> = named.world.policies.iter().collect();
+    let mut by_age: Vec<(&ObjectKey, &Arc<PolicyFacts>)> = named.world.policies.iter().collect();
     by_age.sort_by_key(|(key, facts)| (&key.namespace, facts.meta.created, &key.name));
+    let (mut counting, mut late) = (Vec::new(), Vec::new());
+    for all in by_age.chunk_by(|(one, _), (other, _)| one.namespace == other.namespace) {
+        let (first, others) = all.split_at(all.len().min(POLICIES_PER_NAMESPACE));
+        counting.extend_from_slice(first);
+        late.extend_from_slice(others);
+    }
+    for (key, facts) in late {
+        let message = format!(
+            "namespace {} has more than {POLICIES_PER_NAMESPACE} TrafficPolicies, and only the \
+             oldest count; this one has no effect",
+            key.namespace
+        );
+        noted(key, facts, findings).refuse(Reason::Invalid, "", message);
+    }
+    let splits = named.services.values().flat_map(|entry| &entry.splits);
+    let by_name: BTreeMap<&ObjectKey, &Arc<PolicyFacts>> = counting.iter().copied().collect();
+    let by_name = by_name.into_iter().map(|(key, facts)| (key, &**facts));
+    let receivers = Receivers::new(splits, by_name);
+    let mut hints = Hints::default();
     let mut candidates = Vec::new();
-    let mut counted: (Option<&Arc<str>>, usize) = (None, 0);
-    for (key, facts) in by_age {
-        let this = object(Kind::TrafficPolicy, key);
-        findings.seen(this.clone(), &facts.meta, verdict::summary(facts));
-        findings.targeted(&this, verdict::target(facts));
-        let mut about = findings.about(&this, facts.meta.generation);
-        about.judged(&facts.meta.mistakes);
-        if counted.0 != Some(&key.namespace) {
-            counted = (Some(&key.namespace), 0);
-        }
-        counted.1 += 1;
-        if counted.1 > POLICIES_PER_NAMESPACE {
-            let message = format!(
-                "namespace {} has more than {POLICIES_PER_NAMESPACE} TrafficPolicies, and only \
-                 the oldest count; this one has no effect",
-                key.namespace
-            );
-            about.refuse(Reason::Invalid, "", message);
-            continue;
-        }
+    for (key, facts) in counting {
         let reading = reading::Reading {
             named,
             key,
             facts,
-            about,
+            about: noted(key, facts, findings),
+            receivers: &receivers,
+            hints: &mut hints,
             origins: Vec::new(),
             watched,
         };
         candidates.extend(reading.candidate());
     }
     candidates
+}
+
+/// Notes a policy, with what is wrong with it by itself.
+fn noted<'a>(key: &ObjectKey, facts: &PolicyFacts, findings: &'a mut Findings) -> About<'a> {
+    let this = object(Kind::TrafficPolicy, key);
+    findings.seen(this.clone(), &facts.meta, verdict::summary(facts));
+    findings.targeted(&this, verdict::target(facts));
+    let mut about = findings.about(&this, facts.meta.generation);
+    about.judged(&facts.meta.mistakes);
+    about
 }
 
 /// Services that callers may be sent to instead of the one that they called.

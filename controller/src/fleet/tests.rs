@@ -1,5 +1,7 @@
 //! Pulses in, verdicts out.
 
+mod authorization;
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -19,6 +21,15 @@ const SECOND: Duration = Duration::from_secs(1);
 fn with_breaker(breaker: &serde_json::Value) -> Cluster {
     let spec = json!({"targetRef": {"kind": "Service", "name": "api"}, "breaker": breaker});
     cluster::shop().with(cluster::traffic_policy("p", spec))
+}
+
+/// Service `v2` beside it, with a pod of its own.
+fn with_v2(cluster: Cluster) -> Cluster {
+    let endpoints = [cluster::endpoint("v2-1", "10.0.0.21")];
+    cluster
+        .with(cluster::pod("v2-1", "10.0.0.21", "v2"))
+        .with(cluster::service("v2", "10.96.0.2", &[("h", 80)]))
+        .with(cluster::slice("v2-x", "v2", &[("h", 8080)], &endpoints))
 }
 
 fn compiled(cluster: &Cluster) -> Arc<Compiled> {
@@ -43,23 +54,24 @@ impl Bench {
         }
     }
 
-    /// A pod of this account says what became of its calls to `api`.
+    /// A pod of this account of namespace `shop` says what became of its calls to `api`.
     fn says(&self, account: &str, pulse: v1::CircuitPulse) {
         self.says_of(account, "shop/api", "shop/api", pulse);
     }
 
-    fn says_of(&self, account: &str, service: &str, backend: &str, mut pulse: v1::CircuitPulse) {
-        let from = Caller {
-            account: format!("shop/{account}").into(),
-            uid: format!("uid-{account}").into(),
-        };
+    fn says_of(&self, account: &str, service: &str, backend: &str, pulse: v1::CircuitPulse) {
+        let from = caller(&format!("shop/{account}"), &format!("uid-{account}"));
+        self.hears(&from, service, backend, pulse);
+    }
+
+    fn hears(&self, from: &Caller, service: &str, backend: &str, mut pulse: v1::CircuitPulse) {
         pulse.circuit = Some(v1::Circuit {
             service: service.to_owned(),
             backend: backend.to_owned(),
             port: 80,
         });
         let circuits = vec![pulse];
-        self.fleet.take(&from, v1::Pulse { circuits }, self.now);
+        self.fleet.take(from, v1::Pulse { circuits }, self.now);
     }
 
     fn passes(&mut self, time: Duration) {
@@ -74,6 +86,13 @@ impl Bench {
             (key.backend.to_string(), message.state(), message.every)
         });
         told.collect()
+    }
+}
+
+fn caller(account: &str, uid: &str) -> Caller {
+    Caller {
+        account: account.into(),
+        uid: uid.into(),
     }
 }
 
@@ -152,7 +171,7 @@ fn what_most_accounts_see_opens_it_and_probes_and_time_close_it() {
 
 #[test]
 fn nothing_is_taken_of_what_has_no_breaker_and_of_backends_that_nothing_leads_to() {
-    let cluster = with_breaker(&json!({})).with(cluster::service("v2", "10.96.0.2", &[("h", 80)]));
+    let cluster = with_v2(with_breaker(&json!({})));
     let mut bench = Bench::new(&cluster);
     for (service, backend) in [
         ("shop/v2", "shop/v2"),
@@ -180,9 +199,7 @@ fn calls_that_wish_to_go_to_another_service_are_judged_by_the_policy_of_the_call
         "targetRef": {"kind": "Service", "name": "api"},
         "breaker": {}, "overrides": [{"to": ["v2"]}],
     });
-    let cluster = cluster::shop()
-        .with(cluster::service("v2", "10.96.0.2", &[("h", 80)]))
-        .with(cluster::traffic_policy("p", spec));
+    let cluster = with_v2(cluster::shop()).with(cluster::traffic_policy("p", spec));
     let mut bench = Bench::new(&cluster);
     bench.says_of("web", "shop/api", "shop/v2", seen(1000, 1000));
     bench.passes(SECOND);

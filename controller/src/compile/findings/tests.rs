@@ -94,3 +94,54 @@ fn a_message_has_an_end() {
         message.len()
     );
 }
+
+#[test]
+fn of_very_many_problems_the_worst_are_kept_and_all_are_counted() {
+    const PROBLEMS: usize = 10_000;
+    let mut findings = seen();
+    let mut about = findings.about(&split(), 3);
+    // The worst comes last.
+    let mut reasons = vec![Reason::RefNotFound; PROBLEMS];
+    reasons.push(Reason::NoUsableBackend);
+    for (at, reason) in reasons.into_iter().enumerate() {
+        let field = format!("spec.backends[{at:05}]");
+        about.unresolved(reason, &field, "is not there".to_owned());
+        about.warn(Reason::FieldIgnored, &field, "means nothing".to_owned());
+    }
+    let problems = findings.finish();
+    assert_eq!(problems.list.len(), KEPT + LISTED);
+    assert!(problems.list.is_sorted());
+    let verdict = &problems.verdicts[&split()];
+    let (accepted, refs) = (&verdict.accepted, &verdict.resolved_refs);
+    assert_eq!((refs.status, refs.reason), (false, "NoUsableBackend"));
+    let told: Vec<&str> = refs.message.split("; ").collect();
+    assert_eq!(told.len(), LISTED + 1);
+    assert_eq!(told[0], "spec.backends[10000]: is not there");
+    assert_eq!(told[LISTED - 1], "spec.backends[00006]: is not there");
+    assert_eq!(told[LISTED], format!("and {} more", PROBLEMS + 1 - LISTED));
+    assert_eq!((accepted.status, accepted.reason), (true, "FieldIgnored"));
+}
+
+#[test]
+fn words_are_looked_for_only_where_they_may_be_shown() {
+    let mut findings = seen();
+    let mut about = findings.about(&split(), 3);
+    let mut found = 0;
+    for at in 0..100 {
+        about.unresolved_with(
+            Reason::RefNotFound,
+            &format!("spec.backends[{at:02}]"),
+            || {
+                found += 1;
+                "is not there".to_owned()
+            },
+        );
+    }
+    assert_eq!(found, LISTED);
+    // What is said again is no more.
+    let again = "is not there".to_owned();
+    about.unresolved(Reason::RefNotFound, "spec.backends[00]", again);
+    let problems = findings.finish();
+    let message = &problems.verdicts[&split()].resolved_refs.message;
+    assert!(message.ends_with("and 92 more"), "{message}");
+}

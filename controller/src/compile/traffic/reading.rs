@@ -20,6 +20,8 @@ use policy::{
 use super::{
     candidate::{Candidate, Named, surroundings},
     here,
+    hints::Hints,
+    receivers::Receivers,
 };
 use crate::{
     compile::findings::About,
@@ -40,6 +42,8 @@ pub(super) struct Reading<'a> {
     pub(super) key: &'a ObjectKey,
     pub(super) facts: &'a PolicyFacts,
     pub(super) about: About<'a>,
+    pub(super) receivers: &'a Receivers<'a>,
+    pub(super) hints: &'a mut Hints,
     pub(super) origins: Vec<(ObjectRef, i64)>,
     pub(super) watched: &'a mut BTreeMap<ObjectKey, Surroundings>,
 }
@@ -153,12 +157,10 @@ impl Reading<'_> {
         let services = &self.named.world.services;
         let found = services.get(&key(service)).cloned();
         if found.is_none() {
-            let known = services
-                .keys()
-                .filter(|known| known.namespace == service.namespace);
-            let meant = crds::near::hint(&service.name, known.map(|known| &*known.name));
-            let message = format!("there is no Service {}{meant}{consequence}", service.name);
-            self.about.unresolved(Reason::RefNotFound, field, message);
+            self.about.unresolved_with(Reason::RefNotFound, field, || {
+                let meant = self.hints.hint(service, services);
+                format!("there is no Service {}{meant}{consequence}", service.name)
+            });
         }
         found
     }
@@ -259,8 +261,9 @@ impl Reading<'_> {
                         name: source.name.clone(),
                     };
                     let Some(binding) = self.named.bindings.get(&key) else {
-                        let message = format!("there is no IdentityBinding {key}; it is nobody");
-                        self.about.unresolved(Reason::RefNotFound, &field, message);
+                        let words = || format!("there is no IdentityBinding {key}; it is nobody");
+                        self.about
+                            .unresolved_with(Reason::RefNotFound, &field, words);
                         continue;
                     };
                     self.origins.push(binding.origin.clone());
@@ -341,68 +344,51 @@ impl Reading<'_> {
                 .refuse(Reason::UnsupportedService, field, message);
             return false;
         }
-        let wanted = match &self.facts.spec.target {
-            Some(Target::Port(_, port)) => vec![*port],
-            Some(Target::Service(own)) => {
-                let own = self.named.world.services.get(&key(own));
-                let ports = own.into_iter().flat_map(|own| &own.ports);
-                ports.map(|port| port.number).collect()
-            }
-            _ => Vec::new(),
-        };
-        let missing: Vec<String> = wanted
-            .into_iter()
-            .filter(|port| !has(&facts, *port))
-            .map(|port| port.to_string())
-            .collect();
+        let missing = self.ports_missing_at(service);
         if !missing.is_empty() {
-            let missing = crate::problem::few(&missing);
-            let message = format!("{} has no port {missing}{consequence}", service.name);
-            self.about.unresolved(Reason::PortNotFound, field, message);
+            self.about.unresolved_with(Reason::PortNotFound, field, || {
+                let missing = crate::problem::few(missing.iter().map(u16::to_string));
+                format!("{} has no port {missing}{consequence}", service.name)
+            });
         }
         true
     }
 
-    /// A policy by which calls go to this Service that others failed.
-    fn falls_back_to(&self, service: &ServiceId) -> Option<ObjectRef> {
-        let mut all = self.named.world.policies.iter();
-        let found = all.find(|(_, facts)| {
-            let fallback = facts.spec.sections.fallback.as_deref();
-            let to = fallback.map(|fallback| &fallback.to);
-            matches!(to, Some(FallbackTo::Service(to)) if to == service)
+    /// Ports of the one that the policy is about that a Service lacks.
+    fn ports_missing_at(&self, service: &ServiceId) -> Vec<u16> {
+        let ports = |service: &ServiceId| {
+            let entry = self.named.services.get(&key(service));
+            entry
+                .into_iter()
+                .flat_map(|entry| entry.ports.keys().copied())
+        };
+        let mut missing: Vec<u16> = match &self.facts.spec.target {
+            Some(Target::Port(_, port)) => vec![*port],
+            Some(Target::Service(own)) => ports(own).collect(),
+            Some(Target::Namespace(_) | Target::Mesh) | None => Vec::new(),
+        };
+        // Both are in order, so each port is looked at once however many there are.
+        let mut there = ports(service).peekable();
+        missing.retain(|port| {
+            while there.next_if(|one| one < port).is_some() {}
+            there.peek() != Some(port)
         });
-        found.map(|(key, _)| object(Kind::TrafficPolicy, key))
-    }
-
-    /// A policy by which requests may choose this Service.
-    fn lets_choose(&self, service: &ServiceId) -> Option<ObjectRef> {
-        let mut all = self.named.world.policies.iter();
-        let found = all.find(|(_, facts)| {
-            let mut offered = facts.spec.overrides.iter().flatten();
-            offered.any(|one| one.to.contains(service))
-        });
-        found.map(|(key, _)| object(Kind::TrafficPolicy, key))
+        missing
     }
 
     /// Whether pods that get copies get nothing else, and cannot write past a proxy.
     fn is_guarded(&mut self, field: &str, service: &ServiceId) -> bool {
-        let key = key(service);
-        let found = surroundings(&key, self.named.services, self.named.pods);
-        self.watched.insert(key.clone(), found);
-        let mut splits = self.named.services.values().flat_map(|entry| &entry.splits);
-        let split = splits.find(|split| split.backends.iter().any(|(backend, _)| *backend == key));
+        let (key, named) = (key(service), self.named);
+        let watched = self.watched.entry(key.clone());
+        let found = *watched.or_insert_with(|| surroundings(&key, named.services, named.pods));
         let why = if found.plain {
             "has pods without a proxy, which could write where they like".to_owned()
         } else if found.foreign {
             "has pods of another namespace, over which it has no say".to_owned()
         } else if found.shared {
             "has pods that another Service selects, too".to_owned()
-        } else if let Some(split) = split {
-            format!("is a backend of {}", split.origin)
-        } else if let Some(policy) = self.falls_back_to(service) {
-            format!("is the fallback of {policy}")
-        } else if let Some(policy) = self.lets_choose(service) {
-            format!("may be chosen by the overrides of {policy}")
+        } else if let Some(why) = self.receivers.why(service) {
+            why
         } else {
             return true;
         };

@@ -1,14 +1,21 @@
 //! Very many policies, and policies about very many Services: what each costs is bounded,
 //! and so is what is said of it.
 
+use std::{sync::Arc, time::Duration};
+
+use policy::traffic::bounds::{
+    MIRRORS, OVERRIDE_LISTED, OVERRIDES, POLICIES_PER_NAMESPACE, SOURCES,
+};
 use prost::Message as _;
 use serde_json::{Value, json};
 
 use super::{of_namespace, policy, with_next};
 use crate::{
     compile::tests::verdict,
+    model::{Defaults, Model},
     problem::{Problem, Problems, Reason, Severity},
     testing::cluster::{self, Cluster, *},
+    world::{ObjectKey, World},
 };
 
 /// What a proxy takes of one message is far more; this is what one port may add.
@@ -203,4 +210,80 @@ fn fallback_that_lacks_a_port_has_no_effect_at_that_one() {
             .contains("next has no port 81; there is no fallback"),
         "{told:?}"
     );
+}
+
+/// So many policies, all of which say what the only one of this cluster says.
+fn many_of(cluster: &Cluster, number: usize) -> World {
+    let mut world = cluster.world();
+    let facts = world.policies.values().next().unwrap().clone();
+    let key = |n: usize| ObjectKey::new("shop", &format!("p{n:04}"));
+    let all = (0..number).map(|n| (key(n), Arc::clone(&facts)));
+    world.policies = Arc::new(all.collect());
+    world
+}
+
+/// As many overrides as one policy may have, each with as many Services as it may name.
+fn most_overrides(to: &dyn Fn(usize) -> String) -> Vec<Value> {
+    let each = (0..OVERRIDES).map(|one| {
+        let names = (0..OVERRIDE_LISTED).map(|n| to(one * OVERRIDE_LISTED + n));
+        json!({"to": names.collect::<Vec<String>>()})
+    });
+    each.collect()
+}
+
+#[test]
+fn of_what_a_thousand_policies_name_and_is_not_there_a_few_are_kept_and_all_are_counted() {
+    const KEPT: usize = 8;
+    let nobody = (0..SOURCES).map(|n| json!({"kind": "IdentityBinding", "name": format!("b{n}")}));
+    let nobody: Vec<Value> = nobody.collect();
+    let mut overrides = most_overrides(&|n| format!("gone-{n}"));
+    for one in &mut overrides {
+        one["sources"] = json!(nobody);
+        one["forwarders"] = json!(nobody);
+    }
+    let cluster = shop().with(policy("p", &json!({"overrides": overrides})));
+    let world = many_of(&cluster, POLICIES_PER_NAMESPACE);
+    let (_, problems) = Model::compile(&world, &Defaults::default());
+    let most = POLICIES_PER_NAMESPACE * 2 * KEPT;
+    assert!(problems.list.len() <= most, "{}", problems.list.len());
+    let named = OVERRIDES * (OVERRIDE_LISTED + 2 * SOURCES);
+    for name in ["p0000", "p0999"] {
+        let told = &verdict(&problems, &format!("TrafficPolicy {name}")).resolved_refs;
+        assert_eq!((told.status, told.reason), (false, "RefNotFound"));
+        let rest = format!("; and {} more", named - KEPT);
+        assert!(told.message.ends_with(&rest), "{told:?}");
+        assert!(told.message.contains("there is no "), "{told:?}");
+    }
+}
+
+/// CPU time of this thread.
+fn on_cpu() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::try_from(now).unwrap()
+}
+
+/// Each looked through all that all say, which made some 2 000 000 000 names.
+#[test]
+fn mirrors_that_only_read_cost_the_same_however_many_policies_there_are() {
+    let mirrors = (0..MIRRORS).map(|n| json!({"service": format!("s{n:02}"), "percent": 1}));
+    let fields = json!({
+        "mirror": mirrors.collect::<Vec<Value>>(),
+        "overrides": most_overrides(&|_| "next".to_owned()),
+    });
+    let cluster = with_services(with_next(shop()), 4).with(policy("p", &fields));
+    // The fastest of some tries: what runs beside it takes caches, but none of this time.
+    let fastest = |number: usize| {
+        let world = many_of(&cluster, number);
+        let took = (0..3).map(|_| {
+            let begun = on_cpu();
+            let (_, problems) = Model::compile(&world, &Defaults::default());
+            let took = on_cpu() - begun;
+            let mut said = problems.list.iter();
+            assert!(said.all(|one| one.reason != Reason::NotGuarded));
+            took
+        });
+        took.min().unwrap()
+    };
+    let (few, many) = (fastest(100), fastest(POLICIES_PER_NAMESPACE));
+    assert!(many < few * 10 * 3, "{few:?} for 100, {many:?} for 1000");
 }
