@@ -15,6 +15,10 @@ use super::route::Way;
 use super::{fix, words};
 use crate::model::{Model, PodId};
 
+const UNTOLD_PODS: &str = "a rule allows some pods of an IdentityBinding, and which pods the \
+                           caller has may be told to whoever may read them: ask with a right to \
+                           get pods in the caller's namespace";
+
 /// The answer, and what it was made of.
 #[derive(Clone, Debug, Default)]
 pub struct Explained {
@@ -67,7 +71,7 @@ impl Model {
                 outcomes.push(self.follow(caller, &question.request, way));
             }
         }
-        Ok(self.put_together(&question, &outcomes, callers))
+        Ok(self.put_together(&question, &outcomes, owner, callers))
     }
 
     /// What becomes of a caller's calls that go one way.
@@ -88,6 +92,7 @@ impl Model {
         &self,
         question: &Question<'_>,
         outcomes: &[Outcome<'_>],
+        owner: Owner<'_>,
         callers: Callers<'_>,
     ) -> Explained {
         let mut status = ExplanationStatus {
@@ -98,12 +103,16 @@ impl Model {
         };
         let refusals: BTreeSet<Reason> = outcomes.iter().flat_map(Outcome::refusals).collect();
         status.verdict = together(outcomes.iter().map(Outcome::verdict));
+        if refusals.contains(&Reason::NotAllowed) && is_of_untold_pods(question, outcomes) {
+            status.verdict = Verdict::Unknown;
+            status.reason = UNTOLD_PODS.to_owned();
+        }
         if let (Some(reason), Verdict::Refused) = (refusals.first(), status.verdict) {
             status.reason = reason.to_string();
             status.http_status = (!question.request.tcp).then(|| reason.status().as_u16());
         }
-        if status.verdict != Verdict::Allowed {
-            let fix = fix::of(self, question, outcomes, callers);
+        if !matches!(status.verdict, Verdict::Allowed | Verdict::Unknown) {
+            let fix = fix::of(self, question, outcomes, owner, callers);
             status.fix = (fix != Fix::default()).then_some(fix);
         }
         let judged = outcomes.iter().flat_map(|outcome| &outcome.judged);
@@ -125,6 +134,13 @@ impl Model {
         }
         explained
     }
+}
+
+/// Whether rules may allow some pods of an account of which whoever asks may not be told
+/// which pods it has.
+fn is_of_untold_pods(question: &Question<'_>, outcomes: &[Outcome<'_>]) -> bool {
+    let mut judged = outcomes.iter().flat_map(|outcome| &outcome.judged);
+    question.view == CallerView::AsAsked && judged.any(|one| one.names_pods)
 }
 
 fn backends(outcomes: &[Outcome<'_>]) -> Vec<BackendVerdict> {

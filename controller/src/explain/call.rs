@@ -162,10 +162,11 @@ impl Caller {
     }
 }
 
-/// The end of a sentence about a caller that is not there: one that may have been meant.
+/// The end of a sentence about pods that are not there: what may have been meant. One that
+/// has ended is not there either, by its own name or by another.
 fn meant(index: &Index, kind: &str, key: &ObjectKey, owner: Owner<'_>) -> String {
-    let pods = index.world.pods.keys();
-    let known = pods.filter_map(|pod| match kind {
+    let pods = index.world.pods.iter().filter(|(_, facts)| !facts.ended);
+    let known = pods.filter_map(|(pod, _)| match kind {
         "Pod" => Some(pod.clone()),
         kind => {
             let (owned_by, owner) = owner(pod);
@@ -282,8 +283,9 @@ impl Called {
         let pods = index.world.pods.iter().filter(|(_, facts)| !facts.ended);
         let pods: BTreeMap<_, _> = pods.filter(|(pod, _)| belongs(pod)).collect();
         if pods.is_empty() {
+            let meant = meant(index, &to.kind, &key, owner);
             return Ok(Err(format!(
-                "{} {key} has no pods that could be called",
+                "{} {key} has no pods that could be called{meant}",
                 to.kind
             )));
         }
@@ -307,7 +309,10 @@ impl Called {
         asked: Option<u16>,
     ) -> Result<Result<Self, String>, BadQuestion> {
         let Some(entry) = index.services.get(&key) else {
-            return Ok(Err(format!("there is no Service {key}")));
+            let known = index.services.keys();
+            let known = known.filter(|known| known.namespace == key.namespace);
+            let meant = crds::near::hint(&key.name, known.map(|known| &*known.name));
+            return Ok(Err(format!("there is no Service {key}{meant}")));
         };
         let mut ports = entry.ports.keys().copied();
         let only = match (ports.next(), ports.next()) {

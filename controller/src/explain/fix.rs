@@ -4,9 +4,10 @@
 //! path, a TCPRoute with exactly this port, and a TrafficTarget from exactly this account
 //! to the account of the pods that refuse. Where no object helps there are commands.
 //!
-//! A TrafficTarget closes what it protects. Where pods of the same account are open so far
-//! because none did, the callers that they had are let in by an object of their own, and a
-//! warning says so: what was never seen is closed out all the same.
+//! A TrafficTarget names an account and closes what it protects. So the call is allowed on
+//! whatever else runs under the account, and pods of it that were open are closed to the
+//! callers that they had. Warnings say both. No object lets these callers stay: an account
+//! that is mended has pods that refuse, and it would let them in there too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
@@ -15,16 +16,17 @@ use crds::observe::Fix;
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use policy::http_match::{MAX_REGEX_LEN, any_of, exactly};
-use policy::mode::{AccessMode, Enforcement};
 use policy::reason::Reason;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::judge::{Judged, Ruling};
 use super::outcome::{Outcome, Question};
-use super::question::{Callers, SeenCallers};
-use crate::model::{Index, Model, PodId, modes};
+use super::question::{Callers, Owner};
+use crate::model::{Index, Model, PodId};
 use crate::world::ObjectKey;
+
+mod account;
 
 const ACCESS: &str = "access.smi-spec.io/v1alpha4";
 const SPECS: &str = "specs.smi-spec.io/v1alpha4";
@@ -36,9 +38,47 @@ pub(super) fn of(
     model: &Model,
     question: &Question<'_>,
     outcomes: &[Outcome<'_>],
+    owner: Owner<'_>,
     callers: Callers<'_>,
 ) -> Fix {
+    let index = &*model.index;
     let mut fix = Fix::default();
+    let wanted = wanted(index, question, outcomes, &mut fix);
+    for (this, ports) in wanted {
+        let named = account::stand_for_themselves(index, &this.account, &ports);
+        if this.bytes && !named {
+            fix.warnings.push(undeclared(&ports));
+            continue;
+        }
+        let bytes_pass = !this.bytes && account::carries_bytes(index, &this.account, &ports);
+        let narrow = named && !bytes_pass;
+        match allow(question, &this, &ports, narrow) {
+            Ok(objects) => {
+                fix.objects.extend(objects);
+                let more = this.lets_in_more(question, &ports, narrow);
+                let elsewhere = account::lets_in_elsewhere(index, &this.account, outcomes, owner);
+                fix.warnings.extend(more.into_iter().chain(elsewhere));
+                fix.warnings
+                    .extend(account::closes_out(index, &this.account, callers));
+            }
+            Err(warning) => fix.warnings.push(warning),
+        }
+    }
+    for list in [&mut fix.commands, &mut fix.warnings] {
+        list.sort();
+        list.dedup();
+    }
+    fix
+}
+
+/// Whom to let in to whom, and on which ports. What no object mends goes into the fix as
+/// words.
+fn wanted(
+    index: &Index,
+    question: &Question<'_>,
+    outcomes: &[Outcome<'_>],
+    fix: &mut Fix,
+) -> BTreeMap<Wanted, BTreeSet<u16>> {
     let mut wanted: BTreeMap<Wanted, BTreeSet<u16>> = BTreeMap::new();
     for outcome in outcomes {
         if let Some(reason) = outcome.way.refused
@@ -50,9 +90,9 @@ pub(super) fn of(
             let Ruling::Refused(reason) = one.ruling else {
                 continue;
             };
-            match (reason, account_of(&model.index, one)) {
+            match (reason, account_of(index, one)) {
                 (Reason::NotAllowed | Reason::NoIdentity, Some(account)) => {
-                    match source(&model.index, outcome, one) {
+                    match source(index, outcome, one) {
                         Ok(source) => {
                             let bytes = question.request.tcp || one.protocol.is_opaque();
                             let this = Wanted {
@@ -73,29 +113,7 @@ pub(super) fn of(
             }
         }
     }
-    for (this, ports) in wanted {
-        let named = stand_for_themselves(&model.index, &this.account, &ports);
-        if this.bytes && !named {
-            fix.warnings.push(undeclared(&ports));
-            continue;
-        }
-        let bytes_pass = !this.bytes && carries_bytes(&model.index, &this.account, &ports);
-        let narrow = named && !bytes_pass;
-        match allow(question, &this, &ports, narrow) {
-            Ok(objects) => {
-                fix.objects.extend(objects);
-                fix.warnings
-                    .extend(this.lets_in_more(question, &ports, narrow));
-                keep_open(&model.index, &this.account, callers, &mut fix);
-            }
-            Err(warning) => fix.warnings.push(warning),
-        }
-    }
-    for list in [&mut fix.commands, &mut fix.warnings] {
-        list.sort();
-        list.dedup();
-    }
-    fix
+    wanted
 }
 
 /// Whom to let in to whom, and as what.
@@ -134,27 +152,6 @@ impl Wanted {
     }
 }
 
-/// Whether these ports, written in a TCPRoute, mean these ports on every pod of an account.
-/// A number that nobody declares and that is a Service's own stands for the port behind it.
-fn stand_for_themselves(index: &Index, account: &ObjectKey, ports: &BTreeSet<u16>) -> bool {
-    let mut pods = index.world.pods.iter().filter(|(pod, facts)| {
-        pod.namespace == account.namespace && facts.service_account == account.name
-    });
-    let of_a_service = |port: u16| {
-        let mut services = index.services.iter();
-        services.any(|(key, entry)| {
-            key.namespace == account.namespace && entry.ports.contains_key(&port)
-        })
-    };
-    pods.all(|(pod, facts)| {
-        let serves = index.pods.get(pod).map_or(&[][..], |entry| &entry.serves);
-        ports.iter().all(|port| {
-            let declared = facts.ports.contains_key(port);
-            declared || serves.iter().any(|(_, _, own)| own == port) || !of_a_service(*port)
-        })
-    })
-}
-
 fn undeclared(ports: &BTreeSet<u16>) -> String {
     let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
     format!(
@@ -162,18 +159,6 @@ fn undeclared(ports: &BTreeSet<u16>) -> String {
          for the port behind a Service; declare it as containerPort",
         ports.join(", ")
     )
-}
-
-/// Whether on some pod of an account one of these ports carries bytes. There a rule for the
-/// port lets anything pass, whatever it says of requests.
-fn carries_bytes(index: &Index, account: &ObjectKey, ports: &BTreeSet<u16>) -> bool {
-    let mut pods = index.world.pods.iter().filter(|(pod, facts)| {
-        pod.namespace == account.namespace && facts.service_account == account.name
-    });
-    pods.any(|(pod, facts)| {
-        let protocols = index.pod_protocols(pod, facts);
-        ports.iter().any(|port| protocols.lookup(*port).is_opaque())
-    })
 }
 
 /// Who is let in.
@@ -393,73 +378,4 @@ fn name_of(text: &str) -> String {
         .map(|byte| format!("{byte:02x}"))
         .collect();
     format!("allow-{digits}")
-}
-
-/// Pods of an account that are open now and that a target would close.
-fn closed_by_a_target(index: &Index, account: &ObjectKey) -> BTreeSet<PodId> {
-    let pods = index.world.pods.iter().filter(|(pod, facts)| {
-        let here = pod.namespace == account.namespace && facts.service_account == account.name;
-        let namespace = index.world.namespace(&pod.namespace);
-        let targets: Vec<_> = index.targets.of(pod, facts).collect();
-        here && facts.proxy.is_some()
-            && !facts.ended
-            && modes::access(&index.defaults, namespace, &facts.appearance) == AccessMode::Auto
-            && index.enforcement(pod, facts, &targets) == Enforcement::Open
-    });
-    pods.map(|(pod, _)| pod.clone()).collect()
-}
-
-/// Lets in whoever called those pods of the account that a target would close.
-fn keep_open(index: &Index, account: &ObjectKey, callers: Callers<'_>, fix: &mut Fix) {
-    let closed = closed_by_a_target(index, account);
-    if closed.is_empty() {
-        return;
-    }
-    // Whom it names may be somebody's secret; that it closes is not.
-    let SeenCallers {
-        accounts: seen,
-        unnamed,
-        unknown,
-    } = callers(&closed);
-    let names: Vec<String> = seen.iter().map(ToString::to_string).collect();
-    let pods = match closed.len() {
-        1 => "1 pod".to_owned(),
-        count => format!("{count} pods"),
-    };
-    let told = match &*names {
-        [] => "none".to_owned(),
-        names => names.join(", "),
-    };
-    fix.warnings.push(format!(
-        "{pods} of account {account} are open now and would be closed by this; callers that were \
-         seen stay allowed ({told}), others not",
-    ));
-    if unnamed > 0 {
-        fix.warnings.push(format!(
-            "{unnamed} more accounts called {pods} of account {account} and would be refused from \
-             then on: they are of namespaces where you may not create explanations; let somebody \
-             ask who may, to have them named and let in",
-        ));
-    }
-    if unknown > 0 {
-        fix.warnings.push(format!(
-            "{unknown} more callers of {pods} of account {account} were seen and would be refused \
-             from then on: they have no pod now, or no proxy, so nobody knows their account; weft \
-             edges shows them",
-        ));
-    }
-    if seen.is_empty() {
-        return;
-    }
-    let name = name_of(&format!("seen {account} {names:?}"));
-    let sources: Vec<Value> = seen
-        .into_iter()
-        .map(|one| Source::Account(one).json())
-        .collect();
-    fix.objects.push(json!({
-        "apiVersion": SPECS, "kind": "TCPRoute",
-        "metadata": {"name": name, "namespace": &*account.namespace}, "spec": {},
-    }));
-    let rules = [json!({"kind": "TCPRoute", "name": name})];
-    fix.objects.push(target(&name, account, &sources, &rules));
 }

@@ -1,6 +1,6 @@
 //! What the proxy of a called pod says to a call: the same questions in the same order.
 
-use policy::access::{Access, Caller as Proven, Traffic, Verdict};
+use policy::access::{Access, Caller as Proven, Source, Traffic, Verdict};
 use policy::explain::Part;
 use policy::http_match::RequestFacts;
 use policy::mode::{Enforcement, MtlsMode};
@@ -52,6 +52,8 @@ pub(super) struct Judged {
     pub(super) strict: bool,
     /// Every rule of the pod.
     pub(super) rules: Vec<RuleSays>,
+    /// Some rule may tell pods of one account apart.
+    pub(super) names_pods: bool,
     /// The pod whose proxy judges, and the objects that it judges by.
     pub(super) by: Option<(PodId, Vec<(ObjectRef, i64)>)>,
 }
@@ -73,6 +75,7 @@ pub(super) fn endpoint(
         enforcement: Enforcement::Open,
         strict: false,
         rules: Vec::new(),
+        names_pods: false,
         by: None,
     };
     let Some((pod, facts)) = found else {
@@ -104,6 +107,7 @@ pub(super) fn endpoint(
         enforcement: held.access.enforcement,
         strict,
         rules,
+        names_pods: held.names_pods(),
         by: Some((pod.clone(), held.origins)),
     }
 }
@@ -118,6 +122,12 @@ pub(super) struct Held {
 impl Held {
     pub(super) const fn access(&self) -> &Access {
         &self.access
+    }
+
+    /// Whether some rule may tell pods of one account apart.
+    pub(super) fn names_pods(&self) -> bool {
+        let mut sources = self.access.rules.iter().flat_map(|rule| &rule.sources);
+        sources.any(|source| matches!(source, Source::Pods(_)))
     }
 
     pub(super) fn of(index: &Index, pod: &ObjectKey, facts: &PodFacts) -> Self {

@@ -7,8 +7,7 @@ use crate::world::ObjectKey;
 
 /// Who owns a pod: kind and name of the topmost owner, in the pod's namespace.
 pub type Owner<'a> = &'a dyn Fn(&PodId) -> (String, ObjectKey);
-/// The callers that these pods had, as far as is remembered; for what a fix must not close
-/// out.
+/// The callers that these pods had, as far as is remembered; for whom a fix would close out.
 pub type Callers<'a> = &'a dyn Fn(&BTreeSet<PodId>) -> SeenCallers;
 
 /// Who called, of whom only some may be named.

@@ -10,9 +10,12 @@ use crate::model::{Defaults, PodId};
 use crate::testing::cluster::*;
 use crate::world::ObjectKey;
 
+mod beside;
 mod headers;
 mod instead;
+mod meant;
 mod places;
+mod untold;
 
 fn spec(from: &str, to: &str, method: &str, path: &str) -> ExplanationSpec {
     let (from_kind, from_name) = from.split_once('/').unwrap();
@@ -350,63 +353,6 @@ fn fix_allows_this_call_and_none_beside_it() {
         verdict(&spec("Pod/client", "Service/api", "GET", "/items")),
         Verdict::Allowed
     );
-}
-
-#[test]
-fn fix_that_closes_open_pods_lets_their_callers_in_and_warns() {
-    // One of two pods of the account is protected, by a binding that names it.
-    let rules = json!([{"kind": "TCPRoute", "name": "ports"}]);
-    let mut by_pod = target("closed", "x", &["somebody"], rules);
-    by_pod["spec"]["destination"] = json!({"kind": "IdentityBinding", "name": "first"});
-    let labelled = set(
-        pod("api-1", "10.0.0.11", "api"),
-        "/metadata/labels",
-        json!({"first": "yes"}),
-    );
-    let cluster = shop()
-        .with(labelled)
-        .with(binding(
-            "first",
-            json!({"podLabelSelector": {"matchLabels": {"first": "yes"}}}),
-        ))
-        .with(tcp_route("ports", &[8080]))
-        .with(by_pod);
-    let status = ask(
-        &cluster,
-        &spec("Pod/client", "Service/api", "GET", "/items"),
-    );
-    assert_eq!(status.verdict, Verdict::Mixed, "{status:?}");
-    let fix = status.fix.unwrap();
-    assert!(
-        fix.warnings[0].contains("1 pod of account shop/api"),
-        "{fix:?}"
-    );
-    let unknown = "2 more callers of 1 pod of account shop/api were seen";
-    assert!(
-        fix.warnings.iter().any(|one| one.starts_with(unknown)),
-        "{fix:?}"
-    );
-    let after = applied(cluster, &fix.objects);
-    assert_eq!(
-        ask(&after, &spec("Pod/client", "Service/api", "GET", "/items")).verdict,
-        Verdict::Allowed
-    );
-    let seen = |method| {
-        ask(
-            &after,
-            &spec("ServiceAccount/seen", "Pod/api-2", method, "/any"),
-        )
-        .verdict
-    };
-    assert_eq!(
-        (seen("GET"), seen("PUT")),
-        (Verdict::Allowed, Verdict::Allowed)
-    );
-    let unseen = ask(
-        &after,
-        &spec("ServiceAccount/unseen", "Pod/api-2", "GET", "/any"),
-    );
-    assert_eq!(unseen.verdict, Verdict::Refused);
 }
 
 #[test]

@@ -172,6 +172,10 @@ impl<'a> Trial<'a> {
         }
         let before = was.and_then(|(pod, port)| Some((self.held(0, pod)?, pod, *port)));
         let after = self.held(1, pod);
+        // Which pods an account has that rules name, whoever asks may not be told.
+        let untold = caller.identity.is_some() && caller.uid.is_none();
+        let mut rules = before.iter().map(|(held, ..)| held).chain(&after);
+        let tells_apart = untold && rules.any(|held| held.names_pods());
         let [first, second] = self.models;
         let before = match &before {
             Some((held, pod, port)) => passes(first, held, caller, (pod, *port), calls.http),
@@ -182,6 +186,9 @@ impl<'a> Trial<'a> {
             // Nobody judges.
             None => Passes::All,
         };
+        if tells_apart && !(matches!(before, Passes::All) && matches!(after, Passes::All)) {
+            return Effect::Depends;
+        }
         before.becomes(&after)
     }
 

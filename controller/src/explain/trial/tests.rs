@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::testing::cluster::{
-    Cluster, annotate, endpoint, group, pod, service, set, shop, slice, split, target, tcp_route,
+    Cluster, annotate, binding, endpoint, group, pod, service, set, shop, slice, split, target,
+    tcp_route,
 };
 
 /// `client` of account `web` calls port 80 of Service `api`.
@@ -114,6 +115,51 @@ fn callers_without_identity_are_refused_for_that_and_accounts_without_pods_are_j
     let mut nowhere = calls();
     nowhere.port = 81;
     assert_eq!(meaning(&before, &after, &nowhere), None);
+}
+
+/// Which pods an account has may not be told, and so nothing of what a rule by pod means.
+#[test]
+fn a_rule_that_names_pods_means_for_an_account_what_its_pods_are() {
+    let sources = json!([{"kind": "IdentityBinding", "name": "first"}]);
+    let by_pod = set(
+        target("some", "api", &[], by_port()),
+        "/spec/sources",
+        sources,
+    );
+    let first = json!({"podLabelSelector": {"matchLabels": {"first": "yes"}}});
+    let client = || {
+        let labels = json!({"first": "yes"});
+        set(pod("client", "10.0.0.1", "web"), "/metadata/labels", labels)
+    };
+    let before = || {
+        shop()
+            .with(tcp_route("port", &[8080]))
+            .with(binding("first", first.clone()))
+            .with(by_pod.clone())
+            .with(client())
+    };
+    let other = || target("other", "api", &["other"], by_port());
+    let after = shop()
+        .with(tcp_route("port", &[8080]))
+        .with(binding("first", first.clone()))
+        .with(client())
+        .with(other());
+    let of = |after: &Cluster| {
+        let web = Who::Account(ObjectKey::new("shop", "web"));
+        let calls = Calls {
+            from: web,
+            ..calls()
+        };
+        meaning(&before(), after, &calls).unwrap().effect
+    };
+    assert_eq!(of(&after), Effect::Depends);
+    // Control: pods are told apart, and what stays is nobody's change.
+    assert_eq!(
+        effect(&before(), &after),
+        (Effect::Refused, Some(Reason::NotAllowed)),
+        "this one was let in"
+    );
+    assert_eq!(of(&before()), Effect::Kept);
 }
 
 #[test]

@@ -79,12 +79,15 @@ impl Edges {
                 continue;
             };
             if is_told {
-                status
-                    .changed
-                    .push(shown(edge, *last, change, Some(meaning)));
+                let pod_ports = self.pod_ports(before, edge);
+                status.changed.push(ChangedEdge {
+                    pod_ports,
+                    ..shown(edge, *last, change, Some(meaning))
+                });
             } else {
                 status.hidden += 1;
                 status.hidden_refused += u64::from(change == Change::Refused);
+                status.hidden_depends += u64::from(change == Change::Depends);
             }
         }
         let order = |one: &ChangedEdge| (one.change, one.from.clone(), one.to.clone(), one.port);
@@ -116,6 +119,21 @@ impl Edges {
                 Protocol::Unknown => true,
             },
         })
+    }
+
+    /// The called pods' own ports, by which their proxies tell live calls.
+    fn pod_ports(&self, model: &Model, edge: &EdgeKey) -> Vec<u16> {
+        let Some(service) = edge.backend.as_ref().or(edge.service.as_ref()) else {
+            return vec![edge.port];
+        };
+        let called = self.pods.get(&edge.to).into_iter().flatten();
+        let entries = called.filter_map(|pod| model.index.pods.get(pod));
+        let led_to_by = entries.flat_map(|entry| entry.led_to_by());
+        let ports: BTreeSet<u16> = led_to_by
+            .filter(|(of, port, _)| of == service && *port == edge.port)
+            .map(|(_, _, own)| *own)
+            .collect();
+        ports.into_iter().collect()
     }
 }
 
@@ -150,6 +168,7 @@ fn shown(edge: &EdgeKey, last: u64, change: Change, meaning: Option<Meaning>) ->
             .map(ToString::to_string)
             .unwrap_or_default(),
         port: edge.port,
+        pod_ports: Vec::new(),
         protocol: edge.protocol,
         reason: reason.map(|reason| reason.to_string()).unwrap_or_default(),
         before,
@@ -162,8 +181,10 @@ fn shown(edge: &EdgeKey, last: u64, change: Change, meaning: Option<Meaning>) ->
 mod tests {
     use std::time::Duration;
 
+    use serde_json::json;
+
     use super::*;
-    use crate::testing::cluster::shop;
+    use crate::testing::cluster::{group, shop, target};
     use crate::world::ObjectKey;
 
     /// What a Job that ran at night called.
@@ -211,5 +232,53 @@ mod tests {
         assert_eq!((told.unknown, told.changed), (2, Vec::new()));
         let told = compared(&all, 0);
         assert_eq!((told.unknown, told.uncompared), (0, 2));
+    }
+
+    #[test]
+    fn edge_that_depends_is_told_with_its_pods_ports_and_counted_where_it_is_hidden() {
+        let (before, _) = shop().compile();
+        let reads = json!([{"name": "read", "pathRegex": "/items", "methods": ["GET"]}]);
+        let rules = json!([{"kind": "HTTPRouteGroup", "name": "routes"}]);
+        let after =
+            shop()
+                .with(group("routes", reads))
+                .with(target("read", "api", &["web"], rules));
+        let (after, _) = after.compile();
+        let node = |id: &str| NodeKey::parse(id).unwrap();
+        let pods = |names: &[&str]| -> Vec<PodId> {
+            let pods = names.iter();
+            pods.map(|name| PodId::new("shop", name)).collect()
+        };
+        let (mut called, last) = edge("shop/Deployment/api", Some(ObjectKey::new("shop", "api")));
+        called.from = node("shop/Pod/client");
+        let own = EdgeKey {
+            service: None,
+            port: 8080,
+            ..called.clone()
+        };
+        let edges = Edges {
+            edges: vec![(called, last), (own, last)],
+            pods: BTreeMap::from([
+                (node("shop/Pod/client"), pods(&["client"])),
+                (node("shop/Deployment/api"), pods(&["api-1", "api-2"])),
+            ]),
+        };
+        let compared = |scope: &Scope| {
+            let until = Instant::now() + Duration::from_secs(60);
+            edges.compared((&before, &after), scope, until)
+        };
+        let told = compared(&Scope {
+            cluster: true,
+            ..Scope::default()
+        });
+        assert_eq!((told.changed.len(), told.hidden_depends), (2, 0));
+        for edge in &told.changed {
+            assert_eq!(edge.change, Change::Depends, "{edge:?}");
+            assert_eq!(edge.pod_ports, [8080], "{edge:?}");
+        }
+        let told = compared(&Scope::default());
+        let counts = (told.hidden, told.hidden_refused, told.hidden_depends);
+        assert_eq!(counts, (2, 0, 2));
+        assert!(told.changed.is_empty(), "{:?}", told.changed);
     }
 }

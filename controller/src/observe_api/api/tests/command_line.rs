@@ -411,7 +411,7 @@ async fn call_that_mutual_tls_proved_within_the_hour_is_suggested() {
         security: security.into(),
         protocol: v1::Protocol::Http1.into(),
         port,
-        ..seen_by_client("shop/api", 3, 1)
+        ..seen_by_client("shop/api", 3, 0)
     };
     let report = v1::Report {
         process: 1,

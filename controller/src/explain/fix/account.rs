@@ -1,0 +1,135 @@
+//! What a TrafficTarget that names an account means for all of the account's pods, whichever
+//! of them refused.
+
+use std::collections::BTreeSet;
+
+use policy::mode::{AccessMode, Enforcement};
+
+use crate::explain::outcome::Outcome;
+use crate::explain::question::{Callers, Owner, SeenCallers};
+use crate::model::{Index, PodId, modes};
+use crate::world::{ObjectKey, PodFacts};
+
+/// Whether these ports, written in a TCPRoute, mean these ports on every pod of an account.
+/// A number that nobody declares and that is a Service's own stands for the port behind it.
+pub(super) fn stand_for_themselves(
+    index: &Index,
+    account: &ObjectKey,
+    ports: &BTreeSet<u16>,
+) -> bool {
+    let mut pods = pods_of(index, account);
+    let of_a_service = |port: u16| {
+        let mut services = index.services.iter();
+        services.any(|(key, entry)| {
+            key.namespace == account.namespace && entry.ports.contains_key(&port)
+        })
+    };
+    pods.all(|(pod, facts)| {
+        let serves = index.pods.get(pod).map_or(&[][..], |entry| &entry.serves);
+        ports.iter().all(|port| {
+            let declared = facts.ports.contains_key(port);
+            declared || serves.iter().any(|(_, _, own)| own == port) || !of_a_service(*port)
+        })
+    })
+}
+
+/// Whether on some pod of an account one of these ports carries bytes. There a rule for the
+/// port lets anything pass, whatever it says of requests.
+pub(super) fn carries_bytes(index: &Index, account: &ObjectKey, ports: &BTreeSet<u16>) -> bool {
+    let mut pods = pods_of(index, account);
+    pods.any(|(pod, facts)| {
+        let protocols = index.pod_protocols(pod, facts);
+        ports.iter().any(|port| protocols.lookup(*port).is_opaque())
+    })
+}
+
+/// Says on how many workloads beside what is called a target for the account allows the
+/// call.
+pub(super) fn lets_in_elsewhere(
+    index: &Index,
+    account: &ObjectKey,
+    outcomes: &[Outcome<'_>],
+    owner: Owner<'_>,
+) -> Option<String> {
+    let pods = pods_of(index, account).filter(|(_, facts)| !facts.ended);
+    let mut others: BTreeSet<_> = pods.map(|(pod, _)| owner(pod)).collect();
+    let called = outcomes.iter().flat_map(|outcome| &outcome.judged);
+    for pod in called.filter_map(|one| one.endpoint.pod.as_ref()) {
+        others.remove(&owner(pod));
+    }
+    let workloads = match others.len() {
+        0 => return None,
+        1 => "1 other workload".to_owned(),
+        count => format!("{count} other workloads"),
+    };
+    Some(format!(
+        "the same call is allowed on {workloads} of account {account} too, since a TrafficTarget \
+         names an account: where that is too much, give what is called one of its own and ask \
+         again"
+    ))
+}
+
+/// Says whom a target for the account closes out of those of its pods that are open now.
+pub(super) fn closes_out(index: &Index, account: &ObjectKey, callers: Callers<'_>) -> Vec<String> {
+    let closed = closed_by_a_target(index, account);
+    let pods = match closed.len() {
+        0 => return Vec::new(),
+        1 => format!("1 pod of account {account}"),
+        count => format!("{count} pods of account {account}"),
+    };
+    // Whom it names may be somebody's secret; that it closes is not.
+    let SeenCallers {
+        accounts,
+        unnamed,
+        unknown,
+    } = callers(&closed);
+    let names: Vec<String> = accounts.iter().map(ToString::to_string).collect();
+    let seen = match &*names {
+        [] => String::new(),
+        names => format!(", also to callers that were seen ({})", names.join(", ")),
+    };
+    let mut warnings = vec![format!(
+        "{pods}, open now, would be closed by this: whatever no TrafficTarget allows is refused \
+         there from then on{seen}; no object is printed against that, since it would let callers \
+         in on the account's pods that refuse as well: to close nobody out, give the pods that \
+         refuse a service account of their own and ask again"
+    )];
+    if unnamed > 0 {
+        warnings.push(format!(
+            "{unnamed} more accounts called {pods} and would be refused from then on: they are of \
+             namespaces where you may not create explanations; let somebody ask who may, to have \
+             them named"
+        ));
+    }
+    if unknown > 0 {
+        warnings.push(format!(
+            "{unknown} more callers of {pods} were seen and would be refused from then on: they \
+             have no pod now, or no proxy, so nobody knows their account; weft edges shows them"
+        ));
+    }
+    warnings
+}
+
+/// Pods of an account that are open now and that a target would close.
+fn closed_by_a_target(index: &Index, account: &ObjectKey) -> BTreeSet<PodId> {
+    let open = pods_of(index, account).filter(|(pod, facts)| {
+        let namespace = index.world.namespace(&pod.namespace);
+        let targets: Vec<_> = index.targets.of(pod, facts).collect();
+        facts.proxy.is_some()
+            && !facts.ended
+            && modes::access(&index.defaults, namespace, &facts.appearance) == AccessMode::Auto
+            && index.enforcement(pod, facts, &targets) == Enforcement::Open
+    });
+    open.map(|(pod, _)| pod.clone()).collect()
+}
+
+fn pods_of<'a>(
+    index: &'a Index,
+    account: &'a ObjectKey,
+) -> impl Iterator<Item = (&'a PodId, &'a PodFacts)> {
+    let pods = index.world.pods.iter();
+    let pods = pods.filter(move |(pod, facts)| {
+        pod.namespace == account.namespace && facts.service_account == account.name
+    });
+    pods.map(|(pod, facts)| (pod, &**facts))
+}

@@ -1,0 +1,122 @@
+//! What a fix means for more than the call that it is for: for callers that it closes out,
+//! and for other workloads of the account.
+
+use super::*;
+
+const ACCESS: &str = "weft.dev/access";
+
+/// Pod `api-1` refuses its callers and `api-2`, of the same account, is open: by a target
+/// that names one of them, and by an annotation of one.
+fn half_closed() -> [Cluster; 2] {
+    let rules = json!([{"kind": "TCPRoute", "name": "ports"}]);
+    let by_pod = set(
+        target("closed", "x", &["somebody"], rules),
+        "/spec/destination",
+        json!({"kind": "IdentityBinding", "name": "first"}),
+    );
+    let first = json!({"first": "yes"});
+    let api = pod("api-1", "10.0.0.11", "api");
+    let by_target = shop()
+        .with(set(api.clone(), "/metadata/labels", first.clone()))
+        .with(binding(
+            "first",
+            json!({"podLabelSelector": {"matchLabels": first}}),
+        ))
+        .with(tcp_route("ports", &[8080]))
+        .with(by_pod);
+    [by_target, shop().with(annotate(api, ACCESS, "deny"))]
+}
+
+/// What becomes of a call by the account that was seen to call open pods.
+fn seen(cluster: &Cluster, pod: &str, method: &str) -> Verdict {
+    let call = spec("ServiceAccount/seen", pod, method, "/any");
+    ask(cluster, &call).verdict
+}
+
+#[test]
+fn fix_keeps_closed_pods_closed_and_says_whom_it_closes_out_of_open_ones() {
+    for cluster in half_closed() {
+        let asked = spec("Pod/client", "Service/api", "GET", "/items");
+        let status = ask(&cluster, &asked);
+        assert_eq!(status.verdict, Verdict::Mixed, "{status:?}");
+        let fix = status.fix.unwrap();
+        let [closes, unknown] = &*fix.warnings else {
+            panic!("{fix:?}");
+        };
+        for words in [
+            "1 pod of account shop/api, open now, would be closed",
+            "callers that were seen (shop/seen)",
+            "a service account of their own",
+        ] {
+            assert!(closes.contains(words), "no {words:?} in {closes}");
+        }
+        let start = "2 more callers of 1 pod of account shop/api were seen";
+        assert!(unknown.starts_with(start), "{unknown}");
+        let after = applied(cluster.clone(), &fix.objects);
+        assert_eq!(ask(&after, &asked).verdict, Verdict::Allowed);
+        for method in ["GET", "PUT"] {
+            let becomes = |pod| [&cluster, &after].map(|one| seen(one, pod, method));
+            assert_eq!(
+                becomes("Pod/api-1"),
+                [Verdict::Refused, Verdict::Refused],
+                "{method}: whoever calls an open pod has no say over a closed one"
+            );
+            assert_eq!(
+                becomes("Pod/api-2"),
+                [Verdict::Allowed, Verdict::Refused],
+                "{method}: as the warning says"
+            );
+        }
+    }
+}
+
+/// The way out that the warning names.
+#[test]
+fn fix_closes_nobody_out_where_what_refuses_has_an_account_of_its_own() {
+    let guarded = annotate(pod("api-1", "10.0.0.11", "guarded"), ACCESS, "deny");
+    let cluster = shop().with(guarded);
+    let asked = spec("Pod/client", "Service/api", "GET", "/items");
+    let fix = ask(&cluster, &asked).fix.unwrap();
+    assert!(fix.warnings.is_empty(), "{fix:?}");
+    let after = applied(cluster, &fix.objects);
+    assert_eq!(ask(&after, &asked).verdict, Verdict::Allowed);
+    assert_eq!(
+        ["Pod/api-1", "Pod/api-2"].map(|pod| seen(&after, pod, "PUT")),
+        [Verdict::Refused, Verdict::Allowed],
+        "an account whose pods are all open stays so"
+    );
+}
+
+#[test]
+fn fix_says_on_how_many_other_workloads_of_the_account_the_call_is_allowed() {
+    let call = |to: &str| spec("Pod/client", to, "DELETE", "/items/7");
+    let fix = |cluster: &Cluster| ask(cluster, &call("Service/api")).fix.unwrap();
+    let ended = pod("nightly-1", "10.0.0.51", "api");
+    let none = read_only()
+        .with(set(ended, "/status/phase", json!("Succeeded")))
+        .with(pod("front-1", "10.0.0.52", "web"))
+        .with(namespace("bank"))
+        .with(in_namespace(pod("ledger-1", "10.0.0.53", "api"), "bank"));
+    assert!(fix(&none).warnings.is_empty(), "{:?}", fix(&none));
+    let one =
+        none.with(pod("worker-1", "10.0.0.54", "api"))
+            .with(pod("worker-2", "10.0.0.55", "api"));
+    let two = one.clone().with(pod("mail-1", "10.0.0.56", "api"));
+    for (cluster, workloads) in [(&one, "1 other workload"), (&two, "2 other workloads")] {
+        let warnings = fix(cluster).warnings;
+        let start = format!("the same call is allowed on {workloads} of account shop/api too");
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(warnings[0].starts_with(&start), "{warnings:?}");
+    }
+    let worker = call("Pod/worker-1");
+    assert_eq!(ask(&one, &worker).verdict, Verdict::Refused);
+    let after = applied(one.clone(), &fix(&one).objects);
+    assert_eq!(ask(&after, &worker).verdict, Verdict::Allowed, "it is so");
+    // One that is called as well is none beside the call.
+    let endpoints = [
+        endpoint("api-1", "10.0.0.11"),
+        endpoint("worker-1", "10.0.0.54"),
+    ];
+    let both = one.with(slice("api-x", "api", &[("http", 8080)], &endpoints));
+    assert!(fix(&both).warnings.is_empty(), "{:?}", fix(&both));
+}

@@ -1,0 +1,68 @@
+//! Rules that name pods, and whoever may not be told which pods a caller has.
+
+use super::*;
+
+/// `api` lets in some pods of account `web`: those with label `first`, of which `client` is
+/// one or not.
+fn by_pod(client: bool) -> Cluster {
+    let sources = json!([{"kind": "IdentityBinding", "name": "first"}]);
+    let rules = json!([{"kind": "TCPRoute", "name": "ports"}]);
+    let first = json!({"podLabelSelector": {"matchLabels": {"first": "yes"}}});
+    let named = target("some", "api", &[], rules);
+    let cluster = shop()
+        .with(binding("first", first))
+        .with(tcp_route("ports", &[8080]))
+        .with(set(named, "/spec/sources", sources));
+    if !client {
+        return cluster;
+    }
+    let labels = json!({"first": "yes"});
+    cluster.with(set(
+        pod("client", "10.0.0.1", "web"),
+        "/metadata/labels",
+        labels,
+    ))
+}
+
+fn as_asked(cluster: &Cluster) -> ExplanationStatus {
+    let asked = spec("ServiceAccount/web", "Service/api", "GET", "/");
+    let model = cluster.compile_with(&Defaults::default()).0;
+    let seen = |_: &BTreeSet<PodId>| SeenCallers::default();
+    let explained = model.explain(&asked, CallerView::AsAsked, &owner, &seen);
+    explained.unwrap().status
+}
+
+#[test]
+fn where_rules_name_pods_nothing_is_said_to_who_may_not_know_which_the_caller_has() {
+    let known = |client| {
+        let asked = spec("ServiceAccount/web", "Service/api", "GET", "/");
+        ask(&by_pod(client), &asked).verdict
+    };
+    // Control: it makes a difference.
+    assert_eq!(
+        [known(true), known(false)],
+        [Verdict::Allowed, Verdict::Refused]
+    );
+    let status = as_asked(&by_pod(true));
+    assert_eq!(status.verdict, Verdict::Unknown, "{status:?}");
+    assert!(status.reason.contains("IdentityBinding"), "{status:?}");
+    assert_eq!(status.fix, None, "it would let more in than it takes");
+    // Where the binding has no pods nobody is meant, whoever asks.
+    assert_eq!(as_asked(&by_pod(false)).verdict, Verdict::Refused);
+    // By the account alone it can be said.
+    let closed = target(
+        "other",
+        "api",
+        &["other"],
+        json!([{"kind": "TCPRoute", "name": "ports"}]),
+    );
+    let by_account = shop().with(tcp_route("ports", &[8080])).with(closed);
+    assert_eq!(as_asked(&by_account).verdict, Verdict::Refused);
+    let both = by_pod(true).with(target(
+        "account",
+        "api",
+        &["web"],
+        json!([{"kind": "TCPRoute", "name": "ports"}]),
+    ));
+    assert_eq!(as_asked(&both).verdict, Verdict::Allowed);
+}
