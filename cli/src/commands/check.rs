@@ -38,7 +38,8 @@ const AGAIN: Duration = Duration::from_secs(2);
     about = "Check that the mesh is well, or that a cluster can have one",
     long_about = "Checks the cluster, the control plane, the proxies and the users' objects, and \
                   says of each fault what to do. Every check has an id, which docs/checks.md \
-                  explains. What the user may not see is skipped. Exit status 1 if a check failed.",
+                  explains. What the user may not see is skipped. Exit status 1 if a check failed, \
+                  3 if all were skipped but those of the cluster itself.",
     after_help = "Example:\n  weft check --wait 2m"
 )]
 pub struct Check {
@@ -77,6 +78,8 @@ struct Done {
 struct Report {
     success: bool,
     checks: Vec<Done>,
+    #[serde(skip)]
+    verdict: Verdict,
 }
 
 impl Check {
@@ -109,7 +112,8 @@ impl Check {
             let tried = self.once(cluster).await;
             let left = self.wait.is_some_and(|wait| begun.elapsed() + AGAIN < wait);
             match tried {
-                Ok(report) if report.success || !left => break report,
+                // Who may see nothing now may not see more before the time is over.
+                Ok(report) if report.verdict != Verdict::No || !left => break report,
                 Ok(_) => sleep(AGAIN).await,
                 // Who does not answer now may do so before the time is over, and who is not
                 // known now will not be then.
@@ -120,11 +124,13 @@ impl Check {
         if !output::data(console, format, &report)? {
             print(&report, console)?;
         }
-        Ok(if report.success {
-            Verdict::Yes
-        } else {
-            Verdict::No
-        })
+        match report.verdict {
+            Verdict::Unknown => Err(Failure::unknown(
+                "nothing is known of the mesh: every check of it was skipped, for the reason \
+                 beside it; ask as somebody who may see more",
+            )),
+            told => Ok(told),
+        }
     }
 
     async fn once(&self, cluster: &Cluster) -> Result<Report, Refusal> {
@@ -159,8 +165,28 @@ impl Check {
             FailOn::Error => Outcome::Error,
             FailOn::Warning => Outcome::Warning,
         };
-        let success = checks.iter().all(|check| check.result < fails);
-        Ok(Report { success, checks })
+        let verdict = verdict(&checks, fails);
+        Ok(Report {
+            success: verdict == Verdict::Yes,
+            checks,
+            verdict,
+        })
+    }
+}
+
+/// What so many checks come to. Everybody may see the cluster's version, and that alone is no
+/// mesh that is well.
+fn verdict(checks: &[Done], fails: Outcome) -> Verdict {
+    if checks.iter().any(|check| check.result >= fails) {
+        return Verdict::No;
+    }
+    let of_the_mesh = checks
+        .iter()
+        .filter(|check| check.category != list::KUBERNETES);
+    let mut judged = of_the_mesh.filter(|check| check.result != Outcome::Skipped);
+    match judged.next() {
+        Some(_) => Verdict::Yes,
+        None => Verdict::Unknown,
     }
 }
 

@@ -6,7 +6,7 @@ mod verdict;
 mod watch;
 
 use verdict::is_of_nothing;
-pub(super) use verdict::verdict;
+pub(super) use verdict::{Advice, verdict};
 
 use std::time::{Duration, SystemTime};
 
@@ -30,6 +30,10 @@ use crate::output::{self, Format, number};
 use crate::yaml::tree;
 
 const FORMATS: &[Format] = &[Format::Table, Format::Json, Format::Yaml];
+const ADVICE: Advice = Advice {
+    live: "--watch 60s judges live calls",
+    less: "try a smaller change",
+};
 
 /// Arguments of `weft dry-run`.
 #[derive(Args, Debug)]
@@ -40,8 +44,11 @@ const FORMATS: &[Format] = &[Format::Table, Format::Json, Format::Yaml];
                   path or headers, which are not remembered. With --watch the proxies of called \
                   pods judge live calls by the change too, for so long, and enforce nothing of it. \
                   Whoever asks must be allowed to make the change. Exit status 1 if a call that was \
-                  seen would be refused, 3 if the mesh remembers no call, could not compare them \
-                  all, or not every proxy that the change concerns judged live calls.",
+                  seen would be refused. Else 3 if the mesh remembers no call of which anything \
+                  can be told, or could not compare them all; if calls depend, and none of the \
+                  same caller to the same port was judged live; if calls depend in namespaces \
+                  whose graphs the user may not read; or if with --watch not every proxy that the \
+                  change concerns judged live calls, or some were skipped for want of time.",
     after_help = "Example:\n  weft dry-run -f policy.yaml -n shop"
 )]
 pub struct DryRun {
@@ -99,7 +106,7 @@ impl DryRun {
             }
             status.trial = Some(trial);
         }
-        let verdict = verdict(&status);
+        let verdict = verdict(&status, ADVICE);
         answer.status = Some(status);
         output::data(console, format, &answer)?;
         verdict
@@ -249,8 +256,9 @@ pub(super) fn print(
     }
     if status.hidden > 0 {
         console.word(&format!(
-            "{} more edges change, {} of them refused, in namespaces whose graphs you may not read",
-            status.hidden, status.hidden_refused
+            "{} more edges change in namespaces whose graphs you may not read: {} are refused, and \
+             {} depend on the request",
+            status.hidden, status.hidden_refused, status.hidden_depends
         ))?;
     }
     console.word(&format!(

@@ -19,6 +19,9 @@ use crate::traffic::select::{self, ENDS, Selected};
 use crate::traffic::sums::Sums;
 use crate::traffic::{Question, Traffic, known};
 
+/// The window of the numbers.
+const WINDOW: Duration = Duration::from_secs(60);
+
 /// What is printed besides what every command prints.
 const FORMATS: &[Format] = &[
     Format::Table,
@@ -34,8 +37,11 @@ const FORMATS: &[Format] = &[
 #[command(
     about = "Show who calls whom, and how",
     long_about = "Shows each edge of the graph: caller, called, port, protocol, whether mutual \
-                  TLS secured it, success, rate and latency. With --since also edges that were \
-                  seen earlier. -o dot draws for Graphviz, -o mermaid for Markdown.",
+                  TLS secured it, success, rate and latency, of the last minute. With --since also \
+                  edges that were seen earlier. Whether their calls were refused or in plaintext is \
+                  known of five minutes: with --refused or --plaintext --since is from 10s to 5m, \
+                  and all numbers are of this time. -o dot draws for Graphviz, -o mermaid for \
+                  Markdown.",
     after_help = "Example:\n  weft edges svc/cart -o mermaid"
 )]
 pub struct Edges {
@@ -51,7 +57,8 @@ pub struct Edges {
     /// Only edges to hosts outside the mesh
     #[arg(long)]
     external: bool,
-    /// Also edges without calls now that were seen in this time
+    /// Also edges without calls now that were seen in this time; with --refused or --plaintext
+    /// 10s to 5m
     #[arg(long, value_name = "TIME", value_parser = number::duration)]
     since: Option<Duration>,
 }
@@ -68,6 +75,7 @@ impl Edges {
     ) -> Result<Verdict, Failure> {
         let format = global.format(FORMATS)?;
         self.named()?;
+        self.question()?;
         let cluster = Cluster::connect(global).await?;
         self.print(&cluster, format, SystemTime::now(), console)
             .await
@@ -76,6 +84,29 @@ impl Edges {
     fn named(&self) -> Result<Option<Named>, Failure> {
         let named = self.resource.as_deref();
         named.map(|text| Named::read(text, ENDS)).transpose()
+    }
+
+    /// What is asked of the graph. Of edges without calls in the window it tells neither
+    /// refusals nor what secured them, so whoever filters by these has all of his time in it.
+    fn question(&self) -> Result<Question, Failure> {
+        let window = match self.since {
+            Some(since) if self.refused || self.plaintext => since,
+            _ => WINDOW,
+        };
+        let mut question = Question::window(window).map_err(|_| {
+            let filter = if self.refused {
+                "--refused"
+            } else {
+                "--plaintext"
+            };
+            Failure::usage(format!(
+                "{filter} with --since {}s: that is known of the last five minutes; say --since \
+                 with 10s to 5m",
+                window.as_secs()
+            ))
+        })?;
+        question.remembered = self.since.is_some();
+        Ok(question)
     }
 
     /// Prints the edges that were seen before `now`.
@@ -89,9 +120,7 @@ impl Edges {
         now: SystemTime,
         console: &mut Console<'_>,
     ) -> Result<Verdict, Failure> {
-        let mut question = Question::window(Duration::from_secs(60))?;
-        question.remembered = self.since.is_some();
-        let mut traffic = Traffic::ask(cluster, &question).await?;
+        let mut traffic = Traffic::ask(cluster, &self.question()?).await?;
         let (here, named) = (cluster.scope(), self.named()?);
         known::check(cluster, &traffic, named.as_ref()).await?;
         let selected = named.map(|named| Selected::new(named, here));
@@ -214,4 +243,44 @@ fn since(text: &str, now: SystemTime) -> Option<Duration> {
         now.duration_since(SystemTime::from(then))
             .unwrap_or_default(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::args::{Cli, Command};
+
+    fn question(line: &str) -> Result<String, Failure> {
+        let words = ["weft", "edges"].into_iter().chain(line.split_whitespace());
+        let Command::Edges(edges) = Cli::try_parse_from(words).unwrap().command else {
+            panic!("{line}")
+        };
+        Ok(edges.question()?.query())
+    }
+
+    #[test]
+    fn filters_that_quiet_edges_cannot_pass_are_asked_of_a_window_or_refused() {
+        for (line, query) in [
+            ("--refused", "window=60s"),
+            ("--since 30d", "window=60s&quiet=1&gone=1"),
+            ("--external --since 1h", "window=60s&quiet=1&gone=1"),
+            ("--refused --since 5m", "window=300s&quiet=1&gone=1"),
+            ("--plaintext --since 10s", "window=10s&quiet=1&gone=1"),
+        ] {
+            assert_eq!(question(line).unwrap(), query, "{line}");
+        }
+        for (line, filter) in [
+            ("--refused --since 1h", "--refused with --since 3600s"),
+            ("--plaintext --since 301s", "--plaintext with --since 301s"),
+            ("--refused --since 9s", "--refused with --since 9s"),
+        ] {
+            let Err(Failure::Usage(words)) = question(line) else {
+                panic!("{line}")
+            };
+            assert!(words.starts_with(filter), "{words}");
+            assert!(words.ends_with("say --since with 10s to 5m"), "{words}");
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! `weft suggest`: TrafficTargets for the calls that there are.
 
 mod calls;
+mod earlier;
 mod objects;
 mod ports;
 mod routes;
@@ -17,7 +18,7 @@ use serde_json::{Value, json};
 
 use self::calls::Calls;
 use self::ports::Ports;
-use super::dry_run;
+use super::dry_run::{self, Advice};
 use crate::cluster::names::Named;
 use crate::cluster::{Cluster, Refusal};
 use crate::console::Console;
@@ -33,6 +34,11 @@ const FORMATS: &[Format] = &[Format::Table, Format::Json, Format::Yaml];
 const LONGEST: Duration = Duration::from_secs(3_600);
 /// What of that it remembers by route.
 const BY_ROUTE: Duration = Duration::from_secs(300);
+/// What else there is where the dry run of the objects can tell nothing.
+const ADVICE: Advice = Advice {
+    live: "`weft dry-run -f FILE --watch 60s`, with these objects as FILE, judges live calls",
+    less: "--to RES suggests, and tries, less",
+};
 
 /// Arguments of `weft suggest`.
 #[derive(Args, Debug)]
@@ -42,10 +48,12 @@ const BY_ROUTE: Duration = Duration::from_secs(300);
                   the last hour that mutual TLS proved and that were served, and for no others. \
                   What is only remembered, unproven or failed stands there as comments. Routes \
                   are known of the last five minutes: with --routes, calls whose routes are not \
-                  all known are allowed by their port, with a comment that says why; --since 5m \
-                  looks at these minutes alone. Up to 64 objects are then tried as `weft dry-run \
-                  -f` does, and more are not; what it says goes to the error stream and changes \
-                  no exit status. Look for accounts that many share before you apply it.",
+                  all known are allowed by their port, with a comment that says why. Whether calls \
+                  that failed were refused is known of these minutes alone as well: an edge with \
+                  earlier ones is left out where only its port would limit it. --since 5m looks \
+                  at these minutes alone. Up to 64 objects are then tried as `weft dry-run -f` \
+                  does, and more are not; what it says goes to the error stream and changes no \
+                  exit status. Look for accounts that many share before you apply it.",
     after_help = "Example:\n  weft suggest --to deploy/cart -n shop > policy.yaml"
 )]
 pub struct Suggest {
@@ -188,7 +196,7 @@ async fn try_out(
     for text in [table, words] {
         console.word(String::from_utf8_lossy(&text).trim_end())?;
     }
-    if let Err(why) = dry_run::verdict(&status) {
+    if let Err(why) = dry_run::verdict(&status, ADVICE) {
         console.word(&format!("dry run: {why}"))?;
     }
     Ok(())

@@ -53,9 +53,9 @@ impl Tap {
     ) -> Result<Verdict, Failure> {
         let format = global.format(&[Format::Table, Format::Json])?;
         in_one_namespace(global)?;
-        let query = self.query()?;
+        let (query, names) = (self.query()?, self.filters.names(&self.resource)?);
         let cluster = Cluster::connect(global).await?;
-        let mut requests = follow(cluster, &query);
+        let mut requests = follow(cluster, &query, names);
         let mut shown = Shown::default();
         while let Some(told) = requests.next().await {
             match told? {

@@ -19,6 +19,7 @@ use crate::output::Format;
 mod identity;
 mod names;
 mod pods;
+mod suggest;
 
 /// 2026-11-02T09:00:00Z.
 fn now() -> SystemTime {

@@ -4,11 +4,13 @@
 //! it may be there all the same, such as a Deployment without pods, and has no calls. So the
 //! API server is asked before a name is called wrong, and where the graph knows it nobody is.
 
+use std::time::Duration;
+
 use crds::observe::{LIVE, Resource, Scope};
 use serde_json::Value;
 
-use super::Traffic;
 use super::select::{ENDS, account_of};
+use super::{Question, Traffic};
 use crate::cluster::Cluster;
 use crate::cluster::names::{Kind, Named};
 use crate::cluster::nearest::{hint, nearest};
@@ -16,6 +18,8 @@ use crate::failure::Failure;
 
 /// Owners above a pod: a Deployment owns ReplicaSets own pods, and nothing known goes deeper.
 const DEEPEST: usize = 4;
+/// What is asked of the graph for its names alone.
+const LOOK: Duration = Duration::from_secs(60);
 
 /// An object that the graph names: kind, namespace and name.
 type Name<'a> = (Kind, &'a str, &'a str);
@@ -30,6 +34,39 @@ pub async fn check(
     traffic: &Traffic,
     named: Option<&Named>,
 ) -> Result<(), Failure> {
+    let found = looked_up(cluster, traffic, named).await?;
+    match (found, named.and_then(|named| named.name.as_deref())) {
+        (Some((Kind::Pod, pod)), Some(name)) => counted_by_itself(cluster, name, pod).await,
+        _ => Ok(()),
+    }
+}
+
+/// Why a question about these names was refused, where one of them is a name of nothing.
+/// Nothing is said where nobody tells that: the refusal has words of its own.
+pub(crate) async fn wrong(cluster: &Cluster, names: &[Named]) -> Option<Failure> {
+    let question = Question {
+        window: LOOK,
+        ..Question::default()
+    };
+    let traffic = Traffic::ask(cluster, &question).await.ok()?;
+    for named in names {
+        let found = looked_up(cluster, &traffic, Some(named)).await;
+        if let Err(wrong @ Failure::Usage(_)) = found {
+            return Some(wrong);
+        }
+    }
+    None
+}
+
+/// The object that is named, where the graph does not know it and the API server does.
+///
+/// # Errors
+/// When there is none, or nobody says.
+async fn looked_up(
+    cluster: &Cluster,
+    traffic: &Traffic,
+    named: Option<&Named>,
+) -> Result<Option<(Kind, Value)>, Failure> {
     let here = cluster.scope();
     let in_scope = |namespace: &str| here.is_none_or(|here| here == namespace);
     let nodes = &traffic.graph.nodes;
@@ -40,7 +77,7 @@ pub async fn check(
     }
     let Some((kind, name)) = named.and_then(|named| Some((named.kind, named.name.as_deref()?)))
     else {
-        return Ok(());
+        return Ok(None);
     };
     let all = names(traffic);
     let known = all
@@ -48,11 +85,14 @@ pub async fn check(
         .any(|(of, namespace, known)| *of == kind && *known == name && in_scope(namespace));
     match kind {
         // Nobody knows all hosts.
-        Kind::External => Ok(()),
-        Kind::Namespace if nodes.iter().any(|node| node.namespace == name) => Ok(()),
-        Kind::Namespace => namespace_exists(cluster, name).await,
-        _ if known => Ok(()),
-        _ => object_exists(cluster, &all, kind, name).await,
+        Kind::External => Ok(None),
+        Kind::Namespace if nodes.iter().any(|node| node.namespace == name) => Ok(None),
+        Kind::Namespace => namespace_exists(cluster, name).await.map(|()| None),
+        _ if known => Ok(None),
+        _ => {
+            let found = existing(cluster, &all, kind, name).await?;
+            Ok(Some((kind, found)))
+        }
     }
 }
 
@@ -105,26 +145,34 @@ async fn namespace_exists(cluster: &Cluster, name: &str) -> Result<(), Failure> 
     }
 }
 
-async fn object_exists(
+/// The object of this name.
+///
+/// # Errors
+/// When there is none, with the nearest that the graph knows; and when nobody says.
+async fn existing(
     cluster: &Cluster,
     all: &[Name<'_>],
     kind: Kind,
     name: &str,
-) -> Result<(), Failure> {
-    let Some(found) = read(cluster, kind, name).await? else {
-        let (place, hint) = (
-            cluster.place(),
-            hint(meant(all, kind, name, cluster.scope())),
-        );
-        return Err(Failure::usage(format!(
-            "there is no {kind} {name} {place}{hint}"
-        )));
-    };
-    let owner = match kind {
-        Kind::Pod => workload(cluster, found).await,
-        _ => None,
-    };
-    match owner {
+) -> Result<Value, Failure> {
+    if let Some(found) = read(cluster, kind, name).await? {
+        return Ok(found);
+    }
+    let (place, hint) = (
+        cluster.place(),
+        hint(meant(all, kind, name, cluster.scope())),
+    );
+    Err(Failure::usage(format!(
+        "there is no {kind} {name} {place}{hint}"
+    )))
+}
+
+/// Whether a pod's calls are counted under its own name.
+///
+/// # Errors
+/// With what owns it, under which they are.
+async fn counted_by_itself(cluster: &Cluster, name: &str, pod: Value) -> Result<(), Failure> {
+    match workload(cluster, pod).await {
         None => Ok(()),
         Some((kind, owner)) => {
             let short = kind.short();

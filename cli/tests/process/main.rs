@@ -135,6 +135,10 @@ async fn tables_come_from_the_graph_and_a_missing_right_is_named() {
         out.contains("deploy/web   deploy/cart   80     http1   mtls"),
         "{out}"
     );
+    let hour = ["edges", "--refused", "--since", "1h"];
+    let (code, out, err) = run(WEFT, &hour, &kubeconfig).await;
+    assert_eq!((code, &*out), (2, ""), "{err}");
+    assert!(err.contains("10s to 5m"), "{err}");
     let (_, out, _) = run(WEFT, &["edges", "-o", "json"], &kubeconfig).await;
     assert_eq!(
         serde_json::from_str::<Value>(&out).unwrap()["edges"][0]["requests"],
@@ -155,6 +159,29 @@ async fn tables_come_from_the_graph_and_a_missing_right_is_named() {
     let (code, _, err) = run(WEFT, &["stat", "secrets"], &kubeconfig).await;
     assert_eq!(code, 2, "{err}");
     assert!(err.contains("deploy, sts"), "{err}");
+}
+
+#[tokio::test]
+async fn name_of_nothing_is_told_with_the_nearest_where_requests_are_watched_too() {
+    let server = Server::start().await;
+    let path = "/apis/observe.weft.dev/v1alpha1/namespaces/shop/graphs/live";
+    server.api.put(path, graph());
+    let kubeconfig = server.well();
+    let told = "weft: there is no Deployment wbe in namespace shop; you may mean deploy/web\n";
+    for line in [
+        "edges deploy/wbe",
+        "tap deploy/wbe",
+        "tap deploy/cart --from deploy/wbe",
+        "top deploy/wbe --paths -t 1s",
+    ] {
+        let words: Vec<&str> = line.split(' ').collect();
+        let (code, out, err) = run(WEFT, &words, &kubeconfig).await;
+        assert_eq!((code, &*out, &*err), (2, "", told), "{line}");
+    }
+    // It is there, so the tap says itself why it does not watch.
+    let (code, _, err) = run(WEFT, &["tap", "deploy/web"], &kubeconfig).await;
+    assert_eq!(code, 3, "{err}");
+    assert!(err.contains("taps of shop"), "{err}");
 }
 
 #[tokio::test]

@@ -70,9 +70,11 @@ pub struct DryRunStatus {
     /// Edges of which nothing would change.
     pub kept: u64,
     /// Edges of which something would, and neither end is in a namespace whose graph the
-    /// caller may read; of these so many would be refused.
+    /// caller may read; of these so many would be refused, and of so many it depends on each
+    /// request.
     pub hidden: u64,
     pub hidden_refused: u64,
+    pub hidden_depends: u64,
     /// Edges of which nothing can be told, because one of their ends is gone, has no pods or
     /// lies outside the cluster.
     pub unknown: u64,
@@ -102,6 +104,10 @@ pub struct ChangedEdge {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub service: String,
     pub port: u16,
+    /// Of the called pods, behind that port: what live calls are told by. None where nobody
+    /// says.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pod_ports: Vec<u16>,
     pub protocol: Protocol,
     /// Why they would be refused, as `weft-reason` says it.
     #[serde(skip_serializing_if = "String::is_empty")]

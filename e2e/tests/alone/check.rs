@@ -79,7 +79,7 @@ fn check_finds_what_is_wrong_in_a_namespace_at_its_own_id_until_it_is_mended() -
     Ok(())
 }
 
-/// Waits until each of these checks fails as it should.
+/// Waits until each of these checks fails as it should, and the command with an error.
 fn fail(ns: &Namespace, wanted: &[(&str, &str)]) -> anyhow::Result<()> {
     fail_with(ns, &[], wanted)
 }
@@ -87,12 +87,16 @@ fn fail(ns: &Namespace, wanted: &[(&str, &str)]) -> anyhow::Result<()> {
 /// The same of a check with more arguments.
 fn fail_with(ns: &Namespace, more: &[&str], wanted: &[(&str, &str)]) -> anyhow::Result<()> {
     eventually(FOUND, &format!("{wanted:?} is found"), || {
-        let report = weft(ns, &[&["check", "-o", "json"], more].concat())?.json()?;
+        let said = weft(ns, &[&["check", "-o", "json"], more].concat())?;
+        let report = said.json()?;
         let checks = report["checks"].as_array().context("no checks")?;
         for (id, result) in wanted {
             let found = checks.iter().find(|check| check["id"] == *id);
             let found = found.with_context(|| format!("no check {id}"))?;
             ensure!(found["result"] == *result, "{found}");
+        }
+        if wanted.iter().any(|(_, result)| *result == "error") {
+            said.with_status(1)?;
         }
         Ok(())
     })

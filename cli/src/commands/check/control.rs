@@ -15,8 +15,25 @@ const ROOT_DAYS: i64 = 60;
 const ISSUER_DAYS: i64 = 7;
 /// A Lease that was not renewed for this many seconds has no holder.
 const LEASE_SECONDS: u64 = 60;
-/// Our aggregated APIs, those that there are.
-const API_GROUPS: [&str; 2] = ["metrics.smi-spec.io", "observe.weft.dev"];
+/// Our aggregated APIs: the group, the variable of the controller that says whether it is
+/// served, and the APIServices that the chart writes then.
+pub(super) const APIS: &[(&str, &str, &[&str])] = &[
+    (
+        "metrics.smi-spec.io",
+        "WEFT_METRICS_API",
+        &[
+            "v1alpha1.metrics.smi-spec.io",
+            "v1alpha2.metrics.smi-spec.io",
+        ],
+    ),
+    (
+        "observe.weft.dev",
+        "WEFT_OBSERVE",
+        &["v1alpha1.observe.weft.dev"],
+    ),
+];
+/// The container whose variables these are.
+const CONTROLLER_CONTAINER: &str = "controller";
 
 /// A part that must be there.
 pub(super) fn needed<'a>(
@@ -254,29 +271,56 @@ pub(super) fn api_services(facts: &Facts) -> Found {
     if let Err(Missing::Away(why)) = facts.part("proxies") {
         return Ok((Outcome::Error, why));
     }
-    let services = facts.list("api-services")?;
+    let services = facts.list("api-services")?.iter();
     let ours: Vec<&Value> = services
-        .iter()
         .filter(|service| {
-            service["spec"]["group"]
-                .as_str()
-                .is_some_and(|group| API_GROUPS.contains(&group))
+            let group = &service["spec"]["group"];
+            APIS.iter().any(|(ours, ..)| group == ours)
         })
         .collect();
+    let mut wrong = Vec::new();
+    let missing: Vec<String> = switched_on(facts)
+        .filter(|name| !ours.iter().any(|service| name_of(service) == *name))
+        .map(ToOwned::to_owned)
+        .collect();
+    if !missing.is_empty() {
+        wrong.push(format!("missing: {}", few(&missing)));
+    }
+    let away: Vec<String> = ours
+        .iter()
+        .filter(|service| !is_available(service))
+        .map(|service| name_of(service))
+        .collect();
+    if !away.is_empty() {
+        wrong.push(format!("not available: {}", few(&away)));
+    }
+    if !wrong.is_empty() {
+        return Ok((Outcome::Error, wrong.join("; ")));
+    }
     if ours.is_empty() {
         return Err("neither metrics API nor read API is installed".to_owned());
     }
-    let mut away = Vec::new();
-    for service in &ours {
-        let conditions = service["status"]["conditions"].as_array();
-        let mut conditions = conditions.into_iter().flatten();
-        if !conditions.any(|one| one["type"] == "Available" && one["status"] == "True") {
-            away.push(name_of(service));
-        }
-    }
-    Ok(if away.is_empty() {
-        (Outcome::Ok, format!("{} answer", ours.len()))
-    } else {
-        (Outcome::Error, format!("not available: {}", few(&away)))
-    })
+    Ok((Outcome::Ok, format!("{} answer", ours.len())))
+}
+
+fn is_available(service: &Value) -> bool {
+    let conditions = service["status"]["conditions"].as_array();
+    let mut conditions = conditions.into_iter().flatten();
+    conditions.any(|one| one["type"] == "Available" && one["status"] == "True")
+}
+
+/// The APIServices that the controller serves, as far as the user may see what it is told.
+fn switched_on(facts: &Facts) -> impl Iterator<Item = &'static str> {
+    let controller = facts.part("controller").ok();
+    let is_on = move |variable: &str| {
+        let pod = controller.map(|controller| &controller["spec"]["template"]["spec"]);
+        let containers = pod.and_then(|pod| pod["containers"].as_array());
+        let mut containers = containers.into_iter().flatten();
+        let ours = containers.find(|container| container["name"] == CONTROLLER_CONTAINER);
+        let told = ours.and_then(|container| container["env"].as_array());
+        let mut told = told.into_iter().flatten();
+        told.any(|one| one["name"] == variable && one["value"] == "true")
+    };
+    let on = APIS.iter().filter(move |(_, variable, _)| is_on(variable));
+    on.flat_map(|(.., names)| names.iter().copied())
 }

@@ -185,8 +185,8 @@ pub(super) const CHECKS: &[Known] = &[
         CONTROL,
         "api-services",
         control::api_services,
-        "the aggregated APIs answer",
-        "an unavailable APIService holds up the deletion of namespaces; look at the controller, or switch metricsApi.enabled or observe.enabled off",
+        "the aggregated APIs that the controller is told to serve are there and answer",
+        "helm upgrade restores an APIService that is missing; one that is unavailable holds up the deletion of namespaces: look at the controller, or switch metricsApi.enabled or observe.enabled off",
     ),
     check(
         DATA,
@@ -278,7 +278,8 @@ Made from the checks by `WEFT_WRITE_GENERATED=1 cargo test -p cli checks`; edit 
 What `weft check` looks at. Results are ok, warning, error, and skipped where the user may not see
 what a check needs. `--pre` looks at a cluster before Weft is installed, `--wait 2m` tries again
 until nothing fails, also while the API server does not answer, `--fail-on warning` makes a warning
-fail too.
+fail too. Where every check but those of the cluster itself is skipped, nothing is known of the mesh,
+and the exit status is 3.
 "
     .to_owned();
     let mut category = "";

@@ -1,6 +1,7 @@
 //! A healthy mesh, in an API server in memory, and faults planted in it one by one: each
 //! fails at its own check and at no other.
 
+mod apis;
 mod ca_bundles;
 mod kinds;
 mod patience;
@@ -35,6 +36,26 @@ fn deployment(name: &str, replicas: u64) -> Value {
     })
 }
 
+/// The controller, which serves these APIs.
+fn controller(metrics: bool, observe: bool) -> Value {
+    let mut controller = deployment("weft-controller", 2);
+    let env = json!([
+        {"name": "WEFT_METRICS_API", "value": metrics.to_string()},
+        {"name": "WEFT_OBSERVE", "value": observe.to_string()},
+    ]);
+    let containers = json!([{"name": "controller", "env": env}]);
+    controller["spec"]["template"] = json!({"spec": {"containers": containers}});
+    controller
+}
+
+fn put_api_service(api: &FakeApi, name: &str, available: &str) {
+    let (_, group) = name.split_once('.').unwrap();
+    let conditions = json!([{"type": "Available", "status": available}]);
+    let service = json!({"metadata": {"name": name}, "spec": {"group": group},
+        "status": {"conditions": conditions}});
+    api.put(&format!("{API}/{name}"), service);
+}
+
 const WEFT: &str = "/apis/apps/v1/namespaces/weft-system/deployments";
 const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/weft-system/leases/weft-controller";
 const MUTATING: &str =
@@ -43,7 +64,12 @@ const VALIDATING: &str =
     "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/weft-validator";
 const SECRET: &str = "/api/v1/namespaces/weft-system/secrets/weft-ca";
 const BUNDLE: &str = "/api/v1/namespaces/shop/configmaps/weft-trust-bundle";
-const API: &str = "/apis/apiregistration.k8s.io/v1/apiservices/v1alpha1.metrics.smi-spec.io";
+const API: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
+const API_SERVICES: [&str; 3] = [
+    "v1alpha1.metrics.smi-spec.io",
+    "v1alpha2.metrics.smi-spec.io",
+    "v1alpha1.observe.weft.dev",
+];
 const POD: &str = "/api/v1/namespaces/shop/pods/web-1";
 const PROXY: &str = "/apis/observe.weft.dev/v1alpha1/namespaces/shop/proxies/web-1";
 const SPLIT: &str = "/apis/split.smi-spec.io/v1alpha4/namespaces/shop/trafficsplits/cart";
@@ -87,10 +113,7 @@ fn healthy() -> FakeApi {
         "/version",
         json!({"major": "1", "minor": "33", "gitVersion": "v1.33.2"}),
     );
-    api.put(
-        &format!("{WEFT}/weft-controller"),
-        deployment("weft-controller", 2),
-    );
+    api.put(&format!("{WEFT}/weft-controller"), controller(true, true));
     api.put(
         &format!("{WEFT}/weft-injector"),
         deployment("weft-injector", 2),
@@ -112,8 +135,9 @@ fn healthy() -> FakeApi {
     for namespace in ["a", "b"] {
         api.put(&BUNDLE.replace("shop", namespace), bundle(namespace));
     }
-    api.put(API, json!({"metadata": {"name": "v1alpha1.metrics.smi-spec.io"}, "spec": {"group": "metrics.smi-spec.io"},
-        "status": {"conditions": [{"type": "Available", "status": "True"}]}}));
+    for name in API_SERVICES {
+        put_api_service(&api, name, "True");
+    }
     for kind in crds::smi::SmiKind::ALL {
         let (path, definition) = definition(kind, true);
         api.put(&path, definition);
@@ -257,11 +281,7 @@ const FAULTS: &[(&str, &[&str], Plant)] = &[
     ("injection", &[], |_, webhooks| webhooks.injects = false),
     ("validation", &[], |_, webhooks| webhooks.validates = false),
     ("api-services", &[], |api, _| {
-        api.put(
-            API,
-            json!({"metadata": {"name": "x"}, "spec": {"group": "metrics.smi-spec.io"},
-        "status": {"conditions": [{"type": "Available", "status": "False"}]}}),
-        )
+        put_api_service(api, API_SERVICES[0], "False")
     }),
     ("pods-without-proxy", &[], |api, _| {
         let mut pod = pod();

@@ -1,8 +1,17 @@
 //! What a dry run comes to: yes is said only of calls that were compared.
 
-use crds::observe::{Change, DryRunStatus, Trial};
+use crds::observe::{Change, ChangedEdge, DryRunStatus, Trial};
 
 use crate::failure::{Failure, Verdict};
+
+/// How more is found out, in the words of the command that says what it comes to.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::commands) struct Advice {
+    /// How live calls are judged.
+    pub(in crate::commands) live: &'static str,
+    /// How less is compared.
+    pub(in crate::commands) less: &'static str,
+}
 
 /// There is nothing that a change could be compared by.
 pub(super) const fn is_of_nothing(status: &DryRunStatus) -> bool {
@@ -10,7 +19,10 @@ pub(super) const fn is_of_nothing(status: &DryRunStatus) -> bool {
         && status.kept + status.hidden + status.unknown + status.uncompared == 0
 }
 
-pub(in crate::commands) fn verdict(status: &DryRunStatus) -> Result<Verdict, Failure> {
+pub(in crate::commands) fn verdict(
+    status: &DryRunStatus,
+    advice: Advice,
+) -> Result<Verdict, Failure> {
     let count = |change: Change| {
         let listed = status.changed.iter();
         listed.filter(|edge| edge.change == change).count()
@@ -25,12 +37,12 @@ pub(in crate::commands) fn verdict(status: &DryRunStatus) -> Result<Verdict, Fai
     }
     if status.uncompared > 0 {
         return Err(Failure::unknown(format!(
-            "{} edges were not compared in the time that there is; try a smaller change",
-            status.uncompared
+            "{} edges were not compared in the time that there is; {}",
+            status.uncompared, advice.less
         )));
     }
+    all_judged(status, advice)?;
     let judged = live.map_or(0, |live| live.judged);
-    all_judged(count(Change::Depends), judged, live)?;
     let compared = status.kept + status.hidden + judged;
     if compared == 0 && count(Change::Unknown) == status.changed.len() {
         let why = "of no call that is remembered anything can be told";
@@ -39,19 +51,70 @@ pub(in crate::commands) fn verdict(status: &DryRunStatus) -> Result<Verdict, Fai
     Ok(Verdict::Yes)
 }
 
-/// Of calls that nobody judged nobody knows whether they would pass.
-fn all_judged(depends: usize, judged: u64, live: Option<&Trial>) -> Result<(), Failure> {
-    if depends > 0 && judged == 0 {
+/// Of calls that nobody judged nobody knows whether they would pass: of each edge that depends
+/// on the request some live ones must have been.
+fn all_judged(status: &DryRunStatus, advice: Advice) -> Result<(), Failure> {
+    if status.hidden_depends > 0 {
         return Err(Failure::unknown(format!(
-            "what becomes of the calls of {depends} edges depends on their method, path or headers, which are not \
-             remembered; --watch 60s judges live calls"
+            "what becomes of the calls of {} edges in namespaces whose graphs you may not read \
+             depends on their method, path or headers; ask as somebody who may read them",
+            status.hidden_depends
         )));
     }
-    match live.map_or(0, |live| live.skipped) {
-        0 => Ok(()),
-        skipped => Err(Failure::unknown(format!(
-            "proxies had time to judge {judged} live calls, which would pass, and not for {skipped} more"
+    let listed = status.changed.iter();
+    let depends = listed.filter(|edge| edge.change == Change::Depends);
+    let live = status.trial.as_ref();
+    let unjudged = depends
+        .filter(|edge| !live.is_some_and(|live| is_judged(edge, live)))
+        .count();
+    // The worst are listed first, so that others of the last one's kind may be left out.
+    let last = status.changed.last();
+    let is_cut = status.truncated && last.is_some_and(|edge| edge.change == Change::Depends);
+    if unjudged > 0 || is_cut {
+        return Err(Failure::unknown(unjudged_words(unjudged, live, advice)));
+    }
+    match live {
+        Some(live) if live.skipped > 0 => Err(Failure::unknown(format!(
+            "proxies had time to judge {} live calls, which would pass, and not for {} more",
+            live.judged, live.skipped
         ))),
+        _ => Ok(()),
+    }
+}
+
+/// Whether live calls of this very edge were judged. Proxies know the ports of their own pods,
+/// and no Service's. Where the controller does not say which these are, its ends tell.
+fn is_judged(edge: &ChangedEdge, live: &Trial) -> bool {
+    let ports = &edge.pod_ports;
+    let mut between = live.edges.iter();
+    between.any(|seen| {
+        seen.from == edge.from
+            && seen.to == edge.to
+            && (ports.is_empty() || ports.contains(&seen.port))
+    })
+}
+
+fn unjudged_words(unjudged: usize, live: Option<&Trial>, advice: Advice) -> String {
+    let what = "depends on what is not remembered or may not be told: their method, path or \
+                headers, or the pod that calls";
+    match (unjudged, live) {
+        (0, _) => format!(
+            "what becomes of the calls of more edges than are listed {what}; {}",
+            advice.less
+        ),
+        (edges, None) => format!(
+            "what becomes of the calls of {edges} edges {what}; {}",
+            advice.live
+        ),
+        (edges, Some(live)) if live.truncated => format!(
+            "what becomes of the calls of {edges} edges {what}, and there were live calls of more \
+             edges than are listed; {}",
+            advice.less
+        ),
+        (edges, Some(_)) => format!(
+            "what becomes of the calls of {edges} edges {what}, and none of their live calls was \
+             judged; watch for longer, or while they call"
+        ),
     }
 }
 
@@ -77,24 +140,55 @@ fn all_took_part(live: &Trial) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
-    use crds::observe::ChangedEdge;
+    use crds::observe::TriedEdge;
 
     use super::*;
 
-    fn listed(change: Change) -> DryRunStatus {
-        let changed = vec![ChangedEdge {
+    const ADVICE: Advice = Advice {
+        live: "watch",
+        less: "try less",
+    };
+
+    /// Calls of `cart` through port 80 of its Service.
+    fn edge(change: Change, from: &str) -> ChangedEdge {
+        ChangedEdge {
             change,
-            from: "shop/Job/nightly".to_owned(),
+            from: from.to_owned(),
+            to: "shop/Deployment/cart".to_owned(),
+            service: "shop/cart".to_owned(),
+            port: 80,
+            pod_ports: vec![8080],
             ..ChangedEdge::default()
-        }];
+        }
+    }
+
+    fn listed(change: Change) -> DryRunStatus {
         DryRunStatus {
-            changed,
+            changed: vec![edge(change, "shop/Job/nightly")],
             ..DryRunStatus::default()
         }
     }
 
+    /// One live call of each of these to a port of `cart`.
+    fn seen(callers: &[(&str, u16)]) -> Trial {
+        let edges = callers.iter().map(|(from, port)| TriedEdge {
+            from: (*from).to_owned(),
+            to: "shop/Deployment/cart".to_owned(),
+            port: *port,
+            kept: 1,
+            ..TriedEdge::default()
+        });
+        Trial {
+            proxies: 1,
+            taking_part: 1,
+            judged: callers.len() as u64,
+            edges: edges.collect(),
+            ..Trial::default()
+        }
+    }
+
     fn code(status: &DryRunStatus) -> u8 {
-        crate::failure::status(&verdict(status))
+        crate::failure::status(&verdict(status, ADVICE))
     }
 
     #[test]
@@ -153,14 +247,8 @@ mod tests {
             status.trial.as_mut().unwrap().skipped = 1000;
             status
         };
-        // What depends on the request was judged by live ones.
-        let seen = DryRunStatus {
-            trial: live(0, 2).trial,
-            ..listed(Change::Depends)
-        };
         for (status, expected) in [
             (live(0, 2), 0),
-            (seen, 0),
             (busy(0), 3),
             (busy(1), 1),
             (live(0, 1), 3),
@@ -175,5 +263,63 @@ mod tests {
         ] {
             assert_eq!(code(&status), expected, "{status:?}");
         }
+    }
+
+    #[test]
+    fn yes_takes_live_calls_of_every_edge_that_depends_on_the_request() {
+        let (web, job) = ("shop/Deployment/web", "shop/Job/nightly");
+        let depends = |trial: Option<Trial>| DryRunStatus {
+            changed: vec![edge(Change::Depends, web), edge(Change::Depends, job)],
+            kept: 1,
+            trial,
+            ..DryRunStatus::default()
+        };
+        let cut = |trial: Trial| Trial {
+            truncated: true,
+            ..trial
+        };
+        let both = seen(&[(web, 8080), (job, 8080)]);
+        let more = DryRunStatus {
+            truncated: true,
+            ..depends(Some(both.clone()))
+        };
+        for (status, expected, words) in [
+            (depends(None), 3, "calls of 2 edges"),
+            // Others' calls, and those to another port, say nothing of it.
+            (depends(Some(seen(&[]))), 3, "calls of 2 edges"),
+            (depends(Some(seen(&[(web, 8080)]))), 3, "calls of 1 edges"),
+            (
+                depends(Some(seen(&[(web, 8080), (job, 9090)]))),
+                3,
+                "watch for longer",
+            ),
+            (
+                depends(Some(cut(seen(&[(web, 8080)])))),
+                3,
+                "more edges than are listed; try less",
+            ),
+            (depends(Some(both.clone())), 0, ""),
+            (depends(Some(cut(both))), 0, ""),
+            (more, 3, "more edges than are listed"),
+        ] {
+            assert_eq!(code(&status), expected, "{status:?}");
+            if let Err(why) = verdict(&status, ADVICE) {
+                assert!(why.to_string().contains(words), "{words}: {why}");
+            }
+        }
+    }
+
+    #[test]
+    fn yes_is_not_said_of_edges_that_are_hidden_and_depend_on_the_request() {
+        let hidden = |hidden_depends: u64| DryRunStatus {
+            kept: 1,
+            hidden: 2,
+            hidden_depends,
+            trial: Some(seen(&[("shop/Deployment/web", 8080)])),
+            ..DryRunStatus::default()
+        };
+        assert_eq!((code(&hidden(0)), code(&hidden(1))), (0, 3));
+        let why = verdict(&hidden(1), ADVICE).unwrap_err().to_string();
+        assert!(why.contains("calls of 1 edges in namespaces"), "{why}");
     }
 }

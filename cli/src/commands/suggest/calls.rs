@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crds::observe::{Edge, Minute, NodeKind, Protocol};
 use policy::reason::Reason;
 
+use super::earlier;
 use super::ports::Ports;
 use super::routes::{self, Routes};
 use crate::traffic::Traffic;
@@ -86,27 +87,29 @@ impl Calls {
             });
         }
         let share = proven(edge);
-        if share <= 0.0 || edge.identities.is_empty() {
+        if share <= 0.0 {
             return Err("no mutual TLS proves who calls".to_owned());
         }
+        // Accounts are those of the pods that there are, and calls outlive a Job's.
+        if edge.identities.is_empty() {
+            return Err(
+                "no meshed pod of the caller is known now, so its account is not".to_owned(),
+            );
+        }
         let (destination, found) = called(traffic, edge, ports)?;
+        let mut by_port = None;
         let routes = if by_route && is_http(edge.protocol) {
             routes::of(traffic, edge).unwrap_or_else(|why| {
-                self.by_port.push(format!("{named}: {why}"));
+                by_port = Some(format!("{named}: {why}"));
                 Routes::new()
             })
         } else {
             Routes::new()
         };
-        let refused: u64 = UNALLOWED
-            .iter()
-            .filter_map(|why| edge.refused.get(why.as_str()))
-            .sum();
-        if routes.is_empty() && refused > 0 {
-            return Err(format!(
-                "{refused} of its calls were not allowed, and a rule for its port would let them pass"
-            ));
+        if routes.is_empty() {
+            none_was_refused(traffic, edge)?;
         }
+        self.by_port.extend(by_port);
         for caller in &edge.identities {
             let (namespace, name) =
                 account_of(caller).ok_or("an identity of the callers is no account")?;
@@ -145,6 +148,34 @@ impl Calls {
     }
 }
 
+/// A rule for a port lets all calls to it pass, also those that were refused.
+///
+/// # Errors
+/// When some were, or may have been.
+fn none_was_refused(traffic: &Traffic, edge: &Edge) -> Result<(), String> {
+    let refused: u64 = UNALLOWED
+        .iter()
+        .filter_map(|why| edge.refused.get(why.as_str()))
+        .sum();
+    if refused > 0 {
+        return Err(format!(
+            "{refused} of its calls were not allowed, and a rule for its port would let them pass"
+        ));
+    }
+    let failed: u64 = earlier::minutes(traffic, edge)
+        .map(|minute| minute.failure)
+        .fold(0, u64::saturating_add);
+    if failed > 0 {
+        let seconds = traffic.graph.metadata.window_seconds;
+        return Err(format!(
+            "{failed} of its calls before the last {seconds} s failed, and nobody remembers \
+             whether they were refused: a rule for its port would let them pass; --since \
+             {seconds}s looks at the later ones alone, with --routes by their routes"
+        ));
+    }
+    Ok(())
+}
+
 /// Whose pods are called, and on which of their own ports.
 fn called(
     traffic: &Traffic,
@@ -153,11 +184,19 @@ fn called(
 ) -> Result<(Account, BTreeSet<u16>), String> {
     let to = traffic.node(&edge.to);
     let accounts = to.map(|node| node.accounts.as_slice()).unwrap_or_default();
-    let [account] = accounts else {
-        return Err(format!(
-            "the called pods have {} service accounts",
-            accounts.len()
-        ));
+    let account = match accounts {
+        [account] => account,
+        [] => {
+            return Err(
+                "no meshed pod of the called is known now, so its account is not".to_owned(),
+            );
+        }
+        several => {
+            return Err(format!(
+                "the called pods have {} service accounts",
+                several.len()
+            ));
+        }
     };
     let (namespace, name) = account_of(account).ok_or("its identity is no service account")?;
     let service = if edge.backend.is_empty() {

@@ -8,8 +8,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crds::observe::{Edge, Minute, RouteSums};
-use k8s_openapi::jiff::Timestamp;
 
+use super::earlier;
 use crate::traffic::Traffic;
 
 /// Share in percent of what callers say was served that routes tell at least. Both sides
@@ -25,7 +25,7 @@ pub(super) type Routes = BTreeMap<String, BTreeSet<String>>;
 /// Why a rule for the known ones would refuse others, or may.
 pub(super) fn of(traffic: &Traffic, edge: &Edge) -> Result<Routes, String> {
     let seconds = traffic.graph.metadata.window_seconds;
-    if is_older(traffic, edge) {
+    if earlier::minutes(traffic, edge).any(Minute::served) {
         return Err(format!(
             "calls before the last {seconds} s have no known route; --since {seconds}s looks at \
              the later ones alone"
@@ -58,21 +58,6 @@ pub(super) fn of(traffic: &Traffic, edge: &Edge) -> Result<Routes, String> {
         return Err("of no route it is known that it was served".to_owned());
     }
     Ok(routes)
-}
-
-/// Whether calls were served before the window, of which routes are told.
-fn is_older(traffic: &Traffic, edge: &Edge) -> bool {
-    let metadata = &traffic.graph.metadata;
-    let seconds = |text: &str| text.parse::<Timestamp>().ok().map(|at| at.as_second());
-    let window = i64::try_from(metadata.window_seconds).unwrap_or(i64::MAX);
-    let begin = seconds(&metadata.end).map(|end| end.saturating_sub(window));
-    let is_inside = |minute: &Minute| match (seconds(&minute.start), begin) {
-        (Some(start), Some(begin)) => start >= begin,
-        // What cannot be read is taken for older.
-        _ => false,
-    };
-    let mut served = edge.history.iter().filter(|minute| minute.served());
-    served.any(|minute| !is_inside(minute))
 }
 
 /// Whether calls of a route were served on an edge of which some failed.

@@ -52,14 +52,17 @@ fn suggested_of(edges: &[Value], served: &Value, by_route: bool) -> (Vec<Value>,
         let mut node = json!({"id": format!("shop/Deployment/{name}"), "kind": "Deployment",
             "namespace": "shop", "name": name,
             "accounts": [format!("spiffe://cluster.local/ns/shop/sa/{name}")]});
-        if name == "cart" {
-            node["routes"] = served.clone();
+        match name {
+            "cart" => node["routes"] = served.clone(),
+            "over" => node["accounts"] = json!([]),
+            _ => {}
         }
         node
     };
     let graph = json!({
         "metadata": {"end": "2026-11-02T10:00:00Z", "windowSeconds": 300},
-        "nodes": [node("web"), node("cart"), node("db"), node("job")], "edges": edges,
+        "nodes": [node("web"), node("cart"), node("db"), node("job"), node("over")],
+        "edges": edges,
     });
     let graph: Graph = serde_json::from_value(graph).unwrap();
     let traffic = Traffic::of(graph);
@@ -154,7 +157,6 @@ fn what_is_not_proven_or_not_served_is_a_comment_with_its_reason() {
     for (more, why) in [
         (json!({"mtls": 0.0}), "no mutual TLS"),
         (json!({"mtls": null}), "no mutual TLS"),
-        (json!({"identities": []}), "no mutual TLS"),
         (json!({"success": 0, "failure": 5}), "was not served"),
         (
             json!({"success": 2, "failure": 3, "refused": {"not-allowed": 3}}),
@@ -189,7 +191,7 @@ fn what_is_not_proven_or_not_served_is_a_comment_with_its_reason() {
             "history": history});
         suggested(&[edge("web", "cart", 80, quiet)], false)
     };
-    let minute = |mtls: Value| json!({"requests": 3, "failure": 1, "mtls": mtls});
+    let minute = |mtls: Value| json!({"requests": 3, "mtls": mtls});
     let (objects, calls) = earlier(json!([minute(json!(1.0))]));
     assert_eq!(
         (objects.len(), calls.left.len()),
@@ -205,6 +207,53 @@ fn what_is_not_proven_or_not_served_is_a_comment_with_its_reason() {
         assert_eq!(objects.len(), 0);
         assert!(calls.left[0].contains("no mutual TLS"), "{:?}", calls.left);
     }
+}
+
+#[test]
+fn account_of_pods_that_have_ended_is_not_known_and_that_is_the_reason() {
+    let nobody = json!({"identities": []});
+    let plaintext = json!({"identities": [], "mtls": 0.0});
+    let own_address = json!({"service": ""});
+    for (edge, why) in [
+        (edge("over", "cart", 80, nobody), "meshed pod of the caller"),
+        (edge("over", "cart", 80, plaintext), "no mutual TLS"),
+        (
+            edge("web", "over", 80, own_address),
+            "meshed pod of the called",
+        ),
+    ] {
+        let (objects, calls) = suggested(&[edge], false);
+        assert_eq!(objects, [] as [Value; 0], "{why}");
+        let left = &calls.left;
+        assert!(left.len() == 1 && left[0].contains(why), "{why}: {left:?}");
+    }
+}
+
+#[test]
+fn calls_that_failed_before_the_window_may_have_been_refused_and_no_port_lets_them_pass() {
+    let minute = |start: &str, failure: u64| {
+        let start = format!("2026-11-02T{start}:00Z");
+        json!({"start": start, "requests": 9, "failure": failure, "mtls": 1.0})
+    };
+    // DELETE was refused twenty minutes ago, and GET goes on.
+    let refused = json!({"history": [minute("09:40", 2), minute("09:41", 1), minute("09:56", 0)]});
+    for by_route in [false, true] {
+        let edges = [edge("web", "cart", 80, refused.clone())];
+        let (objects, calls) = suggested(&edges, by_route);
+        assert_eq!(objects, [] as [Value; 0]);
+        assert_eq!(calls.by_port, [] as [String; 0]);
+        let left = &calls.left;
+        let words = ["3 of its calls before the last 300 s", "--since 300s"];
+        assert!(
+            left.len() == 1 && words.iter().all(|word| left[0].contains(word)),
+            "{left:?}"
+        );
+    }
+    // Of the window reasons are told, and there is none of them here.
+    let history = [minute("09:40", 0), minute("09:56", 1)];
+    let known = json!({"success": 4, "failure": 1, "history": history});
+    let (objects, calls) = suggested(&[edge("web", "cart", 80, known)], false);
+    assert_eq!((objects.len(), calls.left.len()), (2, 0), "{calls:?}");
 }
 
 /// Edges say of a route how many requests took it, and workloads how many of all failed.

@@ -97,6 +97,16 @@ impl Filters {
         query.append_pair("maxRps", &self.max_rps.to_string());
         Ok(query)
     }
+
+    /// All that is named: whose requests are meant, and who is at their other ends.
+    ///
+    /// # Errors
+    /// When what is named is none.
+    pub(crate) fn names(&self, of: &str) -> Result<Vec<Named>, Failure> {
+        let ends = self.to.iter().chain(&self.from).map(String::as_str);
+        let all = std::iter::once(of).chain(ends);
+        all.map(|text| Named::read(text, ENDS)).collect()
+    }
 }
 
 /// What was typed, as the API names it.

@@ -11,9 +11,11 @@ use futures::StreamExt as _;
 use futures::stream::{self, LocalBoxStream};
 use tokio::time::{Instant, sleep_until};
 
-use crate::cluster::Cluster;
 use crate::cluster::lines::Lines;
+use crate::cluster::names::Named;
+use crate::cluster::{Cluster, Refusal};
 use crate::failure::Failure;
+use crate::traffic::known;
 
 /// From one stream to the next at least, and from one that broke.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -34,15 +36,16 @@ pub(crate) enum TapEvent {
 /// Goes on until requests cannot be watched any longer, which is what it tells last.
 pub(crate) type Requests = LocalBoxStream<'static, Result<TapEvent, Failure>>;
 
-/// Requests of the cluster's namespace that fit `query`. Where they could be watched before,
-/// nobody may be there to tell them for a moment only.
-pub(crate) fn follow(cluster: Cluster, query: &str) -> Requests {
+/// Requests of the cluster's namespace that fit `query`, which says these names. Where they
+/// could be watched before, nobody may be there to tell them for a moment only.
+pub(crate) fn follow(cluster: Cluster, query: &str, names: Vec<Named>) -> Requests {
     let namespace = cluster.namespace();
     let path = Resource::Taps.path(Some(namespace), Some(LIVE));
     let now = Instant::now();
     let follower = Follower {
         what: format!("taps of {namespace}"),
         path: format!("{path}?{query}"),
+        names,
         cluster,
         lines: None,
         worked: false,
@@ -65,6 +68,8 @@ struct Follower {
     cluster: Cluster,
     what: String,
     path: String,
+    /// What was typed.
+    names: Vec<Named>,
     /// What is left of the stream.
     lines: Option<Lines>,
     /// A stream has begun before.
@@ -110,8 +115,18 @@ impl Follower {
                 self.ended();
                 Ok(TapEvent::Word(refusal.into_failure().to_string()))
             }
-            Err(refusal) => Err(refusal.into_failure()),
+            Err(refusal) => Err(self.refused(refusal).await),
         }
+    }
+
+    /// Why nothing can be watched. A tap knows pods with a proxy and no others, so whether
+    /// there is what was typed is asked of those whom other commands ask.
+    async fn refused(&self, refusal: Refusal) -> Failure {
+        let of_names = !self.worked && matches!(refusal.code(), Some(400 | 404));
+        if of_names && let Some(wrong) = known::wrong(&self.cluster, &self.names).await {
+            return wrong;
+        }
+        refusal.into_failure()
     }
 
     fn line(&mut self, line: &[u8]) -> Result<TapEvent, Failure> {
@@ -193,7 +208,7 @@ mod tests {
             (403, vec![(0, status(403, denied))]),
         ]);
         let begun = Instant::now();
-        let mut told = follow(cluster, "watch=true&of=Deployment/web");
+        let mut told = follow(cluster, "watch=true&of=Deployment/web", Vec::new());
         let mut seen = Vec::new();
         let failure = loop {
             let what = match told.next().await.unwrap() {

@@ -44,9 +44,9 @@ pub(super) async fn run(
         )));
     }
     tap::in_one_namespace(global)?;
-    let query = filters.query(of)?.finish();
+    let (query, names) = (filters.query(of)?.finish(), filters.names(of)?);
     let cluster = Cluster::connect(global).await?;
-    let mut requests = follow(cluster, &query);
+    let mut requests = follow(cluster, &query, names);
     let mut window = Window::new(length);
     // A right that is missing is told before anything is drawn.
     if let Some(told) = requests.next().await {

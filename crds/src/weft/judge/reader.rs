@@ -14,7 +14,7 @@ use policy::{
 
 use crate::{
     label_syntax::is_dns_label,
-    near::near,
+    near::{hint, near},
     smi::judge::{Code, METHODS, Mistakes},
     weft::{duration::written, parse_duration},
 };
@@ -163,8 +163,7 @@ impl<'a> Reader<'a> {
             return Some(*value);
         }
         let names = known.iter().map(|(name, _)| *name);
-        let meant = near(text, names.clone());
-        let meant = meant.map_or(String::new(), |known| format!("; you may mean {known}"));
+        let meant = hint(text, names.clone());
         let names: Vec<&str> = names.collect();
         let text = shown(text);
         self.wrong(

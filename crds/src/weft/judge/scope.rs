@@ -14,7 +14,7 @@ use super::judged::Route;
 use super::reader::shown;
 use crate::{
     label_syntax::{is_dns_label, is_dns_subdomain},
-    near::near,
+    near::hint,
     smi::{
         RULE_HTTP_ROUTE_GROUP, Subject,
         judge::{Code, Mistakes, Source, Surroundings, judged_port, source},
@@ -62,8 +62,7 @@ pub(super) fn target(
             None
         }
         other => {
-            let meant = near(other, [SERVICE, NAMESPACE, MESH]);
-            let meant = meant.map_or(String::new(), |known| format!("; you may mean {known}"));
+            let meant = hint(other, [SERVICE, NAMESPACE, MESH]);
             let text = format!(
                 "is {:?}, but must be {SERVICE}, {NAMESPACE} or {MESH}{meant}; the policy has no \
                  effect",

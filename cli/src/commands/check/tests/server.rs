@@ -15,6 +15,8 @@ pub(super) struct Webhooks {
     pub(super) validates: bool,
     /// Whether calls for the read API reach a controller.
     pub(super) observes: bool,
+    /// Whether the user may see anything but the API server's version.
+    pub(super) sees: bool,
     /// Status of what is said of the API server's version.
     pub(super) version: u16,
     /// The API server's clock, seconds ahead of ours.
@@ -25,6 +27,7 @@ pub(super) const WELL: Webhooks = Webhooks {
     injects: true,
     validates: true,
     observes: true,
+    sees: true,
     version: 200,
     clock: 0,
 };
@@ -35,6 +38,12 @@ pub(super) fn client(api: &FakeApi, webhooks: Webhooks) -> Client {
         tower::service_fn(move |request: Request<Body>| {
             let api = api.clone();
             async move {
+                if !webhooks.sees && request.uri().path() != "/version" {
+                    return Ok(said(
+                        403,
+                        &json!({"kind": "Status", "status": "Failure", "message": "no", "code": 403}),
+                    ));
+                }
                 if request.method() == Method::POST {
                     return Ok::<_, Infallible>(tried(request.uri().path(), webhooks));
                 }

@@ -1,9 +1,10 @@
 //! What nobody tells, or nobody can be asked.
 
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::{WELL, Webhooks, checked, healthy, plant_proxy, with};
-use crate::failure::Verdict;
+use crate::failure::{Failure, Verdict};
 
 #[tokio::test]
 async fn what_is_told_of_no_proxy_is_skipped_and_not_called_well() {
@@ -28,4 +29,25 @@ async fn api_that_is_called_available_and_answers_nobody_is_not_well() {
     let (ended, report, _) = checked(&healthy(), webhooks, &[]).await;
     assert_eq!(ended.unwrap(), Verdict::No, "{report:#}");
     assert_eq!(with(&report, &["error"]), ["api-services"], "{report:#}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_may_see_nothing_of_the_mesh_is_not_told_that_it_is_well() {
+    let webhooks = Webhooks {
+        sees: false,
+        ..WELL
+    };
+    let lines: [&[&str]; 3] = [&[], &["--wait", "2m"], &["--fail-on", "warning"]];
+    for more in lines {
+        let begun = Instant::now();
+        let (ended, report, _) = checked(&healthy(), webhooks, more).await;
+        let Err(Failure::Unknown(words)) = ended else {
+            panic!("{ended:?}: {report:#}");
+        };
+        assert!(words.contains("every check of it was skipped"), "{words}");
+        assert_eq!(report["success"], false, "{report:#}");
+        let told = with(&report, &["ok", "warning", "error"]);
+        assert_eq!(told, ["kubernetes-version", "clocks"], "{report:#}");
+        assert_eq!(begun.elapsed().as_secs(), 0);
+    }
 }
