@@ -92,7 +92,7 @@ impl Tap {
         let sent = match self.queue.try_reserve() {
             Ok(room) => {
                 room.send(record());
-                if self.queue.capacity() == QUEUE / 2 {
+                if self.queue.capacity() <= QUEUE / 2 {
                     self.half_full.notify_one();
                 }
                 true
