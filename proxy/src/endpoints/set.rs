@@ -234,9 +234,9 @@ impl EndpointSet {
         })
     }
 
-    /// The first that neither rests nor fails all that it gets, as few of these as may rest, of
-    /// those that `next` names one after another;
-    /// without those that it is told of.
+    /// The first that neither rests nor fails all that it gets, of those that `next` names one
+    /// after another, without those that it is told of. As many that fail as may rest are
+    /// passed over.
     fn first_that_stands<'a>(
         &'a self,
         draw: &Draw<'_>,

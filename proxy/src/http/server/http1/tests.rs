@@ -291,6 +291,18 @@ fn switched() -> Response<Body> {
         .unwrap()
 }
 
+/// The same, where five bytes come back.
+fn echoes(request: &mut Request<Incoming>) -> Response<Body> {
+    let upgraded = hyper::upgrade::on(request);
+    tokio::spawn(async move {
+        let mut stream = TokioIo::new(upgraded.await.unwrap());
+        let mut heard = [0; 5];
+        stream.read_exact(&mut heard).await.unwrap();
+        stream.write_all(&heard).await.unwrap();
+    });
+    switched()
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_upgrade_works_after_a_rest() {
     let mut served = Served::new(4096, None, |mut request: Request<Incoming>| async move {
@@ -451,14 +463,7 @@ async fn an_answer_that_is_taken_slowly_and_an_upgraded_connection_keep_their_pl
 
     let (occupancy, permit) = saturated();
     let mut served = Served::at(permit, 4096, None, |mut request| async move {
-        let upgraded = hyper::upgrade::on(&mut request);
-        tokio::spawn(async move {
-            let mut stream = TokioIo::new(upgraded.await.unwrap());
-            let mut heard = [0; 5];
-            stream.read_exact(&mut heard).await.unwrap();
-            stream.write_all(&heard).await.unwrap();
-        });
-        switched()
+        echoes(&mut request)
     });
     served.say(SWITCH).await;
     served.hear(SWITCHED).await;

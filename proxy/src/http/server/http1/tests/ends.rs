@@ -53,14 +53,7 @@ async fn who_asks_for_another_protocol_last_gets_it() {
         if !request.headers().contains_key(header::UPGRADE) {
             return path(request).await;
         }
-        let upgraded = hyper::upgrade::on(&mut request);
-        tokio::spawn(async move {
-            let mut stream = TokioIo::new(upgraded.await.unwrap());
-            let mut heard = [0; 5];
-            stream.read_exact(&mut heard).await.unwrap();
-            stream.write_all(&heard).await.unwrap();
-        });
-        switched()
+        echoes(&mut request)
     });
     served.say(GET).await;
     served.hear(&said("/one")).await;
