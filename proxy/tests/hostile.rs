@@ -21,6 +21,7 @@ mod hostile {
     mod framing;
     mod honest;
     mod identity;
+    mod places;
     mod raw_http2;
     mod servers;
     mod stalls;

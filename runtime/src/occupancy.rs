@@ -6,7 +6,9 @@
 //! tenths of the permits are taken every newcomer costs the holder of most a
 //! connection that does nothing: one between two requests, the longest idle first,
 //! else one on which nothing has been said or whose head has not come. What is in
-//! use (an answer, a stream, a tunnel, an upgrade) is never taken away.
+//! use (an answer, a stream, a tunnel, an upgrade) is never taken away. Not in use is a
+//! tunnel that is served as HTTP and between two requests, or before the first: where
+//! nothing else is open on its connection, that rests.
 //!
 //! A holder is a proven identity where there is one, else an address. Whoever
 //! shares the listener with hoarders that only hold what is in use keeps the
@@ -379,8 +381,7 @@ impl Permit {
     /// for servers that need not wait until somebody looks.
     pub fn head_is_overdue(&self, within: Duration) -> bool {
         let age = self.slot.head_age(self.now());
-        let in_use = self.slot.activity.load(Relaxed) == BUSY;
-        let overdue = !in_use && age.is_some_and(|age| age >= millis(within));
+        let overdue = !self.slot.is_in_use() && age.is_some_and(|age| age >= millis(within));
         if overdue
             && let Some(of) = &self.of
             && of.occupancy.send(&self.slot, CUT)
@@ -388,6 +389,12 @@ impl Permit {
             (of.occupancy.reached)(Reached::SlowHead);
         }
         overdue
+    }
+
+    /// So much is open on it: streams, and answers that go on without theirs. While a permit
+    /// within this one rests for each, the connection may be closed though it is in use.
+    pub fn carries(&self, open: usize) {
+        self.slot.open.store(open, Relaxed);
     }
 
     /// Returns when the connection should end as between two requests, or after
@@ -405,7 +412,7 @@ impl Permit {
         loop {
             let changed = self.slot.changed.notified();
             let verdict = self.slot.verdict.load(Relaxed);
-            let in_use = self.slot.activity.load(Relaxed) == BUSY;
+            let in_use = self.slot.is_in_use();
             // What began meanwhile goes on: it was not to be lost.
             let spared = at_least == CUT && in_use && verdict != SHED;
             if verdict >= at_least && !spared {
@@ -416,8 +423,17 @@ impl Permit {
     }
 
     fn does(&self, activity: u8) {
-        self.slot.since.store(self.now(), Relaxed);
-        self.slot.activity.store(activity, Relaxed);
+        let now = self.now();
+        self.slot.since.store(now, Relaxed);
+        let Some(account) = &self.account else {
+            return self.slot.activity.store(activity, Relaxed);
+        };
+        let before = self.slot.activity.swap(activity, Relaxed);
+        match (before == BUSY, activity == BUSY) {
+            (true, false) => account.slot.begins_rest(now),
+            (false, true) => account.slot.ends_rest(now),
+            _ => {}
+        }
     }
 
     fn now(&self) -> u64 {
@@ -429,6 +445,11 @@ impl Drop for Permit {
     fn drop(&mut self) {
         if let Some(of) = &self.of {
             of.occupancy.leave(of, &self.slot);
+        }
+        if let Some(account) = &self.account
+            && self.slot.activity.load(Relaxed) != BUSY
+        {
+            account.slot.ends_rest(self.now());
         }
     }
 }

@@ -48,6 +48,8 @@ impl Connection {
                 tokio::spawn(async move {
                     let Ok(out) = out.await else { return };
                     let mut stream = Prefixed::new(ByteStream::new(out, incoming));
+                    // As from outside: whoever says nothing may lose its place.
+                    permit.silent();
                     let spoken = self.protocol(&mut stream, &permit).await;
                     self.serve(stream, spoken, &permit).await;
                 });

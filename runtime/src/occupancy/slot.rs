@@ -27,6 +27,10 @@ pub(super) struct Slot {
     pub(super) held: AtomicUsize,
     /// Requests in flight.
     pub(super) requests: AtomicUsize,
+    /// What is open on it, as its server saw last.
+    pub(super) open: AtomicUsize,
+    /// How much of that has a permit within this connection, and rests.
+    pub(super) resting: AtomicUsize,
     /// All of its holder, and of who it proved to be.
     pub(super) entered: Arc<Requests>,
     pub(super) proven: OnceLock<Arc<Requests>>,
@@ -113,6 +117,34 @@ impl Slot {
         told.then(|| now.saturating_sub(self.told.load(Relaxed)))
     }
 
+    /// Nothing was said on it yet.
+    pub(super) fn is_silent(&self) -> bool {
+        self.activity.load(Relaxed) == SILENT
+    }
+
+    /// Whether it must stay. Where all that is open on it rests, it rests as well.
+    pub(super) fn is_in_use(&self) -> bool {
+        let resting = self.resting.load(Relaxed);
+        let rests = resting > 0 && resting >= self.open.load(Relaxed);
+        self.activity.load(Relaxed) == BUSY && !rests
+    }
+
+    /// What is served within it rests from now on.
+    pub(super) fn begins_rest(&self, now: u64) {
+        self.since.store(now, Relaxed);
+        self.resting.fetch_add(1, Relaxed);
+        if self.verdict.load(Relaxed) != STAY {
+            // It came while this was in use.
+            self.changed.notify_waiters();
+        }
+    }
+
+    /// What rested within it is in use, or gone.
+    pub(super) fn ends_rest(&self, now: u64) {
+        self.since.store(now, Relaxed);
+        self.resting.fetch_sub(1, Relaxed);
+    }
+
     pub(super) fn hold(this: &Arc<Self>, bytes: usize) -> Held {
         this.held.fetch_add(bytes, Relaxed);
         Held {
@@ -136,17 +168,16 @@ impl Slot {
 
     /// None when it must stay, or goes already.
     pub(super) fn loss(&self, now: u64) -> Option<Loss> {
-        let activity = self.activity.load(Relaxed);
-        if activity == BUSY || self.verdict.load(Relaxed) != STAY {
+        if self.is_in_use() || self.verdict.load(Relaxed) != STAY {
             return None;
         }
         let since = self.since.load(Relaxed);
         match self.head_age(now) {
-            None if activity == IDLE => Some(Loss { class: IDLE, since }),
-            None => Some(Loss {
+            None if self.is_silent() => Some(Loss {
                 class: SILENT,
                 since,
             }),
+            None => Some(Loss { class: IDLE, since }),
             Some(age) => Some(Loss {
                 class: if age < millis(YOUNG) { YOUNGER } else { SILENT },
                 since: now - age,

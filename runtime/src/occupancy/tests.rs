@@ -11,6 +11,7 @@ use super::watch::GOES_WITHIN;
 use super::*;
 
 mod proof;
+mod within;
 
 /// True when `future` is ready at the first look.
 fn now(future: impl Future) -> bool {

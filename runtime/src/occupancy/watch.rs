@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::slot::{BUSY, CLOSE, CUT, IDLE, millis};
+use super::slot::{CLOSE, CUT, millis};
 use super::{Occupancy, Reached};
 
 /// So often is looked.
@@ -32,8 +32,7 @@ impl Occupancy {
         let now = self.now();
         let table = self.table.lock();
         for slot in table.holders.values().flat_map(HashMap::values) {
-            let activity = slot.activity.load(Relaxed);
-            if activity == BUSY {
+            if slot.is_in_use() {
                 continue;
             }
             let overdue = slot
@@ -43,7 +42,7 @@ impl Occupancy {
             if overdue == Some(true) && self.send(slot, CUT) {
                 (self.reached)(Reached::SlowHead);
             }
-            if overdue.is_none() && activity == IDLE && rested {
+            if overdue.is_none() && !slot.is_silent() && rested {
                 self.send(slot, CLOSE);
             }
             // What was in use when it was asked has its time from then on.

@@ -157,6 +157,8 @@ where
         while let Some(begun) = held_back.next(cx) {
             begin(begun, &flow, &permit, Arc::clone(&open), &handler);
         }
+        let answers = Arc::strong_count(&open) - 1;
+        permit.carries(flow.streams() + answers + usize::from(!held_back.is_empty()));
         if let Some(outlet) = &outlet {
             outlet.flush(cx);
         }

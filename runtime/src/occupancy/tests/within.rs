@@ -1,0 +1,58 @@
+//! When a connection rests by what is served within it.
+
+use super::*;
+
+/// Whether a newcomer takes the place of `permit` where nearly all are taken.
+async fn loses(occupancy: &Arc<Occupancy>, permit: &Permit) -> bool {
+    // Whoever had nothing to lose is not asked again at once.
+    sleep(ASK_AGAIN).await;
+    drop(enter(occupancy, 200));
+    now(permit.wanted())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_loses_its_place_while_all_that_is_open_on_it_rests() {
+    let (occupancy, counts) = occupancy(BOUNDS);
+    let permit = enter(&occupancy, 1);
+    let _others: Vec<_> = (2..10).map(|last| enter(&occupancy, last)).collect();
+    permit.busy();
+    permit.carries(2);
+    let (silent, spoken) = (permit.within(), permit.within());
+    silent.silent();
+    assert!(!loses(&occupancy, &permit).await, "the other is in use");
+    spoken.idle();
+    permit.carries(3);
+    assert!(!loses(&occupancy, &permit).await, "so is a third one");
+    permit.carries(2);
+    spoken.busy();
+    assert!(!loses(&occupancy, &permit).await, "it was asked again");
+    assert_eq!(count(&counts, Reached::Hoarder), 0);
+    spoken.idle();
+    assert!(loses(&occupancy, &permit).await);
+    assert_eq!(count(&counts, Reached::Hoarder), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_asked_to_go_and_stays_is_cut_off_once_all_within_it_rests() {
+    let (occupancy, _) = occupancy(BOUNDS);
+    tokio::spawn(Arc::clone(&occupancy).watch());
+    let permit = enter(&occupancy, 1);
+    let _others: Vec<_> = (2..10).map(|last| enter(&occupancy, last)).collect();
+    permit.busy();
+    permit.carries(2);
+    let (silent, spoken) = (permit.within(), permit.within());
+    silent.silent();
+    spoken.idle();
+    assert!(loses(&occupancy, &permit).await);
+    spoken.busy();
+    sleep(GOES_WITHIN * 3).await;
+    assert!(!now(permit.cut()), "a request is in flight");
+    // What is gone rests no more.
+    drop(silent);
+    permit.carries(1);
+    sleep(GOES_WITHIN * 3).await;
+    assert!(!now(permit.cut()), "it is the only one now");
+    spoken.idle();
+    sleep(GOES_WITHIN * 3).await;
+    assert!(now(permit.cut()));
+}
