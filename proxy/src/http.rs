@@ -24,6 +24,7 @@ pub(crate) mod replay;
 pub(crate) mod route_override;
 pub(crate) mod server;
 pub(crate) mod shadow;
+pub(crate) mod stuck_upload;
 pub(crate) mod upgrade;
 pub(crate) mod upload;
 pub(crate) mod watched;

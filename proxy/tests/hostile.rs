@@ -14,6 +14,7 @@
 mod support;
 
 mod hostile {
+    mod behind_answers;
     mod breaks;
     mod downgrade;
     mod exchange;

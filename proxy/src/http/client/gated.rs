@@ -3,7 +3,7 @@
 //! It waits while the server takes nothing: hyper reads on until its buffer is full, and what
 //! it has of a request that is stuck would be twice as much as the window of its stream. And
 //! where it breaks off the connection is reset, since a server that reads nothing would not
-//! see a close.
+//! see a close. Once that is so, nothing more of it is asked for.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -47,6 +47,9 @@ impl HttpBody for Gated {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
+        if this.abort.discards() {
+            return Poll::Ready(Some(Err("the server gets no more of the body".into())));
+        }
         if this.server.poll_takes(cx).is_pending() {
             this.replay.waits_for_server();
             return Poll::Pending;

@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::http::client::window::Window;
+use crate::http::stuck_upload::{Answered, StuckUpload};
 use crate::net::abort::Abort;
 use crate::net::budget::Holder;
 use crate::net::chunk::read_at_most;
@@ -20,13 +21,15 @@ use crate::net::connect;
 ///
 /// It is reset when it is dropped, if somebody said so. And an application may answer
 /// and close before it has taken the request: what it did not take is dropped then, so
-/// that hyper reads the answer and does not stop at the error of writing.
+/// that hyper reads the answer and does not stop at the error of writing. One that answers
+/// and neither takes nor closes is reset after a while.
 #[derive(Debug)]
 pub(crate) struct Upstream {
     io: TcpStream,
     seen: Arc<Seen>,
     abort: Abort,
     holder: Holder,
+    stuck: StuckUpload,
     /// The application takes no more.
     deaf: bool,
     /// It broke off, and the error of writing was the only sign of that.
@@ -48,6 +51,7 @@ struct Seen {
     taken: AtomicWaker,
     /// hyper has all of the body.
     whole: AtomicBool,
+    answered: Answered,
 }
 
 impl Seen {
@@ -79,6 +83,11 @@ impl Watch {
     /// From here on hyper has all of the body.
     pub(super) fn note_whole_body(&self) {
         self.seen.whole.store(true, Relaxed);
+    }
+
+    /// The answer to a request with a body has come whole.
+    pub(super) fn note_whole_answer(&self) {
+        self.seen.answered.note();
     }
 
     /// Whether all of the body is on its way, and the server takes it.
@@ -116,9 +125,11 @@ impl Watch {
 impl Upstream {
     #[must_use]
     pub(crate) fn new(io: TcpStream, abort: Abort, holder: Holder, window: Option<Window>) -> Self {
+        let seen = Arc::<Seen>::default();
         Self {
             io,
-            seen: Arc::default(),
+            stuck: StuckUpload::new(seen.answered.clone()),
+            seen,
             abort,
             holder,
             deaf: false,
@@ -145,15 +156,22 @@ impl Upstream {
 
     fn written(
         &mut self,
-        cx: &Context<'_>,
+        cx: &mut Context<'_>,
         size: usize,
         written: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         self.seen.notes(written.is_ready());
+        if written.is_ready() {
+            self.stuck.moves();
+        }
         match written {
             Poll::Pending => {
                 self.abort.waits(cx);
-                Poll::Pending
+                ready!(self.stuck.poll_given_up(cx));
+                tracing::debug!("a server takes nothing of a body behind its answer");
+                self.abort.discard();
+                self.seen.notes(true);
+                Poll::Ready(Ok(size))
             }
             Poll::Ready(Err(error))
                 if matches!(

@@ -32,9 +32,18 @@ impl Wanted {
         }
     }
 
-    /// The answer has come whole. What is left of the body goes out by itself.
+    /// Nobody waits any more. What is left of the body goes out by itself.
     pub(super) const fn fulfil(&mut self) {
         self.fulfilled = true;
+    }
+
+    /// The answer has come whole. What is left of the body goes out by itself, as far as the
+    /// server takes it.
+    fn answered(&mut self) {
+        if !self.fulfilled {
+            self.server.note_whole_answer();
+            self.fulfil();
+        }
     }
 }
 
@@ -56,7 +65,7 @@ pub(super) struct WantedBody {
 impl WantedBody {
     pub(super) fn new(body: Incoming, mut wanted: Wanted) -> Self {
         if body.is_end_stream() {
-            wanted.fulfil();
+            wanted.answered();
         }
         Self { body, wanted }
     }
@@ -79,7 +88,7 @@ impl HttpBody for WantedBody {
             Poll::Ready(Some(Err(_))) | Poll::Pending => false,
         };
         if over {
-            this.wanted.fulfil();
+            this.wanted.answered();
         }
         polled.map(|frame| frame.map(|frame| frame.map_err(Into::into)))
     }

@@ -24,6 +24,7 @@ use super::recv::{RecvBody, Upload};
 use super::{RESET_FOR, RESETS, SMALL_FRAMES, Tuning, reset_errors, strip_connection_headers};
 use crate::http::body::Body;
 use crate::http::limits::HEADER_BYTES;
+use crate::http::stuck_upload::Answered;
 use crate::net::budget::Budget;
 use crate::net::coalesce::FlushHandle;
 
@@ -228,7 +229,9 @@ impl Sender {
         let upload = if whole {
             None
         } else {
-            let mut pipe = Box::pin(send_body(Pipe::new(stream, body)));
+            let answered = Answered::default();
+            let pipe = Pipe::new(stream, body).until_answered(answered.clone());
+            let mut pipe = Box::pin(send_body(pipe));
             // Most bodies are there already, and need no task.
             match pipe.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
                 Poll::Ready(()) => None,
@@ -236,7 +239,7 @@ impl Sender {
                     clippy::disallowed_methods,
                     reason = "one body, aborted with its stream"
                 )]
-                Poll::Pending => Some(Upload::new(tokio::spawn(pipe).abort_handle())),
+                Poll::Pending => Some(Upload::new(tokio::spawn(pipe).abort_handle(), answered)),
             }
         };
         self.answer(response, upload).await
@@ -288,6 +291,10 @@ async fn send_body(mut pipe: Pipe) {
         Ok(()) => {}
         // The answer says why.
         Err(Stopped::Peer) => {}
+        Err(Stopped::Stuck) => {
+            tracing::debug!("a server takes nothing of a body behind its answer");
+            pipe.into_stream().send_reset(h2::Reason::NO_ERROR);
+        }
         Err(Stopped::Body(error)) => {
             tracing::debug!(%error, "the body of a request broke off");
             flushed().await;

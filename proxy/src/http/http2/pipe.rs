@@ -17,6 +17,7 @@ use runtime::occupancy::Held;
 
 use super::flow::STREAM_WINDOW;
 use crate::http::body::{Body, BoxError};
+use crate::http::stuck_upload::{Answered, StuckUpload};
 
 /// Behind a chunk that is larger than this and waits for credit nobody looks: what comes
 /// would have to be held as well.
@@ -29,6 +30,8 @@ const WORTH_COUNTING: usize = 4 * 1024;
 pub(super) enum Stopped {
     /// The peer wants no more, or is gone.
     Peer,
+    /// The peer has answered, and takes nothing. The stream is still open.
+    Stuck,
     /// The body broke off. The stream is still open.
     Body(BoxError),
 }
@@ -54,6 +57,7 @@ pub(super) struct Pipe {
     held: Bytes,
     next: Next,
     cost: Option<Cost>,
+    stuck: Option<StuckUpload>,
 }
 
 /// What an answer that is not taken holds.
@@ -102,7 +106,14 @@ impl Pipe {
             held: Bytes::new(),
             next: Next::Unknown,
             cost: None,
+            stuck: None,
         }
+    }
+
+    /// The body is that of a request, which is not sent for ever once it is answered.
+    pub(super) fn until_answered(mut self, answered: Answered) -> Self {
+        self.stuck = Some(StuckUpload::new(answered));
+        self
     }
 
     /// Counts what is not taken, for who does not take it.
@@ -123,7 +134,7 @@ impl Pipe {
         }
     }
 
-    /// For what is to be said instead of the rest of a body that broke off.
+    /// For what is to be said instead of the rest of a body.
     pub(super) fn into_stream(self) -> SendStream<Bytes> {
         self.stream
     }
@@ -155,10 +166,19 @@ impl Pipe {
         // missing elsewhere. `h2` asks for the rest once it has the chunk.
         self.stream.reserve_capacity(1);
         while self.stream.capacity() == 0 {
-            match std::task::ready!(self.stream.poll_capacity(cx)) {
-                Some(Ok(_)) => {}
-                Some(Err(_)) | None => return Poll::Ready(Err(Stopped::Peer)),
+            match self.stream.poll_capacity(cx) {
+                Poll::Ready(Some(Ok(_))) => {}
+                Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(Err(Stopped::Peer)),
+                Poll::Pending => {
+                    let Some(stuck) = &mut self.stuck else {
+                        return Poll::Pending;
+                    };
+                    return stuck.poll_given_up(cx).map(|()| Err(Stopped::Stuck));
+                }
             }
+        }
+        if let Some(stuck) = &mut self.stuck {
+            stuck.moves();
         }
         Poll::Ready(Ok(()))
     }

@@ -15,6 +15,7 @@ use super::flow::Share;
 use super::inbox::Inbox;
 use super::pipe::counted;
 use crate::http::body::BoxError;
+use crate::http::stuck_upload::Answered;
 
 /// What of a message comes after its head.
 #[derive(Debug)]
@@ -36,22 +37,30 @@ pub struct RecvBody {
 /// The rest of a request on its way. Dropped before the answer has ended, it resets
 /// the stream: nobody wants the answer.
 #[derive(Debug)]
-pub(super) struct Upload(Option<AbortHandle>);
+pub(super) struct Upload {
+    task: Option<AbortHandle>,
+    answered: Answered,
+}
 
 impl Upload {
-    pub(super) const fn new(task: AbortHandle) -> Self {
-        Self(Some(task))
+    /// `answered`: how `task` learns that the answer has come whole.
+    pub(super) const fn new(task: AbortHandle, answered: Answered) -> Self {
+        Self {
+            task: Some(task),
+            answered,
+        }
     }
 
-    /// Lets it go on by itself.
+    /// Lets it go on by itself, behind the answer.
     fn detach(mut self) {
-        self.0 = None;
+        self.answered.note();
+        self.task = None;
     }
 }
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        if let Some(task) = &self.0 {
+        if let Some(task) = &self.task {
             task.abort();
         }
     }

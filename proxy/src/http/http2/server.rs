@@ -298,7 +298,7 @@ async fn send(
     }
     let mut pipe = Pipe::new(stream, body).counted(cost);
     match Pin::new(&mut pipe).await {
-        Ok(()) | Err(Stopped::Peer) => {}
+        Ok(()) | Err(Stopped::Peer | Stopped::Stuck) => {}
         Err(Stopped::Body(error)) => {
             tracing::debug!(%error, "the body of an answer broke off");
             flushed().await;

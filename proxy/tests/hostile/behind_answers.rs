@@ -1,0 +1,169 @@
+//! Uploads that their servers have answered whole: what they read of the rest goes on, and
+//! what they leave to lie ends.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use h2::Reason;
+use http::{Request, Response};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+use wire::v1::Protocol;
+
+use super::two_pods::{TwoPods, WAYS, Way, serving};
+
+const SOON: Duration = Duration::from_secs(5);
+/// What lies there this long behind an answer is given up, and what does so less long is not.
+const LATE: u64 = 35;
+const EARLY: u64 = 10;
+/// What an application takes at a time.
+const TAKEN: usize = 1024 * 1024;
+const ANSWER: &[u8] = b"HTTP/1.1 413 No\r\nContent-Length: 3\r\n\r\nbig";
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+
+/// Lets so many seconds pass, each of which leaves time to all that goes on.
+async fn pass(seconds: u64) {
+    for _ in 0..seconds {
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        tokio::time::resume();
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Answers at once. Then `/slow` takes a part of the body every second, and others nothing.
+async fn hasty(mut stream: TcpStream, open: Arc<AtomicUsize>) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        match stream.read_u8().await {
+            Ok(byte) => head.push(byte),
+            Err(_) => return,
+        }
+    }
+    open.fetch_add(1, Relaxed);
+    let _ = stream.write_all(ANSWER).await;
+    if head.starts_with(b"POST /slow ") {
+        let mut part = vec![0; TAKEN];
+        while stream.read_exact(&mut part).await.is_ok() {
+            sleep(Duration::from_secs(1)).await;
+        }
+    } else {
+        let _ = stream.ready(Interest::ERROR).await;
+    }
+    open.fetch_sub(1, Relaxed);
+}
+
+/// A caller that has its answer and goes on to send until nobody takes any more.
+async fn answered(field: &TwoPods, way: Way, path: &str) -> TcpStream {
+    let mut caller = field.open(way).await;
+    let head = format!("POST {path} HTTP/1.1\r\nHost: s\r\nContent-Length: 10000000000\r\n\r\n");
+    caller.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let read = async {
+        while !answer.ends_with(b"big") {
+            answer.push(caller.read_u8().await.unwrap());
+        }
+    };
+    timeout(SOON, read).await.unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 413"), "{way:?}");
+    let patience = Duration::from_millis(300);
+    while let Ok(Ok(())) = timeout(patience, caller.write_all(&ZEROS)).await {}
+    caller
+}
+
+async fn comes_to(open: &AtomicUsize, count: usize) -> bool {
+    let begun = Instant::now();
+    while open.load(Relaxed) != count && begun.elapsed() < SOON {
+        sleep(Duration::from_millis(20)).await;
+    }
+    open.load(Relaxed) == count
+}
+
+#[tokio::test]
+async fn what_a_server_does_not_take_of_an_upload_behind_its_answer_ends() {
+    let mut field = TwoPods::new(Protocol::Http1).await;
+    let open = Arc::<AtomicUsize>::default();
+    let counts = Arc::clone(&open);
+    field.port = serving(&field.server, move |stream| {
+        hasty(stream, Arc::clone(&counts))
+    })
+    .await;
+    field.deliver_to(field.port);
+    for way in WAYS {
+        let mut caller = answered(&field, way, "/stuck").await;
+        pass(EARLY).await;
+        assert_eq!(open.load(Relaxed), 1, "{way:?}: it may read on yet");
+        pass(LATE - EARLY).await;
+        assert!(comes_to(&open, 0).await, "{way:?}: it is still there");
+        let end = timeout(SOON, caller.read_u8()).await;
+        assert!(end.unwrap().is_err(), "{way:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_server_takes_slowly_of_an_upload_behind_its_answer_goes_on() {
+    let mut field = TwoPods::new(Protocol::Http1).await;
+    let open = Arc::<AtomicUsize>::default();
+    let counts = Arc::clone(&open);
+    field.port = serving(&field.server, move |stream| {
+        hasty(stream, Arc::clone(&counts))
+    })
+    .await;
+    field.deliver_to(field.port);
+    let mut caller = answered(&field, Way::Inbound, "/slow").await;
+    tokio::spawn(async move { while caller.write_all(&ZEROS).await.is_ok() {} });
+    pass(2 * LATE).await;
+    assert_eq!(open.load(Relaxed), 1);
+}
+
+/// Answers at once, and reads the body without making room for more of it: tells how it ended.
+async fn hasty2(stream: TcpStream, ended: mpsc::Sender<Option<Reason>>) {
+    let mut connection = h2::server::handshake(stream).await.unwrap();
+    while let Some(Ok((request, mut respond))) = connection.accept().await {
+        let ended = ended.clone();
+        let head = Response::builder().status(413).body(()).unwrap();
+        let _answer = respond.send_response(head, true).unwrap();
+        tokio::spawn(async move {
+            let mut body = request.into_body();
+            let reason = loop {
+                match body.data().await {
+                    Some(Ok(_)) => {}
+                    Some(Err(error)) => break error.reason(),
+                    None => break None,
+                }
+            };
+            let _ = ended.send(reason).await;
+        });
+    }
+}
+
+#[tokio::test]
+async fn over_http2_its_stream_is_reset_without_an_error_on_both_sides() {
+    let mut field = TwoPods::new(Protocol::Http2).await;
+    let (ends, mut ended) = mpsc::channel(4);
+    field.port = serving(&field.server, move |stream| hasty2(stream, ends.clone())).await;
+    field.deliver_to(field.port);
+    let stream = field.open(Way::Inbound).await;
+    let (mut sender, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let request = Request::post("http://s/stuck").body(()).unwrap();
+    let (answer, mut out) = sender.send_request(request, false).unwrap();
+    let answer = timeout(SOON, answer).await.unwrap().unwrap();
+    assert_eq!(answer.status(), 413);
+    out.send_data(Bytes::from_static(&ZEROS), false).unwrap();
+    out.send_data(Bytes::from_static(&ZEROS), false).unwrap();
+    out.send_data(Bytes::from_static(&ZEROS), false).unwrap();
+    sleep(Duration::from_millis(300)).await;
+    pass(EARLY).await;
+    assert!(ended.try_recv().is_err(), "it may read on yet");
+    pass(LATE - EARLY).await;
+    let there = timeout(SOON, ended.recv()).await;
+    assert_eq!(there.unwrap().unwrap(), Some(Reason::NO_ERROR));
+    let here = timeout(SOON, poll_fn(|cx| out.poll_reset(cx))).await;
+    assert_eq!(here.unwrap().unwrap(), Reason::NO_ERROR);
+}
