@@ -47,7 +47,10 @@ const TRICKLE: Duration = Duration::from_millis(100);
 const LASTS: Duration = Duration::from_secs(60);
 /// How often the neighbour asks.
 const EVERY: Duration = Duration::from_millis(20);
-/// In which 99 of 100 of its requests are answered.
+/// How long it asks without them before.
+const CALM: Duration = Duration::from_secs(10);
+/// In which 99 of 100 of its requests are answered at most where the proxies are not
+/// optimised: what they do for the streams beside it takes several times as long then.
 const NOTICED: Duration = Duration::from_millis(100);
 
 /// What an application says that never ends.
@@ -88,6 +91,7 @@ fn hundreds_of_streams_that_stand_still_cost_other_requests_of_their_pair_nothin
 fn slow_readers_and_writers_by_the_hundred_fill_no_small_proxy_and_slow_no_neighbour() {
     let app = || application(Arc::default());
     let mut sidecars = Sidecars::new("slow", &["web", "quiet"], app);
+    let calm = p99(&sidecars.call(1, || ask_steadily(CALM)));
     let (slow, quiet) = std::thread::scope(|scope| {
         let slow = scope.spawn(|| sidecars.call(0, || trickle(LASTS)));
         let quiet = sidecars.call(1, || ask_steadily(LASTS));
@@ -99,15 +103,23 @@ fn slow_readers_and_writers_by_the_hundred_fill_no_small_proxy_and_slow_no_neigh
     let taken: usize = written.iter().sum();
     println!("{all} bytes read, {taken} written");
     let ticks = LASTS.as_millis() / TRICKLE.as_millis();
-    // The control: each of them got much of what it wanted, and all writers were at work.
+    // The control: each of them got much of what it wanted, and all writers were at work. That
+    // they get all of it is not claimed: they are slow for the sake of the others.
     let wanted = READ * ticks as usize;
     let least = read.iter().min().unwrap();
     assert!(*least >= wanted / 4, "{least} of {wanted} bytes: {read:?}");
     assert!(written.iter().all(|one| *one > 0), "{written:?}");
-    assert!(quiet.len() >= 2000, "{} requests", quiet.len());
+    // What is late to begin is made up for, so only the end of the time may cost some.
+    let due = (LASTS.as_millis() / EVERY.as_millis()) as usize;
+    assert!(quiet.len() >= due - due / 20, "{} of {due}", quiet.len());
     let p99 = p99(&quiet);
-    println!("p99 {p99:?} of {}", quiet.len());
-    assert!(p99 < NOTICED, "p99 {p99:?}");
+    println!("p99 {p99:?} of {}, {calm:?} before", quiet.len());
+    let bound = if cfg!(debug_assertions) {
+        NOTICED
+    } else {
+        (2 * calm).max(FEW)
+    };
+    assert!(p99 <= bound, "p99 {p99:?}, calm {calm:?}");
 }
 
 /// A request and its answer.
