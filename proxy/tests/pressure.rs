@@ -280,6 +280,22 @@ async fn uploads_over_http2_that_nobody_reads_cost_who_sends_them_connections() 
     assert!(field.cut_off() > 0);
 }
 
+/// Bodies that are kept whole to be sent again, and such as stand still on their way.
+#[tokio::test]
+async fn a_thousand_posts_whose_bodies_no_application_reads_cost_nobody_else_a_call() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    for bytes in [60_000, 300_000] {
+        let field = Field::new().await;
+        let mut attack =
+            format!("POST /wait HTTP/1.1\r\nHost: app\r\nContent-Length: {bytes}\r\n\r\n")
+                .into_bytes();
+        attack.resize(attack.len() + bytes, b'u');
+        field.survives(1000, attack).await;
+        let bounded = field.cut_off() + field.held_back();
+        assert!(bounded > 0, "{bytes}: there was room for all of them");
+    }
+}
+
 #[tokio::test]
 async fn large_heads_of_answers_over_http2_that_nobody_reads_cost_who_asked_connections() {
     let _alone = ONE_AT_A_TIME.lock().await;
