@@ -70,7 +70,7 @@ pub use crate::telemetry::labels::{
     AttemptLabels, AuditLabels, BreakerLabels, ByteLabels, CancelledLabels, ConnectionLabels,
     ContextLabels, Direction, EjectionLabels, FallbackLabels, LatencyLabels, LimitLabels,
     LocalityLabels, MirrorLabels, OverloadLabels, OverrideLabels, Port, RateLimitedLabels,
-    RequestLabels, RetryLabels, Route, Security, ShedLabels, SpanLabels, TcpLabels,
+    RequestLabels, RetryLabels, Route, Security, ShadowLabels, ShedLabels, SpanLabels, TcpLabels,
     TelemetryDroppedLabels, TlsLabels,
 };
 pub use crate::telemetry::metrics::Metrics;

@@ -19,7 +19,8 @@ use weft_proxy::{
     AttemptLabels, AuditLabels, BreakerLabels, ByteLabels, CancelledLabels, ConnectionLabels,
     ContextLabels, Direction, EjectionLabels, FallbackLabels, LatencyLabels, LocalityLabels,
     MirrorLabels, OverloadLabels, OverrideLabels, RateLimitedLabels, RequestLabels, RetryLabels,
-    Route, Security, ShedLabels, SpanLabels, TcpLabels, TelemetryDroppedLabels, TlsLabels,
+    Route, Security, ShadowLabels, ShedLabels, SpanLabels, TcpLabels, TelemetryDroppedLabels,
+    TlsLabels,
 };
 
 #[test]
@@ -245,6 +246,7 @@ fn touch(metrics: &Metrics) {
         contexts,
         overrides,
         rate_limited: _,
+        shadow_requests: _,
         shed,
         overload_limit,
         spans,
@@ -308,8 +310,13 @@ fn touch_services(metrics: &Metrics) {
         locality,
         mirrored,
         rate_limited,
+        shadow_requests,
         ..
     } = metrics;
+    let peer = "shop/web".into();
+    shadow_requests
+        .at(&ShadowLabels { peer, said: "copy" })
+        .inc();
     retries
         .at(&RetryLabels {
             service: "shop/web".into(),

@@ -30,6 +30,7 @@ mod path {
     mod ejection;
     mod fallbacks;
     mod few_threads;
+    mod forged_copies;
     mod goaway;
     mod half_close;
     mod headless;

@@ -28,7 +28,7 @@ impl Connection {
         let inherited = Inherited {
             deadline,
             retry: received.retry && meshed,
-            priority: class.or(received.priority.filter(|_| meshed)),
+            priority: class.or_else(|| self.asked_class(received)),
             shadow: self.shadow(received),
             route_override: self.route_override(received),
         };

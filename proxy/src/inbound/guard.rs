@@ -1,10 +1,13 @@
 //! What stands before the application: how long a request may take, and limits of this pod.
 
+use std::sync::Arc;
+
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Response, header};
 use policy::deadline::Deadline;
 use policy::limit::Emptied;
 use policy::reason::Reason;
+use policy::traffic::guard::Priority;
 
 use crate::config::guard::{Arrival, Exceeded, Noticed, PortGuard};
 use crate::config::snapshot::Snapshot;
@@ -17,7 +20,7 @@ use crate::inbound::authorize::Admitted;
 use crate::inbound::connection::Connection;
 use crate::inbound::path::JudgedPath;
 use crate::telemetry::call::Call;
-use crate::telemetry::labels::RateLimitedLabels;
+use crate::telemetry::labels::{RateLimitedLabels, ShadowLabels};
 
 const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
@@ -71,8 +74,33 @@ impl Connection {
     }
 
     /// What a request has to do with copies, which nobody but a proxy of the mesh is believed.
+    /// It proves nothing: to whose copies a pod listens nobody knows further on than the
+    /// mirror's own receiver. So it may only ever take something from a request: it is counted,
+    /// limited and judged as any other, goes last ([`Self::asked_class`]), and is not copied.
     pub(super) fn shadow(&self, received: &Received) -> Option<Shadow> {
         received.shadow.filter(|_| self.peer.is_some())
+    }
+
+    /// Counts by whose word calls of this pod are not copied for a while.
+    pub(super) fn count_shadow(&self, shadow: Option<Shadow>) {
+        let said = match shadow {
+            None => return,
+            Some(Shadow::Any | Shadow::ReadOnly) => "copy",
+            Some(Shadow::Perhaps(_)) => "perhaps",
+        };
+        let peer = Arc::clone(&self.label);
+        let labels = ShadowLabels { peer, said };
+        let metrics = &self.proxy.telemetry.metrics;
+        metrics.shadow_requests.at(&labels).inc();
+    }
+
+    /// The class that a request asks for, which is believed of peers only. A copy is Sheddable
+    /// whatever it asks for, or who says that it is one would lose nothing by it.
+    pub(super) fn asked_class(&self, received: &Received) -> Option<Priority> {
+        match self.shadow(received) {
+            Some(Shadow::Any | Shadow::ReadOnly) => Some(Priority::Sheddable),
+            Some(Shadow::Perhaps(_)) | None => received.priority.filter(|_| self.peer.is_some()),
+        }
     }
 
     /// The limit that refuses this request, after it was allowed: others use no tokens.

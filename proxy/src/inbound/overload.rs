@@ -71,8 +71,7 @@ impl Connection {
         let guard = self.guard(snapshot)?;
         let (facts, unreadable) = (path.facts(&received.parts), path.error().is_some());
         let said = guard.class(self.caller(), &facts, unreadable);
-        let asked = received.priority.filter(|_| self.peer.is_some());
-        Some(Priority::of_call(asked, said))
+        Some(Priority::of_call(self.asked_class(received), said))
     }
 
     /// The head of the answer to a request is there.

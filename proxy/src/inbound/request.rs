@@ -171,6 +171,7 @@ impl Connection {
         self.name_caller(&mut received);
         call.pass_on_trace(&mut received.parts.headers);
         let shadow = self.shadow(&received);
+        self.count_shadow(shadow);
         let map = &mut received.parts.headers;
         self.proxy.shadow_tracker.arrives(shadow, map);
         let kept = self.remember(&mut received, deadline, class);

@@ -107,6 +107,14 @@ pub struct RateLimitedLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ShadowLabels {
+    /// `namespace/service-account` of who says so.
+    pub peer: Arc<str>,
+    /// `copy`: it is one or made for one; `perhaps`: it may be made for one.
+    pub said: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ShedLabels {
     /// Of the container.
     pub port: Port,

@@ -20,7 +20,7 @@ use crate::telemetry::families::CallFamilies;
 use crate::telemetry::labels::{
     BreakerLabels, ConnectionLabels, ContextLabels, Direction, EjectionLabels, FallbackLabels,
     LimitLabels, LocalityLabels, MirrorLabels, OverloadLabels, OverrideLabels, RateLimitedLabels,
-    RetryLabels, ShedLabels, SpanLabels, TelemetryDroppedLabels, TlsLabels,
+    RetryLabels, ShadowLabels, ShedLabels, SpanLabels, TelemetryDroppedLabels, TlsLabels,
 };
 use crate::telemetry::memory::Memory;
 use crate::telemetry::series::{Series, Shared};
@@ -43,6 +43,8 @@ pub struct Metrics {
     pub contexts: Series<ContextLabels, Counter>,
     pub overrides: Series<OverrideLabels, Counter>,
     pub rate_limited: Series<RateLimitedLabels, Counter>,
+    /// Of which a peer says that they have to do with copies.
+    pub shadow_requests: Series<ShadowLabels, Counter>,
     pub shed: Series<ShedLabels, Counter>,
     /// Requests that may be in flight; 0: any number.
     pub overload_limit: Series<OverloadLabels, Gauge>,
@@ -92,6 +94,7 @@ impl Metrics {
         registry.register_collector(Box::new(metrics.contexts.clone()));
         registry.register_collector(Box::new(metrics.overrides.clone()));
         registry.register_collector(Box::new(metrics.rate_limited.clone()));
+        registry.register_collector(Box::new(metrics.shadow_requests.clone()));
         registry.register_collector(Box::new(metrics.shed.clone()));
         registry.register_collector(Box::new(metrics.overload_limit.clone()));
         registry.register_collector(Box::new(metrics.spans.clone()));
@@ -141,6 +144,10 @@ impl Metrics {
             rate_limited: shared.counters(
                 "weft_rate_limited",
                 "Requests and connections to the pod beyond a limit of a TrafficPolicy",
+            ),
+            shadow_requests: shared.counters(
+                "weft_shadow_requests",
+                "Requests to the pod that their callers' proxies call copies, or made for one",
             ),
             shed: shared.counters(
                 "weft_shed",
