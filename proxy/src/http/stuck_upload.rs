@@ -1,9 +1,9 @@
-//! What is left of an upload when its answer has come whole, and its server takes none of it.
+//! What is left of an upload when its answer has come whole, and nothing of it moves.
 //!
-//! A server may answer before it has the body of a request, and read on or not. What it reads
-//! it gets. One that neither reads on nor closes would keep the sender, its place and its
-//! memory for as long as it likes, for a call that everybody else takes to be over. So the
-//! rest is dropped then.
+//! A server may answer before it has the body of a request, and read on or not. What comes of
+//! the rest and is read goes on. But a server that neither reads on nor closes would keep the
+//! sender for as long as it likes, and a sender that says nothing more the server, with places
+//! and memory, for a call that everybody else takes to be over. So the rest is dropped then.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,23 +11,41 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::time::{Instant, Sleep, sleep};
+use futures::task::AtomicWaker;
+use tokio::time::{Sleep, sleep};
 
-/// A server that has answered takes something within this time, or twice this where it was
-/// silent before. Long against a pause in which it stores what it has read.
-pub(crate) const TAKES_WITHIN: Duration = Duration::from_secs(15);
+/// Behind an answer something is sent and taken within this time. Long against a pause in
+/// which a server stores what it has read.
+pub(crate) const MOVES_WITHIN: Duration = Duration::from_secs(15);
 
 /// Whether an answer has come whole. Told by who reads it to who still sends.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Answered(Arc<AtomicBool>);
+pub(crate) struct Answered(Arc<Answer>);
+
+#[derive(Debug, Default)]
+struct Answer {
+    is_whole: AtomicBool,
+    sender: AtomicWaker,
+}
 
 impl Answered {
     pub(crate) fn note(&self) {
-        self.0.store(true, Relaxed);
+        self.0.is_whole.store(true, Relaxed);
+        self.0.sender.wake();
     }
 
-    fn is_noted(&self) -> bool {
-        self.0.load(Relaxed)
+    fn poll_noted(&self, cx: &Context<'_>) -> Poll<()> {
+        let is_whole = || self.0.is_whole.load(Relaxed);
+        if is_whole() {
+            return Poll::Ready(());
+        }
+        self.0.sender.register(cx.waker());
+        // It may have come just now.
+        if is_whole() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
     }
 }
 
@@ -35,15 +53,8 @@ impl Answered {
 #[derive(Debug)]
 pub(crate) struct StuckUpload {
     answered: Answered,
-    wait: Option<Wait>,
-}
-
-/// The server takes nothing.
-#[derive(Debug)]
-struct Wait {
-    /// It had answered when this began.
-    answered: bool,
-    over: Pin<Box<Sleep>>,
+    /// Nothing moves behind the answer.
+    wait: Option<Pin<Box<Sleep>>>,
 }
 
 impl StuckUpload {
@@ -54,27 +65,16 @@ impl StuckUpload {
         }
     }
 
-    /// The server took something.
+    /// Something was sent or taken.
     pub(crate) fn moves(&mut self) {
         self.wait = None;
     }
 
-    /// Asked while the server takes nothing: ready once that lasts too long behind its answer.
-    /// Nobody wakes the sender when the answer ends, so it looks from time to time.
+    /// Asked while nothing moves: ready once that lasts too long behind the answer.
     pub(crate) fn poll_given_up(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let answered = &self.answered;
-        let wait = self.wait.get_or_insert_with(|| Wait {
-            answered: answered.is_noted(),
-            over: Box::pin(sleep(TAKES_WITHIN)),
-        });
-        loop {
-            ready!(wait.over.as_mut().poll(cx));
-            if wait.answered {
-                return Poll::Ready(());
-            }
-            wait.answered = answered.is_noted();
-            wait.over.as_mut().reset(Instant::now() + TAKES_WITHIN);
-        }
+        ready!(self.answered.poll_noted(cx));
+        let new = || Box::pin(sleep(MOVES_WITHIN));
+        self.wait.get_or_insert_with(new).as_mut().poll(cx)
     }
 }
 
@@ -84,7 +84,7 @@ mod tests {
 
     use tokio::time::timeout;
 
-    use super::{Answered, Duration, Instant, StuckUpload, TAKES_WITHIN};
+    use super::{Answered, Duration, MOVES_WITHIN, StuckUpload, sleep};
 
     const MOMENT: Duration = Duration::from_millis(10);
 
@@ -97,22 +97,28 @@ mod tests {
     async fn an_upload_is_given_up_behind_its_answer_and_not_before_it() {
         let answered = Answered::default();
         let mut stuck = StuckUpload::new(answered.clone());
-        assert!(!is_given_up_within(&mut stuck, TAKES_WITHIN * 20 + MOMENT).await);
+        assert!(!is_given_up_within(&mut stuck, MOVES_WITHIN * 20).await);
+        // Whoever waits is woken by the answer.
+        let waits =
+            tokio::spawn(async move { is_given_up_within(&mut stuck, MOVES_WITHIN * 9).await });
+        sleep(MOMENT).await;
         answered.note();
-        let noted = Instant::now();
-        assert!(is_given_up_within(&mut stuck, TAKES_WITHIN * 2).await);
-        assert!(noted.elapsed() >= TAKES_WITHIN);
+        sleep(MOVES_WITHIN - MOMENT).await;
+        assert!(!waits.is_finished());
+        sleep(MOMENT * 2).await;
+        assert!(waits.is_finished());
+        assert!(waits.await.unwrap());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_upload_that_its_server_takes_goes_on_however_slowly() {
+    async fn an_upload_that_moves_goes_on_however_slowly() {
         let answered = Answered::default();
         let mut stuck = StuckUpload::new(answered.clone());
         answered.note();
         for _ in 0..20 {
-            assert!(!is_given_up_within(&mut stuck, TAKES_WITHIN - MOMENT).await);
+            assert!(!is_given_up_within(&mut stuck, MOVES_WITHIN - MOMENT).await);
             stuck.moves();
         }
-        assert!(is_given_up_within(&mut stuck, TAKES_WITHIN + MOMENT).await);
+        assert!(is_given_up_within(&mut stuck, MOVES_WITHIN + MOMENT).await);
     }
 }

@@ -1,5 +1,5 @@
-//! Uploads that their servers have answered whole: what they read of the rest goes on, and
-//! what they leave to lie ends.
+//! Uploads that their servers have answered whole: as long as the rest moves it goes on, and
+//! then it ends.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -18,8 +18,9 @@ use wire::v1::Protocol;
 use super::two_pods::{TwoPods, WAYS, Way, serving};
 
 const SOON: Duration = Duration::from_secs(5);
-/// What lies there this long behind an answer is given up, and what does so less long is not.
-const LATE: u64 = 35;
+/// Seconds. What stands still this long behind an answer is given up,
+const LATE: u64 = 20;
+/// and what does so less long is not.
 const EARLY: u64 = 10;
 /// What an application takes at a time.
 const TAKEN: usize = 1024 * 1024;
@@ -58,7 +59,18 @@ async fn hasty(mut stream: TcpStream, open: Arc<AtomicUsize>) {
     open.fetch_sub(1, Relaxed);
 }
 
-/// A caller that has its answer and goes on to send until nobody takes any more.
+/// Two pods, and how many have come to an application that answers at once, and are there.
+async fn hasty_pods() -> (TwoPods, Arc<AtomicUsize>) {
+    let mut field = TwoPods::new(Protocol::Http1).await;
+    let open = Arc::<AtomicUsize>::default();
+    let counts = Arc::clone(&open);
+    let serve = move |stream| hasty(stream, Arc::clone(&counts));
+    field.port = serving(&field.server, serve).await;
+    field.deliver_to(field.port);
+    (field, open)
+}
+
+/// A caller that has its answer, and has sent nothing of its body.
 async fn answered(field: &TwoPods, way: Way, path: &str) -> TcpStream {
     let mut caller = field.open(way).await;
     let head = format!("POST {path} HTTP/1.1\r\nHost: s\r\nContent-Length: 10000000000\r\n\r\n");
@@ -71,9 +83,23 @@ async fn answered(field: &TwoPods, way: Way, path: &str) -> TcpStream {
     };
     timeout(SOON, read).await.unwrap();
     assert!(answer.starts_with(b"HTTP/1.1 413"), "{way:?}");
+    caller
+}
+
+/// Writes until nobody takes any more.
+async fn fill(caller: &mut TcpStream) {
     let patience = Duration::from_millis(300);
     while let Ok(Ok(())) = timeout(patience, caller.write_all(&ZEROS)).await {}
-    caller
+}
+
+/// What stands still behind an answer is there for a while, and then at no end any more.
+async fn ends_in_time(open: &AtomicUsize, mut caller: TcpStream, case: &str) {
+    pass(EARLY).await;
+    assert_eq!(open.load(Relaxed), 1, "{case}: it may go on yet");
+    pass(LATE - EARLY).await;
+    assert!(comes_to(open, 0).await, "{case}: it is still there");
+    let end = timeout(SOON, caller.read_u8()).await;
+    assert!(end.unwrap().is_err(), "{case}");
 }
 
 async fn comes_to(open: &AtomicUsize, count: usize) -> bool {
@@ -86,35 +112,27 @@ async fn comes_to(open: &AtomicUsize, count: usize) -> bool {
 
 #[tokio::test]
 async fn what_a_server_does_not_take_of_an_upload_behind_its_answer_ends() {
-    let mut field = TwoPods::new(Protocol::Http1).await;
-    let open = Arc::<AtomicUsize>::default();
-    let counts = Arc::clone(&open);
-    field.port = serving(&field.server, move |stream| {
-        hasty(stream, Arc::clone(&counts))
-    })
-    .await;
-    field.deliver_to(field.port);
+    let (field, open) = hasty_pods().await;
     for way in WAYS {
         let mut caller = answered(&field, way, "/stuck").await;
-        pass(EARLY).await;
-        assert_eq!(open.load(Relaxed), 1, "{way:?}: it may read on yet");
-        pass(LATE - EARLY).await;
-        assert!(comes_to(&open, 0).await, "{way:?}: it is still there");
-        let end = timeout(SOON, caller.read_u8()).await;
-        assert!(end.unwrap().is_err(), "{way:?}");
+        fill(&mut caller).await;
+        ends_in_time(&open, caller, &format!("{way:?}")).await;
+    }
+}
+
+/// Its server would read on.
+#[tokio::test]
+async fn what_a_caller_does_not_send_of_an_upload_behind_its_answer_ends() {
+    let (field, open) = hasty_pods().await;
+    for way in WAYS {
+        let caller = answered(&field, way, "/slow").await;
+        ends_in_time(&open, caller, &format!("{way:?}")).await;
     }
 }
 
 #[tokio::test]
 async fn what_a_server_takes_slowly_of_an_upload_behind_its_answer_goes_on() {
-    let mut field = TwoPods::new(Protocol::Http1).await;
-    let open = Arc::<AtomicUsize>::default();
-    let counts = Arc::clone(&open);
-    field.port = serving(&field.server, move |stream| {
-        hasty(stream, Arc::clone(&counts))
-    })
-    .await;
-    field.deliver_to(field.port);
+    let (field, open) = hasty_pods().await;
     let mut caller = answered(&field, Way::Inbound, "/slow").await;
     tokio::spawn(async move { while caller.write_all(&ZEROS).await.is_ok() {} });
     pass(2 * LATE).await;

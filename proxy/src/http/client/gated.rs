@@ -6,7 +6,7 @@
 //! see a close. Once that is so, nothing more of it is asked for.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -16,7 +16,11 @@ use crate::http::body::{Body, BoxError};
 use crate::http::client::http1::Http1;
 use crate::http::client::upstream::Watch;
 use crate::http::replay::Replay;
+use crate::http::stuck_upload::StuckUpload;
 use crate::net::abort::Abort;
+
+/// Why a body breaks off that its own sender did not break off.
+const NO_MORE: &str = "the server gets no more of the body";
 
 struct Gated {
     body: Body,
@@ -24,6 +28,8 @@ struct Gated {
     replay: Replay,
     server: Watch,
     abort: Abort,
+    /// Its sender says nothing.
+    stuck: StuckUpload,
 }
 
 /// `body`, as the server gets it by this connection.
@@ -32,6 +38,7 @@ pub(super) fn gated(body: Body, connection: &Http1, replay: &Replay) -> Body {
     Gated {
         body,
         replay: replay.clone(),
+        stuck: StuckUpload::new(server.answered()),
         server,
         abort,
     }
@@ -48,10 +55,12 @@ impl HttpBody for Gated {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
         if this.abort.discards() {
-            return Poll::Ready(Some(Err("the server gets no more of the body".into())));
+            return Poll::Ready(Some(Err(NO_MORE.into())));
         }
         if this.server.poll_takes(cx).is_pending() {
             this.replay.waits_for_server();
+            // Whoever writes sees to that.
+            this.stuck.moves();
             return Poll::Pending;
         }
         let polled = Pin::new(&mut this.body).poll_frame(cx);
@@ -62,8 +71,14 @@ impl HttpBody for Gated {
                 this.abort.discard();
                 false
             }
-            Poll::Pending => false,
+            Poll::Pending => {
+                ready!(this.stuck.poll_given_up(cx));
+                tracing::debug!("nothing more came of a body behind its answer");
+                this.abort.discard();
+                return Poll::Ready(Some(Err(NO_MORE.into())));
+            }
         };
+        this.stuck.moves();
         if whole {
             this.server.note_whole_body();
         }

@@ -85,9 +85,9 @@ impl Watch {
         self.seen.whole.store(true, Relaxed);
     }
 
-    /// The answer to a request with a body has come whole.
-    pub(super) fn note_whole_answer(&self) {
-        self.seen.answered.note();
+    /// Whether the answer to a request with a body has come whole.
+    pub(super) fn answered(&self) -> Answered {
+        self.seen.answered.clone()
     }
 
     /// Whether all of the body is on its way, and the server takes it.

@@ -41,7 +41,7 @@ impl Wanted {
     /// server takes it.
     fn answered(&mut self) {
         if !self.fulfilled {
-            self.server.note_whole_answer();
+            self.server.answered().note();
             self.fulfil();
         }
     }

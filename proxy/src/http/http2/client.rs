@@ -292,7 +292,7 @@ async fn send_body(mut pipe: Pipe) {
         // The answer says why.
         Err(Stopped::Peer) => {}
         Err(Stopped::Stuck) => {
-            tracing::debug!("a server takes nothing of a body behind its answer");
+            tracing::debug!("nothing moves of a body behind its answer");
             pipe.into_stream().send_reset(h2::Reason::NO_ERROR);
         }
         Err(Stopped::Body(error)) => {

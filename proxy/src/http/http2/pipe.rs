@@ -30,7 +30,7 @@ const WORTH_COUNTING: usize = 4 * 1024;
 pub(super) enum Stopped {
     /// The peer wants no more, or is gone.
     Peer,
-    /// The peer has answered, and takes nothing. The stream is still open.
+    /// The peer has answered, and nothing moves. The stream is still open.
     Stuck,
     /// The body broke off. The stream is still open.
     Body(BoxError),
@@ -169,18 +169,25 @@ impl Pipe {
             match self.stream.poll_capacity(cx) {
                 Poll::Ready(Some(Ok(_))) => {}
                 Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(Err(Stopped::Peer)),
-                Poll::Pending => {
-                    let Some(stuck) = &mut self.stuck else {
-                        return Poll::Pending;
-                    };
-                    return stuck.poll_given_up(cx).map(|()| Err(Stopped::Stuck));
-                }
+                Poll::Pending => return self.poll_given_up(cx),
             }
         }
+        self.moves();
+        Poll::Ready(Ok(()))
+    }
+
+    fn moves(&mut self) {
         if let Some(stuck) = &mut self.stuck {
             stuck.moves();
         }
-        Poll::Ready(Ok(()))
+    }
+
+    /// While nothing moves: whether that goes on for too long.
+    fn poll_given_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stopped>> {
+        match &mut self.stuck {
+            Some(stuck) => stuck.poll_given_up(cx).map(|()| Err(Stopped::Stuck)),
+            None => Poll::Pending,
+        }
     }
 }
 
@@ -203,9 +210,10 @@ impl Future for Pipe {
             }
             if this.held.is_empty() {
                 match std::mem::replace(&mut this.next, Next::Unknown) {
-                    Next::Unknown => return Poll::Pending,
+                    Next::Unknown => return this.poll_given_up(cx),
                     Next::Data(data) => {
                         this.held = data;
+                        this.moves();
                         continue;
                     }
                     Next::Trailers(trailers) => {
