@@ -74,9 +74,9 @@ impl Connection {
     }
 
     /// What a request has to do with copies, which nobody but a proxy of the mesh is believed.
-    /// It proves nothing: to whose copies a pod listens nobody knows further on than the
-    /// mirror's own receiver. So it may only ever take something from a request: it is counted,
-    /// limited and judged as any other, goes last ([`Self::asked_class`]), and is not copied.
+    /// It proves nothing: the receiver of a mirror could be told whose copies it gets, and not
+    /// whoever that calls for them. So it may only take something from a request, which is
+    /// judged, limited and counted as any other, and goes last ([`Self::asked_class`]).
     pub(super) fn shadow(&self, received: &Received) -> Option<Shadow> {
         received.shadow.filter(|_| self.peer.is_some())
     }
