@@ -10,11 +10,13 @@
 //!               "mtls": "permissive",              or strict
 //!               "ports": { "8080": "http1" },      declared; others are detected
 //!               "sees": "opaque",   optional: it is told that every port carries bytes
+//!               "admitted": false,  optional: it has an identity, and no rule lets it in
 //!               "rules": [ { "name": "a", "ports": [8080], "paths": ["/public.*"] } ]
 //!   } ] }
 //! ```
-//! Every rule lets in the other pods, by identity. A rule with `"ports": "any"` is a
-//! TCPRoute without ports; one without `ports` or `paths` has no such route.
+//! Every rule lets in the other pods, by identity, but those that are not admitted. A rule
+//! with `"ports": "any"` is a TCPRoute without ports; one without `ports` or `paths` has no
+//! such route.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -51,6 +53,8 @@ struct Pod {
     ports: BTreeMap<u16, v1::Protocol>,
     /// Instead of what is declared, so that its proxy opens tunnels.
     sees: Option<v1::Protocol>,
+    /// Whether rules let it in.
+    admitted: bool,
     rules: Vec<Value>,
 }
 
@@ -121,7 +125,8 @@ impl Cluster {
     fn rule(&self, pod: &Pod, rule: &Value) -> Result<v1::Resource> {
         let name = text_of(rule, "name")?;
         let mut sources = Vec::new();
-        for other in self.pods.iter().filter(|other| other.name != pod.name) {
+        let others = self.pods.iter().filter(|other| other.name != pod.name);
+        for other in others.filter(|other| other.admitted) {
             let id = other.identity()?.as_str().to_owned();
             sources.push(v1::Source {
                 who: Some(v1::source::Who::SpiffeId(id)),
@@ -257,6 +262,7 @@ fn pod(value: &Value) -> Result<Pod> {
             Value::Null => None,
             protocol => Some(protocol_of(protocol)?),
         },
+        admitted: value["admitted"].as_bool().unwrap_or(true),
         rules: value["rules"].as_array().cloned().unwrap_or_default(),
         name,
     })
@@ -286,6 +292,8 @@ fn number(value: &Value) -> Result<u32> {
 #[cfg(test)]
 mod tests {
     use policy::traffic::part::Parts;
+    use wire::v1;
+    use wire::v1::resource::Content;
 
     use super::Cluster;
     use crate::standing_in::ClusterView as _;
@@ -301,6 +309,24 @@ mod tests {
         let own = cluster.own("server", Parts::NONE).unwrap();
         let names: Vec<_> = own.iter().map(|one| one.name.as_str()).collect();
         assert_eq!(names, ["workload", "rule/interop/a"]);
+    }
+
+    #[test]
+    fn a_rule_lets_in_the_other_pods_but_those_that_are_not_admitted() {
+        let further = r#"{"name": "a", "ip": "10.78.0.3", "access": "open", "mtls": "strict"},
+            {"name": "b", "ip": "10.78.0.4", "access": "open", "mtls": "strict", "admitted": false},
+            {"name": "server""#;
+        let cluster = Cluster::read(&TEXT.replacen(r#"{"name": "server""#, further, 1)).unwrap();
+        let own = cluster.own("server", Parts::NONE).unwrap();
+        let Some(Content::Rule(rule)) = &own[1].content else {
+            panic!("{own:?}");
+        };
+        let let_in = rule.sources.iter().filter_map(|one| match &one.who {
+            Some(v1::source::Who::SpiffeId(id)) => Some(id.as_str()),
+            _ => None,
+        });
+        let let_in: Vec<_> = let_in.collect();
+        assert_eq!(let_in, ["spiffe://cluster.local/ns/interop/sa/a"]);
     }
 
     #[test]
