@@ -1,9 +1,9 @@
 """Hostile neighbours beside an honest load, for as long as one likes.
 
 Two meshes in namespaces, `enforced` and `open` (the default install). Beside client and
-server each has a stranger without a proxy, and a member whose proxy is told that
-everything is opaque, so that what it sends arrives in tunnels. The application believes
-anything and writes down what reached it.
+server each has a stranger without a proxy, a member whose proxy is told that everything is
+opaque, so that what it sends arrives in tunnels, and one that holds certificates and has no
+proxy (members.py). The application believes anything and writes down what reached it.
 
 guarded     undeclared; one target with an HTTPRouteGroup of /public and a TCPRoute
 declared    the same, declared as HTTP/1.1
@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 
-from . import place
+from . import members, place
 from .main import commit
 
 HERE = pathlib.Path(__file__).resolve().parents[1]
@@ -94,12 +94,14 @@ class Attack:
     def __init__(self, access, folder, options, python):
         self.access, self.python, self.only = access, python, options.only
         self.where = place.Place(access, folder, options.proxy, options.stand_in, {9002: "http1", 9004: "http1"}, access,
-                                 rules=RULES if access == "enforce" else (), others={"stranger": None, "node": None, "tunneller": {"sees": "opaque"}}, memory_mib=MEMORY_MIB)
-        self.log = folder / "came.jsonl"
+                                 rules=RULES if access == "enforce" else (), others={"stranger": None, "node": None, "tunneller": {"sees": "opaque"}, members.POD: None},
+                                 memory_mib=MEMORY_MIB, certified=members.CERTIFIED)
+        self.log, self.flooded = folder / "came.jsonl", folder / "flooded.jsonl"
         # What slowhttptest opens costs the application that takes it some time, which is no time of the mesh's.
-        for name, log, ports in (("sink", self.log, PORTS.values()), ("flooded", folder / "flooded.jsonl", [LARGE])):
+        for name, log, ports in (("sink", self.log, PORTS.values()), ("flooded", self.flooded, [LARGE])):
             self.where.start("server", [python, HERE / "python/sink.py", log, *ports], name)
         place.until(lambda: self.where.listening("server", LARGE), 20, "the application of the attack")
+        members.certify(self.where, python)
         self.past, self.forged, self.tried = {}, {}, {}
         self.honest, self.floods, self.wrong = [], [], []
         self.most, self.restarts = {}, 0
@@ -116,13 +118,17 @@ class Attack:
             script = [self.python, HERE / "python/flood.py", kind, f"{host}:{port}", count, seconds]
             name = f"{count} x {kind} at {port}" + (" by the client itself" if pod == "client" else "")
             self.beside(name, script, seconds, pod)
+        for flood in members.FLOODS if seconds else ():
+            if end and time.monotonic() > end:
+                return
+            members.beside(self, flood, seconds)
         if seconds and shutil.which("slowhttptest"):
             for how in SLOW:
                 if end and time.monotonic() > end:
                     return
                 url = f"http://{place.SERVER_IP}:{LARGE}/{'large' if how[0] == '-X' else 'public'}"
                 script = ["slowhttptest", "-c", "1000", "-r", "300", "-i", "5", "-l", int(seconds), "-p", "5", *how, "-u", url]
-                one = self.beside(f"slowhttptest {how[0]}", script, seconds, "stranger", last=False)
+                one = self.beside(f"slowhttptest {how[0]}", script, seconds, "stranger", told=lambda said: "")
                 if one and one["p99_ms"] > P99_MS:
                     self.wrong.append(f"{self.access}: beside slowhttptest {how[0]} the p99 was {one['p99_ms']} ms, more than {P99_MS}")
 
@@ -175,8 +181,9 @@ class Attack:
             for name, way, _ in seen:
                 book[name, way] = book.get((name, way), 0) + 1
 
-    def beside(self, name, script, seconds, pod, last=True):
-        """A flood from `pod` while the client calls on: what became of its calls."""
+    def beside(self, name, script, seconds, pod, told=lambda said: said[-1] if said else ""):
+        """A flood from `pod` while the client calls on: what became of its calls. `told` makes
+        of the lines that the flood printed what the page says of it."""
         if self.only not in name:
             return None
         lasting = seconds + 2
@@ -200,7 +207,7 @@ class Attack:
             self.wrong.append(f"{self.access}: the honest caller beside {name}: {err[-300:]}")
             return None
         one = json.loads(out)
-        self.floods.append((name, one, probes, missed, said[-1] if last and said else ""))
+        self.floods.append((name, one, probes, missed, told(said)))
         if one["failed"]:
             self.wrong.append(f"{self.access}: beside {name} {one['failed']} of {one['calls']} honest calls failed: {one['reasons']}")
         if missed:
@@ -235,7 +242,8 @@ def report(attacks, rounds, proxy):
     if forged:
         wrong.append(f"{forged} times a forged identity reached the application")
     lines = ["# Hostile neighbours", "", "Written by `make attack`; do not edit. Two meshes in network namespaces, one that enforces and one as installed, each",
-             "with a neighbour without a proxy and a member whose traffic comes in tunnels. `past` counts requests that no rule",
+             "with a neighbour without a proxy, a member whose traffic comes in tunnels, and members that hold certificates of the mesh",
+             "and have no proxy that would keep to its rules. `past` counts requests that no rule",
              "admits and that reached the application, `forged` those that reached it with a `weft-client-id` of the sender's choice.",
              "", f"{time.strftime('%Y-%m-%d')}, weft-proxy {proxy}, {rounds} rounds: {past} past a rule, {forged} forged, {restarts} restarts of a proxy, {len(wrong)} complaints.",
              "", "## First bytes", "", "Ways: by the caller's proxy, directly without a proxy, in a tunnel. Sent to a guarded port that nobody declared, a guarded",
@@ -244,8 +252,10 @@ def report(attacks, rounds, proxy):
         sent = sum(count for attack in attacks for (one, _), count in attack.tried.items() if one == name)
         cells = [", ".join(str(sum(getattr(attack, book).get((name, way), 0) for attack in attacks)) for way in WAYS) for book in ("past", "forged")]
         lines.append(f"| {name} | {sent} | {cells[0]} | {cells[1]} |")
-    lines += ["", "## Floods", "", "From the neighbour without a proxy, or by the client itself through its proxy, while the client makes 40 calls a second",
-              "and a probe comes each second.", "",
+    lines += ["", "## Floods", "", "From the neighbour without a proxy, by the client itself through its proxy, or by members with a certificate and no",
+              "proxy, while the client makes 40 calls a second and a probe comes each second. Of a member's flood the server's proxy",
+              "must have accepted as many connections as it says to have held, and it must have been answered as whoever does that is:",
+              "what was not seen was no attack, and is a complaint.", "",
               "| mesh | flood | honest calls | failed | p50 ms | p99 ms | probes missed | the flood says |", "|---|---|---|---|---|---|---|---|"]
     for attack in attacks:
         for name, one, probes, missed, said in attack.floods:

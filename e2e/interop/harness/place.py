@@ -78,13 +78,14 @@ class Place:
     """`ports` are declared protocols; None means no proxies at all."""
 
     def __init__(self, name, folder, proxy=None, stand_in=None, ports=None, access="open", mtls="permissive",
-                 rules=(), others=(), memory_mib=None):
-        """`others` are further pods: names, with what the stand-in says of them, or None for a pod without a proxy."""
+                 rules=(), others=(), memory_mib=None, certified=()):
+        """`others` are further pods: names, with what the stand-in says of them, or None for a pod without a proxy.
+        `certified` are names that the stand-in certifies and that run nowhere, with what it says of them."""
         self.name, self.folder, self.proxy = name, pathlib.Path(folder), proxy
         self.folder.mkdir(parents=True, exist_ok=True)
         self.programs, self.proxies = [], {}
         base = f"{PREFIX}{os.getpid()}-{name}"
-        others = dict(others)
+        others, self.certified = dict(others), dict(certified)
         self.memory_mib, self.cgroups = memory_mib, []
         self.ips = {"client": CLIENT_IP, "server": SERVER_IP, **{who: f"10.80.{at}.1" for at, who in enumerate(others)}}
         self.control = dict(CONTROL)
@@ -121,7 +122,8 @@ class Place:
         pods = [{"name": "client", "ip": CLIENT_IP, "access": "open", "mtls": mtls},
                 {"name": "server", "ip": SERVER_IP, "access": access, "mtls": mtls,
                  "ports": {str(port): kind for port, kind in ports.items()}, "rules": rules},
-                *[{"name": who, "ip": self.ips[who], "access": "open", "mtls": mtls, **said} for who, said in others.items()]]
+                *[{"name": who, "ip": self.ips[who], "access": "open", "mtls": mtls, **said} for who, said in others.items()],
+                *[{"name": who, "ip": f"10.81.0.{at}", "access": "open", "mtls": mtls, **said} for at, (who, said) in enumerate(self.certified.items(), 1)]]
         cluster = {"listen": "0.0.0.0:8443", "root": str(root), "service": SERVICE_IP, "serves": "server", "pods": pods}
         (self.folder / "cluster.json").write_text(json.dumps(cluster, indent=1))
         log = self.folder / "stand-in.log"

@@ -24,6 +24,8 @@ import time
 
 import hpack
 
+from frames import PREFACE, frame
+
 kind, address, count, seconds = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
 host, port = address.rsplit(":", 1)
 end = time.monotonic() + seconds
@@ -41,10 +43,6 @@ FIRST = {
 STREAMS = range(1, 200, 2)
 
 
-def frame(kind, flags, stream, content):
-    return struct.pack(">I", len(content))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + content
-
-
 def asks(method, path, end):
     """A hundred requests on one connection."""
     encoder = hpack.Encoder()
@@ -54,7 +52,7 @@ def asks(method, path, end):
 
 def begin(window):
     grown = frame(8, 0, 0, struct.pack(">I", 2**31 - 65536)) if window > 65535 else b""
-    return b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, struct.pack(">HI", 4, window)) + grown
+    return PREFACE + frame(4, 0, 0, struct.pack(">HI", 4, window)) + grown
 
 
 # What goes first, and what goes once the server has said how much it takes.
