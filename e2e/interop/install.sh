@@ -9,7 +9,7 @@ FOREIGN="ip:iproute2 nft:nftables setpriv:util-linux curl:curl ss:iproute2 pytho
   node:nodejs java:default-jdk-headless wrk:wrk redis-server:redis-server redis-cli:redis-tools
   psql:postgresql-client mariadbd:mariadb-server-core mariadb:mariadb-client-core memcached:memcached
   nats-server:nats-server rabbitmq-server:rabbitmq-server sshd:openssh-server ssh:openssh-client
-  slowhttptest:slowhttptest"
+  slowhttptest:slowhttptest mvn:maven javac:default-jdk-headless"
 POLICY=/usr/sbin/policy-rc.d
 
 install_all() {
@@ -19,6 +19,7 @@ install_all() {
   foreign_packages
   python_packages
   go_programs
+  java_programs
 }
 
 foreign_packages() {
@@ -68,4 +69,25 @@ go_build() {
   cd "$here/go"
   timeout 900 go build -o "$PROGRAMS/go/" ./grpcload ./nethttp \
     google.golang.org/grpc/interop/client google.golang.org/grpc/interop/server
+}
+
+# grpc-java over Netty, by Maven's own client. A program of its own stands for the row: where
+# it could not be made, the row is named as not tried.
+java_programs() {
+  local made=$PROGRAMS/java
+  command -v mvn >/dev/null && command -v javac >/dev/null || return 0
+  [ -x "$made/grpc-java" ] && cmp -s "$here/java/pom.xml" "$made/pom.xml" && cmp -s "$here/java/GrpcJava.java" "$made/GrpcJava.java" && return 0
+  rm -rf "$made"
+  mkdir -p "$made/classes"
+  with_pulse "fetching grpc-java" fetch_java "$made" || { say "not fetched: grpc-java, see $made/maven.log"; return 0; }
+  step "compiling for grpc-java" javac -d "$made/classes" -cp "$made/lib/*" "$here/java/GrpcJava.java"
+  cp "$here/java/pom.xml" "$here/java/GrpcJava.java" "$made/"
+  # The program takes the place of this shell, so that a signal to it reaches Java.
+  printf '#!/bin/sh\nexec java -cp "%s/lib/*:%s/classes" GrpcJava "$@"\n' "$made" "$made" > "$made/grpc-java"
+  chmod +x "$made/grpc-java"
+}
+
+fetch_java() {
+  timeout 600 mvn -q -B -f "$here/java/pom.xml" dependency:copy-dependencies -DincludeScope=runtime \
+    -DoutputDirectory="$1/lib" >"$1/maven.log" 2>&1
 }

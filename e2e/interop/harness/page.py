@@ -15,8 +15,8 @@ NEVER_TRIED = [
     "services of a cloud.",
     "grpc-go's interop case `pick_first_unary`: it asks servers for an id of theirs, which grpc-go's own server does not have; it fails "
     "without the mesh too.",
-    "grpc-java and Netty: Maven Central has them, and nobody has written a build of a server or client with them for this harness. "
-    "Java's own HTTP server is tried.",
+    "grpc-java's own interop programs, `grpc-interop-testing`: Maven could not fetch them. grpc-java over Netty is tried by a program "
+    "of the harness.",
     "MongoDB: Debian has no package of it. NATS stands in its place.",
     "Libraries for Redis, PostgreSQL and MariaDB other than those in C, which their command-line clients use.",
     "NATS and Memcached by clients of their own: both are spoken to by hand, on sockets.",
@@ -121,5 +121,8 @@ def programs():
     with open(f"{here}/python/requirements.txt", encoding="ascii") as pins:
         lines.append("Python packages: " + ", ".join(pin.strip().replace("==", " ") for pin in pins) + ".")
     with open(f"{here}/go/go.mod", encoding="ascii") as pins:
-        lines.append("grpc-go " + re.search(r"google.golang.org/grpc v(\S+)", pins.read())[1] + ".")
+        go = re.search(r"google.golang.org/grpc v(\S+)", pins.read())[1]
+    with open(f"{here}/java/pom.xml", encoding="ascii") as pins:
+        java = re.search(r"<artifactId>grpc-netty</artifactId>\s*<version>([^<]+)", pins.read())[1]
+    lines.append(f"grpc-go {go}, grpc-java {java}.")
     return lines

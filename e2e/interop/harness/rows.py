@@ -36,10 +36,11 @@ def tools(programs):
 
 def grpc(programs, calls):
     go, python, scripts = tools(programs)
+    java = programs / "java/grpc-java"
     limit = 60 + calls // 100
 
-    def load(name, *line):
-        return Client(name, [*line], limit, must=rf"calls {calls} failed 0")
+    def load(name, *line, made=calls):
+        return Client(name, [*line], limit, must=rf"calls {made} failed 0")
 
     return [
         Row("grpc-go", [[go / "server", "--port=50051"]], 50051, "grpc", [
@@ -60,6 +61,17 @@ def grpc(programs, calls):
             Client("grpcio bidi, 20 at once", [python, scripts / "grpcio_load.py", "{to}", str(calls // 20), "20", "bidi"], limit,
                    must=rf"calls {calls // 20} failed 0"),
         ], short=True),
+        # Of its own, so that the short form needs no Maven.
+        Row("grpc-go", [[go / "server", "--port=50051"]], 50051, "grpc", [
+            load("grpc-java unary 100 B, 50 at once", java, "load", "{to}", str(calls), "50"),
+            load("grpc-java bidi, 5 rounds each, 50 at once", java, "load", "{to}", str(calls // 10), "50", "bidi", made=calls // 10),
+        ]),
+        Row("grpc-java", [[java, "serve", "50071"]], 50071, "grpc", [
+            load_short(go, "unary 100 B, 50 at once", calls // 10, limit),
+            load("grpcio unary 100 B, 20 at once", python, scripts / "grpcio_load.py", "{to}", str(calls // 10), "20", made=calls // 10),
+            load("grpc-java unary 100 B, 50 at once", java, "load", "{to}", str(calls), "50"),
+            load("grpc-java bidi, 5 rounds each, 50 at once", java, "load", "{to}", str(calls // 10), "50", "bidi", made=calls // 10),
+        ]),
     ]
 
 
