@@ -1,4 +1,5 @@
-"""Tries every row in three places: without a mesh, on a declared port, on an undeclared one."""
+"""Tries every row in three places: without a mesh, on a declared port, on an undeclared one;
+then servers that leave (leaving.py) and calls that are refused (refusals.py)."""
 
 import argparse
 import concurrent.futures
@@ -11,7 +12,7 @@ import sys
 import tempfile
 import time
 
-from . import page, place, rows
+from . import leaving, page, place, refusals, rows
 from .row import judge, try_row
 
 PLACES = ("direct", "declared", "undeclared")
@@ -20,7 +21,7 @@ PLACES = ("direct", "declared", "undeclared")
 SHORT_WITHIN = 180
 
 
-def main():
+def parse():
     parser = argparse.ArgumentParser()
     parser.add_argument("--short", action="store_true", help="the rows of `make test`")
     parser.add_argument("--all", action="store_true", help="a row that cannot be tried fails the run")
@@ -32,8 +33,28 @@ def main():
     parser.add_argument("--programs", required=True, help="folder with what was built and installed")
     parser.add_argument("--folder", required=True, help="logs and transcripts")
     parser.add_argument("--page", help="where the table is written")
-    options = parser.parse_args()
+    return parser.parse_args()
 
+
+class Chosen:
+    """What this run tries, and `missing`: what it cannot, with the reason."""
+
+    def __init__(self, options):
+        programs = pathlib.Path(options.programs)
+        every, self.missing = rows.choose(programs, options.short, options.calls)
+        refused, lacking = rows.present([row for row in refusals.rows(programs) if row.short or not options.short])
+        left, lacking_too = ([], []) if options.short else leaving.trials(programs)
+        self.missing += lacking + lacking_too
+        self.rows = [row for row in every if options.only in row.name]
+        self.refused = [row for row in refused if options.only in row.name]
+        self.left = [one for one in left if options.only in f"leaving, {one.name}"]
+        if not (self.rows or self.refused or self.left):
+            sys.exit(f"no row is called {options.only}")
+        self.declared = {one.port: one.declared for one in [*self.rows, *self.left]}
+
+
+def main():
+    options = parse()
     began = time.monotonic()
     place.remove_what_dead_runs_left()
     folder = pathlib.Path(options.folder)
@@ -42,52 +63,66 @@ def main():
     # Some servers give their rights away and must still find their files, wherever the checkout is.
     inner = pathlib.Path(tempfile.mkdtemp(prefix="weft-interop-"))
     inner.chmod(0o755)
-    chosen, missing = rows.choose(pathlib.Path(options.programs), options.short, options.calls)
-    chosen = [row for row in chosen if options.only in row.name]
-    if not chosen:
-        sys.exit(f"no row is called {options.only}")
-    declared = {row.port: row.declared for row in chosen}
-    places = []
-    results, complaints = [], []
+    chosen = Chosen(options)
+    places, refused, left = [], [], []
     try:
-        for name in PLACES:
+        for name in PLACES if chosen.rows or chosen.left else ():
             proxy = None if name == "direct" else options.proxy
-            ports = declared if name == "declared" else {}
+            ports = chosen.declared if name == "declared" else {}
             places.append(place.Place(name, inner / name, proxy, options.stand_in, ports))
-        # The places wait more than they work; but a load would disturb the others.
-        with concurrent.futures.ThreadPoolExecutor(len(places)) as pool:
-            for row in chosen:
-                tries = [pool.submit(try_row, row, where, options.client) for where in places]
-                concurrent.futures.wait(tries)
-                failed = [str(one.exception()) for one in tries if one.exception()]
-                if failed:
-                    # The others are worth trying all the same.
-                    complaints += [f"{row.name}: {said}" for said in failed]
-                    continue
-                direct, *others = [one.result() for one in tries]
-                for there in others:
-                    for one, other in zip(direct, there, strict=True):
-                        judge(one, other)
-                        results.append(other)
-                        tell(other, folder)
-                for one in direct:
-                    results.append(one)
-                found = [said for where in places for said in where.complaints()]
-                if found:
-                    complaints += [f"{row.name}: {said}" for said in found]
-                    break
+        results, complaints = try_rows(chosen.rows, places, options, folder)
+        left, wrong = leaving.run(chosen.left, places)
+        complaints += wrong
+        if left:
+            complaints += [said for where in places for said in where.complaints()]
+        refused, wrong = refusals.run(chosen.refused, options, inner)
+        complaints += wrong
+        for one in refused:
+            tell(one, folder)
     finally:
         for where in places:
             where.close()
         for log in inner.glob("*/*.log"):
             shutil.copy(log, folder / f"{log.parent.name}-{log.name}")
         shutil.rmtree(inner, ignore_errors=True)
-    unnamed = [one for one in results if one.difference]
     took = time.monotonic() - began
     if options.short and took > SHORT_WITHIN:
         complaints.append(f"the trials of the short form took {took:.0f} s, more than {SHORT_WITHIN}")
     if options.page:
-        pathlib.Path(options.page).write_text(page.write(results, chosen, missing, f"weft-proxy {commit(options.proxy)}", took))
+        more = refusals.section(refused) + leaving.section(left)
+        pathlib.Path(options.page).write_text(page.write(results, chosen.rows, chosen.missing, f"weft-proxy {commit(options.proxy)}", took, more))
+    finish([*results, *refused], complaints, chosen.missing, took, options)
+
+
+def try_rows(chosen, places, options, folder):
+    """Each row in all places, and how what others saw differs from what was seen directly."""
+    results, complaints = [], []
+    # The places wait more than they work; but a load would disturb the others.
+    with concurrent.futures.ThreadPoolExecutor(len(PLACES)) as pool:
+        for row in chosen:
+            tries = [pool.submit(try_row, row, where, options.client) for where in places]
+            concurrent.futures.wait(tries)
+            failed = [str(one.exception()) for one in tries if one.exception()]
+            if failed:
+                # The others are worth trying all the same.
+                complaints += [f"{row.name}: {said}" for said in failed]
+                continue
+            direct, *others = [one.result() for one in tries]
+            for there in others:
+                for one, other in zip(direct, there, strict=True):
+                    judge(one, other)
+                    results.append(other)
+                    tell(other, folder)
+            results += direct
+            found = [said for where in places for said in where.complaints()]
+            if found:
+                complaints += [f"{row.name}: {said}" for said in found]
+                break
+    return results, complaints
+
+
+def finish(results, complaints, missing, took, options):
+    unnamed = [one for one in results if one.difference]
     for said in complaints:
         print(f"FAILED {said}")
     for one in missing:

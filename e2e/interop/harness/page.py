@@ -25,7 +25,7 @@ NEVER_TRIED = [
 ]
 
 
-def write(results, rows, missing, proxy, seconds):
+def write(results, rows, missing, proxy, seconds, more=()):
     through = [one for one in results if one.place != "direct"]
     lines = [
         "# Clients and servers that we did not write",
@@ -49,7 +49,7 @@ def write(results, rows, missing, proxy, seconds):
             if states:
                 lines.append(f"| {row.name}{shown} | {client.name} | {' | '.join(states)} |")
                 shown = ""
-    lines += loads(results, rows)
+    lines += [*loads(results, rows), *more]
     lines += ["", "## Differences", ""]
     lines += ["| name | difference | why | seen by |", "|---|---|---|---|"]
     for name, difference in NAMED.items():

@@ -18,7 +18,11 @@ def choose(programs, short, calls):
     """The rows, and what is not tried with the reason."""
     calls = calls or (SHORT_CALLS if short else LONG_CALLS)
     every = [*grpc(programs, calls), *http1(programs, short), *http2(programs, calls), *bytes_(programs, short)]
-    every = [row for row in every if row.short or not short]
+    return present([row for row in every if row.short or not short])
+
+
+def present(every):
+    """Those whose programs are there, and what is not tried with the reason."""
     rows, missing = [], []
     for row in every:
         lacks = [line[0] for line in row.server + [client.line for client in row.clients]

@@ -4,6 +4,7 @@ The answer repeats the payload, which the loads ask for in the same size. Messag
 bytes here: SimpleRequest and StreamingOutputCallRequest carry the payload as field 3.
 """
 
+import signal
 import sys
 from concurrent import futures
 
@@ -45,4 +46,6 @@ server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("grpc.test
 })])
 server.add_insecure_port(f"0.0.0.0:{sys.argv[1]}")
 server.start()
+# Clients are told by GOAWAY, and what they have begun is answered; seconds.
+signal.signal(signal.SIGTERM, lambda *_: server.stop(5))
 server.wait_for_termination()

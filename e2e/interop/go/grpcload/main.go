@@ -29,7 +29,15 @@ func main() {
 	size := flag.Int("size", 100, "bytes in request and answer")
 	kind := flag.String("kind", "unary", "unary or bidi")
 	deadline := flag.Duration("deadline", 10*time.Second, "of one call")
+	lasting := flag.Duration("lasting", 0, "calls for so long, and not a number of them")
 	flag.Parse()
+	end := time.Now().Add(*lasting)
+	more := func(made int64) bool {
+		if *lasting > 0 {
+			return time.Now().Before(end)
+		}
+		return made <= int64(*calls)
+	}
 
 	var clients []testgrpc.TestServiceClient
 	for range *connections {
@@ -44,7 +52,7 @@ func main() {
 	if *kind == "bidi" {
 		call = bidi
 	}
-	var next, failed atomic.Int64
+	var next, made, failed atomic.Int64
 	var lock sync.Mutex
 	reasons := map[string]int{}
 	var all sync.WaitGroup
@@ -52,7 +60,8 @@ func main() {
 		all.Add(1)
 		go func() {
 			defer all.Done()
-			for next.Add(1) <= int64(*calls) {
+			for more(next.Add(1)) {
+				made.Add(1)
 				ctx, cancel := context.WithTimeout(context.Background(), *deadline)
 				err := call(ctx, clients[worker%len(clients)], *size)
 				cancel()
@@ -66,7 +75,7 @@ func main() {
 		}()
 	}
 	all.Wait()
-	fmt.Printf("calls %d failed %d\n", *calls, failed.Load())
+	fmt.Printf("calls %d failed %d\n", made.Load(), failed.Load())
 	var kinds []string
 	for reason := range reasons {
 		kinds = append(kinds, reason)
@@ -99,7 +108,8 @@ func bidi(ctx context.Context, client testgrpc.TestServiceClient, size int) erro
 			ResponseParameters: []*testpb.ResponseParameters{{Size: int32(size)}},
 			Payload:            &testpb.Payload{Body: make([]byte, size)},
 		})
-		if err != nil {
+		// A stream that has ended says so to who sends, and why to who receives.
+		if err != nil && err != io.EOF {
 			return err
 		}
 		answer, err := stream.Recv()

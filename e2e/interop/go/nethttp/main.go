@@ -1,6 +1,7 @@
 // nethttp is Go's net/http: `nethttp serve ADDRESS` speaks HTTP/1.1 and HTTP/2
 // without TLS and answers the pages that every server of the harness has;
 // `nethttp call URL` makes the calls of a client and prints what it saw.
+// The other commands stand in files of their own: roll, refused and under.
 package main
 
 import (
@@ -26,13 +27,21 @@ import (
 func main() {
 	log.SetFlags(0)
 	if len(os.Args) < 3 {
-		log.Fatal("usage: nethttp serve ADDRESS | call URL [h2]")
+		log.Fatal("usage: nethttp serve ADDRESS | roll ADDRESS | call URL [h2] | refused URL [h2] | under URL PATH BYTES SECONDS [h2]")
 	}
-	if os.Args[1] == "serve" {
+	h2 := os.Args[len(os.Args)-1] == "h2"
+	switch os.Args[1] {
+	case "serve":
 		serve(os.Args[2])
-		return
+	case "roll":
+		roll(os.Args[2])
+	case "refused":
+		refused(os.Args[2], h2)
+	case "under":
+		under(os.Args[2:], h2)
+	default:
+		call(os.Args[2], h2)
 	}
-	call(os.Args[2], len(os.Args) > 3 && os.Args[3] == "h2")
 }
 
 func serve(address string) {
@@ -124,15 +133,20 @@ func serve(address string) {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
-	server := &http.Server{Addr: address, Handler: pages, Protocols: protocols, ErrorLog: log.New(io.Discard, "", 0)}
-	log.Fatal(server.ListenAndServe())
+	server := &http.Server{Handler: pages, Protocols: protocols, ErrorLog: log.New(io.Discard, "", 0)}
+	serveUntilTerminated(server, address)
 }
 
-func call(base string, h2 bool) {
+// transportOf speaks either version of HTTP, and only that, without TLS.
+func transportOf(h2 bool) *http.Transport {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(!h2)
 	protocols.SetUnencryptedHTTP2(h2)
-	transport := &http.Transport{Protocols: protocols, MaxIdleConnsPerHost: 100}
+	return &http.Transport{Protocols: protocols, MaxIdleConnsPerHost: 100}
+}
+
+func call(base string, h2 bool) {
+	transport := transportOf(h2)
 	client := &http.Client{Transport: transport, Timeout: 20 * time.Second}
 
 	show := func(name string, request *http.Request) {
@@ -277,7 +291,7 @@ func kind(err error) string {
 		return "unexpected EOF"
 	}
 	text := err.Error()
-	for _, known := range []string{"connection reset", "INTERNAL_ERROR", "PROTOCOL_ERROR", "CANCEL", "REFUSED_STREAM", "server closed", "GOAWAY"} {
+	for _, known := range []string{"connection reset", "connection refused", "broken pipe", "INTERNAL_ERROR", "PROTOCOL_ERROR", "CANCEL", "REFUSED_STREAM", "server closed", "GOAWAY"} {
 		if strings.Contains(text, known) {
 			return known
 		}
