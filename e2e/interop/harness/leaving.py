@@ -7,6 +7,7 @@ connections before the last one leaves, no call that is safe to send twice fails
 mesh while none fails directly. Of POSTs and of servers that leave a gap the page tells.
 """
 
+import collections
 import concurrent.futures
 import dataclasses
 import json
@@ -133,7 +134,11 @@ def counted(out):
     """By kind of call: how many were whole, how many failed and how, and how many ended well and were not whole."""
     if load := re.search(r"^calls (\d+) failed (\d+)$", out, re.M):
         made, lost = map(int, load.groups())
-        failed = {reason: int(count) for count, reason in re.findall(r"^  (\d+) x (.*)$", out, re.M)}
+        failed = collections.Counter()
+        for count, code, why in re.findall(r"^  (\d+) x (\w+)(.*)$", out, re.M):
+            # What the mesh says of itself; other words name addresses.
+            mesh = re.search(r"weft: [\w-]+", why)
+            failed[f"{code} {mesh[0]}" if mesh else code] += int(count)
         return {"streams": {"whole": made - lost, "failed": failed, "short": 0}}
     return json.loads(out)
 

@@ -70,6 +70,10 @@ func main() {
 					lock.Lock()
 					reasons[fmt.Sprintf("%s %s", status.Code(err), status.Convert(err).Message())]++
 					lock.Unlock()
+					if *lasting > 0 {
+						// Where nobody listens, calls fail at once.
+						time.Sleep(50 * time.Millisecond)
+					}
 				}
 			}
 		}()
