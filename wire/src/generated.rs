@@ -1695,6 +1695,10 @@ pub struct PodReport {
     pub uid: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "4")]
     pub report: ::core::option::Option<Report>,
+    /// Name of the service account that the pod's certificate names. Empty: who tells is of a
+    /// version that did not say.
+    #[prost(string, tag = "5")]
+    pub account: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]

@@ -39,6 +39,10 @@ impl Selected {
     /// Whether the caller of an edge is meant.
     #[must_use]
     pub(crate) fn is_from(&self, traffic: &Traffic, edge: &Edge) -> bool {
+        // The edge says by whose account it is, whatever pods its caller has now.
+        if self.named.kind == Kind::ServiceAccount && !edge.identities.is_empty() {
+            return self.is_account_in(&edge.identities);
+        }
         traffic.node(&edge.from).is_some_and(|node| self.fits(node))
     }
 
@@ -79,9 +83,7 @@ impl Selected {
                 let name = self.named.name.as_deref();
                 name.is_none_or(|name| name == node.namespace)
             }
-            Kind::ServiceAccount => node.accounts.iter().any(|account| {
-                account_of(account).is_some_and(|(namespace, name)| self.is_named(namespace, name))
-            }),
+            Kind::ServiceAccount => self.is_account_in(&node.accounts),
             Kind::External => {
                 let name = self.named.name.as_deref();
                 node.kind == NodeKind::External && name.is_none_or(|name| name == node.name)
@@ -90,6 +92,11 @@ impl Selected {
                 node.kind.as_str() == kind.as_str() && self.is_named(&node.namespace, &node.name)
             }
         }
+    }
+
+    fn is_account_in(&self, ids: &[String]) -> bool {
+        let mut accounts = ids.iter().filter_map(|id| account_of(id));
+        accounts.any(|(namespace, name)| self.is_named(namespace, name))
     }
 
     fn is_named(&self, namespace: &str, name: &str) -> bool {
@@ -195,5 +202,18 @@ mod tests {
             found("external/api.example", Some("shop")),
             sets(&[], &["2"])
         );
+    }
+
+    #[test]
+    fn calls_are_from_the_account_that_made_them_and_not_from_that_of_the_pods_of_now() {
+        let mut traffic = traffic();
+        let edges = &mut traffic.graph.edges;
+        edges[1].identities = vec!["spiffe://cluster.local/ns/shop/sa/before".to_owned()];
+        let is_from = |text: &str| {
+            let selected = Selected::new(Named::read(text, ENDS).unwrap(), Some("shop"));
+            selected.is_from(&traffic, &traffic.edges()[1])
+        };
+        assert_eq!((is_from("sa/before"), is_from("sa/web")), (true, false));
+        assert!(is_from("deploy/web"));
     }
 }

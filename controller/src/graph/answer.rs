@@ -14,9 +14,10 @@ use super::key::{EdgeKey, EdgeRef, NodeKey};
 use super::memory::{Memory, Seen};
 use super::sums::Sums;
 use super::window::{Counted, MinuteRow, Window, routes_by_node};
-use super::workloads::{Workload, Workloads};
+use super::workloads::Workloads;
 use crate::inventory::Inventory;
 use crate::observe::reports::SLOT;
+use crate::world::ObjectKey;
 
 /// Edges of one answer.
 const MAX_EDGES: usize = 20_000;
@@ -166,7 +167,7 @@ impl Sources<'_> {
             kind: key.kind,
             namespace: key.namespace().to_owned(),
             name: key.object.name.to_string(),
-            accounts: self.identities(key),
+            accounts: self.identities(key, None),
             unproven: key.kind == NodeKind::Outside && &*key.object.name != super::fold::OTHER,
             ..Node::default()
         };
@@ -191,17 +192,17 @@ impl Sources<'_> {
         node
     }
 
-    fn identities(&self, key: &NodeKey) -> Vec<String> {
-        let of = |workload: &Workload| workload.identities.iter().cloned().collect();
-        if let Some(workload) = self.workloads.get(key) {
-            return of(workload);
-        }
-        if key.kind == NodeKind::ServiceAccount {
-            let (domain, name) = (self.trust_domain, &key.object.name);
-            let namespace = key.namespace();
+    /// The proven one; else those that the node's pods have now, which says nothing of calls
+    /// that pods before them made.
+    fn identities(&self, key: &NodeKey, proven: Option<&ObjectKey>) -> Vec<String> {
+        let own = (key.kind == NodeKind::ServiceAccount).then_some(&key.object);
+        if let Some(ObjectKey { namespace, name }) = proven.or(own) {
+            let domain = self.trust_domain;
             return vec![format!("spiffe://{domain}/ns/{namespace}/sa/{name}")];
         }
-        Vec::new()
+        let workload = self.workloads.get(key).into_iter();
+        let identities = workload.flat_map(|workload| &workload.identities);
+        identities.cloned().collect()
     }
 
     fn edge(
@@ -212,9 +213,8 @@ impl Sources<'_> {
         extent: &Extent,
     ) -> Edge {
         let key = edge.key();
-        let text = |key: &Option<crate::world::ObjectKey>| {
-            key.as_ref().map(ToString::to_string).unwrap_or_default()
-        };
+        let text =
+            |key: &Option<ObjectKey>| key.as_ref().map(ToString::to_string).unwrap_or_default();
         let end = self.window.slots.1 * SLOT;
         let seen = seen.unwrap_or(Seen {
             first: end,
@@ -229,7 +229,7 @@ impl Sources<'_> {
             backend: text(&key.backend),
             split: text(&key.split),
             protocol: key.protocol,
-            identities: self.identities(&key.from),
+            identities: self.identities(&key.from, key.account.as_ref()),
             first_seen: timestamp(seen.first),
             last_seen: timestamp(seen.last),
             quiet: counted.is_none(),

@@ -18,7 +18,7 @@ pub(crate) use super::sums::OTHER;
 use super::sums::{OTHER_NAME, Sums};
 use crate::inventory::Inventory;
 use crate::model::{Model, PodEntry};
-use crate::observe::reports::{EdgeKey as Reported, PodSlot, RouteCalls};
+use crate::observe::reports::{EdgeKey as Reported, PodSlot, Reporter, RouteCalls};
 use crate::world::ObjectKey;
 
 /// Routes of all workloads in one slot, and of one of them.
@@ -112,9 +112,11 @@ impl Folded {
 #[derive(Debug, Default)]
 pub(crate) struct Fold {
     nodes: Nodes,
-    /// By number of the reporter's node and address of the reported key, which the reports
-    /// that are folded hold.
-    known: HashMap<(usize, usize), Option<(usize, u16)>>,
+    /// Accounts of reporters by number.
+    accounts: HashMap<Option<ObjectKey>, usize>,
+    /// By numbers of the reporter's node and account, and address of the reported key, which
+    /// the reports that are folded hold.
+    known: HashMap<(usize, usize, usize), Option<(usize, u16)>>,
     edges: HashMap<(EdgeRef, bool), usize>,
     rows: Vec<Row>,
     routes: Routes,
@@ -128,12 +130,20 @@ impl Fold {
     pub(crate) fn add(&mut self, owners: Owners<'_>, slot: &PodSlot, known: &mut Edges) {
         let reporter = &slot.reporter;
         let own = self.nodes.of_pod(owners, &reporter.pod, &reporter.uid);
+        let account = owners.account(reporter);
+        let next = self.accounts.len();
+        let number = *self.accounts.entry(account.clone()).or_insert(next);
+        let teller = Teller {
+            own,
+            pod: &reporter.pod,
+            account: account.as_ref(),
+        };
         for edge in &*slot.edges {
-            let at = (own, Arc::as_ptr(&edge.key).addr());
+            let at = (own, number, Arc::as_ptr(&edge.key).addr());
             let row = match self.known.get(&at) {
                 Some(row) => *row,
                 None => {
-                    let row = self.row(owners, own, (&reporter.pod, &edge.key), known);
+                    let row = self.row(owners, teller, &edge.key, known);
                     self.known.insert(at, row);
                     row
                 }
@@ -164,16 +174,16 @@ impl Fold {
     fn row(
         &mut self,
         owners: Owners<'_>,
-        own: usize,
-        (reporter, reported): (&ObjectKey, &Reported),
+        teller: Teller<'_>,
+        reported: &Reported,
         known: &mut Edges,
     ) -> Option<(usize, u16)> {
         let (key, own_port) = if reported.client {
-            self.called(owners, own, reported)
+            self.called(owners, teller, reported)
         } else {
-            self.served(owners, own, (reporter, reported))
+            self.served(owners, teller, reported)
         };
-        let by = &self.nodes.all[own];
+        let by = &self.nodes.all[teller.own];
         let edge = match known.get(key, by) {
             Some(edge) => edge,
             None => known.rest(rest(by, reported.client), by)?,
@@ -192,8 +202,13 @@ impl Fold {
     }
 
     /// An edge as the caller's proxy tells it.
-    fn called(&mut self, owners: Owners<'_>, own: usize, reported: &Reported) -> (EdgeKey, u16) {
-        let from = self.nodes.all[own].clone();
+    fn called(
+        &mut self,
+        owners: Owners<'_>,
+        teller: Teller<'_>,
+        reported: &Reported,
+    ) -> (EdgeKey, u16) {
+        let from = self.nodes.all[teller.own].clone();
         let to = match (&reported.pod, &reported.service) {
             (Some(pod), _) => {
                 let at = self.nodes.of_pod(owners, pod, "");
@@ -219,6 +234,7 @@ impl Fold {
             backend: reported.backend.clone(),
             split: reported.split.clone(),
             protocol: protocol(reported.protocol),
+            account: teller.account.cloned(),
         };
         (key, own_port)
     }
@@ -227,32 +243,39 @@ impl Fold {
     fn served(
         &mut self,
         owners: Owners<'_>,
-        own: usize,
-        (reporter, reported): (&ObjectKey, &Reported),
+        teller: Teller<'_>,
+        reported: &Reported,
     ) -> (EdgeKey, u16) {
         let caller = owners.inventory.pod_by_uid(&reported.caller).cloned();
-        let from = match (caller, &reported.account) {
-            (Some(pod), _) => {
+        let (from, account) = match (caller, &reported.account) {
+            (Some(pod), account) => {
                 let at = self.nodes.of_pod(owners, &pod, &reported.caller);
-                self.nodes.all[at].clone()
+                (self.nodes.all[at].clone(), account.clone())
             }
-            (None, Some(account)) => NodeKey {
-                kind: NodeKind::ServiceAccount,
-                object: account.clone(),
-            },
-            (None, None) => NodeKey::elsewhere(NodeKind::Outside, remote(reported)),
+            (None, Some(account)) => {
+                let from = NodeKey {
+                    kind: NodeKind::ServiceAccount,
+                    object: account.clone(),
+                };
+                (from, None)
+            }
+            (None, None) => {
+                let from = NodeKey::elsewhere(NodeKind::Outside, remote(reported));
+                (from, None)
+            }
         };
-        let service = owners.only_service(reporter, reported.port);
+        let service = owners.only_service(teller.pod, reported.port);
         let port = service.as_ref().map_or(reported.port, |(_, port)| *port);
         let service = service.map(|(service, _)| service);
         let key = EdgeKey {
             from,
-            to: self.nodes.all[own].clone(),
+            to: self.nodes.all[teller.own].clone(),
             backend: service.clone(),
             service,
             port,
             split: None,
             protocol: protocol(reported.protocol),
+            account,
         };
         (key, reported.port)
     }
@@ -283,6 +306,15 @@ impl Fold {
     }
 }
 
+/// The pod whose report is folded.
+#[derive(Clone, Copy, Debug)]
+struct Teller<'a> {
+    /// Number of its node.
+    own: usize,
+    pod: &'a ObjectKey,
+    account: Option<&'a ObjectKey>,
+}
+
 /// Nodes by number, each looked up once.
 #[derive(Debug, Default)]
 struct Nodes {
@@ -310,6 +342,20 @@ impl Nodes {
 }
 
 impl Owners<'_> {
+    /// The account by whose certificate a pod reports. Where a replica does not say it, the one
+    /// that the pod has: it keeps it as long as its uid.
+    fn account(&self, reporter: &Reporter) -> Option<ObjectKey> {
+        reporter.account.clone().or_else(|| {
+            let pods = &self.model?.index.world.pods;
+            let facts = pods.get(&reporter.pod)?;
+            let same = facts.uid == reporter.uid;
+            same.then(|| ObjectKey {
+                namespace: Arc::clone(&reporter.pod.namespace),
+                name: Arc::clone(&facts.service_account),
+            })
+        })
+    }
+
     /// The port of a pod that a Service's port leads to; 0 if that is not known.
     fn own_port(&self, pod: &ObjectKey, service: &ObjectKey, port: u16) -> u16 {
         let led_to_by = self.entry(pod).into_iter().flat_map(PodEntry::led_to_by);
@@ -346,6 +392,7 @@ fn rest(own: &NodeKey, client: bool) -> EdgeKey {
         backend: None,
         split: None,
         protocol: Protocol::Unknown,
+        account: None,
     }
 }
 

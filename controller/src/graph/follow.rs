@@ -366,8 +366,9 @@ impl Graph {
         let mut accounts = BTreeSet::new();
         let mut unknown = BTreeSet::new();
         for edge in edges.filter(|edge| nodes.contains(&edge.to)) {
-            if edge.from.kind == NodeKind::ServiceAccount {
-                accounts.insert(edge.from.object.clone());
+            let own = (edge.from.kind == NodeKind::ServiceAccount).then_some(&edge.from.object);
+            if let Some(account) = edge.account.as_ref().or(own) {
+                accounts.insert(account.clone());
                 continue;
             }
             let workload = workloads.get(&edge.from);

@@ -137,10 +137,14 @@ pub(crate) struct EdgeKey {
     pub split: Option<ObjectKey>,
     /// What flows.
     pub protocol: Protocol,
+    /// The caller's service account, by the certificate that a proxy saw. `None` where no
+    /// proxy said it, and where `from` has none or is the account itself.
+    pub account: Option<ObjectKey>,
 }
 
 impl EdgeKey {
-    /// The same for every replica and version.
+    /// The same for every replica. An account is part of it only where one is known, so that
+    /// other edges keep the ids that older versions gave them.
     fn id(&self) -> String {
         let text = |key: &Option<ObjectKey>| key.as_ref().map(ToString::to_string);
         let mut hash = Sha256::new();
@@ -157,6 +161,9 @@ impl EdgeKey {
             // Stands in no name, so that parts cannot run into each other.
             hash.update([0]);
         }
+        if let Some(account) = &self.account {
+            hash.update(account.to_string().as_bytes());
+        }
         let digest = hash.finalize();
         let bytes = digest.iter().take(8);
         bytes.map(|byte| format!("{byte:02x}")).collect()
@@ -171,10 +178,17 @@ impl EdgeKey {
         }
     }
 
+    /// Whether its calls may be of any account that the caller had: a version wrote it down, or
+    /// told it, that knew of no accounts.
+    pub(crate) fn lacks_account(&self) -> bool {
+        let named = [NodeKind::Outside, NodeKind::ServiceAccount].contains(&self.from.kind);
+        self.account.is_none() && !named
+    }
+
     /// Bytes that it takes at most.
     fn bytes(&self) -> usize {
         let ends = [&self.from.object, &self.to.object].into_iter();
-        let ways = [&self.service, &self.backend, &self.split];
+        let ways = [&self.service, &self.backend, &self.split, &self.account];
         let texts = ends.chain(ways.into_iter().flatten());
         let texts: usize = texts
             .map(|key| 32 + key.namespace.len() + key.name.len())
@@ -362,6 +376,7 @@ mod tests {
             backend: None,
             split: None,
             protocol: Protocol::Http1,
+            account: None,
         }
     }
 
@@ -387,6 +402,14 @@ mod tests {
         let mut moved = edge(80);
         moved.backend = moved.service.take();
         assert_ne!(moved.id(), edge(80).id());
+        let account = Some(key("shop", "web"));
+        let proven = EdgeKey {
+            account,
+            ..edge(80)
+        };
+        assert_ne!(proven.id(), edge(80).id());
+        // What no proxy says leaves an id as it was.
+        assert_eq!(edge(80).id(), "c188d901d5469306");
     }
 
     #[test]

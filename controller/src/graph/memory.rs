@@ -5,6 +5,7 @@
 //! first, the later last, so that writing twice, late or by two replicas does no harm.
 
 use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 use std::io::{Read as _, Write as _};
 use std::time::Duration;
 
@@ -60,6 +61,9 @@ struct Line {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     split: String,
     protocol: Protocol,
+    /// Versions that know of none leave it out, and read past it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    account: String,
     first: u64,
     last: u64,
 }
@@ -100,6 +104,7 @@ impl Memory {
         let first = now.saturating_sub(remember.as_secs());
         self.forgotten_before = first;
         self.seen.retain(|_, seen| seen.last >= first);
+        self.take_over_untold();
         let over = self.seen.len().saturating_sub(MAX_REMEMBERED);
         if over > 0 {
             for edge in self.surplus(over) {
@@ -108,6 +113,31 @@ impl Memory {
             self.dropped += over as u64;
         }
         over
+    }
+
+    /// What versions remembered that knew of no accounts is the same calls as those whose
+    /// account is known since: their first call is taken over, or each would stand there twice.
+    fn take_over_untold(&mut self) {
+        let all = self.seen.iter();
+        let untold = all.filter(|(edge, _)| edge.key().lacks_account());
+        let untold: HashMap<Way<'_>, (&EdgeRef, u64)> = untold
+            .map(|(edge, seen)| (Way(edge.key()), (edge, seen.first)))
+            .collect();
+        if untold.is_empty() {
+            return;
+        }
+        let mut told: Vec<(EdgeRef, u64, EdgeRef)> = Vec::new();
+        for edge in self.seen.keys().filter(|edge| edge.key().account.is_some()) {
+            if let Some((older, first)) = untold.get(&Way(edge.key())) {
+                told.push((edge.clone(), *first, (*older).clone()));
+            }
+        }
+        for (edge, first, older) in told {
+            if let Some(held) = self.seen.get_mut(&edge) {
+                held.first = held.first.min(first);
+            }
+            self.seen.remove(&older);
+        }
     }
 
     /// So many edges, of the nodes that told of most.
@@ -214,7 +244,34 @@ impl Memory {
                 self.see(&edge, seen);
             }
         }
+        self.take_over_untold();
         Ok(count)
+    }
+}
+
+/// An edge without its account.
+struct Way<'a>(&'a EdgeKey);
+
+impl PartialEq for Way<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        let (one, other) = (self.0, other.0);
+        one.from == other.from
+            && one.to == other.to
+            && one.service == other.service
+            && one.port == other.port
+            && one.backend == other.backend
+            && one.split == other.split
+            && one.protocol == other.protocol
+    }
+}
+
+impl Eq for Way<'_> {}
+
+impl Hash for Way<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let key = self.0;
+        (&key.from, &key.to, &key.service, key.port).hash(state);
+        (&key.backend, &key.split, key.protocol).hash(state);
     }
 }
 
@@ -254,6 +311,7 @@ impl Line {
             backend: text(&key.backend).unwrap_or_default(),
             split: text(&key.split).unwrap_or_default(),
             protocol: key.protocol,
+            account: text(&key.account).unwrap_or_default(),
             first: seen.first,
             last: seen.last / HOUR * HOUR,
         }
@@ -272,6 +330,7 @@ impl Line {
             backend: object(&self.backend),
             split: object(&self.split),
             protocol: self.protocol,
+            account: object(&self.account),
         })
     }
 }

@@ -130,18 +130,20 @@ fn beside(counted: &mut Counted, server: &Sums) {
 }
 
 /// The edge of the caller's side that the called side's numbers belong to: the same one, or
-/// one that leads to the same port of the pods, and of several the one with most calls.
-/// `None` where all lead to other ports.
+/// one of the same account that leads to the same port of the pods, and of several the one
+/// with most calls. `None` where all lead to other ports or are of other accounts.
 fn counterpart<'a>(told: &Told<'a>, served: &Row) -> Option<&'a EdgeRef> {
     let told = told.get(&pair(&served.edge))?;
     if let Some((same, _)) = told.iter().find(|(edge, _)| **edge == served.edge) {
         return Some(same);
     }
     let own_port = served.sums.own_port;
+    let account = served.edge.key().account.as_ref();
     let rank = |(edge, sums): &(&EdgeRef, &Sums)| {
         let same = sums.own_port == own_port;
         let unknown = sums.own_port == 0;
         (
+            edge.key().account.as_ref() == account,
             same,
             unknown,
             sums.requests(),
@@ -149,8 +151,13 @@ fn counterpart<'a>(told: &Told<'a>, served: &Row) -> Option<&'a EdgeRef> {
         )
     };
     let fits = |sums: &Sums| own_port == 0 || [0, own_port].contains(&sums.own_port);
+    // One end may be told by a version that says no accounts.
+    let is_by = |edge: &EdgeRef| {
+        let told = edge.key().account.as_ref();
+        told.is_none() || account.is_none() || told == account
+    };
     told.iter()
-        .filter(|(_, sums)| fits(sums))
+        .filter(|(edge, sums)| fits(sums) && is_by(edge))
         .max_by_key(|one| rank(one))
         .map(|(edge, _)| *edge)
 }

@@ -140,6 +140,24 @@ pub(crate) struct Reporter {
     pub uid: Arc<str>,
     /// Namespace and name.
     pub pod: ObjectKey,
+    /// The service account that its certificate names; `None` from replicas that do not say.
+    pub account: Option<ObjectKey>,
+}
+
+impl Reporter {
+    /// As replicas tell each other: its namespace is the pod's.
+    pub(super) fn account_name(&self) -> String {
+        let name = self.account.as_ref().map(|account| &*account.name);
+        name.unwrap_or_default().to_owned()
+    }
+
+    /// Bytes of the account, which reports of other replicas' pods do not share.
+    pub(super) fn account_bytes(&self) -> usize {
+        let account = self.account.as_ref();
+        account.map_or(0, |key| {
+            2 * TEXT_BYTES + key.namespace.len() + key.name.len()
+        })
+    }
 }
 
 /// Pod uid and process.

@@ -155,6 +155,7 @@ impl Reports {
             .collect();
         let routes: Arc<[RouteCalls]> = report.routes.into_iter().map(RouteCalls::of).collect();
         let of_routes: usize = routes.iter().map(RouteCalls::bytes).sum();
+        let of_edges: usize = edges.iter().map(Edge::bytes_at_most).sum();
         let revision = own.then(|| {
             state.revision += 1;
             let revision = state.revision;
@@ -165,7 +166,7 @@ impl Reports {
             reporter: Arc::new(reporter.clone()),
             revision,
             calls,
-            bytes: of_routes + edges.iter().map(Edge::bytes_at_most).sum::<usize>(),
+            bytes: of_routes + of_edges + reporter.account_bytes(),
             edges,
             routes,
         };
@@ -251,6 +252,7 @@ impl Reports {
                 namespace: held.reporter.pod.namespace.to_string(),
                 pod: held.reporter.pod.name.to_string(),
                 uid: held.reporter.uid.to_string(),
+                account: held.reporter.account_name(),
                 report: Some(v1::Report {
                     process: author.1,
                     slot: slot * SLOT,
@@ -281,8 +283,10 @@ impl Reports {
             clock.compare(news.now, now, at);
         }
         for one in news.reports {
+            let account = (!one.account.is_empty()).then_some(&one.account);
             let reporter = Reporter {
                 uid: one.uid.into(),
+                account: account.map(|name| ObjectKey::new(&one.namespace, name)),
                 pod: ObjectKey::new(&one.namespace, &one.pod),
             };
             if let Some(report) = one.report {

@@ -29,6 +29,7 @@ use crate::model::PodId;
 use crate::model::changes::Interest;
 use crate::model::compiled::Compiled;
 use crate::observe::reports::Reporter;
+use crate::world::ObjectKey;
 
 /// From the call to the Hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(3);
@@ -162,11 +163,12 @@ impl Streams {
             steered: Steered::new(),
             shares_due: true,
             forget: false,
-            account,
             reporter: Reporter {
                 uid,
                 pod: pod.clone(),
+                account: Some(ObjectKey::new(&pod.namespace, &account)),
             },
+            account,
             session,
             proxy_info,
             target: Target::new(),

@@ -113,6 +113,7 @@ pub(crate) fn report_in(reports: &Reports, slot: u64, pod: &str, edges: Vec<v1::
     let reporter = Reporter {
         uid: format!("{namespace}-{name}").into(),
         pod: key(namespace, &format!("{name}-1")),
+        account: None,
     };
     let report = v1::Report {
         process: PROCESS.fetch_add(1, std::sync::atomic::Ordering::Relaxed),

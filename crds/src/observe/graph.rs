@@ -244,7 +244,8 @@ pub struct Edge {
     /// What the called side counted of the same calls.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server: Option<ServerSums>,
-    /// SPIFFE ids of the callers.
+    /// The SPIFFE id that the caller's certificate named; where nobody says that, those of the
+    /// pods that the caller has now.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub identities: Vec<String>,
     /// Objects that allowed the calls, `namespace/name`.

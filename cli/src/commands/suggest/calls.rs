@@ -90,7 +90,8 @@ impl Calls {
         if share <= 0.0 {
             return Err("no mutual TLS proves who calls".to_owned());
         }
-        // Accounts are those of the pods that there are, and calls outlive a Job's.
+        // Where no proxy says whose calls these were, the accounts are those of the pods that there
+        // are, and calls outlive a Job's.
         if edge.identities.is_empty() {
             return Err(
                 "no meshed pod of the caller is known now, so its account is not".to_owned(),

@@ -3,13 +3,17 @@
 use super::*;
 use crate::graph::fold::Fold;
 use crate::graph::fold::Owners;
-use crate::observe::reports::Reports;
-use crate::testing::topology::{SLOT_NOW, call, inventory, report, reports, seen_by_server};
+use crate::graph::workloads::Workload;
+use crate::observe::reports::{Reporter, Reports};
+use crate::testing::topology::{
+    SLOT_NOW, call, inventory, key, now, report, reports, seen_by_client, seen_by_server,
+};
 
 struct Town {
     history: History,
     memory: Memory,
     inventory: Inventory,
+    workloads: Workloads,
 }
 
 impl Town {
@@ -18,6 +22,7 @@ impl Town {
             history: History::default(),
             memory: Memory::default(),
             inventory: inventory(),
+            workloads: Workloads::new(),
         };
         let owners = Owners {
             inventory: &town.inventory,
@@ -39,7 +44,7 @@ impl Town {
             window: &window,
             history: &self.history,
             memory: &self.memory,
-            workloads: &Workloads::new(),
+            workloads: &self.workloads,
             inventory: &self.inventory,
             trust_domain: "cluster.local",
         };
@@ -106,6 +111,43 @@ fn namespace_shows_edges_with_an_end_in_it_and_of_other_ends_only_who_they_are()
             .any(|node| node.id == "shop/Deployment/web")
     );
     assert_eq!(town.graph(&Extent::default()).edges.len(), 3);
+}
+
+#[test]
+fn identity_of_an_edge_is_that_of_who_called_and_not_of_the_pods_that_run_now() {
+    let reports = reports();
+    let reporter = Reporter {
+        uid: "shop-web".into(),
+        pod: key("shop", "web-1"),
+        account: Some(key("shop", "before")),
+    };
+    let report = wire::v1::Report {
+        process: 1,
+        slot: SLOT_NOW * SLOT,
+        edges: vec![seen_by_client("shop/api", 1, 0)],
+        ..wire::v1::Report::default()
+    };
+    reports.take(&reporter, report, true, now());
+    // Of the other one no proxy says the account.
+    call(&reports, "bank/web", "bank/web", 1, 0);
+    let mut town = Town::of(&reports);
+    let id =
+        |namespace: &str, name: &str| format!("spiffe://cluster.local/ns/{namespace}/sa/{name}");
+    for namespace in ["shop", "bank"] {
+        let node = NodeKey::parse(&format!("{namespace}/Deployment/web")).unwrap();
+        let workload = Workload {
+            identities: [id(namespace, "now")].into(),
+            ..Workload::default()
+        };
+        town.workloads.insert(node, workload);
+    }
+    let graph = town.graph(&Extent::default());
+    let of = |from: &str| {
+        let mut edges = graph.edges.iter().filter(|edge| edge.from == from);
+        edges.next().unwrap().identities.clone()
+    };
+    assert_eq!(of("shop/Deployment/web"), [id("shop", "before")]);
+    assert_eq!(of("bank/Deployment/web"), [id("bank", "now")]);
 }
 
 #[test]

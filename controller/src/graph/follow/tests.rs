@@ -159,6 +159,7 @@ async fn graph_of_pods_that_told_more_than_their_share_says_that_it_is_not_whole
     let hoarder = crate::observe::reports::Reporter {
         uid: "hoarder".into(),
         pod: topology::key("bank", "web-1"),
+        account: None,
     };
     for slot in [topology::SLOT_NOW - 1, topology::SLOT_NOW] {
         let edges =
@@ -197,6 +198,7 @@ async fn one_pod_that_makes_edges_up_takes_no_place_of_another() {
         let reporter = crate::observe::reports::Reporter {
             uid: format!("{namespace}-{name}").into(),
             pod: topology::key(namespace, &format!("{name}-1")),
+            account: None,
         };
         let report = wire::v1::Report {
             process: 1,

@@ -20,6 +20,7 @@ fn edge(history: &mut History, port: u16) -> EdgeRef {
         backend: None,
         split: None,
         protocol: Protocol::Http1,
+        account: None,
     };
     let by = key.from.clone();
     history.edges.get(key, &by).unwrap()

@@ -18,6 +18,7 @@ fn edge(edges: &mut Edges, number: usize) -> EdgeRef {
         backend: None,
         split: None,
         protocol: Protocol::Tcp,
+        account: None,
     };
     edges.get(key, &by).unwrap()
 }
@@ -170,6 +171,7 @@ fn twenty_thousand_edges_with_long_names_fit_into_what_the_api_server_takes() {
             service,
             port: 8080,
             protocol: Protocol::Http1,
+            account: None,
         };
         let edge = edges.get(key, &node("caller"));
         memory.see(&edge.unwrap(), at(100 * DAY + number as u64));
@@ -220,4 +222,35 @@ fn what_is_forgotten_does_not_come_back_from_what_was_written() {
     assert!(memory.get(&one).is_none());
     let nothing = Memory::default().pieces().unwrap();
     assert_eq!(memory.pieces().unwrap(), nothing);
+}
+
+/// The first call of an edge is not lost by an upgrade, and none stands there twice.
+#[test]
+fn edge_that_an_older_version_remembered_is_one_with_that_of_its_account() {
+    let (mut edges, mut memory) = (Edges::default(), Memory::default());
+    let older = edge(&mut edges, 1);
+    memory.see(&older, at(10 * DAY));
+    let written = memory.pieces().unwrap();
+    let proven = EdgeKey {
+        account: Some(key("shop-1", "web")),
+        ..older.key().clone()
+    };
+    let proven = edges.get(proven, &older.key().from).unwrap();
+    memory.see(&proven, at(20 * DAY));
+    memory.tidy(20 * DAY, MONTH);
+    let expected = Seen {
+        first: 10 * DAY,
+        last: 20 * DAY,
+    };
+    assert_eq!((memory.len(), memory.get(&proven)), (1, Some(expected)));
+    // The older version writes it down for as long as it holds the Lease.
+    for piece in &written {
+        memory.read(piece, &mut edges).unwrap();
+    }
+    assert_eq!((memory.len(), memory.get(&proven)), (1, Some(expected)));
+    let mut other = Memory::default();
+    for piece in memory.pieces().unwrap() {
+        other.read(&piece, &mut edges).unwrap();
+    }
+    assert_eq!((other.len(), other.get(&proven)), (1, Some(expected)));
 }

@@ -174,6 +174,7 @@ impl Bench {
         let reporter = crate::observe::reports::Reporter {
             uid: uid.into(),
             pod: ObjectKey::new("shop", pod),
+            account: None,
         };
         let slot = slot_of(SystemTime::now()) - 2;
         let report = wire::v1::Report {
@@ -333,6 +334,7 @@ async fn window_and_warning(most: usize) -> (String, Option<String>) {
     let reporter = crate::observe::reports::Reporter {
         uid: "shop-api".into(),
         pod: ObjectKey::new("shop", "api-1"),
+        account: None,
     };
     for ago in [4, 3, 2] {
         let report = wire::v1::Report {

@@ -17,6 +17,7 @@ fn pod(uid: &str) -> Reporter {
     Reporter {
         uid: uid.into(),
         pod: ObjectKey::new("shop", uid),
+        account: None,
     }
 }
 

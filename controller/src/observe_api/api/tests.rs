@@ -205,6 +205,7 @@ impl Bench {
             let reporter = crate::observe::reports::Reporter {
                 uid: format!("{namespace}-{name}").into(),
                 pod: crate::world::ObjectKey::new(namespace, &format!("{name}-1")),
+                account: None,
             };
             let report = wire::v1::Report {
                 process: 1,

@@ -59,7 +59,7 @@ impl Edges {
             }
             let ends = [&edge.from, &edge.to];
             let is_told = scope.cluster || ends.iter().any(|end| known.contains(end.namespace()));
-            let calls = self.calls(edge);
+            let calls = self.calls(before, edge);
             let Some(meaning) = calls.and_then(|calls| trial.of(&calls)) else {
                 if trial.is_late() {
                     status.uncompared += 1;
@@ -98,11 +98,11 @@ impl Edges {
     }
 
     /// The calls of an edge; `None` where an end has no pods, or lies outside the cluster.
-    fn calls(&self, edge: &EdgeKey) -> Option<Calls> {
+    fn calls(&self, model: &Model, edge: &EdgeKey) -> Option<Calls> {
         let from = match edge.from.kind {
             NodeKind::Outside => Who::Outside,
             NodeKind::ServiceAccount => Who::Account(edge.from.object.clone()),
-            _ => Who::Pods(self.pods.get(&edge.from)?.clone()),
+            _ => self.callers(model, edge)?,
         };
         let to = self.pods.get(&edge.to).cloned().unwrap_or_default();
         if to.is_empty() && edge.service.is_none() {
@@ -118,6 +118,26 @@ impl Edges {
                 Protocol::Tcp | Protocol::Tls => false,
                 Protocol::Unknown => true,
             },
+        })
+    }
+
+    /// Who made them: those of the node's pods that run as the account that made them, else that
+    /// account. Pods of another one would be judged by rights that these calls did not have.
+    fn callers(&self, model: &Model, edge: &EdgeKey) -> Option<Who> {
+        let pods = self.pods.get(&edge.from);
+        let Some(account) = &edge.account else {
+            return Some(Who::Pods(pods?.clone()));
+        };
+        let runs_as = |pod: &&PodId| {
+            let facts = model.index.world.pods.get(*pod);
+            pod.namespace == account.namespace
+                && facts.is_some_and(|facts| facts.service_account == account.name)
+        };
+        let pods = pods.into_iter().flatten().filter(runs_as);
+        let pods: Vec<PodId> = pods.cloned().collect();
+        Some(match pods.is_empty() {
+            true => Who::Account(account.clone()),
+            false => Who::Pods(pods),
         })
     }
 
@@ -198,6 +218,7 @@ mod tests {
             backend: None,
             split: None,
             protocol: Protocol::Http1,
+            account: None,
         };
         (key, 1)
     }
@@ -280,5 +301,56 @@ mod tests {
         let counts = (told.hidden, told.hidden_refused, told.hidden_depends);
         assert_eq!(counts, (2, 0, 2));
         assert!(told.changed.is_empty(), "{:?}", told.changed);
+    }
+
+    #[test]
+    fn calls_are_judged_by_the_account_that_made_them_whatever_pods_run_now() {
+        let (before, _) = shop().compile();
+        let reads = json!([{"name": "read", "pathRegex": "/items", "methods": ["GET"]}]);
+        let rules = json!([{"kind": "HTTPRouteGroup", "name": "routes"}]);
+        let after =
+            shop()
+                .with(group("routes", reads))
+                .with(target("read", "api", &["web"], rules));
+        let (after, _) = after.compile();
+        let called = |from: &str, account: &str| {
+            let (mut called, last) =
+                edge("shop/Deployment/api", Some(ObjectKey::new("shop", "api")));
+            called.from = NodeKey::parse(from).unwrap();
+            called.account = Some(ObjectKey::new("shop", account));
+            (called, last)
+        };
+        let pods = |names: &[&str]| -> Vec<PodId> {
+            let pods = names.iter();
+            pods.map(|name| PodId::new("shop", name)).collect()
+        };
+        let client = "shop/Pod/client";
+        let pods = BTreeMap::from([
+            (NodeKey::parse(client).unwrap(), pods(&["client"])),
+            (
+                NodeKey::parse("shop/Deployment/api").unwrap(),
+                pods(&["api-1", "api-2"]),
+            ),
+        ]);
+        for (from, account, expected) in [
+            // As its pod still does.
+            (client, "web", Change::Depends),
+            (client, "before", Change::Refused),
+            // No pod of it runs now, and its account is known all the same.
+            ("shop/Job/nightly", "web", Change::Depends),
+        ] {
+            let edges = Edges {
+                edges: vec![called(from, account)],
+                pods: pods.clone(),
+            };
+            let all = Scope {
+                cluster: true,
+                ..Scope::default()
+            };
+            let until = Instant::now() + Duration::from_secs(60);
+            let told = edges.compared((&before, &after), &all, until);
+            let changes: Vec<Change> = told.changed.iter().map(|edge| edge.change).collect();
+            assert_eq!(changes, [expected], "{from} {account}");
+        }
     }
 }

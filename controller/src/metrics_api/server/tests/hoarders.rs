@@ -11,6 +11,7 @@ fn hoarded() -> Reports {
     let reporter = crate::observe::reports::Reporter {
         uid: "bank-web".into(),
         pod: ObjectKey::new("bank", "web-1"),
+        account: None,
     };
     let now = SystemTime::now();
     for process in [1, 2] {

@@ -202,6 +202,7 @@ async fn calls(bench: &Bench) {
         let reporter = Reporter {
             uid: uid.into(),
             pod: ObjectKey::new("shop", pod),
+            account: None,
         };
         let report = v1::Report {
             process: 1,
@@ -406,6 +407,7 @@ async fn call_that_mutual_tls_proved_within_the_hour_is_suggested() {
     let reporter = Reporter {
         uid: "uid-client".into(),
         pod: ObjectKey::new("shop", "client"),
+        account: None,
     };
     let edge = |security: v1::Security, port| v1::Edge {
         security: security.into(),

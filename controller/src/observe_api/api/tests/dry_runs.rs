@@ -13,6 +13,7 @@ pub(super) async fn bench() -> Bench {
     let reporter = Reporter {
         uid: "uid-client".into(),
         pod: ObjectKey::new("shop", "client"),
+        account: None,
     };
     let edge = v1::Edge {
         security: v1::Security::Mtls.into(),
