@@ -2,7 +2,7 @@
 //! aggregated API that every replica serves.
 //!
 //! `query` reads the question, `api` sees to rights and permits and answers, `stream` goes
-//! on answering. What is said is made elsewhere: by `graph`, and by `explain`. The types are
+//! on answering, `worker_pool` makes what takes long beside the thread of connections. What is said is made elsewhere: by `graph`, and by `explain`. The types are
 //! `crds::observe`'s.
 //!
 //! May import `aggregated`, `apiserver`, `explain`, `graph`, `inventory`, `metrics`, `model`,
@@ -19,6 +19,7 @@ mod query;
 mod scopes;
 mod stream;
 mod taps;
+mod worker_pool;
 
 use crate::aggregated::certificate::ServedApi;
 

@@ -6,6 +6,7 @@ use crds::observe::{
     API_VERSION, Edge, Graph, GraphMetadata, Latency, Minute, Node, NodeKind, Resource, RouteSums,
     ServerSums,
 };
+use parking_lot::RwLock;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -48,8 +49,8 @@ pub(crate) struct Sources<'a> {
     pub memory: &'a Memory,
     /// What is there now.
     pub workloads: &'a Workloads,
-    /// Which objects there are.
-    pub inventory: &'a Inventory,
+    /// Which objects there are; read for a moment each time, since others write it.
+    pub inventory: &'a RwLock<Inventory>,
     /// Trust domain of identities.
     pub trust_domain: &'a str,
 }
@@ -157,7 +158,8 @@ impl Sources<'_> {
         let Some(kind) = node.inventory_kind() else {
             return false;
         };
-        !self.workloads.contains_key(node) && self.inventory.get(kind, &node.object).is_none()
+        let is_there = || self.inventory.read().get(kind, &node.object).is_some();
+        !self.workloads.contains_key(node) && !is_there()
     }
 
     fn node(&self, key: &NodeKey, routes: &[(&str, &Sums)], extent: &Extent) -> Node {

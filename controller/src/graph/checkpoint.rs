@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, warn};
 
-use super::follow::{Graph, seconds};
+use super::follow::{Graph, aside, seconds};
 use super::memory::{PIECES, Unreadable};
 use crate::apiserver::events::{About, Event, EventRecorder, EventType};
 use crate::apiserver::lease::Leadership;
@@ -103,7 +103,7 @@ impl Checkpointer {
                 Ok(None) => {}
                 Ok(Some(held)) => {
                     last.clone_from(&held.metadata.resource_version);
-                    if let Err(error) = self.take(&held) {
+                    if let Err(error) = self.take(&held).await {
                         self.say(
                             piece,
                             "GraphUnreadable",
@@ -120,14 +120,13 @@ impl Checkpointer {
         true
     }
 
-    fn take(&self, held: &ConfigMap) -> Result<usize, Unreadable> {
+    async fn take(&self, held: &ConfigMap) -> Result<usize, Unreadable> {
         let content = held.binary_data.as_ref().and_then(|data| data.get(KEY));
-        match content {
-            Some(content) => self
-                .graph
-                .with_memory(|memory, edges| memory.read(&content.0, edges)),
-            None => Ok(0),
-        }
+        let Some(ByteString(content)) = content.cloned() else {
+            return Ok(0);
+        };
+        let graph = self.graph.clone();
+        aside(move || graph.with_memory(|memory, edges| memory.read(&content, edges))).await
     }
 
     /// Writes everything down. Returns whether that worked.
@@ -175,11 +174,11 @@ impl Checkpointer {
         for _ in 0..TRIES {
             let held = api.get_opt(&name(piece)).await?;
             if let Some(held) = &held
-                && let Err(error) = self.take(held)
+                && let Err(error) = self.take(held).await
             {
                 self.set_aside(&api, piece, held, &error, owner).await?;
             }
-            let content = self.content(piece)?;
+            let content = self.content(piece).await?;
             let data = BTreeMap::from([(KEY.to_owned(), ByteString(content))]);
             if held.as_ref().is_some_and(|held| is_as(held, &data, owner)) {
                 return Ok(());
@@ -202,8 +201,10 @@ impl Checkpointer {
         anyhow::bail!("somebody else writes it all the time")
     }
 
-    fn content(&self, piece: usize) -> anyhow::Result<Vec<u8>> {
-        Ok(self.graph.with_memory(|memory, _| memory.piece(piece))?)
+    async fn content(&self, piece: usize) -> anyhow::Result<Vec<u8>> {
+        let graph = self.graph.clone();
+        let packed = aside(move || graph.with_memory(|memory, _| memory.piece(piece)));
+        Ok(packed.await?)
     }
 
     /// Keeps what cannot be read under another name, so that a person can look at it.

@@ -6,7 +6,7 @@
 
 use std::time::SystemTime;
 
-use super::follow::Graph;
+use super::follow::{Graph, aside};
 use super::window::Counted;
 use crate::metrics::GraphMetrics;
 use crate::metrics::service_graph::{Calls, Pair, ServiceGraphMetrics};
@@ -28,8 +28,31 @@ pub(crate) async fn show(graph: Graph, pairs: ServiceGraphMetrics, metrics: Grap
     let mut shown = Shown::new(pairs, metrics, SystemTime::now());
     let mut looks = graph.looks();
     while looks.changed().await.is_ok() {
-        shown.count(&graph, SystemTime::now());
+        let slots = (shown.next, told_before(SystemTime::now()));
+        let graph = graph.clone();
+        let told = aside(move || told(&graph, slots)).await;
+        shown.count(told, slots.1);
     }
+}
+
+/// Calls by pair, of each slot.
+type Told = Vec<(u64, Vec<(Pair, Calls)>)>;
+
+/// What was told of these slots.
+fn told(graph: &Graph, (first, end): (u64, u64)) -> Told {
+    let of = |slot| {
+        let told = graph.calls_of(slot).into_iter();
+        let told = told.map(|(edge, counted)| {
+            let key = edge.key();
+            let pair = Pair {
+                client: key.from.to_string().into(),
+                server: key.to.to_string().into(),
+            };
+            (pair, calls(&counted))
+        });
+        (slot, told.collect())
+    };
+    (first..end).map(of).collect()
 }
 
 /// The slot before which everything was told of each slot and the one after it.
@@ -47,18 +70,11 @@ impl Shown {
         }
     }
 
-    /// Counts the slots that are over by now.
-    fn count(&mut self, graph: &Graph, now: SystemTime) {
-        let end = told_before(now);
-        for slot in self.next..end {
+    /// Counts what was told of the slots up to `end`, which are over.
+    fn count(&mut self, told: Told, end: u64) {
+        for (slot, told) in told {
             let mut left_out = 0;
-            for (edge, counted) in graph.calls_of(slot) {
-                let key = edge.key();
-                let pair = Pair {
-                    client: key.from.to_string().into(),
-                    server: key.to.to_string().into(),
-                };
-                let calls = calls(&counted);
+            for (pair, calls) in told {
                 if !self.pairs.add(pair, &calls, slot) {
                     left_out += calls.requests;
                 }
@@ -135,6 +151,12 @@ mod tests {
             .sum()
     }
 
+    /// Counts the slots that are over by now.
+    fn count(shown: &mut Shown, graph: &Graph, now: SystemTime) {
+        let slots = (shown.next, told_before(now));
+        shown.count(told(graph, slots), slots.1);
+    }
+
     const REQUESTS: &str = "traces_service_graph_request_total{";
     const FAILED: &str = "traces_service_graph_request_failed_total{";
 
@@ -144,12 +166,12 @@ mod tests {
         let (graph, mut shown) = (graph(&reports), shown());
         call(&reports, "shop/web", "shop/api", 5, 1);
         graph.look(now(), true).await;
-        shown.count(&graph, now());
+        count(&mut shown, &graph, now());
         assert_eq!(page(&shown.pairs), "# EOF\n", "more may come");
         let later = now() + Duration::from_secs(20);
         for _ in 0..3 {
             graph.look(later, true).await;
-            shown.count(&graph, later);
+            count(&mut shown, &graph, later);
             let page = page(&shown.pairs);
             let labels = "client=\"shop/Deployment/web\",server=\"shop/Deployment/api\"";
             assert!(page.contains(&format!("{REQUESTS}{labels}}} ")), "{page}");
@@ -175,7 +197,7 @@ mod tests {
         topology::report_in(&reports, topology::SLOT_NOW + 1, "shop/web", called);
         let later = now() + Duration::from_secs(30);
         graph.look(later, true).await;
-        shown.count(&graph, later);
+        count(&mut shown, &graph, later);
         let page = page(&shown.pairs);
         assert_eq!(total(&page, REQUESTS), 1, "{page}");
     }

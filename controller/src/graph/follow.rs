@@ -1,12 +1,14 @@
 //! Keeps the graph as proxies report.
 //!
 //! Reports of a slot come within a second of its end, so every look folds what is new of
-//! the last slots. One look gives way between pods: the replica has one thread for
-//! everything, and 2 000 proxies are 40 000 rows.
+//! the last slots. That is 40 000 rows of 2 000 proxies, and the replica has one thread for
+//! all its connections: so looks are on a thread of their own, and so is whoever asks. What
+//! waits for the state is never that one thread, and nobody who waits for the state holds the
+//! inventory, which is written there.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crds::observe::NodeKind;
@@ -38,7 +40,7 @@ const LOOK_BACK: u64 = 5;
 /// After a start other replicas and proxies tell what they have. Until then nothing is put
 /// together that what comes would have to be added to.
 const GATHER: Duration = Duration::from_secs(30);
-/// Pods between which others may run.
+/// Pods between which others get at the state.
 const AT_ONCE: usize = 64;
 /// What is not written down is remembered for this long.
 const SHORTEST_MEMORY: Duration = Duration::from_secs(3600);
@@ -63,6 +65,8 @@ struct Inner {
     latest: Latest,
     remember: Duration,
     state: Mutex<GraphState>,
+    /// Remembered edges that went since somebody asked.
+    truncated: AtomicUsize,
     /// What was written down has been read.
     recalled: AtomicBool,
     /// Answers that were given since the last look.
@@ -87,8 +91,6 @@ struct GraphState {
     memory: Memory,
     /// When it was made.
     workloads: Option<(Instant, Arc<Workloads>)>,
-    /// Remembered edges that went since somebody asked.
-    truncated: usize,
     /// The slot before which it is remembered what only called sides told.
     remembered_to: u64,
 }
@@ -137,6 +139,7 @@ impl Graph {
                 latest,
                 remember,
                 state: Mutex::default(),
+                truncated: AtomicUsize::new(0),
                 // Else nothing is written down.
                 recalled: AtomicBool::new(remember.is_zero()),
                 written: Mutex::default(),
@@ -163,11 +166,15 @@ impl Graph {
         }
         let started = Instant::now();
         for look in 0_u64.. {
-            let now = SystemTime::now();
-            self.look(now, look.is_multiple_of(LOOK_BACK)).await;
-            if started.elapsed() > GATHER {
-                self.tidy(now);
-            }
+            let (graph, now) = (self.clone(), SystemTime::now());
+            let gathered = started.elapsed() > GATHER;
+            aside(move || {
+                graph.look_now(now, look.is_multiple_of(LOOK_BACK));
+                if gathered {
+                    graph.tidy(now);
+                }
+            })
+            .await;
             self.inner.looks.send_modify(|looks| *looks += 1);
             tokio::time::sleep(LOOK_EVERY).await;
         }
@@ -178,8 +185,15 @@ impl Graph {
         self.inner.looks.subscribe()
     }
 
-    /// Folds the slots of which something is new; of older ones only if `back` is set.
+    /// The same once.
+    #[cfg(test)]
     pub(crate) async fn look(&self, now: SystemTime, back: bool) {
+        let graph = self.clone();
+        aside(move || graph.look_now(now, back)).await;
+    }
+
+    /// Folds the slots of which something is new; of older ones only if `back` is set.
+    fn look_now(&self, now: SystemTime, back: bool) {
         let current = slot_of(now);
         let whole_from = self.inner.reports.whole_from();
         for (slot, revision) in self.inner.reports.revisions().into_iter().rev() {
@@ -188,7 +202,7 @@ impl Graph {
             let whole = slot >= whole_from;
             let lacks = || self.inner.state.lock().history.lacks(slot, revision);
             if (fresh || back) && whole && lacks() {
-                self.fold(slot, revision).await;
+                self.fold(slot, revision);
             }
         }
         let mut state = self.inner.state.lock();
@@ -200,12 +214,11 @@ impl Graph {
         metrics.remembered.set(gauge(state.memory.len()));
     }
 
-    async fn fold(&self, slot: u64, revision: u64) {
+    fn fold(&self, slot: u64, revision: u64) {
         let reported = self.inner.reports.of_slot(slot);
         let mut fold = Fold::default();
         for pods in reported.chunks(AT_ONCE) {
             self.fold_some(&mut fold, pods);
-            tokio::task::yield_now().await;
         }
         let began = std::time::Instant::now();
         let folded = fold.done();
@@ -221,12 +234,12 @@ impl Graph {
     fn fold_some(&self, fold: &mut Fold, pods: &[PodSlot]) {
         let began = std::time::Instant::now();
         let compiled = self.inner.latest.borrow().clone();
+        let mut state = self.inner.state.lock();
         let inventory = self.inner.inventory.read();
         let owners = Owners {
             inventory: &inventory,
             model: compiled.as_ref().map(|compiled| &compiled.model),
         };
-        let mut state = self.inner.state.lock();
         for pod in pods {
             fold.add(owners, pod, &mut state.history.edges);
         }
@@ -238,13 +251,12 @@ impl Graph {
     pub(crate) fn tidy(&self, now: SystemTime) {
         let mut state = self.inner.state.lock();
         let GraphState {
-            history,
-            memory,
-            truncated,
-            ..
+            history, memory, ..
         } = &mut *state;
         let remember = self.inner.remember.max(SHORTEST_MEMORY);
-        *truncated += memory.tidy(seconds(now), remember);
+        let truncated = memory.tidy(seconds(now), remember);
+        let all = &self.inner.truncated;
+        all.fetch_add(truncated, Ordering::Relaxed);
         let before = (history.dropped, history.edges.left_out);
         history.tidy(slot_of(now));
         let metrics = &self.inner.metrics;
@@ -253,16 +265,17 @@ impl Graph {
         metrics.dropped("remembered", std::mem::take(&mut memory.dropped));
     }
 
-    /// Answers; with the end of the window in seconds since 1970.
+    /// Answers; with the end of the window in seconds since 1970. As all that follows, and
+    /// waits for the state, on no thread that connections need.
     pub(crate) fn answer(&self, asked: &Asked, now: SystemTime) -> crds::observe::Graph {
         let compiled = self.inner.latest.borrow().clone();
-        let inventory = self.inner.inventory.read();
+        let inventory = &*self.inner.inventory;
         let mut state = self.inner.state.lock();
         let workloads = match &state.workloads {
             Some((made, held)) if made.elapsed() < WORKLOADS_FOR => Arc::clone(held),
             _ => {
                 let model = compiled.as_ref().map(|compiled| &compiled.model);
-                let made = model.map(|model| workloads(model, &inventory));
+                let made = model.map(|model| workloads(model, &inventory.read()));
                 let made = Arc::new(made.unwrap_or_default());
                 state.workloads = Some((Instant::now(), Arc::clone(&made)));
                 made
@@ -287,7 +300,7 @@ impl Graph {
             history: &state.history,
             memory: &state.memory,
             workloads: &workloads,
-            inventory: &inventory,
+            inventory,
             trust_domain: domain.as_deref().unwrap_or_default(),
         };
         answer::graph(&sources, &asked.extent)
@@ -358,9 +371,8 @@ impl Graph {
         &self,
         nodes: &BTreeSet<NodeKey>,
         compiled: &Compiled,
-        inventory: &Inventory,
     ) -> (BTreeSet<ObjectKey>, usize) {
-        let workloads = workloads(&compiled.model, inventory);
+        let workloads = workloads(&compiled.model, &self.inner.inventory.read());
         let state = self.inner.state.lock();
         let edges = state.memory.iter().map(|(edge, _)| edge.key());
         let mut accounts = BTreeSet::new();
@@ -403,7 +415,17 @@ impl Graph {
 
     /// Remembered edges that went for want of room since this was last asked.
     pub(crate) fn take_truncated(&self) -> usize {
-        std::mem::take(&mut self.inner.state.lock().truncated)
+        self.inner.truncated.swap(0, Ordering::Relaxed)
+    }
+}
+
+/// Runs something that waits for the state, or takes long, beside the thread of connections.
+pub(super) async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(made) => made,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        // The replica ends, and whoever waits with it.
+        Err(_) => std::future::pending().await,
     }
 }
 

@@ -19,6 +19,7 @@ use super::context::ObserveContext;
 use super::query::{GraphQuery, ListQuery, Path, may};
 use super::scopes::Scopes;
 use super::stream::{self, StreamPermits};
+use super::worker_pool::WorkerPool;
 use super::{documents, dry_runs, explanations, proxies, taps};
 use crate::aggregated::access::{AccessDecision, Attributes, refusal};
 use crate::aggregated::front_proxy::User;
@@ -41,6 +42,7 @@ pub(crate) struct ObserveApi {
     context: ObserveContext,
     scopes: Scopes,
     dry_runs: dry_runs::Working,
+    workers: WorkerPool,
     streams: Arc<Semaphore>,
     /// Streams of each user.
     users: Mutex<HashMap<String, Arc<Semaphore>>>,
@@ -53,6 +55,7 @@ impl ObserveApi {
             context,
             scopes: Scopes::default(),
             dry_runs: dry_runs::Working::default(),
+            workers: WorkerPool::default(),
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
             users: Mutex::default(),
         }
@@ -99,7 +102,7 @@ impl ObserveApi {
         match path.resource {
             Resource::Graphs => {
                 let query = request.uri().query().unwrap_or_default();
-                self.graph(user, query, path.namespace)
+                self.graph(user, query, path.namespace).await
             }
             Resource::Proxies => {
                 let query = ListQuery::parse(request.uri().query().unwrap_or_default())?;
@@ -118,8 +121,13 @@ impl ObserveApi {
             }
             Resource::Explanations => {
                 let body = body(request, explanations::MAX_BODY).await?;
-                let answer = explanations::answer(&self.context, user, &path, &compiled, &body);
-                json(StatusCode::CREATED, &answer.await?)
+                let asking = explanations::Asking {
+                    context: &self.context,
+                    workers: &self.workers,
+                    user,
+                    compiled: &compiled,
+                };
+                json(StatusCode::CREATED, &asking.answer(&path, &body).await?)
             }
             Resource::DryRuns => {
                 let body = body(request, dry_runs::MAX_BODY).await?;
@@ -165,7 +173,7 @@ impl ObserveApi {
         }
     }
 
-    fn graph(
+    async fn graph(
         &self,
         user: &User,
         query: &str,
@@ -175,10 +183,12 @@ impl ObserveApi {
         let query = GraphQuery::parse(query, namespace, now)?;
         if query.watch {
             let permits = self.permits(user)?;
-            return Ok(stream::answer(self.context.graph.clone(), query, permits));
+            let sources = (self.context.graph.clone(), self.workers.clone());
+            return Ok(stream::answer(sources, query, permits));
         }
-        let written = self.context.graph.written(&query.asked, now);
-        Ok(whole(StatusCode::OK, written.whole()))
+        let graph = self.context.graph.clone();
+        let written = move || graph.written(&query.asked, now).whole();
+        Ok(whole(StatusCode::OK, self.workers.run(written).await?))
     }
 
     /// A stream's permits: one of all, and one of the user's.

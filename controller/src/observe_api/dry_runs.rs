@@ -140,9 +140,9 @@ impl Asking<'_> {
         }
         let scope = self.scope().await?;
         let permit = self.working.permit()?;
-        let edges = Edges::of(self.context, self.compiled);
+        let (context, compiled) = (self.context.clone(), Arc::clone(self.compiled));
         let compared = self.compare(permit, change.change, move |models, until| {
-            edges.compared(models, &scope, until)
+            Edges::of(&context, &compiled).compared(models, &scope, until)
         });
         let mut status = compared.await?;
         status.warnings = change.warnings;

@@ -11,6 +11,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use crds::observe::{
@@ -21,6 +22,7 @@ use policy::name::ObjectRef;
 
 use super::context::ObserveContext;
 use super::query::{Path, may};
+use super::worker_pool::WorkerPool;
 use crate::aggregated::access::AccessDecision;
 use crate::aggregated::front_proxy::User;
 use crate::aggregated::refusal::Refusal;
@@ -44,14 +46,40 @@ struct Rights {
     called: bool,
 }
 
-/// The question with its answer.
-pub(super) async fn answer(
-    context: &ObserveContext,
-    user: &User,
-    path: &Path,
-    compiled: &Compiled,
-    body: &[u8],
-) -> Result<Explanation, Refusal> {
+/// Who asks, and what an answer is made of.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asking<'a> {
+    pub(super) context: &'a ObserveContext,
+    pub(super) workers: &'a WorkerPool,
+    pub(super) user: &'a User,
+    pub(super) compiled: &'a Arc<Compiled>,
+}
+
+impl Asking<'_> {
+    /// The question with its answer.
+    ///
+    /// # Errors
+    /// When it cannot be read, or the user may ask of neither end.
+    pub(super) async fn answer(self, path: &Path, body: &[u8]) -> Result<Explanation, Refusal> {
+        answer(self, path, body).await
+    }
+
+    /// Explains, on a thread that no connection waits for.
+    async fn explain(
+        self,
+        spec: &ExplanationSpec,
+        rights: Rights,
+        known: &Known,
+    ) -> Result<Told, Refusal> {
+        let (context, compiled) = (self.context.clone(), Arc::clone(self.compiled));
+        let (spec, known) = (spec.clone(), known.clone());
+        let explained = move || explain(&context, &compiled, &spec, rights, &known);
+        self.workers.run(explained).await?
+    }
+}
+
+async fn answer(asking: Asking<'_>, path: &Path, body: &[u8]) -> Result<Explanation, Refusal> {
+    let Asking { context, user, .. } = asking;
     let asked: Explanation = serde_json::from_slice(body)
         .map_err(|error| Refusal::bad(format!("the Explanation cannot be read: {error}")))?;
     if !asked.api_version.is_empty() && asked.api_version != API_VERSION {
@@ -86,7 +114,7 @@ pub(super) async fn answer(
         hidden_called()
     } else {
         let known = Known::at_the_ends(&asked.spec, rights);
-        explain_in_full((context, user), compiled, &asked.spec, rights, known).await?
+        explain_in_full(asking, &asked.spec, rights, known).await?
     };
     Ok(Explanation {
         api_version: API_VERSION.to_owned(),
@@ -174,13 +202,13 @@ impl Known {
 
 /// Explains, and a second time where that names callers whom the user may know.
 async fn explain_in_full(
-    (context, user): (&ObserveContext, &User),
-    compiled: &Compiled,
+    asking: Asking<'_>,
     spec: &ExplanationSpec,
     rights: Rights,
     mut known: Known,
 ) -> Result<ExplanationStatus, Refusal> {
-    let told = explain(context, compiled, spec, rights, &known)?;
+    let Asking { context, user, .. } = asking;
+    let told = asking.explain(spec, rights, &known).await?;
     if !may_in_each(context, user, &told.elsewhere).await? {
         // What others find out by calling is not his to know either.
         return Ok(if rights.caller && !spec.from.outside {
@@ -192,7 +220,7 @@ async fn explain_in_full(
     if told.unnamed.is_empty() || !known.learn(context, user, told.unnamed).await? {
         return Ok(told.status);
     }
-    Ok(explain(context, compiled, spec, rights, &known)?.status)
+    Ok(asking.explain(spec, rights, &known).await?.status)
 }
 
 /// Whether the user may create explanations in all of these.
@@ -228,20 +256,16 @@ fn explain(
     rights: Rights,
     known: &Known,
 ) -> Result<Told, Refusal> {
-    let inventory = context.followed.inventory.read();
+    // Read for a moment each time: others write it, and the graph is waited for.
+    let topmost = |pod: &PodId| context.followed.inventory.read().topmost(pod, "");
     let owner = |pod: &PodId| {
-        let (kind, key) = inventory.topmost(pod, "");
+        let (kind, key) = topmost(pod);
         (kind.name().to_owned(), key)
     };
     let unknown = RefCell::new(BTreeSet::new());
     let callers = |pods: &BTreeSet<PodId>| {
-        let nodes = pods
-            .iter()
-            .map(|pod| NodeKey::of_workload(inventory.topmost(pod, "")));
-        let (seen, unknown_to_all) =
-            context
-                .graph
-                .callers_of(&nodes.collect(), compiled, &inventory);
+        let nodes = pods.iter().map(|pod| NodeKey::of_workload(topmost(pod)));
+        let (seen, unknown_to_all) = context.graph.callers_of(&nodes.collect(), compiled);
         let (accounts, others): (BTreeSet<_>, BTreeSet<_>) =
             seen.into_iter().partition(|one| known.has(&one.namespace));
         let namespaces = others.iter().map(|one| one.namespace.to_string());
@@ -260,7 +284,6 @@ fn explain(
     let explained = compiled.model.explain(spec, view, &owner, &callers);
     let mut explained = explained
         .map_err(|BadQuestion { field, reason }| Refusal::bad(format!("spec.{field}: {reason}")))?;
-    drop(inventory);
     if !rights.called {
         return Ok(Told {
             status: for_the_caller(explained.status, spec),

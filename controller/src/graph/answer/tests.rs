@@ -12,20 +12,21 @@ use crate::testing::topology::{
 struct Town {
     history: History,
     memory: Memory,
-    inventory: Inventory,
+    inventory: RwLock<Inventory>,
     workloads: Workloads,
 }
 
 impl Town {
     fn of(reports: &Reports) -> Self {
+        let inventory = inventory();
         let mut town = Self {
             history: History::default(),
             memory: Memory::default(),
-            inventory: inventory(),
+            inventory: RwLock::default(),
             workloads: Workloads::new(),
         };
         let owners = Owners {
-            inventory: &town.inventory,
+            inventory: &inventory,
             model: None,
         };
         let mut fold = Fold::default();
@@ -33,6 +34,7 @@ impl Town {
             fold.add(owners, slot, &mut town.history.edges);
         }
         town.history.take(SLOT_NOW, 1, fold.done());
+        *town.inventory.write() = inventory;
         town
     }
 

@@ -242,7 +242,7 @@ async fn what_cannot_be_read_is_set_aside_and_told_and_the_rest_goes_on() {
     let held: ConfigMap = serde_json::from_value(aside).unwrap();
     assert_eq!(held.binary_data.unwrap()[KEY].0, b"no gzip");
     let good: ConfigMap = serde_json::from_value(api.read(&path).unwrap()).unwrap();
-    assert!(checkpointer.take(&good).is_ok());
+    assert!(checkpointer.take(&good).await.is_ok());
     tokio::time::sleep(Duration::from_millis(300)).await;
     let events = api.below("/apis/events.k8s.io/v1/");
     assert!(

@@ -186,6 +186,42 @@ async fn graph_of_pods_that_told_more_than_their_share_says_that_it_is_not_whole
     assert!(!says("shop"), "{:?}", of("shop"));
 }
 
+/// The thread of connections never waits for the graph, and neither for whoever waits for it.
+#[tokio::test]
+async fn what_the_graph_is_busy_with_holds_neither_the_runtime_nor_the_inventory() {
+    use std::sync::mpsc::sync_channel;
+    let reports = reports();
+    call(&reports, "shop/web", "shop/api", 1, 0);
+    let graph = graph(&reports);
+    let (begun, begins) = sync_channel(1);
+    let (end, ends) = sync_channel::<()>(1);
+    let held = graph.clone();
+    let busy = std::thread::spawn(move || {
+        let _state = held.inner.state.lock();
+        begun.send(()).unwrap();
+        // Should this thread wait for it, that is the end.
+        let _ = ends.recv_timeout(Duration::from_secs(5));
+    });
+    begins.recv().unwrap();
+    let answering = graph.clone();
+    let answer = aside(move || answering.answer(&asked(Extent::default()), now()));
+    let look = graph.look(now(), true);
+    let both = async { tokio::join!(answer, look) };
+    let mut both = std::pin::pin!(both);
+    tokio::select! {
+        biased;
+        _ = &mut both => panic!("nobody held the graph"),
+        () = tokio::time::sleep(Duration::from_millis(100)) => {}
+    }
+    assert_eq!(graph.take_truncated(), 0, "told at once");
+    let inventory = graph.inner.inventory.try_write();
+    assert!(inventory.is_some(), "held by one who waits");
+    drop(inventory);
+    end.send(()).unwrap();
+    both.await;
+    busy.join().unwrap();
+}
+
 /// Slots, and edges in each, that one pod makes up.
 const MADE_UP: (u64, u64) = (50, 1000);
 

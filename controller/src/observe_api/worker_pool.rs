@@ -1,0 +1,85 @@
+//! Answers that take long to make, on threads of their own.
+//!
+//! A graph of 10 000 edges is 200 ms of work, and an explanation may look at every pod. On the
+//! one thread of the replica that would be time in which no proxy is sent its configuration.
+//! So such work is done beside it, a few answers at one time; others wait in the order in which
+//! they came. How many may wait is bounded by the permits of calls and of streams.
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+use crate::aggregated::refusal::Refusal;
+
+/// Answers that are made at one time. The graph is looked at by one of them only, so a second
+/// one is written meanwhile.
+const AT_ONCE: usize = 2;
+
+/// Clones share their threads.
+#[derive(Clone, Debug)]
+pub(super) struct WorkerPool {
+    permits: Arc<Semaphore>,
+}
+
+impl Default for WorkerPool {
+    fn default() -> Self {
+        Self {
+            permits: Arc::new(Semaphore::new(AT_ONCE)),
+        }
+    }
+}
+
+impl WorkerPool {
+    /// What `work` makes, when it is its turn. Work that has begun ends, whether somebody still
+    /// waits for it or not, and keeps its place until then.
+    ///
+    /// # Errors
+    /// When the replica ends meanwhile.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let unmade = |why: String| Refusal::unavailable(format!("the answer was not made: {why}"));
+        let permit = Arc::clone(&self.permits).acquire_owned().await;
+        let permit = permit.map_err(|closed| unmade(closed.to_string()))?;
+        let made = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            work()
+        });
+        made.await.map_err(|error| unmade(error.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// The test's runtime has one thread, as a replica's.
+    #[tokio::test]
+    async fn work_leaves_the_runtime_s_thread_to_others_and_is_bounded() {
+        let pool = WorkerPool::default();
+        let (here, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let runtime = thread::current().id();
+        let all = (0..8).map(|number| {
+            let (pool, here, most) = (pool.clone(), Arc::clone(&here), Arc::clone(&most));
+            tokio::spawn(async move {
+                let work = move || {
+                    assert_ne!(thread::current().id(), runtime);
+                    most.fetch_max(here.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    thread::sleep(Duration::from_millis(20));
+                    here.fetch_sub(1, Ordering::SeqCst);
+                    number
+                };
+                pool.run(work).await.unwrap()
+            })
+        });
+        let made = futures::future::join_all(all).await;
+        let made: Vec<usize> = made.into_iter().map(Result::unwrap).collect();
+        assert_eq!(made, [0, 1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(most.load(Ordering::SeqCst), AT_ONCE);
+    }
+}
