@@ -81,7 +81,8 @@ impl RouteNames {
         made.clone()
     }
 
-    fn names(&self, groups: &BTreeSet<ObjectKey>) -> Names {
+    /// The names that requests to pods with these groups can have.
+    pub(crate) fn names(&self, groups: &BTreeSet<ObjectKey>) -> Names {
         let mut left = MOST_BYTES;
         let matches = groups.iter().flat_map(|key| {
             let group = named(&object(Kind::HttpRouteGroup, key));

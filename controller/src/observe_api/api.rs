@@ -117,7 +117,8 @@ impl ObserveApi {
                 self.must_be_allowed(user, &tap).await?;
                 let query = request.uri().query().unwrap_or_default();
                 let permits = self.permits(user)?;
-                taps::answer(&self.context, user, (namespace, query), &compiled, permits)
+                let of = (namespace, query);
+                taps::answer(&self.context, user, of, &compiled, permits).await
             }
             Resource::Explanations => {
                 let body = body(request, explanations::MAX_BODY).await?;

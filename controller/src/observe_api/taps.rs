@@ -11,7 +11,7 @@ mod stream;
 
 use std::sync::Arc;
 
-use crds::observe::Resource;
+use crds::observe::{LIVE, Resource};
 use http::StatusCode;
 use tracing::info;
 use wire::v1::ask::What;
@@ -20,7 +20,9 @@ use self::end::End;
 use self::pods::Pods;
 use self::question::Question;
 use super::context::ObserveContext;
+use super::query::may;
 use super::stream::StreamPermits;
+use crate::aggregated::access::{AccessDecision, Attributes};
 use crate::aggregated::front_proxy::User;
 use crate::aggregated::refusal::Refusal;
 use crate::aggregated::server::Answer;
@@ -34,7 +36,7 @@ const MAX_PROXIES: usize = 512;
 ///
 /// # Errors
 /// When the question cannot be read, nothing fits it, or too much is watched already.
-pub(super) fn answer(
+pub(super) async fn answer(
     context: &ObserveContext,
     user: &User,
     (namespace, query): (&str, &str),
@@ -42,6 +44,7 @@ pub(super) fn answer(
     permits: StreamPermits,
 ) -> Result<Answer, Refusal> {
     let question = Question::parse(query, namespace, &context.tap_headers)?;
+    must_be_readable(context, user, &question).await?;
     let inventory = context.followed.inventory.read();
     let pods = Pods::new(&compiled.model, &inventory);
     let of = question.of.to_string();
@@ -60,7 +63,7 @@ pub(super) fn answer(
     }
     let proxies = watched.len();
     watched.truncate(MAX_PROXIES);
-    let asked = question.asked(&pods, watched.len())?;
+    let asked = question.asked(&pods, &watched)?;
     let about = about(&question.of, namespace, &pods);
     drop(inventory);
     let uids: Vec<Arc<str>> = watched.iter().map(|(uid, _)| Arc::clone(uid)).collect();
@@ -85,6 +88,34 @@ pub(super) fn answer(
         inventory,
         permits,
     ))
+}
+
+/// Of a workload elsewhere the filter is made of its pods. How many these are is told to who may
+/// read the graph there, and to nobody else, by whatever refusal.
+async fn must_be_readable(
+    context: &ObserveContext,
+    user: &User,
+    question: &Question,
+) -> Result<(), Refusal> {
+    for (name, end) in question.workloads_elsewhere() {
+        let namespace = end.namespace();
+        let graph = Attributes {
+            name: LIVE.to_owned(),
+            ..may("get", Resource::Graphs, Some(namespace))
+        };
+        let decision = context.gate.admits(user, &graph).await;
+        if decision.map_err(Refusal::unavailable)? != AccessDecision::Allowed {
+            let one = match name {
+                "to" => "Service",
+                _ => "ServiceAccount",
+            };
+            return Err(Refusal::bad(format!(
+                "parameter {name}: {end} stands for pods of namespace {namespace}, whose graph you \
+                 may not read; there a Pod or a {one} can be named"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// The object of the Event. Also where all of a namespace is watched the Event stands in that

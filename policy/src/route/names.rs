@@ -50,6 +50,11 @@ impl Names {
         self.0.decide(Some(request)).0
     }
 
+    /// All names that requests can have.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.0.rules.iter().map(|rule| &rule.then)
+    }
+
     /// What it was made of.
     pub fn matches(&self) -> impl Iterator<Item = (&Origin, &HttpMatch)> {
         self.0.rules.iter().flat_map(|rule| {

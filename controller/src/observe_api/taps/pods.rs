@@ -1,5 +1,6 @@
 //! Which pods an end of requests is.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::end::End;
@@ -9,8 +10,9 @@ use crate::inventory::kind::Kind;
 use crate::model::{Model, PodId};
 use crate::world::ObjectKey;
 
-/// Fits no pod: a filter without names would fit all of them.
-const NOBODY: &str = "-";
+/// Fits no pod: a filter without names would fit all of them. As long as a uid, so that what
+/// fits into a question does not tell whether there is a pod.
+const NOBODY: &str = "------------------------------------";
 
 /// See the module header.
 pub(super) struct Pods<'a> {
@@ -51,7 +53,28 @@ impl<'a> Pods<'a> {
             let why = format!("parameter {name}: no pod with a proxy is of {end}");
             return Err(Refusal::bad(why));
         }
-        Ok(vec![NOBODY.to_owned()])
+        Ok(vec![match (name, end) {
+            // Of these the name itself is what proxies compare with.
+            ("to", End::Object(Kind::Pod, pod)) => pod.to_string(),
+            _ => NOBODY.to_owned(),
+        }])
+    }
+
+    /// The names that requests to these pods have by their routes.
+    pub(super) fn routes(&self, pods: &[(Arc<str>, PodId)]) -> BTreeSet<Arc<str>> {
+        let index = &self.model.index;
+        let groups = pods.iter().filter_map(|(_, pod)| {
+            let facts = index.world.pods.get(pod)?;
+            let entry = index.pods.get(pod)?;
+            Some(index.route_groups(pod, facts, &entry.serves))
+        });
+        // Pods of one workload have the same.
+        let groups: BTreeSet<BTreeSet<ObjectKey>> = groups.collect();
+        let mut routes = BTreeSet::new();
+        for groups in &groups {
+            routes.extend(index.names.names(groups).all().cloned());
+        }
+        routes
     }
 
     /// Whether a Service that is called is one of the own namespace's. Of another one it may

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
@@ -13,6 +14,7 @@ use super::pods::Pods;
 use crate::aggregated::duration;
 use crate::aggregated::refusal::Refusal;
 use crate::inventory::kind::Kind;
+use crate::model::PodId;
 use crate::world::ObjectKey;
 
 /// Length of a query; the API server bounds it further.
@@ -136,9 +138,59 @@ impl Question {
         Ok(self)
     }
 
-    /// What each of so many proxies is asked.
-    pub(super) fn asked(&self, pods: &Pods<'_>, proxies: usize) -> Result<v1::TapAsk, Refusal> {
-        let proxies = u32::try_from(proxies).unwrap_or(u32::MAX).max(1);
+    /// Ends in other namespaces that stand for any number of pods, each with its parameter.
+    /// Whether these fit into a question would tell how many there are.
+    pub(super) fn workloads_elsewhere(&self) -> impl Iterator<Item = (&'static str, &End)> {
+        let to = self.to.iter().map(|end| ("to", end));
+        let from = self.from.iter().map(|end| ("from", end));
+        to.chain(from).filter(move |(name, end)| {
+            let is_one_name = match (name, end) {
+                (_, End::Object(Kind::Pod, _)) => true,
+                (name, End::Object(Kind::Service, _)) => *name == "to",
+                (name, End::Account(_)) => *name == "from",
+                (_, End::Object(..)) => false,
+            };
+            !is_one_name && *end.namespace() != *self.here
+        })
+    }
+
+    /// A route names requests to the pods that are watched, and none that they make. Of another
+    /// one nothing would ever be shown.
+    fn must_name_a_route(
+        &self,
+        pods: &Pods<'_>,
+        watched: &[(Arc<str>, PodId)],
+    ) -> Result<(), Refusal> {
+        if self.route.is_empty() {
+            return Ok(());
+        }
+        let (of, route, known) = (&self.of, &self.route, pods.routes(watched));
+        if known.contains(route.as_str()) {
+            return Ok(());
+        }
+        if known.is_empty() {
+            let why = "are told apart by routes, and those that it makes have none";
+            return Err(wrong("route", format_args!("no requests to {of} {why}")));
+        }
+        let meant = crds::near::hint(route, known.iter().map(|known| &**known));
+        let meant = match meant.is_empty() {
+            true => "; `weft routes` lists them",
+            false => meant.as_str(),
+        };
+        Err(wrong(
+            "route",
+            format_args!("no requests to {of} have route {route:?}{meant}"),
+        ))
+    }
+
+    /// What the proxy of each of these pods is asked.
+    pub(super) fn asked(
+        &self,
+        pods: &Pods<'_>,
+        watched: &[(Arc<str>, PodId)],
+    ) -> Result<v1::TapAsk, Refusal> {
+        self.must_name_a_route(pods, watched)?;
+        let proxies = u32::try_from(watched.len()).unwrap_or(u32::MAX).max(1);
         let mut asked = v1::TapAsk {
             method: self.method.clone(),
             path_prefix: self.path.clone(),
@@ -313,6 +365,26 @@ mod tests {
                 refusal.message
             );
         }
+    }
+
+    #[test]
+    fn ends_elsewhere_that_stand_for_many_pods_are_told_apart() {
+        let query = "watch=true&of=Pod/web-1&to=Deployment/api&to=Deployment/bank/api\
+                     &to=Service/bank/pay&to=Pod/bank/a&to=ServiceAccount/bank/a\
+                     &from=ServiceAccount/bank/a&from=Service/bank/pay&from=Pod/bank/a\
+                     &from=Namespace/bank&from=Namespace/shop";
+        let read = parse(query).unwrap();
+        let found = read.workloads_elsewhere();
+        let found: Vec<String> = found.map(|(name, end)| format!("{name} {end}")).collect();
+        assert_eq!(
+            found,
+            [
+                "to Deployment bank/api",
+                "to ServiceAccount bank/a",
+                "from Service bank/pay",
+                "from Namespace bank",
+            ]
+        );
     }
 
     #[test]

@@ -116,13 +116,11 @@ async fn who_may_read_everything_does_not_tap_without_a_right_of_its_own() {
 async fn requests_are_streamed_and_the_tap_ends_with_its_reader() {
     let bench = Bench::new();
     let mut proxy = Proxy::of(&bench, "uid-client");
-    let query = "of=ServiceAccount/web&to=Service/api&status=5xx&maxRps=30&header=User-Agent\
-                 &route=api/read";
+    let query = "of=ServiceAccount/web&to=Service/api&status=5xx&maxRps=30&header=User-Agent";
     let mut answer = tap(&bench, "tapper", query).await;
     let (id, asked) = proxy.asked().await;
     assert_eq!(asked.to_services, ["shop/api"]);
     assert_eq!((asked.status_first, asked.status_last), (500, 599));
-    assert_eq!(asked.route, "api/read");
     assert_eq!(
         (asked.max_per_second, asked.headers),
         (30, vec!["user-agent".to_owned()])
@@ -224,20 +222,84 @@ async fn tap_of_a_namespace_never_reaches_the_pods_of_another() {
 async fn filter_tells_nobody_what_there_is_in_another_namespace() {
     let bench = Bench::of(&beyond());
     let mut proxy = Proxy::of(&bench, "uid-client");
-    for (there, uid) in [("vault", "uid-vault"), ("nothing", "-")] {
+    let nobody = "-".repeat(36);
+    for (there, uid) in [("vault", "uid-vault"), ("nothing", nobody.as_str())] {
         let query = format!("of=Pod/client&from=Pod/bank/{there}&to=Pod/bank/{there}");
         let answer = tap(&bench, "tapper", &query).await;
         assert_eq!(answer.status(), 200, "{there}");
         let (_, asked) = proxy.asked().await;
         assert_eq!(asked.from_pods, [uid]);
+        let named = format!("bank/{there}");
         assert_eq!(
-            asked.to_pods.len(),
-            1,
+            asked.to_pods,
+            [named],
             "no name at all would fit everything"
         );
         drop(answer);
         proxy.orders.recv().await;
     }
+}
+
+/// What fits into a question is measured against what its asker wrote beside it.
+#[tokio::test]
+async fn how_many_pods_there_are_elsewhere_is_told_only_to_who_may_read_the_graph_there() {
+    let words = async |there: usize, user: &str, end: &str| {
+        let mut cluster = beyond();
+        for number in 0..there {
+            let vault = pod(&format!("vault-{number:05}"), "10.9.0.2", "vault");
+            cluster = cluster.with(in_namespace(vault, "bank"));
+        }
+        let bench = Bench::of(&cluster);
+        let _proxy = Proxy::of(&bench, "uid-client");
+        let query = format!("of=Pod/client&{end}");
+        let answer = tap(&bench, user, &query).await;
+        match answer.status().as_u16() {
+            200 => (200, String::new()),
+            code => (code, read(answer).await.1["message"].to_string()),
+        }
+    };
+    for end in ["from=Namespace/bank", "to=ServiceAccount/bank/vault"] {
+        let (few, many) = (
+            words(1, "tapper", end).await,
+            words(1_000, "tapper", end).await,
+        );
+        assert_eq!(few, many, "{end}");
+        assert!(few.0 == 400 && few.1.contains("may not read"), "{few:?}");
+        // Who may knows the number anyway.
+        assert_eq!(words(1, "watcher", end).await.0, 200, "{end}");
+        let many = words(1_000, "watcher", end).await;
+        assert!(many.1.contains("more pods than a proxy"), "{many:?}");
+    }
+}
+
+#[tokio::test]
+async fn route_that_no_request_can_have_is_refused_with_the_nearest() {
+    let bench = Bench::new();
+    let mut proxy = Proxy::of(&bench, "uid-api-1");
+    for (query, words) in [
+        (
+            "of=Service/api&route=routes/raed",
+            "parameter route: no requests to Service shop/api have route \"routes/raed\"; you may \
+             mean routes/read",
+        ),
+        (
+            "of=Service/api&route=cart/items",
+            "have route \"cart/items\"; `weft routes` lists them",
+        ),
+        // Routes name what is asked of pods, and not what they ask.
+        (
+            "of=Pod/client&to=Service/api&route=routes/read",
+            "parameter route: no requests to Pod shop/client are told apart by routes",
+        ),
+    ] {
+        let (code, body) = read(tap(&bench, "tapper", query).await).await;
+        assert_eq!(code, 400, "{query}: {body}");
+        let message = body["message"].as_str().unwrap();
+        assert!(message.contains(words), "{words}: {message}");
+    }
+    let known = "of=Service/api&route=routes/read";
+    assert_eq!(tap(&bench, "tapper", known).await.status(), 200);
+    assert_eq!(proxy.asked().await.1.route, "routes/read");
 }
 
 #[tokio::test]

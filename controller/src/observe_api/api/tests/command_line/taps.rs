@@ -17,7 +17,14 @@ async fn command_line_names_the_role_that_lets_tap() {
         err.contains("cannot create resource \"taps\"") && err.contains("ClusterRole weft-tap"),
         "{err}"
     );
-    for (line, word) in [("svc/api:80 -n shop", "port"), ("pod/client -A", "-n NAME")] {
+    for (line, word) in [
+        ("svc/api:80 -n shop", "port"),
+        ("pod/client -A", "-n NAME"),
+        (
+            "svc/api --route routes/raed -n shop",
+            "you may mean routes/read",
+        ),
+    ] {
         let line = format!("tap {line}");
         let (code, _, err) = timeout(PATIENCE, town.weft("tapper", &line))
             .await
@@ -92,14 +99,11 @@ async fn command_line_shows_requests_as_they_end() {
         err: &mut err,
         color: false,
     };
-    let line = "tap pod/client --to svc/api --route api/read -n shop";
+    let line = "tap pod/client --to svc/api -n shop";
     let watching = weft_cli::run(town.arguments("tapper", line), &mut console);
     let telling = async {
         let (id, asked) = proxy.asked().await;
-        assert_eq!(
-            (&*asked.to_services[0], &*asked.route),
-            ("shop/api", "api/read")
-        );
+        assert_eq!(&*asked.to_services[0], "shop/api");
         let record = v1::answered::What::Record(taps::record());
         proxy.says(id, record);
         let summary = v1::TapSummary {
@@ -179,9 +183,9 @@ async fn command_line_sums_requests_up_by_method_path_and_route() {
 #[tokio::test]
 async fn command_line_sums_up_only_what_its_filters_let_through() {
     let town = Town::start().await;
-    let mut proxy = taps::Proxy::of(&town.bench, "uid-client");
-    let line = "top pod/client --paths -t 1s --to svc/api --method GET --path /items --route \
-                api/read --status 5xx --slower 200ms --max-rps 7 -o table -n shop";
+    let mut proxy = taps::Proxy::of(&town.bench, "uid-api-1");
+    let line = "top pod/api-1 --paths -t 1s --to svc/api --method GET --path /items --route \
+                routes/read --status 5xx --slower 200ms --max-rps 7 -o table -n shop";
     let asking = timeout(PATIENCE, town.weft("tapper", line));
     let (told, (_, asked)) = tokio::join!(asking, proxy.asked());
     let (code, _, err) = told.expect("it goes on");
@@ -189,7 +193,7 @@ async fn command_line_sums_up_only_what_its_filters_let_through() {
     assert_eq!(asked.to_services, ["shop/api"]);
     assert_eq!(
         (&*asked.method, &*asked.path_prefix, &*asked.route),
-        ("GET", "/items", "api/read")
+        ("GET", "/items", "routes/read")
     );
     assert_eq!((asked.status_first, asked.status_last), (500, 599));
     assert_eq!((asked.slower, asked.max_per_second), (200_000, 7));
