@@ -9,7 +9,7 @@ use std::time::Duration;
 use crds::observe::{LIVE, Resource, TapLine};
 use futures::StreamExt as _;
 use futures::stream::{self, LocalBoxStream};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::cluster::lines::Lines;
 use crate::cluster::names::Named;
@@ -21,6 +21,10 @@ use crate::traffic::known;
 const PAUSE: Duration = Duration::from_secs(1);
 /// The same after several that ended at once.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// After this nobody tells the rest of a stream: controllers end it after 50 s, and API servers
+/// cut it after 60 s. A connection that is lost without a word ends in nothing else.
+const LONGEST_STREAM: Duration = Duration::from_secs(75);
 
 /// What a tap tells.
 #[derive(Debug)]
@@ -89,16 +93,19 @@ impl Follower {
                 sleep_until(self.again).await;
                 return self.begin().await;
             };
-            match lines.next().await {
-                Ok(Some(line)) => return self.line(&line),
-                Ok(None) => self.ended(),
-                // Who told is gone, and another one may tell.
-                Err(cut) => {
-                    self.in_order = false;
+            let cut = match timeout_at(self.begun + LONGEST_STREAM, lines.next()).await {
+                Ok(Ok(Some(line))) => return self.line(&line),
+                Ok(Ok(None)) => {
                     self.ended();
-                    return Ok(TapEvent::Word(cut.to_string()));
+                    continue;
                 }
-            }
+                Ok(Err(cut)) => cut.to_string(),
+                Err(_) => format!("{}: nobody tells requests any more", self.what),
+            };
+            // Who told is gone, and another one may tell.
+            self.in_order = false;
+            self.ended();
+            return Ok(TapEvent::Word(cut));
         }
     }
 
@@ -240,5 +247,26 @@ mod tests {
             "{failure}"
         );
         assert!(told.next().await.is_none(), "a failure is the end");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn stream_of_a_connection_that_was_lost_without_a_word_is_asked_for_anew() {
+        let request = json!({"request": {"method": "GET", "path": "/items"}});
+        let denied = "eve cannot create resource \"taps\" in API group \"observe.weft.dev\"";
+        let cluster = cluster(vec![
+            (200, vec![(3_600, request)]),
+            (403, vec![(0, status(403, denied))]),
+        ]);
+        let begun = Instant::now();
+        let mut told = follow(cluster, "watch=true&of=Deployment/web", Vec::new());
+        let mut words = Vec::new();
+        while let Ok(event) = told.next().await.unwrap() {
+            if let TapEvent::Word(word) = event {
+                words.push((begun.elapsed().as_secs(), word));
+            }
+        }
+        let expected = "taps of shop: nobody tells requests any more".to_owned();
+        assert_eq!(words, [(75, expected)]);
+        assert_eq!(begun.elapsed().as_secs(), 76);
     }
 }

@@ -102,16 +102,17 @@ impl Asking<'_> {
         });
         self.tell_of(&tapped);
         let rights = Rights { scope, tapped };
-        let mut seen = Seen::new(rights, asked.pods, proxies);
+        // Of pods elsewhere he is told that there are some, or yes would be said of them, and
+        // not how many.
+        let mut seen = Seen::new(rights, asked.pods, proxies - found.foreign);
         for why in &asked.reasons {
             seen.because(why);
         }
         if found.foreign > 0 {
-            seen.because(&format!(
-                "{} pods are in namespaces of which the change has no object, and whose graphs \
+            seen.because(
+                "some pods are in namespaces of which the change has no object, and whose graphs \
                  you may not read",
-                found.foreign
-            ));
+            );
         }
         if found.truncated {
             seen.because(&format!(

@@ -65,9 +65,12 @@ async fn pods_of_a_namespace_that_the_user_neither_changes_nor_reads_are_not_ask
     let mut answer = watch("tenant").await;
     let told = until(&mut answer, |told| told["last"] == true).await;
     let took_part = (&told["proxies"], &told["takingPart"]);
-    assert_eq!(took_part, (&json!(2), &json!(0)), "{told}");
+    assert_eq!(took_part, (&json!(0), &json!(0)), "how many: {told}");
     let reason = told["reasons"][0].as_str().unwrap_or_default();
-    assert!(reason.starts_with("2 pods are in namespaces"), "{told}");
+    assert!(
+        reason.starts_with("some pods are in namespaces"),
+        "no yes: {told}"
+    );
     assert!(proxy.orders.try_recv().is_err(), "asked all the same");
     drop(answer);
 
