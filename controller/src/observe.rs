@@ -9,6 +9,7 @@ pub(crate) mod acknowledgements;
 pub(crate) mod asks;
 pub(crate) mod clock_offset;
 pub(crate) mod exchange;
+pub(crate) mod given_up;
 pub(crate) mod propagation;
 mod report_store;
 pub(crate) mod reports;

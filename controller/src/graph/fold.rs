@@ -18,6 +18,7 @@ pub(crate) use super::sums::OTHER;
 use super::sums::{OTHER_NAME, Sums};
 use crate::inventory::Inventory;
 use crate::model::{Model, PodEntry};
+use crate::observe::given_up::GivenUp;
 use crate::observe::reports::{EdgeKey as Reported, PodSlot, Reporter, RouteCalls};
 use crate::world::ObjectKey;
 
@@ -58,6 +59,8 @@ pub(crate) struct Folded {
     pub rows: Vec<Row>,
     /// What workloads served.
     pub routes: Routes,
+    /// Whose reports of it were not there any more.
+    pub given_up: GivenUp,
 }
 
 impl Folded {
@@ -65,7 +68,38 @@ impl Folded {
     pub(crate) fn size(&self) -> usize {
         let rows: usize = self.rows.iter().map(|row| 24 + row.sums.size()).sum();
         let routes: usize = self.routes.values().map(|sums| 96 + sums.size()).sum();
-        rows + routes
+        rows + routes + self.given_up.bytes()
+    }
+
+    /// Takes over what the fold before this one counted of the same stretch and this one does
+    /// not, because reports went in between. What others told since is in this one alone, so of
+    /// an edge that has both the fuller sums stand.
+    pub(crate) fn keep(&mut self, before: &Self) {
+        let went = |node: &NodeKey| self.given_up.concerns(|one| one == node.namespace());
+        let teller = |row: &Row| match row.server {
+            true => went(&row.edge.key().to),
+            false => went(&row.edge.key().from),
+        };
+        let rows: Vec<&Row> = before.rows.iter().filter(|row| teller(row)).collect();
+        let routes: Vec<_> = before.routes.iter().filter(|(at, _)| went(&at.0)).collect();
+        let places = self.rows.iter().enumerate();
+        let places: HashMap<(EdgeRef, bool), usize> = places
+            .map(|(at, row)| ((row.edge.clone(), row.server), at))
+            .collect();
+        for row in rows {
+            let held = places.get(&(row.edge.clone(), row.server));
+            match held.and_then(|at| self.rows.get_mut(*at)) {
+                Some(held) if held.sums.told() < row.sums.told() => *held = row.clone(),
+                Some(_) => {}
+                None => self.rows.push(row.clone()),
+            }
+        }
+        for (route, sums) in routes {
+            let held = self.routes.entry(route.clone()).or_default();
+            if held.told() < sums.told() {
+                *held = sums.clone();
+            }
+        }
     }
 
     /// Several stretches as one, the earliest first.
@@ -81,7 +115,9 @@ impl Folded {
     ) -> Self {
         let mut rows: HashMap<(EdgeRef, bool), Sums> = HashMap::new();
         let mut routes = Routes::new();
+        let mut given_up = GivenUp::default();
         for part in parts {
+            given_up.add(&part.given_up);
             // Open is what the last stretch says; who is not in it has nothing open.
             rows.values_mut().for_each(|sums| sums.open = 0);
             for row in &part.rows {
@@ -104,6 +140,7 @@ impl Folded {
         Self {
             rows: rows.collect(),
             routes,
+            given_up,
         }
     }
 }
@@ -166,6 +203,7 @@ impl Fold {
         Folded {
             rows: self.rows,
             routes: self.routes,
+            given_up: GivenUp::default(),
         }
     }
 

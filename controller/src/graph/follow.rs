@@ -221,7 +221,9 @@ impl Graph {
             self.fold_some(&mut fold, pods);
         }
         let began = std::time::Instant::now();
-        let folded = fold.done();
+        let mut folded = fold.done();
+        // Asked for last: what goes in between is said to be missing, and is there.
+        folded.given_up = self.inner.reports.given_up(slot);
         let mut state = self.inner.state.lock();
         for edge in window::sure(&folded) {
             state.memory.see(edge, seen_in(slot));
@@ -289,7 +291,8 @@ impl Graph {
         let known = (settled, whole_from);
         let keep = |nodes: &[&NodeKey]| asked.extent.owns_any(nodes);
         let mut window = state.history.window_of(bounds, known, keep);
-        if self.hoards(&asked.extent, bounds.0) {
+        let is_meant = |namespace: &str| asked.extent.owns_namespace(namespace);
+        if window.given_up.concerns(is_meant) || self.hoards(&asked.extent, bounds.0) {
             window.incomplete = Some(HOARDED.to_owned());
         }
         let domain = compiled

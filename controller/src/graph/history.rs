@@ -5,7 +5,8 @@
 //! ends with any slot, and a longer one with a multiple of 30 s.
 //!
 //! A slot is folded again as long as reports of it come. One whose reports went early for
-//! want of room stays as it was folded.
+//! want of room stays as it was folded, and of pods that reported too much what was folded of
+//! them.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -83,7 +84,12 @@ impl History {
     }
 
     /// Takes a slot that was folded.
-    pub(crate) fn take(&mut self, slot: u64, revision: u64, folded: Folded) {
+    pub(crate) fn take(&mut self, slot: u64, revision: u64, mut folded: Folded) {
+        if let Some(before) = self.slots.get(&slot)
+            && !folded.given_up.is_empty()
+        {
+            folded.keep(&before.folded);
+        }
         let bytes = folded.size();
         self.bytes += bytes;
         let stretch = Stretch {
@@ -261,6 +267,7 @@ impl History {
         Window {
             slots,
             incomplete,
+            given_up: folded.given_up,
             edges,
             routes: folded.routes,
         }

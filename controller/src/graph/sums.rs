@@ -70,6 +70,11 @@ impl Sums {
         u64::from(self.success) + u64::from(self.failure) + u64::from(self.cancelled)
     }
 
+    /// What tells the fuller of two sums of the same.
+    pub(crate) fn told(&self) -> u64 {
+        self.requests() + u64::from(self.attempts) + u64::from(self.opened)
+    }
+
     /// Whether anything happened.
     pub(crate) fn is_idle(&self) -> bool {
         self.requests() == 0 && self.open == 0 && self.opened == 0 && self.attempts == 0

@@ -13,6 +13,7 @@ use crds::observe::NodeKind;
 use super::fold::{Folded, Routes, Row};
 use super::key::{EdgeRef, NodeKey};
 use super::sums::Sums;
+use crate::observe::given_up::GivenUp;
 
 /// One edge of a window.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,6 +31,8 @@ pub(crate) struct Window {
     pub slots: (u64, u64),
     /// Why not everything of it is here.
     pub incomplete: Option<String>,
+    /// Whose reports are not in it.
+    pub given_up: GivenUp,
     /// Edges with calls.
     pub edges: HashMap<EdgeRef, Counted>,
     /// What workloads served.

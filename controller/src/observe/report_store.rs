@@ -14,6 +14,7 @@ use std::sync::Arc;
 use tracing::warn;
 use wire::v1;
 
+use super::given_up::BySlot;
 use crate::world::ObjectKey;
 
 /// Bytes of all edges, as if each had its key to itself: what the edges of the
@@ -176,6 +177,7 @@ pub(super) struct ReportStore {
     pub(super) largest: BTreeSet<(usize, Arc<str>)>,
     /// Pods that lost slots because they hoard, by uid.
     hoarders: HashMap<Arc<str>, Hoarder>,
+    pub(super) given_up: BySlot,
     pub(super) keys: HashSet<Arc<EdgeKey>>,
     pub(super) revision: u64,
     /// Reports that were taken in, by slot.
@@ -329,6 +331,7 @@ impl ReportStore {
         }
         let before = self.changed.len();
         self.changed = self.changed.split_off(&first);
+        self.given_up = self.given_up.split_off(&first);
         if self.changed.len() < before {
             self.hoarders.retain(|_, pod| pod.whole_from > first);
         }
@@ -407,7 +410,7 @@ impl ReportStore {
             };
             let reporter = self.drop_report(slot, &(victim, process));
             match reporter.filter(|_| hoards) {
-                Some(reporter) => self.note_hoarder(&reporter, slot + 1),
+                Some(reporter) => self.note_hoarder(&reporter, slot),
                 None => self.whole_from = self.whole_from.max(slot + 1),
             }
             dropped += 1;
@@ -428,8 +431,11 @@ impl ReportStore {
         Some((largest.clone(), *weight > fair))
     }
 
-    /// Notes that slots of this pod before `whole_from` went early.
-    fn note_hoarder(&mut self, reporter: &Arc<Reporter>, whole_from: u64) {
+    /// Notes that what this pod had of a slot went early.
+    fn note_hoarder(&mut self, reporter: &Arc<Reporter>, slot: u64) {
+        let given_up = self.given_up.entry(slot).or_default();
+        given_up.note(&reporter.pod.namespace);
+        let whole_from = slot + 1;
         if let Some(known) = self.hoarders.get_mut(&reporter.uid) {
             known.whole_from = known.whole_from.max(whole_from);
             return;

@@ -24,6 +24,7 @@ use tokio::time::Instant;
 use wire::v1;
 
 use super::clock_offset::{ClockOffset, millis};
+use super::given_up::GivenUp;
 use super::report_store::{Author, Held, ReportStore};
 
 pub(crate) use super::clock_offset::SLOT;
@@ -193,6 +194,12 @@ impl Reports {
     /// missing before does not mean that there was none.
     pub(crate) fn hoarders(&self, first: u64) -> Vec<(Arc<Reporter>, u64)> {
         self.inner.state.lock().hoarders(first)
+    }
+
+    /// Whose reports of a slot went because their pods hoard.
+    pub(crate) fn given_up(&self, slot: u64) -> GivenUp {
+        let state = self.inner.state.lock();
+        state.given_up.get(&slot).cloned().unwrap_or_default()
     }
 
     /// Shows every edge of the slots from `first` up to but without `end`

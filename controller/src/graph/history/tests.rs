@@ -345,3 +345,33 @@ fn what_a_silent_proxy_called_at_another_port_stays_an_edge_of_its_own() {
         assert_eq!(server.requests(), if own { 2 } else { 5 }, "{known}");
     }
 }
+
+/// Half minutes and what is folded once more say it as well, for as long as they are in a window.
+#[test]
+fn window_says_whose_reports_went_before_they_were_folded() {
+    let mut history = History::default();
+    let edge = edge(&mut history, 80);
+    let lacking = |calls| {
+        let mut told = folded(&edge, calls, 0);
+        told.given_up.note(&"shop".into());
+        told
+    };
+    history.take(NOW - 30, 1, folded(&edge, 5, 0));
+    history.take(NOW - 30, 2, lacking(1));
+    history.take(NOW - 30, 3, lacking(2));
+    assert_eq!(calls(&history, (NOW - 30, NOW - 29)), 5, "the fuller sums");
+    assert_eq!(history.bytes, history.slots[&(NOW - 30)].folded.size());
+    history.take(NOW - 1, 1, folded(&edge, 1, 0));
+    history.tidy(NOW);
+    assert!(
+        !history.slots.contains_key(&(NOW - 30)),
+        "a half of a minute"
+    );
+    let concerns = |slots, namespace: &str| {
+        let window = history.window(slots, NOW, 0);
+        window.given_up.concerns(|one| one == namespace)
+    };
+    assert!(concerns(bounds(LONGEST, NOW), "shop"));
+    assert!(!concerns(bounds(LONGEST, NOW), "bank"));
+    assert!(!concerns((NOW - 12, NOW), "shop"));
+}
