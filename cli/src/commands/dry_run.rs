@@ -47,7 +47,8 @@ const ADVICE: Advice = Advice {
                   seen would be refused. Else 3 if the mesh remembers no call of which anything \
                   can be told, or could not compare them all; if calls depend, and none of the \
                   same caller to the same port was judged live; if calls depend in namespaces \
-                  whose graphs the user may not read; or if with --watch not every proxy that the \
+                  whose graphs the user may not read, or the controller is older and does not say \
+                  whether they do; or if with --watch not every proxy that the \
                   change concerns judged live calls, or some were skipped for want of time.",
     after_help = "Example:\n  weft dry-run -f policy.yaml -n shop"
 )]
@@ -255,10 +256,14 @@ pub(super) fn print(
         console.word("there are more; these are the worst")?;
     }
     if status.hidden > 0 {
+        let depend = match status.hidden_depends {
+            Some(edges) => format!("{edges} depend"),
+            None => "it is not known how many depend".to_owned(),
+        };
         console.word(&format!(
             "{} more edges change in namespaces whose graphs you may not read: {} are refused, and \
-             {} depend on the request",
-            status.hidden, status.hidden_refused, status.hidden_depends
+             {depend} on the request",
+            status.hidden, status.hidden_refused
         ))?;
     }
     console.word(&format!(

@@ -70,11 +70,13 @@ pub struct DryRunStatus {
     /// Edges of which nothing would change.
     pub kept: u64,
     /// Edges of which something would, and neither end is in a namespace whose graph the
-    /// caller may read; of these so many would be refused, and of so many it depends on each
-    /// request.
+    /// caller may read; of these so many would be refused.
     pub hidden: u64,
     pub hidden_refused: u64,
-    pub hidden_depends: u64,
+    /// Of so many of these it depends on each request. Absent from controllers that do not count
+    /// them: then nobody knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hidden_depends: Option<u64>,
     /// Edges of which nothing can be told, because one of their ends is gone, has no pods or
     /// lies outside the cluster.
     pub unknown: u64,

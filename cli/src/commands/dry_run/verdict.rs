@@ -54,13 +54,7 @@ pub(in crate::commands) fn verdict(
 /// Of calls that nobody judged nobody knows whether they would pass: of each edge that depends
 /// on the request some live ones must have been.
 fn all_judged(status: &DryRunStatus, advice: Advice) -> Result<(), Failure> {
-    if status.hidden_depends > 0 {
-        return Err(Failure::unknown(format!(
-            "what becomes of the calls of {} edges in namespaces whose graphs you may not read \
-             depends on their method, path or headers; ask as somebody who may read them",
-            status.hidden_depends
-        )));
-    }
+    hidden_are_counted(status)?;
     let listed = status.changed.iter();
     let depends = listed.filter(|edge| edge.change == Change::Depends);
     let live = status.trial.as_ref();
@@ -79,6 +73,23 @@ fn all_judged(status: &DryRunStatus, advice: Advice) -> Result<(), Failure> {
             live.judged, live.skipped
         ))),
         _ => Ok(()),
+    }
+}
+
+/// What is hidden is no yes where it depends on the request, nor where that is not counted.
+fn hidden_are_counted(status: &DryRunStatus) -> Result<(), Failure> {
+    match status.hidden_depends {
+        None if status.hidden > status.hidden_refused => Err(Failure::unknown(format!(
+            "unknown: this controller is older than this command, and does not say of how many of \
+             the {} edges in namespaces whose graphs you may not read it depends on the request; \
+             `weft version` says which one it is; ask as somebody who may read them",
+            status.hidden
+        ))),
+        None | Some(0) => Ok(()),
+        Some(edges) => Err(Failure::unknown(format!(
+            "what becomes of the calls of {edges} edges in namespaces whose graphs you may not \
+             read depends on their method, path or headers; ask as somebody who may read them"
+        ))),
     }
 }
 
@@ -311,15 +322,23 @@ mod tests {
 
     #[test]
     fn yes_is_not_said_of_edges_that_are_hidden_and_depend_on_the_request() {
-        let hidden = |hidden_depends: u64| DryRunStatus {
+        let hidden = |hidden_depends: Option<u64>| DryRunStatus {
             kept: 1,
             hidden: 2,
             hidden_depends,
             trial: Some(seen(&[("shop/Deployment/web", 8080)])),
             ..DryRunStatus::default()
         };
-        assert_eq!((code(&hidden(0)), code(&hidden(1))), (0, 3));
-        let why = verdict(&hidden(1), ADVICE).unwrap_err().to_string();
+        assert_eq!((code(&hidden(Some(0))), code(&hidden(Some(1)))), (0, 3));
+        let why = verdict(&hidden(Some(1)), ADVICE).unwrap_err().to_string();
         assert!(why.contains("calls of 1 edges in namespaces"), "{why}");
+        // What an older controller answers has no such count.
+        let older = r#"{"kept": 1, "hidden": 2, "hiddenRefused": 0, "unknown": 0}"#;
+        let older: DryRunStatus = serde_json::from_str(older).unwrap();
+        let why = verdict(&older, ADVICE).unwrap_err().to_string();
+        assert!(why.contains("this controller is older"), "{why}");
+        assert_eq!(code(&older), 3);
+        let nothing_hidden = DryRunStatus { hidden: 0, ..older };
+        assert_eq!(code(&nothing_hidden), 0);
     }
 }
