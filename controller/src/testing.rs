@@ -5,5 +5,6 @@
 
 pub(crate) use fake_api as api_server;
 pub(crate) mod cluster;
+pub(crate) mod cpu_time;
 pub(crate) mod front_proxy;
 pub(crate) mod topology;

@@ -160,6 +160,9 @@ pub(crate) struct Fold {
     /// By number of the reporter's node: names that are left to it, and routes that it has.
     left: HashMap<usize, usize>,
     routes_of: HashMap<usize, usize>,
+    /// Rows whose edge was not known by number.
+    #[cfg(test)]
+    looked_up: usize,
 }
 
 impl Fold {
@@ -216,6 +219,10 @@ impl Fold {
         reported: &Reported,
         known: &mut Edges,
     ) -> Option<(usize, u16)> {
+        #[cfg(test)]
+        {
+            self.looked_up += 1;
+        }
         let (key, own_port) = if reported.client {
             self.called(owners, teller, reported)
         } else {
@@ -360,6 +367,9 @@ struct Nodes {
     numbers: HashMap<NodeKey, usize>,
     /// By name, and by uid where that is told.
     pods: HashMap<(ObjectKey, Arc<str>), usize>,
+    /// Pods whose owner was asked for.
+    #[cfg(test)]
+    looked_up: usize,
 }
 
 impl Nodes {
@@ -367,6 +377,10 @@ impl Nodes {
         let at = (pod.clone(), Arc::from(uid));
         if let Some(number) = self.pods.get(&at) {
             return *number;
+        }
+        #[cfg(test)]
+        {
+            self.looked_up += 1;
         }
         let node = NodeKey::of_workload(owners.inventory.topmost(pod, uid));
         let next = self.all.len();
