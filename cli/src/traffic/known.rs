@@ -114,6 +114,10 @@ fn names(traffic: &Traffic) -> Vec<Name<'_>> {
         names.extend(object(Kind::Service, &edge.service));
         names.extend(object(Kind::Service, &edge.backend));
         names.extend(object(Kind::TrafficSplit, &edge.split));
+        // Also of pods that do not run any more.
+        for (namespace, name) in edge.identities.iter().filter_map(|id| account_of(id)) {
+            names.push((Kind::ServiceAccount, namespace, name));
+        }
     }
     names
 }

@@ -185,7 +185,7 @@ impl Graph {
         self.inner.looks.subscribe()
     }
 
-    /// The same once.
+    /// One look, for tests that wait for it.
     #[cfg(test)]
     pub(crate) async fn look(&self, now: SystemTime, back: bool) {
         let graph = self.clone();
