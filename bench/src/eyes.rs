@@ -24,8 +24,8 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::control::{COLLECTOR, Controller, Watching};
 use crate::files::Shared;
+use crate::interval::{Interval, LEAST_ROUNDS};
 use crate::load;
-use crate::paired::{Interval, LEAST_ROUNDS};
 use crate::place::Place;
 use crate::system::{Port, System};
 

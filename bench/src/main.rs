@@ -18,6 +18,7 @@ mod eyes;
 mod files;
 mod flame;
 mod grpc;
+mod interval;
 mod kept;
 mod load;
 mod loads;

@@ -17,6 +17,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::book::Book;
+use crate::interval::{Interval, LEAST_ROUNDS};
 use crate::kept::Kept;
 use crate::measures::{self, Must};
 use crate::plan::{Arguments, Plan};
@@ -29,64 +30,11 @@ const NEWER: &str = "newer";
 const CONTROL: &str = "older-again";
 /// One way there; a round goes it back as well.
 const ORDER: [&str; 3] = [OLDER, NEWER, CONTROL];
-/// Fewer rounds give an interval that is too wide to say anything.
-pub(crate) const LEAST_ROUNDS: usize = 6;
 /// A measure is missed when its interval lies above this share.
 const BOUND: f64 = 0.02;
 /// Measures that one short round cannot tell: a single start, pages of memory that
 /// depend on it, the farthest tail.
 const NOT_PAIRED: [&str; 4] = ["start", "p999-1000", "p999-4000", "mem-conn"];
-
-/// The middle difference of all rounds, and what it lies between with 95 %.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Interval {
-    pub(crate) low: f64,
-    pub(crate) median: f64,
-    pub(crate) high: f64,
-}
-
-impl Interval {
-    /// `None` for fewer than [`LEAST_ROUNDS`] differences.
-    ///
-    /// The interval of a median by order statistics: it asks nothing of how the
-    /// differences are spread but that the rounds do not depend on each other.
-    pub(crate) fn of(differences: &[f64]) -> Option<Self> {
-        let count = differences.len();
-        if count < LEAST_ROUNDS {
-            return None;
-        }
-        let mut sorted = differences.to_vec();
-        sorted.sort_by(f64::total_cmp);
-        let cut = outside(count);
-        let middle = f64::midpoint(*sorted.get((count - 1) / 2)?, *sorted.get(count / 2)?);
-        Some(Self {
-            low: *sorted.get(cut)?,
-            median: middle,
-            high: *sorted.get(count - 1 - cut)?,
-        })
-    }
-
-    fn missed(self) -> bool {
-        self.low > BOUND
-    }
-}
-
-/// How many of `count` sorted differences may be left out on each side so that the rest
-/// holds the true median with at least 95 %: of as many fair coins no more heads than
-/// that, with at most 2.5 %.
-fn outside(count: usize) -> usize {
-    const TAIL: f64 = 0.025;
-    // The probability of `heads` heads, from none upwards.
-    let mut exactly = 0.5_f64.powi(i32::try_from(count).unwrap_or(i32::MAX));
-    let mut at_most = exactly;
-    let mut cut = 0;
-    while at_most <= TAIL {
-        cut += 1;
-        exactly *= (count - cut + 1) as f64 / cut as f64;
-        at_most += exactly;
-    }
-    cut.saturating_sub(1)
-}
 
 /// By how much `after` is worse than `before`, as a share of it.
 fn worse(measure: &str, before: f64, after: f64) -> f64 {
@@ -218,7 +166,7 @@ fn judge(differences: &Differences) -> Result<()> {
     let missed = |all: &BTreeMap<&'static str, Vec<f64>>| -> Vec<&'static str> {
         let intervals = all.iter().map(|(id, each)| (*id, Interval::of(each)));
         intervals
-            .filter(|(_, interval)| interval.is_some_and(Interval::missed))
+            .filter(|(_, interval)| interval.is_some_and(|one| one.misses(BOUND)))
             .map(|(id, _)| id)
             .collect()
     };
@@ -280,8 +228,13 @@ fn text(differences: &Differences, rounds: usize, arguments: &Arguments) -> Stri
 fn shown(differences: &[f64]) -> String {
     Interval::of(differences).map_or_else(
         || format!("{} rounds only", differences.len()),
-        |Interval { low, median, high }| {
-            let missed = if low > BOUND { " **missed**" } else { "" };
+        |interval| {
+            let Interval { low, median, high } = interval;
+            let missed = if interval.misses(BOUND) {
+                " **missed**"
+            } else {
+                ""
+            };
             format!(
                 "{:+.1} % ({:+.1} to {:+.1}){missed}",
                 median * 100.0,
@@ -295,22 +248,6 @@ fn shown(differences: &[f64]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_interval_of_twenty_rounds_leaves_out_five_on_each_side() {
-        // What tables of the binomial distribution say.
-        for (rounds, cut) in [(6, 0), (9, 1), (12, 2), (20, 5), (40, 13)] {
-            assert_eq!(outside(rounds), cut, "{rounds}");
-        }
-        let differences: Vec<f64> = (0..20).map(f64::from).collect();
-        let expected = Interval {
-            low: 5.0,
-            median: 9.5,
-            high: 14.0,
-        };
-        assert_eq!(Interval::of(&differences), Some(expected));
-        assert_eq!(Interval::of(&differences[..5]), None);
-    }
 
     fn round(older: [f64; 2], newer: [f64; 2], control: [f64; 2]) -> Book {
         let mut book = Book::default();
