@@ -36,6 +36,17 @@ impl Interval {
     pub(crate) fn misses(self, bound: f64) -> bool {
         self.low > bound
     }
+
+    /// As a table says it. What lies on both sides of its bound is neither met nor missed.
+    pub(crate) fn verdict(self, bound: f64) -> &'static str {
+        if self.misses(bound) {
+            "**missed**"
+        } else if self.high <= bound {
+            "met"
+        } else {
+            "within the noise"
+        }
+    }
 }
 
 /// How many of `count` sorted differences may be left out on each side so that the rest
@@ -73,5 +84,20 @@ mod tests {
         };
         assert_eq!(Interval::of(&differences), Some(expected));
         assert_eq!(Interval::of(&differences[..5]), None);
+    }
+
+    #[test]
+    fn only_a_whole_interval_misses_a_bound_or_meets_it() {
+        let interval = Interval {
+            low: 0.9,
+            median: 1.2,
+            high: 2.0,
+        };
+        let said = [0.8, 0.9, 1.0, 2.0].map(|bound| interval.verdict(bound));
+        assert_eq!(
+            said,
+            ["**missed**", "within the noise", "within the noise", "met"]
+        );
+        assert!(interval.misses(0.8) && !interval.misses(0.9));
     }
 }

@@ -19,7 +19,7 @@ mod scenario;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::files::Shared;
 use points::{Bench, Section, chain, outage, overload};
@@ -96,7 +96,7 @@ const POINTS: [Point; 5] = [
 /// Measures, and writes the page with its pictures.
 ///
 /// # Errors
-/// When something could not be measured. A bound that is missed is none: the page says it.
+/// When something could not be measured, or a bound was missed; that is on the page as well.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let began = Instant::now();
     let load = std::fs::read_to_string("/proc/loadavg")?;
@@ -124,12 +124,24 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     });
     page::write(&arguments.out, &text, &sections)?;
     println!("{text}");
+    check_bounds(&page::shortfalls(&sections), arguments.short)
+}
+
+/// # Errors
+/// When bounds were missed, after a line for each. A short run is too short for some of them,
+/// and fails for none.
+fn check_bounds(shortfalls: &[String], short: bool) -> Result<()> {
+    for one in shortfalls {
+        eprintln!("missed: {one}");
+    }
+    let missed = shortfalls.len();
+    ensure!(short || missed == 0, "missed bounds: {missed}");
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Arguments, wanted};
+    use super::{Arguments, check_bounds, wanted};
 
     #[test]
     fn points_are_chosen_by_their_numbers() {
@@ -140,5 +152,14 @@ mod tests {
         assert_eq!(wanted, [1, 4]);
         assert_eq!(read.columns, None);
         assert!(Arguments::read(["--points=one".to_owned()]).is_err());
+    }
+
+    #[test]
+    fn a_run_that_misses_a_bound_fails_and_a_short_one_does_not() {
+        let missed = ["Overload: good calls: 12 %".to_owned()];
+        let said = check_bounds(&missed, false).unwrap_err().to_string();
+        assert_eq!(said, "missed bounds: 1");
+        assert!(check_bounds(&missed, true).is_ok());
+        assert!(check_bounds(&[], false).is_ok());
     }
 }

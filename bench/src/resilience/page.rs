@@ -65,26 +65,34 @@ pub(super) fn text(run: &Run<'_>) -> String {
     text
 }
 
-/// Where Weft does not do what it should, first of all.
+/// Where Weft does not do what it should, one line each.
+pub(super) fn shortfalls(sections: &[Section]) -> Vec<String> {
+    let rows = sections
+        .iter()
+        .flat_map(|section| section.rows.iter().map(move |row| (section.title, row)));
+    let missed = rows.filter_map(|(title, row)| {
+        let why = match row.verdict {
+            Verdict::Missed => "missed",
+            Verdict::NotInForce => "not in force yet",
+            Verdict::Met | Verdict::None => return None,
+        };
+        let found = row.results[0].as_deref().unwrap_or("-");
+        let (what, bound) = (&row.what, row.bound);
+        Some(format!(
+            "{title}: {what}: {found}, and must be {bound} ({why})."
+        ))
+    });
+    missed.collect()
+}
+
+/// The same, first of all on the page.
 fn short_of(sections: &[Section]) -> String {
     let mut text = "## Where Weft falls short\n\n".to_owned();
-    let before = text.len();
-    for section in sections {
-        for row in &section.rows {
-            let why = match row.verdict {
-                Verdict::Missed => "missed",
-                Verdict::NotInForce => "not in force yet",
-                Verdict::Met | Verdict::None => continue,
-            };
-            let found = row.results[0].as_deref().unwrap_or("-");
-            let _ = writeln!(
-                text,
-                "- {}: {}: {found}, and must be {} ({why}).",
-                section.title, row.what, row.bound
-            );
-        }
+    let missed = shortfalls(sections);
+    for one in &missed {
+        let _ = writeln!(text, "- {one}");
     }
-    if text.len() == before {
+    if missed.is_empty() {
         text.push_str("Every bound below is met.\n");
     }
     text.push_str("\n## Method\n\n");
