@@ -38,8 +38,8 @@ const WORK: Duration = Duration::from_millis(10);
 const QUEUE: usize = 10_000;
 /// One bin of the log.
 pub(super) const BIN: Duration = Duration::from_millis(100);
-/// Longer than any load lasts.
-const BINS: usize = 3000;
+/// Six minutes: longer than any load lasts.
+const BINS: usize = 3600;
 
 const UNAVAILABLE: HeaderValue = HeaderValue::from_static("14");
 /// By which it is told what a call is made for, and passes it on if it is asked to.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::{Bench, Picture, SYSTEMS, Section, Verdict, row};
+use super::{Bench, Picture, Row, SYSTEMS, Section, Verdict, row};
 use crate::curves::Panel;
 use crate::resilience::application::{Behaviour, METHOD, Next};
 use crate::resilience::client::Call;
@@ -66,6 +66,11 @@ const GRPC: Way = Way {
     name: "gRPC, d answers 14, nothing passed on",
     grpc: true,
     ..HTTP
+};
+const GRPC_CONTEXT: Way = Way {
+    name: "gRPC, d answers 14, `weft-context` and `traceparent` passed on",
+    grpc: true,
+    ..CONTEXT
 };
 
 struct ChainRun {
@@ -137,22 +142,14 @@ pub(in crate::resilience) fn last_hop_down(bench: &Bench) -> Result<Section> {
     let context = runs(&bench.some_of([true, false, false]), &CONTEXT)?;
     // That 503 is tried again makes no difference to gRPC.
     let grpc = runs(&bench.some_of([true, true, false]), &GRPC)?;
-    let mut rows: Vec<_> = [(&HTTP, &http), (&CONTEXT, &context), (&GRPC, &grpc)]
-        .into_iter()
-        .map(|(way, all)| {
-            row(
-                way.name.to_owned(),
-                way.bound,
-                all,
-                |seen| format!("{:.2}", seen.times),
-                |seen| seen.times <= way.most,
-            )
-        })
-        .collect();
-    let in_force = context[0].as_ref().is_some_and(|seen| seen.context);
-    if !in_force && rows[1].verdict == Verdict::Missed {
-        rows[1].verdict = Verdict::NotInForce;
-    }
+    let grpc_context = runs(&bench.some_of([true, false, false]), &GRPC_CONTEXT)?;
+    let in_force = gave_context(&context) && gave_context(&grpc_context);
+    let rows = [
+        way_row(&HTTP, &http),
+        way_row(&CONTEXT, &context),
+        way_row(&GRPC, &grpc),
+        way_row(&GRPC_CONTEXT, &grpc_context),
+    ];
     let said = if in_force {
         "Weft's proxies gave the applications a `weft-context`."
     } else {
@@ -164,9 +161,28 @@ pub(in crate::resilience) fn last_hop_down(bench: &Bench) -> Result<Section> {
             "a calls b, b calls c, c calls d, {RATE}/s; one pod each, and three of d, all of which fail for a while. The figure is requests at d for each call of a during the outage: 1.00 without any retries, 27 when each of three callers tries three times. {said}"
         ),
         third: "Envoy, 503 tried again too",
-        rows,
+        rows: rows.into(),
         picture: Some(picture(&http, &grpc)),
     })
+}
+
+/// Whether Weft's proxies gave the last applications something to pass on.
+fn gave_context(all: &[Option<ChainRun>; SYSTEMS]) -> bool {
+    all[0].as_ref().is_some_and(|seen| seen.context)
+}
+
+fn way_row(way: &Way, all: &[Option<ChainRun>; SYSTEMS]) -> Row {
+    let mut row = row(
+        way.name.to_owned(),
+        way.bound,
+        all,
+        |seen| format!("{:.2}", seen.times),
+        |seen| seen.times <= way.most,
+    );
+    if way.context && !gave_context(all) && row.verdict == Verdict::Missed {
+        row.verdict = Verdict::NotInForce;
+    }
+    row
 }
 
 fn picture(http: &[Option<ChainRun>; SYSTEMS], grpc: &[Option<ChainRun>; SYSTEMS]) -> Picture {

@@ -107,6 +107,11 @@ const GRPC_HOLE: Outage = Outage {
     grpc: true,
     ..BLACK_HOLE
 };
+const GRPC_NODE: Outage = Outage {
+    name: "gRPC, node lost",
+    failure: Failure::Silent,
+    ..GRPC
+};
 const POSTS: Outage = Outage {
     name: "POST, answers 503",
     time: 20,
@@ -234,6 +239,34 @@ fn goodput(
     )
 }
 
+/// Calls that were due so many seconds after the failure, or later.
+fn all_good_after(seconds: u64, outage: &Outage, all: &[Option<OutageRun>; SYSTEMS]) -> Row {
+    let not_good = |run: &OutageRun| run.not_good_since(Duration::from_secs(seconds));
+    row(
+        format!(
+            "{}: calls after {seconds} s that were not good",
+            outage.name
+        ),
+        "0",
+        all,
+        |run| not_good(run).to_string(),
+        |run| not_good(run) == 0,
+    )
+}
+
+fn last_late(outage: &Outage, all: &[Option<OutageRun>; SYSTEMS]) -> Row {
+    row(
+        format!(
+            "{}: the last call that was not good ended after",
+            outage.name
+        ),
+        "≤ 13 s",
+        all,
+        |run| format!("{:.1} s", run.over_after().as_secs_f64()),
+        |run| run.over_after() <= Duration::from_secs(13),
+    )
+}
+
 /// One instance of three.
 pub(in crate::resilience) fn one_of_three(bench: &Bench) -> Result<Section> {
     let answers = of_all(bench, &ANSWERS_503)?;
@@ -242,15 +275,7 @@ pub(in crate::resilience) fn one_of_three(bench: &Bench) -> Result<Section> {
     // That 503 is tried again makes no difference to gRPC.
     let grpc = of_all(&bench.some_of([true, true, false]), &GRPC)?;
     let grpc_hole = of_all(&bench.some_of([true, true, false]), &GRPC_HOLE)?;
-    let after_three = |outage: &Outage, all| {
-        row(
-            format!("{}: calls after 3 s that were not good", outage.name),
-            "0",
-            all,
-            |run: &OutageRun| run.not_good_since(Duration::from_secs(3)).to_string(),
-            |run| run.not_good_since(Duration::from_secs(3)) == 0,
-        )
-    };
+    let grpc_node = of_all(&bench.some_of([true, true, false]), &GRPC_NODE)?;
     let rows = vec![
         goodput(&ANSWERS_503, "≥ 99.9 %", 0.999, &answers),
         row(
@@ -264,27 +289,14 @@ pub(in crate::resilience) fn one_of_three(bench: &Bench) -> Result<Section> {
             |run| run.at_bad_since(FOUND_OUT) <= PROBES,
         ),
         goodput(&BLACK_HOLE, "≥ 99 %", 0.99, &hole),
-        after_three(&BLACK_HOLE, &hole),
-        row(
-            format!("{}: calls after 8 s that were not good", NODE_LOST.name),
-            "0",
-            &node,
-            |run| run.not_good_since(Duration::from_secs(8)).to_string(),
-            |run| run.not_good_since(Duration::from_secs(8)) == 0,
-        ),
-        row(
-            format!(
-                "{}: the last call that was not good ended after",
-                NODE_LOST.name
-            ),
-            "≤ 13 s",
-            &node,
-            |run| format!("{:.1} s", run.over_after().as_secs_f64()),
-            |run| run.over_after() <= Duration::from_secs(13),
-        ),
+        all_good_after(3, &BLACK_HOLE, &hole),
+        all_good_after(8, &NODE_LOST, &node),
+        last_late(&NODE_LOST, &node),
         goodput(&GRPC, "≥ 99.9 %", 0.999, &grpc),
         goodput(&GRPC_HOLE, "≥ 99 %", 0.99, &grpc_hole),
-        after_three(&GRPC_HOLE, &grpc_hole),
+        all_good_after(3, &GRPC_HOLE, &grpc_hole),
+        all_good_after(8, &GRPC_NODE, &grpc_node),
+        last_late(&GRPC_NODE, &grpc_node),
     ];
     let pictured = [
         (&ANSWERS_503, &answers),
