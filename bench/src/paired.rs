@@ -31,7 +31,10 @@ const CONTROL: &str = "older-again";
 /// One way there; a round goes it back as well.
 const ORDER: [&str; 3] = [OLDER, NEWER, CONTROL];
 /// A measure is missed when its interval lies above this share.
-const BOUND: f64 = 0.02;
+const SHARE: f64 = 0.02;
+/// And one of CPU time when it lies above so many microseconds: without any policy a request
+/// may cost both proxies together so much more than before.
+const MICROS: f64 = 1.0;
 /// Measures that one short round cannot tell: a single start, pages of memory that
 /// depend on it, the farthest tail.
 const NOT_PAIRED: [&str; 4] = ["start", "p999-1000", "p999-4000", "mem-conn"];
@@ -49,11 +52,64 @@ fn more_is_better(measure: &str) -> bool {
     measure.ends_with("-rate") || measure.starts_with("rps-") || measure.starts_with("conn-")
 }
 
+/// What one round found of a measure: of the older proxy, and of another one.
+#[derive(Clone, Copy, Debug)]
+struct Pair {
+    older: f64,
+    other: f64,
+}
+
+/// One way to look at the pairs of a measure, and its bound.
+#[derive(Clone, Copy, Debug)]
+enum Judge {
+    Share,
+    Micros,
+}
+
+impl Judge {
+    fn all_of(measure: &str) -> &'static [Self] {
+        if measure.starts_with("cpu-") {
+            &[Self::Share, Self::Micros]
+        } else {
+            &[Self::Share]
+        }
+    }
+
+    /// In percent, or in microseconds.
+    const fn bound(self) -> f64 {
+        match self {
+            Self::Share => SHARE * 100.0,
+            Self::Micros => MICROS,
+        }
+    }
+
+    const fn unit(self) -> &'static str {
+        match self {
+            Self::Share => "%",
+            Self::Micros => "µs",
+        }
+    }
+
+    /// By how much the others are worse, in the same unit.
+    fn interval(self, measure: &str, pairs: &[Pair]) -> Option<Interval> {
+        let by = |pair: &Pair| match self {
+            Self::Share => worse(measure, pair.older, pair.other) * 100.0,
+            Self::Micros => pair.other - pair.older,
+        };
+        Interval::of(&pairs.iter().map(by).collect::<Vec<_>>())
+    }
+
+    fn misses(self, measure: &str, pairs: &[Pair]) -> bool {
+        let interval = self.interval(measure, pairs);
+        interval.is_some_and(|interval| interval.misses(self.bound()))
+    }
+}
+
 /// What the rounds gave, by measure.
 #[derive(Debug, Default)]
 struct Differences {
-    newer: BTreeMap<&'static str, Vec<f64>>,
-    control: BTreeMap<&'static str, Vec<f64>>,
+    newer: BTreeMap<&'static str, Vec<Pair>>,
+    control: BTreeMap<&'static str, Vec<Pair>>,
     /// Figures of the older proxy, to show what the shares are shares of.
     older: Book,
 }
@@ -70,9 +126,8 @@ impl Differences {
                 self.older.note(row.id, OLDER, older);
                 for (system, all) in [(NEWER, &mut self.newer), (CONTROL, &mut self.control)] {
                     if let Some(other) = figure(system) {
-                        all.entry(row.id)
-                            .or_default()
-                            .push(worse(row.id, older, other));
+                        let pairs = all.entry(row.id).or_default();
+                        pairs.push(Pair { older, other });
                     }
                 }
             }
@@ -162,14 +217,9 @@ fn there_and_back(
     Ok(Some(book))
 }
 
+/// # Errors
+/// When a bound is missed, after a line for each, or the older proxy misses one against itself.
 fn judge(differences: &Differences) -> Result<()> {
-    let missed = |all: &BTreeMap<&'static str, Vec<f64>>| -> Vec<&'static str> {
-        let intervals = all.iter().map(|(id, each)| (*id, Interval::of(each)));
-        intervals
-            .filter(|(_, interval)| interval.is_some_and(|one| one.misses(BOUND)))
-            .map(|(id, _)| id)
-            .collect()
-    };
     ensure!(
         differences
             .newer
@@ -184,19 +234,37 @@ fn judge(differences: &Differences) -> Result<()> {
         noise.join(", ")
     );
     let worse = missed(&differences.newer);
+    for one in &worse {
+        eprintln!("missed: {one}");
+    }
     if !worse.is_empty() {
         bail!("worse than before: {}", worse.join(", "));
     }
     Ok(())
 }
 
+/// Each measure that misses a bound, with the bound.
+fn missed(all: &BTreeMap<&'static str, Vec<Pair>>) -> Vec<String> {
+    let mut missed = Vec::new();
+    for (id, pairs) in all {
+        for judge in Judge::all_of(id) {
+            if judge.misses(id, pairs) {
+                let (bound, unit) = (judge.bound(), judge.unit());
+                missed.push(format!("{id} by more than {bound} {unit}"));
+            }
+        }
+    }
+    missed
+}
+
 fn text(differences: &Differences, rounds: usize, arguments: &Arguments) -> String {
-    let bound = BOUND * 100.0;
+    let share = SHARE * 100.0;
     let mut text = format!(
         "# The proxy against the one before\n\n\
          Written by `make bench-paired`; do not edit. {rounds} rounds, each older, newer, older again and the same \
          backwards; how much worse than the older one, as the median of the rounds with its 95 % interval. Missed is \
-         what lies above {bound:.0} % with its whole interval. The older one against itself shows the noise. {}\n\n\
+         what lies above {share:.0} % with its whole interval, and of CPU time what lies above {MICROS:.0} µs; met is \
+         what lies below with all of it. The older one against itself shows the noise. {}\n\n\
          | measure | older | newer, worse by | older again, worse by |\n|---|---|---|---|\n",
         arguments.versions
     );
@@ -213,11 +281,11 @@ fn text(differences: &Differences, rounds: usize, arguments: &Arguments) -> Stri
                 if row.must == Must::Shown { "" } else { " (*)" },
                 row.decimals.max(1),
                 row.unit,
-                shown(newer),
+                shown(row.id, newer),
                 differences
                     .control
                     .get(row.id)
-                    .map_or_else(String::new, |each| shown(each)),
+                    .map_or_else(String::new, |each| shown(row.id, each)),
             );
         }
     }
@@ -225,24 +293,21 @@ fn text(differences: &Differences, rounds: usize, arguments: &Arguments) -> Stri
     text
 }
 
-fn shown(differences: &[f64]) -> String {
-    Interval::of(differences).map_or_else(
-        || format!("{} rounds only", differences.len()),
-        |interval| {
-            let Interval { low, median, high } = interval;
-            let missed = if interval.misses(BOUND) {
-                " **missed**"
-            } else {
-                ""
-            };
-            format!(
-                "{:+.1} % ({:+.1} to {:+.1}){missed}",
-                median * 100.0,
-                low * 100.0,
-                high * 100.0
-            )
-        },
-    )
+/// A line for each bound of the measure.
+fn shown(measure: &str, pairs: &[Pair]) -> String {
+    let line = |judge: &Judge| {
+        let interval = judge.interval(measure, pairs);
+        interval.map_or_else(
+            || format!("{} rounds only", pairs.len()),
+            |interval| {
+                let Interval { low, median, high } = interval;
+                let (unit, verdict) = (judge.unit(), interval.verdict(judge.bound()));
+                format!("{median:+.1} {unit} ({low:+.1} to {high:+.1}) {verdict}")
+            },
+        )
+    };
+    let lines = Judge::all_of(measure).iter().map(line);
+    lines.collect::<Vec<_>>().join("<br>")
 }
 
 #[cfg(test)]
@@ -275,19 +340,41 @@ mod tests {
             )
         });
         assert!(judge(&drift).is_ok());
-        assert!(drift.newer["cpu-c32"].iter().all(|one| one.abs() < 1e-9));
+        let apart = |pair: &Pair| (pair.other - pair.older).abs();
+        assert!(drift.newer["cpu-c32"].iter().all(|pair| apart(pair) < 1e-9));
     }
 
     #[test]
     fn three_percent_more_in_every_round_are_missed_and_noise_is_not() {
         let worse = rounds(|_| round([40.0; 2], [41.2; 2], [40.0; 2]));
         let said = judge(&worse).unwrap_err().to_string();
-        assert_eq!(said, "worse than before: cpu-c32");
+        assert_eq!(
+            said,
+            "worse than before: cpu-c32 by more than 2 %, cpu-c32 by more than 1 µs"
+        );
         let noise = rounds(|at| {
             let newer = if at % 2.0 == 0.0 { 38.0 } else { 42.0 };
             round([40.0; 2], [newer; 2], [40.0; 2])
         });
         assert!(judge(&noise).is_ok());
+    }
+
+    #[test]
+    fn cpu_time_has_a_bound_in_microseconds_beside_the_share_and_nothing_else_has() {
+        // 1.6 of 200 are less than a hundredth.
+        let worse = rounds(|_| round([200.0; 2], [201.6; 2], [200.0; 2]));
+        let said = judge(&worse).unwrap_err().to_string();
+        assert_eq!(said, "worse than before: cpu-c32 by more than 1 µs");
+        let cell = shown("cpu-c32", &worse.newer["cpu-c32"]);
+        assert_eq!(
+            cell,
+            "+0.8 % (+0.8 to +0.8) met<br>+1.6 µs (+1.6 to +1.6) **missed**"
+        );
+        let pairs = [Pair {
+            older: 1000.0,
+            other: 998.0,
+        }; 20];
+        assert_eq!(shown("rps-c32", &pairs), "+0.2 % (+0.2 to +0.2) met");
     }
 
     #[test]
