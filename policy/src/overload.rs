@@ -210,9 +210,15 @@ impl Limiter {
             return;
         }
         let waits = self.baseline.waits_longer_by(settings.queue_time);
+        let mean = self.slots.last_mean();
+        if let Some(mean) = mean {
+            self.baseline.saw_mean(mean);
+        }
         match self.shedding {
             None => {
-                self.baseline.learn(self.slots.last_mean(), waits);
+                if mean.is_some() {
+                    self.baseline.learn(waits);
+                }
                 let behind = waits && self.slots.fall_behind();
                 self.looks = if behind {
                     self.looks.saturating_add(1)
@@ -275,8 +281,10 @@ impl Limiter {
                 };
             }
             Trial::Until { end, limit, before } if now >= end => {
-                if held.last_shed + TRY_FOR < now {
-                    // All that came was let in and completed: the calm time was wrong.
+                let followed = rate * FOLLOWS >= before;
+                if held.last_shed + TRY_FOR < now && followed {
+                    // All that came was let in and completed: the calm time was wrong. Where
+                    // next to nothing came that shows nothing.
                     self.baseline.adopt();
                     self.end();
                     return None;

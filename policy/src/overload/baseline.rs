@@ -3,6 +3,11 @@
 //! Two measures, because two questions are asked. Whether calls *wait* is asked of the
 //! typical call, a median: a few long polls among them say nothing. How many are *in
 //! flight* is asked of the mean, where each long poll counts as long as it stays.
+//!
+//! The mean is kept as what it has beyond the typical call. Whatever waits makes both longer
+//! by as much, so that is learned under a limit too, and a typical call that is measured anew
+//! moves the mean by as much as itself. A mean that stands for long polls of an hour ago would
+//! let in a queue in the second that is to have none, and be multiplied by what that shows.
 
 use std::time::Duration;
 
@@ -13,10 +18,11 @@ const FASTEST: f64 = 1e-5;
 
 /// Part of the way that the baseline goes towards the values of a slot. The typical call's
 /// in ten minutes up, or a load that lasts would pass for calm, and in a second down,
-/// because nothing makes calls faster than calm. The mean in half a minute.
+/// because nothing makes calls faster than calm. What the mean has beyond it in half a
+/// minute.
 const UP: f64 = 1.0 / 24_000.0;
 const DOWN: f64 = 1.0 / 40.0;
-const MEAN: f64 = 1.0 / 1200.0;
+const BEYOND: f64 = 1.0 / 1200.0;
 
 /// Slots in which calls waited although nothing fell behind: after a minute that is what
 /// they take.
@@ -27,7 +33,9 @@ pub(super) struct Baseline {
     /// Running median of what was seen, in seconds; 0 before the first call.
     typical: f64,
     baseline_typical: f64,
-    baseline_mean: f64,
+    /// What the mean call takes beyond the typical one, in seconds: much where long polls are
+    /// among them.
+    beyond_typical: f64,
     waited: u32,
 }
 
@@ -49,12 +57,15 @@ impl Baseline {
             && self.typical > self.baseline_typical + queue_time.as_secs_f64()
     }
 
-    /// A slot in which nothing was shed ended; `mean` of its calls, if there were any.
-    pub(super) fn learn(&mut self, mean: Option<f64>, waits: bool) {
-        let Some(mean) = mean else { return };
+    /// A slot with calls ended, which took `mean` seconds.
+    pub(super) fn saw_mean(&mut self, mean: f64) {
+        self.beyond_typical += (mean - self.typical - self.beyond_typical) * BEYOND;
+    }
+
+    /// The same, and nothing was shed.
+    pub(super) fn learn(&mut self, waits: bool) {
         if self.baseline_typical == 0.0 {
             self.baseline_typical = self.typical;
-            self.baseline_mean = mean;
             return;
         }
         if waits {
@@ -71,21 +82,19 @@ impl Baseline {
             UP
         };
         self.baseline_typical += (self.typical - self.baseline_typical) * part;
-        self.baseline_mean += (mean - self.baseline_mean) * MEAN;
     }
 
     /// What is typical now is the baseline. The mean moves along.
     pub(super) fn adopt(&mut self) {
-        if self.baseline_typical > 0.0 && self.typical > 0.0 {
-            self.baseline_mean *= self.typical / self.baseline_typical;
+        if self.baseline_typical > 0.0 {
             self.baseline_typical = self.typical;
         }
         self.waited = 0;
     }
 
-    /// In seconds.
+    /// Of calm times, in seconds.
     pub(super) fn mean(&self) -> f64 {
-        self.baseline_mean.max(self.baseline_typical)
+        self.baseline_typical + self.beyond_typical.max(0.0)
     }
 
     /// Half where the typical call waits `queue_time`, and never quite all: how much longer

@@ -159,6 +159,60 @@ fn a_cap_that_is_written_down_holds_whatever_is_measured() {
 }
 
 #[test]
+fn a_trial_to_which_nobody_came_says_nothing_of_the_calm_time() {
+    let (mut limiter, mut now) = overloaded(&SETTINGS);
+    // Its rate and with it its limit grow for so long.
+    for _ in 0..30 {
+        now = falls_behind(&mut limiter, now, ms(300), &SETTINGS);
+    }
+    let limit = limiter.limit().unwrap();
+    for _ in 0..30 {
+        if limiter.limit().unwrap() > 1.4 * limit {
+            break;
+        }
+        now = falls_behind(&mut limiter, now, ms(300), &SETTINGS);
+    }
+    assert!(limiter.limit().unwrap() > 1.4 * limit, "more is tried");
+    // Nobody calls until long after the trial, and then one does.
+    now += ms(1500);
+    limiter.arrive(now, Priority::Normal, false, &SETTINGS);
+    assert!(limiter.limit().is_some(), "it is not over yet");
+    let load = limiter.load(&SETTINGS);
+    assert!(
+        load >= 70,
+        "calls took 290 ms longer than when calm: {load}"
+    );
+}
+
+#[test]
+fn long_polls_count_in_the_limit_as_long_as_they_come_and_no_longer() {
+    let start = Instant::now();
+    let mut limiter = Limiter::new(start);
+    let mut now = calm(&mut limiter, start, 5, 200, ms(10));
+    // One call in a hundred takes four seconds, which makes 50 ms in the mean.
+    for _ in 0..120 {
+        for n in 0..200 {
+            let took = if n % 100 == 0 { 4000 } else { 10 };
+            limiter.arrive(now, Priority::Normal, false, &SETTINGS);
+            limiter.done(now, ms(took), &SETTINGS);
+            now += ms(5);
+        }
+    }
+    let per_second = |limiter: &Limiter| limiter.limit().map(|limit| limit / 1000.0);
+    for _ in 0..30 {
+        now = falls_behind(&mut limiter, now, ms(300), &SETTINGS);
+    }
+    let with = per_second(&limiter).unwrap();
+    assert!((0.135..0.155).contains(&with), "{with} s of 0.15");
+    // Most of a minute without any: then the calm time is measured anew.
+    for _ in 0..550 {
+        now = falls_behind(&mut limiter, now, ms(300), &SETTINGS);
+    }
+    let without = per_second(&limiter).unwrap();
+    assert!((0.105..0.125).contains(&without), "{without} s of 0.11");
+}
+
+#[test]
 fn load_is_half_where_calls_wait_as_long_as_they_may() {
     let start = Instant::now();
     let mut limiter = Limiter::new(start);

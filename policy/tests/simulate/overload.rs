@@ -47,8 +47,10 @@ struct Scene {
     seen: Seen,
     /// Arrivals per second.
     rate: f64,
-    /// Long polls per second, which take no worker.
+    /// Long polls per second, which take no worker, and how long they stay, or half as long
+    /// again.
     polls: f64,
+    stay: Duration,
 }
 
 impl Scene {
@@ -67,6 +69,7 @@ impl Scene {
             seen: Seen::default(),
             rate,
             polls,
+            stay: secs(20),
         }
     }
 
@@ -129,6 +132,9 @@ impl Scene {
     }
 
     fn poll(&mut self) {
+        if self.polls <= 0.0 {
+            return;
+        }
         self.events.after(self.dice.gap(self.polls), Event::Poll);
         let now = self.events.now();
         if self
@@ -136,7 +142,7 @@ impl Scene {
             .arrive(now, Priority::Normal, false, &SETTINGS)
             .passes()
         {
-            let stay = ms(20_000).mul_f64(1.0 + self.dice.unit() / 2.0);
+            let stay = self.stay.mul_f64(1.0 + self.dice.unit() / 2.0);
             self.events.after(stay, Event::PollDone(now));
         } else {
             self.seen.shed += 1;
@@ -178,6 +184,33 @@ fn at_85_percent_of_its_capacity_nothing_is_shed_long_polls_among_it() {
         (seen.arrived, seen.shed)
     };
     with_every_seed(run, |(arrived, shed)| *arrived > 200_000 && *shed == 0);
+}
+
+/// What long polls added to the mean call lets in nothing once there are none. The second in
+/// which the calm time is measured anew has no queue then, and its time is multiplied by
+/// nothing.
+#[test]
+fn long_polls_that_were_there_before_make_no_call_wait_longer_at_three_times_its_capacity() {
+    let run = |seed| {
+        let mut scene = Scene::new(seed, 0.5 * CAPACITY, 3.0);
+        scene.stay = secs(5);
+        let mut calm = scene.run(secs(20));
+        scene.rate = 0.85 * CAPACITY;
+        scene.run(secs(120));
+        scene.polls = 0.0;
+        scene.rate = 3.0 * CAPACITY;
+        // The calm time is measured after a minute of it.
+        let mut seen = scene.run(secs(220));
+        Overloaded {
+            goodput: f64::from(seen.good) / 100.0 / CAPACITY,
+            p99_above_calm: percentile(&mut seen.times, 0.99)
+                .saturating_sub(percentile(&mut calm.times, 0.99)),
+            critical_good: f64::from(seen.critical_good) / f64::from(seen.critical),
+        }
+    };
+    with_every_seed(run, |seen| {
+        seen.goodput >= 0.9 && seen.p99_above_calm <= ms(250) && seen.critical_good >= 0.99
+    });
 }
 
 #[test]
