@@ -14,6 +14,10 @@ mod answers;
 mod fleet;
 #[path = "netns/floods.rs"]
 mod floods;
+#[path = "netns/grpc.rs"]
+mod grpc;
+#[path = "netns/lost_node.rs"]
+mod lost_node;
 #[path = "netns/outages.rs"]
 mod outages;
 #[path = "netns/place.rs"]

@@ -22,6 +22,7 @@ use tokio::sync::oneshot;
 use weft_proxy::{Budget, MESH_PORT, sweep};
 use wire::v1::{Enforcement, MtlsMode, Protocol};
 
+use super::grpc::GrpcApp;
 use super::place::{Namespace, cable};
 use crate::answers::{App, WAITS};
 use crate::support::{Authority, Pod, endpoint, endpoints, service, vip};
@@ -32,6 +33,14 @@ const PORT: u16 = 8080;
 /// How long certificates live.
 const LIFE: Duration = Duration::from_secs(3600);
 
+/// What the applications are asked by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Speaks {
+    /// GETs are answered, but for those of `/wait`.
+    Http1,
+    Grpc,
+}
+
 pub(crate) struct Fleet {
     pub(crate) client: Arc<Pod>,
     pub(crate) endpoints: Vec<Served>,
@@ -41,7 +50,7 @@ pub(crate) struct Fleet {
 
 impl Fleet {
     /// Everybody serves, and the caller has been told so.
-    pub(crate) fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str, speaks: Speaks) -> Self {
         let authority = Authority::new();
         let leaf = |account: &str| authority.leaf(account, LIFE, SystemTime::now());
         let certs = leaf("api");
@@ -56,6 +65,7 @@ impl Fleet {
                 ip: IpAddr::from([10, 77, nth, 2]),
                 roots: authority.roots(),
                 certs: certs.clone(),
+                speaks,
                 app: None,
                 process: None,
                 namespace: at,
@@ -69,7 +79,11 @@ impl Fleet {
         let (roots, own) = (authority.roots(), leaf("web"));
         let (client, caller) = Inside::begin(&namespace, move || async move {
             let client = Arc::new(Pod::with(roots, own, "web").await);
-            client.set(service("api", vip().ip(), Protocol::Http1, Vec::new()));
+            let protocol = match speaks {
+                Speaks::Http1 => Protocol::Http1,
+                Speaks::Grpc => Protocol::Grpc,
+            };
+            client.set(service("api", vip().ip(), protocol, Vec::new()));
             client.set(vec![all]);
             // As the process of a proxy does.
             tokio::spawn(sweep(vec![Arc::clone(&client.proxy)]));
@@ -89,12 +103,19 @@ impl Fleet {
     }
 }
 
+/// An application, as one may ask it what it has seen.
+enum Application {
+    Http1(App),
+    Grpc(GrpcApp),
+}
+
 /// An application and its proxy.
 pub(crate) struct Served {
     ip: IpAddr,
     roots: Roots,
     certs: CertHandle,
-    app: Option<App>,
+    speaks: Speaks,
+    app: Option<Application>,
     process: Option<Inside>,
     pub(crate) namespace: Namespace,
 }
@@ -104,11 +125,16 @@ impl Served {
     pub(crate) fn start(&mut self) {
         self.end();
         let (ip, roots, certs) = (self.ip, self.roots.clone(), self.certs.clone());
+        let speaks = self.speaks;
         let (app, process) = Inside::begin(&self.namespace, move || async move {
             let pod = Pod::unserved_at(ip, &Budget::new(64 << 20), roots, certs, "api");
             pod.listen().await;
             pod.mode("api", Enforcement::Open, MtlsMode::Permissive);
-            App::on(TcpListener::bind((ip, PORT)).await.unwrap(), WAITS)
+            let listener = TcpListener::bind((ip, PORT)).await.unwrap();
+            match speaks {
+                Speaks::Http1 => Application::Http1(App::on(listener, WAITS)),
+                Speaks::Grpc => Application::Grpc(GrpcApp::on(listener)),
+            }
         });
         (self.app, self.process) = (Some(app), Some(process));
     }
@@ -137,12 +163,19 @@ impl Served {
 
     /// Requests that the application has seen since it began.
     pub(crate) fn asked(&self) -> usize {
-        self.app.as_ref().map_or(0, App::asked)
+        match &self.app {
+            None => 0,
+            Some(Application::Http1(app)) => app.asked(),
+            Some(Application::Grpc(app)) => app.asked(),
+        }
     }
 
     /// Those of them that are never answered.
     pub(crate) fn waiting(&self) -> usize {
-        let heads = self.app.as_ref().map_or_else(Vec::new, App::heads);
+        let Some(Application::Http1(app)) = &self.app else {
+            return 0;
+        };
+        let heads = app.heads();
         let waits = |head: &&String| head.starts_with("get /wait ");
         heads.iter().filter(waits).count()
     }

@@ -6,7 +6,7 @@
 //! every endpoint for an answer that does not come. Their ends make the endpoint rest that
 //! falls: that takes five failures in a row, and of short calls hardly one is under way. Nor do
 //! many fail there later, because whoever could not be reached once is so dear that it is tried
-//! again only seconds later.
+//! again only seconds later. What callers see where nobody waits is in `lost_node.rs`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::fleet::{Fleet, Served};
+use super::fleet::{Fleet, Served, Speaks};
 use crate::answers::sum;
 use crate::support::{Pod, get_within, vip};
 
@@ -49,7 +49,7 @@ const SECOND_CHOICE: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(16);
 
 /// Whatever comes or goes is lost, and nobody is told.
-const LOSE_ALL: &str = "add table inet faults; \
+pub(super) const LOSE_ALL: &str = "add table inet faults; \
     add chain inet faults input { type filter hook input priority 0; }; \
     add rule inet faults input iifname eth0 drop; \
     add chain inet faults output { type filter hook output priority 0; }; \
@@ -180,7 +180,7 @@ struct Outage {
 impl Outage {
     /// All is well, and nobody waits.
     fn under_load(name: &str) -> Self {
-        let fleet = Fleet::new(name);
+        let fleet = Fleet::new(name, Speaks::Http1);
         let (gets, readers) = (Arc::<Calls>::default(), Arc::<Calls>::default());
         fleet.spawn(Arc::clone(&gets).make_steadily(Arc::clone(&fleet.client)));
         sleep(WARM);
@@ -327,7 +327,7 @@ impl Outage {
 
 /// Looks until it is so.
 #[track_caller]
-fn until(what: &str, within: Duration, holds: impl Fn() -> bool) {
+pub(super) fn until(what: &str, within: Duration, holds: impl Fn() -> bool) {
     let begun = Instant::now();
     while !holds() {
         assert!(begun.elapsed() < within, "{what}: not within {within:?}");
