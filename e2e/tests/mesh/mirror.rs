@@ -18,10 +18,11 @@ const UNDER_WAY: f64 = 64.0;
 /// What copies take that nobody waits for.
 const HANGS: &str = "60s";
 /// Loads that are copied, and loads that are not, in turns.
-const ROUNDS: usize = 6;
-/// What copies may add to the 99th percentile of such a load in a busy cluster. That they add
-/// less than a twentieth is held in process, by `proxy/tests/path/mirror_latency.rs`.
-const NOTICED_MS: f64 = 50.0;
+const ROUNDS: usize = 7;
+/// What answers take: of so much, what a busy cluster adds to a load by chance is little.
+const TAKES: &str = "1s";
+/// How much longer the 99th percentile may be beside copies.
+const UNNOTICED: f64 = 1.05;
 /// What no single caller waits beside them: far less than a copy hangs.
 const LONGEST_MS: f64 = 5000.0;
 /// The last copies of a load have ended when no further one has for so long.
@@ -90,18 +91,20 @@ fn copies_that_hang_cost_no_caller_anything() -> Outcome {
     })?;
     let hangs = json!({"delay": HANGS, "only": "/items"});
     scene.api.set_fault(&scene.next, &hangs)?;
+    let takes = json!({"delay": TAKES, "only": "/items"});
+    scene.api.set_fault(&ns.pod("catalog")?, &takes)?;
     scene.load("plain")?;
-    let (mut planned, mut added) = (0.0, Vec::new());
+    let (mut planned, mut ratios) = (0.0, Vec::new());
     for _ in 0..ROUNDS {
         let (calm, copied) = (scene.load("plain")?, scene.load("catalog")?);
         assert!(copied.latency_ms.max <= LONGEST_MS, "{copied:?}");
         planned += copied.planned as f64;
-        added.push(copied.latency_ms.p99 - calm.latency_ms.p99);
+        ratios.push(copied.latency_ms.p99 / calm.latency_ms.p99);
     }
-    // What copies cost they cost in every round; what the machine does, in some.
-    added.sort_by(f64::total_cmp);
-    println!("copies that hang added {added:?} ms");
-    assert!(added[ROUNDS / 4] <= NOTICED_MS, "{added:?}");
+    // What the machine does comes to both, and to some of the rounds.
+    ratios.sort_by(f64::total_cmp);
+    println!("beside copies that hang the p99 is {ratios:.3?} times as long");
+    assert!(ratios[ROUNDS / 2] <= UNNOTICED, "{ratios:?}");
     // They did hang: so many at once that no more were made.
     let unmade = scene.copies("full")?;
     assert!(
@@ -161,7 +164,8 @@ impl<'a> Scene<'a> {
 
     /// A hundred requests within a second, each of which is answered.
     fn load(&self, service: &str) -> anyhow::Result<Summary> {
-        let args = ["--rate", "100", "--duration", "1s", "-c", "10"];
+        // No request waits for the answer to another one.
+        let args = ["--rate", "100", "--duration", "1s", "-c", "200"];
         let seen = self.client.get(&url(service, 8080, "/items"), &args)?;
         ensure!(
             seen.by_status.get("200") == Some(&seen.planned),

@@ -21,6 +21,8 @@ pub(super) const UNAVAILABLE: &str = "HTTP/1.1 503 No\r\ncontent-length: 2\r\n\r
 pub(super) const SLOW: &str = "slow";
 /// [`OK`] after 200 ms.
 pub(super) const LATE: &str = "late";
+/// [`OK`] after a second.
+pub(super) const LATER: &str = "later";
 /// [`OK`] to the first request of a connection, and the end of it instead of another answer.
 pub(super) const ONCE: &str = "once";
 /// [`OK`] to the first request of a connection, and a part of a head instead of another answer.
@@ -127,8 +129,12 @@ async fn serve(mut stream: TcpStream, answer: &str, log: &Log) -> Option<()> {
                 return None;
             }
             ONCE | HALF | WAITS => stream.write_all(OK.as_bytes()).await.ok()?,
-            SLOW | LATE => {
-                let millis = if answer == SLOW { 50 } else { 200 };
+            SLOW | LATE | LATER => {
+                let millis = match answer {
+                    SLOW => 50,
+                    LATE => 200,
+                    _ => 1000,
+                };
                 tokio::time::sleep(Duration::from_millis(millis)).await;
                 stream.write_all(OK.as_bytes()).await.ok()?;
             }

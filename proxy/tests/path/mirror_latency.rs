@@ -4,19 +4,20 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 
-use super::answers::{App, LATE, SILENCE, ask, served_by};
+use super::answers::{App, LATER, SILENCE, ask, served_by};
 use super::mirrors::{Shop, mirror};
 use crate::support::Pod;
 
 /// Rounds with copies and rounds without, in turns, so that whatever else the machine does
 /// comes to both.
-const ROUNDS: u32 = 8;
-const REQUESTS: u32 = 9;
+const ROUNDS: u32 = 7;
+const REQUESTS: u32 = 12;
 /// Between two requests of a round, which else would wait for each other's work.
 const APART: Duration = Duration::from_millis(15);
 /// Copies that a proxy has under way at most: those beyond are not made.
 const UNDER_WAY: u32 = 64;
-/// How much longer calls may take beside copies.
+/// How much longer calls may take beside copies: of answers after a second, 50 ms, which is more
+/// than a busy machine adds to the one half of the rounds alone.
 const UNNOTICED: f64 = 1.05;
 
 /// What the slowest of a round took, which is its 99th percentile.
@@ -34,7 +35,7 @@ async fn slowest(client: &Pod) -> Duration {
 #[tokio::test]
 async fn beside_copies_that_hang_the_slowest_call_takes_no_twentieth_longer() {
     let shop = Shop::new(SILENCE).await;
-    let api = App::new(shop.server.ip, LATE).await;
+    let api = App::new(shop.server.ip, LATER).await;
     served_by(&shop.client, &shop.server, &[&api]);
     let mut ratios = Vec::new();
     for _ in 0..ROUNDS {
@@ -48,9 +49,8 @@ async fn beside_copies_that_hang_the_slowest_call_takes_no_twentieth_longer() {
     let unmade = f64::from(ROUNDS * REQUESTS - UNDER_WAY);
     shop.until("full", unmade).await;
     assert_eq!(api.asked(), (2 * ROUNDS * REQUESTS) as usize);
-    // A moment of the machine makes some rounds slow; copies that delay make all so.
     ratios.sort_by(f64::total_cmp);
-    let lower = ratios[ratios.len() / 4];
     println!("the slowest call beside copies: {ratios:.3?} times");
-    assert!(lower <= UNNOTICED, "{ratios:?}");
+    let middle = ratios[ratios.len() / 2];
+    assert!(middle <= UNNOTICED, "{ratios:?}");
 }
