@@ -8,6 +8,7 @@
 mod altered;
 mod away;
 mod breaker;
+mod chains;
 mod check;
 #[path = "../mesh/metrics_api/direct.rs"]
 #[expect(dead_code, reason = "nobody is refused here")]

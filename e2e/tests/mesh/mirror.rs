@@ -165,7 +165,7 @@ impl<'a> Scene<'a> {
     /// A hundred requests within a second, each of which is answered.
     fn load(&self, service: &str) -> anyhow::Result<Summary> {
         // No request waits for the answer to another one.
-        let args = ["--rate", "100", "--duration", "1s", "-c", "200"];
+        let args = ["--rate", "100", "--duration", "1s", "-c", "100"];
         let seen = self.client.get(&url(service, 8080, "/items"), &args)?;
         ensure!(
             seen.by_status.get("200") == Some(&seen.planned),

@@ -6,7 +6,7 @@ use e2e::harness::{Api, Cluster, Namespace, Outcome, Pod, eventually};
 use serde_json::{Value, json};
 
 use super::super::{SOON, url};
-use super::{calls_on, link, log, requests};
+use super::links::{calls_on, link, log, requests};
 
 const ROUTE: &str = "weft-route:catalog=catalog-staging";
 /// Requests of each kind that has a right, and of each of three without one.

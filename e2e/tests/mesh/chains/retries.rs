@@ -4,7 +4,7 @@ use anyhow::ensure;
 use e2e::harness::{Api, Load, Namespace, Outcome, Pod, eventually};
 
 use super::super::{SOON, url};
-use super::{calls_on, fault, link, requests};
+use super::links::{calls_on, fault, link, requests};
 
 /// What the applications of a chain pass on.
 const WAYS: [&str; 3] = ["context", "trace", "none"];

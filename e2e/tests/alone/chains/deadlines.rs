@@ -3,7 +3,7 @@
 
 use std::thread;
 
-use anyhow::{Context as _, anyhow, ensure};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use e2e::{
     echo::{
         call::Outcome as Answer,
@@ -12,16 +12,17 @@ use e2e::{
     harness::{Api, Load, Namespace, Outcome, Pod, eventually},
 };
 
-use super::super::{SOON, url};
-use super::{between, calls_on, fault, left, link, lower_quartile, order, requests, same};
+use super::super::url;
+use super::links::{calls_on, fault, link, requests};
+use super::{ROUNDS, SOON, between, left, order, same};
 
 /// What a request says that has so many milliseconds.
 const DEADLINE: &str = "weft-timeout:2000ms";
 const TIME: f64 = 2000.0;
 /// Milliseconds from its end until an application sees it.
 const SEEN: f64 = 200.0;
-/// However busy the machine is.
-const SEEN_BY_ALL: f64 = 1000.0;
+/// In a round that does not hold.
+const SEEN_AT_MOST: f64 = 1000.0;
 /// Whole milliseconds are told, and rounded down at each hop.
 const EARLY: f64 = 50.0;
 /// Trace context of a request alone, and of two that share it.
@@ -147,17 +148,29 @@ fn went_on(records: &[Record], end: u64) -> anyhow::Result<()> {
 }
 
 fn readers_end_everywhere(town: &Town) -> anyhow::Result<()> {
-    // Not all at once: what the machine does beside them disturbs some and not all.
+    for round in 0..ROUNDS {
+        if all_see_the_end(town, &format!("/slow/read/{round}"))? {
+            return Ok(());
+        }
+    }
+    bail!("in none of {ROUNDS} rounds all saw the end within {SEEN} ms");
+}
+
+/// Whether every application sees the end of each of five calls in time.
+fn all_see_the_end(town: &Town, path: &str) -> anyhow::Result<bool> {
+    // Not all at once, or they would wait for each other's work.
     let args = [
         "-n", "5", "-c", "5", "--rate", "2", "--trace", "-H", DEADLINE,
     ];
-    let path = "/slow/read";
     let seen = town.client.get(&url("gate", 8080, path), &args)?;
     ensure!(seen.by_reason.get("deadline") == Some(&5), "{seen:?}");
     let firsts = town.ended(&town.gate, path)?;
-    let used = firsts.iter().map(|record| anyhow::Ok(TIME - left(record)?));
-    let used = lower_quartile(used.collect::<anyhow::Result<_>>()?)?;
-    ensure!((0.0..=EARLY).contains(&used), "{used} ms before the gate");
+    let mut holds = true;
+    for first in &firsts {
+        let used = TIME - left(first)?;
+        println!("{used} ms were used before the gate");
+        holds &= (0.0..=EARLY).contains(&used);
+    }
     for pod in [&town.gate].into_iter().chain(&town.chain) {
         let records = town.ended(pod, path)?;
         ensure!(records.len() == 5, "{}: {records:?}", pod.name);
@@ -170,15 +183,13 @@ fn readers_end_everywhere(town: &Town) -> anyhow::Result<()> {
         println!("{} saw the end after so many ms: {late:.1?}", pod.name);
         let last = late.iter().copied().fold(f64::MIN, f64::max);
         ensure!(
-            last <= SEEN_BY_ALL,
+            last <= SEEN_AT_MOST,
             "{} saw one end after {last} ms",
             pod.name
         );
-        let late = lower_quartile(late)?;
-        let in_time = (-EARLY..=SEEN).contains(&late);
-        ensure!(in_time, "{} saw the end after {late} ms", pod.name);
+        holds &= late.iter().all(|late| (-EARLY..=SEEN).contains(late));
     }
-    Ok(())
+    Ok(holds)
 }
 
 fn writers_go_on_and_none_begins(town: &Town) -> anyhow::Result<()> {

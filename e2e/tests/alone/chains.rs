@@ -1,0 +1,80 @@
+//! Services behind each other: what one of them uses of the time shows at the others, to some
+//! hundredths of a second.
+//!
+//! Beside other tests no time of one call says so much: a round of calls holds when each of
+//! them does, and of three rounds one has to. What the proxies do they do in each.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use e2e::{
+    echo::{
+        call::{Order, Outcome as Answer},
+        request_log::Record,
+    },
+    harness::{Api, Pod},
+};
+use http::Method;
+
+use links::BYPASS;
+
+mod deadlines;
+#[path = "../mesh/chains/links.rs"]
+mod links;
+mod timeouts;
+
+/// Something that takes no time takes the machine some.
+const SOON: Duration = Duration::from_secs(10);
+const ROUNDS: usize = 3;
+
+/// A call that the application of this pod makes, with these headers and for no request of
+/// its own that goes on meanwhile.
+fn order(
+    api: &Api,
+    from: &Pod,
+    (method, url): (&str, String),
+    (name, value): (&str, &str),
+) -> anyhow::Result<Answer> {
+    let order = Order {
+        url,
+        method: method.to_owned(),
+        body: String::new(),
+        headers: Some([(name.to_owned(), value.to_owned())].into()),
+    };
+    let body = serde_json::to_string(&order)?;
+    let (status, text) = api.ask_pod(from, BYPASS, &Method::POST, "/proxy", &body)?;
+    ensure!(
+        status == 200,
+        "{} answered {status} to {body}: {text}",
+        from.name
+    );
+    serde_json::from_str(&text).with_context(|| format!("{} answered {text}", from.name))
+}
+
+/// Milliseconds that the application was told to have left.
+fn left(record: &Record) -> anyhow::Result<f64> {
+    let left = record.headers.get("weft-timeout");
+    let left = left.and_then(|left| left.strip_suffix("ms"));
+    let left = left.with_context(|| format!("it was told no time: {record:?}"))?;
+    Ok(left.parse()?)
+}
+
+/// Milliseconds from one time of a log to another one. All nodes of the local cluster have
+/// one clock.
+fn between(from: u64, to: u64) -> f64 {
+    (to as f64 - from as f64) / 1000.0
+}
+
+/// The trace that a request belongs to, by which it is found again at the next hop.
+fn trace(record: &Record) -> Option<&str> {
+    record.headers.get("traceparent")?.split('-').nth(1)
+}
+
+/// Of one that has the same trace as `first`.
+fn same<'a>(records: &'a [Record], first: &Record) -> anyhow::Result<&'a Record> {
+    let id = trace(first).context("it has no trace")?;
+    records
+        .iter()
+        .find(|record| trace(record) == Some(id))
+        .with_context(|| format!("no request of the trace of {first:?}"))
+}

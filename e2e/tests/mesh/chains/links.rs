@@ -1,0 +1,57 @@
+//! The applications of a chain, and what their logs tell.
+
+use anyhow::ensure;
+use e2e::{
+    echo::request_log::{PATH, Record, Told},
+    harness::{Api, App, Pod},
+};
+use http::Method;
+use serde_json::json;
+
+/// Orders and logs of the application; the pods skip the port, so that no proxy counts what
+/// the test itself asks.
+pub(super) const BYPASS: u16 = 9092;
+
+/// An application that asks nobody.
+pub(super) fn link(name: &str) -> App {
+    App::new(name)
+        .annotation("weft.dev/skip-inbound-ports", &BYPASS.to_string())
+        // Not by the port that calls on: a probe would go down the chain.
+        .readiness(json!({"httpGet": {"path": "/metrics", "port": 9091}, "periodSeconds": 1}))
+}
+
+/// An application that asks the next one, with these headers of its request.
+pub(super) fn calls_on(name: &str, next: &str, propagate: &str) -> App {
+    link(name)
+        .env("NEXT", &format!("http://{next}:8080"))
+        .env("PROPAGATE", propagate)
+}
+
+/// From now on the application of this pod fails so.
+pub(super) fn fault(pod: &Pod, fault: &str) -> anyhow::Result<()> {
+    // Within the pod, past its proxy.
+    let url = "http://127.0.0.1:8080/fault";
+    let args = ["get", url, "-X", "POST", "--body", fault];
+    pod.exec(&[&args[..], &["--expect", "fault set"]].concat())
+        .map(drop)
+}
+
+/// The application's log of what reached it below `path`, as it tells it.
+pub(super) fn log(api: &Api, pod: &Pod, path: &str) -> anyhow::Result<String> {
+    let path = format!("{PATH}?only={path}");
+    let (status, text) = api.ask_pod(pod, BYPASS, &Method::GET, &path, "")?;
+    ensure!(
+        status == 200,
+        "{path} of {} answered {status}: {text}",
+        pod.name
+    );
+    Ok(text)
+}
+
+/// What reached the application below `path`, from the first request on.
+pub(super) fn requests(api: &Api, pod: &Pod, path: &str) -> anyhow::Result<Vec<Record>> {
+    let text = log(api, pod, path)?;
+    let told: Told = serde_json::from_str(&text)?;
+    ensure!(told.lost == 0, "{} lost {} requests", pod.name, told.lost);
+    Ok(told.records)
+}
