@@ -66,4 +66,5 @@ mod path {
     mod unread;
     mod waiting;
     mod workloads;
+    mod zones;
 }

@@ -22,7 +22,7 @@ const UNREADABLE: &str = "weft_unreadable_loads_total";
 const BUSY: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nendpoint-load-metrics: TEXT application_utilization=0.9\r\n\r\nok";
 
 /// The own pod runs in this zone, on this node.
-fn runs_in(zone: &str, node: &str) -> v1::Resource {
+pub(super) fn runs_in(zone: &str, node: &str) -> v1::Resource {
     let workload = v1::Workload {
         identity: crate::support::id("web").as_str().to_owned(),
         enforcement: v1::Enforcement::Open.into(),
@@ -36,7 +36,7 @@ fn runs_in(zone: &str, node: &str) -> v1::Resource {
 }
 
 /// `api` is served at these ports, by the zone of each, and is to be called near by.
-fn near_by(server: &Pod, account: Option<&str>, ports: &[(u16, &str)]) -> v1::Resource {
+pub(super) fn near_by(server: &Pod, account: Option<&str>, ports: &[(u16, &str)]) -> v1::Resource {
     let at = |(port, zone): &(u16, &str)| v1::Endpoint {
         zone: (*zone).to_owned(),
         node: format!("node-{port}"),
