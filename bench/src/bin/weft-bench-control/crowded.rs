@@ -125,7 +125,7 @@ pub(crate) async fn measure(
     controller.quiet(SETTLE).await?;
     let (connected, load) = (controller.memory()?, load());
     let graph = graph::measure(bench, &fleet, changing).await?;
-    let pulses = pulses::measure(bench, &controller, &fleet, changing).await?;
+    let pulses = pulses::measure(bench, &controller, &fleet, central(size), changing).await?;
 
     let endpoints = change_endpoints(bench, &controller, &fleet, size, changing).await?;
     let (after_changes, changes) = (controller.memory()?, &endpoints.changes);
@@ -229,18 +229,23 @@ async fn move_pods(
     })
 }
 
+/// The first of the central Services. They are the last ones: targets protect the first, and
+/// whom their pods refuse has no voice about their breakers.
+fn central(size: &Size) -> usize {
+    size.services - CENTRAL
+}
+
 /// One proxy for every so many pods. Each calls the next Services after its own and
 /// one of the central ones.
 fn roles(size: &Size) -> Vec<Role> {
     let role = |number: usize| {
         let pod = number * PODS_PER_PROXY;
         let service = pod / size.pods_per_service;
-        let spread =
-            (0..CALLS).map(|step| CENTRAL + (number * 37 + step * 101) % (size.services - CENTRAL));
+        let spread = (0..CALLS).map(|step| (number * 37 + step * 101) % central(size));
         Role {
             service,
             place: pod % size.pods_per_service,
-            calls: spread.chain([number % CENTRAL]).collect(),
+            calls: spread.chain([central(size) + number % CENTRAL]).collect(),
         }
     };
     (0..size.pods() / PODS_PER_PROXY).map(role).collect()

@@ -158,10 +158,10 @@ impl Fleet {
         self.tell(|member| Message::Report(member.report(slot)))
     }
 
-    /// Every proxy tells how its calls of the last second went. `fails`: all to
-    /// [`told::FAILING`] failed.
-    pub(crate) fn pulse(&self, fails: bool) -> Result<()> {
-        self.tell(|member| Message::Pulse(member.pulse(fails)))
+    /// Every proxy tells how its calls of the last second went. `failing`: a Service to which
+    /// all failed.
+    pub(crate) fn pulse(&self, failing: Option<usize>) -> Result<()> {
+        self.tell(|member| Message::Pulse(member.pulse(failing)))
     }
 
     /// Proxies whose calls a breaker holds back.
@@ -319,7 +319,7 @@ impl Member {
             let batch = match message.message {
                 Some(v1::to_proxy::Message::Batch(batch)) => batch,
                 Some(v1::to_proxy::Message::Steer(steer)) => {
-                    if let Some(held_back) = told::holds_back(&steer, told::FAILING) {
+                    if let Some(held_back) = told::holds_back(&steer) {
                         self.held_back.store(held_back, Ordering::Relaxed);
                     }
                     continue;
@@ -370,10 +370,10 @@ impl Member {
         self.held_back.load(Ordering::Relaxed)
     }
 
-    fn pulse(&self, fails: bool) -> v1::Pulse {
+    fn pulse(&self, failing: Option<usize>) -> v1::Pulse {
         let held_back = self.is_held_back();
         let told = |service: &usize| {
-            let fails = fails && *service == told::FAILING;
+            let fails = failing == Some(*service);
             told::of_service(*service, fails, held_back)
         };
         v1::Pulse {

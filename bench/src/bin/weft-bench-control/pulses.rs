@@ -11,7 +11,6 @@ use crate::crowd;
 use crate::figures::seconds;
 use crate::fleet::Fleet;
 use crate::process::Controller;
-use crate::told::FAILING;
 
 /// Between two pulses of one proxy.
 const EVERY: Duration = Duration::from_secs(1);
@@ -31,11 +30,12 @@ pub(crate) struct Figures {
     pub(crate) open: f64,
 }
 
-/// Lets every proxy pulse for so long; then the calls to one Service fail.
+/// Lets every proxy pulse for so long; then the calls to the Service `failing` fail.
 pub(crate) async fn measure(
     bench: &Bench,
     controller: &Controller,
     fleet: &Fleet,
+    failing: usize,
     time: Duration,
 ) -> Result<Figures> {
     bench.say("telling how calls went");
@@ -47,25 +47,25 @@ pub(crate) async fn measure(
     turns.tick().await;
     let (before, begun) = (controller.cpu()?, Instant::now());
     while begun.elapsed() < time {
-        fleet.pulse(false)?;
+        fleet.pulse(None)?;
         turns.tick().await;
     }
     let used = (controller.cpu()? - before) / seconds(begun.elapsed());
-    let callers = fleet.callers(FAILING).len();
+    let callers = fleet.callers(failing).len();
     ensure!(
         fleet.held_back() == 0,
         "a breaker opened though nothing failed"
     );
 
-    let failing = Instant::now();
+    let since = Instant::now();
     while fleet.held_back() < callers {
         ensure!(
-            failing.elapsed() < TOLD_WITHIN,
+            since.elapsed() < TOLD_WITHIN,
             "{} of {callers} callers were told that all calls to {} fail",
             fleet.held_back(),
-            crowd::service_name(FAILING)
+            crowd::service_name(failing)
         );
-        fleet.pulse(true)?;
+        fleet.pulse(Some(failing))?;
         // What a proxy is told shows at once, not with its next pulse.
         let next = Instant::now() + EVERY;
         while Instant::now() < next && fleet.held_back() < callers {
@@ -77,6 +77,6 @@ pub(crate) async fn measure(
         idle: idle * 100.0,
         percent: used * 100.0,
         callers,
-        open: seconds(failing.elapsed()),
+        open: seconds(since.elapsed()),
     })
 }

@@ -5,9 +5,6 @@ use wire::v1::verdict::State;
 
 use crate::crowd;
 
-/// The Service whose calls fail when that is tried: one of those that everybody calls a
-/// share of.
-pub(crate) const FAILING: usize = 0;
 /// Calls of one proxy to one Service in a second.
 const CALLS: u32 = 20;
 
@@ -63,14 +60,9 @@ pub(crate) fn of_service(service: usize, fails: bool, held_back: bool) -> v1::Ci
     }
 }
 
-/// Whether calls to a Service are held back, if this says anything of it.
-pub(crate) fn holds_back(steer: &v1::Steer, service: usize) -> Option<bool> {
-    let name = full_name(service);
-    let mut verdicts = steer.verdicts.iter().rev();
-    let last = verdicts.find(|verdict| {
-        let circuit = verdict.circuit.as_ref();
-        circuit.is_some_and(|circuit| circuit.backend == name)
-    })?;
+/// Whether calls are held back, if this says so of any Service: calls to one alone fail.
+pub(crate) fn holds_back(steer: &v1::Steer) -> Option<bool> {
+    let last = steer.verdicts.last()?;
     Some(last.state() != State::Closed)
 }
 
