@@ -19,6 +19,7 @@ mod ports;
 mod shape;
 mod traffic_split;
 mod traffic_target;
+mod unknown;
 
 use std::sync::Arc;
 
@@ -37,6 +38,7 @@ pub(crate) use traffic_target::source;
 pub use traffic_target::{
     Destination, DestinationKind, PortLimit, Rule, RuleKind, Source, SourceKind, Target,
 };
+pub(crate) use unknown::unknown_fields;
 
 /// Characters of one field or text that are kept: both may quote values of any length.
 const LONGEST_TEXT: usize = 400;

@@ -14,7 +14,8 @@ mod limits;
 mod overrides;
 mod reader;
 mod scope;
-mod unknown;
+
+use std::sync::LazyLock;
 
 use policy::{
     name::ServiceId,
@@ -24,9 +25,14 @@ use serde_json::Value;
 
 use self::reader::Reader;
 use super::TrafficPolicySpec;
-use crate::smi::judge::{Judge, Mistake, Mistakes, Surroundings, check_object};
+use crate::smi::{
+    judge::{Judge, Mistake, Mistakes, Surroundings, check_object, unknown_fields},
+    schema,
+};
 
 pub use self::judged::{Override, Policy, Route};
+
+static SCHEMA: LazyLock<Value> = LazyLock::new(schema::<TrafficPolicySpec>);
 
 /// Fields of the kind that hold objects wherever they stand.
 const OBJECTS: [&str; 13] = [
@@ -141,7 +147,7 @@ impl Judge for TrafficPolicySpec {
     }
 
     fn besides(written: &Value, mistakes: &mut Mistakes) {
-        unknown::fields(written, mistakes);
+        unknown_fields("this kind", "spec", written, &SCHEMA, mistakes);
     }
 }
 

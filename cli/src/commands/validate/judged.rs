@@ -36,7 +36,8 @@ pub struct Finding {
     pub refused: bool,
     /// Kind, namespace and name.
     pub object: String,
-    /// Path of the field in the version that is stored; empty for the whole object.
+    /// Path of the field: of one that has no meaning, and of the name, as it was written, else in
+    /// the version that is stored; empty for the whole object.
     pub field: String,
     /// What is wrong, and the way out.
     pub text: String,
@@ -106,6 +107,7 @@ impl Reader<'_> {
     }
 
     fn smi(&mut self, object: &Value, group: &str, version: &str, at: &[Step]) {
+        self.as_written(object, at);
         let kind = object
             .get("kind")
             .and_then(Value::as_str)
@@ -147,7 +149,16 @@ impl Reader<'_> {
             self.found(object, at, true, String::new(), text);
             return;
         }
+        self.as_written(object, at);
         for mistake in self.mistakes(object, object.clone(), (group, kind), at) {
+            let refused = mistake.severity == Severity::Refuse;
+            self.found(object, at, refused, mistake.field, mistake.text);
+        }
+    }
+
+    /// What conversion and the API server would pass over or take away.
+    fn as_written(&mut self, object: &Value, at: &[Step]) {
+        for mistake in crds::validate::as_written(object) {
             let refused = mistake.severity == Severity::Refuse;
             self.found(object, at, refused, mistake.field, mistake.text);
         }
@@ -286,5 +297,49 @@ items:
         let first = judged.findings.first().expect("the weight is no quantity");
         assert!(first.refused, "{first:?}");
         assert!(first.line >= 5, "{first:?}");
+    }
+    #[test]
+    fn misspelt_fields_of_smi_and_names_of_no_object_are_told_where_they_stand() {
+        let text = "\
+apiVersion: access.smi-spec.io/v1alpha1
+kind: TrafficTarget
+metadata: {name: Cart_1}
+destination: {kind: ServiceAccount, name: cart}
+sources:
+- {kind: ServiceAccount, name: web}
+specs:
+- kind: HTTPRouteGroup
+  name: cart
+  match: [read]
+---
+apiVersion: split.smi-spec.io/v1alpha4
+kind: TrafficSplit
+metadata: {name: cart}
+spec:
+  service: cart
+  match:
+  - {kind: HTTPRouteGroup, name: blue}
+  backends:
+  - {service: cart-v1, weight: 90}
+";
+        let judged = judge(text, "shop", &Cluster::default()).unwrap();
+        let found: Vec<(usize, bool, &str)> = judged
+            .findings
+            .iter()
+            .map(|one| (one.line, one.refused, one.field.as_str()))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                (3, true, "metadata.name"),
+                (10, false, "specs[0].match"),
+                (17, false, "spec.match"),
+            ],
+            "{:#?}",
+            judged.findings
+        );
+        for warning in &judged.findings[1..] {
+            assert!(warning.text.ends_with("; matches is one"), "{warning:?}");
+        }
     }
 }

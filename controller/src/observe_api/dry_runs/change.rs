@@ -93,12 +93,10 @@ impl Asked {
         };
         let group = api_version.split_once('/').map_or("", |(group, _)| group);
         let at = cluster.around(namespace);
-        let mistakes = crds::validate::object(group, spelled, stored.get("spec"), &at);
-        self.judged(
-            field,
-            &format!("{spelled} {namespace}/{name}"),
-            &mistakes.unwrap_or_default(),
-        )?;
+        let mut mistakes = crds::validate::as_written(object);
+        let of_spec = crds::validate::object(group, spelled, stored.get("spec"), &at);
+        mistakes.extend(of_spec.into_iter().flatten());
+        self.judged(field, &format!("{spelled} {namespace}/{name}"), &mistakes)?;
         let read: DynamicObject =
             serde_json::from_value(stored).map_err(|error| wrong(field, error))?;
         self.change.objects.push((kind, read));

@@ -180,3 +180,34 @@ async fn what_admission_refuses_is_refused_in_its_words() {
         assert!(message.contains(words), "{words}: {message}");
     }
 }
+
+#[tokio::test]
+async fn fields_that_the_kind_does_not_have_are_told_with_those_that_were_meant() {
+    let bench = bench().await;
+    let mut misspelt = for_others();
+    misspelt["spec"]["rules"][0]["match"] = json!(["read"]);
+    let (status, told) = tried(&bench, "editor", json!({"objects": [misspelt]})).await;
+    assert_eq!(status, 201, "{told}");
+    let [warning] = &**told["warnings"].as_array().unwrap() else {
+        panic!("{told}")
+    };
+    let warning = warning.as_str().unwrap();
+    assert!(
+        warning.starts_with("TrafficTarget shop/read: spec.rules[0].match: is no field"),
+        "{warning}"
+    );
+    assert!(warning.ends_with("; matches is one"), "{warning}");
+    // As it should be, nothing is to be said.
+    let (_, told) = tried(&bench, "editor", json!({"objects": [for_others()]})).await;
+    assert_eq!(told["warnings"].as_array().map_or(0, Vec::len), 0, "{told}");
+    // A name that the API server would refuse.
+    let mut named = for_others();
+    named["metadata"]["name"] = json!("Read_1");
+    let (status, told) = tried(&bench, "editor", json!({"objects": [named]})).await;
+    assert_eq!(status, 400, "{told}");
+    let message = told["message"].as_str().unwrap();
+    assert!(
+        message.contains("metadata.name: is \"Read_1\""),
+        "{message}"
+    );
+}

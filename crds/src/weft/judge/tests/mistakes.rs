@@ -182,7 +182,7 @@ fn a_field_that_the_kind_does_not_have_is_told_with_the_one_that_was_meant() {
             ("spec.rateLimits[0].bust", true),
             ("spec.retries", false),
             ("spec.retry.attempt", true),
-            ("spec.retry.budget.percentage", false),
+            ("spec.retry.budget.percentage", true),
         ]
     );
     assert!(
