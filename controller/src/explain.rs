@@ -1,7 +1,7 @@
 //! Why a call passes or not: walks what the proxies do, by the Model that they are told.
 //!
 //! `call` finds out who calls and what is called, `route` where that goes, `judge` what the
-//! called pods say, `fix` what would let it pass; `trial` what a change would mean for calls
+//! called pods say, `host` whether that depends on the host, `fix` what would let it pass; `trial` what a change would mean for calls
 //! that were seen, `candidates` what proxies can try of one. Nothing is decided here that
 //! `policy` does not decide: the words come from the same values that proxies act by.
 //!
@@ -12,6 +12,7 @@ mod call;
 pub(crate) mod candidates;
 mod declared;
 mod fix;
+mod host;
 mod judge;
 mod outcome;
 mod question;
@@ -19,7 +20,7 @@ mod route;
 pub(crate) mod trial;
 mod words;
 
-pub use self::answer::Explained;
+pub use self::answer::{Explained, UNTOLD_HOST};
 pub use self::question::{BadQuestion, CallerView, Callers, Owner, SeenCallers};
 pub use self::trial::{Calls, Meaning, Share, Trial, Who};
 

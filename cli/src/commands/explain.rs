@@ -48,7 +48,8 @@ pub(super) const TO: &[Kind] = &[
     about = "Say what becomes of a call, why, and what would let it pass",
     long_about = "Says whether a call would pass, who decides that, and which rule or missing \
                   rule is the reason. FROM is deploy/web, sa/web and the like, or outside for a \
-                  caller without a proxy. -o fix prints objects that allow this call, and what \
+                  caller without a proxy. Where rules or splits look at the host, say it with -H: every \
+                  request has one. -o fix prints objects that allow this call, and what \
                   passes besides where that cannot be helped. Exit status 1 if it is refused, 3 if that cannot be told.",
     after_help = "Example:\n  weft explain deploy/web svc/cart:8080 DELETE /items/7 -n shop"
 )]

@@ -19,6 +19,11 @@ const UNTOLD_PODS: &str = "a rule allows some pods of an IdentityBinding, and wh
                            caller has may be told to whoever may read them: ask with a right to \
                            get pods in the caller's namespace";
 
+/// Said of a question whose answer depends on the host, which it does not name. It names no
+/// object: a caller finds out as much by calling.
+pub const UNTOLD_HOST: &str = "what becomes of this call depends on its host, which every request names: say which, with \
+     -H 'host: NAME' as the client sends it";
+
 /// The answer, and what it was made of.
 #[derive(Clone, Debug, Default)]
 pub struct Explained {
@@ -106,6 +111,10 @@ impl Model {
         if refusals.contains(&Reason::NotAllowed) && is_of_untold_pods(question, outcomes) {
             status.verdict = Verdict::Unknown;
             status.reason = UNTOLD_PODS.to_owned();
+        }
+        if outcomes.iter().any(Outcome::is_by_host) {
+            status.verdict = Verdict::Unknown;
+            status.reason = UNTOLD_HOST.to_owned();
         }
         if let (Some(reason), Verdict::Refused) = (refusals.first(), status.verdict) {
             status.reason = reason.to_string();

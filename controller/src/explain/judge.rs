@@ -10,6 +10,7 @@ use policy::protocol::Protocol;
 use policy::reason::Reason;
 
 use super::call::{Caller, Request};
+use super::host;
 use crate::model::{Endpoint, Index, Model, PodId, Target, modes};
 use crate::world::{ObjectKey, PodFacts};
 
@@ -54,6 +55,8 @@ pub(super) struct Judged {
     pub(super) rules: Vec<RuleSays>,
     /// Some rule may tell pods of one account apart.
     pub(super) names_pods: bool,
+    /// It refuses, lets the call in with some host, and no host was said.
+    pub(super) by_host: bool,
     /// The pod whose proxy judges, and the objects that it judges by.
     pub(super) by: Option<(PodId, Vec<(ObjectRef, i64)>)>,
 }
@@ -76,6 +79,7 @@ pub(super) fn endpoint(
         strict: false,
         rules: Vec::new(),
         names_pods: false,
+        by_host: false,
         by: None,
     };
     let Some((pod, facts)) = found else {
@@ -99,7 +103,7 @@ pub(super) fn endpoint(
         None => Proven::Outside,
     };
     let strict = mtls == MtlsMode::Strict && caller.identity.is_none();
-    let (ruling, rules) = held.judge(proven, (endpoint.port, protocol, strict), request);
+    let (ruling, rules, by_host) = held.judge(proven, (endpoint.port, protocol, strict), request);
     Judged {
         endpoint: endpoint.clone(),
         ruling,
@@ -108,6 +112,7 @@ pub(super) fn endpoint(
         strict,
         rules,
         names_pods: held.names_pods(),
+        by_host,
         by: Some((pod.clone(), held.origins)),
     }
 }
@@ -151,15 +156,16 @@ impl Held {
         }
     }
 
+    /// The ruling, what each rule says, and whether some host would let the call in.
     fn judge(
         &self,
         caller: Proven<'_>,
         (port, protocol, strict): (u16, Protocol, bool),
         request: &Request,
-    ) -> (Ruling, Vec<RuleSays>) {
+    ) -> (Ruling, Vec<RuleSays>, bool) {
         let access = &self.access;
         if strict {
-            return (Ruling::Refused(Reason::NoIdentity), Vec::new());
+            return (Ruling::Refused(Reason::NoIdentity), Vec::new(), false);
         }
         let mut path = request.path.as_str();
         let normal = policy::path::normalise(path);
@@ -169,7 +175,7 @@ impl Held {
         } else if request.tcp {
             // What is declared to be HTTP is read as HTTP, and these bytes are none.
             if protocol.is_http() {
-                return (Ruling::Refused(Reason::BadRequest), Vec::new());
+                return (Ruling::Refused(Reason::BadRequest), Vec::new(), false);
             }
             Traffic::Bytes
         } else {
@@ -178,7 +184,7 @@ impl Held {
                 Err(_)
                     if access.enforcement == Enforcement::Enforce && access.has_http_rule(port) =>
                 {
-                    return (Ruling::Refused(Reason::BadRequest), Vec::new());
+                    return (Ruling::Refused(Reason::BadRequest), Vec::new(), false);
                 }
                 Err(_) => {}
             }
@@ -199,7 +205,13 @@ impl Held {
             origin: answer.rule.origin.clone(),
             fails: answer.fails.map(|part| words(part, port, request)),
         });
-        (ruling, rules.collect())
+        let by_host = match call {
+            Traffic::Http(facts) if ruling.refusal().is_some() => {
+                host::may_let_in(access, caller, port, facts)
+            }
+            _ => false,
+        };
+        (ruling, rules.collect(), by_host)
     }
 }
 

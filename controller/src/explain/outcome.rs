@@ -37,7 +37,15 @@ impl Outcome<'_> {
         stands.into_iter().chain(of_pods)
     }
 
+    /// Whether it depends on the host, which was not said.
+    pub(super) fn is_by_host(&self) -> bool {
+        self.way.by_host || self.judged.iter().any(|one| one.by_host)
+    }
+
     pub(super) fn verdict(&self) -> Verdict {
+        if self.is_by_host() {
+            return Verdict::Unknown;
+        }
         if self.way.refused.is_some() && !self.way.is_answered() {
             return Verdict::Refused;
         }

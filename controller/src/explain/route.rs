@@ -11,6 +11,7 @@ use policy::traffic::call::{FallbackTo, Retry};
 use policy::traffic::first;
 
 use super::call::{Called, Caller, Request};
+use super::host;
 use crate::model::{Endpoint, Index, Model, PortEntry, Split, identity_at};
 use crate::world::ObjectKey;
 
@@ -35,6 +36,8 @@ pub(super) struct Way<'a> {
     pub(super) note: Option<String>,
     /// It leads out of the cluster: relayed as it is, and judged by nobody of the mesh.
     pub(super) outside: bool,
+    /// With some host the call goes another way, and no host was said.
+    pub(super) by_host: bool,
 }
 
 /// The fallback of a called Service that nobody serves.
@@ -114,6 +117,11 @@ impl<'a> Way<'a> {
         };
         let seen = (!request.tcp && !at.protocol.is_opaque()).then_some(&facts);
         let split = entry.splits.iter().find(|split| split.when.fits(seen));
+        let may = entry
+            .splits
+            .iter()
+            .find(|split| host::may_fit(&split.when, seen));
+        let by_host = may.map(|split| &split.origin) != split.map(|split| &split.origin);
         let ways = match split {
             Some(split) => Self::of_split(index, caller, key, port, split),
             None => root(),
@@ -122,6 +130,7 @@ impl<'a> Way<'a> {
         let instead = |ended: Reason| Instead::of(index, caller, called, seen, ended);
         let ways = ways.into_iter().map(|way| Self {
             instead: way.refused.and_then(instead),
+            by_host,
             ..way
         });
         ways.collect()
@@ -224,6 +233,7 @@ impl<'a> Way<'a> {
             instead: None,
             note: None,
             outside: false,
+            by_host: false,
         }
     }
 }

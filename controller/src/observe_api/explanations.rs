@@ -26,7 +26,7 @@ use super::worker_pool::WorkerPool;
 use crate::aggregated::access::AccessDecision;
 use crate::aggregated::front_proxy::User;
 use crate::aggregated::refusal::Refusal;
-use crate::explain::{BadQuestion, CallerView, Explained, SeenCallers};
+use crate::explain::{BadQuestion, CallerView, Explained, SeenCallers, UNTOLD_HOST};
 use crate::graph::key::NodeKey;
 use crate::inventory::kind::Kind;
 use crate::model::PodId;
@@ -307,7 +307,7 @@ fn explain(
 
 /// What a caller would find out by calling.
 fn for_the_caller(status: ExplanationStatus, spec: &ExplanationSpec) -> ExplanationStatus {
-    if status.verdict == Verdict::Unknown {
+    if status.verdict == Verdict::Unknown && status.reason != UNTOLD_HOST {
         return hidden_called();
     }
     ExplanationStatus {

@@ -56,3 +56,50 @@ fn fix_of_a_call_with_headers_allows_it_with_these_only() {
         "{fix:?}"
     );
 }
+
+/// The host is in every request that a proxy judges, whoever asked.
+#[test]
+fn what_depends_on_the_host_is_unknown_until_the_host_is_said() {
+    let hosts = json!([{"name": "cart", "headers": [{"host": "cart(\\..*)?"}]}]);
+    let rules = json!([{"kind": "HTTPRouteGroup", "name": "hosts"}]);
+    let with = |from: &str, host: Option<&str>| {
+        let mut asked = spec(from, "Service/api", "GET", "/items");
+        asked.headers.extend(host.map(|host| Header {
+            name: "Host".to_owned(),
+            value: host.to_owned(),
+        }));
+        asked
+    };
+    let ruled = shop().with(group("hosts", hosts.clone())).with(target(
+        "cart",
+        "api",
+        &["web"],
+        rules.clone(),
+    ));
+    let status = ask(&ruled, &with("Pod/client", None));
+    assert_eq!(status.verdict, Verdict::Unknown, "{status:?}");
+    assert!(status.reason.contains("-H 'host: "), "{status:?}");
+    assert_eq!((status.http_status, &status.fix), (None, &None));
+    assert_eq!(status.backends[0].verdict, Verdict::Unknown);
+    let verdict = |cluster: &Cluster, host| ask(cluster, &with("Pod/client", Some(host))).verdict;
+    assert_eq!(verdict(&ruled, "cart.shop"), Verdict::Allowed);
+    assert_eq!(verdict(&ruled, "other"), Verdict::Refused);
+    // Whom no host would let in is told so at once.
+    let status = ask(&ruled, &with("ServiceAccount/other", None));
+    assert_eq!(status.verdict, Verdict::Refused, "{status:?}");
+    // So is who is let in whatever the host is.
+    let all = json!([{"kind": "HTTPRouteGroup", "name": "all"}]);
+    let both = ruled
+        .with(group("all", json!([{"name": "all"}])))
+        .with(target("all", "api", &["web"], all));
+    let status = ask(&both, &with("Pod/client", None));
+    assert_eq!(status.verdict, Verdict::Allowed, "{status:?}");
+
+    // A split of these hosts leads nowhere.
+    let halved = set(split("s", "api", &[("api", 0)]), "/spec/matches", rules);
+    let halved = shop().with(group("hosts", hosts)).with(halved);
+    let status = ask(&halved, &with("Pod/client", None));
+    assert_eq!((status.verdict, &status.fix), (Verdict::Unknown, &None));
+    assert_eq!(verdict(&halved, "cart.shop"), Verdict::Refused);
+    assert_eq!(verdict(&halved, "other"), Verdict::Allowed);
+}

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use super::{Bench, read_only};
 use crate::observe_api::explanations;
 use crate::testing::cluster::{
-    Cluster, binding, in_namespace, namespace, plain_pod, pod, service, set, shop, slice, target,
-    tcp_route,
+    Cluster, binding, group, in_namespace, namespace, plain_pod, pod, service, set, shop, slice,
+    target, tcp_route,
 };
 
 use http::Method;
@@ -317,4 +317,26 @@ async fn who_has_rights_at_the_called_end_only_learns_nothing_of_the_callers_pod
         told.push(body["status"].clone());
     }
     assert_eq!(told[0], told[1], "whether they have a proxy is not told");
+}
+
+#[tokio::test]
+async fn who_has_rights_at_the_callers_end_only_is_told_that_the_host_decides() {
+    let hosts = json!([{"name": "cart", "headers": {"host": "cart"}}]);
+    let rules = json!([{"kind": "HTTPRouteGroup", "name": "hosts"}]);
+    let sources = json!([{"kind": "ServiceAccount", "name": "web", "namespace": "bank"}]);
+    let named = set(target("hosts", "api", &[], rules), "/spec/sources", sources);
+    let bench = Bench::of(&shop().with(group("hosts", hosts)).with(named));
+    let mut called = asks("bank", "ServiceAccount", "shop");
+    called["to"]["port"] = json!(80);
+    let path = "namespaces/bank/explanations";
+    let (status, body) = bench.explain("neighbour", path, called.clone()).await;
+    assert_eq!(status, 201, "{body}");
+    let told = &body["status"];
+    assert_eq!(told["verdict"], "Unknown", "{told}");
+    let reason = told["reason"].as_str().unwrap();
+    assert!(reason.contains("-H 'host: "), "{told}");
+    assert!(told.get("steps").is_none(), "{told}");
+    called["headers"] = json!([{"name": "host", "value": "cart"}]);
+    let (_, body) = bench.explain("neighbour", path, called).await;
+    assert_eq!(body["status"]["verdict"], "Allowed", "{body}");
 }

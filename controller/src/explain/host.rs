@@ -1,0 +1,66 @@
+//! Whether what becomes of a call depends on the host that it names.
+//!
+//! Every request names one, and proxies put it where rules look for headers before they judge.
+//! So a question without a host is about no request that anybody sends: where rules or splits
+//! look at it there is no answer before it is said.
+
+use http::header::HOST;
+use policy::access::{Access, Caller, Rule, Traffic};
+use policy::http_match::{HttpMatch, RequestFacts};
+use policy::route::Match;
+
+/// Whether rules that refuse a call as it was asked let it in with some host.
+pub(super) fn may_let_in(
+    access: &Access,
+    caller: Caller<'_>,
+    port: u16,
+    request: &RequestFacts<'_>,
+) -> bool {
+    if is_told(request) || !access.header_names().contains(HOST.as_str()) {
+        return false;
+    }
+    let open = |rule: &Rule| Rule {
+        http: rule
+            .http
+            .as_ref()
+            .map(|matches| matches.iter().map(of_any_host).collect()),
+        ..rule.clone()
+    };
+    let access = Access {
+        enforcement: access.enforcement,
+        rules: access.rules.iter().map(open).collect(),
+    };
+    let verdict = access.decide(caller, port, Traffic::Http(request));
+    verdict.is_allowed()
+}
+
+/// Whether a condition fits a call as it was asked, or with some host.
+pub(super) fn may_fit(when: &Match, request: Option<&RequestFacts<'_>>) -> bool {
+    match (when, request) {
+        (Match::AnyOf(matches), Some(request)) if !is_told(request) => {
+            matches.iter().any(|one| of_any_host(one).matches(request))
+        }
+        _ => when.fits(request),
+    }
+}
+
+fn is_told(request: &RequestFacts<'_>) -> bool {
+    request.headers.contains_key(HOST)
+}
+
+/// The match without what it asks of the host.
+fn of_any_host(one: &HttpMatch) -> HttpMatch {
+    let headers: Vec<&(String, String)> = one
+        .headers()
+        .iter()
+        .filter(|(name, _)| !name.eq_ignore_ascii_case(HOST.as_str()))
+        .collect();
+    if headers.len() == one.headers().len() {
+        return one.clone();
+    }
+    let headers: Vec<(&str, &str)> = headers
+        .into_iter()
+        .map(|(name, pattern)| (name.as_str(), pattern.as_str()))
+        .collect();
+    HttpMatch::as_written(one.name(), one.path_regex(), one.methods(), &headers)
+}
