@@ -5,8 +5,8 @@ mod ask;
 mod verdict;
 mod watch;
 
-use verdict::is_of_nothing;
 pub(super) use verdict::{Advice, verdict};
+use verdict::{is_of_nothing, tried};
 
 use std::time::{Duration, SystemTime};
 
@@ -19,6 +19,7 @@ use crds::observe::{
 use policy::name::Kind;
 use serde_json::Value;
 
+use super::inject::template;
 use crate::cluster::{Cluster, Refusal};
 use crate::console::Console;
 use crate::escape;
@@ -30,6 +31,22 @@ use crate::output::{self, Format, number};
 use crate::yaml::tree;
 
 const FORMATS: &[Format] = &[Format::Table, Format::Json, Format::Yaml];
+/// What the names of our labels and annotations begin with.
+const OURS: &str = "weft.dev/";
+/// Those by which no call is refused, allowed or led elsewhere.
+const OF_NO_CALL: [&str; 11] = [
+    labels::ACCESS_LOG,
+    labels::ACCOUNT,
+    labels::DRAIN_DELAY,
+    labels::LOG_LEVEL,
+    labels::PROXY_CPU_LIMIT,
+    labels::PROXY_CPU_REQUEST,
+    labels::PROXY_MEMORY_LIMIT,
+    labels::PROXY_MEMORY_REQUEST,
+    labels::PROXY_VERSION,
+    labels::ROUTES,
+    labels::TRACE_SAMPLING,
+];
 const ADVICE: Advice = Advice {
     live: "--watch 60s judges live calls",
     less: "try a smaller change",
@@ -48,8 +65,10 @@ const ADVICE: Advice = Advice {
                   can be told, or could not compare them all; if calls depend, and none of the \
                   same caller to the same port was judged live; if calls depend in namespaces \
                   whose graphs the user may not read, or the controller is older and does not say \
-                  whether they do; or if with --watch not every proxy that the \
-                  change concerns judged live calls, or some were skipped for want of time.",
+                  whether they do; if with --watch not every proxy that the change concerns judged \
+                  live calls, or some were skipped for want of time; or if the files hold what \
+                  decides about calls and is not tried, such as weft.dev/mtls of a Namespace or \
+                  weft.dev/opaque-ports of a pod template.",
     after_help = "Example:\n  weft dry-run -f policy.yaml -n shop"
 )]
 pub struct DryRun {
@@ -87,7 +106,7 @@ impl DryRun {
             return Err(Failure::usage(why));
         }
         let cluster = Cluster::connect(global).await?;
-        let spec = self.spec(cluster.namespace(), console)?;
+        let Gathered { spec, untried } = self.gathered(cluster.namespace(), console)?;
         let answer = ask(&cluster, spec.clone()).await;
         let mut answer = answer.map_err(Refusal::into_failure)?;
         let Some(mut status) = answer.status.take() else {
@@ -107,22 +126,23 @@ impl DryRun {
             }
             status.trial = Some(trial);
         }
-        let verdict = verdict(&status, ADVICE);
+        let verdict = tried(verdict(&status, ADVICE), untried);
         answer.status = Some(status);
         output::data(console, format, &answer)?;
         verdict
     }
 
-    fn spec(&self, namespace: &str, console: &mut Console<'_>) -> Result<DryRunSpec, Failure> {
-        let mut spec = DryRunSpec::default();
+    fn gathered(&self, namespace: &str, console: &mut Console<'_>) -> Result<Gathered, Failure> {
+        let mut gathered = Gathered::default();
         for name in &self.files {
             let manifest = files::read(name, console)?;
             let bad = |why: String| Failure::usage(format!("{name}:{why}"));
             for document in tree::parse(&manifest.text).map_err(|error| bad(error.to_string()))? {
                 let value = document.value().map_err(|error| bad(error.to_string()))?;
-                gather(value, namespace, &mut spec, console)?;
+                gather(value, namespace, &mut gathered, console)?;
             }
         }
+        let spec = &mut gathered.spec;
         for text in &self.delete {
             spec.delete.push(deleted(text, namespace)?);
         }
@@ -131,19 +151,28 @@ impl DryRun {
                 namespace: namespace.to_owned(),
                 mode: mode.clone(),
             }));
-        if spec == DryRunSpec::default() {
+        if *spec == DryRunSpec::default() {
+            tried(Ok(Verdict::Yes), gathered.untried)?;
             let why = "there is nothing to try: say -f FILE, --delete KIND/NAME or --access MODE";
             return Err(Failure::usage(why));
         }
-        Ok(spec)
+        Ok(gathered)
     }
+}
+
+/// What the command line and its files ask for.
+#[derive(Debug, Default)]
+struct Gathered {
+    spec: DryRunSpec,
+    /// Labels and annotations that decide about calls and are not tried.
+    untried: usize,
 }
 
 /// Takes what can be tried out of a document, and says what is left out.
 fn gather(
     mut value: Value,
     namespace: &str,
-    spec: &mut DryRunSpec,
+    gathered: &mut Gathered,
     console: &mut Console<'_>,
 ) -> Result<(), Failure> {
     if value.is_null() {
@@ -154,10 +183,12 @@ fn gather(
         && let Some(items) = value.get_mut("items").and_then(Value::as_array_mut)
     {
         for item in std::mem::take(items) {
-            gather(item, namespace, spec, console)?;
+            gather(item, namespace, gathered, console)?;
         }
         return Ok(());
     }
+    gathered.untried += untried(&value, console)?;
+    let spec = &mut gathered.spec;
     let name = value["metadata"]["name"].as_str().unwrap_or_default();
     let mode = value["metadata"]["annotations"][labels::ACCESS].as_str();
     if let Some(mode) = mode.filter(|_| kind == "Namespace") {
@@ -165,7 +196,7 @@ fn gather(
             namespace: name.to_owned(),
             mode: mode.to_owned(),
         });
-        return untried(&value, console);
+        return Ok(());
     }
     if !Kind::WRITTEN.iter().any(|known| known.as_str() == kind) {
         console.word(&format!("{kind} {name} is not tried"))?;
@@ -185,17 +216,29 @@ fn gather(
     Ok(())
 }
 
-/// Names what else a Namespace says to the mesh.
-fn untried(namespace: &Value, console: &mut Console<'_>) -> Result<(), Failure> {
-    let name = namespace["metadata"]["name"].as_str().unwrap_or_default();
-    for part in ["annotations", "labels"] {
-        let all = namespace["metadata"][part].as_object();
-        let keys = all.into_iter().flatten().map(|(key, _)| key.as_str());
-        for key in keys.filter(|key| key.starts_with("weft.dev/") && *key != labels::ACCESS) {
-            console.word(&format!("{key} of Namespace {name} is not tried"))?;
+/// Names what else an object says to the mesh, and counts what of that decides about calls.
+fn untried(object: &Value, console: &mut Console<'_>) -> Result<usize, Failure> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (kind, name) = (text(&object["kind"]), text(&object["metadata"]["name"]));
+    let (owner, templates) = (format!("{kind} {name}"), template::all(object));
+    // The mesh reads no annotations of what owns pods.
+    let own = ["Namespace", "Service"].contains(&kind.as_str());
+    let own = own.then_some((&owner, object)).into_iter();
+    let mut count = 0;
+    for (owner, part) in own.chain(templates.iter().map(|one| (&one.owner, &one.value))) {
+        for field in ["annotations", "labels"] {
+            let all = part["metadata"][field].as_object();
+            for key in all.into_iter().flatten().map(|(key, _)| key.as_str()) {
+                let is_tried = kind == "Namespace" && key == labels::ACCESS;
+                if is_tried || !key.starts_with(OURS) {
+                    continue;
+                }
+                console.word(&format!("{key} of {owner} is not tried"))?;
+                count += usize::from(!OF_NO_CALL.contains(&key));
+            }
         }
     }
-    Ok(())
+    Ok(count)
 }
 
 fn deleted(text: &str, namespace: &str) -> Result<Deleted, Failure> {
@@ -321,15 +364,15 @@ mod tests {
         let namespace = serde_json::json!({"kind": "Namespace", "metadata": {"name": "shop",
             "annotations": {"weft.dev/access": "auto", "weft.dev/mtls": "strict", "team": "a"},
             "labels": {"weft.dev/inject": "enabled"}}});
-        let (mut spec, mut out, mut err) = (DryRunSpec::default(), Vec::new(), Vec::new());
+        let (mut gathered, mut out, mut err) = (Gathered::default(), Vec::new(), Vec::new());
         let mut console = Console {
             input: &mut std::io::empty(),
             out: &mut out,
             err: &mut err,
             color: false,
         };
-        gather(namespace, "shop", &mut spec, &mut console).unwrap();
-        assert_eq!(spec.access.len(), 1);
+        gather(namespace, "shop", &mut gathered, &mut console).unwrap();
+        assert_eq!((gathered.spec.access.len(), gathered.untried), (1, 2));
         let words = String::from_utf8(err).unwrap();
         assert_eq!(
             words,

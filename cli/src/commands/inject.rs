@@ -2,7 +2,7 @@
 //! changes but those of the label, or of the sidecar.
 
 mod sidecar;
-mod template;
+pub(super) mod template;
 
 use std::collections::BTreeSet;
 

@@ -51,6 +51,19 @@ pub(in crate::commands) fn verdict(
     Ok(Verdict::Yes)
 }
 
+/// The same of a change of which so many labels and annotations that decide about calls are not
+/// tried.
+pub(super) fn tried(verdict: Result<Verdict, Failure>, untried: usize) -> Result<Verdict, Failure> {
+    match verdict {
+        Ok(Verdict::Yes) if untried > 0 => Err(Failure::unknown(format!(
+            "{untried} labels and annotations decide about calls and are not tried; leave those \
+             out of the files that hold already, and look at the others with `weft explain` once \
+             they are applied"
+        ))),
+        other => other,
+    }
+}
+
 /// Of calls that nobody judged nobody knows whether they would pass: of each edge that depends
 /// on the request some live ones must have been.
 fn all_judged(status: &DryRunStatus, advice: Advice) -> Result<(), Failure> {

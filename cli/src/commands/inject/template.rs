@@ -6,15 +6,15 @@ use crate::yaml::tree::Step;
 
 /// A pod, or what pods are made from.
 #[derive(Clone, Debug)]
-pub(super) struct Template {
+pub(in crate::commands) struct Template {
     /// Kind and name of the object that it stands in, for messages.
-    pub(super) owner: String,
+    pub(in crate::commands) owner: String,
     /// Namespace of that object, if it says one.
     pub(super) namespace: Option<String>,
     /// Where it stands in its document.
     pub(super) path: Vec<String>,
     /// It, with `metadata` and `spec`.
-    pub(super) value: Value,
+    pub(in crate::commands) value: Value,
 }
 
 impl Template {
@@ -46,7 +46,7 @@ fn below(kind: &str) -> Option<&'static [&'static str]> {
 }
 
 /// Every template of a document.
-pub(super) fn all(document: &Value) -> Vec<Template> {
+pub(in crate::commands) fn all(document: &Value) -> Vec<Template> {
     let mut found = Vec::new();
     collect(document, &mut Vec::new(), &mut found);
     found

@@ -150,3 +150,63 @@ async fn command_line_does_not_say_yes_where_no_call_is_remembered() {
     assert_eq!((code, out.as_str()), (3, ""), "{err}");
     assert!(err.contains("remembers no call"), "{err}");
 }
+
+#[tokio::test]
+async fn command_line_does_not_say_yes_of_a_file_of_which_parts_are_not_tried() {
+    let town = Town::before(dry_runs::bench().await).await;
+    let namespace = |key: &str, value: &str| {
+        let mut object = json!({"apiVersion": "v1", "kind": "Namespace",
+            "metadata": {"name": "shop", "annotations": {}}});
+        object["metadata"]["annotations"][key] = json!(value);
+        object
+    };
+    let deployment = |key: &str, value: &str| {
+        let mut object = json!({"apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": {"name": "web", "annotations": {"weft.dev/mtls": "strict"}},
+            "spec": {"template": {"metadata": {"annotations": {}}}}});
+        object["spec"]["template"]["metadata"]["annotations"][key] = json!(value);
+        object
+    };
+    let gone = "--delete TrafficTarget/read -n shop";
+    for (object, besides, expected, word) in [
+        (
+            namespace("weft.dev/mtls", "strict"),
+            gone,
+            3,
+            "weft.dev/mtls of Namespace shop is not tried",
+        ),
+        (
+            deployment("weft.dev/opaque-ports", "80"),
+            gone,
+            3,
+            "weft.dev/opaque-ports of Deployment web is not tried",
+        ),
+        // By that nothing becomes of a call, nor by an annotation of what owns pods.
+        (
+            deployment("weft.dev/log-level", "debug"),
+            gone,
+            0,
+            "weft.dev/log-level of Deployment web is not tried",
+        ),
+        (
+            namespace("weft.dev/mtls", "strict"),
+            "-n shop",
+            3,
+            "1 labels",
+        ),
+        // What is refused is refused all the same.
+        (
+            namespace("weft.dev/mtls", "strict"),
+            "--access deny --delete TrafficTarget/read -n shop",
+            1,
+            "weft.dev/mtls",
+        ),
+    ] {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        write!(file, "{object}").unwrap();
+        let line = format!("dry-run -f {} {besides}", file.path().display());
+        let (code, out, err) = town.weft("editor", &line).await;
+        assert_eq!(code, expected, "{line}: {out}{err}");
+        assert!(err.contains(word), "{word}: {err}");
+    }
+}
