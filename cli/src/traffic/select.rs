@@ -53,13 +53,22 @@ impl Selected {
             return false;
         }
         if self.named.kind == Kind::Service {
-            let of = |text: &str| match text.split_once('/') {
-                Some((namespace, name)) => self.is_named(namespace, name),
-                None => false,
-            };
-            return of(&edge.service) || of(&edge.backend);
+            return self.service_of(edge).is_some();
         }
         traffic.node(&edge.to).is_some_and(|node| self.fits(node))
+    }
+
+    /// The Service that is meant, of the two that an edge may name: the one that was called, or
+    /// the backend that took the calls.
+    #[must_use]
+    pub(crate) fn service_of<'e>(&self, edge: &'e Edge) -> Option<&'e str> {
+        let is_meant = |text: &&str| {
+            text.split_once('/')
+                .is_some_and(|(namespace, name)| self.is_named(namespace, name))
+        };
+        [edge.service.as_str(), edge.backend.as_str()]
+            .into_iter()
+            .find(is_meant)
     }
 
     /// Whether a node serves what is meant: is it, or its pods are a Service's endpoints.

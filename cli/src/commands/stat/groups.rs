@@ -125,8 +125,8 @@ fn key(
     match resource.kind {
         Kind::Service if !outbound => {
             let fits = selected.is_to(traffic, edge);
-            let service = edge.service.split_once('/').filter(|_| fits);
-            service.map(owned)
+            let service = selected.service_of(edge).filter(|_| fits)?;
+            service.split_once('/').map(owned)
         }
         Kind::TrafficSplit => {
             let (namespace, name) = edge.split.split_once('/')?;
@@ -143,5 +143,40 @@ fn key(
             let node = traffic.node(id).filter(|node| selected.fits(node))?;
             Some(owned((&node.namespace, &node.name)))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crds::observe::Graph;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn calls_that_a_backend_took_are_a_row_of_its_own_name_where_it_is_asked_about() {
+        let graph: Graph = serde_json::from_value(json!({
+            "nodes": [{"id": "shop/Deployment/web-v1", "kind": "Deployment",
+                "namespace": "shop", "name": "web-v1"}],
+            "edges": [
+                {"id": "1", "from": "a", "to": "shop/Deployment/web-v1", "service": "shop/web",
+                 "backend": "shop/web-v1", "split": "shop/web", "port": 80, "requests": 3},
+                {"id": "2", "from": "a", "to": "shop/Deployment/web-v1", "service": "shop/web-v1",
+                 "port": 80, "requests": 4},
+            ],
+        }))
+        .unwrap();
+        let traffic = Traffic::of(graph);
+        let rows = |text: &str| -> Vec<(String, u64)> {
+            let named = Named::read(text, &[Kind::Service]).unwrap();
+            let selected = Selected::new(named.clone(), Some("shop"));
+            let groups = of(&traffic, traffic.edges().iter(), &named, &selected, false);
+            let rows = groups.into_iter();
+            rows.map(|one| (one.name, one.sums.requests)).collect()
+        };
+        let row = |name: &str, requests: u64| (name.to_owned(), requests);
+        assert_eq!(rows("svc/web-v1"), [row("web-v1", 7)]);
+        assert_eq!(rows("svc/web"), [row("web", 3)]);
+        assert_eq!(rows("svc"), [row("web", 3), row("web-v1", 4)]);
     }
 }
