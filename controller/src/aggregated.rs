@@ -1,5 +1,6 @@
 //! What every aggregated API needs: proof that the API server calls and on whose behalf,
-//! whether that user may, a certificate that the API server trusts, and the port itself.
+//! whether that user may, a certificate that the API server trusts, and the port itself; and
+//! what clients write alike for all of them.
 //!
 //! May import `authority`. It names no API: what it is to serve is told.
 
@@ -9,4 +10,5 @@ pub(crate) mod duration;
 pub(crate) mod front_proxy;
 mod permits;
 pub(crate) mod refusal;
+pub(crate) mod selector;
 pub(crate) mod server;

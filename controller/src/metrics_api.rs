@@ -15,7 +15,6 @@ pub(crate) mod discovery;
 pub(crate) mod openapi;
 pub(crate) mod query;
 pub(crate) mod render;
-pub(crate) mod selector;
 pub(crate) mod server;
 
 use crate::aggregated::certificate::ServedApi;

@@ -5,9 +5,9 @@ use std::time::{Duration, SystemTime};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::{Selector, SelectorExt as _};
 
-use super::selector;
 use crate::aggregated::access::Attributes;
 use crate::aggregated::duration;
+use crate::aggregated::selector;
 use crate::inventory::Labels;
 use crate::inventory::kind::Kind;
 use crate::observe::reports::{LONGEST_WINDOW, SETTLED, SLOT, slot_of};

@@ -32,6 +32,11 @@ pub(super) fn list(
 ) -> ProxyList {
     let pods = compiled.model.meshed_pods();
     let pods = pods.filter(|pod| namespace.is_none_or(|namespace| *pod.namespace == *namespace));
+    let labels = |pod: &PodId| {
+        let facts = compiled.model.index.world.pods.get(pod)?;
+        Some(&facts.labels)
+    };
+    let pods = pods.filter(|&pod| query.selects(labels(pod)));
     let mut pods = pods.filter(|pod| query.after.as_ref().is_none_or(|after| *pod > after));
     let most = query
         .limit

@@ -1,13 +1,17 @@
 //! What is asked for: the path, and the parameters behind it.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crds::observe::{GROUP, LIVE, Resource, VERSION};
 use k8s_openapi::jiff::Timestamp;
+use kube::core::{Selector, SelectorExt as _};
 
 use crate::aggregated::access::Attributes;
 use crate::aggregated::duration;
 use crate::aggregated::refusal::Refusal;
+use crate::aggregated::selector;
 use crate::graph::answer::Extent;
 use crate::graph::follow::{Asked, seconds};
 use crate::observe::reports::{LONGEST_WINDOW, SLOT};
@@ -48,6 +52,8 @@ pub(super) struct ListQuery {
     pub(super) limit: Option<usize>,
     /// Those behind this one.
     pub(super) after: Option<ObjectKey>,
+    /// Those of pods with such labels; all without it.
+    pub(super) selector: Option<Selector>,
     /// Of a single proxy: the proxy itself is not asked.
     pub(super) without_config: bool,
 }
@@ -69,11 +75,29 @@ impl ListQuery {
                     let (namespace, name) = after.ok_or_else(bad)?;
                     read.after = Some(ObjectKey::new(namespace, name));
                 }
+                "labelSelector" if !value.is_empty() => {
+                    let selector = selector::parse(&value);
+                    read.selector = Some(selector.map_err(|why| wrong("labelSelector", &why))?);
+                }
+                "fieldSelector" if !value.is_empty() => {
+                    let why = "is not offered here; select by labels of pods, or name one";
+                    return Err(wrong("fieldSelector", why));
+                }
                 "config" => read.without_config = !flag("config", &value)?,
                 _ => {}
             }
         }
         Ok(read)
+    }
+
+    /// Whether the proxy of a pod with these labels is meant.
+    pub(super) fn selects(&self, labels: Option<&BTreeMap<Arc<str>, Arc<str>>>) -> bool {
+        let Some(selector) = &self.selector else {
+            return true;
+        };
+        let labels = labels.into_iter().flatten();
+        let labels = labels.map(|(name, value)| (name.to_string(), value.to_string()));
+        selector.matches(&labels.collect())
     }
 }
 

@@ -9,8 +9,8 @@ use wire::v1;
 use wire::v1::answered::What as Answered;
 use wire::v1::to_proxy::Message as Order;
 
-use super::Bench;
-use crate::testing::cluster::{pod, shop};
+use super::{Bench, read_only};
+use crate::testing::cluster::{pod, set, shop};
 
 #[tokio::test]
 async fn proxies_show_what_they_say_of_themselves() {
@@ -246,6 +246,40 @@ async fn a_list_that_is_cut_says_where_the_rest_begins() {
     }
     // Who asked for pages was cut by himself.
     assert_eq!(bench.api.context.metrics.lists_cut.get(), 0);
+}
+
+#[tokio::test]
+async fn proxies_are_selected_by_the_labels_of_their_pods() {
+    let labels = json!({"tier": "front"});
+    let client = set(pod("client", "10.0.0.1", "web"), "/metadata/labels", labels);
+    let bench = Bench::of(&read_only().with(client));
+    let path = "namespaces/shop/proxies";
+    for (selector, expected) in [
+        ("tier%3Dfront", &["client"][..]),
+        ("%21tier", &["api-1", "api-2"]),
+        ("tier+in+(back)", &[]),
+        ("", &["api-1", "api-2", "client"]),
+    ] {
+        let (_, list) = bench
+            .get("viewer", &format!("{path}?labelSelector={selector}"))
+            .await;
+        assert_eq!(names(&list), expected, "{selector}");
+    }
+    let (_, first) = bench
+        .get("viewer", &format!("{path}?labelSelector=%21tier&limit=1"))
+        .await;
+    assert_eq!(names(&first), ["api-1"]);
+    assert_eq!(first["metadata"]["remainingItemCount"], 1);
+    for (query, name) in [
+        ("labelSelector=tier+front", "labelSelector"),
+        ("fieldSelector=metadata.name%3Dclient", "fieldSelector"),
+    ] {
+        let (status, body) = bench.get("viewer", &format!("{path}?{query}")).await;
+        assert_eq!(status, 400, "{body}");
+        let words = format!("parameter {name}:");
+        let message = body["message"].as_str().unwrap();
+        assert!(message.starts_with(&words), "{message}");
+    }
 }
 
 #[tokio::test]
