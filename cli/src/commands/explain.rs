@@ -28,6 +28,7 @@ pub(super) const FROM: &[Kind] = &[
     Kind::Job,
     Kind::Pod,
     Kind::ReplicaSet,
+    Kind::ReplicationController,
     Kind::ServiceAccount,
 ];
 /// What can be called.
@@ -39,6 +40,7 @@ pub(super) const TO: &[Kind] = &[
     Kind::Job,
     Kind::Pod,
     Kind::ReplicaSet,
+    Kind::ReplicationController,
     Kind::External,
 ];
 

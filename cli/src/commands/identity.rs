@@ -29,6 +29,8 @@ pub(super) const KINDS: &[Kind] = &[
     Kind::StatefulSet,
     Kind::DaemonSet,
     Kind::Job,
+    Kind::ReplicaSet,
+    Kind::ReplicationController,
 ];
 /// Most proxies that are asked, one after the other.
 const MOST: usize = 20;
@@ -45,7 +47,7 @@ const MOST: usize = 20;
     after_help = "Example:\n  weft identity pod/web-5d8"
 )]
 pub struct Identity {
-    /// pod, sa, deploy, sts, ds or job, or one as KIND/NAME; all meshed pods without it
+    /// pod, sa, deploy, sts, ds, job, rs or rc, or one as KIND/NAME; all meshed pods without it
     #[arg(value_name = "RES")]
     resource: Option<String>,
     /// The roots of the mesh, and the issuer

@@ -28,6 +28,8 @@ pub(super) const KINDS: &[Kind] = &[
     Kind::StatefulSet,
     Kind::DaemonSet,
     Kind::Job,
+    Kind::ReplicaSet,
+    Kind::ReplicationController,
     Kind::Pod,
     Kind::Service,
     Kind::Namespace,
@@ -50,7 +52,7 @@ const EACH: Duration = Duration::from_secs(5);
     after_help = "Example:\n  weft stat deploy -n shop"
 )]
 pub struct Stat {
-    /// KIND or KIND/NAME: deploy, sts, ds, job, pod, svc, ns, ts
+    /// KIND or KIND/NAME: deploy, sts, ds, job, rs, rc, pod, svc, ns, ts
     #[arg(value_name = "KIND[/NAME]")]
     resource: String,
     /// Only calls from this

@@ -36,7 +36,9 @@ pub async fn check(
 ) -> Result<(), Failure> {
     let found = looked_up(cluster, traffic, named).await?;
     match (found, named.and_then(|named| named.name.as_deref())) {
-        (Some((Kind::Pod, pod)), Some(name)) => counted_by_itself(cluster, name, pod).await,
+        (Some((kind @ (Kind::Pod | Kind::ReplicaSet), object)), Some(name)) => {
+            counted_by_itself(cluster, (kind, name), object).await
+        }
         _ => Ok(()),
     }
 }
@@ -171,21 +173,26 @@ async fn existing(
     )))
 }
 
-/// Whether a pod's calls are counted under its own name.
+/// Whether the calls of a pod, or of the pods of a ReplicaSet, are counted under its own name.
 ///
 /// # Errors
 /// With what owns it, under which they are.
-async fn counted_by_itself(cluster: &Cluster, name: &str, pod: Value) -> Result<(), Failure> {
-    match workload(cluster, pod).await {
+async fn counted_by_itself(
+    cluster: &Cluster,
+    (owned, name): (Kind, &str),
+    object: Value,
+) -> Result<(), Failure> {
+    match workload(cluster, object).await {
         None => Ok(()),
-        Some((kind, owner)) => {
+        Some((kind, owner, is_topmost)) => {
             let short = kind.short();
-            let say = match ENDS.contains(&kind) {
+            let say = match ENDS.contains(&kind) && is_topmost {
                 true => format!("; say {short}/{owner}"),
                 false => String::new(),
             };
+            let owned = owned.as_str().to_lowercase();
             Err(Failure::usage(format!(
-                "pod/{name}: calls of a workload's pods are counted under it, here {kind} \
+                "{owned}/{name}: calls of a workload's pods are counted under it, here {kind} \
                  {owner}{say}"
             )))
         }
@@ -213,11 +220,12 @@ async fn read(cluster: &Cluster, kind: Kind, name: &str) -> Result<Option<Value>
     })
 }
 
-/// The topmost owner of a pod of the kinds that the graph has; nothing of a pod by itself.
-async fn workload(cluster: &Cluster, pod: Value) -> Option<(Kind, String)> {
-    let namespace = pod["metadata"]["namespace"].as_str().map(str::to_owned);
+/// The topmost owner of an object of the kinds that the graph has, and whether nothing can stand
+/// above it that the user does not see; nothing of an object by itself.
+async fn workload(cluster: &Cluster, object: Value) -> Option<(Kind, String, bool)> {
+    let namespace = object["metadata"]["namespace"].as_str().map(str::to_owned);
     let namespace = namespace.or_else(|| cluster.scope().map(str::to_owned))?;
-    let (mut top, mut at) = (None, pod);
+    let (mut top, mut at) = (None, object);
     for _ in 0..DEEPEST {
         let Some((kind, name)) = controller(&at) else {
             break;
@@ -225,12 +233,12 @@ async fn workload(cluster: &Cluster, pod: Value) -> Option<(Kind, String)> {
         let path = kind.path(Some(&namespace)).unwrap_or_default();
         let what = format!("{kind} {name}");
         let read = cluster.try_read(&what, &format!("{path}/{name}")).await;
-        top = Some((kind, name));
-        match read {
-            Ok(owner) => at = owner,
-            // Whoever may not see it may be told as far as he sees.
-            Err(_) => break,
-        }
+        // Whoever may not see it may be told as far as he sees. Of ReplicaSets most are owned.
+        let Ok(owner) = read else {
+            return Some((kind, name, kind != Kind::ReplicaSet));
+        };
+        top = Some((kind, name, true));
+        at = owner;
     }
     top
 }

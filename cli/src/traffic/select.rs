@@ -11,6 +11,8 @@ pub const ENDS: &[Kind] = &[
     Kind::StatefulSet,
     Kind::DaemonSet,
     Kind::Job,
+    Kind::ReplicaSet,
+    Kind::ReplicationController,
     Kind::Pod,
     Kind::Service,
     Kind::Namespace,

@@ -177,6 +177,8 @@ fn by_name<'a>(command: &'a Command, long: &str) -> Option<&'a Arg> {
 
 #[cfg(test)]
 mod tests {
+    use crds::observe::NodeKind;
+
     use super::*;
     use crate::args;
 
@@ -226,6 +228,67 @@ mod tests {
                 (wanted, begun),
                 "{line}"
             );
+        }
+    }
+
+    /// Whether a node stands for pods, by the topmost owner that is known of them. A kind that
+    /// is new has no arm here.
+    fn is_of_pods(kind: NodeKind) -> bool {
+        match kind {
+            NodeKind::DaemonSet
+            | NodeKind::Deployment
+            | NodeKind::Job
+            | NodeKind::Pod
+            | NodeKind::ReplicaSet
+            | NodeKind::ReplicationController
+            | NodeKind::StatefulSet => true,
+            NodeKind::Service
+            | NodeKind::ServiceAccount
+            | NodeKind::External
+            | NodeKind::Outside
+            | NodeKind::Unknown => false,
+        }
+    }
+
+    /// Of Argo Rollouts, which the graph does not know, pods are counted under ReplicaSets.
+    #[test]
+    fn whatever_pods_are_counted_under_can_be_named() {
+        let all = [
+            NodeKind::DaemonSet,
+            NodeKind::Deployment,
+            NodeKind::Job,
+            NodeKind::Pod,
+            NodeKind::ReplicaSet,
+            NodeKind::ReplicationController,
+            NodeKind::StatefulSet,
+            NodeKind::Service,
+            NodeKind::ServiceAccount,
+            NodeKind::External,
+            NodeKind::Outside,
+            NodeKind::Unknown,
+        ];
+        for (command, argument) in [
+            ("edges", "resource"),
+            ("explain", "from"),
+            ("explain", "to"),
+            ("identity", "resource"),
+            ("routes", "resource"),
+            ("stat", "resource"),
+            ("stat", "from"),
+            ("suggest", "to"),
+            ("tap", "resource"),
+            ("top", "resource"),
+        ] {
+            let Some(Wanted::Object(kinds)) = wanted(command, argument) else {
+                panic!("{command} {argument}: no object is wanted");
+            };
+            for kind in all.into_iter().filter(|kind| is_of_pods(*kind)) {
+                let named = Kind::named(kind.as_str());
+                assert!(
+                    named.is_some_and(|named| kinds.contains(&named)),
+                    "weft {command}: {argument} cannot name a {kind:?}"
+                );
+            }
         }
     }
 

@@ -116,6 +116,7 @@ async fn pod_of_a_workload_is_told_where_its_calls_are_counted() {
         "edges pod/web-5d8-x1",
         "routes pod/web-5d8-x1",
         "stat pod/web-5d8-x1",
+        "edges rs/web-5d8",
     ] {
         let (code, out, err) = run(api.client(), &format!("weft {line} -n shop")).await;
         assert_eq!((code, out.as_str()), (2, ""), "{line}: {err}");
@@ -124,4 +125,18 @@ async fn pod_of_a_workload_is_told_where_its_calls_are_counted() {
     let (code, _, err) = run(api.client(), "weft edges pod/alone -n shop").await;
     assert_eq!(code, 0, "{err}");
     assert_eq!(err, "no such calls\n");
+    // That a Rollout owns, which the graph does not know.
+    api.put(
+        "/apis/apps/v1/namespaces/shop/replicasets/web-6c",
+        owned("web-6c", "Rollout", "web"),
+    );
+    let (code, _, err) = run(api.client(), "weft edges rs/web-6c -n shop").await;
+    assert_eq!(code, 0, "{err}");
+    api.put(
+        "/api/v1/namespaces/shop/pods/web-6c-x1",
+        owned("web-6c-x1", "ReplicaSet", "web-6c"),
+    );
+    let (code, _, err) = run(api.client(), "weft edges pod/web-6c-x1 -n shop").await;
+    assert_eq!(code, 2, "{err}");
+    assert!(err.contains("say rs/web-6c"), "{err}");
 }
