@@ -6,10 +6,11 @@ mod rows;
 mod terminal;
 mod window;
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use clap::Args;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::time::{MissedTickBehavior, interval};
 
 use self::frame::{Frame, Order};
@@ -86,7 +87,7 @@ impl Top {
             .map(|text| Named::read(text, ENDS))
             .transpose()?;
         let cluster = Cluster::connect(global).await?;
-        let mut traffic = look(&cluster).await?;
+        let traffic = look(&cluster).await?;
         known::check(&cluster, &traffic, named.as_ref()).await?;
         let selected = named.map(|named| Selected::new(named, cluster.scope()));
         let Some(terminal) = Terminal::take(global) else {
@@ -94,30 +95,117 @@ impl Top {
             frame.table(usize::MAX).write(console.out, console.color)?;
             return Ok(Verdict::Yes);
         };
-        let mut ticks = interval(EACH);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        ticks.tick().await;
-        let (mut order, mut word) = (Order::Rate, None);
-        let mut keys = tokio::io::stdin();
-        loop {
-            let frame = Frame::of(&traffic, selected.as_ref(), cluster.scope(), order);
-            frame.draw(&terminal, console, word.as_deref())?;
-            let mut key = [0];
-            tokio::select! {
-                read = keys.read(&mut key) => match order.after(&read, key[0]) {
-                    Some(next) => order = next,
-                    None => return Ok(Verdict::Yes),
-                },
-                _ = ticks.tick() => match look(&cluster).await {
+        let draw = |traffic: &Traffic, order, word: Option<&str>| {
+            let frame = Frame::of(traffic, selected.as_ref(), cluster.scope(), order);
+            frame.draw(&terminal, console, word)
+        };
+        live(traffic, tokio::io::stdin(), || look(&cluster), draw).await
+    }
+}
+
+/// Draws until a key ends it. The keys are heard while an answer is waited for, too: it may be
+/// long in coming, and a terminal that is taken has no other way out.
+async fn live<L: Future<Output = Result<Traffic, Failure>>>(
+    mut traffic: Traffic,
+    mut keys: impl AsyncRead + Unpin,
+    look: impl Fn() -> L,
+    mut draw: impl FnMut(&Traffic, Order, Option<&str>) -> Result<(), Failure>,
+) -> Result<Verdict, Failure> {
+    let mut ticks = interval(EACH);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks.tick().await;
+    let (mut order, mut word) = (Order::Rate, None);
+    let mut asked = None;
+    loop {
+        draw(&traffic, order, word.as_deref())?;
+        let mut key = [0];
+        tokio::select! {
+            read = keys.read(&mut key) => match order.after(&read, key[0]) {
+                Some(next) => order = next,
+                None => return Ok(Verdict::Yes),
+            },
+            _ = ticks.tick(), if asked.is_none() => asked = Some(Box::pin(look())),
+            told = answer(&mut asked) => {
+                asked = None;
+                match told {
                     Ok(newer) => (traffic, word) = (newer, None),
                     // What was seen stays, and is told to be old.
                     Err(error) => word = Some(format!("old: {error}")),
-                },
+                }
             }
         }
     }
 }
 
+/// The answer to what was asked; it never comes where nothing was.
+async fn answer<L: Future>(asked: &mut Option<Pin<Box<L>>>) -> L::Output {
+    match asked {
+        Some(asked) => asked.await,
+        None => std::future::pending().await,
+    }
+}
+
 async fn look(cluster: &Cluster) -> Result<Traffic, Failure> {
     Traffic::ask(cluster, &Question::window(WINDOW)?).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+
+    use crds::observe::Graph;
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::time::{sleep, timeout};
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    #[tokio::test(start_paused = true)]
+    async fn keys_are_heard_while_an_answer_is_waited_for() {
+        let (mut typed, keys) = tokio::io::duplex(8);
+        let (asked, orders) = (Cell::new(0), RefCell::new(Vec::new()));
+        let look = || {
+            asked.set(asked.get() + 1);
+            std::future::pending::<Result<Traffic, Failure>>()
+        };
+        let draw = |_: &Traffic, order: Order, _: Option<&str>| {
+            orders.borrow_mut().push(order);
+            Ok(())
+        };
+        let typing = async {
+            for key in [b"n", b"q"] {
+                sleep(2 * EACH).await;
+                typed.write_all(key).await.unwrap();
+            }
+        };
+        let drawing = live(Traffic::of(Graph::default()), keys, look, draw);
+        let both = async { tokio::join!(drawing, typing) };
+        let (ended, ()) = timeout(PATIENCE, both).await.expect("deaf to its keys");
+        assert_eq!(ended.unwrap(), Verdict::Yes);
+        assert_eq!(orders.borrow().last(), Some(&Order::Name));
+        assert_eq!(asked.get(), 1, "one question at a time");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_seen_stays_where_nobody_answers_and_is_told_to_be_old() {
+        let (mut typed, keys) = tokio::io::duplex(8);
+        let words = RefCell::new(Vec::new());
+        let look = || std::future::ready(Err(Failure::unknown("away")));
+        let draw = |_: &Traffic, _: Order, word: Option<&str>| {
+            words.borrow_mut().push(word.map(str::to_owned));
+            Ok(())
+        };
+        let typing = async {
+            sleep(EACH + Duration::from_secs(1)).await;
+            typed.write_all(b"q").await.unwrap();
+        };
+        let drawing = live(Traffic::of(Graph::default()), keys, look, draw);
+        let both = async { tokio::join!(drawing, typing) };
+        let (ended, ()) = timeout(PATIENCE, both).await.expect("deaf to its keys");
+        assert_eq!(ended.unwrap(), Verdict::Yes);
+        let words = words.into_inner();
+        assert_eq!(words.first(), Some(&None));
+        assert_eq!(words.last(), Some(&Some("old: away".to_owned())));
+    }
 }
