@@ -59,6 +59,9 @@ const READ: &[(&str, &str)] = &[
 const LOG_LINES: u32 = 2_000;
 /// Most pods of the control plane whose logs are read.
 const MOST_PODS: usize = 10;
+/// Components of the chart that have logs. Where there are too many pods the controllers' are
+/// read first.
+const COMPONENTS: [&str; 2] = ["controller", "injector"];
 /// Keys whose values are left out wherever they stand.
 const HIDDEN: [&str; 3] = [
     "managedFields",
@@ -72,8 +75,8 @@ const HIDDEN: [&str; 3] = [
     about = "Write a bundle for whoever shall find a fault from afar",
     long_about = "Writes an archive (-o FILE.tgz) with the objects, Events and logs of the control \
                   plane, SMI objects and TrafficPolicies, proxies and the graph. No Secrets, no tokens, nothing of the \
-                  users' pods but what their proxies say. What the user may not read is named in \
-                  left-out.txt. Names of objects and service accounts are in it: look before you \
+                  users' pods but what their proxies say. What the user may not read, and what has no \
+                  place in it, is named in left-out.txt. Names of objects and service accounts are in it: look before you \
                   give it away.",
     after_help = "Example:\n  weft diagnostics -o weft.tgz"
 )]
@@ -121,8 +124,7 @@ pub async fn bundle(cluster: &Cluster) -> Result<(Vec<u8>, usize), Failure> {
     probes::version(cluster)
         .await
         .map_err(Refusal::into_failure)?;
-    let mut archive = Archive::default();
-    let mut left = Vec::new();
+    let mut bundle = Bundle::default();
     let mut pods = Vec::new();
     let own = READ.iter().map(|(name, path)| {
         let path = path.replace("{weft}", cluster.weft_namespace());
@@ -135,17 +137,50 @@ pub async fn bundle(cluster: &Cluster) -> Result<(Vec<u8>, usize), Failure> {
             Ok(mut value) => {
                 hide(&mut value);
                 if name == "weft/pods.json" {
-                    pods = names(&value);
+                    pods = control_plane(&value);
                 }
                 let text = serde_json::to_vec_pretty(&value)
                     .map_err(|error| Failure::unknown(format!("{name}: {error}")))?;
-                archive.add(&name, &text)?;
+                bundle.put(&name, &text);
             }
-            Err(refusal) => left.push(refusal.into_failure().to_string()),
+            Err(refusal) => bundle.left.push(refusal.into_failure().to_string()),
         }
     }
-    for pod in pods.iter().take(MOST_PODS) {
-        let weft = cluster.weft_namespace();
+    logs(cluster, &pods, &mut bundle).await?;
+    bundle.packed()
+}
+
+/// What is put together, and why parts are not in it. One that does not fit takes no other
+/// with it.
+#[derive(Debug, Default)]
+struct Bundle {
+    archive: Archive,
+    left: Vec<String>,
+}
+
+impl Bundle {
+    fn put(&mut self, name: &str, content: &[u8]) {
+        if let Err(why) = self.archive.add(name, content) {
+            self.left.push(why.to_string());
+        }
+    }
+
+    fn packed(mut self) -> Result<(Vec<u8>, usize), Failure> {
+        let words = self.left.join("\n") + "\n";
+        self.archive.add("left-out.txt", words.as_bytes())?;
+        Ok((self.archive.packed()?, self.left.len()))
+    }
+}
+
+/// Adds the logs of these pods, as many as there may be.
+async fn logs(cluster: &Cluster, pods: &[String], bundle: &mut Bundle) -> Result<(), Failure> {
+    let weft = cluster.weft_namespace();
+    for (number, pod) in pods.iter().enumerate() {
+        if number >= MOST_PODS {
+            let why = format!("log of {pod}: logs of {MOST_PODS} pods are read, and no more");
+            bundle.left.push(why);
+            continue;
+        }
         let path = format!("/api/v1/namespaces/{weft}/pods/{pod}/log?tailLines={LOG_LINES}");
         let request = http::Request::get(&path)
             .body(Vec::new())
@@ -155,21 +190,27 @@ pub async fn bundle(cluster: &Cluster) -> Result<(Vec<u8>, usize), Failure> {
             .try_ask(&format!("log of {pod}"), client.request_text(request))
             .await
         {
-            Ok(text) => archive.add(&format!("logs/{pod}.log"), text.as_bytes())?,
-            Err(refusal) => left.push(refusal.into_failure().to_string()),
+            Ok(text) => bundle.put(&format!("logs/{pod}.log"), text.as_bytes()),
+            Err(refusal) => bundle.left.push(refusal.into_failure().to_string()),
         }
     }
-    let count = left.len();
-    archive.add("left-out.txt", (left.join("\n") + "\n").as_bytes())?;
-    Ok((archive.packed()?, count))
+    Ok(())
 }
 
-fn names(list: &Value) -> Vec<String> {
-    let items = list["items"].as_array().into_iter().flatten();
-    items
-        .filter_map(|item| item["metadata"]["name"].as_str())
-        .map(ToOwned::to_owned)
-        .collect()
+/// Names of the pods of the control plane, by component. Pods of others may stand in the same
+/// namespace, and before them in the list.
+fn control_plane(list: &Value) -> Vec<String> {
+    let items = list["items"].as_array().map_or(&[][..], Vec::as_slice);
+    let of = |component: &'static str| {
+        let own = items.iter().filter(move |item| {
+            let labels = &item["metadata"]["labels"];
+            labels["app.kubernetes.io/name"] == "weft"
+                && labels["app.kubernetes.io/component"] == component
+        });
+        own.filter_map(|item| item["metadata"]["name"].as_str())
+    };
+    let names = COMPONENTS.into_iter().flat_map(of);
+    names.map(ToOwned::to_owned).collect()
 }
 
 /// Takes out what nobody needs or nobody may see. A Secret that somebody put under another
@@ -193,9 +234,15 @@ fn hide(value: &mut Value) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+
+    use clap::Parser as _;
+    use fake_api::FakeApi;
+    use flate2::read::GzDecoder;
     use serde_json::json;
 
     use super::*;
+    use crate::args::Cli;
 
     #[test]
     fn secrets_and_tokens_are_taken_out_wherever_they_stand() {
@@ -211,5 +258,57 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("kept") && text.contains("\"s\""), "{text}");
+    }
+    /// What is in a bundle of a cluster whose namespace of the mesh has these pods.
+    async fn unpacked(pods: &[(String, &str)]) -> String {
+        let api = FakeApi::default();
+        api.put(
+            "/version",
+            json!({"major": "1", "minor": "33", "gitVersion": "v1.33.2"}),
+        );
+        let all = "/api/v1/namespaces/weft-system/pods";
+        let items = pods.iter().map(|(name, component)| {
+            api.put(&format!("{all}/{name}/log"), json!({"said": name}));
+            let labels = json!({"app.kubernetes.io/name": if component.is_empty() { "other" } else { "weft" },
+                "app.kubernetes.io/component": component});
+            json!({"metadata": {"name": name, "labels": labels}})
+        });
+        let items: Vec<Value> = items.collect();
+        api.put(all, json!({ "items": items }));
+        let global = Cli::try_parse_from(["weft", "version"]).unwrap().global;
+        let (packed, left) = bundle(&Cluster::of(api.client(), &global)).await.unwrap();
+        let mut text = Vec::new();
+        GzDecoder::new(&*packed).read_to_end(&mut text).unwrap();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let words = text.split("weft-diagnostics/left-out.txt").nth(1).unwrap();
+        assert!(words.matches('\n').count() >= left, "{words}");
+        text
+    }
+
+    #[tokio::test]
+    async fn logs_of_the_controllers_are_read_whatever_else_runs_beside_them() {
+        let mut pods: Vec<(String, &str)> = (0..12).map(|at| (format!("a-{at}"), "")).collect();
+        pods.extend((0..9).map(|at| (format!("injector-{at}"), "injector")));
+        pods.push(("weft-controller-1".to_owned(), "controller"));
+        pods.push(("weft-controller-2".to_owned(), "controller"));
+        let text = unpacked(&pods).await;
+        for log in ["weft-controller-1", "weft-controller-2", "injector-7"] {
+            assert!(text.contains(&format!("logs/{log}.log")), "{log}");
+        }
+        assert!(!text.contains("logs/a-0.log"), "it is not of the mesh");
+        assert!(text.contains("log of injector-8: logs of 10 pods"), "cut");
+        assert!(!text.contains("logs/injector-8.log"));
+    }
+
+    #[tokio::test]
+    async fn a_name_that_is_too_long_for_the_archive_is_left_out_alone() {
+        let long = "weft-controller-".to_owned() + &"x".repeat(100);
+        let pods = [
+            (long.clone(), "controller"),
+            ("weft-controller-2".to_owned(), "controller"),
+        ];
+        let text = unpacked(&pods).await;
+        assert!(text.contains("logs/weft-controller-2.log"));
+        assert!(text.contains(&format!("{long}.log is too long a name")));
     }
 }
