@@ -148,6 +148,8 @@ export class Refusal extends Error {
   constructor(
     readonly status: number,
     message: string,
+    /** Of an object that is not there, and not of an API that is not served. */
+    private readonly missing = false,
   ) {
     super(message);
   }
@@ -155,6 +157,12 @@ export class Refusal extends Error {
   /** Nobody who knows was reached; what was seen is still the best that there is. */
   get lost(): boolean {
     return this.status === 0 || this.status >= 500;
+  }
+
+  /** Of a question that had an answer before: what it names may have no pod for a moment, and is
+   *  then refused as a filter (400) or as what is asked about (404). */
+  get passes(): boolean {
+    return this.lost || this.missing || [400, 429].includes(this.status);
   }
 }
 
@@ -213,7 +221,11 @@ async function read(answer: Response): Promise<unknown> {
   } catch {
     throw new Refusal(answer.ok ? 0 : answer.status, "the answer cannot be read");
   }
-  if (!answer.ok) throw new Refusal(answer.status, String((told as { message?: unknown }).message ?? answer.status));
+  if (!answer.ok) {
+    const { message, details } = told as { message?: unknown; details?: { name?: unknown } };
+    const missing = answer.status === 404 && Boolean(details?.name);
+    throw new Refusal(answer.status, String(message ?? answer.status), missing);
+  }
   return told;
 }
 

@@ -85,6 +85,14 @@ impl Refusal {
         !matches!(self.code(), Some(400 | 401 | 403 | 404))
     }
 
+    /// The same of a question that had an answer before: what it names may be away for a moment
+    /// too, and is then refused where it is asked about (404) or where it filters (400). A
+    /// whole API that is not served any more is not.
+    #[must_use]
+    pub(crate) fn may_pass_again(&self) -> bool {
+        self.may_pass() || matches!(self.why, Why::Missing(_)) || self.code() == Some(400)
+    }
+
     /// The API server's own words.
     #[must_use]
     pub fn message(&self) -> &str {

@@ -186,7 +186,7 @@ export class TapPage implements Page {
         if (stop.aborted) return;
         const refusal = error instanceof Refusal ? error : new Refusal(0, "the answer cannot be read");
         // Who was there before may be away for a moment.
-        if (!worked || !(refusal.lost || refusal.status === 429)) return this.end(refusal.message);
+        if (!worked || !refusal.passes) return this.end(refusal.message);
         write(this.told, `Nothing is shown for a moment: ${refusal.message}`);
       }
       if (stop.aborted) return;

@@ -2,7 +2,8 @@
 //!
 //! Each stream ends after a while, and the next is authorized anew, at once. It ends at once
 //! where no proxy can be asked, and one that broke was cut by somebody who may need a
-//! moment: then the next is asked for later each time.
+//! moment: then the next is asked for later each time. So may the workload, which has no pod
+//! between two rollouts.
 
 use std::time::Duration;
 
@@ -118,7 +119,7 @@ impl Follower {
                 self.lines = Some(lines);
                 Ok(TapEvent::Begun)
             }
-            Err(refusal) if self.worked && refusal.may_pass() => {
+            Err(refusal) if self.worked && refusal.may_pass_again() => {
                 self.ended();
                 Ok(TapEvent::Word(refusal.into_failure().to_string()))
             }
@@ -268,5 +269,50 @@ mod tests {
         let expected = "taps of shop: nobody tells requests any more".to_owned();
         assert_eq!(words, [(75, expected)]);
         assert_eq!(begun.elapsed().as_secs(), 76);
+    }
+
+    /// As the API says it of what has no pod with a proxy.
+    fn without_pods() -> Value {
+        let details = json!({"name": "Deployment/web", "kind": "taps"});
+        let mut told = status(404, "no pod with a proxy is of Deployment/web");
+        told["reason"] = json!("NotFound");
+        told["details"] = details;
+        told
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn workload_without_a_pod_for_a_moment_is_waited_for_where_it_had_one() {
+        let request = json!({"request": {"method": "GET", "path": "/items"}});
+        let filter = "parameter to: no pod with a proxy is of Deployment/cart";
+        let answers = vec![
+            (200, vec![(0, request.clone())]),
+            (404, vec![(0, without_pods())]),
+            (400, vec![(0, status(400, filter))]),
+            (200, vec![(0, request)]),
+            // Whatever it is asked about is not served any more.
+            (404, vec![(0, status(404, "page not found"))]),
+        ];
+        let mut told = follow(cluster(answers), "watch=true", Vec::new());
+        let mut seen = Vec::new();
+        let failure = loop {
+            match told.next().await.unwrap() {
+                Ok(TapEvent::Word(word)) => seen.push(word),
+                Ok(TapEvent::Line(_)) => seen.push("request".to_owned()),
+                Ok(TapEvent::Begun) => {}
+                Err(failure) => break failure,
+            }
+            assert!(seen.len() < 20, "it never ends: {seen:?}");
+        };
+        let words: Vec<&str> = seen.iter().map(String::as_str).collect();
+        assert_eq!(
+            words,
+            [
+                "request",
+                "taps of shop: no pod with a proxy is of Deployment/web",
+                format!("taps of shop: {filter}").as_str(),
+                "request",
+            ]
+        );
+        assert!(failure.to_string().contains("observe.enabled"), "{failure}");
     }
 }
