@@ -98,10 +98,12 @@ impl Memory {
         }
     }
 
-    /// Forgets what was not seen for so long, and of too many the longest unseen of the nodes
+    /// Forgets what was not seen for so long, at most an hour late, and of too many the longest unseen of the nodes
     /// that told of most: who makes edges up loses his own. Returns how many those were.
     pub(crate) fn tidy(&mut self, now: u64, remember: Duration) -> usize {
-        let first = now.saturating_sub(remember.as_secs());
+        // What was read was seen at some time of the hour that stands there. A whole hour goes
+        // at once, so that all replicas remember the same.
+        let first = now.saturating_sub(remember.as_secs()) / HOUR * HOUR;
         self.forgotten_before = first;
         self.seen.retain(|_, seen| seen.last >= first);
         self.take_over_untold();

@@ -144,8 +144,36 @@ fn edge_is_forgotten_after_the_time_that_was_asked_for() {
     memory.see(&one, at(100 * DAY));
     memory.tidy(130 * DAY, MONTH);
     assert!(memory.get(&one).is_some());
-    memory.tidy(130 * DAY + 1, MONTH);
+    memory.tidy(130 * DAY + HOUR, MONTH);
     assert!(memory.get(&one).is_none());
+}
+
+#[test]
+fn what_was_written_down_is_remembered_as_long_as_if_it_had_been_seen() {
+    let (mut edges, mut memory) = (Edges::default(), Memory::default());
+    let one = edge(&mut edges, 1);
+    let last = 100 * DAY + HOUR - 60;
+    memory.see(
+        &one,
+        Seen {
+            first: 99 * DAY,
+            last,
+        },
+    );
+    let mut other = Memory::default();
+    for piece in memory.pieces().unwrap() {
+        other.read(&piece, &mut edges).unwrap();
+    }
+    // A rollout two minutes later, with the shortest time.
+    let hour = Duration::from_secs(HOUR);
+    for memory in [&mut memory, &mut other] {
+        memory.tidy(last + 120, hour);
+        assert!(memory.get(&one).is_some(), "it was called just now");
+        memory.tidy(last + HOUR, hour);
+        assert!(memory.get(&one).is_some());
+        memory.tidy(last + HOUR + 60, hour);
+        assert!(memory.get(&one).is_none());
+    }
 }
 
 #[test]
