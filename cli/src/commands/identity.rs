@@ -5,10 +5,14 @@ mod certificate;
 mod pods;
 mod rows;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use clap::Args;
 use crds::observe::ProxyList;
+use futures::StreamExt as _;
+use futures::stream;
+use tokio::time::timeout;
 
 use self::certificate::Certificate;
 use self::pods::PodName;
@@ -32,8 +36,13 @@ pub(super) const KINDS: &[Kind] = &[
     Kind::ReplicaSet,
     Kind::ReplicationController,
 ];
-/// Most proxies that are asked, one after the other.
+/// Most proxies that are asked, and how many at the same time.
 const MOST: usize = 20;
+const AT_ONCE: usize = 8;
+/// How long all of them together are waited for; each has the time of one request.
+const WITHIN: Duration = Duration::from_secs(30);
+/// A pod whose proxy showed nothing, and why, unless it was not asked.
+type Silent = (PodName, Option<Failure>);
 
 /// Arguments of `weft identity`.
 #[derive(Args, Debug)]
@@ -41,8 +50,8 @@ const MOST: usize = 20;
     about = "Show the certificates of pods, or of the mesh's authority",
     long_about = "Shows the certificate that a pod's proxy presents to others, as the proxy tells \
                   it by port-forward: SPIFFE id, serial, issuer, end, and when it is renewed. Of a \
-                  proxy that the user may not ask, or that does not answer, and of all beyond 20, \
-                  what controllers know of it. With --ca the roots that proxies trust, and the \
+                  proxy that the user may not ask, or that does not answer within half a minute, \
+                  and of all beyond 20, what controllers know of it. With --ca the roots that proxies trust, and the \
                   issuer that signs below them.",
     after_help = "Example:\n  weft identity pod/web-5d8"
 )]
@@ -100,17 +109,7 @@ impl Identity {
             }
             None => (pods::meshed(cluster, named.as_ref()).await?, None),
         };
-        let (mut rows, mut silent) = (Vec::new(), Vec::new());
-        for (number, pod) in pods.into_iter().enumerate() {
-            if number >= MOST {
-                silent.push((pod, None));
-                continue;
-            }
-            match pods::presented(cluster, &pod).await {
-                Ok((own, _)) => rows.push(Row::of(pod, own)),
-                Err(error) => silent.push((pod, Some(error))),
-            }
-        }
+        let (mut rows, silent) = presented(cluster, pods).await;
         let verdict = match silent.is_empty() {
             true => Verdict::Yes,
             false => {
@@ -131,6 +130,36 @@ impl Identity {
     }
 }
 
+/// What proxies present, as many as are asked and answer in time, and the others.
+async fn presented(cluster: &Cluster, mut pods: Vec<PodName>) -> (Vec<Row>, Vec<Silent>) {
+    let beyond = pods.split_off(pods.len().min(MOST));
+    let mut waiting: BTreeSet<PodName> = pods.iter().cloned().collect();
+    let (mut rows, mut silent) = (Vec::new(), Vec::new());
+    let mut answers = stream::iter(pods)
+        .map(|pod| async move {
+            let told = pods::presented(cluster, &pod).await;
+            (pod, told)
+        })
+        .buffer_unordered(AT_ONCE);
+    let telling = async {
+        while let Some((pod, told)) = answers.next().await {
+            waiting.remove(&pod);
+            match told {
+                Ok((own, _)) => rows.push(Row::of(pod, own)),
+                Err(error) => silent.push((pod, Some(error))),
+            }
+        }
+    };
+    // Who has not answered by then stands in `waiting`.
+    let _ = timeout(WITHIN, telling).await;
+    silent.extend(waiting.into_iter().map(|pod| {
+        let why = format!("the proxy of {pod} did not answer in time");
+        (pod, Some(Failure::unknown(why)))
+    }));
+    silent.extend(beyond.into_iter().map(|pod| (pod, None)));
+    (rows, silent)
+}
+
 /// What controllers know of proxies; nothing, where they do not tell.
 async fn known(cluster: &Cluster, console: &mut Console<'_>) -> Result<ProxyList, Failure> {
     match proxies::all(cluster).await {
@@ -146,7 +175,7 @@ async fn known(cluster: &Cluster, console: &mut Console<'_>) -> Result<ProxyList
 /// unless it was not asked.
 fn by_controllers(
     rows: &mut Vec<Row>,
-    silent: Vec<(PodName, Option<Failure>)>,
+    silent: Vec<Silent>,
     told: &ProxyList,
     console: &mut Console<'_>,
 ) -> Result<Verdict, Failure> {

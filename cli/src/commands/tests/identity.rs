@@ -104,3 +104,50 @@ async fn issuer_is_named_where_no_proxy_presents_it() {
         "{err}"
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn proxies_that_say_nothing_are_waited_for_half_a_minute_all_together() {
+    let named = |at: usize| json!({"name": format!("web-{at:02}"), "namespace": "shop"});
+    let pods: Vec<Value> = (0..25)
+        .map(|at| {
+            json!({"metadata": named(at), "spec": {"containers": [],
+                "initContainers": [{"name": "weft-proxy"}]}})
+        })
+        .collect();
+    let certificate =
+        json!({"serial": "0a:0b", "issuer": "CN=weft", "notAfter": "2999-01-01T00:00:00Z"});
+    let proxies: Vec<Value> = (0..25)
+        .map(|at| {
+            json!({"metadata": named(at), "status": {"workload": "Deployment/web",
+                "identity": "spiffe://x/ns/shop/sa/web", "connected": true,
+                "certificate": certificate}})
+        })
+        .collect();
+    let list = |kind: &str, items: Vec<Value>| {
+        json!({"apiVersion": "v1", "kind": kind, "metadata": {}, "items": items}).to_string()
+    };
+    let (pods, proxies) = (list("PodList", pods), list("ProxyList", proxies));
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let told = match request.uri().path() {
+            "/api/v1/namespaces/shop/pods" => Some(pods.clone()),
+            "/apis/observe.weft.dev/v1alpha1/namespaces/shop/proxies" => Some(proxies.clone()),
+            // No port is forwarded, and nobody says so.
+            _ => None,
+        };
+        async move {
+            match told {
+                Some(told) => Ok::<_, Infallible>(Response::new(Body::from(told.into_bytes()))),
+                None => std::future::pending().await,
+            }
+        }
+    });
+    let begun = tokio::time::Instant::now();
+    let line = "weft identity -n shop --request-timeout 2m";
+    let (code, out, err) = run(Client::new(service, "shop"), line).await;
+    assert_eq!(code, 0, "{err}");
+    assert_eq!(out.lines().count(), 26, "{out}");
+    assert!(err.contains("25 of these certificates are told"), "{err}");
+    assert!(err.contains("did not answer in time"), "{err}");
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(31), "{took:?}");
+}
