@@ -13,6 +13,7 @@ mod scopes;
 mod tap;
 mod trial;
 
+use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
@@ -124,14 +125,32 @@ impl Resource {
     }
 }
 
-/// Schema of a resource's objects, without references.
+/// Schema of what a list of them is, where there are lists.
 #[must_use]
-pub fn schema(resource: Resource) -> Value {
+pub fn list_schema(resource: Resource) -> Option<Value> {
+    let schema = match resource {
+        Resource::Proxies => generator().into_root_schema_for::<ProxyList>(),
+        Resource::Explanations
+        | Resource::Graphs
+        | Resource::Scopes
+        | Resource::DryRuns
+        | Resource::Taps => return None,
+    };
+    Some(schema.to_value())
+}
+
+fn generator() -> SchemaGenerator {
     let settings = SchemaSettings::openapi3().with(|settings| {
         settings.inline_subschemas = true;
         settings.meta_schema = None;
     });
-    let generator = settings.into_generator();
+    settings.into_generator()
+}
+
+/// Schema of a resource's objects, without references.
+#[must_use]
+pub fn schema(resource: Resource) -> Value {
+    let generator = generator();
     let schema = match resource {
         Resource::Explanations => generator.into_root_schema_for::<Explanation>(),
         Resource::Graphs => generator.into_root_schema_for::<Graph>(),

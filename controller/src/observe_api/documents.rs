@@ -1,6 +1,6 @@
 //! What the API says of itself: discovery and OpenAPI.
 
-use crds::observe::{API_VERSION, GROUP, Resource, VERSION, schema};
+use crds::observe::{API_VERSION, GROUP, Resource, VERSION, list_schema, schema};
 use serde_json::{Value, json};
 
 /// The group, as `/apis` shows it.
@@ -34,28 +34,40 @@ pub(super) fn openapi_index() -> Value {
     json!({"paths": {name: {"serverRelativeURL": link}}})
 }
 
-fn schema_name(resource: Resource) -> String {
-    format!("dev.weft.observe.{VERSION}.{}", resource.kind())
+fn schema_name(kind: &str) -> String {
+    format!("dev.weft.observe.{VERSION}.{kind}")
 }
 
-fn gvk(resource: Resource) -> Value {
-    json!({"group": GROUP, "version": VERSION, "kind": resource.kind()})
+fn gvk(kind: &str) -> Value {
+    json!({"group": GROUP, "version": VERSION, "kind": kind})
+}
+
+fn list_kind(resource: Resource) -> String {
+    format!("{}List", resource.kind())
+}
+
+/// Every kind of answer with its schema.
+fn answers() -> impl Iterator<Item = (String, Value)> {
+    let all = Resource::ALL.into_iter();
+    all.flat_map(|resource| {
+        let one = (resource.kind().to_owned(), schema(resource));
+        let list = list_schema(resource).map(|schema| (list_kind(resource), schema));
+        std::iter::once(one).chain(list)
+    })
 }
 
 /// The answer to `/openapi/v3/apis/observe.weft.dev/v1alpha1`.
 pub(super) fn openapi_v3() -> Value {
     let mut schemas = json!({});
-    for resource in Resource::ALL {
-        let mut schema = schema(resource);
-        schema["x-kubernetes-group-version-kind"] = json!([gvk(resource)]);
-        schemas[schema_name(resource)] = schema;
+    for (kind, mut schema) in answers() {
+        schema["x-kubernetes-group-version-kind"] = json!([gvk(&kind)]);
+        schemas[schema_name(&kind)] = schema;
     }
     let content = |reference: Value| json!({"application/json": {"schema": reference}});
-    let paths = paths("#/components/schemas/", |reference, creates| {
-        let mut operation = json!({
-            "responses": {"200": {"description": "OK", "content": content(reference.clone())}},
-        });
-        if creates {
+    let paths = paths("#/components/schemas/", |reference, resource| {
+        let answer = json!({"description": "OK", "content": content(reference.clone())});
+        let mut operation = json!({ "responses": responses(resource, answer) });
+        if creates(resource) {
             operation["requestBody"] = json!({"required": true, "content": content(reference)});
         }
         operation
@@ -69,18 +81,19 @@ pub(super) fn openapi_v3() -> Value {
 /// Part of `/openapi/v2`. Older clients check nothing but kinds.
 pub(super) fn openapi_v2() -> Value {
     let mut definitions = json!({});
-    for resource in Resource::ALL {
-        definitions[schema_name(resource)] = json!({
+    for (kind, _) in answers() {
+        definitions[schema_name(&kind)] = json!({
             "type": "object", "x-kubernetes-preserve-unknown-fields": true,
-            "x-kubernetes-group-version-kind": [gvk(resource)],
+            "x-kubernetes-group-version-kind": [gvk(&kind)],
         });
     }
-    let paths = paths("#/definitions/", |reference, creates| {
+    let paths = paths("#/definitions/", |reference, resource| {
+        let answer = json!({"description": "OK", "schema": reference});
         let mut operation = json!({
             "produces": ["application/json"], "consumes": ["application/json"], "schemes": ["https"],
-            "responses": {"200": {"description": "OK", "schema": reference}},
+            "responses": responses(resource, answer),
         });
-        if creates {
+        if creates(resource) {
             operation["parameters"] =
                 json!([{"name": "body", "in": "body", "required": true, "schema": reference}]);
         }
@@ -92,11 +105,25 @@ pub(super) fn openapi_v2() -> Value {
     })
 }
 
-/// Every path, with operations that `make` describes.
-fn paths(schemas: &str, make: impl Fn(Value, bool) -> Value) -> Value {
+fn creates(resource: Resource) -> bool {
+    resource.verbs() == ["create"]
+}
+
+/// By status, where this is the whole answer.
+fn responses(resource: Resource, answer: Value) -> Value {
+    let mut responses = json!({});
+    responses[if creates(resource) { "201" } else { "200" }] = answer;
+    if resource == Resource::DryRuns {
+        responses["200"] = json!({"description": "With spec.watchSeconds: a stream, each line of \
+            which is an object that tells what live calls came to"});
+    }
+    responses
+}
+
+/// Every path, with operations that `make` describes by what they answer.
+fn paths(schemas: &str, make: impl Fn(Value, Resource) -> Value) -> Value {
     let mut paths = json!({});
     for resource in Resource::ALL {
-        let reference = json!({"$ref": format!("{schemas}{}", schema_name(resource))});
         let places: &[Option<&str>] = match resource.namespaced() {
             true => &[None, Some("{namespace}")],
             false => &[None],
@@ -116,8 +143,12 @@ fn paths(schemas: &str, make: impl Fn(Value, bool) -> Value) -> Value {
                 (Resource::Proxies, "get") => continue,
                 _ => None,
             };
-            let creates = verb == "create";
-            let mut operation = make(reference.clone(), creates);
+            let answer = match verb {
+                "list" => list_kind(resource),
+                _ => resource.kind().to_owned(),
+            };
+            let reference = json!({"$ref": format!("{schemas}{}", schema_name(&answer))});
+            let mut operation = make(reference, resource);
             let place = if namespace.is_some() {
                 "Namespaced"
             } else {
@@ -125,8 +156,9 @@ fn paths(schemas: &str, make: impl Fn(Value, bool) -> Value) -> Value {
             };
             operation["operationId"] =
                 json!(format!("{verb}ObserveWeftDev{place}{}", resource.kind()));
+            let creates = creates(resource);
             operation["x-kubernetes-action"] = json!(if creates { "post" } else { verb });
-            operation["x-kubernetes-group-version-kind"] = gvk(resource);
+            operation["x-kubernetes-group-version-kind"] = gvk(resource.kind());
             let method = if creates { "post" } else { "get" };
             paths[resource.path(namespace, name)][method] = operation;
         }
@@ -167,6 +199,9 @@ mod tests {
         for resource in Resource::ALL {
             let text = schema(resource).to_string();
             assert!(!text.contains("$ref"), "{text}");
+            let list = list_schema(resource).unwrap_or_default().to_string();
+            assert!(!list.contains("$ref"), "{list}");
+            assert_eq!(list != "null", resource.verbs().contains(&"list"));
         }
         let spec = &schema(Resource::Explanations)["properties"]["spec"];
         assert!(

@@ -24,6 +24,7 @@ use crate::testing::cluster::{Cluster, group, shop, target};
 use crate::testing::topology::{inventory, reports, seen_by_client};
 
 mod command_line;
+mod documents;
 mod dry_runs;
 mod explanations;
 mod proxies;
@@ -138,6 +139,19 @@ const RIGHTS: &[(&str, &str, &str, &str)] = &[
     ("neighbour", "create", "explanations", "bank"),
     ("both", "create", "explanations", "shop"),
     ("both", "create", "explanations", "bank"),
+    ("root", "get", "graphs", ""),
+    ("root", "get", "graphs", "shop"),
+    ("root", "get", "scopes", ""),
+    ("root", "list", "proxies", ""),
+    ("root", "list", "proxies", "shop"),
+    ("root", "get", "proxies", "shop"),
+    ("root", "create", "explanations", ""),
+    ("root", "create", "explanations", "shop"),
+    ("root", "get", "taps", "shop"),
+    ("root", "create", "taps", "shop"),
+    ("root", "create", "dryruns", ""),
+    ("root", "create", "dryruns", "shop"),
+    ("root", "delete", "traffictargets", "shop"),
 ];
 
 /// A shop whose `api` lets itself be read.
