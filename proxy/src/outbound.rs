@@ -14,6 +14,7 @@ use policy::reason::Reason;
 use runtime::occupancy::Permit;
 use tokio::net::TcpStream;
 
+mod attempt_outcome;
 mod attempts;
 mod call_policy;
 mod choice;
@@ -36,7 +37,6 @@ mod shadow;
 mod tenant;
 mod tunnel;
 mod unanswered;
-mod verdict;
 
 use self::request::handle_request;
 

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::points::{Row, Section, Verdict};
+use super::points::{BoundResult, Row, Section};
 use crate::{curves, made};
 
 const PAGE: &str = "RESILIENCE.md";
@@ -71,10 +71,10 @@ fn short_of(sections: &[Section]) -> String {
     let before = text.len();
     for section in sections {
         for row in &section.rows {
-            let why = match row.verdict {
-                Verdict::Missed => "missed",
-                Verdict::NotInForce => "not in force yet",
-                Verdict::Met | Verdict::None => continue,
+            let why = match row.bound_result {
+                BoundResult::Missed => "missed",
+                BoundResult::NotInForce => "not in force yet",
+                BoundResult::Met | BoundResult::None => continue,
             };
             let found = row.results[0].as_deref().unwrap_or("-");
             let _ = writeln!(
@@ -114,14 +114,14 @@ fn line(row: &Row) -> String {
         .results
         .each_ref()
         .map(|one| one.as_deref().unwrap_or("-"));
-    let verdict = match row.verdict {
-        Verdict::Met => "met",
-        Verdict::Missed => "**missed**",
-        Verdict::NotInForce => "not in force",
-        Verdict::None => "",
+    let result = match row.bound_result {
+        BoundResult::Met => "met",
+        BoundResult::Missed => "**missed**",
+        BoundResult::NotInForce => "not in force",
+        BoundResult::None => "",
     };
     format!(
-        "| {} | {} | {weft} | {envoy} | {third} | {verdict} |\n",
+        "| {} | {} | {weft} | {envoy} | {third} | {result} |\n",
         row.what, row.bound
     )
 }
@@ -141,9 +141,9 @@ pub(super) fn write(folder: &Path, text: &str, sections: &[Section]) -> Result<(
 
 #[cfg(test)]
 mod tests {
-    use super::{Row, Run, Section, Verdict, text};
+    use super::{BoundResult, Row, Run, Section, text};
 
-    fn section(verdict: Verdict) -> Section {
+    fn section(bound_result: BoundResult) -> Section {
         Section {
             title: "Overload",
             how: "How.".to_owned(),
@@ -152,7 +152,7 @@ mod tests {
                 what: "good calls".to_owned(),
                 bound: "≥ 90 %",
                 results: [Some("12 %".to_owned()), Some("3 %".to_owned()), None],
-                verdict,
+                bound_result,
             }],
             picture: None,
         }
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn what_falls_short_stands_at_the_top_and_in_the_table() {
-        let page = page(&[section(Verdict::Missed)]);
+        let page = page(&[section(BoundResult::Missed)]);
         let (top, rest) = page.split_once("## Method").unwrap();
         assert!(
             top.contains("- Overload: good calls: 12 %, and must be ≥ 90 % (missed)."),
@@ -185,12 +185,12 @@ mod tests {
 
     #[test]
     fn what_is_not_in_force_is_said_and_never_counts_as_met() {
-        let page = page(&[section(Verdict::NotInForce)]);
+        let page = page(&[section(BoundResult::NotInForce)]);
         assert!(page.contains("(not in force yet)"), "{page}");
         assert!(!page.contains("met |") && !page.contains("Every bound below is met"));
         assert!(
             super::text(&Run {
-                sections: &[section(Verdict::Met)],
+                sections: &[section(BoundResult::Met)],
                 versions: "",
                 load_before: "",
                 minutes: 1,

@@ -15,7 +15,7 @@ use clap::Args;
 use clap_complete::Shell;
 
 use crate::console::Console;
-use crate::failure::{Failure, Verdict};
+use crate::failure::{Conclusion, Failure};
 
 /// What scripts say in place of a command to ask for names.
 const ASK: &str = "complete-names";
@@ -45,10 +45,10 @@ impl Completion {
         &self,
         mut command: clap::Command,
         console: &mut Console<'_>,
-    ) -> Result<Verdict, Failure> {
+    ) -> Result<Conclusion, Failure> {
         let script = script::of(self.shell, &mut command, ASK);
         console.out.write_all(script.as_bytes())?;
-        Ok(Verdict::Yes)
+        Ok(Conclusion::Yes)
     }
 }
 
@@ -70,12 +70,12 @@ pub async fn complete(
     mut command: clap::Command,
     words: &[String],
     console: &mut Console<'_>,
-) -> Result<Verdict, Failure> {
+) -> Result<Conclusion, Failure> {
     command.build();
     if let Some(place) = place::of(&command, words) {
         for name in names::found(&place).await {
             console.line(&name)?;
         }
     }
-    Ok(Verdict::Yes)
+    Ok(Conclusion::Yes)
 }

@@ -17,7 +17,7 @@ use self::guard::Guard;
 use self::server::Site;
 use crate::cluster::Cluster;
 use crate::console::Console;
-use crate::failure::{Failure, Verdict};
+use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
 use crate::output::Format;
 
@@ -47,7 +47,7 @@ impl Dashboard {
         &self,
         global: &Global,
         console: &mut Console<'_>,
-    ) -> Result<Verdict, Failure> {
+    ) -> Result<Conclusion, Failure> {
         global.format(&[Format::Table])?;
         let cluster = Cluster::connect(global).await?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, self.port)).await;
@@ -65,7 +65,7 @@ impl Dashboard {
         let site = Site::new(cluster, Guard::new(port, key));
         tokio::select! {
             never = server::serve(&listener, &site) => match never {},
-            _ = tokio::signal::ctrl_c() => Ok(Verdict::Yes),
+            _ = tokio::signal::ctrl_c() => Ok(Conclusion::Yes),
         }
     }
 }

@@ -9,7 +9,7 @@ use self::archive::Archive;
 use crate::cluster::{Cluster, Refusal};
 use crate::commands::check::probes;
 use crate::console::Console;
-use crate::failure::{Failure, Verdict};
+use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
 use crate::kinds;
 
@@ -88,7 +88,7 @@ impl Diagnostics {
         &self,
         global: &Global,
         console: &mut Console<'_>,
-    ) -> Result<Verdict, Failure> {
+    ) -> Result<Conclusion, Failure> {
         let file = global
             .output
             .as_deref()
@@ -108,7 +108,7 @@ impl Diagnostics {
                 bundle.len() >> 10
             ))?;
         }
-        Ok(Verdict::Yes)
+        Ok(Conclusion::Yes)
     }
 }
 

@@ -2,11 +2,11 @@
 //! come while it watches.
 
 mod ask;
-mod verdict;
+mod conclusion;
 mod watch;
 
-use verdict::is_of_nothing;
-pub(super) use verdict::{Advice, verdict};
+use conclusion::is_of_nothing;
+pub(super) use conclusion::{Advice, conclude};
 
 use std::time::{Duration, SystemTime};
 
@@ -22,7 +22,7 @@ use serde_json::Value;
 use crate::cluster::{Cluster, Refusal};
 use crate::console::Console;
 use crate::escape;
-use crate::failure::{Failure, Verdict};
+use crate::failure::{Conclusion, Failure};
 use crate::files;
 use crate::global::Global;
 use crate::output::table::{Cell, Table};
@@ -75,7 +75,7 @@ impl DryRun {
         &self,
         global: &Global,
         console: &mut Console<'_>,
-    ) -> Result<Verdict, Failure> {
+    ) -> Result<Conclusion, Failure> {
         let format = global.format(FORMATS)?;
         if global.all_namespaces {
             let why = "a change is made in one namespace; say -n NAME instead of -A";
@@ -106,10 +106,10 @@ impl DryRun {
             }
             status.trial = Some(trial);
         }
-        let verdict = verdict(&status, ADVICE);
+        let conclusion = conclude(&status, ADVICE);
         answer.status = Some(status);
         output::data(console, format, &answer)?;
-        verdict
+        conclusion
     }
 
     fn spec(&self, namespace: &str, console: &mut Console<'_>) -> Result<DryRunSpec, Failure> {

@@ -11,7 +11,7 @@ use k8s_openapi::jiff::Timestamp;
 use crate::cluster::Cluster;
 use crate::cluster::names::Named;
 use crate::console::Console;
-use crate::failure::{Failure, Verdict};
+use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
 use crate::output::table::{Cell, Table, Tone};
 use crate::output::{self, Format, number};
@@ -72,7 +72,7 @@ impl Edges {
         &self,
         global: &Global,
         console: &mut Console<'_>,
-    ) -> Result<Verdict, Failure> {
+    ) -> Result<Conclusion, Failure> {
         let format = global.format(FORMATS)?;
         self.named()?;
         self.question()?;
@@ -119,7 +119,7 @@ impl Edges {
         format: Format,
         now: SystemTime,
         console: &mut Console<'_>,
-    ) -> Result<Verdict, Failure> {
+    ) -> Result<Conclusion, Failure> {
         let mut traffic = Traffic::ask(cluster, &self.question()?).await?;
         let (here, named) = (cluster.scope(), self.named()?);
         known::check(cluster, &traffic, named.as_ref()).await?;
@@ -131,7 +131,7 @@ impl Edges {
             kept[at - 1]
         });
         if output::data(console, format, &traffic.graph)? {
-            return Ok(Verdict::Yes);
+            return Ok(Conclusion::Yes);
         }
         match format {
             Format::Dot => console.line(&drawing::dot(&traffic, here))?,
@@ -143,7 +143,7 @@ impl Edges {
         if let Some(word) = traffic.word() {
             console.word(&word)?;
         }
-        Ok(Verdict::Yes)
+        Ok(Conclusion::Yes)
     }
 
     /// Which edges are meant, in their order.

@@ -17,7 +17,7 @@ use super::proxies;
 use crate::cluster::Cluster;
 use crate::cluster::names::{Kind, Named};
 use crate::console::Console;
-use crate::failure::{Failure, Verdict};
+use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
 use crate::output::Format;
 
@@ -62,7 +62,7 @@ impl Identity {
         &self,
         global: &Global,
         console: &mut Console<'_>,
-    ) -> Result<Verdict, Failure> {
+    ) -> Result<Conclusion, Failure> {
         let format = global.format(&[Format::Table, Format::Json, Format::Yaml])?;
         self.named()?;
         let cluster = Cluster::connect(global).await?;
@@ -83,7 +83,7 @@ impl Identity {
         cluster: &Cluster,
         format: Format,
         console: &mut Console<'_>,
-    ) -> Result<Verdict, Failure> {
+    ) -> Result<Conclusion, Failure> {
         if self.ca {
             return authority::print(cluster, format, console).await;
         }
@@ -109,8 +109,8 @@ impl Identity {
                 Err(error) => silent.push((pod, Some(error))),
             }
         }
-        let verdict = match silent.is_empty() {
-            true => Verdict::Yes,
+        let conclusion = match silent.is_empty() {
+            true => Conclusion::Yes,
             false => {
                 let told = match told {
                     Some(told) => told,
@@ -125,7 +125,7 @@ impl Identity {
         let place = |row: &Row| (row.namespace.clone(), row.name.clone());
         rows.sort_by_key(place);
         rows::print(&rows, "POD", cluster.scope().is_none(), format, console)?;
-        Ok(verdict)
+        Ok(conclusion)
     }
 }
 
@@ -147,7 +147,7 @@ fn by_controllers(
     silent: Vec<(PodName, Option<Failure>)>,
     told: &ProxyList,
     console: &mut Console<'_>,
-) -> Result<Verdict, Failure> {
+) -> Result<Conclusion, Failure> {
     let held: BTreeMap<PodName, Certificate> = told
         .items
         .iter()
@@ -159,10 +159,10 @@ fn by_controllers(
             Some((pod, Certificate::told(&proxy.status)?))
         })
         .collect();
-    let (mut verdict, mut added, mut reason) = (Verdict::Yes, 0, None);
+    let (mut conclusion, mut added, mut reason) = (Conclusion::Yes, 0, None);
     for (pod, why) in silent {
         let Some(certificate) = held.get(&pod).cloned() else {
-            verdict = Verdict::No;
+            conclusion = Conclusion::No;
             let nobody = || format!("{pod}: nobody tells its certificate");
             console.word(&why.map_or_else(nobody, |why| why.to_string()))?;
             continue;
@@ -182,5 +182,5 @@ fn by_controllers(
              proxy has to have: {reason}"
         ))?;
     }
-    Ok(verdict)
+    Ok(conclusion)
 }

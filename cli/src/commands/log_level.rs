@@ -10,7 +10,7 @@ use serde_json::json;
 use super::proxy_config::pod;
 use crate::cluster::Cluster;
 use crate::console::Console;
-use crate::failure::{Failure, Verdict};
+use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
 
 /// Arguments of `weft log-level`.
@@ -40,7 +40,7 @@ impl LogLevel {
         &self,
         global: &Global,
         console: &mut Console<'_>,
-    ) -> Result<Verdict, Failure> {
+    ) -> Result<Conclusion, Failure> {
         self.level()?;
         let cluster = Cluster::connect(global).await?;
         self.write(&cluster, console).await
@@ -63,7 +63,7 @@ impl LogLevel {
         &self,
         cluster: &Cluster,
         console: &mut Console<'_>,
-    ) -> Result<Verdict, Failure> {
+    ) -> Result<Conclusion, Failure> {
         let (pod, level) = (pod(&self.pod)?, self.level()?);
         let pods: Api<Pod> = Api::namespaced(cluster.client(), cluster.namespace());
         let patch = json!({"metadata": {"annotations": {LOG_LEVEL: level}}});
@@ -76,6 +76,6 @@ impl LogLevel {
             Some(level) => format!("{what}: {LOG_LEVEL} is {level}"),
             None => format!("{what}: {LOG_LEVEL} is taken away"),
         })?;
-        Ok(Verdict::Yes)
+        Ok(Conclusion::Yes)
     }
 }

@@ -8,7 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::cluster::Cluster;
 use crate::console::Console;
-use crate::failure::{Failure, Verdict};
+use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
 use crate::output::table::{Cell, Table, Tone};
 use crate::output::{self, COMMON, Format, number};
@@ -40,7 +40,7 @@ impl Proxies {
         &self,
         global: &Global,
         console: &mut Console<'_>,
-    ) -> Result<Verdict, Failure> {
+    ) -> Result<Conclusion, Failure> {
         let format = global.format(COMMON)?;
         let cluster = Cluster::connect(global).await?;
         self.print(&cluster, format, SystemTime::now(), console)
@@ -57,20 +57,20 @@ impl Proxies {
         format: Format,
         now: SystemTime,
         console: &mut Console<'_>,
-    ) -> Result<Verdict, Failure> {
+    ) -> Result<Conclusion, Failure> {
         let list = all(cluster).await?;
         let wrong = |proxy: &Proxy| !proxy.status.connected || !proxy.status.nacks.is_empty();
-        let verdict = if list.items.iter().any(wrong) {
-            Verdict::No
+        let conclusion = if list.items.iter().any(wrong) {
+            Conclusion::No
         } else {
-            Verdict::Yes
+            Conclusion::Yes
         };
         if output::data(console, format, &list)? {
-            return Ok(verdict);
+            return Ok(conclusion);
         }
         if list.items.is_empty() {
             console.word("no proxies")?;
-            return Ok(verdict);
+            return Ok(conclusion);
         }
         table(
             &list,
@@ -87,7 +87,7 @@ impl Proxies {
                 ))?;
             }
         }
-        Ok(verdict)
+        Ok(conclusion)
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::cluster::names::{Kind, Named};
 use crate::cluster::{Cluster, forward};
 use crate::console::Console;
-use crate::failure::{Failure, Verdict};
+use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
 use crate::output::table::Table;
 use crate::output::{self, Format};
@@ -54,7 +54,7 @@ impl ProxyConfig {
         &self,
         global: &Global,
         console: &mut Console<'_>,
-    ) -> Result<Verdict, Failure> {
+    ) -> Result<Conclusion, Failure> {
         let format = global.format(&[Format::Table, Format::Json, Format::Yaml])?;
         let pod = pod(&self.pod)?;
         let cluster = Cluster::connect(global).await?;
@@ -64,14 +64,14 @@ impl ProxyConfig {
             self.config(&cluster, &pod).await?
         };
         if output::data(console, format, &page)? {
-            return Ok(Verdict::Yes);
+            return Ok(Conclusion::Yes);
         }
         if self.traffic {
             print_traffic(&page, console)?;
         } else {
             print(&page, console)?;
         }
-        Ok(Verdict::Yes)
+        Ok(Conclusion::Yes)
     }
 
     async fn config(&self, cluster: &Cluster, pod: &str) -> Result<Value, Failure> {

@@ -15,7 +15,7 @@ use self::groups::{Group, Weights};
 use crate::cluster::Cluster;
 use crate::cluster::names::{Kind, Named};
 use crate::console::Console;
-use crate::failure::{Failure, Verdict};
+use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
 use crate::output::table::{Cell, Table};
 use crate::output::{self, COMMON, Format, number};
@@ -76,7 +76,7 @@ impl Stat {
         &self,
         global: &Global,
         console: &mut Console<'_>,
-    ) -> Result<Verdict, Failure> {
+    ) -> Result<Conclusion, Failure> {
         let format = global.format(COMMON)?;
         self.asked()?;
         self.ends()?;
@@ -84,7 +84,7 @@ impl Stat {
         loop {
             self.print(&cluster, format, console).await?;
             if !self.watch {
-                return Ok(Verdict::Yes);
+                return Ok(Conclusion::Yes);
             }
             tokio::time::sleep(EACH).await;
             console.line("")?;
@@ -116,11 +116,11 @@ impl Stat {
         cluster: &Cluster,
         format: Format,
         console: &mut Console<'_>,
-    ) -> Result<Verdict, Failure> {
+    ) -> Result<Conclusion, Failure> {
         let ((resource, question), ends) = (self.asked()?, self.ends()?);
         let alone = resource.kind == Kind::Pod && ends.iter().all(Option::is_none);
         if alone && pods::print(cluster, &resource, question.window, format, console).await? {
-            return Ok(Verdict::Yes);
+            return Ok(Conclusion::Yes);
         }
         // A namespace is asked about where it is, and all of them everywhere.
         let asked = match resource.kind {
@@ -133,7 +133,7 @@ impl Stat {
             known::check(cluster, &traffic, Some(end)).await?;
         }
         if output::data(console, format, &traffic.graph)? {
-            return Ok(Verdict::Yes);
+            return Ok(Conclusion::Yes);
         }
         let table = self.table(cluster, &traffic, format, console).await?;
         if table.is_empty() {
@@ -147,7 +147,7 @@ impl Stat {
         if let Some(word) = traffic.word() {
             console.word(&word)?;
         }
-        Ok(Verdict::Yes)
+        Ok(Conclusion::Yes)
     }
 
     /// A row per object that has calls.

@@ -23,7 +23,7 @@ use crate::cluster::names::Named;
 use crate::cluster::{Cluster, Refusal};
 use crate::console::Console;
 use crate::escape;
-use crate::failure::{Failure, Verdict};
+use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
 use crate::output::{self, Format, number};
 use crate::traffic::select::{ENDS, Selected};
@@ -77,7 +77,7 @@ impl Suggest {
         &self,
         global: &Global,
         console: &mut Console<'_>,
-    ) -> Result<Verdict, Failure> {
+    ) -> Result<Conclusion, Failure> {
         let format = global.format(FORMATS)?;
         if let Some(text) = &self.to {
             Named::read(text, ENDS)?;
@@ -100,7 +100,7 @@ impl Suggest {
         cluster: &Cluster,
         format: Format,
         console: &mut Console<'_>,
-    ) -> Result<Verdict, Failure> {
+    ) -> Result<Conclusion, Failure> {
         let mut question = Question::window(self.since.min(BY_ROUTE))?;
         // The window has all of a shorter time.
         question.history = (self.since > BY_ROUTE).then_some(self.since);
@@ -134,7 +134,7 @@ impl Suggest {
         if let Some(word) = traffic.word() {
             console.word(&word)?;
         }
-        Ok(Verdict::Yes)
+        Ok(Conclusion::Yes)
     }
 }
 
@@ -196,7 +196,7 @@ async fn try_out(
     for text in [table, words] {
         console.word(String::from_utf8_lossy(&text).trim_end())?;
     }
-    if let Err(why) = dry_run::verdict(&status, ADVICE) {
+    if let Err(why) = dry_run::conclude(&status, ADVICE) {
         console.word(&format!("dry run: {why}"))?;
     }
     Ok(())

@@ -14,7 +14,7 @@ use self::follow::{TapEvent, follow};
 use crate::cluster::Cluster;
 use crate::console::Console;
 use crate::escape;
-use crate::failure::{Failure, Verdict};
+use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
 use crate::output::Format;
 
@@ -50,7 +50,7 @@ impl Tap {
         &self,
         global: &Global,
         console: &mut Console<'_>,
-    ) -> Result<Verdict, Failure> {
+    ) -> Result<Conclusion, Failure> {
         let format = global.format(&[Format::Table, Format::Json])?;
         in_one_namespace(global)?;
         let (query, names) = (self.query()?, self.filters.names(&self.resource)?);
@@ -64,7 +64,7 @@ impl Tap {
                 TapEvent::Word(word) => console.word(&word)?,
             }
         }
-        Ok(Verdict::Yes)
+        Ok(Conclusion::Yes)
     }
 
     fn query(&self) -> Result<String, Failure> {

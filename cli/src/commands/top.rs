@@ -18,7 +18,7 @@ use crate::cluster::Cluster;
 use crate::cluster::names::Named;
 use crate::commands::tap::filters::Filters;
 use crate::console::Console;
-use crate::failure::{Failure, Verdict};
+use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
 use crate::output::{Format, number};
 use crate::traffic::select::{ENDS, Selected};
@@ -71,7 +71,7 @@ impl Top {
         &self,
         global: &Global,
         console: &mut Console<'_>,
-    ) -> Result<Verdict, Failure> {
+    ) -> Result<Conclusion, Failure> {
         global.format(&[Format::Table])?;
         if let (true, Some(of)) = (self.paths, &self.resource) {
             return paths::run(of, &self.filters, self.window, global, console).await;
@@ -92,7 +92,7 @@ impl Top {
         let Some(terminal) = Terminal::take(global) else {
             let frame = Frame::of(&traffic, selected.as_ref(), cluster.scope(), Order::Rate);
             frame.table(usize::MAX).write(console.out, console.color)?;
-            return Ok(Verdict::Yes);
+            return Ok(Conclusion::Yes);
         };
         let mut ticks = interval(EACH);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -106,7 +106,7 @@ impl Top {
             tokio::select! {
                 read = keys.read(&mut key) => match order.after(&read, key[0]) {
                     Some(next) => order = next,
-                    None => return Ok(Verdict::Yes),
+                    None => return Ok(Conclusion::Yes),
                 },
                 _ = ticks.tick() => match look(&cluster).await {
                     Ok(newer) => (traffic, word) = (newer, None),

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use self::judged::Finding;
 use crate::console::Console;
-use crate::failure::{Failure, Verdict};
+use crate::failure::{Conclusion, Failure};
 use crate::files;
 use crate::global::Global;
 use crate::output::{self, Format};
@@ -41,7 +41,7 @@ impl Validate {
     ///
     /// # Errors
     /// When a file cannot be read or is no YAML.
-    pub fn run(&self, global: &Global, console: &mut Console<'_>) -> Result<Verdict, Failure> {
+    pub fn run(&self, global: &Global, console: &mut Console<'_>) -> Result<Conclusion, Failure> {
         let format = global.format(&[Format::Table, Format::Json, Format::Yaml])?;
         let namespace = global.namespace.as_deref().unwrap_or("default");
         let cluster = Cluster {
@@ -77,9 +77,9 @@ impl Validate {
             ))?;
         }
         Ok(if refused == 0 {
-            Verdict::Yes
+            Conclusion::Yes
         } else {
-            Verdict::No
+            Conclusion::No
         })
     }
 }

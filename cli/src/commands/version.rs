@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::cluster::Cluster;
 use crate::console::Console;
-use crate::failure::{Failure, Verdict};
+use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
 use crate::output::{self, Format};
 
@@ -52,7 +52,7 @@ impl Version {
         &self,
         global: &Global,
         console: &mut Console<'_>,
-    ) -> Result<Verdict, Failure> {
+    ) -> Result<Conclusion, Failure> {
         let format = global.format(&[Format::Table, Format::Json, Format::Yaml])?;
         let mut versions = Versions {
             client: env!("CARGO_PKG_VERSION"),
@@ -66,7 +66,7 @@ impl Version {
         if !output::data(console, format, &versions)? {
             versions.print(console)?;
         }
-        asked.map(|()| Verdict::Yes)
+        asked.map(|()| Conclusion::Yes)
     }
 }
 

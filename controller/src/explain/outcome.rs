@@ -1,6 +1,6 @@
 //! What becomes of one kind of caller's calls to one backend, and of several taken together.
 
-use crds::observe::{ExplanationSpec, Step, Verdict};
+use crds::observe::{ExplanationSpec, ExplanationVerdict, Step};
 use policy::reason::Reason;
 
 use super::call::{Called, Caller, Request};
@@ -37,24 +37,32 @@ impl Outcome<'_> {
         stands.into_iter().chain(of_pods)
     }
 
-    pub(super) fn verdict(&self) -> Verdict {
+    pub(super) fn verdict(&self) -> ExplanationVerdict {
         if self.way.refused.is_some() && !self.way.is_answered() {
-            return Verdict::Refused;
+            return ExplanationVerdict::Refused;
         }
         if self.way.outside || self.way.is_held() {
-            return Verdict::Allowed;
+            return ExplanationVerdict::Allowed;
         }
         together(self.judged.iter().map(|one| match one.ruling {
-            Ruling::Allowed | Ruling::Audited(_) | Ruling::NotJudged(_) => Verdict::Allowed,
-            Ruling::Refused(_) => Verdict::Refused,
+            Ruling::Allowed | Ruling::Audited(_) | Ruling::NotJudged(_) => {
+                ExplanationVerdict::Allowed
+            }
+            Ruling::Refused(_) => ExplanationVerdict::Refused,
         }))
     }
 }
 
 /// One verdict for several.
-pub(super) fn together(verdicts: impl Iterator<Item = Verdict>) -> Verdict {
+pub(super) fn together(verdicts: impl Iterator<Item = ExplanationVerdict>) -> ExplanationVerdict {
     verdicts
-        .reduce(|one, other| if one == other { one } else { Verdict::Mixed })
+        .reduce(|one, other| {
+            if one == other {
+                one
+            } else {
+                ExplanationVerdict::Mixed
+            }
+        })
         .unwrap_or_default()
 }
 

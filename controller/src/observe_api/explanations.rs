@@ -14,7 +14,8 @@ use std::collections::BTreeSet;
 use std::time::SystemTime;
 
 use crds::observe::{
-    API_VERSION, Explanation, ExplanationSpec, ExplanationStatus, Programmed, Resource, Verdict,
+    API_VERSION, Explanation, ExplanationSpec, ExplanationStatus, ExplanationVerdict, Programmed,
+    Resource,
 };
 use http::StatusCode;
 use policy::name::ObjectRef;
@@ -107,7 +108,7 @@ async fn allowed(context: &ObserveContext, user: &User, namespace: &str) -> Resu
 /// The same whether there is such a caller or not.
 fn hidden_caller(namespace: &str) -> ExplanationStatus {
     ExplanationStatus {
-        verdict: Verdict::Unknown,
+        verdict: ExplanationVerdict::Unknown,
         reason: format!(
             "of callers in namespace {namespace:?} you may ask by kind ServiceAccount only; who \
              may create explanations there may ask by any"
@@ -119,7 +120,7 @@ fn hidden_caller(namespace: &str) -> ExplanationStatus {
 /// The same whatever is not there, or may not be known.
 fn hidden_called() -> ExplanationStatus {
     ExplanationStatus {
-        verdict: Verdict::Unknown,
+        verdict: ExplanationVerdict::Unknown,
         reason: "there is no such thing, or you may not know of it; where you may not create \
                  explanations, only a Service with its port can be asked about"
             .to_owned(),
@@ -284,7 +285,7 @@ fn explain(
 
 /// What a caller would find out by calling.
 fn for_the_caller(status: ExplanationStatus, spec: &ExplanationSpec) -> ExplanationStatus {
-    if status.verdict == Verdict::Unknown {
+    if status.verdict == ExplanationVerdict::Unknown {
         return hidden_called();
     }
     ExplanationStatus {

@@ -24,6 +24,7 @@ use crate::http::deadline;
 use crate::http::grpc::{grpc_status, is_success};
 use crate::http::replay::Replay;
 use crate::http::upload::Upload;
+use crate::outbound::attempt_outcome::{self, AttemptOutcome};
 use crate::outbound::call_policy;
 use crate::outbound::failovers::Failovers;
 use crate::outbound::passed::Passed;
@@ -31,7 +32,6 @@ use crate::outbound::route::Route;
 use crate::outbound::send::Outgoing;
 use crate::outbound::serving::{self, Serving};
 use crate::outbound::unanswered::Unanswered;
-use crate::outbound::verdict::{self, Verdict};
 use crate::proxy::Proxy;
 use crate::telemetry::call::Call;
 
@@ -195,7 +195,7 @@ impl<'a> Attempts<'a> {
                 let ended = deadline::until(self.attempt_ends(outgoing, upload), attempt).await;
                 let ended = ended.unwrap_or_else(|over| Err(self.late(outgoing, over)));
                 // Where its caller's time is over, it only shows that it takes longer.
-                if !verdict::is_callers_time(&ended) {
+                if !attempt_outcome::is_callers_time(&ended) {
                     unanswered.over();
                 }
                 ended
@@ -225,10 +225,10 @@ impl<'a> Attempts<'a> {
                     return Err(upload.blame(failure));
                 }
                 Err(failure) => {
-                    let verdict = Verdict::of_failure(&failure, sent, Instant::now());
-                    self.note_failure(&failure, verdict, outgoing);
+                    let outcome = AttemptOutcome::of_failure(&failure, sent, Instant::now());
+                    self.note_failure(&failure, outcome, outgoing);
                     self.failed(to, failure, call);
-                    self.lost(proxy, outgoing, verdict, call)
+                    self.lost(proxy, outgoing, outcome, call)
                 }
             };
             if !wait.is_zero() {
@@ -277,28 +277,28 @@ impl<'a> Attempts<'a> {
     ) -> After {
         let (head, grpc) = (&answer.response, outgoing.grpc);
         let reason = call.reason_of(head.headers());
-        let verdict = Verdict::of_answer(head, grpc, reason, answer.took);
+        let outcome = AttemptOutcome::of_answer(head, grpc, reason, answer.took);
         let success = is_success(head.status(), grpc_status(head.headers()));
         let latency = Latency::of_head(answer.took, success && reason.is_none());
-        self.learn(to, latency, Some(verdict), call);
+        self.learn(to, latency, Some(outcome), call);
         Self::hear_load(proxy, to.endpoint(), head.headers());
-        let overloaded = verdict == Verdict::Mesh(Reason::Overload) && !success;
+        let overloaded = outcome == AttemptOutcome::Mesh(Reason::Overload) && !success;
         self.throttle(outgoing, overloaded);
-        let listed = match verdict {
-            Verdict::Ended(ended) => ended.is_failure(self.retry()),
-            Verdict::Mesh(_) => overloaded,
-            Verdict::Open => false,
+        let listed = match outcome {
+            AttemptOutcome::Ended(ended) => ended.is_failure(self.retry()),
+            AttemptOutcome::Mesh(_) => overloaded,
+            AttemptOutcome::Open => false,
         };
-        let ended = match verdict {
-            Verdict::Ended(ended) => Some(ended),
-            Verdict::Mesh(reason) => Some(retry::Ended::Refused(reason)),
-            Verdict::Open => None,
+        let ended = match outcome {
+            AttemptOutcome::Ended(ended) => Some(ended),
+            AttemptOutcome::Mesh(reason) => Some(retry::Ended::Refused(reason)),
+            AttemptOutcome::Open => None,
         };
         let failed = ended.filter(|_| listed || !success).map(|ended| Failed {
             outgoing,
             ended,
-            asked: verdict::asked(head.headers(), grpc),
-            spent: call.is_mutual() && verdict::says_spent(head.headers()),
+            asked: attempt_outcome::asked(head.headers(), grpc),
+            spent: call.is_mutual() && attempt_outcome::says_spent(head.headers()),
         });
         // Also where another one is to be asked: it may have left until then.
         self.note_answer(failed.as_ref(), outgoing);
@@ -309,14 +309,14 @@ impl<'a> Attempts<'a> {
                 return After::Retry(wait);
             }
         }
-        match verdict {
-            Verdict::Ended(_) if success && !listed => self.succeeded(call),
-            Verdict::Ended(_) | Verdict::Mesh(_) => self.retry_failed(call),
+        match outcome {
+            AttemptOutcome::Ended(_) if success && !listed => self.succeeded(call),
+            AttemptOutcome::Ended(_) | AttemptOutcome::Mesh(_) => self.retry_failed(call),
             // Its trailers tell.
-            Verdict::Open => {}
+            AttemptOutcome::Open => {}
         }
         After::Pass {
-            open: verdict == Verdict::Open,
+            open: outcome == AttemptOutcome::Open,
         }
     }
 
@@ -338,10 +338,10 @@ impl<'a> Attempts<'a> {
         &mut self,
         proxy: &Proxy,
         outgoing: &Outgoing,
-        verdict: Option<Verdict>,
+        outcome: Option<AttemptOutcome>,
         call: &mut Call,
     ) -> Duration {
-        let Some(Verdict::Ended(ended)) = verdict else {
+        let Some(AttemptOutcome::Ended(ended)) = outcome else {
             return Duration::ZERO;
         };
         let failed = Failed {
@@ -397,9 +397,15 @@ impl<'a> Attempts<'a> {
 
     /// What an attempt has shown of its endpoint. A breaker goes by the same codes where
     /// nobody rests.
-    fn learn(&self, to: &mut InFlight, latency: Latency, verdict: Option<Verdict>, call: &Call) {
+    fn learn(
+        &self,
+        to: &mut InFlight,
+        latency: Latency,
+        outcome: Option<AttemptOutcome>,
+        call: &Call,
+    ) {
         let ejection = call_policy::ejection(self.route.policy.as_deref());
-        let seen = verdict.and_then(|verdict| verdict.seen(ejection));
+        let seen = outcome.and_then(|outcome| outcome.seen(ejection));
         self.record(to, latency, seen, call);
     }
 
@@ -445,7 +451,7 @@ impl<'a> Attempts<'a> {
             self.renewed = true;
         } else {
             let slow_upload = self.replay.is_some_and(Replay::waits_for_sender);
-            let (latency, seen) = verdict::seen_in_failure(&failure, slow_upload);
+            let (latency, seen) = attempt_outcome::seen_in_failure(&failure, slow_upload);
             self.record(&mut to, latency, seen, call);
             self.tried.push(to.endpoint().addr);
             self.failovers.note(&failure);

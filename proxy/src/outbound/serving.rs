@@ -16,9 +16,9 @@ use crate::http::deadline::Ends;
 use crate::http::grpc::{grpc_status, is_success};
 use crate::http::headers;
 use crate::http::watched::BodyEnd;
+use crate::outbound::attempt_outcome::{latency_at_end, seen_at_end};
 use crate::outbound::call_policy::{self, CallPolicy};
 use crate::outbound::passed::Passed;
-use crate::outbound::verdict::{latency_at_end, seen_at_end};
 use crate::telemetry::call::Call;
 
 /// The endpoint that serves a call.

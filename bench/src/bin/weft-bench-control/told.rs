@@ -1,7 +1,7 @@
 //! What proxies tell of their calls, and what they are told of breakers.
 
 use wire::v1;
-use wire::v1::verdict::State;
+use wire::v1::circuit_state::State;
 
 use crate::crowd;
 
@@ -66,9 +66,9 @@ pub(crate) fn of_service(service: usize, fails: bool, held_back: bool) -> v1::Ci
 /// Whether calls to a Service are held back, if this says anything of it.
 pub(crate) fn holds_back(steer: &v1::Steer, service: usize) -> Option<bool> {
     let name = full_name(service);
-    let mut verdicts = steer.verdicts.iter().rev();
-    let last = verdicts.find(|verdict| {
-        let circuit = verdict.circuit.as_ref();
+    let mut states = steer.states.iter().rev();
+    let last = states.find(|state| {
+        let circuit = state.circuit.as_ref();
         circuit.is_some_and(|circuit| circuit.backend == name)
     })?;
     Some(last.state() != State::Closed)

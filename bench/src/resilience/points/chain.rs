@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::{Bench, Picture, SYSTEMS, Section, Verdict, row};
+use super::{Bench, BoundResult, Picture, SYSTEMS, Section, row};
 use crate::curves::Panel;
 use crate::resilience::application::{Behaviour, METHOD, Next};
 use crate::resilience::client::Call;
@@ -150,8 +150,8 @@ pub(in crate::resilience) fn last_hop_down(bench: &Bench) -> Result<Section> {
         })
         .collect();
     let in_force = context[0].as_ref().is_some_and(|seen| seen.context);
-    if !in_force && rows[1].verdict == Verdict::Missed {
-        rows[1].verdict = Verdict::NotInForce;
+    if !in_force && rows[1].bound_result == BoundResult::Missed {
+        rows[1].bound_result = BoundResult::NotInForce;
     }
     let said = if in_force {
         "Weft's proxies gave the applications a `weft-context`."

@@ -28,17 +28,17 @@ fn fix_of_a_call_with_headers_allows_it_with_these_only() {
     let fix = ask(&read_only(), &with(&asked)).fix.unwrap();
     let after = applied(read_only(), &fix.objects);
     let verdict = |headers: &[(&str, &str)]| ask(&after, &with(headers)).verdict;
-    assert_eq!(verdict(&asked), Verdict::Allowed, "{fix:?}");
+    assert_eq!(verdict(&asked), ExplanationVerdict::Allowed, "{fix:?}");
     let mut more = asked.to_vec();
     more.push(("x-other", "1"));
-    assert_eq!(verdict(&more), Verdict::Allowed);
+    assert_eq!(verdict(&more), ExplanationVerdict::Allowed);
     for left_out in 0..asked.len() {
         let mut less = asked.to_vec();
         let (name, _) = less.remove(left_out);
         // Of two values of a header that may be either, one is enough.
         let refused = name != "x-tag";
         assert_eq!(
-            verdict(&less) == Verdict::Refused,
+            verdict(&less) == ExplanationVerdict::Refused,
             refused,
             "without {name}"
         );
@@ -46,7 +46,7 @@ fn fix_of_a_call_with_headers_allows_it_with_these_only() {
     for other in [("x-debug", "11"), ("x-tag", "c"), ("cookie", "e=3")] {
         let mut beside = asked.to_vec();
         beside.push(other);
-        assert_eq!(verdict(&beside), Verdict::Refused, "{other:?}");
+        assert_eq!(verdict(&beside), ExplanationVerdict::Refused, "{other:?}");
     }
     let many: Vec<String> = (0..33).map(|at| format!("x-{at}")).collect();
     let many: Vec<(&str, &str)> = many.iter().map(|name| (name.as_str(), "1")).collect();

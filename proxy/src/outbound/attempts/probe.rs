@@ -8,8 +8,8 @@ use super::Attempts;
 use crate::endpoints::endpoint::InFlight;
 use crate::endpoints::learned::Fallback;
 use crate::mesh::peer::Peer;
+use crate::outbound::attempt_outcome;
 use crate::outbound::call_policy;
-use crate::outbound::verdict;
 use crate::proxy::Proxy;
 use crate::telemetry::call::ejected;
 
@@ -90,7 +90,7 @@ impl Attempts<'_> {
             let Err(failure) = peer.is_there().await else {
                 return asking.gave_sign();
             };
-            let (latency, seen) = verdict::seen_in_failure(&failure, false);
+            let (latency, seen) = attempt_outcome::seen_in_failure(&failure, false);
             if let Some(cause) = set.record(&mut asked, latency, seen, &ejection) {
                 ejected(&telemetry, &parties, cause);
             }

@@ -20,7 +20,7 @@ const PUSHBACK: &str = "grpc-retry-pushback-ms";
 
 /// The head of an answer, or that none came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum AttemptOutcome {
     /// Of the application, or of the connection to it.
     Ended(Ended),
     /// Of a proxy, which nobody asks again.
@@ -29,7 +29,7 @@ pub(super) enum Verdict {
     Open,
 }
 
-impl Verdict {
+impl AttemptOutcome {
     /// `reason` is what the peer proxy gave, if it answered itself.
     pub(super) fn of_answer<B: http_body::Body>(
         response: &Response<B>,
@@ -179,21 +179,21 @@ mod tests {
 
     const AFTER: Duration = Duration::from_millis(7);
 
-    fn answer(status: u16, headers: &[(&'static str, &'static str)], body: bool) -> Verdict {
+    fn answer(status: u16, headers: &[(&'static str, &'static str)], body: bool) -> AttemptOutcome {
         let mut response = Response::new(if body { text("x") } else { empty() });
         *response.status_mut() = StatusCode::from_u16(status).unwrap();
         for (name, value) in headers {
             let value = http::HeaderValue::from_static(value);
             response.headers_mut().insert(*name, value);
         }
-        Verdict::of_answer(&response, true, None, AFTER)
+        AttemptOutcome::of_answer(&response, true, None, AFTER)
     }
 
     #[test]
     fn a_grpc_answer_is_judged_by_its_status_and_what_is_none_by_the_table() {
         let grpc = ("content-type", "application/grpc");
         let ended = |code, trailers_only| {
-            Verdict::Ended(Ended::Grpc {
+            AttemptOutcome::Ended(Ended::Grpc {
                 code,
                 trailers_only,
             })
@@ -204,7 +204,7 @@ mod tests {
         );
         let begun = answer(200, &[grpc, ("grpc-status", "14")], true);
         assert_eq!(begun, ended(14, false), "something was passed on");
-        assert_eq!(answer(200, &[grpc], true), Verdict::Open);
+        assert_eq!(answer(200, &[grpc], true), AttemptOutcome::Open);
         assert_eq!(answer(503, &[], true), ended(14, true));
         assert_eq!(answer(404, &[], true), ended(12, true));
         assert_eq!(answer(200, &[], true), ended(2, true));
@@ -214,14 +214,18 @@ mod tests {
     fn what_a_proxy_answers_is_asked_of_nobody_else_and_no_fault_of_the_endpoint() {
         let response = Response::new(empty());
         for reason in Reason::ALL {
-            let verdict = Verdict::of_answer(&response, false, Some(reason), AFTER);
+            let outcome = AttemptOutcome::of_answer(&response, false, Some(reason), AFTER);
             let (again, seen) = match reason {
                 Reason::ConnectionLost => (true, Some(Seen::Failed)),
                 Reason::ConnectFailed | Reason::TlsFailed => (false, Some(Seen::Unreachable)),
                 _ => (false, None),
             };
-            assert_eq!(matches!(verdict, Verdict::Ended(_)), again, "{reason}");
-            assert_eq!(verdict.seen(&EJECTION), seen, "{reason}");
+            assert_eq!(
+                matches!(outcome, AttemptOutcome::Ended(_)),
+                again,
+                "{reason}"
+            );
+            assert_eq!(outcome.seen(&EJECTION), seen, "{reason}");
         }
     }
 
