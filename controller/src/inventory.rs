@@ -44,7 +44,7 @@ pub(crate) struct Thing {
 pub(crate) type Named = (Kind, ObjectKey);
 
 #[derive(Debug)]
-struct Held {
+struct InventoryEntry {
     thing: Arc<Thing>,
     gone: Option<Instant>,
 }
@@ -52,7 +52,7 @@ struct Held {
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Inventory {
-    objects: HashMap<Kind, BTreeMap<ObjectKey, Held>>,
+    objects: HashMap<Kind, BTreeMap<ObjectKey, InventoryEntry>>,
     /// Pods by uid, those that are gone included: a StatefulSet gives the name
     /// to another one.
     pods: HashMap<Arc<str>, (ObjectKey, Arc<Thing>)>,
@@ -66,7 +66,7 @@ impl Inventory {
             let known = (key.clone(), Arc::clone(&thing));
             self.pods.insert(thing.uid.clone(), known);
         }
-        let held = Held { thing, gone: None };
+        let held = InventoryEntry { thing, gone: None };
         let before = self.objects.entry(kind).or_default().insert(key, held);
         if before.is_some_and(|before| before.gone.is_some()) {
             self.gone -= 1;
@@ -119,7 +119,7 @@ impl Inventory {
         ends.sort_unstable();
         let cutoff = ends.len().checked_sub(most).and_then(|over| ends.get(over));
         let cutoff = cutoff.copied();
-        let keeps = |held: &Held| {
+        let keeps = |held: &InventoryEntry| {
             held.gone.is_none_or(|gone| {
                 now.duration_since(gone) < REMEMBERED && cutoff.is_none_or(|limit| gone >= limit)
             })

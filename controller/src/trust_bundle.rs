@@ -91,7 +91,7 @@ impl Bundle {
         let copies =
             kube::runtime::watcher(Api::<Item<ConfigMap>>::all(self.client.clone()), copies);
         let mut copies = pin!(copies.default_backoff());
-        let mut seen = Seen::default();
+        let mut seen = WatchState::default();
         let mut stages = self.uninstallation.stages();
         loop {
             let again = seen.forbidden.values().min().copied();
@@ -128,7 +128,7 @@ impl Bundle {
 
     /// Does what is needed in every namespace that changed. What fails stays
     /// marked for the next round.
-    async fn settle(&self, install: &str, seen: &mut Seen) {
+    async fn settle(&self, install: &str, seen: &mut WatchState) {
         let roots = self.roots.borrow().clone();
         if roots.is_empty() {
             return;
@@ -149,7 +149,7 @@ impl Bundle {
         namespace: &str,
         roots: &str,
         install: &str,
-        seen: &mut Seen,
+        seen: &mut WatchState,
     ) -> Result<(), kube::Error> {
         let held = seen.copies.get(namespace);
         let leaving =
@@ -303,7 +303,7 @@ impl Bundle {
 
 /// Both watches' state, and the namespaces that have to be looked at.
 #[derive(Debug, Default)]
-struct Seen {
+struct WatchState {
     namespaces: BTreeSet<String>,
     copies: BTreeMap<String, Copy>,
     dirty: BTreeSet<String>,
@@ -317,7 +317,7 @@ struct Seen {
     recopied: BTreeMap<String, Copy>,
 }
 
-impl Seen {
+impl WatchState {
     /// Remembers what this replica wrote itself, so that hearing of it is no news.
     fn wrote(&mut self, namespace: &str, roots: &str, version: Option<String>) {
         let last = self.last.entry(namespace.to_owned()).or_default();

@@ -22,7 +22,7 @@ pub use dry_run::{
 };
 pub use explanation::{
     BackendVerdict, Explanation, ExplanationSpec, ExplanationStatus, ExplanationVerdict, Fix, From,
-    Header, Programmed, Seen, Step, To,
+    Header, Programmed, RecentCalls, Step, To,
 };
 pub use graph::{
     Edge, Graph, GraphMetadata, Latency, Minute, Node, NodeKind, Protocol, RouteSums, ServerSums,

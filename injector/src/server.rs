@@ -41,7 +41,7 @@ use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
-use counted::{Caller, CountedBody, Held, read};
+use counted::{CallBytes, Caller, CountedBody, read};
 use lanes::{Lanes, MAX_COST};
 use outcome::{Outcome, answered, failure, json, refused, unanswered};
 
@@ -212,7 +212,7 @@ impl Webhooks {
             "/convert" => "convert",
             _ => "other",
         };
-        let mut held = Held::new(Arc::clone(&caller));
+        let mut held = CallBytes::new(Arc::clone(&caller));
         let answer = tokio::time::timeout(CALL_TIMEOUT, self.answer(path, request, &mut held));
         let answer = tokio::select! {
             answer = answer => answer,
@@ -245,7 +245,7 @@ impl Webhooks {
         &self,
         path: &'static str,
         request: Request<Incoming>,
-        held: &mut Held,
+        held: &mut CallBytes,
     ) -> Result<Outcome, Box<Outcome>> {
         if path == "other" {
             let message = "no such page";

@@ -33,7 +33,7 @@ const TOLD_APART: usize = 1024;
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
     told: BTreeMap<ObjectRef, Told>,
-    objects: BTreeMap<ObjectRef, Seen>,
+    objects: BTreeMap<ObjectRef, JudgedObject>,
 }
 
 /// What is wrong with one object.
@@ -55,7 +55,7 @@ struct Worst {
 }
 
 #[derive(Debug)]
-struct Seen {
+struct JudgedObject {
     generation: i64,
     uid: Arc<str>,
     summary: String,
@@ -65,7 +65,7 @@ struct Seen {
 impl Findings {
     /// Notes an object, so that it gets a verdict.
     pub(crate) fn seen(&mut self, object: ObjectRef, meta: &Meta, summary: String) {
-        let seen = Seen {
+        let seen = JudgedObject {
             generation: meta.generation,
             uid: meta.uid.clone(),
             summary,

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use policy::access::Access;
 
-use super::judge::Held;
+use super::judge::PodAccess;
 use crate::model::{Model, PodId};
 
 /// Sets of rules that are tried at one time: each is a question of its own.
@@ -53,7 +53,7 @@ impl Candidates {
             }
             let held = |model: &Model| {
                 let facts = model.index.world.pods.get(pod)?;
-                Some(Held::of(&model.index, pod, facts))
+                Some(PodAccess::of(&model.index, pod, facts))
             };
             if let (Some(was), Some(will)) = (held(before), held(after))
                 && was.access() != will.access()

@@ -330,14 +330,14 @@ impl Graph {
         &self,
         now: SystemTime,
         chosen: impl Fn(&EdgeKey) -> bool,
-    ) -> crds::observe::Seen {
+    ) -> crds::observe::RecentCalls {
         let state = self.inner.state.lock();
         let current = slot_of(now);
         let slots = (current.saturating_sub(history::LONGEST), current);
         let window = state.history.window(slots, current, 0);
-        let mut seen = crds::observe::Seen {
+        let mut seen = crds::observe::RecentCalls {
             window_seconds: history::LONGEST * SLOT,
-            ..crds::observe::Seen::default()
+            ..crds::observe::RecentCalls::default()
         };
         let mut last = 0;
         for (edge, counted) in window.edges.iter().filter(|(edge, _)| chosen(edge.key())) {

@@ -250,7 +250,7 @@ impl std::borrow::Borrow<EdgeKey> for Known {
 /// All edges that somebody holds.
 #[derive(Debug, Default)]
 pub(crate) struct Edges {
-    held: HashSet<Held>,
+    held: HashSet<ByKey>,
     shares: Shares,
     bytes: usize,
     /// Edges that found no place.
@@ -259,9 +259,9 @@ pub(crate) struct Edges {
 
 /// For looking up by key what is held behind a reference.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Held(Arc<Known>);
+struct ByKey(Arc<Known>);
 
-impl std::borrow::Borrow<EdgeKey> for Held {
+impl std::borrow::Borrow<EdgeKey> for ByKey {
     fn borrow(&self) -> &EdgeKey {
         &self.0.key
     }
@@ -320,7 +320,7 @@ impl Edges {
         let id = key.id().into();
         let by = by.clone();
         let known = Arc::new(Known { key, id, by });
-        self.held.insert(Held(Arc::clone(&known)));
+        self.held.insert(ByKey(Arc::clone(&known)));
         Some(EdgeRef(known))
     }
 

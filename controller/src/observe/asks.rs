@@ -119,17 +119,17 @@ pub(crate) struct ProxyAnswer {
     pub(crate) uid: Arc<str>,
     /// `None`: its proxy is away, and says nothing more.
     pub(crate) what: Option<Answered>,
-    _held: Held,
+    _held: QueuedBytes,
 }
 
 /// Bytes that wait.
 #[derive(Debug)]
-struct Held {
+struct QueuedBytes {
     bytes: usize,
     of: [Arc<AtomicUsize>; 2],
 }
 
-impl Held {
+impl QueuedBytes {
     /// Takes room in the queue and among all.
     fn take(queue: &Arc<AtomicUsize>, all: &Arc<AtomicUsize>, bytes: usize) -> Option<Self> {
         let held = Self {
@@ -143,7 +143,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for QueuedBytes {
     fn drop(&mut self) {
         for count in &self.of {
             count.fetch_sub(self.bytes, Ordering::Relaxed);
@@ -386,14 +386,15 @@ impl Asks {
             return;
         };
         let bytes = size + size_of::<ProxyAnswer>();
-        let put = Held::take(&open.waiting, &self.inner.waiting, bytes).is_some_and(|held| {
-            let answer = ProxyAnswer {
-                uid: Arc::clone(uid),
-                what,
-                _held: held,
-            };
-            open.queue.try_send(answer).is_ok()
-        });
+        let put =
+            QueuedBytes::take(&open.waiting, &self.inner.waiting, bytes).is_some_and(|held| {
+                let answer = ProxyAnswer {
+                    uid: Arc::clone(uid),
+                    what,
+                    _held: held,
+                };
+                open.queue.try_send(answer).is_ok()
+            });
         if !put {
             open.dropped.fetch_add(1, Ordering::Relaxed);
             self.inner.metrics.answers_dropped.inc();

@@ -344,7 +344,7 @@ fn programmed(context: &ObserveContext, explained: &Explained) -> Option<Program
 
 /// What was counted, where edges tell these two from others: they begin and end at what
 /// owns the pods.
-fn seen(context: &ObserveContext, spec: &ExplanationSpec) -> Option<crds::observe::Seen> {
+fn seen(context: &ObserveContext, spec: &ExplanationSpec) -> Option<crds::observe::RecentCalls> {
     let key = |kind: &str, namespace: &str, name: &str| {
         NodeKey::parse(&format!("{namespace}/{kind}/{name}"))
     };

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 use wire::v1;
 
 use super::demand::named;
-use super::divide::{Held, ShareMessage};
+use super::divide::{ShareMessage, SharesInUse};
 use super::key::{Named, ShareOf};
 use crate::model::compiled::Latest;
 
@@ -260,7 +260,7 @@ impl Board {
     }
 
     /// What pods may be using.
-    pub(super) fn held(&self) -> Held {
+    pub(super) fn held(&self) -> SharesInUse {
         let state = self.inner.state.lock();
         let all = state.pods.iter();
         all.flat_map(|(uid, pod)| {

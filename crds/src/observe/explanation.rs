@@ -135,7 +135,7 @@ pub struct ExplanationStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub backends: Vec<BackendVerdict>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub seen: Option<Seen>,
+    pub seen: Option<RecentCalls>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub programmed: Option<Programmed>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -173,7 +173,7 @@ pub struct BackendVerdict {
 /// What was counted between these two in the last minutes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Seen {
+pub struct RecentCalls {
     pub window_seconds: u64,
     pub requests: u64,
     pub failure: u64,

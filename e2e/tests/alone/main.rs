@@ -14,7 +14,6 @@ mod check;
 mod direct;
 mod grant;
 mod graph;
-mod held;
 mod latency;
 mod lifecycle;
 mod modes;
@@ -31,6 +30,7 @@ mod traffic;
 mod udp;
 mod unmeasured;
 mod uploads;
+mod websocket;
 mod wire_capture;
 
 /// The URL of one of the test application's ports, by Service name.

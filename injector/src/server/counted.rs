@@ -57,12 +57,12 @@ impl Caller {
 }
 
 /// Bytes that a call has of its connection's share, given back when it is dropped.
-pub(super) struct Held {
+pub(super) struct CallBytes {
     pub(super) caller: Arc<Caller>,
     bytes: usize,
 }
 
-impl Held {
+impl CallBytes {
     pub(super) fn new(caller: Arc<Caller>) -> Self {
         caller.place.begin();
         Self { caller, bytes: 0 }
@@ -93,7 +93,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for CallBytes {
     fn drop(&mut self) {
         self.shrink_to(0);
         self.caller.place.end();
@@ -104,12 +104,12 @@ impl Drop for Held {
 /// connection has been given it holds, whether its peer reads or not.
 pub(super) struct CountedBody {
     rest: Bytes,
-    _held: Held,
+    _held: CallBytes,
     timer: AbortHandle,
 }
 
 impl CountedBody {
-    pub(super) fn new(body: Bytes, mut held: Held) -> Self {
+    pub(super) fn new(body: Bytes, mut held: CallBytes) -> Self {
         held.shrink_to(body.len());
         let caller = Arc::clone(&held.caller);
         #[expect(
@@ -163,7 +163,7 @@ impl Body for CountedBody {
 pub(super) async fn read(
     mut body: Incoming,
     most: usize,
-    held: &mut Held,
+    held: &mut CallBytes,
 ) -> Result<Vec<u8>, Box<Outcome>> {
     let too_large = || {
         refused(

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use policy::balance::Candidate;
-use policy::health::{EjectedFor, Health, HealthChange, Others, Probe, Recent, Seen};
+use policy::health::{EjectedFor, Health, HealthChange, HealthSignal, Others, Probe, Recent};
 use policy::name::SpiffeId;
 use policy::traffic::endpoint::Ejection;
 use prometheus_client::metrics::gauge::Gauge;
@@ -226,13 +226,13 @@ impl InFlight {
     pub(super) fn record(
         &mut self,
         latency: Latency,
-        seen: Option<Seen>,
+        signal: Option<HealthSignal>,
         ejection: &Ejection,
     ) -> HealthChange {
         let mut learned = self.endpoint.learned.lock();
-        let told = learned.record(now(), latency, seen, self.probe, ejection);
+        let told = learned.record(now(), latency, signal, self.probe, ejection);
         drop(learned);
-        self.endpoint.presence.learn(latency, seen);
+        self.endpoint.presence.learn(latency, signal);
         if matches!(told, HealthChange::Returned | HealthChange::RestsAgain) {
             self.probe = None;
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use policy::balance::{Candidate, Picked, choose};
-use policy::health::{EjectedFor, HealthChange, Others, Seen, most_that_rest, share_after};
+use policy::health::{EjectedFor, HealthChange, HealthSignal, Others, most_that_rest, share_after};
 use policy::retry::RetryBudget;
 use policy::sticky::{self, Key};
 use policy::traffic::call::Budget;
@@ -294,22 +294,22 @@ impl EndpointSet {
         &self,
         attempt: &mut InFlight,
         latency: Latency,
-        seen: Option<Seen>,
+        signal: Option<HealthSignal>,
         ejection: &Ejection,
     ) -> Option<EjectedFor> {
         let latency = match latency {
             Latency::FailedHead { took, .. } => self.failed_after(took, attempt),
             latency => latency,
         };
-        match attempt.record(latency, seen, ejection) {
+        match attempt.record(latency, signal, ejection) {
             HealthChange::Nothing | HealthChange::Returned => None,
             HealthChange::RestsAgain => {
                 let probed = attempt.endpoint();
                 if probed.finds_no_place(&self.others(probed), ejection) {
                     return None;
                 }
-                Some(match seen {
-                    Some(Seen::Unreachable) => EjectedFor::Unreachable,
+                Some(match signal {
+                    Some(HealthSignal::Unreachable) => EjectedFor::Unreachable,
                     _ => EjectedFor::Failures,
                 })
             }

@@ -9,7 +9,7 @@ use crate::inbound::authorize::Expected;
 use crate::inbound::connection::Connection;
 use crate::net::connect::{self, CONNECT_TIMEOUT};
 use crate::net::prefixed::Prefixed;
-use crate::net::sniff::{BEGUN_WITHIN, DETECT_WITHIN, SILENCE, Seen, sniff_leniently};
+use crate::net::sniff::{BEGUN_WITHIN, DETECT_WITHIN, SILENCE, Sniffed, sniff_leniently};
 
 /// What a connection turned out to speak.
 pub(crate) enum Spoken {
@@ -34,23 +34,23 @@ pub(crate) async fn race<S: AsyncRead + Unpin>(
             stream.first_bytes().await?;
         }
     }
-    let seen = stream
+    let sniffed = stream
         .look(tokio::time::Instant::now() + DETECT_WITHIN, sniff_leniently)
         .await?;
-    Ok(spoken(seen, stream.begins_as_http(), Some(server)))
+    Ok(spoken(sniffed, stream.begins_as_http(), Some(server)))
 }
 
 /// The beginning of a request, sent too slowly to be sure, counts as HTTP.
 pub(crate) fn spoken(
-    seen: Seen,
+    sniffed: Sniffed,
     begins_as_http: bool,
     server: Option<Prefixed<TcpStream>>,
 ) -> Spoken {
-    match seen {
-        Seen::Http2 => Spoken::Http(Version::HTTP_2),
-        Seen::Http1 => Spoken::Http(Version::HTTP_11),
-        Seen::Unsure if begins_as_http => Spoken::Http(Version::HTTP_11),
-        Seen::Opaque | Seen::Unsure => Spoken::Opaque(server),
+    match sniffed {
+        Sniffed::Http2 => Spoken::Http(Version::HTTP_2),
+        Sniffed::Http1 => Spoken::Http(Version::HTTP_11),
+        Sniffed::Unsure if begins_as_http => Spoken::Http(Version::HTTP_11),
+        Sniffed::Opaque | Sniffed::Unsure => Spoken::Opaque(server),
     }
 }
 
@@ -94,11 +94,11 @@ impl Connection {
             permit.head_begins();
             let until = tokio::time::Instant::now() + BEGUN_WITHIN;
             return Ok(match stream.look(until, sniff).await? {
-                Seen::Http2 => Spoken::Http(Version::HTTP_2),
-                Seen::Http1 => Spoken::Http(Version::HTTP_11),
+                Sniffed::Http2 => Spoken::Http(Version::HTTP_2),
+                Sniffed::Http1 => Spoken::Http(Version::HTTP_11),
                 // The strict parser refuses what is no HTTP.
-                Seen::Opaque | Seen::Unsure if declared => Spoken::Http(Version::HTTP_11),
-                Seen::Opaque | Seen::Unsure => Spoken::Opaque(None),
+                Sniffed::Opaque | Sniffed::Unsure if declared => Spoken::Http(Version::HTTP_11),
+                Sniffed::Opaque | Sniffed::Unsure => Spoken::Opaque(None),
             });
         }
     }
@@ -109,16 +109,16 @@ impl Connection {
         stream: &mut Prefixed<S>,
     ) -> std::io::Result<Spoken> {
         let now = tokio::time::Instant::now();
-        let mut seen = stream.look(now + SILENCE, sniff_leniently).await?;
-        if seen == Seen::Unsure
+        let mut sniffed = stream.look(now + SILENCE, sniff_leniently).await?;
+        if sniffed == Sniffed::Unsure
             && !stream.has_bytes()
             && let Ok(server) = connect::connect(self.local, CONNECT_TIMEOUT).await
         {
             return race(stream, Prefixed::new(server)).await;
         }
-        if seen == Seen::Unsure {
-            seen = stream.look(now + DETECT_WITHIN, sniff_leniently).await?;
+        if sniffed == Sniffed::Unsure {
+            sniffed = stream.look(now + DETECT_WITHIN, sniff_leniently).await?;
         }
-        Ok(spoken(seen, stream.begins_as_http(), None))
+        Ok(spoken(sniffed, stream.begins_as_http(), None))
     }
 }

@@ -11,7 +11,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use policy::health::Seen;
+use policy::health::HealthSignal;
 use policy::reason::Reason;
 use policy::retry::{self, AskedWait, Outcome, may_retry};
 use policy::traffic::call::Retry;
@@ -405,27 +405,33 @@ impl<'a> Attempts<'a> {
         call: &Call,
     ) {
         let ejection = call_policy::ejection(self.route.policy.as_deref());
-        let seen = outcome.and_then(|outcome| outcome.seen(ejection));
-        self.record(to, latency, seen, call);
+        let signal = outcome.and_then(|outcome| outcome.health_signal(ejection));
+        self.record(to, latency, signal, call);
     }
 
-    fn record(&self, to: &mut InFlight, latency: Latency, seen: Option<Seen>, call: &Call) {
+    fn record(
+        &self,
+        to: &mut InFlight,
+        latency: Latency,
+        signal: Option<HealthSignal>,
+        call: &Call,
+    ) {
         if let Some(passed) = &self.passed {
-            passed.record(seen, call);
+            passed.record(signal, call);
         }
         let choice = &self.route.choice;
         let Some(set) = choice.set() else {
             return to.learn(latency);
         };
         let ejection = call_policy::resting(self.route.policy.as_deref(), choice.rests());
-        if let Some(cause) = set.record(to, latency, seen, ejection) {
+        if let Some(cause) = set.record(to, latency, signal, ejection) {
             call.ejected(cause);
         }
     }
 
     /// The endpoint took the connection.
     pub(super) fn opened(&self, to: &mut InFlight, call: &Call) {
-        self.record(to, Latency::Told, Some(Seen::Good), call);
+        self.record(to, Latency::Told, Some(HealthSignal::Good), call);
     }
 
     /// Why the last attempt failed, or that there was nothing to attempt.
@@ -451,8 +457,8 @@ impl<'a> Attempts<'a> {
             self.renewed = true;
         } else {
             let slow_upload = self.replay.is_some_and(Replay::waits_for_sender);
-            let (latency, seen) = attempt_outcome::seen_in_failure(&failure, slow_upload);
-            self.record(&mut to, latency, seen, call);
+            let (latency, signal) = attempt_outcome::signal_in_failure(&failure, slow_upload);
+            self.record(&mut to, latency, signal, call);
             self.tried.push(to.endpoint().addr);
             self.failovers.note(&failure);
         }

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use crds::observe::Latency;
 
 use super::frame::Order;
-use super::window::{Counts, Look, Seen, Way};
+use super::window::{Counts, Look, RowStats, Way};
 use crate::output::number;
 use crate::output::table::{Cell, Table};
 
@@ -18,7 +18,7 @@ const METHOD: usize = 16;
 const OTHERS: &str = "(others)";
 
 /// A way, or none, and what was seen of it.
-type Row<'a> = (Option<&'a Way>, &'a Seen);
+type Row<'a> = (Option<&'a Way>, &'a RowStats);
 
 /// The first `most` rows.
 pub(super) fn table(look: &Look<'_>, order: Order, most: usize) -> Table {
@@ -96,13 +96,13 @@ fn compare(order: Order, (way, one): Row<'_>, (other_way, other): Row<'_>) -> Or
 }
 
 /// Where nothing was answered, nothing failed.
-fn success(seen: &Seen) -> f64 {
+fn success(seen: &RowStats) -> f64 {
     match seen.served + seen.failed {
         0 => 1.0,
         all => seen.served as f64 / all as f64,
     }
 }
 
-fn latency(seen: &Seen) -> f64 {
+fn latency(seen: &RowStats) -> f64 {
     seen.latency().map_or(0.0, |ms| ms.p95)
 }

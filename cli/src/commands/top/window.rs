@@ -68,7 +68,7 @@ impl Ended {
 
 /// One request.
 #[derive(Debug)]
-struct Held {
+struct TappedRequest {
     at: Instant,
     /// Without it, one of those that are summed up.
     way: Option<Arc<Way>>,
@@ -94,7 +94,7 @@ impl Counts {
 
 /// What was shown of one row.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub(super) struct RowStats {
     pub(super) requests: u64,
     pub(super) served: u64,
     pub(super) failed: u64,
@@ -102,8 +102,8 @@ pub(super) struct Seen {
     ms: Vec<f64>,
 }
 
-impl Seen {
-    fn add(&mut self, held: &Held) {
+impl RowStats {
+    fn add(&mut self, held: &TappedRequest) {
         self.requests += 1;
         match held.ended {
             Ended::Served => self.served += 1,
@@ -131,7 +131,7 @@ impl Seen {
 #[derive(Debug)]
 pub(super) struct Look<'a> {
     /// By way; under none those that are not told apart.
-    pub(super) rows: BTreeMap<Option<&'a Way>, Seen>,
+    pub(super) rows: BTreeMap<Option<&'a Way>, RowStats>,
     pub(super) seconds: f64,
     pub(super) counts: Counts,
     /// Proxies that take part, and that there are.
@@ -159,7 +159,7 @@ pub(super) struct Window {
     length: Duration,
     /// When the first stream began.
     begun: Option<Instant>,
-    held: VecDeque<Held>,
+    held: VecDeque<TappedRequest>,
     /// Rows that are told apart, and how many requests of each are held.
     ways: BTreeMap<Arc<Way>, usize>,
     /// One for each `SLOT` of the window.
@@ -206,7 +206,7 @@ impl Window {
     /// What was told in the window that ends now.
     pub(super) fn look(&mut self, now: Instant) -> Look<'_> {
         self.forget(now);
-        let mut rows: BTreeMap<Option<&Way>, Seen> = BTreeMap::new();
+        let mut rows: BTreeMap<Option<&Way>, RowStats> = BTreeMap::new();
         for held in &self.held {
             rows.entry(held.way.as_deref()).or_default().add(held);
         }
@@ -236,7 +236,7 @@ impl Window {
             self.evicted += 1;
         }
         let way = self.way(Way::of(request));
-        self.held.push_back(Held {
+        self.held.push_back(TappedRequest {
             at: now,
             way,
             ended: Ended::of(request),

@@ -17,7 +17,7 @@ use tokio::time::{Instant, Interval, interval, sleep_until};
 use tracing::info;
 use wire::v1::ask::What;
 
-use super::seen::{MAX_EXAMPLES, Rights, Seen, reads};
+use super::seen::{LiveTally, MAX_EXAMPLES, Rights, reads};
 use super::{Asking, TrialPermit, headers};
 use crate::aggregated::access::AccessDecision;
 use crate::aggregated::refusal::Refusal;
@@ -102,7 +102,7 @@ impl Asking<'_> {
         });
         self.tell_of(&tapped);
         let rights = Rights { scope, tapped };
-        let mut seen = Seen::new(rights, asked.pods, proxies);
+        let mut seen = LiveTally::new(rights, asked.pods, proxies);
         for why in &asked.reasons {
             seen.because(why);
         }
@@ -238,7 +238,7 @@ struct TrialStream {
     answers: Vec<Answers>,
     /// Whose answer is looked for first.
     turn: usize,
-    seen: Seen,
+    seen: LiveTally,
     inventory: Arc<RwLock<Inventory>>,
     /// What was told last.
     told: Option<Trial>,

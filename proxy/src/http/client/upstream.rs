@@ -24,7 +24,7 @@ use crate::net::connect;
 #[derive(Debug)]
 pub(crate) struct Upstream {
     io: TcpStream,
-    seen: Arc<Seen>,
+    state: Arc<ConnectionState>,
     abort: Abort,
     holder: Holder,
     /// The application takes no more.
@@ -37,7 +37,7 @@ pub(crate) struct Upstream {
 
 /// What was read of a connection.
 #[derive(Debug, Default)]
-struct Seen {
+struct ConnectionState {
     /// The server put an end to it.
     ended: AtomicBool,
     /// The server said something since the last request began.
@@ -50,7 +50,7 @@ struct Seen {
     whole: AtomicBool,
 }
 
-impl Seen {
+impl ConnectionState {
     fn notes(&self, takes: bool) {
         if self.stuck.swap(!takes, Relaxed) && takes {
             self.taken.wake();
@@ -61,34 +61,34 @@ impl Seen {
 /// What can be seen of a connection while hyper owns its [`Upstream`].
 #[derive(Clone, Debug)]
 pub(crate) struct Watch {
-    seen: Arc<Seen>,
+    state: Arc<ConnectionState>,
 }
 
 impl Watch {
     /// Whether the server put an end to the connection, as far as it was read.
     #[must_use]
     pub(crate) fn has_ended(&self) -> bool {
-        self.seen.ended.load(Relaxed)
+        self.state.ended.load(Relaxed)
     }
 
     /// From here on bytes of the server count as an answer to the next request.
     pub(crate) fn asks(&self) {
-        self.seen.heard.store(false, Relaxed);
+        self.state.heard.store(false, Relaxed);
     }
 
     /// From here on hyper has all of the body.
     pub(super) fn note_whole_body(&self) {
-        self.seen.whole.store(true, Relaxed);
+        self.state.whole.store(true, Relaxed);
     }
 
     /// Whether all of the body is on its way, and the server takes it.
     pub(super) fn gets_whole_body(&self) -> bool {
-        self.seen.whole.load(Relaxed) && !self.is_stuck()
+        self.state.whole.load(Relaxed) && !self.is_stuck()
     }
 
     /// The server does not take what was written last.
     fn is_stuck(&self) -> bool {
-        self.seen.stuck.load(Relaxed)
+        self.state.stuck.load(Relaxed)
     }
 
     /// Ready unless the server does not take what was written last.
@@ -96,7 +96,7 @@ impl Watch {
         if !self.is_stuck() {
             return Poll::Ready(());
         }
-        self.seen.taken.register(cx.waker());
+        self.state.taken.register(cx.waker());
         // It may have taken it just now.
         if self.is_stuck() {
             Poll::Pending
@@ -109,7 +109,7 @@ impl Watch {
     /// of a head too.
     #[must_use]
     pub(crate) fn has_heard(&self) -> bool {
-        self.seen.heard.load(Relaxed)
+        self.state.heard.load(Relaxed)
     }
 }
 
@@ -118,7 +118,7 @@ impl Upstream {
     pub(crate) fn new(io: TcpStream, abort: Abort, holder: Holder, window: Option<Window>) -> Self {
         Self {
             io,
-            seen: Arc::default(),
+            state: Arc::default(),
             abort,
             holder,
             deaf: false,
@@ -130,14 +130,14 @@ impl Upstream {
     #[must_use]
     pub(crate) fn watch(&self) -> Watch {
         Watch {
-            seen: Arc::clone(&self.seen),
+            state: Arc::clone(&self.state),
         }
     }
 
     /// What is written goes nowhere.
     fn is_deaf(&self) -> bool {
         if self.abort.discards() {
-            self.seen.notes(true);
+            self.state.notes(true);
             return true;
         }
         self.deaf
@@ -149,7 +149,7 @@ impl Upstream {
         size: usize,
         written: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
-        self.seen.notes(written.is_ready());
+        self.state.notes(written.is_ready());
         match written {
             Poll::Pending => {
                 self.abort.waits(cx);
@@ -196,10 +196,10 @@ impl AsyncRead for Upstream {
         let read = read_at_most(Pin::new(&mut this.io), cx, out, chunk_size);
         let ended = matches!(read, Poll::Ready(Ok(()))) && out.filled().len() == before;
         if out.filled().len() > before {
-            this.seen.heard.store(true, Relaxed);
+            this.state.heard.store(true, Relaxed);
         }
         if room > 0 && (ended || matches!(read, Poll::Ready(Err(_)))) {
-            this.seen.ended.store(true, Relaxed);
+            this.state.ended.store(true, Relaxed);
         }
         if this.broken && room > 0 && ended {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));

@@ -90,8 +90,8 @@ impl Attempts<'_> {
             let Err(failure) = peer.is_there().await else {
                 return asking.gave_sign();
             };
-            let (latency, seen) = attempt_outcome::seen_in_failure(&failure, false);
-            if let Some(cause) = set.record(&mut asked, latency, seen, &ejection) {
+            let (latency, signal) = attempt_outcome::signal_in_failure(&failure, false);
+            if let Some(cause) = set.record(&mut asked, latency, signal, &ejection) {
                 ejected(&telemetry, &parties, cause);
             }
         });
