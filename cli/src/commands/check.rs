@@ -42,7 +42,7 @@ const AGAIN: Duration = Duration::from_secs(2);
                   3 if all were skipped but those of the cluster itself.",
     after_help = "Example:\n  weft check --wait 2m"
 )]
-pub struct Check {
+pub(crate) struct Check {
     /// Before Weft is installed: whether the cluster can have it
     #[arg(long)]
     pre: bool,
@@ -87,7 +87,7 @@ impl Check {
     ///
     /// # Errors
     /// When the API server does not answer.
-    pub async fn run(
+    pub(crate) async fn run(
         &self,
         global: &Global,
         console: &mut Console<'_>,
@@ -101,7 +101,7 @@ impl Check {
     ///
     /// # Errors
     /// When the API server does not answer.
-    pub async fn print(
+    pub(crate) async fn print(
         &self,
         cluster: &Cluster,
         format: Format,

@@ -30,7 +30,7 @@ const ASK: &str = "complete-names";
                   answers.",
     after_help = "Example:\n  weft completion bash > /etc/bash_completion.d/weft"
 )]
-pub struct Completion {
+pub(crate) struct Completion {
     /// The shell
     #[arg(value_enum)]
     shell: Shell,
@@ -41,7 +41,7 @@ impl Completion {
     ///
     /// # Errors
     /// When the output is closed.
-    pub fn run(
+    pub(crate) fn run(
         &self,
         mut command: clap::Command,
         console: &mut Console<'_>,
@@ -54,7 +54,7 @@ impl Completion {
 
 /// The words of a line that is being typed, where a script asks about one.
 #[must_use]
-pub fn asked(arguments: &[OsString]) -> Option<Vec<String>> {
+pub(crate) fn asked(arguments: &[OsString]) -> Option<Vec<String>> {
     let [_, first, words @ ..] = arguments else {
         return None;
     };
@@ -66,7 +66,7 @@ pub fn asked(arguments: &[OsString]) -> Option<Vec<String>> {
 ///
 /// # Errors
 /// When the output is closed; nothing else is told.
-pub async fn complete(
+pub(crate) async fn complete(
     mut command: clap::Command,
     words: &[String],
     console: &mut Console<'_>,

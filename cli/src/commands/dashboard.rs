@@ -32,7 +32,7 @@ use crate::output::Format;
                   this start; who has it sees what its user may see.",
     after_help = "Example:\n  weft dashboard -n shop"
 )]
-pub struct Dashboard {
+pub(crate) struct Dashboard {
     /// Port on 127.0.0.1; any that is free without it
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     port: u16,
@@ -43,7 +43,7 @@ impl Dashboard {
     ///
     /// # Errors
     /// When there is no kubeconfig, or the port is taken.
-    pub async fn run(
+    pub(crate) async fn run(
         &self,
         global: &Global,
         console: &mut Console<'_>,

@@ -77,14 +77,14 @@ const HIDDEN: [&str; 3] = [
                   give it away.",
     after_help = "Example:\n  weft diagnostics -o weft.tgz"
 )]
-pub struct Diagnostics {}
+pub(crate) struct Diagnostics {}
 
 impl Diagnostics {
     /// Writes the bundle.
     ///
     /// # Errors
     /// When no file is named, or it cannot be written.
-    pub async fn run(
+    pub(crate) async fn run(
         &self,
         global: &Global,
         console: &mut Console<'_>,
@@ -116,7 +116,7 @@ impl Diagnostics {
 ///
 /// # Errors
 /// When nobody answers or the user is not known, or it cannot be packed.
-pub async fn bundle(cluster: &Cluster) -> Result<(Vec<u8>, usize), Failure> {
+pub(crate) async fn bundle(cluster: &Cluster) -> Result<(Vec<u8>, usize), Failure> {
     // Nobody is told of an empty archive that it is one.
     probes::version(cluster)
         .await

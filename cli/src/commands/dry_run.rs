@@ -51,7 +51,7 @@ const ADVICE: Advice = Advice {
                   change concerns judged live calls, or some were skipped for want of time.",
     after_help = "Example:\n  weft dry-run -f policy.yaml -n shop"
 )]
-pub struct DryRun {
+pub(crate) struct DryRun {
     /// Manifests that would be applied; - is the standard input
     #[arg(short, long = "filename", value_name = "FILE", num_args = 1..)]
     files: Vec<String>,
@@ -71,7 +71,7 @@ impl DryRun {
     ///
     /// # Errors
     /// When nobody can tell, or the change cannot be made.
-    pub async fn run(
+    pub(crate) async fn run(
         &self,
         global: &Global,
         console: &mut Console<'_>,

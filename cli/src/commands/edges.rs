@@ -44,7 +44,7 @@ const FORMATS: &[Format] = &[
                   Markdown.",
     after_help = "Example:\n  weft edges svc/cart -o mermaid"
 )]
-pub struct Edges {
+pub(crate) struct Edges {
     /// KIND/NAME at either end; all edges without it
     #[arg(value_name = "RES")]
     resource: Option<String>,
@@ -68,7 +68,7 @@ impl Edges {
     ///
     /// # Errors
     /// When the graph cannot be read.
-    pub async fn run(
+    pub(crate) async fn run(
         &self,
         global: &Global,
         console: &mut Console<'_>,
@@ -113,7 +113,7 @@ impl Edges {
     ///
     /// # Errors
     /// When the graph cannot be read, or does not know what is named and nobody else does.
-    pub async fn print(
+    pub(crate) async fn print(
         &self,
         cluster: &Cluster,
         format: Format,

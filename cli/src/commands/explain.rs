@@ -52,7 +52,7 @@ pub(super) const TO: &[Kind] = &[
                   passes besides where that cannot be helped. Exit status 1 if it is refused, 3 if that cannot be told.",
     after_help = "Example:\n  weft explain deploy/web svc/cart:8080 DELETE /items/7 -n shop"
 )]
-pub struct Explain {
+pub(crate) struct Explain {
     /// Who calls: KIND/NAME, or outside
     #[arg(value_name = "FROM")]
     from: String,
@@ -84,7 +84,7 @@ impl Explain {
     ///
     /// # Errors
     /// When nobody can tell.
-    pub async fn run(
+    pub(crate) async fn run(
         &self,
         global: &Global,
         console: &mut Console<'_>,
@@ -100,7 +100,7 @@ impl Explain {
     ///
     /// # Errors
     /// When nobody can tell.
-    pub async fn print(
+    pub(crate) async fn print(
         &self,
         cluster: &Cluster,
         format: Format,

@@ -44,7 +44,7 @@ const MOST: usize = 20;
                   issuer that signs below them.",
     after_help = "Example:\n  weft identity pod/web-5d8"
 )]
-pub struct Identity {
+pub(crate) struct Identity {
     /// pod, sa, deploy, sts, ds or job, or one as KIND/NAME; all meshed pods without it
     #[arg(value_name = "RES")]
     resource: Option<String>,
@@ -58,7 +58,7 @@ impl Identity {
     ///
     /// # Errors
     /// When no certificate can be read.
-    pub async fn run(
+    pub(crate) async fn run(
         &self,
         global: &Global,
         console: &mut Console<'_>,
@@ -78,7 +78,7 @@ impl Identity {
     ///
     /// # Errors
     /// When no certificate can be read.
-    pub async fn print(
+    pub(crate) async fn print(
         &self,
         cluster: &Cluster,
         format: Format,

@@ -22,7 +22,7 @@ use crate::global::Global;
                   is taken away: - does that, and the namespace's or the default holds again.",
     after_help = "Example:\n  weft log-level web-5d8 weft_proxy=debug,info"
 )]
-pub struct LogLevel {
+pub(crate) struct LogLevel {
     /// The pod
     #[arg(value_name = "POD")]
     pod: String,
@@ -36,7 +36,7 @@ impl LogLevel {
     ///
     /// # Errors
     /// When the level is none, or the pod cannot be written.
-    pub async fn run(
+    pub(crate) async fn run(
         &self,
         global: &Global,
         console: &mut Console<'_>,
@@ -59,7 +59,7 @@ impl LogLevel {
     ///
     /// # Errors
     /// When the level is none, or the pod cannot be written.
-    pub async fn write(
+    pub(crate) async fn write(
         &self,
         cluster: &Cluster,
         console: &mut Console<'_>,

@@ -29,14 +29,14 @@ const PAGE: &str = "500";
                   or refused something.",
     after_help = "Example:\n  weft proxies -A"
 )]
-pub struct Proxies {}
+pub(crate) struct Proxies {}
 
 impl Proxies {
     /// Prints a row per proxy.
     ///
     /// # Errors
     /// When they cannot be read.
-    pub async fn run(
+    pub(crate) async fn run(
         &self,
         global: &Global,
         console: &mut Console<'_>,
@@ -51,7 +51,7 @@ impl Proxies {
     ///
     /// # Errors
     /// When they cannot be read.
-    pub async fn print(
+    pub(crate) async fn print(
         &self,
         cluster: &Cluster,
         format: Format,

@@ -23,7 +23,7 @@ use crate::output::{self, Format};
                   by: sections of policies, retry budgets, breakers and endpoints.",
     after_help = "Example:\n  weft proxy-config web-5d8 --direct"
 )]
-pub struct ProxyConfig {
+pub(crate) struct ProxyConfig {
     /// The pod
     #[arg(value_name = "POD")]
     pod: String,
@@ -50,7 +50,7 @@ impl ProxyConfig {
     ///
     /// # Errors
     /// When the proxy does not answer.
-    pub async fn run(
+    pub(crate) async fn run(
         &self,
         global: &Global,
         console: &mut Console<'_>,

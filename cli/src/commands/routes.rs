@@ -25,7 +25,7 @@ use crate::traffic::{Question, Traffic, known};
                   of those that protect the workload. - is what no route describes.",
     after_help = "Example:\n  weft routes svc/cart"
 )]
-pub struct Routes {
+pub(crate) struct Routes {
     /// KIND/NAME
     #[arg(value_name = "RES")]
     resource: String,
@@ -39,7 +39,7 @@ impl Routes {
     ///
     /// # Errors
     /// When the graph cannot be read.
-    pub async fn run(
+    pub(crate) async fn run(
         &self,
         global: &Global,
         console: &mut Console<'_>,
@@ -55,7 +55,7 @@ impl Routes {
     ///
     /// # Errors
     /// When the graph cannot be read, or does not know what is named and nobody else does.
-    pub async fn print(
+    pub(crate) async fn print(
         &self,
         cluster: &Cluster,
         format: Format,

@@ -49,7 +49,7 @@ const EACH: Duration = Duration::from_secs(5);
                   latency is estimated from theirs.",
     after_help = "Example:\n  weft stat deploy -n shop"
 )]
-pub struct Stat {
+pub(crate) struct Stat {
     /// KIND or KIND/NAME: deploy, sts, ds, job, pod, svc, ns, ts
     #[arg(value_name = "KIND[/NAME]")]
     resource: String,
@@ -72,7 +72,7 @@ impl Stat {
     ///
     /// # Errors
     /// When the graph cannot be read.
-    pub async fn run(
+    pub(crate) async fn run(
         &self,
         global: &Global,
         console: &mut Console<'_>,
@@ -111,7 +111,7 @@ impl Stat {
     /// # Errors
     /// When the graph cannot be read, or does not know what is asked about and nobody else
     /// does.
-    pub async fn print(
+    pub(crate) async fn print(
         &self,
         cluster: &Cluster,
         format: Format,

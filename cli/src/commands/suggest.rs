@@ -56,7 +56,7 @@ const ADVICE: Advice = Advice {
                   exit status. Look for accounts that many share before you apply it.",
     after_help = "Example:\n  weft suggest --to deploy/cart -n shop > policy.yaml"
 )]
-pub struct Suggest {
+pub(crate) struct Suggest {
     /// Only calls to this: KIND/NAME
     #[arg(long, value_name = "RES")]
     to: Option<String>,
@@ -73,7 +73,7 @@ impl Suggest {
     ///
     /// # Errors
     /// When the graph cannot be read.
-    pub async fn run(
+    pub(crate) async fn run(
         &self,
         global: &Global,
         console: &mut Console<'_>,
@@ -95,7 +95,7 @@ impl Suggest {
     ///
     /// # Errors
     /// When the graph cannot be read.
-    pub async fn print(
+    pub(crate) async fn print(
         &self,
         cluster: &Cluster,
         format: Format,

@@ -29,7 +29,7 @@ use crate::output::Format;
                   namespace; the controller's log and an Event at RES name who watches.",
     after_help = "Example:\n  weft tap deploy/web --to svc/cart --status 5xx"
 )]
-pub struct Tap {
+pub(crate) struct Tap {
     /// KIND/NAME whose requests are shown
     #[arg(value_name = "RES")]
     resource: String,
@@ -46,7 +46,7 @@ impl Tap {
     /// # Errors
     /// When they cannot be watched. Where they could be before, nobody may be there to tell
     /// them for a moment only.
-    pub async fn run(
+    pub(crate) async fn run(
         &self,
         global: &Global,
         console: &mut Console<'_>,

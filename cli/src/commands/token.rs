@@ -25,7 +25,7 @@ use crate::output::{self, Format, number};
                   TrafficPolicy, which holds only its hash. No cluster is asked, and nothing is kept.",
     after_help = "Example:\n  weft token --expires 30d"
 )]
-pub struct Token {
+pub(crate) struct Token {
     /// How long it counts
     #[arg(long, value_name = "TIME", default_value = "30d", value_parser = number::duration)]
     expires: Duration,
@@ -43,7 +43,11 @@ impl Token {
     ///
     /// # Errors
     /// When it would count for no time, or for longer than can be written.
-    pub fn run(&self, global: &Global, console: &mut Console<'_>) -> Result<Conclusion, Failure> {
+    pub(crate) fn run(
+        &self,
+        global: &Global,
+        console: &mut Console<'_>,
+    ) -> Result<Conclusion, Failure> {
         let format = global.format(&[Format::Table, Format::Json, Format::Yaml])?;
         let made = self.make(rand::random(), SystemTime::now())?;
         if output::data(console, format, &made)? {

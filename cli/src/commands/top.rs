@@ -47,7 +47,7 @@ const EACH: Duration = Duration::from_secs(5);
                   with --paths after one window.",
     after_help = "Example:\n  weft top -n shop"
 )]
-pub struct Top {
+pub(crate) struct Top {
     /// KIND/NAME at either end; all edges without it
     #[arg(value_name = "RES")]
     resource: Option<String>,
@@ -67,7 +67,7 @@ impl Top {
     /// # Errors
     /// When the graph cannot be read, or does not know what is named and nobody else does;
     /// when requests cannot be watched.
-    pub async fn run(
+    pub(crate) async fn run(
         &self,
         global: &Global,
         console: &mut Console<'_>,

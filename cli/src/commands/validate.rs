@@ -24,7 +24,7 @@ use crate::output::{self, Format};
                   known here. Exit status 1 if an object would be refused.",
     after_help = "Example:\n  weft validate -f policy.yaml"
 )]
-pub struct Validate {
+pub(crate) struct Validate {
     /// Manifests; - is the standard input
     #[arg(short, long = "filename", required = true, value_name = "FILE", num_args = 1..)]
     files: Vec<String>,
@@ -41,7 +41,11 @@ impl Validate {
     ///
     /// # Errors
     /// When a file cannot be read or is no YAML.
-    pub fn run(&self, global: &Global, console: &mut Console<'_>) -> Result<Conclusion, Failure> {
+    pub(crate) fn run(
+        &self,
+        global: &Global,
+        console: &mut Console<'_>,
+    ) -> Result<Conclusion, Failure> {
         let format = global.format(&[Format::Table, Format::Json, Format::Yaml])?;
         let namespace = global.namespace.as_deref().unwrap_or("default");
         let cluster = Cluster {

@@ -23,7 +23,7 @@ use crate::output::{self, Format};
     about = "Show the versions of this command, the control plane and the proxies",
     after_help = "Example:\n  weft version --client"
 )]
-pub struct Version {
+pub(crate) struct Version {
     /// Only of this command; no cluster is asked
     #[arg(long)]
     client: bool,
@@ -48,7 +48,7 @@ impl Version {
     ///
     /// # Errors
     /// When the cluster does not answer; what is known by then has been printed.
-    pub async fn run(
+    pub(crate) async fn run(
         &self,
         global: &Global,
         console: &mut Console<'_>,
