@@ -18,7 +18,7 @@ use policy::traffic::call::Retry;
 
 use crate::endpoints::endpoint::InFlight;
 use crate::endpoints::learned::{Draw, Fallback, Latency, now};
-use crate::failure::{Failure, Next, RENEWALS};
+use crate::failure::{Failure, Next};
 use crate::http::client::exchange::UpstreamResponse;
 use crate::http::deadline;
 use crate::http::grpc::{grpc_status, is_success};
@@ -47,13 +47,7 @@ mod time;
 pub(crate) struct Attempts<'a> {
     route: &'a Route,
     tried: Vec<SocketAddr>,
-    /// Of these: where it was not tried, and is not to be while another one is chosen.
-    passed_over: usize,
-    /// Chosen already: its connection ended, not itself, or a retry waits for it.
-    chosen: Option<InFlight>,
-    /// It is another connection to the same endpoint, and so no attempt of its own.
-    renewed: bool,
-    renewals: usize,
+    chosen: Option<Chosen>,
     failovers: Failovers,
     retries: u8,
     /// Of a request: its body.
@@ -64,6 +58,15 @@ pub(crate) struct Attempts<'a> {
     last: Option<Failure>,
     /// By the breaker, where a policy has one.
     passed: Option<Arc<Passed>>,
+}
+
+/// What is tried next, where that is known before it is asked for.
+enum Chosen {
+    /// The same endpoint by another connection, since only the one before had ended: no
+    /// attempt of its own.
+    Renewed(InFlight),
+    /// Another endpoint, for which a retry may wait.
+    Retried(InFlight),
 }
 
 /// What follows an answer.
@@ -89,10 +92,7 @@ impl<'a> Attempts<'a> {
         Self {
             route,
             tried: Vec::new(),
-            passed_over: 0,
             chosen: None,
-            renewed: false,
-            renewals: 0,
             failovers: Failovers::NONE,
             retries: 0,
             replay: None,
@@ -133,12 +133,9 @@ impl<'a> Attempts<'a> {
         if self.over || !self.failovers.may_go_on() {
             return None;
         }
-        let chosen = self.chosen.take();
-        if chosen.is_some() && std::mem::take(&mut self.renewed) {
-            return chosen;
-        }
-        let to = match chosen {
-            Some(chosen) => chosen,
+        let to = match self.chosen.take() {
+            Some(Chosen::Renewed(to)) => return Some(to),
+            Some(Chosen::Retried(to)) => to,
             None => self.choose(proxy, Fallback::Resting)?,
         };
         self.count_nearness(proxy, to.endpoint());
@@ -151,15 +148,19 @@ impl<'a> Attempts<'a> {
     /// meshed by now: then it is chosen anew.
     fn confirm(&mut self, proxy: &Proxy) {
         let route = self.route;
-        let gone = |chosen: &mut InFlight| !route.choice.still_has(proxy, chosen.endpoint());
+        let gone = |chosen: &mut Chosen| {
+            let (Chosen::Renewed(to) | Chosen::Retried(to)) = chosen;
+            !route.choice.still_has(proxy, to.endpoint())
+        };
         drop(self.chosen.take_if(gone));
     }
 
-    fn pick(&self, proxy: &Proxy, fallback: Fallback) -> Option<InFlight> {
+    /// One that is none of `besides`.
+    fn pick(&self, proxy: &Proxy, fallback: Fallback, besides: &[SocketAddr]) -> Option<InFlight> {
         let policy = self.route.policy.as_deref();
         let draw = Draw {
-            tried: &self.tried,
-            first: self.tried.len() == self.passed_over,
+            tried: besides,
+            first: self.tried.is_empty(),
             may_retry: self.repeatable,
             ejection: call_policy::resting(policy, self.route.choice.rests()),
             balance: call_policy::balance(policy),
@@ -257,7 +258,8 @@ impl<'a> Attempts<'a> {
         pause.await;
         self.confirm(proxy);
         if self.chosen.is_none() {
-            self.chosen = self.choose(proxy, Fallback::Nobody);
+            let other = self.choose(proxy, Fallback::Nobody);
+            self.chosen = other.map(Chosen::Retried);
         }
         if self.chosen.is_some() {
             return None;
@@ -385,7 +387,7 @@ impl<'a> Attempts<'a> {
                 if refused {
                     self.failovers.moved();
                 }
-                self.chosen = Some(other);
+                self.chosen = Some(Chosen::Retried(other));
                 Some(wait)
             }
         }
@@ -449,12 +451,10 @@ impl<'a> Attempts<'a> {
 
     /// An attempt failed without an answer.
     pub(super) fn failed(&mut self, mut to: InFlight, failure: Failure, call: &Call) {
-        let next = failure.next();
-        if next == Next::SameEndpoint && self.renewals < RENEWALS {
-            self.renewals += 1;
+        let renewed = self.failovers.renews(&failure);
+        if renewed {
             self.failovers.note(&failure);
-            self.chosen = Some(to);
-            self.renewed = true;
+            self.chosen = Some(Chosen::Renewed(to));
         } else {
             let slow_upload = self.replay.is_some_and(Replay::waits_for_sender);
             let (latency, signal) = attempt_outcome::signal_in_failure(&failure, slow_upload);
@@ -466,10 +466,10 @@ impl<'a> Attempts<'a> {
         let refused = self.replay.is_some() && failure.was_refused_by_server();
         let forbidden = refused && self.retry().attempts == 0;
         // Another one would be a probe of its own, of which there are so many in a second.
-        let probed = self.probes() && !self.renewed;
+        let probed = self.probes() && !renewed;
         // Whoever was sent a body that cannot be sent again is to blame, and nobody else.
         let spent = self.replay.is_some_and(|replay| !replay.may_be_sent());
-        self.over = next == Next::Stop || forbidden || probed || spent;
+        self.over = failure.next() == Next::Stop || forbidden || probed || spent;
         self.last = Some(failure);
     }
 }
