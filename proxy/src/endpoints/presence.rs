@@ -2,7 +2,8 @@
 //!
 //! An endpoint that gave no answer may be slow, or gone with its node, and whoever sends
 //! the next call there waits to learn which. So after that one asks beside the calls, and
-//! they go to others meanwhile: [`super::endpoint::Endpoint::ask`].
+//! they go to others meanwhile: [`super::endpoint::Endpoint::ask`]. That is another question
+//! than whether it fails, which `policy::health` answers (docs/decisions/0033).
 
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
