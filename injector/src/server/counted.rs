@@ -102,13 +102,13 @@ impl Drop for CallBytes {
 
 /// The body of an answer, which counts until it has been taken. In chunks: what a
 /// connection has been given it holds, whether its peer reads or not.
-pub(super) struct CountedBody {
+pub(super) struct CountedResponse {
     rest: Bytes,
     _held: CallBytes,
     timer: AbortHandle,
 }
 
-impl CountedBody {
+impl CountedResponse {
     pub(super) fn new(body: Bytes, mut held: CallBytes) -> Self {
         held.shrink_to(body.len());
         let caller = Arc::clone(&held.caller);
@@ -128,13 +128,13 @@ impl CountedBody {
     }
 }
 
-impl Drop for CountedBody {
+impl Drop for CountedResponse {
     fn drop(&mut self) {
         self.timer.abort();
     }
 }
 
-impl Body for CountedBody {
+impl Body for CountedResponse {
     type Data = Bytes;
     type Error = Infallible;
 
