@@ -28,7 +28,7 @@ pub(crate) type Labels = BTreeMap<String, String>;
 
 /// What is kept of an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Thing {
+pub(crate) struct InventoryObject {
     /// Unique id.
     pub uid: Arc<str>,
     /// Its labels.
@@ -45,7 +45,7 @@ pub(crate) type Named = (Kind, ObjectKey);
 
 #[derive(Debug)]
 struct InventoryEntry {
-    thing: Arc<Thing>,
+    thing: Arc<InventoryObject>,
     gone: Option<Instant>,
 }
 
@@ -55,13 +55,13 @@ pub(crate) struct Inventory {
     objects: HashMap<Kind, BTreeMap<ObjectKey, InventoryEntry>>,
     /// Pods by uid, those that are gone included: a StatefulSet gives the name
     /// to another one.
-    pods: HashMap<Arc<str>, (ObjectKey, Arc<Thing>)>,
+    pods: HashMap<Arc<str>, (ObjectKey, Arc<InventoryObject>)>,
     gone: usize,
 }
 
 impl Inventory {
     /// An object is there.
-    pub(crate) fn put(&mut self, kind: Kind, key: ObjectKey, thing: Arc<Thing>) {
+    pub(crate) fn put(&mut self, kind: Kind, key: ObjectKey, thing: Arc<InventoryObject>) {
         if kind == Kind::Pod {
             let known = (key.clone(), Arc::clone(&thing));
             self.pods.insert(thing.uid.clone(), known);
@@ -138,7 +138,7 @@ impl Inventory {
     }
 
     /// An object that exists.
-    pub(crate) fn get(&self, kind: Kind, key: &ObjectKey) -> Option<&Arc<Thing>> {
+    pub(crate) fn get(&self, kind: Kind, key: &ObjectKey) -> Option<&Arc<InventoryObject>> {
         let held = self.objects.get(&kind)?.get(key)?;
         held.gone.is_none().then_some(&held.thing)
     }
@@ -148,7 +148,7 @@ impl Inventory {
         &'a self,
         kind: Kind,
         namespace: Option<&'a str>,
-    ) -> impl Iterator<Item = (&'a ObjectKey, &'a Thing)> {
+    ) -> impl Iterator<Item = (&'a ObjectKey, &'a InventoryObject)> {
         let objects = self.objects.get(&kind).into_iter().flatten();
         objects
             .filter(move |(key, held)| {
@@ -192,7 +192,7 @@ impl Inventory {
         top.unwrap_or_else(|| (Kind::Pod, pod.clone()))
     }
 
-    fn thing(&self, pod: &ObjectKey, uid: &str) -> Option<&Thing> {
+    fn thing(&self, pod: &ObjectKey, uid: &str) -> Option<&InventoryObject> {
         if let Some((_, thing)) = self.pods.get(uid) {
             return Some(thing);
         }
@@ -201,7 +201,7 @@ impl Inventory {
     }
 
     /// Owners from the nearest to the topmost.
-    fn owners(&self, pod: &ObjectKey, thing: &Thing) -> Vec<Named> {
+    fn owners(&self, pod: &ObjectKey, thing: &InventoryObject) -> Vec<Named> {
         /// A Deployment owns ReplicaSets own pods; nothing known goes deeper.
         const DEEPEST: usize = 4;
         let mut chain = Vec::new();
@@ -251,9 +251,9 @@ mod tests {
         let start = Instant::now();
         for at in 0..=MAX_GONE as u64 {
             let pod = key("shop", &format!("job-{at}"));
-            let thing = Thing {
+            let thing = InventoryObject {
                 uid: format!("uid-{at}").into(),
-                ..Thing::default()
+                ..InventoryObject::default()
             };
             inventory.put(Kind::Pod, pod.clone(), Arc::new(thing));
             inventory.end(Kind::Pod, &pod, start + Duration::from_millis(at));
@@ -268,10 +268,10 @@ mod tests {
     fn pod_that_follows_another_of_its_name_does_not_take_its_past() {
         let mut inventory = inventory();
         let pod = key("shop", "api-1");
-        let next = Thing {
+        let next = InventoryObject {
             uid: "next".into(),
             owner: Some((Kind::StatefulSet, "api".into())),
-            ..Thing::default()
+            ..InventoryObject::default()
         };
         inventory.put(Kind::Pod, pod.clone(), Arc::new(next));
         assert_eq!(

@@ -40,7 +40,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, warn};
 
 use self::conditions::{COUNT_EVERY, Status, When, Written, kinds, read, resource, when, word};
-use self::shown::Shown;
+use self::shown::WrittenBreaker;
 use crate::fleet::Fleet;
 use crate::model::compiled::{Compiled, Latest};
 use crate::network_policy::Enforced;
@@ -195,7 +195,7 @@ impl StatusWriter {
                 .tally(&compiled.model, object, verdict.generation);
             let mut status = Status::of(verdict, &tally);
             let mut absent = tally.only_lacks_absent();
-            status.breaker = self.fleet.report(object, now).map(Shown::from);
+            status.breaker = self.fleet.report(object, now).map(WrittenBreaker::from);
             if let Some(enforced) = &enforced {
                 let udp = udp::of(object, &compiled.world, enforced.as_deref());
                 absent &= udp.as_ref().is_none_or(|udp| udp.lacks.is_none());
@@ -270,7 +270,10 @@ impl StatusWriter {
         }
         if object.kind == Kind::TrafficPolicy {
             // Null takes it away.
-            patch["status"]["breaker"] = status.breaker.as_ref().map_or(Value::Null, Shown::json);
+            patch["status"]["breaker"] = status
+                .breaker
+                .as_ref()
+                .map_or(Value::Null, WrittenBreaker::json);
         }
         if let Some(resource) = resource(object.kind) {
             let api: Api<Item<DynamicObject>> =

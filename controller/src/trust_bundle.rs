@@ -39,7 +39,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 
-use self::copy::{Copy, LEAVING_KEY, Last, MANAGER, NAME, Need, Wanted, copy, need};
+use self::copy::{Copy, DesiredCopy, LEAVING_KEY, Last, MANAGER, NAME, Need, copy, need};
 use self::uninstalling::Uninstallation;
 use crate::apiserver::client::WATCH_SECONDS;
 use crate::apiserver::events::{About, Event, EventRecorder, EventType};
@@ -154,7 +154,7 @@ impl Bundle {
         let held = seen.copies.get(namespace);
         let leaving =
             held.is_some_and(|held| held.leaving) && self.uninstallation.is_under_way().await?;
-        let wanted = Wanted {
+        let wanted = DesiredCopy {
             roots,
             install,
             leaving,
@@ -208,7 +208,7 @@ impl Bundle {
         &self,
         namespace: &str,
         need: Need,
-        wanted: &Wanted<'_>,
+        wanted: &DesiredCopy<'_>,
         held: Option<&Copy>,
     ) -> Result<Option<String>, kube::Error> {
         let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);

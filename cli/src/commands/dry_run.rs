@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use clap::Args;
 use crds::labels;
 use crds::observe::{
-    AccessChange, BackendShare, Change, ChangedEdge, Deleted, DryRun as Asked, DryRunSpec,
+    AccessChange, BackendShare, Change, ChangedEdge, Deleted, DryRun as DryRunObject, DryRunSpec,
     DryRunStatus,
 };
 use policy::name::Kind;
@@ -217,7 +217,7 @@ fn deleted(text: &str, namespace: &str) -> Result<Deleted, Failure> {
     })
 }
 
-pub(super) async fn ask(cluster: &Cluster, spec: DryRunSpec) -> Result<Asked, Refusal> {
+pub(super) async fn ask(cluster: &Cluster, spec: DryRunSpec) -> Result<DryRunObject, Refusal> {
     let request = ask::request(cluster, spec)?;
     let client = cluster.client();
     cluster.try_ask(ask::WHAT, client.request(request)).await

@@ -56,10 +56,10 @@ impl Tap {
         let (query, names) = (self.query()?, self.filters.names(&self.resource)?);
         let cluster = Cluster::connect(global).await?;
         let mut requests = follow(cluster, &query, names);
-        let mut shown = Shown::default();
+        let mut shown = TapCounts::default();
         while let Some(told) = requests.next().await {
             match told? {
-                TapEvent::Begun => shown = Shown::default(),
+                TapEvent::Begun => shown = TapCounts::default(),
                 TapEvent::Line(line) => shown.line(&line, format, console)?,
                 TapEvent::Word(word) => console.word(&word)?,
             }
@@ -87,13 +87,13 @@ pub(crate) fn in_one_namespace(global: &Global) -> Result<(), Failure> {
 
 /// What was said of how many there are.
 #[derive(Debug, Default)]
-struct Shown {
+struct TapCounts {
     taking_part: Option<(u32, u32)>,
     /// Requests that fit and were not shown.
     left_out: u64,
 }
 
-impl Shown {
+impl TapCounts {
     fn line(
         &mut self,
         line: &TapLine,
@@ -232,7 +232,7 @@ mod tests {
             request: Some(request),
             ..TapLine::default()
         };
-        let mut shown = Shown::default();
+        let mut shown = TapCounts::default();
         shown.line(&line, Format::Table, &mut console).unwrap();
         for (proxies, taking_part, matched) in [(4, 0, 0), (4, 3, 10), (4, 3, 30)] {
             let metadata = Some(TapMetadata {

@@ -32,13 +32,13 @@ const TOLD_APART: usize = 1024;
 /// Collects problems while compiling.
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
-    told: BTreeMap<ObjectRef, Told>,
+    told: BTreeMap<ObjectRef, ObjectFindings>,
     objects: BTreeMap<ObjectRef, JudgedObject>,
 }
 
 /// What is wrong with one object.
 #[derive(Debug, Default)]
-struct Told {
+struct ObjectFindings {
     accepted: Worst,
     resolved_refs: Worst,
 }
@@ -93,7 +93,7 @@ impl Findings {
     /// Sums up.
     pub(crate) fn finish(self) -> Problems {
         let Self { told, objects } = self;
-        let nothing = Told::default();
+        let nothing = ObjectFindings::default();
         let verdicts = objects.into_iter().map(|(object, seen)| {
             let told = told.get(&object).unwrap_or(&nothing);
             let verdict = ObjectReport {
@@ -175,7 +175,7 @@ impl Worst {
 
 /// A report about one object.
 pub(crate) struct About<'a> {
-    told: &'a mut Told,
+    told: &'a mut ObjectFindings,
     object: ObjectRef,
     generation: i64,
 }

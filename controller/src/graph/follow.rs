@@ -77,7 +77,7 @@ struct Inner {
 struct Shared {
     /// Slot and look.
     at: (u64, u64),
-    asked: Asked,
+    asked: GraphWindow,
     written: Arc<Written>,
 }
 
@@ -95,7 +95,7 @@ struct GraphState {
 
 /// Which window, and what of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Asked {
+pub(crate) struct GraphWindow {
     /// Length in slots.
     pub slots: u64,
     /// Only what is settled.
@@ -254,7 +254,7 @@ impl Graph {
     }
 
     /// Answers; with the end of the window in seconds since 1970.
-    pub(crate) fn answer(&self, asked: &Asked, now: SystemTime) -> crds::observe::Graph {
+    pub(crate) fn answer(&self, asked: &GraphWindow, now: SystemTime) -> crds::observe::Graph {
         let compiled = self.inner.latest.borrow().clone();
         let inventory = self.inner.inventory.read();
         let mut state = self.inner.state.lock();
@@ -301,7 +301,7 @@ impl Graph {
     }
 
     /// The same as it is written. While nothing new was folded, readers share it.
-    pub(crate) fn written(&self, asked: &Asked, now: SystemTime) -> Arc<Written> {
+    pub(crate) fn written(&self, asked: &GraphWindow, now: SystemTime) -> Arc<Written> {
         let at = (slot_of(now), *self.inner.looks.borrow());
         let mut shared = self.inner.written.lock();
         shared.retain(|held| held.at == at);

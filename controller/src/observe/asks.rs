@@ -193,30 +193,30 @@ impl Drop for Answers {
 
 /// A proxy, or another replica, can be asked for as long as this lives.
 #[derive(Debug)]
-pub(crate) struct Here {
+pub(crate) struct AskRegistration {
     asks: Asks,
     number: u64,
-    whose: Whose,
+    whose: AskTarget,
 }
 
 #[derive(Debug)]
-enum Whose {
+enum AskTarget {
     Proxy(Arc<str>),
     Replica(IpAddr),
 }
 
-impl Drop for Here {
+impl Drop for AskRegistration {
     fn drop(&mut self) {
         let mut state = self.asks.inner.state.lock();
         match &self.whose {
-            Whose::Proxy(uid) => {
+            AskTarget::Proxy(uid) => {
                 // A newer stream of the same pod stays.
                 if state.proxies.get(uid).map(|held| held.number) == Some(self.number) {
                     state.proxies.remove(uid);
                     self.asks.away(&mut state, uid);
                 }
             }
-            Whose::Replica(peer) => {
+            AskTarget::Replica(peer) => {
                 if state.replicas.get(peer).map(|held| held.number) == Some(self.number) {
                     state.replicas.remove(peer);
                 }
@@ -246,7 +246,7 @@ impl Asks {
 
     /// The proxy of this pod streams from this replica, and understands questions. Gives
     /// what it is to be told.
-    pub(crate) fn listens(&self, uid: Arc<str>) -> (Here, mpsc::Receiver<Order>) {
+    pub(crate) fn listens(&self, uid: Arc<str>) -> (AskRegistration, mpsc::Receiver<Order>) {
         let (orders, taken) = mpsc::channel(ORDERS);
         let mut state = self.inner.state.lock();
         let number = state.next();
@@ -261,11 +261,11 @@ impl Asks {
             // What the older stream was asked, this one was not.
             self.away(&mut state, &uid);
         }
-        (self.here(number, Whose::Proxy(uid)), taken)
+        (self.here(number, AskTarget::Proxy(uid)), taken)
     }
 
-    fn here(&self, number: u64, whose: Whose) -> Here {
-        Here {
+    fn here(&self, number: u64, whose: AskTarget) -> AskRegistration {
+        AskRegistration {
             asks: self.clone(),
             number,
             whose,

@@ -214,7 +214,7 @@ async fn may_in_each(
 }
 
 /// An answer, and whose it is.
-struct Told {
+struct ExplainedCall {
     status: ExplanationStatus,
     /// Namespaces of callers that it does not name.
     unnamed: BTreeSet<String>,
@@ -228,7 +228,7 @@ fn explain(
     spec: &ExplanationSpec,
     rights: Rights,
     known: &Known,
-) -> Result<Told, Refusal> {
+) -> Result<ExplainedCall, Refusal> {
     let inventory = context.followed.inventory.read();
     let owner = |pod: &PodId| {
         let (kind, key) = inventory.topmost(pod, "");
@@ -263,7 +263,7 @@ fn explain(
         .map_err(|BadQuestion { field, reason }| Refusal::bad(format!("spec.{field}: {reason}")))?;
     drop(inventory);
     if !rights.called {
-        return Ok(Told {
+        return Ok(ExplainedCall {
             status: for_the_caller(explained.status, spec),
             unnamed: BTreeSet::new(),
             elsewhere: BTreeSet::new(),
@@ -276,7 +276,7 @@ fn explain(
     if rights.caller {
         explained.status.seen = seen(context, spec);
     }
-    Ok(Told {
+    Ok(ExplainedCall {
         status: explained.status,
         unnamed: unknown.into_inner(),
         elsewhere,

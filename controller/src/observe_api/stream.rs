@@ -11,8 +11,8 @@ use tokio::time::{Instant, timeout_at};
 use super::lines::{self, LIFE};
 use super::query::GraphQuery;
 use crate::aggregated::server::Answer;
-use crate::graph::answer::Shown;
-use crate::graph::follow::{Asked, Graph};
+use crate::graph::answer::LastShown;
+use crate::graph::follow::{Graph, GraphWindow};
 use crate::observe::reports::slot_of;
 
 /// What one reader is told, and until when.
@@ -20,7 +20,7 @@ struct GraphStream {
     graph: Graph,
     query: GraphQuery,
     looks: watch::Receiver<u64>,
-    shown: Shown,
+    shown: LastShown,
     /// The slot in which the last line was written; `None` before the first.
     told: Option<u64>,
     /// End of the last window that was told.
@@ -60,7 +60,7 @@ pub(super) fn answer(graph: Graph, query: GraphQuery, permits: StreamPermits) ->
         graph,
         query,
         looks,
-        shown: Shown::default(),
+        shown: LastShown::default(),
         told: None,
         end: String::new(),
         until: Instant::now() + LIFE,
@@ -98,7 +98,7 @@ impl GraphStream {
             self.shown.note(&written);
             return written.whole();
         };
-        let before = Asked {
+        let before = GraphWindow {
             end: Some(end),
             ..asked.clone()
         };
@@ -123,7 +123,7 @@ impl GraphStream {
                 // Its time is over, or the replica ends.
                 Ok(Err(_)) | Err(_) => {
                     self.ended = true;
-                    return Shown::last(&self.graph.written(asked, now), &self.end);
+                    return LastShown::last(&self.graph.written(asked, now), &self.end);
                 }
             }
         }

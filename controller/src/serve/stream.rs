@@ -23,7 +23,7 @@ use wire::v1;
 use wire::v1::from_proxy::Message;
 
 use super::bundle::bundle;
-use super::orders::{OUTBOX, Orders};
+use super::orders::{OUTBOX, ProxyQuestions};
 use super::proxy_info::ProxyInfo;
 use super::session::{ANSWER_TIMEOUT, Due, Session, Target};
 use super::steered::Steered;
@@ -159,7 +159,7 @@ pub(super) struct ProxyStream<'a> {
     pub(super) interest: Interest,
     pub(super) outbox: &'a mpsc::Sender<Result<v1::ToProxy, Status>>,
     /// What users ask of it.
-    pub(super) orders: Orders,
+    pub(super) orders: ProxyQuestions,
 }
 
 impl ProxyStream<'_> {
@@ -225,7 +225,7 @@ impl ProxyStream<'_> {
                     }
                 }
                 order = self.orders.next(), if self.outbox.capacity() > OUTBOX => {
-                    Orders::pass(order, self.outbox);
+                    ProxyQuestions::pass(order, self.outbox);
                 }
                 changed = breakers.changed() => {
                     if changed.is_err() {

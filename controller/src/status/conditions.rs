@@ -9,7 +9,7 @@ use policy::traffic::part::Part;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::shown::Shown;
+use super::shown::WrittenBreaker;
 use crate::network_policy::InForce;
 use crate::observe::acknowledged::Tally;
 use crate::problem::{Condition, ObjectReport, few};
@@ -29,7 +29,7 @@ pub(super) struct Status {
     pub(super) target: Option<String>,
     pub(super) conditions: [(&'static str, Condition); 3],
     /// Of a TrafficPolicy with a breaker that anybody calls.
-    pub(super) breaker: Option<Shown>,
+    pub(super) breaker: Option<WrittenBreaker>,
 }
 
 /// A status as it stands there.

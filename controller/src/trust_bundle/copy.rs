@@ -114,14 +114,14 @@ impl Copy {
 }
 
 /// How a copy should be.
-pub(super) struct Wanted<'a> {
+pub(super) struct DesiredCopy<'a> {
     pub(super) roots: &'a str,
     pub(super) install: &'a str,
     /// Whether it may carry the mark.
     pub(super) leaving: bool,
 }
 
-pub(super) fn need(held: Option<&Copy>, wanted: &Wanted<'_>, last: Option<&Last>) -> Need {
+pub(super) fn need(held: Option<&Copy>, wanted: &DesiredCopy<'_>, last: Option<&Last>) -> Need {
     let Some(held) = held else {
         return Need::Create;
     };
@@ -142,7 +142,7 @@ pub(super) fn need(held: Option<&Copy>, wanted: &Wanted<'_>, last: Option<&Last>
 
 /// Whether somebody else than this controller and its job wrote what stands in
 /// a copy that is not right.
-fn is_foreign(held: &Copy, wanted: &Wanted<'_>, last: Option<&Last>) -> bool {
+fn is_foreign(held: &Copy, wanted: &DesiredCopy<'_>, last: Option<&Last>) -> bool {
     if held.binary || held.immutable {
         return true;
     }

@@ -16,7 +16,7 @@ use crate::endpoints::endpoint::{Endpoint, EndpointView, InFlight};
 use crate::endpoints::learned::{Draw, Fallback, Latency, now};
 use crate::endpoints::local_info::LocalInfo;
 use crate::endpoints::location::{Near, Nearness};
-use crate::endpoints::part::{Asked, Parts};
+use crate::endpoints::part::{PartSettings, Parts};
 use crate::endpoints::throttle::ClientThrottle;
 
 /// Other endpoints that one which failed an answer is compared with, so that it costs no
@@ -199,7 +199,7 @@ impl EndpointSet {
             } else {
                 self.near.zone
             };
-            let asked = Asked { subset, zone, near };
+            let asked = PartSettings { subset, zone, near };
             let part = self.parts.of(asked, &self.endpoints, &self.own);
             // One that rests is asked only when nobody works outside of the part either.
             let works = |at: usize| match look(at) {

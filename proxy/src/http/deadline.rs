@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use policy::deadline::{Asked, Deadline, parse_grpc_timeout, parse_millis};
+use policy::deadline::{Deadline, RequestedTimeout, parse_grpc_timeout, parse_millis};
 use policy::deadline::{Printed, Unreadable, print_grpc_timeout, print_millis};
 use policy::reason::Reason;
 use policy::traffic::call::Timeouts;
@@ -41,7 +41,7 @@ pub(crate) fn now() -> Instant {
 /// What a request says of its time.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Timed {
-    pub(crate) asked: Asked,
+    pub(crate) asked: RequestedTimeout,
     /// Something was there, and is no time.
     pub(crate) unreadable: bool,
 }
@@ -91,7 +91,7 @@ pub(crate) fn outgoing(
     policy: &Timeouts,
     until: Option<Instant>,
 ) -> Deadline {
-    if timed.asked == Asked::default() && policy.request.is_none() && until.is_none() {
+    if timed.asked == RequestedTimeout::default() && policy.request.is_none() && until.is_none() {
         return Deadline::NONE;
     }
     Deadline::outgoing(came(parts), timed.asked, policy, until)
@@ -99,7 +99,7 @@ pub(crate) fn outgoing(
 
 /// Of a request that came. `request`: what a policy says that nobody applied before.
 pub(crate) fn arrived(parts: &Parts, timed: Timed, request: Option<Duration>) -> Deadline {
-    if timed.asked == Asked::default() && request.is_none() {
+    if timed.asked == RequestedTimeout::default() && request.is_none() {
         return Deadline::NONE;
     }
     Deadline::arrived(came(parts), timed.asked, request)

@@ -48,13 +48,13 @@ enum Progress {
 
 /// What those who read a body tell the server.
 #[derive(Debug, Default)]
-struct Home {
+struct BodyProgress {
     progress: Mutex<Progress>,
     /// Wakes the answer that waits.
     changed: AtomicWaker,
 }
 
-impl Home {
+impl BodyProgress {
     /// Nobody reads on.
     fn reached(&self, reached: Progress) {
         let mut progress = self.progress.lock();
@@ -81,13 +81,13 @@ pub struct Returned {
     /// `None` once all of it was read, or it broke off.
     body: Option<Incoming>,
     broke: bool,
-    home: Arc<Home>,
+    home: Arc<BodyProgress>,
 }
 
 /// What the server knows of a body that others read.
 #[derive(Debug)]
 pub(crate) struct Rest {
-    home: Arc<Home>,
+    home: Arc<BodyProgress>,
     /// All of it may be read for nobody.
     small: bool,
     /// Its sender may wait to be asked for it, and then nothing comes.

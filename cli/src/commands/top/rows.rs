@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use crds::observe::Latency;
 
 use super::frame::Order;
-use super::window::{Counts, Look, RowStats, Way};
+use super::window::{Counts, RowStats, Way, WindowView};
 use crate::output::number;
 use crate::output::table::{Cell, Table};
 
@@ -21,7 +21,7 @@ const OTHERS: &str = "(others)";
 type Row<'a> = (Option<&'a Way>, &'a RowStats);
 
 /// The first `most` rows.
-pub(super) fn table(look: &Look<'_>, order: Order, most: usize) -> Table {
+pub(super) fn table(look: &WindowView<'_>, order: Order, most: usize) -> Table {
     let rows = look.rows.iter();
     let mut rows: Vec<Row<'_>> = rows.map(|(way, seen)| (*way, seen)).collect();
     rows.sort_by(|one, other| compare(order, *one, *other));
@@ -57,7 +57,7 @@ pub(super) fn table(look: &Look<'_>, order: Order, most: usize) -> Table {
 }
 
 /// What keeps a sample from being taken for a count.
-pub(super) fn summary(look: &Look<'_>) -> String {
+pub(super) fn summary(look: &WindowView<'_>) -> String {
     let Counts {
         matched,
         shown,

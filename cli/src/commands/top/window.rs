@@ -129,7 +129,7 @@ impl RowStats {
 
 /// What the window holds at one moment.
 #[derive(Debug)]
-pub(super) struct Look<'a> {
+pub(super) struct WindowView<'a> {
     /// By way; under none those that are not told apart.
     pub(super) rows: BTreeMap<Option<&'a Way>, RowStats>,
     pub(super) seconds: f64,
@@ -140,7 +140,7 @@ pub(super) struct Look<'a> {
     pub(super) evicted: u64,
 }
 
-impl Look<'_> {
+impl WindowView<'_> {
     /// How many requests there were for so many that were shown.
     pub(super) fn scaled(&self, shown: u64) -> u64 {
         let Counts {
@@ -204,7 +204,7 @@ impl Window {
     }
 
     /// What was told in the window that ends now.
-    pub(super) fn look(&mut self, now: Instant) -> Look<'_> {
+    pub(super) fn look(&mut self, now: Instant) -> WindowView<'_> {
         self.forget(now);
         let mut rows: BTreeMap<Option<&Way>, RowStats> = BTreeMap::new();
         for held in &self.held {
@@ -220,7 +220,7 @@ impl Window {
         let since = self
             .begun
             .map_or(Duration::ZERO, |begun| now.saturating_duration_since(begun));
-        Look {
+        WindowView {
             rows,
             // A rate of less than a second would be none.
             seconds: since.min(self.length).as_secs_f64().max(1.0),

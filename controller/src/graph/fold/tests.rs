@@ -272,14 +272,14 @@ fn slot_of_two_thousand_proxies_is_folded_within_its_share_of_a_core() {
 
 /// A hundred Deployments with twenty pods each.
 fn large_inventory() -> Inventory {
-    use crate::inventory::Thing;
+    use crate::inventory::InventoryObject;
     use crate::inventory::kind::Kind;
     let mut inventory = Inventory::default();
     let mut put = |kind, name: String, owner: Option<(Kind, String)>| {
-        let thing = Thing {
+        let thing = InventoryObject {
             uid: name.as_str().into(),
             owner: owner.map(|(kind, name)| (kind, name.into())),
-            ..Thing::default()
+            ..InventoryObject::default()
         };
         inventory.put(kind, key("shop", &name), Arc::new(thing));
     };

@@ -21,8 +21,8 @@ fn graph(reports: &Reports) -> Graph {
     )
 }
 
-fn asked(extent: Extent) -> Asked {
-    Asked {
+fn asked(extent: Extent) -> GraphWindow {
+    GraphWindow {
         slots: 12,
         settled: false,
         end: None,
@@ -113,7 +113,7 @@ async fn call_that_both_ends_told_is_remembered_once_and_by_its_callers_words() 
         quiet: true,
         ..Extent::default()
     };
-    let asked = Asked {
+    let asked = GraphWindow {
         slots: 2,
         ..asked(quiet)
     };
@@ -262,15 +262,15 @@ const WITHIN: Duration = Duration::from_millis(200);
 
 #[tokio::test]
 async fn ten_thousand_edges_are_answered_in_time() {
-    use crate::inventory::Thing;
+    use crate::inventory::InventoryObject;
     use crate::inventory::kind::Kind;
     let reports = Reports::holding(crate::metrics::ReportMetrics::default(), 100_000);
     let mut inventory = Inventory::default();
     let mut put = |kind, name: &str, uid: &str, owner: Option<(Kind, &str)>| {
-        let thing = Thing {
+        let thing = InventoryObject {
             uid: uid.into(),
             owner: owner.map(|(kind, name)| (kind, name.into())),
-            ..Thing::default()
+            ..InventoryObject::default()
         };
         inventory.put(kind, topology::key("shop", name), Arc::new(thing));
     };

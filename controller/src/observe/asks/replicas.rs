@@ -20,7 +20,7 @@ use wire::v1;
 use wire::v1::replica_ask::Message;
 use wire::v1::replica_client::ReplicaClient;
 
-use super::{Answers, Asks, Here, Joining, MAX_ASKS, Whose};
+use super::{Answers, AskRegistration, AskTarget, Asks, Joining, MAX_ASKS};
 
 /// Questions and ends of questions on their way to one replica.
 const ORDERS: usize = 4 * MAX_ASKS;
@@ -32,12 +32,15 @@ const LONGEST: Duration = Duration::from_secs(600);
 const GRACE: Duration = Duration::from_secs(5);
 
 /// What an asking replica sends.
-pub(in crate::observe) trait Orders:
+pub(in crate::observe) trait AskMessages:
     Stream<Item = Result<v1::ReplicaAsk, Status>> + Unpin + Send + 'static
 {
 }
 
-impl<S> Orders for S where S: Stream<Item = Result<v1::ReplicaAsk, Status>> + Unpin + Send + 'static {}
+impl<S> AskMessages for S where
+    S: Stream<Item = Result<v1::ReplicaAsk, Status>> + Unpin + Send + 'static
+{
+}
 
 /// What an asking replica is sent.
 pub(crate) type Passed = ReceiverStream<Result<v1::ReplicaAnswered, Status>>;
@@ -66,11 +69,11 @@ impl Asks {
         Ok(())
     }
 
-    fn joins(&self, peer: IpAddr, orders: mpsc::Sender<v1::ReplicaAsk>) -> Here {
+    fn joins(&self, peer: IpAddr, orders: mpsc::Sender<v1::ReplicaAsk>) -> AskRegistration {
         let mut state = self.inner.state.lock();
         let number = state.next();
         state.replicas.insert(peer, Joining { number, orders });
-        self.here(number, Whose::Replica(peer))
+        self.here(number, AskTarget::Replica(peer))
     }
 
     fn answered_elsewhere(&self, answered: v1::ReplicaAnswered) {
@@ -85,7 +88,7 @@ impl Asks {
     /// true.
     pub(in crate::observe) fn pass(
         &self,
-        asked: impl Orders,
+        asked: impl AskMessages,
         stop: watch::Receiver<bool>,
     ) -> Passed {
         let (outbox, sent) = mpsc::channel(OUTBOX);
@@ -101,7 +104,7 @@ impl Asks {
 
     async fn keep_passing(
         self,
-        mut asked: impl Orders,
+        mut asked: impl AskMessages,
         outbox: mpsc::Sender<Result<v1::ReplicaAnswered, Status>>,
     ) {
         let mut open: BTreeMap<u64, AbortHandle> = BTreeMap::new();

@@ -46,7 +46,7 @@ const TOGETHER: usize = 128;
 
 /// What is asked, and of whom.
 #[derive(Default)]
-struct Asked {
+struct AskedProxies {
     answers: Vec<Answers>,
     pods: BTreeMap<Arc<str>, PodId>,
     /// That rules look at.
@@ -167,8 +167,8 @@ impl Asking<'_> {
         sets: &[Candidate],
         tapped: &BTreeSet<Arc<str>>,
         lasts: Duration,
-    ) -> Result<Asked, Refusal> {
-        let mut all = Asked::default();
+    ) -> Result<AskedProxies, Refusal> {
+        let mut all = AskedProxies::default();
         let world = &self.compiled.world;
         for set in sets {
             let may_tap = tapped.contains(&set.namespace);

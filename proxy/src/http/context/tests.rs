@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use policy::context::MOST;
-use policy::deadline::Asked;
+use policy::deadline::RequestedTimeout;
 use tokio::time::{advance, timeout};
 
 use super::*;
@@ -25,9 +25,9 @@ fn traced(parent: &'static str) -> HeaderMap {
 }
 
 fn within(left: u64) -> Inherited {
-    let asked = Asked {
+    let asked = RequestedTimeout {
         weft: Some(Duration::from_millis(left)),
-        ..Asked::default()
+        ..RequestedTimeout::default()
     };
     Inherited {
         deadline: Deadline::arrived(now(), asked, None),

@@ -26,9 +26,9 @@ fn silent() -> http_body_util::StreamBody<Never> {
 }
 
 fn within(left: Duration) -> Deadline {
-    let asked = Asked {
+    let asked = RequestedTimeout {
         weft: Some(left),
-        ..Asked::default()
+        ..RequestedTimeout::default()
     };
     Deadline::outgoing(now(), asked, &Timeouts::DEFAULT, None)
 }
@@ -37,9 +37,9 @@ fn within(left: Duration) -> Deadline {
 async fn what_a_request_waited_for_memory_is_part_of_its_time() {
     let seconds = Duration::from_secs;
     let timed = Timed {
-        asked: Asked {
+        asked: RequestedTimeout {
             weft: Some(seconds(5)),
-            ..Asked::default()
+            ..RequestedTimeout::default()
         },
         unreadable: false,
     };
@@ -79,7 +79,7 @@ fn times_are_read_where_they_may_be_believed_and_what_is_none_is_told() {
     );
     assert_eq!(
         read(false, false),
-        Asked::default(),
+        RequestedTimeout::default(),
         "neither gRPC nor believed"
     );
     assert_eq!(
@@ -90,7 +90,7 @@ fn times_are_read_where_they_may_be_believed_and_what_is_none_is_told() {
         let map = map(&[(name, value)]);
         let timed = Timed::read(&map, true, map.get("weft-timeout"), None);
         assert!(
-            timed.unreadable && timed.asked == Asked::default(),
+            timed.unreadable && timed.asked == RequestedTimeout::default(),
             "{value}"
         );
     }
@@ -122,9 +122,9 @@ async fn what_is_left_is_written_and_nothing_where_there_is_no_end() {
 #[tokio::test(start_paused = true)]
 async fn what_a_call_is_made_for_is_told_to_peers_beside_and_to_the_application_as_the_least() {
     let until = Some(now() + Duration::from_millis(700));
-    let asked = Asked {
+    let asked = RequestedTimeout {
         weft: Some(Duration::from_secs(2)),
-        ..Asked::default()
+        ..RequestedTimeout::default()
     };
     let deadline = Deadline::outgoing(now(), asked, &Timeouts::DEFAULT, until);
     let written = |reader, grpc| {

@@ -18,7 +18,7 @@ use tokio::time::{sleep, timeout};
 
 use super::flow::{CONNECTION_WINDOW, Flow, STREAMS};
 use super::frame_filter::FrameFilter;
-use super::keepalive::{Heard, Keepalive, Peer};
+use super::keepalive::{Keepalive, Peer, WatchedIo};
 use super::pipe::{Pipe, Stopped, flushed};
 use super::recv::{RecvBody, Upload};
 use super::{RESET_FOR, RESETS, SMALL_FRAMES, Tuning, reset_errors, strip_connection_headers};
@@ -119,7 +119,7 @@ where
 {
     let unsent = profile.unsent(&budget);
     let flow = Flow::new(Arc::clone(&budget), profile.windows);
-    let (io, heard) = Heard::new(FrameFilter::of_server(io, flow.small_frames()), budget);
+    let (io, heard) = WatchedIo::new(FrameFilter::of_server(io, flow.small_frames()), budget);
     let (send, mut connection) = Builder::new()
         .initial_window_size(flow.window())
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -301,7 +301,7 @@ struct Task<I>
 where
     I: AsyncRead + AsyncWrite + Unpin,
 {
-    connection: Connection<Heard<FrameFilter<I>>, Bytes>,
+    connection: Connection<WatchedIo<FrameFilter<I>>, Bytes>,
     keepalive: Option<Keepalive>,
     flow: Arc<Flow>,
     shared: Arc<Shared>,

@@ -290,7 +290,7 @@ fn what_a_request_waited_is_latency_and_being_turned_away_is_none() {
         let _ = call.refuse(&failure, &Method::GET, false);
     });
     assert_eq!(refused, (1, 7));
-    let turned_away = counted(|call| call.turned_away(TurnedAway::LATE));
+    let turned_away = counted(|call| call.turned_away(NotHandled::LATE));
     assert_eq!(turned_away, (1, 0));
 }
 
@@ -299,7 +299,7 @@ fn whoever_leaves_while_it_waits_is_cancelled_and_no_failure() {
     let rule = Origin::new("TrafficTarget", "shop", "web");
     let call = decided(Direction::inbound, AccessLog::OFF, &rule);
     let cells = Arc::clone(&call.telemetry.metrics.calls.cells);
-    call.turned_away(TurnedAway::Left);
+    call.turned_away(NotHandled::Left);
     let mut counted = (0, 0);
     cells.drain(|_, counts| counted = (counts.cancelled, counts.calls(|_| true)));
     assert_eq!(counted, (1, 0));
