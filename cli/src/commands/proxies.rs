@@ -72,13 +72,7 @@ impl Proxies {
             console.word("no proxies")?;
             return Ok(conclusion);
         }
-        table(
-            &list,
-            cluster.scope().is_none(),
-            format == Format::Wide,
-            now,
-        )
-        .write(console.out, console.color)?;
+        table(&list, cluster.scope().is_none(), format, now).write(console.out, console.color)?;
         for proxy in &list.items {
             for nack in &proxy.status.nacks {
                 console.word(&format!(
@@ -114,7 +108,7 @@ pub(super) async fn all(cluster: &Cluster) -> Result<ProxyList, Failure> {
     }
 }
 
-fn table(list: &ProxyList, all: bool, wide: bool, now: SystemTime) -> Table {
+fn table(list: &ProxyList, all: bool, format: Format, now: SystemTime) -> Table {
     let mut head = Vec::new();
     if all {
         head.push("NAMESPACE");
@@ -129,7 +123,7 @@ fn table(list: &ProxyList, all: bool, wide: bool, now: SystemTime) -> Table {
         "CERT",
         "MEMORY",
     ]);
-    if wide {
+    if format == Format::Wide {
         head.extend(["IDENTITY", "CLOCK", "DRAINING", "LACKS", "TOO-OLD-FOR"]);
     }
     let mut table = Table::new(&head);
@@ -163,7 +157,7 @@ fn table(list: &ProxyList, all: bool, wide: bool, now: SystemTime) -> Table {
             ),
             status.memory.map(memory).unwrap_or_default().into(),
         ]);
-        if wide {
+        if format == Format::Wide {
             let clock = status.clock_ahead_ms.map(|ms| format!("{ms:+}ms"));
             let draining = status
                 .draining
