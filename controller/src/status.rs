@@ -175,25 +175,25 @@ impl StatusWriter {
         scope: Option<BTreeSet<ObjectRef>>,
         written: &mut BTreeMap<ObjectRef, Written>,
     ) -> BTreeMap<ObjectRef, Instant> {
-        let verdicts = &compiled.problems.verdicts;
+        let reports = &compiled.problems.reports;
         let enforced = self.enforced.as_ref().map(|held| held.borrow().clone());
-        forget_gone(written, scope.as_ref(), verdicts);
+        forget_gone(written, scope.as_ref(), reports);
         let objects: Vec<(&ObjectRef, &ObjectReport)> = match &scope {
-            None => verdicts.iter().collect(),
+            None => reports.iter().collect(),
             Some(scope) => {
                 let known = scope.iter();
-                let known = known.filter_map(|object| verdicts.get_key_value(object));
+                let known = known.filter_map(|object| reports.get_key_value(object));
                 known.collect()
             }
         };
         let now = Instant::now();
         let mut later = BTreeMap::new();
         let mut due = Vec::new();
-        for (object, verdict) in objects {
+        for (object, report) in objects {
             let tally = self
                 .observed
-                .tally(&compiled.model, object, verdict.generation);
-            let mut status = Status::of(verdict, &tally);
+                .tally(&compiled.model, object, report.generation);
+            let mut status = Status::of(report, &tally);
             let mut absent = tally.only_lacks_absent();
             status.breaker = self.fleet.report(object, now).map(WrittenBreaker::from);
             if let Some(enforced) = &enforced {
@@ -296,12 +296,12 @@ impl StatusWriter {
 fn forget_gone(
     written: &mut BTreeMap<ObjectRef, Written>,
     scope: Option<&BTreeSet<ObjectRef>>,
-    verdicts: &BTreeMap<ObjectRef, ObjectReport>,
+    reports: &BTreeMap<ObjectRef, ObjectReport>,
 ) {
     match scope {
-        None => written.retain(|object, _| verdicts.contains_key(object)),
+        None => written.retain(|object, _| reports.contains_key(object)),
         Some(scope) => {
-            for gone in scope.iter().filter(|one| !verdicts.contains_key(*one)) {
+            for gone in scope.iter().filter(|one| !reports.contains_key(*one)) {
                 written.remove(gone);
             }
         }

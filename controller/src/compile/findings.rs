@@ -63,7 +63,7 @@ struct JudgedObject {
 }
 
 impl Findings {
-    /// Notes an object, so that it gets a verdict.
+    /// Notes an object, so that it gets a report.
     pub(crate) fn seen(&mut self, object: ObjectRef, meta: &Meta, summary: String) {
         let seen = JudgedObject {
             generation: meta.generation,
@@ -94,9 +94,9 @@ impl Findings {
     pub(crate) fn finish(self) -> Problems {
         let Self { told, objects } = self;
         let nothing = ObjectFindings::default();
-        let verdicts = objects.into_iter().map(|(object, seen)| {
+        let reports = objects.into_iter().map(|(object, seen)| {
             let told = told.get(&object).unwrap_or(&nothing);
-            let verdict = ObjectReport {
+            let report = ObjectReport {
                 generation: seen.generation,
                 uid: seen.uid,
                 accepted: told.accepted.condition(ConditionType::Accepted),
@@ -104,14 +104,14 @@ impl Findings {
                 summary: seen.summary,
                 target: seen.target,
             };
-            (object, verdict)
+            (object, report)
         });
-        let verdicts = verdicts.collect();
+        let reports = reports.collect();
         let told = told.into_values();
         let worst = told.flat_map(|told| [told.accepted, told.resolved_refs]);
         Problems {
             list: worst.flat_map(|worst| worst.problems).collect(),
-            verdicts,
+            reports,
         }
     }
 }

@@ -56,18 +56,18 @@ pub(super) enum When {
 }
 
 impl Status {
-    pub(super) fn of(verdict: &ObjectReport, tally: &Tally) -> Self {
+    pub(super) fn of(report: &ObjectReport, tally: &Tally) -> Self {
         Self {
-            uid: verdict.uid.to_string(),
-            generation: verdict.generation,
-            summary: verdict.summary.clone(),
-            target: verdict.target.clone(),
+            uid: report.uid.to_string(),
+            generation: report.generation,
+            summary: report.summary.clone(),
+            target: report.target.clone(),
             conditions: [
-                (crds::smi::ACCEPTED, verdict.accepted.clone()),
-                (crds::smi::RESOLVED_REFS, verdict.resolved_refs.clone()),
+                (crds::smi::ACCEPTED, report.accepted.clone()),
+                (crds::smi::RESOLVED_REFS, report.resolved_refs.clone()),
                 (
                     crds::smi::PROGRAMMED,
-                    programmed(verdict.accepted.status, tally),
+                    programmed(report.accepted.status, tally),
                 ),
             ],
             breaker: None,
