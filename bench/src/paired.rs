@@ -17,10 +17,10 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::book::Book;
-use crate::kept::Kept;
 use crate::measures::{self, Must};
 use crate::plan::{Arguments, Plan};
 use crate::round::{self, Gaps};
+use crate::saved_rounds::SavedRounds;
 use crate::standing_in::Authority;
 use crate::system::{Kind, System};
 
@@ -161,7 +161,7 @@ pub(crate) fn run(arguments: &Arguments, shared: &Path) -> Result<()> {
     }
     fs::create_dir_all(&arguments.out)?;
     let measures = arguments.measures.as_deref();
-    let mut kept = Kept::of(&arguments.out, [older, &arguments.proxy], measures)?;
+    let mut kept = SavedRounds::of(&arguments.out, [older, &arguments.proxy], measures)?;
     let mut differences = Differences::default();
     let before = kept.rounds(&ORDER)?;
     before.iter().for_each(|book| differences.take(book));

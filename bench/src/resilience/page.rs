@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::points::{BoundResult, Row, Section};
-use crate::{curves, made};
+use crate::{curves, provenance};
 
 const PAGE: &str = "RESILIENCE.md";
 
@@ -52,8 +52,8 @@ pub(super) fn text(run: &Run<'_>) -> String {
         "Written by `make bench-resilience`, {}, in {} min. Commit {}. Machine: {}; load average before the run {}. {}\n",
         time::OffsetDateTime::now_utc().date(),
         run.minutes,
-        made::commit(SOURCES),
-        made::machine(),
+        provenance::commit(SOURCES),
+        provenance::machine(),
         run.load_before,
         run.versions
     );

@@ -22,11 +22,11 @@ use crate::http::grpc::is_grpc;
 use crate::http::http2::server;
 use crate::http::http2::{MESH, PLAIN};
 use crate::http::incoming::IncomingBody;
-use crate::http::leftover;
 use crate::http::limits::{
     BUFFER, HEADER_BYTES, HEADER_COUNT, MESH_HEADER_BYTES, MESH_HEADER_COUNT,
 };
 use crate::http::refusal::{NotHandled, answer_to, not_admitted, refusal};
+use crate::http::unread_body;
 use crate::net::abort::MayAbort;
 use crate::net::admission::AdmissionClass;
 use crate::net::budget::Budget;
@@ -116,7 +116,7 @@ pub(crate) async fn serve<I, H, F>(
         if request.body().is_end_stream() {
             return Either::Left(handler(request.map(IncomingBody::from)));
         }
-        let (request, rest) = leftover::watch(request);
+        let (request, rest) = unread_body::watch(request);
         let answer = handler(request.map(|body| IncomingBody::Returned(Box::new(body))));
         Either::Right(Box::pin(async move { rest.settle(answer.await).await }))
     };

@@ -10,7 +10,7 @@
 //! parser does: blank lines before the first one, tabs for blanks, any method, any
 //! case. So the first line counts as HTTP when it ends as HTTP's do, and where it
 //! comes too slowly to wait for, [`FirstLine`] watches it as it passes. What is read
-//! as a request although it ends otherwise is for [`crate::net::unread`].
+//! as a request although it ends otherwise is for [`crate::net::opaque_scan`].
 
 use std::time::Duration;
 

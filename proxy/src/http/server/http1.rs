@@ -30,13 +30,13 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::http::body::Body;
-use crate::http::leftover::ends_connection;
 use crate::http::refusal::{NotHandled, not_admitted};
 use crate::http::replay::Kept;
 use crate::http::server::http1::activity::{Busy, ConnectionUse};
 use crate::http::server::http1::guarded::{Guarded, guard};
 use crate::http::server::http1::write_observer::WriteObserver;
 use crate::http::server::refused_head;
+use crate::http::unread_body::ends_connection;
 use crate::net::abort::MayAbort;
 use crate::net::admission::AdmissionClass;
 use crate::net::budget::Budget;
