@@ -37,7 +37,7 @@ fn pulse(sent: u32, failed: u32) -> Message {
     Message::Pulse(v1::Pulse { circuits })
 }
 
-/// The state of the next state of `api`.
+/// The next state of `api` that is told.
 async fn next_state(proxy: &mut Proxy) -> State {
     let message = timeout(PATIENCE, proxy.inbox.message()).await;
     match message.unwrap().unwrap().unwrap().message {
