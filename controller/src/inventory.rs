@@ -41,7 +41,7 @@ pub(crate) struct InventoryObject {
 
 /// One other end, or one object: kind, namespace (empty for cluster-wide ones)
 /// and name.
-pub(crate) type Named = (Kind, ObjectKey);
+pub(crate) type ObjectId = (Kind, ObjectKey);
 
 #[derive(Debug)]
 struct InventoryEntry {
@@ -185,7 +185,7 @@ impl Inventory {
 
     /// What a pod is shown as where it does not belong to the kind asked for:
     /// its topmost owner, or itself.
-    pub(crate) fn topmost(&self, pod: &ObjectKey, uid: &str) -> Named {
+    pub(crate) fn topmost(&self, pod: &ObjectKey, uid: &str) -> ObjectId {
         let top = self
             .thing(pod, uid)
             .and_then(|thing| self.owners(pod, thing).pop());
@@ -201,7 +201,7 @@ impl Inventory {
     }
 
     /// Owners from the nearest to the topmost.
-    fn owners(&self, pod: &ObjectKey, thing: &InventoryObject) -> Vec<Named> {
+    fn owners(&self, pod: &ObjectKey, thing: &InventoryObject) -> Vec<ObjectId> {
         /// A Deployment owns ReplicaSets own pods; nothing known goes deeper.
         const DEEPEST: usize = 4;
         let mut chain = Vec::new();

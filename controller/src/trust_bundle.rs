@@ -39,7 +39,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 
-use self::copy::{Copy, DesiredCopy, LEAVING_KEY, Last, MANAGER, NAME, Need, copy, need};
+use self::copy::{BundleCopy, DesiredCopy, LEAVING_KEY, Last, MANAGER, NAME, Need, copy, need};
 use self::uninstalling::Uninstallation;
 use crate::apiserver::client::WATCH_SECONDS;
 use crate::apiserver::events::{About, Event, EventRecorder, EventType};
@@ -209,7 +209,7 @@ impl Bundle {
         namespace: &str,
         need: Need,
         wanted: &DesiredCopy<'_>,
-        held: Option<&Copy>,
+        held: Option<&BundleCopy>,
     ) -> Result<Option<String>, kube::Error> {
         let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
         let fresh = copy(wanted.roots, wanted.install);
@@ -272,8 +272,8 @@ impl Bundle {
         });
     }
 
-    fn tell(&self, namespace: &str, held: Option<&Copy>, repaired: bool) {
-        let managers = held.map(Copy::managers).unwrap_or_default();
+    fn tell(&self, namespace: &str, held: Option<&BundleCopy>, repaired: bool) {
+        let managers = held.map(BundleCopy::managers).unwrap_or_default();
         let outcome = if repaired {
             format!(
                 "has been put back; proxies of namespace {namespace} that started meanwhile \
@@ -305,7 +305,7 @@ impl Bundle {
 #[derive(Debug, Default)]
 struct WatchState {
     namespaces: BTreeSet<String>,
-    copies: BTreeMap<String, Copy>,
+    copies: BTreeMap<String, BundleCopy>,
     dirty: BTreeSet<String>,
     /// Where writing is not allowed, and when it is tried again.
     forbidden: BTreeMap<String, Instant>,
@@ -314,7 +314,7 @@ struct WatchState {
     /// By namespace, for as long as that exists.
     last: BTreeMap<String, Last>,
     relisted: BTreeSet<String>,
-    recopied: BTreeMap<String, Copy>,
+    recopied: BTreeMap<String, BundleCopy>,
 }
 
 impl WatchState {
@@ -388,7 +388,7 @@ impl WatchState {
             watcher::Event::Apply(map) => {
                 let map = map.or_empty();
                 let namespace = map.metadata.namespace.clone().unwrap_or_default();
-                self.copies.insert(namespace.clone(), Copy::from(map));
+                self.copies.insert(namespace.clone(), BundleCopy::from(map));
                 self.dirty.insert(namespace);
             }
             watcher::Event::Delete(map) => {
@@ -400,7 +400,7 @@ impl WatchState {
             watcher::Event::InitApply(map) => {
                 let map = map.or_empty();
                 let namespace = map.metadata.namespace.clone().unwrap_or_default();
-                self.recopied.insert(namespace, Copy::from(map));
+                self.recopied.insert(namespace, BundleCopy::from(map));
             }
             watcher::Event::InitDone => {
                 self.copies = std::mem::take(&mut self.recopied);

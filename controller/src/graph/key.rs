@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crds::observe::{NodeKind, Protocol};
 use sha2::{Digest as _, Sha256};
 
-use crate::inventory::Named;
+use crate::inventory::ObjectId;
 use crate::inventory::kind::Kind;
 use crate::world::ObjectKey;
 
@@ -46,7 +46,7 @@ impl NodeKey {
     }
 
     /// The object that an edge's pod belongs to.
-    pub(crate) fn of_workload((kind, object): Named) -> Self {
+    pub(crate) fn of_workload((kind, object): ObjectId) -> Self {
         let kind = match kind {
             Kind::DaemonSet => NodeKind::DaemonSet,
             Kind::Deployment => NodeKind::Deployment,

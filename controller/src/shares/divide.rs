@@ -9,7 +9,7 @@ use std::time::Instant;
 use policy::limit::shares::{Send, Shares};
 
 use super::demand::Demand;
-use super::key::{LimitKey, Named, ShareOf};
+use super::key::{LimitKey, NamedLimit, ShareOf};
 
 /// What a pod is to be told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -191,7 +191,7 @@ impl Limit {
     }
 }
 
-fn share_of(of: &Named, port: u16) -> ShareOf {
+fn share_of(of: &NamedLimit, port: u16) -> ShareOf {
     ShareOf {
         port,
         of: of.clone(),

@@ -15,7 +15,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use crate::endpoints::learned::{Draw, Latency, Learned, now};
 use crate::endpoints::location::{Location, ToldLocation};
 use crate::endpoints::presence::Presence;
-use crate::telemetry::cell::Kept;
+use crate::telemetry::cell::CellCache;
 
 /// Whoever waits so long in vain may wait for nobody.
 const DOUBTED_AFTER: Duration = Duration::from_secs(1);
@@ -32,7 +32,7 @@ pub struct Endpoint {
     /// What it contributes to the hashes of tenants.
     pub(super) seed: u64,
     /// Where calls to it are counted, by each route that leads here.
-    pub cells: Kept,
+    pub cells: CellCache,
     pub(super) learned: Mutex<Learned>,
     pub(super) in_flight: AtomicU32,
     pub(super) presence: Presence,

@@ -321,14 +321,14 @@ pub(crate) fn ends(deadline: Deadline, method: &Method) -> Option<Instant> {
 
 /// The body of an answer, which ends with its request's time. What it came from is dropped
 /// then, so that nobody goes on working for it.
-pub(crate) struct Ending<B> {
+pub(crate) struct EndingBody<B> {
     inner: Option<B>,
     ends: Option<Box<Ends>>,
     /// The answer has a place for gRPC's status after its messages.
     grpc: bool,
 }
 
-impl<B> Ending<B> {
+impl<B> EndingBody<B> {
     /// `head`: of the answer.
     pub(crate) fn new(inner: B, ends: Option<Box<Ends>>, head: &HeaderMap) -> Self {
         Self {
@@ -339,7 +339,7 @@ impl<B> Ending<B> {
     }
 }
 
-impl<B> HttpBody for Ending<B>
+impl<B> HttpBody for EndingBody<B>
 where
     B: HttpBody<Data = Bytes> + Unpin,
     B::Error: Into<BoxError>,

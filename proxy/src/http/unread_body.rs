@@ -86,7 +86,7 @@ pub struct Returned {
 
 /// What the server knows of a body that others read.
 #[derive(Debug)]
-pub(crate) struct Rest {
+pub(crate) struct UnreadBody {
     home: Arc<BodyProgress>,
     /// All of it may be read for nobody.
     small: bool,
@@ -94,10 +94,10 @@ pub(crate) struct Rest {
     waits: bool,
 }
 
-/// The same request, whose body comes back to the [`Rest`].
-pub(crate) fn watch(request: Request<Incoming>) -> (Request<Returned>, Rest) {
+/// The same request, whose body comes back to the [`UnreadBody`].
+pub(crate) fn watch(request: Request<Incoming>) -> (Request<Returned>, UnreadBody) {
     let size = request.body().size_hint().upper();
-    let rest = Rest {
+    let rest = UnreadBody {
         home: Arc::default(),
         small: size.is_some_and(|size| size <= MOST),
         waits: request.headers().contains_key(header::EXPECT),
@@ -111,7 +111,7 @@ pub(crate) fn watch(request: Request<Incoming>) -> (Request<Returned>, Rest) {
     (request, rest)
 }
 
-impl Rest {
+impl UnreadBody {
     /// `answer`, once the rest was read, or as the last one of its connection.
     pub(crate) async fn settle(self, mut answer: Response<Body>) -> Response<Body> {
         if answer.status().is_informational() {

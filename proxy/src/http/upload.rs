@@ -49,7 +49,7 @@ impl Upload {
         if body.is_end_stream() {
             return (body, upload);
         }
-        let watched = Watched {
+        let watched = WatchedUpload {
             body,
             state: Arc::clone(&upload.0),
             holds: holds(),
@@ -83,13 +83,13 @@ impl Upload {
     }
 }
 
-struct Watched {
+struct WatchedUpload {
     body: Body,
     state: Arc<UploadState>,
     holds: Option<Unchanged>,
 }
 
-impl HttpBody for Watched {
+impl HttpBody for WatchedUpload {
     type Data = Bytes;
     type Error = BoxError;
 

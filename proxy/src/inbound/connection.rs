@@ -11,7 +11,7 @@ use crate::http::refusal::NotHandled;
 use crate::mesh::load::HeardLoad;
 use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, Kind};
-use crate::telemetry::cell::{Kept, Way};
+use crate::telemetry::cell::{CellCache, Way};
 use crate::telemetry::labels::Security;
 use crate::telemetry::parties::{OUTSIDE, Parties};
 
@@ -28,7 +28,7 @@ pub(super) struct Who {
 #[derive(Default)]
 struct OfCaller {
     /// Where its calls are counted, by port.
-    cells: Kept,
+    cells: CellCache,
     heard: HeardLoad,
 }
 

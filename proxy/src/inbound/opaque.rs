@@ -54,7 +54,7 @@ impl Connection {
         };
         self.proxy
             .count_connection(Direction::inbound, "opaque", self.security());
-        let mut stream = Watched {
+        let mut stream = ScannedStream {
             inner: stream,
             scan: admitted
                 .watched
@@ -85,13 +85,13 @@ impl Connection {
 }
 
 /// What a caller sends as opaque bytes, up to what must not pass unread.
-struct Watched<S> {
+struct ScannedStream<S> {
     inner: Prefixed<S>,
     scan: Option<OpaqueScan>,
     found: Option<Found>,
 }
 
-impl<S: ChunkIo> ChunkIo for Watched<S> {
+impl<S: ChunkIo> ChunkIo for ScannedStream<S> {
     fn poll_chunk(&mut self, cx: &mut Context<'_>, room: &mut ReadSize) -> Poll<io::Result<Bytes>> {
         let chunk = ready!(self.inner.poll_chunk(cx, room))?;
         self.found = self.scan.as_mut().and_then(|scan| scan.note(&chunk));

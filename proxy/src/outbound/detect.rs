@@ -8,7 +8,7 @@ use crate::failure::Failure;
 use crate::net::prefixed::Prefixed;
 use crate::net::sniff::{DETECT_WITHIN, SILENCE, Sniffed, sniff};
 use crate::outbound::connection::Connection;
-use crate::outbound::opaque::Opened;
+use crate::outbound::opaque::OpenedTunnel;
 use crate::telemetry::call::Kind;
 
 impl Connection {
@@ -16,7 +16,7 @@ impl Connection {
     pub(super) async fn detect(
         &self,
         stream: &mut Prefixed<TcpStream>,
-    ) -> Result<(Protocol, Option<Opened>), Failure> {
+    ) -> Result<(Protocol, Option<OpenedTunnel>), Failure> {
         let lost = |error: std::io::Error| Failure::not_sent(Reason::BadRequest, error.to_string());
         let now = tokio::time::Instant::now();
         let sniffed = stream.look(now + SILENCE, sniff).await.map_err(lost)?;
@@ -47,7 +47,7 @@ impl Connection {
             _ = stream.first_bytes() => {}
             _ = tunnel.io.first_bytes() => {
                 if !tunnel.io.greets_in_http2().await {
-                    return Ok((Protocol::Opaque, Some(Opened { tunnel, call })));
+                    return Ok((Protocol::Opaque, Some(OpenedTunnel { tunnel, call })));
                 }
                 stream.first_bytes().await.map_err(lost)?;
             }
@@ -55,7 +55,7 @@ impl Connection {
         let until = tokio::time::Instant::now() + DETECT_WITHIN;
         match stream.look(until, sniff).await.map_err(lost)? {
             Sniffed::Opaque | Sniffed::Unsure => {
-                Ok((Protocol::Opaque, Some(Opened { tunnel, call })))
+                Ok((Protocol::Opaque, Some(OpenedTunnel { tunnel, call })))
             }
             http => Ok((http.protocol(), None)),
         }

@@ -81,7 +81,7 @@ pub(crate) struct Trace {
 
 /// What became of a span that was to begin.
 #[derive(Debug)]
-pub(crate) enum Begun {
+pub(crate) enum SpanStart {
     /// Nothing is recorded, and headers pass as they are.
     Untouched,
     Traced(Box<Trace>),
@@ -111,18 +111,18 @@ impl Tracer {
         map: &HeaderMap,
         from: CameFrom,
         span: impl FnOnce(&TracingConfig) -> Span,
-    ) -> Begun {
+    ) -> SpanStart {
         if !self.on.load(Relaxed) {
-            return Begun::Untouched;
+            return SpanStart::Untouched;
         }
         let Some(told) = self.told.load_full() else {
-            return Begun::Untouched;
+            return SpanStart::Untouched;
         };
         let came = context::read(map);
         let sampling = came.map_or(SamplingDecision::Open, |came| came.sampling);
         let ids = came.and_then(|came| came.ids);
         let sampled = match sampling {
-            SamplingDecision::Unsampled => return Begun::Untouched,
+            SamplingDecision::Unsampled => return SpanStart::Untouched,
             SamplingDecision::Sampled => true,
             SamplingDecision::Open if came.is_none() && from == CameFrom::Peer => false,
             SamplingDecision::Open => told.tracing.share.takes(rand::random()),
@@ -136,7 +136,7 @@ impl Tracer {
                 span: rand::random::<u64>().max(1),
                 sampled: true,
             };
-            return Begun::Traced(Box::new(Trace {
+            return SpanStart::Traced(Box::new(Trace {
                 told,
                 onward,
                 came: came.is_some(),
@@ -154,9 +154,9 @@ impl Tracer {
             })
         });
         match (sampled, queue_full) {
-            (true, true) => Begun::QueueFull(unrecorded),
-            (true, false) => Begun::Limited(unrecorded),
-            (false, _) => unrecorded.map_or(Begun::Untouched, Begun::Traced),
+            (true, true) => SpanStart::QueueFull(unrecorded),
+            (true, false) => SpanStart::Limited(unrecorded),
+            (false, _) => unrecorded.map_or(SpanStart::Untouched, SpanStart::Traced),
         }
     }
 

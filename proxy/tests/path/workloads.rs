@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use policy::well_known::{INBOUND_PORT as INBOUND, OUTBOUND_PORT as OUTBOUND};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use weft_proxy::{Addresses, Budget, MESH_PORT, Process, Served};
+use weft_proxy::{Addresses, Budget, MESH_PORT, Process, ServedWorkload};
 use wire::v1::{Enforcement, MtlsMode, Protocol};
 
 use crate::support::{
@@ -53,7 +53,7 @@ impl Workload {
         Self { pod, seen }
     }
 
-    fn served(&self) -> Served {
+    fn served(&self) -> ServedWorkload {
         let at = |port| vec![SocketAddr::new(self.pod.ip, port)];
         let addresses = Addresses {
             outbound: at(OUTBOUND),
@@ -61,7 +61,7 @@ impl Workload {
             mesh: at(MESH_PORT),
             original,
         };
-        Served::new(Arc::clone(&self.pod.proxy), addresses)
+        ServedWorkload::new(Arc::clone(&self.pod.proxy), addresses)
     }
 
     /// The same Service at the same address, which is another workload to each.

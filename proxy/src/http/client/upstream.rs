@@ -60,11 +60,11 @@ impl ConnectionState {
 
 /// What can be seen of a connection while hyper owns its [`Upstream`].
 #[derive(Clone, Debug)]
-pub(crate) struct Watch {
+pub(crate) struct UpstreamWatch {
     state: Arc<ConnectionState>,
 }
 
-impl Watch {
+impl UpstreamWatch {
     /// Whether the server put an end to the connection, as far as it was read.
     #[must_use]
     pub(crate) fn has_ended(&self) -> bool {
@@ -128,8 +128,8 @@ impl Upstream {
     }
 
     #[must_use]
-    pub(crate) fn watch(&self) -> Watch {
-        Watch {
+    pub(crate) fn watch(&self) -> UpstreamWatch {
+        UpstreamWatch {
             state: Arc::clone(&self.state),
         }
     }

@@ -20,7 +20,7 @@ use super::flow::{CONNECTION_WINDOW, Flow, STREAMS};
 use super::frame_filter::FrameFilter;
 use super::keepalive::{Keepalive, Peer, WatchedIo};
 use super::pipe::{Pipe, Stopped, flushed};
-use super::recv::{RecvBody, Upload};
+use super::recv::{RecvBody, UploadGuard};
 use super::{RESET_FOR, RESETS, SMALL_FRAMES, Tuning, reset_errors, strip_connection_headers};
 use crate::http::body::Body;
 use crate::http::limits::HEADER_BYTES;
@@ -236,7 +236,7 @@ impl Sender {
                     clippy::disallowed_methods,
                     reason = "one body, aborted with its stream"
                 )]
-                Poll::Pending => Some(Upload::new(tokio::spawn(pipe).abort_handle())),
+                Poll::Pending => Some(UploadGuard::new(tokio::spawn(pipe).abort_handle())),
             }
         };
         self.answer(response, upload).await
@@ -274,7 +274,7 @@ impl Sender {
     async fn answer(
         &self,
         response: ResponseFuture,
-        upload: Option<Upload>,
+        upload: Option<UploadGuard>,
     ) -> Result<Response<RecvBody>, SendError> {
         let share = self.flow.open();
         let (head, stream) = response.await.map_err(SendError::of)?.into_parts();

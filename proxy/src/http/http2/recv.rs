@@ -27,7 +27,7 @@ pub struct RecvBody {
     left: Option<u64>,
     data_ended: bool,
     /// What still sends the request that this answers.
-    upload: Option<Upload>,
+    upload: Option<UploadGuard>,
     /// The request whose body it is: in flight until that has come as well, whatever was
     /// answered.
     request: Option<Arc<InFlight>>,
@@ -36,9 +36,9 @@ pub struct RecvBody {
 /// The rest of a request on its way. Dropped before the answer has ended, it resets
 /// the stream: nobody wants the answer.
 #[derive(Debug)]
-pub(super) struct Upload(Option<AbortHandle>);
+pub(super) struct UploadGuard(Option<AbortHandle>);
 
-impl Upload {
+impl UploadGuard {
     pub(super) const fn new(task: AbortHandle) -> Self {
         Self(Some(task))
     }
@@ -49,7 +49,7 @@ impl Upload {
     }
 }
 
-impl Drop for Upload {
+impl Drop for UploadGuard {
     fn drop(&mut self) {
         if let Some(task) = &self.0 {
             task.abort();
@@ -101,7 +101,7 @@ impl RecvBody {
         }
     }
 
-    pub(super) fn sent_by(mut self, upload: Option<Upload>) -> Self {
+    pub(super) fn sent_by(mut self, upload: Option<UploadGuard>) -> Self {
         self.upload = upload;
         self
     }

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 use super::flow::{CONNECTION_WINDOW, Flow, STREAMS};
 use super::frame_filter::FrameFilter;
-use super::held_back::{Begun, HeldBack};
+use super::held_back::{BegunRequest, HeldBack};
 use super::keepalive::{Keepalive, Peer, WatchedIo};
 use super::pipe::{Pipe, Stopped, flushed};
 use super::recv::RecvBody;
@@ -27,7 +27,7 @@ use crate::failure::StreamReset;
 use crate::http::body::Body;
 use crate::http::grpc::is_grpc;
 use crate::http::limits::{HEADER_BYTES, size};
-use crate::http::replay::Kept;
+use crate::http::replay::KeptBody;
 use crate::net::admission::AdmissionClass;
 use crate::net::budget::Budget;
 use crate::net::coalesce::FlushHandle;
@@ -184,7 +184,7 @@ fn builder(profile: &Tuning, flow: &Flow) -> Builder {
 
 /// Begins to answer one request. `held` lives for as long as the answer is on its way.
 fn begin<F>(
-    (request, respond): Begun,
+    (request, respond): BegunRequest,
     flow: &Arc<Flow>,
     permit: &Arc<Permit>,
     held: Arc<()>,
@@ -202,7 +202,7 @@ fn begin<F>(
     let in_flight = Arc::new(permit.begin_request());
     let cost = permit.hold(REQUEST + bytes);
     if !stream.is_end_stream() {
-        head.extensions.insert(Kept::new(cost.beside(0)));
+        head.extensions.insert(KeptBody::new(cost.beside(0)));
     }
     let body = RecvBody::new(stream, flow.open(), &head.headers)
         .counted(cost.beside(0))

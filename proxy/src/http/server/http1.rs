@@ -31,7 +31,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::http::body::Body;
 use crate::http::refusal::{NotHandled, not_admitted};
-use crate::http::replay::Kept;
+use crate::http::replay::KeptBody;
 use crate::http::server::http1::activity::{Busy, ConnectionUse};
 use crate::http::server::http1::guarded::{Guarded, guard};
 use crate::http::server::http1::write_observer::WriteObserver;
@@ -111,7 +111,7 @@ where
         let (busy, upgrade) = noted.begin(&request);
         request.extensions_mut().insert(noted.abort.clone());
         if !request.body().is_end_stream() {
-            let kept = Kept::new(busy.held.beside(0));
+            let kept = KeptBody::new(busy.held.beside(0));
             request.extensions_mut().insert(kept);
         }
         if upgrade {
