@@ -55,7 +55,9 @@ pub(super) fn named(index: &Index) -> BTreeSet<NamedLimit> {
         let limit = rule.then.as_ref().map(|scoped| &scoped.section);
         limit.is_some_and(|limit| limit.scope == LimitScope::Service)
     });
-    shared.filter_map(|rule| NamedLimit::by(&rule.origin)).collect()
+    shared
+        .filter_map(|rule| NamedLimit::by(&rule.origin))
+        .collect()
 }
 
 /// The limits that a pod keeps with others. One policy may reach a port by two Services: the

@@ -121,7 +121,11 @@ pub(super) struct DesiredCopy<'a> {
     pub(super) leaving: bool,
 }
 
-pub(super) fn need(held: Option<&BundleCopy>, wanted: &DesiredCopy<'_>, last: Option<&Last>) -> Need {
+pub(super) fn need(
+    held: Option<&BundleCopy>,
+    wanted: &DesiredCopy<'_>,
+    last: Option<&Last>,
+) -> Need {
     let Some(held) = held else {
         return Need::Create;
     };

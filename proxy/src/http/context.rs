@@ -334,7 +334,10 @@ impl OpenRequest {
         self.take_out(how);
     }
 
-    fn take_out(&mut self, how: fn(&mut Table<Arc<ServedRequest>>, &Key)) -> Option<Arc<ServedRequest>> {
+    fn take_out(
+        &mut self,
+        how: fn(&mut Table<Arc<ServedRequest>>, &Key),
+    ) -> Option<Arc<ServedRequest>> {
         let contexts = self.contexts.take()?;
         let served = self.served.take();
         match &served {

@@ -29,7 +29,10 @@ pub(super) fn of_call(proxy: &Proxy, received: &Received) -> MadeFor {
 }
 
 /// The class that a call may have at most. What would raise it says nothing.
-pub(super) fn priority(said: Option<Priority>, made_for: Option<&ServedRequest>) -> Option<Priority> {
+pub(super) fn priority(
+    said: Option<Priority>,
+    made_for: Option<&ServedRequest>,
+) -> Option<Priority> {
     let inherited = made_for.and_then(|request| request.inherited().priority);
     let inherited = inherited.filter(|class| *class == Priority::Sheddable);
     let said = said.filter(|class| *class != Priority::Critical);

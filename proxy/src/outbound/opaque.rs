@@ -115,7 +115,11 @@ impl Connection {
     }
 
     /// Relays to an endpoint; `opened` is the way to one, if there is one already.
-    pub(super) async fn relay(&self, mut stream: Prefixed<TcpStream>, opened: Option<OpenedTunnel>) {
+    pub(super) async fn relay(
+        &self,
+        mut stream: Prefixed<TcpStream>,
+        opened: Option<OpenedTunnel>,
+    ) {
         let OpenedTunnel { tunnel, call } = match opened {
             Some(opened) => opened,
             None => {

@@ -175,7 +175,12 @@ impl CallFamilies {
     }
 
     /// Labels with the route, or, where a family has no room for that, without it.
-    fn by_route<L, M>(&self, family: &Series<L, M>, route: &RouteLabel, labels: impl Fn(RouteLabel) -> L) -> L
+    fn by_route<L, M>(
+        &self,
+        family: &Series<L, M>,
+        route: &RouteLabel,
+        labels: impl Fn(RouteLabel) -> L,
+    ) -> L
     where
         L: Clone + Hash + Eq + Debug,
         M: Clone + Typed,

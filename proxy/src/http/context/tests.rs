@@ -36,7 +36,11 @@ fn within(left: u64) -> Inherited {
 }
 
 /// The request that goes to the application, and its name.
-fn arrives(contexts: &Arc<Contexts>, inherited: &Inherited, map: HeaderMap) -> (OpenRequest, Option<Id>) {
+fn arrives(
+    contexts: &Arc<Contexts>,
+    inherited: &Inherited,
+    map: HeaderMap,
+) -> (OpenRequest, Option<Id>) {
     let mut map = map;
     let (kept, room) = contexts.arrives(inherited, &mut map);
     assert!(room);
@@ -144,7 +148,11 @@ async fn beyond_the_bound_calls_are_made_for_nothing_and_trace_ids_say_nothing()
     all.pop();
     let (_kept, name) = arrives(&contexts, &within(500), traced(OTHER));
     assert!(name.is_some());
-    assert!(size_of::<ServedRequest>() <= 176, "{}", size_of::<ServedRequest>());
+    assert!(
+        size_of::<ServedRequest>() <= 176,
+        "{}",
+        size_of::<ServedRequest>()
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -176,7 +176,10 @@ fn a_request_is_counted_without_an_allocation_and_without_a_look_at_the_map() {
         route: None,
     };
     let (answer, ()) = Response::new(()).into_parts();
-    let (kept, cells) = (CellCache::default(), Arc::clone(&telemetry.metrics.calls.cells));
+    let (kept, cells) = (
+        CellCache::default(),
+        Arc::clone(&telemetry.metrics.calls.cells),
+    );
     request(&telemetry, &kept, &there, &answer);
     let (done, told) = std::sync::mpsc::channel();
     let counting = Arc::clone(&telemetry);
@@ -306,7 +309,12 @@ fn whoever_leaves_while_it_waits_is_cancelled_and_no_failure() {
 }
 
 /// One request of `shop/web` that takes the route of this name, if it has one.
-fn routed(telemetry: &Arc<Telemetry>, kept: &CellCache, route: &Arc<str>, answer: &response::Parts) {
+fn routed(
+    telemetry: &Arc<Telemetry>,
+    kept: &CellCache,
+    route: &Arc<str>,
+    answer: &response::Parts,
+) {
     let (parts, ()) = Request::new(()).into_parts();
     let parties = Parties::Inbound {
         port: 80,
@@ -349,7 +357,10 @@ fn a_request_is_counted_by_its_route_without_an_allocation_and_without_a_look_at
     let telemetry = Arc::new(Telemetry::new(metrics, AccessLog::OFF));
     telemetry.declare(Arc::new([80].into()));
     let (answer, ()) = Response::new(()).into_parts();
-    let (kept, cells) = (CellCache::default(), Arc::clone(&telemetry.metrics.calls.cells));
+    let (kept, cells) = (
+        CellCache::default(),
+        Arc::clone(&telemetry.metrics.calls.cells),
+    );
     let route: Arc<str> = "cart/read".into();
     // The same name of another table is the same route.
     routed(&telemetry, &kept, &"cart/read".into(), &answer);

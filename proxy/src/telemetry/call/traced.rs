@@ -8,7 +8,7 @@ use super::{Call, Why};
 use crate::telemetry::cell::Cell;
 use crate::telemetry::exemplar::Exemplar;
 use crate::telemetry::trace::span::{Ended, Span};
-use crate::telemetry::trace::{SpanStart, CameFrom, Trace};
+use crate::telemetry::trace::{CameFrom, SpanStart, Trace};
 
 impl Call {
     /// Notes which trace it belongs to, and whether it is recorded.

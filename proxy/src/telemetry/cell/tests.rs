@@ -7,7 +7,7 @@ use policy::origin::Origin;
 use policy::protocol::Protocol;
 use policy::reason::Reason;
 
-use super::{CallOutcome, Cell, KEPT, CellCache, MORE_OUTCOMES, RULES, Way};
+use super::{CallOutcome, Cell, CellCache, KEPT, MORE_OUTCOMES, RULES, Way};
 use crate::telemetry::parties::Parties;
 
 fn way(port: u16) -> Way {

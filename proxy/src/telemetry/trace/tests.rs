@@ -50,8 +50,9 @@ fn begin_from(from: CameFrom, tracer: &Tracer, map: &HeaderMap) -> SpanStart {
 fn passed(tracer: &Tracer, parent: Option<&'static str>) -> (String, bool) {
     let mut map = headers(parent);
     let begun = begin(tracer, &map);
-    let (SpanStart::Traced(trace) | SpanStart::Limited(Some(trace)) | SpanStart::QueueFull(Some(trace))) =
-        begun
+    let (SpanStart::Traced(trace)
+    | SpanStart::Limited(Some(trace))
+    | SpanStart::QueueFull(Some(trace))) = begun
     else {
         let parent = map.get("traceparent").map(|one| one.to_str().unwrap());
         return (parent.unwrap_or_default().to_owned(), false);
