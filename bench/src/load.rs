@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 
-use crate::done::Done;
+use crate::load_result::LoadResult;
 use crate::rate::{self, Latencies, Load};
 use crate::streams;
 use crate::system::{Port, System};
@@ -96,7 +96,7 @@ impl Calls {
     }
 
     /// Makes that many.
-    pub(crate) fn make(&self, system: &System, count: u32, time: Duration) -> Result<Done> {
+    pub(crate) fn make(&self, system: &System, count: u32, time: Duration) -> Result<LoadResult> {
         let (count_text, streams) = (count.to_string(), format!("-m{}", self.streams));
         let body = self.body.map(|body| system.shared(body));
         let mut extra = vec![&*streams, "-n", &count_text];
@@ -147,7 +147,7 @@ pub(crate) fn wrk(
     connections: u32,
     time: Duration,
     keep: bool,
-) -> Result<Done> {
+) -> Result<LoadResult> {
     let (connections, seconds) = (
         format!("-c{connections}"),
         format!("-d{}s", time.as_secs().max(1)),
@@ -165,7 +165,7 @@ pub(crate) fn wrk(
     parse_wrk(&said).map_err(|error| anyhow!("{error:#}; the load said\n{said}"))
 }
 
-fn parse_wrk(said: &str) -> Result<Done> {
+fn parse_wrk(said: &str) -> Result<LoadResult> {
     ensure!(!said.contains("Non-2xx"), "answers that are no success");
     let errors = said.lines().find(|line| line.contains("Socket errors"));
     ensure!(errors.is_none(), "{}", errors.unwrap_or_default().trim());
@@ -177,14 +177,19 @@ fn parse_wrk(said: &str) -> Result<Done> {
         .find_map(|line| line.trim().strip_prefix("Requests/sec:"));
     let requests: f64 = requests.context("no count")?.0.parse()?;
     ensure!(requests > 0.0, "no request was answered");
-    Ok(Done {
+    Ok(LoadResult {
         requests,
         rate: rate.context("no rate")?.trim().parse()?,
     })
 }
 
 /// One HTTP/2 connection with 32 requests at a time.
-pub(crate) fn h2load(system: &System, port: Port, path: &str, time: Duration) -> Result<Done> {
+pub(crate) fn h2load(
+    system: &System,
+    port: Port,
+    path: &str,
+    time: Duration,
+) -> Result<LoadResult> {
     let (streams, duration) = (format!("-m{AT_ONCE}"), time.as_secs().max(1).to_string());
     let said = run_h2load(system, port, path, &[&streams, "-D", &duration], time)?;
     parse_h2load(&said).map_err(|error| anyhow!("{error:#}; the load said\n{said}"))
@@ -212,7 +217,7 @@ fn run_h2load(
         .with_context(|| format!("h2load failed, or waits for calls after {limit:?}"))
 }
 
-fn parse_h2load(said: &str) -> Result<Done> {
+fn parse_h2load(said: &str) -> Result<LoadResult> {
     let number = |line: &str, unit: &str| -> Option<f64> {
         line.split([',', ':'])
             .find_map(|part| part.trim().strip_suffix(unit)?.trim().parse().ok())
@@ -235,7 +240,7 @@ fn parse_h2load(said: &str) -> Result<Done> {
     }
     ensure!(done > 0.0, "no request was answered");
     let rate = number(line("finished in").context("no rate")?, "req/s").context("no rate")?;
-    Ok(Done {
+    Ok(LoadResult {
         requests: done,
         rate,
     })
@@ -256,7 +261,7 @@ fn every_byte(said: &str, expected: u64) -> Result<()> {
 }
 
 /// Messages of gRPC that are sent back and forth on 32 streams.
-pub(crate) fn both_ways(system: &System, time: Duration) -> Result<Done> {
+pub(crate) fn both_ways(system: &System, time: Duration) -> Result<LoadResult> {
     let load = streams::Load {
         target: system.target(Port::Grpc),
         host: Port::Grpc.host(),
@@ -292,7 +297,7 @@ pub(crate) struct Bulk {
 
 impl Bulk {
     /// Calls that moved this many bytes each.
-    pub(crate) fn of(done: Done, bytes_each: usize) -> Self {
+    pub(crate) fn of(done: LoadResult, bytes_each: usize) -> Self {
         let gib_each = bytes_each as f64 / GIB;
         Self {
             gib: done.requests * gib_each,
@@ -328,7 +333,7 @@ fn parse_iperf(said: &str) -> Result<Bulk> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Bulk, Done, every_byte, parse_h2load, parse_wrk};
+    use super::{Bulk, LoadResult, every_byte, parse_h2load, parse_wrk};
 
     #[test]
     fn a_refused_request_is_no_result_of_wrk() {
@@ -374,7 +379,7 @@ mod tests {
 
     #[test]
     fn calls_of_a_mebibyte_are_gibibytes() {
-        let done = Done {
+        let done = LoadResult {
             requests: 2048.0,
             rate: 512.0,
         };

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::done::Done;
 use crate::grpc::{EMPTY_MESSAGE, STREAM, framed};
 use crate::load::{self, Calls};
+use crate::load_result::LoadResult;
 use crate::system::{Port, System};
 
 /// One load of HTTP at the highest rate.
@@ -20,7 +20,7 @@ pub(crate) struct Http {
 }
 
 impl Http {
-    pub(crate) fn make(&self, system: &System, time: Duration) -> Result<Done> {
+    pub(crate) fn make(&self, system: &System, time: Duration) -> Result<LoadResult> {
         load::wrk(system, self.port, self.path, self.connections, time, true)
     }
 }

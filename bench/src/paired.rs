@@ -18,10 +18,10 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::book::Book;
 use crate::interval::{Interval, LEAST_ROUNDS};
-use crate::kept::Kept;
 use crate::measures::{self, Must};
 use crate::plan::{Arguments, Plan};
 use crate::round::{self, Gaps};
+use crate::saved_rounds::SavedRounds;
 use crate::standing_in::Authority;
 use crate::system::{Kind, System};
 
@@ -164,7 +164,7 @@ pub(crate) fn run(arguments: &Arguments, shared: &Path) -> Result<()> {
     }
     fs::create_dir_all(&arguments.out)?;
     let measures = arguments.measures.as_deref();
-    let mut kept = Kept::of(&arguments.out, [older, &arguments.proxy], measures)?;
+    let mut kept = SavedRounds::of(&arguments.out, [older, &arguments.proxy], measures)?;
     let mut differences = Differences::default();
     let before = kept.rounds(&ORDER)?;
     before.iter().for_each(|book| differences.take(book));

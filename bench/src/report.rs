@@ -8,9 +8,9 @@ use anyhow::{Context, Result, ensure};
 
 use crate::book::{Book, Spread};
 use crate::chart;
-use crate::made;
 use crate::measures::{Measure, Must, SECTIONS};
 use crate::micro::Timing;
+use crate::provenance;
 
 /// The report, in its folder.
 const PAGE: &str = "RESULTS.md";
@@ -117,7 +117,7 @@ fn opening(run: &Run, versions: &str) -> String {
         text,
         "Written by `{name}`, {}. Commit {}. {} interleaved rounds of direct, Envoy and Weft, {} s per load, {} s per fixed rate and {} s per load of calls with bodies or of downloads, proxies started anew in each round. Median [least to most].\n",
         time::OffsetDateTime::now_utc().date(),
-        made::commit(SOURCES),
+        provenance::commit(SOURCES),
         run.rounds,
         run.load_seconds,
         run.rate_seconds,
@@ -126,7 +126,7 @@ fn opening(run: &Run, versions: &str) -> String {
     let _ = writeln!(
         text,
         "Machine: {}; load average before the run {}. {versions}\n",
-        made::machine(),
+        provenance::machine(),
         run.load_before
     );
     text

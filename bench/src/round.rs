@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 
 use crate::book::Book;
-use crate::done::Done;
 use crate::load::{self, Bulk, costing};
+use crate::load_result::LoadResult;
 use crate::loads::{COUNTED, Counted, HTTP, Http};
 use crate::plan::Plan;
 use crate::proof;
@@ -190,7 +190,7 @@ fn note(
     system: &System,
     cpu: &'static str,
     rate: &'static str,
-    done: Done,
+    done: LoadResult,
     cost: load::Cost,
 ) {
     book.note(cpu, system.name, cost.micros_per(done.requests));

@@ -16,8 +16,8 @@ use h2::{RecvStream, SendStream};
 use http::{HeaderMap, Request};
 use tokio::net::TcpStream;
 
-use crate::done::Done;
 use crate::grpc;
+use crate::load_result::LoadResult;
 
 /// Beyond its time, a stream gets this long for its last message and its end.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -39,7 +39,7 @@ pub(crate) struct Load {
 ///
 /// # Errors
 /// When one stream fails.
-pub(crate) fn run(load: Load) -> Result<Done> {
+pub(crate) fn run(load: Load) -> Result<LoadResult> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -50,7 +50,7 @@ pub(crate) fn run(load: Load) -> Result<Done> {
     })
 }
 
-async fn all(load: Load) -> Result<Done> {
+async fn all(load: Load) -> Result<LoadResult> {
     let socket = TcpStream::connect(load.target).await?;
     socket.set_nodelay(true)?;
     let (sender, connection) = h2::client::handshake(socket).await?;
@@ -68,7 +68,7 @@ async fn all(load: Load) -> Result<Done> {
     for task in tasks {
         messages += task.await??;
     }
-    Ok(Done {
+    Ok(LoadResult {
         requests: messages as f64,
         rate: messages as f64 / begin.elapsed().as_secs_f64(),
     })

@@ -18,18 +18,18 @@ use crate::global::Global;
     disable_help_subcommand = true,
     propagate_version = false
 )]
-pub struct Cli {
+pub(crate) struct Cli {
     /// Options of every command.
     #[command(flatten)]
-    pub global: Global,
+    pub(crate) global: Global,
     /// What is to be done.
     #[command(subcommand)]
-    pub command: Command,
+    pub(crate) command: Command,
 }
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     Check(check::Check),
     Stat(stat::Stat),
     Edges(edges::Edges),

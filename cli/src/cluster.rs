@@ -3,10 +3,10 @@
 //! Every call has a time limit and every error says what was asked, because a command that
 //! waits for ever and one that says "error" are of the same use.
 
-pub mod forward;
-pub mod lines;
-pub mod names;
-pub mod nearest;
+pub(crate) mod forward;
+pub(crate) mod lines;
+pub(crate) mod names;
+pub(crate) mod nearest;
 mod refusal;
 
 use std::future::Future;
@@ -37,7 +37,7 @@ const REFUSAL: usize = 64 * 1024;
 
 /// A cluster, and where in it the user is.
 #[derive(Clone)]
-pub struct Cluster {
+pub(crate) struct Cluster {
     client: Client,
     namespace: String,
     named: bool,
@@ -59,7 +59,7 @@ impl Cluster {
     ///
     /// # Errors
     /// When there is no usable kubeconfig. Whether anybody answers is not known yet.
-    pub async fn connect(global: &Global) -> Result<Self, Failure> {
+    pub(crate) async fn connect(global: &Global) -> Result<Self, Failure> {
         Self::made(global, None).await
     }
 
@@ -117,7 +117,7 @@ impl Cluster {
 
     /// A cluster behind a client that is there already.
     #[must_use]
-    pub fn of(client: Client, global: &Global) -> Self {
+    pub(crate) fn of(client: Client, global: &Global) -> Self {
         let default = client.default_namespace().to_owned();
         Self {
             namespace: global.namespace.clone().unwrap_or(default),
@@ -131,13 +131,13 @@ impl Cluster {
 
     /// To ask the API server; within [`Self::ask`].
     #[must_use]
-    pub fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         self.client.clone()
     }
 
     /// The namespace that is meant where none is named.
     #[must_use]
-    pub fn namespace(&self) -> &str {
+    pub(crate) fn namespace(&self) -> &str {
         &self.namespace
     }
 
@@ -149,13 +149,13 @@ impl Cluster {
 
     /// That namespace, or none where all are meant.
     #[must_use]
-    pub fn scope(&self) -> Option<&str> {
+    pub(crate) fn scope(&self) -> Option<&str> {
         (!self.all).then_some(self.namespace.as_str())
     }
 
     /// The same in words.
     #[must_use]
-    pub fn place(&self) -> String {
+    pub(crate) fn place(&self) -> String {
         match self.scope() {
             Some(namespace) => format!("in namespace {namespace}"),
             None => "in any namespace".to_owned(),
@@ -164,7 +164,7 @@ impl Cluster {
 
     /// The same cluster, asked about another namespace, or about all.
     #[must_use]
-    pub fn about(&self, namespace: Option<&str>) -> Self {
+    pub(crate) fn about(&self, namespace: Option<&str>) -> Self {
         let mut other = self.clone();
         other.all = namespace.is_none();
         if let Some(namespace) = namespace {
@@ -181,7 +181,7 @@ impl Cluster {
 
     /// The longest time for one request.
     #[must_use]
-    pub fn each(&self) -> Duration {
+    pub(crate) fn each(&self) -> Duration {
         self.each
     }
 
@@ -189,7 +189,7 @@ impl Cluster {
     ///
     /// # Errors
     /// When there is none, or it is a refusal: with the role that would grant the right.
-    pub async fn ask<T>(
+    pub(crate) async fn ask<T>(
         &self,
         what: &str,
         call: impl Future<Output = kube::Result<T>>,
@@ -203,7 +203,7 @@ impl Cluster {
     ///
     /// # Errors
     /// When there is no answer, or it is a refusal.
-    pub async fn try_ask<T>(
+    pub(crate) async fn try_ask<T>(
         &self,
         what: &str,
         call: impl Future<Output = kube::Result<T>>,
@@ -219,7 +219,11 @@ impl Cluster {
     ///
     /// # Errors
     /// As [`Self::ask`].
-    pub async fn read<T: DeserializeOwned>(&self, what: &str, path: &str) -> Result<T, Failure> {
+    pub(crate) async fn read<T: DeserializeOwned>(
+        &self,
+        what: &str,
+        path: &str,
+    ) -> Result<T, Failure> {
         let request = http::Request::get(path)
             .body(Vec::new())
             .map_err(|error| Failure::usage(format!("{what}: {error}")))?;
@@ -230,7 +234,7 @@ impl Cluster {
     ///
     /// # Errors
     /// As [`Self::try_ask`].
-    pub async fn try_read<T: DeserializeOwned>(
+    pub(crate) async fn try_read<T: DeserializeOwned>(
         &self,
         what: &str,
         path: &str,
@@ -269,7 +273,7 @@ impl Cluster {
     ///
     /// # Errors
     /// As [`Self::ask`].
-    pub async fn observe<T: DeserializeOwned>(
+    pub(crate) async fn observe<T: DeserializeOwned>(
         &self,
         resource: Resource,
         namespace: Option<&str>,
@@ -308,7 +312,7 @@ async fn whole(body: Body, most: usize) -> kube::Result<Bytes> {
     Ok(bytes.map_err(kube::Error::Service)?.to_bytes())
 }
 
-pub use refusal::Refusal;
+pub(crate) use refusal::Refusal;
 
 async fn config(global: &Global) -> Result<Config, Failure> {
     let options = KubeConfigOptions {

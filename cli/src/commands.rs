@@ -1,25 +1,25 @@
 //! One file per command: its arguments, what it asks, how it prints the answer.
 
-pub mod check;
-pub mod completion;
-pub mod dashboard;
-pub mod diagnostics;
-pub mod dry_run;
-pub mod edges;
-pub mod explain;
-pub mod identity;
-pub mod inject;
-pub mod log_level;
-pub mod proxies;
-pub mod proxy_config;
-pub mod routes;
-pub mod stat;
-pub mod suggest;
-pub mod tap;
-pub mod token;
-pub mod top;
-pub mod validate;
-pub mod version;
+pub(crate) mod check;
+pub(crate) mod completion;
+pub(crate) mod dashboard;
+pub(crate) mod diagnostics;
+pub(crate) mod dry_run;
+pub(crate) mod edges;
+pub(crate) mod explain;
+pub(crate) mod identity;
+pub(crate) mod inject;
+pub(crate) mod log_level;
+pub(crate) mod proxies;
+pub(crate) mod proxy_config;
+pub(crate) mod routes;
+pub(crate) mod stat;
+pub(crate) mod suggest;
+pub(crate) mod tap;
+pub(crate) mod token;
+pub(crate) mod top;
+pub(crate) mod validate;
+pub(crate) mod version;
 
 #[cfg(test)]
 mod tests;

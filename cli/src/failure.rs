@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 /// What a command that could answer says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Conclusion {
     /// Yes, or done, or fine.
     Yes,
     /// No, refused, or something is wrong.
@@ -55,18 +55,18 @@ impl From<std::io::Error> for Failure {
 
 /// The exit status of a command.
 #[must_use]
-pub fn status(ended: &Result<Verdict, Failure>) -> u8 {
+pub fn status(ended: &Result<Conclusion, Failure>) -> u8 {
     match ended {
-        Ok(Verdict::Yes) | Err(Failure::Closed) => 0,
-        Ok(Verdict::No) => 1,
+        Ok(Conclusion::Yes) | Err(Failure::Closed) => 0,
+        Ok(Conclusion::No) => 1,
         Err(Failure::Usage(_)) => 2,
-        Ok(Verdict::Unknown) | Err(Failure::Unknown(_)) => 3,
+        Ok(Conclusion::Unknown) | Err(Failure::Unknown(_)) => 3,
     }
 }
 
 /// The same, as `main` returns it.
 #[must_use]
-pub(crate) fn exit_code(ended: &Result<Verdict, Failure>) -> ExitCode {
+pub(crate) fn exit_code(ended: &Result<Conclusion, Failure>) -> ExitCode {
     ExitCode::from(status(ended))
 }
 
@@ -76,11 +76,11 @@ mod tests {
 
     #[test]
     fn each_way_to_end_has_a_status_of_its_own() {
-        assert_eq!(status(&Ok(Verdict::Yes)), 0);
-        assert_eq!(status(&Ok(Verdict::No)), 1);
+        assert_eq!(status(&Ok(Conclusion::Yes)), 0);
+        assert_eq!(status(&Ok(Conclusion::No)), 1);
         assert_eq!(status(&Err(Failure::usage("x"))), 2);
         assert_eq!(status(&Err(Failure::unknown("x"))), 3);
-        assert_eq!(status(&Ok(Verdict::Unknown)), 3);
+        assert_eq!(status(&Ok(Conclusion::Unknown)), 3);
         let closed = std::io::Error::from(std::io::ErrorKind::BrokenPipe);
         assert_eq!(
             status(&Err(closed.into())),

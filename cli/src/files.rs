@@ -12,20 +12,20 @@ const MOST_BYTES: u64 = 64 << 20;
 
 /// One manifest.
 #[derive(Debug)]
-pub struct Manifest {
+pub(crate) struct Manifest {
     /// As it was named, for messages.
-    pub name: String,
+    pub(crate) name: String,
     /// Its text, without the mark that some editors write before it.
-    pub text: String,
+    pub(crate) text: String,
     /// Whether that mark stood there.
-    pub marked: bool,
+    pub(crate) marked: bool,
 }
 
 /// Reads a file, or the standard input for `-`.
 ///
 /// # Errors
 /// When it cannot be read, is too large or is no text.
-pub fn read(name: &str, console: &mut Console<'_>) -> Result<Manifest, Failure> {
+pub(crate) fn read(name: &str, console: &mut Console<'_>) -> Result<Manifest, Failure> {
     let bad = |why: String| Failure::usage(format!("{name}: {why}"));
     let mut bytes = Vec::new();
     let read = if name == "-" {

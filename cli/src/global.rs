@@ -12,28 +12,28 @@ use crate::output::{Format, number};
 /// Options of every command.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Global options")]
-pub struct Global {
+pub(crate) struct Global {
     /// Namespace; the kubeconfig's without it
     #[arg(short, long, global = true, value_name = "NAME", value_parser = names::namespace)]
-    pub namespace: Option<String>,
+    pub(crate) namespace: Option<String>,
     /// All namespaces
     #[arg(short = 'A', long, global = true)]
-    pub all_namespaces: bool,
+    pub(crate) all_namespaces: bool,
     /// Context of the kubeconfig
     #[arg(long, global = true, value_name = "NAME")]
-    pub context: Option<String>,
+    pub(crate) context: Option<String>,
     /// Kubeconfig; KUBECONFIG or ~/.kube/config without it
     #[arg(long, global = true, value_name = "FILE")]
-    pub kubeconfig: Option<PathBuf>,
+    pub(crate) kubeconfig: Option<PathBuf>,
     /// User to act as
     #[arg(long = "as", global = true, value_name = "USER")]
-    pub impersonate: Option<String>,
+    pub(crate) impersonate: Option<String>,
     /// Longest time for one request
     #[arg(long, global = true, value_name = "TIME", default_value = "10s", value_parser = number::duration)]
-    pub request_timeout: Duration,
+    pub(crate) request_timeout: Duration,
     /// table, wide, json or yaml; what else a command prints stands in its help
     #[arg(short, long, global = true, value_name = "FORMAT")]
-    pub output: Option<String>,
+    pub(crate) output: Option<String>,
     /// Namespace that Weft is installed in
     #[arg(
         long,
@@ -42,7 +42,7 @@ pub struct Global {
         default_value = "weft-system",
         value_parser = names::namespace
     )]
-    pub weft_namespace: String,
+    pub(crate) weft_namespace: String,
 }
 
 impl Global {
@@ -50,7 +50,7 @@ impl Global {
     ///
     /// # Errors
     /// When the command has no such output.
-    pub fn format(&self, allowed: &[Format]) -> Result<Format, Failure> {
+    pub(crate) fn format(&self, allowed: &[Format]) -> Result<Format, Failure> {
         Format::read(self.output.as_deref(), allowed)
     }
 }

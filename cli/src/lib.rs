@@ -13,20 +13,22 @@
     )
 )]
 
-pub mod args;
-pub mod cluster;
-pub mod commands;
+mod args;
+mod cluster;
+mod commands;
 pub mod console;
 mod escape;
 pub mod failure;
-pub mod files;
-pub mod global;
+mod files;
+mod global;
 mod kinds;
-pub mod output;
+mod output;
 pub mod reference;
 mod run;
 mod settings;
-pub mod traffic;
-pub mod yaml;
+mod traffic;
+mod yaml;
 
+pub use args::command;
+pub use commands::validate::judged;
 pub use run::{main, run};

@@ -1,7 +1,7 @@
 //! How answers are printed: tables for people, the API's own JSON or YAML for programs.
 
-pub mod number;
-pub mod table;
+pub(crate) mod number;
+pub(crate) mod table;
 
 use serde::Serialize;
 
@@ -11,7 +11,7 @@ use crate::failure::Failure;
 
 /// What `-o` may say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub(crate) enum Format {
     /// Columns for a person.
     Table,
     /// More columns.
@@ -29,7 +29,7 @@ pub enum Format {
 }
 
 /// What most commands can print.
-pub const COMMON: &[Format] = &[Format::Table, Format::Wide, Format::Json, Format::Yaml];
+pub(crate) const COMMON: &[Format] = &[Format::Table, Format::Wide, Format::Json, Format::Yaml];
 
 impl Format {
     const ALL: [(&'static str, Self); 7] = [
@@ -53,7 +53,7 @@ impl Format {
     ///
     /// # Errors
     /// When the command has no such output, with those that it has.
-    pub fn read(text: Option<&str>, allowed: &[Self]) -> Result<Self, Failure> {
+    pub(crate) fn read(text: Option<&str>, allowed: &[Self]) -> Result<Self, Failure> {
         let Some(text) = text else {
             return Ok(Self::Table);
         };
@@ -74,7 +74,7 @@ impl Format {
 ///
 /// # Errors
 /// When the output is closed, or the value has no such form.
-pub fn data(
+pub(crate) fn data(
     console: &mut Console<'_>,
     format: Format,
     value: &impl Serialize,

@@ -6,6 +6,8 @@ use std::fmt::Write as _;
 
 use clap::{Arg, Command};
 
+pub use crate::commands::check::page as page_of_checks;
+
 const HEAD: &str = "\
 # weft
 
@@ -128,7 +130,7 @@ mod tests {
     #[test]
     fn page_of_checks_holds_what_the_checks_say() {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/checks.md");
-        let wanted = crate::commands::check::page();
+        let wanted = page_of_checks();
         if std::env::var_os("WEFT_WRITE_GENERATED").is_some() {
             std::fs::write(&file, &wanted).unwrap();
         }

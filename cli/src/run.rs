@@ -10,7 +10,7 @@ use clap::error::ErrorKind;
 use crate::args::{self, Cli, Command};
 use crate::commands::completion;
 use crate::console::Console;
-use crate::failure::{Failure, Verdict, exit_code};
+use crate::failure::{Conclusion, Failure, exit_code};
 use crate::settings;
 
 /// The whole program.
@@ -48,7 +48,7 @@ pub fn main() -> ExitCode {
 pub async fn run(
     arguments: impl IntoIterator<Item = OsString>,
     console: &mut Console<'_>,
-) -> Result<Verdict, Failure> {
+) -> Result<Conclusion, Failure> {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     if let Some(words) = completion::asked(&arguments) {
         return completion::complete(args::command(), &words, console).await;
@@ -59,7 +59,7 @@ pub async fn run(
         // Help and version are answers.
         Err(answer) => {
             console.line(answer.render().to_string().trim_end())?;
-            return Ok(Verdict::Yes);
+            return Ok(Conclusion::Yes);
         }
     };
     let global = &cli.global;

@@ -1,9 +1,9 @@
 //! The graph of the read API, as commands use it: fetched, narrowed, summed.
 
-pub mod known;
-pub mod latency;
-pub mod select;
-pub mod sums;
+pub(crate) mod known;
+pub(crate) mod latency;
+pub(crate) mod select;
+pub(crate) mod sums;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,15 +18,15 @@ const WINDOWS: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(300
 
 /// What is asked of the graph.
 #[derive(Clone, Debug, Default)]
-pub struct Question {
+pub(crate) struct Question {
     /// The last so many seconds.
-    pub window: Duration,
+    pub(crate) window: Duration,
     /// Minutes of this long ago too.
-    pub history: Option<Duration>,
+    pub(crate) history: Option<Duration>,
     /// Each edge by route.
-    pub routes: bool,
+    pub(crate) routes: bool,
     /// Edges without calls in the window, and nodes that no longer exist.
-    pub remembered: bool,
+    pub(crate) remembered: bool,
 }
 
 impl Question {
@@ -34,7 +34,7 @@ impl Question {
     ///
     /// # Errors
     /// When the graph has no such window.
-    pub fn window(window: Duration) -> Result<Self, Failure> {
+    pub(crate) fn window(window: Duration) -> Result<Self, Failure> {
         let [shortest, longest] = WINDOWS;
         let nearest = window.clamp(shortest, longest);
         if nearest != window {
@@ -54,7 +54,7 @@ impl Question {
 
     /// As parameters of the request.
     #[must_use]
-    pub fn query(&self) -> String {
+    pub(crate) fn query(&self) -> String {
         let mut query = format!("window={}s", self.window.as_secs());
         if let Some(history) = self.history {
             query.push_str(&format!("&history={}m", history.as_secs().div_ceil(60)));
@@ -73,9 +73,9 @@ impl Question {
 
 /// A graph whose nodes are found by their ids.
 #[derive(Debug)]
-pub struct Traffic {
+pub(crate) struct Traffic {
     /// As it was answered.
-    pub graph: Graph,
+    pub(crate) graph: Graph,
     nodes: BTreeMap<String, usize>,
 }
 
@@ -84,7 +84,7 @@ impl Traffic {
     ///
     /// # Errors
     /// When there is no answer.
-    pub async fn ask(cluster: &Cluster, question: &Question) -> Result<Self, Failure> {
+    pub(crate) async fn ask(cluster: &Cluster, question: &Question) -> Result<Self, Failure> {
         let query = question.query();
         let graph: Graph = cluster
             .observe(Resource::Graphs, cluster.scope(), Some(LIVE), &query)
@@ -94,7 +94,7 @@ impl Traffic {
 
     /// Of an answer that is there.
     #[must_use]
-    pub fn of(graph: Graph) -> Self {
+    pub(crate) fn of(graph: Graph) -> Self {
         let nodes = graph.nodes.iter().enumerate();
         let nodes = nodes.map(|(at, node)| (node.id.clone(), at)).collect();
         Self { graph, nodes }
@@ -102,25 +102,25 @@ impl Traffic {
 
     /// The node of an id.
     #[must_use]
-    pub fn node(&self, id: &str) -> Option<&Node> {
+    pub(crate) fn node(&self, id: &str) -> Option<&Node> {
         self.graph.nodes.get(*self.nodes.get(id)?)
     }
 
     /// All edges.
     #[must_use]
-    pub fn edges(&self) -> &[Edge] {
+    pub(crate) fn edges(&self) -> &[Edge] {
         &self.graph.edges
     }
 
     /// The window in seconds.
     #[must_use]
-    pub fn seconds(&self) -> f64 {
+    pub(crate) fn seconds(&self) -> f64 {
         self.graph.metadata.window_seconds as f64
     }
 
     /// What a person should know of the numbers.
     #[must_use]
-    pub fn word(&self) -> Option<String> {
+    pub(crate) fn word(&self) -> Option<String> {
         let metadata = &self.graph.metadata;
         let mut words = Vec::new();
         if !metadata.complete {

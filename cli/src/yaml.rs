@@ -4,11 +4,11 @@
 //! few bytes of the text and not a new text: comments, order, quotes, line ends and the
 //! other documents stay as they are.
 
-pub mod change;
-pub mod differ;
+pub(crate) mod change;
+pub(crate) mod differ;
 mod edit;
 mod scalar;
-pub mod tree;
+pub(crate) mod tree;
 
 use std::fmt;
 

@@ -20,7 +20,8 @@ mod route;
 pub(crate) mod trial;
 mod words;
 
-pub use self::answer::{Explained, UNTOLD_HOST};
+pub use self::answer::Explained;
+pub(crate) use self::answer::UNTOLD_HOST;
 pub use self::question::{BadQuestion, CallerView, Callers, Owner, SeenCallers};
 pub use self::trial::{Calls, Meaning, Share, Trial, Who};
 

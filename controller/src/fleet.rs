@@ -2,7 +2,7 @@
 //! `breaker`, and asks `policy::breaker::fleet` what that means.
 //!
 //! Every replica hears its own proxies, tells the others what they said, and comes to the
-//! same verdict by itself; none is asked and none leads. What was counted is gone with the
+//! same decision by itself; none is asked and none leads. What was counted is gone with the
 //! replica: another one has it within an interval, and proxies decide alone meanwhile.
 //!
 //! A proxy tells only of itself, and an account has one voice however many pods it has.
@@ -11,10 +11,10 @@
 //!
 //! May import `model` and `world`.
 
+mod announced;
 mod authorization;
 mod circuit;
 mod key;
-mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -28,14 +28,14 @@ use tokio::time::{Instant, sleep};
 use wire::v1;
 
 use self::authorization::{Authorizations, LOOKED_AT};
-use self::circuit::{Decision, Held};
+use self::circuit::{Decision, KnownCircuit};
 use crate::model::compiled::Latest;
 
+pub(crate) use self::announced::{AnnouncedState, AnnouncedStates, closed};
 #[cfg(test)]
 pub(crate) use self::circuit::Phase;
 pub(crate) use self::circuit::Report;
 pub(crate) use self::key::{Caller, Key};
-pub(crate) use self::verdict::{CircuitVerdict, Verdicts, closed};
 
 /// Between two looks at what the pulses come to.
 const EVERY: Duration = Duration::from_millis(250);
@@ -60,7 +60,7 @@ struct Inner {
     latest: Latest,
     state: Mutex<FleetState>,
     /// Counts changes of what proxies are told.
-    verdicts: watch::Sender<u64>,
+    announced: watch::Sender<u64>,
     /// Counts pulses of this replica's own streams.
     own: watch::Sender<u64>,
     begun: Notify,
@@ -71,10 +71,10 @@ struct Inner {
 
 #[derive(Debug, Default)]
 struct FleetState {
-    circuits: BTreeMap<Key, Held>,
+    circuits: BTreeMap<Key, KnownCircuit>,
     /// Of all of them, each as often as it calls one.
     callers: usize,
-    verdicts: Verdicts,
+    announced: AnnouncedStates,
     /// Own pulses by revision, the oldest first.
     own: VecDeque<(u64, Instant, v1::PodPulse)>,
     revision: u64,
@@ -88,7 +88,7 @@ impl Fleet {
             inner: Arc::new(Inner {
                 latest,
                 state: Mutex::default(),
-                verdicts: watch::Sender::new(0),
+                announced: watch::Sender::new(0),
                 own: watch::Sender::new(0),
                 begun: Notify::new(),
                 at_capacity,
@@ -170,7 +170,7 @@ impl Fleet {
                 state.callers += 1;
             }
             let held = state.circuits.entry(key);
-            let held = held.or_insert_with(|| Held::new(now, decision));
+            let held = held.or_insert_with(|| KnownCircuit::new(now, decision));
             held.pulse(now, from, (&said).into());
             self.inner.begun.notify_one();
             taken.push(said);
@@ -189,13 +189,14 @@ impl Fleet {
                 .and_then(|all| Decision::about(key, all));
             decision.is_some_and(|decision| held.tick(now, clock, decision))
         });
-        state.callers = state.circuits.values().map(Held::callers).sum();
+        state.callers = state.circuits.values().map(KnownCircuit::callers).sum();
         let circuits = state.circuits.iter();
-        let next = circuits.filter_map(|(key, held)| Some((key.clone(), held.verdict()?.clone())));
-        let next: BTreeMap<Key, CircuitVerdict> = next.collect();
-        let news = next != *state.verdicts;
+        let next =
+            circuits.filter_map(|(key, held)| Some((key.clone(), held.announced()?.clone())));
+        let next: BTreeMap<Key, AnnouncedState> = next.collect();
+        let news = next != *state.announced;
         if news {
-            state.verdicts = Arc::new(next);
+            state.announced = Arc::new(next);
         }
         let old = |(_, at, _): &(u64, Instant, v1::PodPulse)| now.duration_since(*at) > KEPT;
         while state.own.front().is_some_and(old) {
@@ -203,7 +204,7 @@ impl Fleet {
         }
         let revision = state.revision;
         if news {
-            self.inner.verdicts.send_modify(|count| *count += 1);
+            self.inner.announced.send_modify(|count| *count += 1);
         }
         self.inner.own.send_if_modified(|told| {
             let changed = *told != revision;
@@ -213,13 +214,13 @@ impl Fleet {
     }
 
     /// What proxies are told of the breakers that are not simply closed.
-    pub(crate) fn verdicts(&self) -> Verdicts {
-        Arc::clone(&self.inner.state.lock().verdicts)
+    pub(crate) fn announced(&self) -> AnnouncedStates {
+        Arc::clone(&self.inner.state.lock().announced)
     }
 
     /// Tells when that changed.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
-        self.inner.verdicts.subscribe()
+        self.inner.announced.subscribe()
     }
 
     /// Tells when this replica's own proxies have said something.

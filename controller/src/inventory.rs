@@ -28,7 +28,7 @@ pub(crate) type Labels = BTreeMap<String, String>;
 
 /// What is kept of an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Thing {
+pub(crate) struct InventoryObject {
     /// Unique id.
     pub uid: Arc<str>,
     /// Its labels.
@@ -41,32 +41,32 @@ pub(crate) struct Thing {
 
 /// One other end, or one object: kind, namespace (empty for cluster-wide ones)
 /// and name.
-pub(crate) type Named = (Kind, ObjectKey);
+pub(crate) type ObjectId = (Kind, ObjectKey);
 
 #[derive(Debug)]
-struct Held {
-    thing: Arc<Thing>,
+struct InventoryEntry {
+    thing: Arc<InventoryObject>,
     gone: Option<Instant>,
 }
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Inventory {
-    objects: HashMap<Kind, BTreeMap<ObjectKey, Held>>,
+    objects: HashMap<Kind, BTreeMap<ObjectKey, InventoryEntry>>,
     /// Pods by uid, those that are gone included: a StatefulSet gives the name
     /// to another one.
-    pods: HashMap<Arc<str>, (ObjectKey, Arc<Thing>)>,
+    pods: HashMap<Arc<str>, (ObjectKey, Arc<InventoryObject>)>,
     gone: usize,
 }
 
 impl Inventory {
     /// An object is there.
-    pub(crate) fn put(&mut self, kind: Kind, key: ObjectKey, thing: Arc<Thing>) {
+    pub(crate) fn put(&mut self, kind: Kind, key: ObjectKey, thing: Arc<InventoryObject>) {
         if kind == Kind::Pod {
             let known = (key.clone(), Arc::clone(&thing));
             self.pods.insert(thing.uid.clone(), known);
         }
-        let held = Held { thing, gone: None };
+        let held = InventoryEntry { thing, gone: None };
         let before = self.objects.entry(kind).or_default().insert(key, held);
         if before.is_some_and(|before| before.gone.is_some()) {
             self.gone -= 1;
@@ -119,7 +119,7 @@ impl Inventory {
         ends.sort_unstable();
         let cutoff = ends.len().checked_sub(most).and_then(|over| ends.get(over));
         let cutoff = cutoff.copied();
-        let keeps = |held: &Held| {
+        let keeps = |held: &InventoryEntry| {
             held.gone.is_none_or(|gone| {
                 now.duration_since(gone) < REMEMBERED && cutoff.is_none_or(|limit| gone >= limit)
             })
@@ -138,7 +138,7 @@ impl Inventory {
     }
 
     /// An object that exists.
-    pub(crate) fn get(&self, kind: Kind, key: &ObjectKey) -> Option<&Arc<Thing>> {
+    pub(crate) fn get(&self, kind: Kind, key: &ObjectKey) -> Option<&Arc<InventoryObject>> {
         let held = self.objects.get(&kind)?.get(key)?;
         held.gone.is_none().then_some(&held.thing)
     }
@@ -148,7 +148,7 @@ impl Inventory {
         &'a self,
         kind: Kind,
         namespace: Option<&'a str>,
-    ) -> impl Iterator<Item = (&'a ObjectKey, &'a Thing)> {
+    ) -> impl Iterator<Item = (&'a ObjectKey, &'a InventoryObject)> {
         let objects = self.objects.get(&kind).into_iter().flatten();
         objects
             .filter(move |(key, held)| {
@@ -185,14 +185,14 @@ impl Inventory {
 
     /// What a pod is shown as where it does not belong to the kind asked for:
     /// its topmost owner, or itself.
-    pub(crate) fn topmost(&self, pod: &ObjectKey, uid: &str) -> Named {
+    pub(crate) fn topmost(&self, pod: &ObjectKey, uid: &str) -> ObjectId {
         let top = self
             .thing(pod, uid)
             .and_then(|thing| self.owners(pod, thing).pop());
         top.unwrap_or_else(|| (Kind::Pod, pod.clone()))
     }
 
-    fn thing(&self, pod: &ObjectKey, uid: &str) -> Option<&Thing> {
+    fn thing(&self, pod: &ObjectKey, uid: &str) -> Option<&InventoryObject> {
         if let Some((_, thing)) = self.pods.get(uid) {
             return Some(thing);
         }
@@ -201,7 +201,7 @@ impl Inventory {
     }
 
     /// Owners from the nearest to the topmost.
-    fn owners(&self, pod: &ObjectKey, thing: &Thing) -> Vec<Named> {
+    fn owners(&self, pod: &ObjectKey, thing: &InventoryObject) -> Vec<ObjectId> {
         /// A Deployment owns ReplicaSets own pods; nothing known goes deeper.
         const DEEPEST: usize = 4;
         let mut chain = Vec::new();
@@ -251,9 +251,9 @@ mod tests {
         let start = Instant::now();
         for at in 0..=MAX_GONE as u64 {
             let pod = key("shop", &format!("job-{at}"));
-            let thing = Thing {
+            let thing = InventoryObject {
                 uid: format!("uid-{at}").into(),
-                ..Thing::default()
+                ..InventoryObject::default()
             };
             inventory.put(Kind::Pod, pod.clone(), Arc::new(thing));
             inventory.end(Kind::Pod, &pod, start + Duration::from_millis(at));
@@ -268,10 +268,10 @@ mod tests {
     fn pod_that_follows_another_of_its_name_does_not_take_its_past() {
         let mut inventory = inventory();
         let pod = key("shop", "api-1");
-        let next = Thing {
+        let next = InventoryObject {
             uid: "next".into(),
             owner: Some((Kind::StatefulSet, "api".into())),
-            ..Thing::default()
+            ..InventoryObject::default()
         };
         inventory.put(Kind::Pod, pod.clone(), Arc::new(next));
         assert_eq!(

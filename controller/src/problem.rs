@@ -180,20 +180,20 @@ pub struct Problems {
     /// Also about Services, Pods and Namespaces, which have no conditions: those become
     /// Events only.
     pub list: Vec<Problem>,
-    /// One verdict per object that has conditions, problem or not.
-    pub verdicts: BTreeMap<ObjectRef, ObjectReport>,
+    /// One report per object that has conditions, problem or not.
+    pub reports: BTreeMap<ObjectRef, ObjectReport>,
 }
 
 impl Problems {
     /// Objects about which something else is said than `before`, or that only one of the
     /// two knows.
     pub fn news<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = &'a ObjectRef> {
-        let changed = self.verdicts.iter().filter(|(object, verdict)| {
-            let held = before.verdicts.get(*object);
-            held != Some(*verdict)
+        let changed = self.reports.iter().filter(|(object, report)| {
+            let held = before.reports.get(*object);
+            held != Some(*report)
         });
-        let gone = before.verdicts.keys();
-        let gone = gone.filter(|object| !self.verdicts.contains_key(*object));
+        let gone = before.reports.keys();
+        let gone = gone.filter(|object| !self.reports.contains_key(*object));
         changed.map(|(object, _)| object).chain(gone)
     }
 }

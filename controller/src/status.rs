@@ -40,7 +40,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, warn};
 
 use self::conditions::{COUNT_EVERY, Status, When, Written, kinds, read, resource, when, word};
-use self::shown::Shown;
+use self::shown::WrittenBreaker;
 use crate::fleet::Fleet;
 use crate::model::compiled::{Compiled, Latest};
 use crate::network_policy::Enforced;
@@ -175,27 +175,27 @@ impl StatusWriter {
         scope: Option<BTreeSet<ObjectRef>>,
         written: &mut BTreeMap<ObjectRef, Written>,
     ) -> BTreeMap<ObjectRef, Instant> {
-        let verdicts = &compiled.problems.verdicts;
+        let reports = &compiled.problems.reports;
         let enforced = self.enforced.as_ref().map(|held| held.borrow().clone());
-        forget_gone(written, scope.as_ref(), verdicts);
+        forget_gone(written, scope.as_ref(), reports);
         let objects: Vec<(&ObjectRef, &ObjectReport)> = match &scope {
-            None => verdicts.iter().collect(),
+            None => reports.iter().collect(),
             Some(scope) => {
                 let known = scope.iter();
-                let known = known.filter_map(|object| verdicts.get_key_value(object));
+                let known = known.filter_map(|object| reports.get_key_value(object));
                 known.collect()
             }
         };
         let now = Instant::now();
         let mut later = BTreeMap::new();
         let mut due = Vec::new();
-        for (object, verdict) in objects {
+        for (object, report) in objects {
             let tally = self
                 .observed
-                .tally(&compiled.model, object, verdict.generation);
-            let mut status = Status::of(verdict, &tally);
+                .tally(&compiled.model, object, report.generation);
+            let mut status = Status::of(report, &tally);
             let mut absent = tally.only_lacks_absent();
-            status.breaker = self.fleet.report(object, now).map(Shown::from);
+            status.breaker = self.fleet.report(object, now).map(WrittenBreaker::from);
             if let Some(enforced) = &enforced {
                 let udp = udp::of(object, &compiled.world, enforced.as_deref());
                 absent &= udp.as_ref().is_none_or(|udp| udp.lacks.is_none());
@@ -270,7 +270,10 @@ impl StatusWriter {
         }
         if object.kind == Kind::TrafficPolicy {
             // Null takes it away.
-            patch["status"]["breaker"] = status.breaker.as_ref().map_or(Value::Null, Shown::json);
+            patch["status"]["breaker"] = status
+                .breaker
+                .as_ref()
+                .map_or(Value::Null, WrittenBreaker::json);
         }
         if let Some(resource) = resource(object.kind) {
             let api: Api<Item<DynamicObject>> =
@@ -293,12 +296,12 @@ impl StatusWriter {
 fn forget_gone(
     written: &mut BTreeMap<ObjectRef, Written>,
     scope: Option<&BTreeSet<ObjectRef>>,
-    verdicts: &BTreeMap<ObjectRef, ObjectReport>,
+    reports: &BTreeMap<ObjectRef, ObjectReport>,
 ) {
     match scope {
-        None => written.retain(|object, _| verdicts.contains_key(object)),
+        None => written.retain(|object, _| reports.contains_key(object)),
         Some(scope) => {
-            for gone in scope.iter().filter(|one| !verdicts.contains_key(*one)) {
+            for gone in scope.iter().filter(|one| !reports.contains_key(*one)) {
                 written.remove(gone);
             }
         }

@@ -39,7 +39,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 
-use self::copy::{Copy, LEAVING_KEY, Last, MANAGER, NAME, Need, Wanted, copy, need};
+use self::copy::{BundleCopy, DesiredCopy, LEAVING_KEY, Last, MANAGER, NAME, Need, copy, need};
 use self::uninstalling::Uninstallation;
 use crate::apiserver::client::WATCH_SECONDS;
 use crate::apiserver::events::{About, Event, EventRecorder, EventType};
@@ -91,7 +91,7 @@ impl Bundle {
         let copies =
             kube::runtime::watcher(Api::<Item<ConfigMap>>::all(self.client.clone()), copies);
         let mut copies = pin!(copies.default_backoff());
-        let mut seen = Seen::default();
+        let mut seen = WatchState::default();
         let mut stages = self.uninstallation.stages();
         loop {
             let again = seen.forbidden.values().min().copied();
@@ -128,7 +128,7 @@ impl Bundle {
 
     /// Does what is needed in every namespace that changed. What fails stays
     /// marked for the next round.
-    async fn settle(&self, install: &str, seen: &mut Seen) {
+    async fn settle(&self, install: &str, seen: &mut WatchState) {
         let roots = self.roots.borrow().clone();
         if roots.is_empty() {
             return;
@@ -149,12 +149,12 @@ impl Bundle {
         namespace: &str,
         roots: &str,
         install: &str,
-        seen: &mut Seen,
+        seen: &mut WatchState,
     ) -> Result<(), kube::Error> {
         let held = seen.copies.get(namespace);
         let leaving =
             held.is_some_and(|held| held.leaving) && self.uninstallation.is_under_way().await?;
-        let wanted = Wanted {
+        let wanted = DesiredCopy {
             roots,
             install,
             leaving,
@@ -208,8 +208,8 @@ impl Bundle {
         &self,
         namespace: &str,
         need: Need,
-        wanted: &Wanted<'_>,
-        held: Option<&Copy>,
+        wanted: &DesiredCopy<'_>,
+        held: Option<&BundleCopy>,
     ) -> Result<Option<String>, kube::Error> {
         let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
         let fresh = copy(wanted.roots, wanted.install);
@@ -272,8 +272,8 @@ impl Bundle {
         });
     }
 
-    fn tell(&self, namespace: &str, held: Option<&Copy>, repaired: bool) {
-        let managers = held.map(Copy::managers).unwrap_or_default();
+    fn tell(&self, namespace: &str, held: Option<&BundleCopy>, repaired: bool) {
+        let managers = held.map(BundleCopy::managers).unwrap_or_default();
         let outcome = if repaired {
             format!(
                 "has been put back; proxies of namespace {namespace} that started meanwhile \
@@ -303,9 +303,9 @@ impl Bundle {
 
 /// Both watches' state, and the namespaces that have to be looked at.
 #[derive(Debug, Default)]
-struct Seen {
+struct WatchState {
     namespaces: BTreeSet<String>,
-    copies: BTreeMap<String, Copy>,
+    copies: BTreeMap<String, BundleCopy>,
     dirty: BTreeSet<String>,
     /// Where writing is not allowed, and when it is tried again.
     forbidden: BTreeMap<String, Instant>,
@@ -314,10 +314,10 @@ struct Seen {
     /// By namespace, for as long as that exists.
     last: BTreeMap<String, Last>,
     relisted: BTreeSet<String>,
-    recopied: BTreeMap<String, Copy>,
+    recopied: BTreeMap<String, BundleCopy>,
 }
 
-impl Seen {
+impl WatchState {
     /// Remembers what this replica wrote itself, so that hearing of it is no news.
     fn wrote(&mut self, namespace: &str, roots: &str, version: Option<String>) {
         let last = self.last.entry(namespace.to_owned()).or_default();
@@ -388,7 +388,7 @@ impl Seen {
             watcher::Event::Apply(map) => {
                 let map = map.or_empty();
                 let namespace = map.metadata.namespace.clone().unwrap_or_default();
-                self.copies.insert(namespace.clone(), Copy::from(map));
+                self.copies.insert(namespace.clone(), BundleCopy::from(map));
                 self.dirty.insert(namespace);
             }
             watcher::Event::Delete(map) => {
@@ -400,7 +400,7 @@ impl Seen {
             watcher::Event::InitApply(map) => {
                 let map = map.or_empty();
                 let namespace = map.metadata.namespace.clone().unwrap_or_default();
-                self.recopied.insert(namespace, Copy::from(map));
+                self.recopied.insert(namespace, BundleCopy::from(map));
             }
             watcher::Event::InitDone => {
                 self.copies = std::mem::take(&mut self.recopied);

@@ -65,7 +65,7 @@ const FIXED: usize = 300;
 
 #[test]
 fn explanations_agree_with_what_proxies_decide() {
-    use crds::observe::Verdict;
+    use crds::observe::ExplanationVerdict;
     let (mut explained, mut refused, mut worlds) = (0, 0, 0);
     while explained < EXPLAINED * more() {
         let seed = from() + worlds + 5_000_000;
@@ -81,9 +81,9 @@ fn explanations_agree_with_what_proxies_decide() {
             let done = mesh.allows(&call);
             let said = answer.status.verdict;
             let expected = if done {
-                Verdict::Allowed
+                ExplanationVerdict::Allowed
             } else {
-                Verdict::Refused
+                ExplanationVerdict::Refused
             };
             assert_eq!(
                 said,

@@ -22,8 +22,8 @@ pub use dry_run::{
     AccessChange, BackendShare, ChangedEdge, Deleted, DryRun, DryRunSpec, DryRunStatus,
 };
 pub use explanation::{
-    BackendVerdict, Explanation, ExplanationSpec, ExplanationStatus, Fix, From, Header, Programmed,
-    Seen, Step, To, Verdict,
+    BackendVerdict, Explanation, ExplanationSpec, ExplanationStatus, ExplanationVerdict, Fix, From,
+    Header, Programmed, RecentCalls, Step, To,
 };
 pub use graph::{
     Edge, Graph, GraphMetadata, Latency, Minute, Node, NodeKind, Protocol, RouteSums, ServerSums,

@@ -20,14 +20,14 @@ export interface Row {
   cells: Cell[];
 }
 
-interface Held { row: HTMLTableRowElement; cells: HTMLTableCellElement[] }
+interface RowElements { row: HTMLTableRowElement; cells: HTMLTableCellElement[] }
 
 export class Table {
   readonly element: HTMLElement;
   private readonly body = h("tbody");
   private readonly heads: HTMLTableCellElement[];
   private readonly empty = h("p", { class: "empty" });
-  private readonly held = new Map<string, Held>();
+  private readonly held = new Map<string, RowElements>();
   private rows: Row[] = [];
   private sorted: { column: number; down: boolean } | undefined;
 
@@ -75,7 +75,7 @@ export class Table {
         return (sorted.down ? -1 : 1) * (both ? (a.by as number) - (b.by as number) : compare(a.text, b.text));
       });
     }
-    order(this.body, rows.map((row) => (this.held.get(row.key) as Held).row));
+    order(this.body, rows.map((row) => (this.held.get(row.key) as RowElements).row));
   }
 }
 

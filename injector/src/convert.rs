@@ -32,7 +32,7 @@ pub(crate) struct Converted {
 
 /// The part of a review that names whom to answer.
 #[derive(Deserialize)]
-struct Asked {
+struct ReviewMeta {
     #[serde(default, rename = "apiVersion")]
     api_version: String,
     request: Request,
@@ -53,7 +53,7 @@ struct Request {
 /// A list may hold thousands of objects, each of which takes many times its length
 /// once it is read, so only one of them is at a time.
 pub(crate) fn answer(body: &[u8]) -> Result<Converted, BadReview> {
-    let asked: Asked = serde_json::from_slice(body)?;
+    let asked: ReviewMeta = serde_json::from_slice(body)?;
     let request = asked.request;
     if asked.api_version != "apiextensions.k8s.io/v1" {
         let message = format!(

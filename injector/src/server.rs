@@ -41,7 +41,7 @@ use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
-use counted::{Caller, CountedBody, Held, read};
+use counted::{CallBytes, Caller, CountedResponse, read};
 use lanes::{Lanes, MAX_COST};
 use outcome::{Outcome, answered, failure, json, refused, unanswered};
 
@@ -201,7 +201,11 @@ async fn serve_connection(
 }
 
 impl Webhooks {
-    async fn call(&self, request: Request<Incoming>, caller: Arc<Caller>) -> Response<CountedBody> {
+    async fn call(
+        &self,
+        request: Request<Incoming>,
+        caller: Arc<Caller>,
+    ) -> Response<CountedResponse> {
         let began = Instant::now();
         let path = match request.uri().path() {
             "/mutate" => "mutate",
@@ -212,7 +216,7 @@ impl Webhooks {
             "/convert" => "convert",
             _ => "other",
         };
-        let mut held = Held::new(Arc::clone(&caller));
+        let mut held = CallBytes::new(Arc::clone(&caller));
         let answer = tokio::time::timeout(CALL_TIMEOUT, self.answer(path, request, &mut held));
         let answer = tokio::select! {
             answer = answer => answer,
@@ -237,7 +241,9 @@ impl Webhooks {
         }
         self.metrics
             .review(path, outcome.outcome, outcome.reason, began.elapsed());
-        outcome.response.map(|body| CountedBody::new(body, held))
+        outcome
+            .response
+            .map(|body| CountedResponse::new(body, held))
     }
 
     /// The answer, or why there is none.
@@ -245,7 +251,7 @@ impl Webhooks {
         &self,
         path: &'static str,
         request: Request<Incoming>,
-        held: &mut Held,
+        held: &mut CallBytes,
     ) -> Result<Outcome, Box<Outcome>> {
         if path == "other" {
             let message = "no such page";

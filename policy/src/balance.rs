@@ -35,7 +35,7 @@ mod choose;
 mod load;
 
 pub use choose::{Candidate, Picked, choose};
-pub use load::{FADES, Load, Teller};
+pub use load::{FADES, Load, LoadReporter};
 
 /// Longest time in which an estimate sinks to 1/e: of an endpoint that has answered alike
 /// for so long. The value that peers with the same algorithm use for all.

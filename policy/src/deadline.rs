@@ -57,7 +57,7 @@ impl End {
 
 /// What a request says of its time, as far as it could be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Asked {
+pub struct RequestedTimeout {
     /// `grpc-timeout`.
     pub grpc: Option<Duration>,
     /// `weft-timeout`, which only shortens.
@@ -76,7 +76,7 @@ impl Deadline {
     /// Of a request that came in. `request` is the policy's word for callers outside the
     /// mesh, for whom nobody applied it before; see [`longest`].
     #[must_use]
-    pub fn arrived(now: Instant, asked: Asked, request: Option<Duration>) -> Self {
+    pub fn arrived(now: Instant, asked: RequestedTimeout, request: Option<Duration>) -> Self {
         Self {
             own: least([asked.grpc, asked.weft, request]).and_then(|left| now.checked_add(left)),
             context: asked.rest.and_then(|left| now.checked_add(left)),
@@ -87,7 +87,12 @@ impl Deadline {
     /// where it is made for none, or that has no end. `rest` is not read from an
     /// application.
     #[must_use]
-    pub fn outgoing(now: Instant, asked: Asked, policy: &Timeouts, until: Option<Instant>) -> Self {
+    pub fn outgoing(
+        now: Instant,
+        asked: RequestedTimeout,
+        policy: &Timeouts,
+        until: Option<Instant>,
+    ) -> Self {
         let own = least([asked.grpc, asked.weft, policy.request]);
         let left = until.map(|until| until.saturating_duration_since(now));
         let context = left.map(|left| left.mul_f64(policy.share.share()));

@@ -17,7 +17,7 @@
 //! take the last place; the proxy has one thread for data and does not wait between them.
 //! [`Health::status`] is asked when endpoints are drawn, and [`Health::begin_probe`] for
 //! the one that is sent a probe. What the mesh itself answered is not told:
-//! [`Seen::of_refusal`].
+//! [`HealthSignal::of_refusal`].
 //!
 //! Invariant: time and chance are arguments.
 
@@ -57,7 +57,7 @@ pub(crate) const PROBE_LOST: Duration = Duration::from_secs(10);
 
 /// What an attempt showed of its endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seen {
+pub enum HealthSignal {
     Good,
     /// Reset, out of time, or an answer that counts as a failure.
     Failed,
@@ -67,7 +67,7 @@ pub enum Seen {
     Reached,
 }
 
-impl Seen {
+impl HealthSignal {
     #[must_use]
     pub fn of_status(status: StatusCode, settings: &Ejection) -> Self {
         if settings.codes.contains(status) {
@@ -208,59 +208,64 @@ impl Health {
     pub fn record(
         &mut self,
         now: Instant,
-        seen: Seen,
+        signal: HealthSignal,
         probe: Option<Probe>,
         settings: &Ejection,
         random: u64,
     ) -> HealthChange {
         match self.phase {
             Phase::Probing { .. } if probe == Some(self.probe) => {
-                self.probed(now, seen, settings, random)
+                self.probed(now, signal, settings, random)
             }
             // Where a policy lets nobody rest calls go on all the while.
             Phase::Resting { until }
-                if settings.consecutive_failures == 0 && seen == Seen::Good && now >= until =>
+                if settings.consecutive_failures == 0
+                    && signal == HealthSignal::Good
+                    && now >= until =>
             {
                 self.return_to_work(now);
                 HealthChange::Returned
             }
             // Answers to what was sent before.
             Phase::Probing { .. } | Phase::Resting { .. } => HealthChange::Nothing,
-            Phase::Working => self.count(now, seen, settings),
+            Phase::Working => self.count(now, signal, settings),
         }
     }
 
     fn probed(
         &mut self,
         now: Instant,
-        seen: Seen,
+        signal: HealthSignal,
         settings: &Ejection,
         random: u64,
     ) -> HealthChange {
-        let cause = match seen {
-            Seen::Reached if self.rested_for == EjectedFor::Failures => {
+        let cause = match signal {
+            HealthSignal::Reached if self.rested_for == EjectedFor::Failures => {
                 return HealthChange::Nothing;
             }
-            Seen::Good | Seen::Reached => {
+            HealthSignal::Good | HealthSignal::Reached => {
                 self.return_to_work(now);
                 return HealthChange::Returned;
             }
-            Seen::Failed => EjectedFor::Failures,
-            Seen::Unreachable => EjectedFor::Unreachable,
+            HealthSignal::Failed => EjectedFor::Failures,
+            HealthSignal::Unreachable => EjectedFor::Unreachable,
         };
         self.rest(now, cause, settings, random);
         HealthChange::RestsAgain
     }
 
-    fn count(&mut self, now: Instant, seen: Seen, settings: &Ejection) -> HealthChange {
-        if seen == Seen::Reached {
+    fn count(&mut self, now: Instant, signal: HealthSignal, settings: &Ejection) -> HealthChange {
+        if signal == HealthSignal::Reached {
             self.unreachable_in_a_row = 0;
             return HealthChange::Nothing;
         }
-        self.recent.add(now, seen != Seen::Good);
+        self.recent.add(now, signal != HealthSignal::Good);
         let row = |row: u8, goes_on: bool| if goes_on { row.saturating_add(1) } else { 0 };
-        self.in_a_row = row(self.in_a_row, seen != Seen::Good);
-        self.unreachable_in_a_row = row(self.unreachable_in_a_row, seen == Seen::Unreachable);
+        self.in_a_row = row(self.in_a_row, signal != HealthSignal::Good);
+        self.unreachable_in_a_row = row(
+            self.unreachable_in_a_row,
+            signal == HealthSignal::Unreachable,
+        );
         let needed = settings.consecutive_failures;
         if needed > 0 && self.in_a_row >= needed {
             HealthChange::RowIsFull

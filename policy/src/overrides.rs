@@ -9,7 +9,7 @@
 //!
 //! In use: [`parse`] where a request enters or an application sends one; [`RouteHeader::of`]
 //! per outgoing call; [`grant`] with the called Service's overrides. Proxies hand on
-//! [`RouteHeader::write`], which names every namespace, and [`Handed`].
+//! [`RouteHeader::write`], which names every namespace, and [`ProofHeader`].
 
 use std::fmt::Write;
 
@@ -17,13 +17,13 @@ use crate::access::{Caller, Source};
 use crate::name::{ServiceId, SpiffeId};
 use crate::traffic::call::{Override, Token};
 
-mod handed;
 mod proof;
+mod proof_header;
 
-#[cfg(test)]
-pub(crate) use handed::HOPS;
-pub use handed::Handed;
 pub use proof::{Proof, sha256};
+#[cfg(test)]
+pub(crate) use proof_header::HOPS;
+pub use proof_header::ProofHeader;
 
 /// Longest value of `weft-route`, in bytes.
 pub const LONGEST: usize = 512;
@@ -160,7 +160,7 @@ impl<'a> RouteHeader<'a> {
 
 /// How an override came to this proxy.
 #[derive(Clone, Copy, Debug)]
-pub enum Asked<'a> {
+pub enum OverrideOrigin<'a> {
     /// The own application wrote it on this very call.
     Here,
     /// With the request that this call is made for: from this peer, as its connection
@@ -200,7 +200,7 @@ pub fn grant(
     overrides: &[Override],
     target: &ServiceId,
     own: Caller<'_>,
-    asked: Asked<'_>,
+    asked: OverrideOrigin<'_>,
     proof: Option<&Proof>,
     unix: i64,
 ) -> Result<(), Ignored> {
@@ -219,16 +219,16 @@ impl Override {
     fn grants(
         &self,
         own: Caller<'_>,
-        asked: Asked<'_>,
+        asked: OverrideOrigin<'_>,
         proof: Option<&Proof>,
         unix: i64,
     ) -> Result<(), Ignored> {
         let admits = |list: &[Source], caller| list.iter().any(|source| source.admits(caller));
         let passes = |caller| admits(&self.sources, caller) || admits(&self.forwarders, caller);
         let by_account = match (asked, proof) {
-            (Asked::Here, _) => admits(&self.sources, own),
+            (OverrideOrigin::Here, _) => admits(&self.sources, own),
             (
-                Asked::With(peer @ Caller::Mesh { id, .. }, through),
+                OverrideOrigin::With(peer @ Caller::Mesh { id, .. }, through),
                 Some(Proof::Account(first) | Proof::Both(_, first)),
             ) => {
                 // Of the peer itself its connection proves the pod as well.
@@ -236,16 +236,16 @@ impl Override {
                 let asks = if itself { peer } else { Caller::mesh(first) };
                 admits(&self.sources, asks)
             }
-            (Asked::With(..), _) => false,
+            (OverrideOrigin::With(..), _) => false,
         };
         if !by_account {
             self.token(proof, unix)?;
         }
         let trusted = match asked {
-            Asked::Here => true,
+            OverrideOrigin::Here => true,
             // The token is the right of whoever shows it.
-            Asked::With(Caller::Outside, _) => passes(own),
-            Asked::With(peer, through) => {
+            OverrideOrigin::With(Caller::Outside, _) => passes(own),
+            OverrideOrigin::With(peer, through) => {
                 let mut through = through.iter().map(Caller::mesh);
                 passes(own) && passes(peer) && through.all(passes)
             }

@@ -23,10 +23,10 @@ pub(crate) const STOP_WITHIN: Duration = Duration::from_millis(1500);
 const LATECOMER: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug, Default)]
-pub struct Drain(Arc<Ending>);
+pub struct Drain(Arc<DrainState>);
 
 #[derive(Debug, Default)]
-struct Ending {
+struct DrainState {
     draining: watch::Sender<bool>,
     stopping: AtomicBool,
 }

@@ -40,7 +40,7 @@ pub use crate::capture::command as capture_command;
 pub use crate::drain::command::command as drain_command;
 pub use crate::process::collector::{Connector, Opened, connector, serve as serve_to_collector};
 pub use crate::process::heap::{count as heap_count, held as heap_held};
-pub use crate::process::listener::{Addresses, Served};
+pub use crate::process::listener::{Addresses, ServedWorkload};
 pub use crate::process::permits::{keep as keep_permit, of_listener};
 pub use crate::process::relief::relieve;
 pub use crate::process::{Process, run, sweep};
@@ -70,8 +70,8 @@ pub use crate::telemetry::labels::{
     AttemptLabels, AuditLabels, BreakerLabels, ByteLabels, CancelledLabels, ConnectionLabels,
     ContextLabels, Direction, EjectionLabels, FallbackLabels, LatencyLabels, LimitLabels,
     LocalityLabels, MirrorLabels, OverloadLabels, OverrideLabels, Port, RateLimitedLabels,
-    RequestLabels, RetryLabels, Route, Security, ShadowLabels, ShedLabels, SpanLabels, TcpLabels,
-    TelemetryDroppedLabels, TlsLabels,
+    RequestLabels, RetryLabels, RouteLabel, Security, ShadowLabels, ShedLabels, SpanLabels,
+    TcpLabels, TelemetryDroppedLabels, TlsLabels,
 };
 pub use crate::telemetry::metrics::Metrics;
 pub use crate::telemetry::trace::export::export as export_telemetry;

@@ -14,6 +14,7 @@ use policy::reason::Reason;
 use runtime::occupancy::Permit;
 use tokio::net::TcpStream;
 
+mod attempt_outcome;
 mod attempts;
 mod call_policy;
 mod choice;
@@ -36,7 +37,6 @@ mod shadow;
 mod tenant;
 mod tunnel;
 mod unanswered;
-mod verdict;
 
 use self::request::handle_request;
 
@@ -47,7 +47,7 @@ use crate::http::server::{Accepted, Profile, serve as serve_http};
 
 use crate::net::connect;
 use crate::net::prefixed::Prefixed;
-use crate::net::sniff::{Seen, sniff};
+use crate::net::sniff::{Sniffed, sniff};
 
 use crate::outbound::connection::Connection;
 use crate::outbound::passthrough::{external, unknown};
@@ -97,8 +97,8 @@ pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr, permi
     };
     // A declaration names the family; the bytes say which version it is.
     let version = match stream.look_at_head(HEAD_PATIENCE, sniff, &permit).await {
-        Ok(Seen::Http2) => Version::HTTP_2,
-        Ok(Seen::Http1) => Version::HTTP_11,
+        Ok(Sniffed::Http2) => Version::HTTP_2,
+        Ok(Sniffed::Http1) => Version::HTTP_11,
         Ok(_) => version,
         Err(_) => return,
     };

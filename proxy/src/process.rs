@@ -30,7 +30,7 @@ use crate::drain::STOP_WITHIN;
 use crate::mesh::peer::WATCH_EVERY;
 use crate::net::budget::Budget;
 use crate::process::collector::Connector;
-use crate::process::listener::{Addresses, Served, listen, no_ipv6};
+use crate::process::listener::{Addresses, ServedWorkload, listen, no_ipv6};
 use crate::process::permits::Permits;
 use crate::process::workload::Workload;
 use crate::proxy::Proxy;
@@ -83,7 +83,7 @@ pub fn run(settings: WorkloadSettings) -> anyhow::Result<()> {
             "to the collector",
             collector::serve(Arc::clone(&proxy), to_collector),
         );
-        let served = Served {
+        let served = ServedWorkload {
             proxy,
             addresses: Addresses::of_sidecar(),
             leaving,
@@ -125,7 +125,7 @@ impl Process {
     ///
     /// # Errors
     /// When a port is taken.
-    pub fn start(workloads: Vec<Served>, budget: Arc<Budget>) -> anyhow::Result<Self> {
+    pub fn start(workloads: Vec<ServedWorkload>, budget: Arc<Budget>) -> anyhow::Result<Self> {
         let mut process = Self {
             proxies: Vec::new(),
             permits: Vec::new(),
@@ -142,7 +142,7 @@ impl Process {
     }
 
     /// Serves one workload of so many.
-    fn serve(&mut self, workload: Served, together: usize) -> anyhow::Result<()> {
+    fn serve(&mut self, workload: ServedWorkload, together: usize) -> anyhow::Result<()> {
         self.proxies.push(Arc::clone(&workload.proxy));
         for (listener, addresses) in workload.listeners(together) {
             let permits = listener.permits();

@@ -19,7 +19,7 @@ use weft_proxy::{
     AttemptLabels, AuditLabels, BreakerLabels, ByteLabels, CancelledLabels, ConnectionLabels,
     ContextLabels, Direction, EjectionLabels, FallbackLabels, LatencyLabels, LocalityLabels,
     MirrorLabels, OverloadLabels, OverrideLabels, RateLimitedLabels, RequestLabels, RetryLabels,
-    Route, Security, ShadowLabels, ShedLabels, SpanLabels, TcpLabels, TelemetryDroppedLabels,
+    RouteLabel, Security, ShadowLabels, ShedLabels, SpanLabels, TcpLabels, TelemetryDroppedLabels,
     TlsLabels,
 };
 
@@ -393,7 +393,7 @@ fn touch_calls(calls: &CallFamilies) {
             status: 200,
             success: true,
             reason: "",
-            route: Route("cart/read".into()),
+            route: RouteLabel("cart/read".into()),
         })
         .inc();
     cancelled
@@ -404,7 +404,7 @@ fn touch_calls(calls: &CallFamilies) {
             backend: "shop/web".into(),
             peer: "shop/web-0".into(),
             security,
-            route: Route("cart/read".into()),
+            route: RouteLabel("cart/read".into()),
         })
         .inc();
     attempts
@@ -420,7 +420,7 @@ fn touch_calls(calls: &CallFamilies) {
             service: "shop/web".into(),
             port: Port::Number(80),
             backend: "shop/web".into(),
-            route: Route("cart/read".into()),
+            route: RouteLabel("cart/read".into()),
         })
         .observe(0.001);
     tcp.at(&TcpLabels {

@@ -44,11 +44,11 @@ const RAW: &str = "/x/../ok";
 const NORMAL: &str = "/ok";
 
 /// Requests that an application saw, by caller and path.
-type Seen = Arc<Mutex<BTreeMap<(String, String), usize>>>;
+type RequestCounts = Arc<Mutex<BTreeMap<(String, String), usize>>>;
 
 /// Answers requests of both versions, and switches where it is asked to.
-async fn app(pod: &Pod) -> (u16, Seen) {
-    let seen = Seen::default();
+async fn app(pod: &Pod) -> (u16, RequestCounts) {
+    let seen = RequestCounts::default();
     let listener = TcpListener::bind((pod.ip, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let log = Arc::clone(&seen);
@@ -69,7 +69,7 @@ async fn app(pod: &Pod) -> (u16, Seen) {
     (port, seen)
 }
 
-fn answer(seen: &Seen, path: &str, map: &HeaderMap) -> Response<Empty<Bytes>> {
+fn answer(seen: &RequestCounts, path: &str, map: &HeaderMap) -> Response<Empty<Bytes>> {
     let caller = map.get("weft-client-id").unwrap().to_str().unwrap();
     let key = (caller.to_owned(), path.to_owned());
     *seen.lock().entry(key).or_default() += 1;

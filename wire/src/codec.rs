@@ -1,9 +1,11 @@
 //! Protobuf with a bound on what a message becomes.
 //!
 //! An empty message takes two bytes as one of many, and some hundred as a value: 4 MiB that a
-//! proxy sends could be 800 MiB of edges before anybody looks at them. So the parts of what
-//! proxies say are counted before anything is decoded. Controllers are not hostile to each
-//! other nor to proxies, and what they say is decoded as it is.
+//! proxy sends could be 800 MiB of edges before anybody looks at them. So a message is asked
+//! what it would become before anything of it is decoded.
+//!
+//! Knows no message: the generated code names this codec, and what each message may become is
+//! said in `bounds`.
 
 use std::marker::PhantomData;
 
@@ -12,23 +14,8 @@ use tonic::Status;
 use tonic::codec::{BufferSettings, DecodeBuf, Decoder};
 use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
 
-use crate::v1;
-
-/// Parts of one message of a proxy: what it holds and wants (1 000 destinations and what they
-/// refer to), refuses, or counts.
-const PARTS: usize = 32_768;
-/// Parts of all edges of a report: reasons, rules, routes and names.
-const PARTS_OF_EDGES: usize = 131_072;
-/// Numbers of the report in a message, and of the edges in a report.
-const REPORT: u64 = 4;
-const EDGES: u64 = 3;
-
-/// Why a message is not decoded.
-const TOO_MANY: &str = "a message has more parts than a proxy has to tell";
-const MALFORMED: &str = "a message is no protobuf";
-
 /// What is counted of a message before it is decoded.
-pub trait Bounded {
+pub(crate) trait Bounded {
     /// # Errors
     /// When it would become too large.
     fn check(_encoded: &[u8]) -> Result<(), &'static str> {
@@ -36,114 +23,9 @@ pub trait Bounded {
     }
 }
 
-impl Bounded for v1::FromProxy {
-    fn check(encoded: &[u8]) -> Result<(), &'static str> {
-        // Over all fields: one that stands there again is merged into what it was before.
-        let (mut parts, mut parts_of_edges) = (0, 0);
-        for field in Fields(encoded) {
-            let (number, message) = field?;
-            for part in Fields(message) {
-                let (part, content) = part?;
-                parts += 1;
-                if parts > PARTS {
-                    return Err(TOO_MANY);
-                }
-                if (number, part) == (REPORT, EDGES) {
-                    let left = PARTS_OF_EDGES - parts_of_edges;
-                    parts_of_edges += Fields(content).take(left + 1).count();
-                    if parts_of_edges > PARTS_OF_EDGES {
-                        return Err(TOO_MANY);
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-macro_rules! unbounded {
-    ($($message:ident),* $(,)?) => {
-        $(impl Bounded for v1::$message {})*
-    };
-}
-
-// The first three are small by the bounds of their calls.
-unbounded!(
-    CertifyRequest,
-    Answered,
-    ObserveRequest,
-    ReportsRequest,
-    ReplicaAsk,
-    CertifyResponse,
-    ToProxy,
-    AnswerEnd,
-    Observed,
-    Reports,
-    ReplicaAnswered,
-);
-
-/// Fields of an encoded message that have a length, with their numbers: texts, bytes and
-/// messages. What is no protobuf ends them.
-struct Fields<'a>(&'a [u8]);
-
-impl<'a> Iterator for Fields<'a> {
-    type Item = Result<(u64, &'a [u8]), &'static str>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        while !self.0.is_empty() {
-            match self.field() {
-                Some(Some(field)) => return Some(Ok(field)),
-                Some(None) => {}
-                None => {
-                    self.0 = &[];
-                    return Some(Err(MALFORMED));
-                }
-            }
-        }
-        None
-    }
-}
-
-impl<'a> Fields<'a> {
-    /// `None`: malformed. Within it `None`: it has no length. Groups are nothing that anybody
-    /// of ours sends.
-    fn field(&mut self) -> Option<Option<(u64, &'a [u8])>> {
-        let key = self.varint()?;
-        match key & 7 {
-            0 => self.varint().map(|_| None),
-            1 => self.take(8).map(|_| None),
-            2 => {
-                let length = usize::try_from(self.varint()?).ok()?;
-                self.take(length).map(|content| Some((key >> 3, content)))
-            }
-            5 => self.take(4).map(|_| None),
-            _ => None,
-        }
-    }
-
-    fn varint(&mut self) -> Option<u64> {
-        let mut value = 0_u64;
-        for shift in (0..70).step_by(7) {
-            let (byte, rest) = self.0.split_first()?;
-            self.0 = rest;
-            value |= u64::from(byte & 0x7f).checked_shl(shift).unwrap_or(0);
-            if byte & 0x80 == 0 {
-                return Some(value);
-            }
-        }
-        None
-    }
-
-    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        Some(taken)
-    }
-}
-
 /// Encodes as prost does, and decodes what is [`Bounded`].
 #[derive(Debug)]
-pub struct Codec<T, U>(PhantomData<(T, U)>);
+pub(crate) struct Codec<T, U>(PhantomData<(T, U)>);
 
 impl<T, U> Default for Codec<T, U> {
     fn default() -> Self {
@@ -172,7 +54,7 @@ where
 
 /// See [`Codec`].
 #[derive(Debug)]
-pub struct BoundedDecoder<U>(ProstDecoder<U>);
+pub(crate) struct BoundedDecoder<U>(ProstDecoder<U>);
 
 impl<U: Message + Default + Bounded> Decoder for BoundedDecoder<U> {
     type Item = U;
@@ -190,98 +72,5 @@ impl<U: Message + Default + Bounded> Decoder for BoundedDecoder<U> {
 
     fn buffer_settings(&self) -> BufferSettings {
         self.0.buffer_settings()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::v1::from_proxy::Message as Said;
-
-    fn encoded(said: Said) -> Vec<u8> {
-        let message = Some(said);
-        v1::FromProxy { message }.encode_to_vec()
-    }
-
-    fn report(edges: Vec<v1::Edge>) -> Vec<u8> {
-        encoded(Said::Report(v1::Report {
-            edges,
-            ..v1::Report::default()
-        }))
-    }
-
-    fn edge(reasons: usize) -> v1::Edge {
-        let reason = v1::ReasonCalls {
-            reason: "not-allowed".to_owned(),
-            calls: u64::MAX,
-        };
-        v1::Edge {
-            pod: "shop/api-1".to_owned(),
-            latency: vec![u32::MAX; 40],
-            success: 7,
-            reasons: vec![reason; reasons],
-            rules: vec!["shop/read".to_owned(); 8],
-            routes: vec![v1::EdgeRoute::default(); 16],
-            ..v1::Edge::default()
-        }
-    }
-
-    #[test]
-    fn what_proxies_have_to_tell_is_decoded() {
-        let name = |at: usize| format!("endpoints/shop-{}/orders-{at}/8080", at % 100);
-        let hello = v1::Hello {
-            held: (0..20_000)
-                .map(|at| (name(at), "0123456789abcdef".to_owned()))
-                .collect(),
-            destinations: (0..4_096).map(name).collect(),
-            ..v1::Hello::default()
-        };
-        let nacks = (0..1_000).map(|at| v1::Nack {
-            name: name(at),
-            reason: "too long".to_owned(),
-            ..v1::Nack::default()
-        });
-        for honest in [
-            encoded(Said::Hello(hello)),
-            encoded(Said::Ack(v1::Ack {
-                batch: u64::MAX,
-                nacks: nacks.collect(),
-            })),
-            report(vec![edge(32); 1_024]),
-            Vec::new(),
-        ] {
-            assert_eq!(v1::FromProxy::check(&honest), Ok(()));
-            v1::FromProxy::decode(honest.as_slice()).unwrap();
-        }
-    }
-
-    #[test]
-    fn nothing_that_becomes_much_larger_than_it_is_is_decoded() {
-        let empty = |many: usize| vec![v1::Nack::default(); many];
-        let ack = |nacks| encoded(Said::Ack(v1::Ack { batch: 1, nacks }));
-        let mut cut = ack(empty(PARTS));
-        cut.truncate(cut.len() - 1);
-        for (hostile, why) in [
-            (report(vec![v1::Edge::default(); PARTS + 1]), TOO_MANY),
-            (ack(empty(PARTS + 1)), TOO_MANY),
-            (report(vec![edge(PARTS_OF_EDGES)]), TOO_MANY),
-            (report(vec![edge(300); 500]), TOO_MANY),
-            // The same field again is more of the same message.
-            (report(vec![v1::Edge::default(); PARTS]).repeat(2), TOO_MANY),
-            (ack(empty(PARTS)).repeat(63), TOO_MANY),
-            (cut, MALFORMED),
-            // A group, a length beyond the end, a number that goes on.
-            (vec![0x0b, 0x0c], MALFORMED),
-            (vec![0x22, 0x05, 0x1a], MALFORMED),
-            (vec![0xff; 11], MALFORMED),
-        ] {
-            assert_eq!(
-                v1::FromProxy::check(&hostile),
-                Err(why),
-                "{} bytes",
-                hostile.len()
-            );
-        }
-        assert_eq!(v1::FromProxy::check(&ack(empty(PARTS))), Ok(()));
     }
 }

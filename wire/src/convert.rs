@@ -24,7 +24,7 @@ use policy::traffic::endpoint::Locality;
 
 use crate::v1;
 
-pub use breaker::{circuit_pulse, verdict};
+pub use breaker::{circuit_pulse, circuit_state};
 pub use error::BadResource;
 pub use port::{port, port_protocol, port_protocols};
 pub use rule::{rule_in, rule_resource};

@@ -184,13 +184,13 @@ pub mod to_proxy {
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Steer {
     #[prost(message, repeated, tag = "1")]
-    pub verdicts: ::prost::alloc::vec::Vec<Verdict>,
+    pub states: ::prost::alloc::vec::Vec<CircuitState>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Verdict {
+pub struct CircuitState {
     #[prost(message, optional, tag = "1")]
     pub circuit: ::core::option::Option<Circuit>,
-    #[prost(enumeration = "verdict::State", tag = "2")]
+    #[prost(enumeration = "circuit_state::State", tag = "2")]
     pub state: i32,
     /// Milliseconds between two probes of one proxy; only with PROBING.
     #[prost(uint64, tag = "3")]
@@ -199,8 +199,8 @@ pub struct Verdict {
     #[prost(uint64, tag = "4")]
     pub since: u64,
 }
-/// Nested message and enum types in `Verdict`.
-pub mod verdict {
+/// Nested message and enum types in `CircuitState`.
+pub mod circuit_state {
     /// An unknown value is read as CLOSED.
     #[derive(
         Clone,

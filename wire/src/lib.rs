@@ -13,8 +13,9 @@
     )
 )]
 
+mod bounds;
 pub mod capability;
-pub mod codec;
+mod codec;
 pub mod convert;
 pub mod names;
 pub mod version;

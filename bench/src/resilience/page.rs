@@ -6,8 +6,8 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::points::{Row, Section, Verdict};
-use crate::{curves, made};
+use super::points::{BoundResult, Row, Section};
+use crate::{curves, provenance};
 
 const PAGE: &str = "RESILIENCE.md";
 
@@ -52,8 +52,8 @@ pub(super) fn text(run: &Run<'_>) -> String {
         "Written by `make bench-resilience`, {}, in {} min. Commit {}. Machine: {}; load average before the run {}. {}\n",
         time::OffsetDateTime::now_utc().date(),
         run.minutes,
-        made::commit(SOURCES),
-        made::machine(),
+        provenance::commit(SOURCES),
+        provenance::machine(),
         run.load_before,
         run.versions
     );
@@ -71,10 +71,10 @@ pub(super) fn shortfalls(sections: &[Section]) -> Vec<String> {
         .iter()
         .flat_map(|section| section.rows.iter().map(move |row| (section.title, row)));
     let missed = rows.filter_map(|(title, row)| {
-        let why = match row.verdict {
-            Verdict::Missed => "missed",
-            Verdict::NotInForce => "not in force yet",
-            Verdict::Met | Verdict::None => return None,
+        let why = match row.bound_result {
+            BoundResult::Missed => "missed",
+            BoundResult::NotInForce => "not in force yet",
+            BoundResult::Met | BoundResult::None => return None,
         };
         let found = row.results[0].as_deref().unwrap_or("-");
         let (what, bound) = (&row.what, row.bound);
@@ -122,14 +122,14 @@ fn line(row: &Row) -> String {
         .results
         .each_ref()
         .map(|one| one.as_deref().unwrap_or("-"));
-    let verdict = match row.verdict {
-        Verdict::Met => "met",
-        Verdict::Missed => "**missed**",
-        Verdict::NotInForce => "not in force",
-        Verdict::None => "",
+    let result = match row.bound_result {
+        BoundResult::Met => "met",
+        BoundResult::Missed => "**missed**",
+        BoundResult::NotInForce => "not in force",
+        BoundResult::None => "",
     };
     format!(
-        "| {} | {} | {weft} | {envoy} | {third} | {verdict} |\n",
+        "| {} | {} | {weft} | {envoy} | {third} | {result} |\n",
         row.what, row.bound
     )
 }
@@ -149,9 +149,9 @@ pub(super) fn write(folder: &Path, text: &str, sections: &[Section]) -> Result<(
 
 #[cfg(test)]
 mod tests {
-    use super::{Row, Run, Section, Verdict, text};
+    use super::{BoundResult, Row, Run, Section, text};
 
-    fn section(verdict: Verdict) -> Section {
+    fn section(bound_result: BoundResult) -> Section {
         Section {
             title: "Overload",
             how: "How.".to_owned(),
@@ -160,7 +160,7 @@ mod tests {
                 what: "good calls".to_owned(),
                 bound: "≥ 90 %",
                 results: [Some("12 %".to_owned()), Some("3 %".to_owned()), None],
-                verdict,
+                bound_result,
             }],
             picture: None,
         }
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn what_falls_short_stands_at_the_top_and_in_the_table() {
-        let page = page(&[section(Verdict::Missed)]);
+        let page = page(&[section(BoundResult::Missed)]);
         let (top, rest) = page.split_once("## Method").unwrap();
         assert!(
             top.contains("- Overload: good calls: 12 %, and must be ≥ 90 % (missed)."),
@@ -193,12 +193,12 @@ mod tests {
 
     #[test]
     fn what_is_not_in_force_is_said_and_never_counts_as_met() {
-        let page = page(&[section(Verdict::NotInForce)]);
+        let page = page(&[section(BoundResult::NotInForce)]);
         assert!(page.contains("(not in force yet)"), "{page}");
         assert!(!page.contains("met |") && !page.contains("Every bound below is met"));
         assert!(
             super::text(&Run {
-                sections: &[section(Verdict::Met)],
+                sections: &[section(BoundResult::Met)],
                 versions: "",
                 load_before: "",
                 minutes: 1,

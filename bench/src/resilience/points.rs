@@ -76,7 +76,7 @@ impl Bench {
 
 /// How Weft stands to a bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum BoundResult {
     Met,
     Missed,
     /// The proxy says that it does not carry this out yet.
@@ -85,7 +85,7 @@ pub(super) enum Verdict {
     None,
 }
 
-impl Verdict {
+impl BoundResult {
     pub(super) const fn of(met: bool) -> Self {
         if met { Self::Met } else { Self::Missed }
     }
@@ -98,7 +98,7 @@ pub(super) struct Row {
     pub(super) bound: &'static str,
     /// Of each system; `None`: it was not asked.
     pub(super) results: [Option<String>; SYSTEMS],
-    pub(super) verdict: Verdict,
+    pub(super) bound_result: BoundResult,
 }
 
 /// One section of the page.
@@ -145,9 +145,9 @@ pub(super) fn row<T>(
         what,
         bound,
         results: values.each_ref().map(|value| value.as_ref().map(&text)),
-        verdict: match &values[0] {
-            Some(weft) if !bound.is_empty() => Verdict::of(met(weft)),
-            _ => Verdict::None,
+        bound_result: match &values[0] {
+            Some(weft) if !bound.is_empty() => BoundResult::of(met(weft)),
+            _ => BoundResult::None,
         },
     }
 }

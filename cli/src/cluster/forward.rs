@@ -38,7 +38,7 @@ async fn connect(
 /// # Errors
 /// When the right is missing, the pod is away or nobody listens, and when the answer is
 /// none, late, too long or no 200.
-pub async fn page(
+pub(crate) async fn page(
     cluster: &Cluster,
     namespace: &str,
     pod: &str,

@@ -11,7 +11,7 @@ const LONGEST: usize = 256 * 1024;
 
 /// What is left of an answer.
 #[derive(Debug)]
-pub struct Lines {
+pub(crate) struct Lines {
     what: String,
     body: Body,
     held: Vec<u8>,
@@ -22,7 +22,7 @@ impl Cluster {
     ///
     /// # Errors
     /// As [`Self::try_ask`]. Only the begin has a time limit.
-    pub async fn stream(&self, what: &str, path: &str) -> Result<Body, Refusal> {
+    pub(crate) async fn stream(&self, what: &str, path: &str) -> Result<Body, Refusal> {
         let request = match http::Request::get(path).body(Body::empty()) {
             Ok(request) => request,
             Err(error) => return Err(Refusal::of(what, kube::Error::HttpError(error))),
@@ -34,7 +34,7 @@ impl Cluster {
     ///
     /// # Errors
     /// As [`Self::stream`].
-    pub async fn lines(&self, what: &str, path: &str) -> Result<Lines, Refusal> {
+    pub(crate) async fn lines(&self, what: &str, path: &str) -> Result<Lines, Refusal> {
         let body = self.stream(what, path).await?;
         Ok(Lines::of(what, body))
     }
@@ -66,7 +66,7 @@ impl Lines {
     ///
     /// # Errors
     /// When the connection breaks, or a line is too long.
-    pub async fn next(&mut self) -> Result<Option<Vec<u8>>, Failure> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Vec<u8>>, Failure> {
         loop {
             if let Some(end) = self.held.iter().position(|byte| *byte == b'\n') {
                 let rest = self.held.split_off(end + 1);

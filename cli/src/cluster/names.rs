@@ -11,7 +11,7 @@ use crate::failure::Failure;
 ///
 /// # Errors
 /// When it cannot be the name of one.
-pub fn namespace(text: &str) -> Result<String, String> {
+pub(crate) fn namespace(text: &str) -> Result<String, String> {
     let letter = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let inner = text.bytes().all(|byte| letter(byte) || byte == b'-');
     let ends = [text.bytes().next(), text.bytes().last()];
@@ -26,7 +26,7 @@ pub fn namespace(text: &str) -> Result<String, String> {
 
 /// A kind that commands know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// apps/v1
     DaemonSet,
     /// apps/v1
@@ -103,7 +103,7 @@ impl Kind {
 
     /// As objects write it.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         let mut all = Self::ALL.iter();
         all.find(|(kind, ..)| *kind == self)
             .map_or("", |(_, name, _)| name)
@@ -111,7 +111,7 @@ impl Kind {
 
     /// The kind that objects write so.
     #[must_use]
-    pub fn named(text: &str) -> Option<Self> {
+    pub(crate) fn named(text: &str) -> Option<Self> {
         let mut all = Self::ALL.iter();
         all.find(|(_, name, _)| *name == text)
             .map(|(kind, ..)| *kind)
@@ -119,14 +119,14 @@ impl Kind {
 
     /// As it is typed with the fewest letters.
     #[must_use]
-    pub fn short(self) -> &'static str {
+    pub(crate) fn short(self) -> &'static str {
         self.typed().first().copied().unwrap_or_default()
     }
 
     /// Path of its objects at the API server, in one namespace or in all; none of what is no
     /// object.
     #[must_use]
-    pub fn path(self, namespace: Option<&str>) -> Option<String> {
+    pub(crate) fn path(self, namespace: Option<&str>) -> Option<String> {
         let group = match self {
             Self::DaemonSet | Self::Deployment | Self::ReplicaSet | Self::StatefulSet => {
                 "apis/apps/v1".to_owned()
@@ -149,7 +149,7 @@ impl Kind {
 
     /// All that is read as it: the short name first, and last the plural.
     #[must_use]
-    pub fn typed(self) -> &'static [&'static str] {
+    pub(crate) fn typed(self) -> &'static [&'static str] {
         let mut all = Self::ALL.iter();
         all.find(|(kind, ..)| *kind == self)
             .map_or(&[][..], |(.., names)| *names)
@@ -164,13 +164,13 @@ impl fmt::Display for Kind {
 
 /// `KIND[/NAME[:PORT]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Named {
+pub(crate) struct Named {
     /// The kind.
-    pub kind: Kind,
+    pub(crate) kind: Kind,
     /// One object of it; all without it.
-    pub name: Option<String>,
+    pub(crate) name: Option<String>,
     /// A port of the object.
-    pub port: Option<u16>,
+    pub(crate) port: Option<u16>,
 }
 
 impl Named {
@@ -178,7 +178,7 @@ impl Named {
     ///
     /// # Errors
     /// When it is none of them, with those that may be said.
-    pub fn read(text: &str, allowed: &[Kind]) -> Result<Self, Failure> {
+    pub(crate) fn read(text: &str, allowed: &[Kind]) -> Result<Self, Failure> {
         let (kind, name) = match text.split_once('/') {
             Some((kind, name)) => (kind, Some(name)),
             None => (text, None),

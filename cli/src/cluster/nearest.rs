@@ -11,7 +11,10 @@ const LETTERS: usize = 3;
 
 /// The known name that is nearest to what was typed, if any is near; the first of several.
 #[must_use]
-pub fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(
+    typed: &str,
+    known: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
     let most = (typed.len() / LETTERS).max(1);
     known
         .into_iter()
@@ -24,7 +27,7 @@ pub fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Opt
 
 /// The end of a sentence about a name that is none.
 #[must_use]
-pub fn hint(meant: Option<impl Display>) -> String {
+pub(crate) fn hint(meant: Option<impl Display>) -> String {
     meant.map_or_else(String::new, |meant| format!("; you may mean {meant}"))
 }
 

@@ -8,7 +8,7 @@ use crate::failure::Failure;
 
 /// Why a question has no answer.
 #[derive(Debug)]
-pub struct Refusal {
+pub(crate) struct Refusal {
     what: String,
     why: Why,
 }
@@ -58,7 +58,7 @@ impl Refusal {
 
     /// The user may not know.
     #[must_use]
-    pub fn is_forbidden(&self) -> bool {
+    pub(crate) fn is_forbidden(&self) -> bool {
         self.code() == Some(403)
     }
 
@@ -70,7 +70,7 @@ impl Refusal {
 
     /// The status, if the API server answered at all.
     #[must_use]
-    pub fn code(&self) -> Option<u16> {
+    pub(crate) fn code(&self) -> Option<u16> {
         match self.why {
             Why::Status { code, .. } => Some(code),
             Why::Missing(_) => Some(404),
@@ -81,7 +81,7 @@ impl Refusal {
     /// Whether it may be answered if it is asked again: it is neither the question that is
     /// refused nor whoever asks it.
     #[must_use]
-    pub fn may_pass(&self) -> bool {
+    pub(crate) fn may_pass(&self) -> bool {
         !matches!(self.code(), Some(400 | 401 | 403 | 404))
     }
 
@@ -95,7 +95,7 @@ impl Refusal {
 
     /// The API server's own words.
     #[must_use]
-    pub fn message(&self) -> &str {
+    pub(crate) fn message(&self) -> &str {
         match &self.why {
             Why::Status { message, .. } | Why::Missing(message) | Why::Other(message) => message,
         }

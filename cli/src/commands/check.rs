@@ -21,7 +21,7 @@ use self::facts::Facts;
 use self::outcome::Outcome;
 use crate::cluster::{Cluster, Refusal};
 use crate::console::Console;
-use crate::failure::{Failure, Verdict};
+use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
 use crate::output::{self, Format, number};
 
@@ -42,7 +42,7 @@ const AGAIN: Duration = Duration::from_secs(2);
                   3 if all were skipped but those of the cluster itself.",
     after_help = "Example:\n  weft check --wait 2m"
 )]
-pub struct Check {
+pub(crate) struct Check {
     /// Before Weft is installed: whether the cluster can have it
     #[arg(long)]
     pre: bool,
@@ -79,7 +79,7 @@ struct Report {
     success: bool,
     checks: Vec<Done>,
     #[serde(skip)]
-    verdict: Verdict,
+    conclusion: Conclusion,
 }
 
 impl Check {
@@ -87,11 +87,11 @@ impl Check {
     ///
     /// # Errors
     /// When the API server does not answer.
-    pub async fn run(
+    pub(crate) async fn run(
         &self,
         global: &Global,
         console: &mut Console<'_>,
-    ) -> Result<Verdict, Failure> {
+    ) -> Result<Conclusion, Failure> {
         let format = global.format(&[Format::Table, Format::Json, Format::Yaml])?;
         let cluster = Cluster::connect(global).await?;
         self.print(&cluster, format, console).await
@@ -101,19 +101,19 @@ impl Check {
     ///
     /// # Errors
     /// When the API server does not answer.
-    pub async fn print(
+    pub(crate) async fn print(
         &self,
         cluster: &Cluster,
         format: Format,
         console: &mut Console<'_>,
-    ) -> Result<Verdict, Failure> {
+    ) -> Result<Conclusion, Failure> {
         let begun = Instant::now();
         let report = loop {
             let tried = self.once(cluster).await;
             let left = self.wait.is_some_and(|wait| begun.elapsed() + AGAIN < wait);
             match tried {
                 // Who may see nothing now may not see more before the time is over.
-                Ok(report) if report.verdict != Verdict::No || !left => break report,
+                Ok(report) if report.conclusion != Conclusion::No || !left => break report,
                 Ok(_) => sleep(AGAIN).await,
                 // Who does not answer now may do so before the time is over, and who is not
                 // known now will not be then.
@@ -124,8 +124,8 @@ impl Check {
         if !output::data(console, format, &report)? {
             print(&report, console)?;
         }
-        match report.verdict {
-            Verdict::Unknown => Err(Failure::unknown(
+        match report.conclusion {
+            Conclusion::Unknown => Err(Failure::unknown(
                 "nothing is known of the mesh: every check of it was skipped, for the reason \
                  beside it; ask as somebody who may see more",
             )),
@@ -165,28 +165,28 @@ impl Check {
             FailOn::Error => Outcome::Error,
             FailOn::Warning => Outcome::Warning,
         };
-        let verdict = verdict(&checks, fails);
+        let conclusion = conclude(&checks, fails);
         Ok(Report {
-            success: verdict == Verdict::Yes,
+            success: conclusion == Conclusion::Yes,
             checks,
-            verdict,
+            conclusion,
         })
     }
 }
 
 /// What so many checks come to. Everybody may see the cluster's version, and that alone is no
 /// mesh that is well.
-fn verdict(checks: &[Done], fails: Outcome) -> Verdict {
+fn conclude(checks: &[Done], fails: Outcome) -> Conclusion {
     if checks.iter().any(|check| check.result >= fails) {
-        return Verdict::No;
+        return Conclusion::No;
     }
     let of_the_mesh = checks
         .iter()
         .filter(|check| check.category != list::KUBERNETES);
     let mut judged = of_the_mesh.filter(|check| check.result != Outcome::Skipped);
     match judged.next() {
-        Some(_) => Verdict::Yes,
-        None => Verdict::Unknown,
+        Some(_) => Conclusion::Yes,
+        None => Conclusion::Unknown,
     }
 }
 

@@ -15,7 +15,7 @@ use clap::Args;
 use clap_complete::Shell;
 
 use crate::console::Console;
-use crate::failure::{Failure, Verdict};
+use crate::failure::{Conclusion, Failure};
 
 /// What scripts say in place of a command to ask for names.
 const ASK: &str = "complete-names";
@@ -30,7 +30,7 @@ const ASK: &str = "complete-names";
                   answers.",
     after_help = "Example:\n  weft completion bash > /etc/bash_completion.d/weft"
 )]
-pub struct Completion {
+pub(crate) struct Completion {
     /// The shell
     #[arg(value_enum)]
     shell: Shell,
@@ -41,20 +41,20 @@ impl Completion {
     ///
     /// # Errors
     /// When the output is closed.
-    pub fn run(
+    pub(crate) fn run(
         &self,
         mut command: clap::Command,
         console: &mut Console<'_>,
-    ) -> Result<Verdict, Failure> {
+    ) -> Result<Conclusion, Failure> {
         let script = script::of(self.shell, &mut command, ASK);
         console.out.write_all(script.as_bytes())?;
-        Ok(Verdict::Yes)
+        Ok(Conclusion::Yes)
     }
 }
 
 /// The words of a line that is being typed, where a script asks about one.
 #[must_use]
-pub fn asked(arguments: &[OsString]) -> Option<Vec<String>> {
+pub(crate) fn asked(arguments: &[OsString]) -> Option<Vec<String>> {
     let [_, first, words @ ..] = arguments else {
         return None;
     };
@@ -66,16 +66,16 @@ pub fn asked(arguments: &[OsString]) -> Option<Vec<String>> {
 ///
 /// # Errors
 /// When the output is closed; nothing else is told.
-pub async fn complete(
+pub(crate) async fn complete(
     mut command: clap::Command,
     words: &[String],
     console: &mut Console<'_>,
-) -> Result<Verdict, Failure> {
+) -> Result<Conclusion, Failure> {
     command.build();
     if let Some(place) = place::of(&command, words) {
         for name in names::found(&place).await {
             console.line(&name)?;
         }
     }
-    Ok(Verdict::Yes)
+    Ok(Conclusion::Yes)
 }

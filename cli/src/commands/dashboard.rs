@@ -17,7 +17,7 @@ use self::guard::Guard;
 use self::server::Site;
 use crate::cluster::Cluster;
 use crate::console::Console;
-use crate::failure::{Failure, Verdict};
+use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
 use crate::output::Format;
 
@@ -32,7 +32,7 @@ use crate::output::Format;
                   this start; who has it sees what its user may see.",
     after_help = "Example:\n  weft dashboard -n shop"
 )]
-pub struct Dashboard {
+pub(crate) struct Dashboard {
     /// Port on 127.0.0.1; any that is free without it
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     port: u16,
@@ -43,11 +43,11 @@ impl Dashboard {
     ///
     /// # Errors
     /// When there is no kubeconfig, or the port is taken.
-    pub async fn run(
+    pub(crate) async fn run(
         &self,
         global: &Global,
         console: &mut Console<'_>,
-    ) -> Result<Verdict, Failure> {
+    ) -> Result<Conclusion, Failure> {
         global.format(&[Format::Table])?;
         let cluster = Cluster::connect(global).await?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, self.port)).await;
@@ -65,7 +65,7 @@ impl Dashboard {
         let site = Site::new(cluster, Guard::new(port, key));
         tokio::select! {
             never = server::serve(&listener, &site) => match never {},
-            _ = tokio::signal::ctrl_c() => Ok(Verdict::Yes),
+            _ = tokio::signal::ctrl_c() => Ok(Conclusion::Yes),
         }
     }
 }

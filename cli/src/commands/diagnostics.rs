@@ -9,7 +9,7 @@ use self::archive::Archive;
 use crate::cluster::{Cluster, Refusal};
 use crate::commands::check::probes;
 use crate::console::Console;
-use crate::failure::{Failure, Verdict};
+use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
 use crate::kinds;
 
@@ -80,18 +80,18 @@ const HIDDEN: [&str; 3] = [
                   give it away.",
     after_help = "Example:\n  weft diagnostics -o weft.tgz"
 )]
-pub struct Diagnostics {}
+pub(crate) struct Diagnostics {}
 
 impl Diagnostics {
     /// Writes the bundle.
     ///
     /// # Errors
     /// When no file is named, or it cannot be written.
-    pub async fn run(
+    pub(crate) async fn run(
         &self,
         global: &Global,
         console: &mut Console<'_>,
-    ) -> Result<Verdict, Failure> {
+    ) -> Result<Conclusion, Failure> {
         let file = global
             .output
             .as_deref()
@@ -111,7 +111,7 @@ impl Diagnostics {
                 bundle.len() >> 10
             ))?;
         }
-        Ok(Verdict::Yes)
+        Ok(Conclusion::Yes)
     }
 }
 
@@ -119,7 +119,7 @@ impl Diagnostics {
 ///
 /// # Errors
 /// When nobody answers or the user is not known, or it cannot be packed.
-pub async fn bundle(cluster: &Cluster) -> Result<(Vec<u8>, usize), Failure> {
+pub(crate) async fn bundle(cluster: &Cluster) -> Result<(Vec<u8>, usize), Failure> {
     // Nobody is told of an empty archive that it is one.
     probes::version(cluster)
         .await

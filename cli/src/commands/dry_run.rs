@@ -2,18 +2,18 @@
 //! come while it watches.
 
 mod ask;
-mod verdict;
+mod conclusion;
 mod watch;
 
-pub(super) use verdict::{Advice, verdict};
-use verdict::{is_of_nothing, tried};
+pub(super) use conclusion::{Advice, conclude};
+use conclusion::{is_of_nothing, tried};
 
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use crds::labels;
 use crds::observe::{
-    AccessChange, BackendShare, Change, ChangedEdge, Deleted, DryRun as Asked, DryRunSpec,
+    AccessChange, BackendShare, Change, ChangedEdge, Deleted, DryRun as DryRunObject, DryRunSpec,
     DryRunStatus,
 };
 use policy::name::Kind;
@@ -23,7 +23,7 @@ use super::inject::template;
 use crate::cluster::{Cluster, Refusal};
 use crate::console::Console;
 use crate::escape;
-use crate::failure::{Failure, Verdict};
+use crate::failure::{Conclusion, Failure};
 use crate::files;
 use crate::global::Global;
 use crate::output::table::{Cell, Table};
@@ -71,7 +71,7 @@ const ADVICE: Advice = Advice {
                   weft.dev/opaque-ports of a pod template.",
     after_help = "Example:\n  weft dry-run -f policy.yaml -n shop"
 )]
-pub struct DryRun {
+pub(crate) struct DryRun {
     /// Manifests that would be applied; - is the standard input
     #[arg(short, long = "filename", value_name = "FILE", num_args = 1..)]
     files: Vec<String>,
@@ -91,11 +91,11 @@ impl DryRun {
     ///
     /// # Errors
     /// When nobody can tell, or the change cannot be made.
-    pub async fn run(
+    pub(crate) async fn run(
         &self,
         global: &Global,
         console: &mut Console<'_>,
-    ) -> Result<Verdict, Failure> {
+    ) -> Result<Conclusion, Failure> {
         let format = global.format(FORMATS)?;
         if global.all_namespaces {
             let why = "a change is made in one namespace; say -n NAME instead of -A";
@@ -126,10 +126,10 @@ impl DryRun {
             }
             status.trial = Some(trial);
         }
-        let verdict = tried(verdict(&status, ADVICE), untried);
+        let conclusion = tried(conclude(&status, ADVICE), untried);
         answer.status = Some(status);
         output::data(console, format, &answer)?;
-        verdict
+        conclusion
     }
 
     fn gathered(&self, namespace: &str, console: &mut Console<'_>) -> Result<Gathered, Failure> {
@@ -152,7 +152,7 @@ impl DryRun {
                 mode: mode.clone(),
             }));
         if *spec == DryRunSpec::default() {
-            tried(Ok(Verdict::Yes), gathered.untried)?;
+            tried(Ok(Conclusion::Yes), gathered.untried)?;
             let why = "there is nothing to try: say -f FILE, --delete KIND/NAME or --access MODE";
             return Err(Failure::usage(why));
         }
@@ -261,7 +261,7 @@ fn deleted(text: &str, namespace: &str) -> Result<Deleted, Failure> {
     })
 }
 
-pub(super) async fn ask(cluster: &Cluster, spec: DryRunSpec) -> Result<Asked, Refusal> {
+pub(super) async fn ask(cluster: &Cluster, spec: DryRunSpec) -> Result<DryRunObject, Refusal> {
     let request = ask::request(cluster, spec)?;
     let client = cluster.client();
     cluster.try_ask(ask::WHAT, client.request(request)).await

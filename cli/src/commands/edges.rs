@@ -11,7 +11,7 @@ use k8s_openapi::jiff::Timestamp;
 use crate::cluster::Cluster;
 use crate::cluster::names::Named;
 use crate::console::Console;
-use crate::failure::{Failure, Verdict};
+use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
 use crate::output::table::{Cell, Table, Tone};
 use crate::output::{self, Format, number};
@@ -44,7 +44,7 @@ const FORMATS: &[Format] = &[
                   Markdown.",
     after_help = "Example:\n  weft edges svc/cart -o mermaid"
 )]
-pub struct Edges {
+pub(crate) struct Edges {
     /// KIND/NAME at either end; all edges without it
     #[arg(value_name = "RES")]
     resource: Option<String>,
@@ -68,11 +68,11 @@ impl Edges {
     ///
     /// # Errors
     /// When the graph cannot be read.
-    pub async fn run(
+    pub(crate) async fn run(
         &self,
         global: &Global,
         console: &mut Console<'_>,
-    ) -> Result<Verdict, Failure> {
+    ) -> Result<Conclusion, Failure> {
         let format = global.format(FORMATS)?;
         self.named()?;
         self.question()?;
@@ -113,13 +113,13 @@ impl Edges {
     ///
     /// # Errors
     /// When the graph cannot be read, or does not know what is named and nobody else does.
-    pub async fn print(
+    pub(crate) async fn print(
         &self,
         cluster: &Cluster,
         format: Format,
         now: SystemTime,
         console: &mut Console<'_>,
-    ) -> Result<Verdict, Failure> {
+    ) -> Result<Conclusion, Failure> {
         let mut traffic = Traffic::ask(cluster, &self.question()?).await?;
         let (here, named) = (cluster.scope(), self.named()?);
         known::check(cluster, &traffic, named.as_ref()).await?;
@@ -131,7 +131,7 @@ impl Edges {
             kept[at - 1]
         });
         if output::data(console, format, &traffic.graph)? {
-            return Ok(Verdict::Yes);
+            return Ok(Conclusion::Yes);
         }
         match format {
             Format::Dot => console.line(&drawing::dot(&traffic, here))?,
@@ -143,7 +143,7 @@ impl Edges {
         if let Some(word) = traffic.word() {
             console.word(&word)?;
         }
-        Ok(Verdict::Yes)
+        Ok(Conclusion::Yes)
     }
 
     /// Which edges are meant, in their order.

@@ -4,8 +4,8 @@ use std::time::SystemTime;
 
 use clap::Args;
 use crds::observe::{
-    API_VERSION, Explanation, ExplanationSpec, ExplanationStatus, Fix, From, Header, Programmed,
-    Resource, To, Verdict as Said,
+    API_VERSION, Explanation, ExplanationSpec, ExplanationStatus, ExplanationVerdict, Fix, From,
+    Header, Programmed, Resource, To,
 };
 use http::Request;
 
@@ -13,7 +13,7 @@ use crate::cluster::names::{self, Kind, Named};
 use crate::cluster::{Cluster, Refusal};
 use crate::console::Console;
 use crate::escape;
-use crate::failure::{Failure, Verdict};
+use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
 use crate::output::{self, Format, number};
 
@@ -55,7 +55,7 @@ pub(super) const TO: &[Kind] = &[
                   passes besides where that cannot be helped. Exit status 1 if it is refused, 3 if that cannot be told.",
     after_help = "Example:\n  weft explain deploy/web svc/cart:8080 DELETE /items/7 -n shop"
 )]
-pub struct Explain {
+pub(crate) struct Explain {
     /// Who calls: KIND/NAME, or outside
     #[arg(value_name = "FROM")]
     from: String,
@@ -87,11 +87,11 @@ impl Explain {
     ///
     /// # Errors
     /// When nobody can tell.
-    pub async fn run(
+    pub(crate) async fn run(
         &self,
         global: &Global,
         console: &mut Console<'_>,
-    ) -> Result<Verdict, Failure> {
+    ) -> Result<Conclusion, Failure> {
         let format = global.format(FORMATS)?;
         self.question("default")?;
         let cluster = Cluster::connect(global).await?;
@@ -103,13 +103,13 @@ impl Explain {
     ///
     /// # Errors
     /// When nobody can tell.
-    pub async fn print(
+    pub(crate) async fn print(
         &self,
         cluster: &Cluster,
         format: Format,
         now: SystemTime,
         console: &mut Console<'_>,
-    ) -> Result<Verdict, Failure> {
+    ) -> Result<Conclusion, Failure> {
         let spec = self.question(cluster.namespace())?;
         let answer = ask(cluster, spec).await?;
         let Some(status) = &answer.status else {
@@ -124,9 +124,9 @@ impl Explain {
             }
         }
         match status.verdict {
-            Said::Allowed => Ok(Verdict::Yes),
-            Said::Refused | Said::Mixed => Ok(Verdict::No),
-            Said::Unknown => Ok(Verdict::Unknown),
+            ExplanationVerdict::Allowed => Ok(Conclusion::Yes),
+            ExplanationVerdict::Refused | ExplanationVerdict::Mixed => Ok(Conclusion::No),
+            ExplanationVerdict::Unknown => Ok(Conclusion::Unknown),
         }
     }
 
@@ -234,14 +234,16 @@ pub(crate) async fn try_ask(
 }
 
 /// Objects for `kubectl apply -f -`; what no object can mend as words.
-fn print_fix(status: &ExplanationStatus, console: &mut Console<'_>) -> Result<Verdict, Failure> {
-    if status.verdict == Said::Unknown {
+fn print_fix(status: &ExplanationStatus, console: &mut Console<'_>) -> Result<Conclusion, Failure> {
+    if status.verdict == ExplanationVerdict::Unknown {
         let why = format!("it cannot be told: {}", status.reason);
         return Err(Failure::unknown(why));
     }
     let Some(fix) = &status.fix else {
         let why = match status.verdict {
-            Said::Allowed => "the call is allowed, there is nothing to mend".to_owned(),
+            ExplanationVerdict::Allowed => {
+                "the call is allowed, there is nothing to mend".to_owned()
+            }
             verdict => {
                 let why = match hidden(status) {
                     Some(owners) => format!("{owners}, and what would mend it"),
@@ -251,10 +253,10 @@ fn print_fix(status: &ExplanationStatus, console: &mut Console<'_>) -> Result<Ve
             }
         };
         console.word(&why)?;
-        return Ok(if status.verdict == Said::Allowed {
-            Verdict::Yes
+        return Ok(if status.verdict == ExplanationVerdict::Allowed {
+            Conclusion::Yes
         } else {
-            Verdict::No
+            Conclusion::No
         });
     };
     for warning in &fix.warnings {
@@ -265,9 +267,9 @@ fn print_fix(status: &ExplanationStatus, console: &mut Console<'_>) -> Result<Ve
     }
     console.out.write_all(yaml(fix)?.as_bytes())?;
     Ok(if fix.objects.is_empty() {
-        Verdict::No
+        Conclusion::No
     } else {
-        Verdict::Yes
+        Conclusion::Yes
     })
 }
 
@@ -308,7 +310,7 @@ fn told(status: &ExplanationStatus, now: SystemTime) -> Vec<String> {
             name => format!(" {name:<7} {}", step.text),
         });
     }
-    if status.backends.len() > 1 || status.verdict == Said::Mixed {
+    if status.backends.len() > 1 || status.verdict == ExplanationVerdict::Mixed {
         for backend in &status.backends {
             lines.push(format!(
                 " backend {}  {}  {} {}  {} of {} endpoints ready",
@@ -324,7 +326,7 @@ fn told(status: &ExplanationStatus, now: SystemTime) -> Vec<String> {
     if let Some(programmed) = &status.programmed {
         lines.extend(waiting(programmed));
     }
-    if status.verdict != Said::Unknown {
+    if status.verdict != ExplanationVerdict::Unknown {
         lines.extend(seen(status, now));
     }
     if let Some(fix) = &status.fix {

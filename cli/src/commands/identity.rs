@@ -21,7 +21,7 @@ use super::proxies;
 use crate::cluster::Cluster;
 use crate::cluster::names::{Kind, Named};
 use crate::console::Console;
-use crate::failure::{Failure, Verdict};
+use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
 use crate::output::Format;
 
@@ -55,7 +55,7 @@ type Silent = (PodName, Option<Failure>);
                   issuer that signs below them.",
     after_help = "Example:\n  weft identity pod/web-5d8"
 )]
-pub struct Identity {
+pub(crate) struct Identity {
     /// pod, sa, deploy, sts, ds, job, rs or rc, or one as KIND/NAME; all meshed pods without it
     #[arg(value_name = "RES")]
     resource: Option<String>,
@@ -69,11 +69,11 @@ impl Identity {
     ///
     /// # Errors
     /// When no certificate can be read.
-    pub async fn run(
+    pub(crate) async fn run(
         &self,
         global: &Global,
         console: &mut Console<'_>,
-    ) -> Result<Verdict, Failure> {
+    ) -> Result<Conclusion, Failure> {
         let format = global.format(&[Format::Table, Format::Json, Format::Yaml])?;
         self.named()?;
         let cluster = Cluster::connect(global).await?;
@@ -89,12 +89,12 @@ impl Identity {
     ///
     /// # Errors
     /// When no certificate can be read.
-    pub async fn print(
+    pub(crate) async fn print(
         &self,
         cluster: &Cluster,
         format: Format,
         console: &mut Console<'_>,
-    ) -> Result<Verdict, Failure> {
+    ) -> Result<Conclusion, Failure> {
         if self.ca {
             return authority::print(cluster, format, console).await;
         }
@@ -110,8 +110,8 @@ impl Identity {
             None => (pods::meshed(cluster, named.as_ref()).await?, None),
         };
         let (mut rows, silent) = presented(cluster, pods).await;
-        let verdict = match silent.is_empty() {
-            true => Verdict::Yes,
+        let conclusion = match silent.is_empty() {
+            true => Conclusion::Yes,
             false => {
                 let told = match told {
                     Some(told) => told,
@@ -126,7 +126,7 @@ impl Identity {
         let place = |row: &Row| (row.namespace.clone(), row.name.clone());
         rows.sort_by_key(place);
         rows::print(&rows, "POD", cluster.scope().is_none(), format, console)?;
-        Ok(verdict)
+        Ok(conclusion)
     }
 }
 
@@ -178,7 +178,7 @@ fn by_controllers(
     silent: Vec<Silent>,
     told: &ProxyList,
     console: &mut Console<'_>,
-) -> Result<Verdict, Failure> {
+) -> Result<Conclusion, Failure> {
     let held: BTreeMap<PodName, Certificate> = told
         .items
         .iter()
@@ -190,10 +190,10 @@ fn by_controllers(
             Some((pod, Certificate::told(&proxy.status)?))
         })
         .collect();
-    let (mut verdict, mut added, mut reason) = (Verdict::Yes, 0, None);
+    let (mut conclusion, mut added, mut reason) = (Conclusion::Yes, 0, None);
     for (pod, why) in silent {
         let Some(certificate) = held.get(&pod).cloned() else {
-            verdict = Verdict::No;
+            conclusion = Conclusion::No;
             let nobody = || format!("{pod}: nobody tells its certificate");
             console.word(&why.map_or_else(nobody, |why| why.to_string()))?;
             continue;
@@ -213,5 +213,5 @@ fn by_controllers(
              proxy has to have: {reason}"
         ))?;
     }
-    Ok(verdict)
+    Ok(conclusion)
 }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use self::sidecar::Sidecar;
 use self::template::Template;
 use crate::console::Console;
-use crate::failure::{Failure, Verdict};
+use crate::failure::{Conclusion, Failure};
 use crate::files::{self, Manifest};
 use crate::global::Global;
 use crate::yaml::{change, differ, tree};
@@ -29,7 +29,7 @@ use crate::yaml::{change, differ, tree};
                   for pods that no webhook shall touch.",
     after_help = "Example:\n  weft inject deployment.yaml | kubectl apply -f -"
 )]
-pub struct Inject {
+pub(crate) struct Inject {
     /// Add the sidecar itself, not the label
     #[arg(long)]
     manual: bool,
@@ -55,7 +55,7 @@ pub struct Inject {
                   and is named, as nobody can tell whose it is.",
     after_help = "Example:\n  weft uninject deployment.yaml | kubectl apply -f -"
 )]
-pub struct Uninject {
+pub(crate) struct Uninject {
     /// Take out the sidecar of inject --manual, not the label
     #[arg(long)]
     manual: bool,
@@ -69,11 +69,11 @@ impl Inject {
     ///
     /// # Errors
     /// When one is no YAML, or cannot be changed in place. Nothing is printed then.
-    pub async fn run(
+    pub(crate) async fn run(
         &self,
         global: &Global,
         console: &mut Console<'_>,
-    ) -> Result<Verdict, Failure> {
+    ) -> Result<Conclusion, Failure> {
         let manifests = read(&self.files, console)?;
         if !self.manual {
             return edit(&manifests, console, &mut |template, words| {
@@ -93,7 +93,7 @@ impl Uninject {
     ///
     /// # Errors
     /// When one is no YAML, or cannot be changed in place. Nothing is printed then.
-    pub fn run(&self, console: &mut Console<'_>) -> Result<Verdict, Failure> {
+    pub(crate) fn run(&self, console: &mut Console<'_>) -> Result<Conclusion, Failure> {
         let manifests = read(&self.files, console)?;
         edit(&manifests, console, &mut |template, words| {
             if self.manual {
@@ -134,7 +134,7 @@ fn edit(
     manifests: &[Manifest],
     console: &mut Console<'_>,
     wanted: &mut Change<'_>,
-) -> Result<Verdict, Failure> {
+) -> Result<Conclusion, Failure> {
     let mut written = String::new();
     let mut words = Vec::new();
     for manifest in manifests {
@@ -157,7 +157,7 @@ fn edit(
         console.word(&word)?;
     }
     console.out.write_all(written.as_bytes())?;
-    Ok(Verdict::Yes)
+    Ok(Conclusion::Yes)
 }
 
 fn changed(

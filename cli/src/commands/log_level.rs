@@ -10,7 +10,7 @@ use serde_json::json;
 use super::proxy_config::pod;
 use crate::cluster::Cluster;
 use crate::console::Console;
-use crate::failure::{Failure, Verdict};
+use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
 
 /// Arguments of `weft log-level`.
@@ -22,7 +22,7 @@ use crate::global::Global;
                   is taken away: - does that, and the namespace's or the default holds again.",
     after_help = "Example:\n  weft log-level web-5d8 weft_proxy=debug,info"
 )]
-pub struct LogLevel {
+pub(crate) struct LogLevel {
     /// The pod
     #[arg(value_name = "POD")]
     pod: String,
@@ -36,11 +36,11 @@ impl LogLevel {
     ///
     /// # Errors
     /// When the level is none, or the pod cannot be written.
-    pub async fn run(
+    pub(crate) async fn run(
         &self,
         global: &Global,
         console: &mut Console<'_>,
-    ) -> Result<Verdict, Failure> {
+    ) -> Result<Conclusion, Failure> {
         self.level()?;
         let cluster = Cluster::connect(global).await?;
         self.write(&cluster, console).await
@@ -59,11 +59,11 @@ impl LogLevel {
     ///
     /// # Errors
     /// When the level is none, or the pod cannot be written.
-    pub async fn write(
+    pub(crate) async fn write(
         &self,
         cluster: &Cluster,
         console: &mut Console<'_>,
-    ) -> Result<Verdict, Failure> {
+    ) -> Result<Conclusion, Failure> {
         let (pod, level) = (pod(&self.pod)?, self.level()?);
         let pods: Api<Pod> = Api::namespaced(cluster.client(), cluster.namespace());
         let patch = json!({"metadata": {"annotations": {LOG_LEVEL: level}}});
@@ -76,6 +76,6 @@ impl LogLevel {
             Some(level) => format!("{what}: {LOG_LEVEL} is {level}"),
             None => format!("{what}: {LOG_LEVEL} is taken away"),
         })?;
-        Ok(Verdict::Yes)
+        Ok(Conclusion::Yes)
     }
 }

@@ -8,7 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::cluster::Cluster;
 use crate::console::Console;
-use crate::failure::{Failure, Verdict};
+use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
 use crate::output::table::{Cell, Table, Tone};
 use crate::output::{self, COMMON, Format, number};
@@ -29,18 +29,18 @@ const PAGE: &str = "500";
                   or refused something.",
     after_help = "Example:\n  weft proxies -A"
 )]
-pub struct Proxies {}
+pub(crate) struct Proxies {}
 
 impl Proxies {
     /// Prints a row per proxy.
     ///
     /// # Errors
     /// When they cannot be read.
-    pub async fn run(
+    pub(crate) async fn run(
         &self,
         global: &Global,
         console: &mut Console<'_>,
-    ) -> Result<Verdict, Failure> {
+    ) -> Result<Conclusion, Failure> {
         let format = global.format(COMMON)?;
         let cluster = Cluster::connect(global).await?;
         self.print(&cluster, format, SystemTime::now(), console)
@@ -51,34 +51,28 @@ impl Proxies {
     ///
     /// # Errors
     /// When they cannot be read.
-    pub async fn print(
+    pub(crate) async fn print(
         &self,
         cluster: &Cluster,
         format: Format,
         now: SystemTime,
         console: &mut Console<'_>,
-    ) -> Result<Verdict, Failure> {
+    ) -> Result<Conclusion, Failure> {
         let list = all(cluster).await?;
         let wrong = |proxy: &Proxy| !proxy.status.connected || !proxy.status.nacks.is_empty();
-        let verdict = if list.items.iter().any(wrong) {
-            Verdict::No
+        let conclusion = if list.items.iter().any(wrong) {
+            Conclusion::No
         } else {
-            Verdict::Yes
+            Conclusion::Yes
         };
         if output::data(console, format, &list)? {
-            return Ok(verdict);
+            return Ok(conclusion);
         }
         if list.items.is_empty() {
             console.word("no proxies")?;
-            return Ok(verdict);
+            return Ok(conclusion);
         }
-        table(
-            &list,
-            cluster.scope().is_none(),
-            format == Format::Wide,
-            now,
-        )
-        .write(console.out, console.color)?;
+        table(&list, cluster.scope().is_none(), format, now).write(console.out, console.color)?;
         for proxy in &list.items {
             for nack in &proxy.status.nacks {
                 console.word(&format!(
@@ -87,7 +81,7 @@ impl Proxies {
                 ))?;
             }
         }
-        Ok(verdict)
+        Ok(conclusion)
     }
 }
 
@@ -114,7 +108,7 @@ pub(super) async fn all(cluster: &Cluster) -> Result<ProxyList, Failure> {
     }
 }
 
-fn table(list: &ProxyList, all: bool, wide: bool, now: SystemTime) -> Table {
+fn table(list: &ProxyList, all: bool, format: Format, now: SystemTime) -> Table {
     let mut head = Vec::new();
     if all {
         head.push("NAMESPACE");
@@ -129,7 +123,7 @@ fn table(list: &ProxyList, all: bool, wide: bool, now: SystemTime) -> Table {
         "CERT",
         "MEMORY",
     ]);
-    if wide {
+    if format == Format::Wide {
         head.extend(["IDENTITY", "CLOCK", "DRAINING", "LACKS", "TOO-OLD-FOR"]);
     }
     let mut table = Table::new(&head);
@@ -163,7 +157,7 @@ fn table(list: &ProxyList, all: bool, wide: bool, now: SystemTime) -> Table {
             ),
             status.memory.map(memory).unwrap_or_default().into(),
         ]);
-        if wide {
+        if format == Format::Wide {
             let clock = status.clock_ahead_ms.map(|ms| format!("{ms:+}ms"));
             let draining = status
                 .draining

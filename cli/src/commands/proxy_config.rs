@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::cluster::names::{Kind, Named};
 use crate::cluster::{Cluster, forward};
 use crate::console::Console;
-use crate::failure::{Failure, Verdict};
+use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
 use crate::output::table::Table;
 use crate::output::{self, Format};
@@ -23,7 +23,7 @@ use crate::output::{self, Format};
                   by: sections of policies, retry budgets, breakers and endpoints.",
     after_help = "Example:\n  weft proxy-config web-5d8 --direct"
 )]
-pub struct ProxyConfig {
+pub(crate) struct ProxyConfig {
     /// The pod
     #[arg(value_name = "POD")]
     pod: String,
@@ -50,11 +50,11 @@ impl ProxyConfig {
     ///
     /// # Errors
     /// When the proxy does not answer.
-    pub async fn run(
+    pub(crate) async fn run(
         &self,
         global: &Global,
         console: &mut Console<'_>,
-    ) -> Result<Verdict, Failure> {
+    ) -> Result<Conclusion, Failure> {
         let format = global.format(&[Format::Table, Format::Json, Format::Yaml])?;
         let pod = pod(&self.pod)?;
         let cluster = Cluster::connect(global).await?;
@@ -64,14 +64,14 @@ impl ProxyConfig {
             self.config(&cluster, &pod).await?
         };
         if output::data(console, format, &page)? {
-            return Ok(Verdict::Yes);
+            return Ok(Conclusion::Yes);
         }
         if self.traffic {
             print_traffic(&page, console)?;
         } else {
             print(&page, console)?;
         }
-        Ok(Verdict::Yes)
+        Ok(Conclusion::Yes)
     }
 
     async fn config(&self, cluster: &Cluster, pod: &str) -> Result<Value, Failure> {

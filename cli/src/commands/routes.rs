@@ -8,7 +8,7 @@ use clap::Args;
 use crate::cluster::Cluster;
 use crate::cluster::names::Named;
 use crate::console::Console;
-use crate::failure::{Failure, Verdict};
+use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
 use crate::output::table::{Cell, Table};
 use crate::output::{self, COMMON, Format, number};
@@ -25,7 +25,7 @@ use crate::traffic::{Question, Traffic, known};
                   of those that protect the workload. - is what no route describes.",
     after_help = "Example:\n  weft routes svc/cart"
 )]
-pub struct Routes {
+pub(crate) struct Routes {
     /// KIND/NAME
     #[arg(value_name = "RES")]
     resource: String,
@@ -39,11 +39,11 @@ impl Routes {
     ///
     /// # Errors
     /// When the graph cannot be read.
-    pub async fn run(
+    pub(crate) async fn run(
         &self,
         global: &Global,
         console: &mut Console<'_>,
-    ) -> Result<Verdict, Failure> {
+    ) -> Result<Conclusion, Failure> {
         let format = global.format(COMMON)?;
         Named::read(&self.resource, ENDS)?;
         Question::window(self.window)?;
@@ -55,12 +55,12 @@ impl Routes {
     ///
     /// # Errors
     /// When the graph cannot be read, or does not know what is named and nobody else does.
-    pub async fn print(
+    pub(crate) async fn print(
         &self,
         cluster: &Cluster,
         format: Format,
         console: &mut Console<'_>,
-    ) -> Result<Verdict, Failure> {
+    ) -> Result<Conclusion, Failure> {
         let named = Named::read(&self.resource, ENDS)?;
         let mut question = Question::window(self.window)?;
         question.routes = true;
@@ -71,7 +71,7 @@ impl Routes {
         nodes.retain(|node| selected.is_served_by(node));
         traffic.graph.edges.clear();
         if output::data(console, format, &traffic.graph)? {
-            return Ok(Verdict::Yes);
+            return Ok(Conclusion::Yes);
         }
         if let Some(word) = traffic.word() {
             console.word(&word)?;
@@ -100,6 +100,6 @@ impl Routes {
         } else {
             table.write(console.out, console.color)?;
         }
-        Ok(Verdict::Yes)
+        Ok(Conclusion::Yes)
     }
 }

@@ -15,7 +15,7 @@ use self::groups::{Group, Weights};
 use crate::cluster::Cluster;
 use crate::cluster::names::{Kind, Named};
 use crate::console::Console;
-use crate::failure::{Failure, Verdict};
+use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
 use crate::output::table::{Cell, Table};
 use crate::output::{self, COMMON, Format, number};
@@ -51,7 +51,7 @@ const EACH: Duration = Duration::from_secs(5);
                   latency is estimated from theirs.",
     after_help = "Example:\n  weft stat deploy -n shop"
 )]
-pub struct Stat {
+pub(crate) struct Stat {
     /// KIND or KIND/NAME: deploy, sts, ds, job, rs, rc, pod, svc, ns, ts
     #[arg(value_name = "KIND[/NAME]")]
     resource: String,
@@ -74,11 +74,11 @@ impl Stat {
     ///
     /// # Errors
     /// When the graph cannot be read.
-    pub async fn run(
+    pub(crate) async fn run(
         &self,
         global: &Global,
         console: &mut Console<'_>,
-    ) -> Result<Verdict, Failure> {
+    ) -> Result<Conclusion, Failure> {
         let format = global.format(COMMON)?;
         self.asked()?;
         self.ends()?;
@@ -86,7 +86,7 @@ impl Stat {
         loop {
             self.print(&cluster, format, console).await?;
             if !self.watch {
-                return Ok(Verdict::Yes);
+                return Ok(Conclusion::Yes);
             }
             tokio::time::sleep(EACH).await;
             console.line("")?;
@@ -113,16 +113,16 @@ impl Stat {
     /// # Errors
     /// When the graph cannot be read, or does not know what is asked about and nobody else
     /// does.
-    pub async fn print(
+    pub(crate) async fn print(
         &self,
         cluster: &Cluster,
         format: Format,
         console: &mut Console<'_>,
-    ) -> Result<Verdict, Failure> {
+    ) -> Result<Conclusion, Failure> {
         let ((resource, question), ends) = (self.asked()?, self.ends()?);
         let alone = resource.kind == Kind::Pod && ends.iter().all(Option::is_none);
         if alone && pods::print(cluster, &resource, question.window, format, console).await? {
-            return Ok(Verdict::Yes);
+            return Ok(Conclusion::Yes);
         }
         // A namespace is asked about where it is, and all of them everywhere.
         let asked = match resource.kind {
@@ -135,7 +135,7 @@ impl Stat {
             known::check(cluster, &traffic, Some(end)).await?;
         }
         if output::data(console, format, &traffic.graph)? {
-            return Ok(Verdict::Yes);
+            return Ok(Conclusion::Yes);
         }
         let table = self.table(cluster, &traffic, format, console).await?;
         if table.is_empty() {
@@ -149,7 +149,7 @@ impl Stat {
         if let Some(word) = traffic.word() {
             console.word(&word)?;
         }
-        Ok(Verdict::Yes)
+        Ok(Conclusion::Yes)
     }
 
     /// A row per object that has calls.

@@ -23,7 +23,7 @@ use crate::cluster::names::Named;
 use crate::cluster::{Cluster, Refusal};
 use crate::console::Console;
 use crate::escape;
-use crate::failure::{Failure, Verdict};
+use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
 use crate::output::{self, Format, number};
 use crate::traffic::select::{ENDS, Selected};
@@ -56,7 +56,7 @@ const ADVICE: Advice = Advice {
                   exit status. Look for accounts that many share before you apply it.",
     after_help = "Example:\n  weft suggest --to deploy/cart -n shop > policy.yaml"
 )]
-pub struct Suggest {
+pub(crate) struct Suggest {
     /// Only calls to this: KIND/NAME
     #[arg(long, value_name = "RES")]
     to: Option<String>,
@@ -73,11 +73,11 @@ impl Suggest {
     ///
     /// # Errors
     /// When the graph cannot be read.
-    pub async fn run(
+    pub(crate) async fn run(
         &self,
         global: &Global,
         console: &mut Console<'_>,
-    ) -> Result<Verdict, Failure> {
+    ) -> Result<Conclusion, Failure> {
         let format = global.format(FORMATS)?;
         if let Some(text) = &self.to {
             Named::read(text, ENDS)?;
@@ -95,12 +95,12 @@ impl Suggest {
     ///
     /// # Errors
     /// When the graph cannot be read.
-    pub async fn print(
+    pub(crate) async fn print(
         &self,
         cluster: &Cluster,
         format: Format,
         console: &mut Console<'_>,
-    ) -> Result<Verdict, Failure> {
+    ) -> Result<Conclusion, Failure> {
         let mut question = Question::window(self.since.min(BY_ROUTE))?;
         // The window has all of a shorter time.
         question.history = (self.since > BY_ROUTE).then_some(self.since);
@@ -134,7 +134,7 @@ impl Suggest {
         if let Some(word) = traffic.word() {
             console.word(&word)?;
         }
-        Ok(Verdict::Yes)
+        Ok(Conclusion::Yes)
     }
 }
 
@@ -196,7 +196,7 @@ async fn try_out(
     for text in [table, words] {
         console.word(String::from_utf8_lossy(&text).trim_end())?;
     }
-    if let Err(why) = dry_run::verdict(&status, ADVICE) {
+    if let Err(why) = dry_run::conclude(&status, ADVICE) {
         console.word(&format!("dry run: {why}"))?;
     }
     Ok(())

@@ -14,7 +14,7 @@ use self::follow::{TapEvent, follow};
 use crate::cluster::Cluster;
 use crate::console::Console;
 use crate::escape;
-use crate::failure::{Failure, Verdict};
+use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
 use crate::output::Format;
 
@@ -29,7 +29,7 @@ use crate::output::Format;
                   namespace; the controller's log and an Event at RES name who watches.",
     after_help = "Example:\n  weft tap deploy/web --to svc/cart --status 5xx"
 )]
-pub struct Tap {
+pub(crate) struct Tap {
     /// KIND/NAME whose requests are shown
     #[arg(value_name = "RES")]
     resource: String,
@@ -46,25 +46,25 @@ impl Tap {
     /// # Errors
     /// When they cannot be watched. Where they could be before, nobody may be there to tell
     /// them for a moment only.
-    pub async fn run(
+    pub(crate) async fn run(
         &self,
         global: &Global,
         console: &mut Console<'_>,
-    ) -> Result<Verdict, Failure> {
+    ) -> Result<Conclusion, Failure> {
         let format = global.format(&[Format::Table, Format::Json])?;
         in_one_namespace(global)?;
         let (query, names) = (self.query()?, self.filters.names(&self.resource)?);
         let cluster = Cluster::connect(global).await?;
         let mut requests = follow(cluster, &query, names);
-        let mut shown = Shown::default();
+        let mut shown = TapCounts::default();
         while let Some(told) = requests.next().await {
             match told? {
-                TapEvent::Begun => shown = Shown::default(),
+                TapEvent::Begun => shown = TapCounts::default(),
                 TapEvent::Line(line) => shown.line(&line, format, console)?,
                 TapEvent::Word(word) => console.word(&word)?,
             }
         }
-        Ok(Verdict::Yes)
+        Ok(Conclusion::Yes)
     }
 
     fn query(&self) -> Result<String, Failure> {
@@ -87,13 +87,13 @@ pub(crate) fn in_one_namespace(global: &Global) -> Result<(), Failure> {
 
 /// What was said of how many there are.
 #[derive(Debug, Default)]
-struct Shown {
+struct TapCounts {
     taking_part: Option<(u32, u32)>,
     /// Requests that fit and were not shown.
     left_out: u64,
 }
 
-impl Shown {
+impl TapCounts {
     fn line(
         &mut self,
         line: &TapLine,
@@ -232,7 +232,7 @@ mod tests {
             request: Some(request),
             ..TapLine::default()
         };
-        let mut shown = Shown::default();
+        let mut shown = TapCounts::default();
         shown.line(&line, Format::Table, &mut console).unwrap();
         for (proxies, taking_part, matched) in [(4, 0, 0), (4, 3, 10), (4, 3, 30)] {
             let metadata = Some(TapMetadata {

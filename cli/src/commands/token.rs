@@ -12,7 +12,7 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::console::Console;
-use crate::failure::{Failure, Verdict};
+use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
 use crate::output::{self, Format, number};
 
@@ -25,7 +25,7 @@ use crate::output::{self, Format, number};
                   TrafficPolicy, which holds only its hash. No cluster is asked, and nothing is kept.",
     after_help = "Example:\n  weft token --expires 30d"
 )]
-pub struct Token {
+pub(crate) struct Token {
     /// How long it counts
     #[arg(long, value_name = "TIME", default_value = "30d", value_parser = number::duration)]
     expires: Duration,
@@ -43,16 +43,20 @@ impl Token {
     ///
     /// # Errors
     /// When it would count for no time, or for longer than can be written.
-    pub fn run(&self, global: &Global, console: &mut Console<'_>) -> Result<Verdict, Failure> {
+    pub(crate) fn run(
+        &self,
+        global: &Global,
+        console: &mut Console<'_>,
+    ) -> Result<Conclusion, Failure> {
         let format = global.format(&[Format::Table, Format::Json, Format::Yaml])?;
         let made = self.make(rand::random(), SystemTime::now())?;
         if output::data(console, format, &made)? {
-            return Ok(Verdict::Yes);
+            return Ok(Conclusion::Yes);
         }
         let OverrideToken { sha256, expires } = &made.entry;
         console.line(&format!("weft-route-token: {}", made.token))?;
         console.line(&format!("- {{sha256: {sha256}, expires: \"{expires}\"}}"))?;
-        Ok(Verdict::Yes)
+        Ok(Conclusion::Yes)
     }
 
     fn make(&self, random: [u8; 32], now: SystemTime) -> Result<Made, Failure> {

@@ -19,7 +19,7 @@ use crate::cluster::Cluster;
 use crate::cluster::names::Named;
 use crate::commands::tap::filters::Filters;
 use crate::console::Console;
-use crate::failure::{Failure, Verdict};
+use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
 use crate::output::{Format, number};
 use crate::traffic::select::{ENDS, Selected};
@@ -48,7 +48,7 @@ const EACH: Duration = Duration::from_secs(5);
                   with --paths after one window.",
     after_help = "Example:\n  weft top -n shop"
 )]
-pub struct Top {
+pub(crate) struct Top {
     /// KIND/NAME at either end; all edges without it
     #[arg(value_name = "RES")]
     resource: Option<String>,
@@ -68,11 +68,11 @@ impl Top {
     /// # Errors
     /// When the graph cannot be read, or does not know what is named and nobody else does;
     /// when requests cannot be watched.
-    pub async fn run(
+    pub(crate) async fn run(
         &self,
         global: &Global,
         console: &mut Console<'_>,
-    ) -> Result<Verdict, Failure> {
+    ) -> Result<Conclusion, Failure> {
         global.format(&[Format::Table])?;
         if let (true, Some(of)) = (self.paths, &self.resource) {
             return paths::run(of, &self.filters, self.window, global, console).await;
@@ -93,7 +93,7 @@ impl Top {
         let Some(terminal) = Terminal::take(global) else {
             let frame = Frame::of(&traffic, selected.as_ref(), cluster.scope(), Order::Rate);
             frame.table(usize::MAX).write(console.out, console.color)?;
-            return Ok(Verdict::Yes);
+            return Ok(Conclusion::Yes);
         };
         let draw = |traffic: &Traffic, order, word: Option<&str>| {
             let frame = Frame::of(traffic, selected.as_ref(), cluster.scope(), order);
@@ -110,7 +110,7 @@ async fn live<L: Future<Output = Result<Traffic, Failure>>>(
     mut keys: impl AsyncRead + Unpin,
     look: impl Fn() -> L,
     mut draw: impl FnMut(&Traffic, Order, Option<&str>) -> Result<(), Failure>,
-) -> Result<Verdict, Failure> {
+) -> Result<Conclusion, Failure> {
     let mut ticks = interval(EACH);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks.tick().await;
@@ -122,7 +122,7 @@ async fn live<L: Future<Output = Result<Traffic, Failure>>>(
         tokio::select! {
             read = keys.read(&mut key) => match order.after(&read, key[0]) {
                 Some(next) => order = next,
-                None => return Ok(Verdict::Yes),
+                None => return Ok(Conclusion::Yes),
             },
             _ = ticks.tick(), if asked.is_none() => asked = Some(Box::pin(look())),
             told = answer(&mut asked) => {
@@ -182,7 +182,7 @@ mod tests {
         let drawing = live(Traffic::of(Graph::default()), keys, look, draw);
         let both = async { tokio::join!(drawing, typing) };
         let (ended, ()) = timeout(PATIENCE, both).await.expect("deaf to its keys");
-        assert_eq!(ended.unwrap(), Verdict::Yes);
+        assert_eq!(ended.unwrap(), Conclusion::Yes);
         assert_eq!(orders.borrow().last(), Some(&Order::Name));
         assert_eq!(asked.get(), 1, "one question at a time");
     }
@@ -203,7 +203,7 @@ mod tests {
         let drawing = live(Traffic::of(Graph::default()), keys, look, draw);
         let both = async { tokio::join!(drawing, typing) };
         let (ended, ()) = timeout(PATIENCE, both).await.expect("deaf to its keys");
-        assert_eq!(ended.unwrap(), Verdict::Yes);
+        assert_eq!(ended.unwrap(), Conclusion::Yes);
         let words = words.into_inner();
         assert_eq!(words.first(), Some(&None));
         assert_eq!(words.last(), Some(&Some("old: away".to_owned())));

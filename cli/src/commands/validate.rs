@@ -9,7 +9,7 @@ use serde_json::json;
 
 use self::judged::Finding;
 use crate::console::Console;
-use crate::failure::{Failure, Verdict};
+use crate::failure::{Conclusion, Failure};
 use crate::files;
 use crate::global::Global;
 use crate::output::{self, Format};
@@ -25,7 +25,7 @@ use crate::output::{self, Format};
                   known here. Exit status 1 if an object would be refused.",
     after_help = "Example:\n  weft validate -f policy.yaml"
 )]
-pub struct Validate {
+pub(crate) struct Validate {
     /// Manifests; - is the standard input
     #[arg(short, long = "filename", required = true, value_name = "FILE", num_args = 1..)]
     files: Vec<String>,
@@ -42,7 +42,11 @@ impl Validate {
     ///
     /// # Errors
     /// When a file cannot be read or is no YAML.
-    pub fn run(&self, global: &Global, console: &mut Console<'_>) -> Result<Verdict, Failure> {
+    pub(crate) fn run(
+        &self,
+        global: &Global,
+        console: &mut Console<'_>,
+    ) -> Result<Conclusion, Failure> {
         let format = global.format(&[Format::Table, Format::Json, Format::Yaml])?;
         let namespace = global.namespace.as_deref().unwrap_or("default");
         let cluster = Cluster {
@@ -78,9 +82,9 @@ impl Validate {
             ))?;
         }
         Ok(if refused == 0 {
-            Verdict::Yes
+            Conclusion::Yes
         } else {
-            Verdict::No
+            Conclusion::No
         })
     }
 }

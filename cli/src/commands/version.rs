@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::cluster::Cluster;
 use crate::console::Console;
-use crate::failure::{Failure, Verdict};
+use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
 use crate::output::{self, Format};
 
@@ -23,7 +23,7 @@ use crate::output::{self, Format};
     about = "Show the versions of this command, the control plane and the proxies",
     after_help = "Example:\n  weft version --client"
 )]
-pub struct Version {
+pub(crate) struct Version {
     /// Only of this command; no cluster is asked
     #[arg(long)]
     client: bool,
@@ -48,11 +48,11 @@ impl Version {
     ///
     /// # Errors
     /// When the cluster does not answer; what is known by then has been printed.
-    pub async fn run(
+    pub(crate) async fn run(
         &self,
         global: &Global,
         console: &mut Console<'_>,
-    ) -> Result<Verdict, Failure> {
+    ) -> Result<Conclusion, Failure> {
         let format = global.format(&[Format::Table, Format::Json, Format::Yaml])?;
         let mut versions = Versions {
             client: env!("CARGO_PKG_VERSION"),
@@ -66,7 +66,7 @@ impl Version {
         if !output::data(console, format, &versions)? {
             versions.print(console)?;
         }
-        asked.map(|()| Verdict::Yes)
+        asked.map(|()| Conclusion::Yes)
     }
 }
 

@@ -19,7 +19,7 @@ const UNITS: [(&str, u64); 5] = [
 
 /// `part` of `whole` in percent; empty where nothing happened.
 #[must_use]
-pub fn share(part: u64, whole: u64) -> Cell {
+pub(crate) fn share(part: u64, whole: u64) -> Cell {
     if whole == 0 {
         return Cell::default();
     }
@@ -34,7 +34,7 @@ pub fn share(part: u64, whole: u64) -> Cell {
 
 /// 0 to 1 as percent. What is not all is never written as 100.
 #[must_use]
-pub fn percent(share: f64) -> String {
+pub(crate) fn percent(share: f64) -> String {
     let percent = share * 100.0;
     if share >= 1.0 {
         "100%".to_owned()
@@ -45,7 +45,7 @@ pub fn percent(share: f64) -> String {
 
 /// So many in so many seconds, per second.
 #[must_use]
-pub fn rate(count: u64, seconds: f64) -> String {
+pub(crate) fn rate(count: u64, seconds: f64) -> String {
     if seconds <= 0.0 {
         return String::new();
     }
@@ -54,7 +54,7 @@ pub fn rate(count: u64, seconds: f64) -> String {
 
 /// Milliseconds, three digits of them.
 #[must_use]
-pub fn millis(ms: Option<f64>) -> String {
+pub(crate) fn millis(ms: Option<f64>) -> String {
     match ms {
         None => String::new(),
         Some(ms) if ms < 10.0 => format!("{ms:.1}ms"),
@@ -65,7 +65,7 @@ pub fn millis(ms: Option<f64>) -> String {
 
 /// As kubectl tells ages: two units at most.
 #[must_use]
-pub fn age(time: Duration) -> String {
+pub(crate) fn age(time: Duration) -> String {
     let seconds = time.as_secs();
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
     match seconds {
@@ -80,7 +80,7 @@ pub fn age(time: Duration) -> String {
 ///
 /// # Errors
 /// A clause that follows the text.
-pub fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     crds::weft::add_up(text, &UNITS)
         .ok_or_else(|| format!("{text:?} is no duration such as 30s, 2m, 1h or 7d"))
 }

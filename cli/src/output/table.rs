@@ -7,7 +7,7 @@ use crate::escape;
 
 /// How much a cell asks to be looked at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Tone {
+pub(crate) enum Tone {
     /// Like the rest.
     #[default]
     Plain,
@@ -22,7 +22,7 @@ pub enum Tone {
 impl Tone {
     /// The text in the tone's colour.
     #[must_use]
-    pub fn painted(self, text: &str, color: bool) -> String {
+    pub(crate) fn painted(self, text: &str, color: bool) -> String {
         match self.code().filter(|_| color) {
             Some(code) => format!("\x1b[{code}m{text}\x1b[0m"),
             None => text.to_owned(),
@@ -41,7 +41,7 @@ impl Tone {
 
 /// One cell.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Cell {
+pub(crate) struct Cell {
     text: String,
     tone: Tone,
 }
@@ -64,7 +64,7 @@ impl<T: Into<String>> From<T> for Cell {
 
 /// A head and rows of as many cells.
 #[derive(Clone, Debug, Default)]
-pub struct Table {
+pub(crate) struct Table {
     head: Vec<&'static str>,
     rows: Vec<Vec<Cell>>,
 }
@@ -72,7 +72,7 @@ pub struct Table {
 impl Table {
     /// Without rows.
     #[must_use]
-    pub fn new(head: &[&'static str]) -> Self {
+    pub(crate) fn new(head: &[&'static str]) -> Self {
         Self {
             head: head.to_vec(),
             rows: Vec::new(),
@@ -80,13 +80,13 @@ impl Table {
     }
 
     /// Adds a row.
-    pub fn row(&mut self, cells: Vec<Cell>) {
+    pub(crate) fn row(&mut self, cells: Vec<Cell>) {
         self.rows.push(cells);
     }
 
     /// Whether there is no row.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
@@ -94,7 +94,7 @@ impl Table {
     ///
     /// # Errors
     /// When the output is closed.
-    pub fn write(&self, out: &mut dyn Write, color: bool) -> io::Result<()> {
+    pub(crate) fn write(&self, out: &mut dyn Write, color: bool) -> io::Result<()> {
         let rows: Vec<Vec<(String, Tone)>> = self.rows.iter().map(|row| shown(row)).collect();
         let mut widths: Vec<usize> = self.head.iter().map(|name| name.len()).collect();
         for row in &rows {

@@ -29,7 +29,7 @@ type Name<'a> = (Kind, &'a str, &'a str);
 /// # Errors
 /// When there is none, with the nearest that there is; when its calls are counted under
 /// another name; and when nobody says whether there is one.
-pub async fn check(
+pub(crate) async fn check(
     cluster: &Cluster,
     traffic: &Traffic,
     named: Option<&Named>,

@@ -8,13 +8,13 @@ const STEPS: usize = 40;
 
 /// Latencies with how many requests each stands for.
 #[derive(Clone, Debug, Default)]
-pub struct Mixture {
+pub(crate) struct Mixture {
     parts: Vec<(f64, Latency)>,
 }
 
 impl Mixture {
     /// Adds the latencies of so many requests.
-    pub fn add(&mut self, requests: u64, latency: Option<Latency>) {
+    pub(crate) fn add(&mut self, requests: u64, latency: Option<Latency>) {
         if let Some(latency) = latency.filter(|_| requests > 0) {
             self.parts.push((requests as f64, latency));
         }
@@ -22,7 +22,7 @@ impl Mixture {
 
     /// What all of them together have; exact where there is one.
     #[must_use]
-    pub fn whole(&self) -> Option<Latency> {
+    pub(crate) fn whole(&self) -> Option<Latency> {
         match self.parts.as_slice() {
             [] => None,
             [(_, only)] => Some(*only),

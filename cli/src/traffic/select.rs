@@ -6,7 +6,7 @@ use super::Traffic;
 use crate::cluster::names::{Kind, Named};
 
 /// Kinds that can stand at an end of an edge.
-pub const ENDS: &[Kind] = &[
+pub(crate) const ENDS: &[Kind] = &[
     Kind::Deployment,
     Kind::StatefulSet,
     Kind::DaemonSet,
@@ -22,7 +22,7 @@ pub const ENDS: &[Kind] = &[
 
 /// What somebody means, and where he is.
 #[derive(Clone, Debug)]
-pub struct Selected {
+pub(crate) struct Selected {
     named: Named,
     /// Without it, in any namespace.
     namespace: Option<String>,
@@ -31,7 +31,7 @@ pub struct Selected {
 impl Selected {
     /// In this namespace, or in all.
     #[must_use]
-    pub fn new(named: Named, namespace: Option<&str>) -> Self {
+    pub(crate) fn new(named: Named, namespace: Option<&str>) -> Self {
         Self {
             named,
             namespace: namespace.map(ToOwned::to_owned),
@@ -88,7 +88,7 @@ impl Selected {
 
     /// Whether a node is meant.
     #[must_use]
-    pub fn fits(&self, node: &Node) -> bool {
+    pub(crate) fn fits(&self, node: &Node) -> bool {
         match self.named.kind {
             Kind::Namespace => {
                 let name = self.named.name.as_deref();
@@ -119,14 +119,14 @@ impl Selected {
 
 /// Namespace and name of the account of a SPIFFE id.
 #[must_use]
-pub fn account_of(id: &str) -> Option<(&str, &str)> {
+pub(crate) fn account_of(id: &str) -> Option<(&str, &str)> {
     let (_, rest) = id.split_once("/ns/")?;
     rest.split_once("/sa/")
 }
 
 /// An id of the graph as people type it; without the namespace where it is the user's.
 #[must_use]
-pub fn shown(traffic: &Traffic, id: &str, here: Option<&str>) -> String {
+pub(crate) fn shown(traffic: &Traffic, id: &str, here: Option<&str>) -> String {
     let Some(node) = traffic.node(id) else {
         return id.to_owned();
     };

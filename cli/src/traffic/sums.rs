@@ -8,25 +8,25 @@ use crate::output::table::{Cell, Tone};
 
 /// What was counted on some edges.
 #[derive(Clone, Debug, Default)]
-pub struct Sums {
+pub(crate) struct Sums {
     /// As their callers saw them.
-    pub requests: u64,
+    pub(crate) requests: u64,
     /// Served.
-    pub success: u64,
+    pub(crate) success: u64,
     /// Not served.
-    pub failure: u64,
+    pub(crate) failure: u64,
     /// Of the failures those that the mesh refused.
-    pub refused: u64,
+    pub(crate) refused: u64,
     /// Open at the end.
-    pub open: u64,
+    pub(crate) open: u64,
     /// What was sent, retries too.
-    pub attempts: u64,
+    pub(crate) attempts: u64,
     latency: Mixture,
 }
 
 impl Sums {
     /// Adds an edge.
-    pub fn add(&mut self, edge: &Edge) {
+    pub(crate) fn add(&mut self, edge: &Edge) {
         self.requests += edge.requests;
         self.success += edge.success;
         self.failure += edge.failure;
@@ -68,7 +68,7 @@ impl Sums {
 
     /// Latency of all of them.
     #[must_use]
-    pub fn latency(&self) -> Option<Latency> {
+    pub(crate) fn latency(&self) -> Option<Latency> {
         self.latency.whole()
     }
 

@@ -11,7 +11,7 @@ use super::tree::parse;
 
 /// Why a change cannot be made in place.
 #[derive(Debug, thiserror::Error)]
-pub enum CannotChange {
+pub(crate) enum CannotChange {
     /// The text is no YAML, or not before the change.
     #[error("{0}")]
     Bad(BadYaml),
@@ -37,7 +37,7 @@ impl From<BadYaml> for CannotChange {
 ///
 /// # Errors
 /// When an operation would change more than its field in every way of writing it.
-pub fn apply(text: &str, number: usize, patch: &Patch) -> Result<String, CannotChange> {
+pub(crate) fn apply(text: &str, number: usize, patch: &Patch) -> Result<String, CannotChange> {
     let mut text = text.to_owned();
     for operation in &patch.0 {
         text = one(&text, number, operation)?;

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 /// From `old` to `new`, below `at`.
 #[must_use]
-pub fn differences(at: &[String], old: &Value, new: &Value) -> Patch {
+pub(crate) fn differences(at: &[String], old: &Value, new: &Value) -> Patch {
     let mut operations = Vec::new();
     let mut at = at.to_vec();
     compare(&mut at, old, new, &mut operations);

@@ -14,7 +14,7 @@ const DEEPEST: usize = 128;
 
 /// One document of a text.
 #[derive(Clone, Debug)]
-pub struct Document {
+pub(crate) struct Document {
     nodes: Vec<Node>,
     root: Id,
 }
@@ -57,7 +57,7 @@ pub(super) enum What {
 ///
 /// # Errors
 /// The first place that is not YAML, or where a key stands twice.
-pub fn parse(text: &str) -> Result<Vec<Document>, BadYaml> {
+pub(crate) fn parse(text: &str) -> Result<Vec<Document>, BadYaml> {
     let mut parser = Parser::new_from_str(text);
     let mut documents = Vec::new();
     while let Some((event, _)) = next(&mut parser)? {
@@ -266,7 +266,7 @@ impl Document {
 
     /// Where the document begins, from 1.
     #[must_use]
-    pub fn line(&self) -> usize {
+    pub(crate) fn line(&self) -> usize {
         self.nodes[self.root].line
     }
 
@@ -292,7 +292,7 @@ impl Document {
     ///
     /// # Errors
     /// Where aliases make more of it than anybody reads.
-    pub fn value(&self) -> Result<Value, BadYaml> {
+    pub(crate) fn value(&self) -> Result<Value, BadYaml> {
         let mut left = MOST_NODES;
         self.value_of(self.root, &mut left, 0)
     }
@@ -366,7 +366,7 @@ fn merge(into: &mut Map<String, Value>, value: Value) {
 
 /// One step of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub(crate) enum Step {
     /// To a member.
     Key(String),
     /// To an item.

@@ -76,7 +76,7 @@ async fn example_of_every_help_runs() {
     )
     .unwrap();
     std::os::unix::fs::symlink(WEFT, folder.join("weft")).unwrap();
-    let mut command = weft_cli::args::command();
+    let mut command = weft_cli::command();
     command.build();
     for command in command.get_subcommands() {
         let example = weft_cli::reference::example(command).unwrap();

@@ -134,7 +134,7 @@ pub(crate) struct Candidate {
     held: watch::Sender<bool>,
     /// Names work of this replica that gets no answers.
     stalled: mpsc::Receiver<&'static str>,
-    seen: Option<Seen>,
+    seen: Option<ObservedRecord>,
     renewed: Option<Instant>,
 }
 
@@ -142,7 +142,7 @@ opaque_debug!(Candidate);
 
 /// The last record of another holder, and since when it has stood still.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Seen {
+struct ObservedRecord {
     holder: String,
     renewed: Option<Timestamp>,
     transitions: i32,
@@ -286,7 +286,7 @@ impl Candidate {
             self.seen = None;
             return true;
         }
-        let record = Seen {
+        let record = ObservedRecord {
             holder,
             renewed: spec.renew_time.as_ref().map(|time| time.0),
             transitions: spec.lease_transitions.unwrap_or_default(),
@@ -294,7 +294,7 @@ impl Candidate {
         };
         let since = match self.seen.take() {
             Some(seen)
-                if (Seen {
+                if (ObservedRecord {
                     since: now,
                     ..seen.clone()
                 }) == record =>
@@ -303,7 +303,7 @@ impl Candidate {
             }
             _ => now,
         };
-        self.seen = Some(Seen { since, ..record });
+        self.seen = Some(ObservedRecord { since, ..record });
         let duration = spec
             .lease_duration_seconds
             .and_then(|seconds| u64::try_from(seconds).ok())

@@ -32,13 +32,13 @@ const TOLD_APART: usize = 1024;
 /// Collects problems while compiling.
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
-    told: BTreeMap<ObjectRef, Told>,
-    objects: BTreeMap<ObjectRef, Seen>,
+    told: BTreeMap<ObjectRef, ObjectFindings>,
+    objects: BTreeMap<ObjectRef, JudgedObject>,
 }
 
 /// What is wrong with one object.
 #[derive(Debug, Default)]
-struct Told {
+struct ObjectFindings {
     accepted: Worst,
     resolved_refs: Worst,
 }
@@ -55,7 +55,7 @@ struct Worst {
 }
 
 #[derive(Debug)]
-struct Seen {
+struct JudgedObject {
     generation: i64,
     uid: Arc<str>,
     summary: String,
@@ -63,9 +63,9 @@ struct Seen {
 }
 
 impl Findings {
-    /// Notes an object, so that it gets a verdict.
+    /// Notes an object, so that it gets a report.
     pub(crate) fn seen(&mut self, object: ObjectRef, meta: &Meta, summary: String) {
-        let seen = Seen {
+        let seen = JudgedObject {
             generation: meta.generation,
             uid: meta.uid.clone(),
             summary,
@@ -93,10 +93,10 @@ impl Findings {
     /// Sums up.
     pub(crate) fn finish(self) -> Problems {
         let Self { told, objects } = self;
-        let nothing = Told::default();
-        let verdicts = objects.into_iter().map(|(object, seen)| {
+        let nothing = ObjectFindings::default();
+        let reports = objects.into_iter().map(|(object, seen)| {
             let told = told.get(&object).unwrap_or(&nothing);
-            let verdict = ObjectReport {
+            let report = ObjectReport {
                 generation: seen.generation,
                 uid: seen.uid,
                 accepted: told.accepted.condition(ConditionType::Accepted),
@@ -104,14 +104,14 @@ impl Findings {
                 summary: seen.summary,
                 target: seen.target,
             };
-            (object, verdict)
+            (object, report)
         });
-        let verdicts = verdicts.collect();
+        let reports = reports.collect();
         let told = told.into_values();
         let worst = told.flat_map(|told| [told.accepted, told.resolved_refs]);
         Problems {
             list: worst.flat_map(|worst| worst.problems).collect(),
-            verdicts,
+            reports,
         }
     }
 }
@@ -175,7 +175,7 @@ impl Worst {
 
 /// A report about one object.
 pub(crate) struct About<'a> {
-    told: &'a mut Told,
+    told: &'a mut ObjectFindings,
     object: ObjectRef,
     generation: i64,
 }

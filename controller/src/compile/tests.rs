@@ -16,14 +16,14 @@ mod versions;
 
 use crate::problem::{ConditionType, ObjectReport, Problems, Reason, Severity};
 
-/// The verdict on an SMI object of namespace `shop`, as `Kind name`.
-fn verdict<'a>(problems: &'a Problems, object: &str) -> &'a ObjectReport {
+/// The report on an SMI object of namespace `shop`, as `Kind name`.
+fn report<'a>(problems: &'a Problems, object: &str) -> &'a ObjectReport {
     let (kind, name) = object.split_once(' ').unwrap();
     let found = problems
-        .verdicts
+        .reports
         .iter()
         .find(|(object, _)| object.kind.as_str() == kind && *object.name == *name);
-    found.unwrap_or_else(|| panic!("no verdict on {object}")).1
+    found.unwrap_or_else(|| panic!("no report on {object}")).1
 }
 
 /// Reasons and fields of the problems that make a condition false.

@@ -7,11 +7,11 @@
 
 mod about;
 mod candidate;
+mod conditions;
 mod here;
 mod hints;
 mod reading;
 mod receivers;
-mod verdict;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -83,8 +83,8 @@ pub(super) fn policies(named: &Named<'_>, findings: &mut Findings) -> Policies {
         }
     }
     by_target.tell(findings);
-    verdict::rivals(&candidates, &standings, findings);
-    verdict::not_enforced(named, &candidates, &mut policies, findings);
+    conditions::rivals(&candidates, &standings, findings);
+    conditions::not_enforced(named, &candidates, &mut policies, findings);
     policies
 }
 
@@ -135,8 +135,8 @@ fn candidates(
 /// Notes a policy, with what is wrong with it by itself.
 fn noted<'a>(key: &ObjectKey, facts: &PolicyFacts, findings: &'a mut Findings) -> About<'a> {
     let this = object(Kind::TrafficPolicy, key);
-    findings.seen(this.clone(), &facts.meta, verdict::summary(facts));
-    findings.targeted(&this, verdict::target(facts));
+    findings.seen(this.clone(), &facts.meta, conditions::summary(facts));
+    findings.targeted(&this, conditions::target(facts));
     let mut about = findings.about(&this, facts.meta.generation);
     about.judged(&facts.meta.mistakes);
     about

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crds::observe::{BackendVerdict, ExplanationSpec, ExplanationStatus, Fix, Verdict};
+use crds::observe::{BackendVerdict, ExplanationSpec, ExplanationStatus, ExplanationVerdict, Fix};
 use policy::name::ObjectRef;
 use policy::reason::Reason;
 
@@ -21,7 +21,7 @@ const UNTOLD_PODS: &str = "a rule allows some pods of an IdentityBinding, and wh
 
 /// Said of a question whose answer depends on the host, which it does not name. It names no
 /// object: a caller finds out as much by calling.
-pub const UNTOLD_HOST: &str = "what becomes of this call depends on its host, which every request names: say which, with \
+pub(crate) const UNTOLD_HOST: &str = "what becomes of this call depends on its host, which every request names: say which, with \
      -H 'host: NAME' as the client sends it";
 
 /// The answer, and what it was made of.
@@ -109,18 +109,21 @@ impl Model {
         let refusals: BTreeSet<Reason> = outcomes.iter().flat_map(Outcome::refusals).collect();
         status.verdict = together(outcomes.iter().map(Outcome::verdict));
         if refusals.contains(&Reason::NotAllowed) && is_of_untold_pods(question, outcomes) {
-            status.verdict = Verdict::Unknown;
+            status.verdict = ExplanationVerdict::Unknown;
             status.reason = UNTOLD_PODS.to_owned();
         }
         if outcomes.iter().any(Outcome::is_by_host) {
-            status.verdict = Verdict::Unknown;
+            status.verdict = ExplanationVerdict::Unknown;
             status.reason = UNTOLD_HOST.to_owned();
         }
-        if let (Some(reason), Verdict::Refused) = (refusals.first(), status.verdict) {
+        if let (Some(reason), ExplanationVerdict::Refused) = (refusals.first(), status.verdict) {
             status.reason = reason.to_string();
             status.http_status = (!question.request.tcp).then(|| reason.status().as_u16());
         }
-        if !matches!(status.verdict, Verdict::Allowed | Verdict::Unknown) {
+        if !matches!(
+            status.verdict,
+            ExplanationVerdict::Allowed | ExplanationVerdict::Unknown
+        ) {
             let fix = fix::of(self, question, outcomes, owner, callers);
             status.fix = (fix != Fix::default()).then_some(fix);
         }
@@ -168,7 +171,7 @@ fn backends(outcomes: &[Outcome<'_>]) -> Vec<BackendVerdict> {
             share: way.map_or(0.0, |way| way.share),
             verdict,
             reason: match (verdict, reasons.first()) {
-                (Verdict::Refused, Some(reason)) => reason.to_string(),
+                (ExplanationVerdict::Refused, Some(reason)) => reason.to_string(),
                 _ => String::new(),
             },
             ready: number(way.map_or(0, |way| way.endpoints.len())),
@@ -181,7 +184,7 @@ fn backends(outcomes: &[Outcome<'_>]) -> Vec<BackendVerdict> {
 fn unknown(why: String) -> Explained {
     Explained {
         status: ExplanationStatus {
-            verdict: Verdict::Unknown,
+            verdict: ExplanationVerdict::Unknown,
             reason: why,
             ..ExplanationStatus::default()
         },

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use policy::access::Access;
 
-use super::judge::Held;
+use super::judge::PodAccess;
 use crate::model::{Model, PodId};
 
 /// Sets of rules that are tried at one time: each is a question of its own.
@@ -16,7 +16,7 @@ pub(crate) const MAX_PODS: usize = 512;
 
 /// What pods of one namespace would hold for their inbound side.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Candidate {
+pub(crate) struct TrialCandidate {
     pub namespace: Arc<str>,
     pub access: Access,
     pub pods: Vec<PodId>,
@@ -25,7 +25,7 @@ pub(crate) struct Candidate {
 /// What is to be tried.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Candidates {
-    pub sets: Vec<Candidate>,
+    pub sets: Vec<TrialCandidate>,
     /// Pods that would hold something else than they do, also those that found no place above.
     pub pods: usize,
     /// Of these, pods of namespaces where none may be asked.
@@ -53,7 +53,7 @@ impl Candidates {
             }
             let held = |model: &Model| {
                 let facts = model.index.world.pods.get(pod)?;
-                Some(Held::of(&model.index, pod, facts))
+                Some(PodAccess::of(&model.index, pod, facts))
             };
             if let (Some(was), Some(will)) = (held(before), held(after))
                 && was.access() != will.access()
@@ -80,7 +80,7 @@ impl Candidates {
         if let Some(set) = known {
             set.pods.push(pod.clone());
         } else if self.sets.len() < MAX_SETS {
-            self.sets.push(Candidate {
+            self.sets.push(TrialCandidate {
                 namespace: Arc::clone(&pod.namespace),
                 access: access.clone(),
                 pods: vec![pod.clone()],

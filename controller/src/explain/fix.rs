@@ -78,8 +78,8 @@ fn wanted(
     question: &Question<'_>,
     outcomes: &[Outcome<'_>],
     fix: &mut Fix,
-) -> BTreeMap<Wanted, BTreeSet<u16>> {
-    let mut wanted: BTreeMap<Wanted, BTreeSet<u16>> = BTreeMap::new();
+) -> BTreeMap<MissingGrant, BTreeSet<u16>> {
+    let mut wanted: BTreeMap<MissingGrant, BTreeSet<u16>> = BTreeMap::new();
     for outcome in outcomes {
         if let Some(reason) = outcome.way.refused
             && !outcome.way.is_answered()
@@ -95,7 +95,7 @@ fn wanted(
                     match source(index, outcome, one) {
                         Ok(source) => {
                             let bytes = question.request.tcp || one.protocol.is_opaque();
-                            let this = Wanted {
+                            let this = MissingGrant {
                                 source,
                                 account,
                                 bytes,
@@ -118,14 +118,14 @@ fn wanted(
 
 /// Whom to let in to whom, and as what.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Wanted {
+struct MissingGrant {
     source: Source,
     account: ObjectKey,
     /// The port carries bytes, so nobody looks at requests.
     bytes: bool,
 }
 
-impl Wanted {
+impl MissingGrant {
     /// What passes besides, where that cannot be helped.
     fn lets_in_more(
         &self,
@@ -284,7 +284,7 @@ fn nothing_helps(reason: Reason) -> String {
 /// A target that allows this call, with its routes; `narrow`: on these ports only.
 fn allow(
     question: &Question<'_>,
-    this: &Wanted,
+    this: &MissingGrant,
     ports: &BTreeSet<u16>,
     narrow: bool,
 ) -> Result<Vec<Value>, String> {

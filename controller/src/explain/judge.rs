@@ -91,7 +91,7 @@ pub(super) fn endpoint(
     if proxy.skips(endpoint.port) {
         return unjudged("the port is left out of traffic capture, so nobody judges");
     }
-    let held = Held::of(index, pod, facts);
+    let held = PodAccess::of(index, pod, facts);
     let protocol = index.pod_protocols(pod, facts).lookup(endpoint.port);
     let namespace = index.world.namespace(&pod.namespace);
     let mtls = modes::mtls(&index.defaults, namespace, &facts.appearance);
@@ -119,12 +119,12 @@ pub(super) fn endpoint(
 
 /// What a pod's proxy holds for its inbound side.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct PodAccess {
     access: Access,
     origins: Vec<(ObjectRef, i64)>,
 }
 
-impl Held {
+impl PodAccess {
     pub(super) const fn access(&self) -> &Access {
         &self.access
     }

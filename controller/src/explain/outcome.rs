@@ -1,6 +1,6 @@
 //! What becomes of one kind of caller's calls to one backend, and of several taken together.
 
-use crds::observe::{ExplanationSpec, Step, Verdict};
+use crds::observe::{ExplanationSpec, ExplanationVerdict, Step};
 use policy::reason::Reason;
 
 use super::call::{Called, Caller, Request};
@@ -42,27 +42,35 @@ impl Outcome<'_> {
         self.way.by_host || self.judged.iter().any(|one| one.by_host)
     }
 
-    pub(super) fn verdict(&self) -> Verdict {
+    pub(super) fn verdict(&self) -> ExplanationVerdict {
         if self.is_by_host() {
-            return Verdict::Unknown;
+            return ExplanationVerdict::Unknown;
         }
         if self.way.refused.is_some() && !self.way.is_answered() {
-            return Verdict::Refused;
+            return ExplanationVerdict::Refused;
         }
         if self.way.outside || self.way.is_held() {
-            return Verdict::Allowed;
+            return ExplanationVerdict::Allowed;
         }
         together(self.judged.iter().map(|one| match one.ruling {
-            Ruling::Allowed | Ruling::Audited(_) | Ruling::NotJudged(_) => Verdict::Allowed,
-            Ruling::Refused(_) => Verdict::Refused,
+            Ruling::Allowed | Ruling::Audited(_) | Ruling::NotJudged(_) => {
+                ExplanationVerdict::Allowed
+            }
+            Ruling::Refused(_) => ExplanationVerdict::Refused,
         }))
     }
 }
 
 /// One verdict for several.
-pub(super) fn together(verdicts: impl Iterator<Item = Verdict>) -> Verdict {
+pub(super) fn together(verdicts: impl Iterator<Item = ExplanationVerdict>) -> ExplanationVerdict {
     verdicts
-        .reduce(|one, other| if one == other { one } else { Verdict::Mixed })
+        .reduce(|one, other| {
+            if one == other {
+                one
+            } else {
+                ExplanationVerdict::Mixed
+            }
+        })
         .unwrap_or_default()
 }
 

@@ -3,7 +3,7 @@
 
 use http::Method;
 use policy::access::Caller as Proven;
-use policy::fallback::{Call as Asked, Ended, due};
+use policy::fallback::{Call as FallbackCall, Ended, due};
 use policy::http_match::RequestFacts;
 use policy::name::{ObjectRef, ServiceId};
 use policy::reason::Reason;
@@ -254,7 +254,7 @@ impl Instead {
         let said = index.policies.of(called, port)?;
         let (fallback, origin) = first(&said.traffic.fallback, proven, seen)?;
         // Nobody has seen the call, so its method does not matter.
-        let call = Asked {
+        let call = FallbackCall {
             method: &Method::GET,
             once: true,
         };

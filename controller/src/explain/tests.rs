@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crds::observe::{ExplanationSpec, ExplanationStatus, From, Header, To, Verdict};
+use crds::observe::{ExplanationSpec, ExplanationStatus, ExplanationVerdict, From, Header, To};
 use serde_json::{Value, json};
 
 use super::{BadQuestion, CallerView, SeenCallers};
@@ -113,7 +113,7 @@ fn refusal_names_the_rule_that_came_nearest_and_what_it_lacks() {
         &read_only(),
         &spec("Pod/client", "Service/api", "DELETE", "/items/7"),
     );
-    assert_eq!(status.verdict, Verdict::Refused);
+    assert_eq!(status.verdict, ExplanationVerdict::Refused);
     assert_eq!(
         (status.reason.as_str(), status.http_status),
         ("not-allowed", Some(403))
@@ -136,7 +136,7 @@ fn refusal_names_the_rule_that_came_nearest_and_what_it_lacks() {
         &read_only(),
         &spec("Pod/client", "Service/api", "GET", "/items/7?x=1"),
     );
-    assert_eq!(allowed.verdict, Verdict::Allowed);
+    assert_eq!(allowed.verdict, ExplanationVerdict::Allowed);
     assert_eq!(allowed.fix, None);
 }
 
@@ -146,25 +146,25 @@ fn owner_of_pods_is_asked_about_as_they_are() {
         &read_only(),
         &spec("ServiceAccount/web", "Deployment/api", "PUT", "/items"),
     );
-    assert_eq!(status.verdict, Verdict::Refused);
+    assert_eq!(status.verdict, ExplanationVerdict::Refused);
     // An account that has no pod yet.
     let status = ask(
         &read_only(),
         &spec("ServiceAccount/new", "Deployment/api", "GET", "/items"),
     );
-    assert_eq!(status.verdict, Verdict::Refused);
+    assert_eq!(status.verdict, ExplanationVerdict::Refused);
     assert!(texts(&status, "rule")[0].contains("none of its sources"));
     let status = ask(
         &read_only(),
         &spec("Deployment/nobody", "Service/api", "GET", "/"),
     );
-    assert_eq!(status.verdict, Verdict::Unknown);
+    assert_eq!(status.verdict, ExplanationVerdict::Unknown);
     assert!(status.reason.contains("has no pods"), "{}", status.reason);
     let status = ask(
         &read_only(),
         &spec("Pod/client", "Service/nothing", "GET", "/"),
     );
-    assert_eq!(status.verdict, Verdict::Unknown);
+    assert_eq!(status.verdict, ExplanationVerdict::Unknown);
 }
 
 #[test]
@@ -215,7 +215,7 @@ fn call_out_of_the_cluster_is_relayed_and_not_judged() {
         &shop(),
         &spec("Pod/client", "External/api.example.com", "GET", "/"),
     );
-    assert_eq!(status.verdict, Verdict::Allowed, "{status:?}");
+    assert_eq!(status.verdict, ExplanationVerdict::Allowed, "{status:?}");
     assert!(texts(&status, "route")[0].contains("nobody of the mesh judges it"));
     assert_eq!(status.fix, None);
 }
@@ -238,9 +238,9 @@ fn backends_are_judged_each_with_its_share() {
     let status = ask(&cluster, &spec("Pod/client", "Service/api", "GET", "/"));
     assert_eq!(
         (status.verdict, status.reason.as_str()),
-        (Verdict::Mixed, "")
+        (ExplanationVerdict::Mixed, "")
     );
-    let told: Vec<(&str, f64, Verdict)> = status
+    let told: Vec<(&str, f64, ExplanationVerdict)> = status
         .backends
         .iter()
         .map(|one| (one.service.as_str(), one.share, one.verdict))
@@ -248,21 +248,21 @@ fn backends_are_judged_each_with_its_share() {
     assert_eq!(
         told,
         [
-            ("shop/api", 0.9, Verdict::Allowed),
-            ("shop/v2", 0.1, Verdict::Refused)
+            ("shop/api", 0.9, ExplanationVerdict::Allowed),
+            ("shop/v2", 0.1, ExplanationVerdict::Refused)
         ]
     );
     // Whoever has no proxy knows no splits.
     let status = ask(&cluster, &outside("Service/api"));
     assert_eq!(
         (status.verdict, status.backends.len()),
-        (Verdict::Allowed, 1)
+        (ExplanationVerdict::Allowed, 1)
     );
     let nobody = cluster.with(split("s", "api", &[("api", 0), ("v2", 0)]));
     let status = ask(&nobody, &spec("Pod/client", "Service/api", "GET", "/"));
     assert_eq!(
         (status.verdict, status.reason.as_str()),
-        (Verdict::Refused, "no-backend")
+        (ExplanationVerdict::Refused, "no-backend")
     );
     assert_eq!(status.http_status, Some(503));
     assert_eq!(
@@ -279,10 +279,10 @@ fn service_without_endpoints_and_ends_without_a_proxy_are_said_as_they_are() {
     let status = ask(&cluster, &spec("Pod/client", "Service/empty", "GET", "/"));
     assert_eq!(
         (status.verdict, status.reason.as_str()),
-        (Verdict::Refused, "no-endpoint")
+        (ExplanationVerdict::Refused, "no-endpoint")
     );
     let status = ask(&cluster, &spec("Pod/client", "Pod/old-1", "GET", "/"));
-    assert_eq!(status.verdict, Verdict::Allowed);
+    assert_eq!(status.verdict, ExplanationVerdict::Allowed);
     assert!(texts(&status, "wire")[0].contains("the pod has no proxy"));
     let deny = Defaults {
         access: policy::mode::AccessMode::Deny,
@@ -295,7 +295,7 @@ fn service_without_endpoints_and_ends_without_a_proxy_are_said_as_they_are() {
     );
     assert_eq!(
         (status.verdict, status.reason.as_str()),
-        (Verdict::Refused, "no-identity")
+        (ExplanationVerdict::Refused, "no-identity")
     );
     let fix = status.fix.unwrap();
     assert!(fix.objects.is_empty());
@@ -336,7 +336,7 @@ fn fix_allows_this_call_and_none_beside_it() {
     );
     let after = applied(read_only(), &fix.objects);
     let verdict = |spec: &ExplanationSpec| ask(&after, spec).verdict;
-    assert_eq!(verdict(&asked), Verdict::Allowed);
+    assert_eq!(verdict(&asked), ExplanationVerdict::Allowed);
     for (from, method, path) in [
         ("Pod/client", "PUT", "/items/7"),
         ("Pod/client", "DELETE", "/items/70"),
@@ -345,13 +345,20 @@ fn fix_allows_this_call_and_none_beside_it() {
         ("ServiceAccount/other", "GET", "/items/7"),
     ] {
         let beside = spec(from, "Service/api", method, path);
-        assert_eq!(verdict(&beside), Verdict::Refused, "{from} {method} {path}");
+        assert_eq!(
+            verdict(&beside),
+            ExplanationVerdict::Refused,
+            "{from} {method} {path}"
+        );
     }
-    assert_eq!(verdict(&outside("Service/api")), Verdict::Refused);
+    assert_eq!(
+        verdict(&outside("Service/api")),
+        ExplanationVerdict::Refused
+    );
     // What was allowed still is.
     assert_eq!(
         verdict(&spec("Pod/client", "Service/api", "GET", "/items")),
-        Verdict::Allowed
+        ExplanationVerdict::Allowed
     );
 }
 
@@ -368,7 +375,7 @@ fn bytes_are_fixed_by_port_and_where_no_object_helps_that_is_said() {
     let status = ask(&cluster, &asked);
     assert_eq!(
         (status.verdict, status.http_status),
-        (Verdict::Refused, None)
+        (ExplanationVerdict::Refused, None)
     );
     let fix = status.fix.unwrap();
     assert!(
@@ -377,9 +384,9 @@ fn bytes_are_fixed_by_port_and_where_no_object_helps_that_is_said() {
             .all(|object| object["kind"] != "HTTPRouteGroup")
     );
     let after = applied(cluster, &fix.objects);
-    assert_eq!(ask(&after, &asked).verdict, Verdict::Allowed);
+    assert_eq!(ask(&after, &asked).verdict, ExplanationVerdict::Allowed);
     asked.to.port = Some(8082);
-    assert_eq!(ask(&after, &asked).verdict, Verdict::Refused);
+    assert_eq!(ask(&after, &asked).verdict, ExplanationVerdict::Refused);
     let bad = ask(
         &read_only(),
         &spec("Pod/client", "Service/api", "GET", "/a%2Fb"),

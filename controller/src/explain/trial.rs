@@ -16,7 +16,7 @@ use policy::name::SpiffeId;
 use policy::reason::Reason;
 use policy::route::Match;
 
-use super::judge::Held;
+use super::judge::PodAccess;
 use crate::model::{Index, Model, PodId, modes};
 use crate::world::ObjectKey;
 
@@ -67,7 +67,7 @@ pub struct Meaning {
 pub struct Trial<'a> {
     models: [&'a Model; 2],
     /// What the proxies of pods hold.
-    held: [BTreeMap<PodId, Arc<Held>>; 2],
+    held: [BTreeMap<PodId, Arc<PodAccess>>; 2],
     /// Whether what the proxy of a pod holds is the same in both.
     same: BTreeMap<PodId, bool>,
     /// Some rule names pods, so that those of one account differ.
@@ -206,13 +206,13 @@ impl<'a> Trial<'a> {
     }
 
     /// What the proxy of a pod holds; `None` where it has none.
-    fn held(&mut self, of: usize, pod: &PodId) -> Option<Arc<Held>> {
+    fn held(&mut self, of: usize, pod: &PodId) -> Option<Arc<PodAccess>> {
         let model: &'a Model = self.models[of];
         let index = &model.index;
         let facts = index.world.pods.get(pod)?;
         facts.proxy.as_ref()?;
         let held = self.held[of].entry(pod.clone());
-        let held = held.or_insert_with(|| Arc::new(Held::of(index, pod, facts)));
+        let held = held.or_insert_with(|| Arc::new(PodAccess::of(index, pod, facts)));
         Some(Arc::clone(held))
     }
 
@@ -266,7 +266,7 @@ impl Caller {
 
 fn passes<'a>(
     model: &Model,
-    held: &'a Held,
+    held: &'a PodAccess,
     caller: &Caller,
     (pod, port): (&PodId, u16),
     http: bool,

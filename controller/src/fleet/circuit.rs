@@ -10,8 +10,8 @@ use policy::origin::Origin;
 use policy::traffic::endpoint::{Breaker as Settings, BreakerState};
 use tokio::time::Instant;
 
+use super::announced::AnnouncedState;
 use super::key::{Caller, Key};
-use super::verdict::CircuitVerdict;
 use crate::model::compiled::Compiled;
 use crate::world::{ObjectKey, object};
 
@@ -87,22 +87,22 @@ pub(crate) struct Report {
 
 /// What is known of one breaker.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct KnownCircuit {
     sums: Sums<Arc<str>, Arc<str>>,
     decision: Decision,
-    verdict: Option<CircuitVerdict>,
+    announced: Option<AnnouncedState>,
     phase: Phase,
     since: SystemTime,
     /// When somebody last said something.
     heard: Instant,
 }
 
-impl Held {
+impl KnownCircuit {
     pub(super) fn new(now: Instant, decision: Decision) -> Self {
         Self {
             sums: Sums::new(now.into_std()),
             decision,
-            verdict: None,
+            announced: None,
             phase: Phase::Closed,
             since: SystemTime::now(),
             heard: now,
@@ -143,8 +143,8 @@ impl Held {
             BreakerState::Auto => self.sums.steer(at),
             BreakerState::Open | BreakerState::Closed => Steer::Closed,
         };
-        self.verdict =
-            CircuitVerdict::after(self.verdict.take(), steer, self.sums.told_alone(), now);
+        self.announced =
+            AnnouncedState::after(self.announced.take(), steer, self.sums.told_alone(), now);
         let phase = match (settings.state, steer) {
             (BreakerState::Open, _) | (_, Steer::Open) => Phase::Open,
             (_, Steer::Probing { .. }) => Phase::Probing,
@@ -154,11 +154,11 @@ impl Held {
             (self.phase, self.since) = (phase, clock);
         }
         let heard = now.duration_since(self.heard) <= settings.interval;
-        heard || self.verdict.is_some()
+        heard || self.announced.is_some()
     }
 
-    pub(super) const fn verdict(&self) -> Option<&CircuitVerdict> {
-        self.verdict.as_ref()
+    pub(super) const fn announced(&self) -> Option<&AnnouncedState> {
+        self.announced.as_ref()
     }
 
     pub(super) const fn object(&self) -> &ObjectRef {

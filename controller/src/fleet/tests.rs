@@ -1,4 +1,4 @@
-//! Pulses in, verdicts out.
+//! Pulses in, states of breakers out.
 
 mod authorization;
 
@@ -9,7 +9,7 @@ use policy::breaker::Steer;
 use policy::name::Kind;
 use prometheus_client::metrics::counter::Counter;
 use serde_json::json;
-use wire::v1::verdict::State as Said;
+use wire::v1::circuit_state::State as Said;
 
 use super::*;
 use crate::model::compiled::Compiled;
@@ -80,8 +80,8 @@ impl Bench {
     }
 
     fn told(&self) -> Vec<(String, Said, u64)> {
-        let verdicts = self.fleet.verdicts();
-        let told = verdicts.iter().map(|(key, told)| {
+        let announced = self.fleet.announced();
+        let told = announced.iter().map(|(key, told)| {
             let message = told.message(key, self.now);
             (key.backend.to_string(), message.state(), message.every)
         });
@@ -151,9 +151,9 @@ fn what_most_accounts_see_opens_it_and_probes_and_time_close_it() {
         bench.passes(SECOND);
     }
     assert_eq!(bench.told(), api(Said::Closing, 0));
-    let since = bench.fleet.verdicts();
+    let since = bench.fleet.announced();
     bench.passes(3 * SECOND);
-    assert_eq!(since, bench.fleet.verdicts(), "it says how it goes on");
+    assert_eq!(since, bench.fleet.announced(), "it says how it goes on");
     let (key, told) = since.iter().next().unwrap();
     assert_eq!(told.message(key, bench.now).since, 3000);
     assert_eq!(
@@ -290,13 +290,13 @@ fn callers_that_come_and_go_are_no_news_until_the_gap_between_probes_is_another(
         every: Duration::from_millis(millis),
     };
     let at = Instant::now();
-    let told = CircuitVerdict::after(None, probing(1000), None, at);
-    let then = |steer| CircuitVerdict::after(told.clone(), steer, None, at + SECOND);
+    let told = AnnouncedState::after(None, probing(1000), None, at);
+    let then = |steer| AnnouncedState::after(told.clone(), steer, None, at + SECOND);
     assert_eq!(then(probing(1200)), told);
     assert_ne!(then(probing(2000)), told);
     assert_ne!(then(Steer::Open), told);
     assert_eq!(then(Steer::Closed), None);
     let web = Arc::from("shop/web");
-    let of_one = CircuitVerdict::after(told.clone(), probing(1000), Some(&web), at);
+    let of_one = AnnouncedState::after(told.clone(), probing(1000), Some(&web), at);
     assert_ne!(of_one, told);
 }

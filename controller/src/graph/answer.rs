@@ -435,11 +435,11 @@ impl Written {
 /// What a reader was shown: of each node and edge what it said, as a hash. Answers
 /// themselves would be megabytes for each reader.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Shown {
+pub(crate) struct LastShown {
     hashes: HashMap<Box<str>, u64>,
 }
 
-impl Shown {
+impl LastShown {
     /// Notes all of it.
     pub(crate) fn note(&mut self, written: &Written) {
         let parts = written.parts();

@@ -16,7 +16,7 @@ use crate::observe::reports::{SETTLED, SLOT, slot_of};
 const IDLE: u64 = 600 / SLOT;
 
 /// What is shown; goes with it.
-struct Shown {
+struct ExportedPairs {
     pairs: ServiceGraphMetrics,
     metrics: GraphMetrics,
     /// The first slot that is not counted yet.
@@ -25,7 +25,7 @@ struct Shown {
 
 /// Shows the graph as long as it runs.
 pub(crate) async fn show(graph: Graph, pairs: ServiceGraphMetrics, metrics: GraphMetrics) {
-    let mut shown = Shown::new(pairs, metrics, SystemTime::now());
+    let mut shown = ExportedPairs::new(pairs, metrics, SystemTime::now());
     let mut looks = graph.looks();
     while looks.changed().await.is_ok() {
         let slots = (shown.next, told_before(SystemTime::now()));
@@ -60,7 +60,7 @@ fn told_before(now: SystemTime) -> u64 {
     slot_of(now - SETTLED).saturating_sub(1)
 }
 
-impl Shown {
+impl ExportedPairs {
     fn new(pairs: ServiceGraphMetrics, metrics: GraphMetrics, now: SystemTime) -> Self {
         let next = told_before(now);
         Self {
@@ -86,7 +86,7 @@ impl Shown {
     }
 }
 
-impl Drop for Shown {
+impl Drop for ExportedPairs {
     fn drop(&mut self) {
         self.pairs.clear();
     }
@@ -127,9 +127,9 @@ mod tests {
         )
     }
 
-    fn shown() -> Shown {
+    fn shown() -> ExportedPairs {
         let pairs = ServiceGraphMetrics::default();
-        Shown::new(
+        ExportedPairs::new(
             pairs,
             GraphMetrics::default(),
             now() - Duration::from_secs(60),
@@ -152,7 +152,7 @@ mod tests {
     }
 
     /// Counts the slots that are over by now.
-    fn count(shown: &mut Shown, graph: &Graph, now: SystemTime) {
+    fn count(shown: &mut crate::graph::answer::LastShown, graph: &Graph, now: SystemTime) {
         let slots = (shown.next, told_before(now));
         shown.count(told(graph, slots), slots.1);
     }

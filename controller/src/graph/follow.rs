@@ -81,7 +81,7 @@ struct Inner {
 struct Shared {
     /// Slot and look.
     at: (u64, u64),
-    asked: Asked,
+    asked: GraphWindow,
     written: Arc<Written>,
 }
 
@@ -97,7 +97,7 @@ struct GraphState {
 
 /// Which window, and what of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Asked {
+pub(crate) struct GraphWindow {
     /// Length in slots.
     pub slots: u64,
     /// Only what is settled.
@@ -269,7 +269,7 @@ impl Graph {
 
     /// Answers; with the end of the window in seconds since 1970. As all that follows, and
     /// waits for the state, on no thread that connections need.
-    pub(crate) fn answer(&self, asked: &Asked, now: SystemTime) -> crds::observe::Graph {
+    pub(crate) fn answer(&self, asked: &GraphWindow, now: SystemTime) -> crds::observe::Graph {
         let compiled = self.inner.latest.borrow().clone();
         let inventory = &*self.inner.inventory;
         let mut state = self.inner.state.lock();
@@ -317,7 +317,7 @@ impl Graph {
     }
 
     /// The same as it is written. While nothing new was folded, readers share it.
-    pub(crate) fn written(&self, asked: &Asked, now: SystemTime) -> Arc<Written> {
+    pub(crate) fn written(&self, asked: &GraphWindow, now: SystemTime) -> Arc<Written> {
         let at = (slot_of(now), *self.inner.looks.borrow());
         let mut shared = self.inner.written.lock();
         shared.retain(|held| held.at == at);
@@ -346,14 +346,14 @@ impl Graph {
         &self,
         now: SystemTime,
         chosen: impl Fn(&EdgeKey) -> bool,
-    ) -> crds::observe::Seen {
+    ) -> crds::observe::RecentCalls {
         let state = self.inner.state.lock();
         let current = slot_of(now);
         let slots = (current.saturating_sub(history::LONGEST), current);
         let window = state.history.window(slots, current, 0);
-        let mut seen = crds::observe::Seen {
+        let mut seen = crds::observe::RecentCalls {
             window_seconds: history::LONGEST * SLOT,
-            ..crds::observe::Seen::default()
+            ..crds::observe::RecentCalls::default()
         };
         let mut last = 0;
         for (edge, counted) in window.edges.iter().filter(|(edge, _)| chosen(edge.key())) {

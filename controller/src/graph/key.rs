@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crds::observe::{NodeKind, Protocol};
 use sha2::{Digest as _, Sha256};
 
-use crate::inventory::Named;
+use crate::inventory::ObjectId;
 use crate::inventory::kind::Kind;
 use crate::world::ObjectKey;
 
@@ -46,7 +46,7 @@ impl NodeKey {
     }
 
     /// The object that an edge's pod belongs to.
-    pub(crate) fn of_workload((kind, object): Named) -> Self {
+    pub(crate) fn of_workload((kind, object): ObjectId) -> Self {
         let kind = match kind {
             Kind::DaemonSet => NodeKind::DaemonSet,
             Kind::Deployment => NodeKind::Deployment,
@@ -264,7 +264,7 @@ impl std::borrow::Borrow<EdgeKey> for Known {
 /// All edges that somebody holds.
 #[derive(Debug, Default)]
 pub(crate) struct Edges {
-    held: HashSet<Held>,
+    held: HashSet<ByKey>,
     shares: Shares,
     bytes: usize,
     /// Edges that found no place.
@@ -273,9 +273,9 @@ pub(crate) struct Edges {
 
 /// For looking up by key what is held behind a reference.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Held(Arc<Known>);
+struct ByKey(Arc<Known>);
 
-impl std::borrow::Borrow<EdgeKey> for Held {
+impl std::borrow::Borrow<EdgeKey> for ByKey {
     fn borrow(&self) -> &EdgeKey {
         &self.0.key
     }
@@ -334,7 +334,7 @@ impl Edges {
         let id = key.id().into();
         let by = by.clone();
         let known = Arc::new(Known { key, id, by });
-        self.held.insert(Held(Arc::clone(&known)));
+        self.held.insert(ByKey(Arc::clone(&known)));
         Some(EdgeRef(known))
     }
 

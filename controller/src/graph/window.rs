@@ -97,10 +97,10 @@ pub(crate) fn only_served<'a>(folded: &'a Folded, beside: &[&Folded]) -> Vec<&'a
 }
 
 /// What callers told of their calls, by both ends.
-type Told<'a> = HashMap<Pair<'a>, Vec<(&'a EdgeRef, &'a Sums)>>;
+type CallerCounts<'a> = HashMap<Pair<'a>, Vec<(&'a EdgeRef, &'a Sums)>>;
 
-fn told_by_callers(folded: &Folded) -> Told<'_> {
-    let mut told = Told::new();
+fn told_by_callers(folded: &Folded) -> CallerCounts<'_> {
+    let mut told = CallerCounts::new();
     let busy = folded.rows.iter().filter(|row| !row.sums.is_idle());
     for row in busy.filter(|row| !row.server) {
         let pair = told.entry(pair(&row.edge)).or_default();
@@ -135,7 +135,7 @@ fn beside(counted: &mut Counted, server: &Sums) {
 /// The edge of the caller's side that the called side's numbers belong to: the same one, or
 /// one of the same account that leads to the same port of the pods, and of several the one
 /// with most calls. `None` where all lead to other ports or are of other accounts.
-fn counterpart<'a>(told: &Told<'a>, served: &Row) -> Option<&'a EdgeRef> {
+fn counterpart<'a>(told: &CallerCounts<'a>, served: &Row) -> Option<&'a EdgeRef> {
     let told = told.get(&pair(&served.edge))?;
     if let Some((same, _)) = told.iter().find(|(edge, _)| **edge == served.edge) {
         return Some(same);

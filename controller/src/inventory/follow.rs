@@ -26,7 +26,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::{Inventory, Labels, Thing, kind::Kind};
+use super::{Inventory, InventoryObject, Labels, kind::Kind};
 use crate::model::compiled::Latest;
 use crate::translate;
 use crate::world::{ObjectKey, Owner, PodFacts, Store};
@@ -182,7 +182,7 @@ impl Followed {
             }
             let text =
                 |(name, value): (&Arc<str>, &Arc<str>)| (name.to_string(), value.to_string());
-            let thing = Thing {
+            let thing = InventoryObject {
                 uid: facts.uid.clone(),
                 labels: facts.labels.iter().map(text).collect(),
                 owner: facts.owner.as_ref().and_then(owner_of),
@@ -208,9 +208,9 @@ fn key(meta: &ObjectMeta) -> ObjectKey {
     )
 }
 
-fn thing(meta: &ObjectMeta) -> Thing {
+fn thing(meta: &ObjectMeta) -> InventoryObject {
     let labels: Labels = meta.labels.clone().unwrap_or_default();
-    Thing {
+    InventoryObject {
         uid: meta.uid.as_deref().unwrap_or_default().into(),
         labels,
         owner: translate::owner(meta).as_ref().and_then(owner_of),

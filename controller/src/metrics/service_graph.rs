@@ -68,7 +68,7 @@ pub(crate) struct PairCalls {
 }
 
 #[derive(Debug)]
-struct Held {
+struct PairTotals {
     calls: Calls,
     /// Slots of the first and of the last call.
     first: u64,
@@ -78,7 +78,7 @@ struct Held {
 /// The pairs that are shown; none unless somebody adds them. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct ServiceGraphMetrics {
-    pairs: Arc<Mutex<HashMap<Pair, Held>>>,
+    pairs: Arc<Mutex<HashMap<Pair, PairTotals>>>,
 }
 
 impl ServiceGraphMetrics {
@@ -88,7 +88,7 @@ impl ServiceGraphMetrics {
         if pairs.len() >= PAIRS && !pairs.contains_key(&pair) {
             return false;
         }
-        let held = pairs.entry(pair).or_insert_with(|| Held {
+        let held = pairs.entry(pair).or_insert_with(|| PairTotals {
             calls: Calls::default(),
             first: slot,
             last: slot,

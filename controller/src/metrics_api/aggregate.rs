@@ -12,7 +12,7 @@ use policy::latency::Histogram;
 
 use super::query::Side;
 use crate::inventory::kind::Kind;
-use crate::inventory::{Inventory, Named};
+use crate::inventory::{Inventory, ObjectId};
 use crate::observe::reports::{Edge, Reporter, Reports};
 use crate::world::ObjectKey;
 
@@ -145,7 +145,7 @@ impl View<'_> {
     /// ends are shown as `ends`.
     pub(crate) fn edges(
         &self,
-        of: &Named,
+        of: &ObjectId,
         side: Option<Side>,
         ends: Kind,
     ) -> BTreeMap<EdgeOf, Sums> {

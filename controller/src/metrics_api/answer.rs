@@ -14,7 +14,7 @@ use super::query::{Continue, Parameters, Path, Side};
 use super::render::{Backend, Frame, Item, Page, missing, reference};
 use crate::aggregated::refusal::Refusal;
 use crate::inventory::kind::Kind;
-use crate::inventory::{Inventory, Thing};
+use crate::inventory::{Inventory, InventoryObject};
 use crate::model::compiled::Latest;
 use crate::observe::reports::{Reports, SLOT};
 use crate::world::{ObjectKey, SplitFacts, Store};
@@ -140,7 +140,7 @@ impl Sources {
             reports: &self.reports,
             slots,
         };
-        let asked = Asked {
+        let asked = MetricsRequest {
             view,
             path,
             parameters,
@@ -193,23 +193,25 @@ impl Gaps {
     }
 }
 
-struct Asked<'a> {
+struct MetricsRequest<'a> {
     view: View<'a>,
     path: &'a Path,
     parameters: &'a Parameters,
     splits: Store<SplitFacts>,
 }
 
-impl Asked<'_> {
+impl MetricsRequest<'_> {
     fn items(&self) -> Result<Vec<Item>, Refusal> {
         let kind = self.path.kind;
         let inventory = self.view.inventory;
         let Some(name) = &self.path.name else {
             let totals = self.view.totals(kind, self.side());
             let namespace = self.path.namespace.as_deref();
-            let listed = inventory
-                .list(kind, namespace)
-                .filter(|(_, thing): &(&ObjectKey, &Thing)| self.parameters.selects(&thing.labels));
+            let listed = inventory.list(kind, namespace).filter(
+                |(_, thing): &(&ObjectKey, &InventoryObject)| {
+                    self.parameters.selects(&thing.labels)
+                },
+            );
             return Ok(listed.flat_map(|(key, _)| self.of(key, &totals)).collect());
         };
         let key = ObjectKey::new(self.path.namespace.as_deref().unwrap_or_default(), name);

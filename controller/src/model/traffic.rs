@@ -66,12 +66,12 @@ pub(crate) struct PortPolicies {
     /// What callers are told, by what their proxies carry out.
     pub(crate) cuts: Cuts,
     /// The objects behind what callers and what pods are told, once somebody asks.
-    pub(crate) of_callers: OnceLock<Needs>,
-    pub(crate) of_pods: OnceLock<Needs>,
+    pub(crate) of_callers: OnceLock<RequiredParts>,
+    pub(crate) of_pods: OnceLock<RequiredParts>,
 }
 
 /// Objects, with the generation that is in force, and what carrying them out takes.
-pub(crate) type Needs = BTreeMap<(ObjectRef, i64), Parts>;
+pub(crate) type RequiredParts = BTreeMap<(ObjectRef, i64), Parts>;
 
 impl PortPolicies {
     /// Whether the two say the same, whatever was encoded of them so far.
@@ -82,7 +82,7 @@ impl PortPolicies {
     }
 
     /// The objects behind these rules.
-    fn needs<'a>(&'a self, rules: impl Iterator<Item = (&'a Origin, Parts)>) -> Needs {
+    fn needs<'a>(&'a self, rules: impl Iterator<Item = (&'a Origin, Parts)>) -> RequiredParts {
         // A limit is told by its own name, and belongs to its policy.
         let named = |origin: &Origin| {
             Origin::new(
@@ -91,7 +91,7 @@ impl PortPolicies {
                 origin.name().clone(),
             )
         };
-        let mut needs = Needs::new();
+        let mut needs = RequiredParts::new();
         for (rule, parts) in rules {
             for object in self.origins.get(&named(rule)).into_iter().flatten() {
                 let all = needs.entry(object.clone()).or_default();
@@ -102,13 +102,13 @@ impl PortPolicies {
     }
 
     /// The objects behind what pods are told.
-    pub(crate) fn pod_needs(&self) -> &Needs {
+    pub(crate) fn pod_needs(&self) -> &RequiredParts {
         self.of_pods
             .get_or_init(|| self.needs(self.traffic.pod_needs()))
     }
 
     /// The objects behind what callers are told.
-    pub(crate) fn caller_needs(&self) -> &Needs {
+    pub(crate) fn caller_needs(&self) -> &RequiredParts {
         self.of_callers
             .get_or_init(|| self.needs(self.traffic.caller_needs()))
     }
@@ -118,7 +118,7 @@ impl PortPolicies {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Guard {
     pub(crate) guard: PodGuard,
-    pub(crate) needs: Needs,
+    pub(crate) needs: RequiredParts,
 }
 
 impl Guard {

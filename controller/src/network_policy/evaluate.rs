@@ -13,7 +13,7 @@ pub(super) type Tags = BTreeMap<String, String>;
 
 /// A pod as a network plugin knows it.
 #[derive(Clone, Debug)]
-pub(super) struct Seen {
+pub(super) struct PluginPod {
     pub(super) namespace: String,
     pub(super) labels: Tags,
 }
@@ -29,7 +29,13 @@ pub(super) struct Network {
 impl Network {
     /// Whether a first packet from `from` (`None`: an address outside the cluster)
     /// reaches `to`. Replies need no permission.
-    pub(super) fn allows(&self, from: Option<&Seen>, to: &Seen, protocol: &str, port: u16) -> bool {
+    pub(super) fn allows(
+        &self,
+        from: Option<&PluginPod>,
+        to: &PluginPod,
+        protocol: &str,
+        port: u16,
+    ) -> bool {
         let isolating: Vec<_> = self.isolating(to).collect();
         isolating.is_empty()
             || isolating.iter().any(|(namespace, spec)| {
@@ -41,7 +47,7 @@ impl Network {
     }
 
     /// Policies about ingress that select the pod.
-    pub(super) fn isolating(&self, to: &Seen) -> impl Iterator<Item = &(String, Value)> {
+    pub(super) fn isolating(&self, to: &PluginPod) -> impl Iterator<Item = &(String, Value)> {
         self.policies.iter().filter(|(namespace, spec)| {
             let types = list(&spec["policyTypes"]);
             let ingress = types.is_empty() || types.iter().any(|kind| kind == "Ingress");
@@ -49,7 +55,7 @@ impl Network {
         })
     }
 
-    fn comes_from(&self, peers: &Value, namespace: &str, from: Option<&Seen>) -> bool {
+    fn comes_from(&self, peers: &Value, namespace: &str, from: Option<&PluginPod>) -> bool {
         let peers = list(peers);
         peers.is_empty()
             || peers.iter().any(|peer| {
@@ -119,8 +125,8 @@ mod by_the_book {
 
     use super::*;
 
-    fn pod(namespace: &str, app: &str) -> Seen {
-        Seen {
+    fn pod(namespace: &str, app: &str) -> PluginPod {
+        PluginPod {
             namespace: namespace.into(),
             labels: Tags::from([("app".into(), app.into())]),
         }

@@ -35,7 +35,7 @@ const MAX_ENTRIES: usize = 4096;
 pub(super) struct Plan {
     pub(super) policies: BTreeMap<ObjectKey, NetworkPolicySpec>,
     /// For every TrafficTarget with a UDPRoute, what it needs and what it lacks.
-    pub(super) targets: BTreeMap<ObjectKey, Needs>,
+    pub(super) targets: BTreeMap<ObjectKey, TargetNeeds>,
     /// Accounts that should have a policy and cannot, with the reason. Also those that
     /// no target names.
     pub(super) unprotected: BTreeMap<ObjectKey, Lack>,
@@ -43,7 +43,7 @@ pub(super) struct Plan {
 
 /// What one target needs.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Needs {
+pub(super) struct TargetNeeds {
     pub(super) generation: i64,
     /// UDPRoutes that it names and that exist, with their generations.
     pub(super) routes: BTreeMap<Arc<str>, i64>,

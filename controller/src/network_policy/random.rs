@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{
-    evaluate::{Network, Seen},
+    evaluate::{Network, PluginPod},
     live::Lives,
     plan::plan,
     tests::{foreign, network, seen, udp_route},
@@ -32,7 +32,7 @@ struct Stage {
     defaults: Defaults,
     foreign: Lives,
     /// In the order of the scene.
-    seen: Vec<Seen>,
+    seen: Vec<PluginPod>,
 }
 
 impl Scene {

@@ -30,7 +30,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 
 use super::live::{Live, Lives, MANAGER, OWNER_LABEL};
-use super::plan::{Lack, Needs, Plan, plan};
+use super::plan::{Lack, Plan, TargetNeeds, plan};
 use crate::apiserver::client::WATCH_SECONDS;
 use crate::apiserver::events::{About, Event, EventRecorder, EventType};
 use crate::model::compiled::Latest;
@@ -365,7 +365,7 @@ impl Progress {
         }
     }
 
-    fn in_force(&self, needs: &Needs, plan: &Plan) -> InForce {
+    fn in_force(&self, needs: &TargetNeeds, plan: &Plan) -> InForce {
         let generation = needs.generation;
         let lacking = |reason, message| InForce {
             generation,

@@ -5,7 +5,7 @@ use policy::mode::AccessMode;
 use serde_json::{Value, json};
 
 use super::{
-    evaluate::{Network, Seen, Tags},
+    evaluate::{Network, PluginPod, Tags},
     live::{Live, Lives},
     plan::{LackReason, Plan, plan},
 };
@@ -98,7 +98,7 @@ impl Case {
         network(&self.plan(), &self.foreign, &self.cluster)
     }
 
-    fn seen(&self, name: &str) -> Seen {
+    fn seen(&self, name: &str) -> PluginPod {
         let pods = self.cluster.objects().iter();
         let mut pods = pods.filter(|object| object["kind"] == "Pod");
         seen(pods.find(|pod| pod["metadata"]["name"] == name).unwrap())
@@ -117,10 +117,10 @@ impl Case {
     }
 }
 
-pub(super) fn seen(pod: &Value) -> Seen {
+pub(super) fn seen(pod: &Value) -> PluginPod {
     let labels = pod["metadata"]["labels"].as_object().into_iter().flatten();
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    Seen {
+    PluginPod {
         namespace: text(&pod["metadata"]["namespace"]),
         labels: labels
             .map(|(name, value)| (name.clone(), text(value)))

@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use wire::v1;
 
 pub(crate) use super::acknowledgements::Consumer;
-use super::acknowledgements::{Acknowledgements, Own};
+use super::acknowledgements::{Acknowledgements, OwnStream};
 use crate::metrics::ObservedMetrics;
 use crate::model::{Model, PodId};
 use crate::settings::caps::Caps;
@@ -168,7 +168,7 @@ impl Observed {
             let revision = inner.revision;
             inner.own.insert(
                 key.clone(),
-                Own {
+                OwnStream {
                     revision,
                     stream,
                     state,

@@ -51,7 +51,7 @@ impl Default for Touched {
 pub(super) struct Acknowledgements {
     pub(super) revision: u64,
     /// Streams of this replica by `namespace/pod`.
-    pub(super) own: BTreeMap<String, Own>,
+    pub(super) own: BTreeMap<String, OwnStream>,
     /// Pods whose stream ended, by the revision at which it did.
     pub(super) gone: BTreeMap<u64, String>,
     /// Oldest revision from which a difference can still be told.
@@ -60,7 +60,7 @@ pub(super) struct Acknowledgements {
     /// Last states of proxies without a stream.
     pub(super) away: HashMap<String, v1::ProxyState>,
     /// Who says what about an object, merged: object to pod to state.
-    pub(super) objects: HashMap<ObjectRef, BTreeMap<Arc<str>, Needs>>,
+    pub(super) objects: HashMap<ObjectRef, BTreeMap<Arc<str>, ObjectProgress>>,
     /// What was last believed of a pod.
     pub(super) of_pod: HashMap<String, Believed>,
     /// The pods that have a destination.
@@ -99,7 +99,7 @@ pub(super) struct Believed {
 pub(super) type Workload = (String, String);
 
 #[derive(Debug)]
-pub(super) struct Own {
+pub(super) struct OwnStream {
     pub(super) revision: u64,
     /// The stream that wrote it: a newer stream of the same pod takes over.
     pub(super) stream: u64,
@@ -107,7 +107,7 @@ pub(super) struct Own {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Needs {
+pub(super) struct ObjectProgress {
     pub(super) generation: i64,
     pub(super) acknowledged: bool,
     pub(super) nack: String,
@@ -312,10 +312,10 @@ impl Acknowledgements {
 
 /// What a proxy says about objects, by object. One of a kind that this version does not
 /// know is nothing that it could say something about.
-fn needs(state: &v1::ProxyState) -> BTreeMap<ObjectRef, Needs> {
+fn needs(state: &v1::ProxyState) -> BTreeMap<ObjectRef, ObjectProgress> {
     let known = state.objects.iter().filter_map(|object| {
         let name = ObjectRef::try_from(object.object.as_ref()?).ok()?;
-        let needs = Needs {
+        let needs = ObjectProgress {
             generation: object.needed,
             acknowledged: object.acknowledged,
             nack: object.nack.clone(),

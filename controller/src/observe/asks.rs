@@ -121,17 +121,17 @@ pub(crate) struct ProxyAnswer {
     pub(crate) uid: Arc<str>,
     /// `None`: its proxy is away, and says nothing more.
     pub(crate) what: Option<Answered>,
-    _held: Held,
+    _held: QueuedBytes,
 }
 
 /// Bytes that wait.
 #[derive(Debug)]
-struct Held {
+struct QueuedBytes {
     bytes: usize,
     of: [Arc<AtomicUsize>; 2],
 }
 
-impl Held {
+impl QueuedBytes {
     /// Takes room in the queue and among all.
     fn take(queue: &Arc<AtomicUsize>, all: &Arc<AtomicUsize>, bytes: usize) -> Option<Self> {
         let held = Self {
@@ -145,7 +145,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for QueuedBytes {
     fn drop(&mut self) {
         for count in &self.of {
             count.fetch_sub(self.bytes, Ordering::Relaxed);
@@ -195,30 +195,30 @@ impl Drop for Answers {
 
 /// A proxy, or another replica, can be asked for as long as this lives.
 #[derive(Debug)]
-pub(crate) struct Here {
+pub(crate) struct AskRegistration {
     asks: Asks,
     number: u64,
-    whose: Whose,
+    whose: AskTarget,
 }
 
 #[derive(Debug)]
-enum Whose {
+enum AskTarget {
     Proxy(Arc<str>),
     Replica(IpAddr),
 }
 
-impl Drop for Here {
+impl Drop for AskRegistration {
     fn drop(&mut self) {
         let mut state = self.asks.inner.state.lock();
         match &self.whose {
-            Whose::Proxy(uid) => {
+            AskTarget::Proxy(uid) => {
                 // A newer stream of the same pod stays.
                 if state.proxies.get(uid).map(|held| held.number) == Some(self.number) {
                     state.proxies.remove(uid);
                     self.asks.away(&mut state, uid);
                 }
             }
-            Whose::Replica(peer) => {
+            AskTarget::Replica(peer) => {
                 if state.replicas.get(peer).map(|held| held.number) == Some(self.number) {
                     state.replicas.remove(peer);
                 }
@@ -248,7 +248,7 @@ impl Asks {
 
     /// The proxy of this pod streams from this replica, and understands questions. Gives
     /// what it is to be told.
-    pub(crate) fn listens(&self, uid: Arc<str>) -> (Here, mpsc::Receiver<Order>) {
+    pub(crate) fn listens(&self, uid: Arc<str>) -> (AskRegistration, mpsc::Receiver<Order>) {
         let (orders, taken) = mpsc::channel(ORDERS);
         let mut state = self.inner.state.lock();
         let number = state.next();
@@ -263,11 +263,11 @@ impl Asks {
             // What the older stream was asked, this one was not.
             self.away(&mut state, &uid);
         }
-        (self.here(number, Whose::Proxy(uid)), taken)
+        (self.here(number, AskTarget::Proxy(uid)), taken)
     }
 
-    fn here(&self, number: u64, whose: Whose) -> Here {
-        Here {
+    fn here(&self, number: u64, whose: AskTarget) -> AskRegistration {
+        AskRegistration {
             asks: self.clone(),
             number,
             whose,
@@ -389,14 +389,15 @@ impl Asks {
             return;
         };
         let bytes = size + size_of::<ProxyAnswer>();
-        let put = Held::take(&open.waiting, &self.inner.waiting, bytes).is_some_and(|held| {
-            let answer = ProxyAnswer {
-                uid: Arc::clone(uid),
-                what,
-                _held: held,
-            };
-            open.queue.try_send(answer).is_ok()
-        });
+        let put =
+            QueuedBytes::take(&open.waiting, &self.inner.waiting, bytes).is_some_and(|held| {
+                let answer = ProxyAnswer {
+                    uid: Arc::clone(uid),
+                    what,
+                    _held: held,
+                };
+                open.queue.try_send(answer).is_ok()
+            });
         if !put {
             open.dropped.fetch_add(1, Ordering::Relaxed);
             self.inner.metrics.answers_dropped.inc();

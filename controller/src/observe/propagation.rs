@@ -75,7 +75,7 @@ impl Acks {
                         pods = compiled.world.pods.clone();
                         observed.forget_gone(&compiled.model);
                     }
-                    // The same verdicts hold the same generations.
+                    // The same reports hold the same generations.
                     let same = |known: &Arc<Problems>| Arc::ptr_eq(known, &compiled.problems);
                     if !known.as_ref().is_some_and(same) {
                         let news = self.compiled(&compiled, known.as_deref());
@@ -94,7 +94,7 @@ impl Acks {
                     match (observed.take_touched(Consumer::Record), &known) {
                         (Some(touched), _) => self.look(touched.iter(), &observed, &compiled),
                         (None, Some(known)) => {
-                            self.look(known.verdicts.keys(), &observed, &compiled);
+                            self.look(known.reports.keys(), &observed, &compiled);
                         }
                         (None, None) => {}
                     }
@@ -119,17 +119,17 @@ impl Acks {
         compiled: &'a Compiled,
         before: Option<&'a Problems>,
     ) -> Box<dyn Iterator<Item = &'a ObjectRef> + Send + 'a> {
-        let verdicts = &compiled.problems.verdicts;
+        let reports = &compiled.problems.reports;
         let mut record = self.record.lock();
         let Some(before) = before else {
-            let generations = verdicts.iter();
-            let generations = generations.map(|(object, verdict)| (object, verdict.generation));
+            let generations = reports.iter();
+            let generations = generations.map(|(object, report)| (object, report.generation));
             record.saw(generations, compiled.at);
-            return Box::new(verdicts.keys());
+            return Box::new(reports.keys());
         };
         for object in compiled.problems.news(before) {
-            match verdicts.get(object) {
-                Some(verdict) => record.note(object, verdict.generation, compiled.at),
+            match reports.get(object) {
+                Some(report) => record.note(object, report.generation, compiled.at),
                 None => drop(record.current.remove(object)),
             }
         }

@@ -166,7 +166,7 @@ pub(super) type Author = (Arc<str>, u64);
 
 #[derive(Debug, Default)]
 pub(super) struct ReportStore {
-    pub(super) slots: BTreeMap<u64, HashMap<Author, Held>>,
+    pub(super) slots: BTreeMap<u64, HashMap<Author, StoredReport>>,
     /// Edges of all slots that may be held.
     most: usize,
     pub(super) edges: usize,
@@ -214,7 +214,7 @@ struct Hoarder {
 }
 
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct StoredReport {
     pub(super) reporter: Arc<Reporter>,
     /// Set for a report of this replica's own stream.
     pub(super) revision: Option<u64>,
@@ -338,7 +338,7 @@ impl ReportStore {
     }
 
     /// Takes a report in.
-    pub(super) fn hold(&mut self, slot: u64, author: &Author, held: Held) {
+    pub(super) fn hold(&mut self, slot: u64, author: &Author, held: StoredReport) {
         let (edges, bytes) = (held.edges.len(), held.bytes);
         self.share(&author.0, |share| {
             share.edges += edges;

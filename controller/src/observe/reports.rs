@@ -25,7 +25,7 @@ use wire::v1;
 
 use super::clock_offset::{ClockOffset, millis};
 use super::given_up::GivenUp;
-use super::report_store::{Author, Held, ReportStore};
+use super::report_store::{Author, ReportStore, StoredReport};
 
 pub(crate) use super::clock_offset::SLOT;
 pub(crate) use super::report_store::{Detail, Edge, EdgeKey, Reporter, RouteCalls};
@@ -163,7 +163,7 @@ impl Reports {
             state.own.insert(revision, (slot, author.clone()));
             revision
         });
-        let held = Held {
+        let held = StoredReport {
             reporter: Arc::new(reporter.clone()),
             revision,
             calls,

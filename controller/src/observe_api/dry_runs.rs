@@ -24,7 +24,7 @@ use http::StatusCode;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use self::change::Asked;
+use self::change::TriedChange;
 use self::edges::Edges;
 use super::context::ObserveContext;
 use super::scopes::Scopes;
@@ -155,8 +155,8 @@ impl Asking<'_> {
     }
 
     /// The change, which the user may make.
-    async fn change(&self, spec: &DryRunSpec) -> Result<Asked, Refusal> {
-        let change = Asked::read(spec, &self.context.cluster)?;
+    async fn change(&self, spec: &DryRunSpec) -> Result<TriedChange, Refusal> {
+        let change = TriedChange::read(spec, &self.context.cluster)?;
         let world = &self.compiled.world;
         change
             .must_be_allowed(self.context, self.user, world)

@@ -15,7 +15,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crds::observe::{
-    API_VERSION, Explanation, ExplanationSpec, ExplanationStatus, Programmed, Resource, Verdict,
+    API_VERSION, Explanation, ExplanationSpec, ExplanationStatus, ExplanationVerdict, Programmed,
+    Resource,
 };
 use http::StatusCode;
 use policy::name::ObjectRef;
@@ -70,7 +71,7 @@ impl Asking<'_> {
         spec: &ExplanationSpec,
         rights: Rights,
         known: &Known,
-    ) -> Result<Told, Refusal> {
+    ) -> Result<ExplainedCall, Refusal> {
         let (context, compiled) = (self.context.clone(), Arc::clone(self.compiled));
         let (spec, known) = (spec.clone(), known.clone());
         let explained = move || explain(&context, &compiled, &spec, rights, &known);
@@ -135,7 +136,7 @@ async fn allowed(context: &ObserveContext, user: &User, namespace: &str) -> Resu
 /// The same whether there is such a caller or not.
 fn hidden_caller(namespace: &str) -> ExplanationStatus {
     ExplanationStatus {
-        verdict: Verdict::Unknown,
+        verdict: ExplanationVerdict::Unknown,
         reason: format!(
             "of callers in namespace {namespace:?} you may ask by kind ServiceAccount only; who \
              may create explanations there may ask by any"
@@ -147,7 +148,7 @@ fn hidden_caller(namespace: &str) -> ExplanationStatus {
 /// The same whatever is not there, or may not be known.
 fn hidden_called() -> ExplanationStatus {
     ExplanationStatus {
-        verdict: Verdict::Unknown,
+        verdict: ExplanationVerdict::Unknown,
         reason: "there is no such thing, or you may not know of it; where you may not create \
                  explanations, only a Service with its port can be asked about"
             .to_owned(),
@@ -241,7 +242,7 @@ async fn may_in_each(
 }
 
 /// An answer, and whose it is.
-struct Told {
+struct ExplainedCall {
     status: ExplanationStatus,
     /// Namespaces of callers that it does not name.
     unnamed: BTreeSet<String>,
@@ -255,7 +256,7 @@ fn explain(
     spec: &ExplanationSpec,
     rights: Rights,
     known: &Known,
-) -> Result<Told, Refusal> {
+) -> Result<ExplainedCall, Refusal> {
     // Read for a moment each time: others write it, and the graph is waited for.
     let topmost = |pod: &PodId| context.followed.inventory.read().topmost(pod, "");
     let owner = |pod: &PodId| {
@@ -285,7 +286,7 @@ fn explain(
     let mut explained = explained
         .map_err(|BadQuestion { field, reason }| Refusal::bad(format!("spec.{field}: {reason}")))?;
     if !rights.called {
-        return Ok(Told {
+        return Ok(ExplainedCall {
             status: for_the_caller(explained.status, spec),
             unnamed: BTreeSet::new(),
             elsewhere: BTreeSet::new(),
@@ -298,7 +299,7 @@ fn explain(
     if rights.caller {
         explained.status.seen = seen(context, spec);
     }
-    Ok(Told {
+    Ok(ExplainedCall {
         status: explained.status,
         unnamed: unknown.into_inner(),
         elsewhere,
@@ -307,7 +308,7 @@ fn explain(
 
 /// What a caller would find out by calling.
 fn for_the_caller(status: ExplanationStatus, spec: &ExplanationSpec) -> ExplanationStatus {
-    if status.verdict == Verdict::Unknown && status.reason != UNTOLD_HOST {
+    if status.verdict == ExplanationVerdict::Unknown && status.reason != UNTOLD_HOST {
         return hidden_called();
     }
     ExplanationStatus {
@@ -366,7 +367,7 @@ fn programmed(context: &ObserveContext, explained: &Explained) -> Option<Program
 
 /// What was counted, where edges tell these two from others: they begin and end at what
 /// owns the pods.
-fn seen(context: &ObserveContext, spec: &ExplanationSpec) -> Option<crds::observe::Seen> {
+fn seen(context: &ObserveContext, spec: &ExplanationSpec) -> Option<crds::observe::RecentCalls> {
     let key = |kind: &str, namespace: &str, name: &str| {
         NodeKey::parse(&format!("{namespace}/{kind}/{name}"))
     };

@@ -13,7 +13,7 @@ use crate::aggregated::duration;
 use crate::aggregated::refusal::Refusal;
 use crate::aggregated::selector;
 use crate::graph::answer::Extent;
-use crate::graph::follow::{Asked, seconds};
+use crate::graph::follow::{GraphWindow, seconds};
 use crate::observe::reports::{LONGEST_WINDOW, SLOT};
 use crate::world::ObjectKey;
 
@@ -38,7 +38,7 @@ pub(super) struct Path {
 /// Which graph, and how it is told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct GraphQuery {
-    pub(super) asked: Asked,
+    pub(super) asked: GraphWindow,
     /// As a stream.
     pub(super) watch: bool,
     /// The slot before which the stream ended that this one takes up.
@@ -181,13 +181,13 @@ impl GraphQuery {
             return Err(Refusal::bad(why));
         }
         let mut read = Self {
-            asked: Asked {
+            asked: GraphWindow {
                 slots: slots(DEFAULT_WINDOW),
                 extent: Extent {
                     namespace,
                     ..Extent::default()
                 },
-                ..Asked::default()
+                ..GraphWindow::default()
             },
             ..Self::default()
         };

@@ -12,8 +12,8 @@ use super::lines::{self, LIFE};
 use super::query::GraphQuery;
 use super::worker_pool::WorkerPool;
 use crate::aggregated::server::Answer;
-use crate::graph::answer::{Shown, Written};
-use crate::graph::follow::{Asked, Graph};
+use crate::graph::answer::{LastShown, Written};
+use crate::graph::follow::{Graph, GraphWindow};
 use crate::observe::reports::slot_of;
 
 /// What one reader is told, and until when.
@@ -22,7 +22,7 @@ struct GraphStream {
     workers: WorkerPool,
     query: GraphQuery,
     looks: watch::Receiver<u64>,
-    shown: Shown,
+    shown: LastShown,
     /// The slot in which the last line was written; `None` before the first.
     told: Option<u64>,
     /// End of the last window that was told.
@@ -67,7 +67,7 @@ pub(super) fn answer(
         workers,
         query,
         looks,
-        shown: Shown::default(),
+        shown: LastShown::default(),
         told: None,
         end: String::new(),
         until: Instant::now() + LIFE,
@@ -100,7 +100,7 @@ impl GraphStream {
     async fn line(
         &mut self,
         now: SystemTime,
-        say: impl FnOnce(&Graph, &Written, &mut Shown) -> String + Send + 'static,
+        say: impl FnOnce(&Graph, &Written, &mut LastShown) -> String + Send + 'static,
     ) -> Option<String> {
         let (graph, asked) = (self.graph.clone(), self.query.asked.clone());
         let mut shown = std::mem::take(&mut self.shown);
@@ -119,12 +119,12 @@ impl GraphStream {
         let asked = self.query.asked.clone();
         let since = self.query.since;
         let since = since.filter(|end| self.graph.can_tell(asked.slots, *end, now));
-        let say = move |graph: &Graph, written: &Written, shown: &mut Shown| {
+        let say = move |graph: &Graph, written: &Written, shown: &mut LastShown| {
             let Some(end) = since else {
                 shown.note(written);
                 return written.whole();
             };
-            let before = Asked {
+            let before = GraphWindow {
                 end: Some(end),
                 ..asked
             };
@@ -143,7 +143,7 @@ impl GraphStream {
                 Ok(Ok(())) if slot_of(now) == told => {}
                 Ok(Ok(())) => {
                     self.told = Some(slot_of(now));
-                    let say = |_: &Graph, written: &Written, shown: &mut Shown| {
+                    let say = |_: &Graph, written: &Written, shown: &mut LastShown| {
                         shown.changes(written, false)
                     };
                     return self.line(now, say).await;
@@ -153,8 +153,8 @@ impl GraphStream {
                     self.ended = true;
                     // What was told last, and not what this one says.
                     let end = self.end.clone();
-                    let say = move |_: &Graph, written: &Written, _: &mut Shown| {
-                        Shown::last(written, &end)
+                    let say = move |_: &Graph, written: &Written, _: &mut LastShown| {
+                        LastShown::last(written, &end)
                     };
                     return self.line(now, say).await;
                 }

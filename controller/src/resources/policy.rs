@@ -10,7 +10,7 @@ use super::left_out::LeftOut;
 use crate::model::{
     Index,
     published::EncodedResource,
-    traffic::{Guard, Needs, PortPolicies},
+    traffic::{Guard, PortPolicies, RequiredParts},
 };
 use crate::world::ObjectKey;
 
@@ -72,12 +72,12 @@ impl Index {
     }
 }
 
-fn all(needs: &Needs) -> Parts {
+fn all(needs: &RequiredParts) -> Parts {
     needs.values().copied().collect()
 }
 
 /// The objects of which something is carried out.
-fn carried(needs: &Needs, parts: Parts) -> Vec<(ObjectRef, i64)> {
+fn carried(needs: &RequiredParts, parts: Parts) -> Vec<(ObjectRef, i64)> {
     let carried = needs
         .iter()
         .filter(|(_, needed)| !needed.within(parts).is_empty());
@@ -85,7 +85,7 @@ fn carried(needs: &Needs, parts: Parts) -> Vec<(ObjectRef, i64)> {
 }
 
 /// The objects of which something is not carried out.
-fn left_out(needs: &Needs, parts: Parts) -> Vec<LeftOut> {
+fn left_out(needs: &RequiredParts, parts: Parts) -> Vec<LeftOut> {
     let lacking = needs.iter().filter_map(|((object, generation), needed)| {
         let lacks = needed.without(parts);
         (!lacks.is_empty()).then(|| LeftOut {

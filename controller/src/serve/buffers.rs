@@ -8,6 +8,11 @@
 //!
 //! A message that stands still ends its call too. That is looked at only when there is
 //! nothing to read: what came while this process was busy makes no proxy slow.
+//!
+//! The webhooks count bodies too (`injector/src/server/counted.rs`), and share no more than
+//! [`runtime::pool`] with this: there a call is one body, read whole, whose answer is counted
+//! until it is taken; here it is messages without end, whose frames tell where each begins,
+//! and whose answers tonic owns. A body for both would be two bodies behind one name.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -63,8 +68,8 @@ impl Buffers {
     }
 
     /// The body of a call of this pod.
-    pub(super) fn count<B>(&self, body: B, pod: Arc<str>) -> CountedBody<B> {
-        CountedBody {
+    pub(super) fn count<B>(&self, body: B, pod: Arc<str>) -> CountedRequest<B> {
+        CountedRequest {
             body,
             buffers: self.clone(),
             pod,
@@ -77,7 +82,7 @@ impl Buffers {
 }
 
 /// A body whose messages are counted while they are read.
-pub(super) struct CountedBody<B> {
+pub(super) struct CountedRequest<B> {
     body: B,
     buffers: Buffers,
     pod: Arc<str>,
@@ -97,7 +102,7 @@ struct Room {
     taken: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
-impl<B> CountedBody<B> {
+impl<B> CountedRequest<B> {
     /// Takes note of what was read.
     fn advance(&mut self, data: &[u8]) -> Result<(), Status> {
         let before = self.framing.came;
@@ -180,7 +185,7 @@ fn no_room() -> Status {
     )
 }
 
-impl<B> Body for CountedBody<B>
+impl<B> Body for CountedRequest<B>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
 {

@@ -19,7 +19,7 @@ use tracing::{debug, info};
 use wire::v1;
 use wire::v1::from_proxy::Message;
 
-use super::orders::{self, Orders};
+use super::orders::{self, ProxyQuestions};
 use super::proxy_info::ProxyInfo;
 use super::session::{Session, Target};
 use super::steered::Steered;
@@ -149,7 +149,7 @@ impl Streams {
         debug!(%pod, version, asked = asked.len(), remembered = remembered.len(), "hello");
         let (session, left_out) = Session::new(hello, remembered.iter().cloned());
         self.left_out(pod, left_out);
-        let orders = Orders::of(&self.asks, identity.pod_uid(), session.capabilities());
+        let orders = ProxyQuestions::of(&self.asks, identity.pod_uid(), session.capabilities());
         // What found no place is not told to other replicas either.
         asked.retain(|name| session.destinations().contains(name));
         let mut stream = ProxyStream {

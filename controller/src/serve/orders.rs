@@ -10,7 +10,7 @@ use wire::v1;
 use wire::v1::ask::What;
 use wire::v1::to_proxy::Message;
 
-use crate::observe::asks::{Asks, Here};
+use crate::observe::asks::{AskRegistration, Asks};
 
 /// Batches on their way to the proxy. Sessions leave at most three unanswered, so they
 /// always find room.
@@ -28,13 +28,13 @@ pub(super) fn outbox() -> (Outbox, Sent) {
 
 /// The questions for one proxy.
 #[derive(Debug)]
-pub(super) struct Orders {
-    asked: Option<(Here, mpsc::Receiver<Message>)>,
+pub(super) struct ProxyQuestions {
+    asked: Option<(AskRegistration, mpsc::Receiver<Message>)>,
     /// It tries rules where it is asked to.
     tries: bool,
 }
 
-impl Orders {
+impl ProxyQuestions {
     /// Those for the proxy of this pod; none where it does not understand them.
     pub(super) fn of(asks: &Asks, uid: Option<&str>, capabilities: &Capabilities) -> Self {
         let uid = uid.filter(|_| capabilities.has(Capability::Asks));

@@ -1,5 +1,5 @@
 //! Breakers of the whole mesh on one proxy's stream: takes its pulses, and tells it the
-//! verdicts that its calls go by.
+//! states of breakers that its calls go by.
 
 use std::time::Duration;
 
@@ -33,14 +33,14 @@ impl ProxyStream<'_> {
         if self.outbox.capacity() < self.outbox.max_capacity() {
             return Ok(Some(now + AGAIN));
         }
-        let all = self.shared.fleet.verdicts();
+        let all = self.shared.fleet.announced();
         let account = &self.caller.account;
-        let verdicts = self.steered.news(&all, &self.session, account, now);
-        if verdicts.is_empty() {
+        let states = self.steered.news(&all, &self.session, account, now);
+        if states.is_empty() {
             return Ok(None);
         }
         let message = v1::ToProxy {
-            message: Some(v1::to_proxy::Message::Steer(v1::Steer { verdicts })),
+            message: Some(v1::to_proxy::Message::Steer(v1::Steer { states })),
         };
         match self.outbox.try_send(Ok(message)) {
             Ok(()) => Ok(None),

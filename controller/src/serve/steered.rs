@@ -1,6 +1,6 @@
 //! What one proxy was told of breakers of the whole mesh, and how often it is heard.
 //!
-//! A verdict is no resource. It is not acknowledged, and a proxy forgets it soon after its
+//! A state is no resource. It is not acknowledged, and a proxy forgets it soon after its
 //! controllers: what was counted for it is gone with them.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use wire::v1;
 
 use super::session::Session;
-use crate::fleet::{CircuitVerdict, Key, Verdicts, closed};
+use crate::fleet::{AnnouncedState, AnnouncedStates, Key, closed};
 
 /// Pulses of one proxy: one in a second, and some that were late.
 const PULSES: Allowance = Allowance {
@@ -23,7 +23,7 @@ const PULSES: Allowance = Allowance {
 /// See the module header.
 #[derive(Debug)]
 pub(super) struct Steered {
-    told: BTreeMap<Key, CircuitVerdict>,
+    told: BTreeMap<Key, AnnouncedState>,
     /// Of those, what is to be told again.
     again: BTreeSet<Key>,
     /// There may be something to tell.
@@ -61,11 +61,11 @@ impl Steered {
     /// What the proxy does not know yet of the breakers of Services that it calls.
     pub(super) fn news(
         &mut self,
-        all: &Verdicts,
+        all: &AnnouncedStates,
         session: &Session,
         account: &str,
         now: Instant,
-    ) -> Vec<v1::Verdict> {
+    ) -> Vec<v1::CircuitState> {
         self.due = false;
         let again = std::mem::take(&mut self.again);
         if !session.capabilities().parts().has(Part::Breaker) {
@@ -79,13 +79,13 @@ impl Steered {
             }
             stays
         });
-        for (key, verdict) in all.iter().filter(|(_, told)| told.is_for(account)) {
+        for (key, state) in all.iter().filter(|(_, told)| told.is_for(account)) {
             let service = &key.service;
             let policy = wire::names::policy(&service.namespace, &service.name, key.port);
-            let is_known = self.told.get(key) == Some(verdict) && !again.contains(key);
+            let is_known = self.told.get(key) == Some(state) && !again.contains(key);
             if !is_known && session.was_sent(&policy) {
-                self.told.insert(key.clone(), verdict.clone());
-                news.push(verdict.message(key, now));
+                self.told.insert(key.clone(), state.clone());
+                news.push(state.message(key, now));
             }
         }
         news

@@ -23,7 +23,7 @@ use wire::v1;
 use wire::v1::from_proxy::Message;
 
 use super::bundle::bundle;
-use super::orders::{OUTBOX, Orders};
+use super::orders::{OUTBOX, ProxyQuestions};
 use super::proxy_info::ProxyInfo;
 use super::session::{ANSWER_TIMEOUT, Due, Session, Target};
 use super::steered::Steered;
@@ -77,7 +77,7 @@ pub(crate) struct Streams {
     pub reports: Reports,
     /// What proxies are asked.
     pub asks: Asks,
-    /// Where pulses go, and verdicts come from.
+    /// Where pulses go, and states of breakers come from.
     pub fleet: Fleet,
     /// Shares of limits that the pods of a Service keep together.
     pub board: Board,
@@ -159,7 +159,7 @@ pub(super) struct ProxyStream<'a> {
     pub(super) interest: Interest,
     pub(super) outbox: &'a mpsc::Sender<Result<v1::ToProxy, Status>>,
     /// What users ask of it.
-    pub(super) orders: Orders,
+    pub(super) orders: ProxyQuestions,
 }
 
 impl ProxyStream<'_> {
@@ -171,7 +171,7 @@ impl ProxyStream<'_> {
         let mut latest = self.shared.latest.clone();
         let mut roots = self.shared.authority.roots_pem();
         let mut stop = self.shared.stop.clone();
-        let mut verdicts = self.shared.fleet.changes();
+        let mut breakers = self.shared.fleet.changes();
         let mut given = self.shared.board.given_changes();
         let over = Instant::now() + LIFE + LIFE_JITTER.mul_f64(rand::random());
         if let Err(end) = self.look(&mut latest) {
@@ -225,9 +225,9 @@ impl ProxyStream<'_> {
                     }
                 }
                 order = self.orders.next(), if self.outbox.capacity() > OUTBOX => {
-                    Orders::pass(order, self.outbox);
+                    ProxyQuestions::pass(order, self.outbox);
                 }
-                changed = verdicts.changed() => {
+                changed = breakers.changed() => {
                     if changed.is_err() {
                         return StreamEnd::Over;
                     }

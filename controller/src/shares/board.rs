@@ -11,8 +11,8 @@ use tokio::time::{Instant, sleep};
 use wire::v1;
 
 use super::demand::named;
-use super::divide::{Held, ShareMessage};
-use super::key::{Named, ShareOf};
+use super::divide::{ShareMessage, SharesInUse};
+use super::key::{NamedLimit, ShareOf};
 use crate::model::compiled::Latest;
 
 /// A pod without a stream keeps what it held for so long: it most likely comes back, and
@@ -106,7 +106,7 @@ impl Default for Board {
 impl Board {
     /// Forgets pods that are gone and limits that no policy says any more, until dropped.
     pub(crate) async fn keep(self, latest: Latest) {
-        let mut before: Option<BTreeSet<Named>> = None;
+        let mut before: Option<BTreeSet<NamedLimit>> = None;
         loop {
             sleep(KEPT / 2).await;
             self.forget_after(KEPT, Instant::now());
@@ -123,7 +123,7 @@ impl Board {
     }
 
     /// Forgets the shares of all other limits.
-    pub(super) fn keep_limits(&self, is_said: impl Fn(&Named) -> bool) {
+    pub(super) fn keep_limits(&self, is_said: impl Fn(&NamedLimit) -> bool) {
         for pod in self.inner.state.lock().pods.values_mut() {
             for shares in [&mut pod.given, &mut pod.sent, &mut pod.most] {
                 shares.retain(|of, _| is_said(&of.of));
@@ -260,7 +260,7 @@ impl Board {
     }
 
     /// What pods may be using.
-    pub(super) fn held(&self) -> Held {
+    pub(super) fn held(&self) -> SharesInUse {
         let state = self.inner.state.lock();
         let all = state.pods.iter();
         all.flat_map(|(uid, pod)| {

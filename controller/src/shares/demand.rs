@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use policy::traffic::guard::LimitScope;
 
-use super::key::{LimitKey, Named};
+use super::key::{LimitKey, NamedLimit};
 use crate::model::{Index, PodEntry};
 use crate::world::ObjectKey;
 
@@ -48,21 +48,23 @@ pub(super) fn demands(index: &Index) -> BTreeMap<LimitKey, Demand> {
 }
 
 /// All limits of scope Service, by the policies that say them.
-pub(super) fn named(index: &Index) -> BTreeSet<Named> {
+pub(super) fn named(index: &Index) -> BTreeSet<NamedLimit> {
     let ports = index.policies.ports.values();
     let rules = ports.flat_map(|port| &port.traffic.rate_limits.rules);
     let shared = rules.filter(|rule| {
         let limit = rule.then.as_ref().map(|scoped| &scoped.section);
         limit.is_some_and(|limit| limit.scope == LimitScope::Service)
     });
-    shared.filter_map(|rule| Named::by(&rule.origin)).collect()
+    shared
+        .filter_map(|rule| NamedLimit::by(&rule.origin))
+        .collect()
 }
 
 /// The limits that a pod keeps with others. One policy may reach a port by two Services: the
 /// pod keeps its limit once, with the pods of the first.
 fn kept_by(index: &Index, entry: &PodEntry) -> Vec<(LimitKey, u32, u16)> {
     let mut kept = Vec::new();
-    let mut known: BTreeSet<(u16, Named)> = BTreeSet::new();
+    let mut known: BTreeSet<(u16, NamedLimit)> = BTreeSet::new();
     for (service, number, own) in &entry.serves {
         let Some(said) = index.policies.of(service, *number) else {
             continue;
@@ -72,7 +74,7 @@ fn kept_by(index: &Index, entry: &PodEntry) -> Vec<(LimitKey, u32, u16)> {
             let Some(limit) = limit.filter(|limit| limit.scope == LimitScope::Service) else {
                 continue;
             };
-            let Some(of) = Named::by(&rule.origin) else {
+            let Some(of) = NamedLimit::by(&rule.origin) else {
                 continue;
             };
             if known.insert((*own, of.clone())) {

@@ -9,7 +9,7 @@ use std::time::Instant;
 use policy::limit::shares::{Send, Shares};
 
 use super::demand::Demand;
-use super::key::{LimitKey, Named, ShareOf};
+use super::key::{LimitKey, NamedLimit, ShareOf};
 
 /// What a pod is to be told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub(crate) struct ShareMessage {
 }
 
 /// What pods may be using, by what the replicas that serve them say.
-pub(crate) type Held = BTreeMap<(Arc<str>, ShareOf), u64>;
+pub(crate) type SharesInUse = BTreeMap<(Arc<str>, ShareOf), u64>;
 
 /// By uid of the pod.
 type Divided = Shares<Arc<str>>;
@@ -51,7 +51,7 @@ impl Divider {
         now: Instant,
         demands: &BTreeMap<LimitKey, Demand>,
         connected: &BTreeSet<Arc<str>>,
-        held: &Held,
+        held: &SharesInUse,
     ) -> Vec<ShareMessage> {
         let Self { limits, newest } = self;
         limits.retain(|key, _| demands.contains_key(key));
@@ -132,7 +132,7 @@ impl Limit {
 
     /// Goes on from what pods hold of it that somebody else gave them. Who is not ready at
     /// this moment uses it all the same.
-    fn resume(&mut self, key: &LimitKey, demand: &Demand, held: &Held) {
+    fn resume(&mut self, key: &LimitKey, demand: &Demand, held: &SharesInUse) {
         for (uid, port) in &demand.keepers {
             if self.shares.has(uid) {
                 continue;
@@ -191,7 +191,7 @@ impl Limit {
     }
 }
 
-fn share_of(of: &Named, port: u16) -> ShareOf {
+fn share_of(of: &NamedLimit, port: u16) -> ShareOf {
     ShareOf {
         port,
         of: of.clone(),

@@ -11,14 +11,14 @@ use crate::world::ObjectKey;
 /// A limit of one port of a Service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct LimitKey {
-    pub(super) of: Named,
+    pub(super) of: NamedLimit,
     pub(super) service: ObjectKey,
     pub(super) port: u16,
 }
 
 /// A limit by the policy that says it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Named {
+pub(crate) struct NamedLimit {
     pub(super) policy: ObjectKey,
     pub(super) limit: Arc<str>,
 }
@@ -28,12 +28,12 @@ pub(crate) struct Named {
 pub(crate) struct ShareOf {
     /// Of the container.
     pub(super) port: u16,
-    pub(super) of: Named,
+    pub(super) of: NamedLimit,
 }
 
 impl LimitKey {
     /// The least of all keys with this name.
-    pub(super) fn first(of: &Named) -> Self {
+    pub(super) fn first(of: &NamedLimit) -> Self {
         Self {
             of: of.clone(),
             service: ObjectKey::new("", ""),
@@ -42,7 +42,7 @@ impl LimitKey {
     }
 }
 
-impl Named {
+impl NamedLimit {
     /// `None` for a rule that is none of a limit.
     pub(super) fn by(origin: &Origin) -> Option<Self> {
         Some(Self {
@@ -61,7 +61,7 @@ impl ShareOf {
         let policy = said.origin.as_ref()?;
         Some(Self {
             port: u16::try_from(said.port).ok()?,
-            of: Named {
+            of: NamedLimit {
                 policy: ObjectKey::new(&policy.namespace, &policy.name),
                 limit: said.limit.as_str().into(),
             },

@@ -31,11 +31,9 @@ pub(crate) async fn tell(fleet: Fleet, latest: Latest, events: EventRecorder) {
 
 fn uid(latest: &Latest, object: &ObjectRef) -> String {
     let compiled = latest.borrow();
-    let verdicts = compiled
-        .as_ref()
-        .map(|compiled| &compiled.problems.verdicts);
-    let verdict = verdicts.and_then(|verdicts| verdicts.get(object));
-    verdict.map_or_else(String::new, |verdict| verdict.uid.to_string())
+    let reports = compiled.as_ref().map(|compiled| &compiled.problems.reports);
+    let report = reports.and_then(|reports| reports.get(object));
+    report.map_or_else(String::new, |report| report.uid.to_string())
 }
 
 type Open = BTreeMap<Key, (ObjectRef, Report)>;

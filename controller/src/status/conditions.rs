@@ -9,7 +9,7 @@ use policy::traffic::part::Part;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::shown::Shown;
+use super::shown::WrittenBreaker;
 use crate::network_policy::InForce;
 use crate::observe::acknowledged::Tally;
 use crate::problem::{Condition, ObjectReport, few};
@@ -29,7 +29,7 @@ pub(super) struct Status {
     pub(super) target: Option<String>,
     pub(super) conditions: [(&'static str, Condition); 3],
     /// Of a TrafficPolicy with a breaker that anybody calls.
-    pub(super) breaker: Option<Shown>,
+    pub(super) breaker: Option<WrittenBreaker>,
 }
 
 /// A status as it stands there.
@@ -56,18 +56,18 @@ pub(super) enum When {
 }
 
 impl Status {
-    pub(super) fn of(verdict: &ObjectReport, tally: &Tally) -> Self {
+    pub(super) fn of(report: &ObjectReport, tally: &Tally) -> Self {
         Self {
-            uid: verdict.uid.to_string(),
-            generation: verdict.generation,
-            summary: verdict.summary.clone(),
-            target: verdict.target.clone(),
+            uid: report.uid.to_string(),
+            generation: report.generation,
+            summary: report.summary.clone(),
+            target: report.target.clone(),
             conditions: [
-                (crds::smi::ACCEPTED, verdict.accepted.clone()),
-                (crds::smi::RESOLVED_REFS, verdict.resolved_refs.clone()),
+                (crds::smi::ACCEPTED, report.accepted.clone()),
+                (crds::smi::RESOLVED_REFS, report.resolved_refs.clone()),
                 (
                     crds::smi::PROGRAMMED,
-                    programmed(verdict.accepted.status, tally),
+                    programmed(report.accepted.status, tally),
                 ),
             ],
             breaker: None,

@@ -118,9 +118,9 @@ fn about_problem(compiled: &Compiled, problem: &Problem) -> Event {
         }
         _ => compiled
             .problems
-            .verdicts
+            .reports
             .get(object)
-            .map(|verdict| verdict.uid.to_string()),
+            .map(|report| report.uid.to_string()),
     };
     let text = match problem.field.as_str() {
         "" => problem.message.clone(),

@@ -9,7 +9,7 @@ use crate::fleet::Report;
 
 /// How a breaker fares, as it stands in a status.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Shown {
+pub(super) struct WrittenBreaker {
     pub(super) state: &'static str,
     /// RFC 3339.
     pub(super) since: String,
@@ -24,7 +24,7 @@ pub(super) struct Counts {
     callers: usize,
 }
 
-impl From<Report> for Shown {
+impl From<Report> for WrittenBreaker {
     fn from(report: Report) -> Self {
         Self {
             state: report.state.as_str(),
@@ -38,7 +38,7 @@ impl From<Report> for Shown {
     }
 }
 
-impl Shown {
+impl WrittenBreaker {
     /// The field `status.breaker`.
     pub(super) fn json(&self) -> Value {
         json!({

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use wire::v1;
 
 use crate::inventory::kind::Kind;
-use crate::inventory::{Inventory, Labels, Thing};
+use crate::inventory::{Inventory, InventoryObject, Labels};
 use crate::metrics::ReportMetrics;
 use crate::observe::reports::{Reporter, Reports, SLOT};
 use crate::world::ObjectKey;
@@ -29,7 +29,7 @@ pub(crate) fn inventory() -> Inventory {
     let mut inventory = Inventory::default();
     let mut put = |kind, namespace: &str, name: &str, uid: &str, owner: Option<(Kind, String)>| {
         let labels: Labels = [("app".to_owned(), name.trim_end_matches("-1").to_owned())].into();
-        let thing = Thing {
+        let thing = InventoryObject {
             uid: uid.into(),
             labels,
             owner: owner.map(|(kind, name)| (kind, name.into())),

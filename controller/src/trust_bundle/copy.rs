@@ -23,7 +23,7 @@ const INSTALL: &str = "weft.dev/install";
 
 /// A copy as it stands in a namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Copy {
+pub(super) struct BundleCopy {
     pub(super) uid: String,
     /// Resource version: says which write this is the outcome of.
     pub(super) version: String,
@@ -65,7 +65,7 @@ pub(super) enum Need {
     },
 }
 
-impl From<ConfigMap> for Copy {
+impl From<ConfigMap> for BundleCopy {
     fn from(map: ConfigMap) -> Self {
         let root_managers = managers(&map, ROOTS_KEY);
         let mark_managers = managers(&map, LEAVING_KEY);
@@ -98,7 +98,7 @@ fn managers(map: &ConfigMap, key: &str) -> BTreeSet<String> {
     names.filter_map(|entry| entry.manager.clone()).collect()
 }
 
-impl Copy {
+impl BundleCopy {
     /// For people: who else wrote, as far as the copy says.
     pub(super) fn managers(&self) -> String {
         let all = self.root_managers.union(&self.mark_managers);
@@ -114,14 +114,18 @@ impl Copy {
 }
 
 /// How a copy should be.
-pub(super) struct Wanted<'a> {
+pub(super) struct DesiredCopy<'a> {
     pub(super) roots: &'a str,
     pub(super) install: &'a str,
     /// Whether it may carry the mark.
     pub(super) leaving: bool,
 }
 
-pub(super) fn need(held: Option<&Copy>, wanted: &Wanted<'_>, last: Option<&Last>) -> Need {
+pub(super) fn need(
+    held: Option<&BundleCopy>,
+    wanted: &DesiredCopy<'_>,
+    last: Option<&Last>,
+) -> Need {
     let Some(held) = held else {
         return Need::Create;
     };
@@ -142,7 +146,7 @@ pub(super) fn need(held: Option<&Copy>, wanted: &Wanted<'_>, last: Option<&Last>
 
 /// Whether somebody else than this controller and its job wrote what stands in
 /// a copy that is not right.
-fn is_foreign(held: &Copy, wanted: &Wanted<'_>, last: Option<&Last>) -> bool {
+fn is_foreign(held: &BundleCopy, wanted: &DesiredCopy<'_>, last: Option<&Last>) -> bool {
     if held.binary || held.immutable {
         return true;
     }

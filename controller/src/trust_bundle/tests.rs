@@ -15,7 +15,7 @@ fn path(namespace: &str) -> String {
 struct Bench {
     api: FakeApi,
     bundle: Bundle,
-    seen: Seen,
+    seen: WatchState,
     events: crate::apiserver::events::Writer,
     roots: watch::Sender<Arc<str>>,
 }
@@ -64,7 +64,7 @@ impl Bench {
         let mut bench = Self {
             api,
             bundle,
-            seen: Seen::default(),
+            seen: WatchState::default(),
             events: writer,
             roots: sender,
         };

@@ -31,7 +31,7 @@ const AFTERWARDS: Duration = Duration::from_secs(60);
 
 /// What the job's pods show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sight {
+enum HookState {
     Absent,
     Working,
     Succeeded,
@@ -108,9 +108,9 @@ impl Uninstallation {
         }
         let sight = self.ask().await?;
         let counts = match sight {
-            Sight::Working => true,
-            Sight::Succeeded => stage == Stage::Stays,
-            Sight::Absent | Sight::Failed => false,
+            HookState::Working => true,
+            HookState::Succeeded => stage == Stage::Stays,
+            HookState::Absent | HookState::Failed => false,
         };
         if counts {
             self.saw(sight);
@@ -119,7 +119,7 @@ impl Uninstallation {
     }
 
     /// What the World shows; how a pod ended is asked. None when nothing is known.
-    async fn sight(&self, world: &World) -> Option<Sight> {
+    async fn sight(&self, world: &World) -> Option<HookState> {
         let ours = world.pods.iter().filter(|(pod, facts)| {
             pod.namespace == self.namespace && &*facts.service_account == ACCOUNT
         });
@@ -129,8 +129,8 @@ impl Uninstallation {
             working |= !facts.ended;
         }
         match (present, working) {
-            (false, _) => Some(Sight::Absent),
-            (true, true) => Some(Sight::Working),
+            (false, _) => Some(HookState::Absent),
+            (true, true) => Some(HookState::Working),
             (true, false) => match self.ask().await {
                 Ok(sight) => Some(sight),
                 Err(error) => {
@@ -141,11 +141,11 @@ impl Uninstallation {
         }
     }
 
-    async fn ask(&self) -> Result<Sight, kube::Error> {
+    async fn ask(&self) -> Result<HookState, kube::Error> {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
         let field = format!("spec.serviceAccountName={ACCOUNT}");
         let pods = api.list(&ListParams::default().fields(&field)).await?;
-        let mut sight = Sight::Absent;
+        let mut sight = HookState::Absent;
         for pod in pods.items {
             let account = pod.spec.and_then(|spec| spec.service_account_name);
             if account.as_deref() != Some(ACCOUNT) {
@@ -153,25 +153,25 @@ impl Uninstallation {
             }
             let phase = pod.status.and_then(|status| status.phase);
             match phase.as_deref() {
-                Some("Failed") if sight == Sight::Absent => sight = Sight::Failed,
+                Some("Failed") if sight == HookState::Absent => sight = HookState::Failed,
                 Some("Failed") => {}
-                Some("Succeeded") => sight = Sight::Succeeded,
+                Some("Succeeded") => sight = HookState::Succeeded,
                 // One that works decides: the job tries again.
-                _ => return Ok(Sight::Working),
+                _ => return Ok(HookState::Working),
             }
         }
         Ok(sight)
     }
 
-    fn saw(&self, sight: Sight) {
+    fn saw(&self, sight: HookState) {
         let before = *self.stage.borrow();
         self.set(match (before, sight) {
-            (_, Sight::Working) => Stage::Preparing,
-            (_, Sight::Failed) => Stage::Stays,
-            (Stage::Stays | Stage::Preparing, Sight::Succeeded) => Stage::Going,
+            (_, HookState::Working) => Stage::Preparing,
+            (_, HookState::Failed) => Stage::Stays,
+            (Stage::Stays | Stage::Preparing, HookState::Succeeded) => Stage::Going,
             // Gone before its end was seen: Helm removes a job that succeeded.
-            (Stage::Preparing, Sight::Absent) => Stage::Going,
-            (Stage::Stayed, Sight::Absent) => Stage::Stays,
+            (Stage::Preparing, HookState::Absent) => Stage::Going,
+            (Stage::Stayed, HookState::Absent) => Stage::Stays,
             (before, _) => before,
         });
     }

@@ -90,7 +90,7 @@ pub struct Header {
     Deserialize,
     JsonSchema,
 )]
-pub enum Verdict {
+pub enum ExplanationVerdict {
     Allowed,
     Refused,
     /// It depends on the backend or on the pod; `backends` has each.
@@ -101,7 +101,7 @@ pub enum Verdict {
     Unknown,
 }
 
-impl Verdict {
+impl ExplanationVerdict {
     /// As JSON writes it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -119,7 +119,7 @@ impl Verdict {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ExplanationStatus {
-    pub verdict: Verdict,
+    pub verdict: ExplanationVerdict,
     /// Of a refusal as header `weft-reason` says it; of Unknown a sentence.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub reason: String,
@@ -135,7 +135,7 @@ pub struct ExplanationStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub backends: Vec<BackendVerdict>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub seen: Option<Seen>,
+    pub seen: Option<RecentCalls>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub programmed: Option<Programmed>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -162,7 +162,7 @@ pub struct BackendVerdict {
     pub service: String,
     /// Of all calls, 0 to 1.
     pub share: f64,
-    pub verdict: Verdict,
+    pub verdict: ExplanationVerdict,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub reason: String,
     /// Endpoints that may take calls, and all.
@@ -173,7 +173,7 @@ pub struct BackendVerdict {
 /// What was counted between these two in the last minutes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Seen {
+pub struct RecentCalls {
     pub window_seconds: u64,
     pub requests: u64,
     pub failure: u64,

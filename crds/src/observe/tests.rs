@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Explanation, Graph, NodeKind, Protocol, Resource, Verdict};
+use super::{Explanation, ExplanationVerdict, Graph, NodeKind, Protocol, Resource};
 
 #[test]
 fn nothing_is_offered_that_mirrors_watch_or_namespaces_delete() {
@@ -41,8 +41,8 @@ fn client_reads_the_graph_of_a_newer_controller() {
     assert_eq!(graph.nodes[0].kind, NodeKind::Unknown);
     assert_eq!(graph.edges[0].protocol, Protocol::Unknown);
     assert_eq!(graph.edges[0].requests, 4);
-    let verdict: Verdict = serde_json::from_value(json!("Perhaps")).unwrap();
-    assert_eq!(verdict, Verdict::Unknown);
+    let verdict: ExplanationVerdict = serde_json::from_value(json!("Perhaps")).unwrap();
+    assert_eq!(verdict, ExplanationVerdict::Unknown);
 }
 
 #[test]

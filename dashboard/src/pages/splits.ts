@@ -7,7 +7,7 @@ import { Table } from "../table";
 import { milliseconds, percent, quoted, rate } from "../text";
 import type { Page, State, View } from "../view";
 
-interface Seen { attempts: number; requests: number; success: number; failure: number; p95: number | undefined }
+interface BackendCalls { attempts: number; requests: number; success: number; failure: number; p95: number | undefined }
 
 export class SplitsPage implements Page {
   readonly name = "splits";
@@ -23,7 +23,7 @@ export class SplitsPage implements Page {
 
   update({ model, extra }: View): void {
     write(this.words, extra.words.join(" "));
-    const seen = new Map<string, Seen>();
+    const seen = new Map<string, BackendCalls>();
     for (const edge of model.graph.edges) {
       if (!edge.split) continue;
       const key = `${edge.split}\n${edge.backend ?? ""}`;
@@ -38,7 +38,7 @@ export class SplitsPage implements Page {
     const rows = (extra.splits ?? []).flatMap((split) => {
       const name = `${split.metadata.namespace}/${split.metadata.name}`;
       const backends = split.spec.backends ?? [];
-      const of = (service: string): Seen | undefined => seen.get(`${name}\n${split.metadata.namespace}/${service.split(".")[0]}`);
+      const of = (service: string): BackendCalls | undefined => seen.get(`${name}\n${split.metadata.namespace}/${service.split(".")[0]}`);
       const weights = backends.reduce((sum, backend) => sum + backend.weight, 0);
       const sent = backends.reduce((sum, backend) => sum + (of(backend.service)?.attempts ?? 0), 0);
       return backends.map(({ service, weight }) => {

@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use e2e::{
     conformance::{
         lower, record,
-        report::{self, Verdict},
+        report::{self, RowResult},
     },
     harness::cluster::root,
 };
@@ -39,12 +39,12 @@ fn run(words: &[&str]) -> anyhow::Result<bool> {
             let rows = report::judge()?;
             print!("{}", report::screen(&rows));
             // A part alone does not replace the page of a whole run.
-            if rows.iter().all(|row| row.verdict != Verdict::Missing) {
+            if rows.iter().all(|row| row.result != RowResult::Missing) {
                 let page = root().join("docs/conformance.md");
                 fs::write(&page, report::page(&rows, date, commit))
                     .with_context(|| format!("write {}", page.display()))?;
             }
-            Ok(rows.iter().all(|row| row.verdict == Verdict::Passed))
+            Ok(rows.iter().all(|row| row.result == RowResult::Passed))
         }
         _ => bail!("{USAGE}"),
     }

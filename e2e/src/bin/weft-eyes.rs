@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use e2e::{
     eyes::{
         page, record,
-        report::{self, Run, Verdict},
+        report::{self, ClaimResult, Run},
     },
     harness::cluster::root,
 };
@@ -45,12 +45,12 @@ fn run(words: &[&str]) -> anyhow::Result<bool> {
                 machine,
             };
             // A part alone does not replace the page of a whole run.
-            if rows.iter().all(|row| row.verdict != Verdict::NotRun) {
+            if rows.iter().all(|row| row.result != ClaimResult::NotRun) {
                 let page = root().join("bench/EYES.md");
                 fs::write(&page, report::page(&rows, &run))
                     .with_context(|| format!("write {}", page.display()))?;
             }
-            Ok(rows.iter().all(|row| row.verdict == Verdict::Held))
+            Ok(rows.iter().all(|row| row.result == ClaimResult::Held))
         }
         _ => bail!("{USAGE}"),
     }

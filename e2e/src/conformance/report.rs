@@ -14,7 +14,7 @@ const PAGE_CELL: usize = 600;
 
 /// How a row ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum RowResult {
     Passed,
     Failed,
     /// A part of it was not run.
@@ -25,7 +25,7 @@ pub enum Verdict {
 #[derive(Clone, Debug)]
 pub struct Judged {
     pub row: &'static Row,
-    pub verdict: Verdict,
+    pub result: RowResult,
     pub kept: Vec<Kept>,
 }
 
@@ -38,22 +38,22 @@ pub fn judge() -> anyhow::Result<Vec<Judged>> {
                 .iter()
                 .map(|part| Kept::read(row.id, part))
                 .collect();
-            Ok(verdict(row, parts?))
+            Ok(judge_row(row, parts?))
         })
         .collect()
 }
 
-fn verdict(row: &'static Row, parts: Vec<Option<Kept>>) -> Judged {
-    let verdict = if parts.iter().flatten().any(|kept| !kept.passed) {
-        Verdict::Failed
+fn judge_row(row: &'static Row, parts: Vec<Option<Kept>>) -> Judged {
+    let result = if parts.iter().flatten().any(|kept| !kept.passed) {
+        RowResult::Failed
     } else if parts.iter().any(Option::is_none) {
-        Verdict::Missing
+        RowResult::Missing
     } else {
-        Verdict::Passed
+        RowResult::Passed
     };
     Judged {
         row,
-        verdict,
+        result,
         kept: parts.into_iter().flatten().collect(),
     }
 }
@@ -68,7 +68,7 @@ pub fn screen(rows: &[Judged]) -> String {
             "{:<6} {:<10} {:<8} {}\n       sent {}\n       saw  {}",
             judged.row.id,
             judged.row.ring.name(),
-            judged.verdict.name(),
+            judged.result.name(),
             judged.row.what,
             shortened(&sent, SCREEN_CELL * 2),
             shortened(&saw, SCREEN_CELL * 2),
@@ -108,7 +108,7 @@ pub fn page(rows: &[Judged], date: &str, commit: &str) -> String {
             judged.row.ring.name(),
             escaped(&shortened(&sent, PAGE_CELL)),
             escaped(&shortened(&saw, PAGE_CELL)),
-            judged.verdict.name()
+            judged.result.name()
         );
     }
     text
@@ -116,13 +116,20 @@ pub fn page(rows: &[Judged], date: &str, commit: &str) -> String {
 
 /// `46 of 48 rows pass; failed: E9; not run: AR-01`.
 pub fn summary(rows: &[Judged]) -> String {
-    let of = |verdict| -> Vec<&str> {
-        let fits = rows.iter().filter(move |row| row.verdict == verdict);
+    let of = |result| -> Vec<&str> {
+        let fits = rows.iter().filter(move |row| row.result == result);
         fits.map(|row| row.row.id).collect()
     };
-    let mut text = format!("{} of {} rows pass", of(Verdict::Passed).len(), rows.len());
-    for (verdict, name) in [(Verdict::Failed, "failed"), (Verdict::Missing, "not run")] {
-        let ids = of(verdict);
+    let mut text = format!(
+        "{} of {} rows pass",
+        of(RowResult::Passed).len(),
+        rows.len()
+    );
+    for (result, name) in [
+        (RowResult::Failed, "failed"),
+        (RowResult::Missing, "not run"),
+    ] {
+        let ids = of(result);
         if !ids.is_empty() {
             let _ = write!(text, "; {name}: {}", ids.join(", "));
         }
@@ -140,7 +147,7 @@ impl Judged {
     }
 }
 
-impl Verdict {
+impl RowResult {
     fn name(self) -> &'static str {
         match self {
             Self::Passed => "pass",
@@ -198,19 +205,19 @@ mod tests {
     #[test]
     fn row_is_missing_until_every_part_was_run_and_failed_when_one_did() {
         let row = super::super::rows::find("E22").unwrap();
-        let judged = |parts| verdict(row, parts).verdict;
-        assert_eq!(judged(vec![None, None]), Verdict::Missing);
+        let judged = |parts| judge_row(row, parts).result;
+        assert_eq!(judged(vec![None, None]), RowResult::Missing);
         assert_eq!(
             judged(vec![kept(row, "peers", true), None]),
-            Verdict::Missing
+            RowResult::Missing
         );
         assert_eq!(
             judged(vec![kept(row, "peers", false), None]),
-            Verdict::Failed
+            RowResult::Failed
         );
         let both = vec![kept(row, "peers", true), kept(row, "self", true)];
-        assert_eq!(judged(both.clone()), Verdict::Passed);
-        let text = page(&[verdict(row, both)], "today", "abc");
+        assert_eq!(judged(both.clone()), RowResult::Passed);
+        let text = page(&[judge_row(row, both)], "today", "abc");
         assert!(
             text.contains("| a \\| b<br>a \\| b | c<br>c | pass |"),
             "{text}"

@@ -49,7 +49,7 @@ struct Set {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Asked {
+struct FaultOrder {
     status: Option<u16>,
     #[serde(default = "always")]
     percent: u32,
@@ -66,7 +66,7 @@ const fn always() -> u32 {
 impl Fault {
     /// From now on requests fail as `asked` says, which is JSON.
     pub fn set(&self, asked: &[u8], now: Instant) -> anyhow::Result<()> {
-        let asked: Asked = serde_json::from_slice(asked).context("a fault is JSON")?;
+        let asked: FaultOrder = serde_json::from_slice(asked).context("a fault is JSON")?;
         ensure!(asked.percent <= 100, "percent is at most 100");
         let time = asked.r#for.as_deref().map(duration::parse).transpose()?;
         let delay = asked.delay.as_deref().map(duration::parse).transpose()?;

@@ -14,12 +14,12 @@ use super::client::Answer;
 const REMEMBERED: usize = 10_000;
 /// What this instance saw since the last `DELETE /metrics`.
 #[derive(Debug, Default)]
-pub struct Calls(Mutex<Seen>);
+pub struct Calls(Mutex<EchoMetrics>);
 
 /// The JSON of `GET /metrics`; names are the conformance suite's.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub struct Seen {
+pub struct EchoMetrics {
     /// Names of callers, from their header `ServiceName`.
     pub req_received: Vec<String>,
     /// Own calls answered below 400.
@@ -44,7 +44,7 @@ pub struct Call {
 
 impl Calls {
     /// A copy of what was seen.
-    pub fn seen(&self) -> Seen {
+    pub fn seen(&self) -> EchoMetrics {
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -53,7 +53,7 @@ impl Calls {
 
     /// Forgets all of it.
     pub fn clear(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Seen::default();
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = EchoMetrics::default();
     }
 
     pub fn received<B>(&self, request: &Request<B>) {

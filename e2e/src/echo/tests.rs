@@ -15,7 +15,7 @@ use super::{
     client::{Ask, Client, Failure},
     duration,
     reply::Report,
-    seen::Seen,
+    seen::EchoMetrics,
     serve::Bound,
     settings::Settings,
     talk, tls,
@@ -235,7 +235,7 @@ async fn post(address: SocketAddr, path: &str, order: &Order) -> super::client::
     Client::new(ask).send().await.unwrap()
 }
 
-async fn seen(address: SocketAddr) -> Seen {
+async fn seen(address: SocketAddr) -> EchoMetrics {
     serde_json::from_slice(
         &Client::new(ask(address, "/metrics"))
             .send()
@@ -280,7 +280,7 @@ async fn call_is_recorded_by_caller_and_callee() {
     let mut reset = ask(a.call, "/metrics");
     reset.method = http::Method::DELETE;
     Client::new(reset).send().await.unwrap();
-    assert_eq!(seen(a.call).await, Seen::default());
+    assert_eq!(seen(a.call).await, EchoMetrics::default());
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use super::{
 
 /// How a row ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum ClaimResult {
     Held,
     Missed,
     NotRun,
@@ -19,7 +19,7 @@ pub enum Verdict {
 #[derive(Clone, Debug)]
 pub struct Judged {
     pub row: &'static Row,
-    pub verdict: Verdict,
+    pub result: ClaimResult,
     pub measured: Vec<String>,
 }
 
@@ -34,19 +34,19 @@ pub struct Run<'a> {
 /// Judges every row by what is in `target/eyes`.
 pub fn judge() -> anyhow::Result<Vec<Judged>> {
     ROWS.iter()
-        .map(|row| Ok(verdict(row, Kept::read(row.id)?)))
+        .map(|row| Ok(judge_row(row, Kept::read(row.id)?)))
         .collect()
 }
 
-fn verdict(row: &'static Row, kept: Option<Kept>) -> Judged {
-    let verdict = match &kept {
-        None => Verdict::NotRun,
-        Some(kept) if kept.held => Verdict::Held,
-        Some(_) => Verdict::Missed,
+fn judge_row(row: &'static Row, kept: Option<Kept>) -> Judged {
+    let result = match &kept {
+        None => ClaimResult::NotRun,
+        Some(kept) if kept.held => ClaimResult::Held,
+        Some(_) => ClaimResult::Missed,
     };
     Judged {
         row,
-        verdict,
+        result,
         measured: kept.map_or_else(Vec::new, |kept| kept.measured),
     }
 }
@@ -55,7 +55,7 @@ fn verdict(row: &'static Row, kept: Option<Kept>) -> Judged {
 pub fn screen(rows: &[Judged]) -> String {
     let mut text = String::new();
     for judged in rows {
-        let (id, name) = (judged.row.id, judged.verdict.name());
+        let (id, name) = (judged.row.id, judged.result.name());
         let _ = writeln!(text, "{id:<18} {name:<8} {}", judged.row.claim);
         for measured in &judged.measured {
             let _ = writeln!(text, "{:<28}{measured}", "");
@@ -97,7 +97,7 @@ pub fn page(rows: &[Judged], run: &Run<'_>) -> String {
             judged.row.claim,
             judged.row.bound,
             escaped(&judged.measured.join("<br>")),
-            judged.verdict.name()
+            judged.result.name()
         );
     }
     text
@@ -105,13 +105,20 @@ pub fn page(rows: &[Judged], run: &Run<'_>) -> String {
 
 /// `17 of 19 rows hold; missed: open; not run: page-axe`.
 pub fn summary(rows: &[Judged]) -> String {
-    let of = |verdict: Verdict| -> Vec<&str> {
-        let fits = rows.iter().filter(move |row| row.verdict == verdict);
+    let of = |result: ClaimResult| -> Vec<&str> {
+        let fits = rows.iter().filter(move |row| row.result == result);
         fits.map(|row| row.row.id).collect()
     };
-    let mut text = format!("{} of {} rows hold", of(Verdict::Held).len(), rows.len());
-    for (verdict, name) in [(Verdict::Missed, "missed"), (Verdict::NotRun, "not run")] {
-        let ids = of(verdict);
+    let mut text = format!(
+        "{} of {} rows hold",
+        of(ClaimResult::Held).len(),
+        rows.len()
+    );
+    for (result, name) in [
+        (ClaimResult::Missed, "missed"),
+        (ClaimResult::NotRun, "not run"),
+    ] {
+        let ids = of(result);
         if !ids.is_empty() {
             let _ = write!(text, "; {name}: {}", ids.join(", "));
         }
@@ -119,7 +126,7 @@ pub fn summary(rows: &[Judged]) -> String {
     text
 }
 
-impl Verdict {
+impl ClaimResult {
     fn name(self) -> &'static str {
         match self {
             Self::Held => "held",
@@ -145,14 +152,14 @@ mod tests {
             held,
             measured: vec!["a | b".into(), "c".into()],
         });
-        verdict(&ROWS[0], kept)
+        judge_row(&ROWS[0], kept)
     }
 
     #[test]
     fn a_row_holds_only_when_it_was_run_to_its_end() {
-        assert_eq!(judged(None).verdict, Verdict::NotRun);
-        assert_eq!(judged(Some(false)).verdict, Verdict::Missed);
-        assert_eq!(judged(Some(true)).verdict, Verdict::Held);
+        assert_eq!(judged(None).result, ClaimResult::NotRun);
+        assert_eq!(judged(Some(false)).result, ClaimResult::Missed);
+        assert_eq!(judged(Some(true)).result, ClaimResult::Held);
         let rows = [judged(Some(true)), judged(Some(false)), judged(None)];
         assert_eq!(
             summary(&rows),

@@ -15,7 +15,6 @@ mod check;
 mod direct;
 mod grant;
 mod graph;
-mod held;
 mod latency;
 mod lifecycle;
 mod modes;
@@ -32,6 +31,7 @@ mod traffic;
 mod udp;
 mod unmeasured;
 mod uploads;
+mod websocket;
 mod wire_capture;
 
 /// The URL of one of the test application's ports, by Service name.

@@ -9,7 +9,7 @@ use e2e::{
     harness::{App, Namespace, Outcome, Pod, UNTIL_ENDED, eventually},
 };
 
-use super::{grant::grant, held::Held, url};
+use super::{grant::grant, url, websocket::OpenWebSocket};
 
 /// The promise, from the moment kubectl says that it is written.
 const PROMISED: Duration = Duration::from_secs(2);
@@ -83,12 +83,12 @@ fn tightened_access_closes_open_connections_that_are_not_allowed_and_no_others()
     ns.annotate(ACCESS, Some("open"))?;
     grant(&ns, "friend")?;
     let (client, friend) = (ns.pod("client")?, ns.pod("friend")?);
-    let open = |pod, target, messages| Held::open(&ns, pod, target, messages);
+    let open = |pod, target, messages| OpenWebSocket::open(&ns, pod, target, messages);
     let mut bytes = open(&client, "opaque:8080", 600)?;
     let mut socket = open(&client, "server:8080", 600)?;
     let mut friends_bytes = open(&friend, "opaque:8080", 150)?;
     let mut friends_socket = open(&friend, "server:8080", 150)?;
-    Held::all_open(&mut [
+    OpenWebSocket::all_open(&mut [
         &mut bytes,
         &mut socket,
         &mut friends_bytes,
@@ -115,7 +115,7 @@ fn strict_takes_effect_within_2_s_and_ends_plaintext_only() -> Outcome {
     let ns = shop("mtls")?;
     let (client, outsider) = (ns.pod("client")?, ns.pod("outsider")?);
     let target = url("server", 8080, "/");
-    let open = |pod, target, messages| Held::open(&ns, pod, target, messages);
+    let open = |pod, target, messages| OpenWebSocket::open(&ns, pod, target, messages);
     let loads = [
         load(&client, &target, "50")?,
         load(&outsider, &target, "50")?,
@@ -124,7 +124,7 @@ fn strict_takes_effect_within_2_s_and_ends_plaintext_only() -> Outcome {
     let mut socket = open(&outsider, "server:8080", 600)?;
     let mut members_bytes = open(&client, "opaque:8080", 100)?;
     let mut members_socket = open(&client, "server:8080", 100)?;
-    Held::all_open(&mut [
+    OpenWebSocket::all_open(&mut [
         &mut bytes,
         &mut socket,
         &mut members_bytes,

@@ -8,7 +8,7 @@ use e2e::{
     harness::{App, Namespace, Outcome, eventually},
 };
 
-use super::{grant::grant, held::Held, url};
+use super::{grant::grant, url, websocket::OpenWebSocket};
 
 /// The promise, from the moment kubectl says that the target is gone.
 const PROMISED: Duration = Duration::from_secs(2);
@@ -33,8 +33,8 @@ fn deleted_target_refuses_the_next_request_and_closes_tcp_within_2_s() -> Outcom
     })?;
 
     let mut bytes = eventually(Duration::from_secs(10), "bytes pass", || {
-        let mut held = Held::open(&ns, &client, "opaque:8080", 300)?;
-        Held::all_open(&mut [&mut held])?;
+        let mut held = OpenWebSocket::open(&ns, &client, "opaque:8080", 300)?;
+        OpenWebSocket::all_open(&mut [&mut held])?;
         Ok(held)
     })?;
     let rate = RATE.to_string();

@@ -41,7 +41,7 @@ fn a_trace_over_three_services_is_one_chain_of_six_spans() -> Outcome {
     ns.run(&["client", "front", "middle", "back", "collector"])?;
     let endpoint = format!("http://collector.{}:8080{}", ns.name, posted::PATH);
     let endpoint = format!("tracing.endpoint={endpoint}");
-    // Only what comes with a verdict is recorded: nothing of whoever else is in the mesh.
+    // Only what comes with a sampling decision is recorded: nothing of whoever else is in the mesh.
     mesh::install(&[&endpoint, "tracing.sampling=0"])?;
     own_ready(&ns.cluster)?;
     for header in [

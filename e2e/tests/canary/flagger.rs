@@ -18,7 +18,7 @@ use super::{
     client::{Client, Parts},
     documented, prepared,
     splits::{Author, Splits},
-    traffic::{RATE, Seen, Traffic},
+    traffic::{RATE, Traffic, TrafficResult},
 };
 
 /// A canary takes 10 s per step, and pods have to start and end.
@@ -272,7 +272,7 @@ fn of(map: &BTreeMap<String, u64>, key: &str) -> u64 {
 }
 
 /// The bad version failed about half of what it got, the good one nothing.
-fn failed_in_half(app: &str, seen: &Seen) -> anyhow::Result<()> {
+fn failed_in_half(app: &str, seen: &TrafficResult) -> anyhow::Result<()> {
     let (bad, failed) = (of(&seen.by_version, "third"), of(&seen.by_status, BROKEN));
     all_answered(app, seen, failed)?;
     ensure!(
@@ -284,7 +284,7 @@ fn failed_in_half(app: &str, seen: &Seen) -> anyhow::Result<()> {
 
 /// Half of the attempts at the bad version failed, as each of its instances does, and its
 /// callers saw less of that.
-fn hidden_in_part(app: &str, seen: &Seen, sent: &Sent) -> anyhow::Result<()> {
+fn hidden_in_part(app: &str, seen: &TrafficResult, sent: &Sent) -> anyhow::Result<()> {
     let bad = of(&seen.by_version, "third");
     let failed = of(&seen.by_status, UNAVAILABLE);
     all_answered(app, seen, failed)?;
@@ -301,7 +301,7 @@ fn hidden_in_part(app: &str, seen: &Seen, sent: &Sent) -> anyhow::Result<()> {
 }
 
 /// Every request was answered by an application, well or with the failure that was asked for.
-fn all_answered(app: &str, seen: &Seen, failed: u64) -> anyhow::Result<()> {
+fn all_answered(app: &str, seen: &TrafficResult, failed: u64) -> anyhow::Result<()> {
     ensure!(
         seen.errors.is_empty() && !seen.by_version.contains_key("-"),
         "{app}: requests were lost: {seen:?}"

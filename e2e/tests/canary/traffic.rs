@@ -18,7 +18,7 @@ pub(crate) const RATE: &str = "15";
 
 /// What came back so far.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Seen {
+pub(crate) struct TrafficResult {
     pub(crate) planned: u64,
     pub(crate) by_status: BTreeMap<String, u64>,
     pub(crate) by_version: BTreeMap<String, u64>,
@@ -29,7 +29,7 @@ pub(crate) struct Seen {
 #[derive(Debug)]
 pub(crate) struct Traffic {
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<anyhow::Result<Seen>>>,
+    thread: Option<JoinHandle<anyhow::Result<TrafficResult>>>,
 }
 
 impl Traffic {
@@ -37,7 +37,7 @@ impl Traffic {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let thread = thread::spawn(move || {
-            let mut seen = Seen::default();
+            let mut seen = TrafficResult::default();
             while !stopped.load(Ordering::Relaxed) {
                 let piece = from.get(&url, &["--rate", rate, "--duration", PIECE, "-c", "2"])?;
                 seen.planned += piece.planned;
@@ -54,7 +54,7 @@ impl Traffic {
     }
 
     /// Ends it and tells what came back.
-    pub(crate) fn finish(mut self) -> anyhow::Result<Seen> {
+    pub(crate) fn finish(mut self) -> anyhow::Result<TrafficResult> {
         self.stop.store(true, Ordering::Relaxed);
         match self.thread.take().map(JoinHandle::join) {
             Some(Ok(seen)) => seen,

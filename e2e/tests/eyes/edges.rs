@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use super::{
     altered::own_ready,
     direct::{As, Caller},
-    load::{Seen, Town, Way},
+    load::{Town, Way, WayTotals},
 };
 
 /// Seconds from the begin of the load: the end of the first window, the death of a
@@ -41,7 +41,10 @@ const ANSWERED: Duration = Duration::from_secs(10);
 const PERCENT: u64 = 2;
 
 /// A row, fields of an edge, and what the generator says of them.
-type Claim = (&'static str, &'static [(&'static str, fn(&Seen) -> u64)]);
+type Claim = (
+    &'static str,
+    &'static [(&'static str, fn(&WayTotals) -> u64)],
+);
 const CLAIMS: [Claim; 4] = [
     ("requests", &[("requests", |seen| seen.requests)]),
     ("failures", &[("failure", |seen| seen.failures)]),

@@ -172,10 +172,10 @@ fn through(client: &Pod, headers: &[(&str, String)]) -> anyhow::Result<Report> {
 
 /// Headers of traces that nobody records come to the last service as they were sent; the
 /// traces.
-fn untouched(client: &Pod, verdicts: &[bool], record: &mut Record) -> anyhow::Result<Vec<String>> {
+fn untouched(client: &Pod, decisions: &[bool], record: &mut Record) -> anyhow::Result<Vec<String>> {
     let mut traces = Vec::new();
     for format in &FORMATS {
-        for sampled in verdicts {
+        for sampled in decisions {
             let own = Own::new();
             let sent = (format.headers)(&own, *sampled);
             let told = through(client, &sent)?;

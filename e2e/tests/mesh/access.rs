@@ -3,7 +3,7 @@
 
 use anyhow::ensure;
 use e2e::{
-    echo::seen::Seen,
+    echo::seen::EchoMetrics,
     harness::{App, Namespace, Outcome, Pod, eventually},
 };
 
@@ -96,7 +96,7 @@ fn refused_call_never_reaches_the_application() -> Outcome {
     assert_eq!(seen.by_status.get("403"), Some(&200), "{seen:?}");
     assert_eq!(seen.by_reason.get("not-allowed"), Some(&200), "{seen:?}");
     let body = server.get("http://127.0.0.1:9091/metrics", &[])?.last.body;
-    let received: Seen = serde_json::from_str(&body)?;
+    let received: EchoMetrics = serde_json::from_str(&body)?;
     assert_eq!(
         received.req_received,
         [] as [String; 0],

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use policy::reason::Reason;
 
-use crate::promql::{self, Asked};
+use crate::promql::{self, Query};
 use crate::sources::Rule;
 
 /// Labels that scraping gives to every series, as docs/monitoring.md says.
@@ -117,7 +117,7 @@ impl Counted {
         missing
     }
 
-    fn impossible(&self, asked: &Asked) -> Vec<String> {
+    fn impossible(&self, asked: &Query) -> Vec<String> {
         let matchers = asked.selectors.iter().flat_map(|one| &one.matchers);
         matchers
             .flat_map(|matcher| matcher.value.split('|').map(move |value| (matcher, value)))
@@ -131,7 +131,7 @@ impl Counted {
 /// Labels that a series of this selector needs: those it is matched by, and those that
 /// results are grouped by, since no query here joins series that differ in them.
 fn labels_of<'a>(
-    asked: &'a Asked,
+    asked: &'a Query,
     selector: &'a promql::Selector,
 ) -> impl Iterator<Item = &'a str> {
     let matched = selector.matchers.iter().map(|matcher| &matcher.label);

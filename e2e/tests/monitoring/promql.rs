@@ -17,7 +17,7 @@ const GROUPINGS: [&str; 6] = [
 ];
 
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Asked {
+pub(crate) struct Query {
     pub(crate) selectors: Vec<Selector>,
     /// Labels that results are grouped or joined by.
     pub(crate) groupings: Vec<String>,
@@ -37,8 +37,8 @@ pub(crate) struct Matcher {
 }
 
 /// Reads a query of PromQL, or Grafana's `label_values(SELECTOR, LABEL)`.
-pub(crate) fn asked(query: &str) -> Asked {
-    let mut asked = Asked::default();
+pub(crate) fn asked(query: &str) -> Query {
+    let mut asked = Query::default();
     let inner = query
         .strip_prefix("label_values(")
         .and_then(|rest| rest.strip_suffix(')')?.rsplit_once(','));
@@ -51,7 +51,7 @@ pub(crate) fn asked(query: &str) -> Asked {
     asked
 }
 
-fn read(query: &str, asked: &mut Asked) {
+fn read(query: &str, asked: &mut Query) {
     let mut rest = query;
     while let Some(first) = rest.chars().next() {
         if first == '[' {
@@ -75,7 +75,7 @@ fn is_name(letter: char) -> bool {
 }
 
 /// Takes in what `name` begins, and gives what is left behind it.
-fn named<'a>(name: &str, behind: &'a str, asked: &mut Asked) -> &'a str {
+fn named<'a>(name: &str, behind: &'a str, asked: &mut Query) -> &'a str {
     let (mut matchers, mut left) = (Vec::new(), behind);
     if GROUPINGS.contains(&name) {
         let Some((list, behind)) = behind.strip_prefix('(').and_then(|in_| in_.split_once(')'))

@@ -172,6 +172,34 @@ fn what_a_macro_is_given_counts_and_tests_do_not() {
 }
 
 #[test]
+fn what_a_module_includes_counts_as_the_file_that_it_stands_in() {
+    let found = found_with(
+        "till [all]\nstore [all]",
+        &[
+            (
+                "src/lib.rs",
+                "mod store;\nmod till { include!(\"generated.rs\"); }",
+            ),
+            (
+                "src/generated.rs",
+                "pub struct Coin(crate::store::Shelf);\nfn f(a: Option<u8>) { a.unwrap(); }",
+            ),
+            (
+                "src/store.rs",
+                "pub struct Shelf;\nfn pay() -> Option<crate::till::Coin> { None }",
+            ),
+        ],
+    );
+    assert_eq!(
+        found,
+        [
+            "circle: shop/src/generated.rs -> shop/src/store.rs",
+            "circle: shop/src/store.rs -> shop/src/generated.rs",
+        ]
+    );
+}
+
+#[test]
 fn folders_may_not_import_each_other_even_through_different_files() {
     let found = found(&[
         ("src/lib.rs", "mod store;\nmod till;"),

@@ -95,7 +95,9 @@ impl Reader<'_> {
     fn module_item(&mut self, item: &syn::ItemMod, test: bool) {
         let name = item.ident.to_string();
         let child = self.child(&name, test);
-        if let Some((_, items)) = &item.content {
+        let content = item.content.as_ref().map(|(_, items)| items.as_slice());
+        let included = content.and_then(included);
+        if let (Some(items), None) = (content, &included) {
             let outer = (self.module, self.folder.clone());
             self.module = child;
             self.folder = format!("{}/{name}", self.folder);
@@ -105,7 +107,7 @@ impl Reader<'_> {
             (self.module, self.folder) = outer;
             return;
         }
-        let (file, folder) = match path_attribute(&item.attrs) {
+        let (file, folder) = match included.or_else(|| path_attribute(&item.attrs)) {
             Some(path) => {
                 let file = join(&parent_of(self.file), &path);
                 let folder = parent_of(&file);
@@ -406,6 +408,16 @@ fn asks_for_test(condition: TokenStream) -> bool {
         TokenTree::Group(group) => !negated && asks_for_test(group.stream()),
         _ => false,
     })
+}
+
+/// The file that is all there is in a module: what generates code writes one.
+fn included(items: &[syn::Item]) -> Option<String> {
+    let [syn::Item::Macro(only)] = items else {
+        return None;
+    };
+    let call = &only.mac;
+    let text = call.parse_body::<syn::LitStr>().ok()?;
+    call.path.is_ident("include").then(|| text.value())
 }
 
 fn path_attribute(attributes: &[syn::Attribute]) -> Option<String> {

@@ -87,11 +87,13 @@ pub(crate) fn breaches(
 ) -> Vec<Breach> {
     let mut found = BTreeSet::new();
     for member in crates {
-        let targets: Vec<Target> = member
-            .roots
-            .iter()
+        let roots = member.roots.iter();
+        let mut targets: Vec<Target> = roots
             .map(|(root, test)| Target::read(sources, root, *test))
             .collect();
+        for target in &mut targets {
+            target.leave_out(exempt.generated);
+        }
         let files = files_of(sources, member, crates);
         declared(&files, &targets, exempt, &mut found);
         for file in &files {

@@ -57,12 +57,12 @@ impl Caller {
 }
 
 /// Bytes that a call has of its connection's share, given back when it is dropped.
-pub(super) struct Held {
+pub(super) struct CallBytes {
     pub(super) caller: Arc<Caller>,
     bytes: usize,
 }
 
-impl Held {
+impl CallBytes {
     pub(super) fn new(caller: Arc<Caller>) -> Self {
         caller.place.begin();
         Self { caller, bytes: 0 }
@@ -93,7 +93,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for CallBytes {
     fn drop(&mut self) {
         self.shrink_to(0);
         self.caller.place.end();
@@ -102,14 +102,14 @@ impl Drop for Held {
 
 /// The body of an answer, which counts until it has been taken. In chunks: what a
 /// connection has been given it holds, whether its peer reads or not.
-pub(super) struct CountedBody {
+pub(super) struct CountedResponse {
     rest: Bytes,
-    _held: Held,
+    _held: CallBytes,
     timer: AbortHandle,
 }
 
-impl CountedBody {
-    pub(super) fn new(body: Bytes, mut held: Held) -> Self {
+impl CountedResponse {
+    pub(super) fn new(body: Bytes, mut held: CallBytes) -> Self {
         held.shrink_to(body.len());
         let caller = Arc::clone(&held.caller);
         #[expect(
@@ -128,13 +128,13 @@ impl CountedBody {
     }
 }
 
-impl Drop for CountedBody {
+impl Drop for CountedResponse {
     fn drop(&mut self) {
         self.timer.abort();
     }
 }
 
-impl Body for CountedBody {
+impl Body for CountedResponse {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -163,7 +163,7 @@ impl Body for CountedBody {
 pub(super) async fn read(
     mut body: Incoming,
     most: usize,
-    held: &mut Held,
+    held: &mut CallBytes,
 ) -> Result<Vec<u8>, Box<Outcome>> {
     let too_large = || {
         refused(

@@ -61,7 +61,7 @@ fn compiled(object: &Value) -> Vec<Problem> {
         ..Defaults::default()
     };
     let (_, problems) = Model::compile(&facts, &defaults);
-    let accepted = problems.verdicts.values().all(|v| v.accepted.status);
+    let accepted = problems.reports.values().all(|v| v.accepted.status);
     let list = problems.list.into_iter();
     let list: Vec<Problem> = list
         .filter(|problem| problem.condition == ConditionType::Accepted)

@@ -8,7 +8,7 @@ use oracle::{
     random::Random,
 };
 use serde_json::{Value, json};
-use weft_cli::commands::validate::judged::{Finding, judge};
+use weft_cli::judged::{Finding, judge};
 
 use super::*;
 

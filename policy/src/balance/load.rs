@@ -42,11 +42,11 @@ pub(super) fn factor(percent: u8) -> f64 {
 
 /// What callers were told last. One for each port that serves, or for each caller.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Teller {
+pub struct LoadReporter {
     last: Option<(Instant, u8)>,
 }
 
-impl Teller {
+impl LoadReporter {
     /// The value of `weft-load`, if it is news to them.
     pub fn tell(&mut self, now: Instant, percent: u8) -> Option<u8> {
         let percent = percent.min(100);

@@ -8,8 +8,8 @@ const fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }
 
-fn asked(grpc: Option<u64>, weft: Option<u64>, rest: Option<u64>) -> Asked {
-    Asked {
+fn asked(grpc: Option<u64>, weft: Option<u64>, rest: Option<u64>) -> RequestedTimeout {
+    RequestedTimeout {
         grpc: grpc.map(ms),
         weft: weft.map(ms),
         rest: rest.map(ms),
@@ -50,7 +50,7 @@ fn a_call_may_use_a_share_of_what_the_request_that_it_serves_has_left() {
         ..Timeouts::DEFAULT
     };
     let until = serving.end().map(|(at, _)| at);
-    let out = Deadline::outgoing(later, Asked::default(), &policy, until);
+    let out = Deadline::outgoing(later, RequestedTimeout::default(), &policy, until);
     // 600 ms of the stricter end are left.
     assert_eq!(out.context_left(later), Some(ms(300)));
     assert_eq!(out.own_left(later), None, "nobody asked for an error");
@@ -69,14 +69,14 @@ fn each_hop_has_what_the_ones_before_have_left_it() {
             ..Timeouts::DEFAULT
         };
         let until = serving.end().map(|(at, _)| at);
-        let out = Deadline::outgoing(now, Asked::default(), &policy, until);
+        let out = Deadline::outgoing(now, RequestedTimeout::default(), &policy, until);
         // Over the wire, as headers, to a proxy with another clock.
         let said = |left: Option<Duration>| {
             left.map(|left| parse_millis(print_millis(left).as_bytes()).unwrap())
         };
         serving = Deadline::arrived(
             now,
-            Asked {
+            RequestedTimeout {
                 grpc: None,
                 weft: said(out.own_left(now)),
                 rest: said(out.context_left(now)),
@@ -187,7 +187,8 @@ fn an_attempt_of_an_unsafe_call_outlives_the_context_and_not_its_own_end() {
 #[test]
 fn what_is_made_for_a_request_that_is_over_has_nothing_left() {
     let now = Instant::now();
-    let of = |until| Deadline::outgoing(now, Asked::default(), &Timeouts::DEFAULT, until);
+    let of =
+        |until| Deadline::outgoing(now, RequestedTimeout::default(), &Timeouts::DEFAULT, until);
     assert_eq!(of(Some(now)).over(now), Some(End::Context));
     assert_eq!(of(now.checked_sub(ms(5))).over(now), Some(End::Context));
     assert_eq!(of(Some(now + ms(1))).over(now), None);

@@ -1,5 +1,6 @@
 //! Who rests, for how long, and how he comes back.
 
+use super::HealthSignal::{Failed, Good, Reached, Unreachable};
 use super::*;
 use crate::traffic::set::Statuses;
 
@@ -18,10 +19,10 @@ fn others(endpoints: usize, answers: u32, failures: u32) -> Others {
     }
 }
 
-fn after(failures: usize, seen: Seen, now: Instant) -> Health {
+fn after(failures: usize, signal: HealthSignal, now: Instant) -> Health {
     let mut health = Health::new(now, None);
     for n in 1..=failures {
-        let told = health.record(now, seen, None, &Ejection::DEFAULT, EVEN);
+        let told = health.record(now, signal, None, &Ejection::DEFAULT, EVEN);
         let expected = if n >= 5 {
             HealthChange::RowIsFull
         } else {
@@ -33,7 +34,7 @@ fn after(failures: usize, seen: Seen, now: Instant) -> Health {
 }
 
 fn rested(now: Instant) -> Health {
-    let mut health = after(5, Seen::Failed, now);
+    let mut health = after(5, Failed, now);
     let cause = health.judge(now, &others(3, 20, 0), &Ejection::DEFAULT, EVEN);
     assert_eq!(cause, Some(EjectedFor::Failures));
     health
@@ -43,7 +44,7 @@ fn rested(now: Instant) -> Health {
 fn five_failures_in_a_row_rest_once_the_others_gave_twenty_answers() {
     let now = Instant::now();
     let judged = |failures, answers| {
-        after(failures, Seen::Failed, now).judge(now, &others(3, answers, 0), &Ejection::DEFAULT, 0)
+        after(failures, Failed, now).judge(now, &others(3, answers, 0), &Ejection::DEFAULT, 0)
     };
     assert_eq!(judged(5, 20), Some(EjectedFor::Failures));
     assert_eq!(judged(4, 20), None);
@@ -54,31 +55,30 @@ fn five_failures_in_a_row_rest_once_the_others_gave_twenty_answers() {
 #[test]
 fn a_good_answer_ends_the_row() {
     let now = Instant::now();
-    let mut health = after(4, Seen::Failed, now);
-    let mut record = |seen| health.record(now, seen, None, &Ejection::DEFAULT, 0);
-    assert_eq!(record(Seen::Good), HealthChange::Nothing);
+    let mut health = after(4, Failed, now);
+    let mut record = |signal| health.record(now, signal, None, &Ejection::DEFAULT, 0);
+    assert_eq!(record(Good), HealthChange::Nothing);
     for _ in 0..4 {
-        assert_eq!(record(Seen::Failed), HealthChange::Nothing);
+        assert_eq!(record(Failed), HealthChange::Nothing);
     }
-    assert_eq!(record(Seen::Failed), HealthChange::RowIsFull);
+    assert_eq!(record(Failed), HealthChange::RowIsFull);
 }
 
 #[test]
 fn of_fewer_than_three_only_those_rest_that_cannot_be_connected() {
     let now = Instant::now();
-    for (endpoints, seen, expected) in [
-        (3, Seen::Failed, Some(EjectedFor::Failures)),
-        (2, Seen::Failed, None),
-        (2, Seen::Unreachable, Some(EjectedFor::Unreachable)),
-        (1, Seen::Unreachable, None),
+    for (endpoints, signal, expected) in [
+        (3, Failed, Some(EjectedFor::Failures)),
+        (2, Failed, None),
+        (2, Unreachable, Some(EjectedFor::Unreachable)),
+        (1, Unreachable, None),
     ] {
         let cause =
-            after(5, seen, now).judge(now, &others(endpoints, 100, 0), &Ejection::DEFAULT, 0);
-        assert_eq!(cause, expected, "{endpoints} {seen:?}");
+            after(5, signal, now).judge(now, &others(endpoints, 100, 0), &Ejection::DEFAULT, 0);
+        assert_eq!(cause, expected, "{endpoints} {signal:?}");
     }
     // Without any answer of the others: they may be dead as well, but they are others.
-    let cause =
-        after(5, Seen::Unreachable, now).judge(now, &others(3, 0, 0), &Ejection::DEFAULT, 0);
+    let cause = after(5, Unreachable, now).judge(now, &others(3, 0, 0), &Ejection::DEFAULT, 0);
     assert_eq!(cause, Some(EjectedFor::Unreachable));
 }
 
@@ -86,7 +86,7 @@ fn of_fewer_than_three_only_those_rest_that_cannot_be_connected() {
 fn whoever_fails_as_the_others_do_works_on() {
     let now = Instant::now();
     let judged = |row, answers, failures| {
-        after(row, Seen::Failed, now)
+        after(row, Failed, now)
             .judge(now, &others(4, answers, failures), &Ejection::DEFAULT, 0)
             .is_some()
     };
@@ -109,7 +109,7 @@ fn a_shorter_row_decides_where_the_policy_says_so_and_the_others_are_well() {
         };
         let mut health = Health::new(now, None);
         for _ in 0..row {
-            health.record(now, Seen::Failed, None, &settings, EVEN);
+            health.record(now, Failed, None, &settings, EVEN);
         }
         let others = others(3, answers, failures);
         health.judge(now, &others, &settings, EVEN).is_some()
@@ -126,7 +126,7 @@ fn a_shorter_row_decides_where_the_policy_says_so_and_the_others_are_well() {
 fn judgements_about_one_set_come_one_after_the_other() {
     let now = Instant::now();
     let settings = &Ejection::DEFAULT;
-    let row = || after(5, Seen::Failed, now);
+    let row = || after(5, Failed, now);
     let mut set = [row(), row(), Health::new(now, None)];
     let mut judge = |at: usize| {
         let others = Others {
@@ -167,7 +167,7 @@ fn no_more_rest_than_the_percentage_says() {
         ..others(3, 100, 0)
     };
     assert_eq!(
-        after(5, Seen::Unreachable, now).judge(now, &full, &Ejection::DEFAULT, 0),
+        after(5, Unreachable, now).judge(now, &full, &Ejection::DEFAULT, 0),
         None
     );
 }
@@ -214,7 +214,7 @@ fn a_probe_that_succeeds_brings_it_back_over_the_warm_up() {
     assert!(own.is_some());
     // Late answers to what was sent before the rest show nothing.
     let record =
-        |health: &mut Health, probe| health.record(back, Seen::Good, probe, &Ejection::DEFAULT, 0);
+        |health: &mut Health, probe| health.record(back, Good, probe, &Ejection::DEFAULT, 0);
     assert_eq!(record(&mut health, None), HealthChange::Nothing);
     assert!(health.rests());
     assert_eq!(record(&mut health, own), HealthChange::Returned);
@@ -240,11 +240,11 @@ fn a_probe_that_succeeds_brings_it_back_over_the_warm_up() {
 fn an_answer_that_only_begins_ends_what_unreachable_means_and_nothing_else() {
     let start = Instant::now();
     let settings = &Ejection::DEFAULT;
-    let unreached = after(5, Seen::Unreachable, start);
+    let unreached = after(5, Unreachable, start);
     for (mut health, cause, told) in [
         (unreached, EjectedFor::Unreachable, HealthChange::Returned),
         (
-            after(5, Seen::Failed, start),
+            after(5, Failed, start),
             EjectedFor::Failures,
             HealthChange::Nothing,
         ),
@@ -254,10 +254,10 @@ fn an_answer_that_only_begins_ends_what_unreachable_means_and_nothing_else() {
         let due = start + ms(5000);
         let probe = health.begin_probe(due, true);
         assert!(probe.is_some());
-        assert_eq!(health.record(due, Seen::Reached, probe, settings, 0), told);
+        assert_eq!(health.record(due, Reached, probe, settings, 0), told);
         assert_eq!(health.rests(), told == HealthChange::Nothing);
         // How it ends shows the rest.
-        let ended = health.record(due, Seen::Good, probe, settings, 0);
+        let ended = health.record(due, Good, probe, settings, 0);
         let expected = match cause {
             EjectedFor::Unreachable => HealthChange::Nothing,
             EjectedFor::Failures => HealthChange::Returned,
@@ -266,11 +266,11 @@ fn an_answer_that_only_begins_ends_what_unreachable_means_and_nothing_else() {
     }
     let mut health = unreached;
     assert_eq!(
-        health.record(start, Seen::Reached, None, settings, 0),
+        health.record(start, Reached, None, settings, 0),
         HealthChange::Nothing
     );
     assert_eq!(health.recent(start).answers, 5, "it is no answer yet");
-    health.record(start, Seen::Unreachable, None, settings, 0);
+    health.record(start, Unreachable, None, settings, 0);
     // Nobody to compare with: that takes a row of its own.
     assert_eq!(health.judge(start, &others(2, 0, 0), settings, EVEN), None);
 }
@@ -311,7 +311,7 @@ fn each_rest_is_twice_as_long_up_to_the_longest_and_jitter_is_a_fifth() {
     for rest in [10, 20, 40, 60, 60] {
         let probe = health.begin_probe(now, true);
         assert!(probe.is_some());
-        let told = health.record(now, Seen::Failed, probe, &Ejection::DEFAULT, EVEN);
+        let told = health.record(now, Failed, probe, &Ejection::DEFAULT, EVEN);
         assert_eq!(told, HealthChange::RestsAgain);
         now += ms(rest * 1000);
         assert_eq!(
@@ -322,7 +322,7 @@ fn each_rest_is_twice_as_long_up_to_the_longest_and_jitter_is_a_fifth() {
         assert_eq!(health.status(now, true, ms(0)), Status::ProbeDue, "{rest}");
     }
     for (random, rest) in [(0, 4000), (u64::MAX, 6000)] {
-        let mut health = after(5, Seen::Failed, start);
+        let mut health = after(5, Failed, start);
         health.judge(start, &others(3, 20, 0), &Ejection::DEFAULT, random);
         assert_eq!(
             health.status(start + ms(rest - 1), true, ms(0)),
@@ -343,10 +343,10 @@ fn rests_start_over_after_a_longer_time_of_work() {
         let back = start + ms(5000);
         let probe = health.begin_probe(back, true);
         assert!(probe.is_some());
-        health.record(back, Seen::Good, probe, &Ejection::DEFAULT, 0);
+        health.record(back, Good, probe, &Ejection::DEFAULT, 0);
         let now = back + ms(worked);
         for _ in 0..5 {
-            health.record(now, Seen::Failed, None, &Ejection::DEFAULT, 0);
+            health.record(now, Failed, None, &Ejection::DEFAULT, 0);
         }
         assert!(
             health
@@ -371,7 +371,7 @@ fn ejection_that_is_off_ejects_nobody() {
     let mut health = Health::new(now, None);
     for _ in 0..300 {
         assert_eq!(
-            health.record(now, Seen::Unreachable, None, &off, 0),
+            health.record(now, Unreachable, None, &off, 0),
             HealthChange::Nothing
         );
     }
@@ -381,19 +381,19 @@ fn ejection_that_is_off_ejects_nobody() {
 #[test]
 fn what_a_late_probe_shows_is_not_taken_for_what_the_current_one_shows() {
     let (start, settings) = (Instant::now(), &Ejection::DEFAULT);
-    for seen in [Seen::Good, Seen::Failed] {
+    for signal in [Good, Failed] {
         let mut health = rested(start);
         let (due, lost) = (start + ms(5000), start + ms(15_000));
         let late = health.begin_probe(due, true);
         let own = health.begin_probe(lost, true);
         assert!(late.is_some() && own.is_some() && late != own);
-        let mut record = |probe| health.record(lost, seen, probe, settings, EVEN);
-        assert_eq!(record(late), HealthChange::Nothing, "{seen:?}");
-        let told = match seen {
-            Seen::Good => HealthChange::Returned,
+        let mut record = |probe| health.record(lost, signal, probe, settings, EVEN);
+        assert_eq!(record(late), HealthChange::Nothing, "{signal:?}");
+        let told = match signal {
+            Good => HealthChange::Returned,
             _ => HealthChange::RestsAgain,
         };
-        assert_eq!(record(own), told, "{seen:?}");
+        assert_eq!(record(own), told, "{signal:?}");
     }
 }
 
@@ -410,18 +410,19 @@ fn calls_of_a_service_that_lets_nobody_rest_end_no_rest_before_its_time() {
         health.share(early, ms(10_000)) >= 1.0,
         "it is asked as ever"
     );
-    let mut record = |now, seen, settings| health.record(now, seen, None, settings, EVEN);
-    assert_eq!(record(early, Seen::Good, &off), HealthChange::Nothing);
-    for seen in [Seen::Failed, Seen::Unreachable, Seen::Reached] {
-        assert_eq!(record(over, seen, &off), HealthChange::Nothing, "{seen:?}");
+    let mut record = |now, signal, settings| health.record(now, signal, None, settings, EVEN);
+    assert_eq!(record(early, Good, &off), HealthChange::Nothing);
+    for signal in [Failed, Unreachable, Reached] {
+        let told = record(over, signal, &off);
+        assert_eq!(told, HealthChange::Nothing, "{signal:?}");
     }
-    let late = record(over, Seen::Good, &Ejection::DEFAULT);
+    let late = record(over, Good, &Ejection::DEFAULT);
     assert_eq!(
         late,
         HealthChange::Nothing,
         "who lets endpoints rest probes them"
     );
-    assert_eq!(record(over, Seen::Good, &off), HealthChange::Returned);
+    assert_eq!(record(over, Good, &off), HealthChange::Returned);
     assert!(!health.rests());
     assert_eq!(health.status(over, true, ms(10_000)), Status::Works(0.1));
 }
@@ -432,7 +433,7 @@ fn answers_are_forgotten_after_ten_seconds() {
     let mut health = Health::new(start, None);
     for second in 0..20 {
         let now = start + ms(second * 1000);
-        health.record(now, Seen::Failed, None, &Ejection::DEFAULT, 0);
+        health.record(now, Failed, None, &Ejection::DEFAULT, 0);
     }
     let now = start + ms(19_000);
     assert_eq!(health.recent(now).failures, 10);
@@ -446,29 +447,29 @@ fn answers_are_forgotten_after_ten_seconds() {
 fn what_the_mesh_answered_says_nothing_of_the_endpoint() {
     for reason in Reason::ALL {
         let expected = match reason {
-            Reason::ConnectFailed | Reason::TlsFailed => Some(Seen::Unreachable),
-            Reason::ConnectionLost => Some(Seen::Failed),
+            Reason::ConnectFailed | Reason::TlsFailed => Some(Unreachable),
+            Reason::ConnectionLost => Some(Failed),
             _ => None,
         };
-        assert_eq!(Seen::of_refusal(reason), expected, "{reason}");
+        assert_eq!(HealthSignal::of_refusal(reason), expected, "{reason}");
     }
     let settings = Ejection {
         codes: Statuses::of(&[500]),
         ..Ejection::DEFAULT
     };
     assert_eq!(
-        Seen::of_status(StatusCode::INTERNAL_SERVER_ERROR, &settings),
-        Seen::Failed
+        HealthSignal::of_status(StatusCode::INTERNAL_SERVER_ERROR, &settings),
+        Failed
     );
     assert_eq!(
-        Seen::of_status(StatusCode::SERVICE_UNAVAILABLE, &settings),
-        Seen::Good
+        HealthSignal::of_status(StatusCode::SERVICE_UNAVAILABLE, &settings),
+        Good
     );
-    assert_eq!(Seen::of_grpc(14), Seen::Failed);
+    assert_eq!(HealthSignal::of_grpc(14), Failed);
     assert!(
         (0..=16)
             .filter(|code| *code != 14)
-            .all(|code| Seen::of_grpc(code) == Seen::Good)
+            .all(|code| HealthSignal::of_grpc(code) == Good)
     );
 }
 

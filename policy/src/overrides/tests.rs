@@ -30,7 +30,7 @@ fn offered() -> Vec<Override> {
     }]
 }
 
-fn granted(own: &str, asked: Asked<'_>, proof: Option<&Proof>) -> Result<(), Ignored> {
+fn granted(own: &str, asked: OverrideOrigin<'_>, proof: Option<&Proof>) -> Result<(), Ignored> {
     let own = account(own);
     grant(
         &offered(),
@@ -124,11 +124,14 @@ fn a_header_that_the_next_hop_could_not_read_is_refused_by_the_first() {
 
 #[test]
 fn the_account_that_asks_first_must_be_listed() {
-    assert_eq!(granted("qa", Asked::Here, None), Ok(()));
-    assert_eq!(granted("web", Asked::Here, None), Err(Ignored::Right));
+    assert_eq!(granted("qa", OverrideOrigin::Here, None), Ok(()));
+    assert_eq!(
+        granted("web", OverrideOrigin::Here, None),
+        Err(Ignored::Right)
+    );
     let qa = Proof::Account(account("qa"));
     assert_eq!(
-        granted("web", Asked::Here, Some(&qa)),
+        granted("web", OverrideOrigin::Here, Some(&qa)),
         Err(Ignored::Right),
         "an application proves nothing by a header"
     );
@@ -138,8 +141,9 @@ fn the_account_that_asks_first_must_be_listed() {
 fn further_hops_lead_through_accounts_that_may_pass_it_on() {
     let (qa, web, other) = (account("qa"), account("web"), account("other"));
     let first = Proof::Account(qa.clone());
-    let with =
-        |own, peer: &SpiffeId, proof| granted(own, Asked::With(Caller::mesh(peer), &[]), proof);
+    let with = |own, peer: &SpiffeId, proof| {
+        granted(own, OverrideOrigin::With(Caller::mesh(peer), &[]), proof)
+    };
     assert_eq!(with("web", &qa, Some(&first)), Ok(()));
     assert_eq!(with("cart", &web, Some(&first)), Ok(()), "the third hop");
     assert_eq!(with("other", &qa, Some(&first)), Err(Ignored::Forwarder));
@@ -155,7 +159,7 @@ fn one_on_the_way_that_may_not_pass_it_on_ends_it_for_all_who_follow() {
     let (qa, web, other) = (account("qa"), account("web"), account("other"));
     let proof = Proof::Account(qa.clone());
     let through = |accounts: &[SpiffeId]| {
-        let asked = Asked::With(Caller::mesh(&web), accounts);
+        let asked = OverrideOrigin::With(Caller::mesh(&web), accounts);
         granted("cart", asked, Some(&proof))
     };
     assert_eq!(through(std::slice::from_ref(&qa)), Ok(()));
@@ -167,7 +171,7 @@ fn one_on_the_way_that_may_not_pass_it_on_ends_it_for_all_who_follow() {
 
 #[test]
 fn what_is_handed_on_names_all_it_came_through_and_ends_after_a_few() {
-    let first = Handed {
+    let first = ProofHeader {
         proof: Proof::Token([0xab; 32]),
         through: Vec::new(),
     };
@@ -175,7 +179,7 @@ fn what_is_handed_on_names_all_it_came_through_and_ends_after_a_few() {
     let mut handed = first;
     for hop in 0..HOPS {
         let text = handed.write();
-        assert_eq!(Handed::parse(text.as_bytes()), Some(handed.clone()));
+        assert_eq!(ProofHeader::parse(text.as_bytes()), Some(handed.clone()));
         assert_eq!(handed.through.len(), hop);
         handed = handed.after(&account(&format!("hop-{hop}"))).unwrap();
     }
@@ -183,49 +187,49 @@ fn what_is_handed_on_names_all_it_came_through_and_ends_after_a_few() {
     assert!(last.ends_with("hop-7") && last.contains("hop-0"), "{last}");
     assert_eq!(handed.after(&account("one-more")), None);
     let more = format!("{last}, {}", account("one-more").as_str());
-    assert_eq!(Handed::parse(more.as_bytes()), None);
+    assert_eq!(ProofHeader::parse(more.as_bytes()), None);
     let web = account("web");
     for bad in ["", ",", "x", "spiffe://", &format!("{},", web.as_str())] {
-        assert_eq!(Handed::parse(bad.as_bytes()), None, "{bad:?}");
+        assert_eq!(ProofHeader::parse(bad.as_bytes()), None, "{bad:?}");
     }
 }
 
 #[test]
 fn what_is_handed_on_can_be_read_whoever_it_came_through_and_is_not_long() {
     let long = |n: usize| account(&format!("{n}{}", "a".repeat(252)));
-    let mut handed = Some(Handed {
+    let mut handed = Some(ProofHeader {
         proof: Proof::Both([1; 32], long(9)),
         through: Vec::new(),
     });
     let mut hops = 0;
     while let Some(one) = handed {
         let text = one.write();
-        assert!(text.len() <= handed::LONGEST);
-        assert_eq!(Handed::parse(text.as_bytes()).as_ref(), Some(&one));
+        assert!(text.len() <= proof_header::LONGEST);
+        assert_eq!(ProofHeader::parse(text.as_bytes()).as_ref(), Some(&one));
         handed = one.after(&long(hops));
         hops += 1;
     }
     assert_eq!(hops, HOPS + 1, "no name in a cluster is too long");
     let name = "n".repeat(2000);
     let foreign = SpiffeId::try_from(format!("spiffe://d/{name}").as_str()).unwrap();
-    let one = Handed {
+    let one = ProofHeader {
         proof: Proof::Account(foreign.clone()),
         through: vec![foreign.clone()],
     };
     assert_eq!(one.after(&foreign), None);
     let text = format!("{}, {foreign}", one.write());
-    assert_eq!(Handed::parse(text.as_bytes()), None);
+    assert_eq!(ProofHeader::parse(text.as_bytes()), None);
 }
 
 #[test]
 fn a_token_is_the_right_of_whoever_shows_it_until_it_ends() {
     let (token, wrong) = (Proof::Token([7; 32]), Proof::Token([8; 32]));
-    assert_eq!(granted("other", Asked::Here, Some(&token)), Ok(()));
+    assert_eq!(granted("other", OverrideOrigin::Here, Some(&token)), Ok(()));
     assert_eq!(
-        granted("other", Asked::Here, Some(&wrong)),
+        granted("other", OverrideOrigin::Here, Some(&wrong)),
         Err(Ignored::Right)
     );
-    let outside = Asked::With(Caller::Outside, &[]);
+    let outside = OverrideOrigin::With(Caller::Outside, &[]);
     assert_eq!(granted("web", outside, Some(&token)), Ok(()));
     assert_eq!(
         granted("other", outside, Some(&token)),
@@ -256,10 +260,14 @@ fn a_token_that_does_not_count_takes_no_right_of_the_account_beside_it_away() {
     let (qa, web) = (account("qa"), account("web"));
     let through = [qa.clone()];
     let asked = |proof: &Proof| {
-        let next = granted("web", Asked::With(Caller::mesh(&qa), &[]), Some(proof));
+        let next = granted(
+            "web",
+            OverrideOrigin::With(Caller::mesh(&qa), &[]),
+            Some(proof),
+        );
         let further = granted(
             "cart",
-            Asked::With(Caller::mesh(&web), &through),
+            OverrideOrigin::With(Caller::mesh(&web), &through),
             Some(proof),
         );
         assert_eq!(next, further);
@@ -271,7 +279,7 @@ fn a_token_that_does_not_count_takes_no_right_of_the_account_beside_it_away() {
     let neither = Proof::Both(wrong, account("other"));
     assert_eq!(asked(&neither), Err(Ignored::Right));
     assert_eq!(asked(&Proof::Token(wrong)), Err(Ignored::Right));
-    let outside = Asked::With(Caller::Outside, &[]);
+    let outside = OverrideOrigin::With(Caller::Outside, &[]);
     let forged = Proof::Both(wrong, qa.clone());
     let right = Err(Ignored::Right);
     assert_eq!(granted("web", outside, Some(&forged)), right);
@@ -290,7 +298,7 @@ fn pods_that_are_listed_are_known_as_peers_and_further_back_by_their_account_alo
     let asked = |id, pod, through: &[SpiffeId]| {
         let peer = Caller::Mesh { id, pod };
         let target = service("catalog-staging");
-        let asked = Asked::With(peer, through);
+        let asked = OverrideOrigin::With(peer, through);
         grant(
             &offered,
             &target,
@@ -314,7 +322,14 @@ fn pods_that_are_listed_are_known_as_peers_and_further_back_by_their_account_alo
 fn only_services_that_are_offered_can_be_asked_for() {
     let own = account("qa");
     let asked = |overrides: &[Override], target: &ServiceId| {
-        grant(overrides, target, Caller::mesh(&own), Asked::Here, None, 0)
+        grant(
+            overrides,
+            target,
+            Caller::mesh(&own),
+            OverrideOrigin::Here,
+            None,
+            0,
+        )
     };
     assert_eq!(
         asked(&offered(), &service("payments")),

@@ -1,7 +1,7 @@
 //! What is tried again, and what it costs.
 
 use super::*;
-use crate::deadline::Asked;
+use crate::deadline::RequestedTimeout;
 use crate::retry::spent::{KEPT, MOST, Spent};
 use crate::traffic::call::Budget;
 use crate::traffic::set::{GrpcCode, GrpcCodes, Methods, Percent, Statuses};
@@ -216,9 +216,9 @@ fn why_no_retry_was_made_is_said() {
     assert_eq!(next(&retry, &body), Next::Denied(Outcome::Body));
 
     let start = Instant::now();
-    let asked = Asked {
+    let asked = RequestedTimeout {
         grpc: Some(ms(25)),
-        ..Asked::default()
+        ..RequestedTimeout::default()
     };
     let late = Attempted {
         deadline: Deadline::arrived(start, asked, None),

@@ -74,7 +74,7 @@ impl FromStr for Format {
 
 /// Whether the spans of a trace are recorded, as far as somebody before has said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum SamplingDecision {
     Sampled,
     Unsampled,
     /// Whoever reads this says it.
@@ -93,9 +93,9 @@ pub struct Ids {
 /// What the headers of a message say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Context {
-    /// `None`: only the verdict was told, of a trace that is yet to begin.
+    /// `None`: only the sampling decision was told, of a trace that is yet to begin.
     pub ids: Option<Ids>,
-    pub verdict: Verdict,
+    pub sampling: SamplingDecision,
 }
 
 /// What the headers of a message are to say from here on.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use policy::balance::{Candidate, Cost, choose};
-use policy::health::{Health, HealthChange, Others, Probe, Recent, Seen, Status};
+use policy::health::{Health, HealthChange, HealthSignal, Others, Probe, Recent, Status};
 use policy::retry::RetryBudget;
 use policy::traffic::without_object::{BALANCE, EJECTION, RETRY};
 
@@ -187,15 +187,15 @@ impl<F: Fn(usize, Duration, &mut Dice) -> bool> Scene<F> {
         } else {
             endpoint.cost.observe_failure(now, took, elsewhere);
         }
-        let seen = if attempt.good {
-            Seen::Good
+        let signal = if attempt.good {
+            HealthSignal::Good
         } else {
-            Seen::Failed
+            HealthSignal::Failed
         };
         let random = self.dice.roll();
         let told = endpoint
             .health
-            .record(now, seen, attempt.probe, &EJECTION, random);
+            .record(now, signal, attempt.probe, &EJECTION, random);
         if told != HealthChange::RowIsFull {
             return;
         }

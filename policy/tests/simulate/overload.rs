@@ -30,7 +30,7 @@ enum Event {
 }
 
 #[derive(Debug, Default)]
-struct Seen {
+struct Totals {
     arrived: u32,
     critical: u32,
     critical_good: u32,
@@ -44,7 +44,7 @@ struct Scene {
     dice: Dice,
     server: Server<Job>,
     limiter: Limiter,
-    seen: Seen,
+    totals: Totals,
     /// Arrivals per second.
     rate: f64,
     /// Long polls per second, which take no worker, and how long they stay, or half as long
@@ -66,14 +66,14 @@ impl Scene {
             server: Server::new(8, seed + 1000),
             events,
             dice,
-            seen: Seen::default(),
+            totals: Totals::default(),
             rate,
             polls,
             stay: secs(20),
         }
     }
 
-    fn run(&mut self, until: Duration) -> Seen {
+    fn run(&mut self, until: Duration) -> Totals {
         while self.events.since() < until {
             match self.events.next().unwrap() {
                 Event::Arrival => self.arrival(),
@@ -85,7 +85,7 @@ impl Scene {
                 }
             }
         }
-        std::mem::take(&mut self.seen)
+        std::mem::take(&mut self.totals)
     }
 
     fn arrival(&mut self) {
@@ -97,14 +97,14 @@ impl Scene {
             Priority::Normal
         };
         let now = self.events.now();
-        self.seen.arrived += 1;
-        self.seen.critical += u32::from(critical);
+        self.totals.arrived += 1;
+        self.totals.critical += u32::from(critical);
         if !self
             .limiter
             .arrive(now, priority, false, &SETTINGS)
             .passes()
         {
-            self.seen.shed += 1;
+            self.totals.shed += 1;
             return;
         }
         let job = Job {
@@ -121,10 +121,10 @@ impl Scene {
         let (now, since) = (self.events.now(), self.events.since());
         let took = since - job.arrived;
         self.limiter.done(now, now - job.let_in, &SETTINGS);
-        self.seen.times.push(took);
+        self.totals.times.push(took);
         if took <= GOOD {
-            self.seen.good += 1;
-            self.seen.critical_good += u32::from(job.critical);
+            self.totals.good += 1;
+            self.totals.critical_good += u32::from(job.critical);
         }
         if let Some((wait, job)) = self.server.done(since) {
             self.events.after(wait, Event::Done(job));
@@ -145,7 +145,7 @@ impl Scene {
             let stay = self.stay.mul_f64(1.0 + self.dice.unit() / 2.0);
             self.events.after(stay, Event::PollDone(now));
         } else {
-            self.seen.shed += 1;
+            self.totals.shed += 1;
         }
     }
 }
@@ -163,16 +163,16 @@ fn at_three_times_its_capacity_a_server_goes_on_and_critical_calls_pass() {
         let mut scene = Scene::new(seed, 0.5 * CAPACITY, 0.0);
         let mut calm = scene.run(secs(20));
         scene.rate = 3.0 * CAPACITY;
-        let mut seen = scene.run(secs(80));
+        let mut totals = scene.run(secs(80));
         Overloaded {
-            goodput: f64::from(seen.good) / 60.0 / CAPACITY,
-            p99_above_calm: percentile(&mut seen.times, 0.99)
+            goodput: f64::from(totals.good) / 60.0 / CAPACITY,
+            p99_above_calm: percentile(&mut totals.times, 0.99)
                 .saturating_sub(percentile(&mut calm.times, 0.99)),
-            critical_good: f64::from(seen.critical_good) / f64::from(seen.critical),
+            critical_good: f64::from(totals.critical_good) / f64::from(totals.critical),
         }
     };
-    with_every_seed(run, |seen| {
-        seen.goodput >= 0.9 && seen.p99_above_calm <= ms(250) && seen.critical_good >= 0.99
+    with_every_seed(run, |totals| {
+        totals.goodput >= 0.9 && totals.p99_above_calm <= ms(250) && totals.critical_good >= 0.99
     });
 }
 
@@ -180,8 +180,8 @@ fn at_three_times_its_capacity_a_server_goes_on_and_critical_calls_pass() {
 fn at_85_percent_of_its_capacity_nothing_is_shed_long_polls_among_it() {
     let run = |seed| {
         let mut scene = Scene::new(seed, 0.85 * CAPACITY, 2.0);
-        let seen = scene.run(secs(300));
-        (seen.arrived, seen.shed)
+        let totals = scene.run(secs(300));
+        (totals.arrived, totals.shed)
     };
     with_every_seed(run, |(arrived, shed)| *arrived > 200_000 && *shed == 0);
 }
@@ -223,8 +223,8 @@ fn a_server_that_becomes_faster_is_let_work_more_within_seconds() {
         // It is scaled up in place, and can do all that is asked.
         scene.server.add_workers(24);
         scene.run(secs(60));
-        let seen = scene.run(secs(90));
-        f64::from(seen.good) / f64::from(seen.arrived)
+        let totals = scene.run(secs(90));
+        f64::from(totals.good) / f64::from(totals.arrived)
     };
     with_every_seed(run, |good| *good >= 0.95);
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use policy::balance::{Candidate, Cost, Load, Teller, choose};
+use policy::balance::{Candidate, Cost, Load, LoadReporter, choose};
 use policy::overload::Limiter;
 use policy::traffic::guard::{Overload, OverloadMode, Priority};
 
@@ -38,7 +38,7 @@ struct Known {
     cost: Cost,
     load: Load,
     in_flight: usize,
-    teller: Teller,
+    teller: LoadReporter,
 }
 
 #[derive(Debug, Default)]
@@ -72,7 +72,7 @@ impl Scene {
             cost: Cost::new(),
             load: Load::default(),
             in_flight: 0,
-            teller: Teller::default(),
+            teller: LoadReporter::default(),
         };
         Self {
             events,

@@ -17,7 +17,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::rules::{Chain, Hook, Match, Rule, Verdict};
+use super::rules::{Chain, Hook, Match, PacketVerdict, Rule};
 
 /// The one table, in the namespace's list of tables.
 const TABLE: &str = "weft";
@@ -355,13 +355,13 @@ fn destination(protocol: libc::c_int, offset: u32, mask: &[u8], network: &[u8]) 
         .append(&compare(EQUAL, network))
 }
 
-fn verdict(verdict: Verdict) -> Attributes {
+fn verdict(verdict: PacketVerdict) -> Attributes {
     const RETURN: i32 = -5;
     /// The verdict has a register of its own.
     const VERDICT_REGISTER: u32 = 0;
     const PORT_GIVEN: u32 = 2;
     match verdict {
-        Verdict::Return => {
+        PacketVerdict::Return => {
             let code = Attributes::default().number(1, RETURN.cast_unsigned());
             let data = Attributes::default().nest(2, code);
             expression(
@@ -371,7 +371,7 @@ fn verdict(verdict: Verdict) -> Attributes {
                     .nest(2, data),
             )
         }
-        Verdict::Redirect(port) => {
+        PacketVerdict::Redirect(port) => {
             let load = Attributes::default()
                 .number(1, REGISTER)
                 .nest(2, value(&port.to_be_bytes()));

@@ -36,7 +36,7 @@ pub(crate) enum Hook {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Rule {
     pub when: Vec<Match>,
-    pub then: Verdict,
+    pub then: PacketVerdict,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub(crate) enum Match {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum PacketVerdict {
     /// Leave the packet as it is.
     Return,
     /// To this port of the pod itself.
@@ -63,10 +63,10 @@ pub(crate) enum Verdict {
 #[must_use]
 pub(crate) fn plan(settings: &Settings) -> Vec<Chain> {
     let output = [
-        rule([Match::NotTcp], Verdict::Return),
-        rule([Match::ToLoopback], Verdict::Return),
-        rule([Match::Uid(UID)], Verdict::Return),
-        rule([Match::Gid(GID)], Verdict::Return),
+        rule([Match::NotTcp], PacketVerdict::Return),
+        rule([Match::ToLoopback], PacketVerdict::Return),
+        rule([Match::Uid(UID)], PacketVerdict::Return),
+        rule([Match::Gid(GID)], PacketVerdict::Return),
     ]
     .into_iter()
     .chain(ports(&settings.skip_outbound_ports))
@@ -74,19 +74,19 @@ pub(crate) fn plan(settings: &Settings) -> Vec<Chain> {
         settings
             .skip_outbound_cidrs
             .iter()
-            .map(|net| rule([Match::Destination(*net)], Verdict::Return)),
+            .map(|net| rule([Match::Destination(*net)], PacketVerdict::Return)),
     )
-    .chain([rule([], Verdict::Redirect(OUTBOUND_PORT))])
+    .chain([rule([], PacketVerdict::Redirect(OUTBOUND_PORT))])
     .collect();
 
     let prerouting = [
-        rule([Match::NotTcp], Verdict::Return),
-        rule([Match::FromLoopback], Verdict::Return),
+        rule([Match::NotTcp], PacketVerdict::Return),
+        rule([Match::FromLoopback], PacketVerdict::Return),
     ]
     .into_iter()
-    .chain(OWN_PORTS.map(|port| rule([Match::PortBetween(port, port)], Verdict::Return)))
+    .chain(OWN_PORTS.map(|port| rule([Match::PortBetween(port, port)], PacketVerdict::Return)))
     .chain(ports(&settings.skip_inbound_ports))
-    .chain([rule([], Verdict::Redirect(INBOUND_PORT))])
+    .chain([rule([], PacketVerdict::Redirect(INBOUND_PORT))])
     .collect();
 
     vec![
@@ -103,7 +103,7 @@ pub(crate) fn plan(settings: &Settings) -> Vec<Chain> {
     ]
 }
 
-fn rule<const N: usize>(when: [Match; N], then: Verdict) -> Rule {
+fn rule<const N: usize>(when: [Match; N], then: PacketVerdict) -> Rule {
     Rule {
         when: when.to_vec(),
         then,
@@ -114,7 +114,7 @@ fn ports(ranges: &[PortRange]) -> impl Iterator<Item = Rule> + '_ {
     ranges.iter().map(|range| {
         rule(
             [Match::PortBetween(range.first(), range.last())],
-            Verdict::Return,
+            PacketVerdict::Return,
         )
     })
 }

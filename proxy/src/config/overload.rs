@@ -30,13 +30,13 @@ struct Application {
 
 /// A request that may be let in.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Asks {
+pub(crate) struct PendingRequest {
     pub(crate) priority: Priority,
     /// It counts one class lower.
     pub(crate) retry: bool,
 }
 
-impl Asks {
+impl PendingRequest {
     /// What it counts as.
     pub(crate) const fn class(self) -> Priority {
         if self.retry {
@@ -106,9 +106,9 @@ impl PortOverload {
     }
 
     /// Whether a request goes to the application.
-    pub(crate) fn arrive(&self, now: Instant, asks: Asks) -> Decided {
+    pub(crate) fn arrive(&self, now: Instant, asks: PendingRequest) -> Decided {
         let mut application = self.application.lock();
-        let Asks { priority, retry } = asks;
+        let PendingRequest { priority, retry } = asks;
         let limiter = &mut application.limiter;
         let admit = limiter.arrive(now, priority, retry, &self.settings);
         let limit = application.changed();

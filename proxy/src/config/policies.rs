@@ -13,7 +13,7 @@ use policy::traffic::{CallerTraffic, Traffic};
 use wire::v1;
 
 #[derive(Clone, Debug)]
-struct Held {
+struct ServicePolicy {
     /// For every caller, as it came.
     all: Arc<Traffic>,
     own: Arc<CallerTraffic>,
@@ -22,7 +22,7 @@ struct Held {
 /// By `namespace/name:port`, which is the same in the names of a Service's resources.
 #[derive(Clone, Debug, Default)]
 pub struct Policies {
-    held: HashMap<Arc<str>, Held>,
+    held: HashMap<Arc<str>, ServicePolicy>,
     /// Uid of the own pod, as its certificate says it.
     pod: Option<Arc<str>>,
 }
@@ -73,7 +73,7 @@ impl Policies {
         own: Option<&SpiffeId>,
     ) -> Result<(), String> {
         let all = wire::convert::traffic(message).map_err(|bad| bad.to_string())?;
-        let held = Held {
+        let held = ServicePolicy {
             own: Arc::new(all.seen_by(caller(own, self.pod.as_deref()))),
             all: Arc::new(all),
         };

@@ -42,7 +42,7 @@ const PART: usize = 24 * 1024;
 const MAX_PARTS: usize = 170;
 
 /// The questions of one stream. Dropped with it.
-pub(super) struct Asks<'a> {
+pub(super) struct OpenQuestions<'a> {
     control: &'a Control,
     client: ControlClient<Channel>,
     /// By id. Also such as have been answered, until somebody looks.
@@ -53,7 +53,7 @@ pub(super) struct Asks<'a> {
     tasks: JoinSet<()>,
 }
 
-impl<'a> Asks<'a> {
+impl<'a> OpenQuestions<'a> {
     /// None so far; answers go to the controller of this client.
     pub(super) fn new(control: &'a Control, client: ControlClient<Channel>) -> Self {
         Self {
@@ -153,7 +153,7 @@ impl<'a> Asks<'a> {
     }
 }
 
-impl Drop for Asks<'_> {
+impl Drop for OpenQuestions<'_> {
     fn drop(&mut self) {
         self.control.config.telemetry.metrics.asks.set(0);
     }

@@ -44,8 +44,8 @@ impl Pulses {
 
 /// Takes over what the controller says.
 pub(super) fn steered(config: &Store, steer: &v1::Steer) {
-    for verdict in &steer.verdicts {
-        let Some(circuit) = &verdict.circuit else {
+    for state in &steer.states {
+        let Some(circuit) = &state.circuit else {
             continue;
         };
         let (Ok(port), Some((namespace, name))) =
@@ -59,7 +59,7 @@ pub(super) fn steered(config: &Store, steer: &v1::Steer) {
                 service: circuit.service.as_str().into(),
                 port,
             };
-            held.steer(&by, Steer::from(verdict));
+            held.steer(&by, Steer::from(state));
         }
     }
 }
@@ -162,27 +162,27 @@ mod tests {
     async fn a_verdict_is_for_the_calls_that_it_names_and_what_is_not_known_is_skipped() {
         let config = config();
         let circuits = config.registry.circuits(NAME);
-        let open = |service: &str, backend: &str, port| v1::Verdict {
+        let open = |service: &str, backend: &str, port| v1::CircuitState {
             circuit: Some(v1::Circuit {
                 service: service.to_owned(),
                 backend: backend.to_owned(),
                 port,
             }),
-            state: v1::verdict::State::Open.into(),
-            ..v1::Verdict::default()
+            state: v1::circuit_state::State::Open.into(),
+            ..v1::CircuitState::default()
         };
-        let verdicts = vec![
+        let states = vec![
             open("shop/root", "shop/other", 80),
             open("shop/root", "nonsense", 80),
             open("shop/root", "shop/api", 80 + (1 << 16)),
             open("shop/api", "shop/api", 80),
-            v1::Verdict::default(),
+            v1::CircuitState::default(),
         ];
-        steered(&config, &v1::Steer { verdicts });
+        steered(&config, &v1::Steer { states });
         let admit = || circuits.admit(&by(), &Breaker::DEFAULT).0;
         assert_eq!(admit(), Admit::Pass);
-        let verdicts = vec![open("shop/root", "shop/api", 80)];
-        steered(&config, &v1::Steer { verdicts });
+        let states = vec![open("shop/root", "shop/api", 80)];
+        steered(&config, &v1::Steer { states });
         assert_eq!(admit(), Admit::Refuse);
         lost(&config);
         tokio::time::advance(Duration::from_secs(15)).await;

@@ -18,7 +18,7 @@ use wire::v1;
 use wire::v1::control_client::ControlClient;
 use wire::v1::to_proxy::Message as ToProxy;
 
-use crate::control::ask::Asks;
+use crate::control::ask::OpenQuestions;
 use crate::control::leaving::Contact;
 use crate::control::pulse::{self, Pulses};
 use crate::control::status::{self, LastSent};
@@ -111,7 +111,7 @@ impl Control {
         };
         outbox.try_send(from_proxy(v1::from_proxy::Message::Hello(hello)))?;
         let mut client = ControlClient::new(channel).max_decoding_message_size(MESSAGE_LIMIT);
-        let mut asks = Asks::new(self, client.clone());
+        let mut asks = OpenQuestions::new(self, client.clone());
         let mut batches = client
             .stream(outgoing(messages, reported))
             .await

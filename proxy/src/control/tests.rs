@@ -178,14 +178,14 @@ impl Service for StandIn {
 /// That the breakers of which something failed are open.
 fn opens(pulse: &v1::Pulse) -> v1::ToProxy {
     let failing = pulse.circuits.iter().filter(|one| one.failed > 0);
-    let verdicts = failing.map(|one| v1::Verdict {
+    let states = failing.map(|one| v1::CircuitState {
         circuit: one.circuit.clone(),
-        state: v1::verdict::State::Open.into(),
-        ..v1::Verdict::default()
+        state: v1::circuit_state::State::Open.into(),
+        ..v1::CircuitState::default()
     });
     v1::ToProxy {
         message: Some(v1::to_proxy::Message::Steer(v1::Steer {
-            verdicts: verdicts.collect(),
+            states: states.collect(),
         })),
     }
 }

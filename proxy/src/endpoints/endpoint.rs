@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use policy::balance::Candidate;
-use policy::health::{EjectedFor, Health, HealthChange, Others, Probe, Recent, Seen};
+use policy::health::{EjectedFor, Health, HealthChange, HealthSignal, Others, Probe, Recent};
 use policy::name::SpiffeId;
 use policy::traffic::endpoint::Ejection;
 use prometheus_client::metrics::gauge::Gauge;
@@ -15,7 +15,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use crate::endpoints::learned::{Draw, Latency, Learned, now};
 use crate::endpoints::location::{Location, ToldLocation};
 use crate::endpoints::presence::Presence;
-use crate::telemetry::cell::Kept;
+use crate::telemetry::cell::CellCache;
 
 /// Whoever waits so long in vain may wait for nobody.
 const DOUBTED_AFTER: Duration = Duration::from_secs(1);
@@ -32,7 +32,7 @@ pub struct Endpoint {
     /// What it contributes to the hashes of tenants.
     pub(super) seed: u64,
     /// Where calls to it are counted, by each route that leads here.
-    pub cells: Kept,
+    pub cells: CellCache,
     pub(super) learned: Mutex<Learned>,
     pub(super) in_flight: AtomicU32,
     pub(super) presence: Presence,
@@ -226,13 +226,13 @@ impl InFlight {
     pub(super) fn record(
         &mut self,
         latency: Latency,
-        seen: Option<Seen>,
+        signal: Option<HealthSignal>,
         ejection: &Ejection,
     ) -> HealthChange {
         let mut learned = self.endpoint.learned.lock();
-        let told = learned.record(now(), latency, seen, self.probe, ejection);
+        let told = learned.record(now(), latency, signal, self.probe, ejection);
         drop(learned);
-        self.endpoint.presence.learn(latency, seen);
+        self.endpoint.presence.learn(latency, signal);
         if matches!(told, HealthChange::Returned | HealthChange::RestsAgain) {
             self.probe = None;
         }

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use policy::balance::{Candidate, Cost, Load};
-use policy::health::{Health, HealthChange, Probe, Seen, Status};
+use policy::health::{Health, HealthChange, HealthSignal, Probe, Status};
 use policy::traffic::endpoint::{Balance, Ejection};
 use policy::traffic::without_object;
 
@@ -139,12 +139,12 @@ impl Learned {
         }
     }
 
-    /// An attempt ended. `seen` is `None` where that says nothing of the endpoint.
+    /// An attempt ended. `signal` is `None` where that says nothing of the endpoint.
     pub(super) fn record(
         &mut self,
         now: Instant,
         latency: Latency,
-        seen: Option<Seen>,
+        signal: Option<HealthSignal>,
         probe: Option<Probe>,
         ejection: &Ejection,
     ) -> HealthChange {
@@ -157,10 +157,10 @@ impl Learned {
             Latency::Failed => self.cost.penalise(now),
             Latency::Told => {}
         }
-        match seen {
-            Some(seen) => self
+        match signal {
+            Some(signal) => self
                 .health
-                .record(now, seen, probe, ejection, rand::random()),
+                .record(now, signal, probe, ejection, rand::random()),
             None => HealthChange::Nothing,
         }
     }

@@ -20,7 +20,7 @@ const KEPT: usize = 4;
 
 /// What calls go by that use a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Asked {
+pub(super) struct PartSettings {
     pub(super) subset: Subset,
     /// Endpoints of the own zone, which come first; 0: that does not matter.
     pub(super) zone: usize,
@@ -34,7 +34,7 @@ pub(super) struct Parts(Mutex<Vec<Arc<Part>>>);
 
 #[derive(Debug)]
 pub(super) struct Part {
-    asked: Asked,
+    asked: PartSettings,
     /// Endpoints of the proxy that rested, whoever has them, and those of this set.
     all_resting: i64,
     resting: usize,
@@ -48,7 +48,7 @@ impl Parts {
     /// The part that calls use; `None`: all.
     pub(super) fn of(
         &self,
-        asked: Asked,
+        asked: PartSettings,
         endpoints: &[Arc<Endpoint>],
         own: &LocalInfo,
     ) -> Option<Arc<Part>> {
@@ -78,7 +78,7 @@ impl Parts {
 
 impl Part {
     fn new(
-        asked: Asked,
+        asked: PartSettings,
         endpoints: &[Arc<Endpoint>],
         own: &LocalInfo,
         (all_resting, resting): (i64, usize),

@@ -2,11 +2,12 @@
 //!
 //! An endpoint that gave no answer may be slow, or gone with its node, and whoever sends
 //! the next call there waits to learn which. So after that one asks beside the calls, and
-//! they go to others meanwhile: [`super::endpoint::Endpoint::ask`].
+//! they go to others meanwhile: [`super::endpoint::Endpoint::ask`]. That is another question
+//! than whether it fails, which `policy::health` answers (docs/decisions/0033).
 
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
-use policy::health::Seen;
+use policy::health::HealthSignal;
 
 use crate::endpoints::learned::Latency;
 
@@ -25,11 +26,13 @@ pub(super) struct Presence(AtomicU8);
 impl Presence {
     /// An attempt ended, or the head of its answer came. One that failed with an answer, or
     /// behind its head, says neither, but a call was there.
-    pub(super) fn learn(&self, latency: Latency, seen: Option<Seen>) {
-        match (latency, seen) {
+    pub(super) fn learn(&self, latency: Latency, signal: Option<HealthSignal>) {
+        match (latency, signal) {
             // Without anything seen it was this side's own failure, or a bound of the other's.
             (Latency::Failed, Some(_)) => self.doubt(),
-            (Latency::Head(_), _) | (_, Some(Seen::Good | Seen::Reached)) => self.heard(),
+            (Latency::Head(_), _) | (_, Some(HealthSignal::Good | HealthSignal::Reached)) => {
+                self.heard()
+            }
             (Latency::FailedHead { .. }, _) => {
                 let _ = self.0.compare_exchange(VOUCHED, ASSUMED, Relaxed, Relaxed);
             }
@@ -103,11 +106,14 @@ mod tests {
         assert!(presence.is_vouched());
         presence.learn(Latency::Failed, None);
         assert!(presence.is_vouched());
-        presence.learn(Latency::of_head(Duration::ZERO, false), Some(Seen::Failed));
+        presence.learn(
+            Latency::of_head(Duration::ZERO, false),
+            Some(HealthSignal::Failed),
+        );
         assert!(!presence.is_vouched() && !presence.is_doubted());
-        presence.learn(Latency::Failed, Some(Seen::Unreachable));
+        presence.learn(Latency::Failed, Some(HealthSignal::Unreachable));
         assert!(presence.is_doubted() && !presence.is_vouched());
-        presence.learn(Latency::Told, Some(Seen::Good));
+        presence.learn(Latency::Told, Some(HealthSignal::Good));
         assert!(!presence.is_doubted());
     }
 }

@@ -25,7 +25,7 @@ use crate::endpoints::endpoint::Endpoint;
 use crate::endpoints::learned::{Learned, now};
 use crate::endpoints::location::ToldLocation;
 use crate::endpoints::presence::Presence;
-use crate::telemetry::cell::Kept;
+use crate::telemetry::cell::CellCache;
 
 type Key = (SocketAddr, Option<SpiffeId>);
 
@@ -176,7 +176,7 @@ impl Registry {
             pod: pod.into(),
             opaque,
             seed: policy::sticky::seed(addr),
-            cells: Kept::default(),
+            cells: CellCache::default(),
             learned: Mutex::new(Learned::new()),
             in_flight: AtomicU32::new(0),
             presence: Presence::default(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use policy::balance::{Candidate, Picked, choose};
-use policy::health::{EjectedFor, HealthChange, Others, Seen, most_that_rest, share_after};
+use policy::health::{EjectedFor, HealthChange, HealthSignal, Others, most_that_rest, share_after};
 use policy::retry::RetryBudget;
 use policy::sticky::{self, Key};
 use policy::traffic::call::Budget;
@@ -16,7 +16,7 @@ use crate::endpoints::endpoint::{Endpoint, EndpointView, InFlight};
 use crate::endpoints::learned::{Draw, Fallback, Latency, now};
 use crate::endpoints::local_info::LocalInfo;
 use crate::endpoints::location::{Near, Nearness};
-use crate::endpoints::part::{Asked, Parts};
+use crate::endpoints::part::{PartSettings, Parts};
 use crate::endpoints::throttle::ClientThrottle;
 
 /// Other endpoints that one which failed an answer is compared with, so that it costs no
@@ -199,7 +199,7 @@ impl EndpointSet {
             } else {
                 self.near.zone
             };
-            let asked = Asked { subset, zone, near };
+            let asked = PartSettings { subset, zone, near };
             let part = self.parts.of(asked, &self.endpoints, &self.own);
             // One that rests is asked only when nobody works outside of the part either.
             let works = |at: usize| match look(at) {
@@ -294,22 +294,22 @@ impl EndpointSet {
         &self,
         attempt: &mut InFlight,
         latency: Latency,
-        seen: Option<Seen>,
+        signal: Option<HealthSignal>,
         ejection: &Ejection,
     ) -> Option<EjectedFor> {
         let latency = match latency {
             Latency::FailedHead { took, .. } => self.failed_after(took, attempt),
             latency => latency,
         };
-        match attempt.record(latency, seen, ejection) {
+        match attempt.record(latency, signal, ejection) {
             HealthChange::Nothing | HealthChange::Returned => None,
             HealthChange::RestsAgain => {
                 let probed = attempt.endpoint();
                 if probed.finds_no_place(&self.others(probed), ejection) {
                     return None;
                 }
-                Some(match seen {
-                    Some(Seen::Unreachable) => EjectedFor::Unreachable,
+                Some(match signal {
+                    Some(HealthSignal::Unreachable) => EjectedFor::Unreachable,
                     _ => EjectedFor::Failures,
                 })
             }

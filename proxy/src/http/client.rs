@@ -46,7 +46,7 @@ const POOLS: usize = 4096;
 
 /// An application's address, and who calls it: a pod's uid, a name, or nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Served(SocketAddr, Arc<str>);
+struct AppKey(SocketAddr, Arc<str>);
 
 /// Whose servers they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +71,7 @@ impl Servers {
 pub struct Clients {
     servers: Servers,
     budget: Arc<Budget>,
-    http2: Mutex<HashMap<Served, Arc<Multiplexed>>>,
+    http2: Mutex<HashMap<AppKey, Arc<Multiplexed>>>,
     /// Held by every connection that is not shared.
     exclusive: Arc<()>,
     http1: Mutex<HashMap<SocketAddr, Arc<Pool>>>,
@@ -107,7 +107,7 @@ impl Clients {
     /// from one of them must not hold up another.
     pub fn http2(&self, addr: SocketAddr, caller: &Arc<str>) -> Arc<Multiplexed> {
         let mut plain = self.http2.lock();
-        let served = Served(addr, Arc::clone(caller));
+        let served = AppKey(addr, Arc::clone(caller));
         let connections = || self.connections(addr, None);
         Arc::clone(plain.entry(served).or_insert_with(connections))
     }

@@ -55,7 +55,7 @@ impl Inherited {
 
 /// A request that its application has.
 #[derive(Debug)]
-pub(crate) struct Served {
+pub(crate) struct ServedRequest {
     key: Key,
     inherited: Inherited,
     /// Its connection carries another protocol, and its end holds no longer.
@@ -73,7 +73,7 @@ pub(crate) enum MadeFor {
     Unasked,
     /// Nothing that is known.
     Nothing,
-    Request(Arc<Served>),
+    Request(Arc<ServedRequest>),
     /// A request of its trace, whose ends are not later than this.
     Trace(Option<Instant>),
     /// A request for which nobody waits any more.
@@ -84,7 +84,7 @@ pub(crate) enum MadeFor {
 /// where that is not known all of its trace.
 #[derive(Clone, Debug)]
 pub(crate) enum Asker {
-    Request(Arc<Served>),
+    Request(Arc<ServedRequest>),
     Trace(u128),
 }
 
@@ -95,7 +95,7 @@ pub(crate) struct Contexts {
     follows: AtomicBool,
     /// Requests that the application has and the table does not.
     unknown: AtomicUsize,
-    table: Mutex<Table<Arc<Served>>>,
+    table: Mutex<Table<Arc<ServedRequest>>>,
     /// A trace was marked.
     marks: AtomicBool,
     spent: Mutex<Spent>,
@@ -104,10 +104,10 @@ pub(crate) struct Contexts {
 /// Holds a request in the table until its answer has ended. Dropped before that, its caller
 /// has left.
 #[derive(Debug, Default)]
-pub(crate) struct Kept {
+pub(crate) struct OpenRequest {
     contexts: Option<Arc<Contexts>>,
     /// `None`: it is only counted.
-    served: Option<Arc<Served>>,
+    served: Option<Arc<ServedRequest>>,
 }
 
 impl Contexts {
@@ -117,7 +117,7 @@ impl Contexts {
         self: &Arc<Self>,
         inherited: &Inherited,
         map: &mut HeaderMap,
-    ) -> (Kept, bool) {
+    ) -> (OpenRequest, bool) {
         let nothing = inherited.is_nothing();
         if nothing && !self.follows.load(Relaxed) {
             let kept = self.unknown();
@@ -132,13 +132,13 @@ impl Contexts {
         }
         let trace = self.follows.load(Relaxed).then(|| trace_of(map)).flatten();
         if nothing && trace.is_none() {
-            return (Kept::default(), true);
+            return (OpenRequest::default(), true);
         }
         let key = Key {
             id: (!nothing).then(|| Id::new(rand::random())),
             trace,
         };
-        let served = Arc::new(Served {
+        let served = Arc::new(ServedRequest {
             key,
             inherited: inherited.clone(),
             switched: AtomicBool::new(false),
@@ -156,16 +156,16 @@ impl Contexts {
         {
             map.insert(CONTEXT, name);
         }
-        let kept = Kept {
+        let kept = OpenRequest {
             contexts: Some(Arc::clone(self)),
             served: Some(served),
         };
         (kept, true)
     }
 
-    fn unknown(self: &Arc<Self>) -> Kept {
+    fn unknown(self: &Arc<Self>) -> OpenRequest {
         self.unknown.fetch_add(1, SeqCst);
-        Kept {
+        OpenRequest {
             contexts: Some(Arc::clone(self)),
             served: None,
         }
@@ -209,7 +209,7 @@ impl Contexts {
     }
 
     /// Whether a call that a request with these headers needed failed in its last attempt.
-    pub(crate) fn is_spent(&self, kept: &Kept, map: &HeaderMap) -> bool {
+    pub(crate) fn is_spent(&self, kept: &OpenRequest, map: &HeaderMap) -> bool {
         let served = kept.served.as_ref();
         if served.is_some_and(|served| served.spent.load(Relaxed)) {
             return true;
@@ -221,7 +221,7 @@ impl Contexts {
 
 impl Asker {
     /// Of a call with these headers.
-    pub(crate) fn of(made_for: Option<&Arc<Served>>, map: &HeaderMap) -> Option<Self> {
+    pub(crate) fn of(made_for: Option<&Arc<ServedRequest>>, map: &HeaderMap) -> Option<Self> {
         match made_for {
             Some(served) => Some(Self::Request(Arc::clone(served))),
             None => trace_of(map).map(Self::Trace),
@@ -233,7 +233,7 @@ fn trace_of(map: &HeaderMap) -> Option<u128> {
     Some(trace::read(map)?.ids?.trace)
 }
 
-impl Served {
+impl ServedRequest {
     /// When it is over.
     fn until(&self) -> Option<Instant> {
         if self.switched.load(Relaxed) {
@@ -293,7 +293,7 @@ impl MadeFor {
     }
 
     /// The request, where it is known which one.
-    pub(crate) fn request(self) -> Option<Arc<Served>> {
+    pub(crate) fn request(self) -> Option<Arc<ServedRequest>> {
         match self {
             Self::Request(served) => Some(served),
             Self::Unasked | Self::Nothing | Self::Trace(_) | Self::Over => None,
@@ -301,7 +301,7 @@ impl MadeFor {
     }
 }
 
-impl Kept {
+impl OpenRequest {
     /// Its connection carries another protocol from now on. That has no end, so neither have
     /// the calls that are made for it.
     pub(crate) fn switched(&self) {
@@ -330,11 +330,14 @@ impl Kept {
         }
     }
 
-    fn forget(mut self, how: fn(&mut Table<Arc<Served>>, &Key)) {
+    fn forget(mut self, how: fn(&mut Table<Arc<ServedRequest>>, &Key)) {
         self.take_out(how);
     }
 
-    fn take_out(&mut self, how: fn(&mut Table<Arc<Served>>, &Key)) -> Option<Arc<Served>> {
+    fn take_out(
+        &mut self,
+        how: fn(&mut Table<Arc<ServedRequest>>, &Key),
+    ) -> Option<Arc<ServedRequest>> {
         let contexts = self.contexts.take()?;
         let served = self.served.take();
         match &served {
@@ -347,11 +350,11 @@ impl Kept {
     }
 }
 
-fn ended(table: &mut Table<Arc<Served>>, key: &Key) {
+fn ended(table: &mut Table<Arc<ServedRequest>>, key: &Key) {
     table.end(key, now());
 }
 
-impl Drop for Kept {
+impl Drop for OpenRequest {
     fn drop(&mut self) {
         if let Some(served) = self.take_out(ended) {
             served.leave();

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use policy::deadline::{Asked, Deadline, parse_grpc_timeout, parse_millis};
+use policy::deadline::{Deadline, RequestedTimeout, parse_grpc_timeout, parse_millis};
 use policy::deadline::{Printed, Unreadable, print_grpc_timeout, print_millis};
 use policy::reason::Reason;
 use policy::traffic::call::Timeouts;
@@ -41,7 +41,7 @@ pub(crate) fn now() -> Instant {
 /// What a request says of its time.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Timed {
-    pub(crate) asked: Asked,
+    pub(crate) asked: RequestedTimeout,
     /// Something was there, and is no time.
     pub(crate) unreadable: bool,
 }
@@ -91,7 +91,7 @@ pub(crate) fn outgoing(
     policy: &Timeouts,
     until: Option<Instant>,
 ) -> Deadline {
-    if timed.asked == Asked::default() && policy.request.is_none() && until.is_none() {
+    if timed.asked == RequestedTimeout::default() && policy.request.is_none() && until.is_none() {
         return Deadline::NONE;
     }
     Deadline::outgoing(came(parts), timed.asked, policy, until)
@@ -99,7 +99,7 @@ pub(crate) fn outgoing(
 
 /// Of a request that came. `request`: what a policy says that nobody applied before.
 pub(crate) fn arrived(parts: &Parts, timed: Timed, request: Option<Duration>) -> Deadline {
-    if timed.asked == Asked::default() && request.is_none() {
+    if timed.asked == RequestedTimeout::default() && request.is_none() {
         return Deadline::NONE;
     }
     Deadline::arrived(came(parts), timed.asked, request)
@@ -321,14 +321,14 @@ pub(crate) fn ends(deadline: Deadline, method: &Method) -> Option<Instant> {
 
 /// The body of an answer, which ends with its request's time. What it came from is dropped
 /// then, so that nobody goes on working for it.
-pub(crate) struct Ending<B> {
+pub(crate) struct EndingBody<B> {
     inner: Option<B>,
     ends: Option<Box<Ends>>,
     /// The answer has a place for gRPC's status after its messages.
     grpc: bool,
 }
 
-impl<B> Ending<B> {
+impl<B> EndingBody<B> {
     /// `head`: of the answer.
     pub(crate) fn new(inner: B, ends: Option<Box<Ends>>, head: &HeaderMap) -> Self {
         Self {
@@ -339,7 +339,7 @@ impl<B> Ending<B> {
     }
 }
 
-impl<B> HttpBody for Ending<B>
+impl<B> HttpBody for EndingBody<B>
 where
     B: HttpBody<Data = Bytes> + Unpin,
     B::Error: Into<BoxError>,

@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 
 use crate::http::body::{Body, BoxError};
 use crate::http::http2::recv::RecvBody;
-use crate::http::leftover::Returned;
+use crate::http::unread_body::Returned;
 
 #[must_use]
 pub(crate) fn incoming(body: IncomingBody) -> Body {

@@ -15,14 +15,14 @@ const _: () = assert!(WAIT.as_secs() == 30, "is said above");
 
 /// How a request ended that no handler got to see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum TurnedAway {
+pub(crate) enum NotHandled {
     /// It was answered with this status.
     Answered(Reason, StatusCode),
     /// Whoever sent it took it back before it was admitted.
     Left,
 }
 
-impl TurnedAway {
+impl NotHandled {
     /// It was not admitted, whatever status tells its caller so.
     pub(crate) const LATE: Self = Self::Answered(Reason::Overload, StatusCode::SERVICE_UNAVAILABLE);
 }

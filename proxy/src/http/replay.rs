@@ -25,9 +25,9 @@ pub(crate) const REPLAY_LIMIT: usize = 64 * 1024;
 /// In the extensions of a request with a body: what is kept of it counts there, for whoever
 /// sent it.
 #[derive(Clone, Debug)]
-pub(crate) struct Kept(Arc<Held>);
+pub(crate) struct KeptBody(Arc<Held>);
 
-impl Kept {
+impl KeptBody {
     pub(crate) fn new(held: Held) -> Self {
         Self(Arc::new(held))
     }
@@ -38,7 +38,7 @@ struct Tape {
     /// A copy, `None` once the body outgrew the limit. The chunks themselves would keep the
     /// buffers that they were read into, each some KiB for what may be a single byte.
     played: Option<Vec<u8>>,
-    counted: Option<Kept>,
+    counted: Option<KeptBody>,
     trailers: Option<http::HeaderMap>,
     /// Bytes that came.
     came: u64,
@@ -185,7 +185,7 @@ impl Replay {
             tape.handed_out = 0;
         }
         Some(
-            Copy {
+            ReplayBody {
                 replay: self.clone(),
                 trailers_sent: false,
             }
@@ -201,7 +201,7 @@ impl Tape {
     }
 
     fn count(&self) {
-        if let Some(Kept(held)) = &self.counted {
+        if let Some(KeptBody(held)) = &self.counted {
             held.set(self.played.as_ref().map_or(0, Vec::capacity));
         }
     }
@@ -270,12 +270,12 @@ impl Tape {
 }
 
 /// One reading of the body.
-struct Copy {
+struct ReplayBody {
     replay: Replay,
     trailers_sent: bool,
 }
 
-impl HttpBody for Copy {
+impl HttpBody for ReplayBody {
     type Data = Bytes;
     type Error = BoxError;
 

@@ -9,7 +9,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 use policy::access::Caller;
 use policy::name::{ServiceId, SpiffeId};
-use policy::overrides::{Asked, Handed, Proof, parse};
+use policy::overrides::{OverrideOrigin, Proof, ProofHeader, parse};
 use sha2::{Digest, Sha256};
 
 use crate::http::header_names::{PROOF, ROUTE, TOKEN};
@@ -39,7 +39,7 @@ enum Came {
     /// From outside the mesh.
     Outside(Option<Proof>),
     /// From a peer, whose pod is known where its connection proves it.
-    From(SpiffeId, Option<Box<str>>, Option<Handed>),
+    From(SpiffeId, Option<Box<str>>, Option<ProofHeader>),
 }
 
 /// Who said it.
@@ -93,7 +93,7 @@ impl OverrideHeaders {
             Sender::Caller(Caller::Outside) => Came::Outside(token),
             Sender::Caller(Caller::Mesh { id, pod }) => {
                 let proof = self.proof.as_ref();
-                let handed = proof.and_then(|proof| Handed::parse(proof.as_bytes()));
+                let handed = proof.and_then(|proof| ProofHeader::parse(proof.as_bytes()));
                 Came::From(id.clone(), pod.map(Box::from), handed)
             }
         };
@@ -109,14 +109,14 @@ impl RouteOverride {
         parse(self.route.as_bytes(), "").ok()?.of(service, "")
     }
 
-    pub(crate) fn asked(&self) -> Asked<'_> {
+    pub(crate) fn asked(&self) -> OverrideOrigin<'_> {
         match &self.came {
-            Came::Here(_) => Asked::Here,
-            Came::Outside(_) => Asked::With(Caller::Outside, &[]),
+            Came::Here(_) => OverrideOrigin::Here,
+            Came::Outside(_) => OverrideOrigin::With(Caller::Outside, &[]),
             Came::From(id, pod, handed) => {
                 let through = handed.as_ref().map(|handed| &*handed.through);
                 let pod = pod.as_deref();
-                Asked::With(Caller::Mesh { id, pod }, through.unwrap_or_default())
+                OverrideOrigin::With(Caller::Mesh { id, pod }, through.unwrap_or_default())
             }
         }
     }
@@ -131,7 +131,7 @@ impl RouteOverride {
     /// What peers are told of it by the proxy of this account; `None` where nobody could
     /// grant it.
     pub(crate) fn onward(&self, own: &SpiffeId) -> Option<Box<ForwardedOverride>> {
-        let first = |proof| Handed {
+        let first = |proof| ProofHeader {
             proof,
             through: Vec::new(),
         };

@@ -22,11 +22,11 @@ use crate::http::grpc::is_grpc;
 use crate::http::http2::server;
 use crate::http::http2::{MESH, PLAIN};
 use crate::http::incoming::IncomingBody;
-use crate::http::leftover;
 use crate::http::limits::{
     BUFFER, HEADER_BYTES, HEADER_COUNT, MESH_HEADER_BYTES, MESH_HEADER_COUNT,
 };
-use crate::http::refusal::{TurnedAway, answer_to, not_admitted, refusal};
+use crate::http::refusal::{NotHandled, answer_to, not_admitted, refusal};
+use crate::http::unread_body;
 use crate::net::abort::MayAbort;
 use crate::net::admission::AdmissionClass;
 use crate::net::budget::Budget;
@@ -65,7 +65,7 @@ pub(crate) async fn serve<I, H, F>(
     io: I,
     accepted: Accepted,
     close: impl Future<Output = ()>,
-    refused: impl Fn(TurnedAway) + Clone + Send + Sync + 'static,
+    refused: impl Fn(NotHandled) + Clone + Send + Sync + 'static,
     handler: H,
 ) where
     I: AsyncRead + AsyncWrite + MayAbort + Unpin + Send + 'static,
@@ -116,7 +116,7 @@ pub(crate) async fn serve<I, H, F>(
         if request.body().is_end_stream() {
             return Either::Left(handler(request.map(IncomingBody::from)));
         }
-        let (request, rest) = leftover::watch(request);
+        let (request, rest) = unread_body::watch(request);
         let answer = handler(request.map(|body| IncomingBody::Returned(Box::new(body))));
         Either::Right(Box::pin(async move { rest.settle(answer.await).await }))
     };
@@ -183,7 +183,7 @@ fn http1_limits(profile: &Profile, budget: Arc<Budget>, permit: Arc<Permit>) -> 
 fn bounded_heads<H, F>(
     most_fields: usize,
     peer: bool,
-    refused: impl Fn(TurnedAway) + Send + Sync + 'static,
+    refused: impl Fn(NotHandled) + Send + Sync + 'static,
     handler: H,
 ) -> impl Fn(Request<IncomingBody>) -> Either<Ready<Response<Body>>, Pin<Box<F>>> + Send + Sync + 'static
 where
@@ -217,20 +217,20 @@ fn too_many(request: &Request<IncomingBody>, most: usize) -> Option<Response<Bod
     })
 }
 
-fn unreadable(response: Response<Body>) -> (Response<Body>, TurnedAway) {
-    let how = TurnedAway::Answered(Reason::BadRequest, response.status());
+fn unreadable(response: Response<Body>) -> (Response<Body>, NotHandled) {
+    let how = NotHandled::Answered(Reason::BadRequest, response.status());
     (response, how)
 }
 
 /// The answer to a request that was not admitted.
-fn late(request: &Request<IncomingBody>, peer: bool) -> Option<(Response<Body>, TurnedAway)> {
+fn late(request: &Request<IncomingBody>, peer: bool) -> Option<(Response<Body>, NotHandled)> {
     match request.extensions().get::<NotAdmitted>()? {
         NotAdmitted::Late => {
             let response = not_admitted(request.method(), is_grpc(request.headers()), peer);
-            Some((response, TurnedAway::LATE))
+            Some((response, NotHandled::LATE))
         }
         // Nobody gets this.
-        NotAdmitted::Left => Some((Response::new(body::empty()), TurnedAway::Left)),
+        NotAdmitted::Left => Some((Response::new(body::empty()), NotHandled::Left)),
     }
 }
 

@@ -17,10 +17,10 @@ use crate::http::body::{Body, BoxError};
 /// Knows whether the body of a request came whole, as far as it was read, and whether it
 /// moves.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Upload(Arc<Seen>);
+pub(crate) struct Upload(Arc<UploadState>);
 
 #[derive(Debug, Default)]
-struct Seen {
+struct UploadState {
     broke: AtomicBool,
     forbidden: AtomicBool,
     moved: AtomicBool,
@@ -49,9 +49,9 @@ impl Upload {
         if body.is_end_stream() {
             return (body, upload);
         }
-        let watched = Watched {
+        let watched = WatchedUpload {
             body,
-            seen: Arc::clone(&upload.0),
+            state: Arc::clone(&upload.0),
             holds: holds(),
         };
         (watched.boxed_unsync(), upload)
@@ -83,13 +83,13 @@ impl Upload {
     }
 }
 
-struct Watched {
+struct WatchedUpload {
     body: Body,
-    seen: Arc<Seen>,
+    state: Arc<UploadState>,
     holds: Option<Unchanged>,
 }
 
-impl HttpBody for Watched {
+impl HttpBody for WatchedUpload {
     type Data = Bytes;
     type Error = BoxError;
 
@@ -101,13 +101,13 @@ impl HttpBody for Watched {
         let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
         let changed = |holds: &Unchanged| holds.now.load(Relaxed) != holds.then;
         if frame.is_some() && this.holds.as_ref().is_some_and(changed) {
-            this.seen.forbidden.store(true, Relaxed);
-            this.seen.broke.store(true, Relaxed);
+            this.state.forbidden.store(true, Relaxed);
+            this.state.broke.store(true, Relaxed);
             return Poll::Ready(Some(Err("the request may not go on".into())));
         }
         match frame {
-            Some(Err(_)) => this.seen.broke.store(true, Relaxed),
-            Some(Ok(_)) | None => this.seen.moved.store(true, Relaxed),
+            Some(Err(_)) => this.state.broke.store(true, Relaxed),
+            Some(Ok(_)) | None => this.state.moved.store(true, Relaxed),
         }
         Poll::Ready(frame)
     }

@@ -12,12 +12,12 @@ use crate::http::deadline::OutOfTime;
 use crate::http::headers;
 
 /// The body of an answer, with its first part if that was there already.
-pub(crate) struct Begun<B> {
+pub(crate) struct BegunBody<B> {
     first: Option<Result<Frame<Bytes>, BoxError>>,
     rest: B,
 }
 
-impl<B> Begun<B>
+impl<B> BegunBody<B>
 where
     B: HttpBody<Data = Bytes> + Unpin,
     B::Error: Into<BoxError>,
@@ -50,7 +50,7 @@ where
     }
 }
 
-impl<B> HttpBody for Begun<B>
+impl<B> HttpBody for BegunBody<B>
 where
     B: HttpBody<Data = Bytes> + Unpin,
     B::Error: Into<BoxError>,
@@ -114,7 +114,7 @@ where
     B::Error: Into<BoxError>,
     F: FnOnce(BodyEnd, u64, Option<&http::HeaderMap>),
 {
-    inner: Begun<B>,
+    inner: BegunBody<B>,
     bytes: u64,
     /// An error that the next poll returns.
     held: Option<BoxError>,
@@ -144,7 +144,7 @@ where
     pub(crate) async fn begun(body: B, finish: F) -> Self {
         // Watched from now on: whoever stops waiting here is counted as well.
         let mut watched = Self {
-            inner: Begun::new(body),
+            inner: BegunBody::new(body),
             bytes: 0,
             held: None,
             finish: Some(finish),
@@ -258,7 +258,7 @@ where
 
 #[cfg(test)]
 mod tests {
-    use super::{Begun, BoxError};
+    use super::{BegunBody, BoxError};
     use crate::http::body::Body;
     use http_body::Body as HttpBody;
     use http_body::Frame;
@@ -277,7 +277,7 @@ mod tests {
     async fn what_comes_within_a_turn_of_everything_that_is_ready_goes_with_the_head() {
         for others in 0..3 {
             let (sender, body) = later();
-            let mut begun = Begun::new(body);
+            let mut begun = BegunBody::new(body);
             for _ in 0..others {
                 tokio::spawn(std::future::ready(()));
             }
@@ -296,7 +296,7 @@ mod tests {
     #[tokio::test]
     async fn a_body_that_does_not_come_holds_nothing_up() {
         let (_sender, body) = later();
-        let mut begun = Begun::new(body);
+        let mut begun = BegunBody::new(body);
         begun.begin().await;
         assert!(begun.first.is_none());
     }

@@ -21,7 +21,7 @@ use crate::failure::Failure;
 use crate::http::server::IDLE_WITHIN;
 use crate::inbound::connection::Connection;
 use crate::inbound::path::JudgedPath;
-use crate::net::sniff::{DETECT_WITHIN, Seen, sniff_leniently, sniff_strictly};
+use crate::net::sniff::{DETECT_WITHIN, Sniffed, sniff_leniently, sniff_strictly};
 use crate::telemetry::call::Call;
 
 /// Plaintext where none is accepted, whatever the rules say.
@@ -40,7 +40,7 @@ pub(super) enum Expected {
     Http {
         declared: bool,
         silence: Duration,
-        sniff: fn(&[u8]) -> Seen,
+        sniff: fn(&[u8]) -> Sniffed,
     },
     /// Nobody declared it, and this caller may say anything: whoever speaks first
     /// decides.

@@ -7,11 +7,11 @@ use identity::verify::PeerIdentity;
 use policy::access::Caller;
 use policy::protocol::Protocol;
 
-use crate::http::refusal::TurnedAway;
-use crate::mesh::load::Heard;
+use crate::http::refusal::NotHandled;
+use crate::mesh::load::HeardLoad;
 use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, Kind};
-use crate::telemetry::cell::{Kept, Way};
+use crate::telemetry::cell::{CellCache, Way};
 use crate::telemetry::labels::Security;
 use crate::telemetry::parties::{OUTSIDE, Parties};
 
@@ -28,8 +28,8 @@ pub(super) struct Who {
 #[derive(Default)]
 struct OfCaller {
     /// Where its calls are counted, by port.
-    cells: Kept,
-    heard: Heard,
+    cells: CellCache,
+    heard: HeardLoad,
 }
 
 impl Who {
@@ -101,7 +101,7 @@ impl Connection {
     }
 
     /// What it has heard of the load of the application.
-    pub(super) fn heard(&self) -> &Heard {
+    pub(super) fn heard(&self) -> &HeardLoad {
         &self.held.heard
     }
 
@@ -152,7 +152,7 @@ impl Connection {
     }
 
     /// Counts a request that was refused before it was read.
-    pub(super) fn turned_away(&self, how: TurnedAway) {
+    pub(super) fn turned_away(&self, how: NotHandled) {
         self.call(Kind::Request).turned_away(how);
     }
 }

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use policy::deadline::Deadline;
 use policy::traffic::guard::Priority;
 
-use crate::http::context::{Inherited, Kept};
+use crate::http::context::{Inherited, OpenRequest};
 use crate::http::grpc::grpc_status;
 use crate::http::headers::SPENT;
 use crate::http::received::Received;
@@ -23,7 +23,7 @@ impl Connection {
         received: &mut Received,
         deadline: Deadline,
         class: Option<Priority>,
-    ) -> Kept {
+    ) -> OpenRequest {
         let meshed = self.peer.is_some();
         let inherited = Inherited {
             deadline,
@@ -58,7 +58,7 @@ impl Connection {
     /// headers, and that failed in its last attempt: to ask again here would ask there again.
     pub(super) fn tell_spent(
         &self,
-        kept: &Kept,
+        kept: &OpenRequest,
         asked: &HeaderMap,
         (status, answer): (StatusCode, &mut HeaderMap),
     ) {

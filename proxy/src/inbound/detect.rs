@@ -9,10 +9,10 @@ use crate::inbound::authorize::Expected;
 use crate::inbound::connection::Connection;
 use crate::net::connect::{self, CONNECT_TIMEOUT};
 use crate::net::prefixed::Prefixed;
-use crate::net::sniff::{BEGUN_WITHIN, DETECT_WITHIN, SILENCE, Seen, sniff_leniently};
+use crate::net::sniff::{BEGUN_WITHIN, DETECT_WITHIN, SILENCE, Sniffed, sniff_leniently};
 
 /// What a connection turned out to speak.
-pub(crate) enum Spoken {
+pub(crate) enum Detected {
     Http(Version),
     /// With the connection to the application, if it spoke first.
     Opaque(Option<Prefixed<TcpStream>>),
@@ -24,33 +24,33 @@ pub(crate) enum Spoken {
 pub(crate) async fn race<S: AsyncRead + Unpin>(
     stream: &mut Prefixed<S>,
     mut server: Prefixed<TcpStream>,
-) -> std::io::Result<Spoken> {
+) -> std::io::Result<Detected> {
     tokio::select! {
         _ = stream.first_bytes() => {}
         _ = server.first_bytes() => {
             if !server.greets_in_http2().await {
-                return Ok(Spoken::Opaque(Some(server)));
+                return Ok(Detected::Opaque(Some(server)));
             }
             stream.first_bytes().await?;
         }
     }
-    let seen = stream
+    let sniffed = stream
         .look(tokio::time::Instant::now() + DETECT_WITHIN, sniff_leniently)
         .await?;
-    Ok(spoken(seen, stream.begins_as_http(), Some(server)))
+    Ok(spoken(sniffed, stream.begins_as_http(), Some(server)))
 }
 
 /// The beginning of a request, sent too slowly to be sure, counts as HTTP.
 pub(crate) fn spoken(
-    seen: Seen,
+    sniffed: Sniffed,
     begins_as_http: bool,
     server: Option<Prefixed<TcpStream>>,
-) -> Spoken {
-    match seen {
-        Seen::Http2 => Spoken::Http(Version::HTTP_2),
-        Seen::Http1 => Spoken::Http(Version::HTTP_11),
-        Seen::Unsure if begins_as_http => Spoken::Http(Version::HTTP_11),
-        Seen::Opaque | Seen::Unsure => Spoken::Opaque(server),
+) -> Detected {
+    match sniffed {
+        Sniffed::Http2 => Detected::Http(Version::HTTP_2),
+        Sniffed::Http1 => Detected::Http(Version::HTTP_11),
+        Sniffed::Unsure if begins_as_http => Detected::Http(Version::HTTP_11),
+        Sniffed::Opaque | Sniffed::Unsure => Detected::Opaque(server),
     }
 }
 
@@ -60,13 +60,13 @@ impl Connection {
         &self,
         stream: &mut Prefixed<S>,
         permit: &Permit,
-    ) -> std::io::Result<Spoken> {
+    ) -> std::io::Result<Detected> {
         let mut changes = self.proxy.config.policy_changes();
         let came = tokio::time::Instant::now();
         loop {
             let (declared, silence, sniff) =
                 match self.proxy.config.inspect(|now| self.expected(now)) {
-                    Expected::Bytes => return Ok(Spoken::Opaque(None)),
+                    Expected::Bytes => return Ok(Detected::Opaque(None)),
                     Expected::Either => return self.whoever_speaks_first(stream).await,
                     Expected::Http {
                         declared,
@@ -88,17 +88,17 @@ impl Connection {
                     if declared {
                         return Err(std::io::ErrorKind::TimedOut.into());
                     }
-                    return Ok(Spoken::Opaque(None));
+                    return Ok(Detected::Opaque(None));
                 }
             };
             permit.head_begins();
             let until = tokio::time::Instant::now() + BEGUN_WITHIN;
             return Ok(match stream.look(until, sniff).await? {
-                Seen::Http2 => Spoken::Http(Version::HTTP_2),
-                Seen::Http1 => Spoken::Http(Version::HTTP_11),
+                Sniffed::Http2 => Detected::Http(Version::HTTP_2),
+                Sniffed::Http1 => Detected::Http(Version::HTTP_11),
                 // The strict parser refuses what is no HTTP.
-                Seen::Opaque | Seen::Unsure if declared => Spoken::Http(Version::HTTP_11),
-                Seen::Opaque | Seen::Unsure => Spoken::Opaque(None),
+                Sniffed::Opaque | Sniffed::Unsure if declared => Detected::Http(Version::HTTP_11),
+                Sniffed::Opaque | Sniffed::Unsure => Detected::Opaque(None),
             });
         }
     }
@@ -107,18 +107,18 @@ impl Connection {
     pub(super) async fn whoever_speaks_first<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         stream: &mut Prefixed<S>,
-    ) -> std::io::Result<Spoken> {
+    ) -> std::io::Result<Detected> {
         let now = tokio::time::Instant::now();
-        let mut seen = stream.look(now + SILENCE, sniff_leniently).await?;
-        if seen == Seen::Unsure
+        let mut sniffed = stream.look(now + SILENCE, sniff_leniently).await?;
+        if sniffed == Sniffed::Unsure
             && !stream.has_bytes()
             && let Ok(server) = connect::connect(self.local, CONNECT_TIMEOUT).await
         {
             return race(stream, Prefixed::new(server)).await;
         }
-        if seen == Seen::Unsure {
-            seen = stream.look(now + DETECT_WITHIN, sniff_leniently).await?;
+        if sniffed == Sniffed::Unsure {
+            sniffed = stream.look(now + DETECT_WITHIN, sniff_leniently).await?;
         }
-        Ok(spoken(seen, stream.begins_as_http(), None))
+        Ok(spoken(sniffed, stream.begins_as_http(), None))
     }
 }

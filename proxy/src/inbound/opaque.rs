@@ -13,8 +13,8 @@ use crate::inbound::connection::Connection;
 use crate::net::chunk::{ChunkIo, ReadSize};
 use crate::net::connect::CONNECT_TIMEOUT;
 use crate::net::forward::forward_chunks_out;
+use crate::net::opaque_scan::{Found, OpaqueScan};
 use crate::net::prefixed::Prefixed;
-use crate::net::unread::{Found, Unread};
 use crate::net::{connect, relay};
 use crate::telemetry::call::Kind;
 use crate::telemetry::labels::Direction;
@@ -54,9 +54,11 @@ impl Connection {
         };
         self.proxy
             .count_connection(Direction::inbound, "opaque", self.security());
-        let mut stream = Watched {
+        let mut stream = ScannedStream {
             inner: stream,
-            unread: admitted.watched.then(|| Unread::new(server.has_bytes())),
+            scan: admitted
+                .watched
+                .then(|| OpaqueScan::new(server.has_bytes())),
             found: None,
         };
         let cell = call.open();
@@ -83,16 +85,16 @@ impl Connection {
 }
 
 /// What a caller sends as opaque bytes, up to what must not pass unread.
-struct Watched<S> {
+struct ScannedStream<S> {
     inner: Prefixed<S>,
-    unread: Option<Unread>,
+    scan: Option<OpaqueScan>,
     found: Option<Found>,
 }
 
-impl<S: ChunkIo> ChunkIo for Watched<S> {
+impl<S: ChunkIo> ChunkIo for ScannedStream<S> {
     fn poll_chunk(&mut self, cx: &mut Context<'_>, room: &mut ReadSize) -> Poll<io::Result<Bytes>> {
         let chunk = ready!(self.inner.poll_chunk(cx, room))?;
-        self.found = self.unread.as_mut().and_then(|unread| unread.note(&chunk));
+        self.found = self.scan.as_mut().and_then(|scan| scan.note(&chunk));
         if self.found.is_some() {
             return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
         }

@@ -5,7 +5,7 @@ use policy::reason::Reason;
 use policy::traffic::guard::Priority;
 
 use crate::config::guard::PortGuard;
-use crate::config::overload::{Asks, LetIn};
+use crate::config::overload::{LetIn, PendingRequest};
 use crate::config::snapshot::Snapshot;
 use crate::failure::Failure;
 use crate::http::deadline::now;
@@ -31,7 +31,7 @@ impl Connection {
         let Some(overload) = guard.and_then(PortGuard::overload) else {
             return Ok(None);
         };
-        let asks = Asks {
+        let asks = PendingRequest {
             priority: class.unwrap_or_default(),
             retry: received.retry && self.peer.is_some(),
         };

@@ -12,7 +12,7 @@ use crate::config::overload::LetIn;
 use crate::config::snapshot::Snapshot;
 use crate::failure::{Failure, Next, StreamReset};
 use crate::http::body::Body;
-use crate::http::context::Kept;
+use crate::http::context::OpenRequest;
 use crate::http::deadline::{self, Reader};
 use crate::http::headers;
 use crate::http::incoming::IncomingBody;
@@ -51,7 +51,7 @@ struct Prepared {
     allowed: Allowed,
     replay: Replay,
     upload: Upload,
-    kept: Kept,
+    kept: OpenRequest,
     let_in: Option<Box<LetIn>>,
     caller_side: Option<Side>,
     grpc: bool,

@@ -9,8 +9,8 @@ use http_body_util::BodyExt;
 use crate::failure::Failure;
 use crate::http::body::{self, Body};
 use crate::http::client::exchange::UpstreamResponse;
-use crate::http::context::Kept;
-use crate::http::deadline::{self, Ending, Ends};
+use crate::http::context::OpenRequest;
+use crate::http::deadline::{self, EndingBody, Ends};
 use crate::http::grpc::is_grpc;
 use crate::http::headers;
 use crate::http::http2::server::Accept;
@@ -31,7 +31,7 @@ struct Upgraded {
     /// What the application switched to.
     to: Option<HeaderValue>,
     /// The request that asked for it.
-    kept: Kept,
+    kept: OpenRequest,
 }
 
 impl Connection {
@@ -43,7 +43,7 @@ impl Connection {
         call: Call,
         allowed: Allowed,
         caller_side: Option<Side>,
-        kept: Kept,
+        kept: OpenRequest,
     ) -> Response<Body> {
         let UpstreamResponse {
             mut response,
@@ -80,7 +80,7 @@ impl Connection {
         if by_mesh {
             parts = PeerResponse::Answered(parts).encode(Asked::Upgrade);
         }
-        let incoming = Ending::new(incoming, Ends::at(allowed.ends), &parts.headers);
+        let incoming = EndingBody::new(incoming, Ends::at(allowed.ends), &parts.headers);
         let mut watched = Watched::begun(incoming, move |end, bytes, trailers| {
             drop(permit);
             kept.ended(end);

@@ -10,7 +10,7 @@ use crate::http::incoming::IncomingBody;
 use crate::http::received::Upgrades;
 use crate::http::server::{Accepted, Profile, serve as serve_http};
 use crate::inbound::connection::Connection;
-use crate::inbound::detect::Spoken;
+use crate::inbound::detect::Detected;
 use crate::mesh::protocol::AppHttp;
 use crate::net::abort::MayAbort;
 use crate::net::chunk::ChunkIo;
@@ -57,14 +57,14 @@ impl Connection {
     pub(super) async fn serve<S>(
         self: Arc<Self>,
         stream: Prefixed<S>,
-        spoken: std::io::Result<Spoken>,
+        spoken: std::io::Result<Detected>,
         permit: &Arc<Permit>,
     ) where
         S: AsyncRead + AsyncWrite + ChunkIo + MayAbort + Unpin + Send + 'static,
     {
         match spoken {
-            Ok(Spoken::Http(version)) => self.http(stream, version, permit).await,
-            Ok(Spoken::Opaque(server)) => {
+            Ok(Detected::Http(version)) => self.http(stream, version, permit).await,
+            Ok(Detected::Opaque(server)) => {
                 permit.busy();
                 let decided = self.admit_bytes(&self.proxy.config.snapshot());
                 self.opaque(stream, server, decided).await;

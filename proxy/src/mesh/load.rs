@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue};
 use parking_lot::Mutex;
-use policy::balance::{FADES, Teller};
+use policy::balance::{FADES, LoadReporter};
 use policy::overload::Limiter;
 use policy::traffic::guard::{Overload, OverloadMode};
 
@@ -65,14 +65,14 @@ pub(crate) struct Answered {
 
 /// What one peer has heard, of the port that it called last. One for each connection.
 #[derive(Debug, Default)]
-pub(crate) struct Heard(AtomicU64);
+pub(crate) struct HeardLoad(AtomicU64);
 
 #[derive(Debug)]
 struct PortLoad {
     port: u16,
     measured: Limiter,
     said: Option<(Instant, u8)>,
-    teller: Teller,
+    teller: LoadReporter,
     /// Counts what was new; 0: nothing has been told.
     news: u32,
 }
@@ -85,7 +85,7 @@ impl Loads {
     pub(crate) fn answered(
         &self,
         answered: &Answered,
-        heard: &Heard,
+        heard: &HeardLoad,
     ) -> Result<Option<u8>, TooManyPorts> {
         let mut ports = self.0.lock();
         let load = PortLoad::at(&mut ports, answered.port, answered.now)?;
@@ -125,7 +125,7 @@ impl PortLoad {
             port,
             measured: Limiter::new(now),
             said: None,
-            teller: Teller::default(),
+            teller: LoadReporter::default(),
             news: 0,
         });
         let last = all.len() - 1;
@@ -167,7 +167,7 @@ mod tests {
             }
         }
 
-        fn answer(&mut self, to: &Heard, took: Duration, said: Option<u8>) -> Option<u8> {
+        fn answer(&mut self, to: &HeardLoad, took: Duration, said: Option<u8>) -> Option<u8> {
             self.now += 10 * MS;
             let answered = Answered {
                 port: 8080,
@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn a_peer_is_told_when_the_load_is_another_one_and_each_peer_once() {
         let mut application = Application::new();
-        let peers = [Heard::default(), Heard::default()];
+        let peers = [HeardLoad::default(), HeardLoad::default()];
         for _ in 0..200 {
             assert_eq!(application.answer(&peers[0], 5 * MS, None), None, "calm");
         }
@@ -201,7 +201,7 @@ mod tests {
     #[test]
     fn what_an_application_says_of_itself_counts_for_ten_seconds() {
         let mut application = Application::new();
-        let peer = Heard::default();
+        let peer = HeardLoad::default();
         assert_eq!(application.answer(&peer, MS, Some(88)), Some(88));
         assert_eq!(application.answer(&peer, MS, None), None);
         // It would fade where it is not told again.
@@ -216,7 +216,7 @@ mod tests {
 
     #[test]
     fn ports_are_told_apart_and_no_more_than_there_is_room_for() {
-        let (loads, heard, now) = (Loads::default(), Heard::default(), Instant::now());
+        let (loads, heard, now) = (Loads::default(), HeardLoad::default(), Instant::now());
         let at = |port: u16, said| Answered {
             port,
             now,

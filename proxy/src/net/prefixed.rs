@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::net::budget::Budget;
 use crate::net::chunk::{ChunkIo, ReadSize};
 use crate::net::forward::{forward_chunks_out, forward_shutdown, forward_write};
-use crate::net::sniff::{SILENCE, Seen, begins_request, sniff_greeting};
+use crate::net::sniff::{SILENCE, Sniffed, begins_request, sniff_greeting};
 use crate::net::tuning::HEAD_WITHIN;
 
 /// A stream whose first bytes were read already.
@@ -68,21 +68,21 @@ impl<S: AsyncRead + Unpin> Prefixed<S> {
     pub(crate) async fn look(
         &mut self,
         until: Instant,
-        sniff: fn(&[u8]) -> Seen,
-    ) -> io::Result<Seen> {
+        sniff: fn(&[u8]) -> Sniffed,
+    ) -> io::Result<Sniffed> {
         loop {
-            let seen = sniff(&self.prefix);
-            if seen != Seen::Unsure {
-                return Ok(seen);
+            let sniffed = sniff(&self.prefix);
+            if sniffed != Sniffed::Unsure {
+                return Ok(sniffed);
             }
             let Ok(read) = timeout_at(until, self.more()).await else {
-                return Ok(Seen::Unsure);
+                return Ok(Sniffed::Unsure);
             };
             if read? == 0 {
                 return Ok(if self.prefix.is_empty() {
-                    Seen::Unsure
+                    Sniffed::Unsure
                 } else {
-                    Seen::Opaque
+                    Sniffed::Opaque
                 });
             }
         }
@@ -96,12 +96,12 @@ impl<S: AsyncRead + Unpin> Prefixed<S> {
     pub(crate) async fn look_at_head(
         &mut self,
         patience: Duration,
-        sniff: fn(&[u8]) -> Seen,
+        sniff: fn(&[u8]) -> Sniffed,
         permit: &Permit,
-    ) -> io::Result<Seen> {
+    ) -> io::Result<Sniffed> {
         match timeout(patience, self.first_bytes()).await {
             Ok(Ok(true)) => permit.head_begins(),
-            Ok(Ok(false)) | Err(_) => return Ok(Seen::Unsure),
+            Ok(Ok(false)) | Err(_) => return Ok(Sniffed::Unsure),
             Ok(Err(error)) => return Err(error),
         }
         self.look(Instant::now() + HEAD_WITHIN, sniff).await
@@ -148,7 +148,7 @@ impl<S: AsyncRead + Unpin> Prefixed<S> {
     /// decides.
     pub(crate) async fn greets_in_http2(&mut self) -> bool {
         let until = Instant::now() + SILENCE;
-        matches!(self.look(until, sniff_greeting).await, Ok(Seen::Http2))
+        matches!(self.look(until, sniff_greeting).await, Ok(Sniffed::Http2))
     }
 
     /// Reads on until the prefix holds the end of a head, or `limit` bytes, or the

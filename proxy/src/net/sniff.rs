@@ -10,7 +10,7 @@
 //! parser does: blank lines before the first one, tabs for blanks, any method, any
 //! case. So the first line counts as HTTP when it ends as HTTP's do, and where it
 //! comes too slowly to wait for, [`FirstLine`] watches it as it passes. What is read
-//! as a request although it ends otherwise is for [`crate::net::unread`].
+//! as a request although it ends otherwise is for [`crate::net::opaque_scan`].
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What the first bytes say so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Seen {
+pub(crate) enum Sniffed {
     Http1,
     Http2,
     Opaque,
@@ -52,7 +52,7 @@ pub(crate) enum Seen {
     Unsure,
 }
 
-impl Seen {
+impl Sniffed {
     #[must_use]
     pub(crate) const fn protocol(self) -> Protocol {
         match self {
@@ -69,19 +69,23 @@ impl Seen {
 /// counts as opaque: it is a conversation with a forward proxy, whose bytes
 /// are none of ours.
 #[must_use]
-pub(crate) fn sniff(bytes: &[u8]) -> Seen {
+pub(crate) fn sniff(bytes: &[u8]) -> Sniffed {
     if bytes.is_empty() {
-        return Seen::Unsure;
+        return Sniffed::Unsure;
     }
     if HTTP2_PREFACE.starts_with(bytes) && bytes.len() < 14 && bytes.len() < HTTP2_PREFACE.len() {
-        return Seen::Unsure;
+        return Sniffed::Unsure;
     }
     if bytes.starts_with(&HTTP2_PREFACE[..14]) {
-        return Seen::Http2;
+        return Sniffed::Http2;
     }
     let Some(blank) = bytes.iter().position(|byte| *byte == b' ') else {
         let token = bytes.iter().all(u8::is_ascii_uppercase) && bytes.len() < ENOUGH;
-        return if token { Seen::Unsure } else { Seen::Opaque };
+        return if token {
+            Sniffed::Unsure
+        } else {
+            Sniffed::Opaque
+        };
     };
     let method = &bytes[..blank];
     let plausible = !method.is_empty()
@@ -89,12 +93,12 @@ pub(crate) fn sniff(bytes: &[u8]) -> Seen {
             .iter()
             .all(|byte| byte.is_ascii_uppercase() || matches!(byte, b'-' | b'_'));
     if !plausible || method == b"CONNECT" {
-        return Seen::Opaque;
+        return Sniffed::Opaque;
     }
     match bytes.get(blank + 1) {
-        None => Seen::Unsure,
-        Some(b'/' | b'*' | b'h' | b'H') => Seen::Http1,
-        Some(_) => Seen::Opaque,
+        None => Sniffed::Unsure,
+        Some(b'/' | b'*' | b'h' | b'H') => Sniffed::Http1,
+        Some(_) => Sniffed::Opaque,
     }
 }
 
@@ -102,17 +106,17 @@ pub(crate) fn sniff(bytes: &[u8]) -> Seen {
 /// lenient servers do: a first line, after blank ones, that ends in `HTTP/` and a
 /// version. The parser serves it or refuses it; as opaque bytes it does not pass.
 #[must_use]
-pub(crate) fn sniff_leniently(bytes: &[u8]) -> Seen {
-    let seen = sniff(bytes);
-    if matches!(seen, Seen::Http1 | Seen::Http2) {
-        return seen;
+pub(crate) fn sniff_leniently(bytes: &[u8]) -> Sniffed {
+    let sniffed = sniff(bytes);
+    if matches!(sniffed, Sniffed::Http1 | Sniffed::Http2) {
+        return sniffed;
     }
     match FirstLine::default().note(bytes) {
-        Line::Http => Seen::Http1,
-        Line::Blank if bytes.len() < BLANK_LIMIT => Seen::Unsure,
-        _ if is_old_request(bytes) => Seen::Http1,
-        Line::Begun => seen,
-        Line::Blank | Line::Other => Seen::Opaque,
+        Line::Http => Sniffed::Http1,
+        Line::Blank if bytes.len() < BLANK_LIMIT => Sniffed::Unsure,
+        _ if is_old_request(bytes) => Sniffed::Http1,
+        Line::Begun => sniffed,
+        Line::Blank | Line::Other => Sniffed::Opaque,
     }
 }
 
@@ -123,7 +127,7 @@ pub(crate) fn sniff_leniently(bytes: &[u8]) -> Seen {
 #[must_use]
 pub(crate) fn begins_request(bytes: &[u8]) -> bool {
     let of_method = |method: &&[u8]| bytes.len() > 1 && method.starts_with(bytes);
-    sniff(bytes) == Seen::Unsure && (bytes.contains(&b' ') || METHODS.iter().any(of_method))
+    sniff(bytes) == Sniffed::Unsure && (bytes.contains(&b' ') || METHODS.iter().any(of_method))
 }
 
 /// A request without a version, which some servers still read headers after: a
@@ -277,21 +281,21 @@ fn versioned(line: &[u8]) -> Option<&[u8]> {
 
 /// Judges the first bytes of a server that speaks first: HTTP/2 if they are the head of
 /// SETTINGS, with which its servers begin and need not wait for the client's preface.
-pub(crate) fn sniff_greeting(bytes: &[u8]) -> Seen {
+pub(crate) fn sniff_greeting(bytes: &[u8]) -> Sniffed {
     match *bytes {
         [a, b, c, 4, 0, 0, 0, 0, 0, ..] => {
             let size = u32::from_be_bytes([0, a, b, c]);
             if size.is_multiple_of(6) && size <= LARGEST_GREETING {
-                Seen::Http2
+                Sniffed::Http2
             } else {
-                Seen::Opaque
+                Sniffed::Opaque
             }
         }
-        [] | [0] | [0, _] | [0, _, _] => Seen::Unsure,
+        [] | [0] | [0, _] | [0, _, _] => Sniffed::Unsure,
         [0, _, _, 4, ref rest @ ..] if rest.len() < 5 && rest.iter().all(|byte| *byte == 0) => {
-            Seen::Unsure
+            Sniffed::Unsure
         }
-        _ => Seen::Opaque,
+        _ => Sniffed::Opaque,
     }
 }
 
@@ -299,20 +303,20 @@ pub(crate) fn sniff_greeting(bytes: &[u8]) -> Seen {
 /// opaque bytes would go around the rules: whatever a lenient server might
 /// still read as HTTP counts as HTTP, and the strict parser refuses the rest.
 #[must_use]
-pub(crate) fn sniff_strictly(bytes: &[u8]) -> Seen {
+pub(crate) fn sniff_strictly(bytes: &[u8]) -> Sniffed {
     match sniff(bytes) {
-        Seen::Opaque | Seen::Unsure
+        Sniffed::Opaque | Sniffed::Unsure
             if bytes
                 .first()
                 .is_some_and(|byte| byte.is_ascii_alphabetic() || byte.is_ascii_whitespace()) =>
         {
             if HTTP2_PREFACE.starts_with(bytes) {
-                Seen::Unsure
+                Sniffed::Unsure
             } else {
-                Seen::Http1
+                Sniffed::Http1
             }
         }
-        seen => seen,
+        sniffed => sniffed,
     }
 }
 

@@ -11,19 +11,20 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use policy::health::Seen;
+use policy::health::HealthSignal;
 use policy::reason::Reason;
 use policy::retry::{self, AskedWait, Outcome, may_retry};
 use policy::traffic::call::Retry;
 
 use crate::endpoints::endpoint::InFlight;
 use crate::endpoints::learned::{Draw, Fallback, Latency, now};
-use crate::failure::{Failure, Next, RENEWALS};
+use crate::failure::{Failure, Next};
 use crate::http::client::exchange::UpstreamResponse;
 use crate::http::deadline;
 use crate::http::grpc::{grpc_status, is_success};
 use crate::http::replay::Replay;
 use crate::http::upload::Upload;
+use crate::outbound::attempt_outcome::{self, AttemptOutcome};
 use crate::outbound::call_policy;
 use crate::outbound::failovers::Failovers;
 use crate::outbound::passed::Passed;
@@ -31,7 +32,6 @@ use crate::outbound::route::Route;
 use crate::outbound::send::Outgoing;
 use crate::outbound::serving::{self, Serving};
 use crate::outbound::unanswered::Unanswered;
-use crate::outbound::verdict::{self, Verdict};
 use crate::proxy::Proxy;
 use crate::telemetry::call::Call;
 
@@ -47,13 +47,7 @@ mod time;
 pub(crate) struct Attempts<'a> {
     route: &'a Route,
     tried: Vec<SocketAddr>,
-    /// Of these: where it was not tried, and is not to be while another one is chosen.
-    passed_over: usize,
-    /// Chosen already: its connection ended, not itself, or a retry waits for it.
-    chosen: Option<InFlight>,
-    /// It is another connection to the same endpoint, and so no attempt of its own.
-    renewed: bool,
-    renewals: usize,
+    chosen: Option<Chosen>,
     failovers: Failovers,
     retries: u8,
     /// Of a request: its body.
@@ -64,6 +58,15 @@ pub(crate) struct Attempts<'a> {
     last: Option<Failure>,
     /// By the breaker, where a policy has one.
     passed: Option<Arc<Passed>>,
+}
+
+/// What is tried next, where that is known before it is asked for.
+enum Chosen {
+    /// The same endpoint by another connection, since only the one before had ended: no
+    /// attempt of its own.
+    Renewed(InFlight),
+    /// Another endpoint, for which a retry may wait.
+    Retried(InFlight),
 }
 
 /// What follows an answer.
@@ -89,10 +92,7 @@ impl<'a> Attempts<'a> {
         Self {
             route,
             tried: Vec::new(),
-            passed_over: 0,
             chosen: None,
-            renewed: false,
-            renewals: 0,
             failovers: Failovers::NONE,
             retries: 0,
             replay: None,
@@ -133,12 +133,9 @@ impl<'a> Attempts<'a> {
         if self.over || !self.failovers.may_go_on() {
             return None;
         }
-        let chosen = self.chosen.take();
-        if chosen.is_some() && std::mem::take(&mut self.renewed) {
-            return chosen;
-        }
-        let to = match chosen {
-            Some(chosen) => chosen,
+        let to = match self.chosen.take() {
+            Some(Chosen::Renewed(to)) => return Some(to),
+            Some(Chosen::Retried(to)) => to,
             None => self.choose(proxy, Fallback::Resting)?,
         };
         self.count_nearness(proxy, to.endpoint());
@@ -151,15 +148,19 @@ impl<'a> Attempts<'a> {
     /// meshed by now: then it is chosen anew.
     fn confirm(&mut self, proxy: &Proxy) {
         let route = self.route;
-        let gone = |chosen: &mut InFlight| !route.choice.still_has(proxy, chosen.endpoint());
+        let gone = |chosen: &mut Chosen| {
+            let (Chosen::Renewed(to) | Chosen::Retried(to)) = chosen;
+            !route.choice.still_has(proxy, to.endpoint())
+        };
         drop(self.chosen.take_if(gone));
     }
 
-    fn pick(&self, proxy: &Proxy, fallback: Fallback) -> Option<InFlight> {
+    /// One that is none of `besides`.
+    fn pick(&self, proxy: &Proxy, fallback: Fallback, besides: &[SocketAddr]) -> Option<InFlight> {
         let policy = self.route.policy.as_deref();
         let draw = Draw {
-            tried: &self.tried,
-            first: self.tried.len() == self.passed_over,
+            tried: besides,
+            first: self.tried.is_empty(),
             may_retry: self.repeatable,
             ejection: call_policy::resting(policy, self.route.choice.rests()),
             balance: call_policy::balance(policy),
@@ -195,7 +196,7 @@ impl<'a> Attempts<'a> {
                 let ended = deadline::until(self.attempt_ends(outgoing, upload), attempt).await;
                 let ended = ended.unwrap_or_else(|over| Err(self.late(outgoing, over)));
                 // Where its caller's time is over, it only shows that it takes longer.
-                if !verdict::is_callers_time(&ended) {
+                if !attempt_outcome::is_callers_time(&ended) {
                     unanswered.over();
                 }
                 ended
@@ -225,10 +226,10 @@ impl<'a> Attempts<'a> {
                     return Err(upload.blame(failure));
                 }
                 Err(failure) => {
-                    let verdict = Verdict::of_failure(&failure, sent, Instant::now());
-                    self.note_failure(&failure, verdict, outgoing);
+                    let outcome = AttemptOutcome::of_failure(&failure, sent, Instant::now());
+                    self.note_failure(&failure, outcome, outgoing);
                     self.failed(to, failure, call);
-                    self.lost(proxy, outgoing, verdict, call)
+                    self.lost(proxy, outgoing, outcome, call)
                 }
             };
             if !wait.is_zero() {
@@ -257,7 +258,8 @@ impl<'a> Attempts<'a> {
         pause.await;
         self.confirm(proxy);
         if self.chosen.is_none() {
-            self.chosen = self.choose(proxy, Fallback::Nobody);
+            let other = self.choose(proxy, Fallback::Nobody);
+            self.chosen = other.map(Chosen::Retried);
         }
         if self.chosen.is_some() {
             return None;
@@ -277,28 +279,28 @@ impl<'a> Attempts<'a> {
     ) -> After {
         let (head, grpc) = (&answer.response, outgoing.grpc);
         let reason = call.reason_of(head.headers());
-        let verdict = Verdict::of_answer(head, grpc, reason, answer.took);
+        let outcome = AttemptOutcome::of_answer(head, grpc, reason, answer.took);
         let success = is_success(head.status(), grpc_status(head.headers()));
         let latency = Latency::of_head(answer.took, success && reason.is_none());
-        self.learn(to, latency, Some(verdict), call);
+        self.learn(to, latency, Some(outcome), call);
         Self::hear_load(proxy, to.endpoint(), head.headers());
-        let overloaded = verdict == Verdict::Mesh(Reason::Overload) && !success;
+        let overloaded = outcome == AttemptOutcome::Mesh(Reason::Overload) && !success;
         self.throttle(outgoing, overloaded);
-        let listed = match verdict {
-            Verdict::Ended(ended) => ended.is_failure(self.retry()),
-            Verdict::Mesh(_) => overloaded,
-            Verdict::Open => false,
+        let listed = match outcome {
+            AttemptOutcome::Ended(ended) => ended.is_failure(self.retry()),
+            AttemptOutcome::Mesh(_) => overloaded,
+            AttemptOutcome::Open => false,
         };
-        let ended = match verdict {
-            Verdict::Ended(ended) => Some(ended),
-            Verdict::Mesh(reason) => Some(retry::Ended::Refused(reason)),
-            Verdict::Open => None,
+        let ended = match outcome {
+            AttemptOutcome::Ended(ended) => Some(ended),
+            AttemptOutcome::Mesh(reason) => Some(retry::Ended::Refused(reason)),
+            AttemptOutcome::Open => None,
         };
         let failed = ended.filter(|_| listed || !success).map(|ended| Failed {
             outgoing,
             ended,
-            asked: verdict::asked(head.headers(), grpc),
-            spent: call.is_mutual() && verdict::says_spent(head.headers()),
+            asked: attempt_outcome::asked(head.headers(), grpc),
+            spent: call.is_mutual() && attempt_outcome::says_spent(head.headers()),
         });
         // Also where another one is to be asked: it may have left until then.
         self.note_answer(failed.as_ref(), outgoing);
@@ -309,14 +311,14 @@ impl<'a> Attempts<'a> {
                 return After::Retry(wait);
             }
         }
-        match verdict {
-            Verdict::Ended(_) if success && !listed => self.succeeded(call),
-            Verdict::Ended(_) | Verdict::Mesh(_) => self.retry_failed(call),
+        match outcome {
+            AttemptOutcome::Ended(_) if success && !listed => self.succeeded(call),
+            AttemptOutcome::Ended(_) | AttemptOutcome::Mesh(_) => self.retry_failed(call),
             // Its trailers tell.
-            Verdict::Open => {}
+            AttemptOutcome::Open => {}
         }
         After::Pass {
-            open: verdict == Verdict::Open,
+            open: outcome == AttemptOutcome::Open,
         }
     }
 
@@ -338,10 +340,10 @@ impl<'a> Attempts<'a> {
         &mut self,
         proxy: &Proxy,
         outgoing: &Outgoing,
-        verdict: Option<Verdict>,
+        outcome: Option<AttemptOutcome>,
         call: &mut Call,
     ) -> Duration {
-        let Some(Verdict::Ended(ended)) = verdict else {
+        let Some(AttemptOutcome::Ended(ended)) = outcome else {
             return Duration::ZERO;
         };
         let failed = Failed {
@@ -385,7 +387,7 @@ impl<'a> Attempts<'a> {
                 if refused {
                     self.failovers.moved();
                 }
-                self.chosen = Some(other);
+                self.chosen = Some(Chosen::Retried(other));
                 Some(wait)
             }
         }
@@ -397,29 +399,41 @@ impl<'a> Attempts<'a> {
 
     /// What an attempt has shown of its endpoint. A breaker goes by the same codes where
     /// nobody rests.
-    fn learn(&self, to: &mut InFlight, latency: Latency, verdict: Option<Verdict>, call: &Call) {
+    fn learn(
+        &self,
+        to: &mut InFlight,
+        latency: Latency,
+        outcome: Option<AttemptOutcome>,
+        call: &Call,
+    ) {
         let ejection = call_policy::ejection(self.route.policy.as_deref());
-        let seen = verdict.and_then(|verdict| verdict.seen(ejection));
-        self.record(to, latency, seen, call);
+        let signal = outcome.and_then(|outcome| outcome.health_signal(ejection));
+        self.record(to, latency, signal, call);
     }
 
-    fn record(&self, to: &mut InFlight, latency: Latency, seen: Option<Seen>, call: &Call) {
+    fn record(
+        &self,
+        to: &mut InFlight,
+        latency: Latency,
+        signal: Option<HealthSignal>,
+        call: &Call,
+    ) {
         if let Some(passed) = &self.passed {
-            passed.record(seen, call);
+            passed.record(signal, call);
         }
         let choice = &self.route.choice;
         let Some(set) = choice.set() else {
             return to.learn(latency);
         };
         let ejection = call_policy::resting(self.route.policy.as_deref(), choice.rests());
-        if let Some(cause) = set.record(to, latency, seen, ejection) {
+        if let Some(cause) = set.record(to, latency, signal, ejection) {
             call.ejected(cause);
         }
     }
 
     /// The endpoint took the connection.
     pub(super) fn opened(&self, to: &mut InFlight, call: &Call) {
-        self.record(to, Latency::Told, Some(Seen::Good), call);
+        self.record(to, Latency::Told, Some(HealthSignal::Good), call);
     }
 
     /// Why the last attempt failed, or that there was nothing to attempt.
@@ -437,16 +451,14 @@ impl<'a> Attempts<'a> {
 
     /// An attempt failed without an answer.
     pub(super) fn failed(&mut self, mut to: InFlight, failure: Failure, call: &Call) {
-        let next = failure.next();
-        if next == Next::SameEndpoint && self.renewals < RENEWALS {
-            self.renewals += 1;
+        let renewed = self.failovers.renews(&failure);
+        if renewed {
             self.failovers.note(&failure);
-            self.chosen = Some(to);
-            self.renewed = true;
+            self.chosen = Some(Chosen::Renewed(to));
         } else {
             let slow_upload = self.replay.is_some_and(Replay::waits_for_sender);
-            let (latency, seen) = verdict::seen_in_failure(&failure, slow_upload);
-            self.record(&mut to, latency, seen, call);
+            let (latency, signal) = attempt_outcome::signal_in_failure(&failure, slow_upload);
+            self.record(&mut to, latency, signal, call);
             self.tried.push(to.endpoint().addr);
             self.failovers.note(&failure);
         }
@@ -454,10 +466,10 @@ impl<'a> Attempts<'a> {
         let refused = self.replay.is_some() && failure.was_refused_by_server();
         let forbidden = refused && self.retry().attempts == 0;
         // Another one would be a probe of its own, of which there are so many in a second.
-        let probed = self.probes() && !self.renewed;
+        let probed = self.probes() && !renewed;
         // Whoever was sent a body that cannot be sent again is to blame, and nobody else.
         let spent = self.replay.is_some_and(|replay| !replay.may_be_sent());
-        self.over = next == Next::Stop || forbidden || probed || spent;
+        self.over = failure.next() == Next::Stop || forbidden || probed || spent;
         self.last = Some(failure);
     }
 }

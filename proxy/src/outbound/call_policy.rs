@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use policy::fallback::{Call as Asked, Ended, due};
+use policy::fallback::{Call as FallbackCall, Ended, due};
 use policy::http_match::RequestFacts;
 use policy::origin::Origin;
 use policy::reason::Reason;
@@ -150,7 +150,7 @@ pub(super) fn fallback(policy: Option<&CallPolicy>) -> Option<(&Fallback, u16)> 
 }
 
 /// Whether another Service is to answer a call whose last attempt takes too long.
-pub(super) fn saves_time(policy: Option<&CallPolicy>, asked: Asked<'_>) -> bool {
+pub(super) fn saves_time(policy: Option<&CallPolicy>, asked: FallbackCall<'_>) -> bool {
     let Some((fallback, _)) = fallback(policy) else {
         return false;
     };

@@ -8,7 +8,7 @@ use http::Version;
 use crate::config::snapshot::Destination;
 use crate::config::snapshot::Snapshot;
 use crate::failure::Failure;
-use crate::http::refusal::TurnedAway;
+use crate::http::refusal::NotHandled;
 use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, Kind};
 use crate::telemetry::labels::{ConnectionLabels, Direction, Security};
@@ -43,7 +43,7 @@ impl Connection {
     }
 
     /// Counts a request that was refused before it was read.
-    pub(super) fn turned_away(&self, how: TurnedAway) {
+    pub(super) fn turned_away(&self, how: NotHandled) {
         self.call(Kind::Request).turned_away(how);
     }
 }

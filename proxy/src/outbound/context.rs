@@ -9,7 +9,7 @@ use policy::traffic::set::is_safe;
 use tokio::time::sleep;
 
 use crate::failure::Failure;
-use crate::http::context::{Asker, MadeFor, Served};
+use crate::http::context::{Asker, MadeFor, ServedRequest};
 use crate::http::deadline::{self, Ends, Left};
 use crate::http::received::Received;
 use crate::http::upload::Upload;
@@ -29,7 +29,10 @@ pub(super) fn of_call(proxy: &Proxy, received: &Received) -> MadeFor {
 }
 
 /// The class that a call may have at most. What would raise it says nothing.
-pub(super) fn priority(said: Option<Priority>, made_for: Option<&Served>) -> Option<Priority> {
+pub(super) fn priority(
+    said: Option<Priority>,
+    made_for: Option<&ServedRequest>,
+) -> Option<Priority> {
     let inherited = made_for.and_then(|request| request.inherited().priority);
     let inherited = inherited.filter(|class| *class == Priority::Sheddable);
     let said = said.filter(|class| *class != Priority::Critical);

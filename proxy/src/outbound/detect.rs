@@ -6,9 +6,9 @@ use tokio::net::TcpStream;
 
 use crate::failure::Failure;
 use crate::net::prefixed::Prefixed;
-use crate::net::sniff::{DETECT_WITHIN, SILENCE, Seen, sniff};
+use crate::net::sniff::{DETECT_WITHIN, SILENCE, Sniffed, sniff};
 use crate::outbound::connection::Connection;
-use crate::outbound::opaque::Opened;
+use crate::outbound::opaque::OpenedTunnel;
 use crate::telemetry::call::Kind;
 
 impl Connection {
@@ -16,45 +16,47 @@ impl Connection {
     pub(super) async fn detect(
         &self,
         stream: &mut Prefixed<TcpStream>,
-    ) -> Result<(Protocol, Option<Opened>), Failure> {
+    ) -> Result<(Protocol, Option<OpenedTunnel>), Failure> {
         let lost = |error: std::io::Error| Failure::not_sent(Reason::BadRequest, error.to_string());
         let now = tokio::time::Instant::now();
-        let seen = stream.look(now + SILENCE, sniff).await.map_err(lost)?;
-        if seen != Seen::Unsure || stream.has_bytes() {
-            let seen = if seen == Seen::Unsure {
+        let sniffed = stream.look(now + SILENCE, sniff).await.map_err(lost)?;
+        if sniffed != Sniffed::Unsure || stream.has_bytes() {
+            let sniffed = if sniffed == Sniffed::Unsure {
                 stream
                     .look(now + DETECT_WITHIN, sniff)
                     .await
                     .map_err(lost)?
             } else {
-                seen
+                sniffed
             };
-            return Ok((seen.protocol(), None));
+            return Ok((sniffed.protocol(), None));
         }
         // Counted only if this turns out to be its connection.
         let mut call = self.call(Kind::Bytes);
         let Ok(mut tunnel) = self.open(&mut call).await else {
             // What cannot be reached cannot speak first. The client's bytes
             // decide how it is told.
-            let seen = stream
+            let sniffed = stream
                 .look(now + DETECT_WITHIN, sniff)
                 .await
                 .map_err(lost)?;
-            return Ok((seen.protocol(), None));
+            return Ok((sniffed.protocol(), None));
         };
         // No limit: while both are silent nothing is withheld from anybody.
         tokio::select! {
             _ = stream.first_bytes() => {}
             _ = tunnel.io.first_bytes() => {
                 if !tunnel.io.greets_in_http2().await {
-                    return Ok((Protocol::Opaque, Some(Opened { tunnel, call })));
+                    return Ok((Protocol::Opaque, Some(OpenedTunnel { tunnel, call })));
                 }
                 stream.first_bytes().await.map_err(lost)?;
             }
         }
         let until = tokio::time::Instant::now() + DETECT_WITHIN;
         match stream.look(until, sniff).await.map_err(lost)? {
-            Seen::Opaque | Seen::Unsure => Ok((Protocol::Opaque, Some(Opened { tunnel, call }))),
+            Sniffed::Opaque | Sniffed::Unsure => {
+                Ok((Protocol::Opaque, Some(OpenedTunnel { tunnel, call })))
+            }
             http => Ok((http.protocol(), None)),
         }
     }

@@ -4,7 +4,7 @@
 
 use policy::reason::Reason;
 
-use crate::failure::{Failure, Next};
+use crate::failure::{Failure, Next, RENEWALS};
 
 /// Times that a call may be offered while nobody takes it.
 const ENDPOINTS: u8 = 3;
@@ -13,18 +13,27 @@ const ENDPOINTS: u8 = 3;
 /// where the fleet is full a call that wanders through it takes turns from others.
 const OVERLOADED: u8 = 2;
 
-/// The endpoints that a call was not sent to.
+/// The endpoints that a call was not sent to, and the connections that ended before it.
 #[derive(Debug)]
 pub(super) struct Failovers {
+    renewals: usize,
     unsent: u8,
     overloaded: u8,
 }
 
 impl Failovers {
     pub(super) const NONE: Self = Self {
+        renewals: 0,
         unsent: 0,
         overloaded: 0,
     };
+
+    /// Whether the same endpoint is asked once more by another connection, which then counts.
+    pub(super) fn renews(&mut self, failure: &Failure) -> bool {
+        let renews = failure.next() == Next::SameEndpoint && self.renewals < RENEWALS;
+        self.renewals += usize::from(renews);
+        renews
+    }
 
     /// An attempt failed so.
     pub(super) fn note(&mut self, failure: &Failure) {

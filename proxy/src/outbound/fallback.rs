@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use http::{HeaderValue, Method, Response};
-use policy::fallback::{Call as Asked, Ended, may_have_body};
+use policy::fallback::{Call as FallbackCall, Ended, may_have_body};
 use policy::http_match::RequestFacts;
 use policy::name::ServiceId;
 use policy::reason::Reason;
@@ -221,7 +221,7 @@ pub(super) fn service_of_bytes(route: &Route) -> Option<(&ServiceId, u16)> {
 pub(super) fn of_bytes<'a>(route: &'a Route, failure: &Failure) -> Option<(&'a ServiceId, u16)> {
     let policy = route.policy.as_deref();
     let (fallback, _) = call_policy::fallback(policy)?;
-    let asked = Asked {
+    let asked = FallbackCall {
         method: &Method::GET,
         once: true,
     };

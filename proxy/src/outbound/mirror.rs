@@ -101,12 +101,12 @@ impl MirrorOutcome {
 }
 
 /// Counts a copy once, whatever becomes of it.
-struct Counted {
+struct CountedCopy {
     telemetry: Arc<Telemetry>,
     labels: MirrorLabels,
 }
 
-impl Counted {
+impl CountedCopy {
     fn new(telemetry: &Arc<Telemetry>, service: &Arc<str>, mirror: &Mirror) -> Self {
         Self {
             telemetry: Arc::clone(telemetry),
@@ -123,7 +123,7 @@ impl Counted {
     }
 }
 
-impl Drop for Counted {
+impl Drop for CountedCopy {
     fn drop(&mut self) {
         self.telemetry.metrics.mirrored.at(&self.labels).inc();
     }
@@ -152,7 +152,7 @@ pub(super) fn copy(
     let method = &outgoing.parts.method;
     let due = due(mirrors, method, &route.backend, rand::random);
     for mirror in due.filter(|mirror| Some(&mirror.service) != instead) {
-        let mut counted = Counted::new(&proxy.telemetry, &route.service, mirror);
+        let mut counted = CountedCopy::new(&proxy.telemetry, &route.service, mirror);
         if outgoing.shadow.is_some() {
             counted.came_to(MirrorOutcome::Shadow);
             continue;
@@ -168,7 +168,7 @@ pub(super) fn copy(
                 continue;
             }
         };
-        let copy = Copy {
+        let copy = MirrorCopy {
             outgoing: of(outgoing, body, mirror.downstream),
             to: route.elsewhere(proxy, (&mirror.service, port), None),
             permit,
@@ -253,14 +253,14 @@ fn own_trace(map: &mut HeaderMap) {
 }
 
 /// A copy on its way.
-struct Copy {
+struct MirrorCopy {
     outgoing: Outgoing,
     to: Route,
     permit: CopyPermit,
 }
 
-impl Copy {
-    fn send(self, proxy: Arc<Proxy>, mut counted: Counted) {
+impl MirrorCopy {
+    fn send(self, proxy: Arc<Proxy>, mut counted: CountedCopy) {
         // Until it is known: nobody may be left to run it.
         counted.came_to(MirrorOutcome::Failure);
         #[expect(

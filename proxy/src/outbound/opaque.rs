@@ -21,7 +21,7 @@ use crate::outbound::tunnel::{self, Tunnel};
 use crate::telemetry::call::{Call, Kind};
 
 /// A way to an endpoint, and the call that it is opened for.
-pub(super) struct Opened {
+pub(super) struct OpenedTunnel {
     pub(super) tunnel: Tunnel,
     pub(super) call: Call,
 }
@@ -115,13 +115,17 @@ impl Connection {
     }
 
     /// Relays to an endpoint; `opened` is the way to one, if there is one already.
-    pub(super) async fn relay(&self, mut stream: Prefixed<TcpStream>, opened: Option<Opened>) {
-        let Opened { tunnel, call } = match opened {
+    pub(super) async fn relay(
+        &self,
+        mut stream: Prefixed<TcpStream>,
+        opened: Option<OpenedTunnel>,
+    ) {
+        let OpenedTunnel { tunnel, call } = match opened {
             Some(opened) => opened,
             None => {
                 let mut call = self.call(Kind::Bytes);
                 match Box::pin(self.open_or_fall_back(&mut call)).await {
-                    Ok(tunnel) => Opened { tunnel, call },
+                    Ok(tunnel) => OpenedTunnel { tunnel, call },
                     Err(failure) => {
                         tracing::debug!(addr = %self.addr, %failure, "could not serve a connection");
                         return call.reset(&failure, || connect::reset(&stream.inner));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use policy::health::Seen;
+use policy::health::HealthSignal;
 use policy::traffic::endpoint::Breaker;
 
 use crate::endpoints::circuit::{Circuits, DecidedBy};
@@ -22,12 +22,12 @@ pub(super) struct Passed {
 
 impl Passed {
     /// An attempt, or the end of its answer, has shown this of its endpoint.
-    pub(super) fn record(&self, seen: Option<Seen>, call: &Call) {
-        let failed = match seen {
-            Some(Seen::Good) => false,
-            Some(Seen::Failed | Seen::Unreachable) => true,
+    pub(super) fn record(&self, signal: Option<HealthSignal>, call: &Call) {
+        let failed = match signal {
+            Some(HealthSignal::Good) => false,
+            Some(HealthSignal::Failed | HealthSignal::Unreachable) => true,
             // Its trailers tell; or it shows nothing.
-            Some(Seen::Reached) | None => return,
+            Some(HealthSignal::Reached) | None => return,
         };
         let (circuits, by, settings) = (&self.circuits, &self.by, &self.settings);
         let state = if self.probe {

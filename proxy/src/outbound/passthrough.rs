@@ -18,7 +18,7 @@ use crate::http::received::{Received, Upgrades};
 use crate::http::server::{Accepted, Profile, serve as serve_http};
 use crate::net::connect::CONNECT_TIMEOUT_EXTERNAL;
 use crate::net::prefixed::Prefixed;
-use crate::net::sniff::{DETECT_WITHIN, Seen, sniff};
+use crate::net::sniff::{DETECT_WITHIN, Sniffed, sniff};
 use crate::net::{connect, relay, server_name};
 use crate::outbound::shadow;
 use crate::proxy::Proxy;
@@ -93,7 +93,7 @@ pub(crate) async fn turn_away(
     failure: fn() -> Failure,
 ) {
     let mut stream = Prefixed::new(stream);
-    let seen = stream
+    let sniffed = stream
         .look(tokio::time::Instant::now() + DETECT_WITHIN, sniff)
         .await;
     // Of no Service that could be named.
@@ -104,10 +104,10 @@ pub(crate) async fn turn_away(
             Call::begin(&telemetry, kind, called)
         }
     };
-    let version = match seen {
-        Ok(Seen::Http1) => Version::HTTP_11,
-        Ok(Seen::Http2) => Version::HTTP_2,
-        Ok(Seen::Opaque | Seen::Unsure) => {
+    let version = match sniffed {
+        Ok(Sniffed::Http1) => Version::HTTP_11,
+        Ok(Sniffed::Http2) => Version::HTTP_2,
+        Ok(Sniffed::Opaque | Sniffed::Unsure) => {
             return call(Kind::Bytes).reset(&failure(), || drop(stream));
         }
         Err(_) => return,

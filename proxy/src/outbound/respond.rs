@@ -11,7 +11,7 @@ use crate::failure::Failure;
 use crate::http::body::{self, Body};
 use crate::http::byte_stream::ByteStream;
 use crate::http::client::exchange::UpstreamResponse;
-use crate::http::deadline::{self, Ending, Ends};
+use crate::http::deadline::{self, EndingBody, Ends};
 use crate::http::headers;
 use crate::http::upgrade::Side;
 use crate::http::watched::{BodyEnd, Watched};
@@ -76,7 +76,7 @@ pub(crate) async fn respond(
         return switch(parts, upgraded, (permit, served), counted, proxy);
     }
     let grpc = served.ends.as_deref().is_some_and(Ends::is_told_in_grpc);
-    let incoming = Ending::new(incoming, served.ends.take(), &parts.headers);
+    let incoming = EndingBody::new(incoming, served.ends.take(), &parts.headers);
     let mut watched = Watched::begun(incoming, move |end, bytes, trailers| {
         drop(permit);
         served.ended(end, trailers, counted.call());

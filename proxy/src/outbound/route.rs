@@ -190,13 +190,13 @@ impl Connection {
         snapshot: &Snapshot,
         (name, route_override): (&str, Option<&RouteOverride>),
         facts: Option<&RequestFacts<'_>>,
-        otherwise: impl FnOnce(&Asks<'_>) -> Result<Route, Failure>,
+        otherwise: impl FnOnce(&RouteQuery<'_>) -> Result<Route, Failure>,
     ) -> Result<Route, Failure> {
         if let Some(route) = self.overridden(snapshot, (name, route_override), facts)? {
             return Ok(route);
         }
         let tenant = tenant::of(snapshot, name, facts, &self.proxy.own.pod);
-        let asks = Asks {
+        let asks = RouteQuery {
             snapshot,
             name,
             facts,
@@ -246,7 +246,7 @@ impl Connection {
 
 /// A call to a Service that looks for its way.
 #[derive(Clone, Copy)]
-struct Asks<'a> {
+struct RouteQuery<'a> {
     snapshot: &'a Snapshot,
     /// Of the Service's resource.
     name: &'a str,
@@ -255,7 +255,7 @@ struct Asks<'a> {
     tenant: Option<&'a Tenant>,
 }
 
-impl Asks<'_> {
+impl RouteQuery<'_> {
     fn policy(&self, serving: Option<&str>) -> Option<Arc<CallPolicy>> {
         let names = Names {
             root: self.name,

@@ -14,7 +14,7 @@ use policy::traffic::guard::Priority;
 use crate::endpoints::endpoint::Endpoint;
 use crate::failure::Failure;
 use crate::http::client::exchange::{self, UpstreamResponse};
-use crate::http::context::Served;
+use crate::http::context::ServedRequest;
 use crate::http::deadline::{self, Reader};
 use crate::http::header_names::SHADOW;
 use crate::http::headers;
@@ -46,7 +46,7 @@ pub(super) struct Outgoing {
     /// The trace that begins with it and that nobody records, for who has no proxy.
     pub(super) trace: Option<Box<Trace>>,
     /// The request that it is made for, where it says so.
-    pub(super) made_for: Option<Arc<Served>>,
+    pub(super) made_for: Option<Arc<ServedRequest>>,
     /// As things stand, what it is made for is not to be tried again for it.
     pub(super) spent: AtomicBool,
     /// Where calls that are made for it are to go, for peers.

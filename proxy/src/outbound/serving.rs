@@ -16,9 +16,9 @@ use crate::http::deadline::Ends;
 use crate::http::grpc::{grpc_status, is_success};
 use crate::http::headers;
 use crate::http::watched::BodyEnd;
+use crate::outbound::attempt_outcome::{latency_at_end, signal_at_end};
 use crate::outbound::call_policy::{self, CallPolicy};
 use crate::outbound::passed::Passed;
-use crate::outbound::verdict::{latency_at_end, seen_at_end};
 use crate::telemetry::call::Call;
 
 /// The endpoint that serves a call.
@@ -171,9 +171,9 @@ impl Serving {
             return;
         };
         let policy = policy.as_deref();
-        let seen = seen_at_end(end, trailers);
+        let signal = signal_at_end(end, trailers);
         if let Some(passed) = passed {
-            passed.record(seen, call);
+            passed.record(signal, call);
         }
         let status = trailers.and_then(grpc_status);
         if let Some(told) = told {
@@ -181,7 +181,7 @@ impl Serving {
         }
         let latency = latency_at_end(end, status);
         let ejection = call_policy::resting(policy, rests);
-        if let Some(cause) = set.record(&mut self.in_flight, latency, seen, ejection) {
+        if let Some(cause) = set.record(&mut self.in_flight, latency, signal, ejection) {
             call.ejected(cause);
         }
         match end {

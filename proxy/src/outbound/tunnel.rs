@@ -39,7 +39,7 @@ pub(super) enum Io {
 
 /// What leads to an endpoint.
 #[derive(Debug)]
-pub(super) struct Way {
+pub(super) struct TunnelPath {
     io: Io,
     permit: Option<StreamPermit>,
 }
@@ -57,7 +57,7 @@ pub(super) struct Tunnel {
     _in_flight: InFlight,
 }
 
-impl Way {
+impl TunnelPath {
     /// As one of the connections to the endpoint.
     pub(super) fn counted(self, in_flight: InFlight, idle: Option<Duration>) -> Tunnel {
         Tunnel {
@@ -74,14 +74,14 @@ impl Way {
 ///
 /// # Errors
 /// When the endpoint cannot be reached or refuses.
-pub(super) async fn open(proxy: &Proxy, endpoint: &Endpoint) -> Result<Way, Failure> {
+pub(super) async fn open(proxy: &Proxy, endpoint: &Endpoint) -> Result<TunnelPath, Failure> {
     let Some(identity) = &endpoint.identity else {
         let stream = connect::connect(endpoint.addr, CONNECT_TIMEOUT)
             .await
             .map_err(|error| {
                 Failure::not_sent(Reason::ConnectFailed, format!("{}: {error}", endpoint.addr))
             })?;
-        return Ok(Way {
+        return Ok(TunnelPath {
             io: Io::Plain(stream),
             permit: None,
         });
@@ -102,7 +102,7 @@ pub(super) async fn open(proxy: &Proxy, endpoint: &Endpoint) -> Result<Way, Fail
     let (Some(out), Some(incoming)) = (answer.out, coming.into_http2()) else {
         return Err(Failure::lost("a tunnel needs a stream of HTTP/2"));
     };
-    Ok(Way {
+    Ok(TunnelPath {
         io: Io::Mesh(ByteStream::new(out, incoming)),
         permit: answer.permit,
     })

@@ -46,7 +46,7 @@ pub struct Addresses {
 
 /// A workload, and how a process comes by its connections.
 #[derive(Debug)]
-pub struct Served {
+pub struct ServedWorkload {
     pub(super) proxy: Arc<Proxy>,
     pub(super) addresses: Addresses,
     /// Whether the mesh is being uninstalled, and what that means to this workload.
@@ -84,7 +84,7 @@ impl Addresses {
     }
 }
 
-impl Served {
+impl ServedWorkload {
     /// A workload that nothing is known of by which the mesh might leave it behind.
     #[must_use]
     pub fn new(proxy: Arc<Proxy>, addresses: Addresses) -> Self {

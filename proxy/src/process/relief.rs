@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::net::budget::{Budget, WORTH};
 use crate::process::heap;
 use crate::process::permits::Permits;
-use crate::process::relief::level::{Goal, Holding, Loss, losses};
+use crate::process::relief::level::{Goal, HolderLoss, Holding, losses};
 
 /// What the program holds is counted anew so often: other threads allocate as well.
 const COUNT_EVERY: Duration = Duration::from_millis(250);
@@ -186,7 +186,7 @@ fn shed(budget: &Budget, permits: &[Permits], until: Until) -> usize {
     let losses = losses(holdings, goal);
     let shed = losses.iter().map(|loss| take(permits, loss)).sum();
     // One line, however many they are.
-    if let Some(Loss { holder, .. }) = losses.iter().max_by_key(|loss| loss.bytes) {
+    if let Some(HolderLoss { holder, .. }) = losses.iter().max_by_key(|loss| loss.bytes) {
         let holders = losses.len();
         tracing::warn!(
             ?holder,
@@ -199,7 +199,7 @@ fn shed(budget: &Budget, permits: &[Permits], until: Until) -> usize {
 }
 
 /// Cuts off what this one loses; gives how many.
-fn take(permits: &[Permits], loss: &Loss) -> usize {
+fn take(permits: &[Permits], loss: &HolderLoss) -> usize {
     let of = &permits[loss.at];
     let shed = of.occupancy.shed(&loss.holder, loss.bytes);
     for _ in 0..shed {

@@ -29,7 +29,7 @@ use policy::reason::Reason;
 use crate::failure::Failure;
 use crate::http::body::Body;
 use crate::http::grpc::{grpc_status, is_success};
-use crate::http::refusal::{TurnedAway, reason_in};
+use crate::http::refusal::{NotHandled, reason_in};
 use crate::http::watched::BodyEnd;
 use crate::net::idle::is_still;
 use crate::telemetry::Telemetry;
@@ -299,8 +299,8 @@ impl Call {
 
     /// No request could be made out, or there was no room for one. When it came is not
     /// known here, so that counts as no latency.
-    pub(crate) fn turned_away(mut self, how: TurnedAway) {
-        let TurnedAway::Answered(reason, status) = how else {
+    pub(crate) fn turned_away(mut self, how: NotHandled) {
+        let NotHandled::Answered(reason, status) = how else {
             // Dropped, it counts as cancelled.
             return;
         };

@@ -2,7 +2,7 @@
 //! by what, in which protocol.
 //!
 //! A cell is the only place where a call is counted. Whoever serves calls finds the cell
-//! of their way once ([`Kept`]), and from then on a call costs a few additions: no lock,
+//! of their way once ([`CellCache`]), and from then on a call costs a few additions: no lock,
 //! no map, nothing made. What has come together is taken out by the control thread
 //! (`telemetry::cells`); the metrics page and the reports to the controller are made of
 //! that, so that neither can count what the other does not.
@@ -429,9 +429,9 @@ impl Counts {
 /// nobody uses any more are forgotten all the same: whoever finds none here asks for it
 /// where all cells are.
 #[derive(Debug, Default)]
-pub struct Kept(ArcSwapOption<Vec<Weak<Cell>>>);
+pub struct CellCache(ArcSwapOption<Vec<Weak<Cell>>>);
 
-impl Kept {
+impl CellCache {
     /// The cell of the way that fits.
     pub(crate) fn find(&self, fits: impl Fn(&Way) -> bool) -> Option<Arc<Cell>> {
         let held = self.0.load();

@@ -9,7 +9,7 @@
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 
-use crate::settings::Compatibility as Asked;
+use crate::settings::Compatibility as CompatibilitySettings;
 use crate::telemetry::cell::Counts;
 use crate::telemetry::histogram::Histogram;
 use crate::telemetry::series::{Series, Shared};
@@ -36,7 +36,7 @@ impl Compatibility {
     /// Registers what was asked for.
     pub fn register(
         registry: &mut Registry,
-        asked: &Asked,
+        asked: &CompatibilitySettings,
         namespace: &str,
         pod: &str,
         shared: &Shared,
@@ -137,7 +137,7 @@ mod tests {
 
     fn scraped(linkerd: bool, osm: bool) -> String {
         let mut registry = Registry::default();
-        let asked = Asked {
+        let asked = CompatibilitySettings {
             linkerd,
             osm,
             kind: "Deployment".into(),

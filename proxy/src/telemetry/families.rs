@@ -18,7 +18,7 @@ use crate::telemetry::exemplar::annotate;
 use crate::telemetry::histogram::Histogram;
 use crate::telemetry::labels::{
     AttemptLabels, AuditLabels, ByteLabels, CancelledLabels, Direction, LatencyLabels, LimitLabels,
-    RequestLabels, Route, TcpLabels,
+    RequestLabels, RouteLabel, TcpLabels,
 };
 use crate::telemetry::parties::Parties;
 use crate::telemetry::series::{Series, Shared, Typed};
@@ -122,7 +122,7 @@ impl CallFamilies {
 
     fn add_requests(&self, way: &Way, counts: &Counts) {
         let parties = &way.parties;
-        let route = Route(way.route.clone().unwrap_or_default());
+        let route = RouteLabel(way.route.clone().unwrap_or_default());
         for (outcome, calls) in &counts.outcomes {
             let CallOutcome {
                 status,
@@ -175,20 +175,25 @@ impl CallFamilies {
     }
 
     /// Labels with the route, or, where a family has no room for that, without it.
-    fn by_route<L, M>(&self, family: &Series<L, M>, route: &Route, labels: impl Fn(Route) -> L) -> L
+    fn by_route<L, M>(
+        &self,
+        family: &Series<L, M>,
+        route: &RouteLabel,
+        labels: impl Fn(RouteLabel) -> L,
+    ) -> L
     where
         L: Clone + Hash + Eq + Debug,
         M: Clone + Typed,
     {
         if route.0.is_empty() {
-            return labels(Route::default());
+            return labels(RouteLabel::default());
         }
         let detailed = labels(route.clone());
         if family.has_room_for_detail(&detailed) {
             return detailed;
         }
         self.limit("route-series");
-        labels(Route::default())
+        labels(RouteLabel::default())
     }
 
     fn limit(&self, limit: &'static str) {

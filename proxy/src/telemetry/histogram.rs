@@ -16,11 +16,11 @@ use crate::telemetry::series::Typed;
 pub struct Histogram {
     /// How many of its units a second has.
     unit: f64,
-    held: Arc<Mutex<Held>>,
+    held: Arc<Mutex<HistogramData>>,
 }
 
 #[derive(Debug, Default)]
-struct Held {
+struct HistogramData {
     buckets: Buckets,
     nanoseconds: u64,
     exemplars: Exemplars,

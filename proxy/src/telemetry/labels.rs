@@ -55,7 +55,7 @@ pub struct RequestLabels {
     /// Why the mesh answered itself; empty when the application answered.
     pub reason: &'static str,
     #[prometheus(flatten)]
-    pub route: Route,
+    pub route: RouteLabel,
 }
 
 /// The same before there was an answer.
@@ -68,7 +68,7 @@ pub struct CancelledLabels {
     pub peer: Arc<str>,
     pub security: Security,
     #[prometheus(flatten)]
-    pub route: Route,
+    pub route: RouteLabel,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -188,7 +188,7 @@ pub struct LatencyLabels {
     pub port: Port,
     pub backend: Arc<str>,
     #[prometheus(flatten)]
-    pub route: Route,
+    pub route: RouteLabel,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -244,9 +244,9 @@ pub struct LimitLabels {
 /// there is no such label: to whoever asks it is empty all the same, and series of a pod
 /// without routes stay as they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Route(pub Arc<str>);
+pub struct RouteLabel(pub Arc<str>);
 
-impl EncodeLabelSet for Route {
+impl EncodeLabelSet for RouteLabel {
     fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> Result<(), std::fmt::Error> {
         if self.0.is_empty() {
             return Ok(());

@@ -59,12 +59,12 @@ const LEAVING_EVERY: Duration = Duration::from_millis(500);
 pub struct Reports {
     process: u64,
     metrics: Metrics,
-    held: Mutex<Held>,
+    held: Mutex<SlotState>,
     leaving: watch::Sender<bool>,
 }
 
 #[derive(Debug, Default)]
-struct Held {
+struct SlotState {
     slot: u64,
     /// What the clock showed at the last look, and when that was.
     looked: Option<(SystemTime, Instant)>,
@@ -102,7 +102,7 @@ impl Reports {
     /// Closes the open slot if `next` is a later one: calls that end from now on are in
     /// that. A clock that went back a little must not tear a slot apart; one that was set
     /// back is followed, else nothing would be told until it is there again.
-    fn close_before(&self, held: &mut Held, next: u64) {
+    fn close_before(&self, held: &mut SlotState, next: u64) {
         if next <= held.slot && held.slot - next <= GOES_BACK {
             return;
         }

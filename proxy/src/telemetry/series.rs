@@ -276,7 +276,7 @@ mod tests {
 
     use super::{HISTOGRAM_LIMIT, PAGE_BYTES, SERIES_IDLE, SERIES_LIMIT};
     use crate::telemetry::labels::{
-        Direction, LatencyLabels, LimitLabels, Port, RequestLabels, Route, Security,
+        Direction, LatencyLabels, LimitLabels, Port, RequestLabels, RouteLabel, Security,
     };
     use crate::telemetry::metrics::Metrics;
 
@@ -309,7 +309,7 @@ mod tests {
                 service: Arc::clone(&service),
                 port,
                 backend: Arc::clone(&service),
-                route: Route::default(),
+                route: RouteLabel::default(),
             };
             metrics.calls.latency.at(&labels).observe(0.001);
             let labels = RequestLabels {
@@ -322,7 +322,7 @@ mod tests {
                 status: 200,
                 success: true,
                 reason: "unknown-destination",
-                route: Route::default(),
+                route: RouteLabel::default(),
             };
             metrics.calls.requests.at(&labels).inc();
         }

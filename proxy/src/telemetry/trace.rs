@@ -2,8 +2,8 @@
 //!
 //! Whoever began a trace has said whether it is recorded, and that holds; of a trace that
 //! begins here this proxy says it, once. Headers change only where there is news to tell:
-//! a span of the proxy's own, which a collector will have, or the verdict of a trace that
-//! begins here. All others pass byte for byte: a parent that no collector ever receives
+//! a span of the proxy's own, which a collector will have, or the sampling decision of a
+//! trace that begins here. All others pass byte for byte: a parent that no collector ever receives
 //! would cut the application's trace in two.
 //!
 //! Of a trace that begins here and that nobody records the next proxy is told by silence: a
@@ -28,7 +28,7 @@ use arc_swap::ArcSwapOption;
 use http::HeaderMap;
 use parking_lot::Mutex;
 use policy::trace::Tracing;
-use policy::trace::context::{self, Ids, Onward, Verdict};
+use policy::trace::context::{self, Ids, Onward, SamplingDecision};
 use runtime::rate::{Allowance, Rate};
 use tokio::time::Instant;
 
@@ -81,7 +81,7 @@ pub(crate) struct Trace {
 
 /// What became of a span that was to begin.
 #[derive(Debug)]
-pub(crate) enum Begun {
+pub(crate) enum SpanStart {
     /// Nothing is recorded, and headers pass as they are.
     Untouched,
     Traced(Box<Trace>),
@@ -111,21 +111,21 @@ impl Tracer {
         map: &HeaderMap,
         from: CameFrom,
         span: impl FnOnce(&TracingConfig) -> Span,
-    ) -> Begun {
+    ) -> SpanStart {
         if !self.on.load(Relaxed) {
-            return Begun::Untouched;
+            return SpanStart::Untouched;
         }
         let Some(told) = self.told.load_full() else {
-            return Begun::Untouched;
+            return SpanStart::Untouched;
         };
         let came = context::read(map);
-        let verdict = came.map_or(Verdict::Open, |came| came.verdict);
+        let sampling = came.map_or(SamplingDecision::Open, |came| came.sampling);
         let ids = came.and_then(|came| came.ids);
-        let sampled = match verdict {
-            Verdict::Unsampled => return Begun::Untouched,
-            Verdict::Sampled => true,
-            Verdict::Open if came.is_none() && from == CameFrom::Peer => false,
-            Verdict::Open => told.tracing.share.takes(rand::random()),
+        let sampled = match sampling {
+            SamplingDecision::Unsampled => return SpanStart::Untouched,
+            SamplingDecision::Sampled => true,
+            SamplingDecision::Open if came.is_none() && from == CameFrom::Peer => false,
+            SamplingDecision::Open => told.tracing.share.takes(rand::random()),
         };
         // The parent of whatever follows would be one that no collector gets.
         let queue_full = sampled && self.spans.is_full();
@@ -136,15 +136,15 @@ impl Tracer {
                 span: rand::random::<u64>().max(1),
                 sampled: true,
             };
-            return Begun::Traced(Box::new(Trace {
+            return SpanStart::Traced(Box::new(Trace {
                 told,
                 onward,
                 came: came.is_some(),
                 span: Some(Box::new(span)),
             }));
         }
-        // A verdict that came is never taken back.
-        let verdict = (verdict == Verdict::Open).then(|| {
+        // A decision that came is never taken back.
+        let unrecorded = (sampling == SamplingDecision::Open).then(|| {
             let onward = unsampled(ids);
             Box::new(Trace {
                 told,
@@ -154,9 +154,9 @@ impl Tracer {
             })
         });
         match (sampled, queue_full) {
-            (true, true) => Begun::QueueFull(verdict),
-            (true, false) => Begun::Limited(verdict),
-            (false, _) => verdict.map_or(Begun::Untouched, Begun::Traced),
+            (true, true) => SpanStart::QueueFull(unrecorded),
+            (true, false) => SpanStart::Limited(unrecorded),
+            (false, _) => unrecorded.map_or(SpanStart::Untouched, SpanStart::Traced),
         }
     }
 
@@ -191,7 +191,7 @@ impl Tracer {
     }
 }
 
-/// A trace of which nobody records anything: one that begins, or one whose verdict was left
+/// A trace of which nobody records anything: one that begins, or one whose sampling was left
 /// to this proxy, which sends it on for the span that it came from.
 fn unsampled(ids: Option<Ids>) -> Onward {
     Onward {

@@ -11,7 +11,7 @@ use wire::v1::Protocol;
 
 use super::raw_http2::{DATA, END_STREAM, RawHttp2, Told, frame, get};
 use super::two_pods::{Log, TwoPods, Way};
-use crate::support::{Seen, http_app, id};
+use crate::support::{SeenRequests, http_app, id};
 
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -29,7 +29,7 @@ const DOORS: [Door; 3] = [Door::Outbound, Door::Inbound, Door::MeshTo1];
 /// A field for HTTP/2, with an HTTP/1.1 application beside it.
 struct Both {
     field: TwoPods,
-    seen: Seen,
+    seen: SeenRequests,
     port1: u16,
     log1: Log,
     certs: identity::tls::CertHandle,

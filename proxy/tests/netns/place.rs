@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Once;
 use std::{fs, path::Path};
 
-use super::processes::{Flood, Group, Held, Process, Proxy, Watch};
+use super::processes::{EchoConnection, Flood, Group, Process, Proxy, Watch};
 use super::roles::Met;
 
 pub(super) const PREFIX: &str = "weft-t-";
@@ -177,10 +177,10 @@ impl Namespace {
     }
 
     /// A connection that stays open and echoes.
-    pub(crate) fn hold(&self, to: &str) -> Held {
+    pub(crate) fn hold(&self, to: &str) -> EchoConnection {
         let mut process = Process::play(self, Who::App, "hold", to);
         let dialled: Result<Met, String> = serde_json::from_str(&process.line()).unwrap();
-        Held {
+        EchoConnection {
             greeting: dialled.unwrap(),
             process,
         }

@@ -122,12 +122,12 @@ impl Watch {
     }
 }
 
-pub(crate) struct Held {
+pub(crate) struct EchoConnection {
     pub(crate) greeting: Met,
     pub(super) process: Process,
 }
 
-impl Held {
+impl EchoConnection {
     pub(crate) fn echo(&mut self, text: &str) -> String {
         writeln!(self.process.stdin, "{text}").unwrap();
         serde_json::from_str(&self.process.line()).unwrap()

@@ -19,7 +19,7 @@ use policy::well_known::{INBOUND_PORT, OUTBOUND_PORT};
 use runtime::cgroup::{ROOT, memory_limit};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Builder;
-use weft_proxy::{Addresses, Budget, MESH_PORT, Process, Served, heap_held, original_dst};
+use weft_proxy::{Addresses, Budget, MESH_PORT, Process, ServedWorkload, heap_held, original_dst};
 use wire::v1::{Enforcement, MtlsMode, Protocol};
 
 use super::fleet::Inside;
@@ -162,7 +162,7 @@ pub(crate) fn serve(arguments: &str, say: impl Fn(String)) {
     runtime.block_on(async move {
         let budget = Budget::measured(limit, limit, heap_held);
         let pod = pod(&told, &budget);
-        let served = Served::new(Arc::clone(&pod.proxy), redirected());
+        let served = ServedWorkload::new(Arc::clone(&pod.proxy), redirected());
         let _process = Process::start(vec![served], budget).unwrap();
         say("ready".to_owned());
         std::future::pending::<()>().await;

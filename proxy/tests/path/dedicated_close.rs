@@ -17,7 +17,7 @@ use wire::v1::Protocol;
 
 use super::dedicated::{dedicated, warm};
 use crate::support::{
-    Authority, Pod, Seen, endpoint, endpoints, get, http_app, id, pair, raw, service, vip,
+    Authority, Pod, SeenRequests, endpoint, endpoints, get, http_app, id, pair, raw, service, vip,
 };
 
 mod peer;
@@ -37,7 +37,7 @@ struct Peer {
     certs: CertHandle,
     server: Pod,
     port: u16,
-    seen: Seen,
+    seen: SeenRequests,
 }
 
 impl Peer {

@@ -153,7 +153,7 @@ async fn the_spans_of_a_call_stand_in_one_chain_from_application_to_application(
         for head in got.heads.lock().iter() {
             assert!(
                 head.contains("-00\""),
-                "the verdict of the way there: {head}"
+                "the decision of the way there: {head}"
             );
         }
     }
@@ -198,7 +198,7 @@ async fn b3_in_one_header_and_in_several_stays_as_it_came() {
     }
 }
 
-/// Of a trace that begins at the proxy the verdict is thrown once; one that came holds.
+/// Of a trace that begins at the proxy the decision is drawn once; one that came holds.
 #[tokio::test]
 async fn a_verdict_holds_from_where_the_trace_began() {
     let (addr, got) = grpc("127.0.0.1:0").await;
@@ -235,7 +235,7 @@ async fn a_verdict_holds_from_where_the_trace_began() {
 }
 
 /// What nobody records goes to a peer without a word, and to whom no proxy serves with the
-/// verdict; and where its caller writes it down both sides know one trace.
+/// decision; and where its caller writes it down both sides know one trace.
 #[tokio::test]
 async fn a_trace_that_nobody_records_begins_where_the_call_arrives() {
     let (addr, got) = grpc("127.0.0.1:0").await;

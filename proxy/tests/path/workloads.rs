@@ -11,11 +11,11 @@ use parking_lot::Mutex;
 use policy::well_known::{INBOUND_PORT as INBOUND, OUTBOUND_PORT as OUTBOUND};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use weft_proxy::{Addresses, Budget, MESH_PORT, Process, Served};
+use weft_proxy::{Addresses, Budget, MESH_PORT, Process, ServedWorkload};
 use wire::v1::{Enforcement, MtlsMode, Protocol};
 
 use crate::support::{
-    Authority, Pod, Seen, endpoint, endpoints, get, http_app, rule, service, vip, workload,
+    Authority, Pod, SeenRequests, endpoint, endpoints, get, http_app, rule, service, vip, workload,
 };
 
 const MIB: usize = 1024 * 1024;
@@ -32,7 +32,7 @@ fn original(stream: &TcpStream) -> io::Result<SocketAddr> {
 /// A workload with an application.
 struct Workload {
     pod: Pod,
-    seen: Seen,
+    seen: SeenRequests,
 }
 
 impl Workload {
@@ -53,7 +53,7 @@ impl Workload {
         Self { pod, seen }
     }
 
-    fn served(&self) -> Served {
+    fn served(&self) -> ServedWorkload {
         let at = |port| vec![SocketAddr::new(self.pod.ip, port)];
         let addresses = Addresses {
             outbound: at(OUTBOUND),
@@ -61,7 +61,7 @@ impl Workload {
             mesh: at(MESH_PORT),
             original,
         };
-        Served::new(Arc::clone(&self.pod.proxy), addresses)
+        ServedWorkload::new(Arc::clone(&self.pod.proxy), addresses)
     }
 
     /// The same Service at the same address, which is another workload to each.
@@ -143,7 +143,7 @@ async fn two_workloads_of_one_process_are_judged_counted_and_drained_apart() {
     assert_eq!(open.status(OUTBOUND, "/b").await, 403);
     assert_eq!(open.status(INBOUND, "/a").await, 200);
     assert_eq!(strict.status(INBOUND, "/a").await, 403);
-    let by = |seen: &Seen, account: &str| {
+    let by = |seen: &SeenRequests, account: &str| {
         let id = format!("id=spiffe://cluster.local/ns/shop/sa/{account} ");
         seen.lock().iter().filter(|line| line.contains(&id)).count()
     };

@@ -319,11 +319,11 @@ pub(crate) fn vip() -> SocketAddr {
 }
 
 /// What an application saw, one line per request.
-pub(crate) type Seen = Arc<Mutex<Vec<String>>>;
+pub(crate) type SeenRequests = Arc<Mutex<Vec<String>>>;
 
 /// An HTTP application on the pod's address; answers with what it saw.
-pub(crate) async fn http_app(pod: &Pod, name: &'static str) -> (u16, Seen) {
-    let seen = Seen::default();
+pub(crate) async fn http_app(pod: &Pod, name: &'static str) -> (u16, SeenRequests) {
+    let seen = SeenRequests::default();
     let listener = TcpListener::bind((pod.ip, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let log = Arc::clone(&seen);
@@ -346,7 +346,11 @@ pub(crate) async fn http_app(pod: &Pod, name: &'static str) -> (u16, Seen) {
     (port, seen)
 }
 
-async fn answer(name: &str, log: &Seen, request: Request<Incoming>) -> Response<Full<Bytes>> {
+async fn answer(
+    name: &str,
+    log: &SeenRequests,
+    request: Request<Incoming>,
+) -> Response<Full<Bytes>> {
     let (parts, body) = request.into_parts();
     let body = body
         .collect()
@@ -410,7 +414,7 @@ pub(crate) async fn get_within(
 }
 
 /// A client pod and a server pod with an HTTP application behind Service `web`.
-pub(crate) async fn pair(protocol: v1::Protocol) -> (Pod, Pod, u16, Seen) {
+pub(crate) async fn pair(protocol: v1::Protocol) -> (Pod, Pod, u16, SeenRequests) {
     let authority = Authority::new();
     let client = Pod::new(&authority, "web").await;
     let server = Pod::new(&authority, "api").await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use policy::breaker::{Pulse, Steer};
 
 use crate::v1;
-use crate::v1::verdict::State;
+use crate::v1::circuit_state::State;
 
 /// What one proxy did.
 #[must_use]
@@ -44,7 +44,7 @@ impl From<&v1::CircuitPulse> for Pulse {
 
 /// What proxies are told.
 #[must_use]
-pub fn verdict(circuit: v1::Circuit, steer: Steer) -> v1::Verdict {
+pub fn circuit_state(circuit: v1::Circuit, steer: Steer) -> v1::CircuitState {
     let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let (state, every, since) = match steer {
         Steer::Closed => (State::Closed, 0, 0),
@@ -52,7 +52,7 @@ pub fn verdict(circuit: v1::Circuit, steer: Steer) -> v1::Verdict {
         Steer::Probing { every } => (State::Probing, millis(every), 0),
         Steer::Closing { since } => (State::Closing, 0, millis(since)),
     };
-    v1::Verdict {
+    v1::CircuitState {
         circuit: Some(circuit),
         state: state.into(),
         every,
@@ -60,8 +60,8 @@ pub fn verdict(circuit: v1::Circuit, steer: Steer) -> v1::Verdict {
     }
 }
 
-impl From<&v1::Verdict> for Steer {
-    fn from(said: &v1::Verdict) -> Self {
+impl From<&v1::CircuitState> for Steer {
+    fn from(said: &v1::CircuitState) -> Self {
         match said.state() {
             State::Closed => Self::Closed,
             State::Open => Self::Open,
@@ -89,11 +89,11 @@ mod tests {
             Steer::Probing { every },
             Steer::Closing { since: every },
         ] {
-            assert_eq!(Steer::from(&verdict(circuit(), steer)), steer);
+            assert_eq!(Steer::from(&circuit_state(circuit(), steer)), steer);
         }
-        let newer = v1::Verdict {
+        let newer = v1::CircuitState {
             state: 99,
-            ..v1::Verdict::default()
+            ..v1::CircuitState::default()
         };
         assert_eq!(Steer::from(&newer), Steer::Closed);
         let pulse = Pulse {

@@ -12,11 +12,11 @@ mod curves;
 mod figures;
 mod fleet;
 mod graph;
-#[path = "../../made.rs"]
-mod made;
 mod page;
 mod probe;
 mod process;
+#[path = "../../provenance.rs"]
+mod provenance;
 mod pulses;
 mod scale;
 mod told;

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::curves::short;
-use crate::made;
+use crate::provenance;
 
 pub(crate) mod crowded;
 pub(crate) mod scale;
@@ -72,7 +72,7 @@ fn head(title: &str, command: &str, took: u64) -> String {
         "# {title}\n\nWritten by `{command}`, {}, in {} min. Commit {}. Machine: {}.\n\n",
         time::OffsetDateTime::now_utc().date(),
         took.div_ceil(60),
-        made::commit(SOURCES),
-        made::machine()
+        provenance::commit(SOURCES),
+        provenance::machine()
     )
 }

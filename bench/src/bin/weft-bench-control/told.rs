@@ -1,7 +1,7 @@
 //! What proxies tell of their calls, and what they are told of breakers.
 
 use wire::v1;
-use wire::v1::verdict::State;
+use wire::v1::circuit_state::State;
 
 use crate::crowd;
 
@@ -62,7 +62,7 @@ pub(crate) fn of_service(service: usize, fails: bool, held_back: bool) -> v1::Ci
 
 /// Whether calls are held back, if this says so of any Service: calls to one alone fail.
 pub(crate) fn holds_back(steer: &v1::Steer) -> Option<bool> {
-    let last = steer.verdicts.last()?;
+    let last = steer.states.last()?;
     Some(last.state() != State::Closed)
 }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::{Bench, Picture, Row, SYSTEMS, Section, Verdict, row};
+use super::{Bench, BoundResult, Picture, Row, SYSTEMS, Section, row};
 use crate::curves::Panel;
 use crate::resilience::application::{Behaviour, METHOD, Next};
 use crate::resilience::client::Call;
@@ -179,8 +179,8 @@ fn way_row(way: &Way, all: &[Option<ChainRun>; SYSTEMS]) -> Row {
         |seen| format!("{:.2}", seen.times),
         |seen| seen.times <= way.most,
     );
-    if way.context && !gave_context(all) && row.verdict == Verdict::Missed {
-        row.verdict = Verdict::NotInForce;
+    if way.context && !gave_context(all) && row.bound_result == BoundResult::Missed {
+        row.bound_result = BoundResult::NotInForce;
     }
     row
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use policy::traffic::part::Part;
 
-use super::{Bench, Picture, SYSTEMS, Section, Verdict, millis, percent, row, shared};
+use super::{Bench, BoundResult, Picture, SYSTEMS, Section, millis, percent, row, shared};
 use crate::curves::Panel;
 use crate::resilience::application::{Behaviour, LONG_POLL, METHOD, WORKERS};
 use crate::resilience::client::Call;
@@ -190,7 +190,7 @@ pub(in crate::resilience) fn three_times(bench: &Bench) -> Result<Section> {
     ];
     for (at, in_force) in [(0, overload), (1, overload), (2, overload && priority)] {
         if !in_force {
-            rows[at].verdict = Verdict::NotInForce;
+            rows[at].bound_result = BoundResult::NotInForce;
         }
     }
     Ok(Section {

@@ -167,7 +167,7 @@ async fn checked(
     api: &FakeApi,
     webhooks: Webhooks,
     arguments: &[&str],
-) -> (Result<Verdict, Failure>, Value, String) {
+) -> (Result<Conclusion, Failure>, Value, String) {
     let arguments = ["weft", "check", "-o", "json"].iter().chain(arguments);
     let cli = Cli::try_parse_from(arguments).unwrap();
     let Command::Check(check) = cli.command else {
@@ -206,7 +206,7 @@ fn with(report: &Value, results: &[&str]) -> Vec<String> {
 #[tokio::test]
 async fn a_healthy_mesh_passes_every_check_and_skips_none() {
     let (ended, report, table) = checked(&healthy(), WELL, &[]).await;
-    assert_eq!(ended.unwrap(), Verdict::Yes, "{report:#}");
+    assert_eq!(ended.unwrap(), Conclusion::Yes, "{report:#}");
     assert_eq!(
         with(&report, &["warning", "error", "skipped"]),
         [] as [String; 0],
@@ -343,7 +343,7 @@ async fn each_planted_fault_fails_at_its_own_check_and_at_no_other() {
         let (api, mut webhooks) = (healthy(), WELL);
         plant(&api, &mut webhooks);
         let (ended, report, table) = checked(&api, webhooks, &["--fail-on", "warning"]).await;
-        assert_eq!(ended.unwrap(), Verdict::No, "{id}: {report:#}");
+        assert_eq!(ended.unwrap(), Conclusion::No, "{id}: {report:#}");
         let mut found = with(&report, &["warning", "error"]);
         found.retain(|one| !also.contains(&one.as_str()));
         assert_eq!(found, [*id], "{report:#}");
@@ -362,16 +362,16 @@ async fn each_planted_fault_fails_at_its_own_check_and_at_no_other() {
 async fn a_warning_fails_only_when_asked_to() {
     let api = healthy();
     api.put(SPLIT, split("ResolvedRefs", "False"));
-    assert_eq!(checked(&api, WELL, &[]).await.0.unwrap(), Verdict::Yes);
+    assert_eq!(checked(&api, WELL, &[]).await.0.unwrap(), Conclusion::Yes);
     let strict = checked(&api, WELL, &["--fail-on", "warning"]).await;
-    assert_eq!(strict.0.unwrap(), Verdict::No);
+    assert_eq!(strict.0.unwrap(), Conclusion::No);
 }
 
 #[tokio::test]
 async fn before_an_installation_rights_definitions_and_aggregation_are_looked_at() {
     let api = healthy();
     let (ended, report, _) = checked(&api, WELL, &["--pre"]).await;
-    assert_eq!(ended.unwrap(), Verdict::Yes, "{report:#}");
+    assert_eq!(ended.unwrap(), Conclusion::Yes, "{report:#}");
     let ids = with(&report, &["ok"]);
     assert_eq!(
         ids,
@@ -396,7 +396,7 @@ async fn before_an_installation_rights_definitions_and_aggregation_are_looked_at
         ..WELL
     };
     let (ended, report, _) = checked(&api, poor, &["--pre"]).await;
-    assert_eq!(ended.unwrap(), Verdict::No);
+    assert_eq!(ended.unwrap(), Conclusion::No);
     assert_eq!(
         with(&report, &["error"]),
         ["rights", "aggregation"],
@@ -438,7 +438,7 @@ async fn waiting_ends_when_nothing_fails_any_more() {
     });
     let begun = Instant::now();
     let (ended, ..) = checked(&api, WELL, &["--wait", "2m"]).await;
-    assert_eq!(ended.unwrap(), Verdict::Yes);
+    assert_eq!(ended.unwrap(), Conclusion::Yes);
     let took = begun.elapsed();
     assert!((31..40).contains(&took.as_secs()), "{took:?}");
     mend.await.unwrap();

@@ -11,7 +11,7 @@ use http::header::ACCEPT;
 use serde::Deserialize;
 use tokio::time::timeout;
 
-use super::place::{Place, Wanted};
+use super::place::{CompletionKind, Place};
 use crate::cluster::Cluster;
 use crate::cluster::names::Named;
 use crate::failure::Failure;
@@ -69,7 +69,7 @@ pub(super) async fn found(place: &Place) -> Vec<String> {
 
 /// Kinds that begin so, as long as no name is begun.
 fn kinds(place: &Place) -> Option<Vec<String>> {
-    let Wanted::Object(kinds) = place.wanted else {
+    let CompletionKind::Object(kinds) = place.wanted else {
         return None;
     };
     if place.begun.contains('/') {
@@ -97,8 +97,8 @@ fn global(options: &[String]) -> Option<Global> {
 /// Adds names of the cluster that begin so, page by page: the first ones of all may be others.
 async fn of(cluster: &Cluster, place: &Place, found: &mut BTreeSet<String>) -> Result<(), Failure> {
     let (typed, kind, begun) = match place.wanted {
-        Wanted::Name(kind) => (None, kind, place.begun.as_str()),
-        Wanted::Object(kinds) => {
+        CompletionKind::Name(kind) => (None, kind, place.begun.as_str()),
+        CompletionKind::Object(kinds) => {
             let parts = place.begun.split_once('/');
             let (typed, begun) = parts.unwrap_or((place.begun.as_str(), ""));
             (Some(typed), Named::read(typed, kinds)?.kind, begun)
@@ -157,7 +157,7 @@ mod tests {
     use crate::commands::{stat, tap::filters};
     use crate::traffic::select::ENDS;
 
-    fn place(wanted: Wanted, begun: &str) -> Place {
+    fn place(wanted: CompletionKind, begun: &str) -> Place {
         Place {
             wanted,
             begun: begun.to_owned(),
@@ -203,7 +203,7 @@ mod tests {
     #[tokio::test]
     async fn names_that_begin_so_are_found_where_the_user_is() {
         let api = api();
-        let deploy = |begun: &str| place(Wanted::Object(filters::ENDS), begun);
+        let deploy = |begun: &str| place(CompletionKind::Object(filters::ENDS), begun);
         let shop = cluster(&api, &["-n", "shop"]);
         let found = of(&shop, &deploy("deploy/we")).await.unwrap();
         assert_eq!(
@@ -221,12 +221,12 @@ mod tests {
             everywhere.unwrap(),
             ["deploy/web", "deploy/web-admin", "deploy/webhook"]
         );
-        let pods = of(&shop, &place(Wanted::Name(Kind::Pod), "web")).await;
+        let pods = of(&shop, &place(CompletionKind::Name(Kind::Pod), "web")).await;
         assert_eq!(pods.unwrap(), ["web-5d8"]);
-        let namespaces = of(&shop, &place(Wanted::Name(Kind::Namespace), "")).await;
+        let namespaces = of(&shop, &place(CompletionKind::Name(Kind::Namespace), "")).await;
         assert_eq!(namespaces.unwrap(), ["bank", "shop"]);
         // Of these there is no list, and that is no kind of this command.
-        let outside = place(Wanted::Object(ENDS), "external/");
+        let outside = place(CompletionKind::Object(ENDS), "external/");
         assert_eq!(of(&shop, &outside).await.unwrap(), [""; 0]);
         assert!(of(&shop, &deploy("secrets/")).await.is_err());
     }
@@ -242,7 +242,7 @@ mod tests {
             );
         }
         let shop = cluster(&api, &["-n", "shop"]);
-        let pods = |begun: &str| place(Wanted::Name(Kind::Pod), begun);
+        let pods = |begun: &str| place(CompletionKind::Name(Kind::Pod), begun);
         assert_eq!(of(&shop, &pods("web")).await.unwrap(), ["web-5d8"]);
         assert_eq!(api.largest_list(), PAGE);
         let all = of(&shop, &pods("")).await.unwrap();
@@ -251,11 +251,11 @@ mod tests {
 
     #[tokio::test]
     async fn kinds_are_known_without_a_cluster() {
-        let found = found(&place(Wanted::Object(stat::KINDS), "s")).await;
+        let found = found(&place(CompletionKind::Object(stat::KINDS), "s")).await;
         assert_eq!(found, ["sts/", "svc/"]);
-        let long = kinds(&place(Wanted::Object(stat::KINDS), "deployment"));
+        let long = kinds(&place(CompletionKind::Object(stat::KINDS), "deployment"));
         assert_eq!(long.unwrap(), ["deployment/"]);
-        assert_eq!(kinds(&place(Wanted::Name(Kind::Pod), "")), None);
+        assert_eq!(kinds(&place(CompletionKind::Name(Kind::Pod), "")), None);
     }
 
     #[tokio::test(start_paused = true)]
@@ -265,7 +265,7 @@ mod tests {
         let patient = global(&["--request-timeout=30s".to_owned()]).unwrap();
         let cluster = Cluster::of(api.client(), &patient);
         let begun = tokio::time::Instant::now();
-        let found = of(&cluster, &place(Wanted::Name(Kind::Pod), "")).await;
+        let found = of(&cluster, &place(CompletionKind::Name(Kind::Pod), "")).await;
         assert!(found.is_err(), "{found:?}");
         assert_eq!(begun.elapsed().as_secs(), 1);
         assert!(global(&["--never-heard-of".to_owned()]).is_none());

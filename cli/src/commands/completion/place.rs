@@ -12,7 +12,7 @@ use crate::traffic::select::ENDS;
 
 /// What is named there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wanted {
+pub(super) enum CompletionKind {
     /// An object of one of these kinds, as `KIND/NAME`.
     Object(&'static [Kind]),
     /// The name alone, of an object of this kind.
@@ -22,7 +22,7 @@ pub(super) enum Wanted {
 /// The end of a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
-    pub(super) wanted: Wanted,
+    pub(super) wanted: CompletionKind,
     /// What stands there.
     pub(super) begun: String,
     /// The namespace that the line says of this object alone.
@@ -32,12 +32,12 @@ pub(super) struct Place {
 }
 
 /// What an argument of a command names.
-pub(super) fn wanted(command: &str, argument: &str) -> Option<Wanted> {
+pub(super) fn wanted(command: &str, argument: &str) -> Option<CompletionKind> {
     let kinds = match (command, argument) {
         (_, "namespace" | "weft_namespace" | "from_namespace" | "to_namespace") => {
-            return Some(Wanted::Name(Kind::Namespace));
+            return Some(CompletionKind::Name(Kind::Namespace));
         }
-        ("proxy-config" | "log-level", "pod") => return Some(Wanted::Name(Kind::Pod)),
+        ("proxy-config" | "log-level", "pod") => return Some(CompletionKind::Name(Kind::Pod)),
         ("stat", "resource") => stat::KINDS,
         ("tap", "resource" | "to" | "from") => filters::ENDS,
         ("explain", "from") => explain::FROM,
@@ -48,7 +48,7 @@ pub(super) fn wanted(command: &str, argument: &str) -> Option<Wanted> {
         }
         _ => return None,
     };
-    Some(Wanted::Object(kinds))
+    Some(CompletionKind::Object(kinds))
 }
 
 /// Reads the words behind the program's name; the last one is being typed.
@@ -191,31 +191,47 @@ mod tests {
 
     #[test]
     fn names_are_wanted_where_a_command_takes_them() {
-        let pod = Wanted::Name(Kind::Pod);
-        let namespace = Wanted::Name(Kind::Namespace);
+        let pod = CompletionKind::Name(Kind::Pod);
+        let namespace = CompletionKind::Name(Kind::Namespace);
         for (line, wanted, begun) in [
-            ("stat dep", Wanted::Object(stat::KINDS), "dep"),
-            ("stat deploy/", Wanted::Object(stat::KINDS), "deploy/"),
-            ("stat deploy --to svc/c", Wanted::Object(ENDS), "svc/c"),
+            ("stat dep", CompletionKind::Object(stat::KINDS), "dep"),
+            (
+                "stat deploy/",
+                CompletionKind::Object(stat::KINDS),
+                "deploy/",
+            ),
+            (
+                "stat deploy --to svc/c",
+                CompletionKind::Object(ENDS),
+                "svc/c",
+            ),
             (
                 "tap deploy/web --to=svc/c",
-                Wanted::Object(filters::ENDS),
+                CompletionKind::Object(filters::ENDS),
                 "svc/c",
             ),
             (
                 "tap deploy/web --to = svc/c",
-                Wanted::Object(filters::ENDS),
+                CompletionKind::Object(filters::ENDS),
                 "svc/c",
             ),
-            ("tap deploy/web --to =", Wanted::Object(filters::ENDS), ""),
-            ("explain ", Wanted::Object(explain::FROM), ""),
-            ("explain deploy/web s", Wanted::Object(explain::TO), "s"),
             (
-                "explain --tcp -n shop deploy/web s",
-                Wanted::Object(explain::TO),
+                "tap deploy/web --to =",
+                CompletionKind::Object(filters::ENDS),
+                "",
+            ),
+            ("explain ", CompletionKind::Object(explain::FROM), ""),
+            (
+                "explain deploy/web s",
+                CompletionKind::Object(explain::TO),
                 "s",
             ),
-            ("identity po", Wanted::Object(identity::KINDS), "po"),
+            (
+                "explain --tcp -n shop deploy/web s",
+                CompletionKind::Object(explain::TO),
+                "s",
+            ),
+            ("identity po", CompletionKind::Object(identity::KINDS), "po"),
             ("proxy-config we", pod, "we"),
             ("-Ao json log-level we", pod, "we"),
             ("stat deploy -n sh", namespace, "sh"),
@@ -279,7 +295,7 @@ mod tests {
             ("tap", "resource"),
             ("top", "resource"),
         ] {
-            let Some(Wanted::Object(kinds)) = wanted(command, argument) else {
+            let Some(CompletionKind::Object(kinds)) = wanted(command, argument) else {
                 panic!("{command} {argument}: no object is wanted");
             };
             for kind in all.into_iter().filter(|kind| is_of_pods(*kind)) {

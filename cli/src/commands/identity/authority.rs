@@ -12,7 +12,7 @@ use super::rows::{self, Row};
 use crate::cluster::Cluster;
 use crate::commands::proxies;
 use crate::console::Console;
-use crate::failure::{Failure, Verdict};
+use crate::failure::{Conclusion, Failure};
 use crate::output::Format;
 
 /// Proxies that are asked for the issuer, one after the other, until one answers.
@@ -23,7 +23,7 @@ pub(super) async fn print(
     cluster: &Cluster,
     format: Format,
     console: &mut Console<'_>,
-) -> Result<Verdict, Failure> {
+) -> Result<Conclusion, Failure> {
     // All namespaces have the same.
     let here = cluster.about(Some(cluster.namespace()));
     let mut rows = Vec::new();
@@ -40,7 +40,7 @@ pub(super) async fn print(
         Err(error) => console.word(&instead(&here, &error).await)?,
     }
     rows::print(&rows, "ROLE", false, format, console)?;
-    Ok(Verdict::Yes)
+    Ok(Conclusion::Yes)
 }
 
 async fn roots(cluster: &Cluster) -> Result<Vec<Certificate>, Failure> {

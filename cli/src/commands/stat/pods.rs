@@ -84,7 +84,7 @@ pub(super) async fn print(
         return Ok(true);
     }
     let pods = pods.map_err(|error| Failure::unknown(format!("{ANSWER}: {error}")))?;
-    let table = table(&pods, place.is_empty(), format == Format::Wide);
+    let table = table(&pods, place.is_empty(), format);
     if table.is_empty() {
         console.word(&format!("no calls in the last {} s", window.as_secs()))?;
     } else {
@@ -121,13 +121,13 @@ fn name_of(item: &Value) -> Option<&str> {
     item["resource"]["name"].as_str()
 }
 
-fn table(pods: &[Pod], all: bool, wide: bool) -> Table {
+fn table(pods: &[Pod], all: bool, format: Format) -> Table {
     let mut head = Vec::new();
     if all {
         head.push("NAMESPACE");
     }
     head.extend(["NAME", "SUCCESS", "RPS", "P50", "P90", "P99"]);
-    if wide {
+    if format == Format::Wide {
         head.extend(["TRIES", "FAILURES"]);
     }
     let mut table = Table::new(&head);
@@ -153,7 +153,7 @@ fn table(pods: &[Pod], all: bool, wide: bool) -> Table {
             let ms = ms.and_then(quantity).filter(|ms| *ms > 0.0);
             row.push(number::millis(ms).into());
         }
-        if wide {
+        if format == Format::Wide {
             row.extend([tries, failure].map(|number| Cell::from(number.to_string())));
         }
         table.row(row);

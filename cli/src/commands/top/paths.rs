@@ -15,7 +15,7 @@ use crate::commands::tap;
 use crate::commands::tap::filters::Filters;
 use crate::commands::tap::follow::{Requests, TapEvent, follow};
 use crate::console::Console;
-use crate::failure::{Failure, Verdict};
+use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
 use crate::output::number;
 
@@ -34,7 +34,7 @@ pub(super) async fn run(
     length: Duration,
     global: &Global,
     console: &mut Console<'_>,
-) -> Result<Verdict, Failure> {
+) -> Result<Conclusion, Failure> {
     let [shortest, longest] = WINDOWS;
     if !(shortest..=longest).contains(&length) {
         return Err(Failure::usage(format!(
@@ -75,7 +75,7 @@ async fn once(
     requests: &mut Requests,
     window: &mut Window,
     console: &mut Console<'_>,
-) -> Result<Verdict, Failure> {
+) -> Result<Conclusion, Failure> {
     let (begun, length) = (Instant::now(), window.length());
     let telling = async {
         while let Some(told) = requests.next().await {
@@ -96,7 +96,7 @@ async fn once(
         table.write(console.out, console.color)?;
     }
     console.word(&rows::summary(&look))?;
-    Ok(Verdict::Yes)
+    Ok(Conclusion::Yes)
 }
 
 /// Draws until the user ends it.
@@ -106,7 +106,7 @@ async fn live(
     requests: &mut Requests,
     window: &mut Window,
     console: &mut Console<'_>,
-) -> Result<Verdict, Failure> {
+) -> Result<Conclusion, Failure> {
     let mut ticks = interval(EACH);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut order, mut word) = (Order::Rate, None);
@@ -118,7 +118,7 @@ async fn live(
                 // Of requests that have ended none is open.
                 Some(Order::Open) => {}
                 Some(next) => order = next,
-                None => return Ok(Verdict::Yes),
+                None => return Ok(Conclusion::Yes),
             },
             Some(told) = requests.next() => {
                 word = take(window, told?);

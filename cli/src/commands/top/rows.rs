@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use crds::observe::Latency;
 
 use super::frame::Order;
-use super::window::{Counts, Look, Seen, Way};
+use super::window::{Counts, RowStats, Way, WindowView};
 use crate::output::number;
 use crate::output::table::{Cell, Table};
 
@@ -18,10 +18,10 @@ const METHOD: usize = 16;
 const OTHERS: &str = "(others)";
 
 /// A way, or none, and what was seen of it.
-type Row<'a> = (Option<&'a Way>, &'a Seen);
+type Row<'a> = (Option<&'a Way>, &'a RowStats);
 
 /// The first `most` rows.
-pub(super) fn table(look: &Look<'_>, order: Order, most: usize) -> Table {
+pub(super) fn table(look: &WindowView<'_>, order: Order, most: usize) -> Table {
     let rows = look.rows.iter();
     let mut rows: Vec<Row<'_>> = rows.map(|(way, seen)| (*way, seen)).collect();
     rows.sort_by(|one, other| compare(order, *one, *other));
@@ -57,7 +57,7 @@ pub(super) fn table(look: &Look<'_>, order: Order, most: usize) -> Table {
 }
 
 /// What keeps a sample from being taken for a count.
-pub(super) fn summary(look: &Look<'_>) -> String {
+pub(super) fn summary(look: &WindowView<'_>) -> String {
     let Counts {
         matched,
         shown,
@@ -96,13 +96,13 @@ fn compare(order: Order, (way, one): Row<'_>, (other_way, other): Row<'_>) -> Or
 }
 
 /// Where nothing was answered, nothing failed.
-fn success(seen: &Seen) -> f64 {
+fn success(seen: &RowStats) -> f64 {
     match seen.served + seen.failed {
         0 => 1.0,
         all => seen.served as f64 / all as f64,
     }
 }
 
-fn latency(seen: &Seen) -> f64 {
+fn latency(seen: &RowStats) -> f64 {
     seen.latency().map_or(0.0, |ms| ms.p95)
 }

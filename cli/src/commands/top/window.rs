@@ -68,7 +68,7 @@ impl Ended {
 
 /// One request.
 #[derive(Debug)]
-struct Held {
+struct TappedRequest {
     at: Instant,
     /// Without it, one of those that are summed up.
     way: Option<Arc<Way>>,
@@ -94,7 +94,7 @@ impl Counts {
 
 /// What was shown of one row.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub(super) struct RowStats {
     pub(super) requests: u64,
     pub(super) served: u64,
     pub(super) failed: u64,
@@ -102,8 +102,8 @@ pub(super) struct Seen {
     ms: Vec<f64>,
 }
 
-impl Seen {
-    fn add(&mut self, held: &Held) {
+impl RowStats {
+    fn add(&mut self, held: &TappedRequest) {
         self.requests += 1;
         match held.ended {
             Ended::Served => self.served += 1,
@@ -129,9 +129,9 @@ impl Seen {
 
 /// What the window holds at one moment.
 #[derive(Debug)]
-pub(super) struct Look<'a> {
+pub(super) struct WindowView<'a> {
     /// By way; under none those that are not told apart.
-    pub(super) rows: BTreeMap<Option<&'a Way>, Seen>,
+    pub(super) rows: BTreeMap<Option<&'a Way>, RowStats>,
     pub(super) seconds: f64,
     pub(super) counts: Counts,
     /// Proxies that take part, and that there are.
@@ -140,7 +140,7 @@ pub(super) struct Look<'a> {
     pub(super) evicted: u64,
 }
 
-impl Look<'_> {
+impl WindowView<'_> {
     /// How many requests there were for so many that were shown.
     pub(super) fn scaled(&self, shown: u64) -> u64 {
         let Counts {
@@ -159,7 +159,7 @@ pub(super) struct Window {
     length: Duration,
     /// When the first stream began.
     begun: Option<Instant>,
-    held: VecDeque<Held>,
+    held: VecDeque<TappedRequest>,
     /// Rows that are told apart, and how many requests of each are held.
     ways: BTreeMap<Arc<Way>, usize>,
     /// One for each `SLOT` of the window.
@@ -204,9 +204,9 @@ impl Window {
     }
 
     /// What was told in the window that ends now.
-    pub(super) fn look(&mut self, now: Instant) -> Look<'_> {
+    pub(super) fn look(&mut self, now: Instant) -> WindowView<'_> {
         self.forget(now);
-        let mut rows: BTreeMap<Option<&Way>, Seen> = BTreeMap::new();
+        let mut rows: BTreeMap<Option<&Way>, RowStats> = BTreeMap::new();
         for held in &self.held {
             rows.entry(held.way.as_deref()).or_default().add(held);
         }
@@ -220,7 +220,7 @@ impl Window {
         let since = self
             .begun
             .map_or(Duration::ZERO, |begun| now.saturating_duration_since(begun));
-        Look {
+        WindowView {
             rows,
             // A rate of less than a second would be none.
             seconds: since.min(self.length).as_secs_f64().max(1.0),
@@ -236,7 +236,7 @@ impl Window {
             self.evicted += 1;
         }
         let way = self.way(Way::of(request));
-        self.held.push_back(Held {
+        self.held.push_back(TappedRequest {
             at: now,
             way,
             ended: Ended::of(request),

@@ -281,7 +281,7 @@ fn compiling_after_says_what_compiling_from_nothing_says_and_whom_it_concerns() 
             let (fresh, problems) = Model::compile(&world, &defaults);
             assert_eq!(*compiled.problems, problems, "seed {seed}");
             let kept = &compiled.model;
-            for object in problems.verdicts.keys() {
+            for object in problems.reports.keys() {
                 let needs =
                     |model: &Model| (model.protected_by(object), model.called_through(object));
                 assert_eq!(needs(kept), needs(&fresh), "{object}, seed {seed}");

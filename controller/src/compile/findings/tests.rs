@@ -29,17 +29,17 @@ fn seen() -> Findings {
 #[test]
 fn an_object_without_problems_has_both_conditions() {
     let problems = seen().finish();
-    let verdict = &problems.verdicts[&split()];
-    assert_eq!(verdict.generation, 3);
+    let report = &problems.reports[&split()];
+    assert_eq!(report.generation, 3);
     assert_eq!(
-        (verdict.accepted.status, verdict.accepted.reason),
+        (report.accepted.status, report.accepted.reason),
         (true, "Accepted")
     );
     assert_eq!(
-        (verdict.resolved_refs.status, verdict.resolved_refs.reason),
+        (report.resolved_refs.status, report.resolved_refs.reason),
         (true, "ResolvedRefs")
     );
-    assert_eq!(verdict.accepted.message, "");
+    assert_eq!(report.accepted.message, "");
 }
 
 #[test]
@@ -62,17 +62,17 @@ fn the_worst_problem_gives_the_reason_and_all_are_in_the_message() {
         "has no effect".to_owned(),
     );
     let problems = findings.finish();
-    let verdict = &problems.verdicts[&split()];
+    let report = &problems.reports[&split()];
     assert_eq!(
-        (verdict.resolved_refs.status, verdict.resolved_refs.reason),
+        (report.resolved_refs.status, report.resolved_refs.reason),
         (false, "NoUsableBackend")
     );
     assert_eq!(
-        verdict.resolved_refs.message,
+        report.resolved_refs.message,
         "spec.backends: answers 503; spec.backends[0].service: no port 80"
     );
     assert_eq!(
-        (verdict.accepted.status, verdict.accepted.reason),
+        (report.accepted.status, report.accepted.reason),
         (true, "NotEnforced")
     );
 }
@@ -87,7 +87,7 @@ fn a_message_has_an_end() {
             .refuse(Reason::Invalid, "spec", text);
     }
     let problems = findings.finish();
-    let message = &problems.verdicts[&split()].accepted.message;
+    let message = &problems.reports[&split()].accepted.message;
     assert!(
         message.len() < 10_000 && message.ends_with("and 92 more"),
         "{}",
@@ -111,8 +111,8 @@ fn of_very_many_problems_the_worst_are_kept_and_all_are_counted() {
     let problems = findings.finish();
     assert_eq!(problems.list.len(), KEPT + LISTED);
     assert!(problems.list.is_sorted());
-    let verdict = &problems.verdicts[&split()];
-    let (accepted, refs) = (&verdict.accepted, &verdict.resolved_refs);
+    let report = &problems.reports[&split()];
+    let (accepted, refs) = (&report.accepted, &report.resolved_refs);
     assert_eq!((refs.status, refs.reason), (false, "NoUsableBackend"));
     let told: Vec<&str> = refs.message.split("; ").collect();
     assert_eq!(told.len(), LISTED + 1);
@@ -142,6 +142,6 @@ fn words_are_looked_for_only_where_they_may_be_shown() {
     let again = "is not there".to_owned();
     about.unresolved(Reason::RefNotFound, "spec.backends[00]", again);
     let problems = findings.finish();
-    let message = &problems.verdicts[&split()].resolved_refs.message;
+    let message = &problems.reports[&split()].resolved_refs.message;
     assert!(message.ends_with("and 92 more"), "{message}");
 }

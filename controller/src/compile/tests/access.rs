@@ -8,7 +8,7 @@ use policy::{
 };
 use serde_json::{Value, json};
 
-use super::{failures, verdict};
+use super::{failures, report};
 use crate::{
     problem::{
         ConditionType::{Accepted, ResolvedRefs},
@@ -273,7 +273,7 @@ fn a_reference_that_leads_nowhere_is_skipped_and_never_widens() {
             failures(&problems, ResolvedRefs),
             [(Reason::RefNotFound, field)]
         );
-        assert!(verdict(&problems, "TrafficTarget t").accepted.status);
+        assert!(report(&problems, "TrafficTarget t").accepted.status);
     }
 }
 
@@ -308,7 +308,7 @@ fn a_bad_regular_expression_spoils_its_match_alone() {
         let (_, problems) = cluster.compile();
         let expected = [(Reason::Invalid, "spec.matches[0].pathRegex")];
         assert_eq!(failures(&problems, Accepted), expected);
-        assert!(!verdict(&problems, "HTTPRouteGroup routes").accepted.status);
+        assert!(!report(&problems, "HTTPRouteGroup routes").accepted.status);
     }
 }
 
@@ -360,7 +360,7 @@ fn a_source_without_a_namespace_is_mentioned_and_resolved() {
     let object = target("t", "api", &["web", "job"], json!([tcp_rule()]));
     let named = set(object.clone(), "/spec/sources/1/namespace", json!("shop"));
     let (_, problems) = cluster().with(named.clone()).compile();
-    let resolved = &verdict(&problems, "TrafficTarget t").resolved_refs;
+    let resolved = &report(&problems, "TrafficTarget t").resolved_refs;
     assert_eq!(
         (resolved.status, resolved.reason),
         (true, "NamespaceDefaulted")

@@ -6,7 +6,7 @@ use policy::{
 };
 use serde_json::{Value, json};
 
-use super::{failures, verdict};
+use super::{failures, report};
 use crate::{
     problem::{
         ConditionType::{Accepted, ResolvedRefs},
@@ -127,7 +127,7 @@ fn a_binding_by_spiffe_id_takes_either_spelling_and_its_own_namespace_only() {
             (Reason::ForeignIdentity, field(2).as_str())
         ]
     );
-    let condition = &verdict(&problems, "IdentityBinding callers").accepted;
+    let condition = &report(&problems, "IdentityBinding callers").accepted;
     assert_eq!((condition.status, condition.reason), (false, "Invalid"));
 }
 
@@ -260,10 +260,10 @@ fn a_binding_that_contradicts_itself_or_says_nothing_is_nobody() {
         assert!(is_protected(&cluster, "api-1"), "{field}");
         let (_, problems) = cluster.compile();
         assert_eq!(failures(&problems, Accepted), [(Reason::Invalid, field)]);
-        let condition = &verdict(&problems, "IdentityBinding callers").accepted;
+        let condition = &report(&problems, "IdentityBinding callers").accepted;
         assert!(!condition.status);
         assert!(
-            verdict(&problems, "TrafficTarget t").accepted.status,
+            report(&problems, "TrafficTarget t").accepted.status,
             "{field}"
         );
     }
@@ -281,9 +281,7 @@ fn an_unreadable_binding_is_nobody_and_still_protects_whom_it_names() {
     assert!(!admits(&as_destination, "api-1", &peer("shop", "web", "")));
     let (_, problems) = as_destination.compile();
     assert_eq!(
-        verdict(&problems, "IdentityBinding callees")
-            .accepted
-            .reason,
+        report(&problems, "IdentityBinding callees").accepted.reason,
         "Unreadable"
     );
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{failures, verdict};
+use super::{failures, report};
 use crate::{
     problem::{
         ConditionType::{Accepted, ResolvedRefs},
@@ -77,9 +77,9 @@ fn weights_are_passed_on_as_written_with_the_backends_endpoints() {
         ["10.0.0.12:8080"]
     );
     let (_, problems) = cluster.compile();
-    let verdict = verdict(&problems, "TrafficSplit s");
-    assert!(verdict.accepted.status && verdict.resolved_refs.status);
-    assert_eq!(verdict.summary, "v1 1000, v2 500");
+    let report = report(&problems, "TrafficSplit s");
+    assert!(report.accepted.status && report.resolved_refs.status);
+    assert_eq!(report.summary, "v1 1000, v2 500");
 }
 
 #[test]
@@ -126,7 +126,7 @@ fn a_root_that_does_not_exist_is_a_missing_reference() {
         failures(&problems, ResolvedRefs),
         [(Reason::RefNotFound, "spec.service")]
     );
-    assert!(verdict(&problems, "TrafficSplit s").accepted.status);
+    assert!(report(&problems, "TrafficSplit s").accepted.status);
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn a_backend_that_does_not_exist_leaves_its_share_to_the_others() {
 fn a_backend_of_weight_0_may_be_missing_and_is_told_as_a_caution() {
     let about = |backends: &[(&str, i64)]| {
         let (_, problems) = cluster().with(split("s", "api", backends)).compile();
-        let condition = verdict(&problems, "TrafficSplit s").resolved_refs.clone();
+        let condition = report(&problems, "TrafficSplit s").resolved_refs.clone();
         (condition.status, condition.reason, condition.message)
     };
     let (status, reason, message) = about(&[("v1", 100), ("v3", 0)]);
@@ -205,7 +205,7 @@ fn a_split_without_a_usable_backend_is_in_force_and_sends_nowhere() {
         let total: u32 = shares(&cluster).iter().map(|(_, weight)| weight).sum();
         assert_eq!(total, 0);
         let (_, problems) = cluster.compile();
-        let condition = &verdict(&problems, "TrafficSplit s").resolved_refs;
+        let condition = &report(&problems, "TrafficSplit s").resolved_refs;
         assert_eq!(
             (condition.status, condition.reason),
             (false, "NoUsableBackend")
@@ -258,10 +258,10 @@ fn splits_with_matches_come_first_by_age_and_one_without_ends_the_list() {
         .collect();
     assert_eq!(names, ["old", "a", "b", "plain-old"]);
     let (_, problems) = cluster.compile();
-    let loser = &verdict(&problems, "TrafficSplit plain-young").accepted;
+    let loser = &report(&problems, "TrafficSplit plain-young").accepted;
     assert_eq!((loser.status, loser.reason), (false, "Conflicted"));
-    assert!(verdict(&problems, "TrafficSplit plain-old").accepted.status);
-    assert!(verdict(&problems, "TrafficSplit a").accepted.status);
+    assert!(report(&problems, "TrafficSplit plain-old").accepted.status);
+    assert!(report(&problems, "TrafficSplit a").accepted.status);
 }
 
 #[test]
@@ -354,7 +354,7 @@ fn a_headless_root_is_split_where_it_is_named_and_the_author_is_told() {
     let resolved = cluster.resolve("client", &["10.0.0.11:8080"]);
     assert_eq!(resolved.service("service/shop/db:8080").splits.len(), 1);
     let (_, problems) = cluster.compile();
-    let condition = &verdict(&problems, "TrafficSplit s").accepted;
+    let condition = &report(&problems, "TrafficSplit s").accepted;
     assert_eq!(
         (condition.status, condition.reason),
         (true, "UnsupportedService")
@@ -372,7 +372,7 @@ fn an_unreadable_split_has_no_effect() {
     assert!(splits(&cluster).is_empty());
     let (_, problems) = cluster.compile();
     assert_eq!(
-        verdict(&problems, "TrafficSplit s").accepted.reason,
+        report(&problems, "TrafficSplit s").accepted.reason,
         "Unreadable"
     );
 }

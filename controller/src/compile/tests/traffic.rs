@@ -1,11 +1,11 @@
 //! TrafficPolicies become rules for callers and pods, and words for their authors.
 
 mod bounds;
+mod conditions;
 mod elsewhere;
 mod pods;
 mod reasons;
 mod second_reader;
-mod verdicts;
 
 use policy::traffic::{
     Traffic,
@@ -231,9 +231,9 @@ fn pods_that_get_copies_alone_are_told_so_with_what_every_mirror_allows() {
         .with(mirror("b", &["cache:6379", "other.data:1"]));
     let (model, problems) = cluster.compile();
     let accepted = problems
-        .verdicts
+        .reports
         .values()
-        .all(|verdict| verdict.accepted.status);
+        .all(|report| report.accepted.status);
     assert!(accepted, "{:?}", problems.list);
     let guard = resolve_newest(&model, "next-1", &[]).guard();
     let allowed = guard.read_only.unwrap();

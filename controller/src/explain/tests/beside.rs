@@ -28,7 +28,7 @@ fn half_closed() -> [Cluster; 2] {
 }
 
 /// What becomes of a call by the account that was seen to call open pods.
-fn seen(cluster: &Cluster, pod: &str, method: &str) -> Verdict {
+fn seen(cluster: &Cluster, pod: &str, method: &str) -> ExplanationVerdict {
     let call = spec("ServiceAccount/seen", pod, method, "/any");
     ask(cluster, &call).verdict
 }
@@ -38,7 +38,7 @@ fn fix_keeps_closed_pods_closed_and_says_whom_it_closes_out_of_open_ones() {
     for cluster in half_closed() {
         let asked = spec("Pod/client", "Service/api", "GET", "/items");
         let status = ask(&cluster, &asked);
-        assert_eq!(status.verdict, Verdict::Mixed, "{status:?}");
+        assert_eq!(status.verdict, ExplanationVerdict::Mixed, "{status:?}");
         let fix = status.fix.unwrap();
         let [closes, unknown] = &*fix.warnings else {
             panic!("{fix:?}");
@@ -53,17 +53,17 @@ fn fix_keeps_closed_pods_closed_and_says_whom_it_closes_out_of_open_ones() {
         let start = "2 more callers of 1 pod of account shop/api were seen";
         assert!(unknown.starts_with(start), "{unknown}");
         let after = applied(cluster.clone(), &fix.objects);
-        assert_eq!(ask(&after, &asked).verdict, Verdict::Allowed);
+        assert_eq!(ask(&after, &asked).verdict, ExplanationVerdict::Allowed);
         for method in ["GET", "PUT"] {
             let becomes = |pod| [&cluster, &after].map(|one| seen(one, pod, method));
             assert_eq!(
                 becomes("Pod/api-1"),
-                [Verdict::Refused, Verdict::Refused],
+                [ExplanationVerdict::Refused, ExplanationVerdict::Refused],
                 "{method}: whoever calls an open pod has no say over a closed one"
             );
             assert_eq!(
                 becomes("Pod/api-2"),
-                [Verdict::Allowed, Verdict::Refused],
+                [ExplanationVerdict::Allowed, ExplanationVerdict::Refused],
                 "{method}: as the warning says"
             );
         }
@@ -79,10 +79,10 @@ fn fix_closes_nobody_out_where_what_refuses_has_an_account_of_its_own() {
     let fix = ask(&cluster, &asked).fix.unwrap();
     assert!(fix.warnings.is_empty(), "{fix:?}");
     let after = applied(cluster, &fix.objects);
-    assert_eq!(ask(&after, &asked).verdict, Verdict::Allowed);
+    assert_eq!(ask(&after, &asked).verdict, ExplanationVerdict::Allowed);
     assert_eq!(
         ["Pod/api-1", "Pod/api-2"].map(|pod| seen(&after, pod, "PUT")),
-        [Verdict::Refused, Verdict::Allowed],
+        [ExplanationVerdict::Refused, ExplanationVerdict::Allowed],
         "an account whose pods are all open stays so"
     );
 }
@@ -109,9 +109,13 @@ fn fix_says_on_how_many_other_workloads_of_the_account_the_call_is_allowed() {
         assert!(warnings[0].starts_with(&start), "{warnings:?}");
     }
     let worker = call("Pod/worker-1");
-    assert_eq!(ask(&one, &worker).verdict, Verdict::Refused);
+    assert_eq!(ask(&one, &worker).verdict, ExplanationVerdict::Refused);
     let after = applied(one.clone(), &fix(&one).objects);
-    assert_eq!(ask(&after, &worker).verdict, Verdict::Allowed, "it is so");
+    assert_eq!(
+        ask(&after, &worker).verdict,
+        ExplanationVerdict::Allowed,
+        "it is so"
+    );
     // One that is called as well is none beside the call.
     let endpoints = [
         endpoint("api-1", "10.0.0.11"),

@@ -28,17 +28,17 @@ fn fix_of_a_call_with_headers_allows_it_with_these_only() {
     let fix = ask(&read_only(), &with(&asked)).fix.unwrap();
     let after = applied(read_only(), &fix.objects);
     let verdict = |headers: &[(&str, &str)]| ask(&after, &with(headers)).verdict;
-    assert_eq!(verdict(&asked), Verdict::Allowed, "{fix:?}");
+    assert_eq!(verdict(&asked), ExplanationVerdict::Allowed, "{fix:?}");
     let mut more = asked.to_vec();
     more.push(("x-other", "1"));
-    assert_eq!(verdict(&more), Verdict::Allowed);
+    assert_eq!(verdict(&more), ExplanationVerdict::Allowed);
     for left_out in 0..asked.len() {
         let mut less = asked.to_vec();
         let (name, _) = less.remove(left_out);
         // Of two values of a header that may be either, one is enough.
         let refused = name != "x-tag";
         assert_eq!(
-            verdict(&less) == Verdict::Refused,
+            verdict(&less) == ExplanationVerdict::Refused,
             refused,
             "without {name}"
         );
@@ -46,7 +46,7 @@ fn fix_of_a_call_with_headers_allows_it_with_these_only() {
     for other in [("x-debug", "11"), ("x-tag", "c"), ("cookie", "e=3")] {
         let mut beside = asked.to_vec();
         beside.push(other);
-        assert_eq!(verdict(&beside), Verdict::Refused, "{other:?}");
+        assert_eq!(verdict(&beside), ExplanationVerdict::Refused, "{other:?}");
     }
     let many: Vec<String> = (0..33).map(|at| format!("x-{at}")).collect();
     let many: Vec<(&str, &str)> = many.iter().map(|name| (name.as_str(), "1")).collect();
@@ -77,29 +77,32 @@ fn what_depends_on_the_host_is_unknown_until_the_host_is_said() {
         rules.clone(),
     ));
     let status = ask(&ruled, &with("Pod/client", None));
-    assert_eq!(status.verdict, Verdict::Unknown, "{status:?}");
+    assert_eq!(status.verdict, ExplanationVerdict::Unknown, "{status:?}");
     assert!(status.reason.contains("-H 'host: "), "{status:?}");
     assert_eq!((status.http_status, &status.fix), (None, &None));
-    assert_eq!(status.backends[0].verdict, Verdict::Unknown);
+    assert_eq!(status.backends[0].verdict, ExplanationVerdict::Unknown);
     let verdict = |cluster: &Cluster, host| ask(cluster, &with("Pod/client", Some(host))).verdict;
-    assert_eq!(verdict(&ruled, "cart.shop"), Verdict::Allowed);
-    assert_eq!(verdict(&ruled, "other"), Verdict::Refused);
+    assert_eq!(verdict(&ruled, "cart.shop"), ExplanationVerdict::Allowed);
+    assert_eq!(verdict(&ruled, "other"), ExplanationVerdict::Refused);
     // Whom no host would let in is told so at once.
     let status = ask(&ruled, &with("ServiceAccount/other", None));
-    assert_eq!(status.verdict, Verdict::Refused, "{status:?}");
+    assert_eq!(status.verdict, ExplanationVerdict::Refused, "{status:?}");
     // So is who is let in whatever the host is.
     let all = json!([{"kind": "HTTPRouteGroup", "name": "all"}]);
     let both = ruled
         .with(group("all", json!([{"name": "all"}])))
         .with(target("all", "api", &["web"], all));
     let status = ask(&both, &with("Pod/client", None));
-    assert_eq!(status.verdict, Verdict::Allowed, "{status:?}");
+    assert_eq!(status.verdict, ExplanationVerdict::Allowed, "{status:?}");
 
     // A split of these hosts leads nowhere.
     let halved = set(split("s", "api", &[("api", 0)]), "/spec/matches", rules);
     let halved = shop().with(group("hosts", hosts)).with(halved);
     let status = ask(&halved, &with("Pod/client", None));
-    assert_eq!((status.verdict, &status.fix), (Verdict::Unknown, &None));
-    assert_eq!(verdict(&halved, "cart.shop"), Verdict::Refused);
-    assert_eq!(verdict(&halved, "other"), Verdict::Allowed);
+    assert_eq!(
+        (status.verdict, &status.fix),
+        (ExplanationVerdict::Unknown, &None)
+    );
+    assert_eq!(verdict(&halved, "cart.shop"), ExplanationVerdict::Refused);
+    assert_eq!(verdict(&halved, "other"), ExplanationVerdict::Allowed);
 }

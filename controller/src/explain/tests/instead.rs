@@ -21,7 +21,7 @@ fn call() -> ExplanationSpec {
 #[test]
 fn fallback_of_a_service_that_nobody_serves_is_followed() {
     let status = ask(&to_api(), &call());
-    assert_eq!(status.verdict, Verdict::Allowed, "{status:?}");
+    assert_eq!(status.verdict, ExplanationVerdict::Allowed, "{status:?}");
     assert_eq!((status.reason.as_str(), &status.fix), ("", &None));
     assert_eq!(
         texts(&status, "route"),
@@ -36,11 +36,11 @@ fn fallback_of_a_service_that_nobody_serves_is_followed() {
     assert_eq!(status.backends[0].ready, 0, "of what was called");
     // So is that of a split without a backend.
     let split = to_api().with(split("s", "empty", &[("api", 0)]));
-    assert_eq!(ask(&split, &call()).verdict, Verdict::Allowed);
+    assert_eq!(ask(&split, &call()).verdict, ExplanationVerdict::Allowed);
 
     let held = empty(json!({"fallback": {"response": {"status": 200, "body": "later"}}}));
     let status = ask(&held, &call());
-    assert_eq!(status.verdict, Verdict::Allowed, "{status:?}");
+    assert_eq!(status.verdict, ExplanationVerdict::Allowed, "{status:?}");
     assert!(texts(&status, "route")[0].contains("TrafficPolicy shop/spare answers 200"));
 }
 
@@ -50,7 +50,7 @@ fn call_whose_fallback_is_not_for_it_or_cannot_answer_ends_as_without() {
         let status = ask(cluster, spec);
         assert_eq!(
             (status.verdict, status.reason.as_str()),
-            (Verdict::Refused, "no-endpoint"),
+            (ExplanationVerdict::Refused, "no-endpoint"),
             "{status:?}"
         );
         status
@@ -86,7 +86,7 @@ fn call_whose_fallback_is_not_for_it_or_cannot_answer_ends_as_without() {
     let status = refused(&closed, &call());
     assert_eq!(status.http_status, Some(503));
     let after = applied(closed, &status.fix.unwrap().objects);
-    assert_eq!(ask(&after, &call()).verdict, Verdict::Allowed);
+    assert_eq!(ask(&after, &call()).verdict, ExplanationVerdict::Allowed);
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn that_a_request_may_choose_another_service_is_said_and_not_followed() {
         .with(service("next", "10.96.0.4", &[("http", 80)]))
         .with(traffic_policy("try", policy));
     let status = ask(&cluster, &spec("Pod/client", "Service/api", "GET", "/"));
-    assert_eq!(status.verdict, Verdict::Allowed, "{status:?}");
+    assert_eq!(status.verdict, ExplanationVerdict::Allowed, "{status:?}");
     assert_eq!(
         texts(&status, "route")[1],
         "TrafficPolicy shop/try lets requests with weft-route choose shop/next; that is not \

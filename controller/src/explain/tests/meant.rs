@@ -13,7 +13,7 @@ fn why(from: &str, to: &str) -> String {
         ))
         .with(in_namespace(pod("cart-1", "10.0.0.52", "cart"), "bank"));
     let status = ask(&cluster, &spec(from, to, "GET", "/"));
-    assert_eq!(status.verdict, Verdict::Unknown, "{status:?}");
+    assert_eq!(status.verdict, ExplanationVerdict::Unknown, "{status:?}");
     status.reason
 }
 

@@ -21,7 +21,7 @@ fn call_that_the_callers_capture_leaves_out_has_no_identity_and_knows_no_split()
         let status = ask(&cluster, &asked);
         assert_eq!(
             (status.verdict, status.reason.as_str()),
-            (Verdict::Refused, "no-identity"),
+            (ExplanationVerdict::Refused, "no-identity"),
             "{arguments:?}: {status:?}"
         );
         assert!(texts(&status, "who")[0].contains("leaves this call out"));
@@ -37,14 +37,23 @@ fn call_that_the_callers_capture_leaves_out_has_no_identity_and_knows_no_split()
         &["--skip-inbound-ports=80"][..],
     ] {
         let status = ask(&read_only().with(client(arguments)), &asked);
-        assert_eq!(status.verdict, Verdict::Allowed, "{arguments:?}");
+        assert_eq!(status.verdict, ExplanationVerdict::Allowed, "{arguments:?}");
     }
     // By a pod's own address it is that address and port that count.
     let own = spec("Pod/client", "Pod/api-1", "GET", "/items");
     for (arguments, verdict) in [
-        (&["--skip-outbound-ports=8080"][..], Verdict::Refused),
-        (&["--skip-outbound-cidrs=10.0.0.11"][..], Verdict::Refused),
-        (&["--skip-outbound-ports=80"][..], Verdict::Allowed),
+        (
+            &["--skip-outbound-ports=8080"][..],
+            ExplanationVerdict::Refused,
+        ),
+        (
+            &["--skip-outbound-cidrs=10.0.0.11"][..],
+            ExplanationVerdict::Refused,
+        ),
+        (
+            &["--skip-outbound-ports=80"][..],
+            ExplanationVerdict::Allowed,
+        ),
     ] {
         let status = ask(&read_only().with(client(arguments)), &own);
         assert_eq!(status.verdict, verdict, "{arguments:?}");
@@ -69,7 +78,7 @@ fn external_name_of_a_service_is_judged_as_that_service() {
         let status = with(name);
         assert_eq!(
             (status.verdict, status.reason.as_str()),
-            (Verdict::Refused, "not-allowed"),
+            (ExplanationVerdict::Refused, "not-allowed"),
             "{name}"
         );
     }
@@ -81,9 +90,9 @@ fn external_name_of_a_service_is_judged_as_that_service() {
         "alias.shop.svc.cluster.local",
         "ledger.bank.svc.cluster.local",
     ] {
-        assert_eq!(with(name).verdict, Verdict::Unknown, "{name}");
+        assert_eq!(with(name).verdict, ExplanationVerdict::Unknown, "{name}");
     }
-    assert_eq!(with("api.example.com").verdict, Verdict::Allowed);
+    assert_eq!(with("api.example.com").verdict, ExplanationVerdict::Allowed);
 }
 
 #[test]
@@ -96,14 +105,14 @@ fn callers_on_several_nodes_are_judged_each_from_its_own_where_that_counts() {
         "node-b",
     ));
     let asked = spec("Deployment/front", "Service/api", "GET", "/");
-    assert_eq!(ask(&cluster, &asked).verdict, Verdict::Allowed);
+    assert_eq!(ask(&cluster, &asked).verdict, ExplanationVerdict::Allowed);
     let local = set(
         service("api", "10.96.0.1", &[("http", 80)]),
         "/spec/internalTrafficPolicy",
         json!("Local"),
     );
     let status = ask(&cluster.clone().with(local.clone()), &asked);
-    assert_eq!(status.verdict, Verdict::Mixed, "{status:?}");
+    assert_eq!(status.verdict, ExplanationVerdict::Mixed, "{status:?}");
     // A split's backend may be the one.
     let root = service("root", "10.96.0.9", &[("http", 80)]);
     let cluster = cluster
@@ -111,7 +120,7 @@ fn callers_on_several_nodes_are_judged_each_from_its_own_where_that_counts() {
         .with(root)
         .with(split("s", "root", &[("api", 1)]));
     let asked = spec("Deployment/front", "Service/root", "GET", "/");
-    assert_eq!(ask(&cluster, &asked).verdict, Verdict::Mixed);
+    assert_eq!(ask(&cluster, &asked).verdict, ExplanationVerdict::Mixed);
 }
 
 /// Service `api` with a port of this name, to this port of its pods.

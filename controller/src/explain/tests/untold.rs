@@ -41,14 +41,17 @@ fn where_rules_name_pods_nothing_is_said_to_who_may_not_know_which_the_caller_ha
     // Control: it makes a difference.
     assert_eq!(
         [known(true), known(false)],
-        [Verdict::Allowed, Verdict::Refused]
+        [ExplanationVerdict::Allowed, ExplanationVerdict::Refused]
     );
     let status = as_asked(&by_pod(true));
-    assert_eq!(status.verdict, Verdict::Unknown, "{status:?}");
+    assert_eq!(status.verdict, ExplanationVerdict::Unknown, "{status:?}");
     assert!(status.reason.contains("IdentityBinding"), "{status:?}");
     assert_eq!(status.fix, None, "it would let more in than it takes");
     // Where the binding has no pods nobody is meant, whoever asks.
-    assert_eq!(as_asked(&by_pod(false)).verdict, Verdict::Refused);
+    assert_eq!(
+        as_asked(&by_pod(false)).verdict,
+        ExplanationVerdict::Refused
+    );
     // By the account alone it can be said.
     let closed = target(
         "other",
@@ -57,12 +60,12 @@ fn where_rules_name_pods_nothing_is_said_to_who_may_not_know_which_the_caller_ha
         json!([{"kind": "TCPRoute", "name": "ports"}]),
     );
     let by_account = shop().with(tcp_route("ports", &[8080])).with(closed);
-    assert_eq!(as_asked(&by_account).verdict, Verdict::Refused);
+    assert_eq!(as_asked(&by_account).verdict, ExplanationVerdict::Refused);
     let both = by_pod(true).with(target(
         "account",
         "api",
         &["web"],
         json!([{"kind": "TCPRoute", "name": "ports"}]),
     ));
-    assert_eq!(as_asked(&both).verdict, Verdict::Allowed);
+    assert_eq!(as_asked(&both).verdict, ExplanationVerdict::Allowed);
 }

@@ -176,7 +176,7 @@ fn what_is_written_by_part_is_the_graph() {
 #[test]
 fn stream_says_what_is_new_and_what_is_gone_and_nothing_twice() {
     let whole = Town::of(&busy()).graph(&Extent::default());
-    let mut shown = Shown::default();
+    let mut shown = LastShown::default();
     shown.note(&whole.clone().into());
     let same = read(&shown.changes(&whole.clone().into(), false));
     assert!(same.nodes.is_empty() && same.edges.is_empty() && same.removed.is_empty());
@@ -201,5 +201,5 @@ fn stream_says_what_is_new_and_what_is_gone_and_nothing_twice() {
             .len(),
         3
     );
-    assert!(read(&Shown::last(&whole.into(), "x")).metadata.last);
+    assert!(read(&LastShown::last(&whole.into(), "x")).metadata.last);
 }

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use super::*;
 use crate::apiserver::lease::{Candidate, Stage};
 use crate::graph::answer::Extent;
-use crate::graph::follow::Asked;
+use crate::graph::follow::GraphWindow;
 use crate::metrics::GraphMetrics;
 use crate::testing::api_server::FakeApi;
 use crate::testing::topology::{call, inventory, now, reports};
@@ -71,14 +71,14 @@ async fn one_that_saw(api: &FakeApi, from: &str, to: &str) -> Checkpointer {
 }
 
 fn remembered(checkpointer: &Checkpointer) -> Vec<(String, String)> {
-    let asked = Asked {
+    let asked = GraphWindow {
         slots: 12,
         extent: Extent {
             quiet: true,
             gone: true,
             ..Extent::default()
         },
-        ..Asked::default()
+        ..GraphWindow::default()
     };
     let later = now() + Duration::from_secs(7200);
     let edges = checkpointer.graph.answer(&asked, later).edges.into_iter();

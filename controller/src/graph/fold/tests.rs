@@ -365,14 +365,14 @@ fn what_a_row_is_about_is_looked_up_once_and_who_owns_a_pod_once() {
 
 /// A hundred Deployments with twenty pods each.
 fn large_inventory() -> Inventory {
-    use crate::inventory::Thing;
+    use crate::inventory::InventoryObject;
     use crate::inventory::kind::Kind;
     let mut inventory = Inventory::default();
     let mut put = |kind, name: String, owner: Option<(Kind, String)>| {
-        let thing = Thing {
+        let thing = InventoryObject {
             uid: name.as_str().into(),
             owner: owner.map(|(kind, name)| (kind, name.into())),
-            ..Thing::default()
+            ..InventoryObject::default()
         };
         inventory.put(kind, key("shop", &name), Arc::new(thing));
     };

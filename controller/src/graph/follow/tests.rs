@@ -22,8 +22,8 @@ fn graph(reports: &Reports) -> Graph {
     )
 }
 
-fn asked(extent: Extent) -> Asked {
-    Asked {
+fn asked(extent: Extent) -> GraphWindow {
+    GraphWindow {
         slots: 12,
         settled: false,
         end: None,
@@ -114,7 +114,7 @@ async fn call_that_both_ends_told_is_remembered_once_and_by_its_callers_words() 
         quiet: true,
         ..Extent::default()
     };
-    let asked = Asked {
+    let asked = GraphWindow {
         slots: 2,
         ..asked(quiet)
     };
@@ -223,7 +223,7 @@ async fn what_was_folded_of_a_pod_stays_when_its_reports_went_and_the_slot_is_fo
                 namespace: Some(namespace.into()),
                 ..Extent::default()
             };
-            let settled = Asked {
+            let settled = GraphWindow {
                 settled: true,
                 ..asked(extent)
             };
@@ -363,15 +363,15 @@ const GROWTH: u32 = 8;
 
 /// So many workloads, of which each calls ten others.
 async fn large(workloads: usize) -> Graph {
-    use crate::inventory::Thing;
+    use crate::inventory::InventoryObject;
     use crate::inventory::kind::Kind;
     let reports = Reports::holding(crate::metrics::ReportMetrics::default(), 100_000);
     let mut inventory = Inventory::default();
     let mut put = |kind, name: &str, uid: &str, owner: Option<(Kind, &str)>| {
-        let thing = Thing {
+        let thing = InventoryObject {
             uid: uid.into(),
             owner: owner.map(|(kind, name)| (kind, name.into())),
-            ..Thing::default()
+            ..InventoryObject::default()
         };
         inventory.put(kind, topology::key("shop", name), Arc::new(thing));
     };

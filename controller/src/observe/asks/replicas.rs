@@ -21,7 +21,7 @@ use wire::v1;
 use wire::v1::replica_ask::Message;
 use wire::v1::replica_client::ReplicaClient;
 
-use super::{Answers, Asks, Here, Joining, MAX_ASKS, Whose};
+use super::{Answers, AskRegistration, AskTarget, Asks, Joining, MAX_ASKS};
 
 /// Questions and ends of questions on their way to one replica.
 const ORDERS: usize = 4 * MAX_ASKS;
@@ -33,12 +33,15 @@ const LONGEST: Duration = Duration::from_secs(600);
 const GRACE: Duration = Duration::from_secs(5);
 
 /// What an asking replica sends.
-pub(in crate::observe) trait Orders:
+pub(in crate::observe) trait AskMessages:
     Stream<Item = Result<v1::ReplicaAsk, Status>> + Unpin + Send + 'static
 {
 }
 
-impl<S> Orders for S where S: Stream<Item = Result<v1::ReplicaAsk, Status>> + Unpin + Send + 'static {}
+impl<S> AskMessages for S where
+    S: Stream<Item = Result<v1::ReplicaAsk, Status>> + Unpin + Send + 'static
+{
+}
 
 /// What an asking replica is sent.
 pub(crate) type Passed = ReceiverStream<Result<v1::ReplicaAnswered, Status>>;
@@ -67,11 +70,15 @@ impl Asks {
         Ok(())
     }
 
-    pub(super) fn joins(&self, peer: IpAddr, orders: mpsc::Sender<v1::ReplicaAsk>) -> Here {
+    pub(super) fn joins(
+        &self,
+        peer: IpAddr,
+        orders: mpsc::Sender<v1::ReplicaAsk>,
+    ) -> AskRegistration {
         let mut state = self.inner.state.lock();
         let number = state.next();
         state.replicas.insert(peer, Joining { number, orders });
-        self.here(number, Whose::Replica(peer))
+        self.here(number, AskTarget::Replica(peer))
     }
 
     pub(super) fn answered_elsewhere(&self, peer: IpAddr, answered: v1::ReplicaAnswered) {
@@ -105,7 +112,7 @@ impl Asks {
     /// true.
     pub(in crate::observe) fn pass(
         &self,
-        asked: impl Orders,
+        asked: impl AskMessages,
         stop: watch::Receiver<bool>,
     ) -> Passed {
         let (outbox, sent) = mpsc::channel(OUTBOX);
@@ -121,7 +128,7 @@ impl Asks {
 
     async fn keep_passing(
         self,
-        mut asked: impl Orders,
+        mut asked: impl AskMessages,
         outbox: mpsc::Sender<Result<v1::ReplicaAnswered, Status>>,
     ) {
         let mut open: BTreeMap<u64, AbortHandle> = BTreeMap::new();

@@ -27,7 +27,7 @@ const WORDS: usize = 1024;
 
 /// What is asked about.
 #[derive(Debug, Default)]
-pub(super) struct Asked {
+pub(super) struct TriedChange {
     pub(super) change: Change,
     /// What admission would say beside yes.
     pub(super) warnings: Vec<String>,
@@ -37,7 +37,7 @@ fn wrong(field: &str, why: impl std::fmt::Display) -> Refusal {
     Refusal::bad(format!("spec.{field}: {why}"))
 }
 
-impl Asked {
+impl TriedChange {
     pub(super) fn read(spec: &DryRunSpec, cluster: &Cluster) -> Result<Self, Refusal> {
         let count = spec.objects.len() + spec.delete.len() + spec.access.len();
         if count == 0 {

@@ -17,13 +17,13 @@ use tokio::time::{Instant, Interval, interval, sleep_until};
 use tracing::info;
 use wire::v1::ask::What;
 
-use super::seen::{MAX_EXAMPLES, Rights, Seen, reads};
+use super::seen::{LiveTally, MAX_EXAMPLES, Rights, reads};
 use super::{Asking, TrialPermit, headers};
 use crate::aggregated::access::AccessDecision;
 use crate::aggregated::refusal::Refusal;
 use crate::aggregated::server::Answer;
 use crate::apiserver::events::{About, Event, EventType};
-use crate::explain::candidates::{Candidate, Candidates, MAX_PODS, MAX_SETS};
+use crate::explain::candidates::{Candidates, MAX_PODS, MAX_SETS, TrialCandidate};
 use crate::inventory::Inventory;
 use crate::inventory::kind::Kind;
 use crate::model::PodId;
@@ -46,7 +46,7 @@ const TOGETHER: usize = 128;
 
 /// What is asked, and of whom.
 #[derive(Default)]
-struct Asked {
+struct AskedProxies {
     answers: Vec<Answers>,
     pods: BTreeMap<Arc<str>, PodId>,
     /// That rules look at.
@@ -104,7 +104,7 @@ impl Asking<'_> {
         let rights = Rights { scope, tapped };
         // Of pods elsewhere he is told that there are some, or yes would be said of them, and
         // not how many.
-        let mut seen = Seen::new(rights, asked.pods, proxies - found.foreign);
+        let mut seen = LiveTally::new(rights, asked.pods, proxies - found.foreign);
         for why in &asked.reasons {
             seen.because(why);
         }
@@ -140,7 +140,7 @@ impl Asking<'_> {
     }
 
     /// Of these namespaces, those whose requests the user may see one by one.
-    async fn tapped(&self, sets: &[Candidate]) -> Result<BTreeSet<Arc<str>>, Refusal> {
+    async fn tapped(&self, sets: &[TrialCandidate]) -> Result<BTreeSet<Arc<str>>, Refusal> {
         let mut tapped = BTreeSet::new();
         let namespaces: BTreeSet<&Arc<str>> = sets.iter().map(|set| &set.namespace).collect();
         for namespace in namespaces {
@@ -165,11 +165,11 @@ impl Asking<'_> {
 
     fn ask(
         &self,
-        sets: &[Candidate],
+        sets: &[TrialCandidate],
         tapped: &BTreeSet<Arc<str>>,
         lasts: Duration,
-    ) -> Result<Asked, Refusal> {
-        let mut all = Asked::default();
+    ) -> Result<AskedProxies, Refusal> {
+        let mut all = AskedProxies::default();
         let world = &self.compiled.world;
         for set in sets {
             let may_tap = tapped.contains(&set.namespace);
@@ -239,7 +239,7 @@ struct TrialStream {
     answers: Vec<Answers>,
     /// Whose answer is looked for first.
     turn: usize,
-    seen: Seen,
+    seen: LiveTally,
     inventory: Arc<RwLock<Inventory>>,
     /// What was told last.
     told: Option<Trial>,

@@ -96,7 +96,7 @@ struct ProxyTally {
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub(super) struct LiveTally {
     rights: Rights,
     /// The pods whose proxies were asked, by uid.
     pods: BTreeMap<Arc<str>, PodId>,
@@ -111,7 +111,7 @@ pub(super) struct Seen {
     reasons: BTreeSet<String>,
 }
 
-impl Seen {
+impl LiveTally {
     /// Nothing so far, of these pods and so many in all.
     pub(super) fn new(rights: Rights, pods: BTreeMap<Arc<str>, PodId>, proxies: usize) -> Self {
         Self {

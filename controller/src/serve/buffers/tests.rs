@@ -29,7 +29,7 @@ fn call(
     pod: &str,
 ) -> (
     mpsc::Sender<Bytes>,
-    CountedBody<impl Body<Data = Bytes, Error = Infallible> + Unpin + use<>>,
+    CountedRequest<impl Body<Data = Bytes, Error = Infallible> + Unpin + use<>>,
 ) {
     let (outbox, chunks) = mpsc::channel(4);
     let frames = ReceiverStream::new(chunks).map(|chunk| Ok::<_, Infallible>(Frame::data(chunk)));
@@ -38,7 +38,7 @@ fn call(
 
 /// What the body gives for these bytes, or why it ends.
 async fn read<B>(
-    (outbox, body): &mut (mpsc::Sender<Bytes>, CountedBody<B>),
+    (outbox, body): &mut (mpsc::Sender<Bytes>, CountedRequest<B>),
     bytes: Vec<u8>,
 ) -> Result<(), Code>
 where
@@ -48,7 +48,7 @@ where
     next(body).await
 }
 
-async fn next<B>(body: &mut CountedBody<B>) -> Result<(), Code>
+async fn next<B>(body: &mut CountedRequest<B>) -> Result<(), Code>
 where
     B: Body<Data = Bytes, Error = Infallible> + Unpin,
 {

@@ -1,12 +1,12 @@
-//! Pulses and verdicts on streams, and between replicas.
+//! Pulses and states of breakers on streams, and between replicas.
 
 use serde_json::json;
 use tokio::time::sleep;
 use wire::capability::Capabilities;
-use wire::v1::verdict::State;
+use wire::v1::circuit_state::State;
 
 use super::*;
-use crate::fleet::{Caller, Verdicts};
+use crate::fleet::{AnnouncedStates, Caller};
 use crate::serve::session::Session;
 use crate::serve::steered::Steered;
 
@@ -37,19 +37,19 @@ fn pulse(sent: u32, failed: u32) -> Message {
     Message::Pulse(v1::Pulse { circuits })
 }
 
-/// The state of the next verdict about `api`.
-async fn verdict(proxy: &mut Proxy) -> State {
+/// The next state of `api` that is told.
+async fn next_state(proxy: &mut Proxy) -> State {
     let message = timeout(PATIENCE, proxy.inbox.message()).await;
     match message.unwrap().unwrap().unwrap().message {
         Some(v1::to_proxy::Message::Steer(steer)) => {
-            let [verdict] = &steer.verdicts[..] else {
+            let [told] = &steer.states[..] else {
                 panic!("{steer:?}")
             };
-            let circuit = verdict.circuit.as_ref().unwrap();
+            let circuit = told.circuit.as_ref().unwrap();
             assert_eq!((&*circuit.backend, circuit.port), ("shop/api", 80));
-            verdict.state()
+            told.state()
         }
-        other => panic!("no verdict: {other:?}"),
+        other => panic!("no state: {other:?}"),
     }
 }
 
@@ -78,12 +78,12 @@ async fn who_calls_a_service_of_which_most_calls_fail_is_told_and_who_says_nothi
     older.ack(&batch).await;
     other.say(pulse(60, 60)).await;
     caller.say(pulse(60, 60)).await;
-    assert_eq!(verdict(&mut caller).await, State::Open);
-    assert_eq!(verdict(&mut silent).await, State::Open);
+    assert_eq!(next_state(&mut caller).await, State::Open);
+    assert_eq!(next_state(&mut silent).await, State::Open);
     // One that comes later is told as soon as it has the policy.
     drop(silent);
     let mut late = ready(&bench, "api", "uid-api-1").await;
-    assert_eq!(verdict(&mut late).await, State::Open);
+    assert_eq!(next_state(&mut late).await, State::Open);
     // A policy that goes closes it.
     bench.publish(&cluster::shop());
     for proxy in [&mut caller, &mut late] {
@@ -92,7 +92,7 @@ async fn who_calls_a_service_of_which_most_calls_fail_is_told_and_who_says_nothi
             let message = timeout(PATIENCE, proxy.inbox.message()).await;
             match message.unwrap().unwrap().unwrap().message {
                 Some(v1::to_proxy::Message::Steer(steer)) => {
-                    closed = steer.verdicts[0].state() == State::Closed;
+                    closed = steer.states[0].state() == State::Closed;
                 }
                 Some(v1::to_proxy::Message::Batch(batch)) => proxy.ack(&batch).await,
                 other => panic!("neither: {other:?}"),
@@ -111,11 +111,11 @@ async fn what_one_account_alone_says_holds_back_no_other() {
     let mut caller = ready(&bench, "web", "uid-client").await;
     let mut silent = ready(&bench, "api", "uid-api-1").await;
     caller.say(pulse(60, 60)).await;
-    assert_eq!(verdict(&mut caller).await, State::Open, "the control");
+    assert_eq!(next_state(&mut caller).await, State::Open, "the control");
     assert!(silent.is_silent_for(Duration::from_secs(1)).await);
     // When it sees failures itself, the two are told.
     silent.say(pulse(60, 60)).await;
-    assert_eq!(verdict(&mut silent).await, State::Open);
+    assert_eq!(next_state(&mut silent).await, State::Open);
 }
 
 /// Another replica listens.
@@ -150,7 +150,7 @@ async fn what_one_replica_hears_opens_it_at_the_others() {
     let listening = listen(&bench, &other);
     // It is told what is said from when it listens on.
     let deadline = Instant::now() + PATIENCE;
-    while other.verdicts().is_empty() {
+    while other.announced().is_empty() {
         assert!(Instant::now() < deadline, "it was not heard");
         caller.say(pulse(60, 60)).await;
         sleep(Duration::from_millis(500)).await;
@@ -206,12 +206,12 @@ async fn a_verdict_that_ends_before_it_is_told_again_is_taken_back() {
     };
     fleet.take(&caller, said.clone(), now);
     sleep(Duration::from_secs(1)).await;
-    let (open, none) = (fleet.verdicts(), Verdicts::default());
+    let (open, none) = (fleet.announced(), AnnouncedStates::default());
     let mut steered = Steered::new();
-    let mut news = |verdicts: &Verdicts, hears: bool| -> Vec<State> {
+    let mut news = |announced: &AnnouncedStates, hears: bool| -> Vec<State> {
         assert!(!hears || steered.hears(&said, now));
-        let news = steered.news(verdicts, &session, &caller.account, now);
-        news.iter().map(v1::Verdict::state).collect()
+        let news = steered.news(announced, &session, &caller.account, now);
+        news.iter().map(v1::CircuitState::state).collect()
     };
     assert_eq!(news(&open, false), [State::Open]);
     assert_eq!(news(&open, false), []);

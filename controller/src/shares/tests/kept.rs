@@ -6,12 +6,12 @@ use super::*;
 use crate::model::compiled::Compiled;
 use crate::shares::board::KEPT;
 use crate::shares::divide::ShareMessage;
-use crate::shares::key::Named;
+use crate::shares::key::NamedLimit;
 
 fn share_of(limit: &str) -> ShareOf {
     ShareOf {
         port: 8080,
-        of: Named {
+        of: NamedLimit {
             policy: ObjectKey::new("shop", "p"),
             limit: limit.into(),
         },

@@ -83,7 +83,7 @@ fn each_hop_is_told_what_those_before_it_have_not_used() -> Outcome {
         }
     }
     let none = anyhow!("in none of {ROUNDS} rounds all were told to {WITHIN} ms what was left");
-    Err(none.into())
+    Err(none)?
 }
 
 /// Whether each hop of each of nine calls was told what was left.

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, ensure};
 use e2e::{
     conformance::Record,
-    echo::{call::Order, seen::Seen},
+    echo::{call::Order, seen::EchoMetrics},
     harness::{Api, App, Namespace, Pod, eventually},
 };
 use http::Method;
@@ -166,7 +166,7 @@ impl Suite {
     }
 
     /// What an application has recorded.
-    pub(super) fn seen(&self, app: &str) -> anyhow::Result<Seen> {
+    pub(super) fn seen(&self, app: &str) -> anyhow::Result<EchoMetrics> {
         let text = self.ask(app, &Method::GET, "/metrics", "")?;
         serde_json::from_str(&text).with_context(|| format!("{app} recorded {text}"))
     }
@@ -250,7 +250,7 @@ fn service(name: &str, selector: &Value) -> Value {
 }
 
 /// `succeeded 1, failed 0` and so on, as the row keeps it.
-pub(super) fn in_words(seen: &Seen) -> String {
+pub(super) fn in_words(seen: &EchoMetrics) -> String {
     let calls = |list: &[e2e::echo::seen::Call]| {
         let names: Vec<_> = list
             .iter()

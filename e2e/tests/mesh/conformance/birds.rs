@@ -76,7 +76,7 @@ fn a_backend_is_left_out_where_it_lacks_the_roots_port() -> Outcome {
         let mut counts = [0; 2];
         for (count, pod) in counts.iter_mut().zip([&blue, &green]) {
             let body = pod.get("http://127.0.0.1:9090/metrics", &[])?.last.body;
-            let seen: e2e::echo::seen::Seen = serde_json::from_str(&body)?;
+            let seen: e2e::echo::seen::EchoMetrics = serde_json::from_str(&body)?;
             *count = seen.req_received.len();
         }
         Ok(counts)

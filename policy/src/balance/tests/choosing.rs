@@ -185,7 +185,7 @@ fn load_makes_an_endpoint_dearer_and_fades() {
 #[test]
 fn load_is_told_when_its_tenth_changes_and_before_it_fades() {
     let start = Instant::now();
-    let mut teller = Teller::default();
+    let mut teller = LoadReporter::default();
     assert_eq!(teller.tell(start, 5), None, "calm is what is assumed");
     assert_eq!(teller.tell(start, 42), Some(42));
     assert_eq!(teller.tell(start + ms(10), 49), None);

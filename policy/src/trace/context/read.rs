@@ -3,7 +3,8 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{
-    B3, B3_FLAGS, B3_SAMPLED, B3_SPAN, B3_TRACE, Context, Format, Ids, TRACEPARENT, Verdict, single,
+    B3, B3_FLAGS, B3_SAMPLED, B3_SPAN, B3_TRACE, Context, Format, Ids, SamplingDecision,
+    TRACEPARENT, single,
 };
 
 /// Length of `traceparent` in its first version: `00-`, trace, span and flags.
@@ -62,64 +63,72 @@ fn traceparent(text: &[u8]) -> Option<Context> {
     let flags = hex(flags)?;
     Some(Context {
         ids: Some(ids(trace, span)?),
-        verdict: if flags & 1 == 1 {
-            Verdict::Sampled
+        sampling: if flags & 1 == 1 {
+            SamplingDecision::Sampled
         } else {
-            Verdict::Unsampled
+            SamplingDecision::Unsampled
         },
     })
 }
 
-/// `trace-span-verdict-parent`, the last two may be missing; or a verdict alone.
+/// `trace-span-sampling-parent`, the last two may be missing; or a sampling decision alone.
 fn b3(text: &[u8]) -> Option<Context> {
-    if let [verdict] = text {
-        let verdict = b3_verdict(&[*verdict])?;
-        return Some(Context { ids: None, verdict });
+    if let [sampling] = text {
+        let sampling = b3_sampling(&[*sampling])?;
+        return Some(Context {
+            ids: None,
+            sampling,
+        });
     }
     let mut parts = text.split(|byte| *byte == b'-');
     let ids = b3_ids(parts.next()?, parts.next()?)?;
-    let verdict = parts.next().map_or(Some(Verdict::Open), b3_verdict)?;
+    let sampling = parts
+        .next()
+        .map_or(Some(SamplingDecision::Open), b3_sampling)?;
     let parent = parts.next();
     if parent.is_some_and(|parent| parent.len() != 16 || hex(parent).is_none()) {
         return None;
     }
     parts.next().is_none().then_some(Context {
         ids: Some(ids),
-        verdict,
+        sampling,
     })
 }
 
 fn b3_multi(map: &HeaderMap) -> Option<Context> {
     let debug = text(map, &B3_FLAGS) == Some(b"1");
-    let verdict = match text(map, &B3_SAMPLED) {
-        _ if debug => Verdict::Sampled,
+    let sampling = match text(map, &B3_SAMPLED) {
+        _ if debug => SamplingDecision::Sampled,
         // As the first tracers wrote it.
-        Some(b"true") => Verdict::Sampled,
-        Some(b"false") => Verdict::Unsampled,
+        Some(b"true") => SamplingDecision::Sampled,
+        Some(b"false") => SamplingDecision::Unsampled,
         Some(b"d") => return None,
-        Some(verdict) => b3_verdict(verdict)?,
+        Some(sampling) => b3_sampling(sampling)?,
         None if map.contains_key(&B3_SAMPLED) => return None,
-        None => Verdict::Open,
+        None => SamplingDecision::Open,
     };
     if map.contains_key(&B3_TRACE) || map.contains_key(&B3_SPAN) {
         let ids = b3_ids(text(map, &B3_TRACE)?, text(map, &B3_SPAN)?)?;
         return Some(Context {
             ids: Some(ids),
-            verdict,
+            sampling,
         });
     }
-    // Of no trace, nothing is said without a verdict.
-    (verdict != Verdict::Open).then_some(Context { ids: None, verdict })
+    // Of no trace, nothing is said without a sampling decision.
+    (sampling != SamplingDecision::Open).then_some(Context {
+        ids: None,
+        sampling,
+    })
 }
 
 fn text<'a>(map: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
     single(map, name).map(HeaderValue::as_bytes)
 }
 
-fn b3_verdict(text: &[u8]) -> Option<Verdict> {
+fn b3_sampling(text: &[u8]) -> Option<SamplingDecision> {
     match text {
-        b"1" | b"d" => Some(Verdict::Sampled),
-        b"0" => Some(Verdict::Unsampled),
+        b"1" | b"d" => Some(SamplingDecision::Sampled),
+        b"0" => Some(SamplingDecision::Unsampled),
         _ => None,
     }
 }

@@ -17,12 +17,12 @@ fn map(headers: &[(&'static str, &str)]) -> HeaderMap {
     map
 }
 
-fn context(trace: u128, verdict: Verdict) -> Context {
+fn context(trace: u128, sampling: SamplingDecision) -> Context {
     let ids = Some(Ids {
         trace,
         parent: PARENT,
     });
-    Context { ids, verdict }
+    Context { ids, sampling }
 }
 
 const W3C: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -31,7 +31,7 @@ const ONE: &str = "0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-1";
 
 #[test]
 fn every_format_tells_its_trace_and_its_verdict() {
-    use Verdict::{Open, Sampled, Unsampled};
+    use SamplingDecision::{Open, Sampled, Unsampled};
     let id = "0af7651916cd43dd8448eb211c80319c";
     let span = "b7ad6b7169203331";
     for (headers, expected) in [
@@ -98,14 +98,17 @@ fn every_format_tells_its_trace_and_its_verdict() {
     ] {
         assert_eq!(read(&map(&headers)), Some(expected), "{headers:?}");
     }
-    for (headers, verdict) in [
+    for (headers, sampling) in [
         (("b3", "0"), Unsampled),
         (("b3", "1"), Sampled),
         (("b3", "d"), Sampled),
         (("x-b3-sampled", "0"), Unsampled),
         (("x-b3-flags", "1"), Sampled),
     ] {
-        let expected = Context { ids: None, verdict };
+        let expected = Context {
+            ids: None,
+            sampling,
+        };
         assert_eq!(read(&map(&[headers])), Some(expected), "{headers:?}");
     }
 }
@@ -325,15 +328,15 @@ proptest! {
         let mut headers = map(&[(name, value.as_str())]);
         let came = read(&headers);
         let trace = came.and_then(|came| came.ids).map_or(trace, |ids| ids.trace);
-        let told = came.map_or(Verdict::Open, |came| came.verdict);
+        let told = came.map_or(SamplingDecision::Open, |came| came.sampling);
         let sampled = match told {
-            Verdict::Open => sampled,
-            told => told == Verdict::Sampled,
+            SamplingDecision::Open => sampled,
+            told => told == SamplingDecision::Sampled,
         };
         pass_on(&mut headers, Onward { trace, span, sampled }, &inject);
         let read = read(&headers).unwrap();
-        let verdict = if sampled { Verdict::Sampled } else { Verdict::Unsampled };
-        prop_assert_eq!(read, Context { ids: Some(Ids { trace, parent: span }), verdict });
+        let sampling = if sampled { SamplingDecision::Sampled } else { SamplingDecision::Unsampled };
+        prop_assert_eq!(read, Context { ids: Some(Ids { trace, parent: span }), sampling });
     }
 }
 
@@ -345,8 +348,8 @@ fn no_table_of_a_connection_keeps_what_each_message_says_anew() {
         assert!(!map.is_empty());
         assert!(map.values().all(HeaderValue::is_sensitive), "{map:?}");
         assert_eq!(
-            read(&map).map(|came| came.verdict),
-            Some(Verdict::Unsampled)
+            read(&map).map(|came| came.sampling),
+            Some(SamplingDecision::Unsampled)
         );
     }
 }

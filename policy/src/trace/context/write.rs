@@ -4,8 +4,8 @@ use http::{HeaderMap, HeaderValue};
 
 use super::read::of;
 use super::{
-    B3, B3_FLAGS, B3_PARENT, B3_SAMPLED, B3_SPAN, B3_TRACE, Context, Format, Onward, TRACEPARENT,
-    Verdict, single,
+    B3, B3_FLAGS, B3_PARENT, B3_SAMPLED, B3_SPAN, B3_TRACE, Context, Format, Onward,
+    SamplingDecision, TRACEPARENT, single,
 };
 
 /// Flags of `traceparent` that are known: sampled, and that the id was drawn at random.
@@ -117,7 +117,7 @@ fn b3_multi(map: &mut HeaderMap, onward: Onward, came: Option<&Context>) {
     set(map, &B3_TRACE, &trace[..length]);
     set(map, &B3_SPAN, &span);
     // Debug says it too, and so does whoever said it before.
-    let told = came.is_some_and(|came| came.verdict != Verdict::Open);
+    let told = came.is_some_and(|came| came.sampling != SamplingDecision::Open);
     if !told || (!map.contains_key(&B3_SAMPLED) && !map.contains_key(&B3_FLAGS)) {
         set(map, &B3_SAMPLED, if onward.sampled { b"1" } else { b"0" });
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use http::header::{AUTHORIZATION, HeaderValue};
-use policy::health::Seen;
+use policy::health::HealthSignal;
 use policy::name::ServiceId;
 use policy::origin::Origin;
 use policy::route::{Match, Rule, Table};
@@ -165,9 +165,9 @@ async fn of_a_headless_service_retries_and_ejection_hold_only_where_a_policy_say
             let set = held.endpoints_of(&format!("endpoints/shop/{name}:80"));
             for _ in 0..without_object::EJECTION.consecutive_failures {
                 let mut call = set.unwrap().endpoints[0].begin();
-                let seen = Some(Seen::Unreachable);
+                let signal = Some(HealthSignal::Unreachable);
                 let by = &without_object::EJECTION;
-                let _ = set.unwrap().record(&mut call, Latency::Failed, seen, by);
+                let _ = set.unwrap().record(&mut call, Latency::Failed, signal, by);
             }
         };
         rests("api");
@@ -226,8 +226,8 @@ async fn breakers_budget_and_endpoints_are_shown_as_the_next_call_finds_them() {
     let ejection = &without_object::EJECTION;
     for _ in 0..ejection.consecutive_failures {
         let mut call = set.endpoints[1].begin();
-        let seen = Some(Seen::Unreachable);
-        let _ = set.record(&mut call, Latency::Failed, seen, ejection);
+        let signal = Some(HealthSignal::Unreachable);
+        let _ = set.record(&mut call, Latency::Failed, signal, ejection);
     }
     let _in_flight = set.endpoints[2].begin();
     set.endpoints[2].hear_load(70);

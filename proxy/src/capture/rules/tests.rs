@@ -14,8 +14,8 @@ fn rules(chain: &str, settings: &Settings) -> Vec<Rule> {
 fn whatever_no_rule_exempts_is_redirected() {
     let settings = Settings::default();
     let last = |chain| rules(chain, &settings).pop().unwrap();
-    assert_eq!(last("output"), rule([], Verdict::Redirect(15101)));
-    assert_eq!(last("prerouting"), rule([], Verdict::Redirect(15106)));
+    assert_eq!(last("output"), rule([], PacketVerdict::Redirect(15101)));
+    assert_eq!(last("prerouting"), rule([], PacketVerdict::Redirect(15106)));
 }
 
 #[test]
@@ -26,7 +26,7 @@ fn every_rule_but_the_last_leaves_traffic_alone() {
         assert!(
             exemptions
                 .iter()
-                .all(|rule| rule.then == Verdict::Return && !rule.when.is_empty())
+                .all(|rule| rule.then == PacketVerdict::Return && !rule.when.is_empty())
         );
     }
 }
@@ -35,7 +35,7 @@ fn every_rule_but_the_last_leaves_traffic_alone() {
 fn own_ports_are_exempt_inbound_only() {
     let settings = Settings::default();
     for port in [15101, 15106, 15108, 15190] {
-        let exemption = rule([Match::PortBetween(port, port)], Verdict::Return);
+        let exemption = rule([Match::PortBetween(port, port)], PacketVerdict::Return);
         assert!(rules("prerouting", &settings).contains(&exemption));
         assert!(!rules("output", &settings).contains(&exemption));
     }

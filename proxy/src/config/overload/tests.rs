@@ -33,13 +33,13 @@ fn port(settings: Overload, now: Instant) -> PortOverload {
     PortOverload::after(None, &said(settings), now).unwrap()
 }
 
-const NORMAL: Asks = Asks {
+const NORMAL: PendingRequest = PendingRequest {
     priority: Priority::Normal,
     retry: false,
 };
 
-fn of(priority: Priority) -> Asks {
-    Asks { priority, ..NORMAL }
+fn of(priority: Priority) -> PendingRequest {
+    PendingRequest { priority, ..NORMAL }
 }
 
 /// An application with these workers, each request taking 10 ms of one; so many arrive a

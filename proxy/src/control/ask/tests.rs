@@ -194,7 +194,7 @@ async fn requests_that_a_tap_shows_go_together_and_none_waits_longer_than_it_may
 async fn eight_questions_are_answered_at_a_time_and_each_no_longer_than_it_may() {
     let bench = Bench::start(&Ca::new()).await;
     let nobody = Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
-    let mut asks = Asks::new(&bench.control, ControlClient::new(nobody));
+    let mut asks = OpenQuestions::new(&bench.control, ControlClient::new(nobody));
     for id in 0..8 {
         asks.start(id, Duration::from_secs(60), pending());
     }

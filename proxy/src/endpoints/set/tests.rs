@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use policy::health::{EjectedFor, Seen};
+use policy::health::{EjectedFor, HealthSignal};
 use policy::sticky::Key;
 use policy::traffic::without_object::EJECTION;
 use prometheus_client::metrics::gauge::Gauge;
@@ -107,7 +107,7 @@ async fn answers_that_are_not_good_draw_no_calls_by_being_fast() {
             } else {
                 Latency::of_head(Duration::from_millis(50), true)
             };
-            let rests = set.record(&mut call, latency, Some(Seen::Good), &EJECTION);
+            let rests = set.record(&mut call, latency, Some(HealthSignal::Good), &EJECTION);
             assert_eq!(rests, None);
         }
         assert!((least..=most).contains(&there), "{good}: {there} of 100");
@@ -170,8 +170,8 @@ impl Fleet {
     }
 
     fn fails(&self, attempt: &mut InFlight) -> Option<EjectedFor> {
-        let seen = Some(Seen::Unreachable);
-        self.set.record(attempt, Latency::Failed, seen, &EJECTION)
+        let signal = Some(HealthSignal::Unreachable);
+        self.set.record(attempt, Latency::Failed, signal, &EJECTION)
     }
 
     /// As many failures as the default asks for.
@@ -224,8 +224,8 @@ async fn a_probe_that_succeeds_brings_its_endpoint_back_little_by_little() {
         (picked.endpoint().addr == fleet.dead().addr).then_some(picked)
     });
     let (mut probe, head) = (probe.unwrap(), Latency::Head(Duration::from_millis(1)));
-    let seen = Some(Seen::Good);
-    assert_eq!(fleet.set.record(&mut probe, head, seen, &EJECTION), None);
+    let signal = Some(HealthSignal::Good);
+    assert_eq!(fleet.set.record(&mut probe, head, signal, &EJECTION), None);
     drop(probe);
     assert_eq!(fleet.resting.get(), 0);
     // Its estimate is as bad as an unreachable endpoint's for a while; here the share
@@ -288,7 +288,9 @@ async fn what_a_late_probe_shows_is_not_taken_for_what_the_next_one_shows() {
     let mut next = probe().unwrap();
     let good = |probe: &mut InFlight| {
         let head = Latency::Head(Duration::from_millis(1));
-        fleet.set.record(probe, head, Some(Seen::Good), &EJECTION)
+        fleet
+            .set
+            .record(probe, head, Some(HealthSignal::Good), &EJECTION)
     };
     assert_eq!(good(&mut late), None);
     assert_eq!(fleet.resting.get(), 1);
@@ -359,7 +361,9 @@ async fn calls_to_a_service_that_lets_nobody_rest_end_no_rest_for_another_servic
     let answered = || {
         let mut call = fleet.set.pick(&draw).unwrap();
         let head = Latency::Head(Duration::from_millis(1));
-        let rests = fleet.set.record(&mut call, head, Some(Seen::Good), &off);
+        let rests = fleet
+            .set
+            .record(&mut call, head, Some(HealthSignal::Good), &off);
         assert_eq!(rests, None);
         call.endpoint().addr
     };
@@ -394,8 +398,8 @@ async fn where_ejection_is_switched_off_nobody_rests_any_more() {
     assert_eq!(addr(fleet.set.pick(&draw)), fleet.dead().addr);
     for _ in 0..20 {
         let attempt = &mut fleet.dead().begin();
-        let seen = Some(Seen::Unreachable);
-        let rests = fleet.set.record(attempt, Latency::Failed, seen, &off);
+        let signal = Some(HealthSignal::Unreachable);
+        let rests = fleet.set.record(attempt, Latency::Failed, signal, &off);
         assert_eq!(rests, None);
     }
 }

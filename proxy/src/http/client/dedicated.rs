@@ -205,14 +205,14 @@ impl Dedicated {
 
     /// Counts a request as waiting by HTTP/2 until the guard is dropped.
     #[must_use]
-    pub fn beside(self: &Arc<Self>) -> Beside {
+    pub fn beside(self: &Arc<Self>) -> MultiplexedGuard {
         let mut state = self.state.lock();
         state.beside += 1;
         if state.beside >= MULTIPLEXED_FROM {
             state.multiplexed_at = Some(Instant::now());
         }
         drop(state);
-        Beside(Arc::clone(self))
+        MultiplexedGuard(Arc::clone(self))
     }
 
     /// The dedicated connection, if it is in use and nothing came by it since the last call.
@@ -241,9 +241,9 @@ impl Dedicated {
 }
 
 #[derive(Debug)]
-pub struct Beside(Arc<Dedicated>);
+pub struct MultiplexedGuard(Arc<Dedicated>);
 
-impl Drop for Beside {
+impl Drop for MultiplexedGuard {
     fn drop(&mut self) {
         self.0.state.lock().beside -= 1;
     }

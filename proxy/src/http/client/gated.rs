@@ -14,7 +14,7 @@ use http_body_util::BodyExt;
 
 use crate::http::body::{Body, BoxError};
 use crate::http::client::http1::Http1;
-use crate::http::client::upstream::Watch;
+use crate::http::client::upstream::UpstreamWatch;
 use crate::http::replay::Replay;
 use crate::http::stuck_upload::StuckUpload;
 use crate::net::abort::Abort;
@@ -26,7 +26,7 @@ struct Gated {
     body: Body,
     /// The body, as it is asked whose time passes.
     replay: Replay,
-    server: Watch,
+    server: UpstreamWatch,
     abort: Abort,
     /// Its sender says nothing.
     stuck: StuckUpload,

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use crate::failure::Failure;
 use crate::http::body::Body;
 use crate::http::client::leaving::Leaving;
-use crate::http::client::upstream::{Upstream, Watch};
+use crate::http::client::upstream::{Upstream, UpstreamWatch};
 use crate::http::client::window::{WINDOW, Window};
 use crate::http::limits::{BUFFER, HEADER_COUNT};
 use crate::net::abort::Abort;
@@ -31,7 +31,7 @@ pub(crate) struct Http1 {
     pub sender: http1::SendRequest<Body>,
     /// Makes its close a reset.
     pub abort: Abort,
-    pub watch: Watch,
+    pub watch: UpstreamWatch,
 }
 
 impl Http1 {

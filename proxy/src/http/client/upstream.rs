@@ -26,7 +26,7 @@ use crate::net::connect;
 #[derive(Debug)]
 pub(crate) struct Upstream {
     io: TcpStream,
-    seen: Arc<Seen>,
+    state: Arc<ConnectionState>,
     abort: Abort,
     holder: Holder,
     stuck: StuckUpload,
@@ -40,7 +40,7 @@ pub(crate) struct Upstream {
 
 /// What was read of a connection.
 #[derive(Debug, Default)]
-struct Seen {
+struct ConnectionState {
     /// The server put an end to it.
     ended: AtomicBool,
     /// The server said something since the last request began.
@@ -54,7 +54,7 @@ struct Seen {
     answered: Answered,
 }
 
-impl Seen {
+impl ConnectionState {
     fn notes(&self, takes: bool) {
         if self.stuck.swap(!takes, Relaxed) && takes {
             self.taken.wake();
@@ -64,40 +64,40 @@ impl Seen {
 
 /// What can be seen of a connection while hyper owns its [`Upstream`].
 #[derive(Clone, Debug)]
-pub(crate) struct Watch {
-    seen: Arc<Seen>,
+pub(crate) struct UpstreamWatch {
+    state: Arc<ConnectionState>,
 }
 
-impl Watch {
+impl UpstreamWatch {
     /// Whether the server put an end to the connection, as far as it was read.
     #[must_use]
     pub(crate) fn has_ended(&self) -> bool {
-        self.seen.ended.load(Relaxed)
+        self.state.ended.load(Relaxed)
     }
 
     /// From here on bytes of the server count as an answer to the next request.
     pub(crate) fn asks(&self) {
-        self.seen.heard.store(false, Relaxed);
+        self.state.heard.store(false, Relaxed);
     }
 
     /// From here on hyper has all of the body.
     pub(super) fn note_whole_body(&self) {
-        self.seen.whole.store(true, Relaxed);
+        self.state.whole.store(true, Relaxed);
     }
 
     /// Whether the answer to a request with a body has come whole.
     pub(super) fn answered(&self) -> Answered {
-        self.seen.answered.clone()
+        self.state.answered.clone()
     }
 
     /// Whether all of the body is on its way, and the server takes it.
     pub(super) fn gets_whole_body(&self) -> bool {
-        self.seen.whole.load(Relaxed) && !self.is_stuck()
+        self.state.whole.load(Relaxed) && !self.is_stuck()
     }
 
     /// The server does not take what was written last.
     fn is_stuck(&self) -> bool {
-        self.seen.stuck.load(Relaxed)
+        self.state.stuck.load(Relaxed)
     }
 
     /// Ready unless the server does not take what was written last.
@@ -105,7 +105,7 @@ impl Watch {
         if !self.is_stuck() {
             return Poll::Ready(());
         }
-        self.seen.taken.register(cx.waker());
+        self.state.taken.register(cx.waker());
         // It may have taken it just now.
         if self.is_stuck() {
             Poll::Pending
@@ -118,18 +118,18 @@ impl Watch {
     /// of a head too.
     #[must_use]
     pub(crate) fn has_heard(&self) -> bool {
-        self.seen.heard.load(Relaxed)
+        self.state.heard.load(Relaxed)
     }
 }
 
 impl Upstream {
     #[must_use]
     pub(crate) fn new(io: TcpStream, abort: Abort, holder: Holder, window: Option<Window>) -> Self {
-        let seen = Arc::<Seen>::default();
+        let state = Arc::<ConnectionState>::default();
         Self {
             io,
-            stuck: StuckUpload::new(seen.answered.clone()),
-            seen,
+            stuck: StuckUpload::new(state.answered.clone()),
+            state,
             abort,
             holder,
             deaf: false,
@@ -139,16 +139,16 @@ impl Upstream {
     }
 
     #[must_use]
-    pub(crate) fn watch(&self) -> Watch {
-        Watch {
-            seen: Arc::clone(&self.seen),
+    pub(crate) fn watch(&self) -> UpstreamWatch {
+        UpstreamWatch {
+            state: Arc::clone(&self.state),
         }
     }
 
     /// What is written goes nowhere.
     fn is_deaf(&self) -> bool {
         if self.abort.discards() {
-            self.seen.notes(true);
+            self.state.notes(true);
             return true;
         }
         self.deaf
@@ -160,7 +160,7 @@ impl Upstream {
         size: usize,
         written: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
-        self.seen.notes(written.is_ready());
+        self.state.notes(written.is_ready());
         if written.is_ready() {
             self.stuck.moves();
         }
@@ -170,7 +170,7 @@ impl Upstream {
                 ready!(self.stuck.poll_given_up(cx));
                 tracing::debug!("a server takes nothing of a body behind its answer");
                 self.abort.discard();
-                self.seen.notes(true);
+                self.state.notes(true);
                 Poll::Ready(Ok(size))
             }
             Poll::Ready(Err(error))
@@ -214,10 +214,10 @@ impl AsyncRead for Upstream {
         let read = read_at_most(Pin::new(&mut this.io), cx, out, chunk_size);
         let ended = matches!(read, Poll::Ready(Ok(()))) && out.filled().len() == before;
         if out.filled().len() > before {
-            this.seen.heard.store(true, Relaxed);
+            this.state.heard.store(true, Relaxed);
         }
         if room > 0 && (ended || matches!(read, Poll::Ready(Err(_)))) {
-            this.seen.ended.store(true, Relaxed);
+            this.state.ended.store(true, Relaxed);
         }
         if this.broken && room > 0 && ended {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));

@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 
 use crate::http::body::BoxError;
 use crate::http::client::http1::Http1;
-use crate::http::client::upstream::Watch;
+use crate::http::client::upstream::UpstreamWatch;
 use crate::net::abort::Abort;
 
 /// Somebody waits for an answer, or for the rest of it. Dropped before that has come whole,
@@ -18,7 +18,7 @@ use crate::net::abort::Abort;
 /// Not so where all of the body is on its way: the server gets it, and may do what it says.
 #[derive(Debug)]
 pub(super) struct Wanted {
-    server: Watch,
+    server: UpstreamWatch,
     abort: Abort,
     fulfilled: bool,
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use policy::context::MOST;
-use policy::deadline::Asked;
+use policy::deadline::RequestedTimeout;
 use tokio::time::{advance, timeout};
 
 use super::*;
@@ -16,7 +16,7 @@ const OTHER: &str = "00-00000000000000000000000000000001-00f067aa0ba902b7-01";
 const SOON: Duration = Duration::from_millis(1);
 
 /// How a request ends.
-type Way = fn(Kept);
+type Way = fn(OpenRequest);
 
 fn traced(parent: &'static str) -> HeaderMap {
     let mut map = HeaderMap::new();
@@ -25,9 +25,9 @@ fn traced(parent: &'static str) -> HeaderMap {
 }
 
 fn within(left: u64) -> Inherited {
-    let asked = Asked {
+    let asked = RequestedTimeout {
         weft: Some(Duration::from_millis(left)),
-        ..Asked::default()
+        ..RequestedTimeout::default()
     };
     Inherited {
         deadline: Deadline::arrived(now(), asked, None),
@@ -36,7 +36,11 @@ fn within(left: u64) -> Inherited {
 }
 
 /// The request that goes to the application, and its name.
-fn arrives(contexts: &Arc<Contexts>, inherited: &Inherited, map: HeaderMap) -> (Kept, Option<Id>) {
+fn arrives(
+    contexts: &Arc<Contexts>,
+    inherited: &Inherited,
+    map: HeaderMap,
+) -> (OpenRequest, Option<Id>) {
     let mut map = map;
     let (kept, room) = contexts.arrives(inherited, &mut map);
     assert!(room);
@@ -144,7 +148,11 @@ async fn beyond_the_bound_calls_are_made_for_nothing_and_trace_ids_say_nothing()
     all.pop();
     let (_kept, name) = arrives(&contexts, &within(500), traced(OTHER));
     assert!(name.is_some());
-    assert!(size_of::<Served>() <= 176, "{}", size_of::<Served>());
+    assert!(
+        size_of::<ServedRequest>() <= 176,
+        "{}",
+        size_of::<ServedRequest>()
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -234,7 +242,7 @@ async fn what_was_tried_again_in_vain_marks_the_request_by_its_name_or_else_its_
     let contexts = Arc::<Contexts>::default();
     let (named, name) = arrives(&contexts, &within(500), traced(PARENT));
     let (other, _) = arrives(&contexts, &within(500), traced(PARENT));
-    let spent = |kept: &Kept, parent| contexts.is_spent(kept, &traced(parent));
+    let spent = |kept: &OpenRequest, parent| contexts.is_spent(kept, &traced(parent));
     assert!(!spent(&named, PARENT));
     let request = contexts.of_call(name, &HeaderMap::new()).request();
     let spend = |request, map: &HeaderMap| {

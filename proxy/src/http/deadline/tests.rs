@@ -26,9 +26,9 @@ fn silent() -> http_body_util::StreamBody<Never> {
 }
 
 fn within(left: Duration) -> Deadline {
-    let asked = Asked {
+    let asked = RequestedTimeout {
         weft: Some(left),
-        ..Asked::default()
+        ..RequestedTimeout::default()
     };
     Deadline::outgoing(now(), asked, &Timeouts::DEFAULT, None)
 }
@@ -37,9 +37,9 @@ fn within(left: Duration) -> Deadline {
 async fn what_a_request_waited_for_memory_is_part_of_its_time() {
     let seconds = Duration::from_secs;
     let timed = Timed {
-        asked: Asked {
+        asked: RequestedTimeout {
             weft: Some(seconds(5)),
-            ..Asked::default()
+            ..RequestedTimeout::default()
         },
         unreadable: false,
     };
@@ -79,7 +79,7 @@ fn times_are_read_where_they_may_be_believed_and_what_is_none_is_told() {
     );
     assert_eq!(
         read(false, false),
-        Asked::default(),
+        RequestedTimeout::default(),
         "neither gRPC nor believed"
     );
     assert_eq!(
@@ -90,7 +90,7 @@ fn times_are_read_where_they_may_be_believed_and_what_is_none_is_told() {
         let map = map(&[(name, value)]);
         let timed = Timed::read(&map, true, map.get("weft-timeout"), None);
         assert!(
-            timed.unreadable && timed.asked == Asked::default(),
+            timed.unreadable && timed.asked == RequestedTimeout::default(),
             "{value}"
         );
     }
@@ -122,9 +122,9 @@ async fn what_is_left_is_written_and_nothing_where_there_is_no_end() {
 #[tokio::test(start_paused = true)]
 async fn what_a_call_is_made_for_is_told_to_peers_beside_and_to_the_application_as_the_least() {
     let until = Some(now() + Duration::from_millis(700));
-    let asked = Asked {
+    let asked = RequestedTimeout {
         weft: Some(Duration::from_secs(2)),
-        ..Asked::default()
+        ..RequestedTimeout::default()
     };
     let deadline = Deadline::outgoing(now(), asked, &Timeouts::DEFAULT, until);
     let written = |reader, grpc| {
@@ -162,7 +162,7 @@ async fn work_ends_when_nobody_waits_any_more_for_what_it_is_for() {
 async fn a_body_ends_with_its_time_in_trailers_for_grpc_and_broken_off_for_others() {
     for kind in ["text/plain", "application/grpc-web+proto"] {
         let at = now() + Duration::from_secs(1);
-        let mut plain = Ending::new(
+        let mut plain = EndingBody::new(
             silent(),
             Ends::at(Some(at)),
             &map(&[("content-type", kind)]),
@@ -178,7 +178,7 @@ async fn a_body_ends_with_its_time_in_trailers_for_grpc_and_broken_off_for_other
     let ended = Cell::new(None);
     let at = Some(now() + Duration::from_secs(1));
     let head = map(&[("content-type", "application/grpc+proto")]);
-    let grpc = Ending::new(silent(), Ends::at(at), &head);
+    let grpc = EndingBody::new(silent(), Ends::at(at), &head);
     let mut grpc = Watched::begun(grpc, |end, _, _| ended.set(Some(end))).await;
     let trailers = grpc.frame().await.unwrap().unwrap();
     assert_eq!(trailers.into_trailers().unwrap()["grpc-status"], "4");
@@ -190,10 +190,10 @@ async fn a_body_ends_with_its_time_in_trailers_for_grpc_and_broken_off_for_other
 async fn a_body_that_ends_before_its_time_or_has_none_is_whole() {
     let at = now() + Duration::from_secs(1);
     for end in [Some(at), None] {
-        let body = Ending::new(text("all"), Ends::at(end), &HeaderMap::new());
+        let body = EndingBody::new(text("all"), Ends::at(end), &HeaderMap::new());
         assert_eq!(body.collect().await.unwrap().to_bytes(), "all");
     }
-    let mut endless = Ending::new(silent(), Ends::at(None), &HeaderMap::new());
+    let mut endless = EndingBody::new(silent(), Ends::at(None), &HeaderMap::new());
     let day = Duration::from_secs(86_400);
     assert!(tokio::time::timeout(day, endless.frame()).await.is_err());
 }
@@ -206,7 +206,7 @@ async fn what_a_peer_breaks_off_in_the_last_moment_was_broken_off_for_its_time()
     };
     for (left, in_time) in [(1, true), (50, false)] {
         let at = now() + Duration::from_millis(left);
-        let mut body = Ending::new(broken(), Ends::at(Some(at)), &HeaderMap::new());
+        let mut body = EndingBody::new(broken(), Ends::at(Some(at)), &HeaderMap::new());
         let error = body.frame().await.unwrap().unwrap_err();
         assert_eq!(error.is::<OutOfTime>(), in_time, "{left} ms before");
     }
@@ -230,7 +230,7 @@ async fn work_that_takes_longer_than_its_time_is_dropped() {
 async fn an_answer_of_which_nothing_came_in_time_can_be_replaced_and_says_no_length() {
     let over = || Ends::at(Some(now()));
     let ended = Cell::new(None);
-    let body = Ending::new(text("all of it"), over(), &HeaderMap::new());
+    let body = EndingBody::new(text("all of it"), over(), &HeaderMap::new());
     let mut body = Watched::begun(body, |end, _, _| ended.set(Some(end))).await;
     assert_eq!(
         body.size_hint().exact(),
@@ -242,9 +242,9 @@ async fn an_answer_of_which_nothing_came_in_time_can_be_replaced_and_says_no_len
     drop(body);
     // gRPC tells it behind the head.
     let head = map(&[("content-type", "application/grpc")]);
-    let body = Ending::new(text("all of it"), over(), &head);
+    let body = EndingBody::new(text("all of it"), over(), &head);
     assert!(!Watched::begun(body, |_, _, _| ()).await.is_late());
-    let body = Ending::new(text("all of it"), Ends::at(None), &head);
+    let body = EndingBody::new(text("all of it"), Ends::at(None), &head);
     let mut whole = Watched::begun(body, |_, _, _| ()).await;
     assert_eq!(whole.size_hint().exact(), Some(9));
     assert!(!whole.is_late());

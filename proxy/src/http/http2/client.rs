@@ -18,9 +18,9 @@ use tokio::time::{sleep, timeout};
 
 use super::flow::{CONNECTION_WINDOW, Flow, STREAMS};
 use super::frame_filter::FrameFilter;
-use super::keepalive::{Heard, Keepalive, Peer};
+use super::keepalive::{Keepalive, Peer, WatchedIo};
 use super::pipe::{Pipe, Stopped, flushed};
-use super::recv::{RecvBody, Upload};
+use super::recv::{RecvBody, UploadGuard};
 use super::{RESET_FOR, RESETS, SMALL_FRAMES, Tuning, reset_errors, strip_connection_headers};
 use crate::http::body::Body;
 use crate::http::limits::HEADER_BYTES;
@@ -120,7 +120,7 @@ where
 {
     let unsent = profile.unsent(&budget);
     let flow = Flow::new(Arc::clone(&budget), profile.windows);
-    let (io, heard) = Heard::new(FrameFilter::of_server(io, flow.small_frames()), budget);
+    let (io, heard) = WatchedIo::new(FrameFilter::of_server(io, flow.small_frames()), budget);
     let (send, mut connection) = Builder::new()
         .initial_window_size(flow.window())
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -239,7 +239,10 @@ impl Sender {
                     clippy::disallowed_methods,
                     reason = "one body, aborted with its stream"
                 )]
-                Poll::Pending => Some(Upload::new(tokio::spawn(pipe).abort_handle(), answered)),
+                Poll::Pending => Some(UploadGuard::new(
+                    tokio::spawn(pipe).abort_handle(),
+                    answered,
+                )),
             }
         };
         self.answer(response, upload).await
@@ -277,7 +280,7 @@ impl Sender {
     async fn answer(
         &self,
         response: ResponseFuture,
-        upload: Option<Upload>,
+        upload: Option<UploadGuard>,
     ) -> Result<Response<RecvBody>, SendError> {
         let share = self.flow.open();
         let (head, stream) = response.await.map_err(SendError::of)?.into_parts();
@@ -308,7 +311,7 @@ struct Task<I>
 where
     I: AsyncRead + AsyncWrite + Unpin,
 {
-    connection: Connection<Heard<FrameFilter<I>>, Bytes>,
+    connection: Connection<WatchedIo<FrameFilter<I>>, Bytes>,
     keepalive: Option<Keepalive>,
     flow: Arc<Flow>,
     shared: Arc<Shared>,

@@ -30,7 +30,7 @@ const STREAM: usize = 2 * 1024;
 const LOOK_FROM: usize = 64;
 
 /// A request as it came.
-pub(super) type Begun = (Request<RecvStream>, SendResponse<Bytes>);
+pub(super) type BegunRequest = (Request<RecvStream>, SendResponse<Bytes>);
 
 /// The requests of one connection that wait.
 pub(super) struct HeldBack {
@@ -39,7 +39,7 @@ pub(super) struct HeldBack {
     class: AdmissionClass,
     waiting: VecDeque<Waiting>,
     /// Those that were taken back while they waited.
-    left: Vec<Begun>,
+    left: Vec<BegunRequest>,
     ticket: Option<AdmissionTicket>,
     /// When the first of them has waited for too long.
     late: Option<Pin<Box<Sleep>>>,
@@ -48,7 +48,7 @@ pub(super) struct HeldBack {
 }
 
 struct Waiting {
-    begun: Begun,
+    begun: BegunRequest,
     since: Instant,
     _held: Held,
 }
@@ -79,10 +79,10 @@ impl HeldBack {
     /// `window`: as much of its body may come meanwhile.
     pub(super) fn admit(
         &mut self,
-        begun: Begun,
+        begun: BegunRequest,
         window: u32,
         cx: &mut Context<'_>,
-    ) -> Option<Begun> {
+    ) -> Option<BegunRequest> {
         if self.waiting.is_empty() {
             match self.budget.admit(&self.permit, self.class) {
                 Ok(()) => return Some(begun),
@@ -114,7 +114,7 @@ impl HeldBack {
 
     /// The next one that is admitted, or never will be: that one is marked. Wakes for the
     /// others.
-    pub(super) fn next(&mut self, cx: &mut Context<'_>) -> Option<Begun> {
+    pub(super) fn next(&mut self, cx: &mut Context<'_>) -> Option<BegunRequest> {
         if let Some(left) = self.left.pop() {
             return Some(marked(left, NotAdmitted::Left));
         }
@@ -160,7 +160,7 @@ impl HeldBack {
     }
 }
 
-fn marked<M>((mut request, respond): Begun, mark: M) -> Begun
+fn marked<M>((mut request, respond): BegunRequest, mark: M) -> BegunRequest
 where
     M: Clone + Send + Sync + 'static,
 {

@@ -45,12 +45,12 @@ impl SmallFrames {
 #[derive(Debug, Default)]
 pub(super) struct Inboxes {
     small: SmallFrames,
-    open: Mutex<HashMap<StreamId, Weak<Mutex<Unread>>>>,
+    open: Mutex<HashMap<StreamId, Weak<Mutex<UnreadFrames>>>>,
 }
 
 /// What came of one stream.
 #[derive(Debug)]
-pub(super) struct Unread {
+pub(super) struct UnreadFrames {
     pub(super) stream: RecvStream,
     /// Taken out of `h2`.
     joined: BytesMut,
@@ -62,7 +62,7 @@ pub(super) struct Unread {
 #[derive(Debug)]
 pub(super) struct Inbox {
     id: StreamId,
-    unread: Arc<Mutex<Unread>>,
+    unread: Arc<Mutex<UnreadFrames>>,
     all: Arc<Inboxes>,
 }
 
@@ -74,7 +74,7 @@ impl Inboxes {
     pub(super) fn open(self: &Arc<Self>, stream: RecvStream) -> Inbox {
         let id = stream.stream_id();
         let ended = stream.is_end_stream();
-        let unread = Arc::new(Mutex::new(Unread {
+        let unread = Arc::new(Mutex::new(UnreadFrames {
             stream,
             joined: BytesMut::new(),
             reader: None,
@@ -105,7 +105,7 @@ impl Inboxes {
     }
 }
 
-impl Unread {
+impl UnreadFrames {
     fn take_out(&mut self) {
         // `h2` wakes whoever asked last, so it is asked in the reader's name.
         let reader = self.reader.clone();
@@ -164,7 +164,7 @@ impl Unread {
 }
 
 impl Inbox {
-    pub(super) fn lock(&self) -> parking_lot::MutexGuard<'_, Unread> {
+    pub(super) fn lock(&self) -> parking_lot::MutexGuard<'_, UnreadFrames> {
         self.unread.lock()
     }
 }

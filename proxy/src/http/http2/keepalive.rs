@@ -34,13 +34,13 @@ const DEAD: Duration = Duration::from_millis(7500);
 
 /// A connection that notes when something came.
 #[derive(Debug)]
-pub(super) struct Heard<I> {
+pub(super) struct WatchedIo<I> {
     io: I,
     budget: Arc<Budget>,
     heard: Arc<AtomicBool>,
 }
 
-impl<I> Heard<I> {
+impl<I> WatchedIo<I> {
     pub(super) fn new(io: I, budget: Arc<Budget>) -> (Self, Arc<AtomicBool>) {
         let heard = Arc::<AtomicBool>::default();
         let noted = Arc::clone(&heard);
@@ -53,7 +53,7 @@ impl<I> Heard<I> {
     }
 }
 
-impl<I: AsyncRead + Unpin> AsyncRead for Heard<I> {
+impl<I: AsyncRead + Unpin> AsyncRead for WatchedIo<I> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -70,7 +70,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for Heard<I> {
     }
 }
 
-impl<I: AsyncWrite + Unpin> AsyncWrite for Heard<I> {
+impl<I: AsyncWrite + Unpin> AsyncWrite for WatchedIo<I> {
     forward_write!(io);
     forward_shutdown!(io);
 }

@@ -68,12 +68,12 @@ struct Cost {
 }
 
 /// A chunk that counts until it was sent.
-struct Counted {
+struct CountedChunk {
     chunk: Bytes,
     _held: Held,
 }
 
-impl AsRef<[u8]> for Counted {
+impl AsRef<[u8]> for CountedChunk {
     fn as_ref(&self) -> &[u8] {
         &self.chunk
     }
@@ -86,7 +86,7 @@ pub(super) fn counted(chunk: Bytes, held: &Held) -> Bytes {
         return chunk;
     }
     let _held = held.beside(chunk.len());
-    Bytes::from_owner(Counted { chunk, _held })
+    Bytes::from_owner(CountedChunk { chunk, _held })
 }
 
 /// What follows the chunk that is held.

@@ -28,7 +28,7 @@ pub struct RecvBody {
     left: Option<u64>,
     data_ended: bool,
     /// What still sends the request that this answers.
-    upload: Option<Upload>,
+    upload: Option<UploadGuard>,
     /// The request whose body it is: in flight until that has come as well, whatever was
     /// answered.
     request: Option<Arc<InFlight>>,
@@ -37,12 +37,12 @@ pub struct RecvBody {
 /// The rest of a request on its way. Dropped before the answer has ended, it resets
 /// the stream: nobody wants the answer.
 #[derive(Debug)]
-pub(super) struct Upload {
+pub(super) struct UploadGuard {
     task: Option<AbortHandle>,
     answered: Answered,
 }
 
-impl Upload {
+impl UploadGuard {
     /// `answered`: how `task` learns that the answer has come whole.
     pub(super) const fn new(task: AbortHandle, answered: Answered) -> Self {
         Self {
@@ -58,7 +58,7 @@ impl Upload {
     }
 }
 
-impl Drop for Upload {
+impl Drop for UploadGuard {
     fn drop(&mut self) {
         if let Some(task) = &self.task {
             task.abort();
@@ -110,7 +110,7 @@ impl RecvBody {
         }
     }
 
-    pub(super) fn sent_by(mut self, upload: Option<Upload>) -> Self {
+    pub(super) fn sent_by(mut self, upload: Option<UploadGuard>) -> Self {
         self.upload = upload;
         self
     }

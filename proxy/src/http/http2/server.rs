@@ -18,8 +18,8 @@ use tokio::time::timeout;
 
 use super::flow::{CONNECTION_WINDOW, Flow, STREAMS};
 use super::frame_filter::FrameFilter;
-use super::held_back::{Begun, HeldBack};
-use super::keepalive::{Heard, Keepalive, Peer};
+use super::held_back::{BegunRequest, HeldBack};
+use super::keepalive::{Keepalive, Peer, WatchedIo};
 use super::pipe::{Pipe, Stopped, flushed};
 use super::recv::RecvBody;
 use super::{RESET_FOR, SMALL_FRAMES, Tuning, reset_errors, strip_connection_headers};
@@ -27,7 +27,7 @@ use crate::failure::StreamReset;
 use crate::http::body::Body;
 use crate::http::grpc::is_grpc;
 use crate::http::limits::{HEADER_BYTES, size};
-use crate::http::replay::Kept;
+use crate::http::replay::KeptBody;
 use crate::net::admission::AdmissionClass;
 use crate::net::budget::Budget;
 use crate::net::coalesce::FlushHandle;
@@ -92,7 +92,7 @@ where
     let flow = Flow::new(Arc::clone(&budget), profile.windows);
     let mut held_back = HeldBack::new(Arc::clone(&budget), Arc::clone(&permit), class);
     let io = FrameFilter::of_client(io, flow.small_frames(), Arc::clone(&permit));
-    let (io, heard) = Heard::new(io, budget);
+    let (io, heard) = WatchedIo::new(io, budget);
     let handshake = builder(&profile, &flow).handshake::<_, Bytes>(io);
     // Within a tunnel nobody else sees to it.
     let shaken = timeout(HEAD_WITHIN, handshake).await;
@@ -186,7 +186,7 @@ fn builder(profile: &Tuning, flow: &Flow) -> Builder {
 
 /// Begins to answer one request. `held` lives for as long as the answer is on its way.
 fn begin<F>(
-    (request, respond): Begun,
+    (request, respond): BegunRequest,
     flow: &Arc<Flow>,
     permit: &Arc<Permit>,
     held: Arc<()>,
@@ -194,7 +194,7 @@ fn begin<F>(
 ) where
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    let asked = Asked::of(&request);
+    let asked = RequestTraits::of(&request);
     let (mut head, stream) = request.into_parts();
     let bytes = size(&head.headers);
     let mut promise = flow.budget().promise(bytes);
@@ -204,7 +204,7 @@ fn begin<F>(
     let in_flight = Arc::new(permit.begin_request());
     let cost = permit.hold(REQUEST + bytes);
     if !stream.is_end_stream() {
-        head.extensions.insert(Kept::new(cost.beside(0)));
+        head.extensions.insert(KeptBody::new(cost.beside(0)));
     }
     let body = RecvBody::new(stream, flow.open(), &head.headers)
         .counted(cost.beside(0))
@@ -224,12 +224,12 @@ fn begin<F>(
 
 /// What of a request decides how its answer is sent.
 #[derive(Clone, Copy)]
-struct Asked {
+struct RequestTraits {
     head_only: bool,
     grpc: bool,
 }
 
-impl Asked {
+impl RequestTraits {
     fn of<B>(request: &Request<B>) -> Self {
         Self {
             head_only: request.method() == Method::HEAD,
@@ -242,7 +242,7 @@ impl Asked {
 async fn exchange(
     answer: impl Future<Output = Response<Body>>,
     mut respond: SendResponse<Bytes>,
-    asked: Asked,
+    asked: RequestTraits,
     cost: Held,
 ) {
     let response = {
@@ -269,7 +269,7 @@ async fn exchange(
 async fn send(
     response: Response<Body>,
     respond: &mut SendResponse<Bytes>,
-    asked: Asked,
+    asked: RequestTraits,
     cost: Held,
 ) -> Result<(), h2::Error> {
     let (mut head, body) = response.into_parts();

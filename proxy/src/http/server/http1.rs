@@ -30,13 +30,13 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::http::body::Body;
-use crate::http::leftover::ends_connection;
-use crate::http::refusal::{TurnedAway, not_admitted};
-use crate::http::replay::Kept;
-use crate::http::server::http1::activity::{Busy, Use};
+use crate::http::refusal::{NotHandled, not_admitted};
+use crate::http::replay::KeptBody;
+use crate::http::server::http1::activity::{Busy, ConnectionUse};
 use crate::http::server::http1::guarded::{Guarded, guard};
 use crate::http::server::http1::write_observer::WriteObserver;
 use crate::http::server::refused_head;
+use crate::http::unread_body::ends_connection;
 use crate::net::abort::MayAbort;
 use crate::net::admission::AdmissionClass;
 use crate::net::budget::Budget;
@@ -85,7 +85,7 @@ pub(crate) fn serve<I, H, F>(
     io: I,
     limits: Limits,
     close: Pin<&mut impl Future<Output = ()>>,
-    refused: impl Fn(TurnedAway) + Clone + Send + Sync + 'static,
+    refused: impl Fn(NotHandled) + Clone + Send + Sync + 'static,
     handler: H,
 ) -> impl Future<Output = hyper::Result<()>>
 where
@@ -101,7 +101,7 @@ where
         peer,
         permit,
     } = limits;
-    let used = Arc::new(Use::new(budget, permit, class));
+    let used = Arc::new(ConnectionUse::new(budget, permit, class));
     let waiting = Arc::clone(&used);
     watch_heads(&mut builder, move || waiting.waits());
     let noted = Arc::clone(&used);
@@ -111,7 +111,7 @@ where
         let (busy, upgrade) = noted.begin(&request);
         request.extensions_mut().insert(noted.abort.clone());
         if !request.body().is_end_stream() {
-            let kept = Kept::new(busy.held.beside(0));
+            let kept = KeptBody::new(busy.held.beside(0));
             request.extensions_mut().insert(kept);
         }
         if upgrade {
@@ -134,7 +134,7 @@ where
                 }
                 return answered(handler(request), old, upgrade, busy).await;
             }
-            refused(TurnedAway::LATE);
+            refused(NotHandled::LATE);
             let mut answer = not_admitted(request.method(), false, peer);
             if !request.body().is_end_stream() {
                 ends_connection(&mut answer);
@@ -175,7 +175,7 @@ where
                 None => return Ok(()),
             };
             let Some(status) = refusal else { continue };
-            refused(TurnedAway::Answered(Reason::BadRequest, status));
+            refused(NotHandled::Answered(Reason::BadRequest, status));
             say_refusal(&mut io, &used, status, peer).await;
             return Ok(());
         }
@@ -184,7 +184,7 @@ where
 
 /// Returns when the connection has to end between two requests.
 fn has_to_end(
-    used: &Use,
+    used: &ConnectionUse,
     close: Pin<&mut impl Future<Output = ()>>,
     peer: bool,
 ) -> impl Future<Output = ()> {
@@ -207,9 +207,9 @@ fn has_to_end(
 /// Whether a whole head came, and a request may begin. `refused` is told where it may not.
 async fn begins<I>(
     io: &mut Prefixed<I>,
-    used: &Arc<Use>,
+    used: &Arc<ConnectionUse>,
     peer: bool,
-    refused: &impl Fn(TurnedAway),
+    refused: &impl Fn(NotHandled),
 ) -> bool
 where
     I: AsyncRead + AsyncWrite + MayAbort + Unpin,
@@ -223,7 +223,7 @@ where
     }
     if !used.admits(io, early).await {
         // Whoever closed its side as well: it may only have said that it sends no more.
-        refused(TurnedAway::LATE);
+        refused(NotHandled::LATE);
         say_refusal(io, used, StatusCode::SERVICE_UNAVAILABLE, peer).await;
         return false;
     }
@@ -273,7 +273,7 @@ async fn is_spoken_to<I: AsyncRead + Unpin>(
 /// connection.
 async fn say_refusal<I: AsyncRead + AsyncWrite + Unpin>(
     io: &mut Prefixed<I>,
-    used: &Use,
+    used: &ConnectionUse,
     status: StatusCode,
     peer: bool,
 ) {
@@ -310,7 +310,7 @@ enum Event {
 
 async fn run<I, S>(
     mut connection: Connection<TokioIo<WriteObserver<I>>, S>,
-    used: &Use,
+    used: &ConnectionUse,
     mut close: Pin<&mut impl Future<Output = ()>>,
 ) -> Served<Parts<TokioIo<WriteObserver<I>>, S>>
 where

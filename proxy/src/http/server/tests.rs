@@ -21,7 +21,7 @@ const MUCH: usize = 40 << 20;
 
 thread_local! {
     static USED: Cell<usize> = const { Cell::new(0) };
-    static REFUSED: RefCell<Vec<TurnedAway>> = const { RefCell::new(Vec::new()) };
+    static REFUSED: RefCell<Vec<NotHandled>> = const { RefCell::new(Vec::new()) };
 }
 
 /// A caller that has a hundred requests in flight already, on a connection of HTTP/2.
@@ -105,7 +105,7 @@ async fn over_http2_a_peer_proxy_learns_that_no_application_saw_what_waited_in_v
             answers.push(answer);
         }
         sleep(WAIT + Duration::from_secs(1)).await;
-        assert_eq!(REFUSED.take(), [TurnedAway::LATE; 2], "each counts");
+        assert_eq!(REFUSED.take(), [NotHandled::LATE; 2], "each counts");
         for (answer, status) in answers.into_iter().zip([503, 200]) {
             let head = answer.await.unwrap().into_parts().0;
             assert_eq!(head.status, status);
@@ -134,7 +134,7 @@ async fn over_http2_requests_that_are_taken_back_while_they_wait_are_told() {
         drop(held);
         budget.settle();
         assert_eq!(stays.await.unwrap().status(), 200);
-        assert_eq!(REFUSED.take(), vec![TurnedAway::Left; count]);
+        assert_eq!(REFUSED.take(), vec![NotHandled::Left; count]);
     }
 }
 

@@ -4,7 +4,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
 use super::{
-    DETECT_WITHIN, FirstLine, LINE_LIMIT, Line, Seen, begins_request, sniff, sniff_greeting,
+    DETECT_WITHIN, FirstLine, LINE_LIMIT, Line, Sniffed, begins_request, sniff, sniff_greeting,
     sniff_leniently,
 };
 use crate::net::prefixed::Prefixed;
@@ -15,7 +15,7 @@ fn a_slow_beginning_is_a_request_only_if_it_is_more_than_a_word() {
         let case = String::from_utf8_lossy(bytes);
         assert_eq!(
             begins_request(bytes),
-            sniff(bytes) == Seen::Unsure,
+            sniff(bytes) == Sniffed::Unsure,
             "{case}"
         );
     }
@@ -38,19 +38,19 @@ fn a_slow_beginning_is_a_request_only_if_it_is_more_than_a_word() {
 #[test]
 fn first_bytes_tell_the_protocol() {
     for (bytes, seen) in [
-        (&b"GET / HTTP/1.1\r\n"[..], Seen::Http1),
-        (b"OPTIONS * HTTP/1.1\r\n", Seen::Http1),
-        (b"GET http://a/ HTTP/1.1\r\n", Seen::Http1),
-        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Seen::Http2),
-        (b"PRI * HT", Seen::Unsure),
-        (b"P", Seen::Unsure),
-        (b"GET ", Seen::Unsure),
-        (b"CONNECT a:1 HTTP/1.1\r\n", Seen::Opaque),
-        (b"\x16\x03\x01", Seen::Opaque),
-        (b"EHLO mail", Seen::Opaque),
-        (b"hello /x", Seen::Opaque),
-        (b"\0", Seen::Opaque),
-        (b"", Seen::Unsure),
+        (&b"GET / HTTP/1.1\r\n"[..], Sniffed::Http1),
+        (b"OPTIONS * HTTP/1.1\r\n", Sniffed::Http1),
+        (b"GET http://a/ HTTP/1.1\r\n", Sniffed::Http1),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Sniffed::Http2),
+        (b"PRI * HT", Sniffed::Unsure),
+        (b"P", Sniffed::Unsure),
+        (b"GET ", Sniffed::Unsure),
+        (b"CONNECT a:1 HTTP/1.1\r\n", Sniffed::Opaque),
+        (b"\x16\x03\x01", Sniffed::Opaque),
+        (b"EHLO mail", Sniffed::Opaque),
+        (b"hello /x", Sniffed::Opaque),
+        (b"\0", Sniffed::Opaque),
+        (b"", Sniffed::Unsure),
     ] {
         assert_eq!(sniff(bytes), seen, "{:?}", String::from_utf8_lossy(bytes));
     }
@@ -59,20 +59,20 @@ fn first_bytes_tell_the_protocol() {
 #[test]
 fn a_server_greets_in_http2_with_the_head_of_settings_only() {
     for (bytes, seen) in [
-        (&[0, 0, 0, 4, 0, 0, 0, 0, 0][..], Seen::Http2),
-        (&[0, 0, 18, 4, 0, 0, 0, 0, 0, 0, 3], Seen::Http2),
-        (&[0, 0, 18, 4, 0, 0, 0, 0], Seen::Unsure),
-        (&[0, 0, 18], Seen::Unsure),
-        (&[0], Seen::Unsure),
-        (&[0, 0, 18, 4, 0, 0, 0, 1], Seen::Opaque),
-        (&[0, 0, 18, 5], Seen::Opaque),
+        (&[0, 0, 0, 4, 0, 0, 0, 0, 0][..], Sniffed::Http2),
+        (&[0, 0, 18, 4, 0, 0, 0, 0, 0, 0, 3], Sniffed::Http2),
+        (&[0, 0, 18, 4, 0, 0, 0, 0], Sniffed::Unsure),
+        (&[0, 0, 18], Sniffed::Unsure),
+        (&[0], Sniffed::Unsure),
+        (&[0, 0, 18, 4, 0, 0, 0, 1], Sniffed::Opaque),
+        (&[0, 0, 18, 5], Sniffed::Opaque),
         // No number of settings has this size, and nobody has so many.
-        (&[0, 0, 17, 4, 0, 0, 0, 0, 0], Seen::Opaque),
-        (&[6, 0, 0, 4, 0, 0, 0, 0, 0], Seen::Opaque),
+        (&[0, 0, 17, 4, 0, 0, 0, 0, 0], Sniffed::Opaque),
+        (&[6, 0, 0, 4, 0, 0, 0, 0, 0], Sniffed::Opaque),
         // The acknowledgement is no beginning.
-        (&[0, 0, 0, 4, 1, 0, 0, 0, 0], Seen::Opaque),
-        (b"220 mail ready\r\n", Seen::Opaque),
-        (b"HTTP/1.1 400 Bad Request\r\n", Seen::Opaque),
+        (&[0, 0, 0, 4, 1, 0, 0, 0, 0], Sniffed::Opaque),
+        (b"220 mail ready\r\n", Sniffed::Opaque),
+        (b"HTTP/1.1 400 Bad Request\r\n", Sniffed::Opaque),
     ] {
         assert_eq!(sniff_greeting(bytes), seen, "{bytes:?}");
     }
@@ -81,29 +81,29 @@ fn a_server_greets_in_http2_with_the_head_of_settings_only() {
 #[test]
 fn a_first_line_that_ends_as_http_does_is_http_whatever_stands_before() {
     for (bytes, seen) in [
-        (&b"\r\nGET / HTTP/1.1\r\n"[..], Seen::Http1),
-        (b"\nGET / HTTP/1.1\n", Seen::Http1),
-        (b" \t\r\n\r\nget / http/1.0\r\n", Seen::Http1),
-        (b"M1 / HTTP/1.1\r\n", Seen::Http1),
-        (b"GET\t/\tHTTP/1.1\r\n", Seen::Http1),
-        (b"x\xa0y\xa0HTTP/1.1\x0b\r\n", Seen::Http1),
-        (b"get foo HTTP / 1.1 \r\n", Seen::Http1),
-        (b"CONNECT a:1 HTTP/1.1\r\n", Seen::Http1),
-        (b"\0GET / HTTP/1.1\r\n", Seen::Http1),
-        (b"HTTP/1.1\r\n", Seen::Http1),
-        (b"GET\t/\r\nx: y", Seen::Http1),
-        (b"GET\tkey\r\n", Seen::Opaque),
-        (b"\r\n", Seen::Unsure),
-        (b" ", Seen::Unsure),
-        (b"GE", Seen::Unsure),
-        (b"get / HTTP/1.1", Seen::Opaque),
-        (b"get k\r\n", Seen::Opaque),
-        (b"get http/k\r\n", Seen::Opaque),
-        (b"get /HTTP/1.1\r\n", Seen::Opaque),
-        (b"get / HTTP/1.1 x\r\n", Seen::Opaque),
-        (b"CONNECT\naccept-version:1.2\n\n\0", Seen::Opaque),
-        (b"OPTIONS rtsp://h/ RTSP/1.0\r\n", Seen::Opaque),
-        (b"first\nget / HTTP/1.1\r\n", Seen::Opaque),
+        (&b"\r\nGET / HTTP/1.1\r\n"[..], Sniffed::Http1),
+        (b"\nGET / HTTP/1.1\n", Sniffed::Http1),
+        (b" \t\r\n\r\nget / http/1.0\r\n", Sniffed::Http1),
+        (b"M1 / HTTP/1.1\r\n", Sniffed::Http1),
+        (b"GET\t/\tHTTP/1.1\r\n", Sniffed::Http1),
+        (b"x\xa0y\xa0HTTP/1.1\x0b\r\n", Sniffed::Http1),
+        (b"get foo HTTP / 1.1 \r\n", Sniffed::Http1),
+        (b"CONNECT a:1 HTTP/1.1\r\n", Sniffed::Http1),
+        (b"\0GET / HTTP/1.1\r\n", Sniffed::Http1),
+        (b"HTTP/1.1\r\n", Sniffed::Http1),
+        (b"GET\t/\r\nx: y", Sniffed::Http1),
+        (b"GET\tkey\r\n", Sniffed::Opaque),
+        (b"\r\n", Sniffed::Unsure),
+        (b" ", Sniffed::Unsure),
+        (b"GE", Sniffed::Unsure),
+        (b"get / HTTP/1.1", Sniffed::Opaque),
+        (b"get k\r\n", Sniffed::Opaque),
+        (b"get http/k\r\n", Sniffed::Opaque),
+        (b"get /HTTP/1.1\r\n", Sniffed::Opaque),
+        (b"get / HTTP/1.1 x\r\n", Sniffed::Opaque),
+        (b"CONNECT\naccept-version:1.2\n\n\0", Sniffed::Opaque),
+        (b"OPTIONS rtsp://h/ RTSP/1.0\r\n", Sniffed::Opaque),
+        (b"first\nget / HTTP/1.1\r\n", Sniffed::Opaque),
     ] {
         let got = sniff_leniently(bytes);
         assert_eq!(got, seen, "{:?}", String::from_utf8_lossy(bytes));
@@ -181,7 +181,7 @@ async fn a_silent_client_is_unsure_after_the_limit_and_loses_no_byte() {
         .look(Instant::now() + DETECT_WITHIN, sniff)
         .await
         .unwrap();
-    assert_eq!(seen, Seen::Unsure);
+    assert_eq!(seen, Sniffed::Unsure);
     client.write_all(b"ET / HTTP/1.1").await.unwrap();
     drop(client);
     let mut all = String::new();

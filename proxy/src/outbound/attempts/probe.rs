@@ -8,8 +8,8 @@ use super::Attempts;
 use crate::endpoints::endpoint::InFlight;
 use crate::endpoints::learned::Fallback;
 use crate::mesh::peer::Peer;
+use crate::outbound::attempt_outcome;
 use crate::outbound::call_policy;
-use crate::outbound::verdict;
 use crate::proxy::Proxy;
 use crate::telemetry::call::ejected;
 
@@ -18,8 +18,8 @@ const PASSED_OVER: usize = 8;
 
 impl Attempts<'_> {
     /// The endpoint to try: one that works, or one whose rest is over and that is probed.
-    pub(super) fn choose(&mut self, proxy: &Proxy, fallback: Fallback) -> Option<InFlight> {
-        let chosen = self.pick(proxy, fallback)?;
+    pub(super) fn choose(&self, proxy: &Proxy, fallback: Fallback) -> Option<InFlight> {
+        let chosen = self.pick(proxy, fallback, &self.tried)?;
         match self.to_ask(proxy, &chosen) {
             None => Some(chosen),
             Some(peer) => Some(self.choose_another(proxy, chosen, peer)),
@@ -28,14 +28,14 @@ impl Attempts<'_> {
 
     /// Another one than `first`, which is asked beside the call as are all that are passed
     /// over; itself where nobody else works.
-    fn choose_another(&mut self, proxy: &Proxy, first: InFlight, peer: Arc<Peer>) -> InFlight {
+    fn choose_another(&self, proxy: &Proxy, first: InFlight, peer: Arc<Peer>) -> InFlight {
         let mut passed_over = Vec::new();
+        let mut besides = self.tried.clone();
         let mut last = (first, peer);
         let other = loop {
-            self.tried.push(last.0.endpoint().addr);
-            self.passed_over += 1;
+            besides.push(last.0.endpoint().addr);
             passed_over.push(last);
-            let Some(next) = self.pick(proxy, Fallback::Nobody) else {
+            let Some(next) = self.pick(proxy, Fallback::Nobody, &besides) else {
                 break None;
             };
             match self.to_ask(proxy, &next) {
@@ -43,8 +43,6 @@ impl Attempts<'_> {
                 _ => break Some(next),
             }
         };
-        self.tried.truncate(self.tried.len() - self.passed_over);
-        self.passed_over = 0;
         // Where nobody else works this call is the question to the first.
         let other = other.unwrap_or_else(|| passed_over.remove(0).0);
         for (endpoint, peer) in passed_over {
@@ -90,8 +88,8 @@ impl Attempts<'_> {
             let Err(failure) = peer.is_there().await else {
                 return asking.gave_sign();
             };
-            let (latency, seen) = verdict::seen_in_failure(&failure, false);
-            if let Some(cause) = set.record(&mut asked, latency, seen, &ejection) {
+            let (latency, signal) = attempt_outcome::signal_in_failure(&failure, false);
+            if let Some(cause) = set.record(&mut asked, latency, signal, &ejection) {
                 ejected(&telemetry, &parties, cause);
             }
         });

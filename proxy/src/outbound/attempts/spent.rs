@@ -5,9 +5,9 @@ use policy::retry::{self, AskedWait, Attempted};
 
 use super::{Attempts, Failed};
 use crate::failure::Failure;
+use crate::outbound::attempt_outcome::AttemptOutcome;
 use crate::outbound::send::Outgoing;
 use crate::outbound::serving::TrailerListener;
-use crate::outbound::verdict::Verdict;
 use crate::proxy::Proxy;
 
 impl Attempts<'_> {
@@ -57,11 +57,11 @@ impl Attempts<'_> {
     pub(super) fn note_failure(
         &self,
         failure: &Failure,
-        verdict: Option<Verdict>,
+        outcome: Option<AttemptOutcome>,
         outgoing: &Outgoing,
     ) {
-        let ended = match verdict {
-            Some(Verdict::Ended(ended)) => ended,
+        let ended = match outcome {
+            Some(AttemptOutcome::Ended(ended)) => ended,
             _ => retry::Ended::Refused(failure.reason()),
         };
         let failed = Failed {

@@ -16,7 +16,7 @@ pub(super) struct Holding {
 
 /// What one holder is to lose at one listener, in bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Loss {
+pub(super) struct HolderLoss {
     pub(super) at: usize,
     pub(super) holder: Holder,
     pub(super) bytes: usize,
@@ -44,7 +44,7 @@ impl Holding {
 }
 
 /// What everybody loses until that is reached; at least one connection, where there is any.
-pub(super) fn losses(mut holdings: Vec<Holding>, goal: Goal) -> Vec<Loss> {
+pub(super) fn losses(mut holdings: Vec<Holding>, goal: Goal) -> Vec<HolderLoss> {
     let mut heaviest: BinaryHeap<(usize, usize)> = holdings
         .iter()
         .enumerate()
@@ -69,7 +69,7 @@ pub(super) fn losses(mut holdings: Vec<Holding>, goal: Goal) -> Vec<Loss> {
     }
     let lost = holdings.into_iter().zip(lost);
     lost.filter(|(_, bytes)| *bytes > 0)
-        .map(|(one, bytes)| Loss {
+        .map(|(one, bytes)| HolderLoss {
             at: one.at,
             holder: one.of.holder,
             bytes,

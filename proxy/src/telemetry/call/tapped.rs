@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{At, Call};
-use crate::telemetry::tap::record::Ending;
+use crate::telemetry::tap::record::TapEnding;
 
 impl Call {
     /// Shows how it ended to those who watch, where they noted its head. A status of gRPC
@@ -18,7 +18,7 @@ impl Call {
         let Some(tapped) = &self.tapped else {
             return;
         };
-        let ending = Ending {
+        let ending = TapEnding {
             port: self.port,
             route: match &self.at {
                 At::Nowhere(_) => None,

@@ -6,7 +6,7 @@ use policy::trace::{Format, Share, Tracing};
 use prometheus_client::registry::Registry;
 
 use super::*;
-use crate::telemetry::cell::{Kept, Way};
+use crate::telemetry::cell::{CellCache, Way};
 use crate::telemetry::labels::Direction;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace::TracingConfig;
@@ -140,7 +140,7 @@ fn a_recorded_request_is_the_exemplar_of_its_bucket() {
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// One request of the application to `cart-v2`, whose cell is kept as an endpoint does.
-fn request(telemetry: &Arc<Telemetry>, kept: &Kept, there: &Way, answer: &response::Parts) {
+fn request(telemetry: &Arc<Telemetry>, kept: &CellCache, there: &Way, answer: &response::Parts) {
     let (parts, ()) = Request::new(()).into_parts();
     let called = Parties::to_service(Arc::default(), 80);
     let mut call = Call::begin(telemetry, Kind::Request, called);
@@ -176,7 +176,10 @@ fn a_request_is_counted_without_an_allocation_and_without_a_look_at_the_map() {
         route: None,
     };
     let (answer, ()) = Response::new(()).into_parts();
-    let (kept, cells) = (Kept::default(), Arc::clone(&telemetry.metrics.calls.cells));
+    let (kept, cells) = (
+        CellCache::default(),
+        Arc::clone(&telemetry.metrics.calls.cells),
+    );
     request(&telemetry, &kept, &there, &answer);
     let (done, told) = std::sync::mpsc::channel();
     let counting = Arc::clone(&telemetry);
@@ -290,7 +293,7 @@ fn what_a_request_waited_is_latency_and_being_turned_away_is_none() {
         let _ = call.refuse(&failure, &Method::GET, false);
     });
     assert_eq!(refused, (1, 7));
-    let turned_away = counted(|call| call.turned_away(TurnedAway::LATE));
+    let turned_away = counted(|call| call.turned_away(NotHandled::LATE));
     assert_eq!(turned_away, (1, 0));
 }
 
@@ -299,14 +302,19 @@ fn whoever_leaves_while_it_waits_is_cancelled_and_no_failure() {
     let rule = Origin::new("TrafficTarget", "shop", "web");
     let call = decided(Direction::inbound, AccessLog::OFF, &rule);
     let cells = Arc::clone(&call.telemetry.metrics.calls.cells);
-    call.turned_away(TurnedAway::Left);
+    call.turned_away(NotHandled::Left);
     let mut counted = (0, 0);
     cells.drain(|_, counts| counted = (counts.cancelled, counts.calls(|_| true)));
     assert_eq!(counted, (1, 0));
 }
 
 /// One request of `shop/web` that takes the route of this name, if it has one.
-fn routed(telemetry: &Arc<Telemetry>, kept: &Kept, route: &Arc<str>, answer: &response::Parts) {
+fn routed(
+    telemetry: &Arc<Telemetry>,
+    kept: &CellCache,
+    route: &Arc<str>,
+    answer: &response::Parts,
+) {
     let (parts, ()) = Request::new(()).into_parts();
     let parties = Parties::Inbound {
         port: 80,
@@ -349,7 +357,10 @@ fn a_request_is_counted_by_its_route_without_an_allocation_and_without_a_look_at
     let telemetry = Arc::new(Telemetry::new(metrics, AccessLog::OFF));
     telemetry.declare(Arc::new([80].into()));
     let (answer, ()) = Response::new(()).into_parts();
-    let (kept, cells) = (Kept::default(), Arc::clone(&telemetry.metrics.calls.cells));
+    let (kept, cells) = (
+        CellCache::default(),
+        Arc::clone(&telemetry.metrics.calls.cells),
+    );
     let route: Arc<str> = "cart/read".into();
     // The same name of another table is the same route.
     routed(&telemetry, &kept, &"cart/read".into(), &answer);
@@ -403,7 +414,7 @@ fn where_routes_find_no_place_their_requests_count_all_the_same_and_the_bound_is
     let telemetry = Arc::new(Telemetry::new(metrics, AccessLog::OFF));
     telemetry.declare(Arc::new([80].into()));
     let (answer, ()) = Response::new(()).into_parts();
-    let kept = Kept::default();
+    let kept = CellCache::default();
     for route in 0..2000 {
         routed(&telemetry, &kept, &route.to_string().into(), &answer);
     }

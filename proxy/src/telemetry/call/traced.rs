@@ -8,7 +8,7 @@ use super::{Call, Why};
 use crate::telemetry::cell::Cell;
 use crate::telemetry::exemplar::Exemplar;
 use crate::telemetry::trace::span::{Ended, Span};
-use crate::telemetry::trace::{Begun, CameFrom, Trace};
+use crate::telemetry::trace::{CameFrom, SpanStart, Trace};
 
 impl Call {
     /// Notes which trace it belongs to, and whether it is recorded.
@@ -17,13 +17,13 @@ impl Call {
             Span::of(parts, self.started.elapsed(), told.tracing.paths)
         });
         match begun {
-            Begun::Untouched => None,
-            Begun::Traced(trace) => Some(trace),
-            Begun::Limited(trace) => {
+            SpanStart::Untouched => None,
+            SpanStart::Traced(trace) => Some(trace),
+            SpanStart::Limited(trace) => {
                 self.telemetry.metrics.telemetry_dropped("rate", "spans", 1);
                 trace
             }
-            Begun::QueueFull(trace) => {
+            SpanStart::QueueFull(trace) => {
                 self.telemetry
                     .metrics
                     .telemetry_dropped("queue", "spans", 1);

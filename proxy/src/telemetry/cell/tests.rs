@@ -7,7 +7,7 @@ use policy::origin::Origin;
 use policy::protocol::Protocol;
 use policy::reason::Reason;
 
-use super::{CallOutcome, Cell, KEPT, Kept, MORE_OUTCOMES, RULES, Way};
+use super::{CallOutcome, Cell, CellCache, KEPT, MORE_OUTCOMES, RULES, Way};
 use crate::telemetry::parties::Parties;
 
 fn way(port: u16) -> Way {
@@ -116,7 +116,7 @@ fn calls_of_many_threads_add_up_while_they_are_taken_out() {
 
 #[test]
 fn a_cell_is_found_again_for_as_long_as_somebody_has_it() {
-    let kept = Kept::default();
+    let kept = CellCache::default();
     let of = |port| move |way: &Way| way.parties.port() == port;
     assert!(kept.find(of(1)).is_none());
     let cells: Vec<_> = (1..=20)

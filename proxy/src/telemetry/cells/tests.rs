@@ -6,7 +6,7 @@ use std::time::Duration;
 use policy::protocol::Protocol;
 
 use super::{CELLS, Cells, IDLE, IDLE_NEAR_CAPACITY};
-use crate::telemetry::cell::{CallOutcome, Kept, Way};
+use crate::telemetry::cell::{CallOutcome, CellCache, Way};
 use crate::telemetry::labels::Direction;
 use crate::telemetry::parties::Parties;
 
@@ -148,7 +148,7 @@ fn a_cell_that_nobody_used_for_ten_minutes_is_forgotten_once_it_was_told() {
 
 #[test]
 fn a_cell_that_somebody_holds_or_keeps_loses_no_call_when_it_is_forgotten() {
-    let (cells, kept) = (Cells::default(), Kept::default());
+    let (cells, kept) = (Cells::default(), CellCache::default());
     let (held, _) = cells.find(way(80));
     kept.keep(&held);
     held.begin();

@@ -34,7 +34,7 @@ pub(crate) struct Tapped {
 
 /// How it ended.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Ending<'a> {
+pub(crate) struct TapEnding<'a> {
     /// The port that was called.
     pub(crate) port: u16,
     /// The route of the own workload that describes it.
@@ -95,7 +95,7 @@ impl Tapped {
     }
 
     /// Shows it to the taps that want how it ended.
-    pub(crate) fn ended(&self, parties: &Parties, protocol: Protocol, ending: &Ending<'_>) {
+    pub(crate) fn ended(&self, parties: &Parties, protocol: Protocol, ending: &TapEnding<'_>) {
         let how = (ending.status, ending.latency, ending.route);
         for (tap, headers) in self.taps.iter().zip(&self.headers) {
             if tap.filter.wants(parties, how) {
@@ -111,7 +111,7 @@ impl Tapped {
         }
     }
 
-    fn record(&self, ending: &Ending<'_>) -> v1::TapRecord {
+    fn record(&self, ending: &TapEnding<'_>) -> v1::TapRecord {
         let at = self.at.duration_since(UNIX_EPOCH).unwrap_or_default();
         let number = |number: u128| u64::try_from(number).unwrap_or(u64::MAX);
         v1::TapRecord {

@@ -24,14 +24,14 @@ const WITHIN: Duration = Duration::from_secs(1);
 /// See the module header.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    held: Mutex<Held>,
+    held: Mutex<QueuedSpans>,
     /// Something found no room since the last message was taken.
     full: AtomicBool,
     news: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Held {
+struct QueuedSpans {
     spans: VecDeque<Vec<u8>>,
     bytes: usize,
 }

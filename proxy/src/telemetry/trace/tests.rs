@@ -35,11 +35,11 @@ fn headers(parent: Option<&'static str>) -> HeaderMap {
     map
 }
 
-fn begin(tracer: &Tracer, map: &HeaderMap) -> Begun {
+fn begin(tracer: &Tracer, map: &HeaderMap) -> SpanStart {
     begin_from(CameFrom::Application, tracer, map)
 }
 
-fn begin_from(from: CameFrom, tracer: &Tracer, map: &HeaderMap) -> Begun {
+fn begin_from(from: CameFrom, tracer: &Tracer, map: &HeaderMap) -> SpanStart {
     tracer.begin(map, from, |_| {
         let parts = Request::new(()).into_parts().0;
         Span::of(&parts, Duration::ZERO, true)
@@ -50,8 +50,9 @@ fn begin_from(from: CameFrom, tracer: &Tracer, map: &HeaderMap) -> Begun {
 fn passed(tracer: &Tracer, parent: Option<&'static str>) -> (String, bool) {
     let mut map = headers(parent);
     let begun = begin(tracer, &map);
-    let (Begun::Traced(trace) | Begun::Limited(Some(trace)) | Begun::QueueFull(Some(trace))) =
-        begun
+    let (SpanStart::Traced(trace)
+    | SpanStart::Limited(Some(trace))
+    | SpanStart::QueueFull(Some(trace))) = begun
     else {
         let parent = map.get("traceparent").map(|one| one.to_str().unwrap());
         return (parent.unwrap_or_default().to_owned(), false);
@@ -83,9 +84,9 @@ fn a_verdict_that_came_holds_whatever_the_own_share_is() {
 fn a_peer_that_says_nothing_of_a_trace_has_decided() {
     let tracer = tracer("100", 100);
     let recorded = |from, map: &HeaderMap| match begin_from(from, &tracer, map) {
-        Begun::Traced(trace) => Some(trace.span_id().is_some()),
-        Begun::Untouched => None,
-        Begun::Limited(_) | Begun::QueueFull(_) => unreachable!(),
+        SpanStart::Traced(trace) => Some(trace.span_id().is_some()),
+        SpanStart::Untouched => None,
+        SpanStart::Limited(_) | SpanStart::QueueFull(_) => unreachable!(),
     };
     let mut left_open = HeaderMap::new();
     left_open.insert(
@@ -142,11 +143,11 @@ async fn beyond_the_spans_of_a_second_none_begins() {
     assert!(passed(&tracer, None).0.ends_with("-00"));
     assert!(matches!(
         begin(&tracer, &headers(None)),
-        Begun::Limited(Some(_))
+        SpanStart::Limited(Some(_))
     ));
     assert!(matches!(
         begin(&tracer, &headers(Some(CAME))),
-        Begun::Limited(None)
+        SpanStart::Limited(None)
     ));
     tokio::time::advance(Duration::from_secs(1)).await;
     assert_eq!(recorded(Some(CAME)), 5);
@@ -174,7 +175,7 @@ fn of_many_traces_the_share_is_recorded() {
         // Sampled, whether there was room for it or not.
         !matches!(
             begin(&tracer, &HeaderMap::new()),
-            Begun::Traced(trace) if trace.span_id().is_none()
+            SpanStart::Traced(trace) if trace.span_id().is_none()
         )
     });
     let sampled = f64::from(u32::try_from(sampled.count()).unwrap());

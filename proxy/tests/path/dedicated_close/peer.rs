@@ -57,7 +57,7 @@ async fn play(trick: Option<Trick>, mut near: Near, frozen: &AtomicBool) {
 /// A peer proxy that plays tricks with its first dedicated connection and is honest by
 /// HTTP/2. Tells the requests that came by such a one, or without a trick the
 /// connections: then it knows HTTP/2 only.
-async fn trickster(trick: Option<Trick>) -> (Pod, Pod, Seen, Arc<AtomicU32>) {
+async fn trickster(trick: Option<Trick>) -> (Pod, Pod, SeenRequests, Arc<AtomicU32>) {
     let authority = Authority::new();
     let client = Pod::new(&authority, "web").await;
     let server = Pod::new(&authority, "api").await;

@@ -14,7 +14,7 @@ async fn api_service_that_is_gone_is_found_where_the_controller_is_told_to_serve
             api.remove(&format!("{API}/{name}"));
         }
         let (ended, report, table) = checked(&api, WELL, &[]).await;
-        assert_eq!(ended.unwrap(), Verdict::No, "{gone:?}: {report:#}");
+        assert_eq!(ended.unwrap(), Conclusion::No, "{gone:?}: {report:#}");
         assert_eq!(with(&report, &["error"]), ["api-services"], "{report:#}");
         let missing = format!("missing: {}", gone.join(", "));
         assert!(table.contains(&missing), "{missing}: {table}");
@@ -37,7 +37,7 @@ async fn api_that_is_switched_off_is_not_missed() {
             api.remove(&format!("{API}/{name}"));
         }
         let (ended, report, _) = checked(&api, WELL, &[]).await;
-        assert_eq!(ended.unwrap(), Verdict::Yes, "{gone:?}: {report:#}");
+        assert_eq!(ended.unwrap(), Conclusion::Yes, "{gone:?}: {report:#}");
         assert_eq!(with(&report, &["warning", "error"]), [] as [String; 0]);
     }
 }

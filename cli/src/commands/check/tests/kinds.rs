@@ -11,12 +11,12 @@ async fn policy_that_is_not_accepted_or_not_served_is_found() {
     let api = healthy();
     api.put(POLICY, split("Accepted", "False"));
     let (ended, report, _) = checked(&api, WELL, &[]).await;
-    assert_eq!(ended.unwrap(), Verdict::No, "{report:#}");
+    assert_eq!(ended.unwrap(), Conclusion::No, "{report:#}");
     assert_eq!(with(&report, &["warning", "error"]), ["accepted"]);
     let api = healthy();
     api.remove(POLICIES);
     let (ended, report, _) = checked(&api, WELL, &[]).await;
-    assert_eq!(ended.unwrap(), Verdict::No, "{report:#}");
+    assert_eq!(ended.unwrap(), Conclusion::No, "{report:#}");
     assert_eq!(with(&report, &["warning", "error"]), ["definitions"]);
 }
 
@@ -36,7 +36,7 @@ async fn webhooks_that_pass_over_a_namespace_are_not_tried_there() {
         api.put(path, webhooks);
     }
     let (ended, report, table) = checked(&api, silent, &["-n", "weft-system"]).await;
-    assert_eq!(ended.unwrap(), Verdict::Yes, "{report:#}");
+    assert_eq!(ended.unwrap(), Conclusion::Yes, "{report:#}");
     let skipped = with(&report, &["skipped"]);
     assert_eq!(skipped, ["injection", "validation"], "{report:#}");
     assert!(table.contains("weft-system is left out"), "{table}");

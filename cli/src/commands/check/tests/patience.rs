@@ -30,7 +30,7 @@ async fn who_is_not_known_to_the_api_server_waits_for_nothing() {
     assert_eq!(begun.elapsed().as_secs(), 0);
     // Who may not see the version has all other checks.
     let (ended, report, _) = checked(&api, told(403), &["--wait", "2m"]).await;
-    assert_eq!(ended.unwrap(), Verdict::Yes, "{report:#}");
+    assert_eq!(ended.unwrap(), Conclusion::Yes, "{report:#}");
     let skipped = with(&report, &["skipped"]);
     assert_eq!(skipped, ["kubernetes-version", "clocks"], "{report:#}");
     assert_eq!(begun.elapsed().as_secs(), 0);
@@ -52,7 +52,7 @@ async fn waiting_goes_on_while_the_api_server_does_not_answer() {
     });
     let begun = Instant::now();
     let (ended, ..) = checked(&api, WELL, &["--wait", "2m"]).await;
-    assert_eq!(ended.unwrap(), Verdict::Yes);
+    assert_eq!(ended.unwrap(), Conclusion::Yes);
     let took = begun.elapsed();
     assert!((31..50).contains(&took.as_secs()), "{took:?}");
     mend.await.unwrap();

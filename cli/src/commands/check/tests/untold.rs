@@ -4,7 +4,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::{WELL, Webhooks, checked, healthy, plant_proxy, with};
-use crate::failure::{Failure, Verdict};
+use crate::failure::{Conclusion, Failure};
 
 #[tokio::test]
 async fn what_is_told_of_no_proxy_is_skipped_and_not_called_well() {
@@ -15,7 +15,7 @@ async fn what_is_told_of_no_proxy_is_skipped_and_not_called_well() {
         let api = healthy();
         plant_proxy(&api, field, Value::Null);
         let (ended, report, _) = checked(&api, WELL, &[]).await;
-        assert_eq!(ended.unwrap(), Verdict::Yes, "{report:#}");
+        assert_eq!(ended.unwrap(), Conclusion::Yes, "{report:#}");
         assert_eq!(with(&report, &["skipped"]), [id], "{report:#}");
     }
 }
@@ -27,7 +27,7 @@ async fn api_that_is_called_available_and_answers_nobody_is_not_well() {
         ..WELL
     };
     let (ended, report, _) = checked(&healthy(), webhooks, &[]).await;
-    assert_eq!(ended.unwrap(), Verdict::No, "{report:#}");
+    assert_eq!(ended.unwrap(), Conclusion::No, "{report:#}");
     assert_eq!(with(&report, &["error"]), ["api-services"], "{report:#}");
 }
 

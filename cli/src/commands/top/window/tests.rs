@@ -55,7 +55,7 @@ fn counts(window: &mut Window, now: Instant, (matched, shown, dropped): (u64, u6
 }
 
 /// The cells of the rows below the head.
-fn table(look: &Look<'_>, order: Order) -> Vec<Vec<String>> {
+fn table(look: &WindowView<'_>, order: Order) -> Vec<Vec<String>> {
     let mut out = Vec::new();
     let table = rows::table(look, order, usize::MAX);
     table.write(&mut out, false).unwrap();
@@ -67,7 +67,7 @@ fn table(look: &Look<'_>, order: Order) -> Vec<Vec<String>> {
     text.lines().skip(1).map(words).collect()
 }
 
-fn paths(look: &Look<'_>, order: Order) -> String {
+fn paths(look: &WindowView<'_>, order: Order) -> String {
     let rows = table(look, order);
     let paths: Vec<&str> = rows.iter().map(|row| row[8].as_str()).collect();
     paths.join(" ")

@@ -28,7 +28,7 @@ fn a_route_whose_ports_are_all_wrong_or_unreadable_means_none() {
                 .with(target("t", "api", &["web"], json!([tcp_rule()])));
         assert!(!tcp(&cluster, "web", 8080));
         assert!(
-            !verdict(&cluster.compile().1, "TCPRoute ports")
+            !report(&cluster.compile().1, "TCPRoute ports")
                 .accepted
                 .status
         );
@@ -67,7 +67,7 @@ fn a_destination_port_beside_http_rules_alone_admits_those_requests_there_and_no
             assert!(!tcp(&cluster, "web", raw), "raw TCP was never asked for");
         }
         let (_, problems) = cluster.compile();
-        let condition = &verdict(&problems, "TrafficTarget t").accepted;
+        let condition = &report(&problems, "TrafficTarget t").accepted;
         let reason = if port == 80 {
             "ServicePortMapped"
         } else {
@@ -109,7 +109,7 @@ fn a_port_that_only_a_service_has_means_the_container_port_behind_it() {
             .with(target("t", "api", &["web"], rule));
     assert!(tcp(&cluster, "web", 8080) && !tcp(&cluster, "web", 80));
     let (_, problems) = cluster.compile();
-    let condition = &verdict(&problems, "TrafficTarget t").accepted;
+    let condition = &report(&problems, "TrafficTarget t").accepted;
     assert_eq!(
         (condition.status, condition.reason),
         (true, "ServicePortMapped")
@@ -148,7 +148,7 @@ fn skipped_ports_are_mentioned_on_the_target() {
         .with(target("t", "api", &["web"], json!([tcp_rule()])));
     let (_, problems) = cluster.compile();
     assert_eq!(
-        verdict(&problems, "TrafficTarget t").accepted.reason,
+        report(&problems, "TrafficTarget t").accepted.reason,
         "PortSkipped"
     );
 }
@@ -157,7 +157,7 @@ fn skipped_ports_are_mentioned_on_the_target() {
 fn rules_of_both_kinds_on_a_port_that_nobody_declared_tell_to_declare_it() {
     let both = || target("t", "api", &["web"], json!([http_rule(None), tcp_rule()]));
     let said = |cluster: &Cluster| {
-        let condition = verdict(&cluster.compile().1, "TrafficTarget t")
+        let condition = report(&cluster.compile().1, "TrafficTarget t")
             .accepted
             .clone();
         assert!(condition.status, "a warning refuses nothing");

@@ -55,11 +55,7 @@ fn spiffe_ids_that_are_no_account_here_protect_nobody_and_the_target_says_so() {
     let (_, problems) = cluster.compile();
     let expected = [(Reason::ForeignIdentity, "spec.destination.name")];
     assert_eq!(failures(&problems, ResolvedRefs), expected);
-    assert!(
-        verdict(&problems, "IdentityBinding callees")
-            .accepted
-            .status
-    );
+    assert!(report(&problems, "IdentityBinding callees").accepted.status);
 }
 
 #[test]
@@ -75,7 +71,7 @@ fn target_says_so_when_its_destination_names_accounts_of_another_namespace() {
     let (_, problems) = cluster.compile();
     let expected = [(Reason::ForeignIdentity, "spec.destination.name")];
     assert_eq!(failures(&problems, ResolvedRefs), expected);
-    let condition = &verdict(&problems, "TrafficTarget t").resolved_refs;
+    let condition = &report(&problems, "TrafficTarget t").resolved_refs;
     assert!(
         condition.message.contains("/ns/bank/sa/vault"),
         "{condition:?}"
@@ -140,7 +136,7 @@ fn service_ports_are_mapped_on_the_pods_of_a_destination_binding_too() {
         .with(binding("callees", by_labels(json!({"app": "b"}))));
     assert!(admits(&cluster, "api-1", &peer("shop", "web", "")));
     let (_, problems) = cluster.compile();
-    let condition = &verdict(&problems, "TrafficTarget t").accepted;
+    let condition = &report(&problems, "TrafficTarget t").accepted;
     assert_eq!(
         (condition.status, condition.reason),
         (true, "ServicePortMapped")

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::{of_namespace, policy, with_next};
 use crate::{
-    compile::tests::verdict,
+    compile::tests::report,
     model::{Defaults, Model},
     problem::{Problem, Problems, Reason, Severity},
     testing::cluster::{self, Cluster, *},
@@ -61,7 +61,7 @@ fn what_many_policies_say_of_one_port_is_bounded_for_callers_and_pods() {
     assert!((100_000..MOST_BYTES).contains(&callers), "{callers}");
     assert!(guard.encoded_len() < MOST_BYTES, "{}", guard.encoded_len());
     // The first still counts, and who does not is told so, once.
-    assert!(verdict(&problems, "TrafficPolicy p00").accepted.status);
+    assert!(report(&problems, "TrafficPolicy p00").accepted.status);
     let late = said_of(&problems, "q11");
     assert_eq!(late.len(), 1, "{late:?}");
     assert_eq!(
@@ -106,7 +106,7 @@ fn nobody_makes_a_policy_of_the_mesh_unaccepted_that_counts_elsewhere() {
         cluster = cluster.with(policy(&format!("p{n:02}"), &fields));
     }
     let (_, problems) = cluster.compile();
-    let told = verdict(&problems, "TrafficPolicy mesh");
+    let told = report(&problems, "TrafficPolicy mesh");
     assert!(told.accepted.status, "{told:?}");
     assert_eq!(told.accepted.reason, "PartlyOverridden");
     assert!(told.accepted.message.contains("shop/api"), "{told:?}");
@@ -204,7 +204,7 @@ fn fallback_that_lacks_a_port_has_no_effect_at_that_one() {
         let said = resolve_newest(&model, "client", &[&at]).policy(&format!("shop/api:{port}"));
         assert_eq!(&**said.fallback.rules[0].origin.name(), winner, "{port}");
     }
-    let told = &verdict(&problems, "TrafficPolicy near").resolved_refs;
+    let told = &report(&problems, "TrafficPolicy near").resolved_refs;
     assert!(
         told.message
             .contains("next has no port 81; there is no fallback"),
@@ -248,7 +248,7 @@ fn of_what_a_thousand_policies_name_and_is_not_there_a_few_are_kept_and_all_are_
     assert!(problems.list.len() <= most, "{}", problems.list.len());
     let named = OVERRIDES * (OVERRIDE_LISTED + 2 * SOURCES);
     for name in ["p0000", "p0999"] {
-        let told = &verdict(&problems, &format!("TrafficPolicy {name}")).resolved_refs;
+        let told = &report(&problems, &format!("TrafficPolicy {name}")).resolved_refs;
         assert_eq!((told.status, told.reason), (false, "RefNotFound"));
         let rest = format!("; and {} more", named - KEPT);
         assert!(told.message.ends_with(&rest), "{told:?}");

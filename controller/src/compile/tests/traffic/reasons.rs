@@ -1,11 +1,11 @@
 //! Reasons that the page of policies names, each with the object that earns it. Those that
-//! have to do with other policies stand in `verdicts`.
+//! have to do with other policies stand in `conditions`.
 
 use serde_json::json;
 
 use super::{about_api, policy, with_next};
 use crate::{
-    compile::tests::{failures, verdict},
+    compile::tests::{failures, report},
     problem::{
         ConditionType::{Accepted, ResolvedRefs},
         Reason,
@@ -61,7 +61,7 @@ fn what_an_object_says_by_itself_stands_in_accepted_with_its_reason() {
         ),
     ] {
         let (_, said) = shop().with(traffic_policy("p", spec)).compile();
-        let told = &verdict(&said, "TrafficPolicy p").accepted;
+        let told = &report(&said, "TrafficPolicy p").accepted;
         assert_eq!((told.status, told.reason), (status, reason), "{told:?}");
         assert!(told.message.contains(part), "{told:?}");
     }
@@ -94,7 +94,7 @@ fn service_of_type_external_name_is_no_target_and_serves_in_place_of_none() {
         let expected = [(Reason::UnsupportedService, field)];
         assert_eq!(failures(&said, Accepted), expected);
         assert_eq!(failures(&said, ResolvedRefs), []);
-        let told = &verdict(&said, "TrafficPolicy p").accepted;
+        let told = &report(&said, "TrafficPolicy p").accepted;
         assert_eq!((told.status, told.reason), (false, "UnsupportedService"));
     }
 }
@@ -120,7 +120,7 @@ fn author_is_told_what_holds_not_for_everybody_of_a_headless_service() {
         let mut spec = json!({"targetRef": {"kind": "Service", "name": "db"}});
         spec[section] = written;
         let (_, said) = cluster.clone().with(traffic_policy("p", spec)).compile();
-        let told = &verdict(&said, "TrafficPolicy p").accepted;
+        let told = &report(&said, "TrafficPolicy p").accepted;
         let reason = if told_of.is_empty() {
             "Accepted"
         } else {
@@ -183,7 +183,7 @@ fn match_port_or_caller_that_is_missing_is_told_with_its_place() {
     ] {
         let (_, said) = cluster.clone().with(policy("p", &fields)).compile();
         assert_eq!(failures(&said, ResolvedRefs), [(reason, field)]);
-        let told = verdict(&said, "TrafficPolicy p");
+        let told = report(&said, "TrafficPolicy p");
         assert!(told.resolved_refs.message.contains(word), "{told:?}");
         assert!(told.accepted.status, "{told:?}");
     }
@@ -211,7 +211,7 @@ fn routes_of_one_policy_take_256_kib_of_matches_and_no_more() {
     let (_, said) = cluster.compile();
     let expected = [(Reason::Invalid, "spec.routes")];
     assert_eq!(failures(&said, Accepted), expected);
-    assert!(verdict(&said, "TrafficPolicy most").accepted.status);
-    let told = &verdict(&said, "TrafficPolicy more").accepted;
+    assert!(report(&said, "TrafficPolicy most").accepted.status);
+    let told = &report(&said, "TrafficPolicy more").accepted;
     assert!(told.message.contains("more than 256 KiB"), "{told:?}");
 }

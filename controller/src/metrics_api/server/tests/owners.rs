@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::inventory::Thing;
+use crate::inventory::InventoryObject;
 use crate::inventory::kind::Kind;
 use crate::model::compiled::Compiled;
 use crate::testing::cluster;
@@ -99,9 +99,9 @@ async fn selector_holds_on_every_page() {
     let followed = Followed::default();
     for i in 0..7 {
         let tier = if i % 2 == 0 { "front" } else { "back" };
-        let thing = Thing {
+        let thing = InventoryObject {
             labels: [("tier".to_owned(), tier.to_owned())].into(),
-            ..Thing::default()
+            ..InventoryObject::default()
         };
         let key = ObjectKey::new("shop", &format!("d{i}"));
         let mut inventory = followed.inventory.write();

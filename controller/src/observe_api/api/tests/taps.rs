@@ -9,7 +9,7 @@ use wire::v1::ask::What as Question;
 use wire::v1::to_proxy::Message as Order;
 
 use super::*;
-use crate::observe::asks::Here;
+use crate::observe::asks::AskRegistration;
 use crate::testing::cluster::{in_namespace, namespace, pod, service, slice};
 
 const PATH: &str = "namespaces/shop/taps/live?watch=true";
@@ -19,7 +19,7 @@ pub(super) struct Proxy {
     asks: Asks,
     uid: Arc<str>,
     pub(super) orders: mpsc::Receiver<Order>,
-    _here: Here,
+    _here: AskRegistration,
 }
 
 impl Proxy {

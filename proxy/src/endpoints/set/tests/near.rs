@@ -189,8 +189,8 @@ fn a_part_is_wider_by_as_many_as_rest() {
     let first = set.endpoints.iter().find(|one| part.contains(&one.addr));
     let dead = first.unwrap();
     for _ in 0..EJECTION.consecutive_failures {
-        let seen = Some(Seen::Unreachable);
-        let _ = set.record(&mut dead.begin(), Latency::Failed, seen, &EJECTION);
+        let signal = Some(HealthSignal::Unreachable);
+        let _ = set.record(&mut dead.begin(), Latency::Failed, signal, &EJECTION);
     }
     let wider = used(&set, &PART);
     assert!(!wider.contains(&dead.addr));
@@ -243,8 +243,8 @@ fn a_part_of_which_all_rest_is_left_while_others_work() {
     assert_eq!(stay(&set, &balance), 100, "the control");
     for endpoint in set.endpoints.iter().filter(|one| is_near(one.addr)) {
         for _ in 0..EJECTION.consecutive_failures {
-            let seen = Some(Seen::Unreachable);
-            let _ = set.record(&mut endpoint.begin(), Latency::Failed, seen, &EJECTION);
+            let signal = Some(HealthSignal::Unreachable);
+            let _ = set.record(&mut endpoint.begin(), Latency::Failed, signal, &EJECTION);
         }
         assert!(endpoint.rests());
     }
@@ -268,7 +268,7 @@ fn where_all_that_lie_near_fail_calls_go_further_and_so_learn_that_others_do_bet
     let fail = |at: usize| {
         let mut attempt = set.endpoints[at].begin();
         let head = Latency::of_head(Duration::from_millis(1), false);
-        set.record(&mut attempt, head, Some(Seen::Failed), &EJECTION)
+        set.record(&mut attempt, head, Some(HealthSignal::Failed), &EJECTION)
     };
     for _ in 0..4 {
         assert_eq!([fail(0), fail(1)], [None, None]);
@@ -281,7 +281,7 @@ fn where_all_that_lie_near_fail_calls_go_further_and_so_learn_that_others_do_bet
     let good = |at: usize| {
         let mut attempt = set.endpoints[at].begin();
         assert_eq!(
-            set.record(&mut attempt, head, Some(Seen::Good), &EJECTION),
+            set.record(&mut attempt, head, Some(HealthSignal::Good), &EJECTION),
             None
         );
     };
@@ -302,7 +302,12 @@ fn who_keeps_an_endpoint_keeps_the_next_where_that_fails_all() {
         let endpoint = set.endpoints.iter().find(|one| one.addr == of).unwrap();
         for _ in 0..5 {
             let head = Latency::of_head(Duration::from_millis(1), false);
-            let _ = set.record(&mut endpoint.begin(), head, Some(Seen::Failed), &EJECTION);
+            let _ = set.record(
+                &mut endpoint.begin(),
+                head,
+                Some(HealthSignal::Failed),
+                &EJECTION,
+            );
         }
     };
     let first = session();
@@ -321,8 +326,8 @@ async fn one_whose_rest_is_over_and_that_nobody_probes_takes_no_place_of_the_few
     let set = set(&registry, &["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
     let unreachable = |at: usize| {
         let mut attempt = set.endpoints[at].begin();
-        let seen = Some(Seen::Unreachable);
-        set.record(&mut attempt, Latency::Failed, seen, &EJECTION)
+        let signal = Some(HealthSignal::Unreachable);
+        set.record(&mut attempt, Latency::Failed, signal, &EJECTION)
     };
     let rest = |at: usize| (0..5).find_map(|_| unreachable(at));
     assert_eq!(rest(0), Some(EjectedFor::Unreachable));
@@ -336,8 +341,8 @@ async fn one_whose_rest_is_over_and_that_nobody_probes_takes_no_place_of_the_few
     };
     let mut probe = probe().expect("it is due");
     assert_eq!(probe.endpoint().addr, set.endpoints[0].addr);
-    let seen = Some(Seen::Unreachable);
-    let told = set.record(&mut probe, Latency::Failed, seen, &EJECTION);
+    let signal = Some(HealthSignal::Unreachable);
+    let told = set.record(&mut probe, Latency::Failed, signal, &EJECTION);
     assert_eq!(told, None);
     let rest_now = || {
         set.endpoints

@@ -37,7 +37,7 @@ const AHEAD: usize = 4 * 1024;
 
 /// What a connection is doing.
 #[derive(Debug)]
-pub(super) struct Use {
+pub(super) struct ConnectionUse {
     pub(super) permit: Arc<Permit>,
     /// A head is expected; whatever came before has been read to its end.
     pub(super) expects: AtomicBool,
@@ -92,7 +92,7 @@ pub(super) struct Use {
     pub(super) abort: Abort,
 }
 
-impl Use {
+impl ConnectionUse {
     pub(super) fn new(budget: Arc<Budget>, permit: Arc<Permit>, class: AdmissionClass) -> Self {
         Self {
             held_head: permit.hold(0),
@@ -359,7 +359,7 @@ pub(super) struct Early {
 /// until its own body has come as well.
 #[derive(Debug)]
 pub(super) struct Busy {
-    pub(super) used: Arc<Use>,
+    pub(super) used: Arc<ConnectionUse>,
     /// Its head, and that of the answer.
     pub(super) held: Held,
     /// What it will cost on the way.

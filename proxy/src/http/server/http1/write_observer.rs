@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::http::server::http1::activity::Use;
+use crate::http::server::http1::activity::ConnectionUse;
 use crate::http::server::refused_head;
 use crate::net::abort::MayAbort;
 use crate::net::chunk::read_at_most;
@@ -18,7 +18,7 @@ use crate::net::prefixed::Prefixed;
 pub(super) struct WriteObserver<I: MayAbort> {
     /// There until it is taken out of here.
     pub(super) io: Option<Prefixed<I>>,
-    pub(super) used: Arc<Use>,
+    pub(super) used: Arc<ConnectionUse>,
 }
 
 impl<I: MayAbort> WriteObserver<I> {

@@ -18,14 +18,14 @@ const OPENED: Duration = Duration::from_secs(2);
 /// Exchanges ten messages a second over a websocket until it breaks, or all have
 /// come back.
 #[derive(Debug)]
-pub(crate) struct Held {
+pub(crate) struct OpenWebSocket {
     child: Child,
     messages: u64,
     what: String,
 }
 
-impl Held {
-    /// Begins; see [`Held::all_open`].
+impl OpenWebSocket {
+    /// Begins; see [`OpenWebSocket::all_open`].
     pub(crate) fn open(
         ns: &Namespace,
         pod: &Pod,
@@ -113,7 +113,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for OpenWebSocket {
     /// The client in the pod ends with its messages or with the namespace.
     fn drop(&mut self) {
         let _ = self.child.kill();

@@ -37,7 +37,7 @@ impl Found {
 
 /// Takes the bytes of one direction of a connection in whatever chunks they come.
 #[derive(Debug)]
-pub(crate) struct Unread {
+pub(crate) struct OpaqueScan {
     first: FirstLine,
     /// Until the first line has ended.
     begins: bool,
@@ -45,7 +45,7 @@ pub(crate) struct Unread {
     lines: Option<Lines>,
 }
 
-impl Unread {
+impl OpaqueScan {
     /// `server_spoke`: no server of HTTP speaks first.
     #[must_use]
     pub(crate) fn new(server_spoke: bool) -> Self {
@@ -144,12 +144,12 @@ fn begins_ours(came: usize, byte: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Found, Unread};
+    use super::{Found, OpaqueScan};
 
     /// What is found in whole, and byte by byte.
     fn found(bytes: &[u8], server_spoke: bool) -> Option<Found> {
-        let whole = Unread::new(server_spoke).note(bytes);
-        let mut unread = Unread::new(server_spoke);
+        let whole = OpaqueScan::new(server_spoke).note(bytes);
+        let mut unread = OpaqueScan::new(server_spoke);
         let chunks = bytes.iter().find_map(|byte| unread.note(&[*byte]));
         assert_eq!(whole, chunks, "{:?}", String::from_utf8_lossy(bytes));
         whole

@@ -13,12 +13,12 @@ use crate::book::Book;
 use crate::measures;
 
 /// The file, and what it begins with.
-pub(crate) struct Kept {
+pub(crate) struct SavedRounds {
     path: PathBuf,
     lines: Vec<String>,
 }
 
-impl Kept {
+impl SavedRounds {
     /// What an earlier run with these programs left in `out`; nothing where it had others.
     ///
     /// # Errors
@@ -90,7 +90,7 @@ mod tests {
         let [older, newer] = ["older", "newer"].map(|name| out.join(name));
         fs::write(&older, "1").unwrap();
         fs::write(&newer, "2").unwrap();
-        let kept = || Kept::of(&out, [&older, &newer], None).unwrap();
+        let kept = || SavedRounds::of(&out, [&older, &newer], None).unwrap();
         let mut round = Book::default();
         round.note("cpu-c32", "older", 40.0);
         round.note("cpu-c32", "newer", 41.5);

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::{about_api, of_namespace, policy, with_next};
 use crate::{
-    compile::tests::{failures, verdict},
+    compile::tests::{failures, report},
     model::{Model, changes::Interest},
     problem::{
         ConditionType::{self, Accepted, ResolvedRefs},
@@ -32,12 +32,12 @@ fn kubectl_shows_what_a_policy_is_about_and_what_it_says() {
         .with(policy("p", &json!({"retry": {}, "timeouts": {}})))
         .with(of_namespace("n", &json!({"breaker": {}})));
     let said = problems(&cluster);
-    let one = verdict(&said, "TrafficPolicy p");
+    let one = report(&said, "TrafficPolicy p");
     assert_eq!(
         (one.target.as_deref(), &*one.summary),
         (Some("Service/api"), "timeouts, retry")
     );
-    let other = verdict(&said, "TrafficPolicy n");
+    let other = report(&said, "TrafficPolicy n");
     assert_eq!(other.target.as_deref(), Some("Namespace/shop"));
     assert!(one.accepted.status && one.resolved_refs.status, "{one:?}");
 }
@@ -58,7 +58,7 @@ fn section_with_a_mistake_is_not_accepted_and_the_next_policy_decides() {
         failures(&said, Accepted),
         [(Reason::Invalid, "spec.timeouts.request")]
     );
-    assert!(verdict(&said, "TrafficPolicy wide").accepted.status);
+    assert!(report(&said, "TrafficPolicy wide").accepted.status);
     let told = super::told(&cluster);
     assert_eq!(super::request(&told), Some(8));
     assert_eq!(
@@ -74,7 +74,7 @@ fn policy_that_wins_nothing_is_conflicted_and_one_that_loses_a_part_is_warned() 
     let wide = of_namespace("wide", &json!({"timeouts": {}, "retry": {}}));
     let said = problems(&shop().with(older).with(younger).with(wide));
     assert_eq!(failures(&said, Accepted), [(Reason::Conflicted, "")]);
-    let loser = verdict(&said, "TrafficPolicy younger");
+    let loser = report(&said, "TrafficPolicy younger");
     assert!(!loser.accepted.status);
     assert!(
         loser
@@ -82,7 +82,7 @@ fn policy_that_wins_nothing_is_conflicted_and_one_that_loses_a_part_is_warned() 
             .message
             .starts_with("TrafficPolicy shop/older comes before it")
     );
-    let partly = verdict(&said, "TrafficPolicy wide");
+    let partly = report(&said, "TrafficPolicy wide");
     assert!(partly.accepted.status);
     assert_eq!(partly.accepted.reason, "PartlyOverridden");
     let warned = warnings(&said, Accepted);
@@ -144,12 +144,9 @@ fn what_is_named_and_not_there_is_told_with_a_near_name() {
     ] {
         let said = problems(&shop().with(cluster::traffic_policy("p", spec)));
         assert_eq!(failures(&said, ResolvedRefs), [(reason, field)]);
-        let text = &verdict(&said, "TrafficPolicy p").resolved_refs.message;
+        let text = &report(&said, "TrafficPolicy p").resolved_refs.message;
         assert!(text.contains(word), "{text}");
-        assert!(
-            verdict(&said, "TrafficPolicy p").accepted.status,
-            "{said:?}"
-        );
+        assert!(report(&said, "TrafficPolicy p").accepted.status, "{said:?}");
     }
 }
 
@@ -197,7 +194,7 @@ fn copies_for_pods_that_could_do_more_than_read_are_not_guarded_and_not_made() {
             failures(&said, Accepted),
             [(Reason::NotGuarded, "spec.mirror[0].service")]
         );
-        let text = &verdict(&said, "TrafficPolicy p").accepted.message;
+        let text = &report(&said, "TrafficPolicy p").accepted.message;
         assert!(
             text.contains(word) && text.contains("downstream: Any"),
             "{text}"
@@ -227,7 +224,7 @@ fn copies_for_pods_that_could_do_more_than_read_are_not_guarded_and_not_made() {
             failures(&said, Accepted),
             [(Reason::NotGuarded, "spec.mirror[0].service")]
         );
-        let text = &verdict(&said, "TrafficPolicy p").accepted.message;
+        let text = &report(&said, "TrafficPolicy p").accepted.message;
         assert!(text.contains(word), "{text}");
         assert!(super::told(&instead).mirror.rules.is_empty());
     }
@@ -255,7 +252,7 @@ fn limits_in_front_of_pods_without_a_proxy_are_told_not_to_be_enforced() {
             (Reason::NotEnforced, "spec.rateLimits")
         ]
     );
-    assert!(verdict(&said, "TrafficPolicy p").accepted.status);
+    assert!(report(&said, "TrafficPolicy p").accepted.status);
 }
 
 #[test]
@@ -274,7 +271,7 @@ fn only_so_many_policies_count_and_the_others_are_told() {
         failures(&said, Accepted),
         [(Reason::Invalid, "spec.targetRef"); 2]
     );
-    assert!(!verdict(&said, "TrafficPolicy p65").accepted.status);
+    assert!(!report(&said, "TrafficPolicy p65").accepted.status);
     assert_eq!(super::told(&many).retry.rules.len(), 64);
 
     let mut many_more = shop();
@@ -283,7 +280,7 @@ fn only_so_many_policies_count_and_the_others_are_told() {
         many_more = many_more.with(one);
     }
     let said = problems(&many_more);
-    let last = verdict(&said, "TrafficPolicy p1000");
+    let last = report(&said, "TrafficPolicy p1000");
     assert_eq!(
         (last.accepted.status, last.accepted.reason),
         (false, "Invalid")
@@ -293,7 +290,7 @@ fn only_so_many_policies_count_and_the_others_are_told() {
             .message
             .contains("more than 1000 TrafficPolicies")
     );
-    let within = verdict(&said, "TrafficPolicy p0999");
+    let within = report(&said, "TrafficPolicy p0999");
     assert!(!within.accepted.message.contains("more than 1000"));
 }
 

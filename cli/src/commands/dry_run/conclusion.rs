@@ -2,7 +2,7 @@
 
 use crds::observe::{Change, ChangedEdge, DryRunStatus, Trial};
 
-use crate::failure::{Failure, Verdict};
+use crate::failure::{Conclusion, Failure};
 
 /// How more is found out, in the words of the command that says what it comes to.
 #[derive(Clone, Copy, Debug)]
@@ -19,10 +19,10 @@ pub(super) const fn is_of_nothing(status: &DryRunStatus) -> bool {
         && status.kept + status.hidden + status.unknown + status.uncompared == 0
 }
 
-pub(in crate::commands) fn verdict(
+pub(in crate::commands) fn conclude(
     status: &DryRunStatus,
     advice: Advice,
-) -> Result<Verdict, Failure> {
+) -> Result<Conclusion, Failure> {
     let count = |change: Change| {
         let listed = status.changed.iter();
         listed.filter(|edge| edge.change == change).count()
@@ -30,7 +30,7 @@ pub(in crate::commands) fn verdict(
     let live = status.trial.as_ref();
     let refused = live.map_or(0, |live| live.refused);
     if count(Change::Refused) > 0 || status.hidden_refused + refused > 0 {
-        return Ok(Verdict::No);
+        return Ok(Conclusion::No);
     }
     if let Some(live) = live {
         all_took_part(live)?;
@@ -48,14 +48,17 @@ pub(in crate::commands) fn verdict(
         let why = "of no call that is remembered anything can be told";
         return Err(Failure::unknown(why));
     }
-    Ok(Verdict::Yes)
+    Ok(Conclusion::Yes)
 }
 
 /// The same of a change of which so many labels and annotations that decide about calls are not
 /// tried.
-pub(super) fn tried(verdict: Result<Verdict, Failure>, untried: usize) -> Result<Verdict, Failure> {
-    match verdict {
-        Ok(Verdict::Yes) if untried > 0 => Err(Failure::unknown(format!(
+pub(super) fn tried(
+    conclusion: Result<Conclusion, Failure>,
+    untried: usize,
+) -> Result<Conclusion, Failure> {
+    match conclusion {
+        Ok(Conclusion::Yes) if untried > 0 => Err(Failure::unknown(format!(
             "{untried} labels and annotations decide about calls and are not tried; leave those \
              out of the files that hold already, and look at the others with `weft explain` once \
              they are applied"
@@ -212,7 +215,7 @@ mod tests {
     }
 
     fn code(status: &DryRunStatus) -> u8 {
-        crate::failure::status(&verdict(status, ADVICE))
+        crate::failure::status(&conclude(status, ADVICE))
     }
 
     #[test]
@@ -327,7 +330,7 @@ mod tests {
             (more, 3, "more edges than are listed"),
         ] {
             assert_eq!(code(&status), expected, "{status:?}");
-            if let Err(why) = verdict(&status, ADVICE) {
+            if let Err(why) = conclude(&status, ADVICE) {
                 assert!(why.to_string().contains(words), "{words}: {why}");
             }
         }
@@ -343,12 +346,12 @@ mod tests {
             ..DryRunStatus::default()
         };
         assert_eq!((code(&hidden(Some(0))), code(&hidden(Some(1)))), (0, 3));
-        let why = verdict(&hidden(Some(1)), ADVICE).unwrap_err().to_string();
+        let why = conclude(&hidden(Some(1)), ADVICE).unwrap_err().to_string();
         assert!(why.contains("calls of 1 edges in namespaces"), "{why}");
         // What an older controller answers has no such count.
         let older = r#"{"kept": 1, "hidden": 2, "hiddenRefused": 0, "unknown": 0}"#;
         let older: DryRunStatus = serde_json::from_str(older).unwrap();
-        let why = verdict(&older, ADVICE).unwrap_err().to_string();
+        let why = conclude(&older, ADVICE).unwrap_err().to_string();
         assert!(why.contains("this controller is older"), "{why}");
         assert_eq!(code(&older), 3);
         let nothing_hidden = DryRunStatus { hidden: 0, ..older };

@@ -48,13 +48,13 @@ enum Progress {
 
 /// What those who read a body tell the server.
 #[derive(Debug, Default)]
-struct Home {
+struct BodyProgress {
     progress: Mutex<Progress>,
     /// Wakes the answer that waits.
     changed: AtomicWaker,
 }
 
-impl Home {
+impl BodyProgress {
     /// Nobody reads on.
     fn reached(&self, reached: Progress) {
         let mut progress = self.progress.lock();
@@ -81,23 +81,23 @@ pub struct Returned {
     /// `None` once all of it was read, or it broke off.
     body: Option<Incoming>,
     broke: bool,
-    home: Arc<Home>,
+    home: Arc<BodyProgress>,
 }
 
 /// What the server knows of a body that others read.
 #[derive(Debug)]
-pub(crate) struct Rest {
-    home: Arc<Home>,
+pub(crate) struct UnreadBody {
+    home: Arc<BodyProgress>,
     /// All of it may be read for nobody.
     small: bool,
     /// Its sender may wait to be asked for it, and then nothing comes.
     waits: bool,
 }
 
-/// The same request, whose body comes back to the [`Rest`].
-pub(crate) fn watch(request: Request<Incoming>) -> (Request<Returned>, Rest) {
+/// The same request, whose body comes back to the [`UnreadBody`].
+pub(crate) fn watch(request: Request<Incoming>) -> (Request<Returned>, UnreadBody) {
     let size = request.body().size_hint().upper();
-    let rest = Rest {
+    let rest = UnreadBody {
         home: Arc::default(),
         small: size.is_some_and(|size| size <= MOST),
         waits: request.headers().contains_key(header::EXPECT),
@@ -111,7 +111,7 @@ pub(crate) fn watch(request: Request<Incoming>) -> (Request<Returned>, Rest) {
     (request, rest)
 }
 
-impl Rest {
+impl UnreadBody {
     /// `answer`, once the rest was read, or as the last one of its connection.
     pub(crate) async fn settle(self, mut answer: Response<Body>) -> Response<Body> {
         if answer.status().is_informational() {

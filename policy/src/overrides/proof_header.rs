@@ -16,13 +16,13 @@ pub(super) const LONGEST: usize = 4096;
 
 /// The value of `weft-proof`: the proof and the accounts, with commas between.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Handed {
+pub struct ProofHeader {
     pub proof: Proof,
     /// From the first on; without the peer that tells it.
     pub through: Vec<SpiffeId>,
 }
 
-impl Handed {
+impl ProofHeader {
     /// `None`: unreadable, which proves nothing.
     #[must_use]
     pub fn parse(value: &[u8]) -> Option<Self> {

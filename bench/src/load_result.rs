@@ -2,7 +2,7 @@
 
 /// How much, and how fast.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Done {
+pub(crate) struct LoadResult {
     pub(crate) requests: f64,
     /// Per second.
     pub(crate) rate: f64,

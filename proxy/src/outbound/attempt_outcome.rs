@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use http::header::RETRY_AFTER;
 use http::{HeaderMap, Response, StatusCode};
-use policy::health::Seen;
+use policy::health::HealthSignal;
 use policy::reason::Reason;
 use policy::retry::{AskedWait, Ended};
 use policy::traffic::endpoint::Ejection;
@@ -20,7 +20,7 @@ const PUSHBACK: &str = "grpc-retry-pushback-ms";
 
 /// The head of an answer, or that none came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum AttemptOutcome {
     /// Of the application, or of the connection to it.
     Ended(Ended),
     /// Of a proxy, which nobody asks again.
@@ -29,7 +29,7 @@ pub(super) enum Verdict {
     Open,
 }
 
-impl Verdict {
+impl AttemptOutcome {
     /// `reason` is what the peer proxy gave, if it answered itself.
     pub(super) fn of_answer<B: http_body::Body>(
         response: &Response<B>,
@@ -77,26 +77,28 @@ impl Verdict {
     }
 
     /// What it shows of the endpoint; `None` for nothing.
-    pub(super) fn seen(self, ejection: &Ejection) -> Option<Seen> {
+    pub(super) fn health_signal(self, ejection: &Ejection) -> Option<HealthSignal> {
         match self {
-            Self::Ended(Ended::Status(status)) => Some(Seen::of_status(status, ejection)),
-            Self::Ended(Ended::Grpc { code, .. }) => Some(Seen::of_grpc(code)),
-            Self::Ended(Ended::Lost { .. } | Ended::TimedOut) => Some(Seen::Failed),
-            Self::Ended(Ended::Refused(reason)) | Self::Mesh(reason) => Seen::of_refusal(reason),
-            Self::Open => Some(Seen::Reached),
+            Self::Ended(Ended::Status(status)) => Some(HealthSignal::of_status(status, ejection)),
+            Self::Ended(Ended::Grpc { code, .. }) => Some(HealthSignal::of_grpc(code)),
+            Self::Ended(Ended::Lost { .. } | Ended::TimedOut) => Some(HealthSignal::Failed),
+            Self::Ended(Ended::Refused(reason)) | Self::Mesh(reason) => {
+                HealthSignal::of_refusal(reason)
+            }
+            Self::Open => Some(HealthSignal::Reached),
         }
     }
 }
 
 /// What the end of a gRPC answer shows that was open; `None` when its caller left.
-pub(super) fn seen_at_end(end: BodyEnd, trailers: Option<&HeaderMap>) -> Option<Seen> {
+pub(super) fn signal_at_end(end: BodyEnd, trailers: Option<&HeaderMap>) -> Option<HealthSignal> {
     match end {
         // The mesh itself has ended it.
         BodyEnd::Dropped | BodyEnd::OutOfTime | BodyEnd::Late => None,
-        BodyEnd::Failed => Some(Seen::Failed),
+        BodyEnd::Failed => Some(HealthSignal::Failed),
         BodyEnd::Complete => {
             let code = trailers.and_then(grpc_status).unwrap_or(2);
-            Some(Seen::of_grpc(u8::try_from(code).unwrap_or(2)))
+            Some(HealthSignal::of_grpc(u8::try_from(code).unwrap_or(2)))
         }
     }
 }
@@ -128,10 +130,13 @@ pub(super) fn is_callers_time<T>(ended: &Result<T, Failure>) -> bool {
 
 /// What an attempt without an answer shows of its endpoint. `slow_upload`: the endpoint had
 /// to wait for the rest of the request itself.
-pub(super) fn seen_in_failure(failure: &Failure, slow_upload: bool) -> (Latency, Option<Seen>) {
+pub(super) fn signal_in_failure(
+    failure: &Failure,
+    slow_upload: bool,
+) -> (Latency, Option<HealthSignal>) {
     match failure {
         Failure::TimedOut { .. } if slow_upload => (Latency::AtLeast(Duration::ZERO), None),
-        Failure::TimedOut { .. } => (Latency::Failed, Some(Seen::Failed)),
+        Failure::TimedOut { .. } => (Latency::Failed, Some(HealthSignal::Failed)),
         // How long it took at least was told, and nobody knows how it would have ended. A
         // limit of its pod says nothing of how fast it is.
         Failure::Refused {
@@ -140,7 +145,7 @@ pub(super) fn seen_in_failure(failure: &Failure, slow_upload: bool) -> (Latency,
         } => (Latency::Told, None),
         // One failure shows what it shows once.
         Failure::NotSent { shared: true, .. } => (Latency::Failed, None),
-        failure => (Latency::Failed, Seen::of_refusal(failure.reason())),
+        failure => (Latency::Failed, HealthSignal::of_refusal(failure.reason())),
     }
 }
 
@@ -179,21 +184,21 @@ mod tests {
 
     const AFTER: Duration = Duration::from_millis(7);
 
-    fn answer(status: u16, headers: &[(&'static str, &'static str)], body: bool) -> Verdict {
+    fn answer(status: u16, headers: &[(&'static str, &'static str)], body: bool) -> AttemptOutcome {
         let mut response = Response::new(if body { text("x") } else { empty() });
         *response.status_mut() = StatusCode::from_u16(status).unwrap();
         for (name, value) in headers {
             let value = http::HeaderValue::from_static(value);
             response.headers_mut().insert(*name, value);
         }
-        Verdict::of_answer(&response, true, None, AFTER)
+        AttemptOutcome::of_answer(&response, true, None, AFTER)
     }
 
     #[test]
     fn a_grpc_answer_is_judged_by_its_status_and_what_is_none_by_the_table() {
         let grpc = ("content-type", "application/grpc");
         let ended = |code, trailers_only| {
-            Verdict::Ended(Ended::Grpc {
+            AttemptOutcome::Ended(Ended::Grpc {
                 code,
                 trailers_only,
             })
@@ -204,7 +209,7 @@ mod tests {
         );
         let begun = answer(200, &[grpc, ("grpc-status", "14")], true);
         assert_eq!(begun, ended(14, false), "something was passed on");
-        assert_eq!(answer(200, &[grpc], true), Verdict::Open);
+        assert_eq!(answer(200, &[grpc], true), AttemptOutcome::Open);
         assert_eq!(answer(503, &[], true), ended(14, true));
         assert_eq!(answer(404, &[], true), ended(12, true));
         assert_eq!(answer(200, &[], true), ended(2, true));
@@ -214,14 +219,20 @@ mod tests {
     fn what_a_proxy_answers_is_asked_of_nobody_else_and_no_fault_of_the_endpoint() {
         let response = Response::new(empty());
         for reason in Reason::ALL {
-            let verdict = Verdict::of_answer(&response, false, Some(reason), AFTER);
-            let (again, seen) = match reason {
-                Reason::ConnectionLost => (true, Some(Seen::Failed)),
-                Reason::ConnectFailed | Reason::TlsFailed => (false, Some(Seen::Unreachable)),
+            let outcome = AttemptOutcome::of_answer(&response, false, Some(reason), AFTER);
+            let (again, signal) = match reason {
+                Reason::ConnectionLost => (true, Some(HealthSignal::Failed)),
+                Reason::ConnectFailed | Reason::TlsFailed => {
+                    (false, Some(HealthSignal::Unreachable))
+                }
                 _ => (false, None),
             };
-            assert_eq!(matches!(verdict, Verdict::Ended(_)), again, "{reason}");
-            assert_eq!(verdict.seen(&EJECTION), seen, "{reason}");
+            assert_eq!(
+                matches!(outcome, AttemptOutcome::Ended(_)),
+                again,
+                "{reason}"
+            );
+            assert_eq!(outcome.health_signal(&EJECTION), signal, "{reason}");
         }
     }
 
@@ -231,12 +242,19 @@ mod tests {
             let value = http::HeaderValue::from_static(code);
             HeaderMap::from_iter([(http::HeaderName::from_static("grpc-status"), value)])
         };
-        let end = |code| seen_at_end(BodyEnd::Complete, Some(&trailers(code)));
-        assert_eq!(end("0"), Some(Seen::Good));
-        assert_eq!(end("5"), Some(Seen::Good), "the application's own answer");
-        assert_eq!(end("14"), Some(Seen::Failed));
-        assert_eq!(seen_at_end(BodyEnd::Failed, None), Some(Seen::Failed));
-        assert_eq!(seen_at_end(BodyEnd::Dropped, None), None);
+        let end = |code| signal_at_end(BodyEnd::Complete, Some(&trailers(code)));
+        assert_eq!(end("0"), Some(HealthSignal::Good));
+        assert_eq!(
+            end("5"),
+            Some(HealthSignal::Good),
+            "the application's own answer"
+        );
+        assert_eq!(end("14"), Some(HealthSignal::Failed));
+        assert_eq!(
+            signal_at_end(BodyEnd::Failed, None),
+            Some(HealthSignal::Failed)
+        );
+        assert_eq!(signal_at_end(BodyEnd::Dropped, None), None);
     }
 
     #[test]
@@ -259,30 +277,30 @@ mod tests {
     fn an_endpoint_is_not_to_blame_for_the_time_that_its_caller_gave() {
         let ended = |failure| Err::<(), _>(failure);
         let passed = crate::http::deadline::passed();
-        assert_eq!(seen_in_failure(&passed, false), (Latency::Told, None));
+        assert_eq!(signal_in_failure(&passed, false), (Latency::Told, None));
         assert!(is_callers_time(&ended(passed)));
         let late = Failure::TimedOut { detail: "".into() };
         let refused = Failure::refused(Reason::NotAllowed, "x");
-        assert_eq!(seen_in_failure(&refused, false), (Latency::Failed, None));
+        assert_eq!(signal_in_failure(&refused, false), (Latency::Failed, None));
         assert!(!is_callers_time(&ended(late)) && !is_callers_time(&ended(refused)));
     }
 
     #[test]
     fn a_limit_of_a_pod_does_not_make_its_endpoint_slow() {
         let refused = Failure::refused(Reason::Limit, "x");
-        assert_eq!(seen_in_failure(&refused, false), (Latency::Told, None));
+        assert_eq!(signal_in_failure(&refused, false), (Latency::Told, None));
     }
 
     #[test]
     fn an_endpoint_is_not_to_blame_for_the_time_that_its_caller_took_to_ask() {
         let late = Failure::TimedOut { detail: "".into() };
-        let shown = |slow_upload| seen_in_failure(&late, slow_upload);
-        assert_eq!(shown(false), (Latency::Failed, Some(Seen::Failed)));
+        let shown = |slow_upload| signal_in_failure(&late, slow_upload);
+        assert_eq!(shown(false), (Latency::Failed, Some(HealthSignal::Failed)));
         assert_eq!(shown(true), (Latency::AtLeast(Duration::ZERO), None));
         // A connection that ends is lost, whatever was sent by it.
         for slow_upload in [false, true] {
-            let lost = seen_in_failure(&Failure::lost("x"), slow_upload);
-            assert_eq!(lost, (Latency::Failed, Some(Seen::Failed)));
+            let lost = signal_in_failure(&Failure::lost("x"), slow_upload);
+            assert_eq!(lost, (Latency::Failed, Some(HealthSignal::Failed)));
         }
     }
 }

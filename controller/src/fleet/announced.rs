@@ -11,18 +11,18 @@ use wire::v1;
 use super::key::Key;
 
 /// By breaker, those that are not simply closed.
-pub(crate) type Verdicts = Arc<BTreeMap<Key, CircuitVerdict>>;
+pub(crate) type AnnouncedStates = Arc<BTreeMap<Key, AnnouncedState>>;
 
 /// What is told, and since when it holds: two are the same while nobody has to hear of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct CircuitVerdict {
+pub(crate) struct AnnouncedState {
     steer: Steer,
     at: Instant,
     /// The account whose proxies are told; `None`: all.
     only: Option<Arc<str>>,
 }
 
-impl CircuitVerdict {
+impl AnnouncedState {
     /// What was told before, where the news are none: callers come and go, and the gap between
     /// two probes with them.
     pub(super) fn after(
@@ -49,14 +49,14 @@ impl CircuitVerdict {
     }
 
     /// As it is sent now.
-    pub(crate) fn message(&self, circuit: &Key, now: Instant) -> v1::Verdict {
+    pub(crate) fn message(&self, circuit: &Key, now: Instant) -> v1::CircuitState {
         let steer = match self.steer {
             Steer::Closing { since } => Steer::Closing {
                 since: since + now.duration_since(self.at),
             },
             other => other,
         };
-        wire::convert::verdict(circuit.message(), steer)
+        wire::convert::circuit_state(circuit.message(), steer)
     }
 }
 
@@ -73,6 +73,6 @@ fn is_about(one: Steer, other: Steer) -> bool {
 }
 
 /// That a breaker is closed.
-pub(crate) fn closed(circuit: &Key) -> v1::Verdict {
-    wire::convert::verdict(circuit.message(), Steer::Closed)
+pub(crate) fn closed(circuit: &Key) -> v1::CircuitState {
+    wire::convert::circuit_state(circuit.message(), Steer::Closed)
 }
