@@ -23,6 +23,7 @@ use std::time::{Duration, SystemTime};
 use parking_lot::Mutex;
 use policy::name::ObjectRef;
 use prometheus_client::metrics::counter::Counter;
+use prost::{Message as _, length_delimiter_len};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 use wire::v1;
@@ -45,9 +46,13 @@ const KEPT: Duration = Duration::from_secs(3);
 /// bytes where no other has its account.
 const CALLERS: usize = 100_000;
 /// Breakers that one pulse may tell of: Services that one application calls at one time.
-const CIRCUITS: usize = 1024;
-/// Pulses in one message to another replica.
+pub(crate) const CIRCUITS: usize = 1024;
+/// Bytes of pulses that are kept for other replicas: what 2000 proxies that call 50 Services
+/// each say in a second, of which each replica hears within a third of one.
+const KEPT_BYTES: usize = 16 * 1024 * 1024;
+/// Pulses in one message to another replica, and its bytes.
 const TOGETHER: usize = 2000;
+const TOGETHER_BYTES: usize = 1024 * 1024;
 
 /// Shared by streams, peers and statuses. Clones are the same state.
 #[derive(Clone, Debug)]
@@ -65,7 +70,8 @@ struct Inner {
     own: watch::Sender<u64>,
     begun: Notify,
     /// Counts callers of breakers beyond [`CALLERS`], and those whose rights take more than
-    /// [`LOOKED_AT`] to know.
+    /// [`LOOKED_AT`] to know; what a pulse says beyond [`CIRCUITS`] or of a breaker again; and
+    /// pulses beyond [`KEPT_BYTES`], for each replica that was not told.
     at_capacity: Counter,
 }
 
@@ -75,10 +81,70 @@ struct FleetState {
     /// Of all of them, each as often as it calls one.
     callers: usize,
     announced: AnnouncedStates,
-    /// Own pulses by revision, the oldest first.
-    own: VecDeque<(u64, Instant, v1::PodPulse)>,
+    /// Own pulses, the oldest first.
+    own: VecDeque<OwnPulse>,
+    /// What they take.
+    own_bytes: usize,
+    /// Revision of the last one that went for want of room.
+    cut: u64,
     revision: u64,
     authorizations: Authorizations,
+}
+
+/// What a pod of this replica's own streams said.
+#[derive(Debug)]
+struct OwnPulse {
+    revision: u64,
+    at: Instant,
+    bytes: usize,
+    told: v1::PodPulse,
+}
+
+impl FleetState {
+    /// Keeps a pulse for other replicas, for which the oldest may have to go.
+    fn keep(&mut self, told: v1::PodPulse, at: Instant) {
+        self.revision += 1;
+        let bytes = bytes_of(&told);
+        self.own_bytes += bytes;
+        self.own.push_back(OwnPulse {
+            revision: self.revision,
+            at,
+            bytes,
+            told,
+        });
+        while self.own_bytes > KEPT_BYTES {
+            let Some(oldest) = self.drop_oldest() else {
+                return;
+            };
+            self.cut = oldest;
+        }
+    }
+
+    /// Returns its revision.
+    fn drop_oldest(&mut self) -> Option<u64> {
+        let oldest = self.own.pop_front()?;
+        self.own_bytes -= oldest.bytes;
+        Some(oldest.revision)
+    }
+
+    fn forget_before(&mut self, now: Instant) {
+        let old = |pulse: &OwnPulse| now.duration_since(pulse.at) > KEPT;
+        while self.own.front().is_some_and(old) {
+            self.drop_oldest();
+        }
+    }
+}
+
+/// What a pulse takes in memory.
+fn bytes_of(told: &v1::PodPulse) -> usize {
+    let circuits = told.pulse.iter().flat_map(|pulse| &pulse.circuits);
+    let circuits = circuits.map(|said| {
+        let names = said.circuit.as_ref();
+        let names = names.map_or(0, |of| of.service.len() + of.backend.len());
+        size_of::<v1::CircuitPulse>() + names
+    });
+    let texts = told.account.len() + told.uid.len();
+    size_of::<OwnPulse>() + texts + circuits.sum::<usize>()
 }
 
 impl Fleet {
@@ -114,15 +180,12 @@ impl Fleet {
         if circuits.is_empty() {
             return;
         }
-        let mut state = self.inner.state.lock();
-        state.revision += 1;
         let told = v1::PodPulse {
             account: from.account.to_string(),
             uid: from.uid.to_string(),
             pulse: Some(v1::Pulse { circuits }),
         };
-        let revision = state.revision;
-        state.own.push_back((revision, now, told));
+        self.inner.state.lock().keep(told, now);
     }
 
     /// Takes what another replica tells of its own.
@@ -147,6 +210,9 @@ impl Fleet {
         let mut state = self.inner.state.lock();
         let state = &mut *state;
         let mut left = LOOKED_AT;
+        let beyond = pulse.circuits.len().saturating_sub(CIRCUITS);
+        self.inner.at_capacity.inc_by(beyond as u64);
+        let mut told = BTreeSet::new();
         for said in pulse.circuits.into_iter().take(CIRCUITS) {
             let Some(key) = said.circuit.as_ref().and_then(Key::read) else {
                 continue;
@@ -159,6 +225,10 @@ impl Fleet {
                 self.inner.at_capacity.inc();
             }
             if allowed != Some(true) {
+                continue;
+            }
+            if !told.insert(key.clone()) {
+                self.inner.at_capacity.inc();
                 continue;
             }
             let known = state.circuits.get(&key);
@@ -198,10 +268,7 @@ impl Fleet {
         if news {
             state.announced = Arc::new(next);
         }
-        let old = |(_, at, _): &(u64, Instant, v1::PodPulse)| now.duration_since(*at) > KEPT;
-        while state.own.front().is_some_and(old) {
-            state.own.pop_front();
-        }
+        state.forget_before(now);
         let revision = state.revision;
         if news {
             self.inner.announced.send_modify(|count| *count += 1);
@@ -233,24 +300,25 @@ impl Fleet {
         self.inner.state.lock().revision
     }
 
-    /// What its own proxies said after revision `since`, and the revision that this leads
-    /// to; nothing when all is told.
+    /// What its own proxies said after revision `since`, as much as fits into one message,
+    /// and the revision that this leads to; nothing when all is told.
     pub(crate) fn own_since(&self, since: u64) -> (u64, Option<v1::Reports>) {
         let state = self.inner.state.lock();
-        let after = state
-            .own
-            .partition_point(|(revision, ..)| *revision <= since);
+        let lost = state.cut.saturating_sub(since);
+        self.inner.at_capacity.inc_by(lost);
+        let after = state.own.partition_point(|pulse| pulse.revision <= since);
         let news = state.own.range(after..).take(TOGETHER);
         let mut told = state.revision;
-        let mut pulses = Vec::new();
-        for (revision, _, pulse) in news {
-            told = *revision;
-            pulses.push(pulse.clone());
+        let mut message = v1::Reports::default();
+        let mut bytes = 0;
+        for pulse in news {
+            bytes += framed(&pulse.told);
+            if bytes > TOGETHER_BYTES && !message.pulses.is_empty() {
+                break;
+            }
+            told = pulse.revision;
+            message.pulses.push(pulse.told.clone());
         }
-        let message = v1::Reports {
-            pulses,
-            ..v1::Reports::default()
-        };
         (told, (!message.pulses.is_empty()).then_some(message))
     }
 
@@ -280,6 +348,12 @@ impl Fleet {
             .map(|(key, object, report)| (key.clone(), (object.clone(), report)))
             .collect()
     }
+}
+
+/// Bytes of a pulse in a message: its field's number and its length stand before it.
+fn framed(told: &v1::PodPulse) -> usize {
+    let bytes = told.encoded_len();
+    2 + length_delimiter_len(bytes) + bytes
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@
 //! May import `authority`, `fleet`, `metrics`, `model`, `observe`, `resources` and
 //! `shares`.
 
+pub(crate) mod allowances;
 mod answers;
 mod buffers;
 mod bundle;

@@ -109,16 +109,21 @@ impl<K: Clone + Ord + Hash> Rates<K> {
         keys.forget_idle(now);
         let before = keys.idle_at.get(key).copied();
         let idle_at = self.allowance.after(before, now)?;
-        match before {
-            Some(before) => {
-                keys.order.remove(&(before, key.clone()));
-            }
-            None if keys.idle_at.len() >= self.most => keys.forget_first(),
-            None => {}
-        }
-        keys.idle_at.insert(key.clone(), idle_at);
-        keys.order.insert((idle_at, key.clone()));
+        keys.put(key, before, idle_at, self.most);
         Ok(())
+    }
+
+    /// Charges `key` for so many uses that have been made already, also where its allowance
+    /// is used up. Returns how long the next use has to wait.
+    #[must_use]
+    pub fn charge(&self, key: &K, uses: u32, now: Instant) -> Duration {
+        let mut keys = self.keys.lock();
+        keys.forget_idle(now);
+        let before = keys.idle_at.get(key).copied();
+        let idle_at = before.map_or(now, |at| at.max(now)) + self.allowance.every * uses;
+        keys.put(key, before, idle_at, self.most);
+        let ahead = idle_at.duration_since(now);
+        ahead.saturating_sub(self.allowance.slack())
     }
 
     /// Keys that are remembered.
@@ -135,6 +140,19 @@ impl<K: Clone + Ord + Hash> Rates<K> {
 }
 
 impl<K: Clone + Ord + Hash> Keys<K> {
+    /// Notes when `key` is idle again, which was to be at `before`.
+    fn put(&mut self, key: &K, before: Option<Instant>, idle_at: Instant, most: usize) {
+        match before {
+            Some(before) => {
+                self.order.remove(&(before, key.clone()));
+            }
+            None if self.idle_at.len() >= most => self.forget_first(),
+            None => {}
+        }
+        self.idle_at.insert(key.clone(), idle_at);
+        self.order.insert((idle_at, key.clone()));
+    }
+
     fn forget_idle(&mut self, now: Instant) {
         while self
             .order
@@ -191,6 +209,22 @@ mod tests {
         let mut alone = Rate::new(TEN_THEN_ONE_PER_SECOND);
         let taken = (0..20).filter(|_| alone.take(start).is_ok()).count();
         assert_eq!(taken, 10);
+    }
+
+    #[test]
+    fn what_was_done_already_is_charged_and_the_next_use_waits_for_all_of_it() {
+        let (rates, start) = (Rates::new(TEN_THEN_ONE_PER_SECOND, 100), Instant::now());
+        let second = Duration::from_secs(1);
+        assert_eq!(rates.charge(&1, 9, start), Duration::ZERO);
+        assert_eq!(rates.charge(&1, 1, start), second);
+        assert_eq!(rates.charge(&1, 25, start), 26 * second);
+        assert_eq!(rates.take(&1, start), Err(26 * second));
+        assert_eq!(rates.take(&1, start + 26 * second), Ok(()));
+        assert_eq!(burst(&rates, 2, start), (10, second), "another key");
+        for key in 3..1_000 {
+            assert_eq!(rates.charge(&key, 1, start), Duration::ZERO);
+        }
+        assert_eq!(rates.len(), 100);
     }
 
     #[test]

@@ -300,3 +300,87 @@ fn callers_that_come_and_go_are_no_news_until_the_gap_between_probes_is_another(
     let of_one = AnnouncedState::after(told.clone(), probing(1000), Some(&web), at);
     assert_ne!(of_one, told);
 }
+
+/// What a proxy says `times` over of its calls to `api`, in one pulse.
+fn again(times: usize) -> v1::Pulse {
+    let circuit = v1::Circuit {
+        service: "shop/api".to_owned(),
+        backend: "shop/api".to_owned(),
+        port: 80,
+    };
+    let said = v1::CircuitPulse {
+        circuit: Some(circuit),
+        ..seen(10, 0)
+    };
+    v1::Pulse {
+        circuits: vec![said; times],
+    }
+}
+
+#[test]
+fn a_breaker_that_one_pulse_tells_of_again_and_again_is_counted_and_passed_on_once() {
+    let bench = Bench::new(&with_breaker(&json!({})));
+    let web = caller("shop/web", "uid-web");
+    bench.fleet.take(&web, again(CIRCUITS + 7), bench.now);
+    let (_, told) = bench.fleet.own_since(0);
+    let told = told.unwrap().pulses;
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].pulse.as_ref().unwrap().circuits.len(), 1);
+    let policy = ObjectRef::new(Kind::TrafficPolicy, "shop", "p");
+    let report = bench.fleet.report(&policy, bench.now).unwrap();
+    assert_eq!(report.requests, 10);
+    let left_out = bench.fleet.inner.at_capacity.get();
+    assert_eq!(left_out, CIRCUITS as u64 + 6, "all but the first");
+}
+
+/// Who takes so many bytes of each pulse.
+fn large(bytes: usize) -> Caller {
+    caller("shop/web", &"u".repeat(bytes))
+}
+
+#[test]
+fn pulses_that_wait_for_other_replicas_are_bounded_in_bytes_and_the_oldest_go() {
+    let bench = Bench::new(&with_breaker(&json!({})));
+    let from = large(64 * 1024);
+    let said = KEPT_BYTES / (64 * 1024) + 40;
+    for _ in 0..said {
+        bench.fleet.take(&from, again(1), bench.now);
+    }
+    let kept = {
+        let state = bench.fleet.inner.state.lock();
+        let bytes: usize = state.own.iter().map(|pulse| bytes_of(&pulse.told)).sum();
+        assert_eq!(bytes, state.own_bytes);
+        assert!(bytes <= KEPT_BYTES, "{bytes}");
+        assert_eq!(state.own.back().unwrap().revision, said as u64);
+        state.own.len()
+    };
+    assert!(kept > said - 60, "{kept} of {said}");
+    assert_eq!(bench.fleet.inner.at_capacity.get(), 0, "nobody listens");
+    let (told, _) = bench.fleet.own_since(0);
+    let lost = (said - kept) as u64;
+    assert_eq!(bench.fleet.inner.at_capacity.get(), lost);
+    bench.fleet.own_since(told);
+    assert_eq!(bench.fleet.inner.at_capacity.get(), lost, "counted once");
+    bench.fleet.tick(bench.now + 2 * KEPT, SystemTime::now());
+    assert_eq!(bench.fleet.inner.state.lock().own_bytes, 0);
+}
+
+#[test]
+fn pulses_are_told_to_other_replicas_in_messages_of_a_mebibyte() {
+    let bench = Bench::new(&with_breaker(&json!({})));
+    let from = large(100 * 1024);
+    for _ in 0..40 {
+        bench.fleet.take(&from, again(1), bench.now);
+    }
+    let (mut since, mut told, mut messages) = (0, 0, 0);
+    while let (next, Some(message)) = bench.fleet.own_since(since) {
+        let bytes = message.encoded_len();
+        assert!(bytes <= TOGETHER_BYTES, "{bytes} in one message");
+        told += message.pulses.len();
+        messages += 1;
+        assert_eq!(next, told as u64, "in order, each once");
+        since = next;
+    }
+    assert_eq!((told, messages), (40, 4));
+    assert_eq!(bench.fleet.own_since(since), (since, None));
+}

@@ -152,7 +152,7 @@ mod tests {
     }
 
     /// Counts the slots that are over by now.
-    fn count(shown: &mut crate::graph::answer::LastShown, graph: &Graph, now: SystemTime) {
+    fn count(shown: &mut ExportedPairs, graph: &Graph, now: SystemTime) {
         let slots = (shown.next, told_before(now));
         shown.count(told(graph, slots), slots.1);
     }

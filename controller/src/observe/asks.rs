@@ -25,7 +25,7 @@ use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
 use prost::Message as _;
 use runtime::limit::Reached;
-use runtime::rate::{Allowance, Rate};
+use runtime::rate::{Allowance, Rates};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::Instant;
@@ -50,11 +50,15 @@ const ALL_BYTES: usize = 32 << 20;
 /// Orders on their way to one proxy: it may be asked eight things at a time, and be told of
 /// the end of each.
 const ORDERS: usize = 16;
-/// Answers of one proxy, to all that it is asked, by however many calls.
-pub(crate) const ANSWERS: Allowance = Allowance {
+/// Answers of one pod, to all that it is asked or not, by however many calls, and however
+/// often its stream ends and begins.
+const ANSWERS: Allowance = Allowance {
     burst: 2_000,
     every: Duration::from_micros(200),
 };
+/// Pods whose answers are counted at one time, each for as long as it has used something;
+/// about 200 bytes each.
+const MAX_ANSWERING: usize = 16 * 1024;
 
 /// Shared by streams, replicas and whoever asks. Clones are the same.
 #[derive(Clone, Debug)]
@@ -65,6 +69,8 @@ pub(crate) struct Asks {
 #[derive(Debug)]
 struct Inner {
     state: Mutex<AskState>,
+    /// By uid of the pod.
+    answering: Rates<Arc<str>>,
     /// Bytes of all answers that wait.
     waiting: Arc<AtomicUsize>,
     metrics: AskMetrics,
@@ -87,7 +93,6 @@ struct AskState {
 struct Listening {
     number: u64,
     orders: mpsc::Sender<Order>,
-    answers: Rate,
 }
 
 #[derive(Debug)]
@@ -239,6 +244,7 @@ impl Asks {
         Self {
             inner: Arc::new(Inner {
                 state: Mutex::default(),
+                answering: Rates::new(ANSWERS, MAX_ANSWERING),
                 waiting: Arc::default(),
                 metrics,
                 too_many: limits.counter("asks"),
@@ -252,13 +258,7 @@ impl Asks {
         let (orders, taken) = mpsc::channel(ORDERS);
         let mut state = self.inner.state.lock();
         let number = state.next();
-        let before = state.proxies.get(&uid);
-        let answers = before.map_or_else(|| Rate::new(ANSWERS), |older| older.answers.clone());
-        let listening = Listening {
-            number,
-            orders,
-            answers,
-        };
+        let listening = Listening { number, orders };
         if state.proxies.insert(Arc::clone(&uid), listening).is_some() {
             // What the older stream was asked, this one was not.
             self.away(&mut state, &uid);
@@ -365,12 +365,9 @@ impl Asks {
         told.is_ok()
     }
 
-    /// Whether the proxy of a pod may answer once more, or how long it has to wait; `None`:
-    /// nobody can have asked it here.
-    pub(crate) fn may_answer(&self, uid: &str, now: Instant) -> Option<Result<(), Duration>> {
-        let mut state = self.inner.state.lock();
-        let proxy = state.proxies.get_mut(uid)?;
-        Some(proxy.answers.take(now))
+    /// Whether the proxy of a pod may answer once more, or how long it has to wait.
+    pub(crate) fn may_answer(&self, uid: &Arc<str>, now: Instant) -> Result<(), Duration> {
+        self.inner.answering.take(uid, now)
     }
 
     /// Takes what the proxy of a pod answers.

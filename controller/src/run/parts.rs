@@ -48,6 +48,7 @@ use crate::{
     observe_api::{self, api::ObserveApi, context::ObserveContext},
     serve::{
         Services,
+        allowances::Allowances,
         stream::{self, Streams},
     },
     settings::Settings,
@@ -444,6 +445,7 @@ pub(super) fn services(context: &Context) -> Services {
             stop: context.stopping.clone(),
             next: Arc::new(AtomicU64::new(1)),
             places: stream::places(&metrics.limits),
+            allowances: Allowances::default(),
             limits: metrics.limits.clone(),
         },
         replica: Answerer {

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use identity::PeerIdentity;
 use runtime::pool::Share;
-use runtime::rate::Rate;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
@@ -19,11 +18,12 @@ use tracing::{debug, info};
 use wire::v1;
 use wire::v1::from_proxy::Message;
 
+use super::allowances::OPENINGS;
 use super::orders::{self, ProxyQuestions};
 use super::proxy_info::ProxyInfo;
 use super::session::{Session, Target};
 use super::steered::Steered;
-use super::stream::{MESSAGES, ProxyStream, StreamEnd, Streams, ToProxies, keep_names, taken_over};
+use super::stream::{ProxyStream, StreamEnd, Streams, ToProxies, keep_names, taken_over};
 use crate::fleet::Caller;
 use crate::model::PodId;
 use crate::model::changes::Interest;
@@ -47,8 +47,12 @@ impl Streams {
         identity: PeerIdentity,
         mut incoming: Streaming<v1::FromProxy>,
     ) -> Result<ToProxies, Status> {
-        let uid = identity.pod_uid().unwrap_or_default();
-        let place = self.places.take(uid.into(), 1).map_err(|full| {
+        let uid: Arc<str> = identity.pod_uid().unwrap_or_default().into();
+        if let Err(wait) = self.allowances.open(&uid, Instant::now()) {
+            self.limits.counter("stream-openings").inc();
+            return Err(too_often(wait));
+        }
+        let place = self.places.take(uid, 1).map_err(|full| {
             Status::resource_exhausted(format!("there are too many streams: {full}"))
         })?;
         let pod = self.pod_of(&identity).await?;
@@ -133,10 +137,11 @@ impl Streams {
             .service_account()
             .unwrap_or_default()
             .to_owned();
+        let uid: Arc<str> = identity.pod_uid().unwrap_or_default().into();
+        let paused = self.pause_after(&uid, &hello);
         let unnamed = keep_names(&mut hello.destinations);
         self.left_out(pod, unnamed);
         let mut asked: BTreeSet<String> = hello.destinations.iter().cloned().collect();
-        let uid: Arc<str> = identity.pod_uid().unwrap_or_default().into();
         let proxy_info = ProxyInfo::hello(&hello, self.slots_ahead(pod, &uid), opened);
         // A proxy that is new holds no shares.
         let is_new = hello.held.is_empty();
@@ -177,8 +182,7 @@ impl Streams {
             must_send: true,
             must_look: false,
             urgent: true,
-            messages: Rate::new(MESSAGES),
-            paused: None,
+            paused,
             seen: 0,
             interest: Interest::default(),
             outbox,
@@ -197,6 +201,17 @@ impl Streams {
         self.metrics.open.dec();
         self.observed.ended(stream.number, &stream.key());
         end
+    }
+
+    /// Until when nothing more is read of a stream that began with this Hello.
+    fn pause_after(&self, uid: &Arc<str>, hello: &v1::Hello) -> Option<Instant> {
+        let now = Instant::now();
+        let wait = self.allowances.hello(uid, hello, now);
+        if wait.is_zero() {
+            return None;
+        }
+        self.limits.counter("stream-messages").inc();
+        Some(now + wait)
     }
 
     /// By how much the reports of this pod were shifted last, by whichever replica.
@@ -218,6 +233,16 @@ async fn hello(incoming: &mut Streaming<v1::FromProxy>) -> Result<v1::Hello, Sta
         Ok(Err(status)) => Err(status),
         Err(_) => Err(Status::deadline_exceeded("no Hello in time")),
     }
+}
+
+/// What a pod is told that has opened too many streams.
+fn too_often(wait: Duration) -> Status {
+    Status::resource_exhausted(format!(
+        "this pod opens streams too often: {} at once and then one in {} s; try again in {} ms",
+        OPENINGS.burst,
+        OPENINGS.every.as_secs(),
+        wait.as_millis().max(1),
+    ))
 }
 
 fn runs_as(compiled: &Compiled, pod: &PodId, identity: &PeerIdentity) -> bool {

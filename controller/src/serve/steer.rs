@@ -15,7 +15,8 @@ impl ProxyStream<'_> {
     /// Takes what the proxy says of its calls.
     pub(super) fn pulse(&mut self, pulse: v1::Pulse) {
         let now = Instant::now();
-        if self.steered.hears(&pulse, now) {
+        if self.shared.allowances.pulse(&self.caller.uid, now) {
+            self.steered.hears(&pulse);
             self.shared.fleet.take(&self.caller, pulse, now);
         } else {
             self.shared.limits.counter("breaker-pulses").inc();

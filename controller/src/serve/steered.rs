@@ -1,24 +1,16 @@
-//! What one proxy was told of breakers of the whole mesh, and how often it is heard.
+//! What one proxy was told of breakers of the whole mesh.
 //!
 //! A state is no resource. It is not acknowledged, and a proxy forgets it soon after its
 //! controllers: what was counted for it is gone with them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use policy::traffic::part::Part;
-use runtime::rate::{Allowance, Rate};
 use tokio::time::Instant;
 use wire::v1;
 
 use super::session::Session;
-use crate::fleet::{AnnouncedState, AnnouncedStates, Key, closed};
-
-/// Pulses of one proxy: one in a second, and some that were late.
-const PULSES: Allowance = Allowance {
-    burst: 4,
-    every: Duration::from_millis(900),
-};
+use crate::fleet::{AnnouncedState, AnnouncedStates, CIRCUITS, Key, closed};
 
 /// See the module header.
 #[derive(Debug)]
@@ -28,7 +20,6 @@ pub(super) struct Steered {
     again: BTreeSet<Key>,
     /// There may be something to tell.
     pub(super) due: bool,
-    pulses: Rate,
 }
 
 impl Steered {
@@ -37,25 +28,19 @@ impl Steered {
             told: BTreeMap::new(),
             again: BTreeSet::new(),
             due: true,
-            pulses: Rate::new(PULSES),
         }
     }
 
-    /// Whether a pulse that came now is taken.
-    pub(super) fn hears(&mut self, pulse: &v1::Pulse, now: Instant) -> bool {
-        if self.pulses.take(now).is_err() {
-            return false;
-        }
-        // Whoever calls is told again, in case that what it was told found no place there.
-        // It stays known what that was: it may end before there is room to tell it.
-        for said in &pulse.circuits {
+    /// Whoever calls is told again, in case that what it was told found no place there. It
+    /// stays known what that was: it may end before there is room to tell it.
+    pub(super) fn hears(&mut self, pulse: &v1::Pulse) {
+        for said in pulse.circuits.iter().take(CIRCUITS) {
             let key = said.circuit.as_ref().and_then(Key::read);
             if let Some(key) = key.filter(|key| self.told.contains_key(key)) {
                 self.again.insert(key);
                 self.due = true;
             }
         }
-        true
     }
 
     /// What the proxy does not know yet of the breakers of Services that it calls.

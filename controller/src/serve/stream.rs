@@ -12,7 +12,6 @@ use std::time::{Duration, SystemTime};
 use futures::FutureExt as _;
 use runtime::limit::Reached;
 use runtime::pool::{Limits, Pool, Share};
-use runtime::rate::{Allowance, Rate};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_stream::StreamExt as _;
@@ -22,6 +21,7 @@ use tracing::{debug, warn};
 use wire::v1;
 use wire::v1::from_proxy::Message;
 
+use super::allowances::Allowances;
 use super::bundle::bundle;
 use super::orders::{OUTBOX, ProxyQuestions};
 use super::proxy_info::ProxyInfo;
@@ -48,13 +48,6 @@ const LIFE_JITTER: Duration = Duration::from_secs(30 * 60);
 const PLACES: Limits = Limits {
     total: 8192,
     per_holder: 2,
-};
-/// Messages of one proxy, apart from answers to batches, of which there are as many as
-/// batches. A new stream begins with reports of five minutes; after that comes a report
-/// in 5 s, and whatever addresses the application calls for the first time.
-pub(super) const MESSAGES: Allowance = Allowance {
-    burst: 500,
-    every: Duration::from_millis(10),
 };
 /// Messages that are taken in before the model is looked at once for all of them.
 const TOGETHER: usize = 64;
@@ -91,6 +84,8 @@ pub(crate) struct Streams {
     pub next: Arc<AtomicU64>,
     /// Made by [`places`].
     pub places: Pool<Arc<str>>,
+    /// What each pod has used.
+    pub allowances: Allowances,
     /// Bounds that were reached.
     pub limits: Reached,
 }
@@ -151,7 +146,6 @@ pub(super) struct ProxyStream<'a> {
     /// Messages have changed what is asked for.
     pub(super) must_look: bool,
     pub(super) urgent: bool,
-    pub(super) messages: Rate,
     /// Until when nothing is read, because too much came.
     pub(super) paused: Option<Instant>,
     /// Number of the model that was seen last, and what was read of it.
@@ -389,13 +383,11 @@ impl ProxyStream<'_> {
             None => return Err(StreamEnd::Over),
         };
         let now = Instant::now();
-        if !matches!(message.message, Some(Message::Ack(_)))
-            && let Err(wait) = self.messages.take(now)
-        {
-            // Not an end: whoever really has so much to say is only slowed down.
-            if self.paused.replace(now + wait).is_none() {
-                self.shared.limits.counter("stream-messages").inc();
-            }
+        let (allowances, uid) = (&self.shared.allowances, &self.caller.uid);
+        let wait = allowances.message(uid, &message, now);
+        // Not an end: whoever really has so much to say is only slowed down.
+        if !wait.is_zero() && self.paused.replace(now + wait).is_none() {
+            self.shared.limits.counter("stream-messages").inc();
         }
         self.take(message)
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use prost::Message as _;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use wire::v1;
@@ -21,8 +22,11 @@ use crate::model::compiled::Latest;
 pub(super) const GONE_AFTER: Duration = Duration::from_secs(15);
 /// Whoever divides nothing keeps them longer, as he hears later who is connected.
 pub(super) const KEPT: Duration = Duration::from_secs(60);
-/// Pods in one message to another replica.
+/// Pods in one message to another replica, and its bytes.
 const TOGETHER: usize = 1000;
+pub(super) const TOGETHER_BYTES: usize = 1024 * 1024;
+/// Bytes that stand before the part of a pod in it, at most.
+const FRAME: usize = 8;
 
 /// A share as it was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -316,7 +320,8 @@ impl Board {
         self.inner.own.subscribe()
     }
 
-    /// What is to be told after revision `since`, and the revision that this leads to.
+    /// What is to be told after revision `since`, as much as fits into one message, and the
+    /// revision that this leads to.
     pub(crate) fn own_since(&self, since: u64) -> (u64, Option<v1::Reports>) {
         let state = self.inner.state.lock();
         let mut news: Vec<(u64, &Arc<str>, &Pod)> = Vec::new();
@@ -327,21 +332,25 @@ impl Board {
             }
         }
         news.sort_unstable_by_key(|(at, ..)| *at);
-        news.truncate(TOGETHER);
-        let told = news.last().map_or(state.revision, |(at, ..)| *at);
+        let (mut told, mut bytes) = (None, 0);
         let mut message = v1::Reports::default();
-        for (_, uid, pod) in news {
+        for (at, uid, pod) in news.into_iter().take(TOGETHER) {
             // All that is known of it: the half that is older was not told yet if the place
             // of the pod was among later ones then.
-            if pod.divided_at > 0 {
-                message.divided.push(pod_shares(uid, false, &pod.given));
+            let divided = (pod.divided_at > 0).then(|| pod_shares(uid, false, &pod.given));
+            let gone = pod.own.is_none();
+            let held = (pod.held_at > since || !gone).then(|| pod_shares(uid, gone, &pod.most));
+            let parts = divided.iter().chain(&held);
+            bytes += parts.map(|part| FRAME + part.encoded_len()).sum::<usize>();
+            if bytes > TOGETHER_BYTES && told.is_some() {
+                break;
             }
-            if pod.held_at > since || pod.own.is_some() {
-                let gone = pod.own.is_none();
-                message.held.push(pod_shares(uid, gone, &pod.most));
-            }
+            told = Some(at);
+            message.divided.extend(divided);
+            message.held.extend(held);
         }
         let is_news = !message.divided.is_empty() || !message.held.is_empty();
+        let told = told.unwrap_or(state.revision);
         (told, is_news.then_some(message))
     }
 

@@ -137,18 +137,22 @@ async fn newer_stream_of_a_pod_is_not_taken_for_the_one_that_was_asked() {
 #[tokio::test(start_paused = true)]
 async fn answers_of_a_pod_are_slowed_down_over_all_its_calls_and_streams() {
     let asks = Asks::default();
-    let (_older, _orders) = asks.listens(uid("a"));
+    let older = asks.listens(uid("a"));
     let now = Instant::now();
     for _ in 0..ANSWERS.burst {
-        assert_eq!(asks.may_answer("a", now), Some(Ok(())));
+        assert_eq!(asks.may_answer(&uid("a"), now), Ok(()));
     }
-    let slowed = || matches!(asks.may_answer("a", now), Some(Err(_)));
+    let slowed = || asks.may_answer(&uid("a"), now).is_err();
     assert!(slowed());
-    let (_newer, _orders) = asks.listens(uid("a"));
+    let newer = asks.listens(uid("a"));
     assert!(slowed(), "another stream is no other proxy");
+    drop((older, newer));
+    assert!(slowed(), "nor is one without a stream");
+    let _anew = asks.listens(uid("a"));
+    assert!(slowed(), "nor one that opens another afterwards");
     let later = now + ANSWERS.every;
-    assert_eq!(asks.may_answer("a", later), Some(Ok(())));
-    assert_eq!(asks.may_answer("b", now), None, "not asked by anybody here");
+    assert_eq!(asks.may_answer(&uid("a"), later), Ok(()));
+    assert_eq!(asks.may_answer(&uid("b"), now), Ok(()), "by itself");
 }
 
 #[tokio::test(start_paused = true)]

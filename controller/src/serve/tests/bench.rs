@@ -95,6 +95,7 @@ impl Bench {
                 stop: stopping.clone(),
                 next: Arc::new(AtomicU64::new(1)),
                 places: crate::serve::stream::places(&metrics.limits),
+                allowances: crate::serve::allowances::Allowances::default(),
                 limits: metrics.limits.clone(),
             },
             replica: exchange::Answerer {

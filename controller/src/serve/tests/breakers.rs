@@ -209,7 +209,9 @@ async fn a_verdict_that_ends_before_it_is_told_again_is_taken_back() {
     let (open, none) = (fleet.announced(), AnnouncedStates::default());
     let mut steered = Steered::new();
     let mut news = |announced: &AnnouncedStates, hears: bool| -> Vec<State> {
-        assert!(!hears || steered.hears(&said, now));
+        if hears {
+            steered.hears(&said);
+        }
         let news = steered.news(announced, &session, &caller.account, now);
         news.iter().map(v1::CircuitState::state).collect()
     };
@@ -236,4 +238,30 @@ async fn a_proxy_that_pulses_all_the_time_is_heard_as_often_as_others() {
     let policy = ObjectRef::new(Kind::TrafficPolicy, "shop", "p");
     let report = bench.fleet.report(&policy, Instant::now()).unwrap();
     assert!(report.requests <= 60, "{report:?}");
+}
+
+#[tokio::test]
+async fn a_proxy_that_opens_stream_after_stream_is_heard_no_more_often() {
+    let bench = Bench::start(&with_breaker()).await;
+    let policy = ObjectRef::new(Kind::TrafficPolicy, "shop", "p");
+    let taken = || {
+        let report = bench.fleet.report(&policy, Instant::now());
+        u64::from(report.map_or(0, |report| report.requests)) / 10
+    };
+    let began = Instant::now();
+    for stream in 1..=6 {
+        let caller = ready(&bench, "web", "uid-client").await;
+        for _ in 0..5 {
+            caller.say(pulse(10, 0)).await;
+        }
+        let deadline = Instant::now() + PATIENCE;
+        while taken() + bench.metrics.limits.count("breaker-pulses") < 5 * stream {
+            assert!(Instant::now() < deadline, "not all are read");
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+    // What may come at once, and one in 0.9 s since.
+    let since = began.elapsed().as_millis() / 900;
+    let most = 4 + 1 + u64::try_from(since).unwrap();
+    assert!(taken() <= most, "{} of 30, {most} at most", taken());
 }

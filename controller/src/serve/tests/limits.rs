@@ -10,6 +10,7 @@ use tower::ServiceExt as _;
 
 use super::bench::*;
 use super::*;
+use crate::serve::allowances::OPENINGS;
 use crate::serve::buffers::PART_TIMEOUT;
 
 const ATTACKER: [u8; 4] = [127, 0, 0, 66];
@@ -214,6 +215,92 @@ async fn proxy_that_talks_without_end_is_slowed_down_and_still_served() {
     // It is not cut off: what it said before the flood still counts.
     loud.ack(&batch).await;
     assert!(!loud.outbox.is_closed());
+}
+
+/// So many reports of a time that is long over, as far as they are read.
+async fn flood(proxy: &Proxy, reports: u64) {
+    let outbox = proxy.outbox.clone();
+    let saying = async {
+        for process in 0..reports {
+            let report = v1::Report {
+                process,
+                slot: 1,
+                ..v1::Report::default()
+            };
+            let message = Some(Message::Report(report));
+            if outbox.send(v1::FromProxy { message }).await.is_err() {
+                return;
+            }
+        }
+    };
+    let _ = timeout(Duration::from_millis(400), saying).await;
+}
+
+#[tokio::test]
+async fn pod_that_opens_stream_after_stream_says_no_more_on_them_than_on_one() {
+    let bench = Bench::start(&cluster::shop()).await;
+    let heard = || {
+        let reports = &bench.metrics.reports;
+        reports.reports(crate::metrics::ReportOutcome::OutOfTime)
+    };
+    let began = Instant::now();
+    for _ in 0..5 {
+        let mut loud = bench.client(asks(&[])).await;
+        loud.batch().await;
+        flood(&loud, 2_000).await;
+    }
+    let passed = began.elapsed().as_secs_f64();
+    let heard = heard();
+    assert!(
+        (heard as f64) < 500.0 + 100.0 * passed + 100.0,
+        "{heard} in {passed} s"
+    );
+    assert!(bench.metrics.limits.count("stream-messages") > 0);
+    // Another pod has its own.
+    let channel = bench
+        .somebody(&account("shop", "api"), Some("uid-api-1"))
+        .await;
+    let mut other = Proxy::open(channel, asks(&[])).await;
+    other.batch().await;
+    let before = bench.metrics.stream.left_out.get();
+    let add = vec!["no-destination".to_owned()];
+    let remove = Vec::new();
+    other
+        .say(Message::Subscribe(v1::Subscribe { add, remove }))
+        .await;
+    let deadline = Instant::now() + PATIENCE;
+    while bench.metrics.stream.left_out.get() == before {
+        assert!(Instant::now() < deadline, "it is not read");
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn pod_that_opens_streams_without_end_is_refused_and_told_when_to_come_again() {
+    let bench = Bench::start(&cluster::shop()).await;
+    let web = account("shop", "web");
+    let channel = bench.somebody(&web, Some("uid-client")).await;
+    let began = Instant::now();
+    let mut opened = 0;
+    let refused = loop {
+        match Proxy::try_open(channel.clone(), asks(&[])).await {
+            Ok(proxy) => drop(proxy),
+            Err(refused) => break refused,
+        }
+        opened += 1;
+        assert!(opened < 1_000, "none is refused");
+    };
+    assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
+    assert!(refused.message().contains("opens streams too often"));
+    assert!(opened >= OPENINGS.burst, "{opened}");
+    let since = began.elapsed().as_secs_f64();
+    assert!(f64::from(opened) <= f64::from(OPENINGS.burst) + since + 1.0);
+    assert_eq!(bench.metrics.limits.count("stream-openings"), 1);
+    // Another pod has its own.
+    let api = account("shop", "api");
+    let channel = bench.somebody(&api, Some("uid-api-1")).await;
+    let mut other = Proxy::open(channel, asks(&[])).await;
+    assert!(other.batch().await.full);
 }
 
 /// A stream that says Hello, and then so many bytes of a message of 4 MiB and no more.

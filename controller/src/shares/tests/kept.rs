@@ -1,10 +1,11 @@
 //! What a replica keeps of pods and limits, and for how long.
 
+use prost::Message as _;
 use tokio::sync::watch;
 
 use super::*;
 use crate::model::compiled::Compiled;
-use crate::shares::board::KEPT;
+use crate::shares::board::{KEPT, TOGETHER_BYTES};
 use crate::shares::divide::ShareMessage;
 use crate::shares::key::NamedLimit;
 
@@ -116,6 +117,30 @@ fn a_replica_that_is_new_hears_all_that_is_known_of_many_pods() {
         other.connected(uid, 1, now);
         assert_eq!(other.send(uid).len(), 1, "{uid}");
     }
+}
+
+#[test]
+fn what_another_replica_hears_of_many_pods_comes_in_messages_of_a_mebibyte() {
+    let (board, now) = (Board::default(), Instant::now());
+    let pods: Vec<Arc<str>> = (0..60)
+        .map(|at| format!("{at}-{}", "u".repeat(32 * 1024)).into())
+        .collect();
+    for (at, uid) in pods.iter().enumerate() {
+        board.connected(uid, at as u64, now);
+    }
+    let all = pods.iter().zip(1..);
+    let all = all.map(|(uid, number)| told(uid, "all", number)).collect();
+    board.give(TERM, all);
+    let (mut since, mut heard, mut messages) = (0, BTreeSet::new(), 0);
+    while let (until, Some(news)) = board.own_since(since) {
+        let bytes = news.encoded_len();
+        assert!(bytes <= TOGETHER_BYTES, "{bytes} in one message");
+        heard.extend(news.divided.into_iter().map(|pod| pod.uid));
+        messages += 1;
+        since = until;
+    }
+    assert_eq!(heard.len(), pods.len());
+    assert!(messages >= 4, "{messages}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,146 @@
+//! How often a pod may open a stream, and how much it may say on all that it opens.
+//!
+//! Counted by pod, not by stream: whoever closes a stream and opens another is the same
+//! proxy, and has used what it has used.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prost::Message as _;
+use runtime::rate::{Allowance, Rates};
+use tokio::time::Instant;
+use wire::v1;
+use wire::v1::from_proxy::Message;
+
+/// Streams that a pod opens. A proxy has one, and opens the next a moment after its end; a
+/// Hello costs as much as its 4 MiB and a look at the whole Model.
+pub(super) const OPENINGS: Allowance = Allowance {
+    burst: 20,
+    every: Duration::from_secs(1),
+};
+/// Messages of a pod, apart from answers to batches, of which there are as many as batches.
+/// A new stream begins with reports of five minutes; after that comes a report in 5 s, and
+/// whatever addresses the application calls for the first time.
+pub(super) const MESSAGES: Allowance = Allowance {
+    burst: 500,
+    every: Duration::from_millis(10),
+};
+/// Bytes of a message for which it counts once more, answers to batches too: 6 MiB/s, where
+/// all calls of a busy proxy come to less than 1 MiB in 5 s.
+const COUNTS_AGAIN: usize = 64 * 1024;
+/// Pulses of a pod: one in a second, and some that were late.
+pub(super) const PULSES: Allowance = Allowance {
+    burst: 4,
+    every: Duration::from_millis(900),
+};
+/// Pods that are remembered at one time, each for as long as it has used something; about
+/// 200 bytes each. Twice the streams that there may be.
+const MAX_PODS: usize = 16 * 1024;
+
+/// What pods have used. Clones are the same.
+#[derive(Clone, Debug)]
+pub(crate) struct Allowances {
+    used: Arc<Used>,
+}
+
+#[derive(Debug)]
+struct Used {
+    openings: Rates<Arc<str>>,
+    messages: Rates<Arc<str>>,
+    pulses: Rates<Arc<str>>,
+}
+
+impl Default for Allowances {
+    /// Nobody has used anything.
+    fn default() -> Self {
+        Self {
+            used: Arc::new(Used {
+                openings: Rates::new(OPENINGS, MAX_PODS),
+                messages: Rates::new(MESSAGES, MAX_PODS),
+                pulses: Rates::new(PULSES, MAX_PODS),
+            }),
+        }
+    }
+}
+
+impl Allowances {
+    /// Whether the pod `uid` may open one more stream, or how long it has to wait.
+    pub(super) fn open(&self, uid: &Arc<str>, now: Instant) -> Result<(), Duration> {
+        self.used.openings.take(uid, now)
+    }
+
+    /// The Hello of a stream was read. Returns how long nothing more is to be read of it.
+    pub(super) fn hello(&self, uid: &Arc<str>, hello: &v1::Hello, now: Instant) -> Duration {
+        self.charge(uid, 1, hello.encoded_len(), now)
+    }
+
+    /// Another message was read. Returns how long nothing more is to be read of its stream.
+    pub(super) fn message(
+        &self,
+        uid: &Arc<str>,
+        message: &v1::FromProxy,
+        now: Instant,
+    ) -> Duration {
+        let once = u32::from(!matches!(message.message, Some(Message::Ack(_))));
+        self.charge(uid, once, message.encoded_len(), now)
+    }
+
+    fn charge(&self, uid: &Arc<str>, once: u32, bytes: usize, now: Instant) -> Duration {
+        let again = u32::try_from(bytes / COUNTS_AGAIN).unwrap_or(u32::MAX);
+        match once.saturating_add(again) {
+            // What costs nothing waits for nothing.
+            0 => Duration::ZERO,
+            uses => self.used.messages.charge(uid, uses, now),
+        }
+    }
+
+    /// Whether a pulse of this pod is taken.
+    pub(super) fn pulse(&self, uid: &Arc<str>, now: Instant) -> bool {
+        self.used.pulses.take(uid, now).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subscribe(bytes: usize) -> v1::FromProxy {
+        let add = vec!["x".repeat(bytes)];
+        v1::FromProxy {
+            message: Some(Message::Subscribe(v1::Subscribe {
+                add,
+                remove: Vec::new(),
+            })),
+        }
+    }
+
+    #[test]
+    fn a_large_message_counts_as_often_as_its_bytes_say_and_a_small_answer_not_at_all() {
+        let (pods, now) = (Allowances::default(), Instant::now());
+        let uid: Arc<str> = "uid-client".into();
+        let large = subscribe(4 * 1024 * 1024 - 1024);
+        let uses = 1 + u32::try_from(large.encoded_len() / COUNTS_AGAIN).unwrap();
+        assert_eq!(uses, 64);
+        for _ in 0..MESSAGES.burst / uses {
+            assert_eq!(pods.message(&uid, &large, now), Duration::ZERO);
+        }
+        let wait = pods.message(&uid, &large, now);
+        assert!(wait > 10 * MESSAGES.every, "{wait:?}");
+        let ack = |reason: usize| {
+            let nack = v1::Nack {
+                reason: "x".repeat(reason),
+                ..v1::Nack::default()
+            };
+            v1::FromProxy {
+                message: Some(Message::Ack(v1::Ack {
+                    batch: 1,
+                    nacks: vec![nack],
+                })),
+            }
+        };
+        assert_eq!(pods.message(&uid, &ack(100), now), Duration::ZERO);
+        assert!(pods.message(&uid, &ack(COUNTS_AGAIN), now) > wait);
+        let other: Arc<str> = "uid-other".into();
+        assert_eq!(pods.message(&other, &subscribe(1), now), Duration::ZERO);
+    }
+}
