@@ -18,6 +18,7 @@ mod answers;
 mod buffers;
 mod bundle;
 mod calls;
+mod messages;
 mod open;
 mod orders;
 mod proxy_info;

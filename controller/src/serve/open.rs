@@ -181,6 +181,7 @@ impl Streams {
             remembered,
             must_send: true,
             must_look: false,
+            must_yield: false,
             urgent: true,
             paused,
             seen: 0,

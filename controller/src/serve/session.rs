@@ -49,7 +49,7 @@ pub(crate) struct Session {
     /// Objects of which something is not sent, because the proxy is too old for it.
     left_out: Vec<LeftOut>,
     /// What the proxy holds once all batches are answered.
-    sent: Target,
+    sent: BTreeMap<String, Sent>,
     /// Name to version that the proxy has confirmed to use.
     acknowledged: BTreeMap<String, String>,
     refused: BTreeMap<String, Refused>,
@@ -63,6 +63,20 @@ pub(crate) struct Session {
 struct Refused {
     version: String,
     reason: String,
+}
+
+/// A resource as it was sent last.
+#[derive(Debug)]
+struct Sent {
+    published: Arc<EncodedResource>,
+    /// The batch that carried it: an answer to an older one says nothing of it.
+    batch: u64,
+}
+
+impl Sent {
+    fn version(&self) -> &str {
+        &self.published.resource.version
+    }
 }
 
 #[derive(Debug)]
@@ -94,6 +108,8 @@ pub(crate) struct Answered {
     pub after: Option<Duration>,
     /// Whether it was about resources that were made from objects.
     pub objects: bool,
+    /// Resources that it was about.
+    pub carried: usize,
 }
 
 impl Session {
@@ -190,35 +206,31 @@ impl Session {
     /// True when the way from what was sent to `target` takes something away,
     /// which must not wait for [`PACE`].
     pub(crate) fn is_urgent(&self, target: &Target) -> bool {
-        let gone = self
+        let mut gone = self
             .sent
             .iter()
             .filter(|(name, _)| !target.contains_key(*name));
-        let mut changes = target
-            .iter()
-            .map(|(name, new)| (self.sent.get(name), Some(new)));
-        gone.map(|(_, old)| (Some(old), None)).any(
-            |(old, new): (_, Option<&Arc<EncodedResource>>)| {
-                must_not_wait(old.map(Arc::as_ref), new.map(Arc::as_ref))
-            },
-        ) || changes.any(|(old, new)| {
-            // Most resources are as they were, and the version says so.
-            let same = old
-                .zip(new)
-                .is_some_and(|(old, new)| old.resource.version == new.resource.version);
-            !same && must_not_wait(old.map(Arc::as_ref), new.map(Arc::as_ref))
-        })
+        gone.any(|(_, old)| must_not_wait(Some(&old.published), None))
+            || target
+                .iter()
+                .any(|(name, new)| self.is_urgent_change(name, Some(new)))
     }
 
     /// The same for resources of these names, when no other has changed.
     pub(crate) fn is_urgent_among(&self, names: &[String], target: &Target) -> bool {
-        names.iter().any(|name| {
-            let (old, new) = (self.sent.get(name), target.get(name));
-            let same = old
-                .zip(new)
-                .is_some_and(|(old, new)| old.resource.version == new.resource.version);
-            !same && must_not_wait(old.map(Arc::as_ref), new.map(Arc::as_ref))
-        })
+        names
+            .iter()
+            .any(|name| self.is_urgent_change(name, target.get(name)))
+    }
+
+    fn is_urgent_change(&self, name: &str, new: Option<&Arc<EncodedResource>>) -> bool {
+        let old = self.sent.get(name);
+        // Most resources are as they were, and the version says so.
+        let same = old
+            .zip(new)
+            .is_some_and(|(old, new)| old.version() == new.resource.version);
+        let old = old.map(|old| &*old.published);
+        !same && must_not_wait(old, new.map(Arc::as_ref))
     }
 
     /// The batch that takes the proxy from what it was sent to `target`; none
@@ -230,6 +242,7 @@ impl Session {
             ..v1::Batch::default()
         };
         let mut carries = Vec::new();
+        let id = self.last_id + 1;
         for (name, published) in target {
             let version = &published.resource.version;
             if first && self.held.get(name) == Some(version) {
@@ -237,13 +250,17 @@ impl Session {
             } else if self
                 .sent
                 .get(name)
-                .is_none_or(|sent| sent.resource.version != *version)
+                .is_none_or(|sent| sent.version() != version)
             {
                 batch.set.push(published.resource.clone());
             } else {
                 continue;
             }
-            self.sent.insert(name.clone(), published.clone());
+            let sent = Sent {
+                published: Arc::clone(published),
+                batch: id,
+            };
+            self.sent.insert(name.clone(), sent);
             carries.push((name.clone(), version.clone()));
         }
         if first {
@@ -265,11 +282,10 @@ impl Session {
                 return None;
             }
         }
-        self.last_id += 1;
-        batch.id = self.last_id;
+        self.last_id = id;
+        batch.id = id;
         self.last_sent = Some(now);
-        self.unanswered
-            .insert(batch.id, Unanswered { at: now, carries });
+        self.unanswered.insert(id, Unanswered { at: now, carries });
         Some(batch)
     }
 
@@ -288,20 +304,14 @@ impl Session {
             .collect();
         let mut refused = 0;
         let mut objects = false;
+        let carried = batch.carries.len();
         for (name, version) in batch.carries {
             let nack = nacks.remove(&name);
             refused += usize::from(nack.is_some());
-            objects |= self.sent.get(&name).is_none_or(|sent| sent.is_of_objects());
+            let sent = self.sent.get(&name);
+            objects |= sent.is_none_or(|sent| sent.published.is_of_objects());
             // What was sent again or taken back since is answered by a later batch.
-            let newer = self
-                .unanswered
-                .values()
-                .any(|batch| batch.carries.iter().any(|(n, _)| *n == name));
-            let current = self
-                .sent
-                .get(&name)
-                .is_some_and(|sent| sent.resource.version == version);
-            if newer || !current {
+            if sent.is_none_or(|sent| sent.batch != ack.batch) {
                 continue;
             }
             match nack {
@@ -321,6 +331,7 @@ impl Session {
             unknown: false,
             after: Some(now.duration_since(batch.at)),
             objects,
+            carried,
         }
     }
 

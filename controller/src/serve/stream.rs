@@ -2,24 +2,25 @@
 //!
 //! Which pod it serves follows from the certificate alone: the pod whose uid is
 //! in it, if that pod runs as the service account in it. What is sent is decided
-//! in `session`; this file moves messages and waits. `open` makes it.
+//! in `session`; this file moves messages and waits. `open` makes it, and
+//! `messages` takes what the proxy says.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use runtime::limit::Reached;
 use runtime::pool::{Limits, Pool, Share};
 use tokio::sync::{mpsc, watch};
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Status, Streaming};
-use tracing::{debug, warn};
+use tonic::{Status, Streaming};
+use tracing::warn;
 use wire::v1;
-use wire::v1::from_proxy::Message;
 
 use super::allowances::Allowances;
 use super::bundle::bundle;
@@ -145,6 +146,8 @@ pub(super) struct ProxyStream<'a> {
     pub(super) must_send: bool,
     /// Messages have changed what is asked for.
     pub(super) must_look: bool,
+    /// Others have to have their turn.
+    pub(super) must_yield: bool,
     pub(super) urgent: bool,
     /// Until when nothing is read, because too much came.
     pub(super) paused: Option<Instant>,
@@ -189,7 +192,7 @@ impl ProxyStream<'_> {
                         if let Err(end) = self.hear(next) {
                             return end;
                         }
-                        if self.paused.is_some() {
+                        if self.paused.is_some() || self.must_yield {
                             break;
                         }
                     }
@@ -197,6 +200,9 @@ impl ProxyStream<'_> {
                         && let Err(end) = self.look(&mut latest)
                     {
                         return end;
+                    }
+                    if std::mem::take(&mut self.must_yield) {
+                        yield_now().await;
                     }
                 },
                 () = place.taken() => return StreamEnd::Refused(taken_over()),
@@ -360,101 +366,6 @@ impl ProxyStream<'_> {
             Ok(()) => Ok(patience),
             // Closed: the proxy went away. Full cannot be, see OUTBOX.
             Err(_) => Err(StreamEnd::Over),
-        }
-    }
-
-    /// One message, or the end of them.
-    fn hear(&mut self, message: Option<Result<v1::FromProxy, Status>>) -> Result<(), StreamEnd> {
-        let message = match message {
-            Some(Ok(message)) => message,
-            // Ours, see `buffers`: it is told why.
-            Some(Err(status))
-                if matches!(
-                    status.code(),
-                    Code::DeadlineExceeded | Code::ResourceExhausted
-                ) =>
-            {
-                return Err(StreamEnd::Refused(status));
-            }
-            Some(Err(status)) => {
-                debug!(pod = %self.pod, %status, "stream broke");
-                return Err(StreamEnd::Over);
-            }
-            None => return Err(StreamEnd::Over),
-        };
-        let now = Instant::now();
-        let (allowances, uid) = (&self.shared.allowances, &self.caller.uid);
-        let wait = allowances.message(uid, &message, now);
-        // Not an end: whoever really has so much to say is only slowed down.
-        if !wait.is_zero() && self.paused.replace(now + wait).is_none() {
-            self.shared.limits.counter("stream-messages").inc();
-        }
-        self.take(message)
-    }
-
-    fn take(&mut self, message: v1::FromProxy) -> Result<(), StreamEnd> {
-        match message.message {
-            Some(Message::Ack(ack)) => {
-                let answered = self.session.answer(ack, Instant::now());
-                if answered.unknown {
-                    return Err(StreamEnd::Refused(Status::invalid_argument(
-                        "answer to a batch that was not sent",
-                    )));
-                }
-                if let Some(after) = answered.after {
-                    self.shared
-                        .metrics
-                        .answer_seconds
-                        .observe(after.as_secs_f64());
-                }
-                if answered.refused > 0 {
-                    self.shared.metrics.nacks.inc_by(answered.refused as u64);
-                    warn!(pod = %self.pod, resources = answered.refused, "proxy could not use resources");
-                }
-                if answered.objects {
-                    self.note();
-                }
-                Ok(())
-            }
-            Some(Message::Subscribe(mut change)) => {
-                let unnamed = keep_names(&mut change.add);
-                for name in &change.remove {
-                    self.asks.remove(name);
-                }
-                self.asks.extend(change.add.iter().cloned());
-                let left_out = self.session.subscribe(change);
-                self.shared.left_out(self.pod, unnamed + left_out);
-                self.asks
-                    .retain(|name| self.session.destinations().contains(name));
-                self.urgent = true;
-                self.must_look = true;
-                Ok(())
-            }
-            Some(Message::Hello(_)) => Err(StreamEnd::Refused(Status::invalid_argument(
-                "a second Hello",
-            ))),
-            Some(Message::Report(report)) => {
-                let (reports, now) = (&self.shared.reports, SystemTime::now());
-                let report = self.proxy_info.dated(report);
-                reports.take(&self.reporter, report, true, now);
-                Ok(())
-            }
-            Some(Message::Pulse(pulse)) => {
-                self.pulse(pulse);
-                Ok(())
-            }
-            Some(Message::SharesTaken(taken)) => {
-                self.shared.board.taken(&self.caller.uid, &taken);
-                Ok(())
-            }
-            Some(Message::Status(status)) => {
-                self.proxy_info
-                    .status(status, SystemTime::now(), Instant::now());
-                self.note();
-                Ok(())
-            }
-            // A newer proxy may say more than this controller knows.
-            None => Ok(()),
         }
     }
 }

@@ -308,3 +308,134 @@ fn destinations_have_a_bound_and_what_was_asked_for_comes_before_what_is_remembe
     assert_eq!(session.subscribe(change), 0);
     assert_eq!(session.destinations().len(), MAX_DESTINATIONS);
 }
+
+/// Names with their versions, or without one that was taken back.
+type Changes = Vec<(String, Option<String>)>;
+
+/// What is in use and what is refused, by who looks through all that was ever sent.
+#[derive(Debug, Default)]
+struct Naive {
+    batches: Vec<(u64, Changes)>,
+    acknowledged: BTreeMap<String, String>,
+    refused: BTreeMap<String, String>,
+}
+
+impl Naive {
+    fn sent(&mut self, batch: &v1::Batch) {
+        let set = batch.set.iter();
+        let set = set.map(|one| (one.name.clone(), Some(one.version.clone())));
+        let gone = batch.remove.iter().map(|name| (name.clone(), None));
+        self.batches.push((batch.id, set.chain(gone).collect()));
+        for name in &batch.remove {
+            self.acknowledged.remove(name);
+            self.refused.remove(name);
+        }
+    }
+
+    fn answered(&mut self, id: u64, nacked: &BTreeSet<String>) {
+        let at = self.batches.iter().position(|(batch, _)| *batch == id);
+        let at = at.unwrap();
+        for (name, version) in self.batches[at].1.clone() {
+            let mut later = self.batches[at + 1..].iter();
+            let is_old = later.any(|(_, all)| all.iter().any(|(one, _)| *one == name));
+            let (Some(version), false) = (version, is_old) else {
+                continue;
+            };
+            if nacked.contains(&name) {
+                self.acknowledged.remove(&name);
+                self.refused.insert(name, version);
+            } else {
+                self.refused.remove(&name);
+                self.acknowledged.insert(name, version);
+            }
+        }
+    }
+}
+
+#[test]
+fn answers_come_to_what_a_look_through_all_that_was_sent_comes_to() {
+    let mut seed = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut roll = |below: usize| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        usize::try_from(seed % below as u64).unwrap()
+    };
+    let (mut session, mut naive, now) = (session(), Naive::default(), Instant::now());
+    let mut open: Vec<v1::Batch> = Vec::new();
+    for step in 0..4_000 {
+        if open.is_empty() || (open.len() < MAX_UNANSWERED && roll(2) == 0) {
+            let mut target = Target::new();
+            for name in ["a", "b", "c", "d", "e", "f"] {
+                let text = roll(4);
+                if text > 0 {
+                    target.extend([resource(name, &text.to_string(), 1)]);
+                }
+            }
+            if let Some(batch) = session.next(&target, now) {
+                naive.sent(&batch);
+                open.push(batch);
+            }
+        } else {
+            // Nearly always in the order in which they were sent.
+            let at = if roll(8) == 0 { roll(open.len()) } else { 0 };
+            let batch = open.remove(at);
+            let nacked = batch.set.iter().filter(|_| roll(4) == 0);
+            let nacked: BTreeSet<String> = nacked.map(|one| one.name.clone()).collect();
+            let nacks = nacked.iter().map(|name| v1::Nack {
+                name: name.clone(),
+                ..v1::Nack::default()
+            });
+            let ack = v1::Ack {
+                batch: batch.id,
+                nacks: nacks.collect(),
+            };
+            assert!(!session.answer(ack, now).unknown);
+            naive.answered(batch.id, &nacked);
+        }
+        assert_eq!(session.acknowledged, naive.acknowledged, "step {step}");
+        let refused = session.refused.iter();
+        let refused = refused.map(|(name, held)| (name.clone(), held.version.clone()));
+        let refused: BTreeMap<String, String> = refused.collect();
+        assert_eq!(refused, naive.refused, "step {step}");
+    }
+}
+
+/// CPU time of this thread.
+fn on_cpu() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::try_from(now).unwrap()
+}
+
+/// Each name was looked for in all other batches, 33 000 000 comparisons for one answer.
+#[test]
+fn an_answer_costs_what_its_batch_carried_however_much_the_others_carry() {
+    const EACH: usize = MAX_DESTINATIONS;
+    let now = Instant::now();
+    let name = |at: usize| format!("destination/10.{}.{}.1:80", at / 250, at % 250);
+    let target = |batches: usize| -> Target {
+        let all = (0..batches * EACH).map(|at| resource(&name(at), "1", 1));
+        all.collect()
+    };
+    let targets = [target(1), target(2), target(3)];
+    let long = |batches: usize| {
+        let mut session = session();
+        let sent = targets[..batches].iter();
+        let sent: Vec<v1::Batch> = sent
+            .map(|target| session.next(target, now).unwrap())
+            .collect();
+        let begun = on_cpu();
+        let answered = session.answer(ack(&sent[0]), now);
+        let took = on_cpu() - begun;
+        assert_eq!(answered.carried, EACH);
+        assert_eq!(session.acknowledged.len(), EACH);
+        took
+    };
+    // The fastest of some tries: what runs beside it takes caches, but none of this time.
+    let fastest = |batches| (0..5).map(|_| long(batches)).min().unwrap();
+    let (alone, beside) = (fastest(1), fastest(MAX_UNANSWERED));
+    assert!(
+        beside < alone * 8,
+        "{alone:?} alone, {beside:?} beside two others"
+    );
+}
