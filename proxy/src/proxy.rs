@@ -56,13 +56,18 @@ impl Proxy {
             let metrics = telemetry.metrics.clone();
             move |reason| metrics.tls_failed(Direction::outbound, reason)
         });
+        let full = {
+            let metrics = telemetry.metrics.clone();
+            move || metrics.limit("pooled-addresses")
+        };
         let telemetry = Arc::new(telemetry);
+        let clients = |servers| Clients::new(servers, Arc::clone(budget)).counted(full.clone());
         Self {
             own,
             config: Arc::new(Store::new(Arc::clone(&telemetry)).of_pod(certs)),
             peers: Peers::new(tls, Arc::clone(budget)),
-            clients: Clients::new(Servers::OwnPod, Arc::clone(budget)),
-            unmeshed: Clients::new(Servers::Elsewhere, Arc::clone(budget)),
+            clients: clients(Servers::OwnPod),
+            unmeshed: clients(Servers::Elsewhere),
             copies: Copies::default(),
             shadow_tracker: ShadowTracker::default(),
             loads: Loads::default(),

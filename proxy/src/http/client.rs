@@ -41,7 +41,8 @@ const IDLE: Duration = Duration::from_secs(3);
 /// Also less than the second that a probe waits: an application with few threads serves nobody
 /// else meanwhile.
 const IDLE_OF_APPLICATION: Duration = Duration::from_millis(500);
-/// Addresses with a pool. An entry takes a few hundred bytes beside its connections.
+/// Addresses whose connections are shared, over HTTP/1.1 and, with who calls them, over HTTP/2.
+/// An entry takes a few hundred bytes beside its connections.
 const POOLS: usize = 4096;
 
 /// An application's address, and who calls it: a pod's uid, a name, or nothing.
@@ -66,6 +67,16 @@ impl Servers {
     }
 }
 
+/// Counts that an address found no place among [`POOLS`].
+#[derive(Clone)]
+struct OnFull(Arc<dyn Fn() + Send + Sync>);
+
+impl std::fmt::Debug for OnFull {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("OnFull").finish_non_exhaustive()
+    }
+}
+
 /// Every connection that the proxy opens to servers of one kind for HTTP without TLS.
 #[derive(Debug)]
 pub struct Clients {
@@ -80,6 +91,7 @@ pub struct Clients {
     pub(crate) once: Leaving,
     /// Those of pools.
     pooled: Leaving,
+    on_full: Option<OnFull>,
 }
 
 impl Clients {
@@ -94,6 +106,21 @@ impl Clients {
             windows: Windows::default(),
             once: Leaving::default(),
             pooled: Leaving::default(),
+            on_full: None,
+        }
+    }
+
+    /// Calls `counts` for each request that shares no connection because there are too many
+    /// addresses.
+    #[must_use]
+    pub(crate) fn counted(mut self, counts: impl Fn() + Send + Sync + 'static) -> Self {
+        self.on_full = Some(OnFull(Arc::new(counts)));
+        self
+    }
+
+    fn note_full(&self) {
+        if let Some(OnFull(counts)) = &self.on_full {
+            counts();
         }
     }
 
@@ -104,11 +131,17 @@ impl Clients {
     }
 
     /// Connections to an application for one caller: what an application does not take
-    /// from one of them must not hold up another.
+    /// from one of them must not hold up another. Where there is no room for them, the
+    /// request has one for itself.
     pub fn http2(&self, addr: SocketAddr, caller: &Arc<str>) -> Arc<Multiplexed> {
+        let connections = || self.connections(addr, None);
         let mut plain = self.http2.lock();
         let served = AppKey(addr, Arc::clone(caller));
-        let connections = || self.connections(addr, None);
+        if plain.len() >= POOLS && !plain.contains_key(&served) {
+            drop(plain);
+            self.note_full();
+            return connections();
+        }
         Arc::clone(plain.entry(served).or_insert_with(connections))
     }
 
@@ -135,6 +168,8 @@ impl Clients {
     pub(crate) fn pool(&self, addr: SocketAddr) -> Option<Arc<Pool>> {
         let mut pools = self.http1.lock();
         if pools.len() >= POOLS && !pools.contains_key(&addr) {
+            drop(pools);
+            self.note_full();
             return None;
         }
         let idle = self.servers.idle();
@@ -253,6 +288,7 @@ async fn connect_plain(addr: SocketAddr, budget: Arc<Budget>) -> Result<Sender, 
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use tokio::time::sleep;
 
@@ -311,5 +347,41 @@ mod tests {
         connection.answered_first(opened);
         pool.put(connection);
         assert!(!pool.is_empty());
+    }
+    #[tokio::test]
+    async fn addresses_that_take_no_connection_have_no_more_places_than_there_are() {
+        let counted = Arc::new(AtomicUsize::new(0));
+        let clients = Clients::new(Servers::OwnPod, Budget::new(1 << 20)).counted({
+            let counted = Arc::clone(&counted);
+            move || {
+                counted.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        // Of loopback, where nobody listens on port 1.
+        let address = |at: usize| {
+            let part = |number: usize| u8::try_from(number).unwrap();
+            SocketAddr::from(([127, 201, part(at / 250), part(at % 250 + 1)], 1))
+        };
+        let caller: Arc<str> = "shop/web".into();
+        let shares = |at: usize| {
+            let [one, other] = [0; 2].map(|_| clients.http2(address(at), &caller));
+            Arc::ptr_eq(&one, &other)
+        };
+        for at in 0..POOLS {
+            let shared = clients.http2(address(at), &caller);
+            assert!(shared.stream().await.is_err(), "{} listens", address(at));
+        }
+        assert_eq!(counted.load(Ordering::Relaxed), 0);
+        assert!(shares(0), "who is known keeps its place");
+        assert!(!shares(POOLS));
+        assert_eq!(clients.http2.lock().len(), POOLS);
+        assert_eq!(counted.load(Ordering::Relaxed), 2);
+        clients.sweep();
+        assert!(shares(POOLS), "there is room again");
+        for at in 0..POOLS {
+            assert!(clients.pool(address(at)).is_some());
+        }
+        assert!(clients.pool(address(POOLS)).is_none());
+        assert_eq!(counted.load(Ordering::Relaxed), 3);
     }
 }

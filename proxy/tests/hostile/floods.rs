@@ -3,10 +3,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http::Response;
+use identity::tls::{self, MESH_ALPN};
+use tokio::net::TcpStream;
+use weft_proxy::MESH_PORT;
 use wire::v1::Protocol;
 
 use super::raw_http2::{
@@ -14,6 +17,7 @@ use super::raw_http2::{
     SETTINGS, Told, WINDOW_UPDATE, block, frame, get, length,
 };
 use super::two_pods::{TwoPods, WAYS, Way, serving};
+use crate::support::id;
 
 /// A write that takes longer meets a peer that has stopped to read.
 const STUCK: Duration = Duration::from_secs(1);
@@ -50,7 +54,7 @@ impl Drop for Working {
 }
 
 /// Answers at once, but works ten seconds on `/slow`, unless cancelled.
-async fn application(stream: tokio::net::TcpStream, busy: Busy) {
+async fn application(stream: TcpStream, busy: Busy) {
     let Ok(mut connection) = h2::server::handshake(stream).await else {
         return;
     };
@@ -428,5 +432,48 @@ async fn windows_of_one_byte_hold_no_more_than_the_send_buffer() {
         let grown = resident().saturating_sub(before);
         assert!(grown < 2 * GROWTH, "{way:?}: {grown} bytes more");
         assert!(raw.all().any(|told| told == Told::Status(200)), "{way:?}");
+    }
+}
+
+/// A member of the mesh names one port of the pod after the other, on which nobody listens.
+#[tokio::test]
+async fn a_peer_that_asks_for_every_port_takes_no_more_places_than_there_are() {
+    let (field, _) = field().await;
+    let (authority, life) = (&field.authority, Duration::from_secs(600));
+    let certs = authority.leaf("web", life, SystemTime::now());
+    let config = tls::mesh_client_config(&authority.roots(), &certs, id("api"), &[MESH_ALPN]);
+    let stream = TcpStream::connect((field.server.ip, MESH_PORT)).await;
+    let secured = tokio_rustls::TlsConnector::from(config)
+        .connect(tls::peer_name(), stream.unwrap())
+        .await;
+    let mut raw = RawHttp2::new(secured.unwrap()).await;
+    let most = 0x7fff_0000_u32.to_be_bytes();
+    raw.write(&frame(WINDOW_UPDATE, 0, 0, &most)).await;
+    // Each status is said in full.
+    raw.write(&frame(SETTINGS, 0, 0, &[0, 1, 0, 0, 0, 0])).await;
+    let before = resident();
+    for batch in 0..100_u32 {
+        let streams = (batch * 50..batch * 50 + 50).map(|at| (at * 2 + 1, at + 20_000));
+        for (stream, port) in streams.clone() {
+            let port = port.to_string();
+            let mut fields = get("/ok").to_vec();
+            fields.push((b"weft-port", port.as_bytes()));
+            fields.push((b"weft-protocol", b"http2"));
+            raw.request(stream, true, &fields).await;
+        }
+        for (stream, port) in streams {
+            let told = raw.told(stream, OVER_WITHIN).await;
+            assert_eq!(told, Told::Status(503), "port {port}");
+        }
+    }
+    let grown = resident().saturating_sub(before);
+    assert!(grown < GROWTH, "{grown} bytes more");
+    let page = field.server.metrics();
+    assert!(page.contains(r#"limit="pooled-addresses""#), "{page}");
+    for way in WAYS {
+        let mut other = RawHttp2::new(field.open(way).await).await;
+        other.request(1, true, &get("/ok")).await;
+        let told = other.told(1, Duration::from_secs(1)).await;
+        assert_eq!(told, Told::Status(200), "{way:?}");
     }
 }
