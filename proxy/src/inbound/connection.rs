@@ -60,10 +60,22 @@ impl Who {
     }
 }
 
+/// Who wrote the HTTP that a connection brings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WrittenBy {
+    /// The peer's proxy, which takes headers of ours out of what its application says.
+    Proxy,
+    /// Whoever sent the bytes that HTTP was found in: in plaintext, or in the tunnel of a
+    /// peer, whose proxy has not read them.
+    Sender,
+}
+
 /// Who calls, and which port of the application.
 pub(crate) struct Connection {
     pub(super) proxy: Arc<Proxy>,
+    /// Who proved an identity: his proxy, and whatever comes in his tunnels.
     pub(super) peer: Option<Arc<PeerIdentity>>,
+    written_by: WrittenBy,
     /// `namespace/service-account`, or `outside`.
     pub(super) label: Arc<str>,
     /// Uid of the calling pod, where its certificate says so; else the caller's address.
@@ -84,11 +96,24 @@ impl Connection {
         Self {
             proxy,
             peer,
+            written_by: WrittenBy::Sender,
             label,
             at,
             held,
             local,
         }
+    }
+
+    /// The same for what the peer's proxy says itself.
+    pub(super) fn of_proxy(mut self) -> Self {
+        self.written_by = WrittenBy::Proxy;
+        self
+    }
+
+    /// Whether headers of ours are believed in requests, and understood in answers. An
+    /// identity counts without that.
+    pub(super) fn is_of_proxy(&self) -> bool {
+        self.written_by == WrittenBy::Proxy
     }
 
     pub(super) fn caller(&self) -> Caller<'_> {

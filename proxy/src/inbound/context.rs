@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, StatusCode};
+use policy::access::Caller;
 use policy::deadline::Deadline;
 use policy::traffic::guard::Priority;
 
@@ -17,17 +18,17 @@ use crate::telemetry::labels::OverrideLabels;
 
 impl Connection {
     /// A request goes to the application, as one of this class where that is known here. What
-    /// is told of it is believed of peers only.
+    /// is told of it is believed of peer proxies only.
     pub(super) fn remember(
         &self,
         received: &mut Received,
         deadline: Deadline,
         class: Option<Priority>,
     ) -> OpenRequest {
-        let meshed = self.peer.is_some();
+        let told = self.is_of_proxy();
         let inherited = Inherited {
             deadline,
-            retry: received.retry && meshed,
+            retry: received.retry && told,
             priority: class.or_else(|| self.asked_class(received)),
             shadow: self.shadow(received),
             route_override: self.route_override(received),
@@ -40,10 +41,16 @@ impl Connection {
         kept
     }
 
-    /// Where the calls that are made for a request are to go.
+    /// Where the calls that are made for a request are to go. What no proxy wrote has the
+    /// right of a token, as from outside the mesh, and no proof.
     fn route_override(&self, received: &Received) -> Option<Arc<RouteOverride>> {
         let headers = received.route_override.as_ref()?;
-        match headers.read(Sender::Caller(self.caller()), &self.proxy.own.namespace) {
+        let caller = if self.is_of_proxy() {
+            self.caller()
+        } else {
+            Caller::Outside
+        };
+        match headers.read(Sender::Caller(caller), &self.proxy.own.namespace) {
             Ok(route_override) => route_override.map(Arc::new),
             Err(()) => {
                 let outcome = "unreadable";
@@ -62,7 +69,7 @@ impl Connection {
         asked: &HeaderMap,
         (status, answer): (StatusCode, &mut HeaderMap),
     ) {
-        if self.peer.is_some()
+        if self.is_of_proxy()
             && is_failing(status, answer)
             && self.proxy.contexts.is_spent(kept, asked)
         {

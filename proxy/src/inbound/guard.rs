@@ -26,22 +26,22 @@ const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
 impl Connection {
     /// Until when a request has to be done: as its caller says, and as policies say where its
-    /// caller's proxy did not ask them: it has none, or the pod was called by its own address.
-    /// What stands in a header of ours is believed of peers only.
+    /// caller's proxy did not ask them: it has none or carried bytes, or the pod was called by
+    /// its own address. What stands in a header of ours is believed of peer proxies only.
     pub(super) fn deadline(
         &self,
         snapshot: &Snapshot,
         received: &Received,
         path: &JudgedPath,
     ) -> Deadline {
-        let (parts, meshed) = (&received.parts, self.peer.is_some());
-        let times = received.times.as_deref().filter(|_| meshed);
+        let (parts, told) = (&received.parts, self.is_of_proxy());
+        let times = received.times.as_deref().filter(|_| told);
         let weft = times.and_then(|times| times.timeout.as_ref());
         let rest = times.and_then(|times| times.rest.as_ref());
         let timed = Timed::read(&parts.headers, received.grpc, weft, rest);
         self.proxy.telemetry.metrics.read_time(timed.unreadable);
         let guard = self.guard(snapshot).filter(|guard| guard.has_times());
-        let guard = guard.filter(|_| !meshed || self.is_called_by_address(parts));
+        let guard = guard.filter(|_| !told || self.is_called_by_address(parts));
         let request = guard.and_then(|guard| {
             guard.request_time(self.caller(), &path.facts(parts), path.error().is_some())
         });
@@ -78,7 +78,7 @@ impl Connection {
     /// whoever that calls for them. So it may only take something from a request, which is
     /// judged, limited and counted as any other, and goes last ([`Self::asked_class`]).
     pub(super) fn shadow(&self, received: &Received) -> Option<Shadow> {
-        received.shadow.filter(|_| self.peer.is_some())
+        received.shadow.filter(|_| self.is_of_proxy())
     }
 
     /// Counts by whose word calls of this pod are not copied for a while.
@@ -94,12 +94,12 @@ impl Connection {
         metrics.shadow_requests.at(&labels).inc();
     }
 
-    /// The class that a request asks for, which is believed of peers only. A copy is Sheddable
+    /// The class that a request asks for, which is believed of peer proxies only. A copy is Sheddable
     /// whatever it asks for, or who says that it is one would lose nothing by it.
     pub(super) fn asked_class(&self, received: &Received) -> Option<Priority> {
         match self.shadow(received) {
             Some(Shadow::Any | Shadow::ReadOnly) => Some(Priority::Sheddable),
-            Some(Shadow::Perhaps(_)) | None => received.priority.filter(|_| self.peer.is_some()),
+            Some(Shadow::Perhaps(_)) | None => received.priority.filter(|_| self.is_of_proxy()),
         }
     }
 

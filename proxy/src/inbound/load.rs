@@ -8,11 +8,11 @@ use http::response::Parts;
 use crate::http::deadline::now;
 use crate::http::orca::{self, Utilization};
 use crate::inbound::connection::Connection;
-use crate::mesh::load::{self, Answered, TooManyPorts};
+use crate::mesh::load::{self, Answered, Heard, TooManyPorts};
 
 impl Connection {
-    /// The application answered so after this time: a peer is told how busy it is, where it
-    /// does not know.
+    /// The application answered so after this time: a peer's proxy is told how busy it is,
+    /// where it does not know. Whoever else asked has heard nothing.
     pub(super) fn tell_load(&self, parts: &mut Parts, took: Duration) {
         let answered = Answered {
             port: self.local.port(),
@@ -20,8 +20,10 @@ impl Connection {
             took,
             said: self.utilization(orca::in_head(&parts.headers)),
         };
-        match self.proxy.loads.answered(&answered, self.heard()) {
-            Ok(Some(percent)) if self.peer.is_some() => load::write(&mut parts.headers, percent),
+        let (told, nobody) = (self.is_of_proxy(), Heard::default());
+        let heard = if told { self.heard() } else { &nobody };
+        match self.proxy.loads.answered(&answered, heard) {
+            Ok(Some(percent)) if told => load::write(&mut parts.headers, percent),
             Ok(_) => {}
             Err(full) => self.too_many(full),
         }

@@ -33,7 +33,7 @@ impl Connection {
         };
         let asks = PendingRequest {
             priority: class.unwrap_or_default(),
-            retry: received.retry && self.peer.is_some(),
+            retry: received.retry && self.is_of_proxy(),
         };
         let decided = overload.arrive(now(), asks);
         self.tell_limit(decided.limit);
@@ -61,7 +61,7 @@ impl Connection {
     }
 
     /// The class of a request, where policies speak of this port. What is told of it is
-    /// believed of peers only.
+    /// believed of peer proxies only.
     pub(super) fn class(
         &self,
         snapshot: &Snapshot,

@@ -45,14 +45,14 @@ impl PeerProxy {
         match asked {
             PeerRequest::Http { port, speak, parts } => {
                 let request = Request::from_parts(parts, body);
-                let connection = Arc::new(self.of_port(Some(port)));
+                let connection = Arc::new(self.of_port(Some(port)).of_proxy());
                 connection
                     .handle_request(request, speak, Upgrades::Told(None))
                     .await
             }
             PeerRequest::Upgrade { port, to, parts } => {
                 let request = Request::from_parts(parts, body);
-                let connection = Arc::new(self.of_port(Some(port)));
+                let connection = Arc::new(self.of_port(Some(port)).of_proxy());
                 connection
                     .handle_request(request, AppHttp::Http1, Upgrades::Told(Some(to)))
                     .await

@@ -200,7 +200,7 @@ impl Connection {
     /// `response`, with proof that no application saw the request where that is so. Only
     /// a peer proxy knows what to do with it.
     fn proven(&self, failure: &Failure, mut response: Response<Body>) -> Response<Body> {
-        if failure.next() != Next::Stop && self.peer.is_some() {
+        if failure.next() != Next::Stop && self.is_of_proxy() {
             // The stream between the proxies carries the proof, and is not refused itself.
             response.extensions_mut().remove::<StreamReset>();
             not_sent(failure, response, Asked::Http)

@@ -104,7 +104,7 @@ impl Connection {
     fn clean_answer(&self, parts: &mut Parts) {
         headers::strip_hop_by_hop(&mut parts.headers);
         headers::strip_ours(&mut parts.headers);
-        if self.peer.is_some() {
+        if self.is_of_proxy() {
             // What the application spoke says nothing of the way to the peer, and
             // not every way has a place for its phrase.
             parts.version = Version::HTTP_11;

@@ -359,3 +359,73 @@ async fn a_silent_caller_that_nothing_admits_is_let_go_after_a_second() {
         }
     }
 }
+
+/// What [`telling`] answers; a peer's proxy would be told of its load.
+const TELLING: &str = "HTTP/1.1 404 Fine\r\nContent-Length: 2\r\n\
+                       endpoint-load-metrics: TEXT application_utilization=0.9\r\n\r\nno";
+
+/// Answers each request alike.
+async fn telling(pod: &Pod) -> u16 {
+    serving(pod, |mut stream| async move {
+        let (mut all, mut buffer) = (Vec::new(), vec![0; 4096]);
+        while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+            all.extend_from_slice(&buffer[..count]);
+            if all.ends_with(b"\r\n\r\n") {
+                all.clear();
+                if stream.write_all(TELLING.as_bytes()).await.is_err() {
+                    return;
+                }
+            }
+        }
+    })
+    .await
+}
+
+/// Sends a request by a tunnel, and from outside, and says what comes back.
+async fn in_a_tunnel_and_plain(field: &TwoPods, request: &str) -> [String; 2] {
+    let mut answers = [String::new(), String::new()];
+    for (answer, way) in answers.iter_mut().zip(WAYS) {
+        let mut stream = field.open(way).await;
+        stream.write_all(request.as_bytes()).await.unwrap();
+        *answer = rest(&mut stream, Duration::from_secs(3)).await;
+    }
+    answers
+}
+
+/// Its caller's proxy has not read it: it has the identity of its caller, and nothing that
+/// two proxies say to each other.
+#[tokio::test]
+async fn http_in_a_tunnel_is_not_taken_for_what_a_proxy_says() {
+    let mut field = TwoPods::new(Protocol::Detect).await;
+    let opaque = service("api", vip().ip(), Protocol::Opaque, Vec::new());
+    field.client.set(opaque);
+    field.port = telling(&field.server).await;
+    field.deliver_to(field.port);
+    let proof = format!("weft-proof: {}\r\n", id("qa").as_str());
+    for lead in ["", "\r\n"] {
+        for forged in [
+            "",
+            "weft-timeout: 0ms\r\n",
+            "weft-shadow: x\r\n",
+            "weft-attempt: 2\r\nweft-priority: Sheddable\r\n",
+            &format!("weft-route: catalog.shop=next\r\n{proof}"),
+        ] {
+            let request =
+                format!("{lead}GET /x HTTP/1.1\r\nHost: s\r\nConnection: close\r\n{forged}\r\n");
+            let [tunnel, plain] = in_a_tunnel_and_plain(&field, &request).await;
+            assert_eq!(tunnel, plain, "{request:?}");
+            let served = status(&plain) == 404 || !lead.is_empty();
+            assert!(served, "{request:?}: {plain}");
+        }
+    }
+    // Nobody listens, which proxies tell each other in words of their own.
+    let gone = std::net::TcpListener::bind((field.server.ip, 0)).unwrap();
+    field.port = gone.local_addr().unwrap().port();
+    drop(gone);
+    field.deliver_to(field.port);
+    field.workload(Protocol::Http1, Enforcement::Open);
+    let request = "GET /x HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n";
+    let [tunnel, plain] = in_a_tunnel_and_plain(&field, request).await;
+    assert_eq!(tunnel, plain);
+    assert_eq!(status(&plain), 503, "{plain}");
+}

@@ -222,6 +222,28 @@ async fn a_caller_outside_needs_a_token_which_nobody_behind_sees() {
     }
 }
 
+/// The caller's proxy took it for bytes, and has neither read nor cleaned it.
+#[tokio::test]
+async fn what_an_application_writes_into_a_tunnel_proves_no_more_than_from_outside() {
+    let shop = Shop::new().await;
+    let policy = offered(&["qa"], &["web", "other"], NEVER);
+    let web = shop.pod("web", &policy).await;
+    let app = App::new(web.ip, SILENCE).await;
+    let other = Pod::new(&shop.authority, "other").await;
+    other.set(service("api", vip().ip(), Protocol::Opaque, Vec::new()));
+    let there = endpoint(web.ip, app.port, Some(&*web.proxy.own.pod));
+    other.set(vec![endpoints("api", vec![there])]);
+    let route = "weft-route: api.shop=next\r\n";
+    for (proof, outcome) in [
+        (format!("weft-proof: {}\r\n", id("qa").as_str()), "right"),
+        (format!("weft-route-token: {TOKEN}\r\n"), "granted"),
+    ] {
+        let caller = other.call(vip()).await;
+        let (_kept, context) = waiting(&app, caller, &format!("{route}{proof}")).await;
+        shop.goes(&web, &context, Some(outcome)).await;
+    }
+}
+
 #[tokio::test]
 async fn where_nobody_serves_the_answer_is_never_the_called_service() {
     let shop = Shop::new().await;
