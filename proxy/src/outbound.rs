@@ -41,6 +41,7 @@ mod unanswered;
 use self::request::handle_request;
 
 use crate::config::snapshot::Destination;
+use crate::config::store::TooManyInUse;
 use crate::failure::Failure;
 
 use crate::http::server::{Accepted, Profile, serve as serve_http};
@@ -50,14 +51,16 @@ use crate::net::prefixed::Prefixed;
 use crate::net::sniff::{Sniffed, sniff};
 
 use crate::outbound::connection::Connection;
-use crate::outbound::passthrough::{external, unknown};
+use crate::outbound::passthrough::{external, turn_away, unknown};
 use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, Kind};
 use crate::telemetry::parties::Parties;
 
 /// Serves one redirected connection until it ends.
 pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr, permit: Arc<Permit>) {
-    let (found, _usage) = proxy.config.find(addr).await;
+    let Ok((found, _usage)) = proxy.config.find(addr).await else {
+        return Box::pin(turn_away(&proxy, stream, addr, permit, too_many_in_use)).await;
+    };
     let Some(destination) = found else {
         return Box::pin(unknown(&proxy, stream, addr, permit)).await;
     };
@@ -104,6 +107,11 @@ pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr, permi
     };
     connection.count("http1", "http2", version);
     requests(connection, stream, version, permit).await;
+}
+
+/// Nobody was asked what is at the address: it may be of the mesh, whatever the mode.
+fn too_many_in_use() -> Failure {
+    Failure::not_sent(Reason::Overload, TooManyInUse.to_string())
 }
 
 /// Resets a connection to what the controller says nobody may be called at.

@@ -46,6 +46,8 @@ pub(crate) struct Session {
     /// What the proxy understands.
     capabilities: Capabilities,
     destinations: BTreeSet<String>,
+    /// Of those, what others asked for and this proxy did not.
+    unasked: BTreeSet<String>,
     /// Objects of which something is not sent, because the proxy is too old for it.
     left_out: Vec<LeftOut>,
     /// What the proxy holds once all batches are answered.
@@ -123,6 +125,7 @@ impl Session {
             held: hello.held.into_iter().collect(),
             capabilities: Capabilities::named(&hello.capabilities),
             destinations: BTreeSet::new(),
+            unasked: BTreeSet::new(),
             left_out: Vec::new(),
             sent: BTreeMap::new(),
             acknowledged: BTreeMap::new(),
@@ -133,7 +136,13 @@ impl Session {
         };
         let left_out = session.add(hello.destinations);
         // What does not fit of the remembered was not asked for, so it is no loss.
-        session.add(remembered);
+        for name in remembered {
+            if session.destinations.len() < MAX_DESTINATIONS
+                && session.destinations.insert(name.clone())
+            {
+                session.unasked.insert(name);
+            }
+        }
         (session, left_out)
     }
 
@@ -159,9 +168,7 @@ impl Session {
 
     /// Returns how many were left out because of [`MAX_DESTINATIONS`].
     pub(crate) fn subscribe(&mut self, change: v1::Subscribe) -> usize {
-        for name in &change.remove {
-            self.destinations.remove(name);
-        }
+        self.forget(&change.remove);
         self.add(change.add)
     }
 
@@ -169,13 +176,24 @@ impl Session {
     pub(crate) fn forget(&mut self, names: &[String]) {
         for name in names {
             self.destinations.remove(name);
+            self.unasked.remove(name);
         }
     }
 
     fn add(&mut self, names: impl IntoIterator<Item = String>) -> usize {
         let mut left_out = 0;
         for name in names {
-            if self.destinations.len() < MAX_DESTINATIONS || self.destinations.contains(&name) {
+            self.unasked.remove(&name);
+            if self.destinations.contains(&name) {
+                continue;
+            }
+            // What was not asked for makes room.
+            if self.destinations.len() >= MAX_DESTINATIONS
+                && let Some(other) = self.unasked.pop_first()
+            {
+                self.destinations.remove(&other);
+            }
+            if self.destinations.len() < MAX_DESTINATIONS {
                 self.destinations.insert(name);
             } else {
                 left_out += 1;

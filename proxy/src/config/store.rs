@@ -8,7 +8,10 @@
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{
+    AtomicU64,
+    Ordering::{Relaxed, SeqCst},
+};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -17,6 +20,7 @@ use parking_lot::Mutex;
 use policy::log_filter::LogFilter;
 use policy::origin::Origin;
 use policy::protocol::Protocol;
+use runtime::rate::{Allowance, Rate};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 use wire::v1;
@@ -32,15 +36,31 @@ const LOOKUP_WAIT: Duration = Duration::from_secs(1);
 /// that calls more addresses than this is a crawler, and the least recently
 /// used one makes room.
 const DESTINATION_LIMIT: usize = 4096;
+/// How often the log says that none can make room.
+const SAID: Allowance = Allowance {
+    burst: 1,
+    every: Duration::from_secs(60),
+};
 /// Bytes of configuration that are kept for destinations, as it came; in memory it is
 /// about twice that. Endpoints are 100 bytes each.
 const KEPT_BYTES: usize = 4 * 1024 * 1024;
 /// Destinations that are kept whatever they take.
 const KEPT_AT_LEAST: usize = 1000;
 
+/// As many destinations are in use as there may be, and each of the mesh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "connections to {} other addresses of the mesh are open, and the proxy asks for no more at \
+     one time; close some of them",
+    DESTINATION_LIMIT
+)]
+pub struct TooManyInUse;
+
 #[derive(Debug)]
 /// A destination that the controller is asked about.
 struct Subscription {
+    /// Tells it from another one of the same address.
+    number: u64,
     users: usize,
     last_used: Instant,
 }
@@ -53,6 +73,9 @@ pub struct Store {
     policy: watch::Sender<u64>,
     pub registry: Registry,
     subscriptions: Mutex<HashMap<SocketAddr, Subscription>>,
+    /// Numbers them.
+    numbered: AtomicU64,
+    said: Mutex<Rate>,
     /// Told when `subscriptions` changed.
     pub asked: Notify,
     pub telemetry: Arc<Telemetry>,
@@ -69,12 +92,15 @@ pub struct Store {
 pub struct DestinationGuard {
     store: Arc<Store>,
     addr: SocketAddr,
+    number: u64,
 }
 
 impl Drop for DestinationGuard {
     fn drop(&mut self) {
         let mut subscriptions = self.store.subscriptions.lock();
-        if let Some(subscription) = subscriptions.get_mut(&self.addr) {
+        if let Some(subscription) = subscriptions.get_mut(&self.addr)
+            && subscription.number == self.number
+        {
             subscription.users = subscription.users.saturating_sub(1);
             subscription.last_used = Instant::now();
         }
@@ -90,6 +116,8 @@ impl Store {
             policy: watch::Sender::new(0),
             registry: Registry::telling(telemetry.metrics.resting.clone()),
             subscriptions: Mutex::default(),
+            numbered: AtomicU64::new(0),
+            said: Mutex::new(Rate::new(SAID)),
             asked: Notify::new(),
             telemetry,
             trials: Arc::default(),
@@ -229,13 +257,16 @@ impl Store {
 
     /// What stands at `addr`. When the controller has not told within [`LOOKUP_WAIT`],
     /// the endpoint of that address if a Service has one that is meshed, else `None`.
+    ///
+    /// # Errors
+    /// When the controller cannot be asked, as too many other addresses are in use.
     pub async fn find(
         self: &Arc<Self>,
         addr: SocketAddr,
-    ) -> (Option<Arc<Destination>>, DestinationGuard) {
-        let usage = self.want(addr);
+    ) -> Result<(Option<Arc<Destination>>, DestinationGuard), TooManyInUse> {
+        let usage = self.want(addr)?;
         if let Some(found) = self.snapshot.load().destinations.get(&addr) {
-            return (Some(Arc::clone(found)), usage);
+            return Ok((Some(Arc::clone(found)), usage));
         }
         let mut changed = self.changed.subscribe();
         let found = timeout(LOOKUP_WAIT, async {
@@ -250,7 +281,7 @@ impl Store {
         .ok()
         .flatten();
         if found.is_some() {
-            return (found, usage);
+            return Ok((found, usage));
         }
         self.telemetry.metrics.unknown_destinations.inc();
         let snapshot = self.snapshot.load();
@@ -265,40 +296,61 @@ impl Store {
                 headless: Vec::new(),
             }))
         });
-        (endpoint, usage)
+        Ok((endpoint, usage))
     }
 
-    fn want(self: &Arc<Self>, addr: SocketAddr) -> DestinationGuard {
+    fn want(self: &Arc<Self>, addr: SocketAddr) -> Result<DestinationGuard, TooManyInUse> {
         let mut subscriptions = self.subscriptions.lock();
         let now = Instant::now();
-        if let Some(entry) = subscriptions.get_mut(&addr) {
+        let number = if let Some(entry) = subscriptions.get_mut(&addr) {
             entry.users += 1;
             entry.last_used = now;
+            entry.number
         } else {
             if subscriptions.len() >= DESTINATION_LIMIT {
                 self.telemetry.metrics.limit("destinations");
-                let oldest = subscriptions
-                    .iter()
-                    .filter(|(_, entry)| entry.users == 0)
-                    .min_by_key(|(_, entry)| entry.last_used)
-                    .map(|(addr, _)| *addr);
-                if let Some(oldest) = oldest {
-                    subscriptions.remove(&oldest);
-                }
+                let oldest = self.least_needed(&subscriptions);
+                let oldest = oldest.ok_or_else(|| self.none_goes(addr, now))?;
+                subscriptions.remove(&oldest);
             }
-            subscriptions.insert(
-                addr,
-                Subscription {
-                    users: 1,
-                    last_used: now,
-                },
-            );
+            let number = self.numbered.fetch_add(1, Relaxed);
+            let entry = Subscription {
+                number,
+                users: 1,
+                last_used: now,
+            };
+            subscriptions.insert(addr, entry);
             self.asked.notify_one();
-        }
-        DestinationGuard {
+            number
+        };
+        Ok(DestinationGuard {
             store: Arc::clone(self),
             addr,
+            number,
+        })
+    }
+
+    /// What makes room: what nobody used for longest. If all is in use, an address outside
+    /// the mesh, whose connections need nothing more of the controller; one of the mesh would
+    /// lose the configuration that its calls go by.
+    fn least_needed(&self, all: &HashMap<SocketAddr, Subscription>) -> Option<SocketAddr> {
+        let snapshot = self.snapshot.load();
+        let is_outside = |addr: &SocketAddr| {
+            let found = snapshot.destinations.get(addr);
+            found.is_some_and(|found| matches!(**found, Destination::External))
+        };
+        all.iter()
+            .filter(|(addr, entry)| entry.users == 0 || is_outside(addr))
+            .min_by_key(|(_, entry)| (entry.users > 0, entry.last_used))
+            .map(|(addr, _)| *addr)
+    }
+
+    /// Nothing makes room for `addr`.
+    fn none_goes(&self, addr: SocketAddr, now: Instant) -> TooManyInUse {
+        if self.said.lock().take(now).is_ok() {
+            tracing::warn!(%addr, reason = %TooManyInUse, "calls to new addresses are refused");
         }
+        TooManyInUse
     }
 
     /// Addresses that the controller should be asked for now.
@@ -345,73 +397,4 @@ fn change_log(filter: Option<&LogFilter>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use policy::access_log::AccessLog;
-    use prometheus_client::registry::Registry;
-    use wire::v1::destination::Target;
-
-    use super::*;
-    use crate::telemetry::metrics::Metrics;
-
-    fn at(number: usize) -> SocketAddr {
-        let number = u32::try_from(number).unwrap();
-        SocketAddr::from((std::net::Ipv4Addr::from(0x0a00_0000 + number), 80))
-    }
-
-    /// A destination of so many bytes at least.
-    fn destination(number: usize, bytes: usize) -> v1::Resource {
-        let addr = at(number);
-        let reason = "r".repeat(bytes);
-        wire::version::stamp(v1::Resource {
-            name: wire::names::destination(addr.ip(), addr.port()),
-            version: String::new(),
-            content: Some(v1::resource::Content::Destination(v1::Destination {
-                target: Some(Target::Refused(v1::Refused { reason })),
-            })),
-        })
-    }
-
-    async fn used(number: usize, bytes: usize) -> Arc<Store> {
-        let store = Store::new(Arc::new(Telemetry::new(
-            Metrics::register(&mut Registry::default()),
-            AccessLog::OFF,
-        )));
-        let store = Arc::new(store);
-        let set = (0..number).map(|at| destination(at, bytes)).collect();
-        let nacks = store.apply(v1::Batch {
-            set,
-            ..v1::Batch::default()
-        });
-        assert!(nacks.is_empty(), "{nacks:?}");
-        for number in 0..number {
-            assert!(store.find(at(number)).await.0.is_some());
-            tokio::time::advance(Duration::from_millis(1)).await;
-        }
-        store
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn thousand_destinations_are_kept_whatever_they_take() {
-        let store = used(KEPT_AT_LEAST, 2 * KEPT_BYTES / KEPT_AT_LEAST).await;
-        assert_eq!(store.subscriptions().len(), KEPT_AT_LEAST);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn beyond_its_bytes_what_was_used_longest_ago_is_given_back() {
-        const MANY: usize = 2 * KEPT_AT_LEAST;
-        let store = used(MANY, KEPT_BYTES / (MANY - 500)).await;
-        // The oldest is in use, the next one was just now.
-        let (_, _in_use) = store.find(at(0)).await;
-        tokio::time::advance(Duration::from_secs(1)).await;
-        drop(store.find(at(1)).await);
-        let subscriptions = store.subscriptions();
-        let kept = subscriptions.len();
-        assert!((1400..1510).contains(&kept), "{kept}");
-        for (number, stays) in [(0, true), (1, true), (2, false), (400, false), (700, true)] {
-            assert_eq!(subscriptions.contains(&at(number)), stays, "{number}");
-        }
-        // Control: small ones all fit.
-        let store = used(MANY, 10).await;
-        assert_eq!(store.subscriptions().len(), MANY);
-    }
-}
+mod tests;

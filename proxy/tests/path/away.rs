@@ -103,7 +103,7 @@ async fn an_address_is_called_as_the_controller_says_when_it_left_the_mesh() {
 async fn an_address_that_was_used_once_stays_asked_for_however_long_ago() {
     let (client, ..) = pair(Protocol::Http1).await;
     let config = &client.proxy.config;
-    let (found, usage) = config.find(vip()).await;
+    let (found, usage) = config.find(vip()).await.unwrap();
     assert!(found.is_some());
     drop(usage);
     tokio::time::advance(Duration::from_secs(3600)).await;

@@ -309,6 +309,30 @@ fn destinations_have_a_bound_and_what_was_asked_for_comes_before_what_is_remembe
     assert_eq!(session.destinations().len(), MAX_DESTINATIONS);
 }
 
+#[test]
+fn what_a_proxy_asks_for_later_takes_the_place_of_what_is_only_remembered() {
+    let asked = |from: usize, to: usize| (from..to).map(|number| format!("asked-{number:04}"));
+    let hello = v1::Hello {
+        destinations: asked(0, MAX_DESTINATIONS - 2).collect(),
+        ..v1::Hello::default()
+    };
+    let remembered = ["remembered-1", "remembered-2"].map(str::to_owned);
+    let (mut session, _) = Session::new(hello, remembered);
+    assert_eq!(session.destinations().len(), MAX_DESTINATIONS);
+    let mut subscribe = |add: Vec<String>| {
+        let remove = Vec::new();
+        session.subscribe(v1::Subscribe { add, remove })
+    };
+    // Asked for by itself it stays.
+    assert_eq!(subscribe(vec!["remembered-1".to_owned()]), 0);
+    let more = asked(MAX_DESTINATIONS - 2, MAX_DESTINATIONS);
+    assert_eq!(subscribe(more.collect()), 1);
+    let destinations = session.destinations();
+    assert_eq!(destinations.len(), MAX_DESTINATIONS);
+    assert!(destinations.contains("remembered-1"));
+    assert!(!destinations.contains("remembered-2"));
+}
+
 /// Names with their versions, or without one that was taken back.
 type Changes = Vec<(String, Option<String>)>;
 
