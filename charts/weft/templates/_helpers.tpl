@@ -24,6 +24,12 @@ app.kubernetes.io/managed-by: {{ $root.Release.Service }}
 helm.sh/chart: {{ $root.Chart.Name }}-{{ $root.Chart.Version | replace "+" "_" }}
 {{- end -}}
 
+{{/* Annotations of a part's pods, its values before ours; called with (list $ "controller"). */}}
+{{- define "weft.podAnnotations" -}}
+{{- $part := index (index . 0).Values (index . 1) -}}
+{{- merge (dict) ($part.podAnnotations | default dict) (dict "prometheus.io/scrape" "true" "prometheus.io/port" "8080") | toYaml -}}
+{{- end -}}
+
 {{/*
 What Pod Security Admission's restricted profile asks of a pod. OpenShift gives every
 namespace user ids of its own and refuses others, so there none is named.

@@ -7,18 +7,31 @@ use e2e::harness::{Cluster, Outcome, mesh};
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 
+mod overridden;
+
 const GROUP: &str = "metrics.smi-spec.io";
 
 /// The chart's objects with these settings, hooks included.
 fn rendered(settings: &[&str]) -> anyhow::Result<Vec<Value>> {
+    let set = settings.iter().flat_map(|set| ["--set", *set]);
+    rendered_by(&set.collect::<Vec<_>>())
+}
+
+/// The same with these arguments of helm.
+fn rendered_by(values: &[&str]) -> anyhow::Result<Vec<Value>> {
     let chart = mesh::chart();
     let mut args = vec!["template", "weft", &chart, "-n", mesh::NAMESPACE];
     // Helm was not built for a Kubernetes of its own.
     args.extend(["--kube-version", "1.34"]);
-    args.extend(settings.iter().flat_map(|set| ["--set", set]));
+    args.extend(values);
     let text = Cluster::connect()?.helm(&args)?;
     serde_yaml_ng::Deserializer::from_str(&text)
-        .map(|document| Value::deserialize(document).context("helm wrote no YAML"))
+        .map(|document| {
+            // Of a key that stands there twice JSON's maps take one, and these none.
+            let read = serde_yaml_ng::Value::deserialize(document);
+            let object = read.context("helm wrote no YAML")?;
+            serde_yaml_ng::from_value::<Value>(object).context("helm wrote no object")
+        })
         .filter(|object| !matches!(object, Ok(Value::Null)))
         .collect()
 }
