@@ -21,15 +21,15 @@ pub(super) const OPENINGS: Allowance = Allowance {
 /// Messages of a pod, apart from answers to batches, of which there are as many as batches.
 /// A new stream begins with reports of five minutes; after that comes a report in 5 s, and
 /// whatever addresses the application calls for the first time.
-pub(super) const MESSAGES: Allowance = Allowance {
+const MESSAGES: Allowance = Allowance {
     burst: 500,
     every: Duration::from_millis(10),
 };
-/// Bytes of a message for which it counts once more, answers to batches too: 6 MiB/s, where
-/// all calls of a busy proxy come to less than 1 MiB in 5 s.
+/// Bytes of a message for which it counts once more, answers to batches too: 6 MiB/s, where the
+/// reports of a busy proxy come to less than 1 MiB in 5 s.
 const COUNTS_AGAIN: usize = 64 * 1024;
 /// Pulses of a pod: one in a second, and some that were late.
-pub(super) const PULSES: Allowance = Allowance {
+const PULSES: Allowance = Allowance {
     burst: 4,
     every: Duration::from_millis(900),
 };

@@ -68,7 +68,6 @@ impl Servers {
 }
 
 /// Counts that an address found no place among [`POOLS`].
-#[derive(Clone)]
 struct OnFull(Arc<dyn Fn() + Send + Sync>);
 
 impl std::fmt::Debug for OnFull {
