@@ -175,6 +175,9 @@ impl ProxyStream<'_> {
             return end;
         }
         loop {
+            if std::mem::take(&mut self.must_yield) {
+                yield_now().await;
+            }
             let wake = match self.send_all() {
                 Ok(wake) => wake.min(over),
                 Err(end) => return end,
@@ -200,9 +203,6 @@ impl ProxyStream<'_> {
                         && let Err(end) = self.look(&mut latest)
                     {
                         return end;
-                    }
-                    if std::mem::take(&mut self.must_yield) {
-                        yield_now().await;
                     }
                 },
                 () = place.taken() => return StreamEnd::Refused(taken_over()),

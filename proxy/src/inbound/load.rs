@@ -8,7 +8,7 @@ use http::response::Parts;
 use crate::http::deadline::now;
 use crate::http::orca::{self, Utilization};
 use crate::inbound::connection::Connection;
-use crate::mesh::load::{self, Answered, Heard, TooManyPorts};
+use crate::mesh::load::{self, Answered, HeardLoad, TooManyPorts};
 
 impl Connection {
     /// The application answered so after this time: a peer's proxy is told how busy it is,
@@ -20,7 +20,7 @@ impl Connection {
             took,
             said: self.utilization(orca::in_head(&parts.headers)),
         };
-        let (told, nobody) = (self.is_of_proxy(), Heard::default());
+        let (told, nobody) = (self.is_of_proxy(), HeardLoad::default());
         let heard = if told { self.heard() } else { &nobody };
         match self.proxy.loads.answered(&answered, heard) {
             Ok(Some(percent)) if told => load::write(&mut parts.headers, percent),
