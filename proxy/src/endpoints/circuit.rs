@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use policy::breaker::own::{Admit, Breaker, State};
-use policy::breaker::{Pulse, Steer, Sum};
+use policy::breaker::{Pulse, Steer, Stream, Sum};
 use policy::traffic::endpoint::Breaker as Settings;
 use tokio::sync::Notify;
 
@@ -115,6 +115,30 @@ impl Circuits {
         })
     }
 
+    /// The head of an answer is there whose trailers tell how it went, that of a probe or of
+    /// another call.
+    pub(crate) fn begin_stream(&self, by: &DecidedBy, probe: bool) -> Stream {
+        let now = now();
+        self.with(by, |circuit| {
+            circuit.breaker.begin_stream(now, probe, &circuit.settings)
+        })
+    }
+
+    /// Such an answer has ended; `None`: it says nothing of the endpoint.
+    pub(crate) fn end_stream(
+        &self,
+        by: &DecidedBy,
+        settings: &Settings,
+        stream: Stream,
+        failed: Option<bool>,
+    ) -> Option<State> {
+        let now = now();
+        self.with(by, |circuit| {
+            circuit.breaker.end_stream(now, stream, failed, settings);
+            circuit.news()
+        })
+    }
+
     /// The controller says what the breaker of the whole mesh is.
     pub fn steer(&self, by: &DecidedBy, said: Steer) {
         let now = now();
@@ -140,6 +164,7 @@ impl Circuits {
     pub fn pulse(&self, mut say: impl FnMut(CircuitReport)) {
         let now = now();
         self.held.lock().retain_mut(|circuit| {
+            circuit.breaker.settle(now, &circuit.settings);
             let pulse = circuit.breaker.pulse();
             let is_idle = now.saturating_duration_since(circuit.used) >= FORGOTTEN;
             let forget = is_idle && pulse.is_none() && circuit.breaker.is_at_rest(now);

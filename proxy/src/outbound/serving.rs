@@ -173,7 +173,7 @@ impl Serving {
         let policy = policy.as_deref();
         let seen = seen_at_end(end, trailers);
         if let Some(passed) = passed {
-            passed.record(seen, call);
+            passed.ended(seen, call);
         }
         let status = trailers.and_then(grpc_status);
         if let Some(told) = told {

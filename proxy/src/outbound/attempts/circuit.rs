@@ -1,6 +1,6 @@
 //! What this proxy does not send, because its breaker is open.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use policy::breaker::own::Admit;
 use policy::reason::Reason;
@@ -56,6 +56,7 @@ impl Attempts<'_> {
             backend: Arc::clone(&route.backend),
             settings: *decides.settings,
             probe: admit == Admit::Probe,
+            stream: OnceLock::new(),
         }));
         Ok(())
     }
