@@ -108,6 +108,28 @@ impl Breaker {
         admit
     }
 
+    /// Whether a request would be turned away now. Counts nothing, so of what may pass for a
+    /// probe any number does until somebody is sent as one.
+    pub fn would_refuse(&mut self, now: Instant, settings: &Settings) -> bool {
+        match settings.state {
+            BreakerState::Open => return true,
+            BreakerState::Closed => return false,
+            BreakerState::Auto => self.expire(now),
+        }
+        if self.is_told_to_hold(now, settings) {
+            return match self.said {
+                Steer::Open => true,
+                Steer::Probing { .. } => self.next_probe.is_some_and(|next| now < next),
+                Steer::Closed | Steer::Closing { .. } => false,
+            };
+        }
+        match self.phase {
+            Phase::Open { since } => now < since + settings.open_time,
+            Phase::Probing { next, .. } => now < next,
+            Phase::Closed | Phase::Closing { .. } => false,
+        }
+    }
+
     /// What was decided before somebody wrote a state down is no news afterwards, nor is what
     /// was seen until it went.
     fn begin_anew(&mut self, now: Instant, settings: &Settings) {

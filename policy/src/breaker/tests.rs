@@ -328,3 +328,24 @@ fn a_probe_that_is_a_stream_and_lasts_is_good_and_one_whose_caller_leaves_shows_
     let told = breaker.pulse().unwrap();
     assert_eq!((told.begun, told.probes, told.failed_probes), (7, 5, 0));
 }
+
+#[test]
+fn who_only_looks_is_told_what_a_call_would_be_and_takes_no_probe() {
+    let start = Instant::now();
+    let mut breaker = seen(start, 50, 50);
+    assert!(breaker.would_refuse(start + ms(4999), &SETTINGS));
+    let due = start + ms(5000);
+    assert!(!breaker.would_refuse(due, &SETTINGS));
+    assert_eq!(breaker.admit(due, &SETTINGS, 0), Admit::Probe, "left");
+    assert!(breaker.would_refuse(due + ms(999), &SETTINGS));
+    assert!(!breaker.would_refuse(due + ms(1000), &SETTINGS));
+    let mut told = Breaker::new(start);
+    assert!(!told.would_refuse(start, &SETTINGS));
+    told.steer(start, Steer::Open);
+    assert!(told.would_refuse(start + ms(60_000), &SETTINGS));
+    assert_eq!(told.pulse(), None);
+    for (state, refuses) in [(BreakerState::Open, true), (BreakerState::Closed, false)] {
+        let written = Settings { state, ..SETTINGS };
+        assert_eq!(told.would_refuse(start, &written), refuses);
+    }
+}

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use policy::breaker::own::{Admit, Breaker, State};
 use policy::breaker::{Pulse, Steer, Stream, Sum};
-use policy::traffic::endpoint::Breaker as Settings;
+use policy::traffic::endpoint::{Breaker as Settings, BreakerState};
 use tokio::sync::Notify;
 
 use crate::endpoints::learned::now;
@@ -90,6 +90,16 @@ impl Circuits {
             let open = (admit == Admit::Refuse).then_some(circuit.shown);
             (admit, news.or(open))
         })
+    }
+
+    /// Whether a call would be turned away now. Counts nothing.
+    pub(crate) fn would_refuse(&self, by: &DecidedBy, settings: &Settings) -> bool {
+        let now = now();
+        let mut held = self.held.lock();
+        match held.iter_mut().find(|circuit| circuit.by == *by) {
+            Some(circuit) => circuit.breaker.would_refuse(now, settings),
+            None => settings.state == BreakerState::Open,
+        }
     }
 
     /// An attempt has ended. What the breaker is now, if that is another state.

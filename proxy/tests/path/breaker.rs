@@ -360,3 +360,26 @@ async fn probes_that_are_streams_close_it_without_an_end() {
         sleep(Duration::from_millis(100)).await;
     }
 }
+
+/// As clients open some ahead of what they will ask, and others to see whether they can.
+#[tokio::test]
+async fn connections_on_which_nothing_is_said_are_no_good_answers() {
+    let (client, server, _, _) = pair(Protocol::Detect).await;
+    let app = App::new(server.ip, UNAVAILABLE).await;
+    served_by(&client, &server, &[&app]);
+    client.set(vec![said(&breaker(TEN))]);
+    post(&client, 9).await;
+    let before = app.ended();
+    let silent = client.call(vip()).await;
+    sleep(Duration::from_millis(500)).await;
+    drop(silent);
+    let until = Instant::now() + Duration::from_secs(10);
+    while app.ended() == before {
+        assert!(Instant::now() < until, "it was led to the application");
+        sleep(Duration::from_millis(10)).await;
+    }
+    post(&client, 1).await;
+    let (_, answer) = ask(&client, "POST", "", "{}").await;
+    assert!(answer.contains(OPEN), "ten of ten have failed: {answer}");
+    assert_eq!(app.asked(), 10);
+}
