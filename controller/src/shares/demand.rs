@@ -59,10 +59,9 @@ pub(super) fn named(index: &Index) -> BTreeSet<Named> {
 }
 
 /// The limits that a pod keeps with others. One policy may reach a port by two Services: the
-/// pod keeps its limit once, with the pods of the first.
+/// pod keeps its limit with the pods of each.
 fn kept_by(index: &Index, entry: &PodEntry) -> Vec<(LimitKey, u32, u16)> {
     let mut kept = Vec::new();
-    let mut known: BTreeSet<(u16, Named)> = BTreeSet::new();
     for (service, number, own) in &entry.serves {
         let Some(said) = index.policies.of(service, *number) else {
             continue;
@@ -75,14 +74,12 @@ fn kept_by(index: &Index, entry: &PodEntry) -> Vec<(LimitKey, u32, u16)> {
             let Some(of) = Named::by(&rule.origin) else {
                 continue;
             };
-            if known.insert((*own, of.clone())) {
-                let key = LimitKey {
-                    of,
-                    service: service.clone(),
-                    port: *number,
-                };
-                kept.push((key, limit.requests, *own));
-            }
+            let key = LimitKey {
+                of,
+                service: service.clone(),
+                port: *number,
+            };
+            kept.push((key, limit.requests, *own));
         }
     }
     kept
