@@ -294,12 +294,15 @@ impl PortGuard {
             })
         };
         let mut buckets = self.buckets.lock();
-        for one in keys(LimitMode::Audit) {
-            if take_all(&mut buckets, now, std::iter::once(one)).is_err() {
-                noticed(Noticed::Audited(&self.limits.rules[one.0].origin));
+        let taken = take_all(&mut buckets, now, keys(LimitMode::Enforce));
+        // What is refused anyway would not come to a limit that is on trial.
+        if taken.is_ok() {
+            for one in keys(LimitMode::Audit) {
+                if take_all(&mut buckets, now, std::iter::once(one)).is_err() {
+                    noticed(Noticed::Audited(&self.limits.rules[one.0].origin));
+                }
             }
         }
-        let taken = take_all(&mut buckets, now, keys(LimitMode::Enforce));
         if buckets
             .iter_mut()
             .map(Buckets::take_overflowed)
