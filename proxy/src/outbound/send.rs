@@ -107,7 +107,7 @@ impl Outgoing {
         } else {
             Reader::Outside
         };
-        deadline::write(&mut parts.headers, self.deadline, self.grpc, reader);
+        deadline::tell(&mut parts, self.deadline, self.grpc, reader);
         if !meshed {
             if let Some(trace) = &self.trace {
                 trace.pass_on(&mut parts.headers);

@@ -15,6 +15,7 @@ use wire::v1::{self, Protocol};
 use super::answers::{App, OK, SILENCE, ask, limited, retries, said, served_by, sum};
 use super::leftover::answer;
 use super::limits::guarded;
+use super::mirrors::header;
 use super::shown::{Does, call, grpc, serve};
 use crate::support::{Pod, endpoint, endpoints, get, pair, raw, resource, vip};
 
@@ -390,4 +391,17 @@ async fn a_grpc_call_that_is_over_is_told_so_in_grpc_whatever_answers_it() {
     assert_eq!(told, [(200, true); 2]);
     let (status, answer) = ask(&client, "POST", "weft-timeout: 100ms\r\n", "").await;
     assert_eq!(status, 504, "{answer}");
+}
+
+/// An application that is told more than there is works on when nobody waits any more.
+#[tokio::test]
+async fn what_is_told_is_what_is_left_once_there_is_a_connection() {
+    let (client, server, apps) = fleet([OK]).await;
+    server.late.store(1000, Relaxed);
+    let (status, answer) = ask(&client, "GET", "weft-timeout: 9000ms\r\n", "").await;
+    assert_eq!(status, 200, "{answer}");
+    let heads = apps[0].heads();
+    let told = header(&heads[0], "weft-timeout").and_then(|told| told.strip_suffix("ms"));
+    let told: u32 = told.expect("it is told").parse().unwrap();
+    assert!(told <= 8000, "{told} ms, of which one second was over");
 }
