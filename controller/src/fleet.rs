@@ -339,14 +339,24 @@ impl Fleet {
             .max_by_key(|report| (report.state, report.requests))
     }
 
-    /// The breakers that are open, with the policy of each and how they fare.
+    /// The breakers that have opened, with the policy of each and how they fare. One that is
+    /// open because its policy says so has not.
     pub(crate) fn open(&self, now: Instant) -> BTreeMap<Key, (ObjectRef, Report)> {
         let state = self.inner.state.lock();
-        let held = state.circuits.iter();
+        let held = state.circuits.iter().filter(|(_, held)| !held.is_written());
         let all = held.map(|(key, held)| (key, held.object(), held.report(now)));
         all.filter(|(_, _, report)| report.state.is_open())
             .map(|(key, object, report)| (key.clone(), (object.clone(), report)))
             .collect()
+    }
+
+    /// Whether a policy says itself that nobody is sent there.
+    pub(crate) fn is_written_open(&self, key: &Key) -> bool {
+        let compiled = self.inner.latest.borrow().clone();
+        let decision = compiled
+            .as_deref()
+            .and_then(|all| Decision::about(key, all));
+        decision.is_some_and(|decision| decision.is_written_open())
     }
 }
 

@@ -13,10 +13,12 @@
 pub mod fleet;
 pub mod own;
 mod probes;
+mod streams;
 mod window;
 
 use std::time::Duration;
 
+pub use streams::Stream;
 pub use window::{Sum, Window};
 
 /// From the first tenth to everything.
@@ -34,12 +36,13 @@ fn ramp(since: Duration) -> f64 {
 /// What one proxy did in the last second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pulse {
-    /// Attempts that ended, probes not among them, and those that failed.
+    /// Attempts that ended, or whose answers have lasted, probes not among them; and those
+    /// that failed.
     pub sent: u32,
     pub failed: u32,
     /// Requests that the open breaker turned away.
     pub refused: u32,
-    /// Probes that ended, and those that failed.
+    /// The same of probes.
     pub probes: u32,
     pub failed_probes: u32,
     /// Probes that were sent: what hangs ends late or never.

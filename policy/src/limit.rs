@@ -204,16 +204,20 @@ impl Buckets {
 
     /// Another rate, as when the share changed. What was taken stays taken, but no bucket is
     /// emptier than empty: a tiny share would block the next one for long. With the first
-    /// share nothing lacks but the request that passed before it.
+    /// share nothing lacks but the request that passed before it. A share of nothing has no
+    /// bucket that could be empty, so it leaves those that the share before it had: a pod that
+    /// is not ready for a moment comes back to what it left.
     pub fn set_rate(&mut self, now: Instant, rate: Rate) {
         let most = if self.fresh {
             rate.token.min(rate.whole)
         } else {
             rate.whole
         };
-        let latest = Bucket(self.nanos(now).saturating_add(most));
-        self.shared = self.shared.min(latest);
-        self.keys.clamp(latest);
+        if rate.whole > 0 || self.rate.is_unshared() {
+            let latest = Bucket(self.nanos(now).saturating_add(most));
+            self.shared = self.shared.min(latest);
+            self.keys.clamp(latest);
+        }
         self.fresh &= rate.is_unshared();
         self.rate = rate;
     }

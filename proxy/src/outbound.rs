@@ -95,7 +95,8 @@ pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr, permi
         Protocol::Http2 | Protocol::Grpc => Version::HTTP_2,
         Protocol::Detect | Protocol::Opaque | Protocol::Tls => {
             permit.busy();
-            return Box::pin(connection.relay(stream, tunnel)).await;
+            let shows = protocol != Protocol::Detect;
+            return Box::pin(connection.relay(stream, tunnel, shows)).await;
         }
     };
     // A declaration names the family; the bytes say which version it is.

@@ -41,6 +41,7 @@ mod path {
     mod lost;
     mod mesh_port;
     mod mirror_bytes;
+    mod mirror_ends;
     mod mirror_latency;
     mod mirrors;
     mod names;

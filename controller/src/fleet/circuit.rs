@@ -23,6 +23,11 @@ pub(super) struct Decision {
 }
 
 impl Decision {
+    /// Whether the policy says itself that nobody is sent there.
+    pub(super) fn is_written_open(&self) -> bool {
+        self.settings.state == BreakerState::Open
+    }
+
     /// `None` where no policy has a breaker for it, or nothing leads there.
     pub(super) fn about(key: &Key, compiled: &Compiled) -> Option<Self> {
         let index = &compiled.model.index;
@@ -159,6 +164,11 @@ impl KnownCircuit {
 
     pub(super) const fn announced(&self) -> Option<&AnnouncedState> {
         self.announced.as_ref()
+    }
+
+    /// Whether the policy says a state itself, and nobody decides.
+    pub(super) fn is_written(&self) -> bool {
+        self.decision.settings.state != BreakerState::Auto
     }
 
     pub(super) const fn object(&self) -> &ObjectRef {

@@ -245,6 +245,32 @@ fn a_policy_that_goes_or_says_a_state_itself_ends_what_was_told() {
     assert!(bench.told().is_empty() && bench.fleet.report(&policy, bench.now).is_none());
 }
 
+/// It is in the policy, for whoever wants to know.
+#[test]
+fn a_state_that_is_written_is_none_that_has_begun() {
+    let state = |state| with_breaker(&json!({"state": state}));
+    let opened = |bench: &Bench| bench.fleet.open(bench.now).len();
+    let key = |bench: &Bench| bench.fleet.open(bench.now).into_keys().next();
+    let mut bench = Bench::new(&state("Open"));
+    bench.says("web", wants());
+    bench.passes(SECOND);
+    assert_eq!(opened(&bench), 0);
+    // Nor has one that had opened by itself, which is not called again.
+    let auto = with_breaker(&json!({}));
+    for (written, stays) in [("Open", true), ("Closed", false)] {
+        let mut bench = Bench::new(&auto);
+        bench.says("web", seen(100, 100));
+        bench.passes(SECOND);
+        assert_eq!(opened(&bench), 1);
+        let key = key(&bench).unwrap();
+        assert!(!bench.fleet.is_written_open(&key));
+        bench.models.send_replace(Some(compiled(&state(written))));
+        bench.passes(SECOND);
+        assert_eq!(opened(&bench), 0, "{written}");
+        assert_eq!(bench.fleet.is_written_open(&key), stays);
+    }
+}
+
 #[test]
 fn another_replica_hears_what_was_said_once_and_comes_to_the_same() {
     let (mut bench, mut other) = (

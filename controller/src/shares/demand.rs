@@ -61,10 +61,9 @@ pub(super) fn named(index: &Index) -> BTreeSet<NamedLimit> {
 }
 
 /// The limits that a pod keeps with others. One policy may reach a port by two Services: the
-/// pod keeps its limit once, with the pods of the first.
+/// pod keeps its limit with the pods of each.
 fn kept_by(index: &Index, entry: &PodEntry) -> Vec<(LimitKey, u32, u16)> {
     let mut kept = Vec::new();
-    let mut known: BTreeSet<(u16, NamedLimit)> = BTreeSet::new();
     for (service, number, own) in &entry.serves {
         let Some(said) = index.policies.of(service, *number) else {
             continue;
@@ -77,14 +76,12 @@ fn kept_by(index: &Index, entry: &PodEntry) -> Vec<(LimitKey, u32, u16)> {
             let Some(of) = NamedLimit::by(&rule.origin) else {
                 continue;
             };
-            if known.insert((*own, of.clone())) {
-                let key = LimitKey {
-                    of,
-                    service: service.clone(),
-                    port: *number,
-                };
-                kept.push((key, limit.requests, *own));
-            }
+            let key = LimitKey {
+                of,
+                service: service.clone(),
+                port: *number,
+            };
+            kept.push((key, limit.requests, *own));
         }
     }
     kept

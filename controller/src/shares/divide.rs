@@ -1,5 +1,9 @@
 //! Divides limits among pods, one number at a time.
 //!
+//! A pod may keep a limit with those of several Services, where one policy says it of all of
+//! them. It has one bucket for it, so it is given the least of its parts: then the pods of each
+//! Service together let no more pass than the limit says.
+//!
 //! Invariant: time is an argument, and nothing here waits.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,6 +34,8 @@ type Divided = Shares<Arc<str>>;
 #[derive(Debug, Default)]
 pub(crate) struct Divider {
     limits: BTreeMap<LimitKey, Limit>,
+    /// Those that each pod keeps, by uid, as of the last update.
+    kept_by: BTreeMap<Arc<str>, Vec<LimitKey>>,
     /// Number of the last message to anybody, also about limits that are gone: replicas take
     /// the highest number of a term for the newest share.
     newest: u64,
@@ -53,14 +59,25 @@ impl Divider {
         connected: &BTreeSet<Arc<str>>,
         held: &SharesInUse,
     ) -> Vec<ShareMessage> {
-        let Self { limits, newest } = self;
-        limits.retain(|key, _| demands.contains_key(key));
+        let Self { limits, newest, .. } = self;
         let mut told = Vec::new();
+        // What held them to less may be gone.
+        let mut freed: Vec<(Arc<str>, ShareOf)> = Vec::new();
+        limits.retain(|key, limit| {
+            let stays = demands.contains_key(key);
+            if !stays {
+                let ports = std::mem::take(&mut limit.ports).into_iter();
+                freed.extend(ports.map(|(uid, port)| (uid, share_of(&key.of, port))));
+            }
+            stays
+        });
         for (key, demand) in demands {
             let limit = limits.entry(key.clone());
             let limit = limit.or_insert_with(|| Limit::new(demand.requests));
             for uid in limit.moved(key, demands) {
-                limit.ports.remove(&uid);
+                if let Some(port) = limit.ports.remove(&uid) {
+                    freed.push((Arc::clone(&uid), share_of(&key.of, port)));
+                }
                 told.extend(limit.change(key, newest, |shares| shares.gone(&uid)));
             }
             limit.resume(key, demand, held);
@@ -77,6 +94,50 @@ impl Divider {
             let sends = |shares: &mut Divided| shares.set_pods(now, &ready);
             told.extend(limit.change(key, newest, sends));
         }
+        self.index();
+        for (uid, of) in freed {
+            if self.kept_with(&uid, &of).next().is_some() {
+                self.newest += 1;
+                told.push(ShareMessage {
+                    uid,
+                    of,
+                    thousandths: 0,
+                    number: self.newest,
+                });
+            }
+        }
+        self.least(told)
+    }
+
+    fn index(&mut self) {
+        self.kept_by.clear();
+        for (key, limit) in &self.limits {
+            for uid in limit.ports.keys() {
+                let kept = self.kept_by.entry(Arc::clone(uid)).or_default();
+                kept.push(key.clone());
+            }
+        }
+    }
+
+    /// The limits of which a pod has a part that it knows by this.
+    fn kept_with<'a>(
+        &'a self,
+        uid: &'a Arc<str>,
+        of: &'a ShareOf,
+    ) -> impl Iterator<Item = (&'a LimitKey, &'a Limit)> {
+        let kept = self.kept_by.get(uid).into_iter().flatten();
+        let kept = kept.filter(move |key| key.of == of.of);
+        let kept = kept.filter_map(move |key| Some((key, self.limits.get(key)?)));
+        kept.filter(move |(_, limit)| limit.ports.get(uid) == Some(&of.port))
+    }
+
+    /// The same messages, each with the least of the parts that its pod has by now.
+    fn least(&self, mut told: Vec<ShareMessage>) -> Vec<ShareMessage> {
+        for message in &mut told {
+            let kept = self.kept_with(&message.uid, &message.of);
+            let bounds = kept.filter_map(|(_, limit)| limit.shares.bound(&message.uid));
+            message.thousandths = bounds.min().unwrap_or(0);
+        }
         told
     }
 
@@ -85,39 +146,44 @@ impl Divider {
         self.limits.is_empty()
     }
 
-    /// A pod uses what it was told by this message.
+    /// A pod uses what it was told by this message, which said the least of all parts that it
+    /// had been sent by then.
     pub(super) fn taken(&mut self, uid: &Arc<str>, of: &ShareOf, number: u64) -> Vec<ShareMessage> {
-        let Self { limits, newest } = self;
-        let mut named = limits
-            .range_mut(LimitKey::first(&of.of)..)
-            .take_while(|(key, _)| key.of == of.of);
-        let found = named.find(|(_, limit)| limit.ports.get(uid) == Some(&of.port));
-        let Some((key, limit)) = found else {
-            return Vec::new();
-        };
-        limit.change(key, newest, |shares| shares.acknowledged(uid, number))
+        let kept = self.kept_with(uid, of);
+        let sent =
+            kept.filter_map(|(key, limit)| Some((key.clone(), limit.shares.number_of(uid)?)));
+        let sent: Vec<(LimitKey, u64)> = sent.filter(|(_, sent)| *sent <= number).collect();
+        let mut told = Vec::new();
+        let Self { limits, newest, .. } = self;
+        for (key, sent) in sent {
+            if let Some(limit) = limits.get_mut(&key) {
+                let sends = |shares: &mut Divided| shares.acknowledged(uid, sent);
+                told.extend(limit.change(&key, newest, sends));
+            }
+        }
+        self.least(told)
     }
 
     /// A pod has had no stream for so long that it uses nothing when it comes back.
     pub(super) fn gone(&mut self, uid: &Arc<str>) -> Vec<ShareMessage> {
         let mut told = Vec::new();
-        let Self { limits, newest } = self;
+        let Self { limits, newest, .. } = self;
         for (key, limit) in limits {
             if limit.ports.remove(uid).is_some() {
                 told.extend(limit.change(key, newest, |shares| shares.gone(uid)));
             }
         }
-        told
+        self.least(told)
     }
 
     /// Goes on to what follows from the time.
     pub(super) fn tick(&mut self, now: Instant) -> Vec<ShareMessage> {
         let mut told = Vec::new();
-        let Self { limits, newest } = self;
+        let Self { limits, newest, .. } = self;
         for (key, limit) in limits {
             told.extend(limit.change(key, newest, |shares| shares.tick(now)));
         }
-        told
+        self.least(told)
     }
 }
 
@@ -146,8 +212,8 @@ impl Limit {
         }
     }
 
-    /// Pods that keep this limit of their policy with those of another Service now: what
-    /// they are told of it is said there.
+    /// Pods that keep this limit of their policy with those of another Service and not with
+    /// those of this one any more: what they are told of it is said there.
     fn moved(&self, key: &LimitKey, demands: &BTreeMap<LimitKey, Demand>) -> Vec<Arc<str>> {
         let named = demands.range(LimitKey::first(&key.of)..);
         let named = named.take_while(|(other, _)| other.of == key.of);

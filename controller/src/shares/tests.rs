@@ -279,6 +279,72 @@ fn a_pod_that_serves_another_service_of_the_same_policy_keeps_its_limit_with_tho
     }
 }
 
+/// Service `all` selects the two pods of `api` and two others, by the same port.
+fn overlapping() -> Cluster {
+    let spec = json!({
+        "targetRef": {"kind": "Namespace"},
+        "rateLimits": [{"name": "all", "requests": 100}],
+    });
+    let addrs = ["10.0.0.11", "10.0.0.12", "10.0.0.13", "10.0.0.14"];
+    let names = ["api-1", "api-2", "api-3", "api-4"];
+    let endpoints: Vec<_> = names
+        .iter()
+        .zip(addrs)
+        .map(|(name, ip)| cluster::endpoint(name, ip))
+        .collect();
+    cluster::shop()
+        .with(cluster::pod("api-3", "10.0.0.13", "api"))
+        .with(cluster::pod("api-4", "10.0.0.14", "api"))
+        .with(cluster::service("whole", "10.96.0.2", &[("http", 80)]))
+        .with(cluster::slice(
+            "whole-x",
+            "whole",
+            &[("http", 8080)],
+            &endpoints,
+        ))
+        .with(cluster::traffic_policy("p", spec))
+}
+
+#[test]
+fn a_pod_of_two_services_with_one_limit_keeps_it_with_the_pods_of_each() {
+    let now = Instant::now();
+    let pods = ["uid-api-1", "uid-api-2", "uid-api-3", "uid-api-4"];
+    let mut one = Replica::new(1, &pods, now);
+    let mut divider = Divider::default();
+    let mut demand = demanded(&overlapping());
+    let sizes: Vec<usize> = demand.values().map(|demand| demand.pods.len()).collect();
+    assert_eq!(sizes, [2, 4]);
+    for round in 0..6 {
+        divide(&one.board, &mut divider, &demand, now + SECOND * round);
+        one.serves();
+        let sum: u64 = one.use_of.values().sum();
+        assert!(sum <= 100_000, "{sum} in round {round}");
+    }
+    assert!(one.use_of.values().all(|part| *part == 25_000));
+    // One of the larger Service goes, and the other three get its part.
+    for held in demand.values_mut() {
+        held.pods.remove("uid-api-4");
+        held.keepers.remove("uid-api-4");
+    }
+    let later = now + 2 * LEAVES;
+    for after in [Duration::ZERO, LEAVES, LEAVES, 2 * LEAVES] {
+        divide(&one.board, &mut divider, &demand, later + after);
+        one.serves();
+        let sum: u64 = one.use_of.values().sum();
+        assert!(sum <= 100_000, "{sum} after {after:?}");
+    }
+    assert_eq!(one.use_of["uid-api-3"], 33_333);
+    assert_eq!(one.use_of["uid-api-1"], 33_333);
+    // What held two of them to that is no Service any more.
+    demand.retain(|key, _| *key.service.name == *"api");
+    for after in [3, 4] {
+        divide(&one.board, &mut divider, &demand, later + after * LEAVES);
+        one.serves();
+    }
+    assert_eq!(one.use_of["uid-api-1"], 50_000);
+    assert_eq!(one.use_of["uid-api-2"], 50_000);
+}
+
 #[test]
 fn a_pod_that_comes_back_soon_keeps_its_part_and_one_that_does_not_frees_it() {
     let now = Instant::now();

@@ -21,7 +21,10 @@ pub(crate) async fn tell(fleet: Fleet, latest: Latest, events: EventRecorder) {
     let mut before = fleet.open(Instant::now());
     while changes.changed().await.is_ok() {
         let now = fleet.open(Instant::now());
-        for event in news(&before, &now, |object| uid(&latest, object)) {
+        let is_written_open = |key: &Key| fleet.is_written_open(key);
+        for event in news(&before, &now, is_written_open, |object| {
+            uid(&latest, object)
+        }) {
             events.record(event);
         }
         before = now;
@@ -38,7 +41,14 @@ fn uid(latest: &Latest, object: &ObjectRef) -> String {
 
 type Open = BTreeMap<Key, (ObjectRef, Report)>;
 
-fn news(before: &Open, now: &Open, uid: impl Fn(&ObjectRef) -> String) -> Vec<Event> {
+/// `is_written_open`: its author has written down since that nobody is sent there, so what has
+/// opened by itself is not called again.
+fn news(
+    before: &Open,
+    now: &Open,
+    is_written_open: impl Fn(&Key) -> bool,
+    uid: impl Fn(&ObjectRef) -> String,
+) -> Vec<Event> {
     let opened = now.iter().filter(|(key, _)| !before.contains_key(*key));
     let opened = opened.map(|(key, (object, report))| {
         let Report {
@@ -63,6 +73,7 @@ fn news(before: &Open, now: &Open, uid: impl Fn(&ObjectRef) -> String) -> Vec<Ev
         )
     });
     let closed = before.iter().filter(|(key, _)| !now.contains_key(*key));
+    let closed = closed.filter(|(key, _)| !is_written_open(*key));
     let closed = closed.map(|(key, (object, report))| {
         let text = format!(
             "{} is called again, after it was not since {}",
@@ -142,7 +153,7 @@ mod tests {
             Open::from([open("a"), open("b")]),
             Open::from([open("b"), open("c")]),
         );
-        let told = news(&before, &now, |_| "uid".to_owned());
+        let told = news(&before, &now, |_| false, |_| "uid".to_owned());
         let told: Vec<(&str, &str)> = told
             .iter()
             .map(|event| (event.reason, event.text.as_str()))
@@ -160,6 +171,10 @@ mod tests {
             assert!(what.contains(part), "{what}");
         }
         assert!(again.starts_with("shop/a:80 is called again"), "{again}");
-        assert!(news(&now, &now, |_| String::new()).is_empty());
+        assert!(news(&now, &now, |_| false, |_| String::new()).is_empty());
+        // Its author keeps it open.
+        let told = news(&before, &now, |key| *key == open("a").0, |_| String::new());
+        let reasons: Vec<&str> = told.iter().map(|event| event.reason).collect();
+        assert_eq!(reasons, ["BreakerOpened"]);
     }
 }

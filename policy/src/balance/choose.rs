@@ -82,33 +82,39 @@ pub struct Picked {
     pub probe: bool,
 }
 
-/// The better of two of `len` endpoints, of which the first `near` lie in the caller's own
-/// zone or node (0 or `len` where that does not matter). `random` gives numbers that are
-/// uniform over all of `u64`. `None`: all were tried, or there are none.
+/// The better of two of `len` endpoints, of which the nearest come first: `near` says how many
+/// lie on the caller's own node, and how many in its zone with those (none, 0 or `len` where
+/// that does not matter). Whom the nearest cannot serve, or where they are busy, the next ones
+/// are asked. `random` gives numbers that are uniform over all of `u64`. `None`: all were
+/// tried, or there are none.
 pub fn choose(
     len: usize,
-    near: usize,
+    near: &[usize],
     mut look: impl FnMut(usize) -> Candidate,
     mut random: impl FnMut() -> u64,
 ) -> Option<Picked> {
-    let near = near.min(len);
-    if near == 0 || near == len {
-        return draw(0, len, &mut look, &mut random)
-            .or_else(|| last_resort(len, &mut look, &mut random));
+    let mut best: Option<Picked> = None;
+    let mut first = 0;
+    for end in near.iter().copied().chain([len]) {
+        let end = end.min(len);
+        if end <= first {
+            continue;
+        }
+        let drawn = draw(first, end, &mut look, &mut random);
+        first = end;
+        let Some(drawn) = drawn else { continue };
+        let is_better = best.is_none_or(|best| {
+            let before = load_of(look(best.index));
+            !drawn.probe && load_of(look(drawn.index)).saturating_add(LESS_BUSY) <= before
+        });
+        if is_better {
+            best = Some(drawn);
+            if end == len || drawn.probe || load_of(look(drawn.index)) < BUSY {
+                break;
+            }
+        }
     }
-    let Some(own) = draw(0, near, &mut look, &mut random) else {
-        let elsewhere = draw(near, len, &mut look, &mut random);
-        return elsewhere.or_else(|| last_resort(len, &mut look, &mut random));
-    };
-    let load = load_of(look(own.index));
-    if own.probe || load < BUSY {
-        return Some(own);
-    }
-    let elsewhere = draw(near, len, &mut look, &mut random);
-    let better = elsewhere.filter(|other| {
-        !other.probe && load_of(look(other.index)).saturating_add(LESS_BUSY) <= load
-    });
-    Some(better.unwrap_or(own))
+    best.or_else(|| last_resort(len, &mut look, &mut random))
 }
 
 /// The better of two of the endpoints from `first` to before `end` that work.

@@ -2,13 +2,16 @@
 //!
 //! In use: one per backend with a `breaker` section, under one lock. [`Breaker::admit`]
 //! before the first attempt, [`Breaker::record`] or [`Breaker::record_probe`] with the end of
-//! each attempt, by the rules of ejection; [`Breaker::steer`] when the controller says something,
-//! [`Breaker::controller_lost`] when its stream ends, [`Breaker::pulse`] every second.
+//! each attempt, by the rules of ejection, or [`Breaker::begin_stream`] and
+//! [`Breaker::end_stream`] where its trailers tell; [`Breaker::steer`] when the controller says
+//! something, [`Breaker::controller_lost`] when its stream ends, [`Breaker::settle`] and
+//! [`Breaker::pulse`] every second.
 
 use std::time::{Duration, Instant};
 
 use crate::balance::unit;
 use crate::breaker::probes::Probes;
+use crate::breaker::streams::{Stream, Streams};
 use crate::breaker::window::{Sum, Window};
 use crate::breaker::{Pulse, RAMP, Steer, ramp};
 use crate::traffic::endpoint::{Breaker as Settings, BreakerState};
@@ -64,6 +67,9 @@ pub struct Breaker {
     next_probe: Option<Instant>,
     /// A state was written down when it was asked last.
     was_written: bool,
+    /// Calls whose trailers are to tell how they went, and probes.
+    streams: Streams,
+    probe_streams: Streams,
     pulse: Pulse,
 }
 
@@ -79,6 +85,8 @@ impl Breaker {
             obeys: false,
             next_probe: None,
             was_written: false,
+            streams: Streams::new(now),
+            probe_streams: Streams::new(now),
             pulse: Pulse::default(),
         }
     }
@@ -86,6 +94,7 @@ impl Breaker {
     /// Whether a request is sent. `random` is uniform over all of `u64`.
     pub fn admit(&mut self, now: Instant, settings: &Settings, random: u64) -> Admit {
         self.begin_anew(now, settings);
+        self.settle(now, settings);
         let admit = match settings.state {
             BreakerState::Open => Admit::Refuse,
             BreakerState::Closed => Admit::Pass,
@@ -99,6 +108,28 @@ impl Breaker {
         admit
     }
 
+    /// Whether a request would be turned away now. Counts nothing, so of what may pass for a
+    /// probe any number does until somebody is sent as one.
+    pub fn would_refuse(&mut self, now: Instant, settings: &Settings) -> bool {
+        match settings.state {
+            BreakerState::Open => return true,
+            BreakerState::Closed => return false,
+            BreakerState::Auto => self.expire(now),
+        }
+        if self.is_told_to_hold(now, settings) {
+            return match self.said {
+                Steer::Open => true,
+                Steer::Probing { .. } => self.next_probe.is_some_and(|next| now < next),
+                Steer::Closed | Steer::Closing { .. } => false,
+            };
+        }
+        match self.phase {
+            Phase::Open { since } => now < since + settings.open_time,
+            Phase::Probing { next, .. } => now < next,
+            Phase::Closed | Phase::Closing { .. } => false,
+        }
+    }
+
     /// What was decided before somebody wrote a state down is no news afterwards, nor is what
     /// was seen until it went.
     fn begin_anew(&mut self, now: Instant, settings: &Settings) {
@@ -107,6 +138,8 @@ impl Breaker {
             self.phase = Phase::Closed;
         } else if self.was_written {
             self.own = Window::new(now);
+            self.streams = Streams::new(now);
+            self.probe_streams = Streams::new(now);
         }
         self.was_written = is_written;
     }
@@ -186,14 +219,18 @@ impl Breaker {
 
     /// An attempt ended that was no probe; what says nothing of the endpoint is not told.
     pub fn record(&mut self, now: Instant, failed: bool, settings: &Settings) {
-        self.pulse.sent = self.pulse.sent.saturating_add(1);
-        self.pulse.failed = self.pulse.failed.saturating_add(failed.into());
+        self.count(now, 1, failed.into(), settings);
+    }
+
+    fn count(&mut self, now: Instant, sent: u32, failed: u32, settings: &Settings) {
+        self.pulse.sent = self.pulse.sent.saturating_add(sent);
+        self.pulse.failed = self.pulse.failed.saturating_add(failed);
         let is_written = settings.state != BreakerState::Auto;
         // What a written state let in speaks neither for nor against what comes after it.
         if is_written && !self.was_written {
             return;
         }
-        self.own.add(now, settings.interval, 1, failed.into());
+        self.own.add(now, settings.interval, sent, failed);
         let sum = self.own.sum(now, settings.interval);
         let enough = !is_written
             && sum.sent >= settings.min_requests
@@ -213,6 +250,53 @@ impl Breaker {
                 self.phase = Phase::Closing { since: now };
                 self.own = Window::new(now);
             }
+        }
+    }
+
+    /// The head of an answer is there whose trailers tell how it went. It counts as good where
+    /// it lasts for a second without them.
+    pub fn begin_stream(&mut self, now: Instant, probe: bool, settings: &Settings) -> Stream {
+        self.settle(now, settings);
+        self.streams_of(probe).begin();
+        Stream { since: now, probe }
+    }
+
+    /// Such an answer has ended; `None`: it says nothing of the endpoint.
+    pub fn end_stream(
+        &mut self,
+        now: Instant,
+        stream: Stream,
+        failed: Option<bool>,
+        settings: &Settings,
+    ) {
+        let Stream { since, probe } = stream;
+        let counts = self.streams_of(probe).end(now, since);
+        let Some(failed) = failed.filter(|_| counts) else {
+            return;
+        };
+        if probe {
+            self.record_probe(now, failed, settings);
+        } else {
+            self.record(now, failed, settings);
+        }
+    }
+
+    const fn streams_of(&mut self, probe: bool) -> &mut Streams {
+        if probe {
+            &mut self.probe_streams
+        } else {
+            &mut self.streams
+        }
+    }
+
+    /// Counts the answers that have lasted by now.
+    pub fn settle(&mut self, now: Instant, settings: &Settings) {
+        let lasted = self.streams.lasted(now);
+        if lasted > 0 {
+            self.count(now, lasted, 0, settings);
+        }
+        for _ in 0..self.probe_streams.lasted(now) {
+            self.record_probe(now, false, settings);
         }
     }
 
@@ -278,6 +362,8 @@ impl Breaker {
         matches!(self.phase, Phase::Closed)
             && self.said == Steer::Closed
             && self.pulse == Pulse::default()
+            && self.streams.are_none()
+            && self.probe_streams.are_none()
     }
 
     /// For the page of the proxy.

@@ -267,3 +267,85 @@ fn a_pulse_says_what_happened_since_the_last() {
     assert_eq!(breaker.pulse(), Some(expected));
     assert_eq!(breaker.pulse(), None);
 }
+
+/// Those of a watch, of which all break when their server restarts.
+#[test]
+fn a_stream_that_has_lasted_counts_as_good_once_and_its_end_not_at_all() {
+    let start = Instant::now();
+    let mut breaker = Breaker::new(start);
+    let begin = |breaker: &mut Breaker, now| {
+        let streams = (0..60).map(|_| breaker.begin_stream(now, false, &SETTINGS));
+        streams.collect::<Vec<_>>()
+    };
+    let end = |breaker: &mut Breaker, now, streams: Vec<Stream>| {
+        for stream in streams {
+            breaker.end_stream(now, stream, Some(true), &SETTINGS);
+        }
+    };
+    let sent = |breaker: &mut Breaker, now| {
+        breaker.settle(now, &SETTINGS);
+        let sum = breaker.seen(now, &SETTINGS);
+        (sum.sent, sum.failed)
+    };
+    let streams = begin(&mut breaker, start);
+    assert_eq!(sent(&mut breaker, start + ms(1000)), (0, 0), "not yet");
+    assert_eq!(sent(&mut breaker, start + ms(1100)), (60, 0));
+    assert_eq!(sent(&mut breaker, start + ms(2200)), (60, 0), "once");
+    end(&mut breaker, start + ms(2200), streams);
+    assert_eq!(sent(&mut breaker, start + ms(2200)), (60, 0));
+    // Long after, though nobody has looked in between, and at a breaker that is new.
+    let streams = begin(&mut breaker, start + ms(60_000));
+    let later = start + ms(3_600_000);
+    end(&mut breaker, later, streams.clone());
+    assert_eq!(breaker.admit(later, &SETTINGS, 0), Admit::Pass);
+    let mut new = Breaker::new(later);
+    end(&mut new, later, streams);
+    assert_eq!(sent(&mut new, later), (0, 0));
+    // Control: those that end at once are judged by their ends.
+    let streams = begin(&mut new, later);
+    end(&mut new, later + ms(900), streams);
+    assert_eq!(sent(&mut new, later + ms(900)), (60, 60));
+    assert_eq!(new.admit(later + ms(900), &SETTINGS, 0), Admit::Refuse);
+    assert_eq!(sent(&mut new, later + ms(2200)), (60, 60));
+}
+
+#[test]
+fn a_probe_that_is_a_stream_and_lasts_is_good_and_one_whose_caller_leaves_shows_nothing() {
+    let start = Instant::now();
+    let mut breaker = seen(start, 50, 50);
+    let mut now = start + ms(5000);
+    for left in [true, true, false, false, false, false, false] {
+        assert_eq!(breaker.state(&SETTINGS), State::Open);
+        assert_eq!(breaker.admit(now, &SETTINGS, 0), Admit::Probe);
+        let stream = breaker.begin_stream(now, true, &SETTINGS);
+        if left {
+            breaker.end_stream(now + ms(500), stream, None, &SETTINGS);
+        }
+        now += ms(1200);
+    }
+    breaker.settle(now, &SETTINGS);
+    assert_eq!(breaker.state(&SETTINGS), State::Closing);
+    let told = breaker.pulse().unwrap();
+    assert_eq!((told.begun, told.probes, told.failed_probes), (7, 5, 0));
+}
+
+#[test]
+fn who_only_looks_is_told_what_a_call_would_be_and_takes_no_probe() {
+    let start = Instant::now();
+    let mut breaker = seen(start, 50, 50);
+    assert!(breaker.would_refuse(start + ms(4999), &SETTINGS));
+    let due = start + ms(5000);
+    assert!(!breaker.would_refuse(due, &SETTINGS));
+    assert_eq!(breaker.admit(due, &SETTINGS, 0), Admit::Probe, "left");
+    assert!(breaker.would_refuse(due + ms(999), &SETTINGS));
+    assert!(!breaker.would_refuse(due + ms(1000), &SETTINGS));
+    let mut told = Breaker::new(start);
+    assert!(!told.would_refuse(start, &SETTINGS));
+    told.steer(start, Steer::Open);
+    assert!(told.would_refuse(start + ms(60_000), &SETTINGS));
+    assert_eq!(told.pulse(), None);
+    for (state, refuses) in [(BreakerState::Open, true), (BreakerState::Closed, false)] {
+        let written = Settings { state, ..SETTINGS };
+        assert_eq!(told.would_refuse(start, &written), refuses);
+    }
+}

@@ -106,6 +106,19 @@ impl<P: Ord + Clone> Shares<P> {
         self.pods.contains_key(pod)
     }
 
+    /// What holds a pod here: what it was sent last. `None`: it has left, or never came.
+    #[must_use]
+    pub fn bound(&self, pod: &P) -> Option<u64> {
+        let share = self.pods.get(pod)?;
+        (share.stays != Stays::Left).then_some(share.sent)
+    }
+
+    /// The message by which a pod was sent something last.
+    #[must_use]
+    pub fn number_of(&self, pod: &P) -> Option<u64> {
+        self.pods.get(pod).map(|share| share.number)
+    }
+
     /// Goes on to what follows from the time.
     pub fn tick(&mut self, now: Instant) -> Vec<Send<P>> {
         for share in self.pods.values_mut() {

@@ -154,6 +154,30 @@ fn a_bucket_that_a_tiny_share_emptied_fills_at_the_next_share() {
 }
 
 #[test]
+fn a_pod_that_loses_its_share_and_gets_it_back_fills_no_bucket() {
+    let start = Instant::now();
+    let whole = limit(60, ms(3_600_000), 60);
+    let (share, nothing) = (Rate::share(&whole, 20_000), Rate::share(&whole, 0));
+    for key in [Key::All, Key::Caller(7)] {
+        let mut table = Buckets::new(start, share);
+        let passed = |table: &mut Buckets, now| {
+            let served = (0..60).filter(|_| take(table, now, key).is_ok());
+            served.count()
+        };
+        assert_eq!(passed(&mut table, start), 20);
+        // Said again, as when the share of another limit changes.
+        for after in [1, 2] {
+            table.set_rate(start + ms(after), nothing);
+            assert_eq!(passed(&mut table, start + ms(after)), 0);
+        }
+        table.set_rate(start + ms(3), share);
+        assert_eq!(passed(&mut table, start + ms(3)), 0);
+        // A third of the hour's twenty.
+        assert_eq!(passed(&mut table, start + ms(1_200_001)), 6);
+    }
+}
+
+#[test]
 fn a_pod_without_a_share_yet_lets_one_request_pass_and_asks_for_a_short_wait() {
     let start = Instant::now();
     for (per, longest) in [(1, 1), (30, 30), (3600, 60)] {

@@ -128,7 +128,7 @@ impl<F: Fn(usize, Duration, &mut Dice) -> bool> Scene<F> {
                 Status::Rests => Candidate::Rests,
             }
         };
-        let picked = choose(endpoints.len(), 0, look, || self.dice.roll()).unwrap();
+        let picked = choose(endpoints.len(), &[], look, || self.dice.roll()).unwrap();
         let endpoint = &mut self.callers[caller].endpoints[picked.index];
         let begin = || endpoint.health.begin_probe(now, may_retry);
         let probe = picked.probe.then(begin).flatten();

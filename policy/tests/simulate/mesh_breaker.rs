@@ -38,6 +38,8 @@ struct Scene {
     serves: Vec<Option<Duration>>,
     probes: Vec<u32>,
     said: Steer,
+    /// What the Service answers well are streams, which never end.
+    streams: bool,
 }
 
 const fn account(caller: usize) -> usize {
@@ -65,6 +67,7 @@ impl Scene {
             serves: vec![None; CALLERS],
             probes: vec![0; 200],
             said: Steer::Closed,
+            streams: false,
         }
     }
 
@@ -78,7 +81,9 @@ impl Scene {
                     let sick = self.sick.contains(&self.events.since());
                     let failed = sick && (self.seen_by)(account(caller));
                     let breaker = &mut self.breakers[caller];
-                    if probe {
+                    if self.streams && !failed {
+                        let _goes_on = breaker.begin_stream(now, probe, &SETTINGS);
+                    } else if probe {
                         breaker.record_probe(now, failed, &SETTINGS);
                     } else {
                         breaker.record(now, failed, &SETTINGS);
@@ -122,6 +127,7 @@ impl Scene {
         if self.events.since() >= self.controller_until {
             return self.breakers[caller].controller_lost(now);
         }
+        self.breakers[caller].settle(now, &SETTINGS);
         if let Some(pulse) = self.breakers[caller].pulse() {
             self.fleet
                 .pulse(now, &account(caller), &caller, pulse, &SETTINGS);
@@ -181,6 +187,22 @@ fn all_callers_open_within_seven_seconds_probe_together_and_close_within_fifteen
     with_every_seed(run, |result| {
         all_by(&result.opened, secs(37))
             && all_by(&result.serves, secs(75))
+            && result.most_probes <= 12
+    });
+}
+
+/// As a mesh of watches, whose answers begin and do not end.
+#[test]
+fn the_same_where_all_that_is_answered_is_streams_that_go_on() {
+    let run = |seed| {
+        let mut scene = Scene::new(seed, secs(30)..secs(60), |_| true);
+        scene.streams = true;
+        scene.run(secs(90));
+        result(&scene)
+    };
+    with_every_seed(run, |result| {
+        all_by(&result.opened, secs(39))
+            && all_by(&result.serves, secs(78))
             && result.most_probes <= 12
     });
 }

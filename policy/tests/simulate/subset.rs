@@ -60,7 +60,7 @@ fn run(seed: u64) -> Result {
                         load: 0,
                     }
                 };
-                let picked = choose(callers[caller].len(), 0, look, || dice.roll()).unwrap();
+                let picked = choose(callers[caller].len(), &[], look, || dice.roll()).unwrap();
                 taken[callers[caller][picked.index].index] += 1;
                 known[caller][picked.index].1 += 1;
                 let took = dice.lognormal(ms(2), 0.3);

@@ -106,7 +106,7 @@ impl Scene {
                 load: known.load.percent(now),
             }
         };
-        let picked = choose(ENDPOINTS, NEAR, look, || self.dice.roll()).unwrap();
+        let picked = choose(ENDPOINTS, &[NEAR], look, || self.dice.roll()).unwrap();
         self.known[caller][picked.index].in_flight += 1;
         self.result.all += 1;
         self.result.near += u32::from(picked.index < NEAR);

@@ -133,6 +133,17 @@ impl Guard {
         self.ports.get(&port)
     }
 
+    /// Ports of which a limit of requests in flight was told, where `next` has none any more.
+    pub(super) fn ended_by(&self, next: Option<&Self>) -> Vec<u16> {
+        let ended = self.ports.iter().filter_map(|(port, held)| {
+            let overload = held.overload.as_ref()?;
+            let next = next.and_then(|next| next.ports.get(port));
+            let ends = next.is_none_or(|next| next.overload.is_none());
+            (ends && overload.end()).then_some(*port)
+        });
+        ended.collect()
+    }
+
     /// Whether a limit of this name, which all pods of the Service keep together, holds at a
     /// port.
     pub(super) fn has_shared(&self, port: u16, limit: &Origin) -> bool {
@@ -294,12 +305,15 @@ impl PortGuard {
             })
         };
         let mut buckets = self.buckets.lock();
-        for one in keys(LimitMode::Audit) {
-            if take_all(&mut buckets, now, std::iter::once(one)).is_err() {
-                noticed(Noticed::Audited(&self.limits.rules[one.0].origin));
+        let taken = take_all(&mut buckets, now, keys(LimitMode::Enforce));
+        // What is refused anyway would not come to a limit that is on trial.
+        if taken.is_ok() {
+            for one in keys(LimitMode::Audit) {
+                if take_all(&mut buckets, now, std::iter::once(one)).is_err() {
+                    noticed(Noticed::Audited(&self.limits.rules[one.0].origin));
+                }
             }
         }
-        let taken = take_all(&mut buckets, now, keys(LimitMode::Enforce));
         if buckets
             .iter_mut()
             .map(Buckets::take_overflowed)

@@ -26,6 +26,8 @@ struct Application {
     limiter: Limiter,
     /// The limit that was told last.
     told: i64,
+    /// Nobody is to hear of it any more.
+    over: bool,
 }
 
 /// A request that may be let in.
@@ -81,6 +83,7 @@ impl PortOverload {
             None => Arc::new(Mutex::new(Application {
                 limiter: Limiter::new(now),
                 told: 0,
+                over: false,
             })),
         };
         Some(Self {
@@ -98,6 +101,14 @@ impl PortOverload {
             }
             (one, other) => one.is_none() && other.is_none(),
         }
+    }
+
+    /// Nothing is asked any more before requests are let in. Whether a limit was told, which
+    /// those that are in flight change no more.
+    pub(super) fn end(&self) -> bool {
+        let mut application = self.application.lock();
+        application.over = true;
+        std::mem::take(&mut application.told) != 0
     }
 
     /// Whose `overload` it is.
@@ -151,6 +162,9 @@ impl Drop for LetIn {
 impl Application {
     /// The limit in whole requests, if it is another than was told last.
     fn changed(&mut self) -> Option<i64> {
+        if self.over {
+            return None;
+        }
         let limit = self.limiter.limit().map_or(0, |limit| limit as i64);
         let before = std::mem::replace(&mut self.told, limit);
         (before != limit).then_some(limit)

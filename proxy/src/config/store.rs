@@ -29,6 +29,7 @@ use crate::config::snapshot::{Destination, PodTarget, Snapshot};
 use crate::config::trial::Trials;
 use crate::endpoints::registry::Registry;
 use crate::telemetry::Telemetry;
+use crate::telemetry::labels::{OverloadLabels, Port};
 
 /// How long a call waits for the controller to say what an address is.
 const LOOKUP_WAIT: Duration = Duration::from_secs(1);
@@ -210,6 +211,13 @@ impl Store {
         let policy = next.policy_revision;
         let held = before.takes_copies().is_none() && next.takes_copies().is_some();
         self.telemetry.declare(Arc::clone(&next.declared));
+        let limited = before.guard.as_ref();
+        for port in limited.map_or_else(Vec::new, |held| held.ended_by(next.guard.as_deref())) {
+            let labels = OverloadLabels {
+                port: Port::Number(port),
+            };
+            self.telemetry.metrics.overload_limit.at(&labels).set(0);
+        }
         self.snapshot.store(Arc::new(next));
         if held {
             self.held.fetch_add(1, SeqCst);

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use policy::breaker::own::{Admit, Breaker, State};
-use policy::breaker::{Pulse, Steer, Sum};
-use policy::traffic::endpoint::Breaker as Settings;
+use policy::breaker::{Pulse, Steer, Stream, Sum};
+use policy::traffic::endpoint::{Breaker as Settings, BreakerState};
 use tokio::sync::Notify;
 
 use crate::endpoints::learned::now;
@@ -92,6 +92,16 @@ impl Circuits {
         })
     }
 
+    /// Whether a call would be turned away now. Counts nothing.
+    pub(crate) fn would_refuse(&self, by: &DecidedBy, settings: &Settings) -> bool {
+        let now = now();
+        let mut held = self.held.lock();
+        match held.iter_mut().find(|circuit| circuit.by == *by) {
+            Some(circuit) => circuit.breaker.would_refuse(now, settings),
+            None => settings.state == BreakerState::Open,
+        }
+    }
+
     /// An attempt has ended. What the breaker is now, if that is another state.
     pub fn record(&self, by: &DecidedBy, settings: &Settings, failed: bool) -> Option<State> {
         let now = now();
@@ -111,6 +121,30 @@ impl Circuits {
         let now = now();
         self.with(by, |circuit| {
             circuit.breaker.record_probe(now, failed, settings);
+            circuit.news()
+        })
+    }
+
+    /// The head of an answer is there whose trailers tell how it went, that of a probe or of
+    /// another call.
+    pub(crate) fn begin_stream(&self, by: &DecidedBy, probe: bool) -> Stream {
+        let now = now();
+        self.with(by, |circuit| {
+            circuit.breaker.begin_stream(now, probe, &circuit.settings)
+        })
+    }
+
+    /// Such an answer has ended; `None`: it says nothing of the endpoint.
+    pub(crate) fn end_stream(
+        &self,
+        by: &DecidedBy,
+        settings: &Settings,
+        stream: Stream,
+        failed: Option<bool>,
+    ) -> Option<State> {
+        let now = now();
+        self.with(by, |circuit| {
+            circuit.breaker.end_stream(now, stream, failed, settings);
             circuit.news()
         })
     }
@@ -140,6 +174,7 @@ impl Circuits {
     pub fn pulse(&self, mut say: impl FnMut(CircuitReport)) {
         let now = now();
         self.held.lock().retain_mut(|circuit| {
+            circuit.breaker.settle(now, &circuit.settings);
             let pulse = circuit.breaker.pulse();
             let is_idle = now.saturating_duration_since(circuit.used) >= FORGOTTEN;
             let forget = is_idle && pulse.is_none() && circuit.breaker.is_at_rest(now);

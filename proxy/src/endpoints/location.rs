@@ -97,13 +97,12 @@ impl Near {
         near
     }
 
-    /// Those that are preferred; 0: no matter. Where none is on the own node, those of the
-    /// own zone are.
-    pub(super) const fn preferred(self, locality: Locality) -> usize {
+    /// How many come first, and how many before all others; 0: none do.
+    pub(super) const fn preferred(self, locality: Locality) -> [usize; 2] {
         match locality {
-            Locality::None => 0,
-            Locality::PreferSameNode if self.node > 0 => self.node,
-            Locality::PreferSameNode | Locality::PreferSameZone => self.zone,
+            Locality::None => [0, 0],
+            Locality::PreferSameNode => [self.node, self.zone],
+            Locality::PreferSameZone => [0, self.zone],
         }
     }
 }
@@ -136,17 +135,17 @@ mod tests {
     }
 
     #[test]
-    fn without_an_endpoint_on_the_own_node_the_own_zone_is_preferred() {
+    fn the_own_node_is_preferred_before_the_own_zone() {
         use Nearness::{Elsewhere, SameNode, SameZone};
         let of = |locations: &[Nearness], locality| {
             Near::among(locations.iter().copied()).preferred(locality)
         };
         let all = [SameNode, SameZone, SameZone, Elsewhere];
-        assert_eq!(of(&all, Locality::None), 0);
-        assert_eq!(of(&all, Locality::PreferSameZone), 3);
-        assert_eq!(of(&all, Locality::PreferSameNode), 1);
-        assert_eq!(of(&all[1..], Locality::PreferSameNode), 2);
-        assert_eq!(of(&all[3..], Locality::PreferSameNode), 0);
+        assert_eq!(of(&all, Locality::None), [0, 0]);
+        assert_eq!(of(&all, Locality::PreferSameZone), [0, 3]);
+        assert_eq!(of(&all, Locality::PreferSameNode), [1, 3]);
+        assert_eq!(of(&all[1..], Locality::PreferSameNode), [0, 2]);
+        assert_eq!(of(&all[3..], Locality::PreferSameNode), [0, 0]);
     }
 
     #[test]

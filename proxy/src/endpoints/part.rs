@@ -24,8 +24,8 @@ pub(super) struct PartSettings {
     pub(super) subset: Subset,
     /// Endpoints of the own zone, which come first; 0: that does not matter.
     pub(super) zone: usize,
-    /// Those that are preferred.
-    pub(super) near: usize,
+    /// Those that are preferred, the nearest first.
+    pub(super) near: [usize; 2],
 }
 
 /// The parts of one Service port that calls have asked for.
@@ -41,7 +41,7 @@ pub(super) struct Part {
     /// `None`: all endpoints.
     members: Option<Vec<Member>>,
     /// Members that are preferred, which come first.
-    near: usize,
+    near: [usize; 2],
 }
 
 impl Parts {
@@ -87,12 +87,16 @@ impl Part {
         let members = own
             .places
             .and_then(|places| members(asked.subset, &seeds, asked.zone, places, resting));
-        let is_near = |member: &Member| member.index < asked.near;
+        let is_beyond = |member: &Member| asked.near.map(|end| member.index >= end);
         let members = members.map(|mut members| {
-            members.sort_by_key(|member| !is_near(member));
+            // On the own node, in the own zone, elsewhere.
+            members.sort_by_key(is_beyond);
             members
         });
-        let near = members.iter().flatten().filter(|one| is_near(one)).count();
+        let near = asked.near.map(|end| {
+            let all = members.iter().flatten();
+            all.filter(|member| member.index < end).count()
+        });
         Self {
             asked,
             all_resting,
@@ -113,7 +117,7 @@ impl Part {
             },
             other => other,
         };
-        let picked = choose(members.len(), self.near, look, rand::random)?;
+        let picked = choose(members.len(), &self.near, look, rand::random)?;
         Some(Picked {
             index: members[picked.index].index,
             ..picked

@@ -211,7 +211,7 @@ impl EndpointSet {
                 return picked;
             }
         }
-        choose(self.endpoints.len(), near, look, rand::random)
+        choose(self.endpoints.len(), &near, look, rand::random)
     }
 
     /// The same endpoint for the same caller and epoch while it exists: the highest of

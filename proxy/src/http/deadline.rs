@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use policy::deadline::{Deadline, RequestedTimeout, parse_grpc_timeout, parse_millis};
 use policy::deadline::{Printed, Unreadable, print_grpc_timeout, print_millis};
@@ -116,8 +116,43 @@ pub(crate) enum Reader {
     Peer,
 }
 
+/// What a request says of its time, for when it is sent: that may be a while after it was made
+/// ready, since a connection may have to be opened first.
+#[derive(Clone, Copy, Debug)]
+struct Countdown {
+    deadline: Deadline,
+    grpc: bool,
+    reader: Reader,
+}
+
+/// Writes what is left by now, and lets whoever sends the request [`renew`] that.
+pub(crate) fn tell(parts: &mut Parts, deadline: Deadline, grpc: bool, reader: Reader) {
+    if deadline == Deadline::NONE {
+        return;
+    }
+    write(&mut parts.headers, deadline, grpc, reader);
+    parts.extensions.insert(Countdown {
+        deadline,
+        grpc,
+        reader,
+    });
+}
+
+/// Writes again what is left by now, where the request says anything of it.
+pub(crate) fn renew<B>(request: &mut Request<B>) {
+    let countdown = request.extensions().get::<Countdown>().copied();
+    if let Some(Countdown {
+        deadline,
+        grpc,
+        reader,
+    }) = countdown
+    {
+        write(request.headers_mut(), deadline, grpc, reader);
+    }
+}
+
 /// Writes what is left by now.
-pub(crate) fn write(map: &mut HeaderMap, deadline: Deadline, grpc: bool, reader: Reader) {
+fn write(map: &mut HeaderMap, deadline: Deadline, grpc: bool, reader: Reader) {
     if deadline == Deadline::NONE {
         return;
     }

@@ -182,7 +182,7 @@ impl Connection {
             grpc,
             ..
         } = received;
-        deadline::write(&mut parts.headers, deadline, grpc, Reader::Application);
+        deadline::tell(&mut parts, deadline, grpc, Reader::Application);
         let (body, upload) = Upload::watch(body);
         let replay = Replay::new(body).counted(&mut parts.extensions);
         let ends = deadline::ends(deadline, &parts.method);

@@ -78,9 +78,14 @@ impl Outgoing {
         self.spent.store(spent, Relaxed);
     }
 
+    /// What was noted last.
+    pub(super) fn is_spent(&self) -> bool {
+        self.spent.load(Relaxed)
+    }
+
     /// The call has come to its end as it was noted.
     pub(super) fn settle(&self, proxy: &Proxy) {
-        if self.spent.load(Relaxed)
+        if self.is_spent()
             && let Some(asker) = self.asker()
         {
             proxy.contexts.spend(&asker);

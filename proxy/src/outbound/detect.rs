@@ -12,7 +12,8 @@ use crate::outbound::opaque::OpenedTunnel;
 use crate::telemetry::call::Kind;
 
 impl Connection {
-    /// Finds out what is spoken; a server that speaks first decides as well.
+    /// Finds out what is spoken; a server that speaks first decides as well. `Detect`: nobody
+    /// has said anything.
     pub(super) async fn detect(
         &self,
         stream: &mut Prefixed<TcpStream>,
@@ -33,31 +34,47 @@ impl Connection {
         }
         // Counted only if this turns out to be its connection.
         let mut call = self.call(Kind::Bytes);
-        let Ok(mut tunnel) = self.open(&mut call).await else {
-            // What cannot be reached cannot speak first. The client's bytes
+        let Ok(mut ahead) = self.open_ahead(&mut call).await else {
+            // What is not reached cannot speak first. The client's bytes
             // decide how it is told.
             let sniffed = stream
                 .look(now + DETECT_WITHIN, sniff)
                 .await
                 .map_err(lost)?;
-            return Ok((sniffed.protocol(), None));
+            return Ok((spoken(sniffed, stream), None));
         };
         // No limit: while both are silent nothing is withheld from anybody.
         tokio::select! {
             _ = stream.first_bytes() => {}
-            _ = tunnel.io.first_bytes() => {
-                if !tunnel.io.greets_in_http2().await {
-                    return Ok((Protocol::Opaque, Some(OpenedTunnel { tunnel, call })));
+            _ = ahead.tunnel.io.first_bytes() => {
+                if !ahead.tunnel.io.greets_in_http2().await {
+                    // One that has ended without a word has said nothing either.
+                    let protocol = if ahead.tunnel.io.has_bytes() {
+                        Protocol::Opaque
+                    } else {
+                        Protocol::Detect
+                    };
+                    return Ok((protocol, Some(OpenedTunnel { ahead, call })));
                 }
                 stream.first_bytes().await.map_err(lost)?;
             }
         }
         let until = tokio::time::Instant::now() + DETECT_WITHIN;
         match stream.look(until, sniff).await.map_err(lost)? {
-            Sniffed::Opaque | Sniffed::Unsure => {
-                Ok((Protocol::Opaque, Some(OpenedTunnel { tunnel, call })))
+            sniffed @ (Sniffed::Opaque | Sniffed::Unsure) => {
+                Ok((spoken(sniffed, stream), Some(OpenedTunnel { ahead, call })))
             }
             http => Ok((http.protocol(), None)),
         }
+    }
+}
+
+/// `Detect` where its client has left without a word, as one does that only looks whether it
+/// can connect.
+fn spoken(sniffed: Sniffed, stream: &Prefixed<TcpStream>) -> Protocol {
+    if sniffed == Sniffed::Unsure && !stream.has_bytes() {
+        Protocol::Detect
+    } else {
+        sniffed.protocol()
     }
 }

@@ -188,6 +188,7 @@ impl<'a> Due<'a> {
         let to = (service, self.port);
         let instead = route.elsewhere(proxy, to, Some(&facts));
         let before = call.falls_back(instead.parties());
+        let spent = outgoing.is_spent();
         let mut attempts = Attempts::instead(&instead, outgoing);
         match attempts.send(proxy, outgoing, upload, call).await {
             Ok((answer, mut serving)) if call.reason_of(answer.response.headers()).is_none() => {
@@ -197,6 +198,7 @@ impl<'a> Due<'a> {
             }
             Ok(_) | Err(_) => {
                 call.returns(before);
+                outgoing.note_spent(spent);
                 // An answer would be broken off by now.
                 if let Err(passed) = outgoing.check() {
                     *sent = Err(passed);

@@ -9,7 +9,7 @@
 //! a copy itself, it is not made.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -31,6 +31,7 @@ use crate::http::copies::CopyPermit;
 use crate::http::refusal::reason_in;
 use crate::http::replay::Replay;
 use crate::http::shadow::Shadow;
+use crate::outbound::attempts::Attempts;
 use crate::outbound::call_policy;
 use crate::outbound::fallback::{Attempted, Sent};
 use crate::outbound::route::Route;
@@ -86,6 +87,8 @@ enum MirrorOutcome {
     Full,
     /// The request is made for a copy, or may be.
     Shadow,
+    /// The breaker of the Service that was to get it is open.
+    CircuitOpen,
 }
 
 impl MirrorOutcome {
@@ -96,6 +99,7 @@ impl MirrorOutcome {
             Self::Body => "body",
             Self::Full => "full",
             Self::Shadow => "shadow",
+            Self::CircuitOpen => "circuit-open",
         }
     }
 }
@@ -146,7 +150,11 @@ pub(super) fn copy(
         outgoing,
         upload,
     } = attempted;
-    if route.overridden || outgoing.upgrade.is_some() || upload.broke() || !was_seen(sent, call) {
+    if route.overridden
+        || outgoing.upgrade.is_some()
+        || upload.broke()
+        || !was_seen(sent, call, outgoing)
+    {
         return;
     }
     let method = &outgoing.parts.method;
@@ -155,6 +163,12 @@ pub(super) fn copy(
         let mut counted = CountedCopy::new(&proxy.telemetry, &route.service, mirror);
         if outgoing.shadow.is_some() {
             counted.came_to(MirrorOutcome::Shadow);
+            continue;
+        }
+        let to = route.elsewhere(proxy, (&mirror.service, port), None);
+        // Looked at only: what becomes of copies tells its breaker nothing.
+        if Attempts::new(&to).look_at_breaker().is_err() {
+            counted.came_to(MirrorOutcome::CircuitOpen);
             continue;
         }
         let Some(body) = outgoing.replay.whole() else {
@@ -170,7 +184,7 @@ pub(super) fn copy(
         };
         let copy = MirrorCopy {
             outgoing: of(outgoing, body, mirror.downstream),
-            to: route.elsewhere(proxy, (&mirror.service, port), None),
+            to,
             permit,
         };
         copy.send(Arc::clone(proxy), counted);
@@ -179,11 +193,15 @@ pub(super) fn copy(
 
 /// Whether an application may have seen it: what was never sent, or refused, is nothing that
 /// another one should be asked.
-fn was_seen(sent: &Sent, call: &Call) -> bool {
+fn was_seen(sent: &Sent, call: &Call, outgoing: &Outgoing) -> bool {
     match sent {
-        Ok((answer, _)) => call.reason_of(answer.response.headers()).is_none(),
+        // A peer counts the same time, and may be the first to say that it is over.
+        Ok((answer, _)) => matches!(
+            call.reason_of(answer.response.headers()),
+            None | Some(Reason::Deadline)
+        ),
         Err(Failure::Lost { .. } | Failure::TimedOut { .. }) => true,
-        Err(_) => false,
+        Err(_) => outgoing.late.load(Relaxed),
     }
 }
 
@@ -208,6 +226,7 @@ fn of(request: &Outgoing, body: Bytes, downstream: Downstream) -> Outgoing {
         trace: None,
         made_for: None,
         spent: AtomicBool::new(false),
+        late: AtomicBool::new(false),
         onward: None,
         aside: true,
         // Whoever is short of room sheds copies before anything else.

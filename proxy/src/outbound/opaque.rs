@@ -18,11 +18,20 @@ use crate::outbound::fallback;
 use crate::outbound::route::Route;
 use crate::outbound::shadow;
 use crate::outbound::tunnel::{self, Tunnel};
+use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, Kind};
 
-/// A way to an endpoint, and the call that it is opened for.
-pub(super) struct OpenedTunnel {
+/// A way to an endpoint that was opened before anybody knew what it is to carry. Neither the
+/// endpoint nor its breaker is told of it before that is known: that a connection could be
+/// opened says nothing of how requests are answered.
+pub(super) struct Ahead {
     pub(super) tunnel: Tunnel,
+    route: Box<Route>,
+}
+
+/// Such a way, and the call that it was opened for.
+pub(super) struct OpenedTunnel {
+    pub(super) ahead: Ahead,
     pub(super) call: Call,
 }
 
@@ -37,14 +46,26 @@ fn led_to((service, port): (&ServiceId, u16)) -> (Arc<str>, u16) {
     (service.to_string().into(), port)
 }
 
+impl Ahead {
+    /// It carries bytes, and so counts as any connection of them.
+    fn counted(mut self, proxy: &Proxy, call: &Call) -> Result<Tunnel, Failure> {
+        let mut attempts = Attempts::new(&self.route);
+        attempts.admit(proxy)?;
+        attempts.opened(&mut self.tunnel.in_flight, call);
+        Ok(self.tunnel)
+    }
+}
+
 impl Connection {
-    /// Opens a byte stream to an endpoint of the Service that was called.
-    pub(super) async fn open(&self, call: &mut Call) -> Result<Tunnel, Failure> {
+    /// Opens a byte stream to an endpoint of the Service that was called, before it is known
+    /// whether one is wanted.
+    pub(super) async fn open_ahead(&self, call: &mut Call) -> Result<Ahead, Failure> {
         let RoutedBytes { route, .. } = self.route_bytes(call)?;
+        let route = Box::new(route);
         let idle = call_policy::timeouts(route.policy.as_deref()).idle;
-        let mut tunnel = self.open_by(&route, idle, call).await?;
+        let mut tunnel = self.open_by(&route, idle, false, call).await?;
         tunnel.led_to = route.led_to();
-        Ok(tunnel)
+        Ok(Ahead { tunnel, route })
     }
 
     fn route_bytes(&self, call: &mut Call) -> Result<RoutedBytes, Failure> {
@@ -62,13 +83,13 @@ impl Connection {
     }
 
     /// The same, or to the Service that takes connections in its place.
-    async fn open_or_fall_back(&self, call: &mut Call) -> Result<Tunnel, Failure> {
+    async fn open_or_fall_back(&self, shows: bool, call: &mut Call) -> Result<Tunnel, Failure> {
         let RoutedBytes {
             route,
             may_fall_back,
         } = self.route_bytes(call)?;
         let idle = call_policy::timeouts(route.policy.as_deref()).idle;
-        let failure = match self.open_by(&route, idle, call).await {
+        let failure = match self.open_by(&route, idle, shows, call).await {
             Ok(mut tunnel) => {
                 tunnel.led_to = route.led_to();
                 return Ok(tunnel);
@@ -81,7 +102,7 @@ impl Connection {
         };
         let instead = route.elsewhere(&self.proxy, to, None);
         let before = call.falls_back(instead.parties());
-        let opened = Box::pin(self.open_by(&instead, idle, call)).await;
+        let opened = Box::pin(self.open_by(&instead, idle, shows, call)).await;
         fallback::count_bytes(call, to.0, opened.is_ok());
         let mut tunnel = opened.map_err(|_| {
             call.returns(before);
@@ -93,19 +114,27 @@ impl Connection {
 
     /// Opens a byte stream to an endpoint, trying others while none was reached. What
     /// `call` is counted on is the endpoint that was tried last. It ends after `idle` in
-    /// which nothing moved, as the Service says that was called.
+    /// which nothing moved, as the Service says that was called. `shows`: that it is open says
+    /// something of the endpoint.
     async fn open_by(
         &self,
         route: &Route,
         idle: Option<Duration>,
+        shows: bool,
         call: &mut Call,
     ) -> Result<Tunnel, Failure> {
         let mut attempts = Attempts::new(route);
-        attempts.admit(&self.proxy)?;
+        if shows {
+            attempts.admit(&self.proxy)?;
+        } else {
+            attempts.look_at_breaker()?;
+        }
         while let Some(mut to) = attempts.next(&self.proxy, call) {
             match tunnel::open(&self.proxy, to.endpoint()).await {
                 Ok(way) => {
-                    attempts.opened(&mut to, call);
+                    if shows {
+                        attempts.opened(&mut to, call);
+                    }
                     return Ok(way.counted(to, idle));
                 }
                 Err(failure) => attempts.failed(to, failure, call),
@@ -114,23 +143,30 @@ impl Connection {
         Err(attempts.failure(call))
     }
 
-    /// Relays to an endpoint; `opened` is the way to one, if there is one already.
+    /// Relays to an endpoint; `opened` is the way to one, if there is one already. `shows`: it
+    /// is known that bytes are what is spoken, and not that nothing was said yet.
     pub(super) async fn relay(
         &self,
         mut stream: Prefixed<TcpStream>,
         opened: Option<OpenedTunnel>,
+        shows: bool,
     ) {
-        let OpenedTunnel { tunnel, call } = match opened {
-            Some(opened) => opened,
+        let (tunnel, call) = match opened {
+            Some(OpenedTunnel { ahead, call }) if shows => {
+                (ahead.counted(&self.proxy, &call), call)
+            }
+            Some(OpenedTunnel { ahead, call }) => (Ok(ahead.tunnel), call),
             None => {
                 let mut call = self.call(Kind::Bytes);
-                match Box::pin(self.open_or_fall_back(&mut call)).await {
-                    Ok(tunnel) => OpenedTunnel { tunnel, call },
-                    Err(failure) => {
-                        tracing::debug!(addr = %self.addr, %failure, "could not serve a connection");
-                        return call.reset(&failure, || connect::reset(&stream.inner));
-                    }
-                }
+                let tunnel = Box::pin(self.open_or_fall_back(shows, &mut call)).await;
+                (tunnel, call)
+            }
+        };
+        let tunnel = match tunnel {
+            Ok(tunnel) => tunnel,
+            Err(failure) => {
+                tracing::debug!(addr = %self.addr, %failure, "could not serve a connection");
+                return call.reset(&failure, || connect::reset(&stream.inner));
             }
         };
         self.count("opaque", "opaque", Version::HTTP_11);

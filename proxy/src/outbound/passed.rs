@@ -1,7 +1,9 @@
 //! A call that its breaker let through, which is told how its attempts end.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use policy::breaker::Stream;
+use policy::breaker::own::State;
 use policy::health::HealthSignal;
 use policy::traffic::endpoint::Breaker;
 
@@ -18,25 +20,52 @@ pub(super) struct Passed {
     pub(super) settings: Breaker,
     /// It shows whether the others may follow.
     pub(super) probe: bool,
+    /// The answer whose trailers are to tell how the call went, once its head is there.
+    pub(super) stream: OnceLock<Stream>,
 }
 
 impl Passed {
-    /// An attempt, or the end of its answer, has shown this of its endpoint.
+    /// An attempt, or the head of its answer, has shown this of its endpoint.
     pub(super) fn record(&self, signal: Option<HealthSignal>, call: &Call) {
-        let failed = match signal {
-            Some(HealthSignal::Good) => false,
-            Some(HealthSignal::Failed | HealthSignal::Unreachable) => true,
-            // Its trailers tell; or it shows nothing.
-            Some(HealthSignal::Reached) | None => return,
-        };
         let (circuits, by, settings) = (&self.circuits, &self.by, &self.settings);
-        let state = if self.probe {
-            circuits.record_probe(by, settings, failed)
-        } else {
-            circuits.record(by, settings, failed)
+        let state = match (signal, failed(signal)) {
+            // Its trailers tell, or that it lasts without them.
+            (Some(HealthSignal::Reached), _) => {
+                self.stream
+                    .get_or_init(|| circuits.begin_stream(by, self.probe));
+                None
+            }
+            (_, Some(failed)) if self.probe => circuits.record_probe(by, settings, failed),
+            (_, Some(failed)) => circuits.record(by, settings, failed),
+            (_, None) => None,
         };
+        self.show(state, call);
+    }
+
+    /// The answer has ended whose head was recorded, and has shown this.
+    pub(super) fn ended(&self, signal: Option<HealthSignal>, call: &Call) {
+        let Some(stream) = self.stream.get() else {
+            return;
+        };
+        let (by, settings) = (&self.by, &self.settings);
+        let state = self
+            .circuits
+            .end_stream(by, settings, *stream, failed(signal));
+        self.show(state, call);
+    }
+
+    fn show(&self, state: Option<State>, call: &Call) {
         if let Some(state) = state {
             call.circuit(&self.by.service, &self.backend, state);
         }
+    }
+}
+
+/// `None`: it says nothing of the endpoint, or not yet.
+const fn failed(signal: Option<HealthSignal>) -> Option<bool> {
+    match signal {
+        Some(HealthSignal::Good) => Some(false),
+        Some(HealthSignal::Failed | HealthSignal::Unreachable) => Some(true),
+        Some(HealthSignal::Reached) | None => None,
     }
 }

@@ -194,6 +194,7 @@ fn prepare(
         trace,
         made_for,
         spent: AtomicBool::new(false),
+        late: AtomicBool::new(false),
         onward: came
             .route_override
             .and_then(|route_override| route_override.onward(&proxy.own.identity)),

@@ -49,6 +49,8 @@ pub(super) struct Outgoing {
     pub(super) made_for: Option<Arc<ServedRequest>>,
     /// As things stand, what it is made for is not to be tried again for it.
     pub(super) spent: AtomicBool,
+    /// Its time passed while an attempt was under way.
+    pub(super) late: AtomicBool,
     /// Where calls that are made for it are to go, for peers.
     pub(super) onward: Option<Box<ForwardedOverride>>,
     /// Nobody waits for its answer.
@@ -105,7 +107,7 @@ impl Outgoing {
         } else {
             Reader::Outside
         };
-        deadline::write(&mut parts.headers, self.deadline, self.grpc, reader);
+        deadline::tell(&mut parts, self.deadline, self.grpc, reader);
         if !meshed {
             if let Some(trace) = &self.trace {
                 trace.pass_on(&mut parts.headers);
@@ -226,6 +228,7 @@ mod tests {
                 trace: None,
                 made_for: None,
                 spent: AtomicBool::new(false),
+                late: AtomicBool::new(false),
                 onward: None,
                 aside: false,
             };

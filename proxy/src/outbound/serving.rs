@@ -173,7 +173,7 @@ impl Serving {
         let policy = policy.as_deref();
         let signal = signal_at_end(end, trailers);
         if let Some(passed) = passed {
-            passed.record(signal, call);
+            passed.ended(signal, call);
         }
         let status = trailers.and_then(grpc_status);
         if let Some(told) = told {

@@ -54,7 +54,7 @@ pub(super) struct Tunnel {
     /// Service and port that serve it in place of those that were called.
     pub(super) led_to: Option<(Arc<str>, u16)>,
     /// What it counts as at its endpoint, while it is open.
-    _in_flight: InFlight,
+    pub(super) in_flight: InFlight,
 }
 
 impl TunnelPath {
@@ -65,7 +65,7 @@ impl TunnelPath {
             _permit: self.permit,
             idle,
             led_to: None,
-            _in_flight: in_flight,
+            in_flight,
         }
     }
 }

@@ -11,12 +11,16 @@ use policy::traffic::call::{Cause, Causes, Fallback, FallbackTo, Retry};
 use policy::traffic::endpoint::{Breaker, BreakerState};
 use policy::traffic::set::Percent;
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
 use wire::v1::{self, Protocol};
 
 use super::answers::{App, OK, UNAVAILABLE, ask, limited, said, served_by, sum, whole};
 use super::ejection::grpc_app;
-use super::shown::{call, grpc};
-use crate::support::{Pod, endpoint, endpoints, pair, raw, resource, service, split, vip};
+use super::shown::{Does, call, grpc, requests, serve};
+use crate::support::{
+    Pod, endpoint, endpoints, listening, pair, raw, resource, service, split, vip,
+};
 
 const STATE: &str = "weft_breaker_state";
 const REQUESTS: &str = "weft_requests_total";
@@ -298,4 +302,84 @@ async fn what_grpc_says_in_trailers_opens_it_too() {
         }
         assert_eq!(asked.load(Relaxed), sent, "{status}");
     }
+}
+
+/// Streams that end when their server does say nothing of the one that comes after it.
+#[tokio::test]
+async fn streams_that_have_lasted_are_no_failures_when_their_server_goes() {
+    let (client, server, _, _) = pair(Protocol::Http2).await;
+    client.set(vec![said(&breaker(TEN))]);
+    let listener = listening(&client, &server).await;
+    let app = tokio::spawn(async move {
+        let mut connections = JoinSet::new();
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            connections.spawn(requests(stream, Does::Streams, Arc::default()));
+        }
+    });
+    let mut sender = grpc(&client).await;
+    let mut open = Vec::new();
+    for _ in 0..10 {
+        open.push(sender.send_request(call()).await.unwrap());
+    }
+    sleep(Duration::from_millis(1500)).await;
+    app.abort();
+    for stream in open {
+        let ended = tokio::time::timeout(Duration::from_secs(10), stream.into_body().collect());
+        let _how = ended.await.expect("its server is gone");
+    }
+    let next = serve(listening(&client, &server).await, Does::Streams);
+    let answer = sender.send_request(call()).await.unwrap();
+    assert!(!answer.headers().contains_key("weft-reason"), "{answer:?}");
+    assert_eq!(next.load(Relaxed), 1);
+    assert_eq!(sum(&client, STATE, &[]), 0.0, "{}", client.metrics());
+}
+
+#[tokio::test]
+async fn probes_that_are_streams_close_it_without_an_end() {
+    let (client, server, _, _) = pair(Protocol::Http2).await;
+    let quick = Breaker {
+        open_time: Duration::from_secs(1),
+        ..TEN
+    };
+    client.set(vec![said(&breaker(quick))]);
+    let (port, _) = grpc_app(&server, &[("grpc-status", "14")]).await;
+    client.reaches(&server, port);
+    let mut sender = grpc(&client).await;
+    for _ in 0..10 {
+        let answer = sender.send_request(call()).await.unwrap();
+        answer.into_body().collect().await.unwrap();
+    }
+    assert_eq!(sum(&client, STATE, &[]), 2.0, "{}", client.metrics());
+    let _asked = serve(listening(&client, &server).await, Does::Streams);
+    let mut open = Vec::new();
+    let until = Instant::now() + Duration::from_secs(30);
+    while sum(&client, STATE, &[]) == 2.0 {
+        open.push(sender.send_request(call()).await.unwrap());
+        assert!(Instant::now() < until, "all of them work");
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// As clients open some ahead of what they will ask, and others to see whether they can.
+#[tokio::test]
+async fn connections_on_which_nothing_is_said_are_no_good_answers() {
+    let (client, server, _, _) = pair(Protocol::Detect).await;
+    let app = App::new(server.ip, UNAVAILABLE).await;
+    served_by(&client, &server, &[&app]);
+    client.set(vec![said(&breaker(TEN))]);
+    post(&client, 9).await;
+    let before = app.ended();
+    let silent = client.call(vip()).await;
+    sleep(Duration::from_millis(500)).await;
+    drop(silent);
+    let until = Instant::now() + Duration::from_secs(10);
+    while app.ended() == before {
+        assert!(Instant::now() < until, "it was led to the application");
+        sleep(Duration::from_millis(10)).await;
+    }
+    post(&client, 1).await;
+    let (_, answer) = ask(&client, "POST", "", "{}").await;
+    assert!(answer.contains(OPEN), "ten of ten have failed: {answer}");
+    assert_eq!(app.asked(), 10);
 }

@@ -20,6 +20,7 @@ use super::answers::{
 use super::deadlines::{BEGUN, SWITCHED, broken_off};
 use crate::support::{Authority, Pod, endpoint, endpoints, raw, service, vip};
 
+mod spare;
 mod trailers;
 
 const SOON: Duration = Duration::from_secs(5);

@@ -210,3 +210,41 @@ async fn what_grpc_says_in_trailers_makes_an_endpoint_rest_too() {
     let asked = apps.iter().map(|(_, asked)| asked.load(Relaxed));
     assert_eq!(asked.sum::<usize>(), calls, "none was sent twice");
 }
+
+#[tokio::test]
+async fn a_connection_on_which_nothing_is_said_is_no_probe_that_succeeds() {
+    let (client, server, _, _) = pair(Protocol::Detect).await;
+    let closed = TcpListener::bind((server.ip, 0)).await.unwrap();
+    let gone = closed.local_addr().unwrap();
+    drop(closed);
+    let good = App::new(server.ip, OK).await;
+    let all = [gone.port(), good.port].map(|port| endpoint(server.ip, port, Some("api")));
+    client.set(vec![endpoints("api", all.to_vec())]);
+    client.set(vec![said(&Traffic {
+        ejection: whole(Ejection {
+            consecutive_failures: 1,
+            base_time: Duration::from_secs(1),
+            ..Ejection::DEFAULT
+        }),
+        ..Traffic::default()
+    })]);
+    let mut posts = 0;
+    while sum(&client, EJECTIONS, &["cause=\"unreachable\""]) == 0.0 {
+        ask(&client, "POST", "", "{}").await;
+        posts += 1;
+        assert!(posts < 300, "it must rest: {}", client.metrics());
+    }
+    let back = TcpListener::bind(gone).await.unwrap();
+    let mut silent = Vec::new();
+    let probed = loop {
+        silent.push(client.call(vip()).await);
+        let accepted = tokio::time::timeout(Duration::from_millis(200), back.accept());
+        if let Ok(accepted) = accepted.await {
+            break accepted.unwrap();
+        }
+        assert!(silent.len() < 100, "its rest is over after a second");
+    };
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(sum(&client, RESTING, &[]), 1.0, "{}", client.metrics());
+    drop(probed);
+}

@@ -422,3 +422,26 @@ async fn asked_for_three_times_what_it_can_do_an_application_goes_on_and_at_half
     assert_eq!(sum(&server, SHED, &[]), shed);
     assert_eq!(sum(&server, "weft_overload_limit", &[]), 0.0);
 }
+
+#[tokio::test]
+async fn where_overload_is_switched_off_no_limit_is_shown_whatever_is_in_flight() {
+    const LIMIT: &str = "weft_overload_limit";
+    let (client, server, _, _) = pair(Protocol::Http1).await;
+    let port = working(server.ip, 4, Duration::from_millis(80)).await;
+    server.set(vec![guard([(port, guard_port(Overload::DEFAULT))])]);
+    client.reaches(&server, port);
+    let client = Arc::new(client);
+    // Calm, which is what it is compared with.
+    load(&client, 25, 2).await;
+    let caller = Arc::clone(&client);
+    let beyond = tokio::spawn(async move { load(&caller, 150, 5).await });
+    let begun = Instant::now();
+    while sum(&server, LIMIT, &[]) == 0.0 {
+        assert!(begun.elapsed() < Duration::from_secs(10), "it is limited");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    server.replace(wire::names::GUARD, Vec::new());
+    assert_eq!(sum(&server, LIMIT, &[]), 0.0, "{}", server.metrics());
+    beyond.await.unwrap();
+    assert_eq!(sum(&server, LIMIT, &[]), 0.0, "{}", server.metrics());
+}

@@ -233,7 +233,7 @@ pub(super) fn serve(listener: TcpListener, does: Does) -> Arc<AtomicUsize> {
     asked
 }
 
-async fn requests(stream: TcpStream, does: Does, log: Arc<AtomicUsize>) -> Option<()> {
+pub(super) async fn requests(stream: TcpStream, does: Does, log: Arc<AtomicUsize>) -> Option<()> {
     let mut connection = h2::server::handshake(stream).await.ok()?;
     let mut unanswered = Vec::new();
     while let Some(request) = connection.accept().await {

@@ -11,7 +11,7 @@ fn works(share: f64) -> Candidate {
 }
 
 /// How often each was picked.
-fn counts(draws: usize, near: usize, all: &[Candidate]) -> Vec<usize> {
+fn counts(draws: usize, near: &[usize], all: &[Candidate]) -> Vec<usize> {
     let (mut dice, mut taken) = (Dice(11), vec![0; all.len()]);
     for _ in 0..draws {
         let picked = choose(all.len(), near, |at| all[at], || dice.roll()).unwrap();
@@ -23,7 +23,7 @@ fn counts(draws: usize, near: usize, all: &[Candidate]) -> Vec<usize> {
 #[test]
 fn those_that_rest_get_nothing_and_the_others_share() {
     let all = [works(1.0), Candidate::Rests, works(1.0), Candidate::Out];
-    let taken = counts(10_000, 0, &all);
+    let taken = counts(10_000, &[], &all);
     assert_eq!((taken[1], taken[3]), (0, 0));
     assert!(taken[0].abs_diff(5000) < 250, "{taken:?}");
 }
@@ -43,7 +43,7 @@ fn nobody_is_looked_at_often_while_fewer_than_half_rest() {
                 works(1.0)
             }
         };
-        assert!(choose(1000, 0, look, || dice.roll()).is_some());
+        assert!(choose(1000, &[], look, || dice.roll()).is_some());
         most = most.max(looked);
     }
     assert!(most <= 17, "{most}");
@@ -55,16 +55,19 @@ fn whoever_is_left_is_found_and_a_resting_one_before_nobody() {
     for at in 0..200 {
         let mut all = vec![Candidate::Rests; 200];
         all[at] = works(1.0);
-        let picked = choose(200, 0, |at| all[at], || dice.roll());
+        let picked = choose(200, &[], |at| all[at], || dice.roll());
         assert_eq!(picked.unwrap().index, at);
     }
     let tired = [Candidate::Out, Candidate::Rests];
-    assert_eq!(choose(2, 0, |at| tired[at], || 0).unwrap().index, 1);
-    assert_eq!(choose(2, 1, |at| tired[at], || 0).unwrap().index, 1);
-    assert_eq!(choose(2, 0, |_| Candidate::Out, || 0), None);
-    assert_eq!(choose(0, 0, |_| works(1.0), || 0), None);
-    assert_eq!(choose(1, 0, |_| works(1.0), || 0).unwrap().index, 0);
-    assert_eq!(choose(1, 1, |_| works(0.1), || u64::MAX).unwrap().index, 0);
+    assert_eq!(choose(2, &[], |at| tired[at], || 0).unwrap().index, 1);
+    assert_eq!(choose(2, &[1], |at| tired[at], || 0).unwrap().index, 1);
+    assert_eq!(choose(2, &[], |_| Candidate::Out, || 0), None);
+    assert_eq!(choose(0, &[], |_| works(1.0), || 0), None);
+    assert_eq!(choose(1, &[], |_| works(1.0), || 0).unwrap().index, 0);
+    assert_eq!(
+        choose(1, &[1], |_| works(0.1), || u64::MAX).unwrap().index,
+        0
+    );
 }
 
 #[test]
@@ -72,7 +75,7 @@ fn a_probe_takes_the_request_that_draws_it() {
     let all = [works(1.0), Candidate::Probe, works(1.0)];
     let mut dice = Dice(8);
     let probes = (0..9000).filter(|_| {
-        let picked = choose(3, 0, |at| all[at], || dice.roll()).unwrap();
+        let picked = choose(3, &[], |at| all[at], || dice.roll()).unwrap();
         assert_eq!(picked.probe, picked.index == 1);
         picked.probe
     });
@@ -84,11 +87,11 @@ fn a_probe_takes_the_request_that_draws_it() {
 fn one_that_warms_up_gets_about_its_share() {
     for (share, from, to) in [(0.1, 850, 1150), (0.5, 4700, 5300), (1.0, 9500, 10_500)] {
         let all = [works(1.0), works(1.0), works(share)];
-        let taken = counts(30_000, 0, &all);
+        let taken = counts(30_000, &[], &all);
         assert!((from..=to).contains(&taken[2]), "{share}: {taken:?}");
     }
     // All new, as after a rollout: nobody is left out.
-    let taken = counts(9000, 0, &[works(0.1); 3]);
+    let taken = counts(9000, &[], &[works(0.1); 3]);
     assert!(taken.iter().all(|n| n.abs_diff(3000) < 300), "{taken:?}");
 }
 
@@ -96,7 +99,7 @@ fn one_that_warms_up_gets_about_its_share() {
 fn of_two_endpoints_the_new_one_gets_its_share_and_no_more() {
     for share in [0.1, 0.5] {
         let expected = 20_000.0 * share;
-        let taken = counts(20_000, 0, &[works(1.0), works(share)])[1] as f64;
+        let taken = counts(20_000, &[], &[works(1.0), works(share)])[1] as f64;
         let half = expected / 2.0;
         assert!((taken - half).abs() < half * 0.1, "{share}: {taken}");
         // Whoever has measured nothing yet counts as the cheapest.
@@ -105,7 +108,7 @@ fn of_two_endpoints_the_new_one_gets_its_share_and_no_more() {
             share,
             load: 0,
         };
-        let taken = counts(20_000, 0, &[works(1.0), cheap])[1] as f64;
+        let taken = counts(20_000, &[], &[works(1.0), cheap])[1] as f64;
         assert!(
             (taken - expected).abs() < expected * 0.1,
             "{share}: {taken}"
@@ -115,9 +118,9 @@ fn of_two_endpoints_the_new_one_gets_its_share_and_no_more() {
 
 #[test]
 fn where_all_rest_each_is_asked_as_often() {
-    let taken = counts(9000, 0, &[Candidate::Rests; 3]);
+    let taken = counts(9000, &[], &[Candidate::Rests; 3]);
     assert!(taken.iter().all(|n| n.abs_diff(3000) < 300), "{taken:?}");
-    let taken = counts(9000, 1, &[Candidate::Rests; 3]);
+    let taken = counts(9000, &[1], &[Candidate::Rests; 3]);
     assert!(taken.iter().all(|n| n.abs_diff(3000) < 300), "{taken:?}");
 }
 
@@ -130,7 +133,7 @@ fn the_own_zone_is_used_unless_it_is_busier_than_another() {
     };
     let elsewhere = |own: [u8; 2], other: u8| {
         let all = [busy(own[0]), busy(own[1]), busy(other), busy(other)];
-        let taken = counts(1000, 2, &all);
+        let taken = counts(1000, &[2], &all);
         taken[2] + taken[3]
     };
     assert_eq!(elsewhere([0, 0], 0), 0);
@@ -140,7 +143,35 @@ fn the_own_zone_is_used_unless_it_is_busier_than_another() {
     assert_eq!(elsewhere([100, 100], 80), 1000);
     assert_eq!(elsewhere([100, 100], 81), 0);
     let gone = [Candidate::Rests, Candidate::Out, works(1.0)];
-    assert_eq!(counts(100, 2, &gone), [0, 0, 100]);
+    assert_eq!(counts(100, &[2], &gone), [0, 0, 100]);
+}
+
+/// One on the own node, one in the own zone, one elsewhere.
+#[test]
+fn whom_the_own_node_cannot_serve_the_own_zone_does_before_anybody_further_away() {
+    let busy = |load| Candidate::Works {
+        score: 1.0,
+        share: 1.0,
+        load,
+    };
+    let taken = |node, zone, elsewhere| counts(100, &[1, 2], &[node, zone, elsewhere]);
+    let calm = works(1.0);
+    assert_eq!(taken(calm, calm, calm), [100, 0, 0]);
+    for gone in [Candidate::Rests, Candidate::Out] {
+        assert_eq!(taken(gone, calm, calm), [0, 100, 0]);
+        assert_eq!(taken(gone, gone, calm), [0, 0, 100]);
+    }
+    assert_eq!(taken(busy(70), busy(49), calm), [0, 100, 0]);
+    assert_eq!(taken(busy(80), busy(60), busy(41)), [0, 100, 0]);
+    assert_eq!(taken(busy(80), busy(60), busy(40)), [0, 0, 100]);
+    // The zone is as busy as the node.
+    assert_eq!(taken(busy(60), busy(50), busy(40)), [0, 0, 100]);
+    assert_eq!(taken(busy(60), busy(50), busy(41)), [100, 0, 0]);
+    // A node without any, and a caller that prefers its zone alone.
+    for near in [[0, 2], [2, 2]] {
+        let taken = counts(1000, &near, &[calm, calm, calm]);
+        assert!(taken[0] > 400 && taken[1] > 400, "{taken:?}");
+    }
 }
 
 #[test]
@@ -152,19 +183,19 @@ fn load_moves_calls_in_proportion_and_leaves_nobody_without_any() {
     };
     // Half of what it would win without, 1.3, 1.6 and 4 times as dear.
     for (load, part) in [(10, 0.5 / 1.3), (20, 0.5 / 1.6), (100, 0.5 / 4.0)] {
-        let taken = counts(20_000, 0, &[works(1.0, 0), works(1.0, load)])[1] as f64;
+        let taken = counts(20_000, &[], &[works(1.0, 0), works(1.0, load)])[1] as f64;
         let expected = 20_000.0 * part;
         assert!((taken - expected).abs() < 400.0, "{load}: {taken}");
     }
     // Alike where all are as busy, however busy that is.
-    let taken = counts(9000, 0, &[works(1.0, 90); 3]);
+    let taken = counts(9000, &[], &[works(1.0, 90); 3]);
     assert!(taken.iter().all(|n| n.abs_diff(3000) < 300), "{taken:?}");
     // Who is slower is not preferred for being idle, unless by less than that.
     assert_eq!(
-        counts(1000, 0, &[works(5.0, 0), works(1.0, 100)]),
+        counts(1000, &[], &[works(5.0, 0), works(1.0, 100)]),
         [0, 1000]
     );
-    let taken = counts(20_000, 0, &[works(3.0, 0), works(1.0, 100)])[1];
+    let taken = counts(20_000, &[], &[works(3.0, 0), works(1.0, 100)])[1];
     assert!(taken.abs_diff(5000) < 400, "{taken}");
 }
 
@@ -200,7 +231,7 @@ proptest! {
     #[test]
     fn what_is_chosen_exists_and_was_not_tried(
         kinds in proptest::collection::vec(0u8..4, 0..40),
-        near in 0usize..50,
+        near in proptest::collection::vec(0usize..50, 0..3),
         seed: u64,
     ) {
         let look = |at: usize| match kinds[at] {
@@ -210,7 +241,7 @@ proptest! {
             _ => Candidate::Out,
         };
         let mut dice = Dice(seed);
-        let picked = choose(kinds.len(), near, look, || dice.roll());
+        let picked = choose(kinds.len(), &near, look, || dice.roll());
         let left = kinds.iter().any(|kind| *kind < 3);
         prop_assert_eq!(picked.is_some(), left);
         if let Some(picked) = picked {

@@ -231,6 +231,45 @@ fn an_audited_limit_refuses_nothing_and_is_told() {
 }
 
 #[test]
+fn an_audited_limit_neither_counts_nor_charges_what_another_one_refuses() {
+    let name = |name: &str, requests, mode| RateLimit {
+        name: name.into(),
+        mode,
+        ..limit(requests, LimitKey::None)
+    };
+    let both = said(&[
+        name("trial", 3, LimitMode::Audit),
+        name("strict", 2, LimitMode::Enforce),
+    ]);
+    let now = Instant::now();
+    let guard = Guard::after(None, &both, &Shares::default(), now);
+    let port = guard.port(80).unwrap();
+    let told = |now, tries| {
+        let mut audited = 0;
+        let admitted = (0..tries).filter(|_: &usize| {
+            let admitted = port.admit(now, &OUTSIDE, |noticed| {
+                audited += usize::from(matches!(noticed, Noticed::Audited(_)));
+            });
+            admitted.is_ok()
+        });
+        (admitted.count(), audited)
+    };
+    assert_eq!(told(now, 10), (2, 0));
+    // The one that was not taken is there for the first of these.
+    assert_eq!(told(now + SECOND / 2, 10), (1, 0));
+    // Alone it would have passed 3 of the 4 that come at once, once it is full.
+    let alone = said(&[name("trial", 3, LimitMode::Audit)]);
+    let guard = Guard::after(Some(&guard), &alone, &Shares::default(), now);
+    let port = guard.port(80).unwrap();
+    let mut audited = 0;
+    for _ in 0..4 {
+        let noticed = |_: Noticed<'_>| audited += 1;
+        port.admit(now + 10 * SECOND, &OUTSIDE, noticed).unwrap();
+    }
+    assert_eq!(audited, 1, "the control");
+}
+
+#[test]
 fn header_values_have_a_bucket_each_and_a_path_that_cannot_be_read_fits_every_route() {
     let tenant = http::HeaderName::from_static("x-tenant");
     let now = Instant::now();

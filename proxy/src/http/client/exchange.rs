@@ -19,6 +19,7 @@ use crate::http::client::gated::gated;
 use crate::http::client::multiplexed::{Multiplexed, StreamPermit};
 use crate::http::client::wanted::{Wanted, WantedBody};
 use crate::http::client::{Clients, give_back};
+use crate::http::deadline;
 use crate::http::http2::client::SendError;
 use crate::http::incoming::IncomingBody;
 use crate::http::replay::Replay;
@@ -42,9 +43,10 @@ pub struct UpstreamResponse {
 /// when the server refused the stream.
 pub(crate) async fn multiplexed(
     peer: &Multiplexed,
-    request: Request<Body>,
+    mut request: Request<Body>,
 ) -> Result<UpstreamResponse, Failure> {
     let stream = peer.stream().await?;
+    deadline::renew(&mut request);
     let first = stream.first;
     let (mut sender, permit) = stream.into_parts();
     let sent = Instant::now();
@@ -68,7 +70,9 @@ pub(crate) async fn open(peer: &Multiplexed, parts: Parts) -> Result<UpstreamRes
     let first = stream.first;
     let (mut sender, permit) = stream.into_parts();
     let sent = Instant::now();
-    let opened = sender.open(Request::from_parts(parts, ())).await;
+    let mut request = Request::from_parts(parts, ());
+    deadline::renew(&mut request);
+    let opened = sender.open(request).await;
     let (response, out) = opened.map_err(|error| failed(peer, &permit, first, &error))?;
     peer.answered();
     Ok(UpstreamResponse {
@@ -314,7 +318,9 @@ fn http1_request(addr: SocketAddr, mut parts: Parts, body: Body, alone: bool) ->
             HeaderValue::from_static("chunked"),
         );
     }
-    Request::from_parts(parts, body)
+    let mut request = Request::from_parts(parts, body);
+    deadline::renew(&mut request);
+    request
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! How long a call's attempts and its answer may take, and why an attempt was given up.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use policy::deadline::Deadline;
 use policy::reason::Reason;
 use policy::traffic::call::Timeouts;
@@ -46,6 +48,9 @@ impl Attempts<'_> {
 
     /// Why an attempt was given up that had no answer in its time.
     pub(super) fn late(&self, outgoing: &Outgoing, over: Over) -> Failure {
+        // Nobody waits any more for one that was left.
+        let late = !matches!(over, Over::Left);
+        outgoing.late.store(late, Relaxed);
         if let Err(passed) = deadline::check(outgoing.deadline) {
             return passed;
         }

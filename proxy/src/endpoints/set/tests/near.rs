@@ -88,6 +88,28 @@ fn the_own_node_comes_first_and_where_it_has_none_the_own_zone() {
     assert!(!is_near(addr(set.pick(&left))), "none is left");
 }
 
+#[test]
+fn calls_that_the_own_node_cannot_serve_stay_in_the_own_zone() {
+    let set = zones();
+    let node = preferring(Locality::PreferSameNode);
+    let own = &set.endpoints[0];
+    let tried = [own.addr];
+    let left = Draw {
+        tried: &tried,
+        ..by(&node)
+    };
+    assert!((0..100).all(|_| is_near(addr(set.pick(&left)))), "tried");
+    own.hear_load(100);
+    assert_eq!(stay(&set, &node), 100, "busy");
+    own.hear_load(0);
+    for _ in 0..EJECTION.consecutive_failures {
+        let seen = Some(HealthSignal::Unreachable);
+        let _ = set.record(&mut own.begin(), Latency::Failed, seen, &EJECTION);
+    }
+    assert!(own.rests());
+    assert_eq!(stay(&set, &node), 100, "it rests");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_busy_zone_is_left_while_another_one_is_less_busy_and_that_fades() {
     let set = zones().preferring(Locality::PreferSameZone);

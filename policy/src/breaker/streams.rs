@@ -1,0 +1,90 @@
+//! Answers of which the head came and whose trailers tell how the call went: gRPC. Those of a
+//! stream come hours later, or never.
+//!
+//! An answer that has lasted for a second shows as much as one that has ended well: the call
+//! counts as good then, and its end counts no second time. By their ends alone streams would
+//! count where they fail and nowhere else, and a breaker would open when a server restarts
+//! and never see a probe succeed.
+//!
+//! Only numbers are kept, by when the answers began, so there may be any number of them and
+//! nobody has to wait for one.
+
+use std::time::{Duration, Instant};
+
+/// How exactly it is known when an answer began.
+const SLOT: Duration = Duration::from_millis(100);
+
+/// After so many slots an answer has lasted, and one more that is just filling.
+const SLOTS: usize = 11;
+
+/// An answer that has begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stream {
+    pub(super) since: Instant,
+    pub(super) probe: bool,
+}
+
+/// How many answers have begun of late and have not ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Streams {
+    /// The current slot first.
+    begun: [u32; SLOTS],
+    /// Which one that is, from `start` on.
+    current: u64,
+    start: Instant,
+}
+
+impl Streams {
+    pub(super) const fn new(now: Instant) -> Self {
+        Self {
+            begun: [0; SLOTS],
+            current: 0,
+            start: now,
+        }
+    }
+
+    /// One begins, after [`Streams::lasted`] at the same moment.
+    pub(super) const fn begin(&mut self) {
+        self.begun[0] = self.begun[0].saturating_add(1);
+    }
+
+    /// How many have lasted since this was asked last.
+    pub(super) fn lasted(&mut self, now: Instant) -> u32 {
+        let current = self.slot(now).max(self.current);
+        let passed = usize::try_from(current - self.current).unwrap_or(SLOTS);
+        let passed = passed.min(SLOTS);
+        self.current = current;
+        self.begun.rotate_right(passed);
+        let old = &mut self.begun[..passed];
+        let lasted = old.iter().fold(0, |sum: u32, one| sum.saturating_add(*one));
+        old.fill(0);
+        lasted
+    }
+
+    /// One that began then has ended. Whether that counts: it had not lasted.
+    pub(super) fn end(&mut self, now: Instant, since: Instant) -> bool {
+        if since < self.start {
+            // It began when another one counted.
+            return now.saturating_duration_since(since) < SLOT * SLOTS as u32;
+        }
+        let began = self.slot(since);
+        if self.slot(now).saturating_sub(began) >= SLOTS as u64 {
+            return false;
+        }
+        let at = usize::try_from(self.current.saturating_sub(began)).unwrap_or(SLOTS);
+        if let Some(begun) = self.begun.get_mut(at) {
+            *begun = begun.saturating_sub(1);
+        }
+        true
+    }
+
+    /// Whether none has begun of late.
+    pub(super) fn are_none(&self) -> bool {
+        self.begun == [0; SLOTS]
+    }
+
+    fn slot(&self, at: Instant) -> u64 {
+        let since = at.saturating_duration_since(self.start);
+        u64::try_from(since.as_nanos() / SLOT.as_nanos()).unwrap_or(u64::MAX)
+    }
+}

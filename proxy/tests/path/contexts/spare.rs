@@ -1,0 +1,40 @@
+//! Calls that another Service is to answer where the next one cannot.
+
+use policy::traffic::call::{Cause, Causes, Fallback};
+
+use super::*;
+use crate::path::fallbacks::to_spare;
+use crate::path::limits::{guard, limit, rule};
+
+#[tokio::test]
+async fn what_was_tried_again_below_stays_so_where_the_fallback_lets_nobody_in() {
+    let chain = Chain::new().await;
+    let spare = App::new(chain.next.ip, OK).await;
+    let one = vec![rule(limit("one", 1))];
+    chain.next.set(vec![guard(spare.port, one)]);
+    served_by(&chain.api, &chain.next, &[&spare]);
+    assert_eq!(ask(&chain.api, "GET", "", "").await.0, 200, "the only one");
+    let next = chain.asks([UNAVAILABLE, UNAVAILABLE]).await;
+    let there = endpoint(chain.next.ip, spare.port, Some("api"));
+    chain.api.set(vec![endpoints("spare", vec![there])]);
+    let fallback = Fallback {
+        to: to_spare(),
+        on: Causes::of(&[Cause::ServerError]),
+    };
+    chain.api.set(vec![said(&Traffic {
+        fallback: limited(std::sync::Arc::new(fallback)),
+        ..Traffic::default()
+    })]);
+    let call = chain.called("GET", PARENT).await;
+    let request = chain.request().await;
+    let (status, answer) = ask(&chain.api, "GET", PARENT, "").await;
+    assert_eq!(status, 503, "as without a fallback: {answer}");
+    assert_eq!(next.iter().map(App::asked).sum::<usize>(), 2);
+    let failure = ["outcome=\"failure\""];
+    assert_eq!(sum(&chain.api, "weft_fallbacks_total", &failure), 1.0);
+    assert_eq!(spare.asked(), 1, "its limit refused the other one");
+    request.answer(UNAVAILABLE).await;
+    assert!(chain.is_quiet().await);
+    assert_eq!(call.await.unwrap().0, 503);
+    assert_eq!(retries(&chain.web, "spent"), 1.0, "{}", chain.web.metrics());
+}

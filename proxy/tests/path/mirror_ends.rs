@@ -1,0 +1,78 @@
+//! Requests that end otherwise than by an answer, and receivers that are sent nothing.
+
+use std::time::Duration;
+
+use policy::traffic::Traffic;
+use policy::traffic::call::Timeouts;
+use policy::traffic::endpoint::{Breaker, BreakerState};
+
+use super::answers::{App, OK, SILENCE, ask, limited, said, served_by, sum, whole};
+use super::mirrors::{Shop, mirror};
+use crate::support::resource;
+
+#[tokio::test]
+async fn a_request_whose_time_is_over_is_copied_whoever_says_so_first() {
+    let shop = Shop::new(OK).await;
+    let silent = App::new(shop.server.ip, SILENCE).await;
+    served_by(&shop.client, &shop.server, &[&silent]);
+    let timed = |timeouts: Timeouts| {
+        vec![said(&Traffic {
+            mirror: limited(vec![mirror()].into()),
+            timeouts: limited(timeouts),
+            ..Traffic::default()
+        })]
+    };
+    let short = Some(Duration::from_millis(400));
+    let request = Timeouts {
+        request: short,
+        ..Timeouts::DEFAULT
+    };
+    let idle = Timeouts {
+        idle: short,
+        ..Timeouts::DEFAULT
+    };
+    let by_header = "weft-timeout: 400ms\r\n";
+    for (copies, (headers, timeouts)) in
+        (1..).zip([(by_header, Timeouts::DEFAULT), ("", request), ("", idle)])
+    {
+        shop.client.set(timed(timeouts));
+        let (status, answer) = ask(&shop.client, "GET", headers, "").await;
+        assert_eq!(status, 504, "{answer}");
+        shop.until("success", f64::from(copies)).await;
+    }
+    assert_eq!((silent.asked(), shop.next.asked()), (3, 3));
+    // What has no time from the beginning comes to nobody.
+    shop.client.set(timed(Timeouts::DEFAULT));
+    let (status, answer) = ask(&shop.client, "GET", "weft-timeout: 0ms\r\n", "").await;
+    assert_eq!(status, 504, "{answer}");
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!((silent.asked(), shop.next.asked()), (3, 3));
+}
+
+#[tokio::test]
+async fn a_receiver_whose_breaker_is_open_gets_no_copies() {
+    let shop = Shop::new(OK).await;
+    let with = |state| {
+        let breaker = Breaker {
+            state,
+            ..Breaker::DEFAULT
+        };
+        let traffic = Traffic {
+            breaker: whole(breaker),
+            ..Traffic::default()
+        };
+        let message = wire::convert::policy_message(&traffic);
+        vec![resource(
+            &wire::names::policy("shop", "next", 80),
+            wire::v1::resource::Content::Policy(message),
+        )]
+    };
+    shop.client.set(with(BreakerState::Open));
+    assert_eq!(ask(&shop.client, "GET", "", "").await.0, 200);
+    shop.until("circuit-open", 1.0).await;
+    assert_eq!(sum(&shop.client, "weft_breaker_state", &[]), 0.0, "no call");
+    shop.client.set(with(BreakerState::Auto));
+    assert_eq!(ask(&shop.client, "GET", "", "").await.0, 200);
+    shop.until("success", 1.0).await;
+    assert_eq!(shop.next.asked(), 1);
+}
