@@ -1684,9 +1684,6 @@ pub struct ReplicaAnswered {
     /// Of the ask, as in `answered`.
     #[prost(uint64, tag = "3")]
     pub id: u64,
-    /// Answers to this ask that found no room at the answering replica, since it was asked.
-    #[prost(uint64, tag = "4")]
-    pub dropped: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PodReport {

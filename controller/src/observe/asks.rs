@@ -111,10 +111,8 @@ struct Open {
     /// Other replicas were asked as well.
     elsewhere: bool,
     queue: mpsc::Sender<ProxyAnswer>,
-    /// What found no room in it, or at other replicas on its way.
+    /// What found no room in it.
     dropped: Arc<AtomicU64>,
-    /// What of that each replica has told.
-    dropped_elsewhere: BTreeMap<IpAddr, u64>,
     /// Bytes that wait in it.
     waiting: Arc<AtomicUsize>,
 }
@@ -186,7 +184,7 @@ impl Answers {
         self.queue.poll_recv(cx)
     }
 
-    /// Answers that found no room, here or at another replica.
+    /// Answers that found no room here.
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
@@ -342,7 +340,6 @@ impl Asks {
                 elsewhere,
                 queue,
                 dropped: Arc::clone(&dropped),
-                dropped_elsewhere: BTreeMap::new(),
                 waiting: Arc::default(),
             };
             state.open.insert(id, open);

@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
@@ -65,47 +64,24 @@ impl Asks {
         };
         let _joined = self.joins(peer, orders);
         while let Some(answered) = answers.message().await? {
-            self.answered_elsewhere(peer, answered);
+            self.answered_elsewhere(answered);
         }
         Ok(())
     }
 
-    pub(super) fn joins(
-        &self,
-        peer: IpAddr,
-        orders: mpsc::Sender<v1::ReplicaAsk>,
-    ) -> AskRegistration {
+    fn joins(&self, peer: IpAddr, orders: mpsc::Sender<v1::ReplicaAsk>) -> AskRegistration {
         let mut state = self.inner.state.lock();
         let number = state.next();
         state.replicas.insert(peer, Joining { number, orders });
         self.here(number, AskTarget::Replica(peer))
     }
 
-    pub(super) fn answered_elsewhere(&self, peer: IpAddr, answered: v1::ReplicaAnswered) {
-        let v1::ReplicaAnswered {
-            uid,
-            answered,
-            id,
-            dropped,
-        } = answered;
-        self.dropped_elsewhere(peer, id, dropped);
+    fn answered_elsewhere(&self, answered: v1::ReplicaAnswered) {
+        let v1::ReplicaAnswered { uid, answered, id } = answered;
         match answered {
             Some(answered) => self.answered(&uid, v1::Answered { id, ..answered }),
             None => self.gone(&mut self.inner.state.lock(), id, &uid),
         }
-    }
-
-    /// What the reader of a question never sees is in his counts, wherever it was dropped. A
-    /// replica tells how many there were since it was asked.
-    fn dropped_elsewhere(&self, peer: IpAddr, id: u64, dropped: u64) {
-        let mut state = self.inner.state.lock();
-        let Some(open) = state.open.get_mut(&id).filter(|open| open.elsewhere) else {
-            return;
-        };
-        let before = open.dropped_elsewhere.entry(peer).or_default();
-        let more = dropped.saturating_sub(*before);
-        *before += more;
-        open.dropped.fetch_add(more, Ordering::Relaxed);
     }
 
     /// Asks this replica's proxies what another replica wants to know, until `stop` says
@@ -193,7 +169,6 @@ async fn pass_back(
                 what: Some(what),
             }),
             id,
-            dropped: answers.dropped(),
         };
         if outbox.send(Ok(answered)).await.is_err() {
             return;

@@ -4,7 +4,6 @@ use futures::{StreamExt as _, stream};
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::timeout;
-use tokio_stream::wrappers::ReceiverStream;
 
 use super::config::NotTold;
 use super::*;
@@ -178,42 +177,6 @@ async fn question_of_another_replica_ends_by_itself_should_nobody_say_so() {
     let ended = timeout(Duration::from_secs(6), orders.recv()).await;
     assert_eq!(ended.unwrap(), Some(Order::EndAsk(ask.id)));
     assert_eq!(asks.inner.metrics.open.get(), 0);
-}
-
-#[tokio::test]
-async fn answers_that_found_no_room_at_another_replica_are_in_the_counts_of_their_reader() {
-    let (asking, other) = (Asks::default(), Asks::default());
-    let (_here, mut orders) = other.listens(uid("a"));
-    let [peer, third] = [2, 3].map(|last| IpAddr::from([10, 0, 0, last]));
-    let (passed_on, passed) = mpsc::channel(ORDERS);
-    let _joined = asking.joins(peer, passed_on);
-    let mut answers = asking.ask(question(), &[uid("a")], LASTS).unwrap();
-    let (_stop, stopping) = watch::channel(false);
-    let mut back = other.pass(ReceiverStream::new(passed).map(Ok), stopping);
-    let Some(Order::Ask(ask)) = orders.recv().await else {
-        panic!("not asked");
-    };
-    for _ in 0..QUEUE + 3 {
-        other.answered("a", words(ask.id, 10));
-    }
-    assert_eq!(other.inner.metrics.answers_dropped.get(), 3);
-    let mut id = 0;
-    for _ in 0..QUEUE {
-        let told = back.next().await.unwrap().unwrap();
-        id = told.id;
-        asking.answered_elsewhere(peer, told);
-        assert!(answers.next().await.is_some_and(|one| one.what.is_some()));
-    }
-    assert_eq!(answers.dropped(), 3, "each once, however often it is told");
-    // Replicas count each for itself.
-    let told = v1::ReplicaAnswered {
-        uid: "b".to_owned(),
-        id,
-        dropped: 2,
-        ..v1::ReplicaAnswered::default()
-    };
-    asking.answered_elsewhere(third, told);
-    assert_eq!(answers.dropped(), 5);
 }
 
 fn part(number: u32, last: bool, names: &[&str]) -> Answered {
