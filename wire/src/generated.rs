@@ -1675,7 +1675,7 @@ pub struct PodsAsk {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ReplicaAnswered {
-    /// Of the pod whose proxy answers.
+    /// Of the pod whose proxy answers. Empty: nobody answers, and `dropped` is all that is told.
     #[prost(string, tag = "1")]
     pub uid: ::prost::alloc::string::String,
     /// Absent: its stream has ended, and the answers with it. The id is of the asking replica.
@@ -1684,6 +1684,9 @@ pub struct ReplicaAnswered {
     /// Of the ask, as in `answered`.
     #[prost(uint64, tag = "3")]
     pub id: u64,
+    /// Answers to the ask that found no room at the replica that tells this, since it was asked.
+    #[prost(uint64, tag = "4")]
+    pub dropped: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PodReport {
