@@ -7,7 +7,7 @@
 //! one workload are alike. So names are looked up once for a pod and once for an edge of a
 //! workload, and a row costs two lookups by number.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crds::observe::{NodeKind, Protocol};
@@ -58,12 +58,15 @@ pub(crate) struct Folded {
     pub rows: Vec<Row>,
     /// What workloads served.
     pub routes: Routes,
+    /// Edges of pods of which nobody knew whose they were.
+    pub unknown: HashSet<EdgeRef>,
 }
 
 impl Folded {
     /// Bytes that it takes, without what edges share.
     pub(crate) fn size(&self) -> usize {
         let rows: usize = self.rows.iter().map(|row| 24 + row.sums.size()).sum();
+        let rows = rows + 16 * self.unknown.len();
         let routes: usize = self.routes.values().map(|sums| 96 + sums.size()).sum();
         rows + routes
     }
@@ -80,8 +83,9 @@ impl Folded {
         keep: impl Fn(&[&NodeKey]) -> bool,
     ) -> Self {
         let mut rows: HashMap<(EdgeRef, bool), Sums> = HashMap::new();
-        let mut routes = Routes::new();
+        let (mut routes, mut unknown) = (Routes::new(), HashSet::new());
         for part in parts {
+            unknown.extend(part.unknown.iter().cloned());
             // Open is what the last stretch says; who is not in it has nothing open.
             rows.values_mut().for_each(|sums| sums.open = 0);
             for row in &part.rows {
@@ -104,6 +108,7 @@ impl Folded {
         Self {
             rows: rows.collect(),
             routes,
+            unknown,
         }
     }
 }
@@ -118,6 +123,7 @@ pub(crate) struct Fold {
     edges: HashMap<(EdgeRef, bool), usize>,
     rows: Vec<Row>,
     routes: Routes,
+    unknown: HashSet<EdgeRef>,
     /// By number of the reporter's node: names that are left to it, and routes that it has.
     left: HashMap<usize, usize>,
     routes_of: HashMap<usize, usize>,
@@ -156,6 +162,7 @@ impl Fold {
         Folded {
             rows: self.rows,
             routes: self.routes,
+            unknown: self.unknown,
         }
     }
 
@@ -178,6 +185,9 @@ impl Fold {
             Some(edge) => edge,
             None => known.rest(rest(by, reported.client), by)?,
         };
+        if self.is_unknown(edge.key(), reported) {
+            self.unknown.insert(edge.clone());
+        }
         let server = !reported.client;
         let rows = &mut self.rows;
         let row = *self.edges.entry((edge.clone(), server)).or_insert_with(|| {
@@ -189,6 +199,15 @@ impl Fold {
             rows.len() - 1
         });
         Some((row, own_port))
+    }
+
+    /// Whether an end is a pod of which nobody knows whose it was: it stands for itself then,
+    /// or for its account where only its uid was told.
+    fn is_unknown(&self, edge: &EdgeKey, reported: &Reported) -> bool {
+        let by_account = edge.from.kind == NodeKind::ServiceAccount;
+        let mut ends = [&edge.from, &edge.to].into_iter();
+        (by_account && !reported.caller.is_empty())
+            || ends.any(|end| self.nodes.unknown.contains(end))
     }
 
     /// An edge as the caller's proxy tells it.
@@ -290,6 +309,8 @@ struct Nodes {
     numbers: HashMap<NodeKey, usize>,
     /// By name, and by uid where that is told.
     pods: HashMap<(ObjectKey, Arc<str>), usize>,
+    /// Those of pods that are not known.
+    unknown: HashSet<NodeKey>,
 }
 
 impl Nodes {
@@ -299,6 +320,9 @@ impl Nodes {
             return *number;
         }
         let node = NodeKey::of_workload(owners.inventory.topmost(pod, uid));
+        if !owners.inventory.knows(pod, uid) {
+            self.unknown.insert(node.clone());
+        }
         let next = self.all.len();
         let number = *self.numbers.entry(node.clone()).or_insert(next);
         if number == next {
