@@ -1,7 +1,8 @@
 //! Which objects exist, whose labels say what, and which pod belongs to whom.
 //!
 //! An object that is gone is remembered for a while: its traffic of the last
-//! minutes still belongs to its owners. It is no longer listed itself.
+//! minutes still belongs to its owners. It is no longer listed itself. Of pods that
+//! ended before this replica began, the others tell.
 //!
 //! May import `model`, `translate` and `world`.
 
@@ -20,8 +21,11 @@ use crate::world::ObjectKey;
 /// How long an object is remembered after its end: longer than any window.
 const REMEMBERED: Duration = Duration::from_secs(600);
 /// Objects that are remembered after their end. A cluster that ends more in ten
-/// minutes loses who owned the first of them.
+/// minutes loses who owned the first of them. With names of 60 bytes and their owners
+/// 20 000 pods are 10 MB.
 const MAX_GONE: usize = 20_000;
+/// Owners of a pod. A Deployment owns ReplicaSets own pods; nothing known goes deeper.
+pub(crate) const DEEPEST: usize = 4;
 
 /// Labels of an object.
 pub(crate) type Labels = BTreeMap<String, String>;
@@ -43,6 +47,19 @@ pub(crate) struct InventoryObject {
 /// and name.
 pub(crate) type ObjectId = (Kind, ObjectKey);
 
+/// A pod that is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct EndedPod {
+    /// Its name.
+    pub key: ObjectKey,
+    /// What it was.
+    pub thing: Arc<InventoryObject>,
+    /// Its owners then, from the nearest to the topmost.
+    pub owners: Vec<ObjectId>,
+    /// When it ended.
+    pub at: Instant,
+}
+
 #[derive(Debug)]
 struct InventoryEntry {
     thing: Arc<InventoryObject>,
@@ -57,6 +74,10 @@ pub(crate) struct Inventory {
     /// to another one.
     pods: HashMap<Arc<str>, (ObjectKey, Arc<InventoryObject>)>,
     gone: usize,
+    /// Pods that are gone, numbered as that became known here.
+    ended: BTreeMap<u64, EndedPod>,
+    last_ended: u64,
+    heard: u64,
 }
 
 impl Inventory {
@@ -76,15 +97,85 @@ impl Inventory {
     /// An object is gone.
     pub(crate) fn end(&mut self, kind: Kind, key: &ObjectKey, now: Instant) {
         let objects = self.objects.entry(kind).or_default();
-        if let Some(held) = objects.get_mut(key)
-            && held.gone.is_none()
-        {
-            held.gone = Some(now);
+        let held = objects.get_mut(key).filter(|held| held.gone.is_none());
+        let Some(held) = held else { return };
+        held.gone = Some(now);
+        self.gone += 1;
+        if kind == Kind::Pod {
+            let thing = Arc::clone(&held.thing);
+            let owners = self.owners(key, &thing);
+            self.note_ended(EndedPod {
+                key: key.clone(),
+                thing,
+                owners,
+                at: now,
+            });
+        }
+        self.make_room(now);
+    }
+
+    /// Another replica knows of the end of a pod, which may have been before this one began.
+    pub(crate) fn hear_end(&mut self, pod: EndedPod, now: Instant) {
+        let uid = Arc::clone(&pod.thing.uid);
+        let is_old = now.duration_since(pod.at) >= REMEMBERED;
+        if is_old || self.pods.contains_key(&uid) {
+            return;
+        }
+        let above = pod.owners.iter().skip(1);
+        for ((kind, key), (above, owner)) in pod.owners.iter().zip(above) {
+            // One that exists knows its own owner.
+            let thing = InventoryObject {
+                owner: Some((*above, Arc::clone(&owner.name))),
+                ..InventoryObject::default()
+            };
+            self.put_gone(*kind, key, Arc::new(thing), pod.at);
+        }
+        self.put_gone(Kind::Pod, &pod.key, Arc::clone(&pod.thing), pod.at);
+        let known = (pod.key.clone(), Arc::clone(&pod.thing));
+        self.pods.insert(uid, known);
+        self.note_ended(pod);
+        self.heard += 1;
+        self.make_room(now);
+    }
+
+    /// An object is gone, unless one of its name exists or went later.
+    fn put_gone(&mut self, kind: Kind, key: &ObjectKey, thing: Arc<InventoryObject>, at: Instant) {
+        let objects = self.objects.entry(kind).or_default();
+        let before = objects.get(key).map(|held| held.gone);
+        let is_later = |gone: Option<Instant>| gone.is_none_or(|gone| gone >= at);
+        if before.is_some_and(is_later) {
+            return;
+        }
+        let gone = Some(at);
+        objects.insert(key.clone(), InventoryEntry { thing, gone });
+        if before.is_none() {
             self.gone += 1;
         }
+    }
+
+    fn note_ended(&mut self, pod: EndedPod) {
+        self.last_ended += 1;
+        self.ended.insert(self.last_ended, pod);
+        if self.ended.len() > MAX_GONE {
+            self.ended.pop_first();
+        }
+    }
+
+    fn make_room(&mut self, now: Instant) {
         if self.gone > MAX_GONE {
             self.forget(now, MAX_GONE / 2);
         }
+    }
+
+    /// Pods that are gone, after the one with this number, each with its own.
+    pub(crate) fn ended_since(&self, since: u64) -> impl Iterator<Item = (u64, &EndedPod)> {
+        let ended = self.ended.range(since.saturating_add(1)..);
+        ended.map(|(number, pod)| (*number, pod))
+    }
+
+    /// Changes when other replicas tell of pods that were not known here.
+    pub(crate) fn heard(&self) -> u64 {
+        self.heard
     }
 
     /// Whatever `keep` does not hold is gone.
@@ -129,12 +220,13 @@ impl Inventory {
         }
         let held = self.objects.values().flat_map(BTreeMap::values);
         self.gone = held.filter(|held| held.gone.is_some()).count();
-        // A uid that another one has followed stays as long as something else
-        // holds what it was; its own entry is the last.
-        self.pods.retain(|_, (key, thing)| {
-            let pods = self.objects.get(&Kind::Pod);
-            pods.is_some_and(|pods| pods.contains_key(key)) || Arc::strong_count(thing) > 1
+        self.ended.retain(|_, pod| {
+            now.duration_since(pod.at) < REMEMBERED && cutoff.is_none_or(|limit| pod.at >= limit)
         });
+        // A uid stays as long as the pod has its name or its end is remembered, even though
+        // another one has followed; its own entry is the last.
+        self.pods
+            .retain(|_, (_, thing)| Arc::strong_count(thing) > 1);
     }
 
     /// An object that exists.
@@ -192,6 +284,11 @@ impl Inventory {
         top.unwrap_or_else(|| (Kind::Pod, pod.clone()))
     }
 
+    /// Whether it is known what a pod is, or was.
+    pub(crate) fn knows(&self, pod: &ObjectKey, uid: &str) -> bool {
+        self.thing(pod, uid).is_some()
+    }
+
     fn thing(&self, pod: &ObjectKey, uid: &str) -> Option<&InventoryObject> {
         if let Some((_, thing)) = self.pods.get(uid) {
             return Some(thing);
@@ -202,8 +299,6 @@ impl Inventory {
 
     /// Owners from the nearest to the topmost.
     fn owners(&self, pod: &ObjectKey, thing: &InventoryObject) -> Vec<ObjectId> {
-        /// A Deployment owns ReplicaSets own pods; nothing known goes deeper.
-        const DEEPEST: usize = 4;
         let mut chain = Vec::new();
         let mut next = thing.owner.clone();
         while let Some((kind, name)) = next
@@ -283,6 +378,58 @@ mod tests {
             Some(key("shop", "api"))
         );
         assert_eq!(inventory.of(Kind::Deployment, &pod, "next"), None);
+    }
+
+    #[test]
+    fn pod_whose_name_another_one_took_is_remembered_for_as_long() {
+        let mut inventory = inventory();
+        let (start, pod) = (Instant::now(), key("shop", "api-1"));
+        inventory.end(Kind::Pod, &pod, start);
+        let next = InventoryObject {
+            uid: "next".into(),
+            ..InventoryObject::default()
+        };
+        inventory.put(Kind::Pod, pod.clone(), Arc::new(next));
+        inventory.tidy(start + REMEMBERED - Duration::from_secs(1));
+        let owner = Some(key("shop", "api"));
+        assert_eq!(inventory.of(Kind::Deployment, &pod, "shop-api"), owner);
+        inventory.tidy(start + REMEMBERED);
+        assert_eq!(inventory.pod_by_uid("shop-api"), None);
+        assert_eq!(inventory.pod_by_uid("next"), Some(&pod));
+    }
+
+    #[test]
+    fn end_that_another_replica_saw_leads_to_the_owners_and_is_as_old_as_there() {
+        let (mut there, mut here) = (inventory(), Inventory::default());
+        let (start, pod) = (Instant::now(), key("shop", "api-1"));
+        there.end(Kind::Pod, &pod, start);
+        let told = || {
+            let (_, ended) = there.ended_since(0).next().unwrap();
+            let thing = Arc::new((*ended.thing).clone());
+            let ended = ended.clone();
+            EndedPod { thing, ..ended }
+        };
+        let later = start + Duration::from_secs(300);
+        for _ in 0..2 {
+            here.hear_end(told(), later);
+        }
+        assert_eq!((here.heard(), here.ended_since(0).count()), (1, 1), "once");
+        let owner = || Some(key("shop", "api"));
+        for uid in ["shop-api", ""] {
+            assert_eq!(here.of(Kind::Deployment, &pod, uid), owner(), "{uid}");
+        }
+        assert_eq!(here.of(Kind::Node, &pod, ""), Some(key("", "n1")));
+        for kind in [Kind::Pod, Kind::ReplicaSet, Kind::Deployment] {
+            assert_eq!(here.list(kind, None).count(), 0, "{kind:?}");
+        }
+        here.tidy(start + REMEMBERED);
+        assert_eq!((here.pod_by_uid("shop-api"), here.gone), (None, 0));
+        here.hear_end(told(), start + REMEMBERED);
+        assert_eq!(here.heard(), 1, "of long ago");
+        // One that is there ends by what is seen here.
+        let mut living = inventory();
+        living.hear_end(told(), later);
+        assert!(living.get(Kind::Pod, &pod).is_some() && living.heard() == 0);
     }
 
     #[test]

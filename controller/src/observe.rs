@@ -1,13 +1,14 @@
 //! What the proxies have told: which resources they have acknowledged and what they have
 //! counted, on this replica and, by exchange, on the others.
 //!
-//! May import `fleet`, `metrics`, `model`, `problem`, `settings`, `shares` and `world`. It hears of streams
-//! from `serve` and knows nothing of them.
+//! May import `fleet`, `inventory`, `metrics`, `model`, `problem`, `settings`, `shares` and
+//! `world`. It hears of streams from `serve` and knows nothing of them.
 
 pub(crate) mod acknowledged;
 pub(crate) mod acknowledgements;
 pub(crate) mod asks;
 pub(crate) mod clock_offset;
+pub(crate) mod ended_pods;
 pub(crate) mod exchange;
 pub(crate) mod given_up;
 pub(crate) mod propagation;

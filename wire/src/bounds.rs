@@ -1,7 +1,8 @@
 //! What each message may become when it is decoded.
 //!
 //! The parts of what proxies say are counted first. Controllers are not hostile to each other
-//! nor to proxies, and what they say is decoded as it is.
+//! nor to proxies, and what they say is decoded as it is, but for pods that have ended: of these
+//! a whole cluster may be told.
 
 use crate::codec::Bounded;
 use crate::v1;
@@ -11,12 +12,17 @@ use crate::v1;
 const PARTS: usize = 32_768;
 /// Parts of all edges of a report: reasons, rules, routes and names.
 const PARTS_OF_EDGES: usize = 131_072;
+/// Pods that have ended, and their parts: names, and owners. A replica tells of 5 000 at once,
+/// with eight parts each.
+const PARTS_OF_ENDED: usize = 65_536;
 /// Numbers of the report in a message, and of the edges in a report.
 const REPORT: u64 = 4;
 const EDGES: u64 = 3;
+/// Number of the pods that have ended, in what replicas tell each other.
+const ENDED: u64 = 53;
 
 /// Why a message is not decoded.
-const TOO_MANY: &str = "a message has more parts than a proxy has to tell";
+const TOO_MANY: &str = "a message has more parts than there are to tell";
 const MALFORMED: &str = "a message is no protobuf";
 
 impl Bounded for v1::FromProxy {
@@ -44,6 +50,20 @@ impl Bounded for v1::FromProxy {
     }
 }
 
+impl Bounded for v1::Reports {
+    fn check(encoded: &[u8]) -> Result<(), &'static str> {
+        let mut left = PARTS_OF_ENDED;
+        for field in Fields(encoded) {
+            let (number, pod) = field?;
+            if number == ENDED {
+                let parts = 1 + Fields(pod).take(left).count();
+                left = left.checked_sub(parts).ok_or(TOO_MANY)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 macro_rules! unbounded {
     ($($message:ident),* $(,)?) => {
         $(impl Bounded for v1::$message {})*
@@ -61,7 +81,6 @@ unbounded!(
     ToProxy,
     AnswerEnd,
     Observed,
-    Reports,
     ReplicaAnswered,
 );
 
@@ -216,5 +235,44 @@ mod tests {
             );
         }
         assert_eq!(v1::FromProxy::check(&ack(empty(PARTS))), Ok(()));
+    }
+
+    #[test]
+    fn pods_that_ended_are_counted_before_they_are_decoded() {
+        let told = |pods: usize, owners: usize| {
+            let owner = v1::PodOwner {
+                kind: "ReplicaSet".to_owned(),
+                name: "api-5d9".to_owned(),
+            };
+            let pod = v1::EndedPod {
+                namespace: "shop".to_owned(),
+                pod: "api-5d9-x".to_owned(),
+                uid: "uid".to_owned(),
+                node: "n1".to_owned(),
+                owners: vec![owner; owners],
+                ago: 1,
+            };
+            let news = v1::Reports {
+                ended: vec![pod; pods],
+                ..v1::Reports::default()
+            };
+            news.encode_to_vec()
+        };
+        let honest = told(5_000, 4);
+        assert_eq!(v1::Reports::check(&honest), Ok(()));
+        v1::Reports::decode(honest.as_slice()).unwrap();
+        let empty = v1::Reports {
+            ended: vec![v1::EndedPod::default(); PARTS_OF_ENDED + 1],
+            ..v1::Reports::default()
+        };
+        let cut = &honest[..honest.len() - 1];
+        for (hostile, why) in [
+            (empty.encode_to_vec().as_slice(), TOO_MANY),
+            (told(1, PARTS_OF_ENDED).as_slice(), TOO_MANY),
+            (told(5_000, 4).repeat(2).as_slice(), TOO_MANY),
+            (cut, MALFORMED),
+        ] {
+            assert_eq!(v1::Reports::check(hostile), Err(why));
+        }
     }
 }

@@ -1625,6 +1625,35 @@ pub struct Reports {
     /// Pods that stream from the answering replica, and what they hold.
     #[prost(message, repeated, tag = "52")]
     pub held: ::prost::alloc::vec::Vec<PodShares>,
+    /// Pods that ended in the last minutes, before the first report that may name them.
+    #[prost(message, repeated, tag = "53")]
+    pub ended: ::prost::alloc::vec::Vec<EndedPod>,
+}
+/// A pod that is gone. What it counted, and what others counted of it, is its owners'.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct EndedPod {
+    #[prost(string, tag = "1")]
+    pub namespace: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub pod: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub uid: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub node: ::prost::alloc::string::String,
+    /// From the nearest to the topmost.
+    #[prost(message, repeated, tag = "5")]
+    pub owners: ::prost::alloc::vec::Vec<PodOwner>,
+    /// Milliseconds since its end, when this was told.
+    #[prost(uint64, tag = "6")]
+    pub ago: u64,
+}
+/// In the namespace of the pod.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PodOwner {
+    #[prost(string, tag = "1")]
+    pub kind: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PodShares {
@@ -1675,7 +1704,7 @@ pub struct PodsAsk {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ReplicaAnswered {
-    /// Of the pod whose proxy answers.
+    /// Of the pod whose proxy answers. Empty: nobody answers, and `dropped` is all that is told.
     #[prost(string, tag = "1")]
     pub uid: ::prost::alloc::string::String,
     /// Absent: its stream has ended, and the answers with it. The id is of the asking replica.
@@ -1684,6 +1713,9 @@ pub struct ReplicaAnswered {
     /// Of the ask, as in `answered`.
     #[prost(uint64, tag = "3")]
     pub id: u64,
+    /// Answers to the ask that found no room at the replica that tells this, since it was asked.
+    #[prost(uint64, tag = "4")]
+    pub dropped: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PodReport {

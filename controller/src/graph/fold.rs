@@ -7,7 +7,7 @@
 //! one workload are alike. So names are looked up once for a pod and once for an edge of a
 //! workload, and a row costs two lookups by number.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crds::observe::{NodeKind, Protocol};
@@ -61,12 +61,15 @@ pub(crate) struct Folded {
     pub routes: Routes,
     /// Whose reports of it were not there any more.
     pub given_up: GivenUp,
+    /// Edges of pods of which nobody knew whose they were.
+    pub unknown: HashSet<EdgeRef>,
 }
 
 impl Folded {
     /// Bytes that it takes, without what edges share.
     pub(crate) fn size(&self) -> usize {
         let rows: usize = self.rows.iter().map(|row| 24 + row.sums.size()).sum();
+        let rows = rows + 16 * self.unknown.len();
         let routes: usize = self.routes.values().map(|sums| 96 + sums.size()).sum();
         rows + routes + self.given_up.bytes()
     }
@@ -91,7 +94,10 @@ impl Folded {
             match held.and_then(|at| self.rows.get_mut(*at)) {
                 Some(held) if held.sums.told() < row.sums.told() => *held = row.clone(),
                 Some(_) => {}
-                None => self.rows.push(row.clone()),
+                None => {
+                    self.rows.push(row.clone());
+                    self.unknown.extend(before.unknown.get(&row.edge).cloned());
+                }
             }
         }
         for (route, sums) in routes {
@@ -114,9 +120,10 @@ impl Folded {
         keep: impl Fn(&[&NodeKey]) -> bool,
     ) -> Self {
         let mut rows: HashMap<(EdgeRef, bool), Sums> = HashMap::new();
-        let mut routes = Routes::new();
+        let (mut routes, mut unknown) = (Routes::new(), HashSet::new());
         let mut given_up = GivenUp::default();
         for part in parts {
+            unknown.extend(part.unknown.iter().cloned());
             given_up.add(&part.given_up);
             // Open is what the last stretch says; who is not in it has nothing open.
             rows.values_mut().for_each(|sums| sums.open = 0);
@@ -141,6 +148,7 @@ impl Folded {
             rows: rows.collect(),
             routes,
             given_up,
+            unknown,
         }
     }
 }
@@ -157,6 +165,7 @@ pub(crate) struct Fold {
     edges: HashMap<(EdgeRef, bool), usize>,
     rows: Vec<Row>,
     routes: Routes,
+    unknown: HashSet<EdgeRef>,
     /// By number of the reporter's node: names that are left to it, and routes that it has.
     left: HashMap<usize, usize>,
     routes_of: HashMap<usize, usize>,
@@ -207,6 +216,7 @@ impl Fold {
             rows: self.rows,
             routes: self.routes,
             given_up: GivenUp::default(),
+            unknown: self.unknown,
         }
     }
 
@@ -233,6 +243,9 @@ impl Fold {
             Some(edge) => edge,
             None => known.rest(rest(by, reported.client), by)?,
         };
+        if self.is_unknown(edge.key(), reported) {
+            self.unknown.insert(edge.clone());
+        }
         let server = !reported.client;
         let rows = &mut self.rows;
         let row = *self.edges.entry((edge.clone(), server)).or_insert_with(|| {
@@ -244,6 +257,15 @@ impl Fold {
             rows.len() - 1
         });
         Some((row, own_port))
+    }
+
+    /// Whether an end is a pod of which nobody knows whose it was: it stands for itself then,
+    /// or for its account where only its uid was told.
+    fn is_unknown(&self, edge: &EdgeKey, reported: &Reported) -> bool {
+        let by_account = edge.from.kind == NodeKind::ServiceAccount;
+        let mut ends = [&edge.from, &edge.to].into_iter();
+        (by_account && !reported.caller.is_empty())
+            || ends.any(|end| self.nodes.unknown.contains(end))
     }
 
     /// An edge as the caller's proxy tells it.
@@ -370,6 +392,8 @@ struct Nodes {
     /// Pods whose owner was asked for.
     #[cfg(test)]
     looked_up: usize,
+    /// Those of pods that are not known.
+    unknown: HashSet<NodeKey>,
 }
 
 impl Nodes {
@@ -383,6 +407,9 @@ impl Nodes {
             self.looked_up += 1;
         }
         let node = NodeKey::of_workload(owners.inventory.topmost(pod, uid));
+        if !owners.inventory.knows(pod, uid) {
+            self.unknown.insert(node.clone());
+        }
         let next = self.all.len();
         let number = *self.numbers.entry(node.clone()).or_insert(next);
         if number == next {

@@ -93,6 +93,8 @@ struct GraphState {
     workloads: Option<(Instant, Arc<Workloads>)>,
     /// The slot before which it is remembered what only called sides told.
     remembered_to: u64,
+    /// Of the inventory: changes when other replicas tell whose pods were.
+    heard: u64,
 }
 
 /// Which window, and what of it.
@@ -116,7 +118,9 @@ impl GraphState {
         // What ends a call in the slot after it must be there too.
         for slot in self.remembered_to.max(oldest)..settled.saturating_sub(1) {
             for edge in self.history.only_served(slot) {
-                self.memory.see(&edge, seen_in(slot));
+                if self.history.is_known(slot, &edge) {
+                    self.memory.see(&edge, seen_in(slot));
+                }
             }
             self.remembered_to = slot + 1;
         }
@@ -192,9 +196,11 @@ impl Graph {
         aside(move || graph.look_now(now, back)).await;
     }
 
-    /// Folds the slots of which something is new; of older ones only if `back` is set.
+    /// Folds the slots of which something is new; of older ones only if `back` is set, or
+    /// where it became known whose pods of theirs were.
     fn look_now(&self, now: SystemTime, back: bool) {
         let current = slot_of(now);
+        let back = self.hears() || back;
         let whole_from = self.inner.reports.whole_from();
         for (slot, revision) in self.inner.reports.revisions().into_iter().rev() {
             let fresh = slot + FRESH > current;
@@ -214,6 +220,20 @@ impl Graph {
         metrics.remembered.set(gauge(state.memory.len()));
     }
 
+    /// Whether other replicas told whose pods were since the last look. What was folded
+    /// without that is not as it should be.
+    fn hears(&self) -> bool {
+        let heard = self.inner.inventory.read().heard();
+        let mut state = self.inner.state.lock();
+        let is_new = state.heard != heard;
+        if is_new {
+            state.heard = heard;
+            state.history.lack_unknown();
+            state.remembered_to = 0;
+        }
+        is_new
+    }
+
     fn fold(&self, slot: u64, revision: u64) {
         let reported = self.inner.reports.of_slot(slot);
         let mut fold = Fold::default();
@@ -225,7 +245,9 @@ impl Graph {
         // Asked for last: what goes in between is said to be missing, and is there.
         folded.given_up = self.inner.reports.given_up(slot);
         let mut state = self.inner.state.lock();
-        for edge in window::sure(&folded) {
+        // A pod that nobody knows is no workload, and would be taken for one for weeks.
+        let sure = window::sure(&folded).filter(|edge| !folded.unknown.contains(*edge));
+        for edge in sure {
             state.memory.see(edge, seen_in(slot));
         }
         state.history.take(slot, revision, folded);
@@ -368,8 +390,8 @@ impl Graph {
         seen
     }
 
-    /// Accounts of the callers that these nodes ever had, as far as they are remembered, and
-    /// how many callers there were of whom none is known.
+    /// Accounts of the callers that these nodes ever had, as far as they are remembered or
+    /// were there in the last minutes, and how many there were of whom none is known.
     pub(crate) fn callers_of(
         &self,
         nodes: &BTreeSet<NodeKey>,
@@ -377,7 +399,9 @@ impl Graph {
     ) -> (BTreeSet<ObjectKey>, usize) {
         let workloads = workloads(&compiled.model, &self.inner.inventory.read());
         let state = self.inner.state.lock();
-        let edges = state.memory.iter().map(|(edge, _)| edge.key());
+        let remembered = state.memory.iter().map(|(edge, _)| edge);
+        let edges = remembered.chain(state.history.unknown());
+        let edges = edges.map(EdgeRef::key);
         let mut accounts = BTreeSet::new();
         let mut unknown = BTreeSet::new();
         for edge in edges.filter(|edge| nodes.contains(&edge.to)) {

@@ -27,6 +27,8 @@ const KEPT: u64 = FINE + TOLD_AGAIN + 1;
 pub(crate) const TOLD_AGAIN: u64 = HALF + 2;
 /// Halves that are kept: the longest window and one that is not full.
 const HALVES: u64 = LONGEST / HALF + 2;
+/// No slot that has reports has this revision.
+const NEVER: u64 = 0;
 /// Minutes of the history.
 pub(crate) const MINUTES: u64 = 60;
 /// Bytes of everything here: rows of 20 000 edges in all slots and an hour of minutes.
@@ -114,6 +116,26 @@ impl History {
         let beside: Vec<&Folded> = beside.map(|held| &held.folded).collect();
         let served = window::only_served(&held.folded, &beside).into_iter();
         served.cloned().collect()
+    }
+
+    /// Whether it was known whose the pods of this edge were when the slot was folded.
+    pub(crate) fn is_known(&self, slot: u64, edge: &EdgeRef) -> bool {
+        let held = self.slots.get(&slot);
+        held.is_some_and(|held| !held.folded.unknown.contains(edge))
+    }
+
+    /// Edges of the last minutes, of pods of which it was not known whose they were.
+    pub(crate) fn unknown(&self) -> impl Iterator<Item = &EdgeRef> {
+        let stretches = self.slots.values().chain(self.halves.values());
+        stretches.flat_map(|held| &held.folded.unknown)
+    }
+
+    /// Has every slot that stands alone folded again in which pods were not known.
+    pub(crate) fn lack_unknown(&mut self) {
+        let slots = self.slots.values_mut();
+        for held in slots.filter(|held| !held.folded.unknown.is_empty()) {
+            held.revision = NEVER;
+        }
     }
 
     /// What was counted in a slot, each call once: without what called sides told of calls

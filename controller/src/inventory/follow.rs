@@ -47,10 +47,16 @@ pub(crate) struct Followed {
 impl Followed {
     /// Starts to follow every kind, on tasks of their own. `unlisted` shows how
     /// many kinds are waited for.
-    pub(crate) fn start(client: &Client, latest: Latest, unlisted: Gauge) -> Self {
+    pub(crate) fn start(
+        client: &Client,
+        latest: Latest,
+        inventory: Arc<RwLock<Inventory>>,
+        unlisted: Gauge,
+    ) -> Self {
         let followed = Self {
+            inventory,
+            waiting: Arc::default(),
             gauge: unlisted,
-            ..Self::default()
         };
         followed.follow::<Namespace>(client, Kind::Namespace);
         followed.follow::<Node>(client, Kind::Node);
@@ -176,9 +182,13 @@ impl Followed {
     fn take_pods(&self, pods: &Store<PodFacts>, before: &Store<PodFacts>) {
         let mut inventory = self.inventory.write();
         for (key, facts) in pods.iter() {
-            let same = before.get(key).is_some_and(|held| Arc::ptr_eq(held, facts));
-            if same {
+            let held = before.get(key);
+            if held.is_some_and(|held| Arc::ptr_eq(held, facts)) {
                 continue;
+            }
+            if held.is_some_and(|held| held.uid != facts.uid) {
+                // Nobody saw the World between the two of one name.
+                inventory.end(Kind::Pod, key, Instant::now());
             }
             let text =
                 |(name, value): (&Arc<str>, &Arc<str>)| (name.to_string(), value.to_string());

@@ -108,9 +108,14 @@ impl Kind {
 
     /// The kind that an owner reference means.
     pub(crate) fn owner(kind: &str, api_version: &str) -> Option<Self> {
+        Self::owner_named(kind).filter(|known| known.api_version() == api_version)
+    }
+
+    /// The kind of this name, if its objects own pods.
+    pub(crate) fn owner_named(name: &str) -> Option<Self> {
         let known = KINDS.into_iter().filter(|known| known.has_pods());
         known
             .filter(|known| known.namespaced() && *known != Self::Pod)
-            .find(|known| known.name() == kind && known.api_version() == api_version)
+            .find(|known| known.name() == name)
     }
 }

@@ -111,8 +111,10 @@ struct Open {
     /// Other replicas were asked as well.
     elsewhere: bool,
     queue: mpsc::Sender<ProxyAnswer>,
-    /// What found no room in it.
+    /// What found no room in it, or in that of another replica.
     dropped: Arc<AtomicU64>,
+    /// What of that each other replica told of.
+    dropped_elsewhere: BTreeMap<IpAddr, u64>,
     /// Bytes that wait in it.
     waiting: Arc<AtomicUsize>,
 }
@@ -184,7 +186,7 @@ impl Answers {
         self.queue.poll_recv(cx)
     }
 
-    /// Answers that found no room here.
+    /// Answers that found no room, here or at a replica that passes them on.
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
@@ -340,6 +342,7 @@ impl Asks {
                 elsewhere,
                 queue,
                 dropped: Arc::clone(&dropped),
+                dropped_elsewhere: BTreeMap::new(),
                 waiting: Arc::default(),
             };
             state.open.insert(id, open);

@@ -6,6 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use futures::StreamExt as _;
@@ -16,6 +18,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
+use parking_lot::RwLock;
 use policy::name::SpiffeId;
 use prometheus_client::metrics::gauge::Gauge;
 use runtime::backoff::Backoff;
@@ -36,8 +39,10 @@ use super::acknowledged::Observed;
 use super::asks::Asks;
 use super::asks::replicas::Passed;
 use super::clock_offset::ClockOffset;
+use super::ended_pods;
 use super::reports::Reports;
 use crate::fleet::Fleet;
+use crate::inventory::Inventory;
 use crate::settings::SERVE_PORT;
 use crate::shares::Board;
 
@@ -66,6 +71,8 @@ pub(crate) struct Answerer {
     pub observed: Observed,
     /// What proxies reported.
     pub reports: Reports,
+    /// Whose the pods were that it names.
+    pub inventory: Arc<RwLock<Inventory>>,
     /// What may be asked of proxies.
     pub asks: Asks,
     /// What they said of calls to Services with a breaker.
@@ -93,7 +100,7 @@ impl Answerer {
     }
 
     /// Starts to tell what this replica's proxies reported, and then each report
-    /// as it comes.
+    /// as it comes. Before each of both, which pods have ended since.
     ///
     /// # Errors
     /// When somebody else than a controller asks.
@@ -101,7 +108,16 @@ impl Answerer {
         self.admit(peer)?;
         let (outbox, sent) = mpsc::channel(OUTBOX);
         let (reports, changes) = (self.reports.clone(), self.reports.own_changes());
-        let news = move |since| reports.own_since(since, SystemTime::now());
+        let (inventory, told) = (Arc::clone(&self.inventory), AtomicU64::new(0));
+        let news = move |since| {
+            let last = told.load(Ordering::Relaxed);
+            let ended = ended_pods::ended_since(&inventory.read(), last, Instant::now());
+            told.store(ended.0, Ordering::Relaxed);
+            match ended.1 {
+                Some(ended) => (since, Some(ended)),
+                None => reports.own_since(since, SystemTime::now()),
+            }
+        };
         self.answer("reports", changes, news, outbox.clone());
         let (board, changes) = (self.board.clone(), self.board.own_changes());
         let news = move |since| board.own_since(since);
@@ -201,6 +217,8 @@ pub(crate) struct Listener {
     pub observed: Observed,
     /// Where reports go.
     pub reports: Reports,
+    /// Where it goes whose the pods were that they name.
+    pub inventory: Arc<RwLock<Inventory>>,
     /// What they are asked, and where answers go.
     pub asks: Asks,
     /// Where pulses go.
@@ -368,6 +386,8 @@ impl Listener {
             Err(status) => return Err(status.into()),
         };
         while let Some(mut news) = told.message().await? {
+            let ended = std::mem::take(&mut news.ended);
+            ended_pods::heard(&self.inventory, ended, Instant::now());
             let pulses = std::mem::take(&mut news.pulses);
             self.fleet.heard(pulses, Instant::now());
             self.board.heard(peer, &news, Instant::now());

@@ -58,12 +58,12 @@ const MAX_REPORT_BYTES: usize = 512 * 1024;
 /// Processes of one pod in one slot: a proxy that restarts all the time.
 const MAX_PROCESSES: usize = 4;
 /// Bytes of a namespace and of any other name of Kubernetes.
-const MAX_NAMES: (usize, usize) = (63, 253);
+pub(super) const MAX_NAMES: (usize, usize) = (63, 253);
 /// Bytes of one name in a report: two names of Kubernetes and a slash.
 const MAX_NAME: usize = MAX_NAMES.0 + 1 + MAX_NAMES.1;
 /// Encoded bytes of one message to another replica, unless a single report has more.
 /// Whoever listens takes 64 MiB.
-const CHUNK: usize = 1024 * 1024;
+pub(super) const CHUNK: usize = 1024 * 1024;
 /// Shared by streams, peers and the API. Clones are the same state.
 #[derive(Clone, Debug)]
 pub(crate) struct Reports {

@@ -1,6 +1,9 @@
 //! What the parts of one replica share.
 
+use std::sync::Arc;
+
 use kube::Client;
+use parking_lot::RwLock;
 use tokio::sync::watch;
 
 use crate::{
@@ -10,6 +13,7 @@ use crate::{
     },
     authority::Authority,
     fleet::Fleet,
+    inventory::Inventory,
     metrics::Metrics,
     model::compiled::Latest,
     observe::{acknowledged::Observed, asks::Asks, reports::Reports},
@@ -33,6 +37,7 @@ pub(super) struct Context {
     pub(super) authority: Authority,
     pub(super) observed: Observed,
     pub(super) reports: Reports,
+    pub(super) inventory: Arc<RwLock<Inventory>>,
     pub(super) asks: Asks,
     pub(super) fleet: Fleet,
     pub(super) board: Board,
@@ -66,6 +71,7 @@ impl Context {
             authority: Authority::new(&settings.identity),
             observed: Observed::new(metrics.observed.clone(), settings.caps.destinations),
             reports: Reports::holding(metrics.reports.clone(), settings.caps.report_edges),
+            inventory: Arc::default(),
             asks: Asks::new(metrics.asks.clone(), &metrics.limits),
             board: Board::default(),
             fleet: Fleet::new(latest.clone(), metrics.limits.counter("breakers")),

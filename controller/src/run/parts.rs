@@ -254,6 +254,7 @@ pub(super) fn peers(context: &Context, roots: &Roots, certificate: &CertHandle) 
         own: context.settings.pod_ip,
         observed: context.observed.clone(),
         reports: context.reports.clone(),
+        inventory: Arc::clone(&context.inventory),
         asks: context.asks.clone(),
         fleet: context.fleet.clone(),
         board: context.board.clone(),
@@ -319,7 +320,8 @@ fn handlers(context: &Context) -> (Vec<Arc<dyn Handler>>, Option<JoinHandle<()>>
     let metrics = &context.metrics;
     let latest = context.latest.clone();
     let unlisted = metrics.api.unlisted.clone();
-    let followed = Followed::start(&context.client, latest.clone(), unlisted);
+    let inventory = Arc::clone(&context.inventory);
+    let followed = Followed::start(&context.client, latest.clone(), inventory, unlisted);
     let gate = Gate::new(context.client.clone());
     let mut handlers: Vec<Arc<dyn Handler>> = Vec::new();
     if context.settings.metrics_api {
@@ -451,6 +453,7 @@ pub(super) fn services(context: &Context) -> Services {
         replica: Answerer {
             observed: context.observed.clone(),
             reports: context.reports.clone(),
+            inventory: Arc::clone(&context.inventory),
             asks: context.asks.clone(),
             fleet: context.fleet.clone(),
             board: context.board.clone(),

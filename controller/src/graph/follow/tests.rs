@@ -5,6 +5,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::*;
+use crate::observe::clock_offset::ClockOffset;
+use crate::observe::ended_pods;
 use crate::testing::cpu_time::computed;
 use crate::testing::topology::{self, call, inventory, now, reports};
 
@@ -128,6 +130,81 @@ async fn call_that_both_ends_told_is_remembered_once_and_by_its_callers_words() 
     // Of the other one the caller's proxy told nothing.
     let only_served = ("bank/Deployment/web", "");
     assert_eq!(edges, [only_served, ("shop/Deployment/web", "shop/api")]);
+}
+
+/// From, to, and requests of each edge, those that are remembered among them.
+fn told(graph: &Graph, at: SystemTime) -> Vec<(String, String, u64)> {
+    let extent = Extent {
+        quiet: true,
+        gone: true,
+        ..Extent::default()
+    };
+    let edges = graph.answer(&asked(extent), at).edges.into_iter();
+    let mut told: Vec<_> = edges
+        .map(|edge| (edge.from, edge.to, edge.requests))
+        .collect();
+    told.sort();
+    told
+}
+
+fn remembered(graph: &Graph) -> Vec<String> {
+    let from = |(edge, _): (&EdgeRef, Seen)| edge.key().from.to_string();
+    graph.with_memory(|memory, _| memory.iter().map(from).collect())
+}
+
+/// What `there` was told, and knows of pods that have ended, `here` hears from it.
+fn hear(here: &Graph, there: &Graph, reported: bool, ended: bool) {
+    let at = Instant::now();
+    if ended {
+        let (_, news) = ended_pods::ended_since(&there.inner.inventory.read(), 0, at);
+        ended_pods::heard(&here.inner.inventory, news.unwrap().ended, at);
+    }
+    if reported {
+        let (_, news) = there.inner.reports.own_since(0, now());
+        let mut clock = ClockOffset::of_stream(0, at);
+        let reports = &here.inner.reports;
+        reports.heard(news.unwrap(), &mut clock, now(), at);
+    }
+}
+
+#[tokio::test]
+async fn calls_of_a_pod_that_ended_before_this_replica_began_are_its_owners() {
+    let later = now() + Duration::from_secs(30);
+    let (web, api) = ("shop/Deployment/web", "shop/Deployment/api");
+    let one = || [(web.to_owned(), api.to_owned(), 1)];
+    // Its caller is gone, or who was called, or both.
+    for gone in [&["web-1"][..], &["api-1"], &["web-1", "api-1"]] {
+        // Who tells the calls may tell it sooner than who knows the pods, as a proxy does.
+        for reports_first in [false, true] {
+            let (there, here) = (graph(&reports()), graph(&reports()));
+            call(&there.inner.reports, "shop/web", "shop/api", 1, 0);
+            for name in gone {
+                let (pod, at) = (topology::key("shop", name), Instant::now());
+                for graph in [&there, &here] {
+                    let mut inventory = graph.inner.inventory.write();
+                    inventory.end(crate::inventory::kind::Kind::Pod, &pod, at);
+                }
+                // It was not there yet.
+                let long_ago = at + Duration::from_secs(600);
+                here.inner.inventory.write().tidy(long_ago);
+            }
+            if reports_first {
+                hear(&here, &there, true, false);
+                here.look(later, true).await;
+                assert_ne!(told(&here, later), one(), "the control");
+                assert_eq!(remembered(&here), [""; 0], "of nobody");
+                hear(&here, &there, false, true);
+            } else {
+                hear(&here, &there, true, true);
+            }
+            // What was folded is folded again without being looked back for.
+            for (graph, back) in [(&there, true), (&here, !reports_first)] {
+                graph.look(later, back).await;
+                assert_eq!(told(graph, later), one(), "{gone:?} {reports_first}");
+                assert_eq!(remembered(graph), [web]);
+            }
+        }
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,10 @@
 //! Reports become the figures of a workload.
 
+use parking_lot::RwLock;
+use tokio::time::Instant;
+
 use super::*;
+use crate::observe::ended_pods;
 use crate::testing::topology::{
     SLOT_NOW, call, inventory, key, report, reports, seen_by_client, seen_by_server,
 };
@@ -229,4 +233,27 @@ fn a_second_try_hides_nothing_and_what_the_callers_own_proxy_refused_is_no_try()
     let view = view(&inventory, &reports);
     let seen = received(&view, Kind::Service, "shop", "api");
     assert_eq!(seen, (10 + 5, 3 + 1));
+}
+
+/// As a replica that began after the end of both pods.
+#[test]
+fn calls_of_pods_that_only_another_replica_knew_are_their_owners() {
+    let (mut there, reports) = (inventory(), reports());
+    call(&reports, "shop/web", "shop/api", 10, 2);
+    let at = Instant::now();
+    let pods = ["web-1", "api-1"].map(|name| key("shop", name));
+    for pod in &pods {
+        there.end(Kind::Pod, pod, at);
+    }
+    let here = RwLock::new(Inventory::default());
+    let calls = |here: &Inventory| {
+        let view = view(here, &reports);
+        let receives = received(&view, Kind::Deployment, "shop", "api");
+        (receives, ends(&view, "shop", "web", None))
+    };
+    assert_eq!(calls(&here.read()), ((0, 0), Vec::new()), "the control");
+    let (_, told) = ended_pods::ended_since(&there, 0, at);
+    ended_pods::heard(&here, told.unwrap().ended, at);
+    let to = (Direction::To, Side::Client, deployment("shop", "api"), 10);
+    assert_eq!(calls(&here.read()), ((10, 2), vec![to]));
 }

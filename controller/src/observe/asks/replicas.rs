@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
@@ -30,6 +31,8 @@ const OUTBOX: usize = 64;
 /// The longest question that is passed on, and what is added to each.
 const LONGEST: Duration = Duration::from_secs(600);
 const GRACE: Duration = Duration::from_secs(5);
+/// After this time without an answer it is told whether some were dropped meanwhile.
+const COUNT_EVERY: Duration = Duration::from_secs(1);
 
 /// What an asking replica sends.
 pub(in crate::observe) trait AskMessages:
@@ -64,24 +67,52 @@ impl Asks {
         };
         let _joined = self.joins(peer, orders);
         while let Some(answered) = answers.message().await? {
-            self.answered_elsewhere(answered);
+            self.answered_elsewhere(peer, answered);
         }
         Ok(())
     }
 
-    fn joins(&self, peer: IpAddr, orders: mpsc::Sender<v1::ReplicaAsk>) -> AskRegistration {
+    pub(super) fn joins(
+        &self,
+        peer: IpAddr,
+        orders: mpsc::Sender<v1::ReplicaAsk>,
+    ) -> AskRegistration {
         let mut state = self.inner.state.lock();
         let number = state.next();
         state.replicas.insert(peer, Joining { number, orders });
         self.here(number, AskTarget::Replica(peer))
     }
 
-    fn answered_elsewhere(&self, answered: v1::ReplicaAnswered) {
-        let v1::ReplicaAnswered { uid, answered, id } = answered;
+    pub(super) fn answered_elsewhere(&self, peer: IpAddr, told: v1::ReplicaAnswered) {
+        let v1::ReplicaAnswered {
+            uid,
+            answered,
+            id,
+            dropped,
+        } = told;
+        // First: with the last proxy that goes the question is over.
+        self.dropped_elsewhere(peer, id, dropped);
         match answered {
             Some(answered) => self.answered(&uid, v1::Answered { id, ..answered }),
+            None if uid.is_empty() => {}
             None => self.gone(&mut self.inner.state.lock(), id, &uid),
         }
+    }
+
+    /// Another replica had no room for so many answers since it was asked. Its own metrics
+    /// count them.
+    fn dropped_elsewhere(&self, peer: IpAddr, id: u64, dropped: u64) {
+        if dropped == 0 {
+            return;
+        }
+        let mut state = self.inner.state.lock();
+        let Some(open) = state.open.get_mut(&id) else {
+            return;
+        };
+        let told = open.dropped_elsewhere.entry(peer).or_default();
+        let more = dropped.saturating_sub(*told);
+        *told += more;
+        open.dropped.fetch_add(more, Ordering::Relaxed);
     }
 
     /// Asks this replica's proxies what another replica wants to know, until `stop` says
@@ -156,21 +187,37 @@ impl Asks {
     }
 }
 
+/// Passes answers back, and with them how many found no room here: who asked cannot know.
 async fn pass_back(
     id: u64,
     mut answers: Answers,
     outbox: mpsc::Sender<Result<v1::ReplicaAnswered, Status>>,
 ) {
-    while let Some(answer) = answers.next().await {
-        let answered = v1::ReplicaAnswered {
-            uid: answer.uid.to_string(),
-            answered: answer.what.map(|what| v1::Answered {
+    let mut told = 0;
+    loop {
+        let next = timeout(COUNT_EVERY, answers.next()).await;
+        let is_last = matches!(next, Ok(None));
+        // Keeps its room until it is on its way.
+        let mut answer = next.ok().flatten();
+        let what = answer.as_mut().and_then(|answer| answer.what.take());
+        let dropped = answers.dropped();
+        if answer.is_some() || dropped > told {
+            told = dropped;
+            let uid = answer.as_ref().map(|answer| answer.uid.to_string());
+            let answered = v1::ReplicaAnswered {
+                uid: uid.unwrap_or_default(),
+                answered: what.map(|what| v1::Answered {
+                    id,
+                    what: Some(what),
+                }),
                 id,
-                what: Some(what),
-            }),
-            id,
-        };
-        if outbox.send(Ok(answered)).await.is_err() {
+                dropped,
+            };
+            if outbox.send(Ok(answered)).await.is_err() {
+                return;
+            }
+        }
+        if is_last {
             return;
         }
     }

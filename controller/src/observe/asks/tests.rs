@@ -4,6 +4,7 @@ use futures::{StreamExt as _, stream};
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
 
 use super::config::NotTold;
 use super::*;
@@ -177,6 +178,50 @@ async fn question_of_another_replica_ends_by_itself_should_nobody_say_so() {
     let ended = timeout(Duration::from_secs(6), orders.recv()).await;
     assert_eq!(ended.unwrap(), Some(Order::EndAsk(ask.id)));
     assert_eq!(asks.inner.metrics.open.get(), 0);
+}
+
+/// Answers of a proxy at another replica that were more than that one had room for.
+const TOO_MUCH: usize = 44;
+
+#[tokio::test(start_paused = true)]
+async fn what_another_replica_had_no_room_for_is_counted_where_it_was_asked() {
+    let (here, there) = (Asks::default(), Asks::default());
+    let (_proxy, mut orders) = there.listens(uid("a"));
+    let peer: IpAddr = "10.0.0.2".parse().unwrap();
+    let (passing, passed) = mpsc::channel(ORDERS);
+    let _joined = here.joins(peer, passing);
+    let (_stop, stopping) = watch::channel(false);
+    let mut told = there.pass(ReceiverStream::new(passed).map(Ok), stopping);
+    let mut answers = here.ask(question(), &[uid("a")], LASTS).unwrap();
+    let Some(Order::Ask(ask)) = orders.recv().await else {
+        panic!("not asked");
+    };
+    let flood = |many: usize| {
+        for _ in 0..many {
+            there.answered("a", words(ask.id, 10));
+        }
+    };
+    flood(QUEUE + TOO_MUCH);
+    for _ in 0..QUEUE {
+        here.answered_elsewhere(peer, told.next().await.unwrap().unwrap());
+        assert!(answers.next().await.unwrap().what.is_some());
+    }
+    assert_eq!(answers.dropped(), TOO_MUCH as u64);
+    // Room of all questions together may be short, so that nothing comes after what was lost.
+    let all = &there.inner.waiting;
+    all.fetch_add(ALL_BYTES, Ordering::Relaxed);
+    flood(1);
+    let lost = told.next().await.unwrap().unwrap();
+    assert_eq!((lost.uid.as_str(), &lost.answered), ("", &None));
+    here.answered_elsewhere(peer, lost.clone());
+    here.answered_elsewhere(peer, lost);
+    assert_eq!(answers.dropped(), TOO_MUCH as u64 + 1, "once");
+    all.fetch_sub(ALL_BYTES, Ordering::Relaxed);
+    flood(1);
+    here.answered_elsewhere(peer, told.next().await.unwrap().unwrap());
+    assert!(answers.next().await.unwrap().what.is_some());
+    assert_eq!(answers.dropped(), TOO_MUCH as u64 + 1);
+    assert_eq!(here.inner.metrics.answers_dropped.get(), 0, "counted there");
 }
 
 fn part(number: u32, last: bool, names: &[&str]) -> Answered {

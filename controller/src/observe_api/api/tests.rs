@@ -173,7 +173,14 @@ impl Bench {
         let compiled = Compiled::new(Arc::new(cluster.world()), model, problems);
         let (models, latest) = watch::channel(Some(Arc::new(compiled)));
         let followed = Followed::default();
-        *followed.inventory.write() = inventory();
+        let mut known = inventory();
+        let client = crate::inventory::InventoryObject {
+            uid: "uid-client".into(),
+            ..Default::default()
+        };
+        let pod = crate::world::ObjectKey::new("shop", "client");
+        known.put(crate::inventory::kind::Kind::Pod, pod, Arc::new(client));
+        *followed.inventory.write() = known;
         let reports = reports();
         let graph = Graph::new(
             reports.clone(),

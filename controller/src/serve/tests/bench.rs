@@ -8,6 +8,7 @@ pub(super) use hyper_util::rt::TokioIo;
 pub(super) use identity::authority::LeafNames;
 pub(super) use identity::tls::{bootstrap_client_config, mesh_client_config, peer_name};
 pub(super) use identity::{Leaf, LeafKey};
+pub(super) use parking_lot::RwLock;
 pub(super) use policy::name::{Kind, ObjectRef, SpiffeId};
 pub(super) use prometheus_client::metrics::counter::Counter;
 pub(super) use tokio::time::Instant;
@@ -23,6 +24,7 @@ pub(super) use wire::v1::replica_client::ReplicaClient;
 pub(super) use crate::authority::Authority;
 pub(super) use crate::authority::certify::tests::FakeCluster;
 pub(super) use crate::fleet::Fleet;
+pub(super) use crate::inventory::Inventory;
 pub(super) use crate::metrics::{CertifyResult, Metrics, ReportMetrics};
 pub(super) use crate::model::compiled::Compiled;
 pub(super) use crate::model::{Defaults, Model};
@@ -51,6 +53,7 @@ pub(super) struct Bench {
     pub(super) asks: Asks,
     pub(super) fleet: Fleet,
     pub(super) board: Board,
+    pub(super) inventory: Arc<RwLock<Inventory>>,
     pub(super) metrics: Metrics,
     pub(super) models: watch::Sender<Option<Arc<Compiled>>>,
     pub(super) stop: watch::Sender<bool>,
@@ -72,6 +75,7 @@ impl Bench {
         let asks = Asks::new(metrics.asks.clone(), &metrics.limits);
         let fleet = Fleet::new(latest.clone(), metrics.limits.counter("breakers"));
         let board = Board::default();
+        let inventory = Arc::<RwLock<Inventory>>::default();
         let deciding = tokio::spawn(fleet.clone().run());
         let fake = Arc::new(FakeCluster::default());
         fake.knows("client-token", "shop", "web", "client", "uid-client");
@@ -103,6 +107,7 @@ impl Bench {
                 asks: asks.clone(),
                 fleet: fleet.clone(),
                 board: board.clone(),
+                inventory: Arc::clone(&inventory),
                 observed: observed.clone(),
                 identity: identity.clone(),
                 stop: stopping.clone(),
@@ -129,6 +134,7 @@ impl Bench {
             asks,
             fleet,
             board,
+            inventory,
             metrics,
             models,
             stop,

@@ -125,6 +125,7 @@ fn listen(bench: &Bench, other: &Fleet) -> tokio::task::JoinHandle<()> {
         asks: Asks::default(),
         fleet: other.clone(),
         board: Board::default(),
+        inventory: Arc::default(),
         client: crate::testing::api_server::FakeApi::default().client(),
         namespace: "weft-system".to_owned(),
         service: "weft-controller".to_owned(),

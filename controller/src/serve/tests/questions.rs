@@ -178,6 +178,7 @@ async fn question_is_passed_on_to_the_replica_that_has_the_proxy_and_the_answer_
         asks: other.clone(),
         fleet: bench.other_fleet(),
         board: Board::default(),
+        inventory: Arc::default(),
         roots: bench.roots.clone(),
         certificate: bench.certificate.clone(),
         identity: bench.identity.clone(),

@@ -1,6 +1,9 @@
 //! What replicas tell each other.
 
 use super::*;
+use crate::inventory::kind;
+use crate::observe::reports::Reporter;
+use crate::testing::topology;
 
 #[tokio::test]
 async fn replica_hears_what_another_observes_and_what_changes() {
@@ -16,6 +19,7 @@ async fn replica_hears_what_another_observes_and_what_changes() {
         asks: Asks::default(),
         fleet: bench.other_fleet(),
         board: Board::default(),
+        inventory: Arc::default(),
         client: crate::testing::api_server::FakeApi::default().client(),
         namespace: "weft-system".to_owned(),
         service: "weft-controller".to_owned(),
@@ -103,6 +107,7 @@ async fn report_counts_for_the_pod_of_the_certificate_and_other_replicas_hear_it
         asks: Asks::default(),
         fleet: bench.other_fleet(),
         board: Board::default(),
+        inventory: Arc::default(),
         roots: bench.roots.clone(),
         certificate: bench.certificate.clone(),
         identity: bench.identity.clone(),
@@ -133,6 +138,56 @@ async fn report_counts_for_the_pod_of_the_certificate_and_other_replicas_hear_it
         }
     }
     listening.abort();
+}
+
+/// Whoever listens folds a report as it comes.
+#[tokio::test]
+async fn pods_that_ended_are_told_before_what_was_reported_of_them() {
+    let bench = Bench::start(&cluster::shop()).await;
+    *bench.inventory.write() = topology::inventory();
+    let end = |name: &str| {
+        let pod = topology::key("shop", name);
+        let mut inventory = bench.inventory.write();
+        inventory.end(kind::Kind::Pod, &pod, Instant::now());
+    };
+    let report = |(uid, name): (&str, &str), edge: v1::Edge| {
+        let reporter = Reporter {
+            uid: uid.into(),
+            pod: topology::key("shop", name),
+            account: None,
+        };
+        let now = SystemTime::now();
+        let report = v1::Report {
+            process: 1,
+            slot: slot_of(now) * 5,
+            edges: vec![edge],
+            ..v1::Report::default()
+        };
+        bench.reports.take(&reporter, report, true, now);
+    };
+    end("web-1");
+    let served = topology::seen_by_server("shop/web", 1, 0);
+    report(("shop-api", "api-1"), served);
+    let channel = bench.somebody(&bench.identity, None).await;
+    let told = ReplicaClient::new(channel)
+        .reports(v1::ReportsRequest {})
+        .await;
+    let mut told = told.unwrap().into_inner();
+    // Names of pods that have ended, and how many reports came.
+    let mut next = async || {
+        let news = timeout(PATIENCE, told.message()).await;
+        let news = news.unwrap().unwrap().unwrap();
+        let ended = news.ended.into_iter().map(|pod| pod.pod);
+        (ended.collect::<Vec<_>>(), news.reports.len())
+    };
+    assert_eq!(next().await, (vec!["web-1".to_owned()], 0));
+    assert_eq!(next().await, (Vec::new(), 1));
+    // And later each as it ends.
+    end("api-1");
+    let called = topology::seen_by_client("shop/api", 1, 0);
+    report(("shop-bare", "bare"), called);
+    assert_eq!(next().await, (vec!["api-1".to_owned()], 0));
+    assert_eq!(next().await, (Vec::new(), 1));
 }
 
 #[tokio::test]

@@ -60,7 +60,12 @@ async fn every_kind_of_owner_has_the_traffic_of_its_own_pods() {
     let (model, problems) = cluster.compile();
     let compiled = Compiled::new(Arc::new(cluster.world()), model, problems);
     let (_publish, latest) = watch::channel(Some(Arc::new(compiled)));
-    let followed = Followed::start(&lists(objects), latest, Default::default());
+    let followed = Followed::start(
+        &lists(objects),
+        latest,
+        Default::default(),
+        Default::default(),
+    );
     let listed = async {
         while !followed.is_whole() {
             tokio::time::sleep(Duration::from_millis(10)).await;

@@ -1,0 +1,189 @@
+//! Pods that have ended, as replicas tell each other.
+//!
+//! A replica that begins lists the pods that there are, and is then told what was counted in
+//! the last minutes: also of and by pods that it never saw. Whose those were the other
+//! replicas know, and tell before any report that may name them.
+
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use prost::Message as _;
+use tokio::time::Instant;
+use wire::v1;
+
+use super::reports::{CHUNK, MAX_NAMES};
+use crate::inventory::kind::Kind;
+use crate::inventory::{DEEPEST, EndedPod, Inventory, InventoryObject, ObjectId};
+use crate::world::ObjectKey;
+
+/// Pods of one message; `wire::codec` takes more.
+const MAX_TOLD: usize = 5_000;
+
+/// Pods that ended after the one with this number, as many as fit into one message, and the
+/// number that they lead to; nothing when all are told. 0 begins with the first.
+pub(crate) fn ended_since(
+    inventory: &Inventory,
+    since: u64,
+    now: Instant,
+) -> (u64, Option<v1::Reports>) {
+    let (mut news, mut told, mut bytes) = (v1::Reports::default(), since, 0);
+    for (number, pod) in inventory.ended_since(since) {
+        let pod = message(pod, now);
+        bytes += pod.encoded_len();
+        let is_full = bytes > CHUNK || news.ended.len() >= MAX_TOLD;
+        if is_full && !news.ended.is_empty() {
+            break;
+        }
+        told = number;
+        news.ended.push(pod);
+    }
+    (told, (!news.ended.is_empty()).then_some(news))
+}
+
+/// Takes in what another replica tells of them.
+pub(crate) fn heard(inventory: &RwLock<Inventory>, ended: Vec<v1::EndedPod>, now: Instant) {
+    if ended.is_empty() {
+        return;
+    }
+    let mut inventory = inventory.write();
+    let ended = ended.into_iter().take(MAX_TOLD);
+    for pod in ended.filter_map(|told| read(told, now)) {
+        inventory.hear_end(pod, now);
+    }
+}
+
+fn message(pod: &EndedPod, now: Instant) -> v1::EndedPod {
+    let owner = |(kind, key): &ObjectId| v1::PodOwner {
+        kind: kind.name().to_owned(),
+        name: key.name.to_string(),
+    };
+    let ago = now.saturating_duration_since(pod.at).as_millis();
+    v1::EndedPod {
+        namespace: pod.key.namespace.to_string(),
+        pod: pod.key.name.to_string(),
+        uid: pod.thing.uid.to_string(),
+        node: pod.thing.node.to_string(),
+        owners: pod.owners.iter().map(owner).collect(),
+        ago: u64::try_from(ago).unwrap_or(u64::MAX),
+    }
+}
+
+/// `None`: what no replica says.
+fn read(told: v1::EndedPod, now: Instant) -> Option<EndedPod> {
+    let (of_namespace, of_others) = MAX_NAMES;
+    let is_name = |text: &str, most: usize| {
+        let fits = |byte: u8| byte.is_ascii_graphic() && byte != b'/';
+        (1..=most).contains(&text.len()) && text.bytes().all(fits)
+    };
+    let is_pod = is_name(&told.namespace, of_namespace)
+        && is_name(&told.pod, of_others)
+        && is_name(&told.uid, of_namespace)
+        && (told.node.is_empty() || is_name(&told.node, of_others));
+    let at = now.checked_sub(Duration::from_millis(told.ago))?;
+    let key = is_pod.then(|| ObjectKey::new(&told.namespace, &told.pod))?;
+    // One of a kind that only a newer replica knows ends them.
+    let owners = told.owners.iter().take(DEEPEST).map_while(|owner| {
+        let kind = Kind::owner_named(&owner.kind)?;
+        let name = is_name(&owner.name, of_others).then_some(&*owner.name)?;
+        Some((kind, ObjectKey::new(&told.namespace, name)))
+    });
+    let owners: Vec<ObjectId> = owners.collect();
+    let nearest = owners.first();
+    let thing = InventoryObject {
+        uid: told.uid.into(),
+        owner: nearest.map(|(kind, key)| (*kind, key.name.clone())),
+        node: told.node.into(),
+        ..InventoryObject::default()
+    };
+    Some(EndedPod {
+        key,
+        thing: thing.into(),
+        owners,
+        at,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::topology::{inventory, key};
+
+    fn told(inventory: &Inventory, now: Instant) -> Vec<v1::EndedPod> {
+        let news = ended_since(inventory, 0, now).1;
+        news.map_or_else(Vec::new, |news| news.ended)
+    }
+
+    #[test]
+    fn what_one_replica_tells_another_reads_and_passes_on_as_old_as_it_is() {
+        let (mut there, here) = (inventory(), RwLock::new(Inventory::default()));
+        let (start, pod) = (Instant::now(), key("shop", "api-1"));
+        assert_eq!(ended_since(&there, 0, start), (0, None));
+        there.end(Kind::Pod, &pod, start);
+        let later = start + Duration::from_secs(200);
+        let (last, _) = ended_since(&there, 0, later);
+        assert_eq!(ended_since(&there, last, later), (last, None));
+        heard(&here, told(&there, later), later);
+        let here = here.into_inner();
+        let owner = here.of(Kind::Deployment, &pod, "shop-api");
+        assert_eq!(owner, Some(key("shop", "api")));
+        let much_later = later + Duration::from_secs(200);
+        assert_eq!(told(&here, much_later), told(&there, much_later));
+        assert_eq!(told(&here, much_later)[0].ago, 400_000);
+    }
+
+    #[test]
+    fn what_is_told_is_bounded_in_count_and_bytes() {
+        let (there, now) = (RwLock::new(Inventory::default()), Instant::now());
+        let long = "x".repeat(MAX_NAMES.1 - 5);
+        let pod = |at: usize| v1::EndedPod {
+            namespace: "shop".to_owned(),
+            pod: format!("{long}{at}"),
+            uid: format!("uid-{at}"),
+            node: long.clone(),
+            ..v1::EndedPod::default()
+        };
+        heard(&there, (0..MAX_TOLD + 10).map(pod).collect(), now);
+        let there = there.into_inner();
+        assert_eq!(there.ended_since(0).count(), MAX_TOLD);
+        let (mut since, mut pods) = (0, 0);
+        while let (next, Some(news)) = ended_since(&there, since, now) {
+            assert!(news.encoded_len() < CHUNK + CHUNK / 8);
+            (since, pods) = (next, pods + news.ended.len());
+        }
+        assert_eq!(pods, MAX_TOLD);
+    }
+
+    #[test]
+    fn what_no_replica_says_is_passed_over() {
+        let now = Instant::now();
+        let owner = |kind: &str| v1::PodOwner {
+            kind: kind.to_owned(),
+            name: "api".to_owned(),
+        };
+        let good = v1::EndedPod {
+            namespace: "shop".to_owned(),
+            pod: "api-1".to_owned(),
+            uid: "uid".to_owned(),
+            owners: vec![owner("ReplicaSet"); 9],
+            ..v1::EndedPod::default()
+        };
+        let owners = |told| read(told, now).map(|pod| pod.owners.len());
+        assert_eq!(owners(good.clone()), Some(DEEPEST));
+        let newer = vec![owner("ReplicaSet"), owner("Rollout"), owner("Deployment")];
+        let newer = v1::EndedPod {
+            owners: newer,
+            ..good.clone()
+        };
+        assert_eq!(owners(newer), Some(1));
+        let without = |change: fn(&mut v1::EndedPod)| {
+            let mut told = good.clone();
+            change(&mut told);
+            owners(told)
+        };
+        assert_eq!(without(|told| told.uid.clear()), None);
+        assert_eq!(without(|told| told.uid = "x".repeat(64)), None);
+        assert_eq!(without(|told| told.namespace = "a/b".to_owned()), None);
+        assert_eq!(without(|told| told.pod = "x".repeat(254)), None);
+        assert_eq!(without(|told| told.node = "a\nb".to_owned()), None);
+    }
+}
