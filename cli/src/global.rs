@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::cluster::names;
 use crate::failure::Failure;
+use crate::namespace::namespace;
 use crate::output::{Format, number};
 
 /// Options of every command.
@@ -14,7 +14,7 @@ use crate::output::{Format, number};
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
     /// Namespace; the kubeconfig's without it
-    #[arg(short, long, global = true, value_name = "NAME", value_parser = names::namespace)]
+    #[arg(short, long, global = true, value_name = "NAME", value_parser = namespace)]
     pub(crate) namespace: Option<String>,
     /// All namespaces
     #[arg(short = 'A', long, global = true)]
@@ -40,7 +40,7 @@ pub(crate) struct Global {
         global = true,
         value_name = "NAME",
         default_value = "weft-system",
-        value_parser = names::namespace
+        value_parser = namespace
     )]
     pub(crate) weft_namespace: String,
 }

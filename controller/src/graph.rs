@@ -17,6 +17,8 @@ pub(crate) mod history;
 pub(crate) mod key;
 pub(crate) mod memory;
 mod otlp;
+pub(crate) mod owners;
+pub(crate) mod protocol;
 pub(crate) mod push;
 pub(crate) mod sums;
 pub(crate) mod window;

@@ -288,6 +288,7 @@ impl Occupancy {
         let before = slot.verdict.fetch_max(verdict, Relaxed);
         if before == STAY {
             self.leaving.fetch_add(1, Relaxed);
+            slot.leaves.store(true, Relaxed);
         }
         if before < verdict {
             slot.changed.notify_waiters();
@@ -304,7 +305,7 @@ impl Occupancy {
         let mut table = self.table.lock();
         table.remove(&holder, of.id);
         table.taken -= 1;
-        if slot.verdict.load(Relaxed) != STAY {
+        if slot.leaves.load(Relaxed) {
             self.leaving.fetch_sub(1, Relaxed);
         }
         drop(table);

@@ -27,7 +27,9 @@ helm.sh/chart: {{ $root.Chart.Name }}-{{ $root.Chart.Version | replace "+" "_" }
 {{/* Annotations of a part's pods, its values before ours; called with (list $ "controller"). */}}
 {{- define "weft.podAnnotations" -}}
 {{- $part := index (index . 0).Values (index . 1) -}}
-{{- merge (dict) ($part.podAnnotations | default dict) (dict "prometheus.io/scrape" "true" "prometheus.io/port" "8080") | toYaml -}}
+{{- $all := dict "prometheus.io/scrape" "true" "prometheus.io/port" "8080" -}}
+{{- range $name, $value := $part.podAnnotations }}{{- $_ := set $all $name $value -}}{{- end -}}
+{{- toYaml $all -}}
 {{- end -}}
 
 {{/*

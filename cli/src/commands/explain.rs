@@ -9,12 +9,13 @@ use crds::observe::{
 };
 use http::Request;
 
-use crate::cluster::names::{self, Kind, Named};
+use crate::cluster::names::{Kind, Named};
 use crate::cluster::{Cluster, Refusal};
 use crate::console::Console;
 use crate::escape;
 use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
+use crate::namespace::namespace;
 use crate::output::{self, Format, number};
 
 const FORMATS: &[Format] = &[Format::Table, Format::Json, Format::Yaml, Format::Fix];
@@ -75,10 +76,10 @@ pub(crate) struct Explain {
     #[arg(long, conflicts_with_all = ["method", "path", "headers"])]
     tcp: bool,
     /// Namespace of the caller, if another one
-    #[arg(long, value_name = "NAME", value_parser = names::namespace)]
+    #[arg(long, value_name = "NAME", value_parser = namespace)]
     from_namespace: Option<String>,
     /// Namespace of the called, if another one
-    #[arg(long, value_name = "NAME", value_parser = names::namespace)]
+    #[arg(long, value_name = "NAME", value_parser = namespace)]
     to_namespace: Option<String>,
 }
 

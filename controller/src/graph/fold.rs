@@ -11,15 +11,14 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crds::observe::{NodeKind, Protocol};
-use wire::v1;
 
 use super::key::{EdgeKey, EdgeRef, Edges, NodeKey};
+use super::owners::Owners;
+use super::protocol::protocol;
 pub(crate) use super::sums::OTHER;
 use super::sums::{OTHER_NAME, Sums};
-use crate::inventory::Inventory;
-use crate::model::{Model, PodEntry};
 use crate::observe::given_up::GivenUp;
-use crate::observe::reports::{EdgeKey as Reported, PodSlot, Reporter, RouteCalls};
+use crate::observe::reports::{EdgeKey as Reported, PodSlot, RouteCalls};
 use crate::world::ObjectKey;
 
 /// Routes of all workloads in one slot, and of one of them.
@@ -28,15 +27,6 @@ const MAX_ROUTES_OF_NODE: usize = 512;
 /// Reasons, rules and routes on all edges that the pods of one workload tell of in one slot,
 /// each once for an edge. A pod that makes them up takes no more memory than that.
 const MAX_NAMES_OF_NODE: usize = 4_096;
-
-/// Who belongs to whom.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Owners<'a> {
-    /// Owners of pods.
-    pub inventory: &'a Inventory,
-    /// Which ports of pods Services lead to; `None` until there is one.
-    pub model: Option<&'a Model>,
-}
 
 /// One edge as one side counted it.
 #[derive(Clone, Debug, PartialEq)]
@@ -83,8 +73,21 @@ impl Folded {
             true => went(&row.edge.key().to),
             false => went(&row.edge.key().from),
         };
-        let rows: Vec<&Row> = before.rows.iter().filter(|row| teller(row)).collect();
-        let routes: Vec<_> = before.routes.iter().filter(|(at, _)| went(&at.0)).collect();
+        // What was counted for pods that nobody knew may be in this one by their owners.
+        let unknown = |edge: &EdgeRef| before.unknown.contains(edge);
+        let nobody = |node: &NodeKey| {
+            let ends = before.unknown.iter().map(EdgeRef::key);
+            let mut ends = ends.flat_map(|edge| [&edge.from, &edge.to]);
+            node.kind == NodeKind::Pod && ends.any(|end| end == node)
+        };
+        let rows = before.rows.iter();
+        let rows: Vec<&Row> = rows
+            .filter(|row| teller(row) && !unknown(&row.edge))
+            .collect();
+        let routes = before.routes.iter();
+        let routes: Vec<_> = routes
+            .filter(|(at, _)| went(&at.0) && !nobody(&at.0))
+            .collect();
         let places = self.rows.iter().enumerate();
         let places: HashMap<(EdgeRef, bool), usize> = places
             .map(|(at, row)| ((row.edge.clone(), row.server), at))
@@ -94,10 +97,7 @@ impl Folded {
             match held.and_then(|at| self.rows.get_mut(*at)) {
                 Some(held) if held.sums.told() < row.sums.told() => *held = row.clone(),
                 Some(_) => {}
-                None => {
-                    self.rows.push(row.clone());
-                    self.unknown.extend(before.unknown.get(&row.edge).cloned());
-                }
+                None => self.rows.push(row.clone()),
             }
         }
         for (route, sums) in routes {
@@ -315,9 +315,12 @@ impl Fold {
     ) -> (EdgeKey, u16) {
         let caller = owners.inventory.pod_by_uid(&reported.caller).cloned();
         let (from, account) = match (caller, &reported.account) {
-            (Some(pod), account) => {
+            // Whoever was called does not choose the account of a pod that is known.
+            (Some(pod), told) => {
                 let at = self.nodes.of_pod(owners, &pod, &reported.caller);
-                (self.nodes.all[at].clone(), account.clone())
+                let own = owners.account_of(&pod, &reported.caller);
+                let told = told.as_ref().filter(|told| told.namespace == pod.namespace);
+                (self.nodes.all[at].clone(), own.or_else(|| told.cloned()))
             }
             (None, Some(account)) => {
                 let from = NodeKey {
@@ -420,42 +423,6 @@ impl Nodes {
     }
 }
 
-impl Owners<'_> {
-    /// The account by whose certificate a pod reports. Where a replica does not say it, the one
-    /// that the pod has: it keeps it as long as its uid.
-    fn account(&self, reporter: &Reporter) -> Option<ObjectKey> {
-        reporter.account.clone().or_else(|| {
-            let pods = &self.model?.index.world.pods;
-            let facts = pods.get(&reporter.pod)?;
-            let same = facts.uid == reporter.uid;
-            same.then(|| ObjectKey {
-                namespace: Arc::clone(&reporter.pod.namespace),
-                name: Arc::clone(&facts.service_account),
-            })
-        })
-    }
-
-    /// The port of a pod that a Service's port leads to; 0 if that is not known.
-    fn own_port(&self, pod: &ObjectKey, service: &ObjectKey, port: u16) -> u16 {
-        let led_to_by = self.entry(pod).into_iter().flat_map(PodEntry::led_to_by);
-        let mut found = led_to_by.filter(|(at, there, _)| at == service && *there == port);
-        found.next().map_or(0, |(_, _, own)| *own)
-    }
-
-    /// The Service port behind which a pod's own port stands, if there is one only.
-    fn only_service(&self, pod: &ObjectKey, own_port: u16) -> Option<(ObjectKey, u16)> {
-        let serves = self.entry(pod).into_iter().flat_map(|entry| &entry.serves);
-        let mut serves = serves.filter(|(_, _, own)| *own == own_port);
-        let (service, port, _) = serves.next()?;
-        serves.next().is_none().then(|| (service.clone(), *port))
-    }
-
-    fn entry(&self, pod: &ObjectKey) -> Option<&PodEntry> {
-        let index = self.model.map(|model| &model.index)?;
-        index.pods.get(pod).map(|entry| &**entry)
-    }
-}
-
 /// What a node told of beyond its share, as one edge: its calls are counted all the same.
 fn rest(own: &NodeKey, client: bool) -> EdgeKey {
     let (from, to) = if client {
@@ -479,17 +446,6 @@ fn remote(reported: &Reported) -> &str {
     match &*reported.remote {
         "" => OTHER,
         remote => remote,
-    }
-}
-
-pub(crate) fn protocol(told: v1::Protocol) -> Protocol {
-    match told {
-        v1::Protocol::Detect => Protocol::Unknown,
-        v1::Protocol::Http1 => Protocol::Http1,
-        v1::Protocol::Http2 => Protocol::Http2,
-        v1::Protocol::Grpc => Protocol::Grpc,
-        v1::Protocol::Opaque => Protocol::Tcp,
-        v1::Protocol::Tls => Protocol::Tls,
     }
 }
 

@@ -18,10 +18,11 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::answer::{self, Extent, Sources, Written};
-use super::fold::{Fold, Owners};
+use super::fold::Fold;
 use super::history::{self, History};
 use super::key::{EdgeKey, EdgeRef, NodeKey};
 use super::memory::{Memory, Seen};
+use super::owners::Owners;
 use super::window::{self, Counted};
 use super::workloads::{Workloads, workloads};
 use crate::inventory::Inventory;

@@ -44,6 +44,8 @@ pub(crate) struct Memory {
     seen: HashMap<EdgeRef, Seen>,
     /// What was seen last before this, in seconds since 1970, is forgotten.
     forgotten_before: u64,
+    /// How many there were when it was looked through for what stands there twice.
+    looked_through: usize,
     /// Edges that went because there were too many.
     pub(crate) dropped: u64,
 }
@@ -98,15 +100,20 @@ impl Memory {
         }
     }
 
-    /// Forgets what was not seen for so long, at most an hour late, and of too many the longest unseen of the nodes
-    /// that told of most: who makes edges up loses his own. Returns how many those were.
+    /// Forgets what was not seen for so long, at most an hour late, and of too many the longest
+    /// unseen of the nodes that told of most: who makes edges up loses his own. Returns how many
+    /// those were.
     pub(crate) fn tidy(&mut self, now: u64, remember: Duration) -> usize {
         // What was read was seen at some time of the hour that stands there. A whole hour goes
         // at once, so that all replicas remember the same.
         let first = now.saturating_sub(remember.as_secs()) / HOUR * HOUR;
         self.forgotten_before = first;
         self.seen.retain(|_, seen| seen.last >= first);
-        self.take_over_untold();
+        // Looking through all takes long, and nothing is to be taken over where none is new.
+        if self.seen.len() != self.looked_through {
+            self.take_over_untold();
+        }
+        self.looked_through = self.seen.len();
         let over = self.seen.len().saturating_sub(MAX_REMEMBERED);
         if over > 0 {
             for edge in self.surplus(over) {

@@ -146,6 +146,15 @@ pub(crate) struct Reporter {
 }
 
 impl Reporter {
+    /// A pod whose certificate names this account.
+    pub(crate) fn certified(uid: Arc<str>, pod: &ObjectKey, account: &str) -> Self {
+        Self {
+            uid,
+            pod: pod.clone(),
+            account: Some(ObjectKey::new(&pod.namespace, account)),
+        }
+    }
+
     /// As replicas tell each other: its namespace is the pod's.
     pub(super) fn account_name(&self) -> String {
         let name = self.account.as_ref().map(|account| &*account.name);

@@ -29,7 +29,6 @@ use crate::model::PodId;
 use crate::model::changes::Interest;
 use crate::model::compiled::Compiled;
 use crate::observe::reports::Reporter;
-use crate::world::ObjectKey;
 
 /// From the call to the Hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(3);
@@ -168,11 +167,7 @@ impl Streams {
             steered: Steered::new(),
             shares_due: true,
             forget: false,
-            reporter: Reporter {
-                uid,
-                pod: pod.clone(),
-                account: Some(ObjectKey::new(&pod.namespace, &account)),
-            },
+            reporter: Reporter::certified(uid, &pod, &account),
             account,
             session,
             proxy_info,

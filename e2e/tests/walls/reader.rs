@@ -374,6 +374,13 @@ impl<'ast> Visit<'ast> for Reader<'_> {
         self.tokens(call.tokens.clone());
     }
 
+    /// What a derive is told in an attribute becomes code of this file.
+    fn visit_attribute(&mut self, attribute: &'ast syn::Attribute) {
+        if let syn::Meta::List(list) = &attribute.meta {
+            self.tokens(list.tokens.clone());
+        }
+    }
+
     /// `pub(super)` names who may look in, not what is looked at.
     fn visit_visibility(&mut self, _: &'ast syn::Visibility) {}
 }

@@ -133,15 +133,16 @@ impl Guard {
         self.ports.get(&port)
     }
 
-    /// Ports of which a limit of requests in flight was told, where `next` has none any more.
-    pub(super) fn ended_by(&self, next: Option<&Self>) -> Vec<u16> {
-        let ended = self.ports.iter().filter_map(|(port, held)| {
-            let overload = held.overload.as_ref()?;
+    /// Tells `show` of each port of which a limit of requests in flight was told, where `next`
+    /// has none any more.
+    pub(super) fn ended_by(&self, next: Option<&Self>, show: impl Fn(u16, i64)) {
+        for (port, held) in &self.ports {
             let next = next.and_then(|next| next.ports.get(port));
             let ends = next.is_none_or(|next| next.overload.is_none());
-            (ends && overload.end()).then_some(*port)
-        });
-        ended.collect()
+            if let (Some(overload), true) = (&held.overload, ends) {
+                overload.end(|limit| show(*port, limit));
+            }
+        }
     }
 
     /// Whether a limit of this name, which all pods of the Service keep together, holds at a

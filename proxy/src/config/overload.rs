@@ -53,8 +53,6 @@ impl PendingRequest {
 #[derive(Debug)]
 pub(crate) struct Decided {
     pub(crate) admit: Admit,
-    /// Requests that may be in flight from now on, if that changed; 0: any number.
-    pub(crate) limit: Option<i64>,
     /// `None`: it is shed.
     pub(crate) let_in: Option<Box<LetIn>>,
 }
@@ -103,12 +101,14 @@ impl PortOverload {
         }
     }
 
-    /// Nothing is asked any more before requests are let in. Whether a limit was told, which
-    /// those that are in flight change no more.
-    pub(super) fn end(&self) -> bool {
+    /// Nothing is asked any more before requests are let in. `show` is told so where a limit
+    /// was, and those that are in flight tell none any more.
+    pub(super) fn end(&self, show: impl FnOnce(i64)) {
         let mut application = self.application.lock();
         application.over = true;
-        std::mem::take(&mut application.told) != 0
+        if std::mem::take(&mut application.told) != 0 {
+            show(0);
+        }
     }
 
     /// Whose `overload` it is.
@@ -116,13 +116,19 @@ impl PortOverload {
         &self.origin
     }
 
-    /// Whether a request goes to the application.
-    pub(crate) fn arrive(&self, now: Instant, asks: PendingRequest) -> Decided {
+    /// Whether a request goes to the application. `show` is told how many may be in flight
+    /// from now on, if that changed; 0: any number.
+    pub(crate) fn arrive(
+        &self,
+        now: Instant,
+        asks: PendingRequest,
+        show: impl FnOnce(i64),
+    ) -> Decided {
         let mut application = self.application.lock();
         let PendingRequest { priority, retry } = asks;
         let limiter = &mut application.limiter;
         let admit = limiter.arrive(now, priority, retry, &self.settings);
-        let limit = application.changed();
+        application.tell(show);
         drop(application);
         let let_in = admit.passes().then(|| {
             Box::new(LetIn {
@@ -132,22 +138,18 @@ impl PortOverload {
                 answered: false,
             })
         });
-        Decided {
-            admit,
-            limit,
-            let_in,
-        }
+        Decided { admit, let_in }
     }
 }
 
 impl LetIn {
-    /// The head of its answer is there. The limit, if that changed.
-    pub(crate) fn answered(mut self, now: Instant) -> Option<i64> {
+    /// The head of its answer is there. `show` is told the limit, if that changed.
+    pub(crate) fn answered(mut self, now: Instant, show: impl FnOnce(i64)) {
         self.answered = true;
         let took = now.saturating_duration_since(self.since);
         let mut application = self.application.lock();
         application.limiter.done(now, took, &self.settings);
-        application.changed()
+        application.tell(show);
     }
 }
 
@@ -160,14 +162,16 @@ impl Drop for LetIn {
 }
 
 impl Application {
-    /// The limit in whole requests, if it is another than was told last.
-    fn changed(&mut self) -> Option<i64> {
+    /// The limit in whole requests, if it is another than was told last. Under its lock, so
+    /// that nothing is told after the end.
+    fn tell(&mut self, show: impl FnOnce(i64)) {
         if self.over {
-            return None;
+            return;
         }
         let limit = self.limiter.limit().map_or(0, |limit| limit as i64);
-        let before = std::mem::replace(&mut self.told, limit);
-        (before != limit).then_some(limit)
+        if std::mem::replace(&mut self.told, limit) != limit {
+            show(limit);
+        }
     }
 }
 

@@ -211,12 +211,14 @@ impl Store {
         let policy = next.policy_revision;
         let held = before.takes_copies().is_none() && next.takes_copies().is_some();
         self.telemetry.declare(Arc::clone(&next.declared));
-        let limited = before.guard.as_ref();
-        for port in limited.map_or_else(Vec::new, |held| held.ended_by(next.guard.as_deref())) {
-            let labels = OverloadLabels {
-                port: Port::Number(port),
-            };
-            self.telemetry.metrics.overload_limit.at(&labels).set(0);
+        if let Some(limited) = &before.guard {
+            limited.ended_by(next.guard.as_deref(), |port, limit| {
+                let labels = OverloadLabels {
+                    port: Port::Number(port),
+                };
+                let shown = &self.telemetry.metrics.overload_limit;
+                shown.at(&labels).set(limit);
+            });
         }
         self.snapshot.store(Arc::new(next));
         if held {

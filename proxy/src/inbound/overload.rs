@@ -35,8 +35,7 @@ impl Connection {
             priority: class.unwrap_or_default(),
             retry: received.retry && self.is_of_proxy(),
         };
-        let decided = overload.arrive(now(), asks);
-        self.tell_limit(decided.limit);
+        let decided = overload.arrive(now(), asks, |limit| self.show_limit(limit));
         if decided.admit != Admit::Pass {
             let labels = ShedLabels {
                 port: Port::Number(self.local.port()),
@@ -77,18 +76,16 @@ impl Connection {
     /// The head of the answer to a request is there.
     pub(super) fn answered(&self, let_in: Option<Box<LetIn>>) {
         if let Some(let_in) = let_in {
-            self.tell_limit(let_in.answered(now()));
+            let_in.answered(now(), |limit| self.show_limit(limit));
         }
     }
 
-    /// Shows the limit of the port, if it is another one than before.
-    fn tell_limit(&self, changed: Option<i64>) {
-        if let Some(limit) = changed {
-            let labels = OverloadLabels {
-                port: Port::Number(self.local.port()),
-            };
-            let metrics = &self.proxy.telemetry.metrics;
-            metrics.overload_limit.at(&labels).set(limit);
-        }
+    /// The limit of the port is another one than before.
+    fn show_limit(&self, limit: i64) {
+        let labels = OverloadLabels {
+            port: Port::Number(self.local.port()),
+        };
+        let metrics = &self.proxy.telemetry.metrics;
+        metrics.overload_limit.at(&labels).set(limit);
     }
 }

@@ -161,7 +161,7 @@ async fn hasty2(stream: TcpStream, ended: mpsc::Sender<Option<Reason>>) {
 }
 
 #[tokio::test]
-async fn over_http2_its_stream_is_reset_without_an_error_on_both_sides() {
+async fn over_http2_its_stream_is_reset_to_the_caller_without_an_error() {
     let mut field = TwoPods::new(Protocol::Http2).await;
     let (ends, mut ended) = mpsc::channel(4);
     field.port = serving(&field.server, move |stream| hasty2(stream, ends.clone())).await;
@@ -181,7 +181,8 @@ async fn over_http2_its_stream_is_reset_without_an_error_on_both_sides() {
     assert!(ended.try_recv().is_err(), "it may read on yet");
     pass(LATE - EARLY).await;
     let there = timeout(SOON, ended.recv()).await;
-    assert_eq!(there.unwrap().unwrap(), Some(Reason::NO_ERROR));
+    // Its application must not take the half of it for the whole.
+    assert_eq!(there.unwrap().unwrap(), Some(Reason::CANCEL));
     let here = timeout(SOON, poll_fn(|cx| out.poll_reset(cx))).await;
     assert_eq!(here.unwrap().unwrap(), Reason::NO_ERROR);
 }

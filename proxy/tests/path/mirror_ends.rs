@@ -22,7 +22,7 @@ async fn a_request_whose_time_is_over_is_copied_whoever_says_so_first() {
             ..Traffic::default()
         })]
     };
-    let short = Some(Duration::from_millis(400));
+    let short = Some(Duration::from_secs(2));
     let request = Timeouts {
         request: short,
         ..Timeouts::DEFAULT
@@ -31,7 +31,7 @@ async fn a_request_whose_time_is_over_is_copied_whoever_says_so_first() {
         idle: short,
         ..Timeouts::DEFAULT
     };
-    let by_header = "weft-timeout: 400ms\r\n";
+    let by_header = "weft-timeout: 2000ms\r\n";
     for (copies, (headers, timeouts)) in
         (1..).zip([(by_header, Timeouts::DEFAULT), ("", request), ("", idle)])
     {

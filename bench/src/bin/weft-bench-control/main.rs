@@ -12,6 +12,7 @@ mod curves;
 mod figures;
 mod fleet;
 mod graph;
+mod moved;
 mod page;
 mod probe;
 mod process;

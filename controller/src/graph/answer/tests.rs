@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::graph::fold::Fold;
-use crate::graph::fold::Owners;
+use crate::graph::owners::Owners;
 use crate::graph::workloads::Workload;
 use crate::observe::reports::{Reporter, Reports};
 use crate::testing::topology::{

@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use wire::v1;
+
 use super::*;
 use crate::graph::window::{Counted, edges};
+use crate::inventory::Inventory;
 use crate::observe::clock_offset::ClockOffset;
-use crate::observe::reports::Reports;
+use crate::observe::reports::{Reporter, Reports};
 use crate::testing::cpu_time::computed;
 use crate::testing::topology::{
     SLOT_NOW, call, inventory, key, report, reports, seen_by_client, seen_by_server,

@@ -28,6 +28,7 @@ mod documents;
 mod dry_runs;
 mod explanations;
 mod proxies;
+mod streams;
 mod taps;
 mod trials;
 
@@ -273,6 +274,13 @@ async fn read(answer: Answer) -> (u16, Value) {
     (status, serde_json::from_slice(&body).unwrap())
 }
 
+async fn line(body: &mut server::Body) -> Option<Value> {
+    let frame = body.frame().await?.unwrap();
+    let data = frame.into_data().unwrap();
+    assert!(data.ends_with(b"\n"));
+    Some(serde_json::from_slice(&data).unwrap())
+}
+
 #[tokio::test]
 async fn graph_is_told_to_who_may_read_it_and_where() {
     let bench = Bench::new();
@@ -366,96 +374,6 @@ async fn discovery_offers_nothing_to_mirrors_and_to_what_deletes_namespaces() {
     let v3 = format!("/openapi/v3/apis/{API_VERSION}");
     assert_eq!(bench.get("anybody", &v3).await.0, 200);
     assert!(bench.asked.lock().is_empty());
-}
-
-async fn line(body: &mut server::Body) -> Option<Value> {
-    let frame = body.frame().await?.unwrap();
-    let data = frame.into_data().unwrap();
-    assert!(data.ends_with(b"\n"));
-    Some(serde_json::from_slice(&data).unwrap())
-}
-
-#[tokio::test(start_paused = true)]
-async fn stream_begins_whole_ends_by_itself_and_is_taken_up_again() {
-    let bench = Bench::new();
-    bench.call().await;
-    let follow = bench.api.context.graph.clone().follow(|| true);
-    tokio::spawn(follow);
-    let begun = tokio::time::Instant::now();
-    let answer = bench
-        .send(
-            "admin",
-            Method::GET,
-            "graphs/live?watch=true",
-            String::new(),
-        )
-        .await;
-    let mut body = answer.into_body();
-    let first = line(&mut body).await.unwrap();
-    assert_eq!(first["edges"].as_array().unwrap().len(), 1);
-    assert!(first["metadata"].get("changes").is_none());
-    let mut last = first.clone();
-    while let Some(next) = line(&mut body).await {
-        assert_eq!(next["metadata"]["changes"], true);
-        last = next;
-    }
-    assert_eq!(last["metadata"]["last"], true);
-    assert!(
-        begun.elapsed() < Duration::from_secs(55),
-        "{:?}",
-        begun.elapsed()
-    );
-    assert!(begun.elapsed() >= Duration::from_secs(50));
-    let since = last["metadata"]["end"].as_str().unwrap();
-    let path = format!("graphs/live?watch=true&since={since}");
-    let mut body = bench
-        .send("admin", Method::GET, &path, String::new())
-        .await
-        .into_body();
-    let again = line(&mut body).await.unwrap();
-    assert_eq!(again["metadata"]["changes"], true);
-    // Long ago nobody knows any more: it begins anew.
-    let path = "graphs/live?watch=true&since=2020-01-01T00:00:00Z";
-    let mut body = bench
-        .send("admin", Method::GET, path, String::new())
-        .await
-        .into_body();
-    assert!(
-        line(&mut body).await.unwrap()["metadata"]
-            .get("changes")
-            .is_none()
-    );
-}
-
-#[tokio::test]
-async fn streams_of_one_user_and_of_all_are_bounded_and_given_back() {
-    let bench = Bench::new();
-    let path = "graphs/live?watch=true";
-    let mut open = Vec::new();
-    for _ in 0..MAX_USER_STREAMS {
-        open.push(bench.send("admin", Method::GET, path, String::new()).await);
-    }
-    assert!(open.iter().all(|answer| answer.status() == 200));
-    let more = bench.send("admin", Method::GET, path, String::new()).await;
-    assert_eq!(more.status(), 429);
-    assert!(more.headers().contains_key("retry-after"));
-    let shop = "namespaces/shop/graphs/live?watch=true";
-    assert_eq!(
-        bench
-            .send("viewer", Method::GET, shop, String::new())
-            .await
-            .status(),
-        200
-    );
-    // A plain call needs no permit of a stream.
-    assert_eq!(bench.get("admin", "graphs/live").await.0, 200);
-    assert_eq!(bench.api.context.metrics.streams.get(), 8);
-    open.pop();
-    let again = bench.send("admin", Method::GET, path, String::new()).await;
-    assert_eq!(again.status(), 200);
-    drop((open, again));
-    assert_eq!(bench.api.context.metrics.streams.get(), 0);
-    assert_eq!(bench.api.streams.available_permits(), MAX_STREAMS);
 }
 
 #[tokio::test]

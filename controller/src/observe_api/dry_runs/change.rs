@@ -29,7 +29,7 @@ const WORDS: usize = 1024;
 #[derive(Debug, Default)]
 pub(super) struct TriedChange {
     pub(super) change: Change,
-    /// What admission would say beside yes.
+    /// What admission would say beside yes, and fields that the API server would take away.
     pub(super) warnings: Vec<String>,
 }
 

@@ -125,8 +125,9 @@ impl Edges {
         })
     }
 
-    /// Who made them: those of the node's pods that run as the account that made them, else that
-    /// account. Pods of another one would be judged by rights that these calls did not have.
+    /// Who made them: those of the node's pods that run as the account that made them, or that
+    /// account where none of its pods runs now. `None` where all run as another one: nobody makes
+    /// these calls any more.
     fn callers(&self, model: &Model, edge: &EdgeKey) -> Option<Who> {
         let pods = self.pods.get(&edge.from);
         let Some(account) = &edge.account else {
@@ -137,12 +138,13 @@ impl Edges {
             pod.namespace == account.namespace
                 && facts.is_some_and(|facts| facts.service_account == account.name)
         };
-        let pods = pods.into_iter().flatten().filter(runs_as);
-        let pods: Vec<PodId> = pods.cloned().collect();
-        Some(match pods.is_empty() {
-            true => Who::Account(account.clone()),
-            false => Who::Pods(pods),
-        })
+        let all = pods.map_or(&[][..], Vec::as_slice);
+        let own: Vec<PodId> = all.iter().filter(runs_as).cloned().collect();
+        match (own.is_empty(), all.is_empty()) {
+            (false, _) => Some(Who::Pods(own)),
+            (true, true) => Some(Who::Account(account.clone())),
+            (true, false) => None,
+        }
     }
 
     /// The called pods' own ports, by which their proxies tell live calls.
@@ -339,7 +341,8 @@ mod tests {
         for (from, account, expected) in [
             // As its pod still does.
             (client, "web", Change::Depends),
-            (client, "before", Change::Refused),
+            // Nobody calls by that any more.
+            (client, "before", Change::Unknown),
             // No pod of it runs now, and its account is known all the same.
             ("shop/Job/nightly", "web", Change::Depends),
         ] {

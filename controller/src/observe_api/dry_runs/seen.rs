@@ -16,8 +16,9 @@ use policy::route::names::MAX_NAME_BYTES;
 use wire::v1;
 use wire::v1::answered::What;
 
-use crate::graph::fold::{OTHER, protocol};
+use crate::graph::fold::OTHER;
 use crate::graph::key::NodeKey;
+use crate::graph::protocol::protocol;
 use crate::inventory::Inventory;
 use crate::model::PodId;
 use crate::observe::asks::ProxyAnswer;

@@ -13,7 +13,7 @@ use wire::v1;
 use wire::v1::answered::What;
 
 use crate::aggregated::server::Answer;
-use crate::graph::fold::protocol;
+use crate::graph::protocol::protocol;
 use crate::inventory::Inventory;
 use crate::model::PodId;
 use crate::observe::asks::Answers;

@@ -109,3 +109,29 @@ fn a_part_of_a_room_that_is_allowed_has_to_be_used_itself() {
         ["unused-arrow: shop/desk [store/cellar]"]
     );
 }
+
+/// What a derive is told becomes code, and it names what it calls.
+#[test]
+fn what_an_attribute_is_given_counts() {
+    let files = |attribute: &str| {
+        let desk = format!("use crate::store::shelf;\n{attribute}pub struct Desk(u8);");
+        let shelf = "pub fn full(_: crate::desk::Desk) {}".to_owned();
+        [
+            ("src/lib.rs", "mod desk;\nmod store;".to_owned()),
+            ("src/desk.rs", desk),
+            ("src/store.rs", "pub mod shelf;".to_owned()),
+            ("src/store/shelf.rs", shelf),
+        ]
+    };
+    let found = |attribute: &str| {
+        let files = files(attribute);
+        let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (*path, &**text)).collect();
+        found_with("desk [store]\nstore [desk]", &files)
+    };
+    assert_eq!(found(""), [""; 0]);
+    let given = found("#[arg(check = shelf::full)]\n");
+    assert!(
+        given.contains(&"circle: shop/src/desk.rs -> shop/src/store/shelf.rs".to_owned()),
+        "{given:?}"
+    );
+}

@@ -69,7 +69,7 @@ impl Load {
         self.waiting.sort_by_key(|(at, _)| *at);
         while self.waiting.first().is_some_and(|(at, _)| *at <= self.now) {
             let (at, let_in) = self.waiting.remove(0);
-            self.limits.extend(let_in.answered(at));
+            let_in.answered(at, |limit| self.limits.push(limit));
         }
     }
 
@@ -80,8 +80,10 @@ impl Load {
             self.now += Duration::from_secs(1) / per_second;
             self.end();
             let class = Priority::ALL[n as usize % 3];
-            let decided = self.port.arrive(self.now, of(class));
-            self.limits.extend(decided.limit);
+            let limits = &mut self.limits;
+            let decided = self
+                .port
+                .arrive(self.now, of(class), |limit| limits.push(limit));
             let (asked, shed) = &mut seen[class as usize];
             *asked += 1;
             *shed += u32::from(decided.admit != Admit::Pass);
@@ -128,8 +130,8 @@ fn audit_counts_what_it_would_shed_and_lets_all_of_it_pass() {
     };
     let now = Instant::now();
     let port = port(audit, now);
-    let first = port.arrive(now, NORMAL);
-    let second = port.arrive(now, NORMAL);
+    let first = port.arrive(now, NORMAL, drop);
+    let second = port.arrive(now, NORMAL, drop);
     assert_eq!((first.admit, second.admit), (Admit::Pass, Admit::Audit));
     assert!(second.let_in.is_some());
 }
@@ -154,7 +156,9 @@ fn a_change_of_the_policy_forgets_nobody_who_is_in_flight() {
         ..Overload::DEFAULT
     };
     let first = port(two, now);
-    let held: Vec<_> = (0..2).map(|_| first.arrive(now, NORMAL).let_in).collect();
+    let held: Vec<_> = (0..2)
+        .map(|_| first.arrive(now, NORMAL, drop).let_in)
+        .collect();
     assert!(held.iter().all(Option::is_some));
     let later = Overload {
         queue_time: ms(500),
@@ -162,9 +166,9 @@ fn a_change_of_the_policy_forgets_nobody_who_is_in_flight() {
     };
     let second = PortOverload::after(Some(&first), &said(later), now).unwrap();
     assert!(!PortOverload::same(Some(&first), Some(&second)));
-    assert_eq!(second.arrive(now, NORMAL).admit, Admit::Shed);
+    assert_eq!(second.arrive(now, NORMAL, drop).admit, Admit::Shed);
     drop(held);
-    assert_eq!(second.arrive(now, NORMAL).admit, Admit::Pass);
+    assert_eq!(second.arrive(now, NORMAL, drop).admit, Admit::Pass);
     let same = PortOverload::after(Some(&second), &said(later), now);
     assert!(PortOverload::same(Some(&second), same.as_ref()));
 }
@@ -177,11 +181,11 @@ fn whoever_leaves_before_an_answer_or_has_one_makes_room() {
         ..Overload::DEFAULT
     };
     let port = port(one, now);
-    let left = port.arrive(now, NORMAL).let_in;
-    assert!(port.arrive(now, NORMAL).let_in.is_none());
+    let left = port.arrive(now, NORMAL, drop).let_in;
+    assert!(port.arrive(now, NORMAL, drop).let_in.is_none());
     drop(left);
-    let answered = port.arrive(now, NORMAL).let_in.unwrap();
-    assert!(port.arrive(now, NORMAL).let_in.is_none());
-    answered.answered(now + ms(5));
-    assert!(port.arrive(now, NORMAL).let_in.is_some());
+    let answered = port.arrive(now, NORMAL, drop).let_in.unwrap();
+    assert!(port.arrive(now, NORMAL, drop).let_in.is_none());
+    answered.answered(now + ms(5), drop);
+    assert!(port.arrive(now, NORMAL, drop).let_in.is_some());
 }

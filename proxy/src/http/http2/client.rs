@@ -296,7 +296,8 @@ async fn send_body(mut pipe: Pipe) {
         Err(Stopped::Peer) => {}
         Err(Stopped::Stuck) => {
             tracing::debug!("nothing moves of a body behind its answer");
-            pipe.into_stream().send_reset(h2::Reason::NO_ERROR);
+            // Libraries take NO_ERROR of a client for the end of its body.
+            pipe.into_stream().send_reset(h2::Reason::CANCEL);
         }
         Err(Stopped::Body(error)) => {
             tracing::debug!(%error, "the body of a request broke off");

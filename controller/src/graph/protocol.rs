@@ -1,0 +1,16 @@
+//! What is spoken on an edge, as the read API says it.
+
+use crds::observe::Protocol;
+use wire::v1;
+
+/// Of what a proxy told; what it had not detected yet is unknown.
+pub(crate) fn protocol(told: v1::Protocol) -> Protocol {
+    match told {
+        v1::Protocol::Detect => Protocol::Unknown,
+        v1::Protocol::Http1 => Protocol::Http1,
+        v1::Protocol::Http2 => Protocol::Http2,
+        v1::Protocol::Grpc => Protocol::Grpc,
+        v1::Protocol::Opaque => Protocol::Tcp,
+        v1::Protocol::Tls => Protocol::Tls,
+    }
+}
