@@ -23,18 +23,17 @@
 
 use std::time::{Duration, Instant};
 
-use http::StatusCode;
-
 use crate::balance::unit;
-use crate::reason::Reason;
 use crate::traffic::bounds::WARMUP;
 use crate::traffic::endpoint::Ejection;
 use crate::traffic::set::Percent;
 
 mod recent;
+mod signal;
 
 pub use recent::Recent;
 use recent::Window;
+pub use signal::HealthSignal;
 
 /// Answers that the others must have given before somebody is compared with them.
 pub(crate) const COMPARED_WITH: u32 = 20;
@@ -54,56 +53,6 @@ pub(crate) const PROBE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A probe without an end by then was cancelled, and another one is sent.
 pub(crate) const PROBE_LOST: Duration = Duration::from_secs(10);
-
-/// What an attempt showed of its endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HealthSignal {
-    Good,
-    /// Reset, out of time, or an answer that counts as a failure.
-    Failed,
-    /// No connection, or no TLS.
-    Unreachable,
-    /// The head of an answer that goes on: nobody knows yet how good it is.
-    Reached,
-}
-
-impl HealthSignal {
-    #[must_use]
-    pub fn of_status(status: StatusCode, settings: &Ejection) -> Self {
-        if settings.codes.contains(status) {
-            Self::Failed
-        } else {
-            Self::Good
-        }
-    }
-
-    /// By `grpc-status`: UNAVAILABLE alone speaks of the server.
-    #[must_use]
-    pub const fn of_grpc(code: u8) -> Self {
-        if code == 14 { Self::Failed } else { Self::Good }
-    }
-
-    /// Of an attempt that a proxy ended. `None`: it says nothing of the endpoint.
-    #[must_use]
-    pub const fn of_refusal(reason: Reason) -> Option<Self> {
-        match reason {
-            Reason::ConnectFailed | Reason::TlsFailed => Some(Self::Unreachable),
-            Reason::ConnectionLost => Some(Self::Failed),
-            Reason::NotAllowed
-            | Reason::NoIdentity
-            | Reason::NoBackend
-            | Reason::NoEndpoint
-            | Reason::UnknownDestination
-            | Reason::NoConfiguration
-            | Reason::BadRequest
-            | Reason::Deadline
-            | Reason::Limit
-            | Reason::Overload
-            | Reason::CircuitOpen
-            | Reason::ShadowWrite => None,
-        }
-    }
-}
 
 /// What is to be done after an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
