@@ -16,8 +16,8 @@
 //! [`Health::judge`]. Nobody else may judge the same set between the two, or two endpoints
 //! take the last place; the proxy has one thread for data and does not wait between them.
 //! [`Health::status`] is asked when endpoints are drawn, and [`Health::begin_probe`] for
-//! the one that is sent a probe. What the mesh itself answered is not told:
-//! [`HealthSignal::of_refusal`].
+//! the one that is sent a probe. [`Health::settle`] comes before each of these, at the same
+//! moment. What the mesh itself answered is not told: [`HealthSignal::of_refusal`].
 //!
 //! Invariant: time and chance are arguments.
 
@@ -53,6 +53,10 @@ pub(crate) const PROBE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A probe without an end by then was cancelled, and another one is sent.
 pub(crate) const PROBE_LOST: Duration = Duration::from_secs(10);
+
+/// An answer that has lasted for so long shows as much as one that has ended well, to a breaker
+/// as well: streams end hours later, or never.
+const LASTED: Duration = Duration::from_secs(1);
 
 /// What is to be done after an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,6 +138,10 @@ enum Phase {
     Probing {
         since: Instant,
     },
+    /// The head of the last probe's answer came then, and its trailers are to tell the rest.
+    Answering {
+        since: Instant,
+    },
 }
 
 impl Health {
@@ -152,6 +160,18 @@ impl Health {
         }
     }
 
+    /// Brings it back where its probe is an answer that has lasted. Whether that is so.
+    pub fn settle(&mut self, now: Instant) -> bool {
+        let Phase::Answering { since } = self.phase else {
+            return false;
+        };
+        let lasted = now.saturating_duration_since(since) >= LASTED;
+        if lasted {
+            self.return_to_work(now);
+        }
+        lasted
+    }
+
     /// An attempt ended, or goes on. `probe`: what [`Health::begin_probe`] gave, where it sent
     /// it. `random` is uniform over all of `u64`.
     pub fn record(
@@ -163,7 +183,7 @@ impl Health {
         random: u64,
     ) -> HealthChange {
         match self.phase {
-            Phase::Probing { .. } if probe == Some(self.probe) => {
+            Phase::Probing { .. } | Phase::Answering { .. } if probe == Some(self.probe) => {
                 self.probed(now, signal, settings, random)
             }
             // Where a policy lets nobody rest calls go on all the while.
@@ -176,7 +196,9 @@ impl Health {
                 HealthChange::Returned
             }
             // Answers to what was sent before.
-            Phase::Probing { .. } | Phase::Resting { .. } => HealthChange::Nothing,
+            Phase::Probing { .. } | Phase::Answering { .. } | Phase::Resting { .. } => {
+                HealthChange::Nothing
+            }
             Phase::Working => self.count(now, signal, settings),
         }
     }
@@ -190,6 +212,7 @@ impl Health {
     ) -> HealthChange {
         let cause = match signal {
             HealthSignal::Reached if self.rested_for == EjectedFor::Failures => {
+                self.phase = Phase::Answering { since: now };
                 return HealthChange::Nothing;
             }
             HealthSignal::Good | HealthSignal::Reached => {
@@ -305,7 +328,7 @@ impl Health {
         match self.phase {
             Phase::Working => false,
             Phase::Resting { until } => now < until,
-            Phase::Probing { .. } => true,
+            Phase::Probing { .. } | Phase::Answering { .. } => true,
         }
     }
 
@@ -318,6 +341,8 @@ impl Health {
             Phase::Resting { until } if may_retry => until,
             Phase::Resting { until } => until + PROBE_PATIENCE,
             Phase::Probing { since } => since + PROBE_LOST,
+            // It shows how it is within a second.
+            Phase::Answering { .. } => return Status::Rests,
         };
         if now >= due {
             Status::ProbeDue
@@ -339,7 +364,8 @@ impl Health {
 
     /// A probe ended without showing anything: its caller left, or the mesh refused it.
     pub fn abandon_probe(&mut self, now: Instant, probe: Probe) {
-        if matches!(self.phase, Phase::Probing { .. }) && self.probe == probe {
+        let is_probed = matches!(self.phase, Phase::Probing { .. } | Phase::Answering { .. });
+        if is_probed && self.probe == probe {
             self.phase = Phase::Resting { until: now };
         }
     }

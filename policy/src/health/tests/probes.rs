@@ -105,6 +105,52 @@ fn an_answer_that_only_begins_ends_what_unreachable_means_and_nothing_else() {
     assert_eq!(health.judge(start, &others(2, 0, 0), settings, EVEN), None);
 }
 
+/// By its end alone a stream would show that its endpoint works when it is asked no more.
+#[test]
+fn a_probe_whose_answer_lasts_for_a_second_brings_it_back_and_its_end_shows_no_more_of_it() {
+    let (start, settings) = (Instant::now(), &Ejection::DEFAULT);
+    let (due, begun, lasted) = (start + ms(5000), start + ms(5200), start + ms(6200));
+    let streams = || {
+        let mut health = rested(start);
+        let probe = health.begin_probe(due, true);
+        assert!(!health.settle(begun), "nothing came");
+        let told = health.record(begun, Reached, probe, settings, EVEN);
+        assert_eq!(told, HealthChange::Nothing);
+        (health, probe)
+    };
+    let (mut health, probe) = streams();
+    assert!(!health.settle(lasted - ms(1)));
+    assert!(health.rests() && health.takes_place(lasted));
+    let other = health.status(lasted - ms(1), true, ms(0));
+    assert_eq!(other, Status::Rests, "one probe at a time");
+    assert!(health.settle(lasted) && !health.settle(lasted), "once");
+    assert!(!health.rests() && !health.takes_place(lasted));
+    assert_eq!(
+        health.status(lasted, false, ms(10_000)),
+        Status::Works(0.1),
+        "over the warm-up"
+    );
+    let told = health.record(lasted, Failed, probe, settings, EVEN);
+    assert_eq!(told, HealthChange::Nothing, "a failure as any other");
+    assert_eq!(health.recent(lasted).failures, 1);
+    health.abandon_probe(lasted, probe.unwrap());
+    assert!(!health.rests());
+    // Control: one that ends before is judged by its end, and one that is left by nothing.
+    for (signal, expected) in [
+        (Good, HealthChange::Returned),
+        (Failed, HealthChange::RestsAgain),
+    ] {
+        let (mut health, probe) = streams();
+        let told = health.record(lasted - ms(1), signal, probe, settings, EVEN);
+        assert_eq!(told, expected, "{signal:?}");
+        assert!(!health.settle(lasted), "{signal:?}");
+    }
+    let (mut health, probe) = streams();
+    health.abandon_probe(lasted - ms(1), probe.unwrap());
+    assert!(!health.settle(lasted));
+    assert_eq!(health.status(lasted, true, ms(0)), Status::ProbeDue);
+}
+
 #[test]
 fn what_a_late_probe_shows_is_not_taken_for_what_the_current_one_shows() {
     let (start, settings) = (Instant::now(), &Ejection::DEFAULT);
