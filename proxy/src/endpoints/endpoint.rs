@@ -262,6 +262,15 @@ impl InFlight {
         }
     }
 
+    /// It will show nothing of its endpoint, and another one may probe that.
+    pub(crate) fn shows_nothing(&mut self) {
+        if let Some(probe) = self.probe.take() {
+            let now = now();
+            let mut learned = self.endpoint.settled(now);
+            learned.health.abandon_probe(now, probe);
+        }
+    }
+
     /// Learns what says nothing of others: of an address that was called by itself.
     pub fn learn(&mut self, latency: Latency) {
         let draw = Draw::DEFAULT;
@@ -272,10 +281,6 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.endpoint.in_flight.fetch_sub(1, Ordering::Relaxed);
-        if let Some(probe) = self.probe {
-            let now = now();
-            let mut learned = self.endpoint.settled(now);
-            learned.health.abandon_probe(now, probe);
-        }
+        self.shows_nothing();
     }
 }

@@ -70,3 +70,18 @@ async fn a_stream_that_its_caller_leaves_has_shown_something_once_it_has_lasted(
         assert_eq!(probe(&fleet).is_some(), resting == 1, "{lasted}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_will_show_nothing_makes_room_for_the_next_probe_while_it_goes_on() {
+    let fleet = rested().await;
+    let mut silent = probe(&fleet).unwrap();
+    assert!(probe(&fleet).is_none(), "one at a time");
+    silent.shows_nothing();
+    let next = probe(&fleet);
+    assert!(next.is_some());
+    // What it shows all the same, and that it ends, is not taken for the next one's.
+    assert_eq!(shows(&fleet, &mut silent, HealthSignal::Good), None);
+    drop(silent);
+    assert!(!works(&fleet) && probe(&fleet).is_none());
+    assert_eq!(fleet.resting.get(), 1);
+}
