@@ -16,25 +16,24 @@
 //! [`Health::judge`]. Nobody else may judge the same set between the two, or two endpoints
 //! take the last place; the proxy has one thread for data and does not wait between them.
 //! [`Health::status`] is asked when endpoints are drawn, and [`Health::begin_probe`] for
-//! the one that is sent a probe. What the mesh itself answered is not told:
-//! [`HealthSignal::of_refusal`].
+//! the one that is sent a probe. [`Health::settle`] comes before each of these, at the same
+//! moment. What the mesh itself answered is not told: [`HealthSignal::of_refusal`].
 //!
 //! Invariant: time and chance are arguments.
 
 use std::time::{Duration, Instant};
 
-use http::StatusCode;
-
 use crate::balance::unit;
-use crate::reason::Reason;
 use crate::traffic::bounds::WARMUP;
 use crate::traffic::endpoint::Ejection;
 use crate::traffic::set::Percent;
 
 mod recent;
+mod signal;
 
 pub use recent::Recent;
 use recent::Window;
+pub use signal::HealthSignal;
 
 /// Answers that the others must have given before somebody is compared with them.
 pub(crate) const COMPARED_WITH: u32 = 20;
@@ -55,55 +54,9 @@ pub(crate) const PROBE_PATIENCE: Duration = Duration::from_secs(1);
 /// A probe without an end by then was cancelled, and another one is sent.
 pub(crate) const PROBE_LOST: Duration = Duration::from_secs(10);
 
-/// What an attempt showed of its endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HealthSignal {
-    Good,
-    /// Reset, out of time, or an answer that counts as a failure.
-    Failed,
-    /// No connection, or no TLS.
-    Unreachable,
-    /// The head of an answer that goes on: nobody knows yet how good it is.
-    Reached,
-}
-
-impl HealthSignal {
-    #[must_use]
-    pub fn of_status(status: StatusCode, settings: &Ejection) -> Self {
-        if settings.codes.contains(status) {
-            Self::Failed
-        } else {
-            Self::Good
-        }
-    }
-
-    /// By `grpc-status`: UNAVAILABLE alone speaks of the server.
-    #[must_use]
-    pub const fn of_grpc(code: u8) -> Self {
-        if code == 14 { Self::Failed } else { Self::Good }
-    }
-
-    /// Of an attempt that a proxy ended. `None`: it says nothing of the endpoint.
-    #[must_use]
-    pub const fn of_refusal(reason: Reason) -> Option<Self> {
-        match reason {
-            Reason::ConnectFailed | Reason::TlsFailed => Some(Self::Unreachable),
-            Reason::ConnectionLost => Some(Self::Failed),
-            Reason::NotAllowed
-            | Reason::NoIdentity
-            | Reason::NoBackend
-            | Reason::NoEndpoint
-            | Reason::UnknownDestination
-            | Reason::NoConfiguration
-            | Reason::BadRequest
-            | Reason::Deadline
-            | Reason::Limit
-            | Reason::Overload
-            | Reason::CircuitOpen
-            | Reason::ShadowWrite => None,
-        }
-    }
-}
+/// An answer that has lasted for so long shows as much as one that has ended well, to a breaker
+/// as well: streams end hours later, or never.
+const LASTED: Duration = Duration::from_secs(1);
 
 /// What is to be done after an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,6 +138,10 @@ enum Phase {
     Probing {
         since: Instant,
     },
+    /// The head of the last probe's answer came then, and its trailers are to tell the rest.
+    Answering {
+        since: Instant,
+    },
 }
 
 impl Health {
@@ -203,6 +160,18 @@ impl Health {
         }
     }
 
+    /// Brings it back where its probe is an answer that has lasted. Whether that is so.
+    pub fn settle(&mut self, now: Instant) -> bool {
+        let Phase::Answering { since } = self.phase else {
+            return false;
+        };
+        let lasted = now.saturating_duration_since(since) >= LASTED;
+        if lasted {
+            self.return_to_work(now);
+        }
+        lasted
+    }
+
     /// An attempt ended, or goes on. `probe`: what [`Health::begin_probe`] gave, where it sent
     /// it. `random` is uniform over all of `u64`.
     pub fn record(
@@ -214,7 +183,7 @@ impl Health {
         random: u64,
     ) -> HealthChange {
         match self.phase {
-            Phase::Probing { .. } if probe == Some(self.probe) => {
+            Phase::Probing { .. } | Phase::Answering { .. } if probe == Some(self.probe) => {
                 self.probed(now, signal, settings, random)
             }
             // Where a policy lets nobody rest calls go on all the while.
@@ -227,7 +196,9 @@ impl Health {
                 HealthChange::Returned
             }
             // Answers to what was sent before.
-            Phase::Probing { .. } | Phase::Resting { .. } => HealthChange::Nothing,
+            Phase::Probing { .. } | Phase::Answering { .. } | Phase::Resting { .. } => {
+                HealthChange::Nothing
+            }
             Phase::Working => self.count(now, signal, settings),
         }
     }
@@ -241,6 +212,7 @@ impl Health {
     ) -> HealthChange {
         let cause = match signal {
             HealthSignal::Reached if self.rested_for == EjectedFor::Failures => {
+                self.phase = Phase::Answering { since: now };
                 return HealthChange::Nothing;
             }
             HealthSignal::Good | HealthSignal::Reached => {
@@ -356,7 +328,7 @@ impl Health {
         match self.phase {
             Phase::Working => false,
             Phase::Resting { until } => now < until,
-            Phase::Probing { .. } => true,
+            Phase::Probing { .. } | Phase::Answering { .. } => true,
         }
     }
 
@@ -369,6 +341,8 @@ impl Health {
             Phase::Resting { until } if may_retry => until,
             Phase::Resting { until } => until + PROBE_PATIENCE,
             Phase::Probing { since } => since + PROBE_LOST,
+            // It shows how it is within a second.
+            Phase::Answering { .. } => return Status::Rests,
         };
         if now >= due {
             Status::ProbeDue
@@ -390,7 +364,8 @@ impl Health {
 
     /// A probe ended without showing anything: its caller left, or the mesh refused it.
     pub fn abandon_probe(&mut self, now: Instant, probe: Probe) {
-        if matches!(self.phase, Phase::Probing { .. }) && self.probe == probe {
+        let is_probed = matches!(self.phase, Phase::Probing { .. } | Phase::Answering { .. });
+        if is_probed && self.probe == probe {
             self.phase = Phase::Resting { until: now };
         }
     }

@@ -11,6 +11,10 @@
 //! limit that is too low finds out. And once a minute a second of short queue measures the
 //! calm time anew.
 //!
+//! Where fewer than five calls a second complete, nothing is shed: what the application can do
+//! is not to be read from so few. The calm time is learned there too, over as many calls, and
+//! with it the load that callers are told.
+//!
 //! Nothing runs while nothing comes: arrivals and ends drive it, 25 milliseconds at a time.
 //!
 //! In use: one [`Limiter`] per container port with an `overload` section, under one lock.
@@ -206,18 +210,17 @@ impl Limiter {
 
     /// Once in each slot that something happens in.
     fn look(&mut self, now: Instant, settings: &Overload) {
-        if !self.slots.advance(now) {
+        let Some(ended) = self.slots.advance(now) else {
             return;
-        }
+        };
         let waits = self.baseline.waits_longer_by(settings.queue_time);
-        let mean = self.slots.last_mean();
-        if let Some(mean) = mean {
+        if let Some(mean) = ended.mean {
             self.baseline.saw_mean(mean);
         }
         match self.shedding {
             None => {
-                if mean.is_some() {
-                    self.baseline.learn(waits);
+                if ended.mean.is_some() {
+                    self.baseline.learn(waits, ended.slots);
                 }
                 let behind = waits && self.slots.fall_behind();
                 self.looks = if behind {

@@ -2,7 +2,8 @@
 
 use super::HealthSignal::{Failed, Good, Reached, Unreachable};
 use super::*;
-use crate::traffic::set::Statuses;
+
+mod probes;
 
 const fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
@@ -173,109 +174,6 @@ fn no_more_rest_than_the_percentage_says() {
 }
 
 #[test]
-fn an_endpoint_that_rests_gets_exactly_one_probe_after_its_rest() {
-    let start = Instant::now();
-    let mut health = rested(start);
-    let status =
-        |health: &Health, at, may_retry| health.status(start + ms(at), may_retry, ms(10_000));
-    assert_eq!(status(&health, 4999, true), Status::Rests);
-    assert_eq!(status(&health, 5000, true), Status::ProbeDue);
-    // A request that cannot be tried elsewhere waits for one that can.
-    assert_eq!(status(&health, 5999, false), Status::Rests);
-    assert_eq!(status(&health, 6000, false), Status::ProbeDue);
-
-    let probe = health.begin_probe(start + ms(5000), true).unwrap();
-    assert_eq!(
-        health.begin_probe(start + ms(5000), true),
-        None,
-        "one at a time"
-    );
-    assert_eq!(status(&health, 14_999, true), Status::Rests);
-    assert_eq!(
-        status(&health, 15_000, true),
-        Status::ProbeDue,
-        "it was lost"
-    );
-    health.abandon_probe(start + ms(5100), probe);
-    assert_eq!(status(&health, 5100, true), Status::ProbeDue);
-    let next = health.begin_probe(start + ms(5100), true).unwrap();
-    health.abandon_probe(start + ms(5200), probe);
-    assert_eq!(status(&health, 5200, true), Status::Rests, "not its own");
-    health.abandon_probe(start + ms(5200), next);
-    assert_eq!(status(&health, 5200, true), Status::ProbeDue);
-}
-
-#[test]
-fn a_probe_that_succeeds_brings_it_back_over_the_warm_up() {
-    let start = Instant::now();
-    let mut health = rested(start);
-    let back = start + ms(5000);
-    let own = health.begin_probe(back, true);
-    assert!(own.is_some());
-    // Late answers to what was sent before the rest show nothing.
-    let record =
-        |health: &mut Health, probe| health.record(back, Good, probe, &Ejection::DEFAULT, 0);
-    assert_eq!(record(&mut health, None), HealthChange::Nothing);
-    assert!(health.rests());
-    assert_eq!(record(&mut health, own), HealthChange::Returned);
-    assert!(!health.rests());
-    for (later, share) in [(0, 0.1), (5000, 0.55), (10_000, 1.0), (60_000, 1.0)] {
-        let Status::Works(taken) = health.status(back + ms(later), false, ms(10_000)) else {
-            panic!("it must work");
-        };
-        assert!((taken - share).abs() < 1e-9, "{later}: {taken}");
-    }
-    assert_eq!(
-        health.status(back, false, Duration::ZERO),
-        Status::Works(1.0)
-    );
-    assert_eq!(
-        health.recent(back),
-        Recent::default(),
-        "old failures are forgotten"
-    );
-}
-
-#[test]
-fn an_answer_that_only_begins_ends_what_unreachable_means_and_nothing_else() {
-    let start = Instant::now();
-    let settings = &Ejection::DEFAULT;
-    let unreached = after(5, Unreachable, start);
-    for (mut health, cause, told) in [
-        (unreached, EjectedFor::Unreachable, HealthChange::Returned),
-        (
-            after(5, Failed, start),
-            EjectedFor::Failures,
-            HealthChange::Nothing,
-        ),
-    ] {
-        let judged = health.judge(start, &others(3, 20, 0), settings, EVEN);
-        assert_eq!(judged, Some(cause));
-        let due = start + ms(5000);
-        let probe = health.begin_probe(due, true);
-        assert!(probe.is_some());
-        assert_eq!(health.record(due, Reached, probe, settings, 0), told);
-        assert_eq!(health.rests(), told == HealthChange::Nothing);
-        // How it ends shows the rest.
-        let ended = health.record(due, Good, probe, settings, 0);
-        let expected = match cause {
-            EjectedFor::Unreachable => HealthChange::Nothing,
-            EjectedFor::Failures => HealthChange::Returned,
-        };
-        assert_eq!(ended, expected);
-    }
-    let mut health = unreached;
-    assert_eq!(
-        health.record(start, Reached, None, settings, 0),
-        HealthChange::Nothing
-    );
-    assert_eq!(health.recent(start).answers, 5, "it is no answer yet");
-    health.record(start, Unreachable, None, settings, 0);
-    // Nobody to compare with: that takes a row of its own.
-    assert_eq!(health.judge(start, &others(2, 0, 0), settings, EVEN), None);
-}
-
-#[test]
 fn an_endpoint_is_as_old_as_another_clock_says_and_never_younger_than_now() {
     const NOW: u64 = 1_800_000_000;
     let now = Instant::now() + ms(1_000_000);
@@ -379,25 +277,6 @@ fn ejection_that_is_off_ejects_nobody() {
 }
 
 #[test]
-fn what_a_late_probe_shows_is_not_taken_for_what_the_current_one_shows() {
-    let (start, settings) = (Instant::now(), &Ejection::DEFAULT);
-    for signal in [Good, Failed] {
-        let mut health = rested(start);
-        let (due, lost) = (start + ms(5000), start + ms(15_000));
-        let late = health.begin_probe(due, true);
-        let own = health.begin_probe(lost, true);
-        assert!(late.is_some() && own.is_some() && late != own);
-        let mut record = |probe| health.record(lost, signal, probe, settings, EVEN);
-        assert_eq!(record(late), HealthChange::Nothing, "{signal:?}");
-        let told = match signal {
-            Good => HealthChange::Returned,
-            _ => HealthChange::RestsAgain,
-        };
-        assert_eq!(record(own), told, "{signal:?}");
-    }
-}
-
-#[test]
 fn calls_of_a_service_that_lets_nobody_rest_end_no_rest_before_its_time() {
     let off = Ejection {
         consecutive_failures: 0,
@@ -441,36 +320,6 @@ fn answers_are_forgotten_after_ten_seconds() {
     assert_eq!(health.recent(now + ms(11_000)), Recent::default());
     // Clocks of two threads may cross.
     assert_eq!(health.recent(start).failures, 10);
-}
-
-#[test]
-fn what_the_mesh_answered_says_nothing_of_the_endpoint() {
-    for reason in Reason::ALL {
-        let expected = match reason {
-            Reason::ConnectFailed | Reason::TlsFailed => Some(Unreachable),
-            Reason::ConnectionLost => Some(Failed),
-            _ => None,
-        };
-        assert_eq!(HealthSignal::of_refusal(reason), expected, "{reason}");
-    }
-    let settings = Ejection {
-        codes: Statuses::of(&[500]),
-        ..Ejection::DEFAULT
-    };
-    assert_eq!(
-        HealthSignal::of_status(StatusCode::INTERNAL_SERVER_ERROR, &settings),
-        Failed
-    );
-    assert_eq!(
-        HealthSignal::of_status(StatusCode::SERVICE_UNAVAILABLE, &settings),
-        Good
-    );
-    assert_eq!(HealthSignal::of_grpc(14), Failed);
-    assert!(
-        (0..=16)
-            .filter(|code| *code != 14)
-            .all(|code| HealthSignal::of_grpc(code) == Good)
-    );
 }
 
 #[test]

@@ -19,7 +19,7 @@ const FASTEST: f64 = 1e-5;
 /// Part of the way that the baseline goes towards the values of a slot. The typical call's
 /// in ten minutes up, or a load that lasts would pass for calm, and in a second down,
 /// because nothing makes calls faster than calm. What the mean has beyond it in half a
-/// minute.
+/// minute. The last two are of slots with calls, and take longer where there are few.
 const UP: f64 = 1.0 / 24_000.0;
 const DOWN: f64 = 1.0 / 40.0;
 const BEYOND: f64 = 1.0 / 1200.0;
@@ -28,10 +28,21 @@ const BEYOND: f64 = 1.0 / 1200.0;
 /// they take.
 const PATIENCE: u32 = 2400;
 
+/// Where calls are few, one stands for the slots without any before it as well, up to a second:
+/// ten minutes are ten minutes then too, and a silence of an hour shows nothing.
+const STANDS_FOR: u32 = 40;
+
+/// There is no baseline before so many calls: by then the running median has come to what is
+/// typical from ten times as much or as little, which the first call may have taken.
+const FIRST: u32 = 25;
+
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Baseline {
     /// Running median of what was seen, in seconds; 0 before the first call.
     typical: f64,
+    /// Calls that were seen, up to [`FIRST`].
+    calls: u32,
+    /// 0 while there is none.
     baseline_typical: f64,
     /// What the mean call takes beyond the typical one, in seconds: much where long polls are
     /// among them.
@@ -42,6 +53,7 @@ pub(super) struct Baseline {
 impl Baseline {
     pub(super) fn saw(&mut self, took: Duration) {
         let took = took.as_secs_f64().max(FASTEST);
+        self.calls = (self.calls + 1).min(FIRST);
         if self.typical == 0.0 {
             self.typical = took;
         } else if took > self.typical {
@@ -62,14 +74,17 @@ impl Baseline {
         self.beyond_typical += (mean - self.typical - self.beyond_typical) * BEYOND;
     }
 
-    /// The same, and nothing was shed.
-    pub(super) fn learn(&mut self, waits: bool) {
+    /// The same, and nothing was shed. So many slots ended since one before that had calls.
+    pub(super) fn learn(&mut self, waits: bool, slots: u32) {
         if self.baseline_typical == 0.0 {
-            self.baseline_typical = self.typical;
+            if self.calls >= FIRST {
+                self.baseline_typical = self.typical;
+            }
             return;
         }
+        let slots = slots.min(STANDS_FOR);
         if waits {
-            self.waited += 1;
+            self.waited += slots;
             if self.waited >= PATIENCE {
                 self.adopt();
             }
@@ -79,7 +94,7 @@ impl Baseline {
         let part = if self.typical < self.baseline_typical {
             DOWN
         } else {
-            UP
+            UP * f64::from(slots)
         };
         self.baseline_typical += (self.typical - self.baseline_typical) * part;
     }

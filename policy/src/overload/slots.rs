@@ -8,6 +8,10 @@ const SLOTS: usize = 64;
 const LATELY: usize = 20;
 const SHORT: usize = 4;
 
+/// Fewer completions in all slots, five a second, show too little of what the application can
+/// do: a limit that was reckoned from them would be chance.
+const ENOUGH: f64 = 8.0;
+
 /// Completions may be so much fewer than arrivals: a tenth.
 const TENTH: f64 = 0.1;
 /// And so many deviations of what chance brings beside that.
@@ -21,6 +25,15 @@ struct Slot {
     took: f32,
 }
 
+/// What was counted until a slot ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ended {
+    /// Mean time of the calls that completed in it, in seconds; `None`: none did.
+    pub(super) mean: Option<f64>,
+    /// Slots that ended since one before in which some did.
+    pub(super) slots: u32,
+}
+
 #[derive(Debug)]
 pub(super) struct Slots {
     /// Those that ended, the newest at `newest`.
@@ -30,6 +43,8 @@ pub(super) struct Slots {
     filled: usize,
     current: Slot,
     began: Instant,
+    /// Slots that ended since the last one in which calls completed.
+    without: u32,
 }
 
 impl Slots {
@@ -45,6 +60,7 @@ impl Slots {
             filled: 0,
             current: EMPTY,
             began: now,
+            without: 0,
         }
     }
 
@@ -57,36 +73,41 @@ impl Slots {
         self.current.took += took.as_secs_f32();
     }
 
-    /// Whether a slot ended.
-    pub(super) fn advance(&mut self, now: Instant) -> bool {
+    /// What was counted, where a slot ended. Those after it, if there are any, are empty.
+    pub(super) fn advance(&mut self, now: Instant) -> Option<Ended> {
         let since = now.saturating_duration_since(self.began);
         let passed = (since.as_millis() / SLOT.as_millis()) as usize;
         if passed == 0 {
-            return false;
+            return None;
         }
+        let counted = self.current;
         for _ in 0..passed.min(SLOTS) {
             self.newest = (self.newest + 1) % SLOTS;
             self.ended[self.newest] = std::mem::take(&mut self.current);
         }
         self.filled = (self.filled + passed).min(SLOTS);
-        self.began += SLOT * u32::try_from(passed).unwrap_or(u32::MAX);
-        true
-    }
-
-    /// Mean time of the calls that completed in the slot that ended last, in seconds.
-    pub(super) fn last_mean(&self) -> Option<f64> {
-        let last = self.ended[self.newest];
-        (last.completed > 0).then(|| f64::from(last.took) / f64::from(last.completed))
+        let passed = u32::try_from(passed).unwrap_or(u32::MAX);
+        self.began += SLOT * passed;
+        let slots = self.without.saturating_add(passed);
+        let completed = counted.completed > 0;
+        self.without = if completed { 0 } else { slots };
+        Some(Ended {
+            mean: completed.then(|| f64::from(counted.took) / f64::from(counted.completed)),
+            slots,
+        })
     }
 
     /// Whether completions are clearly fewer than arrivals: over a short time, or over a
-    /// longer one without catching up lately.
+    /// longer one without catching up lately. Of very few nobody knows.
     pub(super) fn fall_behind(&self) -> bool {
         let clearly = |slots| {
             let (arrived, completed) = self.sums(slots);
             let chance = DEVIATIONS * (arrived + completed).sqrt();
             arrived - completed > TENTH * arrived + chance
         };
+        if self.sums(SLOTS).1 < ENOUGH {
+            return false;
+        }
         let (arrived, completed) = self.sums(LATELY);
         clearly(SHORT) || clearly(SLOTS) && arrived > completed
     }

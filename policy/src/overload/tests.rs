@@ -2,6 +2,8 @@
 
 use super::*;
 
+mod few;
+
 const fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }

@@ -11,6 +11,8 @@ use crate::server::Server;
 const SETTINGS: Overload = Overload::DEFAULT;
 /// Eight workers of 10 ms.
 const CAPACITY: f64 = 800.0;
+/// Four workers of 200 ms.
+const FEW: f64 = 20.0;
 /// What comes back later helps nobody.
 const GOOD: Duration = secs(1);
 
@@ -174,6 +176,22 @@ fn at_three_times_its_capacity_a_server_goes_on_and_critical_calls_pass() {
     with_every_seed(run, |totals| {
         totals.goodput >= 0.9 && totals.p99_above_calm <= ms(250) && totals.critical_good >= 0.99
     });
+}
+
+/// Where nothing is shed next to nothing of it is good.
+#[test]
+fn a_server_of_twenty_calls_a_second_goes_on_at_three_times_as_many_and_is_shed_none_before() {
+    let run = |seed| {
+        let mut scene = Scene::new(seed, 0.85 * FEW, 0.0);
+        scene.server = Server::new(4, seed + 1000).slower(20.0);
+        let busy = scene.run(secs(120));
+        scene.rate = 0.5 * FEW;
+        scene.run(secs(180));
+        scene.rate = 3.0 * FEW;
+        let totals = scene.run(secs(260));
+        (busy.shed, f64::from(totals.good) / 80.0 / FEW)
+    };
+    with_every_seed(run, |(shed, goodput)| *shed == 0 && *goodput >= 0.4);
 }
 
 #[test]

@@ -16,6 +16,8 @@ pub(crate) struct Server<J> {
     queue: VecDeque<J>,
     paused_until: Duration,
     next_pause: Duration,
+    /// Times that the work takes.
+    slower: f64,
     dice: Dice,
 }
 
@@ -29,8 +31,14 @@ impl<J> Server<J> {
             queue: VecDeque::new(),
             paused_until: Duration::ZERO,
             next_pause,
+            slower: 1.0,
             dice,
         }
+    }
+
+    /// The same with work that takes so many times as long.
+    pub(crate) fn slower(self, slower: f64) -> Self {
+        Self { slower, ..self }
     }
 
     /// When the job is done, if a worker is free; it waits otherwise.
@@ -64,7 +72,7 @@ impl<J> Server<J> {
             point <= 0.0
         });
         let mean = Duration::from_micros(route.map_or(ROUTES[0].1, |(_, mean)| *mean));
-        let work = self.dice.lognormal(mean, 0.5);
+        let work = self.dice.lognormal(mean.mul_f64(self.slower), 0.5);
         if now >= self.next_pause {
             self.paused_until = now + ms(20).mul_f64(1.0 + 3.0 * self.dice.unit());
             self.next_pause = now + secs(5).mul_f64(1.0 + 2.0 * self.dice.unit());

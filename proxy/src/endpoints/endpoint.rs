@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use policy::balance::Candidate;
 use policy::health::{EjectedFor, Health, HealthChange, HealthSignal, Others, Probe, Recent};
 use policy::name::SpiffeId;
@@ -68,6 +68,15 @@ impl Endpoint {
         self.learned.lock().health.rests()
     }
 
+    /// What was learned, with what the probe has shown by now.
+    pub(super) fn settled(&self, now: Instant) -> MutexGuard<'_, Learned> {
+        let mut learned = self.learned.lock();
+        if learned.health.settle(now) {
+            self.resting.dec();
+        }
+        learned
+    }
+
     /// Whether it fails all that it is sent, as far as a call that goes by `draw` minds.
     pub(super) fn is_failing(&self, now: Instant, draw: &Draw<'_>) -> bool {
         !draw.tried.contains(&self.addr)
@@ -80,7 +89,7 @@ impl Endpoint {
             return Candidate::Out;
         }
         let waiting = self.in_flight.load(Ordering::Relaxed) as usize;
-        self.learned.lock().look(now, waiting, draw)
+        self.settled(now).look(now, waiting, draw)
     }
 
     /// The same, and what else is known of it.
@@ -126,7 +135,7 @@ impl Endpoint {
     /// The same for the one request that probes it after its rest; `None` when another
     /// one does.
     pub(super) fn probe(self: &Arc<Self>, now: Instant, draw: &Draw<'_>) -> Option<InFlight> {
-        let taken = self.learned.lock().health.begin_probe(now, draw.may_retry);
+        let taken = self.settled(now).health.begin_probe(now, draw.may_retry);
         taken.map(|probe| {
             let mut in_flight = self.begin();
             in_flight.probe = Some(probe);
@@ -229,8 +238,9 @@ impl InFlight {
         signal: Option<HealthSignal>,
         ejection: &Ejection,
     ) -> HealthChange {
-        let mut learned = self.endpoint.learned.lock();
-        let told = learned.record(now(), latency, signal, self.probe, ejection);
+        let now = now();
+        let mut learned = self.endpoint.settled(now);
+        let told = learned.record(now, latency, signal, self.probe, ejection);
         drop(learned);
         self.endpoint.presence.learn(latency, signal);
         if matches!(told, HealthChange::Returned | HealthChange::RestsAgain) {
@@ -252,6 +262,15 @@ impl InFlight {
         }
     }
 
+    /// It will show nothing of its endpoint, and another one may probe that.
+    pub(crate) fn shows_nothing(&mut self) {
+        if let Some(probe) = self.probe.take() {
+            let now = now();
+            let mut learned = self.endpoint.settled(now);
+            learned.health.abandon_probe(now, probe);
+        }
+    }
+
     /// Learns what says nothing of others: of an address that was called by itself.
     pub fn learn(&mut self, latency: Latency) {
         let draw = Draw::DEFAULT;
@@ -262,9 +281,6 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.endpoint.in_flight.fetch_sub(1, Ordering::Relaxed);
-        if let Some(probe) = self.probe {
-            let mut learned = self.endpoint.learned.lock();
-            learned.health.abandon_probe(now(), probe);
-        }
+        self.shows_nothing();
     }
 }

@@ -348,7 +348,7 @@ impl EndpointSet {
             if Arc::ptr_eq(endpoint, judged) {
                 continue;
             }
-            let learned = endpoint.learned.lock();
+            let learned = endpoint.settled(now);
             others.resting += usize::from(learned.health.takes_place(now));
             others.recent = others.recent + learned.health.recent(now);
         }

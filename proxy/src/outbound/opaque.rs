@@ -162,13 +162,17 @@ impl Connection {
                 (tunnel, call)
             }
         };
-        let tunnel = match tunnel {
+        let mut tunnel = match tunnel {
             Ok(tunnel) => tunnel,
             Err(failure) => {
                 tracing::debug!(addr = %self.addr, %failure, "could not serve a connection");
                 return call.reset(&failure, || connect::reset(&stream.inner));
             }
         };
+        if !shows {
+            // One side may have ended without a word, and the other one stays for hours.
+            tunnel.in_flight.shows_nothing();
+        }
         self.count("opaque", "opaque", Version::HTTP_11);
         let led_to = tunnel.led_to.clone();
         let may_go_on = |now: &Snapshot| {

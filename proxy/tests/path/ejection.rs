@@ -1,6 +1,8 @@
 //! Endpoints that fail are left alone.
 
 use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -13,7 +15,8 @@ use http_body_util::{BodyExt, Empty, StreamBody};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use policy::traffic::Traffic;
 use policy::traffic::endpoint::Ejection;
-use tokio::net::TcpListener;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
 use wire::v1::Protocol;
 
 use super::answers::{App, OK, UNAVAILABLE, ask, retries, said, served_by, sum, whole};
@@ -211,8 +214,8 @@ async fn what_grpc_says_in_trailers_makes_an_endpoint_rest_too() {
     assert_eq!(asked.sum::<usize>(), calls, "none was sent twice");
 }
 
-#[tokio::test]
-async fn a_connection_on_which_nothing_is_said_is_no_probe_that_succeeds() {
+/// One of two applications is not there, and its endpoint rests for a second; where it was.
+async fn one_of_two_rests() -> (Pod, Pod, SocketAddr) {
     let (client, server, _, _) = pair(Protocol::Detect).await;
     let closed = TcpListener::bind((server.ip, 0)).await.unwrap();
     let gone = closed.local_addr().unwrap();
@@ -234,17 +237,51 @@ async fn a_connection_on_which_nothing_is_said_is_no_probe_that_succeeds() {
         posts += 1;
         assert!(posts < 300, "it must rest: {}", client.metrics());
     }
-    let back = TcpListener::bind(gone).await.unwrap();
-    let mut silent = Vec::new();
-    let probed = loop {
+    (client, server, gone)
+}
+
+/// A connection that probes the endpoint, at its application, which is back. Nothing is said on
+/// it, nor on the `silent` ones, which stay open.
+async fn silent_probe(
+    client: &Pod,
+    back: &TcpListener,
+    silent: &mut Vec<TcpStream>,
+) -> io::Result<TcpStream> {
+    loop {
         silent.push(client.call(vip()).await);
         let accepted = tokio::time::timeout(Duration::from_millis(200), back.accept());
         if let Ok(accepted) = accepted.await {
-            break accepted.unwrap();
+            return accepted.map(|(stream, _)| stream);
         }
-        assert!(silent.len() < 100, "its rest is over after a second");
-    };
+        assert!(silent.len() < 100, "its rest is over: {}", client.metrics());
+    }
+}
+
+#[tokio::test]
+async fn a_connection_on_which_nothing_is_said_is_no_probe_that_succeeds() -> io::Result<()> {
+    let (client, _server, gone) = one_of_two_rests().await;
+    let back = TcpListener::bind(gone).await?;
+    let mut silent = Vec::new();
+    let probed = silent_probe(&client, &back, &mut silent).await?;
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(sum(&client, RESTING, &[]), 1.0, "{}", client.metrics());
     drop(probed);
+    Ok(())
+}
+
+/// Its client may keep such a connection for hours. Each of them would keep the next probe off
+/// for ten seconds, so that 100 connections, a fifth of a second apart, were not enough for five.
+#[tokio::test]
+async fn a_probe_that_its_server_has_ended_without_a_word_makes_room_for_the_next() -> io::Result<()>
+{
+    let (client, _server, gone) = one_of_two_rests().await;
+    let back = TcpListener::bind(gone).await?;
+    let (mut silent, mut ended) = (Vec::new(), Vec::new());
+    for _ in 0..5 {
+        let mut probed = silent_probe(&client, &back, &mut silent).await?;
+        probed.shutdown().await?;
+        ended.push(probed);
+    }
+    assert_eq!(sum(&client, RESTING, &[]), 1.0, "{}", client.metrics());
+    Ok(())
 }

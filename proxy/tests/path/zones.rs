@@ -28,8 +28,7 @@ const WORK: Duration = Duration::from_millis(20);
 /// Applications in the own zone, which do 200 a second, and in all.
 const NEAR: usize = 2;
 const ALL: usize = 6;
-/// Less than half of what the own zone can do, and twice that. Fewer would be too seldom to
-/// know how long calls take when calm: a port learns that from 40 a second on.
+/// Less than half of what the own zone can do, and twice that.
 const CALM: u32 = 90;
 const TWICE: u32 = 400;
 /// One of so many rounds must hold.

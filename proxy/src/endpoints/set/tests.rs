@@ -17,6 +17,7 @@ use crate::endpoints::learned::{Draw, Fallback, Latency};
 use crate::endpoints::registry::Registry;
 
 mod near;
+mod probes;
 
 fn set(registry: &Registry, addrs: &[&str]) -> EndpointSet {
     let endpoints = addrs

@@ -1,0 +1,171 @@
+//! What the probe of an endpoint that rests shows, and who may send one.
+
+use super::*;
+
+#[test]
+fn an_endpoint_that_rests_gets_exactly_one_probe_after_its_rest() {
+    let start = Instant::now();
+    let mut health = rested(start);
+    let status =
+        |health: &Health, at, may_retry| health.status(start + ms(at), may_retry, ms(10_000));
+    assert_eq!(status(&health, 4999, true), Status::Rests);
+    assert_eq!(status(&health, 5000, true), Status::ProbeDue);
+    // A request that cannot be tried elsewhere waits for one that can.
+    assert_eq!(status(&health, 5999, false), Status::Rests);
+    assert_eq!(status(&health, 6000, false), Status::ProbeDue);
+
+    let probe = health.begin_probe(start + ms(5000), true).unwrap();
+    assert_eq!(
+        health.begin_probe(start + ms(5000), true),
+        None,
+        "one at a time"
+    );
+    assert_eq!(status(&health, 14_999, true), Status::Rests);
+    assert_eq!(
+        status(&health, 15_000, true),
+        Status::ProbeDue,
+        "it was lost"
+    );
+    health.abandon_probe(start + ms(5100), probe);
+    assert_eq!(status(&health, 5100, true), Status::ProbeDue);
+    let next = health.begin_probe(start + ms(5100), true).unwrap();
+    health.abandon_probe(start + ms(5200), probe);
+    assert_eq!(status(&health, 5200, true), Status::Rests, "not its own");
+    health.abandon_probe(start + ms(5200), next);
+    assert_eq!(status(&health, 5200, true), Status::ProbeDue);
+}
+
+#[test]
+fn a_probe_that_succeeds_brings_it_back_over_the_warm_up() {
+    let start = Instant::now();
+    let mut health = rested(start);
+    let back = start + ms(5000);
+    let own = health.begin_probe(back, true);
+    assert!(own.is_some());
+    // Late answers to what was sent before the rest show nothing.
+    let record =
+        |health: &mut Health, probe| health.record(back, Good, probe, &Ejection::DEFAULT, 0);
+    assert_eq!(record(&mut health, None), HealthChange::Nothing);
+    assert!(health.rests());
+    assert_eq!(record(&mut health, own), HealthChange::Returned);
+    assert!(!health.rests());
+    for (later, share) in [(0, 0.1), (5000, 0.55), (10_000, 1.0), (60_000, 1.0)] {
+        let Status::Works(taken) = health.status(back + ms(later), false, ms(10_000)) else {
+            panic!("it must work");
+        };
+        assert!((taken - share).abs() < 1e-9, "{later}: {taken}");
+    }
+    assert_eq!(
+        health.status(back, false, Duration::ZERO),
+        Status::Works(1.0)
+    );
+    assert_eq!(
+        health.recent(back),
+        Recent::default(),
+        "old failures are forgotten"
+    );
+}
+
+#[test]
+fn an_answer_that_only_begins_ends_what_unreachable_means_and_nothing_else() {
+    let start = Instant::now();
+    let settings = &Ejection::DEFAULT;
+    let unreached = after(5, Unreachable, start);
+    for (mut health, cause, told) in [
+        (unreached, EjectedFor::Unreachable, HealthChange::Returned),
+        (
+            after(5, Failed, start),
+            EjectedFor::Failures,
+            HealthChange::Nothing,
+        ),
+    ] {
+        let judged = health.judge(start, &others(3, 20, 0), settings, EVEN);
+        assert_eq!(judged, Some(cause));
+        let due = start + ms(5000);
+        let probe = health.begin_probe(due, true);
+        assert!(probe.is_some());
+        assert_eq!(health.record(due, Reached, probe, settings, 0), told);
+        assert_eq!(health.rests(), told == HealthChange::Nothing);
+        // How it ends shows the rest.
+        let ended = health.record(due, Good, probe, settings, 0);
+        let expected = match cause {
+            EjectedFor::Unreachable => HealthChange::Nothing,
+            EjectedFor::Failures => HealthChange::Returned,
+        };
+        assert_eq!(ended, expected);
+    }
+    let mut health = unreached;
+    assert_eq!(
+        health.record(start, Reached, None, settings, 0),
+        HealthChange::Nothing
+    );
+    assert_eq!(health.recent(start).answers, 5, "it is no answer yet");
+    health.record(start, Unreachable, None, settings, 0);
+    // Nobody to compare with: that takes a row of its own.
+    assert_eq!(health.judge(start, &others(2, 0, 0), settings, EVEN), None);
+}
+
+/// By its end alone a stream would show that its endpoint works when it is asked no more.
+#[test]
+fn a_probe_whose_answer_lasts_for_a_second_brings_it_back_and_its_end_shows_no_more_of_it() {
+    let (start, settings) = (Instant::now(), &Ejection::DEFAULT);
+    let (due, begun, lasted) = (start + ms(5000), start + ms(5200), start + ms(6200));
+    let streams = || {
+        let mut health = rested(start);
+        let probe = health.begin_probe(due, true);
+        assert!(!health.settle(begun), "nothing came");
+        let told = health.record(begun, Reached, probe, settings, EVEN);
+        assert_eq!(told, HealthChange::Nothing);
+        (health, probe)
+    };
+    let (mut health, probe) = streams();
+    assert!(!health.settle(lasted - ms(1)));
+    assert!(health.rests() && health.takes_place(lasted));
+    let other = health.status(lasted - ms(1), true, ms(0));
+    assert_eq!(other, Status::Rests, "one probe at a time");
+    assert!(health.settle(lasted) && !health.settle(lasted), "once");
+    assert!(!health.rests() && !health.takes_place(lasted));
+    assert_eq!(
+        health.status(lasted, false, ms(10_000)),
+        Status::Works(0.1),
+        "over the warm-up"
+    );
+    let told = health.record(lasted, Failed, probe, settings, EVEN);
+    assert_eq!(told, HealthChange::Nothing, "a failure as any other");
+    assert_eq!(health.recent(lasted).failures, 1);
+    health.abandon_probe(lasted, probe.unwrap());
+    assert!(!health.rests());
+    // Control: one that ends before is judged by its end, and one that is left by nothing.
+    for (signal, expected) in [
+        (Good, HealthChange::Returned),
+        (Failed, HealthChange::RestsAgain),
+    ] {
+        let (mut health, probe) = streams();
+        let told = health.record(lasted - ms(1), signal, probe, settings, EVEN);
+        assert_eq!(told, expected, "{signal:?}");
+        assert!(!health.settle(lasted), "{signal:?}");
+    }
+    let (mut health, probe) = streams();
+    health.abandon_probe(lasted - ms(1), probe.unwrap());
+    assert!(!health.settle(lasted));
+    assert_eq!(health.status(lasted, true, ms(0)), Status::ProbeDue);
+}
+
+#[test]
+fn what_a_late_probe_shows_is_not_taken_for_what_the_current_one_shows() {
+    let (start, settings) = (Instant::now(), &Ejection::DEFAULT);
+    for signal in [Good, Failed] {
+        let mut health = rested(start);
+        let (due, lost) = (start + ms(5000), start + ms(15_000));
+        let late = health.begin_probe(due, true);
+        let own = health.begin_probe(lost, true);
+        assert!(late.is_some() && own.is_some() && late != own);
+        let mut record = |probe| health.record(lost, signal, probe, settings, EVEN);
+        assert_eq!(record(late), HealthChange::Nothing, "{signal:?}");
+        let told = match signal {
+            Good => HealthChange::Returned,
+            _ => HealthChange::RestsAgain,
+        };
+        assert_eq!(record(own), told, "{signal:?}");
+    }
+}
