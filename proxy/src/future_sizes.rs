@@ -11,10 +11,10 @@
 /// What is bounded, and its bytes when this was last written.
 const WRITTEN: &[(&str, usize)] = &[
     ("accepted connection", 344),
-    ("outbound connection", 1824),
+    ("outbound connection", 1840),
     ("inbound connection in plaintext", 2520),
     ("connection of a peer", 5264),
-    ("outbound request", 4656),
+    ("outbound request", 4920),
     ("inbound request", 4872),
     ("idle relay", 232),
 ];

@@ -8,15 +8,13 @@
 //! its own endpoint.
 
 pub(crate) mod counted;
-mod endpoint;
+pub(crate) mod endpoint;
 mod line;
 mod logged;
 mod routes;
 mod rules;
 mod tapped;
 mod traced;
-
-pub(crate) use endpoint::ejected;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -11,7 +11,7 @@ use crate::mesh::peer::Peer;
 use crate::outbound::attempt_outcome;
 use crate::outbound::call_policy;
 use crate::proxy::Proxy;
-use crate::telemetry::call::ejected;
+use crate::telemetry::call::endpoint::ejected;
 
 /// So many that may be gone are passed over by one call.
 const PASSED_OVER: usize = 8;

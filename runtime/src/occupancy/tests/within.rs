@@ -56,3 +56,27 @@ async fn who_is_asked_to_go_and_stays_is_cut_off_once_all_within_it_rests() {
     sleep(GOES_WITHIN * 3).await;
     assert!(now(permit.cut()));
 }
+
+/// Else whoever has tunnels in all its connections counted as leaving, and took the places that
+/// are kept for others.
+#[tokio::test(start_paused = true)]
+async fn who_was_asked_to_go_and_goes_on_within_counts_as_staying() {
+    let (occupancy, _) = occupancy(BOUNDS);
+    tokio::spawn(Arc::clone(&occupancy).watch());
+    let permit = enter(&occupancy, 1);
+    let others: Vec<_> = (2..10).map(|last| enter(&occupancy, last)).collect();
+    permit.busy();
+    permit.carries(1);
+    let spoken = permit.within();
+    spoken.idle();
+    assert!(loses(&occupancy, &permit).await);
+    others[0].idle();
+    assert!(
+        !loses(&occupancy, &others[0]).await,
+        "control: the first one makes room"
+    );
+    spoken.busy();
+    sleep(GOES_WITHIN * 3).await;
+    assert!(!now(permit.cut()), "a request is in flight");
+    assert!(loses(&occupancy, &others[0]).await);
+}
