@@ -5,6 +5,8 @@
 //! *and* completions fall behind arrivals, no more are let in than it completes in that
 //! time: in flight <= completions/s x (calm time + `queueTime`). Both conditions, because
 //! each alone lies: long polls wait and hurt nobody, and a burst falls behind and recovers.
+//! Where calls take a second, completions fall behind each rise of arrivals for as long; so
+//! more must be in flight, too, than arrive in twice the calm time.
 //!
 //! What is measured under a limit is the limit itself, so two things look beyond it. Every
 //! five seconds half as much again is let in, and doubled while completions follow: a
@@ -38,8 +40,10 @@ pub use throttle::Throttle;
 
 /// Between two attempts to let in more.
 const TRY_EVERY: Duration = Duration::from_secs(5);
-/// How long more is let in before completions are looked at.
+/// How long more is let in before completions are looked at, at least, and in times of a calm
+/// call: sooner nothing of what was let in has completed. Never longer than `TRY_EVERY`.
 const TRY_FOR: Duration = Duration::from_millis(500);
+const TRY_CALLS: f64 = 1.5;
 /// The first attempt, and each one after it that completions followed.
 const TRY_MORE: f64 = 1.5;
 const TRY_DOUBLE: f64 = 2.0;
@@ -145,7 +149,7 @@ impl Limiter {
         self.slots.arrived();
         if settings.mode == OverloadMode::Off {
             self.end();
-            self.in_flight += 1;
+            self.let_in(now);
             return Admit::Pass;
         }
         let priority = if retry { priority.lower() } else { priority };
@@ -161,14 +165,19 @@ impl Limiter {
             shedding.last_shed = now;
         }
         if room && !capped {
-            self.in_flight += 1;
+            self.let_in(now);
             Admit::Pass
         } else if settings.mode == OverloadMode::Audit {
-            self.in_flight += 1;
+            self.let_in(now);
             Admit::Audit
         } else {
             Admit::Shed
         }
+    }
+
+    fn let_in(&mut self, now: Instant) {
+        self.in_flight += 1;
+        self.baseline.began(now);
     }
 
     /// The head of an answer came, so long after the request was let in.
@@ -176,12 +185,14 @@ impl Limiter {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.look(now, settings);
         self.slots.completed(took);
-        self.baseline.saw(took);
+        self.baseline.saw(now, took);
     }
 
     /// The caller went before an answer came.
     pub fn left(&mut self) {
         self.in_flight = self.in_flight.saturating_sub(1);
+        self.slots.left();
+        self.baseline.left();
     }
 
     /// What `weft_overload_limit` says; `None`: nothing is limited.
@@ -222,7 +233,9 @@ impl Limiter {
                 if ended.mean.is_some() {
                     self.baseline.learn(waits, ended.slots);
                 }
-                let behind = waits && self.slots.fall_behind();
+                let behind = waits
+                    && self.slots.fall_behind()
+                    && self.slots.queue(self.in_flight, self.baseline.mean());
                 self.looks = if behind {
                     self.looks.saturating_add(1)
                 } else {
@@ -259,6 +272,10 @@ impl Limiter {
         (self.slots.completions_per_second() * stay).max(LEAST)
     }
 
+    fn try_for(&self) -> Duration {
+        Duration::from_secs_f64(self.baseline.mean() * TRY_CALLS).clamp(TRY_FOR, TRY_EVERY)
+    }
+
     fn go_on(&mut self, now: Instant, mut held: Shedding, settings: &Overload) -> Option<Shedding> {
         held.limit = self.sustainable(settings);
         match held.measure {
@@ -275,17 +292,18 @@ impl Limiter {
             Measure::At(_) => {}
         }
         let rate = self.slots.completions_per_second_lately();
+        let lasts = self.try_for();
         match held.trial {
             Trial::At(at) if now >= at => {
                 held.trial = Trial::Until {
-                    end: now + TRY_FOR,
+                    end: now + lasts,
                     limit: held.limit * TRY_MORE,
                     before: rate,
                 };
             }
             Trial::Until { end, limit, before } if now >= end => {
                 let followed = rate * FOLLOWS >= before;
-                if held.last_shed + TRY_FOR < now && followed {
+                if held.last_shed + lasts < now && followed {
                     // All that came was let in and completed: the calm time was wrong. Where
                     // next to nothing came that shows nothing.
                     self.baseline.adopt();
@@ -294,7 +312,7 @@ impl Limiter {
                 }
                 held.trial = if rate >= before * FOLLOWS {
                     Trial::Until {
-                        end: now + TRY_FOR,
+                        end: now + lasts,
                         limit: limit * TRY_DOUBLE,
                         before: rate,
                     }

@@ -9,7 +9,7 @@
 //! moves the mean by as much as itself. A mean that stands for long polls of an hour ago would
 //! let in a queue in the second that is to have none, and be multiplied by what that shows.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A step of the running median: 25 calls lead from 10 ms to 110 ms.
 const STEP: f64 = 1.1;
@@ -19,10 +19,11 @@ const FASTEST: f64 = 1e-5;
 /// Part of the way that the baseline goes towards the values of a slot. The typical call's
 /// in ten minutes up, or a load that lasts would pass for calm, and in a second down,
 /// because nothing makes calls faster than calm. What the mean has beyond it in half a
-/// minute. The last two are of slots with calls, and take longer where there are few.
+/// minute, and at first the plain average of all slots. The last two are of slots with calls,
+/// and take longer where there are few.
 const UP: f64 = 1.0 / 24_000.0;
 const DOWN: f64 = 1.0 / 40.0;
-const BEYOND: f64 = 1.0 / 1200.0;
+const BEYOND_SLOTS: u32 = 1200;
 
 /// Slots in which calls waited although nothing fell behind: after a minute that is what
 /// they take.
@@ -36,22 +37,56 @@ const STANDS_FOR: u32 = 40;
 /// typical from ten times as much or as little, which the first call may have taken.
 const FIRST: u32 = 25;
 
+/// Nor before so many of the first [`FIRST`] have ended. What ends first after a cold start is
+/// the fast calls, whatever the others take, and a calm time learned of them alone lies far
+/// below the true one.
+const ENDED: u32 = 22;
+
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Baseline {
     /// Running median of what was seen, in seconds; 0 before the first call.
     typical: f64,
     /// Calls that were seen, up to [`FIRST`].
     calls: u32,
+    /// Calls that were let in, up to [`FIRST`], and when the last of these was.
+    began: u32,
+    all_began: Option<Instant>,
+    /// Those of them that ended, up to [`ENDED`].
+    ended: u32,
     /// 0 while there is none.
     baseline_typical: f64,
     /// What the mean call takes beyond the typical one, in seconds: much where long polls are
     /// among them.
     beyond_typical: f64,
+    /// Slots that it was learned from, up to [`BEYOND_SLOTS`].
+    slots: u32,
     waited: u32,
 }
 
 impl Baseline {
-    pub(super) fn saw(&mut self, took: Duration) {
+    /// A call was let in.
+    pub(super) fn began(&mut self, now: Instant) {
+        if self.all_began.is_none() {
+            self.began += 1;
+            if self.began >= FIRST {
+                self.all_began = Some(now);
+            }
+        }
+    }
+
+    /// One whose caller went. When it began is not known: as long as callers go they must not
+    /// keep the calm time unknown, so it counts among the first.
+    pub(super) fn left(&mut self) {
+        self.ended = (self.ended + 1).min(ENDED);
+    }
+
+    pub(super) fn saw(&mut self, now: Instant, took: Duration) {
+        let is_of_first = self
+            .all_began
+            .is_none_or(|at| now.saturating_duration_since(at) <= took);
+        if is_of_first {
+            self.ended = (self.ended + 1).min(ENDED);
+        }
         let took = took.as_secs_f64().max(FASTEST);
         self.calls = (self.calls + 1).min(FIRST);
         if self.typical == 0.0 {
@@ -71,13 +106,15 @@ impl Baseline {
 
     /// A slot with calls ended, which took `mean` seconds.
     pub(super) fn saw_mean(&mut self, mean: f64) {
-        self.beyond_typical += (mean - self.typical - self.beyond_typical) * BEYOND;
+        self.slots = (self.slots + 1).min(BEYOND_SLOTS);
+        let way = mean - self.typical - self.beyond_typical;
+        self.beyond_typical += way / f64::from(self.slots);
     }
 
     /// The same, and nothing was shed. So many slots ended since one before that had calls.
     pub(super) fn learn(&mut self, waits: bool, slots: u32) {
         if self.baseline_typical == 0.0 {
-            if self.calls >= FIRST {
+            if self.calls >= FIRST && self.ended >= ENDED {
                 self.baseline_typical = self.typical;
             }
             return;

@@ -17,10 +17,15 @@ const TENTH: f64 = 0.1;
 /// And so many deviations of what chance brings beside that.
 const DEVIATIONS: f64 = 3.0;
 
+/// So many times what arrives in a calm call's time is in flight only where calls queue. Twice,
+/// because the calm time of calls that vary much is learned too low.
+const QUEUED: f64 = 2.0;
+
 #[derive(Clone, Copy, Debug, Default)]
 struct Slot {
     arrived: u32,
     completed: u32,
+    left: u32,
     /// Of the completed ones together, in seconds.
     took: f32,
 }
@@ -52,6 +57,7 @@ impl Slots {
         const EMPTY: Slot = Slot {
             arrived: 0,
             completed: 0,
+            left: 0,
             took: 0.0,
         };
         Self {
@@ -71,6 +77,10 @@ impl Slots {
     pub(super) fn completed(&mut self, took: Duration) {
         self.current.completed += 1;
         self.current.took += took.as_secs_f32();
+    }
+
+    pub(super) fn left(&mut self) {
+        self.current.left += 1;
     }
 
     /// What was counted, where a slot ended. Those after it, if there are any, are empty.
@@ -110,6 +120,19 @@ impl Slots {
         }
         let (arrived, completed) = self.sums(LATELY);
         clearly(SHORT) || clearly(SLOTS) && arrived > completed
+    }
+
+    /// Whether more is in flight than a rise of arrivals explains. After one, completions stay
+    /// behind for as long as calls take, and no more than arrive in that time are in flight.
+    /// Arrivals whose callers went count off: callers that give up soon keep few in flight.
+    pub(super) fn queue(&self, in_flight: u32, mean: f64) -> bool {
+        let slots = LATELY.min(self.filled).max(1);
+        let left: u32 = (0..slots)
+            .map(|back| self.ended[(self.newest + SLOTS - back) % SLOTS].left)
+            .sum();
+        let stay = (self.sums(slots).0 - f64::from(left)).max(0.0);
+        let arrive = stay / (SLOT.as_secs_f64() * slots as f64) * mean;
+        f64::from(in_flight) > QUEUED * arrive + DEVIATIONS * arrive.sqrt()
     }
 
     pub(super) fn completions_per_second(&self) -> f64 {

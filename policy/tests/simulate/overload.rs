@@ -13,6 +13,8 @@ const SETTINGS: Overload = Overload::DEFAULT;
 const CAPACITY: f64 = 800.0;
 /// Four workers of 200 ms.
 const FEW: f64 = 20.0;
+/// 150 workers of one second.
+const SLOW: f64 = 150.0;
 /// What comes back later helps nobody.
 const GOOD: Duration = secs(1);
 
@@ -192,6 +194,26 @@ fn a_server_of_twenty_calls_a_second_goes_on_at_three_times_as_many_and_is_shed_
         (busy.shed, f64::from(totals.good) / 80.0 / FEW)
     };
     with_every_seed(run, |(shed, goodput)| *shed == 0 && *goodput >= 0.4);
+}
+
+/// Completions fall behind each rise for a second or more, and the fast calls end first.
+#[test]
+fn calls_of_a_second_are_shed_neither_after_a_cold_start_nor_after_a_rise() {
+    let run = |seed| {
+        let slow = |rate| {
+            let mut scene = Scene::new(seed, rate, 0.0);
+            scene.server = Server::new(SLOW as usize, seed + 1000).slower(100.0);
+            scene
+        };
+        let half = slow(0.5 * SLOW).run(secs(60)).shed;
+        let cold = slow(0.85 * SLOW).run(secs(60)).shed;
+        let mut scene = slow(0.1 * SLOW);
+        let few = scene.run(secs(30)).shed;
+        scene.rate = 0.85 * SLOW;
+        let risen = scene.run(secs(90)).shed;
+        [half, cold, few, risen]
+    };
+    with_every_seed(run, |shed| *shed == [0; 4]);
 }
 
 #[test]
