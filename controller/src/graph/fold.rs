@@ -73,21 +73,8 @@ impl Folded {
             true => went(&row.edge.key().to),
             false => went(&row.edge.key().from),
         };
-        // What was counted for pods that nobody knew may be in this one by their owners.
-        let unknown = |edge: &EdgeRef| before.unknown.contains(edge);
-        let nobody = |node: &NodeKey| {
-            let ends = before.unknown.iter().map(EdgeRef::key);
-            let mut ends = ends.flat_map(|edge| [&edge.from, &edge.to]);
-            node.kind == NodeKind::Pod && ends.any(|end| end == node)
-        };
-        let rows = before.rows.iter();
-        let rows: Vec<&Row> = rows
-            .filter(|row| teller(row) && !unknown(&row.edge))
-            .collect();
-        let routes = before.routes.iter();
-        let routes: Vec<_> = routes
-            .filter(|(at, _)| went(&at.0) && !nobody(&at.0))
-            .collect();
+        let rows: Vec<&Row> = before.rows.iter().filter(|row| teller(row)).collect();
+        let routes: Vec<_> = before.routes.iter().filter(|(at, _)| went(&at.0)).collect();
         let places = self.rows.iter().enumerate();
         let places: HashMap<(EdgeRef, bool), usize> = places
             .map(|(at, row)| ((row.edge.clone(), row.server), at))
@@ -97,7 +84,10 @@ impl Folded {
             match held.and_then(|at| self.rows.get_mut(*at)) {
                 Some(held) if held.sums.told() < row.sums.told() => *held = row.clone(),
                 Some(_) => {}
-                None => self.rows.push(row.clone()),
+                None => {
+                    self.rows.push(row.clone());
+                    self.unknown.extend(before.unknown.get(&row.edge).cloned());
+                }
             }
         }
         for (route, sums) in routes {
@@ -106,6 +96,17 @@ impl Folded {
                 *held = sums.clone();
             }
         }
+    }
+
+    /// Lets go what was counted for pods of which it is known by now whose they are.
+    pub(crate) fn let_go(&mut self, moved: impl Fn(&NodeKey) -> bool) {
+        let unknown = &self.unknown;
+        self.rows.retain(|row| {
+            let key = row.edge.key();
+            let by_account = key.from.kind == NodeKind::ServiceAccount;
+            !unknown.contains(&row.edge) || !(by_account || moved(&key.from) || moved(&key.to))
+        });
+        self.routes.retain(|(node, _), _| !moved(node));
     }
 
     /// Several stretches as one, the earliest first.

@@ -251,6 +251,15 @@ impl Graph {
         for edge in sure {
             state.memory.see(edge, seen_in(slot));
         }
+        if !folded.given_up.is_empty() {
+            // What stays of before must not stand beside the same by its owners.
+            let inventory = self.inner.inventory.read();
+            let moved = |node: &NodeKey| {
+                node.kind == NodeKind::Pod
+                    && NodeKey::of_workload(inventory.topmost(&node.object, "")) != *node
+            };
+            state.history.let_go(slot, moved);
+        }
         state.history.take(slot, revision, folded);
         let took = began.elapsed().as_secs_f64();
         self.inner.metrics.fold_seconds.inc_by(took);

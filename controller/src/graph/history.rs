@@ -85,6 +85,13 @@ impl History {
         }
     }
 
+    /// Lets go what was counted in a slot for pods of which it is known by now whose they are.
+    pub(crate) fn let_go(&mut self, slot: u64, moved: impl Fn(&NodeKey) -> bool) {
+        if let Some(held) = self.slots.get_mut(&slot) {
+            held.folded.let_go(moved);
+        }
+    }
+
     /// Takes a slot that was folded.
     pub(crate) fn take(&mut self, slot: u64, revision: u64, mut folded: Folded) {
         if let Some(before) = self.slots.get(&slot)

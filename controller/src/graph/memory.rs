@@ -44,8 +44,8 @@ pub(crate) struct Memory {
     seen: HashMap<EdgeRef, Seen>,
     /// What was seen last before this, in seconds since 1970, is forgotten.
     forgotten_before: u64,
-    /// How many there were when it was looked through for what stands there twice.
-    looked_through: usize,
+    /// Whether it may hold what stands there twice.
+    has_new: bool,
     /// Edges that went because there were too many.
     pub(crate) dropped: u64,
 }
@@ -96,6 +96,7 @@ impl Memory {
             }
             None => {
                 self.seen.insert(edge.clone(), seen);
+                self.has_new = true;
             }
         }
     }
@@ -110,10 +111,9 @@ impl Memory {
         self.forgotten_before = first;
         self.seen.retain(|_, seen| seen.last >= first);
         // Looking through all takes long, and nothing is to be taken over where none is new.
-        if self.seen.len() != self.looked_through {
+        if std::mem::take(&mut self.has_new) {
             self.take_over_untold();
         }
-        self.looked_through = self.seen.len();
         let over = self.seen.len().saturating_sub(MAX_REMEMBERED);
         if over > 0 {
             for edge in self.surplus(over) {

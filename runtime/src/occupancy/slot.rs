@@ -113,9 +113,9 @@ impl Slot {
         Some(now.saturating_sub(begun))
     }
 
-    /// For how long it has been asked to go between two requests; `None` where it is not.
+    /// For how long it has been asked to go; `None` where it is not.
     pub(super) fn told_age(&self, now: u64) -> Option<u64> {
-        let told = self.verdict.load(Relaxed) == CLOSE;
+        let told = matches!(self.verdict.load(Relaxed), CLOSE | CUT);
         told.then(|| now.saturating_sub(self.told.load(Relaxed)))
     }
 

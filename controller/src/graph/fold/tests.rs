@@ -90,6 +90,17 @@ fn by_account(reports: &Reports) -> Vec<(String, u64, Option<u64>)> {
 }
 
 #[test]
+fn who_was_called_does_not_choose_an_account_of_another_namespace() {
+    let reports = reports();
+    let lie = v1::Edge {
+        identity: "bank/admin".to_owned(),
+        ..seen_by_server("shop/web", 3, 0)
+    };
+    report(&reports, "shop/api", vec![lie]);
+    assert_eq!(by_account(&reports), [(String::new(), 3, None)]);
+}
+
+#[test]
 fn calls_are_told_apart_by_the_account_that_made_them_at_both_ends() {
     let reports = reports();
     let served = |account: &str, calls| v1::Edge {

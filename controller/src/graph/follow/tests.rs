@@ -9,6 +9,7 @@ use crate::observe::clock_offset::ClockOffset;
 use crate::observe::ended_pods;
 use crate::testing::topology::{self, call, inventory, now, reports};
 
+mod hoarders;
 mod large;
 
 const MONTH: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -263,63 +264,6 @@ async fn graph_of_pods_that_told_more_than_their_share_says_that_it_is_not_whole
     let says = |namespace| of(namespace).is_some_and(|why| why.contains("more than their share"));
     assert!(says("bank"), "{:?}", of("bank"));
     assert!(!says("shop"), "{:?}", of("shop"));
-}
-
-/// What a pod loses by its own excess was folded before, and others report of the same slot
-/// afterwards.
-#[tokio::test]
-async fn what_was_folded_of_a_pod_stays_when_its_reports_went_and_the_slot_is_folded_again() {
-    const HOARD: u64 = 90;
-    let reports = Reports::holding(crate::metrics::ReportMetrics::default(), 100);
-    let graph = graph(&reports);
-    let hoarder = crate::observe::reports::Reporter {
-        uid: "bank-web".into(),
-        pod: topology::key("bank", "web-1"),
-        account: None,
-    };
-    let tell = |slot: u64| {
-        let edges = (0..HOARD).map(|at| topology::seen_by_client(&format!("bank/x{at}"), 1, 0));
-        let report = wire::v1::Report {
-            process: 1,
-            slot: slot * SLOT,
-            edges: edges.collect(),
-            ..wire::v1::Report::default()
-        };
-        reports.take(&hoarder, report, true, now());
-    };
-    let before = topology::SLOT_NOW - 1;
-    tell(before);
-    graph.look(now(), true).await;
-    tell(topology::SLOT_NOW);
-    assert!(!reports.given_up(before).is_empty());
-    for late in 1..=2 {
-        let called = vec![topology::seen_by_client("shop/api", 1, 0)];
-        topology::report_in(&reports, before, "shop/web", called);
-        graph.look(now(), true).await;
-        let of = |namespace: &str| {
-            let extent = Extent {
-                namespace: Some(namespace.into()),
-                ..Extent::default()
-            };
-            let settled = GraphWindow {
-                settled: true,
-                ..asked(extent)
-            };
-            graph.answer(&settled, now() + SETTLED)
-        };
-        let calls = |namespace: &str| -> u64 {
-            let graph = of(namespace);
-            graph.edges.iter().map(|edge| edge.requests).sum()
-        };
-        assert_eq!((calls("bank"), calls("shop")), (2 * HOARD, late));
-        let said = of("bank").metadata.incomplete;
-        assert!(
-            said.as_ref()
-                .is_some_and(|why| why.contains("more than their share")),
-            "{said:?}"
-        );
-        assert_eq!(of("shop").metadata.incomplete, None);
-    }
 }
 
 /// The thread of connections never waits for the graph, and neither for whoever waits for it.

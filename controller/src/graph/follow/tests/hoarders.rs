@@ -1,0 +1,114 @@
+//! What stays of pods that told too much, and how often.
+
+use super::*;
+
+/// What a pod loses by its own excess was folded before, and others report of the same slot
+/// afterwards.
+#[tokio::test]
+async fn what_was_folded_of_a_pod_stays_when_its_reports_went_and_the_slot_is_folded_again() {
+    const HOARD: u64 = 90;
+    let reports = Reports::holding(crate::metrics::ReportMetrics::default(), 100);
+    let graph = graph(&reports);
+    let hoarder = crate::observe::reports::Reporter {
+        uid: "bank-web".into(),
+        pod: topology::key("bank", "web-1"),
+        account: None,
+    };
+    let tell = |slot: u64| {
+        let edges = (0..HOARD).map(|at| topology::seen_by_client(&format!("bank/x{at}"), 1, 0));
+        let report = wire::v1::Report {
+            process: 1,
+            slot: slot * SLOT,
+            edges: edges.collect(),
+            ..wire::v1::Report::default()
+        };
+        reports.take(&hoarder, report, true, now());
+    };
+    let before = topology::SLOT_NOW - 1;
+    tell(before);
+    graph.look(now(), true).await;
+    tell(topology::SLOT_NOW);
+    assert!(!reports.given_up(before).is_empty());
+    for late in 1..=2 {
+        let called = vec![topology::seen_by_client("shop/api", 1, 0)];
+        topology::report_in(&reports, before, "shop/web", called);
+        graph.look(now(), true).await;
+        let of = |namespace: &str| {
+            let extent = Extent {
+                namespace: Some(namespace.into()),
+                ..Extent::default()
+            };
+            let settled = GraphWindow {
+                settled: true,
+                ..asked(extent)
+            };
+            graph.answer(&settled, now() + SETTLED)
+        };
+        let calls = |namespace: &str| -> u64 {
+            let graph = of(namespace);
+            graph.edges.iter().map(|edge| edge.requests).sum()
+        };
+        assert_eq!((calls("bank"), calls("shop")), (2 * HOARD, late));
+        let said = of("bank").metadata.incomplete;
+        assert!(
+            said.as_ref()
+                .is_some_and(|why| why.contains("more than their share")),
+            "{said:?}"
+        );
+        assert_eq!(of("shop").metadata.incomplete, None);
+    }
+}
+
+/// What stays of before was told of a pod that nobody knew. What is told now is of its owner.
+#[tokio::test]
+async fn what_stays_where_reports_went_does_not_stand_there_twice_once_its_owner_is_known() {
+    use crate::inventory::InventoryObject;
+    use crate::inventory::kind::Kind;
+    let reports = Reports::holding(crate::metrics::ReportMetrics::default(), 100);
+    let graph = graph(&reports);
+    let hoarder = crate::observe::reports::Reporter {
+        uid: "bank-web".into(),
+        pod: topology::key("bank", "web-1"),
+        account: None,
+    };
+    let tell = |slot: u64| {
+        let edges = (0..90).map(|at| topology::seen_by_client(&format!("bank/x{at}"), 1, 0));
+        let report = wire::v1::Report {
+            process: 1,
+            slot: slot * SLOT,
+            edges: edges.collect(),
+            ..wire::v1::Report::default()
+        };
+        reports.take(&hoarder, report, true, now());
+    };
+    let before = topology::SLOT_NOW - 1;
+    let called = || vec![topology::seen_by_client("bank/api", 1, 0)];
+    topology::report_in(&reports, before, "bank/other", called());
+    tell(before);
+    graph.look(now(), true).await;
+    tell(topology::SLOT_NOW);
+    assert!(!reports.given_up(before).is_empty());
+    let owned = InventoryObject {
+        owner: Some((Kind::Deployment, "api".into())),
+        ..InventoryObject::default()
+    };
+    for (kind, name, object) in [
+        (Kind::Deployment, "api", InventoryObject::default()),
+        (Kind::Pod, "api-1", owned),
+    ] {
+        let mut inventory = graph.inner.inventory.write();
+        inventory.put(kind, topology::key("bank", name), Arc::new(object));
+    }
+    let late = vec![topology::seen_by_client("shop/api", 1, 0)];
+    topology::report_in(&reports, before, "shop/web", late);
+    graph.look(now(), true).await;
+    let settled = GraphWindow {
+        settled: true,
+        ..asked(Extent::default())
+    };
+    let told = graph.answer(&settled, now() + SETTLED);
+    let to: Vec<&str> = told.edges.iter().map(|edge| edge.to.as_str()).collect();
+    assert!(to.contains(&"bank/Deployment/api"), "{to:?}");
+    assert!(!to.contains(&"bank/Pod/api-1"), "{to:?}");
+    assert!(to.iter().any(|to| to.starts_with("bank/Pod/x")), "{to:?}");
+}
