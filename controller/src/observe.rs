@@ -13,4 +13,5 @@ pub(crate) mod exchange;
 pub(crate) mod given_up;
 pub(crate) mod propagation;
 mod report_store;
+mod reporter;
 pub(crate) mod reports;

@@ -106,6 +106,8 @@ impl Harness {
                 .with_no_client_auth();
         config.alpn_protocols = vec![alpn.to_vec()];
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        // What is not read must not fit into what the kernel would take of it by itself.
+        socket.set_recv_buffer_size(64 * 1024).unwrap();
         socket.bind(SocketAddr::from((from, 0))).unwrap();
         let stream = socket.connect(self.address).await.unwrap();
         let name = ServerName::try_from(NAME).unwrap();
