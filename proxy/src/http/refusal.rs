@@ -1,6 +1,7 @@
 //! Answers that the proxy makes itself, instead of an application.
 
 use http::{HeaderValue, Method, Response, StatusCode, header};
+use http_body::Body as HttpBody;
 use policy::reason::Reason;
 
 use crate::failure::Failure;
@@ -28,14 +29,21 @@ impl NotHandled {
 }
 
 /// `response`, as an answer to this method may be: HEAD is answered without a body,
-/// and in HTTP/2 a client takes one for a broken stream.
+/// and in HTTP/2 a client takes one for a broken stream. How long it would be is said: without
+/// that some clients, Node's among them, do not use their connection again.
 #[must_use]
-pub(crate) fn answer_to(method: &Method, response: Response<Body>) -> Response<Body> {
-    if *method == Method::HEAD {
-        response.map(|_| body::empty())
-    } else {
-        response
+pub(crate) fn answer_to(method: &Method, mut response: Response<Body>) -> Response<Body> {
+    if *method != Method::HEAD {
+        return response;
     }
+    if let Some(length) = HttpBody::size_hint(response.body()).exact() {
+        let length = HeaderValue::from(length);
+        response
+            .headers_mut()
+            .entry(header::CONTENT_LENGTH)
+            .or_insert(length);
+    }
+    response.map(|_| body::empty())
 }
 
 /// An answer made by the proxy itself, recognisable by `weft-reason`.

@@ -103,6 +103,15 @@ async fn a_head_that_is_refused_gets_its_status_and_no_body() {
         let answer = field.send(Way::Outbound, request).await;
         assert_eq!(status(&answer), 403, "{answer}");
         assert!(answer.ends_with("\r\n\r\n"), "{answer}");
+        // As long as GET's: else a client may take the connection for one that ends here.
+        let request = "GET /denied HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n";
+        let got = field.send(Way::Outbound, request).await;
+        let length = |answer: &str| {
+            let mut lines = answer.lines().map(str::to_ascii_lowercase);
+            lines.find(|line| line.starts_with("content-length:"))
+        };
+        assert!(length(&got).is_some(), "{got}");
+        assert_eq!(length(&answer), length(&got), "{answer}");
     }
 }
 
