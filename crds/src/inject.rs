@@ -11,6 +11,7 @@
 mod account;
 mod checks;
 mod containers;
+mod dns;
 mod drain;
 mod earlier;
 mod handlers;
@@ -119,9 +120,10 @@ pub fn inject(
     let earlier = Earlier::read(spec)?;
     checks::check(spec, &earlier)?;
     placement::check(spec)?;
+    let warning = dns::check(spec, &settings.controller_address)?;
 
     let mut changed = pod.clone();
-    let mut warnings = Vec::new();
+    let mut warnings: Vec<String> = warning.into_iter().collect();
     stamp(&mut changed, settings, &overrides);
     let workload = workload::workload(pod);
     account::stamp(&mut changed, namespace, earlier.present)?;
