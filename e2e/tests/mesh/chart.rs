@@ -8,6 +8,7 @@ use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 mod overridden;
+mod pod_security;
 
 const GROUP: &str = "metrics.smi-spec.io";
 
