@@ -20,6 +20,7 @@ mod overrides;
 mod patch;
 mod placement;
 mod pod;
+mod pod_resources;
 mod refusal;
 mod remove;
 mod request;
@@ -133,7 +134,8 @@ pub fn inject(
         .ok_or(Refusal::NotAPod)?;
     let handlers = handlers::rewrite(spec, &earlier, token)?;
     drain::add_delay(spec, overrides.drain_delay, &mut warnings);
-    containers::add(spec, settings, &overrides, &handlers, &workload);
+    let share = pod_resources::add(spec, &overrides, &earlier.share);
+    containers::add(spec, settings, &overrides, &handlers, &workload, &share);
 
     let patch = patch::patch(pod, &changed);
     Ok(Outcome::Injected(Box::new(Injected {
