@@ -48,6 +48,8 @@ pub(crate) struct Uninstallation {
     client: Client,
     namespace: Arc<str>,
     stage: Arc<watch::Sender<Stage>>,
+    /// Whether this installation is here after an uninstall was done, until the next begins.
+    stayed: Arc<watch::Sender<bool>>,
 }
 
 opaque_debug!(Uninstallation);
@@ -59,12 +61,19 @@ impl Uninstallation {
             client,
             namespace: namespace.into(),
             stage: Arc::new(watch::Sender::new(Stage::default())),
+            stayed: Arc::new(watch::Sender::new(false)),
         }
     }
 
     /// Tells every change.
     pub(crate) fn stages(&self) -> watch::Receiver<Stage> {
         self.stage.subscribe()
+    }
+
+    /// Tells whether an uninstall was done and this installation is still here. Unlike the
+    /// stage, it holds after the job is gone.
+    pub(crate) fn stayed(&self) -> watch::Receiver<bool> {
+        self.stayed.subscribe()
     }
 
     /// Looks for the sign in every World until they end. Every replica does, so
@@ -192,6 +201,14 @@ impl Uninstallation {
     }
 
     fn set(&self, stage: Stage) {
+        let stayed = match stage {
+            Stage::Stayed => Some(true),
+            Stage::Preparing | Stage::Going => Some(false),
+            Stage::Stays => None,
+        };
+        if let Some(stayed) = stayed {
+            self.stayed.send_replace(stayed);
+        }
         self.stage.send_if_modified(|held| {
             let before = std::mem::replace(held, stage);
             if before.is_under_way() != stage.is_under_way() {
@@ -339,6 +356,11 @@ mod tests {
             tokio::time::sleep(Duration::from_secs(2)).await;
             assert!(!bench.is_under_way().await, "{end:?}");
             assert!(stages.has_changed().unwrap(), "who waits is told");
+            // Also to who asks later, and until somebody tries again.
+            bench.show(None).await;
+            assert!(*bench.uninstallation.stayed().borrow(), "{end:?}");
+            bench.show(Some("Running")).await;
+            assert!(!*bench.uninstallation.stayed().borrow(), "{end:?}");
         }
     }
 }

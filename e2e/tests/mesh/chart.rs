@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 mod hooks;
 mod overridden;
 mod pod_security;
+mod uninstall;
 
 const GROUP: &str = "metrics.smi-spec.io";
 
