@@ -6,8 +6,9 @@
 //! and work are never given up for ones that do not: a broken Secret stops
 //! signing only on a replica that has nothing better.
 //!
-//! An issuer that has ended while nobody ran (a cluster that was off for months) is
-//! not broken: with the root's key the Lease holder makes a new one.
+//! An issuer that has ended while nobody ran (a cluster that was off for months), or whose
+//! life has not begun (the clock was ahead and is put right), is not broken: with the
+//! root's key the Lease holder makes a new one.
 //!
 //! The Secret also says which trust domain the mesh has, since its first start. All
 //! identities are of that one, so a controller that was told another refuses to start
@@ -33,7 +34,7 @@ use policy::name::SpiffeId;
 use tokio::sync::watch;
 
 use self::secret::{
-    CaError, ISSUER_CRT, ISSUER_KEY, ROOT_CRT, date, recorded, root_with_key, text,
+    CaError, ISSUER_CRT, ISSUER_KEY, OutsideLife, ROOT_CRT, recorded, root_with_key, text,
 };
 
 /// Why nothing was signed.
@@ -243,9 +244,8 @@ impl Loaded {
         let roots_pem = text(&data, ROOT_CRT)?.to_owned();
         let roots = Roots::from_pem(own, &roots_pem)?;
         let issuer = Issuer::from_pem(text(&data, ISSUER_CRT)?, text(&data, ISSUER_KEY)?)?;
-        if now >= issuer.not_after() {
-            let ended = date(issuer.not_after());
-            return Err(CaError::IssuerEnded { ended });
+        if let Some(outside) = OutsideLife::of(&issuer, now) {
+            return Err(CaError::OutsideLife(outside));
         }
         issuer.prove(&roots, now)?;
         let root = root_with_key(&data, &roots_pem)?;

@@ -8,3 +8,4 @@ pub(crate) mod cluster;
 pub(crate) mod cpu_time;
 pub(crate) mod front_proxy;
 pub(crate) mod topology;
+pub(crate) mod warnings;

@@ -30,6 +30,7 @@ use futures::StreamExt as _;
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::Status;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher;
 use kube::{Api, Client};
@@ -182,9 +183,9 @@ impl Bundle {
             }
             // Seen by the watch in a moment, and judged then.
             Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
-            Err(kube::Error::Api(status)) if status.is_not_found() || status.is_forbidden() => {
-                // Forbidden is also the answer for a namespace that is ending.
-                let forbidden = status.is_forbidden();
+            Err(kube::Error::Api(status)) if status.is_not_found() || is_refusal(&status) => {
+                // A refusal is also the answer for a namespace that is ending.
+                let forbidden = is_refusal(&status);
                 let message = status.message;
                 warn!(namespace, message, "trust bundle not written");
                 if foreign && forbidden {
@@ -409,6 +410,13 @@ impl WatchState {
             }
         }
     }
+}
+
+/// Whether the write itself is not wanted, which does not change by itself. Quotas and
+/// missing rights answer 403, an admission webhook 400 or what it likes, and a
+/// ValidatingAdmissionPolicy 422; 429 and 5xx speak of the server's state.
+fn is_refusal(status: &Status) -> bool {
+    status.is_forbidden() || status.is_invalid() || status.code == 400
 }
 
 /// Uid of the service account that this controller runs as. The chart makes a

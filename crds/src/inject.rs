@@ -11,6 +11,7 @@
 mod account;
 mod checks;
 mod containers;
+mod dns;
 mod drain;
 mod earlier;
 mod handlers;
@@ -19,6 +20,7 @@ mod overrides;
 mod patch;
 mod placement;
 mod pod;
+mod pod_resources;
 mod refusal;
 mod remove;
 mod request;
@@ -119,9 +121,10 @@ pub fn inject(
     let earlier = Earlier::read(spec)?;
     checks::check(spec, &earlier)?;
     placement::check(spec)?;
+    let warning = dns::check(spec, &settings.controller_address)?;
 
     let mut changed = pod.clone();
-    let mut warnings = Vec::new();
+    let mut warnings: Vec<String> = warning.into_iter().collect();
     stamp(&mut changed, settings, &overrides);
     let workload = workload::workload(pod);
     account::stamp(&mut changed, namespace, earlier.present)?;
@@ -131,7 +134,8 @@ pub fn inject(
         .ok_or(Refusal::NotAPod)?;
     let handlers = handlers::rewrite(spec, &earlier, token)?;
     drain::add_delay(spec, overrides.drain_delay, &mut warnings);
-    containers::add(spec, settings, &overrides, &handlers, &workload);
+    let share = pod_resources::add(spec, &overrides, &earlier.share);
+    containers::add(spec, settings, &overrides, &handlers, &workload, &share);
 
     let patch = patch::patch(pod, &changed);
     Ok(Outcome::Injected(Box::new(Injected {

@@ -105,6 +105,7 @@ pub struct Issued {
 pub struct Serving {
     pub chain: Vec<CertificateDer<'static>>,
     pub key: LeafKey,
+    pub not_before: SystemTime,
     pub not_after: SystemTime,
 }
 
@@ -395,6 +396,7 @@ impl Signer {
         Ok(Serving {
             chain: vec![issued],
             key,
+            not_before: params.not_before.into(),
             not_after: params.not_after.into(),
         })
     }

@@ -65,7 +65,8 @@ enum Step {
     Prepare,
     /// The next one was trusted for long enough: let it sign.
     Promote,
-    /// Too late for a step: it has ended (the cluster was off for months).
+    /// Too late for a step: it has ended (the cluster was off for months), or the clock
+    /// was ahead when it was made and has been put right.
     Replace,
 }
 
@@ -98,7 +99,7 @@ impl Authority {
 
     fn step(&self, now: SystemTime) -> Step {
         let trusted_since = |root: &Root| root.not_before() + BACKDATE;
-        if now >= self.current.not_after() {
+        if now >= self.current.not_after() || now < self.current.not_before() {
             return Step::Replace;
         }
         match &self.next {
@@ -118,6 +119,11 @@ impl Authority {
 
     fn take(self, step: Step, now: SystemTime) -> Result<Self, BadAuthority> {
         match (step, self.next) {
+            // A replica whose clock is still ahead may serve by it.
+            (Step::Replace, _) if now < self.current.not_after() => Ok(Self {
+                previous: Some(self.current.cert_pem().to_owned()),
+                ..Self::generate(now)?
+            }),
             (Step::Replace, _) => Self::generate(now),
             (Step::Prepare, _) => Ok(Self {
                 next: Some(Root::generate(now, LIFE)?),

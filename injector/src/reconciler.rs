@@ -64,6 +64,8 @@ pub(crate) struct Reconciler {
 /// What is known about the serving certificate in use.
 struct Leaf {
     signed_by: String,
+    /// Before this it is not valid: the clock was ahead when it was made.
+    since: SystemTime,
     renew_at: SystemTime,
 }
 
@@ -145,7 +147,8 @@ impl Reconciler {
 
     fn keep_leaf(&mut self, authority: &Authority, now: SystemTime) -> Result<(), KeepError> {
         let root = authority.current.cert_pem();
-        let good = |leaf: &Leaf| leaf.signed_by == root && now < leaf.renew_at;
+        let in_time = |leaf: &Leaf| now >= leaf.since && now < leaf.renew_at;
+        let good = |leaf: &Leaf| leaf.signed_by == root && in_time(leaf);
         if self.leaf.as_ref().is_some_and(good) {
             return Ok(());
         }
@@ -154,6 +157,7 @@ impl Reconciler {
         self.metrics.leaf_expires(serving.not_after);
         self.leaf = Some(Leaf {
             signed_by: root.to_owned(),
+            since: serving.not_before,
             renew_at: rotate::renew_at(now, serving.not_after, rand::random()),
         });
         debug!("serving certificate signed");

@@ -53,6 +53,14 @@ impl Clock {
             sleep(left.min(LOOK_EVERY)).await;
         }
     }
+
+    /// Returns once it is before `since`, at most [`LOOK_EVERY`] after the clock was set
+    /// back: what was made while it was ahead is refused by others until `since` comes.
+    pub async fn back_before(&self, since: SystemTime) {
+        while self.now() >= since {
+            sleep(LOOK_EVERY).await;
+        }
+    }
 }
 
 impl Default for Clock {
@@ -126,6 +134,24 @@ mod tests {
         ahead.store(-10 * 24 * 3_600, Relaxed);
         waiting.await.unwrap();
         assert!(start.elapsed().abs_diff(10 * HOUR) < Duration::from_secs(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn clock_that_is_set_back_before_a_moment_is_noticed_within_one_look() {
+        let (clock, ahead) = clock();
+        let since = clock.now() - HOUR / 12;
+        let waiting = clock.clone();
+        let waiting = tokio::spawn(async move { waiting.back_before(since).await });
+        sleep(HOUR).await;
+        // Still after it.
+        ahead.store(-3_600, Relaxed);
+        sleep(2 * LOOK_EVERY).await;
+        assert!(!waiting.is_finished());
+        ahead.store(-2 * 3_600, Relaxed);
+        tokio::time::timeout(LOOK_EVERY, waiting)
+            .await
+            .unwrap()
+            .unwrap();
     }
 
     #[tokio::test(start_paused = true)]

@@ -137,3 +137,12 @@ lifecycle:
   preStop:
     sleep: {seconds: 3}
 {{- end -}}
+
+{{/*
+Not empty where helm sees the cluster. What only helm may make, and at its time, is
+rendered nowhere else: `kubectl apply` takes a hook for an object like any other, and
+would uninstall the mesh that it installs.
+*/}}
+{{- define "weft.seesCluster" -}}
+{{- if lookup "v1" "Namespace" "" "kube-system" }}true{{ end -}}
+{{- end -}}

@@ -5,7 +5,7 @@
 //! them there. Such a certificate names no identity, so it is worth nothing
 //! inside the mesh.
 
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use identity::rotate;
 use identity::tls::ServingHandle;
@@ -48,8 +48,9 @@ impl ServedApi {
     }
 }
 
-/// Keeps the serving certificate fresh; made anew at once when the roots change. One
-/// that the API server would refuse does not replace the one in use.
+/// Keeps the serving certificate fresh; made anew at once when the roots change or the
+/// clock is set back before its begin. One that the API server would refuse does not
+/// replace the one in use.
 pub(crate) async fn keep_serving(
     services: Vec<&'static str>,
     authority: Authority,
@@ -69,17 +70,21 @@ pub(crate) async fn keep_serving(
             .map_err(|error| error.to_string())
             .and_then(|serving| {
                 handle.store(&serving).map_err(|error| error.to_string())?;
-                Ok(serving.not_after)
+                Ok((serving.not_before, serving.not_after))
             });
-        let renew = match made {
-            Ok(end) => rotate::renew_at(now, end, rand::random()).max(now + RETRY),
+        let (renew, since) = match made {
+            Ok((since, end)) => {
+                let renew = rotate::renew_at(now, end, rand::random());
+                (renew.max(now + RETRY), since)
+            }
             Err(reason) => {
                 warn!(reason, "no serving certificate for the aggregated APIs");
-                now + RETRY
+                (now + RETRY, UNIX_EPOCH)
             }
         };
         tokio::select! {
             () = clock.sleep_until(renew) => {}
+            () = clock.back_before(since) => {}
             changed = roots.changed() => if changed.is_err() { return },
         }
     }

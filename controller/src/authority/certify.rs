@@ -48,12 +48,14 @@ const BY_POD: Allowance = Allowance {
     burst: 10,
     every: Duration::from_secs(10),
 };
-/// How often the log says that an address was throttled.
+/// How often the log says of an address that it was refused for the same reason: whoever
+/// reaches the port decides how often it asks. Each time is counted.
 const SAID: Allowance = Allowance {
     burst: 1,
     every: Duration::from_secs(10),
 };
-/// Addresses, and pods, that are remembered at one time; about 200 bytes each.
+/// Addresses, pods, and refusals of addresses that are remembered at one time; about 200
+/// bytes each.
 const MAX_KEYS: usize = 16 * 1024;
 /// How long a request waits for its turn. The proxy tries again with backoff.
 const TURN: Duration = Duration::from_secs(3);
@@ -191,7 +193,7 @@ pub(crate) struct Certifier {
     signing: Arc<KeyedSemaphore<IpAddr>>,
     by_source: Arc<Rates<IpAddr>>,
     by_pod: Arc<Rates<Arc<str>>>,
-    said: Arc<Rates<IpAddr>>,
+    said: Arc<Rates<(IpAddr, &'static str)>>,
     metrics: CertifyMetrics,
 }
 
@@ -240,11 +242,10 @@ impl Certifier {
             .map_or_else(Refusal::outcome, |_| CertifyResult::Issued);
         self.metrics.count(outcome);
         answer.map_err(|refusal| {
+            let reason = outcome.as_str();
             // Who floods the port shall not flood the log.
-            if outcome != CertifyResult::Throttled
-                || self.said.take(&source, Instant::now()).is_ok()
-            {
-                warn!(reason = outcome.as_str(), %source, %refusal, "certificate refused");
+            if self.said.take(&(source, reason), Instant::now()).is_ok() {
+                warn!(reason, %source, %refusal, "certificate refused");
             }
             refusal.into()
         })

@@ -2,7 +2,7 @@
 //! authority, and kept in memory only.
 
 use std::pin::pin;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use identity::authority::LeafNames;
 use identity::{CertHandle, Leaf, LeafKey, Roots, rotate};
@@ -20,7 +20,8 @@ const RETRY: Duration = Duration::from_secs(2);
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Keeps the certificate that this replica serves with, and shows to its peers.
-/// Renewed as a proxy's is, and at once when the roots change.
+/// Renewed as a proxy's is, and at once when the roots change or the clock is set back
+/// before its begin.
 pub(crate) async fn keep_serving(
     authority: Authority,
     identity: SpiffeId,
@@ -33,15 +34,16 @@ pub(crate) async fn keep_serving(
     let mut roots = authority.roots_pem();
     loop {
         let now = clock.now();
-        let renew = match own_leaf(&authority, &trusted, &identity, ttl, now) {
+        let (renew, since) = match own_leaf(&authority, &trusted, &identity, ttl, now) {
             Ok(leaf) => {
                 let renew = rotate::renew_at(now, leaf.not_after(), rand::random());
+                let since = leaf.not_before();
                 handle.store(leaf);
-                renew
+                (renew, since)
             }
             Err(reason) => {
                 warn!(reason, "own certificate not renewed");
-                now + RETRY
+                (now + RETRY, UNIX_EPOCH)
             }
         };
         // A life of no length would be renewed without a pause.
@@ -53,6 +55,7 @@ pub(crate) async fn keep_serving(
             }
             tokio::select! {
                 () = &mut due => break,
+                () = clock.back_before(since) => break,
                 () = sleep(LOOK_EVERY) => {}
                 changed = roots.changed() => match changed {
                     Ok(()) => break,

@@ -22,7 +22,7 @@ use tracing::{error, info, warn};
 use super::{
     Authority, remaining, seconds,
     secret::{
-        CaError, ISSUER_CRT, ISSUER_KEY, ROOT_CRT, SECRET, TRUST_DOMAIN, date, fresh,
+        CaError, ISSUER_CRT, ISSUER_KEY, OutsideLife, ROOT_CRT, SECRET, TRUST_DOMAIN, date, fresh,
         root_with_key, text,
     },
 };
@@ -151,8 +151,8 @@ impl Reconciler {
         match self.authority.load(&secret, now) {
             Ok(true) => info!("certificate authority loaded"),
             Ok(false) => {}
-            Err(CaError::IssuerEnded { ended }) if self.leadership.is_held() => {
-                return self.revive(secret, ended, now).await;
+            Err(CaError::OutsideLife(outside)) if self.leadership.is_held() => {
+                return self.revive(secret, outside, now).await;
             }
             Err(error) => return Err(error),
         }
@@ -196,16 +196,18 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Replaces the issuer when two thirds of its life are over, and adds the trust
-    /// domain to a Secret of a version that did not write it.
+    /// Replaces the issuer when two thirds of its life are over or the clock is before it,
+    /// and adds the trust domain to a Secret of a version that did not write it.
     async fn renew(&self, mut secret: Secret, now: SystemTime) -> Result<(), CaError> {
         let (Some(loaded), Some(roots)) =
             (self.authority.loaded(), self.authority.inner.roots.get())
         else {
             return Ok(());
         };
+        let outside = OutsideLife::of(&loaded.issuer, now);
         let issued = loaded.issuer.not_before() + BACKDATE;
-        if now < rotate::renew_issuer_at(issued, loaded.issuer.not_after()) {
+        let due = rotate::renew_issuer_at(issued, loaded.issuer.not_after());
+        if outside.is_none() && now < due {
             if loaded.data.contains_key(TRUST_DOMAIN) {
                 return Ok(());
             }
@@ -218,35 +220,33 @@ impl Reconciler {
             return Ok(());
         };
         let issuer = successor(root, roots, now)?;
-        let ended = loaded.issuer.not_after();
-        let ended = (now >= ended).then(|| date(ended));
-        self.replace(&mut secret, &issuer, ended, now).await
+        self.replace(&mut secret, &issuer, outside, now).await
     }
 
-    /// Replaces an issuer that ended before anybody could.
+    /// Replaces an issuer that cannot be loaded, since it is outside its life.
     async fn revive(
         &self,
         mut secret: Secret,
-        ended: String,
+        outside: OutsideLife,
         now: SystemTime,
     ) -> Result<(), CaError> {
         let data = secret.data.get_or_insert_default();
         let roots_pem = text(data, ROOT_CRT)?;
         let roots = Roots::from_pem(&self.authority.inner.own, roots_pem)?;
         let Some(root) = root_with_key(data, roots_pem)? else {
-            return Err(CaError::NoRootKey { ended });
+            return Err(CaError::NoRootKey(outside));
         };
         let issuer = successor(&root, &roots, now)?;
-        self.replace(&mut secret, &issuer, Some(ended), now).await
+        self.replace(&mut secret, &issuer, Some(outside), now).await
     }
 
-    /// Writes `issuer` and takes it into use. `ended`: when the one before it did, if
-    /// that is over.
+    /// Writes `issuer` and takes it into use. `outside`: why the one before it signed
+    /// nothing, if that is so.
     async fn replace(
         &self,
         secret: &mut Secret,
         issuer: &Issuer,
-        ended: Option<String>,
+        outside: Option<OutsideLife>,
         now: SystemTime,
     ) -> Result<(), CaError> {
         let data = secret.data.get_or_insert_default();
@@ -259,17 +259,17 @@ impl Reconciler {
             ByteString(issuer.key_pem().into_bytes()),
         );
         self.write(secret, now).await?;
-        let Some(ended) = ended else {
+        let Some(outside) = outside else {
             info!("issuer replaced");
             return Ok(());
         };
         let until = date(issuer.not_after());
-        warn!(ended, until, "the issuer had ended; it was replaced");
+        warn!(%outside, until, "the issuer could not sign; it was replaced");
         self.warn(
-            "IssuerEnded",
+            outside.reason(),
             &format!(
-                "the issuer of the mesh's certificates had ended at {ended}: nothing was signed \
-                 since. A new one signs until {until}"
+                "the issuer of the mesh's certificates {outside}: nothing was signed meanwhile. \
+                 A new one signs until {until}"
             ),
         );
         Ok(())

@@ -4,12 +4,13 @@
 //! May import nothing of this crate.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::SystemTime;
 
 pub(crate) use crds::objects::CA_SECRET as SECRET;
-use identity::Root;
 use identity::authority::{BadAuthority, ISSUER_LIFE, ROOT_LIFE};
 use identity::verify::BadRoots;
+use identity::{Issuer, Root};
 use k8s_openapi::ByteString;
 use k8s_openapi::jiff::Timestamp;
 use policy::name::SpiffeId;
@@ -32,21 +33,15 @@ pub(crate) enum CaError {
     /// Root or issuer cannot be used.
     #[error("{SECRET}: {0}")]
     Authority(#[from] BadAuthority),
-    /// The issuer's life is over.
-    #[error("{SECRET}: the issuer ended at {ended}; the holder of the Lease makes a new one")]
-    IssuerEnded {
-        /// When.
-        ended: String,
-    },
+    /// The issuer's life is over, or has not begun.
+    #[error("{SECRET}: the issuer {0}; the holder of the Lease makes a new one")]
+    OutsideLife(OutsideLife),
     /// The issuer has to be replaced, and nobody here can.
     #[error(
-        "{SECRET}: the issuer ended at {ended} and the root's key ({ROOT_KEY}) is not here to \
+        "{SECRET}: the issuer {0} and the root's key ({ROOT_KEY}) is not here to \
          make a new one: put an issuer that the root has signed into {ISSUER_CRT} and {ISSUER_KEY}"
     )]
-    NoRootKey {
-        /// When.
-        ended: String,
-    },
+    NoRootKey(OutsideLife),
     /// The root's life is over.
     #[error(
         "{SECRET}: the root ended at {ended}: delete the Secret while no controller runs, \
@@ -75,6 +70,46 @@ pub(crate) enum CaError {
     /// The API server refused.
     #[error(transparent)]
     Api(#[from] kube::Error),
+}
+
+/// Why an issuer may sign nothing at this moment, with the date that says so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum OutsideLife {
+    /// Nobody replaced it in time.
+    Ended(String),
+    /// A clock was ahead when it was made, and has been put right.
+    NotYetValid(String),
+}
+
+impl OutsideLife {
+    /// None where it may sign.
+    pub(super) fn of(issuer: &Issuer, now: SystemTime) -> Option<Self> {
+        if now >= issuer.not_after() {
+            return Some(Self::Ended(date(issuer.not_after())));
+        }
+        let begins = issuer.not_before();
+        (now < begins).then(|| Self::NotYetValid(date(begins)))
+    }
+
+    /// The reason of the Event that tells of it.
+    pub(super) fn reason(&self) -> &'static str {
+        match self {
+            Self::Ended(_) => "IssuerEnded",
+            Self::NotYetValid(_) => "IssuerNotYetValid",
+        }
+    }
+}
+
+impl fmt::Display for OutsideLife {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ended(date) => write!(f, "ended at {date}"),
+            Self::NotYetValid(date) => write!(
+                f,
+                "is not valid before {date}, since the clock was ahead when it was made"
+            ),
+        }
+    }
 }
 
 pub(super) fn text<'a>(

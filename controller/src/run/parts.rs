@@ -55,6 +55,7 @@ use crate::{
     status::{StatusWriter, breakers, events, gauges},
     storage_migration::Storage,
     trust_bundle::Bundle,
+    uninstall::unfinished::Unfinished,
 };
 
 /// The loopback pages.
@@ -218,6 +219,13 @@ pub(super) fn trust_bundles(context: &Context) {
         written: context.metrics.bundles.clone(),
     };
     context.while_leading("bundle", move || bundle.clone().keep());
+    let unfinished = Unfinished {
+        client: context.leading_client("unfinished uninstall"),
+        namespace: context.settings.namespace.clone(),
+        events: context.events.clone(),
+        stayed: context.uninstallation.stayed(),
+    };
+    context.while_leading("unfinished uninstall", move || unfinished.clone().tell());
 }
 
 /// Objects in the version that is stored.

@@ -12,6 +12,8 @@ use tokio::time::Instant;
 use wire::v1;
 use wire::v1::from_proxy::Message;
 
+use crate::model::PodId;
+
 /// Streams that a pod opens. A proxy has one, and opens the next a moment after its end; a
 /// Hello costs as much as its 4 MiB and a look at the whole Model.
 pub(super) const OPENINGS: Allowance = Allowance {
@@ -33,6 +35,11 @@ const PULSES: Allowance = Allowance {
     burst: 4,
     every: Duration::from_millis(900),
 };
+/// How often the log says the same of a pod. Each time is counted.
+const SAID: Allowance = Allowance {
+    burst: 5,
+    every: Duration::from_secs(10),
+};
 /// Pods that are remembered at one time, each for as long as it has used something; about
 /// 200 bytes each. Twice the streams that there may be.
 const MAX_PODS: usize = 16 * 1024;
@@ -48,6 +55,7 @@ struct Used {
     openings: Rates<Arc<str>>,
     messages: Rates<Arc<str>>,
     pulses: Rates<Arc<str>>,
+    said: Rates<(PodId, &'static str)>,
 }
 
 impl Default for Allowances {
@@ -58,6 +66,7 @@ impl Default for Allowances {
                 openings: Rates::new(OPENINGS, MAX_PODS),
                 messages: Rates::new(MESSAGES, MAX_PODS),
                 pulses: Rates::new(PULSES, MAX_PODS),
+                said: Rates::new(SAID, MAX_PODS),
             }),
         }
     }
@@ -97,6 +106,11 @@ impl Allowances {
     /// Whether a pulse of this pod is taken.
     pub(super) fn pulse(&self, uid: &Arc<str>, now: Instant) -> bool {
         self.used.pulses.take(uid, now).is_ok()
+    }
+
+    /// Whether the log says `what` of this pod once more.
+    pub(super) fn is_said(&self, pod: &PodId, what: &'static str, now: Instant) -> bool {
+        self.used.said.take(&(pod.clone(), what), now).is_ok()
     }
 }
 

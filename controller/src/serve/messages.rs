@@ -47,6 +47,15 @@ impl ProxyStream<'_> {
         self.take(message)
     }
 
+    /// The conditions of the objects tell which and why.
+    fn refused(&self, resources: usize) {
+        self.shared.metrics.nacks.inc_by(resources as u64);
+        let allowances = &self.shared.allowances;
+        if allowances.is_said(self.pod, "could not use", Instant::now()) {
+            warn!(pod = %self.pod, resources, "proxy could not use resources");
+        }
+    }
+
     fn take(&mut self, message: v1::FromProxy) -> Result<(), StreamEnd> {
         match message.message {
             Some(Message::Ack(ack)) => {
@@ -63,8 +72,7 @@ impl ProxyStream<'_> {
                         .observe(after.as_secs_f64());
                 }
                 if answered.refused > 0 {
-                    self.shared.metrics.nacks.inc_by(answered.refused as u64);
-                    warn!(pod = %self.pod, resources = answered.refused, "proxy could not use resources");
+                    self.refused(answered.refused);
                 }
                 if answered.objects {
                     self.note();

@@ -111,8 +111,11 @@ pub(super) fn keep_names(names: &mut Vec<String>) -> usize {
 
 impl Streams {
     pub(super) fn left_out(&self, pod: &PodId, names: usize) {
-        if names > 0 {
-            self.metrics.left_out.inc_by(names as u64);
+        if names == 0 {
+            return;
+        }
+        self.metrics.left_out.inc_by(names as u64);
+        if self.allowances.is_said(pod, "left out", Instant::now()) {
             warn!(%pod, left_out = names, "proxy asks for too many destinations, or for what is none");
         }
     }

@@ -20,7 +20,7 @@ use crate::apiserver::events::{About, Event, EventRecorder, EventType};
 use crate::model::PodId;
 use crate::model::compiled::{Compiled, Latest};
 use crate::problem::{Problem, Severity};
-use crate::world::{Appearance, ObjectKey, World};
+use crate::world::{Appearance, ObjectKey, PodFacts, World};
 
 /// Between two looks at the newest model. An Event may be a second late.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -69,7 +69,15 @@ struct EventState {
 impl EventState {
     fn news(&mut self, compiled: &Compiled) -> Vec<Event> {
         let mut notes = Vec::new();
-        let problems: BTreeSet<Problem> = compiled.problems.list.iter().cloned().collect();
+        // First: nothing else says that a workload opened, and what does not fit into the
+        // queue is lost.
+        let protected = compiled.model.protected_pods();
+        if let Some(before) = &self.protected {
+            notes.extend(about_opened(compiled, before.difference(&protected)));
+        }
+        self.protected = Some(protected);
+
+        let problems = told_problems(compiled);
         notes.extend(
             problems
                 .difference(&self.problems)
@@ -91,14 +99,50 @@ impl EventState {
             .filter(|(object, text)| self.misspelled.get(object) != Some(text));
         notes.extend(unheard.map(|(object, text)| about_misspelled(&compiled.world, object, text)));
         self.misspelled = misspelled;
-
-        let protected = compiled.model.protected_pods();
-        if let Some(before) = &self.protected {
-            notes.extend(about_opened(compiled, before.difference(&protected)));
-        }
-        self.protected = Some(protected);
         notes
     }
+}
+
+/// Counts notes that tell pods of one account the same. What makes those pods has to be
+/// changed, and a note for each of a thousand would leave no room for others.
+#[derive(Debug)]
+struct FewOfAccount<K>(BTreeMap<(ObjectKey, K), usize>);
+
+impl<K: Ord> FewOfAccount<K> {
+    fn new() -> Self {
+        Self(BTreeMap::new())
+    }
+
+    /// Whether the pod is among the few that are told `what`.
+    fn admits(&mut self, pod: &PodId, facts: &PodFacts, what: K) -> bool {
+        let account = ObjectKey {
+            namespace: pod.namespace.clone(),
+            name: facts.service_account.clone(),
+        };
+        let told = self.0.entry((account, what)).or_default();
+        *told += 1;
+        *told <= MAX_TOLD
+    }
+}
+
+/// Problems that become Events: of those of the pods of one account a few.
+fn told_problems(compiled: &Compiled) -> BTreeSet<Problem> {
+    let all: BTreeSet<&Problem> = compiled.problems.list.iter().collect();
+    let mut few = FewOfAccount::new();
+    let mut told = BTreeSet::new();
+    for problem in all {
+        let object = &problem.object;
+        if object.kind == Kind::Pod {
+            let pod = PodId::new(&object.namespace, &object.name);
+            let what = (problem.reason, problem.field.as_str());
+            let facts = compiled.world.pods.get(&pod);
+            if facts.is_some_and(|facts| !few.admits(&pod, facts, what)) {
+                continue;
+            }
+        }
+        told.insert(problem.clone());
+    }
+    told
 }
 
 fn about_problem(compiled: &Compiled, problem: &Problem) -> Event {
@@ -149,8 +193,9 @@ fn about(object: &ObjectRef, uid: Option<String>) -> About {
 }
 
 /// Pods that asked for a proxy, or whose namespace did, and that cannot have one
-/// because they share their node's network.
+/// because they share their node's network; of those of one account a few.
 fn skipped(world: &World) -> BTreeSet<PodId> {
+    let mut few = FewOfAccount::new();
     let pods = world
         .pods
         .iter()
@@ -162,6 +207,7 @@ fn skipped(world: &World) -> BTreeSet<PodId> {
             .and_then(|facts| facts.labels.get(labels::INJECT));
         own.or(namespace)
             .is_some_and(|value| &**value == labels::ENABLED)
+            && few.admits(pod, facts, ())
     })
     .map(|(pod, _)| pod.clone())
     .collect()
@@ -192,20 +238,14 @@ fn misspelled(world: &World) -> BTreeMap<ObjectRef, String> {
         let text = wrong(&facts.labels, &facts.appearance)?;
         Some((ObjectRef::new(Kind::Namespace, "", key.name.clone()), text))
     });
-    let mut told: BTreeMap<ObjectKey, usize> = BTreeMap::new();
+    let mut few = FewOfAccount::new();
     let pods = world.pods.iter().filter_map(|(pod, facts)| {
         if facts.ended || facts.proxy.is_some() {
             return None;
         }
         let text = wrong(&facts.labels, &facts.appearance)?;
-        let account = ObjectKey {
-            namespace: pod.namespace.clone(),
-            name: facts.service_account.clone(),
-        };
-        let told = told.entry(account).or_default();
-        *told += 1;
         let object = ObjectRef::new(Kind::Pod, pod.namespace.clone(), pod.name.clone());
-        (*told <= MAX_TOLD).then_some((object, text))
+        few.admits(pod, facts, ()).then_some((object, text))
     });
     namespaces.chain(pods).collect()
 }
@@ -231,22 +271,14 @@ fn about_misspelled(world: &World, object: &ObjectRef, text: &str) -> Event {
 /// other modes no target decides between open and closed.
 fn about_opened<'a>(compiled: &Compiled, pods: impl Iterator<Item = &'a PodId>) -> Vec<Event> {
     let mut notes = Vec::new();
-    let mut told: BTreeMap<ObjectKey, usize> = BTreeMap::new();
+    let mut few = FewOfAccount::new();
     for pod in pods {
         let facts = match compiled.world.pods.get(pod) {
             Some(facts) if !facts.ended => facts,
             _ => continue,
         };
-        if compiled.model.access_mode(pod) != Some(AccessMode::Auto) {
-            continue;
-        }
-        let account = ObjectKey {
-            namespace: pod.namespace.clone(),
-            name: facts.service_account.clone(),
-        };
-        let told = told.entry(account).or_default();
-        *told += 1;
-        if *told > MAX_TOLD {
+        let opened = compiled.model.access_mode(pod) == Some(AccessMode::Auto);
+        if !opened || !few.admits(pod, facts, ()) {
             continue;
         }
         notes.push(Event {

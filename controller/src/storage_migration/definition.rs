@@ -120,6 +120,29 @@ impl Definition {
         self.written(outcome)
     }
 
+    /// Whether it serves nothing but the storage version of several, and nobody converts.
+    pub(crate) fn serves_storage_only(&self) -> bool {
+        let conversion = self.held.spec.conversion.as_ref();
+        let converts = conversion.is_some_and(|conversion| conversion.strategy != "None");
+        let versions = &self.held.spec.versions;
+        !converts && versions.iter().any(|version| !version.served)
+    }
+
+    /// Serves and converts again as when it was read, whatever was written since.
+    ///
+    /// # Errors
+    /// When the API server does not answer or does not allow it.
+    pub(crate) async fn restore(&self, client: &Client) -> Result<(), DefinitionError> {
+        let spec = &self.held.spec;
+        let patch = json!({
+            "spec": {"conversion": spec.conversion, "versions": spec.versions},
+        });
+        let outcome = api(client)
+            .patch(&self.name, &PatchParams::default(), &Patch::Merge(patch))
+            .await;
+        self.written(outcome)
+    }
+
     fn written<T>(&self, outcome: Result<T, kube::Error>) -> Result<(), DefinitionError> {
         outcome.map(drop).map_err(|source| DefinitionError {
             name: self.name.clone(),

@@ -323,3 +323,20 @@ async fn namespace_where_nothing_may_be_created_is_told_and_tried_again() {
     // Said once, however often it was tried.
     assert_eq!(bench.events().await, 1);
 }
+
+/// What policy engines answer, which is a person's to mend, and what a busy or broken
+/// API server does, which passes.
+#[tokio::test(start_paused = true)]
+async fn refusal_by_a_policy_engine_is_told_and_an_api_server_in_trouble_is_not() {
+    for (code, told) in [(400, true), (422, true), (429, false), (500, false)] {
+        let mut bench = Bench::new(&["shop"]);
+        let shop = "/api/v1/namespaces/shop/configmaps";
+        let status = http::StatusCode::from_u16(code).unwrap();
+        bench.api.refuse_creation(shop, status);
+        bench.settle("one").await;
+        assert_eq!(bench.seen.forbidden.contains_key("shop"), told, "{code}");
+        let soon = bench.seen.dirty.contains("shop");
+        assert_eq!(soon, !told, "{code} is tried again after {RETRY:?}");
+        assert_eq!(bench.events().await, usize::from(told), "{code}");
+    }
+}

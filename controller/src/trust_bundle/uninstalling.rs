@@ -9,6 +9,7 @@
 //! not for ever: Helm deletes this process moments later, and if it does not, the mesh
 //! stays. A pod that failed has refused the uninstall, which leaves nothing behind.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use tracing::{info, warn};
 
 use crate::apiserver::lease::Stage;
 use crate::model::compiled::Latest;
-use crate::world::{PodFacts, Store, World};
+use crate::world::{ObjectKey, PodFacts, Store, World};
 
 /// Service account of the job that runs before the chart is deleted.
 const ACCOUNT: &str = "weft-leave";
@@ -38,12 +39,17 @@ enum HookState {
     Failed,
 }
 
+/// Pods of the job, as a World shows them.
+type JobPods = BTreeMap<ObjectKey, Arc<PodFacts>>;
+
 /// Follows the sign. Clones are the same memory.
 #[derive(Clone)]
 pub(crate) struct Uninstallation {
     client: Client,
     namespace: Arc<str>,
     stage: Arc<watch::Sender<Stage>>,
+    /// Whether this installation is here after an uninstall was done, until the next begins.
+    stayed: Arc<watch::Sender<bool>>,
 }
 
 opaque_debug!(Uninstallation);
@@ -55,6 +61,7 @@ impl Uninstallation {
             client,
             namespace: namespace.into(),
             stage: Arc::new(watch::Sender::new(Stage::default())),
+            stayed: Arc::new(watch::Sender::new(false)),
         }
     }
 
@@ -63,10 +70,17 @@ impl Uninstallation {
         self.stage.subscribe()
     }
 
+    /// Tells whether an uninstall was done and this installation is still here. Unlike the
+    /// stage, it holds after the job is gone.
+    pub(crate) fn stayed(&self) -> watch::Receiver<bool> {
+        self.stayed.subscribe()
+    }
+
     /// Looks for the sign in every World until they end. Every replica does, so
     /// that the next Lease holder knows too.
     pub(crate) async fn follow(self, mut latest: Latest) {
         let mut pods: Store<PodFacts> = Store::default();
+        let mut asked = JobPods::new();
         let mut stages = self.stages();
         let mut until = Instant::now();
         loop {
@@ -74,7 +88,7 @@ impl Uninstallation {
             let news = compiled.filter(|compiled| !Arc::ptr_eq(&compiled.world.pods, &pods));
             if let Some(compiled) = news {
                 pods = compiled.world.pods.clone();
-                if let Some(sight) = self.sight(&compiled.world).await {
+                if let Some(sight) = self.sight(&compiled.world, &mut asked).await {
                     self.saw(sight);
                 }
             }
@@ -118,26 +132,36 @@ impl Uninstallation {
         Ok(counts)
     }
 
-    /// What the World shows; how a pod ended is asked. None when nothing is known.
-    async fn sight(&self, world: &World) -> Option<HookState> {
+    /// What the World shows; how a pod ended is asked. None when nothing is known, or
+    /// nothing new of the pods that were `asked` about.
+    async fn sight(&self, world: &World, asked: &mut JobPods) -> Option<HookState> {
         let ours = world.pods.iter().filter(|(pod, facts)| {
             pod.namespace == self.namespace && &*facts.service_account == ACCOUNT
         });
-        let (mut present, mut working) = (false, false);
-        for (_, facts) in ours {
-            present = true;
-            working |= !facts.ended;
+        let ours: JobPods = ours
+            .map(|(pod, facts)| (pod.clone(), Arc::clone(facts)))
+            .collect();
+        if ours.is_empty() {
+            return Some(HookState::Absent);
         }
-        match (present, working) {
-            (false, _) => Some(HookState::Absent),
-            (true, true) => Some(HookState::Working),
-            (true, false) => match self.ask().await {
-                Ok(sight) => Some(sight),
-                Err(error) => {
-                    warn!(%error, "how the uninstall's job ended is not known");
-                    None
-                }
-            },
+        if ours.values().any(|facts| !facts.ended) {
+            return Some(HookState::Working);
+        }
+        // A job that has refused stays for as long as nobody removes it, and pods of
+        // others change all the time.
+        let is_settled = !self.stage.borrow().is_under_way();
+        if is_settled && ours == *asked {
+            return None;
+        }
+        match self.ask().await {
+            Ok(sight) => {
+                *asked = ours;
+                Some(sight)
+            }
+            Err(error) => {
+                warn!(%error, "how the uninstall's job ended is not known");
+                None
+            }
         }
     }
 
@@ -177,6 +201,14 @@ impl Uninstallation {
     }
 
     fn set(&self, stage: Stage) {
+        let stayed = match stage {
+            Stage::Stayed => Some(true),
+            Stage::Preparing | Stage::Going => Some(false),
+            Stage::Stays => None,
+        };
+        if let Some(stayed) = stayed {
+            self.stayed.send_replace(stayed);
+        }
         self.stage.send_if_modified(|held| {
             let before = std::mem::replace(held, stage);
             if before.is_under_way() != stage.is_under_way() {
@@ -293,6 +325,25 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn pods_of_others_that_change_after_a_refusal_cost_no_call() {
+        const PODS: &str = "/api/v1/namespaces/weft-system/pods";
+        let bench = Bench::new();
+        bench.show(Some("Running")).await;
+        bench.show(Some("Failed")).await;
+        let asked = bench.api.reads(PODS);
+        assert!(asked > 0, "how it ended was not asked");
+        for _ in 0..20 {
+            bench.show(Some("Failed")).await;
+        }
+        assert_eq!(bench.api.reads(PODS), asked);
+        // The next try is seen, and so is its end.
+        bench.show(Some("Running")).await;
+        assert!(bench.is_under_way().await);
+        bench.show(Some("Failed")).await;
+        assert!(!bench.is_under_way().await);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn mesh_that_is_still_there_after_the_job_is_not_leaving() {
         for end in [Some("Succeeded"), None] {
             let bench = Bench::new();
@@ -305,6 +356,11 @@ mod tests {
             tokio::time::sleep(Duration::from_secs(2)).await;
             assert!(!bench.is_under_way().await, "{end:?}");
             assert!(stages.has_changed().unwrap(), "who waits is told");
+            // Also to who asks later, and until somebody tries again.
+            bench.show(None).await;
+            assert!(*bench.uninstallation.stayed().borrow(), "{end:?}");
+            bench.show(Some("Running")).await;
+            assert!(!*bench.uninstallation.stayed().borrow(), "{end:?}");
         }
     }
 }

@@ -19,11 +19,7 @@ const SERVED: [ServedApi; 2] = [metrics_api::SERVED, observe_api::SERVED];
 /// never fails, as leaving does not.
 pub(crate) async fn withdraw(client: &Client, report: &mut String) {
     let api: Api<APIService> = Api::all(client.clone());
-    let names = SERVED.iter().flat_map(|served| {
-        let names = served.api_services();
-        names.map(|name| (name, served.service))
-    });
-    for (name, service) in names {
+    for (name, service) in names() {
         let outcome = match delete(&api, &name, service).await {
             Ok(false) => continue,
             Ok(true) => "no longer served".to_owned(),
@@ -35,6 +31,33 @@ pub(crate) async fn withdraw(client: &Client, report: &mut String) {
         };
         let _ = writeln!(report, "{name}: {outcome}.");
     }
+}
+
+/// Names of the APIServices that a mesh which stays should have and has not.
+///
+/// # Errors
+/// When the API server does not answer.
+pub(super) async fn missing(client: &Client) -> Result<Vec<String>, kube::Error> {
+    let api: Api<APIService> = Api::all(client.clone());
+    let mut missing = Vec::new();
+    for (name, _) in names() {
+        match api.get_opt(&name).await {
+            Ok(None) => missing.push(name),
+            Ok(Some(_)) => {}
+            // As above: such an API is not wanted.
+            Err(kube::Error::Api(status)) if status.is_forbidden() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(missing)
+}
+
+/// Every APIService of the chart, and the Service that it leads to.
+fn names() -> impl Iterator<Item = (String, &'static str)> {
+    SERVED.iter().flat_map(|served| {
+        let names = served.api_services();
+        names.map(|name| (name, served.service))
+    })
 }
 
 async fn delete(api: &Api<APIService>, name: &str, served_by: &str) -> Result<bool, kube::Error> {

@@ -8,6 +8,7 @@
 use crds::convert::SmiKind;
 use crds::smi::STORAGE_VERSION;
 use kube::Client;
+use tracing::warn;
 
 use crate::storage_migration::{Definition, DefinitionError};
 
@@ -39,8 +40,9 @@ pub enum Refusal {
 }
 
 /// Leaves only the storage version served and no conversion, in all definitions that the
-/// injector in `namespace` converts for. Either all of them allow it or none is touched.
-/// Returns how many were changed.
+/// injector in `namespace` converts for. Either all of them allow it or none is touched,
+/// and where one cannot be written those before it become what they were. Returns how many
+/// were changed.
 ///
 /// # Errors
 /// See [`Refusal`].
@@ -51,10 +53,43 @@ pub(crate) async fn retreat(client: &Client, namespace: &str) -> Result<usize, R
             kinds.push(kind);
         }
     }
+    let mut secured = Vec::new();
     for kind in &kinds {
-        secure(client, namespace, *kind).await?;
+        match secure(client, namespace, *kind).await {
+            Ok(before) => secured.extend(before),
+            Err(refusal) => {
+                give_back(client, &secured).await;
+                return Err(refusal);
+            }
+        }
     }
     Ok(kinds.len())
+}
+
+/// Puts definitions back as they were read.
+async fn give_back(client: &Client, secured: &[Definition]) {
+    for before in secured {
+        if let Err(error) = before.restore(client).await {
+            warn!(%error, "older versions are not served again");
+        }
+    }
+}
+
+/// Names of the definitions that serve their storage version only and convert nothing.
+///
+/// # Errors
+/// When the API server does not answer.
+pub(super) async fn retreated(client: &Client) -> Result<Vec<String>, DefinitionError> {
+    let mut names = Vec::new();
+    for kind in SmiKind::ALL {
+        let found = Definition::read(client, kind).await?;
+        names.extend(
+            found
+                .filter(Definition::serves_storage_only)
+                .map(|found| found.name().to_owned()),
+        );
+    }
+    Ok(names)
 }
 
 /// The definition of a kind, if we convert for it and nothing is stored in an older
@@ -83,15 +118,20 @@ async fn ready(
     Ok(Some(found))
 }
 
-async fn secure(client: &Client, namespace: &str, kind: SmiKind) -> Result<(), Refusal> {
+/// Returns what the definition was before, if it was changed.
+async fn secure(
+    client: &Client,
+    namespace: &str,
+    kind: SmiKind,
+) -> Result<Option<Definition>, Refusal> {
     let mut tries = 0;
     loop {
         tries += 1;
         let Some(found) = ready(client, namespace, kind).await? else {
-            return Ok(());
+            return Ok(None);
         };
         match found.serve_storage_only(client).await {
-            Ok(()) => return Ok(()),
+            Ok(()) => return Ok(Some(found)),
             Err(error) if error.is_conflict() && tries < TRIES => {}
             Err(error) => return Err(error.into()),
         }

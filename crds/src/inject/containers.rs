@@ -8,6 +8,7 @@ use super::{
     merge::overlay,
     overrides::Overrides,
     placement, pod,
+    pod_resources::SHARE_ENV,
 };
 use crate::objects::{
     API_TOKEN_FOLDER, ARCHITECTURE, CAPTURE_CONTAINER, NO_API_TOKEN_VOLUME, PROXY_CONTAINER,
@@ -21,13 +22,15 @@ const TOKEN_FOLDER: &str = "/var/run/weft/token";
 const BUNDLE_FOLDER: &str = "/var/run/weft/bundle";
 
 /// Puts the containers first among the init containers, so that those of the user
-/// run with the network they will have later, and adds the volumes.
+/// run with the network they will have later, and adds the volumes. `share`: what the
+/// resources of the pod as a whole have been raised by.
 pub(super) fn add(
     spec: &mut Map<String, Value>,
     settings: &Settings,
     overrides: &Overrides,
     handlers: &Handlers,
     workload: &(String, String),
+    share: &Map<String, Value>,
 ) {
     let init = take_list(spec, "initContainers");
     let (earlier, others): (Vec<_>, Vec<_>) = init.into_iter().partition(pod::is_ours);
@@ -41,7 +44,7 @@ pub(super) fn add(
     };
     let mut init = vec![
         over_earlier(capture(settings, overrides)),
-        over_earlier(proxy(settings, overrides, handlers, workload)),
+        over_earlier(proxy(settings, overrides, handlers, workload, share)),
     ];
     init.extend(others);
     spec.insert("initContainers".into(), init.into());
@@ -152,6 +155,7 @@ fn proxy(
     overrides: &Overrides,
     handlers: &Handlers,
     workload: &(String, String),
+    share: &Map<String, Value>,
 ) -> Value {
     json!({
         "name": PROXY_CONTAINER,
@@ -160,7 +164,7 @@ fn proxy(
         "restartPolicy": "Always",
         "command": [BINARY],
         "args": ["run"],
-        "env": env(settings, overrides, handlers, workload),
+        "env": env(settings, overrides, handlers, workload, share),
         "ports": [{ "name": "weft-admin", "containerPort": ADMIN_PORT, "protocol": "TCP" }],
         "resources": resources(overrides),
         // Long enough for a controller that restarts; after that the kubelet starts
@@ -198,6 +202,7 @@ fn env(
     overrides: &Overrides,
     handlers: &Handlers,
     (kind, name): &(String, String),
+    share: &Map<String, Value>,
 ) -> Vec<Value> {
     let from_pod = |name: &str, field: &str| {
         json!({
@@ -224,6 +229,9 @@ fn env(
         fixed(PROBES_ENV, &map(&handlers.probes)),
         fixed(HOOKS_ENV, &map(&handlers.hooks)),
     ];
+    if !share.is_empty() {
+        all.push(fixed(SHARE_ENV, &map(share)));
+    }
     if !settings.compatibility_series.is_empty() {
         all.extend([
             fixed("WEFT_COMPATIBILITY_SERIES", &settings.compatibility_series),

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Refusal, pod};
+use super::{Refusal, pod, pod_resources::SHARE_ENV};
 use crate::objects::{CAPTURE_CONTAINER, PROXY_CONTAINER};
 
 /// Env variable of the proxy that holds the original probes.
@@ -23,6 +23,8 @@ pub(super) struct Earlier {
     /// Whether there was one.
     pub(super) present: bool,
     pub(super) handlers: Handlers,
+    /// What it added to the resources of the pod as a whole.
+    pub(super) share: Map<String, Value>,
 }
 
 impl Earlier {
@@ -71,6 +73,7 @@ impl Earlier {
         Ok(Self {
             present: true,
             handlers,
+            share: read(SHARE_ENV)?,
         })
     }
 

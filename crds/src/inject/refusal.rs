@@ -49,6 +49,13 @@ pub enum Refusal {
         /// What it asks for.
         found: String,
     },
+    /// The proxy would never find its controller, and the pod never start.
+    #[error(
+        "spec.dnsPolicy is Default, so the pod asks the node's name servers, which do not know \
+         the Service of the proxy's controller; remove it or write ClusterFirst, which \
+         spec.dnsConfig can add to, or label the pod weft.dev/inject=disabled"
+    )]
+    NodeDns,
     /// A container uses a port of the proxy.
     #[error(
         "{field} is {port}, a port of the proxy (15101, 15106, 15108, 15190); choose another \
@@ -117,6 +124,7 @@ impl Refusal {
             Self::BadValue { .. } => "bad-value",
             Self::ProxyId { .. } | Self::ProxyGroup { .. } => "proxy-id",
             Self::Architecture { .. } => "architecture",
+            Self::NodeDns => "dns-policy",
             Self::ProxyPort { .. } => "proxy-port",
             Self::NameTaken { .. } => "name-taken",
             Self::UnknownPort { .. } => "unknown-port",

@@ -8,7 +8,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Refusal, drain, earlier::Earlier, handlers, pod};
+use super::{Refusal, drain, earlier::Earlier, handlers, pod, pod_resources};
 use crate::labels::{ACCOUNT, DEFAULT_CONTAINER, DRAIN_DELAY, PROXY_VERSION, parse_drain_delay};
 use crate::objects::VOLUMES;
 
@@ -48,6 +48,7 @@ pub fn remove(pod: &Value) -> Result<Option<Value>, Refusal> {
     if let Some(spec) = members.get_mut("spec").and_then(Value::as_object_mut) {
         handlers::restore(spec, &earlier)?;
         drain::take_delay(spec, delay);
+        pod_resources::take(spec, &earlier.share);
         take_items(spec, "initContainers", pod::is_ours);
         take_items(spec, "volumes", |volume| {
             VOLUMES.contains(&pod::name(volume))

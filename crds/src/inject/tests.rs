@@ -8,6 +8,7 @@ use super::*;
 
 mod handlers;
 mod nodes;
+mod pod_resources;
 mod refusals;
 mod removal;
 

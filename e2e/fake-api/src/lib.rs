@@ -47,8 +47,8 @@ struct State {
     reads: BTreeMap<String, usize>,
     /// Those that were not of its metadata alone.
     whole_reads: BTreeMap<String, usize>,
-    /// Collections in which nothing may be created.
-    forbidden: Vec<String>,
+    /// Collections in which nothing may be created, and what says so.
+    uncreatable: BTreeMap<String, StatusCode>,
     /// Statuses of what is created in a collection, which answers and stores nothing.
     judged: BTreeMap<String, Value>,
     /// What is told to whoever watches a path.
@@ -151,11 +151,17 @@ impl FakeApi {
 
     /// Whether anything may be created in a collection.
     pub fn allow_creation(&self, collection: &str, allowed: bool) {
-        let forbidden = &mut self.state.lock().forbidden;
-        forbidden.retain(|held| held != collection);
-        if !allowed {
-            forbidden.push(collection.to_owned());
+        if allowed {
+            self.state.lock().uncreatable.remove(collection);
+        } else {
+            self.refuse_creation(collection, StatusCode::FORBIDDEN);
         }
+    }
+
+    /// From now on whatever is created in a collection is answered with this status.
+    pub fn refuse_creation(&self, collection: &str, status: StatusCode) {
+        let uncreatable = &mut self.state.lock().uncreatable;
+        uncreatable.insert(collection.to_owned(), status);
     }
 
     /// From now on a collection answers what is created there with this status, and keeps
@@ -209,8 +215,9 @@ impl FakeApi {
         }
         if parts.method != Method::GET {
             state.writes.push((parts.method.clone(), path.clone()));
-            if parts.method == Method::POST && state.forbidden.contains(&path) {
-                return failure(StatusCode::FORBIDDEN, "Forbidden");
+            let uncreatable = state.uncreatable.get(&path).copied();
+            if let Some(status) = uncreatable.filter(|_| parts.method == Method::POST) {
+                return failure(status, status.canonical_reason().unwrap_or_default());
             }
             if state.refused.contains(&path) {
                 return failure(StatusCode::UNPROCESSABLE_ENTITY, "Invalid");

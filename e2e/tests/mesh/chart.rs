@@ -7,7 +7,10 @@ use e2e::harness::{Cluster, Outcome, mesh};
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 
+mod hooks;
 mod overridden;
+mod pod_security;
+mod uninstall;
 
 const GROUP: &str = "metrics.smi-spec.io";
 
@@ -17,8 +20,13 @@ fn rendered(settings: &[&str]) -> anyhow::Result<Vec<Value>> {
     rendered_by(&set.collect::<Vec<_>>())
 }
 
-/// The same with these arguments of helm.
+/// The same with these arguments of helm, which looks into the cluster as it does when it
+/// installs: without one it renders no hook.
 fn rendered_by(values: &[&str]) -> anyhow::Result<Vec<Value>> {
+    told_by_helm(&[&["--dry-run=server"][..], values].concat())
+}
+
+fn told_by_helm(values: &[&str]) -> anyhow::Result<Vec<Value>> {
     let chart = mesh::chart();
     let mut args = vec!["template", "weft", &chart, "-n", mesh::NAMESPACE];
     // Helm was not built for a Kubernetes of its own.

@@ -107,6 +107,30 @@ async fn authority_that_ended_or_was_damaged_is_made_anew() {
 }
 
 #[tokio::test]
+async fn authority_of_a_clock_that_was_ahead_is_replaced_and_trusted_for_as_long_as_it_lasts() {
+    let api = FakeApi::default();
+    let store = store(&api);
+    let now = SystemTime::now();
+    let ahead = now + Duration::from_secs(8 * 60 * 60);
+    let old = store.authority(ahead).await.unwrap().authority;
+
+    let new = store.authority(now).await.unwrap();
+    assert!(new.changed);
+    let names = ["weft-injector.weft-system.svc"];
+    let signed = new.authority.current.serving(&names, now, DAY);
+    assert!(signed.is_ok(), "{signed:?}");
+    // A replica whose clock is still ahead goes on serving by the old one.
+    let bundle = new.authority.bundle();
+    assert!(bundle.contains(old.current.cert_pem().trim()));
+    assert_eq!(certificates(&bundle), 2);
+    assert!(!store.authority(ahead).await.unwrap().changed);
+
+    // A clock that is off by less than the backdating changes nothing.
+    let behind = store.authority(now - Duration::from_secs(120)).await;
+    assert!(!behind.unwrap().changed);
+}
+
+#[tokio::test]
 async fn api_server_that_fails_is_an_error_and_no_new_authority() {
     let api = FakeApi::default();
     api.break_down();

@@ -1,5 +1,5 @@
-//! Gets a certificate, and renews it well before its end by the wall clock. A failed
-//! renewal keeps the valid one.
+//! Gets a certificate, and renews it well before its end by the wall clock, and at once
+//! where that is set back before its begin. A failed renewal keeps the one that is held.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -33,7 +33,8 @@ impl Control {
         loop {
             match self.certify(contact, doubt).await {
                 Ok(leaf) => {
-                    let (issued, end) = (self.clock.now(), leaf.not_after());
+                    let issued = self.clock.now();
+                    let (since, end) = (leaf.not_before(), leaf.not_after());
                     self.certs.store(leaf);
                     backoff.reset();
                     certified.send_replace(true);
@@ -56,6 +57,8 @@ impl Control {
                     };
                     tokio::select! {
                         () = self.clock.sleep_until(renew) => {}
+                        // Peers that know the time refuse it until then.
+                        () = self.clock.back_before(since) => {}
                         () = doubted => {}
                     }
                 }

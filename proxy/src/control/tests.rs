@@ -386,6 +386,32 @@ async fn clock_that_jumps_past_the_renewal_renews_within_one_look() {
     }
 }
 
+/// What it got meanwhile is refused by every peer that knows the time, for hours.
+#[tokio::test]
+async fn clock_that_was_ahead_and_is_put_right_renews_within_one_look() {
+    let bench = Bench::start(&Ca::new()).await;
+    let begins_in_future = |bench: &Bench| {
+        let leaf = bench.control.certs.current().unwrap();
+        leaf.not_before() > bench.stand_in.clock.now()
+    };
+    bench.ahead.store(20 * 3600, Ordering::Relaxed);
+    pass(runtime::clock::LOOK_EVERY).await;
+    bench.until(|bench| bench.issued() == 2).await;
+    sleep(Duration::from_millis(300)).await;
+
+    // Less than a certificate is backdated by.
+    bench.ahead.fetch_sub(120, Ordering::Relaxed);
+    pass(2 * runtime::clock::LOOK_EVERY).await;
+    sleep(Duration::from_millis(300)).await;
+    assert_eq!(bench.issued(), 2, "it is valid still");
+
+    bench.ahead.store(0, Ordering::Relaxed);
+    assert!(begins_in_future(&bench));
+    pass(runtime::clock::LOOK_EVERY).await;
+    bench.until(|bench| !begins_in_future(bench)).await;
+    assert_eq!(bench.issued(), 3);
+}
+
 #[tokio::test]
 async fn proxy_that_missed_a_replacement_of_the_roots_comes_back_with_the_mounted_bundle() {
     let (old, new) = (Ca::new(), Ca::new());

@@ -6,6 +6,8 @@ use super::*;
 use identity::LeafKey;
 use identity::verify::peer_identity;
 
+use crate::testing::warnings::Warnings;
+
 const SOMEWHERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 9));
 
 /// A cluster that answers what the test says.
@@ -345,6 +347,25 @@ async fn address_that_asks_without_end_costs_the_api_server_twenty_reviews_a_sec
         "{reviewed} reviews in 10 s"
     );
     bench.ask_from(honest, "good").await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn address_that_is_refused_without_end_is_logged_once_for_each_reason() {
+    let bench = Bench::new();
+    let (warnings, _counting) = Warnings::counted();
+    for _ in 0..BY_SOURCE.burst {
+        bench.ask("forged").await.unwrap_err();
+    }
+    assert_eq!(warnings.count(), 1);
+    let refused = bench.ask("forged").await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
+    assert_eq!(warnings.count(), 2, "another reason");
+    let other = [10, 0, 0, 66].into();
+    bench.ask_from(other, "forged").await.unwrap_err();
+    assert_eq!(warnings.count(), 3, "another address");
+    tokio::time::advance(SAID.every).await;
+    bench.ask("forged").await.unwrap_err();
+    assert_eq!(warnings.count(), 4, "later");
 }
 
 #[tokio::test(start_paused = true)]

@@ -221,11 +221,9 @@ async fn issuer_that_ended_and_cannot_be_replaced_says_why_and_stays() {
     assert_eq!(api.writes().len(), before);
 }
 
-#[tokio::test(start_paused = true)]
-async fn cluster_that_was_off_for_a_hundred_days_has_every_certificate_again_by_itself() {
-    let api = FakeApi::default();
-    let (clock, ahead) = clock();
-    let mut holder = reconciler(&api, true);
+/// The Lease holder's authority, and its certificates for proxies and the API server.
+fn holder_with_all(api: &FakeApi, clock: &Clock) -> (Authority, CertHandle, ServingHandle) {
+    let mut holder = reconciler(api, true);
     holder.clock = clock.clone();
     let authority = holder.authority.clone();
     tokio::spawn(holder.run());
@@ -246,6 +244,72 @@ async fn cluster_that_was_off_for_a_hundred_days_has_every_certificate_again_by_
         front.clone(),
         clock.clone(),
     ));
+    (authority, own, front)
+}
+
+#[tokio::test(start_paused = true)]
+async fn clock_that_was_ahead_and_is_put_right_leaves_no_certificate_that_is_not_valid_yet() {
+    // Two minutes are less than every certificate is backdated by.
+    for (by, replaced) in [(8 * 3600, true), (120, false)] {
+        let api = FakeApi::default();
+        let (clock, ahead) = clock();
+        ahead.store(by, Relaxed);
+        let (authority, own, front) = holder_with_all(&api, &clock);
+        sleep(Duration::from_secs(90)).await;
+        let serial = || own.current().unwrap().serial().to_owned();
+        let first = (key(&api, ISSUER_CRT), serial(), front.not_before());
+
+        ahead.store(0, Relaxed);
+        sleep(2 * LOOK_EVERY + 3 * RETRY).await;
+        let now = clock.now();
+        let same = Reconciler {
+            authority,
+            ..reconciler(&api, false)
+        };
+        assert!(can_sign(&same, now), "{by}");
+        assert!(own.current().unwrap().not_before() <= now, "{by}");
+        assert!(front.not_before().unwrap() <= now, "{by}");
+        assert_eq!(key(&api, ISSUER_CRT) != first.0, replaced, "{by}");
+        assert_eq!(serial() != first.1, replaced, "{by}");
+        assert_eq!(front.not_before() != first.2, replaced, "{by}");
+    }
+}
+
+#[tokio::test]
+async fn issuer_that_is_not_valid_yet_is_replaced_by_the_lease_holder_who_names_the_date() {
+    let api = FakeApi::default();
+    let now = SystemTime::now();
+    let ahead = now + Duration::from_secs(8 * 3600);
+    reconciler(&api, true).step(ahead).await.unwrap();
+    let (root, issuer) = (key(&api, ROOT_CRT), key(&api, ISSUER_CRT));
+
+    // All processes are new, and know the time.
+    let (events, writer) = EventRecorder::new(api.client(), "me", Counter::default());
+    let mut holder = reconciler(&api, true);
+    holder.events = events;
+    let other = reconciler(&api, false);
+    let begins = date(ahead - BACKDATE);
+    let waiting = other.step(now).await.unwrap_err().to_string();
+    assert!(waiting.contains(&begins), "{waiting}");
+    assert_eq!(key(&api, ISSUER_CRT), issuer, "not its task");
+    holder.step(now).await.unwrap();
+    other.step(now).await.unwrap();
+    assert!(can_sign(&holder, now) && can_sign(&other, now));
+    assert_eq!(key(&api, ROOT_CRT), root, "proxies trust what they trusted");
+
+    drop(holder);
+    writer.run().await;
+    let events = api.below("/apis/events.k8s.io/v1/namespaces/mesh/events/");
+    assert_eq!(events[0]["reason"], "IssuerNotYetValid");
+    let text = events[0]["note"].as_str().unwrap();
+    assert!(text.contains(&begins), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn cluster_that_was_off_for_a_hundred_days_has_every_certificate_again_by_itself() {
+    let api = FakeApi::default();
+    let (clock, ahead) = clock();
+    let (_, own, front) = holder_with_all(&api, &clock);
     sleep(Duration::from_secs(90)).await;
     let first = (key(&api, ISSUER_CRT), front.not_after());
     assert!(own.not_after().unwrap() > clock.now());

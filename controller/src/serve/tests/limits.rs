@@ -12,6 +12,7 @@ use super::bench::*;
 use super::*;
 use crate::serve::allowances::OPENINGS;
 use crate::serve::buffers::PART_TIMEOUT;
+use crate::testing::warnings::Warnings;
 
 const ATTACKER: [u8; 4] = [127, 0, 0, 66];
 const HONEST: [u8; 4] = [127, 0, 0, 2];
@@ -155,6 +156,29 @@ async fn name_that_is_no_destination_is_neither_remembered_nor_told_to_replicas(
         .collect();
     assert_eq!(told, [API]);
     assert_eq!(bench.observed.remembered("shop", "web"), [API]);
+}
+
+#[tokio::test]
+async fn proxy_that_asks_for_what_is_none_again_and_again_is_logged_a_few_times() {
+    let (warnings, _counting) = Warnings::counted();
+    let bench = Bench::start(&cluster::shop()).await;
+    let mut proxy = bench.client(asks(&[])).await;
+    let batch = proxy.batch().await;
+    proxy.ack(&batch).await;
+    for number in 0..50 {
+        let add = vec![format!("service/shop/none-{number}:80")];
+        let remove = Vec::new();
+        proxy
+            .say(Message::Subscribe(v1::Subscribe { add, remove }))
+            .await;
+    }
+    let deadline = Instant::now() + PATIENCE;
+    while bench.metrics.stream.left_out.get() < 50 {
+        assert!(Instant::now() < deadline, "not all were counted");
+        sleep(Duration::from_millis(10)).await;
+    }
+    let lines = warnings.count();
+    assert!((1..=10).contains(&lines), "{lines} lines");
 }
 
 #[tokio::test]

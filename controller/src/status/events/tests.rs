@@ -45,6 +45,36 @@ fn pod_on_its_nodes_network_in_a_meshed_namespace_is_told_once() {
 }
 
 #[test]
+fn pods_of_one_account_take_few_events_and_a_workload_that_opened_comes_first() {
+    let mut flood = cluster::shop();
+    for number in 0..5 {
+        let pod = cluster::pod(
+            &format!("loud-{number}"),
+            &format!("10.0.7.{number}"),
+            "loud",
+        );
+        let pod = cluster::annotate(pod, "weft.dev/access", "loud");
+        let pod = cluster::annotate(pod, "weft.dev/mtls", "loud");
+        let agent = host_pod(&format!("agent-{number}"), Some("enabled"));
+        flood = flood.with(pod).with(agent);
+    }
+    let guard = cluster::target("guard", "api", &["web"], json!([]));
+    let mut told = EventState::default();
+    told.news(&compiled(&cluster::shop().with(guard)));
+    let notes = told.news(&compiled(&flood));
+    let reasons: Vec<&str> = notes.iter().map(|note| note.reason).collect();
+    assert_eq!(reasons[..2], ["NoTrafficTarget"; 2], "{reasons:?}");
+    let with = |word: &str| {
+        let said = |note: &&Event| note.reason == word || note.text.contains(word);
+        notes.iter().filter(said).count()
+    };
+    for word in ["weft.dev/access]", "weft.dev/mtls]", "HostNetworkSkipped"] {
+        assert_eq!(with(word), MAX_TOLD, "{word}: {notes:?}");
+    }
+    assert!(told.news(&compiled(&flood)).is_empty());
+}
+
+#[test]
 fn pod_on_its_nodes_network_that_does_not_want_the_mesh_is_not_told() {
     let cluster = Cluster::default()
         .with(meshed_namespace())

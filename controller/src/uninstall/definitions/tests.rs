@@ -21,6 +21,23 @@ async fn uninstall_is_refused_while_older_versions_are_stored_and_touches_nothin
 }
 
 #[tokio::test(start_paused = true)]
+async fn uninstall_that_cannot_write_one_definition_leaves_the_others_as_they_were() {
+    // Whichever comes first.
+    for refused in [TARGETS, SPLITS] {
+        let api = FakeApi::default();
+        let specs = || [TARGETS, SPLITS].map(|path| api.read(path).unwrap()["spec"].clone());
+        for path in [TARGETS, SPLITS] {
+            definition(&api, path, "weft-injector", &["v1alpha4"]);
+        }
+        let before = specs();
+        api.refuse(refused);
+        let refusal = retreat(&api.client(), MESH).await.unwrap_err();
+        assert!(matches!(refusal, Refusal::Definition(_)), "{refusal}");
+        assert_eq!(specs(), before);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn uninstall_leaves_one_version_and_no_conversion() {
     let api = FakeApi::default();
     definition(&api, TARGETS, "weft-injector", &["v1alpha4"]);

@@ -132,3 +132,39 @@ fn probe_of_a_port_that_is_not_declared_is_refused() {
     );
     assert!(message.contains("container \"app\""), "{message}");
 }
+
+/// It would wait for its certificate for ever: a node's name servers know no Service.
+#[test]
+fn pod_whose_proxy_could_not_resolve_its_controller_is_refused() {
+    let asking = |policy: Value| {
+        let mut pod = one_container(json!({}));
+        pod["spec"]["dnsPolicy"] = policy;
+        pod
+    };
+    let mut node = asking("Default".into());
+    let message = refusal(&node);
+    assert!(
+        message.starts_with("spec.dnsPolicy is Default"),
+        "{message}"
+    );
+    assert!(message.contains("ClusterFirst"), "{message}");
+    // It gets no proxy.
+    node["spec"]["hostNetwork"] = true.into();
+    assert!(matches!(run(&node), Ok(Outcome::Skipped { .. })));
+
+    // Servers of its own may know the Service.
+    let warnings = injected(&asking("None".into())).warnings;
+    let text = warnings.first().map(String::as_str).unwrap_or_default();
+    assert!(
+        text.contains("spec.dnsPolicy is None") && text.contains("weft-controller.weft-system"),
+        "{warnings:?}"
+    );
+    let quiet = ["ClusterFirst", "ClusterFirstWithHostNet"].map(Value::from);
+    for policy in quiet.into_iter().chain([Value::Null]) {
+        assert!(
+            injected(&asking(policy.clone())).warnings.is_empty(),
+            "{policy}"
+        );
+    }
+    assert!(injected(&one_container(json!({}))).warnings.is_empty());
+}

@@ -1,0 +1,106 @@
+//! Requests and limits of the pod as a whole (`spec.resources`).
+//!
+//! The API server refuses a pod whose containers ask for more than the pod does. So the
+//! proxy's share comes on top of what is there, of limits too: else it would be taken from
+//! the application's. What was added stands in the proxy's environment, by which a second
+//! run and a removal know it.
+
+use serde_json::{Map, Value, json};
+
+use super::overrides::Overrides;
+use crate::labels::quantity_in_milli;
+
+/// Env variable of the proxy that holds what was added. Only injection reads it.
+pub(super) const SHARE_ENV: &str = "WEFT_POD_SHARE";
+
+/// Adds the proxy's share to what the pod names of cpu and memory, in place of the share
+/// of an `earlier` run. Returns it by kind and resource.
+pub(super) fn add(
+    spec: &mut Map<String, Value>,
+    overrides: &Overrides,
+    earlier: &Map<String, Value>,
+) -> Map<String, Value> {
+    let asks = [
+        ("cpu", &overrides.cpu_request, &overrides.cpu_limit),
+        ("memory", &overrides.memory_request, &overrides.memory_limit),
+    ];
+    let mut share = Map::new();
+    for kind in ["requests", "limits"] {
+        let Some(amounts) = amounts(spec, kind) else {
+            continue;
+        };
+        for (resource, request, limit) in asks {
+            let ours = match limit {
+                Some(limit) if kind == "limits" => limit,
+                _ => request,
+            };
+            let before = earlier.get(kind).and_then(|before| before.get(resource));
+            if let Some(plus) = quantity_in_milli(ours)
+                && shift(amounts, resource, plus, before)
+            {
+                let of_kind = share.entry(kind).or_insert_with(|| json!({}));
+                of_kind[resource] = ours.as_str().into();
+            }
+        }
+    }
+    share
+}
+
+/// Takes out what an `earlier` run added.
+pub(super) fn take(spec: &mut Map<String, Value>, earlier: &Map<String, Value>) {
+    for (kind, before) in earlier {
+        let Some(amounts) = amounts(spec, kind) else {
+            continue;
+        };
+        for (resource, before) in before.as_object().into_iter().flatten() {
+            shift(amounts, resource, 0, Some(before));
+        }
+    }
+}
+
+fn amounts<'a>(spec: &'a mut Map<String, Value>, kind: &str) -> Option<&'a mut Map<String, Value>> {
+    let resources = spec.get_mut("resources")?;
+    resources.get_mut(kind)?.as_object_mut()
+}
+
+/// Puts `plus` thousandths in place of what was added `before`. False where the pod says
+/// nothing of the resource, or nothing that can be read. An amount that stays keeps its
+/// text, which the API server may have rewritten.
+fn shift(
+    amounts: &mut Map<String, Value>,
+    resource: &str,
+    plus: i128,
+    before: Option<&Value>,
+) -> bool {
+    let Some(held) = amounts.get(resource).and_then(in_milli) else {
+        return false;
+    };
+    let minus = before.and_then(in_milli).unwrap_or(0);
+    let wanted = (held - minus).max(0) + plus;
+    if wanted != held {
+        amounts.insert(resource.to_owned(), written(resource, wanted).into());
+    }
+    true
+}
+
+fn in_milli(amount: &Value) -> Option<i128> {
+    match amount {
+        Value::String(text) if text == "0" => Some(0),
+        Value::String(text) => quantity_in_milli(text),
+        Value::Number(number) if number.as_u64() == Some(0) => Some(0),
+        Value::Number(number) => quantity_in_milli(&number.to_string()),
+        _ => None,
+    }
+}
+
+/// As people write such an amount.
+fn written(resource: &str, milli: i128) -> String {
+    const MI: i128 = 1024 * 1024 * 1000;
+    if resource == "memory" && milli % MI == 0 {
+        format!("{}Mi", milli / MI)
+    } else if milli % 1000 == 0 {
+        (milli / 1000).to_string()
+    } else {
+        format!("{milli}m")
+    }
+}
