@@ -9,6 +9,7 @@
 //! May import `apiserver`, `inventory`, `metrics`, `model`, `observe` and `world`.
 
 pub(crate) mod answer;
+mod aside;
 pub(crate) mod checkpoint;
 pub(crate) mod exported;
 pub(crate) mod fold;

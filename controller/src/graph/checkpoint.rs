@@ -21,7 +21,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, warn};
 
-use super::follow::{Graph, aside, seconds};
+use super::aside::aside;
+use super::follow::{Graph, seconds};
 use super::memory::{PIECES, Unreadable};
 use crate::apiserver::events::{About, Event, EventRecorder, EventType};
 use crate::apiserver::lease::Leadership;

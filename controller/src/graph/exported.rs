@@ -6,7 +6,8 @@
 
 use std::time::SystemTime;
 
-use super::follow::{Graph, aside};
+use super::aside::aside;
+use super::follow::Graph;
 use super::window::Counted;
 use crate::metrics::GraphMetrics;
 use crate::metrics::service_graph::{Calls, Pair, ServiceGraphMetrics};

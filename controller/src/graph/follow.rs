@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::answer::{self, Extent, Sources, Written};
+use super::aside::aside;
 use super::fold::Fold;
 use super::history::{self, History};
 use super::key::{EdgeKey, EdgeRef, NodeKey};
@@ -453,16 +454,6 @@ impl Graph {
     /// Remembered edges that went for want of room since this was last asked.
     pub(crate) fn take_truncated(&self) -> usize {
         self.inner.truncated.swap(0, Ordering::Relaxed)
-    }
-}
-
-/// Runs something that waits for the state, or takes long, beside the thread of connections.
-pub(super) async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(made) => made,
-        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-        // The replica ends, and whoever waits with it.
-        Err(_) => std::future::pending().await,
     }
 }
 
