@@ -416,7 +416,7 @@ impl WatchState {
 /// missing rights answer 403, an admission webhook 400 or what it likes, and a
 /// ValidatingAdmissionPolicy 422; 429 and 5xx speak of the server's state.
 fn is_refusal(status: &Status) -> bool {
-    status.is_forbidden() || status.is_invalid() || status.code == 400
+    status.is_forbidden() || matches!(status.code, 400 | 422)
 }
 
 /// Uid of the service account that this controller runs as. The chart makes a
