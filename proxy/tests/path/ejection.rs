@@ -101,27 +101,13 @@ async fn a_policy_switches_ejection_off() {
 /// One of two is not there, and rests. The other one's answer is all that its callers can get.
 #[tokio::test]
 async fn an_answer_is_not_given_up_for_an_endpoint_that_rests() {
-    let (client, server, _, _) = pair(Protocol::Http1).await;
-    let closed = TcpListener::bind((server.ip, 0)).await.unwrap();
+    let Rests {
+        client,
+        server,
+        app,
+        gone,
+    } = one_of_two_rests(Protocol::Http1, UNAVAILABLE, Duration::from_secs(60)).await;
     let there = |port| endpoint(server.ip, port, Some("api"));
-    let gone = there(closed.local_addr().unwrap().port());
-    drop(closed);
-    let app = App::new(server.ip, UNAVAILABLE).await;
-    client.set(vec![endpoints("api", vec![gone.clone(), there(app.port)])]);
-    client.set(vec![said(&Traffic {
-        ejection: whole(Ejection {
-            consecutive_failures: 1,
-            base_time: Duration::from_secs(60),
-            ..Ejection::DEFAULT
-        }),
-        ..Traffic::default()
-    })]);
-    let mut posts = 0;
-    while sum(&client, EJECTIONS, &["cause=\"unreachable\""]) == 0.0 {
-        ask(&client, "POST", "", "{}").await;
-        posts += 1;
-        assert!(posts < 300, "it must rest: {}", client.metrics());
-    }
     for _ in 0..3 {
         let (status, answer) = ask(&client, "GET", "", "").await;
         assert_eq!(status, 503, "{answer}");
@@ -130,7 +116,7 @@ async fn an_answer_is_not_given_up_for_an_endpoint_that_rests() {
     assert_eq!(sum(&client, "weft_retries_total", &[]), 0.0);
     // Somebody who works takes the retry.
     let good = App::new(server.ip, OK).await;
-    let all = vec![gone, there(app.port), there(good.port)];
+    let all = vec![there(gone.port()), there(app.port), there(good.port)];
     client.set(vec![endpoints("api", all)]);
     let mut gets = 0;
     while retries(&client, "success") == 0.0 {
@@ -214,19 +200,28 @@ async fn what_grpc_says_in_trailers_makes_an_endpoint_rest_too() {
     assert_eq!(asked.sum::<usize>(), calls, "none was sent twice");
 }
 
-/// One of two applications is not there, and its endpoint rests for a second; where it was.
-async fn one_of_two_rests() -> (Pod, Pod, SocketAddr) {
-    let (client, server, _, _) = pair(Protocol::Detect).await;
+/// One of two applications is not there, and its endpoint rests.
+struct Rests {
+    client: Pod,
+    server: Pod,
+    /// The one that is there.
+    app: App,
+    /// Where the other one was.
+    gone: SocketAddr,
+}
+
+async fn one_of_two_rests(protocol: Protocol, answer: &'static str, base_time: Duration) -> Rests {
+    let (client, server, _, _) = pair(protocol).await;
     let closed = TcpListener::bind((server.ip, 0)).await.unwrap();
     let gone = closed.local_addr().unwrap();
     drop(closed);
-    let good = App::new(server.ip, OK).await;
-    let all = [gone.port(), good.port].map(|port| endpoint(server.ip, port, Some("api")));
+    let app = App::new(server.ip, answer).await;
+    let all = [gone.port(), app.port].map(|port| endpoint(server.ip, port, Some("api")));
     client.set(vec![endpoints("api", all.to_vec())]);
     client.set(vec![said(&Traffic {
         ejection: whole(Ejection {
             consecutive_failures: 1,
-            base_time: Duration::from_secs(1),
+            base_time,
             ..Ejection::DEFAULT
         }),
         ..Traffic::default()
@@ -237,7 +232,12 @@ async fn one_of_two_rests() -> (Pod, Pod, SocketAddr) {
         posts += 1;
         assert!(posts < 300, "it must rest: {}", client.metrics());
     }
-    (client, server, gone)
+    Rests {
+        client,
+        server,
+        app,
+        gone,
+    }
 }
 
 /// A connection that probes the endpoint, at its application, which is back. Nothing is said on
@@ -259,12 +259,13 @@ async fn silent_probe(
 
 #[tokio::test]
 async fn a_connection_on_which_nothing_is_said_is_no_probe_that_succeeds() -> io::Result<()> {
-    let (client, _server, gone) = one_of_two_rests().await;
+    let rests = one_of_two_rests(Protocol::Detect, OK, Duration::from_secs(1)).await;
+    let (client, gone) = (&rests.client, rests.gone);
     let back = TcpListener::bind(gone).await?;
     let mut silent = Vec::new();
-    let probed = silent_probe(&client, &back, &mut silent).await?;
+    let probed = silent_probe(client, &back, &mut silent).await?;
     tokio::time::sleep(Duration::from_millis(300)).await;
-    assert_eq!(sum(&client, RESTING, &[]), 1.0, "{}", client.metrics());
+    assert_eq!(sum(client, RESTING, &[]), 1.0, "{}", client.metrics());
     drop(probed);
     Ok(())
 }
@@ -274,14 +275,15 @@ async fn a_connection_on_which_nothing_is_said_is_no_probe_that_succeeds() -> io
 #[tokio::test]
 async fn a_probe_that_its_server_has_ended_without_a_word_makes_room_for_the_next() -> io::Result<()>
 {
-    let (client, _server, gone) = one_of_two_rests().await;
+    let rests = one_of_two_rests(Protocol::Detect, OK, Duration::from_secs(1)).await;
+    let (client, gone) = (&rests.client, rests.gone);
     let back = TcpListener::bind(gone).await?;
     let (mut silent, mut ended) = (Vec::new(), Vec::new());
     for _ in 0..5 {
-        let mut probed = silent_probe(&client, &back, &mut silent).await?;
+        let mut probed = silent_probe(client, &back, &mut silent).await?;
         probed.shutdown().await?;
         ended.push(probed);
     }
-    assert_eq!(sum(&client, RESTING, &[]), 1.0, "{}", client.metrics());
+    assert_eq!(sum(client, RESTING, &[]), 1.0, "{}", client.metrics());
     Ok(())
 }

@@ -261,21 +261,26 @@ mod tests {
         assert_eq!((told.unknown, told.uncompared), (0, 2));
     }
 
-    #[test]
-    fn edge_that_depends_is_told_with_its_pods_ports_and_counted_where_it_is_hidden() {
-        let (before, _) = shop().compile();
+    /// The shop, and the same where accounts of `web` may read items.
+    fn opened_for_reads() -> (Model, Model) {
         let reads = json!([{"name": "read", "pathRegex": "/items", "methods": ["GET"]}]);
         let rules = json!([{"kind": "HTTPRouteGroup", "name": "routes"}]);
         let after =
             shop()
                 .with(group("routes", reads))
                 .with(target("read", "api", &["web"], rules));
-        let (after, _) = after.compile();
+        (shop().compile().0, after.compile().0)
+    }
+
+    fn pods(names: &[&str]) -> Vec<PodId> {
+        let names = names.iter();
+        names.map(|name| PodId::new("shop", name)).collect()
+    }
+
+    #[test]
+    fn edge_that_depends_is_told_with_its_pods_ports_and_counted_where_it_is_hidden() {
+        let (before, after) = opened_for_reads();
         let node = |id: &str| NodeKey::parse(id).unwrap();
-        let pods = |names: &[&str]| -> Vec<PodId> {
-            let pods = names.iter();
-            pods.map(|name| PodId::new("shop", name)).collect()
-        };
         let (mut called, last) = edge("shop/Deployment/api", Some(ObjectKey::new("shop", "api")));
         called.from = node("shop/Pod/client");
         let own = EdgeKey {
@@ -311,24 +316,13 @@ mod tests {
 
     #[test]
     fn calls_are_judged_by_the_account_that_made_them_whatever_pods_run_now() {
-        let (before, _) = shop().compile();
-        let reads = json!([{"name": "read", "pathRegex": "/items", "methods": ["GET"]}]);
-        let rules = json!([{"kind": "HTTPRouteGroup", "name": "routes"}]);
-        let after =
-            shop()
-                .with(group("routes", reads))
-                .with(target("read", "api", &["web"], rules));
-        let (after, _) = after.compile();
+        let (before, after) = opened_for_reads();
         let called = |from: &str, account: &str| {
             let (mut called, last) =
                 edge("shop/Deployment/api", Some(ObjectKey::new("shop", "api")));
             called.from = NodeKey::parse(from).unwrap();
             called.account = Some(ObjectKey::new("shop", account));
             (called, last)
-        };
-        let pods = |names: &[&str]| -> Vec<PodId> {
-            let pods = names.iter();
-            pods.map(|name| PodId::new("shop", name)).collect()
         };
         let client = "shop/Pod/client";
         let pods = BTreeMap::from([

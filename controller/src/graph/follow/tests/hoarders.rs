@@ -2,32 +2,45 @@
 
 use super::*;
 
-/// What a pod loses by its own excess was folded before, and others report of the same slot
-/// afterwards.
-#[tokio::test]
-async fn what_was_folded_of_a_pod_stays_when_its_reports_went_and_the_slot_is_folded_again() {
-    const HOARD: u64 = 90;
-    let reports = Reports::holding(crate::metrics::ReportMetrics::default(), 100);
-    let graph = graph(&reports);
+/// So many calls that one pod tells of in a slot; twice as many are more than its share.
+const HOARD: u64 = 90;
+
+/// One pod tells of so many in this slot.
+fn hoard(reports: &Reports, slot: u64) {
     let hoarder = crate::observe::reports::Reporter {
         uid: "bank-web".into(),
         pod: topology::key("bank", "web-1"),
         account: None,
     };
-    let tell = |slot: u64| {
-        let edges = (0..HOARD).map(|at| topology::seen_by_client(&format!("bank/x{at}"), 1, 0));
-        let report = wire::v1::Report {
-            process: 1,
-            slot: slot * SLOT,
-            edges: edges.collect(),
-            ..wire::v1::Report::default()
-        };
-        reports.take(&hoarder, report, true, now());
+    let edges = (0..HOARD).map(|at| topology::seen_by_client(&format!("bank/x{at}"), 1, 0));
+    let report = wire::v1::Report {
+        process: 1,
+        slot: slot * SLOT,
+        edges: edges.collect(),
+        ..wire::v1::Report::default()
     };
+    reports.take(&hoarder, report, true, now());
+}
+
+/// A window that no report can change any more.
+fn settled(graph: &Graph, extent: Extent) -> crds::observe::Graph {
+    let settled = GraphWindow {
+        settled: true,
+        ..asked(extent)
+    };
+    graph.answer(&settled, now() + SETTLED)
+}
+
+/// What a pod loses by its own excess was folded before, and others report of the same slot
+/// afterwards.
+#[tokio::test]
+async fn what_was_folded_of_a_pod_stays_when_its_reports_went_and_the_slot_is_folded_again() {
+    let reports = Reports::holding(crate::metrics::ReportMetrics::default(), 100);
+    let graph = graph(&reports);
     let before = topology::SLOT_NOW - 1;
-    tell(before);
+    hoard(&reports, before);
     graph.look(now(), true).await;
-    tell(topology::SLOT_NOW);
+    hoard(&reports, topology::SLOT_NOW);
     assert!(!reports.given_up(before).is_empty());
     for late in 1..=2 {
         let called = vec![topology::seen_by_client("shop/api", 1, 0)];
@@ -38,11 +51,7 @@ async fn what_was_folded_of_a_pod_stays_when_its_reports_went_and_the_slot_is_fo
                 namespace: Some(namespace.into()),
                 ..Extent::default()
             };
-            let settled = GraphWindow {
-                settled: true,
-                ..asked(extent)
-            };
-            graph.answer(&settled, now() + SETTLED)
+            settled(&graph, extent)
         };
         let calls = |namespace: &str| -> u64 {
             let graph = of(namespace);
@@ -66,29 +75,15 @@ async fn what_stays_where_reports_went_does_not_stand_there_twice_once_its_owner
     use crate::inventory::kind::Kind;
     let reports = Reports::holding(crate::metrics::ReportMetrics::default(), 100);
     let graph = graph(&reports);
-    let hoarder = crate::observe::reports::Reporter {
-        uid: "bank-web".into(),
-        pod: topology::key("bank", "web-1"),
-        account: None,
-    };
-    let tell = |slot: u64| {
-        let edges = (0..90).map(|at| topology::seen_by_client(&format!("bank/x{at}"), 1, 0));
-        let report = wire::v1::Report {
-            process: 1,
-            slot: slot * SLOT,
-            edges: edges.collect(),
-            ..wire::v1::Report::default()
-        };
-        reports.take(&hoarder, report, true, now());
-    };
     let before = topology::SLOT_NOW - 1;
-    let called = || vec![topology::seen_by_client("bank/api", 1, 0)];
-    topology::report_in(&reports, before, "bank/other", called());
-    tell(before);
+    let called = vec![topology::seen_by_client("bank/api", 1, 0)];
+    topology::report_in(&reports, before, "bank/other", called);
+    hoard(&reports, before);
     graph.look(now(), true).await;
-    tell(topology::SLOT_NOW);
+    hoard(&reports, topology::SLOT_NOW);
     assert!(!reports.given_up(before).is_empty());
     let owned = InventoryObject {
+        uid: "bank-api".into(),
         owner: Some((Kind::Deployment, "api".into())),
         ..InventoryObject::default()
     };
@@ -102,12 +97,11 @@ async fn what_stays_where_reports_went_does_not_stand_there_twice_once_its_owner
     let late = vec![topology::seen_by_client("shop/api", 1, 0)];
     topology::report_in(&reports, before, "shop/web", late);
     graph.look(now(), true).await;
-    let settled = GraphWindow {
-        settled: true,
-        ..asked(Extent::default())
-    };
-    let told = graph.answer(&settled, now() + SETTLED);
+    let told = settled(&graph, Extent::default());
     let to: Vec<&str> = told.edges.iter().map(|edge| edge.to.as_str()).collect();
     assert!(to.contains(&"bank/Deployment/api"), "{to:?}");
     assert!(!to.contains(&"bank/Pod/api-1"), "{to:?}");
+    // Of nobody yet, and no less than before.
+    let unknown = to.iter().filter(|to| to.starts_with("bank/Pod/x"));
+    assert_eq!(unknown.count() as u64, HOARD, "{to:?}");
 }
