@@ -242,7 +242,6 @@ pub struct ServingHandle {
 #[derive(Clone, Debug)]
 struct Serves {
     certified: Arc<CertifiedKey>,
-    not_before: SystemTime,
     not_after: SystemTime,
 }
 
@@ -263,7 +262,6 @@ impl ServingHandle {
             .map_err(BadLeaf::KeyMismatch)?;
         let serves = Serves {
             certified: Arc::new(certified),
-            not_before: serving.not_before,
             not_after: serving.not_after,
         };
         *self.held.write().unwrap_or_else(PoisonError::into_inner) = Some(serves);
@@ -274,12 +272,6 @@ impl ServingHandle {
     #[must_use]
     pub fn not_after(&self) -> Option<SystemTime> {
         self.current().map(|serves| serves.not_after)
-    }
-
-    /// When the certificate in use begins.
-    #[must_use]
-    pub fn not_before(&self) -> Option<SystemTime> {
-        self.current().map(|serves| serves.not_before)
     }
 
     fn current(&self) -> Option<Serves> {

@@ -21,7 +21,7 @@ use tracing::{debug, info, warn};
 use crate::authority::Authority;
 
 /// Life of a certificate.
-const LIFE: Duration = Duration::from_secs(24 * 3600);
+pub(crate) const LIFE: Duration = Duration::from_secs(24 * 3600);
 /// How often everything is looked at.
 const TICK: Duration = Duration::from_secs(30);
 /// Pause after something failed.

@@ -77,7 +77,7 @@ pub(crate) enum CaError {
 pub(crate) enum OutsideLife {
     /// Nobody replaced it in time.
     Ended(String),
-    /// A clock was ahead when it was made, and has been put right.
+    /// A clock was ahead when it was made and has been put right, or this one is behind.
     NotYetValid(String),
 }
 
@@ -106,7 +106,8 @@ impl fmt::Display for OutsideLife {
             Self::Ended(date) => write!(f, "ended at {date}"),
             Self::NotYetValid(date) => write!(
                 f,
-                "is not valid before {date}, since the clock was ahead when it was made"
+                "is not valid before {date} by this controller's clock: that is behind, or the one by which \
+                 it was made was ahead"
             ),
         }
     }

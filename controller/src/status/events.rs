@@ -134,7 +134,8 @@ fn told_problems(compiled: &Compiled) -> BTreeSet<Problem> {
         let object = &problem.object;
         if object.kind == Kind::Pod {
             let pod = PodId::new(&object.namespace, &object.name);
-            let what = (problem.reason, problem.field.as_str());
+            let message = problem.message.as_str();
+            let what = (problem.reason, problem.field.as_str(), message);
             let facts = compiled.world.pods.get(&pod);
             if facts.is_some_and(|facts| !few.admits(&pod, facts, what)) {
                 continue;

@@ -48,7 +48,7 @@ pub(crate) struct Uninstallation {
     client: Client,
     namespace: Arc<str>,
     stage: Arc<watch::Sender<Stage>>,
-    /// Whether this installation is here after an uninstall was done, until the next begins.
+    /// Whether this installation is here after an uninstall ended, until the next begins.
     stayed: Arc<watch::Sender<bool>>,
 }
 
@@ -70,8 +70,8 @@ impl Uninstallation {
         self.stage.subscribe()
     }
 
-    /// Tells whether an uninstall was done and this installation is still here. Unlike the
-    /// stage, it holds after the job is gone.
+    /// Tells whether an uninstall ended, done or failed, and this installation is still here.
+    /// Unlike the stage, it holds after the job is gone.
     pub(crate) fn stayed(&self) -> watch::Receiver<bool> {
         self.stayed.subscribe()
     }
@@ -198,6 +198,10 @@ impl Uninstallation {
             (Stage::Stayed, HookState::Absent) => Stage::Stays,
             (before, _) => before,
         });
+        // What it did before it failed may not have been undone.
+        if sight == HookState::Failed {
+            self.stayed.send_replace(true);
+        }
     }
 
     fn set(&self, stage: Stage) {
@@ -362,5 +366,15 @@ mod tests {
             bench.show(Some("Running")).await;
             assert!(!*bench.uninstallation.stayed().borrow(), "{end:?}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_uninstall_that_failed_may_have_taken_something_away_too() {
+        let bench = Bench::new();
+        bench.show(Some("Running")).await;
+        assert!(!*bench.uninstallation.stayed().borrow());
+        bench.show(Some("Failed")).await;
+        assert!(!bench.is_under_way().await);
+        assert!(*bench.uninstallation.stayed().borrow());
     }
 }

@@ -133,7 +133,11 @@ async fn secure(
         match found.serve_storage_only(client).await {
             Ok(()) => return Ok(Some(found)),
             Err(error) if error.is_conflict() && tries < TRIES => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                // It may have been written all the same.
+                give_back(client, &[found]).await;
+                return Err(error.into());
+            }
         }
     }
 }

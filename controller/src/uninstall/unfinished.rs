@@ -27,7 +27,7 @@ pub(crate) struct Unfinished {
     pub namespace: String,
     /// Where it is told.
     pub events: EventRecorder,
-    /// Whether this installation is here after an uninstall was done.
+    /// Whether this installation is here after an uninstall ended.
     pub stayed: watch::Receiver<bool>,
 }
 
@@ -40,6 +40,11 @@ impl Unfinished {
             if self.stayed.wait_for(|stayed| *stayed).await.is_err() {
                 return;
             }
+            // A pod of the job that failed may be followed by another one, which goes on.
+            sleep(LOOK_EVERY).await;
+            if !*self.stayed.borrow() {
+                continue;
+            }
             let is_told = match self.missing().await {
                 Ok(missing) if missing.is_empty() => true,
                 Ok(missing) => {
@@ -51,9 +56,7 @@ impl Unfinished {
                     false
                 }
             };
-            if !is_told {
-                sleep(LOOK_EVERY).await;
-            } else if self.stayed.wait_for(|stayed| !*stayed).await.is_err() {
+            if is_told && self.stayed.wait_for(|stayed| !*stayed).await.is_err() {
                 return;
             }
         }
@@ -136,7 +139,7 @@ mod tests {
         };
         let telling = tokio::spawn(unfinished.tell());
         let writing = tokio::spawn(writer.run());
-        sleep(2 * LOOK_EVERY).await;
+        sleep(3 * LOOK_EVERY).await;
         telling.abort();
         writing.abort();
         api.below(EVENTS)
