@@ -167,7 +167,7 @@ impl Streams {
             steered: Steered::new(),
             shares_due: true,
             forget: false,
-            reporter: Reporter::certified(uid, &pod, &account),
+            reporter: Reporter::certified(uid, pod, &account),
             account,
             session,
             proxy_info,

@@ -73,7 +73,7 @@ fn news(
         )
     });
     let closed = before.iter().filter(|(key, _)| !now.contains_key(*key));
-    let closed = closed.filter(|(key, _)| !is_written_open(*key));
+    let closed = closed.filter(|(key, _)| !is_written_open(key));
     let closed = closed.map(|(key, (object, report))| {
         let text = format!(
             "{} is called again, after it was not since {}",
