@@ -13,7 +13,7 @@
 //! A kind whose CustomResourceDefinition is missing counts as empty until it
 //! appears.
 //!
-//! May import `metrics`, `translate` and `world`.
+//! May import `apiserver`, `metrics`, `translate` and `world`.
 
 mod collect;
 mod outage;
@@ -36,6 +36,7 @@ use tracing::{debug, info, warn};
 
 pub(crate) use self::collect::{Collector, News, Step};
 use crate::{
+    apiserver::client::WATCH_SECONDS,
     metrics::WorldMetrics,
     translate::{self, Unusable},
     watch::{
@@ -144,7 +145,8 @@ async fn follow_kind<T: Fact>(
     translate: impl Fn(DynamicObject) -> Result<T, Unusable> + Send + Sync,
 ) {
     let usable = |object| usable(object, kind, &outages.metrics, &translate);
-    let events = watcher(api, watcher::Config::default()).default_backoff();
+    let config = watcher::Config::default().timeout(WATCH_SECONDS);
+    let events = watcher(api, config).default_backoff();
     pin_mut!(events);
     let mut followed = Followed {
         kind,

@@ -1,8 +1,13 @@
 //! Watches gather a World, and survive their ends.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures::{StreamExt as _, stream::BoxStream};
 use http::{Request, Response, StatusCode};
+use http_body_util::StreamBody;
+use hyper::body::Frame;
 use kube::client::Body;
 use serde_json::{Value, json};
 use tokio::time::{Instant, advance, timeout};
@@ -11,6 +16,8 @@ use super::*;
 use crate::testing::cluster;
 
 type Worlds = watch::Receiver<Option<Arc<World>>>;
+/// What is said in answer to one call.
+type Frames = BoxStream<'static, Result<Frame<Bytes>, std::io::Error>>;
 
 fn started() -> (mpsc::Sender<AnyStep>, Worlds) {
     let (steps, received) = mpsc::channel(STEPS);
@@ -300,6 +307,32 @@ async fn a_kind_whose_watches_fail_is_told_until_they_work_and_readiness_stays()
         tokio::time::sleep(Duration::from_secs(300)).await;
         assert_eq!((metrics.failing_seconds("Pod"), ready.noted()), (0, None));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_whose_connection_died_without_a_word_is_opened_anew_after_65_s() {
+    let opened = Arc::new(AtomicUsize::new(0));
+    let counted = opened.clone();
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let query = request.uri().query().unwrap_or_default();
+        let frames: Frames = if query.contains("watch=") {
+            if request.uri().path() == "/api/v1/pods" {
+                counted.fetch_add(1, Ordering::Relaxed);
+            }
+            futures::stream::pending().boxed()
+        } else {
+            let list = json!({"kind": "List", "metadata": {"resourceVersion": "1"}, "items": []});
+            let frame = Frame::data(Bytes::from(list.to_string()));
+            futures::stream::iter([Ok(frame)]).boxed()
+        };
+        async move { Ok::<_, std::convert::Infallible>(Response::new(StreamBody::new(frames))) }
+    });
+    let mut worlds = start_on(Client::new(service, "default"));
+    first_world(&mut worlds).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(opened.load(Ordering::Relaxed), 1);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(opened.load(Ordering::Relaxed), 2);
 }
 
 /// ConfigMap is in the table of kinds in tests only, and named nowhere outside of it but
