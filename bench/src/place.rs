@@ -27,13 +27,13 @@ const PROXY_ID: &str = "15190";
 
 /// The pods of one system under test.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct Namespaces {
     pub(crate) client: Namespace,
     pub(crate) server: Namespace,
     pub(crate) control: Namespace,
 }
 
-impl Place {
+impl Namespaces {
     pub(crate) fn new(name: &str) -> Result<Self> {
         let place = Self {
             client: Namespace::new(&format!("{name}-c"))?,

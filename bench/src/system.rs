@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::control::{self, Controller};
 use crate::envoy;
 use crate::place::{
-    CONTROL_FOR_CLIENT, CONTROL_FOR_SERVER, Namespace, Place, Process, SERVER_IP, Who,
+    CONTROL_FOR_CLIENT, CONTROL_FOR_SERVER, Namespace, Namespaces, Process, SERVER_IP, Who,
 };
 use crate::resources::{NAMESPACE, Pod, SERVICE_IP, TRUST_DOMAIN};
 use crate::sidecar::{self, READY_WITHIN, Sidecar, WEFT_ADMIN, get};
@@ -70,7 +70,7 @@ pub(crate) struct System {
     // Dropped in this order: processes, then namespaces.
     pub(crate) pair: Option<Pair>,
     _servers: Vec<Process>,
-    pub(crate) place: Place,
+    pub(crate) place: Namespaces,
     /// For Weft's proxies.
     pub(crate) controller: Option<Controller>,
     folder: PathBuf,
@@ -90,7 +90,7 @@ impl System {
         Self::new("weft", kind, proxy, nginx, &authority, shared)
     }
 
-    /// Place, server and redirection; no proxy yet. `shared` holds certificates
+    /// Namespaces, server and redirection; no proxy yet. `shared` holds certificates
     /// and files that are the same for all systems.
     pub(crate) fn new(
         name: &'static str,
@@ -102,7 +102,7 @@ impl System {
     ) -> Result<Self> {
         let folder = shared.join(name);
         fs::create_dir(&folder)?;
-        let place = Place::new(name)?;
+        let place = Namespaces::new(name)?;
         let mut servers = vec![start_nginx(&place.server, nginx, shared, &folder)?];
         servers.push(place.server.start(
             Who::Root,

@@ -11,7 +11,7 @@
 use crds::convert::{SmiVersion, convert};
 use oracle::{
     Call, World,
-    generate::{Place, SHOP},
+    generate::{SHOP, Vocabulary},
     random::Random,
 };
 use serde_json::{Value, json};
@@ -28,7 +28,7 @@ fn seeds() -> std::ops::Range<u64> {
 }
 
 /// A world in which whatever nothing allows is refused.
-fn world(random: &mut Random, place: &Place) -> World {
+fn world(random: &mut Random, place: &Vocabulary) -> World {
     let mut world = World::random_in(random, place);
     world.chart.access = "deny".into();
     for object in &mut world.objects {
@@ -160,7 +160,7 @@ fn an_old_client_that_takes_something_away_never_gives_something() {
     for seed in seeds().start..seeds().end + WORLDS {
         let mut random = Random::new(seed + 10_000);
         // Without mistakes: taking a mistake away may well give something.
-        let place = Place {
+        let place = Vocabulary {
             mistakes: false,
             ..SHOP
         };

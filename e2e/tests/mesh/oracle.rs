@@ -16,7 +16,7 @@ use e2e::{
 use http::{Method, Uri};
 use oracle::{
     Call, Caller, Chart, Traffic, World,
-    generate::{Place, policies},
+    generate::{Vocabulary, policies},
     random::Random,
 };
 use serde_json::{Value, json};
@@ -57,7 +57,7 @@ fn two_thousand_real_requests_are_decided_as_the_objects_say_and_explained_so() 
     let api = Api::open(&ns.cluster)?;
     let surroundings = surroundings(&ns)?;
     let home: &'static str = Box::leak(ns.name.clone().into_boxed_str());
-    let place = Place {
+    let place = Vocabulary {
         namespaces: Box::leak(Box::new([home])),
         accounts: &["api", "web", "job"],
         ports: &[8080, 9091],

@@ -93,7 +93,7 @@ impl CallOutcome {
 
 /// Calls of one outcome.
 #[derive(Debug, Default)]
-struct Place {
+struct OutcomeCounter {
     /// Packed; 0 while nobody took it.
     outcome: AtomicU32,
     calls: AtomicU32,
@@ -112,7 +112,7 @@ pub(crate) struct Cell {
     attempts_left: AtomicU32,
     attempt_failures: AtomicU32,
     audit: AtomicU32,
-    outcomes: [Place; OUTCOMES],
+    outcomes: [OutcomeCounter; OUTCOMES],
     more: Mutex<Vec<(u32, u32)>>,
     latency: [AtomicU32; BUCKETS],
     nanoseconds: AtomicU64,

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use identity::authority::{ROOT_LIFE, Root};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::place::Place;
+use super::place::Testbed;
 use super::processes::{Group, Proxy};
 
 /// More than one listener serves.
@@ -101,8 +101,8 @@ fn a_log_that_nobody_reads_stops_no_request_and_its_losses_are_counted() {
 }
 
 /// `logs`: somebody reads them.
-fn with_proxy(name: &str, logs: bool, group: Option<&Group>) -> (Place, Proxy) {
-    let place = Place::unoccupied(name);
+fn with_proxy(name: &str, logs: bool, group: Option<&Group>) -> (Testbed, Proxy) {
+    let place = Testbed::unoccupied(name);
     place.pod().capture(&[]).unwrap();
     let now = SystemTime::now();
     let root = Root::generate(now, ROOT_LIFE).unwrap();

@@ -24,13 +24,13 @@ pub(crate) enum Who {
     Ids(u32, u32),
 }
 
-pub(crate) struct Place {
+pub(crate) struct Testbed {
     pod: Namespace,
     peer: Namespace,
     _servers: Vec<Process>,
 }
 
-impl Place {
+impl Testbed {
     /// Rules written, everybody listening.
     pub(crate) fn captured(name: &str, arguments: &[&str]) -> Self {
         let place = Self::bare(name);

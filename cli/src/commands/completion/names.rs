@@ -11,7 +11,7 @@ use http::header::ACCEPT;
 use serde::Deserialize;
 use tokio::time::timeout;
 
-use super::place::{CompletionKind, Place};
+use super::place::{CompletionKind, Cursor};
 use crate::cluster::Cluster;
 use crate::cluster::names::Named;
 use crate::failure::Failure;
@@ -52,7 +52,7 @@ struct Metadata {
 }
 
 /// What could stand there, within a second.
-pub(super) async fn found(place: &Place) -> Vec<String> {
+pub(super) async fn found(place: &Cursor) -> Vec<String> {
     if let Some(kinds) = kinds(place) {
         return kinds;
     }
@@ -68,7 +68,7 @@ pub(super) async fn found(place: &Place) -> Vec<String> {
 }
 
 /// Kinds that begin so, as long as no name is begun.
-fn kinds(place: &Place) -> Option<Vec<String>> {
+fn kinds(place: &Cursor) -> Option<Vec<String>> {
     let CompletionKind::Object(kinds) = place.wanted else {
         return None;
     };
@@ -95,7 +95,11 @@ fn global(options: &[String]) -> Option<Global> {
 }
 
 /// Adds names of the cluster that begin so, page by page: the first ones of all may be others.
-async fn of(cluster: &Cluster, place: &Place, found: &mut BTreeSet<String>) -> Result<(), Failure> {
+async fn of(
+    cluster: &Cluster,
+    place: &Cursor,
+    found: &mut BTreeSet<String>,
+) -> Result<(), Failure> {
     let (typed, kind, begun) = match place.wanted {
         CompletionKind::Name(kind) => (None, kind, place.begun.as_str()),
         CompletionKind::Object(kinds) => {
@@ -157,8 +161,8 @@ mod tests {
     use crate::commands::{stat, tap::filters};
     use crate::traffic::select::ENDS;
 
-    fn place(wanted: CompletionKind, begun: &str) -> Place {
-        Place {
+    fn place(wanted: CompletionKind, begun: &str) -> Cursor {
+        Cursor {
             wanted,
             begun: begun.to_owned(),
             namespace: None,
@@ -166,7 +170,7 @@ mod tests {
         }
     }
 
-    async fn of(cluster: &Cluster, place: &Place) -> Result<Vec<String>, Failure> {
+    async fn of(cluster: &Cluster, place: &Cursor) -> Result<Vec<String>, Failure> {
         let mut found = BTreeSet::new();
         super::of(cluster, place, &mut found).await?;
         Ok(found.into_iter().collect())

@@ -21,7 +21,7 @@ pub(super) enum CompletionKind {
 
 /// The end of a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct Cursor {
     pub(super) wanted: CompletionKind,
     /// What stands there.
     pub(super) begun: String,
@@ -52,7 +52,7 @@ pub(super) fn wanted(command: &str, argument: &str) -> Option<CompletionKind> {
 }
 
 /// Reads the words behind the program's name; the last one is being typed.
-pub(super) fn of(command: &Command, words: &[String]) -> Option<Place> {
+pub(super) fn of(command: &Command, words: &[String]) -> Option<Cursor> {
     let (last, before) = words.split_last()?;
     let mut line = Line {
         command,
@@ -136,7 +136,7 @@ impl Line<'_> {
     }
 
     /// Where the cursor is, with what stands there.
-    fn end(self, last: &str) -> Option<Place> {
+    fn end(self, last: &str) -> Option<Cursor> {
         let with_value = last
             .strip_prefix("--")
             .and_then(|long| long.split_once('='));
@@ -161,7 +161,7 @@ impl Line<'_> {
                 None => format!("--{long}"),
             });
         }
-        Some(Place {
+        Some(Cursor {
             wanted,
             begun: begun.to_owned(),
             namespace: namespace.and_then(|(_, value)| value.clone()),
@@ -182,7 +182,7 @@ mod tests {
     use super::*;
     use crate::args;
 
-    fn place(line: &str) -> Option<Place> {
+    fn place(line: &str) -> Option<Cursor> {
         let mut command = args::command();
         command.build();
         let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
