@@ -18,7 +18,7 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep, timeout};
 
 use self::facts::Facts;
-use self::outcome::Outcome;
+use self::outcome::CheckStatus;
 use crate::cluster::{Cluster, Refusal};
 use crate::console::Console;
 use crate::failure::{Conclusion, Failure};
@@ -67,7 +67,7 @@ enum FailOn {
 struct Done {
     category: &'static str,
     id: &'static str,
-    result: Outcome,
+    result: CheckStatus,
     message: String,
     #[serde(skip_serializing_if = "str::is_empty")]
     hint: &'static str,
@@ -145,9 +145,9 @@ impl Check {
             .map(|check| {
                 let (result, message) = match (check.judge)(&facts) {
                     Ok(found) => found,
-                    Err(why) => (Outcome::Skipped, why),
+                    Err(why) => (CheckStatus::Skipped, why),
                 };
-                let hint = if result >= Outcome::Warning {
+                let hint = if result >= CheckStatus::Warning {
                     check.hint
                 } else {
                     ""
@@ -162,8 +162,8 @@ impl Check {
             })
             .collect();
         let fails = match self.fail_on {
-            FailOn::Error => Outcome::Error,
-            FailOn::Warning => Outcome::Warning,
+            FailOn::Error => CheckStatus::Error,
+            FailOn::Warning => CheckStatus::Warning,
         };
         let conclusion = conclude(&checks, fails);
         Ok(Report {
@@ -176,14 +176,14 @@ impl Check {
 
 /// What so many checks come to. Everybody may see the cluster's version, and that alone is no
 /// mesh that is well.
-fn conclude(checks: &[Done], fails: Outcome) -> Conclusion {
+fn conclude(checks: &[Done], fails: CheckStatus) -> Conclusion {
     if checks.iter().any(|check| check.result >= fails) {
         return Conclusion::No;
     }
     let of_the_mesh = checks
         .iter()
         .filter(|check| check.category != list::KUBERNETES);
-    let mut judged = of_the_mesh.filter(|check| check.result != Outcome::Skipped);
+    let mut judged = of_the_mesh.filter(|check| check.result != CheckStatus::Skipped);
     match judged.next() {
         Some(_) => Conclusion::Yes,
         None => Conclusion::Unknown,
@@ -208,7 +208,7 @@ fn print(report: &Report, console: &mut Console<'_>) -> Result<(), Failure> {
             ))?;
         }
     }
-    let count = |result: Outcome| {
+    let count = |result: CheckStatus| {
         report
             .checks
             .iter()
@@ -217,10 +217,10 @@ fn print(report: &Report, console: &mut Console<'_>) -> Result<(), Failure> {
     };
     console.word(&format!(
         "{} ok, {} warnings, {} errors, {} skipped",
-        count(Outcome::Ok),
-        count(Outcome::Warning),
-        count(Outcome::Error),
-        count(Outcome::Skipped)
+        count(CheckStatus::Ok),
+        count(CheckStatus::Warning),
+        count(CheckStatus::Error),
+        count(CheckStatus::Skipped)
     ))?;
     Ok(())
 }

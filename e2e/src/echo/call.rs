@@ -63,7 +63,7 @@ impl Order {
 /// The JSON answer of `POST /proxy`. `status` 0 means that there was no answer
 /// and `error` says why.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Outcome {
+pub struct ProxyResponse {
     pub status: u16,
     pub headers: BTreeMap<String, String>,
     pub body: String,
@@ -86,12 +86,12 @@ pub async fn answer(app: &App, request: Request<Incoming>) -> Response<Body> {
             }
         }
         (Method::POST, "/proxy") => match perform(app, request).await {
-            Ok(Ok(answer)) => response::json(StatusCode::OK, &Outcome::from(answer)),
+            Ok(Ok(answer)) => response::json(StatusCode::OK, &ProxyResponse::from(answer)),
             Ok(Err(none)) => response::json(
                 StatusCode::OK,
-                &Outcome {
+                &ProxyResponse {
                     error: format!("{:#}", none.detail),
-                    ..Outcome::default()
+                    ..ProxyResponse::default()
                 },
             ),
             Err(error) => response::text(StatusCode::BAD_REQUEST, format!("{error:#}\n")),
@@ -181,7 +181,7 @@ async fn raw(request: Request<Incoming>) -> Response<Body> {
     }
 }
 
-impl From<Answer> for Outcome {
+impl From<Answer> for ProxyResponse {
     fn from(answer: Answer) -> Self {
         Self {
             status: answer.status.as_u16(),

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::{JoinSet, LocalSet};
 
 use super::{
-    call::Outcome,
+    call::ProxyResponse,
     client::{Answer, Ask, Client, NoAnswer},
 };
 
@@ -68,7 +68,7 @@ pub struct Summary {
     /// Milliseconds from when a request was due to its answer's last byte.
     pub latency_ms: Latency,
     /// The answer or failure that came last.
-    pub last: Outcome,
+    pub last: ProxyResponse,
 }
 
 /// Milliseconds.
@@ -211,9 +211,9 @@ impl Summary {
                 if self.first_error.is_empty() {
                     self.first_error.clone_from(&text);
                 }
-                self.last = Outcome {
+                self.last = ProxyResponse {
                     error: text,
-                    ..Outcome::default()
+                    ..ProxyResponse::default()
                 };
             }
         }

@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use super::{
-    call::{Order, Outcome},
+    call::{Order, ProxyResponse},
     client::{Ask, Client, Failure},
     duration,
     reply::Report,
@@ -293,7 +293,7 @@ async fn proxy_returns_status_headers_and_body() {
         body: String::new(),
         headers: None,
     };
-    let outcome: Outcome =
+    let outcome: ProxyResponse =
         serde_json::from_slice(&post(a.call, "/proxy", &order).await.body).unwrap();
     assert_eq!(outcome.status, 418);
     assert_eq!(outcome.headers["x-asked"], "yes");

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, thread, time::Duration};
 
 use anyhow::{Context as _, bail, ensure};
 use e2e::{
-    echo::call::{Order, Outcome as Answer},
+    echo::call::{Order, ProxyResponse},
     harness::{Api, App, Namespace, Outcome, Pod},
 };
 use http::{Method, Uri};
@@ -156,7 +156,7 @@ fn delete(ns: &Namespace, objects: &[Value]) -> anyhow::Result<()> {
 
 /// Asks what becomes of a call that was made, and fails where the answer is not what became of
 /// it. The reason of both; empty where the call passed.
-fn agreed(api: &Api, call: &Call, answer: &Answer) -> anyhow::Result<String> {
+fn agreed(api: &Api, call: &Call, answer: &ProxyResponse) -> anyhow::Result<String> {
     let (Caller::Pod { name: from, .. }, Traffic::Http(request)) = (&call.caller, &call.traffic)
     else {
         bail!("no pod's request: {call:?}");
@@ -246,7 +246,7 @@ fn send(
     api: &Api,
     pods: &[Pod],
     (call, from, order): (Call, String, Order),
-) -> anyhow::Result<(Call, Answer)> {
+) -> anyhow::Result<(Call, ProxyResponse)> {
     let pod = pods.iter().find(|pod| pod.name == from);
     let pod = pod.context("the caller is one of the pods")?;
     let body = serde_json::to_string(&order)?;

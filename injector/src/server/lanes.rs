@@ -17,7 +17,7 @@ use runtime::fair_queue::{FairQueue, Limits};
 use runtime::limit::Reached;
 use tokio::sync::oneshot;
 
-use super::outcome::{Outcome, refused};
+use super::outcome::{ReviewOutcome, refused};
 use crate::review;
 
 /// What one review may take once it is read, in the lane for large ones. The largest
@@ -82,7 +82,7 @@ impl Lane {
         &self,
         source: IpAddr,
         work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Box<Outcome>> {
+    ) -> Result<T, Box<ReviewOutcome>> {
         let slot = self.queue.take(source).await.map_err(|_| {
             refused(
                 StatusCode::TOO_MANY_REQUESTS,

@@ -208,12 +208,12 @@ fn why_no_retry_was_made_is_said() {
     let retry = Retry::DEFAULT;
     let one = attempted(&Method::GET, status(503));
     let spent = Attempted { spent: true, ..one };
-    assert_eq!(next(&retry, &spent), Next::Denied(Outcome::Spent));
+    assert_eq!(next(&retry, &spent), Next::Denied(RetryOutcome::Spent));
     let body = Attempted {
         body_kept: false,
         ..one
     };
-    assert_eq!(next(&retry, &body), Next::Denied(Outcome::Body));
+    assert_eq!(next(&retry, &body), Next::Denied(RetryOutcome::Body));
 
     let start = Instant::now();
     let asked = RequestedTimeout {
@@ -226,9 +226,9 @@ fn why_no_retry_was_made_is_said() {
     };
     let budget = RetryBudget::new(start);
     let at = |now, call: &Attempted<'_>| may_retry(&retry, call, &budget, now, 1, 0);
-    assert_eq!(at(start, &late), Next::Denied(Outcome::Deadline));
+    assert_eq!(at(start, &late), Next::Denied(RetryOutcome::Deadline));
     assert_eq!(at(start, &one), Next::Retry { wait: ms(25) });
-    assert_eq!(at(start, &one), Next::Denied(Outcome::Budget));
+    assert_eq!(at(start, &one), Next::Denied(RetryOutcome::Budget));
 }
 
 #[test]
@@ -459,5 +459,5 @@ fn marks_are_kept_for_ten_seconds_and_are_bounded() {
 #[test]
 fn outcomes_are_the_labels_that_are_promised() {
     let labels = ["success", "failure", "budget", "body", "deadline", "spent"];
-    assert_eq!(Outcome::ALL.map(Outcome::as_str), labels);
+    assert_eq!(RetryOutcome::ALL.map(RetryOutcome::as_str), labels);
 }

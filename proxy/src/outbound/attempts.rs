@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use policy::health::HealthSignal;
 use policy::reason::Reason;
-use policy::retry::{self, AskedWait, Outcome, may_retry};
+use policy::retry::{self, AskedWait, RetryOutcome, may_retry};
 use policy::traffic::call::Retry;
 
 use crate::endpoints::endpoint::InFlight;
@@ -325,7 +325,7 @@ impl<'a> Attempts<'a> {
     /// Counts it if the call's last attempt was a retry.
     fn retry_failed(&self, call: &Call) {
         if self.retries > 0 {
-            call.retried(Outcome::Failure);
+            call.retried(RetryOutcome::Failure);
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::header::{CACHE_CONTROL, SET_COOKIE};
 use http::{HeaderMap, HeaderValue};
-use policy::retry::Outcome;
+use policy::retry::RetryOutcome;
 use policy::traffic::call::Retry;
 use policy::traffic::set::GrpcCode;
 
@@ -192,7 +192,7 @@ impl Serving {
             BodyEnd::Dropped => {}
             BodyEnd::Complete | BodyEnd::Failed | BodyEnd::OutOfTime | BodyEnd::Late => {
                 if retried {
-                    call.retried(Outcome::Failure);
+                    call.retried(RetryOutcome::Failure);
                 }
             }
         }
@@ -207,7 +207,7 @@ pub(super) fn succeeded(
     call: &Call,
 ) {
     if retried {
-        return call.retried(Outcome::Success);
+        return call.retried(RetryOutcome::Success);
     }
     let retry = call_policy::retry(policy);
     if let Some(set) = set

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::certificates::days_left;
 use super::facts::{Facts, Missing, few, name_of};
-use super::outcome::{Found, Outcome};
+use super::outcome::{CheckStatus, Found};
 use crate::kinds;
 use crate::output::number;
 
@@ -59,7 +59,7 @@ pub(super) fn injector(facts: &Facts) -> Found {
 fn replicas(facts: &Facts, part: &str) -> Found {
     let name = format!("Deployment {}/weft-{part}", facts.weft);
     Ok(match needed(facts, part, &name)? {
-        Err(missing) => (Outcome::Error, missing),
+        Err(missing) => (CheckStatus::Error, missing),
         Ok(deployment) => {
             let wanted = wanted(deployment);
             let ready = deployment["status"]["readyReplicas"]
@@ -67,9 +67,9 @@ fn replicas(facts: &Facts, part: &str) -> Found {
                 .unwrap_or_default();
             let message = format!("{ready} of {wanted} replicas are ready");
             match ready {
-                0 => (Outcome::Error, message),
-                ready if ready < wanted => (Outcome::Warning, message),
-                _ => (Outcome::Ok, message),
+                0 => (CheckStatus::Error, message),
+                ready if ready < wanted => (CheckStatus::Warning, message),
+                _ => (CheckStatus::Ok, message),
             }
         }
     })
@@ -93,9 +93,9 @@ pub(super) fn single_replicas(facts: &Facts) -> Found {
         }
     }
     Ok(if few.is_empty() {
-        (Outcome::Ok, "none".to_owned())
+        (CheckStatus::Ok, "none".to_owned())
     } else {
-        (Outcome::Warning, few.join(" and "))
+        (CheckStatus::Warning, few.join(" and "))
     })
 }
 
@@ -117,10 +117,10 @@ pub(super) fn versions(facts: &Facts) -> Found {
         }
     }
     Ok(if others.is_empty() {
-        (Outcome::Ok, ours.to_owned())
+        (CheckStatus::Ok, ours.to_owned())
     } else {
         (
-            Outcome::Warning,
+            CheckStatus::Warning,
             format!("{}, this command is {ours}", others.join(", ")),
         )
     })
@@ -129,30 +129,37 @@ pub(super) fn versions(facts: &Facts) -> Found {
 pub(super) fn lease(facts: &Facts) -> Found {
     let lease = match needed(facts, "lease", "Lease weft-controller")? {
         Ok(lease) => &lease["spec"],
-        Err(missing) => return Ok((Outcome::Error, missing)),
+        Err(missing) => return Ok((CheckStatus::Error, missing)),
     };
     let holder = lease["holderIdentity"].as_str().unwrap_or_default();
     let renewed = lease["renewTime"].as_str().and_then(|time| facts.ago(time));
     Ok(match (holder, renewed) {
-        ("", _) => (Outcome::Error, "nobody holds it".to_owned()),
+        ("", _) => (CheckStatus::Error, "nobody holds it".to_owned()),
         (holder, Some(ago)) if ago.as_secs() <= LEASE_SECONDS => {
-            (Outcome::Ok, format!("held by {holder}"))
+            (CheckStatus::Ok, format!("held by {holder}"))
         }
         (holder, Some(ago)) => (
-            Outcome::Error,
+            CheckStatus::Error,
             format!("{holder} renewed it {} ago", number::age(ago)),
         ),
-        (holder, None) => (Outcome::Error, format!("{holder} never renewed it")),
+        (holder, None) => (CheckStatus::Error, format!("{holder} never renewed it")),
     })
 }
 
 /// So many days are left of a certificate that should have `least`.
-pub(super) fn remaining(days: Result<i64, String>, what: &str, least: i64) -> (Outcome, String) {
+pub(super) fn remaining(
+    days: Result<i64, String>,
+    what: &str,
+    least: i64,
+) -> (CheckStatus, String) {
     match days {
-        Err(why) => (Outcome::Error, format!("{what} {why}")),
-        Ok(days) if days < 0 => (Outcome::Error, format!("{what} ended {} days ago", -days)),
-        Ok(days) if days < least => (Outcome::Warning, format!("{what} ends in {days} days")),
-        Ok(days) => (Outcome::Ok, format!("{days} days left")),
+        Err(why) => (CheckStatus::Error, format!("{what} {why}")),
+        Ok(days) if days < 0 => (
+            CheckStatus::Error,
+            format!("{what} ended {} days ago", -days),
+        ),
+        Ok(days) if days < least => (CheckStatus::Warning, format!("{what} ends in {days} days")),
+        Ok(days) => (CheckStatus::Ok, format!("{days} days left")),
     }
 }
 
@@ -168,7 +175,7 @@ pub(super) fn root(facts: &Facts) -> Found {
             ROOT_DAYS,
         )),
         None => Ok((
-            Outcome::Error,
+            CheckStatus::Error,
             "there is no ConfigMap weft-trust-bundle with roots in any namespace".to_owned(),
         )),
     }
@@ -176,12 +183,12 @@ pub(super) fn root(facts: &Facts) -> Found {
 
 pub(super) fn issuer(facts: &Facts) -> Found {
     match needed(facts, "ca", "Secret weft-ca")? {
-        Err(missing) => Ok((Outcome::Error, missing)),
+        Err(missing) => Ok((CheckStatus::Error, missing)),
         Ok(secret) => {
             let pem = bytes(&secret["data"]["issuer.crt"]);
             Ok(match pem {
                 None => (
-                    Outcome::Error,
+                    CheckStatus::Error,
                     "Secret weft-ca has no issuer.crt".to_owned(),
                 ),
                 Some(pem) => remaining(days_left(&pem, facts.now), "the issuer", ISSUER_DAYS),
@@ -225,17 +232,17 @@ pub(super) fn bundles(facts: &Facts) -> Found {
         .count();
     Ok(if !other.is_empty() {
         (
-            Outcome::Error,
+            CheckStatus::Error,
             format!("other roots in namespace {}", few(&other)),
         )
     } else if leaving > 0 {
         (
-            Outcome::Warning,
+            CheckStatus::Warning,
             format!("{leaving} say that the mesh is being removed"),
         )
     } else {
         (
-            Outcome::Ok,
+            CheckStatus::Ok,
             format!("the same in {} namespaces", maps.len()),
         )
     })
@@ -260,16 +267,16 @@ pub(super) fn definitions(facts: &Facts) -> Found {
         }
     }
     Ok(if wrong.is_empty() {
-        (Outcome::Ok, format!("{} kinds", kinds.len()))
+        (CheckStatus::Ok, format!("{} kinds", kinds.len()))
     } else {
-        (Outcome::Error, format!("not served: {}", few(&wrong)))
+        (CheckStatus::Error, format!("not served: {}", few(&wrong)))
     })
 }
 
 pub(super) fn api_services(facts: &Facts) -> Found {
     // Kubernetes calls an API available that it may reach and cannot verify yet.
     if let Err(Missing::Away(why)) = facts.part("proxies") {
-        return Ok((Outcome::Error, why));
+        return Ok((CheckStatus::Error, why));
     }
     let services = facts.list("api-services")?.iter();
     let ours: Vec<&Value> = services
@@ -295,12 +302,12 @@ pub(super) fn api_services(facts: &Facts) -> Found {
         wrong.push(format!("not available: {}", few(&away)));
     }
     if !wrong.is_empty() {
-        return Ok((Outcome::Error, wrong.join("; ")));
+        return Ok((CheckStatus::Error, wrong.join("; ")));
     }
     if ours.is_empty() {
         return Err("neither metrics API nor read API is installed".to_owned());
     }
-    Ok((Outcome::Ok, format!("{} answer", ours.len())))
+    Ok((CheckStatus::Ok, format!("{} answer", ours.len())))
 }
 
 fn is_available(service: &Value) -> bool {

@@ -6,7 +6,7 @@ use crds::observe::{Proxy, ProxyList, ProxyStatus};
 use serde_json::Value;
 
 use super::facts::{Facts, Missing, few, name_of};
-use super::outcome::{Found, Outcome};
+use super::outcome::{CheckStatus, Found};
 
 /// Seconds before its end by which a certificate must have been renewed.
 const SOON: u64 = 600;
@@ -17,9 +17,9 @@ const ON_ITS_WAY: u64 = 60;
 /// Minor versions by which a proxy may be older than the controller.
 const MOST_BEHIND: u32 = 1;
 
-fn names(found: &[String], outcome: Outcome, well: &str, wrong: &str) -> Found {
+fn names(found: &[String], outcome: CheckStatus, well: &str, wrong: &str) -> Found {
     Ok(if found.is_empty() {
-        (Outcome::Ok, well.to_owned())
+        (CheckStatus::Ok, well.to_owned())
     } else {
         (outcome, format!("{} {wrong}: {}", found.len(), few(found)))
     })
@@ -49,7 +49,7 @@ pub(super) fn without_proxy(facts: &Facts) -> Found {
     let bare: Vec<String> = bare.map(name_of).collect();
     names(
         &bare,
-        Outcome::Warning,
+        CheckStatus::Warning,
         "all that asked have one",
         "pods asked for a proxy and have none",
     )
@@ -77,7 +77,7 @@ pub(super) fn old(facts: &Facts) -> Found {
         })
     });
     let old: Vec<String> = old.map(name_of).collect();
-    names(&old, Outcome::Warning, "none", "proxies are too old")
+    names(&old, CheckStatus::Warning, "none", "proxies are too old")
 }
 
 /// Major and minor number of `1.4.2` or `v1.4`.
@@ -122,7 +122,12 @@ fn must_be_told(
 
 pub(super) fn connected(facts: &Facts) -> Found {
     let lost = those(facts, |proxy| !proxy.status.connected)?;
-    names(&lost, Outcome::Error, "all", "proxies are not connected")
+    names(
+        &lost,
+        CheckStatus::Error,
+        "all",
+        "proxies are not connected",
+    )
 }
 
 pub(super) fn acknowledged(facts: &Facts) -> Found {
@@ -139,7 +144,7 @@ pub(super) fn acknowledged(facts: &Facts) -> Found {
     };
     names(
         &behind,
-        Outcome::Warning,
+        CheckStatus::Warning,
         &well,
         "proxies lack something that concerns them",
     )
@@ -149,7 +154,7 @@ pub(super) fn refusals(facts: &Facts) -> Found {
     let refusing = those(facts, |proxy| !proxy.status.nacks.is_empty())?;
     names(
         &refusing,
-        Outcome::Error,
+        CheckStatus::Error,
         "none",
         "proxies refused a configuration",
     )
@@ -171,7 +176,7 @@ pub(super) fn certificates(facts: &Facts) -> Found {
     })?;
     names(
         &ending,
-        Outcome::Error,
+        CheckStatus::Error,
         "none is about to end",
         "certificates are about to end",
     )
@@ -185,5 +190,10 @@ pub(super) fn clocks(facts: &Facts) -> Found {
             .clock_ahead_ms
             .is_some_and(|ahead| ahead.abs() > MOST_AHEAD)
     })?;
-    names(&off, Outcome::Warning, "agree", "proxies' clocks are off")
+    names(
+        &off,
+        CheckStatus::Warning,
+        "agree",
+        "proxies' clocks are off",
+    )
 }

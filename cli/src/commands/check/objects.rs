@@ -7,24 +7,24 @@ use policy::mode::{AccessMode, MtlsMode};
 use serde_json::Value;
 
 use super::facts::{Facts, few, name_of};
-use super::outcome::{Found, Outcome};
+use super::outcome::{CheckStatus, Found};
 use crate::kinds;
 
 pub(super) fn accepted(facts: &Facts) -> Found {
-    with_condition(facts, ACCEPTED, Outcome::Error, "are not accepted")
+    with_condition(facts, ACCEPTED, CheckStatus::Error, "are not accepted")
 }
 
 pub(super) fn resolved(facts: &Facts) -> Found {
     with_condition(
         facts,
         RESOLVED_REFS,
-        Outcome::Warning,
+        CheckStatus::Warning,
         "name what does not exist",
     )
 }
 
 /// Objects whose condition is False.
-fn with_condition(facts: &Facts, condition: &str, outcome: Outcome, wrong: &str) -> Found {
+fn with_condition(facts: &Facts, condition: &str, outcome: CheckStatus, wrong: &str) -> Found {
     let mut found = Vec::new();
     let mut all = 0;
     for kind in kinds::all() {
@@ -42,7 +42,7 @@ fn with_condition(facts: &Facts, condition: &str, outcome: Outcome, wrong: &str)
         }
     }
     Ok(if found.is_empty() {
-        (Outcome::Ok, format!("{all} objects"))
+        (CheckStatus::Ok, format!("{all} objects"))
     } else {
         (outcome, format!("{} {wrong}: {}", found.len(), few(&found)))
     })
@@ -111,10 +111,10 @@ pub(super) fn annotations(facts: &Facts) -> Found {
         }
     }
     Ok(if found.is_empty() {
-        (Outcome::Ok, "all can be read".to_owned())
+        (CheckStatus::Ok, "all can be read".to_owned())
     } else {
         (
-            Outcome::Warning,
+            CheckStatus::Warning,
             format!("{} cannot be read: {}", found.len(), few(&found)),
         )
     })
@@ -133,10 +133,10 @@ pub(super) fn labels(facts: &Facts) -> Found {
         found.extend(facts.list(list)?.iter().filter_map(unheard));
     }
     Ok(if found.is_empty() {
-        (Outcome::Ok, "all are heard".to_owned())
+        (CheckStatus::Ok, "all are heard".to_owned())
     } else {
         (
-            Outcome::Warning,
+            CheckStatus::Warning,
             format!("{} are not heard: {}", found.len(), few(&found)),
         )
     })

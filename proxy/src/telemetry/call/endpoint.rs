@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use policy::breaker::own::State;
 use policy::health::EjectedFor;
-use policy::retry;
+use policy::retry::RetryOutcome;
 use policy::traffic::call::Cause;
 
 use super::{At, Call};
@@ -31,7 +31,7 @@ pub(crate) fn ejected(telemetry: &Telemetry, parties: &Parties, cause: EjectedFo
 
 impl Call {
     /// It was tried again, or was not for this reason.
-    pub(crate) fn retried(&self, outcome: retry::Outcome) {
+    pub(crate) fn retried(&self, outcome: RetryOutcome) {
         let parties = self.parties();
         let labels = RetryLabels {
             service: parties.service(),
