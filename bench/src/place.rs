@@ -56,10 +56,10 @@ impl Namespaces {
     }
 }
 
-pub(crate) type End<'a> = (&'a Namespace, &'a str, Ipv4Addr);
+pub(crate) type CableEnd<'a> = (&'a Namespace, &'a str, Ipv4Addr);
 
 /// Joins two namespaces, with a device and an address in a network of its own at each end.
-pub(crate) fn cable(one: End<'_>, other: End<'_>) -> Result<()> {
+pub(crate) fn cable(one: CableEnd<'_>, other: CableEnd<'_>) -> Result<()> {
     run(&[
         "ip",
         "-n",

@@ -73,7 +73,7 @@ impl Direction {
 
 /// The other end of an edge.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum End {
+pub(crate) enum EdgeEnd {
     /// An object.
     Object(Kind, ObjectKey),
     /// A pod that is not known any more, of which a namespace is.
@@ -90,7 +90,7 @@ pub(crate) struct EdgeOf {
     /// Who measured it.
     pub side: Side,
     /// Other end.
-    pub end: End,
+    pub end: EdgeEnd,
     /// Backend, for a TrafficSplit; else empty.
     pub backend: String,
 }
@@ -224,38 +224,38 @@ impl View<'_> {
         self.inventory.of(kind, &reporter.pod, &reporter.uid)
     }
 
-    fn end(&self, kind: Kind, pod: &ObjectKey, uid: &str) -> End {
+    fn end(&self, kind: Kind, pod: &ObjectKey, uid: &str) -> EdgeEnd {
         if let Some(key) = self.inventory.of(kind, pod, uid) {
-            return End::Object(kind, key);
+            return EdgeEnd::Object(kind, key);
         }
         let (kind, key) = self.inventory.topmost(pod, uid);
-        End::Object(kind, key)
+        EdgeEnd::Object(kind, key)
     }
 
     /// Who was called, of a client's edge.
-    fn called(&self, kind: Kind, edge: &Edge) -> End {
+    fn called(&self, kind: Kind, edge: &Edge) -> EdgeEnd {
         let key = &edge.key;
         match (&key.pod, &key.service) {
             (Some(pod), _) => self.end(kind, pod, ""),
             // No endpoint answered, so the Service is all there is.
             (None, Some(service)) if kind == Kind::Namespace => {
-                End::Object(Kind::Namespace, ObjectKey::new("", &service.namespace))
+                EdgeEnd::Object(Kind::Namespace, ObjectKey::new("", &service.namespace))
             }
-            (None, Some(service)) => End::Object(Kind::Service, service.clone()),
-            (None, None) => End::External,
+            (None, Some(service)) => EdgeEnd::Object(Kind::Service, service.clone()),
+            (None, None) => EdgeEnd::External,
         }
     }
 
     /// Who called, of a server's edge.
-    fn caller(&self, kind: Kind, edge: &Edge) -> End {
+    fn caller(&self, kind: Kind, edge: &Edge) -> EdgeEnd {
         let key = &edge.key;
         match (self.inventory.pod_by_uid(&key.caller), &key.account) {
             (Some(pod), _) => self.end(kind, pod, &key.caller),
             (None, Some(account)) if kind == Kind::Namespace => {
-                End::Object(Kind::Namespace, ObjectKey::new("", &account.namespace))
+                EdgeEnd::Object(Kind::Namespace, ObjectKey::new("", &account.namespace))
             }
-            (None, Some(account)) => End::Namespace(account.namespace.to_string()),
-            (None, None) => End::External,
+            (None, Some(account)) => EdgeEnd::Namespace(account.namespace.to_string()),
+            (None, None) => EdgeEnd::External,
         }
     }
 }

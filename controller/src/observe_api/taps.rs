@@ -16,7 +16,7 @@ use http::StatusCode;
 use tracing::info;
 use wire::v1::ask::What;
 
-use self::end::End;
+use self::end::TapEnd;
 use self::pods::Pods;
 use self::question::Question;
 use super::context::ObserveContext;
@@ -120,7 +120,7 @@ async fn must_be_readable(
 
 /// The object of the Event. Also where all of a namespace is watched the Event stands in that
 /// namespace: those who live there look for it there, and may not read any other.
-fn about(of: &End, namespace: &str, pods: &Pods<'_>) -> About {
+fn about(of: &TapEnd, namespace: &str, pods: &Pods<'_>) -> About {
     let (kind, key) = of.object();
     About {
         api_version: kind.api_version().to_owned(),

@@ -34,7 +34,7 @@ fn ends(
     namespace: &str,
     name: &str,
     side: Option<Side>,
-) -> Vec<(Direction, Side, End, u64)> {
+) -> Vec<(Direction, Side, EdgeEnd, u64)> {
     let of = (Kind::Deployment, key(namespace, name));
     let edges = view.edges(&of, side, Kind::Deployment);
     edges
@@ -43,8 +43,8 @@ fn ends(
         .collect()
 }
 
-fn deployment(namespace: &str, name: &str) -> End {
-    End::Object(Kind::Deployment, key(namespace, name))
+fn deployment(namespace: &str, name: &str) -> EdgeEnd {
+    EdgeEnd::Object(Kind::Deployment, key(namespace, name))
 }
 
 #[test]
@@ -144,17 +144,17 @@ fn who_is_of_another_kind_or_unknown_is_still_an_end() {
     };
     report(&reports, "shop/api", vec![nowhere]);
     let view = view(&inventory, &reports);
-    let seen: Vec<End> = ends(&view, "shop", "api", None)
+    let seen: Vec<EdgeEnd> = ends(&view, "shop", "api", None)
         .into_iter()
         .map(|(_, _, end, _)| end)
         .collect();
     assert_eq!(
         seen,
         [
-            End::Object(Kind::Pod, key("shop", "bare")),
-            End::Namespace("bank".to_owned()),
-            End::External,
-            End::Object(Kind::Service, key("shop", "web")),
+            EdgeEnd::Object(Kind::Pod, key("shop", "bare")),
+            EdgeEnd::Namespace("bank".to_owned()),
+            EdgeEnd::External,
+            EdgeEnd::Object(Kind::Service, key("shop", "web")),
         ]
     );
 }

@@ -7,14 +7,14 @@ use crate::world::ObjectKey;
 
 /// One end of requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(super) enum TapEnd {
     /// The pods of an object, which may be a Service, a Namespace or a Pod itself.
     Object(Kind, ObjectKey),
     /// The pods of a service account.
     Account(ObjectKey),
 }
 
-impl End {
+impl TapEnd {
     /// `Kind/name` in this namespace, or `Kind/namespace/name`.
     pub(super) fn parse(text: &str, here: &str) -> Option<Self> {
         let parts: Vec<&str> = text.split('/').collect();
@@ -54,7 +54,7 @@ impl End {
     }
 }
 
-impl fmt::Display for End {
+impl fmt::Display for TapEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Object(Kind::Namespace, key) => write!(f, "Namespace {}", key.name),
