@@ -105,9 +105,9 @@ pub(crate) fn arrived(parts: &Parts, timed: Timed, request: Option<Duration>) ->
     Deadline::arrived(came(parts), timed.asked, request)
 }
 
-/// Who reads what is left. Headers of ours never leave the mesh.
+/// Who is told what is left. Headers of ours never leave the mesh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reader {
+pub(crate) enum NextHop {
     /// Somebody without a proxy.
     Outside,
     /// The own application, for whom it is all one whose time is over first.
@@ -122,19 +122,19 @@ pub(crate) enum Reader {
 struct Countdown {
     deadline: Deadline,
     grpc: bool,
-    reader: Reader,
+    next_hop: NextHop,
 }
 
 /// Writes what is left by now, and lets whoever sends the request [`renew`] that.
-pub(crate) fn tell(parts: &mut Parts, deadline: Deadline, grpc: bool, reader: Reader) {
+pub(crate) fn tell(parts: &mut Parts, deadline: Deadline, grpc: bool, next_hop: NextHop) {
     if deadline == Deadline::NONE {
         return;
     }
-    write(&mut parts.headers, deadline, grpc, reader);
+    write(&mut parts.headers, deadline, grpc, next_hop);
     parts.extensions.insert(Countdown {
         deadline,
         grpc,
-        reader,
+        next_hop,
     });
 }
 
@@ -144,24 +144,24 @@ pub(crate) fn renew<B>(request: &mut Request<B>) {
     if let Some(Countdown {
         deadline,
         grpc,
-        reader,
+        next_hop,
     }) = countdown
     {
-        write(request.headers_mut(), deadline, grpc, reader);
+        write(request.headers_mut(), deadline, grpc, next_hop);
     }
 }
 
 /// Writes what is left by now.
-fn write(map: &mut HeaderMap, deadline: Deadline, grpc: bool, reader: Reader) {
+fn write(map: &mut HeaderMap, deadline: Deadline, grpc: bool, next_hop: NextHop) {
     if deadline == Deadline::NONE {
         return;
     }
     let now = now();
     let own = deadline.own_left(now);
-    let (timeout, rest) = match reader {
-        Reader::Outside => (None, None),
-        Reader::Application => (deadline.left(now), None),
-        Reader::Peer => (own, deadline.context_left(now)),
+    let (timeout, rest) = match next_hop {
+        NextHop::Outside => (None, None),
+        NextHop::Application => (deadline.left(now), None),
+        NextHop::Peer => (own, deadline.context_left(now)),
     };
     let mut set = |name: HeaderName, value: Option<Printed>| {
         let value = value.map(|value| HeaderValue::from_bytes(value.as_bytes()));

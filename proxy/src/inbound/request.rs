@@ -13,7 +13,7 @@ use crate::config::snapshot::Snapshot;
 use crate::failure::{Failure, Next, StreamReset};
 use crate::http::body::Body;
 use crate::http::context::OpenRequest;
-use crate::http::deadline::{self, Reader};
+use crate::http::deadline::{self, NextHop};
 use crate::http::headers;
 use crate::http::incoming::IncomingBody;
 use crate::http::received::{Received, Upgrades};
@@ -182,7 +182,7 @@ impl Connection {
             grpc,
             ..
         } = received;
-        deadline::tell(&mut parts, deadline, grpc, Reader::Application);
+        deadline::tell(&mut parts, deadline, grpc, NextHop::Application);
         let (body, upload) = Upload::watch(body);
         let replay = Replay::new(body).counted(&mut parts.extensions);
         let ends = deadline::ends(deadline, &parts.method);

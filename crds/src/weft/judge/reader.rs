@@ -27,7 +27,7 @@ const SHOWN: usize = 60;
 const LONGEST_METHOD: usize = 32;
 
 /// Reads fields. What cannot be read is said, and costs the section.
-pub(super) struct Reader<'a> {
+pub(super) struct FieldReader<'a> {
     pub(super) namespace: &'a str,
     /// The Service that the policy is about.
     pub(super) own: Option<&'a ServiceId>,
@@ -36,7 +36,7 @@ pub(super) struct Reader<'a> {
     ending: &'static str,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> FieldReader<'a> {
     pub(super) fn new(
         namespace: &'a str,
         own: Option<&'a ServiceId>,

@@ -107,12 +107,12 @@ async fn what_is_left_is_written_and_nothing_where_there_is_no_end() {
     let deadline = within(Duration::from_secs(2));
     tokio::time::advance(Duration::from_millis(500)).await;
     let mut headers = map(&[("grpc-timeout", "9S")]);
-    write(&mut headers, deadline, true, Reader::Peer);
+    write(&mut headers, deadline, true, NextHop::Peer);
     assert_eq!(headers["grpc-timeout"], "1500000u");
     assert_eq!(headers["weft-timeout"], "1500ms");
     let mut outside = HeaderMap::new();
-    write(&mut outside, deadline, false, Reader::Outside);
-    write(&mut outside, Deadline::NONE, true, Reader::Peer);
+    write(&mut outside, deadline, false, NextHop::Outside);
+    write(&mut outside, Deadline::NONE, true, NextHop::Peer);
     assert!(outside.is_empty(), "{outside:?}");
     assert!(check(deadline).is_ok() && check(Deadline::NONE).is_ok());
     tokio::time::advance(Duration::from_millis(1500)).await;
@@ -127,18 +127,18 @@ async fn what_a_call_is_made_for_is_told_to_peers_beside_and_to_the_application_
         ..RequestedTimeout::default()
     };
     let deadline = Deadline::outgoing(now(), asked, &Timeouts::DEFAULT, until);
-    let written = |reader, grpc| {
+    let written = |next_hop, grpc| {
         let mut map = HeaderMap::new();
-        write(&mut map, deadline, grpc, reader);
+        write(&mut map, deadline, grpc, next_hop);
         map
     };
     let peer = map(&[("weft-timeout", "2000ms"), ("weft-rest", "700ms")]);
-    assert_eq!(written(Reader::Peer, false), peer);
+    assert_eq!(written(NextHop::Peer, false), peer);
     let application = map(&[("weft-timeout", "700ms"), ("grpc-timeout", "2000000u")]);
-    assert_eq!(written(Reader::Application, true), application);
-    assert!(written(Reader::Outside, false).is_empty());
+    assert_eq!(written(NextHop::Application, true), application);
+    assert!(written(NextHop::Outside, false).is_empty());
     let outside = map(&[("grpc-timeout", "2000000u")]);
-    assert_eq!(written(Reader::Outside, true), outside);
+    assert_eq!(written(NextHop::Outside, true), outside);
 }
 
 #[tokio::test(start_paused = true)]
