@@ -24,7 +24,7 @@ use super::{documents, dry_runs, explanations, proxies, taps};
 use crate::aggregated::access::{AccessDecision, Attributes, refusal};
 use crate::aggregated::front_proxy::User;
 use crate::aggregated::refusal::Refusal;
-use crate::aggregated::server::{self, Answer, Handler, whole};
+use crate::aggregated::server::{self, ApiResponse, Handler, whole};
 use crate::model::compiled::Compiled;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -62,7 +62,7 @@ impl ObserveApi {
     }
 
     /// Answers, and counts the answer.
-    async fn respond<B>(&self, user: &User, request: Request<B>) -> Answer
+    async fn respond<B>(&self, user: &User, request: Request<B>) -> ApiResponse
     where
         B: Body<Data: Send, Error: Into<BoxError>> + Send,
     {
@@ -74,7 +74,7 @@ impl ObserveApi {
         answer
     }
 
-    async fn answer<B>(&self, user: &User, request: Request<B>) -> Result<Answer, Refusal>
+    async fn answer<B>(&self, user: &User, request: Request<B>) -> Result<ApiResponse, Refusal>
     where
         B: Body<Data: Send, Error: Into<BoxError>> + Send,
     {
@@ -143,7 +143,7 @@ impl ObserveApi {
         user: &User,
         compiled: &Arc<Compiled>,
         body: &[u8],
-    ) -> Result<Answer, Refusal> {
+    ) -> Result<ApiResponse, Refusal> {
         let asked = dry_runs::read(body)?;
         let asking = dry_runs::Asking {
             context: &self.context,
@@ -179,7 +179,7 @@ impl ObserveApi {
         user: &User,
         query: &str,
         namespace: Option<String>,
-    ) -> Result<Answer, Refusal> {
+    ) -> Result<ApiResponse, Refusal> {
         let now = SystemTime::now();
         let query = GraphQuery::parse(query, namespace, now)?;
         if query.watch {
@@ -221,7 +221,7 @@ impl ObserveApi {
         query: &ListQuery,
         compiled: &Compiled,
         table: bool,
-    ) -> Result<Answer, Refusal> {
+    ) -> Result<ApiResponse, Refusal> {
         let namespace = path.namespace.as_deref();
         match (namespace, &path.name) {
             (Some(namespace), Some(name)) => {
@@ -239,7 +239,7 @@ impl ObserveApi {
         }
     }
 
-    async fn scope(&self, user: &User, compiled: &Compiled) -> Result<Answer, Refusal> {
+    async fn scope(&self, user: &User, compiled: &Compiled) -> Result<ApiResponse, Refusal> {
         let namespaces = compiled.world.namespaces.keys();
         let namespaces = namespaces.map(|namespace| namespace.name.to_string());
         let scope = self
@@ -267,7 +267,11 @@ impl Handler for ObserveApi {
         documents::openapi_index()
     }
 
-    fn call(self: Arc<Self>, user: User, request: Request<Incoming>) -> BoxFuture<'static, Answer> {
+    fn call(
+        self: Arc<Self>,
+        user: User,
+        request: Request<Incoming>,
+    ) -> BoxFuture<'static, ApiResponse> {
         Box::pin(async move { self.respond(&user, request).await })
     }
 
@@ -310,7 +314,7 @@ where
     Ok(body.to_bytes())
 }
 
-fn json(code: StatusCode, value: &impl Serialize) -> Result<Answer, Refusal> {
+fn json(code: StatusCode, value: &impl Serialize) -> Result<ApiResponse, Refusal> {
     let written = serde_json::to_vec(value);
     let written = written.map_err(|error| {
         let code = StatusCode::INTERNAL_SERVER_ERROR;
@@ -323,7 +327,7 @@ fn shown(
     table: bool,
     (proxies, metadata): (&[Proxy], &ProxyListMetadata),
     value: &impl Serialize,
-) -> Result<Answer, Refusal> {
+) -> Result<ApiResponse, Refusal> {
     if table {
         return json(StatusCode::OK, &proxies::table(proxies, metadata));
     }

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 use super::lines::{self, LIFE};
 use super::query::GraphQuery;
 use super::worker_pool::WorkerPool;
-use crate::aggregated::server::Answer;
+use crate::aggregated::server::ApiResponse;
 use crate::graph::answer::{LastShown, Written};
 use crate::graph::follow::{Graph, GraphWindow};
 use crate::observe::reports::slot_of;
@@ -60,7 +60,7 @@ pub(super) fn answer(
     (graph, workers): (Graph, WorkerPool),
     query: GraphQuery,
     permits: StreamPermits,
-) -> Answer {
+) -> ApiResponse {
     let looks = graph.looks();
     let reader = GraphStream {
         graph,

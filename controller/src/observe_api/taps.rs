@@ -25,7 +25,7 @@ use super::stream::StreamPermits;
 use crate::aggregated::access::{AccessDecision, Attributes};
 use crate::aggregated::front_proxy::User;
 use crate::aggregated::refusal::Refusal;
-use crate::aggregated::server::Answer;
+use crate::aggregated::server::ApiResponse;
 use crate::apiserver::events::{About, Event, EventType};
 use crate::model::compiled::Compiled;
 
@@ -42,7 +42,7 @@ pub(super) async fn answer(
     (namespace, query): (&str, &str),
     compiled: &Compiled,
     permits: StreamPermits,
-) -> Result<Answer, Refusal> {
+) -> Result<ApiResponse, Refusal> {
     let question = Question::parse(query, namespace, &context.tap_headers)?;
     must_be_readable(context, user, &question).await?;
     let inventory = context.followed.inventory.read();

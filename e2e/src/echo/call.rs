@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     app::App,
-    client::{Answer, Ask, Client, NoAnswer},
+    client::{Ask, Client, NoAnswer, WholeResponse},
     request_log,
     response::{self, Body},
     seen::Call,
@@ -123,7 +123,7 @@ pub async fn answer(app: &App, request: Request<Incoming>) -> Response<Body> {
 async fn perform(
     app: &App,
     request: Request<Incoming>,
-) -> anyhow::Result<Result<Answer, NoAnswer>> {
+) -> anyhow::Result<Result<WholeResponse, NoAnswer>> {
     let (head, body) = request.into_parts();
     let body = Limited::new(body, BODY_LIMIT)
         .collect()
@@ -181,8 +181,8 @@ async fn raw(request: Request<Incoming>) -> Response<Body> {
     }
 }
 
-impl From<Answer> for ProxyResponse {
-    fn from(answer: Answer) -> Self {
+impl From<WholeResponse> for ProxyResponse {
+    fn from(answer: WholeResponse) -> Self {
         Self {
             status: answer.status.as_u16(),
             headers: response::headers(&answer.headers),

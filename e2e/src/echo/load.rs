@@ -18,7 +18,7 @@ use tokio::task::{JoinSet, LocalSet};
 
 use super::{
     call::ProxyResponse,
-    client::{Answer, Ask, Client, NoAnswer},
+    client::{Ask, Client, NoAnswer, WholeResponse},
 };
 
 /// Latencies are kept one by one, 4 bytes each.
@@ -179,7 +179,7 @@ async fn work(plan: Plan, run: Rc<RefCell<Run>>) {
 }
 
 impl Summary {
-    fn note(&mut self, outcome: Result<Answer, NoAnswer>) {
+    fn note(&mut self, outcome: Result<WholeResponse, NoAnswer>) {
         match outcome {
             Ok(answer) => {
                 self.answered += 1;

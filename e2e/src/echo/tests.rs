@@ -228,7 +228,7 @@ async fn idle_connections_are_used_again() {
     assert_eq!(alive, 50);
 }
 
-async fn post(address: SocketAddr, path: &str, order: &Order) -> super::client::Answer {
+async fn post(address: SocketAddr, path: &str, order: &Order) -> super::client::WholeResponse {
     let mut ask = ask(address, path);
     ask.method = http::Method::POST;
     ask.body = serde_json::to_vec(order).unwrap().into();
@@ -349,7 +349,7 @@ fn durations_need_a_number_and_a_unit() {
 }
 
 impl Client {
-    async fn send_owned(mut self) -> Result<super::client::Answer, super::client::NoAnswer> {
+    async fn send_owned(mut self) -> Result<super::client::WholeResponse, super::client::NoAnswer> {
         self.send().await
     }
 }

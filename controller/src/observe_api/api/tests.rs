@@ -243,7 +243,7 @@ impl Bench {
         self.api.context.graph.look(now, true).await;
     }
 
-    async fn send(&self, user: &str, method: Method, path: &str, body: String) -> Answer {
+    async fn send(&self, user: &str, method: Method, path: &str, body: String) -> ApiResponse {
         let user = User {
             name: user.to_owned(),
             ..User::default()
@@ -268,7 +268,7 @@ impl Bench {
     }
 }
 
-async fn read(answer: Answer) -> (u16, Value) {
+async fn read(answer: ApiResponse) -> (u16, Value) {
     let status = answer.status().as_u16();
     let body = answer.into_body().collect().await.unwrap().to_bytes();
     (status, serde_json::from_slice(&body).unwrap())

@@ -21,7 +21,7 @@ use super::seen::{LiveTally, MAX_EXAMPLES, Rights, reads};
 use super::{Asking, TrialPermit, headers};
 use crate::aggregated::access::AccessDecision;
 use crate::aggregated::refusal::Refusal;
-use crate::aggregated::server::Answer;
+use crate::aggregated::server::ApiResponse;
 use crate::apiserver::events::{About, Event, EventType};
 use crate::explain::candidates::{Candidates, MAX_PODS, MAX_SETS, TrialCandidate};
 use crate::inventory::Inventory;
@@ -65,7 +65,7 @@ impl Asking<'_> {
         &self,
         spec: &DryRunSpec,
         permits: StreamPermits,
-    ) -> Result<Answer, Refusal> {
+    ) -> Result<ApiResponse, Refusal> {
         let begun = Instant::now();
         let long = Duration::from_secs(spec.watch_seconds.into());
         if long > LIFE {
@@ -292,7 +292,7 @@ async fn any(all: &mut [Answers], first: usize) -> asks::ProxyAnswer {
     .await
 }
 
-fn streamed(reader: TrialStream) -> Answer {
+fn streamed(reader: TrialStream) -> ApiResponse {
     lines::answer(stream::unfold(reader, |mut reader| async move {
         let told = reader.next().await?;
         Some((lines::line(&told), reader))

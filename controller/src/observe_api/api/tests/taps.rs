@@ -77,14 +77,14 @@ pub(super) fn record() -> v1::TapRecord {
 }
 
 /// The next line of a stream.
-async fn line(answer: &mut Answer) -> Option<Value> {
+async fn line(answer: &mut ApiResponse) -> Option<Value> {
     let frame = timeout(Duration::from_secs(5), answer.body_mut().frame());
     let frame = frame.await.expect("no line came")?;
     let data = frame.unwrap().into_data().unwrap();
     Some(serde_json::from_slice(&data).unwrap())
 }
 
-async fn tap(bench: &Bench, user: &str, query: &str) -> Answer {
+async fn tap(bench: &Bench, user: &str, query: &str) -> ApiResponse {
     let path = format!("{PATH}&{query}");
     bench.send(user, Method::GET, &path, String::new()).await
 }
