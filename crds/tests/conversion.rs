@@ -80,13 +80,13 @@ fn show(world: &World) -> String {
     objects.join("\n")
 }
 
-type Way = Box<dyn Fn(&Value) -> Value>;
+type ConvertFn = Box<dyn Fn(&Value) -> Value>;
 
 /// Into storage, and from there to each version and back.
-fn ways() -> Vec<(String, Way)> {
-    let stored: Way = Box::new(|object| to(object, SmiVersion::STORAGE));
+fn ways() -> Vec<(String, ConvertFn)> {
+    let stored: ConvertFn = Box::new(|object| to(object, SmiVersion::STORAGE));
     let visits = SmiVersion::ALL.into_iter().map(|version| {
-        let visit: Way = Box::new(move |object| {
+        let visit: ConvertFn = Box::new(move |object| {
             to(
                 &to(&to(object, SmiVersion::STORAGE), version),
                 SmiVersion::STORAGE,

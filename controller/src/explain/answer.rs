@@ -11,7 +11,7 @@ use super::call::{Called, Caller, Request};
 use super::judge::{self, Judged};
 use super::outcome::{BackendOutcome, Question, together};
 use super::question::{BadQuestion, CallerView, Callers, Owner};
-use super::route::Way;
+use super::route::BackendRoute;
 use super::{fix, words};
 use crate::model::{Model, PodId};
 
@@ -72,7 +72,7 @@ impl Model {
         };
         let mut outcomes = Vec::new();
         for caller in &question.from {
-            for way in Way::of(self, caller, &question.to, &question.request) {
+            for way in BackendRoute::of(self, caller, &question.to, &question.request) {
                 outcomes.push(self.follow(caller, &question.request, way));
             }
         }
@@ -84,7 +84,7 @@ impl Model {
         &'a self,
         caller: &'a Caller,
         request: &Request,
-        way: Way<'a>,
+        way: BackendRoute<'a>,
     ) -> BackendOutcome<'a> {
         let judged: Vec<Judged> = way
             .asked()

@@ -6,7 +6,7 @@ use policy::reason::Reason;
 use super::call::{Called, Caller, Request};
 use super::judge::{Judged, Ruling};
 use super::question::CallerView;
-use super::route::Way;
+use super::route::BackendRoute;
 
 /// What was asked, found.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub(super) struct Question<'a> {
 #[derive(Debug)]
 pub(super) struct BackendOutcome<'a> {
     pub(super) caller: &'a Caller,
-    pub(super) way: Way<'a>,
+    pub(super) way: BackendRoute<'a>,
     /// By endpoint.
     pub(super) judged: Vec<Judged>,
 }

@@ -11,7 +11,7 @@ use crate::http::refusal::NotHandled;
 use crate::mesh::load::HeardLoad;
 use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, Kind};
-use crate::telemetry::cell::{CellCache, Way};
+use crate::telemetry::cell::{CellCache, CellKey};
 use crate::telemetry::labels::Security;
 use crate::telemetry::parties::{OUTSIDE, Parties};
 
@@ -145,7 +145,7 @@ impl Connection {
     /// known.
     pub(super) fn count_on_cell(&self, call: &mut Call) {
         let (port, protocol) = (self.local.port(), call.protocol());
-        let of_kind = |way: &Way| way.parties.port() == port && way.protocol == protocol;
+        let of_kind = |way: &CellKey| way.parties.port() == port && way.protocol == protocol;
         let cell = self.held.cells.find(of_kind).unwrap_or_else(|| {
             let cell = self.proxy.telemetry.cell(self.parties(), protocol);
             // Ports that are not told apart have one cell together, and may be told
@@ -159,8 +159,8 @@ impl Connection {
     }
 
     /// The way of its calls that one route of the pod describes.
-    pub(super) fn way(&self, protocol: Protocol, route: Option<&Arc<str>>) -> Way {
-        Way {
+    pub(super) fn way(&self, protocol: Protocol, route: Option<&Arc<str>>) -> CellKey {
+        CellKey {
             parties: self.parties(),
             protocol,
             route: route.cloned(),

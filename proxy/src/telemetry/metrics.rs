@@ -14,7 +14,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::settings::{self, Own};
-use crate::telemetry::cell::{Cell, Way};
+use crate::telemetry::cell::{Cell, CellKey};
 use crate::telemetry::compatibility::Compatibility;
 use crate::telemetry::families::CallFamilies;
 use crate::telemetry::labels::{
@@ -250,7 +250,7 @@ impl Metrics {
     }
 
     /// The cell in which calls of this way are counted.
-    pub(crate) fn cell(&self, way: Way) -> Arc<Cell> {
+    pub(crate) fn cell(&self, way: CellKey) -> Arc<Cell> {
         let (cell, placed) = self.calls.cells.find(way);
         if !placed {
             self.limit("cells");

@@ -17,7 +17,7 @@ use weft_proxy::MESH_PORT;
 use wire::v1::Protocol;
 
 use super::stalls::crash;
-use super::two_pods::{TwoPods, WAYS, Way, serving};
+use super::two_pods::{ENTRY_POINTS, EntryPoint, TwoPods, serving};
 use crate::support::{Pod, endpoint, endpoints, external};
 
 const SOON: Duration = Duration::from_secs(5);
@@ -152,7 +152,7 @@ async fn a_reset_arrives_as_a_reset_in_both_directions() {
         let (port, mut heard) = teller(&field.server).await;
         field.port = port;
         field.deliver_to(port);
-        for way in WAYS {
+        for way in ENTRY_POINTS {
             let case = format!("{protocol:?} {way:?}");
             ends_arrive(&case, || field.open(way), &mut heard).await;
         }
@@ -176,7 +176,7 @@ async fn a_tunnel_that_is_cut_between_the_proxies_is_reset_at_both_ends() {
         let cable = Cable::between(&field, port).await;
         for cut in CUTS {
             let case = format!("{protocol:?} {cut:?}");
-            let mut caller = field.open(Way::Outbound).await;
+            let mut caller = field.open(EntryPoint::Outbound).await;
             begin(&mut caller, &[2; 1000]).await;
             cable.cut(cut);
             let end = timeout(SOON, caller.read_u8()).await.unwrap();
@@ -186,7 +186,7 @@ async fn a_tunnel_that_is_cut_between_the_proxies_is_reset_at_both_ends() {
             let (size, reset) = timeout(SOON, heard.recv()).await.unwrap().unwrap();
             assert!(reset, "{case}: the application, after {size} bytes");
             // The control, by a new connection between them.
-            ends_arrive(&case, || field.open(Way::Outbound), &mut heard).await;
+            ends_arrive(&case, || field.open(EntryPoint::Outbound), &mut heard).await;
         }
     }
 }
@@ -203,7 +203,7 @@ async fn an_answer_that_only_the_close_ends_does_not_look_whole_when_it_breaks()
     })
     .await;
     field.deliver_to(field.port);
-    for way in WAYS {
+    for way in ENTRY_POINTS {
         let mut caller = field.open(way).await;
         caller
             .write_all(b"GET / HTTP/1.0\r\nHost: s\r\n\r\n")
@@ -240,7 +240,7 @@ async fn an_answer_that_only_the_close_ends_does_not_look_whole_when_it_is_cut()
         // The control.
         ("/whole", None),
     ] {
-        let mut caller = field.open(Way::Outbound).await;
+        let mut caller = field.open(EntryPoint::Outbound).await;
         let request = format!("GET {path} HTTP/1.0\r\nHost: s\r\n\r\n");
         caller.write_all(request.as_bytes()).await.unwrap();
         let mut got = Vec::new();
@@ -300,7 +300,7 @@ async fn a_grpc_stream_whose_server_goes_away_says_unavailable() {
     })
     .await;
     field.deliver_to(field.port);
-    for way in WAYS {
+    for way in ENTRY_POINTS {
         let trailers = trailers_after(field.open(way).await, || {}).await;
         assert_eq!(trailers["grpc-status"], "14", "{way:?}: {trailers:?}");
     }
@@ -321,7 +321,7 @@ async fn a_grpc_stream_whose_servers_proxy_goes_away_says_unavailable() {
     .await;
     let cable = Cable::between(&field, port).await;
     for cut in CUTS {
-        let stream = field.open(Way::Outbound).await;
+        let stream = field.open(EntryPoint::Outbound).await;
         let trailers = trailers_after(stream, || cable.cut(cut)).await;
         assert_eq!(trailers["grpc-status"], "14", "{cut:?}: {trailers:?}");
     }
@@ -343,7 +343,7 @@ async fn what_came_before_a_stream_broke_arrives_and_then_the_break() {
     })
     .await;
     field.deliver_to(field.port);
-    for way in WAYS {
+    for way in ENTRY_POINTS {
         let (mut sender, connection) = h2::client::handshake(field.open(way).await).await.unwrap();
         tokio::spawn(connection);
         for at in 0..20 {

@@ -10,7 +10,7 @@ use weft_proxy::OWN_PORTS;
 use weft_proxy::serve_plain;
 use wire::v1::Protocol;
 
-use super::two_pods::{TwoPods, WAYS, Way, rest, status};
+use super::two_pods::{ENTRY_POINTS, EntryPoint, TwoPods, rest, status};
 
 const TRUE_ID: &str = "spiffe://cluster.local/ns/shop/sa/web";
 
@@ -29,14 +29,14 @@ async fn a_forged_identity_in_any_spelling_is_replaced_or_gone() {
         "weft-unsent: 1",
         "Trailer: weft-client-id",
     ] {
-        for way in WAYS {
+        for way in ENTRY_POINTS {
             let bytes = format!("GET /ok HTTP/1.1\r\nHost: s\r\n{forged}\r\n\r\n");
             let answer = field.send(way, bytes).await;
             assert_eq!(status(&answer), 200, "{forged}, {way:?}: {answer}");
             let got = field.recorded(forged);
             let expected: &[&str] = match way {
-                Way::Outbound => &[TRUE_ID],
-                Way::Inbound => &[],
+                EntryPoint::Outbound => &[TRUE_ID],
+                EntryPoint::Inbound => &[],
             };
             assert_eq!(
                 got[0].values("weft-client-id"),
@@ -58,7 +58,7 @@ async fn a_forged_identity_in_any_spelling_is_replaced_or_gone() {
 #[tokio::test]
 async fn an_identity_with_underscores_does_not_arrive() {
     let field = TwoPods::new(Protocol::Http1).await;
-    for way in WAYS {
+    for way in ENTRY_POINTS {
         let bytes = "GET /ok HTTP/1.1\r\nHost: s\r\nweft_client_id: spiffe://evil\r\nWEFT_Client-Id: spiffe://evil\r\n\r\n";
         let answer = field.send(way, bytes).await;
         assert_eq!(status(&answer), 200, "{way:?}: {answer}");
@@ -70,7 +70,7 @@ async fn an_identity_with_underscores_does_not_arrive() {
 #[tokio::test]
 async fn what_belongs_to_one_connection_ends_there() {
     let field = TwoPods::new(Protocol::Http1).await;
-    for way in WAYS {
+    for way in ENTRY_POINTS {
         let bytes = "GET /ok HTTP/1.1\r\nHost: s\r\nConnection: X-One, x-two ,Keep-Alive\r\nX-One: 1\r\nx-two: 2\r\nx-three: 3\r\nKeep-Alive: timeout=5\r\nProxy-Connection: keep-alive\r\nTE: gzip\r\n\r\n";
         let answer = field.send(way, bytes).await;
         assert_eq!(status(&answer), 200, "{way:?}: {answer}");
@@ -94,7 +94,7 @@ async fn what_belongs_to_one_connection_ends_there() {
 #[tokio::test]
 async fn a_connection_header_of_odd_bytes_harms_nobody() {
     let field = TwoPods::new(Protocol::Http1).await;
-    for way in WAYS {
+    for way in ENTRY_POINTS {
         let mut bytes =
             b"GET /ok HTTP/1.1\r\nHost: s\r\nConnection: \xff\xfe, x\r\nx: \xe9\r\ny: \xe9\r\n\r\n"
                 .to_vec();
@@ -168,10 +168,10 @@ async fn an_identity_is_not_inherited_from_an_address() {
         "X-Forwarded-Client-Cert: URI=spiffe://cluster.local/ns/shop/sa/web\r\n",
     ] {
         let bytes = format!("GET /ok HTTP/1.1\r\nHost: s\r\n{headers}\r\n");
-        let answer = field.send(Way::Inbound, bytes).await;
+        let answer = field.send(EntryPoint::Inbound, bytes).await;
         assert_eq!(status(&answer), 403, "{headers}: {answer}");
         assert!(field.recorded(headers).is_empty());
     }
     let bytes = "GET /ok HTTP/1.1\r\nHost: s\r\n\r\n";
-    assert_eq!(status(&field.send(Way::Outbound, bytes).await), 200);
+    assert_eq!(status(&field.send(EntryPoint::Outbound, bytes).await), 200);
 }

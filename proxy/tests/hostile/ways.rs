@@ -14,7 +14,7 @@ use weft_proxy::MESH_PORT;
 use wire::v1::{self, Enforcement, Protocol};
 
 use super::raw_http2::{RawHttp2, Told, get};
-use super::two_pods::{TwoPods, WAYS, Way, for_everybody, rest, serving, status};
+use super::two_pods::{ENTRY_POINTS, EntryPoint, TwoPods, for_everybody, rest, serving, status};
 use crate::support::{Pod, endpoint, endpoints, id, service, vip};
 
 mod first_lines;
@@ -53,13 +53,13 @@ async fn echo(pod: &Pod, banner: &'static str) -> (u16, Bytes) {
 /// tunnel of a proxy that takes them for opaque.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum By {
-    Caller(Way),
+    Caller(EntryPoint),
     Tunnel,
 }
 
 const EVERY: [By; 3] = [
-    By::Caller(Way::Outbound),
-    By::Caller(Way::Inbound),
+    By::Caller(EntryPoint::Outbound),
+    By::Caller(EntryPoint::Inbound),
     By::Tunnel,
 ];
 
@@ -97,7 +97,7 @@ impl Ground {
         self.field.client.set(services);
         match by {
             By::Caller(way) => self.field.open(way).await,
-            By::Tunnel => self.field.open(Way::Outbound).await,
+            By::Tunnel => self.field.open(EntryPoint::Outbound).await,
         }
     }
 
@@ -253,7 +253,7 @@ async fn a_port_declared_opaque_gets_bytes_by_the_tcp_route_of_any_target() {
         .field
         .workload(Protocol::Opaque, Enforcement::Enforce);
     ground.field.server.set(vec![both_kinds(&["/public"])]);
-    for by in [By::Caller(Way::Inbound), By::Tunnel] {
+    for by in [By::Caller(EntryPoint::Inbound), By::Tunnel] {
         let mut stream = ground.open(by).await;
         stream.write_all(b"\x01bytes").await.unwrap();
         sleep(SETTLED).await;
@@ -280,9 +280,9 @@ async fn a_late_caller_is_served_by_a_server_of_http2_that_does_not_wait_for_it(
     let meshed = endpoint(field.server.ip, field.port, Some("api"));
     let other = endpoint(field.server.ip, field.port, None);
     for (case, way, there) in [
-        ("by two proxies", Way::Outbound, meshed.clone()),
-        ("from outside", Way::Inbound, meshed),
-        ("to a pod without a proxy", Way::Outbound, other),
+        ("by two proxies", EntryPoint::Outbound, meshed.clone()),
+        ("from outside", EntryPoint::Inbound, meshed),
+        ("to a pod without a proxy", EntryPoint::Outbound, other),
     ] {
         field.client.set(vec![endpoints("api", vec![there])]);
         for late in [Duration::ZERO, Duration::from_millis(300), LATE] {
@@ -301,7 +301,7 @@ async fn a_late_caller_is_served_by_a_server_of_http2_that_does_not_wait_for_it(
 async fn a_silent_connection_to_a_guarded_undeclared_port_waits_for_its_request() {
     let field = TwoPods::new(Protocol::Detect).await;
     field.allow(Protocol::Detect, &["/public"]);
-    for way in WAYS {
+    for way in ENTRY_POINTS {
         let mut stream = field.open(way).await;
         sleep(LATE).await;
         let request = b"GET /public HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n";
@@ -325,9 +325,12 @@ async fn a_connection_that_is_opened_ahead_waits_for_its_first_request() {
     for protocol in [Protocol::Detect, Protocol::Http1] {
         let field = TwoPods::new(protocol).await;
         field.allow(protocol, &["/public"]);
-        let mut ahead = [field.open(WAYS[0]).await, field.open(WAYS[1]).await];
+        let mut ahead = [
+            field.open(ENTRY_POINTS[0]).await,
+            field.open(ENTRY_POINTS[1]).await,
+        ];
         sleep(Duration::from_secs(11)).await;
-        for (stream, way) in ahead.iter_mut().zip(WAYS) {
+        for (stream, way) in ahead.iter_mut().zip(ENTRY_POINTS) {
             let request = b"GET /public HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n";
             let sent = stream.write_all(request).await;
             assert!(sent.is_ok(), "{protocol:?} {way:?}: {sent:?}");
@@ -384,7 +387,7 @@ async fn telling(pod: &Pod) -> u16 {
 /// Sends a request by a tunnel, and from outside, and says what comes back.
 async fn in_a_tunnel_and_plain(field: &TwoPods, request: &str) -> [String; 2] {
     let mut answers = [String::new(), String::new()];
-    for (answer, way) in answers.iter_mut().zip(WAYS) {
+    for (answer, way) in answers.iter_mut().zip(ENTRY_POINTS) {
         let mut stream = field.open(way).await;
         stream.write_all(request.as_bytes()).await.unwrap();
         *answer = rest(&mut stream, Duration::from_secs(3)).await;

@@ -6,7 +6,7 @@ use policy::trace::{Format, Share, Tracing};
 use prometheus_client::registry::Registry;
 
 use super::*;
-use crate::telemetry::cell::{CellCache, Way};
+use crate::telemetry::cell::{CellCache, CellKey};
 use crate::telemetry::labels::Direction;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace::TracingConfig;
@@ -140,7 +140,12 @@ fn a_recorded_request_is_the_exemplar_of_its_bucket() {
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// One request of the application to `cart-v2`, whose cell is kept as an endpoint does.
-fn request(telemetry: &Arc<Telemetry>, kept: &CellCache, there: &Way, answer: &response::Parts) {
+fn request(
+    telemetry: &Arc<Telemetry>,
+    kept: &CellCache,
+    there: &CellKey,
+    answer: &response::Parts,
+) {
     let (parts, ()) = Request::new(()).into_parts();
     let called = Parties::to_service(Arc::default(), 80);
     let mut call = Call::begin(telemetry, Kind::Request, called);
@@ -163,7 +168,7 @@ fn a_request_is_counted_without_an_allocation_and_without_a_look_at_the_map() {
     const REQUESTS: u64 = 1000;
     let metrics = Metrics::register(&mut Registry::default());
     let telemetry = Arc::new(Telemetry::new(metrics, AccessLog::OFF));
-    let there = Way {
+    let there = CellKey {
         parties: Parties::Outbound {
             service: "shop/cart".into(),
             port: 80,

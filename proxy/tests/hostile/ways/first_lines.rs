@@ -59,7 +59,11 @@ async fn no_first_line_that_a_server_may_read_as_http_brings_an_identity_of_its_
             let arrived = ground.kept().to_lowercase();
             assert!(arrived.starts_with("get / http/1.1"), "{by:?}: {arrived}");
             let own = arrived.contains("weft-client-id: spiffe://cluster.local/ns/shop/sa/web");
-            assert_eq!(own, by != By::Caller(Way::Inbound), "{by:?}: {arrived}");
+            assert_eq!(
+                own,
+                by != By::Caller(EntryPoint::Inbound),
+                "{by:?}: {arrived}"
+            );
         }
     }
 }
