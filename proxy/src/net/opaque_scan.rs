@@ -18,14 +18,14 @@ const OURS: &[u8] = b"weft-";
 
 /// What must not pass unread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Found {
+pub(crate) enum ScanFinding {
     /// A first line of HTTP, which came too slowly to be read as one.
     Http,
     /// A header of the mesh after what may be a request.
     OwnHeader,
 }
 
-impl Found {
+impl ScanFinding {
     #[must_use]
     pub(crate) const fn describe(self) -> &'static str {
         match self {
@@ -57,18 +57,18 @@ impl OpaqueScan {
     }
 
     /// Takes the next bytes. After something was found, none may pass.
-    pub(crate) fn note(&mut self, bytes: &[u8]) -> Option<Found> {
+    pub(crate) fn note(&mut self, bytes: &[u8]) -> Option<ScanFinding> {
         if self.begins {
             match self.first.note(bytes) {
                 Line::Blank | Line::Begun => {}
                 Line::Other => self.begins = false,
-                Line::Http => return Some(Found::Http),
+                Line::Http => return Some(ScanFinding::Http),
             }
         }
         let lines = self.lines.as_mut()?;
         lines.note(bytes);
         if self.first.may_be_request() {
-            return lines.ours.then_some(Found::OwnHeader);
+            return lines.ours.then_some(ScanFinding::OwnHeader);
         }
         if !self.begins {
             self.lines = None;
@@ -144,10 +144,10 @@ fn begins_ours(came: usize, byte: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Found, OpaqueScan};
+    use super::{OpaqueScan, ScanFinding};
 
     /// What is found in whole, and byte by byte.
-    fn found(bytes: &[u8], server_spoke: bool) -> Option<Found> {
+    fn found(bytes: &[u8], server_spoke: bool) -> Option<ScanFinding> {
         let whole = OpaqueScan::new(server_spoke).note(bytes);
         let mut unread = OpaqueScan::new(server_spoke);
         let chunks = bytes.iter().find_map(|byte| unread.note(&[*byte]));
@@ -180,7 +180,11 @@ mod tests {
             ] {
                 let bytes = [first, header.as_bytes(), b"\r\n\r\n"].concat();
                 let case = String::from_utf8_lossy(&bytes);
-                assert_eq!(found(&bytes, false), Some(Found::OwnHeader), "{case:?}");
+                assert_eq!(
+                    found(&bytes, false),
+                    Some(ScanFinding::OwnHeader),
+                    "{case:?}"
+                );
                 // The name and all before it may have passed, nothing of the value.
                 let colon = bytes.len() - 4 - header.len() + header.find(':').unwrap();
                 assert_eq!(found(&bytes[..colon], false), None, "{case:?}");
@@ -210,7 +214,7 @@ mod tests {
     fn a_conversation_that_the_server_began_is_watched_for_its_first_line_alone() {
         let mail = b"EHLO a\r\nDATA\r\nweft-client-id: x\r\n";
         assert_eq!(found(mail, true), None);
-        assert_eq!(found(mail, false), Some(Found::OwnHeader));
-        assert_eq!(found(b"GET / HTTP/1.1\r\n", true), Some(Found::Http));
+        assert_eq!(found(mail, false), Some(ScanFinding::OwnHeader));
+        assert_eq!(found(b"GET / HTTP/1.1\r\n", true), Some(ScanFinding::Http));
     }
 }

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::certificates::days_left;
 use super::facts::{Facts, Missing, few, name_of};
-use super::outcome::{CheckStatus, Found};
+use super::outcome::{CheckResult, CheckStatus};
 use crate::kinds;
 use crate::output::number;
 
@@ -48,15 +48,15 @@ pub(super) fn needed<'a>(
     }
 }
 
-pub(super) fn controller(facts: &Facts) -> Found {
+pub(super) fn controller(facts: &Facts) -> CheckResult {
     replicas(facts, "controller")
 }
 
-pub(super) fn injector(facts: &Facts) -> Found {
+pub(super) fn injector(facts: &Facts) -> CheckResult {
     replicas(facts, "injector")
 }
 
-fn replicas(facts: &Facts, part: &str) -> Found {
+fn replicas(facts: &Facts, part: &str) -> CheckResult {
     let name = format!("Deployment {}/weft-{part}", facts.weft);
     Ok(match needed(facts, part, &name)? {
         Err(missing) => (CheckStatus::Error, missing),
@@ -79,7 +79,7 @@ fn wanted(deployment: &Value) -> u64 {
     deployment["spec"]["replicas"].as_u64().unwrap_or(1)
 }
 
-pub(super) fn single_replicas(facts: &Facts) -> Found {
+pub(super) fn single_replicas(facts: &Facts) -> CheckResult {
     let mut few = Vec::new();
     for part in ["controller", "injector"] {
         match facts.part(part) {
@@ -99,7 +99,7 @@ pub(super) fn single_replicas(facts: &Facts) -> Found {
     })
 }
 
-pub(super) fn versions(facts: &Facts) -> Found {
+pub(super) fn versions(facts: &Facts) -> CheckResult {
     let ours = env!("CARGO_PKG_VERSION");
     let mut others = Vec::new();
     for part in ["controller", "injector"] {
@@ -126,7 +126,7 @@ pub(super) fn versions(facts: &Facts) -> Found {
     })
 }
 
-pub(super) fn lease(facts: &Facts) -> Found {
+pub(super) fn lease(facts: &Facts) -> CheckResult {
     let lease = match needed(facts, "lease", "Lease weft-controller")? {
         Ok(lease) => &lease["spec"],
         Err(missing) => return Ok((CheckStatus::Error, missing)),
@@ -163,7 +163,7 @@ pub(super) fn remaining(
     }
 }
 
-pub(super) fn root(facts: &Facts) -> Found {
+pub(super) fn root(facts: &Facts) -> CheckResult {
     let bundles = facts.list("bundles")?;
     let roots = bundles
         .iter()
@@ -181,7 +181,7 @@ pub(super) fn root(facts: &Facts) -> Found {
     }
 }
 
-pub(super) fn issuer(facts: &Facts) -> Found {
+pub(super) fn issuer(facts: &Facts) -> CheckResult {
     match needed(facts, "ca", "Secret weft-ca")? {
         Err(missing) => Ok((CheckStatus::Error, missing)),
         Ok(secret) => {
@@ -202,7 +202,7 @@ pub(super) fn bytes(value: &Value) -> Option<Vec<u8>> {
     Some(read.0)
 }
 
-pub(super) fn bundles(facts: &Facts) -> Found {
+pub(super) fn bundles(facts: &Facts) -> CheckResult {
     let maps = facts.list("bundles")?;
     let roots = |map: &Value| {
         map["data"][crds::objects::TRUST_BUNDLE_KEY]
@@ -248,7 +248,7 @@ pub(super) fn bundles(facts: &Facts) -> Found {
     })
 }
 
-pub(super) fn definitions(facts: &Facts) -> Found {
+pub(super) fn definitions(facts: &Facts) -> CheckResult {
     let found = facts.list("definitions")?;
     let mut wrong = Vec::new();
     let kinds = kinds::all();
@@ -273,7 +273,7 @@ pub(super) fn definitions(facts: &Facts) -> Found {
     })
 }
 
-pub(super) fn api_services(facts: &Facts) -> Found {
+pub(super) fn api_services(facts: &Facts) -> CheckResult {
     // Kubernetes calls an API available that it may reach and cannot verify yet.
     if let Err(Missing::Away(why)) = facts.part("proxies") {
         return Ok((CheckStatus::Error, why));

@@ -6,7 +6,7 @@ use crds::observe::{Proxy, ProxyList, ProxyStatus};
 use serde_json::Value;
 
 use super::facts::{Facts, Missing, few, name_of};
-use super::outcome::{CheckStatus, Found};
+use super::outcome::{CheckResult, CheckStatus};
 
 /// Seconds before its end by which a certificate must have been renewed.
 const SOON: u64 = 600;
@@ -17,7 +17,7 @@ const ON_ITS_WAY: u64 = 60;
 /// Minor versions by which a proxy may be older than the controller.
 const MOST_BEHIND: u32 = 1;
 
-fn names(found: &[String], outcome: CheckStatus, well: &str, wrong: &str) -> Found {
+fn names(found: &[String], outcome: CheckStatus, well: &str, wrong: &str) -> CheckResult {
     Ok(if found.is_empty() {
         (CheckStatus::Ok, well.to_owned())
     } else {
@@ -25,7 +25,7 @@ fn names(found: &[String], outcome: CheckStatus, well: &str, wrong: &str) -> Fou
     })
 }
 
-pub(super) fn without_proxy(facts: &Facts) -> Found {
+pub(super) fn without_proxy(facts: &Facts) -> CheckResult {
     let asking: Vec<&str> = facts
         .list("namespaces")?
         .iter()
@@ -61,7 +61,7 @@ fn has_proxy(pod: &Value) -> bool {
     containers.any(|container| container["name"] == PROXY_CONTAINER)
 }
 
-pub(super) fn old(facts: &Facts) -> Found {
+pub(super) fn old(facts: &Facts) -> CheckResult {
     let ours = match facts.part("controller") {
         Ok(controller) => controller["metadata"]["labels"]["app.kubernetes.io/version"].as_str(),
         Err(Missing::Absent) => None,
@@ -120,7 +120,7 @@ fn must_be_told(
     Err(format!("the read API tells no proxy's {what}"))
 }
 
-pub(super) fn connected(facts: &Facts) -> Found {
+pub(super) fn connected(facts: &Facts) -> CheckResult {
     let lost = those(facts, |proxy| !proxy.status.connected)?;
     names(
         &lost,
@@ -130,7 +130,7 @@ pub(super) fn connected(facts: &Facts) -> Found {
     )
 }
 
-pub(super) fn acknowledged(facts: &Facts) -> Found {
+pub(super) fn acknowledged(facts: &Facts) -> CheckResult {
     let lacks = |status: &ProxyStatus| status.connected && status.acknowledged < status.needed;
     let behind = those(facts, |proxy| {
         let behind = proxy.status.behind_seconds;
@@ -150,7 +150,7 @@ pub(super) fn acknowledged(facts: &Facts) -> Found {
     )
 }
 
-pub(super) fn refusals(facts: &Facts) -> Found {
+pub(super) fn refusals(facts: &Facts) -> CheckResult {
     let refusing = those(facts, |proxy| !proxy.status.nacks.is_empty())?;
     names(
         &refusing,
@@ -160,7 +160,7 @@ pub(super) fn refusals(facts: &Facts) -> Found {
     )
 }
 
-pub(super) fn certificates(facts: &Facts) -> Found {
+pub(super) fn certificates(facts: &Facts) -> CheckResult {
     must_be_told(facts, "certificate", |status| status.certificate.is_some())?;
     let ending = those(facts, |proxy| {
         let ends = proxy
@@ -182,7 +182,7 @@ pub(super) fn certificates(facts: &Facts) -> Found {
     )
 }
 
-pub(super) fn clocks(facts: &Facts) -> Found {
+pub(super) fn clocks(facts: &Facts) -> CheckResult {
     must_be_told(facts, "clock", |status| status.clock_ahead_ms.is_some())?;
     let off = those(facts, |proxy| {
         proxy

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use super::facts::Facts;
-use super::outcome::Found;
+use super::outcome::CheckResult;
 use super::{control, data, objects, platform, webhooks};
 
 /// One check.
@@ -17,7 +17,7 @@ pub(super) struct Known {
     meaning: &'static str,
     /// What to do.
     pub(super) hint: &'static str,
-    pub(super) judge: fn(&Facts) -> Found,
+    pub(super) judge: fn(&Facts) -> CheckResult,
 }
 
 /// Of the cluster itself; done always.
@@ -30,7 +30,7 @@ const OBJECTS: &str = "objects";
 const fn check(
     category: &'static str,
     id: &'static str,
-    judge: fn(&Facts) -> Found,
+    judge: fn(&Facts) -> CheckResult,
     meaning: &'static str,
     hint: &'static str,
 ) -> Known {
@@ -46,7 +46,7 @@ const fn check(
 
 const fn before(
     id: &'static str,
-    judge: fn(&Facts) -> Found,
+    judge: fn(&Facts) -> CheckResult,
     meaning: &'static str,
     hint: &'static str,
 ) -> Known {

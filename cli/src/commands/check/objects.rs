@@ -7,14 +7,14 @@ use policy::mode::{AccessMode, MtlsMode};
 use serde_json::Value;
 
 use super::facts::{Facts, few, name_of};
-use super::outcome::{CheckStatus, Found};
+use super::outcome::{CheckResult, CheckStatus};
 use crate::kinds;
 
-pub(super) fn accepted(facts: &Facts) -> Found {
+pub(super) fn accepted(facts: &Facts) -> CheckResult {
     with_condition(facts, ACCEPTED, CheckStatus::Error, "are not accepted")
 }
 
-pub(super) fn resolved(facts: &Facts) -> Found {
+pub(super) fn resolved(facts: &Facts) -> CheckResult {
     with_condition(
         facts,
         RESOLVED_REFS,
@@ -24,7 +24,12 @@ pub(super) fn resolved(facts: &Facts) -> Found {
 }
 
 /// Objects whose condition is False.
-fn with_condition(facts: &Facts, condition: &str, outcome: CheckStatus, wrong: &str) -> Found {
+fn with_condition(
+    facts: &Facts,
+    condition: &str,
+    outcome: CheckStatus,
+    wrong: &str,
+) -> CheckResult {
     let mut found = Vec::new();
     let mut all = 0;
     for kind in kinds::all() {
@@ -93,7 +98,7 @@ fn judged(name: &str, value: &str) -> Option<String> {
     }
 }
 
-pub(super) fn annotations(facts: &Facts) -> Found {
+pub(super) fn annotations(facts: &Facts) -> CheckResult {
     let mut found = Vec::new();
     for (kind, list) in [
         ("Namespace", "namespaces"),
@@ -120,7 +125,7 @@ pub(super) fn annotations(facts: &Facts) -> Found {
     })
 }
 
-pub(super) fn labels(facts: &Facts) -> Found {
+pub(super) fn labels(facts: &Facts) -> CheckResult {
     let mut found = Vec::new();
     for (kind, list) in [("Namespace", "namespaces"), ("Pod", "pods")] {
         let unheard = |object: &Value| {

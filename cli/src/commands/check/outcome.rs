@@ -15,7 +15,7 @@ pub(super) enum CheckStatus {
 }
 
 /// What a check finds; an error is the reason why it is skipped.
-pub(super) type Found = Result<(CheckStatus, String), String>;
+pub(super) type CheckResult = Result<(CheckStatus, String), String>;
 
 impl CheckStatus {
     pub(super) fn shown(self) -> (&'static str, Tone) {

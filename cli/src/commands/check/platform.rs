@@ -3,14 +3,14 @@
 use serde_json::Value;
 
 use super::facts::{Facts, Missing, few, name_of};
-use super::outcome::{CheckStatus, Found};
+use super::outcome::{CheckResult, CheckStatus};
 
 /// The oldest minor version of Kubernetes 1.
 const OLDEST_MINOR: u32 = 33;
 /// Seconds by which two clocks may differ.
 const MOST_AHEAD: i64 = 5;
 
-pub(super) fn version(facts: &Facts) -> Found {
+pub(super) fn version(facts: &Facts) -> CheckResult {
     let text = |key: &str| facts.version[key].as_str().unwrap_or_default();
     // Some clouds write `33+`.
     let digits: String = text("minor")
@@ -31,7 +31,7 @@ pub(super) fn version(facts: &Facts) -> Found {
     }
 }
 
-pub(super) fn clocks(facts: &Facts) -> Found {
+pub(super) fn clocks(facts: &Facts) -> CheckResult {
     let ahead = facts
         .clock_ahead
         .ok_or("the API server does not say its time")?;
@@ -49,7 +49,7 @@ pub(super) fn clocks(facts: &Facts) -> Found {
     })
 }
 
-pub(super) fn rights(facts: &Facts) -> Found {
+pub(super) fn rights(facts: &Facts) -> CheckResult {
     let denied = facts.probes.denied.clone()?;
     Ok(if denied.is_empty() {
         (CheckStatus::Ok, "all that the chart needs".to_owned())
@@ -61,7 +61,7 @@ pub(super) fn rights(facts: &Facts) -> Found {
     })
 }
 
-pub(super) fn foreign_definitions(facts: &Facts) -> Found {
+pub(super) fn foreign_definitions(facts: &Facts) -> CheckResult {
     let foreign: Vec<String> = facts
         .list("definitions")?
         .iter()
@@ -91,7 +91,7 @@ fn is_ours(definition: &Value) -> bool {
             .is_some_and(|release| release.contains("weft"))
 }
 
-pub(super) fn aggregation(facts: &Facts) -> Found {
+pub(super) fn aggregation(facts: &Facts) -> CheckResult {
     match facts.part("aggregation") {
         Ok(map) => {
             let authority = map["data"]["requestheader-client-ca-file"].as_str();

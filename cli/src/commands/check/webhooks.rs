@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::certificates::{days_left, first_is_among};
 use super::control::{bytes, needed, remaining};
 use super::facts::{Facts, Missing, name_of};
-use super::outcome::{CheckStatus, Found};
+use super::outcome::{CheckResult, CheckStatus};
 use super::probes::Tried;
 
 /// The Service that the API server calls.
@@ -15,7 +15,7 @@ const SERVICE: &str = "weft-injector";
 /// The label that every namespace has.
 const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 
-pub(super) fn webhooks(facts: &Facts) -> Found {
+pub(super) fn webhooks(facts: &Facts) -> CheckResult {
     let mut missing = Vec::new();
     for (part, name) in [
         ("mutating", "MutatingWebhookConfiguration weft-injector"),
@@ -61,7 +61,7 @@ fn trusted(facts: &Facts) -> Result<Vec<(String, Vec<u8>)>, String> {
     Ok(trusted)
 }
 
-pub(super) fn ca_bundles(facts: &Facts) -> Found {
+pub(super) fn ca_bundles(facts: &Facts) -> CheckResult {
     let trusted = trusted(facts)?;
     let Some((first, most)) = trusted.first() else {
         return Err("there are no webhooks".to_owned());
@@ -119,7 +119,7 @@ fn passed_over(facts: &Facts, part: &str) -> Result<(), String> {
     Ok(())
 }
 
-pub(super) fn injection(facts: &Facts) -> Found {
+pub(super) fn injection(facts: &Facts) -> CheckResult {
     passed_over(facts, "mutating")?;
     let namespace = &facts.probes.namespace;
     match &facts.probes.injection {
@@ -147,7 +147,7 @@ pub(super) fn injection(facts: &Facts) -> Found {
     }
 }
 
-pub(super) fn validation(facts: &Facts) -> Found {
+pub(super) fn validation(facts: &Facts) -> CheckResult {
     passed_over(facts, "validating")?;
     match &facts.probes.validation {
         Tried::Not(why) => Err(why.clone()),
