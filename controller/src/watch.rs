@@ -40,7 +40,7 @@ use crate::{
     metrics::WorldMetrics,
     translate::{self, Unusable},
     watch::{
-        collect::Slot,
+        collect::KindFacts,
         outage::{Outage, Outages},
     },
     world::{Fact, ObjectKey, World, kinds::every_kind},
@@ -109,7 +109,7 @@ impl Follower {
     /// Follows a kind whose objects are judged when they are read.
     fn judge<K, T>(
         &self,
-        slot: fn(&mut Collector) -> &mut Slot<T>,
+        slot: fn(&mut Collector) -> &mut KindFacts<T>,
         translate: fn(&DynamicObject, &Cluster) -> T,
     ) where
         K: Resource<DynamicType = ()>,
@@ -121,7 +121,7 @@ impl Follower {
 
     fn read<K, T>(
         &self,
-        slot: fn(&mut Collector) -> &mut Slot<T>,
+        slot: fn(&mut Collector) -> &mut KindFacts<T>,
         translate: impl Fn(DynamicObject) -> Result<T, Unusable> + Send + Sync + 'static,
     ) where
         K: Resource<DynamicType = ()>,
@@ -141,7 +141,7 @@ async fn follow_kind<T: Fact>(
     kind: &str,
     steps: mpsc::Sender<AnyStep>,
     outages: Outages,
-    slot: fn(&mut Collector) -> &mut Slot<T>,
+    slot: fn(&mut Collector) -> &mut KindFacts<T>,
     translate: impl Fn(DynamicObject) -> Result<T, Unusable> + Send + Sync,
 ) {
     let usable = |object| usable(object, kind, &outages.metrics, &translate);

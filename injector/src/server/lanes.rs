@@ -83,7 +83,7 @@ impl Lane {
         source: IpAddr,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Box<ReviewOutcome>> {
-        let slot = self.queue.take(source).await.map_err(|_| {
+        let permit = self.queue.take(source).await.map_err(|_| {
             refused(
                 StatusCode::TOO_MANY_REQUESTS,
                 "waiting",
@@ -94,10 +94,10 @@ impl Lane {
         let job = move || {
             let began = Instant::now();
             let result = work();
-            slot.end(began.elapsed());
+            permit.end(began.elapsed());
             let _ = sender.send(result);
         };
-        // The slot makes this the only job, so nothing queues here.
+        // The permit makes this the only job, so nothing queues here.
         let _ = self.jobs.send(Box::new(job));
         done.await.map_err(|_| {
             refused(
