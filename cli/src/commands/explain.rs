@@ -9,7 +9,7 @@ use crds::observe::{
 };
 use http::Request;
 
-use crate::cluster::names::{Kind, Named};
+use crate::cluster::names::{Named, ResourceKind};
 use crate::cluster::{Cluster, Refusal};
 use crate::console::Console;
 use crate::escape;
@@ -22,27 +22,27 @@ const FORMATS: &[Format] = &[Format::Table, Format::Json, Format::Yaml, Format::
 /// Refusals of proxies that are printed; those of one object are mostly alike.
 const NACKS: usize = 5;
 /// Who can call.
-pub(super) const FROM: &[Kind] = &[
-    Kind::Deployment,
-    Kind::StatefulSet,
-    Kind::DaemonSet,
-    Kind::Job,
-    Kind::Pod,
-    Kind::ReplicaSet,
-    Kind::ReplicationController,
-    Kind::ServiceAccount,
+pub(super) const FROM: &[ResourceKind] = &[
+    ResourceKind::Deployment,
+    ResourceKind::StatefulSet,
+    ResourceKind::DaemonSet,
+    ResourceKind::Job,
+    ResourceKind::Pod,
+    ResourceKind::ReplicaSet,
+    ResourceKind::ReplicationController,
+    ResourceKind::ServiceAccount,
 ];
 /// What can be called.
-pub(super) const TO: &[Kind] = &[
-    Kind::Service,
-    Kind::Deployment,
-    Kind::StatefulSet,
-    Kind::DaemonSet,
-    Kind::Job,
-    Kind::Pod,
-    Kind::ReplicaSet,
-    Kind::ReplicationController,
-    Kind::External,
+pub(super) const TO: &[ResourceKind] = &[
+    ResourceKind::Service,
+    ResourceKind::Deployment,
+    ResourceKind::StatefulSet,
+    ResourceKind::DaemonSet,
+    ResourceKind::Job,
+    ResourceKind::Pod,
+    ResourceKind::ReplicaSet,
+    ResourceKind::ReplicationController,
+    ResourceKind::External,
 ];
 
 /// Arguments of `weft explain`.
@@ -152,13 +152,13 @@ impl Explain {
         let to = To {
             kind: named.kind.as_str().to_owned(),
             namespace: match named.kind {
-                Kind::External => String::new(),
+                ResourceKind::External => String::new(),
                 _ => place(&self.to_namespace),
             },
             name,
             port: named.port,
         };
-        if from.outside && named.kind == Kind::External {
+        if from.outside && named.kind == ResourceKind::External {
             return Err(Failure::usage(
                 "a call from outside to outside passes no proxy: one end must be in the mesh",
             ));

@@ -6,14 +6,14 @@ use serde_json::{Value, json};
 use super::aggregate::{Direction, EdgeEnd, EdgeOf, Sums};
 use super::query::{GROUP, Mistake, Side};
 use crate::aggregated::refusal::Refusal;
-use crate::inventory::kind::Kind;
+use crate::inventory::kind::MetricsKind;
 use crate::world::ObjectKey;
 
 /// One item of an answer, before it has a shape.
 #[derive(Clone, Debug)]
 pub(crate) struct Item {
     /// Kind of the object.
-    pub kind: Kind,
+    pub kind: MetricsKind,
     /// The object.
     pub object: ObjectKey,
     /// The edge; `None` for everything that the object receives.
@@ -269,7 +269,7 @@ impl Page {
 }
 
 /// An ObjectReference.
-pub(crate) fn reference(kind: Kind, key: &ObjectKey) -> Value {
+pub(crate) fn reference(kind: MetricsKind, key: &ObjectKey) -> Value {
     let mut reference = json!({"kind": kind.name()});
     if kind.namespaced() {
         reference["namespace"] = json!(&*key.namespace);
@@ -337,7 +337,7 @@ fn human(seconds: f64) -> String {
 }
 
 /// No object of that name.
-pub(crate) fn missing(kind: Kind, name: &str) -> Refusal {
+pub(crate) fn missing(kind: MetricsKind, name: &str) -> Refusal {
     let message = format!("{} {name:?} not found", kind.plural());
     Refusal {
         about: Some((kind.plural(), name.to_owned())),

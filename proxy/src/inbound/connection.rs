@@ -10,7 +10,7 @@ use policy::protocol::Protocol;
 use crate::http::refusal::NotHandled;
 use crate::mesh::load::HeardLoad;
 use crate::proxy::Proxy;
-use crate::telemetry::call::{Call, Kind};
+use crate::telemetry::call::{Call, CallKind};
 use crate::telemetry::cell::{CellCache, CellKey};
 use crate::telemetry::labels::Security;
 use crate::telemetry::parties::{OUTSIDE, Parties};
@@ -137,7 +137,7 @@ impl Connection {
 
 impl Connection {
     /// A call of this caller begins.
-    pub(super) fn call(&self, kind: Kind) -> Call {
+    pub(super) fn call(&self, kind: CallKind) -> Call {
         Call::begin(&self.proxy.telemetry, kind, self.parties())
     }
 
@@ -178,6 +178,6 @@ impl Connection {
 
     /// Counts a request that was refused before it was read.
     pub(super) fn turned_away(&self, how: NotHandled) {
-        self.call(Kind::Request).turned_away(how);
+        self.call(CallKind::Request).turned_away(how);
     }
 }

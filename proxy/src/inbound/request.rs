@@ -26,7 +26,7 @@ use crate::inbound::path::JudgedPath;
 use crate::inbound::reauthorize::Allowed;
 use crate::mesh::protocol::{AppHttp, Asked, not_sent};
 use crate::net::ticket::Waited;
-use crate::telemetry::call::{Call, Kind};
+use crate::telemetry::call::{Call, CallKind};
 use crate::telemetry::trace::CameFrom;
 
 /// What a request is given by what judged it, and let it pass.
@@ -65,7 +65,7 @@ impl Connection {
         speak: AppHttp,
         upgrades: Upgrades,
     ) -> Response<Body> {
-        let mut call = self.call(Kind::Request);
+        let mut call = self.call(CallKind::Request);
         let from = match upgrades {
             Upgrades::Told(_) => CameFrom::Peer,
             Upgrades::Own => CameFrom::Application,

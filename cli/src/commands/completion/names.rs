@@ -157,7 +157,7 @@ mod tests {
 
     use super::*;
     use crate::args::Cli;
-    use crate::cluster::names::Kind;
+    use crate::cluster::names::ResourceKind;
     use crate::commands::{stat, tap::filters};
     use crate::traffic::select::ENDS;
 
@@ -225,9 +225,17 @@ mod tests {
             everywhere.unwrap(),
             ["deploy/web", "deploy/web-admin", "deploy/webhook"]
         );
-        let pods = of(&shop, &place(CompletionKind::Name(Kind::Pod), "web")).await;
+        let pods = of(
+            &shop,
+            &place(CompletionKind::Name(ResourceKind::Pod), "web"),
+        )
+        .await;
         assert_eq!(pods.unwrap(), ["web-5d8"]);
-        let namespaces = of(&shop, &place(CompletionKind::Name(Kind::Namespace), "")).await;
+        let namespaces = of(
+            &shop,
+            &place(CompletionKind::Name(ResourceKind::Namespace), ""),
+        )
+        .await;
         assert_eq!(namespaces.unwrap(), ["bank", "shop"]);
         // Of these there is no list, and that is no kind of this command.
         let outside = place(CompletionKind::Object(ENDS), "external/");
@@ -246,7 +254,7 @@ mod tests {
             );
         }
         let shop = cluster(&api, &["-n", "shop"]);
-        let pods = |begun: &str| place(CompletionKind::Name(Kind::Pod), begun);
+        let pods = |begun: &str| place(CompletionKind::Name(ResourceKind::Pod), begun);
         assert_eq!(of(&shop, &pods("web")).await.unwrap(), ["web-5d8"]);
         assert_eq!(api.largest_list(), PAGE);
         let all = of(&shop, &pods("")).await.unwrap();
@@ -259,7 +267,10 @@ mod tests {
         assert_eq!(found, ["sts/", "svc/"]);
         let long = kinds(&place(CompletionKind::Object(stat::KINDS), "deployment"));
         assert_eq!(long.unwrap(), ["deployment/"]);
-        assert_eq!(kinds(&place(CompletionKind::Name(Kind::Pod), "")), None);
+        assert_eq!(
+            kinds(&place(CompletionKind::Name(ResourceKind::Pod), "")),
+            None
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -269,7 +280,11 @@ mod tests {
         let patient = global(&["--request-timeout=30s".to_owned()]).unwrap();
         let cluster = Cluster::of(api.client(), &patient);
         let begun = tokio::time::Instant::now();
-        let found = of(&cluster, &place(CompletionKind::Name(Kind::Pod), "")).await;
+        let found = of(
+            &cluster,
+            &place(CompletionKind::Name(ResourceKind::Pod), ""),
+        )
+        .await;
         assert!(found.is_err(), "{found:?}");
         assert_eq!(begun.elapsed().as_secs(), 1);
         assert!(global(&["--never-heard-of".to_owned()]).is_none());

@@ -85,7 +85,7 @@ async fn edge_of_long_ago_is_quiet_and_shown_when_asked_for() {
     assert_eq!(edge.first_seen, answer::timestamp(seen));
     // Its ends are gone, so it is shown only to those who ask for that too.
     graph.inner.inventory.write().keep_only(
-        crate::inventory::kind::Kind::Deployment,
+        crate::inventory::kind::MetricsKind::Deployment,
         |_| false,
         Instant::now(),
     );
@@ -184,7 +184,7 @@ async fn calls_of_a_pod_that_ended_before_this_replica_began_are_its_owners() {
                 let (pod, at) = (topology::key("shop", name), Instant::now());
                 for graph in [&there, &here] {
                     let mut inventory = graph.inner.inventory.write();
-                    inventory.end(crate::inventory::kind::Kind::Pod, &pod, at);
+                    inventory.end(crate::inventory::kind::MetricsKind::Pod, &pod, at);
                 }
                 // It was not there yet.
                 let long_ago = at + Duration::from_secs(600);

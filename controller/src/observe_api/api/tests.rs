@@ -180,7 +180,11 @@ impl Bench {
             ..Default::default()
         };
         let pod = crate::world::ObjectKey::new("shop", "client");
-        known.put(crate::inventory::kind::Kind::Pod, pod, Arc::new(client));
+        known.put(
+            crate::inventory::kind::MetricsKind::Pod,
+            pod,
+            Arc::new(client),
+        );
         *followed.inventory.write() = known;
         let reports = reports();
         let graph = Graph::new(

@@ -25,7 +25,7 @@ use crate::aggregated::server::ApiResponse;
 use crate::apiserver::events::{About, Event, EventType};
 use crate::explain::candidates::{Candidates, MAX_PODS, MAX_SETS, TrialCandidate};
 use crate::inventory::Inventory;
-use crate::inventory::kind::Kind;
+use crate::inventory::kind::MetricsKind;
 use crate::model::PodId;
 use crate::observe::asks::{self, Answers};
 use crate::observe_api::lines::{self, LIFE};
@@ -211,10 +211,10 @@ impl Asking<'_> {
     fn tell_of(&self, tapped: &BTreeSet<Arc<str>>) {
         let inventory = self.context.followed.inventory.read();
         for namespace in tapped {
-            let thing = inventory.get(Kind::Namespace, &ObjectKey::new("", namespace));
+            let thing = inventory.get(MetricsKind::Namespace, &ObjectKey::new("", namespace));
             let about = About {
-                api_version: Kind::Namespace.api_version().to_owned(),
-                kind: Kind::Namespace.name().to_owned(),
+                api_version: MetricsKind::Namespace.api_version().to_owned(),
+                kind: MetricsKind::Namespace.name().to_owned(),
                 namespace: namespace.to_string(),
                 name: namespace.to_string(),
                 uid: thing.map(|thing| thing.uid.to_string()).unwrap_or_default(),

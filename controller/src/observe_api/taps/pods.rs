@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::end::TapEnd;
 use crate::aggregated::refusal::Refusal;
 use crate::inventory::Inventory;
-use crate::inventory::kind::Kind;
+use crate::inventory::kind::MetricsKind;
 use crate::model::{Model, PodId};
 use crate::world::ObjectKey;
 
@@ -55,7 +55,7 @@ impl<'a> Pods<'a> {
         }
         Ok(vec![match (name, end) {
             // Of these the name itself is what proxies compare with.
-            ("to", TapEnd::Object(Kind::Pod, pod)) => pod.to_string(),
+            ("to", TapEnd::Object(MetricsKind::Pod, pod)) => pod.to_string(),
             _ => NOBODY.to_owned(),
         }])
     }
@@ -101,7 +101,7 @@ impl<'a> Pods<'a> {
                     && facts.is_some_and(|facts| *facts.service_account == *account.name)
             }
             // Endpoints that are written by hand may name the address of any pod.
-            TapEnd::Object(Kind::Service, service) => {
+            TapEnd::Object(MetricsKind::Service, service) => {
                 let entry = self.model.index.pods.get(pod);
                 *pod.namespace == *service.namespace
                     && entry.is_some_and(|entry| entry.serves.iter().any(|(of, ..)| of == service))
@@ -111,7 +111,7 @@ impl<'a> Pods<'a> {
     }
 
     /// Uid of an object; empty where it is not known.
-    pub(super) fn uid_of(&self, kind: Kind, key: &ObjectKey) -> String {
+    pub(super) fn uid_of(&self, kind: MetricsKind, key: &ObjectKey) -> String {
         let thing = self.inventory.get(kind, key);
         thing.map(|thing| thing.uid.to_string()).unwrap_or_default()
     }

@@ -13,7 +13,7 @@ use super::end::TapEnd;
 use super::pods::Pods;
 use crate::aggregated::duration;
 use crate::aggregated::refusal::Refusal;
-use crate::inventory::kind::Kind;
+use crate::inventory::kind::MetricsKind;
 use crate::model::PodId;
 use crate::world::ObjectKey;
 
@@ -66,7 +66,7 @@ impl Question {
         }
         let (mut of, mut watch) = (None, false);
         let mut read = Self {
-            of: TapEnd::Object(Kind::Namespace, ObjectKey::new("", namespace)),
+            of: TapEnd::Object(MetricsKind::Namespace, ObjectKey::new("", namespace)),
             here: namespace.to_owned(),
             to: Vec::new(),
             from: Vec::new(),
@@ -145,8 +145,8 @@ impl Question {
         let from = self.from.iter().map(|end| ("from", end));
         to.chain(from).filter(move |(name, end)| {
             let is_one_name = match (name, end) {
-                (_, TapEnd::Object(Kind::Pod, _)) => true,
-                (name, TapEnd::Object(Kind::Service, _)) => *name == "to",
+                (_, TapEnd::Object(MetricsKind::Pod, _)) => true,
+                (name, TapEnd::Object(MetricsKind::Service, _)) => *name == "to",
                 (name, TapEnd::Account(_)) => *name == "from",
                 (_, TapEnd::Object(..)) => false,
             };
@@ -204,7 +204,7 @@ impl Question {
         };
         for end in &self.to {
             match end {
-                TapEnd::Object(Kind::Service, service) => {
+                TapEnd::Object(MetricsKind::Service, service) => {
                     pods.is_there(service, &self.here)?;
                     asked.to_services.push(service.to_string());
                 }
