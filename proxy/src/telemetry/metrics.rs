@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use policy::breaker::own::State;
+use policy::breaker::own::ShownState;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
@@ -275,15 +275,15 @@ impl Metrics {
     }
 
     /// Shows what the breaker is now by which the policy of `service` decides.
-    pub(crate) fn circuit(&self, service: &Arc<str>, backend: &Arc<str>, state: State) {
+    pub(crate) fn circuit(&self, service: &Arc<str>, backend: &Arc<str>, state: ShownState) {
         let labels = BreakerLabels {
             service: Arc::clone(service),
             backend: Arc::clone(backend),
         };
         let state = match state {
-            State::Closed => 0,
-            State::Closing => 1,
-            State::Open => 2,
+            ShownState::Closed => 0,
+            ShownState::Closing => 1,
+            ShownState::Open => 2,
         };
         self.breaker_state.at(&labels).set(state);
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use policy::breaker::own::State;
+use policy::breaker::own::ShownState;
 use policy::health::EjectedFor;
 use policy::retry::RetryOutcome;
 use policy::traffic::call::Cause;
@@ -47,7 +47,7 @@ impl Call {
     }
 
     /// The breaker of what serves is another now.
-    pub(crate) fn circuit(&self, service: &Arc<str>, backend: &Arc<str>, state: State) {
+    pub(crate) fn circuit(&self, service: &Arc<str>, backend: &Arc<str>, state: ShownState) {
         self.telemetry.metrics.circuit(service, backend, state);
     }
 
