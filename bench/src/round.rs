@@ -201,12 +201,13 @@ fn at_full_speed(system: &mut System, plan: &Plan, load: &Http, book: &mut Book)
     let mut under_load = None;
     let (done, cost) = costing(system, |system| {
         std::thread::scope(|scope| {
-            let measured = (load.cpu == "cpu-c128" && system.kind != SystemKind::Direct).then(|| {
-                scope.spawn(|| {
-                    std::thread::sleep(plan.load.mul_f64(0.8));
-                    larger(system)
-                })
-            });
+            let measured =
+                (load.cpu == "cpu-c128" && system.kind != SystemKind::Direct).then(|| {
+                    scope.spawn(|| {
+                        std::thread::sleep(plan.load.mul_f64(0.8));
+                        larger(system)
+                    })
+                });
             let done = load.make(system, plan.load);
             under_load = measured.and_then(|thread| thread.join().ok()).transpose()?;
             done

@@ -238,12 +238,10 @@ impl View<'_> {
         match (&key.pod, &key.service) {
             (Some(pod), _) => self.end(kind, pod, ""),
             // No endpoint answered, so the Service is all there is.
-            (None, Some(service)) if kind == MetricsKind::Namespace => {
-                EdgeEnd::Object(
-                    MetricsKind::Namespace,
-                    ObjectKey::new("", &service.namespace),
-                )
-            }
+            (None, Some(service)) if kind == MetricsKind::Namespace => EdgeEnd::Object(
+                MetricsKind::Namespace,
+                ObjectKey::new("", &service.namespace),
+            ),
             (None, Some(service)) => EdgeEnd::Object(MetricsKind::Service, service.clone()),
             (None, None) => EdgeEnd::External,
         }
@@ -254,12 +252,10 @@ impl View<'_> {
         let key = &edge.key;
         match (self.inventory.pod_by_uid(&key.caller), &key.account) {
             (Some(pod), _) => self.end(kind, pod, &key.caller),
-            (None, Some(account)) if kind == MetricsKind::Namespace => {
-                EdgeEnd::Object(
-                    MetricsKind::Namespace,
-                    ObjectKey::new("", &account.namespace),
-                )
-            }
+            (None, Some(account)) if kind == MetricsKind::Namespace => EdgeEnd::Object(
+                MetricsKind::Namespace,
+                ObjectKey::new("", &account.namespace),
+            ),
             (None, Some(account)) => EdgeEnd::Namespace(account.namespace.to_string()),
             (None, None) => EdgeEnd::External,
         }

@@ -27,20 +27,18 @@ pub(crate) fn key(namespace: &str, name: &str) -> ObjectKey {
 /// ReplicaSet `<name>-rs`. Services of the same names. Pod `shop/bare` is nobody's.
 pub(crate) fn inventory() -> Inventory {
     let mut inventory = Inventory::default();
-    let mut put = |kind,
-                   namespace: &str,
-                   name: &str,
-                   uid: &str,
-                   owner: Option<(MetricsKind, String)>| {
-        let labels: Labels = [("app".to_owned(), name.trim_end_matches("-1").to_owned())].into();
-        let thing = InventoryObject {
-            uid: uid.into(),
-            labels,
-            owner: owner.map(|(kind, name)| (kind, name.into())),
-            node: if kind == MetricsKind::Pod { "n1" } else { "" }.into(),
+    let mut put =
+        |kind, namespace: &str, name: &str, uid: &str, owner: Option<(MetricsKind, String)>| {
+            let labels: Labels =
+                [("app".to_owned(), name.trim_end_matches("-1").to_owned())].into();
+            let thing = InventoryObject {
+                uid: uid.into(),
+                labels,
+                owner: owner.map(|(kind, name)| (kind, name.into())),
+                node: if kind == MetricsKind::Pod { "n1" } else { "" }.into(),
+            };
+            inventory.put(kind, key(namespace, name), Arc::new(thing));
         };
-        inventory.put(kind, key(namespace, name), Arc::new(thing));
-    };
     for namespace in ["shop", "bank", "empty"] {
         put(MetricsKind::Namespace, "", namespace, namespace, None);
     }

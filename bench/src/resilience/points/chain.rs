@@ -136,9 +136,8 @@ pub(in crate::resilience) fn last_hop_down(bench: &Bench) -> Result<Section> {
         retries_503: true,
         adaptive: false,
     };
-    let runs = |bench: &Bench, way: &ChainVariant| {
-        bench.each(MORE, |mesh| ChainRun::of(bench, mesh, way))
-    };
+    let runs =
+        |bench: &Bench, way: &ChainVariant| bench.each(MORE, |mesh| ChainRun::of(bench, mesh, way));
     let http = runs(bench, &HTTP)?;
     // Envoy knows nothing of contexts: it would be the same once more.
     let context = runs(&bench.some_of([true, false, false]), &CONTEXT)?;

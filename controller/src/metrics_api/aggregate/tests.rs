@@ -185,8 +185,8 @@ fn pod_that_is_gone_still_counts_for_its_owners() {
     );
     assert!(
         inventory
-        .get(MetricsKind::Pod, &key("shop", "api-1"))
-        .is_none()
+            .get(MetricsKind::Pod, &key("shop", "api-1"))
+            .is_none()
     );
 }
 
