@@ -88,7 +88,7 @@ fn requests_of_other_names() -> Vec<(Vec<u8>, Vec<u8>)> {
     let forged = [
         FORGED,
         "WEFT_Client_Id : spiffe://evil\r\n\r\n",
-        "Host: s\rweft-client-id: spiffe://evil\r\n\r\n",
+        "Host: s\rweft.client~id: spiffe://evil\r\n\r\n",
     ];
     let mut cases = Vec::new();
     for line in lines {
