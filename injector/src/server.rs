@@ -128,6 +128,7 @@ pub(crate) async fn serve(
         "webhooks",
         ARRIVALS,
         limits.counter("connection-rate"),
+        limits.counter("open-files"),
     );
     let mut stop = pin!(stop);
     loop {

@@ -132,7 +132,8 @@ pub(crate) async fn serve(
     stop: watch::Receiver<bool>,
 ) {
     let too_often = limits.counter("metrics-api-connection-rate");
-    let listener = HttpsListener::new(listener, "aggregated APIs", ARRIVALS, too_often);
+    let no_file = limits.counter("open-files");
+    let listener = HttpsListener::new(listener, "aggregated APIs", ARRIVALS, too_often, no_file);
     let unproven = Pool::new(UNPROVEN, limits.counter("metrics-api-unproven-connections"));
     let port = Port {
         proven: Pool::new(PROVEN, limits.counter("metrics-api-connections")),

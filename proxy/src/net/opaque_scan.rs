@@ -13,8 +13,8 @@
 
 use crate::net::sniff::{FirstLine, Line, is_blank, is_token};
 
-/// How headers of the mesh begin; `_` counts as the last one too.
-const OURS: &[u8] = b"weft-";
+/// How headers of the mesh begin. A mark follows: `-`, or another one that servers read as it.
+const OURS: &[u8] = b"weft";
 
 /// What must not pass unread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,7 +111,7 @@ impl Lines {
             self.at = match self.at {
                 _ if ends_line(*byte) => At::Begin(0),
                 At::Begin(came) if begins_ours(came, *byte) => {
-                    if came + 1 == OURS.len() {
+                    if came == OURS.len() {
                         At::Name
                     } else {
                         At::Begin(came + 1)
@@ -136,10 +136,12 @@ const fn ends_line(byte: u8) -> bool {
     matches!(byte, b'\r' | b'\n')
 }
 
+/// Servers that make `_` of what is neither letter nor digit do so to any such byte.
 fn begins_ours(came: usize, byte: u8) -> bool {
-    let byte = if byte == b'_' { b'-' } else { byte };
-    OURS.get(came)
-        .is_some_and(|next| next.eq_ignore_ascii_case(&byte))
+    OURS.get(came).map_or_else(
+        || byte.is_ascii_punctuation() && byte != b':',
+        |next| next.eq_ignore_ascii_case(&byte),
+    )
 }
 
 #[cfg(test)]
@@ -175,6 +177,10 @@ mod tests {
                 "weft-client-id: spiffe://x",
                 "WEFT-Client-ID:spiffe://x",
                 "weft_client_id: spiffe://x",
+                "weft.client.id: spiffe://x",
+                "Weft~client-id: spiffe://x",
+                "weft'client!id: spiffe://x",
+                "weft/client-id: spiffe://x",
                 "weft-client-id \t: spiffe://x",
                 "weft-new:",
             ] {
@@ -201,7 +207,8 @@ mod tests {
             b"{\"a\": 1}\nweft-client-id: x\n",
             b"CONNECT\nweft-client-id:x\n\n\0",
             b"get k\r\nx weft-client-id: x\r\n",
-            b"get k\r\nweft: x\r\nweftage: x\r\nweft-\r\nwef t-x:\r\n",
+            b"get k\r\nweft: x\r\nweftage: x\r\nweft-\r\nwef t-x:\r\nweft9: x\r\nwef.t: x\r\n",
+            b"get k\r\nweft and warp: x\r\nweft : x\r\nweft\xe9: x\r\nweft.\r\n",
             b"get k\r\nweft-client-id, x: y\r\n",
             b"GET x RTSP/1.0\r\nX: 1\r\n weft-client-id: folded\r\n",
         ] {

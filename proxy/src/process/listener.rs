@@ -149,6 +149,9 @@ impl Listener {
             let (stream, caller) = match socket.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
+                    if runtime::files::ran_out(&error) {
+                        self.proxy.telemetry.metrics.limit("open-files");
+                    }
                     tracing::warn!(%error, "could not accept");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;

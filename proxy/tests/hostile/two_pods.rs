@@ -117,10 +117,14 @@ impl TwoPods {
     }
 
     pub(crate) fn workload(&self, protocol: Protocol, enforcement: Enforcement) {
+        self.workload_in(protocol, enforcement, MtlsMode::Permissive);
+    }
+
+    pub(crate) fn workload_in(&self, protocol: Protocol, enforcement: Enforcement, mtls: MtlsMode) {
         let workload = v1::Workload {
             identity: id("api").as_str().to_owned(),
             enforcement: enforcement as i32,
-            mtls: MtlsMode::Permissive as i32,
+            mtls: mtls as i32,
             ports: vec![v1::PortProtocol {
                 first: 1,
                 last: 65_535,

@@ -2,6 +2,7 @@
 //! proxy does not, tunnels, switched protocols. The application here keeps every
 //! byte that it gets, whatever it looks like, and gives it back.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -11,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use weft_proxy::MESH_PORT;
-use wire::v1::{self, Enforcement, Protocol};
+use wire::v1::{self, Enforcement, MtlsMode, Protocol};
 
 use super::raw_http2::{RawHttp2, Told, get};
 use super::two_pods::{ENTRY_POINTS, EntryPoint, TwoPods, for_everybody, rest, serving, status};
@@ -79,11 +80,12 @@ impl Ground {
         Self { field, kept }
     }
 
-    /// The server's port is undeclared, and bytes pass it in this mode by this rule.
-    async fn passing(mode: Enforcement, rule: Option<v1::Resource>) -> Self {
+    /// The server's port is undeclared, and bytes pass it in this mode.
+    async fn passing(mode: &Passing) -> Self {
         let ground = Self::new(Protocol::Detect, "").await;
-        ground.field.workload(Protocol::Detect, mode);
-        ground.field.server.set(rule.into_iter().collect());
+        let field = &ground.field;
+        field.workload_in(Protocol::Detect, mode.enforcement, mode.mtls);
+        field.server.set(mode.rule.iter().cloned().collect());
         ground
     }
 
@@ -122,7 +124,7 @@ impl Ground {
     }
 
     /// Sends each case by every way: none brings the identity that it claims.
-    async fn no_identity_comes(&self, mode: Enforcement, cases: &[(Vec<u8>, Vec<u8>)]) {
+    async fn no_identity_comes(&self, mode: &Passing, cases: &[(Vec<u8>, Vec<u8>)]) {
         for by in EVERY {
             for cases in cases.chunks(150) {
                 let arrived = self.arrived(by, cases).await;
@@ -131,7 +133,7 @@ impl Ground {
                     .match_indices("evil")
                     .map(|(at, _)| &arrived[before(at)..at])
                     .collect();
-                assert!(evil.is_empty(), "{mode:?}, {by:?}: {evil:?}");
+                assert!(evil.is_empty(), "{mode}, {by:?}: {evil:?}");
             }
         }
     }
@@ -158,13 +160,43 @@ fn only_ports() -> v1::Resource {
     resource
 }
 
-/// Modes in which bytes pass an undeclared port, with the rule that lets them pass.
-fn passing() -> [(Enforcement, Option<v1::Resource>); 3] {
+/// A mode in which bytes pass an undeclared port, with the rule that lets them pass.
+struct Passing {
+    enforcement: Enforcement,
+    mtls: MtlsMode,
+    rule: Option<v1::Resource>,
+}
+
+impl Passing {
+    /// Strictly, nobody gets in without a certificate.
+    fn admits(&self, by: By) -> bool {
+        self.mtls == MtlsMode::Permissive || by != By::Caller(Way::Inbound)
+    }
+}
+
+impl fmt::Display for Passing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}, {:?}", self.enforcement, self.mtls)
+    }
+}
+
+fn passing() -> [Passing; 4] {
+    let audited = Some(for_everybody(&["/"], &[]));
     [
-        (Enforcement::Open, None),
-        (Enforcement::Audit, Some(for_everybody(&["/"], &[]))),
-        (Enforcement::Enforce, Some(only_ports())),
+        (Enforcement::Open, MtlsMode::Permissive, None),
+        (Enforcement::Audit, MtlsMode::Permissive, audited),
+        (
+            Enforcement::Enforce,
+            MtlsMode::Permissive,
+            Some(only_ports()),
+        ),
+        (Enforcement::Enforce, MtlsMode::Strict, Some(only_ports())),
     ]
+    .map(|(enforcement, mtls, rule)| Passing {
+        enforcement,
+        mtls,
+        rule,
+    })
 }
 
 /// Beginnings that are no HTTP to a strict reader, each followed by a request.

@@ -254,6 +254,34 @@ fn a_second_try_hides_nothing_and_what_the_callers_own_proxy_refused_is_no_try()
     assert_eq!(seen, (10 + 5, 3 + 1));
 }
 
+/// As `weft_requests_total`, which leaves them out too.
+#[test]
+fn a_call_whose_caller_left_is_neither_good_nor_bad_on_either_side() {
+    let (inventory, reports) = (inventory(), reports());
+    let left = |edge: wire::v1::Edge| wire::v1::Edge {
+        cancelled: 4,
+        ..edge
+    };
+    let of_client = wire::v1::Edge {
+        attempts: Some(5 + 1 + 4),
+        attempt_failures: 1,
+        ..left(seen_by_client("shop/api", 5, 1))
+    };
+    // Of an older proxy.
+    let untold = left(seen_by_client("shop/api", 3, 2));
+    report(&reports, "shop/web", vec![of_client, untold]);
+    report(
+        &reports,
+        "shop/api",
+        vec![left(seen_by_server("shop/web", 8, 3))],
+    );
+    let view = view(&inventory, &reports);
+    for kind in [Kind::Service, Kind::Pod, Kind::Deployment] {
+        let name = if kind == Kind::Pod { "api-1" } else { "api" };
+        assert_eq!(received(&view, kind, "shop", name), (8, 3), "{kind:?}");
+    }
+}
+
 /// As a replica that began after the end of both pods.
 #[test]
 fn calls_of_pods_that_only_another_replica_knew_are_their_owners() {

@@ -15,7 +15,7 @@ use policy::traffic::{
     set::{GrpcCode, GrpcCodes, Percent},
 };
 
-use super::reader::{FieldReader, shown};
+use super::reader::{FieldReader, is_own_header, shown};
 use crate::{
     label_syntax::is_dns_label,
     smi::judge::Code,
@@ -37,8 +37,6 @@ const FRAMING: [HeaderName; 6] = [
     header::TRANSFER_ENCODING,
     header::UPGRADE,
 ];
-/// Our own headers.
-const OWN_HEADERS: &str = "weft-";
 /// Characters of a cookie's name.
 const LONGEST_COOKIE: usize = 256;
 
@@ -192,7 +190,7 @@ fn response(
             let (Some(name), Some(value)) = (name, value) else {
                 continue;
             };
-            if FRAMING.contains(&name) || name.as_str().starts_with(OWN_HEADERS) {
+            if FRAMING.contains(&name) || is_own_header(&name) {
                 let text = format!("is {name}, which the proxy itself writes; leave it out");
                 reader.wrong(&format!("{field}.name"), &text);
             }
