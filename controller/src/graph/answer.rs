@@ -14,7 +14,7 @@ use super::history::History;
 use super::key::{EdgeKey, EdgeRef, NodeKey};
 use super::memory::{Memory, Seen};
 use super::sums::Sums;
-use super::window::{Counted, MinuteRow, Window, routes_by_node};
+use super::window::{Counted, Incomplete, MinuteRow, Window, routes_by_node};
 use super::workloads::Workloads;
 use crate::inventory::Inventory;
 use crate::observe::reports::SLOT;
@@ -83,14 +83,16 @@ pub(crate) fn graph(sources: &Sources<'_>, extent: &Extent) -> Graph {
         let routes = routes.get(node).map_or(&[][..], Vec::as_slice);
         sources.node(node, routes, extent)
     });
+    let incomplete = sources.window.incomplete;
     Graph {
         api_version: API_VERSION.to_owned(),
         kind: Resource::Graphs.kind().to_owned(),
         metadata: GraphMetadata {
             end: timestamp(sources.window.slots.1 * SLOT),
             window_seconds: (sources.window.slots.1 - sources.window.slots.0) * SLOT,
-            complete: sources.window.incomplete.is_none(),
-            incomplete: sources.window.incomplete.clone(),
+            complete: incomplete.is_none(),
+            incomplete: incomplete.map(|reason| reason.why().to_owned()),
+            unsettled: incomplete == Some(Incomplete::Unsettled),
             left_out: left_out as u64,
             ..GraphMetadata::default()
         },

@@ -24,7 +24,7 @@ use super::history::{self, History};
 use super::key::{EdgeKey, EdgeRef, NodeKey};
 use super::memory::{Memory, Seen};
 use super::owners::Owners;
-use super::window::{self, Counted};
+use super::window::{self, Counted, Incomplete};
 use super::workloads::{Workloads, workloads};
 use crate::inventory::Inventory;
 use crate::metrics::GraphMetrics;
@@ -326,7 +326,7 @@ impl Graph {
         let mut window = state.history.window_of(bounds, known, keep);
         let is_meant = |namespace: &str| asked.extent.owns_namespace(namespace);
         if window.given_up.concerns(is_meant) || self.hoards(&asked.extent, bounds.0) {
-            window.incomplete = Some(HOARDED.to_owned());
+            window.incomplete = Some(Incomplete::Lost(HOARDED));
         }
         let domain = compiled
             .as_ref()

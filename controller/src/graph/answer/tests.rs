@@ -42,8 +42,12 @@ impl Town {
         let window = self
             .history
             .window((SLOT_NOW - 11, SLOT_NOW + 1), SLOT_NOW + 1, 0);
+        self.answer(&window, extent)
+    }
+
+    fn answer(&self, window: &Window, extent: &Extent) -> Graph {
         let sources = Sources {
-            window: &window,
+            window,
             history: &self.history,
             memory: &self.memory,
             workloads: &self.workloads,
@@ -159,6 +163,24 @@ fn answer_says_when_its_window_ended_and_how_long_it_was() {
     assert_eq!(graph.metadata.window_seconds, 60);
     assert!(graph.metadata.complete);
     assert_eq!(timestamp(0), "1970-01-01T00:00:00Z");
+}
+
+#[test]
+fn answer_of_which_nothing_is_lost_says_that_it_is_only_not_settled() {
+    let town = Town::of(&busy());
+    for (incomplete, told) in [
+        (None, (true, false)),
+        (Some(Incomplete::Unsettled), (false, true)),
+        (Some(Incomplete::Lost("no room")), (false, false)),
+    ] {
+        let window = Window {
+            incomplete,
+            ..Window::default()
+        };
+        let metadata = town.answer(&window, &Extent::default()).metadata;
+        assert_eq!((metadata.complete, metadata.unsettled), told);
+        assert_eq!(metadata.incomplete.is_some(), !metadata.complete);
+    }
 }
 
 fn read(line: &str) -> Graph {
