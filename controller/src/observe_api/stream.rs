@@ -12,8 +12,8 @@ use super::lines::{self, LIFE};
 use super::query::GraphQuery;
 use super::worker_pool::WorkerPool;
 use crate::aggregated::server::Answer;
-use crate::graph::answer::{LastShown, Written};
-use crate::graph::follow::{Graph, GraphWindow};
+use crate::graph::follow::Graph;
+use crate::graph::written::{LastShown, Written};
 use crate::observe::reports::slot_of;
 
 /// What one reader is told, and until when.
@@ -118,17 +118,13 @@ impl GraphStream {
         self.told = Some(slot_of(now));
         let asked = self.query.asked.clone();
         let since = self.query.since;
-        let since = since.filter(|end| self.graph.can_tell(asked.slots, *end, now));
         let say = move |graph: &Graph, written: &Written, shown: &mut LastShown| {
-            let Some(end) = since else {
+            let before = since.and_then(|end| graph.shown_before(&asked, end, now));
+            let Some(before) = before else {
                 shown.note(written);
                 return written.whole();
             };
-            let before = GraphWindow {
-                end: Some(end),
-                ..asked
-            };
-            shown.note(&graph.written(&before, now));
+            shown.note(&before);
             shown.changes(written, true)
         };
         self.line(now, say).await

@@ -224,6 +224,12 @@ impl Bench {
 
     /// Each of these, `namespace/name` of a Deployment, did, and its proxy told of it.
     async fn called_by(&self, callers: &[&str]) {
+        self.called_in(slot_of(SystemTime::now()) - 1, callers)
+            .await;
+    }
+
+    /// The same in this slot.
+    async fn called_in(&self, slot: u64, callers: &[&str]) {
         let now = SystemTime::now();
         for caller in callers {
             let (namespace, name) = caller.split_once('/').unwrap();
@@ -234,13 +240,20 @@ impl Bench {
             };
             let report = wire::v1::Report {
                 process: 1,
-                slot: (slot_of(now) - 1) * SLOT,
+                slot: slot * SLOT,
                 edges: vec![seen_by_client("shop/api", 3, 1)],
                 ..wire::v1::Report::default()
             };
             self.reports.take(&reporter, report, true, now);
         }
         self.api.context.graph.look(now, true).await;
+    }
+
+    /// The cluster becomes this one.
+    fn becomes(&self, cluster: &Cluster) {
+        let (model, problems) = cluster.compile();
+        let compiled = Compiled::new(Arc::new(cluster.world()), model, problems);
+        self.models.send_replace(Some(Arc::new(compiled)));
     }
 
     async fn send(&self, user: &str, method: Method, path: &str, body: String) -> Answer {
