@@ -339,6 +339,21 @@ async fn wrong_questions_are_refused_by_name_and_other_verbs_by_what_there_is() 
             .starts_with("parameter window:"),
         "{body}"
     );
+    let (status, body) = bench.get("admin", "graphs/live?windw=5m").await;
+    assert_eq!(status, 400, "{body}");
+    assert!(
+        body["message"]
+            .as_str()
+            .unwrap()
+            .starts_with("parameter windw:"),
+        "{body}"
+    );
+    // As `kubectl get proxies --watch` asks: a list is nothing that it could read.
+    let watched = "proxies?allowWatchBookmarks=true&watch=true&resourceVersion=0";
+    let (status, body) = bench.get("admin", watched).await;
+    let said = (status, &body["kind"], &body["reason"]);
+    let expected = (405, &json!("Status"), &json!("MethodNotAllowed"));
+    assert_eq!(said, expected, "{body}");
     for (method, path) in [
         (Method::DELETE, "graphs/live"),
         (Method::POST, "graphs/live"),
