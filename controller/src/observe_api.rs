@@ -13,6 +13,7 @@ pub(crate) mod api;
 pub(crate) mod context;
 mod documents;
 mod dry_runs;
+mod elsewhere;
 mod explanations;
 mod lines;
 mod parameters;

@@ -20,7 +20,7 @@ use super::query::{GraphQuery, ListQuery, Path, may};
 use super::scopes::Scopes;
 use super::stream::{self, StreamPermits};
 use super::worker_pool::WorkerPool;
-use super::{documents, dry_runs, explanations, parameters, proxies, taps};
+use super::{documents, dry_runs, elsewhere, explanations, parameters, proxies, taps};
 use crate::aggregated::access::{AccessDecision, Attributes, refusal};
 use crate::aggregated::front_proxy::User;
 use crate::aggregated::refusal::Refusal;
@@ -120,7 +120,7 @@ impl ObserveApi {
             Resource::Proxies => {
                 let query = ListQuery::parse(query)?;
                 let table = is_table(&request);
-                self.proxies(path, &query, compiled, table).await
+                self.proxies(user, (path, &query), compiled, table).await
             }
             Resource::Scopes => self.scope(user, compiled).await,
             Resource::Taps => {
@@ -229,8 +229,8 @@ impl ObserveApi {
 
     async fn proxies(
         &self,
-        path: &Path,
-        query: &ListQuery,
+        user: &User,
+        (path, query): (&Path, &ListQuery),
         compiled: &Compiled,
         table: bool,
     ) -> Result<Answer, Refusal> {
@@ -241,6 +241,8 @@ impl ObserveApi {
                 if !table && !query.without_config {
                     proxies::ask(&self.context, &mut proxy).await;
                 }
+                let index = &compiled.model.index;
+                elsewhere::leave_out(&self.context, user, index, &mut proxy).await?;
                 let whole = ProxyListMetadata::default();
                 shown(table, (std::slice::from_ref(&proxy), &whole), &proxy)
             }

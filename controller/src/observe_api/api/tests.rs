@@ -102,6 +102,8 @@ const RIGHTS: &[(&str, &str, &str, &str)] = &[
     ("viewer", "get", "proxies", "shop"),
     ("viewer", "create", "explanations", "shop"),
     ("viewer", "get", "taps", "shop"),
+    ("auditor", "get", "proxies", "shop"),
+    ("auditor", "get", "graphs", "bank"),
     ("tapper", "get", "taps", "shop"),
     ("tapper", "create", "taps", "shop"),
     ("watcher", "get", "taps", "shop"),
