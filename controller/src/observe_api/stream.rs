@@ -104,7 +104,7 @@ impl GraphStream {
     ) -> Option<String> {
         let (graph, asked) = (self.graph.clone(), self.query.asked.clone());
         let mut shown = std::mem::take(&mut self.shown);
-        let told = self.workers.run(move || {
+        let told = self.workers.run_for_stream(move || {
             let written = graph.written(&asked, now);
             let line = say(&graph, &written, &mut shown);
             (line, written.end().to_owned(), shown)
