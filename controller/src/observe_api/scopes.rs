@@ -232,7 +232,8 @@ fn scope(cluster: bool, namespaces: Vec<String>) -> Scope {
     }
 }
 
-fn graph_of(namespace: Option<&str>) -> Attributes {
+/// Reading the graph of a namespace, or of all.
+pub(super) fn graph_of(namespace: Option<&str>) -> Attributes {
     Attributes {
         name: crds::observe::LIVE.to_owned(),
         ..may("get", Resource::Graphs, namespace)

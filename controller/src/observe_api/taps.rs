@@ -73,7 +73,7 @@ pub(super) async fn answer(
         Refusal::new(code, "TooManyRequests", full.to_string())
     })?;
     info!(user = ?user.name, of, ?query, proxies, "tap started");
-    context.events.record(Event {
+    context.events.record_deed(Event {
         about,
         event_type: EventType::Normal,
         reason: "TapStarted",

@@ -88,7 +88,11 @@ pub struct ProxyStatus {
     /// Addresses that it calls, `ip:port`; only of a single proxy.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub destinations: Vec<String>,
-    /// What it holds, by its own word; only of a single proxy, and where it answers.
+    /// Further ones, of namespaces whose graphs the reader may not read.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub hidden_destinations: u32,
+    /// What it holds, by its own word; only of a single proxy, and where it answers. Its
+    /// `hidden` counts further `resources` of namespaces whose graphs the reader may not read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config: Option<serde_json::Value>,
 }
@@ -110,4 +114,8 @@ pub struct Certificate {
     /// RFC 3339.
     pub not_after: String,
     pub issuer: String,
+}
+
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }

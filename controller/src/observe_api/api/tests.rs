@@ -102,6 +102,8 @@ const RIGHTS: &[(&str, &str, &str, &str)] = &[
     ("viewer", "get", "proxies", "shop"),
     ("viewer", "create", "explanations", "shop"),
     ("viewer", "get", "taps", "shop"),
+    ("auditor", "get", "proxies", "shop"),
+    ("auditor", "get", "graphs", "bank"),
     ("tapper", "get", "taps", "shop"),
     ("tapper", "create", "taps", "shop"),
     ("watcher", "get", "taps", "shop"),
@@ -228,6 +230,12 @@ impl Bench {
 
     /// Each of these, `namespace/name` of a Deployment, did, and its proxy told of it.
     async fn called_by(&self, callers: &[&str]) {
+        self.called_in(slot_of(SystemTime::now()) - 1, callers)
+            .await;
+    }
+
+    /// The same in this slot.
+    async fn called_in(&self, slot: u64, callers: &[&str]) {
         let now = SystemTime::now();
         for caller in callers {
             let (namespace, name) = caller.split_once('/').unwrap();
@@ -238,13 +246,20 @@ impl Bench {
             };
             let report = wire::v1::Report {
                 process: 1,
-                slot: (slot_of(now) - 1) * SLOT,
+                slot: slot * SLOT,
                 edges: vec![seen_by_client("shop/api", 3, 1)],
                 ..wire::v1::Report::default()
             };
             self.reports.take(&reporter, report, true, now);
         }
         self.api.context.graph.look(now, true).await;
+    }
+
+    /// The cluster becomes this one.
+    fn becomes(&self, cluster: &Cluster) {
+        let (model, problems) = cluster.compile();
+        let compiled = Compiled::new(Arc::new(cluster.world()), model, problems);
+        self.models.send_replace(Some(Arc::new(compiled)));
     }
 
     async fn send(&self, user: &str, method: Method, path: &str, body: String) -> ApiResponse {
@@ -330,6 +345,21 @@ async fn wrong_questions_are_refused_by_name_and_other_verbs_by_what_there_is() 
             .starts_with("parameter window:"),
         "{body}"
     );
+    let (status, body) = bench.get("admin", "graphs/live?windw=5m").await;
+    assert_eq!(status, 400, "{body}");
+    assert!(
+        body["message"]
+            .as_str()
+            .unwrap()
+            .starts_with("parameter windw:"),
+        "{body}"
+    );
+    // As `kubectl get proxies --watch` asks: a list is nothing that it could read.
+    let watched = "proxies?allowWatchBookmarks=true&watch=true&resourceVersion=0";
+    let (status, body) = bench.get("admin", watched).await;
+    let said = (status, &body["kind"], &body["reason"]);
+    let expected = (405, &json!("Status"), &json!("MethodNotAllowed"));
+    assert_eq!(said, expected, "{body}");
     for (method, path) in [
         (Method::DELETE, "graphs/live"),
         (Method::POST, "graphs/live"),

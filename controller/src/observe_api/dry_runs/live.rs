@@ -219,7 +219,7 @@ impl Asking<'_> {
                 name: namespace.to_string(),
                 uid: thing.map(|thing| thing.uid.to_string()).unwrap_or_default(),
             };
-            self.context.events.record(Event {
+            self.context.events.record_deed(Event {
                 about,
                 event_type: EventType::Normal,
                 reason: "TapStarted",

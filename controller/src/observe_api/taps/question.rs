@@ -53,8 +53,8 @@ fn wrong(name: &str, why: fmt::Arguments<'_>) -> Refusal {
 }
 
 impl Question {
-    /// Reads a query. Parameters that are not the API's own are ignored, as Kubernetes
-    /// ignores them; a filter that cannot be read is refused.
+    /// Reads a query whose parameters are known by their names. A filter that cannot be read is
+    /// refused.
     pub(super) fn parse(
         query: &str,
         namespace: &str,

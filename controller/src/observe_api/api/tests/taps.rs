@@ -335,6 +335,17 @@ async fn whoever_taps_is_named_by_an_event_at_what_he_taps() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn whoever_taps_again_is_named_again() {
+    let bench = Bench::new();
+    let _proxy = Proxy::of(&bench, "uid-client");
+    for taps in 1..=2 {
+        drop(tap(&bench, "tapper", "of=Pod/client").await);
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        assert_eq!(bench.recorded.lock().len(), taps);
+    }
+}
+
 #[tokio::test]
 async fn tap_that_would_watch_nobody_or_everybody_by_mistake_is_refused() {
     let bench = Bench::new();
