@@ -48,7 +48,7 @@ export interface MeshNode {
 }
 
 export interface Graph {
-  metadata: { end: string; windowSeconds: number; complete: boolean; incomplete?: string; leftOut?: number };
+  metadata: { end: string; windowSeconds: number; complete: boolean; incomplete?: string; unsettled?: boolean; leftOut?: number };
   nodes: MeshNode[];
   edges: Edge[];
 }

@@ -3,7 +3,7 @@
 
 import { type Graph, Mesh, Refusal, type Start } from "./api";
 import { h, set, write } from "./dom";
-import { Model } from "./model";
+import { loss, Model } from "./model";
 import { ExplainPage } from "./pages/explain";
 import { GraphPage } from "./pages/graph";
 import { HealthPage } from "./pages/health";
@@ -191,7 +191,7 @@ class Dashboard implements App {
     this.mount();
     const { metadata } = this.view.model.graph;
     const left = metadata.leftOut ? `; ${metadata.leftOut} edges and nodes had no place` : "";
-    write(this.known, `Known at ${clock(this.view.at)}${metadata.complete ? "" : "; not complete"}${left}`);
+    write(this.known, `Known at ${clock(this.view.at)}${loss(metadata) === undefined ? "" : "; not complete"}${left}`);
   }
 
   private page(): Page {

@@ -12,6 +12,7 @@ mod browser;
 mod clock;
 mod cost;
 mod folding;
+mod health;
 mod mesh;
 mod pages;
 mod pictures;

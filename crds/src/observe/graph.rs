@@ -36,6 +36,10 @@ pub struct GraphMetadata {
     /// Why not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub incomplete: Option<String>,
+    /// Nothing was lost: `complete` is false only because reports of the last seconds may still
+    /// come.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unsettled: bool,
     /// Only what differs from the answer before; on streams.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub changes: bool,

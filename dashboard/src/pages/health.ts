@@ -2,6 +2,7 @@
 
 import type { Proxy } from "../api";
 import { h, write } from "../dom";
+import { loss } from "../model";
 import { type Cell, Table, type Row } from "../table";
 import { clock } from "../text";
 import type { Page, View } from "../view";
@@ -53,10 +54,11 @@ export class HealthPage implements Page {
     };
     const now = Date.parse(model.graph.metadata.end);
     const { metadata } = model.graph;
+    const missing = loss(metadata);
     const unmeshed = [...model.nodes.values()].filter((node) => (node.pods ?? 0) > (node.meshed ?? 0)).map((node) => `${node.namespace ?? ""}/${node.name}: ${(node.pods ?? 0) - (node.meshed ?? 0)} of ${node.pods} pods`);
     const checks: [string, Result][] = [
       ["Controller answers", lost ? ["bad", `since ${clock(lost.since)} it does not: ${lost.why}`] : ["good", `at ${clock(at)}`]],
-      ["Numbers are complete", [metadata.complete ? "good" : "bad", metadata.complete ? `window of ${metadata.windowSeconds} s up to ${metadata.end}` : (metadata.incomplete ?? "reports of the last seconds may still come")]],
+      ["Numbers are complete", missing === undefined ? ["good", `window of ${metadata.windowSeconds} s up to ${metadata.end}`] : ["bad", missing]],
       ["Proxies are connected", proxies(known, (status) => !status.connected, `${extra.proxies?.length ?? 0} of ${extra.proxies?.length ?? 0}`)],
       ["Proxies took all that they were sent", proxies(known, (status) => (status.nacks ?? []).length > 0, "nothing was refused")],
       ["Proxies have acknowledged what concerns them", proxies(known, (status) => status.acknowledged < status.needed, "all have")],
