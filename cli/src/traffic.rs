@@ -6,9 +6,10 @@ pub(crate) mod select;
 pub(crate) mod sums;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crds::observe::{Edge, Graph, GraphMetadata, LIVE, Node, Resource};
+use k8s_openapi::jiff::Timestamp;
 
 use crate::cluster::Cluster;
 use crate::failure::Failure;
@@ -119,6 +120,14 @@ impl Traffic {
     #[must_use]
     pub(crate) fn seconds(&self) -> f64 {
         self.graph.metadata.window_seconds as f64
+    }
+
+    /// The end of the window, by the controller's clock: what times of the graph are compared
+    /// with, because this machine's may be wrong.
+    #[must_use]
+    pub(crate) fn end(&self) -> Option<SystemTime> {
+        let end: Timestamp = self.graph.metadata.end.parse().ok()?;
+        Some(end.into())
     }
 
     /// What a person should know of the numbers.

@@ -120,7 +120,7 @@ impl Explain {
             return print_fix(status, console);
         }
         if !output::data(console, format, &answer)? {
-            for line in told(status, now) {
+            for line in told(status, cluster.now(now)) {
                 console.line(&escape::plain(&line))?;
             }
         }
@@ -220,8 +220,7 @@ pub(crate) async fn try_ask(
             .header(http::header::CONTENT_TYPE, "application/json")
             .body(body.clone())
             .map_err(|error| Refusal::of(what, kube::Error::HttpError(error)))?;
-        let client = cluster.client();
-        cluster.try_ask(what, client.request(request)).await
+        cluster.try_request(what, request).await
     };
     let last = places.pop();
     // Who may not ask in the called side's namespace is told less, by his own.
@@ -375,8 +374,9 @@ fn seen(status: &ExplanationStatus, now: SystemTime) -> Option<String> {
         .last
         .as_deref()
         .and_then(|text| text.parse::<k8s_openapi::jiff::Timestamp>().ok())
-        .and_then(|last| now.duration_since(last.into()).ok())
-        .map_or_else(String::new, |ago| {
+        .map_or_else(String::new, |last| {
+            // The cluster's clock is told in whole seconds.
+            let ago = now.duration_since(last.into()).unwrap_or_default();
             format!(", last {} ago", number::age(ago))
         });
     Some(format!(

@@ -72,7 +72,8 @@ impl Proxies {
             console.word("no proxies")?;
             return Ok(conclusion);
         }
-        table(&list, cluster.scope().is_none(), format, now).write(console.out, console.color)?;
+        let all = cluster.scope().is_none();
+        table(&list, all, format, cluster.now(now)).write(console.out, console.color)?;
         for proxy in &list.items {
             for nack in &proxy.status.nacks {
                 console.word(&format!(

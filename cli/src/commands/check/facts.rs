@@ -73,6 +73,7 @@ const BEFORE: &[&str] = &["definitions", "aggregation"];
 /// What is known.
 #[derive(Debug)]
 pub(super) struct Facts {
+    /// By the API server's clock, where it tells it.
     pub(super) now: SystemTime,
     /// What `/version` says; nothing to who may not see it.
     pub(super) version: Value,
@@ -121,7 +122,7 @@ impl Facts {
         let (reads, lists, probes) =
             futures::join!(join_all(reads), join_all(lists), probes::all(cluster, pre));
         Ok(Self {
-            now: SystemTime::now(),
+            now: corrected(SystemTime::now(), clock_ahead),
             version,
             clock_ahead,
             weft,
@@ -156,6 +157,18 @@ impl Facts {
         let then: k8s_openapi::jiff::Timestamp = time.parse().ok()?;
         Some(self.now.duration_since(then.into()).unwrap_or_default())
     }
+}
+
+/// The time of who has a right clock, by one that is so many seconds ahead of it.
+fn corrected(own: SystemTime, ahead: Option<i64>) -> SystemTime {
+    let ahead = ahead.unwrap_or_default();
+    let by = Duration::from_secs(ahead.unsigned_abs());
+    let right = if ahead > 0 {
+        own.checked_sub(by)
+    } else {
+        own.checked_add(by)
+    };
+    right.unwrap_or(own)
 }
 
 fn missing(refusal: Refusal) -> Missing {

@@ -90,6 +90,13 @@ fn proxy() -> Value {
     })
 }
 
+/// Renewed now, by a clock that is so many seconds ahead of ours.
+fn lease(ahead: i64) -> Value {
+    let now = k8s_openapi::jiff::Timestamp::now().as_second() + ahead;
+    let now = k8s_openapi::jiff::Timestamp::from_second(now).unwrap();
+    json!({"metadata": {}, "spec": {"holderIdentity": "one", "renewTime": now.to_string()}})
+}
+
 fn split(condition: &str, status: &str) -> Value {
     let conditions = json!([{"type": condition, "status": status, "reason": "Because"}]);
     json!({"metadata": {"name": "cart", "namespace": "shop"}, "status": {"conditions": conditions}})
@@ -118,11 +125,7 @@ fn healthy() -> FakeApi {
         &format!("{WEFT}/weft-injector"),
         deployment("weft-injector", 2),
     );
-    let now = k8s_openapi::jiff::Timestamp::now().to_string();
-    api.put(
-        LEASE,
-        json!({"metadata": {}, "spec": {"holderIdentity": "one", "renewTime": now}}),
-    );
+    api.put(LEASE, lease(0));
     let webhooks = json!({"metadata": {}, "webhooks": [{"name": "a", "clientConfig": {"caBundle": secret(&pem)}}]});
     api.put(MUTATING, webhooks.clone());
     api.put(VALIDATING, webhooks);
@@ -227,7 +230,11 @@ const FAULTS: &[(&str, &[&str], Plant)] = &[
             json!({"major": "1", "minor": "32+", "gitVersion": "v1.32.9"}),
         )
     }),
-    ("clocks", &[], |_, webhooks| webhooks.clock = 60),
+    ("clocks", &[], |api, webhooks| {
+        // Ours is ahead, and what the cluster's clocks wrote is new all the same.
+        webhooks.clock = -600;
+        api.put(LEASE, lease(-600));
+    }),
     ("controller", &[], |api, _| {
         api.remove(&format!("{WEFT}/weft-controller"))
     }),
