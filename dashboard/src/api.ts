@@ -62,8 +62,9 @@ export interface Proxy {
     connected: boolean;
     acknowledged: number;
     needed: number;
+    behindSeconds?: number;
     nacks?: { object: string; reason: string }[];
-    certificate?: { notAfter: string };
+    certificate?: { issued?: string; notAfter: string };
     memory?: number;
     draining?: boolean;
     clockAheadMs?: number;

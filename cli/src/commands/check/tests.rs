@@ -4,6 +4,7 @@
 mod apis;
 mod ca_bundles;
 mod kinds;
+mod lifetimes;
 mod patience;
 mod server;
 mod untold;
