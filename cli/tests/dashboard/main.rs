@@ -16,6 +16,7 @@ mod health;
 mod mesh;
 mod pages;
 mod pictures;
+mod places;
 mod reach;
 mod safety;
 mod shop;
