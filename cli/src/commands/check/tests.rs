@@ -172,12 +172,19 @@ async fn checked(
     webhooks: Webhooks,
     arguments: &[&str],
 ) -> (Result<Conclusion, Failure>, Value, String) {
+    checked_by(client(api, webhooks), arguments).await
+}
+
+async fn checked_by(
+    client: kube::Client,
+    arguments: &[&str],
+) -> (Result<Conclusion, Failure>, Value, String) {
     let arguments = ["weft", "check", "-o", "json"].iter().chain(arguments);
     let cli = Cli::try_parse_from(arguments).unwrap();
     let Command::Check(check) = cli.command else {
         panic!("another command");
     };
-    let cluster = Cluster::of(client(api, webhooks), &cli.global);
+    let cluster = Cluster::of(client, &cli.global);
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let mut console = Console {
         input: &mut std::io::empty(),
