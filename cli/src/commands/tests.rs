@@ -16,6 +16,7 @@ use crate::console::Console;
 use crate::failure::{Failure, status};
 use crate::output::Format;
 
+mod bare;
 mod clock;
 mod identity;
 mod names;
