@@ -36,8 +36,8 @@ pub struct GraphMetadata {
     /// Why not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub incomplete: Option<String>,
-    /// Nothing was lost: `complete` is false only because reports of the last seconds may still
-    /// come.
+    /// The only reason is that reports of the last slots may still come: nothing is lost, and
+    /// every window that ends now says so.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub unsettled: bool,
     /// Only what differs from the answer before; on streams.
