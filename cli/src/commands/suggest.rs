@@ -194,7 +194,7 @@ async fn try_out(
     };
     dry_run::print(&status, cluster.now(SystemTime::now()), &mut told)?;
     for text in [table, words] {
-        console.word(String::from_utf8_lossy(&text).trim_end())?;
+        console.words(String::from_utf8_lossy(&text).trim_end())?;
     }
     if let Err(why) = dry_run::conclude(&status, ADVICE) {
         console.word(&format!("dry run: {why}"))?;
