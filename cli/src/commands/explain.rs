@@ -54,8 +54,8 @@ pub(super) const TO: &[Kind] = &[
     long_about = "Says whether a call would pass, who decides that, and which rule or missing \
                   rule is the reason. FROM is deploy/web, sa/web and the like, or outside for a \
                   caller without a proxy. A name without a kind is taken for the workload that has \
-                  it, or where it is called for the Service, and what it was taken for is said. Where rules or splits look at the host, say it with -H: every \
-                  request has one. -o fix prints objects that allow this call, and what \
+                  it, or where it is called for the Service, and what it was taken for is said. \
+                  Where rules or splits look at the host, say it with -H: every request has one. -o fix prints objects that allow this call, and what \
                   passes besides where that cannot be helped. Exit status 1 if it is refused, 3 if that cannot be told.",
     after_help = "Example:\n  weft explain deploy/web svc/cart:8080 DELETE /items/7 -n shop"
 )]
