@@ -17,7 +17,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use tokio::time::{Instant, sleep, timeout};
 
-use self::facts::Facts;
+use self::facts::{Facts, MOST};
 use self::outcome::CheckStatus;
 use crate::cluster::{Cluster, Refusal};
 use crate::console::Console;
@@ -144,7 +144,7 @@ impl Check {
             })
             .map(|check| {
                 let (result, message) = match (check.judge)(&facts) {
-                    Ok(found) => found,
+                    Ok(found) => of_what_was_read(found, &facts.take_cut()),
                     Err(why) => (CheckStatus::Skipped, why),
                 };
                 let hint = if result >= CheckStatus::Warning {
@@ -172,6 +172,20 @@ impl Check {
             conclusion,
         })
     }
+}
+
+/// What a check found, where it may have looked at lists that were not read to their ends: that
+/// nothing was wrong says nothing of the rest.
+fn of_what_was_read(found: (CheckStatus, String), cut: &[&str]) -> (CheckStatus, String) {
+    if cut.is_empty() {
+        return found;
+    }
+    let (result, message) = found;
+    let of = cut.join(" and ");
+    (
+        result.max(CheckStatus::Skipped),
+        format!("{message}, of the first {MOST} {of}; more were not read"),
+    )
 }
 
 /// What so many checks come to. Everybody may see the cluster's version, and that alone is no

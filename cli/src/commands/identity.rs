@@ -6,7 +6,7 @@ mod pods;
 mod rows;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use crds::observe::ProxyList;
@@ -127,7 +127,9 @@ impl Identity {
         }
         let place = |row: &Row| (row.namespace.clone(), row.name.clone());
         rows.sort_by_key(place);
-        rows::print(&rows, "POD", cluster.scope().is_none(), format, console)?;
+        let all = cluster.scope().is_none();
+        let now = cluster.now(SystemTime::now());
+        rows::print(&rows, "POD", all, now, format, console)?;
         Ok(conclusion)
     }
 }

@@ -83,14 +83,31 @@ impl Stat {
         self.asked()?;
         self.ends()?;
         let cluster = Cluster::connect(global).await?;
-        loop {
-            self.print(&cluster, format, console).await?;
-            if !self.watch {
-                return Ok(Conclusion::Yes);
-            }
+        self.follow(&cluster, format, console).await
+    }
+
+    /// One table, or one after the other. After the first one nobody may be there to answer for a
+    /// moment only, as while controllers are replaced: then that is said, and the watch goes on.
+    ///
+    /// # Errors
+    /// When the first one cannot be made, or nobody reads them any more.
+    pub(crate) async fn follow(
+        &self,
+        cluster: &Cluster,
+        format: Format,
+        console: &mut Console<'_>,
+    ) -> Result<Conclusion, Failure> {
+        self.print(cluster, format, console).await?;
+        while self.watch {
             tokio::time::sleep(EACH).await;
             console.line("")?;
+            match self.print(cluster, format, console).await {
+                Ok(_) => {}
+                Err(Failure::Closed) => return Err(Failure::Closed),
+                Err(failure) => console.word(&failure.to_string())?,
+            }
         }
+        Ok(Conclusion::Yes)
     }
 
     /// What is asked about, and of which window.

@@ -60,6 +60,34 @@ pub(crate) async fn wrong(cluster: &Cluster, names: &[Named]) -> Option<Failure>
     None
 }
 
+/// The nearest that the graph names in the cluster's namespace, of these kinds, the first of
+/// them that has it. Nothing is said where nobody tells that.
+pub(crate) async fn nearest_of(
+    cluster: &Cluster,
+    kinds: &[ResourceKind],
+    name: &str,
+) -> Option<(ResourceKind, String)> {
+    let question = Question {
+        window: LOOK,
+        ..Question::default()
+    };
+    let here = cluster.about(Some(cluster.namespace()));
+    let traffic = Traffic::ask(&here, &question).await.ok()?;
+    let all = names(&traffic);
+    let of = |wanted: ResourceKind| {
+        let all = all.iter();
+        let all = all.filter(move |(kind, namespace, _)| {
+            *kind == wanted && *namespace == cluster.namespace()
+        });
+        all.map(|(.., known)| *known)
+    };
+    let meant = nearest(name, kinds.iter().flat_map(|kind| of(*kind)))?;
+    let kind = kinds
+        .iter()
+        .find(|kind| of(**kind).any(|known| known == meant));
+    Some((*kind?, meant.to_owned()))
+}
+
 /// The object that is named, where the graph does not know it and the API server does.
 ///
 /// # Errors

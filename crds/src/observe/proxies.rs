@@ -111,7 +111,10 @@ pub struct Nack {
 #[serde(rename_all = "camelCase", default)]
 pub struct Certificate {
     pub serial: String,
-    /// RFC 3339.
+    /// When it was issued, RFC 3339; absent where the proxy is older and does not say it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub issued: Option<String>,
+    /// When it ends, RFC 3339.
     pub not_after: String,
     pub issuer: String,
 }

@@ -318,16 +318,18 @@ fn is_available(service: &Value) -> bool {
 
 /// The APIServices that the controller serves, as far as the user may see what it is told.
 fn switched_on(facts: &Facts) -> impl Iterator<Item = &'static str> {
-    let controller = facts.part("controller").ok();
-    let is_on = move |variable: &str| {
-        let pod = controller.map(|controller| &controller["spec"]["template"]["spec"]);
-        let containers = pod.and_then(|pod| pod["containers"].as_array());
-        let mut containers = containers.into_iter().flatten();
-        let ours = containers.find(|container| container["name"] == CONTROLLER_CONTAINER);
-        let told = ours.and_then(|container| container["env"].as_array());
-        let mut told = told.into_iter().flatten();
-        told.any(|one| one["name"] == variable && one["value"] == "true")
-    };
-    let on = APIS.iter().filter(move |(_, variable, _)| is_on(variable));
+    let on = APIS
+        .iter()
+        .filter(move |(_, name, _)| variable(facts, name) == Some("true"));
     on.flat_map(|(.., names)| names.iter().copied())
+}
+
+/// What a variable of the controller says, as far as the user may see what it is told.
+pub(super) fn variable<'a>(facts: &'a Facts, name: &str) -> Option<&'a str> {
+    let controller = facts.part("controller").ok()?;
+    let containers = controller["spec"]["template"]["spec"]["containers"].as_array()?;
+    let mut containers = containers.iter();
+    let ours = containers.find(|container| container["name"] == CONTROLLER_CONTAINER)?;
+    let mut told = ours["env"].as_array()?.iter();
+    told.find(|one| one["name"] == name)?["value"].as_str()
 }

@@ -5,11 +5,14 @@ use crds::objects::PROXY_CONTAINER;
 use crds::observe::{Proxy, ProxyList, ProxyStatus};
 use serde_json::Value;
 
+use super::control::variable;
 use super::facts::{Facts, Missing, few, name_of};
 use super::outcome::{CheckResult, CheckStatus};
+use crate::commands::lifetime::is_late;
+use crate::output::number;
 
-/// Seconds before its end by which a certificate must have been renewed.
-const SOON: u64 = 600;
+/// The controller's variable that says how long proxies' certificates live.
+pub(super) const LEAF_TTL: &str = "WEFT_LEAF_TTL";
 /// Milliseconds by which a clock may differ.
 const MOST_AHEAD: i64 = 5_000;
 /// Seconds for which a proxy may lack what is on its way: each change of an object is.
@@ -162,17 +165,10 @@ pub(super) fn refusals(facts: &Facts) -> CheckResult {
 
 pub(super) fn certificates(facts: &Facts) -> CheckResult {
     must_be_told(facts, "certificate", |status| status.certificate.is_some())?;
+    let ttl = variable(facts, LEAF_TTL).and_then(|text| number::duration(text).ok());
     let ending = those(facts, |proxy| {
-        let ends = proxy
-            .status
-            .certificate
-            .as_ref()
-            .map(|one| one.not_after.as_str());
-        let ends = ends.and_then(|text| text.parse::<k8s_openapi::jiff::Timestamp>().ok());
-        ends.is_some_and(|ends| {
-            let left = std::time::SystemTime::from(ends).duration_since(facts.now);
-            left.map_or(true, |left| left.as_secs() < SOON)
-        })
+        let held = proxy.status.certificate.as_ref();
+        held.is_some_and(|held| is_late(held, ttl, facts.now))
     })?;
     names(
         &ending,

@@ -276,7 +276,8 @@ pub fn page() -> String {
 Made from the checks by `WEFT_WRITE_GENERATED=1 cargo test -p cli checks`; edit those.
 
 What `weft check` looks at. Results are ok, warning, error, and skipped where the user may not see
-what a check needs. `--pre` looks at a cluster before Weft is installed, `--wait 2m` tries again
+what a check needs, or where nothing is wrong with the first 20 000 objects of a list that has more:
+these alone are read. `--pre` looks at a cluster before Weft is installed, `--wait 2m` tries again
 until nothing fails, also while the API server does not answer, `--fail-on warning` makes a warning
 fail too. Where every check but those of the cluster itself is skipped, nothing is known of the mesh,
 and the exit status is 3.

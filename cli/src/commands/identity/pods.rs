@@ -5,8 +5,7 @@ use std::fmt;
 use crds::objects::PROXY_CONTAINER;
 use crds::observe::ProxyList;
 use k8s_openapi::api::core::v1 as k8s;
-use kube::Api;
-use kube::api::ListParams;
+use kube::api::ObjectList;
 use policy::well_known::ADMIN_PORT;
 
 use super::certificate::{self, Certificate};
@@ -33,13 +32,8 @@ pub(super) async fn meshed(
     cluster: &Cluster,
     named: Option<&Named>,
 ) -> Result<Vec<PodName>, Failure> {
-    let pods: Api<k8s::Pod> = match cluster.scope() {
-        Some(namespace) => Api::namespaced(cluster.client(), namespace),
-        None => Api::all(cluster.client()),
-    };
-    let found = cluster
-        .ask("Pods", pods.list(&ListParams::default()))
-        .await?;
+    let path = ResourceKind::Pod.path(cluster.scope()).unwrap_or_default();
+    let found: ObjectList<k8s::Pod> = cluster.read("Pods", &path).await?;
     let kind = named.map_or(ResourceKind::Pod, |named| named.kind);
     let wanted = named.and_then(|named| named.name.as_deref());
     let meshed = || found.items.iter().filter(|pod| is_meshed(pod));

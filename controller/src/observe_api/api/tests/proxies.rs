@@ -24,6 +24,7 @@ async fn proxies_show_what_they_say_of_themselves() {
             serial: "0a:0b".to_owned(),
             issuer: "CN=weft".to_owned(),
             not_after: 1_800_000_000,
+            not_before: 1_799_913_300,
         }),
         memory: 12 << 20,
         draining: true,
@@ -46,7 +47,8 @@ async fn proxies_show_what_they_say_of_themselves() {
         ("connected", json!(true)),
         (
             "certificate",
-            json!({"serial": "0a:0b", "notAfter": "2027-01-15T08:00:00Z", "issuer": "CN=weft"}),
+            json!({"serial": "0a:0b", "issued": "2027-01-14T08:00:00Z",
+                "notAfter": "2027-01-15T08:00:00Z", "issuer": "CN=weft"}),
         ),
         ("memory", json!(12 << 20)),
         ("draining", json!(true)),
