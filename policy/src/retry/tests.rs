@@ -23,6 +23,7 @@ fn attempted(method: &Method, ended: Ended) -> Attempted<'_> {
         moved: false,
         body_kept: true,
         spent: false,
+        late: false,
         asked: AskedWait::Nothing,
         deadline: Deadline::NONE,
     }
@@ -431,6 +432,15 @@ fn a_failed_last_attempt_marks_the_request_above_and_an_answer_of_the_applicatio
         ..attempted(&Method::GET, status(500))
     };
     assert!(below.marks_spent(&retry), "the mark travels up");
+    for reason in Reason::ALL {
+        let refused = attempted(&Method::GET, Ended::Refused(reason));
+        let late = Attempted {
+            late: true,
+            ..refused
+        };
+        let marks = reason == Reason::Deadline || refused.marks_spent(&retry);
+        assert_eq!(late.marks_spent(&retry), marks, "{reason}");
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use policy::deadline::{Deadline, RequestedTimeout, parse_grpc_timeout, parse_millis};
+use policy::deadline::{Deadline, End, RequestedTimeout, parse_grpc_timeout, parse_millis};
 use policy::deadline::{Printed, Unreadable, print_grpc_timeout, print_millis};
 use policy::reason::Reason;
 use policy::traffic::call::Timeouts;
@@ -192,6 +192,12 @@ pub(crate) fn check(deadline: Deadline) -> Result<(), Failure> {
         return Err(passed());
     }
     Ok(())
+}
+
+/// Whether a call that a deadline has ended, here or at a peer, ended by what it is made for:
+/// then nobody waits for it, while its own time leaves somebody who may ask again.
+pub(crate) fn is_over_above(deadline: Deadline) -> bool {
+    deadline.over(now() + ROUNDED) == Some(End::Context)
 }
 
 /// What a wait has ended by.

@@ -212,6 +212,32 @@ async fn what_a_peer_breaks_off_in_the_last_moment_was_broken_off_for_its_time()
     }
 }
 
+/// A peer is told of whole milliseconds, and may be the first to say that it is over.
+#[tokio::test(start_paused = true)]
+async fn a_call_is_over_above_where_its_own_time_is_not() {
+    let millis = Duration::from_millis;
+    let call = |own: Option<u64>, context: Option<u64>| {
+        let asked = RequestedTimeout {
+            weft: own.map(millis),
+            ..RequestedTimeout::default()
+        };
+        let until = context.map(|left| now() + millis(left));
+        is_over_above(Deadline::outgoing(now(), asked, &Timeouts::DEFAULT, until))
+    };
+    for (own, context, above) in [
+        (None, None, false),
+        (Some(0), None, false),
+        (None, Some(0), true),
+        (None, Some(1), true),
+        (None, Some(50), false),
+        (Some(1), Some(0), false),
+        (Some(50), Some(0), true),
+        (Some(0), Some(50), false),
+    ] {
+        assert_eq!(call(own, context), above, "{own:?} {context:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn work_that_takes_longer_than_its_time_is_dropped() {
     let end = Some(now() + Duration::from_millis(100));
