@@ -253,6 +253,27 @@ async fn work_that_takes_longer_than_its_time_is_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_wait_is_told_once_that_it_is_slow_and_goes_on() {
+    let millis = Duration::from_millis;
+    for (takes, slow, done) in [(50, 0, true), (150, 1, true), (900, 1, false)] {
+        let begun = now();
+        let ends = Ends::at(Some(begun + millis(300)));
+        let mut ends = ends.map(|ends| ends.slow_at(Some(begun + millis(100))));
+        let mut work = pin!(tokio::time::sleep(millis(takes)));
+        let mut told = 0;
+        let ended = loop {
+            match progress(&mut ends, work.as_mut()).await {
+                Progress::Ended(ended) => break ended,
+                Progress::Slow => told += 1,
+            }
+            let took = (now() - begun).as_millis();
+            assert!((100..110).contains(&took), "{took}");
+        };
+        assert_eq!((told, ended.is_ok()), (slow, done), "{takes} ms");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_answer_of_which_nothing_came_in_time_can_be_replaced_and_says_no_length() {
     let over = || Ends::at(Some(now()));
     let ended = Cell::new(None);
