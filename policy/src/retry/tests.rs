@@ -74,11 +74,18 @@ fn unsafe_requests_and_grpc_are_never_tried_again_unless_their_author_lists_them
         };
         assert!(retries(&listed, &attempted(&Method::POST, ended)));
         // gRPC asks for codes, whatever stands in `methods`.
-        let grpc = Attempted {
+        let grpc = |ended| Attempted {
             grpc: true,
-            ..attempted(&Method::POST, Ended::Lost { after: ms(0) })
+            ..attempted(&Method::POST, ended)
         };
-        assert_eq!(next(&listed, &grpc), Next::Pass);
+        let refused = Ended::Grpc {
+            code: 14,
+            trailers_only: true,
+        };
+        for ended in [Ended::Lost { after: ms(0) }, refused] {
+            assert_eq!(next(&quiet, &grpc(ended)), Next::Pass);
+            assert_eq!(next(&listed, &grpc(ended)), Next::Pass);
+        }
     }
 }
 
