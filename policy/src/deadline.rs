@@ -178,6 +178,21 @@ impl Deadline {
             (whole, limit) => whole.or(limit),
         }
     }
+
+    /// When the last attempt of a call has taken as long as one may, where it goes on after
+    /// that: its endpoint has failed it, whatever it answers to who still waits. `None`: it
+    /// ends before.
+    #[must_use]
+    pub fn outlasts(
+        self,
+        method: &Method,
+        now: Instant,
+        backend_request: Option<Duration>,
+    ) -> Option<Instant> {
+        let limit = now.checked_add(backend_request?)?;
+        let (whole, _) = self.breaks_off(method)?;
+        (limit < whole).then_some(limit)
+    }
 }
 
 /// `timeouts.request` for callers outside the mesh, of all Services that select the pod

@@ -69,6 +69,8 @@ pub struct Attempted<'a> {
     pub body_kept: bool,
     /// The answer says `weft-spent`, or the request that this call is made for is a retry.
     pub spent: bool,
+    /// It was sent and ended by a deadline, while whoever asked for it still waits.
+    pub late: bool,
     pub asked: AskedWait,
     pub deadline: Deadline,
 }
@@ -232,7 +234,8 @@ impl Attempted<'_> {
     /// last attempt: whoever repeats that one repeats this one with it.
     #[must_use]
     pub fn marks_spent(&self, retry: &Retry) -> bool {
-        self.spent || self.ended.is_failure(retry) || self.ended.found_nobody()
+        let late = self.late && self.ended == Ended::Refused(Reason::Deadline);
+        self.spent || late || self.ended.is_failure(retry) || self.ended.found_nobody()
     }
 }
 

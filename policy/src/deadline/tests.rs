@@ -164,6 +164,25 @@ fn an_attempt_has_its_limit_and_the_last_one_all_the_time_left() {
 }
 
 #[test]
+fn the_last_attempt_outlasts_its_limit_where_the_call_ends_later() {
+    let now = Instant::now();
+    let both = Deadline::arrived(now, asked(Some(3000), None, Some(1000)), None);
+    for (method, call, limit, at) in [
+        (Method::GET, both, Some(300), Some(300)),
+        (Method::GET, both, Some(1000), None),
+        (Method::GET, both, None, None),
+        // Its context's end is none for it.
+        (Method::POST, both, Some(1000), Some(1000)),
+        (Method::POST, both, Some(3000), None),
+        // What has no end is ended by the limit.
+        (Method::GET, Deadline::NONE, Some(300), None),
+    ] {
+        let found = call.outlasts(&method, now, limit.map(ms));
+        assert_eq!(found, at.map(|at| now + ms(at)), "{method} {limit:?}");
+    }
+}
+
+#[test]
 fn an_attempt_of_an_unsafe_call_outlives_the_context_and_not_its_own_end() {
     let now = Instant::now();
     let both = Deadline::arrived(now, asked(Some(3000), None, Some(1000)), None);

@@ -23,6 +23,7 @@ fn attempted(method: &Method, ended: Ended) -> Attempted<'_> {
         moved: false,
         body_kept: true,
         spent: false,
+        late: false,
         asked: AskedWait::Nothing,
         deadline: Deadline::NONE,
     }
@@ -73,11 +74,18 @@ fn unsafe_requests_and_grpc_are_never_tried_again_unless_their_author_lists_them
         };
         assert!(retries(&listed, &attempted(&Method::POST, ended)));
         // gRPC asks for codes, whatever stands in `methods`.
-        let grpc = Attempted {
+        let grpc = |ended| Attempted {
             grpc: true,
-            ..attempted(&Method::POST, Ended::Lost { after: ms(0) })
+            ..attempted(&Method::POST, ended)
         };
-        assert_eq!(next(&listed, &grpc), Next::Pass);
+        let refused = Ended::Grpc {
+            code: 14,
+            trailers_only: true,
+        };
+        for ended in [Ended::Lost { after: ms(0) }, refused] {
+            assert_eq!(next(&quiet, &grpc(ended)), Next::Pass);
+            assert_eq!(next(&listed, &grpc(ended)), Next::Pass);
+        }
     }
 }
 
@@ -431,6 +439,15 @@ fn a_failed_last_attempt_marks_the_request_above_and_an_answer_of_the_applicatio
         ..attempted(&Method::GET, status(500))
     };
     assert!(below.marks_spent(&retry), "the mark travels up");
+    for reason in Reason::ALL {
+        let refused = attempted(&Method::GET, Ended::Refused(reason));
+        let late = Attempted {
+            late: true,
+            ..refused
+        };
+        let marks = reason == Reason::Deadline || refused.marks_spent(&retry);
+        assert_eq!(late.marks_spent(&retry), marks, "{reason}");
+    }
 }
 
 #[test]

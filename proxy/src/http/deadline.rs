@@ -13,7 +13,9 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use policy::deadline::{Deadline, RequestedTimeout, parse_grpc_timeout, parse_millis};
+use policy::deadline::{
+    Deadline, DeadlineSource, RequestedTimeout, parse_grpc_timeout, parse_millis,
+};
 use policy::deadline::{Printed, Unreadable, print_grpc_timeout, print_millis};
 use policy::reason::Reason;
 use policy::traffic::call::Timeouts;
@@ -194,6 +196,12 @@ pub(crate) fn check(deadline: Deadline) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Whether a call that a deadline has ended, here or at a peer, ended by what it is made for:
+/// then nobody waits for it, while its own time leaves somebody who may ask again.
+pub(crate) fn is_over_above(deadline: Deadline) -> bool {
+    deadline.over(now() + ROUNDED) == Some(DeadlineSource::Context)
+}
+
 /// What a wait has ended by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Over {
@@ -220,10 +228,20 @@ impl fmt::Debug for Left {
     }
 }
 
+/// How far a wait came.
+#[derive(Debug)]
+pub(crate) enum Progress<T> {
+    Ended(Result<T, Over>),
+    /// It has taken as long as it should, and goes on: to be waited for again.
+    Slow,
+}
+
 /// What a wait ends by. On the heap, and only where somebody asks for it.
 #[derive(Debug)]
 pub(crate) struct Ends {
     at: Option<Pin<Box<Sleep>>>,
+    /// From then on it is slow, until that is told.
+    slow: Option<Pin<Box<Sleep>>>,
     still: Option<(Idle, Upload)>,
     left: Option<Left>,
     /// Its caller wants to be told in gRPC.
@@ -236,6 +254,7 @@ impl Ends {
         let at = Some(Box::pin(sleep_until(at?.into())));
         Some(Box::new(Self {
             at,
+            slow: None,
             still: None,
             left: None,
             grpc: false,
@@ -255,6 +274,7 @@ impl Ends {
         }
         Some(Box::new(Self {
             at: at.map(|at| Box::pin(sleep_until(at.into()))),
+            slow: None,
             still: idle.map(|idle| (Idle::new(idle), upload.clone())),
             left,
             grpc: false,
@@ -267,6 +287,12 @@ impl Ends {
         self
     }
 
+    /// Of a wait that is slow from then on.
+    pub(crate) fn slow_at(mut self: Box<Self>, at: Option<Instant>) -> Box<Self> {
+        self.slow = at.map(|at| Box::pin(sleep_until(at.into())));
+        self
+    }
+
     pub(crate) const fn is_told_in_grpc(&self) -> bool {
         self.grpc
     }
@@ -274,6 +300,16 @@ impl Ends {
     /// How long nothing may move.
     pub(crate) fn idle(&self) -> Option<Duration> {
         self.still.as_ref().map(|(idle, _)| idle.limit())
+    }
+
+    /// Whether it is time to tell that it is slow, which is told once.
+    fn becomes_slow(&mut self, cx: &mut Context<'_>) -> bool {
+        let slow = self.slow.as_mut();
+        let now = slow.is_some_and(|slow| slow.as_mut().poll(cx).is_ready());
+        if now {
+            self.slow = None;
+        }
+        now
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Over> {
@@ -316,16 +352,30 @@ pub(crate) async fn until<T>(
     mut ends: Option<Box<Ends>>,
     mut work: Pin<&mut impl Future<Output = T>>,
 ) -> Result<T, Over> {
-    poll_fn(|cx| {
+    loop {
+        if let Progress::Ended(ended) = progress(&mut ends, work.as_mut()).await {
+            return ended;
+        }
+    }
+}
+
+/// The same of a wait that may become slow before it ends.
+pub(crate) fn progress<T>(
+    ends: &mut Option<Box<Ends>>,
+    mut work: Pin<&mut impl Future<Output = T>>,
+) -> impl Future<Output = Progress<T>> {
+    poll_fn(move |cx| {
         if let Poll::Ready(done) = work.as_mut().poll(cx) {
-            return Poll::Ready(Ok(done));
+            return Poll::Ready(Progress::Ended(Ok(done)));
         }
-        match &mut ends {
-            Some(ends) => ends.poll(cx).map(Err),
-            None => Poll::Pending,
+        let Some(ends) = ends.as_mut() else {
+            return Poll::Pending;
+        };
+        if ends.becomes_slow(cx) {
+            return Poll::Ready(Progress::Slow);
         }
+        ends.poll(cx).map(|over| Progress::Ended(Err(over)))
     })
-    .await
 }
 
 /// Why a body ended before its end.

@@ -130,8 +130,9 @@ impl Connection {
         let path = JudgedPath::of(&received.parts);
         let deadline = self.deadline(snapshot, received, &path);
         let as_of = deadline::check(deadline)
-            .and_then(|()| self.admit_copy(snapshot, received))
             .and_then(|()| self.authorize(snapshot, &mut received.parts, &path, call))
+            // Who may not call at all is told that, and not what this pod is held to.
+            .and_then(|as_of| self.admit_copy(snapshot, received).map(|()| as_of))
             .map_err(Refused::Judged)?;
         if let Some(exceeded) = self.limited(snapshot, &received.parts, &path) {
             return Err(Refused::Limited(exceeded));

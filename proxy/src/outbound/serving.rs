@@ -125,6 +125,8 @@ pub(super) struct Open {
     pub(super) retried: bool,
     /// The breaker that let the call through.
     pub(super) passed: Option<Arc<Passed>>,
+    /// What it shows of its endpoint was told before it began.
+    pub(super) shown: bool,
     pub(super) told: Option<Box<TrailerListener>>,
 }
 
@@ -165,13 +167,14 @@ impl Serving {
             rests,
             retried,
             passed,
+            shown,
             told,
         }) = self.open.take()
         else {
             return;
         };
         let policy = policy.as_deref();
-        let signal = signal_at_end(end, trailers);
+        let signal = signal_at_end(end, trailers).filter(|_| !shown);
         if let Some(passed) = passed {
             passed.ended(signal, call);
         }

@@ -212,6 +212,32 @@ async fn what_a_peer_breaks_off_in_the_last_moment_was_broken_off_for_its_time()
     }
 }
 
+/// A peer is told of whole milliseconds, and may be the first to say that it is over.
+#[tokio::test(start_paused = true)]
+async fn a_call_is_over_above_where_its_own_time_is_not() {
+    let millis = Duration::from_millis;
+    let call = |own: Option<u64>, context: Option<u64>| {
+        let asked = RequestedTimeout {
+            weft: own.map(millis),
+            ..RequestedTimeout::default()
+        };
+        let until = context.map(|left| now() + millis(left));
+        is_over_above(Deadline::outgoing(now(), asked, &Timeouts::DEFAULT, until))
+    };
+    for (own, context, above) in [
+        (None, None, false),
+        (Some(0), None, false),
+        (None, Some(0), true),
+        (None, Some(1), true),
+        (None, Some(50), false),
+        (Some(1), Some(0), false),
+        (Some(50), Some(0), true),
+        (Some(0), Some(50), false),
+    ] {
+        assert_eq!(call(own, context), above, "{own:?} {context:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn work_that_takes_longer_than_its_time_is_dropped() {
     let end = Some(now() + Duration::from_millis(100));
@@ -224,6 +250,27 @@ async fn work_that_takes_longer_than_its_time_is_dropped() {
         Err(Over::Time)
     );
     assert_eq!(until(None, pin!(std::future::ready(2))).await, Ok(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_is_told_once_that_it_is_slow_and_goes_on() {
+    let millis = Duration::from_millis;
+    for (takes, slow, done) in [(50, 0, true), (150, 1, true), (900, 1, false)] {
+        let begun = now();
+        let ends = Ends::at(Some(begun + millis(300)));
+        let mut ends = ends.map(|ends| ends.slow_at(Some(begun + millis(100))));
+        let mut work = pin!(tokio::time::sleep(millis(takes)));
+        let mut told = 0;
+        let ended = loop {
+            match progress(&mut ends, work.as_mut()).await {
+                Progress::Ended(ended) => break ended,
+                Progress::Slow => told += 1,
+            }
+            let took = (now() - begun).as_millis();
+            assert!((100..110).contains(&took), "{took}");
+        };
+        assert_eq!((told, ended.is_ok()), (slow, done), "{takes} ms");
+    }
 }
 
 #[tokio::test(start_paused = true)]
