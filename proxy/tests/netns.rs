@@ -16,6 +16,8 @@ mod fleet;
 mod floods;
 #[path = "netns/grpc.rs"]
 mod grpc;
+#[path = "netns/http2.rs"]
+mod http2;
 #[path = "netns/lost_node.rs"]
 mod lost_node;
 #[path = "netns/outages.rs"]

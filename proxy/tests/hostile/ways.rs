@@ -376,9 +376,6 @@ async fn a_connection_that_is_opened_ahead_waits_for_its_first_request() {
 #[tokio::test]
 async fn a_silent_caller_that_nothing_admits_is_let_go_after_a_second() {
     let ground = Ground::new(Protocol::Detect, "220 ready\r\n").await;
-    ground
-        .field
-        .workload(Protocol::Detect, Enforcement::Enforce);
     let mut of_another = both_kinds(&["/public"]);
     if let Some(v1::resource::Content::Rule(rule)) = &mut of_another.content {
         rule.sources.truncate(1);
@@ -386,11 +383,15 @@ async fn a_silent_caller_that_nothing_admits_is_let_go_after_a_second() {
     }
     for rules in [vec![], vec![of_another]] {
         ground.field.server.set(rules);
-        for by in EVERY {
-            let mut stream = ground.open(by).await;
-            let mut buffer = [0; 16];
-            let read = timeout(2 * LATE, stream.read(&mut buffer)).await;
-            assert!(matches!(read, Ok(Ok(0) | Err(_))), "{by:?}: {read:?}");
+        for declared in [Protocol::Detect, Protocol::Http1] {
+            ground.field.workload(declared, Enforcement::Enforce);
+            for by in EVERY {
+                let mut stream = ground.open(by).await;
+                let mut buffer = [0; 16];
+                let read = timeout(2 * LATE, stream.read(&mut buffer)).await;
+                let let_go = matches!(read, Ok(Ok(0) | Err(_)));
+                assert!(let_go, "{declared:?} {by:?}: {read:?}");
+            }
         }
     }
 }
