@@ -170,7 +170,7 @@ struct Passing {
 impl Passing {
     /// Strictly, nobody gets in without a certificate.
     fn admits(&self, by: By) -> bool {
-        self.mtls == MtlsMode::Permissive || by != By::Caller(Way::Inbound)
+        self.mtls == MtlsMode::Permissive || by != By::Caller(EntryPoint::Inbound)
     }
 }
 
