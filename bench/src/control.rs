@@ -17,7 +17,7 @@ use wire::names::Name;
 use wire::v1;
 use wire::v1::control_server::{Control, ControlServer};
 
-use crate::place::{CONTROL_FOR_CLIENT, CONTROL_FOR_SERVER, Place};
+use crate::place::{CONTROL_FOR_CLIENT, CONTROL_FOR_SERVER, Namespaces};
 use crate::resources::{self, NAMESPACE, Pod, TRUST_DOMAIN};
 use crate::standing_in::{self, Authority};
 
@@ -89,7 +89,7 @@ impl Controller {
 
 /// Starts the stand-in in the place's third namespace. It lives as long as the
 /// process; when the namespace goes, nobody reaches it any more.
-pub(crate) fn start(place: &Place, authority: Arc<Authority>) -> Result<Controller> {
+pub(crate) fn start(place: &Namespaces, authority: Arc<Authority>) -> Result<Controller> {
     let controller = Controller {
         refusals: Arc::default(),
         generation: Arc::new(watch::Sender::new(0)),

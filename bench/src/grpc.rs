@@ -42,7 +42,7 @@ const SERVICE: &str = "/bench.Echo/";
 pub(crate) const OK: HeaderValue = HeaderValue::from_static("0");
 const INVALID_ARGUMENT: HeaderValue = HeaderValue::from_static("3");
 
-pub(crate) type Answer = UnsyncBoxBody<Bytes, hyper::Error>;
+pub(crate) type GrpcBody = UnsyncBoxBody<Bytes, hyper::Error>;
 
 /// Bytes of a message of this length on the wire.
 pub(crate) const fn framed(length: u32) -> usize {
@@ -88,7 +88,7 @@ pub(crate) fn serve(listener: std::net::TcpListener) -> Result<()> {
     Ok(())
 }
 
-async fn answer(request: Request<Incoming>) -> Result<Response<Answer>, hyper::Error> {
+async fn answer(request: Request<Incoming>) -> Result<Response<GrpcBody>, hyper::Error> {
     let (head, body) = request.into_parts();
     let Some(method) = head.uri.path().strip_prefix(SERVICE) else {
         let body = body.collect().await?.to_bytes();
@@ -113,7 +113,7 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Answer>, hyper::E
 }
 
 /// An answer whose trailers say how the call went.
-pub(crate) fn grpc(body: Answer, status: HeaderValue) -> Response<Answer> {
+pub(crate) fn grpc(body: GrpcBody, status: HeaderValue) -> Response<GrpcBody> {
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", status);
     let ended = body.with_trailers(std::future::ready(Some(Ok(trailers))));
@@ -124,7 +124,7 @@ pub(crate) fn grpc(body: Answer, status: HeaderValue) -> Response<Answer> {
     response
 }
 
-pub(crate) fn whole(body: Bytes) -> Answer {
+pub(crate) fn whole(body: Bytes) -> GrpcBody {
     Full::new(body).map_err(never).boxed_unsync()
 }
 
@@ -142,7 +142,7 @@ where
 }
 
 /// One DATA frame for each message, as servers of gRPC send them.
-fn produced() -> Answer {
+fn produced() -> GrpcBody {
     let message = Bytes::from(message(STREAMED_LENGTH));
     let frames = std::iter::repeat_n(message, STREAMED).map(|message| Ok(Frame::data(message)));
     StreamBody::new(futures::stream::iter(frames)).boxed_unsync()

@@ -53,7 +53,7 @@ use crate::files::Shared;
 use crate::plan::{Arguments, Plan, RunKind};
 use crate::round::Gaps;
 use crate::standing_in::Authority;
-use crate::system::{Kind, System};
+use crate::system::{System, SystemKind};
 
 fn main() -> ExitCode {
     match run() {
@@ -145,12 +145,12 @@ fn compare(arguments: &Arguments) -> Result<ExitCode> {
 fn systems(arguments: &Arguments, shared: &Shared) -> Result<Vec<System>> {
     let authority = Arc::new(Authority::new()?);
     let mut kinds = vec![
-        ("direct", Kind::Direct),
-        ("envoy", Kind::Envoy(arguments.envoy.clone())),
-        ("weft", Kind::Weft(arguments.proxy.clone())),
+        ("direct", SystemKind::Direct),
+        ("envoy", SystemKind::Envoy(arguments.envoy.clone())),
+        ("weft", SystemKind::Weft(arguments.proxy.clone())),
     ];
     if let Some(previous) = &arguments.previous {
-        kinds.push(("previous", Kind::Weft(previous.clone())));
+        kinds.push(("previous", SystemKind::Weft(previous.clone())));
     }
     if let Some(only) = &arguments.only {
         kinds.retain(|(name, _)| only.split(',').any(|one| one == *name));
@@ -204,7 +204,7 @@ fn measure(systems: &mut [System], plan: &Plan, deadline: Instant, book: &mut Bo
 fn note_sizes(book: &mut Book, systems: &[System], image: Option<&Path>) -> Result<()> {
     let megabytes = |path: &Path| anyhow::Ok(fs::metadata(path)?.len() as f64 / 1e6);
     for system in systems {
-        if let Kind::Envoy(binary) | Kind::Weft(binary) = &system.kind {
+        if let SystemKind::Envoy(binary) | SystemKind::Weft(binary) = &system.kind {
             book.note("binary", system.name, megabytes(binary)?);
         }
     }

@@ -23,7 +23,7 @@ use crate::plan::{Arguments, Plan};
 use crate::round::{self, Gaps};
 use crate::saved_rounds::SavedRounds;
 use crate::standing_in::Authority;
-use crate::system::{Kind, System};
+use crate::system::{System, SystemKind};
 
 const OLDER: &str = "older";
 const NEWER: &str = "newer";
@@ -155,7 +155,7 @@ pub(crate) fn run(arguments: &Arguments, shared: &Path) -> Result<()> {
         };
         systems.push(System::new(
             name,
-            Kind::Weft(binary.clone()),
+            SystemKind::Weft(binary.clone()),
             &arguments.proxy,
             &arguments.nginx,
             &authority,

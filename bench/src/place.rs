@@ -27,13 +27,13 @@ const PROXY_ID: &str = "15190";
 
 /// The pods of one system under test.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct Namespaces {
     pub(crate) client: Namespace,
     pub(crate) server: Namespace,
     pub(crate) control: Namespace,
 }
 
-impl Place {
+impl Namespaces {
     pub(crate) fn new(name: &str) -> Result<Self> {
         let place = Self {
             client: Namespace::new(&format!("{name}-c"))?,
@@ -56,10 +56,10 @@ impl Place {
     }
 }
 
-pub(crate) type End<'a> = (&'a Namespace, &'a str, Ipv4Addr);
+pub(crate) type CableEnd<'a> = (&'a Namespace, &'a str, Ipv4Addr);
 
 /// Joins two namespaces, with a device and an address in a network of its own at each end.
-pub(crate) fn cable(one: End<'_>, other: End<'_>) -> Result<()> {
+pub(crate) fn cable(one: CableEnd<'_>, other: CableEnd<'_>) -> Result<()> {
     run(&[
         "ip",
         "-n",

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 
 use crate::resources::Pod;
-use crate::system::{Kind, Port, System};
+use crate::system::{Port, System, SystemKind};
 
 /// Both backends of the split were used about evenly, every request was judged
 /// under the caller's identity, and the rules refuse what they do not allow.
@@ -12,9 +12,9 @@ use crate::system::{Kind, Port, System};
 /// When a counter did not move.
 pub(crate) fn check(system: &System) -> Result<()> {
     match system.kind {
-        Kind::Direct => Ok(()),
-        Kind::Envoy(_) => envoy(system),
-        Kind::Weft(_) => weft(system),
+        SystemKind::Direct => Ok(()),
+        SystemKind::Envoy(_) => envoy(system),
+        SystemKind::Weft(_) => weft(system),
     }
 }
 

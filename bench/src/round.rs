@@ -12,7 +12,7 @@ use crate::plan::Plan;
 use crate::proof;
 use crate::resources::{self, Pod, SERVED};
 use crate::sidecar::get;
-use crate::system::{Kind, Port, System, hold, touch};
+use crate::system::{Port, System, SystemKind, hold, touch};
 
 /// Also gives the proof that rules and splits are at work something to look at.
 const WARM_UP: &str = "warm-up";
@@ -52,7 +52,7 @@ pub(crate) fn run(
     if let Some(took) = system.start_pair()? {
         book.note("start", system.name, took.as_secs_f64() * 1e3);
     }
-    let proxied = system.kind != Kind::Direct;
+    let proxied = system.kind != SystemKind::Direct;
     let mut steps = Steps {
         system,
         plan,
@@ -132,7 +132,7 @@ pub(crate) fn run(
             plan.calm + Duration::from_secs(10),
             burst,
         )?;
-        if matches!(steps.system.kind, Kind::Weft(_)) {
+        if matches!(steps.system.kind, SystemKind::Weft(_)) {
             steps.step("many Services", Duration::from_secs(15), crowd)?;
         }
     }
@@ -201,12 +201,13 @@ fn at_full_speed(system: &mut System, plan: &Plan, load: &Http, book: &mut Book)
     let mut under_load = None;
     let (done, cost) = costing(system, |system| {
         std::thread::scope(|scope| {
-            let measured = (load.cpu == "cpu-c128" && system.kind != Kind::Direct).then(|| {
-                scope.spawn(|| {
-                    std::thread::sleep(plan.load.mul_f64(0.8));
-                    larger(system)
-                })
-            });
+            let measured =
+                (load.cpu == "cpu-c128" && system.kind != SystemKind::Direct).then(|| {
+                    scope.spawn(|| {
+                        std::thread::sleep(plan.load.mul_f64(0.8));
+                        larger(system)
+                    })
+                });
             let done = load.make(system, plan.load);
             under_load = measured.and_then(|thread| thread.join().ok()).transpose()?;
             done
@@ -231,7 +232,7 @@ fn counted(system: &mut System, plan: &Plan, load: &Counted, book: &mut Book) ->
     };
     book.note(load.rate, system.name, rate);
     // Without proxies the cost would be nginx's, which serves only the downloads.
-    if system.kind != Kind::Direct {
+    if system.kind != SystemKind::Direct {
         book.note(load.cpu, system.name, cost);
     }
     Ok(())
@@ -240,7 +241,7 @@ fn counted(system: &mut System, plan: &Plan, load: &Counted, book: &mut Book) ->
 fn both_ways(system: &mut System, plan: &Plan, book: &mut Book) -> Result<()> {
     let (done, cost) = costing(system, |system| load::both_ways(system, plan.bodies))?;
     book.note("rps-both", system.name, done.rate);
-    if system.kind != Kind::Direct {
+    if system.kind != SystemKind::Direct {
         book.note("cpu-both", system.name, cost.micros_per(done.requests));
     }
     Ok(())
@@ -275,7 +276,7 @@ fn bulk(
     let (done, cost) = costing(system, |system| load::iperf(system, streams, plan.load))?;
     book.note(ids.0, system.name, done.gib_per_second);
     // Without proxies the cost would be nginx's, which has no part in this.
-    if system.kind != Kind::Direct {
+    if system.kind != SystemKind::Direct {
         book.note(ids.1, system.name, cost.0.as_secs_f64() / done.gib);
     }
     Ok(())

@@ -13,14 +13,14 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::control::{self, Controller};
 use crate::envoy;
 use crate::place::{
-    CONTROL_FOR_CLIENT, CONTROL_FOR_SERVER, Namespace, Place, Process, SERVER_IP, Who,
+    CONTROL_FOR_CLIENT, CONTROL_FOR_SERVER, Namespace, Namespaces, Process, SERVER_IP, Who,
 };
 use crate::resources::{NAMESPACE, Pod, SERVICE_IP, TRUST_DOMAIN};
 use crate::sidecar::{self, READY_WITHIN, Sidecar, WEFT_ADMIN, get};
 use crate::standing_in::Authority;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum SystemKind {
     Direct,
     Envoy(PathBuf),
     Weft(PathBuf),
@@ -66,11 +66,11 @@ impl Port {
 pub(crate) struct System {
     /// Column of the tables.
     pub(crate) name: &'static str,
-    pub(crate) kind: Kind,
+    pub(crate) kind: SystemKind,
     // Dropped in this order: processes, then namespaces.
     pub(crate) pair: Option<Pair>,
     _servers: Vec<Process>,
-    pub(crate) place: Place,
+    pub(crate) place: Namespaces,
     /// For Weft's proxies.
     pub(crate) controller: Option<Controller>,
     folder: PathBuf,
@@ -86,15 +86,15 @@ impl System {
     /// A pair of Weft's proxies alone, not started yet.
     pub(crate) fn weft(proxy: &Path, nginx: &Path, shared: &Path) -> Result<Self> {
         let authority = Arc::new(Authority::new()?);
-        let kind = Kind::Weft(proxy.to_owned());
+        let kind = SystemKind::Weft(proxy.to_owned());
         Self::new("weft", kind, proxy, nginx, &authority, shared)
     }
 
-    /// Place, server and redirection; no proxy yet. `shared` holds certificates
+    /// Namespaces, server and redirection; no proxy yet. `shared` holds certificates
     /// and files that are the same for all systems.
     pub(crate) fn new(
         name: &'static str,
-        kind: Kind,
+        kind: SystemKind,
         capture: &Path,
         nginx: &Path,
         authority: &Arc<Authority>,
@@ -102,7 +102,7 @@ impl System {
     ) -> Result<Self> {
         let folder = shared.join(name);
         fs::create_dir(&folder)?;
-        let place = Place::new(name)?;
+        let place = Namespaces::new(name)?;
         let mut servers = vec![start_nginx(&place.server, nginx, shared, &folder)?];
         servers.push(place.server.start(
             Who::Root,
@@ -113,7 +113,7 @@ impl System {
         for port in [Port::Grpc, Port::Echo] {
             crate::grpc::start(&place.server, port.of_server())?;
         }
-        if kind != Kind::Direct {
+        if kind != SystemKind::Direct {
             // Both pairs stand behind the rules that a user's pod gets.
             let capture = capture
                 .to_str()
@@ -122,12 +122,12 @@ impl System {
             place.server.run(&[capture, "capture"])?;
         }
         let controller = match &kind {
-            Kind::Direct => None,
-            Kind::Envoy(_) => {
+            SystemKind::Direct => None,
+            SystemKind::Envoy(_) => {
                 envoy::write(&folder, authority)?;
                 None
             }
-            Kind::Weft(_) => {
+            SystemKind::Weft(_) => {
                 fs::write(folder.join("root.pem"), authority.root.cert_pem())?;
                 for pod in [Pod::Client, Pod::Server] {
                     fs::write(folder.join(pod.name()), pod.name())?;
@@ -153,7 +153,7 @@ impl System {
 
     pub(crate) fn target(&self, port: Port) -> SocketAddr {
         match self.kind {
-            Kind::Direct => SocketAddr::from((SERVER_IP, port.of_server())),
+            SystemKind::Direct => SocketAddr::from((SERVER_IP, port.of_server())),
             _ => SocketAddr::from((SERVICE_IP, port as u16)),
         }
     }
@@ -162,7 +162,7 @@ impl System {
     /// the start of the client's proxy to its readiness.
     pub(crate) fn start_pair(&mut self) -> Result<Option<Duration>> {
         self.pair = None;
-        if self.kind == Kind::Direct {
+        if self.kind == SystemKind::Direct {
             return Ok(None);
         }
         let server = self.start_proxy(Pod::Server)?;
@@ -226,9 +226,9 @@ impl System {
             folder: &self.folder,
         };
         match &self.kind {
-            Kind::Direct => bail!("nobody stands between"),
-            Kind::Envoy(binary) => sidecar.start_envoy(binary),
-            Kind::Weft(binary) => sidecar.start_weft(binary),
+            SystemKind::Direct => bail!("nobody stands between"),
+            SystemKind::Envoy(binary) => sidecar.start_envoy(binary),
+            SystemKind::Weft(binary) => sidecar.start_weft(binary),
         }
     }
 
@@ -239,8 +239,8 @@ impl System {
 
     fn admin_port(&self) -> u16 {
         match self.kind {
-            Kind::Envoy(_) => envoy::ADMIN_PORT,
-            Kind::Direct | Kind::Weft(_) => WEFT_ADMIN,
+            SystemKind::Envoy(_) => envoy::ADMIN_PORT,
+            SystemKind::Direct | SystemKind::Weft(_) => WEFT_ADMIN,
         }
     }
 

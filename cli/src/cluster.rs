@@ -3,6 +3,7 @@
 //! Every call has a time limit and every error says what was asked, because a command that
 //! waits for ever and one that says "error" are of the same use.
 
+pub(crate) mod clock;
 pub(crate) mod forward;
 pub(crate) mod lines;
 pub(crate) mod names;
@@ -12,7 +13,7 @@ mod refusal;
 use std::future::Future;
 use std::io::ErrorKind;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use crds::observe::Resource;
@@ -24,6 +25,7 @@ use kube::{Client, Config};
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
+use self::clock::Clock;
 use crate::failure::Failure;
 use crate::global::Global;
 use crate::settings;
@@ -44,6 +46,7 @@ pub(crate) struct Cluster {
     all: bool,
     each: Duration,
     weft: String,
+    clock: Clock,
 }
 
 impl std::fmt::Debug for Cluster {
@@ -125,6 +128,7 @@ impl Cluster {
             all: global.all_namespaces,
             each: global.request_timeout,
             weft: global.weft_namespace.clone(),
+            clock: Clock::default(),
             client,
         }
     }
@@ -179,6 +183,13 @@ impl Cluster {
         &self.weft
     }
 
+    /// The time by the cluster's clock, as the last answer had it; this machine's, which is `own`,
+    /// where none told it.
+    #[must_use]
+    pub(crate) fn now(&self, own: SystemTime) -> SystemTime {
+        self.clock.now(own)
+    }
+
     /// The longest time for one request.
     #[must_use]
     pub(crate) fn each(&self) -> Duration {
@@ -227,7 +238,8 @@ impl Cluster {
         let request = http::Request::get(path)
             .body(Vec::new())
             .map_err(|error| Failure::usage(format!("{what}: {error}")))?;
-        self.ask(what, self.client.request(request)).await
+        let answer = self.try_request(what, request).await;
+        answer.map_err(Refusal::into_failure)
     }
 
     /// The same; the caller tells what is missing from what he may not see.
@@ -243,7 +255,24 @@ impl Cluster {
             Ok(request) => request,
             Err(error) => return Err(Refusal::of(what, kube::Error::HttpError(error))),
         };
-        self.try_ask(what, self.client.request(request)).await
+        self.try_request(what, request).await
+    }
+
+    /// The answer to a request, of which the time is taken too.
+    ///
+    /// # Errors
+    /// As [`Self::try_ask`].
+    pub(crate) async fn try_request<T: DeserializeOwned>(
+        &self,
+        what: &str,
+        request: http::Request<Vec<u8>>,
+    ) -> Result<T, Refusal> {
+        let call = async {
+            let body = self.body_of(request.map(Body::from)).await?;
+            let bytes = body.collect_bytes().await?;
+            serde_json::from_slice(&bytes).map_err(kube::Error::SerdeError)
+        };
+        self.try_ask(what, call).await
     }
 
     /// Reads what the API server has at `path` as it is, of at most `most` bytes.
@@ -266,7 +295,9 @@ impl Cluster {
 
     /// What is left to read of an answer that is no refusal.
     async fn body_of(&self, request: http::Request<Body>) -> kube::Result<Body> {
-        accepted(self.client.send(request).await?).await
+        let answer = self.client.send(request).await?;
+        self.clock.note(answer.headers());
+        accepted(answer).await
     }
 
     /// Reads an answer of the read API, in `namespace` or in all.
@@ -298,9 +329,12 @@ pub(crate) async fn accepted(answer: http::Response<Body>) -> kube::Result<Body>
     }
     let bytes = whole(body, REFUSAL).await?;
     let told = serde_json::from_slice::<Status>(&bytes).ok();
-    // What stands between may answer too, with words of its own.
+    // What stands between may answer too, with words of its own or none.
     let told = told.unwrap_or_else(|| {
-        let words = format!("status {}", head.status.as_u16());
+        let words = match String::from_utf8_lossy(&bytes).trim() {
+            "" => format!("status {}", head.status.as_u16()),
+            words => words.to_owned(),
+        };
         Status::failure(&words, "").with_code(head.status.as_u16())
     });
     Err(kube::Error::Api(told.boxed()))

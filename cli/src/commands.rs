@@ -9,6 +9,7 @@ pub(crate) mod edges;
 pub(crate) mod explain;
 pub(crate) mod identity;
 pub(crate) mod inject;
+mod lifetime;
 pub(crate) mod log_level;
 pub(crate) mod proxies;
 pub(crate) mod proxy_config;

@@ -34,15 +34,42 @@ impl Console<'_> {
         writeln!(self.out, "{text}")
     }
 
-    /// A line for a person. Texts of the cluster may stand in it, so control characters
-    /// are escaped.
+    /// A line for a person. Texts of the cluster may stand in it, so control characters are
+    /// escaped, and ends of lines are: with one a text could write lines of its own.
     ///
     /// # Errors
     /// When the error stream is closed.
     pub fn word(&mut self, text: &str) -> io::Result<()> {
-        for line in text.split('\n') {
-            writeln!(self.err, "{}", escape::plain(line))?;
-        }
-        Ok(())
+        writeln!(self.err, "{}", escape::plain(text))
+    }
+
+    /// Several lines that are ours.
+    ///
+    /// # Errors
+    /// As [`Self::word`].
+    pub(crate) fn words(&mut self, text: &str) -> io::Result<()> {
+        text.lines().try_for_each(|line| self.word(line))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_of_the_cluster_writes_no_line_of_its_own() {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let mut console = Console {
+            input: &mut io::empty(),
+            out: &mut out,
+            err: &mut err,
+            color: false,
+        };
+        console
+            .word("web-1 refused x: y\nweft: all is well")
+            .unwrap();
+        console.words("one\ntwo").unwrap();
+        let err = String::from_utf8(err).unwrap();
+        assert_eq!(err, "web-1 refused x: y\\nweft: all is well\none\ntwo\n");
     }
 }

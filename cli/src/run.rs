@@ -55,6 +55,11 @@ pub async fn run(
     }
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
+        // Who says nothing at all is shown the help itself.
+        Err(error) if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            console.words(error.render().to_string().trim_end())?;
+            return Err(Failure::usage("say what is to be done"));
+        }
         Err(error) if error.use_stderr() => return Err(Failure::usage(in_one_line(&error))),
         // Help and version are answers.
         Err(answer) => {
@@ -89,12 +94,9 @@ pub async fn run(
 }
 
 /// What is wrong with the arguments, and what may have been meant, without the usage that
-/// `--help` shows better. Who says nothing at all is shown the help itself.
+/// `--help` shows better.
 fn in_one_line(error: &clap::Error) -> String {
     let text = error.render().to_string();
-    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        return text.trim_end().to_owned();
-    }
     let mut paragraphs = text.split("\n\n");
     let first = paragraphs.next().unwrap_or_default();
     let first = first.strip_prefix("error: ").unwrap_or(first);
@@ -133,7 +135,20 @@ mod tests {
             let error = Cli::try_parse_from(line.split(' ')).unwrap_err();
             assert_eq!(in_one_line(&error), told);
         }
-        let nothing = Cli::try_parse_from(["weft"]).unwrap_err();
-        assert!(in_one_line(&nothing).contains("Usage:"));
+    }
+
+    #[tokio::test]
+    async fn who_says_nothing_is_shown_the_help() {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let mut console = Console {
+            input: &mut io::empty(),
+            out: &mut out,
+            err: &mut err,
+            color: false,
+        };
+        let ended = run([OsString::from("weft")], &mut console).await;
+        assert!(matches!(ended, Err(Failure::Usage(_))), "{ended:?}");
+        let err = String::from_utf8(err).unwrap();
+        assert!(err.lines().any(|line| line.starts_with("Usage:")), "{err}");
     }
 }

@@ -6,15 +6,19 @@ pub(crate) mod select;
 pub(crate) mod sums;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use crds::observe::{Edge, Graph, LIVE, Node, Resource};
+use crds::observe::{Edge, Graph, GraphMetadata, LIVE, Node, Resource};
+use k8s_openapi::jiff::Timestamp;
 
 use crate::cluster::Cluster;
 use crate::failure::Failure;
 
 /// The shortest and the longest window that the graph has.
 const WINDOWS: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(300)];
+/// Why a window that ends now is not complete, in the words of controllers that tell it by
+/// nothing else.
+const UNSETTLED: &str = "reports of the last seconds may still come";
 
 /// What is asked of the graph.
 #[derive(Clone, Debug, Default)]
@@ -118,16 +122,24 @@ impl Traffic {
         self.graph.metadata.window_seconds as f64
     }
 
+    /// The end of the window, by the controller's clock: what times of the graph are compared
+    /// with, because this machine's may be wrong.
+    #[must_use]
+    pub(crate) fn end(&self) -> Option<SystemTime> {
+        let end: Timestamp = self.graph.metadata.end.parse().ok()?;
+        Some(end.into())
+    }
+
     /// What a person should know of the numbers.
     #[must_use]
     pub(crate) fn word(&self) -> Option<String> {
         let metadata = &self.graph.metadata;
         let mut words = Vec::new();
-        if !metadata.complete {
+        if is_lossy(metadata) {
             let why = metadata.incomplete.as_deref();
             words.push(format!(
                 "the numbers are not complete: {}",
-                why.unwrap_or("reports of the last seconds may still come")
+                why.unwrap_or("the controller does not say why")
             ));
         }
         if metadata.left_out > 0 {
@@ -140,9 +152,47 @@ impl Traffic {
     }
 }
 
+/// Whether numbers are missing for good. That reports of the last seconds may still come is so of
+/// every window that ends now, and no news.
+fn is_lossy(metadata: &GraphMetadata) -> bool {
+    let unsettled = metadata.unsettled || metadata.incomplete.as_deref() == Some(UNSETTLED);
+    !metadata.complete && !unsettled
+}
+
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
+
+    /// What is said of an answer with this metadata.
+    fn word(metadata: &Value) -> Option<String> {
+        let graph = serde_json::from_value(json!({ "metadata": metadata })).unwrap();
+        Traffic::of(graph).word()
+    }
+
+    #[test]
+    fn numbers_are_called_incomplete_where_some_were_lost_and_not_while_the_last_may_come() {
+        let no_room = "some had no room";
+        for metadata in [
+            json!({"complete": true}),
+            json!({"complete": false, "unsettled": true, "incomplete": "in other words"}),
+            // An older controller.
+            json!({"complete": false, "incomplete": "reports of the last seconds may still come"}),
+        ] {
+            assert_eq!(word(&metadata), None, "{metadata}");
+        }
+        for (metadata, why) in [
+            (json!({"complete": false, "incomplete": no_room}), no_room),
+            (
+                json!({"complete": false}),
+                "the controller does not say why",
+            ),
+        ] {
+            let said = format!("the numbers are not complete: {why}");
+            assert_eq!(word(&metadata), Some(said), "{metadata}");
+        }
+    }
 
     #[test]
     fn a_window_that_the_graph_has_not_is_bad_usage_before_anything_is_asked() {

@@ -1,15 +1,17 @@
 //! Why a call passes or not: walks what the proxies do, by the Model that they are told.
 //!
 //! `call` finds out who calls and what is called, `route` where that goes, `judge` what the
-//! called pods say, `host` whether that depends on the host, `fix` what would let it pass; `trial` what a change would mean for calls
-//! that were seen, `candidates` what proxies can try of one. Nothing is decided here that
-//! `policy` does not decide: the words come from the same values that proxies act by.
+//! called pods say, `host` whether that depends on the host, `fix` what would let it pass;
+//! `comparison` what a change would mean for calls that were seen, `candidates` what proxies
+//! can try of one. Nothing is decided here that `policy` does not decide: the words come from
+//! the same values that proxies act by.
 //!
 //! May import `model` and `world`: it is told who owns which pod and who called.
 
 mod answer;
 mod call;
 pub(crate) mod candidates;
+pub(crate) mod comparison;
 mod declared;
 mod fix;
 mod host;
@@ -17,13 +19,12 @@ mod judge;
 mod outcome;
 mod question;
 mod route;
-pub(crate) mod trial;
 mod words;
 
 pub use self::answer::Explained;
 pub(crate) use self::answer::UNTOLD_HOST;
+pub use self::comparison::{Calls, Meaning, ModelComparison, Share, Who};
 pub use self::question::{BadQuestion, CallerView, Callers, Owner, SeenCallers};
-pub use self::trial::{Calls, Meaning, Share, Trial, Who};
 
 #[cfg(test)]
 mod tests;

@@ -2,9 +2,9 @@
 //!
 //! `fold` turns what was reported of one slot into sums by edge, purely; `history` keeps
 //! those of the last minutes and, by minute, of the last hour; `memory` keeps which edges
-//! there ever were. `answer` makes of all that what the read API says. `follow` is the task
-//! that folds each slot as its reports come. `exported` counts it as metrics for other tools,
-//! `push` sends those to a collector.
+//! there ever were. `answer` makes of all that what the read API says, `written` the text of
+//! it. `follow` is the task that folds each slot as its reports come. `exported` counts it as
+//! metrics for other tools, `push` sends those to a collector.
 //!
 //! May import `apiserver`, `inventory`, `metrics`, `model`, `observe` and `world`.
 
@@ -24,3 +24,4 @@ pub(crate) mod push;
 pub(crate) mod sums;
 pub(crate) mod window;
 pub(crate) mod workloads;
+pub(crate) mod written;

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use self::kind::Kind;
+use self::kind::MetricsKind;
 use crate::world::ObjectKey;
 
 /// How long an object is remembered after its end: longer than any window.
@@ -38,14 +38,14 @@ pub(crate) struct InventoryObject {
     /// Its labels.
     pub labels: Labels,
     /// Its controlling owner, in its own namespace.
-    pub owner: Option<(Kind, Arc<str>)>,
+    pub owner: Option<(MetricsKind, Arc<str>)>,
     /// Node of a pod.
     pub node: Arc<str>,
 }
 
 /// One other end, or one object: kind, namespace (empty for cluster-wide ones)
 /// and name.
-pub(crate) type ObjectId = (Kind, ObjectKey);
+pub(crate) type ObjectId = (MetricsKind, ObjectKey);
 
 /// A pod that is gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +69,7 @@ struct InventoryEntry {
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Inventory {
-    objects: HashMap<Kind, BTreeMap<ObjectKey, InventoryEntry>>,
+    objects: HashMap<MetricsKind, BTreeMap<ObjectKey, InventoryEntry>>,
     /// Pods by uid, those that are gone included: a StatefulSet gives the name
     /// to another one.
     pods: HashMap<Arc<str>, (ObjectKey, Arc<InventoryObject>)>,
@@ -82,8 +82,8 @@ pub(crate) struct Inventory {
 
 impl Inventory {
     /// An object is there.
-    pub(crate) fn put(&mut self, kind: Kind, key: ObjectKey, thing: Arc<InventoryObject>) {
-        if kind == Kind::Pod {
+    pub(crate) fn put(&mut self, kind: MetricsKind, key: ObjectKey, thing: Arc<InventoryObject>) {
+        if kind == MetricsKind::Pod {
             let known = (key.clone(), Arc::clone(&thing));
             self.pods.insert(thing.uid.clone(), known);
         }
@@ -95,13 +95,13 @@ impl Inventory {
     }
 
     /// An object is gone.
-    pub(crate) fn end(&mut self, kind: Kind, key: &ObjectKey, now: Instant) {
+    pub(crate) fn end(&mut self, kind: MetricsKind, key: &ObjectKey, now: Instant) {
         let objects = self.objects.entry(kind).or_default();
         let held = objects.get_mut(key).filter(|held| held.gone.is_none());
         let Some(held) = held else { return };
         held.gone = Some(now);
         self.gone += 1;
-        if kind == Kind::Pod {
+        if kind == MetricsKind::Pod {
             let thing = Arc::clone(&held.thing);
             let owners = self.owners(key, &thing);
             self.note_ended(EndedPod {
@@ -130,7 +130,7 @@ impl Inventory {
             };
             self.put_gone(*kind, key, Arc::new(thing), pod.at);
         }
-        self.put_gone(Kind::Pod, &pod.key, Arc::clone(&pod.thing), pod.at);
+        self.put_gone(MetricsKind::Pod, &pod.key, Arc::clone(&pod.thing), pod.at);
         let known = (pod.key.clone(), Arc::clone(&pod.thing));
         self.pods.insert(uid, known);
         self.note_ended(pod);
@@ -139,7 +139,13 @@ impl Inventory {
     }
 
     /// An object is gone, unless one of its name exists or went later.
-    fn put_gone(&mut self, kind: Kind, key: &ObjectKey, thing: Arc<InventoryObject>, at: Instant) {
+    fn put_gone(
+        &mut self,
+        kind: MetricsKind,
+        key: &ObjectKey,
+        thing: Arc<InventoryObject>,
+        at: Instant,
+    ) {
         let objects = self.objects.entry(kind).or_default();
         let before = objects.get(key).map(|held| held.gone);
         let is_later = |gone: Option<Instant>| gone.is_none_or(|gone| gone >= at);
@@ -181,7 +187,7 @@ impl Inventory {
     /// Whatever `keep` does not hold is gone.
     pub(crate) fn keep_only(
         &mut self,
-        kind: Kind,
+        kind: MetricsKind,
         keep: impl Fn(&ObjectKey) -> bool,
         now: Instant,
     ) {
@@ -230,7 +236,7 @@ impl Inventory {
     }
 
     /// An object that exists.
-    pub(crate) fn get(&self, kind: Kind, key: &ObjectKey) -> Option<&Arc<InventoryObject>> {
+    pub(crate) fn get(&self, kind: MetricsKind, key: &ObjectKey) -> Option<&Arc<InventoryObject>> {
         let held = self.objects.get(&kind)?.get(key)?;
         held.gone.is_none().then_some(&held.thing)
     }
@@ -238,7 +244,7 @@ impl Inventory {
     /// The objects of a kind that exist, in order, in one namespace or in all.
     pub(crate) fn list<'a>(
         &'a self,
-        kind: Kind,
+        kind: MetricsKind,
         namespace: Option<&'a str>,
     ) -> impl Iterator<Item = (&'a ObjectKey, &'a InventoryObject)> {
         let objects = self.objects.get(&kind).into_iter().flatten();
@@ -257,15 +263,15 @@ impl Inventory {
 
     /// The object of `kind` that a pod belongs to. `uid` tells apart pods of one
     /// name; empty takes the latest.
-    pub(crate) fn of(&self, kind: Kind, pod: &ObjectKey, uid: &str) -> Option<ObjectKey> {
+    pub(crate) fn of(&self, kind: MetricsKind, pod: &ObjectKey, uid: &str) -> Option<ObjectKey> {
         match kind {
-            Kind::Pod => return Some(pod.clone()),
-            Kind::Namespace => return Some(ObjectKey::new("", &pod.namespace)),
-            Kind::Service | Kind::TrafficSplit => return None,
+            MetricsKind::Pod => return Some(pod.clone()),
+            MetricsKind::Namespace => return Some(ObjectKey::new("", &pod.namespace)),
+            MetricsKind::Service | MetricsKind::TrafficSplit => return None,
             _ => {}
         }
         let thing = self.thing(pod, uid)?;
-        if kind == Kind::Node {
+        if kind == MetricsKind::Node {
             return (!thing.node.is_empty()).then(|| ObjectKey::new("", &thing.node));
         }
         let chain = self.owners(pod, thing);
@@ -281,7 +287,7 @@ impl Inventory {
         let top = self
             .thing(pod, uid)
             .and_then(|thing| self.owners(pod, thing).pop());
-        top.unwrap_or_else(|| (Kind::Pod, pod.clone()))
+        top.unwrap_or_else(|| (MetricsKind::Pod, pod.clone()))
     }
 
     /// Whether it is known what a pod is, or was.
@@ -293,7 +299,7 @@ impl Inventory {
         if let Some((_, thing)) = self.pods.get(uid) {
             return Some(thing);
         }
-        let held = self.objects.get(&Kind::Pod)?.get(pod)?;
+        let held = self.objects.get(&MetricsKind::Pod)?.get(pod)?;
         Some(&held.thing)
     }
 
@@ -329,14 +335,20 @@ mod tests {
         let mut inventory = inventory();
         let start = Instant::now();
         let pod = key("shop", "api-1");
-        inventory.end(Kind::Pod, &pod, start);
-        inventory.end(Kind::ReplicaSet, &key("shop", "api-rs"), start);
-        assert_eq!(inventory.list(Kind::Pod, Some("shop")).count(), 2);
+        inventory.end(MetricsKind::Pod, &pod, start);
+        inventory.end(MetricsKind::ReplicaSet, &key("shop", "api-rs"), start);
+        assert_eq!(inventory.list(MetricsKind::Pod, Some("shop")).count(), 2);
         inventory.tidy(start + REMEMBERED - Duration::from_secs(1));
         let owner = || Some(key("shop", "api"));
-        assert_eq!(inventory.of(Kind::Deployment, &pod, "shop-api"), owner());
+        assert_eq!(
+            inventory.of(MetricsKind::Deployment, &pod, "shop-api"),
+            owner()
+        );
         inventory.tidy(start + REMEMBERED);
-        assert_eq!(inventory.of(Kind::Deployment, &pod, "shop-api"), None);
+        assert_eq!(
+            inventory.of(MetricsKind::Deployment, &pod, "shop-api"),
+            None
+        );
         assert_eq!(inventory.pod_by_uid("shop-api"), None);
     }
 
@@ -350,8 +362,8 @@ mod tests {
                 uid: format!("uid-{at}").into(),
                 ..InventoryObject::default()
             };
-            inventory.put(Kind::Pod, pod.clone(), Arc::new(thing));
-            inventory.end(Kind::Pod, &pod, start + Duration::from_millis(at));
+            inventory.put(MetricsKind::Pod, pod.clone(), Arc::new(thing));
+            inventory.end(MetricsKind::Pod, &pod, start + Duration::from_millis(at));
         }
         assert!(inventory.gone <= MAX_GONE, "{}", inventory.gone);
         assert_eq!(inventory.pod_by_uid("uid-0"), None);
@@ -365,34 +377,37 @@ mod tests {
         let pod = key("shop", "api-1");
         let next = InventoryObject {
             uid: "next".into(),
-            owner: Some((Kind::StatefulSet, "api".into())),
+            owner: Some((MetricsKind::StatefulSet, "api".into())),
             ..InventoryObject::default()
         };
-        inventory.put(Kind::Pod, pod.clone(), Arc::new(next));
+        inventory.put(MetricsKind::Pod, pod.clone(), Arc::new(next));
         assert_eq!(
-            inventory.of(Kind::Deployment, &pod, "shop-api"),
+            inventory.of(MetricsKind::Deployment, &pod, "shop-api"),
             Some(key("shop", "api"))
         );
         assert_eq!(
-            inventory.of(Kind::StatefulSet, &pod, "next"),
+            inventory.of(MetricsKind::StatefulSet, &pod, "next"),
             Some(key("shop", "api"))
         );
-        assert_eq!(inventory.of(Kind::Deployment, &pod, "next"), None);
+        assert_eq!(inventory.of(MetricsKind::Deployment, &pod, "next"), None);
     }
 
     #[test]
     fn pod_whose_name_another_one_took_is_remembered_for_as_long() {
         let mut inventory = inventory();
         let (start, pod) = (Instant::now(), key("shop", "api-1"));
-        inventory.end(Kind::Pod, &pod, start);
+        inventory.end(MetricsKind::Pod, &pod, start);
         let next = InventoryObject {
             uid: "next".into(),
             ..InventoryObject::default()
         };
-        inventory.put(Kind::Pod, pod.clone(), Arc::new(next));
+        inventory.put(MetricsKind::Pod, pod.clone(), Arc::new(next));
         inventory.tidy(start + REMEMBERED - Duration::from_secs(1));
         let owner = Some(key("shop", "api"));
-        assert_eq!(inventory.of(Kind::Deployment, &pod, "shop-api"), owner);
+        assert_eq!(
+            inventory.of(MetricsKind::Deployment, &pod, "shop-api"),
+            owner
+        );
         inventory.tidy(start + REMEMBERED);
         assert_eq!(inventory.pod_by_uid("shop-api"), None);
         assert_eq!(inventory.pod_by_uid("next"), Some(&pod));
@@ -402,7 +417,7 @@ mod tests {
     fn end_that_another_replica_saw_leads_to_the_owners_and_is_as_old_as_there() {
         let (mut there, mut here) = (inventory(), Inventory::default());
         let (start, pod) = (Instant::now(), key("shop", "api-1"));
-        there.end(Kind::Pod, &pod, start);
+        there.end(MetricsKind::Pod, &pod, start);
         let told = || {
             let (_, ended) = there.ended_since(0).next().unwrap();
             let thing = Arc::new((*ended.thing).clone());
@@ -416,10 +431,18 @@ mod tests {
         assert_eq!((here.heard(), here.ended_since(0).count()), (1, 1), "once");
         let owner = || Some(key("shop", "api"));
         for uid in ["shop-api", ""] {
-            assert_eq!(here.of(Kind::Deployment, &pod, uid), owner(), "{uid}");
+            assert_eq!(
+                here.of(MetricsKind::Deployment, &pod, uid),
+                owner(),
+                "{uid}"
+            );
         }
-        assert_eq!(here.of(Kind::Node, &pod, ""), Some(key("", "n1")));
-        for kind in [Kind::Pod, Kind::ReplicaSet, Kind::Deployment] {
+        assert_eq!(here.of(MetricsKind::Node, &pod, ""), Some(key("", "n1")));
+        for kind in [
+            MetricsKind::Pod,
+            MetricsKind::ReplicaSet,
+            MetricsKind::Deployment,
+        ] {
             assert_eq!(here.list(kind, None).count(), 0, "{kind:?}");
         }
         here.tidy(start + REMEMBERED);
@@ -429,16 +452,16 @@ mod tests {
         // One that is there ends by what is seen here.
         let mut living = inventory();
         living.hear_end(told(), later);
-        assert!(living.get(Kind::Pod, &pod).is_some() && living.heard() == 0);
+        assert!(living.get(MetricsKind::Pod, &pod).is_some() && living.heard() == 0);
     }
 
     #[test]
     fn new_list_ends_what_it_does_not_hold() {
         let mut inventory = inventory();
         let kept = key("shop", "web");
-        inventory.keep_only(Kind::Deployment, |key| *key == kept, Instant::now());
+        inventory.keep_only(MetricsKind::Deployment, |key| *key == kept, Instant::now());
         let names: Vec<&ObjectKey> = inventory
-            .list(Kind::Deployment, None)
+            .list(MetricsKind::Deployment, None)
             .map(|(key, _)| key)
             .collect();
         assert_eq!(names, [&kept]);

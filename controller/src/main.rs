@@ -45,9 +45,29 @@ async fn run() -> anyhow::Result<()> {
     let signal = runtime::shutdown::signal().context("signals")?;
     let mut settings = Settings::read(EnvReader::from_env())?;
     runtime::log::init(&settings.log, Format::Json)?;
+    // Before anything is opened: how many streams there may be follows it.
+    runtime::files::raise();
     let memory = runtime::cgroup::memory_limit(Path::new(runtime::cgroup::ROOT));
-    settings.caps = Caps::of(memory);
-    tracing::info!(memory, caps = ?settings.caps, "bounds follow the memory limit");
+    let files = runtime::files::limit();
+    settings.caps = Caps::of(memory, files);
+    let caps = settings.caps;
+    tracing::info!(
+        memory,
+        files,
+        ?caps,
+        "bounds follow the limits of memory and open files"
+    );
+    let by_memory = Caps::of(memory, None).connections;
+    if caps.connections < by_memory {
+        tracing::warn!(
+            files,
+            connections = caps.connections,
+            by_memory,
+            "the limit of open files (RLIMIT_NOFILE), not memory, bounds how many proxies this \
+             replica serves; raise the hard limit that the container runtime sets (LimitNOFILE \
+             of its systemd unit)"
+        );
+    }
     let client = kube::Client::try_default().await.context("API server")?;
     let client = bounded(&client);
     run_replica(settings, client, async {

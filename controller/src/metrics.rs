@@ -9,6 +9,7 @@ pub(crate) mod service_graph;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
@@ -286,6 +287,7 @@ pub struct ConnectionMetrics {
 #[derive(Clone, Debug, Default)]
 pub struct WorldMetrics {
     unreadable: Family<KindLabel, Counter>,
+    failing: Family<KindLabel, Gauge>,
     skipped_ports: Family<NamespaceLabel, Gauge>,
 }
 
@@ -311,6 +313,18 @@ impl WorldMetrics {
     #[cfg(test)]
     pub(crate) fn times_left_out(&self, kind: &str) -> u64 {
         self.unreadable.get_or_create(&of_kind(kind)).get()
+    }
+
+    /// Sets for how long lists and watches of this kind have kept failing.
+    pub fn set_failing(&self, kind: &str, lasts: Duration) {
+        let seconds = i64::try_from(lasts.as_secs()).unwrap_or(i64::MAX);
+        self.failing.get_or_create(&of_kind(kind)).set(seconds);
+    }
+
+    /// For how many seconds they have.
+    #[cfg(test)]
+    pub(crate) fn failing_seconds(&self, kind: &str) -> i64 {
+        self.failing.get_or_create(&of_kind(kind)).get()
     }
 
     /// Sets the number of skipped ports per namespace. Namespaces that are not

@@ -1,9 +1,10 @@
 //! `observe.weft.dev`: who calls whom, the proxies, and why a call passes or not, as an
 //! aggregated API that every replica serves.
 //!
-//! `query` reads the question, `api` sees to rights and permits and answers, `stream` goes
-//! on answering, `worker_pool` makes what takes long beside the thread of connections. What is said is made elsewhere: by `graph`, and by `explain`. The types are
-//! `crds::observe`'s.
+//! `query` reads the question, `parameters` says which parts it may have, `api` sees to rights
+//! and permits and answers, `stream` goes on answering, `worker_pool` makes what takes long
+//! beside the thread of connections. What is said is made elsewhere: by `graph`, and by
+//! `explain`. The types are `crds::observe`'s.
 //!
 //! May import `aggregated`, `apiserver`, `explain`, `graph`, `inventory`, `metrics`, `model`,
 //! `observe`, `translate` and `world`.
@@ -12,8 +13,10 @@ pub(crate) mod api;
 pub(crate) mod context;
 mod documents;
 mod dry_runs;
+mod elsewhere;
 mod explanations;
 mod lines;
+mod parameters;
 mod proxies;
 mod query;
 mod scopes;

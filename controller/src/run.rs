@@ -40,7 +40,7 @@ pub async fn run(
     let synced = ready.hold("stores");
     let certified = ready.hold("certificate authority");
     let acks = Acks::default();
-    parts::admin(&settings, ready, registry, &acks).await?;
+    parts::admin(&settings, ready.clone(), registry, &acks).await?;
     let listener = TcpListener::bind(settings.serve_addr())
         .await
         .context("gRPC port")?;
@@ -59,7 +59,7 @@ pub async fn run(
         Context::new(settings, client, metrics, latest.clone(), stopping.clone());
     let lease = parts::lease(&context, candidate);
     runtime::task::spawn("events", writer.run());
-    parts::models(&context, publish, synced);
+    parts::models(&context, publish, synced, ready);
     let mut reconciler = parts::authority(&context);
     runtime::task::spawn("acks", acks.follow(latest, context.observed.clone()));
     parts::breakers(&context);

@@ -189,10 +189,14 @@ impl Port {
     async fn accept(self, listener: TcpListener, limits: &Reached) {
         let arrivals: Rates<IpAddr> = Rates::new(ARRIVALS, MAX_SOURCES);
         let too_often = limits.counter("connection-rate");
+        let no_file = limits.counter("open-files");
+        let ran_out = || {
+            no_file.inc();
+        };
         let mut stop = pin!(stop::requested(self.stop.clone()));
         loop {
             let (socket, addr) = tokio::select! {
-                accepted = runtime::accept::next(&listener, "proxies") => accepted,
+                accepted = runtime::accept::next(&listener, "proxies", &ran_out) => accepted,
                 () = &mut stop => return,
             };
             let source = addr.ip().to_canonical();

@@ -13,9 +13,10 @@
 //! A kind whose CustomResourceDefinition is missing counts as empty until it
 //! appears.
 //!
-//! May import `metrics`, `translate` and `world`.
+//! May import `apiserver`, `metrics`, `translate` and `world`.
 
 mod collect;
+mod outage;
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,6 +27,7 @@ use kube::{
     core::{ApiResource, DynamicObject},
     runtime::{WatchStreamExt, watcher},
 };
+use runtime::ready::Ready;
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep_until},
@@ -34,10 +36,14 @@ use tracing::{debug, info, warn};
 
 pub(crate) use self::collect::{Collector, News, Step};
 use crate::{
+    apiserver::client::WATCH_SECONDS,
     metrics::WorldMetrics,
     translate::{self, Unusable},
-    watch::collect::Slot,
-    world::{Fact, World, kinds::every_kind},
+    watch::{
+        collect::KindFacts,
+        outage::{Outage, Outages},
+    },
+    world::{Fact, ObjectKey, World, kinds::every_kind},
 };
 
 /// At most one World in this time, except for what must not wait.
@@ -56,11 +62,13 @@ type AnyStep = Box<dyn FnOnce(&mut Collector) -> News + Send>;
 
 /// Starts watching. The receiver holds `None` until everything has been listed
 /// once. Watching ends when the receiver and all its clones are dropped. Objects
-/// that cannot be read are counted in `metrics`.
+/// that cannot be read are counted in `metrics`. Kinds whose lists or watches keep failing
+/// are measured there too, and noted beside `ready`, which stays as it is.
 pub(crate) fn start(
     client: Client,
     cluster: Arc<Cluster>,
     metrics: WorldMetrics,
+    ready: Ready,
 ) -> watch::Receiver<Option<Arc<World>>> {
     let (steps, received) = mpsc::channel(STEPS);
     let (publish, worlds) = watch::channel(None);
@@ -68,7 +76,7 @@ pub(crate) fn start(
         client,
         cluster,
         steps,
-        metrics,
+        outages: Outages::new(metrics, ready),
     };
     follower.follow_all();
     runtime::task::spawn("collect", collect(received, publish));
@@ -81,7 +89,7 @@ struct Follower {
     /// What objects are judged by besides themselves.
     cluster: Arc<Cluster>,
     steps: mpsc::Sender<AnyStep>,
-    metrics: WorldMetrics,
+    outages: Outages,
 }
 
 macro_rules! followers {
@@ -101,7 +109,7 @@ impl Follower {
     /// Follows a kind whose objects are judged when they are read.
     fn judge<K, T>(
         &self,
-        slot: fn(&mut Collector) -> &mut Slot<T>,
+        slot: fn(&mut Collector) -> &mut KindFacts<T>,
         translate: fn(&DynamicObject, &Cluster) -> T,
     ) where
         K: Resource<DynamicType = ()>,
@@ -113,7 +121,7 @@ impl Follower {
 
     fn read<K, T>(
         &self,
-        slot: fn(&mut Collector) -> &mut Slot<T>,
+        slot: fn(&mut Collector) -> &mut KindFacts<T>,
         translate: impl Fn(DynamicObject) -> Result<T, Unusable> + Send + Sync + 'static,
     ) where
         K: Resource<DynamicType = ()>,
@@ -121,9 +129,9 @@ impl Follower {
     {
         let resource = ApiResource::erase::<K>(&());
         let api = Api::all_with(self.client.clone(), &resource);
-        let (steps, metrics) = (self.steps.clone(), self.metrics.clone());
+        let (steps, outages) = (self.steps.clone(), self.outages.clone());
         runtime::task::spawn("watch", async move {
-            follow_kind(api, &resource.kind, steps, metrics, slot, translate).await;
+            follow_kind(api, &resource.kind, steps, outages, slot, translate).await;
         });
     }
 }
@@ -132,89 +140,133 @@ async fn follow_kind<T: Fact>(
     api: Api<Item<DynamicObject>>,
     kind: &str,
     steps: mpsc::Sender<AnyStep>,
-    metrics: WorldMetrics,
-    slot: fn(&mut Collector) -> &mut Slot<T>,
+    outages: Outages,
+    slot: fn(&mut Collector) -> &mut KindFacts<T>,
     translate: impl Fn(DynamicObject) -> Result<T, Unusable> + Send + Sync,
 ) {
-    let usable = |Item(object): Item<DynamicObject>| {
-        let (key, fact) = match object {
-            Ok(object) => (translate::key(&object.metadata), translate(object)),
-            Err(error) => {
-                let why = Unusable::Shape(error.reason);
-                (translate::key(&error.metadata), Err(why))
-            }
-        };
-        match fact {
-            Ok(fact) => (key, Some(fact)),
-            Err(Unusable::NotOurs) => (key, None),
-            Err(error) => {
-                metrics.left_out(kind);
-                warn!(kind, %key, %error, "object left out");
-                (key, None)
-            }
-        }
-    };
-    let events = watcher(api, watcher::Config::default()).default_backoff();
+    let usable = |object| usable(object, kind, &outages.metrics, &translate);
+    let config = watcher::Config::default().timeout(WATCH_SECONDS);
+    let events = watcher(api, config).default_backoff();
     pin_mut!(events);
-    let mut listed = false;
-    let mut absent_since: Option<Instant> = None;
+    let mut followed = Followed {
+        kind,
+        listed: false,
+        absent_since: None,
+        outage: outages.of(kind),
+    };
     loop {
-        let step = match events.try_next().await {
+        let event = tokio::select! {
+            event = events.try_next() => event,
+            () = followed.outage.end_when_quiet() => continue,
+        };
+        let step = match event {
             Ok(Some(watcher::Event::Init)) => Step::Restart,
             Ok(Some(event)) => {
-                absent_since = None;
+                followed.absent_since = None;
                 match event {
                     watcher::Event::InitApply(object) => {
                         let (key, fact) = usable(object);
                         Step::Listed(key, fact)
                     }
                     watcher::Event::Apply(object) => {
+                        followed.outage.over();
                         let (key, fact) = usable(object);
                         Step::Applied(key, fact)
                     }
-                    watcher::Event::Delete(object) => Step::Deleted(translate::key(object.meta())),
+                    watcher::Event::Delete(object) => {
+                        followed.outage.over();
+                        Step::Deleted(translate::key(object.meta()))
+                    }
                     watcher::Event::Init | watcher::Event::InitDone => {
-                        if !listed {
-                            info!(kind, "listed");
-                        }
-                        listed = true;
+                        followed.complete();
                         Step::Complete
                     }
                 }
             }
             Ok(None) => return,
-            Err(error) if is_absent(&error) => {
-                let since = *absent_since.get_or_insert_with(Instant::now);
-                let patience = if listed {
-                    ABSENT_LATER
-                } else {
-                    ABSENT_AT_START
-                };
-                if since.elapsed() < patience {
-                    continue;
-                }
-                if !listed {
-                    warn!(
-                        kind,
-                        "the API server does not know this kind; it counts as empty"
-                    );
-                }
-                listed = true;
-                Step::Absent
-            }
-            Err(error) => {
-                // Retried with backoff; what is known stays in force.
-                debug!(kind, %error, "watch interrupted");
-                if !listed {
-                    warn!(kind, %error, "cannot list yet");
-                }
-                continue;
-            }
+            Err(error) => match followed.failed(&error) {
+                Some(step) => step,
+                None => continue,
+            },
         };
         let step: AnyStep = Box::new(move |collector| slot(collector).take(step));
         if steps.send(step).await.is_err() {
             return;
         }
+    }
+}
+
+/// An object's key, and its fact unless it is of no use.
+fn usable<T>(
+    Item(object): Item<DynamicObject>,
+    kind: &str,
+    metrics: &WorldMetrics,
+    translate: impl Fn(DynamicObject) -> Result<T, Unusable>,
+) -> (ObjectKey, Option<T>) {
+    let (key, fact) = match object {
+        Ok(object) => (translate::key(&object.metadata), translate(object)),
+        Err(error) => {
+            let why = Unusable::Shape(error.reason);
+            (translate::key(&error.metadata), Err(why))
+        }
+    };
+    match fact {
+        Ok(fact) => (key, Some(fact)),
+        Err(Unusable::NotOurs) => (key, None),
+        Err(error) => {
+            metrics.left_out(kind);
+            warn!(kind, %key, %error, "object left out");
+            (key, None)
+        }
+    }
+}
+
+/// How far one kind has been followed.
+struct Followed<'a> {
+    kind: &'a str,
+    /// Its list has been whole once, or it has counted as empty.
+    listed: bool,
+    absent_since: Option<Instant>,
+    outage: Outage<'a>,
+}
+
+impl Followed<'_> {
+    /// A list is whole.
+    fn complete(&mut self) {
+        if !self.listed {
+            info!(kind = self.kind, "listed");
+            // Only lists have failed so far.
+            self.outage.over();
+        }
+        self.listed = true;
+    }
+
+    /// What follows from an error: mostly nothing, because the watcher tries again and what
+    /// is known stays in force.
+    fn failed<T>(&mut self, error: &watcher::Error) -> Option<Step<T>> {
+        if !is_absent(error) {
+            debug!(kind = self.kind, %error, "watch interrupted");
+            self.outage.failed(error, self.listed);
+            return None;
+        }
+        self.outage.over();
+        let since = *self.absent_since.get_or_insert_with(Instant::now);
+        let patience = if self.listed {
+            ABSENT_LATER
+        } else {
+            ABSENT_AT_START
+        };
+        if since.elapsed() < patience {
+            return None;
+        }
+        if !self.listed {
+            warn!(
+                kind = self.kind,
+                "the API server does not know this kind; it counts as empty"
+            );
+        }
+        self.listed = true;
+        Some(Step::Absent)
     }
 }
 

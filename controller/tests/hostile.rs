@@ -21,13 +21,13 @@ use kube::core::conversion::ConversionReview;
 use mesh::Mesh;
 use oracle::{
     World,
-    generate::{Place, SHOP, hostile},
+    generate::{SHOP, Vocabulary, hostile},
     random::Random,
 };
 use serde_json::{Value, json};
 
 /// What the tenant that is not to be trusted talks about: himself, and everybody else.
-const EVIL: Place = Place {
+const EVIL: Vocabulary = Vocabulary {
     namespaces: &["evil", "shop", "bank"],
     ..SHOP
 };

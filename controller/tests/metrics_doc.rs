@@ -9,6 +9,7 @@ mod table;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 use weft_controller::{CertifyResult, Metrics, ReportOutcome};
@@ -19,6 +20,7 @@ fn the_page_names_every_metric_of_the_controller() {
     let metrics = Metrics::register(&mut registry);
     metrics.certify.count(CertifyResult::Issued);
     metrics.world.left_out("Pod");
+    metrics.world.set_failing("Pod", Duration::ZERO);
     metrics.reports.count(ReportOutcome::Taken);
     metrics.api.answered(200);
     metrics.graph.dropped("edge", 1);

@@ -43,7 +43,7 @@ use pod::object;
 
 /// What became of a pod.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Outcome {
+pub enum InjectionOutcome {
     /// The pod gets a proxy.
     Injected(Box<Injected>),
     /// The pod stays as it is.
@@ -100,9 +100,9 @@ pub fn inject(
     namespace: &Namespace,
     settings: &Settings,
     token: HookToken,
-) -> Result<Outcome, Refusal> {
+) -> Result<InjectionOutcome, Refusal> {
     if !asked(pod, namespace)? {
-        return Ok(Outcome::Skipped {
+        return Ok(InjectionOutcome::Skipped {
             reason: Skip::NotAsked,
             warning: None,
         });
@@ -112,7 +112,7 @@ pub fn inject(
         .and_then(Value::as_object)
         .ok_or(Refusal::NotAPod)?;
     if let Some((reason, warning)) = cannot_be_meshed(spec) {
-        return Ok(Outcome::Skipped {
+        return Ok(InjectionOutcome::Skipped {
             reason,
             warning: Some(warning),
         });
@@ -138,7 +138,7 @@ pub fn inject(
     containers::add(spec, settings, &overrides, &handlers, &workload, &share);
 
     let patch = patch::patch(pod, &changed);
-    Ok(Outcome::Injected(Box::new(Injected {
+    Ok(InjectionOutcome::Injected(Box::new(Injected {
         pod: changed,
         patch,
         warnings,

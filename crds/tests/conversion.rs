@@ -11,7 +11,7 @@
 use crds::convert::{SmiVersion, convert};
 use oracle::{
     Call, World,
-    generate::{Place, SHOP},
+    generate::{SHOP, Vocabulary},
     random::Random,
 };
 use serde_json::{Value, json};
@@ -28,7 +28,7 @@ fn seeds() -> std::ops::Range<u64> {
 }
 
 /// A world in which whatever nothing allows is refused.
-fn world(random: &mut Random, place: &Place) -> World {
+fn world(random: &mut Random, place: &Vocabulary) -> World {
     let mut world = World::random_in(random, place);
     world.chart.access = "deny".into();
     for object in &mut world.objects {
@@ -80,13 +80,13 @@ fn show(world: &World) -> String {
     objects.join("\n")
 }
 
-type Way = Box<dyn Fn(&Value) -> Value>;
+type ConvertFn = Box<dyn Fn(&Value) -> Value>;
 
 /// Into storage, and from there to each version and back.
-fn ways() -> Vec<(String, Way)> {
-    let stored: Way = Box::new(|object| to(object, SmiVersion::STORAGE));
+fn ways() -> Vec<(String, ConvertFn)> {
+    let stored: ConvertFn = Box::new(|object| to(object, SmiVersion::STORAGE));
     let visits = SmiVersion::ALL.into_iter().map(|version| {
-        let visit: Way = Box::new(move |object| {
+        let visit: ConvertFn = Box::new(move |object| {
             to(
                 &to(&to(object, SmiVersion::STORAGE), version),
                 SmiVersion::STORAGE,
@@ -160,7 +160,7 @@ fn an_old_client_that_takes_something_away_never_gives_something() {
     for seed in seeds().start..seeds().end + WORLDS {
         let mut random = Random::new(seed + 10_000);
         // Without mistakes: taking a mistake away may well give something.
-        let place = Place {
+        let place = Vocabulary {
             mistakes: false,
             ..SHOP
         };

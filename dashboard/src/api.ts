@@ -48,7 +48,7 @@ export interface MeshNode {
 }
 
 export interface Graph {
-  metadata: { end: string; windowSeconds: number; complete: boolean; incomplete?: string; leftOut?: number };
+  metadata: { end: string; windowSeconds: number; complete: boolean; incomplete?: string; unsettled?: boolean; leftOut?: number };
   nodes: MeshNode[];
   edges: Edge[];
 }
@@ -62,8 +62,9 @@ export interface Proxy {
     connected: boolean;
     acknowledged: number;
     needed: number;
+    behindSeconds?: number;
     nacks?: { object: string; reason: string }[];
-    certificate?: { notAfter: string };
+    certificate?: { issued?: string; notAfter: string };
     memory?: number;
     draining?: boolean;
     clockAheadMs?: number;

@@ -3,7 +3,7 @@
 
 import { type Graph, Mesh, Refusal, type Start } from "./api";
 import { h, set, write } from "./dom";
-import { Model } from "./model";
+import { loss, Model } from "./model";
 import { ExplainPage } from "./pages/explain";
 import { GraphPage } from "./pages/graph";
 import { HealthPage } from "./pages/health";
@@ -17,6 +17,11 @@ import type { App, Extra, Page, State, View } from "./view";
 
 /** The controller makes a new answer as often. */
 const EACH = 2000;
+/** How often it is asked which namespaces there are, and after an answer that did not come. */
+const PLACES_EACH = 60_000;
+const PLACES_AGAIN = 10_000;
+/** So often at most the rest of an answer that is not whole is asked for at once. */
+const PLACES_AT_ONCE = 20;
 const KEY = "weft-dashboard";
 const ALL = "*";
 
@@ -41,6 +46,9 @@ class Dashboard implements App {
   /** Grows with each move; an answer to an earlier question is dropped. */
   private turn = 0;
   private next = 0;
+  private nextPlaces = 0;
+  /** The last question about the graph found nobody who answers. */
+  private away = false;
 
   constructor(key: string, private readonly start: Start) {
     this.mesh = new Mesh(key);
@@ -61,7 +69,11 @@ class Dashboard implements App {
     });
     window.addEventListener("hashchange", () => this.move());
     document.addEventListener("keydown", (event) => this.key(event));
-    document.addEventListener("visibilitychange", () => document.hidden || this.soon(0));
+    document.addEventListener("visibilitychange", () => {
+      if (document.hidden) return;
+      this.soon(0);
+      void this.scope();
+    });
   }
 
   run(): void {
@@ -135,6 +147,8 @@ class Dashboard implements App {
       const [graph, extra] = await Promise.all([this.mesh.graph(state.place, deep, quiet), this.extra(state)]);
       if (turn !== this.turn) return;
       if (this.view?.lost) this.say("The controller answers again.");
+      if (this.away) void this.scope();
+      this.away = false;
       const at = Date.parse(graph.metadata.end);
       this.view = { state: this.state, model: new Model(whole(graph)), extra, at, came: performance.now() };
       this.tell("", "");
@@ -169,6 +183,7 @@ class Dashboard implements App {
 
   private fail(refusal: Refusal): void {
     const kind = refusal.lost ? "lost" : "refused";
+    this.away = refusal.lost;
     if (!this.view) {
       write(this.nothing, "Nothing is known of this place.");
       this.tell(kind, refusal.message);
@@ -191,22 +206,30 @@ class Dashboard implements App {
     this.mount();
     const { metadata } = this.view.model.graph;
     const left = metadata.leftOut ? `; ${metadata.leftOut} edges and nodes had no place` : "";
-    write(this.known, `Known at ${clock(this.view.at)}${metadata.complete ? "" : "; not complete"}${left}`);
+    write(this.known, `Known at ${clock(this.view.at)}${loss(metadata) === undefined ? "" : "; not complete"}${left}`);
   }
 
   private page(): Page {
     return this.pages.find((page) => page.name === this.state.page) ?? this.graph;
   }
 
-  /** The namespaces that may be read. Without an answer there is the one of the kubeconfig. */
-  private async scope(again = 20): Promise<void> {
+  /**
+   * The namespaces that may be read, again from time to time: one may be new. Without an answer
+   * there is the one of the kubeconfig, and those that were known.
+   */
+  private async scope(atOnce = PLACES_AT_ONCE): Promise<void> {
+    let [within, left] = [PLACES_EACH, PLACES_AT_ONCE];
     try {
       const scope = await this.mesh.scope();
       this.choose(scope.namespaces, scope.cluster);
-      if (scope.incomplete && again > 0) setTimeout(() => void this.scope(again - 1), EACH);
+      if (scope.incomplete && atOnce > 0) [within, left] = [EACH, atOnce - 1];
     } catch {
       this.choose([], false);
+      within = PLACES_AGAIN;
     }
+    // Of several that were begun the last one goes on. Whoever looks again asks again.
+    clearTimeout(this.nextPlaces);
+    if (!document.hidden) this.nextPlaces = window.setTimeout(() => void this.scope(left), within);
   }
 
   private choose(namespaces: string[] = [], cluster = false): void {

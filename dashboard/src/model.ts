@@ -25,6 +25,18 @@ export interface Way {
   quiet: boolean;
 }
 
+/** Why a window that ends now is not complete, in the words of controllers that tell it by nothing else. */
+const UNSETTLED = "reports of the last seconds may still come";
+
+/**
+ * Why numbers are missing for good. That reports of the last seconds may still come is so of
+ * every window that ends now, and no loss.
+ */
+export function loss({ complete, unsettled, incomplete }: Graph["metadata"]): string | undefined {
+  if (complete || unsettled || incomplete === UNSETTLED) return undefined;
+  return incomplete ?? "the controller does not say why";
+}
+
 /** From the least to the worst. */
 const ORDER: readonly Health[] = ["idle", "ok", "warn", "bad"];
 

@@ -181,7 +181,7 @@ pub(crate) struct Store {
 
 /// What a look into the store found.
 #[derive(Debug)]
-pub(crate) struct Found {
+pub(crate) struct StoredAuthority {
     pub(crate) authority: Authority,
     /// Whether this replica changed it.
     pub(crate) changed: bool,
@@ -196,7 +196,10 @@ impl Store {
 
     /// The authority that holds at `now`: made when there is none, moved one step when
     /// one is due.
-    pub(crate) async fn authority(&self, now: SystemTime) -> Result<Found, AuthorityError> {
+    pub(crate) async fn authority(
+        &self,
+        now: SystemTime,
+    ) -> Result<StoredAuthority, AuthorityError> {
         for _ in 0..MOST_RACES {
             let Some(secret) = self.secrets.get_opt(INJECTOR_CA_SECRET).await? else {
                 let authority = Authority::generate(now)?;
@@ -211,7 +214,7 @@ impl Store {
                 match self.secrets.create(&PostParams::default(), &secret).await {
                     Ok(_) => {
                         info!("webhook authority made");
-                        return Ok(Found {
+                        return Ok(StoredAuthority {
                             authority,
                             changed: true,
                         });
@@ -223,7 +226,7 @@ impl Store {
             let authority = match Authority::load(&secret) {
                 Ok(authority) => match authority.step(now) {
                     Step::Keep => {
-                        return Ok(Found {
+                        return Ok(StoredAuthority {
                             authority,
                             changed: false,
                         });
@@ -250,7 +253,7 @@ impl Store {
                 .await;
             match written {
                 Ok(_) => {
-                    return Ok(Found {
+                    return Ok(StoredAuthority {
                         authority,
                         changed: true,
                     });

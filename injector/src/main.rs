@@ -38,7 +38,7 @@ use prometheus_client::registry::Registry;
 use runtime::admin::{self, Admin};
 use runtime::env::EnvReader;
 use runtime::ready::Ready;
-use runtime::{listen, log, shutdown, task};
+use runtime::{files, listen, log, shutdown, task};
 use tokio::net::TcpListener;
 use tracing::info;
 
@@ -84,6 +84,8 @@ fn main() -> ExitCode {
 
 fn run(settings: Settings) -> anyhow::Result<()> {
     log::init(&settings.log, log::Format::Json)?;
+    // Before anything is opened: each connection is a file.
+    files::raise();
     // One thread for what waits; what is read and judged has threads of its own.
     tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -1,7 +1,7 @@
 //! Answers for pods: fetches the namespace, asks `crds::inject`, says it to the
 //! API server.
 
-use crds::inject::{self, HookToken, Outcome};
+use crds::inject::{self, HookToken, InjectionOutcome};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client};
 use serde_json::Value;
@@ -59,9 +59,9 @@ impl Mutator {
         Self::answer(request, outcome)
     }
 
-    fn answer(request: &Request, outcome: Result<Outcome, inject::Refusal>) -> Mutation {
+    fn answer(request: &Request, outcome: Result<InjectionOutcome, inject::Refusal>) -> Mutation {
         match outcome {
-            Ok(Outcome::Injected(injected)) => {
+            Ok(InjectionOutcome::Injected(injected)) => {
                 let inject::Injected {
                     pod,
                     patch,
@@ -70,7 +70,7 @@ impl Mutator {
                 drop(pod);
                 patched(&patch, warnings)
             }
-            Ok(Outcome::Skipped { reason, warning }) => Mutation {
+            Ok(InjectionOutcome::Skipped { reason, warning }) => Mutation {
                 answer: AdmissionResponse {
                     warnings: warning.into_iter().collect(),
                     ..AdmissionResponse::allow()

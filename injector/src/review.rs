@@ -21,7 +21,7 @@ pub(crate) struct Request {
     /// Comes back in the answer.
     pub(crate) uid: String,
     /// Kind of the object.
-    pub(crate) kind: Kind,
+    pub(crate) kind: GroupKind,
     /// `status` and the like; None for the object itself.
     #[serde(default)]
     pub(crate) sub_resource: Option<String>,
@@ -49,7 +49,7 @@ fn authored<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Erro
 
 /// A kind of object.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Kind {
+pub(crate) struct GroupKind {
     #[serde(default)]
     pub(crate) group: String,
     #[serde(default)]
@@ -73,7 +73,7 @@ pub(crate) enum BadReview {
 pub(crate) struct About {
     /// As in [`Request`], like the others.
     pub(crate) uid: String,
-    kind: Kind,
+    kind: GroupKind,
     #[serde(default)]
     sub_resource: Option<String>,
     #[serde(default)]

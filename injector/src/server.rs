@@ -43,7 +43,7 @@ use tracing::{debug, warn};
 
 use counted::{CallBytes, Caller, CountedResponse, read};
 use lanes::{Lanes, MAX_COST};
-use outcome::{Outcome, answered, failure, json, refused, unanswered};
+use outcome::{ReviewOutcome, answered, failure, json, refused, unanswered};
 
 use crate::metrics::Metrics;
 use crate::mutate::{self, Mutator};
@@ -128,6 +128,7 @@ pub(crate) async fn serve(
         "webhooks",
         ARRIVALS,
         limits.counter("connection-rate"),
+        limits.counter("open-files"),
     );
     let mut stop = pin!(stop);
     loop {
@@ -252,7 +253,7 @@ impl Webhooks {
         path: &'static str,
         request: Request<Incoming>,
         held: &mut CallBytes,
-    ) -> Result<Outcome, Box<Outcome>> {
+    ) -> Result<ReviewOutcome, Box<ReviewOutcome>> {
         if path == "other" {
             let message = "no such page";
             return Err(refused(StatusCode::NOT_FOUND, "no-such-path", message));
@@ -295,7 +296,7 @@ impl Webhooks {
             .await?
     }
 
-    async fn namespace(&self, name: &str) -> Result<inject::Namespace, Box<Outcome>> {
+    async fn namespace(&self, name: &str) -> Result<inject::Namespace, Box<ReviewOutcome>> {
         self.mutator.namespace(name).await.map_err(|error| {
             warn!(%error, namespace = name, "namespace could not be read");
             // Without the API server's words: whoever asks may not read them himself.
@@ -309,12 +310,12 @@ impl Webhooks {
 fn read_as<R>(
     body: &[u8],
     read: impl FnOnce(&[u8]) -> Result<R, review::BadReview>,
-) -> Result<R, Box<Outcome>> {
+) -> Result<R, Box<ReviewOutcome>> {
     must_fit(review::cost(body).whole)?;
     read(body).map_err(|error| refused(StatusCode::BAD_REQUEST, "bad-review", &error.to_string()))
 }
 
-fn must_fit(cost: usize) -> Result<(), Box<Outcome>> {
+fn must_fit(cost: usize) -> Result<(), Box<ReviewOutcome>> {
     if cost <= MAX_COST {
         return Ok(());
     }
@@ -329,7 +330,7 @@ fn mutated(
     mutator: &Mutator,
     body: &[u8],
     namespace: &inject::Namespace,
-) -> Result<Outcome, Box<Outcome>> {
+) -> Result<ReviewOutcome, Box<ReviewOutcome>> {
     let review = read_as(body, review::parse)?;
     must_fit(mutate::COPIES * review::size(&review.object))?;
     let mutation = mutator.mutate(&review, namespace);
@@ -341,7 +342,11 @@ fn mutated(
     ))
 }
 
-fn judged(path: &'static str, body: &[u8], cluster: &Cluster) -> Result<Outcome, Box<Outcome>> {
+fn judged(
+    path: &'static str,
+    body: &[u8],
+    cluster: &Cluster,
+) -> Result<ReviewOutcome, Box<ReviewOutcome>> {
     let review = read_as(body, review::parse)?;
     let answer = match path {
         "account" => account::check(&review),
@@ -357,7 +362,7 @@ fn judged(path: &'static str, body: &[u8], cluster: &Cluster) -> Result<Outcome,
     Ok(answered(answer, &review.uid, outcome, ""))
 }
 
-fn converted(body: &[u8]) -> Result<Outcome, Box<Outcome>> {
+fn converted(body: &[u8]) -> Result<ReviewOutcome, Box<ReviewOutcome>> {
     // One object is read at a time, and converted into another; the answer grows beside
     // them.
     must_fit(2 * review::cost(body).part + 2 * body.len())?;
@@ -366,7 +371,7 @@ fn converted(body: &[u8]) -> Result<Outcome, Box<Outcome>> {
     if let Some(message) = converted.refusal {
         warn!(message, "objects could not be converted");
     }
-    Ok(Outcome {
+    Ok(ReviewOutcome {
         response: json(converted.review.into()),
         outcome: converted.outcome,
         reason: converted.reason,

@@ -74,7 +74,7 @@ pub struct Full;
 
 /// What a call is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Found<T> {
+pub enum Lookup<T> {
     /// The request that it names.
     Named(T),
     /// One of this trace; the latest of their ends, `None` where one of them has none.
@@ -173,16 +173,16 @@ impl<T: Clone> Table<T> {
     /// What a call is made for that says this. One that names a request belongs to it or to
     /// nothing, whatever its trace.
     #[must_use]
-    pub fn find(&self, said: &Key, now: Instant) -> Found<T> {
+    pub fn find(&self, said: &Key, now: Instant) -> Lookup<T> {
         if let Some(id) = said.id {
             return match self.named.get(&id) {
-                Some(known) => Found::Named(known.clone()),
-                None if self.over.has(&id, now) => Found::Over,
-                None => Found::Nothing,
+                Some(known) => Lookup::Named(known.clone()),
+                None if self.over.has(&id, now) => Lookup::Over,
+                None => Lookup::Nothing,
             };
         }
         let all = said.trace.and_then(|trace| self.traces.get(&trace));
-        all.map_or(Found::Nothing, |all| Found::Traced(all.until))
+        all.map_or(Lookup::Nothing, |all| Lookup::Traced(all.until))
     }
 
     /// Requests remembered.

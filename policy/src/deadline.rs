@@ -34,16 +34,16 @@ pub struct Deadline {
     context: Option<Instant>,
 }
 
-/// Which of its ends a call has reached.
+/// Whose deadline a call has reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum End {
+pub enum DeadlineSource {
     /// 504 or gRPC 4, `weft-reason: deadline`.
     Own,
     /// Nobody waits for the answer.
     Context,
 }
 
-impl End {
+impl DeadlineSource {
     /// Whether a call of this method that is under way is broken off. An unsafe one that
     /// lost its caller is left to its own deadline: half of it may be done.
     #[must_use]
@@ -105,13 +105,13 @@ impl Deadline {
     /// When the first of both is reached, and which it is. Where both are reached at once,
     /// the own has the answer that somebody asked for.
     #[must_use]
-    pub fn end(self) -> Option<(Instant, End)> {
+    pub fn end(self) -> Option<(Instant, DeadlineSource)> {
         match (self.own, self.context) {
             (None, None) => None,
-            (Some(own), None) => Some((own, End::Own)),
-            (None, Some(context)) => Some((context, End::Context)),
-            (Some(own), Some(context)) if own <= context => Some((own, End::Own)),
-            (Some(_), Some(context)) => Some((context, End::Context)),
+            (Some(own), None) => Some((own, DeadlineSource::Own)),
+            (None, Some(context)) => Some((context, DeadlineSource::Context)),
+            (Some(own), Some(context)) if own <= context => Some((own, DeadlineSource::Own)),
+            (Some(_), Some(context)) => Some((context, DeadlineSource::Context)),
         }
     }
 
@@ -125,20 +125,22 @@ impl Deadline {
     /// The end that was reached, the own before the context's: what arrives so is refused
     /// unseen, and no further attempt is made.
     #[must_use]
-    pub fn over(self, now: Instant) -> Option<End> {
+    pub fn over(self, now: Instant) -> Option<DeadlineSource> {
         let over = |end: Option<Instant>| end.is_some_and(|end| end <= now);
         match (over(self.own), over(self.context)) {
-            (true, _) => Some(End::Own),
-            (false, true) => Some(End::Context),
+            (true, _) => Some(DeadlineSource::Own),
+            (false, true) => Some(DeadlineSource::Context),
             (false, false) => None,
         }
     }
 
     /// When a call of this method that is under way is broken off, for the timer.
     #[must_use]
-    pub fn breaks_off(self, method: &Method) -> Option<(Instant, End)> {
+    pub fn breaks_off(self, method: &Method) -> Option<(Instant, DeadlineSource)> {
         match self.end() {
-            Some((_, end)) if !end.breaks_off(method) => self.own.map(|own| (own, End::Own)),
+            Some((_, end)) if !end.breaks_off(method) => {
+                self.own.map(|own| (own, DeadlineSource::Own))
+            }
             found => found,
         }
     }
@@ -159,7 +161,7 @@ impl Deadline {
     /// Until when one attempt may wait for the head of its answer. The last one has all
     /// the time of the call: what would another limit save it for? Where the call has no
     /// end, the last attempt keeps the limit, or a dead endpoint would hold it for ever.
-    /// The context's end is none for an unsafe method: see [`End::breaks_off`].
+    /// The context's end is none for an unsafe method: see [`DeadlineSource::breaks_off`].
     #[must_use]
     pub fn attempt(
         self,
@@ -175,6 +177,21 @@ impl Deadline {
             (Some(whole), Some(limit)) => Some(whole.min(limit)),
             (whole, limit) => whole.or(limit),
         }
+    }
+
+    /// When the last attempt of a call has taken as long as one may, where it goes on after
+    /// that: its endpoint has failed it, whatever it answers to who still waits. `None`: it
+    /// ends before.
+    #[must_use]
+    pub fn outlasts(
+        self,
+        method: &Method,
+        now: Instant,
+        backend_request: Option<Duration>,
+    ) -> Option<Instant> {
+        let limit = now.checked_add(backend_request?)?;
+        let (whole, _) = self.breaks_off(method)?;
+        (limit < whole).then_some(limit)
     }
 }
 

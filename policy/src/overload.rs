@@ -104,12 +104,12 @@ pub struct Limiter {
 struct Shedding {
     limit: f64,
     last_shed: Instant,
-    trial: Trial,
+    trial: LimitTrial,
     measure: Measure,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Trial {
+enum LimitTrial {
     At(Instant),
     /// Until then `limit` holds; completions were so many per second before.
     Until {
@@ -203,7 +203,7 @@ impl Limiter {
             (Measure::Until(_), _) => {
                 (self.slots.completions_per_second() * self.baseline.mean()).max(LEAST)
             }
-            (_, Trial::Until { limit, .. }) => limit,
+            (_, LimitTrial::Until { limit, .. }) => limit,
             _ => shedding.limit,
         })
     }
@@ -256,7 +256,7 @@ impl Limiter {
         self.shedding = Some(Shedding {
             limit: self.sustainable(settings),
             last_shed: now,
-            trial: Trial::At(now + TRY_EVERY),
+            trial: LimitTrial::At(now + TRY_EVERY),
             measure: Measure::At(now + MEASURE_EVERY),
         });
     }
@@ -281,7 +281,7 @@ impl Limiter {
         match held.measure {
             Measure::At(at) if now >= at => {
                 held.measure = Measure::Until(now + MEASURE_FOR);
-                held.trial = Trial::At(now + TRY_EVERY);
+                held.trial = LimitTrial::At(now + TRY_EVERY);
                 return Some(held);
             }
             Measure::Until(end) if now < end => return Some(held),
@@ -294,14 +294,14 @@ impl Limiter {
         let rate = self.slots.completions_per_second_lately();
         let lasts = self.try_for();
         match held.trial {
-            Trial::At(at) if now >= at => {
-                held.trial = Trial::Until {
+            LimitTrial::At(at) if now >= at => {
+                held.trial = LimitTrial::Until {
                     end: now + lasts,
                     limit: held.limit * TRY_MORE,
                     before: rate,
                 };
             }
-            Trial::Until { end, limit, before } if now >= end => {
+            LimitTrial::Until { end, limit, before } if now >= end => {
                 let followed = rate * FOLLOWS >= before;
                 if held.last_shed + lasts < now && followed {
                     // All that came was let in and completed: the calm time was wrong. Where
@@ -311,16 +311,16 @@ impl Limiter {
                     return None;
                 }
                 held.trial = if rate >= before * FOLLOWS {
-                    Trial::Until {
+                    LimitTrial::Until {
                         end: now + lasts,
                         limit: limit * TRY_DOUBLE,
                         before: rate,
                     }
                 } else {
-                    Trial::At(now + TRY_EVERY)
+                    LimitTrial::At(now + TRY_EVERY)
                 };
             }
-            Trial::At(_) | Trial::Until { .. } => {}
+            LimitTrial::At(_) | LimitTrial::Until { .. } => {}
         }
         Some(held)
     }

@@ -246,8 +246,13 @@ impl Override {
             // The token is the right of whoever shows it.
             OverrideOrigin::With(Caller::Outside, _) => passes(own),
             OverrideOrigin::With(peer, through) => {
-                let mut through = through.iter().map(Caller::mesh);
-                passes(own) && passes(peer) && through.all(passes)
+                let mut way = through.iter().map(Caller::mesh).chain([peer]).peekable();
+                // The same holds of a workload, which is then the first of them: it asks, and
+                // passes nothing on.
+                if !by_account {
+                    way.next_if(|first| shows(proof, *first));
+                }
+                passes(own) && way.all(passes)
             }
         };
         if trusted {
@@ -267,6 +272,14 @@ impl Override {
             Some(token) if token.expires <= unix => Err(Ignored::Expired),
             Some(_) => Ok(()),
         }
+    }
+}
+
+/// Whether it is this caller that asks by the token of `proof`.
+fn shows(proof: Option<&Proof>, caller: Caller<'_>) -> bool {
+    match (proof, caller) {
+        (Some(Proof::Both(_, first)), Caller::Mesh { id, .. }) => id == first,
+        _ => false,
     }
 }
 

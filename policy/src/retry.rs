@@ -8,7 +8,7 @@
 //! author lists the method.
 //!
 //! In use: [`RetryBudget::save`] when a first attempt succeeded; [`may_retry`] when an
-//! attempt ended; [`Outcome`] is the metric's label. What never reached an application is
+//! attempt ended; [`RetryOutcome`] is the metric's label. What never reached an application is
 //! moved to another endpoint for nothing and is not asked about here.
 
 use std::time::{Duration, Instant};
@@ -69,6 +69,8 @@ pub struct Attempted<'a> {
     pub body_kept: bool,
     /// The answer says `weft-spent`, or the request that this call is made for is a retry.
     pub spent: bool,
+    /// It was sent and ended by a deadline, while whoever asked for it still waits.
+    pub late: bool,
     pub asked: AskedWait,
     pub deadline: Deadline,
 }
@@ -115,7 +117,7 @@ impl AskedWait {
 
 /// Label `outcome` of `weft_retries_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Outcome {
+pub enum RetryOutcome {
     /// A retry was made, and the call is good.
     Success,
     /// A retry was made, and the call failed all the same.
@@ -130,7 +132,7 @@ pub enum Outcome {
     Spent,
 }
 
-impl Outcome {
+impl RetryOutcome {
     pub const ALL: [Self; 6] = [
         Self::Success,
         Self::Failure,
@@ -159,7 +161,7 @@ pub enum Next {
     /// It ended as it should, or nobody asked to repeat such an end, or as often as he did.
     Pass,
     /// It would be tried again but for this, which is counted.
-    Denied(Outcome),
+    Denied(RetryOutcome),
     /// To another endpoint, not before `wait` has passed. It is paid for.
     Retry { wait: Duration },
 }
@@ -232,7 +234,8 @@ impl Attempted<'_> {
     /// last attempt: whoever repeats that one repeats this one with it.
     #[must_use]
     pub fn marks_spent(&self, retry: &Retry) -> bool {
-        self.spent || self.ended.is_failure(retry) || self.ended.found_nobody()
+        let late = self.late && self.ended == Ended::Refused(Reason::Deadline);
+        self.spent || late || self.ended.is_failure(retry) || self.ended.found_nobody()
     }
 }
 
@@ -254,10 +257,10 @@ pub fn may_retry(
         return Next::Pass;
     }
     if attempted.spent {
-        return Next::Denied(Outcome::Spent);
+        return Next::Denied(RetryOutcome::Spent);
     }
     if !attempted.body_kept {
-        return Next::Denied(Outcome::Body);
+        return Next::Denied(RetryOutcome::Body);
     }
     let wait = match attempted.asked {
         AskedWait::Nothing => backoff(retry.backoff, attempted.retries, random),
@@ -266,10 +269,10 @@ pub fn may_retry(
     };
     let end = attempted.deadline.end();
     if end.is_some_and(|(end, _)| now.checked_add(wait).is_none_or(|then| then >= end)) {
-        return Next::Denied(Outcome::Deadline);
+        return Next::Denied(RetryOutcome::Deadline);
     }
     if !budget.spend(now, &retry.budget, peers) {
-        return Next::Denied(Outcome::Budget);
+        return Next::Denied(RetryOutcome::Budget);
     }
     Next::Retry { wait }
 }

@@ -8,8 +8,10 @@
 //!
 //! In use: [`Key::of`] once per request; [`backend`] instead of [`crate::route::choose`];
 //! [`endpoint`] instead of [`crate::balance::choose`], with [`seed`] made once per
-//! endpoint, so that one request costs an addition and a few shifts per endpoint.
+//! endpoint, so that one request costs an addition and a few shifts per endpoint, and twice
+//! that where its first endpoint does not take it, however many follow.
 
+use std::collections::BinaryHeap;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::balance::unit;
@@ -50,18 +52,39 @@ pub fn seed(addr: SocketAddr) -> u64 {
     mix(ip ^ u64::from(addr.port()))
 }
 
-/// The endpoint of a tenant, among those of `len` that are `usable`: they work, and were
-/// not tried.
+/// What the first endpoint of a tenant comes to that comes to anything, among those of `len`
+/// that are `usable`: they were not tried.
 #[must_use]
-pub fn endpoint(
+pub fn endpoint<T>(
     key: Key,
     len: usize,
     seed: impl Fn(usize) -> u64,
     usable: impl Fn(usize) -> bool,
-) -> Option<usize> {
-    (0..len)
-        .filter(|index| usable(*index))
-        .max_by_key(|index| mix(key.0 ^ seed(*index)))
+    take: impl FnMut(usize) -> Option<T>,
+) -> Option<T> {
+    highest(len, |index| mix(key.0 ^ seed(index)), usable, take)
+}
+
+/// Offers those of `len` that are `usable` to `take`, the highest `rank` first and of equal
+/// ones the last, until it takes one. Most callers take the first, so the others are put in
+/// order only when it was not taken, and then once: to look for each next one anew would cost
+/// the square of those that fail, in an outage.
+#[must_use]
+pub fn highest<R: Ord, T>(
+    len: usize,
+    rank: impl Fn(usize) -> R,
+    usable: impl Fn(usize) -> bool,
+    mut take: impl FnMut(usize) -> Option<T>,
+) -> Option<T> {
+    let ranked = |index| (rank(index), index);
+    let left = (0..len).filter(|index| usable(*index));
+    let (_, first) = left.clone().map(ranked).max()?;
+    if let Some(taken) = take(first) {
+        return Some(taken);
+    }
+    let others = left.filter(|index| *index != first);
+    let mut others: BinaryHeap<(R, usize)> = others.map(ranked).collect();
+    std::iter::from_fn(|| others.pop()).find_map(|(_, index)| take(index))
 }
 
 #[cfg(test)]

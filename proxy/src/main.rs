@@ -44,6 +44,8 @@ fn run() -> ExitCode {
         eprintln!("weft-proxy: WEFT_LOG: {error}");
         return ExitCode::from(78);
     }
+    // Before anything is opened: how many connections are served follows what there may be.
+    runtime::files::raise();
     let code = match run_proxy(settings.workload) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

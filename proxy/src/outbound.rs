@@ -53,7 +53,7 @@ use crate::net::sniff::{Sniffed, sniff};
 use crate::outbound::connection::Connection;
 use crate::outbound::passthrough::{external, turn_away, unknown};
 use crate::proxy::Proxy;
-use crate::telemetry::call::{Call, Kind};
+use crate::telemetry::call::{Call, CallKind};
 use crate::telemetry::parties::Parties;
 
 /// Serves one redirected connection until it ends.
@@ -119,7 +119,7 @@ fn too_many_in_use() -> Failure {
 fn refuse(proxy: &Proxy, stream: &TcpStream, addr: SocketAddr, failure: &Failure) {
     tracing::debug!(%addr, %failure, "refused a connection");
     let called = Parties::to_service(Arc::default(), addr.port());
-    let call = Call::begin(&proxy.telemetry, Kind::Bytes, called);
+    let call = Call::begin(&proxy.telemetry, CallKind::Bytes, called);
     call.reset(failure, || connect::reset(stream));
 }
 

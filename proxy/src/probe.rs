@@ -38,14 +38,14 @@ use target::{Check, HttpGet, Probe};
 pub(crate) struct Probes {
     pod_ip: IpAddr,
     /// By `<container>/<kind>`.
-    probes: HashMap<String, Arc<Slot>>,
+    probes: HashMap<String, Arc<SharedProbe>>,
     /// By `<token>/<container>/<kind>`.
     hooks: HashMap<String, HttpGet>,
 }
 
 /// A probe and the run of it that is under way.
 #[derive(Debug)]
-struct Slot {
+struct SharedProbe {
     probe: Probe,
     running: Mutex<Option<WeakShared<BoxFuture<'static, ProbeResult>>>>,
 }
@@ -57,7 +57,7 @@ impl Probes {
     /// Names the variable, the key and what is wrong with it.
     pub(crate) fn parse(probes: &str, hooks: &str, pod_ip: IpAddr) -> Result<Self, BadTargets> {
         let slot = |probe| {
-            Arc::new(Slot {
+            Arc::new(SharedProbe {
                 probe,
                 running: Mutex::new(None),
             })
@@ -91,7 +91,7 @@ impl Probes {
     }
 }
 
-impl Slot {
+impl SharedProbe {
     /// Joins the run under way, or starts one.
     fn verdict(self: &Arc<Self>, pod_ip: IpAddr) -> Shared<BoxFuture<'static, ProbeResult>> {
         let mut running = self.running.lock();

@@ -132,6 +132,7 @@ impl Process {
             accepting: Vec::new(),
         };
         let together = workloads.len();
+        permits::warn_of_few_files(together);
         for workload in workloads {
             process.serve(workload, together)?;
         }

@@ -30,7 +30,7 @@ use arc_swap::ArcSwap;
 use policy::access_log::AccessLog;
 use policy::protocol::Protocol;
 
-use crate::telemetry::cell::{Cell, Way};
+use crate::telemetry::cell::{Cell, CellKey};
 use crate::telemetry::labels::{Direction, Port};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::parties::Parties;
@@ -94,7 +94,7 @@ impl Telemetry {
 
     /// The cell of calls between these parties.
     pub(crate) fn cell(&self, parties: Parties, protocol: Protocol) -> Arc<Cell> {
-        self.cell_of(Way {
+        self.cell_of(CellKey {
             parties,
             protocol,
             route: None,
@@ -102,8 +102,8 @@ impl Telemetry {
     }
 
     /// The cell of a way to the port that was called.
-    pub(crate) fn cell_of(&self, way: Way) -> Arc<Cell> {
-        let Way {
+    pub(crate) fn cell_of(&self, way: CellKey) -> Arc<Cell> {
+        let CellKey {
             parties,
             protocol,
             route,
@@ -114,7 +114,7 @@ impl Telemetry {
             parties.port(),
             false,
         );
-        self.metrics.cell(Way {
+        self.metrics.cell(CellKey {
             parties: parties.at_port(port.number()),
             protocol,
             route,

@@ -16,16 +16,16 @@ mod support;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures::future::join_all;
 use socket2::SockRef;
-use support::{Pod, endpoint, endpoints, pair, service, vip};
+use support::{Authority, Pod, endpoint, endpoints, service, vip};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
-use weft_proxy::{heap_count, heap_held};
+use weft_proxy::{Budget, heap_count, heap_held};
 use wire::v1::Protocol;
 
 // The proxy's own: glibc's keeps more of what was freed, the busier the machine is.
@@ -40,16 +40,21 @@ const BATCHES: usize = 100;
 /// One connection between two proxies carries as many.
 const AT_ONCE: usize = 100;
 /// Three batches of so many fill what lies between caller and application, by some of theirs.
-/// Were their windows lost, they would come to more than a connection of HTTP/2 has: 16 MiB.
-const FILLED_EVERY: usize = 16;
+/// Were the windows of one kind lost, they would come to more than a connection of HTTP/2 has,
+/// 16 MiB: each kind has fourteen such batches, and each stream 64 KiB.
+const FILLED_EVERY: usize = 7;
 const FILLED: usize = 20;
 /// The kernel alone takes almost three MiB of it on the way to the application.
 const FILLING: usize = 6 * MIB;
 const FILLED_WITHIN: Duration = Duration::from_millis(500);
 /// What all others say, which nobody reads either.
 const SAID: usize = 1000;
-/// More than the window of a connection between two proxies.
-const UPLOAD: usize = 20 * MIB;
+/// What a proxy may hold: so much that each of that many streams has a whole window.
+const ROOM: usize = 256 * MIB;
+/// What the application takes. One is more than the window of a connection between two
+/// proxies, and of the others many share what is left of it.
+const UPLOADS: [(&str, usize); 2] = [("POST /take ", 20 * MIB), ("POST /part ", MIB)];
+const SHARING: usize = 16;
 /// In pages that hold something. A KiB that each of them left would be as much.
 const GROWTH: usize = 10 * MIB;
 /// With pages that the allocator keeps for later.
@@ -135,8 +140,9 @@ async fn serve(mut stream: TcpStream, mut crashes: watch::Receiver<usize>) {
             break at + 4;
         }
     };
-    if got.starts_with(b"POST /take ") {
-        let mut left = UPLOAD - (got.len() - end);
+    let mut takes = UPLOADS.iter();
+    if let Some((_, size)) = takes.find(|(line, _)| got.starts_with(line.as_bytes())) {
+        let mut left = size - (got.len() - end);
         let mut part = vec![0; 64 * 1024];
         while left > 0 {
             match stream.read(&mut part).await {
@@ -183,6 +189,13 @@ impl Kind {
     }
 }
 
+/// A pod whose proxy has room.
+async fn pod(authority: &Authority, account: &str) -> Pod {
+    let life = Duration::from_secs(3600);
+    let certs = authority.leaf(account, life, SystemTime::now());
+    Pod::within(Budget::new(ROOM), authority.roots(), certs, account).await
+}
+
 struct Field {
     client: Pod,
     _server: Pod,
@@ -194,7 +207,10 @@ struct Field {
 
 impl Field {
     async fn new() -> Self {
-        let (client, server, _, _) = pair(Protocol::Opaque).await;
+        let authority = Authority::new();
+        let (client, server) = (pod(&authority, "web").await, pod(&authority, "api").await);
+        let api = service("api", vip().ip(), Protocol::Opaque, Vec::new());
+        client.set(api);
         let web = Kind::Upgrade.called().ip();
         client.set(service("web", web, Protocol::Http1, Vec::new()));
         let listener = TcpListener::bind((server.ip, 0)).await.unwrap();
@@ -280,11 +296,11 @@ impl Field {
         assert!(self.left_open(0).await, "{:?} are left", self.open);
     }
 
-    async fn upload(&self) {
+    async fn upload(&self, (line, size): (&str, usize)) {
         let mut stream = self.client.call(Kind::Upgrade.called()).await;
-        let head = format!("POST /take HTTP/1.1\r\nHost: h\r\nContent-Length: {UPLOAD}\r\n\r\n");
+        let head = format!("{line}HTTP/1.1\r\nHost: h\r\nContent-Length: {size}\r\n\r\n");
         stream.write_all(head.as_bytes()).await.unwrap();
-        for _ in 0..UPLOAD / MIB {
+        for _ in 0..size / MIB {
             stream.write_all(&ZEROS[..MIB]).await.unwrap();
         }
         let mut answer = [0; 12];
@@ -307,7 +323,7 @@ async fn ten_thousand_streams_that_crash_leave_nothing_behind() {
         field.crash(kind, FILLED).await;
         field.crash(kind, 0).await;
     }
-    let passed = timeout(SOON, field.upload()).await;
+    let passed = timeout(SOON, field.upload(UPLOADS[0])).await;
     passed.expect("an upload does not pass");
     sleep(Duration::from_secs(1)).await;
     let before = (held(), resident(), open_files());
@@ -323,8 +339,11 @@ async fn ten_thousand_streams_that_crash_leave_nothing_behind() {
     }
     let took = begun.elapsed();
     let begun = Instant::now();
-    let passed = timeout(SOON, field.upload()).await;
+    let passed = timeout(SOON, field.upload(UPLOADS[0])).await;
     passed.expect("windows were lost: an upload does not pass");
+    let several = join_all((0..SHARING).map(|_| field.upload(UPLOADS[1])));
+    let passed = timeout(SOON, several).await;
+    passed.expect("windows were lost: uploads beside each other do not pass");
     let uploaded = begun.elapsed();
     sleep(Duration::from_secs(1)).await;
     let (more, resident) = (

@@ -16,6 +16,8 @@ mod fleet;
 mod floods;
 #[path = "netns/grpc.rs"]
 mod grpc;
+#[path = "netns/http2.rs"]
+mod http2;
 #[path = "netns/lost_node.rs"]
 mod lost_node;
 #[path = "netns/outages.rs"]
@@ -34,7 +36,7 @@ mod stalls;
 #[allow(dead_code, reason = "shared with tests that use the rest of it")]
 mod support;
 
-use place::{Place, Who};
+use place::{Testbed, Who};
 
 // The proxy's own, which says how much it holds: this binary plays proxies too.
 #[global_allocator]
@@ -48,7 +50,7 @@ fn helper_process_plays_its_role() {
 
 #[test]
 fn outbound_ipv4_reaches_the_proxy_with_its_original_destination() {
-    let place = Place::captured("out4", &[]);
+    let place = Testbed::captured("out4", &[]);
     let met = place.pod().connect(Who::App, "10.77.0.1:8000");
     assert_eq!(met.name, "outbound");
     assert_eq!(met.original.as_deref(), Some("10.77.0.1:8000"));
@@ -56,7 +58,7 @@ fn outbound_ipv4_reaches_the_proxy_with_its_original_destination() {
 
 #[test]
 fn outbound_ipv6_reaches_the_proxy_with_its_original_destination() {
-    let place = Place::captured("out6", &[]);
+    let place = Testbed::captured("out6", &[]);
     let met = place.pod().connect(Who::App, "[fd77::1]:8000");
     assert_eq!(met.name, "outbound");
     assert_eq!(met.original.as_deref(), Some("[fd77::1]:8000"));
@@ -64,7 +66,7 @@ fn outbound_ipv6_reaches_the_proxy_with_its_original_destination() {
 
 #[test]
 fn inbound_ipv4_and_ipv6_reach_the_proxy_with_their_original_destination() {
-    let place = Place::captured("in", &[]);
+    let place = Testbed::captured("in", &[]);
     for to in ["10.77.0.2:8080", "[fd77::2]:8080", "10.77.0.2:4242"] {
         let met = place.peer().connect(Who::App, to);
         assert_eq!(met.name, "inbound", "{to}");
@@ -74,7 +76,7 @@ fn inbound_ipv4_and_ipv6_reach_the_proxy_with_their_original_destination() {
 
 #[test]
 fn without_rules_nothing_is_redirected() {
-    let place = Place::bare("bare");
+    let place = Testbed::bare("bare");
     assert_eq!(place.pod().connect(Who::App, "10.77.0.1:8000").name, "peer");
     assert_eq!(place.pod().connect(Who::App, "[fd77::1]:8000").name, "peer");
     assert_eq!(place.peer().connect(Who::App, "10.77.0.2:8080").name, "app");
@@ -82,7 +84,7 @@ fn without_rules_nothing_is_redirected() {
 
 #[test]
 fn the_proxys_user_and_its_group_are_exempt_and_no_other() {
-    let place = Place::captured("exempt", &[]);
+    let place = Testbed::captured("exempt", &[]);
     for to in ["10.77.0.1:8000", "[fd77::1]:8000"] {
         assert_eq!(place.pod().connect(Who::Ids(15190, 15190), to).name, "peer");
         assert_eq!(place.pod().connect(Who::Ids(15190, 100), to).name, "peer");
@@ -100,7 +102,7 @@ fn the_proxys_user_and_its_group_are_exempt_and_no_other() {
 
 #[test]
 fn loopback_and_the_pods_own_address_stay_direct() {
-    let place = Place::captured("lo", &[]);
+    let place = Testbed::captured("lo", &[]);
     for to in [
         "127.0.0.1:8080",
         "[::1]:8080",
@@ -119,7 +121,7 @@ fn loopback_and_the_pods_own_address_stay_direct() {
 
 #[test]
 fn the_proxys_own_ports_are_reached_directly_and_have_no_original_destination() {
-    let place = Place::captured("own", &[]);
+    let place = Testbed::captured("own", &[]);
     for (port, name) in [(15106, "inbound"), (15108, "mesh"), (15190, "admin")] {
         for to in [format!("10.77.0.2:{port}"), format!("[fd77::2]:{port}")] {
             let met = place.peer().connect(Who::App, &to);
@@ -133,7 +135,7 @@ fn the_proxys_own_ports_are_reached_directly_and_have_no_original_destination() 
 
 #[test]
 fn skipped_ports_and_nets_are_left_alone() {
-    let place = Place::captured(
+    let place = Testbed::captured(
         "skip",
         &[
             "--skip-outbound-ports=25,8000-8001",
@@ -165,7 +167,7 @@ fn skipped_ports_and_nets_are_left_alone() {
 
 #[test]
 fn a_second_run_replaces_the_rules_of_the_first() {
-    let place = Place::captured("twice", &["--skip-outbound-ports=8000"]);
+    let place = Testbed::captured("twice", &["--skip-outbound-ports=8000"]);
     assert_eq!(place.pod().connect(Who::App, "10.77.0.1:8000").name, "peer");
 
     place
@@ -189,7 +191,7 @@ fn a_second_run_replaces_the_rules_of_the_first() {
 
 #[test]
 fn check_proves_both_families_right_after_writing() {
-    let place = Place::unoccupied("check");
+    let place = Testbed::unoccupied("check");
     let said = place.pod().capture(&["--check"]).unwrap();
     assert!(
         said.contains("192.0.2.1:9") && said.contains("[2001:db8::1]:9"),
@@ -199,7 +201,7 @@ fn check_proves_both_families_right_after_writing() {
 
 #[test]
 fn check_proves_that_the_address_of_a_service_arrives_as_it_was_called() {
-    let place = Place::unoccupied("checksvc");
+    let place = Testbed::unoccupied("checksvc");
     let api = [
         ("KUBERNETES_SERVICE_HOST", "10.96.0.1"),
         ("KUBERNETES_SERVICE_PORT", "443"),
@@ -218,7 +220,7 @@ fn check_proves_that_the_address_of_a_service_arrives_as_it_was_called() {
 
 #[test]
 fn check_fails_where_nobody_wrote_rules() {
-    let place = Place::unoccupied("unchecked");
+    let place = Testbed::unoccupied("unchecked");
     let said = place.pod().capture(&["--check-only"]).unwrap_err();
     assert!(said.contains("did not arrive at 127.0.0.1:15101"), "{said}");
 
@@ -228,7 +230,7 @@ fn check_fails_where_nobody_wrote_rules() {
 
 #[test]
 fn check_by_the_exempt_user_fails_and_says_so() {
-    let place = Place::unoccupied("checkuid");
+    let place = Testbed::unoccupied("checkuid");
     place.pod().capture(&[]).unwrap();
     let said = place
         .pod()
@@ -239,7 +241,7 @@ fn check_by_the_exempt_user_fails_and_says_so() {
 
 #[test]
 fn check_looks_beside_what_the_skip_lists_cover() {
-    let place = Place::unoccupied("checkskip");
+    let place = Testbed::unoccupied("checkskip");
     let said = place.pod().capture(&[
         "--check",
         "--skip-outbound-ports=1-100",
@@ -255,7 +257,7 @@ fn check_looks_beside_what_the_skip_lists_cover() {
 
 #[test]
 fn a_namespace_without_ipv6_is_captured_and_proven_for_ipv4() {
-    let place = Place::without_ipv6("no6");
+    let place = Testbed::without_ipv6("no6");
     let said = place.pod().capture(&["--check"]).unwrap();
     assert!(
         said.contains("192.0.2.1:9") && said.contains("IPv6: not proven"),
@@ -265,7 +267,7 @@ fn a_namespace_without_ipv6_is_captured_and_proven_for_ipv4() {
 
 #[test]
 fn a_namespace_without_ipv4_is_captured_and_proven_for_ipv6() {
-    let place = Place::without_ipv4("no4");
+    let place = Testbed::without_ipv4("no4");
     let said = place.pod().capture(&["--check"]).unwrap();
     assert!(
         said.contains("[2001:db8::1]:9") && said.contains("IPv4: not proven"),
@@ -275,7 +277,7 @@ fn a_namespace_without_ipv4_is_captured_and_proven_for_ipv6() {
 
 #[test]
 fn without_net_admin_the_error_names_the_way_out() {
-    let place = Place::unoccupied("unpriv");
+    let place = Testbed::unoccupied("unpriv");
     let said = place
         .pod()
         .capture_as(Who::Ids(1000, 1000), &[])
@@ -285,13 +287,13 @@ fn without_net_admin_the_error_names_the_way_out() {
 
 #[test]
 fn net_admin_is_the_only_capability_that_capture_needs() {
-    let place = Place::unoccupied("caps");
+    let place = Testbed::unoccupied("caps");
     place.pod().capture_as(Who::Init, &["--check"]).unwrap();
 }
 
 #[test]
 fn an_open_connection_survives_a_second_run() {
-    let place = Place::captured("open", &[]);
+    let place = Testbed::captured("open", &[]);
     let mut held = place.pod().hold("10.77.0.1:8000");
     assert_eq!(held.greeting.name, "outbound");
     place.pod().capture(&[]).unwrap();
@@ -300,7 +302,7 @@ fn an_open_connection_survives_a_second_run() {
 
 #[test]
 fn a_connection_watched_closely_is_given_up_when_the_peer_is_gone_for_10_seconds() {
-    let place = Place::bare("watch");
+    let place = Testbed::bare("watch");
     // In the middle of a request, and between two.
     let watched = ["hello", ""].map(|question| place.pod().watch("10.77.0.1:8000", question));
     place.peer().unplug();

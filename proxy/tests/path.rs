@@ -36,6 +36,7 @@ mod path {
     mod headless;
     mod http;
     mod idle;
+    mod left;
     mod leftover;
     mod limits;
     mod lost;

@@ -22,6 +22,8 @@ mod raw_http2;
 #[path = "support/pod.rs"]
 #[allow(dead_code, reason = "shared with tests that use the rest of it")]
 mod support;
+#[path = "pressure/tunnels.rs"]
+mod tunnels;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -88,10 +90,13 @@ async fn settled() -> usize {
 
 /// A pod with an application, its places, and who sees to its memory.
 struct Field {
+    authority: Authority,
     pod: Arc<Pod>,
     occupancy: Arc<Occupancy>,
     /// Where the application's own calls have theirs.
     own: Arc<Occupancy>,
+    /// And peers.
+    peers: Arc<Occupancy>,
     port: u16,
     /// What may be held, in bytes.
     most: usize,
@@ -113,7 +118,10 @@ impl Field {
         let metrics = pod.proxy.telemetry.metrics.clone();
         let permits = of_listener(&metrics, |_| {}, true, 1);
         let own = of_listener(&metrics, |_| {}, false, 1);
-        tokio::spawn(relieve(budget, vec![permits.clone(), own.clone()]));
+        let peers = of_listener(&metrics, |_| {}, true, 1);
+        let _ = pod.peers.set(Arc::clone(&peers.occupancy));
+        let all = [&permits, &own, &peers].map(Clone::clone);
+        tokio::spawn(relieve(budget, all.to_vec()));
         // Whoever begins hundreds of requests at once finds it as patient as any other.
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind((pod.ip, 0).into()).unwrap();
@@ -125,9 +133,11 @@ impl Field {
             }
         });
         Self {
+            authority,
             pod: Arc::new(pod),
             occupancy: permits.occupancy,
             own: own.occupancy,
+            peers: peers.occupancy,
             port,
             most: limit / 100 * FULL + ON_TOP,
         }

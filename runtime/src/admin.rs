@@ -138,7 +138,7 @@ impl Admin {
         });
         task::spawn("admin connections", Arc::clone(&occupancy).watch());
         loop {
-            let (stream, peer) = accept::next(&self.listener, "admin").await;
+            let (stream, peer) = accept::next(&self.listener, "admin", || ()).await;
             let permit = timeout(EVICTION_WITHIN, occupancy.admit(peer.ip().into())).await;
             let Ok(permit) = permit else {
                 metrics::admin_closed();

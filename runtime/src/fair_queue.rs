@@ -54,11 +54,11 @@ struct QueueState<K: Clone + Eq + Hash> {
 struct Source<K: Clone + Eq + Hash> {
     clock: Duration,
     /// By order of arrival.
-    waiting: VecDeque<(u64, oneshot::Sender<Slot<K>>)>,
+    waiting: VecDeque<(u64, oneshot::Sender<QueuePermit<K>>)>,
 }
 
 /// The right to work, until it is dropped.
-pub struct Slot<K: Clone + Eq + Hash> {
+pub struct QueuePermit<K: Clone + Eq + Hash> {
     held: Option<(FairQueue<K>, K)>,
     took: Duration,
 }
@@ -85,9 +85,9 @@ impl<K: Clone + Eq + Hash> fmt::Debug for FairQueue<K> {
     }
 }
 
-impl<K: Clone + Eq + Hash> fmt::Debug for Slot<K> {
+impl<K: Clone + Eq + Hash> fmt::Debug for QueuePermit<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Slot").finish_non_exhaustive()
+        f.debug_struct("QueuePermit").finish_non_exhaustive()
     }
 }
 
@@ -110,27 +110,27 @@ impl<K: Clone + Eq + Hash> FairQueue<K> {
         }
     }
 
-    /// Waits for a slot. May be dropped at any time.
+    /// Waits for a permit. May be dropped at any time.
     ///
     /// # Errors
     /// When too many wait: as many of this source as one may have, or as many as may
     /// wait together while no other source has more of them. For a source with fewer,
     /// the last one of the source with most gives up its place.
-    pub async fn take(&self, source: K) -> Result<Slot<K>, Full> {
-        let slot = {
+    pub async fn take(&self, source: K) -> Result<QueuePermit<K>, Full> {
+        let permit = {
             let mut state = self.inner.state.lock();
             if state.busy {
-                let slot = state.enqueue(&source, self.inner.limits);
-                slot.inspect_err(|_| {
+                let permit = state.enqueue(&source, self.inner.limits);
+                permit.inspect_err(|_| {
                     self.inner.reached.inc();
                 })?
             } else {
                 state.begin(&source);
-                return Ok(Slot::new(self.clone(), source));
+                return Ok(QueuePermit::new(self.clone(), source));
             }
         };
         // Dropped by somebody who has fewer.
-        slot.await.map_err(|_| Full)
+        permit.await.map_err(|_| Full)
     }
 
     /// Those who wait.
@@ -139,16 +139,16 @@ impl<K: Clone + Eq + Hash> FairQueue<K> {
         self.inner.state.lock().waiting
     }
 
-    /// Gives the slot of `source` to the next one.
+    /// Gives the permit of `source` to the next one.
     fn release(&self, source: &K, took: Duration) {
         let mut state = self.inner.state.lock();
         if let Some(ended) = state.sources.get_mut(source) {
             ended.clock = ended.clock.saturating_add(took);
         }
         while let Some((next, sender)) = state.next() {
-            let slot = Slot::new(self.clone(), next);
+            let permit = QueuePermit::new(self.clone(), next);
             // Not dropped under the lock: that would come here again.
-            match sender.send(slot) {
+            match sender.send(permit) {
                 Ok(()) => return,
                 Err(mut gone) => drop(gone.held.take()),
             }
@@ -175,7 +175,11 @@ impl<K: Clone + Eq + Hash> QueueState<K> {
         self.clock = self.source(source).clock;
     }
 
-    fn enqueue(&mut self, key: &K, limits: Limits) -> Result<oneshot::Receiver<Slot<K>>, Full> {
+    fn enqueue(
+        &mut self,
+        key: &K,
+        limits: Limits,
+    ) -> Result<oneshot::Receiver<QueuePermit<K>>, Full> {
         let own = self.source(key).waiting.len();
         if own >= limits.waiting_of_one || self.waiting >= limits.waiting {
             self.forget_gone();
@@ -199,7 +203,7 @@ impl<K: Clone + Eq + Hash> QueueState<K> {
     }
 
     /// Whose turn it is; without anybody, everything begins anew.
-    fn next(&mut self) -> Option<(K, oneshot::Sender<Slot<K>>)> {
+    fn next(&mut self) -> Option<(K, oneshot::Sender<QueuePermit<K>>)> {
         let waiting = self.sources.iter().filter_map(|(key, source)| {
             let (number, _) = source.waiting.front()?;
             Some((source.clock, *number, key))
@@ -238,7 +242,7 @@ impl<K: Clone + Eq + Hash> Source<K> {
     }
 }
 
-impl<K: Clone + Eq + Hash> Slot<K> {
+impl<K: Clone + Eq + Hash> QueuePermit<K> {
     fn new(queue: FairQueue<K>, source: K) -> Self {
         Self {
             held: Some((queue, source)),
@@ -252,7 +256,7 @@ impl<K: Clone + Eq + Hash> Slot<K> {
     }
 }
 
-impl<K: Clone + Eq + Hash> Drop for Slot<K> {
+impl<K: Clone + Eq + Hash> Drop for QueuePermit<K> {
     fn drop(&mut self) {
         if let Some((queue, source)) = self.held.take() {
             queue.release(&source, self.took);
@@ -284,9 +288,9 @@ mod tests {
         let mut honest = Box::pin(queue.take("honest"));
         assert!((&mut honest).now_or_never().is_none(), "one at a time");
         at_work.end(Duration::from_millis(50));
-        let slot = honest.now_or_never().expect("is next").unwrap();
+        let permit = honest.now_or_never().expect("is next").unwrap();
         assert!(flood.iter_mut().all(|f| f.now_or_never().is_none()));
-        drop(slot);
+        drop(permit);
         assert!((&mut flood[0]).now_or_never().is_some());
     }
 
@@ -294,7 +298,7 @@ mod tests {
     fn time_is_shared_equally_and_not_by_number() {
         let queue = queue();
         let took = |source| Duration::from_millis(if source == "dear" { 50 } else { 10 });
-        let mut slot = queue.take("dear").now_or_never().unwrap().unwrap();
+        let mut permit = queue.take("dear").now_or_never().unwrap().unwrap();
         let mut waiting = Vec::new();
         let mut worked = HashMap::new();
         let mut at_work = "dear";
@@ -306,16 +310,16 @@ mod tests {
                 assert!(waits.now_or_never().is_none());
             }
             *worked.entry(at_work).or_insert(Duration::ZERO) += took(at_work);
-            slot.end(took(at_work));
+            permit.end(took(at_work));
             let mut next = None;
             waiting.retain_mut(|(source, waits)| match waits.now_or_never() {
-                Some(slot) => {
-                    next = Some((*source, slot.unwrap()));
+                Some(permit) => {
+                    next = Some((*source, permit.unwrap()));
                     false
                 }
                 None => true,
             });
-            (at_work, slot) = next.expect("somebody waits");
+            (at_work, permit) = next.expect("somebody waits");
             waiting.push((at_work, Box::pin(queue.take(at_work))));
         }
         let (dear, cheap) = (worked["dear"], worked["cheap"]);

@@ -32,22 +32,26 @@ pub struct HttpsListener {
     port: &'static str,
     arrivals: Rates<IpAddr>,
     too_often: Counter<u64, AtomicU64>,
+    no_file: Counter<u64, AtomicU64>,
 }
 
 impl HttpsListener {
-    /// `too_often` counts whom `each` turns away.
+    /// `too_often` counts whom `each` turns away, `no_file` that a connection could not be
+    /// accepted because no further file may be opened.
     #[must_use]
     pub fn new(
         listener: TcpListener,
         port: &'static str,
         each: Allowance,
         too_often: Counter<u64, AtomicU64>,
+        no_file: Counter<u64, AtomicU64>,
     ) -> Self {
         Self {
             listener,
             port,
             arrivals: Rates::new(each, MAX_SOURCES),
             too_often,
+            no_file,
         }
     }
 
@@ -55,7 +59,10 @@ impl HttpsListener {
     ///
     /// May be dropped at any time, and no connection is lost by it.
     pub async fn next(&self) -> Result<(TcpStream, SocketAddr), SocketAddr> {
-        let (stream, addr) = accept::next(&self.listener, self.port).await;
+        let ran_out = || {
+            self.no_file.inc();
+        };
+        let (stream, addr) = accept::next(&self.listener, self.port, ran_out).await;
         match self.arrivals.take(&source(addr), Instant::now()) {
             Ok(()) => Ok((stream, addr)),
             Err(_) => {
@@ -139,7 +146,8 @@ mod tests {
             every: Duration::from_secs(3600),
         };
         let limits = Reached::default();
-        let listener = HttpsListener::new(listener, "test", each, limits.counter("rate"));
+        let (rate, files) = (limits.counter("rate"), limits.counter("files"));
+        let listener = HttpsListener::new(listener, "test", each, rate, files);
         let callers = [
             TcpStream::connect(addr).await.unwrap(),
             TcpStream::connect(addr).await.unwrap(),

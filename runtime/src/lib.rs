@@ -1,6 +1,6 @@
 //! Process manners that every binary of the mesh shares: environment, logs,
-//! readiness, the admin port, permits of a listener, named tasks, backoff, the
-//! wall clock and an orderly end.
+//! readiness, the admin port, permits of a listener, the limit of open files, named
+//! tasks, backoff, the wall clock and an orderly end.
 //!
 //! Nothing here knows what the process does; that is why it depends on nothing
 //! else of ours.
@@ -21,6 +21,7 @@ pub mod cgroup;
 pub mod clock;
 pub mod env;
 pub mod fair_queue;
+pub mod files;
 pub mod head_timer;
 pub mod https;
 pub mod keyed_semaphore;

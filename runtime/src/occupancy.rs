@@ -43,7 +43,7 @@ use tokio::time::{Instant, timeout};
 pub use in_flight::InFlight;
 pub use requests::{Look, Requests};
 pub use slot::Held;
-use slot::{BUSY, CLOSE, CUT, IDLE, Loss, SHED, SILENT, STAY, Slot, YOUNG, millis};
+use slot::{BUSY, CLOSE, CUT, IDLE, Loss, SHED, SILENT, STAY, TrackedConnection, YOUNG, millis};
 pub use weight::Weights;
 
 /// When nobody has anything to lose, nobody is asked again for this long.
@@ -110,7 +110,7 @@ pub struct Occupancy {
 
 #[derive(Default)]
 struct Table {
-    holders: HashMap<Holder, HashMap<u64, Arc<Slot>>>,
+    holders: HashMap<Holder, HashMap<u64, Arc<TrackedConnection>>>,
     /// Of each of them.
     requests: HashMap<Holder, Arc<Requests>>,
     /// Holders that have some in flight.
@@ -123,7 +123,7 @@ struct Table {
 
 /// The permit of one connection. Given back when the last clone of the `Arc` is gone.
 pub struct Permit {
-    slot: Arc<Slot>,
+    slot: Arc<TrackedConnection>,
     began: Instant,
     of: Option<Of>,
     account: Option<Account>,
@@ -138,7 +138,7 @@ struct Of {
 /// The connection within which the one of a permit lies, which is charged for it.
 #[derive(Clone)]
 struct Account {
-    slot: Arc<Slot>,
+    slot: Arc<TrackedConnection>,
     occupancy: Arc<Occupancy>,
 }
 
@@ -207,9 +207,9 @@ impl Occupancy {
         let id = table.next;
         table.next += 1;
         table.taken += 1;
-        let slot = Arc::new(Slot {
+        let slot = Arc::new(TrackedConnection {
             entered: table.requests_of(holder),
-            ..Slot::default()
+            ..TrackedConnection::default()
         });
         slot.since.store(now, Relaxed);
         let slots = table.holders.entry(holder.clone()).or_default();
@@ -272,7 +272,7 @@ impl Occupancy {
         longest.is_some_and(|(loss, slot)| self.take(slot, loss))
     }
 
-    fn take(&self, slot: &Slot, loss: Loss) -> bool {
+    fn take(&self, slot: &TrackedConnection, loss: Loss) -> bool {
         let verdict = if loss.class == IDLE { CLOSE } else { CUT };
         let sent = self.send(slot, verdict);
         if sent {
@@ -281,7 +281,7 @@ impl Occupancy {
         sent
     }
 
-    fn send(&self, slot: &Slot, verdict: u8) -> bool {
+    fn send(&self, slot: &TrackedConnection, verdict: u8) -> bool {
         if slot.verdict.load(Relaxed) == STAY {
             slot.told.store(self.now(), Relaxed);
         }
@@ -300,7 +300,7 @@ impl Occupancy {
         millis(self.began.elapsed())
     }
 
-    fn leave(&self, of: &Of, slot: &Slot) {
+    fn leave(&self, of: &Of, slot: &TrackedConnection) {
         let holder = of.holder.lock();
         let mut table = self.table.lock();
         table.remove(&holder, of.id);
@@ -318,7 +318,7 @@ impl Table {
         self.holders.get(holder).map_or(0, HashMap::len)
     }
 
-    fn remove(&mut self, holder: &Holder, id: u64) -> Option<Arc<Slot>> {
+    fn remove(&mut self, holder: &Holder, id: u64) -> Option<Arc<TrackedConnection>> {
         let slots = self.holders.get_mut(holder)?;
         let slot = slots.remove(&id);
         if slots.is_empty() {

@@ -113,6 +113,9 @@ pub struct Certificate {
     /// Seconds since 1970.
     #[prost(uint64, tag = "3")]
     pub not_after: u64,
+    /// The same of its begin; 0: an older proxy, which does not say it.
+    #[prost(uint64, tag = "4")]
+    pub not_before: u64,
 }
 /// What a proxy did in the last second with calls to Services that have a breaker. Said
 /// once a second at most, and only by proxies that carry breakers out, where there is

@@ -9,11 +9,11 @@ use std::thread;
 use anyhow::Result;
 
 use crate::control::COLLECTOR;
-use crate::place::Place;
+use crate::place::Namespaces;
 
 /// Starts a collector that takes what is posted and forgets it; how much that was. It lives
 /// as long as the process.
-pub(super) fn collect(place: &Place) -> Result<Arc<AtomicU64>> {
+pub(super) fn collect(place: &Namespaces) -> Result<Arc<AtomicU64>> {
     let listener = place
         .control
         .within(|| Ok(TcpListener::bind((Ipv4Addr::UNSPECIFIED, COLLECTOR))?))?;

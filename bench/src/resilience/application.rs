@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 
 use super::client::{Call, Client, Target};
-use crate::grpc::{Answer, EMPTY_MESSAGE, OK, grpc, whole};
+use crate::grpc::{EMPTY_MESSAGE, GrpcBody, OK, grpc, whole};
 use crate::place::Namespace;
 
 /// Where it serves HTTP/1.1, and gRPC.
@@ -245,7 +245,7 @@ impl App {
         next: Option<&Client>,
         request: Request<Incoming>,
         grpc: bool,
-    ) -> Response<Answer> {
+    ) -> Response<GrpcBody> {
         let (head, body) = request.into_parts();
         // A body that broke off is answered to nobody.
         let _ = body.collect().await;
@@ -343,7 +343,7 @@ impl Drop for Waits {
     }
 }
 
-fn reply(good: bool, over_grpc: bool) -> Response<Answer> {
+fn reply(good: bool, over_grpc: bool) -> Response<GrpcBody> {
     match (over_grpc, good) {
         (true, true) => grpc(whole(Bytes::from_static(&EMPTY_MESSAGE)), OK),
         (true, false) => {

@@ -30,7 +30,7 @@ pub(super) struct Load {
 
 /// How a call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(super) enum CallEnd {
     /// 200, or grpc-status 0.
     Good,
     /// Another answer.
@@ -49,7 +49,7 @@ pub(super) struct Sample {
     pub(super) due: Duration,
     /// From then to its end.
     pub(super) took: Duration,
-    pub(super) end: End,
+    pub(super) end: CallEnd,
 }
 
 /// Makes the load from every place at once, and gives the samples of each in order.
@@ -98,7 +98,7 @@ async fn one(target: Target, load: Load, begin: Instant, first: u64) -> Result<V
             samples.push(Sample {
                 due,
                 took: Duration::ZERO,
-                end: End::NotSent,
+                end: CallEnd::NotSent,
             });
             continue;
         }
@@ -109,10 +109,10 @@ async fn one(target: Target, load: Load, begin: Instant, first: u64) -> Result<V
                 due,
                 took: (begin + due).elapsed(),
                 end: match answer {
-                    Ok(Ok(true)) => End::Good,
-                    Ok(Ok(false)) => End::Refused,
-                    Ok(Err(_)) => End::Broken,
-                    Err(_) => End::TimedOut,
+                    Ok(Ok(true)) => CallEnd::Good,
+                    Ok(Ok(false)) => CallEnd::Refused,
+                    Ok(Err(_)) => CallEnd::Broken,
+                    Err(_) => CallEnd::TimedOut,
                 },
             }
         });
@@ -129,7 +129,7 @@ mod tests {
     use std::net::{Ipv4Addr, SocketAddr, TcpListener};
     use std::time::{Duration, Instant};
 
-    use super::{Call, End, Load, Target, one};
+    use super::{Call, CallEnd, Load, Target, one};
 
     fn get(_: u64) -> Call {
         Call {
@@ -157,7 +157,7 @@ mod tests {
         let begin = Instant::now();
         let samples = one(target, load, begin, 0).await.unwrap();
         assert_eq!(samples.len(), 20);
-        assert!(samples.iter().all(|sample| sample.end == End::TimedOut));
+        assert!(samples.iter().all(|sample| sample.end == CallEnd::TimedOut));
         // One after the other they would take six seconds.
         assert!(begin.elapsed() < Duration::from_secs(2));
     }
@@ -176,6 +176,6 @@ mod tests {
             call: get,
         };
         let samples = one(target, load, Instant::now(), 0).await.unwrap();
-        assert!(samples.iter().all(|sample| sample.end == End::Broken));
+        assert!(samples.iter().all(|sample| sample.end == CallEnd::Broken));
     }
 }

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use super::application::BIN;
-use super::generator::{End, Sample};
+use super::generator::{CallEnd, Sample};
 
 /// A user who waited longer has gone.
 pub(super) const GOOD_WITHIN: Duration = Duration::from_secs(1);
 
 pub(super) fn is_good(sample: &Sample) -> bool {
-    sample.end == End::Good && sample.took <= GOOD_WITHIN
+    sample.end == CallEnd::Good && sample.took <= GOOD_WITHIN
 }
 
 /// Of all callers together.
@@ -29,7 +29,7 @@ pub(super) fn good(samples: &[Sample]) -> f64 {
     good as f64 / samples.len().max(1) as f64
 }
 
-pub(super) fn count(samples: &[Sample], end: End) -> usize {
+pub(super) fn count(samples: &[Sample], end: CallEnd) -> usize {
     samples.iter().filter(|sample| sample.end == end).count()
 }
 
@@ -81,9 +81,9 @@ pub(super) fn requests(logs: &[Vec<u32>], from: Duration, to: Duration) -> f64 {
 mod tests {
     use std::time::Duration;
 
-    use super::{End, Sample, between, each_second, good, quantile, requests};
+    use super::{CallEnd, Sample, between, each_second, good, quantile, requests};
 
-    fn sample(due: u64, took: u64, end: End) -> Sample {
+    fn sample(due: u64, took: u64, end: CallEnd) -> Sample {
         Sample {
             due: Duration::from_millis(due),
             took: Duration::from_millis(took),
@@ -94,10 +94,10 @@ mod tests {
     #[test]
     fn an_answer_that_comes_too_late_is_not_good() {
         let samples = [
-            sample(0, 10, End::Good),
-            sample(100, 1001, End::Good),
-            sample(1200, 5, End::Refused),
-            sample(1300, 20, End::Good),
+            sample(0, 10, CallEnd::Good),
+            sample(100, 1001, CallEnd::Good),
+            sample(1200, 5, CallEnd::Refused),
+            sample(1300, 20, CallEnd::Good),
         ];
         assert_eq!(good(&samples), 0.5);
         assert_eq!(good(&[]), 0.0);

@@ -9,7 +9,7 @@ use crate::failure::Failure;
 
 /// A kind that commands know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Kind {
+pub(crate) enum ResourceKind {
     /// apps/v1
     DaemonSet,
     /// apps/v1
@@ -36,7 +36,7 @@ pub(crate) enum Kind {
     External,
 }
 
-impl Kind {
+impl ResourceKind {
     const ALL: [(Self, &'static str, &'static [&'static str]); 12] = [
         (
             Self::DaemonSet,
@@ -139,7 +139,7 @@ impl Kind {
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for ResourceKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -149,7 +149,7 @@ impl fmt::Display for Kind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Named {
     /// The kind.
-    pub(crate) kind: Kind,
+    pub(crate) kind: ResourceKind,
     /// One object of it; all without it.
     pub(crate) name: Option<String>,
     /// A port of the object.
@@ -161,13 +161,13 @@ impl Named {
     ///
     /// # Errors
     /// When it is none of them, with those that may be said.
-    pub(crate) fn read(text: &str, allowed: &[Kind]) -> Result<Self, Failure> {
+    pub(crate) fn read(text: &str, allowed: &[ResourceKind]) -> Result<Self, Failure> {
         let (kind, name) = match text.split_once('/') {
             Some((kind, name)) => (kind, Some(name)),
             None => (text, None),
         };
         let lower = kind.to_ascii_lowercase();
-        let found = Kind::ALL
+        let found = ResourceKind::ALL
             .iter()
             .find(|(kind, _, names)| allowed.contains(kind) && names.contains(&lower.as_str()));
         let Some((kind, ..)) = found else {
@@ -200,7 +200,10 @@ impl Named {
     ///
     /// # Errors
     /// When no name is said.
-    pub(crate) fn read_one(text: &str, allowed: &[Kind]) -> Result<(Self, String), Failure> {
+    pub(crate) fn read_one(
+        text: &str,
+        allowed: &[ResourceKind],
+    ) -> Result<(Self, String), Failure> {
         let named = Self::read(text, allowed)?;
         match named.name.clone() {
             Some(name) => Ok((named, name)),
@@ -211,9 +214,9 @@ impl Named {
 
 /// With the kind that was misspelt, or else with those that may be said: a kind that has no
 /// place here is no slip of the fingers.
-fn no_kind(text: &str, kind: &str, allowed: &[Kind]) -> Failure {
+fn no_kind(text: &str, kind: &str, allowed: &[ResourceKind]) -> Failure {
     let what = format!("{text:?} names no kind that can be asked about here");
-    let all = Kind::ALL.iter();
+    let all = ResourceKind::ALL.iter();
     let known = all.clone().any(|(.., names)| names.contains(&kind));
     let may_be_said = all.filter(|(kind, ..)| allowed.contains(kind));
     let typed = may_be_said.flat_map(|(.., names)| names.iter().copied());
@@ -235,10 +238,10 @@ fn is_of_a_name(byte: u8) -> bool {
 }
 
 /// An address of six parts has colons of its own.
-fn split_port(name: &str, kind: Kind) -> (&str, Option<&str>) {
+fn split_port(name: &str, kind: ResourceKind) -> (&str, Option<&str>) {
     let several = name.matches(':').count() > 1 && !name.starts_with('[');
     match name.rsplit_once(':') {
-        Some((name, port)) if !(kind == Kind::External && several) => (name, Some(port)),
+        Some((name, port)) if !(kind == ResourceKind::External && several) => (name, Some(port)),
         _ => (name, None),
     }
 }
@@ -247,7 +250,11 @@ fn split_port(name: &str, kind: Kind) -> (&str, Option<&str>) {
 mod tests {
     use super::*;
 
-    const KINDS: &[Kind] = &[Kind::Deployment, Kind::Service, Kind::External];
+    const KINDS: &[ResourceKind] = &[
+        ResourceKind::Deployment,
+        ResourceKind::Service,
+        ResourceKind::External,
+    ];
 
     #[test]
     fn names_are_read_as_kubectl_reads_them() {
@@ -256,26 +263,26 @@ mod tests {
             (named.kind, named.name, named.port)
         };
         let name = |text: &str| Some(text.to_owned());
-        assert_eq!(read("deploy"), (Kind::Deployment, None, None));
+        assert_eq!(read("deploy"), (ResourceKind::Deployment, None, None));
         assert_eq!(
             read("Deployments/web"),
-            (Kind::Deployment, name("web"), None)
+            (ResourceKind::Deployment, name("web"), None)
         );
         assert_eq!(
             read("svc/cart:8080"),
-            (Kind::Service, name("cart"), Some(8080))
+            (ResourceKind::Service, name("cart"), Some(8080))
         );
         assert_eq!(
             read("external/api.example:443"),
-            (Kind::External, name("api.example"), Some(443))
+            (ResourceKind::External, name("api.example"), Some(443))
         );
         assert_eq!(
             read("external/fd00::1"),
-            (Kind::External, name("fd00::1"), None)
+            (ResourceKind::External, name("fd00::1"), None)
         );
         assert_eq!(
             read("external/[fd00::1]:53"),
-            (Kind::External, name("[fd00::1]"), Some(53))
+            (ResourceKind::External, name("[fd00::1]"), Some(53))
         );
     }
 
@@ -312,7 +319,7 @@ mod tests {
             assert!(words.ends_with(meant), "{text}: {words}");
         }
         // Known, and not for this command: nothing is misspelt.
-        let Err(Failure::Usage(words)) = Named::read("ns/shop", &[Kind::DaemonSet]) else {
+        let Err(Failure::Usage(words)) = Named::read("ns/shop", &[ResourceKind::DaemonSet]) else {
             panic!("a kind that has no place here");
         };
         assert!(words.contains("say one of ds"), "{words}");
@@ -320,18 +327,18 @@ mod tests {
 
     #[test]
     fn paths_are_those_of_the_api_server() {
-        let path = |kind: Kind, namespace| kind.path(namespace).unwrap_or_default();
+        let path = |kind: ResourceKind, namespace| kind.path(namespace).unwrap_or_default();
         let shop = Some("shop");
         assert_eq!(
-            path(Kind::Deployment, shop),
+            path(ResourceKind::Deployment, shop),
             "/apis/apps/v1/namespaces/shop/deployments"
         );
-        assert_eq!(path(Kind::Pod, None), "/api/v1/pods");
-        assert_eq!(path(Kind::Namespace, shop), "/api/v1/namespaces");
+        assert_eq!(path(ResourceKind::Pod, None), "/api/v1/pods");
+        assert_eq!(path(ResourceKind::Namespace, shop), "/api/v1/namespaces");
         assert_eq!(
-            path(Kind::TrafficSplit, shop),
+            path(ResourceKind::TrafficSplit, shop),
             "/apis/split.smi-spec.io/v1alpha4/namespaces/shop/trafficsplits"
         );
-        assert_eq!(path(Kind::External, shop), "");
+        assert_eq!(path(ResourceKind::External, shop), "");
     }
 }

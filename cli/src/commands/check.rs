@@ -17,8 +17,8 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use tokio::time::{Instant, sleep, timeout};
 
-use self::facts::Facts;
-use self::outcome::Outcome;
+use self::facts::{Facts, MOST};
+use self::outcome::CheckStatus;
 use crate::cluster::{Cluster, Refusal};
 use crate::console::Console;
 use crate::failure::{Conclusion, Failure};
@@ -67,7 +67,7 @@ enum FailOn {
 struct Done {
     category: &'static str,
     id: &'static str,
-    result: Outcome,
+    result: CheckStatus,
     message: String,
     #[serde(skip_serializing_if = "str::is_empty")]
     hint: &'static str,
@@ -144,10 +144,10 @@ impl Check {
             })
             .map(|check| {
                 let (result, message) = match (check.judge)(&facts) {
-                    Ok(found) => found,
-                    Err(why) => (Outcome::Skipped, why),
+                    Ok(found) => of_what_was_read(found, &facts.take_cut()),
+                    Err(why) => (CheckStatus::Skipped, why),
                 };
-                let hint = if result >= Outcome::Warning {
+                let hint = if result >= CheckStatus::Warning {
                     check.hint
                 } else {
                     ""
@@ -162,8 +162,8 @@ impl Check {
             })
             .collect();
         let fails = match self.fail_on {
-            FailOn::Error => Outcome::Error,
-            FailOn::Warning => Outcome::Warning,
+            FailOn::Error => CheckStatus::Error,
+            FailOn::Warning => CheckStatus::Warning,
         };
         let conclusion = conclude(&checks, fails);
         Ok(Report {
@@ -174,16 +174,30 @@ impl Check {
     }
 }
 
+/// What a check found, where it may have looked at lists that were not read to their ends: that
+/// nothing was wrong says nothing of the rest.
+fn of_what_was_read(found: (CheckStatus, String), cut: &[&str]) -> (CheckStatus, String) {
+    if cut.is_empty() {
+        return found;
+    }
+    let (result, message) = found;
+    let of = cut.join(" and ");
+    (
+        result.max(CheckStatus::Skipped),
+        format!("{message}, of the first {MOST} {of}; more were not read"),
+    )
+}
+
 /// What so many checks come to. Everybody may see the cluster's version, and that alone is no
 /// mesh that is well.
-fn conclude(checks: &[Done], fails: Outcome) -> Conclusion {
+fn conclude(checks: &[Done], fails: CheckStatus) -> Conclusion {
     if checks.iter().any(|check| check.result >= fails) {
         return Conclusion::No;
     }
     let of_the_mesh = checks
         .iter()
         .filter(|check| check.category != list::KUBERNETES);
-    let mut judged = of_the_mesh.filter(|check| check.result != Outcome::Skipped);
+    let mut judged = of_the_mesh.filter(|check| check.result != CheckStatus::Skipped);
     match judged.next() {
         Some(_) => Conclusion::Yes,
         None => Conclusion::Unknown,
@@ -208,7 +222,7 @@ fn print(report: &Report, console: &mut Console<'_>) -> Result<(), Failure> {
             ))?;
         }
     }
-    let count = |result: Outcome| {
+    let count = |result: CheckStatus| {
         report
             .checks
             .iter()
@@ -217,10 +231,10 @@ fn print(report: &Report, console: &mut Console<'_>) -> Result<(), Failure> {
     };
     console.word(&format!(
         "{} ok, {} warnings, {} errors, {} skipped",
-        count(Outcome::Ok),
-        count(Outcome::Warning),
-        count(Outcome::Error),
-        count(Outcome::Skipped)
+        count(CheckStatus::Ok),
+        count(CheckStatus::Warning),
+        count(CheckStatus::Error),
+        count(CheckStatus::Skipped)
     ))?;
     Ok(())
 }

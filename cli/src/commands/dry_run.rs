@@ -117,7 +117,7 @@ impl DryRun {
             return Err(Failure::unknown(why));
         }
         if format == Format::Table {
-            print(&status, SystemTime::now(), console)?;
+            print(&status, cluster.now(SystemTime::now()), console)?;
         }
         if let Some(long) = self.watch {
             let trial = watch::watch(&cluster, &spec, long, console).await?;
@@ -263,8 +263,7 @@ fn deleted(text: &str, namespace: &str) -> Result<Deleted, Failure> {
 
 pub(super) async fn ask(cluster: &Cluster, spec: DryRunSpec) -> Result<DryRunObject, Refusal> {
     let request = ask::request(cluster, spec)?;
-    let client = cluster.client();
-    cluster.try_ask(ask::WHAT, client.request(request)).await
+    cluster.try_request(ask::WHAT, request).await
 }
 
 pub(super) fn print(
@@ -319,7 +318,8 @@ pub(super) fn print(
 
 fn last(edge: &ChangedEdge, now: SystemTime) -> String {
     let last = edge.last_seen.parse::<k8s_openapi::jiff::Timestamp>().ok();
-    let ago = last.and_then(|last| now.duration_since(last.into()).ok());
+    // The cluster's clock is told in whole seconds.
+    let ago = last.map(|last| now.duration_since(last.into()).unwrap_or_default());
     ago.map(number::age).unwrap_or_default()
 }
 

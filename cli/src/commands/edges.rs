@@ -109,7 +109,8 @@ impl Edges {
         Ok(question)
     }
 
-    /// Prints the edges that were seen before `now`.
+    /// Prints the edges that were seen before the end of what is told, or where that is not said
+    /// before `now`.
     ///
     /// # Errors
     /// When the graph cannot be read, or does not know what is named and nobody else does.
@@ -121,6 +122,7 @@ impl Edges {
         console: &mut Console<'_>,
     ) -> Result<Conclusion, Failure> {
         let mut traffic = Traffic::ask(cluster, &self.question()?).await?;
+        let now = traffic.end().unwrap_or(now);
         let (here, named) = (cluster.scope(), self.named()?);
         known::check(cluster, &traffic, named.as_ref()).await?;
         let selected = named.map(|named| Selected::new(named, here));

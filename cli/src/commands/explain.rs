@@ -1,5 +1,7 @@
 //! `weft explain`: what becomes of a call, and why.
 
+mod bare;
+
 use std::time::SystemTime;
 
 use clap::Args;
@@ -9,7 +11,7 @@ use crds::observe::{
 };
 use http::Request;
 
-use crate::cluster::names::{Kind, Named};
+use crate::cluster::names::{Named, ResourceKind};
 use crate::cluster::{Cluster, Refusal};
 use crate::console::Console;
 use crate::escape;
@@ -22,27 +24,27 @@ const FORMATS: &[Format] = &[Format::Table, Format::Json, Format::Yaml, Format::
 /// Refusals of proxies that are printed; those of one object are mostly alike.
 const NACKS: usize = 5;
 /// Who can call.
-pub(super) const FROM: &[Kind] = &[
-    Kind::Deployment,
-    Kind::StatefulSet,
-    Kind::DaemonSet,
-    Kind::Job,
-    Kind::Pod,
-    Kind::ReplicaSet,
-    Kind::ReplicationController,
-    Kind::ServiceAccount,
+pub(super) const FROM: &[ResourceKind] = &[
+    ResourceKind::Deployment,
+    ResourceKind::StatefulSet,
+    ResourceKind::DaemonSet,
+    ResourceKind::Job,
+    ResourceKind::Pod,
+    ResourceKind::ReplicaSet,
+    ResourceKind::ReplicationController,
+    ResourceKind::ServiceAccount,
 ];
 /// What can be called.
-pub(super) const TO: &[Kind] = &[
-    Kind::Service,
-    Kind::Deployment,
-    Kind::StatefulSet,
-    Kind::DaemonSet,
-    Kind::Job,
-    Kind::Pod,
-    Kind::ReplicaSet,
-    Kind::ReplicationController,
-    Kind::External,
+pub(super) const TO: &[ResourceKind] = &[
+    ResourceKind::Service,
+    ResourceKind::Deployment,
+    ResourceKind::StatefulSet,
+    ResourceKind::DaemonSet,
+    ResourceKind::Job,
+    ResourceKind::Pod,
+    ResourceKind::ReplicaSet,
+    ResourceKind::ReplicationController,
+    ResourceKind::External,
 ];
 
 /// Arguments of `weft explain`.
@@ -51,16 +53,17 @@ pub(super) const TO: &[Kind] = &[
     about = "Say what becomes of a call, why, and what would let it pass",
     long_about = "Says whether a call would pass, who decides that, and which rule or missing \
                   rule is the reason. FROM is deploy/web, sa/web and the like, or outside for a \
-                  caller without a proxy. Where rules or splits look at the host, say it with -H: every \
-                  request has one. -o fix prints objects that allow this call, and what \
+                  caller without a proxy. A name without a kind is taken for the workload that has \
+                  it, or where it is called for the Service, and what it was taken for is said. \
+                  Where rules or splits look at the host, say it with -H: every request has one. -o fix prints objects that allow this call, and what \
                   passes besides where that cannot be helped. Exit status 1 if it is refused, 3 if that cannot be told.",
     after_help = "Example:\n  weft explain deploy/web svc/cart:8080 DELETE /items/7 -n shop"
 )]
 pub(crate) struct Explain {
-    /// Who calls: KIND/NAME, or outside
+    /// Who calls: KIND/NAME, the name of a workload, or outside
     #[arg(value_name = "FROM")]
     from: String,
-    /// What is called: KIND/NAME[:PORT]
+    /// What is called: KIND/NAME[:PORT], or NAME[:PORT] of a Service or a workload
     #[arg(value_name = "TO")]
     to: String,
     /// Method of the request
@@ -94,7 +97,9 @@ impl Explain {
         console: &mut Console<'_>,
     ) -> Result<Conclusion, Failure> {
         let format = global.format(FORMATS)?;
-        self.question("default")?;
+        // What a name without a kind means only the cluster knows.
+        let from = bare::readable(&self.from, FROM);
+        self.question("default", from, bare::readable(&self.to, TO))?;
         let cluster = Cluster::connect(global).await?;
         self.print(&cluster, format, SystemTime::now(), console)
             .await
@@ -111,7 +116,12 @@ impl Explain {
         now: SystemTime,
         console: &mut Console<'_>,
     ) -> Result<Conclusion, Failure> {
-        let spec = self.question(cluster.namespace())?;
+        let namespace = cluster.namespace();
+        let place =
+            |said: &Option<String>| cluster.about(Some(said.as_deref().unwrap_or(namespace)));
+        let from = bare::named(&place(&self.from_namespace), &self.from, FROM, console).await?;
+        let to = bare::named(&place(&self.to_namespace), &self.to, TO, console).await?;
+        let spec = self.question(namespace, &from, &to)?;
         let answer = ask(cluster, spec).await?;
         let Some(status) = &answer.status else {
             return Err(Failure::unknown("the explanation has no status"));
@@ -120,7 +130,7 @@ impl Explain {
             return print_fix(status, console);
         }
         if !output::data(console, format, &answer)? {
-            for line in told(status, now) {
+            for line in told(status, cluster.now(now)) {
                 console.line(&escape::plain(&line))?;
             }
         }
@@ -131,16 +141,16 @@ impl Explain {
         }
     }
 
-    /// What is typed, as the API asks it.
-    fn question(&self, namespace: &str) -> Result<ExplanationSpec, Failure> {
+    /// What is typed, as the API asks it; the ends with their kinds.
+    fn question(&self, namespace: &str, from: &str, to: &str) -> Result<ExplanationSpec, Failure> {
         let place = |said: &Option<String>| said.clone().unwrap_or_else(|| namespace.to_owned());
-        let from = if self.from == "outside" {
+        let from = if from == bare::OUTSIDE {
             From {
                 outside: true,
                 ..From::default()
             }
         } else {
-            let (named, name) = Named::read_one(&self.from, FROM)?;
+            let (named, name) = Named::read_one(from, FROM)?;
             From {
                 kind: named.kind.as_str().to_owned(),
                 namespace: place(&self.from_namespace),
@@ -148,17 +158,17 @@ impl Explain {
                 outside: false,
             }
         };
-        let (named, name) = Named::read_one(&self.to, TO)?;
+        let (named, name) = Named::read_one(to, TO)?;
         let to = To {
             kind: named.kind.as_str().to_owned(),
             namespace: match named.kind {
-                Kind::External => String::new(),
+                ResourceKind::External => String::new(),
                 _ => place(&self.to_namespace),
             },
             name,
             port: named.port,
         };
-        if from.outside && named.kind == Kind::External {
+        if from.outside && named.kind == ResourceKind::External {
             return Err(Failure::usage(
                 "a call from outside to outside passes no proxy: one end must be in the mesh",
             ));
@@ -220,8 +230,7 @@ pub(crate) async fn try_ask(
             .header(http::header::CONTENT_TYPE, "application/json")
             .body(body.clone())
             .map_err(|error| Refusal::of(what, kube::Error::HttpError(error)))?;
-        let client = cluster.client();
-        cluster.try_ask(what, client.request(request)).await
+        cluster.try_request(what, request).await
     };
     let last = places.pop();
     // Who may not ask in the called side's namespace is told less, by his own.
@@ -375,8 +384,9 @@ fn seen(status: &ExplanationStatus, now: SystemTime) -> Option<String> {
         .last
         .as_deref()
         .and_then(|text| text.parse::<k8s_openapi::jiff::Timestamp>().ok())
-        .and_then(|last| now.duration_since(last.into()).ok())
-        .map_or_else(String::new, |ago| {
+        .map_or_else(String::new, |last| {
+            // The cluster's clock is told in whole seconds.
+            let ago = now.duration_since(last.into()).unwrap_or_default();
             format!(", last {} ago", number::age(ago))
         });
     Some(format!(

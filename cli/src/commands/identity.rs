@@ -6,7 +6,7 @@ mod pods;
 mod rows;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use crds::observe::ProxyList;
@@ -19,22 +19,22 @@ use self::pods::PodName;
 use self::rows::Row;
 use super::proxies;
 use crate::cluster::Cluster;
-use crate::cluster::names::{Kind, Named};
+use crate::cluster::names::{Named, ResourceKind};
 use crate::console::Console;
 use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
 use crate::output::Format;
 
 /// What can be named: pods by themselves, by their account or by their workload.
-pub(super) const KINDS: &[Kind] = &[
-    Kind::Pod,
-    Kind::ServiceAccount,
-    Kind::Deployment,
-    Kind::StatefulSet,
-    Kind::DaemonSet,
-    Kind::Job,
-    Kind::ReplicaSet,
-    Kind::ReplicationController,
+pub(super) const KINDS: &[ResourceKind] = &[
+    ResourceKind::Pod,
+    ResourceKind::ServiceAccount,
+    ResourceKind::Deployment,
+    ResourceKind::StatefulSet,
+    ResourceKind::DaemonSet,
+    ResourceKind::Job,
+    ResourceKind::ReplicaSet,
+    ResourceKind::ReplicationController,
 ];
 /// Most proxies that are asked, and how many at the same time.
 const MOST: usize = 20;
@@ -99,7 +99,9 @@ impl Identity {
             return authority::print(cluster, format, console).await;
         }
         let named = self.named()?;
-        let of_pods = |named: &&Named| [Kind::Pod, Kind::ServiceAccount].contains(&named.kind);
+        let of_pods = |named: &&Named| {
+            [ResourceKind::Pod, ResourceKind::ServiceAccount].contains(&named.kind)
+        };
         let (pods, told) = match named.as_ref().filter(|named| !of_pods(named)) {
             // Controllers know whose pods are whose.
             Some(workload) => {
@@ -125,7 +127,9 @@ impl Identity {
         }
         let place = |row: &Row| (row.namespace.clone(), row.name.clone());
         rows.sort_by_key(place);
-        rows::print(&rows, "POD", cluster.scope().is_none(), format, console)?;
+        let all = cluster.scope().is_none();
+        let now = cluster.now(SystemTime::now());
+        rows::print(&rows, "POD", all, now, format, console)?;
         Ok(conclusion)
     }
 }

@@ -3,18 +3,16 @@
 use std::time::SystemTime;
 
 use clap::Args;
-use crds::observe::{Proxy, ProxyList, Resource};
+use crds::observe::{Certificate, Proxy, ProxyList, Resource};
 use k8s_openapi::jiff::Timestamp;
 
+use super::lifetime::is_late;
 use crate::cluster::Cluster;
 use crate::console::Console;
 use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
 use crate::output::table::{Cell, Table, Tone};
 use crate::output::{self, COMMON, Format, number};
-
-/// A certificate that ends sooner than this should have been renewed.
-const SOON: u64 = 600;
 
 /// Proxies that are asked for at a time, as kubectl does.
 const PAGE: &str = "500";
@@ -72,7 +70,8 @@ impl Proxies {
             console.word("no proxies")?;
             return Ok(conclusion);
         }
-        table(&list, cluster.scope().is_none(), format, now).write(console.out, console.color)?;
+        let all = cluster.scope().is_none();
+        table(&list, all, format, cluster.now(now)).write(console.out, console.color)?;
         for proxy in &list.items {
             for nack in &proxy.status.nacks {
                 console.word(&format!(
@@ -148,13 +147,7 @@ fn table(list: &ProxyList, all: bool, format: Format, now: SystemTime) -> Table 
             } else {
                 Cell::toned(status.nacks.len().to_string(), Tone::Bad)
             },
-            certificate(
-                status
-                    .certificate
-                    .as_ref()
-                    .map(|one| one.not_after.as_str()),
-                now,
-            ),
+            certificate(status.certificate.as_ref(), now),
             status.memory.map(memory).unwrap_or_default().into(),
         ]);
         if format == Format::Wide {
@@ -185,13 +178,16 @@ fn acked(acknowledged: u32, needed: u32) -> Cell {
 }
 
 /// In how long a certificate ends.
-fn certificate(ends: Option<&str>, now: SystemTime) -> Cell {
-    let Some(ends) = ends.and_then(|text| text.parse::<Timestamp>().ok()) else {
+fn certificate(held: Option<&Certificate>, now: SystemTime) -> Cell {
+    let Some((held, ends)) = held.and_then(|held| {
+        let ends: Timestamp = held.not_after.parse().ok()?;
+        Some((held, SystemTime::from(ends)))
+    }) else {
         return Cell::default();
     };
-    match SystemTime::from(ends).duration_since(now) {
+    match ends.duration_since(now) {
         Err(_) => Cell::toned("ended", Tone::Bad),
-        Ok(left) if left.as_secs() < SOON => Cell::toned(number::age(left), Tone::Warning),
+        Ok(left) if is_late(held, None, now) => Cell::toned(number::age(left), Tone::Warning),
         Ok(left) => number::age(left).into(),
     }
 }

@@ -5,7 +5,7 @@ use crds::observe::{Proxy, Resource};
 use policy::well_known::ADMIN_PORT;
 use serde_json::Value;
 
-use crate::cluster::names::{Kind, Named};
+use crate::cluster::names::{Named, ResourceKind};
 use crate::cluster::{Cluster, forward};
 use crate::console::Console;
 use crate::failure::{Conclusion, Failure};
@@ -42,7 +42,7 @@ pub(super) fn pod(text: &str) -> Result<String, Failure> {
     } else {
         format!("pod/{text}")
     };
-    Ok(Named::read_one(&text, &[Kind::Pod])?.1)
+    Ok(Named::read_one(&text, &[ResourceKind::Pod])?.1)
 }
 
 impl ProxyConfig {

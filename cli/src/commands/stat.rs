@@ -13,7 +13,7 @@ use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
 
 use self::groups::{Group, Weights};
 use crate::cluster::Cluster;
-use crate::cluster::names::{Kind, Named};
+use crate::cluster::names::{Named, ResourceKind};
 use crate::console::Console;
 use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
@@ -23,17 +23,17 @@ use crate::traffic::select::{ENDS, Selected};
 use crate::traffic::{Question, Traffic, known};
 
 /// Kinds that have numbers.
-pub(super) const KINDS: &[Kind] = &[
-    Kind::Deployment,
-    Kind::StatefulSet,
-    Kind::DaemonSet,
-    Kind::Job,
-    Kind::ReplicaSet,
-    Kind::ReplicationController,
-    Kind::Pod,
-    Kind::Service,
-    Kind::Namespace,
-    Kind::TrafficSplit,
+pub(super) const KINDS: &[ResourceKind] = &[
+    ResourceKind::Deployment,
+    ResourceKind::StatefulSet,
+    ResourceKind::DaemonSet,
+    ResourceKind::Job,
+    ResourceKind::ReplicaSet,
+    ResourceKind::ReplicationController,
+    ResourceKind::Pod,
+    ResourceKind::Service,
+    ResourceKind::Namespace,
+    ResourceKind::TrafficSplit,
 ];
 /// Between two tables of a watch: the reports' own pace.
 const EACH: Duration = Duration::from_secs(5);
@@ -83,14 +83,31 @@ impl Stat {
         self.asked()?;
         self.ends()?;
         let cluster = Cluster::connect(global).await?;
-        loop {
-            self.print(&cluster, format, console).await?;
-            if !self.watch {
-                return Ok(Conclusion::Yes);
-            }
+        self.follow(&cluster, format, console).await
+    }
+
+    /// One table, or one after the other. After the first one nobody may be there to answer for a
+    /// moment only, as while controllers are replaced: then that is said, and the watch goes on.
+    ///
+    /// # Errors
+    /// When the first one cannot be made, or nobody reads them any more.
+    pub(crate) async fn follow(
+        &self,
+        cluster: &Cluster,
+        format: Format,
+        console: &mut Console<'_>,
+    ) -> Result<Conclusion, Failure> {
+        self.print(cluster, format, console).await?;
+        while self.watch {
             tokio::time::sleep(EACH).await;
             console.line("")?;
+            match self.print(cluster, format, console).await {
+                Ok(_) => {}
+                Err(Failure::Closed) => return Err(Failure::Closed),
+                Err(failure) => console.word(&failure.to_string())?,
+            }
         }
+        Ok(Conclusion::Yes)
     }
 
     /// What is asked about, and of which window.
@@ -120,13 +137,13 @@ impl Stat {
         console: &mut Console<'_>,
     ) -> Result<Conclusion, Failure> {
         let ((resource, question), ends) = (self.asked()?, self.ends()?);
-        let alone = resource.kind == Kind::Pod && ends.iter().all(Option::is_none);
+        let alone = resource.kind == ResourceKind::Pod && ends.iter().all(Option::is_none);
         if alone && pods::print(cluster, &resource, question.window, format, console).await? {
             return Ok(Conclusion::Yes);
         }
         // A namespace is asked about where it is, and all of them everywhere.
         let asked = match resource.kind {
-            Kind::Namespace => &cluster.about(resource.name.as_deref()),
+            ResourceKind::Namespace => &cluster.about(resource.name.as_deref()),
             _ => cluster,
         };
         let traffic = Traffic::ask(asked, &question).await?;
@@ -170,11 +187,11 @@ impl Stat {
         });
         let selected = Selected::new(resource.clone(), scope);
         let weights = match resource.kind {
-            Kind::TrafficSplit => weights(cluster, console).await?,
+            ResourceKind::TrafficSplit => weights(cluster, console).await?,
             _ => Weights::default(),
         };
         let groups = groups::of(traffic, edges, &resource, &selected, to.is_some());
-        let all = scope.is_none() && resource.kind != Kind::Namespace;
+        let all = scope.is_none() && resource.kind != ResourceKind::Namespace;
         let seconds = traffic.seconds();
         Ok(table(
             &groups,
@@ -189,13 +206,13 @@ impl Stat {
 
 fn table(
     groups: &[Group],
-    kind: Kind,
+    kind: ResourceKind,
     all: bool,
     weights: &Weights,
     seconds: f64,
     format: Format,
 ) -> Table {
-    let split = kind == Kind::TrafficSplit;
+    let split = kind == ResourceKind::TrafficSplit;
     let mut head = Vec::new();
     if all {
         head.push("NAMESPACE");

@@ -192,9 +192,9 @@ async fn try_out(
         err: &mut words,
         color: false,
     };
-    dry_run::print(&status, SystemTime::now(), &mut told)?;
+    dry_run::print(&status, cluster.now(SystemTime::now()), &mut told)?;
     for text in [table, words] {
-        console.word(String::from_utf8_lossy(&text).trim_end())?;
+        console.words(String::from_utf8_lossy(&text).trim_end())?;
     }
     if let Err(why) = dry_run::conclude(&status, ADVICE) {
         console.word(&format!("dry run: {why}"))?;

@@ -16,10 +16,13 @@ use crate::console::Console;
 use crate::failure::{Failure, status};
 use crate::output::Format;
 
+mod bare;
+mod clock;
 mod identity;
 mod names;
 mod pods;
 mod suggest;
+mod watch;
 
 /// 2026-11-02T09:00:00Z.
 fn now() -> SystemTime {
@@ -42,7 +45,7 @@ async fn run(client: Client, line: &str) -> (u8, String, String) {
     let ended = match cli.command {
         Command::Routes(command) => command.print(&cluster, format(&all), &mut console).await,
         Command::Identity(command) => command.print(&cluster, format(&all), &mut console).await,
-        Command::Stat(command) => command.print(&cluster, format(&all), &mut console).await,
+        Command::Stat(command) => command.follow(&cluster, format(&all), &mut console).await,
         Command::Suggest(command) => command.print(&cluster, format(&all), &mut console).await,
         Command::Edges(command) => {
             command

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::select::{ENDS, account_of};
 use super::{Question, Traffic};
 use crate::cluster::Cluster;
-use crate::cluster::names::{Kind, Named};
+use crate::cluster::names::{Named, ResourceKind};
 use crate::cluster::nearest::{hint, nearest};
 use crate::failure::Failure;
 
@@ -22,7 +22,7 @@ const DEEPEST: usize = 4;
 const LOOK: Duration = Duration::from_secs(60);
 
 /// An object that the graph names: kind, namespace and name.
-type Name<'a> = (Kind, &'a str, &'a str);
+type Name<'a> = (ResourceKind, &'a str, &'a str);
 
 /// Ends where there is nothing of this name, or no such namespace.
 ///
@@ -36,7 +36,7 @@ pub(crate) async fn check(
 ) -> Result<(), Failure> {
     let found = looked_up(cluster, traffic, named).await?;
     match (found, named.and_then(|named| named.name.as_deref())) {
-        (Some((kind @ (Kind::Pod | Kind::ReplicaSet), object)), Some(name)) => {
+        (Some((kind @ (ResourceKind::Pod | ResourceKind::ReplicaSet), object)), Some(name)) => {
             counted_by_itself(cluster, (kind, name), object).await
         }
         _ => Ok(()),
@@ -60,6 +60,34 @@ pub(crate) async fn wrong(cluster: &Cluster, names: &[Named]) -> Option<Failure>
     None
 }
 
+/// The nearest that the graph names in the cluster's namespace, of these kinds, the first of
+/// them that has it. Nothing is said where nobody tells that.
+pub(crate) async fn nearest_of(
+    cluster: &Cluster,
+    kinds: &[ResourceKind],
+    name: &str,
+) -> Option<(ResourceKind, String)> {
+    let question = Question {
+        window: LOOK,
+        ..Question::default()
+    };
+    let here = cluster.about(Some(cluster.namespace()));
+    let traffic = Traffic::ask(&here, &question).await.ok()?;
+    let all = names(&traffic);
+    let of = |wanted: ResourceKind| {
+        let all = all.iter();
+        let all = all.filter(move |(kind, namespace, _)| {
+            *kind == wanted && *namespace == cluster.namespace()
+        });
+        all.map(|(.., known)| *known)
+    };
+    let meant = nearest(name, kinds.iter().flat_map(|kind| of(*kind)))?;
+    let kind = kinds
+        .iter()
+        .find(|kind| of(**kind).any(|known| known == meant));
+    Some((*kind?, meant.to_owned()))
+}
+
 /// The object that is named, where the graph does not know it and the API server does.
 ///
 /// # Errors
@@ -68,7 +96,7 @@ async fn looked_up(
     cluster: &Cluster,
     traffic: &Traffic,
     named: Option<&Named>,
-) -> Result<Option<(Kind, Value)>, Failure> {
+) -> Result<Option<(ResourceKind, Value)>, Failure> {
     let here = cluster.scope();
     let in_scope = |namespace: &str| here.is_none_or(|here| here == namespace);
     let nodes = &traffic.graph.nodes;
@@ -87,9 +115,9 @@ async fn looked_up(
         .any(|(of, namespace, known)| *of == kind && *known == name && in_scope(namespace));
     match kind {
         // Nobody knows all hosts.
-        Kind::External => Ok(None),
-        Kind::Namespace if nodes.iter().any(|node| node.namespace == name) => Ok(None),
-        Kind::Namespace => namespace_exists(cluster, name).await.map(|()| None),
+        ResourceKind::External => Ok(None),
+        ResourceKind::Namespace if nodes.iter().any(|node| node.namespace == name) => Ok(None),
+        ResourceKind::Namespace => namespace_exists(cluster, name).await.map(|()| None),
         _ if known => Ok(None),
         _ => {
             let found = existing(cluster, &all, kind, name).await?;
@@ -102,29 +130,29 @@ async fn looked_up(
 fn names(traffic: &Traffic) -> Vec<Name<'_>> {
     let mut names = Vec::new();
     for node in &traffic.graph.nodes {
-        if let Some(kind) = Kind::named(node.kind.as_str()) {
+        if let Some(kind) = ResourceKind::named(node.kind.as_str()) {
             names.push((kind, node.namespace.as_str(), node.name.as_str()));
         }
         for service in &node.services {
-            names.extend(object(Kind::Service, service));
+            names.extend(object(ResourceKind::Service, service));
         }
         for (namespace, name) in node.accounts.iter().filter_map(|id| account_of(id)) {
-            names.push((Kind::ServiceAccount, namespace, name));
+            names.push((ResourceKind::ServiceAccount, namespace, name));
         }
     }
     for edge in traffic.edges() {
-        names.extend(object(Kind::Service, &edge.service));
-        names.extend(object(Kind::Service, &edge.backend));
-        names.extend(object(Kind::TrafficSplit, &edge.split));
+        names.extend(object(ResourceKind::Service, &edge.service));
+        names.extend(object(ResourceKind::Service, &edge.backend));
+        names.extend(object(ResourceKind::TrafficSplit, &edge.split));
         // Also of pods that do not run any more.
         for (namespace, name) in edge.identities.iter().filter_map(|id| account_of(id)) {
-            names.push((Kind::ServiceAccount, namespace, name));
+            names.push((ResourceKind::ServiceAccount, namespace, name));
         }
     }
     names
 }
 
-fn object(kind: Kind, key: &str) -> Option<Name<'_>> {
+fn object(kind: ResourceKind, key: &str) -> Option<Name<'_>> {
     let (namespace, name) = key.split_once('/')?;
     Some((kind, namespace, name))
 }
@@ -158,7 +186,7 @@ async fn namespace_exists(cluster: &Cluster, name: &str) -> Result<(), Failure> 
 async fn existing(
     cluster: &Cluster,
     all: &[Name<'_>],
-    kind: Kind,
+    kind: ResourceKind,
     name: &str,
 ) -> Result<Value, Failure> {
     if let Some(found) = read(cluster, kind, name).await? {
@@ -179,7 +207,7 @@ async fn existing(
 /// With what owns it, under which they are.
 async fn counted_by_itself(
     cluster: &Cluster,
-    (owned, name): (Kind, &str),
+    (owned, name): (ResourceKind, &str),
     object: Value,
 ) -> Result<(), Failure> {
     match workload(cluster, object).await {
@@ -200,7 +228,7 @@ async fn counted_by_itself(
 }
 
 /// An object of this name; of several namespaces the first one.
-async fn read(cluster: &Cluster, kind: Kind, name: &str) -> Result<Option<Value>, Failure> {
+async fn read(cluster: &Cluster, kind: ResourceKind, name: &str) -> Result<Option<Value>, Failure> {
     let Some(collection) = kind.path(cluster.scope()) else {
         return Ok(None);
     };
@@ -222,7 +250,7 @@ async fn read(cluster: &Cluster, kind: Kind, name: &str) -> Result<Option<Value>
 
 /// The topmost owner of an object of the kinds that the graph has, and whether nothing can stand
 /// above it that the user does not see; nothing of an object by itself.
-async fn workload(cluster: &Cluster, object: Value) -> Option<(Kind, String, bool)> {
+async fn workload(cluster: &Cluster, object: Value) -> Option<(ResourceKind, String, bool)> {
     let namespace = object["metadata"]["namespace"].as_str().map(str::to_owned);
     let namespace = namespace.or_else(|| cluster.scope().map(str::to_owned))?;
     let (mut top, mut at) = (None, object);
@@ -235,7 +263,7 @@ async fn workload(cluster: &Cluster, object: Value) -> Option<(Kind, String, boo
         let read = cluster.try_read(&what, &format!("{path}/{name}")).await;
         // Whoever may not see it may be told as far as he sees. Of ReplicaSets most are owned.
         let Ok(owner) = read else {
-            return Some((kind, name, kind != Kind::ReplicaSet));
+            return Some((kind, name, kind != ResourceKind::ReplicaSet));
         };
         top = Some((kind, name, true));
         at = owner;
@@ -244,20 +272,20 @@ async fn workload(cluster: &Cluster, object: Value) -> Option<(Kind, String, boo
 }
 
 /// What made an object, if it is a workload.
-fn controller(object: &Value) -> Option<(Kind, String)> {
+fn controller(object: &Value) -> Option<(ResourceKind, String)> {
     let owners = object["metadata"]["ownerReferences"].as_array()?;
     let owner = owners.iter().find(|owner| owner["controller"] == true)?;
-    let kind = Kind::named(owner["kind"].as_str()?)?;
+    let kind = ResourceKind::named(owner["kind"].as_str()?)?;
     Some((kind, owner["name"].as_str()?.to_owned()))
 }
 
 /// The same name of another kind, or else the nearest of the same kind.
-fn meant(all: &[Name<'_>], kind: Kind, name: &str, here: Option<&str>) -> Option<String> {
+fn meant(all: &[Name<'_>], kind: ResourceKind, name: &str, here: Option<&str>) -> Option<String> {
     let near = all
         .iter()
         .filter(|(_, namespace, _)| here.is_none_or(|here| here == *namespace));
     // They have the names of workloads and Services, and nobody mixes those up.
-    let never = [Kind::ServiceAccount, Kind::TrafficSplit];
+    let never = [ResourceKind::ServiceAccount, ResourceKind::TrafficSplit];
     let same_name = near
         .clone()
         .find(|(other, _, known)| *known == name && ENDS.contains(other) && !never.contains(other));

@@ -3,21 +3,21 @@
 use crds::observe::{Edge, Node, NodeKind};
 
 use super::Traffic;
-use crate::cluster::names::{Kind, Named};
+use crate::cluster::names::{Named, ResourceKind};
 
 /// Kinds that can stand at an end of an edge.
-pub(crate) const ENDS: &[Kind] = &[
-    Kind::Deployment,
-    Kind::StatefulSet,
-    Kind::DaemonSet,
-    Kind::Job,
-    Kind::ReplicaSet,
-    Kind::ReplicationController,
-    Kind::Pod,
-    Kind::Service,
-    Kind::Namespace,
-    Kind::ServiceAccount,
-    Kind::External,
+pub(crate) const ENDS: &[ResourceKind] = &[
+    ResourceKind::Deployment,
+    ResourceKind::StatefulSet,
+    ResourceKind::DaemonSet,
+    ResourceKind::Job,
+    ResourceKind::ReplicaSet,
+    ResourceKind::ReplicationController,
+    ResourceKind::Pod,
+    ResourceKind::Service,
+    ResourceKind::Namespace,
+    ResourceKind::ServiceAccount,
+    ResourceKind::External,
 ];
 
 /// What somebody means, and where he is.
@@ -42,7 +42,7 @@ impl Selected {
     #[must_use]
     pub(crate) fn is_from(&self, traffic: &Traffic, edge: &Edge) -> bool {
         // The edge says by whose account it is, whatever pods its caller has now.
-        if self.named.kind == Kind::ServiceAccount && !edge.identities.is_empty() {
+        if self.named.kind == ResourceKind::ServiceAccount && !edge.identities.is_empty() {
             return self.is_account_in(&edge.identities);
         }
         traffic.node(&edge.from).is_some_and(|node| self.fits(node))
@@ -54,7 +54,7 @@ impl Selected {
         if self.named.port.is_some_and(|port| port != edge.port) {
             return false;
         }
-        if self.named.kind == Kind::Service {
+        if self.named.kind == ResourceKind::Service {
             return self.service_of(edge).is_some();
         }
         traffic.node(&edge.to).is_some_and(|node| self.fits(node))
@@ -76,7 +76,7 @@ impl Selected {
     /// Whether a node serves what is meant: is it, or its pods are a Service's endpoints.
     #[must_use]
     pub(crate) fn is_served_by(&self, node: &Node) -> bool {
-        if self.named.kind != Kind::Service {
+        if self.named.kind != ResourceKind::Service {
             return self.fits(node);
         }
         node.services.iter().any(|service| {
@@ -90,12 +90,12 @@ impl Selected {
     #[must_use]
     pub(crate) fn fits(&self, node: &Node) -> bool {
         match self.named.kind {
-            Kind::Namespace => {
+            ResourceKind::Namespace => {
                 let name = self.named.name.as_deref();
                 name.is_none_or(|name| name == node.namespace)
             }
-            Kind::ServiceAccount => self.is_account_in(&node.accounts),
-            Kind::External => {
+            ResourceKind::ServiceAccount => self.is_account_in(&node.accounts),
+            ResourceKind::External => {
                 let name = self.named.name.as_deref();
                 node.kind == NodeKind::External && name.is_none_or(|name| name == node.name)
             }

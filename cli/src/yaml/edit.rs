@@ -64,7 +64,7 @@ struct Editor<'a> {
 }
 
 /// A field, whether it is there or not.
-struct Place {
+struct FieldLocation {
     parent: Id,
     what: Kind,
     /// Its value, and for a member the key before it.
@@ -86,7 +86,7 @@ struct Splice {
 }
 
 impl Editor<'_> {
-    fn place(&self, pointer: &str) -> Option<Place> {
+    fn place(&self, pointer: &str) -> Option<FieldLocation> {
         let document = self.document;
         let mut tokens = tokens(pointer).peekable();
         let (mut parent, mut parent_key) = (document.root(), None);
@@ -109,7 +109,7 @@ impl Editor<'_> {
                 _ => return None,
             };
             if tokens.peek().is_none() {
-                return Some(Place {
+                return Some(FieldLocation {
                     parent: at,
                     what,
                     held,
@@ -197,7 +197,7 @@ impl Editor<'_> {
         self.all(ways.into())
     }
 
-    fn replace(&self, place: &Place, value: &Value) -> Vec<String> {
+    fn replace(&self, place: &FieldLocation, value: &Value) -> Vec<String> {
         let Some((key, held)) = place.held else {
             return Vec::new();
         };
@@ -238,7 +238,7 @@ impl Editor<'_> {
         })
     }
 
-    fn remove(&self, place: &Place) -> Vec<String> {
+    fn remove(&self, place: &FieldLocation) -> Vec<String> {
         let Some((first, held)) = place.held else {
             return Vec::new();
         };
@@ -286,7 +286,7 @@ impl Editor<'_> {
     }
 
     /// A collection loses the only thing in it.
-    fn emptied(&self, place: &Place, start: usize, end: usize) -> Vec<Option<Splice>> {
+    fn emptied(&self, place: &FieldLocation, start: usize, end: usize) -> Vec<Option<Splice>> {
         let empty = match place.what {
             Kind::Member(_) => "{}",
             Kind::Item(_) => "[]",

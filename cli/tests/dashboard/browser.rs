@@ -26,6 +26,8 @@ pub(super) struct Browser {
     last: u64,
     /// What the page told without being asked.
     events: Vec<Value>,
+    /// Of what a test has opened.
+    origins: Vec<String>,
     _process: Child,
     _folder: TempDir,
 }
@@ -68,6 +70,7 @@ impl Browser {
             session: String::new(),
             last: 0,
             events: Vec::new(),
+            origins: Vec::new(),
             _process: process,
             _folder: folder,
         };
@@ -122,6 +125,7 @@ impl Browser {
     }
 
     pub(super) async fn open(&mut self, url: &str) {
+        self.origins.push(origin(url));
         self.call("Page.navigate", json!({"url": url})).await;
         self.wait("document.readyState === 'complete'").await;
     }
@@ -265,6 +269,24 @@ impl Browser {
         });
         urls.collect()
     }
+}
+
+/// No page asks anybody but whom it came from, whatever a test does with it.
+impl Drop for Browser {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        let mut others = self.asked();
+        others.retain(|url| url != "about:blank" && !self.origins.contains(&origin(url)));
+        assert!(others.is_empty(), "other origins were asked: {others:?}");
+    }
+}
+
+/// Scheme, host and port.
+fn origin(url: &str) -> String {
+    let parts: Vec<&str> = url.split('/').take(3).collect();
+    parts.join("/")
 }
 
 /// Where the browser listens; it writes that down.

@@ -40,7 +40,7 @@ async fn a_wrong_clock_of_the_browser_changes_nothing_that_is_shown() {
     shown.browser.see("90 min").await;
     shown.page("Health").await;
     shown.browser.see("at 09:00:00").await;
-    shown.browser.see("none ends within an hour").await;
+    shown.browser.see("none is about to end").await;
     shown.mesh.lose(true).await;
     shown.browser.see("Stale since 09:00:00").await;
     // What went by since then is measured, and added.

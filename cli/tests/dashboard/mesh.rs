@@ -29,7 +29,7 @@ const OBSERVE: &str = "/apis/observe.weft.dev/v1alpha1";
 /// Lines of a tap that wait for their reader.
 const LINES: usize = 1024;
 
-type Answer = Response<UnsyncBoxBody<bytes::Bytes, Infallible>>;
+type FakeResponse = Response<UnsyncBoxBody<bytes::Bytes, Infallible>>;
 
 #[derive(Default)]
 struct Script {
@@ -207,7 +207,7 @@ impl Mesh {
         self.api.writes()
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Answer {
+    async fn answer(&self, request: Request<Incoming>) -> FakeResponse {
         let (parts, body) = request.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         let path = parts.uri.path().to_owned();
@@ -265,7 +265,7 @@ impl Mesh {
 }
 
 impl Script {
-    fn tap(&mut self, query: &str) -> Answer {
+    fn tap(&mut self, query: &str) -> FakeResponse {
         if self.no_tap {
             return status(
                 403,
@@ -301,7 +301,7 @@ fn typed<T: DeserializeOwned + Serialize>(value: &Value) -> Value {
     serde_json::to_value(serde_json::from_value::<T>(value.clone()).unwrap()).unwrap()
 }
 
-fn status(code: u16, message: &str) -> Answer {
+fn status(code: u16, message: &str) -> FakeResponse {
     let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": message, "code": code});
     let mut response = Response::new(whole(status.to_string().into()));
     *response.status_mut() = StatusCode::from_u16(code).unwrap();

@@ -21,8 +21,10 @@ fn edge(id: &str, from: &str, to: &str, requests: u64, failure: u64) -> Value {
         "firstSeen": "2026-11-02T08:00:00Z", "lastSeen": "2026-11-02T09:00:00Z", "history": minutes})
 }
 
+/// Of a window that ends now, as controllers answer it where nothing was lost.
 fn metadata() -> Value {
-    json!({"end": "2026-11-02T09:00:00Z", "windowSeconds": 60, "complete": true})
+    json!({"end": "2026-11-02T09:00:00Z", "windowSeconds": 60, "complete": false, "unsettled": true,
+        "incomplete": "reports of the last seconds may still come"})
 }
 
 /// The shop of the demo; of the calls to the catalog so many of 600 go to version 2.
@@ -138,7 +140,7 @@ pub(super) fn hostile() -> Value {
     graph["edges"][6]["to"] = json!(format!("External/{HOSTILE}"));
     graph["nodes"][6] =
         json!({"id": format!("External/{HOSTILE}"), "kind": "External", "name": HOSTILE});
-    graph["metadata"]["complete"] = json!(false);
+    graph["metadata"]["unsettled"] = json!(false);
     graph["metadata"]["incomplete"] = json!(HOSTILE);
     graph
 }

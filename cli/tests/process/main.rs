@@ -6,8 +6,10 @@
 mod completion;
 mod examples;
 mod forward;
+mod hostile;
 mod latency;
 mod server;
+mod silent;
 
 use std::path::Path;
 use std::process::Output;

@@ -78,7 +78,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 /// Body of an answer: whole, or a stream.
 pub(crate) type Body = UnsyncBoxBody<Bytes, Infallible>;
 /// An answer.
-pub(crate) type Answer = Response<Body>;
+pub(crate) type ApiResponse = Response<Body>;
 
 /// One API behind the port.
 pub(crate) trait Handler: Debug + Send + Sync {
@@ -96,7 +96,11 @@ pub(crate) trait Handler: Debug + Send + Sync {
 
     /// Answers a call below `/apis/<group>` or `/openapi/v3/apis/<group>` on behalf of a
     /// user whom the API server passed on.
-    fn call(self: Arc<Self>, user: User, request: Request<Incoming>) -> BoxFuture<'static, Answer>;
+    fn call(
+        self: Arc<Self>,
+        user: User,
+        request: Request<Incoming>,
+    ) -> BoxFuture<'static, ApiResponse>;
 
     /// Counts a call that was answered without it.
     fn refused(&self, status: StatusCode);
@@ -128,7 +132,8 @@ pub(crate) async fn serve(
     stop: watch::Receiver<bool>,
 ) {
     let too_often = limits.counter("metrics-api-connection-rate");
-    let listener = HttpsListener::new(listener, "aggregated APIs", ARRIVALS, too_often);
+    let no_file = limits.counter("open-files");
+    let listener = HttpsListener::new(listener, "aggregated APIs", ARRIVALS, too_often, no_file);
     let unproven = Pool::new(UNPROVEN, limits.counter("metrics-api-unproven-connections"));
     let port = Port {
         proven: Pool::new(PROVEN, limits.counter("metrics-api-connections")),
@@ -265,7 +270,7 @@ async fn answer(
     apis: &[Served],
     user: Result<User, front_proxy::Stranger>,
     request: Request<Incoming>,
-) -> Answer {
+) -> ApiResponse {
     let path = request.uri().path();
     let Some(api) = apis
         .iter()
@@ -343,7 +348,7 @@ fn merged(mut one: Value, other: Value) -> Value {
 }
 
 /// An answer that is all there.
-pub(crate) fn whole(code: StatusCode, body: impl Into<Bytes>) -> Answer {
+pub(crate) fn whole(code: StatusCode, body: impl Into<Bytes>) -> ApiResponse {
     let mut response = Response::new(Full::new(body.into()).boxed_unsync());
     *response.status_mut() = code;
     let json = HeaderValue::from_static("application/json");
@@ -352,7 +357,7 @@ pub(crate) fn whole(code: StatusCode, body: impl Into<Bytes>) -> Answer {
 }
 
 /// A refusal as an answer.
-pub(crate) fn refused(refusal: &Refusal, group: &str) -> Answer {
+pub(crate) fn refused(refusal: &Refusal, group: &str) -> ApiResponse {
     let mut response = whole(refusal.code, refusal.json(group).to_string());
     let soon = match refusal.code {
         StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => "1",
@@ -363,7 +368,7 @@ pub(crate) fn refused(refusal: &Refusal, group: &str) -> Answer {
     response
 }
 
-fn without_body(answer: Answer, head: bool) -> Answer {
+fn without_body(answer: ApiResponse, head: bool) -> ApiResponse {
     if head {
         answer.map(|_| Full::default().boxed_unsync())
     } else {

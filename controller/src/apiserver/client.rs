@@ -21,8 +21,8 @@ use tower::BoxError;
 /// From a call to the end of its answer. The slowest honest one is a write that waits
 /// for somebody's webhook, which the API server gives at most this long.
 pub(crate) const CALL_WITHIN: Duration = Duration::from_secs(30);
-/// Seconds after which the Lease holder's watches begin anew: kube notices a watch that
-/// has died 5 s later, instead of after its five minutes.
+/// Seconds after which the watches of the cluster and of the Lease holder begin anew: kube
+/// notices a watch that has died 5 s later, instead of after its five minutes.
 pub(crate) const WATCH_SECONDS: u32 = 60;
 /// A loop without an answer for this long, and in two calls at least, is stalled.
 const STALLED_AFTER: Duration = Duration::from_secs(45);

@@ -1,7 +1,8 @@
 //! Events: what a person sees under `kubectl describe`.
 //!
 //! Said once: the same Event about the same object is not repeated for
-//! [`SAY_AGAIN_AFTER`]. The queue is bounded and never waits, because no part
+//! [`SAY_AGAIN_AFTER`], what is a record of who did what for [`RECORD_AGAIN_AFTER`]. The queue
+//! is bounded and never waits, because no part
 //! of the mesh may stand still for an Event; what does not fit is counted.
 
 use std::collections::HashMap;
@@ -25,6 +26,9 @@ const REMEMBERED: usize = 8192;
 /// After this time the same Event may be said again; the API server forgets
 /// Events after an hour.
 const SAY_AGAIN_AFTER: Duration = Duration::from_secs(50 * 60);
+/// The same for what somebody does, of which every time counts: it tells when he did it, and
+/// he cannot fill etcd by doing it all the time.
+const RECORD_AGAIN_AFTER: Duration = Duration::from_secs(30);
 /// At most twenty Events a second, so that a cluster full of mistakes does not
 /// fill etcd with Events.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -34,9 +38,12 @@ const NOTE_LIMIT: usize = 1024;
 /// Where Events are handed in. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct EventRecorder {
-    queue: mpsc::Sender<Event>,
+    queue: mpsc::Sender<Note>,
     dropped: Counter,
 }
+
+/// An Event, and for how long it is not repeated.
+type Note = (Event, Duration);
 
 /// How it shows in `kubectl get events`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -92,7 +99,16 @@ impl EventRecorder {
 
     /// Hands an Event in. Never waits.
     pub(crate) fn record(&self, event: Event) {
-        if self.queue.try_send(event).is_err() {
+        self.hand_in((event, SAY_AGAIN_AFTER));
+    }
+
+    /// The same of what a user does: when he does it again, that is an Event again.
+    pub(crate) fn record_deed(&self, event: Event) {
+        self.hand_in((event, RECORD_AGAIN_AFTER));
+    }
+
+    fn hand_in(&self, note: Note) {
+        if self.queue.try_send(note).is_err() {
             self.dropped.inc();
         }
     }
@@ -102,7 +118,7 @@ impl EventRecorder {
 pub(crate) struct Writer {
     client: Client,
     me: String,
-    notes: mpsc::Receiver<Event>,
+    notes: mpsc::Receiver<Note>,
     said: HashMap<Event, Instant>,
 }
 
@@ -111,8 +127,8 @@ opaque_debug!(Writer);
 impl Writer {
     /// Ends when every [`EventRecorder`] is gone.
     pub(crate) async fn run(mut self) {
-        while let Some(note) = self.notes.recv().await {
-            if !self.is_news(&note, Instant::now()) {
+        while let Some((note, again_after)) = self.notes.recv().await {
+            if !self.is_news(&note, again_after, Instant::now()) {
                 continue;
             }
             if let Err(error) = self.write(&note).await {
@@ -123,7 +139,7 @@ impl Writer {
         }
     }
 
-    fn is_news(&mut self, note: &Event, now: Instant) -> bool {
+    fn is_news(&mut self, note: &Event, again_after: Duration, now: Instant) -> bool {
         if self.said.len() >= REMEMBERED {
             self.said
                 .retain(|_, at| now.duration_since(*at) < SAY_AGAIN_AFTER);
@@ -133,7 +149,7 @@ impl Writer {
             }
         }
         match self.said.get(note) {
-            Some(at) if now.duration_since(*at) < SAY_AGAIN_AFTER => false,
+            Some(at) if now.duration_since(*at) < again_after => false,
             _ => {
                 self.said.insert(note.clone(), now);
                 true
@@ -233,6 +249,25 @@ mod tests {
         drop(events);
         writer.run().await;
         assert_eq!(api.writes().len(), 2, "{:?}", api.writes());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_somebody_does_again_minutes_later_is_written_again() {
+        let api = FakeApi::default();
+        let (events, writer) = EventRecorder::new(api.client(), "me", Counter::default());
+        tokio::spawn(writer.run());
+        for (after, written) in [(0, 1), (1, 1), (300, 2), (600, 3)] {
+            sleep(Duration::from_secs(after)).await;
+            events.record_deed(note("taps"));
+            events.record(note("is broken"));
+            sleep(Duration::from_secs(1)).await;
+            assert_eq!(
+                api.writes().len(),
+                written + 1,
+                "{after}: {:?}",
+                api.writes()
+            );
+        }
     }
 
     #[tokio::test(start_paused = true)]

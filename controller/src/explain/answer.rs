@@ -9,9 +9,9 @@ use policy::reason::Reason;
 
 use super::call::{Called, Caller, Request};
 use super::judge::{self, Judged};
-use super::outcome::{Outcome, Question, together};
+use super::outcome::{BackendOutcome, Question, together};
 use super::question::{BadQuestion, CallerView, Callers, Owner};
-use super::route::Way;
+use super::route::BackendRoute;
 use super::{fix, words};
 use crate::model::{Model, PodId};
 
@@ -72,7 +72,7 @@ impl Model {
         };
         let mut outcomes = Vec::new();
         for caller in &question.from {
-            for way in Way::of(self, caller, &question.to, &question.request) {
+            for way in BackendRoute::of(self, caller, &question.to, &question.request) {
                 outcomes.push(self.follow(caller, &question.request, way));
             }
         }
@@ -80,13 +80,18 @@ impl Model {
     }
 
     /// What becomes of a caller's calls that go one way.
-    fn follow<'a>(&'a self, caller: &'a Caller, request: &Request, way: Way<'a>) -> Outcome<'a> {
+    fn follow<'a>(
+        &'a self,
+        caller: &'a Caller,
+        request: &Request,
+        way: BackendRoute<'a>,
+    ) -> BackendOutcome<'a> {
         let judged: Vec<Judged> = way
             .asked()
             .iter()
             .map(|endpoint| judge::endpoint(self, caller, endpoint, request))
             .collect();
-        Outcome {
+        BackendOutcome {
             caller,
             way,
             judged,
@@ -96,7 +101,7 @@ impl Model {
     fn put_together(
         &self,
         question: &Question<'_>,
-        outcomes: &[Outcome<'_>],
+        outcomes: &[BackendOutcome<'_>],
         owner: Owner<'_>,
         callers: Callers<'_>,
     ) -> Explained {
@@ -106,13 +111,14 @@ impl Model {
             steps: words::steps(self, question, outcomes),
             ..ExplanationStatus::default()
         };
-        let refusals: BTreeSet<Reason> = outcomes.iter().flat_map(Outcome::refusals).collect();
-        status.verdict = together(outcomes.iter().map(Outcome::verdict));
+        let refusals: BTreeSet<Reason> =
+            outcomes.iter().flat_map(BackendOutcome::refusals).collect();
+        status.verdict = together(outcomes.iter().map(BackendOutcome::verdict));
         if refusals.contains(&Reason::NotAllowed) && is_of_untold_pods(question, outcomes) {
             status.verdict = ExplanationVerdict::Unknown;
             status.reason = UNTOLD_PODS.to_owned();
         }
-        if outcomes.iter().any(Outcome::is_by_host) {
+        if outcomes.iter().any(BackendOutcome::is_by_host) {
             status.verdict = ExplanationVerdict::Unknown;
             status.reason = UNTOLD_HOST.to_owned();
         }
@@ -150,19 +156,19 @@ impl Model {
 
 /// Whether rules may allow some pods of an account of which whoever asks may not be told
 /// which pods it has.
-fn is_of_untold_pods(question: &Question<'_>, outcomes: &[Outcome<'_>]) -> bool {
+fn is_of_untold_pods(question: &Question<'_>, outcomes: &[BackendOutcome<'_>]) -> bool {
     let mut judged = outcomes.iter().flat_map(|outcome| &outcome.judged);
     question.view == CallerView::AsAsked && judged.any(|one| one.names_pods)
 }
 
-fn backends(outcomes: &[Outcome<'_>]) -> Vec<BackendVerdict> {
-    let mut by_service: BTreeMap<&str, Vec<&Outcome<'_>>> = BTreeMap::new();
+fn backends(outcomes: &[BackendOutcome<'_>]) -> Vec<BackendVerdict> {
+    let mut by_service: BTreeMap<&str, Vec<&BackendOutcome<'_>>> = BTreeMap::new();
     for outcome in outcomes {
         let name = outcome.way.label.as_str();
         by_service.entry(name).or_default().push(outcome);
     }
     let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-    let verdict = |(service, outcomes): (&str, Vec<&Outcome<'_>>)| {
+    let verdict = |(service, outcomes): (&str, Vec<&BackendOutcome<'_>>)| {
         let reasons: BTreeSet<Reason> = outcomes.iter().flat_map(|one| one.refusals()).collect();
         let verdict = together(outcomes.iter().map(|one| one.verdict()));
         let way = outcomes.first().map(|one| &one.way);

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::judge::{Judged, Ruling};
-use super::outcome::{Outcome, Question};
+use super::outcome::{BackendOutcome, Question};
 use super::question::{Callers, Owner};
 use crate::model::{Index, Model, PodId};
 use crate::world::ObjectKey;
@@ -37,7 +37,7 @@ const MAX_HEADERS: usize = 32;
 pub(super) fn of(
     model: &Model,
     question: &Question<'_>,
-    outcomes: &[Outcome<'_>],
+    outcomes: &[BackendOutcome<'_>],
     owner: Owner<'_>,
     callers: Callers<'_>,
 ) -> Fix {
@@ -76,7 +76,7 @@ pub(super) fn of(
 fn wanted(
     index: &Index,
     question: &Question<'_>,
-    outcomes: &[Outcome<'_>],
+    outcomes: &[BackendOutcome<'_>],
     fix: &mut Fix,
 ) -> BTreeMap<MissingGrant, BTreeSet<u16>> {
     let mut wanted: BTreeMap<MissingGrant, BTreeSet<u16>> = BTreeMap::new();
@@ -197,7 +197,7 @@ impl Advice {
 }
 
 /// Whom to let in, or what to do about a caller that no object can name.
-fn source(index: &Index, outcome: &Outcome<'_>, one: &Judged) -> Result<Source, Advice> {
+fn source(index: &Index, outcome: &BackendOutcome<'_>, one: &Judged) -> Result<Source, Advice> {
     if let Some(id) = &outcome.caller.identity {
         let account = id.namespace().zip(id.service_account());
         let account = account.map(|(namespace, name)| ObjectKey::new(namespace, name));
@@ -258,7 +258,7 @@ fn account_of(index: &Index, one: &Judged) -> Option<ObjectKey> {
     })
 }
 
-fn look_at(outcome: &Outcome<'_>, reason: Reason) -> Option<String> {
+fn look_at(outcome: &BackendOutcome<'_>, reason: Reason) -> Option<String> {
     let (namespace, name) = outcome.way.label.split_once('/')?;
     match (reason, outcome.way.split) {
         (Reason::NoBackend, Some(split)) => Some(format!(

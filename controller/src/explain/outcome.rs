@@ -6,7 +6,7 @@ use policy::reason::Reason;
 use super::call::{Called, Caller, Request};
 use super::judge::{Judged, Ruling};
 use super::question::CallerView;
-use super::route::Way;
+use super::route::BackendRoute;
 
 /// What was asked, found.
 #[derive(Debug)]
@@ -20,14 +20,14 @@ pub(super) struct Question<'a> {
 
 /// One kind of caller's calls to one backend.
 #[derive(Debug)]
-pub(super) struct Outcome<'a> {
+pub(super) struct BackendOutcome<'a> {
     pub(super) caller: &'a Caller,
-    pub(super) way: Way<'a>,
+    pub(super) way: BackendRoute<'a>,
     /// By endpoint.
     pub(super) judged: Vec<Judged>,
 }
 
-impl Outcome<'_> {
+impl BackendOutcome<'_> {
     pub(super) fn refusals(&self) -> impl Iterator<Item = Reason> {
         let ended = self.way.refused;
         let of_pods = self.judged.iter().filter_map(|one| one.ruling.refusal());

@@ -17,7 +17,7 @@ use crate::world::ObjectKey;
 
 /// One backend's part of a caller's calls.
 #[derive(Debug)]
-pub(super) struct Way<'a> {
+pub(super) struct BackendRoute<'a> {
     /// `namespace/name` of the Service or of the workload.
     pub(super) label: String,
     /// Of the caller's calls, 0 to 1.
@@ -61,7 +61,7 @@ pub(super) enum AnsweredBy {
     Nobody,
 }
 
-impl<'a> Way<'a> {
+impl<'a> BackendRoute<'a> {
     /// The ways that a caller's calls go.
     pub(super) fn of(
         model: &'a Model,
@@ -293,7 +293,7 @@ impl Instead {
             namespace: other.namespace.clone(),
             name: other.name.clone(),
         };
-        let way = Way::over(index, caller, &key, port, 1.0, None);
+        let way = BackendRoute::over(index, caller, &key, port, 1.0, None);
         let (ready, all) = (way.endpoints.len(), way.all);
         let text = format!("of which {ready} of {all} endpoints may take calls");
         let by = match way.refused {

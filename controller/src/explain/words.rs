@@ -9,7 +9,7 @@ use policy::protocol::Protocol;
 use super::call::Called;
 use super::declared;
 use super::judge::{Judged, Ruling};
-use super::outcome::{Outcome, Question, step};
+use super::outcome::{BackendOutcome, Question, step};
 use super::question::CallerView;
 use crate::model::{Index, Model, modes};
 
@@ -17,7 +17,11 @@ use crate::model::{Index, Model, modes};
 const CHOICES: usize = 4;
 
 /// Who, route, wire, access, and each rule.
-pub(super) fn steps(model: &Model, question: &Question<'_>, outcomes: &[Outcome<'_>]) -> Vec<Step> {
+pub(super) fn steps(
+    model: &Model,
+    question: &Question<'_>,
+    outcomes: &[BackendOutcome<'_>],
+) -> Vec<Step> {
     let mut steps = vec![who(question)];
     steps.extend(routes(outcomes));
     steps.extend(overrides(&model.index, question));
@@ -68,7 +72,7 @@ fn pods(count: usize) -> String {
     }
 }
 
-fn routes(outcomes: &[Outcome<'_>]) -> Vec<Step> {
+fn routes(outcomes: &[BackendOutcome<'_>]) -> Vec<Step> {
     let mut steps = Vec::new();
     let mut said = BTreeSet::new();
     for outcome in outcomes {
@@ -137,7 +141,7 @@ fn overrides(index: &Index, question: &Question<'_>) -> Option<Step> {
     Some(step("route", text, vec![origin.to_string()]))
 }
 
-fn wire(index: &Index, outcomes: &[Outcome<'_>]) -> Vec<Step> {
+fn wire(index: &Index, outcomes: &[BackendOutcome<'_>]) -> Vec<Step> {
     let mut said: BTreeMap<String, Option<String>> = BTreeMap::new();
     for outcome in outcomes {
         let meshed = outcome.caller.identity.is_some();

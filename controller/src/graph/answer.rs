@@ -1,6 +1,6 @@
 //! What the read API says of the graph.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crds::observe::{
     API_VERSION, Edge, Graph, GraphMetadata, Latency, Minute, Node, NodeKind, Resource, RouteSums,
@@ -14,7 +14,7 @@ use super::history::History;
 use super::key::{EdgeKey, EdgeRef, NodeKey};
 use super::memory::{Memory, Seen};
 use super::sums::Sums;
-use super::window::{Counted, MinuteRow, Window, routes_by_node};
+use super::window::{Counted, Incomplete, MinuteRow, Window, routes_by_node};
 use super::workloads::Workloads;
 use crate::inventory::Inventory;
 use crate::observe::reports::SLOT;
@@ -53,6 +53,8 @@ pub(crate) struct Sources<'a> {
     pub inventory: &'a RwLock<Inventory>,
     /// Trust domain of identities.
     pub trust_domain: &'a str,
+    /// The window is one of before: of what was seen, nothing after its end.
+    pub as_it_was: bool,
 }
 
 /// An edge, what was counted of it in the window, and when it was seen.
@@ -83,14 +85,16 @@ pub(crate) fn graph(sources: &Sources<'_>, extent: &Extent) -> Graph {
         let routes = routes.get(node).map_or(&[][..], Vec::as_slice);
         sources.node(node, routes, extent)
     });
+    let incomplete = sources.window.incomplete;
     Graph {
         api_version: API_VERSION.to_owned(),
         kind: Resource::Graphs.kind().to_owned(),
         metadata: GraphMetadata {
             end: timestamp(sources.window.slots.1 * SLOT),
             window_seconds: (sources.window.slots.1 - sources.window.slots.0) * SLOT,
-            complete: sources.window.incomplete.is_none(),
-            incomplete: sources.window.incomplete.clone(),
+            complete: incomplete.is_none(),
+            incomplete: incomplete.map(|reason| reason.why().to_owned()),
+            unsettled: incomplete == Some(Incomplete::Unsettled),
             left_out: left_out as u64,
             ..GraphMetadata::default()
         },
@@ -126,7 +130,8 @@ impl Sources<'_> {
         let mut chosen: Vec<Chosen<'_>> = Vec::new();
         for (edge, counted) in &self.window.edges {
             if extent.concerns(edge.key()) {
-                chosen.push((edge, Some(counted), self.memory.get(edge)));
+                let seen = self.memory.get(edge).and_then(|seen| self.seen(seen));
+                chosen.push((edge, Some(counted), seen));
             }
         }
         if extent.quiet {
@@ -137,7 +142,8 @@ impl Sources<'_> {
                     && extent.concerns(edge.key())
                     && (extent.gone || !gone())
             });
-            chosen.extend(quiet.map(|(edge, seen)| (edge, None, Some(seen))));
+            let seen = quiet.filter_map(|(edge, seen)| Some((edge, self.seen(seen)?)));
+            chosen.extend(seen.map(|(edge, seen)| (edge, None, Some(seen))));
         }
         let left_out = chosen.len().saturating_sub(MAX_EDGES);
         // Those with calls come first, so what is left out had none for the longest time.
@@ -151,6 +157,18 @@ impl Sources<'_> {
         });
         chosen.truncate(MAX_EDGES);
         (chosen, left_out)
+    }
+
+    /// When an edge was seen, as it was known at the end of the window.
+    fn seen(&self, seen: Seen) -> Option<Seen> {
+        if !self.as_it_was {
+            return Some(seen);
+        }
+        let end = self.window.slots.1 * SLOT;
+        (seen.first < end).then(|| Seen {
+            last: seen.last.min(end),
+            ..seen
+        })
     }
 
     /// Whether there is no such object any more.
@@ -336,140 +354,6 @@ pub(crate) fn timestamp(seconds: u64) -> String {
         .and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok())
         .and_then(|at| at.format(&Rfc3339).ok())
         .unwrap_or_default()
-}
-
-/// A graph as it is written, by part: streams of many readers are made of the same parts.
-#[derive(Debug)]
-pub(crate) struct Written {
-    metadata: GraphMetadata,
-    nodes: Vec<Part>,
-    edges: Vec<Part>,
-}
-
-/// One node or edge.
-#[derive(Debug)]
-struct Part {
-    id: Box<str>,
-    json: String,
-    /// Of `json`.
-    hash: u64,
-    quiet: bool,
-}
-
-impl Part {
-    fn of(id: &str, quiet: bool, written: Result<String, serde_json::Error>) -> Self {
-        use std::hash::{DefaultHasher, Hasher as _};
-        // Texts and numbers only: nothing that could not be written.
-        let json = written.unwrap_or_default();
-        let mut hasher = DefaultHasher::new();
-        hasher.write(json.as_bytes());
-        Self {
-            id: id.into(),
-            hash: hasher.finish(),
-            json,
-            quiet,
-        }
-    }
-}
-
-impl From<Graph> for Written {
-    fn from(graph: Graph) -> Self {
-        let nodes = graph.nodes.iter();
-        let edges = graph.edges.iter();
-        Self {
-            nodes: nodes
-                .map(|node| Part::of(&node.id, true, serde_json::to_string(node)))
-                .collect(),
-            edges: edges
-                .map(|edge| Part::of(&edge.id, edge.quiet, serde_json::to_string(edge)))
-                .collect(),
-            metadata: graph.metadata,
-        }
-    }
-}
-
-impl Written {
-    /// All of it.
-    pub(crate) fn whole(&self) -> String {
-        self.only(|_| true, &[], |_| {})
-    }
-
-    /// End of its window.
-    pub(crate) fn end(&self) -> &str {
-        &self.metadata.end
-    }
-
-    fn parts(&self) -> impl Iterator<Item = &Part> {
-        self.nodes.iter().chain(&self.edges)
-    }
-
-    /// The parts that `keep` says, on one line.
-    fn only(
-        &self,
-        keep: impl Fn(&Part) -> bool,
-        removed: &[&str],
-        change: impl FnOnce(&mut GraphMetadata),
-    ) -> String {
-        let mut metadata = self.metadata.clone();
-        change(&mut metadata);
-        let text = |value: Result<String, serde_json::Error>| value.unwrap_or_default();
-        let joined = |parts: &[Part]| {
-            let kept = parts.iter().filter(|part| keep(part));
-            let kept: Vec<&str> = kept.map(|part| part.json.as_str()).collect();
-            kept.join(",")
-        };
-        let removed = match removed {
-            [] => String::new(),
-            some => format!(",\"removed\":{}", text(serde_json::to_string(some))),
-        };
-        format!(
-            "{{\"apiVersion\":\"{API_VERSION}\",\"kind\":\"{}\",\"metadata\":{},\"nodes\":[{}],\"edges\":[{}]{removed}}}",
-            Resource::Graphs.kind(),
-            text(serde_json::to_string(&metadata)),
-            joined(&self.nodes),
-            joined(&self.edges),
-        )
-    }
-}
-
-/// What a reader was shown: of each node and edge what it said, as a hash. Answers
-/// themselves would be megabytes for each reader.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct LastShown {
-    hashes: HashMap<Box<str>, u64>,
-}
-
-impl LastShown {
-    /// Notes all of it.
-    pub(crate) fn note(&mut self, written: &Written) {
-        let parts = written.parts();
-        self.hashes = parts.map(|part| (part.id.clone(), part.hash)).collect();
-    }
-
-    /// What is new to this reader, and what is gone. With `again` also what has calls:
-    /// where another stream ended, reports may have come for what it had shown.
-    pub(crate) fn changes(&mut self, written: &Written, again: bool) -> String {
-        let before = std::mem::take(&mut self.hashes);
-        self.note(written);
-        let gone = before.keys().filter(|id| !self.hashes.contains_key(*id));
-        let mut gone: Vec<&str> = gone.map(|id| &**id).collect();
-        gone.sort_unstable();
-        let news = |part: &Part| before.get(&part.id) != Some(&part.hash) || (again && !part.quiet);
-        written.only(news, &gone, |metadata| metadata.changes = true)
-    }
-
-    /// The last line of a stream, which told all up to this end.
-    pub(crate) fn last(written: &Written, end: &str) -> String {
-        written.only(
-            |_| false,
-            &[],
-            |metadata| {
-                end.clone_into(&mut metadata.end);
-                metadata.changes = true;
-                metadata.last = true;
-            },
-        )
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Writes down which edges there ever were, and reads it again.
 //!
-//! The Lease holder writes, every hour and when it ends; every replica reads what is
-//! new, each minute. What is read is added to what is known, so
+//! The Lease holder writes, when it takes the Lease, every hour and when it ends; every replica
+//! reads what is new, each minute. What is read is added to what is known, so
 //! nothing is lost by who writes when. All replicas killed at once lose the last hour.
 //!
 //! It belongs to the Role that lets it be written. When the chart takes that away, because
@@ -69,14 +69,22 @@ impl Checkpointer {
         let mut stop = std::pin::pin!(stop::requested(stop));
         let mut leadership = self.leadership.clone();
         let mut versions = Versions::default();
-        let mut next = Instant::now() + WRITE_EVERY;
+        let mut next = Instant::now();
+        let mut led = false;
         loop {
             let leads = self.leadership.is_held();
+            if leads && !led {
+                // The one before may have been killed, and its last hour with it. Those that are
+                // here now know of that hour, and may be killed before the next one is over.
+                next = Instant::now();
+            }
+            led = leads;
             // The holder too: the one before it writes last when it has let the Lease go.
-            if self.read(&mut versions).await {
+            let is_read = self.read(&mut versions).await;
+            if is_read {
                 self.graph.recalled();
             }
-            if leads && Instant::now() >= next {
+            if leads && is_read && Instant::now() >= next {
                 let written = self.write().await;
                 next = Instant::now() + if written { WRITE_EVERY } else { LOOK_EVERY };
             }

@@ -6,31 +6,31 @@
 //! waits for the state is never that one thread, and nobody who waits for the state holds the
 //! inventory, which is written there.
 
-use std::collections::BTreeSet;
+mod callers;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crds::observe::NodeKind;
 use parking_lot::{Mutex, RwLock};
-use policy::name::SpiffeId;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::answer::{self, Extent, Sources, Written};
+use super::answer::{self, Extent, Sources};
 use super::aside::aside;
 use super::fold::Fold;
 use super::history::{self, History};
-use super::key::{EdgeKey, EdgeRef, NodeKey};
+use super::key::{EdgeRef, NodeKey};
 use super::memory::{Memory, Seen};
 use super::owners::Owners;
-use super::window::{self, Counted};
-use super::workloads::{Workloads, workloads};
+use super::window::{self, Counted, Incomplete};
+use super::workloads::{HeldWorkloads, workloads};
+use super::written::Written;
 use crate::inventory::Inventory;
 use crate::metrics::GraphMetrics;
-use crate::model::compiled::{Compiled, Latest};
+use crate::model::compiled::Latest;
 use crate::observe::reports::{PodSlot, Reports, SETTLED, SLOT, slot_of};
-use crate::world::ObjectKey;
 
 /// Between two looks at what was reported.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -48,8 +48,6 @@ const AT_ONCE: usize = 64;
 const SHORTEST_MEMORY: Duration = Duration::from_secs(3600);
 /// Different answers that are shared until the next look. Each may take 10 MB.
 const MAX_SHARED: usize = 4;
-/// How long it holds what is there of each workload.
-const WORKLOADS_FOR: Duration = Duration::from_secs(5);
 /// Why an answer is not whole, beside what a window knows itself.
 const HOARDED: &str = "pods of it told more than their share, and some of that had no room in the controller's \
      memory";
@@ -91,8 +89,7 @@ struct Shared {
 struct GraphState {
     history: History,
     memory: Memory,
-    /// When it was made.
-    workloads: Option<(Instant, Arc<Workloads>)>,
+    workloads: HeldWorkloads,
     /// The slot before which it is remembered what only called sides told.
     remembered_to: u64,
     /// Of the inventory: changes when other replicas tell whose pods were.
@@ -306,19 +303,19 @@ impl Graph {
         let compiled = self.inner.latest.borrow().clone();
         let inventory = &*self.inner.inventory;
         let mut state = self.inner.state.lock();
-        let workloads = match &state.workloads {
-            Some((made, held)) if made.elapsed() < WORKLOADS_FOR => Arc::clone(held),
-            _ => {
-                let model = compiled.as_ref().map(|compiled| &compiled.model);
-                let made = model.map(|model| workloads(model, &inventory.read()));
-                let made = Arc::new(made.unwrap_or_default());
-                state.workloads = Some((Instant::now(), Arc::clone(&made)));
-                made
-            }
-        };
+        let workloads = state.workloads.get(slot_of(now), || {
+            let model = compiled.as_ref().map(|compiled| &compiled.model);
+            let made = model.map(|model| workloads(model, &inventory.read()));
+            made.unwrap_or_default()
+        });
         // Before this slot nothing more comes.
         let settled = slot_of(now - SETTLED);
-        let end = if asked.settled { settled } else { slot_of(now) };
+        let now = slot_of(now);
+        let end = match asked.end {
+            Some(end) => end.min(now),
+            None if asked.settled => settled,
+            None => now,
+        };
         let bounds = history::bounds(asked.slots, end);
         let whole_from = self.inner.reports.whole_from();
         let known = (settled, whole_from);
@@ -326,7 +323,7 @@ impl Graph {
         let mut window = state.history.window_of(bounds, known, keep);
         let is_meant = |namespace: &str| asked.extent.owns_namespace(namespace);
         if window.given_up.concerns(is_meant) || self.hoards(&asked.extent, bounds.0) {
-            window.incomplete = Some(HOARDED.to_owned());
+            window.incomplete = Some(Incomplete::Lost(HOARDED));
         }
         let domain = compiled
             .as_ref()
@@ -338,6 +335,7 @@ impl Graph {
             workloads: &workloads,
             inventory,
             trust_domain: domain.as_deref().unwrap_or_default(),
+            as_it_was: asked.end.is_some(),
         };
         answer::graph(&sources, &asked.extent)
     }
@@ -368,70 +366,31 @@ impl Graph {
         written
     }
 
-    /// Whether a window that ended before this slot can still be told as it was.
-    pub(crate) fn can_tell(&self, slots: u64, end: u64, now: SystemTime) -> bool {
-        let current = slot_of(now);
-        slots <= history::FINE && end <= current && end + history::TOLD_AGAIN >= current
-    }
-
-    /// What was counted in the longest window on the edges that `chosen` says.
-    pub(crate) fn between(
+    /// What a reader was shown whose window ended before this slot, or more. `None` where that
+    /// is not known any more. `now`: of the answer that the reader is given next, which was
+    /// made before: it is what workloads are compared with.
+    pub(crate) fn shown_before(
         &self,
+        asked: &GraphWindow,
+        end: u64,
         now: SystemTime,
-        chosen: impl Fn(&EdgeKey) -> bool,
-    ) -> crds::observe::RecentCalls {
-        let state = self.inner.state.lock();
+    ) -> Option<Arc<Written>> {
         let current = slot_of(now);
-        let slots = (current.saturating_sub(history::LONGEST), current);
-        let window = state.history.window(slots, current, 0);
-        let mut seen = crds::observe::RecentCalls {
-            window_seconds: history::LONGEST * SLOT,
-            ..crds::observe::RecentCalls::default()
+        let is_held = asked.slots <= history::FINE
+            && end <= current
+            && end + history::TOLD_AGAIN >= current
+            && self.inner.state.lock().workloads.known_from() <= end;
+        if !is_held {
+            return None;
+        }
+        let mut before = GraphWindow {
+            end: Some(end),
+            ..asked.clone()
         };
-        let mut last = 0;
-        for (edge, counted) in window.edges.iter().filter(|(edge, _)| chosen(edge.key())) {
-            seen.requests += counted.sums.requests();
-            seen.failure += u64::from(counted.sums.failure);
-            for (reason, calls) in counted.sums.rare.iter().flat_map(|rare| &rare.reasons) {
-                *seen.refused.entry(reason.to_string()).or_default() += u64::from(*calls);
-            }
-            last = last.max(state.memory.get(edge).map_or(0, |seen| seen.last));
-        }
-        seen.last = (last > 0).then(|| answer::timestamp(last));
-        seen
-    }
-
-    /// Accounts of the callers that these nodes ever had, as far as they are remembered or
-    /// were there in the last minutes, and how many there were of whom none is known.
-    pub(crate) fn callers_of(
-        &self,
-        nodes: &BTreeSet<NodeKey>,
-        compiled: &Compiled,
-    ) -> (BTreeSet<ObjectKey>, usize) {
-        let workloads = workloads(&compiled.model, &self.inner.inventory.read());
-        let state = self.inner.state.lock();
-        let remembered = state.memory.iter().map(|(edge, _)| edge);
-        let edges = remembered.chain(state.history.unknown());
-        let edges = edges.map(EdgeRef::key);
-        let mut accounts = BTreeSet::new();
-        let mut unknown = BTreeSet::new();
-        for edge in edges.filter(|edge| nodes.contains(&edge.to)) {
-            let own = (edge.from.kind == NodeKind::ServiceAccount).then_some(&edge.from.object);
-            if let Some(account) = edge.account.as_ref().or(own) {
-                accounts.insert(account.clone());
-                continue;
-            }
-            let workload = workloads.get(&edge.from);
-            let identities = workload
-                .into_iter()
-                .flat_map(|workload| &workload.identities);
-            let known: BTreeSet<ObjectKey> = identities.filter_map(|id| account_of(id)).collect();
-            if known.is_empty() {
-                unknown.insert(&edge.from);
-            }
-            accounts.extend(known);
-        }
-        (accounts, unknown.len())
+        // Ends of quiet edges may have gone since.
+        before.extent.gone = true;
+        let written = self.written(&before, now);
+        (!written.lacks()).then_some(written)
     }
 
     /// What was counted in a slot, each call once.
@@ -468,11 +427,6 @@ const fn seen_in(slot: u64) -> Seen {
 /// Seconds since 1970.
 pub(crate) fn seconds(now: SystemTime) -> u64 {
     now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
-}
-
-fn account_of(id: &str) -> Option<ObjectKey> {
-    let id = SpiffeId::try_from(id).ok()?;
-    Some(ObjectKey::new(id.namespace()?, id.service_account()?))
 }
 
 #[cfg(test)]

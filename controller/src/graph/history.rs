@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::fold::Folded;
 use super::key::{EdgeRef, Edges, NodeKey};
-use super::window::{self, MinuteRow, Window};
+use super::window::{self, Incomplete, MinuteRow, Window};
 
 /// Slots in half a minute.
 pub(crate) const HALF: u64 = 6;
@@ -33,6 +33,9 @@ const NEVER: u64 = 0;
 pub(crate) const MINUTES: u64 = 60;
 /// Bytes of everything here: rows of 20 000 edges in all slots and an hour of minutes.
 pub(crate) const MAX_BYTES: usize = 64 * 1024 * 1024;
+
+/// Why a window is not whole of which something went.
+const NO_ROOM: &str = "some of what was counted had no room in the controller's memory";
 
 /// The slots of a window of so many slots that ends with `end`, or where it is longer than
 /// a minute with the last half of a minute before that.
@@ -287,9 +290,9 @@ impl History {
         }
         let lost = self.whole_from.max(self.lost(whole_from));
         let incomplete = if lost > slots.0 {
-            Some("some of what was counted had no room in the controller's memory".to_owned())
+            Some(Incomplete::Lost(NO_ROOM))
         } else if slots.1 > settled {
-            Some("reports of the last seconds may still come".to_owned())
+            Some(Incomplete::Unsettled)
         } else {
             None
         };

@@ -9,7 +9,7 @@ use crds::observe::{NodeKind, Protocol};
 use sha2::{Digest as _, Sha256};
 
 use crate::inventory::ObjectId;
-use crate::inventory::kind::Kind;
+use crate::inventory::kind::MetricsKind;
 use crate::world::ObjectKey;
 
 /// Edges that are known at one time: those that are remembered and as many that are not.
@@ -48,30 +48,33 @@ impl NodeKey {
     /// The object that an edge's pod belongs to.
     pub(crate) fn of_workload((kind, object): ObjectId) -> Self {
         let kind = match kind {
-            Kind::DaemonSet => NodeKind::DaemonSet,
-            Kind::Deployment => NodeKind::Deployment,
-            Kind::Job => NodeKind::Job,
-            Kind::ReplicaSet => NodeKind::ReplicaSet,
-            Kind::ReplicationController => NodeKind::ReplicationController,
-            Kind::StatefulSet => NodeKind::StatefulSet,
-            Kind::Service => NodeKind::Service,
+            MetricsKind::DaemonSet => NodeKind::DaemonSet,
+            MetricsKind::Deployment => NodeKind::Deployment,
+            MetricsKind::Job => NodeKind::Job,
+            MetricsKind::ReplicaSet => NodeKind::ReplicaSet,
+            MetricsKind::ReplicationController => NodeKind::ReplicationController,
+            MetricsKind::StatefulSet => NodeKind::StatefulSet,
+            MetricsKind::Service => NodeKind::Service,
             // Nothing else owns pods.
-            Kind::Pod | Kind::Namespace | Kind::Node | Kind::TrafficSplit => NodeKind::Pod,
+            MetricsKind::Pod
+            | MetricsKind::Namespace
+            | MetricsKind::Node
+            | MetricsKind::TrafficSplit => NodeKind::Pod,
         };
         Self { kind, object }
     }
 
     /// The kind in the inventory, if it has one.
-    pub(crate) fn inventory_kind(&self) -> Option<Kind> {
+    pub(crate) fn inventory_kind(&self) -> Option<MetricsKind> {
         Some(match self.kind {
-            NodeKind::DaemonSet => Kind::DaemonSet,
-            NodeKind::Deployment => Kind::Deployment,
-            NodeKind::Job => Kind::Job,
-            NodeKind::Pod => Kind::Pod,
-            NodeKind::ReplicaSet => Kind::ReplicaSet,
-            NodeKind::ReplicationController => Kind::ReplicationController,
-            NodeKind::StatefulSet => Kind::StatefulSet,
-            NodeKind::Service => Kind::Service,
+            NodeKind::DaemonSet => MetricsKind::DaemonSet,
+            NodeKind::Deployment => MetricsKind::Deployment,
+            NodeKind::Job => MetricsKind::Job,
+            NodeKind::Pod => MetricsKind::Pod,
+            NodeKind::ReplicaSet => MetricsKind::ReplicaSet,
+            NodeKind::ReplicationController => MetricsKind::ReplicationController,
+            NodeKind::StatefulSet => MetricsKind::StatefulSet,
+            NodeKind::Service => MetricsKind::Service,
             NodeKind::ServiceAccount
             | NodeKind::External
             | NodeKind::Outside

@@ -129,15 +129,15 @@ impl Memory {
     fn take_over_untold(&mut self) {
         let all = self.seen.iter();
         let untold = all.filter(|(edge, _)| edge.key().lacks_account());
-        let untold: HashMap<Way<'_>, (&EdgeRef, u64)> = untold
-            .map(|(edge, seen)| (Way(edge.key()), (edge, seen.first)))
+        let untold: HashMap<AccountlessEdge<'_>, (&EdgeRef, u64)> = untold
+            .map(|(edge, seen)| (AccountlessEdge(edge.key()), (edge, seen.first)))
             .collect();
         if untold.is_empty() {
             return;
         }
         let mut told: Vec<(EdgeRef, u64, EdgeRef)> = Vec::new();
         for edge in self.seen.keys().filter(|edge| edge.key().account.is_some()) {
-            if let Some((older, first)) = untold.get(&Way(edge.key())) {
+            if let Some((older, first)) = untold.get(&AccountlessEdge(edge.key())) {
                 told.push((edge.clone(), *first, (*older).clone()));
             }
         }
@@ -259,9 +259,9 @@ impl Memory {
 }
 
 /// An edge without its account.
-struct Way<'a>(&'a EdgeKey);
+struct AccountlessEdge<'a>(&'a EdgeKey);
 
-impl PartialEq for Way<'_> {
+impl PartialEq for AccountlessEdge<'_> {
     fn eq(&self, other: &Self) -> bool {
         let (one, other) = (self.0, other.0);
         one.from == other.from
@@ -274,9 +274,9 @@ impl PartialEq for Way<'_> {
     }
 }
 
-impl Eq for Way<'_> {}
+impl Eq for AccountlessEdge<'_> {}
 
-impl Hash for Way<'_> {
+impl Hash for AccountlessEdge<'_> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let key = self.0;
         (&key.from, &key.to, &key.service, key.port).hash(state);

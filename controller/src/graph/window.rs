@@ -24,13 +24,32 @@ pub(crate) struct Counted {
     pub server: Option<Sums>,
 }
 
+/// Why something of a window is not here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Incomplete {
+    /// Its last slots are not settled, as those of every window that ends now. Nothing is lost.
+    Unsettled,
+    /// For this reason.
+    Lost(&'static str),
+}
+
+impl Incomplete {
+    /// In words.
+    pub(crate) fn why(self) -> &'static str {
+        match self {
+            Self::Unsettled => "reports of the last seconds may still come",
+            Self::Lost(why) => why,
+        }
+    }
+}
+
 /// What was counted in a window.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Window {
     /// First slot, and the one after the last.
     pub slots: (u64, u64),
     /// Why not everything of it is here.
-    pub incomplete: Option<String>,
+    pub incomplete: Option<Incomplete>,
     /// Whose reports are not in it.
     pub given_up: GivenUp,
     /// Edges with calls.

@@ -1,13 +1,22 @@
 //! What is there now of each node: its pods, accounts, modes and Services.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
 
 use policy::mode::{AccessMode, MtlsMode};
+use tokio::time::Instant;
 
 use super::key::NodeKey;
 use crate::inventory::Inventory;
 use crate::model::{Model, modes};
 use crate::world::ObjectKey;
+
+/// How long they are held.
+const HELD_FOR: Duration = Duration::from_secs(5);
+/// Slots for which one that has gone may still be shown: by another replica, which made its own
+/// [`HELD_FOR`] ago and an answer of them two seconds ago.
+const STILL_SHOWN: u64 = 3;
 
 /// The pods of one node, taken together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,4 +61,67 @@ pub(crate) fn workloads(model: &Model, inventory: &Inventory) -> Workloads {
         workload.mtls = Some(workload.mtls.map_or(mtls, |held| held.min(mtls)));
     }
     all
+}
+
+/// Those of the last seconds: they are made when somebody asks.
+#[derive(Debug, Default)]
+pub(crate) struct HeldWorkloads {
+    made: Option<(Instant, Arc<Workloads>)>,
+    known_from: u64,
+}
+
+impl HeldWorkloads {
+    /// What is there in this slot.
+    pub(crate) fn get(&mut self, slot: u64, make: impl FnOnce() -> Workloads) -> Arc<Workloads> {
+        if let Some((made, held)) = &self.made
+            && made.elapsed() < HELD_FOR
+        {
+            return Arc::clone(held);
+        }
+        let new = Arc::new(make());
+        match &self.made {
+            None => self.known_from = slot,
+            Some((_, old)) if old.keys().any(|node| !new.contains_key(node)) => {
+                self.known_from = slot + STILL_SHOWN;
+            }
+            Some(_) => {}
+        }
+        self.made = Some((Instant::now(), Arc::clone(&new)));
+        new
+    }
+
+    /// The slot since which none has gone, as far as is known here. Who was shown what was
+    /// there before may have been shown more than there is now.
+    pub(crate) fn known_from(&self) -> u64 {
+        self.known_from
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(names: &[&str]) -> Workloads {
+        let nodes = names.iter().map(|name| {
+            let node = NodeKey::parse(&format!("shop/Deployment/{name}"));
+            (node.unwrap(), Workload::default())
+        });
+        nodes.collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_known_since_when_no_workload_has_gone() {
+        let mut held = HeldWorkloads::default();
+        let later = || tokio::time::advance(HELD_FOR);
+        held.get(100, || of(&["api", "web"]));
+        assert_eq!(held.known_from(), 100, "nobody looked before");
+        held.get(101, || of(&[]));
+        assert_eq!(held.known_from(), 100, "made a moment ago");
+        later().await;
+        held.get(102, || of(&["api", "cart", "web"]));
+        assert_eq!(held.known_from(), 100, "one more");
+        later().await;
+        held.get(103, || of(&["api", "web"]));
+        assert_eq!(held.known_from(), 103 + STILL_SHOWN);
+    }
 }

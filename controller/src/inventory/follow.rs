@@ -26,7 +26,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::{Inventory, InventoryObject, Labels, kind::Kind};
+use super::{Inventory, InventoryObject, Labels, kind::MetricsKind};
 use crate::model::compiled::Latest;
 use crate::translate;
 use crate::world::{ObjectKey, Owner, PodFacts, Store};
@@ -58,16 +58,16 @@ impl Followed {
             waiting: Arc::default(),
             gauge: unlisted,
         };
-        followed.follow::<Namespace>(client, Kind::Namespace);
-        followed.follow::<Node>(client, Kind::Node);
-        followed.follow::<ReplicationController>(client, Kind::ReplicationController);
-        followed.follow::<Service>(client, Kind::Service);
-        followed.follow::<DaemonSet>(client, Kind::DaemonSet);
-        followed.follow::<Deployment>(client, Kind::Deployment);
-        followed.follow::<ReplicaSet>(client, Kind::ReplicaSet);
-        followed.follow::<StatefulSet>(client, Kind::StatefulSet);
-        followed.follow::<Job>(client, Kind::Job);
-        followed.follow::<TrafficSplit>(client, Kind::TrafficSplit);
+        followed.follow::<Namespace>(client, MetricsKind::Namespace);
+        followed.follow::<Node>(client, MetricsKind::Node);
+        followed.follow::<ReplicationController>(client, MetricsKind::ReplicationController);
+        followed.follow::<Service>(client, MetricsKind::Service);
+        followed.follow::<DaemonSet>(client, MetricsKind::DaemonSet);
+        followed.follow::<Deployment>(client, MetricsKind::Deployment);
+        followed.follow::<ReplicaSet>(client, MetricsKind::ReplicaSet);
+        followed.follow::<StatefulSet>(client, MetricsKind::StatefulSet);
+        followed.follow::<Job>(client, MetricsKind::Job);
+        followed.follow::<TrafficSplit>(client, MetricsKind::TrafficSplit);
         followed.wait_for_one_more();
         let pods = followed.clone();
         runtime::task::spawn(
@@ -99,7 +99,7 @@ impl Followed {
         self.gauge.dec();
     }
 
-    fn follow<K>(&self, client: &Client, kind: Kind)
+    fn follow<K>(&self, client: &Client, kind: MetricsKind)
     where
         K: Resource<DynamicType = ()> + Clone + Debug + Send + Sync + 'static,
     {
@@ -111,7 +111,7 @@ impl Followed {
         });
     }
 
-    async fn follow_kind<K>(&self, api: Api<Item<PartialObjectMeta<K>>>, kind: Kind)
+    async fn follow_kind<K>(&self, api: Api<Item<PartialObjectMeta<K>>>, kind: MetricsKind)
     where
         K: Resource<DynamicType = ()> + Clone + Debug + Send + Sync + 'static,
     {
@@ -188,7 +188,7 @@ impl Followed {
             }
             if held.is_some_and(|held| held.uid != facts.uid) {
                 // Nobody saw the World between the two of one name.
-                inventory.end(Kind::Pod, key, Instant::now());
+                inventory.end(MetricsKind::Pod, key, Instant::now());
             }
             let text =
                 |(name, value): (&Arc<str>, &Arc<str>)| (name.to_string(), value.to_string());
@@ -198,16 +198,16 @@ impl Followed {
                 owner: facts.owner.as_ref().and_then(owner_of),
                 node: facts.node.clone(),
             };
-            inventory.put(Kind::Pod, key.clone(), Arc::new(thing));
+            inventory.put(MetricsKind::Pod, key.clone(), Arc::new(thing));
         }
         for key in before.keys().filter(|key| !pods.contains_key(*key)) {
-            inventory.end(Kind::Pod, key, Instant::now());
+            inventory.end(MetricsKind::Pod, key, Instant::now());
         }
     }
 }
 
-fn owner_of(owner: &Owner) -> Option<(Kind, Arc<str>)> {
-    let kind = Kind::owner(&owner.kind, &owner.api_version)?;
+fn owner_of(owner: &Owner) -> Option<(MetricsKind, Arc<str>)> {
+    let kind = MetricsKind::owner(&owner.kind, &owner.api_version)?;
     Some((kind, owner.name.clone()))
 }
 

@@ -2,7 +2,7 @@
 
 /// A kind whose objects have metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Kind {
+pub(crate) enum MetricsKind {
     /// Everything in a namespace.
     Namespace,
     /// Everything on a node.
@@ -28,21 +28,21 @@ pub(crate) enum Kind {
 }
 
 /// All of them, in the order of discovery.
-pub(crate) const KINDS: [Kind; 11] = [
-    Kind::DaemonSet,
-    Kind::Deployment,
-    Kind::Job,
-    Kind::Namespace,
-    Kind::Node,
-    Kind::Pod,
-    Kind::ReplicaSet,
-    Kind::ReplicationController,
-    Kind::Service,
-    Kind::StatefulSet,
-    Kind::TrafficSplit,
+pub(crate) const KINDS: [MetricsKind; 11] = [
+    MetricsKind::DaemonSet,
+    MetricsKind::Deployment,
+    MetricsKind::Job,
+    MetricsKind::Namespace,
+    MetricsKind::Node,
+    MetricsKind::Pod,
+    MetricsKind::ReplicaSet,
+    MetricsKind::ReplicationController,
+    MetricsKind::Service,
+    MetricsKind::StatefulSet,
+    MetricsKind::TrafficSplit,
 ];
 
-impl Kind {
+impl MetricsKind {
     /// As Kubernetes writes it.
     pub(crate) const fn name(self) -> &'static str {
         match self {

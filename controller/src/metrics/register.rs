@@ -156,6 +156,11 @@ impl WorldMetrics {
             "Inbound ports that reach applications past their proxies, added up over the pods of a namespace",
             self.skipped_ports.clone(),
         );
+        registry.register(
+            "watch_failing_seconds",
+            "Time for which lists and watches of this kind have kept failing, 0 while they do not",
+            self.failing.clone(),
+        );
     }
 }
 

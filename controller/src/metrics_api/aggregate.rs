@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use policy::latency::Histogram;
 
 use super::query::Side;
-use crate::inventory::kind::Kind;
+use crate::inventory::kind::MetricsKind;
 use crate::inventory::{Inventory, ObjectId};
 use crate::observe::reports::{Edge, Reporter, Reports};
 use crate::world::ObjectKey;
@@ -73,9 +73,9 @@ impl Direction {
 
 /// The other end of an edge.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum End {
+pub(crate) enum EdgeEnd {
     /// An object.
-    Object(Kind, ObjectKey),
+    Object(MetricsKind, ObjectKey),
     /// A pod that is not known any more, of which a namespace is.
     Namespace(String),
     /// Outside the mesh, or not told apart.
@@ -90,7 +90,7 @@ pub(crate) struct EdgeOf {
     /// Who measured it.
     pub side: Side,
     /// Other end.
-    pub end: End,
+    pub end: EdgeEnd,
     /// Backend, for a TrafficSplit; else empty.
     pub backend: String,
 }
@@ -113,7 +113,7 @@ pub(crate) struct View<'a> {
 impl View<'_> {
     /// What the objects of a kind receive, measured on `side`. One without
     /// traffic is not in it.
-    pub(crate) fn totals(&self, kind: Kind, side: Side) -> Totals {
+    pub(crate) fn totals(&self, kind: MetricsKind, side: Side) -> Totals {
         let mut totals = Totals::new();
         self.each(|reporter, edge| {
             if edge.key.client != (side == Side::Client) {
@@ -121,8 +121,8 @@ impl View<'_> {
             }
             let mut backend = String::new();
             let receiver = match kind {
-                Kind::Service => edge.key.service.clone(),
-                Kind::TrafficSplit => {
+                MetricsKind::Service => edge.key.service.clone(),
+                MetricsKind::TrafficSplit => {
                     backend = backend_of(edge);
                     edge.key.split.clone()
                 }
@@ -147,7 +147,7 @@ impl View<'_> {
         &self,
         of: &ObjectId,
         side: Option<Side>,
-        ends: Kind,
+        ends: MetricsKind,
     ) -> BTreeMap<EdgeOf, Sums> {
         let (kind, object) = of;
         let mut edges: BTreeMap<EdgeOf, Sums> = BTreeMap::new();
@@ -164,7 +164,7 @@ impl View<'_> {
             let key = &edge.key;
             if !kind.has_pods() {
                 let (named, backend) = match kind {
-                    Kind::Service => (&key.service, String::new()),
+                    MetricsKind::Service => (&key.service, String::new()),
                     _ => (&key.split, backend_of(edge)),
                 };
                 if key.client && named.as_ref() == Some(object) {
@@ -188,7 +188,7 @@ impl View<'_> {
                 let caller = self.inventory.pod_by_uid(&key.caller);
                 let calling = match (caller, &key.account) {
                     (Some(pod), _) => self.inventory.of(*kind, pod, &key.caller),
-                    (None, Some(account)) if *kind == Kind::Namespace => {
+                    (None, Some(account)) if *kind == MetricsKind::Namespace => {
                         Some(ObjectKey::new("", &account.namespace))
                     }
                     _ => None,
@@ -220,42 +220,44 @@ impl View<'_> {
         self.reports.each(self.slots.0, self.slots.1, see);
     }
 
-    fn member(&self, kind: Kind, reporter: &Reporter) -> Option<ObjectKey> {
+    fn member(&self, kind: MetricsKind, reporter: &Reporter) -> Option<ObjectKey> {
         self.inventory.of(kind, &reporter.pod, &reporter.uid)
     }
 
-    fn end(&self, kind: Kind, pod: &ObjectKey, uid: &str) -> End {
+    fn end(&self, kind: MetricsKind, pod: &ObjectKey, uid: &str) -> EdgeEnd {
         if let Some(key) = self.inventory.of(kind, pod, uid) {
-            return End::Object(kind, key);
+            return EdgeEnd::Object(kind, key);
         }
         let (kind, key) = self.inventory.topmost(pod, uid);
-        End::Object(kind, key)
+        EdgeEnd::Object(kind, key)
     }
 
     /// Who was called, of a client's edge.
-    fn called(&self, kind: Kind, edge: &Edge) -> End {
+    fn called(&self, kind: MetricsKind, edge: &Edge) -> EdgeEnd {
         let key = &edge.key;
         match (&key.pod, &key.service) {
             (Some(pod), _) => self.end(kind, pod, ""),
             // No endpoint answered, so the Service is all there is.
-            (None, Some(service)) if kind == Kind::Namespace => {
-                End::Object(Kind::Namespace, ObjectKey::new("", &service.namespace))
-            }
-            (None, Some(service)) => End::Object(Kind::Service, service.clone()),
-            (None, None) => End::External,
+            (None, Some(service)) if kind == MetricsKind::Namespace => EdgeEnd::Object(
+                MetricsKind::Namespace,
+                ObjectKey::new("", &service.namespace),
+            ),
+            (None, Some(service)) => EdgeEnd::Object(MetricsKind::Service, service.clone()),
+            (None, None) => EdgeEnd::External,
         }
     }
 
     /// Who called, of a server's edge.
-    fn caller(&self, kind: Kind, edge: &Edge) -> End {
+    fn caller(&self, kind: MetricsKind, edge: &Edge) -> EdgeEnd {
         let key = &edge.key;
         match (self.inventory.pod_by_uid(&key.caller), &key.account) {
             (Some(pod), _) => self.end(kind, pod, &key.caller),
-            (None, Some(account)) if kind == Kind::Namespace => {
-                End::Object(Kind::Namespace, ObjectKey::new("", &account.namespace))
-            }
-            (None, Some(account)) => End::Namespace(account.namespace.to_string()),
-            (None, None) => End::External,
+            (None, Some(account)) if kind == MetricsKind::Namespace => EdgeEnd::Object(
+                MetricsKind::Namespace,
+                ObjectKey::new("", &account.namespace),
+            ),
+            (None, Some(account)) => EdgeEnd::Namespace(account.namespace.to_string()),
+            (None, None) => EdgeEnd::External,
         }
     }
 }

@@ -13,7 +13,7 @@ use super::aggregate::{Totals, View};
 use super::query::{Continue, Parameters, Path, Side};
 use super::render::{Backend, Frame, Item, Page, missing, reference};
 use crate::aggregated::refusal::Refusal;
-use crate::inventory::kind::Kind;
+use crate::inventory::kind::MetricsKind;
 use crate::inventory::{Inventory, InventoryObject};
 use crate::model::compiled::Latest;
 use crate::observe::reports::{Reports, SLOT};
@@ -148,7 +148,7 @@ impl Sources {
         };
         let items = asked.items()?;
         // One item for one object; a TrafficSplit has one for each backend.
-        let single = path.name.is_some() && !path.edges && path.kind != Kind::TrafficSplit;
+        let single = path.name.is_some() && !path.edges && path.kind != MetricsKind::TrafficSplit;
         if let ([item], true) = (items.as_slice(), single) {
             return Ok(if table {
                 frame.table(&Page::default(), &items)
@@ -241,7 +241,7 @@ impl MetricsRequest<'_> {
                 .cloned()
                 .unwrap_or_default(),
         };
-        if self.path.kind != Kind::TrafficSplit {
+        if self.path.kind != MetricsKind::TrafficSplit {
             return vec![item(None, "")];
         }
         let backends = self.backends(key).into_iter();
@@ -279,7 +279,7 @@ impl MetricsRequest<'_> {
         let usual = if kind.has_pods() {
             kind
         } else {
-            Kind::Deployment
+            MetricsKind::Deployment
         };
         let ends = self.parameters.edge_kind.unwrap_or(usual);
         let backends = self.backends(key);

@@ -12,7 +12,7 @@
 use serde_json::{Value, json};
 
 use super::query::{GROUP, VERSIONS};
-use crate::inventory::kind::{KINDS, Kind};
+use crate::inventory::kind::{KINDS, MetricsKind};
 
 /// The answer to `/apis/metrics.smi-spec.io`.
 pub(crate) fn group() -> Value {
@@ -51,7 +51,7 @@ pub(crate) fn resources(version: &str) -> Value {
     })
 }
 
-fn resource(version: &str, name: &str, kind: Kind, verbs: &[&str]) -> Value {
+fn resource(version: &str, name: &str, kind: MetricsKind, verbs: &[&str]) -> Value {
     let edges = name.contains('/');
     let mut resource = json!({
         "name": name,

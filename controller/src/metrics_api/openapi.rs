@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::query::{GROUP, VERSIONS};
-use crate::inventory::kind::{KINDS, Kind};
+use crate::inventory::kind::{KINDS, MetricsKind};
 
 /// Name of a schema of ours in one version.
 fn schema_name(version: &str, name: &str) -> String {
@@ -98,7 +98,7 @@ fn operations(version: &str) -> Vec<Operation> {
         add(
             format!("{home}/{{name}}"),
             "get",
-            kind == Kind::TrafficSplit,
+            kind == MetricsKind::TrafficSplit,
         );
         add(format!("{home}/{{name}}/edges"), "get", true);
     }

@@ -9,7 +9,7 @@ use crate::aggregated::access::Attributes;
 use crate::aggregated::duration;
 use crate::aggregated::selector;
 use crate::inventory::Labels;
-use crate::inventory::kind::Kind;
+use crate::inventory::kind::MetricsKind;
 use crate::observe::reports::{LONGEST_WINDOW, SETTLED, SLOT, slot_of};
 use crate::world::ObjectKey;
 
@@ -49,7 +49,7 @@ pub(crate) struct Path {
     /// One of [`VERSIONS`].
     pub version: &'static str,
     /// Kind.
-    pub kind: Kind,
+    pub kind: MetricsKind,
     /// Namespace, where the path has one.
     pub namespace: Option<String>,
     /// Name, where the path has one.
@@ -79,7 +79,7 @@ pub(crate) struct Parameters {
     /// Where to look, if not where it is usual.
     pub side: Option<Side>,
     /// Kind of the other ends.
-    pub edge_kind: Option<Kind>,
+    pub edge_kind: Option<MetricsKind>,
     /// Items of one page; 0 for all.
     pub limit: usize,
     /// Where a former page ended.
@@ -106,7 +106,7 @@ impl Path {
         let asked = parts.remove(0);
         let version = VERSIONS.into_iter().find(|version| *version == asked);
         let version = version.ok_or(Mistake::NotFound)?;
-        let kind = |plural: &str| Kind::from_plural(plural).ok_or(Mistake::NotFound);
+        let kind = |plural: &str| MetricsKind::from_plural(plural).ok_or(Mistake::NotFound);
         let whole = |kind, namespace: Option<&str>, name: Option<&str>, edges| {
             let text = |text: &str| text.to_owned();
             Ok(Self {
@@ -121,9 +121,9 @@ impl Path {
             return Err(Mistake::NotFound);
         }
         match *parts {
-            ["namespaces"] => whole(Kind::Namespace, None, None, false),
-            ["namespaces", name] => whole(Kind::Namespace, None, Some(name), false),
-            ["namespaces", name, "edges"] => whole(Kind::Namespace, None, Some(name), true),
+            ["namespaces"] => whole(MetricsKind::Namespace, None, None, false),
+            ["namespaces", name] => whole(MetricsKind::Namespace, None, Some(name), false),
+            ["namespaces", name, "edges"] => whole(MetricsKind::Namespace, None, Some(name), true),
             ["namespaces", namespace, plural] => namespaced(kind(plural)?, |kind| {
                 whole(kind, Some(namespace), None, false)
             }),
@@ -134,11 +134,11 @@ impl Path {
                 whole(kind, Some(namespace), Some(name), true)
             }),
             [plural] => whole(kind(plural)?, None, None, false),
-            [plural, name] if kind(plural)? == Kind::Node => {
-                whole(Kind::Node, None, Some(name), false)
+            [plural, name] if kind(plural)? == MetricsKind::Node => {
+                whole(MetricsKind::Node, None, Some(name), false)
             }
-            [plural, name, "edges"] if kind(plural)? == Kind::Node => {
-                whole(Kind::Node, None, Some(name), true)
+            [plural, name, "edges"] if kind(plural)? == MetricsKind::Node => {
+                whole(MetricsKind::Node, None, Some(name), true)
             }
             _ => Err(Mistake::NotFound),
         }
@@ -157,7 +157,7 @@ impl Path {
     /// in namespace x, and so does this.
     pub(crate) fn attributes(&self) -> Attributes {
         let name = self.name.clone().unwrap_or_default();
-        if self.kind == Kind::Namespace && self.edges {
+        if self.kind == MetricsKind::Namespace && self.edges {
             return Attributes {
                 group: GROUP,
                 verb: "list",
@@ -169,7 +169,7 @@ impl Path {
             };
         }
         let namespace = match self.kind {
-            Kind::Namespace => name.clone(),
+            MetricsKind::Namespace => name.clone(),
             _ => self.namespace.clone().unwrap_or_default(),
         };
         Attributes {
@@ -185,8 +185,8 @@ impl Path {
 }
 
 fn namespaced(
-    kind: Kind,
-    whole: impl FnOnce(Kind) -> Result<Path, Mistake>,
+    kind: MetricsKind,
+    whole: impl FnOnce(MetricsKind) -> Result<Path, Mistake>,
 ) -> Result<Path, Mistake> {
     if kind.namespaced() {
         whole(kind)
@@ -240,7 +240,7 @@ impl Parameters {
                     parameters.side = Some(side);
                 }
                 "edge-kind" => {
-                    let kind = Kind::from_plural(&value).filter(|kind| kind.has_pods());
+                    let kind = MetricsKind::from_plural(&value).filter(|kind| kind.has_pods());
                     let why = "is no kind that has pods, such as deployments";
                     parameters.edge_kind = Some(kind.ok_or_else(|| bad("edge-kind", why))?);
                 }

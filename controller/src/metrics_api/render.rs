@@ -3,17 +3,17 @@
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::aggregate::{Direction, EdgeOf, End, Sums};
+use super::aggregate::{Direction, EdgeEnd, EdgeOf, Sums};
 use super::query::{GROUP, Mistake, Side};
 use crate::aggregated::refusal::Refusal;
-use crate::inventory::kind::Kind;
+use crate::inventory::kind::MetricsKind;
 use crate::world::ObjectKey;
 
 /// One item of an answer, before it has a shape.
 #[derive(Clone, Debug)]
 pub(crate) struct Item {
     /// Kind of the object.
-    pub kind: Kind,
+    pub kind: MetricsKind,
     /// The object.
     pub object: ObjectKey,
     /// The edge; `None` for everything that the object receives.
@@ -269,7 +269,7 @@ impl Page {
 }
 
 /// An ObjectReference.
-pub(crate) fn reference(kind: Kind, key: &ObjectKey) -> Value {
+pub(crate) fn reference(kind: MetricsKind, key: &ObjectKey) -> Value {
     let mut reference = json!({"kind": kind.name()});
     if kind.namespaced() {
         reference["namespace"] = json!(&*key.namespace);
@@ -291,19 +291,19 @@ fn side(item: &Item) -> Side {
 fn edge(item: &Item) -> Value {
     let other = match item.edge.as_ref().map(|edge| &edge.end) {
         None => json!({}),
-        Some(End::Object(kind, key)) => reference(*kind, key),
-        Some(End::Namespace(namespace)) => json!({"namespace": namespace}),
-        Some(End::External) => json!({"kind": "External"}),
+        Some(EdgeEnd::Object(kind, key)) => reference(*kind, key),
+        Some(EdgeEnd::Namespace(namespace)) => json!({"namespace": namespace}),
+        Some(EdgeEnd::External) => json!({"kind": "External"}),
     };
     json!({"direction": direction(item).as_str(), "side": side(item).as_str(), "resource": other})
 }
 
-fn words(end: &End) -> String {
+fn words(end: &EdgeEnd) -> String {
     match end {
-        End::Object(kind, key) if key.namespace.is_empty() => {
+        EdgeEnd::Object(kind, key) if key.namespace.is_empty() => {
             format!("{}/{}", kind.name().to_lowercase(), key.name)
         }
-        End::Object(kind, key) => {
+        EdgeEnd::Object(kind, key) => {
             format!(
                 "{}/{}.{}",
                 kind.name().to_lowercase(),
@@ -311,8 +311,8 @@ fn words(end: &End) -> String {
                 key.namespace
             )
         }
-        End::Namespace(namespace) => format!("namespace/{namespace}"),
-        End::External => "external".to_owned(),
+        EdgeEnd::Namespace(namespace) => format!("namespace/{namespace}"),
+        EdgeEnd::External => "external".to_owned(),
     }
 }
 
@@ -337,7 +337,7 @@ fn human(seconds: f64) -> String {
 }
 
 /// No object of that name.
-pub(crate) fn missing(kind: Kind, name: &str) -> Refusal {
+pub(crate) fn missing(kind: MetricsKind, name: &str) -> Refusal {
     let message = format!("{} {name:?} not found", kind.plural());
     Refusal {
         about: Some((kind.plural(), name.to_owned())),

@@ -58,7 +58,7 @@ impl Handler for Api {
         self: Arc<Self>,
         user: User,
         request: Request<Incoming>,
-    ) -> BoxFuture<'static, server::Answer> {
+    ) -> BoxFuture<'static, server::ApiResponse> {
         Box::pin(async move {
             let answer = self.answer(&user, &request).await;
             self.respond(answer)
@@ -120,7 +120,7 @@ impl Api {
             .answer(&path, &parameters, as_table(request), SystemTime::now())
     }
 
-    fn respond(&self, answer: Result<MetricsAnswer, Refusal>) -> server::Answer {
+    fn respond(&self, answer: Result<MetricsAnswer, Refusal>) -> server::ApiResponse {
         let MetricsAnswer { body, warning } = match answer {
             Ok(answer) => answer,
             Err(refusal) => {

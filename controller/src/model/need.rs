@@ -16,12 +16,13 @@ use std::{
 use policy::{
     mode::Enforcement,
     name::{Kind, ObjectRef},
+    subset::Place,
     traffic::part::Part,
 };
 
 use super::{
     Index, Model, PodId, Target,
-    peers::{self, Peers, Place, Workload},
+    peers::{self, Peers, Workload},
     uses::{Running, Use, Uses, is_running},
 };
 use crate::world::{ObjectKey, PodFacts};

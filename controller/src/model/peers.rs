@@ -9,6 +9,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use policy::subset::Place;
+
 use super::uses::is_running;
 use crate::world::{ObjectKey, PodFacts, World};
 
@@ -25,13 +27,6 @@ pub(crate) struct Workload {
 
 /// Pods whose proxies run, by workload, in the order of their names; each with its zone.
 pub(crate) type Peers = HashMap<Workload, BTreeMap<ObjectKey, String>>;
-
-/// Which of its workload's proxies one is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
-    pub(crate) index: u32,
-    pub(crate) peers: u32,
-}
 
 /// The Deployment of a ReplicaSet of that name, whose pods carry this hash.
 pub(crate) fn deployment(replica_set: &str, hash: Option<&Arc<str>>) -> Option<String> {

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use wire::v1;
 
 use super::reports::{CHUNK, MAX_NAMES};
-use crate::inventory::kind::Kind;
+use crate::inventory::kind::MetricsKind;
 use crate::inventory::{DEEPEST, EndedPod, Inventory, InventoryObject, ObjectId};
 use crate::world::ObjectKey;
 
@@ -83,7 +83,7 @@ fn read(told: v1::EndedPod, now: Instant) -> Option<EndedPod> {
     let key = is_pod.then(|| ObjectKey::new(&told.namespace, &told.pod))?;
     // One of a kind that only a newer replica knows ends them.
     let owners = told.owners.iter().take(DEEPEST).map_while(|owner| {
-        let kind = Kind::owner_named(&owner.kind)?;
+        let kind = MetricsKind::owner_named(&owner.kind)?;
         let name = is_name(&owner.name, of_others).then_some(&*owner.name)?;
         Some((kind, ObjectKey::new(&told.namespace, name)))
     });
@@ -118,13 +118,13 @@ mod tests {
         let (mut there, here) = (inventory(), RwLock::new(Inventory::default()));
         let (start, pod) = (Instant::now(), key("shop", "api-1"));
         assert_eq!(ended_since(&there, 0, start), (0, None));
-        there.end(Kind::Pod, &pod, start);
+        there.end(MetricsKind::Pod, &pod, start);
         let later = start + Duration::from_secs(200);
         let (last, _) = ended_since(&there, 0, later);
         assert_eq!(ended_since(&there, last, later), (last, None));
         heard(&here, told(&there, later), later);
         let here = here.into_inner();
-        let owner = here.of(Kind::Deployment, &pod, "shop-api");
+        let owner = here.of(MetricsKind::Deployment, &pod, "shop-api");
         assert_eq!(owner, Some(key("shop", "api")));
         let much_later = later + Duration::from_secs(200);
         assert_eq!(told(&here, much_later), told(&there, much_later));

@@ -20,11 +20,11 @@ use super::query::{GraphQuery, ListQuery, Path, may};
 use super::scopes::Scopes;
 use super::stream::{self, StreamPermits};
 use super::worker_pool::WorkerPool;
-use super::{documents, dry_runs, explanations, proxies, taps};
+use super::{documents, dry_runs, elsewhere, explanations, parameters, proxies, taps};
 use crate::aggregated::access::{AccessDecision, Attributes, refusal};
 use crate::aggregated::front_proxy::User;
 use crate::aggregated::refusal::Refusal;
-use crate::aggregated::server::{self, Answer, Handler, whole};
+use crate::aggregated::server::{self, ApiResponse, Handler, whole};
 use crate::model::compiled::Compiled;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -62,7 +62,7 @@ impl ObserveApi {
     }
 
     /// Answers, and counts the answer.
-    async fn respond<B>(&self, user: &User, request: Request<B>) -> Answer
+    async fn respond<B>(&self, user: &User, request: Request<B>) -> ApiResponse
     where
         B: Body<Data: Send, Error: Into<BoxError>> + Send,
     {
@@ -74,7 +74,7 @@ impl ObserveApi {
         answer
     }
 
-    async fn answer<B>(&self, user: &User, request: Request<B>) -> Result<Answer, Refusal>
+    async fn answer<B>(&self, user: &User, request: Request<B>) -> Result<ApiResponse, Refusal>
     where
         B: Body<Data: Send, Error: Into<BoxError>> + Send,
     {
@@ -95,30 +95,42 @@ impl ObserveApi {
             return Err(Refusal::not_allowed(message));
         }
         self.must_be_allowed(user, &path.attributes()).await?;
+        let query = request.uri().query().unwrap_or_default().to_owned();
+        parameters::check(path.resource, &query)?;
         let compiled = self.context.latest.borrow().clone();
         let compiled = compiled.filter(|_| self.context.followed.is_whole());
         let compiled = compiled
             .ok_or_else(|| Refusal::unavailable("not every kind of object has been listed yet"))?;
+        self.told(user, (&path, &query), &compiled, request).await
+    }
+
+    /// What the user asks for, who may ask it.
+    async fn told<B>(
+        &self,
+        user: &User,
+        (path, query): (&Path, &str),
+        compiled: &Arc<Compiled>,
+        request: Request<B>,
+    ) -> Result<Answer, Refusal>
+    where
+        B: Body<Data: Send, Error: Into<BoxError>> + Send,
+    {
         match path.resource {
-            Resource::Graphs => {
-                let query = request.uri().query().unwrap_or_default();
-                self.graph(user, query, path.namespace).await
-            }
+            Resource::Graphs => self.graph(user, query, path.namespace.clone()).await,
             Resource::Proxies => {
-                let query = ListQuery::parse(request.uri().query().unwrap_or_default())?;
+                let query = ListQuery::parse(query)?;
                 let table = is_table(&request);
-                self.proxies(&path, &query, &compiled, table).await
+                self.proxies(user, (path, &query), compiled, table).await
             }
-            Resource::Scopes => self.scope(user, &compiled).await,
+            Resource::Scopes => self.scope(user, compiled).await,
             Resource::Taps => {
                 let namespace = path.namespace.as_deref().unwrap_or_default();
                 // Who may read everything does not tap: that is a right of its own.
                 let tap = may("create", Resource::Taps, Some(namespace));
                 self.must_be_allowed(user, &tap).await?;
-                let query = request.uri().query().unwrap_or_default();
                 let permits = self.permits(user)?;
                 let of = (namespace, query);
-                taps::answer(&self.context, user, of, &compiled, permits).await
+                taps::answer(&self.context, user, of, compiled, permits).await
             }
             Resource::Explanations => {
                 let body = body(request, explanations::MAX_BODY).await?;
@@ -126,13 +138,13 @@ impl ObserveApi {
                     context: &self.context,
                     workers: &self.workers,
                     user,
-                    compiled: &compiled,
+                    compiled,
                 };
-                json(StatusCode::CREATED, &asking.answer(&path, &body).await?)
+                json(StatusCode::CREATED, &asking.answer(path, &body).await?)
             }
             Resource::DryRuns => {
                 let body = body(request, dry_runs::MAX_BODY).await?;
-                self.dry_run(user, &compiled, &body).await
+                self.dry_run(user, compiled, &body).await
             }
         }
     }
@@ -143,7 +155,7 @@ impl ObserveApi {
         user: &User,
         compiled: &Arc<Compiled>,
         body: &[u8],
-    ) -> Result<Answer, Refusal> {
+    ) -> Result<ApiResponse, Refusal> {
         let asked = dry_runs::read(body)?;
         let asking = dry_runs::Asking {
             context: &self.context,
@@ -179,7 +191,7 @@ impl ObserveApi {
         user: &User,
         query: &str,
         namespace: Option<String>,
-    ) -> Result<Answer, Refusal> {
+    ) -> Result<ApiResponse, Refusal> {
         let now = SystemTime::now();
         let query = GraphQuery::parse(query, namespace, now)?;
         if query.watch {
@@ -217,11 +229,11 @@ impl ObserveApi {
 
     async fn proxies(
         &self,
-        path: &Path,
-        query: &ListQuery,
+        user: &User,
+        (path, query): (&Path, &ListQuery),
         compiled: &Compiled,
         table: bool,
-    ) -> Result<Answer, Refusal> {
+    ) -> Result<ApiResponse, Refusal> {
         let namespace = path.namespace.as_deref();
         match (namespace, &path.name) {
             (Some(namespace), Some(name)) => {
@@ -229,6 +241,8 @@ impl ObserveApi {
                 if !table && !query.without_config {
                     proxies::ask(&self.context, &mut proxy).await;
                 }
+                let index = &compiled.model.index;
+                elsewhere::leave_out(&self.context, user, index, &mut proxy).await?;
                 let whole = ProxyListMetadata::default();
                 shown(table, (std::slice::from_ref(&proxy), &whole), &proxy)
             }
@@ -239,7 +253,7 @@ impl ObserveApi {
         }
     }
 
-    async fn scope(&self, user: &User, compiled: &Compiled) -> Result<Answer, Refusal> {
+    async fn scope(&self, user: &User, compiled: &Compiled) -> Result<ApiResponse, Refusal> {
         let namespaces = compiled.world.namespaces.keys();
         let namespaces = namespaces.map(|namespace| namespace.name.to_string());
         let scope = self
@@ -267,7 +281,11 @@ impl Handler for ObserveApi {
         documents::openapi_index()
     }
 
-    fn call(self: Arc<Self>, user: User, request: Request<Incoming>) -> BoxFuture<'static, Answer> {
+    fn call(
+        self: Arc<Self>,
+        user: User,
+        request: Request<Incoming>,
+    ) -> BoxFuture<'static, ApiResponse> {
         Box::pin(async move { self.respond(&user, request).await })
     }
 
@@ -310,7 +328,7 @@ where
     Ok(body.to_bytes())
 }
 
-fn json(code: StatusCode, value: &impl Serialize) -> Result<Answer, Refusal> {
+fn json(code: StatusCode, value: &impl Serialize) -> Result<ApiResponse, Refusal> {
     let written = serde_json::to_vec(value);
     let written = written.map_err(|error| {
         let code = StatusCode::INTERNAL_SERVER_ERROR;
@@ -323,7 +341,7 @@ fn shown(
     table: bool,
     (proxies, metadata): (&[Proxy], &ProxyListMetadata),
     value: &impl Serialize,
-) -> Result<Answer, Refusal> {
+) -> Result<ApiResponse, Refusal> {
     if table {
         return json(StatusCode::OK, &proxies::table(proxies, metadata));
     }

@@ -29,7 +29,7 @@ use crate::aggregated::front_proxy::User;
 use crate::aggregated::refusal::Refusal;
 use crate::explain::{BadQuestion, CallerView, Explained, SeenCallers, UNTOLD_HOST};
 use crate::graph::key::NodeKey;
-use crate::inventory::kind::Kind;
+use crate::inventory::kind::MetricsKind;
 use crate::model::PodId;
 use crate::model::compiled::Compiled;
 use crate::world::ObjectKey;
@@ -375,7 +375,7 @@ fn seen(context: &ObserveContext, spec: &ExplanationSpec) -> Option<crds::observ
         "ServiceAccount" => false,
         "Pod" => {
             let inventory = context.followed.inventory.read();
-            inventory.topmost(&ObjectKey::new(namespace, name), "").0 == Kind::Pod
+            inventory.topmost(&ObjectKey::new(namespace, name), "").0 == MetricsKind::Pod
         }
         _ => true,
     };

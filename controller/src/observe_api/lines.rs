@@ -13,13 +13,13 @@ use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
 use serde::Serialize;
 
-use crate::aggregated::server::{Answer, whole};
+use crate::aggregated::server::{ApiResponse, whole};
 
 /// From a stream's begin to its end.
 pub(super) const LIFE: Duration = Duration::from_secs(50);
 
 /// These lines, as they come.
-pub(super) fn answer(lines: impl Stream<Item = Bytes> + Send + 'static) -> Answer {
+pub(super) fn answer(lines: impl Stream<Item = Bytes> + Send + 'static) -> ApiResponse {
     let frames = lines.map(|line| Ok::<_, Infallible>(Frame::data(line)));
     let mut answer = whole(StatusCode::OK, Bytes::new());
     *answer.body_mut() = StreamBody::new(frames).boxed_unsync();

@@ -6,6 +6,7 @@ use crds::observe::{
     API_VERSION, Certificate, Nack, Proxy, ProxyList, ProxyListMetadata, ProxyMetadata,
     ProxyStatus, Resource,
 };
+use identity::authority::BACKDATE;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use tracing::info;
@@ -157,10 +158,14 @@ fn add_own_words(status: &mut ProxyStatus, state: &ProxyState) {
     status.lacks.clone_from(&state.lacks);
     let Some(said) = &state.status else { return };
     status.certificate = said.certificate.as_ref().and_then(|held| {
-        let ends = Timestamp::from_second(i64::try_from(held.not_after).ok()?).ok()?;
+        let time = |seconds: u64| Timestamp::from_second(i64::try_from(seconds).ok()?).ok();
+        let begins = Some(held.not_before).filter(|begins| *begins > 0);
+        // It is backdated for clocks that are behind, and lives from then on.
+        let issued = begins.map(|begins| begins.saturating_add(BACKDATE.as_secs()));
         Some(Certificate {
             serial: held.serial.clone(),
-            not_after: ends.to_string(),
+            issued: issued.and_then(time).map(|time| time.to_string()),
+            not_after: time(held.not_after)?.to_string(),
             issuer: held.issuer.clone(),
         })
     });

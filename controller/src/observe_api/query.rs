@@ -169,8 +169,7 @@ pub(super) fn may(verb: &'static str, resource: Resource, namespace: Option<&str
 }
 
 impl GraphQuery {
-    /// Reads a query; parameters that are not the API's own are ignored, as Kubernetes
-    /// ignores them.
+    /// Reads a query whose parameters are known by their names.
     pub(super) fn parse(
         query: &str,
         namespace: Option<String>,

@@ -39,13 +39,13 @@ const MAX_USERS: usize = 64;
 /// ask, each with a new token every time.
 #[derive(Debug)]
 pub(super) struct Scopes {
-    remembered: Mutex<HashMap<[u8; 32], Arc<Place>>>,
+    remembered: Mutex<HashMap<[u8; 32], Arc<UserEntry>>>,
     asking: Semaphore,
 }
 
 /// What is known of one user.
 #[derive(Debug, Default)]
-struct Place {
+struct UserEntry {
     /// Who asks. Others wait for what he learns, no longer than for their own questions.
     turn: tokio::sync::Mutex<()>,
     learned: Mutex<Learned>,
@@ -102,7 +102,7 @@ impl Scopes {
 
     /// The user's place. Where there are too many, one is given up that nobody waits at: one
     /// that holds nothing any more, or the one that soonest will.
-    fn place(&self, user: [u8; 32]) -> Arc<Place> {
+    fn place(&self, user: [u8; 32]) -> Arc<UserEntry> {
         let mut remembered = self.remembered.lock();
         if let Some(place) = remembered.get(&user) {
             return Arc::clone(place);
@@ -116,7 +116,7 @@ impl Scopes {
                 remembered.remove(&oldest);
             }
         }
-        let place = Arc::<Place>::default();
+        let place = Arc::<UserEntry>::default();
         if remembered.len() < MAX_USERS {
             remembered.insert(user, Arc::clone(&place));
         }
@@ -232,7 +232,8 @@ fn scope(cluster: bool, namespaces: Vec<String>) -> Scope {
     }
 }
 
-fn graph_of(namespace: Option<&str>) -> Attributes {
+/// Reading the graph of a namespace, or of all.
+pub(super) fn graph_of(namespace: Option<&str>) -> Attributes {
     Attributes {
         name: crds::observe::LIVE.to_owned(),
         ..may("get", Resource::Graphs, namespace)

@@ -11,9 +11,9 @@ use tokio::time::{Instant, timeout_at};
 use super::lines::{self, LIFE};
 use super::query::GraphQuery;
 use super::worker_pool::WorkerPool;
-use crate::aggregated::server::Answer;
-use crate::graph::answer::{LastShown, Written};
-use crate::graph::follow::{Graph, GraphWindow};
+use crate::aggregated::server::ApiResponse;
+use crate::graph::follow::Graph;
+use crate::graph::written::{LastShown, Written};
 use crate::observe::reports::slot_of;
 
 /// What one reader is told, and until when.
@@ -60,7 +60,7 @@ pub(super) fn answer(
     (graph, workers): (Graph, WorkerPool),
     query: GraphQuery,
     permits: StreamPermits,
-) -> Answer {
+) -> ApiResponse {
     let looks = graph.looks();
     let reader = GraphStream {
         graph,
@@ -104,7 +104,7 @@ impl GraphStream {
     ) -> Option<String> {
         let (graph, asked) = (self.graph.clone(), self.query.asked.clone());
         let mut shown = std::mem::take(&mut self.shown);
-        let told = self.workers.run(move || {
+        let told = self.workers.run_for_stream(move || {
             let written = graph.written(&asked, now);
             let line = say(&graph, &written, &mut shown);
             (line, written.end().to_owned(), shown)
@@ -118,17 +118,13 @@ impl GraphStream {
         self.told = Some(slot_of(now));
         let asked = self.query.asked.clone();
         let since = self.query.since;
-        let since = since.filter(|end| self.graph.can_tell(asked.slots, *end, now));
         let say = move |graph: &Graph, written: &Written, shown: &mut LastShown| {
-            let Some(end) = since else {
+            let before = since.and_then(|end| graph.shown_before(&asked, end, now));
+            let Some(before) = before else {
                 shown.note(written);
                 return written.whole();
             };
-            let before = GraphWindow {
-                end: Some(end),
-                ..asked
-            };
-            shown.note(&graph.written(&before, now));
+            shown.note(&before);
             shown.changes(written, true)
         };
         self.line(now, say).await

@@ -16,7 +16,7 @@ use http::StatusCode;
 use tracing::info;
 use wire::v1::ask::What;
 
-use self::end::End;
+use self::end::TapEnd;
 use self::pods::Pods;
 use self::question::Question;
 use super::context::ObserveContext;
@@ -25,7 +25,7 @@ use super::stream::StreamPermits;
 use crate::aggregated::access::{AccessDecision, Attributes};
 use crate::aggregated::front_proxy::User;
 use crate::aggregated::refusal::Refusal;
-use crate::aggregated::server::Answer;
+use crate::aggregated::server::ApiResponse;
 use crate::apiserver::events::{About, Event, EventType};
 use crate::model::compiled::Compiled;
 
@@ -42,7 +42,7 @@ pub(super) async fn answer(
     (namespace, query): (&str, &str),
     compiled: &Compiled,
     permits: StreamPermits,
-) -> Result<Answer, Refusal> {
+) -> Result<ApiResponse, Refusal> {
     let question = Question::parse(query, namespace, &context.tap_headers)?;
     must_be_readable(context, user, &question).await?;
     let inventory = context.followed.inventory.read();
@@ -73,7 +73,7 @@ pub(super) async fn answer(
         Refusal::new(code, "TooManyRequests", full.to_string())
     })?;
     info!(user = ?user.name, of, ?query, proxies, "tap started");
-    context.events.record(Event {
+    context.events.record_deed(Event {
         about,
         event_type: EventType::Normal,
         reason: "TapStarted",
@@ -120,7 +120,7 @@ async fn must_be_readable(
 
 /// The object of the Event. Also where all of a namespace is watched the Event stands in that
 /// namespace: those who live there look for it there, and may not read any other.
-fn about(of: &End, namespace: &str, pods: &Pods<'_>) -> About {
+fn about(of: &TapEnd, namespace: &str, pods: &Pods<'_>) -> About {
     let (kind, key) = of.object();
     About {
         api_version: kind.api_version().to_owned(),

@@ -4,27 +4,34 @@
 //! one thread of the replica that would be time in which no proxy is sent its configuration.
 //! So such work is done beside it, a few answers at one time; others wait in the order in which
 //! they came. How many may wait is bounded by the permits of calls and of streams.
+//!
+//! Streams come with as many lines at once as there are readers, whenever a slot is over. So they
+//! take turns for one of the threads, and a call finds the other.
 
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::aggregated::refusal::Refusal;
 
 /// Answers that are made at one time. The graph is looked at by one of them only, so a second
 /// one is written meanwhile.
 const AT_ONCE: usize = 2;
+/// Of these, lines of streams.
+const STREAMS_AT_ONCE: usize = 1;
 
 /// Clones share their threads.
 #[derive(Clone, Debug)]
 pub(super) struct WorkerPool {
     permits: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
 }
 
 impl Default for WorkerPool {
     fn default() -> Self {
         Self {
             permits: Arc::new(Semaphore::new(AT_ONCE)),
+            streams: Arc::new(Semaphore::new(STREAMS_AT_ONCE)),
         }
     }
 }
@@ -39,15 +46,43 @@ impl WorkerPool {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Refusal> {
-        let unmade = |why: String| Refusal::unavailable(format!("the answer was not made: {why}"));
-        let permit = Arc::clone(&self.permits).acquire_owned().await;
-        let permit = permit.map_err(|closed| unmade(closed.to_string()))?;
-        let made = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            work()
-        });
-        made.await.map_err(|error| unmade(error.to_string()))
+        let permit = taken(&self.permits).await?;
+        made(permit, work).await
     }
+
+    /// The same of a stream's line.
+    ///
+    /// # Errors
+    /// When the replica ends meanwhile.
+    pub(super) async fn run_for_stream<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
+        // First this one: whoever waits for it must not stand before calls.
+        let turn = taken(&self.streams).await?;
+        let permit = taken(&self.permits).await?;
+        made((turn, permit), work).await
+    }
+}
+
+async fn taken(permits: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Refusal> {
+    let permit = Arc::clone(permits).acquire_owned().await;
+    permit.map_err(|closed| unmade(&closed))
+}
+
+async fn made<T: Send + 'static>(
+    permits: impl Send + 'static,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Refusal> {
+    let made = tokio::task::spawn_blocking(move || {
+        let _permits = permits;
+        work()
+    });
+    made.await.map_err(|error| unmade(&error))
+}
+
+fn unmade(why: &dyn std::fmt::Display) -> Refusal {
+    Refusal::unavailable(format!("the answer was not made: {why}"))
 }
 
 #[cfg(test)]
@@ -81,5 +116,32 @@ mod tests {
         let made: Vec<usize> = made.into_iter().map(Result::unwrap).collect();
         assert_eq!(made, [0, 1, 2, 3, 4, 5, 6, 7]);
         assert_eq!(most.load(Ordering::SeqCst), AT_ONCE);
+    }
+
+    #[tokio::test]
+    async fn call_does_not_wait_for_all_streams_that_came_before_it() {
+        let pool = WorkerPool::default();
+        let ended = Arc::new(AtomicUsize::new(0));
+        let lines: Vec<_> = (0..8)
+            .map(|_| {
+                let (pool, ended) = (pool.clone(), Arc::clone(&ended));
+                tokio::spawn(async move {
+                    let work = move || {
+                        thread::sleep(Duration::from_millis(100));
+                        ended.fetch_add(1, Ordering::SeqCst);
+                    };
+                    pool.run_for_stream(work).await.unwrap();
+                })
+            })
+            .collect();
+        // All of them wait, or are made.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let before = pool.run(|| ()).await.map(|()| ended.load(Ordering::SeqCst));
+        // Room for a busy machine: one that waited for its turn would see six.
+        assert!(before.unwrap() <= 3, "lines were made before it");
+        for line in lines {
+            line.await.unwrap();
+        }
+        assert_eq!(ended.load(Ordering::SeqCst), 8);
     }
 }

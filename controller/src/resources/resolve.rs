@@ -7,12 +7,12 @@ use std::{
     sync::Arc,
 };
 
-use policy::traffic::part::Parts;
+use policy::{subset::Place, traffic::part::Parts};
 use wire::{capability::Capabilities, names, v1};
 
 use super::{endpoints::endpoints, left_out::LeftOut, policy::PolicyResource};
 use crate::model::changes::Interest;
-use crate::model::peers::{self, Place, Workload};
+use crate::model::peers::{self, Workload};
 use crate::model::published::EncodedResource;
 use crate::model::{Index, Model, PodId, PortEntry, ServiceEntry};
 use crate::world::{ObjectKey, PodFacts};

@@ -98,17 +98,20 @@ async fn show(mut leadership: Leadership, gauge: Gauge) {
     }
 }
 
-/// From the API server to models. `synced` is released with the first of them.
+/// From the API server to models. `synced` is released with the first of them; `ready` says
+/// beside its answer when they may be out of date.
 pub(super) fn models(
     context: &Context,
     publish: watch::Sender<Option<Arc<Compiled>>>,
     synced: Hold,
+    ready: Ready,
 ) {
     let defaults = defaults(&context.settings);
     let worlds = crate::watch::start(
         context.client.clone(),
         Arc::new(cluster(&context.settings)),
         context.metrics.world.clone(),
+        ready,
     );
     runtime::task::spawn("compile", compile::run::run(worlds, publish, defaults));
     let gauges = gauges::follow(context.latest.clone(), context.metrics.world.clone());

@@ -102,6 +102,7 @@ mod tests {
             serial: long.clone(),
             issuer: long,
             not_after: u64::MAX,
+            not_before: u64::MAX,
         };
         let told = v1::ProxyStatus {
             certificate: Some(certificate),

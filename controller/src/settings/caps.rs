@@ -1,4 +1,5 @@
-//! How much a replica takes in, from the memory that it may use.
+//! How much a replica takes in, from the memory that it may use and the files that it may
+//! have open.
 //!
 //! A bound that fits the default limit is too high for a smaller one, and then the kernel
 //! ends the process instead of the bound turning one caller away. So the bounds that
@@ -14,6 +15,9 @@ const STREAMS: u64 = 60;
 const OF_A_STREAM: u64 = 128 * 1024;
 /// No replica serves more, whatever its memory: its one thread would not keep up.
 const MOST_STREAMS: u64 = 8192;
+/// Open files that are kept for what is no proxy's connection: callers that have proven
+/// nothing, the metrics API, the admin port, the API server, other replicas.
+const OTHER_FILES: u64 = 1024;
 /// Percent of the limit for what proxies report.
 const REPORTS: u64 = 9;
 /// Bytes of one edge of a report.
@@ -39,15 +43,17 @@ pub struct Caps {
 }
 
 impl Caps {
-    /// The bounds for a memory limit in bytes.
-    pub fn of(limit: Option<u64>) -> Self {
-        let limit = limit.unwrap_or(DEFAULT_LIMIT);
+    /// The bounds for a memory limit in bytes and one of open files.
+    pub fn of(memory: Option<u64>, files: Option<u64>) -> Self {
+        let limit = memory.unwrap_or(DEFAULT_LIMIT);
+        // Where there are few, half of them.
+        let files = files.map_or(MOST_STREAMS, |files| files - OTHER_FILES.min(files / 2));
         let share = |percent: u64, of_one: u64, most: u64| {
             let room = limit / 100 * percent / of_one;
             usize::try_from(room.clamp(1, most)).unwrap_or(usize::MAX)
         };
         Self {
-            connections: share(STREAMS, OF_A_STREAM, MOST_STREAMS),
+            connections: share(STREAMS, OF_A_STREAM, MOST_STREAMS.min(files).max(1)),
             report_edges: share(REPORTS, OF_AN_EDGE, MOST_EDGES),
             destinations: share(REMEMBERED, OF_A_DESTINATION, MOST_DESTINATIONS),
         }
@@ -56,7 +62,7 @@ impl Caps {
 
 impl Default for Caps {
     fn default() -> Self {
-        Self::of(None)
+        Self::of(None, None)
     }
 }
 
@@ -69,13 +75,16 @@ mod tests {
     #[test]
     fn bounds_follow_the_memory_limit_and_fit_into_it() {
         for limit in [64, 128, 512, 1024, 4096] {
-            let caps = Caps::of(Some(limit * MIB));
+            let caps = Caps::of(Some(limit * MIB), None);
             let bytes = caps.connections as u64 * OF_A_STREAM
                 + caps.report_edges as u64 * OF_AN_EDGE
                 + caps.destinations as u64 * OF_A_DESTINATION;
             assert!(bytes <= limit * MIB / 100 * 77, "{limit} MiB: {caps:?}");
         }
-        let (small, large) = (Caps::of(Some(128 * MIB)), Caps::of(Some(1024 * MIB)));
+        let (small, large) = (
+            Caps::of(Some(128 * MIB), None),
+            Caps::of(Some(1024 * MIB), None),
+        );
         assert!(small.connections < large.connections);
         assert!(small.report_edges < large.report_edges);
         assert!(small.destinations < large.destinations);
@@ -83,9 +92,22 @@ mod tests {
 
     #[test]
     fn default_limit_serves_the_documented_size() {
-        let caps = Caps::of(Some(512 * MIB));
+        let caps = Caps::of(Some(512 * MIB), None);
         assert_eq!(caps, Caps::default(), "also where there is no limit");
         assert!(caps.connections >= 2000, "{caps:?}");
         assert!(caps.report_edges >= 300_000, "{caps:?}");
+    }
+
+    #[test]
+    fn every_proxy_that_is_let_in_finds_a_file_for_its_connection() {
+        let memory = Some(4096 * MIB);
+        let connections = |files| Caps::of(memory, Some(files)).connections;
+        assert_eq!(connections(1024), 512);
+        assert_eq!(connections(4096), 3072);
+        assert_eq!(connections(524_288), Caps::of(memory, None).connections);
+        assert_eq!(connections(0), 1);
+        let small = Some(64 * MIB);
+        let by_memory = Caps::of(small, None);
+        assert_eq!(Caps::of(small, Some(4096)), by_memory, "memory binds first");
     }
 }

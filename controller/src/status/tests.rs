@@ -19,6 +19,7 @@ mod breaker;
 mod guarded;
 mod kinds;
 mod too_old;
+mod unconverted;
 
 fn canary() -> ObjectRef {
     ObjectRef::new(Kind::TrafficSplit, "shop", "canary")

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use wire::v1;
 
-use crate::inventory::kind::Kind;
+use crate::inventory::kind::MetricsKind;
 use crate::inventory::{Inventory, InventoryObject, Labels};
 use crate::metrics::ReportMetrics;
 use crate::observe::reports::{Reporter, Reports, SLOT};
@@ -27,38 +27,40 @@ pub(crate) fn key(namespace: &str, name: &str) -> ObjectKey {
 /// ReplicaSet `<name>-rs`. Services of the same names. Pod `shop/bare` is nobody's.
 pub(crate) fn inventory() -> Inventory {
     let mut inventory = Inventory::default();
-    let mut put = |kind, namespace: &str, name: &str, uid: &str, owner: Option<(Kind, String)>| {
-        let labels: Labels = [("app".to_owned(), name.trim_end_matches("-1").to_owned())].into();
-        let thing = InventoryObject {
-            uid: uid.into(),
-            labels,
-            owner: owner.map(|(kind, name)| (kind, name.into())),
-            node: if kind == Kind::Pod { "n1" } else { "" }.into(),
+    let mut put =
+        |kind, namespace: &str, name: &str, uid: &str, owner: Option<(MetricsKind, String)>| {
+            let labels: Labels =
+                [("app".to_owned(), name.trim_end_matches("-1").to_owned())].into();
+            let thing = InventoryObject {
+                uid: uid.into(),
+                labels,
+                owner: owner.map(|(kind, name)| (kind, name.into())),
+                node: if kind == MetricsKind::Pod { "n1" } else { "" }.into(),
+            };
+            inventory.put(kind, key(namespace, name), Arc::new(thing));
         };
-        inventory.put(kind, key(namespace, name), Arc::new(thing));
-    };
     for namespace in ["shop", "bank", "empty"] {
-        put(Kind::Namespace, "", namespace, namespace, None);
+        put(MetricsKind::Namespace, "", namespace, namespace, None);
     }
     for node in ["n1", "n2"] {
-        put(Kind::Node, "", node, node, None);
+        put(MetricsKind::Node, "", node, node, None);
     }
     for (namespace, name) in [("shop", "web"), ("shop", "api"), ("bank", "web")] {
         let (set, pod) = (format!("{name}-rs"), format!("{name}-1"));
-        put(Kind::Deployment, namespace, name, "", None);
-        put(Kind::Service, namespace, name, "", None);
-        let owner = Some((Kind::Deployment, name.to_owned()));
-        put(Kind::ReplicaSet, namespace, &set, "", owner);
+        put(MetricsKind::Deployment, namespace, name, "", None);
+        put(MetricsKind::Service, namespace, name, "", None);
+        let owner = Some((MetricsKind::Deployment, name.to_owned()));
+        put(MetricsKind::ReplicaSet, namespace, &set, "", owner);
         let uid = format!("{namespace}-{name}");
         put(
-            Kind::Pod,
+            MetricsKind::Pod,
             namespace,
             &pod,
             &uid,
-            Some((Kind::ReplicaSet, set)),
+            Some((MetricsKind::ReplicaSet, set)),
         );
     }
-    put(Kind::Pod, "shop", "bare", "shop-bare", None);
+    put(MetricsKind::Pod, "shop", "bare", "shop-bare", None);
     inventory
 }
 

@@ -35,13 +35,13 @@ pub(crate) enum Step<T> {
 
 /// The facts of one kind.
 #[derive(Debug)]
-pub(crate) struct Slot<T> {
+pub(crate) struct KindFacts<T> {
     store: Store<T>,
     incoming: Option<BTreeMap<ObjectKey, Arc<T>>>,
     complete: bool,
 }
 
-impl<T> Default for Slot<T> {
+impl<T> Default for KindFacts<T> {
     fn default() -> Self {
         Self {
             store: Store::default(),
@@ -51,7 +51,7 @@ impl<T> Default for Slot<T> {
     }
 }
 
-impl<T: Fact> Slot<T> {
+impl<T: Fact> KindFacts<T> {
     /// Applies one step.
     pub(crate) fn take(&mut self, step: Step<T>) -> News {
         match step {
@@ -121,7 +121,7 @@ macro_rules! collector {
         /// The facts of all kinds.
         #[derive(Debug, Default)]
         pub(crate) struct Collector {
-            $(pub(crate) $field: Slot<crate::world::$facts>,)+
+            $(pub(crate) $field: KindFacts<crate::world::$facts>,)+
         }
 
         impl Collector {

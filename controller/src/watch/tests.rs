@@ -1,8 +1,13 @@
 //! Watches gather a World, and survive their ends.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures::{StreamExt as _, stream::BoxStream};
 use http::{Request, Response, StatusCode};
+use http_body_util::StreamBody;
+use hyper::body::Frame;
 use kube::client::Body;
 use serde_json::{Value, json};
 use tokio::time::{Instant, advance, timeout};
@@ -11,6 +16,8 @@ use super::*;
 use crate::testing::cluster;
 
 type Worlds = watch::Receiver<Option<Arc<World>>>;
+/// What is said in answer to one call.
+type Frames = BoxStream<'static, Result<Frame<Bytes>, std::io::Error>>;
 
 fn started() -> (mpsc::Sender<AnyStep>, Worlds) {
     let (steps, received) = mpsc::channel(STEPS);
@@ -45,6 +52,15 @@ async fn first_world(worlds: &mut Worlds) -> Arc<World> {
     let changed = timeout(Duration::from_secs(20), worlds.changed()).await;
     changed.unwrap().unwrap();
     worlds.borrow().clone().unwrap()
+}
+
+fn start_on(client: Client) -> Worlds {
+    start(
+        client,
+        Arc::default(),
+        WorldMetrics::default(),
+        Ready::new(),
+    )
 }
 
 #[tokio::test(start_paused = true)]
@@ -187,7 +203,7 @@ async fn a_kind_that_the_server_does_not_know_and_an_unreadable_object_stop_noth
         _ => Ok(Vec::new()),
     });
     let metrics = WorldMetrics::default();
-    let mut worlds = start(client, Arc::default(), metrics.clone());
+    let mut worlds = start(client, Arc::default(), metrics.clone(), Ready::new());
     let world = first_world(&mut worlds).await;
     let names: Vec<&str> = world.pods.keys().map(|key| &*key.name).collect();
     assert_eq!(names, ["good"]);
@@ -214,7 +230,7 @@ async fn objects_nested_without_end_take_down_no_more_than_what_they_mean() {
         ]),
         _ => Ok(Vec::new()),
     });
-    let mut worlds = start(client, Arc::default(), WorldMetrics::default());
+    let mut worlds = start_on(client);
     let world = first_world(&mut worlds).await;
     assert_eq!(world.pods.len(), 2);
     let bad: Vec<_> = world
@@ -231,8 +247,92 @@ async fn a_server_that_cannot_answer_yet_is_waited_for() {
         "/apis/access.smi-spec.io/v1alpha4/traffictargets" => Err(StatusCode::SERVICE_UNAVAILABLE),
         _ => Ok(Vec::new()),
     });
-    let mut worlds = start(client, Arc::default(), WorldMetrics::default());
+    let mut worlds = start_on(client);
     no_world(&mut worlds, Duration::from_secs(600)).await;
+}
+
+/// An API server with empty lists, whose watches of Pods are answered with what `pods` holds.
+/// Where that is nothing, and of all other kinds, they never say anything.
+fn server_that_fails(pods: watch::Receiver<Option<(StatusCode, Value)>>) -> Client {
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let pods = pods.borrow().clone();
+        async move {
+            let watches = request
+                .uri()
+                .query()
+                .is_some_and(|query| query.contains("watch="));
+            let of_pods = request.uri().path() == "/api/v1/pods";
+            let (code, body) = match pods {
+                Some(answer) if watches && of_pods => answer,
+                _ if watches => std::future::pending().await,
+                _ => {
+                    let meta = json!({"resourceVersion": "1"});
+                    let list = json!({"kind": "List", "metadata": meta, "items": []});
+                    (StatusCode::OK, list)
+                }
+            };
+            let mut response = Response::new(Body::from(body.to_string().into_bytes()));
+            *response.status_mut() = code;
+            Ok::<_, std::convert::Infallible>(response)
+        }
+    });
+    Client::new(service, "default")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kind_whose_watches_fail_is_told_until_they_work_and_readiness_stays() {
+    let status = |code: u16, reason: &str| {
+        json!({"kind": "Status", "apiVersion": "v1", "status": "Failure",
+            "code": code, "message": "no", "reason": reason})
+    };
+    let expired = json!({"type": "ERROR", "object": status(410, "Expired")});
+    for answer in [
+        (StatusCode::FORBIDDEN, status(403, "Forbidden")),
+        // After each of these comes a list, which is answered.
+        (StatusCode::OK, expired),
+    ] {
+        let (answers, pods) = watch::channel(Some(answer));
+        let (client, ready) = (server_that_fails(pods), Ready::new());
+        let metrics = WorldMetrics::default();
+        let mut worlds = start(client, Arc::default(), metrics.clone(), ready.clone());
+        first_world(&mut worlds).await;
+        assert_eq!(ready.noted(), None);
+        tokio::time::sleep(Duration::from_secs(200)).await;
+        let seconds = metrics.failing_seconds("Pod");
+        assert!((60..=200).contains(&seconds), "{seconds} s");
+        assert_eq!(metrics.failing_seconds("Service"), 0);
+        assert!(ready.is_ready() && ready.noted().is_some());
+
+        answers.send_replace(None);
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        assert_eq!((metrics.failing_seconds("Pod"), ready.noted()), (0, None));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_whose_connection_died_without_a_word_is_opened_anew_after_65_s() {
+    let opened = Arc::new(AtomicUsize::new(0));
+    let counted = opened.clone();
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let query = request.uri().query().unwrap_or_default();
+        let frames: Frames = if query.contains("watch=") {
+            if request.uri().path() == "/api/v1/pods" {
+                counted.fetch_add(1, Ordering::Relaxed);
+            }
+            futures::stream::pending().boxed()
+        } else {
+            let list = json!({"kind": "List", "metadata": {"resourceVersion": "1"}, "items": []});
+            let frame = Frame::data(Bytes::from(list.to_string()));
+            futures::stream::iter([Ok(frame)]).boxed()
+        };
+        async move { Ok::<_, std::convert::Infallible>(Response::new(StreamBody::new(frames))) }
+    });
+    let mut worlds = start_on(Client::new(service, "default"));
+    first_world(&mut worlds).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(opened.load(Ordering::Relaxed), 1);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(opened.load(Ordering::Relaxed), 2);
 }
 
 /// ConfigMap is in the table of kinds in tests only, and named nowhere outside of it but
@@ -248,7 +348,7 @@ async fn a_kind_is_followed_because_it_has_a_row() {
         }
         _ => Ok(Vec::new()),
     });
-    let mut worlds = start(client, Arc::default(), WorldMetrics::default());
+    let mut worlds = start_on(client);
     let world = first_world(&mut worlds).await;
     let found: Vec<_> = world.config_maps.iter().collect();
     assert_eq!(found.len(), 1);
@@ -258,6 +358,6 @@ async fn a_kind_is_followed_because_it_has_a_row() {
         "/api/v1/configmaps" => Err(StatusCode::SERVICE_UNAVAILABLE),
         _ => Ok(Vec::new()),
     });
-    let mut worlds = start(client, Arc::default(), WorldMetrics::default());
+    let mut worlds = start_on(client);
     no_world(&mut worlds, Duration::from_secs(600)).await;
 }

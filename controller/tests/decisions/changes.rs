@@ -9,7 +9,7 @@ use oracle::random::Random;
 use oracle::{Call, Caller, Traffic, World};
 use policy::access::passes::Effect;
 use serde_json::{Value, json};
-use weft_controller::{Calls, PodId, Trial, Who};
+use weft_controller::{Calls, ModelComparison, PodId, Who};
 
 use super::mesh::Mesh;
 use super::{from, more, show};
@@ -36,7 +36,7 @@ fn a_dry_run_says_of_each_edge_what_becomes_of_its_calls() {
         let after = changed(&mut random, &before);
         let (first, second) = (Mesh::new(&before), Mesh::new(&after));
         let until = Instant::now() + Duration::from_secs(600);
-        let mut trial = Trial::new(first.model(), second.model(), until);
+        let mut comparison = ModelComparison::new(first.model(), second.model(), until);
         for at in 0..EDGES {
             let world = if at % 2 == 0 { &before } else { &after };
             let call = world.random_call(&mut random, &SHOP);
@@ -44,7 +44,7 @@ fn a_dry_run_says_of_each_edge_what_becomes_of_its_calls() {
             if call.traffic == Traffic::Bytes && first.carries_http(&call) {
                 continue;
             }
-            let meaning = trial.of(&edge_of(&call)).unwrap();
+            let meaning = comparison.of(&edge_of(&call)).unwrap();
             *seen.entry(format!("{:?}", meaning.effect)).or_default() += 1;
             for call in calls(&mut random, &call) {
                 let (was, is) = (before.allows(&call), after.allows(&call));

@@ -48,13 +48,13 @@ fn one_container(extra: Value) -> Value {
     pod(json!({ "containers": [container] }))
 }
 
-fn run(pod: &Value) -> Result<Outcome, Refusal> {
+fn run(pod: &Value) -> Result<InjectionOutcome, Refusal> {
     inject(pod, &meshed(), &settings(), TOKEN)
 }
 
 fn injected(pod: &Value) -> Injected {
     match run(pod) {
-        Ok(Outcome::Injected(injected)) => *injected,
+        Ok(InjectionOutcome::Injected(injected)) => *injected,
         other => panic!("not injected: {other:?}"),
     }
 }
@@ -144,7 +144,7 @@ fn second_run_changes_nothing_even_with_another_token() {
     }));
     let first = injected(&pod);
     let again = inject(&first.pod, &meshed(), &settings(), HookToken([1; 16])).unwrap();
-    let Outcome::Injected(again) = again else {
+    let InjectionOutcome::Injected(again) = again else {
         panic!("{again:?}")
     };
     assert_eq!(again.patch, Patch(vec![]));
@@ -208,7 +208,7 @@ fn quantity_that_the_api_server_rewrote_is_no_difference() {
 fn pods_label_wins_over_the_namespaces() {
     let mut pod = one_container(json!({}));
     pod["metadata"]["labels"] = json!({ labels::INJECT: "disabled" });
-    let skipped = Outcome::Skipped {
+    let skipped = InjectionOutcome::Skipped {
         reason: Skip::NotAsked,
         warning: None,
     };
@@ -221,7 +221,7 @@ fn pods_label_wins_over_the_namespaces() {
     );
     pod["metadata"]["labels"] = json!({ labels::INJECT: "enabled" });
     let outcome = inject(&pod, &unlabelled, &settings(), TOKEN);
-    assert!(matches!(outcome, Ok(Outcome::Injected(_))));
+    assert!(matches!(outcome, Ok(InjectionOutcome::Injected(_))));
 
     pod["metadata"]["labels"] = json!({ labels::INJECT: "true" });
     assert!(refusal(&pod).contains(r#"metadata.labels[weft.dev/inject] is "true""#));
@@ -231,7 +231,7 @@ fn pods_label_wins_over_the_namespaces() {
 fn host_network_pod_is_skipped_with_a_warning() {
     let mut pod = one_container(json!({}));
     pod["spec"]["hostNetwork"] = true.into();
-    let Ok(Outcome::Skipped { reason, warning }) = run(&pod) else {
+    let Ok(InjectionOutcome::Skipped { reason, warning }) = run(&pod) else {
         panic!("not skipped")
     };
     assert_eq!(reason, Skip::HostNetwork);
@@ -255,7 +255,7 @@ fn annotations_of_the_pod_win_over_the_namespaces_and_reach_the_containers() {
         labels::SKIP_INBOUND_PORTS: "9000-9010",
     });
     let outcome = inject(&pod, &namespace, &settings(), TOKEN);
-    let Ok(Outcome::Injected(injected)) = outcome else {
+    let Ok(InjectionOutcome::Injected(injected)) = outcome else {
         panic!("{outcome:?}")
     };
     let pod = injected.pod;
@@ -374,7 +374,7 @@ fn workload_is_written_down_only_where_series_of_other_meshes_are_asked_for() {
 
     let mut settings = settings();
     settings.compatibility_series = "linkerd,osm".into();
-    let Ok(Outcome::Injected(some)) = inject(&pod, &meshed(), &settings, TOKEN) else {
+    let Ok(InjectionOutcome::Injected(some)) = inject(&pod, &meshed(), &settings, TOKEN) else {
         panic!("the pod must be injected");
     };
     assert_eq!(

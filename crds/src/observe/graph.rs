@@ -36,6 +36,10 @@ pub struct GraphMetadata {
     /// Why not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub incomplete: Option<String>,
+    /// The only reason is that reports of the last slots may still come: nothing is lost, and
+    /// every window that ends now says so.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unsettled: bool,
     /// Only what differs from the answer before; on streams.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub changes: bool,

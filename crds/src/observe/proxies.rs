@@ -88,7 +88,11 @@ pub struct ProxyStatus {
     /// Addresses that it calls, `ip:port`; only of a single proxy.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub destinations: Vec<String>,
-    /// What it holds, by its own word; only of a single proxy, and where it answers.
+    /// Further ones, of namespaces whose graphs the reader may not read.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub hidden_destinations: u32,
+    /// What it holds, by its own word; only of a single proxy, and where it answers. Its
+    /// `hidden` counts further `resources` of namespaces whose graphs the reader may not read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config: Option<serde_json::Value>,
 }
@@ -107,7 +111,14 @@ pub struct Nack {
 #[serde(rename_all = "camelCase", default)]
 pub struct Certificate {
     pub serial: String,
-    /// RFC 3339.
+    /// When it was issued, RFC 3339; absent where the proxy is older and does not say it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub issued: Option<String>,
+    /// When it ends, RFC 3339.
     pub not_after: String,
     pub issuer: String,
+}
+
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }

@@ -23,7 +23,7 @@ use policy::{
 };
 use serde_json::Value;
 
-use self::reader::Reader;
+use self::reader::FieldReader;
 use super::TrafficPolicySpec;
 use crate::smi::{
     judge::{Judge, Mistake, Mistakes, Surroundings, check_object, unknown_fields},
@@ -72,7 +72,7 @@ impl Judge for TrafficPolicySpec {
         let routes = scope::routes(self.routes.as_deref(), &mut mistakes);
         let sources = scope::sources(self.sources.as_deref(), &mut mistakes);
         let own = self.own_service(at);
-        let mut reader = Reader::new(at.namespace, own.as_ref(), &mut mistakes);
+        let mut reader = FieldReader::new(at.namespace, own.as_ref(), &mut mistakes);
         let mut policy = Policy {
             enforce: enforce && target == Some(Target::Mesh),
             target,

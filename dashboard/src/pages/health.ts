@@ -2,11 +2,12 @@
 
 import type { Proxy } from "../api";
 import { h, write } from "../dom";
+import { loss } from "../model";
+import { behind, lacks, late } from "../proxy";
 import { type Cell, Table, type Row } from "../table";
 import { clock } from "../text";
 import type { Page, View } from "../view";
 
-const SOON = 3_600_000;
 /** Proxies whose clock is further off count in other slots of time than the rest. */
 const CLOCK = 5000;
 
@@ -42,25 +43,26 @@ export class HealthPage implements Page {
     write(this.words, extra.words.join(" "));
     const few = (all: string[]): string => all.slice(0, 5).join("; ") + (all.length > 5 ? ` and ${all.length - 5} more` : "");
     const of = (bad: string[], good: string): Result => (bad.length === 0 ? ["good", good] : ["bad", few(bad)]);
+    const named = (fits: (status: Status) => boolean): string[] => (extra.proxies ?? []).filter(({ status }) => fits(status)).map(({ metadata }) => `${metadata.namespace}/${metadata.name}`);
+    const waiting = named(lacks);
     // What nobody told is not well.
     const proxies = (told: (status: Status) => unknown, bad: (status: Status) => boolean, good: string): Result => {
-      const all = extra.proxies;
-      if (!all) return ["unknown", "the proxies could not be read"];
-      const named = (fits: (status: Status) => boolean): string[] => all.filter(({ status }) => fits(status)).map(({ metadata }) => `${metadata.namespace}/${metadata.name}`);
+      if (!extra.proxies) return ["unknown", "the proxies could not be read"];
       const ill = named(bad);
       const silent = named((status) => status.connected && told(status) === undefined);
       return ill.length === 0 && silent.length > 0 ? ["unknown", `not told by ${few(silent)}`] : of(ill, good);
     };
     const now = Date.parse(model.graph.metadata.end);
     const { metadata } = model.graph;
+    const missing = loss(metadata);
     const unmeshed = [...model.nodes.values()].filter((node) => (node.pods ?? 0) > (node.meshed ?? 0)).map((node) => `${node.namespace ?? ""}/${node.name}: ${(node.pods ?? 0) - (node.meshed ?? 0)} of ${node.pods} pods`);
     const checks: [string, Result][] = [
       ["Controller answers", lost ? ["bad", `since ${clock(lost.since)} it does not: ${lost.why}`] : ["good", `at ${clock(at)}`]],
-      ["Numbers are complete", [metadata.complete ? "good" : "bad", metadata.complete ? `window of ${metadata.windowSeconds} s up to ${metadata.end}` : (metadata.incomplete ?? "reports of the last seconds may still come")]],
+      ["Numbers are complete", missing === undefined ? ["good", `window of ${metadata.windowSeconds} s up to ${metadata.end}`] : ["bad", missing]],
       ["Proxies are connected", proxies(known, (status) => !status.connected, `${extra.proxies?.length ?? 0} of ${extra.proxies?.length ?? 0}`)],
       ["Proxies took all that they were sent", proxies(known, (status) => (status.nacks ?? []).length > 0, "nothing was refused")],
-      ["Proxies have acknowledged what concerns them", proxies(known, (status) => status.acknowledged < status.needed, "all have")],
-      ["Certificates last", proxies((status) => status.certificate, (status) => status.certificate !== undefined && Date.parse(status.certificate.notAfter) - now < SOON, "none ends within an hour")],
+      ["Proxies have acknowledged what concerns them", proxies(known, behind, waiting.length === 0 ? "all have" : `something is on its way to ${few(waiting)}`)],
+      ["Certificates last", proxies((status) => status.certificate, (status) => late(status, now), "none is about to end")],
       ["Clocks agree", proxies((status) => status.clockAheadMs, (status) => Math.abs(status.clockAheadMs ?? 0) > CLOCK, "within 5 s")],
       ["Workloads are in the mesh", of(unmeshed, "all that were seen")],
     ];

@@ -1,12 +1,10 @@
 // Every proxy: what it is, whether it is led, and how long its certificate lasts.
 
 import { h, write } from "../dom";
+import { behind, late } from "../proxy";
 import { Table, type Cell } from "../table";
 import { bytes, quoted, until } from "../text";
 import type { Page, State, View } from "../view";
-
-/** A certificate with less than this left has missed its renewal. */
-const SOON = 3_600_000;
 
 export class ProxiesPage implements Page {
   readonly name = "proxies";
@@ -37,9 +35,9 @@ export class ProxiesPage implements Page {
             { text: status.workload },
             { text: status.version ?? "" },
             { text: status.connected ? (status.draining ? "yes, leaving" : "yes") : "no", tone: status.connected ? "good" : "bad" },
-            { text: `${status.acknowledged} of ${status.needed}`, by: status.acknowledged - status.needed, ...(status.acknowledged < status.needed ? { tone: "warn" } : {}) },
+            { text: `${status.acknowledged} of ${status.needed}`, by: status.acknowledged - status.needed, ...(behind(status) ? { tone: "warn" } : {}) },
             { text: nacks.map((nack) => `${nack.object}: ${nack.reason}`).join("; "), ...(nacks.length > 0 ? { tone: "bad" } : {}) },
-            left !== undefined && left < SOON ? { ...certificate, tone: "warn" } : certificate,
+            late(status, now) ? { ...certificate, tone: "warn" } : certificate,
             { text: bytes(status.memory), by: status.memory ?? -1 },
             { text: status.identity },
           ] as Cell[],

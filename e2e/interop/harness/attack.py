@@ -46,6 +46,8 @@ FLOODS = [
 OF_THE_PAIR = [("crash", "9004", 100), ("stuck", "9004", 100), ("reader", "9004", 100), ("up", "9001", 1)]
 # Milliseconds that 99 of 100 honest calls take at most beside slowhttptest.
 P99_MS = 100
+# Connections that slowhttptest is asked for, and how many of them it must have opened, or it was no attack.
+SLOW_COUNT, OPENED = 1000, 0.9
 SLOW = [("-H",), ("-B",), ("-X", "-w", "100", "-y", "200", "-n", "5", "-z", "32", "-k", "3")]
 
 
@@ -127,10 +129,23 @@ class Attack:
                 if end and time.monotonic() > end:
                     return
                 url = f"http://{place.SERVER_IP}:{LARGE}/{'large' if how[0] == '-X' else 'public'}"
-                script = ["slowhttptest", "-c", "1000", "-r", "300", "-i", "5", "-l", int(seconds), "-p", "5", *how, "-u", url]
-                one = self.beside(f"slowhttptest {how[0]}", script, seconds, "stranger", told=lambda said: "")
+                script = ["slowhttptest", "-c", SLOW_COUNT, "-r", "300", "-i", "5", "-l", int(seconds), "-p", "5", *how, "-u", url]
+                one = self.beside(f"slowhttptest {how[0]}", script, seconds, "stranger", told=lambda said, how=how: self.opened(how[0], said))
                 if one and one["p99_ms"] > P99_MS:
                     self.wrong.append(f"{self.access}: beside slowhttptest {how[0]} the p99 was {one['p99_ms']} ms, more than {P99_MS}")
+
+    def opened(self, how, said):
+        """What slowhttptest says of its connections when it had opened most, with a complaint where those are too few."""
+        counts = slow_counts(said)
+        if not counts:
+            self.wrong.append(f"{self.access}: slowhttptest {how} said nothing of its connections: {' '.join(said)[-200:]!r}")
+            return ""
+        held = max(one["connected"] for one in counts)
+        best = max(counts, key=lambda one: one["connected"] + one["closed"])
+        # Whom nobody lets in counts as closed too, so half of them must have been open at one time.
+        if best["connected"] + best["closed"] < SLOW_COUNT * OPENED or held < SLOW_COUNT / 2:
+            self.wrong.append(f"{self.access}: slowhttptest {how} held {held} connections at most, and was asked for {SLOW_COUNT}: {best}")
+        return f"held {held} at most; {best['connected']} connected, {best['closed']} closed, {best['error']} failed"
 
     def control(self):
         """What is allowed passes, or nothing below means anything."""
@@ -224,6 +239,19 @@ class Attack:
     def memory(self):
         for pod, program in self.where.proxies.items():
             self.most[pod] = max(self.most.get(pod, 0), program.resident_kib() / 1024)
+
+
+def slow_counts(said):
+    """Of each status that slowhttptest prints, how many connections are in which state."""
+    counts = []
+    for line in said:
+        # It colours what it prints, whoever reads it.
+        found = re.match(r"(pending|connected|error|closed):\s+(\d+)", re.sub(r"\x1b\[[0-9;]*m", "", line).strip())
+        if found and found[1] == "pending":
+            counts.append({})
+        if found and counts:
+            counts[-1][found[1]] = int(found[2])
+    return [one for one in counts if len(one) == 4]
 
 
 def list_of_classes(python):

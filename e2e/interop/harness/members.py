@@ -28,7 +28,7 @@ FLOODS = [
     ("forged", 10, ADMITTED[:1], MESH_PORT), ("forged", 10, [OUTSIDER], MESH_PORT), ("forged1", 10, ADMITTED[:1], MESH_PORT),
 ]
 # What proxies say to each other and no application ever reads.
-BETWEEN_PROXIES = re.compile(r"(?im)^weft[-_](?:status|upgrade|target|port|protocol|unsent|proof)\s*:")
+BETWEEN_PROXIES = re.compile(r"(?im)^weft[^a-z0-9:\s](?:status|upgrade|target|port|protocol|unsent|proof)\s*:")
 # Of the connections that were held at most, how many the proxy must have accepted: the last ones may be on their way.
 ACCEPTED = 0.9
 

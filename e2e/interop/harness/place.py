@@ -103,9 +103,10 @@ class Place:
             self.control[who] = f"10.79.{at + 3}.254"
             self._cable((who, "ctl", f"10.79.{at + 3}.1"), ("kontrol", f"to{at + 3}", self.control[who]))
         run("ip", "-n", self.namespaces["server"], "addr", "add", f"{SERVICE_IP}/32", "dev", "lo")
-        for pod in ("client", "server"):
-            for setting in ("net.ipv4.ip_local_port_range=16000 65000", "net.ipv4.tcp_tw_reuse=1"):
-                self.run(pod, ["sysctl", "-qw", setting])
+        for namespace in self.namespaces.values():
+            # As every pod has them: a proxy that needs more ports than that runs out of them here too.
+            for setting in ("net.ipv4.ip_local_port_range=32768 60999", "net.ipv4.tcp_tw_reuse=2"):
+                run("ip", "netns", "exec", namespace, "sysctl", "-qw", setting)
         if proxy:
             self._mesh(stand_in, ports or {}, access, mtls, list(rules), {who: said for who, said in others.items() if said is not None})
 

@@ -97,6 +97,9 @@ CLASSES = {
     "folded identity": lambda mark: [f"GET /public HTTP/1.1\r\nHost: app\r\nX: 1\r\n weft-client-id: spiffe://forged/{mark}.\r\n\r\n".encode()],
     "identity with a blank": lambda mark: [f"GET /public HTTP/1.1\r\nHost: app\r\nweft-client-id : spiffe://forged/{mark}.\r\n\r\n".encode()],
     "identity in capitals": lambda mark: [f"GET /public HTTP/1.1\r\nHost: app\r\nWEFT-CLIENT-ID: spiffe://forged/{mark}.\r\n\r\n".encode()],
+    # What servers make `_` of.
+    "identity with dots": lambda mark: [f"GET /public HTTP/1.1\r\nHost: app\r\nweft.client.id: spiffe://forged/{mark}.\r\n\r\n".encode()],
+    "identity with a tilde, as trailer": lambda mark: [f"POST /public HTTP/1.1\r\nHost: app\r\nTrailer: weft~client-id\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nweft~client-id: spiffe://forged/{mark}.\r\n\r\n".encode()],
     "identity as trailer": lambda mark: [f"POST /public HTTP/1.1\r\nHost: app\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nweft-client-id: spiffe://forged/{mark}.\r\n\r\n".encode()],
     "HTTP/2": lambda mark: [http2(mark)],
     "HTTP/2, preface in two": lambda mark: [http2(mark)[:10], 0.3, http2(mark)[10:]],
@@ -134,6 +137,7 @@ CLASSES = {
     "no version, headers, behind CR LF": lambda mark: [b"\r\n" + head(mark, "GET {path}")],
     "no version, no slash, headers": lambda mark: [head(mark, f"GET private-{mark}.")],
     "no version, identity in capitals": lambda mark: [f"\r\nGET /private-{mark}.\r\nWEFT_CLIENT_ID: spiffe://forged/{mark}.\r\n\r\n".encode()],
+    "no version, identity with dots": lambda mark: [f"\r\nGET /private-{mark}.\r\nweft.client.id: spiffe://forged/{mark}.\r\n\r\n".encode()],
     "no version, identity late": lambda mark: [f"\r\nGET /private-{mark}.\r\nweft-cl".encode(), 1.3, f"ient-id: spiffe://forged/{mark}.\r\n\r\n".encode()],
     "no version, identity behind CR": lambda mark: [f"\r\nGET /private-{mark}.\r\nX: 1\rweft-client-id: spiffe://forged/{mark}.\r\n\r\n".encode()],
 }

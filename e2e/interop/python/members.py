@@ -43,8 +43,8 @@ BODY = "100000000"
 # A field of a thousand bytes: not indexed, named x, and its length. What follows is its value.
 LONG_FIELD = b"\x00\x01x\x7f" + bytes([(1000 - 127) & 0x7F | 0x80, (1000 - 127) >> 7])
 # What only the mesh itself says.
-OWN = [("weft-client-id", "{identity}"), ("weft_client_id", "{identity}"), ("Weft-Client-Id", "{identity}"), ("weft-shadow", "true"), ("weft-shadow", "read-only"),
-       ("weft-upgrade", "h2c"), ("weft-status", "200"), ("weft-target", "/public"), ("weft-unsent", "1"), ("weft-proof", "{identity}"), ("weft-port", "9003")]
+OWN = [("weft-client-id", "{identity}"), ("weft_client_id", "{identity}"), ("Weft-Client-Id", "{identity}"), ("weft.client.id", "{identity}"), ("weft~client-id", "{identity}"), ("weft-shadow", "true"), ("weft-shadow", "read-only"),
+       ("weft-upgrade", "h2c"), ("weft-status", "200"), ("weft-target", "/public"), ("weft-unsent", "1"), ("weft-proof", "{identity}"), ("weft-port", "9003"), ("weft.port", "9003")]
 seen, answers = collections.Counter(), collections.Counter()
 held = 0
 

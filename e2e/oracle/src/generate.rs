@@ -10,7 +10,7 @@ mod policies;
 pub use calls::request;
 pub use hostile::hostile;
 pub use objects::pointers;
-pub use place::{Place, SHOP};
+pub use place::{SHOP, Vocabulary};
 pub use policies::policies;
 
 use serde_json::{Value, json};
@@ -24,7 +24,7 @@ impl World {
     }
 
     /// A world whose SMI objects are about `place`; the rest is as in [`SHOP`].
-    pub fn random_in(random: &mut Random, place: &Place) -> Self {
+    pub fn random_in(random: &mut Random, place: &Vocabulary) -> Self {
         let mut world = Self {
             objects: Vec::new(),
             chart: chart(random),

@@ -146,27 +146,31 @@ fn draw(view: &View) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The same from the mesh itself, as anybody asks it. Whether it says that the call which
-/// is refused is refused.
+/// The same from the mesh itself, as anybody asks it, and as the README shows it. Whether it
+/// names the reason for which a call is refused, and the object that would allow it.
 fn ask(cluster: &Cluster) -> anyhow::Result<bool> {
-    let words = ["explain", "job/load-web", "svc/payments", "POST", "/pay"];
-    let mut said = Vec::new();
-    for words in [&["edges"][..], &words] {
+    let explain = ["explain", "deploy/web", "svc/payments", "POST", "/pay"];
+    let fix = [&explain[..], &["-o", "fix"]].concat();
+    let mut kept = true;
+    for (words, status, named) in [
+        (&["edges"][..], 0, "payments"),
+        (&explain[..], 1, "REFUSED 403 not-allowed"),
+        (&fix[..], 0, "kind: TrafficTarget"),
+    ] {
         let words = [words, &["-n", NAMESPACE]].concat();
         let answer = cluster.weft(&words)?;
-        println!("\n$ weft {}\n{}", words.join(" "), answer.out.trim_end());
-        if ![0, 1].contains(&answer.status) {
+        let line = format!("weft {}", words.join(" "));
+        println!("\n$ {line}\n{}", answer.out.trim_end());
+        if answer.status != status || !answer.out.contains(named) {
             eprint!("{}", answer.err);
+            println!(
+                "BROKEN  `{line}` ended with {}, not {status}, or its answer has no {named:?}",
+                answer.status
+            );
+            kept = false;
         }
-        said.push(answer.status);
     }
-    let refused = said == [0, 1];
-    if !refused {
-        println!(
-            "BROKEN  explain  `weft edges` and `weft explain` ended with {said:?}, not [0, 1]"
-        );
-    }
-    Ok(refused)
+    Ok(kept)
 }
 
 fn farewell() -> anyhow::Result<String> {
@@ -194,7 +198,7 @@ Everything is left running; the load ends by itself within half an hour, `make d
 Look at it:
 {reach}  weft check
   weft stat ts -n shop
-  weft explain job/load-web svc/payments POST /pay -n shop -o fix
+  weft explain deploy/web svc/payments POST /pay -n shop -o fix
   weft dashboard -n shop             # the same as a page in your browser; Ctrl-C ends it
   kubectl -n shop get pods,trafficsplits,traffictargets,httproutegroups
   kubectl -n shop exec deploy/web -c app -- /weft-echo get http://catalog/products

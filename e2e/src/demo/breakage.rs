@@ -3,7 +3,10 @@
 //! Its application answers 503 to the calls of the shop, and to no probe: Kubernetes goes on
 //! to think that it is well. The proxies of its callers find out by themselves.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
+
+use serde_json::Value;
 
 use super::{
     kept::{Promise, percent},
@@ -16,6 +19,10 @@ use crate::harness::Cluster;
 pub const VERSION: &str = "v1";
 const SERVICE: &str = "shop/catalog";
 const BACKEND: &str = "shop/catalog-v1";
+/// Where the proxy of a caller tells which endpoints of the backend rest, to its own pod alone.
+pub const PAGE: &str = "/traffic/shop/catalog-v1";
+/// The port of that page.
+pub const PAGE_PORT: u16 = 15190;
 /// How long it is broken. It rests within two seconds, is probed some five later in vain,
 /// rests twice as long, and is back before the demo ends.
 pub const BROKEN_FOR: Duration = Duration::from_secs(12);
@@ -24,6 +31,26 @@ pub const WATCHED_FOR: Duration = Duration::from_secs(30);
 /// What holds without any TrafficPolicy, see docs/resilience.md.
 const BUDGET_SHARE: f64 = 0.2;
 const BUDGET_SECONDS: f64 = 5.0;
+
+/// Pods that rested, and their addresses.
+pub type Rested = BTreeMap<String, String>;
+
+/// Who rests, as page [`PAGE`] of a caller's proxy says.
+pub fn resting(page: &Value) -> Rested {
+    let services = page["services"].as_object().into_iter().flatten();
+    let endpoints = services.flat_map(|(_, service)| service["endpoints"].as_array());
+    let rests = |endpoint: &&Value| {
+        // Its rest is over, and nobody has found out yet how it is.
+        endpoint["state"] == "Resting" || endpoint["state"] == "ProbeDue"
+    };
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let rested = endpoints.flatten().filter(rests).map(|endpoint| {
+        let pod = text(&endpoint["pod"]);
+        let pod = pod.rsplit('/').next().unwrap_or_default().to_owned();
+        (pod, text(&endpoint["address"]))
+    });
+    rested.collect()
+}
 
 /// What was counted since one instance was broken.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -35,8 +62,10 @@ pub struct Breakage {
     /// 503 that its proxy passed on, and good answers of the same pod.
     pub failed: f64,
     pub served: f64,
-    /// Times that an endpoint began to rest.
+    /// Times that an endpoint of its backend began to rest.
     pub rests: f64,
+    /// Pods of its backend that were seen resting, and their addresses.
+    pub rested: Rested,
     /// Calls that were tried again, with and without success, and those for which the
     /// budget had nothing left.
     pub retried_well: f64,
@@ -48,8 +77,9 @@ pub struct Breakage {
 }
 
 impl Breakage {
-    /// What the accounts say of the pod that is broken since `seconds`.
-    pub fn read(ledger: &Ledger, pod: &str, seconds: f64) -> Self {
+    /// What the accounts say of the pod that is broken since `seconds`, and its callers of
+    /// who rested.
+    pub fn read(ledger: &Ledger, pod: &str, seconds: f64, rested: &Rested) -> Self {
         let at = |status: &[(&str, &str)]| {
             let inbound = [("direction", "inbound")];
             ledger.sum_of_pod(pod, "weft_requests_total", &[&inbound[..], status].concat())
@@ -67,6 +97,7 @@ impl Breakage {
             failed: at(&[("status", "503")]),
             served: at(&[("status", "200")]),
             rests: of("weft_ejections_total", &[]),
+            rested: rested.clone(),
             retried_well: retried("success"),
             retried_badly: retried("failure"),
             unpaid: retried("budget"),
@@ -78,6 +109,21 @@ impl Breakage {
     /// Whether it is broken still.
     pub fn lasts(&self) -> bool {
         self.seconds < BROKEN_FOR.as_secs_f64()
+    }
+
+    /// Whether it rested, and nobody else.
+    fn it_alone_rested(&self) -> bool {
+        self.rests > 0.0 && self.rested.keys().eq([&self.pod])
+    }
+
+    fn who_rested(&self) -> String {
+        let rested = self.rested.iter();
+        let rested: Vec<String> = rested.map(|(pod, at)| format!("{pod} at {at}")).collect();
+        if rested.is_empty() {
+            "nobody".to_owned()
+        } else {
+            rested.join(" and ")
+        }
     }
 
     /// What budgets allow at most meanwhile: what was saved before, and since.
@@ -96,13 +142,14 @@ impl Breakage {
             Promise {
                 what: "rest",
                 seen: format!(
-                    "{pod} {state}, with 503 to {} of {} calls; it rested {} times",
+                    "{pod} {state}, with 503 to {} of {} calls; {} rested, {} times",
                     self.failed,
                     self.failed + self.served,
+                    self.who_rested(),
                     self.rests
                 ),
                 // At first nobody knows.
-                kept: self.lasts() || (self.failed > 0.0 && self.rests > 0.0),
+                kept: self.lasts() || (self.failed > 0.0 && self.it_alone_rested()),
             },
             Promise {
                 what: "retries",

@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
 
 use super::{
-    breakage::{self, Breakage},
+    breakage::{self, Breakage, Rested},
     call::{self, Call},
     ledger::{Ledger, Proxy},
     link::Link,
@@ -20,7 +20,7 @@ use super::{
     promise::View,
     table,
 };
-use crate::harness::{Cluster, app, cluster::root, eventually, metrics::Samples};
+use crate::harness::{Cluster, Forward, app, cluster::root, eventually, metrics::Samples};
 
 /// Says that a namespace of that name is the demo's, and may be changed.
 const OWN: &str = "weft-demo";
@@ -159,6 +159,9 @@ struct Broken {
     since: Instant,
     /// Counts from then on.
     ledger: Ledger,
+    /// The proxies of those who call it.
+    callers: Vec<Forward>,
+    rested: Rested,
 }
 
 impl Watch {
@@ -225,6 +228,7 @@ impl Watch {
             self.settling = SETTLE;
         }
         self.scrape()?;
+        self.note_who_rests();
         if self.settling > 0 {
             self.settling -= 1;
             self.rebase();
@@ -238,28 +242,52 @@ impl Watch {
         if self.broken.is_some() {
             return Ok(());
         }
-        let path = format!(
-            "/api/v1/namespaces/{NAMESPACE}/pods?labelSelector=app%3Dcatalog,version%3D{}",
-            breakage::VERSION
-        );
-        let pods = self.link.json(&path)?;
-        let running = |pod: &&Value| {
-            pod["status"]["phase"] == "Running" && pod["metadata"]["deletionTimestamp"].is_null()
-        };
-        let pods = pods["items"].as_array();
-        let pod = pods.into_iter().flatten().find(running);
-        let pod = pod.and_then(|pod| pod["metadata"]["name"].as_str());
+        let instances = format!("app%3Dcatalog,version%3D{}", breakage::VERSION);
+        let pod = self.running(&instances)?.into_iter().next();
         let pod = pod.context("no instance of catalog runs")?;
+        let callers = self.running("caller%3Dweb")?.into_iter();
+        let callers =
+            callers.map(|caller| Forward::open(cluster, NAMESPACE, &caller, breakage::PAGE_PORT));
+        let callers = callers.collect::<anyhow::Result<_>>()?;
         self.scrape()?;
         let mut ledger = self.ledger.clone();
         ledger.rebase();
-        breakage::make(cluster, pod)?;
+        breakage::make(cluster, &pod)?;
         self.broken = Some(Broken {
-            pod: pod.into(),
+            pod,
             since: Instant::now(),
             ledger,
+            callers,
+            rested: Rested::new(),
         });
         Ok(())
+    }
+
+    /// Names of the pods that run, of those with these labels.
+    fn running(&self, labels: &str) -> anyhow::Result<Vec<String>> {
+        let path = format!("/api/v1/namespaces/{NAMESPACE}/pods?labelSelector={labels}");
+        let pods = self.link.json(&path)?;
+        let runs = |pod: &&Value| {
+            pod["status"]["phase"] == "Running" && pod["metadata"]["deletionTimestamp"].is_null()
+        };
+        let pods = pods["items"].as_array().into_iter().flatten().filter(runs);
+        let names = pods.filter_map(|pod| pod["metadata"]["name"].as_str());
+        Ok(names.map(str::to_owned).collect())
+    }
+
+    /// A rest lasts for more than one look. A caller that ends says no more, and takes
+    /// nothing back.
+    fn note_who_rests(&mut self) {
+        let Some(broken) = &mut self.broken else {
+            return;
+        };
+        for caller in &broken.callers {
+            let page = caller.get(breakage::PAGE).ok();
+            let page = page.and_then(|page| serde_json::from_str(&page).ok());
+            if let Some(page) = page {
+                broken.rested.extend(breakage::resting(&page));
+            }
+        }
     }
 
     /// Whether no load runs any more.
@@ -290,7 +318,7 @@ impl Watch {
             asked: self.asked.clone(),
             broken: self.broken.as_ref().map(|broken| {
                 let seconds = broken.since.elapsed().as_secs_f64();
-                Breakage::read(&broken.ledger, &broken.pod, seconds)
+                Breakage::read(&broken.ledger, &broken.pod, seconds, &broken.rested)
             }),
             unread: self
                 .misses

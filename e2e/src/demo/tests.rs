@@ -1,7 +1,9 @@
 //! The demo judges right, over counts that are made up.
 
+use serde_json::json;
+
 use super::{
-    breakage::Breakage,
+    breakage::{Breakage, Rested, resting},
     call::{Call, protected, quantile},
     kept::percent,
     ledger::{Ledger, Proxy},
@@ -56,14 +58,32 @@ weft_requests_total{direction="inbound",service="",port="8080",backend="",peer="
 weft_requests_total{direction="inbound",service="",port="8080",backend="",peer="shop/web",security="mtls",status="200",success="true",reason=""} 60
 "#;
 
+/// Page `/traffic` of the caller while this pod rests.
+fn rested(pod: &str) -> Rested {
+    let endpoint = |name: &str, address: &str| {
+        let state = if name == pod { "Resting" } else { "Working" };
+        json!({ "address": address, "pod": format!("shop/{name}"), "state": state })
+    };
+    let endpoints = [
+        endpoint("v1-a", "10.0.0.1:8080"),
+        endpoint("v1-b", "10.0.0.2:8080"),
+    ];
+    let service = json!({ "sections": {}, "endpoints": endpoints });
+    resting(&json!({ "services": { "shop/catalog-v1:80": service }, "servicesLeftOut": 0 }))
+}
+
 fn broken_for(seconds: f64, web: &str) -> View {
+    broken_while(seconds, web, &rested("v1-a"))
+}
+
+fn broken_while(seconds: f64, web: &str, rested: &Rested) -> View {
     let mut ledger = Ledger::default();
     ledger.note(proxy("w", 0), "web", Samples::parse(web));
     ledger.note(proxy("v1-a", 0), "catalog", Samples::parse(BROKEN));
     let healthy = BROKEN.replace("503", "200");
     ledger.note(proxy("v1-b", 0), "catalog", Samples::parse(&healthy));
     View {
-        broken: Some(Breakage::read(&ledger, "v1-a", seconds)),
+        broken: Some(Breakage::read(&ledger, "v1-a", seconds, rested)),
         ..view(WEB, PAYMENTS)
     }
 }
@@ -146,7 +166,7 @@ fn a_broken_instance_rests_and_nobody_notices() {
     assert_eq!(broken(&seen), [] as [&str; 0], "{:?}", seen.promises());
     let text = table::render(&seen);
     for part in [
-        "v1-a failed, with 503 to 12 of 72 calls; it rested 2 times",
+        "v1-a failed, with 503 to 12 of 72 calls; v1-a at 10.0.0.1:8080 rested, 2 times",
         "12 of 540 calls tried again (2.2 %), 12 of them well",
         "saw 0 failures of catalog",
     ] {
@@ -171,8 +191,28 @@ fn a_break_that_shows_or_costs_too_much_is_no_promise_kept() {
     let lost = changed(r#"status="200",success="true""#, seen);
     assert_eq!(lost, ["callers"]);
     // At first nobody knows that it is broken.
-    let at_once = broken_for(1.0, "");
+    let at_once = broken_while(1.0, "", &Rested::new());
     assert_eq!(broken(&at_once), [] as [&str; 0]);
+}
+
+/// Ejections are counted for the backend, whichever of its instances rests.
+#[test]
+fn another_one_that_rests_is_not_the_broken_one() {
+    let other = rested("v1-b");
+    let both = rested("v1-a").into_iter().chain(other.clone()).collect();
+    for (rested, said) in [
+        (other, "v1-b at 10.0.0.2:8080 rested, 2 times"),
+        (
+            both,
+            "v1-a at 10.0.0.1:8080 and v1-b at 10.0.0.2:8080 rested",
+        ),
+        (rested("nobody"), "nobody rested"),
+    ] {
+        let seen = broken_while(30.0, WEB_BROKEN, &rested);
+        assert_eq!(broken(&seen), ["rest"], "{rested:?}");
+        let text = table::render(&seen);
+        assert!(text.contains(said), "no {said:?} in\n{text}");
+    }
 }
 
 #[test]

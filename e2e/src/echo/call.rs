@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     app::App,
-    client::{Answer, Ask, Client, NoAnswer},
+    client::{Ask, Client, NoAnswer, WholeResponse},
     request_log,
     response::{self, Body},
     seen::Call,
@@ -63,7 +63,7 @@ impl Order {
 /// The JSON answer of `POST /proxy`. `status` 0 means that there was no answer
 /// and `error` says why.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Outcome {
+pub struct ProxyResponse {
     pub status: u16,
     pub headers: BTreeMap<String, String>,
     pub body: String,
@@ -86,12 +86,12 @@ pub async fn answer(app: &App, request: Request<Incoming>) -> Response<Body> {
             }
         }
         (Method::POST, "/proxy") => match perform(app, request).await {
-            Ok(Ok(answer)) => response::json(StatusCode::OK, &Outcome::from(answer)),
+            Ok(Ok(answer)) => response::json(StatusCode::OK, &ProxyResponse::from(answer)),
             Ok(Err(none)) => response::json(
                 StatusCode::OK,
-                &Outcome {
+                &ProxyResponse {
                     error: format!("{:#}", none.detail),
-                    ..Outcome::default()
+                    ..ProxyResponse::default()
                 },
             ),
             Err(error) => response::text(StatusCode::BAD_REQUEST, format!("{error:#}\n")),
@@ -123,7 +123,7 @@ pub async fn answer(app: &App, request: Request<Incoming>) -> Response<Body> {
 async fn perform(
     app: &App,
     request: Request<Incoming>,
-) -> anyhow::Result<Result<Answer, NoAnswer>> {
+) -> anyhow::Result<Result<WholeResponse, NoAnswer>> {
     let (head, body) = request.into_parts();
     let body = Limited::new(body, BODY_LIMIT)
         .collect()
@@ -181,8 +181,8 @@ async fn raw(request: Request<Incoming>) -> Response<Body> {
     }
 }
 
-impl From<Answer> for Outcome {
-    fn from(answer: Answer) -> Self {
+impl From<WholeResponse> for ProxyResponse {
+    fn from(answer: WholeResponse) -> Self {
         Self {
             status: answer.status.as_u16(),
             headers: response::headers(&answer.headers),

@@ -35,7 +35,7 @@ pub struct Ask {
 
 /// A whole answer. Bodies are kept up to 64 KiB and counted beyond.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub struct WholeResponse {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Vec<u8>,
@@ -158,7 +158,7 @@ impl Client {
     ///
     /// A kept connection that closed before the request went out is replaced
     /// once, as every HTTP client does; nothing is ever sent twice.
-    pub async fn send(&mut self) -> Result<Answer, NoAnswer> {
+    pub async fn send(&mut self) -> Result<WholeResponse, NoAnswer> {
         let timeout = self.ask.timeout;
         match tokio::time::timeout(timeout, self.exchange()).await {
             Ok(outcome) => {
@@ -177,7 +177,7 @@ impl Client {
         }
     }
 
-    async fn exchange(&mut self) -> Result<Answer, NoAnswer> {
+    async fn exchange(&mut self) -> Result<WholeResponse, NoAnswer> {
         let broken = |detail| NoAnswer {
             failure: Failure::Broken,
             detail,
@@ -207,7 +207,7 @@ impl Client {
             };
             match sent {
                 Ok(response) => {
-                    let answer = Answer::read(response).await.map_err(broken)?;
+                    let answer = WholeResponse::read(response).await.map_err(broken)?;
                     self.sender = Some(sender);
                     return Ok(answer);
                 }
@@ -247,7 +247,7 @@ impl Client {
     }
 }
 
-impl Answer {
+impl WholeResponse {
     async fn read(response: hyper::Response<Incoming>) -> anyhow::Result<Self> {
         const KEPT: usize = 64 * 1024;
         let (head, mut incoming) = response.into_parts();

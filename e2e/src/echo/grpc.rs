@@ -15,7 +15,7 @@ use hyper::{
 };
 
 use super::{
-    client::Answer,
+    client::WholeResponse,
     next::{self, Next},
     response::{self, Body},
 };
@@ -59,7 +59,7 @@ pub async fn answer(next: Option<&Next>, request: Request<Incoming>) -> Response
 }
 
 /// The answer of the next one, with its status wherever that stands.
-fn passed_up(answer: Answer) -> Response<Body> {
+fn passed_up(answer: WholeResponse) -> Response<Body> {
     if let Some(status) = answer.headers.get("grpc-status") {
         return ended(status.clone(), "NEXT ended so");
     }

@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 use tokio::task::{JoinSet, LocalSet};
 
 use super::{
-    call::Outcome,
-    client::{Answer, Ask, Client, NoAnswer},
+    call::ProxyResponse,
+    client::{Ask, Client, NoAnswer, WholeResponse},
 };
 
 /// Latencies are kept one by one, 4 bytes each.
@@ -68,7 +68,7 @@ pub struct Summary {
     /// Milliseconds from when a request was due to its answer's last byte.
     pub latency_ms: Latency,
     /// The answer or failure that came last.
-    pub last: Outcome,
+    pub last: ProxyResponse,
 }
 
 /// Milliseconds.
@@ -179,7 +179,7 @@ async fn work(plan: Plan, run: Rc<RefCell<Run>>) {
 }
 
 impl Summary {
-    fn note(&mut self, outcome: Result<Answer, NoAnswer>) {
+    fn note(&mut self, outcome: Result<WholeResponse, NoAnswer>) {
         match outcome {
             Ok(answer) => {
                 self.answered += 1;
@@ -211,9 +211,9 @@ impl Summary {
                 if self.first_error.is_empty() {
                     self.first_error.clone_from(&text);
                 }
-                self.last = Outcome {
+                self.last = ProxyResponse {
                     error: text,
-                    ..Outcome::default()
+                    ..ProxyResponse::default()
                 };
             }
         }

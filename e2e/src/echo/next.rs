@@ -22,7 +22,7 @@ use http::{
 };
 use hyper::body::Bytes;
 
-use super::client::{Answer, Ask, Client};
+use super::client::{Ask, Client, WholeResponse};
 
 /// Bytes of the longest body that is passed on.
 pub const LONGEST: usize = 1 << 20;
@@ -90,7 +90,7 @@ impl Next {
     }
 
     /// Asks the next one what was asked here.
-    pub async fn ask(&self, head: &Parts, body: Bytes) -> anyhow::Result<Answer> {
+    pub async fn ask(&self, head: &Parts, body: Bytes) -> anyhow::Result<WholeResponse> {
         let ask = self.same(head, body)?;
         let mut client = match self.free() {
             Some(mut client) => {
@@ -105,7 +105,7 @@ impl Next {
     }
 
     /// The same of a message of gRPC, by a connection of its own.
-    pub async fn ask_grpc(&self, head: &Parts, message: Bytes) -> anyhow::Result<Answer> {
+    pub async fn ask_grpc(&self, head: &Parts, message: Bytes) -> anyhow::Result<WholeResponse> {
         let mut ask = self.same(head, message)?;
         ask.http2 = true;
         let kind = HeaderValue::from_static("application/grpc");

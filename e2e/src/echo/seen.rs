@@ -8,7 +8,7 @@ use std::{
 use hyper::Request;
 use serde::{Deserialize, Serialize};
 
-use super::client::Answer;
+use super::client::WholeResponse;
 
 /// A test clears the lists long before; the oldest entry goes.
 const REMEMBERED: usize = 10_000;
@@ -66,7 +66,7 @@ impl Calls {
         push(&mut seen.req_received, caller.to_owned());
     }
 
-    pub fn made(&self, call: Call, answer: Option<&Answer>) {
+    pub fn made(&self, call: Call, answer: Option<&WholeResponse>) {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match answer.map(|answer| answer.status.as_u16()) {
             Some(200..400) => push(&mut seen.resp_succeeded, call),

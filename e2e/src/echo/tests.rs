@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use super::{
-    call::{Order, Outcome},
+    call::{Order, ProxyResponse},
     client::{Ask, Client, Failure},
     duration,
     reply::Report,
@@ -228,7 +228,7 @@ async fn idle_connections_are_used_again() {
     assert_eq!(alive, 50);
 }
 
-async fn post(address: SocketAddr, path: &str, order: &Order) -> super::client::Answer {
+async fn post(address: SocketAddr, path: &str, order: &Order) -> super::client::WholeResponse {
     let mut ask = ask(address, path);
     ask.method = http::Method::POST;
     ask.body = serde_json::to_vec(order).unwrap().into();
@@ -293,7 +293,7 @@ async fn proxy_returns_status_headers_and_body() {
         body: String::new(),
         headers: None,
     };
-    let outcome: Outcome =
+    let outcome: ProxyResponse =
         serde_json::from_slice(&post(a.call, "/proxy", &order).await.body).unwrap();
     assert_eq!(outcome.status, 418);
     assert_eq!(outcome.headers["x-asked"], "yes");
@@ -349,7 +349,7 @@ fn durations_need_a_number_and_a_unit() {
 }
 
 impl Client {
-    async fn send_owned(mut self) -> Result<super::client::Answer, super::client::NoAnswer> {
+    async fn send_owned(mut self) -> Result<super::client::WholeResponse, super::client::NoAnswer> {
         self.send().await
     }
 }

@@ -4,14 +4,14 @@
 
 use super::{
     record::Kept,
-    rows::{Place, ROWS},
+    rows::{MeasuredIn, ROWS},
 };
 use crate::proof::proof;
 
 /// Runs every row of the page once; one whose test fails is kept as missed.
 pub fn run() -> anyhow::Result<()> {
     for row in ROWS {
-        let Place::Page(test) = row.place else {
+        let MeasuredIn::Page(test) = row.place else {
             continue;
         };
         let (text, passed) = proof(&["--test", "dashboard"], test)?;

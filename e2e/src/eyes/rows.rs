@@ -3,7 +3,7 @@
 
 /// Where a row is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum MeasuredIn {
     /// In the cluster, by the test program `eyes`.
     Cluster,
     /// By this test of the dashboard, which prints what it measured.
@@ -20,7 +20,7 @@ pub struct Row {
     pub claim: &'static str,
     /// What must not be exceeded.
     pub bound: &'static str,
-    pub place: Place,
+    pub place: MeasuredIn,
 }
 
 /// The row with this id.
@@ -46,7 +46,7 @@ const fn cluster(
         part,
         claim,
         bound,
-        place: Place::Cluster,
+        place: MeasuredIn::Cluster,
     }
 }
 
@@ -61,7 +61,7 @@ const fn page(
         part: PAGE,
         claim,
         bound,
-        place: Place::Page(test),
+        place: MeasuredIn::Page(test),
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use e2e::{
     echo::{
-        call::{Order, Outcome as Answer},
+        call::{Order, ProxyResponse},
         request_log::Record,
     },
     harness::{Api, Pod},
@@ -34,7 +34,7 @@ fn order(
     from: &Pod,
     (method, url): (&str, String),
     (name, value): (&str, &str),
-) -> anyhow::Result<Answer> {
+) -> anyhow::Result<ProxyResponse> {
     let order = Order {
         url,
         method: method.to_owned(),

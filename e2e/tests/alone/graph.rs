@@ -1,10 +1,13 @@
 //! The service graph is true whoever draws it.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use e2e::harness::{Cluster, Namespace, Outcome, controllers, eventually, mesh};
 use serde_json::Value;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::{
     altered::{Altered, own_pods, own_ready},
@@ -18,6 +21,8 @@ const SHOWN: Duration = Duration::from_secs(120);
 /// What a replica that ends writes down, the others read within a minute.
 const TOLD: Duration = Duration::from_secs(180);
 const REPLICAS: usize = 2;
+/// Seconds of a slot, which is how exactly it is known when a call was.
+const SLOT: i64 = 5;
 
 /// The edge from `web` to `cart` in the last five minutes.
 fn edge(ns: &Namespace) -> anyhow::Result<Value> {
@@ -88,9 +93,9 @@ fn replace(cluster: &Cluster) -> anyhow::Result<()> {
     })
 }
 
-/// How many replicas tell of the edge from `client` to `cart` by themselves, with when it was
-/// seen.
-fn knowing(ns: &Namespace, client: &str) -> anyhow::Result<usize> {
+/// When the edge from `client` to `cart` was seen last, in seconds since 1970, of each replica
+/// that tells of it by itself.
+fn last_seen(ns: &Namespace, client: &str) -> anyhow::Result<Vec<i64>> {
     let path = format!(
         "/apis/observe.weft.dev/v1alpha1/namespaces/{}/graphs/live?window=60s&quiet=1&gone=1",
         ns.name
@@ -100,7 +105,7 @@ fn knowing(ns: &Namespace, client: &str) -> anyhow::Result<usize> {
     let mut caller = Caller::new(&ns.cluster)?;
     let pods = controllers::all(&ns.cluster)?;
     ensure!(pods.len() == REPLICAS, "{pods:?}");
-    let mut knowing = 0;
+    let mut all = Vec::new();
     for pod in pods {
         let (status, graph) = caller.ask(&pod, &path, As::ApiServer)?;
         ensure!(status == 200, "{} answered {status}: {graph}", pod.name);
@@ -108,34 +113,51 @@ fn knowing(ns: &Namespace, client: &str) -> anyhow::Result<usize> {
         let mut found = edges.iter();
         if let Some(edge) = found.find(|edge| edge["from"] == from && edge["to"] == to) {
             let seen = edge["lastSeen"].as_str().unwrap_or_default();
-            ensure!(seen.starts_with("20"), "{edge:#}");
-            knowing += 1;
+            let seen = OffsetDateTime::parse(seen, &Rfc3339);
+            let seen = seen.with_context(|| format!("lastSeen of {edge:#}"))?;
+            all.push(seen.unix_timestamp());
         }
     }
-    Ok(knowing)
+    Ok(all)
 }
 
-/// Waits until so many replicas do.
-fn known(ns: &Namespace, client: &str, replicas: usize) -> anyhow::Result<()> {
-    let what = format!("{replicas} know of the call of {client}");
+/// Waits until every replica does, with the time at which `client` called.
+fn known(ns: &Namespace, client: &str, called: &RangeInclusive<i64>) -> anyhow::Result<()> {
+    let what = format!("all replicas know when {client} called");
     eventually(TOLD, &what, || {
-        let knowing = knowing(ns, client)?;
-        ensure!(knowing >= replicas, "{knowing} do");
+        let all = last_seen(ns, client)?;
+        ensure!(all.len() == REPLICAS, "{} know", all.len());
+        ensure!(
+            all.iter().all(|seen| called.contains(seen)),
+            "called {called:?}, seen {all:?}"
+        );
+        // Who saw the call says when its slot ended. Who read of it says when it began: the last
+        // time is written down to the hour, the first one exactly.
+        let ends = all.iter().min().zip(all.iter().max());
+        ensure!(
+            ends.is_some_and(|(first, last)| last - first <= SLOT),
+            "seen {all:?}"
+        );
         Ok(())
     })
 }
 
-/// `client` calls once, and goes with its pods.
-fn calls_once(ns: &Namespace, client: &str) -> anyhow::Result<()> {
+/// `client` calls once, and goes with its pods. Returns when it called, in seconds since 1970,
+/// with as much on both sides as slots and clocks take.
+fn calls_once(ns: &Namespace, client: &str) -> anyhow::Result<RangeInclusive<i64>> {
+    let now = || OffsetDateTime::now_utc().unix_timestamp();
+    let begun = now();
     ns.pod(client)?.report(&url("cart", 8080, "/"), &[])?;
-    known(ns, client, REPLICAS)?;
+    let called = begun - 2 * SLOT..=now() + 2 * SLOT;
+    known(ns, client, &called)?;
     ns.kubectl(&["delete", "deployment", client])?;
     let selector = format!("app={client}");
     eventually(SHOWN, "its pods are gone", || {
         let left = ns.kubectl(&["get", "pods", "-l", &selector, "-o", "name"])?;
         ensure!(left.is_empty(), "{left}");
         Ok(())
-    })
+    })?;
+    Ok(called)
 }
 
 #[test]
@@ -143,20 +165,21 @@ fn edge_that_was_called_once_outlives_its_caller_and_every_controller() -> Outco
     let ns = Namespace::meshed("graph-memory")?;
     ns.run(&["early", "late", "cart"])?;
     let altered = Altered::begin()?;
-    calls_once(&ns, "early")?;
+    let early = calls_once(&ns, "early")?;
     replace(&ns.cluster)?;
-    known(&ns, "early", REPLICAS)?;
+    known(&ns, "early", &early)?;
 
-    // Of the last hour, so it is written down nowhere: whoever is left knows it.
-    calls_once(&ns, "late")?;
+    // Of the last hour, so it is written down nowhere: whoever is left knows it, and tells the
+    // one that comes.
+    let late = calls_once(&ns, "late")?;
     controllers::kill(&ns.cluster, &[controllers::leader(&ns.cluster)?])?;
-    known(&ns, "late", 1)?;
-    known(&ns, "early", REPLICAS)?;
+    known(&ns, "late", &late)?;
+    known(&ns, "early", &early)?;
 
     let all = controllers::all(&ns.cluster)?.into_iter();
     let all: Vec<String> = all.map(|pod| pod.name).collect();
     controllers::kill(&ns.cluster, &all)?;
-    known(&ns, "early", REPLICAS)?;
+    known(&ns, "early", &early)?;
     altered.restore()?;
     Ok(())
 }

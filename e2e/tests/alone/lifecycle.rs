@@ -84,6 +84,7 @@ fn uninstalled_mesh_leaves_traffic_and_objects_and_can_come_back() -> Outcome {
     client.report(&url("server", 8080, "/"), &[])?;
 
     let altered = Altered::begin()?;
+    let guarded = Guarded::begin(&ns)?;
     let begun = Instant::now();
     let load = load(&client)?;
     let said = uninstall(&ns.cluster)?;
@@ -118,6 +119,7 @@ fn uninstalled_mesh_leaves_traffic_and_objects_and_can_come_back() -> Outcome {
 
     altered.restore()?;
     println!("installed again after {:?}", begun.elapsed());
+    guarded.takes_a_newcomer(&ns)?;
     ns.kubectl(&["get", "trafficsplit", "shop"])?;
     eventually(SETTLED, "the mark is taken away", || {
         let bundle = ns.json(&["get", "configmap", "weft-trust-bundle"])?;
@@ -136,6 +138,7 @@ fn uninstalled_mesh_leaves_traffic_and_objects_and_can_come_back() -> Outcome {
         Ok(())
     })?;
     nothing_lost(&load.end()?);
+    guarded.end(&ns)?;
     ns.annotate("weft.dev/access", Some("deny"))?;
     eventually(SETTLED, "running pods follow the new installation", || {
         client.refused(&url("server", 8080, "/"), &[], 403, "not-allowed")
@@ -232,6 +235,65 @@ pub(crate) fn uninstall(cluster: &Cluster) -> anyhow::Result<String> {
     ensure!(output.status.success(), "helm uninstall failed: {said}");
     Ok(said)
 }
+
+/// A namespace that admits some accounts of another one, by who they prove to be, and a load
+/// of one of those.
+struct Guarded {
+    _ns: Namespace,
+    url: String,
+    load: Load,
+}
+
+impl Guarded {
+    fn begin(callers: &Namespace) -> anyhow::Result<Self> {
+        let ns = Namespace::meshed("guarded")?.without_retries()?;
+        ns.run(&["vault"])?;
+        ns.annotate("weft.dev/access", Some("deny"))?;
+        ns.apply(&TARGET.replace("$CALLERS", &callers.name))?;
+        let url = url(&format!("vault.{}", ns.name), 8080, "/");
+        let (client, stranger) = (callers.pod("client")?, callers.pod("server")?);
+        eventually(SETTLED, "the target admits whom it names", || {
+            client.report(&url, &[])?;
+            stranger.refused(&url, &[], 403, "not-allowed")
+        })?;
+        let load = client.start_load(&url, &["--rate", "50", "--duration", UNTIL_ENDED])?;
+        Ok(Self { _ns: ns, url, load })
+    }
+
+    /// A pod that is started while a mark of the old installation may be left comes with its
+    /// identity as soon as it is ready.
+    fn takes_a_newcomer(&self, callers: &Namespace) -> anyhow::Result<()> {
+        callers.run(&["newcomer"])?;
+        let report = callers.pod("newcomer")?.report(&self.url, &[])?;
+        ensure!(report.client_id.is_some(), "in plaintext: {report:?}");
+        Ok(())
+    }
+
+    fn end(self, callers: &Namespace) -> anyhow::Result<()> {
+        let stranger = callers.pod("server")?;
+        stranger.refused(&self.url, &[], 403, "not-allowed")?;
+        nothing_lost(&self.load.end()?);
+        Ok(())
+    }
+}
+
+const TARGET: &str = r"
+apiVersion: specs.smi-spec.io/v1alpha4
+kind: HTTPRouteGroup
+metadata: {name: all}
+spec:
+  matches: [{name: all, pathRegex: '.*', methods: ['*']}]
+---
+apiVersion: access.smi-spec.io/v1alpha3
+kind: TrafficTarget
+metadata: {name: callers}
+spec:
+  destination: {kind: ServiceAccount, name: vault, namespace: $NS}
+  rules: [{kind: HTTPRouteGroup, name: all}]
+  sources:
+    - {kind: ServiceAccount, name: client, namespace: $CALLERS}
+    - {kind: ServiceAccount, name: newcomer, namespace: $CALLERS}
+";
 
 fn pair(claim: &str) -> anyhow::Result<Namespace> {
     let ns = Namespace::meshed(claim)?.without_retries()?;

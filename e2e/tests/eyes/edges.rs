@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use super::{
     altered::own_ready,
     direct::{As, Caller},
-    load::{Town, Way, WayTotals},
+    load::{EdgeTotals, LoadEdge, Town},
 };
 
 /// Seconds from the begin of the load: the end of the first window, the death of a
@@ -43,7 +43,7 @@ const PERCENT: u64 = 2;
 /// A row, fields of an edge, and what the generator says of them.
 type Claim = (
     &'static str,
-    &'static [(&'static str, fn(&WayTotals) -> u64)],
+    &'static [(&'static str, fn(&EdgeTotals) -> u64)],
 );
 const CLAIMS: [Claim; 4] = [
     ("requests", &[("requests", |seen| seen.requests)]),
@@ -118,7 +118,7 @@ fn five_minutes_of_mixed_load_stand_in_the_graph_as_the_generator_counted_them()
 }
 
 /// Notes what is shown beside what was seen, and says whether it is near enough.
-fn near(record: &mut Record, (way, what): (&Way, &str), shown: u64, seen: u64) -> bool {
+fn near(record: &mut Record, (way, what): (&LoadEdge, &str), shown: u64, seen: u64) -> bool {
     if shown > 0 || seen > 0 {
         record.saw(format!(
             "{} to {}, {}: {what} {shown} of {seen}",
@@ -181,7 +181,7 @@ impl Window {
     }
 
     /// A number of the one edge of this way.
-    fn sum(&self, ns: &Namespace, way: &Way, field: &str) -> anyhow::Result<u64> {
+    fn sum(&self, ns: &Namespace, way: &LoadEdge, field: &str) -> anyhow::Result<u64> {
         let id = |name: &str| json!(format!("{}/Deployment/{name}", ns.name));
         let (from, to) = (id(way.from), id(way.to));
         let edges = self.0["edges"].as_array().context("no edges")?;

@@ -36,7 +36,7 @@ const SENT_AGAIN: u32 = 4;
 
 /// One edge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Way {
+pub(crate) struct LoadEdge {
     pub(crate) from: &'static str,
     pub(crate) to: &'static str,
     pub(crate) port: u16,
@@ -45,8 +45,8 @@ pub(crate) struct Way {
 
 /// What went over it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct WayTotals {
-    pub(crate) way: Way,
+pub(crate) struct EdgeTotals {
+    pub(crate) way: LoadEdge,
     pub(crate) requests: u64,
     pub(crate) failures: u64,
     pub(crate) cancelled: u64,
@@ -75,8 +75,8 @@ struct Loads {
     retried: Load,
 }
 
-const fn way(from: &'static str, to: &'static str, port: u16, protocol: &'static str) -> Way {
-    Way {
+const fn way(from: &'static str, to: &'static str, port: u16, protocol: &'static str) -> LoadEdge {
+    LoadEdge {
         from,
         to,
         port,
@@ -137,7 +137,7 @@ impl Town {
     pub(crate) fn calls<T>(
         &self,
         meanwhile: impl FnOnce() -> anyhow::Result<T>,
-    ) -> anyhow::Result<(Vec<WayTotals>, T)> {
+    ) -> anyhow::Result<(Vec<EdgeTotals>, T)> {
         let (web, holder) = (&self.web, &self.holder);
         let loads = self.loads()?;
         let (meanwhile, short) = thread::scope(|scope| {
@@ -201,7 +201,7 @@ impl Town {
     }
 
     /// What is sent again, only the applications know.
-    fn reached(&self, seen: &mut WayTotals) -> anyhow::Result<()> {
+    fn reached(&self, seen: &mut EdgeTotals) -> anyhow::Result<()> {
         let mut records: Vec<Record> = Vec::new();
         for pod in &self.shaky {
             let path = format!("{}?only={FAULTY}", request_log::PATH);
@@ -223,11 +223,11 @@ impl Town {
 }
 
 impl Loads {
-    fn seen(self) -> anyhow::Result<Vec<WayTotals>> {
+    fn seen(self) -> anyhow::Result<Vec<EdgeTotals>> {
         let cart = |protocol| way("web", "cart", 8080, protocol);
         let steady = answered(self.steady)?;
         let failures = of(&steady, "500");
-        let http1 = WayTotals {
+        let http1 = EdgeTotals {
             failures,
             attempt_failures: failures,
             ..all_well(cart("http1"), steady.sent, None)
@@ -235,18 +235,18 @@ impl Loads {
         let left = self.left.finish()?;
         let cancelled = left.errors.get("timeout").copied().unwrap_or_default();
         ensure!(cancelled == left.sent, "not all left: {left:?}");
-        let http2 = WayTotals {
+        let http2 = EdgeTotals {
             cancelled,
             ..all_well(cart("http2"), left.sent, None)
         };
         let (unary, faulty) = (answered(self.unary)?, answered(self.faulty)?);
-        let grpc = WayTotals {
+        let grpc = EdgeTotals {
             failures: faulty.sent,
             attempt_failures: faulty.sent,
             ..all_well(cart("grpc"), unary.sent + faulty.sent, None)
         };
         let retried = answered(self.retried)?;
-        let shaky = WayTotals {
+        let shaky = EdgeTotals {
             failures: of(&retried, "503"),
             ..all_well(way("web", "shaky", 8080, "http1"), retried.sent, None)
         };
@@ -255,8 +255,8 @@ impl Loads {
 }
 
 /// Calls that were each sent once and went well.
-fn all_well(way: Way, requests: u64, open: Option<u64>) -> WayTotals {
-    WayTotals {
+fn all_well(way: LoadEdge, requests: u64, open: Option<u64>) -> EdgeTotals {
+    EdgeTotals {
         way,
         requests,
         failures: 0,

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, thread, time::Duration};
 use anyhow::{Context as _, ensure};
 use e2e::{
     echo::{
-        call::{Order, Outcome as Answer},
+        call::{Order, ProxyResponse},
         reply::Report,
     },
     eyes::Record,
@@ -164,8 +164,8 @@ fn through(client: &Pod, headers: &[(&str, String)]) -> anyhow::Result<Report> {
     }
     let called = client.get(&front, &args)?.last;
     ensure!(called.status == 200, "{front}: {called:?}");
-    let middle: Answer = serde_json::from_str(&called.body)?;
-    let back: Answer = serde_json::from_str(&middle.body)
+    let middle: ProxyResponse = serde_json::from_str(&called.body)?;
+    let back: ProxyResponse = serde_json::from_str(&middle.body)
         .with_context(|| format!("middle answered {middle:?}"))?;
     serde_json::from_str(&back.body).with_context(|| format!("back answered {back:?}"))
 }

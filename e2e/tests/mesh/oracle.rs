@@ -10,13 +10,13 @@ use std::{collections::BTreeMap, thread, time::Duration};
 
 use anyhow::{Context as _, bail, ensure};
 use e2e::{
-    echo::call::{Order, Outcome as Answer},
+    echo::call::{Order, ProxyResponse},
     harness::{Api, App, Namespace, Outcome, Pod},
 };
 use http::{Method, Uri};
 use oracle::{
     Call, Caller, Chart, Traffic, World,
-    generate::{Place, policies},
+    generate::{Vocabulary, policies},
     random::Random,
 };
 use serde_json::{Value, json};
@@ -57,7 +57,7 @@ fn two_thousand_real_requests_are_decided_as_the_objects_say_and_explained_so() 
     let api = Api::open(&ns.cluster)?;
     let surroundings = surroundings(&ns)?;
     let home: &'static str = Box::leak(ns.name.clone().into_boxed_str());
-    let place = Place {
+    let place = Vocabulary {
         namespaces: Box::leak(Box::new([home])),
         accounts: &["api", "web", "job"],
         ports: &[8080, 9091],
@@ -156,7 +156,7 @@ fn delete(ns: &Namespace, objects: &[Value]) -> anyhow::Result<()> {
 
 /// Asks what becomes of a call that was made, and fails where the answer is not what became of
 /// it. The reason of both; empty where the call passed.
-fn agreed(api: &Api, call: &Call, answer: &Answer) -> anyhow::Result<String> {
+fn agreed(api: &Api, call: &Call, answer: &ProxyResponse) -> anyhow::Result<String> {
     let (Caller::Pod { name: from, .. }, Traffic::Http(request)) = (&call.caller, &call.traffic)
     else {
         bail!("no pod's request: {call:?}");
@@ -246,7 +246,7 @@ fn send(
     api: &Api,
     pods: &[Pod],
     (call, from, order): (Call, String, Order),
-) -> anyhow::Result<(Call, Answer)> {
+) -> anyhow::Result<(Call, ProxyResponse)> {
     let pod = pods.iter().find(|pod| pod.name == from);
     let pod = pod.context("the caller is one of the pods")?;
     let body = serde_json::to_string(&order)?;

@@ -1,6 +1,9 @@
 //! Whatever the application speaks goes through as it was.
 
-use e2e::harness::{Namespace, Outcome, mesh};
+use std::thread;
+
+use anyhow::Context as _;
+use e2e::harness::{Namespace, Outcome, UNTIL_ENDED, mesh};
 
 use super::url;
 
@@ -25,6 +28,52 @@ fn grpc_streams_both_ways_with_trailers() -> Outcome {
         );
         assert_eq!(seen.grpc_status.as_deref(), Some("0"), "{args:?}: {seen:?}");
     }
+    Ok(())
+}
+
+/// A stream that breaks off without trailers is an error in the server's program to libraries
+/// of gRPC (13), and fails here as such.
+#[test]
+fn grpc_streams_that_end_with_their_pod_say_unavailable_and_new_calls_go_on() -> Outcome {
+    const STREAMS: usize = 10;
+    /// Longer than the pod lives.
+    const STREAM: [&str; 5] = ["server:8080", "--duration", "120s", "--rate", "5"];
+    let ns = pair("grpc-ends")?;
+    let (client, server) = (ns.pod("client")?, ns.pod("server")?);
+    let (ends, calls) = thread::scope(|scope| {
+        let streams: Vec<_> = (0..STREAMS)
+            .map(|_| scope.spawn(|| client.grpc(&STREAM)))
+            .collect();
+        // By then all of them are open, and none is at the other pod.
+        ns.kubectl(&["scale", "deployment/server", "--replicas=2"])?;
+        ns.ready(&["server"])?;
+        let calls = client.start_load(
+            &url("server", 8080, "/weft.echo.Echo/Unary"),
+            &["--grpc", "--rate", "20", "--duration", UNTIL_ENDED],
+        )?;
+        ns.kubectl(&["delete", "pod", &server.name, "--grace-period=5"])?;
+        let ended = streams.into_iter().map(|stream| {
+            let ended = stream.join();
+            ended
+                .map_err(|_| anyhow::anyhow!("panicked"))
+                .and_then(|end| end)
+        });
+        let ended: Vec<_> = ended.collect();
+        anyhow::Ok((ended, calls.end()?))
+    })?;
+    for end in ends {
+        let seen = end.context("not an end of gRPC")?;
+        let status = seen.grpc_status.as_deref();
+        // Or its server ended it in good order.
+        assert!(matches!(status, Some("14" | "0")), "{seen:?}");
+        assert!(seen.received > 0 && seen.received < seen.sent, "{seen:?}");
+        assert_eq!(seen.pod.as_deref(), Some(&*server.name), "{seen:?}");
+    }
+    let served = calls.by_grpc_status.get("0");
+    assert!(
+        served == Some(&calls.planned) && calls.planned == calls.sent,
+        "{calls:?}"
+    );
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use e2e::{
 };
 use serde_json::{Value, json};
 
-use self::forms::{Form, Kind};
+use self::forms::{Form, KindForms};
 
 const VERSIONS: [usize; 4] = [1, 2, 3, 4];
 
@@ -37,7 +37,7 @@ fn traffic_split_says_the_same_in_every_version() -> Outcome {
     every_pair("versions-ts", &forms::traffic_split())
 }
 
-fn every_pair(claim: &str, kind: &Kind) -> Outcome {
+fn every_pair(claim: &str, kind: &KindForms) -> Outcome {
     let mut row = Record::part("E18", kind.kind)?;
     let ns = Namespace::meshed(claim)?;
     let desk = Desk {
@@ -81,7 +81,7 @@ fn every_pair(claim: &str, kind: &Kind) -> Outcome {
 struct Desk<'a> {
     api: Api,
     ns: &'a Namespace,
-    kind: &'a Kind,
+    kind: &'a KindForms,
 }
 
 impl Desk<'_> {

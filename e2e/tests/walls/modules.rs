@@ -13,7 +13,7 @@ const REEXPORTS: usize = 16;
 
 /// Where a name leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum Resolution {
     Module(usize),
     /// Something that this module defines.
     Item(usize),
@@ -120,9 +120,9 @@ impl Target {
                 .iter()
                 .filter_map(|path| self.resolve(from, path, REEXPORTS))
                 // A module that is only brought into scope; its use counts.
-                .filter(|place| !matches!(place, Place::Module(_)));
+                .filter(|place| !matches!(place, Resolution::Module(_)));
             for place in globs.chain(named) {
-                if let Place::Item(to) | Place::Module(to) = place
+                if let Resolution::Item(to) | Resolution::Module(to) = place
                     && !self.modules[to].test
                 {
                     arrows.insert((from, to));
@@ -144,7 +144,7 @@ impl Target {
             for path in module.named.iter().chain(&module.globs) {
                 for length in 1..=path.len() {
                     let place = self.resolve(from, &path[..length], REEXPORTS);
-                    if let Some(Place::Module(by)) = place {
+                    if let Some(Resolution::Module(by)) = place {
                         ways.insert((from, by));
                     }
                 }
@@ -163,59 +163,61 @@ impl Target {
                 let paths = module.named.iter().chain(&module.globs);
                 paths
                     .filter_map(|path| self.resolve(*from, path, REEXPORTS))
-                    .any(|place| place == Place::External(other.to_owned()))
+                    .any(|place| place == Resolution::External(other.to_owned()))
             })
             .map(|(_, module)| module)
     }
 
-    fn resolve(&self, from: usize, path: &[String], left: usize) -> Option<Place> {
+    fn resolve(&self, from: usize, path: &[String], left: usize) -> Option<Resolution> {
         let left = left.checked_sub(1)?;
         let (first, mut rest) = path.split_first()?;
         let mut place = match first.as_str() {
-            "crate" => Place::Module(0),
-            "self" => Place::Module(from),
-            "super" => Place::Module(self.modules[from].parent?),
+            "crate" => Resolution::Module(0),
+            "self" => Resolution::Module(from),
+            "super" => Resolution::Module(self.modules[from].parent?),
             "Self" => return None,
             "" => {
                 let (name, _) = rest.split_first()?;
-                return Some(Place::External(name.clone()));
+                return Some(Resolution::External(name.clone()));
             }
             name => match self.member(from, name, left) {
                 Some(place) => place,
                 // A variable, or what the language brings.
                 None if rest.is_empty() => return None,
-                None => Place::External(name.to_owned()),
+                None => Resolution::External(name.to_owned()),
             },
         };
         while let Some((segment, after)) = rest.split_first() {
-            let Place::Module(module) = place else { break };
+            let Resolution::Module(module) = place else {
+                break;
+            };
             place = match segment.as_str() {
-                "super" => Place::Module(self.modules[module].parent?),
-                "self" => Place::Module(module),
+                "super" => Resolution::Module(self.modules[module].parent?),
+                "self" => Resolution::Module(module),
                 name => self
                     .member(module, name, left)
                     // Made by a macro, or an associated item.
-                    .unwrap_or(Place::Item(module)),
+                    .unwrap_or(Resolution::Item(module)),
             };
             rest = after;
         }
         Some(place)
     }
 
-    fn member(&self, module: usize, name: &str, left: usize) -> Option<Place> {
+    fn member(&self, module: usize, name: &str, left: usize) -> Option<Resolution> {
         let at = &self.modules[module];
         if let Some(child) = at.children.get(name) {
-            return Some(Place::Module(*child));
+            return Some(Resolution::Module(*child));
         }
         if at.items.contains(name) {
-            return Some(Place::Item(module));
+            return Some(Resolution::Item(module));
         }
         if let Some(path) = at.imports.get(name) {
             return self.resolve(module, path, left);
         }
         let left = left.checked_sub(1)?;
         at.globs.iter().find_map(|path| {
-            let Place::Module(other) = self.resolve(module, path, left)? else {
+            let Resolution::Module(other) = self.resolve(module, path, left)? else {
                 return None;
             };
             (other != module)

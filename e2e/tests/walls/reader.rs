@@ -26,7 +26,7 @@ pub(crate) fn read(
             return;
         }
     };
-    let mut reader = Reader {
+    let mut reader = SourceReader {
         target,
         file,
         module,
@@ -56,7 +56,7 @@ struct Declared {
     folder: String,
 }
 
-struct Reader<'a> {
+struct SourceReader<'a> {
     target: &'a mut Target,
     file: &'a str,
     module: usize,
@@ -69,7 +69,7 @@ struct Reader<'a> {
     repeats: usize,
 }
 
-impl Reader<'_> {
+impl SourceReader<'_> {
     fn here(&mut self) -> &mut Module {
         &mut self.target.modules[self.module]
     }
@@ -282,7 +282,7 @@ impl Reader<'_> {
     }
 }
 
-impl<'ast> Visit<'ast> for Reader<'_> {
+impl<'ast> Visit<'ast> for SourceReader<'_> {
     fn visit_item(&mut self, item: &'ast syn::Item) {
         let (attributes, name) = described(item);
         let test = is_test(attributes);

@@ -16,7 +16,7 @@ use runtime::pool::Share;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::AbortHandle;
 
-use super::outcome::{Outcome, refused};
+use super::outcome::{ReviewOutcome, refused};
 
 /// Time to take an answer: the API server has given up by then.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -68,7 +68,7 @@ impl CallBytes {
         Self { caller, bytes: 0 }
     }
 
-    pub(super) fn grow(&mut self, bytes: usize) -> Result<(), Box<Outcome>> {
+    pub(super) fn grow(&mut self, bytes: usize) -> Result<(), Box<ReviewOutcome>> {
         self.caller.memory.grow(bytes).map_err(|_| {
             refused(
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -81,7 +81,7 @@ impl CallBytes {
     }
 
     /// Goes on with so many bytes.
-    pub(super) fn resize(&mut self, bytes: usize) -> Result<(), Box<Outcome>> {
+    pub(super) fn resize(&mut self, bytes: usize) -> Result<(), Box<ReviewOutcome>> {
         self.shrink_to(bytes);
         self.grow(bytes - self.bytes)
     }
@@ -164,7 +164,7 @@ pub(super) async fn read(
     mut body: Incoming,
     most: usize,
     held: &mut CallBytes,
-) -> Result<Vec<u8>, Box<Outcome>> {
+) -> Result<Vec<u8>, Box<ReviewOutcome>> {
     let too_large = || {
         refused(
             StatusCode::PAYLOAD_TOO_LARGE,

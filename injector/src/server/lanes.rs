@@ -17,7 +17,7 @@ use runtime::fair_queue::{FairQueue, Limits};
 use runtime::limit::Reached;
 use tokio::sync::oneshot;
 
-use super::outcome::{Outcome, refused};
+use super::outcome::{ReviewOutcome, refused};
 use crate::review;
 
 /// What one review may take once it is read, in the lane for large ones. The largest
@@ -82,8 +82,8 @@ impl Lane {
         &self,
         source: IpAddr,
         work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Box<Outcome>> {
-        let slot = self.queue.take(source).await.map_err(|_| {
+    ) -> Result<T, Box<ReviewOutcome>> {
+        let permit = self.queue.take(source).await.map_err(|_| {
             refused(
                 StatusCode::TOO_MANY_REQUESTS,
                 "waiting",
@@ -94,10 +94,10 @@ impl Lane {
         let job = move || {
             let began = Instant::now();
             let result = work();
-            slot.end(began.elapsed());
+            permit.end(began.elapsed());
             let _ = sender.send(result);
         };
-        // The slot makes this the only job, so nothing queues here.
+        // The permit makes this the only job, so nothing queues here.
         let _ = self.jobs.send(Box::new(job));
         done.await.map_err(|_| {
             refused(

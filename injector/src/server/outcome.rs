@@ -6,7 +6,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use crate::review::AdmissionResponse;
 
 /// How a call ended, in the words of the metrics.
-pub(super) struct Outcome {
+pub(super) struct ReviewOutcome {
     pub(super) response: Response<Bytes>,
     pub(super) outcome: &'static str,
     pub(super) reason: &'static str,
@@ -17,8 +17,8 @@ pub(super) fn answered(
     uid: &str,
     outcome: &'static str,
     reason: &'static str,
-) -> Outcome {
-    Outcome {
+) -> ReviewOutcome {
+    ReviewOutcome {
         response: json(answer.into_review(uid).to_string().into()),
         outcome,
         reason,
@@ -35,12 +35,16 @@ pub(super) fn json(body: Bytes) -> Response<Bytes> {
 }
 
 /// The same, for `?`.
-pub(super) fn refused(status: StatusCode, reason: &'static str, message: &str) -> Box<Outcome> {
+pub(super) fn refused(
+    status: StatusCode,
+    reason: &'static str,
+    message: &str,
+) -> Box<ReviewOutcome> {
     Box::new(failure(status, reason, message))
 }
 
 /// For a call that nobody waits for any more.
-pub(super) fn unanswered() -> Box<Outcome> {
+pub(super) fn unanswered() -> Box<ReviewOutcome> {
     refused(
         StatusCode::SERVICE_UNAVAILABLE,
         "gone",
@@ -49,10 +53,10 @@ pub(super) fn unanswered() -> Box<Outcome> {
 }
 
 /// A call without an answer: the webhook's failure policy decides.
-pub(super) fn failure(status: StatusCode, reason: &'static str, message: &str) -> Outcome {
+pub(super) fn failure(status: StatusCode, reason: &'static str, message: &str) -> ReviewOutcome {
     let mut response = Response::new(Bytes::from(format!("{message}\n")));
     *response.status_mut() = status;
-    Outcome {
+    ReviewOutcome {
         response,
         outcome: "failed",
         reason,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use kube::core::DynamicObject;
 use oracle::{
-    generate::{Place, SHOP, hostile},
+    generate::{SHOP, Vocabulary, hostile},
     random::Random,
 };
 use serde_json::{Value, json};
@@ -206,7 +206,7 @@ fn borderline(random: &mut Random) -> Value {
 
 /// An object that is valid but for a few places.
 fn nearly_valid(random: &mut Random) -> Value {
-    const CAREFUL: Place = Place {
+    const CAREFUL: Vocabulary = Vocabulary {
         mistakes: false,
         ..SHOP
     };

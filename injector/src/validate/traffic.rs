@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{agreement, *};
 
 /// A spec that says everything.
-const EVERYTHING: &str = include_str!("../../../crds/src/weft/everything.yaml");
+pub(super) const EVERYTHING: &str = include_str!("../../../crds/src/weft/everything.yaml");
 /// Policies that both ways judge.
 const POLICIES: u64 = 1_500;
 

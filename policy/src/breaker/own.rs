@@ -39,7 +39,7 @@ pub enum Admit {
 
 /// Value of `weft_breaker_state`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum State {
+pub enum ShownState {
     Closed,
     Closing,
     Open,
@@ -337,20 +337,20 @@ impl Breaker {
     }
 
     #[must_use]
-    pub fn state(&self, settings: &Settings) -> State {
+    pub fn state(&self, settings: &Settings) -> ShownState {
         let said = match self.said {
-            Steer::Open | Steer::Probing { .. } if self.obeys => State::Open,
-            Steer::Closing { .. } if self.obeys => State::Closing,
-            _ => State::Closed,
+            Steer::Open | Steer::Probing { .. } if self.obeys => ShownState::Open,
+            Steer::Closing { .. } if self.obeys => ShownState::Closing,
+            _ => ShownState::Closed,
         };
         let own = match self.phase {
-            Phase::Closed => State::Closed,
-            Phase::Closing { .. } => State::Closing,
-            Phase::Open { .. } | Phase::Probing { .. } => State::Open,
+            Phase::Closed => ShownState::Closed,
+            Phase::Closing { .. } => ShownState::Closing,
+            Phase::Open { .. } | Phase::Probing { .. } => ShownState::Open,
         };
         match settings.state {
-            BreakerState::Open => State::Open,
-            BreakerState::Closed => State::Closed,
+            BreakerState::Open => ShownState::Open,
+            BreakerState::Closed => ShownState::Closed,
             BreakerState::Auto => said.max(own),
         }
     }

@@ -4,7 +4,7 @@ mod mesh;
 
 use std::time::{Duration, Instant};
 
-use super::own::{Admit, Breaker, State, WITHOUT_CONTROLLER};
+use super::own::{Admit, Breaker, ShownState, WITHOUT_CONTROLLER};
 use super::probes::Probes;
 use super::*;
 use crate::traffic::endpoint::{Breaker as Settings, BreakerState};
@@ -88,19 +88,19 @@ fn alone_it_probes_once_a_second_and_closes_slowly_after_five_good_ones() {
         now += ms(1000);
     }
     for _ in 0..3 {
-        assert_eq!(breaker.state(&SETTINGS), State::Open);
+        assert_eq!(breaker.state(&SETTINGS), ShownState::Open);
         assert_eq!(breaker.admit(now, &SETTINGS, 0), Admit::Probe);
         breaker.record_probe(now, false, &SETTINGS);
         now += ms(1000);
     }
     // Of the last five two failed.
-    assert_eq!(breaker.state(&SETTINGS), State::Closing);
+    assert_eq!(breaker.state(&SETTINGS), ShownState::Closing);
     let closing = now - ms(1000);
     for (later, passes) in [(0, false), (4000, false), (4500, true), (10_000, true)] {
         let admit = breaker.admit(closing + ms(later), &SETTINGS, half);
         assert_eq!(admit == Admit::Pass, passes, "{later}");
     }
-    assert_eq!(breaker.state(&SETTINGS), State::Closed);
+    assert_eq!(breaker.state(&SETTINGS), ShownState::Closed);
     assert_eq!(
         breaker.seen(closing + ms(10_000), &SETTINGS).sent,
         0,
@@ -129,7 +129,7 @@ fn the_controllers_word_is_obeyed_by_those_that_see_it_too_or_see_nothing() {
     assert_eq!(breaker.admit(later + ms(1199), &SETTINGS, 0), Admit::Refuse);
     assert_eq!(breaker.admit(later + ms(1200), &SETTINGS, 0), Admit::Probe);
     breaker.steer(later, Steer::Closing { since: ms(0) });
-    assert_eq!(breaker.state(&SETTINGS), State::Closing);
+    assert_eq!(breaker.state(&SETTINGS), ShownState::Closing);
     let half = 1 << 63;
     assert_eq!(
         breaker.admit(later + ms(4000), &SETTINGS, half),
@@ -184,8 +184,11 @@ fn a_state_that_is_written_down_is_obeyed_by_all() {
         failing.admit(now, &with(BreakerState::Closed), 0),
         Admit::Pass
     );
-    assert_eq!(failing.state(&with(BreakerState::Closed)), State::Closed);
-    assert_eq!(healthy.state(&with(BreakerState::Open)), State::Open);
+    assert_eq!(
+        failing.state(&with(BreakerState::Closed)),
+        ShownState::Closed
+    );
+    assert_eq!(healthy.state(&with(BreakerState::Open)), ShownState::Open);
 }
 
 /// Its numbers say otherwise, or there were none.
@@ -315,7 +318,7 @@ fn a_probe_that_is_a_stream_and_lasts_is_good_and_one_whose_caller_leaves_shows_
     let mut breaker = seen(start, 50, 50);
     let mut now = start + ms(5000);
     for left in [true, true, false, false, false, false, false] {
-        assert_eq!(breaker.state(&SETTINGS), State::Open);
+        assert_eq!(breaker.state(&SETTINGS), ShownState::Open);
         assert_eq!(breaker.admit(now, &SETTINGS, 0), Admit::Probe);
         let stream = breaker.begin_stream(now, true, &SETTINGS);
         if left {
@@ -324,7 +327,7 @@ fn a_probe_that_is_a_stream_and_lasts_is_good_and_one_whose_caller_leaves_shows_
         now += ms(1200);
     }
     breaker.settle(now, &SETTINGS);
-    assert_eq!(breaker.state(&SETTINGS), State::Closing);
+    assert_eq!(breaker.state(&SETTINGS), ShownState::Closing);
     let told = breaker.pulse().unwrap();
     assert_eq!((told.begun, told.probes, told.failed_probes), (7, 5, 0));
 }

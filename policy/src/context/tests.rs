@@ -56,14 +56,14 @@ fn a_call_belongs_to_the_request_that_it_names_and_to_no_other() {
     let mut table = Table::default();
     table.remember(&both(1, 7), Some(now + ms(5)), 'a').unwrap();
     table.remember(&both(2, 7), None, 'b').unwrap();
-    assert_eq!(table.find(&named(1), now), Found::Named('a'));
-    assert_eq!(table.find(&both(2, 7), now), Found::Named('b'));
+    assert_eq!(table.find(&named(1), now), Lookup::Named('a'));
+    assert_eq!(table.find(&both(2, 7), now), Lookup::Named('b'));
     // Whoever names a request that is not there means none of its trace either.
-    assert_eq!(table.find(&both(3, 7), now), Found::Nothing);
-    assert_eq!(table.find(&Key::default(), now), Found::Nothing);
+    assert_eq!(table.find(&both(3, 7), now), Lookup::Nothing);
+    assert_eq!(table.find(&Key::default(), now), Lookup::Nothing);
     table.forget(&both(1, 7));
-    assert_eq!(table.find(&named(1), now), Found::Nothing);
-    assert_eq!(table.find(&named(2), now), Found::Named('b'));
+    assert_eq!(table.find(&named(1), now), Lookup::Nothing);
+    assert_eq!(table.find(&named(2), now), Lookup::Named('b'));
 }
 
 #[test]
@@ -73,24 +73,24 @@ fn of_a_trace_the_loosest_end_holds_until_none_of_its_requests_is_left() {
     let until = |n| Some(now + ms(n));
     table.remember(&traced(7), until(5), ()).unwrap();
     table.remember(&traced(8), until(3), ()).unwrap();
-    assert_eq!(table.find(&traced(7), now), Found::Traced(until(5)));
+    assert_eq!(table.find(&traced(7), now), Lookup::Traced(until(5)));
     table.remember(&traced(7), until(9), ()).unwrap();
     table.remember(&traced(7), until(2), ()).unwrap();
-    assert_eq!(table.find(&traced(7), now), Found::Traced(until(9)));
+    assert_eq!(table.find(&traced(7), now), Lookup::Traced(until(9)));
     table.forget(&traced(7));
-    assert_eq!(table.find(&traced(7), now), Found::Traced(until(9)));
+    assert_eq!(table.find(&traced(7), now), Lookup::Traced(until(9)));
     // One without an end: nothing made for it may be ended.
     table.remember(&traced(7), None, ()).unwrap();
     table.remember(&traced(7), until(1), ()).unwrap();
-    assert_eq!(table.find(&traced(7), now), Found::Traced(None));
+    assert_eq!(table.find(&traced(7), now), Lookup::Traced(None));
     for _ in 0..4 {
-        assert_ne!(table.find(&traced(7), now), Found::Nothing);
+        assert_ne!(table.find(&traced(7), now), Lookup::Nothing);
         table.forget(&traced(7));
     }
-    assert_eq!(table.find(&traced(7), now), Found::Nothing);
-    assert_eq!(table.find(&traced(8), now), Found::Traced(until(3)));
+    assert_eq!(table.find(&traced(7), now), Lookup::Nothing);
+    assert_eq!(table.find(&traced(8), now), Lookup::Traced(until(3)));
     table.remember(&traced(7), until(1), ()).unwrap();
-    assert_eq!(table.find(&traced(7), now), Found::Traced(until(1)));
+    assert_eq!(table.find(&traced(7), now), Lookup::Traced(until(1)));
 }
 
 #[test]
@@ -102,9 +102,9 @@ fn a_request_whose_end_is_taken_away_takes_it_from_all_of_its_trace() {
     table.remember(&traced(7), until(9), 'b').unwrap();
     table.remember(&both(2, 8), until(3), 'c').unwrap();
     table.loosen(&both(1, 7));
-    assert_eq!(table.find(&traced(7), now), Found::Traced(None));
-    assert_eq!(table.find(&traced(8), now), Found::Traced(until(3)));
-    assert_eq!(table.find(&named(1), now), Found::Named('a'));
+    assert_eq!(table.find(&traced(7), now), Lookup::Traced(None));
+    assert_eq!(table.find(&traced(8), now), Lookup::Traced(until(3)));
+    assert_eq!(table.find(&named(1), now), Lookup::Named('a'));
     // Nothing is counted twice by it.
     table.loosen(&named(2));
     table.loosen(&traced(6));
@@ -112,7 +112,7 @@ fn a_request_whose_end_is_taken_away_takes_it_from_all_of_its_trace() {
         table.forget(&key);
     }
     assert!(table.is_empty());
-    assert_eq!(table.find(&traced(7), now), Found::Nothing);
+    assert_eq!(table.find(&traced(7), now), Lookup::Nothing);
 }
 
 #[test]
@@ -122,13 +122,13 @@ fn what_names_a_request_that_is_over_is_known_for_a_minute() {
     table.remember(&both(1, 7), None, ()).unwrap();
     table.end(&both(1, 7), now);
     assert!(table.is_empty());
-    assert_eq!(table.find(&both(1, 7), now + OVER - ms(1)), Found::Over);
-    assert_eq!(table.find(&named(1), now + OVER), Found::Nothing);
+    assert_eq!(table.find(&both(1, 7), now + OVER - ms(1)), Lookup::Over);
+    assert_eq!(table.find(&named(1), now + OVER), Lookup::Nothing);
     // Who says only the trace may mean another request of it.
-    assert_eq!(table.find(&traced(7), now), Found::Nothing);
+    assert_eq!(table.find(&traced(7), now), Lookup::Nothing);
     table.remember(&traced(9), None, ()).unwrap();
     table.end(&traced(9), now);
-    assert_eq!(table.find(&traced(9), now), Found::Nothing);
+    assert_eq!(table.find(&traced(9), now), Lookup::Nothing);
 }
 
 #[test]
@@ -150,8 +150,8 @@ fn no_more_requests_are_remembered_than_there_is_room_for() {
     }
     table.end(&named(u64::MAX), now);
     assert!(table.is_empty());
-    assert_eq!(table.find(&named(0), now), Found::Nothing);
-    assert_eq!(table.find(&named(1), now), Found::Over);
+    assert_eq!(table.find(&named(0), now), Lookup::Nothing);
+    assert_eq!(table.find(&named(1), now), Lookup::Over);
 }
 
 #[test]
@@ -160,8 +160,8 @@ fn two_requests_never_have_one_name() {
     let mut table = Table::default();
     table.remember(&named(1), None, 'a').unwrap();
     assert_eq!(table.remember(&both(1, 7), None, 'b'), Err(Full));
-    assert_eq!(table.find(&named(1), now), Found::Named('a'));
-    assert_eq!(table.find(&traced(7), now), Found::Nothing);
+    assert_eq!(table.find(&named(1), now), Lookup::Named('a'));
+    assert_eq!(table.find(&traced(7), now), Lookup::Nothing);
 }
 
 /// By half of an entry's room that a map leaves free at worst, and the list beside it.

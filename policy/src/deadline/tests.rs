@@ -101,19 +101,22 @@ fn the_own_end_breaks_everything_off_and_the_contexts_only_what_is_safe() {
     let now = Instant::now();
     let both = Deadline::arrived(now, asked(Some(3000), None, Some(2000)), None);
     let (own, context) = (now + ms(3000), now + ms(2000));
-    assert_eq!(both.end(), Some((context, End::Context)));
+    assert_eq!(both.end(), Some((context, DeadlineSource::Context)));
     for method in [Method::GET, Method::HEAD, Method::OPTIONS] {
-        assert_eq!(both.breaks_off(&method), Some((context, End::Context)));
+        assert_eq!(
+            both.breaks_off(&method),
+            Some((context, DeadlineSource::Context))
+        );
     }
     for method in [Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
-        assert_eq!(both.breaks_off(&method), Some((own, End::Own)));
+        assert_eq!(both.breaks_off(&method), Some((own, DeadlineSource::Own)));
     }
     let context_alone = Deadline::arrived(now, asked(None, None, Some(2000)), None);
     assert_eq!(context_alone.breaks_off(&Method::POST), None);
     // But none begins after it.
     assert_eq!(context_alone.over(now + ms(1999)), None);
-    assert_eq!(context_alone.over(context), Some(End::Context));
-    assert_eq!(both.over(own), Some(End::Own));
+    assert_eq!(context_alone.over(context), Some(DeadlineSource::Context));
+    assert_eq!(both.over(own), Some(DeadlineSource::Own));
     assert_eq!(Deadline::NONE.over(now), None);
 }
 
@@ -122,11 +125,11 @@ fn nothing_left_on_arrival_is_over_at_once() {
     let now = Instant::now();
     assert_eq!(
         Deadline::arrived(now, asked(Some(0), None, None), None).over(now),
-        Some(End::Own)
+        Some(DeadlineSource::Own)
     );
     assert_eq!(
         Deadline::arrived(now, asked(Some(9), None, Some(0)), None).over(now),
-        Some(End::Context)
+        Some(DeadlineSource::Context)
     );
 }
 
@@ -161,6 +164,25 @@ fn an_attempt_has_its_limit_and_the_last_one_all_the_time_left() {
 }
 
 #[test]
+fn the_last_attempt_outlasts_its_limit_where_the_call_ends_later() {
+    let now = Instant::now();
+    let both = Deadline::arrived(now, asked(Some(3000), None, Some(1000)), None);
+    for (method, call, limit, at) in [
+        (Method::GET, both, Some(300), Some(300)),
+        (Method::GET, both, Some(1000), None),
+        (Method::GET, both, None, None),
+        // Its context's end is none for it.
+        (Method::POST, both, Some(1000), Some(1000)),
+        (Method::POST, both, Some(3000), None),
+        // What has no end is ended by the limit.
+        (Method::GET, Deadline::NONE, Some(300), None),
+    ] {
+        let found = call.outlasts(&method, now, limit.map(ms));
+        assert_eq!(found, at.map(|at| now + ms(at)), "{method} {limit:?}");
+    }
+}
+
+#[test]
 fn an_attempt_of_an_unsafe_call_outlives_the_context_and_not_its_own_end() {
     let now = Instant::now();
     let both = Deadline::arrived(now, asked(Some(3000), None, Some(1000)), None);
@@ -189,8 +211,11 @@ fn what_is_made_for_a_request_that_is_over_has_nothing_left() {
     let now = Instant::now();
     let of =
         |until| Deadline::outgoing(now, RequestedTimeout::default(), &Timeouts::DEFAULT, until);
-    assert_eq!(of(Some(now)).over(now), Some(End::Context));
-    assert_eq!(of(now.checked_sub(ms(5))).over(now), Some(End::Context));
+    assert_eq!(of(Some(now)).over(now), Some(DeadlineSource::Context));
+    assert_eq!(
+        of(now.checked_sub(ms(5))).over(now),
+        Some(DeadlineSource::Context)
+    );
     assert_eq!(of(Some(now + ms(1))).over(now), None);
     assert_eq!(of(None), Deadline::NONE);
 }

@@ -286,6 +286,32 @@ fn a_token_that_does_not_count_takes_no_right_of_the_account_beside_it_away() {
 }
 
 #[test]
+fn who_asks_by_a_token_need_not_be_one_that_may_pass_it_on() {
+    let (web, other) = (account("web"), account("other"));
+    let proof = Proof::Both([7; 32], other.clone());
+    let asked = |own, peer: &SpiffeId, through: &[SpiffeId], proof| {
+        let peer = Caller::mesh(peer);
+        granted(own, OverrideOrigin::With(peer, through), Some(proof))
+    };
+    let by_other = std::slice::from_ref(&other);
+    assert_eq!(asked("web", &other, &[], &proof), Ok(()), "one hop later");
+    assert_eq!(asked("cart", &web, by_other, &proof), Ok(()), "and two");
+    // All that it comes through must.
+    let ended = Err(Ignored::Forwarder);
+    assert_eq!(asked("other", &other, &[], &proof), ended);
+    let twice = [other.clone(), other.clone()];
+    assert_eq!(asked("cart", &web, &twice, &proof), ended);
+    assert_eq!(asked("cart", &other, by_other, &proof), ended);
+    let later = [web.clone(), other.clone()];
+    assert_eq!(asked("cart", &web, &later, &proof), ended);
+    // From outside, the first of them passes it on.
+    let outside = Proof::Token([7; 32]);
+    assert_eq!(asked("web", &other, &[], &outside), ended);
+    let wrong = Proof::Both([8; 32], other.clone());
+    assert_eq!(asked("web", &other, &[], &wrong), Err(Ignored::Right));
+}
+
+#[test]
 fn pods_that_are_listed_are_known_as_peers_and_further_back_by_their_account_alone() {
     let (qa, web, own) = (account("qa"), account("web"), account("cart"));
     let pods = |uid: &str| vec![Source::pods([uid])];

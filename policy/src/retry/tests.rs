@@ -23,6 +23,7 @@ fn attempted(method: &Method, ended: Ended) -> Attempted<'_> {
         moved: false,
         body_kept: true,
         spent: false,
+        late: false,
         asked: AskedWait::Nothing,
         deadline: Deadline::NONE,
     }
@@ -73,11 +74,18 @@ fn unsafe_requests_and_grpc_are_never_tried_again_unless_their_author_lists_them
         };
         assert!(retries(&listed, &attempted(&Method::POST, ended)));
         // gRPC asks for codes, whatever stands in `methods`.
-        let grpc = Attempted {
+        let grpc = |ended| Attempted {
             grpc: true,
-            ..attempted(&Method::POST, Ended::Lost { after: ms(0) })
+            ..attempted(&Method::POST, ended)
         };
-        assert_eq!(next(&listed, &grpc), Next::Pass);
+        let refused = Ended::Grpc {
+            code: 14,
+            trailers_only: true,
+        };
+        for ended in [Ended::Lost { after: ms(0) }, refused] {
+            assert_eq!(next(&quiet, &grpc(ended)), Next::Pass);
+            assert_eq!(next(&listed, &grpc(ended)), Next::Pass);
+        }
     }
 }
 
@@ -208,12 +216,12 @@ fn why_no_retry_was_made_is_said() {
     let retry = Retry::DEFAULT;
     let one = attempted(&Method::GET, status(503));
     let spent = Attempted { spent: true, ..one };
-    assert_eq!(next(&retry, &spent), Next::Denied(Outcome::Spent));
+    assert_eq!(next(&retry, &spent), Next::Denied(RetryOutcome::Spent));
     let body = Attempted {
         body_kept: false,
         ..one
     };
-    assert_eq!(next(&retry, &body), Next::Denied(Outcome::Body));
+    assert_eq!(next(&retry, &body), Next::Denied(RetryOutcome::Body));
 
     let start = Instant::now();
     let asked = RequestedTimeout {
@@ -226,9 +234,9 @@ fn why_no_retry_was_made_is_said() {
     };
     let budget = RetryBudget::new(start);
     let at = |now, call: &Attempted<'_>| may_retry(&retry, call, &budget, now, 1, 0);
-    assert_eq!(at(start, &late), Next::Denied(Outcome::Deadline));
+    assert_eq!(at(start, &late), Next::Denied(RetryOutcome::Deadline));
     assert_eq!(at(start, &one), Next::Retry { wait: ms(25) });
-    assert_eq!(at(start, &one), Next::Denied(Outcome::Budget));
+    assert_eq!(at(start, &one), Next::Denied(RetryOutcome::Budget));
 }
 
 #[test]
@@ -431,6 +439,15 @@ fn a_failed_last_attempt_marks_the_request_above_and_an_answer_of_the_applicatio
         ..attempted(&Method::GET, status(500))
     };
     assert!(below.marks_spent(&retry), "the mark travels up");
+    for reason in Reason::ALL {
+        let refused = attempted(&Method::GET, Ended::Refused(reason));
+        let late = Attempted {
+            late: true,
+            ..refused
+        };
+        let marks = reason == Reason::Deadline || refused.marks_spent(&retry);
+        assert_eq!(late.marks_spent(&retry), marks, "{reason}");
+    }
 }
 
 #[test]
@@ -459,5 +476,5 @@ fn marks_are_kept_for_ten_seconds_and_are_bounded() {
 #[test]
 fn outcomes_are_the_labels_that_are_promised() {
     let labels = ["success", "failure", "budget", "body", "deadline", "spent"];
-    assert_eq!(Outcome::ALL.map(Outcome::as_str), labels);
+    assert_eq!(RetryOutcome::ALL.map(RetryOutcome::as_str), labels);
 }

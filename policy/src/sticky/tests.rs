@@ -1,5 +1,7 @@
 //! Who keeps what, and who moves.
 
+use std::cell::Cell;
+
 use super::*;
 use crate::name::ServiceId;
 
@@ -85,8 +87,9 @@ fn tenants_spread_over_endpoints_and_only_those_of_a_lost_one_move() {
     let seeds: Vec<u64> = (0..10)
         .map(|n| seed(format!("10.0.0.{n}:80").parse().unwrap()))
         .collect();
-    let at =
-        |key, usable: &dyn Fn(usize) -> bool| endpoint(key, 10, |at| seeds[at], usable).unwrap();
+    let chosen =
+        |key, usable: &dyn Fn(usize) -> bool| endpoint(key, 10, |at| seeds[at], usable, Some);
+    let at = |key, usable: &dyn Fn(usize) -> bool| chosen(key, usable).unwrap();
     let mut counts = [0; 10];
     for key in tenants() {
         let first = at(key, &|_| true);
@@ -99,7 +102,39 @@ fn tenants_spread_over_endpoints_and_only_those_of_a_lost_one_move() {
         }
     }
     assert!(counts.iter().all(|n| (65..=135).contains(n)), "{counts:?}");
-    assert_eq!(endpoint(Key::of(b"x"), 10, |at| seeds[at], |_| false), None);
+    assert_eq!(chosen(Key::of(b"x"), &|_| false), None);
+}
+
+/// In an outage a pick passes over hundreds, on the one thread that serves.
+#[test]
+fn whoever_follows_is_found_by_two_looks_at_each_and_is_the_highest_that_is_left() {
+    for len in [1, 2, 100, 1000] {
+        for key in &tenants()[..5] {
+            let rank = |at: usize| mix(key.0 ^ (at as u64 % 97));
+            let usable = |at: usize| at % 7 != 3;
+            let (looks, mut order) = (Cell::new(0), Vec::new());
+            let counted = |at: usize| {
+                looks.set(looks.get() + 1);
+                rank(at)
+            };
+            let taken = highest(len, counted, usable, |at| {
+                order.push(at);
+                None::<()>
+            });
+            assert_eq!(taken, None);
+            assert!(looks.get() <= 2 * len, "{} of {len}", looks.get());
+            // Each asked for anew, without those before.
+            let mut left: Vec<usize> = (0..len).filter(|at| usable(*at)).collect();
+            for at in order {
+                let next = left.iter().copied().max_by_key(|at| rank(*at));
+                assert_eq!(next, Some(at));
+                left.retain(|other| *other != at);
+            }
+            assert!(left.is_empty());
+        }
+    }
+    let third = |at: usize| (at < 2).then_some(at);
+    assert_eq!(highest(4, |at| at, |_| true, third), Some(1));
 }
 
 #[test]
@@ -110,6 +145,14 @@ fn a_restart_and_another_version_agree() {
         .map(|n| name(&split, Key::of(format!("tenant-{n}").as_bytes())))
         .collect();
     assert_eq!(chosen.join(" "), FIXED);
+    let seeds: Vec<u64> = (0..10)
+        .map(|n| seed(format!("10.0.0.{n}:80").parse().unwrap()))
+        .collect();
+    let chosen: Vec<usize> = tenants()[..8]
+        .iter()
+        .filter_map(|key| endpoint(*key, 10, |at| seeds[at], |_| true, Some))
+        .collect();
+    assert_eq!(chosen, FIXED_ENDPOINTS);
     let v4 = seed("10.0.0.1:80".parse().unwrap());
     let v6 = seed("[fd00::1]:80".parse().unwrap());
     assert_ne!(v4, v6);
@@ -117,3 +160,6 @@ fn a_restart_and_another_version_agree() {
 }
 
 const FIXED: &str = "v1 v2 v1 v2 v1 v2 v1 v1";
+
+/// Of 10.0.0.0 to 10.0.0.9.
+const FIXED_ENDPOINTS: [usize; 8] = [4, 0, 7, 3, 7, 8, 8, 2];

@@ -63,6 +63,7 @@ impl Chain {
             moved: false,
             body_kept: true,
             spent: false,
+            late: false,
             asked: AskedWait::Nothing,
             deadline: Deadline::NONE,
         };

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use policy::breaker::Steer;
 use policy::breaker::fleet::Fleet;
-use policy::breaker::own::{Admit, Breaker, State};
+use policy::breaker::own::{Admit, Breaker, ShownState};
 use policy::traffic::endpoint::Breaker as Settings;
 
 use crate::engine::{Dice, Events, ms, secs, with_every_seed};
@@ -114,7 +114,7 @@ impl Scene {
             }
         }
         let state = self.breakers[caller].state(&SETTINGS);
-        if state == State::Open {
+        if state == ShownState::Open {
             self.opened[caller].get_or_insert(since);
             self.serves[caller] = None;
         } else if self.opened[caller].is_some() {

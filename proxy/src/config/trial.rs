@@ -21,7 +21,7 @@ use prost::Message as _;
 use tokio::sync::mpsc;
 use wire::v1;
 
-use crate::telemetry::cell::Way;
+use crate::telemetry::cell::CellKey;
 use crate::telemetry::labels::Direction;
 use crate::telemetry::parties::Parties;
 use crate::telemetry::report::ends;
@@ -45,7 +45,7 @@ const PART: usize = 24 * 1024;
 #[derive(Debug)]
 pub(crate) struct Judged<'a> {
     /// Where it is counted.
-    pub(crate) way: Way,
+    pub(crate) way: CellKey,
     pub(crate) passes: bool,
     /// As rules see it; `None` for a connection of opaque bytes.
     pub(crate) request: Option<&'a RequestFacts<'a>>,
@@ -139,7 +139,7 @@ struct Trial {
 
 #[derive(Debug, Default)]
 struct Counts {
-    rows: HashMap<Way, Row>,
+    rows: HashMap<CellKey, Row>,
     /// Calls that it was not asked about: they are too long, or there was no time.
     skipped: u64,
     /// Examples that may still be told.
@@ -157,7 +157,7 @@ impl Counts {
     /// The row of a way: its own, or, where there are too many, that of all others. A route
     /// that is empty is written as none is, so both have one row: who reads rows takes the
     /// second of two alike for the newer one.
-    fn row(&mut self, way: &Way) -> &mut Row {
+    fn row(&mut self, way: &CellKey) -> &mut Row {
         let mut way = way.clone();
         way.route = way.route.filter(|route| !route.is_empty());
         if self.rows.len() >= ROWS && !self.rows.contains_key(&way) {
@@ -209,7 +209,7 @@ impl Running {
         let (rows, skipped) = {
             let counts = self.trial.counts.lock();
             let rows = counts.rows.iter().map(|(way, row)| (way.clone(), *row));
-            (rows.collect::<Vec<(Way, Row)>>(), counts.skipped)
+            (rows.collect::<Vec<(CellKey, Row)>>(), counts.skipped)
         };
         let part = || v1::TrialCounts {
             rows: Vec::new(),
@@ -241,7 +241,7 @@ impl Drop for Running {
     }
 }
 
-fn message(way: &Way, row: Row) -> v1::TrialRow {
+fn message(way: &CellKey, row: Row) -> v1::TrialRow {
     v1::TrialRow {
         edge: Some(ends(&way.parties, way.protocol)),
         route: route(way),
@@ -251,7 +251,7 @@ fn message(way: &Way, row: Row) -> v1::TrialRow {
     }
 }
 
-fn example(way: &Way, request: &RequestFacts<'_>, tried: Tried) -> v1::TrialExample {
+fn example(way: &CellKey, request: &RequestFacts<'_>, tried: Tried) -> v1::TrialExample {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     v1::TrialExample {
         at: u64::try_from(now.unwrap_or_default().as_millis()).unwrap_or(u64::MAX),
@@ -263,7 +263,7 @@ fn example(way: &Way, request: &RequestFacts<'_>, tried: Tried) -> v1::TrialExam
     }
 }
 
-fn route(way: &Way) -> String {
+fn route(way: &CellKey) -> String {
     way.route.as_deref().unwrap_or_default().to_owned()
 }
 

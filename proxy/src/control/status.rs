@@ -85,6 +85,7 @@ impl Control {
             serial: leaf.serial().to_owned(),
             issuer: leaf.issuer().to_owned(),
             not_after: since(leaf.not_after()).as_secs(),
+            not_before: since(leaf.not_before()).as_secs(),
         });
         v1::ProxyStatus {
             certificate,

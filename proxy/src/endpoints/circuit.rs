@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use policy::breaker::own::{Admit, Breaker, State};
+use policy::breaker::own::{Admit, Breaker, ShownState};
 use policy::breaker::{Pulse, Steer, Stream, Sum};
 use policy::traffic::endpoint::{Breaker as Settings, BreakerState};
 use tokio::sync::Notify;
@@ -48,7 +48,7 @@ struct Circuit {
     settings: Settings,
     used: Instant,
     /// What the metric says.
-    shown: State,
+    shown: ShownState,
 }
 
 /// What there is to say of one breaker.
@@ -57,14 +57,14 @@ pub struct CircuitReport {
     pub by: DecidedBy,
     /// `None`: nothing has happened.
     pub pulse: Option<Pulse>,
-    pub state: State,
+    pub state: ShownState,
 }
 
 /// One breaker, for the page of the proxy.
 #[derive(Debug)]
 pub(crate) struct CircuitView {
     pub(crate) by: DecidedBy,
-    pub(crate) state: State,
+    pub(crate) state: ShownState,
     /// The attempts of its interval.
     pub(crate) seen: Sum,
 }
@@ -80,7 +80,7 @@ impl Circuits {
     }
 
     /// Whether a call is sent, and what the breaker is now, if that is to be shown.
-    pub fn admit(&self, by: &DecidedBy, settings: &Settings) -> (Admit, Option<State>) {
+    pub fn admit(&self, by: &DecidedBy, settings: &Settings) -> (Admit, Option<ShownState>) {
         let now = now();
         self.with(by, |circuit| {
             (circuit.settings, circuit.used) = (*settings, now);
@@ -103,7 +103,7 @@ impl Circuits {
     }
 
     /// An attempt has ended. What the breaker is now, if that is another state.
-    pub fn record(&self, by: &DecidedBy, settings: &Settings, failed: bool) -> Option<State> {
+    pub fn record(&self, by: &DecidedBy, settings: &Settings, failed: bool) -> Option<ShownState> {
         let now = now();
         self.with(by, |circuit| {
             circuit.breaker.record(now, failed, settings);
@@ -117,7 +117,7 @@ impl Circuits {
         by: &DecidedBy,
         settings: &Settings,
         failed: bool,
-    ) -> Option<State> {
+    ) -> Option<ShownState> {
         let now = now();
         self.with(by, |circuit| {
             circuit.breaker.record_probe(now, failed, settings);
@@ -141,7 +141,7 @@ impl Circuits {
         settings: &Settings,
         stream: Stream,
         failed: Option<bool>,
-    ) -> Option<State> {
+    ) -> Option<ShownState> {
         let now = now();
         self.with(by, |circuit| {
             circuit.breaker.end_stream(now, stream, failed, settings);
@@ -182,7 +182,11 @@ impl Circuits {
             say(CircuitReport {
                 by: circuit.by.clone(),
                 pulse,
-                state: if forget { State::Closed } else { circuit.shown },
+                state: if forget {
+                    ShownState::Closed
+                } else {
+                    circuit.shown
+                },
             });
             !forget
         });
@@ -220,7 +224,7 @@ impl Circuits {
             breaker: Breaker::new(now),
             settings: Settings::DEFAULT,
             used: now,
-            shown: State::Closed,
+            shown: ShownState::Closed,
         };
         let answer = ask(&mut new);
         held.push(new);
@@ -230,7 +234,7 @@ impl Circuits {
 }
 
 impl Circuit {
-    fn news(&mut self) -> Option<State> {
+    fn news(&mut self) -> Option<ShownState> {
         let state = self.breaker.state(&self.settings);
         let before = std::mem::replace(&mut self.shown, state);
         (before != state).then_some(state)
@@ -254,7 +258,7 @@ mod tests {
         }
     }
 
-    fn fails(circuits: &Circuits, by: &DecidedBy, times: u32) -> Option<State> {
+    fn fails(circuits: &Circuits, by: &DecidedBy, times: u32) -> Option<ShownState> {
         let ends = (0..times).map(|_| circuits.record(by, &SETTINGS, true));
         ends.fold(None, Option::or)
     }
@@ -264,8 +268,8 @@ mod tests {
         let (circuits, by) = (Circuits::default(), by("shop/api"));
         assert_eq!(circuits.admit(&by, &SETTINGS), (Admit::Pass, None));
         assert_eq!(fails(&circuits, &by, 49), None);
-        assert_eq!(fails(&circuits, &by, 1), Some(State::Open));
-        let refused = (Admit::Refuse, Some(State::Open));
+        assert_eq!(fails(&circuits, &by, 1), Some(ShownState::Open));
+        let refused = (Admit::Refuse, Some(ShownState::Open));
         assert_eq!(circuits.admit(&by, &SETTINGS), refused);
         advance(Duration::from_millis(4999)).await;
         assert_eq!(circuits.admit(&by, &SETTINGS), refused);
@@ -308,7 +312,7 @@ mod tests {
         advance(Duration::from_secs(1)).await;
         assert_eq!(
             circuits.admit(&by, &SETTINGS),
-            (Admit::Pass, Some(State::Closed))
+            (Admit::Pass, Some(ShownState::Closed))
         );
     }
 
@@ -333,15 +337,15 @@ mod tests {
             failed: 1,
             ..Pulse::default()
         };
-        assert_eq!(said(), [(Some(one), State::Closed)]);
-        assert_eq!(said(), [(None, State::Closed)]);
+        assert_eq!(said(), [(Some(one), ShownState::Closed)]);
+        assert_eq!(said(), [(None, ShownState::Closed)]);
         circuits.steer(&by, Steer::Open);
         advance(FORGOTTEN).await;
-        assert_eq!(said(), [(None, State::Closed)]);
+        assert_eq!(said(), [(None, ShownState::Closed)]);
         assert!(circuits.are_in_use(), "the mesh says that it is open");
         circuits.steer(&by, Steer::Closed);
         advance(FORGOTTEN).await;
-        assert_eq!(said(), [(None, State::Closed)]);
+        assert_eq!(said(), [(None, ShownState::Closed)]);
         assert_eq!(said(), []);
         assert!(!circuits.are_in_use());
     }

@@ -143,6 +143,16 @@ impl Endpoint {
         })
     }
 
+    /// Nobody waits for an answer of it any more, which had not begun after `waited`.
+    pub(crate) fn given_up(&self, waited: Duration) {
+        let mut learned = self.learned.lock();
+        learned.cost.observe_at_least(now(), waited);
+        drop(learned);
+        if waited >= DOUBTED_AFTER {
+            self.presence.doubt();
+        }
+    }
+
     /// Nothing was heard of it when something was due, so that a call may wait for nobody.
     pub(crate) fn is_doubted(&self) -> bool {
         self.presence.is_doubted()
@@ -250,16 +260,6 @@ impl InFlight {
             self.endpoint.resting.dec();
         }
         told
-    }
-
-    /// Nobody waits for its answer any more, which had not begun after `waited`.
-    pub(crate) fn given_up(&self, waited: Duration) {
-        let mut learned = self.endpoint.learned.lock();
-        learned.cost.observe_at_least(now(), waited);
-        drop(learned);
-        if waited >= DOUBTED_AFTER {
-            self.endpoint.presence.doubt();
-        }
     }
 
     /// It will show nothing of its endpoint, and another one may probe that.

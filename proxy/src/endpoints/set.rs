@@ -219,47 +219,54 @@ impl EndpointSet {
     /// moves nobody else. While it rests its callers go to the next, and come back.
     #[must_use]
     pub(crate) fn of_session(&self, caller: &str, epoch: u64, draw: &Draw<'_>) -> Option<InFlight> {
-        self.first_that_stands(draw, |resting| self.highest(caller, epoch, draw, resting))
+        let rank = |at: usize| {
+            let mut hasher = DefaultHasher::new();
+            (caller, epoch, self.endpoints[at].addr).hash(&mut hasher);
+            hasher.finish()
+        };
+        let is_left = |at| self.is_left(at, draw);
+        self.first_that_stands(draw, |take| {
+            sticky::highest(self.endpoints.len(), rank, is_left, take)
+        })
     }
 
     /// The same for a tenant, whoever calls: see `policy::sticky`.
     #[must_use]
     pub(crate) fn of_tenant(&self, key: Key, draw: &Draw<'_>) -> Option<InFlight> {
-        let all = &self.endpoints;
-        self.first_that_stands(draw, |resting| {
-            let seed = |at: usize| all[at].seed;
-            let is_left = |at: usize| is_left(&all[at], draw, resting);
-            let at = sticky::endpoint(key, all.len(), seed, is_left)?;
-            Some(&all[at])
+        let seed = |at: usize| self.endpoints[at].seed;
+        let is_left = |at| self.is_left(at, draw);
+        self.first_that_stands(draw, |take| {
+            sticky::endpoint(key, self.endpoints.len(), seed, is_left, take)
         })
     }
 
-    /// The first that neither rests nor fails all that it gets, of those that `next` names one
-    /// after another, without those that it is told of. As many that fail as may rest are
-    /// passed over.
-    fn first_that_stands<'a>(
-        &'a self,
+    /// The first that neither rests nor fails all that it gets, of those that `offer` hands to
+    /// what it is given until that takes one. As many that fail as may rest are passed over.
+    fn first_that_stands(
+        &self,
         draw: &Draw<'_>,
-        next: impl Fn(&[&Arc<Endpoint>]) -> Option<&'a Arc<Endpoint>>,
+        offer: impl FnOnce(&mut dyn FnMut(usize) -> Option<InFlight>) -> Option<InFlight>,
     ) -> Option<InFlight> {
         let now = now();
         let most = most_that_rest(self.endpoints.len(), draw.ejection.max_percent);
-        let mut passed_over: Vec<&Arc<Endpoint>> = Vec::new();
+        let mut first = None;
         let mut failing = Vec::new();
-        while let Some(first) = next(&passed_over) {
-            if failing.len() < most && first.is_failing(now, draw) {
-                failing.push(first);
-            } else if let Some(in_flight) = self.stands(first, now, draw) {
-                return Some(in_flight);
+        let stands = offer(&mut |at| {
+            let endpoint = &self.endpoints[at];
+            first.get_or_insert(endpoint);
+            if failing.len() < most && endpoint.is_failing(now, draw) {
+                failing.push(endpoint);
+                return None;
             }
-            passed_over.push(first);
+            self.stands(endpoint, now, draw)
+        });
+        if stands.is_some() {
+            return stands;
         }
         // Nobody else is left to ask.
-        let resting = passed_over
-            .first()
-            .filter(|_| draw.fallback == Fallback::Resting);
+        let resting = first.filter(|_| draw.fallback == Fallback::Resting);
         let failing = failing.first().copied();
-        failing.or(resting.copied()).map(Endpoint::begin)
+        failing.or(resting).map(Endpoint::begin)
     }
 
     /// A request to an endpoint unless that rests.
@@ -271,20 +278,9 @@ impl EndpointSet {
         }
     }
 
-    fn highest<'a>(
-        &'a self,
-        caller: &str,
-        epoch: u64,
-        draw: &Draw<'_>,
-        without: &[&Arc<Endpoint>],
-    ) -> Option<&'a Arc<Endpoint>> {
-        let left = self.endpoints.iter();
-        let left = left.filter(|endpoint| is_left(endpoint, draw, without));
-        left.max_by_key(|endpoint| {
-            let mut hasher = DefaultHasher::new();
-            (caller, epoch, endpoint.addr).hash(&mut hasher);
-            hasher.finish()
-        })
+    /// Whether a call may still come to that one.
+    fn is_left(&self, at: usize, draw: &Draw<'_>) -> bool {
+        !draw.tried.contains(&self.endpoints[at].addr)
     }
 
     /// An attempt, or the head of its answer, has shown this of its endpoint. Says why,
@@ -361,12 +357,6 @@ fn oldest(endpoints: &[Arc<Endpoint>]) -> Option<Instant> {
     // `None` is less than any time: one that has worked for long is the oldest.
     let since = endpoints.iter().map(|endpoint| endpoint.works_since());
     since.min().flatten()
-}
-
-/// Whether a call may still come to an endpoint, without those.
-fn is_left(endpoint: &Arc<Endpoint>, draw: &Draw<'_>, without: &[&Arc<Endpoint>]) -> bool {
-    !draw.tried.contains(&endpoint.addr)
-        && !without.iter().any(|other| Arc::ptr_eq(other, endpoint))
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use h2::SendStream;
 use http_body::Body as HttpBody;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::http::http2::cost::StreamCost;
 use crate::http::http2::recv::RecvBody;
 use crate::net::abort::MayAbort;
 use crate::net::chunk::{ChunkIo, ReadSize};
@@ -20,6 +21,9 @@ use crate::net::tuning::SMALL_CHUNK;
 pub(crate) struct ByteStream {
     out: SendStream<Bytes>,
     incoming: RecvBody,
+    /// What it costs whoever asked for it, where somebody counts that. Its request was
+    /// answered and costs nothing more.
+    cost: Option<StreamCost>,
     /// Came, and was not read yet.
     rest: Bytes,
     /// Nothing more will be sent.
@@ -31,6 +35,7 @@ impl ByteStream {
     pub(crate) fn new(out: SendStream<Bytes>, incoming: RecvBody) -> Self {
         Self {
             out,
+            cost: incoming.cost_of_bytes(),
             incoming: incoming.of_no_request(),
             rest: Bytes::new(),
             ended: false,
@@ -73,6 +78,11 @@ impl ByteStream {
     }
 
     fn send(&mut self, chunk: Bytes, end: bool) -> io::Result<()> {
+        let chunk = match &self.cost {
+            // `h2` keeps what there is no credit for.
+            Some(cost) => cost.counted(chunk),
+            None => chunk,
+        };
         self.out
             .send_data(chunk, end)
             .map_err(|error| io::Error::new(io::ErrorKind::BrokenPipe, error))
@@ -85,7 +95,11 @@ impl ByteStream {
         chunk: &mut Bytes,
     ) -> Poll<io::Result<()>> {
         if !chunk.is_empty() {
-            ready!(self.poll_ready(cx))?;
+            let ready = self.poll_ready(cx);
+            if let Some(cost) = &self.cost {
+                cost.note_stuck(if ready.is_pending() { chunk.len() } else { 0 });
+            }
+            ready!(ready)?;
             self.send(std::mem::take(chunk), false)?;
         }
         Poll::Ready(Ok(()))

@@ -17,7 +17,7 @@ use std::time::Instant;
 
 use http::{HeaderMap, HeaderValue};
 use parking_lot::Mutex;
-use policy::context::{Found, Id, Key, Table};
+use policy::context::{Id, Key, Lookup, Table};
 use policy::deadline::Deadline;
 use policy::reason::Reason;
 use policy::retry::spent::Spent;
@@ -189,10 +189,10 @@ impl Contexts {
             return MadeFor::Nothing;
         }
         match self.table.lock().find(&said, now()) {
-            Found::Named(served) => MadeFor::Request(served),
-            Found::Traced(until) => MadeFor::Trace(until),
-            Found::Over => MadeFor::Over,
-            Found::Nothing => MadeFor::Nothing,
+            Lookup::Named(served) => MadeFor::Request(served),
+            Lookup::Traced(until) => MadeFor::Trace(until),
+            Lookup::Over => MadeFor::Over,
+            Lookup::Nothing => MadeFor::Nothing,
         }
     }
 

@@ -13,7 +13,9 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use policy::deadline::{Deadline, RequestedTimeout, parse_grpc_timeout, parse_millis};
+use policy::deadline::{
+    Deadline, DeadlineSource, RequestedTimeout, parse_grpc_timeout, parse_millis,
+};
 use policy::deadline::{Printed, Unreadable, print_grpc_timeout, print_millis};
 use policy::reason::Reason;
 use policy::traffic::call::Timeouts;
@@ -105,9 +107,9 @@ pub(crate) fn arrived(parts: &Parts, timed: Timed, request: Option<Duration>) ->
     Deadline::arrived(came(parts), timed.asked, request)
 }
 
-/// Who reads what is left. Headers of ours never leave the mesh.
+/// Who is told what is left. Headers of ours never leave the mesh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reader {
+pub(crate) enum NextHop {
     /// Somebody without a proxy.
     Outside,
     /// The own application, for whom it is all one whose time is over first.
@@ -122,19 +124,19 @@ pub(crate) enum Reader {
 struct Countdown {
     deadline: Deadline,
     grpc: bool,
-    reader: Reader,
+    next_hop: NextHop,
 }
 
 /// Writes what is left by now, and lets whoever sends the request [`renew`] that.
-pub(crate) fn tell(parts: &mut Parts, deadline: Deadline, grpc: bool, reader: Reader) {
+pub(crate) fn tell(parts: &mut Parts, deadline: Deadline, grpc: bool, next_hop: NextHop) {
     if deadline == Deadline::NONE {
         return;
     }
-    write(&mut parts.headers, deadline, grpc, reader);
+    write(&mut parts.headers, deadline, grpc, next_hop);
     parts.extensions.insert(Countdown {
         deadline,
         grpc,
-        reader,
+        next_hop,
     });
 }
 
@@ -144,24 +146,24 @@ pub(crate) fn renew<B>(request: &mut Request<B>) {
     if let Some(Countdown {
         deadline,
         grpc,
-        reader,
+        next_hop,
     }) = countdown
     {
-        write(request.headers_mut(), deadline, grpc, reader);
+        write(request.headers_mut(), deadline, grpc, next_hop);
     }
 }
 
 /// Writes what is left by now.
-fn write(map: &mut HeaderMap, deadline: Deadline, grpc: bool, reader: Reader) {
+fn write(map: &mut HeaderMap, deadline: Deadline, grpc: bool, next_hop: NextHop) {
     if deadline == Deadline::NONE {
         return;
     }
     let now = now();
     let own = deadline.own_left(now);
-    let (timeout, rest) = match reader {
-        Reader::Outside => (None, None),
-        Reader::Application => (deadline.left(now), None),
-        Reader::Peer => (own, deadline.context_left(now)),
+    let (timeout, rest) = match next_hop {
+        NextHop::Outside => (None, None),
+        NextHop::Application => (deadline.left(now), None),
+        NextHop::Peer => (own, deadline.context_left(now)),
     };
     let mut set = |name: HeaderName, value: Option<Printed>| {
         let value = value.map(|value| HeaderValue::from_bytes(value.as_bytes()));
@@ -194,6 +196,12 @@ pub(crate) fn check(deadline: Deadline) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Whether a call that a deadline has ended, here or at a peer, ended by what it is made for:
+/// then nobody waits for it, while its own time leaves somebody who may ask again.
+pub(crate) fn is_over_above(deadline: Deadline) -> bool {
+    deadline.over(now() + ROUNDED) == Some(DeadlineSource::Context)
+}
+
 /// What a wait has ended by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Over {
@@ -220,10 +228,20 @@ impl fmt::Debug for Left {
     }
 }
 
+/// How far a wait came.
+#[derive(Debug)]
+pub(crate) enum Progress<T> {
+    Ended(Result<T, Over>),
+    /// It has taken as long as it should, and goes on: to be waited for again.
+    Slow,
+}
+
 /// What a wait ends by. On the heap, and only where somebody asks for it.
 #[derive(Debug)]
 pub(crate) struct Ends {
     at: Option<Pin<Box<Sleep>>>,
+    /// From then on it is slow, until that is told.
+    slow: Option<Pin<Box<Sleep>>>,
     still: Option<(Idle, Upload)>,
     left: Option<Left>,
     /// Its caller wants to be told in gRPC.
@@ -236,6 +254,7 @@ impl Ends {
         let at = Some(Box::pin(sleep_until(at?.into())));
         Some(Box::new(Self {
             at,
+            slow: None,
             still: None,
             left: None,
             grpc: false,
@@ -255,6 +274,7 @@ impl Ends {
         }
         Some(Box::new(Self {
             at: at.map(|at| Box::pin(sleep_until(at.into()))),
+            slow: None,
             still: idle.map(|idle| (Idle::new(idle), upload.clone())),
             left,
             grpc: false,
@@ -267,6 +287,12 @@ impl Ends {
         self
     }
 
+    /// Of a wait that is slow from then on.
+    pub(crate) fn slow_at(mut self: Box<Self>, at: Option<Instant>) -> Box<Self> {
+        self.slow = at.map(|at| Box::pin(sleep_until(at.into())));
+        self
+    }
+
     pub(crate) const fn is_told_in_grpc(&self) -> bool {
         self.grpc
     }
@@ -274,6 +300,16 @@ impl Ends {
     /// How long nothing may move.
     pub(crate) fn idle(&self) -> Option<Duration> {
         self.still.as_ref().map(|(idle, _)| idle.limit())
+    }
+
+    /// Whether it is time to tell that it is slow, which is told once.
+    fn becomes_slow(&mut self, cx: &mut Context<'_>) -> bool {
+        let slow = self.slow.as_mut();
+        let now = slow.is_some_and(|slow| slow.as_mut().poll(cx).is_ready());
+        if now {
+            self.slow = None;
+        }
+        now
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Over> {
@@ -316,16 +352,30 @@ pub(crate) async fn until<T>(
     mut ends: Option<Box<Ends>>,
     mut work: Pin<&mut impl Future<Output = T>>,
 ) -> Result<T, Over> {
-    poll_fn(|cx| {
+    loop {
+        if let Progress::Ended(ended) = progress(&mut ends, work.as_mut()).await {
+            return ended;
+        }
+    }
+}
+
+/// The same of a wait that may become slow before it ends.
+pub(crate) fn progress<T>(
+    ends: &mut Option<Box<Ends>>,
+    mut work: Pin<&mut impl Future<Output = T>>,
+) -> impl Future<Output = Progress<T>> {
+    poll_fn(move |cx| {
         if let Poll::Ready(done) = work.as_mut().poll(cx) {
-            return Poll::Ready(Ok(done));
+            return Poll::Ready(Progress::Ended(Ok(done)));
         }
-        match &mut ends {
-            Some(ends) => ends.poll(cx).map(Err),
-            None => Poll::Pending,
+        let Some(ends) = ends.as_mut() else {
+            return Poll::Pending;
+        };
+        if ends.becomes_slow(cx) {
+            return Poll::Ready(Progress::Slow);
         }
+        ends.poll(cx).map(|over| Progress::Ended(Err(over)))
     })
-    .await
 }
 
 /// Why a body ended before its end.

@@ -256,6 +256,8 @@ mod tests {
             ("transfer-encoding", "chunked"),
             ("host", "x"),
             ("weft-client-id", "spiffe://x"),
+            ("weft.client.id", "spiffe://x"),
+            ("weft~client-id", "spiffe://x"),
             ("grpc-status", "0"),
         ]);
         clean_trailers(&mut headers);

@@ -16,6 +16,7 @@
 //!   ([`graceful_shutdown`]).
 
 pub(crate) mod client;
+pub(crate) mod cost;
 mod field_count;
 pub(crate) mod flow;
 mod frame_filter;

@@ -20,10 +20,10 @@ pub(crate) const MOVES_WITHIN: Duration = Duration::from_secs(15);
 
 /// Whether an answer has come whole. Told by who reads it to who still sends.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Answered(Arc<Answer>);
+pub(crate) struct Answered(Arc<AnswerSignal>);
 
 #[derive(Debug, Default)]
-struct Answer {
+struct AnswerSignal {
     is_whole: AtomicBool,
     sender: AtomicWaker,
 }

@@ -73,7 +73,8 @@ impl Connection {
         if declared.is_opaque() {
             return Expected::Bytes;
         }
-        if !declared.is_http() && self.judge_bytes(snapshot).is_allowed() {
+        let passes = self.judge_bytes(snapshot).is_allowed();
+        if !declared.is_http() && passes {
             return Expected::Either;
         }
         let (declared, port) = (declared.is_http(), self.local.port());
@@ -82,8 +83,9 @@ impl Connection {
         let answered =
             declared || has_http_rules(&snapshot.access, port) || self.needs_identity(snapshot);
         // Clients open connections ahead of their first request. One that waits for the
-        // server to speak is told by the end of its connection that it never will.
-        let welcome = declared
+        // server to speak is told by the end of its connection that it never will, and
+        // whoever may ask nothing has nothing to keep a connection for.
+        let welcome = passes
             || !self.needs_identity(snapshot) && snapshot.access.may_request(self.caller(), port);
         Expected::Http {
             declared,

@@ -10,8 +10,8 @@ use policy::protocol::Protocol;
 use crate::http::refusal::NotHandled;
 use crate::mesh::load::HeardLoad;
 use crate::proxy::Proxy;
-use crate::telemetry::call::{Call, Kind};
-use crate::telemetry::cell::{CellCache, Way};
+use crate::telemetry::call::{Call, CallKind};
+use crate::telemetry::cell::{CellCache, CellKey};
 use crate::telemetry::labels::Security;
 use crate::telemetry::parties::{OUTSIDE, Parties};
 
@@ -137,7 +137,7 @@ impl Connection {
 
 impl Connection {
     /// A call of this caller begins.
-    pub(super) fn call(&self, kind: Kind) -> Call {
+    pub(super) fn call(&self, kind: CallKind) -> Call {
         Call::begin(&self.proxy.telemetry, kind, self.parties())
     }
 
@@ -145,7 +145,7 @@ impl Connection {
     /// known.
     pub(super) fn count_on_cell(&self, call: &mut Call) {
         let (port, protocol) = (self.local.port(), call.protocol());
-        let of_kind = |way: &Way| way.parties.port() == port && way.protocol == protocol;
+        let of_kind = |way: &CellKey| way.parties.port() == port && way.protocol == protocol;
         let cell = self.held.cells.find(of_kind).unwrap_or_else(|| {
             let cell = self.proxy.telemetry.cell(self.parties(), protocol);
             // Ports that are not told apart have one cell together, and may be told
@@ -159,8 +159,8 @@ impl Connection {
     }
 
     /// The way of its calls that one route of the pod describes.
-    pub(super) fn way(&self, protocol: Protocol, route: Option<&Arc<str>>) -> Way {
-        Way {
+    pub(super) fn way(&self, protocol: Protocol, route: Option<&Arc<str>>) -> CellKey {
+        CellKey {
             parties: self.parties(),
             protocol,
             route: route.cloned(),
@@ -178,6 +178,6 @@ impl Connection {
 
     /// Counts a request that was refused before it was read.
     pub(super) fn turned_away(&self, how: NotHandled) {
-        self.call(Kind::Request).turned_away(how);
+        self.call(CallKind::Request).turned_away(how);
     }
 }

@@ -13,10 +13,10 @@ use crate::inbound::connection::Connection;
 use crate::net::chunk::{ChunkIo, ReadSize};
 use crate::net::connect::CONNECT_TIMEOUT;
 use crate::net::forward::forward_chunks_out;
-use crate::net::opaque_scan::{Found, OpaqueScan};
+use crate::net::opaque_scan::{OpaqueScan, ScanFinding};
 use crate::net::prefixed::Prefixed;
 use crate::net::{connect, relay};
-use crate::telemetry::call::Kind;
+use crate::telemetry::call::CallKind;
 use crate::telemetry::labels::Direction;
 
 impl Connection {
@@ -29,7 +29,7 @@ impl Connection {
     ) where
         S: ChunkIo,
     {
-        let mut call = self.call(Kind::Bytes);
+        let mut call = self.call(CallKind::Bytes);
         self.count_on_cell(&mut call);
         let admitted = match decided {
             Ok(admitted) => admitted,
@@ -88,7 +88,7 @@ impl Connection {
 struct ScannedStream<S> {
     inner: Prefixed<S>,
     scan: Option<OpaqueScan>,
-    found: Option<Found>,
+    found: Option<ScanFinding>,
 }
 
 impl<S: ChunkIo> ChunkIo for ScannedStream<S> {

@@ -14,7 +14,7 @@ use crate::http::received::Upgrades;
 use crate::inbound::connection::{Connection, Who};
 use crate::mesh::protocol::{AppHttp, AppPort, PeerRequest, Transport};
 use crate::proxy::Proxy;
-use crate::telemetry::call::Kind;
+use crate::telemetry::call::CallKind;
 
 /// A peer proxy on one connection.
 pub(super) struct PeerProxy {
@@ -70,7 +70,7 @@ impl PeerProxy {
 
     fn malformed(&self, detail: &'static str, method: &Method) -> Response<Body> {
         let failure = Failure::refused(Reason::BadRequest, detail);
-        let call = self.of_port(None).call(Kind::Request);
+        let call = self.of_port(None).call(CallKind::Request);
         call.refuse(&failure, method, false)
     }
 }

@@ -13,7 +13,7 @@ use crate::config::snapshot::Snapshot;
 use crate::failure::{Failure, Next, StreamReset};
 use crate::http::body::Body;
 use crate::http::context::OpenRequest;
-use crate::http::deadline::{self, Reader};
+use crate::http::deadline::{self, NextHop};
 use crate::http::headers;
 use crate::http::incoming::IncomingBody;
 use crate::http::received::{Received, Upgrades};
@@ -26,7 +26,7 @@ use crate::inbound::path::JudgedPath;
 use crate::inbound::reauthorize::Allowed;
 use crate::mesh::protocol::{AppHttp, Asked, not_sent};
 use crate::net::ticket::Waited;
-use crate::telemetry::call::{Call, Kind};
+use crate::telemetry::call::{Call, CallKind};
 use crate::telemetry::trace::CameFrom;
 
 /// What a request is given by what judged it, and let it pass.
@@ -65,7 +65,7 @@ impl Connection {
         speak: AppHttp,
         upgrades: Upgrades,
     ) -> Response<Body> {
-        let mut call = self.call(Kind::Request);
+        let mut call = self.call(CallKind::Request);
         let from = match upgrades {
             Upgrades::Told(_) => CameFrom::Peer,
             Upgrades::Own => CameFrom::Application,
@@ -130,8 +130,9 @@ impl Connection {
         let path = JudgedPath::of(&received.parts);
         let deadline = self.deadline(snapshot, received, &path);
         let as_of = deadline::check(deadline)
-            .and_then(|()| self.admit_copy(snapshot, received))
             .and_then(|()| self.authorize(snapshot, &mut received.parts, &path, call))
+            // Who may not call at all is told that, and not what this pod is held to.
+            .and_then(|as_of| self.admit_copy(snapshot, received).map(|()| as_of))
             .map_err(Refused::Judged)?;
         if let Some(exceeded) = self.limited(snapshot, &received.parts, &path) {
             return Err(Refused::Limited(exceeded));
@@ -182,7 +183,7 @@ impl Connection {
             grpc,
             ..
         } = received;
-        deadline::tell(&mut parts, deadline, grpc, Reader::Application);
+        deadline::tell(&mut parts, deadline, grpc, NextHop::Application);
         let (body, upload) = Upload::watch(body);
         let replay = Replay::new(body).counted(&mut parts.extensions);
         let ends = deadline::ends(deadline, &parts.method);

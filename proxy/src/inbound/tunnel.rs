@@ -18,7 +18,7 @@ use crate::inbound::detect::race;
 use crate::mesh::protocol::{Asked, not_sent};
 use crate::net::connect::{self, CONNECT_TIMEOUT};
 use crate::net::prefixed::Prefixed;
-use crate::telemetry::call::Kind;
+use crate::telemetry::call::CallKind;
 
 /// What is decided of a tunnel before anything of it is read.
 enum Opening {
@@ -102,7 +102,7 @@ impl Connection {
 
     /// The answer to a peer whose tunnel is not opened.
     fn unopened(&self, failure: &Failure) -> Response<Body> {
-        let call = self.call(Kind::Bytes);
+        let call = self.call(CallKind::Bytes);
         let response = call.refuse(failure, &Method::POST, false);
         match failure.next() {
             Next::Stop => response,

@@ -13,19 +13,19 @@
 
 use crate::net::sniff::{FirstLine, Line, is_blank, is_token};
 
-/// How headers of the mesh begin; `_` counts as the last one too.
-const OURS: &[u8] = b"weft-";
+/// How headers of the mesh begin. A mark follows: `-`, or another one that servers read as it.
+const OURS: &[u8] = b"weft";
 
 /// What must not pass unread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Found {
+pub(crate) enum ScanFinding {
     /// A first line of HTTP, which came too slowly to be read as one.
     Http,
     /// A header of the mesh after what may be a request.
     OwnHeader,
 }
 
-impl Found {
+impl ScanFinding {
     #[must_use]
     pub(crate) const fn describe(self) -> &'static str {
         match self {
@@ -57,18 +57,18 @@ impl OpaqueScan {
     }
 
     /// Takes the next bytes. After something was found, none may pass.
-    pub(crate) fn note(&mut self, bytes: &[u8]) -> Option<Found> {
+    pub(crate) fn note(&mut self, bytes: &[u8]) -> Option<ScanFinding> {
         if self.begins {
             match self.first.note(bytes) {
                 Line::Blank | Line::Begun => {}
                 Line::Other => self.begins = false,
-                Line::Http => return Some(Found::Http),
+                Line::Http => return Some(ScanFinding::Http),
             }
         }
         let lines = self.lines.as_mut()?;
         lines.note(bytes);
         if self.first.may_be_request() {
-            return lines.ours.then_some(Found::OwnHeader);
+            return lines.ours.then_some(ScanFinding::OwnHeader);
         }
         if !self.begins {
             self.lines = None;
@@ -111,7 +111,7 @@ impl Lines {
             self.at = match self.at {
                 _ if ends_line(*byte) => At::Begin(0),
                 At::Begin(came) if begins_ours(came, *byte) => {
-                    if came + 1 == OURS.len() {
+                    if came == OURS.len() {
                         At::Name
                     } else {
                         At::Begin(came + 1)
@@ -136,18 +136,20 @@ const fn ends_line(byte: u8) -> bool {
     matches!(byte, b'\r' | b'\n')
 }
 
+/// Servers that make `_` of what is neither letter nor digit do so to any such byte.
 fn begins_ours(came: usize, byte: u8) -> bool {
-    let byte = if byte == b'_' { b'-' } else { byte };
-    OURS.get(came)
-        .is_some_and(|next| next.eq_ignore_ascii_case(&byte))
+    OURS.get(came).map_or_else(
+        || byte.is_ascii_punctuation() && byte != b':',
+        |next| next.eq_ignore_ascii_case(&byte),
+    )
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Found, OpaqueScan};
+    use super::{OpaqueScan, ScanFinding};
 
     /// What is found in whole, and byte by byte.
-    fn found(bytes: &[u8], server_spoke: bool) -> Option<Found> {
+    fn found(bytes: &[u8], server_spoke: bool) -> Option<ScanFinding> {
         let whole = OpaqueScan::new(server_spoke).note(bytes);
         let mut unread = OpaqueScan::new(server_spoke);
         let chunks = bytes.iter().find_map(|byte| unread.note(&[*byte]));
@@ -175,12 +177,20 @@ mod tests {
                 "weft-client-id: spiffe://x",
                 "WEFT-Client-ID:spiffe://x",
                 "weft_client_id: spiffe://x",
+                "weft.client.id: spiffe://x",
+                "Weft~client-id: spiffe://x",
+                "weft'client!id: spiffe://x",
+                "weft/client-id: spiffe://x",
                 "weft-client-id \t: spiffe://x",
                 "weft-new:",
             ] {
                 let bytes = [first, header.as_bytes(), b"\r\n\r\n"].concat();
                 let case = String::from_utf8_lossy(&bytes);
-                assert_eq!(found(&bytes, false), Some(Found::OwnHeader), "{case:?}");
+                assert_eq!(
+                    found(&bytes, false),
+                    Some(ScanFinding::OwnHeader),
+                    "{case:?}"
+                );
                 // The name and all before it may have passed, nothing of the value.
                 let colon = bytes.len() - 4 - header.len() + header.find(':').unwrap();
                 assert_eq!(found(&bytes[..colon], false), None, "{case:?}");
@@ -197,7 +207,8 @@ mod tests {
             b"{\"a\": 1}\nweft-client-id: x\n",
             b"CONNECT\nweft-client-id:x\n\n\0",
             b"get k\r\nx weft-client-id: x\r\n",
-            b"get k\r\nweft: x\r\nweftage: x\r\nweft-\r\nwef t-x:\r\n",
+            b"get k\r\nweft: x\r\nweftage: x\r\nweft-\r\nwef t-x:\r\nweft9: x\r\nwef.t: x\r\n",
+            b"get k\r\nweft and warp: x\r\nweft : x\r\nweft\xe9: x\r\nweft.\r\n",
             b"get k\r\nweft-client-id, x: y\r\n",
             b"GET x RTSP/1.0\r\nX: 1\r\n weft-client-id: folded\r\n",
         ] {
@@ -210,7 +221,7 @@ mod tests {
     fn a_conversation_that_the_server_began_is_watched_for_its_first_line_alone() {
         let mail = b"EHLO a\r\nDATA\r\nweft-client-id: x\r\n";
         assert_eq!(found(mail, true), None);
-        assert_eq!(found(mail, false), Some(Found::OwnHeader));
-        assert_eq!(found(b"GET / HTTP/1.1\r\n", true), Some(Found::Http));
+        assert_eq!(found(mail, false), Some(ScanFinding::OwnHeader));
+        assert_eq!(found(b"GET / HTTP/1.1\r\n", true), Some(ScanFinding::Http));
     }
 }

@@ -135,8 +135,7 @@ pub(super) fn signal_in_failure(
     slow_upload: bool,
 ) -> (Latency, Option<HealthSignal>) {
     match failure {
-        Failure::TimedOut { .. } if slow_upload => (Latency::AtLeast(Duration::ZERO), None),
-        Failure::TimedOut { .. } => (Latency::Failed, Some(HealthSignal::Failed)),
+        Failure::TimedOut { .. } => signal_when_late(slow_upload),
         // How long it took at least was told, and nobody knows how it would have ended. A
         // limit of its pod says nothing of how fast it is.
         Failure::Refused {
@@ -146,6 +145,15 @@ pub(super) fn signal_in_failure(
         // One failure shows what it shows once.
         Failure::NotSent { shared: true, .. } => (Latency::Failed, None),
         failure => (Latency::Failed, HealthSignal::of_refusal(failure.reason())),
+    }
+}
+
+/// The same of one that has taken longer than an attempt may.
+pub(super) const fn signal_when_late(slow_upload: bool) -> (Latency, Option<HealthSignal>) {
+    if slow_upload {
+        (Latency::AtLeast(Duration::ZERO), None)
+    } else {
+        (Latency::Failed, Some(HealthSignal::Failed))
     }
 }
 

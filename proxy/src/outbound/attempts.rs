@@ -13,14 +13,14 @@ use std::time::{Duration, Instant};
 
 use policy::health::HealthSignal;
 use policy::reason::Reason;
-use policy::retry::{self, AskedWait, Outcome, may_retry};
+use policy::retry::{self, AskedWait, RetryOutcome};
 use policy::traffic::call::Retry;
 
 use crate::endpoints::endpoint::InFlight;
-use crate::endpoints::learned::{Draw, Fallback, Latency, now};
+use crate::endpoints::learned::{Draw, Fallback, Latency};
 use crate::failure::{Failure, Next};
 use crate::http::client::exchange::UpstreamResponse;
-use crate::http::deadline;
+use crate::http::deadline::{self, Progress};
 use crate::http::grpc::{grpc_status, is_success};
 use crate::http::replay::Replay;
 use crate::http::upload::Upload;
@@ -35,6 +35,7 @@ use crate::outbound::unanswered::Unanswered;
 use crate::proxy::Proxy;
 use crate::telemetry::call::Call;
 
+mod again;
 mod balance;
 mod circuit;
 mod probe;
@@ -55,6 +56,8 @@ pub(crate) struct Attempts<'a> {
     /// The call may be sent again after an application has seen it.
     repeatable: bool,
     over: bool,
+    /// The attempt has taken so long that what it shows of its endpoint was told.
+    shown: bool,
     last: Option<Failure>,
     /// By the breaker, where a policy has one.
     passed: Option<Arc<Passed>>,
@@ -98,6 +101,7 @@ impl<'a> Attempts<'a> {
             replay: None,
             repeatable: true,
             over: false,
+            shown: false,
             last: None,
             passed: None,
         }
@@ -138,21 +142,11 @@ impl<'a> Attempts<'a> {
             Some(Chosen::Retried(to)) => to,
             None => self.choose(proxy, Fallback::Resting)?,
         };
+        self.shown = false;
         self.count_nearness(proxy, to.endpoint());
         let protocol = call.protocol();
         call.attempt(self.route.cell(&proxy.telemetry, to.endpoint(), protocol));
         Some(to)
-    }
-
-    /// While a retry waited, what it was to go to may have left the Service, or be known as
-    /// meshed by now: then it is chosen anew.
-    fn confirm(&mut self, proxy: &Proxy) {
-        let route = self.route;
-        let gone = |chosen: &mut Chosen| {
-            let (Chosen::Renewed(to) | Chosen::Retried(to)) = chosen;
-            !route.choice.still_has(proxy, to.endpoint())
-        };
-        drop(self.chosen.take_if(gone));
     }
 
     /// One that is none of `besides`.
@@ -191,9 +185,16 @@ impl<'a> Attempts<'a> {
             };
             let sent = Instant::now();
             let ended = {
-                let unanswered = Unanswered::new(&to, &outgoing.replay);
-                let attempt = pin!(outgoing.send(proxy, to.endpoint(), self.retries));
-                let ended = deadline::until(self.attempt_ends(outgoing, upload), attempt).await;
+                let endpoint = Arc::clone(to.endpoint());
+                let unanswered = Unanswered::new(&endpoint, &outgoing.replay);
+                let mut attempt = pin!(outgoing.send(proxy, &endpoint, self.retries));
+                let mut ends = self.attempt_ends(outgoing, upload);
+                let ended = loop {
+                    match deadline::progress(&mut ends, attempt.as_mut()).await {
+                        Progress::Ended(ended) => break ended,
+                        Progress::Slow => self.slow(&mut to, call),
+                    }
+                };
                 let ended = ended.unwrap_or_else(|over| Err(self.late(outgoing, over)));
                 // Where its caller's time is over, it only shows that it takes longer.
                 if !attempt_outcome::is_callers_time(&ended) {
@@ -222,7 +223,7 @@ impl<'a> Attempts<'a> {
                 }
                 // No endpoint could serve the call, and none is to blame.
                 Err(failure) if upload.broke() => {
-                    to.given_up(Duration::ZERO);
+                    to.endpoint().given_up(Duration::ZERO);
                     return Err(upload.blame(failure));
                 }
                 Err(failure) => {
@@ -244,28 +245,6 @@ impl<'a> Attempts<'a> {
             self.note_failure(&failure, None, outgoing);
         }
         Err(failure)
-    }
-
-    /// Waits before the next attempt. An answer is let go only then: when nobody else is
-    /// left by that time, it is the one that the caller gets.
-    async fn wait_with(
-        &mut self,
-        proxy: &Proxy,
-        pause: impl Future<Output = ()>,
-        answer: UpstreamResponse,
-        to: InFlight,
-    ) -> Option<(UpstreamResponse, InFlight)> {
-        pause.await;
-        self.confirm(proxy);
-        if self.chosen.is_none() {
-            let other = self.choose(proxy, Fallback::Nobody);
-            self.chosen = other.map(Chosen::Retried);
-        }
-        if self.chosen.is_some() {
-            return None;
-        }
-        self.retries -= 1;
-        Some((answer, to))
     }
 
     /// An answer came.
@@ -325,72 +304,13 @@ impl<'a> Attempts<'a> {
     /// Counts it if the call's last attempt was a retry.
     fn retry_failed(&self, call: &Call) {
         if self.retries > 0 {
-            call.retried(Outcome::Failure);
+            call.retried(RetryOutcome::Failure);
         }
     }
 
     fn succeeded(&self, call: &Call) {
         let policy = self.route.policy.as_deref();
         serving::succeeded(self.route.choice.set(), policy, self.retries > 0, call);
-    }
-
-    /// No answer came, of which an application may have seen the request. How long to wait
-    /// before another endpoint is asked.
-    fn lost(
-        &mut self,
-        proxy: &Proxy,
-        outgoing: &Outgoing,
-        outcome: Option<AttemptOutcome>,
-        call: &mut Call,
-    ) -> Duration {
-        let Some(AttemptOutcome::Ended(ended)) = outcome else {
-            return Duration::ZERO;
-        };
-        let failed = Failed {
-            outgoing,
-            ended,
-            asked: AskedWait::Nothing,
-            spent: false,
-        };
-        match self.again(proxy, &failed, call) {
-            Some(wait) => {
-                self.over = false;
-                call.attempt_failed();
-                wait
-            }
-            None => Duration::ZERO,
-        }
-    }
-
-    /// Whether a call that failed is tried again, elsewhere and after this time.
-    fn again(&mut self, proxy: &Proxy, failed: &Failed<'_>, call: &Call) -> Option<Duration> {
-        let set = self.route.choice.set()?;
-        let refused = matches!(failed.ended, retry::Ended::Refused(_));
-        if (!self.repeatable && !refused) || self.probes() {
-            return None;
-        }
-        // Before anything is paid for it: nobody else may be left.
-        let other = self.choose(proxy, Fallback::Nobody)?;
-        let attempted = self.attempted(failed);
-        let now = now();
-        let random = rand::random();
-        let peers = set.peers();
-        match may_retry(self.retry(), &attempted, &set.budget, now, peers, random) {
-            retry::Next::Pass => None,
-            retry::Next::Denied(outcome) => {
-                call.retried(outcome);
-                None
-            }
-            retry::Next::Retry { wait } => {
-                self.retry_failed(call);
-                self.retries += 1;
-                if refused {
-                    self.failovers.moved();
-                }
-                self.chosen = Some(Chosen::Retried(other));
-                Some(wait)
-            }
-        }
     }
 
     fn retry(&self) -> &'a Retry {
@@ -418,6 +338,8 @@ impl<'a> Attempts<'a> {
         signal: Option<HealthSignal>,
         call: &Call,
     ) {
+        // One attempt counts once.
+        let signal = signal.filter(|_| !self.shown);
         if let Some(passed) = &self.passed {
             passed.record(signal, call);
         }
@@ -456,7 +378,7 @@ impl<'a> Attempts<'a> {
             self.failovers.note(&failure);
             self.chosen = Some(Chosen::Renewed(to));
         } else {
-            let slow_upload = self.replay.is_some_and(Replay::waits_for_sender);
+            let slow_upload = self.waits_for_sender();
             let (latency, signal) = attempt_outcome::signal_in_failure(&failure, slow_upload);
             self.record(&mut to, latency, signal, call);
             self.tried.push(to.endpoint().addr);

@@ -10,7 +10,7 @@ use crate::config::snapshot::Snapshot;
 use crate::failure::Failure;
 use crate::http::refusal::NotHandled;
 use crate::proxy::Proxy;
-use crate::telemetry::call::{Call, Kind};
+use crate::telemetry::call::{Call, CallKind};
 use crate::telemetry::labels::{ConnectionLabels, Direction, Security};
 use crate::telemetry::parties::Parties;
 
@@ -39,18 +39,18 @@ impl Connection {
 
     pub(super) fn failed_tcp(&self, failure: &Failure, abort: impl FnOnce()) {
         tracing::debug!(addr = %self.addr, %failure, "could not serve a connection");
-        self.call(Kind::Bytes).reset(failure, abort);
+        self.call(CallKind::Bytes).reset(failure, abort);
     }
 
     /// Counts a request that was refused before it was read.
     pub(super) fn turned_away(&self, how: NotHandled) {
-        self.call(Kind::Request).turned_away(how);
+        self.call(CallKind::Request).turned_away(how);
     }
 }
 
 impl Connection {
     /// A call begins of which nothing else is known.
-    pub(super) fn call(&self, kind: Kind) -> Call {
+    pub(super) fn call(&self, kind: CallKind) -> Call {
         let called = self.proxy.config.inspect(|now| self.called(now));
         Call::begin(&self.proxy.telemetry, kind, called)
     }

@@ -9,7 +9,7 @@ use crate::net::prefixed::Prefixed;
 use crate::net::sniff::{DETECT_WITHIN, SILENCE, Sniffed, sniff};
 use crate::outbound::connection::Connection;
 use crate::outbound::opaque::OpenedTunnel;
-use crate::telemetry::call::Kind;
+use crate::telemetry::call::CallKind;
 
 impl Connection {
     /// Finds out what is spoken; a server that speaks first decides as well. `Detect`: nobody
@@ -33,7 +33,7 @@ impl Connection {
             return Ok((sniffed.protocol(), None));
         }
         // Counted only if this turns out to be its connection.
-        let mut call = self.call(Kind::Bytes);
+        let mut call = self.call(CallKind::Bytes);
         let Ok(mut ahead) = self.open_ahead(&mut call).await else {
             // What is not reached cannot speak first. The client's bytes
             // decide how it is told.

@@ -19,7 +19,7 @@ use crate::outbound::route::Route;
 use crate::outbound::shadow;
 use crate::outbound::tunnel::{self, Tunnel};
 use crate::proxy::Proxy;
-use crate::telemetry::call::{Call, Kind};
+use crate::telemetry::call::{Call, CallKind};
 
 /// A way to an endpoint that was opened before anybody knew what it is to carry. Neither the
 /// endpoint nor its breaker is told of it before that is known: that a connection could be
@@ -157,7 +157,7 @@ impl Connection {
             }
             Some(OpenedTunnel { ahead, call }) => (Ok(ahead.tunnel), call),
             None => {
-                let mut call = self.call(Kind::Bytes);
+                let mut call = self.call(CallKind::Bytes);
                 let tunnel = Box::pin(self.open_or_fall_back(shows, &mut call)).await;
                 (tunnel, call)
             }

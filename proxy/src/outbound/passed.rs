@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use policy::breaker::Stream;
-use policy::breaker::own::State;
+use policy::breaker::own::ShownState;
 use policy::health::HealthSignal;
 use policy::traffic::endpoint::Breaker;
 
@@ -54,7 +54,7 @@ impl Passed {
         self.show(state, call);
     }
 
-    fn show(&self, state: Option<State>, call: &Call) {
+    fn show(&self, state: Option<ShownState>, call: &Call) {
         if let Some(state) = state {
             call.circuit(&self.by.service, &self.backend, state);
         }

@@ -22,7 +22,7 @@ use crate::net::sniff::{DETECT_WITHIN, Sniffed, sniff};
 use crate::net::{connect, relay, server_name};
 use crate::outbound::shadow;
 use crate::proxy::Proxy;
-use crate::telemetry::call::{Call, Kind};
+use crate::telemetry::call::{Call, CallKind};
 use crate::telemetry::labels::Direction;
 use crate::telemetry::parties::Parties;
 use crate::telemetry::trace::CameFrom;
@@ -108,14 +108,14 @@ pub(crate) async fn turn_away(
         Ok(Sniffed::Http1) => Version::HTTP_11,
         Ok(Sniffed::Http2) => Version::HTTP_2,
         Ok(Sniffed::Opaque | Sniffed::Unsure) => {
-            return call(Kind::Bytes).reset(&failure(), || drop(stream));
+            return call(CallKind::Bytes).reset(&failure(), || drop(stream));
         }
         Err(_) => return,
     };
     let budget = Arc::clone(proxy.budget());
     let begin = call.clone();
     let handler = move |request: Request<IncomingBody>| {
-        let mut call = begin(Kind::Request);
+        let mut call = begin(CallKind::Request);
         let response = match Received::new(request, Upgrades::Own) {
             Ok(received) => {
                 call.asks(&received.parts, CameFrom::Application);
@@ -131,7 +131,7 @@ pub(crate) async fn turn_away(
         budget,
         permit,
     };
-    let refused = move |how| call(Kind::Request).turned_away(how);
+    let refused = move |how| call(CallKind::Request).turned_away(how);
     serve_http(stream, accepted, std::future::pending(), refused, handler).await;
 }
 
@@ -163,7 +163,7 @@ pub(crate) async fn pass_through(
         port: addr.port(),
         remote: Arc::default(),
     };
-    let mut call = Call::begin(&proxy.telemetry, Kind::Bytes, unnamed);
+    let mut call = Call::begin(&proxy.telemetry, CallKind::Bytes, unnamed);
     match connect::connect(addr, CONNECT_TIMEOUT_EXTERNAL).await {
         Ok(mut server) => {
             somebody_speaks(&stream, &server).await;

@@ -33,7 +33,7 @@ use crate::outbound::send::Outgoing;
 use crate::outbound::serving::Marks;
 use crate::outbound::shadow;
 use crate::proxy::Proxy;
-use crate::telemetry::call::{Call, Kind};
+use crate::telemetry::call::{Call, CallKind};
 use crate::telemetry::parties::Parties;
 use crate::telemetry::trace::CameFrom;
 
@@ -62,7 +62,7 @@ pub(super) async fn handle_request(
 ) -> Response<Body> {
     let proxy = &connection.proxy;
     let called = Parties::to_service(Arc::default(), connection.addr.port());
-    let mut call = Call::begin(&proxy.telemetry, Kind::Request, called);
+    let mut call = Call::begin(&proxy.telemetry, CallKind::Request, called);
     let mut received = match receive(&connection, request, &mut call) {
         Ok(received) => received,
         Err(rejected) => return call.refuse(&rejected.failure, &rejected.method, false),

@@ -23,7 +23,7 @@ use crate::outbound::overridden;
 use crate::outbound::tenant::{self, Tenant};
 use crate::proxy::Proxy;
 use crate::telemetry::Telemetry;
-use crate::telemetry::cell::{Cell, Way};
+use crate::telemetry::cell::{Cell, CellKey};
 use crate::telemetry::labels::Security;
 use crate::telemetry::parties::Parties;
 
@@ -86,8 +86,8 @@ impl Route {
     }
 
     /// Whether calls that go this way to an endpoint are those of `way`.
-    fn leads(&self, way: &Way, spoken: Protocol) -> bool {
-        let Way {
+    fn leads(&self, way: &CellKey, spoken: Protocol) -> bool {
+        let CellKey {
             parties, protocol, ..
         } = way;
         match parties {

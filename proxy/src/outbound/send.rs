@@ -15,7 +15,7 @@ use crate::endpoints::endpoint::Endpoint;
 use crate::failure::Failure;
 use crate::http::client::exchange::{self, UpstreamResponse};
 use crate::http::context::ServedRequest;
-use crate::http::deadline::{self, Reader};
+use crate::http::deadline::{self, NextHop};
 use crate::http::header_names::SHADOW;
 use crate::http::headers;
 use crate::http::received::host_of;
@@ -102,12 +102,12 @@ impl Outgoing {
     /// nothing of that.
     fn told(&self, meshed: bool, retries: u8) -> Box<Parts> {
         let mut parts = Box::new(self.parts.clone());
-        let reader = if meshed {
-            Reader::Peer
+        let next_hop = if meshed {
+            NextHop::Peer
         } else {
-            Reader::Outside
+            NextHop::Outside
         };
-        deadline::tell(&mut parts, self.deadline, self.grpc, reader);
+        deadline::tell(&mut parts, self.deadline, self.grpc, next_hop);
         if !meshed {
             if let Some(trace) = &self.trace {
                 trace.pass_on(&mut parts.headers);

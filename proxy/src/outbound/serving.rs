@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::header::{CACHE_CONTROL, SET_COOKIE};
 use http::{HeaderMap, HeaderValue};
-use policy::retry::Outcome;
+use policy::retry::RetryOutcome;
 use policy::traffic::call::Retry;
 use policy::traffic::set::GrpcCode;
 
@@ -125,6 +125,8 @@ pub(super) struct Open {
     pub(super) retried: bool,
     /// The breaker that let the call through.
     pub(super) passed: Option<Arc<Passed>>,
+    /// What it shows of its endpoint was told before it began.
+    pub(super) shown: bool,
     pub(super) told: Option<Box<TrailerListener>>,
 }
 
@@ -165,13 +167,14 @@ impl Serving {
             rests,
             retried,
             passed,
+            shown,
             told,
         }) = self.open.take()
         else {
             return;
         };
         let policy = policy.as_deref();
-        let signal = signal_at_end(end, trailers);
+        let signal = signal_at_end(end, trailers).filter(|_| !shown);
         if let Some(passed) = passed {
             passed.ended(signal, call);
         }
@@ -192,7 +195,7 @@ impl Serving {
             BodyEnd::Dropped => {}
             BodyEnd::Complete | BodyEnd::Failed | BodyEnd::OutOfTime | BodyEnd::Late => {
                 if retried {
-                    call.retried(Outcome::Failure);
+                    call.retried(RetryOutcome::Failure);
                 }
             }
         }
@@ -207,7 +210,7 @@ pub(super) fn succeeded(
     call: &Call,
 ) {
     if retried {
-        return call.retried(Outcome::Success);
+        return call.retried(RetryOutcome::Success);
     }
     let retry = call_policy::retry(policy);
     if let Some(set) = set

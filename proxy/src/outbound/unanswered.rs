@@ -6,19 +6,19 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::endpoints::endpoint::InFlight;
+use crate::endpoints::endpoint::Endpoint;
 use crate::http::replay::Replay;
 
 /// An attempt without an answer. Dropped before that is over, it tells its endpoint so.
 pub(super) struct Unanswered<'a> {
-    to: &'a InFlight,
+    to: &'a Endpoint,
     replay: &'a Replay,
     since: Instant,
     over: bool,
 }
 
 impl<'a> Unanswered<'a> {
-    pub(super) fn new(to: &'a InFlight, replay: &'a Replay) -> Self {
+    pub(super) fn new(to: &'a Endpoint, replay: &'a Replay) -> Self {
         Self {
             to,
             replay,

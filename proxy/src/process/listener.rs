@@ -28,7 +28,7 @@ const BACKLOG: i32 = 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum ListenerKind {
     Outbound,
     Inbound,
     Mesh,
@@ -57,7 +57,7 @@ pub struct ServedWorkload {
 #[derive(Debug)]
 pub(crate) struct Listener {
     proxy: Arc<Proxy>,
-    kind: Kind,
+    kind: ListenerKind,
     permits: Permits,
     original: fn(&TcpStream) -> io::Result<SocketAddr>,
     leaving: watch::Receiver<Leaving>,
@@ -109,9 +109,9 @@ impl ServedWorkload {
         } = self.addresses;
         let (proxy, leaving) = (self.proxy, self.leaving);
         [
-            (Kind::Outbound, outbound),
-            (Kind::Inbound, inbound),
-            (Kind::Mesh, mesh),
+            (ListenerKind::Outbound, outbound),
+            (ListenerKind::Inbound, inbound),
+            (ListenerKind::Mesh, mesh),
         ]
         .into_iter()
         .map(move |(kind, addresses)| {
@@ -127,7 +127,7 @@ impl ServedWorkload {
     }
 }
 
-impl Kind {
+impl ListenerKind {
     fn permits(self, metrics: &Metrics, workloads: usize) -> Permits {
         let full: fn(&Metrics) = match self {
             Self::Outbound => |metrics| metrics.limit("outbound-connections"),
@@ -149,6 +149,9 @@ impl Listener {
             let (stream, caller) = match socket.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
+                    if runtime::files::ran_out(&error) {
+                        self.proxy.telemetry.metrics.limit("open-files");
+                    }
                     tracing::warn!(%error, "could not accept");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
@@ -164,7 +167,7 @@ impl Listener {
             let unmeshed = self
                 .proxy
                 .config
-                .inspect(|now| leaving.relays(self.kind == Kind::Outbound, now));
+                .inspect(|now| leaving.relays(self.kind == ListenerKind::Outbound, now));
             let listener = Arc::clone(&self);
             #[expect(
                 clippy::disallowed_methods,
@@ -204,7 +207,7 @@ async fn serve_connection(
     permit: Arc<Permit>,
 ) {
     let proxy = Arc::clone(&listener.proxy);
-    if listener.kind == Kind::Mesh {
+    if listener.kind == ListenerKind::Mesh {
         return Box::pin(inbound::serve_mesh(proxy, stream, permit)).await;
     }
     let original = match (listener.original)(&stream) {
@@ -214,9 +217,11 @@ async fn serve_connection(
     };
     match listener.kind {
         _ if unmeshed => Box::pin(relay_unmeshed(&proxy, stream, original)).await,
-        Kind::Outbound => Box::pin(outbound::serve(proxy, stream, original, permit)).await,
-        Kind::Inbound => Box::pin(inbound::serve_plain(proxy, stream, original, permit)).await,
-        Kind::Mesh => {}
+        ListenerKind::Outbound => Box::pin(outbound::serve(proxy, stream, original, permit)).await,
+        ListenerKind::Inbound => {
+            Box::pin(inbound::serve_plain(proxy, stream, original, permit)).await
+        }
+        ListenerKind::Mesh => {}
     }
 }
 

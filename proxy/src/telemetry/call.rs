@@ -40,7 +40,7 @@ use crate::telemetry::trace::{CameFrom, Trace};
 
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum CallKind {
     Request,
     /// A connection of opaque bytes.
     Bytes,
@@ -68,7 +68,7 @@ enum At {
 #[derive(Debug)]
 pub(crate) struct Call {
     telemetry: Arc<Telemetry>,
-    kind: Kind,
+    kind: CallKind,
     at: At,
     protocol: Protocol,
     /// The port that was called, also where its cell tells it from no other.
@@ -117,21 +117,21 @@ impl Ended {
 
 impl Call {
     #[must_use]
-    pub(crate) fn begin(telemetry: &Arc<Telemetry>, kind: Kind, parties: Parties) -> Self {
+    pub(crate) fn begin(telemetry: &Arc<Telemetry>, kind: CallKind, parties: Parties) -> Self {
         Self {
             telemetry: Arc::clone(telemetry),
             kind,
             port: parties.port(),
             at: At::Nowhere(parties),
             protocol: match kind {
-                Kind::Request => Protocol::Detect,
-                Kind::Bytes => Protocol::Opaque,
+                CallKind::Request => Protocol::Detect,
+                CallKind::Bytes => Protocol::Opaque,
             },
             started: Instant::now(),
             logged: None,
             trace: None,
             tapped: None,
-            awaited: kind == Kind::Request,
+            awaited: kind == CallKind::Request,
             begun: false,
             allowed: None,
             trying: false,
@@ -178,7 +178,7 @@ impl Call {
     pub(crate) fn on(&mut self, cell: Arc<Cell>) {
         self.leave();
         self.at = At::Cell(cell);
-        if self.kind == Kind::Request {
+        if self.kind == CallKind::Request {
             self.arrive();
         }
     }
@@ -327,8 +327,8 @@ impl Call {
         }
         let reason = failure.reason();
         match self.kind {
-            Kind::Request => self.count(reason.status(), None, Some(reason), None, 0),
-            Kind::Bytes => self.count_tcp(Some(reason)),
+            CallKind::Request => self.count(reason.status(), None, Some(reason), None, 0),
+            CallKind::Bytes => self.count_tcp(Some(reason)),
         }
         failure.response_to(method, grpc)
     }
@@ -443,8 +443,8 @@ impl Drop for Call {
     fn drop(&mut self) {
         match self.kind {
             _ if !self.awaited => {}
-            Kind::Request => self.cancelled(),
-            Kind::Bytes => self.bytes_ended(Some(Reason::ConnectionLost)),
+            CallKind::Request => self.cancelled(),
+            CallKind::Bytes => self.bytes_ended(Some(Reason::ConnectionLost)),
         }
         self.leave();
     }

@@ -39,7 +39,7 @@ const KEPT: usize = 8;
 
 /// What one cell is about. Ports that are not told apart are 0.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Way {
+pub(crate) struct CellKey {
     pub parties: Parties,
     /// `Detect` where a request was refused before that was known.
     pub protocol: Protocol,
@@ -48,7 +48,7 @@ pub(crate) struct Way {
     pub route: Option<Arc<str>>,
 }
 
-impl Way {
+impl CellKey {
     /// Opaque connections, whose calls are no requests.
     pub(crate) const fn is_opaque(&self) -> bool {
         matches!(self.protocol, Protocol::Opaque | Protocol::Tls)
@@ -93,7 +93,7 @@ impl CallOutcome {
 
 /// Calls of one outcome.
 #[derive(Debug, Default)]
-struct Place {
+struct OutcomeCounter {
     /// Packed; 0 while nobody took it.
     outcome: AtomicU32,
     calls: AtomicU32,
@@ -102,7 +102,7 @@ struct Place {
 /// The counters of one way.
 #[derive(Debug)]
 pub(crate) struct Cell {
-    way: Way,
+    way: CellKey,
     /// Calls that came this way, and calls that ended or went on another way.
     begun: AtomicU64,
     ended: AtomicU64,
@@ -112,7 +112,7 @@ pub(crate) struct Cell {
     attempts_left: AtomicU32,
     attempt_failures: AtomicU32,
     audit: AtomicU32,
-    outcomes: [Place; OUTCOMES],
+    outcomes: [OutcomeCounter; OUTCOMES],
     more: Mutex<Vec<(u32, u32)>>,
     latency: [AtomicU32; BUCKETS],
     nanoseconds: AtomicU64,
@@ -141,7 +141,7 @@ impl Allowing {
 }
 
 impl Cell {
-    pub(crate) fn new(way: Way) -> Self {
+    pub(crate) fn new(way: CellKey) -> Self {
         Self {
             way,
             begun: AtomicU64::default(),
@@ -162,7 +162,7 @@ impl Cell {
         }
     }
 
-    pub(crate) const fn way(&self) -> &Way {
+    pub(crate) const fn way(&self) -> &CellKey {
         &self.way
     }
 
@@ -433,7 +433,7 @@ pub struct CellCache(ArcSwapOption<Vec<Weak<Cell>>>);
 
 impl CellCache {
     /// The cell of the way that fits.
-    pub(crate) fn find(&self, fits: impl Fn(&Way) -> bool) -> Option<Arc<Cell>> {
+    pub(crate) fn find(&self, fits: impl Fn(&CellKey) -> bool) -> Option<Arc<Cell>> {
         let held = self.0.load();
         let mut living = held.as_ref()?.iter().filter_map(Weak::upgrade);
         living.find(|cell| fits(&cell.way))

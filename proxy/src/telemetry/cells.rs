@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use policy::protocol::Protocol;
 
-use crate::telemetry::cell::{Cell, Counts, Way};
+use crate::telemetry::cell::{Cell, CellKey, Counts};
 use crate::telemetry::exemplar::Exemplars;
 use crate::telemetry::labels::Direction;
 use crate::telemetry::parties::Parties;
@@ -35,7 +35,7 @@ struct Entry {
 }
 
 impl Entry {
-    fn new(way: Way) -> Self {
+    fn new(way: CellKey) -> Self {
         Self {
             cell: Arc::new(Cell::new(way)),
             seen: (0, 0),
@@ -44,7 +44,7 @@ impl Entry {
         }
     }
 
-    fn take(&mut self, show: &mut impl FnMut(&Way, &Counts)) {
+    fn take(&mut self, show: &mut impl FnMut(&CellKey, &Counts)) {
         let Some(mut counts) = self.cell.take(&mut self.seen) else {
             return;
         };
@@ -69,7 +69,7 @@ impl Entry {
 /// What one report says of a way.
 #[derive(Debug)]
 pub(crate) struct CellReading {
-    pub way: Way,
+    pub way: CellKey,
     pub counts: Counts,
     /// Calls under way.
     pub open: u64,
@@ -78,9 +78,9 @@ pub(crate) struct CellReading {
 /// The cells of all ways.
 #[derive(Debug)]
 pub struct Cells {
-    known: Mutex<HashMap<Way, Entry>>,
+    known: Mutex<HashMap<CellKey, Entry>>,
     /// For ways that find no place: requests and opaque connections of each side.
-    rest: [Way; 4],
+    rest: [CellKey; 4],
 }
 
 impl Default for Cells {
@@ -91,7 +91,7 @@ impl Default for Cells {
             (Direction::outbound, Protocol::Detect),
             (Direction::outbound, Protocol::Opaque),
         ]
-        .map(|(direction, protocol)| Way {
+        .map(|(direction, protocol)| CellKey {
             parties: Parties::Rest(direction),
             protocol,
             route: None,
@@ -108,7 +108,7 @@ impl Default for Cells {
 
 impl Cells {
     /// The cell of a way, and whether the way found a place.
-    pub(super) fn find(&self, mut way: Way) -> (Arc<Cell>, bool) {
+    pub(super) fn find(&self, mut way: CellKey) -> (Arc<Cell>, bool) {
         let mut known = self.known.lock();
         // Whoever calls from many addresses takes no place of the mesh's own ways, and
         // who calls whom is worth more than by which route.
@@ -132,7 +132,7 @@ impl Cells {
     }
 
     /// Takes out what cells have counted, and shows it.
-    pub(super) fn drain(&self, mut show: impl FnMut(&Way, &Counts)) {
+    pub(super) fn drain(&self, mut show: impl FnMut(&CellKey, &Counts)) {
         let mut known = self.known.lock();
         for entry in known.values_mut() {
             entry.take(&mut show);
@@ -160,14 +160,18 @@ impl Cells {
         told.collect()
     }
 
-    fn forget_idle(&self, known: &mut HashMap<Way, Entry>, show: &mut impl FnMut(&Way, &Counts)) {
+    fn forget_idle(
+        &self,
+        known: &mut HashMap<CellKey, Entry>,
+        show: &mut impl FnMut(&CellKey, &Counts),
+    ) {
         let patience = if known.len() > CELLS / 2 {
             IDLE_NEAR_CAPACITY
         } else {
             IDLE
         };
         let now = Instant::now();
-        let idle: Vec<Way> = known
+        let idle: Vec<CellKey> = known
             .iter()
             .filter(|(way, entry)| {
                 entry.untold.is_none()

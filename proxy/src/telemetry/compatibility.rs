@@ -131,7 +131,7 @@ mod tests {
     use prometheus_client::encoding::text::encode;
 
     use super::*;
-    use crate::telemetry::cell::{CallOutcome, Cell, Way};
+    use crate::telemetry::cell::{CallOutcome, Cell, CellKey};
     use crate::telemetry::labels::Direction;
     use crate::telemetry::parties::Parties;
 
@@ -145,7 +145,7 @@ mod tests {
         };
         let series =
             Compatibility::register(&mut registry, &asked, "shop", "web-1", &Shared::default());
-        let cell = Cell::new(Way {
+        let cell = Cell::new(CellKey {
             parties: Parties::Rest(Direction::inbound),
             protocol: Protocol::Http1,
             route: None,

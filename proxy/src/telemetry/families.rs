@@ -11,7 +11,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Unit;
 
-use crate::telemetry::cell::{CallOutcome, Counts, Way};
+use crate::telemetry::cell::{CallOutcome, CellKey, Counts};
 use crate::telemetry::cells::Cells;
 use crate::telemetry::compatibility::Compatibility;
 use crate::telemetry::exemplar::annotate;
@@ -92,7 +92,7 @@ impl CallFamilies {
         annotate(page, LATENCY, &series)
     }
 
-    fn add(&self, way: &Way, counts: &Counts) {
+    fn add(&self, way: &CellKey, counts: &Counts) {
         let parties = &way.parties;
         if way.is_opaque() {
             self.add_connections(parties, counts);
@@ -120,7 +120,7 @@ impl CallFamilies {
         }
     }
 
-    fn add_requests(&self, way: &Way, counts: &Counts) {
+    fn add_requests(&self, way: &CellKey, counts: &Counts) {
         let parties = &way.parties;
         let route = RouteLabel(way.route.clone().unwrap_or_default());
         for (outcome, calls) in &counts.outcomes {

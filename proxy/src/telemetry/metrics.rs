@@ -8,13 +8,13 @@
 
 use std::sync::Arc;
 
-use policy::breaker::own::State;
+use policy::breaker::own::ShownState;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::settings::{self, Own};
-use crate::telemetry::cell::{Cell, Way};
+use crate::telemetry::cell::{Cell, CellKey};
 use crate::telemetry::compatibility::Compatibility;
 use crate::telemetry::families::CallFamilies;
 use crate::telemetry::labels::{
@@ -250,7 +250,7 @@ impl Metrics {
     }
 
     /// The cell in which calls of this way are counted.
-    pub(crate) fn cell(&self, way: Way) -> Arc<Cell> {
+    pub(crate) fn cell(&self, way: CellKey) -> Arc<Cell> {
         let (cell, placed) = self.calls.cells.find(way);
         if !placed {
             self.limit("cells");
@@ -275,15 +275,15 @@ impl Metrics {
     }
 
     /// Shows what the breaker is now by which the policy of `service` decides.
-    pub(crate) fn circuit(&self, service: &Arc<str>, backend: &Arc<str>, state: State) {
+    pub(crate) fn circuit(&self, service: &Arc<str>, backend: &Arc<str>, state: ShownState) {
         let labels = BreakerLabels {
             service: Arc::clone(service),
             backend: Arc::clone(backend),
         };
         let state = match state {
-            State::Closed => 0,
-            State::Closing => 1,
-            State::Open => 2,
+            ShownState::Closed => 0,
+            ShownState::Closing => 1,
+            ShownState::Open => 2,
         };
         self.breaker_state.at(&labels).set(state);
     }

@@ -23,7 +23,7 @@ use policy::reason::Reason;
 use tokio::sync::{mpsc, watch};
 use wire::v1;
 
-use crate::telemetry::cell::{Counts, Way};
+use crate::telemetry::cell::{CellKey, Counts};
 use crate::telemetry::cells::CellReading;
 use crate::telemetry::labels::{Direction, Security};
 use crate::telemetry::metrics::Metrics;
@@ -177,7 +177,7 @@ impl Reports {
                 rest.open += one.open;
             } else {
                 let protocol = one.way.protocol;
-                let way = Way {
+                let way = CellKey {
                     parties,
                     protocol,
                     route: None,

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use wire::v1::Protocol;
 
-use super::two_pods::{TwoPods, WAYS, Way, serving};
+use super::two_pods::{ENTRY_POINTS, EntryPoint, TwoPods, serving};
 
 const SOON: Duration = Duration::from_secs(5);
 /// Seconds. What stands still this long behind an answer is given up,
@@ -71,7 +71,7 @@ async fn hasty_pods() -> (TwoPods, Arc<AtomicUsize>) {
 }
 
 /// A caller that has its answer, and has sent nothing of its body.
-async fn answered(field: &TwoPods, way: Way, path: &str) -> TcpStream {
+async fn answered(field: &TwoPods, way: EntryPoint, path: &str) -> TcpStream {
     let mut caller = field.open(way).await;
     let head = format!("POST {path} HTTP/1.1\r\nHost: s\r\nContent-Length: 10000000000\r\n\r\n");
     caller.write_all(head.as_bytes()).await.unwrap();
@@ -113,7 +113,7 @@ async fn comes_to(open: &AtomicUsize, count: usize) -> bool {
 #[tokio::test]
 async fn what_a_server_does_not_take_of_an_upload_behind_its_answer_ends() {
     let (field, open) = hasty_pods().await;
-    for way in WAYS {
+    for way in ENTRY_POINTS {
         let mut caller = answered(&field, way, "/stuck").await;
         fill(&mut caller).await;
         ends_in_time(&open, caller, &format!("{way:?}")).await;
@@ -124,7 +124,7 @@ async fn what_a_server_does_not_take_of_an_upload_behind_its_answer_ends() {
 #[tokio::test]
 async fn what_a_caller_does_not_send_of_an_upload_behind_its_answer_ends() {
     let (field, open) = hasty_pods().await;
-    for way in WAYS {
+    for way in ENTRY_POINTS {
         let caller = answered(&field, way, "/slow").await;
         ends_in_time(&open, caller, &format!("{way:?}")).await;
     }
@@ -133,7 +133,7 @@ async fn what_a_caller_does_not_send_of_an_upload_behind_its_answer_ends() {
 #[tokio::test]
 async fn what_a_server_takes_slowly_of_an_upload_behind_its_answer_goes_on() {
     let (field, open) = hasty_pods().await;
-    let mut caller = answered(&field, Way::Inbound, "/slow").await;
+    let mut caller = answered(&field, EntryPoint::Inbound, "/slow").await;
     tokio::spawn(async move { while caller.write_all(&ZEROS).await.is_ok() {} });
     pass(2 * LATE).await;
     assert_eq!(open.load(Relaxed), 1);
@@ -166,7 +166,7 @@ async fn over_http2_its_stream_is_reset_to_the_caller_without_an_error() {
     let (ends, mut ended) = mpsc::channel(4);
     field.port = serving(&field.server, move |stream| hasty2(stream, ends.clone())).await;
     field.deliver_to(field.port);
-    let stream = field.open(Way::Inbound).await;
+    let stream = field.open(EntryPoint::Inbound).await;
     let (mut sender, connection) = h2::client::handshake(stream).await.unwrap();
     tokio::spawn(connection);
     let request = Request::post("http://s/stuck").body(()).unwrap();

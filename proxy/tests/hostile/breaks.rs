@@ -1,6 +1,7 @@
 //! What breaks on one side breaks on the other: a reset, a server that is lost, or a
 //! connection between two proxies that is cut never looks like a good end.
 
+use std::future::{pending, poll_fn};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -10,30 +11,48 @@ use h2::server::SendResponse;
 use http::{HeaderMap, Request, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::broadcast;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tokio::time::timeout;
+use tokio::sync::{broadcast, watch};
+use tokio::time::{Instant, timeout, timeout_at};
 use weft_proxy::MESH_PORT;
 use wire::v1::Protocol;
 
 use super::stalls::crash;
-use super::two_pods::{TwoPods, WAYS, Way, serving};
+use super::two_pods::{ENTRY_POINTS, EntryPoint, TwoPods, serving};
 use crate::support::{Pod, endpoint, endpoints, external};
 
 const SOON: Duration = Duration::from_secs(5);
+/// Ten seconds, and a moment for a test that shares its machine.
+const GIVEN_UP: Duration = Duration::from_millis(10_500);
 
 /// How a connection between two proxies is lost.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cut {
     /// Without a word of TLS, as the kernel closes what a process that is killed has open.
     Close,
     Reset,
+    /// Nothing passes any more either way, and neither end is told, as when a node is lost.
+    Silence,
 }
 
-const CUTS: [Cut; 2] = [Cut::Close, Cut::Reset];
+const CUTS: [Cut; 3] = [Cut::Close, Cut::Reset, Cut::Silence];
+
+impl Cut {
+    /// Both ends of what went by the connection know by then.
+    fn is_known_by(self) -> Instant {
+        let within = match self {
+            Self::Close | Self::Reset => SOON,
+            Self::Silence => GIVEN_UP,
+        };
+        Instant::now() + within
+    }
+}
 
 /// What two proxies speak by, as it is between them: it can be cut.
-struct Cable(broadcast::Sender<Cut>);
+struct Cable {
+    cuts: broadcast::Sender<Cut>,
+    silent: watch::Sender<bool>,
+}
 
 impl Cable {
     /// From now on calls go this way, to this port of the server.
@@ -47,31 +66,47 @@ impl Cable {
         let ip = IpAddr::from([first, second, 255, last]);
         let listener = TcpListener::bind((ip, MESH_PORT)).await.unwrap();
         let (cuts, _) = broadcast::channel(1);
-        let told = cuts.clone();
+        let (silent, _) = watch::channel(false);
+        let (told, silences) = (cuts.clone(), silent.clone());
         tokio::spawn(async move {
             while let Ok((mut near, _)) = listener.accept().await {
-                let mut cut = told.subscribe();
+                let (mut cut, mut silent) = (told.subscribe(), silences.subscribe());
                 tokio::spawn(async move {
+                    if silent.wait_for(|silent| !*silent).await.is_err() {
+                        return;
+                    }
                     let mut far = TcpStream::connect((real, MESH_PORT)).await.unwrap();
                     let cut = tokio::select! {
                         _ = copy_bidirectional(&mut near, &mut far) => return,
                         cut = cut.recv() => cut,
                     };
-                    if let Ok(Cut::Reset) = cut {
-                        crash(near);
-                        crash(far);
+                    match cut {
+                        Ok(Cut::Reset) => {
+                            crash(near);
+                            crash(far);
+                        }
+                        // Both stay open.
+                        Ok(Cut::Silence) => pending().await,
+                        Ok(Cut::Close) | Err(_) => {}
                     }
                 });
             }
         });
         let there = endpoint(ip, port, Some("api"));
         field.client.set(vec![endpoints("api", vec![there])]);
-        Self(cuts)
+        Self { cuts, silent }
     }
 
-    /// Whatever goes by it is lost. What comes later finds a new one.
+    /// Whatever goes by it is lost. What comes later finds a new one, by a silent one not
+    /// before that is over.
     fn cut(&self, how: Cut) {
-        self.0.send(how).expect("nobody speaks by it");
+        self.silent.send_replace(how == Cut::Silence);
+        self.cuts.send(how).expect("nobody speaks by it");
+    }
+
+    /// Ends its silence for what comes later.
+    fn mend(&self) {
+        self.silent.send_replace(false);
     }
 }
 
@@ -152,7 +187,7 @@ async fn a_reset_arrives_as_a_reset_in_both_directions() {
         let (port, mut heard) = teller(&field.server).await;
         field.port = port;
         field.deliver_to(port);
-        for way in WAYS {
+        for way in ENTRY_POINTS {
             let case = format!("{protocol:?} {way:?}");
             ends_arrive(&case, || field.open(way), &mut heard).await;
         }
@@ -176,17 +211,19 @@ async fn a_tunnel_that_is_cut_between_the_proxies_is_reset_at_both_ends() {
         let cable = Cable::between(&field, port).await;
         for cut in CUTS {
             let case = format!("{protocol:?} {cut:?}");
-            let mut caller = field.open(Way::Outbound).await;
+            let mut caller = field.open(EntryPoint::Outbound).await;
             begin(&mut caller, &[2; 1000]).await;
             cable.cut(cut);
-            let end = timeout(SOON, caller.read_u8()).await.unwrap();
+            let by = cut.is_known_by();
+            let end = timeout_at(by, caller.read_u8()).await.unwrap();
             let end = end.map_err(|error| error.kind());
             let reset = Err(std::io::ErrorKind::ConnectionReset);
             assert_eq!(end, reset, "{case}: the caller");
-            let (size, reset) = timeout(SOON, heard.recv()).await.unwrap().unwrap();
+            let (size, reset) = timeout_at(by, heard.recv()).await.unwrap().unwrap();
             assert!(reset, "{case}: the application, after {size} bytes");
+            cable.mend();
             // The control, by a new connection between them.
-            ends_arrive(&case, || field.open(Way::Outbound), &mut heard).await;
+            ends_arrive(&case, || field.open(EntryPoint::Outbound), &mut heard).await;
         }
     }
 }
@@ -203,7 +240,7 @@ async fn an_answer_that_only_the_close_ends_does_not_look_whole_when_it_breaks()
     })
     .await;
     field.deliver_to(field.port);
-    for way in WAYS {
+    for way in ENTRY_POINTS {
         let mut caller = field.open(way).await;
         caller
             .write_all(b"GET / HTTP/1.0\r\nHost: s\r\n\r\n")
@@ -223,13 +260,18 @@ async fn an_answer_that_only_the_close_ends_does_not_look_whole_when_it_breaks()
 #[tokio::test]
 async fn an_answer_that_only_the_close_ends_does_not_look_whole_when_it_is_cut() {
     let field = TwoPods::new(Protocol::Http1).await;
-    let port = serving(&field.server, |mut stream: TcpStream| async move {
-        let mut head = vec![0; 1024];
-        let count = stream.read(&mut head).await.unwrap_or(0);
-        let _ = stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nhalf").await;
-        if head[..count].starts_with(b"GET /half ") {
-            // Until the proxy goes.
-            let _ = stream.read(&mut head).await;
+    let (told, mut heard) = unbounded_channel();
+    let port = serving(&field.server, move |mut stream: TcpStream| {
+        let told = told.clone();
+        async move {
+            let mut head = vec![0; 1024];
+            let count = stream.read(&mut head).await.unwrap_or(0);
+            let _ = stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nhalf").await;
+            if head[..count].starts_with(b"GET /half ") {
+                // Until the proxy goes.
+                let more = stream.read(&mut head).await;
+                let _ = told.send(more.unwrap_or(0));
+            }
         }
     })
     .await;
@@ -237,10 +279,11 @@ async fn an_answer_that_only_the_close_ends_does_not_look_whole_when_it_is_cut()
     for (path, cut) in [
         ("/half", Some(Cut::Close)),
         ("/half", Some(Cut::Reset)),
+        ("/half", Some(Cut::Silence)),
         // The control.
         ("/whole", None),
     ] {
-        let mut caller = field.open(Way::Outbound).await;
+        let mut caller = field.open(EntryPoint::Outbound).await;
         let request = format!("GET {path} HTTP/1.0\r\nHost: s\r\n\r\n");
         caller.write_all(request.as_bytes()).await.unwrap();
         let mut got = Vec::new();
@@ -251,10 +294,18 @@ async fn an_answer_that_only_the_close_ends_does_not_look_whole_when_it_is_cut()
         if let Some(cut) = cut {
             cable.cut(cut);
         }
+        let by = cut.unwrap_or(Cut::Close).is_known_by();
         let mut more = Vec::new();
-        let end = timeout(SOON, caller.read_to_end(&mut more)).await.unwrap();
+        let end = timeout_at(by, caller.read_to_end(&mut more)).await;
+        let end = end.unwrap_or_else(|_| panic!("{path} {cut:?}: the caller waits"));
         let reset = end.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset);
         assert_eq!((reset, more.len()), (cut.is_some(), 0), "{path} {cut:?}");
+        if cut.is_some() {
+            // Its connection ends.
+            let said = timeout_at(by, heard.recv()).await;
+            assert_eq!(said, Ok(Some(0)), "{path} {cut:?}: the application");
+        }
+        cable.mend();
     }
 }
 
@@ -270,8 +321,9 @@ fn one_message(respond: &mut SendResponse<Bytes>) -> SendStream<Bytes> {
     send
 }
 
-/// How a stream of gRPC ends when this has happened after its first message.
-async fn trailers_after(stream: TcpStream, happens: impl FnOnce()) -> HeaderMap {
+/// How a stream of gRPC ends when this has happened after its first message, which says by
+/// when it does.
+async fn trailers_after(stream: TcpStream, happens: impl FnOnce() -> Instant) -> HeaderMap {
     let (mut sender, connection) = h2::client::handshake(stream).await.unwrap();
     tokio::spawn(connection);
     let request = Request::post("http://s/a.b/C")
@@ -282,8 +334,8 @@ async fn trailers_after(stream: TcpStream, happens: impl FnOnce()) -> HeaderMap 
     let (response, _keep) = sender.send_request(request, false).unwrap();
     let mut body = timeout(SOON, response).await.unwrap().unwrap().into_body();
     assert_eq!(body.data().await.unwrap().unwrap().len(), 6);
-    happens();
-    let end = timeout(SOON, body.data()).await.unwrap();
+    let by = happens();
+    let end = timeout_at(by, body.data()).await.unwrap();
     assert!(end.is_none(), "{end:?}");
     body.trailers().await.unwrap().unwrap_or_default()
 }
@@ -300,8 +352,9 @@ async fn a_grpc_stream_whose_server_goes_away_says_unavailable() {
     })
     .await;
     field.deliver_to(field.port);
-    for way in WAYS {
-        let trailers = trailers_after(field.open(way).await, || {}).await;
+    for way in ENTRY_POINTS {
+        let soon = || Instant::now() + SOON;
+        let trailers = trailers_after(field.open(way).await, soon).await;
         assert_eq!(trailers["grpc-status"], "14", "{way:?}: {trailers:?}");
     }
 }
@@ -309,21 +362,38 @@ async fn a_grpc_stream_whose_server_goes_away_says_unavailable() {
 #[tokio::test]
 async fn a_grpc_stream_whose_servers_proxy_goes_away_says_unavailable() {
     let field = TwoPods::new(Protocol::Grpc).await;
-    let port = serving(&field.server, |stream: TcpStream| async move {
-        let Ok(mut connection) = h2::server::handshake(stream).await else {
-            return;
-        };
-        let mut streams = Vec::new();
-        while let Some(Ok((_, mut respond))) = connection.accept().await {
-            streams.push(one_message(&mut respond));
+    let (told, mut heard) = unbounded_channel();
+    let port = serving(&field.server, move |stream: TcpStream| {
+        let told = told.clone();
+        async move {
+            let Ok(mut connection) = h2::server::handshake(stream).await else {
+                return;
+            };
+            while let Some(Ok((_, mut respond))) = connection.accept().await {
+                let told = told.clone();
+                tokio::spawn(async move {
+                    let mut send = one_message(&mut respond);
+                    let _ = poll_fn(|cx| send.poll_reset(cx)).await;
+                    let _ = told.send(());
+                });
+            }
         }
     })
     .await;
     let cable = Cable::between(&field, port).await;
     for cut in CUTS {
-        let stream = field.open(Way::Outbound).await;
-        let trailers = trailers_after(stream, || cable.cut(cut)).await;
+        let stream = field.open(EntryPoint::Outbound).await;
+        let mut by = Instant::now();
+        let cuts = || {
+            cable.cut(cut);
+            by = cut.is_known_by();
+            by
+        };
+        let trailers = trailers_after(stream, cuts).await;
         assert_eq!(trailers["grpc-status"], "14", "{cut:?}: {trailers:?}");
+        let ended = timeout_at(by, heard.recv()).await;
+        assert!(ended.is_ok(), "{cut:?}: the application's goes on");
+        cable.mend();
     }
 }
 
@@ -343,7 +413,7 @@ async fn what_came_before_a_stream_broke_arrives_and_then_the_break() {
     })
     .await;
     field.deliver_to(field.port);
-    for way in WAYS {
+    for way in ENTRY_POINTS {
         let (mut sender, connection) = h2::client::handshake(field.open(way).await).await.unwrap();
         tokio::spawn(connection);
         for at in 0..20 {

@@ -10,7 +10,7 @@ use weft_proxy::MESH_PORT;
 use wire::v1::Protocol;
 
 use super::raw_http2::{DATA, END_STREAM, RawHttp2, Told, frame, get};
-use super::two_pods::{Log, TwoPods, Way};
+use super::two_pods::{EntryPoint, Log, TwoPods};
 use crate::support::{SeenRequests, http_app, id};
 
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -56,8 +56,8 @@ impl Both {
 
     async fn open(&self, door: Door) -> RawHttp2 {
         match door {
-            Door::Outbound => RawHttp2::new(self.field.open(Way::Outbound).await).await,
-            Door::Inbound => RawHttp2::new(self.field.open(Way::Inbound).await).await,
+            Door::Outbound => RawHttp2::new(self.field.open(EntryPoint::Outbound).await).await,
+            Door::Inbound => RawHttp2::new(self.field.open(EntryPoint::Inbound).await).await,
             Door::MeshTo1 => {
                 let roots = self.field.authority.roots();
                 let config = tls::mesh_client_config(&roots, &self.certs, id("api"), &[MESH_ALPN]);

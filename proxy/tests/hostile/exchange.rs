@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use wire::v1::Protocol;
 
-use super::two_pods::{TwoPods, WAYS, answers, rest, serving, status};
+use super::two_pods::{ENTRY_POINTS, TwoPods, answers, rest, serving, status};
 
 /// Answers every request of a connection with the same bytes.
 async fn answering(field: &mut TwoPods, answer: &'static str) {
@@ -33,7 +33,7 @@ async fn answering(field: &mut TwoPods, answer: &'static str) {
 #[tokio::test]
 async fn a_caller_that_waits_for_a_100_gets_one_and_its_body_arrives() {
     let field = TwoPods::new(Protocol::Http1).await;
-    for way in WAYS {
+    for way in ENTRY_POINTS {
         let mut stream = field.open(way).await;
         let head = "POST /ok HTTP/1.1\r\nHost: s\r\nExpect: 100-continue\r\nContent-Length: 5\r\nConnection: close\r\n\r\n";
         stream.write_all(head.as_bytes()).await.unwrap();
@@ -55,7 +55,7 @@ async fn a_caller_that_waits_for_a_100_gets_one_and_its_body_arrives() {
 #[tokio::test]
 async fn old_callers_keep_their_connection_only_when_they_ask() {
     let field = TwoPods::new(Protocol::Http1).await;
-    for way in WAYS {
+    for way in ENTRY_POINTS {
         // Without a word the connection ends after one answer.
         let answer = field
             .send_and_stay(
@@ -83,7 +83,7 @@ async fn old_callers_keep_their_connection_only_when_they_ask() {
 #[tokio::test]
 async fn an_answer_of_unknown_length_reaches_an_old_caller_unchunked() {
     let mut field = TwoPods::new(Protocol::Http1).await;
-    for way in WAYS {
+    for way in ENTRY_POINTS {
         let answer = field.send(way, "GET /ok HTTP/1.0\r\n\r\n").await;
         assert_eq!(status(&answer), 200, "{way:?}: {answer}");
         let got = field.recorded("no Host");
@@ -94,7 +94,7 @@ async fn an_answer_of_unknown_length_reaches_an_old_caller_unchunked() {
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
     )
     .await;
-    for way in WAYS {
+    for way in ENTRY_POINTS {
         let answer = field
             .send_and_stay(way, "GET /ok HTTP/1.0\r\nHost: s\r\n\r\n")
             .await;
@@ -144,7 +144,7 @@ async fn answers_without_a_body_keep_their_framing() {
         ),
     ] {
         answering(&mut field, answer).await;
-        for way in WAYS {
+        for way in ENTRY_POINTS {
             // Three on one connection: a body too much or too little of one
             // would be seen in the next.
             let bytes = format!("{method} /ok HTTP/1.1\r\nHost: s\r\n\r\n").repeat(3);
@@ -183,7 +183,7 @@ async fn an_answer_that_ends_with_its_connection_arrives_whole() {
     .await;
     field.deliver_to(port);
     field.port = port;
-    for way in WAYS {
+    for way in ENTRY_POINTS {
         let answer = field
             .send(
                 way,
@@ -198,7 +198,7 @@ async fn an_answer_that_ends_with_its_connection_arrives_whole() {
 #[tokio::test]
 async fn pipelined_requests_are_answered_in_order() {
     let field = TwoPods::new(Protocol::Http1).await;
-    for way in WAYS {
+    for way in ENTRY_POINTS {
         let bytes: String = (0..50)
             .map(|at| format!("GET /{at} HTTP/1.1\r\nHost: s\r\n\r\n"))
             .collect();

@@ -16,7 +16,7 @@ use super::raw_http2::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PRIORITY, RST_STREAM, RawHttp2,
     SETTINGS, Told, WINDOW_UPDATE, block, frame, get, length,
 };
-use super::two_pods::{TwoPods, WAYS, Way, serving};
+use super::two_pods::{ENTRY_POINTS, EntryPoint, TwoPods, serving};
 use crate::support::id;
 
 /// A write that takes longer meets a peer that has stopped to read.
@@ -96,8 +96,8 @@ fn resident() -> usize {
 
 /// Runs an attack on both ways; afterwards memory has not grown and an
 /// ordinary request is answered within a second.
-async fn survive(case: &str, field: &TwoPods, attack: impl AsyncFn(&mut RawHttp2, Way)) {
-    for way in WAYS {
+async fn survive(case: &str, field: &TwoPods, attack: impl AsyncFn(&mut RawHttp2, EntryPoint)) {
+    for way in ENTRY_POINTS {
         let before = resident();
         let begun = Instant::now();
         let mut raw = RawHttp2::new(field.open(way).await).await;
@@ -359,7 +359,7 @@ async fn questions_whose_answers_nobody_reads_fill_no_memory() {
 #[tokio::test]
 async fn a_thousand_requests_at_once_are_held_to_the_limit() {
     let (field, busy) = field().await;
-    for way in WAYS {
+    for way in ENTRY_POINTS {
         busy.most.store(0, Ordering::Relaxed);
         let mut raw = RawHttp2::new(field.open(way).await).await;
         for at in 0..1000_u32 {
@@ -414,7 +414,7 @@ async fn windows_of_one_byte_hold_no_more_than_the_send_buffer() {
     .await;
     field.deliver_to(port);
     field.port = port;
-    for way in WAYS {
+    for way in ENTRY_POINTS {
         let before = resident();
         let mut raw = RawHttp2::new(field.open(way).await).await;
         raw.write(&frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 1])).await;
@@ -470,7 +470,7 @@ async fn a_peer_that_asks_for_every_port_takes_no_more_places_than_there_are() {
     assert!(grown < GROWTH, "{grown} bytes more");
     let page = field.server.metrics();
     assert!(page.contains(r#"limit="pooled-addresses""#), "{page}");
-    for way in WAYS {
+    for way in ENTRY_POINTS {
         let mut other = RawHttp2::new(field.open(way).await).await;
         other.request(1, true, &get("/ok")).await;
         let told = other.told(1, Duration::from_secs(1)).await;

@@ -3,7 +3,7 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use wire::v1::Protocol;
 
-use super::two_pods::{SPEAKERS, TwoPods, WAYS, answers, rest, status};
+use super::two_pods::{ENTRY_POINTS, SPEAKERS, TwoPods, answers, rest, status};
 use std::time::Duration;
 
 mod behind;
@@ -342,7 +342,7 @@ async fn a_body_of_any_method_arrives_whole_or_is_refused() {
             ),
         ] {
             let case = format!("{method} with {framing}");
-            for way in WAYS {
+            for way in ENTRY_POINTS {
                 // A second request shows that nothing of the body is left over.
                 let bytes = format!(
                     "{method} /ok HTTP/1.1\r\nHost: s\r\n{framing}\r\n\r\n{body}GET /next HTTP/1.1\r\nHost: s\r\n\r\n"

@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use wire::v1::Protocol;
 
 use super::raw_http2::{DATA, RawHttp2, Told};
-use super::two_pods::{TwoPods, WAYS, Way, rest, serving, status};
+use super::two_pods::{ENTRY_POINTS, EntryPoint, TwoPods, rest, serving, status};
 use crate::support::http_app;
 
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -24,7 +24,7 @@ async fn for_http2() -> TwoPods {
 async fn an_http2_request_may_name_its_host_in_a_header_alone() {
     let field = for_http2().await;
     field.allow(Protocol::Http2, &["/ok"]);
-    for way in WAYS {
+    for way in ENTRY_POINTS {
         for (path, expected) in [(&b"/ok"[..], 200), (b"/private", 403)] {
             let mut raw = RawHttp2::new(field.open(way).await).await;
             let fields: [(&[u8], &[u8]); 4] = [
@@ -43,7 +43,7 @@ async fn an_http2_request_may_name_its_host_in_a_header_alone() {
 #[tokio::test]
 async fn a_get_with_a_body_that_asks_for_an_upgrade_is_served_without_one() {
     let field = TwoPods::new(Protocol::Http1).await;
-    for way in WAYS {
+    for way in ENTRY_POINTS {
         for (framing, body) in [
             ("Content-Length: 5", "hello"),
             ("Transfer-Encoding: chunked", "5\r\nhello\r\n0\r\n\r\n"),
@@ -64,7 +64,7 @@ async fn a_get_with_a_body_that_asks_for_an_upgrade_is_served_without_one() {
 #[tokio::test]
 async fn an_empty_host_is_served() {
     let field = TwoPods::new(Protocol::Http1).await;
-    for way in WAYS {
+    for way in ENTRY_POINTS {
         let request = "GET /ok HTTP/1.1\r\nHost:\r\nConnection: close\r\n\r\n";
         let answer = field.send(way, request).await;
         assert_eq!(status(&answer), 200, "{way:?}: {answer}");
@@ -76,7 +76,7 @@ async fn an_empty_host_is_served() {
 async fn a_head_that_is_refused_gets_its_status_and_no_body() {
     let field = for_http2().await;
     field.allow(Protocol::Http2, &["/ok"]);
-    for way in WAYS {
+    for way in ENTRY_POINTS {
         let mut raw = RawHttp2::new(field.open(way).await).await;
         let fields: [(&[u8], &[u8]); 4] = [
             (b":method", b"HEAD"),
@@ -100,12 +100,12 @@ async fn a_head_that_is_refused_gets_its_status_and_no_body() {
     field.allow(Protocol::Http1, &["/ok"]);
     for _ in 0..5 {
         let request = "HEAD /denied HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n";
-        let answer = field.send(Way::Outbound, request).await;
+        let answer = field.send(EntryPoint::Outbound, request).await;
         assert_eq!(status(&answer), 403, "{answer}");
         assert!(answer.ends_with("\r\n\r\n"), "{answer}");
         // As long as GET's: else a client may take the connection for one that ends here.
         let request = "GET /denied HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n";
-        let got = field.send(Way::Outbound, request).await;
+        let got = field.send(EntryPoint::Outbound, request).await;
         let length = |answer: &str| {
             let mut lines = answer.lines().map(str::to_ascii_lowercase);
             lines.find(|line| line.starts_with("content-length:"))
@@ -118,7 +118,7 @@ async fn a_head_that_is_refused_gets_its_status_and_no_body() {
 #[tokio::test]
 async fn a_callers_broken_body_is_its_own_fault() {
     let field = TwoPods::new(Protocol::Http1).await;
-    for way in WAYS {
+    for way in ENTRY_POINTS {
         let request = "POST /ok HTTP/1.1\r\nHost: s\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nzz\r\n";
         let answer = field.send_and_stay(way, request).await;
         assert_eq!(status(&answer), 400, "{way:?}: {answer}");
@@ -140,7 +140,7 @@ async fn a_callers_broken_body_is_its_own_fault() {
 async fn the_refusal_of_an_upload_can_be_read_after_all_of_it_was_sent() {
     let field = TwoPods::new(Protocol::Http1).await;
     field.allow(Protocol::Http1, &["/ok"]);
-    for way in WAYS {
+    for way in ENTRY_POINTS {
         for size in [256 * 1024, 16 * 1024 * 1024] {
             let mut stream = field.open(way).await;
             let head =
@@ -164,7 +164,7 @@ async fn the_refusal_of_an_upload_can_be_read_after_all_of_it_was_sent() {
         }
     }
     // Control: a client that stops when it is refused is let go at once.
-    let mut stream = field.open(Way::Inbound).await;
+    let mut stream = field.open(EntryPoint::Inbound).await;
     let head = "POST /denied HTTP/1.1\r\nHost: s\r\nContent-Length: 10\r\n\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();
     let answer = rest(&mut stream, PATIENCE).await;
@@ -176,7 +176,7 @@ async fn the_refusal_of_an_upload_can_be_read_after_all_of_it_was_sent() {
 #[tokio::test]
 async fn trailers_that_are_announced_pass_both_ways() {
     let mut field = TwoPods::new(Protocol::Http1).await;
-    for way in WAYS {
+    for way in ENTRY_POINTS {
         let request = "POST /ok HTTP/1.1\r\nHost: s\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 1\r\n\r\n";
         let answer = field.send_and_stay(way, request).await;
         assert_eq!(status(&answer), 200, "{way:?}: {answer}");
@@ -192,7 +192,7 @@ async fn trailers_that_are_announced_pass_both_ways() {
     .await;
     field.deliver_to(port);
     field.port = port;
-    for way in WAYS {
+    for way in ENTRY_POINTS {
         let request = "GET /ok HTTP/1.1\r\nHost: s\r\nTE: trailers\r\n\r\n";
         let answer = field.send_and_stay(way, request).await.to_lowercase();
         assert!(

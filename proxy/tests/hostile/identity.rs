@@ -5,12 +5,14 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use weft_proxy::OWN_PORTS;
 use weft_proxy::serve_plain;
 use wire::v1::Protocol;
 
-use super::two_pods::{TwoPods, WAYS, Way, rest, status};
+use super::raw_http2::{DATA, RawHttp2, Told, frame, get};
+use super::two_pods::{ENTRY_POINTS, EntryPoint, TwoPods, rest, serving, status};
 
 const TRUE_ID: &str = "spiffe://cluster.local/ns/shop/sa/web";
 
@@ -29,14 +31,14 @@ async fn a_forged_identity_in_any_spelling_is_replaced_or_gone() {
         "weft-unsent: 1",
         "Trailer: weft-client-id",
     ] {
-        for way in WAYS {
+        for way in ENTRY_POINTS {
             let bytes = format!("GET /ok HTTP/1.1\r\nHost: s\r\n{forged}\r\n\r\n");
             let answer = field.send(way, bytes).await;
             assert_eq!(status(&answer), 200, "{forged}, {way:?}: {answer}");
             let got = field.recorded(forged);
             let expected: &[&str] = match way {
-                Way::Outbound => &[TRUE_ID],
-                Way::Inbound => &[],
+                EntryPoint::Outbound => &[TRUE_ID],
+                EntryPoint::Inbound => &[],
             };
             assert_eq!(
                 got[0].values("weft-client-id"),
@@ -54,23 +56,91 @@ async fn a_forged_identity_in_any_spelling_is_replaced_or_gone() {
     field.works("forged identities").await;
 }
 
-/// CGI-like applications read `_` as `-`.
+/// Names that applications take for those of the mesh: CGI and its like read any mark as `-`.
+const SPELT: [&str; 8] = [
+    "weft_client_id",
+    "WEFT_Client-Id",
+    "weft.client.id",
+    "Weft.Client-Id",
+    "weft~client-id",
+    "weft^client|id",
+    "weft'client!id",
+    "weft.timeout",
+];
+
 #[tokio::test]
-async fn an_identity_with_underscores_does_not_arrive() {
+async fn an_identity_with_other_marks_for_its_hyphens_does_not_arrive() {
     let field = TwoPods::new(Protocol::Http1).await;
-    for way in WAYS {
-        let bytes = "GET /ok HTTP/1.1\r\nHost: s\r\nweft_client_id: spiffe://evil\r\nWEFT_Client-Id: spiffe://evil\r\n\r\n";
-        let answer = field.send(way, bytes).await;
-        assert_eq!(status(&answer), 200, "{way:?}: {answer}");
-        let got = field.recorded("underscores");
-        assert!(!got[0].head.contains("evil"), "{way:?}: {got:?}");
+    for name in SPELT {
+        for way in ENTRY_POINTS {
+            let bytes = format!(
+                "POST /ok HTTP/1.1\r\nHost: s\r\n{name}: spiffe://evil\r\n\
+                 Trailer: X-Sum, {name}\r\nTransfer-Encoding: chunked\r\n\r\n\
+                 3\r\nabc\r\n0\r\nX-Sum: 1\r\n{name}: spiffe://evil\r\n\r\n"
+            );
+            let answer = field.send(way, bytes).await;
+            assert_eq!(status(&answer), 200, "{name}, {way:?}: {answer}");
+            let got = field.recorded(name);
+            assert!(!got[0].head.contains("evil"), "{name}, {way:?}: {got:?}");
+            // The trailer that is nobody's passes.
+            let trailers = got[0].trailers.to_lowercase();
+            assert_eq!(trailers, "x-sum: 1", "{name}, {way:?}");
+        }
+    }
+    field.works("other marks").await;
+}
+
+/// An application over HTTP/2 that keeps the fields of what it is asked.
+async fn keep(stream: TcpStream, kept: Arc<Mutex<String>>) {
+    let Ok(mut connection) = h2::server::handshake(stream).await else {
+        return;
+    };
+    while let Some(Ok((request, mut respond))) = connection.accept().await {
+        let kept = Arc::clone(&kept);
+        tokio::spawn(async move {
+            let (head, mut body) = request.into_parts();
+            while let Some(Ok(data)) = body.data().await {
+                let _ = body.flow_control().release_capacity(data.len());
+            }
+            let trailers = body.trailers().await;
+            *kept.lock() += &format!("{:?} {trailers:?}\n", head.headers);
+            let _ = respond.send_response(http::Response::new(()), true);
+        });
+    }
+}
+
+#[tokio::test]
+async fn an_identity_with_other_marks_does_not_arrive_over_http2_either() {
+    let mut field = TwoPods::new(Protocol::Http2).await;
+    let kept = Arc::<Mutex<String>>::default();
+    let log = Arc::clone(&kept);
+    field.port = serving(&field.server, move |stream| keep(stream, Arc::clone(&log))).await;
+    field.deliver_to(field.port);
+    let spelt = SPELT.map(str::to_lowercase);
+    for way in ENTRY_POINTS {
+        let mut head = get("/ok").to_vec();
+        head[0].1 = b"POST";
+        let mut trailers = vec![(&b"x-sum"[..], &b"1"[..])];
+        for name in &spelt {
+            head.push((name.as_bytes(), b"spiffe://evil"));
+            trailers.push((name.as_bytes(), b"spiffe://evil"));
+        }
+        let mut raw = RawHttp2::new(field.open(way).await).await;
+        raw.request(1, false, &head).await;
+        raw.write(&frame(DATA, 0, 1, b"abc")).await;
+        raw.request(1, true, &trailers).await;
+        let told = raw.told(1, Duration::from_secs(2)).await;
+        assert_eq!(told, Told::Status(200), "{way:?}");
+        let got = std::mem::take(&mut *kept.lock());
+        assert!(!got.contains("evil"), "{way:?}: {got}");
+        assert!(got.contains("\"x-sum\": \"1\""), "{way:?}: {got}");
     }
 }
 
 #[tokio::test]
 async fn what_belongs_to_one_connection_ends_there() {
     let field = TwoPods::new(Protocol::Http1).await;
-    for way in WAYS {
+    for way in ENTRY_POINTS {
         let bytes = "GET /ok HTTP/1.1\r\nHost: s\r\nConnection: X-One, x-two ,Keep-Alive\r\nX-One: 1\r\nx-two: 2\r\nx-three: 3\r\nKeep-Alive: timeout=5\r\nProxy-Connection: keep-alive\r\nTE: gzip\r\n\r\n";
         let answer = field.send(way, bytes).await;
         assert_eq!(status(&answer), 200, "{way:?}: {answer}");
@@ -94,7 +164,7 @@ async fn what_belongs_to_one_connection_ends_there() {
 #[tokio::test]
 async fn a_connection_header_of_odd_bytes_harms_nobody() {
     let field = TwoPods::new(Protocol::Http1).await;
-    for way in WAYS {
+    for way in ENTRY_POINTS {
         let mut bytes =
             b"GET /ok HTTP/1.1\r\nHost: s\r\nConnection: \xff\xfe, x\r\nx: \xe9\r\ny: \xe9\r\n\r\n"
                 .to_vec();
@@ -168,10 +238,10 @@ async fn an_identity_is_not_inherited_from_an_address() {
         "X-Forwarded-Client-Cert: URI=spiffe://cluster.local/ns/shop/sa/web\r\n",
     ] {
         let bytes = format!("GET /ok HTTP/1.1\r\nHost: s\r\n{headers}\r\n");
-        let answer = field.send(Way::Inbound, bytes).await;
+        let answer = field.send(EntryPoint::Inbound, bytes).await;
         assert_eq!(status(&answer), 403, "{headers}: {answer}");
         assert!(field.recorded(headers).is_empty());
     }
     let bytes = "GET /ok HTTP/1.1\r\nHost: s\r\n\r\n";
-    assert_eq!(status(&field.send(Way::Outbound, bytes).await), 200);
+    assert_eq!(status(&field.send(EntryPoint::Outbound, bytes).await), 200);
 }

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use wire::v1::{Enforcement, Protocol};
 
-use super::two_pods::{TwoPods, Way, serving};
+use super::two_pods::{EntryPoint, TwoPods, serving};
 
 const SOON: Duration = Duration::from_secs(5);
 /// Whoever had nothing to lose is asked again by then.
@@ -95,8 +95,8 @@ async fn tunnels_into_http_that_rest_keep_no_place_and_one_with_a_request_in_fli
     let (occupancy, lost) = places();
     let _ = field.server.peers.set(Arc::clone(&occupancy));
 
-    let _silent = field.open(Way::Outbound).await;
-    let mut spoken = field.open(Way::Outbound).await;
+    let _silent = field.open(EntryPoint::Outbound).await;
+    let mut spoken = field.open(EntryPoint::Outbound).await;
     let ask = b"GET /wait HTTP/1.1\r\nHost: s\r\n\r\n";
     spoken.write_all(ask).await.unwrap();
     until("it never came", || came.load(Relaxed) == 1).await;

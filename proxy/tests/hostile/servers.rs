@@ -14,7 +14,7 @@ use super::raw_http2::{
     self, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PUSH_PROMISE, RawHttp2, SETTINGS, Told, frame,
     get,
 };
-use super::two_pods::{TwoPods, WAYS, Way, answers, rest, serving, status};
+use super::two_pods::{ENTRY_POINTS, EntryPoint, TwoPods, answers, rest, serving, status};
 
 mod http2;
 mod reuse;
@@ -137,7 +137,7 @@ fn doubtful_answers() -> Vec<(&'static str, String)> {
 async fn answers_that_parsers_read_differently_become_one_answer_or_502() {
     for (case, script) in doubtful_answers() {
         let (field, _) = lying(script, false).await;
-        for way in WAYS {
+        for way in ENTRY_POINTS {
             let answer = field.send(way, request("GET")).await;
             assert_eq!(answers(&answer), 1, "{case}, {way:?}: {}", cut(&answer));
             let lower = answer.to_lowercase();
@@ -190,7 +190,7 @@ async fn an_answer_with_both_a_length_and_chunks_arrives_whole() {
                 "HTTP/1.1 200 OK\r\n{first}\r\n{second}\r\n\r\n2\r\nok\r\n6\r\n123456\r\n0\r\n\r\n"
             );
             let (field, _) = lying(script, false).await;
-            for way in WAYS {
+            for way in ENTRY_POINTS {
                 let answer = field.send(way, request("GET")).await;
                 let (head, body) = answer.split_once("\r\n\r\n").unwrap();
                 let content: String = if head.to_lowercase().contains("chunked") {
@@ -222,7 +222,7 @@ async fn what_follows_an_answer_reaches_nobody_else() {
         ),
     ] {
         let (field, connections) = lying(script, true).await;
-        for way in WAYS {
+        for way in ENTRY_POINTS {
             let before = connections.load(Ordering::Relaxed);
             for _ in 0..2 {
                 let answer = field.send(way, request(method)).await;
@@ -245,7 +245,7 @@ async fn endless_interim_answers_end() {
     let flood = "HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n".repeat(20_000);
     let script = format!("{flood}HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
     let (field, _) = lying(script, false).await;
-    for way in WAYS {
+    for way in ENTRY_POINTS {
         let answer = field.send(way, request("GET")).await;
         assert!(
             [200, 502].contains(&status(&answer)),
@@ -261,7 +261,7 @@ async fn endless_interim_answers_end() {
 async fn an_early_answer_reaches_a_caller_that_still_sends() {
     let script = "HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nbig";
     let (field, _) = lying(script, false).await;
-    for way in WAYS {
+    for way in ENTRY_POINTS {
         let mut stream = field.open(way).await;
         let head = "POST /ok HTTP/1.1\r\nHost: s\r\nContent-Length: 10000000\r\n\r\n";
         stream.write_all(head.as_bytes()).await.unwrap();
@@ -289,7 +289,7 @@ async fn a_body_that_breaks_off_looks_broken_to_the_caller() {
         ),
     ] {
         let (field, _) = lying(script, false).await;
-        for way in WAYS {
+        for way in ENTRY_POINTS {
             let answer = field.send(way, request("GET")).await;
             assert_eq!(status(&answer), 200, "{case}, {way:?}: {answer}");
             assert!(

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use wire::v1::{Enforcement, Protocol};
 
 use super::raw_http2::{DATA, END_STREAM, RawHttp2, Told, frame};
-use super::two_pods::{TwoPods, WAYS, Way, serving, status};
+use super::two_pods::{ENTRY_POINTS, EntryPoint, TwoPods, serving, status};
 
 const SOON: Duration = Duration::from_secs(5);
 /// Streams that are left alone at once.
@@ -58,7 +58,7 @@ async fn frames_that_hold_nothing_cost_nobody_a_connection() {
     let mut field = TwoPods::new(Protocol::Http2).await;
     field.port = serving(&field.server, sizes).await;
     field.deliver_to(field.port);
-    for way in WAYS {
+    for way in ENTRY_POINTS {
         let mut raw = RawHttp2::new(field.open(way).await).await;
         for at in 0..300 {
             let stream = 2 * at + 1;
@@ -110,7 +110,7 @@ async fn a_tunnel_that_crashes_while_it_is_stuck_ends_at_the_application_too() {
     for round in 0..3 {
         let mut callers = Vec::new();
         for _ in 0..10 {
-            let mut caller = field.open(Way::Outbound).await;
+            let mut caller = field.open(EntryPoint::Outbound).await;
             fill(&mut caller).await;
             callers.push(caller);
         }
@@ -122,7 +122,7 @@ async fn a_tunnel_that_crashes_while_it_is_stuck_ends_at_the_application_too() {
 }
 
 /// The application may never read on, so what is left of it there is left for ever.
-async fn crash_uploads(field: &TwoPods, open: &Open, way: Way) {
+async fn crash_uploads(field: &TwoPods, open: &Open, way: EntryPoint) {
     for round in 0..2 {
         let filling = (0..10).map(async |_| {
             let mut caller = field.open(way).await;
@@ -152,7 +152,7 @@ async fn unread(protocol: Protocol) -> (TwoPods, Open) {
 #[tokio::test]
 async fn an_upload_that_crashes_while_it_is_stuck_ends_at_the_application_too() {
     let (field, open) = unread(Protocol::Http1).await;
-    for way in WAYS {
+    for way in ENTRY_POINTS {
         crash_uploads(&field, &open, way).await;
     }
 }
@@ -162,7 +162,7 @@ async fn an_upload_that_crashes_while_it_is_stuck_ends_at_the_application_too() 
 async fn so_does_one_that_came_in_a_tunnel() {
     let (field, open) = unread(Protocol::Opaque).await;
     field.workload(Protocol::Http1, Enforcement::Open);
-    crash_uploads(&field, &open, Way::Outbound).await;
+    crash_uploads(&field, &open, EntryPoint::Outbound).await;
 }
 
 /// hyper would wait until the application took what it has of the body.
@@ -183,7 +183,7 @@ async fn a_stuck_upload_that_is_answered_by_no_http_ends_at_the_application() {
     })
     .await;
     field.deliver_to(field.port);
-    let mut caller = field.open(Way::Outbound).await;
+    let mut caller = field.open(EntryPoint::Outbound).await;
     let head = b"POST /up HTTP/1.1\r\nHost: s\r\nContent-Length: 1000000000\r\n\r\n";
     caller.write_all(head).await.unwrap();
     fill(&mut caller).await;
@@ -209,7 +209,7 @@ async fn a_whole_request_arrives_though_its_caller_crashed_before_it_was_read() 
     })
     .await;
     field.deliver_to(field.port);
-    for way in WAYS {
+    for way in ENTRY_POINTS {
         let mut caller = field.open(way).await;
         let head = format!("POST / HTTP/1.1\r\nHost: s\r\nContent-Length: {SAID}\r\n\r\n");
         caller.write_all(head.as_bytes()).await.unwrap();
@@ -268,7 +268,7 @@ async fn streams_that_nobody_reads_hold_up_no_other() {
     let mut field = TwoPods::new(Protocol::Http1).await;
     field.port = serving(&field.server, moody).await;
     field.deliver_to(field.port);
-    let way = Way::Outbound;
+    let way = EntryPoint::Outbound;
     let post = format!(
         "POST / HTTP/1.1\r\nHost: s\r\nContent-Length: 30000\r\nConnection: close\r\n\r\n{}",
         "y".repeat(30_000)
@@ -353,7 +353,7 @@ async fn one_caller_that_reads_nothing_does_not_stop_http2_of_others_to_the_appl
     .await;
     field.deliver_to(field.port);
     let mut held = Vec::new();
-    for way in WAYS {
+    for way in ENTRY_POINTS {
         let (mut sender, connection) = h2::client::handshake(field.open(way).await).await.unwrap();
         tokio::spawn(connection);
         for _ in 0..10 {
@@ -363,7 +363,7 @@ async fn one_caller_that_reads_nothing_does_not_stop_http2_of_others_to_the_appl
             held.push(timeout(SOON, response).await.unwrap().unwrap());
         }
     }
-    for way in WAYS {
+    for way in ENTRY_POINTS {
         let (mut sender, connection) = h2::client::handshake(field.open(way).await).await.unwrap();
         tokio::spawn(connection);
         for _ in 0..20 {
@@ -395,7 +395,7 @@ async fn an_answer_given_before_the_request_was_read_arrives() {
         "POST / HTTP/1.1\r\nHost: s\r\nContent-Length: 3000000\r\n\r\n{}",
         "y".repeat(3_000_000)
     );
-    for way in WAYS {
+    for way in ENTRY_POINTS {
         for at in 0..20 {
             let mut caller = field.open(way).await;
             let (mut read, mut write) = caller.split();

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use wire::v1::Protocol;
 
-use super::two_pods::{TwoPods, WAYS, Way, serving};
+use super::two_pods::{ENTRY_POINTS, EntryPoint, TwoPods, serving};
 
 const SOON: Duration = Duration::from_secs(2);
 
@@ -92,7 +92,7 @@ struct Calls {
 }
 
 impl Calls {
-    async fn new(field: &TwoPods, way: Way) -> Self {
+    async fn new(field: &TwoPods, way: EntryPoint) -> Self {
         let (sender, connection) = h2::client::handshake(field.open(way).await).await.unwrap();
         tokio::spawn(connection);
         Self { sender }
@@ -122,7 +122,7 @@ async fn message(body: &mut RecvStream) -> Bytes {
 #[tokio::test]
 async fn messages_flow_both_ways_before_the_request_ends() {
     let (field, mut told) = field().await;
-    for way in WAYS {
+    for way in ENTRY_POINTS {
         let calls = Calls::new(&field, way).await;
         let (answer, mut send) = calls.begin("/echo").await;
         // The head of the answer comes before any message was sent.
@@ -146,7 +146,7 @@ async fn messages_flow_both_ways_before_the_request_ends() {
 #[tokio::test]
 async fn a_cancelled_call_is_cancelled_at_the_server() {
     let (field, mut told) = field().await;
-    for way in WAYS {
+    for way in ENTRY_POINTS {
         let calls = Calls::new(&field, way).await;
         let (answer, mut send) = calls.begin("/echo").await;
         let answer = timeout(SOON, answer).await.unwrap().unwrap();
@@ -172,7 +172,7 @@ async fn a_cancelled_call_is_cancelled_at_the_server() {
 #[tokio::test]
 async fn a_lost_caller_cancels_its_calls_at_the_server() {
     let (field, mut told) = field().await;
-    for way in WAYS {
+    for way in ENTRY_POINTS {
         let stream = field.open(way).await;
         let (sender, connection) = h2::client::handshake(stream).await.unwrap();
         let driver = tokio::spawn(connection);
@@ -192,7 +192,7 @@ async fn a_lost_caller_cancels_its_calls_at_the_server() {
 #[tokio::test]
 async fn a_stream_that_the_application_resets_is_reset_with_the_same_code() {
     let (field, mut told) = field().await;
-    for way in WAYS {
+    for way in ENTRY_POINTS {
         let calls = Calls::new(&field, way).await;
         for code in [
             h2::Reason::CANCEL,
@@ -224,7 +224,7 @@ async fn a_stream_that_the_application_resets_is_reset_with_the_same_code() {
 #[tokio::test]
 async fn an_answer_of_headers_only_stays_one() {
     let (field, _told) = field().await;
-    for way in WAYS {
+    for way in ENTRY_POINTS {
         let calls = Calls::new(&field, way).await;
         let (answer, mut send) = calls.begin("/headers-only").await;
         let answer = timeout(SOON, answer).await.unwrap().unwrap();
@@ -240,7 +240,7 @@ async fn an_answer_of_headers_only_stays_one() {
 async fn a_refusal_of_the_mesh_is_an_answer_of_headers_only() {
     let (field, _told) = field().await;
     field.workload(Protocol::Grpc, wire::v1::Enforcement::Enforce);
-    for way in WAYS {
+    for way in ENTRY_POINTS {
         let calls = Calls::new(&field, way).await;
         let (answer, _send) = calls.begin("/echo").await;
         let answer = timeout(SOON, answer).await.unwrap().unwrap();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use wire::v1::{Enforcement, Protocol};
 
-use super::two_pods::{SPEAKERS, TwoPods, WAYS, answers, for_everybody, rest, status};
+use super::two_pods::{ENTRY_POINTS, SPEAKERS, TwoPods, answers, for_everybody, rest, status};
 
 fn get(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n")
@@ -229,7 +229,7 @@ async fn a_head_that_cannot_be_sent_on_is_refused_with_the_reason_and_counted() 
         ),
     ];
     let good = b"GET /ok HTTP/1.1\r\nHost: s\r\n\r\n";
-    for way in WAYS {
+    for way in ENTRY_POINTS {
         for (head, told) in refused {
             let behind = [&good[..], head].concat();
             for (bytes, before) in [(head, 0), (&behind[..], 1)] {
@@ -258,8 +258,8 @@ async fn a_head_that_cannot_be_sent_on_is_refused_with_the_reason_and_counted() 
             field.recorded(told);
         }
         let pod = match way {
-            super::two_pods::Way::Outbound => &field.client,
-            super::two_pods::Way::Inbound => &field.server,
+            super::two_pods::EntryPoint::Outbound => &field.client,
+            super::two_pods::EntryPoint::Inbound => &field.server,
         };
         let metrics = pod.metrics();
         let counted: u64 = metrics
@@ -338,7 +338,7 @@ async fn methods_are_compared_as_they_are() {
         "GET\x01",
     ] {
         let case = &method[..method.len().min(10)];
-        for way in WAYS {
+        for way in ENTRY_POINTS {
             let bytes = format!("{method} /ok HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n");
             let answer = field.send(way, bytes).await;
             assert!(
@@ -357,7 +357,7 @@ async fn methods_are_compared_as_they_are() {
 async fn a_websocket_to_a_denied_path_is_refused_without_an_upgrade() {
     let field = TwoPods::new(Protocol::Http1).await;
     field.allow(Protocol::Http1, &["/ok"]);
-    for way in WAYS {
+    for way in ENTRY_POINTS {
         let bytes = "GET /ws HTTP/1.1\r\nHost: s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nGET /private HTTP/1.1\r\nHost: s\r\n\r\n";
         let answer = field.send_and_stay(way, bytes).await;
         assert_eq!(status(&answer), 403, "{way:?}: {answer}");
@@ -372,7 +372,7 @@ async fn a_denied_request_that_expects_a_100_gets_its_403_without_the_body() {
     let field = TwoPods::new(Protocol::Http1).await;
     field.allow(Protocol::Http1, &["/ok"]);
     // The inbound side decides before it asks for a body.
-    let mut stream = field.open(super::two_pods::Way::Inbound).await;
+    let mut stream = field.open(super::two_pods::EntryPoint::Inbound).await;
     let head = "POST /denied HTTP/1.1\r\nHost: s\r\nExpect: 100-continue\r\nContent-Length: 1000000\r\n\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();
     let answer = rest(&mut stream, Duration::from_millis(500)).await;
@@ -381,7 +381,7 @@ async fn a_denied_request_that_expects_a_100_gets_its_403_without_the_body() {
     // Through two proxies the first one asks for the body, once: an interim
     // answer of the second could not come back to it. The verdict still comes
     // without the body.
-    let mut stream = field.open(super::two_pods::Way::Outbound).await;
+    let mut stream = field.open(super::two_pods::EntryPoint::Outbound).await;
     stream.write_all(head.as_bytes()).await.unwrap();
     let answer = rest(&mut stream, Duration::from_millis(500)).await;
     assert!(answer.matches(" 100 ").count() <= 1, "{answer}");
@@ -433,7 +433,7 @@ async fn a_guarded_port_that_is_not_declared_never_becomes_opaque() {
             b"GET /private HTTP/1.1\r\nHost: s\r\n\r\n",
         ),
     ] {
-        for way in WAYS {
+        for way in ENTRY_POINTS {
             let mut stream = field.open(way).await;
             let _ = stream.write_all(first).await;
             tokio::time::sleep(Duration::from_millis(1200)).await;
@@ -458,7 +458,7 @@ async fn a_thousand_hosts_and_paths_make_no_new_metrics() {
     let field = TwoPods::new(Protocol::Http1).await;
     field.works("warm-up").await;
     let before = field.server.metrics().lines().count() + field.client.metrics().lines().count();
-    for way in WAYS {
+    for way in ENTRY_POINTS {
         let bytes: String = (0..1000)
             .map(|at| {
                 format!(

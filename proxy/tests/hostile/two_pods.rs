@@ -53,31 +53,31 @@ pub(crate) type Log = Arc<Mutex<Vec<Recorded>>>;
 
 /// Ways into the mesh for a caller that speaks HTTP itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum EntryPoint {
     /// As an application in the mesh: through two proxies.
     Outbound,
     /// From outside the mesh, in plaintext.
     Inbound,
 }
 
-pub(crate) const WAYS: [Way; 2] = [Way::Outbound, Way::Inbound];
+pub(crate) const ENTRY_POINTS: [EntryPoint; 2] = [EntryPoint::Outbound, EntryPoint::Inbound];
 
 /// Whoever can send bytes that are to be read as HTTP/1.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Speaker {
-    Caller(Way),
+    Caller(EntryPoint),
     /// A peer that holds a certificate of the mesh, by a dedicated connection.
     Peer,
 }
 
 pub(crate) const SPEAKERS: [Speaker; 3] = [
-    Speaker::Caller(Way::Outbound),
-    Speaker::Caller(Way::Inbound),
+    Speaker::Caller(EntryPoint::Outbound),
+    Speaker::Caller(EntryPoint::Inbound),
     Speaker::Peer,
 ];
 
-impl From<Way> for Speaker {
-    fn from(way: Way) -> Self {
+impl From<EntryPoint> for Speaker {
+    fn from(way: EntryPoint) -> Self {
         Self::Caller(way)
     }
 }
@@ -117,10 +117,14 @@ impl TwoPods {
     }
 
     pub(crate) fn workload(&self, protocol: Protocol, enforcement: Enforcement) {
+        self.workload_in(protocol, enforcement, MtlsMode::Permissive);
+    }
+
+    pub(crate) fn workload_in(&self, protocol: Protocol, enforcement: Enforcement, mtls: MtlsMode) {
         let workload = v1::Workload {
             identity: id("api").as_str().to_owned(),
             enforcement: enforcement as i32,
-            mtls: MtlsMode::Permissive as i32,
+            mtls: mtls as i32,
             ports: vec![v1::PortProtocol {
                 first: 1,
                 last: 65_535,
@@ -140,10 +144,10 @@ impl TwoPods {
         self.server.set(vec![for_everybody(paths, &[])]);
     }
 
-    pub(crate) async fn open(&self, way: Way) -> TcpStream {
+    pub(crate) async fn open(&self, way: EntryPoint) -> TcpStream {
         match way {
-            Way::Outbound => self.client.call(vip()).await,
-            Way::Inbound => self.server.plain(self.port).await,
+            EntryPoint::Outbound => self.client.call(vip()).await,
+            EntryPoint::Inbound => self.server.plain(self.port).await,
         }
     }
 

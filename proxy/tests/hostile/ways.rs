@@ -2,6 +2,7 @@
 //! proxy does not, tunnels, switched protocols. The application here keeps every
 //! byte that it gets, whatever it looks like, and gives it back.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -11,10 +12,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use weft_proxy::MESH_PORT;
-use wire::v1::{self, Enforcement, Protocol};
+use wire::v1::{self, Enforcement, MtlsMode, Protocol};
 
 use super::raw_http2::{RawHttp2, Told, get};
-use super::two_pods::{TwoPods, WAYS, Way, for_everybody, rest, serving, status};
+use super::two_pods::{ENTRY_POINTS, EntryPoint, TwoPods, for_everybody, rest, serving, status};
 use crate::support::{Pod, endpoint, endpoints, id, service, vip};
 
 mod first_lines;
@@ -53,13 +54,13 @@ async fn echo(pod: &Pod, banner: &'static str) -> (u16, Bytes) {
 /// tunnel of a proxy that takes them for opaque.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum By {
-    Caller(Way),
+    Caller(EntryPoint),
     Tunnel,
 }
 
 const EVERY: [By; 3] = [
-    By::Caller(Way::Outbound),
-    By::Caller(Way::Inbound),
+    By::Caller(EntryPoint::Outbound),
+    By::Caller(EntryPoint::Inbound),
     By::Tunnel,
 ];
 
@@ -79,11 +80,12 @@ impl Ground {
         Self { field, kept }
     }
 
-    /// The server's port is undeclared, and bytes pass it in this mode by this rule.
-    async fn passing(mode: Enforcement, rule: Option<v1::Resource>) -> Self {
+    /// The server's port is undeclared, and bytes pass it in this mode.
+    async fn passing(mode: &Passing) -> Self {
         let ground = Self::new(Protocol::Detect, "").await;
-        ground.field.workload(Protocol::Detect, mode);
-        ground.field.server.set(rule.into_iter().collect());
+        let field = &ground.field;
+        field.workload_in(Protocol::Detect, mode.enforcement, mode.mtls);
+        field.server.set(mode.rule.iter().cloned().collect());
         ground
     }
 
@@ -97,7 +99,7 @@ impl Ground {
         self.field.client.set(services);
         match by {
             By::Caller(way) => self.field.open(way).await,
-            By::Tunnel => self.field.open(Way::Outbound).await,
+            By::Tunnel => self.field.open(EntryPoint::Outbound).await,
         }
     }
 
@@ -122,7 +124,7 @@ impl Ground {
     }
 
     /// Sends each case by every way: none brings the identity that it claims.
-    async fn no_identity_comes(&self, mode: Enforcement, cases: &[(Vec<u8>, Vec<u8>)]) {
+    async fn no_identity_comes(&self, mode: &Passing, cases: &[(Vec<u8>, Vec<u8>)]) {
         for by in EVERY {
             for cases in cases.chunks(150) {
                 let arrived = self.arrived(by, cases).await;
@@ -131,7 +133,7 @@ impl Ground {
                     .match_indices("evil")
                     .map(|(at, _)| &arrived[before(at)..at])
                     .collect();
-                assert!(evil.is_empty(), "{mode:?}, {by:?}: {evil:?}");
+                assert!(evil.is_empty(), "{mode}, {by:?}: {evil:?}");
             }
         }
     }
@@ -158,13 +160,43 @@ fn only_ports() -> v1::Resource {
     resource
 }
 
-/// Modes in which bytes pass an undeclared port, with the rule that lets them pass.
-fn passing() -> [(Enforcement, Option<v1::Resource>); 3] {
+/// A mode in which bytes pass an undeclared port, with the rule that lets them pass.
+struct Passing {
+    enforcement: Enforcement,
+    mtls: MtlsMode,
+    rule: Option<v1::Resource>,
+}
+
+impl Passing {
+    /// Strictly, nobody gets in without a certificate.
+    fn admits(&self, by: By) -> bool {
+        self.mtls == MtlsMode::Permissive || by != By::Caller(EntryPoint::Inbound)
+    }
+}
+
+impl fmt::Display for Passing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}, {:?}", self.enforcement, self.mtls)
+    }
+}
+
+fn passing() -> [Passing; 4] {
+    let audited = Some(for_everybody(&["/"], &[]));
     [
-        (Enforcement::Open, None),
-        (Enforcement::Audit, Some(for_everybody(&["/"], &[]))),
-        (Enforcement::Enforce, Some(only_ports())),
+        (Enforcement::Open, MtlsMode::Permissive, None),
+        (Enforcement::Audit, MtlsMode::Permissive, audited),
+        (
+            Enforcement::Enforce,
+            MtlsMode::Permissive,
+            Some(only_ports()),
+        ),
+        (Enforcement::Enforce, MtlsMode::Strict, Some(only_ports())),
     ]
+    .map(|(enforcement, mtls, rule)| Passing {
+        enforcement,
+        mtls,
+        rule,
+    })
 }
 
 /// Beginnings that are no HTTP to a strict reader, each followed by a request.
@@ -253,7 +285,7 @@ async fn a_port_declared_opaque_gets_bytes_by_the_tcp_route_of_any_target() {
         .field
         .workload(Protocol::Opaque, Enforcement::Enforce);
     ground.field.server.set(vec![both_kinds(&["/public"])]);
-    for by in [By::Caller(Way::Inbound), By::Tunnel] {
+    for by in [By::Caller(EntryPoint::Inbound), By::Tunnel] {
         let mut stream = ground.open(by).await;
         stream.write_all(b"\x01bytes").await.unwrap();
         sleep(SETTLED).await;
@@ -280,9 +312,9 @@ async fn a_late_caller_is_served_by_a_server_of_http2_that_does_not_wait_for_it(
     let meshed = endpoint(field.server.ip, field.port, Some("api"));
     let other = endpoint(field.server.ip, field.port, None);
     for (case, way, there) in [
-        ("by two proxies", Way::Outbound, meshed.clone()),
-        ("from outside", Way::Inbound, meshed),
-        ("to a pod without a proxy", Way::Outbound, other),
+        ("by two proxies", EntryPoint::Outbound, meshed.clone()),
+        ("from outside", EntryPoint::Inbound, meshed),
+        ("to a pod without a proxy", EntryPoint::Outbound, other),
     ] {
         field.client.set(vec![endpoints("api", vec![there])]);
         for late in [Duration::ZERO, Duration::from_millis(300), LATE] {
@@ -301,7 +333,7 @@ async fn a_late_caller_is_served_by_a_server_of_http2_that_does_not_wait_for_it(
 async fn a_silent_connection_to_a_guarded_undeclared_port_waits_for_its_request() {
     let field = TwoPods::new(Protocol::Detect).await;
     field.allow(Protocol::Detect, &["/public"]);
-    for way in WAYS {
+    for way in ENTRY_POINTS {
         let mut stream = field.open(way).await;
         sleep(LATE).await;
         let request = b"GET /public HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n";
@@ -325,9 +357,12 @@ async fn a_connection_that_is_opened_ahead_waits_for_its_first_request() {
     for protocol in [Protocol::Detect, Protocol::Http1] {
         let field = TwoPods::new(protocol).await;
         field.allow(protocol, &["/public"]);
-        let mut ahead = [field.open(WAYS[0]).await, field.open(WAYS[1]).await];
+        let mut ahead = [
+            field.open(ENTRY_POINTS[0]).await,
+            field.open(ENTRY_POINTS[1]).await,
+        ];
         sleep(Duration::from_secs(11)).await;
-        for (stream, way) in ahead.iter_mut().zip(WAYS) {
+        for (stream, way) in ahead.iter_mut().zip(ENTRY_POINTS) {
             let request = b"GET /public HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n";
             let sent = stream.write_all(request).await;
             assert!(sent.is_ok(), "{protocol:?} {way:?}: {sent:?}");
@@ -341,9 +376,6 @@ async fn a_connection_that_is_opened_ahead_waits_for_its_first_request() {
 #[tokio::test]
 async fn a_silent_caller_that_nothing_admits_is_let_go_after_a_second() {
     let ground = Ground::new(Protocol::Detect, "220 ready\r\n").await;
-    ground
-        .field
-        .workload(Protocol::Detect, Enforcement::Enforce);
     let mut of_another = both_kinds(&["/public"]);
     if let Some(v1::resource::Content::Rule(rule)) = &mut of_another.content {
         rule.sources.truncate(1);
@@ -351,11 +383,15 @@ async fn a_silent_caller_that_nothing_admits_is_let_go_after_a_second() {
     }
     for rules in [vec![], vec![of_another]] {
         ground.field.server.set(rules);
-        for by in EVERY {
-            let mut stream = ground.open(by).await;
-            let mut buffer = [0; 16];
-            let read = timeout(2 * LATE, stream.read(&mut buffer)).await;
-            assert!(matches!(read, Ok(Ok(0) | Err(_))), "{by:?}: {read:?}");
+        for declared in [Protocol::Detect, Protocol::Http1] {
+            ground.field.workload(declared, Enforcement::Enforce);
+            for by in EVERY {
+                let mut stream = ground.open(by).await;
+                let mut buffer = [0; 16];
+                let read = timeout(2 * LATE, stream.read(&mut buffer)).await;
+                let let_go = matches!(read, Ok(Ok(0) | Err(_)));
+                assert!(let_go, "{declared:?} {by:?}: {read:?}");
+            }
         }
     }
 }
@@ -384,7 +420,7 @@ async fn telling(pod: &Pod) -> u16 {
 /// Sends a request by a tunnel, and from outside, and says what comes back.
 async fn in_a_tunnel_and_plain(field: &TwoPods, request: &str) -> [String; 2] {
     let mut answers = [String::new(), String::new()];
-    for (answer, way) in answers.iter_mut().zip(WAYS) {
+    for (answer, way) in answers.iter_mut().zip(ENTRY_POINTS) {
         let mut stream = field.open(way).await;
         stream.write_all(request.as_bytes()).await.unwrap();
         *answer = rest(&mut stream, Duration::from_secs(3)).await;

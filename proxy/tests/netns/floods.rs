@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use identity::authority::{ROOT_LIFE, Root};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::place::Place;
+use super::place::{Namespace, Testbed};
 use super::processes::{Group, Proxy};
 
 /// More than one listener serves.
@@ -37,6 +37,23 @@ fn ten_thousand_half_heads_cut_neither_callers_nor_the_pods_own_calls_off_and_en
     let page = place.peer().page(ADMIN, "/metrics");
     assert!(page.contains(r#"limit="slow-head""#), "{page}");
     assert!(!page.contains(r#"limit="outbound-connections""#), "{page}");
+}
+
+/// Open files that a container runtime allows at first, in small, and at most.
+const FILES: (u32, u32) = (256, 20_000);
+
+#[test]
+fn more_half_heads_than_files_at_first_cut_neither_callers_nor_the_pods_own_calls_off() {
+    let (place, proxy) = with("files", |pod, bundle| pod.proxy_of_files(bundle, FILES));
+    let hard = FILES.1.to_string();
+    assert_eq!(proxy.open_files(), [hard.as_str(), hard.as_str()]);
+    let _flood = place.peer().flood(PLAIN, 600);
+    for _ in 0..5 {
+        assert_eq!(place.peer().ask(QUIET, PLAIN, "/", 1), "503 503");
+        assert_eq!(place.pod().ask("0.0.0.0:0", OWN_CALL, "/", 1), "503 503");
+    }
+    let page = place.peer().page(ADMIN, "/metrics");
+    assert!(!page.contains(r#"limit="open-files""#), "{page}");
 }
 
 /// More than all places of a listener need, in MiB: nobody loses one for want of memory.
@@ -101,14 +118,19 @@ fn a_log_that_nobody_reads_stops_no_request_and_its_losses_are_counted() {
 }
 
 /// `logs`: somebody reads them.
-fn with_proxy(name: &str, logs: bool, group: Option<&Group>) -> (Place, Proxy) {
-    let place = Place::unoccupied(name);
+fn with_proxy(name: &str, logs: bool, group: Option<&Group>) -> (Testbed, Proxy) {
+    with(name, |pod, bundle| pod.proxy(bundle, logs, group))
+}
+
+/// A proxy that `begin` starts in its pod, with this trust bundle.
+fn with(name: &str, begin: impl FnOnce(&Namespace, &str) -> Proxy) -> (Testbed, Proxy) {
+    let place = Testbed::unoccupied(name);
     place.pod().capture(&[]).unwrap();
     let now = SystemTime::now();
     let root = Root::generate(now, ROOT_LIFE).unwrap();
     let bundle = std::env::temp_dir().join(format!("weft-t-{}-{name}.pem", std::process::id()));
     fs::write(&bundle, root.cert_pem()).unwrap();
-    let proxy = place.pod().proxy(bundle.to_str().unwrap(), logs, group);
+    let proxy = begin(place.pod(), bundle.to_str().unwrap());
     let begun = Instant::now();
     while !place.peer().page(ADMIN, "/live").ends_with("live\n") {
         assert!(begun.elapsed() < Duration::from_secs(20), "no proxy");

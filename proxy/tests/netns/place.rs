@@ -24,13 +24,13 @@ pub(crate) enum Who {
     Ids(u32, u32),
 }
 
-pub(crate) struct Place {
+pub(crate) struct Testbed {
     pod: Namespace,
     peer: Namespace,
     _servers: Vec<Process>,
 }
 
-impl Place {
+impl Testbed {
     /// Rules written, everybody listening.
     pub(crate) fn captured(name: &str, arguments: &[&str]) -> Self {
         let place = Self::bare(name);
@@ -226,40 +226,24 @@ impl Namespace {
     /// in a container.
     pub(crate) fn proxy(&self, bundle: &str, logs: bool, group: Option<&Group>) -> Proxy {
         let binary = env!("CARGO_BIN_EXE_weft-proxy");
-        let pipe = || {
-            if logs {
-                Stdio::inherit()
-            } else {
-                Stdio::piped()
-            }
-        };
-        let mut command = match group {
+        let command = match group {
             None => self.command(Who::Ids(15190, 15190), binary),
             Some(group) => self.limited(group.limit, Who::Ids(15190, 15190), binary),
         };
-        let child = command
-            .arg("run")
-            .envs([
-                ("WEFT_TRUST_DOMAIN", "cluster.local"),
-                ("WEFT_NAMESPACE", "shop"),
-                ("WEFT_SERVICE_ACCOUNT", "web"),
-                ("WEFT_CONTROLLER_NAMESPACE", "weft-system"),
-                ("WEFT_POD_NAME", "web-1"),
-                ("WEFT_POD_IPS", "10.77.0.2"),
-                ("WEFT_CONTROLLER_ADDRESS", "127.0.0.1:1"),
-                ("WEFT_TOKEN_FILE", "/none"),
-                ("WEFT_TRUST_BUNDLE", bundle),
-                ("WEFT_ACCESS_LOG", if logs { "off" } else { "json" }),
-            ])
-            .stdout(pipe())
-            .stderr(pipe())
-            .spawn()
-            .unwrap();
+        let proxy = begin_proxy(command, bundle, logs);
         if let Some(group) = group {
             // What it holds already counts for where it was: a few pages.
-            fs::write(group.folder.join("cgroup.procs"), child.id().to_string()).unwrap();
+            fs::write(group.folder.join("cgroup.procs"), proxy.0.id().to_string()).unwrap();
         }
-        Proxy(child)
+        proxy
+    }
+
+    /// The same with so many open files at first, and as many as it may raise that to.
+    pub(crate) fn proxy_of_files(&self, bundle: &str, (soft, hard): (u32, u32)) -> Proxy {
+        let binary = env!("CARGO_BIN_EXE_weft-proxy");
+        let files = format!("--nofile={soft}:{hard}");
+        let command = self.command_behind(&["prlimit", &files], Who::Ids(15190, 15190), binary);
+        begin_proxy(command, bundle, true)
     }
 
     /// Takes the cable off: whoever is on the other side hears nothing more.
@@ -366,6 +350,35 @@ impl Drop for Namespace {
             self.name
         );
     }
+}
+
+fn begin_proxy(mut command: Command, bundle: &str, logs: bool) -> Proxy {
+    let pipe = || {
+        if logs {
+            Stdio::inherit()
+        } else {
+            Stdio::piped()
+        }
+    };
+    let child = command
+        .arg("run")
+        .envs([
+            ("WEFT_TRUST_DOMAIN", "cluster.local"),
+            ("WEFT_NAMESPACE", "shop"),
+            ("WEFT_SERVICE_ACCOUNT", "web"),
+            ("WEFT_CONTROLLER_NAMESPACE", "weft-system"),
+            ("WEFT_POD_NAME", "web-1"),
+            ("WEFT_POD_IPS", "10.77.0.2"),
+            ("WEFT_CONTROLLER_ADDRESS", "127.0.0.1:1"),
+            ("WEFT_TOKEN_FILE", "/none"),
+            ("WEFT_TRUST_BUNDLE", bundle),
+            ("WEFT_ACCESS_LOG", if logs { "off" } else { "json" }),
+        ])
+        .stdout(pipe())
+        .stderr(pipe())
+        .spawn()
+        .unwrap();
+    Proxy(child)
 }
 
 fn said(command: &mut Command) -> Result<String, String> {

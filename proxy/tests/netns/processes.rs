@@ -25,6 +25,15 @@ impl Proxy {
         self.0.try_wait().unwrap().is_none()
     }
 
+    /// How many files it may have open: the soft limit and the hard one.
+    pub(crate) fn open_files(&self) -> Vec<String> {
+        let limits = fs::read_to_string(format!("/proc/{}/limits", self.0.id())).unwrap();
+        let mut lines = limits.lines();
+        let line = lines.find_map(|line| line.strip_prefix("Max open files"));
+        let words = line.unwrap().split_whitespace();
+        words.take(2).map(str::to_owned).collect()
+    }
+
     /// Tells it to end, and gives what it wrote to standard error.
     pub(crate) fn end(mut self) -> String {
         let pid = self.0.id().to_string();

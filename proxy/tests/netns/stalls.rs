@@ -6,18 +6,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
+use h2::RecvStream;
 use socket2::SockRef;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Interest};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep, timeout};
 
+use super::http2::{self, Caller};
 use super::sidecars::{APP, BYTES, HTTP, Sidecars, bytes};
 use crate::support::{raw, vip};
 
 /// Streams of each kind that stand still at once.
 const STALLED: usize = 100;
-/// Requests with and without them.
+/// And streams of one connection of HTTP/2 that nobody reads.
+const UNREAD: usize = 20;
+/// Requests with and without them, half of them by one connection of HTTP/2.
 const ASKED: usize = 2000;
 /// Both are asked in turn, so that what else the machine does meets both alike.
 const ROUNDS: usize = 4;
@@ -63,8 +67,9 @@ fn hundreds_of_streams_that_stand_still_cost_other_requests_of_their_pair_nothin
     let mut sidecars = Sidecars::new("still", &["web"], move || application(count));
     let (calm, beside) = sidecars.call(0, move || async move {
         let (mut calm, mut beside) = (Vec::new(), Vec::new());
+        let caller = Caller::new().await;
         for round in 0..ROUNDS {
-            ask_in_turn(&mut calm).await;
+            ask_in_turn(&caller, &mut calm).await;
             let before = stalled.load(Relaxed);
             let held = stall().await;
             let begun = Instant::now();
@@ -73,8 +78,8 @@ fn hundreds_of_streams_that_stand_still_cost_other_requests_of_their_pair_nothin
                 sleep(STILL).await;
             }
             assert_eq!(came(), held.len(), "round {round}: not all have come");
-            ask_in_turn(&mut beside).await;
-            held.into_iter().for_each(crash);
+            ask_in_turn(&caller, &mut beside).await;
+            held.crash();
             sleep(GONE).await;
         }
         (calm, beside)
@@ -161,10 +166,33 @@ async fn ask(content: usize) -> Asked {
     }
 }
 
-/// A round of requests, one after the other, every second of them with content.
-async fn ask_in_turn(all: &mut Vec<Asked>) {
+/// The same by a connection that others use as well.
+async fn ask_by(caller: &Caller, content: usize) -> Asked {
+    let begun = Instant::now();
+    let body = "y".repeat(content);
+    let answer = timeout(PATIENCE, caller.ask(&body)).await;
+    let wrong = match answer {
+        Ok(Ok(answer)) if answer == body.as_bytes() => None,
+        Ok(Ok(answer)) => Some(format!("{} bytes", answer.len())),
+        Ok(Err(error)) => Some(error),
+        Err(_) => Some("nothing".to_owned()),
+    };
+    Asked {
+        took: begun.elapsed(),
+        wrong,
+    }
+}
+
+/// A round of requests, one after the other, every second of them with content, and two of
+/// four by HTTP/2.
+async fn ask_in_turn(caller: &Caller, all: &mut Vec<Asked>) {
     for nth in 0..ASKED / ROUNDS {
-        let asked = ask(nth % 2 * CONTENT).await;
+        let content = nth % 2 * CONTENT;
+        let asked = if nth % 4 < 2 {
+            ask(content).await
+        } else {
+            ask_by(caller, content).await
+        };
         // Each of those that wait for nothing would take all of its patience.
         assert_eq!(asked.wrong, None, "request {nth} after {:?}", asked.took);
         all.push(asked);
@@ -182,8 +210,25 @@ async fn ask_steadily(lasts: Duration) -> Vec<Asked> {
     all.join_all().await
 }
 
-/// Opens streams of all three kinds, which stand still when this returns.
-async fn stall() -> Vec<TcpStream> {
+/// Streams that stand still.
+struct Stalled {
+    streams: Vec<TcpStream>,
+    unread: Vec<RecvStream>,
+}
+
+impl Stalled {
+    fn len(&self) -> usize {
+        self.streams.len() + self.unread.len()
+    }
+
+    /// Those of HTTP/2 are reset one by one, and their connection ends with the last.
+    fn crash(self) {
+        self.streams.into_iter().for_each(crash);
+    }
+}
+
+/// Opens streams of all kinds, which stand still when this returns.
+async fn stall() -> Stalled {
     let mut opening = JoinSet::new();
     for _ in 0..STALLED {
         opening.spawn(async {
@@ -202,10 +247,15 @@ async fn stall() -> Vec<TcpStream> {
             stream
         });
     }
-    let all = opening.join_all().await;
+    let streams = opening.join_all().await;
+    let caller = Caller::new().await;
+    let mut unread = Vec::new();
+    for _ in 0..UNREAD {
+        unread.push(caller.unread().await);
+    }
     // Of the downloads nobody knows it but the application.
     sleep(STILL).await;
-    all
+    Stalled { streams, unread }
 }
 
 /// A connection that the kernel holds little for.
@@ -297,8 +347,12 @@ async fn application(stalled: Arc<AtomicUsize>) {
     });
 }
 
-/// One request after the other, each with a length.
+/// One request after the other, each with a length; or HTTP/2.
 async fn answer(stream: TcpStream, stalled: Arc<AtomicUsize>) -> std::io::Result<()> {
+    if http2::is_spoken_on(&stream).await? {
+        http2::answer(stream, stalled).await;
+        return Ok(());
+    }
     let mut stream = BufReader::new(stream);
     loop {
         let mut head = String::new();

@@ -1,7 +1,7 @@
 //! What a proxy does with what it knows while no controller answers.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -112,6 +112,44 @@ async fn an_address_that_was_used_once_stays_asked_for_however_long_ago() {
         "{:?}",
         config.subscriptions()
     );
+}
+
+/// No controller answers here at all, so what was forgotten would wait for one and then be
+/// called as an address outside the mesh.
+#[tokio::test]
+async fn a_destination_that_rested_for_an_hour_is_called_with_identity_and_at_once() {
+    let (client, server, port, seen) = pair(Protocol::Http1).await;
+    let pod = SocketAddr::new(server.ip, port);
+    let target = pod_target(server.ip, port, Some("api"));
+    client.set(vec![destination(pod, target)]);
+    for to in [vip(), pod] {
+        assert_eq!(get(client.call(to).await, "/", "").await.0, 200, "{to}");
+    }
+    // Only for this: with a clock that stands still, every wait for a socket would be the end
+    // of a time limit.
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(3600)).await;
+    tokio::time::resume();
+    // What connections do of it, they have done then.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    for to in [vip(), pod] {
+        let asked = Instant::now();
+        let (status, answer) = get(client.call(to).await, "/", "").await;
+        let took = asked.elapsed();
+        assert_eq!(status, 200, "{to}: {answer}");
+        assert!(took < Duration::from_millis(500), "{to}: {took:?}");
+    }
+    let seen = seen.lock().clone();
+    let identity = "id=spiffe://cluster.local/ns/shop/sa/web";
+    assert_eq!(seen.len(), 4, "{seen:?}");
+    assert!(seen.iter().all(|line| line.contains(identity)), "{seen:?}");
+    // Control: of an address that was never used a controller is asked first.
+    let outside = Pod::new(&Authority::new(), "outside").await;
+    let (port, _) = http_app(&outside, "outside").await;
+    let asked = Instant::now();
+    let to = SocketAddr::new(outside.ip, port);
+    assert_eq!(get(client.call(to).await, "/", "").await.0, 200);
+    assert!(asked.elapsed() > Duration::from_millis(900));
 }
 
 /// Answers every connection once with these bytes, and ends it.

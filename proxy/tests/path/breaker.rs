@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use futures::future::join_all;
 use http_body_util::BodyExt;
 use policy::name::ServiceId;
 use policy::traffic::Traffic;
-use policy::traffic::call::{Cause, Causes, Fallback, FallbackTo, Retry};
+use policy::traffic::call::{Cause, Causes, Fallback, FallbackTo, Retry, Timeouts};
 use policy::traffic::endpoint::{Breaker, BreakerState};
 use policy::traffic::set::Percent;
 use tokio::net::TcpListener;
@@ -15,7 +16,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use wire::v1::{self, Protocol};
 
-use super::answers::{App, OK, UNAVAILABLE, ask, limited, said, served_by, sum, whole};
+use super::answers::{
+    App, LATER, OK, SILENCE, UNAVAILABLE, ask, limited, said, served_by, sum, whole,
+};
 use super::ejection::grpc_app;
 use super::shown::{Does, call, grpc, requests, serve};
 use crate::support::{
@@ -96,6 +99,48 @@ async fn after_enough_failures_calls_are_answered_503_unsent_and_others_are_serv
     client.replace(&wire::names::policy("shop", "api", 80), Vec::new());
     post(&client, 3).await;
     assert_eq!(app.asked(), 13);
+}
+
+/// Opens when all of ten calls have taken 200 ms, which have two seconds.
+fn hasty() -> Traffic {
+    Traffic {
+        timeouts: limited(Timeouts {
+            request: Some(Duration::from_secs(2)),
+            backend_request: Some(Duration::from_millis(200)),
+            ..Timeouts::DEFAULT
+        }),
+        ..breaker(TEN)
+    }
+}
+
+#[tokio::test]
+async fn calls_without_an_answer_in_the_time_of_an_attempt_open_it_while_they_wait() {
+    let (client, _server, app) = one(SILENCE).await;
+    client.set(vec![said(&hasty())]);
+    let posts = join_all((0..10).map(|_| ask(&client, "POST", "", "{}")));
+    let next = async {
+        sleep(Duration::from_millis(1000)).await;
+        ask(&client, "POST", "", "{}").await
+    };
+    let (posts, (status, answer)) = tokio::join!(posts, next);
+    assert_eq!(status, 503, "{answer}");
+    assert!(answer.contains(OPEN), "{answer}");
+    assert!(posts.iter().all(|(status, _)| *status == 504));
+    assert_eq!(app.asked(), 10);
+}
+
+/// As successes, nine late answers would keep it closed.
+#[tokio::test]
+async fn an_answer_behind_the_time_of_an_attempt_counts_as_one_failure_and_no_success() {
+    let (client, _server, app) = one(LATER).await;
+    client.set(vec![said(&hasty())]);
+    for posts in [9, 1] {
+        let asked = join_all((0..posts).map(|_| ask(&client, "POST", "", "{}"))).await;
+        assert!(asked.iter().all(|(status, _)| *status == 200), "{asked:?}");
+    }
+    assert_eq!(app.asked(), 10, "nine did not open it");
+    let (_, answer) = ask(&client, "POST", "", "{}").await;
+    assert!(answer.contains(OPEN), "{answer}");
 }
 
 #[tokio::test]

@@ -23,6 +23,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
+use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use opentelemetry_proto::tonic::trace::v1::Span;
@@ -161,9 +162,14 @@ pub(super) fn export(pod: &Pod) {
     }
 }
 
-/// The value of an attribute.
+/// The value of an attribute of a span.
 pub(super) fn text(span: &Span, key: &str) -> Option<String> {
-    let found = span.attributes.iter().find(|one| one.key == key)?;
+    value(&span.attributes, key)
+}
+
+/// The value of an attribute.
+pub(super) fn value(attributes: &[KeyValue], key: &str) -> Option<String> {
+    let found = attributes.iter().find(|one| one.key == key)?;
     match found.value.clone()?.value? {
         Value::StringValue(text) => Some(text),
         Value::IntValue(number) => Some(number.to_string()),

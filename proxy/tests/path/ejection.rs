@@ -14,12 +14,15 @@ use http_body::Frame;
 use http_body_util::{BodyExt, Empty, StreamBody};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use policy::traffic::Traffic;
+use policy::traffic::call::Timeouts;
 use policy::traffic::endpoint::Ejection;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use wire::v1::Protocol;
 
-use super::answers::{App, OK, UNAVAILABLE, ask, retries, said, served_by, sum, whole};
+use super::answers::{
+    App, OK, SILENCE, SLOW, UNAVAILABLE, ask, limited, retries, said, served_by, sum, whole,
+};
 use crate::support::{Pod, endpoint, endpoints, pair, vip};
 
 const EJECTIONS: &str = "weft_ejections_total";
@@ -40,8 +43,16 @@ async fn one_of_three() -> (Pod, Pod, [App; 3]) {
 
 #[tokio::test]
 async fn the_one_of_three_that_answers_503_rests_and_no_post_was_sent_twice() {
-    let (client, _server, apps) = one_of_three().await;
+    let (client, server, apps) = one_of_three().await;
+    let [bad, one, other] = &apps;
+    // As many answers as it takes to compare with, before the bad one is asked at all.
+    served_by(&client, &server, &[one, other]);
     let mut posts = 0;
+    while posts < 20 {
+        assert_eq!(ask(&client, "POST", "", "{}").await.0, 200);
+        posts += 1;
+    }
+    served_by(&client, &server, &[bad, one, other]);
     while sum(&client, EJECTIONS, &[]) == 0.0 {
         ask(&client, "POST", "", "{}").await;
         posts += 1;
@@ -52,13 +63,50 @@ async fn the_one_of_three_that_answers_503_rests_and_no_post_was_sent_twice() {
     let labels = ["service=\"shop/api\"", "cause=\"failures\""];
     assert_eq!(sum(&client, EJECTIONS, &labels), 1.0);
     assert_eq!(sum(&client, RESTING, &[]), 1.0);
-    let before = apps[0].asked();
+    assert_eq!(bad.asked(), 5, "and not once more");
     for _ in 0..50 {
         assert_eq!(ask(&client, "POST", "", "{}").await.0, 200);
         posts += 1;
     }
-    assert_eq!(apps[0].asked(), before, "nothing, while it rests");
+    assert_eq!(bad.asked(), 5, "nothing, while it rests");
     assert_eq!(apps.iter().map(App::asked).sum::<usize>(), posts);
+}
+
+/// The only attempt of a POST goes on for as long as the call may take, but all see after
+/// `backendRequest` that nobody answers there.
+#[tokio::test]
+async fn the_one_of_three_that_answers_nothing_rests_while_its_posts_still_wait() {
+    let (client, server, _, _) = pair(Protocol::Http1).await;
+    let silent = App::new(server.ip, SILENCE).await;
+    let others = [
+        App::new(server.ip, SLOW).await,
+        App::new(server.ip, SLOW).await,
+    ];
+    served_by(&client, &server, &[&silent, &others[0], &others[1]]);
+    client.set(vec![said(&Traffic {
+        timeouts: limited(Timeouts {
+            request: Some(Duration::from_secs(2)),
+            backend_request: Some(Duration::from_millis(200)),
+            ..Timeouts::DEFAULT
+        }),
+        ..Traffic::default()
+    })]);
+    let posts = join_all((0..60).map(|_| ask(&client, "POST", "", "{}")));
+    let rests = async {
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        sum(&client, EJECTIONS, &["cause=\"failures\""])
+    };
+    let (posts, rests) = tokio::join!(posts, rests);
+    let waited = posts.iter().filter(|(status, _)| *status == 504).count();
+    assert_eq!(rests, 1.0, "{waited} wait: {}", client.metrics());
+    assert!(waited >= 5, "{waited}");
+    assert_eq!(silent.asked(), waited);
+    let asked = others.iter().map(App::asked).sum::<usize>();
+    assert_eq!(asked + waited, 60, "none was sent twice");
+    for (status, answer) in join_all((0..10).map(|_| ask(&client, "POST", "", "{}"))).await {
+        assert_eq!(status, 200, "{answer}");
+    }
+    assert_eq!(silent.asked(), waited, "nothing, while it rests");
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use http::{Method, Request};
 use http_body_util::{BodyExt, Empty};
 use policy::traffic::guard::{Overload, Priority};
 use policy::traffic::pod::GuardPort;
-use wire::v1::Protocol;
+use wire::v1::{Enforcement, MtlsMode, Protocol};
 
 use super::answers::{App, OK, SILENCE, served_by, sum, whole};
 use super::limits::{guard, guarded, limit, rule};
@@ -71,6 +71,25 @@ async fn what_is_called_a_copy_is_limited_and_counted_as_any_other_and_so_is_who
         comes_to(&server, SHADOWS, &["peer=\"shop/web\"", said], count).await;
     }
     comes_to(&server, "weft_rate_limited_total", &[], 1.0).await;
+}
+
+/// Not what its pod is held to, which is no business of theirs, and it costs nobody a token.
+#[tokio::test]
+async fn who_may_not_call_is_told_that_also_of_a_copy() {
+    let authority = Authority::new();
+    let server = Pod::new(&authority, "api").await;
+    let app = App::new(server.ip, OK).await;
+    server.set(vec![guard(app.port, vec![rule(limit("all", 1))])]);
+    server.mode("api", Enforcement::Enforce, MtlsMode::Permissive);
+    let mut sender = forger(&authority, &server).await;
+    for said in ["read-only", "true", "read-only"] {
+        assert_eq!(calls(&mut sender, &app, said).await, 403, "{said}");
+    }
+    let refused = ["peer=\"shop/web\"", "reason=\"not-allowed\""];
+    comes_to(&server, "weft_requests_total", &refused, 3.0).await;
+    assert_eq!(sum(&server, "weft_rate_limited_total", &[]), 0.0);
+    assert_eq!(sum(&server, SHADOWS, &[]), 0.0);
+    assert_eq!(app.asked(), 0);
 }
 
 #[tokio::test]

@@ -54,3 +54,40 @@ async fn beside_copies_that_hang_the_slowest_call_takes_no_twentieth_longer() {
     let middle = ratios[ratios.len() / 2];
     assert!(middle <= UNNOTICED, "{ratios:?}");
 }
+
+/// Of so many fast calls in a row the slowest but one is the 99th percentile.
+const FAST: u32 = 100;
+/// What fast calls may take at least, in a moment in which the machine is busy.
+const BUSY: Duration = Duration::from_millis(5);
+
+async fn percentile_of_fast(client: &Pod) -> Duration {
+    let mut took = Vec::new();
+    for _ in 0..FAST {
+        let begun = Instant::now();
+        let (status, answer) = ask(client, "GET", "", "").await;
+        assert_eq!(status, 200, "{answer}");
+        took.push(begun.elapsed());
+    }
+    took.sort();
+    took[took.len() - 2]
+}
+
+#[tokio::test]
+async fn beside_copies_that_hang_fast_calls_stay_fast() {
+    let shop = Shop::new(SILENCE).await;
+    let (mut calm, mut copied) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        shop.mirrors(Vec::new());
+        calm.push(percentile_of_fast(&shop.client).await);
+        shop.mirrors(vec![mirror()]);
+        copied.push(percentile_of_fast(&shop.client).await);
+    }
+    shop.until("full", f64::from(ROUNDS * FAST - UNDER_WAY))
+        .await;
+    println!("fast calls: {calm:?}, beside copies {copied:?}");
+    calm.sort();
+    copied.sort();
+    let middle = ROUNDS as usize / 2;
+    let most = BUSY.max(2 * calm[middle]);
+    assert!(copied[middle] <= most, "{copied:?}, and calm {calm:?}");
+}

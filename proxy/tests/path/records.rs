@@ -3,14 +3,16 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use wire::v1::{Enforcement, MtlsMode, Protocol};
 
 use super::answers::{OK, sum};
-use super::collector::{export, grpc, hex};
+use super::collector::{export, grpc, hex, value};
 use super::deadlines::fleet;
 use super::tracing::{PARENT, TRACE, until};
 use crate::support::{
-    endpoint, endpoints, external, get, logging, resource_of_log, rule, service, vip,
+    endpoint, endpoints, external, get, listening, logging, pair, resource_of_log, rule, service,
+    vip,
 };
 
 const DROPPED: &str = "weft_telemetry_dropped_total";
@@ -51,6 +53,39 @@ async fn lines_of_the_access_log_go_to_the_collector() {
         sum(&server, DROPPED, &["signal=\"logs\"", "reason=\"off\""]) == 1.0
     })
     .await;
+}
+
+/// Whoever leaves before the head of the answer is no failure of anybody.
+#[tokio::test]
+async fn a_caller_that_left_is_a_line_with_a_status_and_a_reason_of_its_own() {
+    let (addr, got) = grpc("127.0.0.1:0").await;
+    let (client, server, _, _) = pair(Protocol::Http1).await;
+    let application = listening(&client, &server).await;
+    for pod in [&client, &server] {
+        let url = format!("http://{addr}");
+        pod.set(vec![external(addr), logging(&url, "otlp")]);
+        export(pod);
+    }
+    let mut caller = client.call(vip()).await;
+    let head = b"GET /slow HTTP/1.1\r\nHost: web.shop\r\n\r\n";
+    caller.write_all(head).await.unwrap();
+    let (mut asked, _) = application.accept().await.unwrap();
+    asked.read_u8().await.unwrap();
+    let linger = socket2::SockRef::from(&caller).set_linger(Some(Duration::ZERO));
+    linger.unwrap();
+    drop(caller);
+    until("both lines are there", || got.records().len() >= 2).await;
+    let mut directions = Vec::new();
+    for record in got.records() {
+        let said = |key| value(&record.attributes, key).unwrap_or_default();
+        assert_eq!(said("http.response.status_code"), "499", "{record:#?}");
+        assert_eq!(said("weft.reason"), "cancelled", "{record:#?}");
+        assert_eq!(said("url.path"), "/slow", "{record:#?}");
+        assert_ne!(record.severity_number, ERROR, "{record:#?}");
+        directions.push(said("weft.direction"));
+    }
+    directions.sort();
+    assert_eq!(directions, ["inbound", "outbound"]);
 }
 
 /// Else each message would be a line of the next one, for ever.

@@ -17,6 +17,9 @@ const ATTEMPTS: &str = "weft_attempts_total";
 const BROKEN: &str = "HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n";
 const BAD_GATEWAY: &str = "HTTP/1.1 502 No\r\ncontent-length: 0\r\n\r\n";
 const SOON: &str = "HTTP/1.1 503 No\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n";
+/// Trailers-Only.
+const REFUSED: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\n\
+                       grpc-status: 14\r\ncontent-length: 0\r\n\r\n";
 /// Within this time a connection is kept that served.
 const KEPT: Duration = Duration::from_millis(100);
 const GOOD: &str = "success=\"true\"";
@@ -79,6 +82,10 @@ async fn without_an_object_no_post_is_sent_twice_and_no_grpc_and_no_other_status
             assert_eq!(asked(&apps), 1, "{method} {headers} {answer}");
         }
     }
+    let (client, _server, apps) = fleet([REFUSED, REFUSED]).await;
+    let (_, answer) = ask(&client, "POST", GRPC, "call").await;
+    assert!(answer.contains("grpc-status: 14"), "{answer}");
+    assert_eq!(asked(&apps), 1, "its author lists no code");
     for answer in [
         BROKEN,
         BAD_GATEWAY,
@@ -160,8 +167,6 @@ async fn a_body_that_is_too_long_to_be_kept_is_sent_once() {
 #[tokio::test]
 async fn grpc_is_tried_again_for_the_listed_codes_and_only_before_anything_was_passed_on() {
     const GRPC: &str = "content-type: application/grpc\r\n";
-    const REFUSED: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\n\
-                           grpc-status: 14\r\ncontent-length: 0\r\n\r\n";
     const BEGUN: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\n\
                          grpc-status: 14\r\ncontent-length: 2\r\n\r\nab";
     const OTHER: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\n\

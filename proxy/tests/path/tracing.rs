@@ -6,12 +6,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use http::HeaderMap;
 use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::trace::{SpanContext, TraceContextExt};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use wire::v1::{Enforcement, MtlsMode, Protocol};
 
 use super::answers::sum;
@@ -53,6 +55,90 @@ fn header(heads: &Mutex<Vec<String>>, name: &str) -> Option<String> {
         held.eq_ignore_ascii_case(name)
             .then(|| value.trim().to_owned())
     })
+}
+
+/// What an application's own tracer writes.
+const OF_AN_APPLICATION: [(&str, &str); 4] = [
+    (
+        "traceparent",
+        "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-03",
+    ),
+    ("tracestate", "vendor=1 , other=b"),
+    ("tracestate", "third=c"),
+    ("baggage", "user=alice;x=1"),
+];
+
+#[tokio::test]
+async fn headers_of_a_trace_pass_byte_for_byte_where_nothing_is_recorded() {
+    let (client, server, _, _) = pair(Protocol::Http1).await;
+    let (port, heads) = keeping_heads(&server).await;
+    let lines = OF_AN_APPLICATION.map(|(name, value)| format!("{name}: {value}"));
+    for account in [Some("api"), None] {
+        let at = endpoint(server.ip, port, account);
+        client.set(vec![endpoints("api", vec![at])]);
+        let own = format!("{}\r\n", lines.join("\r\n"));
+        let (status, answer) = get(client.call(vip()).await, "/", &own).await;
+        assert_eq!(status, 200, "{account:?}: {answer}");
+        let head = heads.lock().pop().unwrap();
+        for line in &lines {
+            assert!(head.contains(line), "{account:?}: {line}\n{head}");
+        }
+    }
+}
+
+/// An application over HTTP/2 that gives away the headers of its requests.
+async fn giving_headers(pod: &Pod) -> (u16, mpsc::Receiver<HeaderMap>) {
+    let listener = TcpListener::bind((pod.ip, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (give, given) = mpsc::channel(8);
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let give = give.clone();
+            tokio::spawn(async move {
+                let Ok(mut connection) = h2::server::handshake(stream).await else {
+                    return;
+                };
+                while let Some(Ok((request, mut respond))) = connection.accept().await {
+                    let _ = give.send(request.into_parts().0.headers).await;
+                    let _ = respond.send_response(http::Response::new(()), true);
+                }
+            });
+        }
+    });
+    (port, given)
+}
+
+#[tokio::test]
+async fn headers_of_a_trace_pass_byte_for_byte_over_http2_too() {
+    let (client, server, _, _) = pair(Protocol::Http2).await;
+    let (port, mut given) = giving_headers(&server).await;
+    for account in [Some("api"), None] {
+        let at = endpoint(server.ip, port, account);
+        client.set(vec![endpoints("api", vec![at])]);
+        let stream = client.call(vip()).await;
+        let (sender, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        let mut request = http::Request::get("http://web.shop/");
+        for (name, value) in OF_AN_APPLICATION {
+            request = request.header(name, value);
+        }
+        let mut sender = sender.ready().await.unwrap();
+        let asked = sender.send_request(request.body(()).unwrap(), true);
+        let (answer, _) = asked.unwrap();
+        assert_eq!(answer.await.unwrap().status(), 200, "{account:?}");
+        let headers = given.recv().await.unwrap();
+        for (name, _) in OF_AN_APPLICATION {
+            let own = OF_AN_APPLICATION.iter().filter(|(own, _)| *own == name);
+            let sent: Vec<&str> = own.map(|(_, value)| *value).collect();
+            let came: Vec<&str> = headers
+                .get_all(name)
+                .iter()
+                .map(|value| value.to_str().unwrap())
+                .collect();
+            assert_eq!(came, sent, "{account:?}, {name}");
+        }
+    }
 }
 
 /// Two pods, the second with an application that keeps heads, that both record all traces

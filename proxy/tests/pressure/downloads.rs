@@ -23,6 +23,11 @@ pub(super) const LENGTH: usize = 100 * 1024;
 /// What one of them takes at a time, and how often.
 const TAKEN: usize = 16 * 1024;
 const TAKEN_EVERY: Duration = Duration::from_millis(200);
+/// The same of callers that are slower still: 20 kB in a second.
+const SLOWER_EVERY: Duration = Duration::from_millis(800);
+const SLOWER_CALLERS: usize = 300;
+/// In percent of the limit: what somebody else holds beside them.
+const BESIDE: usize = 45;
 /// Small buffers of the kernel, which would otherwise take all of an answer at once.
 const KERNEL: usize = 8 * 1024;
 /// All of them are done by then, in a test that is not optimised.
@@ -59,8 +64,8 @@ async fn open_narrow(field: &Field, last: u8) -> TcpStream {
     TcpStream::from_std(client.into()).unwrap()
 }
 
-/// Takes an answer slowly: its head, and how many bytes came behind it.
-async fn download(mut stream: TcpStream) -> (String, usize) {
+/// Takes a part of an answer `every` so often: its head, and how many bytes came behind it.
+async fn download(mut stream: TcpStream, every: Duration) -> (String, usize) {
     let request = b"GET /download HTTP/1.1\r\nHost: app\r\nConnection: close\r\n\r\n";
     if let Err(error) = stream.write_all(request).await {
         return (error.to_string(), 0);
@@ -87,7 +92,7 @@ async fn download(mut stream: TcpStream) -> (String, usize) {
             }
         }
         drop(part);
-        sleep(TAKEN_EVERY).await;
+        sleep(every).await;
     }
     let head = String::from_utf8_lossy(&head).into_owned();
     (head, body.unwrap_or_default())
@@ -108,10 +113,11 @@ async fn one_call(field: &Field) {
 
 /// Whether all of these come to their end, a neighbour beside them is served at once, and
 /// all that keeps to what may be held.
-async fn come_to_their_end(field: &Field, streams: Vec<TcpStream>) {
+async fn come_to_their_end(field: &Field, streams: Vec<TcpStream>, every: Duration) {
     let many = streams.len();
     let began = Instant::now();
-    let mut callers: JoinSet<_> = streams.into_iter().map(download).collect();
+    let downloads = streams.into_iter().map(|one| download(one, every));
+    let mut callers: JoinSet<_> = downloads.collect();
     let (mut whole, mut broken) = (0, Vec::new());
     let mut latest = Duration::ZERO;
     let all = async {
@@ -173,7 +179,7 @@ async fn a_thousand_slow_downloads_that_begin_at_once_all_come_to_their_end() {
     for _ in 0..CALLERS {
         streams.push(open_narrow(&field, 2).await);
     }
-    come_to_their_end(&field, streams).await;
+    come_to_their_end(&field, streams, TAKEN_EVERY).await;
 }
 
 /// None of them asks for much.
@@ -185,7 +191,7 @@ async fn slow_downloads_of_two_hundred_callers_all_come_to_their_end() {
     for caller in (10..210).cycle().take(CALLERS) {
         streams.push(open_narrow(&field, caller).await);
     }
-    come_to_their_end(&field, streams).await;
+    come_to_their_end(&field, streams, TAKEN_EVERY).await;
 }
 
 /// It asks for more all the time, and none of what it has ends.
@@ -205,5 +211,21 @@ async fn slow_downloads_lose_nothing_to_a_stranger_with_hundreds_of_long_polls()
             .unwrap();
         polls.push(poll);
     }
-    come_to_their_end(&field, streams).await;
+    come_to_their_end(&field, streams, TAKEN_EVERY).await;
+}
+
+/// Each holds what it does not take for seconds, and nobody beside them holds as much who
+/// could lose anything: what there is room for begins, and what has begun goes on.
+#[tokio::test]
+async fn downloads_of_twenty_kilobytes_a_second_of_who_holds_most_all_come_to_their_end() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let field = Field::of(LIMIT).await;
+    let mut streams = Vec::new();
+    for _ in 0..SLOWER_CALLERS {
+        streams.push(open_narrow(&field, 2).await);
+    }
+    // Nobody is known whose.
+    let rest = vec![1_u8; LIMIT / 100 * BESIDE];
+    come_to_their_end(&field, streams, SLOWER_EVERY).await;
+    drop(rest);
 }

@@ -220,7 +220,8 @@ impl Pod {
                 };
                 tokio::spawn(async move {
                     tokio::time::sleep(Duration::from_millis(late.load(Relaxed))).await;
-                    serve_mesh(proxy, stream, permit).await;
+                    let serving = serve_mesh(proxy, stream, Arc::clone(&permit));
+                    keep_permit(&permit, serving).await;
                 });
             }
         });

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::slot::{Held, Slot};
+use super::slot::{Held, TrackedConnection};
 use super::{Account, Occupancy, Permit, Reached};
 
 impl Permit {
@@ -33,11 +33,11 @@ impl Permit {
     /// Counts `bytes` as held for this connection.
     #[must_use]
     pub fn hold(&self, bytes: usize) -> Held {
-        Slot::hold(self.charged(), bytes)
+        TrackedConnection::hold(self.charged(), bytes)
     }
 
     /// The slot for which requests and bytes count.
-    pub(super) fn charged(&self) -> &Arc<Slot> {
+    pub(super) fn charged(&self) -> &Arc<TrackedConnection> {
         self.account.as_ref().map_or(&self.slot, |of| &of.slot)
     }
 

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::requests::Requests;
-use super::slot::Slot;
+use super::slot::TrackedConnection;
 use super::{Holder, Occupancy, Permit, Table};
 
 /// A request in flight, until it is dropped.
 #[derive(Debug)]
-pub struct InFlight(Arc<Slot>);
+pub struct InFlight(Arc<TrackedConnection>);
 
 impl Drop for InFlight {
     fn drop(&mut self) {
@@ -18,7 +18,7 @@ impl Drop for InFlight {
     }
 }
 
-impl Slot {
+impl TrackedConnection {
     /// Those of whoever has it.
     pub(super) fn of_holder(&self) -> &Arc<Requests> {
         self.proven.get().unwrap_or(&self.entered)

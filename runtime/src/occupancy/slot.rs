@@ -1,4 +1,4 @@
-//! The slot of one connection: what it is doing, and what would be lost with it.
+//! The state of one connection: what it is doing, and what would be lost with it.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
@@ -14,7 +14,7 @@ pub(super) const YOUNG: Duration = Duration::from_secs(1);
 
 /// What a connection is doing. Written at every request, so without a lock.
 #[derive(Debug, Default)]
-pub(super) struct Slot {
+pub(super) struct TrackedConnection {
     pub(super) activity: AtomicU8,
     /// Milliseconds, when `activity` began.
     pub(super) since: AtomicU64,
@@ -42,7 +42,7 @@ pub(super) struct Slot {
 /// Bytes that are held for one connection, until they are dropped.
 #[derive(Debug)]
 pub struct Held {
-    slot: Arc<Slot>,
+    slot: Arc<TrackedConnection>,
     bytes: AtomicUsize,
 }
 
@@ -66,7 +66,7 @@ impl Held {
     /// Others for the same connection.
     #[must_use]
     pub fn beside(&self, bytes: usize) -> Self {
-        Slot::hold(&self.slot, bytes)
+        TrackedConnection::hold(&self.slot, bytes)
     }
 }
 
@@ -103,7 +103,7 @@ pub(super) struct Loss {
     pub(super) since: u64,
 }
 
-impl Slot {
+impl TrackedConnection {
     pub(super) fn age(&self, now: u64) -> u64 {
         now.saturating_sub(self.since.load(Relaxed))
     }

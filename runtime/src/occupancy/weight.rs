@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::slot::{SHED, Slot};
+use super::slot::{SHED, TrackedConnection};
 use super::{Holder, Occupancy};
 
 /// What the connections of one holder have the process hold, those left out that were
@@ -21,7 +21,7 @@ impl Occupancy {
     #[must_use]
     pub fn weights(&self) -> Vec<Weights> {
         let table = self.table.lock();
-        let of = |(holder, slots): (&Holder, &HashMap<u64, Arc<Slot>>)| {
+        let of = |(holder, slots): (&Holder, &HashMap<u64, Arc<TrackedConnection>>)| {
             let weights = slots.values().map(|slot| slot.weight());
             let mut connections: Vec<_> = weights.filter(|weight| *weight > 0).collect();
             connections.sort_unstable();

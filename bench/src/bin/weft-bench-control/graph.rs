@@ -57,7 +57,7 @@ pub(crate) struct Figures {
 pub(crate) async fn measure(bench: &Bench, fleet: &Fleet, time: Duration) -> Result<Figures> {
     const FOLDED: &str = "weft_controller_graph_fold_seconds_total";
     bench.say("reporting calls");
-    let reader = Reader::new(&bench.api, &bench.pki).await?;
+    let reader = GraphClient::new(&bench.api, &bench.pki).await?;
     let slots = time.as_secs() / SLOT;
     let before = metric(FOLDED).await?;
     for _ in 0..slots {
@@ -100,11 +100,11 @@ async fn ended_slot() -> u64 {
 }
 
 /// Asks as the API server does.
-struct Reader {
+struct GraphClient {
     tls: TlsConnector,
 }
 
-impl Reader {
+impl GraphClient {
     /// Trusts what the APIService says that the API server trusts.
     async fn new(api: &Api, pki: &Path) -> Result<Self> {
         let mut roots = RootCertStore::empty();

@@ -39,7 +39,7 @@ fn pods() -> [Pod; 6] {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Way {
+struct ChainVariant {
     name: &'static str,
     grpc: bool,
     /// The applications pass on what tells the mesh to what a call belongs.
@@ -48,26 +48,26 @@ struct Way {
     most: f64,
 }
 
-const HTTP: Way = Way {
+const HTTP: ChainVariant = ChainVariant {
     name: "HTTP, d answers 503, nothing passed on",
     grpc: false,
     context: false,
     bound: "≤ 1.20",
     most: 1.20,
 };
-const CONTEXT: Way = Way {
+const CONTEXT: ChainVariant = ChainVariant {
     name: "HTTP, d answers 503, `weft-context` and `traceparent` passed on",
     context: true,
     bound: "≤ 1.08",
     most: 1.08,
     ..HTTP
 };
-const GRPC: Way = Way {
+const GRPC: ChainVariant = ChainVariant {
     name: "gRPC, d answers 14, nothing passed on",
     grpc: true,
     ..HTTP
 };
-const GRPC_CONTEXT: Way = Way {
+const GRPC_CONTEXT: ChainVariant = ChainVariant {
     name: "gRPC, d answers 14, `weft-context` and `traceparent` passed on",
     grpc: true,
     ..CONTEXT
@@ -82,7 +82,7 @@ struct ChainRun {
 }
 
 impl ChainRun {
-    fn of(bench: &Bench, mesh: &Mesh, way: &Way) -> Result<Self> {
+    fn of(bench: &Bench, mesh: &Mesh, way: &ChainVariant) -> Result<Self> {
         eprintln!("chain: {}, {}", way.name, mesh.name());
         let asked = Asked {
             grpc_unavailable: way.grpc,
@@ -136,7 +136,8 @@ pub(in crate::resilience) fn last_hop_down(bench: &Bench) -> Result<Section> {
         retries_503: true,
         adaptive: false,
     };
-    let runs = |bench: &Bench, way: &Way| bench.each(MORE, |mesh| ChainRun::of(bench, mesh, way));
+    let runs =
+        |bench: &Bench, way: &ChainVariant| bench.each(MORE, |mesh| ChainRun::of(bench, mesh, way));
     let http = runs(bench, &HTTP)?;
     // Envoy knows nothing of contexts: it would be the same once more.
     let context = runs(&bench.some_of([true, false, false]), &CONTEXT)?;
@@ -171,7 +172,7 @@ fn gave_context(all: &[Option<ChainRun>; SYSTEMS]) -> bool {
     all[0].as_ref().is_some_and(|seen| seen.context)
 }
 
-fn way_row(way: &Way, all: &[Option<ChainRun>; SYSTEMS]) -> Row {
+fn way_row(way: &ChainVariant, all: &[Option<ChainRun>; SYSTEMS]) -> Row {
     let mut row = row(
         way.name.to_owned(),
         way.bound,

@@ -10,7 +10,7 @@ use crate::resilience::application::{Behaviour, ID, METHOD};
 use crate::resilience::client::Call;
 use crate::resilience::cluster::{Asked, Pod};
 use crate::resilience::envoy::Extra;
-use crate::resilience::generator::{End, Load, Sample};
+use crate::resilience::generator::{CallEnd, Load, Sample};
 use crate::resilience::judge;
 use crate::resilience::scenario::Mesh;
 
@@ -350,7 +350,7 @@ pub(in crate::resilience) fn posts(bench: &Bench) -> Result<Section> {
         let refused = run
             .callers
             .iter()
-            .map(|one| judge::count(one, End::Refused));
+            .map(|one| judge::count(one, CallEnd::Refused));
         refused.collect()
     };
     let list = |run: &OutageRun| {

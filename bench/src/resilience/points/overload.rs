@@ -11,7 +11,7 @@ use crate::resilience::application::{Behaviour, LONG_POLL, METHOD, WORKERS};
 use crate::resilience::client::Call;
 use crate::resilience::cluster::{Asked, Pod};
 use crate::resilience::envoy::Extra;
-use crate::resilience::generator::{End, Load, Sample};
+use crate::resilience::generator::{CallEnd, Load, Sample};
 use crate::resilience::judge::{self, GOOD_WITHIN};
 use crate::resilience::scenario::{Mesh, Scenario};
 
@@ -137,14 +137,22 @@ fn carried(scenario: &Scenario) -> Option<(bool, bool)> {
 /// The 99th percentile of answers that are good calls but for the time that they took.
 fn admitted(step: &Step) -> Duration {
     let all = judge::all(&step.callers);
-    let admitted: Vec<_> = all.into_iter().filter(|one| one.end == End::Good).collect();
+    let admitted: Vec<_> = all
+        .into_iter()
+        .filter(|one| one.end == CallEnd::Good)
+        .collect();
     judge::quantile(&admitted, 0.99)
 }
 
 /// Calls of the high load that were not let in.
 fn refused(step: &Step) -> usize {
     let all = judge::all(&step.callers);
-    let ends = [End::Refused, End::Broken, End::TimedOut, End::NotSent];
+    let ends = [
+        CallEnd::Refused,
+        CallEnd::Broken,
+        CallEnd::TimedOut,
+        CallEnd::NotSent,
+    ];
     ends.into_iter().map(|end| judge::count(&all, end)).sum()
 }
 

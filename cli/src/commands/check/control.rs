@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::certificates::days_left;
 use super::facts::{Facts, Missing, few, name_of};
-use super::outcome::{Found, Outcome};
+use super::outcome::{CheckResult, CheckStatus};
 use crate::kinds;
 use crate::output::number;
 
@@ -48,18 +48,18 @@ pub(super) fn needed<'a>(
     }
 }
 
-pub(super) fn controller(facts: &Facts) -> Found {
+pub(super) fn controller(facts: &Facts) -> CheckResult {
     replicas(facts, "controller")
 }
 
-pub(super) fn injector(facts: &Facts) -> Found {
+pub(super) fn injector(facts: &Facts) -> CheckResult {
     replicas(facts, "injector")
 }
 
-fn replicas(facts: &Facts, part: &str) -> Found {
+fn replicas(facts: &Facts, part: &str) -> CheckResult {
     let name = format!("Deployment {}/weft-{part}", facts.weft);
     Ok(match needed(facts, part, &name)? {
-        Err(missing) => (Outcome::Error, missing),
+        Err(missing) => (CheckStatus::Error, missing),
         Ok(deployment) => {
             let wanted = wanted(deployment);
             let ready = deployment["status"]["readyReplicas"]
@@ -67,9 +67,9 @@ fn replicas(facts: &Facts, part: &str) -> Found {
                 .unwrap_or_default();
             let message = format!("{ready} of {wanted} replicas are ready");
             match ready {
-                0 => (Outcome::Error, message),
-                ready if ready < wanted => (Outcome::Warning, message),
-                _ => (Outcome::Ok, message),
+                0 => (CheckStatus::Error, message),
+                ready if ready < wanted => (CheckStatus::Warning, message),
+                _ => (CheckStatus::Ok, message),
             }
         }
     })
@@ -79,7 +79,7 @@ fn wanted(deployment: &Value) -> u64 {
     deployment["spec"]["replicas"].as_u64().unwrap_or(1)
 }
 
-pub(super) fn single_replicas(facts: &Facts) -> Found {
+pub(super) fn single_replicas(facts: &Facts) -> CheckResult {
     let mut few = Vec::new();
     for part in ["controller", "injector"] {
         match facts.part(part) {
@@ -93,13 +93,13 @@ pub(super) fn single_replicas(facts: &Facts) -> Found {
         }
     }
     Ok(if few.is_empty() {
-        (Outcome::Ok, "none".to_owned())
+        (CheckStatus::Ok, "none".to_owned())
     } else {
-        (Outcome::Warning, few.join(" and "))
+        (CheckStatus::Warning, few.join(" and "))
     })
 }
 
-pub(super) fn versions(facts: &Facts) -> Found {
+pub(super) fn versions(facts: &Facts) -> CheckResult {
     let ours = env!("CARGO_PKG_VERSION");
     let mut others = Vec::new();
     for part in ["controller", "injector"] {
@@ -117,46 +117,53 @@ pub(super) fn versions(facts: &Facts) -> Found {
         }
     }
     Ok(if others.is_empty() {
-        (Outcome::Ok, ours.to_owned())
+        (CheckStatus::Ok, ours.to_owned())
     } else {
         (
-            Outcome::Warning,
+            CheckStatus::Warning,
             format!("{}, this command is {ours}", others.join(", ")),
         )
     })
 }
 
-pub(super) fn lease(facts: &Facts) -> Found {
+pub(super) fn lease(facts: &Facts) -> CheckResult {
     let lease = match needed(facts, "lease", "Lease weft-controller")? {
         Ok(lease) => &lease["spec"],
-        Err(missing) => return Ok((Outcome::Error, missing)),
+        Err(missing) => return Ok((CheckStatus::Error, missing)),
     };
     let holder = lease["holderIdentity"].as_str().unwrap_or_default();
     let renewed = lease["renewTime"].as_str().and_then(|time| facts.ago(time));
     Ok(match (holder, renewed) {
-        ("", _) => (Outcome::Error, "nobody holds it".to_owned()),
+        ("", _) => (CheckStatus::Error, "nobody holds it".to_owned()),
         (holder, Some(ago)) if ago.as_secs() <= LEASE_SECONDS => {
-            (Outcome::Ok, format!("held by {holder}"))
+            (CheckStatus::Ok, format!("held by {holder}"))
         }
         (holder, Some(ago)) => (
-            Outcome::Error,
+            CheckStatus::Error,
             format!("{holder} renewed it {} ago", number::age(ago)),
         ),
-        (holder, None) => (Outcome::Error, format!("{holder} never renewed it")),
+        (holder, None) => (CheckStatus::Error, format!("{holder} never renewed it")),
     })
 }
 
 /// So many days are left of a certificate that should have `least`.
-pub(super) fn remaining(days: Result<i64, String>, what: &str, least: i64) -> (Outcome, String) {
+pub(super) fn remaining(
+    days: Result<i64, String>,
+    what: &str,
+    least: i64,
+) -> (CheckStatus, String) {
     match days {
-        Err(why) => (Outcome::Error, format!("{what} {why}")),
-        Ok(days) if days < 0 => (Outcome::Error, format!("{what} ended {} days ago", -days)),
-        Ok(days) if days < least => (Outcome::Warning, format!("{what} ends in {days} days")),
-        Ok(days) => (Outcome::Ok, format!("{days} days left")),
+        Err(why) => (CheckStatus::Error, format!("{what} {why}")),
+        Ok(days) if days < 0 => (
+            CheckStatus::Error,
+            format!("{what} ended {} days ago", -days),
+        ),
+        Ok(days) if days < least => (CheckStatus::Warning, format!("{what} ends in {days} days")),
+        Ok(days) => (CheckStatus::Ok, format!("{days} days left")),
     }
 }
 
-pub(super) fn root(facts: &Facts) -> Found {
+pub(super) fn root(facts: &Facts) -> CheckResult {
     let bundles = facts.list("bundles")?;
     let roots = bundles
         .iter()
@@ -168,20 +175,20 @@ pub(super) fn root(facts: &Facts) -> Found {
             ROOT_DAYS,
         )),
         None => Ok((
-            Outcome::Error,
+            CheckStatus::Error,
             "there is no ConfigMap weft-trust-bundle with roots in any namespace".to_owned(),
         )),
     }
 }
 
-pub(super) fn issuer(facts: &Facts) -> Found {
+pub(super) fn issuer(facts: &Facts) -> CheckResult {
     match needed(facts, "ca", "Secret weft-ca")? {
-        Err(missing) => Ok((Outcome::Error, missing)),
+        Err(missing) => Ok((CheckStatus::Error, missing)),
         Ok(secret) => {
             let pem = bytes(&secret["data"]["issuer.crt"]);
             Ok(match pem {
                 None => (
-                    Outcome::Error,
+                    CheckStatus::Error,
                     "Secret weft-ca has no issuer.crt".to_owned(),
                 ),
                 Some(pem) => remaining(days_left(&pem, facts.now), "the issuer", ISSUER_DAYS),
@@ -195,7 +202,7 @@ pub(super) fn bytes(value: &Value) -> Option<Vec<u8>> {
     Some(read.0)
 }
 
-pub(super) fn bundles(facts: &Facts) -> Found {
+pub(super) fn bundles(facts: &Facts) -> CheckResult {
     let maps = facts.list("bundles")?;
     let roots = |map: &Value| {
         map["data"][crds::objects::TRUST_BUNDLE_KEY]
@@ -225,23 +232,23 @@ pub(super) fn bundles(facts: &Facts) -> Found {
         .count();
     Ok(if !other.is_empty() {
         (
-            Outcome::Error,
+            CheckStatus::Error,
             format!("other roots in namespace {}", few(&other)),
         )
     } else if leaving > 0 {
         (
-            Outcome::Warning,
+            CheckStatus::Warning,
             format!("{leaving} say that the mesh is being removed"),
         )
     } else {
         (
-            Outcome::Ok,
+            CheckStatus::Ok,
             format!("the same in {} namespaces", maps.len()),
         )
     })
 }
 
-pub(super) fn definitions(facts: &Facts) -> Found {
+pub(super) fn definitions(facts: &Facts) -> CheckResult {
     let found = facts.list("definitions")?;
     let mut wrong = Vec::new();
     let kinds = kinds::all();
@@ -260,16 +267,16 @@ pub(super) fn definitions(facts: &Facts) -> Found {
         }
     }
     Ok(if wrong.is_empty() {
-        (Outcome::Ok, format!("{} kinds", kinds.len()))
+        (CheckStatus::Ok, format!("{} kinds", kinds.len()))
     } else {
-        (Outcome::Error, format!("not served: {}", few(&wrong)))
+        (CheckStatus::Error, format!("not served: {}", few(&wrong)))
     })
 }
 
-pub(super) fn api_services(facts: &Facts) -> Found {
+pub(super) fn api_services(facts: &Facts) -> CheckResult {
     // Kubernetes calls an API available that it may reach and cannot verify yet.
     if let Err(Missing::Away(why)) = facts.part("proxies") {
-        return Ok((Outcome::Error, why));
+        return Ok((CheckStatus::Error, why));
     }
     let services = facts.list("api-services")?.iter();
     let ours: Vec<&Value> = services
@@ -295,12 +302,12 @@ pub(super) fn api_services(facts: &Facts) -> Found {
         wrong.push(format!("not available: {}", few(&away)));
     }
     if !wrong.is_empty() {
-        return Ok((Outcome::Error, wrong.join("; ")));
+        return Ok((CheckStatus::Error, wrong.join("; ")));
     }
     if ours.is_empty() {
         return Err("neither metrics API nor read API is installed".to_owned());
     }
-    Ok((Outcome::Ok, format!("{} answer", ours.len())))
+    Ok((CheckStatus::Ok, format!("{} answer", ours.len())))
 }
 
 fn is_available(service: &Value) -> bool {
@@ -311,16 +318,18 @@ fn is_available(service: &Value) -> bool {
 
 /// The APIServices that the controller serves, as far as the user may see what it is told.
 fn switched_on(facts: &Facts) -> impl Iterator<Item = &'static str> {
-    let controller = facts.part("controller").ok();
-    let is_on = move |variable: &str| {
-        let pod = controller.map(|controller| &controller["spec"]["template"]["spec"]);
-        let containers = pod.and_then(|pod| pod["containers"].as_array());
-        let mut containers = containers.into_iter().flatten();
-        let ours = containers.find(|container| container["name"] == CONTROLLER_CONTAINER);
-        let told = ours.and_then(|container| container["env"].as_array());
-        let mut told = told.into_iter().flatten();
-        told.any(|one| one["name"] == variable && one["value"] == "true")
-    };
-    let on = APIS.iter().filter(move |(_, variable, _)| is_on(variable));
+    let on = APIS
+        .iter()
+        .filter(move |(_, name, _)| variable(facts, name) == Some("true"));
     on.flat_map(|(.., names)| names.iter().copied())
+}
+
+/// What a variable of the controller says, as far as the user may see what it is told.
+pub(super) fn variable<'a>(facts: &'a Facts, name: &str) -> Option<&'a str> {
+    let controller = facts.part("controller").ok()?;
+    let containers = controller["spec"]["template"]["spec"]["containers"].as_array()?;
+    let mut containers = containers.iter();
+    let ours = containers.find(|container| container["name"] == CONTROLLER_CONTAINER)?;
+    let mut told = ours["env"].as_array()?.iter();
+    told.find(|one| one["name"] == name)?["value"].as_str()
 }

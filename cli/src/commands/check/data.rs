@@ -5,11 +5,14 @@ use crds::objects::PROXY_CONTAINER;
 use crds::observe::{Proxy, ProxyList, ProxyStatus};
 use serde_json::Value;
 
+use super::control::variable;
 use super::facts::{Facts, Missing, few, name_of};
-use super::outcome::{Found, Outcome};
+use super::outcome::{CheckResult, CheckStatus};
+use crate::commands::lifetime::is_late;
+use crate::output::number;
 
-/// Seconds before its end by which a certificate must have been renewed.
-const SOON: u64 = 600;
+/// The controller's variable that says how long proxies' certificates live.
+pub(super) const LEAF_TTL: &str = "WEFT_LEAF_TTL";
 /// Milliseconds by which a clock may differ.
 const MOST_AHEAD: i64 = 5_000;
 /// Seconds for which a proxy may lack what is on its way: each change of an object is.
@@ -17,15 +20,15 @@ const ON_ITS_WAY: u64 = 60;
 /// Minor versions by which a proxy may be older than the controller.
 const MOST_BEHIND: u32 = 1;
 
-fn names(found: &[String], outcome: Outcome, well: &str, wrong: &str) -> Found {
+fn names(found: &[String], outcome: CheckStatus, well: &str, wrong: &str) -> CheckResult {
     Ok(if found.is_empty() {
-        (Outcome::Ok, well.to_owned())
+        (CheckStatus::Ok, well.to_owned())
     } else {
         (outcome, format!("{} {wrong}: {}", found.len(), few(found)))
     })
 }
 
-pub(super) fn without_proxy(facts: &Facts) -> Found {
+pub(super) fn without_proxy(facts: &Facts) -> CheckResult {
     let asking: Vec<&str> = facts
         .list("namespaces")?
         .iter()
@@ -49,7 +52,7 @@ pub(super) fn without_proxy(facts: &Facts) -> Found {
     let bare: Vec<String> = bare.map(name_of).collect();
     names(
         &bare,
-        Outcome::Warning,
+        CheckStatus::Warning,
         "all that asked have one",
         "pods asked for a proxy and have none",
     )
@@ -61,7 +64,7 @@ fn has_proxy(pod: &Value) -> bool {
     containers.any(|container| container["name"] == PROXY_CONTAINER)
 }
 
-pub(super) fn old(facts: &Facts) -> Found {
+pub(super) fn old(facts: &Facts) -> CheckResult {
     let ours = match facts.part("controller") {
         Ok(controller) => controller["metadata"]["labels"]["app.kubernetes.io/version"].as_str(),
         Err(Missing::Absent) => None,
@@ -77,7 +80,7 @@ pub(super) fn old(facts: &Facts) -> Found {
         })
     });
     let old: Vec<String> = old.map(name_of).collect();
-    names(&old, Outcome::Warning, "none", "proxies are too old")
+    names(&old, CheckStatus::Warning, "none", "proxies are too old")
 }
 
 /// Major and minor number of `1.4.2` or `v1.4`.
@@ -120,12 +123,17 @@ fn must_be_told(
     Err(format!("the read API tells no proxy's {what}"))
 }
 
-pub(super) fn connected(facts: &Facts) -> Found {
+pub(super) fn connected(facts: &Facts) -> CheckResult {
     let lost = those(facts, |proxy| !proxy.status.connected)?;
-    names(&lost, Outcome::Error, "all", "proxies are not connected")
+    names(
+        &lost,
+        CheckStatus::Error,
+        "all",
+        "proxies are not connected",
+    )
 }
 
-pub(super) fn acknowledged(facts: &Facts) -> Found {
+pub(super) fn acknowledged(facts: &Facts) -> CheckResult {
     let lacks = |status: &ProxyStatus| status.connected && status.acknowledged < status.needed;
     let behind = those(facts, |proxy| {
         let behind = proxy.status.behind_seconds;
@@ -139,45 +147,38 @@ pub(super) fn acknowledged(facts: &Facts) -> Found {
     };
     names(
         &behind,
-        Outcome::Warning,
+        CheckStatus::Warning,
         &well,
         "proxies lack something that concerns them",
     )
 }
 
-pub(super) fn refusals(facts: &Facts) -> Found {
+pub(super) fn refusals(facts: &Facts) -> CheckResult {
     let refusing = those(facts, |proxy| !proxy.status.nacks.is_empty())?;
     names(
         &refusing,
-        Outcome::Error,
+        CheckStatus::Error,
         "none",
         "proxies refused a configuration",
     )
 }
 
-pub(super) fn certificates(facts: &Facts) -> Found {
+pub(super) fn certificates(facts: &Facts) -> CheckResult {
     must_be_told(facts, "certificate", |status| status.certificate.is_some())?;
+    let ttl = variable(facts, LEAF_TTL).and_then(|text| number::duration(text).ok());
     let ending = those(facts, |proxy| {
-        let ends = proxy
-            .status
-            .certificate
-            .as_ref()
-            .map(|one| one.not_after.as_str());
-        let ends = ends.and_then(|text| text.parse::<k8s_openapi::jiff::Timestamp>().ok());
-        ends.is_some_and(|ends| {
-            let left = std::time::SystemTime::from(ends).duration_since(facts.now);
-            left.map_or(true, |left| left.as_secs() < SOON)
-        })
+        let held = proxy.status.certificate.as_ref();
+        held.is_some_and(|held| is_late(held, ttl, facts.now))
     })?;
     names(
         &ending,
-        Outcome::Error,
+        CheckStatus::Error,
         "none is about to end",
         "certificates are about to end",
     )
 }
 
-pub(super) fn clocks(facts: &Facts) -> Found {
+pub(super) fn clocks(facts: &Facts) -> CheckResult {
     must_be_told(facts, "clock", |status| status.clock_ahead_ms.is_some())?;
     let off = those(facts, |proxy| {
         proxy
@@ -185,5 +186,10 @@ pub(super) fn clocks(facts: &Facts) -> Found {
             .clock_ahead_ms
             .is_some_and(|ahead| ahead.abs() > MOST_AHEAD)
     })?;
-    names(&off, Outcome::Warning, "agree", "proxies' clocks are off")
+    names(
+        &off,
+        CheckStatus::Warning,
+        "agree",
+        "proxies' clocks are off",
+    )
 }

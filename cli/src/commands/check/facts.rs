@@ -1,7 +1,8 @@
 //! What is known of a cluster, read once for all checks. Each part may be missing by
 //! itself: a user who may see little still gets the checks that he can have.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
 use futures::future::join_all;
@@ -14,7 +15,7 @@ use crate::kinds;
 /// Objects of one page of a list.
 const PAGE: usize = 500;
 /// Most objects of one kind. Beyond that a check of all of them is none for a terminal.
-const MOST: usize = 20_000;
+pub(super) const MOST: usize = 20_000;
 
 /// What is read, by name. `{weft}` is where Weft is installed.
 const READS: &[(&str, &str)] = &[
@@ -73,6 +74,7 @@ const BEFORE: &[&str] = &["definitions", "aggregation"];
 /// What is known.
 #[derive(Debug)]
 pub(super) struct Facts {
+    /// By the API server's clock, where it tells it.
     pub(super) now: SystemTime,
     /// What `/version` says; nothing to who may not see it.
     pub(super) version: Value,
@@ -82,6 +84,10 @@ pub(super) struct Facts {
     /// What came of trying things out.
     pub(super) probes: probes::Probes,
     parts: BTreeMap<&'static str, Result<Value, Missing>>,
+    /// Lists that have more than [`MOST`] objects.
+    cut: BTreeSet<&'static str>,
+    /// Those of them that were looked at and not told of yet.
+    cut_seen: RefCell<BTreeSet<&'static str>>,
 }
 
 /// Why a part is not known.
@@ -120,23 +126,42 @@ impl Facts {
             .map(|(name, path)| async move { (name, list(cluster, name, &path).await) });
         let (reads, lists, probes) =
             futures::join!(join_all(reads), join_all(lists), probes::all(cluster, pre));
+        let mut cut = BTreeSet::new();
+        let lists = lists.into_iter().map(|(name, list)| {
+            let items = list.map(|(items, ends)| {
+                cut.extend((!ends).then_some(name));
+                Value::Array(items)
+            });
+            (name, items)
+        });
+        let parts = reads.into_iter().chain(lists).collect();
         Ok(Self {
-            now: SystemTime::now(),
+            now: corrected(SystemTime::now(), clock_ahead),
             version,
             clock_ahead,
             weft,
             probes,
-            parts: reads.into_iter().chain(lists).collect(),
+            parts,
+            cut,
+            cut_seen: RefCell::default(),
         })
     }
 
     /// A part, or why it is not known.
     pub(super) fn part(&self, name: &str) -> Result<&Value, Missing> {
+        if let Some(cut) = self.cut.get(name) {
+            self.cut_seen.borrow_mut().insert(*cut);
+        }
         match self.parts.get(name) {
             Some(Ok(value)) => Ok(value),
             Some(Err(missing)) => Err(missing.clone()),
             None => Err(Missing::Unseen("was not asked for".to_owned())),
         }
+    }
+
+    /// Of what was looked at since this was asked last, the lists whose rest was not read.
+    pub(super) fn take_cut(&self) -> Vec<&'static str> {
+        self.cut_seen.take().into_iter().collect()
     }
 
     /// A list. A kind that is not served has no objects.
@@ -158,6 +183,18 @@ impl Facts {
     }
 }
 
+/// The time of who has a right clock, by one that is so many seconds ahead of it.
+fn corrected(own: SystemTime, ahead: Option<i64>) -> SystemTime {
+    let ahead = ahead.unwrap_or_default();
+    let by = Duration::from_secs(ahead.unsigned_abs());
+    let right = if ahead > 0 {
+        own.checked_sub(by)
+    } else {
+        own.checked_add(by)
+    };
+    right.unwrap_or(own)
+}
+
 fn missing(refusal: Refusal) -> Missing {
     if refusal.is_missing() {
         return Missing::Absent;
@@ -175,8 +212,8 @@ async fn object(cluster: &Cluster, name: &str, path: &str) -> Result<Value, Miss
     cluster.try_read(name, path).await.map_err(missing)
 }
 
-/// All pages of a list, without what is only for the API server.
-async fn list(cluster: &Cluster, name: &str, path: &str) -> Result<Value, Missing> {
+/// All pages of a list, without what is only for the API server, and whether it ends with them.
+async fn list(cluster: &Cluster, name: &str, path: &str) -> Result<(Vec<Value>, bool), Missing> {
     let mut items = Vec::new();
     let mut next = String::new();
     loop {
@@ -200,7 +237,7 @@ async fn list(cluster: &Cluster, name: &str, path: &str) -> Result<Value, Missin
             .unwrap_or_default()
             .to_owned();
         if next.is_empty() || items.len() >= MOST {
-            return Ok(Value::Array(items));
+            return Ok((items, next.is_empty()));
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use super::facts::Facts;
-use super::outcome::Found;
+use super::outcome::CheckResult;
 use super::{control, data, objects, platform, webhooks};
 
 /// One check.
@@ -17,7 +17,7 @@ pub(super) struct Known {
     meaning: &'static str,
     /// What to do.
     pub(super) hint: &'static str,
-    pub(super) judge: fn(&Facts) -> Found,
+    pub(super) judge: fn(&Facts) -> CheckResult,
 }
 
 /// Of the cluster itself; done always.
@@ -30,7 +30,7 @@ const OBJECTS: &str = "objects";
 const fn check(
     category: &'static str,
     id: &'static str,
-    judge: fn(&Facts) -> Found,
+    judge: fn(&Facts) -> CheckResult,
     meaning: &'static str,
     hint: &'static str,
 ) -> Known {
@@ -46,7 +46,7 @@ const fn check(
 
 const fn before(
     id: &'static str,
-    judge: fn(&Facts) -> Found,
+    judge: fn(&Facts) -> CheckResult,
     meaning: &'static str,
     hint: &'static str,
 ) -> Known {
@@ -276,7 +276,8 @@ pub fn page() -> String {
 Made from the checks by `WEFT_WRITE_GENERATED=1 cargo test -p cli checks`; edit those.
 
 What `weft check` looks at. Results are ok, warning, error, and skipped where the user may not see
-what a check needs. `--pre` looks at a cluster before Weft is installed, `--wait 2m` tries again
+what a check needs, or where nothing is wrong with the first 20 000 objects of a list that has more:
+these alone are read. `--pre` looks at a cluster before Weft is installed, `--wait 2m` tries again
 until nothing fails, also while the API server does not answer, `--fail-on warning` makes a warning
 fail too. Where every check but those of the cluster itself is skipped, nothing is known of the mesh,
 and the exit status is 3.

@@ -7,24 +7,29 @@ use policy::mode::{AccessMode, MtlsMode};
 use serde_json::Value;
 
 use super::facts::{Facts, few, name_of};
-use super::outcome::{Found, Outcome};
+use super::outcome::{CheckResult, CheckStatus};
 use crate::kinds;
 
-pub(super) fn accepted(facts: &Facts) -> Found {
-    with_condition(facts, ACCEPTED, Outcome::Error, "are not accepted")
+pub(super) fn accepted(facts: &Facts) -> CheckResult {
+    with_condition(facts, ACCEPTED, CheckStatus::Error, "are not accepted")
 }
 
-pub(super) fn resolved(facts: &Facts) -> Found {
+pub(super) fn resolved(facts: &Facts) -> CheckResult {
     with_condition(
         facts,
         RESOLVED_REFS,
-        Outcome::Warning,
+        CheckStatus::Warning,
         "name what does not exist",
     )
 }
 
 /// Objects whose condition is False.
-fn with_condition(facts: &Facts, condition: &str, outcome: Outcome, wrong: &str) -> Found {
+fn with_condition(
+    facts: &Facts,
+    condition: &str,
+    outcome: CheckStatus,
+    wrong: &str,
+) -> CheckResult {
     let mut found = Vec::new();
     let mut all = 0;
     for kind in kinds::all() {
@@ -42,7 +47,7 @@ fn with_condition(facts: &Facts, condition: &str, outcome: Outcome, wrong: &str)
         }
     }
     Ok(if found.is_empty() {
-        (Outcome::Ok, format!("{all} objects"))
+        (CheckStatus::Ok, format!("{all} objects"))
     } else {
         (outcome, format!("{} {wrong}: {}", found.len(), few(&found)))
     })
@@ -93,7 +98,7 @@ fn judged(name: &str, value: &str) -> Option<String> {
     }
 }
 
-pub(super) fn annotations(facts: &Facts) -> Found {
+pub(super) fn annotations(facts: &Facts) -> CheckResult {
     let mut found = Vec::new();
     for (kind, list) in [
         ("Namespace", "namespaces"),
@@ -111,16 +116,16 @@ pub(super) fn annotations(facts: &Facts) -> Found {
         }
     }
     Ok(if found.is_empty() {
-        (Outcome::Ok, "all can be read".to_owned())
+        (CheckStatus::Ok, "all can be read".to_owned())
     } else {
         (
-            Outcome::Warning,
+            CheckStatus::Warning,
             format!("{} cannot be read: {}", found.len(), few(&found)),
         )
     })
 }
 
-pub(super) fn labels(facts: &Facts) -> Found {
+pub(super) fn labels(facts: &Facts) -> CheckResult {
     let mut found = Vec::new();
     for (kind, list) in [("Namespace", "namespaces"), ("Pod", "pods")] {
         let unheard = |object: &Value| {
@@ -133,10 +138,10 @@ pub(super) fn labels(facts: &Facts) -> Found {
         found.extend(facts.list(list)?.iter().filter_map(unheard));
     }
     Ok(if found.is_empty() {
-        (Outcome::Ok, "all are heard".to_owned())
+        (CheckStatus::Ok, "all are heard".to_owned())
     } else {
         (
-            Outcome::Warning,
+            CheckStatus::Warning,
             format!("{} are not heard: {}", found.len(), few(&found)),
         )
     })

@@ -7,7 +7,7 @@ use crate::output::table::Tone;
 /// How a check came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Outcome {
+pub(super) enum CheckStatus {
     Ok,
     Skipped,
     Warning,
@@ -15,9 +15,9 @@ pub(super) enum Outcome {
 }
 
 /// What a check finds; an error is the reason why it is skipped.
-pub(super) type Found = Result<(Outcome, String), String>;
+pub(super) type CheckResult = Result<(CheckStatus, String), String>;
 
-impl Outcome {
+impl CheckStatus {
     pub(super) fn shown(self) -> (&'static str, Tone) {
         match self {
             Self::Ok => ("ok", Tone::Good),

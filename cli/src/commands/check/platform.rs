@@ -3,14 +3,14 @@
 use serde_json::Value;
 
 use super::facts::{Facts, Missing, few, name_of};
-use super::outcome::{Found, Outcome};
+use super::outcome::{CheckResult, CheckStatus};
 
 /// The oldest minor version of Kubernetes 1.
 const OLDEST_MINOR: u32 = 33;
 /// Seconds by which two clocks may differ.
 const MOST_AHEAD: i64 = 5;
 
-pub(super) fn version(facts: &Facts) -> Found {
+pub(super) fn version(facts: &Facts) -> CheckResult {
     let text = |key: &str| facts.version[key].as_str().unwrap_or_default();
     // Some clouds write `33+`.
     let digits: String = text("minor")
@@ -21,47 +21,47 @@ pub(super) fn version(facts: &Facts) -> Found {
     let whole = text("gitVersion");
     match minor {
         Some(minor) if text("major") == "1" && minor >= OLDEST_MINOR => {
-            Ok((Outcome::Ok, whole.to_owned()))
+            Ok((CheckStatus::Ok, whole.to_owned()))
         }
         Some(_) => Ok((
-            Outcome::Error,
+            CheckStatus::Error,
             format!("{whole} is older than 1.{OLDEST_MINOR}"),
         )),
         None => Err("the API server does not say its version".to_owned()),
     }
 }
 
-pub(super) fn clocks(facts: &Facts) -> Found {
+pub(super) fn clocks(facts: &Facts) -> CheckResult {
     let ahead = facts
         .clock_ahead
         .ok_or("the API server does not say its time")?;
     Ok(if ahead.abs() > MOST_AHEAD {
         let side = if ahead > 0 { "ahead of" } else { "behind" };
         (
-            Outcome::Warning,
+            CheckStatus::Warning,
             format!(
                 "this machine's clock is {} s {side} the API server's",
                 ahead.abs()
             ),
         )
     } else {
-        (Outcome::Ok, "agree".to_owned())
+        (CheckStatus::Ok, "agree".to_owned())
     })
 }
 
-pub(super) fn rights(facts: &Facts) -> Found {
+pub(super) fn rights(facts: &Facts) -> CheckResult {
     let denied = facts.probes.denied.clone()?;
     Ok(if denied.is_empty() {
-        (Outcome::Ok, "all that the chart needs".to_owned())
+        (CheckStatus::Ok, "all that the chart needs".to_owned())
     } else {
         (
-            Outcome::Error,
+            CheckStatus::Error,
             format!("the user may not create {}", denied.join(", ")),
         )
     })
 }
 
-pub(super) fn foreign_definitions(facts: &Facts) -> Found {
+pub(super) fn foreign_definitions(facts: &Facts) -> CheckResult {
     let foreign: Vec<String> = facts
         .list("definitions")?
         .iter()
@@ -72,10 +72,10 @@ pub(super) fn foreign_definitions(facts: &Facts) -> Found {
         .map(name_of)
         .collect();
     Ok(if foreign.is_empty() {
-        (Outcome::Ok, "none".to_owned())
+        (CheckStatus::Ok, "none".to_owned())
     } else {
         (
-            Outcome::Warning,
+            CheckStatus::Warning,
             format!("{} belong to somebody else", few(&foreign)),
         )
     })
@@ -91,20 +91,20 @@ fn is_ours(definition: &Value) -> bool {
             .is_some_and(|release| release.contains("weft"))
 }
 
-pub(super) fn aggregation(facts: &Facts) -> Found {
+pub(super) fn aggregation(facts: &Facts) -> CheckResult {
     match facts.part("aggregation") {
         Ok(map) => {
             let authority = map["data"]["requestheader-client-ca-file"].as_str();
             Ok(match authority {
-                Some(pem) if !pem.trim().is_empty() => (Outcome::Ok, "is on".to_owned()),
+                Some(pem) if !pem.trim().is_empty() => (CheckStatus::Ok, "is on".to_owned()),
                 _ => (
-                    Outcome::Error,
+                    CheckStatus::Error,
                     "the API server has no requestheader-client-ca-file".to_owned(),
                 ),
             })
         }
         Err(Missing::Absent) => Ok((
-            Outcome::Error,
+            CheckStatus::Error,
             "ConfigMap extension-apiserver-authentication is missing".to_owned(),
         )),
         Err(Missing::Unseen(why) | Missing::Away(why)) => Err(why),

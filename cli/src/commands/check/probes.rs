@@ -9,7 +9,7 @@ use http::{Request, StatusCode, header};
 use kube::client::Body;
 use serde_json::{Value, json};
 
-use crate::cluster::{self, Cluster, Refusal};
+use crate::cluster::{self, Cluster, Refusal, clock};
 
 /// What came of a dry run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,38 +69,25 @@ pub(in crate::commands) async fn version(
     let asked = SystemTime::now();
     let answering = async {
         let answer = client.send(request).await?;
-        let date = answer.headers().get(header::DATE).cloned();
+        let date = clock::date(answer.headers());
         if answer.status() == StatusCode::FORBIDDEN {
             return Ok((date, None));
         }
         let body = cluster::accepted(answer).await?.collect_bytes().await?;
         Ok((date, Some(body)))
     };
-    let (date, body) = cluster.try_ask(VERSION, answering).await?;
+    let (theirs, body) = cluster.try_ask(VERSION, answering).await?;
     let version = match body {
         Some(body) => serde_json::from_slice(&body)
             .map_err(|error| Refusal::of(VERSION, kube::Error::SerdeError(error)))?,
         None => Value::Null,
     };
-    let theirs = date.and_then(|date| http_date(date.to_str().ok()?));
     let ours = asked
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()
         .as_secs();
     let ahead = theirs.and_then(|theirs| i64::try_from(ours).ok()?.checked_sub(theirs));
     Ok((version, ahead))
-}
-
-/// Seconds since 1970 of `Sun, 06 Nov 1994 08:49:37 GMT`.
-fn http_date(text: &str) -> Option<i64> {
-    let at = k8s_openapi::jiff::fmt::strtime::parse("%a, %d %b %Y %H:%M:%S GMT", text).ok()?;
-    let at = at.to_datetime().ok()?;
-    Some(
-        at.to_zoned(k8s_openapi::jiff::tz::TimeZone::UTC)
-            .ok()?
-            .timestamp()
-            .as_second(),
-    )
 }
 
 /// Tries out.
@@ -197,18 +184,4 @@ async fn denied(cluster: &Cluster) -> Result<Vec<String>, String> {
     });
     let answers: Result<Vec<Option<String>>, String> = join_all(asked).await.into_iter().collect();
     Ok(answers?.into_iter().flatten().collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn dates_of_http_are_read() {
-        assert_eq!(
-            http_date("Sun, 06 Nov 1994 08:49:37 GMT"),
-            Some(784_111_777)
-        );
-        assert_eq!(http_date("yesterday"), None);
-    }
 }

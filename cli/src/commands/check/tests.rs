@@ -4,6 +4,7 @@
 mod apis;
 mod ca_bundles;
 mod kinds;
+mod lifetimes;
 mod patience;
 mod server;
 mod untold;
@@ -90,6 +91,13 @@ fn proxy() -> Value {
     })
 }
 
+/// Renewed now, by a clock that is so many seconds ahead of ours.
+fn lease(ahead: i64) -> Value {
+    let now = k8s_openapi::jiff::Timestamp::now().as_second() + ahead;
+    let now = k8s_openapi::jiff::Timestamp::from_second(now).unwrap();
+    json!({"metadata": {}, "spec": {"holderIdentity": "one", "renewTime": now.to_string()}})
+}
+
 fn split(condition: &str, status: &str) -> Value {
     let conditions = json!([{"type": condition, "status": status, "reason": "Because"}]);
     json!({"metadata": {"name": "cart", "namespace": "shop"}, "status": {"conditions": conditions}})
@@ -118,11 +126,7 @@ fn healthy() -> FakeApi {
         &format!("{WEFT}/weft-injector"),
         deployment("weft-injector", 2),
     );
-    let now = k8s_openapi::jiff::Timestamp::now().to_string();
-    api.put(
-        LEASE,
-        json!({"metadata": {}, "spec": {"holderIdentity": "one", "renewTime": now}}),
-    );
+    api.put(LEASE, lease(0));
     let webhooks = json!({"metadata": {}, "webhooks": [{"name": "a", "clientConfig": {"caBundle": secret(&pem)}}]});
     api.put(MUTATING, webhooks.clone());
     api.put(VALIDATING, webhooks);
@@ -168,12 +172,19 @@ async fn checked(
     webhooks: Webhooks,
     arguments: &[&str],
 ) -> (Result<Conclusion, Failure>, Value, String) {
+    checked_by(client(api, webhooks), arguments).await
+}
+
+async fn checked_by(
+    client: kube::Client,
+    arguments: &[&str],
+) -> (Result<Conclusion, Failure>, Value, String) {
     let arguments = ["weft", "check", "-o", "json"].iter().chain(arguments);
     let cli = Cli::try_parse_from(arguments).unwrap();
     let Command::Check(check) = cli.command else {
         panic!("another command");
     };
-    let cluster = Cluster::of(client(api, webhooks), &cli.global);
+    let cluster = Cluster::of(client, &cli.global);
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let mut console = Console {
         input: &mut std::io::empty(),
@@ -227,7 +238,11 @@ const FAULTS: &[(&str, &[&str], Plant)] = &[
             json!({"major": "1", "minor": "32+", "gitVersion": "v1.32.9"}),
         )
     }),
-    ("clocks", &[], |_, webhooks| webhooks.clock = 60),
+    ("clocks", &[], |api, webhooks| {
+        // Ours is ahead, and what the cluster's clocks wrote is new all the same.
+        webhooks.clock = -600;
+        api.put(LEASE, lease(-600));
+    }),
     ("controller", &[], |api, _| {
         api.remove(&format!("{WEFT}/weft-controller"))
     }),

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::certificates::{days_left, first_is_among};
 use super::control::{bytes, needed, remaining};
 use super::facts::{Facts, Missing, name_of};
-use super::outcome::{Found, Outcome};
+use super::outcome::{CheckResult, CheckStatus};
 use super::probes::Tried;
 
 /// The Service that the API server calls.
@@ -15,7 +15,7 @@ const SERVICE: &str = "weft-injector";
 /// The label that every namespace has.
 const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 
-pub(super) fn webhooks(facts: &Facts) -> Found {
+pub(super) fn webhooks(facts: &Facts) -> CheckResult {
     let mut missing = Vec::new();
     for (part, name) in [
         ("mutating", "MutatingWebhookConfiguration weft-injector"),
@@ -29,9 +29,9 @@ pub(super) fn webhooks(facts: &Facts) -> Found {
         }
     }
     Ok(if missing.is_empty() {
-        (Outcome::Ok, "both are there".to_owned())
+        (CheckStatus::Ok, "both are there".to_owned())
     } else {
-        (Outcome::Error, missing.join(", "))
+        (CheckStatus::Error, missing.join(", "))
     })
 }
 
@@ -61,7 +61,7 @@ fn trusted(facts: &Facts) -> Result<Vec<(String, Vec<u8>)>, String> {
     Ok(trusted)
 }
 
-pub(super) fn ca_bundles(facts: &Facts) -> Found {
+pub(super) fn ca_bundles(facts: &Facts) -> CheckResult {
     let trusted = trusted(facts)?;
     let Some((first, most)) = trusted.first() else {
         return Err("there are no webhooks".to_owned());
@@ -71,25 +71,28 @@ pub(super) fn ca_bundles(facts: &Facts) -> Found {
     let signer = signer.and_then(|secret| bytes(&secret["data"]["ca.crt"]));
     for (what, bundle) in &trusted {
         if bundle.is_empty() {
-            return Ok((Outcome::Error, format!("{what} has no caBundle")));
+            return Ok((CheckStatus::Error, format!("{what} has no caBundle")));
         }
         let about = format!("the caBundle of {what}");
         let (outcome, message) = remaining(days_left(bundle, facts.now), &about, 1);
-        if outcome != Outcome::Ok {
-            return Ok((Outcome::Error, message));
+        if outcome != CheckStatus::Ok {
+            return Ok((CheckStatus::Error, message));
         }
         if let Some(signer) = &signer
             && !first_is_among(signer, bundle)
         {
             let message = format!("{about} does not hold the certificate of {INJECTOR_CA_SECRET}");
-            return Ok((Outcome::Error, message));
+            return Ok((CheckStatus::Error, message));
         }
         if bundle != most {
             let message = format!("{about} is another one than that of {first}");
-            return Ok((Outcome::Error, message));
+            return Ok((CheckStatus::Error, message));
         }
     }
-    Ok((Outcome::Ok, format!("the same in {} places", trusted.len())))
+    Ok((
+        CheckStatus::Ok,
+        format!("the same in {} places", trusted.len()),
+    ))
 }
 
 /// Why a webhook is not asked about objects of the namespace in which it is tried.
@@ -116,7 +119,7 @@ fn passed_over(facts: &Facts, part: &str) -> Result<(), String> {
     Ok(())
 }
 
-pub(super) fn injection(facts: &Facts) -> Found {
+pub(super) fn injection(facts: &Facts) -> CheckResult {
     passed_over(facts, "mutating")?;
     let namespace = &facts.probes.namespace;
     match &facts.probes.injection {
@@ -126,36 +129,36 @@ pub(super) fn injection(facts: &Facts) -> Found {
             let mut containers = containers.into_iter().flatten();
             let injected = containers.any(|container| container["name"] == PROXY_CONTAINER);
             Ok(if injected {
-                (Outcome::Ok, format!("works in namespace {namespace}"))
+                (CheckStatus::Ok, format!("works in namespace {namespace}"))
             } else {
                 (
-                    Outcome::Error,
+                    CheckStatus::Error,
                     format!("a pod of namespace {namespace} with the label got no proxy"),
                 )
             })
         }
         // The proxy was added, and the namespace does not admit it.
         Tried::Refused(_, why) if why.contains("PodSecurity") => Ok((
-            Outcome::Warning,
+            CheckStatus::Warning,
             format!("namespace {namespace} does not admit meshed pods: {why}"),
         )),
         Tried::Refused(403 | 404, why) if !why.contains("webhook") => Err(why.clone()),
-        Tried::Refused(_, why) => Ok((Outcome::Error, why.clone())),
+        Tried::Refused(_, why) => Ok((CheckStatus::Error, why.clone())),
     }
 }
 
-pub(super) fn validation(facts: &Facts) -> Found {
+pub(super) fn validation(facts: &Facts) -> CheckResult {
     passed_over(facts, "validating")?;
     match &facts.probes.validation {
         Tried::Not(why) => Err(why.clone()),
         Tried::Taken(_) => Ok((
-            Outcome::Error,
+            CheckStatus::Error,
             "nonsense was taken: the webhook was not asked or did not answer".to_owned(),
         )),
         Tried::Refused(_, why) if why.contains("is invalid") => {
-            Ok((Outcome::Ok, "works".to_owned()))
+            Ok((CheckStatus::Ok, "works".to_owned()))
         }
         Tried::Refused(403 | 404, why) => Err(why.clone()),
-        Tried::Refused(_, why) => Ok((Outcome::Error, why.clone())),
+        Tried::Refused(_, why) => Ok((CheckStatus::Error, why.clone())),
     }
 }

@@ -11,7 +11,7 @@ use http::header::ACCEPT;
 use serde::Deserialize;
 use tokio::time::timeout;
 
-use super::place::{CompletionKind, Place};
+use super::place::{CompletionKind, Cursor};
 use crate::cluster::Cluster;
 use crate::cluster::names::Named;
 use crate::failure::Failure;
@@ -52,7 +52,7 @@ struct Metadata {
 }
 
 /// What could stand there, within a second.
-pub(super) async fn found(place: &Place) -> Vec<String> {
+pub(super) async fn found(place: &Cursor) -> Vec<String> {
     if let Some(kinds) = kinds(place) {
         return kinds;
     }
@@ -68,7 +68,7 @@ pub(super) async fn found(place: &Place) -> Vec<String> {
 }
 
 /// Kinds that begin so, as long as no name is begun.
-fn kinds(place: &Place) -> Option<Vec<String>> {
+fn kinds(place: &Cursor) -> Option<Vec<String>> {
     let CompletionKind::Object(kinds) = place.wanted else {
         return None;
     };
@@ -95,7 +95,11 @@ fn global(options: &[String]) -> Option<Global> {
 }
 
 /// Adds names of the cluster that begin so, page by page: the first ones of all may be others.
-async fn of(cluster: &Cluster, place: &Place, found: &mut BTreeSet<String>) -> Result<(), Failure> {
+async fn of(
+    cluster: &Cluster,
+    place: &Cursor,
+    found: &mut BTreeSet<String>,
+) -> Result<(), Failure> {
     let (typed, kind, begun) = match place.wanted {
         CompletionKind::Name(kind) => (None, kind, place.begun.as_str()),
         CompletionKind::Object(kinds) => {
@@ -153,12 +157,12 @@ mod tests {
 
     use super::*;
     use crate::args::Cli;
-    use crate::cluster::names::Kind;
+    use crate::cluster::names::ResourceKind;
     use crate::commands::{stat, tap::filters};
     use crate::traffic::select::ENDS;
 
-    fn place(wanted: CompletionKind, begun: &str) -> Place {
-        Place {
+    fn place(wanted: CompletionKind, begun: &str) -> Cursor {
+        Cursor {
             wanted,
             begun: begun.to_owned(),
             namespace: None,
@@ -166,7 +170,7 @@ mod tests {
         }
     }
 
-    async fn of(cluster: &Cluster, place: &Place) -> Result<Vec<String>, Failure> {
+    async fn of(cluster: &Cluster, place: &Cursor) -> Result<Vec<String>, Failure> {
         let mut found = BTreeSet::new();
         super::of(cluster, place, &mut found).await?;
         Ok(found.into_iter().collect())
@@ -221,9 +225,17 @@ mod tests {
             everywhere.unwrap(),
             ["deploy/web", "deploy/web-admin", "deploy/webhook"]
         );
-        let pods = of(&shop, &place(CompletionKind::Name(Kind::Pod), "web")).await;
+        let pods = of(
+            &shop,
+            &place(CompletionKind::Name(ResourceKind::Pod), "web"),
+        )
+        .await;
         assert_eq!(pods.unwrap(), ["web-5d8"]);
-        let namespaces = of(&shop, &place(CompletionKind::Name(Kind::Namespace), "")).await;
+        let namespaces = of(
+            &shop,
+            &place(CompletionKind::Name(ResourceKind::Namespace), ""),
+        )
+        .await;
         assert_eq!(namespaces.unwrap(), ["bank", "shop"]);
         // Of these there is no list, and that is no kind of this command.
         let outside = place(CompletionKind::Object(ENDS), "external/");
@@ -242,7 +254,7 @@ mod tests {
             );
         }
         let shop = cluster(&api, &["-n", "shop"]);
-        let pods = |begun: &str| place(CompletionKind::Name(Kind::Pod), begun);
+        let pods = |begun: &str| place(CompletionKind::Name(ResourceKind::Pod), begun);
         assert_eq!(of(&shop, &pods("web")).await.unwrap(), ["web-5d8"]);
         assert_eq!(api.largest_list(), PAGE);
         let all = of(&shop, &pods("")).await.unwrap();
@@ -255,7 +267,10 @@ mod tests {
         assert_eq!(found, ["sts/", "svc/"]);
         let long = kinds(&place(CompletionKind::Object(stat::KINDS), "deployment"));
         assert_eq!(long.unwrap(), ["deployment/"]);
-        assert_eq!(kinds(&place(CompletionKind::Name(Kind::Pod), "")), None);
+        assert_eq!(
+            kinds(&place(CompletionKind::Name(ResourceKind::Pod), "")),
+            None
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -265,7 +280,11 @@ mod tests {
         let patient = global(&["--request-timeout=30s".to_owned()]).unwrap();
         let cluster = Cluster::of(api.client(), &patient);
         let begun = tokio::time::Instant::now();
-        let found = of(&cluster, &place(CompletionKind::Name(Kind::Pod), "")).await;
+        let found = of(
+            &cluster,
+            &place(CompletionKind::Name(ResourceKind::Pod), ""),
+        )
+        .await;
         assert!(found.is_err(), "{found:?}");
         assert_eq!(begun.elapsed().as_secs(), 1);
         assert!(global(&["--never-heard-of".to_owned()]).is_none());

@@ -5,7 +5,7 @@
 
 use clap::{Arg, Command};
 
-use crate::cluster::names::Kind;
+use crate::cluster::names::ResourceKind;
 use crate::commands::tap::filters;
 use crate::commands::{explain, identity, stat};
 use crate::traffic::select::ENDS;
@@ -14,14 +14,14 @@ use crate::traffic::select::ENDS;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CompletionKind {
     /// An object of one of these kinds, as `KIND/NAME`.
-    Object(&'static [Kind]),
+    Object(&'static [ResourceKind]),
     /// The name alone, of an object of this kind.
-    Name(Kind),
+    Name(ResourceKind),
 }
 
 /// The end of a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct Cursor {
     pub(super) wanted: CompletionKind,
     /// What stands there.
     pub(super) begun: String,
@@ -35,9 +35,11 @@ pub(super) struct Place {
 pub(super) fn wanted(command: &str, argument: &str) -> Option<CompletionKind> {
     let kinds = match (command, argument) {
         (_, "namespace" | "weft_namespace" | "from_namespace" | "to_namespace") => {
-            return Some(CompletionKind::Name(Kind::Namespace));
+            return Some(CompletionKind::Name(ResourceKind::Namespace));
         }
-        ("proxy-config" | "log-level", "pod") => return Some(CompletionKind::Name(Kind::Pod)),
+        ("proxy-config" | "log-level", "pod") => {
+            return Some(CompletionKind::Name(ResourceKind::Pod));
+        }
         ("stat", "resource") => stat::KINDS,
         ("tap", "resource" | "to" | "from") => filters::ENDS,
         ("explain", "from") => explain::FROM,
@@ -52,7 +54,7 @@ pub(super) fn wanted(command: &str, argument: &str) -> Option<CompletionKind> {
 }
 
 /// Reads the words behind the program's name; the last one is being typed.
-pub(super) fn of(command: &Command, words: &[String]) -> Option<Place> {
+pub(super) fn of(command: &Command, words: &[String]) -> Option<Cursor> {
     let (last, before) = words.split_last()?;
     let mut line = Line {
         command,
@@ -136,7 +138,7 @@ impl Line<'_> {
     }
 
     /// Where the cursor is, with what stands there.
-    fn end(self, last: &str) -> Option<Place> {
+    fn end(self, last: &str) -> Option<Cursor> {
         let with_value = last
             .strip_prefix("--")
             .and_then(|long| long.split_once('='));
@@ -161,7 +163,7 @@ impl Line<'_> {
                 None => format!("--{long}"),
             });
         }
-        Some(Place {
+        Some(Cursor {
             wanted,
             begun: begun.to_owned(),
             namespace: namespace.and_then(|(_, value)| value.clone()),
@@ -182,7 +184,7 @@ mod tests {
     use super::*;
     use crate::args;
 
-    fn place(line: &str) -> Option<Place> {
+    fn place(line: &str) -> Option<Cursor> {
         let mut command = args::command();
         command.build();
         let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
@@ -191,8 +193,8 @@ mod tests {
 
     #[test]
     fn names_are_wanted_where_a_command_takes_them() {
-        let pod = CompletionKind::Name(Kind::Pod);
-        let namespace = CompletionKind::Name(Kind::Namespace);
+        let pod = CompletionKind::Name(ResourceKind::Pod);
+        let namespace = CompletionKind::Name(ResourceKind::Namespace);
         for (line, wanted, begun) in [
             ("stat dep", CompletionKind::Object(stat::KINDS), "dep"),
             (
@@ -299,7 +301,7 @@ mod tests {
                 panic!("{command} {argument}: no object is wanted");
             };
             for kind in all.into_iter().filter(|kind| is_of_pods(*kind)) {
-                let named = Kind::named(kind.as_str());
+                let named = ResourceKind::named(kind.as_str());
                 assert!(
                     named.is_some_and(|named| kinds.contains(&named)),
                     "weft {command}: {argument} cannot name a {kind:?}"

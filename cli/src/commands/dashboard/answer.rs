@@ -53,10 +53,10 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// What is still to be written of an answer.
 type Rest = UnsyncBoxBody<Bytes, BoxError>;
 /// An answer, whole or one that goes on.
-pub(super) type Answer = Response<Rest>;
+pub(super) type PageResponse = Response<Rest>;
 
 /// A file of the page.
-pub(super) fn file(file: File) -> Answer {
+pub(super) fn file(file: File) -> PageResponse {
     let (bytes, kind) = match file {
         File::Page => (PAGE, "text/html; charset=utf-8"),
         File::Script => (SCRIPT, "text/javascript; charset=utf-8"),
@@ -66,13 +66,13 @@ pub(super) fn file(file: File) -> Answer {
 }
 
 /// JSON, whatever it holds.
-pub(super) fn json(bytes: Bytes) -> Answer {
+pub(super) fn json(bytes: Bytes) -> PageResponse {
     with(StatusCode::OK, "application/json", whole(bytes))
 }
 
 /// What the API server streams, as it comes. The place is held until it ends or its reader
 /// leaves, and with that the stream ends too.
-pub(super) fn lines(body: Body, permit: OwnedSemaphorePermit) -> Answer {
+pub(super) fn lines(body: Body, permit: OwnedSemaphorePermit) -> PageResponse {
     let frames = stream::unfold((body, permit), |(mut body, permit)| async move {
         let frame = body.frame().await?;
         Some((frame.map_err(BoxError::from), (body, permit)))
@@ -82,7 +82,7 @@ pub(super) fn lines(body: Body, permit: OwnedSemaphorePermit) -> Answer {
 }
 
 /// Why there is nothing else, in words for a person.
-pub(super) fn failure(status: StatusCode, message: &str) -> Answer {
+pub(super) fn failure(status: StatusCode, message: &str) -> PageResponse {
     let body = json!({"code": status.as_u16(), "message": message}).to_string();
     let mut answer = with(status, "application/json", whole(body.into()));
     if status == StatusCode::METHOD_NOT_ALLOWED {
@@ -98,7 +98,7 @@ fn whole(bytes: Bytes) -> Rest {
         .boxed_unsync()
 }
 
-fn with(status: StatusCode, kind: &'static str, rest: Rest) -> Answer {
+fn with(status: StatusCode, kind: &'static str, rest: Rest) -> PageResponse {
     let mut answer = Response::new(rest);
     *answer.status_mut() = status;
     let headers = answer.headers_mut();

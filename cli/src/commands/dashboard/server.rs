@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
-use super::answer::{self, Answer};
+use super::answer::{self, PageResponse};
 use super::guard::{Guard, Refused};
 use super::question::{Question, Unknown};
 use crate::cluster::{Cluster, Refusal};
@@ -145,7 +145,7 @@ async fn connection(stream: TcpStream, site: Site, asked: Arc<AtomicBool>) {
 }
 
 impl Site {
-    async fn answer<B>(&self, request: &Request<B>) -> Answer {
+    async fn answer<B>(&self, request: &Request<B>) -> PageResponse {
         let Parts {
             cluster,
             guard,
@@ -212,7 +212,7 @@ fn start(cluster: &Cluster) -> Bytes {
     start.to_string().into()
 }
 
-async fn read(cluster: &Cluster, what: &str, path: &str) -> Answer {
+async fn read(cluster: &Cluster, what: &str, path: &str) -> PageResponse {
     match cluster.try_read_bytes(what, path, MAX_ANSWER).await {
         Ok(bytes) => answer::json(bytes),
         Err(refusal) => refused(refusal),
@@ -220,7 +220,7 @@ async fn read(cluster: &Cluster, what: &str, path: &str) -> Answer {
 }
 
 /// What goes on is no question any longer once it has begun, and has a place of its own.
-async fn watched(cluster: &Cluster, taps: &Arc<Semaphore>, what: &str, path: &str) -> Answer {
+async fn watched(cluster: &Cluster, taps: &Arc<Semaphore>, what: &str, path: &str) -> PageResponse {
     let Ok(place) = Arc::clone(taps).try_acquire_owned() else {
         let words = format!("{TAPS} taps go on already; start again when one was stopped");
         return answer::failure(StatusCode::TOO_MANY_REQUESTS, &words);
@@ -232,7 +232,7 @@ async fn watched(cluster: &Cluster, taps: &Arc<Semaphore>, what: &str, path: &st
 }
 
 /// The API server's own status with its words; 502 where it did not answer.
-fn refused(refusal: Refusal) -> Answer {
+fn refused(refusal: Refusal) -> PageResponse {
     let status = refusal
         .code()
         .and_then(|code| StatusCode::from_u16(code).ok());
@@ -241,7 +241,7 @@ fn refused(refusal: Refusal) -> Answer {
 }
 
 /// Nothing is stored by this `create`: it is how the read API takes a question.
-async fn explained(cluster: &Cluster, spec: crds::observe::ExplanationSpec) -> Answer {
+async fn explained(cluster: &Cluster, spec: crds::observe::ExplanationSpec) -> PageResponse {
     let told = match explain::try_ask(cluster, spec).await {
         Ok(told) => told,
         Err(refusal) => return refused(refusal),

@@ -127,7 +127,7 @@ async fn follow(
 }
 
 /// What tells calls apart.
-type Way = (String, String, u16, Protocol, String);
+type TriedEdgeKey = (String, String, u16, Protocol, String);
 
 /// What all streams told together.
 #[derive(Debug, Default)]
@@ -137,7 +137,7 @@ struct Sum {
     /// Who takes part, as it was said.
     said: Option<(u32, u32)>,
     all: Trial,
-    edges: BTreeMap<Way, TriedEdge>,
+    edges: BTreeMap<TriedEdgeKey, TriedEdge>,
 }
 
 impl Sum {

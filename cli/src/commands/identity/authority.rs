@@ -1,6 +1,7 @@
 //! `weft identity --ca`: the roots that proxies trust, and who signs below them.
 
 use std::collections::BTreeSet;
+use std::time::SystemTime;
 
 use crds::objects::{TRUST_BUNDLE, TRUST_BUNDLE_KEY};
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -39,7 +40,8 @@ pub(super) async fn print(
         }
         Err(error) => console.word(&instead(&here, &error).await)?,
     }
-    rows::print(&rows, "ROLE", false, format, console)?;
+    let now = here.now(SystemTime::now());
+    rows::print(&rows, "ROLE", false, now, format, console)?;
     Ok(Conclusion::Yes)
 }
 

@@ -5,12 +5,11 @@ use std::fmt;
 use crds::objects::PROXY_CONTAINER;
 use crds::observe::ProxyList;
 use k8s_openapi::api::core::v1 as k8s;
-use kube::Api;
-use kube::api::ListParams;
+use kube::api::ObjectList;
 use policy::well_known::ADMIN_PORT;
 
 use super::certificate::{self, Certificate};
-use crate::cluster::names::{Kind, Named};
+use crate::cluster::names::{Named, ResourceKind};
 use crate::cluster::nearest::{hint, nearest};
 use crate::cluster::{Cluster, forward};
 use crate::failure::Failure;
@@ -33,14 +32,9 @@ pub(super) async fn meshed(
     cluster: &Cluster,
     named: Option<&Named>,
 ) -> Result<Vec<PodName>, Failure> {
-    let pods: Api<k8s::Pod> = match cluster.scope() {
-        Some(namespace) => Api::namespaced(cluster.client(), namespace),
-        None => Api::all(cluster.client()),
-    };
-    let found = cluster
-        .ask("Pods", pods.list(&ListParams::default()))
-        .await?;
-    let kind = named.map_or(Kind::Pod, |named| named.kind);
+    let path = ResourceKind::Pod.path(cluster.scope()).unwrap_or_default();
+    let found: ObjectList<k8s::Pod> = cluster.read("Pods", &path).await?;
+    let kind = named.map_or(ResourceKind::Pod, |named| named.kind);
     let wanted = named.and_then(|named| named.name.as_deref());
     let meshed = || found.items.iter().filter(|pod| is_meshed(pod));
     let meant: Vec<PodName> = meshed()
@@ -61,8 +55,10 @@ pub(super) async fn meshed(
     let meant = nearest(wanted, meshed().map(|pod| called(kind, pod)));
     let hint = hint(meant.map(|meant| format!("{}/{meant}", kind.short())));
     Err(match kind {
-        Kind::Pod if !there => Failure::usage(format!("there is no Pod {wanted} {place}{hint}")),
-        Kind::Pod => Failure::unknown(format!("Pod {wanted} has no proxy")),
+        ResourceKind::Pod if !there => {
+            Failure::usage(format!("there is no Pod {wanted} {place}{hint}"))
+        }
+        ResourceKind::Pod => Failure::unknown(format!("Pod {wanted} has no proxy")),
         _ => Failure::unknown(format!("no meshed pods of {kind} {wanted} {place}{hint}")),
     })
 }
@@ -107,8 +103,8 @@ fn is_meshed(pod: &k8s::Pod) -> bool {
 }
 
 /// The name by which a pod is meant: its own, or its account's.
-fn called(kind: Kind, pod: &k8s::Pod) -> &str {
-    if kind == Kind::Pod {
+fn called(kind: ResourceKind, pod: &k8s::Pod) -> &str {
+    if kind == ResourceKind::Pod {
         return pod.metadata.name.as_deref().unwrap_or_default();
     }
     let spec = pod.spec.as_ref();

@@ -41,11 +41,13 @@ impl Row {
     }
 }
 
-/// Prints them; `head` says what their names are, and `all` that they are of many namespaces.
+/// Prints them at this time; `head` says what their names are, and `all` that they are of many
+/// namespaces.
 pub(super) fn print(
     rows: &[Row],
     head: &'static str,
     all: bool,
+    now: SystemTime,
     format: Format,
     console: &mut Console<'_>,
 ) -> Result<(), Failure> {
@@ -58,7 +60,6 @@ pub(super) fn print(
     }
     heads.extend([head, "IDENTITY", "SERIAL", "ISSUER", "ENDS", "RENEWAL"]);
     let mut table = Table::new(&heads);
-    let now = SystemTime::now();
     let until = |time: SystemTime| match time.duration_since(now) {
         Ok(left) => Cell::from(number::age(left)),
         Err(_) => Cell::toned("over", Tone::Bad),

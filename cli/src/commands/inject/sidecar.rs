@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crds::inject::{self, HookToken, Namespace, Outcome, Settings};
+use crds::inject::{self, HookToken, InjectionOutcome, Namespace, Settings};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1 as k8s;
 use kube::Api;
@@ -229,11 +229,11 @@ fn injected(
     let token = HookToken(rand::random());
     match inject::inject(&pod, namespace, settings, token) {
         Err(refusal) => Err(refusal.to_string()),
-        Ok(Outcome::Skipped { reason, warning }) => {
+        Ok(InjectionOutcome::Skipped { reason, warning }) => {
             words.push(warning.unwrap_or_else(|| format!("stays as it is: {}", reason.as_str())));
             Ok(template.value.clone())
         }
-        Ok(Outcome::Injected(injected)) => {
+        Ok(InjectionOutcome::Injected(injected)) => {
             words.extend(injected.warnings.iter().cloned());
             let mut new = template.value.clone();
             for member in MEMBERS {

@@ -7,7 +7,7 @@ use crds::observe::Edge;
 use kube::api::DynamicObject;
 use serde_json::Value;
 
-use crate::cluster::names::{Kind, Named};
+use crate::cluster::names::{Named, ResourceKind};
 use crate::output::table::{Cell, Tone};
 use crate::traffic::Traffic;
 use crate::traffic::select::Selected;
@@ -123,19 +123,19 @@ fn key(
     let owned =
         |(namespace, name): (&str, &str)| (namespace.to_owned(), name.to_owned(), String::new());
     match resource.kind {
-        Kind::Service if !outbound => {
+        ResourceKind::Service if !outbound => {
             let fits = selected.is_to(traffic, edge);
             let service = selected.service_of(edge).filter(|_| fits)?;
             service.split_once('/').map(owned)
         }
-        Kind::TrafficSplit => {
+        ResourceKind::TrafficSplit => {
             let (namespace, name) = edge.split.split_once('/')?;
             let wanted = resource.name.as_deref();
             wanted
                 .is_none_or(|wanted| wanted == name)
                 .then(|| (namespace.to_owned(), name.to_owned(), edge.backend.clone()))
         }
-        Kind::Namespace => {
+        ResourceKind::Namespace => {
             let node = traffic.node(id).filter(|node| selected.fits(node))?;
             (!node.namespace.is_empty()).then(|| owned(("", &node.namespace)))
         }
@@ -168,7 +168,7 @@ mod tests {
         .unwrap();
         let traffic = Traffic::of(graph);
         let rows = |text: &str| -> Vec<(String, u64)> {
-            let named = Named::read(text, &[Kind::Service]).unwrap();
+            let named = Named::read(text, &[ResourceKind::Service]).unwrap();
             let selected = Selected::new(named.clone(), Some("shop"));
             let groups = of(&traffic, traffic.edges().iter(), &named, &selected, false);
             let rows = groups.into_iter();

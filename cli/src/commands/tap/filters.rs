@@ -4,21 +4,21 @@
 use clap::Args;
 use form_urlencoded::Serializer;
 
-use crate::cluster::names::{Kind, Named};
+use crate::cluster::names::{Named, ResourceKind};
 use crate::failure::Failure;
 
 /// Kinds whose requests can be watched, and that can be at the other end.
-pub(crate) const ENDS: &[Kind] = &[
-    Kind::Deployment,
-    Kind::StatefulSet,
-    Kind::DaemonSet,
-    Kind::Job,
-    Kind::ReplicaSet,
-    Kind::ReplicationController,
-    Kind::Pod,
-    Kind::Service,
-    Kind::ServiceAccount,
-    Kind::Namespace,
+pub(crate) const ENDS: &[ResourceKind] = &[
+    ResourceKind::Deployment,
+    ResourceKind::StatefulSet,
+    ResourceKind::DaemonSet,
+    ResourceKind::Job,
+    ResourceKind::ReplicaSet,
+    ResourceKind::ReplicationController,
+    ResourceKind::Pod,
+    ResourceKind::Service,
+    ResourceKind::ServiceAccount,
+    ResourceKind::Namespace,
 ];
 /// Requests that are shown in a second: what proxies are known to bear beside their work.
 const RATE: u32 = 100;

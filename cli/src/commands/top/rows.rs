@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use crds::observe::Latency;
 
 use super::frame::Order;
-use super::window::{Counts, RowStats, Way, WindowView};
+use super::window::{Counts, RowKey, RowStats, WindowView};
 use crate::output::number;
 use crate::output::table::{Cell, Table};
 
@@ -18,7 +18,7 @@ const METHOD: usize = 16;
 const OTHERS: &str = "(others)";
 
 /// A way, or none, and what was seen of it.
-type Row<'a> = (Option<&'a Way>, &'a RowStats);
+type Row<'a> = (Option<&'a RowKey>, &'a RowStats);
 
 /// The first `most` rows.
 pub(super) fn table(look: &WindowView<'_>, order: Order, most: usize) -> Table {
@@ -73,7 +73,7 @@ pub(super) fn summary(look: &WindowView<'_>) -> String {
     }
     // Writing to a String does not fail.
     let _ = write!(text, "; {taking_part} of {proxies} proxies take part");
-    if let Some(others) = look.rows.get(&None::<&Way>) {
+    if let Some(others) = look.rows.get(&None::<&RowKey>) {
         let _ = write!(text, "; {} of those shown are in {OTHERS}", others.requests);
     }
     if look.evicted > 0 {

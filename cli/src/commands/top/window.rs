@@ -21,14 +21,14 @@ const SLOT: Duration = Duration::from_secs(1);
 
 /// What rows are told apart by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Way {
+pub(super) struct RowKey {
     pub(super) path: String,
     pub(super) method: String,
     pub(super) route: String,
     pub(super) direction: &'static str,
 }
 
-impl Way {
+impl RowKey {
     fn of(request: &TapRequest) -> Self {
         let cut = |text: &str| text[..text.floor_char_boundary(TEXT)].to_owned();
         Self {
@@ -71,7 +71,7 @@ impl Ended {
 struct TappedRequest {
     at: Instant,
     /// Without it, one of those that are summed up.
-    way: Option<Arc<Way>>,
+    way: Option<Arc<RowKey>>,
     ended: Ended,
     ms: f64,
 }
@@ -131,7 +131,7 @@ impl RowStats {
 #[derive(Debug)]
 pub(super) struct WindowView<'a> {
     /// By way; under none those that are not told apart.
-    pub(super) rows: BTreeMap<Option<&'a Way>, RowStats>,
+    pub(super) rows: BTreeMap<Option<&'a RowKey>, RowStats>,
     pub(super) seconds: f64,
     pub(super) counts: Counts,
     /// Proxies that take part, and that there are.
@@ -161,7 +161,7 @@ pub(super) struct Window {
     begun: Option<Instant>,
     held: VecDeque<TappedRequest>,
     /// Rows that are told apart, and how many requests of each are held.
-    ways: BTreeMap<Arc<Way>, usize>,
+    ways: BTreeMap<Arc<RowKey>, usize>,
     /// One for each `SLOT` of the window.
     counts: VecDeque<(Instant, Counts)>,
     /// What the stream has said so far.
@@ -206,7 +206,7 @@ impl Window {
     /// What was told in the window that ends now.
     pub(super) fn look(&mut self, now: Instant) -> WindowView<'_> {
         self.forget(now);
-        let mut rows: BTreeMap<Option<&Way>, RowStats> = BTreeMap::new();
+        let mut rows: BTreeMap<Option<&RowKey>, RowStats> = BTreeMap::new();
         for held in &self.held {
             rows.entry(held.way.as_deref()).or_default().add(held);
         }
@@ -235,7 +235,7 @@ impl Window {
             self.leave();
             self.evicted += 1;
         }
-        let way = self.way(Way::of(request));
+        let way = self.way(RowKey::of(request));
         self.held.push_back(TappedRequest {
             at: now,
             way,
@@ -245,7 +245,7 @@ impl Window {
     }
 
     /// The row of a request; none where it is summed up.
-    fn way(&mut self, way: Way) -> Option<Arc<Way>> {
+    fn way(&mut self, way: RowKey) -> Option<Arc<RowKey>> {
         let known = self.ways.get_key_value(&way);
         let known = known.map(|(known, _)| Arc::clone(known));
         let way = match known {

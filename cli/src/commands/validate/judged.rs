@@ -60,7 +60,7 @@ pub fn judge(text: &str, namespace: &str, cluster: &Cluster) -> Result<Judged, B
     let mut judged = Judged::default();
     for document in tree::parse(text)? {
         let value = document.value()?;
-        let mut reader = Reader {
+        let mut reader = ObjectReader {
             document: &document,
             namespace,
             cluster,
@@ -71,14 +71,14 @@ pub fn judge(text: &str, namespace: &str, cluster: &Cluster) -> Result<Judged, B
     Ok(judged)
 }
 
-struct Reader<'a> {
+struct ObjectReader<'a> {
     document: &'a Document,
     namespace: &'a str,
     cluster: &'a Cluster,
     judged: &'a mut Judged,
 }
 
-impl Reader<'_> {
+impl ObjectReader<'_> {
     fn object(&mut self, object: &Value, at: &mut Vec<Step>) {
         let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or_default();
         let (api_version, kind) = (text("apiVersion"), text("kind"));

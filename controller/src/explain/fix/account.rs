@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use policy::mode::{AccessMode, Enforcement};
 
-use crate::explain::outcome::Outcome;
+use crate::explain::outcome::BackendOutcome;
 use crate::explain::question::{Callers, Owner, SeenCallers};
 use crate::model::{Index, PodId, modes};
 use crate::world::{ObjectKey, PodFacts};
@@ -48,7 +48,7 @@ pub(super) fn carries_bytes(index: &Index, account: &ObjectKey, ports: &BTreeSet
 pub(super) fn lets_in_elsewhere(
     index: &Index,
     account: &ObjectKey,
-    outcomes: &[Outcome<'_>],
+    outcomes: &[BackendOutcome<'_>],
     owner: Owner<'_>,
 ) -> Option<String> {
     let pods = pods_of(index, account).filter(|(_, facts)| !facts.ended);

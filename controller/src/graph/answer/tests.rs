@@ -4,6 +4,7 @@ use super::*;
 use crate::graph::fold::Fold;
 use crate::graph::owners::Owners;
 use crate::graph::workloads::Workload;
+use crate::graph::written::{LastShown, Written};
 use crate::observe::reports::{Reporter, Reports};
 use crate::testing::topology::{
     SLOT_NOW, call, inventory, key, now, report, reports, seen_by_client, seen_by_server,
@@ -42,13 +43,18 @@ impl Town {
         let window = self
             .history
             .window((SLOT_NOW - 11, SLOT_NOW + 1), SLOT_NOW + 1, 0);
+        self.answer(&window, extent)
+    }
+
+    fn answer(&self, window: &Window, extent: &Extent) -> Graph {
         let sources = Sources {
-            window: &window,
+            window,
             history: &self.history,
             memory: &self.memory,
             workloads: &self.workloads,
             inventory: &self.inventory,
             trust_domain: "cluster.local",
+            as_it_was: false,
         };
         graph(&sources, extent)
     }
@@ -161,6 +167,24 @@ fn answer_says_when_its_window_ended_and_how_long_it_was() {
     assert_eq!(timestamp(0), "1970-01-01T00:00:00Z");
 }
 
+#[test]
+fn answer_of_which_nothing_is_lost_says_that_it_is_only_not_settled() {
+    let town = Town::of(&busy());
+    for (incomplete, told) in [
+        (None, (true, false)),
+        (Some(Incomplete::Unsettled), (false, true)),
+        (Some(Incomplete::Lost("no room")), (false, false)),
+    ] {
+        let window = Window {
+            incomplete,
+            ..Window::default()
+        };
+        let metadata = town.answer(&window, &Extent::default()).metadata;
+        assert_eq!((metadata.complete, metadata.unsettled), told);
+        assert_eq!(metadata.incomplete.is_some(), !metadata.complete);
+    }
+}
+
 fn read(line: &str) -> Graph {
     assert!(!line.contains('\n'));
     serde_json::from_str(line).unwrap()
@@ -194,12 +218,12 @@ fn stream_says_what_is_new_and_what_is_gone_and_nothing_twice() {
             .len(),
         2
     );
-    // Whoever takes another stream up is told of all that has calls.
+    // Whoever takes another stream up is told of all that has calls, and of all nodes: their
+    // pods may have changed since.
+    let again = read(&shown.changes(&whole.clone().into(), true));
     assert_eq!(
-        read(&shown.changes(&whole.clone().into(), true))
-            .edges
-            .len(),
-        3
+        (again.edges, again.nodes),
+        (whole.edges.clone(), whole.nodes.clone())
     );
     assert!(read(&LastShown::last(&whole.into(), "x")).metadata.last);
 }

@@ -187,27 +187,29 @@ async fn what_a_holder_writes_at_its_end_is_known_to_those_that_began_before() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn holder_writes_every_hour_and_at_its_end_and_others_never() {
+async fn holder_writes_at_its_beginning_every_hour_and_at_its_end_and_others_never() {
     let api = cluster();
     let holder = one_that_saw(&api, "shop/web", "shop/api").await;
     let (stop, stopping) = watch::channel(false);
     let task = tokio::spawn(holder.clone().run(stopping));
-    tokio::time::sleep(Duration::from_secs(3000)).await;
-    assert!(api.writes().is_empty());
-    tokio::time::sleep(Duration::from_secs(700)).await;
+    // What it finds, and then what it wrote, as if somebody had taken that away.
+    let piece = format!("{PLACE}/weft-graph-0");
+    tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(api.writes().len(), PIECES);
+    api.remove(&piece);
+    tokio::time::sleep(Duration::from_secs(3000)).await;
+    assert!(api.read(&piece).is_none());
+    tokio::time::sleep(Duration::from_secs(700)).await;
+    assert!(api.read(&piece).is_some());
     holder.graph.with_memory(|memory, edges| {
         let mut more = crate::graph::memory::Memory::default();
         std::mem::swap(memory, &mut more);
         let _ = edges.size();
     });
-    api.remove(&format!("{PLACE}/weft-graph-0"));
+    api.remove(&piece);
     stop.send_replace(true);
     task.await.unwrap();
-    assert!(
-        api.read(&format!("{PLACE}/weft-graph-0")).is_some(),
-        "written at its end"
-    );
+    assert!(api.read(&piece).is_some(), "written at its end");
     let api = cluster();
     let mut other = one_that_saw(&api, "shop/web", "shop/api").await;
     other.leadership = Leadership::fixed(false);
@@ -299,11 +301,44 @@ async fn one_that_took_the_lease_just_now_writes_at_its_end_though_it_lets_go_fi
     let (_stage, stages) = watch::channel(Stage::default());
     let lease = tokio::spawn(candidate.run(stop::requested(ends), stages));
     sleep(Duration::from_secs(5)).await;
+    // What it wrote when it took the Lease.
+    let piece = format!("{PLACE}/weft-graph-0");
+    api.remove(&piece);
     end.send_replace(true);
     lease.await.unwrap();
     stop.send_replace(true);
     task.await.unwrap();
-    assert!(api.read(&format!("{PLACE}/weft-graph-0")).is_some());
+    assert!(api.read(&piece).is_some());
+}
+
+/// The one before was killed an hour after it wrote, and this one may be killed before it has
+/// held the Lease for an hour.
+#[tokio::test(start_paused = true)]
+async fn whoever_takes_the_lease_writes_soon_what_it_knows_and_what_was_written_before() {
+    let api = cluster();
+    let before = one_that_saw(&api, "bank/web", "shop/api").await;
+    assert!(before.write().await);
+    let mut next = one_that_saw(&api, "shop/web", "shop/api").await;
+    let (candidate, leadership) = Candidate::new(api.client(), "weft-system", "one", "me");
+    next.leadership = leadership;
+    let (_stop, stopping) = watch::channel(false);
+    let task = tokio::spawn(next.run(stopping));
+    let written = async || {
+        let reader = checkpointer(&api, false);
+        assert!(reader.read(&mut Versions::default()).await);
+        remembered(&reader)
+    };
+    sleep(Duration::from_secs(600)).await;
+    let old = ends("bank/Deployment/web", "shop/Deployment/api");
+    let new = ends("shop/Deployment/web", "shop/Deployment/api");
+    assert_eq!(written().await, [old.clone()], "it does not lead");
+    let (_end, ending) = watch::channel(false);
+    let (_stage, stages) = watch::channel(Stage::default());
+    let lease = tokio::spawn(candidate.run(stop::requested(ending), stages));
+    sleep(LOOK_EVERY).await;
+    assert_eq!(written().await, [old, new]);
+    task.abort();
+    lease.abort();
 }
 
 #[tokio::test(start_paused = true)]

@@ -380,9 +380,9 @@ fn what_a_row_is_about_is_looked_up_once_and_who_owns_a_pod_once() {
 /// A hundred Deployments with twenty pods each.
 fn large_inventory() -> Inventory {
     use crate::inventory::InventoryObject;
-    use crate::inventory::kind::Kind;
+    use crate::inventory::kind::MetricsKind;
     let mut inventory = Inventory::default();
-    let mut put = |kind, name: String, owner: Option<(Kind, String)>| {
+    let mut put = |kind, name: String, owner: Option<(MetricsKind, String)>| {
         let thing = InventoryObject {
             uid: name.as_str().into(),
             owner: owner.map(|(kind, name)| (kind, name.into())),
@@ -391,12 +391,12 @@ fn large_inventory() -> Inventory {
         inventory.put(kind, key("shop", &name), Arc::new(thing));
     };
     for workload in 0..PROXIES / 20 {
-        put(Kind::Deployment, format!("w{workload}"), None);
-        let owner = Some((Kind::Deployment, format!("w{workload}")));
-        put(Kind::ReplicaSet, format!("w{workload}-rs"), owner);
+        put(MetricsKind::Deployment, format!("w{workload}"), None);
+        let owner = Some((MetricsKind::Deployment, format!("w{workload}")));
+        put(MetricsKind::ReplicaSet, format!("w{workload}-rs"), owner);
         for pod in 0..20 {
-            let owner = Some((Kind::ReplicaSet, format!("w{workload}-rs")));
-            put(Kind::Pod, format!("w{workload}-{pod}"), owner);
+            let owner = Some((MetricsKind::ReplicaSet, format!("w{workload}-rs")));
+            put(MetricsKind::Pod, format!("w{workload}-{pod}"), owner);
         }
     }
     inventory

@@ -85,7 +85,7 @@ async fn edge_of_long_ago_is_quiet_and_shown_when_asked_for() {
     assert_eq!(edge.first_seen, answer::timestamp(seen));
     // Its ends are gone, so it is shown only to those who ask for that too.
     graph.inner.inventory.write().keep_only(
-        crate::inventory::kind::Kind::Deployment,
+        crate::inventory::kind::MetricsKind::Deployment,
         |_| false,
         Instant::now(),
     );
@@ -97,6 +97,51 @@ async fn edge_of_long_ago_is_quiet_and_shown_when_asked_for() {
     let answer = graph.answer(&asked(gone), later);
     assert_eq!(answer.edges.len(), 1);
     assert!(answer.nodes.iter().all(|node| node.gone));
+}
+
+/// What was seen since is news to who was told this window.
+#[tokio::test]
+async fn window_of_before_knows_nothing_of_what_was_seen_after_it() {
+    let reports = reports();
+    let graph = graph(&reports);
+    let end = topology::SLOT_NOW + 1;
+    let call_in = |slot, caller| {
+        let called = vec![topology::seen_by_client("shop/api", 1, 0)];
+        topology::report_in(&reports, slot, caller, called);
+    };
+    call_in(end - 3, "shop/web");
+    call_in(end, "shop/web");
+    call_in(end, "bank/web");
+    let later = now() + Duration::from_secs(30);
+    graph.look(later, true).await;
+    let quiet = Extent {
+        quiet: true,
+        ..Extent::default()
+    };
+    let present = GraphWindow {
+        slots: 2,
+        ..asked(quiet)
+    };
+    let before = GraphWindow {
+        end: Some(end),
+        ..present.clone()
+    };
+    let seen = |asked: &GraphWindow| -> Vec<(String, String, bool)> {
+        let edges = graph.answer(asked, later).edges.into_iter();
+        let mut seen: Vec<_> = edges
+            .map(|edge| (edge.from, edge.last_seen, edge.quiet))
+            .collect();
+        seen.sort();
+        seen
+    };
+    let quiet_since = |from: &str, slot| (from.to_owned(), answer::timestamp(slot * SLOT), true);
+    let web = "shop/Deployment/web";
+    assert_eq!(seen(&before), [quiet_since(web, end)]);
+    let all = [
+        quiet_since("bank/Deployment/web", end + 1),
+        quiet_since(web, end + 1),
+    ];
+    assert_eq!(seen(&present), all);
 }
 
 /// Reports come in any order, and one end may count a call in the slot after the other's.
@@ -184,7 +229,7 @@ async fn calls_of_a_pod_that_ended_before_this_replica_began_are_its_owners() {
                 let (pod, at) = (topology::key("shop", name), Instant::now());
                 for graph in [&there, &here] {
                     let mut inventory = graph.inner.inventory.write();
-                    inventory.end(crate::inventory::kind::Kind::Pod, &pod, at);
+                    inventory.end(crate::inventory::kind::MetricsKind::Pod, &pod, at);
                 }
                 // It was not there yet.
                 let long_ago = at + Duration::from_secs(600);

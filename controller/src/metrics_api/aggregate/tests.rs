@@ -18,7 +18,7 @@ fn view<'a>(inventory: &'a Inventory, reports: &'a Reports) -> View<'a> {
 }
 
 /// What the object receives: good and bad calls.
-fn received(view: &View<'_>, kind: Kind, namespace: &str, name: &str) -> (u64, u64) {
+fn received(view: &View<'_>, kind: MetricsKind, namespace: &str, name: &str) -> (u64, u64) {
     let side = if kind.has_pods() {
         Side::Server
     } else {
@@ -34,17 +34,17 @@ fn ends(
     namespace: &str,
     name: &str,
     side: Option<Side>,
-) -> Vec<(Direction, Side, End, u64)> {
-    let of = (Kind::Deployment, key(namespace, name));
-    let edges = view.edges(&of, side, Kind::Deployment);
+) -> Vec<(Direction, Side, EdgeEnd, u64)> {
+    let of = (MetricsKind::Deployment, key(namespace, name));
+    let edges = view.edges(&of, side, MetricsKind::Deployment);
     edges
         .into_iter()
         .map(|(edge, sums)| (edge.direction, edge.side, edge.end, sums.success))
         .collect()
 }
 
-fn deployment(namespace: &str, name: &str) -> End {
-    End::Object(Kind::Deployment, key(namespace, name))
+fn deployment(namespace: &str, name: &str) -> EdgeEnd {
+    EdgeEnd::Object(MetricsKind::Deployment, key(namespace, name))
 }
 
 #[test]
@@ -53,16 +53,19 @@ fn every_kind_gets_the_calls_of_its_pods_once() {
     call(&reports, "shop/web", "shop/api", 10, 2);
     let view = view(&inventory, &reports);
     for (kind, namespace, name) in [
-        (Kind::Pod, "shop", "api-1"),
-        (Kind::ReplicaSet, "shop", "api-rs"),
-        (Kind::Deployment, "shop", "api"),
-        (Kind::Service, "shop", "api"),
-        (Kind::Namespace, "", "shop"),
-        (Kind::Node, "", "n1"),
+        (MetricsKind::Pod, "shop", "api-1"),
+        (MetricsKind::ReplicaSet, "shop", "api-rs"),
+        (MetricsKind::Deployment, "shop", "api"),
+        (MetricsKind::Service, "shop", "api"),
+        (MetricsKind::Namespace, "", "shop"),
+        (MetricsKind::Node, "", "n1"),
     ] {
         assert_eq!(received(&view, kind, namespace, name), (10, 2), "{kind:?}");
     }
-    assert_eq!(received(&view, Kind::Deployment, "shop", "web"), (0, 0));
+    assert_eq!(
+        received(&view, MetricsKind::Deployment, "shop", "web"),
+        (0, 0)
+    );
 }
 
 #[test]
@@ -93,7 +96,10 @@ fn same_name_in_another_namespace_is_another_object() {
         ends(&view, "bank", "web", None),
         [(Direction::To, Side::Client, deployment("shop", "web"), 7)]
     );
-    assert_eq!(received(&view, Kind::Deployment, "bank", "web"), (0, 0));
+    assert_eq!(
+        received(&view, MetricsKind::Deployment, "bank", "web"),
+        (0, 0)
+    );
 }
 
 #[test]
@@ -127,7 +133,7 @@ fn side_asks_the_other_end_of_the_same_calls() {
         one(Side::Client),
         [(Direction::From, Side::Client, web(), 9)]
     );
-    let totals = view.totals(Kind::Deployment, Side::Client);
+    let totals = view.totals(MetricsKind::Deployment, Side::Client);
     assert_eq!(totals[&(key("shop", "api"), String::new())].success, 9);
 }
 
@@ -144,17 +150,17 @@ fn who_is_of_another_kind_or_unknown_is_still_an_end() {
     };
     report(&reports, "shop/api", vec![nowhere]);
     let view = view(&inventory, &reports);
-    let seen: Vec<End> = ends(&view, "shop", "api", None)
+    let seen: Vec<EdgeEnd> = ends(&view, "shop", "api", None)
         .into_iter()
         .map(|(_, _, end, _)| end)
         .collect();
     assert_eq!(
         seen,
         [
-            End::Object(Kind::Pod, key("shop", "bare")),
-            End::Namespace("bank".to_owned()),
-            End::External,
-            End::Object(Kind::Service, key("shop", "web")),
+            EdgeEnd::Object(MetricsKind::Pod, key("shop", "bare")),
+            EdgeEnd::Namespace("bank".to_owned()),
+            EdgeEnd::External,
+            EdgeEnd::Object(MetricsKind::Service, key("shop", "web")),
         ]
     );
 }
@@ -170,11 +176,18 @@ fn pod_that_is_gone_still_counts_for_its_owners() {
     let (mut inventory, reports) = (inventory(), reports());
     call(&reports, "shop/web", "shop/api", 5, 0);
     let now = tokio::time::Instant::now();
-    inventory.end(Kind::Pod, &key("shop", "api-1"), now);
-    inventory.end(Kind::ReplicaSet, &key("shop", "api-rs"), now);
+    inventory.end(MetricsKind::Pod, &key("shop", "api-1"), now);
+    inventory.end(MetricsKind::ReplicaSet, &key("shop", "api-rs"), now);
     let view = view(&inventory, &reports);
-    assert_eq!(received(&view, Kind::Deployment, "shop", "api"), (5, 0));
-    assert!(inventory.get(Kind::Pod, &key("shop", "api-1")).is_none());
+    assert_eq!(
+        received(&view, MetricsKind::Deployment, "shop", "api"),
+        (5, 0)
+    );
+    assert!(
+        inventory
+            .get(MetricsKind::Pod, &key("shop", "api-1"))
+            .is_none()
+    );
 }
 
 #[test]
@@ -193,10 +206,13 @@ fn split_has_its_calls_by_backend_and_nobody_elses() {
     ];
     report(&reports, "shop/web", edges);
     let view = view(&inventory, &reports);
-    let totals = view.totals(Kind::TrafficSplit, Side::Client);
+    let totals = view.totals(MetricsKind::TrafficSplit, Side::Client);
     let of = |backend: &str| totals[&(key("shop", "roll"), backend.to_owned())].success;
     assert_eq!((of("v1"), of("v2")), (90, 10));
-    assert_eq!(received(&view, Kind::Service, "shop", "api"), (188, 0));
+    assert_eq!(
+        received(&view, MetricsKind::Service, "shop", "api"),
+        (188, 0)
+    );
 }
 
 #[test]
@@ -208,7 +224,10 @@ fn only_the_window_counts() {
             slots,
             ..view(&inventory, &reports)
         };
-        assert_eq!(received(&view, Kind::Deployment, "shop", "api"), (0, 0));
+        assert_eq!(
+            received(&view, MetricsKind::Deployment, "shop", "api"),
+            (0, 0)
+        );
     }
 }
 
@@ -231,8 +250,36 @@ fn a_second_try_hides_nothing_and_what_the_callers_own_proxy_refused_is_no_try()
     ];
     report(&reports, "shop/web", edges);
     let view = view(&inventory, &reports);
-    let seen = received(&view, Kind::Service, "shop", "api");
+    let seen = received(&view, MetricsKind::Service, "shop", "api");
     assert_eq!(seen, (10 + 5, 3 + 1));
+}
+
+/// As `weft_requests_total`, which leaves them out too.
+#[test]
+fn a_call_whose_caller_left_is_neither_good_nor_bad_on_either_side() {
+    let (inventory, reports) = (inventory(), reports());
+    let left = |edge: wire::v1::Edge| wire::v1::Edge {
+        cancelled: 4,
+        ..edge
+    };
+    let of_client = wire::v1::Edge {
+        attempts: Some(5 + 1 + 4),
+        attempt_failures: 1,
+        ..left(seen_by_client("shop/api", 5, 1))
+    };
+    // Of an older proxy.
+    let untold = left(seen_by_client("shop/api", 3, 2));
+    report(&reports, "shop/web", vec![of_client, untold]);
+    report(
+        &reports,
+        "shop/api",
+        vec![left(seen_by_server("shop/web", 8, 3))],
+    );
+    let view = view(&inventory, &reports);
+    for kind in [Kind::Service, Kind::Pod, Kind::Deployment] {
+        let name = if kind == Kind::Pod { "api-1" } else { "api" };
+        assert_eq!(received(&view, kind, "shop", name), (8, 3), "{kind:?}");
+    }
 }
 
 /// As a replica that began after the end of both pods.
@@ -243,12 +290,12 @@ fn calls_of_pods_that_only_another_replica_knew_are_their_owners() {
     let at = Instant::now();
     let pods = ["web-1", "api-1"].map(|name| key("shop", name));
     for pod in &pods {
-        there.end(Kind::Pod, pod, at);
+        there.end(MetricsKind::Pod, pod, at);
     }
     let here = RwLock::new(Inventory::default());
     let calls = |here: &Inventory| {
         let view = view(here, &reports);
-        let receives = received(&view, Kind::Deployment, "shop", "api");
+        let receives = received(&view, MetricsKind::Deployment, "shop", "api");
         (receives, ends(&view, "shop", "web", None))
     };
     assert_eq!(calls(&here.read()), ((0, 0), Vec::new()), "the control");

@@ -102,6 +102,8 @@ const RIGHTS: &[(&str, &str, &str, &str)] = &[
     ("viewer", "get", "proxies", "shop"),
     ("viewer", "create", "explanations", "shop"),
     ("viewer", "get", "taps", "shop"),
+    ("auditor", "get", "proxies", "shop"),
+    ("auditor", "get", "graphs", "bank"),
     ("tapper", "get", "taps", "shop"),
     ("tapper", "create", "taps", "shop"),
     ("watcher", "get", "taps", "shop"),
@@ -180,7 +182,11 @@ impl Bench {
             ..Default::default()
         };
         let pod = crate::world::ObjectKey::new("shop", "client");
-        known.put(crate::inventory::kind::Kind::Pod, pod, Arc::new(client));
+        known.put(
+            crate::inventory::kind::MetricsKind::Pod,
+            pod,
+            Arc::new(client),
+        );
         *followed.inventory.write() = known;
         let reports = reports();
         let graph = Graph::new(
@@ -224,6 +230,12 @@ impl Bench {
 
     /// Each of these, `namespace/name` of a Deployment, did, and its proxy told of it.
     async fn called_by(&self, callers: &[&str]) {
+        self.called_in(slot_of(SystemTime::now()) - 1, callers)
+            .await;
+    }
+
+    /// The same in this slot.
+    async fn called_in(&self, slot: u64, callers: &[&str]) {
         let now = SystemTime::now();
         for caller in callers {
             let (namespace, name) = caller.split_once('/').unwrap();
@@ -234,7 +246,7 @@ impl Bench {
             };
             let report = wire::v1::Report {
                 process: 1,
-                slot: (slot_of(now) - 1) * SLOT,
+                slot: slot * SLOT,
                 edges: vec![seen_by_client("shop/api", 3, 1)],
                 ..wire::v1::Report::default()
             };
@@ -243,7 +255,14 @@ impl Bench {
         self.api.context.graph.look(now, true).await;
     }
 
-    async fn send(&self, user: &str, method: Method, path: &str, body: String) -> Answer {
+    /// The cluster becomes this one.
+    fn becomes(&self, cluster: &Cluster) {
+        let (model, problems) = cluster.compile();
+        let compiled = Compiled::new(Arc::new(cluster.world()), model, problems);
+        self.models.send_replace(Some(Arc::new(compiled)));
+    }
+
+    async fn send(&self, user: &str, method: Method, path: &str, body: String) -> ApiResponse {
         let user = User {
             name: user.to_owned(),
             ..User::default()
@@ -268,7 +287,7 @@ impl Bench {
     }
 }
 
-async fn read(answer: Answer) -> (u16, Value) {
+async fn read(answer: ApiResponse) -> (u16, Value) {
     let status = answer.status().as_u16();
     let body = answer.into_body().collect().await.unwrap().to_bytes();
     (status, serde_json::from_slice(&body).unwrap())
@@ -326,6 +345,21 @@ async fn wrong_questions_are_refused_by_name_and_other_verbs_by_what_there_is() 
             .starts_with("parameter window:"),
         "{body}"
     );
+    let (status, body) = bench.get("admin", "graphs/live?windw=5m").await;
+    assert_eq!(status, 400, "{body}");
+    assert!(
+        body["message"]
+            .as_str()
+            .unwrap()
+            .starts_with("parameter windw:"),
+        "{body}"
+    );
+    // As `kubectl get proxies --watch` asks: a list is nothing that it could read.
+    let watched = "proxies?allowWatchBookmarks=true&watch=true&resourceVersion=0";
+    let (status, body) = bench.get("admin", watched).await;
+    let said = (status, &body["kind"], &body["reason"]);
+    let expected = (405, &json!("Status"), &json!("MethodNotAllowed"));
+    assert_eq!(said, expected, "{body}");
     for (method, path) in [
         (Method::DELETE, "graphs/live"),
         (Method::POST, "graphs/live"),

@@ -6,7 +6,7 @@ use std::time::Instant;
 use crds::observe::{BackendShare, Change, ChangedEdge, DryRunStatus, NodeKind, Protocol, Scope};
 use policy::access::passes::Effect;
 
-use crate::explain::trial::{Calls, Meaning, Share, Trial, Who};
+use crate::explain::comparison::{Calls, Meaning, ModelComparison, Share, Who};
 use crate::graph::answer::timestamp;
 use crate::graph::key::{EdgeKey, NodeKey};
 use crate::model::compiled::Compiled;
@@ -50,21 +50,21 @@ impl Edges {
         until: Instant,
     ) -> DryRunStatus {
         let known: BTreeSet<&str> = scope.namespaces.iter().map(String::as_str).collect();
-        let mut trial = Trial::new(before, after, until);
+        let mut comparison = ModelComparison::new(before, after, until);
         let mut status = DryRunStatus {
             hidden_depends: Some(0),
             ..DryRunStatus::default()
         };
         for (edge, last) in &self.edges {
-            if trial.is_late() {
+            if comparison.is_late() {
                 status.uncompared += 1;
                 continue;
             }
             let ends = [&edge.from, &edge.to];
             let is_told = scope.cluster || ends.iter().any(|end| known.contains(end.namespace()));
             let calls = self.calls(before, edge);
-            let Some(meaning) = calls.and_then(|calls| trial.of(&calls)) else {
-                if trial.is_late() {
+            let Some(meaning) = calls.and_then(|calls| comparison.of(&calls)) else {
+                if comparison.is_late() {
                     status.uncompared += 1;
                     continue;
                 }

@@ -21,11 +21,11 @@ use super::seen::{LiveTally, MAX_EXAMPLES, Rights, reads};
 use super::{Asking, TrialPermit, headers};
 use crate::aggregated::access::AccessDecision;
 use crate::aggregated::refusal::Refusal;
-use crate::aggregated::server::Answer;
+use crate::aggregated::server::ApiResponse;
 use crate::apiserver::events::{About, Event, EventType};
 use crate::explain::candidates::{Candidates, MAX_PODS, MAX_SETS, TrialCandidate};
 use crate::inventory::Inventory;
-use crate::inventory::kind::Kind;
+use crate::inventory::kind::MetricsKind;
 use crate::model::PodId;
 use crate::observe::asks::{self, Answers};
 use crate::observe_api::lines::{self, LIFE};
@@ -65,7 +65,7 @@ impl Asking<'_> {
         &self,
         spec: &DryRunSpec,
         permits: StreamPermits,
-    ) -> Result<Answer, Refusal> {
+    ) -> Result<ApiResponse, Refusal> {
         let begun = Instant::now();
         let long = Duration::from_secs(spec.watch_seconds.into());
         if long > LIFE {
@@ -211,15 +211,15 @@ impl Asking<'_> {
     fn tell_of(&self, tapped: &BTreeSet<Arc<str>>) {
         let inventory = self.context.followed.inventory.read();
         for namespace in tapped {
-            let thing = inventory.get(Kind::Namespace, &ObjectKey::new("", namespace));
+            let thing = inventory.get(MetricsKind::Namespace, &ObjectKey::new("", namespace));
             let about = About {
-                api_version: Kind::Namespace.api_version().to_owned(),
-                kind: Kind::Namespace.name().to_owned(),
+                api_version: MetricsKind::Namespace.api_version().to_owned(),
+                kind: MetricsKind::Namespace.name().to_owned(),
                 namespace: namespace.to_string(),
                 name: namespace.to_string(),
                 uid: thing.map(|thing| thing.uid.to_string()).unwrap_or_default(),
             };
-            self.context.events.record(Event {
+            self.context.events.record_deed(Event {
                 about,
                 event_type: EventType::Normal,
                 reason: "TapStarted",
@@ -292,7 +292,7 @@ async fn any(all: &mut [Answers], first: usize) -> asks::ProxyAnswer {
     .await
 }
 
-fn streamed(reader: TrialStream) -> Answer {
+fn streamed(reader: TrialStream) -> ApiResponse {
     lines::answer(stream::unfold(reader, |mut reader| async move {
         let told = reader.next().await?;
         Some((lines::line(&told), reader))

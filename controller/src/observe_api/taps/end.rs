@@ -2,19 +2,19 @@
 
 use std::fmt;
 
-use crate::inventory::kind::{KINDS, Kind};
+use crate::inventory::kind::{KINDS, MetricsKind};
 use crate::world::ObjectKey;
 
 /// One end of requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(super) enum TapEnd {
     /// The pods of an object, which may be a Service, a Namespace or a Pod itself.
-    Object(Kind, ObjectKey),
+    Object(MetricsKind, ObjectKey),
     /// The pods of a service account.
     Account(ObjectKey),
 }
 
-impl End {
+impl TapEnd {
     /// `Kind/name` in this namespace, or `Kind/namespace/name`.
     pub(super) fn parse(text: &str, here: &str) -> Option<Self> {
         let parts: Vec<&str> = text.split('/').collect();
@@ -31,8 +31,8 @@ impl End {
         if kind == "ServiceAccount" {
             return Some(Self::Account(key));
         }
-        let known = |known: &Kind| {
-            known.name() == kind && !matches!(known, Kind::Node | Kind::TrafficSplit)
+        let known = |known: &MetricsKind| {
+            known.name() == kind && !matches!(known, MetricsKind::Node | MetricsKind::TrafficSplit)
         };
         Some(Self::Object(KINDS.into_iter().find(known)?, key))
     }
@@ -40,24 +40,24 @@ impl End {
     /// The namespace of its pods.
     pub(super) fn namespace(&self) -> &str {
         match self {
-            Self::Object(Kind::Namespace, key) => &key.name,
+            Self::Object(MetricsKind::Namespace, key) => &key.name,
             Self::Object(_, key) | Self::Account(key) => &key.namespace,
         }
     }
 
     /// The object that Events about it are about.
-    pub(super) fn object(&self) -> (Kind, ObjectKey) {
+    pub(super) fn object(&self) -> (MetricsKind, ObjectKey) {
         match self {
             Self::Object(kind, key) => (*kind, key.clone()),
-            Self::Account(key) => (Kind::Namespace, ObjectKey::new("", &key.namespace)),
+            Self::Account(key) => (MetricsKind::Namespace, ObjectKey::new("", &key.namespace)),
         }
     }
 }
 
-impl fmt::Display for End {
+impl fmt::Display for TapEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Object(Kind::Namespace, key) => write!(f, "Namespace {}", key.name),
+            Self::Object(MetricsKind::Namespace, key) => write!(f, "Namespace {}", key.name),
             Self::Object(kind, key) => write!(f, "{} {key}", kind.name()),
             Self::Account(key) => write!(f, "ServiceAccount {key}"),
         }

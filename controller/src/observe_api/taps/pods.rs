@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::end::End;
+use super::end::TapEnd;
 use crate::aggregated::refusal::Refusal;
 use crate::inventory::Inventory;
-use crate::inventory::kind::Kind;
+use crate::inventory::kind::MetricsKind;
 use crate::model::{Model, PodId};
 use crate::world::ObjectKey;
 
@@ -26,7 +26,7 @@ impl<'a> Pods<'a> {
     }
 
     /// Uid and name of those with a proxy.
-    pub(super) fn of(&self, end: &End) -> Vec<(Arc<str>, PodId)> {
+    pub(super) fn of(&self, end: &TapEnd) -> Vec<(Arc<str>, PodId)> {
         let pods = self.model.meshed_pods();
         let uid = |pod: &PodId| {
             let facts = self.model.index.world.pods.get(pod)?;
@@ -41,7 +41,7 @@ impl<'a> Pods<'a> {
     /// at all is refused, unless that would tell what there is in another namespace.
     pub(super) fn named(
         &self,
-        (name, end): (&str, &End),
+        (name, end): (&str, &TapEnd),
         here: &str,
         as_text: fn(&(Arc<str>, PodId)) -> String,
     ) -> Result<Vec<String>, Refusal> {
@@ -55,7 +55,7 @@ impl<'a> Pods<'a> {
         }
         Ok(vec![match (name, end) {
             // Of these the name itself is what proxies compare with.
-            ("to", End::Object(Kind::Pod, pod)) => pod.to_string(),
+            ("to", TapEnd::Object(MetricsKind::Pod, pod)) => pod.to_string(),
             _ => NOBODY.to_owned(),
         }])
     }
@@ -93,25 +93,25 @@ impl<'a> Pods<'a> {
         Err(Refusal::bad(why))
     }
 
-    fn is_of(&self, end: &End, pod: &PodId, uid: &str) -> bool {
+    fn is_of(&self, end: &TapEnd, pod: &PodId, uid: &str) -> bool {
         match end {
-            End::Account(account) => {
+            TapEnd::Account(account) => {
                 let facts = self.model.index.world.pods.get(pod);
                 *pod.namespace == *account.namespace
                     && facts.is_some_and(|facts| *facts.service_account == *account.name)
             }
             // Endpoints that are written by hand may name the address of any pod.
-            End::Object(Kind::Service, service) => {
+            TapEnd::Object(MetricsKind::Service, service) => {
                 let entry = self.model.index.pods.get(pod);
                 *pod.namespace == *service.namespace
                     && entry.is_some_and(|entry| entry.serves.iter().any(|(of, ..)| of == service))
             }
-            End::Object(kind, key) => self.inventory.of(*kind, pod, uid).as_ref() == Some(key),
+            TapEnd::Object(kind, key) => self.inventory.of(*kind, pod, uid).as_ref() == Some(key),
         }
     }
 
     /// Uid of an object; empty where it is not known.
-    pub(super) fn uid_of(&self, kind: Kind, key: &ObjectKey) -> String {
+    pub(super) fn uid_of(&self, kind: MetricsKind, key: &ObjectKey) -> String {
         let thing = self.inventory.get(kind, key);
         thing.map(|thing| thing.uid.to_string()).unwrap_or_default()
     }

@@ -9,11 +9,11 @@ use http::Method;
 use prost::Message as _;
 use wire::v1;
 
-use super::end::End;
+use super::end::TapEnd;
 use super::pods::Pods;
 use crate::aggregated::duration;
 use crate::aggregated::refusal::Refusal;
-use crate::inventory::kind::Kind;
+use crate::inventory::kind::MetricsKind;
 use crate::model::PodId;
 use crate::world::ObjectKey;
 
@@ -34,11 +34,11 @@ const MAX_PATH: usize = 1024;
 /// See the module header.
 #[derive(Debug)]
 pub(super) struct Question {
-    pub(super) of: End,
+    pub(super) of: TapEnd,
     /// The namespace that is tapped.
     here: String,
-    to: Vec<End>,
-    from: Vec<End>,
+    to: Vec<TapEnd>,
+    from: Vec<TapEnd>,
     method: String,
     path: String,
     route: String,
@@ -53,8 +53,8 @@ fn wrong(name: &str, why: fmt::Arguments<'_>) -> Refusal {
 }
 
 impl Question {
-    /// Reads a query. Parameters that are not the API's own are ignored, as Kubernetes
-    /// ignores them; a filter that cannot be read is refused.
+    /// Reads a query whose parameters are known by their names. A filter that cannot be read is
+    /// refused.
     pub(super) fn parse(
         query: &str,
         namespace: &str,
@@ -66,7 +66,7 @@ impl Question {
         }
         let (mut of, mut watch) = (None, false);
         let mut read = Self {
-            of: End::Object(Kind::Namespace, ObjectKey::new("", namespace)),
+            of: TapEnd::Object(MetricsKind::Namespace, ObjectKey::new("", namespace)),
             here: namespace.to_owned(),
             to: Vec::new(),
             from: Vec::new(),
@@ -80,7 +80,7 @@ impl Question {
         };
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             let end = |name: &str| {
-                End::parse(&value, namespace).ok_or_else(|| {
+                TapEnd::parse(&value, namespace).ok_or_else(|| {
                     wrong(name, format_args!("{value:?} is no Kind/name of a workload, Pod, Service, ServiceAccount or Namespace"))
                 })
             };
@@ -140,15 +140,15 @@ impl Question {
 
     /// Ends in other namespaces that stand for any number of pods, each with its parameter.
     /// Whether these fit into a question would tell how many there are.
-    pub(super) fn workloads_elsewhere(&self) -> impl Iterator<Item = (&'static str, &End)> {
+    pub(super) fn workloads_elsewhere(&self) -> impl Iterator<Item = (&'static str, &TapEnd)> {
         let to = self.to.iter().map(|end| ("to", end));
         let from = self.from.iter().map(|end| ("from", end));
         to.chain(from).filter(move |(name, end)| {
             let is_one_name = match (name, end) {
-                (_, End::Object(Kind::Pod, _)) => true,
-                (name, End::Object(Kind::Service, _)) => *name == "to",
-                (name, End::Account(_)) => *name == "from",
-                (_, End::Object(..)) => false,
+                (_, TapEnd::Object(MetricsKind::Pod, _)) => true,
+                (name, TapEnd::Object(MetricsKind::Service, _)) => *name == "to",
+                (name, TapEnd::Account(_)) => *name == "from",
+                (_, TapEnd::Object(..)) => false,
             };
             !is_one_name && *end.namespace() != *self.here
         })
@@ -204,7 +204,7 @@ impl Question {
         };
         for end in &self.to {
             match end {
-                End::Object(Kind::Service, service) => {
+                TapEnd::Object(MetricsKind::Service, service) => {
                     pods.is_there(service, &self.here)?;
                     asked.to_services.push(service.to_string());
                 }
@@ -216,7 +216,7 @@ impl Question {
         }
         for end in &self.from {
             match end {
-                End::Account(account) => asked.from_accounts.push(account.to_string()),
+                TapEnd::Account(account) => asked.from_accounts.push(account.to_string()),
                 end => {
                     let named = pods.named(("from", end), &self.here, |(uid, _)| uid.to_string());
                     asked.from_pods.extend(named?);

@@ -12,7 +12,7 @@ use tokio::time::{Instant, Interval, interval, sleep_until};
 use wire::v1;
 use wire::v1::answered::What;
 
-use crate::aggregated::server::Answer;
+use crate::aggregated::server::ApiResponse;
 use crate::graph::protocol::protocol;
 use crate::inventory::Inventory;
 use crate::model::PodId;
@@ -51,7 +51,7 @@ pub(super) fn answer(
     (pods, proxies): Watched,
     inventory: Arc<RwLock<Inventory>>,
     permits: StreamPermits,
-) -> Answer {
+) -> ApiResponse {
     let reader = TapStream {
         answers,
         pods,

@@ -148,7 +148,7 @@ async fn pods_that_ended_are_told_before_what_was_reported_of_them() {
     let end = |name: &str| {
         let pod = topology::key("shop", name);
         let mut inventory = bench.inventory.write();
-        inventory.end(kind::Kind::Pod, &pod, Instant::now());
+        inventory.end(kind::MetricsKind::Pod, &pod, Instant::now());
     };
     let report = |(uid, name): (&str, &str), edge: v1::Edge| {
         let reporter = Reporter {

@@ -94,7 +94,7 @@ fn pod_that_says_by_its_nodes_that_it_is_windows_is_skipped_with_the_field() {
             ),
         ] {
             let outcome = run(&pod);
-            let Ok(Outcome::Skipped {
+            let Ok(InjectionOutcome::Skipped {
                 reason: Skip::Windows,
                 warning: Some(warning),
             }) = &outcome
@@ -104,6 +104,9 @@ fn pod_that_says_by_its_nodes_that_it_is_windows_is_skipped_with_the_field() {
             assert!(warning.contains(&field), "{warning}");
         }
         let linux = on_nodes(json!({ label: "linux" }), json!(null));
-        assert!(matches!(run(&linux), Ok(Outcome::Injected(_))), "{label}");
+        assert!(
+            matches!(run(&linux), Ok(InjectionOutcome::Injected(_))),
+            "{label}"
+        );
     }
 }

@@ -150,7 +150,7 @@ fn pod_whose_proxy_could_not_resolve_its_controller_is_refused() {
     assert!(message.contains("ClusterFirst"), "{message}");
     // It gets no proxy.
     node["spec"]["hostNetwork"] = true.into();
-    assert!(matches!(run(&node), Ok(Outcome::Skipped { .. })));
+    assert!(matches!(run(&node), Ok(InjectionOutcome::Skipped { .. })));
 
     // Servers of its own may know the Service.
     let warnings = injected(&asking("None".into())).warnings;

@@ -74,7 +74,7 @@ fn sleep_that_the_namespace_asked_for_goes_too() {
     namespace.annotations.extend([delay]);
     let pod = one_container(json!({}));
     let outcome = inject(&pod, &namespace, &settings(), TOKEN);
-    let Ok(Outcome::Injected(with)) = outcome else {
+    let Ok(InjectionOutcome::Injected(with)) = outcome else {
         panic!("{outcome:?}")
     };
     let hook = "/spec/containers/0/lifecycle/preStop/sleep/seconds";

@@ -22,7 +22,7 @@ pub(crate) fn unknown_fields(
     schema: &Value,
     mistakes: &mut Mistakes,
 ) {
-    let mut reader = Reader {
+    let mut reader = SchemaReader {
         kind,
         left: MOST_TOLD,
         mistakes,
@@ -30,13 +30,13 @@ pub(crate) fn unknown_fields(
     reader.below(at, written, schema);
 }
 
-struct Reader<'a> {
+struct SchemaReader<'a> {
     kind: &'a str,
     left: usize,
     mistakes: &'a mut Mistakes,
 }
 
-impl Reader<'_> {
+impl SchemaReader<'_> {
     /// Goes no deeper than the schema does.
     fn below(&mut self, at: &str, value: &Value, schema: &Value) {
         match value {

@@ -15,7 +15,7 @@ use policy::traffic::{
     set::{GrpcCode, GrpcCodes, Percent},
 };
 
-use super::reader::{Reader, shown};
+use super::reader::{FieldReader, is_own_header, shown};
 use crate::{
     label_syntax::is_dns_label,
     smi::judge::Code,
@@ -37,12 +37,10 @@ const FRAMING: [HeaderName; 6] = [
     header::TRANSFER_ENCODING,
     header::UPGRADE,
 ];
-/// Our own headers.
-const OWN_HEADERS: &str = "weft-";
 /// Characters of a cookie's name.
 const LONGEST_COOKIE: usize = 256;
 
-pub(super) fn timeouts(written: &weft::Timeouts, reader: &mut Reader<'_>) -> Option<Timeouts> {
+pub(super) fn timeouts(written: &weft::Timeouts, reader: &mut FieldReader<'_>) -> Option<Timeouts> {
     reader.whole(|reader| {
         let mut time = |field: &str, text: Option<&String>| {
             let field = format!("spec.timeouts.{field}");
@@ -70,7 +68,7 @@ pub(super) fn timeouts(written: &weft::Timeouts, reader: &mut Reader<'_>) -> Opt
     })
 }
 
-pub(super) fn retry(written: &weft::Retry, reader: &mut Reader<'_>) -> Option<Retry> {
+pub(super) fn retry(written: &weft::Retry, reader: &mut FieldReader<'_>) -> Option<Retry> {
     reader.whole(|reader| {
         let or = Retry::DEFAULT;
         let attempts = &bounds::RETRY_ATTEMPTS;
@@ -97,7 +95,7 @@ pub(super) fn retry(written: &weft::Retry, reader: &mut Reader<'_>) -> Option<Re
     })
 }
 
-fn grpc_codes(written: &[String], reader: &mut Reader<'_>) -> GrpcCodes {
+fn grpc_codes(written: &[String], reader: &mut FieldReader<'_>) -> GrpcCodes {
     const FIELD: &str = "spec.retry.grpcCodes";
     let known = GrpcCode::ALL.map(|code| (code.as_str(), code));
     if !reader.fits(FIELD, written, known.len()) {
@@ -109,7 +107,7 @@ fn grpc_codes(written: &[String], reader: &mut Reader<'_>) -> GrpcCodes {
     GrpcCodes::of(&read)
 }
 
-fn budget(written: Option<&RetryBudget>, reader: &mut Reader<'_>) -> Budget {
+fn budget(written: Option<&RetryBudget>, reader: &mut FieldReader<'_>) -> Budget {
     let or = Budget::DEFAULT;
     let Some(written) = written else { return or };
     let interval = written.interval.as_deref();
@@ -130,7 +128,10 @@ fn budget(written: Option<&RetryBudget>, reader: &mut Reader<'_>) -> Budget {
     }
 }
 
-pub(super) fn fallback(written: &weft::Fallback, reader: &mut Reader<'_>) -> Option<Arc<Fallback>> {
+pub(super) fn fallback(
+    written: &weft::Fallback,
+    reader: &mut FieldReader<'_>,
+) -> Option<Arc<Fallback>> {
     reader.whole(|reader| {
         let on = causes(written.when.as_deref(), reader);
         let to = match (&written.service, &written.response) {
@@ -150,7 +151,7 @@ pub(super) fn fallback(written: &weft::Fallback, reader: &mut Reader<'_>) -> Opt
     })
 }
 
-fn causes(written: Option<&[String]>, reader: &mut Reader<'_>) -> Causes {
+fn causes(written: Option<&[String]>, reader: &mut FieldReader<'_>) -> Causes {
     const FIELD: &str = "spec.fallback.when";
     let known = Cause::ALL.map(|cause| (cause.as_str(), cause));
     let Some(written) = written else {
@@ -165,7 +166,10 @@ fn causes(written: Option<&[String]>, reader: &mut Reader<'_>) -> Causes {
     Causes::of(&read)
 }
 
-fn response(written: &weft::FallbackResponse, reader: &mut Reader<'_>) -> Option<FallbackResponse> {
+fn response(
+    written: &weft::FallbackResponse,
+    reader: &mut FieldReader<'_>,
+) -> Option<FallbackResponse> {
     const FIELD: &str = "spec.fallback.response";
     let field = format!("{FIELD}.status");
     let status = reader.number(&field, written.status, &bounds::FALLBACK_STATUS);
@@ -186,7 +190,7 @@ fn response(written: &weft::FallbackResponse, reader: &mut Reader<'_>) -> Option
             let (Some(name), Some(value)) = (name, value) else {
                 continue;
             };
-            if FRAMING.contains(&name) || name.as_str().starts_with(OWN_HEADERS) {
+            if FRAMING.contains(&name) || is_own_header(&name) {
                 let text = format!("is {name}, which the proxy itself writes; leave it out");
                 reader.wrong(&format!("{field}.name"), &text);
             }
@@ -210,7 +214,10 @@ fn response(written: &weft::FallbackResponse, reader: &mut Reader<'_>) -> Option
     })
 }
 
-pub(super) fn mirror(written: &[weft::Mirror], reader: &mut Reader<'_>) -> Option<Arc<[Mirror]>> {
+pub(super) fn mirror(
+    written: &[weft::Mirror],
+    reader: &mut FieldReader<'_>,
+) -> Option<Arc<[Mirror]>> {
     reader.whole(|reader| {
         if !reader.fits("spec.mirror", written, bounds::MIRRORS) {
             return None;
@@ -232,7 +239,11 @@ pub(super) fn mirror(written: &[weft::Mirror], reader: &mut Reader<'_>) -> Optio
     })
 }
 
-fn mirror_entry(field: &str, written: &weft::Mirror, reader: &mut Reader<'_>) -> Option<Mirror> {
+fn mirror_entry(
+    field: &str,
+    written: &weft::Mirror,
+    reader: &mut FieldReader<'_>,
+) -> Option<Mirror> {
     let downstream = [("ReadOnly", Downstream::ReadOnly), ("Any", Downstream::Any)];
     let service = reader.other_service(&format!("{field}.service"), &written.service, "mirror");
     let percent = reader.number(&format!("{field}.percent"), written.percent, &(0..=100));
@@ -261,7 +272,7 @@ fn mirror_entry(field: &str, written: &weft::Mirror, reader: &mut Reader<'_>) ->
 }
 
 /// `name:port`, or `name.namespace:port` for a Service of another namespace.
-fn tcp_target(field: &str, text: &str, reader: &mut Reader<'_>) -> Option<TcpTarget> {
+fn tcp_target(field: &str, text: &str, reader: &mut FieldReader<'_>) -> Option<TcpTarget> {
     let (name, port) = text.rsplit_once(':').unwrap_or((text, ""));
     let (name, namespace) = name.split_once('.').unwrap_or((name, reader.namespace));
     let digits = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
@@ -283,7 +294,7 @@ fn tcp_target(field: &str, text: &str, reader: &mut Reader<'_>) -> Option<TcpTar
     }
 }
 
-pub(super) fn sticky(written: &weft::Sticky, reader: &mut Reader<'_>) -> Option<Sticky> {
+pub(super) fn sticky(written: &weft::Sticky, reader: &mut FieldReader<'_>) -> Option<Sticky> {
     const FIELD: &str = "spec.sticky.name";
     const TYPES: [(&str, &str); 3] = [("Header", "header"), ("Cookie", "cookie"), ("Caller", "")];
     let scopes = [

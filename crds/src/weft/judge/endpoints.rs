@@ -8,10 +8,10 @@ use policy::traffic::{
     endpoint::{Balance, Breaker, BreakerState, Ejection, Locality, Subset},
 };
 
-use super::reader::Reader;
+use super::reader::FieldReader;
 use crate::weft;
 
-pub(super) fn ejection(written: &weft::Ejection, reader: &mut Reader<'_>) -> Option<Ejection> {
+pub(super) fn ejection(written: &weft::Ejection, reader: &mut FieldReader<'_>) -> Option<Ejection> {
     const FIELD: &str = "spec.ejection.maxTime";
     reader.whole(|reader| {
         let or = Ejection::DEFAULT;
@@ -57,7 +57,7 @@ pub(super) fn ejection(written: &weft::Ejection, reader: &mut Reader<'_>) -> Opt
     })
 }
 
-pub(super) fn breaker(written: &weft::Breaker, reader: &mut Reader<'_>) -> Option<Breaker> {
+pub(super) fn breaker(written: &weft::Breaker, reader: &mut FieldReader<'_>) -> Option<Breaker> {
     let states = [
         ("Auto", BreakerState::Auto),
         ("Open", BreakerState::Open),
@@ -100,7 +100,7 @@ pub(super) fn breaker(written: &weft::Breaker, reader: &mut Reader<'_>) -> Optio
     })
 }
 
-pub(super) fn balance(written: &weft::Balance, reader: &mut Reader<'_>) -> Option<Balance> {
+pub(super) fn balance(written: &weft::Balance, reader: &mut FieldReader<'_>) -> Option<Balance> {
     let localities = [
         ("None", Locality::None),
         ("PreferSameZone", Locality::PreferSameZone),

@@ -10,7 +10,7 @@ use policy::traffic::{
     guard::{LimitKey, LimitMode, LimitScope, Overload, OverloadMode, Priority, RateLimit},
 };
 
-use super::reader::{Reader, shown};
+use super::reader::{FieldReader, shown};
 use crate::{label_syntax::is_dns_label, weft};
 
 /// What a mistake in a limit ends with.
@@ -21,7 +21,7 @@ const CONCURRENCY: RangeInclusive<u32> = 0..=1_000_000;
 /// The limits that can be used, each name once.
 pub(super) fn rate_limits(
     written: Option<&[weft::RateLimit]>,
-    reader: &mut Reader<'_>,
+    reader: &mut FieldReader<'_>,
 ) -> Vec<Arc<RateLimit>> {
     let written = written.unwrap_or_default();
     let mut seen = BTreeSet::new();
@@ -60,7 +60,7 @@ pub(super) fn rate_limits(
 fn rate_limit(
     field: &str,
     written: &weft::RateLimit,
-    reader: &mut Reader<'_>,
+    reader: &mut FieldReader<'_>,
 ) -> Option<RateLimit> {
     let scopes = [
         ("Service", LimitScope::Service),
@@ -106,7 +106,11 @@ fn rate_limit(
     })
 }
 
-fn key(field: &str, written: Option<&weft::LimitKey>, reader: &mut Reader<'_>) -> Option<LimitKey> {
+fn key(
+    field: &str,
+    written: Option<&weft::LimitKey>,
+    reader: &mut FieldReader<'_>,
+) -> Option<LimitKey> {
     const TYPES: [(&str, u8); 3] = [("None", 0), ("Caller", 1), ("Header", 2)];
     const HEADER: u8 = 2;
     let Some(written) = written else {
@@ -129,12 +133,12 @@ fn key(field: &str, written: Option<&weft::LimitKey>, reader: &mut Reader<'_>) -
     }
 }
 
-pub(super) fn priority(written: &str, reader: &mut Reader<'_>) -> Option<Priority> {
+pub(super) fn priority(written: &str, reader: &mut FieldReader<'_>) -> Option<Priority> {
     let known = Priority::ALL.map(|priority| (priority.as_str(), priority));
     reader.whole(|reader| reader.one_of("spec.priority", written, &known))
 }
 
-pub(super) fn overload(written: &weft::Overload, reader: &mut Reader<'_>) -> Option<Overload> {
+pub(super) fn overload(written: &weft::Overload, reader: &mut FieldReader<'_>) -> Option<Overload> {
     let modes = [
         ("Adaptive", OverloadMode::Adaptive),
         ("Audit", OverloadMode::Audit),

@@ -5,7 +5,7 @@ use policy::traffic::{bounds, call::Token};
 
 use super::{
     judged::Override,
-    reader::{Reader, shown},
+    reader::{FieldReader, shown},
     scope,
 };
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
 
 pub(super) fn overrides(
     written: &[weft::Override],
-    reader: &mut Reader<'_>,
+    reader: &mut FieldReader<'_>,
 ) -> Option<Vec<Override>> {
     reader.whole(|reader| {
         if !reader.fits("spec.overrides", written, bounds::OVERRIDES) {
@@ -27,7 +27,7 @@ pub(super) fn overrides(
     })
 }
 
-fn entry(field: &str, written: &weft::Override, reader: &mut Reader<'_>) -> Override {
+fn entry(field: &str, written: &weft::Override, reader: &mut FieldReader<'_>) -> Override {
     let most = bounds::OVERRIDE_LISTED;
     let mut to = Vec::new();
     if written.to.is_empty() {
@@ -62,7 +62,11 @@ fn entry(field: &str, written: &weft::Override, reader: &mut Reader<'_>) -> Over
 }
 
 /// Callers that can prove who they are.
-fn callers(field: &str, written: Option<&[SourceRef]>, reader: &mut Reader<'_>) -> Vec<Source> {
+fn callers(
+    field: &str,
+    written: Option<&[SourceRef]>,
+    reader: &mut FieldReader<'_>,
+) -> Vec<Source> {
     let written = written.unwrap_or_default();
     if !reader.fits(field, written, bounds::SOURCES) {
         return Vec::new();
@@ -83,7 +87,7 @@ fn callers(field: &str, written: Option<&[SourceRef]>, reader: &mut Reader<'_>) 
     callers
 }
 
-fn token(field: &str, written: &OverrideToken, reader: &mut Reader<'_>) -> Option<Token> {
+fn token(field: &str, written: &OverrideToken, reader: &mut FieldReader<'_>) -> Option<Token> {
     let sha256 = policy::overrides::sha256(&written.sha256);
     if sha256.is_none() {
         let text = "must be the SHA-256 of the secret, as 64 hex digits in lower case; never the \

@@ -27,7 +27,7 @@ const SHOWN: usize = 60;
 const LONGEST_METHOD: usize = 32;
 
 /// Reads fields. What cannot be read is said, and costs the section.
-pub(super) struct Reader<'a> {
+pub(super) struct FieldReader<'a> {
     pub(super) namespace: &'a str,
     /// The Service that the policy is about.
     pub(super) own: Option<&'a ServiceId>,
@@ -36,7 +36,7 @@ pub(super) struct Reader<'a> {
     ending: &'static str,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> FieldReader<'a> {
     pub(super) fn new(
         namespace: &'a str,
         own: Option<&'a ServiceId>,
@@ -269,7 +269,7 @@ impl<'a> Reader<'a> {
     /// One by which callers are told apart. The mesh takes its own from their requests.
     pub(super) fn callers_header(&mut self, field: &str, name: &str) -> Option<HeaderName> {
         let read = self.header(field, name)?;
-        if read.as_str().starts_with("weft-") {
+        if is_own_header(&read) {
             let text = format!(
                 "is {read}, which no caller can send: all requests have the same value, none. \
                  Type Caller tells callers apart by their identity"
@@ -308,6 +308,12 @@ impl<'a> Reader<'a> {
         }
         Some(service)
     }
+}
+
+/// Whether the mesh owns it: many applications read any mark in a name as the hyphen.
+pub(super) fn is_own_header(name: &HeaderName) -> bool {
+    let behind = name.as_str().strip_prefix("weft");
+    behind.is_some_and(|rest| rest.starts_with(|mark: char| !mark.is_ascii_alphanumeric()))
 }
 
 /// The beginning of what somebody wrote.

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::place::Place;
+use super::place::Vocabulary;
 use crate::{
     Call, Caller, Request, Traffic, World,
     object::{list, name, namespace, spec},
@@ -61,7 +61,7 @@ const HEADERS: [(&str, &[u8]); 12] = [
 impl World {
     /// A call to one of the world's pods. Of a few calls one that is allowed is
     /// preferred now and then, since most random calls are not.
-    pub fn random_call(&self, random: &mut Random, place: &Place) -> Call {
+    pub fn random_call(&self, random: &mut Random, place: &Vocabulary) -> Call {
         const TRIES: usize = 6;
         let mut call = self.any_call(random, place);
         if random.percent(40) {
@@ -76,7 +76,7 @@ impl World {
         call
     }
 
-    fn any_call(&self, random: &mut Random, place: &Place) -> Call {
+    fn any_call(&self, random: &mut Random, place: &Vocabulary) -> Call {
         let pods: Vec<&Value> = self.all("Pod").collect();
         let mut to = pods[random.below(pods.len())];
         let mut caller = if random.percent(15) {

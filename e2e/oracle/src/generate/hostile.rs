@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     objects,
-    place::{Place, SHOP},
+    place::{SHOP, Vocabulary},
     policies::policies,
 };
 use crate::random::Random;
@@ -51,7 +51,7 @@ const TEXTS: [&str; 12] = [
 const MOST_BYTES: usize = 1_500_000;
 
 /// One object of a namespace.
-pub fn hostile(random: &mut Random, place: &Place) -> Value {
+pub fn hostile(random: &mut Random, place: &Vocabulary) -> Value {
     loop {
         let object = one(random, place);
         if object.to_string().len() <= MOST_BYTES {
@@ -60,7 +60,7 @@ pub fn hostile(random: &mut Random, place: &Place) -> Value {
     }
 }
 
-fn one(random: &mut Random, place: &Place) -> Value {
+fn one(random: &mut Random, place: &Vocabulary) -> Value {
     let mut made = policies(random, place);
     let mut object = made.swap_remove(random.below(made.len()));
     if random.percent(10) {

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::place::Place;
+use super::place::Vocabulary;
 use crate::random::Random;
 
 /// The last of each does not exist.
@@ -50,7 +50,13 @@ const HEADERS: [(&str, &str); 9] = [
 ];
 
 /// An object with its fields where the version has them.
-fn object(random: &mut Random, place: &Place, kind: &str, group: &str, names: &[&str]) -> Value {
+fn object(
+    random: &mut Random,
+    place: &Vocabulary,
+    kind: &str,
+    group: &str,
+    names: &[&str],
+) -> Value {
     let home = if random.percent(85) {
         place.namespaces[0]
     } else {
@@ -68,7 +74,7 @@ fn object(random: &mut Random, place: &Place, kind: &str, group: &str, names: &[
 
 fn finish(
     random: &mut Random,
-    place: &Place,
+    place: &Vocabulary,
     mut object: Value,
     version: u32,
     spec: Value,
@@ -127,7 +133,7 @@ pub fn pointers(at: &str, value: &Value, places: &mut Vec<String>) {
     }
 }
 
-fn subject(random: &mut Random, place: &Place, source: bool) -> Map<String, Value> {
+fn subject(random: &mut Random, place: &Vocabulary, source: bool) -> Map<String, Value> {
     let mut subject = Map::new();
     let kind = match random.below(100) {
         0..60 => "ServiceAccount",
@@ -161,7 +167,7 @@ fn subject(random: &mut Random, place: &Place, source: bool) -> Map<String, Valu
     subject
 }
 
-pub(super) fn target(random: &mut Random, place: &Place) -> Value {
+pub(super) fn target(random: &mut Random, place: &Vocabulary) -> Value {
     let version = 1 + random.below(4) as u32;
     let names = ["one", "two", "three", "four", "five", "six"];
     let object = object(random, place, "TrafficTarget", "access.smi-spec.io", &names);
@@ -208,7 +214,7 @@ pub(super) fn target(random: &mut Random, place: &Place) -> Value {
     finish(random, place, object, version, spec, version == 1)
 }
 
-fn rule(random: &mut Random, place: &Place) -> Value {
+fn rule(random: &mut Random, place: &Vocabulary) -> Value {
     match random.below(20) {
         0..11 => {
             let mut rule = json!({"kind": "HTTPRouteGroup", "name": random.pick(&GROUPS)});
@@ -228,7 +234,7 @@ fn rule(random: &mut Random, place: &Place) -> Value {
     }
 }
 
-pub(super) fn group(random: &mut Random, place: &Place) -> Value {
+pub(super) fn group(random: &mut Random, place: &Vocabulary) -> Value {
     let version = 1 + random.below(4) as u32;
     let object = object(
         random,
@@ -273,7 +279,7 @@ pub(super) fn group(random: &mut Random, place: &Place) -> Value {
     finish(random, place, object, version, spec, version < 3)
 }
 
-fn headers(random: &mut Random, place: &Place) -> Value {
+fn headers(random: &mut Random, place: &Vocabulary) -> Value {
     let mut list = Vec::new();
     let mut map = Map::new();
     for _ in 0..1 + random.below(2) {
@@ -298,7 +304,7 @@ fn headers(random: &mut Random, place: &Place) -> Value {
     }
 }
 
-pub(super) fn tcp_route(random: &mut Random, place: &Place) -> Value {
+pub(super) fn tcp_route(random: &mut Random, place: &Vocabulary) -> Value {
     let version = 1 + random.below(4) as u32;
     let object = object(
         random,
@@ -323,7 +329,7 @@ pub(super) fn tcp_route(random: &mut Random, place: &Place) -> Value {
     finish(random, place, object, version, spec, false)
 }
 
-pub(super) fn binding(random: &mut Random, place: &Place) -> Value {
+pub(super) fn binding(random: &mut Random, place: &Vocabulary) -> Value {
     let object = object(
         random,
         place,
@@ -364,7 +370,7 @@ pub(super) fn binding(random: &mut Random, place: &Place) -> Value {
     finish(random, place, object, 4, spec, false)
 }
 
-pub(super) fn split(random: &mut Random, place: &Place) -> Value {
+pub(super) fn split(random: &mut Random, place: &Vocabulary) -> Value {
     let version = 1 + random.below(4) as u32;
     let names = ["canary", "blue", "green"];
     let object = object(random, place, "TrafficSplit", "split.smi-spec.io", &names);

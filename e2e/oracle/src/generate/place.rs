@@ -2,7 +2,7 @@
 
 /// What random objects may talk about.
 #[derive(Clone, Copy, Debug)]
-pub struct Place {
+pub struct Vocabulary {
     /// Namespaces. Most objects are in the first.
     pub namespaces: &'static [&'static str],
     /// Service accounts.
@@ -16,7 +16,7 @@ pub struct Place {
 }
 
 /// What [`World::random`] uses.
-pub const SHOP: Place = Place {
+pub const SHOP: Vocabulary = Vocabulary {
     namespaces: &["shop", "bank"],
     accounts: &["api", "web", "default"],
     ports: &[8080, 9090, 80, 5432],

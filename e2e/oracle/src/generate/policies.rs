@@ -6,12 +6,12 @@ use serde_json::Value;
 
 use super::{
     objects::{binding, group, split, target, tcp_route},
-    place::Place,
+    place::Vocabulary,
 };
 use crate::{object, random::Random};
 
 /// SMI objects of a place, each with a name of its own.
-pub fn policies(random: &mut Random, place: &Place) -> Vec<Value> {
+pub fn policies(random: &mut Random, place: &Vocabulary) -> Vec<Value> {
     let mut made = Vec::new();
     for _ in 0..2 + random.below(5) {
         made.push(target(random, place));

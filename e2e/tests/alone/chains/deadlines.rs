@@ -6,7 +6,7 @@ use std::thread;
 use anyhow::{Context as _, anyhow, bail, ensure};
 use e2e::{
     echo::{
-        call::Outcome as Answer,
+        call::ProxyResponse,
         request_log::{How, Record},
     },
     harness::{Api, Load, Namespace, Outcome, Pod, eventually},
@@ -84,7 +84,7 @@ impl Town {
 
     /// A call that the gate's application makes to the chain with this header. It does not
     /// end it by itself.
-    fn call(&self, method: &str, path: &str, shown: (&str, &str)) -> anyhow::Result<Answer> {
+    fn call(&self, method: &str, path: &str, shown: (&str, &str)) -> anyhow::Result<ProxyResponse> {
         let to = (method, url("a", 8080, path));
         order(&self.api, &self.gate, to, shown)
     }
@@ -126,7 +126,7 @@ fn saw_end(record: &Record) -> bool {
     }
 }
 
-fn is_late(answer: &Answer) -> bool {
+fn is_late(answer: &ProxyResponse) -> bool {
     let reason = answer.headers.get("weft-reason").map(String::as_str);
     answer.status == 504 && reason == Some("deadline")
 }

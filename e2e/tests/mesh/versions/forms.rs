@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 /// A kind with all its versions.
-pub(super) struct Kind {
+pub(super) struct KindForms {
     pub(super) group: &'static str,
     pub(super) kind: &'static str,
     pub(super) plural: &'static str,
@@ -37,7 +37,7 @@ impl Form {
     }
 }
 
-pub(super) fn traffic_target() -> Kind {
+pub(super) fn traffic_target() -> KindForms {
     const SOURCE: [&str; 4] = [
         "/sources/0/name",
         "/spec/sources/0/name",
@@ -73,7 +73,7 @@ pub(super) fn traffic_target() -> Kind {
     if let Some(first) = first.as_object_mut() {
         first.remove("rules");
     }
-    Kind {
+    KindForms {
         group: "access.smi-spec.io",
         kind: "TrafficTarget",
         plural: "traffictargets",
@@ -123,7 +123,7 @@ pub(super) fn traffic_target() -> Kind {
     }
 }
 
-pub(super) fn http_route_group() -> Kind {
+pub(super) fn http_route_group() -> KindForms {
     const PATH: [&str; 4] = [
         "/matches/0/pathRegex",
         "/matches/0/pathRegex",
@@ -149,7 +149,7 @@ pub(super) fn http_route_group() -> Kind {
     let list = json!([{"x-user": "[0-9]+"}, {"user-agent": ".*Android.*"}]);
     let map = json!({"x-user": "[0-9]+", "user-agent": ".*Android.*"});
     let change = || Some((PATH, "/app/v2".into()));
-    Kind {
+    KindForms {
         group: "specs.smi-spec.io",
         kind: "HTTPRouteGroup",
         plural: "httproutegroups",
@@ -176,9 +176,9 @@ pub(super) fn http_route_group() -> Kind {
     }
 }
 
-pub(super) fn tcp_route() -> Kind {
+pub(super) fn tcp_route() -> KindForms {
     let views = |stored: Value| [json!({}), json!({}), json!({"spec": {}}), stored];
-    Kind {
+    KindForms {
         group: "specs.smi-spec.io",
         kind: "TCPRoute",
         plural: "tcproutes",
@@ -199,7 +199,7 @@ pub(super) fn tcp_route() -> Kind {
     }
 }
 
-pub(super) fn traffic_split() -> Kind {
+pub(super) fn traffic_split() -> KindForms {
     const BACKEND: &str = "/spec/backends/0/service";
     let spec = |weights: [Value; 2], matches: Option<Value>| {
         let [one, two] = weights;
@@ -220,7 +220,7 @@ pub(super) fn traffic_split() -> Kind {
         ])
     };
     let change = || Some(([BACKEND; 4], "website-v3".into()));
-    Kind {
+    KindForms {
         group: "split.smi-spec.io",
         kind: "TrafficSplit",
         plural: "trafficsplits",

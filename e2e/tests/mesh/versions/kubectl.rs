@@ -109,6 +109,54 @@ fn kubectl_explains_every_version_of_every_kind() -> Outcome {
     Ok(())
 }
 
+/// The fields that have fields themselves, in what `kubectl explain --recursive` prints: two
+/// spaces for each level, and a tab before the type.
+fn objects(tree: &str) -> Vec<String> {
+    let (mut path, mut found) = (Vec::new(), Vec::new());
+    for line in tree.lines() {
+        let Some((field, kind)) = line.split_once("\t<") else {
+            continue;
+        };
+        let name = field.trim_start();
+        let level = (field.len() - name.len()) / 2;
+        path.truncate(level.saturating_sub(1));
+        path.push(name);
+        if kind.starts_with("Object>") || kind.starts_with("[]Object>") {
+            found.push(path.join("."));
+        }
+    }
+    found
+}
+
+/// With `--recursive` it prints names and types alone, so each object is asked for.
+#[test]
+fn kubectl_explains_every_field_of_our_own_kinds() -> Outcome {
+    let ns = Namespace::meshed("explain-ours")?;
+    for (name, _) in OURS {
+        let (plural, group) = name.split_once('.').unwrap_or_default();
+        let version = format!("--api-version={group}/v1alpha1");
+        let tree = ns.kubectl(&["explain", plural, &version, "--recursive"])?;
+        let objects = objects(&tree);
+        for part in ["spec", "spec.timeouts", "spec.retry.budget", "status"] {
+            assert!(
+                objects.iter().any(|object| object == part),
+                "{part}: {tree}"
+            );
+        }
+        let fields = objects.iter().map(|object| format!("{plural}.{object}"));
+        for field in [plural.to_owned()].into_iter().chain(fields) {
+            let text = ns.kubectl(&["explain", &field, &version])?;
+            for nothing in ["<no description>", "<empty>"] {
+                assert!(!text.contains(nothing), "{field}: {text}");
+            }
+            let (_, described) = text.split_once("DESCRIPTION:").unwrap_or_default();
+            let described = described.split("FIELDS:").next().unwrap_or_default();
+            assert!(!described.trim().is_empty(), "{field}: {text}");
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn every_version_has_the_columns_of_its_kind() -> Outcome {
     let ns = Namespace::meshed("columns-of-versions")?;

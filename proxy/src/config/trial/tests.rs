@@ -22,8 +22,8 @@ fn rules(enforcement: v1::Enforcement, examples: u32) -> v1::TrialAsk {
     }
 }
 
-fn way(caller: &str, route: Option<&str>) -> Way {
-    Way {
+fn way(caller: &str, route: Option<&str>) -> CellKey {
+    CellKey {
         parties: Parties::Inbound {
             port: 8080,
             caller: caller.into(),
@@ -36,13 +36,18 @@ fn way(caller: &str, route: Option<&str>) -> Way {
 }
 
 /// One GET of this path, which passes or not by the rules that hold.
-fn call_at(trials: &Trials, (way, path): (Way, &str), passes: bool, clock: &dyn Fn() -> Instant) {
+fn call_at(
+    trials: &Trials,
+    (way, path): (CellKey, &str),
+    passes: bool,
+    clock: &dyn Fn() -> Instant,
+) {
     call_with(trials, (way, path, &HeaderMap::new()), passes, clock);
 }
 
 fn call_with(
     trials: &Trials,
-    (way, path, headers): (Way, &str, &HeaderMap),
+    (way, path, headers): (CellKey, &str, &HeaderMap),
     passes: bool,
     clock: &dyn Fn() -> Instant,
 ) {
@@ -65,7 +70,7 @@ fn call_with(
     trials.judge(&judged, would_pass, clock);
 }
 
-fn call(trials: &Trials, way: Way, passes: bool) {
+fn call(trials: &Trials, way: CellKey, passes: bool) {
     let start = Instant::now();
     call_at(trials, (way, "/items"), passes, &|| start);
 }

@@ -14,7 +14,7 @@ use super::*;
 use crate::control::tests::{Bench, Ca};
 use crate::http::watched::BodyEnd;
 use crate::telemetry::Telemetry;
-use crate::telemetry::call::{Call, Kind};
+use crate::telemetry::call::{Call, CallKind};
 use crate::telemetry::labels::{LimitLabels, Security};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::parties::Parties;
@@ -141,7 +141,7 @@ fn request(telemetry: &Arc<Telemetry>) {
         at: None,
         security: Security::mtls,
     };
-    let mut call = Call::begin(telemetry, Kind::Request, parties);
+    let mut call = Call::begin(telemetry, CallKind::Request, parties);
     call.asks(
         &http::Request::new(()).into_parts().0,
         CameFrom::Application,

@@ -81,7 +81,7 @@ async fn an_endpoint_whose_callers_give_up_is_not_the_cheapest_again() {
         if call.endpoint().addr == hung {
             let waited = Duration::from_secs(2);
             tokio::time::advance(waited).await;
-            call.given_up(waited);
+            call.endpoint().given_up(waited);
             there += 1;
         } else {
             call.learn(Latency::Head(Duration::from_millis(1)));

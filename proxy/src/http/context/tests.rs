@@ -16,7 +16,7 @@ const OTHER: &str = "00-00000000000000000000000000000001-00f067aa0ba902b7-01";
 const SOON: Duration = Duration::from_millis(1);
 
 /// How a request ends.
-type Way = fn(OpenRequest);
+type RequestEnd = fn(OpenRequest);
 
 fn traced(parent: &'static str) -> HeaderMap {
     let mut map = HeaderMap::new();
@@ -159,7 +159,7 @@ async fn beyond_the_bound_calls_are_made_for_nothing_and_trace_ids_say_nothing()
 async fn nothing_begins_for_a_request_whose_caller_left_or_whose_time_is_over() {
     let contexts = Arc::<Contexts>::default();
     let none = HeaderMap::new();
-    let ways: [(Way, &str); 8] = [
+    let ways: [(RequestEnd, &str); 8] = [
         (drop, "over"),
         (|kept| kept.ended(BodyEnd::Dropped), "over"),
         (|kept| kept.ended(BodyEnd::OutOfTime), "over"),

@@ -107,12 +107,12 @@ async fn what_is_left_is_written_and_nothing_where_there_is_no_end() {
     let deadline = within(Duration::from_secs(2));
     tokio::time::advance(Duration::from_millis(500)).await;
     let mut headers = map(&[("grpc-timeout", "9S")]);
-    write(&mut headers, deadline, true, Reader::Peer);
+    write(&mut headers, deadline, true, NextHop::Peer);
     assert_eq!(headers["grpc-timeout"], "1500000u");
     assert_eq!(headers["weft-timeout"], "1500ms");
     let mut outside = HeaderMap::new();
-    write(&mut outside, deadline, false, Reader::Outside);
-    write(&mut outside, Deadline::NONE, true, Reader::Peer);
+    write(&mut outside, deadline, false, NextHop::Outside);
+    write(&mut outside, Deadline::NONE, true, NextHop::Peer);
     assert!(outside.is_empty(), "{outside:?}");
     assert!(check(deadline).is_ok() && check(Deadline::NONE).is_ok());
     tokio::time::advance(Duration::from_millis(1500)).await;
@@ -127,18 +127,18 @@ async fn what_a_call_is_made_for_is_told_to_peers_beside_and_to_the_application_
         ..RequestedTimeout::default()
     };
     let deadline = Deadline::outgoing(now(), asked, &Timeouts::DEFAULT, until);
-    let written = |reader, grpc| {
+    let written = |next_hop, grpc| {
         let mut map = HeaderMap::new();
-        write(&mut map, deadline, grpc, reader);
+        write(&mut map, deadline, grpc, next_hop);
         map
     };
     let peer = map(&[("weft-timeout", "2000ms"), ("weft-rest", "700ms")]);
-    assert_eq!(written(Reader::Peer, false), peer);
+    assert_eq!(written(NextHop::Peer, false), peer);
     let application = map(&[("weft-timeout", "700ms"), ("grpc-timeout", "2000000u")]);
-    assert_eq!(written(Reader::Application, true), application);
-    assert!(written(Reader::Outside, false).is_empty());
+    assert_eq!(written(NextHop::Application, true), application);
+    assert!(written(NextHop::Outside, false).is_empty());
     let outside = map(&[("grpc-timeout", "2000000u")]);
-    assert_eq!(written(Reader::Outside, true), outside);
+    assert_eq!(written(NextHop::Outside, true), outside);
 }
 
 #[tokio::test(start_paused = true)]
@@ -212,6 +212,32 @@ async fn what_a_peer_breaks_off_in_the_last_moment_was_broken_off_for_its_time()
     }
 }
 
+/// A peer is told of whole milliseconds, and may be the first to say that it is over.
+#[tokio::test(start_paused = true)]
+async fn a_call_is_over_above_where_its_own_time_is_not() {
+    let millis = Duration::from_millis;
+    let call = |own: Option<u64>, context: Option<u64>| {
+        let asked = RequestedTimeout {
+            weft: own.map(millis),
+            ..RequestedTimeout::default()
+        };
+        let until = context.map(|left| now() + millis(left));
+        is_over_above(Deadline::outgoing(now(), asked, &Timeouts::DEFAULT, until))
+    };
+    for (own, context, above) in [
+        (None, None, false),
+        (Some(0), None, false),
+        (None, Some(0), true),
+        (None, Some(1), true),
+        (None, Some(50), false),
+        (Some(1), Some(0), false),
+        (Some(50), Some(0), true),
+        (Some(0), Some(50), false),
+    ] {
+        assert_eq!(call(own, context), above, "{own:?} {context:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn work_that_takes_longer_than_its_time_is_dropped() {
     let end = Some(now() + Duration::from_millis(100));
@@ -224,6 +250,27 @@ async fn work_that_takes_longer_than_its_time_is_dropped() {
         Err(Over::Time)
     );
     assert_eq!(until(None, pin!(std::future::ready(2))).await, Ok(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_is_told_once_that_it_is_slow_and_goes_on() {
+    let millis = Duration::from_millis;
+    for (takes, slow, done) in [(50, 0, true), (150, 1, true), (900, 1, false)] {
+        let begun = now();
+        let ends = Ends::at(Some(begun + millis(300)));
+        let mut ends = ends.map(|ends| ends.slow_at(Some(begun + millis(100))));
+        let mut work = pin!(tokio::time::sleep(millis(takes)));
+        let mut told = 0;
+        let ended = loop {
+            match progress(&mut ends, work.as_mut()).await {
+                Progress::Ended(ended) => break ended,
+                Progress::Slow => told += 1,
+            }
+            let took = (now() - begun).as_millis();
+            assert!((100..110).contains(&took), "{took}");
+        };
+        assert_eq!((told, ended.is_ok()), (slow, done), "{takes} ms");
+    }
 }
 
 #[tokio::test(start_paused = true)]

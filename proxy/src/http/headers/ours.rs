@@ -8,11 +8,11 @@ use crate::http::header_names::{ATTEMPT, CONTEXT, PRIORITY, REST, SHADOW, TIMEOU
 use crate::http::route_override::OverrideHeaders;
 use crate::http::shadow::Shadow;
 
-/// Many applications read `_` in a name as `-`, as CGI did.
+/// Many applications read whatever in a name is neither letter nor digit as `_`, as CGI did.
 fn is_ours(name: &HeaderName) -> bool {
     matches!(
         name.as_str().as_bytes(),
-        [b'w', b'e', b'f', b't', b'-' | b'_', ..]
+        [b'w', b'e', b'f', b't', mark, ..] if !mark.is_ascii_alphanumeric()
     )
 }
 
@@ -42,8 +42,8 @@ pub(crate) struct Times {
     pub(crate) rest: Option<HeaderValue>,
 }
 
-/// Removes every header that starts with `weft-`: whoever sent it, it was not us. What some
-/// senders may say comes back.
+/// Removes every header that starts with `weft-`, or with another mark behind `weft`: whoever
+/// sent it, it was not us. What some senders may say comes back.
 pub(crate) fn strip_ours(map: &mut HeaderMap) -> Ours {
     let names: Vec<HeaderName> = map.keys().filter(|name| is_ours(name)).cloned().collect();
     let mut ours = Ours::default();
@@ -150,9 +150,29 @@ mod tests {
     }
 
     #[test]
-    fn a_mesh_header_with_underscores_is_a_forgery_too() {
-        let mut headers = map(&[("weft_client_id", "spiffe://x"), ("weftage", "1")]);
-        strip_ours(&mut headers);
-        assert_eq!(headers, map(&[("weftage", "1")]));
+    fn a_mesh_header_with_any_mark_for_its_hyphens_is_a_forgery_too() {
+        for mark in (0..=u8::MAX).map(char::from) {
+            for name in [
+                format!("weft{mark}client-id"),
+                format!("Weft{mark}client{mark}id"),
+            ] {
+                // Others are no names of headers.
+                let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else {
+                    continue;
+                };
+                let mut headers = map(&[("weft", "1"), ("weftage", "1"), ("x-weft-a", "1")]);
+                let others = headers.clone();
+                headers.append(name.clone(), HeaderValue::from_static("spiffe://x"));
+                let ours = strip_ours(&mut headers);
+                assert_eq!(
+                    headers.contains_key(&name),
+                    mark.is_ascii_alphanumeric(),
+                    "{name}"
+                );
+                headers.remove(&name);
+                assert_eq!(headers, others, "{name}");
+                assert!(ours.times.is_none() && ours.context.is_none(), "{name}");
+            }
+        }
     }
 }

@@ -15,6 +15,7 @@ use http::HeaderMap;
 use http_body::Body as HttpBody;
 use runtime::occupancy::Held;
 
+use super::cost::StreamCost;
 use super::flow::STREAM_WINDOW;
 use crate::http::body::{Body, BoxError};
 use crate::http::stuck_upload::{Answered, StuckUpload};
@@ -22,8 +23,6 @@ use crate::http::stuck_upload::{Answered, StuckUpload};
 /// Behind a chunk that is larger than this and waits for credit nobody looks: what comes
 /// would have to be held as well.
 const LOOK_BEYOND: usize = 16 * 1024;
-/// Smaller chunks are not counted: that costs an allocation.
-const WORTH_COUNTING: usize = 4 * 1024;
 
 /// Why a body was not sent to its end.
 #[derive(Debug)]
@@ -56,37 +55,8 @@ pub(super) struct Pipe {
     body: Body,
     held: Bytes,
     next: Next,
-    cost: Option<Cost>,
+    cost: Option<StreamCost>,
     stuck: Option<StuckUpload>,
-}
-
-/// What an answer that is not taken holds.
-struct Cost {
-    stream: Held,
-    /// What waits here, and what its sender may have sent ahead.
-    stuck: Held,
-}
-
-/// A chunk that counts until it was sent.
-struct CountedChunk {
-    chunk: Bytes,
-    _held: Held,
-}
-
-impl AsRef<[u8]> for CountedChunk {
-    fn as_ref(&self) -> &[u8] {
-        &self.chunk
-    }
-}
-
-/// The same chunk, which counts beside `held` until the last of it is dropped. Small
-/// ones are not worth it.
-pub(super) fn counted(chunk: Bytes, held: &Held) -> Bytes {
-    if chunk.len() < WORTH_COUNTING {
-        return chunk;
-    }
-    let _held = held.beside(chunk.len());
-    Bytes::from_owner(CountedChunk { chunk, _held })
 }
 
 /// What follows the chunk that is held.
@@ -118,8 +88,7 @@ impl Pipe {
 
     /// Counts what is not taken, for who does not take it.
     pub(super) fn counted(mut self, stream: Held) -> Self {
-        let stuck = stream.beside(0);
-        self.cost = Some(Cost { stream, stuck });
+        self.cost = Some(StreamCost::new(stream));
         self
     }
 
@@ -130,7 +99,7 @@ impl Pipe {
                 _ => 0,
             };
             let bytes = self.held.len() + behind + STREAM_WINDOW as usize;
-            cost.stuck.set(if stuck { bytes } else { 0 });
+            cost.note_stuck(if stuck { bytes } else { 0 });
         }
     }
 
@@ -244,7 +213,7 @@ impl Future for Pipe {
             let end = matches!(this.next, Next::End);
             let mut chunk = std::mem::take(&mut this.held);
             if let Some(cost) = &this.cost {
-                chunk = counted(chunk, &cost.stream);
+                chunk = cost.counted(chunk);
             }
             let sent = this.stream.send_data(chunk, end);
             match sent {

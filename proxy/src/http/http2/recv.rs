@@ -11,9 +11,9 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use runtime::occupancy::{Held, InFlight};
 use tokio::task::AbortHandle;
 
+use super::cost::{StreamCost, counted};
 use super::flow::Share;
 use super::inbox::Inbox;
-use super::pipe::counted;
 use crate::http::body::BoxError;
 use crate::http::stuck_upload::Answered;
 
@@ -84,10 +84,14 @@ impl RecvBody {
 
     /// Counts what waits to be read, and what was read until it was sent, for who sends.
     pub(super) fn counted(mut self, unread: Held) -> Self {
-        if !self.inbox.lock().is_end_stream() {
-            self.unread = Some(unread);
-        }
+        self.unread = Some(unread);
         self
+    }
+
+    /// What bytes both ways cost whom this counts for, also where nothing comes any more.
+    /// Nothing where nobody counts.
+    pub(crate) fn cost_of_bytes(&self) -> Option<StreamCost> {
+        self.unread.as_ref().map(StreamCost::of_bytes)
     }
 
     pub(super) fn of(mut self, request: &Arc<InFlight>) -> Self {

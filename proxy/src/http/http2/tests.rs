@@ -4,6 +4,7 @@ mod floods;
 mod frame_sizes;
 mod graceful_shutdown;
 mod held_back;
+mod weights;
 mod windows;
 
 use std::future::{pending, poll_fn};

@@ -18,6 +18,7 @@ impl Attempts<'_> {
             rests: self.route.choice.rests(),
             retried: self.retries > 0,
             passed: self.passed.clone(),
+            shown: self.shown,
             told: self.told_by_trailers(proxy, outgoing),
         })
     }

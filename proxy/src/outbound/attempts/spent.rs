@@ -1,10 +1,14 @@
 //! One layer tries again: what failed here in its last attempt is not tried again by those
 //! above, nor what they try again already by those below.
 
+use std::sync::atomic::Ordering::Relaxed;
+
+use policy::reason::Reason;
 use policy::retry::{self, AskedWait, Attempted};
 
 use super::{Attempts, Failed};
 use crate::failure::Failure;
+use crate::http::deadline;
 use crate::outbound::attempt_outcome::AttemptOutcome;
 use crate::outbound::send::Outgoing;
 use crate::outbound::serving::TrailerListener;
@@ -22,6 +26,7 @@ impl Attempts<'_> {
             moved: self.failovers.found_overload(),
             body_kept: outgoing.replay.is_kept(),
             spent: failed.spent || outgoing.is_for_retry(),
+            late: outgoing.late.load(Relaxed) && !deadline::is_over_above(outgoing.deadline),
             asked: failed.asked,
             deadline: outgoing.deadline,
         }
@@ -29,6 +34,15 @@ impl Attempts<'_> {
 
     /// Notes what an answer that came last leaves to whoever asked for this call.
     pub(super) fn note_answer(&self, failed: Option<&Failed<'_>>, outgoing: &Outgoing) {
+        // A peer counts the same time, and may be the first to say that it is over.
+        let told = retry::Ended::Refused(Reason::Deadline);
+        if failed.is_some_and(|failed| failed.ended == told) {
+            outgoing.late.store(true, Relaxed);
+        }
+        self.note(failed, outgoing);
+    }
+
+    fn note(&self, failed: Option<&Failed<'_>>, outgoing: &Outgoing) {
         let marks = |failed| self.attempted(failed).marks_spent(self.retry());
         outgoing.note_spent(failed.is_some_and(marks));
     }
@@ -70,6 +84,6 @@ impl Attempts<'_> {
             asked: AskedWait::Nothing,
             spent: false,
         };
-        self.note_answer(Some(&failed), outgoing);
+        self.note(Some(&failed), outgoing);
     }
 }

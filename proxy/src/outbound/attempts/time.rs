@@ -7,11 +7,15 @@ use policy::reason::Reason;
 use policy::traffic::call::Timeouts;
 
 use super::Attempts;
+use crate::endpoints::endpoint::InFlight;
 use crate::failure::Failure;
 use crate::http::deadline::{self, Ends, Over};
+use crate::http::replay::Replay;
 use crate::http::upload::Upload;
+use crate::outbound::attempt_outcome;
 use crate::outbound::call_policy;
 use crate::outbound::send::Outgoing;
+use crate::telemetry::call::Call;
 
 impl Attempts<'_> {
     fn timeouts(&self) -> &Timeouts {
@@ -35,8 +39,31 @@ impl Attempts<'_> {
         // Another Service is to have what is left of the time, where one may answer.
         let saves = call_policy::saves_time(self.route.policy.as_deref(), outgoing.asked());
         let last = tried && (self.route.overridden || !saves);
-        let at = outgoing.deadline.attempt(method, now, limit, last);
-        Ends::new(at, idle, upload, left)
+        let deadline = outgoing.deadline;
+        let ends = Ends::new(
+            deadline.attempt(method, now, limit, last),
+            idle,
+            upload,
+            left,
+        );
+        let slow = last.then(|| deadline.outlasts(method, now, limit));
+        ends.map(|ends| ends.slow_at(slow.flatten()))
+    }
+
+    /// An attempt takes longer than one may, and goes on because it is the last. That its
+    /// endpoint failed it must not wait until the call is over, which may be much later: others
+    /// go there meanwhile.
+    pub(super) fn slow(&mut self, to: &mut InFlight, call: &Call) {
+        if !self.shown {
+            let (latency, signal) = attempt_outcome::signal_when_late(self.waits_for_sender());
+            self.record(to, latency, signal, call);
+            self.shown = signal.is_some();
+        }
+    }
+
+    /// Whether the endpoint has to wait for the rest of the request itself.
+    pub(super) fn waits_for_sender(&self) -> bool {
+        self.replay.is_some_and(Replay::waits_for_sender)
     }
 
     /// What the answer ends by.

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use policy::breaker::own::State;
+use policy::breaker::own::ShownState;
 use policy::health::EjectedFor;
-use policy::retry;
+use policy::retry::RetryOutcome;
 use policy::traffic::call::Cause;
 
 use super::{At, Call};
@@ -31,7 +31,7 @@ pub(crate) fn ejected(telemetry: &Telemetry, parties: &Parties, cause: EjectedFo
 
 impl Call {
     /// It was tried again, or was not for this reason.
-    pub(crate) fn retried(&self, outcome: retry::Outcome) {
+    pub(crate) fn retried(&self, outcome: RetryOutcome) {
         let parties = self.parties();
         let labels = RetryLabels {
             service: parties.service(),
@@ -47,7 +47,7 @@ impl Call {
     }
 
     /// The breaker of what serves is another now.
-    pub(crate) fn circuit(&self, service: &Arc<str>, backend: &Arc<str>, state: State) {
+    pub(crate) fn circuit(&self, service: &Arc<str>, backend: &Arc<str>, state: ShownState) {
         self.telemetry.metrics.circuit(service, backend, state);
     }
 

@@ -3,17 +3,17 @@
 use std::sync::Arc;
 
 use super::{At, Call};
-use crate::telemetry::cell::Way;
+use crate::telemetry::cell::CellKey;
 use crate::telemetry::parties::Parties;
 
 impl Call {
     /// The way that it goes, to the port that was called.
-    pub(super) fn way(&self) -> Way {
+    pub(super) fn way(&self) -> CellKey {
         let (parties, route) = match &self.at {
             At::Nowhere(parties) => (parties, None),
             At::Cell(cell) => (&cell.way().parties, cell.way().route.clone()),
         };
-        Way {
+        CellKey {
             parties: parties.clone().at_port(self.port),
             protocol: self.protocol,
             route,
@@ -37,7 +37,7 @@ impl Call {
             return;
         }
         let by_route = cell.of_route(route).unwrap_or_else(|| {
-            let way = Way {
+            let way = CellKey {
                 route: Some(Arc::clone(route)),
                 ..self.way()
             };

@@ -6,7 +6,7 @@ use policy::trace::{Format, Share, Tracing};
 use prometheus_client::registry::Registry;
 
 use super::*;
-use crate::telemetry::cell::{CellCache, Way};
+use crate::telemetry::cell::{CellCache, CellKey};
 use crate::telemetry::labels::Direction;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace::TracingConfig;
@@ -33,7 +33,7 @@ fn decided(direction: Direction, access_log: AccessLog, rule: &Origin) -> Call {
             security,
         },
     };
-    let mut call = Call::begin(&telemetry, Kind::Request, parties);
+    let mut call = Call::begin(&telemetry, CallKind::Request, parties);
     call.asks(&parts, CameFrom::Application);
     if direction == Direction::inbound {
         call.decided_by(Some(rule));
@@ -80,7 +80,7 @@ fn the_access_log_follows_the_controller_and_goes_back() {
     let logged = |failed| {
         let (parts, ()) = Request::new(()).into_parts();
         let parties = call.parties().clone();
-        let mut call = Call::begin(&telemetry, Kind::Request, parties);
+        let mut call = Call::begin(&telemetry, CallKind::Request, parties);
         call.asks(&parts, CameFrom::Application);
         call.keep_line_of(failed);
         call.line(200, "", Duration::ZERO, 0).is_some()
@@ -117,7 +117,7 @@ fn a_recorded_request_is_the_exemplar_of_its_bucket() {
         let request = Request::builder().header("traceparent", parent);
         let (parts, ()) = request.body(()).unwrap().into_parts();
         let called = Parties::to_service("shop/cart".into(), 80);
-        let mut call = Call::begin(&telemetry, Kind::Request, called);
+        let mut call = Call::begin(&telemetry, CallKind::Request, called);
         call.asks(&parts, CameFrom::Application);
         let (answer, ()) = Response::new(()).into_parts();
         call.answered(&answer, None)
@@ -140,10 +140,15 @@ fn a_recorded_request_is_the_exemplar_of_its_bucket() {
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// One request of the application to `cart-v2`, whose cell is kept as an endpoint does.
-fn request(telemetry: &Arc<Telemetry>, kept: &CellCache, there: &Way, answer: &response::Parts) {
+fn request(
+    telemetry: &Arc<Telemetry>,
+    kept: &CellCache,
+    there: &CellKey,
+    answer: &response::Parts,
+) {
     let (parts, ()) = Request::new(()).into_parts();
     let called = Parties::to_service(Arc::default(), 80);
-    let mut call = Call::begin(telemetry, Kind::Request, called);
+    let mut call = Call::begin(telemetry, CallKind::Request, called);
     call.speaks(Version::HTTP_11, false);
     call.asks(&parts, CameFrom::Application);
     call.between(there.parties.clone());
@@ -163,7 +168,7 @@ fn a_request_is_counted_without_an_allocation_and_without_a_look_at_the_map() {
     const REQUESTS: u64 = 1000;
     let metrics = Metrics::register(&mut Registry::default());
     let telemetry = Arc::new(Telemetry::new(metrics, AccessLog::OFF));
-    let there = Way {
+    let there = CellKey {
         parties: Parties::Outbound {
             service: "shop/cart".into(),
             port: 80,
@@ -219,7 +224,7 @@ fn a_connection_is_opened_once_whatever_becomes_of_its_port() {
             at: None,
             security: Security::mtls,
         };
-        let mut call = Call::begin(&telemetry, Kind::Bytes, parties.clone());
+        let mut call = Call::begin(&telemetry, CallKind::Bytes, parties.clone());
         call.on(telemetry.cell(parties, Protocol::Opaque));
         call.audited();
         let cell = call.open();
@@ -256,7 +261,7 @@ fn a_connection_is_opened_once_also_where_counts_are_taken_before_its_port_is_kn
             rules.extend(rules_here.map(|rule| (way.parties.port(), rule)));
         });
     };
-    let mut call = Call::begin(&telemetry, Kind::Bytes, parties.clone());
+    let mut call = Call::begin(&telemetry, CallKind::Bytes, parties.clone());
     call.on(telemetry.cell(parties, Protocol::Opaque));
     call.allowed_by(Some(&rule));
     call.audited();
@@ -322,7 +327,7 @@ fn routed(
         at: None,
         security: Security::mtls,
     };
-    let mut call = Call::begin(telemetry, Kind::Request, parties.clone());
+    let mut call = Call::begin(telemetry, CallKind::Request, parties.clone());
     call.speaks(Version::HTTP_11, false);
     call.asks(&parts, CameFrom::Application);
     let cell = kept.find(|_| true).unwrap_or_else(|| {
@@ -392,7 +397,7 @@ fn the_port_of_a_request_and_its_route_are_told_apart_together() {
         at: None,
         security: Security::mtls,
     };
-    let mut call = Call::begin(&telemetry, Kind::Request, parties.clone());
+    let mut call = Call::begin(&telemetry, CallKind::Request, parties.clone());
     call.speaks(Version::HTTP_11, false);
     call.on(telemetry.cell(parties, Protocol::Http1));
     call.takes_route(&"cart/read".into());

@@ -7,11 +7,11 @@ use policy::origin::Origin;
 use policy::protocol::Protocol;
 use policy::reason::Reason;
 
-use super::{CallOutcome, Cell, CellCache, KEPT, MORE_OUTCOMES, RULES, Way};
+use super::{CallOutcome, Cell, CellCache, CellKey, KEPT, MORE_OUTCOMES, RULES};
 use crate::telemetry::parties::Parties;
 
-fn way(port: u16) -> Way {
-    Way {
+fn way(port: u16) -> CellKey {
+    CellKey {
         parties: Parties::External {
             port,
             remote: Arc::default(),
@@ -117,7 +117,7 @@ fn calls_of_many_threads_add_up_while_they_are_taken_out() {
 #[test]
 fn a_cell_is_found_again_for_as_long_as_somebody_has_it() {
     let kept = CellCache::default();
-    let of = |port| move |way: &Way| way.parties.port() == port;
+    let of = |port| move |way: &CellKey| way.parties.port() == port;
     assert!(kept.find(of(1)).is_none());
     let cells: Vec<_> = (1..=20)
         .map(|port| Arc::new(Cell::new(way(port))))

@@ -6,7 +6,7 @@ use std::time::Duration;
 use policy::protocol::Protocol;
 
 use super::{CELLS, Cells, IDLE, IDLE_NEAR_CAPACITY};
-use crate::telemetry::cell::{CallOutcome, CellCache, Way};
+use crate::telemetry::cell::{CallOutcome, CellCache, CellKey};
 use crate::telemetry::labels::Direction;
 use crate::telemetry::parties::Parties;
 
@@ -16,8 +16,8 @@ const GOOD: CallOutcome = CallOutcome {
     reason: None,
 };
 
-fn way(port: u16) -> Way {
-    Way {
+fn way(port: u16) -> CellKey {
+    CellKey {
         parties: Parties::External {
             port,
             remote: Arc::default(),
@@ -28,7 +28,7 @@ fn way(port: u16) -> Way {
 }
 
 impl Cells {
-    fn call(&self, way: Way) {
+    fn call(&self, way: CellKey) {
         let (cell, _) = self.find(way);
         cell.begin();
         cell.outcome(GOOD);
@@ -61,7 +61,7 @@ fn a_way_has_one_cell_whoever_asks() {
     let cells = Cells::default();
     let (one, placed) = cells.find(way(80));
     assert!(placed && Arc::ptr_eq(&one, &cells.find(way(80)).0));
-    let other = Way {
+    let other = CellKey {
         protocol: Protocol::Grpc,
         ..way(80)
     };
@@ -77,7 +77,7 @@ fn beyond_the_bound_calls_count_without_their_other_end_and_requests_are_no_conn
     let (rest, placed) = cells.find(way(CELLS as u16 + 1));
     assert!(!placed);
     assert_eq!(rest.way().parties, Parties::Rest(Direction::outbound));
-    let opaque = Way {
+    let opaque = CellKey {
         protocol: Protocol::Opaque,
         ..way(CELLS as u16 + 1)
     };
@@ -90,7 +90,7 @@ fn beyond_the_bound_calls_count_without_their_other_end_and_requests_are_no_conn
 #[test]
 fn what_is_outside_takes_half_of_the_places_at_most() {
     let cells = Cells::default();
-    let outside = |number: usize| Way {
+    let outside = |number: usize| CellKey {
         parties: Parties::External {
             port: 80,
             remote: number.to_string().into(),
@@ -102,7 +102,7 @@ fn what_is_outside_takes_half_of_the_places_at_most() {
         cells.call(outside(number));
     }
     assert_eq!(cells.known.lock().len(), CELLS / 2 + 1);
-    let found = |way: Way| cells.find(way).0.way().parties.clone();
+    let found = |way: CellKey| cells.find(way).0.way().parties.clone();
     assert_eq!(found(outside(CELLS)), way(80).parties, "one for the others");
     assert_eq!(found(outside(3)), outside(3).parties, "a known one stays");
     assert_eq!(found(way(81)), way(81).parties, "an honest one beside");
@@ -112,7 +112,7 @@ fn what_is_outside_takes_half_of_the_places_at_most() {
 #[test]
 fn routes_are_told_apart_in_half_of_the_places_at_most() {
     let cells = Cells::default();
-    let routed = |number: usize| Way {
+    let routed = |number: usize| CellKey {
         route: Some(number.to_string().into()),
         ..way(80)
     };
@@ -120,7 +120,7 @@ fn routes_are_told_apart_in_half_of_the_places_at_most() {
         cells.call(routed(number));
     }
     assert_eq!(cells.known.lock().len(), CELLS / 2 + 1);
-    let found = |way: Way| cells.find(way).0.way().clone();
+    let found = |way: CellKey| cells.find(way).0.way().clone();
     assert_eq!(found(routed(CELLS)), way(80), "one for the others");
     assert_eq!(found(routed(3)), routed(3), "a known one stays");
     assert_eq!(found(way(81)), way(81), "another edge has its place");

@@ -16,8 +16,8 @@ const GOOD: CallOutcome = CallOutcome {
     reason: None,
 };
 
-fn way(port: u16, route: Option<&str>) -> Way {
-    Way {
+fn way(port: u16, route: Option<&str>) -> CellKey {
+    CellKey {
         parties: Parties::Inbound {
             port,
             caller: "shop/web".into(),
@@ -29,7 +29,7 @@ fn way(port: u16, route: Option<&str>) -> Way {
     }
 }
 
-fn count(metrics: &Metrics, way: Way) {
+fn count(metrics: &Metrics, way: CellKey) {
     let cell = metrics.cell(way);
     cell.begin();
     cell.answered(GOOD, Duration::from_millis(1), 2);

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use policy::latency::Histogram;
 use wire::v1;
 
-use crate::telemetry::cell::{Counts, Way};
+use crate::telemetry::cell::{CellKey, Counts};
 use crate::telemetry::cells::CellReading;
 
 /// Routes of one edge; a controller takes no report with more.
@@ -29,7 +29,7 @@ pub(super) struct Routes {
     /// By port and name.
     rows: BTreeMap<(u16, Arc<str>), Counts>,
     /// By edge, as the way without its route.
-    edges: HashMap<Way, BTreeMap<Arc<str>, u64>>,
+    edges: HashMap<CellKey, BTreeMap<Arc<str>, u64>>,
     /// Bytes of names that edges were given.
     given: usize,
     /// Something found no place.
@@ -42,7 +42,7 @@ pub(super) fn apart(told: Vec<CellReading>) -> (Vec<CellReading>, Routes) {
     if told.iter().all(|one| one.way.route.is_none()) {
         return (told, routes);
     }
-    let mut edges: HashMap<Way, CellReading> = HashMap::new();
+    let mut edges: HashMap<CellKey, CellReading> = HashMap::new();
     for mut one in told {
         if let Some(route) = one.way.route.take() {
             routes.add(&one, route);
@@ -79,7 +79,7 @@ impl Routes {
     /// How many requests of an edge took which route; 0 of one that is under way alone.
     /// What finds no place stands with what no route describes, so that nobody takes the
     /// others for all there are.
-    pub(super) fn of_edge(&mut self, way: &Way) -> Vec<v1::EdgeRoute> {
+    pub(super) fn of_edge(&mut self, way: &CellKey) -> Vec<v1::EdgeRoute> {
         let Some(mut named) = self.edges.remove(way) else {
             return Vec::new();
         };

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use wire::v1;
 
 use super::{EDGES, KEPT_EDGES, KEPT_SLOTS, Reports, SLOT, slot_of};
-use crate::telemetry::cell::{CallOutcome, Way};
+use crate::telemetry::cell::{CallOutcome, CellKey};
 use crate::telemetry::labels::{LimitLabels, Security};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::parties::Parties;
@@ -18,8 +18,8 @@ fn reports() -> Reports {
     Reports::new(Metrics::register(&mut Registry::default()))
 }
 
-fn to(pod: &str) -> Way {
-    Way {
+fn to(pod: &str) -> CellKey {
+    CellKey {
         parties: Parties::Outbound {
             service: "shop/web".into(),
             port: 80,
@@ -54,12 +54,12 @@ impl Reports {
     }
 
     /// A call of a millisecond ends in this slot.
-    fn count_at(&self, slot: u64, way: Way, outcome: CallOutcome) {
+    fn count_at(&self, slot: u64, way: CellKey, outcome: CallOutcome) {
         self.close_at(slot);
         self.count(way, outcome);
     }
 
-    fn count(&self, way: Way, outcome: CallOutcome) {
+    fn count(&self, way: CellKey, outcome: CallOutcome) {
         let cell = self.metrics.cell(way);
         cell.begin();
         cell.answered(outcome, Duration::from_millis(1), 2);
@@ -234,8 +234,8 @@ async fn ending_pod_tells_its_open_slot_at_once() {
 }
 
 /// Requests of a caller that take a route; `None` where nobody names any.
-fn by_route(caller: &str, route: Option<&str>) -> Way {
-    Way {
+fn by_route(caller: &str, route: Option<&str>) -> CellKey {
+    CellKey {
         parties: Parties::Inbound {
             port: 80,
             caller: caller.into(),

@@ -12,7 +12,7 @@ use wire::v1;
 use crate::http::header_names::{PROOF, TOKEN};
 use crate::http::watched::BodyEnd;
 use crate::telemetry::Telemetry;
-use crate::telemetry::call::{Call, Kind};
+use crate::telemetry::call::{Call, CallKind};
 use crate::telemetry::labels::Security;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::parties::Parties;
@@ -65,7 +65,7 @@ fn from(caller: &str, uid: &str) -> Parties {
 
 /// One request between these, answered like this.
 fn call(telemetry: &Arc<Telemetry>, parties: Parties, parts: &request::Parts, status: u16) {
-    let mut call = Call::begin(telemetry, Kind::Request, parties);
+    let mut call = Call::begin(telemetry, CallKind::Request, parties);
     call.asks(parts, CameFrom::Application);
     let (answer, ()) = Response::builder()
         .status(status)
@@ -263,7 +263,7 @@ fn requests_of_one_route_are_those_that_it_describes() {
     let (watch, mut records) = watch(&telemetry, asked);
     for route in ["cart/read", "cart/write", ""] {
         let parties = from("shop/web", "uid");
-        let mut call = Call::begin(&telemetry, Kind::Request, parties.clone());
+        let mut call = Call::begin(&telemetry, CallKind::Request, parties.clone());
         call.speaks(Version::HTTP_11, false);
         call.asks(&head("GET", "/items", &[]), CameFrom::Application);
         call.on(telemetry.cell(parties, Protocol::Http1));

@@ -103,7 +103,7 @@ pub(super) struct Span {
     pub(super) parent_span_id: Vec<u8>,
     #[prost(string, tag = "5")]
     pub(super) name: String,
-    #[prost(enumeration = "Kind", tag = "6")]
+    #[prost(enumeration = "SpanKind", tag = "6")]
     pub(super) kind: i32,
     /// Nanoseconds since 1970.
     #[prost(fixed64, tag = "7")]
@@ -120,7 +120,7 @@ pub(super) struct Span {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Enumeration)]
 #[repr(i32)]
-pub(super) enum Kind {
+pub(super) enum SpanKind {
     Unspecified = 0,
     Server = 2,
     Client = 3,

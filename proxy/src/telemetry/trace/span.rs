@@ -137,9 +137,9 @@ impl Span {
             parent_span_id: parent.map_or_else(Vec::new, |id| id.to_be_bytes().to_vec()),
             name: self.name(),
             kind: if client {
-                otlp::Kind::Client
+                otlp::SpanKind::Client
             } else {
-                otlp::Kind::Server
+                otlp::SpanKind::Server
             }
             .into(),
             start: nanoseconds(self.began),

@@ -17,7 +17,7 @@ async fn a_request_behind_a_refused_upgrade_is_judged_as_a_request() {
             "Upgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\nConnection: Upgrade, HTTP2-Settings",
         ),
     ] {
-        for way in WAYS {
+        for way in ENTRY_POINTS {
             let behind = "GET /private HTTP/1.1\r\nHost: s\r\n\r\n";
             let bytes = format!("GET /ok HTTP/1.1\r\nHost: s\r\n{headers}\r\n\r\n{behind}");
             let answer = field.send_and_stay(way, bytes).await;
@@ -76,7 +76,7 @@ async fn an_unread_body_never_becomes_a_request() {
     field.allow(Protocol::Http1, &["/ok"]);
     let request = "GET /ok HTTP/1.1\r\nHost: s\r\n\r\n";
     let body = request.repeat(1024 * 1024 / request.len());
-    for way in WAYS {
+    for way in ENTRY_POINTS {
         for size in [request.len(), body.len()] {
             let bytes = format!(
                 "POST /denied HTTP/1.1\r\nHost: s\r\nContent-Length: {size}\r\n\r\n{}{request}",
@@ -106,7 +106,7 @@ async fn a_body_that_comes_after_its_refusal_never_becomes_a_request() {
     let field = TwoPods::new(Protocol::Http1).await;
     field.allow(Protocol::Http1, &["/ok"]);
     let request = "GET /ok HTTP/1.1\r\nHost: s\r\n\r\n";
-    for way in WAYS {
+    for way in ENTRY_POINTS {
         let mut stream = field.open(way).await;
         let head = format!(
             "POST /denied HTTP/1.1\r\nHost: s\r\nContent-Length: {}\r\n\r\n",

@@ -90,7 +90,7 @@ async fn http2_servers_that_break_the_rules_cost_their_caller_one_502() {
             bad2(stream, Arc::clone(&script))
         })
         .await;
-        for way in WAYS {
+        for way in ENTRY_POINTS {
             field.deliver_to(port);
             field.port = port;
             let mut raw = RawHttp2::new(field.open(way).await).await;

@@ -23,7 +23,7 @@ async fn nobody_waits_behind_a_request_that_was_answered_before_it_was_read() {
     let port = serving(&field.server, deaf).await;
     field.deliver_to(port);
     field.port = port;
-    for way in WAYS {
+    for way in ENTRY_POINTS {
         let mut stream = field.open(way).await;
         let head = "POST /ok HTTP/1.1\r\nHost: s\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n";
         stream.write_all(head.as_bytes()).await.unwrap();
@@ -65,7 +65,7 @@ async fn nobody_waits_behind_chunks_that_were_left_unread() {
     .await;
     field.deliver_to(port);
     field.port = port;
-    for way in WAYS {
+    for way in ENTRY_POINTS {
         let head = "POST /ok HTTP/1.1\r\nHost: s\r\nTransfer-Encoding: chunked\r\n\r\n";
         let posted = format!("{head}{}0\r\n\r\n", "1\r\na\r\n".repeat(20));
         let answer = field.send(way, posted).await;
@@ -137,13 +137,13 @@ impl Closing {
 }
 
 /// Posts over a connection of its own, which a direct caller would never see fail.
-async fn post(field: &TwoPods, way: Way) -> String {
+async fn post(field: &TwoPods, way: EntryPoint) -> String {
     let request =
         b"POST /ok HTTP/1.1\r\nHost: s\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello";
     ask(field, way, request).await
 }
 
-async fn ask(field: &TwoPods, way: Way, request: &[u8]) -> String {
+async fn ask(field: &TwoPods, way: EntryPoint, request: &[u8]) -> String {
     let mut stream = field.open(way).await;
     stream.write_all(request).await.unwrap();
     rest(&mut stream, Duration::from_secs(5)).await
@@ -154,7 +154,7 @@ async fn ask(field: &TwoPods, way: Way, request: &[u8]) -> String {
 async fn posts_to_servers_that_close_unannounced_are_all_answered() {
     for after in [0, 1, 5, 20].map(Duration::from_millis) {
         let application = Closing::new(false, after).await;
-        for way in WAYS {
+        for way in ENTRY_POINTS {
             let callers = (0..4).map(|caller| {
                 let field = &application.field;
                 async move {
@@ -173,7 +173,7 @@ async fn posts_to_servers_that_close_unannounced_are_all_answered() {
 /// Nor does it cost one where a server begins to do so.
 #[tokio::test]
 async fn posts_use_no_pooled_connection_after_an_unannounced_close() {
-    for way in WAYS {
+    for way in ENTRY_POINTS {
         let application = Closing::new(true, Duration::from_millis(5)).await;
         for keeps in [true, false, true] {
             application.keeps.store(keeps, Ordering::Relaxed);
@@ -213,7 +213,7 @@ async fn what_a_server_says_that_it_cannot_do_is_not_asked_again() {
         })
         .await;
         field.deliver_to(field.port);
-        for way in WAYS {
+        for way in ENTRY_POINTS {
             for _ in 0..3 {
                 let before = came.load(Ordering::Relaxed);
                 let answer = post(&field, way).await;
@@ -232,7 +232,7 @@ async fn what_a_server_says_that_it_cannot_do_is_not_asked_again() {
 #[tokio::test]
 async fn gets_share_connections_before_the_server_has_proven_to_keep_them() {
     const CALLERS: usize = 8;
-    for way in WAYS {
+    for way in ENTRY_POINTS {
         let application = Closing::new(true, Duration::ZERO).await;
         let callers = (0..CALLERS).map(|_| async {
             for _ in 0..10 {

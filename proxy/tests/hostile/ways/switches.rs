@@ -44,7 +44,7 @@ fn switch_to(protocol: &str) -> String {
     )
 }
 
-async fn ask_for(field: &TwoPods, way: Way, upgrade: &[u8]) -> (u16, TcpStream) {
+async fn ask_for(field: &TwoPods, way: EntryPoint, upgrade: &[u8]) -> (u16, TcpStream) {
     let mut stream = field.open(way).await;
     let request = [
         &b"GET /ok HTTP/1.1\r\nHost: s\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABk\r\nUpgrade: "[..],
@@ -82,7 +82,7 @@ async fn nobody_switches_to_http2_whatever_it_is_called() {
         b"foo\r\nUpgrade: h2c",
     ] {
         let name = String::from_utf8_lossy(upgrade).into_owned();
-        for way in WAYS {
+        for way in ENTRY_POINTS {
             let (_, mut stream) = ask_for(&field, way, upgrade).await;
             let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
             let _ = stream.write_all(preface).await;
@@ -132,7 +132,7 @@ async fn nobody_switches_to_http2_whatever_it_is_called() {
         assert!(!arrived.contains("h2c"), "{name:?}: {arrived}");
     }
     // Control: other protocols are switched to, and their bytes pass.
-    for way in WAYS {
+    for way in ENTRY_POINTS {
         let (status, mut stream) = ask_for(&field, way, b"websocket").await;
         assert_eq!(status, 101, "{way:?}");
         stream.write_all(b"frames").await.unwrap();
@@ -149,7 +149,7 @@ async fn an_application_that_switches_to_http2_unasked_is_not_followed() {
         let (port, kept) = switching(&field.server, Some(chosen)).await;
         field.deliver_to(port);
         field.port = port;
-        for way in WAYS {
+        for way in ENTRY_POINTS {
             let (status, mut stream) = ask_for(&field, way, b"foo").await;
             assert_eq!(status, 502, "{chosen:?}, {way:?}");
             let _ = stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;

@@ -49,6 +49,8 @@ fn variables_and_names_are_those_of_the_chart() {
     let deployment = read("controller/deployment.yaml");
     let services = read("aggregated/rbac.yaml");
     assert!(deployment.contains("- name: controller\n"), "{deployment}");
+    let ttl = format!("{{name: {}, value:", data::LEAF_TTL);
+    assert!(deployment.contains(&ttl), "{deployment}");
     for (_, variable, names) in control::APIS {
         assert!(deployment.contains(&format!("{{name: {variable}, value:")));
         for name in *names {

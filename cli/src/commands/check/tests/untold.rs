@@ -1,9 +1,14 @@
 //! What nobody tells, or nobody can be asked.
 
-use serde_json::Value;
+use std::convert::Infallible;
+
+use http::{Request, Response};
+use kube::Client;
+use kube::client::Body;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{WELL, Webhooks, checked, healthy, plant_proxy, with};
+use super::{WELL, Webhooks, checked, checked_by, client, healthy, plant_proxy, with};
 use crate::failure::{Conclusion, Failure};
 
 #[tokio::test]
@@ -50,4 +55,34 @@ async fn who_may_see_nothing_of_the_mesh_is_not_told_that_it_is_well() {
         assert_eq!(told, ["kubernetes-version", "clocks"], "{report:#}");
         assert_eq!(begun.elapsed().as_secs(), 0);
     }
+}
+
+#[tokio::test]
+async fn what_was_not_read_is_not_called_well() {
+    let page = json!({"items": vec![super::pod(); 500], "metadata": {"continue": "x"}});
+    let page = page.to_string();
+    let well = client(&healthy(), WELL);
+    let endless = Client::new(
+        tower::service_fn(move |request: Request<Body>| {
+            let (well, page) = (well.clone(), page.clone());
+            async move {
+                let is_of_pods = request.uri().path() == "/api/v1/pods";
+                Ok::<_, Infallible>(match is_of_pods {
+                    true => Response::new(Body::from(page.into_bytes())),
+                    false => well.send(request).await.unwrap(),
+                })
+            }
+        }),
+        "default",
+    );
+    let (ended, report, table) = checked_by(endless, &[]).await;
+    assert_eq!(ended.unwrap(), Conclusion::Yes, "{report:#}");
+    let skipped = with(&report, &["skipped"]);
+    assert!(
+        skipped.contains(&"pods-without-proxy".to_owned()),
+        "{report:#}"
+    );
+    assert!(!skipped.contains(&"connected".to_owned()), "{report:#}");
+    let words = "all that asked have one, of the first 20000 pods; more were not read";
+    assert!(table.contains(words), "{table}");
 }

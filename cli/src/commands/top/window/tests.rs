@@ -134,7 +134,7 @@ fn requests_are_judged_as_proxies_judge_them_and_told_apart_by_all_four() {
         let path = if number < 4 { 0 } else { number };
         let mut request = served(&format!("/{path}"), 1.0);
         change(&mut request);
-        let way = Way::of(&request);
+        let way = RowKey::of(&request);
         shows(&mut window, at(begun, 1), request);
         let look = window.look(at(begun, 1));
         let seen = &look.rows[&Some(&way)];
@@ -210,7 +210,7 @@ fn requests_beyond_the_rows_are_one_row_that_comes_last_and_none_is_lost() {
     shows(&mut window, at(begun, 1), served("/0", 1.0));
     let look = window.look(at(begun, 2));
     assert_eq!(look.rows.len(), ROWS + 1);
-    assert_eq!(look.rows[&None::<&Way>].requests, 7);
+    assert_eq!(look.rows[&None::<&RowKey>].requests, 7);
     let all: u64 = look.rows.values().map(|seen| seen.requests).sum();
     assert_eq!(all, ROWS as u64 + 8);
     for order in [Order::Rate, Order::Success, Order::Latency, Order::Name] {

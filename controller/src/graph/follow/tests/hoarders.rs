@@ -72,7 +72,7 @@ async fn what_was_folded_of_a_pod_stays_when_its_reports_went_and_the_slot_is_fo
 #[tokio::test]
 async fn what_stays_where_reports_went_does_not_stand_there_twice_once_its_owner_is_known() {
     use crate::inventory::InventoryObject;
-    use crate::inventory::kind::Kind;
+    use crate::inventory::kind::MetricsKind;
     let reports = Reports::holding(crate::metrics::ReportMetrics::default(), 100);
     let graph = graph(&reports);
     let before = topology::SLOT_NOW - 1;
@@ -84,12 +84,12 @@ async fn what_stays_where_reports_went_does_not_stand_there_twice_once_its_owner
     assert!(!reports.given_up(before).is_empty());
     let owned = InventoryObject {
         uid: "bank-api".into(),
-        owner: Some((Kind::Deployment, "api".into())),
+        owner: Some((MetricsKind::Deployment, "api".into())),
         ..InventoryObject::default()
     };
     for (kind, name, object) in [
-        (Kind::Deployment, "api", InventoryObject::default()),
-        (Kind::Pod, "api-1", owned),
+        (MetricsKind::Deployment, "api", InventoryObject::default()),
+        (MetricsKind::Pod, "api-1", owned),
     ] {
         let mut inventory = graph.inner.inventory.write();
         inventory.put(kind, topology::key("bank", name), Arc::new(object));

@@ -16,10 +16,10 @@ const GROWTH: u32 = 8;
 /// So many workloads, of which each calls ten others.
 async fn large(workloads: usize) -> Graph {
     use crate::inventory::InventoryObject;
-    use crate::inventory::kind::Kind;
+    use crate::inventory::kind::MetricsKind;
     let reports = Reports::holding(crate::metrics::ReportMetrics::default(), 100_000);
     let mut inventory = Inventory::default();
-    let mut put = |kind, name: &str, uid: &str, owner: Option<(Kind, &str)>| {
+    let mut put = |kind, name: &str, uid: &str, owner: Option<(MetricsKind, &str)>| {
         let thing = InventoryObject {
             uid: uid.into(),
             owner: owner.map(|(kind, name)| (kind, name.into())),
@@ -31,9 +31,19 @@ async fn large(workloads: usize) -> Graph {
         let name = format!("w{number}");
         let (set, pod) = (format!("{name}-rs"), format!("{name}-1"));
         let uid = format!("shop-{name}");
-        put(Kind::Deployment, &name, "", None);
-        put(Kind::ReplicaSet, &set, "", Some((Kind::Deployment, &*name)));
-        put(Kind::Pod, &pod, &uid, Some((Kind::ReplicaSet, &*set)));
+        put(MetricsKind::Deployment, &name, "", None);
+        put(
+            MetricsKind::ReplicaSet,
+            &set,
+            "",
+            Some((MetricsKind::Deployment, &*name)),
+        );
+        put(
+            MetricsKind::Pod,
+            &pod,
+            &uid,
+            Some((MetricsKind::ReplicaSet, &*set)),
+        );
         let called = (1..=EDGES_OF_EACH).map(|at| {
             let called = (number + at * 7) % workloads;
             topology::seen_by_client(&format!("shop/w{called}"), 9, 1)

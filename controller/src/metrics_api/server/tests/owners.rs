@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::inventory::InventoryObject;
-use crate::inventory::kind::Kind;
+use crate::inventory::kind::MetricsKind;
 use crate::model::compiled::Compiled;
 use crate::testing::cluster;
 
@@ -110,7 +110,7 @@ async fn selector_holds_on_every_page() {
         };
         let key = ObjectKey::new("shop", &format!("d{i}"));
         let mut inventory = followed.inventory.write();
-        inventory.put(Kind::Deployment, key, Arc::new(thing));
+        inventory.put(MetricsKind::Deployment, key, Arc::new(thing));
     }
     let bench = Bench::about(followed).await;
     let (mut pages, mut next) = (Vec::new(), String::new());

@@ -10,7 +10,7 @@ use wire::v1::answered::What as Answered;
 use wire::v1::to_proxy::Message as Order;
 
 use super::{Bench, read_only};
-use crate::testing::cluster::{pod, set, shop};
+use crate::testing::cluster::{in_namespace, namespace, pod, service, set, shop};
 
 #[tokio::test]
 async fn proxies_show_what_they_say_of_themselves() {
@@ -24,6 +24,7 @@ async fn proxies_show_what_they_say_of_themselves() {
             serial: "0a:0b".to_owned(),
             issuer: "CN=weft".to_owned(),
             not_after: 1_800_000_000,
+            not_before: 1_799_913_300,
         }),
         memory: 12 << 20,
         draining: true,
@@ -46,7 +47,8 @@ async fn proxies_show_what_they_say_of_themselves() {
         ("connected", json!(true)),
         (
             "certificate",
-            json!({"serial": "0a:0b", "notAfter": "2027-01-15T08:00:00Z", "issuer": "CN=weft"}),
+            json!({"serial": "0a:0b", "issued": "2027-01-14T08:00:00Z",
+                "notAfter": "2027-01-15T08:00:00Z", "issuer": "CN=weft"}),
         ),
         ("memory", json!(12 << 20)),
         ("draining", json!(true)),
@@ -119,6 +121,15 @@ async fn for_how_long_a_kind_is_lacked_that_only_a_newer_controller_knows_is_not
 /// The proxy of `client` is there, is asked and answers, until the task ends. Gives how
 /// often.
 pub(super) fn answering(bench: &Bench, uid: &str) -> tokio::sync::watch::Receiver<usize> {
+    holding(bench, uid, &["workload"])
+}
+
+/// The same with other resources than its own.
+fn holding(
+    bench: &Bench,
+    uid: &str,
+    names: &'static [&'static str],
+) -> tokio::sync::watch::Receiver<usize> {
     let asks = bench.api.context.asks.clone();
     let uid: Arc<str> = uid.into();
     let (here, mut orders) = asks.listens(Arc::clone(&uid));
@@ -128,16 +139,16 @@ pub(super) fn answering(bench: &Bench, uid: &str) -> tokio::sync::watch::Receive
         while let Some(order) = orders.recv().await {
             let Order::Ask(ask) = order else { continue };
             count.send_modify(|count| *count += 1);
-            let resource = v1::HeldResource {
-                name: "workload".to_owned(),
+            let resources = names.iter().map(|name| v1::HeldResource {
+                name: (*name).to_owned(),
                 version: "00ff".to_owned(),
-            };
+            });
             let held = v1::HeldConfig {
                 last: true,
                 identity: "spiffe://cluster.local/ns/shop/sa/web".to_owned(),
                 enforcement: "audit".to_owned(),
                 mtls: "permissive".to_owned(),
-                resources: vec![resource],
+                resources: resources.collect(),
                 ..v1::HeldConfig::default()
             };
             let what = Some(Answered::Config(held));
@@ -193,6 +204,65 @@ async fn single_proxy_says_itself_what_it_holds() {
     assert_eq!(status, 400, "{body}");
     let (status, _) = bench.get("stranger", path).await;
     assert_eq!((status, *asked.borrow()), (403, 1));
+}
+
+/// What a proxy of `shop` holds: four of its own and of what is outside the mesh, four of `bank`,
+/// and what only a newer controller knows.
+static HELD: [&str; 9] = [
+    "workload",
+    "service/shop/api:80",
+    "destination/10.96.0.1:80",
+    "destination/192.0.2.1:443",
+    "service/bank/cart:80",
+    "endpoints/bank/cart:80",
+    "destination/10.96.0.2:80",
+    "destination/10.0.0.21:5432",
+    "later/bank/cart",
+];
+
+#[tokio::test]
+async fn what_is_of_other_namespaces_is_shown_to_who_may_read_their_graphs() {
+    let cluster = read_only()
+        .with(namespace("bank"))
+        .with(in_namespace(pod("vault-1", "10.0.0.21", "vault"), "bank"))
+        .with(in_namespace(
+            service("cart", "10.96.0.2", &[("http", 80)]),
+            "bank",
+        ));
+    let bench = Bench::of(&cluster);
+    let _asked = holding(&bench, "uid-client", &HELD);
+    let (own, elsewhere, later) = (&HELD[..4], &HELD[4..8], HELD[8]);
+    let calls = ["10.96.0.1:80", "10.96.0.2:80", "10.0.0.21:5432"];
+    let state = v1::ProxyState {
+        destinations: calls.map(str::to_owned).to_vec(),
+        ..client(&[])
+    };
+    bench.api.context.observed.note(1, state);
+    for (user, reads, hidden) in [
+        ("viewer", false, 5),
+        ("auditor", true, 1),
+        ("root", true, 0),
+    ] {
+        let (status, body) = bench.get(user, "namespaces/shop/proxies/client").await;
+        assert_eq!(status, 200, "{user}: {body}");
+        let status = &body["status"];
+        let held = status["config"]["resources"].as_object().unwrap();
+        assert!(
+            own.iter().all(|name| held.contains_key(*name)),
+            "{user}: {body}"
+        );
+        for name in elsewhere {
+            assert_eq!(held.contains_key(*name), reads, "{user} {name}: {body}");
+        }
+        // Whose a thing is that this controller does not know, nobody can say.
+        assert_eq!(held.contains_key(later), hidden == 0, "{user}: {body}");
+        let count = |value: &Value| value.as_u64().unwrap_or_default();
+        assert_eq!(count(&status["config"]["hidden"]), hidden, "{user}: {body}");
+        let called = status["destinations"].as_array().unwrap().len();
+        assert_eq!(called, if reads { 3 } else { 1 }, "{user}: {body}");
+        let left = if reads { 0 } else { 2 };
+        assert_eq!(count(&status["hiddenDestinations"]), left, "{user}: {body}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

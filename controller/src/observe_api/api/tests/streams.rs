@@ -1,6 +1,8 @@
 //! Streams of the graph: how they begin and end, and how many there may be.
 
 use super::*;
+use crate::graph::follow::GraphWindow;
+use crate::testing::cluster::pod;
 
 #[tokio::test(start_paused = true)]
 async fn stream_begins_whole_ends_by_itself_and_is_taken_up_again() {
@@ -83,4 +85,44 @@ async fn streams_of_one_user_and_of_all_are_bounded_and_given_back() {
     drop((open, again));
     assert_eq!(bench.api.context.metrics.streams.get(), 0);
     assert_eq!(bench.api.streams.available_permits(), MAX_STREAMS);
+}
+
+/// What its reader was shown last is what the next one is compared with, and not what there is
+/// when it begins.
+#[tokio::test(start_paused = true)]
+async fn stream_that_is_taken_up_tells_what_went_and_what_changed_meanwhile() {
+    let bench = Bench::new();
+    tokio::spawn(bench.api.context.graph.clone().follow(|| true));
+    let ended = SystemTime::now() - Duration::from_secs(15);
+    bench.called_in(slot_of(ended) - 1, &["shop/web"]).await;
+    let asked = GraphWindow {
+        slots: 2,
+        ..GraphWindow::default()
+    };
+    let shown = bench.api.context.graph.answer(&asked, ended);
+    assert_eq!(shown.edges.len(), 1);
+    let path = format!(
+        "graphs/live?watch=true&window=10s&since={}",
+        shown.metadata.end
+    );
+    let taken_up = async || {
+        let answer = bench.send("admin", Method::GET, &path, String::new()).await;
+        line(&mut answer.into_body()).await.unwrap()
+    };
+
+    let more = read_only().with(pod("web-1", "10.0.0.13", "web"));
+    bench.becomes(&more);
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    let told = taken_up().await;
+    assert_eq!(told["metadata"]["changes"], true, "{told}");
+    assert_eq!(told["removed"], json!([shown.edges[0].id]), "{told}");
+    let mut nodes = told["nodes"].as_array().unwrap().iter();
+    let web = nodes.find(|node| node["id"] == "shop/Deployment/web");
+    assert_eq!(web.unwrap()["pods"], 1, "{told}");
+
+    // Which workloads there were then is not kept: when one went, all is told.
+    bench.becomes(&read_only());
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    let told = taken_up().await;
+    assert!(told["metadata"].get("changes").is_none(), "{told}");
 }

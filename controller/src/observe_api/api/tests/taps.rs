@@ -77,14 +77,14 @@ pub(super) fn record() -> v1::TapRecord {
 }
 
 /// The next line of a stream.
-async fn line(answer: &mut Answer) -> Option<Value> {
+async fn line(answer: &mut ApiResponse) -> Option<Value> {
     let frame = timeout(Duration::from_secs(5), answer.body_mut().frame());
     let frame = frame.await.expect("no line came")?;
     let data = frame.unwrap().into_data().unwrap();
     Some(serde_json::from_slice(&data).unwrap())
 }
 
-async fn tap(bench: &Bench, user: &str, query: &str) -> Answer {
+async fn tap(bench: &Bench, user: &str, query: &str) -> ApiResponse {
     let path = format!("{PATH}&{query}");
     bench.send(user, Method::GET, &path, String::new()).await
 }
@@ -332,6 +332,17 @@ async fn whoever_taps_is_named_by_an_event_at_what_he_taps() {
             (&json!(kind), &json!(name))
         );
         assert_eq!(about["namespace"], "shop", "{of}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_taps_again_is_named_again() {
+    let bench = Bench::new();
+    let _proxy = Proxy::of(&bench, "uid-client");
+    for taps in 1..=2 {
+        drop(tap(&bench, "tapper", "of=Pod/client").await);
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        assert_eq!(bench.recorded.lock().len(), taps);
     }
 }
 

@@ -16,7 +16,7 @@ mod rights;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// `user` watches what this would do.
-async fn watch(bench: &Bench, user: &str, spec: Value) -> Answer {
+async fn watch(bench: &Bench, user: &str, spec: Value) -> ApiResponse {
     let body = json!({"apiVersion": API_VERSION, "kind": "DryRun", "spec": spec}).to_string();
     let path = "namespaces/shop/dryruns";
     bench.send(user, Method::POST, path, body).await
@@ -84,7 +84,7 @@ pub(super) fn example() -> Answered {
 }
 
 /// The first line of a stream that is so.
-async fn until(answer: &mut Answer, so: impl Fn(&Value) -> bool) -> Value {
+async fn until(answer: &mut ApiResponse, so: impl Fn(&Value) -> bool) -> Value {
     let found = async {
         loop {
             let told = line(answer.body_mut()).await.expect("the stream ended");

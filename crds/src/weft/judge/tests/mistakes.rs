@@ -21,6 +21,7 @@ const MISTAKES: &str = r#"
 /fallback/when/4 | "5XX" | fallback | you may mean 5xx
 /fallback/response/status | 100 | fallback | must be from 200 to 599
 /fallback/response/headers/0/name | "weft-x" | fallback | proxy itself
+/fallback/response/headers/0/name | "Weft.x" | fallback | proxy itself
 /fallback/response/headers/0/name | "a b" | fallback | no name of a header
 /fallback/response/headers/0/value | "a\nb" | fallback | no header may hold
 /priority | "Sheddabel" | priority | you may mean Sheddable
@@ -194,18 +195,28 @@ fn a_field_that_the_kind_does_not_have_is_told_with_the_one_that_was_meant() {
 
 #[test]
 fn a_header_that_no_caller_can_send_tells_none_apart_and_that_is_said() {
-    let limit =
-        |name: &str| json!({"name": name, "requests": 1, "key": {"type": "Header", "name": name}});
+    let limit = |name: &str, header: &str| {
+        let key = json!({"type": "Header", "name": header});
+        json!({"name": name, "requests": 1, "key": key})
+    };
     let spec = about(json!({
-        "rateLimits": [limit("weft-client-id"), limit("x-tenant")],
+        "rateLimits": [
+            limit("own", "weft-client-id"), limit("tenant", "x-tenant"),
+            limit("own-by-marks", "weft.client~id"), limit("other", "wefts"),
+        ],
         "sticky": {"type": "Header", "name": "Weft-Context"},
     }));
     let (policy, mistakes) = judged(&spec);
     assert!(policy.sections.sticky.is_some(), "it is taken");
-    assert_eq!(policy.sections.rate_limits.len(), 2);
+    assert_eq!(policy.sections.rate_limits.len(), 4);
     let mut told: Vec<&str> = mistakes.iter().map(|one| one.field.as_str()).collect();
     told.sort_unstable();
-    assert_eq!(told, ["spec.rateLimits[0].key.name", "spec.sticky.name"]);
+    let fields = [
+        "spec.rateLimits[0].key.name",
+        "spec.rateLimits[2].key.name",
+        "spec.sticky.name",
+    ];
+    assert_eq!(told, fields);
     let warns = |one: &Mistake| {
         (one.severity, one.code) == (Severity::Warn, Code::FieldIgnored)
             && one.text.contains("Type Caller")

@@ -37,7 +37,7 @@ struct Calls {
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Outcome {
+struct CallTotals {
     served: usize,
     refused: usize,
     cut: usize,
@@ -77,8 +77,8 @@ impl Calls {
     }
 
     /// Until all have ended.
-    async fn outcome(mut self) -> Outcome {
-        let mut outcome = Outcome::default();
+    async fn outcome(mut self) -> CallTotals {
+        let mut outcome = CallTotals::default();
         while let Some(ended) = self.ended.join_next().await {
             match ended.unwrap() {
                 Ended::Served(waited) => {

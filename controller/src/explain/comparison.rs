@@ -64,7 +64,7 @@ pub struct Meaning {
 
 /// Two Models, and what was worked out of each so far.
 #[derive(Debug)]
-pub struct Trial<'a> {
+pub struct ModelComparison<'a> {
     models: [&'a Model; 2],
     /// What the proxies of pods hold.
     held: [BTreeMap<PodId, Arc<PodAccess>>; 2],
@@ -75,7 +75,7 @@ pub struct Trial<'a> {
     until: Instant,
 }
 
-impl<'a> Trial<'a> {
+impl<'a> ModelComparison<'a> {
     /// Compares until then: how much there is to compare, users say.
     #[must_use]
     pub fn new(before: &'a Model, after: &'a Model, until: Instant) -> Self {

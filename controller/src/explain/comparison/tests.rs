@@ -28,7 +28,7 @@ fn later() -> Instant {
 fn meaning(before: &Cluster, after: &Cluster, calls: &Calls) -> Option<Meaning> {
     let (before, _) = before.compile();
     let (after, _) = after.compile();
-    Trial::new(&before, &after, later()).of(calls)
+    ModelComparison::new(&before, &after, later()).of(calls)
 }
 
 fn effect(before: &Cluster, after: &Cluster) -> (Effect, Option<Reason>) {
@@ -213,18 +213,18 @@ fn pods_that_hold_the_same_are_looked_at_once_and_no_longer_than_there_is_time()
         .with(target("read", "api", &["web"], by_routes()))
         .with(target("none", "canary", &["nobody"], by_routes()))
         .compile();
-    let mut trial = Trial::new(&before, &after, later());
+    let mut comparison = ModelComparison::new(&before, &after, later());
     for _ in 0..2 {
-        assert_eq!(trial.of(&calls()).unwrap().effect, Effect::Kept);
+        assert_eq!(comparison.of(&calls()).unwrap().effect, Effect::Kept);
     }
-    let same: Vec<(&str, bool)> = trial
+    let same: Vec<(&str, bool)> = comparison
         .same
         .iter()
         .map(|(pod, same)| (&*pod.name, *same))
         .collect();
     assert_eq!(same, [("api-1", true), ("api-2", true)]);
 
-    let mut late = Trial::new(&before, &after, Instant::now());
+    let mut late = ModelComparison::new(&before, &after, Instant::now());
     assert!(late.is_late() && late.of(&calls()).is_none());
 }
 

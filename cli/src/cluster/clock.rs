@@ -1,0 +1,77 @@
+//! What time it is for the cluster, as its answers tell it.
+//!
+//! A clock of the user's machine that is ten minutes ahead would make calls of the last minute
+//! long past, and certificates that last seem ended.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use http::{HeaderMap, header};
+use k8s_openapi::jiff::fmt::strtime;
+use k8s_openapi::jiff::tz::TimeZone;
+
+/// The time of the last answer that told one; shared by all who ask through it.
+#[derive(Clone, Default)]
+pub(super) struct Clock {
+    /// Seconds since 1970; 0 where no answer told it.
+    told: Arc<AtomicU64>,
+}
+
+impl Clock {
+    /// Takes it from the head of an answer.
+    pub(super) fn note(&self, head: &HeaderMap) {
+        let told = date(head).and_then(|seconds| u64::try_from(seconds).ok());
+        if let Some(told) = told {
+            self.told.store(told, Ordering::Relaxed);
+        }
+    }
+
+    /// The time of the last answer; `own` where none told it.
+    pub(super) fn now(&self, own: SystemTime) -> SystemTime {
+        match self.told.load(Ordering::Relaxed) {
+            0 => own,
+            told => SystemTime::UNIX_EPOCH + Duration::from_secs(told),
+        }
+    }
+}
+
+/// When an answer was given, in seconds since 1970, by whoever gave it.
+#[must_use]
+pub(crate) fn date(head: &HeaderMap) -> Option<i64> {
+    http_date(head.get(header::DATE)?.to_str().ok()?)
+}
+
+/// Seconds since 1970 of `Sun, 06 Nov 1994 08:49:37 GMT`.
+fn http_date(text: &str) -> Option<i64> {
+    let at = strtime::parse("%a, %d %b %Y %H:%M:%S GMT", text).ok()?;
+    let at = at.to_datetime().ok()?;
+    Some(at.to_zoned(TimeZone::UTC).ok()?.timestamp().as_second())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_of_http_are_read() {
+        assert_eq!(
+            http_date("Sun, 06 Nov 1994 08:49:37 GMT"),
+            Some(784_111_777)
+        );
+        assert_eq!(http_date("yesterday"), None);
+    }
+
+    #[test]
+    fn time_is_that_of_the_last_answer_that_told_one() {
+        let (clock, own) = (Clock::default(), SystemTime::now());
+        assert_eq!(clock.now(own), own);
+        let mut head = HeaderMap::new();
+        for date in ["Sun, 06 Nov 1994 08:49:37 GMT", "yesterday"] {
+            head.insert(header::DATE, date.parse().unwrap());
+            clock.note(&head);
+            let told = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+            assert_eq!(clock.clone().now(own), told);
+        }
+    }
+}

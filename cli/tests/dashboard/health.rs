@@ -1,0 +1,86 @@
+//! What the page of the mesh's health says of a mesh that is well, and of one that is not.
+
+use serde_json::json;
+
+use crate::Shown;
+use crate::shop;
+
+/// Until the row of this name has this result.
+async fn told(shown: &mut Shown, name: &str, result: &str) {
+    let row = format!(
+        "[...document.querySelectorAll('tbody tr')].find((row) => row.cells[0].textContent === '{name}')"
+    );
+    let wanted = format!("{row}?.cells[1].textContent.trim() === '{result}'");
+    shown.browser.wait(&wanted).await;
+}
+
+#[tokio::test]
+async fn a_window_that_ends_now_is_well_and_one_of_which_some_was_lost_is_not() {
+    let mut shown = Shown::of(&shop::shop(60)).await;
+    shown.page("Health").await;
+    told(&mut shown, "Numbers are complete", "✓ well").await;
+    let known = shown.browser.text("footer").await;
+    assert!(
+        known.contains("Known at") && !known.contains("not complete"),
+        "{known}"
+    );
+    let mut graph = shop::shop(60);
+    graph["metadata"]["unsettled"] = json!(false);
+    graph["metadata"]["incomplete"] = json!("some of what was counted had no room");
+    shown.mesh.graph(&graph);
+    told(&mut shown, "Numbers are complete", "✗ look").await;
+    shown.browser.see("had no room").await;
+    let known = shown.browser.text("footer").await;
+    assert!(known.contains("; not complete"), "{known}");
+    // An older controller tells it by these words alone.
+    graph["metadata"]["incomplete"] = json!("reports of the last seconds may still come");
+    shown.mesh.graph(&graph);
+    told(&mut shown, "Numbers are complete", "✓ well").await;
+}
+
+#[tokio::test]
+async fn what_is_on_its_way_to_a_proxy_is_no_fault_before_a_minute_is_over() {
+    let mut shown = Shown::of(&shop::shop(60)).await;
+    shown.page("Health").await;
+    let name = "Proxies have acknowledged what concerns them";
+    let mut proxy = shop::proxy("web-5d8", true);
+    proxy["status"]["acknowledged"] = json!(3);
+    proxy["status"]["behindSeconds"] = json!(5);
+    shown.mesh.proxy(&proxy);
+    shown
+        .browser
+        .see("something is on its way to shop/web-5d8")
+        .await;
+    told(&mut shown, name, "✓ well").await;
+    proxy["status"]["behindSeconds"] = json!(61);
+    shown.mesh.proxy(&proxy);
+    told(&mut shown, name, "✗ look").await;
+    // An older controller does not say for how long.
+    proxy["status"]["acknowledged"] = json!(4);
+    shown.mesh.proxy(&proxy);
+    told(&mut shown, name, "✓ well").await;
+    proxy["status"]["acknowledged"] = json!(3);
+    proxy["status"]["behindSeconds"] = json!(null);
+    shown.mesh.proxy(&proxy);
+    told(&mut shown, name, "✗ look").await;
+}
+
+#[tokio::test]
+async fn certificates_are_late_by_the_life_that_they_have() {
+    let mut shown = Shown::of(&shop::shop(60)).await;
+    shown.page("Health").await;
+    let mut proxy = shop::proxy("web-5d8", true);
+    // The graph tells what was until 09:00.
+    for (issued, ends, result) in [
+        ("08:47", "09:02", "✗ look"),
+        ("08:53", "09:08", "✓ well"),
+        ("01:00", "10:00", "✗ look"),
+        ("08:59", "10:00", "✓ well"),
+    ] {
+        let at = |time: &str| json!(format!("2026-11-02T{time}:00Z"));
+        proxy["status"]["certificate"]["issued"] = at(issued);
+        proxy["status"]["certificate"]["notAfter"] = at(ends);
+        shown.mesh.proxy(&proxy);
+        told(&mut shown, "Certificates last", result).await;
+    }
+}

@@ -1,0 +1,45 @@
+//! The namespaces that are offered, of a mesh in which they come and go.
+
+use crate::Shown;
+use crate::browser::Browser;
+use crate::mesh::Mesh;
+use crate::shop;
+
+/// Whether this namespace is offered.
+fn offered(namespace: &str) -> String {
+    format!(
+        "[...document.querySelectorAll('#place option')].some((option) => option.value === '{namespace}')"
+    )
+}
+
+#[tokio::test]
+async fn namespaces_are_offered_once_a_controller_answers_that_was_away_before() {
+    let mesh = Mesh::start().await;
+    mesh.graph(&shop::shop(60));
+    mesh.lose(true).await;
+    let weft = mesh.dashboard(&["-n", "shop"]).await;
+    let mut browser = Browser::start().await;
+    browser.open(&weft.url).await;
+    browser
+        .wait("document.querySelector('#alert').className === 'lost'")
+        .await;
+    assert_eq!(browser.eval(&offered("weft-system")).await, false);
+    mesh.lose(false).await;
+    browser.wait(&offered("weft-system")).await;
+    browser.wait(&offered("*")).await;
+}
+
+#[tokio::test]
+async fn a_namespace_that_is_new_is_offered_when_the_controller_comes_back() {
+    let mut shown = Shown::of(&shop::shop(60)).await;
+    shown.browser.wait(&offered("weft-system")).await;
+    shown.mesh.scope(true, &["bank", "shop", "weft-system"]);
+    shown.mesh.lose(true).await;
+    shown
+        .browser
+        .wait("document.querySelector('#alert').className === 'lost'")
+        .await;
+    assert_eq!(shown.browser.eval(&offered("bank")).await, false);
+    shown.mesh.lose(false).await;
+    shown.browser.wait(&offered("bank")).await;
+}

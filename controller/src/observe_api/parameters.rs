@@ -1,0 +1,154 @@
+//! Which parameters there are. One that is misspelt would be ignored, and its sender be answered
+//! another question than his.
+
+use crds::near;
+use crds::observe::Resource;
+
+use crate::aggregated::refusal::Refusal;
+
+/// What kubectl, client-go, Argo CD and the API server add by themselves to what they ask. It
+/// means nothing here, where the resource does not say so itself.
+const OF_CLIENTS: [&str; 16] = [
+    "allowWatchBookmarks",
+    "continue",
+    "dryRun",
+    "fieldManager",
+    "fieldSelector",
+    "fieldValidation",
+    "includeObject",
+    "labelSelector",
+    "limit",
+    "pretty",
+    "resourceVersion",
+    "resourceVersionMatch",
+    "sendInitialEvents",
+    "timeout",
+    "timeoutSeconds",
+    "watch",
+];
+/// Characters of an unknown name that are said again.
+const SAID_AGAIN: usize = 64;
+
+/// The resource's own ones.
+fn own(resource: Resource) -> &'static [&'static str] {
+    match resource {
+        Resource::Graphs => &[
+            "gone", "history", "quiet", "routes", "settled", "since", "watch", "window",
+        ],
+        Resource::Proxies => &[
+            "config",
+            "continue",
+            "fieldSelector",
+            "labelSelector",
+            "limit",
+        ],
+        Resource::Taps => &[
+            "from", "header", "maxRps", "method", "of", "path", "route", "slower", "status", "to",
+            "watch",
+        ],
+        Resource::Scopes | Resource::Explanations | Resource::DryRuns => &[],
+    }
+}
+
+/// Looks at the names of all parameters; values are read where they are used.
+///
+/// # Errors
+/// When one is neither the resource's own nor what clients add by themselves, and when what is
+/// no stream is to be watched: who is given a list instead cannot read it.
+pub(super) fn check(resource: Resource, query: &str) -> Result<(), Refusal> {
+    let (plural, own) = (resource.plural(), own(resource));
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        if name == "watch" && !own.contains(&"watch") && !matches!(&*value, "0" | "false") {
+            return Err(Refusal::not_allowed(format!(
+                "{plural} cannot be watched: ask again instead, without parameter watch; what \
+                 streams is graphs/live and taps/live"
+            )));
+        }
+        if !own.contains(&&*name) && !OF_CLIENTS.contains(&&*name) {
+            return Err(unknown(plural, &name, own));
+        }
+    }
+    Ok(())
+}
+
+fn unknown(plural: &str, name: &str, own: &[&str]) -> Refusal {
+    let known = match own {
+        [] => "which have none".to_owned(),
+        own => format!("which have {}", own.join(", ")),
+    };
+    let hint = near::hint(name, own.iter().copied());
+    let name: String = name.chars().take(SAID_AGAIN).collect();
+    let name = name.escape_debug();
+    Refusal::bad(format!(
+        "parameter {name}: unknown to {plural}, {known}{hint}"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn misspelt_parameter_is_refused_with_the_nearest_name() {
+        for (resource, query, name, meant) in [
+            (Resource::Graphs, "windw=5m", "windw", "window"),
+            (
+                Resource::Graphs,
+                "window=5m&histroy=5m",
+                "histroy",
+                "history",
+            ),
+            (Resource::Taps, "watch=1&maxRPS=7", "maxRPS", "maxRps"),
+            (Resource::Proxies, "limits=7", "limits", "limit"),
+        ] {
+            let refusal = check(resource, query).unwrap_err();
+            assert_eq!(refusal.code, 400, "{query}");
+            let (first, last) = (
+                format!("parameter {name}: "),
+                format!("you may mean {meant}"),
+            );
+            let message = refusal.message;
+            assert!(
+                message.starts_with(&first) && message.ends_with(&last),
+                "{message}"
+            );
+        }
+        let refusal = check(Resource::Scopes, "colour=%1Bblue&all=1").unwrap_err();
+        assert_eq!(
+            refusal.message,
+            "parameter colour: unknown to scopes, which have none"
+        );
+        let long = format!("{}=1", "%1B".repeat(100));
+        let refusal = check(Resource::Graphs, &long).unwrap_err();
+        assert!(!refusal.message.contains('\u{1b}'), "{}", refusal.message);
+        assert!(refusal.message.len() < 1000, "{}", refusal.message);
+    }
+
+    #[test]
+    fn what_clients_add_by_themselves_is_taken() {
+        let query = "limit=500&continue=a%2Fb&resourceVersion=0&resourceVersionMatch=NotOlderThan&\
+                     timeoutSeconds=30&timeout=32s&pretty=true&labelSelector=&fieldSelector=&\
+                     watch=false&allowWatchBookmarks=true&sendInitialEvents=true&\
+                     includeObject=Object&fieldManager=kubectl-create&dryRun=All&\
+                     fieldValidation=Strict";
+        for resource in Resource::ALL {
+            assert!(check(resource, query).is_ok(), "{resource:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_stream_is_not_watched() {
+        for resource in Resource::ALL {
+            for query in ["watch=1", "allowWatchBookmarks=true&watch=true", "watch="] {
+                let streams = matches!(resource, Resource::Graphs | Resource::Taps);
+                let checked = check(resource, query);
+                assert_eq!(checked.is_ok(), streams, "{resource:?} {query}");
+                if let Err(refusal) = checked {
+                    let said = (refusal.code.as_u16(), refusal.reason);
+                    assert_eq!(said, (405, "MethodNotAllowed"));
+                    assert!(refusal.message.contains("ask again"), "{}", refusal.message);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,30 @@
+// What a proxy's status means: by the same limits as `weft check`.
+
+import type { Proxy } from "./api";
+
+/** A proxy renews when 40 to 30 % of its certificate's life are left; it is late with less than one part of so many. */
+const PARTS = 5;
+/** The same where nobody tells how long it lives. */
+const SOON = 600_000;
+/** Seconds for which a proxy may lack what is on its way: each change of an object is. */
+const ON_ITS_WAY = 60;
+
+type Status = Proxy["status"];
+
+/** Whether its certificate has missed its renewal. */
+export function late({ certificate }: Status, now: number): boolean {
+  if (!certificate) return false;
+  const ends = Date.parse(certificate.notAfter);
+  const life = certificate.issued === undefined ? NaN : ends - Date.parse(certificate.issued);
+  return ends - now < (Number.isNaN(life) ? SOON : life / PARTS);
+}
+
+/** Whether it lacks something that concerns it, which may be on its way. */
+export function lacks({ connected, acknowledged, needed }: Status): boolean {
+  return connected && acknowledged < needed;
+}
+
+/** The same for too long; of one whose controller does not say for how long, too. */
+export function behind(status: Status): boolean {
+  return lacks(status) && (status.behindSeconds ?? Infinity) > ON_ITS_WAY;
+}

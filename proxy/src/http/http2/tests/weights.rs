@@ -1,0 +1,88 @@
+//! What open streams of bytes count for whoever opened them.
+
+use std::net::IpAddr;
+
+use runtime::occupancy::{Bounds, Occupancy};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::super::recv::RecvBody;
+use super::*;
+
+const BYTE_STREAM: usize = 8 * 1024;
+/// Nothing moves any more by then.
+const STILL: Duration = Duration::from_millis(300);
+
+/// A server that accepts every request for bytes both ways: what its client counts for, the
+/// client, and the streams as the server has them.
+async fn accepting() -> (Arc<Occupancy>, Sender, UnboundedReceiver<ByteStream>) {
+    let bounds = Bounds {
+        permits: 10,
+        per_holder: usize::MAX,
+        shared: true,
+        head_within: Duration::MAX,
+        idle_within: Duration::MAX,
+    };
+    let occupancy = Occupancy::new(bounds, |_| {});
+    let caller = IpAddr::from([10, 0, 0, 1]).into();
+    let permit = occupancy.try_admit(&caller).unwrap().unwrap();
+    let (sender, far) = client().await;
+    let (opened, streams) = unbounded_channel();
+    let handler = move |request: Request<RecvBody>| {
+        let opened = opened.clone();
+        async move {
+            let (accept, out) = Accept::new();
+            let mut response = Response::new(body::empty());
+            response.extensions_mut().insert(accept);
+            tokio::spawn(async move {
+                let stream = ByteStream::new(out.await.unwrap(), request.into_body());
+                let _ = opened.send(stream);
+            });
+            response
+        }
+    };
+    tokio::spawn(async move {
+        let close = pin!(pending::<()>());
+        let _ = server::serve(far, limits(PROFILE, permit), close, handler).await;
+    });
+    (occupancy, sender, streams)
+}
+
+fn asks() -> Request<()> {
+    Request::post("http://s/").body(()).unwrap()
+}
+
+/// Its request has been answered, and costs nothing any more.
+#[tokio::test]
+async fn a_silent_stream_counts_until_it_ends() {
+    let (occupancy, mut sender, mut streams) = accepting().await;
+    let _first = sender.open(asks()).await.unwrap();
+    let _kept = streams.recv().await.unwrap();
+    let with_one = occupancy.weight();
+
+    let _second = sender.open(asks()).await.unwrap();
+    let second = streams.recv().await.unwrap();
+    assert_eq!(occupancy.weight() - with_one, BYTE_STREAM);
+    drop(second);
+    assert_eq!(occupancy.weight(), with_one);
+
+    // Whoever ends its own direction with its request has the other one.
+    let _third = sender.send(post(body::empty())).await.unwrap();
+    let third = streams.recv().await.unwrap();
+    assert_eq!(occupancy.weight() - with_one, BYTE_STREAM);
+    drop(third);
+    assert_eq!(occupancy.weight(), with_one);
+}
+
+#[tokio::test]
+async fn what_nobody_takes_of_a_stream_counts() {
+    const CHUNK: &[u8] = &[7; 60_000];
+    let (occupancy, mut sender, mut streams) = accepting().await;
+    let _unread = sender.open(asks()).await.unwrap();
+    let mut stream = streams.recv().await.unwrap();
+    let before = occupancy.weight();
+    let sending = async { while send(&mut stream, CHUNK).await.is_ok() {} };
+    assert!(timeout(STILL, sending).await.is_err(), "all of it is taken");
+    // One waits in `h2` behind a window of 64 KiB, and the next one before that.
+    let waits = occupancy.weight() - before;
+    assert!(waits >= 2 * CHUNK.len(), "{waits}");
+}

@@ -1,0 +1,114 @@
+//! The next attempt of a call that failed: whether there is one, where it goes, and the wait
+//! before it.
+
+use std::time::Duration;
+
+use policy::retry::{self, AskedWait, may_retry};
+
+use super::{Attempts, Chosen, Failed};
+use crate::endpoints::endpoint::InFlight;
+use crate::endpoints::learned::{Fallback, now};
+use crate::http::client::exchange::UpstreamResponse;
+use crate::outbound::attempt_outcome::AttemptOutcome;
+use crate::outbound::send::Outgoing;
+use crate::proxy::Proxy;
+use crate::telemetry::call::Call;
+
+impl Attempts<'_> {
+    /// No answer came, of which an application may have seen the request. How long to wait
+    /// before another endpoint is asked.
+    pub(super) fn lost(
+        &mut self,
+        proxy: &Proxy,
+        outgoing: &Outgoing,
+        outcome: Option<AttemptOutcome>,
+        call: &mut Call,
+    ) -> Duration {
+        let Some(AttemptOutcome::Ended(ended)) = outcome else {
+            return Duration::ZERO;
+        };
+        let failed = Failed {
+            outgoing,
+            ended,
+            asked: AskedWait::Nothing,
+            spent: false,
+        };
+        match self.again(proxy, &failed, call) {
+            Some(wait) => {
+                self.over = false;
+                call.attempt_failed();
+                wait
+            }
+            None => Duration::ZERO,
+        }
+    }
+
+    /// Whether a call that failed is tried again, elsewhere and after this time.
+    pub(super) fn again(
+        &mut self,
+        proxy: &Proxy,
+        failed: &Failed<'_>,
+        call: &Call,
+    ) -> Option<Duration> {
+        let set = self.route.choice.set()?;
+        let refused = matches!(failed.ended, retry::Ended::Refused(_));
+        if (!self.repeatable && !refused) || self.probes() {
+            return None;
+        }
+        // Before anything is paid for it: nobody else may be left.
+        let other = self.choose(proxy, Fallback::Nobody)?;
+        let attempted = self.attempted(failed);
+        let now = now();
+        let random = rand::random();
+        let peers = set.peers();
+        match may_retry(self.retry(), &attempted, &set.budget, now, peers, random) {
+            retry::Next::Pass => None,
+            retry::Next::Denied(outcome) => {
+                call.retried(outcome);
+                None
+            }
+            retry::Next::Retry { wait } => {
+                self.retry_failed(call);
+                self.retries += 1;
+                if refused {
+                    self.failovers.moved();
+                }
+                self.chosen = Some(Chosen::Retried(other));
+                Some(wait)
+            }
+        }
+    }
+
+    /// While a retry waited, what it was to go to may have left the Service, or be known as
+    /// meshed by now: then it is chosen anew.
+    pub(super) fn confirm(&mut self, proxy: &Proxy) {
+        let route = self.route;
+        let gone = |chosen: &mut Chosen| {
+            let (Chosen::Renewed(to) | Chosen::Retried(to)) = chosen;
+            !route.choice.still_has(proxy, to.endpoint())
+        };
+        drop(self.chosen.take_if(gone));
+    }
+
+    /// Waits before the next attempt. An answer is let go only then: when nobody else is
+    /// left by that time, it is the one that the caller gets.
+    pub(super) async fn wait_with(
+        &mut self,
+        proxy: &Proxy,
+        pause: impl Future<Output = ()>,
+        answer: UpstreamResponse,
+        to: InFlight,
+    ) -> Option<(UpstreamResponse, InFlight)> {
+        pause.await;
+        self.confirm(proxy);
+        if self.chosen.is_none() {
+            let other = self.choose(proxy, Fallback::Nobody);
+            self.chosen = other.map(Chosen::Retried);
+        }
+        if self.chosen.is_some() {
+            return None;
+        }
+        self.retries -= 1;
+        Some((answer, to))
+    }
+}

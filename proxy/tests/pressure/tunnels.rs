@@ -1,0 +1,157 @@
+//! Peers with many tunnels in which nothing is said. What those cost is known, so whoever
+//! opened them pays where memory runs out, and an honest gateway with as many as it needs
+//! does not pay for others.
+
+use std::io::ErrorKind;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, SystemTime};
+
+use identity::tls::{self, MESH_ALPN};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsConnector;
+use weft_proxy::{MESH_PORT, heap_count};
+use wire::v1::{self, Enforcement, MtlsMode, Protocol};
+
+use super::downloads::{calls_beside, told};
+use super::raw_http2::{END_HEADERS, HEADERS, RawHttp2, SETTINGS, block, frame, get};
+use super::support::{id, resource};
+use super::{FLOODED, FULL, Field, LIMIT, MIB, ONE_AT_A_TIME, PATIENCE, PEAK, requests, used};
+
+/// Connections of the peer that hoards, and tunnels of each: as many as one may carry.
+const CONNECTIONS: usize = 40;
+const TUNNELS: u32 = 128;
+/// Long polls of the gateway beside it, each with cookies as browsers send them.
+const POLLS: usize = 80;
+const COOKIES: usize = 4000;
+/// A gateway with a thousand tunnels has them by eight connections.
+const OF_GATEWAY: (usize, u32) = (8, 125);
+/// What a tunnel counts at least.
+const TUNNEL: usize = 8 * 1024;
+/// Longer than a test lasts.
+const LASTS: Duration = Duration::from_secs(300);
+
+/// The application's port is declared to carry HTTP, and open to everybody.
+fn declare_http(field: &Field) {
+    let workload = v1::Workload {
+        identity: id("api").as_str().to_owned(),
+        enforcement: Enforcement::Open as i32,
+        mtls: MtlsMode::Permissive as i32,
+        ports: vec![v1::PortProtocol {
+            first: 1,
+            last: 65_535,
+            protocol: Protocol::Http1 as i32,
+        }],
+        ..v1::Workload::default()
+    };
+    field.pod.set(vec![resource(
+        wire::names::WORKLOAD,
+        v1::resource::Content::Workload(workload),
+    )]);
+}
+
+/// A connection of a peer with so many silent tunnels to the application's port, which ends
+/// when the proxy ends it.
+async fn tunnels(field: &Field, account: &str, many: u32) -> JoinHandle<()> {
+    let life = Duration::from_secs(600);
+    let certs = field.authority.leaf(account, life, SystemTime::now());
+    let roots = field.authority.roots();
+    let config = tls::mesh_client_config(&roots, &certs, id("api"), &[MESH_ALPN]);
+    let port = field.port.to_string();
+    let mut fields = get("/").to_vec();
+    fields[0].1 = b"POST";
+    fields.push((b"weft-port", port.as_bytes()));
+    fields.push((b"weft-protocol", b"tcp"));
+    let head = block(&fields);
+    // Each status is said in full.
+    let mut asks = frame(SETTINGS, 0, 0, &[0, 1, 0, 0, 0, 0]);
+    for at in 0..many {
+        asks.extend(frame(HEADERS, END_HEADERS, 2 * at + 1, &head));
+    }
+    let stream = TcpStream::connect((field.pod.ip, MESH_PORT)).await.unwrap();
+    // Whoever is cut off while it begins has nothing.
+    let secured = TlsConnector::from(config).connect(tls::peer_name(), stream);
+    let secured = secured.await;
+    tokio::spawn(async move {
+        let Ok(secured) = secured else { return };
+        let mut raw = RawHttp2::new(secured).await;
+        raw.write_within(&asks, PATIENCE).await;
+        drop(asks);
+        raw.drain(LASTS).await;
+    })
+}
+
+/// Waits until peers have so many tunnels, as far as that is known.
+async fn stand(field: &Field, tunnels: usize) {
+    let standing = async {
+        while field.peers.weight() < tunnels * TUNNEL {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let _ = timeout(PATIENCE, standing).await;
+}
+
+#[tokio::test]
+async fn silent_tunnels_cost_the_peer_that_holds_them_and_no_gateway_beside_it() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let field = Field::new().await;
+    declare_http(&field);
+    let mut polls = Vec::new();
+    for _ in 0..POLLS {
+        let mut poll = field.open(2).await;
+        let cookies = "c".repeat(COOKIES);
+        let asks = format!("GET /wait HTTP/1.1\r\nHost: app\r\nCookie: {cookies}\r\n\r\n");
+        poll.write_all(asks.as_bytes()).await.unwrap();
+        polls.push(poll);
+    }
+    let mut hoard = Vec::new();
+    for _ in 0..CONNECTIONS {
+        hoard.push(tunnels(&field, "stranger", TUNNELS).await);
+    }
+    stand(&field, CONNECTIONS * TUNNELS as usize).await;
+    heap_count();
+    let held = used();
+    // Somebody else's, and nobody is known whose.
+    let rest = vec![1_u8; (LIMIT / 100 * (FULL + 2)).saturating_sub(held)];
+    let mut took = Vec::new();
+    let beside = calls_beside(&field, &mut took);
+    assert!(timeout(FLOODED, beside).await.is_err(), "they never end");
+    let lost = hoard.iter().filter(|one| one.is_finished()).count();
+    println!(
+        "{lost} of {CONNECTIONS} were cut off, {} MiB held before, {} MiB at most; {}",
+        held / MIB,
+        PEAK.load(Relaxed) / MIB,
+        told(took),
+    );
+    drop(rest);
+    for poll in &polls {
+        let read = poll.try_read(&mut [0; 16]);
+        let read = read.map_err(|error| error.kind());
+        assert_eq!(read, Err(ErrorKind::WouldBlock), "a long poll ended");
+    }
+    assert!(lost > 0, "there was room for all of them");
+}
+
+/// The control: what is known of them makes nobody the one who pays that holds less than
+/// others.
+#[tokio::test]
+async fn a_thousand_idle_tunnels_of_a_gateway_lose_nothing_to_a_flood() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let field = Field::new().await;
+    declare_http(&field);
+    let (connections, each) = OF_GATEWAY;
+    let mut idle = Vec::new();
+    for _ in 0..connections {
+        idle.push(tunnels(&field, "gateway", each).await);
+    }
+    let all = connections * each as usize;
+    stand(&field, all).await;
+    assert!(field.peers.weight() >= all * TUNNEL, "not all are open");
+    assert_eq!(field.held_back(), 0, "there is room for as many");
+    field.survives(15, requests(1, "/flood", 100)).await;
+    assert!(field.cut_off() > 0, "there was room for the flood");
+    let lost = idle.iter().filter(|one| one.is_finished()).count();
+    assert_eq!(lost, 0, "of {connections}");
+}
