@@ -143,8 +143,11 @@ impl Check {
                 check.pre == self.pre || check.category == list::KUBERNETES && !check.pre
             })
             .map(|check| {
-                let (result, message) = match (check.judge)(&facts) {
-                    Ok(found) => of_what_was_read(found, &facts.take_cut()),
+                let found = (check.judge)(&facts);
+                // Taken of a check that failed, too: else the next one would be told of it.
+                let cut = facts.take_cut();
+                let (result, message) = match found {
+                    Ok(found) => of_what_was_read(found, &cut),
                     Err(why) => (CheckStatus::Skipped, why),
                 };
                 let hint = if result >= CheckStatus::Warning {

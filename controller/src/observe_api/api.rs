@@ -111,7 +111,7 @@ impl ObserveApi {
         (path, query): (&Path, &str),
         compiled: &Arc<Compiled>,
         request: Request<B>,
-    ) -> Result<Answer, Refusal>
+    ) -> Result<ApiResponse, Refusal>
     where
         B: Body<Data: Send, Error: Into<BoxError>> + Send,
     {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use crds::observe::{Proxy, ProxyStatus};
-use futures::future::try_join_all;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::{Value, json};
 use wire::names::{self, Name};
 
@@ -18,6 +18,8 @@ use crate::model::Index;
 
 /// Namespaces that are asked about for one answer. What is of further ones is left out.
 const MAX_ASKED: usize = 64;
+/// How many of them at a time.
+const AT_A_TIME: usize = 8;
 /// In the place of a namespace: nobody knows whose it is, so only who may read everywhere sees it.
 const UNKNOWN: &str = "";
 
@@ -81,11 +83,11 @@ async fn readable(
         let may = may_read(context, user, Some(&place)).await?;
         Ok::<_, Refusal>(may.then_some(place))
     });
-    Ok(try_join_all(questions)
-        .await?
-        .into_iter()
-        .flatten()
-        .collect())
+    stream::iter(questions)
+        .buffer_unordered(AT_A_TIME)
+        .try_filter_map(async |place| Ok(place))
+        .try_collect()
+        .await
 }
 
 async fn may_read(

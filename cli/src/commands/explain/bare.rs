@@ -59,22 +59,24 @@ pub(super) async fn named(
         match found {
             Ok(true) => there.push(kind),
             Ok(false) => {}
-            Err(refusal) => unseen = unseen.or(Some(refusal)),
+            // What comes after is not meant where this may be.
+            Err(refusal) if there.is_empty() => unseen = unseen.or(Some(refusal)),
+            Err(_) => {}
         }
     }
     if there.first() == Some(&ResourceKind::Service) {
         there.truncate(1);
     }
     match (there.as_slice(), unseen) {
-        ([kind], _) => {
+        (_, Some(refusal)) => Err(refusal.into_failure()),
+        ([kind], None) => {
             let meant = format!("{}/{text}", kind.short());
             let place = cluster.namespace();
             console.word(&format!("{text} is taken for {meant} of namespace {place}"))?;
             Ok(meant)
         }
-        ([], Some(refusal)) => Err(refusal.into_failure()),
         ([], None) => Err(absent(cluster, (text, name), allowed, &kinds).await),
-        (several, _) => {
+        (several, None) => {
             let several = several.iter();
             let names: Vec<String> = several
                 .map(|kind| format!("{}/{text}", kind.short()))

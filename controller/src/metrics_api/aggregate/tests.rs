@@ -276,8 +276,16 @@ fn a_call_whose_caller_left_is_neither_good_nor_bad_on_either_side() {
         vec![left(seen_by_server("shop/web", 8, 3))],
     );
     let view = view(&inventory, &reports);
-    for kind in [Kind::Service, Kind::Pod, Kind::Deployment] {
-        let name = if kind == Kind::Pod { "api-1" } else { "api" };
+    for kind in [
+        MetricsKind::Service,
+        MetricsKind::Pod,
+        MetricsKind::Deployment,
+    ] {
+        let name = if kind == MetricsKind::Pod {
+            "api-1"
+        } else {
+            "api"
+        };
         assert_eq!(received(&view, kind, "shop", name), (8, 3), "{kind:?}");
     }
 }

@@ -43,7 +43,12 @@ async fn a_stored_weight_that_does_not_convert_is_said_on_its_object_and_stops_n
     bench.api.put(ODD, odd());
 
     let client = bench.api.client();
-    let worlds = crate::watch::start(client, Arc::default(), WorldMetrics::default());
+    let worlds = crate::watch::start(
+        client,
+        Arc::default(),
+        WorldMetrics::default(),
+        runtime::ready::Ready::new(),
+    );
     let (publish, mut latest) = watch::channel(None);
     tokio::spawn(crate::compile::run::run(
         worlds,
