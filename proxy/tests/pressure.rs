@@ -108,6 +108,8 @@ impl Field {
     }
 
     async fn of(limit: usize) -> Self {
+        // As the process itself begins: listeners have places by it.
+        runtime::files::raise();
         BEFORE.store(settled().await, Relaxed);
         PEAK.store(0, Relaxed);
         let authority = Authority::new();

@@ -175,9 +175,11 @@ fn reason(error: &watcher::Error) -> String {
 
 /// An error with its innermost cause, which alone says that a connection was refused.
 fn with_cause(error: &(dyn Error + 'static)) -> String {
-    let text = error.to_string();
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    let cause = causes.last().map_or_else(String::new, ToString::to_string);
+    let mut innermost = error;
+    while let Some(cause) = innermost.source() {
+        innermost = cause;
+    }
+    let (text, cause) = (error.to_string(), innermost.to_string());
     if text.contains(&cause) {
         text
     } else {

@@ -192,7 +192,10 @@ impl<'a> Attempts<'a> {
                 let ended = loop {
                     match deadline::progress(&mut ends, attempt.as_mut()).await {
                         Progress::Ended(ended) => break ended,
-                        Progress::Slow => self.slow(&mut to, call),
+                        Progress::Slow => {
+                            let again = self.slow(&mut to, call);
+                            ends = ends.map(|ends| ends.slow_at(again));
+                        }
                     }
                 };
                 let ended = ended.unwrap_or_else(|over| Err(self.late(outgoing, over)));
@@ -338,8 +341,13 @@ impl<'a> Attempts<'a> {
         signal: Option<HealthSignal>,
         call: &Call,
     ) {
-        // One attempt counts once.
+        // One attempt counts once, but for the head that shows that somebody is there.
         let signal = signal.filter(|_| !self.shown);
+        let latency = match latency {
+            Latency::Head(_) => latency,
+            _ if self.shown => Latency::Told,
+            latency => latency,
+        };
         if let Some(passed) = &self.passed {
             passed.record(signal, call);
         }

@@ -4,6 +4,7 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::RecvStream;
@@ -27,7 +28,7 @@ pub(super) async fn is_spoken_on(stream: &TcpStream) -> std::io::Result<bool> {
     loop {
         match stream.peek(&mut first).await? {
             0 => return Ok(false),
-            1..=2 => {}
+            1..=2 => tokio::time::sleep(Duration::from_millis(1)).await,
             _ => return Ok(&first == b"PRI"),
         }
     }

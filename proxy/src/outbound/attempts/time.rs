@@ -1,6 +1,7 @@
 //! How long a call's attempts and its answer may take, and why an attempt was given up.
 
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
 use policy::deadline::Deadline;
 use policy::reason::Reason;
@@ -46,19 +47,29 @@ impl Attempts<'_> {
             upload,
             left,
         );
-        let slow = last.then(|| deadline.outlasts(method, now, limit));
+        // Who asks for another protocol may be let wait for it.
+        let slow =
+            (last && outgoing.upgrade.is_none()).then(|| deadline.outlasts(method, now, limit));
         ends.map(|ends| ends.slow_at(slow.flatten()))
     }
 
     /// An attempt takes longer than one may, and goes on because it is the last. That its
     /// endpoint failed it must not wait until the call is over, which may be much later: others
     /// go there meanwhile.
-    pub(super) fn slow(&mut self, to: &mut InFlight, call: &Call) {
-        if !self.shown {
-            let (latency, signal) = attempt_outcome::signal_when_late(self.waits_for_sender());
-            self.record(to, latency, signal, call);
-            self.shown = signal.is_some();
+    ///
+    /// When to look again: while the sender of the request is waited for, nothing is shown.
+    pub(super) fn slow(&mut self, to: &mut InFlight, call: &Call) -> Option<Instant> {
+        if self.shown {
+            return None;
         }
+        let (latency, signal) = attempt_outcome::signal_when_late(self.waits_for_sender());
+        if signal.is_some() {
+            self.record(to, latency, signal, call);
+            self.shown = true;
+            return None;
+        }
+        let limit = self.timeouts().backend_request?;
+        Some(deadline::now() + limit)
     }
 
     /// Whether the endpoint has to wait for the rest of the request itself.
