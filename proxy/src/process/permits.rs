@@ -81,12 +81,14 @@ pub fn of_listener(
     shared: bool,
     workloads: usize,
 ) -> Permits {
+    let (memory, files) = (memory_limit(Path::new(ROOT)), runtime::files::limit());
+    of(metrics, full, shared, permits(memory, files, workloads))
+}
+
+/// So many of them.
+pub(super) fn of(metrics: &Metrics, full: fn(&Metrics), shared: bool, permits: usize) -> Permits {
     let bounds = Bounds {
-        permits: permits(
-            memory_limit(Path::new(ROOT)),
-            runtime::files::limit(),
-            workloads,
-        ),
+        permits,
         per_holder: usize::MAX,
         shared,
         head_within: HEAD_WITHIN,

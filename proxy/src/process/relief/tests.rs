@@ -54,7 +54,7 @@ fn enter(occupancy: &Arc<Occupancy>, last: u8, bytes: usize) -> tokio::task::Joi
 
 fn setting() -> (Arc<Budget>, Arc<Occupancy>, Metrics) {
     let metrics = Metrics::register(&mut Registry::default());
-    let permits = permits::of_listener(&metrics, |_| {}, true, 1);
+    let permits = permits::of(&metrics, |_| {}, true, permits::MOST);
     let budget = Budget::measured(LIMIT, LIMIT, || USED.get());
     tokio::spawn(relieve(Arc::clone(&budget), vec![permits.clone()]));
     (budget, permits.occupancy, metrics)
@@ -83,7 +83,7 @@ async fn a_flood_costs_the_flooder_and_nobody_beside_it() {
 async fn what_memory_costs_counts_in_the_workload_that_loses_it() {
     let workloads = [(); 2].map(|()| {
         let metrics = Metrics::register(&mut Registry::default());
-        permits::of_listener(&metrics, |_| {}, true, 2)
+        permits::of(&metrics, |_| {}, true, permits::MOST / 2)
     });
     let budget = Budget::measured(64 * MIB, 64 * MIB, || USED.get());
     tokio::spawn(relieve(Arc::clone(&budget), workloads.to_vec()));
