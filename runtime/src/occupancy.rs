@@ -202,7 +202,7 @@ impl Occupancy {
             return Err(TurnedAway);
         }
         if table.taken >= self.bounds.permits {
-            return Ok(None);
+            return self.may_wait(&table, holder, now).map(|()| None);
         }
         let id = table.next;
         table.next += 1;

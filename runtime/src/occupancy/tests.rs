@@ -10,6 +10,7 @@ use super::slot::CONNECTION;
 use super::watch::GOES_WITHIN;
 use super::*;
 
+mod full;
 mod proof;
 mod within;
 
