@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::slot::{YOUNGER, millis};
+use super::slot::{CUT, YOUNGER, millis};
 use super::{ASK_AGAIN, BATCH, Holder, Occupancy, Reached, Table, TurnedAway};
 
 /// Whoever goes when it is asked to has gone by then; servers of HTTP/1.1 give it half of this.
@@ -11,8 +11,9 @@ const ANSWERED_WITHIN: Duration = Duration::from_secs(1);
 
 impl Occupancy {
     /// Where all permits are taken. A listener takes one connection after the other, so whoever
-    /// waits keeps all others waiting. Who holds much of it that does not go when it is asked to
-    /// is turned away: else a queue of its connections would come in as slowly as they are cut.
+    /// waits keeps all others waiting. Who holds much of it, and whose connections that were
+    /// asked to go are still there, is turned away: else a queue of its connections would come
+    /// in as slowly as those go. Somebody else waits no longer than they may take.
     ///
     /// # Errors
     /// When the holder may not.
@@ -22,14 +23,23 @@ impl Occupancy {
         holder: &Holder,
         now: u64,
     ) -> Result<(), TurnedAway> {
+        if !self.bounds.shared {
+            return Ok(());
+        }
         let most = table.holders.values().map(HashMap::len).max().unwrap_or(0);
-        let slots = table.holders.get(holder);
-        let slots = slots.filter(|slots| slots.len() > 1 && slots.len() * 2 >= most);
-        let stays = slots.into_iter().flat_map(HashMap::values).any(|slot| {
-            let told = slot.told_age(now);
-            told.is_some_and(|age| age >= millis(ANSWERED_WITHIN))
-        });
-        if stays && self.bounds.shared {
+        let mut turned_away = false;
+        for (other, slots) in &table.holders {
+            for slot in slots.values() {
+                let Some(age) = slot.asked_age(now) else {
+                    continue;
+                };
+                turned_away |= other == holder && slots.len() > 1 && slots.len() * 2 >= most;
+                if age >= millis(ANSWERED_WITHIN) && !slot.is_in_use() {
+                    self.send(slot, CUT);
+                }
+            }
+        }
+        if turned_away {
             (self.reached)(Reached::Hoarder);
             return Err(TurnedAway);
         }

@@ -119,6 +119,12 @@ impl TrackedConnection {
         told.then(|| now.saturating_sub(self.told.load(Relaxed)))
     }
 
+    /// The same of one that may go by itself.
+    pub(super) fn asked_age(&self, now: u64) -> Option<u64> {
+        let asked = self.verdict.load(Relaxed) == CLOSE;
+        asked.then(|| now.saturating_sub(self.told.load(Relaxed)))
+    }
+
     /// Nothing was said on it yet.
     pub(super) fn is_silent(&self) -> bool {
         self.activity.load(Relaxed) == SILENT
