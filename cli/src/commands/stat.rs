@@ -98,7 +98,10 @@ impl Stat {
         console: &mut Console<'_>,
     ) -> Result<Conclusion, Failure> {
         self.print(cluster, format, console).await?;
-        while self.watch {
+        if !self.watch {
+            return Ok(Conclusion::Yes);
+        }
+        loop {
             tokio::time::sleep(EACH).await;
             console.line("")?;
             match self.print(cluster, format, console).await {
@@ -107,7 +110,6 @@ impl Stat {
                 Err(failure) => console.word(&failure.to_string())?,
             }
         }
-        Ok(Conclusion::Yes)
     }
 
     /// What is asked about, and of which window.
