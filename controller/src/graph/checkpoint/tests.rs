@@ -331,7 +331,11 @@ async fn whoever_takes_the_lease_writes_soon_what_it_knows_and_what_was_written_
     sleep(Duration::from_secs(600)).await;
     let old = ends("bank/Deployment/web", "shop/Deployment/api");
     let new = ends("shop/Deployment/web", "shop/Deployment/api");
-    assert_eq!(written().await, std::slice::from_ref(&old), "it does not lead");
+    assert_eq!(
+        written().await,
+        std::slice::from_ref(&old),
+        "it does not lead"
+    );
     let (_end, ending) = watch::channel(false);
     let (_stage, stages) = watch::channel(Stage::default());
     let lease = tokio::spawn(candidate.run(stop::requested(ending), stages));
