@@ -15,7 +15,7 @@
 //! last tenth: the further connections of who holds most are turned away, and of
 //! who holds more than half as many as permits are left. So each further hoarder
 //! gets a third of what those before it left, and a first connection gets in as
-//! long as there is a permit.
+//! long as there is a permit. Where there is none, a hoarder does not queue before others.
 //!
 //! Beside its permit a connection notes about how many bytes it has the process
 //! hold; what follows when memory runs out stands in `weight`.

@@ -1,9 +1,10 @@
 //! From whom a newcomer takes a permit where nearly all are taken.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::slot::{CUT, YOUNGER, millis};
+use super::slot::{CUT, TrackedConnection, YOUNGER, millis};
 use super::{ASK_AGAIN, BATCH, Holder, Occupancy, Reached, Table, TurnedAway};
 
 /// Whoever goes when it is asked to has gone by then; servers of HTTP/1.1 give it half of this.
@@ -27,21 +28,21 @@ impl Occupancy {
             return Ok(());
         }
         let most = table.holders.values().map(HashMap::len).max().unwrap_or(0);
-        let mut turned_away = false;
-        for (other, slots) in &table.holders {
-            for slot in slots.values() {
-                let Some(age) = slot.asked_age(now) else {
-                    continue;
-                };
-                turned_away |= other == holder && slots.len() > 1 && slots.len() * 2 >= most;
-                if age >= millis(ANSWERED_WITHIN) && !slot.is_in_use() {
-                    self.send(slot, CUT);
-                }
-            }
-        }
-        if turned_away {
+        let own = table.holders.get(holder);
+        let own = own.filter(|slots| slots.len() > 1 && slots.len() * 2 >= most);
+        // Ends at the first: a flood must not cost a look at the whole table for each of it.
+        let mut own = own.into_iter().flat_map(HashMap::values);
+        if own.any(|slot| slot.asked_age(now).is_some()) {
             (self.reached)(Reached::Hoarder);
             return Err(TurnedAway);
+        }
+        let all = table.holders.values().flat_map(HashMap::values);
+        let late = |slot: &&Arc<TrackedConnection>| {
+            let age = slot.asked_age(now);
+            age.is_some_and(|age| age >= millis(ANSWERED_WITHIN)) && !slot.is_in_use()
+        };
+        for slot in all.filter(late) {
+            self.send(slot, CUT);
         }
         Ok(())
     }
