@@ -108,7 +108,12 @@ class Place:
             for setting in ("net.ipv4.ip_local_port_range=32768 60999", "net.ipv4.tcp_tw_reuse=2"):
                 run("ip", "netns", "exec", namespace, "sysctl", "-qw", setting)
         if proxy:
-            self._mesh(stand_in, ports or {}, access, mtls, list(rules), {who: said for who, said in others.items() if said is not None})
+            try:
+                self._mesh(stand_in, ports or {}, access, mtls, list(rules), {who: said for who, said in others.items() if said is not None})
+            except Exception:
+                # Nobody gets a place to close of one that did not come to be.
+                self.close()
+                raise
 
     def _cable(self, one, other):
         (a, a_device, a_ip), (b, b_device, b_ip) = one, other

@@ -86,6 +86,8 @@ whole = WITHIN_TLS[kind]() if kind in WITHIN_TLS else b""
 ROUND = 1
 # Seconds after which an upload crashes.
 MOMENT = 1
+# Seconds after its end that a flood is waited for: whatever still connects then is nobody's.
+AFTER = 2
 # Set once it is known that the port speaks TLS.
 tls = None
 
@@ -212,7 +214,7 @@ async def main():
         tasks.append(asyncio.create_task(one()))
         if at % 100 == 99:
             await asyncio.sleep(0.05)
-    await asyncio.wait(tasks, timeout=seconds + 10)
+    await asyncio.wait(tasks, timeout=max(end - time.monotonic(), 0) + AFTER)
     print(f"{most} held at most, {sent} sent{', over TLS' if tls else ''}, {refused} refused")
 
 

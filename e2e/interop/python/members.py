@@ -39,6 +39,8 @@ PAUSE, ROUND = 0.5, 1
 # Requests of a round: fewer than one connection may have at once, and no load by themselves.
 TOGETHER = 32
 HANDSHAKE = 10
+# Seconds after its end that it is waited for: a handshake that still goes on then shows nothing.
+AFTER = 2
 BODY = "100000000"
 # A field of a thousand bytes: not indexed, named x, and its length. What follows is its value.
 LONG_FIELD = b"\x00\x01x\x7f" + bytes([(1000 - 127) & 0x7F | 0x80, (1000 - 127) >> 7])
@@ -218,7 +220,7 @@ async def main():
         # Handshakes cost the machine that the honest load runs on.
         if at % 20 == 19:
             await asyncio.sleep(0.05)
-    await asyncio.wait(tasks, timeout=seconds + HANDSHAKE)
+    await asyncio.wait(tasks, timeout=max(end - time.monotonic(), 0) + AFTER)
     print(json.dumps({**seen, "answers": answers}))
     told = ", ".join(f"{number} x {status}" for status, number in sorted(answers.items())) or "nothing"
     print(f"{seen['most']} held at most, {seen['opened']} opened, {seen['ended']} ended by the other side, {seen['refused']} refused, "
