@@ -136,8 +136,11 @@ def finish(results, complaints, missing, took, options):
 def commit(proxy):
     """What was tried: the checkout, and the program itself, which may be older."""
     done = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False, cwd=pathlib.Path(__file__).parent)
-    program = hashlib.sha256(pathlib.Path(proxy).read_bytes()).hexdigest()[:8]
-    return f"of the checkout {done.stdout.strip() or 'unknown'}, program {program}"
+    return f"of the checkout {done.stdout.strip() or 'unknown'}, program {program(proxy)}"
+
+
+def program(proxy):
+    return hashlib.sha256(pathlib.Path(proxy).read_bytes()).hexdigest()[:8]
 
 
 def tell(one, folder):

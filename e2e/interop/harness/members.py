@@ -33,6 +33,21 @@ BETWEEN_PROXIES = re.compile(r"(?im)^weft[^a-z0-9:\s](?:status|upgrade|target|po
 ACCEPTED = 0.9
 
 
+def own(flood, mesh):
+    """Whether what becomes of it is the mesh's own. What a member says on the mesh port is read
+    alike in all of them. Only lies are also told where no rule keeps them from the application;
+    to who shows a certificate, a mesh that requires one is as open as one without rules."""
+    kind, _, names, _ = flood
+    return not names or kind.startswith("forged") and names != [OUTSIDER] and mesh.mtls == "permissive"
+
+
+def let_in(mesh, names):
+    """Whether whoever shows these certificates may ask for what every rule allows members."""
+    if not names:
+        return mesh.lets_strangers_in()
+    return not mesh.has_rules() or names != [OUTSIDER]
+
+
 def certify(where, python):
     line = [python, HERE / "python/certify.py", f"{where.control[POD]}:8443", where.folder, *CERTIFIED]
     status, out, err = where.call(POD, line, 60)
@@ -54,15 +69,15 @@ def beside(attack, flood, seconds):
 
     def told(said):
         if len(said) < 2:
-            attack.wrong.append(f"{attack.access}: {name} said nothing of itself")
+            attack.complain(f"{name} said nothing of itself")
             return ""
         counts = json.loads(said[-2])
         counts["accepted"] = accepted(where, names) - before
         came = {log: read(log, size) for log, size in logs.items()}
         counts["stuck"] = sum("POST /stuck" in text for text in came[attack.flooded])
         passed = judge_what_came(attack, name, came[attack.log]) if kind.startswith("forged") else ""
-        for lacks in unseen(flood, attack.access, counts):
-            attack.wrong.append(f"{attack.access}: {name}: {lacks}")
+        for lacks in unseen(flood, let_in(attack.mesh, names), counts):
+            attack.complain(f"{name}: {lacks}")
         uploads = f"; {counts['stuck']} uploads reached the application" if kind == "uploads" else ""
         return f"{said[-1]}; the proxy accepted {counts['accepted']}{uploads}{passed}"
 
@@ -92,21 +107,20 @@ def judge_what_came(attack, name, came):
         forged.update(re.findall(r"spiffe://forged/member-(\d+)\.", text))
         between += bool(BETWEEN_PROXIES.search(text))
     # Where everything is open, every path may be asked for.
-    if attack.access != "enforce":
+    if not attack.mesh.has_rules():
         past.clear()
     for wrong, what in ((past, "kinds of requests that no rule admits reached the application"), (forged, "kinds of forged identities reached the application"),
                         (range(between), "times a header that proxies say to each other reached the application")):
         if wrong:
-            attack.wrong.append(f"{attack.access}: beside {name} {len(wrong)} {what}")
+            attack.complain(f"beside {name} {len(wrong)} {what}")
     return f"; {len(past)} past a rule, {len(forged)} forged, {between} with headers of proxies"
 
 
-def unseen(flood, access, counts):
-    """What should have been seen of a flood and was not."""
+def unseen(flood, may, counts):
+    """What should have been seen of a flood and was not. `may`: it is let in."""
     kind, count, names, _ = flood
     most, answers = counts.get("most", 0), counts["answers"]
     good, refused = answers.get("200", 0), answers.get("403", 0)
-    may = access == "open" or names and names != [OUTSIDER]
     lacks = []
     if most < min(count, 1000) / 2:
         lacks.append(f"only {most} connections were held")
