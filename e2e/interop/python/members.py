@@ -31,7 +31,7 @@ kind, address, count, seconds, *certificates = sys.argv[1:]
 count, seconds = int(count), float(seconds)
 host, port = address.rsplit(":", 1)
 end = time.monotonic() + seconds
-# The application's port that each kind asks for, as harness/attack.py has them.
+# The application's port that each kind asks for, as harness/first_bytes.py and harness/attack.py have them.
 TARGETS = {"mute": 9002, "tunnels": 9003, "hoard": 9003, "half": 9002, "uploads": 9004, "forged": 9001, "forged1": 9002}
 STREAMS = range(1, 200, 2)
 # Seconds before a connection that ended or was refused is replaced, and between two rounds.
