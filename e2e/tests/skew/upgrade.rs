@@ -1,0 +1,84 @@
+//! Proxies of the version before with this controller: an upgrade, after which running pods
+//! keep the proxies that they have until somebody restarts them.
+
+use anyhow::ensure;
+use e2e::harness::{Cluster, Outcome, Pod, mesh};
+
+use super::{
+    altered::Altered,
+    previous::Previous,
+    shop::{Shop, nothing_lost},
+    told, url,
+};
+
+#[test]
+fn an_upgrade_leaves_older_proxies_at_work_and_says_for_what_they_are_too_old() -> Outcome {
+    let previous = Previous::prepared()?;
+    let altered = Altered::begin()?;
+    previous.install(&Cluster::connect()?)?;
+    let shop = Shop::open("skew-upgrade")?;
+    let (client, stranger) = (shop.ns.pod("client")?, shop.ns.pod("stranger")?);
+    shop.works(&client, &stranger)?;
+    let load = shop.load(&client)?;
+
+    mesh::install(&[])?;
+    shop.works(&client, &stranger)?;
+    let servers = [shop.ns.pod("first")?, shop.ns.pod("second")?];
+    let older = [&client, &stranger, &servers[0], &servers[1]];
+    told::versions(&shop.ns, &previous, &older, &[])?;
+    told::checks_hold(&shop.ns)?;
+    too_old(&shop, &previous, &client)?;
+
+    // An older caller with a server of each version, then a newer caller with both.
+    let first = shop.renew("first")?;
+    shop.works(&client, &stranger)?;
+    shop.ns.run(&["newcomer"])?;
+    let newcomer = shop.ns.pod("newcomer")?;
+    newcomer.refused(&url("shop", 8080, "/"), &[], 403, "not-allowed")?;
+    shop.admit(&["client", "newcomer"])?;
+    shop.works(&newcomer, &stranger)?;
+    let older = [&client, &stranger, &servers[1]];
+    told::versions(&shop.ns, &previous, &older, &[&first, &newcomer])?;
+    too_old(&shop, &previous, &client)?;
+    nothing_lost(&load.end()?)?;
+    untouched(&shop, [&client, &stranger])?;
+
+    let (client, stranger) = (shop.renew("client")?, shop.renew("stranger")?);
+    shop.works(&client, &stranger)?;
+    shop.programmed("Programmed")?;
+    told::versions(&shop.ns, &previous, &[], &[&client, &stranger, &newcomer])?;
+    altered.restore()?;
+    Ok(())
+}
+
+/// A policy names the older caller, if that does not carry it out, and nobody who does.
+fn too_old(shop: &Shop, previous: &Previous, client: &Pod) -> anyhow::Result<()> {
+    shop.policy()?;
+    let said = shop.programmed(previous.reason())?;
+    println!("with an older caller: {said}");
+    if previous.knows_policies {
+        return Ok(());
+    }
+    let named = format!("{}/{}", shop.ns.name, client.name);
+    for word in [named.as_str(), "too old for retry", "restart these pods"] {
+        ensure!(said.contains(word), "{word} is not in: {said}");
+    }
+    let newer = format!("{}/newcomer", shop.ns.name);
+    ensure!(!said.contains(&newer), "{newer} is in: {said}");
+    Ok(())
+}
+
+/// These pods are still those that the older version made.
+fn untouched(shop: &Shop, pods: [&Pod; 2]) -> anyhow::Result<()> {
+    for (pod, name) in pods.into_iter().zip(["client", "stranger"]) {
+        let now = shop.ns.pod(name)?;
+        ensure!(
+            (now.name.as_str(), now.restarts()) == (pod.name.as_str(), 0),
+            "{} is {} now, with {} restarts",
+            pod.name,
+            now.name,
+            now.restarts()
+        );
+    }
+    Ok(())
+}
