@@ -1,10 +1,12 @@
 //! The older version: which it is, its install, and the way back to it.
 
-use std::env;
+use std::{collections::BTreeSet, env};
 
 use anyhow::{Context as _, bail, ensure};
-use e2e::harness::{Cluster, mesh};
+use e2e::harness::{Cluster, eventually, mesh};
 use serde_json::Value;
+
+use super::SOON;
 
 /// What `e2e/skew/run` has prepared.
 #[derive(Debug)]
@@ -39,7 +41,7 @@ impl Previous {
         })
     }
 
-    /// Why `Programmed` of a policy is what it is while a proxy of this version is its caller.
+    /// The reason of a policy's `Programmed` while one of its callers has an older proxy.
     pub(crate) const fn reason(&self) -> &'static str {
         if self.knows_policies {
             "Programmed"
@@ -72,18 +74,40 @@ impl Previous {
         self.runs(cluster)
     }
 
-    /// Controllers and injectors are of the older version, or nothing here would show anything.
+    /// Controllers and injectors are of the older version, and none of another is left that
+    /// could have served what is tried next.
     fn runs(&self, cluster: &Cluster) -> anyhow::Result<()> {
-        for part in ["controller", "injector"] {
-            let name = format!("weft-{part}");
-            let words = ["-n", mesh::NAMESPACE, "get", "deployment", &name];
-            let object = cluster.json(&words)?;
-            let image = &object["spec"]["template"]["spec"]["containers"][0]["image"];
-            let expected = format!("weft.local/weft/{part}:{}", self.number);
-            ensure!(*image == expected, "{name} runs {image}, not {expected}");
-        }
-        Ok(())
+        let expected = ["controller", "injector"];
+        let expected = expected.map(|part| format!("weft.local/weft/{part}:{}", self.number));
+        eventually(SOON, "the older version runs, and no other", || {
+            let seen = images(cluster)?;
+            ensure!(seen.iter().eq(&expected), "{seen:?} run, not {expected:?}");
+            Ok(())
+        })
     }
+
+    /// The same after an upgrade, the other way round.
+    pub(crate) fn is_gone(&self, cluster: &Cluster) -> anyhow::Result<()> {
+        let tag = format!(":{}", self.number);
+        eventually(SOON, "the older version runs no more", || {
+            let seen = images(cluster)?;
+            let left = seen.iter().any(|image| image.ends_with(&tag));
+            ensure!(!left && seen.len() == 2, "{seen:?} run");
+            Ok(())
+        })
+    }
+}
+
+/// Those that the pods of controller and injector run, also pods that are ending.
+fn images(cluster: &Cluster) -> anyhow::Result<BTreeSet<String>> {
+    let label = "app.kubernetes.io/component in (controller, injector)";
+    let list = cluster.json(&["-n", mesh::NAMESPACE, "get", "pods", "-l", label])?;
+    let pods = list["items"].as_array().into_iter().flatten();
+    let image = |pod: &Value| {
+        let image = pod["spec"]["containers"][0]["image"].as_str();
+        image.unwrap_or_default().to_owned()
+    };
+    Ok(pods.map(image).collect())
 }
 
 /// Takes the mesh out, whichever version it is of, and what it leaves behind on purpose and an

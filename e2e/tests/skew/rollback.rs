@@ -17,6 +17,7 @@ fn a_rollback_leaves_newer_proxies_at_work_with_the_controllers_of_before() -> O
     let cluster = Cluster::connect()?;
     previous.install(&cluster)?;
     mesh::install(&[])?;
+    previous.is_gone(&cluster)?;
     let shop = Shop::open("skew-rollback")?;
     let (client, stranger) = (shop.ns.pod("client")?, shop.ns.pod("stranger")?);
     shop.works(&client, &stranger)?;
@@ -39,6 +40,7 @@ fn a_rollback_leaves_newer_proxies_at_work_with_the_controllers_of_before() -> O
     // What is said by a kind that the older version may not have is still there, and counts
     // again.
     mesh::install(&[])?;
+    previous.is_gone(&cluster)?;
     let said = shop.programmed(previous.reason())?;
     println!("after the second upgrade: {said}");
     if !previous.knows_policies {

@@ -12,6 +12,8 @@ use super::{SOON, url};
 
 /// Longer than any of these tests has a load.
 const LOAD: &str = "600s";
+/// By its whole name: short ones of a definition that comes and goes are cached.
+const POLICY: &str = "trafficpolicies.weft.dev/calls";
 /// Calls of one look at where they go.
 const CALLS: u64 = 20;
 
@@ -130,7 +132,7 @@ impl Shop {
     pub(crate) fn programmed(&self, reason: &str) -> anyhow::Result<String> {
         let what = format!("the policy says {reason}");
         eventually(SOON, &what, || {
-            let condition = self.ns.condition("tp/calls", "Programmed")?;
+            let condition = self.ns.condition(POLICY, "Programmed")?;
             ensure!(condition["reason"] == reason, "it is {condition}");
             let message = condition["message"].as_str();
             Ok(message.context("it says nothing")?.to_owned())

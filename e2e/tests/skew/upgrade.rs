@@ -15,13 +15,15 @@ use super::{
 fn an_upgrade_leaves_older_proxies_at_work_and_says_for_what_they_are_too_old() -> Outcome {
     let previous = Previous::prepared()?;
     let altered = Altered::begin()?;
-    previous.install(&Cluster::connect()?)?;
+    let cluster = Cluster::connect()?;
+    previous.install(&cluster)?;
     let shop = Shop::open("skew-upgrade")?;
     let (client, stranger) = (shop.ns.pod("client")?, shop.ns.pod("stranger")?);
     shop.works(&client, &stranger)?;
     let load = shop.load(&client)?;
 
     mesh::install(&[])?;
+    previous.is_gone(&cluster)?;
     shop.works(&client, &stranger)?;
     let servers = [shop.ns.pod("first")?, shop.ns.pod("second")?];
     let older = [&client, &stranger, &servers[0], &servers[1]];
