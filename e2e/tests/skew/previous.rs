@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, env};
 
 use anyhow::{Context as _, bail, ensure};
-use e2e::harness::{Cluster, eventually, mesh};
+use e2e::harness::{Cluster, Pod, eventually, mesh};
 use serde_json::Value;
 
 use super::SOON;
@@ -48,6 +48,11 @@ impl Previous {
         } else {
             "ProxyTooOld"
         }
+    }
+
+    /// Those of these pods with an older proxy whom a policy names that they call by.
+    pub(crate) const fn too_old<'a>(&self, older: &'a [&'a Pod]) -> &'a [&'a Pod] {
+        if self.knows_policies { &[] } else { older }
     }
 
     /// As revision 1, by somebody who never saw this version: with an authority that the older

@@ -14,6 +14,8 @@ use super::{SOON, url};
 const LOAD: &str = "600s";
 /// By its whole name: short ones of a definition that comes and goes are cached.
 const POLICY: &str = "trafficpolicies.weft.dev/calls";
+/// Of the proxies that its message names before.
+const TOO_OLD: &str = " are too old for retry: restart these pods";
 /// Calls of one look at where they go.
 const CALLS: u64 = 20;
 
@@ -128,15 +130,31 @@ impl Shop {
         ])
     }
 
-    /// Waits until the policy's `Programmed` has this reason, and returns what it says.
-    pub(crate) fn programmed(&self, reason: &str) -> anyhow::Result<String> {
+    /// Waits until the policy's `Programmed` has this reason, and says of the proxies of these
+    /// pods, and not of those, that they are too old.
+    pub(crate) fn programmed(
+        &self,
+        reason: &str,
+        older: &[&Pod],
+        newer: &[&Pod],
+    ) -> anyhow::Result<()> {
         let what = format!("the policy says {reason}");
-        eventually(SOON, &what, || {
+        let said = eventually(SOON, &what, || {
             let condition = self.ns.condition(POLICY, "Programmed")?;
-            ensure!(condition["reason"] == reason, "it is {condition}");
             let message = condition["message"].as_str();
-            Ok(message.context("it says nothing")?.to_owned())
-        })
+            let message = message.context("it says nothing")?;
+            let named = |pod: &&Pod| message.contains(&pod.name);
+            ensure!(
+                condition["reason"] == reason
+                    && message.contains(TOO_OLD) != older.is_empty()
+                    && older.iter().all(named)
+                    && !newer.iter().any(named),
+                "it is {condition}"
+            );
+            Ok(message.to_owned())
+        })?;
+        println!("{reason}: {said}");
+        Ok(())
     }
 }
 

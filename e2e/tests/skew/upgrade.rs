@@ -29,7 +29,9 @@ fn an_upgrade_leaves_older_proxies_at_work_and_says_for_what_they_are_too_old() 
     let older = [&client, &stranger, &servers[0], &servers[1]];
     told::versions(&shop.ns, &previous, &older, &[])?;
     told::checks_hold(&shop.ns)?;
-    too_old(&shop, &previous, &client)?;
+    shop.policy()?;
+    let callers = [&client, &stranger];
+    shop.programmed(previous.reason(), previous.too_old(&callers), &[])?;
 
     // An older caller with a server of each version, then a newer caller with both.
     let first = shop.renew("first")?;
@@ -41,32 +43,16 @@ fn an_upgrade_leaves_older_proxies_at_work_and_says_for_what_they_are_too_old() 
     shop.works(&newcomer, &stranger)?;
     let older = [&client, &stranger, &servers[1]];
     told::versions(&shop.ns, &previous, &older, &[&first, &newcomer])?;
-    too_old(&shop, &previous, &client)?;
+    let too_old = previous.too_old(&callers);
+    shop.programmed(previous.reason(), too_old, &[&newcomer])?;
     nothing_lost(&load.end()?)?;
-    untouched(&shop, [&client, &stranger])?;
+    untouched(&shop, callers)?;
 
     let (client, stranger) = (shop.renew("client")?, shop.renew("stranger")?);
     shop.works(&client, &stranger)?;
-    shop.programmed("Programmed")?;
+    shop.programmed("Programmed", &[], &[])?;
     told::versions(&shop.ns, &previous, &[], &[&client, &stranger, &newcomer])?;
     altered.restore()?;
-    Ok(())
-}
-
-/// A policy names the older caller, if that does not carry it out, and nobody who does.
-fn too_old(shop: &Shop, previous: &Previous, client: &Pod) -> anyhow::Result<()> {
-    shop.policy()?;
-    let said = shop.programmed(previous.reason())?;
-    println!("with an older caller: {said}");
-    if previous.knows_policies {
-        return Ok(());
-    }
-    let named = format!("{}/{}", shop.ns.name, client.name);
-    for word in [named.as_str(), "too old for retry", "restart these pods"] {
-        ensure!(said.contains(word), "{word} is not in: {said}");
-    }
-    let newer = format!("{}/newcomer", shop.ns.name);
-    ensure!(!said.contains(&newer), "{newer} is in: {said}");
     Ok(())
 }
 
