@@ -1,6 +1,6 @@
 # The commands people type. `make` alone prints them.
 .DEFAULT_GOAL := help
-.PHONY: dashboard eyes attack-control bench-eyes bench-paired bench-resilience fuzz help cluster cluster-down cluster-smoke images check test conformance demo cli fmt lint deny proto bench bench-quick flame bench-control scale interop attack
+.PHONY: dashboard eyes attack-control bench-eyes bench-paired bench-resilience fuzz help cluster cluster-down cluster-smoke images check test conformance demo cli fmt lint deny proto bench bench-quick flame bench-control scale interop attack skew
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -42,6 +42,9 @@ conformance: ## the table of SMI conformance, with real Flagger and Argo Rollout
 
 eyes: ## what the mesh tells of itself, held against a load, a real collector, Prometheus and browser, 15 min
 	@e2e/eyes/run
+
+skew: ## an older version and this one beside each other, by upgrade and rollback, 25 min for each (PREVIOUS="commits")
+	@PREVIOUS="$(PREVIOUS)" e2e/skew/run
 
 fuzz: ## property tests with fresh seeds, 10 min (SECONDS=600)
 	@e2e/fuzz $(or $(SECONDS),600)

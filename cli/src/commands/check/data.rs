@@ -1,5 +1,7 @@
 //! Pods and their proxies.
 
+use std::collections::BTreeMap;
+
 use crds::labels::{ENABLED, INJECT, PROXY_VERSION};
 use crds::objects::PROXY_CONTAINER;
 use crds::observe::{Proxy, ProxyList, ProxyStatus};
@@ -73,14 +75,27 @@ pub(super) fn old(facts: &Facts) -> CheckResult {
     let ours = ours
         .and_then(minor)
         .ok_or("the controller does not say its version")?;
+    let told = versions_told(facts);
     let old = facts.list("pods")?.iter().filter(|pod| {
-        let theirs = pod["metadata"]["annotations"][PROXY_VERSION].as_str();
+        let noted = pod["metadata"]["annotations"][PROXY_VERSION].as_str();
+        let theirs = told.get(&name_of(pod)).map(String::as_str).or(noted);
         theirs.and_then(minor).is_some_and(|(major, minor)| {
             major < ours.0 || (major == ours.0 && minor + MOST_BEHIND < ours.1)
         })
     });
     let old: Vec<String> = old.map(name_of).collect();
     names(&old, CheckStatus::Warning, "none", "proxies are too old")
+}
+
+/// What proxies say themselves, by pod. It goes before what the injector noted, which is the
+/// tag of their image and need be no version. Where nobody tells, another check says why.
+fn versions_told(facts: &Facts) -> BTreeMap<String, String> {
+    let proxies = proxies(facts).unwrap_or_default();
+    let version = |proxy: Proxy| {
+        let pod = format!("{}/{}", proxy.metadata.namespace, proxy.metadata.name);
+        Some((pod, proxy.status.version?))
+    };
+    proxies.into_iter().filter_map(version).collect()
 }
 
 /// Major and minor number of `1.4.2` or `v1.4`.

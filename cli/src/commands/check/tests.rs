@@ -8,6 +8,7 @@ mod lifetimes;
 mod patience;
 mod server;
 mod untold;
+mod versions;
 
 use std::time::Duration;
 
