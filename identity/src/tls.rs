@@ -412,7 +412,7 @@ fn stamp_of(chain: &[CertificateDer<'_>]) -> Result<Stamp, BadLeaf> {
         not_before,
         not_after,
         serial: parsed.raw_serial_as_string(),
-        issuer: parsed.issuer().to_string(),
+        issuer: verify::issuer_name(&parsed),
     })
 }
 

@@ -19,6 +19,7 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use webpki::{EndEntityCert, KeyUsage};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
+use x509_parser::oid_registry::OidRegistry;
 
 mod error;
 mod roots;
@@ -230,6 +231,15 @@ fn identity_of(leaf: &X509Certificate<'_>) -> Result<PeerIdentity, IdentityError
     }
     let spiffe = spiffe.ok_or(IdentityError::NoIdentity("no URI name"))?;
     Ok(PeerIdentity { spiffe, pod_dns })
+}
+
+/// Who signed it, as people write it: `CN=weft, O=Shop`. Attributes without one of the short
+/// names that everybody knows are written by their number. The library's own registry has
+/// names for those, and for every algorithm, in tables that it would keep for good.
+pub(crate) fn issuer_name(certificate: &X509Certificate<'_>) -> String {
+    let nothing_more = OidRegistry::default();
+    let name = certificate.issuer().to_string_with_registry(&nothing_more);
+    name.unwrap_or_else(|_| "a name that is not text".to_owned())
 }
 
 /// NotBefore and NotAfter.

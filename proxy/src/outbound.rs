@@ -44,6 +44,7 @@ use crate::config::snapshot::Destination;
 use crate::config::store::TooManyInUse;
 use crate::failure::Failure;
 
+use crate::http::plain_stream::PlainStream;
 use crate::http::server::{Accepted, Profile, serve as serve_http};
 
 use crate::net::connect;
@@ -142,6 +143,7 @@ fn requests(
         budget,
         permit,
     };
+    let stream = stream.map(PlainStream::from);
     serve_http(stream, accepted, std::future::pending(), refused, handler)
 }
 

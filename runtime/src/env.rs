@@ -228,6 +228,8 @@ impl EnvReader {
         }
     }
 
+    // Else its text is made in every place that reads a variable.
+    #[cold]
     fn wrong(&mut self, name: &str, text: &str, reason: &str) {
         let shown: String = text.chars().take(SHOWN).collect();
         self.mistake(name, format!("has the value {shown:?}: {reason}"));

@@ -5,18 +5,22 @@
 //! full disk must not stop traffic. So lines wait in a queue; one that finds it
 //! full is lost and counted.
 
+use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
+use parking_lot::{Condvar, Mutex};
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Lines that may wait: some hundred KiB as they usually are.
 pub const LINES: usize = 1024;
 /// Bytes that may wait, for lines that are longer than usual.
 pub const BYTES: usize = 1024 * 1024;
+/// Lines that there is always room for. A channel has room for all of them from the start,
+/// which is 40 KiB in every process that is silent.
+const ROOM: usize = 16;
 /// At the end of the process a reader has this long to take what waits.
 pub const FLUSH_WITHIN: Duration = Duration::from_secs(1);
 
@@ -32,14 +36,28 @@ pub fn lost() -> u64 {
 /// A queue of lines and the thread that writes them. Clones are the same queue.
 #[derive(Clone, Debug)]
 pub struct LogWriter {
-    sender: SyncSender<Entry>,
     queue: Arc<Queue>,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
-    bytes: AtomicUsize,
+    waiting: Mutex<Waiting>,
+    /// There is something to write.
+    news: Condvar,
+    /// Something was written, or is lost.
+    progress: Condvar,
     lost: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    lines: VecDeque<Vec<u8>>,
+    /// Of these, and of the line that is being written.
+    bytes: usize,
+    /// Lines that found room, ever.
+    queued: u64,
+    /// Those of them that are no more to be written.
+    done: u64,
 }
 
 impl Queue {
@@ -49,36 +67,32 @@ impl Queue {
     }
 }
 
-#[derive(Debug)]
-enum Entry {
-    Line(Vec<u8>),
-    /// Answered when all lines before it are written.
-    Flush(SyncSender<()>),
-}
-
 impl LogWriter {
     /// Starts the thread. It lives as long as the process.
     ///
     /// # Errors
     /// When there can be no further thread.
     pub fn to(name: &str, mut target: impl Write + Send + 'static) -> io::Result<Self> {
-        let (sender, entries) = sync_channel(LINES);
         let queue = Arc::<Queue>::default();
         let shared = Arc::clone(&queue);
         std::thread::Builder::new()
             .name(name.to_owned())
-            .spawn(move || write_all(&entries, &shared, &mut target))?;
-        Ok(Self { sender, queue })
+            .spawn(move || write_all(&shared, &mut target))?;
+        Ok(Self { queue })
     }
 
     /// Queues a line, with its line feed, or loses it. Never waits.
     pub fn write(&self, line: Vec<u8>) {
-        let length = line.len();
-        let waiting = self.queue.bytes.fetch_add(length, Relaxed);
-        if waiting + length > BYTES || self.sender.try_send(Entry::Line(line)).is_err() {
-            self.queue.bytes.fetch_sub(length, Relaxed);
-            self.queue.lose();
+        let mut waiting = self.queue.waiting.lock();
+        if waiting.lines.len() >= LINES || waiting.bytes + line.len() > BYTES {
+            drop(waiting);
+            return self.queue.lose();
         }
+        waiting.bytes += line.len();
+        waiting.queued += 1;
+        waiting.lines.push_back(line);
+        drop(waiting);
+        self.queue.news.notify_one();
     }
 
     /// Lines that were lost.
@@ -89,39 +103,39 @@ impl LogWriter {
 
     /// Waits until what is queued is written, at most `within`.
     pub fn flush(&self, within: Duration) {
-        let begun = std::time::Instant::now();
-        let (written, all) = sync_channel(1);
-        let mut entry = Entry::Flush(written);
-        // A full queue has no room for this one either.
-        while let Err(full) = self.sender.try_send(entry) {
-            let std::sync::mpsc::TrySendError::Full(again) = full else {
-                return;
-            };
-            if begun.elapsed() >= within {
+        let until = Instant::now() + within;
+        let mut waiting = self.queue.waiting.lock();
+        let queued = waiting.queued;
+        while waiting.done < queued {
+            let progress = &self.queue.progress;
+            if progress.wait_until(&mut waiting, until).timed_out() {
                 return;
             }
-            entry = again;
-            std::thread::sleep(Duration::from_millis(5));
         }
-        let _ = all.recv_timeout(within.saturating_sub(begun.elapsed()));
     }
 }
 
-fn write_all(entries: &Receiver<Entry>, queue: &Queue, target: &mut impl Write) {
-    while let Ok(entry) = entries.recv() {
-        match entry {
-            Entry::Line(line) => {
-                // A closed pipe loses it as a full one does.
-                if target.write_all(&line).is_err() {
-                    queue.lose();
-                }
-                queue.bytes.fetch_sub(line.len(), Relaxed);
-            }
-            Entry::Flush(written) => {
-                let _ = target.flush();
-                let _ = written.try_send(());
-            }
+/// For as long as the process lives.
+fn write_all(queue: &Queue, target: &mut impl Write) {
+    let mut waiting = queue.waiting.lock();
+    loop {
+        let Some(line) = waiting.lines.pop_front() else {
+            queue.news.wait(&mut waiting);
+            continue;
+        };
+        drop(waiting);
+        // A closed pipe loses it as a full one does.
+        if target.write_all(&line).is_err() || target.flush().is_err() {
+            queue.lose();
         }
+        waiting = queue.waiting.lock();
+        waiting.bytes -= line.len();
+        waiting.done += 1;
+        if waiting.lines.is_empty() {
+            // What a burst needed is given back.
+            waiting.lines.shrink_to(ROOM);
+        }
+        queue.progress.notify_all();
     }
 }
 
@@ -151,9 +165,13 @@ impl<'a> MakeWriter<'a> for LogWriter {
 #[cfg(test)]
 mod tests {
     use std::io::Read;
-    use std::time::Instant;
 
     use super::*;
+
+    /// Lines that there is room for without more memory.
+    fn room(lines: &LogWriter) -> usize {
+        lines.queue.waiting.lock().lines.capacity()
+    }
 
     /// A line of 100 bytes.
     fn line(at: usize) -> Vec<u8> {
@@ -164,6 +182,7 @@ mod tests {
     fn a_pipe_that_nobody_reads_keeps_no_writer_waiting_and_what_is_lost_is_counted() {
         let (mut reader, writer) = io::pipe().unwrap();
         let lines = LogWriter::to("lines", writer).unwrap();
+        assert_eq!(room(&lines), 0, "a silent process holds a queue");
         let begun = Instant::now();
         // A pipe of Linux takes 64 KiB, the queue 1 024 lines, one is in hand.
         const ALL: usize = 5000;
@@ -174,6 +193,7 @@ mod tests {
         let lost = usize::try_from(lines.lost()).unwrap();
         let kept = ALL - lost;
         assert!((LINES..=LINES + 657).contains(&kept), "{kept}");
+        assert!(room(&lines) >= LINES);
 
         // The reader comes back: everything that is not counted arrives, whole.
         let reading = std::thread::spawn(move || {
@@ -190,6 +210,11 @@ mod tests {
             last = Some(at);
         }
         assert_eq!(all.lines().count(), kept);
+        assert!(
+            room(&lines) <= 2 * ROOM,
+            "a burst is kept: {}",
+            room(&lines)
+        );
     }
 
     #[test]

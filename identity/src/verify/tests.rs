@@ -406,3 +406,20 @@ fn every_error_survives_its_way_through_rustls() {
         assert_eq!(IdentityError::from_io(&stream), Some(error));
     }
 }
+
+#[test]
+fn an_issuer_is_written_with_short_names_and_a_rare_attribute_by_its_number() {
+    let mut made = CertificateParams::default();
+    made.distinguished_name = rcgen::DistinguishedName::new();
+    for (kind, value) in [
+        (rcgen::DnType::CommonName, "weft"),
+        (rcgen::DnType::OrganizationName, "Shop"),
+        (rcgen::DnType::CustomDnType(vec![2, 5, 4, 5]), "7"),
+    ] {
+        made.distinguished_name.push(kind, value);
+    }
+    let made = made.self_signed(&rcgen::KeyPair::generate().unwrap());
+    let made = made.unwrap();
+    let (_, parsed) = x509_parser::parse_x509_certificate(made.der()).unwrap();
+    assert_eq!(issuer_name(&parsed), "CN=weft, O=Shop, OID(2.5.4.5)=7");
+}

@@ -3,7 +3,7 @@
 pub(crate) mod http1;
 mod refused_head;
 
-use std::future::{Future, Ready};
+use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,19 +58,51 @@ pub(crate) struct Accepted {
     pub(crate) permit: Arc<Permit>,
 }
 
+/// An answer on its way. Boxed: the handler's future has some KiB, which every future
+/// around it would hold again for each place from which it is moved.
+type AnswerFuture = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
+/// What answers the requests of a connection. One type for all of them, as for the two
+/// below: what serves a connection is a hundred KiB of code, and would be in the program,
+/// and in memory, once for each kind of handler.
+type RequestHandler = Arc<dyn Fn(Request<IncomingBody>) -> AnswerFuture + Send + Sync>;
+/// What is told of requests that the handler does not get to see.
+type RefusedHook = Arc<dyn Fn(NotHandled) + Send + Sync>;
+/// Asks for the end of a connection.
+type CloseSignal = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// Serves one connection until it ends, or until `close` or its `permit` asks to
 /// end it after what is in flight. `refused` is told of each request that `handler` does
 /// not get to see.
-pub(crate) async fn serve<I, H, F>(
+pub(crate) fn serve<I, H, F>(
     io: I,
     accepted: Accepted,
-    close: impl Future<Output = ()>,
-    refused: impl Fn(NotHandled) + Clone + Send + Sync + 'static,
+    close: impl Future<Output = ()> + Send + 'static,
+    refused: impl Fn(NotHandled) + Send + Sync + 'static,
     handler: H,
-) where
+) -> impl Future<Output = ()>
+where
     I: AsyncRead + AsyncWrite + MayAbort + Unpin + Send + 'static,
     H: Fn(Request<IncomingBody>) -> F + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
+{
+    let most_fields = match accepted.profile {
+        Profile::Mesh(_) => MESH_HEADER_COUNT,
+        Profile::OwnApplication | Profile::Network => HEADER_COUNT,
+    };
+    let mesh = matches!(accepted.profile, Profile::Mesh(_));
+    let refused: RefusedHook = Arc::new(refused);
+    let handler = bounded_heads(most_fields, mesh, Arc::clone(&refused), handler);
+    serve_connection(io, accepted, Box::pin(close), refused, handler)
+}
+
+async fn serve_connection<I>(
+    io: I,
+    accepted: Accepted,
+    close: CloseSignal,
+    refused: RefusedHook,
+    handler: RequestHandler,
+) where
+    I: AsyncRead + AsyncWrite + MayAbort + Unpin + Send + 'static,
 {
     let Accepted {
         version,
@@ -78,12 +110,7 @@ pub(crate) async fn serve<I, H, F>(
         budget,
         permit,
     } = accepted;
-    let most_fields = match profile {
-        Profile::Mesh(_) => MESH_HEADER_COUNT,
-        Profile::OwnApplication | Profile::Network => HEADER_COUNT,
-    };
     let mesh = matches!(profile, Profile::Mesh(_));
-    let handler = bounded_heads(most_fields, mesh, refused.clone(), handler);
     let mut close = pin!(close);
     if version == Version::HTTP_2 {
         let asked = Arc::clone(&permit);
@@ -125,6 +152,7 @@ pub(crate) async fn serve<I, H, F>(
     } else {
         Lingering::to_client(io)
     };
+    let refused = move |how| refused(how);
     let ended = http1::serve(io, limits, close.as_mut(), refused, handler).await;
     if let Err(error) = ended {
         tracing::debug!(%error, "an HTTP connection ended early");
@@ -183,25 +211,33 @@ fn http1_limits(profile: &Profile, budget: Arc<Budget>, permit: Arc<Permit>) -> 
 fn bounded_heads<H, F>(
     most_fields: usize,
     peer: bool,
-    refused: impl Fn(NotHandled) + Send + Sync + 'static,
+    refused: RefusedHook,
     handler: H,
-) -> impl Fn(Request<IncomingBody>) -> Either<Ready<Response<Body>>, Pin<Box<F>>> + Send + Sync + 'static
+) -> RequestHandler
 where
     H: Fn(Request<IncomingBody>) -> F + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    move |request| match late(&request, peer)
-        .or_else(|| too_long(&request).map(unreadable))
-        .or_else(|| too_many(&request, most_fields).map(unreadable))
-    {
-        Some((response, how)) => {
-            refused(how);
-            Either::Left(std::future::ready(response))
+    Arc::new(move |request: Request<IncomingBody>| -> AnswerFuture {
+        match unreadable_head(&request, most_fields, peer) {
+            Some((response, how)) => {
+                refused(how);
+                Box::pin(std::future::ready(response))
+            }
+            None => Box::pin(handler(request)),
         }
-        // Boxed: the handler's future has some KiB, which every future around it would
-        // hold again for each place from which it is moved.
-        None => Either::Right(Box::pin(handler(request))),
-    }
+    })
+}
+
+/// The answer to a request that no handler sees.
+fn unreadable_head(
+    request: &Request<IncomingBody>,
+    most_fields: usize,
+    peer: bool,
+) -> Option<(Response<Body>, NotHandled)> {
+    late(request, peer)
+        .or_else(|| too_long(request).map(unreadable))
+        .or_else(|| too_many(request, most_fields).map(unreadable))
 }
 
 /// The answer to a request with more than `most` fields. HTTP/1.1 bounds them as it reads;

@@ -4,25 +4,26 @@ use std::sync::Arc;
 
 use http::{Request, Version};
 use runtime::occupancy::Permit;
-use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::http::incoming::IncomingBody;
+use crate::http::plain_stream::PlainStream;
 use crate::http::received::Upgrades;
 use crate::http::server::{Accepted, Profile, serve as serve_http};
 use crate::inbound::connection::Connection;
 use crate::inbound::detect::Detected;
 use crate::mesh::protocol::AppHttp;
-use crate::net::abort::MayAbort;
 use crate::net::chunk::ChunkIo;
 use crate::net::prefixed::Prefixed;
 use crate::telemetry::labels::Direction;
 
 impl Connection {
     /// Serves HTTP on a connection or tunnel.
-    pub(super) async fn http<S>(self: Arc<Self>, stream: S, version: Version, permit: &Arc<Permit>)
-    where
-        S: AsyncRead + AsyncWrite + MayAbort + Unpin + Send + 'static,
-    {
+    pub(super) async fn http(
+        self: Arc<Self>,
+        stream: Prefixed<PlainStream>,
+        version: Version,
+        permit: &Arc<Permit>,
+    ) {
         let speak = AppHttp::of(version);
         let budget = Arc::clone(self.proxy.budget());
         self.proxy
@@ -60,10 +61,12 @@ impl Connection {
         spoken: std::io::Result<Detected>,
         permit: &Arc<Permit>,
     ) where
-        S: AsyncRead + AsyncWrite + ChunkIo + MayAbort + Unpin + Send + 'static,
+        S: ChunkIo + Into<PlainStream>,
     {
         match spoken {
-            Ok(Detected::Http(version)) => self.http(stream, version, permit).await,
+            Ok(Detected::Http(version)) => {
+                self.http(stream.map(Into::into), version, permit).await;
+            }
             Ok(Detected::Opaque(server)) => {
                 permit.busy();
                 let decided = self.admit_bytes(&self.proxy.config.snapshot());

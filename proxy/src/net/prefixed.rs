@@ -34,6 +34,15 @@ impl<S> Prefixed<S> {
         }
     }
 
+    /// The same bytes before what `into` makes of the stream.
+    pub(crate) fn map<T>(self, into: impl FnOnce(S) -> T) -> Prefixed<T> {
+        Prefixed {
+            prefix: self.prefix,
+            at: self.at,
+            inner: into(self.inner),
+        }
+    }
+
     /// What was read already and is not passed on yet.
     pub(crate) fn take_prefix(&mut self) -> Vec<u8> {
         let at = std::mem::take(&mut self.at);

@@ -14,6 +14,7 @@ use tokio::time::sleep;
 use crate::config::snapshot::Snapshot;
 use crate::failure::Failure;
 use crate::http::incoming::IncomingBody;
+use crate::http::plain_stream::PlainStream;
 use crate::http::received::{Received, Upgrades};
 use crate::http::server::{Accepted, Profile, serve as serve_http};
 use crate::net::connect::CONNECT_TIMEOUT_EXTERNAL;
@@ -132,6 +133,7 @@ pub(crate) async fn turn_away(
         permit,
     };
     let refused = move |how| call(CallKind::Request).turned_away(how);
+    let stream = stream.map(PlainStream::from);
     serve_http(stream, accepted, std::future::pending(), refused, handler).await;
 }
 

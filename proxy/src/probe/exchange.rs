@@ -31,6 +31,11 @@ pub(super) struct ProbeAnswer {
     pub(super) trailers: HeaderMap,
 }
 
+/// A connection to an application, with TLS or without. One type for both: what speaks
+/// HTTP is in the program once for each kind of stream.
+pub(super) trait ProbeStream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> ProbeStream for S {}
+
 /// Connects to `host`, or to the pod itself.
 pub(super) async fn connect(
     host: Option<&str>,
@@ -45,20 +50,18 @@ pub(super) async fn connect(
 }
 
 /// Starts TLS with whoever is there, as the kubelet does.
-pub(super) async fn encrypt(
-    stream: TcpStream,
-    host: &str,
-) -> Result<impl AsyncRead + AsyncWrite + Unpin + Send + 'static, String> {
+pub(super) async fn encrypt(stream: TcpStream, host: &str) -> Result<Box<dyn ProbeStream>, String> {
     let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())
         .map_err(|error| format!("{host:?}: {error}"))?;
-    TlsConnector::from(trusting_anybody()?)
+    let encrypted = TlsConnector::from(trusting_anybody()?)
         .connect(name, stream)
         .await
-        .map_err(|error| format!("TLS: {error}"))
+        .map_err(|error| format!("TLS: {error}"))?;
+    Ok(Box::new(encrypted))
 }
 
 pub(super) async fn http1(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    stream: Box<dyn ProbeStream>,
     request: Request<Full<Bytes>>,
 ) -> Result<ProbeAnswer, String> {
     let shaken = http1::Builder::new()
@@ -72,8 +75,9 @@ pub(super) async fn http1(
     .await
 }
 
+/// The types are those of the way to the collector of traces, and so is the code.
 pub(super) async fn http2(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    stream: TcpStream,
     request: Request<Full<Bytes>>,
 ) -> Result<ProbeAnswer, String> {
     let shaken = http2::Builder::new(TokioExecutor::new())

@@ -9,7 +9,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::Full;
 
-use super::exchange::{self, ProbeAnswer};
+use super::exchange::{self, ProbeAnswer, ProbeStream};
 use super::target::{self, HttpGet};
 use crate::probe::result::ProbeResult;
 
@@ -79,11 +79,12 @@ async fn ask(url: &Url, headers: &HeaderMap, pod_ip: IpAddr) -> Result<ProbeAnsw
         request.headers_mut().insert(header::HOST, host);
     }
     let stream = exchange::connect(Some(&url.host), url.port, pod_ip).await?;
-    if url.tls {
-        exchange::http1(exchange::encrypt(stream, &url.host).await?, request).await
+    let stream: Box<dyn ProbeStream> = if url.tls {
+        exchange::encrypt(stream, &url.host).await?
     } else {
-        exchange::http1(stream, request).await
-    }
+        Box::new(stream)
+    };
+    exchange::http1(stream, request).await
 }
 
 /// What was written, and what the kubelet adds where nothing was.

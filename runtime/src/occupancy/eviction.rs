@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::slot::{CUT, TrackedConnection, YOUNGER, millis};
+use super::slot::{CLOSE, CUT, TrackedConnection, YOUNGER, millis};
 use super::{ASK_AGAIN, BATCH, Holder, Occupancy, Reached, Table, TurnedAway};
 
 /// Whoever goes when it is asked to has gone by then; servers of HTTP/1.1 give it half of this.
@@ -32,13 +32,15 @@ impl Occupancy {
         let own = own.filter(|slots| slots.len() > 1 && slots.len() * 2 >= most);
         // Ends at the first: a flood must not cost a look at the whole table for each of it.
         let mut own = own.into_iter().flat_map(HashMap::values);
-        if own.any(|slot| slot.asked_age(now).is_some()) {
+        // Only what may go by itself: of what is cut off nothing is left soon.
+        let asked_age = |slot: &TrackedConnection| slot.told_age(now, &[CLOSE]);
+        if own.any(|slot| asked_age(slot).is_some()) {
             (self.reached)(Reached::Hoarder);
             return Err(TurnedAway);
         }
         let all = table.holders.values().flat_map(HashMap::values);
         let late = |slot: &&Arc<TrackedConnection>| {
-            let age = slot.asked_age(now);
+            let age = asked_age(slot);
             age.is_some_and(|age| age >= millis(ANSWERED_WITHIN)) && !slot.is_in_use()
         };
         for slot in all.filter(late) {

@@ -113,16 +113,10 @@ impl TrackedConnection {
         Some(now.saturating_sub(begun))
     }
 
-    /// For how long it has been asked to go; `None` where it is not.
-    pub(super) fn told_age(&self, now: u64) -> Option<u64> {
-        let told = matches!(self.verdict.load(Relaxed), CLOSE | CUT);
+    /// For how long it has been asked to go by one of these verdicts; `None` where it is not.
+    pub(super) fn told_age(&self, now: u64, verdicts: &[u8]) -> Option<u64> {
+        let told = verdicts.contains(&self.verdict.load(Relaxed));
         told.then(|| now.saturating_sub(self.told.load(Relaxed)))
-    }
-
-    /// The same of one that may go by itself.
-    pub(super) fn asked_age(&self, now: u64) -> Option<u64> {
-        let asked = self.verdict.load(Relaxed) == CLOSE;
-        asked.then(|| now.saturating_sub(self.told.load(Relaxed)))
     }
 
     /// Nothing was said on it yet.

@@ -33,7 +33,7 @@ impl Occupancy {
         let table = self.table.lock();
         for slot in table.holders.values().flat_map(HashMap::values) {
             let ignores = slot
-                .told_age(now)
+                .told_age(now, &[CLOSE, CUT])
                 .is_some_and(|age| age >= millis(GOES_WITHIN));
             let goes_on = slot.is_in_use() || slot.age(now) < millis(GOES_WITHIN);
             // It is used all the same, as through a tunnel: its place is taken.

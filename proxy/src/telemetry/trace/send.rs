@@ -16,7 +16,8 @@ use policy::trace::{Collector, Format, Otlp};
 use prost::Message as _;
 use tokio::net::TcpStream;
 
-use crate::http::body::BoxError;
+use crate::http::body::{Body, BoxError};
+use crate::http::client::dedicated::Wire;
 use crate::http::grpc::grpc_status;
 use crate::telemetry::trace::signal::Signal;
 use crate::telemetry::trace::{OWN, otlp};
@@ -114,6 +115,11 @@ async fn over_http1(
     stream: TcpStream,
     request: Request<Full<Bytes>>,
 ) -> Result<CollectorAnswer, BoxError> {
+    // Of the types that a dedicated connection has: what speaks HTTP/1.1 is in the program
+    // once for each pair of stream and body.
+    let stream: Box<dyn Wire> = Box::new(stream);
+    let request: Request<Body> =
+        request.map(|body| body.map_err(|never| match never {}).boxed_unsync());
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let mut connection = pin!(connection);
     let exchange = async { whole(sender.send_request(request).await?).await };
