@@ -13,7 +13,7 @@ use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
 
 use self::groups::{Group, Weights};
 use crate::cluster::Cluster;
-use crate::cluster::names::{Named, ResourceKind};
+use crate::cluster::names::{Named, ResourceKind, counted_kinds};
 use crate::console::Console;
 use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
@@ -23,18 +23,7 @@ use crate::traffic::select::{ENDS, Selected};
 use crate::traffic::{Question, Traffic, known};
 
 /// Kinds that have numbers.
-pub(super) const KINDS: &[ResourceKind] = &[
-    ResourceKind::Deployment,
-    ResourceKind::StatefulSet,
-    ResourceKind::DaemonSet,
-    ResourceKind::Job,
-    ResourceKind::ReplicaSet,
-    ResourceKind::ReplicationController,
-    ResourceKind::Pod,
-    ResourceKind::Service,
-    ResourceKind::Namespace,
-    ResourceKind::TrafficSplit,
-];
+pub(super) const KINDS: &[ResourceKind] = counted_kinds!(TrafficSplit);
 /// Between two tables of a watch: the reports' own pace.
 const EACH: Duration = Duration::from_secs(5);
 /// The same after looks that had no answer: whoever is away may be for long, and a terminal that
