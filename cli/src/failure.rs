@@ -26,6 +26,10 @@ pub enum Failure {
     /// Nobody could be asked, or nobody answered.
     #[error("{0}")]
     Unknown(String),
+    /// Whoever asks is refused, or nothing answers such questions: the same will be said of
+    /// the next one.
+    #[error("{0}")]
+    Denied(String),
     /// Who reads our output has closed it: nothing is left to say.
     #[error("the output was closed")]
     Closed,
@@ -40,6 +44,15 @@ impl Failure {
     /// It could not be found out.
     pub fn unknown(text: impl Into<String>) -> Self {
         Self::Unknown(text.into())
+    }
+
+    /// What a person is told; nothing where nobody reads it.
+    #[must_use]
+    pub(crate) fn words(&self) -> Option<&str> {
+        match self {
+            Self::Usage(text) | Self::Unknown(text) | Self::Denied(text) => Some(text),
+            Self::Closed => None,
+        }
     }
 }
 
@@ -60,7 +73,7 @@ pub fn status(ended: &Result<Conclusion, Failure>) -> u8 {
         Ok(Conclusion::Yes) | Err(Failure::Closed) => 0,
         Ok(Conclusion::No) => 1,
         Err(Failure::Usage(_)) => 2,
-        Ok(Conclusion::Unknown) | Err(Failure::Unknown(_)) => 3,
+        Ok(Conclusion::Unknown) | Err(Failure::Unknown(_) | Failure::Denied(_)) => 3,
     }
 }
 
@@ -80,6 +93,7 @@ mod tests {
         assert_eq!(status(&Ok(Conclusion::No)), 1);
         assert_eq!(status(&Err(Failure::usage("x"))), 2);
         assert_eq!(status(&Err(Failure::unknown("x"))), 3);
+        assert_eq!(status(&Err(Failure::Denied("x".to_owned()))), 3);
         assert_eq!(status(&Ok(Conclusion::Unknown)), 3);
         let closed = std::io::Error::from(std::io::ErrorKind::BrokenPipe);
         assert_eq!(

@@ -34,7 +34,7 @@ pub fn main() -> ExitCode {
         }
         Err(error) => Err(Failure::unknown(format!("no runtime: {error}"))),
     };
-    if let Err(Failure::Usage(text) | Failure::Unknown(text)) = &ended {
+    if let Some(text) = ended.as_ref().err().and_then(Failure::words) {
         // Nobody is left to be told that nobody can be told.
         let _ = console.word(&format!("weft: {text}"));
     }

@@ -64,7 +64,7 @@ export interface Proxy {
     needed: number;
     behindSeconds?: number;
     nacks?: { object: string; reason: string }[];
-    certificate?: { issued?: string; notAfter: string };
+    certificate?: { issued?: string; ttlSeconds?: number; notAfter: string };
     memory?: number;
     draining?: boolean;
     clockAheadMs?: number;

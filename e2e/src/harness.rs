@@ -10,6 +10,7 @@ pub mod beside;
 pub mod cluster;
 pub mod controllers;
 pub mod eventually;
+pub mod everything;
 pub mod forward;
 pub mod mesh;
 pub mod metrics;

@@ -7,6 +7,27 @@ use crds::smi::{SPLIT_GROUP, STORAGE_VERSION};
 use super::nearest::{hint, nearest};
 use crate::failure::Failure;
 
+/// The kinds by which the graph counts calls and the API server knows objects, and then these:
+/// `stat`, `tap` and whatever takes an end of an edge differ in nothing else.
+macro_rules! counted_kinds {
+    ($($more:ident),+) => {
+        &[
+            ResourceKind::Deployment,
+            ResourceKind::StatefulSet,
+            ResourceKind::DaemonSet,
+            ResourceKind::Job,
+            ResourceKind::ReplicaSet,
+            ResourceKind::ReplicationController,
+            ResourceKind::Pod,
+            ResourceKind::Service,
+            ResourceKind::Namespace,
+            $(ResourceKind::$more),+
+        ]
+    };
+}
+
+pub(crate) use counted_kinds;
+
 /// A kind that commands know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum ResourceKind {

@@ -104,6 +104,7 @@ impl Refusal {
     /// The same for whoever typed the command.
     #[must_use]
     pub(crate) fn into_failure(self) -> Failure {
+        let passes = self.may_pass_again();
         let Self { what, why } = self;
         // What was typed, as our own API understood it.
         if let Why::Status { code: 400, message } = &why
@@ -111,7 +112,7 @@ impl Refusal {
         {
             return Failure::usage(format!("{what}: {message}"));
         }
-        Failure::unknown(match why {
+        let words = match why {
             Why::Missing(text) | Why::Other(text) => format!("{what}: {text}"),
             Why::Status { code, message } => match code {
                 401 => {
@@ -129,7 +130,12 @@ impl Refusal {
                 ),
                 _ => format!("{what}: {message}"),
             },
-        })
+        };
+        if passes {
+            Failure::Unknown(words)
+        } else {
+            Failure::Denied(words)
+        }
     }
 }
 
@@ -267,6 +273,17 @@ mod tests {
         assert!(said("graphs of shop", 503, "no endpoints").contains("--direct"));
         let port = failure("explanations", 400, "spec.to.port: say which one");
         assert!(matches!(port, Failure::Usage(_)), "{port:?}");
+        for (code, is_over) in [
+            (401, true),
+            (403, true),
+            (404, true),
+            (429, false),
+            (503, false),
+        ] {
+            let failure = failure("graphs of shop", code, "no");
+            let denied = matches!(failure, Failure::Denied(_));
+            assert_eq!(denied, is_over, "{code}: {failure:?}");
+        }
         assert_eq!(
             said("Pod shop/web", 404, "pods \"web\" not found"),
             "Pod shop/web: pods \"web\" not found"

@@ -22,6 +22,8 @@ pub(super) fn is_late(certificate: &Certificate, ttl: Option<Duration>, now: Sys
     };
     let issued = certificate.issued.as_deref().and_then(time);
     let life = issued.and_then(|issued| ends.duration_since(issued).ok());
+    // What its own controller says of it is nearer than what is known of the controllers.
+    let ttl = certificate.ttl_seconds.map(Duration::from_secs).or(ttl);
     let least = match (life, ttl) {
         (Some(life), _) => life / PARTS,
         (None, Some(ttl)) => SOON.min(ttl / PARTS),
@@ -61,6 +63,17 @@ mod tests {
             let second = Duration::from_secs(1);
             assert!(!is_late(late), "{certificate:?}");
             assert!(is_late(late - second), "{certificate:?}");
+            // As told with the certificate, which counts first.
+            let told = Certificate {
+                ttl_seconds: ttl.map(|ttl| ttl.as_secs()),
+                ..certificate
+            };
+            let is_late = |left: Duration| {
+                super::is_late(&told, Some(4 * minute), time(ends).unwrap() - left)
+            };
+            if ttl.is_some() {
+                assert!(!is_late(late) && is_late(late - second), "{told:?}");
+            }
         }
         let ended = time(ends).unwrap() + hour;
         let certificate = |ends: &str| Certificate {

@@ -13,7 +13,7 @@ use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
 
 use self::groups::{Group, Weights};
 use crate::cluster::Cluster;
-use crate::cluster::names::{Named, ResourceKind};
+use crate::cluster::names::{Named, ResourceKind, counted_kinds};
 use crate::console::Console;
 use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
@@ -23,20 +23,12 @@ use crate::traffic::select::{ENDS, Selected};
 use crate::traffic::{Question, Traffic, known};
 
 /// Kinds that have numbers.
-pub(super) const KINDS: &[ResourceKind] = &[
-    ResourceKind::Deployment,
-    ResourceKind::StatefulSet,
-    ResourceKind::DaemonSet,
-    ResourceKind::Job,
-    ResourceKind::ReplicaSet,
-    ResourceKind::ReplicationController,
-    ResourceKind::Pod,
-    ResourceKind::Service,
-    ResourceKind::Namespace,
-    ResourceKind::TrafficSplit,
-];
+pub(super) const KINDS: &[ResourceKind] = counted_kinds!(TrafficSplit);
 /// Between two tables of a watch: the reports' own pace.
 const EACH: Duration = Duration::from_secs(5);
+/// The same after looks that had no answer: whoever is away may be for long, and a terminal that
+/// somebody left open costs him nothing then.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// Arguments of `weft stat`.
 #[derive(Args, Debug)]
@@ -64,7 +56,7 @@ pub(crate) struct Stat {
     /// Length of the window, 10s to 5m
     #[arg(short = 't', long, value_name = "TIME", default_value = "1m", value_parser = number::duration)]
     window: Duration,
-    /// Again every five seconds, until it is stopped
+    /// Again every five seconds, later where nobody answers, until it is stopped or refused
     #[arg(short, long)]
     watch: bool,
 }
@@ -87,10 +79,11 @@ impl Stat {
     }
 
     /// One table, or one after the other. After the first one nobody may be there to answer for a
-    /// moment only, as while controllers are replaced: then that is said, and the watch goes on.
+    /// moment only, as while controllers are replaced: then that is said, and the watch goes on,
+    /// with longer pauses. Whoever may not ask any more is told that, once.
     ///
     /// # Errors
-    /// When the first one cannot be made, or nobody reads them any more.
+    /// When the first one cannot be made, or no further one can, or nobody reads them any more.
     pub(crate) async fn follow(
         &self,
         cluster: &Cluster,
@@ -101,13 +94,17 @@ impl Stat {
         if !self.watch {
             return Ok(Conclusion::Yes);
         }
+        let mut pause = EACH;
         loop {
-            tokio::time::sleep(EACH).await;
+            tokio::time::sleep(pause).await;
             console.line("")?;
             match self.print(cluster, format, console).await {
-                Ok(_) => {}
-                Err(Failure::Closed) => return Err(Failure::Closed),
-                Err(failure) => console.word(&failure.to_string())?,
+                Ok(_) => pause = EACH,
+                Err(last @ (Failure::Closed | Failure::Denied(_))) => return Err(last),
+                Err(failure) => {
+                    console.word(&failure.to_string())?;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
             }
         }
     }

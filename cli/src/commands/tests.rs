@@ -65,7 +65,7 @@ async fn run(client: Client, line: &str) -> (u8, String, String) {
         Command::LogLevel(command) => command.write(&cluster, &mut console).await,
         other => panic!("{other:?}"),
     };
-    if let Err(Failure::Usage(text) | Failure::Unknown(text)) = &ended {
+    if let Some(text) = ended.as_ref().err().and_then(Failure::words) {
         console.word(text).unwrap();
     }
     let code = status(&ended);

@@ -3,22 +3,10 @@
 use crds::observe::{Edge, Node, NodeKind};
 
 use super::Traffic;
-use crate::cluster::names::{Named, ResourceKind};
+use crate::cluster::names::{Named, ResourceKind, counted_kinds};
 
 /// Kinds that can stand at an end of an edge.
-pub(crate) const ENDS: &[ResourceKind] = &[
-    ResourceKind::Deployment,
-    ResourceKind::StatefulSet,
-    ResourceKind::DaemonSet,
-    ResourceKind::Job,
-    ResourceKind::ReplicaSet,
-    ResourceKind::ReplicationController,
-    ResourceKind::Pod,
-    ResourceKind::Service,
-    ResourceKind::Namespace,
-    ResourceKind::ServiceAccount,
-    ResourceKind::External,
-];
+pub(crate) const ENDS: &[ResourceKind] = counted_kinds!(ServiceAccount, External);
 
 /// What somebody means, and where he is.
 #[derive(Clone, Debug)]

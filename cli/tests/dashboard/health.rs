@@ -83,4 +83,21 @@ async fn certificates_are_late_by_the_life_that_they_have() {
         shown.mesh.proxy(&proxy);
         told(&mut shown, "Certificates last", result).await;
     }
+    // An older proxy does not tell when its own began: with leafTtl 15m it has less than ten
+    // minutes left for most of its life, and renews when six are.
+    proxy["status"]["certificate"]["issued"] = json!(null);
+    for (ttl, ends, result) in [
+        (json!(900), "09:02", "✗ look"),
+        (json!(900), "09:05", "✓ well"),
+        (json!(86_400), "09:08", "✗ look"),
+        (json!(86_400), "09:12", "✓ well"),
+        // An older controller tells neither.
+        (json!(null), "09:05", "✗ look"),
+        (json!(null), "09:12", "✓ well"),
+    ] {
+        proxy["status"]["certificate"]["ttlSeconds"] = ttl;
+        proxy["status"]["certificate"]["notAfter"] = json!(format!("2026-11-02T{ends}:00Z"));
+        shown.mesh.proxy(&proxy);
+        told(&mut shown, "Certificates last", result).await;
+    }
 }

@@ -5,9 +5,11 @@
 //! to the account of the pods that refuse. Where no object helps there are commands.
 //!
 //! A TrafficTarget names an account and closes what it protects. So the call is allowed on
-//! whatever else runs under the account, and pods of it that were open are closed to the
-//! callers that they had. Warnings say both. No object lets these callers stay: an account
-//! that is mended has pods that refuse, and it would let them in there too.
+//! whatever else runs under the account, of which a warning tells. Pods of it that are open now
+//! stay so where labels tell them from those that refuse: then the target is for an
+//! IdentityBinding with these labels. Where none does they are closed to the callers that they
+//! had, and a warning says whom: a target that lets these callers stay would let them in on the
+//! pods that refuse too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
@@ -20,6 +22,7 @@ use policy::reason::Reason;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+use self::account::Protected;
 use super::judge::{Judged, Ruling};
 use super::outcome::{BackendOutcome, Question};
 use super::question::{Callers, Owner};
@@ -44,7 +47,7 @@ pub(super) fn of(
     let index = &*model.index;
     let mut fix = Fix::default();
     let wanted = wanted(index, question, outcomes, &mut fix);
-    for (this, ports) in wanted {
+    for (this, Refusing { ports, pods }) in wanted {
         let named = account::stand_for_themselves(index, &this.account, &ports);
         if this.bytes && !named {
             fix.warnings.push(undeclared(&ports));
@@ -52,14 +55,22 @@ pub(super) fn of(
         }
         let bytes_pass = !this.bytes && account::carries_bytes(index, &this.account, &ports);
         let narrow = named && !bytes_pass;
-        match allow(question, &this, &ports, narrow) {
+        let whom = account::protected(index, &this.account, &pods, owner);
+        match allow(question, &this, &ports, narrow, &whom) {
             Ok(objects) => {
                 fix.objects.extend(objects);
-                let more = this.lets_in_more(question, &ports, narrow);
-                let elsewhere = account::lets_in_elsewhere(index, &this.account, outcomes, owner);
-                fix.warnings.extend(more.into_iter().chain(elsewhere));
                 fix.warnings
-                    .extend(account::closes_out(index, &this.account, callers));
+                    .extend(this.lets_in_more(question, &ports, narrow));
+                fix.warnings.extend(match &whom {
+                    Protected::Labelled(labels) => vec![account::by_labels(&this.account, labels)],
+                    Protected::Account => {
+                        let account = &this.account;
+                        let elsewhere = account::lets_in_elsewhere(index, account, outcomes, owner);
+                        let mut warnings = account::closes_out(index, account, callers);
+                        warnings.extend(elsewhere);
+                        warnings
+                    }
+                });
             }
             Err(warning) => fix.warnings.push(warning),
         }
@@ -78,8 +89,8 @@ fn wanted(
     question: &Question<'_>,
     outcomes: &[BackendOutcome<'_>],
     fix: &mut Fix,
-) -> BTreeMap<MissingGrant, BTreeSet<u16>> {
-    let mut wanted: BTreeMap<MissingGrant, BTreeSet<u16>> = BTreeMap::new();
+) -> BTreeMap<MissingGrant, Refusing> {
+    let mut wanted: BTreeMap<MissingGrant, Refusing> = BTreeMap::new();
     for outcome in outcomes {
         if let Some(reason) = outcome.way.refused
             && !outcome.way.is_answered()
@@ -100,8 +111,11 @@ fn wanted(
                                 account,
                                 bytes,
                             };
-                            let ports = wanted.entry(this).or_default();
-                            ports.insert(one.endpoint.port);
+                            let refusing = wanted.entry(this).or_default();
+                            refusing.ports.insert(one.endpoint.port);
+                            refusing
+                                .pods
+                                .extend(one.by.iter().map(|(pod, _)| pod.clone()));
                         }
                         Err(advice) => {
                             fix.commands.push(advice.command);
@@ -114,6 +128,13 @@ fn wanted(
         }
     }
     wanted
+}
+
+/// Where a call is refused for want of the same grant.
+#[derive(Debug, Default)]
+struct Refusing {
+    ports: BTreeSet<u16>,
+    pods: BTreeSet<PodId>,
 }
 
 /// Whom to let in to whom, and as what.
@@ -281,12 +302,13 @@ fn nothing_helps(reason: Reason) -> String {
     }
 }
 
-/// A target that allows this call, with its routes; `narrow`: on these ports only.
+/// A target that allows this call on these pods, with its routes; `narrow`: on these ports only.
 fn allow(
     question: &Question<'_>,
     this: &MissingGrant,
     ports: &BTreeSet<u16>,
     narrow: bool,
+    whom: &Protected,
 ) -> Result<Vec<Value>, String> {
     let request = &question.request;
     let path = policy::path::normalise(&request.path);
@@ -304,7 +326,11 @@ fn allow(
         format!("{} {pattern} {headers:?}", request.method)
     };
     let account = &this.account;
-    let name = name_of(&format!("{this:?} {ports:?} {narrow} {described}"));
+    let mut text = format!("{this:?} {ports:?} {narrow} {described}");
+    if let Protected::Labelled(labels) = whom {
+        text.push_str(&format!(" {labels:?}"));
+    }
+    let name = name_of(&text);
     let meta = json!({"name": name, "namespace": &*account.namespace});
     let (mut rules, mut objects) = (Vec::new(), Vec::new());
     if narrow {
@@ -326,7 +352,8 @@ fn allow(
             "spec": {"matches": [call]},
         }));
     }
-    objects.push(target(&name, account, &[this.source.json()], &rules));
+    let spec = json!({"sources": [this.source.json()], "rules": rules});
+    objects.extend(target(&meta, spec, account, whom));
     Ok(objects)
 }
 
@@ -358,15 +385,23 @@ fn header_patterns(headers: &HeaderMap) -> Result<BTreeMap<&str, String>, String
     names.map(|name| Ok((name.as_str(), of(name)?))).collect()
 }
 
-fn target(name: &str, account: &ObjectKey, sources: &[Value], rules: &[Value]) -> Value {
-    json!({
-        "apiVersion": ACCESS, "kind": "TrafficTarget",
-        "metadata": {"name": name, "namespace": &*account.namespace},
-        "spec": {
-            "destination": {"kind": "ServiceAccount", "name": &*account.name},
-            "sources": sources, "rules": rules,
-        },
-    })
+/// A target, after the IdentityBinding that it is for where it is for no account.
+fn target(meta: &Value, mut spec: Value, account: &ObjectKey, whom: &Protected) -> Vec<Value> {
+    let mut objects = Vec::new();
+    spec["destination"] = match whom {
+        Protected::Account => json!({"kind": "ServiceAccount", "name": &*account.name}),
+        Protected::Labelled(labels) => {
+            objects.push(json!({
+                "apiVersion": ACCESS, "kind": "IdentityBinding", "metadata": meta,
+                "spec": {"schemes": {"podLabelSelector": {"matchLabels": labels}}},
+            }));
+            json!({"kind": "IdentityBinding", "name": meta["name"]})
+        }
+    };
+    objects.push(json!({
+        "apiVersion": ACCESS, "kind": "TrafficTarget", "metadata": meta, "spec": spec,
+    }));
+    objects
 }
 
 /// The same for the same call, and no name that exists by chance.

@@ -4,6 +4,10 @@
 //! reads what is new, each minute. What is read is added to what is known, so
 //! nothing is lost by who writes when. All replicas killed at once lose the last hour.
 //!
+//! A holder whose container alone begins anew has its Lease back at once, and writes what it
+//! was told of the last minutes; nobody tells it what was seen since the last writing. So
+//! whoever reads what somebody wrote with less knowledge adds what he knows.
+//!
 //! It belongs to the Role that lets it be written. When the chart takes that away, because
 //! the value was switched off or the mesh leaves, the garbage collector takes the rest.
 
@@ -32,6 +36,9 @@ const WRITE_EVERY: Duration = Duration::from_secs(3600);
 /// Between two looks at what others wrote and at what went for want of room, and after a
 /// failure.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// What was seen before that is known to every replica that was there. Reports are told again
+/// for longer to one that begins.
+const SETTLED: Duration = Duration::from_secs(120);
 /// Time for the last writing; the Lease is let go meanwhile.
 const LAST_WITHIN: Duration = Duration::from_secs(2);
 /// Tries of one piece that somebody else writes too.
@@ -41,15 +48,21 @@ const ROLE: &str = "weft-observe";
 /// Key of the content.
 const KEY: &str = "edges.gz";
 
-/// Of each piece the version that was read last.
-type Versions = [Option<String>; PIECES];
+/// What was read of each piece.
+#[derive(Debug, Default)]
+struct Versions {
+    /// The version that was read last.
+    read: [Option<String>; PIECES],
+    /// Those that somebody wrote meanwhile who knew less than this replica.
+    lacking: [bool; PIECES],
+}
 
 /// See the module.
 #[derive(Clone)]
 pub(crate) struct Checkpointer {
     /// For what only the Lease holder does.
     pub leading: Client,
-    /// For reading.
+    /// For what every replica does.
     pub client: Client,
     /// Of the control plane.
     pub namespace: String,
@@ -88,6 +101,7 @@ impl Checkpointer {
                 let written = self.write().await;
                 next = Instant::now() + if written { WRITE_EVERY } else { LOOK_EVERY };
             }
+            self.complete(&mut versions).await;
             self.tell_of_truncation();
             tokio::select! {
                 // The Lease is let go at the same moment, and who held it until then writes.
@@ -107,17 +121,21 @@ impl Checkpointer {
     /// Adds what was written down since `versions`. Returns whether all of it could be fetched.
     async fn read(&self, versions: &mut Versions) -> bool {
         let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
-        for (piece, last) in versions.iter_mut().enumerate() {
+        let pieces = versions.read.iter_mut().zip(&mut versions.lacking);
+        for (piece, (last, lacks)) in pieces.enumerate() {
             match changed(&api, &name(piece), last.as_deref()).await {
                 Ok(None) => {}
                 Ok(Some(held)) => {
+                    // What stands there when a replica begins was not written past it.
+                    let is_news = last.is_some();
                     last.clone_from(&held.metadata.resource_version);
-                    if let Err(error) = self.take(&held).await {
-                        self.say(
+                    match self.take(&held).await {
+                        Ok(_) => *lacks = is_news && self.exceeds(piece, &held).await,
+                        Err(error) => self.say(
                             piece,
                             "GraphUnreadable",
                             format!("{error}; it is left alone by this replica"),
-                        );
+                        ),
                     }
                 }
                 Err(error) => {
@@ -130,12 +148,42 @@ impl Checkpointer {
     }
 
     async fn take(&self, held: &ConfigMap) -> Result<usize, Unreadable> {
-        let content = held.binary_data.as_ref().and_then(|data| data.get(KEY));
-        let Some(ByteString(content)) = content.cloned() else {
+        let Some(content) = content_of(held) else {
             return Ok(0);
         };
         let graph = self.graph.clone();
         aside(move || graph.with_memory(|memory, edges| memory.read(&content, edges))).await
+    }
+
+    /// Whether this replica knows more than whoever wrote this, which was taken.
+    async fn exceeds(&self, piece: usize, held: &ConfigMap) -> bool {
+        let Some(content) = content_of(held) else {
+            return false;
+        };
+        let settled = seconds(SystemTime::now()).saturating_sub(SETTLED.as_secs());
+        let graph = self.graph.clone();
+        let compare =
+            move || graph.with_memory(|memory, _| memory.exceeds(piece, &content, settled));
+        // What cannot be read was told when it was taken.
+        aside(compare).await.unwrap_or_default()
+    }
+
+    /// Adds what this replica knows to what was written without it, whoever holds the Lease.
+    /// One look later that is read by all; what fails is tried again then.
+    async fn complete(&self, versions: &mut Versions) {
+        if !versions.lacking.contains(&true) {
+            return;
+        }
+        let Some(owner) = self.owner().await else {
+            return;
+        };
+        let lacking = versions.lacking.iter_mut().enumerate();
+        for (piece, lacks) in lacking.filter(|(_, lacks)| **lacks) {
+            match self.write_piece(&self.client, piece, &owner).await {
+                Ok(()) => *lacks = false,
+                Err(error) => warn!(%error, piece, "the service graph is not completed"),
+            }
+        }
     }
 
     /// Writes everything down. Returns whether that worked.
@@ -146,7 +194,7 @@ impl Checkpointer {
         };
         let mut all = true;
         for piece in 0..PIECES {
-            if let Err(error) = self.write_piece(piece, &owner).await {
+            if let Err(error) = self.write_piece(&self.leading, piece, &owner).await {
                 warn!(%error, piece, "the service graph is not written down");
                 all = false;
             }
@@ -178,8 +226,13 @@ impl Checkpointer {
         })
     }
 
-    async fn write_piece(&self, piece: usize, owner: &OwnerReference) -> anyhow::Result<()> {
-        let api: Api<ConfigMap> = Api::namespaced(self.leading.clone(), &self.namespace);
+    async fn write_piece(
+        &self,
+        client: &Client,
+        piece: usize,
+        owner: &OwnerReference,
+    ) -> anyhow::Result<()> {
+        let api: Api<ConfigMap> = Api::namespaced(client.clone(), &self.namespace);
         for _ in 0..TRIES {
             let held = api.get_opt(&name(piece)).await?;
             if let Some(held) = &held
@@ -289,6 +342,11 @@ async fn changed(
         }
     }
     api.get_opt(name).await
+}
+
+fn content_of(held: &ConfigMap) -> Option<Vec<u8>> {
+    let content = held.binary_data.as_ref().and_then(|data| data.get(KEY));
+    content.map(|ByteString(content)| content.clone())
 }
 
 /// Whether it is written already. A Role that was made anew is another owner.

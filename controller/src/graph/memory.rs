@@ -197,10 +197,7 @@ impl Memory {
     pub(crate) fn piece(&self, at: usize) -> Result<Vec<u8>, std::io::Error> {
         let mut piece: Vec<(&EdgeRef, Seen)> = self
             .iter()
-            .filter(|(edge, _)| {
-                let digit = edge.id().bytes().last().unwrap_or_default();
-                usize::from(digit) % PIECES == at
-            })
+            .filter(|(edge, _)| piece_of(edge) == at)
             .collect();
         piece.sort_by_cached_key(|(edge, seen)| {
             (std::cmp::Reverse(seen.last / HOUR), edge.id().to_owned())
@@ -225,25 +222,7 @@ impl Memory {
     /// # Errors
     /// When it is not what [`Self::piece`] makes; then nothing of it is taken.
     pub(crate) fn read(&mut self, piece: &[u8], edges: &mut Edges) -> Result<usize, Unreadable> {
-        let mut text = String::new();
-        let mut unpacked = GzDecoder::new(piece).take(MAX_READ);
-        unpacked.read_to_string(&mut text)?;
-        let mut read = Vec::new();
-        for (at, line) in text.lines().enumerate() {
-            let bad = |reason: String| Unreadable::Line {
-                line: at + 1,
-                reason,
-            };
-            let line: Line = serde_json::from_str(line).map_err(|error| bad(error.to_string()))?;
-            let seen = Seen {
-                first: line.first,
-                last: line.last.max(line.first),
-            };
-            let key = line
-                .key()
-                .ok_or_else(|| bad("one of its ends is no node".to_owned()))?;
-            read.push((key, seen));
-        }
+        let read = unpack(piece)?;
         let count = read.len();
         // What is forgotten is not taken in again, or it would be written down for ever.
         let first = self.forgotten_before;
@@ -256,6 +235,35 @@ impl Memory {
         self.take_over_untold();
         Ok(count)
     }
+
+    /// Whether calls before `settled` are known here that this piece, which was read, lacks. Of
+    /// what came later every replica is told by itself.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub(crate) fn exceeds(
+        &self,
+        at: usize,
+        piece: &[u8],
+        settled: u64,
+    ) -> Result<bool, Unreadable> {
+        let told: HashMap<EdgeKey, Seen> = unpack(piece)?.into_iter().collect();
+        let mut here = self.iter().filter(|(edge, _)| piece_of(edge) == at);
+        Ok(here.any(|(edge, seen)| match told.get(edge.key()) {
+            None => seen.last < settled,
+            Some(told) => {
+                let began = seen.first < told.first && seen.first < settled;
+                let ended = seen.last / HOUR > told.last / HOUR && seen.last < settled;
+                began || ended
+            }
+        }))
+    }
+}
+
+/// The piece that an edge stands in.
+fn piece_of(edge: &EdgeRef) -> usize {
+    let digit = edge.id().bytes().last().unwrap_or_default();
+    usize::from(digit) % PIECES
 }
 
 /// An edge without its account.
@@ -307,6 +315,30 @@ fn pack(edges: &[(&EdgeRef, Seen)]) -> Result<Vec<u8>, std::io::Error> {
         packer.write_all(b"\n")?;
     }
     packer.finish()
+}
+
+/// What [`pack`] wrote.
+fn unpack(piece: &[u8]) -> Result<Vec<(EdgeKey, Seen)>, Unreadable> {
+    let mut text = String::new();
+    let mut unpacked = GzDecoder::new(piece).take(MAX_READ);
+    unpacked.read_to_string(&mut text)?;
+    let mut read = Vec::new();
+    for (at, line) in text.lines().enumerate() {
+        let bad = |reason: String| Unreadable::Line {
+            line: at + 1,
+            reason,
+        };
+        let line: Line = serde_json::from_str(line).map_err(|error| bad(error.to_string()))?;
+        let seen = Seen {
+            first: line.first,
+            last: line.last.max(line.first),
+        };
+        let key = line
+            .key()
+            .ok_or_else(|| bad("one of its ends is no node".to_owned()))?;
+        read.push((key, seen));
+    }
+    Ok(read)
 }
 
 impl Line {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crds::smi::judge::Cluster;
 
@@ -29,6 +30,8 @@ pub(crate) struct ObserveContext {
     pub asks: Asks,
     /// Headers that a tap may show, in small letters.
     pub tap_headers: Arc<BTreeSet<String>>,
+    /// For how long proxies' certificates live that are issued now.
+    pub leaf_ttl: Duration,
     /// Who taps is told here. Of every replica, whether it leads or not.
     pub events: EventRecorder,
     /// Who may read what.

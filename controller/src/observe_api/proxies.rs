@@ -1,6 +1,7 @@
 //! The proxies, as far as their controllers know them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crds::observe::{
     API_VERSION, Certificate, Nack, Proxy, ProxyList, ProxyListMetadata, ProxyMetadata,
@@ -133,7 +134,7 @@ fn proxy(context: &ObserveContext, compiled: &Compiled, pod: &PodId, alone: bool
             .collect();
         let too_old = state.objects.iter().filter(|object| object.too_old);
         status.too_old_for = too_old.map(name).collect();
-        add_own_words(&mut status, &state);
+        add_own_words(&mut status, &state, context.leaf_ttl);
         if alone {
             status.destinations = state.destinations;
         }
@@ -150,8 +151,8 @@ fn proxy(context: &ObserveContext, compiled: &Compiled, pod: &PodId, alone: bool
     })
 }
 
-/// Adds what the proxy says of itself.
-fn add_own_words(status: &mut ProxyStatus, state: &ProxyState) {
+/// Adds what the proxy says of itself. `ttl`: of the certificates that this controller issues.
+fn add_own_words(status: &mut ProxyStatus, state: &ProxyState, ttl: Duration) {
     if !state.version.is_empty() {
         status.version = Some(state.version.clone());
     }
@@ -162,9 +163,13 @@ fn add_own_words(status: &mut ProxyStatus, state: &ProxyState) {
         let begins = Some(held.not_before).filter(|begins| *begins > 0);
         // It is backdated for clocks that are behind, and lives from then on.
         let issued = begins.map(|begins| begins.saturating_add(BACKDATE.as_secs()));
+        let issued = issued.and_then(time).map(|time| time.to_string());
         Some(Certificate {
             serial: held.serial.clone(),
-            issued: issued.and_then(time).map(|time| time.to_string()),
+            // Without either a reader cannot tell a certificate that lives for minutes from one
+            // that has missed its renewal.
+            ttl_seconds: issued.is_none().then_some(ttl.as_secs()),
+            issued,
             not_after: time(held.not_after)?.to_string(),
             issuer: held.issuer.clone(),
         })

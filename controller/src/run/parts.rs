@@ -365,6 +365,7 @@ fn handlers(context: &Context) -> (Vec<Arc<dyn Handler>>, Option<JoinHandle<()>>
             observed: context.observed.clone(),
             asks: context.asks.clone(),
             tap_headers: Arc::clone(&context.settings.tap_headers),
+            leaf_ttl: context.settings.leaf_ttl,
             cluster: cluster(&context.settings),
             events,
             gate,

@@ -114,6 +114,9 @@ pub struct Certificate {
     /// When it was issued, RFC 3339; absent where the proxy is older and does not say it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub issued: Option<String>,
+    /// Where that is absent, for how long a certificate lives that its controller gives out now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ttl_seconds: Option<u64>,
     /// When it ends, RFC 3339.
     pub not_after: String,
     pub issuer: String,

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
+use futures::{StreamExt as _, stream};
 use http::{Method, Request, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::{body::Bytes, client::conn::http1};
@@ -20,6 +21,8 @@ use crate::echo::fault;
 
 /// One request, connect included.
 const LIMIT: Duration = Duration::from_secs(10);
+/// Of many requests so many are made at one time.
+const AT_ONCE: usize = 32;
 /// The test application's HTTP port.
 const HTTP: u16 = 8080;
 
@@ -66,6 +69,17 @@ impl Api {
     /// The text at `path`.
     pub fn get(&self, path: &str) -> anyhow::Result<String> {
         self.ask(&Method::GET, path, None)
+    }
+
+    /// Status and text at each of these paths, of which many are asked for at one time.
+    pub fn each(&self, paths: &[String]) -> anyhow::Result<Vec<(u16, String)>> {
+        let get = &Method::GET;
+        let asked = stream::iter(paths).map(|path| async move {
+            let answer = self.answer(get, path, "application/json", String::new());
+            answer.await.with_context(|| format!("GET {path}"))
+        });
+        let answers = asked.buffered(AT_ONCE).collect::<Vec<_>>();
+        self.runtime.block_on(answers).into_iter().collect()
     }
 
     /// Requests `path` of a port of a pod; the request comes from the API server,
@@ -176,6 +190,16 @@ impl Api {
         kind: &str,
         body: String,
     ) -> anyhow::Result<(u16, String)> {
+        self.runtime.block_on(self.answer(method, path, kind, body))
+    }
+
+    async fn answer(
+        &self,
+        method: &Method,
+        path: &str,
+        kind: &str,
+        body: String,
+    ) -> anyhow::Result<(u16, String)> {
         let answer = async {
             let stream = TcpStream::connect(&self.address).await?;
             stream.set_nodelay(true)?;
@@ -192,8 +216,8 @@ impl Api {
             let body = response.into_body().collect().await?.to_bytes();
             Ok((status.as_u16(), String::from_utf8_lossy(&body).into_owned()))
         };
-        self.runtime
-            .block_on(async { timeout(LIMIT, answer).await })
+        timeout(LIMIT, answer)
+            .await
             .context("no answer in time")
             .and_then(|answer| answer)
     }

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use e2e::harness::{
-    Api, App, Cluster, Load, Namespace, Outcome, Pod, UNTIL_ENDED, eventually, mesh,
+    Api, App, Cluster, Load, Namespace, Outcome, Pod, UNTIL_ENDED, eventually, everything, mesh,
 };
 use serde_json::json;
 
@@ -97,10 +97,23 @@ fn a_breaker_that_is_open_when_the_controllers_go_lets_calls_through_within_20_s
     let calls = api.arrived(&ratings)? - before;
     let wanted = f64::from(RATE) * callers.len() as f64 * begun.elapsed().as_secs_f64();
     assert!(calls >= 0.8 * wanted, "{calls} calls came, of {wanted:.0}");
+    all_else_is_gotten(&ns)?;
 
     scale(&ns.cluster, &CONTROLLER, 2)?;
     own_ready(&ns.cluster)?;
     altered.restore()?;
+    Ok(())
+}
+
+/// While nobody answers for our groups of the API server, tools that get everything have all the
+/// rest.
+fn all_else_is_gotten(ns: &Namespace) -> anyhow::Result<()> {
+    let ours = ns.kubectl(&["get", "proxies.observe.weft.dev"]);
+    ensure!(ours.is_err(), "somebody answers: {ours:?}");
+    let mut names = everything::listable(&ns.cluster)?;
+    names.retain(|name| !everything::is_ours(name));
+    let here = everything::get(&ns.cluster, &names, &["-n", &ns.name])?;
+    ensure!(here.contains("deployment.apps/ratings"), "{here}");
     Ok(())
 }
 

@@ -11,6 +11,7 @@ use super::{split, url};
 
 mod control_plane;
 mod dry_runs;
+mod everything;
 mod first_calls;
 mod latency;
 mod page;
@@ -243,31 +244,5 @@ fn edges_are_remembered_after_their_caller_is_gone() -> Outcome {
         ensure!(found["quiet"] == true && !seen.is_empty(), "{found:#}");
         Ok(())
     })?;
-    Ok(())
-}
-
-/// Argo CD watches, Velero stores, kubectl lists whatever discovery offers.
-#[test]
-fn tools_that_list_and_watch_all_there_is_find_nothing_here_to_watch() -> Outcome {
-    let ns = Namespace::meshed("eyes-discovery")?;
-    let path = "/apis/observe.weft.dev/v1alpha1";
-    let found: Value = serde_json::from_str(&ns.cluster.kubectl(&["get", "--raw", path])?)?;
-    let resources = found["resources"].as_array().context("no resources")?;
-    assert!(resources.len() >= 4, "{found:#}");
-    for resource in resources {
-        let verbs = resource["verbs"].as_array().context("no verbs")?;
-        let harmless = |verb: &Value| *verb != "watch" && *verb != "delete";
-        assert!(verbs.iter().all(harmless), "{resource}");
-    }
-    // Like kubectl get over everything: what can be listed answers.
-    ns.run(&["web"])?;
-    eventually(SHOWN, "kubectl lists proxies", || {
-        let table = ns.kubectl(&["get", "proxies.observe.weft.dev"])?;
-        ensure!(table.contains("web-"), "{table}");
-        Ok(())
-    })?;
-    // And a namespace goes while the API is served.
-    let words = ["delete", "namespace", &ns.name, "--timeout=240s"];
-    ns.cluster.kubectl(&words)?;
     Ok(())
 }

@@ -312,6 +312,24 @@ fn a_stream_that_has_lasted_counts_as_good_once_and_its_end_not_at_all() {
     assert_eq!(sent(&mut new, later + ms(2200)), (60, 60));
 }
 
+/// Without them the failures would be all that there is.
+#[test]
+fn failures_beside_streams_that_have_lasted_are_few_of_many_here_and_to_the_mesh() {
+    let start = Instant::now();
+    for (streams, admit) in [(60, Admit::Pass), (40, Admit::Refuse), (0, Admit::Refuse)] {
+        let mut breaker = Breaker::new(start);
+        for _ in 0..streams {
+            let _goes_on = breaker.begin_stream(start, false, &SETTINGS);
+        }
+        let now = start + ms(1200);
+        breaker.settle(now, &SETTINGS);
+        send(&mut breaker, now, 50, 50);
+        assert_eq!(breaker.admit(now, &SETTINGS, 0), admit, "{streams}");
+        let told = breaker.pulse().unwrap();
+        assert_eq!((told.sent, told.failed), (streams + 50, 50));
+    }
+}
+
 #[test]
 fn a_probe_that_is_a_stream_and_lasts_is_good_and_one_whose_caller_leaves_shows_nothing() {
     let start = Instant::now();

@@ -350,6 +350,32 @@ mod tests {
         assert!(!circuits.are_in_use());
     }
 
+    /// Both here and by the mesh: of a hundred calls that went well nothing else may be told.
+    #[tokio::test(start_paused = true)]
+    async fn streams_that_have_lasted_are_calls_that_went_well() {
+        let (circuits, by) = (Circuits::default(), by("shop/api"));
+        let told = || {
+            let mut told = (0, 0);
+            circuits.pulse(|said| {
+                let pulse = said.pulse.unwrap_or_default();
+                told = (told.0 + pulse.sent, told.1 + pulse.failed);
+            });
+            told
+        };
+        for _ in 0..60 {
+            circuits.admit(&by, &SETTINGS);
+            let _goes_on = circuits.begin_stream(&by, false);
+        }
+        assert_eq!(told(), (0, 0), "not yet");
+        advance(Duration::from_millis(1100)).await;
+        assert_eq!(told(), (60, 0));
+        assert_eq!(told(), (0, 0), "once");
+        assert_eq!(fails(&circuits, &by, 50), None, "of 110 that is not half");
+        assert_eq!(told(), (50, 50));
+        assert_eq!(fails(&circuits, &by, 9), None);
+        assert_eq!(fails(&circuits, &by, 1), Some(ShownState::Open));
+    }
+
     #[test]
     fn each_policy_counts_the_calls_that_it_decides_about_and_there_are_not_many() {
         let circuits = Circuits::default();

@@ -9,14 +9,20 @@ use super::objects;
 use super::ports::Ports;
 use crate::traffic::Traffic;
 
+mod protocols;
+mod splits;
+
 fn ports() -> Ports {
     let services = json!([
         {"metadata": {"namespace": "shop", "name": "cart"}, "spec": {"ports": [{"name": "http", "port": 80}]}},
+        {"metadata": {"namespace": "shop", "name": "cart-v2"}, "spec": {"ports": [{"name": "http", "port": 80}]}},
         {"metadata": {"namespace": "shop", "name": "db"}, "spec": {"ports": [{"port": 5432}]}},
     ]);
     let slices = json!([
         {"metadata": {"namespace": "shop", "labels": {"kubernetes.io/service-name": "cart"}},
          "addressType": "IPv4", "endpoints": [], "ports": [{"name": "http", "port": 8080}]},
+        {"metadata": {"namespace": "shop", "labels": {"kubernetes.io/service-name": "cart-v2"}},
+         "addressType": "IPv4", "endpoints": [], "ports": [{"name": "http", "port": 9090}]},
         {"metadata": {"namespace": "shop", "labels": {"kubernetes.io/service-name": "db"}},
          "addressType": "IPv4", "endpoints": [], "ports": [{"name": "", "port": 15432}]},
     ]);

@@ -4,22 +4,11 @@
 use clap::Args;
 use form_urlencoded::Serializer;
 
-use crate::cluster::names::{Named, ResourceKind};
+use crate::cluster::names::{Named, ResourceKind, counted_kinds};
 use crate::failure::Failure;
 
 /// Kinds whose requests can be watched, and that can be at the other end.
-pub(crate) const ENDS: &[ResourceKind] = &[
-    ResourceKind::Deployment,
-    ResourceKind::StatefulSet,
-    ResourceKind::DaemonSet,
-    ResourceKind::Job,
-    ResourceKind::ReplicaSet,
-    ResourceKind::ReplicationController,
-    ResourceKind::Pod,
-    ResourceKind::Service,
-    ResourceKind::ServiceAccount,
-    ResourceKind::Namespace,
-];
+pub(crate) const ENDS: &[ResourceKind] = counted_kinds!(ServiceAccount);
 /// Requests that are shown in a second: what proxies are known to bear beside their work.
 const RATE: u32 = 100;
 

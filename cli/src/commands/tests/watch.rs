@@ -5,12 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::time::timeout;
 
 use super::*;
+use crate::failure::Conclusion;
 
-/// Which questions find no controller.
-const AWAY: std::ops::Range<usize> = 1..3;
-
-/// The graph of `web` and `cart`, but for those questions.
-fn replaced() -> Client {
+/// The graph of `web` and `cart`, but for questions of these numbers.
+fn graph(but: impl Fn(usize) -> Option<u16> + Send + 'static) -> Client {
     let node = |name: &str| {
         json!({"id": name, "kind": "Deployment", "namespace": "shop", "name": name, "pods": 1,
             "meshed": 1})
@@ -19,14 +17,22 @@ fn replaced() -> Client {
         "nodes": [node("web"), node("cart")],
         "edges": [{"id": "1", "from": "web", "to": "cart", "port": 80, "protocol": "http1",
             "requests": 60, "success": 60}]});
-    let away = json!({"kind": "Status", "status": "Failure", "code": 503,
-        "message": "no endpoints available for service \"weft-controller\""});
+    let refusal = |code: u16| {
+        let message = match code {
+            403 => {
+                "graphs.observe.weft.dev \"live\" is forbidden: User \"eve\" cannot get resource \
+                 \"graphs\" in API group \"observe.weft.dev\" in the namespace \"shop\""
+            }
+            _ => "no endpoints available for service \"weft-controller\"",
+        };
+        json!({"kind": "Status", "status": "Failure", "code": code, "message": message})
+    };
     let asked = AtomicUsize::new(0);
     Client::new(
         tower::service_fn(move |_: Request<Body>| {
-            let (code, body) = match AWAY.contains(&asked.fetch_add(1, Ordering::Relaxed)) {
-                true => (503, &away),
-                false => (200, &graph),
+            let (code, body) = match but(asked.fetch_add(1, Ordering::Relaxed)) {
+                Some(code) => (code, refusal(code)),
+                None => (200, graph.clone()),
             };
             let mut answer = Response::new(Body::from(body.to_string().into_bytes()));
             *answer.status_mut() = StatusCode::from_u16(code).unwrap();
@@ -36,13 +42,16 @@ fn replaced() -> Client {
     )
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_watch_goes_on_where_nobody_answers_for_a_moment() {
+/// How a watch ended within that time, if it did, with its output and words.
+async fn watched(
+    client: Client,
+    within: Duration,
+) -> (Option<Result<Conclusion, Failure>>, String, String) {
     let cli = Cli::try_parse_from(["weft", "stat", "deploy", "-w", "-n", "shop"]).unwrap();
     let Command::Stat(stat) = cli.command else {
         panic!("another command");
     };
-    let cluster = Cluster::of(replaced(), &cli.global);
+    let cluster = Cluster::of(client, &cli.global);
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let mut console = Console {
         input: &mut std::io::empty(),
@@ -50,20 +59,44 @@ async fn a_watch_goes_on_where_nobody_answers_for_a_moment() {
         err: &mut err,
         color: false,
     };
-    // Looks at once and after 5, 10 and 15 s.
     let following = stat.follow(&cluster, Format::Table, &mut console);
-    let ended = timeout(Duration::from_secs(17), following).await;
-    assert!(ended.is_err(), "{ended:?}");
-    let (out, err) = (
-        String::from_utf8(out).unwrap(),
-        String::from_utf8(err).unwrap(),
-    );
+    let ended = timeout(within, following).await.ok();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (ended, text(out), text(err))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_goes_on_where_nobody_answers_for_a_moment_with_longer_pauses() {
+    // Looks at once and after 5, 15, 35, 40 and 45 s.
+    let away = |question: usize| (1..3).contains(&question).then_some(503);
+    for (seconds, tables, failures) in [(34, 1, 2), (36, 2, 2), (46, 4, 2)] {
+        let within = Duration::from_secs(seconds);
+        let (ended, out, err) = watched(graph(away), within).await;
+        assert!(ended.is_none(), "{ended:?}");
+        assert_eq!(out.matches("cart").count(), tables, "{seconds} s: {out}");
+        let told = err.matches("no controller of Weft answers").count();
+        assert_eq!(told, failures, "{seconds} s: {err}");
+    }
+    // However long nobody answers, somebody looks each minute: after 5, 15, 35, 75, 135, 195 s.
+    let gone = |question: usize| (question > 0).then_some(503);
+    let (ended, _, err) = watched(graph(gone), Duration::from_secs(200)).await;
+    assert!(ended.is_none(), "{ended:?}");
+    let told = err.matches("no controller of Weft answers").count();
+    assert_eq!(told, 6, "{err}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_ends_where_its_user_may_not_look_any_more() {
+    let denied = |question: usize| (question >= 2).then_some(403);
+    let (ended, out, err) = watched(graph(denied), Duration::from_secs(3600)).await;
+    let ended = ended.expect("it asks for ever");
+    assert_eq!(status(&ended), 3, "{ended:?}");
+    let words = ended.as_ref().err().and_then(Failure::words);
+    let words = words.unwrap_or_default();
+    assert!(words.contains("ClusterRole view grants this"), "{words}");
     assert_eq!(out.matches("cart").count(), 2, "{out}");
-    assert_eq!(
-        err.matches("no controller of Weft answers").count(),
-        2,
-        "{err}"
-    );
+    // Said by whoever runs the command, and not before that too.
+    assert_eq!(err, "");
 }
 
 #[tokio::test]

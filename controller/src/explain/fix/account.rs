@@ -1,7 +1,7 @@
 //! What a TrafficTarget that names an account means for all of the account's pods, whichever
-//! of them refused.
+//! of them refused, and what it may name instead.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use policy::mode::{AccessMode, Enforcement};
 
@@ -9,6 +9,106 @@ use crate::explain::outcome::BackendOutcome;
 use crate::explain::question::{Callers, Owner, SeenCallers};
 use crate::model::{Index, PodId, modes};
 use crate::world::{ObjectKey, PodFacts};
+
+/// By these a person tells workloads apart, so they are tried first.
+const USUAL: [&str; 3] = ["app.kubernetes.io/name", "app", "k8s-app"];
+/// These change with each rollout or pod: an object that named them would soon mean nobody.
+const FLEETING: [&str; 11] = [
+    "app.kubernetes.io/version",
+    "apps.kubernetes.io/pod-index",
+    "batch.kubernetes.io/controller-uid",
+    "batch.kubernetes.io/job-name",
+    "controller-revision-hash",
+    "controller-uid",
+    "job-name",
+    "pod-template-generation",
+    "pod-template-hash",
+    "statefulset.kubernetes.io/pod-name",
+    "version",
+];
+/// Labels that an IdentityBinding may name.
+const MAX_LABELS: usize = 32;
+
+/// Labels of pods.
+pub(super) type Labels = BTreeMap<String, String>;
+
+/// Whose pods a target is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Protected {
+    /// All of the account.
+    Account,
+    /// Those with these labels.
+    Labelled(Labels),
+}
+
+/// Whom a target that these pods lack is to name: their account, unless that would close pods
+/// that are open now and labels tell these from them.
+pub(super) fn protected(
+    index: &Index,
+    account: &ObjectKey,
+    refusing: &BTreeSet<PodId>,
+    owner: Owner<'_>,
+) -> Protected {
+    if closed_by_a_target(index, account).is_empty() {
+        return Protected::Account;
+    }
+    let labels = told_apart(index, &account.namespace, refusing, owner);
+    labels.map_or(Protected::Account, Protected::Labelled)
+}
+
+/// Labels that pods of the same workloads as these have and nobody else, and no pod that is
+/// open: one of them, or all that they have in common.
+fn told_apart(
+    index: &Index,
+    namespace: &str,
+    refusing: &BTreeSet<PodId>,
+    owner: Owner<'_>,
+) -> Option<Labels> {
+    let mut pods = refusing.iter().filter_map(|pod| index.world.pods.get(pod));
+    let first = pods.next()?.labels.iter();
+    let mut common: Labels = first
+        .map(|(name, value)| (name.to_string(), value.to_string()))
+        .filter(|(name, _)| !FLEETING.contains(&name.as_str()))
+        .collect();
+    for facts in pods {
+        common.retain(|name, value| has(facts, name, value));
+    }
+    let workloads: BTreeSet<_> = refusing.iter().map(owner).collect();
+    let tells = |labels: &Labels| {
+        let mut meant = index.world.pods.iter().filter(|(pod, facts)| {
+            let mut labels = labels.iter();
+            *pod.namespace == *namespace
+                && !facts.ended
+                && labels.all(|(name, value)| has(facts, name, value))
+        });
+        meant.all(|(pod, facts)| workloads.contains(&owner(pod)) && !is_open(index, pod, facts))
+    };
+    let usual = USUAL.iter().filter_map(|name| common.get_key_value(*name));
+    for (name, value) in usual.chain(&common) {
+        let one = Labels::from([(name.clone(), value.clone())]);
+        if tells(&one) {
+            return Some(one);
+        }
+    }
+    let few = (1..=MAX_LABELS).contains(&common.len());
+    (few && tells(&common)).then_some(common)
+}
+
+fn has(facts: &PodFacts, name: &str, value: &str) -> bool {
+    facts.labels.get(name).is_some_and(|held| **held == *value)
+}
+
+/// Says why labels are named, and what follows from them.
+pub(super) fn by_labels(account: &ObjectKey, labels: &Labels) -> String {
+    let labels = labels.iter().map(|(name, value)| format!("{name}={value}"));
+    let labels: Vec<String> = labels.collect();
+    format!(
+        "the target is for pods with {} and not for account {account}, of which other pods are \
+         open now and would be closed: a pod that gets these labels later is closed by it, and \
+         allows the same call",
+        labels.join(", ")
+    )
+}
 
 /// Whether these ports, written in a TCPRoute, mean these ports on every pod of an account.
 /// A number that nobody declares and that is a Service's own stands for the port behind it.
@@ -92,7 +192,7 @@ pub(super) fn closes_out(index: &Index, account: &ObjectKey, callers: Callers<'_
         "{pods}, open now, would be closed by this: whatever no TrafficTarget allows is refused \
          there from then on{seen}; no object is printed against that, since it would let callers \
          in on the account's pods that refuse as well: to close nobody out, give the pods that \
-         refuse a service account of their own and ask again"
+         refuse a label or a service account of their own and ask again"
     )];
     if unnamed > 0 {
         warnings.push(format!(
@@ -112,15 +212,18 @@ pub(super) fn closes_out(index: &Index, account: &ObjectKey, callers: Callers<'_
 
 /// Pods of an account that are open now and that a target would close.
 fn closed_by_a_target(index: &Index, account: &ObjectKey) -> BTreeSet<PodId> {
-    let open = pods_of(index, account).filter(|(pod, facts)| {
-        let namespace = index.world.namespace(&pod.namespace);
-        let targets: Vec<_> = index.targets.of(pod, facts).collect();
-        facts.proxy.is_some()
-            && !facts.ended
-            && modes::access(&index.defaults, namespace, &facts.appearance) == AccessMode::Auto
-            && index.enforcement(pod, facts, &targets) == Enforcement::Open
-    });
+    let open = pods_of(index, account).filter(|(pod, facts)| is_open(index, pod, facts));
     open.map(|(pod, _)| pod.clone()).collect()
+}
+
+/// Whether a pod is open until a target names it.
+fn is_open(index: &Index, pod: &PodId, facts: &PodFacts) -> bool {
+    let namespace = index.world.namespace(&pod.namespace);
+    let targets: Vec<_> = index.targets.of(pod, facts).collect();
+    facts.proxy.is_some()
+        && !facts.ended
+        && modes::access(&index.defaults, namespace, &facts.appearance) == AccessMode::Auto
+        && index.enforcement(pod, facts, &targets) == Enforcement::Open
 }
 
 fn pods_of<'a>(

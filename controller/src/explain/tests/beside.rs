@@ -5,9 +5,20 @@ use super::*;
 
 const ACCESS: &str = "weft.dev/access";
 
-/// Pod `api-1` refuses its callers and `api-2`, of the same account, is open: by a target
-/// that names one of them, and by an annotation of one.
-fn half_closed() -> [Cluster; 2] {
+/// Pod `api-1` refuses its callers by an annotation and `api-2`, of the same account, is open;
+/// with these labels.
+fn half_closed(closed: &Value, open: &Value) -> Cluster {
+    let labelled = |name: &str, ip: &str, labels: &Value| {
+        set(pod(name, ip, "api"), "/metadata/labels", labels.clone())
+    };
+    let api = labelled("api-1", "10.0.0.11", closed);
+    shop()
+        .with(annotate(api, ACCESS, "deny"))
+        .with(labelled("api-2", "10.0.0.12", open))
+}
+
+/// The same by a target that names `api-1`, which alone has a label.
+fn named_by_a_target() -> Cluster {
     let rules = json!([{"kind": "TCPRoute", "name": "ports"}]);
     let by_pod = set(
         target("closed", "x", &["somebody"], rules),
@@ -16,15 +27,14 @@ fn half_closed() -> [Cluster; 2] {
     );
     let first = json!({"first": "yes"});
     let api = pod("api-1", "10.0.0.11", "api");
-    let by_target = shop()
-        .with(set(api.clone(), "/metadata/labels", first.clone()))
+    shop()
+        .with(set(api, "/metadata/labels", first.clone()))
         .with(binding(
             "first",
             json!({"podLabelSelector": {"matchLabels": first}}),
         ))
         .with(tcp_route("ports", &[8080]))
-        .with(by_pod);
-    [by_target, shop().with(annotate(api, ACCESS, "deny"))]
+        .with(by_pod)
 }
 
 /// What becomes of a call by the account that was seen to call open pods.
@@ -33,9 +43,68 @@ fn seen(cluster: &Cluster, pod: &str, method: &str) -> ExplanationVerdict {
     ask(cluster, &call).verdict
 }
 
+/// Verdicts on the call by the account that was seen, before a fix and after it.
+fn becomes(worlds: [&Cluster; 2], pod: &str, method: &str) -> [ExplanationVerdict; 2] {
+    worlds.map(|world| seen(world, pod, method))
+}
+
+#[test]
+fn fix_closes_nobody_out_where_labels_tell_what_refuses_from_what_is_open() {
+    let all = |app: &str| {
+        json!({"app": app, "team": "api", "pod-template-hash": app, "version": app,
+            "a-common-one": "api"})
+    };
+    for (cluster, label) in [
+        (named_by_a_target(), json!({"first": "yes"})),
+        (
+            half_closed(&all("closed"), &all("open")),
+            json!({"app": "closed"}),
+        ),
+        // No label alone does.
+        (
+            half_closed(
+                &json!({"team": "api", "tier": "back"}),
+                &json!({"team": "api", "tier": "front"}),
+            )
+            .with(set(
+                pod("other-1", "10.0.0.61", "other"),
+                "/metadata/labels",
+                json!({"team": "other", "tier": "back"}),
+            )),
+            json!({"team": "api", "tier": "back"}),
+        ),
+    ] {
+        let asked = spec("Pod/client", "Service/api", "GET", "/items");
+        let fix = ask(&cluster, &asked).fix.unwrap();
+        let bindings = fix.objects.iter();
+        let mut bindings = bindings.filter(|object| object["kind"] == "IdentityBinding");
+        let named = bindings.next().unwrap();
+        let selector = &named["spec"]["schemes"]["podLabelSelector"]["matchLabels"];
+        assert_eq!(*selector, label, "{fix:?}");
+        let [words] = &*fix.warnings else {
+            panic!("{fix:?}");
+        };
+        assert!(words.contains("open now and would be closed"), "{words}");
+        let after = applied(cluster.clone(), &fix.objects);
+        assert_eq!(ask(&after, &asked).verdict, ExplanationVerdict::Allowed);
+        for method in ["GET", "PUT"] {
+            let becomes = |pod| becomes([&cluster, &after], pod, method);
+            let refused = [ExplanationVerdict::Refused; 2];
+            assert_eq!(becomes("Pod/api-1"), refused, "{method} {fix:?}");
+            let allowed = [ExplanationVerdict::Allowed; 2];
+            assert_eq!(becomes("Pod/api-2"), allowed, "{method} {fix:?}");
+        }
+    }
+}
+
 #[test]
 fn fix_keeps_closed_pods_closed_and_says_whom_it_closes_out_of_open_ones() {
-    for cluster in half_closed() {
+    let app = |hash: &str| json!({"app": "api", "pod-template-hash": hash});
+    for cluster in [
+        half_closed(&json!({}), &json!({})),
+        // Two ReplicaSets of one Deployment: whatever tells them apart is gone tomorrow.
+        half_closed(&app("1"), &app("2")),
+    ] {
         let asked = spec("Pod/client", "Service/api", "GET", "/items");
         let status = ask(&cluster, &asked);
         assert_eq!(status.verdict, ExplanationVerdict::Mixed, "{status:?}");
@@ -46,7 +115,7 @@ fn fix_keeps_closed_pods_closed_and_says_whom_it_closes_out_of_open_ones() {
         for words in [
             "1 pod of account shop/api, open now, would be closed",
             "callers that were seen (shop/seen)",
-            "a service account of their own",
+            "a label or a service account of their own",
         ] {
             assert!(closes.contains(words), "no {words:?} in {closes}");
         }
@@ -55,7 +124,7 @@ fn fix_keeps_closed_pods_closed_and_says_whom_it_closes_out_of_open_ones() {
         let after = applied(cluster.clone(), &fix.objects);
         assert_eq!(ask(&after, &asked).verdict, ExplanationVerdict::Allowed);
         for method in ["GET", "PUT"] {
-            let becomes = |pod| [&cluster, &after].map(|one| seen(one, pod, method));
+            let becomes = |pod| becomes([&cluster, &after], pod, method);
             assert_eq!(
                 becomes("Pod/api-1"),
                 [ExplanationVerdict::Refused, ExplanationVerdict::Refused],

@@ -359,3 +359,39 @@ async fn what_the_one_before_writes_last_is_known_to_the_new_holder() {
     assert_eq!(remembered(&holder), known);
     task.abort();
 }
+
+/// It has its own Lease back at once, and what was seen since the last writing is known to the
+/// other replica alone.
+#[tokio::test(start_paused = true)]
+async fn what_a_holder_forgot_by_beginning_anew_the_other_replica_writes_down() {
+    let api = cluster();
+    assert!(checkpointer(&api, true).write().await);
+    let mut other = one_that_saw(&api, "shop/web", "shop/api").await;
+    other.leadership = Leadership::fixed(false);
+    let (_stop, stopping) = watch::channel(false);
+    let task = tokio::spawn(other.run(stopping));
+    sleep(LOOK_EVERY * 5 / 2).await;
+    let writes = || api.writes().len();
+    assert_eq!(writes(), PIECES, "what nobody wrote since is the holder's");
+    // As one does at its beginning: it adds an edge to one piece and knows nothing else.
+    let anew = one_that_saw(&api, "bank/web", "shop/api").await;
+    for piece in 0..PIECES {
+        api.remove(&format!("{PLACE}/{}", name(piece)));
+    }
+    assert!(anew.write().await);
+    let written = async || {
+        let reader = checkpointer(&api, false);
+        assert!(reader.read(&mut Versions::default()).await);
+        remembered(&reader)
+    };
+    let new = ends("bank/Deployment/web", "shop/Deployment/api");
+    let old = ends("shop/Deployment/web", "shop/Deployment/api");
+    assert_eq!(written().await, std::slice::from_ref(&new));
+    sleep(LOOK_EVERY).await;
+    assert_eq!(written().await, [new, old]);
+    // Once: what is whole is left alone.
+    let before = writes();
+    sleep(5 * LOOK_EVERY).await;
+    assert_eq!(writes(), before);
+    task.abort();
+}

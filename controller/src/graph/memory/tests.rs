@@ -282,3 +282,44 @@ fn edge_that_an_older_version_remembered_is_one_with_that_of_its_account() {
     }
     assert_eq!((other.len(), other.get(&proven)), (1, Some(expected)));
 }
+
+#[test]
+fn a_piece_lacks_what_was_seen_before_all_were_told_of_it_and_not_what_is_fresh() {
+    let mut edges = Edges::default();
+    let known = edge(&mut edges, 1);
+    let place = piece_of(&known);
+    let (time, seen) = (50 * DAY, |first, last| Seen { first, last });
+    let written = |held: Option<Seen>| {
+        let mut memory = Memory::default();
+        if let Some(held) = held {
+            memory.see(&known, held);
+        }
+        memory.piece(place).unwrap()
+    };
+    let lacks = |here: Seen, written: &[u8], settled: u64| {
+        let mut memory = Memory::default();
+        memory.see(&known, here);
+        memory.exceeds(place, written, settled).unwrap()
+    };
+    let here = seen(time, time + 10);
+    let settled = time + 60;
+    // The edge is unknown there, began earlier, or was seen in a later hour.
+    for there in [
+        None,
+        Some(seen(time + 5, time + 10)),
+        Some(seen(time - DAY, time - 1)),
+    ] {
+        let piece = written(there);
+        assert!(lacks(here, &piece, settled), "{there:?}");
+        assert!(!lacks(here, &piece, time), "{there:?}: it is fresh");
+    }
+    for there in [here, seen(time - DAY, time + 5)] {
+        assert!(!lacks(here, &written(Some(there)), settled), "{there:?}");
+    }
+    // Nor is it of another piece, or readable where it is none.
+    let mut memory = Memory::default();
+    memory.see(&known, here);
+    let other = (place + 1) % PIECES;
+    assert!(!memory.exceeds(other, &written(None), settled).unwrap());
+    assert!(memory.exceeds(place, b"no gzip", settled).is_err());
+}

@@ -209,6 +209,7 @@ impl Bench {
             observed: Observed::default(),
             asks: Asks::default(),
             tap_headers: Arc::new(["user-agent".to_owned()].into()),
+            leaf_ttl: Duration::from_secs(900),
             cluster: crds::smi::judge::Cluster::default(),
             events,
             gate: Gate::new(judge(RIGHTS, Arc::clone(&asked))),

@@ -63,8 +63,44 @@ fn reader(ns: &Namespace, role: &str) -> anyhow::Result<()> {
     .map(drop)
 }
 
+/// To the API server a tap is a `get`, which an auditor of everything may; the controller asks
+/// for a right that no `*` of readers grants.
+fn refused_who_may_get_everything(ns: &Namespace, user: &str, tap: &[&str]) -> anyhow::Result<()> {
+    ns.apply(
+        "apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nmetadata: {name: everything}\n\
+         rules: [{apiGroups: ['*'], resources: ['*'], verbs: [get, list, watch]}]\n---\n\
+         apiVersion: rbac.authorization.k8s.io/v1\nkind: RoleBinding\nmetadata: {name: everything}\n\
+         roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: everything}\n\
+         subjects: [{kind: ServiceAccount, name: reader, namespace: $NS}]\n",
+    )?;
+    eventually(
+        SHOWN,
+        "the controller refuses what the API server does not",
+        || {
+            let refused = ns.cluster.weft(tap)?.with_status(3)?;
+            for words in [
+                "cannot create resource \"taps\" in API group \"observe.weft.dev\"",
+                "ClusterRole weft-tap grants this",
+            ] {
+                ensure!(refused.err.contains(words), "no {words}: {refused:?}");
+            }
+            ensure!(refused.out.is_empty(), "{refused:?}");
+            Ok(())
+        },
+    )?;
+    let path = format!(
+        "/apis/observe.weft.dev/v1alpha1/namespaces/{}/taps/live?watch=true&of=Deployment/web",
+        ns.name
+    );
+    let raw = ns.cluster.kubectl(&["get", "--raw", &path, "--as", user]);
+    let words = format!("{:#}", raw.err().context("a tap of who may only get")?);
+    ensure!(words.contains("(Forbidden)"), "{words}");
+    Ok(())
+}
+
 #[test]
-fn who_may_tap_sees_requests_as_they_end_and_is_named_by_an_event() -> Outcome {
+fn who_may_tap_sees_requests_as_they_end_and_is_named_and_who_may_get_everything_does_not()
+-> Outcome {
     let ns = Namespace::meshed("eyes-tap")?;
     ns.run(&["web", "cart"])?;
     let web = ns.pod("web")?;
@@ -74,6 +110,7 @@ fn who_may_tap_sees_requests_as_they_end_and_is_named_by_an_event() -> Outcome {
     reader(&ns, "view")?;
     let refused = ns.cluster.weft(&args)?.with_status(3)?;
     assert!(refused.err.contains("weft-tap"), "{refused:?}");
+    refused_who_may_get_everything(&ns, &user, &args)?;
 
     reader(&ns, "weft-tap")?;
     let line = eventually(SHOWN, "a request is shown", || {

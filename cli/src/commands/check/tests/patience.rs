@@ -23,7 +23,7 @@ async fn who_is_not_known_to_the_api_server_waits_for_nothing() {
     let told = |version: u16| Webhooks { version, ..WELL };
     let begun = Instant::now();
     let (ended, ..) = checked(&api, told(401), &["--wait", "2m"]).await;
-    let Err(Failure::Unknown(words)) = ended else {
+    let Err(Failure::Denied(words)) = ended else {
         panic!("{ended:?}");
     };
     assert!(words.contains("does not know these credentials"), "{words}");

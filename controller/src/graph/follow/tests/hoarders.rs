@@ -1,6 +1,8 @@
 //! What stays of pods that told too much, and how often.
 
 use super::*;
+use crate::inventory::InventoryObject;
+use crate::inventory::kind::MetricsKind;
 
 /// So many calls that one pod tells of in a slot; twice as many are more than its share.
 const HOARD: u64 = 90;
@@ -20,6 +22,26 @@ fn hoard(reports: &Reports, slot: u64) {
         ..wire::v1::Report::default()
     };
     reports.take(&hoarder, report, true, now());
+}
+
+/// It becomes known that a pod of `bank` is of this Deployment.
+fn learn(graph: &Graph, name: &str) {
+    let owned = InventoryObject {
+        uid: format!("bank-{name}").into(),
+        owner: Some((MetricsKind::Deployment, name.into())),
+        ..InventoryObject::default()
+    };
+    let mut inventory = graph.inner.inventory.write();
+    for (kind, name, object) in [
+        (
+            MetricsKind::Deployment,
+            name.to_owned(),
+            InventoryObject::default(),
+        ),
+        (MetricsKind::Pod, format!("{name}-1"), owned),
+    ] {
+        inventory.put(kind, topology::key("bank", &name), Arc::new(object));
+    }
 }
 
 /// A window that no report can change any more.
@@ -71,8 +93,6 @@ async fn what_was_folded_of_a_pod_stays_when_its_reports_went_and_the_slot_is_fo
 /// What stays of before was told of a pod that nobody knew. What is told now is of its owner.
 #[tokio::test]
 async fn what_stays_where_reports_went_does_not_stand_there_twice_once_its_owner_is_known() {
-    use crate::inventory::InventoryObject;
-    use crate::inventory::kind::MetricsKind;
     let reports = Reports::holding(crate::metrics::ReportMetrics::default(), 100);
     let graph = graph(&reports);
     let before = topology::SLOT_NOW - 1;
@@ -82,18 +102,7 @@ async fn what_stays_where_reports_went_does_not_stand_there_twice_once_its_owner
     graph.look(now(), true).await;
     hoard(&reports, topology::SLOT_NOW);
     assert!(!reports.given_up(before).is_empty());
-    let owned = InventoryObject {
-        uid: "bank-api".into(),
-        owner: Some((MetricsKind::Deployment, "api".into())),
-        ..InventoryObject::default()
-    };
-    for (kind, name, object) in [
-        (MetricsKind::Deployment, "api", InventoryObject::default()),
-        (MetricsKind::Pod, "api-1", owned),
-    ] {
-        let mut inventory = graph.inner.inventory.write();
-        inventory.put(kind, topology::key("bank", name), Arc::new(object));
-    }
+    learn(&graph, "api");
     let late = vec![topology::seen_by_client("shop/api", 1, 0)];
     topology::report_in(&reports, before, "shop/web", late);
     graph.look(now(), true).await;
@@ -104,4 +113,29 @@ async fn what_stays_where_reports_went_does_not_stand_there_twice_once_its_owner
     // Of nobody yet, and no less than before.
     let unknown = to.iter().filter(|to| to.starts_with("bank/Pod/x"));
     assert_eq!(unknown.count() as u64, HOARD, "{to:?}");
+}
+
+/// The same of a caller of which only the account was told.
+#[tokio::test]
+async fn what_an_account_called_does_not_stand_there_twice_once_its_pod_is_known() {
+    let reports = Reports::holding(crate::metrics::ReportMetrics::default(), 100);
+    let graph = graph(&reports);
+    let before = topology::SLOT_NOW - 1;
+    let served = vec![topology::seen_by_server("bank/late", 1, 0)];
+    topology::report_in(&reports, before, "bank/other", served);
+    hoard(&reports, before);
+    graph.look(now(), true).await;
+    let callers = || -> Vec<(String, u64)> {
+        let told = settled(&graph, Extent::default()).edges.into_iter();
+        let told = told.filter(|edge| edge.to == "bank/Pod/other-1");
+        told.map(|edge| (edge.from, edge.requests)).collect()
+    };
+    assert_eq!(callers(), [("bank/ServiceAccount/late".to_owned(), 1)]);
+    hoard(&reports, topology::SLOT_NOW);
+    assert!(!reports.given_up(before).is_empty());
+    learn(&graph, "late");
+    let more = vec![topology::seen_by_client("shop/api", 1, 0)];
+    topology::report_in(&reports, before, "shop/web", more);
+    graph.look(now(), true).await;
+    assert_eq!(callers(), [("bank/Deployment/late".to_owned(), 1)]);
 }

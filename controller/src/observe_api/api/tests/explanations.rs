@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{Bench, read_only};
 use crate::observe_api::explanations;
 use crate::testing::cluster::{
-    Cluster, binding, group, in_namespace, namespace, plain_pod, pod, service, set, shop, slice,
+    Cluster, annotate, group, in_namespace, namespace, plain_pod, pod, service, set, shop, slice,
     target, tcp_route,
 };
 
@@ -201,22 +201,10 @@ async fn service_that_leads_elsewhere_tells_no_more_of_there_than_a_caller_finds
     }
 }
 
-/// One of two pods of the account is protected, by a binding that names it.
+/// One of two pods of the account refuses its callers, and no label tells the two apart.
 fn half_closed(name: &str, ip: &str) -> Cluster {
-    let rules = json!([{"kind": "TCPRoute", "name": "ports"}]);
-    let mut by_pod = target("closed", "x", &["somebody"], rules);
-    by_pod["spec"]["destination"] = json!({"kind": "IdentityBinding", "name": "first"});
-    let labelled = set(
-        pod(name, ip, "api"),
-        "/metadata/labels",
-        json!({"first": "yes"}),
-    );
-    let scheme = json!({"podLabelSelector": {"matchLabels": {"first": "yes"}}});
-    shop()
-        .with(labelled)
-        .with(binding("first", scheme))
-        .with(tcp_route("ports", &[8080]))
-        .with(by_pod)
+    let closed = annotate(pod(name, ip, "api"), "weft.dev/access", "deny");
+    shop().with(closed)
 }
 
 #[tokio::test]

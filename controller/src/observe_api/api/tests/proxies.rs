@@ -59,6 +59,30 @@ async fn proxies_show_what_they_say_of_themselves() {
     }
 }
 
+#[tokio::test]
+async fn of_a_certificate_whose_begin_nobody_tells_the_life_that_is_given_now_is_told() {
+    let bench = Bench::new();
+    let mut state = client(&[]);
+    state.status = Some(v1::ProxyStatus {
+        certificate: Some(v1::Certificate {
+            serial: "0a:0b".to_owned(),
+            issuer: "CN=weft".to_owned(),
+            not_after: 1_800_000_000,
+            not_before: 0,
+        }),
+        ..v1::ProxyStatus::default()
+    });
+    bench.api.context.observed.note(1, state);
+    let path = "namespaces/shop/proxies/client?config=0";
+    let (_, body) = bench.get("viewer", path).await;
+    assert_eq!(
+        body["status"]["certificate"],
+        json!({"serial": "0a:0b", "ttlSeconds": 900, "notAfter": "2027-01-15T08:00:00Z",
+            "issuer": "CN=weft"}),
+        "{body}"
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_a_proxy_lacks_is_told_with_the_time_for_which_it_has() {
     let bench = Bench::new();
