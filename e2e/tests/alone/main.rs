@@ -30,6 +30,7 @@ mod traces;
 mod traffic;
 mod udp;
 mod unmeasured;
+mod upgraded;
 mod uploads;
 mod websocket;
 mod wire_capture;
