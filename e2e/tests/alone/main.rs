@@ -27,7 +27,6 @@ mod sniffer;
 mod takeover;
 mod tokens;
 mod traces;
-mod traffic;
 mod udp;
 mod unmeasured;
 mod upgraded;
