@@ -93,9 +93,10 @@ build_tool() {
   local module=$1 package=$2 ldflags=$3 cached=$4
   require_go
   mkdir -p "$cached"
-  # Moved into place when whole, so that a killed build leaves no half program.
+  # Moved into place when whole, so that a killed build leaves no half program. Compilers are
+  # spared what the linker would leave out: debug information.
   (cd "$TOOLS_SOURCE/$module" && CGO_ENABLED=0 GOFLAGS="-buildvcs=false -mod=readonly" \
-    go build -trimpath -ldflags "$ldflags" -o "$cached/.part" "$package")
+    go build -trimpath -gcflags=all=-dwarf=false -ldflags "$ldflags" -o "$cached/.part" "$package")
   mv "$cached/.part" "$cached/$module"
 }
 

@@ -13,11 +13,10 @@ use e2e::harness::{
 use serde_json::json;
 
 use super::{
-    altered::{Altered, own_pods, own_ready, scale},
+    altered::{own_pods, own_ready},
     url,
 };
 
-const CONTROLLER: [&str; 1] = ["deployment/weft-controller"];
 /// From one state of the whole to the next, with patience.
 const SOON: Duration = Duration::from_secs(30);
 
@@ -48,73 +47,88 @@ const EJECTED: Duration = Duration::from_secs(2);
 const LOOKED_AT: Duration = Duration::from_secs(9);
 const PROBES: f64 = 3.0 * CLIENTS as f64;
 
-#[test]
-fn a_breaker_that_is_open_when_the_controllers_go_lets_calls_through_within_20_s() -> Outcome {
-    let ns = Namespace::meshed("open-away")?;
-    let ratings = served_and_called(&ns)?;
-    let mut callers = Vec::new();
-    for account in ACCOUNTS {
-        callers.extend(ns.pods(account)?);
-    }
-    assert_eq!(callers.len(), ACCOUNTS.len() * PODS);
-    let api = Api::open(&ns.cluster)?;
-    let backend = format!("{}/ratings", ns.name);
-    let states = || {
-        let labels = [("backend", backend.as_str())];
-        api.sums(&callers, "weft_breaker_state", &labels)
-    };
-    let all_hold_back = || {
-        let states = states()?;
-        let open = |state: &f64| *state == NONE_BUT_PROBES;
-        ensure!(states.iter().all(open), "{states:?}");
-        anyhow::Ok(())
-    };
-    let altered = Altered::begin()?;
-    api.set_fault(&ratings, &json!({"status": 503, "only": "/items"}))?;
-    eventually(SOON, "all callers hold back", &all_hold_back)?;
-
-    scale(&ns.cluster, &CONTROLLER, 0)?;
-    eventually(SOON, "all controllers are gone", || {
-        let left = controllers(&ns.cluster)?;
-        ensure!(left.is_empty(), "there are {left:?}");
-        Ok(())
-    })?;
-    // What they said still holds, or nothing would be shown by what follows.
-    all_hold_back()?;
-    let mended = Instant::now();
-    api.set_fault(&ratings, &json!({"percent": 0}))?;
-    eventually(SERVED, "every caller calls again", || {
-        let states = states()?;
-        let open = |state: &f64| *state == NONE_BUT_PROBES;
-        ensure!(!states.iter().any(open), "{states:?}");
-        Ok(())
-    })?;
-    let took = mended.elapsed();
-    println!("every caller called again {took:?} after the mend");
-    assert!(took <= SERVED, "that took {took:?}");
-    let (before, begun) = (api.arrived(&ratings)?, Instant::now());
-    thread::sleep(COUNTED);
-    let calls = api.arrived(&ratings)? - before;
-    let wanted = f64::from(RATE) * callers.len() as f64 * begun.elapsed().as_secs_f64();
-    assert!(calls >= 0.8 * wanted, "{calls} calls came, of {wanted:.0}");
-    all_else_is_gotten(&ns)?;
-
-    scale(&ns.cluster, &CONTROLLER, 2)?;
-    own_ready(&ns.cluster)?;
-    altered.restore()?;
-    Ok(())
+/// A breaker that the controllers opened, before they go: `restart` has the minute in which
+/// they are away.
+pub(super) struct OpenBreaker {
+    api: Api,
+    ns: Namespace,
+    ratings: Pod,
+    callers: Vec<Pod>,
 }
 
-/// While nobody answers for our groups of the API server, tools that get everything have all the
-/// rest.
-fn all_else_is_gotten(ns: &Namespace) -> anyhow::Result<()> {
-    let ours = ns.kubectl(&["get", "proxies.observe.weft.dev"]);
-    ensure!(ours.is_err(), "somebody answers: {ours:?}");
-    let mut names = everything::listable(&ns.cluster)?;
-    names.retain(|name| !everything::is_ours(name));
-    let here = everything::get(&ns.cluster, &names, &["-n", &ns.name])?;
-    ensure!(here.contains("deployment.apps/ratings"), "{here}");
-    Ok(())
+impl OpenBreaker {
+    /// Its Service fails, and all its callers hold back.
+    pub(super) fn begin() -> anyhow::Result<Self> {
+        let ns = Namespace::meshed("open-away")?;
+        let ratings = served_and_called(&ns)?;
+        let mut callers = Vec::new();
+        for account in ACCOUNTS {
+            callers.extend(ns.pods(account)?);
+        }
+        let all = ACCOUNTS.len() * PODS;
+        ensure!(callers.len() == all, "{} callers of {all}", callers.len());
+        let open = Self {
+            api: Api::open(&ns.cluster)?,
+            ns,
+            ratings,
+            callers,
+        };
+        let broken = json!({"status": 503, "only": "/items"});
+        open.api.set_fault(&open.ratings, &broken)?;
+        eventually(SOON, "all callers hold back", || open.all_hold_back())?;
+        Ok(open)
+    }
+
+    /// What each caller's breaker is.
+    fn states(&self) -> anyhow::Result<Vec<f64>> {
+        let backend = format!("{}/ratings", self.ns.name);
+        let labels = [("backend", backend.as_str())];
+        self.api.sums(&self.callers, "weft_breaker_state", &labels)
+    }
+
+    fn all_hold_back(&self) -> anyhow::Result<()> {
+        let states = self.states()?;
+        let open = |state: &f64| *state == NONE_BUT_PROBES;
+        ensure!(states.iter().all(open), "{states:?}");
+        Ok(())
+    }
+
+    /// Mends the Service, when the last controller has just gone.
+    pub(super) fn lets_calls_through_within_20_s(&self) -> anyhow::Result<()> {
+        let left = controllers(&self.ns.cluster)?;
+        ensure!(left.is_empty(), "there are {left:?}");
+        // What they said still holds, or nothing would be shown by what follows.
+        self.all_hold_back()?;
+        let mended = Instant::now();
+        self.api.set_fault(&self.ratings, &json!({"percent": 0}))?;
+        eventually(SERVED, "every caller calls again", || {
+            let states = self.states()?;
+            let open = |state: &f64| *state == NONE_BUT_PROBES;
+            ensure!(!states.iter().any(open), "{states:?}");
+            Ok(())
+        })?;
+        let took = mended.elapsed();
+        println!("every caller called again {took:?} after the mend");
+        ensure!(took <= SERVED, "that took {took:?}");
+        let (before, begun) = (self.api.arrived(&self.ratings)?, Instant::now());
+        thread::sleep(COUNTED);
+        let calls = self.api.arrived(&self.ratings)? - before;
+        let wanted = f64::from(RATE) * self.callers.len() as f64 * begun.elapsed().as_secs_f64();
+        ensure!(calls >= 0.8 * wanted, "{calls} calls came, of {wanted:.0}");
+        Ok(())
+    }
+
+    /// While nobody answers for our groups of the API server, tools that get everything have all
+    /// the rest.
+    pub(super) fn all_else_is_gotten(&self) -> anyhow::Result<()> {
+        let ours = self.ns.kubectl(&["get", "proxies.observe.weft.dev"]);
+        ensure!(ours.is_err(), "somebody answers: {ours:?}");
+        let mut names = everything::listable(&self.ns.cluster)?;
+        names.retain(|name| !everything::is_ours(name));
+        let here = everything::get(&self.ns.cluster, &names, &["-n", &self.ns.name])?;
+        ensure!(here.contains("deployment.apps/ratings"), "{here}");
+        Ok(())
+    }
 }
 
 /// `ratings` with a breaker, whose callers are all served.

@@ -21,6 +21,8 @@ const SHOWN: Duration = Duration::from_secs(120);
 /// What a replica that ends writes down, the others read within a minute.
 const TOLD: Duration = Duration::from_secs(180);
 const REPLICAS: usize = 2;
+/// Of `web` to `cart`.
+const CALLS: u64 = 200;
 /// Seconds of a slot, which is how exactly it is known when a call was.
 const SLOT: i64 = 5;
 
@@ -42,38 +44,6 @@ fn edge(ns: &Namespace) -> anyhow::Result<Value> {
         .with_context(|| format!("no edge to {to}: {graph:#}"))
 }
 
-#[test]
-fn graph_tells_the_same_calls_after_every_controller_was_replaced() -> Outcome {
-    let ns = Namespace::meshed("graph-restart")?;
-    ns.run(&["web", "cart"])?;
-    let altered = Altered::begin()?;
-    ns.pod("web")?
-        .get(&url("cart", 8080, "/"), &["-n", "200", "-c", "4"])?;
-    let all = |edge: &Value| -> anyhow::Result<()> {
-        ensure!(
-            edge["requests"] == 200 && edge["success"] == 200,
-            "{edge:#}"
-        );
-        // Before the caller's side is there, the other's stands for it and tells less.
-        ensure!(edge["server"]["requests"] == 200, "{edge:#}");
-        Ok(())
-    };
-    let first = eventually(SHOWN, "all calls show", || {
-        let found = edge(&ns)?;
-        all(&found).map(|()| found)
-    })?;
-    replace(&ns.cluster)?;
-    let after = eventually(SHOWN, "all calls show again", || {
-        let found = edge(&ns)?;
-        all(&found).map(|()| found)
-    })?;
-    for field in ["id", "from", "protocol", "mtls", "identities", "attempts"] {
-        assert_eq!(after[field], first[field], "{field}");
-    }
-    altered.restore()?;
-    Ok(())
-}
-
 /// A rollout of every controller.
 fn replace(cluster: &Cluster) -> anyhow::Result<()> {
     let before = own_pods(cluster)?;
@@ -93,7 +63,7 @@ fn replace(cluster: &Cluster) -> anyhow::Result<()> {
     })
 }
 
-/// When the edge from `client` to `cart` was seen last, in seconds since 1970, of each replica
+/// When the edge from `client` to `till` was seen last, in seconds since 1970, of each replica
 /// that tells of it by itself.
 fn last_seen(ns: &Namespace, client: &str) -> anyhow::Result<Vec<i64>> {
     let path = format!(
@@ -101,7 +71,7 @@ fn last_seen(ns: &Namespace, client: &str) -> anyhow::Result<Vec<i64>> {
         ns.name
     );
     let id = |name: &str| format!("{}/Deployment/{name}", ns.name);
-    let (from, to) = (id(client), id("cart"));
+    let (from, to) = (id(client), id("till"));
     let mut caller = Caller::new(&ns.cluster)?;
     let pods = controllers::all(&ns.cluster)?;
     ensure!(pods.len() == REPLICAS, "{pods:?}");
@@ -147,7 +117,7 @@ fn known(ns: &Namespace, client: &str, called: &RangeInclusive<i64>) -> anyhow::
 fn calls_once(ns: &Namespace, client: &str) -> anyhow::Result<RangeInclusive<i64>> {
     let now = || OffsetDateTime::now_utc().unix_timestamp();
     let begun = now();
-    ns.pod(client)?.report(&url("cart", 8080, "/"), &[])?;
+    ns.pod(client)?.report(&url("till", 8080, "/"), &[])?;
     let called = begun - 2 * SLOT..=now() + 2 * SLOT;
     known(ns, client, &called)?;
     ns.kubectl(&["delete", "deployment", client])?;
@@ -160,13 +130,39 @@ fn calls_once(ns: &Namespace, client: &str) -> anyhow::Result<RangeInclusive<i64
     Ok(called)
 }
 
+/// That all calls from `web` to `cart` show. Returns their edge.
+fn all_show(ns: &Namespace, what: &str) -> anyhow::Result<Value> {
+    eventually(SHOWN, what, || {
+        let edge = edge(ns)?;
+        ensure!(
+            edge["requests"] == CALLS && edge["success"] == CALLS,
+            "{edge:#}"
+        );
+        // Before the caller's side is there, the other's stands for it and tells less.
+        ensure!(edge["server"]["requests"] == CALLS, "{edge:#}");
+        Ok(edge)
+    })
+}
+
+/// One rollout of the controllers serves both promises: that the same calls show after it, and
+/// that what was called once is remembered by those who come, and by those who come after kills.
 #[test]
-fn edge_that_was_called_once_outlives_its_caller_and_every_controller() -> Outcome {
-    let ns = Namespace::meshed("graph-memory")?;
-    ns.run(&["early", "late", "cart"])?;
+fn graph_tells_the_same_calls_and_remembers_single_ones_after_every_controller_was_replaced()
+-> Outcome {
+    let ns = Namespace::meshed("graph")?;
+    ns.run(&["web", "cart", "early", "late", "till"])?;
     let altered = Altered::begin()?;
+    let calls = CALLS.to_string();
+    let args = ["-n", calls.as_str(), "-c", "4"];
+    ns.pod("web")?.get(&url("cart", 8080, "/"), &args)?;
+    let first = all_show(&ns, "all calls show")?;
+    // Just before, so that it is those who go who have to write it down.
     let early = calls_once(&ns, "early")?;
     replace(&ns.cluster)?;
+    let after = all_show(&ns, "all calls show again")?;
+    for field in ["id", "from", "protocol", "mtls", "identities", "attempts"] {
+        assert_eq!(after[field], first[field], "{field}");
+    }
     known(&ns, "early", &early)?;
 
     // Of the last hour, so it is written down nowhere: whoever is left knows it, and tells the

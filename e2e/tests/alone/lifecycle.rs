@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use super::{
     altered::{Altered, scale},
-    url,
+    unmeasured, url,
 };
 
 /// What a mesh that has just been installed may take to reach everybody.
@@ -27,14 +27,16 @@ const GONE: Duration = Duration::from_secs(150);
 /// The group for which a replica of the controller has to answer.
 const OBSERVE: &str = "v1alpha1.observe.weft.dev";
 
+/// One of the values switches two APIs off, and what is deleted meanwhile goes.
 #[test]
-fn upgrade_with_a_changed_value_reaches_running_pods_and_keeps_their_traffic() -> Outcome {
+fn upgrade_with_changed_values_reaches_running_pods_and_keeps_their_traffic() -> Outcome {
     let ns = pair("upgrade")?;
     let server = ns.pod("server")?;
     let altered = Altered::begin()?;
+    unmeasured::apis_are_served(&ns.cluster)?;
     let begun = Instant::now();
     let load = load(&ns.pod("client")?)?;
-    mesh::install(&["access.default=audit"])?;
+    mesh::install(&[&["access.default=audit"], &unmeasured::OFF[..]].concat())?;
     println!("upgraded after {:?}", begun.elapsed());
     eventually(SETTLED, "audit is the new default", || {
         let metrics = server.proxy_metrics()?;
@@ -44,10 +46,12 @@ fn upgrade_with_a_changed_value_reaches_running_pods_and_keeps_their_traffic() -
         );
         Ok(())
     })?;
+    unmeasured::apis_are_gone_and_hold_up_no_namespace(&ns.cluster)?;
     altered.restore()?;
     println!("back after {:?}", begun.elapsed());
     nothing_lost(&load.end()?);
     assert_eq!(ns.pod("server")?.restarts(), 0);
+    unmeasured::apis_are_served_again(&ns.cluster)?;
     Ok(())
 }
 
@@ -85,37 +89,22 @@ fn uninstalled_mesh_leaves_traffic_and_objects_and_can_come_back() -> Outcome {
 
     let altered = Altered::begin()?;
     let guarded = Guarded::begin(&ns)?;
+    let deleted = Namespace::unmeshed("uninstalled")?;
     let begun = Instant::now();
     let load = load(&client)?;
     let said = uninstall(&ns.cluster)?;
     println!("uninstalled after {:?}:\n{said}", begun.elapsed());
-    assert!(said.contains("pods still carry a proxy"), "{said}");
-    assert!(said.contains("4 SMI definitions serve"), "{said}");
-    let command = format!(
-        "kubectl -n {} rollout restart deployment/client deployment/leaver deployment/server",
-        ns.name
-    );
-    assert!(said.contains(&command), "{command} is not in: {said}");
-    let alone = format!("in {}, to be deleted or to finish: alone", ns.name);
-    assert!(said.contains(&alone), "{alone} is not in: {said}");
+    names_what_is_left(&said, &ns)?;
     let bundle = ns.json(&["get", "configmap", "weft-trust-bundle"])?;
     assert_eq!(bundle["data"]["leaving"], "true", "{bundle}");
     ns.kubectl(&["get", "trafficsplit", "shop"])?;
+    delete(&deleted)?;
     // Who holds a certificate and a configuration goes on with them.
     let report = client.report(&url("server", 8080, "/"), &[])?;
     assert!(report.client_id.is_some(), "in plaintext: {report:?}");
 
-    ns.kubectl(&["rollout", "restart", "deployment/leaver"])?;
-    ns.ready(&["leaver"])?;
-    let leaver = eventually(SETTLED, "only the new pod is left", || {
-        let pods = ns.pods("leaver")?;
-        ensure!(pods.len() == 1, "there are {}", pods.len());
-        Ok(pods)
-    })?
-    .remove(0);
-    assert_eq!(leaver.init_containers(), [] as [&str; 0]);
-    let report = leaver.report(&url("server", 8080, "/"), &[])?;
-    assert_eq!(report.client_id, None, "{report:?}");
+    comes_back_without_a_proxy(&ns)?;
+    goes(&deleted)?;
 
     altered.restore()?;
     println!("installed again after {:?}", begun.elapsed());
@@ -126,6 +115,48 @@ fn uninstalled_mesh_leaves_traffic_and_objects_and_can_come_back() -> Outcome {
         ensure!(bundle["data"]["leaving"].is_null(), "{bundle}");
         Ok(())
     })?;
+    comes_back_with_a_proxy(&ns)?;
+    nothing_lost(&load.end()?);
+    guarded.end(&ns)?;
+    ns.annotate("weft.dev/access", Some("deny"))?;
+    eventually(SETTLED, "running pods follow the new installation", || {
+        client.refused(&url("server", 8080, "/"), &[], 403, "not-allowed")
+    })?;
+    Ok(())
+}
+
+/// What helm shows after the uninstall says what is to be done with the pods.
+fn names_what_is_left(said: &str, ns: &Namespace) -> anyhow::Result<()> {
+    let restart = "rollout restart deployment/client deployment/leaver deployment/server";
+    for word in [
+        "pods still carry a proxy".to_owned(),
+        "4 SMI definitions serve".to_owned(),
+        format!("kubectl -n {} {restart}", ns.name),
+        format!("in {}, to be deleted or to finish: alone", ns.name),
+    ] {
+        ensure!(said.contains(&word), "{word} is not in: {said}");
+    }
+    Ok(())
+}
+
+/// A pod that is started while there is no mesh.
+fn comes_back_without_a_proxy(ns: &Namespace) -> anyhow::Result<()> {
+    ns.kubectl(&["rollout", "restart", "deployment/leaver"])?;
+    ns.ready(&["leaver"])?;
+    let leaver = eventually(SETTLED, "only the new pod is left", || {
+        let mut pods = ns.pods("leaver")?;
+        ensure!(pods.len() == 1, "there are {}", pods.len());
+        Ok(pods.remove(0))
+    })?;
+    let init = leaver.init_containers();
+    ensure!(init.is_empty(), "it has {init:?}");
+    let report = leaver.report(&url("server", 8080, "/"), &[])?;
+    ensure!(report.client_id.is_none(), "{report:?}");
+    Ok(())
+}
+
+/// The same once there is one again.
+fn comes_back_with_a_proxy(ns: &Namespace) -> anyhow::Result<()> {
     ns.kubectl(&["rollout", "restart", "deployment/leaver"])?;
     ns.ready(&["leaver"])?;
     eventually(SETTLED, "new pods have a proxy again", || {
@@ -136,28 +167,15 @@ fn uninstalled_mesh_leaves_traffic_and_objects_and_can_come_back() -> Outcome {
             "not all have one"
         );
         Ok(())
-    })?;
-    nothing_lost(&load.end()?);
-    guarded.end(&ns)?;
-    ns.annotate("weft.dev/access", Some("deny"))?;
-    eventually(SETTLED, "running pods follow the new installation", || {
-        client.refused(&url("server", 8080, "/"), &[], 403, "not-allowed")
-    })?;
-    Ok(())
+    })
 }
 
 /// The API server asks every group what there is before it deletes a namespace, so one for
 /// which nobody answers holds up all of them.
 #[test]
-fn namespaces_go_after_an_uninstall_and_after_their_apiservices_went_by_hand() -> Outcome {
+fn namespaces_that_wait_for_controllers_go_when_their_apiservices_went_by_hand() -> Outcome {
     let altered = Altered::begin()?;
     let cluster = Cluster::connect()?;
-    let first = Namespace::unmeshed("uninstalled")?;
-    uninstall(&cluster)?;
-    delete(&first)?;
-    goes(&first)?;
-
-    mesh::install(&[])?;
     let held = Namespace::unmeshed("held-up")?;
     scale(&cluster, &["deployment/weft-controller"], 0)?;
     eventually(SETTLED, "nobody answers for the group", || {

@@ -17,6 +17,9 @@ const CHANGES: usize = 100;
 /// Of the changes, how many must be everywhere within a second.
 const WITHIN_A_SECOND: usize = 95;
 const LONGEST: Duration = Duration::from_secs(5);
+/// Between two looks at a change: looking costs the controllers time, so it begins when most
+/// changes are everywhere. When they were there is told by the controllers' own clock.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(250);
 /// A change that takes longer than this is given up, and has failed.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Fifty pods on two processors.
@@ -108,6 +111,8 @@ fn fleet() -> Vec<Value> {
         if object["kind"] == "Deployment" {
             let spec = &mut object["spec"];
             spec["strategy"] = json!({"type": "Recreate"});
+            // The test waits for the end of all of them.
+            spec["template"]["spec"]["terminationGracePeriodSeconds"] = json!(1);
             spec["template"]["spec"]["topologySpreadConstraints"] = json!([{
                 "maxSkew": 1, "topologyKey": "kubernetes.io/hostname",
                 "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": {"matchLabels": {"app": "fleet"}}}]);
@@ -236,9 +241,8 @@ impl Record {
                 .max();
             last.context("no controller")
         };
-        // Looked at twice a second or so, for looking costs the controllers time.
         let complete = loop {
-            thread::sleep(Duration::from_millis(400));
+            thread::sleep(BETWEEN_LOOKS);
             match look() {
                 Ok(complete) => break UNIX_EPOCH + Duration::from_millis(complete),
                 Err(error) if start.elapsed() > PATIENCE => {

@@ -14,6 +14,7 @@ use serde_json::json;
 
 use super::{
     altered::{Altered, own_pods, own_ready, scale},
+    away::OpenBreaker,
     url,
 };
 
@@ -75,6 +76,7 @@ fn restart_of_every_controller_and_injector_loses_no_request() -> Outcome {
     Ok(())
 }
 
+/// What a breaker does that was open when they went is looked at in the same minute.
 #[test]
 fn mesh_does_without_controllers_and_injectors_for_a_minute_and_then_catches_up() -> Outcome {
     let ns = members(
@@ -93,6 +95,7 @@ fn mesh_does_without_controllers_and_injectors_for_a_minute_and_then_catches_up(
     let (client, spare) = (ns.pod("client")?, ns.pod("spare")?);
     client.report(&url("web", 8080, "/"), &[])?;
     client.report(&url("shop", 8080, "/"), &[])?;
+    let breaker = OpenBreaker::begin()?;
 
     let altered = Altered::begin()?;
     let load = load(&client, "web")?;
@@ -103,13 +106,9 @@ fn mesh_does_without_controllers_and_injectors_for_a_minute_and_then_catches_up(
         Ok(())
     })?;
     let gone = Instant::now();
-    ns.kubectl(&["label", "pod", &spare.name, "tier=web"])?;
-    split(&ns, 0, 100)?;
-    let answers = client.get(&url("shop", 8080, "/"), &["-n", "50"])?;
-    assert!(
-        answers.by_status.get("200") == Some(&50) && !answers.by_pod.contains_key(&spare.name),
-        "the last configuration must serve on: {answers:?}"
-    );
+    breaker.lets_calls_through_within_20_s()?;
+    breaker.all_else_is_gotten()?;
+    changes_wait(&ns, &client, &spare)?;
     thread::sleep(AWAY.saturating_sub(gone.elapsed()));
 
     scale(&ns.cluster, &CONTROL_PLANE, 2)?;
@@ -134,6 +133,18 @@ fn mesh_does_without_controllers_and_injectors_for_a_minute_and_then_catches_up(
     println!("changed split seen {:?} after the return", back.elapsed());
     nothing_lost(&load.end()?)?;
     altered.restore()?;
+    Ok(())
+}
+
+/// What is written while nobody is there changes nothing yet.
+fn changes_wait(ns: &Namespace, client: &Pod, spare: &Pod) -> anyhow::Result<()> {
+    ns.kubectl(&["label", "pod", &spare.name, "tier=web"])?;
+    split(ns, 0, 100)?;
+    let answers = client.get(&url("shop", 8080, "/"), &["-n", "50"])?;
+    ensure!(
+        answers.by_status.get("200") == Some(&50) && !answers.by_pod.contains_key(&spare.name),
+        "the last configuration must serve on: {answers:?}"
+    );
     Ok(())
 }
 

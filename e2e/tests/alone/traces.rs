@@ -1,21 +1,18 @@
-//! A trace over three services, at a collector in the mesh.
+//! A trace over three services, at a collector in the mesh. A part of what `upgraded` tries.
 
 use std::{thread, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use e2e::{
     echo::{call::Order, posted},
-    harness::{Namespace, Outcome, eventually, mesh},
+    harness::{Namespace, Outcome, eventually},
 };
 use opentelemetry_proto::tonic::{
     collector::trace::v1::ExportTraceServiceRequest, common::v1::any_value::Value, trace::v1::Span,
 };
 use prost::Message as _;
 
-use super::{
-    altered::{Altered, own_ready},
-    url,
-};
+use super::url;
 
 /// Proxies follow their controllers' new settings within seconds.
 const SOON: Duration = Duration::from_secs(90);
@@ -34,28 +31,33 @@ struct Sent {
     span: Span,
 }
 
-#[test]
-fn a_trace_over_three_services_is_one_chain_of_six_spans() -> Outcome {
-    let altered = Altered::begin()?;
+/// The services, with the collector beside them.
+pub(super) fn services() -> anyhow::Result<Namespace> {
     let ns = Namespace::meshed("traces")?;
     ns.run(&["client", "front", "middle", "back", "collector"])?;
+    Ok(ns)
+}
+
+/// Values of the chart that send spans to that collector: only what comes with a sampling
+/// decision is recorded, so nothing of whoever else is in the mesh.
+pub(super) fn values(ns: &Namespace) -> [String; 2] {
     let endpoint = format!("http://collector.{}:8080{}", ns.name, posted::PATH);
     let endpoint = format!("tracing.endpoint={endpoint}");
-    // Only what comes with a sampling decision is recorded: nothing of whoever else is in the mesh.
-    mesh::install(&[&endpoint, "tracing.sampling=0"])?;
-    own_ready(&ns.cluster)?;
+    [endpoint, "tracing.sampling=0".into()]
+}
+
+pub(super) fn a_trace_over_three_services_is_one_chain_of_six_spans(ns: &Namespace) -> Outcome {
     for header in [
         format!("traceparent:00-{TRACE}-{PARENT}-01"),
         format!("b3:{TRACE}-{PARENT}-1"),
     ] {
         eventually(SOON, "six spans are at the collector, one chain", || {
-            let sent = traced(&ns, &header)?;
+            let sent = traced(ns, &header)?;
             ensure!(sent.len() == 6, "{header}: {sent:#?}");
             // Those of the try before may have come late, and then among these.
             chain(&sent)
         })?;
     }
-    altered.restore()?;
     Ok(())
 }
 

@@ -1,14 +1,13 @@
 //! UDPRoutes as NetworkPolicies: they appear, change and vanish as asked, and the
 //! target says what is in force. The local cluster's network plugin enforces none;
-//! what the policies allow is proven in the controller's own tests.
+//! what the policies allow is proven in the controller's own tests. A part of what
+//! `upgraded` tries.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use e2e::harness::{App, Namespace, Outcome, eventually, mesh};
+use e2e::harness::{App, Namespace, Outcome, eventually};
 use serde_json::{Value, json};
-
-use super::altered::Altered;
 
 /// A change, seen through kubectl on a busy machine.
 const SOON: Duration = Duration::from_secs(20);
@@ -30,15 +29,18 @@ spec:
   sources: [{kind: ServiceAccount, name: client}]
 ";
 
+/// As the chart's value.
+pub(super) const SWITCHED_ON: &str = "access.udpNetworkPolicies=true";
+
 /// A namespace whose server admits its client by [`ROUTES`].
-struct Ground {
+pub(super) struct Ground {
     ns: Namespace,
     /// The policy for the server.
     name: String,
 }
 
 impl Ground {
-    fn new() -> anyhow::Result<Self> {
+    pub(super) fn new() -> anyhow::Result<Self> {
         let ns = Namespace::meshed("udp")?;
         ns.apply_all(&App::new("server").objects())?;
         ns.apply_all(&App::new("client").objects())?;
@@ -112,13 +114,10 @@ impl Ground {
     }
 }
 
-#[test]
-fn network_policies_appear_change_and_vanish_and_make_way_for_foreign_ones() -> Outcome {
-    let altered = Altered::begin()?;
-    mesh::install(&["access.udpNetworkPolicies=true"])?;
-    let ground = Ground::new()?;
-    let Ground { ns, name } = &ground;
-
+pub(super) fn network_policies_appear_change_and_make_way_for_foreign_ones(
+    ground: &Ground,
+) -> Outcome {
+    let Ground { ns, name } = ground;
     ground.stands(&[8301, 8302])?;
     ground.programmed("True", "Programmed")?;
     assert_eq!(
@@ -157,7 +156,11 @@ fn network_policies_appear_change_and_vanish_and_make_way_for_foreign_ones() -> 
         ensure!(ground.policies()?.len() == 2);
         Ok(())
     })?;
-    altered.restore()?;
+    Ok(())
+}
+
+/// Once the value is as it was.
+pub(super) fn network_policies_vanish(ground: &Ground) -> Outcome {
     eventually(COLLECTED, "all went with the role", || {
         let left = ground.policies()?;
         ensure!(left.is_empty(), "{left:?}");
@@ -165,7 +168,7 @@ fn network_policies_appear_change_and_vanish_and_make_way_for_foreign_ones() -> 
     })?;
     // The new controllers may still wait for the Lease.
     eventually(COLLECTED, "the target says that nobody enforces it", || {
-        let condition = ns.condition("traffictarget/server", "Accepted")?;
+        let condition = ground.ns.condition("traffictarget/server", "Accepted")?;
         ensure!(condition["reason"] == json!("NotEnforced"), "{condition}");
         Ok(())
     })?;

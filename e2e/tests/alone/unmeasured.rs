@@ -1,41 +1,45 @@
-//! The metrics API and the read API are switched off, and on again.
+//! The metrics API and the read API are switched off, and on again. A part of what the upgrade
+//! of `lifecycle` tries.
 
 use std::time::Duration;
 
 use anyhow::ensure;
-use e2e::harness::{Cluster, Namespace, Outcome, eventually, mesh};
+use e2e::harness::{Cluster, Namespace, eventually, mesh};
 
-use super::altered::{Altered, own_pods, own_ready};
+use super::altered::{own_pods, own_ready};
 
 const SOON: Duration = Duration::from_secs(60);
 /// The metrics API's own words.
 const NO_CERTIFICATE: &str = "no client certificate was shown";
+/// Both, as values of the chart.
+pub(super) const OFF: [&str; 2] = ["metricsApi.enabled=false", "observe.enabled=false"];
 
-#[test]
-fn metrics_api_that_is_switched_off_is_not_served_and_holds_up_no_namespace() -> Outcome {
-    let cluster = Cluster::connect()?;
-    let altered = Altered::begin()?;
-    // Control: what is looked for is there while the value is on.
-    assert_eq!(api_services(&cluster)?.len(), 3);
-    answers(&cluster, NO_CERTIFICATE)?;
+/// Control: what is looked for later is there while the values are on.
+pub(super) fn apis_are_served(cluster: &Cluster) -> anyhow::Result<()> {
+    let served = api_services(cluster)?;
+    ensure!(served.len() == 3, "{served:?}");
+    answers(cluster, NO_CERTIFICATE)
+}
 
-    mesh::install(&["metricsApi.enabled=false", "observe.enabled=false"])?;
-    own_ready(&cluster)?;
-    let left = api_services(&cluster)?;
-    assert!(left.is_empty(), "{left:?} is left");
-    answers(&cluster, "refused")?;
+/// With [`OFF`].
+pub(super) fn apis_are_gone_and_hold_up_no_namespace(cluster: &Cluster) -> anyhow::Result<()> {
+    own_ready(cluster)?;
+    let left = api_services(cluster)?;
+    ensure!(left.is_empty(), "{left:?} is left");
+    answers(cluster, "refused")?;
     let ns = Namespace::meshed("unmeasured")?;
     let words = ["delete", "namespace", &ns.name, "--timeout=60s"];
-    cluster.kubectl(&words)?;
+    cluster.kubectl(&words).map(drop)
+}
 
-    altered.restore()?;
-    own_ready(&cluster)?;
+/// Once the values are as they were.
+pub(super) fn apis_are_served_again(cluster: &Cluster) -> anyhow::Result<()> {
+    own_ready(cluster)?;
     let wait = ["wait", "--for=condition=Available", "--timeout=60s"];
-    for service in api_services(&cluster)? {
+    for service in api_services(cluster)? {
         cluster.kubectl(&[&wait[..], &[&service]].concat())?;
     }
-    answers(&cluster, NO_CERTIFICATE)?;
-    Ok(())
+    apis_are_served(cluster)
 }
 
 /// As `apiservice.apiregistration.k8s.io/...`.

@@ -24,6 +24,7 @@ mod placement;
 mod protocols;
 mod split;
 mod status;
+mod traffic;
 mod traffic_policy;
 mod versions;
 
