@@ -11,19 +11,18 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use policy::access::Source;
 use policy::name::SpiffeId;
-use policy::origin::Origin;
-use policy::route::{Match, Rule, Table};
 use policy::traffic::call::{Retry, Timeouts};
 use policy::traffic::guard::{Overload, Priority};
 use policy::traffic::part::Parts;
 use policy::traffic::pod::PodGuard;
 use policy::traffic::set::{GrpcCode, GrpcCodes};
-use policy::traffic::{Limited, Scoped, Sources, Traffic, Whole};
+use policy::traffic::{Sources, Traffic};
 use wire::v1::resource::Content;
 use wire::{convert, names, v1};
 
 use super::application::{Behaviour, GRPC, HTTP};
 use super::network;
+use crate::sections::{limited, whole};
 use crate::standing_in::{ClusterView, resource};
 
 const NAMESPACE: &str = "bench";
@@ -284,34 +283,6 @@ fn service_at(pods: &[Pod], addr: SocketAddr) -> Option<&'static str> {
     let served = addr.port() == HTTP_PORT || addr.port() == GRPC_PORT;
     let at = usize::from(number).checked_sub(1)?;
     services(pods).get(at).copied().filter(|_| served)
-}
-
-fn origin() -> Origin {
-    Origin::new("TrafficPolicy", NAMESPACE, "bench")
-}
-
-fn limited<T>(sources: Sources, section: T) -> Limited<T> {
-    let rule = Rule {
-        origin: origin(),
-        when: Match::Always,
-        then: Some(Scoped { sources, section }),
-    };
-    Table {
-        rules: vec![rule],
-        otherwise: None,
-    }
-}
-
-fn whole<T>(section: T) -> Whole<T> {
-    let rule = Rule {
-        origin: origin(),
-        when: Match::Always,
-        then: Some(section),
-    };
-    Table {
-        rules: vec![rule],
-        otherwise: None,
-    }
 }
 
 #[cfg(test)]
