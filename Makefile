@@ -67,7 +67,7 @@ bench-paired: ## whether the proxy costs more than an older one, in turns, an ho
 bench-eyes: ## what it costs the proxy that single requests are traced and tapped, and go by policies, 36 min
 	@bench/run eyes
 
-bench-resilience: ## what callers see when something fails, beside Envoy as Istio sets it up, 40 min
+bench-resilience: ## what callers see when something fails, beside Envoy as Istio sets it up, 42 min
 	@bench/run resilience
 
 flame: ## where the proxies spend their time, drawn (MEASURES=cpu-h2,tcp8-cpu)
