@@ -49,15 +49,6 @@ pub(crate) fn every() -> Traffic {
         downstream: Downstream::Any,
         allow_tcp: Vec::new(),
     }]);
-    let limit = RateLimit {
-        name: "per-caller".into(),
-        requests: LIMIT,
-        per: seconds(1),
-        burst: LIMIT,
-        key: LimitKey::Caller,
-        scope: LimitScope::Instance,
-        mode: LimitMode::Enforce,
-    };
     let overrides: Arc<[Override]> = Arc::from(vec![Override {
         to: vec![other()],
         sources: Vec::new(),
@@ -70,7 +61,7 @@ pub(crate) fn every() -> Traffic {
         fallback: limited(Sources::Everyone, Arc::new(fallback)),
         mirror: limited(Sources::Everyone, mirrors),
         priority: limited(Sources::Everyone, Priority::Normal),
-        rate_limits: limited(Sources::Everyone, Arc::new(limit)),
+        rate_limits: limited(Sources::Everyone, Arc::new(unreached())),
         ejection: whole(Ejection::DEFAULT),
         breaker: whole(Breaker::DEFAULT),
         balance: whole(Balance {
@@ -85,6 +76,18 @@ pub(crate) fn every() -> Traffic {
             ttl: None,
         }),
         overrides: whole(overrides),
+    }
+}
+
+fn unreached() -> RateLimit {
+    RateLimit {
+        name: "per-caller".into(),
+        requests: LIMIT,
+        per: Duration::from_secs(1),
+        burst: LIMIT,
+        key: LimitKey::Caller,
+        scope: LimitScope::Instance,
+        mode: LimitMode::Enforce,
     }
 }
 
