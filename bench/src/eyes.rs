@@ -21,11 +21,13 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use policy::traffic::Section;
 
 use crate::control::{Controller, Extra};
 use crate::files::Shared;
 use crate::interval::{Interval, LEAST_ROUNDS};
 use crate::load;
+use crate::sidecar::{self, WEFT_ADMIN};
 use crate::system::{Port, System};
 
 /// Differences of each row, unless the command line says otherwise.
@@ -261,6 +263,9 @@ impl Row {
     fn cost(&self, system: &mut System, controller: &Controller, extra: Extra) -> Result<f64> {
         controller.say(extra);
         thread::sleep(SETTLE);
+        if extra == Extra::Policies {
+            policies_hold(system)?;
+        }
         let before = self.of.cpu(system)?;
         let requests = match self.load {
             Load::Full => load::wrk(system, Port::Http1, "/bench", 32, TIME, true)?.requests,
@@ -271,6 +276,15 @@ impl Row {
         system.pair_alive()?;
         Ok(used.as_secs_f64() * 1e6 / requests)
     }
+}
+
+/// # Errors
+/// When the client's proxy goes by no policy, which would cost nothing.
+fn policies_hold(system: &System) -> Result<()> {
+    let page = sidecar::page(&system.place.client, WEFT_ADMIN, "/traffic")?;
+    let last = format!("\"{}\"", Section::Overrides);
+    ensure!(page.contains(&last), "no policy is in force: {page}");
+    Ok(())
 }
 
 impl Of {
