@@ -8,17 +8,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use policy::traffic::part::Parts;
+use policy::traffic::pod::PodGuard;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming, async_trait};
-use wire::names::Name;
-use wire::v1;
+use wire::names::{self, Name};
 use wire::v1::control_server::{Control, ControlServer};
+use wire::{convert, v1};
 
 use crate::place::{CONTROL_FOR_CLIENT, CONTROL_FOR_SERVER, Namespaces};
 use crate::resources::{self, NAMESPACE, Pod, TRUST_DOMAIN};
+use crate::sections;
 use crate::standing_in::{self, Authority};
 
 pub(crate) const PORT: u16 = 8443;
@@ -37,15 +40,17 @@ const SPANS: u32 = 10_000;
 const TAP: u64 = 1;
 const TAP_LASTS: Duration = Duration::from_secs(600);
 
-/// What the proxies are made to tell of single requests.
+/// What the proxies are made to do beside carrying calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Watching {
+pub(crate) enum Extra {
     #[default]
     Nothing,
     /// So many millionths of all traces, to a collector that takes them or to nobody.
     Traces { share: u32, lost: bool },
     /// Requests of the client whose path begins so, so many in a second.
     Tap { prefix: &'static str, most: u32 },
+    /// To go by a TrafficPolicy that says something in every section.
+    Policies,
 }
 
 /// The stand-in as the bench sees it.
@@ -57,15 +62,15 @@ pub(crate) struct Controller {
     generation: Arc<watch::Sender<u32>>,
     /// Batches that the client acknowledged.
     acknowledged: Arc<AtomicU64>,
-    watching: Arc<watch::Sender<Watching>>,
+    extra: Arc<watch::Sender<Extra>>,
     /// Requests that taps have shown.
     shown: Arc<AtomicU64>,
 }
 
 impl Controller {
-    /// What proxies tell from now on, in force some milliseconds later.
-    pub(crate) fn watch(&self, watching: Watching) {
-        self.watching.send_replace(watching);
+    /// What proxies do from now on, in force some milliseconds later.
+    pub(crate) fn say(&self, extra: Extra) {
+        self.extra.send_replace(extra);
     }
 
     /// Requests that taps have shown so far.
@@ -94,7 +99,7 @@ pub(crate) fn start(place: &Namespaces, authority: Arc<Authority>) -> Result<Con
         refusals: Arc::default(),
         generation: Arc::new(watch::Sender::new(0)),
         acknowledged: Arc::default(),
-        watching: Arc::new(watch::Sender::new(Watching::default())),
+        extra: Arc::new(watch::Sender::new(Extra::default())),
         shown: Arc::default(),
     };
     let kept = controller.clone();
@@ -209,7 +214,7 @@ async fn talk(
 ) {
     let mut id = 0;
     let mut generations = controller.generation.subscribe();
-    let mut watching = controller.watching.subscribe();
+    let mut extra = controller.extra.subscribe();
     loop {
         let message = tokio::select! {
             message = messages.message() => message,
@@ -222,8 +227,8 @@ async fn talk(
                 }
                 continue;
             }
-            changed = watching.changed() => {
-                let now = *watching.borrow_and_update();
+            changed = extra.changed() => {
+                let now = *extra.borrow_and_update();
                 id += 1;
                 if changed.is_err() || tell(&outbox, id, pod, now).await.is_err() {
                     return;
@@ -295,7 +300,7 @@ async fn order(
     outbox.send(Ok(v1::ToProxy { message })).await
 }
 
-/// Makes a proxy tell this and nothing else.
+/// Makes a proxy do this and nothing else.
 ///
 /// # Errors
 /// When the proxy has gone.
@@ -303,14 +308,25 @@ async fn tell(
     outbox: &mpsc::Sender<Result<v1::ToProxy, Status>>,
     id: u64,
     pod: Pod,
-    watching: Watching,
+    extra: Extra,
 ) -> Result<(), mpsc::error::SendError<Result<v1::ToProxy, Status>>> {
-    send(outbox, id, false, vec![telemetry(pod, watching)]).await?;
+    let mut batch = v1::Batch {
+        id,
+        set: vec![telemetry(pod, extra)],
+        ..v1::Batch::default()
+    };
+    let policies = policies(pod);
+    if extra == Extra::Policies {
+        batch.set.push(policies);
+    } else {
+        batch.remove.push(policies.name);
+    }
+    order(outbox, v1::to_proxy::Message::Batch(batch)).await?;
     if pod == Pod::Server {
         return Ok(());
     }
     order(outbox, v1::to_proxy::Message::EndAsk(TAP)).await?;
-    let Watching::Tap { prefix, most } = watching else {
+    let Extra::Tap { prefix, most } = extra else {
         return Ok(());
     };
     let tap = v1::TapAsk {
@@ -326,9 +342,31 @@ async fn tell(
     order(outbox, v1::to_proxy::Message::Ask(ask)).await
 }
 
-fn telemetry(pod: Pod, watching: Watching) -> v1::Resource {
-    let tracing = match watching {
-        Watching::Traces { share, lost } => {
+/// What policies say of calls to the Service, or of those that come to its pod.
+fn policies(pod: Pod) -> v1::Resource {
+    let every = sections::every();
+    match pod {
+        Pod::Client => {
+            let policy = convert::policy_message(&every.for_callers(Parts::ALL));
+            let name = names::policy(NAMESPACE, resources::WEB, resources::HTTP_PORT);
+            standing_in::resource(&name, v1::resource::Content::Policy(policy))
+        }
+        Pod::Server => {
+            let guarded = every.for_pods(Parts::ALL);
+            let ports = resources::HTTP_TARGETS.map(|port| (port, guarded.clone()));
+            let guard = PodGuard {
+                ports: ports.into(),
+                read_only: None,
+            };
+            let content = v1::resource::Content::Guard((&guard).into());
+            standing_in::resource(names::GUARD, content)
+        }
+    }
+}
+
+fn telemetry(pod: Pod, extra: Extra) -> v1::Resource {
+    let tracing = match extra {
+        Extra::Traces { share, lost } => {
             let [client, server] = if lost {
                 NOBODY
             } else {
@@ -347,7 +385,7 @@ fn telemetry(pod: Pod, watching: Watching) -> v1::Resource {
                 resource: Vec::new(),
             })
         }
-        Watching::Nothing | Watching::Tap { .. } => None,
+        Extra::Nothing | Extra::Tap { .. } | Extra::Policies => None,
     };
     let told = v1::Telemetry {
         tracing,

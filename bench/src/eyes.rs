@@ -1,7 +1,8 @@
-//! What it costs that single requests can be looked at: `weft-bench eyes`, `make bench-eyes`.
+//! What it costs that single requests can be looked at, and that policies speak of them:
+//! `weft-bench eyes`, `make bench-eyes`.
 //!
-//! One pair of proxies serves the same load without traces and taps, with one of them twice,
-//! and without again; how much dearer the two in the middle were is one difference, in which
+//! One pair of proxies serves the same load without any of that, with one of it twice, and
+//! without again; how much dearer the two in the middle were is one difference, in which
 //! even drift weighs nothing. Each round takes one of each row, so that what a machine does
 //! beside it meets all alike. A row is missed when the whole 95 % interval of the median
 //! difference lies above its bound. The first row changes nothing and shows the noise: a run
@@ -20,11 +21,13 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use policy::traffic::Section;
 
-use crate::control::{Controller, Watching};
+use crate::control::{Controller, Extra};
 use crate::files::Shared;
 use crate::interval::{Interval, LEAST_ROUNDS};
 use crate::load;
+use crate::sidecar::{self, WEFT_ADMIN};
 use crate::system::{Port, System};
 
 /// Differences of each row, unless the command line says otherwise.
@@ -77,26 +80,26 @@ impl Unit {
 struct Row {
     what: &'static str,
     load: Load,
-    watching: Watching,
+    extra: Extra,
     of: Of,
     unit: Unit,
     bound: f64,
 }
 
-const fn traces(share: u32) -> Watching {
-    Watching::Traces { share, lost: false }
+const fn traces(share: u32) -> Extra {
+    Extra::Traces { share, lost: false }
 }
 
-const fn tap(prefix: &'static str, most: u32) -> Watching {
-    Watching::Tap { prefix, most }
+const fn tap(prefix: &'static str, most: u32) -> Extra {
+    Extra::Tap { prefix, most }
 }
 
 /// The noise comes first.
-const ROWS: [Row; 7] = [
+const ROWS: [Row; 8] = [
     Row {
         what: "nothing, as before: the noise; both proxies",
         load: Load::Full,
-        watching: Watching::Nothing,
+        extra: Extra::Nothing,
         of: Of::Pair,
         unit: Unit::Micros,
         bound: 0.6,
@@ -104,7 +107,7 @@ const ROWS: [Row; 7] = [
     Row {
         what: "traces, none of them recorded; both proxies",
         load: Load::Full,
-        watching: traces(0),
+        extra: traces(0),
         of: Of::Pair,
         unit: Unit::Micros,
         bound: 0.6,
@@ -112,7 +115,7 @@ const ROWS: [Row; 7] = [
     Row {
         what: "traces, 1 % recorded; both proxies",
         load: Load::Full,
-        watching: traces(10_000),
+        extra: traces(10_000),
         of: Of::Pair,
         unit: Unit::Micros,
         bound: 1.0,
@@ -120,7 +123,7 @@ const ROWS: [Row; 7] = [
     Row {
         what: "traces, all recorded, 4 000 requests/s; both proxies",
         load: Load::Rate(4000),
-        watching: traces(1_000_000),
+        extra: traces(1_000_000),
         of: Of::Pair,
         unit: Unit::Micros,
         bound: 16.0,
@@ -128,7 +131,7 @@ const ROWS: [Row; 7] = [
     Row {
         what: "a tap that no request fits; the client's proxy",
         load: Load::Full,
-        watching: tap("/nothing", 1000),
+        extra: tap("/nothing", 1000),
         of: Of::Client,
         unit: Unit::Micros,
         bound: 0.3,
@@ -136,7 +139,7 @@ const ROWS: [Row; 7] = [
     Row {
         what: "a tap that shows every request, 1 000 requests/s; the client's proxy",
         load: Load::Rate(1000),
-        watching: tap("/bench", 1000),
+        extra: tap("/bench", 1000),
         of: Of::Client,
         unit: Unit::Micros,
         bound: 3.0,
@@ -144,9 +147,17 @@ const ROWS: [Row; 7] = [
     Row {
         what: "a tap that shows 100/s of 10 000 requests/s; the client's proxy",
         load: Load::Rate(10_000),
-        watching: tap("/bench", 100),
+        extra: tap("/bench", 100),
         of: Of::Client,
         unit: Unit::Percent,
+        bound: 5.0,
+    },
+    Row {
+        what: "a TrafficPolicy that says something in every section and changes nothing; both proxies",
+        load: Load::Full,
+        extra: Extra::Policies,
+        of: Of::Pair,
+        unit: Unit::Micros,
         bound: 5.0,
     },
 ];
@@ -236,12 +247,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 }
 
 impl Row {
-    /// How much dearer a request is while somebody looks: without, with, with, without.
+    /// How much dearer a request is with what the row says: without, with, with, without.
     fn difference(&self, system: &mut System, controller: &Controller) -> Result<f64> {
-        let mut cost = |watching| self.cost(system, controller, watching);
-        let first = cost(Watching::Nothing)?;
-        let with = cost(self.watching)? + cost(self.watching)?;
-        let without = first + cost(Watching::Nothing)?;
+        let mut cost = |extra| self.cost(system, controller, extra);
+        let first = cost(Extra::Nothing)?;
+        let with = cost(self.extra)? + cost(self.extra)?;
+        let without = first + cost(Extra::Nothing)?;
         Ok(match self.unit {
             Unit::Micros => (with - without) / 2.0,
             Unit::Percent => (with / without - 1.0) * 100.0,
@@ -249,14 +260,12 @@ impl Row {
     }
 
     /// Microseconds of CPU time for each request.
-    fn cost(
-        &self,
-        system: &mut System,
-        controller: &Controller,
-        watching: Watching,
-    ) -> Result<f64> {
-        controller.watch(watching);
+    fn cost(&self, system: &mut System, controller: &Controller, extra: Extra) -> Result<f64> {
+        controller.say(extra);
         thread::sleep(SETTLE);
+        if extra == Extra::Policies {
+            policies_hold(system)?;
+        }
         let before = self.of.cpu(system)?;
         let requests = match self.load {
             Load::Full => load::wrk(system, Port::Http1, "/bench", 32, TIME, true)?.requests,
@@ -267,6 +276,15 @@ impl Row {
         system.pair_alive()?;
         Ok(used.as_secs_f64() * 1e6 / requests)
     }
+}
+
+/// # Errors
+/// When the client's proxy goes by no policy, which would cost nothing.
+fn policies_hold(system: &System) -> Result<()> {
+    let page = sidecar::page(&system.place.client, WEFT_ADMIN, "/traffic")?;
+    let last = format!("\"{}\"", Section::Overrides);
+    ensure!(page.contains(&last), "no policy is in force: {page}");
+    Ok(())
 }
 
 impl Of {
@@ -288,7 +306,7 @@ fn lost(system: &mut System, controller: &Controller) -> Result<f64> {
     // What a proxy needs once for such a load is there then.
     load::fixed(system, LOST_RATE, LOST / 3)?;
     let before = residents(system)?;
-    controller.watch(Watching::Traces {
+    controller.say(Extra::Traces {
         share: 1_000_000,
         lost: true,
     });
@@ -358,8 +376,8 @@ fn missed(differences: &BTreeMap<usize, Vec<f64>>) -> Result<Vec<String>> {
 
 fn text(differences: &BTreeMap<usize, Vec<f64>>, lost: f64) -> String {
     let mut text = format!(
-        "# What it costs to look at single requests\n\n\
-         Written by `make bench-eyes`; do not edit. CPU time for each request while somebody looks, above that of the \
+        "# What it costs to look at single requests, and to go by policies\n\n\
+         Written by `make bench-eyes`; do not edit. CPU time for each request with what the row says, above that of the \
          same proxies a moment before and after: the median of {} differences with its 95 % interval. Missed is what \
          lies above its bound with its whole interval, and met what lies below with all of it.\n\n\
          | what | bound | found | |\n|---|---|---|---|\n",

@@ -34,6 +34,7 @@ mod resilience;
 mod resources;
 mod round;
 mod saved_rounds;
+mod sections;
 mod sidecar;
 mod standing_in;
 mod streams;

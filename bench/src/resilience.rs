@@ -22,7 +22,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::files::Shared;
-use points::{Bench, Section, chain, outage, overload};
+use points::{Bench, Section, chain, outage, overload, zones};
 
 /// The command line.
 #[derive(Clone, Debug)]
@@ -85,12 +85,13 @@ fn wanted(numbers: Option<&Vec<usize>>, number: usize) -> bool {
 type Point = fn(&Bench) -> Result<Section>;
 
 /// Each of them by itself.
-const POINTS: [Point; 5] = [
+const POINTS: [Point; 6] = [
     outage::one_of_three,
     outage::posts,
     chain::last_hop_down,
     overload::three_times,
     outage::all_fail_a_little,
+    zones::own_zone_first,
 ];
 
 /// Measures, and writes the page with its pictures.
@@ -148,7 +149,7 @@ mod tests {
         let line = ["--proxy=p", "--envoy=e", "--out=o", "--points=1,4"];
         let read = Arguments::read(line.map(str::to_owned)).unwrap();
         let points = read.points.as_ref();
-        let wanted: Vec<_> = (1..=5).filter(|number| wanted(points, *number)).collect();
+        let wanted: Vec<_> = (1..=6).filter(|number| wanted(points, *number)).collect();
         assert_eq!(wanted, [1, 4]);
         assert_eq!(read.columns, None);
         assert!(Arguments::read(["--points=one".to_owned()]).is_err());

@@ -26,6 +26,10 @@ use crate::standing_in::resource;
 pub(crate) const TRUST_DOMAIN: &str = "cluster.local";
 pub(crate) const NAMESPACE: &str = "bench";
 const CROWD: &str = "crowd";
+/// The Service, its port for HTTP/1.1, and where its two backends serve that.
+pub(crate) const WEB: &str = "web";
+pub(crate) const HTTP_PORT: u16 = 80;
+pub(crate) const HTTP_TARGETS: [u16; 2] = [8080, 8081];
 pub(crate) const SERVICE_IP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 /// Services of the crowd that answer.
 pub(crate) const SERVED: u16 = 50;
@@ -145,7 +149,7 @@ type Described = (String, Vec<v1::Resource>);
 
 fn web(port: u16) -> Option<Described> {
     let (protocol, target) = match port {
-        80 => (v1::Protocol::Http1, 8080),
+        HTTP_PORT => (v1::Protocol::Http1, 8080),
         81 => (v1::Protocol::Http2, 8082),
         82 => (v1::Protocol::Opaque, 8083),
         83 => (v1::Protocol::Http2, 8085),
@@ -167,9 +171,9 @@ fn web(port: u16) -> Option<Described> {
             Content::Endpoints(endpoints),
         )
     };
-    let mut resources = vec![served("web", target)];
+    let mut resources = vec![served(WEB, target)];
     let mut splits = Vec::new();
-    if port == 80 {
+    if port == HTTP_PORT {
         resources.extend([served("web-a", 8080), served("web-b", 8081)]);
         let backend = |name: &str| v1::Backend {
             service: name.to_owned(),
@@ -182,7 +186,7 @@ fn web(port: u16) -> Option<Described> {
             backends: vec![backend("web-a"), backend("web-b")],
         });
     }
-    Some(service(NAMESPACE, "web", port, protocol, splits, resources))
+    Some(service(NAMESPACE, WEB, port, protocol, splits, resources))
 }
 
 fn one_of_the_crowd(n: u16) -> Described {

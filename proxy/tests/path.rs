@@ -32,6 +32,7 @@ mod path {
     mod few_threads;
     mod forged_copies;
     mod goaway;
+    mod grpc_ends;
     mod half_close;
     mod headless;
     mod http;

@@ -33,7 +33,7 @@ pub(super) const LONG_POLL: &str = "/poll";
 const POLL: Duration = Duration::from_secs(5);
 /// A server with a queue: so many requests at once, for so long each.
 pub(super) const WORKERS: usize = 8;
-const WORK: Duration = Duration::from_millis(10);
+pub(super) const WORK: Duration = Duration::from_millis(10);
 /// Requests that wait for a worker. Beyond, it answers at once that it cannot.
 const QUEUE: usize = 10_000;
 /// One bin of the log.

@@ -11,19 +11,19 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use policy::access::Source;
 use policy::name::SpiffeId;
-use policy::origin::Origin;
-use policy::route::{Match, Rule, Table};
 use policy::traffic::call::{Retry, Timeouts};
+use policy::traffic::endpoint::{Balance, Locality};
 use policy::traffic::guard::{Overload, Priority};
 use policy::traffic::part::Parts;
 use policy::traffic::pod::PodGuard;
 use policy::traffic::set::{GrpcCode, GrpcCodes};
-use policy::traffic::{Limited, Scoped, Sources, Traffic, Whole};
+use policy::traffic::{Sources, Traffic};
 use wire::v1::resource::Content;
 use wire::{convert, names, v1};
 
 use super::application::{Behaviour, GRPC, HTTP};
 use super::network;
+use crate::sections::{limited, whole};
 use crate::standing_in::{ClusterView, resource};
 
 const NAMESPACE: &str = "bench";
@@ -39,6 +39,8 @@ pub(super) struct Pod {
     /// `None`: it only calls.
     pub(super) service: Option<&'static str>,
     pub(super) behaviour: Behaviour,
+    /// Where it runs; empty: nobody says.
+    zone: &'static str,
 }
 
 impl Pod {
@@ -47,6 +49,7 @@ impl Pod {
             name,
             service: None,
             behaviour: Behaviour::Answers,
+            zone: "",
         }
     }
 
@@ -59,7 +62,12 @@ impl Pod {
             name,
             service: Some(service),
             behaviour,
+            zone: "",
         }
+    }
+
+    pub(super) const fn in_zone(self, zone: &'static str) -> Self {
+        Self { zone, ..self }
     }
 
     pub(super) fn identity(&self) -> Result<SpiffeId> {
@@ -76,6 +84,8 @@ pub(super) struct Asked {
     pub(super) grpc_unavailable: bool,
     /// `overload`, and `priority: Critical` for this account.
     pub(super) overload: Option<&'static str>,
+    /// `balance.locality: PreferSameZone`.
+    pub(super) near: bool,
 }
 
 #[derive(Debug)]
@@ -136,6 +146,12 @@ impl Cluster {
             traffic.overload = whole(Overload::DEFAULT);
             traffic.priority = limited(critical, Priority::Critical);
         }
+        if self.asked.near {
+            traffic.balance = whole(Balance {
+                locality: Some(Locality::PreferSameZone),
+                ..Balance::DEFAULT
+            });
+        }
         Ok(traffic)
     }
 
@@ -149,6 +165,7 @@ impl Cluster {
                 identity: pod.identity()?.as_str().to_owned(),
                 namespace: NAMESPACE.to_owned(),
                 pod: pod.name.to_owned(),
+                zone: pod.zone.to_owned(),
                 ..v1::Endpoint::default()
             })
         });
@@ -221,6 +238,7 @@ impl ClusterView for Cluster {
                 port(GRPC, v1::Protocol::Grpc),
             ],
             ips: vec![network::ip(at).to_string()],
+            zone: pod.zone.to_owned(),
             ..v1::Workload::default()
         };
         let mut own = vec![resource(names::WORKLOAD, Content::Workload(workload))];
@@ -286,34 +304,6 @@ fn service_at(pods: &[Pod], addr: SocketAddr) -> Option<&'static str> {
     services(pods).get(at).copied().filter(|_| served)
 }
 
-fn origin() -> Origin {
-    Origin::new("TrafficPolicy", NAMESPACE, "bench")
-}
-
-fn limited<T>(sources: Sources, section: T) -> Limited<T> {
-    let rule = Rule {
-        origin: origin(),
-        when: Match::Always,
-        then: Some(Scoped { sources, section }),
-    };
-    Table {
-        rules: vec![rule],
-        otherwise: None,
-    }
-}
-
-fn whole<T>(section: T) -> Whole<T> {
-    let rule = Rule {
-        origin: origin(),
-        when: Match::Always,
-        then: Some(section),
-    };
-    Table {
-        rules: vec![rule],
-        otherwise: None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -351,6 +341,29 @@ mod tests {
             ["destination/10.96.0.1:81"]
         );
         assert_eq!(cluster.own("web-1", Parts::ALL).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn zones_are_told_of_those_that_call_and_of_those_that_serve() {
+        let zoned = PODS.map(|pod| pod.in_zone("a"));
+        for (pods, zone) in [(zoned, "a"), (PODS, "")] {
+            let cluster = Cluster::new(&pods, Asked::default());
+            let endpoints = cluster.endpoints("web", HTTP_PORT).unwrap().endpoints;
+            assert!(endpoints.iter().all(|one| one.zone == zone));
+            let own = cluster.own("caller", Parts::ALL).unwrap();
+            let Some(Content::Workload(workload)) = &own[0].content else {
+                panic!("{own:?}")
+            };
+            assert_eq!(workload.zone, zone);
+        }
+        let near = Asked {
+            near: true,
+            ..Asked::default()
+        };
+        let cluster = Cluster::new(&PODS, near);
+        let policy = "policy/bench/web:80".to_owned();
+        let said = names(&cluster, Parts::of(&[Part::Locality]), HTTP_PORT);
+        assert!(said.contains(&policy), "{said:?}");
     }
 
     #[test]

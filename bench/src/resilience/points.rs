@@ -14,6 +14,7 @@ use crate::curves::Panel;
 pub(super) mod chain;
 pub(super) mod outage;
 pub(super) mod overload;
+pub(super) mod zones;
 
 /// Columns of every table.
 pub(super) const SYSTEMS: usize = 3;

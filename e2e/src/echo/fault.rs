@@ -4,7 +4,8 @@
 //! All fields may be left out: then every answer is 503 for ten minutes. `only` is how a path
 //! must begin, so that probes go on to succeed; `for` is when it is over by itself, so that
 //! nobody has to come back to mend it, and `"percent": 0` ends it at once. Each one replaces
-//! the one before. Answers of gRPC and of websockets stay as they are.
+//! the one before. Unary calls of gRPC fail with status 14, whatever `status` is; streams and
+//! websockets stay as they are.
 
 use std::{
     sync::{

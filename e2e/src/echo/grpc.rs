@@ -3,7 +3,9 @@
 //!
 //! The length-prefixed frames are passed through unparsed, so any message type
 //! works. `echo-grpc-status: N` in the request chooses the final status. With `NEXT` the
-//! next one answers `/Unary`, with its status; `/Stream` is answered here.
+//! next one answers `/Unary`, with its status; `/Stream` is answered here. A fault delays
+//! `/Unary`, and ends it with status 14 in trailers alone, as a server does that is too busy
+//! to look at a message.
 
 use anyhow::Context as _;
 use futures::stream;
@@ -16,6 +18,7 @@ use hyper::{
 
 use super::{
     client::WholeResponse,
+    fault::Wrong,
     next::{self, Next},
     response::{self, Body},
 };
@@ -29,7 +32,11 @@ pub fn is_grpc<B>(request: &Request<B>) -> bool {
 }
 
 /// Answers `Echo/Unary`, `Echo/Stream` and the standard health check.
-pub async fn answer(next: Option<&Next>, request: Request<Incoming>) -> Response<Body> {
+pub async fn answer(
+    next: Option<&Next>,
+    wrong: Option<Wrong>,
+    request: Request<Incoming>,
+) -> Response<Body> {
     let status = request
         .headers()
         .get(next::GRPC_STATUS_WISH)
@@ -40,7 +47,14 @@ pub async fn answer(next: Option<&Next>, request: Request<Incoming>) -> Response
         // One message: wait for the whole request, as a unary handler does.
         "/weft.echo.Echo/Unary" => {
             let (head, body) = request.into_parts();
-            match (whole(body).await, next) {
+            let message = whole(body).await;
+            if let Some(wrong) = wrong {
+                tokio::time::sleep(wrong.delay).await;
+                if wrong.status.is_some() {
+                    return ended(HeaderValue::from_static("14"), "a fault is set");
+                }
+            }
+            match (message, next) {
                 (Ok(message), None) => respond(http_body_util::Full::new(message), status),
                 (Ok(message), Some(next)) => match next.ask_grpc(&head, message).await {
                     Ok(answer) => passed_up(answer),

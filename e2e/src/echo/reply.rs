@@ -84,7 +84,8 @@ pub async fn answer(app: &App, peer: SocketAddr, request: Request<Incoming>) -> 
         let why = format!("WITNESS was not told: {error:#}\n");
         text(StatusCode::BAD_GATEWAY, why)
     } else if grpc::is_grpc(&request) {
-        grpc::answer(app.next.as_ref(), request).await
+        let wrong = app.fault.of(request.uri().path(), Instant::now());
+        grpc::answer(app.next.as_ref(), wrong, request).await
     } else if request.uri().path() == "/ws" && websocket::is_handshake(&request) {
         websocket::answer(request)
     } else if request.uri().path() == fault::PATH && request.method() == Method::POST {

@@ -46,6 +46,10 @@ const IN_TIME: &str = "1s";
 const EJECTED: Duration = Duration::from_secs(2);
 const LOOKED_AT: Duration = Duration::from_secs(9);
 const PROBES: f64 = 3.0 * CLIENTS as f64;
+/// Calls of each client in a second to the Service of which one instance hangs, whose attempts
+/// have half a second, and the promise about those.
+const EACH_HUNG: &str = "12";
+const GOOD_HUNG: f64 = 0.99;
 
 /// A breaker that the controllers opened, before they go: `restart` has the minute in which
 /// they are away.
@@ -161,47 +165,79 @@ fn served_and_called(ns: &Namespace) -> anyhow::Result<Pod> {
     Ok(ratings)
 }
 
+/// One instance answers 503, and one of another Service nothing at all.
 #[test]
-fn an_instance_that_fails_while_every_controller_is_killed_shows_to_nobody() -> Outcome {
+fn an_instance_that_fails_or_hangs_while_every_controller_is_killed_shows_to_nobody() -> Outcome {
     let ns = Namespace::meshed("killed")?;
-    for (name, replicas) in [("catalog", 3), ("client", CLIENTS as u32)] {
-        ns.apply_all(&App::new(name).replicas(replicas).objects())?;
-    }
-    ns.ready(&["catalog", "client"])?;
-    let (clients, broken) = (ns.pods("client")?, ns.pod("catalog")?);
-    assert_eq!(clients.len(), CLIENTS);
-    let called = url("catalog", 8080, "/items");
+    let clients = shop(&ns)?;
+    let (broken, hung) = (ns.pod("catalog")?, ns.pod("stock")?);
+    let (items, stock) = (url("catalog", 8080, "/items"), url("stock", 8080, "/items"));
     for client in &clients {
-        client.report(&called, &[])?;
+        client.report(&items, &[])?;
+        client.report(&stock, &[])?;
     }
     let api = Api::open(&ns.cluster)?;
     let before = controllers(&ns.cluster)?;
     assert!(before.len() >= 2, "there is {before:?}");
 
-    let args = [
-        "--rate",
-        EACH,
-        "--duration",
-        UNTIL_ENDED,
-        "-c",
-        "5",
-        "--timeout",
-        IN_TIME,
-    ];
-    let loads = clients
-        .iter()
-        .map(|client| client.start_load(&called, &args))
-        .collect::<anyhow::Result<Vec<Load>>>()?;
+    let loads = begin(&clients, &items, EACH)?;
+    let hung_loads = begin(&clients, &stock, EACH_HUNG)?;
     thread::sleep(CALM);
     kill_controllers(&ns.cluster)?;
     api.set_fault(&broken, &json!({"status": 503, "only": "/items"}))?;
+    api.set_fault(&hung, &json!({"delay": "60s", "only": "/items"}))?;
     thread::sleep(EJECTED);
     let at_first = api.arrived(&broken)?;
     thread::sleep(LOOKED_AT);
     let probes = api.arrived(&broken)? - at_first;
+    println!("{probes} probes");
     assert!(at_first > 5.0 * PROBES, "only {at_first} calls came to it");
     assert!(probes <= PROBES, "{probes} calls came to what should rest");
 
+    in_time(loads, GOOD)?;
+    in_time(hung_loads, GOOD_HUNG)?;
+    let backend = format!("{}/stock", ns.name);
+    let failed = [("backend", backend.as_str()), ("success", "false")];
+    let given_up = api.sums(&clients, "weft_attempts_total", &failed)?;
+    let given_up: f64 = given_up.iter().sum();
+    assert!(given_up >= CLIENTS as f64, "{given_up} attempts hung");
+    others_came(&ns.cluster, &before)?;
+    Ok(())
+}
+
+/// Clients of `catalog` and of `stock`, whose attempts have half a second.
+fn shop(ns: &Namespace) -> anyhow::Result<Vec<Pod>> {
+    let apps = [
+        App::new("catalog").replicas(3),
+        App::new("stock").replicas(3),
+        App::new("client").replicas(CLIENTS as u32),
+    ];
+    ns.apply_all(&apps.iter().flat_map(App::objects).collect::<Vec<_>>())?;
+    ns.apply_all(&[
+        json!({"apiVersion": "weft.dev/v1alpha1", "kind": "TrafficPolicy",
+        "metadata": {"name": "stock"}, "spec": {
+            "targetRef": {"kind": "Service", "name": "stock"},
+            "timeouts": {"backendRequest": "500ms"}}}),
+    ])?;
+    ns.await_condition("tp/stock", "Accepted", "True")?;
+    ns.ready(&["catalog", "stock", "client"])?;
+    let clients = ns.pods("client")?;
+    ensure!(clients.len() == CLIENTS, "there are {clients:?}");
+    Ok(clients)
+}
+
+/// Each client asks so often in a second, and waits for a second.
+fn begin(clients: &[Pod], called: &str, rate: &str) -> anyhow::Result<Vec<Load>> {
+    let rate = ["--rate", rate, "--duration", UNTIL_ENDED];
+    let args = [&rate[..], &["-c", "5", "--timeout", IN_TIME]].concat();
+    let loads = clients
+        .iter()
+        .map(|client| client.start_load(called, &args));
+    loads.collect()
+}
+
+/// Ends the loads, of whose calls so many must have been answered with 200 in time.
+fn in_time(loads: Vec<Load>, least: f64) -> anyhow::Result<()> {
     let (mut planned, mut good) = (0, 0);
     for load in loads {
         let seen = load.end()?;
@@ -209,12 +245,11 @@ fn an_instance_that_fails_while_every_controller_is_killed_shows_to_nobody() -> 
         planned += seen.planned;
         good += seen.by_status.get("200").copied().unwrap_or_default();
     }
-    println!("{good} of {planned} in time, {probes} probes");
-    assert!(
-        good as f64 >= GOOD * planned as f64,
+    println!("{good} of {planned} in time");
+    ensure!(
+        good as f64 >= least * planned as f64,
         "only {good} of {planned} were answered with 200 within {IN_TIME}"
     );
-    others_came(&ns.cluster, &before)?;
     Ok(())
 }
 

@@ -21,12 +21,14 @@ use super::url;
 
 /// Port of the application's log of requests.
 const LOG: u16 = 9091;
-/// More than a proxy keeps of a body.
+/// More than a proxy keeps of a body; and less, which it could send to two.
 const BODY: &str = "102400";
+const SMALL_BODY: &str = "4096";
 /// Of so many requests one may fail. What a pod has begun to take when it ends it finishes
 /// within moments, so none should.
 const ONE_FAILURE_IN: u64 = 200;
 const UPLOADS: &str = "/orders";
+const PAYMENTS: &str = "/payments";
 const CALLS: &str = "/weft.echo.Echo/Unary";
 
 #[test]
@@ -46,15 +48,21 @@ fn uploads_over_a_rollout_come_to_no_application_twice() -> Outcome {
 
     let before: Vec<String> = ns.pods("server")?.into_iter().map(|pod| pod.name).collect();
     let begun = Instant::now();
-    let uploads = load(&client, UPLOADS, &["-X", "POST"])?;
-    let calls = load(&client, CALLS, &["--grpc"])?;
+    let uploads = load(&client, UPLOADS, &["-X", "POST", "--body-size", BODY])?;
+    let payments = load(
+        &client,
+        PAYMENTS,
+        &["-X", "POST", "--body-size", SMALL_BODY],
+    )?;
+    let calls = load(&client, CALLS, &["--grpc", "--body-size", BODY])?;
     ns.kubectl(&["rollout", "restart", "deployment/server"])?;
     ns.ready(&["server"])?;
     println!("rolled over within {:?}", begun.elapsed());
-    let (uploads, calls) = (uploads.end()?, calls.end()?);
+    let (uploads, payments, calls) = (uploads.end()?, payments.end()?, calls.end()?);
 
     for (path, seen, good) in [
         (UPLOADS, &uploads, uploads.by_status.get("200")),
+        (PAYMENTS, &payments, payments.by_status.get("200")),
         (CALLS, &calls, calls.by_grpc_status.get("0")),
     ] {
         let good = good.copied().unwrap_or_default();
@@ -91,11 +99,10 @@ fn told_twice_is_found(api: &Api, client: &Pod, ledger: &Pod) -> anyhow::Result<
     Ok(())
 }
 
-/// 25 a second, each with a trace of its own and more than a proxy keeps.
+/// 25 a second, each with a trace of its own.
 fn load(client: &Pod, path: &str, kind: &[&str]) -> anyhow::Result<Load> {
     let rate = ["--rate", "25", "--duration", UNTIL_ENDED, "-c", "8"];
-    let each = ["--trace", "--body-size", BODY];
-    let args = [&rate[..], &each, kind].concat();
+    let args = [&rate[..], &["--trace"], kind].concat();
     client.start_load(&url("server", 8080, path), &args)
 }
 

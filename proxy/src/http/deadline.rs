@@ -196,10 +196,10 @@ pub(crate) fn check(deadline: Deadline) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Whether a call that a deadline has ended, here or at a peer, ended by what it is made for:
-/// then nobody waits for it, while its own time leaves somebody who may ask again.
-pub(crate) fn is_over_above(deadline: Deadline) -> bool {
-    deadline.over(now() + ROUNDED) == Some(DeadlineSource::Context)
+/// Which of its ends a call has reached, here or at a peer: its own leaves somebody who may
+/// ask again, while nobody waits any more beyond that of what it is made for.
+pub(crate) fn reached(deadline: Deadline) -> Option<DeadlineSource> {
+    deadline.over(now() + ROUNDED)
 }
 
 /// What a wait has ended by.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::header::{CACHE_CONTROL, SET_COOKIE};
 use http::{HeaderMap, HeaderValue};
+use policy::deadline::{Deadline, DeadlineSource};
 use policy::retry::RetryOutcome;
 use policy::traffic::call::Retry;
 use policy::traffic::set::GrpcCode;
@@ -12,7 +13,7 @@ use crate::endpoints::endpoint::InFlight;
 use crate::endpoints::learned::now;
 use crate::endpoints::set::EndpointSet;
 use crate::http::context::{Asker, Contexts};
-use crate::http::deadline::Ends;
+use crate::http::deadline::{self, Ends};
 use crate::http::grpc::{grpc_status, is_success};
 use crate::http::headers;
 use crate::http::watched::BodyEnd;
@@ -130,21 +131,24 @@ pub(super) struct Open {
     pub(super) told: Option<Box<TrailerListener>>,
 }
 
-/// Who learns that a gRPC call failed in its trailers. It is not tried again, since its
-/// headers have gone, but neither is what asked for it.
+/// Who learns that a gRPC call failed behind the head of its answer. It is not tried again,
+/// since its headers have gone, but neither is what asked for it.
 #[derive(Debug)]
 pub(super) struct TrailerListener {
     pub(super) contexts: Arc<Contexts>,
     pub(super) asker: Asker,
     /// Of any failure, not only of those that the policy lists.
     pub(super) any: bool,
+    /// Of the call.
+    pub(super) deadline: Deadline,
 }
 
 impl TrailerListener {
     fn of_end(&self, end: BodyEnd, status: Option<u16>, retry: &Retry) {
+        // Whoever does not say how it went has failed, as in headers.
+        let told = status.unwrap_or(u16::from(GrpcCode::Unknown.number()));
         let code = match end {
-            // Whoever does not say how it went has failed, as in headers.
-            BodyEnd::Complete => Some(status.unwrap_or(GrpcCode::Unknown.number().into())),
+            BodyEnd::Complete => Some(told),
             // What its caller is told instead of trailers.
             BodyEnd::Failed => Some(GrpcCode::Unavailable.number().into()),
             BodyEnd::OutOfTime | BodyEnd::Late | BodyEnd::Dropped => None,
@@ -152,8 +156,20 @@ impl TrailerListener {
         let listed =
             |code: u16| u8::try_from(code).is_ok_and(|code| retry.grpc_codes.contains(code));
         let fails = |code: u16| code != 0 && (self.any || listed(code));
-        if code.is_some_and(fails) {
+        if code.is_some_and(fails) || self.is_late(end, told) {
             self.contexts.spend(&self.asker);
+        }
+    }
+
+    /// Whether the call had no end in its own time, as one without a head of its answer: the
+    /// same time is counted by its peer, who tells of it, and by its caller, who leaves.
+    fn is_late(&self, end: BodyEnd, told: u16) -> bool {
+        let reached = deadline::reached(self.deadline);
+        match end {
+            BodyEnd::OutOfTime | BodyEnd::Late => reached != Some(DeadlineSource::Context),
+            BodyEnd::Complete if told != u16::from(GrpcCode::DeadlineExceeded.number()) => false,
+            BodyEnd::Complete | BodyEnd::Dropped => reached == Some(DeadlineSource::Own),
+            BodyEnd::Failed => false,
         }
     }
 }
@@ -217,5 +233,77 @@ pub(super) fn succeeded(
         && retry.attempts > 0
     {
         set.budget.save(now(), &retry.budget);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http::HeaderName;
+    use policy::deadline::RequestedTimeout;
+    use tokio::time::advance;
+
+    use super::*;
+    use crate::http::context::OpenRequest;
+
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    /// What a call says that has so long.
+    type Asked = fn(Duration) -> RequestedTimeout;
+
+    fn own(left: Duration) -> RequestedTimeout {
+        RequestedTimeout {
+            grpc: Some(left),
+            ..RequestedTimeout::default()
+        }
+    }
+
+    fn of_context(left: Duration) -> RequestedTimeout {
+        RequestedTimeout {
+            rest: Some(left),
+            ..RequestedTimeout::default()
+        }
+    }
+
+    /// Whether a call that has 300 ms and ends so marks what asked for it.
+    async fn marks(asked: Asked, after: u64, end: BodyEnd, status: Option<u16>) -> bool {
+        let name = HeaderName::from_static("traceparent");
+        let map = HeaderMap::from_iter([(name, HeaderValue::from_static(PARENT))]);
+        let contexts = Arc::<Contexts>::default();
+        let asked = asked(Duration::from_millis(300));
+        let listener = TrailerListener {
+            contexts: Arc::clone(&contexts),
+            asker: Asker::of(None, &map).unwrap(),
+            any: false,
+            deadline: Deadline::arrived(deadline::now(), asked, None),
+        };
+        advance(Duration::from_millis(after)).await;
+        listener.of_end(end, status, &Retry::DEFAULT);
+        contexts.is_spent(&OpenRequest::default(), &map)
+    }
+
+    /// No status is listed.
+    #[tokio::test(start_paused = true)]
+    async fn a_grpc_call_without_an_end_in_its_own_time_marks_what_asked_for_it() {
+        let cases: [(Asked, u64, BodyEnd, Option<u16>, bool); 11] = [
+            (own, 300, BodyEnd::OutOfTime, None, true),
+            (own, 300, BodyEnd::Late, None, true),
+            (own, 299, BodyEnd::Complete, Some(4), true),
+            (own, 299, BodyEnd::Dropped, None, true),
+            // Of something else.
+            (own, 100, BodyEnd::Complete, Some(4), false),
+            (own, 100, BodyEnd::Dropped, None, false),
+            (own, 299, BodyEnd::Complete, Some(0), false),
+            (own, 299, BodyEnd::Complete, Some(14), false),
+            (own, 299, BodyEnd::Failed, None, false),
+            // Nobody waits any more.
+            (of_context, 300, BodyEnd::OutOfTime, None, false),
+            (of_context, 299, BodyEnd::Complete, Some(4), false),
+        ];
+        for (asked, after, end, status, marked) in cases {
+            let marks = marks(asked, after, end, status).await;
+            assert_eq!(marks, marked, "{end:?} {status:?} after {after} ms");
+        }
     }
 }

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use policy::http_match::HttpMatch;
+use policy::route::Match;
 use policy::traffic::Traffic;
 use policy::traffic::call::Retry;
 use policy::traffic::guard::{Overload, OverloadMode, Priority};
@@ -319,7 +321,14 @@ async fn calls_take_over_the_class_of_a_request_whose_own_application_is_never_o
 #[tokio::test]
 async fn a_caller_whose_calls_are_shed_sends_fewer_of_that_class_and_all_of_another() {
     let (client, server, app) = one(SILENCE).await;
-    server.set(vec![guard([(app.port, guard_port(cap(1)))])]);
+    let pay = HttpMatch::new("pay", Some("/pay"), &["GET"], &[] as &[(&str, &str)]);
+    let mut classes = GuardPort {
+        priority: limited(Priority::Critical),
+        ..guard_port(cap(1))
+    };
+    classes.priority.rules[0].when = Match::AnyOf(vec![pay.unwrap()]);
+    client.set(vec![said(&classes)]);
+    server.set(vec![guard([(app.port, classes)])]);
     let _held = held(&client, &app, "", 1).await;
     let begun = Instant::now();
     let mut calls = 0.0;
@@ -340,6 +349,11 @@ async fn a_caller_whose_calls_are_shed_sends_fewer_of_that_class_and_all_of_anot
         1.0,
         "the first of its class"
     );
+    for _ in 0..5 {
+        get(client.call(vip()).await, "/pay", "").await;
+    }
+    let critical = shed(&server, Priority::Critical);
+    assert_eq!(critical, 5.0, "by the word of a policy too");
 }
 
 /// An application that serves so many requests at once, each in this time.

@@ -37,6 +37,7 @@ pub fn policy_message(traffic: &Traffic) -> v1::Policy {
     limited(&traffic.retry, &mut rules);
     limited(&traffic.fallback, &mut rules);
     limited(&traffic.mirror, &mut rules);
+    limited(&traffic.priority, &mut rules);
     whole(&traffic.ejection, &mut rules);
     whole(&traffic.breaker, &mut rules);
     whole(&traffic.balance, &mut rules);

@@ -62,6 +62,7 @@ const ASKED_NOTHING: Asked = Asked {
     attempt: None,
     grpc_unavailable: false,
     overload: None,
+    near: false,
 };
 
 const ANSWERS_503: Outage = Outage {
@@ -239,6 +240,18 @@ fn goodput(
     )
 }
 
+/// What the failing instance gets once it is found out; `outage`: of several.
+fn probes_alone(outage: Option<&Outage>, all: &[Option<OutageRun>; SYSTEMS]) -> Row {
+    let of = outage.map_or_else(String::new, |outage| format!("{}: ", outage.name));
+    row(
+        format!("{of}requests at the failing instance after 2 s"),
+        "probes alone, ≤ 20",
+        all,
+        |run| format!("{:.0}", run.at_bad_since(FOUND_OUT)),
+        |run| run.at_bad_since(FOUND_OUT) <= PROBES,
+    )
+}
+
 /// Calls that were due so many seconds after the failure, or later.
 fn all_good_after(seconds: u64, outage: &Outage, all: &[Option<OutageRun>; SYSTEMS]) -> Row {
     let not_good = |run: &OutageRun| run.not_good_since(Duration::from_secs(seconds));
@@ -278,21 +291,13 @@ pub(in crate::resilience) fn one_of_three(bench: &Bench) -> Result<Section> {
     let grpc_node = of_all(&bench.some_of([true, true, false]), &GRPC_NODE)?;
     let rows = vec![
         goodput(&ANSWERS_503, "≥ 99.9 %", 0.999, &answers),
-        row(
-            format!(
-                "{}: requests at the failing instance after 2 s",
-                ANSWERS_503.name
-            ),
-            "probes alone, ≤ 20",
-            &answers,
-            |run| format!("{:.0}", run.at_bad_since(FOUND_OUT)),
-            |run| run.at_bad_since(FOUND_OUT) <= PROBES,
-        ),
+        probes_alone(Some(&ANSWERS_503), &answers),
         goodput(&BLACK_HOLE, "≥ 99 %", 0.99, &hole),
         all_good_after(3, &BLACK_HOLE, &hole),
         all_good_after(8, &NODE_LOST, &node),
         last_late(&NODE_LOST, &node),
         goodput(&GRPC, "≥ 99.9 %", 0.999, &grpc),
+        probes_alone(Some(&GRPC), &grpc),
         goodput(&GRPC_HOLE, "≥ 99 %", 0.99, &grpc_hole),
         all_good_after(3, &GRPC_HOLE, &grpc_hole),
         all_good_after(8, &GRPC_NODE, &grpc_node),
@@ -377,13 +382,7 @@ pub(in crate::resilience) fn posts(bench: &Bench) -> Result<Section> {
             list,
             rested,
         ),
-        row(
-            "requests at the failing instance after 2 s".to_owned(),
-            "probes alone, ≤ 20",
-            &all,
-            |run| format!("{:.0}", run.at_bad_since(FOUND_OUT)),
-            |run| run.at_bad_since(FOUND_OUT) <= PROBES,
-        ),
+        probes_alone(None, &all),
         row(
             "slowest of the good calls".to_owned(),
             "",

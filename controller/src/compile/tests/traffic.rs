@@ -87,6 +87,7 @@ fn callers_get_their_sections_and_pods_get_theirs() {
         "TrafficPolicy shop/all"
     );
     assert!(said.rate_limits.rules.is_empty() && said.overload.rules.is_empty());
+    assert_eq!(said.priority.rules.len(), 1, "they hold back by class");
     assert!(!names(&model, "client").contains(&"guard".to_owned()));
 
     let guard = resolve_newest(&model, "api-1", &[]).guard();

@@ -11,7 +11,7 @@ use tokio::{
 use super::*;
 use crate::echo::{
     client::Failure,
-    grpc,
+    fault, grpc,
     load::Plan,
     reply::Report,
     request_log::{self, How, Record, Told},
@@ -253,6 +253,42 @@ async fn the_status_of_a_grpc_call_is_that_of_the_last_one() {
         assert_eq!(answer.trailers["grpc-status"], status);
         assert_eq!(answer.body, grpc::message(b"hello"));
         assert_eq!(c.ended("/weft.echo").await.status, Some(200));
+    }
+}
+
+#[tokio::test]
+async fn a_fault_at_the_last_one_ends_a_grpc_call_of_all_in_trailers_alone_or_delays_it() {
+    let c = last().await;
+    let b = calls_on("b", c.http, Propagate::Nothing).await;
+    let delay = Duration::from_millis(300);
+    for (fault, status, takes) in [
+        (r#"{"delay": "300ms"}"#, "0", delay),
+        (
+            r#"{"status": 503, "only": "/weft.echo"}"#,
+            "14",
+            Duration::ZERO,
+        ),
+        (
+            r#"{"status": 503, "only": "/products"}"#,
+            "0",
+            Duration::ZERO,
+        ),
+    ] {
+        let mut order = c.ask(fault::PATH);
+        order.method = Method::POST;
+        order.body = fault.into();
+        assert_eq!(Client::new(order).send().await.unwrap().status, 200);
+        let begun = Instant::now();
+        let answer = Client::new(unary(&b, "0")).send().await.unwrap();
+        assert!(begun.elapsed() >= takes, "{fault}");
+        let alone = status != "0";
+        assert_eq!(answer.headers.contains_key("grpc-status"), alone, "{fault}");
+        let told = if alone {
+            &answer.headers
+        } else {
+            &answer.trailers
+        };
+        assert_eq!(told["grpc-status"], status, "{fault}");
     }
 }
 

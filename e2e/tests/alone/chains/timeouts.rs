@@ -8,7 +8,7 @@ use e2e::{
 use serde_json::json;
 
 use super::super::url;
-use super::links::{calls_on, fault, link, requests};
+use super::links::{CALLS, calls_on, fault, link, requests};
 use super::{ROUNDS, SOON, between, left, same};
 
 /// `timeouts.request` of each Service, in milliseconds.
@@ -17,8 +17,10 @@ const LIMITS: [(&str, f64); 3] = [("a", 30_000.0), ("b", 10_000.0), ("c", 3_000.
 const WITHIN: f64 = 50.0;
 /// In a round that does not hold.
 const WITHIN_AT_MOST: f64 = 500.0;
-/// A round. Not all at once, or they would wait for each other's work.
+/// A round, over HTTP/1.1 and over gRPC. Not all at once, or they would wait for each other's
+/// work.
 const NINE: [&str; 6] = ["-n", "9", "-c", "9", "--rate", "2"];
+const EACH: usize = 9;
 
 fn town() -> anyhow::Result<Namespace> {
     let ns = Namespace::meshed("chain-timeouts")?;
@@ -74,7 +76,7 @@ fn each_hop_is_told_what_those_before_it_have_not_used() -> Outcome {
 
     // So much that less than its own time is left for each next one.
     for (pod, delay) in pods.iter().zip(["22s", "6s"]) {
-        let slow = format!(r#"{{"delay": "{delay}", "only": "/slow", "for": "5m"}}"#);
+        let slow = format!(r#"{{"delay": "{delay}", "for": "5m"}}"#);
         fault(pod, &slow)?;
     }
     for round in 0..ROUNDS {
@@ -86,15 +88,30 @@ fn each_hop_is_told_what_those_before_it_have_not_used() -> Outcome {
     Err(none)?
 }
 
-/// Whether each hop of each of nine calls was told what was left.
+/// Whether each hop of each of nine calls was told what was left, over either protocol.
 fn all_are_told(api: &Api, client: &Pod, pods: &[Pod; 3], path: &str) -> anyhow::Result<bool> {
     let args = [&NINE[..], &["--trace", "--timeout", "60s"]].concat();
-    let seen = client.get(&url("a", 8080, path), &args)?;
-    ensure!(seen.by_status.get("200") == Some(&9), "{seen:?}");
+    let http = client.start_load(&url("a", 8080, path), &args)?;
+    let grpc = client.start_load(&url("a", 8080, CALLS), &[&args[..], &["--grpc"]].concat())?;
+    let (http, grpc) = (http.finish()?, grpc.finish()?);
+    ensure!(http.by_status.get("200") == Some(&9), "{http:?}");
+    ensure!(grpc.by_grpc_status.get("0") == Some(&9), "{grpc:?}");
+    let mut holds = true;
+    for path in [path, CALLS] {
+        holds &= hops_are_told(api, pods, path)?;
+    }
+    Ok(holds)
+}
+
+/// The same of the last nine calls below `path`.
+fn hops_are_told(api: &Api, pods: &[Pod; 3], path: &str) -> anyhow::Result<bool> {
     let mut before = requests(api, &pods[0], path)?;
+    // Calls of gRPC have one path in all rounds.
+    before.drain(..before.len().saturating_sub(EACH));
     let mut holds = true;
     for ((service, limit), pod) in LIMITS.into_iter().zip(pods).skip(1) {
-        let here = requests(api, pod, path)?;
+        let mut here = requests(api, pod, path)?;
+        here.drain(..here.len().saturating_sub(EACH));
         let mut off = Vec::new();
         for first in &before {
             let then = same(&here, first)?;
@@ -102,8 +119,8 @@ fn all_are_told(api: &Api, client: &Pod, pods: &[Pod; 3], path: &str) -> anyhow:
             ensure!(rest < limit - 500.0, "{rest} ms is no less than its own");
             off.push((left(then)? - rest).abs());
         }
-        ensure!(off.len() == 9, "{service}: {off:?}");
-        println!("{service} was told what was left, by so many ms: {off:?}");
+        ensure!(off.len() == EACH, "{service}: {off:?}");
+        println!("{path}: {service} was told what was left, by so many ms: {off:?}");
         let most = off.iter().copied().fold(f64::MIN, f64::max);
         ensure!(most <= WITHIN_AT_MOST, "{service}: {most} ms off");
         holds &= most <= WITHIN;

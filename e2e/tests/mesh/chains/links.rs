@@ -11,6 +11,8 @@ use serde_json::json;
 /// Orders and logs of the application; the pods skip the port, so that no proxy counts what
 /// the test itself asks.
 pub(super) const BYPASS: u16 = 9092;
+/// What calls of gRPC ask each of a chain for: its path is that of its method.
+pub(super) const CALLS: &str = "/weft.echo.Echo/Unary";
 
 /// An application that asks nobody.
 pub(super) fn link(name: &str) -> App {

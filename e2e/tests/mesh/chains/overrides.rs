@@ -6,7 +6,7 @@ use e2e::harness::{Api, Cluster, Namespace, Outcome, Pod, eventually};
 use serde_json::{Value, json};
 
 use super::super::{SOON, url};
-use super::links::{calls_on, link, log, requests};
+use super::links::{CALLS, calls_on, link, log, requests};
 
 const ROUTE: &str = "weft-route:catalog=catalog-staging";
 /// Requests of each kind that has a right, and of each of three without one.
@@ -102,13 +102,19 @@ fn send(cases: &[Case<'_>]) -> anyhow::Result<()> {
         for header in case.shown {
             args.extend(["-H", *header]);
         }
+        if case.path == CALLS {
+            args.push("--grpc");
+        }
         let first = url(case.first, 8080, case.path);
         loads.push((case, case.from.start_load(&first, &args)?));
     }
     for (case, load) in loads {
         let seen = load.finish()?;
-        let all = seen.by_status.get("200") == Some(&case.requests);
-        ensure!(all, "{}: {seen:?}", case.path);
+        let good = match case.path {
+            CALLS => seen.by_grpc_status.get("0"),
+            _ => seen.by_status.get("200"),
+        };
+        ensure!(good == Some(&case.requests), "{}: {seen:?}", case.path);
     }
     Ok(())
 }
@@ -157,6 +163,11 @@ fn a_request_chooses_behind_three_forwarders_by_right_and_nobody_else_does() -> 
             granted: true,
             requests: GRANTED,
             ..Case::new(&qa, "web", "/by-identity")
+        },
+        Case {
+            granted: true,
+            requests: GRANTED,
+            ..Case::new(&qa, "web", CALLS)
         },
         Case {
             granted: true,

@@ -214,7 +214,8 @@ async fn what_a_peer_breaks_off_in_the_last_moment_was_broken_off_for_its_time()
 
 /// A peer is told of whole milliseconds, and may be the first to say that it is over.
 #[tokio::test(start_paused = true)]
-async fn a_call_is_over_above_where_its_own_time_is_not() {
+async fn a_call_reaches_its_own_end_before_that_of_what_it_is_made_for() {
+    use DeadlineSource::{Context, Own};
     let millis = Duration::from_millis;
     let call = |own: Option<u64>, context: Option<u64>| {
         let asked = RequestedTimeout {
@@ -222,19 +223,19 @@ async fn a_call_is_over_above_where_its_own_time_is_not() {
             ..RequestedTimeout::default()
         };
         let until = context.map(|left| now() + millis(left));
-        is_over_above(Deadline::outgoing(now(), asked, &Timeouts::DEFAULT, until))
+        reached(Deadline::outgoing(now(), asked, &Timeouts::DEFAULT, until))
     };
-    for (own, context, above) in [
-        (None, None, false),
-        (Some(0), None, false),
-        (None, Some(0), true),
-        (None, Some(1), true),
-        (None, Some(50), false),
-        (Some(1), Some(0), false),
-        (Some(50), Some(0), true),
-        (Some(0), Some(50), false),
+    for (own, context, first) in [
+        (None, None, None),
+        (Some(0), None, Some(Own)),
+        (None, Some(0), Some(Context)),
+        (None, Some(1), Some(Context)),
+        (None, Some(50), None),
+        (Some(1), Some(0), Some(Own)),
+        (Some(50), Some(0), Some(Context)),
+        (Some(0), Some(50), Some(Own)),
     ] {
-        assert_eq!(call(own, context), above, "{own:?} {context:?}");
+        assert_eq!(call(own, context), first, "{own:?} {context:?}");
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use policy::deadline::{Deadline, DeadlineSource};
 use policy::reason::Reason;
 use policy::retry::{self, AskedWait, Attempted};
 
@@ -26,7 +27,8 @@ impl Attempts<'_> {
             moved: self.failovers.found_overload(),
             body_kept: outgoing.replay.is_kept(),
             spent: failed.spent || outgoing.is_for_retry(),
-            late: outgoing.late.load(Relaxed) && !deadline::is_over_above(outgoing.deadline),
+            late: outgoing.late.load(Relaxed)
+                && deadline::reached(outgoing.deadline) != Some(DeadlineSource::Context),
             asked: failed.asked,
             deadline: outgoing.deadline,
         }
@@ -47,15 +49,16 @@ impl Attempts<'_> {
         outgoing.note_spent(failed.is_some_and(marks));
     }
 
-    /// Who learns how a gRPC call went that tells so in its trailers, where a failure would
-    /// mark it.
+    /// Who learns how a gRPC call went that tells so in its trailers, or has no time for them,
+    /// where a failure would mark it.
     pub(super) fn told_by_trailers(
         &self,
         proxy: &Proxy,
         outgoing: &Outgoing,
     ) -> Option<Box<TrailerListener>> {
-        let any = outgoing.is_for_retry();
-        if !any && self.retry().grpc_codes.is_empty() {
+        let (any, deadline) = (outgoing.is_for_retry(), outgoing.deadline);
+        let ends = deadline != Deadline::NONE || self.timeouts().idle.is_some();
+        if !any && !ends && self.retry().grpc_codes.is_empty() {
             return None;
         }
         let asker = outgoing.asker()?;
@@ -64,6 +67,7 @@ impl Attempts<'_> {
             contexts,
             asker,
             any,
+            deadline,
         }))
     }
 

@@ -19,7 +19,7 @@ use crate::outbound::send::Outgoing;
 use crate::telemetry::call::Call;
 
 impl Attempts<'_> {
-    fn timeouts(&self) -> &Timeouts {
+    pub(super) fn timeouts(&self) -> &Timeouts {
         call_policy::timeouts(self.route.policy.as_deref())
     }
 

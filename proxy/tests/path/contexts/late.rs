@@ -28,3 +28,43 @@ async fn what_had_no_answer_in_its_own_time_is_not_asked_for_again_above() {
         assert_eq!(retries(&chain.web, "spent"), 1.0, "{}", chain.web.metrics());
     }
 }
+
+/// The head of a gRPC answer and two bytes.
+const ENDLESS: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\n\
+                       transfer-encoding: chunked\r\ntrailer: grpc-status\r\n\r\n2\r\nab\r\n";
+
+/// A caller that leaves for a reason of its own has seen nothing of the time.
+#[tokio::test]
+async fn a_grpc_answer_that_does_not_end_in_its_own_time_is_not_asked_for_again_above() {
+    let leaves = Duration::from_secs(1);
+    for (time, patience, late) in [("900m", SOON, true), ("60S", leaves, false)] {
+        let chain = Chain::new().await;
+        let next = chain.asks([ENDLESS]).await;
+        let call = chain.called("GET", PARENT).await;
+        let request = chain.request().await;
+        let mut stream = chain.api.call(vip()).await;
+        let asks = format!(
+            "POST / HTTP/1.1\r\nHost: web.shop\r\nConnection: close\r\nContent-Length: 4\r\n\
+             content-type: application/grpc\r\nte: trailers\r\ngrpc-timeout: {time}\r\n\
+             {PARENT}\r\ncall"
+        );
+        let answer = raw(&mut stream, asks.as_bytes(), patience).await;
+        crash(stream);
+        let begun = answer.starts_with("HTTP/1.1 200") && answer.contains("ab");
+        assert!(begun, "{answer}");
+        if late {
+            broken_off(&next[0]).await;
+        } else {
+            sleep(Duration::from_millis(300)).await;
+        }
+        request.answer(UNAVAILABLE).await;
+        if late {
+            assert_eq!(call.await.unwrap().0, 503, "nobody is asked again");
+            assert_eq!(retries(&chain.web, "spent"), 1.0, "{}", chain.web.metrics());
+        } else {
+            chain.request().await.answer(OK).await;
+            assert_eq!(call.await.unwrap().0, 200, "{time} marks nothing");
+        }
+        assert_eq!(next[0].asked(), 1);
+    }
+}

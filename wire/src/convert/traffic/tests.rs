@@ -245,11 +245,12 @@ prop_compose! {
     fn for_callers()(timeouts in limited(a_timeouts()), retry in limited(a_retry()),
         fallback in limited(a_fallback()),
         mirror in limited(vec(a_mirror(), 0..3).prop_map(Arc::from)),
+        priority in limited(select(Priority::ALL.to_vec())),
         ejection in whole(an_ejection()), breaker in whole(a_breaker()),
         balance in whole(a_balance()), sticky in whole(a_sticky()),
         overrides in whole(vec(an_override(), 0..3).prop_map(Arc::from))) -> Traffic {
-        Traffic { timeouts, retry, fallback, mirror, ejection, breaker, balance, sticky,
-            overrides, ..Traffic::default() }
+        Traffic { timeouts, retry, fallback, mirror, priority, ejection, breaker, balance,
+            sticky, overrides, ..Traffic::default() }
     }
 }
 
