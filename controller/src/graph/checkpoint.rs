@@ -131,11 +131,14 @@ impl Checkpointer {
                     last.clone_from(&held.metadata.resource_version);
                     match self.take(&held).await {
                         Ok(_) => *lacks = is_news && self.exceeds(piece, &held).await,
-                        Err(error) => self.say(
-                            piece,
-                            "GraphUnreadable",
-                            format!("{error}; it is left alone by this replica"),
-                        ),
+                        Err(error) => {
+                            *lacks = false;
+                            self.say(
+                                piece,
+                                "GraphUnreadable",
+                                format!("{error}; it is left alone by this replica"),
+                            );
+                        }
                     }
                 }
                 Err(error) => {

@@ -50,6 +50,9 @@ pub(crate) struct Memory {
     pub(crate) dropped: u64,
 }
 
+/// An edge of a piece.
+type Held<'a> = (&'a EdgeRef, Seen);
+
 /// One edge as it is written down.
 #[derive(Debug, Serialize, Deserialize)]
 struct Line {
@@ -195,7 +198,12 @@ impl Memory {
     /// What is to be written down as one of [`PIECES`] pieces, each edge always in the same
     /// one. What does not fit into its piece is left out, the longest unseen first.
     pub(crate) fn piece(&self, at: usize) -> Result<Vec<u8>, std::io::Error> {
-        let mut piece: Vec<(&EdgeRef, Seen)> = self
+        self.fitting(at).map(|(packed, _)| packed)
+    }
+
+    /// A piece, and the edges that have room in it.
+    fn fitting(&self, at: usize) -> Result<(Vec<u8>, Vec<Held<'_>>), std::io::Error> {
+        let mut piece: Vec<Held<'_>> = self
             .iter()
             .filter(|(edge, _)| piece_of(edge) == at)
             .collect();
@@ -205,7 +213,7 @@ impl Memory {
         loop {
             let packed = pack(&piece)?;
             if packed.len() <= MAX_PIECE {
-                return Ok(packed);
+                return Ok((packed, piece));
             }
             piece.truncate(piece.len() * 3 / 4);
         }
@@ -237,7 +245,8 @@ impl Memory {
     }
 
     /// Whether calls before `settled` are known here that this piece, which was read, lacks. Of
-    /// what came later every replica is told by itself.
+    /// what came later every replica is told by itself. What has no room is not lacking: two
+    /// replicas with more than fits would write over each other for ever.
     ///
     /// # Errors
     /// As [`Self::read`].
@@ -248,7 +257,7 @@ impl Memory {
         settled: u64,
     ) -> Result<bool, Unreadable> {
         let told: HashMap<EdgeKey, Seen> = unpack(piece)?.into_iter().collect();
-        let mut here = self.iter().filter(|(edge, _)| piece_of(edge) == at);
+        let mut here = self.fitting(at)?.1.into_iter();
         Ok(here.any(|(edge, seen)| match told.get(edge.key()) {
             None => seen.last < settled,
             Some(told) => {
@@ -307,7 +316,7 @@ fn level(mut counts: Vec<usize>, all: usize) -> usize {
     usize::MAX
 }
 
-fn pack(edges: &[(&EdgeRef, Seen)]) -> Result<Vec<u8>, std::io::Error> {
+fn pack(edges: &[Held<'_>]) -> Result<Vec<u8>, std::io::Error> {
     // No time and no name in the header: the same edges are the same bytes.
     let mut packer = GzEncoder::new(Vec::new(), Compression::default());
     for (edge, seen) in edges {

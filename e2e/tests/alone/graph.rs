@@ -152,12 +152,13 @@ fn graph_tells_the_same_calls_and_remembers_single_ones_after_every_controller_w
     let ns = Namespace::meshed("graph")?;
     ns.run(&["web", "cart", "early", "late", "till"])?;
     let altered = Altered::begin()?;
+    // Just before, so that it is those who go who have to write it down.
+    let early = calls_once(&ns, "early")?;
+    // And these last: all of them must be within the five minutes after the rollout.
     let calls = CALLS.to_string();
     let args = ["-n", calls.as_str(), "-c", "4"];
     ns.pod("web")?.get(&url("cart", 8080, "/"), &args)?;
     let first = all_show(&ns, "all calls show")?;
-    // Just before, so that it is those who go who have to write it down.
-    let early = calls_once(&ns, "early")?;
     replace(&ns.cluster)?;
     let after = all_show(&ns, "all calls show again")?;
     for field in ["id", "from", "protocol", "mtls", "identities", "attempts"] {

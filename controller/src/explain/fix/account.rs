@@ -52,15 +52,15 @@ pub(super) fn protected(
     if closed_by_a_target(index, account).is_empty() {
         return Protected::Account;
     }
-    let labels = told_apart(index, &account.namespace, refusing, owner);
+    let labels = told_apart(index, account, refusing, owner);
     labels.map_or(Protected::Account, Protected::Labelled)
 }
 
-/// Labels that pods of the same workloads as these have and nobody else, and no pod that is
-/// open: one of them, or all that they have in common.
+/// Labels that pods of the same account and workloads as these have and nobody else, and no pod
+/// that is open: one of them, or all that they have in common.
 fn told_apart(
     index: &Index,
-    namespace: &str,
+    account: &ObjectKey,
     refusing: &BTreeSet<PodId>,
     owner: Owner<'_>,
 ) -> Option<Labels> {
@@ -77,11 +77,15 @@ fn told_apart(
     let tells = |labels: &Labels| {
         let mut meant = index.world.pods.iter().filter(|(pod, facts)| {
             let mut labels = labels.iter();
-            *pod.namespace == *namespace
+            pod.namespace == account.namespace
                 && !facts.ended
                 && labels.all(|(name, value)| has(facts, name, value))
         });
-        meant.all(|(pod, facts)| workloads.contains(&owner(pod)) && !is_open(index, pod, facts))
+        meant.all(|(pod, facts)| {
+            facts.service_account == account.name
+                && workloads.contains(&owner(pod))
+                && !is_open(index, pod, facts)
+        })
     };
     let usual = USUAL.iter().filter_map(|name| common.get_key_value(*name));
     for (name, value) in usual.chain(&common) {
