@@ -5,9 +5,11 @@
 //! logged with the task's name and ends the process, so that the kubelet starts
 //! a whole one.
 
-use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
+use pin_project_lite::pin_project;
 use tokio::task::JoinHandle;
 use tracing::{Instrument, error, error_span};
 
@@ -43,23 +45,38 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    tokio::spawn(
-        async move {
-            let mut end = Some(end);
-            let mut future = pin!(future);
-            poll_fn(|context| {
-                // Stands around this one poll only: a task that is merely dropped
-                // while somebody else panics, as when a test fails, is innocent.
-                let _guard = PanicGuard {
-                    name,
-                    end: &mut end,
-                };
-                future.as_mut().poll(context)
-            })
-            .await
-        }
-        .instrument(error_span!("task", name)),
-    )
+    let guarded = Guarded {
+        name,
+        end: Some(end),
+        future,
+    };
+    tokio::spawn(guarded.instrument(error_span!("task", name)))
+}
+
+pin_project! {
+    // A future of its own and no async block: that would keep what it is given once as
+    // given and once as pinned, and every connection and stream is such a task.
+    struct Guarded<F, E> {
+        name: &'static str,
+        end: Option<E>,
+        #[pin]
+        future: F,
+    }
+}
+
+impl<F: Future, E: FnOnce()> Future for Guarded<F, E> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        // Stands around this one poll only: a task that is merely dropped while somebody
+        // else panics, as when a test fails, is innocent.
+        let _guard = PanicGuard {
+            name: *this.name,
+            end: this.end,
+        };
+        this.future.poll(context)
+    }
 }
 
 struct PanicGuard<'a, E: FnOnce()> {
@@ -100,6 +117,24 @@ mod tests {
         );
         end.await.unwrap();
         assert!(handle.await.unwrap_err().is_panic());
+    }
+
+    #[test]
+    fn task_holds_its_future_once() {
+        async fn large() {
+            let held = [7_u8; 4096];
+            tokio::task::yield_now().await;
+            assert_eq!(std::hint::black_box(&held)[0], 7);
+        }
+        let future = large();
+        let alone = size_of_val(&future);
+        assert!(alone >= 4096, "it does not hold what it is to hold");
+        let guarded = Guarded {
+            name: "large",
+            end: Some(|| ()),
+            future,
+        };
+        assert!(size_of_val(&guarded) <= alone + 64);
     }
 
     #[test]
