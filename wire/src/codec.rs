@@ -11,8 +11,17 @@ use std::marker::PhantomData;
 
 use prost::Message;
 use tonic::Status;
-use tonic::codec::{BufferSettings, DecodeBuf, Decoder};
-use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
+use tonic::codec::{BufferSettings, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic_prost::ProstDecoder;
+
+/// Bytes that each direction of a call begins with, and how many are sent together. A call
+/// may stay for an hour and say little, and there are as many as there are proxies.
+const BUFFER: usize = 1024;
+const TOGETHER: usize = 16 * 1024;
+
+fn buffers() -> BufferSettings {
+    BufferSettings::new(BUFFER, TOGETHER)
+}
 
 /// What is counted of a message before it is decoded.
 pub(crate) trait Bounded {
@@ -23,7 +32,7 @@ pub(crate) trait Bounded {
     }
 }
 
-/// Encodes as prost does, and decodes what is [`Bounded`].
+/// Encodes into no more room than it takes, and decodes what is [`Bounded`].
 #[derive(Debug)]
 pub(crate) struct Codec<T, U>(PhantomData<(T, U)>);
 
@@ -40,21 +49,48 @@ where
 {
     type Encode = T;
     type Decode = U;
-    type Encoder = ProstEncoder<T>;
+    type Encoder = ExactEncoder<T>;
     type Decoder = BoundedDecoder<U>;
 
     fn encoder(&mut self) -> Self::Encoder {
-        ProstEncoder::default()
+        ExactEncoder(PhantomData)
     }
 
     fn decoder(&mut self) -> Self::Decoder {
-        BoundedDecoder(ProstCodec::<T, U>::raw_decoder(BufferSettings::default()))
+        BoundedDecoder::default()
+    }
+}
+
+/// Makes room for a whole message before the first byte of it: a buffer that grows on its
+/// way is twice as large in the end, and stays for as long as the call.
+#[derive(Debug)]
+pub(crate) struct ExactEncoder<T>(PhantomData<T>);
+
+impl<T: Message> Encoder for ExactEncoder<T> {
+    type Item = T;
+    type Error = Status;
+
+    fn encode(&mut self, message: T, encoded: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        encoded.reserve(message.encoded_len());
+        message
+            .encode(encoded)
+            .map_err(|error| Status::internal(error.to_string()))
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        buffers()
     }
 }
 
 /// See [`Codec`].
 #[derive(Debug)]
 pub(crate) struct BoundedDecoder<U>(ProstDecoder<U>);
+
+impl<U> Default for BoundedDecoder<U> {
+    fn default() -> Self {
+        Self(ProstDecoder::new(buffers()))
+    }
+}
 
 impl<U: Message + Default + Bounded> Decoder for BoundedDecoder<U> {
     type Item = U;

@@ -18,6 +18,7 @@ pub mod capability;
 mod codec;
 pub mod convert;
 pub mod names;
+pub mod stream;
 pub mod version;
 
 /// Generated from `proto/weft.proto`; the test `generated` writes it.
