@@ -52,8 +52,6 @@ pub(crate) struct Session {
     left_out: Vec<LeftOut>,
     /// What the proxy holds once all batches are answered.
     sent: BTreeMap<String, Sent>,
-    /// Name to version that the proxy has confirmed to use.
-    acknowledged: BTreeMap<String, String>,
     refused: BTreeMap<String, Refused>,
     unanswered: BTreeMap<u64, Unanswered>,
     last_id: u64,
@@ -73,6 +71,9 @@ struct Sent {
     published: Arc<EncodedResource>,
     /// The batch that carried it: an answer to an older one says nothing of it.
     batch: u64,
+    /// What the proxy has confirmed to use, which may be older. All streams share the
+    /// resource, so a confirmation costs one pointer and no names of its own.
+    acknowledged: Option<Arc<EncodedResource>>,
 }
 
 impl Sent {
@@ -84,8 +85,8 @@ impl Sent {
 #[derive(Debug)]
 struct Unanswered {
     at: Instant,
-    /// Name to version of what is in it, unchanged ones included.
-    carries: Vec<(String, String)>,
+    /// What is in it, unchanged ones included.
+    carries: Vec<Arc<EncodedResource>>,
 }
 
 /// When the next batch may go.
@@ -128,7 +129,6 @@ impl Session {
             unasked: BTreeSet::new(),
             left_out: Vec::new(),
             sent: BTreeMap::new(),
-            acknowledged: BTreeMap::new(),
             refused: BTreeMap::new(),
             unanswered: BTreeMap::new(),
             last_id: 0,
@@ -274,12 +274,14 @@ impl Session {
             } else {
                 continue;
             }
+            let before = self.sent.get_mut(name);
             let sent = Sent {
                 published: Arc::clone(published),
                 batch: id,
+                acknowledged: before.and_then(|sent| sent.acknowledged.take()),
             };
             self.sent.insert(name.clone(), sent);
-            carries.push((name.clone(), version.clone()));
+            carries.push(Arc::clone(published));
         }
         if first {
             // What the proxy held besides is dropped because the batch is full.
@@ -293,7 +295,6 @@ impl Session {
                 .collect();
             for name in &batch.remove {
                 self.sent.remove(name);
-                self.acknowledged.remove(name);
                 self.refused.remove(name);
             }
             if batch.set.is_empty() && batch.remove.is_empty() {
@@ -323,24 +324,29 @@ impl Session {
         let mut refused = 0;
         let mut objects = false;
         let carried = batch.carries.len();
-        for (name, version) in batch.carries {
-            let nack = nacks.remove(&name);
+        for published in batch.carries {
+            let name = &published.resource.name;
+            let nack = nacks.remove(name);
             refused += usize::from(nack.is_some());
-            let sent = self.sent.get(&name);
-            objects |= sent.is_none_or(|sent| sent.published.is_of_objects());
+            let sent = self.sent.get_mut(name);
+            objects |= sent
+                .as_ref()
+                .is_none_or(|sent| sent.published.is_of_objects());
             // What was sent again or taken back since is answered by a later batch.
-            if sent.is_none_or(|sent| sent.batch != ack.batch) {
+            let Some(sent) = sent.filter(|sent| sent.batch == ack.batch) else {
                 continue;
-            }
+            };
             match nack {
                 Some(nack) => {
+                    sent.acknowledged = None;
+                    let version = published.resource.version.clone();
                     let reason = cut(nack.reason);
-                    self.acknowledged.remove(&name);
-                    self.refused.insert(name, Refused { version, reason });
+                    let refusal = Refused { version, reason };
+                    self.refused.insert(name.clone(), refusal);
                 }
                 None => {
-                    self.refused.remove(&name);
-                    self.acknowledged.insert(name, version);
+                    self.refused.remove(name);
+                    sent.acknowledged = Some(published);
                 }
             }
         }
@@ -358,7 +364,11 @@ impl Session {
         let mut objects: BTreeMap<&ObjectRef, v1::ObjectState> = BTreeMap::new();
         for (name, published) in target {
             let version = &published.resource.version;
-            let acknowledged = self.acknowledged.get(name) == Some(version);
+            let acknowledged = self
+                .sent
+                .get(name)
+                .and_then(|sent| sent.acknowledged.as_ref())
+                .is_some_and(|used| used.resource.version == *version);
             let refused = self
                 .refused
                 .get(name)
