@@ -18,6 +18,7 @@ mod answers;
 mod buffers;
 mod bundle;
 mod calls;
+mod framed;
 mod messages;
 mod open;
 mod orders;
@@ -149,7 +150,7 @@ pub(crate) async fn serve(
     let limits = services.streams.limits.clone();
     let tls = mesh_server_config(roots, certificate, &[H2_ALPN], ClientAuth::Optional);
     let (open, mut ended) = mpsc::channel(1);
-    let port = Port {
+    let port = Arc::new(Port {
         tls: TlsAcceptor::from(tls),
         proven: Pool::new(
             Limits {
@@ -164,14 +165,13 @@ pub(crate) async fn serve(
         metrics,
         stop,
         _open: open,
-    };
+    });
     port.accept(listener, &limits).await;
     // Nothing is sent: it ends when the last connection has dropped its end.
     let _: Option<Infallible> = ended.recv().await;
 }
 
-/// What every connection needs.
-#[derive(Clone)]
+/// What every connection needs, once for all of them.
 struct Port {
     tls: TlsAcceptor,
     offer: Offer,
@@ -186,7 +186,7 @@ struct Port {
 }
 
 impl Port {
-    async fn accept(self, listener: TcpListener, limits: &Reached) {
+    async fn accept(self: Arc<Self>, listener: TcpListener, limits: &Reached) {
         let arrivals: Rates<IpAddr> = Rates::new(ARRIVALS, MAX_SOURCES);
         let too_often = limits.counter("connection-rate");
         let no_file = limits.counter("open-files");
@@ -209,16 +209,19 @@ impl Port {
                 self.metrics.turned_away.inc();
                 continue;
             };
-            runtime::task::spawn("connection", self.clone().attend(socket, addr, place));
+            let port = Arc::clone(&self);
+            runtime::task::spawn("connection", port.attend(socket, addr, place));
         }
     }
 
-    /// One connection, from its handshake to its end.
-    async fn attend(self, socket: TcpStream, addr: SocketAddr, place: Share<IpAddr>) {
+    /// One connection, from its handshake to its end. There are as many of these as
+    /// proxies, so what it holds is bounded by a test.
+    async fn attend(self: Arc<Self>, socket: TcpStream, addr: SocketAddr, place: Share<IpAddr>) {
         let _open = Open::new(&self.metrics);
         let until = Instant::now() + UNPROVEN_LIFE;
         let shaken = tokio::select! {
-            shaken = handshake(&self.tls, socket) => shaken,
+            // Boxed, for it holds much and is over in milliseconds.
+            shaken = Box::pin(handshake(&self.tls, socket)) => shaken,
             () = place.taken() => return self.turned_away(addr),
             () = stop::requested(self.stop.clone()) => return,
         };
@@ -259,7 +262,12 @@ impl Port {
     }
 
     /// Answers the calls of one connection.
-    async fn serve_connection(&self, stream: TlsStream<TcpStream>, peer: Peer, bounds: Bounds) {
+    async fn serve_connection(
+        &self,
+        stream: Box<TlsStream<TcpStream>>,
+        peer: Peer,
+        bounds: Bounds,
+    ) {
         let (offer, addr) = (self.offer.clone(), peer.addr);
         let buffers = self.buffers.clone();
         let proven = peer.identity.as_ref();
@@ -312,7 +320,7 @@ fn holder(identity: &PeerIdentity, ip: IpAddr) -> Arc<str> {
 async fn handshake(
     tls: &TlsAcceptor,
     socket: TcpStream,
-) -> io::Result<(TlsStream<TcpStream>, Option<PeerIdentity>)> {
+) -> io::Result<(Box<TlsStream<TcpStream>>, Option<PeerIdentity>)> {
     socket.set_nodelay(true)?;
     let stream = timeout(HANDSHAKE_TIMEOUT, tls.accept(socket))
         .await
@@ -321,7 +329,8 @@ async fn handshake(
         None | Some([]) => None,
         Some(chain) => Some(peer_identity(chain).map_err(io::Error::other)?),
     };
-    Ok((stream, identity))
+    // It goes through several hands, each of which would keep room for it.
+    Ok((Box::new(stream), identity))
 }
 
 /// Counts a connection as open for as long as it lives.
@@ -347,8 +356,8 @@ type Answering = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Infall
 struct Offer {
     /// Every call of somebody without a certificate, and all but Stream of everybody.
     small: ControlServer<ControlService>,
-    /// A proxy's stream.
-    large: ControlServer<ControlService>,
+    /// For a proxy's stream.
+    control: Arc<ControlService>,
     replica: ReplicaServer<exchange::Answerer>,
 }
 
@@ -358,12 +367,11 @@ impl Offer {
             certifier: services.certifier,
             streams: services.streams,
         });
-        let server =
-            |most| ControlServer::from_arc(Arc::clone(&control)).max_decoding_message_size(most);
+        let small = ControlServer::from_arc(Arc::clone(&control));
         let replica = ReplicaServer::new(services.replica);
         Self {
-            small: server(MAX_RECEIVED_UNPROVEN),
-            large: server(MAX_RECEIVED),
+            small: small.max_decoding_message_size(MAX_RECEIVED_UNPROVEN),
+            control,
             replica: replica.max_decoding_message_size(MAX_RECEIVED_UNPROVEN),
         }
     }
@@ -373,7 +381,8 @@ impl Offer {
         let mut parts = path.trim_start_matches('/').split('/');
         match (parts.next(), parts.next()) {
             (Some(control_server::SERVICE_NAME), Some("Stream")) if peer.identity.is_some() => {
-                self.large.clone().call(request)
+                let control = Arc::clone(&self.control);
+                Box::pin(async move { Ok(framed::call(&control, request, MAX_RECEIVED).await) })
             }
             (Some(control_server::SERVICE_NAME), _) => self.small.clone().call(request),
             (Some(replica_server::SERVICE_NAME), _) => self.replica.clone().call(request),
@@ -385,5 +394,7 @@ impl Offer {
     }
 }
 
+#[cfg(test)]
+mod future_sizes;
 #[cfg(test)]
 mod tests;

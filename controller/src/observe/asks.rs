@@ -10,6 +10,7 @@
 //! of the connection says.
 
 pub(crate) mod config;
+mod orders;
 pub(crate) mod replicas;
 #[cfg(test)]
 mod tests;
@@ -35,6 +36,8 @@ use wire::v1::ask::What as Question;
 use wire::v1::replica_ask::Message as Passed;
 use wire::v1::to_proxy::Message as Order;
 
+pub(crate) use self::orders::Orders;
+use self::orders::ToOrders;
 use crate::metrics::AskMetrics;
 
 /// Questions of this replica's users at one time, and of each other replica's.
@@ -92,7 +95,7 @@ struct AskState {
 #[derive(Debug)]
 struct Listening {
     number: u64,
-    orders: mpsc::Sender<Order>,
+    orders: ToOrders,
 }
 
 #[derive(Debug)]
@@ -254,8 +257,8 @@ impl Asks {
 
     /// The proxy of this pod streams from this replica, and understands questions. Gives
     /// what it is to be told.
-    pub(crate) fn listens(&self, uid: Arc<str>) -> (AskRegistration, mpsc::Receiver<Order>) {
-        let (orders, taken) = mpsc::channel(ORDERS);
+    pub(crate) fn listens(&self, uid: Arc<str>) -> (AskRegistration, Orders) {
+        let (orders, taken) = Orders::queue(ORDERS);
         let mut state = self.inner.state.lock();
         let number = state.next();
         let listening = Listening { number, orders };
@@ -311,7 +314,7 @@ impl Asks {
         let (mut asked, mut others) = (BTreeSet::new(), Vec::new());
         for uid in uids.iter().take(MAX_PODS) {
             match state.proxies.get(uid) {
-                Some(proxy) if self.tell(&proxy.orders, Order::Ask(ask.clone())) => {
+                Some(proxy) if self.tell(&proxy.orders, Box::new(Order::Ask(ask.clone()))) => {
                     asked.insert(Arc::clone(uid));
                 }
                 Some(_) => {}
@@ -433,7 +436,7 @@ impl Asks {
         };
         for uid in &open.uids {
             if let Some(proxy) = state.proxies.get(uid) {
-                self.tell(&proxy.orders, Order::EndAsk(id));
+                self.tell(&proxy.orders, Box::new(Order::EndAsk(id)));
             }
         }
         if open.elsewhere {

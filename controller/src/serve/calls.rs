@@ -12,7 +12,8 @@ use wire::v1::control_server::Control;
 use wire::v1::replica_server::Replica;
 
 use super::answers;
-use super::stream::{Streams, ToProxies};
+use super::framed::ToProxies;
+use super::stream::Streams;
 use crate::authority::certify::Certifier;
 use crate::observe::asks::replicas::Passed;
 use crate::observe::exchange;

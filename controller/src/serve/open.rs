@@ -10,20 +10,19 @@ use std::time::Duration;
 
 use identity::PeerIdentity;
 use runtime::pool::Share;
-use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 use tracing::{debug, info};
 use wire::v1;
 use wire::v1::from_proxy::Message;
 
 use super::allowances::OPENINGS;
+use super::framed::{Outbox, ToProxies};
 use super::orders::{self, ProxyQuestions};
 use super::proxy_info::ProxyInfo;
 use super::session::{Session, Target};
 use super::steered::Steered;
-use super::stream::{ProxyStream, StreamEnd, Streams, ToProxies, keep_names, taken_over};
+use super::stream::{ProxyStream, StreamEnd, Streams, keep_names, taken_over};
 use crate::fleet::Caller;
 use crate::model::PodId;
 use crate::model::changes::Interest;
@@ -44,7 +43,7 @@ impl Streams {
     pub(crate) async fn open(
         &self,
         identity: PeerIdentity,
-        mut incoming: Streaming<v1::FromProxy>,
+        incoming: Streaming<v1::FromProxy>,
     ) -> Result<ToProxies, Status> {
         let uid: Arc<str> = identity.pod_uid().unwrap_or_default().into();
         if let Err(wait) = self.allowances.open(&uid, Instant::now()) {
@@ -55,10 +54,24 @@ impl Streams {
             Status::resource_exhausted(format!("there are too many streams: {full}"))
         })?;
         let pod = self.pod_of(&identity).await?;
-        let opened = Instant::now();
         let (outbox, sent) = orders::outbox();
-        let streams = self.clone();
-        runtime::task::spawn("stream", async move {
+        let whose = (identity, pod, place);
+        let stream = self.clone().stream(whose, incoming, outbox);
+        runtime::task::spawn("stream", stream);
+        Ok(sent)
+    }
+
+    /// One proxy's stream from its Hello to its end. There are as many of these as proxies,
+    /// so what it holds while it waits is bounded by a test: it lends what it holds, since
+    /// an async function keeps each of its arguments twice.
+    pub(super) fn stream(
+        self,
+        (identity, pod, place): (PeerIdentity, PodId, Share<Arc<str>>),
+        mut incoming: Streaming<v1::FromProxy>,
+        outbox: Outbox,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let opened = Instant::now();
+        async move {
             // The answer's head goes out before the Hello comes: a client may
             // wait for one before it sends the other.
             let hello = tokio::select! {
@@ -67,14 +80,8 @@ impl Streams {
             };
             let end = match hello {
                 Ok(hello) => {
-                    streams
-                        .serve(
-                            (&pod, &identity),
-                            (hello, opened),
-                            incoming,
-                            (&outbox, &place),
-                        )
-                        .await
+                    let stream = self.begin((&pod, &identity), *hello, opened, &outbox);
+                    self.serve(stream, &mut incoming, &place).await
                 }
                 Err(refusal) => StreamEnd::Refused(refusal),
             };
@@ -85,8 +92,7 @@ impl Streams {
                     let _ = timeout(Duration::from_secs(1), outbox.send(Err(status))).await;
                 }
             }
-        });
-        Ok(ReceiverStream::new(sent))
+        }
     }
 
     /// The pod that a certificate names, once the model shows it.
@@ -124,18 +130,16 @@ impl Streams {
         Ok(pod)
     }
 
-    async fn serve(
-        &self,
-        (pod, identity): (&PodId, &PeerIdentity),
-        (mut hello, opened): (v1::Hello, Instant),
-        incoming: Streaming<v1::FromProxy>,
-        (outbox, place): (&mpsc::Sender<Result<v1::ToProxy, Status>>, &Share<Arc<str>>),
-    ) -> StreamEnd {
-        let account = identity
-            .spiffe
-            .service_account()
-            .unwrap_or_default()
-            .to_owned();
+    /// What a stream begins with after its Hello.
+    fn begin<'a>(
+        &'a self,
+        (pod, identity): (&'a PodId, &PeerIdentity),
+        mut hello: v1::Hello,
+        opened: Instant,
+        outbox: &'a Outbox,
+    ) -> Box<ProxyStream<'a>> {
+        let account = identity.spiffe.service_account();
+        let account = account.unwrap_or_default().to_owned();
         let uid: Arc<str> = identity.pod_uid().unwrap_or_default().into();
         let paused = self.pause_after(&uid, &hello);
         let unnamed = keep_names(&mut hello.destinations);
@@ -143,20 +147,20 @@ impl Streams {
         let mut asked: BTreeSet<String> = hello.destinations.iter().cloned().collect();
         let proxy_info = ProxyInfo::hello(&hello, self.slots_ahead(pod, &uid), opened);
         // A proxy that is new holds no shares.
-        let is_new = hello.held.is_empty();
+        let forget = !hello.held.is_empty();
         let version = proxy_info.version();
-        let remembered = self.observed.remembered(&pod.namespace, &account);
-        let remembered: BTreeSet<String> = remembered
+        let mut remembered: BTreeSet<String> = (self.observed)
+            .remembered(&pod.namespace, &account)
             .into_iter()
-            .filter(|name| !asked.contains(name))
             .collect();
+        remembered.retain(|name| !asked.contains(name));
         debug!(%pod, version, asked = asked.len(), remembered = remembered.len(), "hello");
         let (session, left_out) = Session::new(hello, remembered.iter().cloned());
         self.left_out(pod, left_out);
         let orders = ProxyQuestions::of(&self.asks, identity.pod_uid(), session.capabilities());
         // What found no place is not told to other replicas either.
         asked.retain(|name| session.destinations().contains(name));
-        let mut stream = ProxyStream {
+        Box::new(ProxyStream {
             number: self.next.fetch_add(1, Ordering::Relaxed),
             shared: self,
             pod,
@@ -166,7 +170,7 @@ impl Streams {
             },
             steered: Steered::new(),
             shares_due: true,
-            forget: false,
+            forget,
             reporter: Reporter::certified(uid, pod, &account),
             account,
             session,
@@ -183,12 +187,22 @@ impl Streams {
             interest: Interest::default(),
             outbox,
             orders,
-        };
+        })
+    }
+
+    async fn serve(
+        &self,
+        mut stream: Box<ProxyStream<'_>>,
+        incoming: &mut Streaming<v1::FromProxy>,
+        place: &Share<Arc<str>>,
+    ) -> StreamEnd {
         self.metrics.open.inc();
         let (board, uid) = (&self.board, Arc::clone(&stream.caller.uid));
         if stream.keeps_shares() {
             let lost = board.connected(&uid, stream.number, Instant::now());
-            stream.forget = lost && !is_new;
+            stream.forget &= lost;
+        } else {
+            stream.forget = false;
         }
         let end = stream.run(incoming, place).await;
         if stream.keeps_shares() {
@@ -220,11 +234,11 @@ impl Streams {
     }
 }
 
-async fn hello(incoming: &mut Streaming<v1::FromProxy>) -> Result<v1::Hello, Status> {
+async fn hello(incoming: &mut Streaming<v1::FromProxy>) -> Result<Box<v1::Hello>, Status> {
     match timeout(HELLO_TIMEOUT, incoming.message()).await {
         Ok(Ok(Some(v1::FromProxy {
             message: Some(Message::Hello(hello)),
-        }))) => Ok(hello),
+        }))) => Ok(Box::new(hello)),
         Ok(Ok(_)) => Err(Status::invalid_argument("the first message must be Hello")),
         Ok(Err(status)) => Err(status),
         Err(_) => Err(Status::deadline_exceeded("no Hello in time")),

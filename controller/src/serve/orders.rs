@@ -3,14 +3,13 @@
 //! Configuration goes first: a question waits while there is no more room than batches may
 //! need, and is lost, counted, where too many wait.
 
-use tokio::sync::mpsc;
-use tonic::Status;
 use wire::capability::{Capabilities, Capability};
 use wire::v1;
 use wire::v1::ask::What;
 use wire::v1::to_proxy::Message;
 
-use crate::observe::asks::{AskRegistration, Asks};
+use super::framed::{Outbox, ToProxies};
+use crate::observe::asks::{AskRegistration, Asks, Orders};
 
 /// Batches on their way to the proxy. Sessions leave at most three unanswered, so they
 /// always find room.
@@ -18,18 +17,15 @@ pub(super) const OUTBOX: usize = 4;
 /// Questions on their way beside them.
 const QUESTIONS: usize = 8;
 
-type Outbox = mpsc::Sender<Result<v1::ToProxy, Status>>;
-type Sent = mpsc::Receiver<Result<v1::ToProxy, Status>>;
-
 /// The queue of a stream.
-pub(super) fn outbox() -> (Outbox, Sent) {
-    mpsc::channel(OUTBOX + QUESTIONS)
+pub(super) fn outbox() -> (Outbox, ToProxies) {
+    ToProxies::queue(OUTBOX + QUESTIONS)
 }
 
 /// The questions for one proxy.
 #[derive(Debug)]
 pub(super) struct ProxyQuestions {
-    asked: Option<(AskRegistration, mpsc::Receiver<Message>)>,
+    asked: Option<(AskRegistration, Orders)>,
     /// It tries rules where it is asked to.
     tries: bool,
 }
@@ -62,7 +58,7 @@ impl ProxyQuestions {
     pub(super) fn pass(order: Message, outbox: &Outbox) {
         let message = Some(order);
         // Closed: the proxy went away, and what is read next says so.
-        let _ = outbox.try_send(Ok(v1::ToProxy { message }));
+        let _ = outbox.try_send(Ok(Box::new(v1::ToProxy { message })));
     }
 }
 

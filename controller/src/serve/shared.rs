@@ -52,7 +52,7 @@ impl ProxyStream<'_> {
         let message = v1::ToProxy {
             message: Some(v1::to_proxy::Message::Shares(shares)),
         };
-        match self.outbox.try_send(Ok(message)) {
+        match self.outbox.try_send(Ok(Box::new(message))) {
             Ok(()) => Ok(None),
             Err(_) => Err(StreamEnd::Over),
         }

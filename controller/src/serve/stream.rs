@@ -13,17 +13,17 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use runtime::limit::Reached;
 use runtime::pool::{Limits, Pool, Share};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 use tokio_stream::StreamExt as _;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 use tracing::warn;
 use wire::v1;
 
 use super::allowances::Allowances;
 use super::bundle::bundle;
+use super::framed::Outbox;
 use super::orders::{OUTBOX, ProxyQuestions};
 use super::proxy_info::ProxyInfo;
 use super::session::{ANSWER_TIMEOUT, Due, Session, Target};
@@ -56,9 +56,6 @@ const TOGETHER: usize = 64;
 pub(crate) fn places(limits: &Reached) -> Pool<Arc<str>> {
     Pool::new(PLACES, limits.counter("streams"))
 }
-
-/// What a stream sends.
-pub(crate) type ToProxies = ReceiverStream<Result<v1::ToProxy, Status>>;
 
 /// Opens streams.
 #[derive(Clone, Debug)]
@@ -157,7 +154,7 @@ pub(super) struct ProxyStream<'a> {
     /// Number of the model that was seen last, and what was read of it.
     pub(super) seen: u64,
     pub(super) interest: Interest,
-    pub(super) outbox: &'a mpsc::Sender<Result<v1::ToProxy, Status>>,
+    pub(super) outbox: &'a Outbox,
     /// What users ask of it.
     pub(super) orders: ProxyQuestions,
 }
@@ -165,7 +162,7 @@ pub(super) struct ProxyStream<'a> {
 impl ProxyStream<'_> {
     pub(super) async fn run(
         &mut self,
-        mut incoming: Streaming<v1::FromProxy>,
+        incoming: &mut Streaming<v1::FromProxy>,
         place: &Share<Arc<str>>,
     ) -> StreamEnd {
         let mut latest = self.shared.latest.clone();
@@ -365,7 +362,7 @@ impl ProxyStream<'_> {
         let message = v1::ToProxy {
             message: Some(v1::to_proxy::Message::Batch(batch)),
         };
-        match self.outbox.try_send(Ok(message)) {
+        match self.outbox.try_send(Ok(Box::new(message))) {
             Ok(()) => Ok(patience),
             // Closed: the proxy went away. Full cannot be, see OUTBOX.
             Err(_) => Err(StreamEnd::Over),

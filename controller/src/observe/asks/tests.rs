@@ -31,7 +31,7 @@ fn words(id: u64, bytes: usize) -> v1::Answered {
 }
 
 /// Id of the question that a proxy was told last.
-fn asked(orders: &mut mpsc::Receiver<Order>) -> u64 {
+fn asked(orders: &mut Orders) -> u64 {
     match orders.try_recv() {
         Ok(Order::Ask(ask)) => ask.id,
         other => panic!("{other:?}"),

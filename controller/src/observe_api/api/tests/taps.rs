@@ -1,7 +1,6 @@
 //! Who may watch requests, what he sees, and who is told of him.
 
 use http_body_util::BodyExt as _;
-use tokio::sync::mpsc;
 use tokio::time::timeout;
 use wire::v1;
 use wire::v1::answered::What as Answered;
@@ -9,7 +8,7 @@ use wire::v1::ask::What as Question;
 use wire::v1::to_proxy::Message as Order;
 
 use super::*;
-use crate::observe::asks::AskRegistration;
+use crate::observe::asks::{AskRegistration, Orders};
 use crate::testing::cluster::{in_namespace, namespace, pod, service, slice};
 
 const PATH: &str = "namespaces/shop/taps/live?watch=true";
@@ -18,7 +17,7 @@ const PATH: &str = "namespaces/shop/taps/live?watch=true";
 pub(super) struct Proxy {
     asks: Asks,
     uid: Arc<str>,
-    pub(super) orders: mpsc::Receiver<Order>,
+    pub(super) orders: Orders,
     _here: AskRegistration,
 }
 

@@ -1,0 +1,49 @@
+//! Bounds the memory of what the controller has one of for each proxy that is silent.
+//!
+//! A future is as large as the most that it holds across an `await`, and one variable that
+//! lives too long makes it larger without a word of the compiler's. Two thousand proxies pay
+//! for each of these bytes. A number that rises is a decision: say in the commit what is
+//! had for it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use runtime::pool::Share;
+use tokio::net::TcpStream;
+
+use super::Port;
+use super::stream::{ProxyStream, Streams};
+
+/// Bytes of a connection, most of which hyper's HTTP/2 takes.
+const CONNECTION: usize = 6 * 1024;
+/// Bytes of a stream while it waits.
+const STREAM: usize = 4 * 1024;
+/// Bytes of what a stream knows of its proxy, without what that points to.
+const PROXY: usize = 2 * 1024;
+
+/// Bytes of the future of a function with four arguments, which need not be made.
+fn of_four<A, B, C, D, F: Future>(_: impl Fn(A, B, C, D) -> F) -> usize {
+    size_of::<F>()
+}
+
+#[test]
+fn silent_proxy_costs_no_more_than_it_did() {
+    let attend = |port: Arc<Port>, socket: TcpStream, addr: SocketAddr, place: Share<IpAddr>| {
+        port.attend(socket, addr, place)
+    };
+    let rows = [
+        ("connection", of_four(attend), CONNECTION),
+        ("stream", of_four(Streams::stream), STREAM),
+        ("proxy", size_of::<ProxyStream<'_>>(), PROXY),
+    ];
+    for (what, now, _) in rows {
+        println!("    {what}: {now}");
+    }
+    for (what, now, most) in rows {
+        assert!(now > 128, "{what}: {now} bytes: it is not what is measured");
+        assert!(
+            now <= most,
+            "{what}: {now} bytes, and at most {most} are allowed"
+        );
+    }
+}
