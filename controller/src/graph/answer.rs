@@ -1,11 +1,11 @@
 //! What the read API says of the graph.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use crds::observe::{
-    API_VERSION, Edge, Graph, GraphMetadata, Latency, Minute, Node, NodeKind, Resource, RouteSums,
-    ServerSums,
-};
+#[cfg(test)]
+use crds::observe::{API_VERSION, Graph, Resource};
+use crds::observe::{Edge, GraphMetadata, Latency, Minute, Node, NodeKind, RouteSums, ServerSums};
 use parking_lot::RwLock;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -60,48 +60,75 @@ pub(crate) struct Sources<'a> {
 /// An edge, what was counted of it in the window, and when it was seen.
 type Chosen<'a> = (&'a EdgeRef, Option<&'a Counted>, Option<Seen>);
 
-/// The whole answer.
-pub(crate) fn graph(sources: &Sources<'_>, extent: &Extent) -> Graph {
+/// What an answer is told to, one by one: all edges of a large graph at once are tens of
+/// megabytes as objects.
+pub(crate) trait GraphSink {
+    /// Takes a node.
+    fn node(&mut self, node: Node);
+    /// Takes an edge.
+    fn edge(&mut self, edge: Edge);
+}
+
+/// Tells the whole answer, edges by id and nodes by name, and returns what they belong to.
+pub(crate) fn tell(
+    sources: &Sources<'_>,
+    extent: &Extent,
+    to: &mut impl GraphSink,
+) -> GraphMetadata {
     let (chosen, left_out) = sources.chosen(extent);
     let minutes = extent.history.map(|first| {
         let of = |edge: &EdgeRef| extent.concerns(edge.key());
         sources.history.minutes(first, of)
     });
     let mut ends: BTreeSet<&NodeKey> = BTreeSet::new();
-    let mut edges: Vec<Edge> = Vec::with_capacity(chosen.len());
     for (edge, counted, seen) in &chosen {
         ends.insert(&edge.key().from);
         ends.insert(&edge.key().to);
         let rows = minutes.as_ref().and_then(|minutes| minutes.get(*edge));
         let mut shown = sources.edge(edge, *counted, *seen, extent);
         shown.history = rows.into_iter().flatten().map(minute).collect();
-        edges.push(shown);
+        to.edge(shown);
     }
-    edges.sort_by(|one, other| one.id.cmp(&other.id));
     let own = sources.workloads.keys();
     ends.extend(own.filter(|node| extent.owns(node)));
     let routes = routes_by_node(&sources.window.routes);
-    let nodes = ends.into_iter().map(|node| {
+    for node in ends {
         let routes = routes.get(node).map_or(&[][..], Vec::as_slice);
-        sources.node(node, routes, extent)
-    });
+        to.node(sources.node(node, routes, extent));
+    }
     let incomplete = sources.window.incomplete;
-    Graph {
+    GraphMetadata {
+        end: timestamp(sources.window.slots.1 * SLOT),
+        window_seconds: (sources.window.slots.1 - sources.window.slots.0) * SLOT,
+        complete: incomplete.is_none(),
+        incomplete: incomplete.map(|reason| reason.why().to_owned()),
+        unsettled: incomplete == Some(Incomplete::Unsettled),
+        left_out: left_out as u64,
+        ..GraphMetadata::default()
+    }
+}
+
+#[cfg(test)]
+impl GraphSink for Graph {
+    fn node(&mut self, node: Node) {
+        self.nodes.push(node);
+    }
+
+    fn edge(&mut self, edge: Edge) {
+        self.edges.push(edge);
+    }
+}
+
+/// The answer as the object that a reader makes of it.
+#[cfg(test)]
+pub(crate) fn as_object(tell: impl FnOnce(&mut Graph) -> GraphMetadata) -> Graph {
+    let mut graph = Graph {
         api_version: API_VERSION.to_owned(),
         kind: Resource::Graphs.kind().to_owned(),
-        metadata: GraphMetadata {
-            end: timestamp(sources.window.slots.1 * SLOT),
-            window_seconds: (sources.window.slots.1 - sources.window.slots.0) * SLOT,
-            complete: incomplete.is_none(),
-            incomplete: incomplete.map(|reason| reason.why().to_owned()),
-            unsettled: incomplete == Some(Incomplete::Unsettled),
-            left_out: left_out as u64,
-            ..GraphMetadata::default()
-        },
-        nodes: nodes.collect(),
-        edges,
-        removed: Vec::new(),
-    }
+        ..Graph::default()
+    };
+    graph.metadata = tell(&mut graph);
+    graph
 }
 
 impl Extent {
@@ -125,7 +152,7 @@ impl Extent {
 }
 
 impl Sources<'_> {
-    /// The edges that are shown, and how many had no place.
+    /// The edges that are shown, by id, and how many had no place.
     fn chosen(&self, extent: &Extent) -> (Vec<Chosen<'_>>, usize) {
         let mut chosen: Vec<Chosen<'_>> = Vec::new();
         for (edge, counted) in &self.window.edges {
@@ -146,16 +173,12 @@ impl Sources<'_> {
             chosen.extend(seen.map(|(edge, seen)| (edge, None, Some(seen))));
         }
         let left_out = chosen.len().saturating_sub(MAX_EDGES);
-        // Those with calls come first, so what is left out had none for the longest time.
-        chosen.sort_by_cached_key(|(edge, counted, seen)| {
-            let last = seen.map_or(0, |seen| seen.last);
-            (
-                counted.is_none(),
-                std::cmp::Reverse(last),
-                edge.id().to_owned(),
-            )
-        });
-        chosen.truncate(MAX_EDGES);
+        if left_out > 0 {
+            // Those with calls come first, so what is left out had none for the longest time.
+            chosen.sort_unstable_by(|one, other| rank(one).cmp(&rank(other)));
+            chosen.truncate(MAX_EDGES);
+        }
+        chosen.sort_by(|(one, ..), (other, ..)| one.id().cmp(other.id()));
         (chosen, left_out)
     }
 
@@ -265,6 +288,12 @@ impl Sources<'_> {
         }
         shown
     }
+}
+
+/// What of too many edges is shown first.
+fn rank<'a>((edge, counted, seen): &Chosen<'a>) -> (bool, Reverse<u64>, &'a str) {
+    let last = seen.map_or(0, |seen| seen.last);
+    (counted.is_none(), Reverse(last), edge.id())
 }
 
 fn numbers(shown: &mut Edge, sums: &Sums) {

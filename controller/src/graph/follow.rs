@@ -17,7 +17,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::answer::{self, Extent, Sources};
+use super::answer::{self, Extent, GraphSink, Sources};
 use super::aside::aside;
 use super::fold::Fold;
 use super::history::{self, History};
@@ -46,8 +46,10 @@ const GATHER: Duration = Duration::from_secs(30);
 const AT_ONCE: usize = 64;
 /// What is not written down is remembered for this long.
 const SHORTEST_MEMORY: Duration = Duration::from_secs(3600);
-/// Different answers that are shared until the next look. Each may take 10 MB.
+/// Different answers that are shared until the next look.
 const MAX_SHARED: usize = 4;
+/// Bytes of these: three answers of 10 000 edges. Whoever asks for more has his own made.
+const MAX_SHARED_BYTES: usize = 20 * 1024 * 1024;
 /// Why an answer is not whole, beside what a window knows itself.
 const HOARDED: &str = "pods of it told more than their share, and some of that had no room in the controller's \
      memory";
@@ -176,11 +178,19 @@ impl Graph {
                 if gathered {
                     graph.tidy(now);
                 }
+                graph.looked();
             })
             .await;
-            self.inner.looks.send_modify(|looks| *looks += 1);
             tokio::time::sleep(LOOK_EVERY).await;
         }
+    }
+
+    /// A look is over. Answers that were given before it are shown to nobody any more, and would
+    /// stay until somebody asks again.
+    fn looked(&self) {
+        self.inner.looks.send_modify(|looks| *looks += 1);
+        let looks = *self.inner.looks.borrow();
+        self.inner.written.lock().retain(|held| held.at.1 == looks);
     }
 
     /// Changes with every look.
@@ -297,9 +307,21 @@ impl Graph {
         metrics.dropped("remembered", std::mem::take(&mut memory.dropped));
     }
 
-    /// Answers; with the end of the window in seconds since 1970. As all that follows, and
-    /// waits for the state, on no thread that connections need.
+    /// The answer as an object, for tests that read it.
+    #[cfg(test)]
     pub(crate) fn answer(&self, asked: &GraphWindow, now: SystemTime) -> crds::observe::Graph {
+        answer::as_object(|to| self.tell(asked, now, to))
+    }
+
+    /// Tells the answer; with the end of the window in seconds since 1970. As all that follows,
+    /// and waits for the state, on no thread that connections need. Nobody else looks at the
+    /// state until it is told: as objects it would be tens of megabytes beside its text.
+    fn tell(
+        &self,
+        asked: &GraphWindow,
+        now: SystemTime,
+        to: &mut impl GraphSink,
+    ) -> crds::observe::GraphMetadata {
         let compiled = self.inner.latest.borrow().clone();
         let inventory = &*self.inner.inventory;
         let mut state = self.inner.state.lock();
@@ -337,7 +359,7 @@ impl Graph {
             trust_domain: domain.as_deref().unwrap_or_default(),
             as_it_was: asked.end.is_some(),
         };
-        answer::graph(&sources, &asked.extent)
+        answer::tell(&sources, &asked.extent, to)
     }
 
     /// Whether pods of what is asked for lost some of what they told from `first` on, because
@@ -355,8 +377,9 @@ impl Graph {
         if let Some(held) = shared.iter().find(|held| held.asked == *asked) {
             return Arc::clone(&held.written);
         }
-        let written = Arc::new(Written::from(self.answer(asked, now)));
-        if shared.len() < MAX_SHARED {
+        let written = Arc::new(Written::of(|to| self.tell(asked, now, to)));
+        let bytes: usize = shared.iter().map(|held| held.written.size()).sum();
+        if shared.len() < MAX_SHARED && bytes + written.size() <= MAX_SHARED_BYTES {
             shared.push(Shared {
                 at,
                 asked: asked.clone(),

@@ -100,21 +100,20 @@ impl Sums {
                 .saturating_add(count(detail.client_errors));
             self.open = self.open.saturating_add(count(detail.open));
             self.opened = self.opened.saturating_add(count(detail.opened));
-            let rare = detail.audit > 0
-                || !detail.reasons.is_empty()
-                || !detail.rules.is_empty()
-                || !detail.routes.is_empty();
-            if rare {
-                let named = |named: &[(Arc<str>, u64)]| {
-                    let named = named.iter();
-                    named.map(|(n, c)| (Arc::clone(n), count(*c))).collect()
+            if detail.audit > 0 || detail.named.is_some() {
+                let listed = |listed: &[(Arc<str>, u64)]| {
+                    let listed = listed.iter();
+                    listed.map(|(n, c)| (Arc::clone(n), count(*c))).collect()
                 };
-                let more = Rare {
+                let mut more = Rare {
                     audit: count(detail.audit),
-                    reasons: named(&detail.reasons),
-                    rules: detail.rules.to_vec(),
-                    routes: named(&detail.routes),
+                    ..Rare::default()
                 };
+                if let Some(named) = &detail.named {
+                    more.reasons = listed(&named.reasons);
+                    more.rules = named.rules.to_vec();
+                    more.routes = listed(&named.routes);
+                }
                 self.rare
                     .get_or_insert_default()
                     .take_in_within(&more, room);

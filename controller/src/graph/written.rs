@@ -2,21 +2,52 @@
 
 use std::collections::HashMap;
 
-use crds::observe::{API_VERSION, Graph, GraphMetadata, Resource};
+use crds::observe::{API_VERSION, Edge, GraphMetadata, Node, Resource};
+use serde::Serialize;
+
+use super::answer::GraphSink;
+
+/// Bytes of one block of text. One text of all parts would grow by doubling, up to twice of what
+/// is in it, and be copied each time.
+const BLOCK: usize = 64 * 1024;
 
 /// A graph as it is written, by part: streams of many readers are made of the same parts.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Written {
     metadata: GraphMetadata,
-    nodes: Vec<Part>,
-    edges: Vec<Part>,
+    nodes: Parts,
+    edges: Parts,
 }
+
+/// Nodes or edges, in the order in which they came.
+#[derive(Debug, Default)]
+struct Parts {
+    /// Of each part its id and its JSON, without anything between.
+    blocks: Vec<String>,
+    places: Vec<Place>,
+}
+
+/// Where a part stands, and what is known of it.
+#[derive(Debug)]
+struct Place {
+    block: usize,
+    start: usize,
+    /// Bytes of the id.
+    id: usize,
+    /// Bytes of the JSON.
+    json: usize,
+    hash: u64,
+    again: bool,
+}
+
+// 20 000 edges have one each in every answer that is shared.
+const _: () = assert!(size_of::<Place>() <= 48);
 
 /// One node or edge.
 #[derive(Debug)]
-struct Part {
-    id: Box<str>,
-    json: String,
+struct Part<'a> {
+    id: &'a str,
+    json: &'a str,
     /// Of `json`.
     hash: u64,
     /// Whoever comes back is told of it though it seems to be as it was: of what has calls
@@ -24,39 +55,99 @@ struct Part {
     again: bool,
 }
 
-impl Part {
-    fn of(id: &str, again: bool, written: Result<String, serde_json::Error>) -> Self {
+impl Parts {
+    fn push(&mut self, id: &str, again: bool, part: &impl Serialize) {
         use std::hash::{DefaultHasher, Hasher as _};
         // Texts and numbers only: nothing that could not be written.
-        let json = written.unwrap_or_default();
+        let json = serde_json::to_string(part).unwrap_or_default();
         let mut hasher = DefaultHasher::new();
         hasher.write(json.as_bytes());
-        Self {
-            id: id.into(),
-            hash: hasher.finish(),
-            json,
-            again,
+        let needed = id.len() + json.len();
+        let fits = |last: &String| last.capacity() - last.len() >= needed;
+        if !self.blocks.last().is_some_and(fits) {
+            self.blocks.push(String::with_capacity(needed.max(BLOCK)));
         }
+        let Some(block) = self.blocks.last_mut() else {
+            return;
+        };
+        let start = block.len();
+        block.push_str(id);
+        block.push_str(&json);
+        self.places.push(Place {
+            block: self.blocks.len() - 1,
+            start,
+            id: id.len(),
+            json: json.len(),
+            hash: hasher.finish(),
+            again,
+        });
+    }
+
+    /// Lets go the room that nothing came for.
+    fn shrink(&mut self) {
+        if let Some(last) = self.blocks.last_mut() {
+            last.shrink_to_fit();
+        }
+        self.blocks.shrink_to_fit();
+        self.places.shrink_to_fit();
+    }
+
+    fn iter(&self) -> impl Iterator<Item = Part<'_>> {
+        self.places.iter().map(move |place| {
+            let block = self.blocks.get(place.block);
+            let text = block.and_then(|block| block.get(place.start..));
+            let parted = text.and_then(|text| text.split_at_checked(place.id));
+            let (id, rest) = parted.unwrap_or_default();
+            let json = rest.get(..place.json).unwrap_or_default();
+            Part {
+                id,
+                json,
+                hash: place.hash,
+                again: place.again,
+            }
+        })
+    }
+
+    /// Texts of the parts that `keep` says.
+    fn kept(&self, keep: &impl Fn(&Part<'_>) -> bool) -> Vec<&str> {
+        let kept = self.iter().filter(|part| keep(part));
+        kept.map(|part| part.json).collect()
+    }
+
+    /// Bytes that it takes.
+    fn size(&self) -> usize {
+        let blocks = self.blocks.iter().map(String::capacity);
+        blocks.sum::<usize>() + self.places.capacity() * size_of::<Place>()
     }
 }
 
-impl From<Graph> for Written {
-    fn from(graph: Graph) -> Self {
-        let nodes = graph.nodes.iter();
-        let edges = graph.edges.iter();
-        Self {
-            nodes: nodes
-                .map(|node| Part::of(&node.id, true, serde_json::to_string(node)))
-                .collect(),
-            edges: edges
-                .map(|edge| Part::of(&edge.id, !edge.quiet, serde_json::to_string(edge)))
-                .collect(),
-            metadata: graph.metadata,
-        }
+/// Each is written when it comes, so that nobody holds all of them as objects: those of 10 000
+/// edges take twice the bytes of their texts.
+impl GraphSink for Written {
+    fn node(&mut self, node: Node) {
+        self.nodes.push(&node.id, true, &node);
+    }
+
+    fn edge(&mut self, edge: Edge) {
+        self.edges.push(&edge.id, !edge.quiet, &edge);
     }
 }
 
 impl Written {
+    /// What `tell` says, and the metadata that it returns.
+    pub(crate) fn of(tell: impl FnOnce(&mut Self) -> GraphMetadata) -> Self {
+        let mut written = Self::default();
+        written.metadata = tell(&mut written);
+        written.nodes.shrink();
+        written.edges.shrink();
+        written
+    }
+
+    /// Bytes that it takes.
+    pub(crate) fn size(&self) -> usize {
+        self.nodes.size() + self.edges.size()
+    }
+
     /// All of it.
     pub(crate) fn whole(&self) -> String {
         self.only(|_| true, &[], |_| {})
@@ -72,36 +163,62 @@ impl Written {
         !self.metadata.complete && !self.metadata.unsettled
     }
 
-    fn parts(&self) -> impl Iterator<Item = &Part> {
-        self.nodes.iter().chain(&self.edges)
+    fn parts(&self) -> impl Iterator<Item = Part<'_>> {
+        self.nodes.iter().chain(self.edges.iter())
     }
 
-    /// The parts that `keep` says, on one line.
+    /// The parts that `keep` says, on one line, with room for its end: an answer of megabytes is
+    /// put together once, and never grows by doubling.
     fn only(
         &self,
-        keep: impl Fn(&Part) -> bool,
+        keep: impl Fn(&Part<'_>) -> bool,
         removed: &[&str],
         change: impl FnOnce(&mut GraphMetadata),
     ) -> String {
+        const BETWEEN: &str = "],\"edges\":[";
         let mut metadata = self.metadata.clone();
         change(&mut metadata);
         let text = |value: Result<String, serde_json::Error>| value.unwrap_or_default();
-        let joined = |parts: &[Part]| {
-            let kept = parts.iter().filter(|part| keep(part));
-            let kept: Vec<&str> = kept.map(|part| part.json.as_str()).collect();
-            kept.join(",")
-        };
-        let removed = match removed {
-            [] => String::new(),
-            some => format!(",\"removed\":{}", text(serde_json::to_string(some))),
-        };
-        format!(
-            "{{\"apiVersion\":\"{API_VERSION}\",\"kind\":\"{}\",\"metadata\":{},\"nodes\":[{}],\"edges\":[{}]{removed}}}",
+        let head = format!(
+            "{{\"apiVersion\":\"{API_VERSION}\",\"kind\":\"{}\",\"metadata\":{},\"nodes\":[",
             Resource::Graphs.kind(),
             text(serde_json::to_string(&metadata)),
-            joined(&self.nodes),
-            joined(&self.edges),
-        )
+        );
+        let tail = match removed {
+            [] => "]}".to_owned(),
+            some => format!("],\"removed\":{}}}", text(serde_json::to_string(some))),
+        };
+        let (nodes, edges) = (self.nodes.kept(&keep), self.edges.kept(&keep));
+        let parts = nodes.iter().chain(&edges);
+        let parts: usize = parts.map(|part| part.len() + 1).sum();
+        let room = head.len() + parts + BETWEEN.len() + tail.len() + 1;
+        let mut line = String::with_capacity(room);
+        line.push_str(&head);
+        join(&mut line, &nodes);
+        line.push_str(BETWEEN);
+        join(&mut line, &edges);
+        line.push_str(&tail);
+        line
+    }
+}
+
+fn join(line: &mut String, parts: &[&str]) {
+    for (at, part) in parts.iter().enumerate() {
+        if at > 0 {
+            line.push(',');
+        }
+        line.push_str(part);
+    }
+}
+
+#[cfg(test)]
+impl From<crds::observe::Graph> for Written {
+    fn from(graph: crds::observe::Graph) -> Self {
+        Self::of(|to| {
+            graph.nodes.into_iter().for_each(|node| to.node(node));
+            graph.edges.into_iter().for_each(|edge| to.edge(edge));
+            graph.metadata
+        })
     }
 }
 
@@ -116,7 +233,7 @@ impl LastShown {
     /// Notes all of it.
     pub(crate) fn note(&mut self, written: &Written) {
         let parts = written.parts();
-        self.hashes = parts.map(|part| (part.id.clone(), part.hash)).collect();
+        self.hashes = parts.map(|part| (part.id.into(), part.hash)).collect();
     }
 
     /// What is new to this reader, and what is gone. With `again`, where another stream ended,
@@ -127,7 +244,8 @@ impl LastShown {
         let gone = before.keys().filter(|id| !self.hashes.contains_key(*id));
         let mut gone: Vec<&str> = gone.map(|id| &**id).collect();
         gone.sort_unstable();
-        let news = |part: &Part| before.get(&part.id) != Some(&part.hash) || (again && part.again);
+        let news =
+            |part: &Part<'_>| before.get(part.id) != Some(&part.hash) || (again && part.again);
         written.only(news, &gone, |metadata| metadata.changes = true)
     }
 
@@ -142,5 +260,69 @@ impl LastShown {
                 metadata.last = true;
             },
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Edges with names of a usual length.
+    fn edges(count: usize) -> impl Iterator<Item = Edge> {
+        (0..count).map(|number| Edge {
+            id: format!("{number:016x}"),
+            from: format!("shop/Deployment/web-{number}"),
+            to: "shop/Deployment/api".to_owned(),
+            requests: 7,
+            ..Edge::default()
+        })
+    }
+
+    fn written(edges: impl Iterator<Item = Edge>) -> Written {
+        Written::of(|to| {
+            edges.for_each(|edge| to.edge(edge));
+            GraphMetadata::default()
+        })
+    }
+
+    #[test]
+    fn parts_take_little_more_than_their_texts() {
+        const EDGES: usize = 10_000;
+        let written = written(edges(EDGES));
+        let texts: usize = edges(EDGES)
+            .map(|edge| edge.id.len() + serde_json::to_string(&edge).unwrap().len())
+            .sum();
+        let more = written.size() - texts;
+        // A text of its own had up to as many bytes again for each, as it grew.
+        assert!(more < EDGES * 64, "{more} more than {texts} bytes");
+        let few = self::written(edges(1)).size();
+        assert!(few < 1024, "{few} bytes for one edge");
+    }
+
+    #[test]
+    fn line_is_made_at_its_size_and_has_room_for_its_end() {
+        for count in [0, 1, 3_000] {
+            let mut line = written(edges(count)).whole();
+            let (length, room) = (line.len(), line.capacity());
+            assert!(
+                room > length && room <= length + 3,
+                "{length} bytes in {room}"
+            );
+            line.push('\n');
+            assert_eq!(line.capacity(), room, "it was copied for its end");
+        }
+    }
+
+    #[test]
+    fn part_that_is_longer_than_a_block_is_whole() {
+        let long = Edge {
+            id: "long".to_owned(),
+            service: "s".repeat(2 * BLOCK),
+            ..Edge::default()
+        };
+        let all: Vec<Edge> = edges(2).chain([long]).chain(edges(3)).collect();
+        let line = written(all.iter().cloned()).whole();
+        let read: crds::observe::Graph = serde_json::from_str(&line).unwrap();
+        assert_eq!(read.edges, all);
     }
 }

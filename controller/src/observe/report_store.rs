@@ -94,6 +94,16 @@ pub(crate) struct Detail {
     pub client_errors: u64,
     /// What deny would have refused.
     pub audit: u64,
+    /// What has names; absent where there are none, as on most edges.
+    pub named: Option<Box<Named>>,
+}
+
+// Every edge whose attempts are told has one in each slot.
+const _: () = assert!(size_of::<Edge>() <= 64 && size_of::<Detail>() <= 80);
+
+/// What was counted by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Named {
     /// Failures by reason.
     pub reasons: Box<[(Arc<str>, u64)]>,
     /// Targets that allowed calls.
@@ -102,24 +112,17 @@ pub(crate) struct Detail {
     pub routes: Box<[(Arc<str>, u64)]>,
 }
 
-impl Detail {
+impl Named {
     fn of(edge: &mut v1::Edge) -> Option<Box<Self>> {
         let named = |(name, count): (String, u64)| (Arc::from(name), count);
         let reasons = std::mem::take(&mut edge.reasons).into_iter();
         let routes = std::mem::take(&mut edge.routes).into_iter();
-        let detail = Self {
-            open: edge.open,
-            opened: edge.opened,
-            cancelled: edge.cancelled,
-            attempts: edge.attempts,
-            attempt_failures: edge.attempt_failures,
-            client_errors: edge.client_errors,
-            audit: edge.audit,
+        let all = Self {
             reasons: reasons.map(|one| named((one.reason, one.calls))).collect(),
             rules: edge.rules.iter().filter_map(|rule| key(rule)).collect(),
             routes: routes.map(|one| named((one.route, one.requests))).collect(),
         };
-        (detail != Self::default()).then(|| Box::new(detail))
+        (all != Self::default()).then(|| Box::new(all))
     }
 
     fn bytes(&self) -> usize {
@@ -130,6 +133,27 @@ impl Detail {
             .map(|key| 2 * TEXT_BYTES + key.namespace.len() + key.name.len())
             .sum();
         size_of::<Self>() + named + rules
+    }
+}
+
+impl Detail {
+    fn of(edge: &mut v1::Edge) -> Option<Box<Self>> {
+        let detail = Self {
+            open: edge.open,
+            opened: edge.opened,
+            cancelled: edge.cancelled,
+            attempts: edge.attempts,
+            attempt_failures: edge.attempt_failures,
+            client_errors: edge.client_errors,
+            audit: edge.audit,
+            named: Named::of(edge),
+        };
+        (detail != Self::default()).then(|| Box::new(detail))
+    }
+
+    fn bytes(&self) -> usize {
+        let named = self.named.as_ref().map_or(0, |named| named.bytes());
+        size_of::<Self>() + named
     }
 }
 

@@ -441,6 +441,10 @@ fn detail(detail: Option<&Detail>) -> v1::Edge {
         route: route.to_string(),
         requests: *requests,
     };
+    let named = detail.named.iter();
+    let reasons = named.clone().flat_map(|named| &named.reasons);
+    let rules = named.clone().flat_map(|named| &named.rules);
+    let routes = named.flat_map(|named| &named.routes);
     v1::Edge {
         open: detail.open,
         opened: detail.opened,
@@ -449,9 +453,9 @@ fn detail(detail: Option<&Detail>) -> v1::Edge {
         attempt_failures: detail.attempt_failures,
         client_errors: detail.client_errors,
         audit: detail.audit,
-        reasons: detail.reasons.iter().map(reason).collect(),
-        rules: detail.rules.iter().map(|rule| text(Some(rule))).collect(),
-        routes: detail.routes.iter().map(route).collect(),
+        reasons: reasons.map(reason).collect(),
+        rules: rules.map(|rule| text(Some(rule))).collect(),
+        routes: routes.map(route).collect(),
         ..v1::Edge::default()
     }
 }

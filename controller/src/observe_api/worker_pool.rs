@@ -14,8 +14,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::aggregated::refusal::Refusal;
 
-/// Answers that are made at one time. The graph is looked at by one of them only, so a second
-/// one is written meanwhile.
+/// Answers that are made at one time. The graph is looked at by one of them only; a second one is
+/// put together meanwhile of the parts that were written.
 const AT_ONCE: usize = 2;
 /// Of these, lines of streams.
 const STREAMS_AT_ONCE: usize = 1;

@@ -311,6 +311,30 @@ async fn graph_of_pods_that_told_more_than_their_share_says_that_it_is_not_whole
     assert!(!says("shop"), "{:?}", of("shop"));
 }
 
+#[tokio::test]
+async fn answer_is_shared_until_the_next_look_and_held_no_longer() {
+    let reports = reports();
+    call(&reports, "shop/web", "shop/api", 1, 0);
+    let graph = graph(&reports);
+    graph.look(now(), true).await;
+    let read = || graph.written(&asked(Extent::default()), now());
+    let first = read();
+    assert!(Arc::ptr_eq(&first, &read()), "made twice");
+    assert_eq!(graph.inner.written.lock().len(), 1);
+    graph.looked();
+    assert_eq!(graph.inner.written.lock().len(), 0, "nobody reads it");
+    assert!(!Arc::ptr_eq(&first, &read()), "of the look before");
+    // Of more windows than are shared each is told, and held by who asked.
+    for slots in 1..=12 {
+        let asked = GraphWindow {
+            slots,
+            ..asked(Extent::default())
+        };
+        assert!(graph.written(&asked, now()).size() > 0);
+    }
+    assert_eq!(graph.inner.written.lock().len(), MAX_SHARED);
+}
+
 /// The thread of connections never waits for the graph, and neither for whoever waits for it.
 #[tokio::test]
 async fn what_the_graph_is_busy_with_holds_neither_the_runtime_nor_the_inventory() {
