@@ -15,7 +15,8 @@ use policy::traffic::guard::Priority;
 pub struct ClientThrottle {
     /// It has refused something lately.
     active: AtomicBool,
-    classes: Mutex<Option<Box<[Throttle; Priority::ALL.len()]>>>,
+    /// Each as of its own first refusal.
+    classes: Mutex<Option<Box<[Option<Throttle>; Priority::ALL.len()]>>>,
 }
 
 impl ClientThrottle {
@@ -33,23 +34,29 @@ impl ClientThrottle {
         let Some(classes) = &mut *held else {
             return false;
         };
-        if classes.iter().all(|one| one.is_over(now)) {
+        if classes.iter().flatten().all(|one| one.is_over(now)) {
             *held = None;
             self.active.store(false, Relaxed);
             return false;
         }
-        classes[class as usize].refuses(now, random)
+        let one = classes[class as usize].as_mut();
+        one.is_some_and(|one| one.refuses(now, random))
     }
 
     /// A call of this class was answered; `overloaded`: with the refusal `overload`.
     pub fn record(&self, now: Instant, class: Priority, overloaded: bool) {
         let mut held = self.classes.lock();
-        if held.is_none() && !overloaded {
-            return;
+        if overloaded {
+            let one = &mut held.get_or_insert_default()[class as usize];
+            one.get_or_insert_with(|| Throttle::new(now))
+                .record(now, overloaded);
+            self.active.store(true, Relaxed);
+        } else if let Some(one) = held
+            .as_mut()
+            .and_then(|classes| classes[class as usize].as_mut())
+        {
+            one.record(now, overloaded);
         }
-        let new = || Box::new(std::array::from_fn(|_| Throttle::new(now)));
-        held.get_or_insert_with(new)[class as usize].record(now, overloaded);
-        self.active.store(true, Relaxed);
     }
 }
 
@@ -84,7 +91,14 @@ mod tests {
         for class in [Priority::Critical, Priority::Sheddable] {
             assert!(!throttle.refuses(then, class, SURE), "{class:?}");
         }
-        let later = then + 11 * SECOND;
+        throttle.record(then, Priority::Critical, true);
+        throttle.record(then, Priority::Critical, true);
+        assert!(
+            !throttle.refuses(then, Priority::Critical, SURE),
+            "it has a second of its own"
+        );
+        assert!(throttle.refuses(then + SECOND, Priority::Critical, SURE));
+        let later = then + 12 * SECOND;
         assert!(!throttle.refuses(later, Priority::Normal, SURE));
         assert!(!throttle.is_active(), "it is over");
     }
