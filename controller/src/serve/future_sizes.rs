@@ -15,11 +15,11 @@ use super::Port;
 use super::stream::{ProxyStream, Streams};
 
 /// Bytes of a connection, most of which hyper's HTTP/2 takes.
-const CONNECTION: usize = 6 * 1024;
+const CONNECTION: usize = 2816;
 /// Bytes of a stream while it waits.
-const STREAM: usize = 4 * 1024;
+const STREAM: usize = 1824;
 /// Bytes of what a stream knows of its proxy, without what that points to.
-const PROXY: usize = 2 * 1024;
+const PROXY: usize = 1056;
 
 /// Bytes of the future of a function with four arguments, which need not be made.
 fn of_four<A, B, C, D, F: Future>(_: impl Fn(A, B, C, D) -> F) -> usize {
