@@ -17,9 +17,7 @@ use tonic::body::Body;
 use tonic::metadata::GRPC_CONTENT_TYPE;
 use tonic::{Request, Status};
 use wire::v1;
-use wire::v1::control_server::Control as _;
-
-use super::calls::ControlService;
+use wire::v1::control_server::Control;
 
 /// Bytes before each message: whether it is compressed, and its length.
 const HEAD: usize = 5;
@@ -51,7 +49,7 @@ impl Stream for ToProxies {
 
 /// Serves a call of Stream, whose messages have so many bytes at most.
 pub(super) async fn call(
-    control: &ControlService,
+    control: &impl Control<StreamStream = ToProxies>,
     request: HttpRequest<Body>,
     most: usize,
 ) -> http::Response<Body> {
