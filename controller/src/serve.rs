@@ -382,7 +382,7 @@ impl Offer {
         match (parts.next(), parts.next()) {
             (Some(control_server::SERVICE_NAME), Some("Stream")) if peer.identity.is_some() => {
                 let control = Arc::clone(&self.control);
-                Box::pin(async move { Ok(framed::call(&control, request, MAX_RECEIVED).await) })
+                Box::pin(async move { Ok(framed::call(&*control, request, MAX_RECEIVED).await) })
             }
             (Some(control_server::SERVICE_NAME), _) => self.small.clone().call(request),
             (Some(replica_server::SERVICE_NAME), _) => self.replica.clone().call(request),
