@@ -130,6 +130,9 @@ mod tests {
         let meant = Parts::of(&[Part::ServiceLimit, Part::ReadOnly]);
         assert_eq!(left_out.without(meant), Parts::NONE);
         let none = Traffic::default();
-        assert!(none.caller_needs().next().is_none(), "control: nothing is said in it");
+        assert!(
+            none.caller_needs().next().is_none(),
+            "control: nothing is said in it"
+        );
     }
 }

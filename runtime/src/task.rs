@@ -72,7 +72,7 @@ impl<F: Future, E: FnOnce()> Future for Guarded<F, E> {
         // Stands around this one poll only: a task that is merely dropped while somebody
         // else panics, as when a test fails, is innocent.
         let _guard = PanicGuard {
-            name: *this.name,
+            name: this.name,
             end: this.end,
         };
         this.future.poll(context)
