@@ -200,6 +200,19 @@ mod tests {
     }
 
     #[test]
+    fn a_request_line_that_only_some_servers_read_does_not_pass_before_another_request() {
+        for first in [
+            &b"@ /a HTTP/+1.1\r\n"[..],
+            b"GET: /a HTTP/-0.9\r\n",
+            b"<GET> /a HTTP/00000000000000000000000000001.1\r\n",
+        ] {
+            let second = b"host: a\r\n\r\nGET /b HTTP/1.1\r\nweft-client-id: x\r\n\r\n";
+            let bytes = [first, second].concat();
+            assert_eq!(found(&bytes, false), Some(ScanFinding::Http));
+        }
+    }
+
+    #[test]
     fn other_text_and_binary_protocols_pass_whatever_they_carry() {
         for bytes in [
             &b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$17\r\nweft-client-id: x\r\n"[..],

@@ -222,6 +222,10 @@ impl FirstLine {
 
     fn push(&mut self, byte: u8) {
         if self.end.len() == LINE_END {
+            // A version may have thousands of zeros in front; its beginning tells.
+            if byte != b' ' && versioned(&self.end).is_some() {
+                return;
+            }
             self.end.remove(0);
         }
         self.end.push(byte);
@@ -260,8 +264,9 @@ pub(crate) const fn is_token(byte: u8) -> bool {
     ) || byte.is_ascii_alphanumeric()
 }
 
-/// The name at the end of a line that ends in a blank, letters, a slash and what
-/// begins with a digit: the name and version of a protocol.
+/// The name at the end of a line that ends in a blank, letters, a slash and what begins
+/// with anything but a letter: the name and version of a protocol. Servers differ in what
+/// is a number to them, those in Python take `+1.1` for one, and for none is a letter.
 fn versioned(line: &[u8]) -> Option<&[u8]> {
     let slash = line.iter().rposition(|byte| *byte == b'/')?;
     let (before, version) = (line[..slash].trim_ascii_end(), &line[slash + 1..]);
@@ -274,7 +279,9 @@ fn versioned(line: &[u8]) -> Option<&[u8]> {
     let (rest, name) = before.split_at(before.len() - letters);
     let ends = !name.is_empty()
         && rest.last().is_none_or(|byte| *byte == b' ')
-        && version.first().is_some_and(u8::is_ascii_digit)
+        && version
+            .first()
+            .is_some_and(|byte| !byte.is_ascii_alphabetic())
         && !version.contains(&b' ');
     ends.then_some(name)
 }
