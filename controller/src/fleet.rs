@@ -40,7 +40,8 @@ pub(crate) use self::key::{Caller, Key};
 
 /// Between two looks at what the pulses come to.
 const EVERY: Duration = Duration::from_millis(250);
-/// Pulses that are kept for other replicas; each hears them at once while it listens.
+/// Pulses that are kept for other replicas; each hears them at once while it listens, and
+/// while none does none are kept.
 const KEPT: Duration = Duration::from_secs(3);
 /// Callers of all breakers together: 2000 proxies that call 50 Services each. One takes 250
 /// bytes where no other has its account.
@@ -177,7 +178,8 @@ impl Fleet {
     /// Takes what a pod of this replica's own streams says.
     pub(crate) fn take(&self, from: &Caller, pulse: v1::Pulse, now: Instant) {
         let circuits = self.count(from, pulse, now);
-        if circuits.is_empty() {
+        // Who begins to listen is not told what was said before.
+        if circuits.is_empty() || self.inner.own.receiver_count() == 0 {
             return;
         }
         let told = v1::PodPulse {

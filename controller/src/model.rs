@@ -46,6 +46,7 @@ pub(crate) use self::targets::{Mapped, Target, TargetRule, Targets};
 use self::{
     bindings::Bindings,
     cuts::Cuts,
+    published::SharedResources,
     route_names::RouteNames,
     traffic::{Guard, Policies},
 };
@@ -166,6 +167,8 @@ pub(crate) struct Index {
     pub(crate) running: Arc<OnceLock<uses::Running>>,
     /// The same by workload.
     pub(crate) peers: Arc<OnceLock<peers::Peers>>,
+    /// What is encoded for whoever asks, and the same for all who do.
+    pub(crate) shared: Arc<SharedResources>,
 }
 
 /// A Service and what its ports lead to.

@@ -115,6 +115,7 @@ fn states_only(world: &World, before: &Index) -> Option<(Index, Changes)> {
         uses: before.uses.clone(),
         running: before.running.clone(),
         peers: before.peers.clone(),
+        shared: before.shared.clone(),
     };
     let changes = Changes {
         states_only: true,
@@ -213,6 +214,7 @@ fn pods_and_places(world: &World, before: &Index) -> Option<(Index, Changes)> {
         } else {
             Arc::default()
         },
+        shared: before.shared.clone(),
     };
     let workloads = peers::changed([world, old], dirty.iter());
     let changes = Changes {

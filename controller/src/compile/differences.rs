@@ -86,6 +86,7 @@ pub(super) fn services_of_changed_slices(one: &World, other: &World) -> BTreeSet
 
 /// Replaces what is as it was by what was there, and tells what is not.
 pub(super) fn take_over(index: &mut Index, before: &Index) -> Changes {
+    index.shared = before.shared.clone();
     // First, since what is the same is told by what is shared.
     let policies = Arc::get_mut(&mut index.policies);
     let told_otherwise = policies.map(|now| now.take_over(&before.policies));

@@ -96,6 +96,7 @@ pub(super) fn compile(world: &World, defaults: &Defaults) -> (Index, Problems) {
         uses: Arc::default(),
         running: Arc::default(),
         peers: Arc::default(),
+        shared: Arc::default(),
         world: world.clone(),
         defaults: defaults.clone(),
     };

@@ -42,13 +42,17 @@ struct Bench {
     fleet: Fleet,
     models: watch::Sender<Option<Arc<Compiled>>>,
     now: Instant,
+    /// Another replica does.
+    _listens: watch::Receiver<u64>,
 }
 
 impl Bench {
     fn new(cluster: &Cluster) -> Self {
         let (models, latest) = watch::channel(Some(compiled(cluster)));
+        let fleet = Fleet::new(latest, Counter::default());
         Self {
-            fleet: Fleet::new(latest, Counter::default()),
+            _listens: fleet.own_changes(),
+            fleet,
             models,
             now: Instant::now(),
         }
@@ -381,7 +385,7 @@ fn pulses_that_wait_for_other_replicas_are_bounded_in_bytes_and_the_oldest_go() 
         state.own.len()
     };
     assert!(kept > said - 60, "{kept} of {said}");
-    assert_eq!(bench.fleet.inner.at_capacity.get(), 0, "nobody listens");
+    assert_eq!(bench.fleet.inner.at_capacity.get(), 0, "nobody was told");
     let (told, _) = bench.fleet.own_since(0);
     let lost = (said - kept) as u64;
     assert_eq!(bench.fleet.inner.at_capacity.get(), lost);
@@ -389,6 +393,27 @@ fn pulses_that_wait_for_other_replicas_are_bounded_in_bytes_and_the_oldest_go() 
     assert_eq!(bench.fleet.inner.at_capacity.get(), lost, "counted once");
     bench.fleet.tick(bench.now + 2 * KEPT, SystemTime::now());
     assert_eq!(bench.fleet.inner.state.lock().own_bytes, 0);
+}
+
+#[test]
+fn pulses_are_counted_by_all_and_kept_only_while_another_replica_listens() {
+    let (_models, latest) = watch::channel(Some(compiled(&with_breaker(&json!({})))));
+    let fleet = Fleet::new(latest, Counter::default());
+    let (web, now) = (caller("shop/web", "uid-web"), Instant::now());
+    let other = caller("shop/other", "uid-other");
+    let policy = ObjectRef::new(Kind::TrafficPolicy, "shop", "p");
+    fleet.take(&web, again(1), now);
+    assert_eq!(fleet.report(&policy, now).unwrap().requests, 10);
+    assert_eq!(fleet.inner.state.lock().own_bytes, 0);
+    let news = fleet.own_changes();
+    fleet.take(&other, again(1), now);
+    let (revision, told) = fleet.own_since(0);
+    let told = told.unwrap().pulses;
+    assert_eq!(told.len(), 1);
+    assert_eq!((revision, told[0].uid.as_str()), (1, "uid-other"));
+    drop(news);
+    fleet.take(&web, again(1), now);
+    assert_eq!(fleet.own_since(revision), (revision, None));
 }
 
 #[test]

@@ -88,11 +88,14 @@ impl Sums {
         self.bytes.1 = self.bytes.1.saturating_add(edge.bytes.1);
         add_latency(&mut self.latency, &edge.latency);
         let mut calls = edge.success.saturating_add(edge.failure);
-        let mut tries = (calls, edge.failure);
+        let mut tries = match edge.attempts {
+            Some(attempts) => (u64::from(attempts), 0),
+            None => (calls, edge.failure),
+        };
         if let Some(detail) = &edge.detail {
             calls = calls.saturating_add(detail.cancelled);
-            if let Some(attempts) = detail.attempts {
-                tries = (attempts, detail.attempt_failures);
+            if edge.attempts.is_some() {
+                tries.1 = detail.attempt_failures;
             }
             self.cancelled = self.cancelled.saturating_add(count(detail.cancelled));
             self.client_errors = self

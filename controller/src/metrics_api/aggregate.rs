@@ -42,13 +42,13 @@ impl Sums {
 /// neither. Where tries are not told apart every call is one: at the pod that was called,
 /// and by proxies that are older than attempts.
 fn tries(edge: &Edge) -> (u64, u64) {
-    let detail = edge.detail.as_deref();
-    let Some((attempts, detail)) = detail.and_then(|detail| Some((detail.attempts?, detail)))
-    else {
+    let Some(attempts) = edge.attempts else {
         return (edge.success, edge.failure);
     };
-    let judged = attempts.saturating_sub(detail.cancelled);
-    let failed = detail.attempt_failures;
+    let detail = edge.detail.as_deref();
+    let cancelled = detail.map_or(0, |detail| detail.cancelled);
+    let failed = detail.map_or(0, |detail| detail.attempt_failures);
+    let judged = u64::from(attempts).saturating_sub(cancelled);
     (judged.saturating_sub(failed), failed)
 }
 

@@ -1,8 +1,14 @@
 //! A resource with what it was made from.
 
+use std::{collections::HashMap, sync::Arc};
+
+use parking_lot::Mutex;
 use policy::{access::Source, http_match::HttpMatch, name::ObjectRef, route::names::Names};
 use prost::Message as _;
 use wire::v1;
+
+/// Resources of a [`SharedResources`] that stay whether or not some proxy has them.
+const KEPT: usize = 1024;
 
 /// Bytes that a match takes in a resource.
 pub(crate) fn match_len(one: &HttpMatch) -> usize {
@@ -64,5 +70,92 @@ impl EncodedResource {
             resource: wire::version::stamp(resource),
             origins,
         }
+    }
+}
+
+/// What several proxies are told in the same words and no part of a Model holds, such as what
+/// stands at an address: in memory once, however many call there, and encoded once.
+///
+/// Models that follow each other share it. It decides nothing: what it gives is equal to what
+/// would be made anew.
+#[derive(Debug, Default)]
+pub(crate) struct SharedResources(Mutex<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    by_name: HashMap<String, Arc<EncodedResource>>,
+    /// When there are so many, those that no proxy has go: at most twice as many are held as
+    /// are in use, or [`KEPT`].
+    room: usize,
+}
+
+impl SharedResources {
+    /// The resource of this name and content, made from no object.
+    pub(crate) fn of(&self, name: &str, content: v1::resource::Content) -> Arc<EncodedResource> {
+        let mut shared = self.0.lock();
+        let is_same =
+            |held: &&Arc<EncodedResource>| held.resource.content.as_ref() == Some(&content);
+        if let Some(held) = shared.by_name.get(name).filter(is_same) {
+            return Arc::clone(held);
+        }
+        let made = Arc::new(EncodedResource::new(name.to_owned(), content, Vec::new()));
+        shared.make_room();
+        shared.by_name.insert(name.to_owned(), Arc::clone(&made));
+        made
+    }
+}
+
+impl Shared {
+    fn make_room(&mut self) {
+        if self.by_name.len() < self.room.max(KEPT) {
+            return;
+        }
+        self.by_name.retain(|_, held| Arc::strong_count(held) > 1);
+        self.room = 2 * self.by_name.len();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn content(text: &str) -> v1::resource::Content {
+        let roots = vec![text.as_bytes().to_vec()];
+        v1::resource::Content::Bundle(v1::Bundle { roots })
+    }
+
+    #[test]
+    fn equal_content_of_one_name_is_held_once_and_other_content_replaces_it() {
+        let shared = SharedResources::default();
+        let first = shared.of("a", content("1"));
+        let alone = EncodedResource::new("a".to_owned(), content("1"), Vec::new());
+        assert_eq!(*first, alone);
+        assert!(Arc::ptr_eq(&first, &shared.of("a", content("1"))));
+        let other = shared.of("b", content("1"));
+        assert_eq!(other.resource.name, "b");
+        let newer = shared.of("a", content("2"));
+        assert_eq!(newer.resource.content, Some(content("2")));
+        assert!(Arc::ptr_eq(&newer, &shared.of("a", content("2"))));
+    }
+
+    #[test]
+    fn what_no_proxy_has_goes_and_what_one_has_stays() {
+        let shared = SharedResources::default();
+        let held = || shared.0.lock().by_name.len();
+        let own = shared.of("own", content("1"));
+        for number in 0..3 * KEPT {
+            shared.of(&number.to_string(), content("nobody's"));
+        }
+        assert!(held() <= KEPT, "{}", held());
+        assert!(Arc::ptr_eq(&own, &shared.of("own", content("1"))));
+        let all = (0..3 * KEPT).map(|number| shared.of(&number.to_string(), content("used")));
+        let used: Vec<_> = all.collect();
+        assert_eq!(held(), used.len() + 1);
+        drop(used);
+        // Looked at again when there are twice as many as were in use.
+        for number in 0..4 * KEPT {
+            shared.of(&format!("later-{number}"), content("nobody's"));
+        }
+        assert!(held() <= KEPT, "{}", held());
     }
 }

@@ -73,6 +73,8 @@ pub(crate) struct Edge {
     pub latency: Box<[u32]>,
     /// Bytes from and to the caller.
     pub bytes: (u64, u64),
+    /// Tries at this backend, if they are told apart: a caller's edge nearly always says them.
+    pub attempts: Option<u32>,
     /// What not every edge has; absent where all of it is zero.
     pub detail: Option<Box<Detail>>,
 }
@@ -86,9 +88,7 @@ pub(crate) struct Detail {
     pub opened: u64,
     /// Requests whose caller left.
     pub cancelled: u64,
-    /// Tries at this backend, if they are told apart.
-    pub attempts: Option<u64>,
-    /// Those that failed.
+    /// Tries that failed, of the edge's attempts.
     pub attempt_failures: u64,
     /// Answers with 4xx.
     pub client_errors: u64,
@@ -98,8 +98,8 @@ pub(crate) struct Detail {
     pub named: Option<Box<Named>>,
 }
 
-// Every edge whose attempts are told has one in each slot.
-const _: () = assert!(size_of::<Edge>() <= 64 && size_of::<Detail>() <= 80);
+// Every edge has the first in each slot, and few have the second.
+const _: () = assert!(size_of::<Edge>() <= 72 && size_of::<Detail>() <= 64);
 
 /// What was counted by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -142,7 +142,6 @@ impl Detail {
             open: edge.open,
             opened: edge.opened,
             cancelled: edge.cancelled,
-            attempts: edge.attempts,
             attempt_failures: edge.attempt_failures,
             client_errors: edge.client_errors,
             audit: edge.audit,
@@ -281,6 +280,7 @@ impl ReportStore {
 
     pub(super) fn edge(&mut self, mut edge: v1::Edge) -> Edge {
         let detail = Detail::of(&mut edge);
+        let in_a_slot = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
         let fresh = EdgeKey {
             security: edge.security(),
             protocol: edge.protocol(),
@@ -308,6 +308,7 @@ impl ReportStore {
             failure: edge.failure,
             latency: edge.latency.into(),
             bytes: (edge.sent, edge.received),
+            attempts: edge.attempts.map(in_a_slot),
             detail,
         }
     }

@@ -425,6 +425,7 @@ fn message(edge: &Edge) -> v1::Edge {
         security: key.security.into(),
         protocol: key.protocol.into(),
         remote: key.remote.to_string(),
+        attempts: edge.attempts.map(u64::from),
         ..detail(edge.detail.as_deref())
     }
 }
@@ -449,7 +450,6 @@ fn detail(detail: Option<&Detail>) -> v1::Edge {
         open: detail.open,
         opened: detail.opened,
         cancelled: detail.cancelled,
-        attempts: detail.attempts,
         attempt_failures: detail.attempt_failures,
         client_errors: detail.client_errors,
         audit: detail.audit,

@@ -59,11 +59,8 @@ impl Model {
             };
             let destination = index.destination(ip, port);
             set.follow(&destination);
-            set.add(Arc::new(EncodedResource::new(
-                name.clone(),
-                v1::resource::Content::Destination(destination),
-                Vec::new(),
-            )));
+            let content = v1::resource::Content::Destination(destination);
+            set.add(index.shared.of(name, content));
         }
         let places = if set.uses_parts {
             index.places(pod, facts)

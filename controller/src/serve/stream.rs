@@ -298,8 +298,8 @@ impl ProxyStream<'_> {
         let destinations = self.session.destinations();
         self.interest = compiled.model.interest(self.pod, destinations);
         self.seen = compiled.number();
-        let bundle = bundle(&self.shared.authority);
-        target.insert(bundle.resource.name.clone(), Arc::new(bundle));
+        let bundle = bundle(&self.shared.authority, &compiled.model.index.shared);
+        target.insert(bundle.resource.name.clone(), bundle);
         self.urgent |= self.session.is_urgent(&target);
         self.target = target;
         self.must_send = true;

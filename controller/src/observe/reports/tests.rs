@@ -453,3 +453,25 @@ fn report_with_a_caller_that_left_is_fuller_than_the_one_before() {
     }
     assert_eq!(outcomes(&reports, ReportOutcome::Taken), 2);
 }
+
+#[test]
+fn edge_that_tells_its_attempts_and_nothing_rare_has_no_details() {
+    let reports = Reports::new(ReportMetrics::default());
+    let tried = v1::Edge {
+        success: 9,
+        failure: 1,
+        attempts: Some(10),
+        ..v1::Edge::default()
+    };
+    let edges = vec![tried.clone(), v1::Edge { open: 1, ..tried }];
+    let report = v1::Report {
+        edges,
+        ..report(1, 1, &[])
+    };
+    reports.take(&pod("a"), report, true, now());
+    let mut seen = Vec::new();
+    reports.each(0, u64::MAX, |_, edge| {
+        seen.push((edge.attempts, edge.detail.is_some()));
+    });
+    assert_eq!(seen, [(Some(10), false), (Some(10), true)]);
+}

@@ -3,7 +3,9 @@
 use serde_json::json;
 
 use super::*;
+use crate::model::Defaults;
 use crate::testing::cluster::*;
+use crate::world::World;
 
 #[test]
 fn what_a_proxy_could_not_use_is_left_out_and_its_objects_are_named() {
@@ -42,4 +44,34 @@ fn what_a_proxy_could_not_use_is_left_out_and_its_objects_are_named() {
     let rule = all.resources["extended-rule/shop/limited"].clone();
     less.resources.insert(rule.resource.name.clone(), rule);
     assert_eq!(less.resources, all.resources);
+}
+
+#[test]
+fn what_stands_at_an_address_is_in_memory_once_for_all_who_call_there() {
+    let told = |model: &Model, pod: &str| {
+        let all = resolve(model, pod, &["10.96.0.1:80"]);
+        Arc::clone(&all["destination/10.96.0.1:80"])
+    };
+    let (defaults, world) = (Defaults::default(), shop().world());
+    let (model, problems) = Model::compile(&world, &defaults);
+    let problems = Arc::new(problems);
+    let after = |world: &World| Model::compile_after(world, &defaults, &model, &problems).0;
+    let first = told(&model, "client");
+    assert!(Arc::ptr_eq(&first, &told(&model, "api-1")), "of one Model");
+
+    let mut one_gone = world.clone();
+    Arc::make_mut(&mut one_gone.pods).remove(&ObjectKey::new("shop", "api-2"));
+    let other_service = shop().with(service("v2", "10.96.0.2", &[("http", 80)]));
+    for (way, next) in [
+        ("states of endpoints", world.clone()),
+        ("pods", one_gone),
+        ("all anew", other_service.world()),
+    ] {
+        let next = told(&after(&next), "api-1");
+        assert!(Arc::ptr_eq(&first, &next), "{way}");
+    }
+
+    let mut without = world.clone();
+    Arc::make_mut(&mut without.services).remove(&ObjectKey::new("shop", "api"));
+    assert_ne!(told(&after(&without), "client"), first, "what is there now");
 }
