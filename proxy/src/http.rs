@@ -10,6 +10,7 @@ pub(crate) mod client;
 pub(crate) mod context;
 pub(crate) mod copies;
 pub(crate) mod deadline;
+pub(crate) mod ending_body;
 pub(crate) mod grpc;
 pub(crate) mod header_names;
 pub(crate) mod headers;

@@ -8,6 +8,9 @@
 //! What says how late it is where it comes from may have waited on its way: for CPU that was
 //! withheld, or for a packet that was lost. That makes a clock look late and never early, so
 //! a clock is late only when it has looked so twice in a row.
+//!
+//! Proxies from before they said what their clock shows are known by the slots that they tell
+//! of alone. Of those that are told again nobody knows how old they are.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -22,6 +25,9 @@ const SLOT_SECONDS: i64 = SLOT.cast_signed();
 const SLOT_MILLIS: i64 = SLOT_SECONDS * 1000;
 /// What is read within this time may have waited together, and counts once.
 const TOGETHER: Duration = Duration::from_secs(1);
+/// Slots that are told of again on a new stream come within this time, and behind them those
+/// that have just ended.
+const TOLD_AGAIN: Duration = Duration::from_secs(30);
 
 /// See the module header.
 #[derive(Debug)]
@@ -34,6 +40,8 @@ pub(crate) struct ClockOffset {
     opened: Option<Instant>,
     /// Since when it looks late and is not yet taken to be so.
     late: Option<Instant>,
+    /// The same of one that is known by slots, with what it was ahead by the newest of them.
+    old: Option<(Instant, i64)>,
 }
 
 impl ClockOffset {
@@ -44,6 +52,7 @@ impl ClockOffset {
             slots,
             opened: Some(opened),
             late: None,
+            old: None,
         }
     }
 
@@ -66,10 +75,8 @@ impl ClockOffset {
     /// may have waited here for as long as the stream is open: within that the clock is taken
     /// to be as it was. After that one that looks late must do so twice.
     pub(crate) fn compare(&mut self, theirs: u64, now: SystemTime, at: Instant) {
-        let ahead = i128::from(theirs) - i128::from(millis(now));
-        let ahead = i64::try_from(ahead).unwrap_or(i64::MAX);
+        let (ahead, shifted) = (ahead_of(now, theirs), self.shifted());
         let (opened, late) = (self.opened.take(), self.late.take());
-        let shifted = self.slots.saturating_mul(SLOT_MILLIS);
         if opened.is_none() && ahead < shifted.saturating_sub(SLOT_MILLIS) {
             let since = late.unwrap_or(at);
             if at.saturating_duration_since(since) < TOGETHER {
@@ -85,9 +92,41 @@ impl ClockOffset {
         let half = SLOT_MILLIS / 2;
         let is_right = self.ahead.unsigned_abs() < half.unsigned_abs();
         if is_right || self.ahead.abs_diff(shifted) > SLOT_MILLIS.unsigned_abs() {
-            let nearest = self.ahead.saturating_add(half);
-            self.slots = nearest.div_euclid(SLOT_MILLIS);
+            self.shift();
         }
+    }
+
+    /// The same of a clock that nobody says: this moment of ours a slot was told of that starts
+    /// there, in seconds. It has ended, but for the last one of a pod that ends. So the clock is
+    /// ahead at once where that is, and late only when all that is told of for a while is old.
+    pub(crate) fn tells_of(&mut self, slot: u64, now: SystemTime, at: Instant) {
+        let end = slot.saturating_add(SLOT).saturating_mul(1000);
+        let (ahead, shifted) = (ahead_of(now, end), self.shifted());
+        let old = self.old.take();
+        if ahead > shifted.saturating_add(SLOT_MILLIS) {
+            self.ahead = ahead;
+            self.shift();
+        } else if ahead < shifted.saturating_sub(SLOT_MILLIS) {
+            let (since, newest) = old.unwrap_or((at, ahead));
+            let newest = newest.max(ahead);
+            if at.saturating_duration_since(since) < TOLD_AGAIN {
+                self.old = Some((since, newest));
+            } else {
+                self.ahead = newest;
+                self.shift();
+            }
+        }
+    }
+
+    /// Milliseconds by which its reports are ahead.
+    fn shifted(&self) -> i64 {
+        self.slots.saturating_mul(SLOT_MILLIS)
+    }
+
+    /// Its reports are ahead by the slots that are nearest to what it is.
+    fn shift(&mut self) {
+        let nearest = self.ahead.saturating_add(SLOT_MILLIS / 2);
+        self.slots = nearest.div_euclid(SLOT_MILLIS);
     }
 
     /// A report that is dated by that clock, dated by ours.
@@ -98,6 +137,12 @@ impl ClockOffset {
             ..report
         }
     }
+}
+
+/// Milliseconds by which a clock that shows `theirs` is ahead of ours.
+fn ahead_of(now: SystemTime, theirs: u64) -> i64 {
+    let ahead = i128::from(theirs) - i128::from(millis(now));
+    i64::try_from(ahead).unwrap_or(i64::MAX)
 }
 
 /// Milliseconds since 1970.
@@ -192,6 +237,42 @@ mod tests {
             "it cannot have waited so long"
         );
         assert_eq!(late(9, 8_000), ((0, 0), 0, -2), "late twice is late");
+    }
+
+    /// Slots shifted after a clock that nobody says told, each so many seconds after its
+    /// stream opened, of a slot that ended so many milliseconds ahead of ours.
+    fn told(held: i64, slots: &[(u64, i64)]) -> i64 {
+        let (mut clock, opened) = clock(held);
+        for (second, ahead) in slots {
+            // A whole slot's end.
+            let at = opened + Duration::from_secs(*second);
+            let ours = UNIX_EPOCH + Duration::from_millis(OURS.saturating_add_signed(-ahead));
+            clock.tells_of(OURS / 1000 - SLOT, ours, at);
+        }
+        clock.slots()
+    }
+
+    #[test]
+    fn a_clock_that_nobody_says_is_ahead_by_the_slots_that_have_ended_there() {
+        // A slot is told of within a second after its end.
+        for (ahead, slots) in [(-900, 0), (5_000, 0), (5_001, 1), (61_600, 12)] {
+            assert_eq!(told(0, &[(0, ahead)]), slots, "{ahead} ms ahead");
+        }
+        // What was told of before is told again on a new stream, and proves nothing.
+        let again = [(0, -300_000), (1, -90_000), (6, 61_500), (60, 61_500)];
+        assert_eq!(told(12, &again), 12);
+        assert_eq!(told(0, &again[..2]), 0);
+    }
+
+    #[test]
+    fn a_clock_that_nobody_says_is_right_again_when_nothing_newer_comes_for_a_while() {
+        let right = [(0, -300_000), (5, -500), (30, -800)];
+        assert_eq!(told(12, &right[..2]), 12, "it may be told again");
+        assert_eq!(told(12, &right), 0);
+        // By the newest of them.
+        assert_eq!(told(12, &[(0, 20_000), (30, -300_000)]), 4);
+        let between = [(0, -300_000), (29, 59_000), (31, -300_000)];
+        assert_eq!(told(12, &between), 12);
     }
 
     #[test]

@@ -99,6 +99,10 @@ impl ProxyStream<'_> {
             ))),
             Some(Message::Report(report)) => {
                 let (reports, now) = (&self.shared.reports, SystemTime::now());
+                let slot = report.slot;
+                if self.proxy_info.reports_of(slot, now, Instant::now()) {
+                    self.note();
+                }
                 let report = self.proxy_info.dated(report);
                 reports.take(&self.reporter, report, true, now);
                 Ok(())

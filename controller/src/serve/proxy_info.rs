@@ -56,6 +56,18 @@ impl ProxyInfo {
         });
     }
 
+    /// It reports of a slot that starts there, at this time of ours, which is this moment. True
+    /// where its reports are dated otherwise from now on: it is of a version that does not say
+    /// what its clock shows.
+    pub(super) fn reports_of(&mut self, slot: u64, now: SystemTime, at: Instant) -> bool {
+        if self.status.is_some() {
+            return false;
+        }
+        let before = self.clock.slots();
+        self.clock.tells_of(slot, now, at);
+        self.clock.slots() != before
+    }
+
     /// Its report, dated by our clock.
     pub(super) fn dated(&self, report: v1::Report) -> v1::Report {
         self.clock.dated(report)

@@ -315,7 +315,7 @@ impl OpenRequest {
     pub(crate) fn ended(self, end: BodyEnd) {
         match end {
             BodyEnd::Complete | BodyEnd::Failed => self.forget(Table::forget),
-            BodyEnd::OutOfTime | BodyEnd::Late => self.forget(ended),
+            BodyEnd::OutOfTime(_) | BodyEnd::Late(_) => self.forget(ended),
             // Dropped, its caller has left.
             BodyEnd::Dropped => {}
         }

@@ -9,10 +9,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
-use http_body::{Body as HttpBody, Frame, SizeHint};
 use policy::deadline::{
     Deadline, DeadlineSource, RequestedTimeout, parse_grpc_timeout, parse_millis,
 };
@@ -22,8 +20,6 @@ use policy::traffic::call::Timeouts;
 use tokio::time::{Sleep, sleep_until};
 
 use crate::failure::Failure;
-use crate::http::body::BoxError;
-use crate::http::grpc::ends_in_trailers;
 use crate::http::headers::{REST, TIMEOUT};
 use crate::http::upload::Upload;
 use crate::net::idle::Idle;
@@ -312,7 +308,7 @@ impl Ends {
         now
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Over> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Over> {
         if let Some(at) = &mut self.at
             && at.as_mut().poll(cx).is_ready()
         {
@@ -332,12 +328,12 @@ impl Ends {
     }
 
     /// A peer proxy that counts the same time may be the first to end it.
-    fn nearly(&self) -> bool {
+    pub(super) fn nearly(&self) -> bool {
         let nearly = |at: &Pin<Box<Sleep>>| now() + ROUNDED >= at.deadline().into_std();
         self.at.as_ref().is_some_and(nearly)
     }
 
-    const fn moved(&mut self) {
+    pub(super) const fn moved(&mut self) {
         if let Some((idle, _)) = &mut self.still {
             idle.moved();
         }
@@ -378,102 +374,9 @@ pub(crate) fn progress<T>(
     })
 }
 
-/// Why a body ended before its end.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("the time of this request is over")]
-pub(crate) struct OutOfTime {
-    grpc: bool,
-}
-
-impl OutOfTime {
-    /// What the caller is told where its protocol has a place for it. Others see that the
-    /// answer breaks off.
-    pub(crate) fn trailers(self) -> Option<HeaderMap> {
-        self.grpc.then(|| {
-            let mut map = HeaderMap::new();
-            let code = u16::from(Reason::Deadline.grpc_status());
-            map.insert("grpc-status", HeaderValue::from(code));
-            map.insert("grpc-message", HeaderValue::from_static("weft: deadline"));
-            map
-        })
-    }
-}
-
 /// When a request of this method is broken off, and its answer.
 pub(crate) fn ends(deadline: Deadline, method: &Method) -> Option<Instant> {
     deadline.breaks_off(method).map(|(at, _)| at)
-}
-
-/// The body of an answer, which ends with its request's time. What it came from is dropped
-/// then, so that nobody goes on working for it.
-pub(crate) struct EndingBody<B> {
-    inner: Option<B>,
-    ends: Option<Box<Ends>>,
-    /// The answer has a place for gRPC's status after its messages.
-    grpc: bool,
-}
-
-impl<B> EndingBody<B> {
-    /// `head`: of the answer.
-    pub(crate) fn new(inner: B, ends: Option<Box<Ends>>, head: &HeaderMap) -> Self {
-        Self {
-            inner: Some(inner),
-            grpc: ends.is_some() && ends_in_trailers(head),
-            ends,
-        }
-    }
-}
-
-impl<B> HttpBody for EndingBody<B>
-where
-    B: HttpBody<Data = Bytes> + Unpin,
-    B::Error: Into<BoxError>,
-{
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let this = self.get_mut();
-        let Some(inner) = &mut this.inner else {
-            return Poll::Ready(None);
-        };
-        let frame = Pin::new(inner).poll_frame(cx);
-        let Some(ends) = &mut this.ends else {
-            return frame.map(|frame| frame.map(|frame| frame.map_err(Into::into)));
-        };
-        let over = match &frame {
-            Poll::Ready(Some(Err(_))) => ends.nearly(),
-            Poll::Pending => ends.poll(cx).is_ready(),
-            // What never stops coming ends nevertheless.
-            Poll::Ready(Some(Ok(_))) => {
-                ends.moved();
-                ends.poll(cx).is_ready()
-            }
-            Poll::Ready(None) => false,
-        };
-        if !over {
-            return frame.map(|frame| frame.map(|frame| frame.map_err(Into::into)));
-        }
-        this.inner = None;
-        this.ends = None;
-        Poll::Ready(Some(Err(OutOfTime { grpc: this.grpc }.into())))
-    }
-
-    /// What broke off has not ended.
-    fn is_end_stream(&self) -> bool {
-        self.inner.as_ref().is_some_and(HttpBody::is_end_stream)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        // How long it would have been nobody knows that broke off.
-        let unknown = SizeHint::default;
-        self.inner
-            .as_ref()
-            .map_or_else(unknown, HttpBody::size_hint)
-    }
 }
 
 #[cfg(test)]

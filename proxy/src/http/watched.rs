@@ -8,7 +8,8 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use crate::http::body::BoxError;
-use crate::http::deadline::OutOfTime;
+use crate::http::deadline::Over;
+use crate::http::ending_body::OutOfTime;
 use crate::http::headers;
 
 /// The body of an answer, with its first part if that was there already.
@@ -98,10 +99,10 @@ pub(crate) enum BodyEnd {
     Complete,
     /// The sender failed before the end.
     Failed,
-    /// Its request's time was over.
-    OutOfTime,
+    /// Its request was over, by this.
+    OutOfTime(Over),
     /// The same before any of it was passed on, so that its head was not either.
-    Late,
+    Late(Over),
     /// The receiver no longer wanted it.
     Dropped,
 }
@@ -153,18 +154,18 @@ where
         watched
     }
 
-    /// Whether the request's time was over before any of the body came, and nothing of the
+    /// Whether the request was over before any of the body came, and nothing of the
     /// answer tells so. Its place can be taken by one that does; this one is counted then.
     pub(crate) fn is_late(&mut self) -> bool {
         let Some(Err(error)) = &self.inner.first else {
             return false;
         };
-        let over = error.downcast_ref::<OutOfTime>();
-        let late = over.is_some_and(|over| over.trailers().is_none());
-        if late {
-            self.end(BodyEnd::Late, None);
-        }
-        late
+        let late = error.downcast_ref::<OutOfTime>().copied();
+        let Some(late) = late.filter(|late| late.trailers().is_none()) else {
+            return false;
+        };
+        self.end(BodyEnd::Late(late.over()), None);
+        true
     }
 
     fn end(&mut self, end: BodyEnd, trailers: Option<&http::HeaderMap>) {
@@ -210,7 +211,7 @@ where
             }
             Some(Err(error)) => match error.downcast_ref::<OutOfTime>().copied() {
                 Some(over) => {
-                    this.end(BodyEnd::OutOfTime, None);
+                    this.end(BodyEnd::OutOfTime(over.over()), None);
                     if let Some(trailers) = over.trailers() {
                         return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
                     }

@@ -43,7 +43,8 @@ impl PeerProxy {
             Err(malformed) => return self.malformed(malformed.0, &method),
         };
         match asked {
-            PeerRequest::Http { port, speak, parts } => {
+            PeerRequest::Http { port, speak, parts }
+            | PeerRequest::ReadOnlyCopy { port, speak, parts } => {
                 let request = Request::from_parts(parts, body);
                 let connection = Arc::new(self.of_port(Some(port)).of_proxy());
                 connection

@@ -12,7 +12,9 @@
 //! nothing is decided by which of two values somebody reads.
 //!
 //! Invariant: what [`PeerRequest::encode`] and [`PeerResponse::encode`] write is what
-//! every earlier version reads, to the byte.
+//! every earlier version reads, to the byte. A copy that is only for pods which can change
+//! nothing is the exception, and must be: a proxy that knows nothing of copies would give it
+//! to its application as any request, so it is written in a way that such a proxy refuses.
 
 use std::borrow::Borrow;
 
@@ -24,14 +26,19 @@ use policy::reason::Reason;
 
 use crate::failure::Failure;
 use crate::http::body::Body;
-use crate::http::header_names::{PORT, PROTOCOL, STATUS, TARGET, UNSENT, UPGRADE_TO};
+use crate::http::header_names::{PORT, PROTOCOL, SHADOW, STATUS, TARGET, UNSENT, UPGRADE_TO};
 use crate::http::headers::without_http;
 use crate::http::received::{acceptable, authority_of};
 use crate::http::refusal::reason_in;
+use crate::http::shadow::Shadow;
 use crate::ports::OWN_PORTS;
 
 /// The bodies of the exchange are the bytes of a connection.
 const TCP: &str = "tcp";
+
+/// What is to be spoken with the application, of a copy.
+const COPY_HTTP1: &str = "http1-copy";
+const COPY_HTTP2: &str = "http2-copy";
 
 /// What carries a request to the peer proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +94,20 @@ impl AppHttp {
             Self::Http2 => "http2",
         }
     }
+
+    const fn of_copy(self) -> &'static str {
+        match self {
+            Self::Http1 => COPY_HTTP1,
+            Self::Http2 => COPY_HTTP2,
+        }
+    }
+
+    fn of_copy_named(name: &[u8]) -> Option<Self> {
+        let versions = [Self::Http1, Self::Http2];
+        versions
+            .into_iter()
+            .find(|one| one.of_copy().as_bytes() == name)
+    }
 }
 
 /// What one proxy asks of another. `P` is the application's request, borrowed by whoever
@@ -94,6 +115,12 @@ impl AppHttp {
 #[derive(Clone, Debug)]
 pub enum PeerRequest<P = Parts> {
     Http {
+        port: AppPort,
+        speak: AppHttp,
+        parts: P,
+    },
+    /// The same of a copy for a pod that can change nothing.
+    ReadOnlyCopy {
         port: AppPort,
         speak: AppHttp,
         parts: P,
@@ -119,6 +146,8 @@ const NO_UPGRADE: Malformed = Malformed(
     "CONNECT without weft-target, or without a weft-upgrade to another protocol than HTTP",
 );
 const TUNNEL: Malformed = Malformed("tunnels are for HTTP/2");
+const COPY: Malformed =
+    Malformed("copies are for HTTP/2, and say in weft-shadow that they are read-only");
 
 impl<P: Borrow<Parts>> PeerRequest<P> {
     /// The head that carries it.
@@ -128,15 +157,10 @@ impl<P: Borrow<Parts>> PeerRequest<P> {
     pub(crate) fn encode(&self, transport: Transport) -> Result<Parts, Malformed> {
         match (self, transport) {
             (Self::Http { port, speak, parts }, Transport::Http2) => {
-                let parts = parts.borrow();
-                let target = parts.uri.path_and_query().cloned();
-                let mut uri = http::uri::Parts::default();
-                uri.scheme = Some(Scheme::HTTP);
-                uri.authority = Some(authority_of(parts).ok_or(NO_HOST)?);
-                uri.path_and_query = Some(target.unwrap_or(PathAndQuery::from_static("/")));
-                let mut mesh = head_of(parts, *port, *speak);
-                mesh.uri = Uri::from_parts(uri).map_err(|_| NO_HOST)?;
-                Ok(mesh)
+                request_head(parts.borrow(), *port, speak.label())
+            }
+            (Self::ReadOnlyCopy { port, speak, parts }, Transport::Http2) => {
+                request_head(parts.borrow(), *port, speak.of_copy())
             }
             (Self::Http { port, speak, parts }, Transport::Http1) => {
                 Ok(dedicated_head(parts.borrow(), *port, *speak))
@@ -152,7 +176,7 @@ impl<P: Borrow<Parts>> PeerRequest<P> {
                     .map_err(|_| Malformed("the request target cannot be sent on"))?;
                 let mut uri = http::uri::Parts::default();
                 uri.authority = Some(authority_of(parts).ok_or(NO_HOST)?);
-                let mut mesh = head_of(parts, *port, AppHttp::Http1);
+                let mut mesh = head_of(parts, *port, AppHttp::Http1.label());
                 mesh.headers.insert(UPGRADE_TO, to.clone());
                 mesh.headers.insert(TARGET, target);
                 mesh.method = Method::CONNECT;
@@ -172,24 +196,37 @@ impl<P: Borrow<Parts>> PeerRequest<P> {
                 Ok(mesh)
             }
             (Self::Upgrade { .. } | Self::Tcp { .. }, Transport::Http1) => Err(TUNNEL),
+            (Self::ReadOnlyCopy { .. }, Transport::Http1) => Err(COPY),
         }
     }
 
     pub(crate) const fn asked(&self) -> Asked {
         match self {
-            Self::Http { .. } => Asked::Http,
+            Self::Http { .. } | Self::ReadOnlyCopy { .. } => Asked::Http,
             Self::Upgrade { .. } => Asked::Upgrade,
             Self::Tcp { .. } => Asked::Tcp,
         }
     }
 }
 
+/// A head for HTTP/2 of what is asked of an application.
+fn request_head(parts: &Parts, port: AppPort, protocol: &'static str) -> Result<Parts, Malformed> {
+    let target = parts.uri.path_and_query().cloned();
+    let mut uri = http::uri::Parts::default();
+    uri.scheme = Some(Scheme::HTTP);
+    uri.authority = Some(authority_of(parts).ok_or(NO_HOST)?);
+    uri.path_and_query = Some(target.unwrap_or(PathAndQuery::from_static("/")));
+    let mut mesh = head_of(parts, port, protocol);
+    mesh.uri = Uri::from_parts(uri).map_err(|_| NO_HOST)?;
+    Ok(mesh)
+}
+
 /// A head for HTTP/2, which names the host in its target.
-fn head_of(parts: &Parts, port: AppPort, speak: AppHttp) -> Parts {
+fn head_of(parts: &Parts, port: AppPort, protocol: &'static str) -> Parts {
     let mut mesh = parts.clone();
     mesh.version = Version::HTTP_2;
     mesh.headers.remove(header::HOST);
-    say(&mut mesh.headers, port, speak);
+    say(&mut mesh.headers, port, protocol);
     mesh
 }
 
@@ -211,13 +248,13 @@ fn dedicated_head(parts: &Parts, port: AppPort, speak: AppHttp) -> Parts {
         mesh.headers
             .insert(header::CONTENT_LENGTH, HeaderValue::from(0));
     }
-    say(&mut mesh.headers, port, speak);
+    say(&mut mesh.headers, port, speak.label());
     mesh
 }
 
-fn say(map: &mut HeaderMap, port: AppPort, speak: AppHttp) {
+fn say(map: &mut HeaderMap, port: AppPort, protocol: &'static str) {
     map.insert(PORT, HeaderValue::from(port.get()));
-    map.insert(PROTOCOL, HeaderValue::from_static(speak.label()));
+    map.insert(PROTOCOL, HeaderValue::from_static(protocol));
 }
 
 impl PeerRequest {
@@ -233,11 +270,12 @@ impl PeerRequest {
         let protocol = only(&mut parts.headers, &PROTOCOL)?;
         let protocol = protocol.as_ref().map_or(&b""[..], HeaderValue::as_bytes);
         let upgrades = parts.method == Method::CONNECT;
+        let copied = AppHttp::of_copy_named(protocol).filter(|_| !upgrades);
         let speak = match protocol {
             b"http1" => AppHttp::Http1,
             b"http2" if !upgrades => AppHttp::Http2,
             b"tcp" if !upgrades => return Self::decode_tcp(&parts, port, transport),
-            _ => return Err(Malformed("weft-protocol names no protocol")),
+            _ => copied.ok_or(Malformed("weft-protocol names no protocol"))?,
         };
         if upgrades {
             return Self::decode_upgrade(parts, port, transport);
@@ -247,7 +285,14 @@ impl PeerRequest {
                 return Err(Malformed("an upgrade is asked for with CONNECT"));
             }
         }
-        Ok(Self::Http { port, speak, parts })
+        if copied.is_none() {
+            return Ok(Self::Http { port, speak, parts });
+        }
+        let said = parts.headers.get(SHADOW).map(Shadow::of_peer);
+        if transport == Transport::Http1 || said != Some(Shadow::ReadOnly) {
+            return Err(COPY);
+        }
+        Ok(Self::ReadOnlyCopy { port, speak, parts })
     }
 
     fn decode_tcp(parts: &Parts, port: AppPort, transport: Transport) -> Result<Self, Malformed> {

@@ -94,7 +94,7 @@ impl AttemptOutcome {
 pub(super) fn signal_at_end(end: BodyEnd, trailers: Option<&HeaderMap>) -> Option<HealthSignal> {
     match end {
         // The mesh itself has ended it.
-        BodyEnd::Dropped | BodyEnd::OutOfTime | BodyEnd::Late => None,
+        BodyEnd::Dropped | BodyEnd::OutOfTime(_) | BodyEnd::Late(_) => None,
         BodyEnd::Failed => Some(HealthSignal::Failed),
         BodyEnd::Complete => {
             let code = trailers.and_then(grpc_status).unwrap_or(2);

@@ -4,12 +4,13 @@ use std::pin::pin;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use policy::deadline::DeadlineSource;
 use policy::traffic::guard::Priority;
 use policy::traffic::set::is_safe;
 use tokio::time::sleep;
 
 use crate::failure::Failure;
-use crate::http::context::{Asker, MadeFor, ServedRequest};
+use crate::http::context::{Asker, Contexts, MadeFor, ServedRequest};
 use crate::http::deadline::{self, Ends, Left};
 use crate::http::received::Received;
 use crate::http::upload::Upload;
@@ -98,9 +99,121 @@ impl Outgoing {
     }
 }
 
+/// A call without an end. Dropped before that is over, its caller has left: at the end of the
+/// call's own time that is the failure of which this proxy would have told a moment later.
+pub(super) struct Unsettled<'a> {
+    contexts: &'a Contexts,
+    outgoing: &'a Outgoing,
+    over: bool,
+}
+
+impl<'a> Unsettled<'a> {
+    pub(super) const fn new(contexts: &'a Contexts, outgoing: &'a Outgoing) -> Self {
+        Self {
+            contexts,
+            outgoing,
+            over: false,
+        }
+    }
+
+    /// The call has come to this.
+    pub(super) fn over<T>(mut self, sent: T) -> T {
+        self.over = true;
+        sent
+    }
+}
+
+impl Drop for Unsettled<'_> {
+    fn drop(&mut self) {
+        if self.over || deadline::reached(self.outgoing.deadline) != Some(DeadlineSource::Own) {
+            return;
+        }
+        if let Some(asker) = self.outgoing.asker() {
+            self.contexts.spend(&asker);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+    use std::sync::atomic::AtomicBool;
+
+    use http::{HeaderMap, HeaderName, HeaderValue, Request};
+    use policy::deadline::{Deadline, RequestedTimeout};
+    use tokio::time::advance;
+
     use super::*;
+    use crate::http::body::empty;
+    use crate::http::context::OpenRequest;
+    use crate::http::replay::Replay;
+
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    fn outgoing(deadline: Deadline, map: &HeaderMap) -> Outgoing {
+        let (mut parts, ()) = Request::new(()).into_parts();
+        parts.headers = map.clone();
+        Outgoing {
+            parts,
+            replay: Replay::new(empty()),
+            upgrade: None,
+            grpc: true,
+            called: SocketAddr::from(([10, 0, 0, 1], 80)),
+            deadline,
+            priority: None,
+            shadow: None,
+            trace: None,
+            made_for: None,
+            spent: AtomicBool::new(false),
+            late: AtomicBool::new(false),
+            onward: None,
+            aside: false,
+        }
+    }
+
+    /// Whether a call with so many milliseconds of its own, and of what it is made for, marks
+    /// that when its caller leaves after `after`, or it has come to an end before.
+    async fn marks(own: Option<u64>, rest: Option<u64>, after: u64, over: bool) -> bool {
+        let name = HeaderName::from_static("traceparent");
+        let map = HeaderMap::from_iter([(name, HeaderValue::from_static(PARENT))]);
+        let contexts = Contexts::default();
+        let asked = RequestedTimeout {
+            grpc: own.map(Duration::from_millis),
+            rest: rest.map(Duration::from_millis),
+            ..RequestedTimeout::default()
+        };
+        let call = outgoing(Deadline::arrived(deadline::now(), asked, None), &map);
+        let unsettled = Unsettled::new(&contexts, &call);
+        advance(Duration::from_millis(after)).await;
+        if over {
+            unsettled.over(());
+        } else {
+            drop(unsettled);
+        }
+        contexts.is_spent(&OpenRequest::default(), &map)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_its_caller_leaves_at_its_own_end_marks_what_asked_for_it() {
+        let cases = [
+            (Some(300), None, 300, false, true),
+            // By a clock that began a moment earlier.
+            (Some(300), None, 299, false, true),
+            (Some(300), Some(200), 299, false, true),
+            // For a reason of its own.
+            (Some(300), None, 100, false, false),
+            (None, None, 300, false, false),
+            // Nobody waits any more.
+            (None, Some(300), 300, false, false),
+            (Some(900), Some(300), 300, false, false),
+            // What it came to is told by others.
+            (Some(300), None, 300, true, false),
+        ];
+        for (own, rest, after, over, marked) in cases {
+            let marks = marks(own, rest, after, over).await;
+            assert_eq!(marks, marked, "{own:?} {rest:?} after {after} ms, {over}");
+        }
+    }
 
     #[test]
     fn what_would_raise_a_class_says_nothing() {

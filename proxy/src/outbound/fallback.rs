@@ -24,6 +24,7 @@ use crate::http::upload::Upload;
 use crate::http::watched::BodyEnd;
 use crate::outbound::attempts::Attempts;
 use crate::outbound::call_policy;
+use crate::outbound::context::Unsettled;
 use crate::outbound::respond::respond;
 use crate::outbound::route::Route;
 use crate::outbound::send::Outgoing;
@@ -189,8 +190,10 @@ impl<'a> Due<'a> {
         let instead = route.elsewhere(proxy, to, Some(&facts));
         let before = call.falls_back(instead.parties());
         let spent = outgoing.is_spent();
+        let unsettled = Unsettled::new(&proxy.contexts, outgoing);
         let mut attempts = Attempts::instead(&instead, outgoing);
-        match attempts.send(proxy, outgoing, upload, call).await {
+        let answered = unsettled.over(attempts.send(proxy, outgoing, upload, call).await);
+        match answered {
             Ok((answer, mut serving)) if call.reason_of(answer.response.headers()).is_none() => {
                 serving.marks = Marks::degraded(&instead.backend);
                 *sent = Ok((answer, serving));

@@ -89,6 +89,8 @@ enum MirrorOutcome {
     Shadow,
     /// The breaker of the Service that was to get it is open.
     CircuitOpen,
+    /// Its receiver's proxy does not know what a copy is.
+    TooOld,
 }
 
 impl MirrorOutcome {
@@ -100,6 +102,16 @@ impl MirrorOutcome {
             Self::Full => "full",
             Self::Shadow => "shadow",
             Self::CircuitOpen => "circuit-open",
+            Self::TooOld => "proxy-too-old",
+        }
+    }
+
+    /// Of a copy that a peer proxy refused. That it is a request this proxy has seen, so whoever
+    /// cannot read it does not know the form that copies have.
+    const fn of_refusal(reason: Reason) -> Self {
+        match reason {
+            Reason::BadRequest => Self::TooOld,
+            _ => Self::Failure,
         }
     }
 }
@@ -287,7 +299,7 @@ impl MirrorCopy {
             reason = "there is room for a few at a time"
         )]
         tokio::spawn(async move {
-            match timeout(WITHIN, self.deliver(&proxy)).await {
+            match timeout(WITHIN, self.deliver(&proxy, &mut counted)).await {
                 Ok(Ok(())) => counted.came_to(MirrorOutcome::Success),
                 Ok(Err(failure)) => tracing::debug!(%failure, "a copy was not taken"),
                 Err(_) => tracing::debug!("a copy was not answered in time"),
@@ -295,7 +307,7 @@ impl MirrorCopy {
         });
     }
 
-    async fn deliver(self, proxy: &Proxy) -> Result<(), Failure> {
+    async fn deliver(self, proxy: &Proxy, counted: &mut CountedCopy) -> Result<(), Failure> {
         let Some(endpoint) = self.to.choice.aside() else {
             let none = format!("no endpoint of {}", self.to.backend);
             return Err(Failure::not_sent(Reason::NoEndpoint, none));
@@ -308,6 +320,7 @@ impl MirrorCopy {
         if endpoint.meshed()
             && let Some(reason) = reason_in(answer.response.headers())
         {
+            counted.came_to(MirrorOutcome::of_refusal(reason));
             return Err(Failure::refused(reason, "the other proxy refused a copy"));
         }
         let read = read(answer).await;

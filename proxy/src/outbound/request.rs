@@ -23,7 +23,7 @@ use crate::net::ticket::Waited;
 use crate::outbound::attempts::Attempts;
 use crate::outbound::call_policy;
 use crate::outbound::connection::Connection;
-use crate::outbound::context;
+use crate::outbound::context::{self, Unsettled};
 use crate::outbound::fallback::{self, Attempted, Due};
 use crate::outbound::mirror;
 use crate::outbound::overridden;
@@ -89,8 +89,9 @@ pub(super) async fn handle_request(
     } = prepare(&connection, &route, received, came, &mut call);
     let sent = {
         // Borrowed, since a future holds twice what it is given, and gone before the answer.
+        let unsettled = Unsettled::new(&proxy.contexts, &outgoing);
         let mut attempts = Attempts::of(&route, &outgoing);
-        attempts.send(proxy, &outgoing, &upload, &mut call).await
+        unsettled.over(attempts.send(proxy, &outgoing, &upload, &mut call).await)
     };
     let attempted = Attempted {
         proxy,

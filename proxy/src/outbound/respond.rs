@@ -11,7 +11,8 @@ use crate::failure::Failure;
 use crate::http::body::{self, Body};
 use crate::http::byte_stream::ByteStream;
 use crate::http::client::exchange::UpstreamResponse;
-use crate::http::deadline::{self, EndingBody, Ends};
+use crate::http::deadline::{self, Ends, Over};
+use crate::http::ending_body::EndingBody;
 use crate::http::headers;
 use crate::http::upgrade::Side;
 use crate::http::watched::{BodyEnd, Watched};
@@ -137,7 +138,7 @@ fn switch(
         let end = tokio::select! {
             _ = relay(&mut client, &mut server, proxy.budget(), &flows) => Ok(BodyEnd::Complete),
             () = cut => Ok(BodyEnd::Failed),
-            () = still(idle, moved) => Ok(BodyEnd::OutOfTime),
+            () = still(idle, moved) => Ok(BodyEnd::OutOfTime(Over::Still)),
             refused = proxy.config.until_refused(shadow::may_pass) => Err(refused),
         };
         if !matches!(end, Ok(BodyEnd::Complete)) {

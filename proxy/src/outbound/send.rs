@@ -173,11 +173,16 @@ impl Outgoing {
             return peer.open(&PeerRequest::Upgrade { port, to, parts }).await;
         }
         let speak = AppHttp::of(parts.version);
-        let request = PeerRequest::Http { port, speak, parts };
         if self.aside {
+            let request = if self.shadow == Some(Shadow::ReadOnly) {
+                PeerRequest::ReadOnlyCopy { port, speak, parts }
+            } else {
+                PeerRequest::Http { port, speak, parts }
+            };
             // On the heap: nobody waits.
             return Box::pin(peer.send_aside(&request, &self.replay)).await;
         }
+        let request = PeerRequest::Http { port, speak, parts };
         peer.send(&request, &self.replay).await
     }
 

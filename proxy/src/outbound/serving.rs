@@ -13,7 +13,7 @@ use crate::endpoints::endpoint::InFlight;
 use crate::endpoints::learned::now;
 use crate::endpoints::set::EndpointSet;
 use crate::http::context::{Asker, Contexts};
-use crate::http::deadline::{self, Ends};
+use crate::http::deadline::{self, Ends, Over};
 use crate::http::grpc::{grpc_status, is_success};
 use crate::http::headers;
 use crate::http::watched::BodyEnd;
@@ -151,7 +151,7 @@ impl TrailerListener {
             BodyEnd::Complete => Some(told),
             // What its caller is told instead of trailers.
             BodyEnd::Failed => Some(GrpcCode::Unavailable.number().into()),
-            BodyEnd::OutOfTime | BodyEnd::Late | BodyEnd::Dropped => None,
+            BodyEnd::OutOfTime(_) | BodyEnd::Late(_) | BodyEnd::Dropped => None,
         };
         let listed =
             |code: u16| u8::try_from(code).is_ok_and(|code| retry.grpc_codes.contains(code));
@@ -166,7 +166,9 @@ impl TrailerListener {
     fn is_late(&self, end: BodyEnd, told: u16) -> bool {
         let reached = deadline::reached(self.deadline);
         match end {
-            BodyEnd::OutOfTime | BodyEnd::Late => reached != Some(DeadlineSource::Context),
+            // Nobody waits any more.
+            BodyEnd::OutOfTime(Over::Left) | BodyEnd::Late(Over::Left) => false,
+            BodyEnd::OutOfTime(_) | BodyEnd::Late(_) => reached != Some(DeadlineSource::Context),
             BodyEnd::Complete if told != u16::from(GrpcCode::DeadlineExceeded.number()) => false,
             BodyEnd::Complete | BodyEnd::Dropped => reached == Some(DeadlineSource::Own),
             BodyEnd::Failed => false,
@@ -209,7 +211,7 @@ impl Serving {
             }
             // Of a caller that left nobody knows.
             BodyEnd::Dropped => {}
-            BodyEnd::Complete | BodyEnd::Failed | BodyEnd::OutOfTime | BodyEnd::Late => {
+            BodyEnd::Complete | BodyEnd::Failed | BodyEnd::OutOfTime(_) | BodyEnd::Late(_) => {
                 if retried {
                     call.retried(RetryOutcome::Failure);
                 }
@@ -286,9 +288,10 @@ mod tests {
     /// No status is listed.
     #[tokio::test(start_paused = true)]
     async fn a_grpc_call_without_an_end_in_its_own_time_marks_what_asked_for_it() {
-        let cases: [(Asked, u64, BodyEnd, Option<u16>, bool); 11] = [
-            (own, 300, BodyEnd::OutOfTime, None, true),
-            (own, 300, BodyEnd::Late, None, true),
+        let cases: [(Asked, u64, BodyEnd, Option<u16>, bool); 14] = [
+            (own, 300, BodyEnd::OutOfTime(Over::Time), None, true),
+            (own, 300, BodyEnd::Late(Over::Time), None, true),
+            (own, 100, BodyEnd::OutOfTime(Over::Still), None, true),
             (own, 299, BodyEnd::Complete, Some(4), true),
             (own, 299, BodyEnd::Dropped, None, true),
             // Of something else.
@@ -298,7 +301,9 @@ mod tests {
             (own, 299, BodyEnd::Complete, Some(14), false),
             (own, 299, BodyEnd::Failed, None, false),
             // Nobody waits any more.
-            (of_context, 300, BodyEnd::OutOfTime, None, false),
+            (of_context, 300, BodyEnd::OutOfTime(Over::Time), None, false),
+            (own, 100, BodyEnd::OutOfTime(Over::Left), None, false),
+            (own, 100, BodyEnd::Late(Over::Left), None, false),
             (of_context, 299, BodyEnd::Complete, Some(4), false),
         ];
         for (asked, after, end, status, marked) in cases {

@@ -344,8 +344,8 @@ impl Call {
         let grpc = trailers.and_then(grpc_status).or(ended.grpc);
         let (status, reason) = match end {
             BodyEnd::Failed => (ended.status, Some(Reason::ConnectionLost)),
-            BodyEnd::OutOfTime => (ended.status, Some(Reason::Deadline)),
-            BodyEnd::Late => (Reason::Deadline.status(), Some(Reason::Deadline)),
+            BodyEnd::OutOfTime(_) => (ended.status, Some(Reason::Deadline)),
+            BodyEnd::Late(_) => (Reason::Deadline.status(), Some(Reason::Deadline)),
             BodyEnd::Complete | BodyEnd::Dropped => (ended.status, ended.reason),
         };
         self.count(status, grpc, reason, ended.after, bytes);

@@ -295,6 +295,28 @@ async fn what_the_policy_holds_is_answered_at_once_and_counts_as_the_answer() {
     let (status, answer) = ask(&shop.client, "HEAD", "", "").await;
     assert_eq!(status, 200);
     assert!(answer.ends_with("\r\n\r\n"), "{answer}");
+    for bodiless in [204, 205, 304] {
+        let traffic = fallback(held(bodiless), Causes::ALL);
+        shop.client
+            .set(vec![endpoints("api", Vec::new()), said(&traffic)]);
+        let (status, answer) = ask(&shop.client, "GET", "", "").await;
+        assert_eq!(status, bodiless, "{answer}");
+        assert!(answer.ends_with("\r\n\r\n"), "{answer}");
+    }
+    // A call of gRPC gets what stands there, in whatever form that is.
+    shop.client
+        .set(vec![said(&fallback(held(200), Causes::ALL))]);
+    let grpc = "content-type: application/grpc\r\n";
+    let (status, answer) = ask(&shop.client, "POST", grpc, "call").await;
+    assert_eq!(status, 200, "{answer}");
+    assert!(
+        answer.contains("\r\ncontent-type: application/json\r\n"),
+        "{answer}"
+    );
+    assert!(
+        answer.ends_with("\r\n\r\n[]") && !answer.contains("grpc-status"),
+        "{answer}"
+    );
 }
 
 #[tokio::test]

@@ -7,8 +7,9 @@ use policy::traffic::call::Timeouts;
 use policy::traffic::endpoint::{Breaker, BreakerState};
 
 use super::answers::{App, OK, SILENCE, ask, limited, said, served_by, sum, whole};
-use super::mirrors::{Shop, mirror};
-use crate::support::resource;
+use super::deadlines::broken_off;
+use super::mirrors::{MIRRORED, Shop, mirror};
+use crate::support::{raw, resource, vip};
 
 #[tokio::test]
 async fn a_request_whose_time_is_over_is_copied_whoever_says_so_first() {
@@ -75,4 +76,29 @@ async fn a_receiver_whose_breaker_is_open_gets_no_copies() {
     assert_eq!(ask(&shop.client, "GET", "", "").await.0, 200);
     shop.until("success", 1.0).await;
     assert_eq!(shop.next.asked(), 1);
+}
+
+#[tokio::test]
+async fn what_asks_to_switch_protocols_is_not_copied_whatever_it_is_answered() {
+    let shop = Shop::new(OK).await;
+    let mut stream = shop.client.call(vip()).await;
+    let request = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let answer = raw(&mut stream, request, Duration::from_millis(500)).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert_eq!(sum(&shop.client, MIRRORED, &[]), 0.0);
+    assert_eq!(ask(&shop.client, "GET", "", "").await.0, 200);
+    shop.until("success", 1.0).await;
+    assert_eq!((shop.api.asked(), shop.next.asked()), (2, 1));
+}
+
+/// Far more than what may be on its way.
+#[tokio::test]
+async fn of_the_answer_to_a_copy_a_mebibyte_is_read() {
+    const LENGTH: usize = 16 << 20;
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {LENGTH}\r\n\r\n");
+    let answer = head + &"x".repeat(LENGTH);
+    let shop = Shop::new(Box::leak(answer.into_boxed_str())).await;
+    assert_eq!(ask(&shop.client, "GET", "", "").await.0, 200);
+    shop.until("success", 1.0).await;
+    broken_off(&shop.next).await;
 }

@@ -74,10 +74,13 @@ impl Shop {
 
     /// The proxy of `next` does not know yet that its pod gets copies.
     pub(super) async fn unheld(answer: &'static str) -> Self {
-        let authority = Authority::new();
-        let client = Pod::new(&authority, "web").await;
-        let server = Pod::new(&authority, "api").await;
-        let shadow = Pod::new(&authority, "api").await;
+        Self::of(&Authority::new(), answer).await
+    }
+
+    pub(super) async fn of(authority: &Authority, answer: &'static str) -> Self {
+        let client = Pod::new(authority, "web").await;
+        let server = Pod::new(authority, "api").await;
+        let shadow = Pod::new(authority, "api").await;
         let api = App::new(server.ip, OK).await;
         let next = App::new(shadow.ip, answer).await;
         client.set(service("api", vip().ip(), Protocol::Http1, Vec::new()));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
-use http::Response;
+use http::{HeaderMap, Response, response};
 use identity::tls::{self, ClientAuth, MESH_ALPN};
 use policy::traffic::Traffic;
 use policy::traffic::call::Timeouts;
@@ -176,6 +176,20 @@ async fn an_endpoint_that_takes_no_body_rests() {
 /// A peer proxy that has no memory for any request, and says so at once; how often it was
 /// asked.
 async fn full(authority: &Authority) -> (IpAddr, Arc<AtomicUsize>) {
+    stand_in(authority, |_| {
+        Response::builder()
+            .status(503)
+            .header("weft-unsent", "1")
+            .header("weft-reason", "overload")
+    })
+    .await
+}
+
+/// What a peer proxy answers to a request with this head.
+type Answer = fn(&HeaderMap) -> response::Builder;
+
+/// Something in the place of a peer proxy, and how often it was asked.
+pub(super) async fn stand_in(authority: &Authority, answer: Answer) -> (IpAddr, Arc<AtomicUsize>) {
     let leaf = || authority.leaf("api", HOUR, SystemTime::now());
     let config = tls::mesh_server_config(
         &authority.roots(),
@@ -191,23 +205,25 @@ async fn full(authority: &Authority) -> (IpAddr, Arc<AtomicUsize>) {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
             let acceptor = TlsAcceptor::from(Arc::clone(&config));
-            tokio::spawn(refuse_all(stream, acceptor, Arc::clone(&log)));
+            tokio::spawn(answer_all(stream, acceptor, answer, Arc::clone(&log)));
         }
     });
     (ip, asked)
 }
 
-async fn refuse_all(stream: TcpStream, by: TlsAcceptor, log: Arc<AtomicUsize>) -> Option<()> {
+async fn answer_all(
+    stream: TcpStream,
+    by: TlsAcceptor,
+    answer: Answer,
+    log: Arc<AtomicUsize>,
+) -> Option<()> {
     let stream = by.accept(stream).await.ok()?;
     let mut connection = h2::server::handshake(stream).await.ok()?;
     while let Some(request) = connection.accept().await {
-        let (_, mut respond) = request.ok()?;
+        let (request, mut respond) = request.ok()?;
         log.fetch_add(1, Relaxed);
-        let head = Response::builder()
-            .status(503)
-            .header("weft-unsent", "1")
-            .header("weft-reason", "overload");
-        respond.send_response(head.body(()).unwrap(), true).ok()?;
+        let head = answer(request.headers()).body(()).unwrap();
+        respond.send_response(head, true).ok()?;
     }
     Some(())
 }

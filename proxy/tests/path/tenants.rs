@@ -137,6 +137,28 @@ async fn who_names_no_tenant_goes_where_it_went_without() {
     }
 }
 
+#[tokio::test]
+async fn tenants_come_before_the_session_affinity_of_their_service() {
+    let shop = Shop::new().await;
+    let web = &shop.callers[0];
+    let mut with_affinity = service("api", vip().ip(), Protocol::Http1, Vec::new());
+    for resource in &mut with_affinity {
+        if let Some(v1::resource::Content::Service(service)) = &mut resource.content {
+            service.affinity_seconds = 600;
+        }
+    }
+    web.set(with_affinity);
+    let kept = shop.where_they_go(web, 20).await;
+    assert!(
+        kept.iter().all(|at| *at == kept[0]),
+        "one pod calls: {kept:?}"
+    );
+    shop.say(&by_header(StickyScope::Endpoint));
+    let kept = shop.where_they_go(web, 20).await;
+    assert!(kept.iter().any(|at| *at != kept[0]), "{kept:?}");
+    assert_eq!(shop.where_they_go(web, 20).await, kept);
+}
+
 /// `api` is split between two Services of one endpoint each; of so many tenants, those of
 /// the first.
 async fn of_the_first(shop: &Shop, weights: [u32; 2], tenants: usize) -> Vec<bool> {

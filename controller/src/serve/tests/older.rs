@@ -10,6 +10,8 @@ use serde_json::json;
 use wire::capability::Capabilities;
 
 use super::*;
+use crate::metrics::ReportOutcome;
+use crate::observe::reports::SLOT;
 
 /// The messages of that version.
 #[path = "../../../../wire/tests/older/messages.rs"]
@@ -189,5 +191,40 @@ async fn a_proxy_of_this_version_is_sent_in_the_same_place_what_an_older_one_doe
             let others = ["place", "routes", "telemetry"];
             assert!(others.contains(&&*resource.name), "{}", resource.name);
         }
+    }
+}
+
+/// It does not say what its clock shows, and an hour is more than is kept.
+#[tokio::test]
+async fn calls_of_an_older_proxy_whose_clock_is_ahead_are_kept_under_ours() {
+    let bench = Bench::start(&everything(10)).await;
+    let mut proxy = open(&bench, hello(HashMap::new(), &[])).await;
+    next(&mut proxy).await;
+    let now = slot_of(SystemTime::now());
+    let ahead = 3600 / SLOT;
+    let edge = before::Edge {
+        success: 1,
+        ..before::Edge::default()
+    };
+    let report = before::Report {
+        process: 1,
+        // The last one that has ended there.
+        slot: (now + ahead - 1) * SLOT,
+        edges: vec![edge],
+        routes: Vec::new(),
+    };
+    proxy.say(heard(Older::Report(report))).await;
+    let calls = || {
+        let mut calls = 0;
+        bench
+            .reports
+            .each(now - 1, now + 2, |_, edge| calls += edge.success);
+        calls
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while calls() < 1 {
+        let refused = bench.metrics.reports.reports(ReportOutcome::OutOfTime);
+        assert!(Instant::now() < deadline, "{refused} refused");
+        sleep(Duration::from_millis(5)).await;
     }
 }

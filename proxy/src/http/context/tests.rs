@@ -162,8 +162,8 @@ async fn nothing_begins_for_a_request_whose_caller_left_or_whose_time_is_over() 
     let ways: [(RequestEnd, &str); 8] = [
         (drop, "over"),
         (|kept| kept.ended(BodyEnd::Dropped), "over"),
-        (|kept| kept.ended(BodyEnd::OutOfTime), "over"),
-        (|kept| kept.ended(BodyEnd::Late), "over"),
+        (|kept| kept.ended(BodyEnd::OutOfTime(Over::Time)), "over"),
+        (|kept| kept.ended(BodyEnd::Late(Over::Time)), "over"),
         (|kept| kept.refused(Reason::Deadline), "over"),
         (|kept| kept.refused(Reason::ConnectionLost), "none"),
         (|kept| kept.ended(BodyEnd::Complete), "none"),

@@ -1,5 +1,6 @@
 //! Messages between two proxies keep their form, and what has none is refused.
 
+mod copies;
 mod random;
 
 use http::{Request, Response};
@@ -40,6 +41,9 @@ fn meaning(request: &PeerRequest) -> String {
     };
     match request {
         PeerRequest::Http { port, speak, parts } => format!("{port:?} {speak:?} {}", asks(parts)),
+        PeerRequest::ReadOnlyCopy { port, speak, parts } => {
+            format!("{port:?} copy {speak:?} {}", asks(parts))
+        }
         PeerRequest::Upgrade { port, to, parts } => format!("{port:?} to {to:?} {}", asks(parts)),
         PeerRequest::Tcp { port, authority } => format!("{port:?} bytes {authority}"),
     }
@@ -268,10 +272,12 @@ fn served(request: &PeerRequest) -> (u16, &'static str) {
     match request {
         PeerRequest::Tcp { port, .. } => (port.get(), "bytes"),
         PeerRequest::Upgrade { port, .. } => (port.get(), "upgrade"),
-        PeerRequest::Http { port, speak, .. } => match speak {
-            AppHttp::Http1 => (port.get(), "http1"),
-            AppHttp::Http2 => (port.get(), "http2"),
-        },
+        PeerRequest::Http { port, speak, .. } | PeerRequest::ReadOnlyCopy { port, speak, .. } => {
+            match speak {
+                AppHttp::Http1 => (port.get(), "http1"),
+                AppHttp::Http2 => (port.get(), "http2"),
+            }
+        }
     }
 }
 

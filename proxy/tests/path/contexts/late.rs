@@ -1,6 +1,11 @@
 //! Calls that end by their own time.
 
+use std::sync::atomic::Ordering::Relaxed;
+
+use http::HeaderValue;
+
 use super::*;
+use crate::path::shown::{self, Does, grpc, serve};
 
 /// The one that is late is the first attempt or, where each has a limit, the second.
 #[tokio::test]
@@ -66,5 +71,54 @@ async fn a_grpc_answer_that_does_not_end_in_its_own_time_is_not_asked_for_again_
             assert_eq!(call.await.unwrap().0, 200, "{time} marks nothing");
         }
         assert_eq!(next[0].asked(), 1);
+    }
+}
+
+/// Waits while the clock stands still, which it does as long as somebody has work.
+async fn at_once(done: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !done() {
+        assert!(begun.elapsed() < SOON, "it never came");
+        tokio::task::yield_now().await;
+    }
+}
+
+/// A client of gRPC counts the time that it gives a call, and leaves a moment before its proxy
+/// would say that it is over.
+#[tokio::test]
+async fn a_grpc_call_that_its_caller_leaves_at_its_own_end_is_not_asked_for_again_above() {
+    for (waits, late) in [(899, true), (500, false)] {
+        let chain = Chain::new().await;
+        let listener = TcpListener::bind((chain.next.ip, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let there = endpoint(chain.next.ip, port, Some("api"));
+        chain.api.set(vec![endpoints("api", vec![there])]);
+        let asked = serve(listener, Does::Hangs);
+        let call = chain.called("GET", PARENT).await;
+        let request = chain.request().await;
+        let mut sender = grpc(&chain.api).await;
+        let mut asks = shown::call();
+        let map = asks.headers_mut();
+        map.insert("grpc-timeout", HeaderValue::from_static("900m"));
+        let parent = PARENT.trim_end().trim_start_matches("traceparent: ");
+        map.insert("traceparent", HeaderValue::from_static(parent));
+        tokio::time::pause();
+        let answer = tokio::spawn(sender.send_request(asks));
+        at_once(|| asked.load(Relaxed) == 1).await;
+        tokio::time::advance(Duration::from_millis(waits)).await;
+        answer.abort();
+        let outbound = ["direction=\"outbound\""];
+        let left = || sum(&chain.api, "weft_requests_cancelled_total", &outbound);
+        at_once(|| left() == 1.0).await;
+        tokio::time::resume();
+        request.answer(UNAVAILABLE).await;
+        if late {
+            assert_eq!(call.await.unwrap().0, 503, "nobody is asked again");
+            assert_eq!(retries(&chain.web, "spent"), 1.0, "{}", chain.web.metrics());
+        } else {
+            chain.request().await.answer(OK).await;
+            assert_eq!(call.await.unwrap().0, 200, "after {waits} ms");
+        }
+        assert_eq!(asked.load(Relaxed), 1);
     }
 }

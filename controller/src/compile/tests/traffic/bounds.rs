@@ -15,7 +15,7 @@ use crate::{
     model::{Defaults, Model},
     problem::{Problem, Problems, Reason, Severity},
     testing::cluster::{self, Cluster, *},
-    world::{ObjectKey, World},
+    world::{ObjectKey, PodFacts, World},
 };
 
 /// What a proxy takes of one message is far more; this is what one port may add.
@@ -220,6 +220,48 @@ fn many_of(cluster: &Cluster, number: usize) -> World {
     let all = (0..number).map(|n| (key(n), Arc::clone(&facts)));
     world.policies = Arc::new(all.collect());
     world
+}
+
+/// So many pods like `client`, in place of all that there are.
+fn many_pods(cluster: &Cluster, number: usize) -> World {
+    let mut world = cluster.world();
+    let client = Arc::clone(&world.pods[&ObjectKey::new("shop", "client")]);
+    let one = |n: usize| {
+        let facts = PodFacts {
+            uid: format!("uid-{n}").into(),
+            ips: Vec::new(),
+            ..PodFacts::clone(&client)
+        };
+        let key = ObjectKey::new("shop", &format!("client-{n:05}"));
+        (key, Arc::new(facts))
+    };
+    world.pods = Arc::new((0..number).map(one).collect());
+    world
+}
+
+#[test]
+fn sources_of_one_policy_name_10_000_pods_by_labels_and_no_more() {
+    let client = pod("client", "10.0.0.1", "web");
+    let schemes = json!({"podLabelSelector": {"matchLabels": {"app": "many"}}});
+    let fields = json!({
+        "retry": {},
+        "sources": [{"kind": "IdentityBinding", "name": "many"}],
+    });
+    let cluster = shop()
+        .with(set(client, "/metadata/labels/app", json!("many")))
+        .with(binding("many", schemes))
+        .with(policy("p", &fields));
+    for (number, fits) in [(10_000, true), (10_001, false)] {
+        let world = many_pods(&cluster, number);
+        let (_, problems) = Model::compile(&world, &Defaults::default());
+        let told = &report(&problems, "TrafficPolicy p").accepted;
+        assert_eq!(told.status, fits, "{number}: {told:?}");
+        if !fits {
+            assert_eq!(told.reason, "Invalid");
+            let says = "spec.sources: name 10001 pods; only 10000 are allowed";
+            assert!(told.message.contains(says), "{told:?}");
+        }
+    }
 }
 
 /// As many overrides as one policy may have, each with as many Services as it may name.

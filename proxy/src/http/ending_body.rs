@@ -1,0 +1,117 @@
+//! The body of an answer that ends with its request: by its time, in silence, or when nobody
+//! waits any more.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use policy::reason::Reason;
+
+use crate::http::body::BoxError;
+use crate::http::deadline::{Ends, Over};
+use crate::http::grpc::ends_in_trailers;
+
+/// Why a body ended before its end.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the time of this request is over")]
+pub(crate) struct OutOfTime {
+    over: Over,
+    grpc: bool,
+}
+
+impl OutOfTime {
+    /// What it has ended by.
+    pub(crate) const fn over(self) -> Over {
+        self.over
+    }
+
+    /// What the caller is told where its protocol has a place for it. Others see that the
+    /// answer breaks off.
+    pub(crate) fn trailers(self) -> Option<HeaderMap> {
+        self.grpc.then(|| {
+            let mut map = HeaderMap::new();
+            let code = u16::from(Reason::Deadline.grpc_status());
+            map.insert("grpc-status", HeaderValue::from(code));
+            map.insert("grpc-message", HeaderValue::from_static("weft: deadline"));
+            map
+        })
+    }
+}
+
+/// The body of an answer, which ends with its request's time. What it came from is dropped
+/// then, so that nobody goes on working for it.
+pub(crate) struct EndingBody<B> {
+    inner: Option<B>,
+    ends: Option<Box<Ends>>,
+    /// The answer has a place for gRPC's status after its messages.
+    grpc: bool,
+}
+
+impl<B> EndingBody<B> {
+    /// `head`: of the answer.
+    pub(crate) fn new(inner: B, ends: Option<Box<Ends>>, head: &HeaderMap) -> Self {
+        Self {
+            inner: Some(inner),
+            grpc: ends.is_some() && ends_in_trailers(head),
+            ends,
+        }
+    }
+}
+
+impl<B> HttpBody for EndingBody<B>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        let Some(inner) = &mut this.inner else {
+            return Poll::Ready(None);
+        };
+        let frame = Pin::new(inner).poll_frame(cx);
+        let Some(ends) = &mut this.ends else {
+            return frame.map(|frame| frame.map(|frame| frame.map_err(Into::into)));
+        };
+        let over = match &frame {
+            Poll::Ready(Some(Err(_))) if ends.nearly() => Poll::Ready(Over::Time),
+            Poll::Ready(None | Some(Err(_))) => Poll::Pending,
+            Poll::Pending => ends.poll(cx),
+            // What never stops coming ends nevertheless.
+            Poll::Ready(Some(Ok(_))) => {
+                ends.moved();
+                ends.poll(cx)
+            }
+        };
+        let Poll::Ready(over) = over else {
+            return frame.map(|frame| frame.map(|frame| frame.map_err(Into::into)));
+        };
+        this.inner = None;
+        this.ends = None;
+        let grpc = this.grpc;
+        Poll::Ready(Some(Err(OutOfTime { over, grpc }.into())))
+    }
+
+    /// What broke off has not ended.
+    fn is_end_stream(&self) -> bool {
+        self.inner.as_ref().is_some_and(HttpBody::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        // How long it would have been nobody knows that broke off.
+        let unknown = SizeHint::default;
+        self.inner
+            .as_ref()
+            .map_or_else(unknown, HttpBody::size_hint)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,115 @@
+//! How the body of an answer ends with its request.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use http::header::CONTENT_TYPE;
+use http_body_util::BodyExt;
+
+use super::*;
+use crate::http::body::text;
+use crate::http::deadline::{Left, now};
+use crate::http::upload::Upload;
+use crate::http::watched::{BodyEnd, Watched};
+
+fn head(kind: &'static str) -> HeaderMap {
+    HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(kind))])
+}
+
+type Never = tokio_stream::Pending<Result<Frame<Bytes>, BoxError>>;
+
+fn silent() -> http_body_util::StreamBody<Never> {
+    http_body_util::StreamBody::new(tokio_stream::pending())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_ends_with_its_time_in_trailers_for_grpc_and_broken_off_for_others() {
+    for kind in ["text/plain", "application/grpc-web+proto"] {
+        let at = now() + Duration::from_secs(1);
+        let mut plain = EndingBody::new(silent(), Ends::at(Some(at)), &head(kind));
+        let begun = now();
+        let error = plain.frame().await.unwrap().unwrap_err();
+        assert!(error.is::<OutOfTime>(), "{error}");
+        let took = now() - begun;
+        assert!((1000..1100).contains(&took.as_millis()), "{took:?}");
+        assert!(plain.frame().await.is_none() && !plain.is_end_stream());
+    }
+
+    let ended = Cell::new(None);
+    let at = Some(now() + Duration::from_secs(1));
+    let grpc = EndingBody::new(silent(), Ends::at(at), &head("application/grpc+proto"));
+    let mut grpc = Watched::begun(grpc, |end, _, _| ended.set(Some(end))).await;
+    let trailers = grpc.frame().await.unwrap().unwrap();
+    assert_eq!(trailers.into_trailers().unwrap()["grpc-status"], "4");
+    assert!(grpc.frame().await.is_none());
+    assert_eq!(ended.get(), Some(BodyEnd::OutOfTime(Over::Time)));
+}
+
+/// Only who still waits may ask again.
+#[tokio::test(start_paused = true)]
+async fn a_body_that_ends_with_its_request_tells_by_what() {
+    let second = Duration::from_secs(1);
+    let upload = Upload::default();
+    let left = Left::new(tokio::time::sleep(second));
+    for (ends, over) in [
+        (Ends::at(Some(now() + second)), Over::Time),
+        (Ends::new(None, Some(second), &upload, None), Over::Still),
+        (Ends::new(None, None, &upload, Some(left)), Over::Left),
+    ] {
+        let ended = Cell::new(None);
+        let body = EndingBody::new(silent(), ends, &head("application/grpc"));
+        let mut body = Watched::begun(body, |end, _, _| ended.set(Some(end))).await;
+        assert!(body.frame().await.unwrap().unwrap().is_trailers());
+        assert_eq!(ended.get(), Some(BodyEnd::OutOfTime(over)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_ends_before_its_time_or_has_none_is_whole() {
+    let at = now() + Duration::from_secs(1);
+    for end in [Some(at), None] {
+        let body = EndingBody::new(text("all"), Ends::at(end), &HeaderMap::new());
+        assert_eq!(body.collect().await.unwrap().to_bytes(), "all");
+    }
+    let mut endless = EndingBody::new(silent(), Ends::at(None), &HeaderMap::new());
+    let day = Duration::from_secs(86_400);
+    assert!(tokio::time::timeout(day, endless.frame()).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_peer_breaks_off_in_the_last_moment_was_broken_off_for_its_time() {
+    let broken = || {
+        let error: Result<Frame<Bytes>, BoxError> = Err("reset".into());
+        http_body_util::StreamBody::new(tokio_stream::once(error))
+    };
+    for (left, in_time) in [(1, true), (50, false)] {
+        let at = now() + Duration::from_millis(left);
+        let mut body = EndingBody::new(broken(), Ends::at(Some(at)), &HeaderMap::new());
+        let error = body.frame().await.unwrap().unwrap_err();
+        assert_eq!(error.is::<OutOfTime>(), in_time, "{left} ms before");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_of_which_nothing_came_in_time_can_be_replaced_and_says_no_length() {
+    let over = || Ends::at(Some(now()));
+    let ended = Cell::new(None);
+    let body = EndingBody::new(text("all of it"), over(), &HeaderMap::new());
+    let mut body = Watched::begun(body, |end, _, _| ended.set(Some(end))).await;
+    assert_eq!(
+        body.size_hint().exact(),
+        None,
+        "a head may have announced one"
+    );
+    assert!(body.is_late());
+    assert_eq!(ended.get(), Some(BodyEnd::Late(Over::Time)));
+    drop(body);
+    // gRPC tells it behind the head.
+    let head = head("application/grpc");
+    let body = EndingBody::new(text("all of it"), over(), &head);
+    assert!(!Watched::begun(body, |_, _, _| ()).await.is_late());
+    let body = EndingBody::new(text("all of it"), Ends::at(None), &head);
+    let mut whole = Watched::begun(body, |_, _, _| ()).await;
+    assert_eq!(whole.size_hint().exact(), Some(9));
+    assert!(!whole.is_late());
+}

@@ -1,0 +1,39 @@
+//! Copies to receivers whose proxies are of a version that knows of none.
+
+use http::{HeaderMap, Response, response};
+use policy::traffic::call::Downstream;
+
+use super::answers::{OK, ask, sum};
+use super::mirrors::{MIRRORED, Shop, mirror};
+use super::patience::stand_in;
+use crate::support::{Authority, endpoint, endpoints};
+
+/// As a proxy did from before there were copies: what it knows of `weft-protocol` it serves,
+/// and drops headers of ours that it does not know; all else is no message to it.
+fn earlier(asked: &HeaderMap) -> response::Builder {
+    match asked["weft-protocol"].as_bytes() {
+        b"http1" | b"http2" => Response::builder(),
+        _ => Response::builder()
+            .status(400)
+            .header("weft-reason", "bad-request"),
+    }
+}
+
+#[tokio::test]
+async fn a_copy_that_only_reads_reaches_no_application_behind_a_proxy_that_knows_no_copies() {
+    let authority = Authority::new();
+    let shop = Shop::of(&authority, OK).await;
+    let (ip, asked) = stand_in(&authority, earlier).await;
+    let older = endpoint(ip, 8080, Some("api"));
+    shop.client.set(vec![endpoints("next", vec![older])]);
+    assert_eq!(ask(&shop.client, "GET", "", "").await.0, 200);
+    shop.until("proxy-too-old", 1.0).await;
+    assert_eq!(sum(&shop.client, MIRRORED, &[]), 1.0);
+    assert_eq!(asked.load(std::sync::atomic::Ordering::Relaxed), 1);
+    // Who lets copies change something lets them go where nobody says that they are one.
+    let mut any = mirror();
+    any.downstream = Downstream::Any;
+    shop.mirrors(vec![any]);
+    assert_eq!(ask(&shop.client, "GET", "", "").await.0, 200);
+    shop.until("success", 1.0).await;
+}
