@@ -18,7 +18,7 @@ use crate::model::compiled::Latest;
 
 /// A pod without a stream keeps what it held for so long: it most likely comes back, and
 /// until then uses it. Afterwards it may be given to others, and who comes back is told to
-/// forget it.
+/// forget it. One that exists no more does not come back, and is not waited for.
 pub(super) const GONE_AFTER: Duration = Duration::from_secs(15);
 /// Whoever divides nothing keeps them longer, as he hears later who is connected.
 pub(super) const KEPT: Duration = Duration::from_secs(60);
@@ -113,7 +113,8 @@ impl Board {
         let mut before: Option<BTreeSet<NamedLimit>> = None;
         loop {
             sleep(KEPT / 2).await;
-            self.forget_after(KEPT, Instant::now());
+            let now = Instant::now();
+            self.forget_where(|_, since| now.duration_since(since) >= KEPT);
             let Some(compiled) = latest.borrow().clone() else {
                 continue;
             };
@@ -286,17 +287,17 @@ impl Board {
         taken
     }
 
-    /// Forgets the pods that nobody has had a stream to for long, and says which.
-    pub(super) fn forget(&self, now: Instant) -> Vec<Arc<str>> {
-        self.forget_after(GONE_AFTER, now)
+    /// Forgets the pods that nobody has had a stream to for long, and at once those of them
+    /// that exist no more, and says which.
+    pub(super) fn forget(&self, now: Instant, exists: impl Fn(&str) -> bool) -> Vec<Arc<str>> {
+        self.forget_where(|uid, since| now.duration_since(since) >= GONE_AFTER || !exists(uid))
     }
 
-    fn forget_after(&self, after: Duration, now: Instant) -> Vec<Arc<str>> {
+    /// Of pods without a stream: by uid, and since when nobody has had one.
+    fn forget_where(&self, is_over: impl Fn(&str, Instant) -> bool) -> Vec<Arc<str>> {
         let mut gone = Vec::new();
         self.inner.state.lock().pods.retain(|uid, pod| {
-            let stays = pod
-                .gone
-                .is_none_or(|since| now.duration_since(since) < after);
+            let stays = pod.gone.is_none_or(|since| !is_over(uid, since));
             if !stays {
                 gone.push(Arc::clone(uid));
             }

@@ -29,7 +29,8 @@ pub(crate) async fn lead(board: Board, mut latest: Latest) {
             let now = Instant::now();
             let demands = demands(&compiled.model.index);
             let mut told = Vec::new();
-            for gone in board.forget(now) {
+            // No stream is opened to whom the model does not know, so none of those comes back.
+            for gone in board.forget(now, |uid| compiled.pod_by_uid(uid).is_some()) {
                 told.extend(divider.gone(&gone));
             }
             for (uid, of, number) in board.taken_of(term) {

@@ -100,7 +100,7 @@ fn divide_in(
     now: Instant,
 ) {
     let mut told = Vec::new();
-    for gone in board.forget(now) {
+    for gone in board.forget(now, |_| true) {
         told.extend(divider.gone(&gone));
     }
     for (uid, of, number) in board.taken_of(term) {

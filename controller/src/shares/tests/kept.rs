@@ -28,6 +28,37 @@ fn told(uid: &Arc<str>, limit: &str, number: u64) -> ShareMessage {
     }
 }
 
+fn compiled(cluster: &Cluster) -> Arc<Compiled> {
+    let world = Arc::new(cluster.world());
+    let (model, problems) = Model::compile(&world, &Defaults::default());
+    Arc::new(Compiled::new(world, model, problems))
+}
+
+/// A replica that divides a limit among its two pods, each of which has half of it.
+async fn leading() -> (Replica, watch::Sender<Option<Arc<Compiled>>>) {
+    let (models, latest) = watch::channel(Some(compiled(&with_limit(100))));
+    let mut one = Replica::new(1, &["uid-api-1", "uid-api-2"], Instant::now());
+    tokio::spawn(crate::shares::lead(one.board.clone(), latest));
+    serve_for(&mut one, 5 * SECOND).await;
+    assert!(one.use_of.values().all(|part| *part == 50_000));
+    (one, models)
+}
+
+async fn serve_for(one: &mut Replica, time: Duration) {
+    let until = Instant::now() + time;
+    while Instant::now() < until {
+        tokio::time::sleep(SECOND / 10).await;
+        one.serves();
+    }
+}
+
+/// The stream of the second pod ends.
+fn end(one: &mut Replica) {
+    let gone: Arc<str> = "uid-api-2".into();
+    one.board.ended(&gone, 2, Instant::now());
+    one.use_of.remove(&gone);
+}
+
 /// The pod is sent what it is given, and says so. Returns how many shares that were.
 fn serve(board: &Board, uid: &Arc<str>) -> usize {
     let shares = board.send(uid);
@@ -66,6 +97,31 @@ fn who_was_away_for_so_long_that_others_have_its_part_gets_none_back_and_forgets
     let demand = demanded(&with_limit(100));
     go_on(&mut one, &mut two, &mut divider, &demand, later);
     assert_eq!(two.use_of["uid-api-2"], 50_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_part_of_a_pod_that_exists_and_has_no_stream_is_kept_for_a_while() {
+    let (mut one, _models) = leading().await;
+    end(&mut one);
+    serve_for(&mut one, GONE_AFTER - SECOND).await;
+    assert_eq!(one.use_of["uid-api-1"], 50_000, "it may come back");
+    serve_for(&mut one, 3 * SECOND).await;
+    assert_eq!(one.use_of["uid-api-1"], 100_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_part_of_a_pod_that_exists_no_more_is_free_once_its_stream_has_ended() {
+    let (mut one, models) = leading().await;
+    let all = with_limit(100);
+    let rest = all.objects().iter();
+    let rest = rest.filter(|object| object["metadata"]["name"] != "api-2");
+    let rest = rest.cloned().fold(Cluster::default(), Cluster::with);
+    models.send_replace(Some(compiled(&rest)));
+    serve_for(&mut one, SECOND).await;
+    assert_eq!(one.use_of["uid-api-1"], 50_000, "the other may be serving");
+    end(&mut one);
+    serve_for(&mut one, 2 * SECOND).await;
+    assert_eq!(one.use_of["uid-api-1"], 100_000);
 }
 
 #[test]
@@ -150,10 +206,7 @@ async fn shares_of_limits_that_no_policy_says_are_forgotten() {
     let both = vec![told(&uid, "all", 1), told(&uid, "gone", 2)];
     board.give(TERM, both);
     assert_eq!(serve(&board, &uid), 2);
-    let world = Arc::new(with_limit(100).world());
-    let (model, problems) = Model::compile(&world, &Defaults::default());
-    let compiled = Arc::new(Compiled::new(world, model, problems));
-    let (_models, latest) = watch::channel(Some(compiled));
+    let (_models, latest) = watch::channel(Some(compiled(&with_limit(100))));
     let keeping = tokio::spawn(board.clone().keep(latest));
     let known = || {
         let (_, news) = board.own_since(0);
