@@ -139,8 +139,10 @@ pub(crate) async fn turn_away(
 
 /// Nobody waits for this: before one of them says something there is nothing to relay.
 async fn somebody_speaks(client: &TcpStream, server: &TcpStream) {
+    let mut first = [0];
     tokio::select! {
-        _ = client.readable() => {}
+        // An accepted socket counts as readable before anything has come, so it is looked at.
+        _ = client.peek(&mut first) => {}
         _ = server.readable() => {}
         () = sleep(NAMED_WITHIN) => {}
     }

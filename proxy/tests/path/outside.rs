@@ -58,6 +58,22 @@ async fn hosts_outside_are_told_by_name_else_by_address() {
     );
 }
 
+#[tokio::test]
+async fn host_outside_is_told_by_name_where_its_caller_speaks_after_a_while() {
+    let authority = Authority::new();
+    let client = Pod::new(&authority, "web").await;
+    let host = Pod::new(&authority, "api").await;
+    let (port, _seen) = http_app(&host, "api").await;
+    let named = SocketAddr::new(host.ip, port);
+    client.set(vec![external(named)]);
+    let stream = client.call(named).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(get(stream, "/", "").await.0, 200);
+    let edges = told(&client).await;
+    let remotes: Vec<&str> = edges.iter().map(|edge| edge.remote.as_str()).collect();
+    assert_eq!(remotes, ["web.shop"], "{edges:?}");
+}
+
 /// Nobody reads it as HTTP, so that any protocol passes; docs/operating.md tells what that means.
 #[tokio::test]
 async fn what_goes_outside_is_relayed_with_all_that_the_application_copied_into_it() {
