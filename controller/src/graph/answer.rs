@@ -263,14 +263,17 @@ impl Sources<'_> {
             first: end,
             last: end,
         });
+        // How a Service is split, and into what, belongs to its namespace.
+        let owned = extent.owns(&key.to);
+        let of_owner = |key: &Option<ObjectKey>| if owned { text(key) } else { String::new() };
         let mut shown = Edge {
             id: edge.id().to_owned(),
             from: key.from.to_string(),
             to: key.to.to_string(),
             service: text(&key.service),
             port: key.port,
-            backend: text(&key.backend),
-            split: text(&key.split),
+            backend: of_owner(&key.backend),
+            split: of_owner(&key.split),
             protocol: key.protocol,
             identities: self.identities(&key.from, key.account.as_ref()),
             first_seen: timestamp(seen.first),
@@ -281,7 +284,7 @@ impl Sources<'_> {
         if let Some(counted) = counted {
             numbers(&mut shown, &counted.sums);
             // What the called side counted and decided by belongs to its namespace.
-            if extent.owns(&key.to) {
+            if owned {
                 shown.server = counted.server.as_ref().map(server_sums);
                 decided(&mut shown, &counted.sums, extent);
             }

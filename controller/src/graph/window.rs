@@ -152,8 +152,9 @@ fn beside(counted: &mut Counted, server: &Sums) {
 }
 
 /// The edge of the caller's side that the called side's numbers belong to: the same one, or
-/// one of the same account that leads to the same port of the pods, and of several the one
-/// with most calls. `None` where all lead to other ports or are of other accounts.
+/// one of the same account that leads to the same port of the pods, and of several one of the
+/// same protocol, of those the one with most calls. `None` where all lead to other ports or
+/// are of other accounts.
 fn counterpart<'a>(told: &CallerCounts<'a>, served: &Row) -> Option<&'a EdgeRef> {
     let told = told.get(&pair(&served.edge))?;
     if let Some((same, _)) = told.iter().find(|(edge, _)| **edge == served.edge) {
@@ -166,6 +167,8 @@ fn counterpart<'a>(told: &CallerCounts<'a>, served: &Row) -> Option<&'a EdgeRef>
         let unknown = sums.own_port == 0;
         (
             edge.key().account.as_ref() == account,
+            // Several ports of a Service may lead to one of the pods.
+            edge.key().protocol == served.edge.key().protocol,
             same,
             unknown,
             sums.requests(),

@@ -97,12 +97,15 @@ fn namespace_shows_edges_with_an_end_in_it_and_of_other_ends_only_who_they_are()
     let called = called.unwrap();
     assert_eq!(called.allowed_by, ["shop/read"]);
     assert_eq!((called.audit, called.server.is_some()), (3, true));
-    // Seen from the caller's namespace, the callee's rules and counts are not told.
+    assert_eq!(called.backend, "shop/api");
+    // Seen from the caller's namespace, the callee's rules and counts are not told, nor how
+    // its Service is split.
     let bank = town.graph(&of("bank"));
     let calls = bank.edges.iter().find(|edge| edge.to.starts_with("shop"));
     let calls = calls.unwrap();
     assert!(calls.allowed_by.is_empty() && calls.server.is_none() && calls.audit == 0);
-    assert_eq!(calls.requests, 1);
+    assert_eq!((calls.requests, calls.service.as_str()), (1, "shop/api"));
+    assert_eq!((calls.backend.as_str(), calls.split.as_str()), ("", ""));
     let foreign = bank
         .nodes
         .iter()

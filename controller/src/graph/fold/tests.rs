@@ -60,6 +60,32 @@ fn caller_s_numbers_are_shown_and_the_callee_s_stand_beside_them() {
     assert_eq!(counted.server.as_ref().unwrap().requests(), 13);
 }
 
+#[test]
+fn what_two_ports_of_a_service_bring_to_one_of_its_pods_is_told_apart_by_protocol() {
+    let reports = reports();
+    let spoken = |protocol: v1::Protocol, edge| v1::Edge {
+        protocol: protocol.into(),
+        ..edge
+    };
+    let other = v1::Edge {
+        port: 9443,
+        ..seen_by_client("shop/api", 2, 0)
+    };
+    let called = vec![
+        spoken(v1::Protocol::Http1, seen_by_client("shop/api", 9, 0)),
+        spoken(v1::Protocol::Http2, other),
+    ];
+    report(&reports, "shop/web", called);
+    let served = seen_by_server("shop/web", 2, 0);
+    let served = vec![spoken(v1::Protocol::Http2, served)];
+    report(&reports, "shop/api", served);
+    let told = edges(&fold(&reports).0).into_iter();
+    let told: BTreeMap<u16, Option<u64>> = told
+        .map(|(edge, counted)| (edge.key().port, counted.server.as_ref().map(Sums::requests)))
+        .collect();
+    assert_eq!(told, BTreeMap::from([(80, None), (9443, Some(2))]));
+}
+
 /// A process of pod `shop/web-1` with a certificate of this account told of its calls.
 fn told_by(reports: &Reports, process: u64, account: &str, edges: Vec<v1::Edge>) {
     let reporter = Reporter {

@@ -122,6 +122,8 @@ async fn who_may_not_make_a_change_may_not_try_it() {
     assert_eq!(status, 201, "{told}");
     let counts = (&told["changed"], &told["hidden"], &told["hiddenRefused"]);
     assert_eq!(counts, (&json!([]), &json!(1), &json!(1)));
+    // How many others there are is none of them.
+    assert_eq!((&told["kept"], &told["unknown"]), (&json!(0), &json!(0)));
 }
 
 #[tokio::test]
