@@ -9,7 +9,7 @@
 //! Not everything that may be held is counted here: heads, what `h2` keeps of a stream,
 //! tasks. So what the program really holds is asked as well, before every read, since
 //! nothing grows without one. From [`Budget::is_tight`] on chunks and windows are the
-//! smallest, and who has much in flight waits with more ([`crate::net::ticket`]); from
+//! smallest, soon after that who has much in flight waits with more ([`crate::net::ticket`]); from
 //! [`Budget::is_full`] on nobody reads until who holds most has lost connections
 //! ([`crate::process::relief`]).
 
