@@ -9,6 +9,7 @@ pub mod app;
 pub mod beside;
 pub mod cluster;
 pub mod controllers;
+mod endpoints;
 pub mod eventually;
 pub mod everything;
 pub mod forward;

@@ -6,7 +6,7 @@ use std::{thread, time::Duration};
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 
-use super::{App, Cluster, Pod, eventually};
+use super::{App, Cluster, Pod, endpoints, eventually};
 
 /// Deployments are ready within seconds; a cold node with a full queue takes longer.
 const READY: Duration = Duration::from_secs(120);
@@ -116,7 +116,10 @@ impl Namespace {
             .map(drop)
     }
 
-    /// Waits until every replica of these Deployments is ready.
+    /// Waits until every replica of these Deployments is ready, and until the Service of the
+    /// same name has them as endpoints. The two are written by different controllers of the
+    /// cluster: on a busy machine a Deployment is complete while its EndpointSlice is still
+    /// empty, and who calls then is rightly answered 503 `no-endpoint`.
     pub fn ready(&self, deployments: &[&str]) -> anyhow::Result<()> {
         for deployment in deployments {
             let limit = format!("--timeout={}s", READY.as_secs());
@@ -128,7 +131,10 @@ impl Namespace {
             ])
             .with_context(|| format!("{deployment} does not become ready"))?;
         }
-        Ok(())
+        eventually(READY, "ready pods are endpoints", || {
+            let objects = self.json(&["get", "deployments,services,endpointslices"])?;
+            endpoints::published(&objects, deployments)
+        })
     }
 
     /// A running pod with label `app=NAME`.
