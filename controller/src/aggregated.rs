@@ -8,6 +8,7 @@ pub(crate) mod access;
 pub(crate) mod certificate;
 pub(crate) mod duration;
 pub(crate) mod front_proxy;
+pub(crate) mod parameters;
 mod permits;
 pub(crate) mod refusal;
 pub(crate) mod selector;

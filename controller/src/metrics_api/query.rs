@@ -215,12 +215,13 @@ impl Parameters {
             limit: 0,
             from: None,
         };
+        let mut said = None;
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             let bad = |name, why: &str| Mistake::BadParameter(name, format!("{value:?} {why}"));
             match &*name {
                 _ if value.is_empty() => {}
-                "t" => parameters.window = window("t", &value)?,
-                "window" => parameters.window = window("window", &value)?,
+                "t" => parameters.window = window("t", &value, &mut said)?,
+                "window" => parameters.window = window("window", &value, &mut said)?,
                 "labelSelector" => {
                     parameters.selector = selector::parse(&value)
                         .map_err(|why| Mistake::BadParameter("labelSelector", why))?;
@@ -295,9 +296,16 @@ impl Continue {
     }
 }
 
-/// A window, rounded up to whole slots.
-fn window(parameter: &'static str, text: &str) -> Result<Duration, Mistake> {
+/// A window, rounded up to whole slots; `said` is the name by which the query has one already.
+fn window(
+    parameter: &'static str,
+    text: &str,
+    said: &mut Option<&'static str>,
+) -> Result<Duration, Mistake> {
     let bad = |why: &str| Mistake::BadParameter(parameter, format!("{text:?} {why}"));
+    if let Some(other) = said.replace(parameter) {
+        return Err(bad(&format!("is a second window beside {other}; say one")));
+    }
     let length =
         duration::parse(text).ok_or_else(|| bad("is no duration such as 30s, 1m30s or 5m"))?;
     if length.is_zero() {

@@ -4,6 +4,7 @@
 use crds::near;
 use crds::observe::Resource;
 
+use crate::aggregated::parameters::{must_stand_once, said_again};
 use crate::aggregated::refusal::Refusal;
 
 /// What kubectl, client-go, Argo CD and the API server add by themselves to what they ask. It
@@ -26,8 +27,6 @@ const OF_CLIENTS: [&str; 16] = [
     "timeoutSeconds",
     "watch",
 ];
-/// Characters of an unknown name that are said again.
-const SAID_AGAIN: usize = 64;
 
 /// The resource's own ones.
 fn own(resource: Resource) -> &'static [&'static str] {
@@ -50,11 +49,23 @@ fn own(resource: Resource) -> &'static [&'static str] {
     }
 }
 
+/// Those of which there may be several.
+fn lists(resource: Resource) -> &'static [&'static str] {
+    match resource {
+        Resource::Taps => &["from", "header", "to"],
+        Resource::Graphs
+        | Resource::Proxies
+        | Resource::Scopes
+        | Resource::Explanations
+        | Resource::DryRuns => &[],
+    }
+}
+
 /// Looks at the names of all parameters; values are read where they are used.
 ///
 /// # Errors
-/// When one is neither the resource's own nor what clients add by themselves, and when what is
-/// no stream is to be watched: who is given a list instead cannot read it.
+/// When one is neither the resource's own nor what clients add by themselves, or is there twice;
+/// and when what is no stream is to be watched: who is given a list instead cannot read it.
 pub(super) fn check(resource: Resource, query: &str) -> Result<(), Refusal> {
     let (plural, own) = (resource.plural(), own(resource));
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
@@ -68,7 +79,7 @@ pub(super) fn check(resource: Resource, query: &str) -> Result<(), Refusal> {
             return Err(unknown(plural, &name, own));
         }
     }
-    Ok(())
+    must_stand_once(query, lists(resource))
 }
 
 fn unknown(plural: &str, name: &str, own: &[&str]) -> Refusal {
@@ -77,8 +88,7 @@ fn unknown(plural: &str, name: &str, own: &[&str]) -> Refusal {
         own => format!("which have {}", own.join(", ")),
     };
     let hint = near::hint(name, own.iter().copied());
-    let name: String = name.chars().take(SAID_AGAIN).collect();
-    let name = name.escape_debug();
+    let name = said_again(name);
     Refusal::bad(format!(
         "parameter {name}: unknown to {plural}, {known}{hint}"
     ))
@@ -134,6 +144,22 @@ mod tests {
         for resource in Resource::ALL {
             assert!(check(resource, query).is_ok(), "{resource:?}");
         }
+    }
+
+    #[test]
+    fn parameter_that_stands_there_twice_is_refused_unless_it_is_a_list() {
+        for (resource, query, name) in [
+            (Resource::Graphs, "window=60s&window=10s", "window"),
+            (Resource::Proxies, "limit=5&limit=6", "limit"),
+            (Resource::Taps, "watch=1&maxRps=7&maxRps=8", "maxRps"),
+            (Resource::Taps, "of=Pod/a&of=Pod/b", "of"),
+        ] {
+            let refusal = check(resource, query).unwrap_err();
+            let first = format!("parameter {name}: stands there twice");
+            assert!(refusal.message.starts_with(&first), "{}", refusal.message);
+        }
+        let several = "watch=1&of=Pod/a&to=Pod/b&to=Pod/c&from=Pod/d&from=Pod/e&header=a&header=b";
+        assert!(check(Resource::Taps, several).is_ok());
     }
 
     #[test]

@@ -102,6 +102,7 @@ fn wrong_parameter_is_named_and_not_replaced() {
         ("t=0s", "t"),
         ("t=301s", "t"),
         ("window=-5s", "window"),
+        ("t=1m&window=1m", "window"),
         ("side=middle", "side"),
         ("edge-kind=services", "edge-kind"),
         ("labelSelector=a%3D%3D%3Db", "labelSelector"),

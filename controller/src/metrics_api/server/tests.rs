@@ -382,6 +382,8 @@ async fn questions_that_are_wrong_get_a_status_that_says_so() {
     for (query, code) in [
         ("?t=soon", 400),
         ("?t=6m", 400),
+        ("?t=1m&t=5m", 400),
+        ("?colour=blue&colour=red", 400),
         ("?watch=true", 405),
         ("?labelSelector=a(", 400),
     ] {

@@ -1,0 +1,72 @@
+//! What holds for the parameters of every aggregated API.
+
+use std::collections::BTreeSet;
+
+use super::refusal::Refusal;
+
+/// Characters of a name that are said again.
+const SAID_AGAIN: usize = 64;
+
+/// Looks whether a parameter stands there twice: one of the two would be passed over, and its
+/// sender be answered another question than his. Those of `lists` may.
+///
+/// # Errors
+/// When one does.
+pub(crate) fn must_stand_once(query: &str, lists: &[&str]) -> Result<(), Refusal> {
+    let mut known = BTreeSet::new();
+    for (name, _) in form_urlencoded::parse(query.as_bytes()) {
+        if lists.contains(&&*name) {
+            continue;
+        }
+        if known.contains(&name) {
+            let name = said_again(&name);
+            return Err(Refusal::bad(format!(
+                "parameter {name}: stands there twice, and one value counts; say it once"
+            )));
+        }
+        known.insert(name);
+    }
+    Ok(())
+}
+
+/// The beginning of a name, without what a terminal acts upon.
+pub(crate) fn said_again(name: &str) -> String {
+    let name: String = name.chars().take(SAID_AGAIN).collect();
+    name.escape_debug().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameter_that_stands_there_twice_is_refused_by_its_name_whatever_it_says() {
+        for (query, name) in [
+            ("window=60s&window=10s", "window"),
+            ("a=1&window=60s&window=60s", "window"),
+            ("window&window", "window"),
+            ("wind%6fw=60s&window=10s", "window"),
+            ("%1B[2J=1&%1B%5B2J=2", "\\u{1b}[2J"),
+        ] {
+            let refusal = must_stand_once(query, &["to"]).unwrap_err();
+            assert_eq!(refusal.code, 400, "{query}");
+            let first = format!("parameter {name}: stands there twice");
+            assert!(refusal.message.starts_with(&first), "{}", refusal.message);
+        }
+        let long = "x".repeat(2_000);
+        let refusal = must_stand_once(&format!("{long}=1&{long}=2"), &[]).unwrap_err();
+        assert!(refusal.message.len() < 200, "{}", refusal.message);
+    }
+
+    #[test]
+    fn lists_may_have_several_and_every_other_name_its_own_value() {
+        for query in [
+            "",
+            "to=a&to=b&window=60s",
+            "window=60s&Window=10s",
+            "a=1&b=1",
+        ] {
+            assert!(must_stand_once(query, &["to"]).is_ok(), "{query}");
+        }
+    }
+}
