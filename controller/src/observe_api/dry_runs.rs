@@ -156,12 +156,13 @@ impl Asking<'_> {
 
     /// The change, which the user may make.
     async fn change(&self, spec: &DryRunSpec) -> Result<TriedChange, Refusal> {
-        let change = TriedChange::read(spec, &self.context.cluster)?;
+        let mut change = TriedChange::read(spec, &self.context.cluster)?;
         let world = &self.compiled.world;
         change
             .must_be_allowed(self.context, self.user, world)
             .await?;
         change.must_be_there(world)?;
+        change.warn_of_new_namespaces(world);
         Ok(change)
     }
 

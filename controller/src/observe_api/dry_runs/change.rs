@@ -207,6 +207,24 @@ impl TriedChange {
         }
         Ok(())
     }
+
+    /// Warns of objects in namespaces that are not there: they may be about to be made, or be
+    /// misspelt, and then nobody should read that nothing changes.
+    pub(super) fn warn_of_new_namespaces(&mut self, world: &World) {
+        let put = self.change.objects.iter();
+        let places: BTreeSet<&str> = put
+            .filter_map(|(_, object)| object.metadata.namespace.as_deref())
+            .collect();
+        let new = places
+            .into_iter()
+            .filter(|place| world.namespace(place).is_none());
+        let warnings: Vec<String> = new
+            .map(|place| {
+                format!("there is no namespace {place}: what would be put there changes no call")
+            })
+            .collect();
+        self.warnings.extend(warnings);
+    }
 }
 
 fn laid(spelled: &str) -> Option<Kind> {
@@ -233,5 +251,37 @@ fn right(verb: &'static str, kind: Kind, key: &ObjectKey) -> Attributes {
         subresource: "",
         namespace: key.namespace.to_string(),
         name: key.name.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn objects_of_a_namespace_that_is_not_there_are_warned_of_once() {
+        let object = |namespace: &str, name: &str| {
+            json!({"apiVersion": "specs.smi-spec.io/v1alpha4", "kind": "TCPRoute",
+                "metadata": {"namespace": namespace, "name": name},
+                "spec": {"matches": {"ports": [80]}}})
+        };
+        let objects = [("shop", "a"), ("shpo", "a"), ("shpo", "b")];
+        let spec = DryRunSpec {
+            objects: objects.map(|(place, name)| object(place, name)).to_vec(),
+            ..DryRunSpec::default()
+        };
+        let mut change = TriedChange::read(&spec, &Cluster::default()).unwrap();
+        let mut world = World::default();
+        let namespaces = Arc::make_mut(&mut world.namespaces);
+        namespaces.insert(ObjectKey::new("", "shop"), Arc::default());
+        change.warn_of_new_namespaces(&world);
+        assert_eq!(
+            change.warnings,
+            ["there is no namespace shpo: what would be put there changes no call"]
+        );
     }
 }
