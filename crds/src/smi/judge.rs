@@ -26,8 +26,7 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-pub(crate) use http_route_group::METHODS;
-pub use http_route_group::{Criteria, RouteGroup, RouteGroupMatch};
+pub use http_route_group::{Criteria, RouteGroup, RouteGroupMatch, unusual_method};
 pub use identity_binding::{Binding, BindingId};
 pub use ports::RoutePorts;
 pub(crate) use ports::judged_port;

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Methods that are registered for HTTP and its extensions and that people meet.
-pub(crate) const METHODS: [&str; 19] = [
+const METHODS: [&str; 19] = [
     "GET",
     "HEAD",
     "POST",
@@ -152,16 +152,28 @@ fn criteria(
 fn warn_of_unusual(field: &str, written: &RouteMatch, warned: &mut usize, mistakes: &mut Mistakes) {
     for (i, method) in written.methods.iter().flatten().enumerate() {
         let method = method.as_str();
-        if method == "*" || METHODS.contains(&method) || *warned >= MOST_UNUSUAL {
+        if method == "*" || *warned >= MOST_UNUSUAL {
             continue;
         }
-        let meant = near(method, METHODS);
-        let meant = meant.map_or(String::new(), |known| format!("; {known} is one"));
-        let shown: String = method.chars().take(40).collect();
-        let text = format!(
-            "{shown:?} is no usual method of HTTP, and methods are compared exactly{meant}"
-        );
+        let Some(text) = unusual_method(method) else {
+            continue;
+        };
         mistakes.warn(Code::UnusualMethod, format!("{field}.methods[{i}]"), text);
         *warned += 1;
     }
+}
+
+/// What is to be said of a method that no client is likely to send, with the one that may be
+/// meant.
+#[must_use]
+pub fn unusual_method(method: &str) -> Option<String> {
+    if METHODS.contains(&method) {
+        return None;
+    }
+    let meant = near(method, METHODS);
+    let meant = meant.map_or(String::new(), |known| format!("; {known} is one"));
+    let shown: String = method.chars().take(40).collect();
+    Some(format!(
+        "{shown:?} is no usual method of HTTP, and methods are compared exactly{meant}"
+    ))
 }

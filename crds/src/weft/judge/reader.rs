@@ -14,8 +14,8 @@ use policy::{
 
 use crate::{
     label_syntax::is_dns_label,
-    near::{hint, near},
-    smi::judge::{Code, METHODS, Mistakes},
+    near::hint,
+    smi::judge::{Code, Mistakes, unusual_method},
     weft::{duration::written, parse_duration},
 };
 
@@ -244,15 +244,12 @@ impl<'a> FieldReader<'a> {
 
     /// Tells methods that no client is likely to send.
     fn warn_of_unusual(&mut self, field: &str, method: &str) {
-        if method == "*" || METHODS.contains(&method) {
+        if method == "*" {
             return;
         }
-        let meant = near(method, METHODS);
-        let meant = meant.map_or(String::new(), |known| format!("; {known} is one"));
-        let text = format!(
-            "{method:?} is no usual method of HTTP, and methods are compared exactly{meant}"
-        );
-        self.caution(field, Code::UnusualMethod, &text);
+        if let Some(text) = unusual_method(method) {
+            self.caution(field, Code::UnusualMethod, &text);
+        }
     }
 
     pub(super) fn header(&mut self, field: &str, name: &str) -> Option<HeaderName> {
