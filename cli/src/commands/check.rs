@@ -9,6 +9,7 @@ mod objects;
 mod outcome;
 mod platform;
 pub(super) mod probes;
+mod reasons;
 mod webhooks;
 
 use std::time::Duration;

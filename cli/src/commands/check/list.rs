@@ -248,8 +248,8 @@ pub(super) const CHECKS: &[Known] = &[
         OBJECTS,
         "resolved",
         objects::resolved,
-        "everything that SMI objects name exists",
-        "kubectl describe it; condition ResolvedRefs says what is missing",
+        "everything that SMI objects name exists and fits",
+        "kubectl describe it; condition ResolvedRefs says which field it is about",
     ),
     check(
         OBJECTS,

@@ -1,5 +1,7 @@
 //! What users wrote.
 
+use std::collections::BTreeSet;
+
 use crds::inject;
 use crds::labels;
 use crds::smi::{ACCEPTED, RESOLVED_REFS};
@@ -8,6 +10,7 @@ use serde_json::Value;
 
 use super::facts::{Facts, few, name_of};
 use super::outcome::{CheckResult, CheckStatus};
+use super::reasons::advice;
 use crate::kinds;
 
 pub(super) fn accepted(facts: &Facts) -> CheckResult {
@@ -19,11 +22,11 @@ pub(super) fn resolved(facts: &Facts) -> CheckResult {
         facts,
         RESOLVED_REFS,
         CheckStatus::Warning,
-        "name what does not exist",
+        "refer to what is missing or does not fit",
     )
 }
 
-/// Objects whose condition is False.
+/// Objects whose condition is False, and what to do by its reasons.
 fn with_condition(
     facts: &Facts,
     condition: &str,
@@ -31,6 +34,7 @@ fn with_condition(
     wrong: &str,
 ) -> CheckResult {
     let mut found = Vec::new();
+    let mut reasons = BTreeSet::new();
     let mut all = 0;
     for kind in kinds::all() {
         let kind = kind.plural;
@@ -42,6 +46,7 @@ fn with_condition(
                 conditions.find(|one| one["type"] == condition && one["status"] == "False");
             if let Some(one) = is_false {
                 let reason = one["reason"].as_str().unwrap_or_default();
+                reasons.insert(reason);
                 found.push(format!("{kind} {} {reason}", name_of(object)));
             }
         }
@@ -49,7 +54,12 @@ fn with_condition(
     Ok(if found.is_empty() {
         (CheckStatus::Ok, format!("{all} objects"))
     } else {
-        (outcome, format!("{} {wrong}: {}", found.len(), few(&found)))
+        let mut message = format!("{} {wrong}: {}", found.len(), few(&found));
+        let advised = reasons.into_iter();
+        for (reason, advice) in advised.filter_map(|reason| Some((reason, advice(reason)?))) {
+            message.push_str(&format!("; {reason}: {advice}"));
+        }
+        (outcome, message)
     })
 }
 

@@ -21,6 +21,36 @@ async fn policy_that_is_not_accepted_or_not_served_is_found() {
 }
 
 #[tokio::test]
+async fn each_reason_of_a_condition_is_told_with_what_helps_there() {
+    let api = healthy();
+    let with_reason = |name: &str, reason: &str| {
+        let mut split = split("ResolvedRefs", "False");
+        split["metadata"]["name"] = json!(name);
+        split["status"]["conditions"][0]["reason"] = json!(reason);
+        api.put(&SPLIT.replace("cart", name), split);
+    };
+    with_reason("stranded", "NoUsableBackend");
+    with_reason("stranded-too", "NoUsableBackend");
+    with_reason("orphan", "RefNotFound");
+    with_reason("newer", "OfALaterVersion");
+    let (_, report, _) = checked(&api, WELL, &[]).await;
+    let checks = report["checks"].as_array().unwrap();
+    let resolved = checks.iter().find(|one| one["id"] == "resolved").unwrap();
+    let message = resolved["message"].as_str().unwrap();
+    assert!(
+        message.starts_with("4 refer to what is missing or does not fit: trafficsplits shop/"),
+        "{message}"
+    );
+    assert_eq!(
+        message.matches("; NoUsableBackend: calls get 503").count(),
+        1,
+        "{message}"
+    );
+    assert!(message.contains("; RefNotFound: create what"), "{message}");
+    assert!(!message.contains("OfALaterVersion:"), "{message}");
+}
+
+#[tokio::test]
 async fn webhooks_that_pass_over_a_namespace_are_not_tried_there() {
     let silent = Webhooks {
         injects: false,
