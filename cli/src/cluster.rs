@@ -4,6 +4,7 @@
 //! waits for ever and one that says "error" are of the same use.
 
 pub(crate) mod clock;
+pub(crate) mod existing;
 pub(crate) mod forward;
 pub(crate) mod lines;
 pub(crate) mod names;
@@ -311,13 +312,28 @@ impl Cluster {
         name: Option<&str>,
         query: &str,
     ) -> Result<T, Failure> {
+        let answer = self.try_observe(resource, namespace, name, query).await;
+        answer.map_err(Refusal::into_failure)
+    }
+
+    /// The same; the caller tells what is missing from what he may not see.
+    ///
+    /// # Errors
+    /// As [`Self::try_ask`].
+    pub(crate) async fn try_observe<T: DeserializeOwned>(
+        &self,
+        resource: Resource,
+        namespace: Option<&str>,
+        name: Option<&str>,
+        query: &str,
+    ) -> Result<T, Refusal> {
         let mut path = resource.path(namespace, name);
         if !query.is_empty() {
             path = format!("{path}?{query}");
         }
         let place = namespace.map_or_else(String::new, |namespace| format!(" of {namespace}"));
-        self.read(&format!("{}{place}", resource.plural()), &path)
-            .await
+        let what = format!("{}{place}", resource.plural());
+        self.try_read(&what, &path).await
     }
 }
 

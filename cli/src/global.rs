@@ -9,6 +9,9 @@ use crate::failure::Failure;
 use crate::namespace::namespace;
 use crate::output::{Format, number};
 
+/// In no time nobody answers.
+const SHORTEST_TIMEOUT: Duration = Duration::from_millis(1);
+
 /// Options of every command.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Global options")]
@@ -29,7 +32,14 @@ pub(crate) struct Global {
     #[arg(long = "as", global = true, value_name = "USER")]
     pub(crate) impersonate: Option<String>,
     /// Longest time for one request
-    #[arg(long, global = true, value_name = "TIME", default_value = "10s", value_parser = number::duration)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "TIME",
+        default_value = "10s",
+        value_parser = number::at_least(SHORTEST_TIMEOUT),
+        allow_hyphen_values = true
+    )]
     pub(crate) request_timeout: Duration,
     /// table, wide, json or yaml; what else a command prints stands in its help
     #[arg(short, long, global = true, value_name = "FORMAT")]
@@ -52,5 +62,36 @@ impl Global {
     /// When the command has no such output.
     pub(crate) fn format(&self, allowed: &[Format]) -> Result<Format, Failure> {
         Format::read(self.output.as_deref(), allowed)
+    }
+
+    /// # Errors
+    /// When one namespace is said, and all of them: one of the two would be passed over.
+    pub(crate) fn must_agree(&self) -> Result<(), Failure> {
+        match &self.namespace {
+            Some(name) if self.all_namespaces => Err(Failure::usage(format!(
+                "-n {name} and -A: say one namespace or all of them, not both"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// # Errors
+    /// When all namespaces are said, of what is in one; `why` is a sentence that says so.
+    pub(crate) fn in_one_namespace(&self, why: &str) -> Result<(), Failure> {
+        match self.all_namespaces {
+            true => Err(Failure::usage(format!("{why}; say -n NAME instead of -A"))),
+            false => Ok(()),
+        }
+    }
+
+    /// # Errors
+    /// When `-o` is said to a command that prints `one` thing in one form.
+    pub(crate) fn without_output(&self, one: &str) -> Result<(), Failure> {
+        match &self.output {
+            Some(text) => Err(Failure::usage(format!(
+                "-o {text}: this command prints {one} in one form; leave -o out"
+            ))),
+            None => Ok(()),
+        }
     }
 }

@@ -2,10 +2,13 @@
 
 use crds::convert::{SmiKind, SmiVersion};
 use crds::weft;
+use policy::name::Kind;
 
 /// One kind, in the version in which it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct UserKind {
+    /// As objects write it.
+    pub(crate) kind: &'static str,
     pub(crate) plural: &'static str,
     pub(crate) group: &'static str,
     pub(crate) version: &'static str,
@@ -17,6 +20,17 @@ impl UserKind {
         format!("/apis/{}/{}/{}", self.group, self.version, self.plural)
     }
 
+    /// Path of those of a namespace.
+    pub(crate) fn collection(&self, namespace: &str) -> String {
+        let Self {
+            group,
+            version,
+            plural,
+            ..
+        } = self;
+        format!("/apis/{group}/{version}/namespaces/{namespace}/{plural}")
+    }
+
     /// Name of its CustomResourceDefinition.
     pub(crate) fn definition(&self) -> String {
         format!("{}.{}", self.plural, self.group)
@@ -26,11 +40,13 @@ impl UserKind {
 /// All of them: SMI's and Weft's own.
 pub(crate) fn all() -> Vec<UserKind> {
     let smi = SmiKind::ALL.into_iter().map(|kind| UserKind {
+        kind: kind.name(),
         plural: kind.plural(),
         group: kind.group(),
         version: SmiVersion::STORAGE.name(),
     });
     let own = UserKind {
+        kind: Kind::TrafficPolicy.as_str(),
         plural: weft::TRAFFIC_POLICIES,
         group: weft::GROUP,
         version: weft::VERSION,

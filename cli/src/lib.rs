@@ -22,6 +22,7 @@ pub mod failure;
 mod files;
 mod global;
 mod kinds;
+mod line;
 mod namespace;
 mod output;
 pub mod reference;

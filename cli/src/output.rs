@@ -49,6 +49,12 @@ impl Format {
             .map_or("", |(name, _)| name)
     }
 
+    /// Whether some command has an output of this name.
+    #[must_use]
+    pub(crate) fn is_name(text: &str) -> bool {
+        Self::ALL.iter().any(|(name, _)| *name == text)
+    }
+
     /// What `-o` said; a table if nothing.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ use crate::args::{self, Cli, Command};
 use crate::commands::completion;
 use crate::console::Console;
 use crate::failure::{Conclusion, Failure, exit_code};
+use crate::line::Line;
 use crate::settings;
 
 /// The whole program.
@@ -53,7 +54,7 @@ pub async fn run(
     if let Some(words) = completion::asked(&arguments) {
         return completion::complete(args::command(), &words, console).await;
     }
-    let cli = match Cli::try_parse_from(arguments) {
+    let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
         // Who says nothing at all is shown the help itself.
         Err(error) if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
@@ -68,6 +69,8 @@ pub async fn run(
         }
     };
     let global = &cli.global;
+    must_be_said_once(&arguments)?;
+    global.must_agree()?;
     match cli.command {
         Command::Check(command) => command.run(global, console).await,
         Command::ProxyConfig(command) => command.run(global, console).await,
@@ -86,10 +89,30 @@ pub async fn run(
         Command::DryRun(command) => command.run(global, console).await,
         Command::Proxies(command) => command.run(global, console).await,
         Command::Inject(command) => command.run(global, console).await,
-        Command::Uninject(command) => command.run(console),
+        Command::Uninject(command) => command.run(global, console),
         Command::Validate(command) => command.run(global, console),
         Command::Token(command) => command.run(global, console),
-        Command::Completion(command) => command.run(args::command(), console),
+        Command::Completion(command) => {
+            global.without_output("a script")?;
+            command.run(args::command(), console)
+        }
+    }
+}
+
+/// # Errors
+/// When an option of every command stands before the command and behind it too.
+fn must_be_said_once(arguments: &[OsString]) -> Result<(), Failure> {
+    let mut command = args::command();
+    command.build();
+    let mut line = Line::new(&command);
+    for word in arguments.iter().skip(1) {
+        line.read(&word.to_string_lossy());
+    }
+    match line.said_twice() {
+        Some(option) => Err(Failure::usage(format!(
+            "the argument '{option}' cannot be used multiple times; see --help"
+        ))),
+        None => Ok(()),
     }
 }
 
@@ -137,8 +160,8 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn who_says_nothing_is_shown_the_help() {
+    /// How it ended, and what was said meanwhile.
+    async fn ran(line: &str) -> (Result<Conclusion, Failure>, String) {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let mut console = Console {
             input: &mut io::empty(),
@@ -146,9 +169,85 @@ mod tests {
             err: &mut err,
             color: false,
         };
-        let ended = run([OsString::from("weft")], &mut console).await;
+        let ended = run(line.split(' ').map(OsString::from), &mut console).await;
+        (ended, String::from_utf8(err).unwrap())
+    }
+
+    #[tokio::test]
+    async fn who_says_nothing_is_shown_the_help() {
+        let (ended, err) = ran("weft").await;
         assert!(matches!(ended, Err(Failure::Usage(_))), "{ended:?}");
-        let err = String::from_utf8(err).unwrap();
         assert!(err.lines().any(|line| line.starts_with("Usage:")), "{err}");
+    }
+
+    /// Without a kubeconfig: none of these asks a cluster.
+    #[tokio::test]
+    async fn what_would_be_passed_over_is_refused_before_anything_is_asked() {
+        let once = "cannot be used multiple times";
+        for (line, word) in [
+            ("-n shop stat deploy -n bank", once),
+            ("-n shop stat deploy --namespace=bank", once),
+            ("-A edges -A", once),
+            ("-o json --context a edges -o yaml", once),
+            ("stat deploy -n shop -n bank", once),
+            ("stat deploy -w -w", once),
+            ("stat deploy -n shop -A", "-n shop and -A"),
+            ("-A edges -n shop", "-n shop and -A"),
+            ("proxy-config web-1 -A", "say -n NAME instead of -A"),
+            ("log-level web-1 info -A", "say -n NAME instead of -A"),
+            ("explain web cart -A", "say -n NAME instead of -A"),
+            ("tap deploy/web -A", "say -n NAME instead of -A"),
+            ("dry-run --access deny -A", "say -n NAME instead of -A"),
+            ("inject - -o json", "leave -o out"),
+            ("uninject - -o json", "leave -o out"),
+            ("completion bash -o json", "leave -o out"),
+            ("diagnostics -o json", "-o FILE.tgz"),
+            ("stat deploy/web:80", "leave the port out"),
+            ("stat svc/cart:80 --to svc/api", "leave the port out"),
+            ("stat svc --from deploy/web:80", "leave the port out"),
+            ("routes svc/cart:80", "leave the port out"),
+            ("identity pod/web-1:80", "leave the port out"),
+            ("proxy-config web-1:80", "leave the port out"),
+            ("explain deploy/web:80 svc/cart", "leave the port out"),
+            ("explain web cart:99999999", "a number from 1 to 65535"),
+            ("explain web svc/cart:0", "a number from 1 to 65535"),
+            ("explain web cart:", "a number from 1 to 65535"),
+        ] {
+            let (ended, err) = ran(&format!("weft {line}")).await;
+            let Err(Failure::Usage(words)) = ended else {
+                panic!("{line}: {ended:?}");
+            };
+            assert!(words.contains(word), "{line}: {words}");
+            assert_eq!(err, "", "{line}");
+        }
+    }
+
+    #[tokio::test]
+    async fn time_that_an_option_does_not_take_is_refused_with_its_form_and_bounds() {
+        for (line, bounds) in [
+            ("stat deploy -t -1m", ", from 10s to 5m"),
+            ("stat deploy -t 5s", ", from 10s to 5m; you may mean 10s"),
+            ("stat deploy -t 0s", ", from 10s to 5m; you may mean 10s"),
+            ("routes svc/cart --window -1m", ", from 10s to 5m"),
+            ("top deploy/web --paths -t -1m", ", from 1s to 1m"),
+            (
+                "top deploy/web --paths -t 2m",
+                ", from 1s to 1m; you may mean 1m",
+            ),
+            ("edges --since -1m", ", 1s or more"),
+            ("suggest --since -1m", ", from 1m to 1h"),
+            ("suggest --since 2h", ", from 1m to 1h; you may mean 1h"),
+            ("dry-run --access deny --watch -1m", ", 1s or more"),
+            ("token --expires -1d", ", 1s or more"),
+            ("check --wait -1m", ""),
+            ("version --request-timeout -1s", ", 1ms or more"),
+        ] {
+            let (ended, _) = ran(&format!("weft {line}")).await;
+            let Err(Failure::Usage(words)) = ended else {
+                panic!("{line}: {ended:?}");
+            };
+            let told = format!(": must be a time such as 30s or 2m{bounds}; see --help");
+            assert!(words.ends_with(&told), "{line}: {words}");
+        }
     }
 }

@@ -13,9 +13,10 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::cluster::Cluster;
 use crate::failure::Failure;
+use crate::output::number;
 
 /// The shortest and the longest window that the graph has.
-const WINDOWS: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(300)];
+pub(crate) const WINDOWS: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(300)];
 /// Why a window that ends now is not complete, in the words of controllers that tell it by
 /// nothing else.
 const UNSETTLED: &str = "reports of the last seconds may still come";
@@ -42,12 +43,11 @@ impl Question {
         let [shortest, longest] = WINDOWS;
         let nearest = window.clamp(shortest, longest);
         if nearest != window {
+            let [window, shortest, longest, nearest] =
+                [window, shortest, longest, nearest].map(number::written);
             return Err(Failure::usage(format!(
-                "-t {}s: the graph has windows from {} to {} s; you may mean {}s",
-                window.as_secs(),
-                shortest.as_secs(),
-                longest.as_secs(),
-                nearest.as_secs()
+                "-t {window}: the graph has windows from {shortest} to {longest}; you may mean \
+                 {nearest}"
             )));
         }
         Ok(Self {
@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn a_window_that_the_graph_has_not_is_bad_usage_before_anything_is_asked() {
-        for (asked, nearest) in [(5, "mean 10s"), (301, "mean 300s")] {
+        for (asked, nearest) in [(5, "mean 10s"), (301, "mean 5m")] {
             let refused = Question::window(Duration::from_secs(asked));
             let words = refused.unwrap_err().to_string();
             assert!(words.ends_with(nearest), "{words}");

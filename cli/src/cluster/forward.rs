@@ -7,7 +7,8 @@ use kube::Api;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::timeout;
 
-use super::Cluster;
+use super::names::ResourceKind;
+use super::{Cluster, existing};
 use crate::failure::Failure;
 
 /// Most bytes of one answer. A proxy's configuration of 2 000 rules is below 4 MiB.
@@ -26,7 +27,15 @@ async fn connect(
 ) -> Result<Box<dyn Stream>, Failure> {
     let pods: Api<Pod> = Api::namespaced(cluster.client(), namespace);
     let what = format!("port {port} of Pod {namespace}/{pod}");
-    let mut forwarder = cluster.ask(&what, pods.portforward(pod, &[port])).await?;
+    let ports = [port];
+    let forwarded = cluster.try_ask(&what, pods.portforward(pod, &ports));
+    let mut forwarder = match forwarded.await {
+        Ok(forwarder) => forwarder,
+        Err(refusal) => {
+            let here = cluster.about(Some(namespace));
+            return Err(existing::or_absent(&here, (ResourceKind::Pod, pod), refusal).await);
+        }
+    };
     match forwarder.take_stream(port) {
         Some(stream) => Ok(Box::new(stream)),
         None => Err(Failure::unknown(format!("{what}: no stream was opened"))),
@@ -36,7 +45,7 @@ async fn connect(
 /// What a page of a pod's port says.
 ///
 /// # Errors
-/// When the right is missing, the pod is away or nobody listens, and when the answer is
+/// When the right is missing, there is no such pod or nobody listens, and when the answer is
 /// none, late, too long or no 200.
 pub(crate) async fn page(
     cluster: &Cluster,

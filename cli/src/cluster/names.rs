@@ -231,6 +231,19 @@ impl Named {
             None => Err(Failure::usage(format!("say which one: {text}/NAME"))),
         }
     }
+
+    /// The same where a port would be passed over, for the reason that `why` says.
+    ///
+    /// # Errors
+    /// When one is said.
+    pub(crate) fn without_port(self, text: &str, why: &str) -> Result<Self, Failure> {
+        match self.port {
+            None => Ok(self),
+            Some(_) => Err(Failure::usage(format!(
+                "{text:?}: {why}; leave the port out"
+            ))),
+        }
+    }
 }
 
 /// With the kind that was misspelt, or else with those that may be said: a kind that has no
@@ -325,6 +338,22 @@ mod tests {
             assert!(words.contains(said), "{text}: {words}");
         }
         assert!(Named::read_one("svc", KINDS).is_err());
+    }
+
+    #[test]
+    fn port_that_would_be_passed_over_is_refused() {
+        let read = |text: &str| {
+            let named = Named::read(text, KINDS).unwrap();
+            named.without_port(text, "a caller has no port")
+        };
+        assert!(read("deploy/web").is_ok());
+        let Err(Failure::Usage(words)) = read("deploy/web:80") else {
+            panic!("a port");
+        };
+        assert_eq!(
+            words,
+            "\"deploy/web:80\": a caller has no port; leave the port out"
+        );
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub(crate) struct Check {
     #[arg(long)]
     pre: bool,
     /// Try again for so long until nothing fails
-    #[arg(long, value_name = "TIME", value_parser = number::duration)]
+    #[arg(long, value_name = "TIME", value_parser = number::at_least(Duration::ZERO), allow_hyphen_values = true)]
     wait: Option<Duration>,
     /// What exit status 1 means: an error, or a warning already
     #[arg(long, value_name = "RESULT", value_enum, default_value_t = FailOn::Error)]

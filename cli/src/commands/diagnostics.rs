@@ -12,6 +12,7 @@ use crate::console::Console;
 use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
 use crate::kinds;
+use crate::output::Format;
 
 /// What is put into the bundle beside the objects that users wrote for the mesh: its name
 /// there and its path at the API server. Secrets are
@@ -99,6 +100,12 @@ impl Diagnostics {
             .ok_or_else(|| {
                 Failure::usage("say where the bundle goes: -o FILE.tgz, or - for the output")
             })?;
+        if Format::is_name(file) {
+            return Err(Failure::usage(format!(
+                "-o {file}: the bundle is an archive, and -o says where it goes: -o FILE.tgz, or \
+                 ./{file} for a file of this name"
+            )));
+        }
         let cluster = Cluster::connect(global).await?;
         let (bundle, left) = bundle(&cluster).await?;
         if file == "-" {

@@ -1,6 +1,7 @@
 //! `weft dry-run`: what a change would mean for the calls that there were, and for those that
 //! come while it watches.
 
+mod absent;
 mod ask;
 mod conclusion;
 mod watch;
@@ -26,6 +27,7 @@ use crate::escape;
 use crate::failure::{Conclusion, Failure};
 use crate::files;
 use crate::global::Global;
+use crate::kinds;
 use crate::output::table::{Cell, Table};
 use crate::output::{self, Format, number};
 use crate::yaml::tree;
@@ -47,6 +49,8 @@ const OF_NO_CALL: [&str; 11] = [
     labels::ROUTES,
     labels::TRACE_SAMPLING,
 ];
+/// In less than a report's pace hardly a call is seen, and in no time none.
+const SHORTEST: Duration = Duration::from_secs(1);
 const ADVICE: Advice = Advice {
     live: "--watch 60s judges live calls",
     less: "try a smaller change",
@@ -82,7 +86,7 @@ pub(crate) struct DryRun {
     #[arg(long, value_name = "MODE")]
     access: Option<String>,
     /// Judge live calls by the change too, for so long, such as 60s
-    #[arg(long, value_name = "TIME", value_parser = number::duration)]
+    #[arg(long, value_name = "TIME", value_parser = number::at_least(SHORTEST), allow_hyphen_values = true)]
     watch: Option<Duration>,
 }
 
@@ -97,18 +101,13 @@ impl DryRun {
         console: &mut Console<'_>,
     ) -> Result<Conclusion, Failure> {
         let format = global.format(FORMATS)?;
-        if global.all_namespaces {
-            let why = "a change is made in one namespace; say -n NAME instead of -A";
-            return Err(Failure::usage(why));
-        }
-        if self.watch.is_some_and(|long| long.is_zero()) {
-            let why = "--watch: nothing is seen in no time; say 10s or more";
-            return Err(Failure::usage(why));
-        }
+        global.in_one_namespace("a change is made in one namespace")?;
         let cluster = Cluster::connect(global).await?;
         let Gathered { spec, untried } = self.gathered(cluster.namespace(), console)?;
-        let answer = ask(&cluster, spec.clone()).await;
-        let mut answer = answer.map_err(Refusal::into_failure)?;
+        let mut answer = match ask(&cluster, spec.clone()).await {
+            Ok(answer) => answer,
+            Err(refusal) => return Err(absent::or_refused(&cluster, &spec, refusal).await),
+        };
         let Some(mut status) = answer.status.take() else {
             return Err(Failure::unknown("the dry run has no status"));
         };
@@ -243,19 +242,18 @@ fn untried(object: &Value, console: &mut Console<'_>) -> Result<usize, Failure> 
 
 fn deleted(text: &str, namespace: &str) -> Result<Deleted, Failure> {
     let (kind, name) = text.split_once('/').unwrap_or((text, ""));
-    let lower = kind.to_ascii_lowercase();
-    let singular = lower.strip_suffix('s').unwrap_or(&lower);
-    let known = Kind::WRITTEN.into_iter().map(Kind::as_str).find(|known| {
-        let known = known.to_ascii_lowercase();
-        known == lower || known == singular
+    let written = kinds::all();
+    let known = written.iter().find(|known| {
+        let plural = known.plural.eq_ignore_ascii_case(kind);
+        plural || known.kind.eq_ignore_ascii_case(kind)
     });
-    let kinds: Vec<&str> = Kind::WRITTEN.into_iter().map(Kind::as_str).collect();
-    let kind = known.filter(|_| !name.is_empty()).ok_or_else(|| {
+    let known = known.filter(|_| !name.is_empty()).ok_or_else(|| {
+        let kinds: Vec<&str> = written.iter().map(|known| known.kind).collect();
         let kinds = kinds.join(", ");
         Failure::usage(format!("--delete {text:?}: must be KIND/NAME, of {kinds}"))
     })?;
     Ok(Deleted {
-        kind: kind.to_owned(),
+        kind: known.kind.to_owned(),
         namespace: namespace.to_owned(),
         name: name.to_owned(),
     })
@@ -379,6 +377,22 @@ mod tests {
             "weft.dev/mtls of Namespace shop is not tried\n\
              weft.dev/inject of Namespace shop is not tried\n"
         );
+    }
+
+    #[test]
+    fn object_that_would_be_deleted_is_named_by_its_kind_or_the_plural_of_that() {
+        for (text, kind) in [
+            ("TrafficTarget/read", "TrafficTarget"),
+            ("traffictargets/read", "TrafficTarget"),
+            ("TrafficPolicies/read", "TrafficPolicy"),
+        ] {
+            let gone = deleted(text, "shop").unwrap();
+            assert_eq!((gone.kind.as_str(), gone.name.as_str()), (kind, "read"));
+        }
+        for text in ["Secret/read", "TrafficTarget", "TrafficTarget/", "read"] {
+            let words = deleted(text, "shop").unwrap_err().to_string();
+            assert!(words.contains("KIND/NAME, of TrafficTarget, "), "{words}");
+        }
     }
 
     #[test]

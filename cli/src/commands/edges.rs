@@ -22,6 +22,9 @@ use crate::traffic::{Question, Traffic, known};
 /// The window of the numbers.
 const WINDOW: Duration = Duration::from_secs(60);
 
+/// The shortest time in which edges were seen: the last second, in which they are told.
+const SHORTEST: Duration = Duration::from_secs(1);
+
 /// What is printed besides what every command prints.
 const FORMATS: &[Format] = &[
     Format::Table,
@@ -40,8 +43,9 @@ const FORMATS: &[Format] = &[
                   TLS secured it, success, rate and latency, of the last minute. With --since also \
                   edges that were seen earlier. Whether their calls were refused or in plaintext is \
                   known of five minutes: with --refused or --plaintext --since is from 10s to 5m, \
-                  and all numbers are of this time. -o dot draws for Graphviz, -o mermaid for \
-                  Markdown.",
+                  and all numbers are of this time. A PORT that nobody declared is - until it was \
+                  served once, as that of a host outside to which no connection ever came about. \
+                  -o dot draws for Graphviz, -o mermaid for Markdown.",
     after_help = "Example:\n  weft edges svc/cart -o mermaid"
 )]
 pub(crate) struct Edges {
@@ -59,7 +63,7 @@ pub(crate) struct Edges {
     external: bool,
     /// Also edges without calls now that were seen in this time; with --refused or --plaintext
     /// 10s to 5m
-    #[arg(long, value_name = "TIME", value_parser = number::duration)]
+    #[arg(long, value_name = "TIME", value_parser = number::at_least(SHORTEST), allow_hyphen_values = true)]
     since: Option<Duration>,
 }
 
@@ -100,9 +104,9 @@ impl Edges {
                 "--plaintext"
             };
             Failure::usage(format!(
-                "{filter} with --since {}s: that is known of the last five minutes; say --since \
+                "{filter} with --since {}: that is known of the last five minutes; say --since \
                  with 10s to 5m",
-                window.as_secs()
+                number::written(window)
             ))
         })?;
         question.remembered = self.since.is_some();
@@ -274,7 +278,7 @@ mod tests {
             assert_eq!(question(line).unwrap(), query, "{line}");
         }
         for (line, filter) in [
-            ("--refused --since 1h", "--refused with --since 3600s"),
+            ("--refused --since 1h", "--refused with --since 1h:"),
             ("--plaintext --since 301s", "--plaintext with --since 301s"),
             ("--refused --since 9s", "--refused with --since 9s"),
         ] {

@@ -1,6 +1,7 @@
 //! `weft explain`: what becomes of a call, and why.
 
 mod bare;
+mod port;
 
 use std::time::SystemTime;
 
@@ -12,7 +13,7 @@ use crds::observe::{
 use http::Request;
 
 use crate::cluster::names::{Named, ResourceKind};
-use crate::cluster::{Cluster, Refusal};
+use crate::cluster::{Cluster, Refusal, existing};
 use crate::console::Console;
 use crate::escape;
 use crate::failure::{Conclusion, Failure};
@@ -55,6 +56,7 @@ pub(super) const TO: &[ResourceKind] = &[
                   rule is the reason. FROM is deploy/web, sa/web and the like, or outside for a \
                   caller without a proxy. A name without a kind is taken for the workload that has \
                   it, or where it is called for the Service, and what it was taken for is said. \
+                  PORT is its number, or the name that a Service has for it. \
                   Where rules or splits look at the host, say it with -H: every request has one. -o fix prints objects that allow this call, and what \
                   passes besides where that cannot be helped. Exit status 1 if it is refused, 3 if that cannot be told.",
     after_help = "Example:\n  weft explain deploy/web svc/cart:8080 DELETE /items/7 -n shop"
@@ -97,9 +99,11 @@ impl Explain {
         console: &mut Console<'_>,
     ) -> Result<Conclusion, Failure> {
         let format = global.format(FORMATS)?;
-        // What a name without a kind means only the cluster knows.
+        global.in_one_namespace("each end of a call is in one namespace")?;
+        // What a name without a kind, or one of a port, means only the cluster knows.
         let from = bare::readable(&self.from, FROM);
-        self.question("default", from, bare::readable(&self.to, TO))?;
+        let (to, _) = port::split(&self.to)?;
+        self.question("default", from, bare::readable(to, TO))?;
         let cluster = Cluster::connect(global).await?;
         self.print(&cluster, format, SystemTime::now(), console)
             .await
@@ -119,13 +123,21 @@ impl Explain {
         let namespace = cluster.namespace();
         let place =
             |said: &Option<String>| cluster.about(Some(said.as_deref().unwrap_or(namespace)));
-        let from = bare::named(&place(&self.from_namespace), &self.from, FROM, console).await?;
-        let to = bare::named(&place(&self.to_namespace), &self.to, TO, console).await?;
+        let [calling, called] = [&self.from_namespace, &self.to_namespace].map(place);
+        let (object, port) = port::split(&self.to)?;
+        let from = bare::named(&calling, &self.from, FROM, console).await?;
+        let object = bare::named(&called, object, TO, console).await?;
+        let to = port::numbered(&called, &object, TO, port, console).await?;
         let spec = self.question(namespace, &from, &to)?;
         let answer = ask(cluster, spec).await?;
         let Some(status) = &answer.status else {
             return Err(Failure::unknown("the explanation has no status"));
         };
+        if status.verdict == ExplanationVerdict::Unknown {
+            must_be_there(&calling, &from, FROM).await?;
+            must_be_there(&called, &to, TO).await?;
+        }
+        self.cautions(&calling, &from, console).await?;
         if format == Format::Fix {
             return print_fix(status, console);
         }
@@ -141,6 +153,28 @@ impl Explain {
         }
     }
 
+    /// Says what of the question is answered, and was hardly meant.
+    async fn cautions(
+        &self,
+        calling: &Cluster,
+        from: &str,
+        console: &mut Console<'_>,
+    ) -> Result<(), Failure> {
+        let method = self.method.as_deref();
+        if let Some(unusual) = method.and_then(crds::smi::judge::unusual_method) {
+            console.word(&format!("METHOD {unusual}"))?;
+        }
+        // An account may be asked about before it is there, and be misspelt.
+        let account = Named::read_one(from, &[ResourceKind::ServiceAccount]).ok();
+        if let Some((named, name)) = account
+            && let Ok(None) = existing::read(calling, named.kind, &name).await
+        {
+            let absent = existing::absent(calling, (named.kind, &name), &[]).await;
+            console.word(&format!("{absent}; this is what would become of its calls"))?;
+        }
+        Ok(())
+    }
+
     /// What is typed, as the API asks it; the ends with their kinds.
     fn question(&self, namespace: &str, from: &str, to: &str) -> Result<ExplanationSpec, Failure> {
         let place = |said: &Option<String>| said.clone().unwrap_or_else(|| namespace.to_owned());
@@ -151,6 +185,7 @@ impl Explain {
             }
         } else {
             let (named, name) = Named::read_one(from, FROM)?;
+            let named = named.without_port(from, "a caller has no port")?;
             From {
                 kind: named.kind.as_str().to_owned(),
                 namespace: place(&self.from_namespace),
@@ -193,6 +228,33 @@ impl Explain {
             headers: self.headers.iter().map(header).collect::<Result<_, _>>()?,
             tcp: self.tcp,
         })
+    }
+}
+
+/// Ends where an end of a call is nothing that there is, of which the API can tell nothing but
+/// that. Whoever may not see it is told what the API says.
+///
+/// # Errors
+/// When there is no such object, or a Service has no such port, with the nearest that there is.
+async fn must_be_there(
+    cluster: &Cluster,
+    text: &str,
+    allowed: &[ResourceKind],
+) -> Result<(), Failure> {
+    if text == bare::OUTSIDE {
+        return Ok(());
+    }
+    let (named, name) = Named::read_one(text, allowed)?;
+    // What is outside is no object, and an account is asked about before there is one.
+    if [ResourceKind::External, ResourceKind::ServiceAccount].contains(&named.kind) {
+        return Ok(());
+    }
+    match existing::read(cluster, named.kind, &name).await {
+        Ok(None) => Err(existing::absent(cluster, (named.kind, &name), &[]).await),
+        Ok(Some(service)) if named.kind == ResourceKind::Service => {
+            port::must_be_of(&service, &name, named.port)
+        }
+        Ok(Some(_)) | Err(_) => Ok(()),
     }
 }
 

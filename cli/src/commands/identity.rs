@@ -81,8 +81,9 @@ impl Identity {
     }
 
     fn named(&self) -> Result<Option<Named>, Failure> {
-        let named = self.resource.as_deref();
-        named.map(|text| Named::read(text, KINDS)).transpose()
+        let why = "a certificate is that of the whole pod";
+        let read = |text: &str| Named::read(text, KINDS)?.without_port(text, why);
+        self.resource.as_deref().map(read).transpose()
     }
 
     /// Prints what this cluster's proxies present.
@@ -106,7 +107,7 @@ impl Identity {
             // Controllers know whose pods are whose.
             Some(workload) => {
                 let told = proxies::all(cluster).await?;
-                let pods = pods::of_workload(cluster, &told, workload)?;
+                let pods = pods::of_workload(cluster, &told, workload).await?;
                 (pods, Some(told))
             }
             None => (pods::meshed(cluster, named.as_ref()).await?, None),

@@ -19,6 +19,9 @@ use crate::files::{self, Manifest};
 use crate::global::Global;
 use crate::yaml::{change, differ, tree};
 
+/// What both print.
+const MANIFESTS: &str = "manifests";
+
 /// Arguments of `weft inject`.
 #[derive(Args, Debug)]
 #[command(
@@ -74,6 +77,7 @@ impl Inject {
         global: &Global,
         console: &mut Console<'_>,
     ) -> Result<Conclusion, Failure> {
+        global.without_output(MANIFESTS)?;
         let manifests = read(&self.files, console)?;
         if !self.manual {
             return edit(&manifests, console, &mut |template, words| {
@@ -93,7 +97,12 @@ impl Uninject {
     ///
     /// # Errors
     /// When one is no YAML, or cannot be changed in place. Nothing is printed then.
-    pub(crate) fn run(&self, console: &mut Console<'_>) -> Result<Conclusion, Failure> {
+    pub(crate) fn run(
+        &self,
+        global: &Global,
+        console: &mut Console<'_>,
+    ) -> Result<Conclusion, Failure> {
+        global.without_output(MANIFESTS)?;
         let manifests = read(&self.files, console)?;
         edit(&manifests, console, &mut |template, words| {
             if self.manual {

@@ -7,8 +7,9 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
-use super::proxy_config::pod;
-use crate::cluster::Cluster;
+use super::proxy_config::{IN_ONE, pod};
+use crate::cluster::names::ResourceKind;
+use crate::cluster::{Cluster, existing};
 use crate::console::Console;
 use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
@@ -27,7 +28,7 @@ pub(crate) struct LogLevel {
     #[arg(value_name = "POD")]
     pod: String,
     /// off, error, warn, info, debug, trace, a list of module=level, or -
-    #[arg(value_name = "LEVEL", allow_hyphen_values = true)]
+    #[arg(value_name = "LEVEL")]
     level: String,
 }
 
@@ -42,6 +43,8 @@ impl LogLevel {
         console: &mut Console<'_>,
     ) -> Result<Conclusion, Failure> {
         self.level()?;
+        global.in_one_namespace(IN_ONE)?;
+        pod(&self.pod)?;
         let cluster = Cluster::connect(global).await?;
         self.write(&cluster, console).await
     }
@@ -58,7 +61,7 @@ impl LogLevel {
     /// Writes the annotation in this cluster.
     ///
     /// # Errors
-    /// When the level is none, or the pod cannot be written.
+    /// When the level is none, there is no such pod, or it cannot be written.
     pub(crate) async fn write(
         &self,
         cluster: &Cluster,
@@ -69,9 +72,11 @@ impl LogLevel {
         let patch = json!({"metadata": {"annotations": {LOG_LEVEL: level}}});
         let what = format!("Pod {}/{pod}", cluster.namespace());
         let parameters = PatchParams::default();
-        cluster
-            .ask(&what, pods.patch(&pod, &parameters, &Patch::Merge(&patch)))
-            .await?;
+        let patch = Patch::Merge(&patch);
+        let patched = cluster.try_ask(&what, pods.patch(&pod, &parameters, &patch));
+        if let Err(refusal) = patched.await {
+            return Err(existing::or_absent(cluster, (ResourceKind::Pod, &pod), refusal).await);
+        }
         console.word(&match level {
             Some(level) => format!("{what}: {LOG_LEVEL} is {level}"),
             None => format!("{what}: {LOG_LEVEL} is taken away"),

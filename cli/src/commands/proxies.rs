@@ -7,7 +7,7 @@ use crds::observe::{Certificate, Proxy, ProxyList, Resource};
 use k8s_openapi::jiff::Timestamp;
 
 use super::lifetime::is_late;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, existing};
 use crate::console::Console;
 use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
@@ -48,7 +48,7 @@ impl Proxies {
     /// Prints what the cluster says.
     ///
     /// # Errors
-    /// When they cannot be read.
+    /// When they cannot be read, or there is no such namespace.
     pub(crate) async fn print(
         &self,
         cluster: &Cluster,
@@ -57,6 +57,9 @@ impl Proxies {
         console: &mut Console<'_>,
     ) -> Result<Conclusion, Failure> {
         let list = all(cluster).await?;
+        if list.items.is_empty() {
+            existing::must_be_in_a_namespace(cluster).await?;
+        }
         let wrong = |proxy: &Proxy| !proxy.status.connected || !proxy.status.nacks.is_empty();
         let conclusion = if list.items.iter().any(wrong) {
             Conclusion::No

@@ -6,7 +6,7 @@ use policy::well_known::ADMIN_PORT;
 use serde_json::Value;
 
 use crate::cluster::names::{Named, ResourceKind};
-use crate::cluster::{Cluster, forward};
+use crate::cluster::{Cluster, existing, forward};
 use crate::console::Console;
 use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
@@ -35,14 +35,18 @@ pub(crate) struct ProxyConfig {
     traffic: bool,
 }
 
+/// Why `-A` is refused where a pod is named.
+pub(super) const IN_ONE: &str = "a pod is in one namespace";
+
 /// `web-1` or `pod/web-1`.
 pub(super) fn pod(text: &str) -> Result<String, Failure> {
-    let text = if text.contains('/') {
-        text.to_owned()
-    } else {
-        format!("pod/{text}")
+    let typed = match text.contains('/') {
+        true => text.to_owned(),
+        false => format!("pod/{text}"),
     };
-    Ok(Named::read_one(&text, &[ResourceKind::Pod])?.1)
+    let (named, name) = Named::read_one(&typed, &[ResourceKind::Pod])?;
+    named.without_port(text, "a proxy is that of the whole pod")?;
+    Ok(name)
 }
 
 impl ProxyConfig {
@@ -56,12 +60,27 @@ impl ProxyConfig {
         console: &mut Console<'_>,
     ) -> Result<Conclusion, Failure> {
         let format = global.format(&[Format::Table, Format::Json, Format::Yaml])?;
-        let pod = pod(&self.pod)?;
+        global.in_one_namespace(IN_ONE)?;
+        pod(&self.pod)?;
         let cluster = Cluster::connect(global).await?;
+        self.print(&cluster, format, console).await
+    }
+
+    /// Prints what the proxy in this cluster holds.
+    ///
+    /// # Errors
+    /// When there is no such pod, or its proxy does not answer.
+    pub(crate) async fn print(
+        &self,
+        cluster: &Cluster,
+        format: Format,
+        console: &mut Console<'_>,
+    ) -> Result<Conclusion, Failure> {
+        let pod = pod(&self.pod)?;
         let page = if self.traffic {
-            direct(&cluster, &pod, "/traffic").await?
+            direct(cluster, &pod, "/traffic").await?
         } else {
-            self.config(&cluster, &pod).await?
+            self.config(cluster, &pod).await?
         };
         if output::data(console, format, &page)? {
             return Ok(Conclusion::Yes);
@@ -96,10 +115,11 @@ async fn direct(cluster: &Cluster, pod: &str, path: &str) -> Result<Value, Failu
 /// What a controller tells of it, if anything.
 async fn told(cluster: &Cluster, pod: &str) -> Result<Option<Value>, Failure> {
     let namespace = Some(cluster.namespace());
-    let proxy: Proxy = cluster
-        .observe(Resource::Proxies, namespace, Some(pod), "config=1")
-        .await?;
-    Ok(proxy.status.config)
+    let told = cluster.try_observe::<Proxy>(Resource::Proxies, namespace, Some(pod), "config=1");
+    match told.await {
+        Ok(proxy) => Ok(proxy.status.config),
+        Err(refusal) => Err(existing::or_absent(cluster, (ResourceKind::Pod, pod), refusal).await),
+    }
 }
 
 fn print(config: &Value, console: &mut Console<'_>) -> Result<(), Failure> {

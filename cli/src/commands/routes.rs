@@ -14,7 +14,7 @@ use crate::output::table::{Cell, Table};
 use crate::output::{self, COMMON, Format, number};
 use crate::traffic::select::{ENDS, Selected};
 use crate::traffic::sums::Sums;
-use crate::traffic::{Question, Traffic, known};
+use crate::traffic::{Question, Traffic, WINDOWS, known};
 
 /// Arguments of `weft routes`.
 #[derive(Args, Debug)]
@@ -30,7 +30,7 @@ pub(crate) struct Routes {
     #[arg(value_name = "RES")]
     resource: String,
     /// Length of the window, 10s to 5m
-    #[arg(short = 't', long, value_name = "TIME", default_value = "1m", value_parser = number::duration)]
+    #[arg(short = 't', long, value_name = "TIME", default_value = "1m", value_parser = number::between(WINDOWS), allow_hyphen_values = true)]
     window: Duration,
 }
 
@@ -45,10 +45,15 @@ impl Routes {
         console: &mut Console<'_>,
     ) -> Result<Conclusion, Failure> {
         let format = global.format(COMMON)?;
-        Named::read(&self.resource, ENDS)?;
+        self.named()?;
         Question::window(self.window)?;
         let cluster = Cluster::connect(global).await?;
         self.print(&cluster, format, console).await
+    }
+
+    fn named(&self) -> Result<Named, Failure> {
+        let named = Named::read(&self.resource, ENDS)?;
+        named.without_port(&self.resource, "routes are told of all ports")
     }
 
     /// Prints what the cluster says.
@@ -61,7 +66,7 @@ impl Routes {
         format: Format,
         console: &mut Console<'_>,
     ) -> Result<Conclusion, Failure> {
-        let named = Named::read(&self.resource, ENDS)?;
+        let named = self.named()?;
         let mut question = Question::window(self.window)?;
         question.routes = true;
         let mut traffic = Traffic::ask(cluster, &question).await?;

@@ -20,10 +20,12 @@ use crate::global::Global;
 use crate::output::table::{Cell, Table};
 use crate::output::{self, COMMON, Format, number};
 use crate::traffic::select::{ENDS, Selected};
-use crate::traffic::{Question, Traffic, known};
+use crate::traffic::{Question, Traffic, WINDOWS, known};
 
 /// Kinds that have numbers.
 pub(super) const KINDS: &[ResourceKind] = counted_kinds!(TrafficSplit);
+/// Why a port of a caller is refused.
+const CALLER: &str = "a caller has no port";
 /// Between two tables of a watch: the reports' own pace.
 const EACH: Duration = Duration::from_secs(5);
 /// The same after looks that had no answer: whoever is away may be for long, and a terminal that
@@ -54,7 +56,7 @@ pub(crate) struct Stat {
     #[arg(long, value_name = "KIND/NAME")]
     to: Option<String>,
     /// Length of the window, 10s to 5m
-    #[arg(short = 't', long, value_name = "TIME", default_value = "1m", value_parser = number::duration)]
+    #[arg(short = 't', long, value_name = "TIME", default_value = "1m", value_parser = number::between(WINDOWS), allow_hyphen_values = true)]
     window: Duration,
     /// Again every five seconds, later where nobody answers, until it is stopped or refused
     #[arg(short, long)]
@@ -111,7 +113,13 @@ impl Stat {
 
     /// What is asked about, and of which window.
     fn asked(&self) -> Result<(Named, Question), Failure> {
-        let resource = Named::read(&self.resource, KINDS)?;
+        let mut resource = Named::read(&self.resource, KINDS)?;
+        if self.to.is_some() {
+            resource = resource.without_port(&self.resource, CALLER)?;
+        } else if resource.kind != ResourceKind::Service {
+            let why = "of a Service alone calls are told by port";
+            resource = resource.without_port(&self.resource, why)?;
+        }
         Ok((resource, Question::window(self.window)?))
     }
 
@@ -121,7 +129,11 @@ impl Stat {
             let named = text.as_deref().map(|text| Named::read(text, ENDS));
             named.transpose()
         };
-        Ok([read(&self.from)?, read(&self.to)?])
+        let from = match (read(&self.from)?, &self.from) {
+            (Some(from), Some(text)) => Some(from.without_port(text, CALLER)?),
+            _ => None,
+        };
+        Ok([from, read(&self.to)?])
     }
 
     /// One table.

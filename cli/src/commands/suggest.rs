@@ -30,8 +30,8 @@ use crate::traffic::select::{ENDS, Selected};
 use crate::traffic::{Question, Traffic, known};
 
 const FORMATS: &[Format] = &[Format::Table, Format::Json, Format::Yaml];
-/// What the graph remembers call by call.
-const LONGEST: Duration = Duration::from_secs(3_600);
+/// What the graph remembers call by call, and the shortest part of that.
+const TIMES: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(3_600)];
 /// What of that it remembers by route.
 const BY_ROUTE: Duration = Duration::from_secs(300);
 /// What else there is where the dry run of the objects can tell nothing.
@@ -60,8 +60,8 @@ pub(crate) struct Suggest {
     /// Only calls to this: KIND/NAME
     #[arg(long, value_name = "RES")]
     to: Option<String>,
-    /// Calls of this time, at most an hour
-    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = number::duration)]
+    /// Calls of this time, 1m to 1h
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = number::between(TIMES), allow_hyphen_values = true)]
     since: Duration,
     /// By routes of HTTPRouteGroups where those of all calls are known, else by port
     #[arg(long)]
@@ -81,11 +81,6 @@ impl Suggest {
         let format = global.format(FORMATS)?;
         if let Some(text) = &self.to {
             Named::read(text, ENDS)?;
-        }
-        if self.since > LONGEST || self.since < Duration::from_secs(60) {
-            return Err(Failure::usage(
-                "--since: from 1m to 1h, which is what is known call by call",
-            ));
         }
         let cluster = Cluster::connect(global).await?;
         self.print(&cluster, format, console).await

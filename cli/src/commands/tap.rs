@@ -18,6 +18,9 @@ use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
 use crate::output::Format;
 
+/// Why `-A` is refused where requests are watched.
+pub(crate) const IN_ONE: &str = "requests are shown of one namespace";
+
 /// Arguments of `weft tap`.
 #[derive(Args, Debug)]
 #[command(
@@ -52,8 +55,11 @@ impl Tap {
         console: &mut Console<'_>,
     ) -> Result<Conclusion, Failure> {
         let format = global.format(&[Format::Table, Format::Json])?;
-        in_one_namespace(global)?;
+        global.in_one_namespace(IN_ONE)?;
         let (query, names) = (self.query()?, self.filters.names(&self.resource)?);
+        if let Some(caution) = self.filters.caution() {
+            console.word(&caution)?;
+        }
         let cluster = Cluster::connect(global).await?;
         let mut requests = follow(cluster, &query, names);
         let mut shown = TapCounts::default();
@@ -74,15 +80,6 @@ impl Tap {
         }
         Ok(query.finish())
     }
-}
-
-/// Whether one namespace is meant.
-pub(crate) fn in_one_namespace(global: &Global) -> Result<(), Failure> {
-    if global.all_namespaces {
-        let why = "requests are shown of one namespace; say -n NAME instead of -A";
-        return Err(Failure::usage(why));
-    }
-    Ok(())
 }
 
 /// What was said of how many there are.

@@ -16,6 +16,7 @@ use crate::console::Console;
 use crate::failure::{Failure, status};
 use crate::output::Format;
 
+mod absent;
 mod bare;
 mod clock;
 mod identity;
@@ -63,6 +64,10 @@ async fn run(client: Client, line: &str) -> (u8, String, String) {
                 .await
         }
         Command::LogLevel(command) => command.write(&cluster, &mut console).await,
+        Command::ProxyConfig(command) => {
+            let format = format(&all);
+            command.print(&cluster, format, &mut console).await
+        }
         other => panic!("{other:?}"),
     };
     if let Some(text) = ended.as_ref().err().and_then(Failure::words) {
@@ -360,5 +365,6 @@ async fn log_level_is_written_to_the_live_pod_and_taken_away_again() {
     assert_eq!(code, 2);
     assert!(err.contains("off, error, warn"), "{err}");
     let (code, _, err) = run(api.client(), "weft log-level web-9 info -n shop").await;
-    assert_eq!(code, 3, "{err}");
+    assert_eq!(code, 2, "{err}");
+    assert!(err.ends_with("; you may mean po/web-1\n"), "{err}");
 }

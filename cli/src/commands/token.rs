@@ -16,6 +16,9 @@ use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
 use crate::output::{self, Format, number};
 
+/// A policy's times are in whole seconds.
+const SHORTEST: Duration = Duration::from_secs(1);
+
 /// Arguments of `weft token`.
 #[derive(Args, Debug)]
 #[command(
@@ -27,7 +30,7 @@ use crate::output::{self, Format, number};
 )]
 pub(crate) struct Token {
     /// How long it counts
-    #[arg(long, value_name = "TIME", default_value = "30d", value_parser = number::duration)]
+    #[arg(long, value_name = "TIME", default_value = "30d", value_parser = number::at_least(SHORTEST), allow_hyphen_values = true)]
     expires: Duration,
 }
 
@@ -60,7 +63,7 @@ impl Token {
     }
 
     fn make(&self, random: [u8; 32], now: SystemTime) -> Result<Made, Failure> {
-        if self.expires < Duration::from_secs(1) {
+        if self.expires < SHORTEST {
             return Err(Failure::usage("--expires must be 1s or more"));
         }
         let ends = now

@@ -56,7 +56,7 @@ pub(crate) struct Top {
     #[arg(long, requires = "resource")]
     paths: bool,
     /// Length of the window of --paths, 1s to 1m
-    #[arg(short = 't', long, value_name = "TIME", default_value = "30s", value_parser = number::duration, requires = "paths")]
+    #[arg(short = 't', long, value_name = "TIME", default_value = "30s", value_parser = number::between(paths::WINDOWS), allow_hyphen_values = true, requires = "paths")]
     window: Duration,
     #[command(flatten)]
     filters: Filters,

@@ -11,7 +11,7 @@ use kube::api::ListParams;
 use policy::well_known::{CONTROLLER, INJECTOR};
 use serde::Serialize;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, existing};
 use crate::console::Console;
 use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
@@ -80,6 +80,9 @@ impl Versions {
         self.controller = part(&cluster, CONTROLLER, console).await?;
         self.injector = part(&cluster, INJECTOR, console).await?;
         self.proxies = proxies(&cluster).await?;
+        if self.proxies.is_empty() && cluster.is_named() {
+            existing::must_be_in_a_namespace(&cluster).await?;
+        }
         Ok(())
     }
 

@@ -77,12 +77,56 @@ pub(crate) fn age(time: Duration) -> String {
 }
 
 /// A duration as people write it: `30s`, `2m`, `1h30m`, `200ms`, `7d`.
-///
-/// # Errors
-/// A clause that follows the text.
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+#[must_use]
+pub(crate) fn duration(text: &str) -> Option<Duration> {
     crds::weft::add_up(text, &UNITS)
-        .ok_or_else(|| format!("{text:?} is no duration such as 30s, 2m, 1h or 7d"))
+}
+
+/// Reads the time of an option that lies between these two. Its error says the form and the
+/// bounds, whatever is wrong.
+pub(crate) fn between(
+    [shortest, longest]: [Duration; 2],
+) -> impl Fn(&str) -> Result<Duration, String> + Clone + Send + Sync + 'static {
+    move |text: &str| bounded(text, shortest, Some(longest))
+}
+
+/// The same of one that may be as long as somebody likes.
+pub(crate) fn at_least(
+    shortest: Duration,
+) -> impl Fn(&str) -> Result<Duration, String> + Clone + Send + Sync + 'static {
+    move |text: &str| bounded(text, shortest, None)
+}
+
+fn bounded(text: &str, shortest: Duration, longest: Option<Duration>) -> Result<Duration, String> {
+    let read = duration(text);
+    let nearest = read.map(|read| read.clamp(shortest, longest.unwrap_or(Duration::MAX)));
+    if let Some(read) = read.filter(|_| read == nearest) {
+        return Ok(read);
+    }
+    let bounds = match longest {
+        Some(longest) => format!(", from {} to {}", written(shortest), written(longest)),
+        None if shortest.is_zero() => String::new(),
+        None => format!(", {} or more", written(shortest)),
+    };
+    let meant = nearest.map_or_else(String::new, |nearest| {
+        format!("; you may mean {}", written(nearest))
+    });
+    Err(format!("must be a time such as 30s or 2m{bounds}{meant}"))
+}
+
+/// A time in the largest unit that tells it whole, as [`duration`] reads it.
+#[must_use]
+pub(crate) fn written(time: Duration) -> String {
+    let millis = time.as_millis();
+    let mut units = UNITS.iter().rev();
+    let whole = units.find(|(_, unit)| {
+        let unit = u128::from(*unit);
+        millis >= unit && millis.is_multiple_of(unit)
+    });
+    match whole {
+        Some((name, unit)) => format!("{}{name}", millis / u128::from(*unit)),
+        None => "0s".to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -100,10 +144,10 @@ mod tests {
 
     #[test]
     fn durations_are_read_as_people_write_them() {
-        assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
-        assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5_400)));
-        assert_eq!(duration("200ms"), Ok(Duration::from_millis(200)));
-        assert_eq!(duration("30d"), Ok(Duration::from_secs(2_592_000)));
+        assert_eq!(duration("30s"), Some(Duration::from_secs(30)));
+        assert_eq!(duration("1h30m"), Some(Duration::from_secs(5_400)));
+        assert_eq!(duration("200ms"), Some(Duration::from_millis(200)));
+        assert_eq!(duration("30d"), Some(Duration::from_secs(2_592_000)));
         for bad in [
             "",
             "s",
@@ -114,7 +158,48 @@ mod tests {
             "99999999999999999999d",
             "18446744073709551615d",
         ] {
-            assert!(duration(bad).is_err(), "{bad}");
+            assert_eq!(duration(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn time_that_is_none_or_out_of_its_bounds_is_refused_with_the_form_and_the_bounds() {
+        let seconds = Duration::from_secs;
+        let window = between([seconds(10), seconds(300)]);
+        let form = "must be a time such as 30s or 2m, from 10s to 5m";
+        for (text, meant) in [
+            ("-1m", ""),
+            ("", ""),
+            ("60", ""),
+            ("1.5m", ""),
+            ("0s", "; you may mean 10s"),
+            ("9999ms", "; you may mean 10s"),
+            ("301s", "; you may mean 5m"),
+            ("300001ms", "; you may mean 5m"),
+        ] {
+            assert_eq!(window(text), Err(format!("{form}{meant}")), "{text}");
+        }
+        for (text, read) in [("10s", 10), ("1m30s", 90), ("5m", 300)] {
+            assert_eq!(window(text), Ok(seconds(read)), "{text}");
+        }
+        let patient = at_least(seconds(1));
+        let form = "must be a time such as 30s or 2m, 1s or more";
+        assert_eq!(patient("-1s"), Err(form.to_owned()));
+        assert_eq!(patient("0s"), Err(format!("{form}; you may mean 1s")));
+        assert_eq!(patient("400d"), Ok(seconds(400 * 86_400)));
+        let any = at_least(Duration::ZERO);
+        assert_eq!(
+            any("-1s"),
+            Err("must be a time such as 30s or 2m".to_owned())
+        );
+        assert_eq!(any("0s"), Ok(Duration::ZERO));
+    }
+
+    #[test]
+    fn time_is_written_as_it_is_read() {
+        for text in ["0s", "1ms", "1500ms", "10s", "90s", "5m", "1h", "30d"] {
+            let read = duration(text).unwrap();
+            assert_eq!(written(read), text);
         }
     }
 

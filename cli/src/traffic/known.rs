@@ -6,14 +6,13 @@
 
 use std::time::Duration;
 
-use crds::observe::{LIVE, Resource, Scope};
 use serde_json::Value;
 
 use super::select::{ENDS, account_of};
 use super::{Question, Traffic};
-use crate::cluster::Cluster;
 use crate::cluster::names::{Named, ResourceKind};
-use crate::cluster::nearest::{hint, nearest};
+use crate::cluster::nearest::nearest;
+use crate::cluster::{Cluster, existing};
 use crate::failure::Failure;
 
 /// Owners above a pod: a Deployment owns ReplicaSets own pods, and nothing known goes deeper.
@@ -103,7 +102,7 @@ async fn looked_up(
     if let Some(namespace) = here
         && !nodes.iter().any(|node| in_scope(&node.namespace))
     {
-        namespace_exists(cluster, namespace).await?;
+        existing::must_be_a_namespace(cluster, namespace).await?;
     }
     let Some((kind, name)) = named.and_then(|named| Some((named.kind, named.name.as_deref()?)))
     else {
@@ -117,10 +116,13 @@ async fn looked_up(
         // Nobody knows all hosts.
         ResourceKind::External => Ok(None),
         ResourceKind::Namespace if nodes.iter().any(|node| node.namespace == name) => Ok(None),
-        ResourceKind::Namespace => namespace_exists(cluster, name).await.map(|()| None),
+        ResourceKind::Namespace => {
+            let there = existing::must_be_a_namespace(cluster, name).await;
+            there.map(|()| None)
+        }
         _ if known => Ok(None),
         _ => {
-            let found = existing(cluster, &all, kind, name).await?;
+            let found = at_the_api_server(cluster, &all, kind, name).await?;
             Ok(Some((kind, found)))
         }
     }
@@ -157,48 +159,25 @@ fn object(kind: ResourceKind, key: &str) -> Option<Name<'_>> {
     Some((kind, namespace, name))
 }
 
-async fn namespace_exists(cluster: &Cluster, name: &str) -> Result<(), Failure> {
-    let what = format!("Namespace {name}");
-    let path = format!("/api/v1/namespaces/{name}");
-    match cluster.try_read::<Value>(&what, &path).await {
-        Ok(_) => Ok(()),
-        // Who may read its graph, and nothing else of it, hears that there are no calls.
-        Err(refusal) if refusal.is_forbidden() => Ok(()),
-        Err(refusal) if refusal.is_missing() => {
-            let scope: Result<Scope, Failure> = cluster
-                .observe(Resource::Scopes, None, Some(LIVE), "")
-                .await;
-            // Without them the name is as wrong.
-            let known = scope.map(|scope| scope.namespaces).unwrap_or_default();
-            let hint = hint(nearest(name, known.iter().map(String::as_str)));
-            Err(Failure::usage(format!(
-                "there is no namespace {name}{hint}"
-            )))
-        }
-        Err(refusal) => Err(refusal.into_failure()),
-    }
-}
-
-/// The object of this name.
+/// The object of this name, which the graph does not know.
 ///
 /// # Errors
-/// When there is none, with the nearest that the graph knows; and when nobody says.
-async fn existing(
+/// When there is none, with the nearest that the graph or else the API server has; and when
+/// nobody says.
+async fn at_the_api_server(
     cluster: &Cluster,
     all: &[Name<'_>],
     kind: ResourceKind,
     name: &str,
 ) -> Result<Value, Failure> {
-    if let Some(found) = read(cluster, kind, name).await? {
+    if let Some(found) = existing::read(cluster, kind, name).await? {
         return Ok(found);
     }
-    let (place, hint) = (
-        cluster.place(),
-        hint(meant(all, kind, name, cluster.scope())),
-    );
-    Err(Failure::usage(format!(
-        "there is no {kind} {name} {place}{hint}"
-    )))
+    let meant = match meant(all, kind, name, cluster.scope()) {
+        Some(meant) => Some(meant),
+        None => existing::nearest_of(cluster, kind, name).await,
+    };
+    Err(existing::no_such(cluster, (kind, name), meant))
 }
 
 /// Whether the calls of a pod, or of the pods of a ReplicaSet, are counted under its own name.
@@ -225,27 +204,6 @@ async fn counted_by_itself(
             )))
         }
     }
-}
-
-/// An object of this name; of several namespaces the first one.
-async fn read(cluster: &Cluster, kind: ResourceKind, name: &str) -> Result<Option<Value>, Failure> {
-    let Some(collection) = kind.path(cluster.scope()) else {
-        return Ok(None);
-    };
-    let path = match cluster.scope() {
-        Some(_) => format!("{collection}/{name}"),
-        None => format!("{collection}?fieldSelector=metadata.name%3D{name}"),
-    };
-    let what = format!("{kind} {name}");
-    let found = match cluster.try_read::<Value>(&what, &path).await {
-        Ok(found) => found,
-        Err(refusal) if refusal.is_missing() => return Ok(None),
-        Err(refusal) => return Err(refusal.into_failure()),
-    };
-    Ok(match cluster.scope() {
-        Some(_) => Some(found),
-        None => found["items"].get(0).cloned(),
-    })
 }
 
 /// The topmost owner of an object of the kinds that the graph has, and whether nothing can stand

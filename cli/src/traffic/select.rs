@@ -26,9 +26,13 @@ impl Selected {
         }
     }
 
-    /// Whether the caller of an edge is meant.
+    /// Whether the caller of an edge is meant. With a port nobody is: calls go to one, and come
+    /// from none.
     #[must_use]
     pub(crate) fn is_from(&self, traffic: &Traffic, edge: &Edge) -> bool {
+        if self.named.port.is_some() {
+            return false;
+        }
         // The edge says by whose account it is, whatever pods its caller has now.
         if self.named.kind == ResourceKind::ServiceAccount && !edge.identities.is_empty() {
             return self.is_account_in(&edge.identities);
@@ -196,6 +200,11 @@ mod tests {
             "a backend too"
         );
         assert_eq!(found("svc/web:81", Some("shop")), sets(&[], &[]));
+        assert_eq!(
+            found("deploy/web:80", Some("shop")),
+            sets(&[], &["1"]),
+            "whom it calls is no call to its port"
+        );
         assert_eq!(found("ns/other", Some("shop")), sets(&["1"], &[]));
         assert_eq!(
             found("external/api.example", Some("shop")),

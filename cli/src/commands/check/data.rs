@@ -180,7 +180,7 @@ pub(super) fn refusals(facts: &Facts) -> CheckResult {
 
 pub(super) fn certificates(facts: &Facts) -> CheckResult {
     must_be_told(facts, "certificate", |status| status.certificate.is_some())?;
-    let ttl = variable(facts, LEAF_TTL).and_then(|text| number::duration(text).ok());
+    let ttl = variable(facts, LEAF_TTL).and_then(number::duration);
     let ending = those(facts, |proxy| {
         let held = proxy.status.certificate.as_ref();
         held.is_some_and(|held| is_late(held, ttl, facts.now))

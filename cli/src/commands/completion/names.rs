@@ -7,13 +7,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use clap::{Args as _, FromArgMatches as _};
-use http::header::ACCEPT;
-use serde::Deserialize;
 use tokio::time::timeout;
 
 use super::place::{CompletionKind, Cursor};
-use crate::cluster::Cluster;
 use crate::cluster::names::Named;
+use crate::cluster::{Cluster, existing};
 use crate::failure::Failure;
 use crate::global::Global;
 
@@ -21,35 +19,6 @@ use crate::global::Global;
 const WITHIN: Duration = Duration::from_secs(1);
 /// Names that are offered. Nobody chooses among more.
 const MOST: usize = 500;
-/// Objects that are asked for at a time, as kubectl does.
-const PAGE: usize = 500;
-/// Of each object its metadata alone.
-const METADATA: &str =
-    "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
-
-#[derive(Deserialize)]
-struct List {
-    #[serde(default)]
-    metadata: ListMetadata,
-    items: Vec<Item>,
-}
-
-#[derive(Default, Deserialize)]
-struct ListMetadata {
-    /// Asks for the rest.
-    #[serde(rename = "continue")]
-    next: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Item {
-    metadata: Metadata,
-}
-
-#[derive(Deserialize)]
-struct Metadata {
-    name: String,
-}
 
 /// What could stand there, within a second.
 pub(super) async fn found(place: &Cursor) -> Vec<String> {
@@ -114,33 +83,18 @@ async fn of(
     };
     let mut next: Option<String> = None;
     loop {
-        let List { metadata, items } = page(cluster, &path, next.as_deref()).await?;
-        let names = items.into_iter().map(|item| item.metadata.name);
+        let (names, rest) = existing::page(cluster, &path, next.as_deref()).await?;
+        let names = names.into_iter();
         let fitting = names.filter(|name| name.starts_with(begun) && is_plain(name));
         found.extend(fitting.map(|name| match typed {
             Some(kind) => format!("{kind}/{name}"),
             None => name,
         }));
-        // Some servers say that there is no rest by an empty text.
-        next = metadata.next.filter(|next| !next.is_empty());
+        next = rest;
         if next.is_none() || found.len() >= MOST {
             return Ok(());
         }
     }
-}
-
-async fn page(cluster: &Cluster, path: &str, from: Option<&str>) -> Result<List, Failure> {
-    let mut query = form_urlencoded::Serializer::new(String::new());
-    query.append_pair("limit", &PAGE.to_string());
-    if let Some(from) = from {
-        query.append_pair("continue", from);
-    }
-    let request = http::Request::get(format!("{path}?{}", query.finish()))
-        .header(ACCEPT, METADATA)
-        .body(Vec::new())
-        .map_err(|error| Failure::unknown(error.to_string()))?;
-    let client = cluster.client();
-    cluster.ask("names", client.request(request)).await
 }
 
 /// Whether it is letters, digits, dashes and dots alone: a shell would act upon others.
@@ -256,7 +210,7 @@ mod tests {
         let shop = cluster(&api, &["-n", "shop"]);
         let pods = |begun: &str| place(CompletionKind::Name(ResourceKind::Pod), begun);
         assert_eq!(of(&shop, &pods("web")).await.unwrap(), ["web-5d8"]);
-        assert_eq!(api.largest_list(), PAGE);
+        assert_eq!(api.largest_list(), existing::PAGE);
         let all = of(&shop, &pods("")).await.unwrap();
         assert_eq!(all.len(), MOST, "the first page has as many as are offered");
     }

@@ -1,13 +1,11 @@
 //! Which names could stand at the end of a line that is being typed.
-//!
-//! The line is read as far as it is there: what clap would refuse, because something is
-//! missing or wrong, may be right with the next word.
 
-use clap::{Arg, Command};
+use clap::Command;
 
 use crate::cluster::names::ResourceKind;
 use crate::commands::tap::filters;
 use crate::commands::{explain, identity, stat};
+use crate::line::{Line, by_name};
 use crate::traffic::select::ENDS;
 
 /// What is named there.
@@ -56,125 +54,46 @@ pub(super) fn wanted(command: &str, argument: &str) -> Option<CompletionKind> {
 /// Reads the words behind the program's name; the last one is being typed.
 pub(super) fn of(command: &Command, words: &[String]) -> Option<Cursor> {
     let (last, before) = words.split_last()?;
-    let mut line = Line {
-        command,
-        position: 0,
-        said: Vec::new(),
-        open: None,
-    };
+    let mut line = Line::new(command);
     // bash takes `--to=x` apart, into three words.
     for word in before.iter().filter(|word| *word != "=") {
         line.read(word);
     }
-    line.end(if last == "=" { "" } else { last.as_str() })
+    end(&line, if last == "=" { "" } else { last.as_str() })
 }
 
-/// What was read of a line.
-struct Line<'a> {
-    command: &'a Command,
-    /// Words of the command that belong to no option.
-    position: usize,
-    /// Options, with what was said of them.
-    said: Vec<(&'a Arg, Option<String>)>,
-    /// The option that wants the next word.
-    open: Option<&'a Arg>,
-}
-
-impl Line<'_> {
-    fn read(&mut self, word: &str) {
-        let command = self.command;
-        if let Some(option) = self.open.take() {
-            self.said.push((option, Some(word.to_owned())));
-        } else if let Some(long) = word.strip_prefix("--") {
-            self.long(long);
-        } else if let Some(letters) = word.strip_prefix('-') {
-            self.letters(letters);
-        } else if let Some(command) = command.find_subcommand(word) {
-            self.command = command;
-            self.position = 0;
-        } else {
-            self.position += 1;
-        }
-    }
-
-    fn long(&mut self, text: &str) {
-        let (name, value) = match text.split_once('=') {
-            Some((name, value)) => (name, Some(value.to_owned())),
-            None => (text, None),
+/// Where the cursor is, with what stands there.
+fn end(line: &Line<'_>, last: &str) -> Option<Cursor> {
+    let with_value = last
+        .strip_prefix("--")
+        .and_then(|long| long.split_once('='));
+    let (argument, begun) = match (line.open, with_value) {
+        (Some(option), _) => (option, last),
+        (None, Some((name, begun))) => (by_name(line.command, name)?, begun),
+        (None, None) if last.starts_with('-') => return None,
+        (None, None) => (line.command.get_positionals().nth(line.position)?, last),
+    };
+    let id = argument.get_id().as_str();
+    let wanted = wanted(line.command.get_name(), id)?;
+    let own = format!("{id}_namespace");
+    let mut said = line.said.iter();
+    let namespace = said.find(|(option, _)| option.get_id().as_str() == own);
+    let mut options = Vec::new();
+    for (option, value) in &line.said {
+        let Some(long) = option.get_long().filter(|_| option.is_global_set()) else {
+            continue;
         };
-        let Some(option) = by_name(self.command, name) else {
-            return;
-        };
-        if value.is_none() && option.get_action().takes_values() {
-            self.open = Some(option);
-        } else {
-            self.said.push((option, value));
-        }
+        options.push(match value {
+            Some(value) => format!("--{long}={value}"),
+            None => format!("--{long}"),
+        });
     }
-
-    /// Options of one letter: some may stand in one word, and what follows one that takes a
-    /// value is that.
-    fn letters(&mut self, letters: &str) {
-        let command = self.command;
-        let mut left = letters.chars();
-        while let Some(letter) = left.next() {
-            let mut all = command.get_arguments();
-            let Some(option) = all.find(|arg| arg.get_short() == Some(letter)) else {
-                return;
-            };
-            if !option.get_action().takes_values() {
-                self.said.push((option, None));
-                continue;
-            }
-            let value = left.as_str();
-            if value.is_empty() {
-                self.open = Some(option);
-            } else {
-                let value = value.strip_prefix('=').unwrap_or(value);
-                self.said.push((option, Some(value.to_owned())));
-            }
-            return;
-        }
-    }
-
-    /// Where the cursor is, with what stands there.
-    fn end(self, last: &str) -> Option<Cursor> {
-        let with_value = last
-            .strip_prefix("--")
-            .and_then(|long| long.split_once('='));
-        let (argument, begun) = match (self.open, with_value) {
-            (Some(option), _) => (option, last),
-            (None, Some((name, begun))) => (by_name(self.command, name)?, begun),
-            (None, None) if last.starts_with('-') => return None,
-            (None, None) => (self.command.get_positionals().nth(self.position)?, last),
-        };
-        let id = argument.get_id().as_str();
-        let wanted = wanted(self.command.get_name(), id)?;
-        let own = format!("{id}_namespace");
-        let mut said = self.said.iter();
-        let namespace = said.find(|(option, _)| option.get_id().as_str() == own);
-        let mut options = Vec::new();
-        for (option, value) in &self.said {
-            let Some(long) = option.get_long().filter(|_| option.is_global_set()) else {
-                continue;
-            };
-            options.push(match value {
-                Some(value) => format!("--{long}={value}"),
-                None => format!("--{long}"),
-            });
-        }
-        Some(Cursor {
-            wanted,
-            begun: begun.to_owned(),
-            namespace: namespace.and_then(|(_, value)| value.clone()),
-            options,
-        })
-    }
-}
-
-fn by_name<'a>(command: &'a Command, long: &str) -> Option<&'a Arg> {
-    let mut all = command.get_arguments();
-    all.find(|arg| arg.get_long() == Some(long))
+    Some(Cursor {
+        wanted,
+        begun: begun.to_owned(),
+        namespace: namespace.and_then(|(_, value)| value.clone()),
+        options,
+    })
 }
 
 #[cfg(test)]

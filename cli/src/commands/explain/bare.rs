@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::cluster::names::{Named, ResourceKind};
 use crate::cluster::nearest::hint;
-use crate::cluster::{Cluster, Refusal};
+use crate::cluster::{Cluster, Refusal, existing};
 use crate::console::Console;
 use crate::failure::Failure;
 use crate::traffic::known;
@@ -123,6 +123,11 @@ async fn absent(
     kinds: &[ResourceKind],
 ) -> Failure {
     let near = known::nearest_of(cluster, kinds, name).await;
+    if near.is_none()
+        && let Err(wrong @ Failure::Usage(_)) = existing::must_be_in_a_namespace(cluster).await
+    {
+        return wrong;
+    }
     let hint = hint(near.map(|(kind, name)| format!("{}/{name}", kind.short())));
     match Named::read(text, allowed) {
         Err(Failure::Usage(words)) => Failure::usage(format!(

@@ -10,7 +10,7 @@ use kube::Api;
 use super::certificate::{self, Certificate};
 use super::pods;
 use super::rows::{self, Row};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, existing};
 use crate::commands::proxies;
 use crate::console::Console;
 use crate::failure::{Conclusion, Failure};
@@ -48,7 +48,15 @@ pub(super) async fn print(
 async fn roots(cluster: &Cluster) -> Result<Vec<Certificate>, Failure> {
     let maps: Api<ConfigMap> = Api::namespaced(cluster.client(), cluster.namespace());
     let what = format!("ConfigMap {}/{TRUST_BUNDLE}", cluster.namespace());
-    let map = cluster.ask(&what, maps.get(TRUST_BUNDLE)).await?;
+    let map = match cluster.try_ask(&what, maps.get(TRUST_BUNDLE)).await {
+        Ok(map) => map,
+        Err(refusal) => {
+            if refusal.is_missing() {
+                existing::must_be_in_a_namespace(cluster).await?;
+            }
+            return Err(refusal.into_failure());
+        }
+    };
     let pem = map
         .data
         .unwrap_or_default()

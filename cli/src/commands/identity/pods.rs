@@ -11,7 +11,7 @@ use policy::well_known::ADMIN_PORT;
 use super::certificate::{self, Certificate};
 use crate::cluster::names::{Named, ResourceKind};
 use crate::cluster::nearest::{hint, nearest};
-use crate::cluster::{Cluster, forward};
+use crate::cluster::{Cluster, existing, forward};
 use crate::failure::Failure;
 
 /// A pod with a proxy.
@@ -47,24 +47,24 @@ pub(super) async fn meshed(
     if !meant.is_empty() {
         return Ok(meant);
     }
-    let place = cluster.place();
     let Some(wanted) = wanted else {
+        if found.items.is_empty() {
+            existing::must_be_in_a_namespace(cluster).await?;
+        }
+        let place = cluster.place();
         return Err(Failure::unknown(format!("no meshed pods {place}")));
     };
     let there = found.items.iter().any(|pod| called(kind, pod) == wanted);
-    let meant = nearest(wanted, meshed().map(|pod| called(kind, pod)));
-    let hint = hint(meant.map(|meant| format!("{}/{meant}", kind.short())));
-    Err(match kind {
-        ResourceKind::Pod if !there => {
-            Failure::usage(format!("there is no Pod {wanted} {place}{hint}"))
-        }
-        ResourceKind::Pod => Failure::unknown(format!("Pod {wanted} has no proxy")),
-        _ => Failure::unknown(format!("no meshed pods of {kind} {wanted} {place}{hint}")),
+    let known: Vec<&str> = meshed().map(|pod| called(kind, pod)).collect();
+    Err(match (kind, there) {
+        (ResourceKind::Pod, true) => Failure::unknown(format!("Pod {wanted} has no proxy")),
+        (ResourceKind::Pod, false) => existing::absent(cluster, (kind, wanted), &known).await,
+        _ => nobody(cluster, (kind, wanted), &known).await,
     })
 }
 
 /// The pods of a workload, as controllers know whose they are.
-pub(super) fn of_workload(
+pub(super) async fn of_workload(
     cluster: &Cluster,
     told: &ProxyList,
     named: &Named,
@@ -87,13 +87,36 @@ pub(super) fn of_workload(
     if !meant.is_empty() {
         return Ok(meant);
     }
-    let near = wanted.and_then(|wanted| nearest(wanted, names.map(|(name, _)| name)));
-    let hint = hint(near.map(|near| format!("{}/{near}", kind.short())));
-    let wanted = wanted.map_or_else(String::new, |wanted| format!(" {wanted}"));
+    let known: Vec<&str> = names.map(|(name, _)| name).collect();
+    if let Some(wanted) = wanted {
+        return Err(nobody(cluster, (kind, wanted), &known).await);
+    }
+    if told.items.is_empty() {
+        existing::must_be_in_a_namespace(cluster).await?;
+    }
+    let place = cluster.place();
     Err(Failure::unknown(format!(
-        "no meshed pods of {kind}{wanted} {}{hint}",
-        cluster.place()
+        "no meshed pods of {kind} {place}"
     )))
+}
+
+/// Why nobody is meant by the name of a workload or an account: there is none, or no pod of it has
+/// a proxy. Whoever may not see which is told the nearest of those that have one.
+async fn nobody(
+    cluster: &Cluster,
+    (kind, wanted): (ResourceKind, &str),
+    known: &[&str],
+) -> Failure {
+    let hint = match existing::read(cluster, kind, wanted).await {
+        Ok(None) => return existing::absent(cluster, (kind, wanted), known).await,
+        Ok(Some(_)) => String::new(),
+        Err(_) => {
+            let near = nearest(wanted, known.iter().copied());
+            hint(near.map(|near| format!("{}/{near}", kind.short())))
+        }
+    };
+    let place = cluster.place();
+    Failure::unknown(format!("no meshed pods of {kind} {wanted} {place}{hint}"))
 }
 
 fn is_meshed(pod: &k8s::Pod) -> bool {

@@ -34,10 +34,16 @@ pub(crate) struct Filters {
     #[arg(long)]
     status: Option<String>,
     /// Only what took at least as long, such as 200ms
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     slower: Option<String>,
     /// Requests in a second over all pods, 1 to 1000; at least one of each pod is shown
-    #[arg(long, value_name = "NUMBER", default_value_t = RATE)]
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        default_value_t = RATE,
+        value_parser = clap::value_parser!(u32).range(1..=1_000),
+        allow_negative_numbers = true
+    )]
     max_rps: u32,
 }
 
@@ -87,6 +93,13 @@ impl Filters {
         Ok(query)
     }
 
+    /// What is to be said of a method that no request has.
+    #[must_use]
+    pub(crate) fn caution(&self) -> Option<String> {
+        let unusual = crds::smi::judge::unusual_method(self.method.as_deref()?)?;
+        Some(format!("--method {unusual}"))
+    }
+
     /// All that is named: whose requests are meant, and who is at their other ends.
     ///
     /// # Errors
@@ -101,10 +114,6 @@ impl Filters {
 /// What was typed, as the API names it.
 fn end(text: &str) -> Result<String, Failure> {
     let (named, name) = Named::read_one(text, ENDS)?;
-    if named.port.is_some() {
-        return Err(Failure::usage(format!(
-            "{text:?}: requests are told of all ports; leave the port out"
-        )));
-    }
+    let named = named.without_port(text, "requests are told of all ports")?;
     Ok(format!("{}/{name}", named.kind))
 }

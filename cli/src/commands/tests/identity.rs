@@ -76,8 +76,16 @@ async fn nobody_with_a_certificate_is_told_with_the_nearest() {
             2,
             "there is no Pod wbe-1 in namespace shop; you may mean po/web-1",
         ),
-        ("deploy/wbe", 3, "you may mean deploy/web"),
-        ("sa/wbe", 3, "you may mean sa/web"),
+        (
+            "deploy/wbe",
+            2,
+            "there is no Deployment wbe in namespace shop; you may mean deploy/web",
+        ),
+        (
+            "sa/wbe",
+            2,
+            "there is no ServiceAccount wbe in namespace shop; you may mean sa/web",
+        ),
         ("ds", 3, "no meshed pods of DaemonSet in namespace shop"),
     ] {
         let (status, out, err) = run(api.client(), &format!("weft identity {line} -n shop")).await;

@@ -20,7 +20,7 @@ use crate::global::Global;
 use crate::output::number;
 
 /// The shortest and the longest window.
-const WINDOWS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
+pub(super) const WINDOWS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
 /// Between two drawings.
 const EACH: Duration = Duration::from_secs(1);
 
@@ -35,16 +35,11 @@ pub(super) async fn run(
     global: &Global,
     console: &mut Console<'_>,
 ) -> Result<Conclusion, Failure> {
-    let [shortest, longest] = WINDOWS;
-    if !(shortest..=longest).contains(&length) {
-        return Err(Failure::usage(format!(
-            "-t: with --paths the window is from {} to {} s",
-            shortest.as_secs(),
-            longest.as_secs()
-        )));
-    }
-    tap::in_one_namespace(global)?;
+    global.in_one_namespace(tap::IN_ONE)?;
     let (query, names) = (filters.query(of)?.finish(), filters.names(of)?);
+    if let Some(caution) = filters.caution() {
+        console.word(&caution)?;
+    }
     let cluster = Cluster::connect(global).await?;
     let mut requests = follow(cluster, &query, names);
     let mut window = Window::new(length);

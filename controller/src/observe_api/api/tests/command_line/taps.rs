@@ -224,7 +224,7 @@ async fn command_line_needs_the_right_to_tap_for_paths_alone() {
             "tapper",
             "pod/client --paths -t 2m -n shop",
             2,
-            "from 1 to 60 s",
+            "from 1s to 1m",
         ),
         ("tapper", "svc/api:80 --paths -n shop", 2, "port"),
         (

@@ -1,0 +1,223 @@
+//! Whether an object is there that somebody named, and which name he may have meant.
+//!
+//! Every command ends alike where there is none: it is bad input, and the nearest name that
+//! there is stands behind it. That is said where the API server says so. Whoever may not see
+//! the object is told what else there is to say of his question.
+
+use crds::observe::{LIVE, Resource, Scope};
+use http::header::ACCEPT;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::names::ResourceKind;
+use super::nearest::{hint, nearest};
+use super::{Cluster, Refusal};
+use crate::failure::Failure;
+
+/// Objects that are asked for at a time, as kubectl does.
+pub(crate) const PAGE: usize = 500;
+/// Pages among which the nearest name is looked for: nobody waits for all of a large cluster.
+const PAGES: usize = 4;
+/// Of each object its metadata alone.
+const METADATA: &str =
+    "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
+
+#[derive(Deserialize)]
+struct List {
+    #[serde(default)]
+    metadata: ListMetadata,
+    items: Vec<Item>,
+}
+
+#[derive(Default, Deserialize)]
+struct ListMetadata {
+    /// Asks for the rest.
+    #[serde(rename = "continue")]
+    next: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Item {
+    metadata: Metadata,
+}
+
+#[derive(Deserialize)]
+struct Metadata {
+    name: String,
+}
+
+/// An object of this name where the cluster is asked about; of several namespaces the first one.
+/// Of what is no object there is none.
+///
+/// # Errors
+/// When nobody says.
+pub(crate) async fn read(
+    cluster: &Cluster,
+    kind: ResourceKind,
+    name: &str,
+) -> Result<Option<Value>, Failure> {
+    let Some(collection) = kind.path(cluster.scope()) else {
+        return Ok(None);
+    };
+    let path = match cluster.scope() {
+        Some(_) => format!("{collection}/{name}"),
+        None => format!("{collection}?fieldSelector=metadata.name%3D{name}"),
+    };
+    let what = format!("{kind} {name}");
+    let found = match cluster.try_read::<Value>(&what, &path).await {
+        Ok(found) => found,
+        Err(refusal) if refusal.is_missing() => return Ok(None),
+        Err(refusal) => return Err(refusal.into_failure()),
+    };
+    Ok(match cluster.scope() {
+        Some(_) => Some(found),
+        None => found["items"].get(0).cloned(),
+    })
+}
+
+/// Why a question about an object was refused: that there is no such object, or else what the
+/// refusal says.
+pub(crate) async fn or_absent(
+    cluster: &Cluster,
+    (kind, name): (ResourceKind, &str),
+    refusal: Refusal,
+) -> Failure {
+    if refusal.is_missing()
+        && let Ok(None) = read(cluster, kind, name).await
+    {
+        return absent(cluster, (kind, name), &[]).await;
+    }
+    refusal.into_failure()
+}
+
+/// That there is no such object, or not even its namespace. `known` are names of its kind that
+/// are known to be there already; others are asked for.
+pub(crate) async fn absent(
+    cluster: &Cluster,
+    (kind, name): (ResourceKind, &str),
+    known: &[&str],
+) -> Failure {
+    let mut meant = nearest(name, known.iter().copied()).map(str::to_owned);
+    if meant.is_none() {
+        let there = names(cluster, kind).await;
+        // What holds an object is there.
+        if known.is_empty()
+            && there.is_empty()
+            && let Err(wrong @ Failure::Usage(_)) = must_be_in_a_namespace(cluster).await
+        {
+            return wrong;
+        }
+        meant = nearest(name, there.iter().map(String::as_str)).map(str::to_owned);
+    }
+    let meant = meant.map(|meant| format!("{}/{meant}", kind.short()));
+    no_such(cluster, (kind, name), meant)
+}
+
+/// The nearest name of a kind that the API server has, as `KIND/NAME`.
+pub(crate) async fn nearest_of(
+    cluster: &Cluster,
+    kind: ResourceKind,
+    name: &str,
+) -> Option<String> {
+    let there = names(cluster, kind).await;
+    let meant = nearest(name, there.iter().map(String::as_str))?;
+    Some(format!("{}/{meant}", kind.short()))
+}
+
+/// The sentence that all commands say of a name of nothing.
+#[must_use]
+pub(crate) fn no_such(
+    cluster: &Cluster,
+    (kind, name): (ResourceKind, &str),
+    meant: Option<String>,
+) -> Failure {
+    let (place, hint) = (cluster.place(), hint(meant));
+    Failure::usage(format!("there is no {kind} {name} {place}{hint}"))
+}
+
+/// Ends where there is no such namespace as the cluster is asked about.
+///
+/// # Errors
+/// When there is none, with the nearest that there is; and when nobody answers.
+pub(crate) async fn must_be_in_a_namespace(cluster: &Cluster) -> Result<(), Failure> {
+    match cluster.scope() {
+        Some(namespace) => must_be_a_namespace(cluster, namespace).await,
+        None => Ok(()),
+    }
+}
+
+/// Ends where there is no namespace of this name.
+///
+/// # Errors
+/// When there is none, with the nearest that there is; and when nobody answers.
+pub(crate) async fn must_be_a_namespace(cluster: &Cluster, name: &str) -> Result<(), Failure> {
+    let what = format!("Namespace {name}");
+    let path = format!("/api/v1/namespaces/{name}");
+    match cluster.try_read::<Value>(&what, &path).await {
+        Ok(_) => Ok(()),
+        // Who may read what is in it, and nothing of it itself, hears that there is nothing.
+        Err(refusal) if refusal.is_forbidden() => Ok(()),
+        Err(refusal) if refusal.is_missing() => {
+            let scope: Result<Scope, Failure> = cluster
+                .observe(Resource::Scopes, None, Some(LIVE), "")
+                .await;
+            // Without them the name is as wrong.
+            let known = scope.map(|scope| scope.namespaces).unwrap_or_default();
+            let hint = hint(nearest(name, known.iter().map(String::as_str)));
+            Err(Failure::usage(format!(
+                "there is no namespace {name}{hint}"
+            )))
+        }
+        Err(refusal) => Err(refusal.into_failure()),
+    }
+}
+
+/// Names of a kind, as many as a hint is looked for among; none where nobody tells them.
+async fn names(cluster: &Cluster, kind: ResourceKind) -> Vec<String> {
+    let Some(path) = kind.path(cluster.scope()) else {
+        return Vec::new();
+    };
+    names_at(cluster, &path).await
+}
+
+/// The same of a collection at the API server.
+pub(crate) async fn names_at(cluster: &Cluster, path: &str) -> Vec<String> {
+    let mut all = Vec::new();
+    let mut next: Option<String> = None;
+    for _ in 0..PAGES {
+        let Ok((names, rest)) = page(cluster, path, next.as_deref()).await else {
+            break;
+        };
+        all.extend(names);
+        if rest.is_none() {
+            break;
+        }
+        next = rest;
+    }
+    all
+}
+
+/// Names of one page of a collection, and what asks for the next one.
+///
+/// # Errors
+/// When nobody tells them.
+pub(crate) async fn page(
+    cluster: &Cluster,
+    path: &str,
+    from: Option<&str>,
+) -> Result<(Vec<String>, Option<String>), Failure> {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.append_pair("limit", &PAGE.to_string());
+    if let Some(from) = from {
+        query.append_pair("continue", from);
+    }
+    let request = http::Request::get(format!("{path}?{}", query.finish()))
+        .header(ACCEPT, METADATA)
+        .body(Vec::new())
+        .map_err(|error| Failure::unknown(error.to_string()))?;
+    let client = cluster.client();
+    let List { metadata, items } = cluster.ask("names", client.request(request)).await?;
+    let names = items.into_iter().map(|item| item.metadata.name).collect();
+    // Some servers say that there is no rest by an empty text.
+    Ok((names, metadata.next.filter(|next| !next.is_empty())))
+}

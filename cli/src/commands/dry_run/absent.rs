@@ -1,0 +1,125 @@
+//! Why a change cannot be tried that names what is not there.
+
+use crds::observe::{Deleted, DryRunSpec};
+use serde_json::Value;
+
+use crate::cluster::nearest::{hint, nearest};
+use crate::cluster::{Cluster, Refusal, existing};
+use crate::failure::Failure;
+use crate::kinds;
+
+/// What the API says of every name of nothing. It tells no other name: who may make a change
+/// may not see all objects.
+const SAID: &str = ": there is no ";
+
+/// Of a change that was refused: the first of its names that is one of nothing, with the nearest
+/// that the user may see, or else what the refusal says.
+pub(super) async fn or_refused(cluster: &Cluster, spec: &DryRunSpec, refusal: Refusal) -> Failure {
+    if refusal.code() != Some(400) || !refusal.message().contains(SAID) {
+        return refusal.into_failure();
+    }
+    for gone in &spec.delete {
+        if let Some(wrong) = deleted(cluster, gone).await {
+            return wrong;
+        }
+    }
+    for change in &spec.access {
+        let there = existing::must_be_a_namespace(cluster, &change.namespace).await;
+        if let Err(wrong @ Failure::Usage(_)) = there {
+            return wrong;
+        }
+    }
+    refusal.into_failure()
+}
+
+/// That there is no object which would be deleted; nothing where there is one or nobody says.
+async fn deleted(cluster: &Cluster, gone: &Deleted) -> Option<Failure> {
+    let Deleted {
+        kind,
+        namespace,
+        name,
+    } = gone;
+    let letters = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.';
+    if !name.bytes().all(letters) {
+        return None;
+    }
+    let mut all = kinds::all().into_iter();
+    let collection = all.find(|known| known.kind == kind)?.collection(namespace);
+    let what = format!("{kind} {namespace}/{name}");
+    let path = format!("{collection}/{name}");
+    let refusal = cluster.try_read::<Value>(&what, &path).await.err()?;
+    if !refusal.is_missing() {
+        return None;
+    }
+    let there = existing::names_at(cluster, &collection).await;
+    let meant = nearest(name, there.iter().map(String::as_str));
+    let hint = hint(meant.map(|meant| format!("{kind}/{meant}")));
+    Some(Failure::usage(format!(
+        "there is no {kind} {name} in namespace {namespace}{hint}"
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+    use crds::observe::AccessChange;
+    use fake_api::FakeApi;
+    use kube::core::Status;
+    use serde_json::json;
+
+    use super::*;
+    use crate::args::Cli;
+
+    #[tokio::test]
+    async fn name_of_nothing_in_a_change_is_told_with_the_nearest_that_the_user_may_see() {
+        let api = FakeApi::default();
+        let targets = "/apis/access.smi-spec.io/v1alpha4/namespaces/shop/traffictargets";
+        let read = json!({"metadata": {"name": "read", "namespace": "shop"}});
+        api.put(&format!("{targets}/read"), read);
+        let scopes = "/apis/observe.weft.dev/v1alpha1/scopes/live";
+        api.put(scopes, json!({"namespaces": ["shop"]}));
+        let global = Cli::try_parse_from(["weft", "version"]).unwrap().global;
+        let cluster = Cluster::of(api.client(), &global);
+        let gone = |name: &str| DryRunSpec {
+            delete: vec![Deleted {
+                kind: "TrafficTarget".to_owned(),
+                namespace: "shop".to_owned(),
+                name: name.to_owned(),
+            }],
+            ..DryRunSpec::default()
+        };
+        let closed = DryRunSpec {
+            access: vec![AccessChange {
+                namespace: "shpo".to_owned(),
+                mode: "deny".to_owned(),
+            }],
+            ..DryRunSpec::default()
+        };
+        let said = "spec.delete[0]: there is no TrafficTarget shop/raed";
+        for (spec, code, message, told) in [
+            (
+                gone("raed"),
+                400,
+                said,
+                "there is no TrafficTarget raed in namespace shop; you may mean TrafficTarget/read",
+            ),
+            (
+                closed,
+                400,
+                "spec.access[0].namespace: there is no namespace shpo",
+                "there is no namespace shpo; you may mean shop",
+            ),
+            (gone("read"), 400, said, said),
+            (gone("../raed"), 400, said, said),
+            (gone("raed"), 400, "spec.objects: too many", "too many"),
+            (gone("raed"), 403, "forbidden", "forbidden"),
+        ] {
+            let status = Status::failure(message, "").with_code(code);
+            let refusal = Refusal::of("dryruns", kube::Error::Api(status.boxed()));
+            let failure = or_refused(&cluster, &spec, refusal).await;
+            let words = failure.to_string();
+            assert!(words.contains(told), "{words}");
+            assert_eq!(matches!(failure, Failure::Usage(_)), code == 400, "{words}");
+        }
+    }
+}
