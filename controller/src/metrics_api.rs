@@ -11,11 +11,11 @@
 
 pub(crate) mod aggregate;
 pub(crate) mod answer;
+pub(crate) mod api;
 pub(crate) mod discovery;
 pub(crate) mod openapi;
 pub(crate) mod query;
 pub(crate) mod render;
-pub(crate) mod server;
 
 use crate::aggregated::certificate::ServedApi;
 

@@ -38,7 +38,7 @@ use crate::{
     compile,
     graph::{checkpoint::Checkpointer, exported, follow::Graph, push::Push},
     inventory::follow::Followed,
-    metrics_api::{self, answer::Sources, server::Api},
+    metrics_api::{self, answer::Sources, api::Api},
     model::{Defaults, compiled::Compiled},
     network_policy,
     observe::{
