@@ -11,7 +11,9 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use crate::capture::settings::{BadArguments, Settings, Then};
+use runtime::env::EnvReader;
+
+use crate::capture::settings::{BadArguments, Settings, Then, known_service};
 
 pub(crate) mod check;
 pub(crate) mod nftables;
@@ -43,7 +45,8 @@ pub(crate) fn run(
     match settings.then {
         Then::Write => Ok(Vec::new()),
         Then::WriteAndCheck | Then::CheckOnly => {
-            Ok(check::check(&settings, check::known_service())?)
+            let service = known_service(EnvReader::from_env());
+            Ok(check::check(&settings, service)?)
         }
     }
 }

@@ -82,19 +82,6 @@ pub(crate) enum CheckError {
     NoRoute,
 }
 
-/// The address of the one Service that every pod is told, that of the API server. None
-/// where it is a name: then it is somebody's address outside the cluster.
-pub(crate) fn known_service() -> Option<SocketAddr> {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "what Kubernetes tells every container"
-    )]
-    let told = |name: &str| std::env::var(name).ok();
-    let ip: IpAddr = told("KUBERNETES_SERVICE_HOST")?.parse().ok()?;
-    let port: u16 = told("KUBERNETES_SERVICE_PORT")?.parse().ok()?;
-    Some(SocketAddr::new(ip, port))
-}
-
 /// Checks every address family that the namespace can use, and that the address of
 /// `service` arrives as it was called.
 ///

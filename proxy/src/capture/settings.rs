@@ -1,10 +1,11 @@
 //! What the init container is told: whom it exempts, and what it leaves alone.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use policy::protocol::PortRange;
 use policy::well_known::PROXY_UID;
+use runtime::env::EnvReader;
 
 /// The proxy's user; its connections are not redirected.
 pub(crate) const UID: u32 = PROXY_UID;
@@ -103,6 +104,15 @@ impl Settings {
             .iter()
             .any(|net| net.contains(&address))
     }
+}
+
+/// The address of the one Service that every pod is told, that of the API server. None
+/// where it is a name: then it is somebody's address outside the cluster. Kubernetes writes
+/// it, so what cannot be read is nobody's mistake, and only leaves less to prove.
+pub(crate) fn known_service(mut env: EnvReader) -> Option<SocketAddr> {
+    let ip: IpAddr = env.optional("KUBERNETES_SERVICE_HOST")?;
+    let port: u16 = env.optional("KUBERNETES_SERVICE_PORT")?;
+    Some(SocketAddr::new(ip, port))
 }
 
 pub(crate) fn ports(option: &str, list: &str) -> Result<Vec<PortRange>, BadArguments> {

@@ -1,6 +1,8 @@
 //! The settings of the redirection.
 
-use crate::capture::settings::{BadArguments, MAX_NETS, Settings, Then};
+use runtime::env::EnvReader;
+
+use crate::capture::settings::{BadArguments, MAX_NETS, Settings, Then, known_service};
 
 fn parse(line: &str) -> Result<Settings, BadArguments> {
     Settings::from_arguments(line.split_whitespace().map(str::to_owned))
@@ -54,4 +56,22 @@ fn a_list_longer_than_the_bound_is_refused() {
             .to_string()
             .contains("more than 128")
     );
+}
+
+#[test]
+fn the_api_server_has_a_known_address_unless_it_is_called_by_a_name() {
+    let service = |host: &str, port: &str| {
+        let env = EnvReader::from_map([
+            ("KUBERNETES_SERVICE_HOST", host),
+            ("KUBERNETES_SERVICE_PORT", port),
+        ]);
+        known_service(env).map(|address| address.to_string())
+    };
+    let known = service("10.96.0.1", "443");
+    assert_eq!(known.as_deref(), Some("10.96.0.1:443"));
+    let known = service("fd00::1", "6443");
+    assert_eq!(known.as_deref(), Some("[fd00::1]:6443"));
+    for (host, port) in [("api.example", "443"), ("10.96.0.1", "https"), ("", "443")] {
+        assert_eq!(service(host, port), None, "{host} {port}");
+    }
 }
