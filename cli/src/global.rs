@@ -1,4 +1,6 @@
-//! What every command understands.
+//! Options that every command understands, in the words of `kubectl`.
+//!
+//! They are in one place so that no command takes `-n` for something else.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,4 +1,7 @@
-//! Compiles a World from nothing.
+//! Compiles a World from nothing, in the order in which its parts need each other.
+//!
+//! The way that all others are measured by: `after` may be quicker, and must come to the
+//! same.
 
 use std::{collections::BTreeMap, sync::Arc};
 

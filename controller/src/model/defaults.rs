@@ -1,4 +1,7 @@
-//! What the chart says.
+//! What holds where no namespace, pod or object says otherwise: values of the chart.
+//!
+//! Apart from the settings, which read the environment: compiling is pure, and tests give
+//! it these.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! UDPRoutes become NetworkPolicies.
+//! UDPRoutes become NetworkPolicies, by what a network plugin makes of these.
 
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use policy::mode::AccessMode;

@@ -1,4 +1,7 @@
-//! Who reports.
+//! The pod that a report is of, as its certificate names it.
+//!
+//! A report says nothing of who sends it: what a pod may make others believe about calls is
+//! bounded by who it is, and replicas pass this on beside the report.
 
 use std::sync::Arc;
 

@@ -1,4 +1,6 @@
-//! What answers are made of.
+//! What answers of the read API are made of, and who may read them.
+//!
+//! Every replica serves the API, so nothing in here is the leader's alone.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,4 +1,7 @@
-//! The one who divides.
+//! Divides limits among the pods of a Service, on the one replica that holds the Lease.
+//!
+//! Two that divide would give away more than there is. A new holder first listens to what
+//! the pods have, and gives under a later term, by which the others know whom to believe.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

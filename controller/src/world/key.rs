@@ -1,4 +1,6 @@
-//! What an object is called.
+//! How objects are named: by namespace and name within a kind, and as text in decisions.
+//!
+//! Names are shared and not copied: a World of ten thousand pods says each of them often.
 
 use std::{fmt, sync::Arc};
 

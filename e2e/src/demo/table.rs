@@ -1,4 +1,6 @@
-//! The view as text.
+//! The demo's view as text, which is a pure function of it.
+//!
+//! Whether a line is drawn over the one before or written below it, `weft-demo` knows.
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,4 @@
-//! Tokens, keys and shares.
+//! Tokens, keys and shares of rate limits.
 
 use super::*;
 use crate::limit::shares::{LEAVES, Send, Shares};

@@ -1,4 +1,4 @@
-//! Arcs of a ring.
+//! Arcs of a ring: whether many callers use all endpoints alike.
 
 use super::*;
 use crate::hashing::mix;

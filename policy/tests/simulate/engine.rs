@@ -1,4 +1,4 @@
-//! Chance, time and events.
+//! Chance, time and events of a simulation, the same for the same seed.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;

@@ -1,4 +1,8 @@
-//! Where one call goes.
+//! Where one call goes: which backend, by which rule, and among which endpoints.
+//!
+//! Asked once per call, of one snapshot, before anything is sent. What the call is counted
+//! by follows from the same value, so that a table of traffic cannot disagree with the
+//! traffic. Attempts choose among the endpoints that it names and never another backend.
 
 use std::sync::Arc;
 use std::time::Instant;

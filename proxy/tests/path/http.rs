@@ -1,4 +1,4 @@
-//! HTTP through two proxies.
+//! HTTP through two proxies, as both applications see it.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Splits, endpoints and attempts.
+//! Splits, endpoints and attempts, as the application sees them.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};

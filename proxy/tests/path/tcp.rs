@@ -1,4 +1,4 @@
-//! Bytes through two proxies.
+//! Bytes through two proxies, as both applications see them.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};

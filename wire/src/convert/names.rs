@@ -1,4 +1,7 @@
-//! How requests are named.
+//! The names by which a pod's requests are counted, from the routes that its Services name.
+//!
+//! They decide nothing, and are bounded nevertheless: a proxy matches every request with
+//! them.
 
 use policy::http_match::{Budget, HttpMatch};
 use policy::origin::Origin;

@@ -1,4 +1,6 @@
-//! What every measurement uses.
+//! The cluster that every measurement uses, and how it grows from one size to the next.
+//!
+//! One cluster for all sizes: what is there stays, so that a run makes each object once.
 
 use std::path::PathBuf;
 use std::time::Instant;

@@ -1,4 +1,7 @@
-//! Pods and their proxies.
+//! Checks of pods and their proxies: who lacks one, and which one lags behind.
+//!
+//! Both sides are asked: the API server knows which pods asked for a proxy, and the
+//! controllers know which proxies there are.
 
 use std::collections::BTreeMap;
 

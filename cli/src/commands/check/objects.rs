@@ -1,4 +1,7 @@
-//! What users wrote.
+//! Checks of what users wrote: conditions of their objects, and values of annotations.
+//!
+//! Conditions come from the controller, which alone sees an object beside all others. An
+//! annotation has no status, so it is judged here by the rules of the webhook.
 
 use std::collections::BTreeSet;
 

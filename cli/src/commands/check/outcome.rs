@@ -1,4 +1,7 @@
-//! How a check comes out.
+//! How a check comes out, from best to worst in one order.
+//!
+//! The exit status and the colour of a line are read from it, so they cannot disagree. A
+//! check that cannot be made is skipped with a reason, and is neither good nor bad.
 
 use serde::Serialize;
 

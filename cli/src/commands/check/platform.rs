@@ -1,4 +1,6 @@
-//! The cluster itself.
+//! Checks of the cluster that the mesh runs in.
+//!
+//! They ask nothing of the mesh, so that `--pre` can ask them before it is installed.
 
 use serde_json::Value;
 

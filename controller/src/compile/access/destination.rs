@@ -1,4 +1,7 @@
-//! Whom a TrafficTarget is about.
+//! Whom a TrafficTarget protects, once its destination was looked up.
+//!
+//! A target protects whom it names even where it can allow nothing: one that is wrong must
+//! not leave its pods open.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! TrafficTargets become rules.
+//! TrafficTargets become rules of the pods that they protect.
 
 use policy::{
     access::{Access, Caller, Traffic},

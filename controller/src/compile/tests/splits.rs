@@ -1,4 +1,4 @@
-//! TrafficSplits become routes.
+//! TrafficSplits become routes of the Service that is called.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! From reports to answers.
+//! From reports of proxies to answers about the graph.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What a collector gets.
+//! What a collector gets of the graph, and what it refuses.
 
 use std::net::SocketAddr;
 

@@ -1,4 +1,4 @@
-//! The field `status.breaker`.
+//! The field `status.breaker` of a TrafficPolicy.
 
 use super::*;
 use crate::fleet::Caller;

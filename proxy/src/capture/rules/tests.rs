@@ -1,4 +1,4 @@
-//! Which packets are redirected.
+//! Which packets are redirected, and which are left alone.
 
 use super::*;
 

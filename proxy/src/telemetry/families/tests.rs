@@ -1,4 +1,4 @@
-//! Series by route.
+//! Series by route, and how many of them a family takes.
 
 use std::time::Duration;
 

@@ -1,4 +1,7 @@
-//! Sections about calls.
+//! The sections by which a caller's proxy makes calls, from timeouts to overrides.
+//!
+//! Numbers are read within the bounds of `policy`, since a controller of another version may
+//! have others; what lies outside refuses the resource, and the last good one stays.
 
 use std::sync::Arc;
 use std::time::Duration;
