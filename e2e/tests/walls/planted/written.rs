@@ -1,0 +1,80 @@
+//! How files and functions are written: what a file opens with, and how long either may be.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use super::{found, found_in, found_with};
+
+#[test]
+fn a_file_that_does_not_say_why_it_exists_is_found() {
+    let sources = BTreeMap::from([(
+        "shop/src/lib.rs".to_owned(),
+        "// A comment.\n//! Why.\n".to_owned(),
+    )]);
+    assert_eq!(found_in("", &sources), ["header: shop/src/lib.rs"]);
+}
+
+#[test]
+fn a_file_may_have_480_lines_unless_it_is_a_table() {
+    let lines = |count: usize| "// One.\n".repeat(count);
+    let files = |text: &str| {
+        let root = "mod store;\nmod table;";
+        found_with(
+            "store []\ntable []",
+            &[
+                ("src/lib.rs", root),
+                ("src/store.rs", text),
+                ("src/table.rs", &lines(900)),
+            ],
+        )
+    };
+    assert_eq!(files(&lines(479)), [""; 0]);
+    assert_eq!(files(&lines(480)), ["file-lines: shop/src/store.rs = 481"]);
+}
+
+#[test]
+fn a_function_may_have_100_lines_and_six_parameters() {
+    let function = |lines: usize, parameters: usize| {
+        let mut text = String::from("fn f(");
+        for each in 0..parameters {
+            let _ = write!(text, "_a{each}: u8, ");
+        }
+        text.push_str(") {\n");
+        text.push_str(&"    let _ = 1;\n".repeat(lines - 2));
+        text.push('}');
+        found(&[("src/lib.rs", &text)])
+    };
+    assert_eq!(function(60, 6), [""; 0]);
+    assert_eq!(function(60, 7), ["parameters: shop/src/lib.rs f = 7"]);
+    // Of one function none may be among the longest.
+    assert_eq!(function(100, 6), ["most-function-lines: shop = 100"]);
+    assert_eq!(
+        function(101, 6),
+        [
+            "function-lines: shop/src/lib.rs f = 101",
+            "most-function-lines: shop = 101"
+        ]
+    );
+}
+
+#[test]
+fn a_function_that_is_to_be_read_in_one_look_is_there_and_has_60_lines() {
+    let told = |name: &str, lines: usize| {
+        let body = "    let _ = 1;\n".repeat(lines - 2);
+        let story = format!("fn {name}() {{\n{body}}}\nfn other() {{}}");
+        found_with(
+            "story []",
+            &[("src/lib.rs", "mod story;"), ("src/story.rs", &story)],
+        )
+    };
+    assert_eq!(told("tell", 60), [""; 0]);
+    assert_eq!(
+        told("tell", 61),
+        [
+            "most-function-lines: shop = 61",
+            "short-function: shop/src/story.rs tell = 61"
+        ]
+    );
+    let gone = "short-function: shop/src/story.rs tell is not there";
+    assert_eq!(told("said", 60), [gone]);
+}
