@@ -41,7 +41,12 @@ const EXEMPT: Exempt = Exempt {
 
 /// Files of a crate, and what is wrong with them beside `rooms`.
 fn found_with(rooms: &str, files: &[(&str, &str)]) -> Vec<String> {
-    let file = |(path, text): &(&str, &str)| (format!("shop/{path}"), format!("//! Why.\n{text}"));
+    let file = |(path, text): &(&str, &str)| {
+        (
+            format!("shop/{path}"),
+            format!("//! Why it is there, shortly.\n{text}"),
+        )
+    };
     let sources: BTreeMap<String, String> = files.iter().map(file).collect();
     found_in(rooms, &sources)
 }

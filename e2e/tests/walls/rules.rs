@@ -7,6 +7,8 @@ use crate::circles::in_circles;
 use crate::modules::{Function, Module, Target, parent_of};
 use crate::rooms::Rooms;
 
+/// Words that a file opens with. Fewer can only repeat its name.
+pub(crate) const HEADER_WORDS: usize = 5;
 /// Lines of a file. What is longer holds two ideas.
 pub(crate) const FILE_LINES: usize = 480;
 /// Lines of one function, its head included.
@@ -158,7 +160,9 @@ fn written(file: &str, text: &str, exempt: &Exempt, found: &mut BTreeSet<Breach>
     if exempt.generated.contains(&file) {
         return;
     }
-    if !text.starts_with("//!") {
+    let header = text.lines().map_while(|line| line.strip_prefix("//!"));
+    let words = header.flat_map(str::split_whitespace);
+    if words.count() < HEADER_WORDS {
         found.insert(Breach::of("header", file));
     }
     let lines = text.lines().count();

@@ -7,11 +7,25 @@ use super::{found, found_in, found_with};
 
 #[test]
 fn a_file_that_does_not_say_why_it_exists_is_found() {
-    let sources = BTreeMap::from([(
-        "shop/src/lib.rs".to_owned(),
-        "// A comment.\n//! Why.\n".to_owned(),
-    )]);
-    assert_eq!(found_in("", &sources), ["header: shop/src/lib.rs"]);
+    let header = |text: &str| {
+        let sources = BTreeMap::from([("shop/src/lib.rs".to_owned(), text.to_owned())]);
+        found_in("", &sources)
+    };
+    let why = "//! Why it is there:\n//!\n//! shortly.\n";
+    assert_eq!(header(why), [""; 0]);
+    for says_nothing in [
+        "",
+        "//!\n",
+        "//! The shop's library.\n",
+        &format!("// A comment.\n{why}"),
+        &format!("\n{why}"),
+    ] {
+        assert_eq!(
+            header(says_nothing),
+            ["header: shop/src/lib.rs"],
+            "{says_nothing:?}"
+        );
+    }
 }
 
 #[test]
