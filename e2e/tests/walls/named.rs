@@ -8,6 +8,14 @@ use std::path::Path;
 
 /// Pages that lead somebody into the code.
 const PAGES: [&str; 3] = ["README.md", "docs/architecture.md", "docs/acceptance.md"];
+/// Where all other pages lie. What they name by a path is as much a promise.
+const FOLDERS: [&str; 5] = [
+    "docs",
+    "docs/decisions",
+    "bench",
+    "e2e/cluster",
+    "e2e/interop",
+];
 /// What somebody looks for who changes the mesh, each with a row that names its files.
 const DECISIONS: [&str; 8] = [
     "split",
@@ -44,11 +52,42 @@ fn unknown<'a>(
         word.len() >= SHORTEST_TEST && word.contains('_') && word.bytes().all(fits)
     };
     // By its whole path: a name alone may be that of several files.
-    let is_path = |word: &str| word.ends_with(".rs") && !word.contains('{');
     quoted(page)
         .filter(|word| {
-            (is_path(word) && !exists(word)) || (is_name(word) && !functions.contains(word))
+            (is_file(word) && !exists(word)) || (is_name(word) && !functions.contains(word))
         })
+        .collect()
+}
+
+fn is_file(word: &str) -> bool {
+    word.ends_with(".rs") && !word.contains('{')
+}
+
+/// What of `page` is the path of no file. A name without a folder is none: a decision may
+/// speak of every `lib.rs`.
+fn gone<'a>(page: &'a str, exists: impl Fn(&str) -> bool) -> Vec<&'a str> {
+    quoted(page)
+        .filter(|word| is_file(word) && word.contains('/') && !exists(word))
+        .collect()
+}
+
+/// Links of the page `name` to what is not there.
+fn broken_links<'a>(name: &str, page: &'a str) -> Vec<&'a str> {
+    let page_path = top().join(name);
+    let folder = page_path.parent().expect("a page lies in a folder");
+    links(page)
+        .filter(|link| !folder.join(link).exists())
+        .collect()
+}
+
+/// Pages of a folder, by their path.
+fn pages_in(folder: &str) -> Vec<String> {
+    let entries = std::fs::read_dir(top().join(folder)).expect("a folder of pages");
+    let names = entries.map(|entry| entry.expect("an entry").file_name());
+    names
+        .filter_map(|name| name.into_string().ok())
+        .filter(|name| name.ends_with(".md"))
+        .map(|name| format!("{folder}/{name}"))
         .collect()
 }
 
@@ -192,12 +231,24 @@ fn pages_name_files_and_tests_that_exist() {
             missing.is_empty(),
             "{name} names what is not there: {missing:?}"
         );
-        let folder = top.join(name);
-        let folder = folder.parent().expect("a page lies in a folder");
-        let broken: Vec<_> = links(&page)
-            .filter(|link| !folder.join(link).exists())
-            .collect();
+        let broken = broken_links(name, &page);
         assert!(broken.is_empty(), "{name} links to nothing: {broken:?}");
+    }
+}
+
+#[test]
+fn every_page_and_decision_names_paths_and_links_to_what_exists() {
+    let exists = |path: &str| top().join(path).exists();
+    for folder in FOLDERS {
+        let pages = pages_in(folder);
+        assert!(!pages.is_empty(), "{folder} has no page");
+        for name in pages {
+            let page = read(&name);
+            let gone = gone(&page, exists);
+            assert!(gone.is_empty(), "{name} names what is not there: {gone:?}");
+            let broken = broken_links(&name, &page);
+            assert!(broken.is_empty(), "{name} links to nothing: {broken:?}");
+        }
     }
 }
 
@@ -269,4 +320,5 @@ fn a_file_or_test_that_is_gone_is_found() {
         missing,
         ["b.rs", "a/gone.rs", "a_test_that_is_not_there_now"]
     );
+    assert_eq!(gone(page, exists), ["a/gone.rs"]);
 }
