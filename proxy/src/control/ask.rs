@@ -118,6 +118,7 @@ impl<'a> OpenQuestions<'a> {
         answering: impl Future<Output = ()> + Send + 'static,
     ) {
         let within = timeout(lasts.min(LONGEST), answering);
+        #[expect(clippy::disallowed_methods, reason = "its panic ends one question")]
         let task = self.tasks.spawn(async move {
             // Its time is over, or all is said.
             let _ = within.await;
@@ -143,6 +144,10 @@ impl<'a> OpenQuestions<'a> {
         }
         let (answers, queue) = mpsc::channel(QUEUE);
         let mut client = self.client.clone();
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "its panic closes the queue, and the next answer makes another"
+        )]
         self.tasks.spawn(async move {
             if let Err(status) = client.answer(ReceiverStream::new(queue)).await {
                 tracing::debug!(reason = status.message(), "the controller takes no answers");

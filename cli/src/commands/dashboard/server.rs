@@ -110,6 +110,7 @@ pub(super) async fn serve(listener: &TcpListener, site: &Site) -> Infallible {
                     }
                     let asked = Arc::new(AtomicBool::new(false));
                     let served = connection(stream, site.clone(), Arc::clone(&asked));
+                    #[expect(clippy::disallowed_methods, reason = "its panic ends one connection")]
                     let task = connections.spawn(served);
                     silent.push_back(Silent { asked, task });
                 }

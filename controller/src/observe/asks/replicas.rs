@@ -157,6 +157,7 @@ impl Asks {
                     };
                     let passing = pass_back(id, answers, outbox.clone());
                     // What says that it is over may be lost on its way.
+                    #[expect(clippy::disallowed_methods, reason = "its panic ends one question")]
                     let task = tasks.spawn(async move {
                         let _ = timeout(lasts + GRACE, passing).await;
                     });
