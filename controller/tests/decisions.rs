@@ -20,9 +20,10 @@ mod mesh;
 
 use std::collections::BTreeMap;
 
+use oracle::{Call, Shares, Traffic, World, generate::SHOP, random::Random};
+
 use coverage::Coverage;
 use mesh::Mesh;
-use oracle::{Call, Shares, Traffic, World, generate::SHOP, random::Random};
 
 /// Requests for which access is compared; `make fuzz` compares others, and
 /// `WEFT_TEST_MORE` is how many times as many.

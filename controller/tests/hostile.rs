@@ -18,13 +18,14 @@ use std::panic::catch_unwind;
 use std::time::{Duration, Instant};
 
 use kube::core::conversion::ConversionReview;
-use mesh::Mesh;
 use oracle::{
     World,
     generate::{SHOP, Vocabulary, hostile},
     random::Random,
 };
 use serde_json::{Value, json};
+
+use mesh::Mesh;
 
 /// What the tenant that is not to be trusted talks about: himself, and everybody else.
 const EVIL: Vocabulary = Vocabulary {

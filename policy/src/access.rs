@@ -9,13 +9,14 @@
 pub mod passes;
 pub mod trial;
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use crate::http_match::{HttpMatch, RequestFacts};
 use crate::mode::Enforcement;
 use crate::name::SpiffeId;
 use crate::origin::Origin;
 use crate::reason::Reason;
-use std::collections::BTreeSet;
-use std::sync::Arc;
 
 /// Who is calling, as proven by the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

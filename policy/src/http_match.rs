@@ -14,12 +14,14 @@ mod pattern;
 pub use budget::{Budget, MAX_REGEX_LEN};
 pub use pattern::{any_of, exactly};
 
-use http::header::{COOKIE, HeaderMap, HeaderName};
-use http::method::Method;
-use pattern::{Anchor, Pattern};
 use std::borrow::Cow;
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, OnceLock};
+
+use http::header::{COOKIE, HeaderMap, HeaderName};
+use http::method::Method;
+
+use pattern::{Anchor, Pattern};
 
 /// Patterns that fit every path.
 const EVERY_PATH: [&str; 6] = ["", ".*", "^.*", "/", "/.*", "^/.*"];

@@ -1,8 +1,9 @@
 //! Why a proxy did not forward. Status, gRPC status, `weft-reason` header and
 //! metric label are all read from here, so they cannot disagree.
 
-use http::StatusCode;
 use std::fmt;
+
+use http::StatusCode;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {

@@ -31,14 +31,12 @@ mod trial;
 mod tunnel;
 
 use crate::http::server::{Accepted, Profile, serve as serve_http};
-
+use crate::inbound::connection::{Connection, Who};
+use crate::inbound::peer::PeerProxy;
 use crate::mesh::accept::{Secured, accept};
 use crate::mesh::protocol::Transport;
 use crate::net::connect;
 use crate::net::prefixed::Prefixed;
-
-use crate::inbound::connection::{Connection, Who};
-use crate::inbound::peer::PeerProxy;
 use crate::ports::OWN_PORTS;
 use crate::proxy::Proxy;
 use crate::telemetry::labels::{Direction, Security};

@@ -39,18 +39,14 @@ mod tunnel;
 mod unanswered;
 
 use self::request::handle_request;
-
 use crate::config::snapshot::Destination;
 use crate::config::store::TooManyInUse;
 use crate::failure::Failure;
-
 use crate::http::plain_stream::PlainStream;
 use crate::http::server::{Accepted, Profile, serve as serve_http};
-
 use crate::net::connect;
 use crate::net::prefixed::Prefixed;
 use crate::net::sniff::{Sniffed, sniff};
-
 use crate::outbound::connection::Connection;
 use crate::outbound::passthrough::{external, turn_away, unknown};
 use crate::proxy::Proxy;

@@ -20,13 +20,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use futures::future::join_all;
 use socket2::SockRef;
-use support::{Authority, Pod, endpoint, endpoints, service, vip};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use weft_proxy::{Budget, heap_count, heap_held};
 use wire::v1::Protocol;
+
+use support::{Authority, Pod, endpoint, endpoints, service, vip};
 
 // The proxy's own: glibc's keeps more of what was freed, the busier the machine is.
 #[global_allocator]

@@ -30,11 +30,12 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use runtime::occupancy::Permit;
-use support::{Pod, endpoint, endpoints, id, pair, resource, vip};
 use tokio::net::{TcpListener, TcpStream};
 use weft_proxy::Proxy;
 use weft_proxy::{serve_outbound, serve_plain};
 use wire::v1::{self, Protocol};
+
+use support::{Pod, endpoint, endpoints, id, pair, resource, vip};
 
 /// Cases that fail, and why they may. A case that fails and is not here fails
 /// the test, and so does one that is here and no longer fails.

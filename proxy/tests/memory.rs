@@ -15,11 +15,12 @@ mod support;
 
 use std::time::Duration;
 
-use support::{Pod, endpoint, endpoints, pair, vip};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Mutex;
 use wire::v1::Protocol;
+
+use support::{Pod, endpoint, endpoints, pair, vip};
 
 // The proxy's own: glibc's keeps more of what was freed, the busier the machine is.
 #[global_allocator]

@@ -31,18 +31,19 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use raw_http2::{
-    CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, SETTINGS, WINDOW_UPDATE, block, frame,
-    get,
-};
 use runtime::occupancy::Occupancy;
-use support::{Authority, Pod, raw};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use weft_proxy::{Budget, LimitLabels, heap_count, heap_held, of_listener, relieve};
+
+use raw_http2::{
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, SETTINGS, WINDOW_UPDATE, block, frame,
+    get,
+};
+use support::{Authority, Pod, raw};
 
 // The proxy's own, which says how much it holds.
 #[global_allocator]

@@ -2,10 +2,12 @@
 //! anew or another replica finds the same version for the same content, and a
 //! proxy that reconnects is sent only what differs.
 
-use crate::v1;
+use std::fmt::Write;
+
 use prost::Message;
 use sha2::{Digest, Sha256};
-use std::fmt::Write;
+
+use crate::v1;
 
 /// Bytes of the hash that are kept: 64 bits, since only versions of one name are
 /// ever compared with each other.

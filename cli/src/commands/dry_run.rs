@@ -7,7 +7,6 @@ mod conclusion;
 mod watch;
 
 pub(super) use conclusion::{Advice, conclude};
-use conclusion::{is_of_nothing, tried};
 
 use std::time::{Duration, SystemTime};
 
@@ -31,6 +30,7 @@ use crate::kinds;
 use crate::output::table::{Cell, Table};
 use crate::output::{self, Format, number};
 use crate::yaml::tree;
+use conclusion::{is_of_nothing, tried};
 
 const FORMATS: &[Format] = &[Format::Table, Format::Json, Format::Yaml];
 /// What the names of our labels and annotations begin with.

@@ -16,6 +16,7 @@ use std::process::Output;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+
 use server::Server;
 
 const WEFT: &str = env!("CARGO_BIN_EXE_weft");

@@ -8,6 +8,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use policy::{name::Kind, protocol::Protocol};
+
 use super::findings::Findings;
 use super::slices::{ByPort, SliceEndpoint};
 use crate::{
@@ -18,7 +20,6 @@ use crate::{
     problem::Reason,
     world::{ObjectKey, ServiceFacts, World, object},
 };
-use policy::{name::Kind, protocol::Protocol};
 
 /// A Service's claim on a port of a pod; the least one wins.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

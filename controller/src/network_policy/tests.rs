@@ -1,5 +1,6 @@
 //! UDPRoutes become NetworkPolicies, by what a network plugin makes of these.
 
+use crds::labels::{ACCOUNT, account_hash};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use policy::mode::AccessMode;
 use serde_json::{Value, json};
@@ -14,7 +15,6 @@ use crate::{
     testing::cluster::{self, Cluster},
     world::ObjectKey,
 };
-use crds::labels::{ACCOUNT, account_hash};
 
 mod limits;
 

@@ -1,17 +1,18 @@
 //! Conditions follow what is judged and acknowledged.
 
-use super::conditions::RECONNECT;
-use super::*;
-use crate::network_policy::InForce;
-use policy::name::Kind;
-use serde_json::Value;
 use std::sync::Arc;
 
-use crate::model::{Defaults, Model};
-use crate::testing::api_server::FakeApi;
-use crate::testing::cluster;
+use policy::name::Kind;
+use serde_json::Value;
 use tokio::sync::watch;
 use wire::v1;
+
+use super::conditions::RECONNECT;
+use super::*;
+use crate::model::{Defaults, Model};
+use crate::network_policy::InForce;
+use crate::testing::api_server::FakeApi;
+use crate::testing::cluster;
 
 const PATH: &str = "/apis/split.smi-spec.io/v1alpha4/namespaces/shop/trafficsplits/canary";
 

@@ -1,10 +1,11 @@
 //! Every namespace has the trust bundle.
 
+use kube::api::ObjectMeta;
+use serde_json::Value;
+
 use super::copy::{LEAVE_MANAGER, ROOTS_KEY};
 use super::*;
 use crate::testing::api_server::FakeApi;
-use kube::api::ObjectMeta;
-use serde_json::Value;
 
 const PEM: &str = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
 

@@ -1,5 +1,6 @@
 //! What a pod must not have when it is to get a proxy.
 
+use policy::well_known::PROXY_UID;
 use serde_json::{Map, Value};
 
 use super::{
@@ -8,7 +9,6 @@ use super::{
     pod::{is_ours, is_proxy_port, list, name},
 };
 use crate::objects::{CAPTURE_CONTAINER, PROXY_CONTAINER, VOLUMES};
-use policy::well_known::PROXY_UID;
 
 /// Refuses ids, ports and names that belong to the proxy.
 pub(super) fn check(spec: &Map<String, Value>, earlier: &Earlier) -> Result<(), Refusal> {

@@ -1,5 +1,6 @@
 //! The two containers and two volumes that make a pod part of the mesh.
 
+use policy::well_known::{ADMIN_PORT, PROXY_UID, TOKEN_AUDIENCE};
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -14,7 +15,6 @@ use crate::objects::{
     API_TOKEN_FOLDER, ARCHITECTURE, CAPTURE_CONTAINER, NO_API_TOKEN_VOLUME, PROXY_CONTAINER,
     TOKEN_SECONDS, TOKEN_VOLUME, TRUST_BUNDLE,
 };
-use policy::well_known::{ADMIN_PORT, PROXY_UID, TOKEN_AUDIENCE};
 
 /// The one binary of the image.
 const BINARY: &str = "/weft-proxy";

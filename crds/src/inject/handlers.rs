@@ -5,6 +5,7 @@
 //! dead application too. So it asks the proxy's admin port, and the proxy carries
 //! out the original probe inside the pod, where it keeps its unmeshed meaning.
 
+use policy::well_known::ADMIN_PORT;
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -13,7 +14,6 @@ use super::{
     pod,
 };
 use crate::objects::PROXY_CONTAINER;
-use policy::well_known::ADMIN_PORT;
 
 const PROBES: [(&str, &str); 3] = [
     ("livenessProbe", "liveness"),

@@ -1,9 +1,9 @@
 //! Reading a pod's JSON, and whose a container or a port in it is.
 
+use policy::well_known::PROXY_PORTS;
 use serde_json::{Map, Value};
 
 use crate::objects::{CAPTURE_CONTAINER, PROXY_CONTAINER};
-use policy::well_known::PROXY_PORTS;
 
 /// An init container with one of Weft's two names.
 pub(super) fn is_ours(container: &Value) -> bool {

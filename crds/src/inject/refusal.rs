@@ -1,7 +1,8 @@
 //! Why a pod that asked for a proxy cannot have one.
 
-use crate::labels::BadValue;
 use policy::well_known::PROXY_UID;
+
+use crate::labels::BadValue;
 
 /// A clear no: the field, the reason, the way out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

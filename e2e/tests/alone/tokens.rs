@@ -11,12 +11,13 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
-use client::Controller;
 use e2e::harness::{Namespace, Outcome, Pod, cluster};
 use identity::LeafKey;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, SanType};
 use serde_json::{Value, json};
 use tonic::Code;
+
+use client::Controller;
 
 /// What proxies ask tokens for.
 const AUDIENCE: &str = "weft.dev";

@@ -11,9 +11,10 @@ mod thresholds;
 use std::collections::BTreeSet;
 
 use anyhow::Context as _;
-use counted::Counted;
 use e2e::harness::Outcome;
 use serde_json::Value;
+
+use counted::Counted;
 use sources::{dashboards, panels, queries, read, rules};
 
 /// Older ones are migrated by Grafana, which then calls them changed.

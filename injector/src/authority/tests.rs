@@ -2,8 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::*;
 use fake_api::FakeApi;
+
+use super::*;
 
 const PATH: &str = "/api/v1/namespaces/weft-system/secrets/weft-injector-ca";
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);

@@ -2,12 +2,12 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use fake_api::FakeApi;
 use http::Method;
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 
 use super::*;
-use fake_api::FakeApi;
 
 const MUTATING: &str =
     "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/weft-injector";

@@ -6,7 +6,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use crds::inject;
+use fake_api::FakeApi;
+use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::{http1, http2};
+use hyper_util::rt::TokioExecutor;
 use identity::Root;
 use identity::tls::{ServingHandle, webhook_server_config};
 use prometheus_client::registry::Registry;
@@ -18,11 +21,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
 use tokio_rustls::TlsConnector;
 
-use http_body_util::{BodyExt as _, Full};
-use hyper_util::rt::TokioExecutor;
-
 use super::*;
-use fake_api::FakeApi;
 
 mod floods;
 mod garbage;

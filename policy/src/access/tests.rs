@@ -1,7 +1,8 @@
 //! Who may call whom, case by case.
 
-use super::*;
 use http::{HeaderMap, Method};
+
+use super::*;
 
 mod plain_reading;
 

@@ -1,8 +1,9 @@
 //! Which endpoint is chosen, and how often.
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::hashing::{STEP, mix};
-use proptest::prelude::*;
 
 mod choosing;
 

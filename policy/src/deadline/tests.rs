@@ -1,8 +1,9 @@
 //! Ends of calls, and how they are said to others.
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::traffic::set::Percent;
-use proptest::prelude::*;
 
 const fn ms(n: u64) -> Duration {
     Duration::from_millis(n)

@@ -3,8 +3,9 @@
 //! Most patterns that people write are a literal or a literal with `.*` around
 //! it. Those cost nothing to compile and a comparison to run.
 
-use super::budget::{Budget, MAX_REGEX_LEN, MAX_REGEX_SIZE};
 use regex::{Regex, RegexBuilder};
+
+use super::budget::{Budget, MAX_REGEX_LEN, MAX_REGEX_SIZE};
 
 /// The pattern that fits this text and no other.
 #[must_use]

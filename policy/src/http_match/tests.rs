@@ -1,8 +1,10 @@
 //! Which requests a match is about.
 
-use super::*;
-use http::HeaderValue;
 use std::time::{Duration, Instant};
+
+use http::HeaderValue;
+
+use super::*;
 
 fn http(path: Option<&str>, methods: &[&str], headers: &[(&str, &str)]) -> HttpMatch {
     HttpMatch::new("m", path, methods, headers).unwrap()

@@ -1,13 +1,15 @@
 //! Tokens, keys and shares of rate limits.
 
-use super::*;
-use crate::limit::shares::{LEAVES, Send, Shares};
-use crate::traffic::guard::{LimitKey, LimitMode, LimitScope};
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
+
 use governor::clock::FakeRelativeClock;
 use governor::{Quota, RateLimiter};
 use proptest::prelude::*;
-use std::collections::{BTreeMap, BTreeSet};
-use std::num::NonZeroU32;
+
+use super::*;
+use crate::limit::shares::{LEAVES, Send, Shares};
+use crate::traffic::guard::{LimitKey, LimitMode, LimitScope};
 
 mod keys;
 

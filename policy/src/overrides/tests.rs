@@ -1,7 +1,8 @@
 //! What a request may ask for, and who is heard.
 
-use super::*;
 use proptest::prelude::*;
+
+use super::*;
 
 fn service(name: &str) -> ServiceId {
     ServiceId::new("shop", name)

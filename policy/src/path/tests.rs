@@ -1,8 +1,9 @@
 //! Paths that mean the same, and those that are refused.
 
+use proptest::prelude::*;
+
 use super::BadPath::*;
 use super::*;
-use proptest::prelude::*;
 
 #[test]
 fn attacks_end_in_the_path_that_a_server_would_see_or_in_a_refusal() {

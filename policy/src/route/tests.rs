@@ -1,9 +1,10 @@
 //! How traffic is shared out.
 
-use super::*;
-use crate::hashing::{STEP, mix};
 use http::{HeaderMap, Method};
 use proptest::prelude::*;
+
+use super::*;
+use crate::hashing::{STEP, mix};
 
 fn backends(weights: &[u32]) -> Vec<Backend> {
     weights

@@ -1,8 +1,9 @@
 //! Arcs of a ring: whether many callers use all endpoints alike.
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::hashing::mix;
-use proptest::prelude::*;
 
 fn seeds(len: usize) -> Vec<u64> {
     (0..len as u64).map(mix).collect()

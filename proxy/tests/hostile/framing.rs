@@ -1,10 +1,11 @@
 //! Messages of HTTP/1.1 that one parser reads otherwise than the next.
 
+use std::time::Duration;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use wire::v1::Protocol;
 
 use super::two_pods::{ENTRY_POINTS, SPEAKERS, TwoPods, answers, rest, status};
-use std::time::Duration;
 
 mod behind;
 

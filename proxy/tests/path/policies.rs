@@ -1,12 +1,13 @@
 //! Which policy speaks, and to whom: as the controller has resolved it.
 
+use std::time::{Duration, Instant};
+
 use policy::access::Source;
 use policy::origin::Origin;
 use policy::route::{Match, Rule};
 use policy::traffic::call::Retry;
 use policy::traffic::endpoint::{Balance, Ejection};
 use policy::traffic::{Limited, Scoped, Sources, Traffic};
-use std::time::{Duration, Instant};
 use wire::v1::{self, Protocol};
 
 use super::answers::{App, OK, UNAVAILABLE, ask, limited, retries, said, served_by, sum, whole};

@@ -1,6 +1,5 @@
 //! Messages become types and back, and bad ones are refused.
 
-use super::*;
 use policy::access::{Ports, Rule, Source};
 use policy::http_match::HttpMatch;
 use policy::name::{Kind, ObjectRef, ServiceId, SpiffeId};
@@ -10,6 +9,8 @@ use policy::route::names::Names;
 use policy::route::{self, Backend, Match};
 use proptest::prelude::*;
 use prost::Message;
+
+use super::*;
 
 fn target() -> Origin {
     Origin::new("TrafficTarget", "shop", "web")

@@ -1,12 +1,13 @@
 //! The API server, as whoever operates a cluster talks to it.
 
+use std::path::Path;
+
 use anyhow::{Context, Result};
 use futures::StreamExt as _;
 use http::{Method, Request};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde_json::Value;
-use std::path::Path;
 
 /// Requests under way while objects are made. More only queue in the API server.
 const PARALLEL: usize = 24;

@@ -1,8 +1,9 @@
 //! Who holds the Lease, and for how long.
 
+use serde_json::json;
+
 use super::*;
 use crate::testing::api_server::FakeApi;
-use serde_json::json;
 
 const PATH: &str = "/apis/coordination.k8s.io/v1/namespaces/mesh/leases/one";
 

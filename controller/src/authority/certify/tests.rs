@@ -1,11 +1,10 @@
 //! Which requests get a certificate, and which are told why not.
 
+use identity::LeafKey;
+use identity::verify::peer_identity;
 use parking_lot::Mutex;
 
 use super::*;
-use identity::LeafKey;
-use identity::verify::peer_identity;
-
 use crate::testing::warnings::Warnings;
 
 const SOMEWHERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 9));

@@ -1,10 +1,8 @@
 //! The authority's Secret is made, kept and renewed.
 
-use super::*;
-use crate::aggregated::certificate;
-use crate::authority::own_certificate::keep_serving;
-use crate::authority::secret::ROOT_KEY;
-use crate::testing::api_server::FakeApi;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
 use identity::authority::{ISSUER_LIFE, LeafNames, ROOT_LIFE};
 use identity::tls::ServingHandle;
 use identity::verify::peer_identity;
@@ -12,9 +10,13 @@ use identity::{CertHandle, LeafKey};
 use policy::name::SpiffeId;
 use prometheus_client::metrics::counter::Counter;
 use serde_json::{Value, json};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use tokio::time::timeout;
+
+use super::*;
+use crate::aggregated::certificate;
+use crate::authority::own_certificate::keep_serving;
+use crate::authority::secret::ROOT_KEY;
+use crate::testing::api_server::FakeApi;
 
 const PATH: &str = "/api/v1/namespaces/mesh/secrets/weft-ca";
 

@@ -1,11 +1,12 @@
 //! What is kept how finely, and what goes first.
 
+use crds::observe::{NodeKind, Protocol};
+
 use super::*;
 use crate::graph::fold::Row;
 use crate::graph::key::{EdgeKey, NodeKey};
 use crate::graph::sums::Sums;
 use crate::testing::topology::key;
-use crds::observe::{NodeKind, Protocol};
 
 fn edge(history: &mut History, port: u16) -> EdgeRef {
     let node = |name| NodeKey {

@@ -1,8 +1,9 @@
 //! What is remembered, for how long, and how it is written down.
 
+use crds::observe::NodeKind;
+
 use super::*;
 use crate::testing::topology::key;
-use crds::observe::NodeKind;
 
 fn edge(edges: &mut Edges, number: usize) -> EdgeRef {
     let from = NodeKey {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crds::labels::account_hash;
 use http::Method;
 use serde_json::{Value, json};
 
@@ -12,7 +13,6 @@ use crate::network_policy::tests::{pod, udp_route};
 use crate::testing::api_server::FakeApi;
 use crate::testing::cluster;
 use crate::testing::cluster::Cluster;
-use crds::labels::account_hash;
 
 const ROLES: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
 

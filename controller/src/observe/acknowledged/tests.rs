@@ -1,11 +1,12 @@
 //! Which objects are in use by whom.
 
+use policy::name::Kind;
+use serde_json::json;
+
 use super::*;
 use crate::observe::acknowledgements::MAX_REMEMBERED;
 use crate::testing::cluster;
 use crate::testing::cluster::Cluster;
-use policy::name::Kind;
-use serde_json::json;
 
 const A: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
 const B: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2));

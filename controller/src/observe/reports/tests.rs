@@ -1,9 +1,10 @@
 //! Reports are kept within their bounds.
 
+use std::collections::{HashMap, HashSet};
+
 use super::*;
 use crate::observe::report_store::{MAX_BYTES, MAX_POD_BYTES};
 use crate::settings::caps::Caps;
-use std::collections::{HashMap, HashSet};
 
 mod hoarders;
 

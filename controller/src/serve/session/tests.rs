@@ -1,7 +1,8 @@
 //! What one proxy is sent next.
 
-use super::*;
 use policy::name::Kind;
+
+use super::*;
 
 fn split() -> ObjectRef {
     ObjectRef::new(Kind::TrafficSplit, "shop", "web")

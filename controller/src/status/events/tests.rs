@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use serde_json::{Value, json};
+
 use super::*;
 use crate::model::{Defaults, Model};
 use crate::testing::cluster;
 use crate::testing::cluster::Cluster;
-use serde_json::{Value, json};
 
 fn compiled(cluster: &Cluster) -> Compiled {
     let world = Arc::new(cluster.world());

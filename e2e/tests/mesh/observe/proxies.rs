@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use super::super::url;
-use super::{SHOWN, cell, weft};
 use anyhow::{Context as _, ensure};
 use e2e::harness::{Namespace, Outcome, eventually};
+
+use super::super::url;
+use super::{SHOWN, cell, weft};
 
 /// Within seconds; kubectl's own time and a busy machine come on top.
 const FOLLOWS: Duration = Duration::from_secs(60);

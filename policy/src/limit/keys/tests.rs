@@ -1,7 +1,8 @@
 //! What is known of callers follows from their keys, and takes no more than is reckoned.
 
-use super::*;
 use proptest::prelude::*;
+
+use super::*;
 
 fn entry(caller: u64, value: u64) -> Entry {
     Entry { caller, value }

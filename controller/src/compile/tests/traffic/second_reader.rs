@@ -4,11 +4,11 @@
 //! shares no code with what it is compared with: judge, compiler, wire, and the table that
 //! a proxy asks.
 
+use oracle::random::Random;
 use policy::{access::Caller, http_match::RequestFacts, name::SpiffeId};
 use serde_json::{Value, json};
 
 use super::*;
-use oracle::random::Random;
 
 /// Worlds that are compared, each with every question.
 const WORLDS: u64 = 400;

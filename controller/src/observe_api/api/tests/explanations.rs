@@ -1,5 +1,6 @@
 //! What is explained to whom.
 
+use http::Method;
 use serde_json::{Value, json};
 
 use super::{Bench, read_only};
@@ -8,8 +9,6 @@ use crate::testing::cluster::{
     Cluster, annotate, group, in_namespace, namespace, plain_pod, pod, service, set, shop, slice,
     target, tcp_route,
 };
-
-use http::Method;
 
 fn asks(from: &str, kind: &str, to: &str) -> Value {
     json!({
