@@ -94,6 +94,12 @@ const POINTS: [Point; 6] = [
     zones::own_zone_first,
 ];
 
+/// Those of them that were asked for, with their numbers.
+fn chosen(numbers: Option<&Vec<usize>>) -> impl Iterator<Item = (usize, Point)> {
+    let all = (1..).zip(POINTS);
+    all.filter(move |(number, _)| wanted(numbers, *number))
+}
+
 /// Measures, and writes the page with its pictures.
 ///
 /// # Errors
@@ -110,10 +116,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         columns: [1, 2, 3].map(|number| wanted(arguments.columns.as_ref(), number)),
     };
     let mut sections = Vec::new();
-    for (number, point) in (1..).zip(POINTS) {
-        if wanted(arguments.points.as_ref(), number) {
-            sections.push(point(&bench)?);
-        }
+    for (_, point) in chosen(arguments.points.as_ref()) {
+        sections.push(point(&bench)?);
     }
     let text = page::text(&page::Run {
         sections: &sections,
@@ -142,15 +146,18 @@ fn check_bounds(shortfalls: &[String], short: bool) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Arguments, check_bounds, wanted};
+    use super::{Arguments, POINTS, check_bounds, chosen};
 
     #[test]
     fn points_are_chosen_by_their_numbers() {
         let line = ["--proxy=p", "--envoy=e", "--out=o", "--points=1,4"];
         let read = Arguments::read(line.map(str::to_owned)).unwrap();
-        let points = read.points.as_ref();
-        let wanted: Vec<_> = (1..=6).filter(|number| wanted(points, *number)).collect();
-        assert_eq!(wanted, [1, 4]);
+        let numbers = |points: Option<&Vec<usize>>| -> Vec<usize> {
+            chosen(points).map(|(number, _)| number).collect()
+        };
+        assert_eq!(numbers(read.points.as_ref()), [1, 4]);
+        let all: Vec<_> = (1..=POINTS.len()).collect();
+        assert_eq!(numbers(None), all);
         assert_eq!(read.columns, None);
         assert!(Arguments::read(["--points=one".to_owned()]).is_err());
     }
