@@ -378,8 +378,8 @@ impl Graph {
             return Arc::clone(&held.written);
         }
         let written = Arc::new(Written::of(|to| self.tell(asked, now, to)));
-        let bytes: usize = shared.iter().map(|held| held.written.size()).sum();
-        if shared.len() < MAX_SHARED && bytes + written.size() <= MAX_SHARED_BYTES {
+        let held = shared.iter().map(|held| held.written.size());
+        if has_room(held, written.size()) {
             shared.push(Shared {
                 at,
                 asked: asked.clone(),
@@ -437,6 +437,12 @@ impl Graph {
     pub(crate) fn take_truncated(&self) -> usize {
         self.inner.truncated.swap(0, Ordering::Relaxed)
     }
+}
+
+/// Whether an answer of so many bytes is shared beside those that are `held`, by their bytes.
+fn has_room(held: impl Iterator<Item = usize>, bytes: usize) -> bool {
+    let (number, all) = held.fold((0, bytes), |(number, all), one| (number + 1, all + one));
+    number < MAX_SHARED && all <= MAX_SHARED_BYTES
 }
 
 /// When a slot's calls were.

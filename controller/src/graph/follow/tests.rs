@@ -335,6 +335,22 @@ async fn answer_is_shared_until_the_next_look_and_held_no_longer() {
     assert_eq!(graph.inner.written.lock().len(), MAX_SHARED);
 }
 
+#[test]
+fn answers_are_shared_as_long_as_neither_their_number_nor_their_bytes_are_too_many() {
+    let third = MAX_SHARED_BYTES / 3;
+    for (held, bytes, has_place) in [
+        (&[][..], MAX_SHARED_BYTES, true),
+        (&[], MAX_SHARED_BYTES + 1, false),
+        (&[third, third], third, true),
+        (&[third, third], third + 3, false),
+        (&[1; MAX_SHARED - 1], 1, true),
+        (&[1; MAX_SHARED], 1, false),
+    ] {
+        let has = has_room(held.iter().copied(), bytes);
+        assert_eq!(has, has_place, "{bytes} beside {held:?}");
+    }
+}
+
 /// The thread of connections never waits for the graph, and neither for whoever waits for it.
 #[tokio::test]
 async fn what_the_graph_is_busy_with_holds_neither_the_runtime_nor_the_inventory() {
