@@ -98,6 +98,21 @@ fn fix_closes_nobody_out_where_labels_tell_what_refuses_from_what_is_open() {
 }
 
 #[test]
+fn fix_names_a_label_by_which_people_tell_workloads_apart_before_any_other() {
+    for usual in ["app.kubernetes.io/name", "app", "k8s-app"] {
+        // The other one is before it in the alphabet.
+        let labels = |value: &str| json!({usual: value, "a-shade": value});
+        let cluster = half_closed(&labels("closed"), &labels("open"));
+        let asked = spec("Pod/client", "Service/api", "GET", "/items");
+        let fix = ask(&cluster, &asked).fix.unwrap();
+        let mut objects = fix.objects.iter();
+        let named = objects.find(|object| object["kind"] == "IdentityBinding");
+        let selector = &named.unwrap()["spec"]["schemes"]["podLabelSelector"]["matchLabels"];
+        assert_eq!(*selector, json!({usual: "closed"}), "{fix:?}");
+    }
+}
+
+#[test]
 fn fix_keeps_closed_pods_closed_and_says_whom_it_closes_out_of_open_ones() {
     let app = |hash: &str| json!({"app": "api", "pod-template-hash": hash});
     for cluster in [
