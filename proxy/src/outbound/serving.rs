@@ -243,11 +243,19 @@ mod tests {
     use std::time::Duration;
 
     use http::HeaderName;
+    use policy::access_log::AccessLog;
     use policy::deadline::RequestedTimeout;
+    use prometheus_client::registry::Registry as Series;
     use tokio::time::advance;
 
     use super::*;
+    use crate::endpoints::learned::Draw;
+    use crate::endpoints::registry::Registry;
     use crate::http::context::OpenRequest;
+    use crate::telemetry::Telemetry;
+    use crate::telemetry::call::CallKind;
+    use crate::telemetry::metrics::Metrics;
+    use crate::telemetry::parties::Parties;
 
     const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
@@ -309,6 +317,49 @@ mod tests {
         for (asked, after, end, status, marked) in cases {
             let marks = marks(asked, after, end, status).await;
             assert_eq!(marks, marked, "{end:?} {status:?} after {after} ms");
+        }
+    }
+
+    /// A good end would begin the row of an endpoint's failures anew, and a bad one count in it
+    /// for a second time.
+    #[test]
+    fn a_grpc_answer_that_was_told_to_be_late_shows_nothing_of_its_endpoint_in_its_trailers() {
+        let metrics = Metrics::register(&mut Series::default());
+        let telemetry = Arc::new(Telemetry::new(metrics, AccessLog::OFF));
+        let parties = Parties::to_service(Arc::default(), 80);
+        let call = Call::begin(&telemetry, CallKind::Request, parties);
+        for (shown, status, seen) in [
+            (false, "0", (1, 0)),
+            (false, "14", (1, 1)),
+            (true, "0", (0, 0)),
+            (true, "14", (0, 0)),
+        ] {
+            let addr = ([10, 0, 0, 1], 80).into();
+            let endpoint = Registry::default().at(addr, None, "", false);
+            let set = Arc::new(EndpointSet::default().with(vec![Arc::clone(&endpoint)]));
+            let serving = Serving {
+                in_flight: endpoint.begin(),
+                open: Some(Open {
+                    set: Arc::clone(&set),
+                    policy: None,
+                    rests: true,
+                    retried: false,
+                    passed: None,
+                    shown,
+                    told: None,
+                }),
+                ends: None,
+                marks: None,
+            };
+            let status = (
+                HeaderName::from_static("grpc-status"),
+                HeaderValue::from_static(status),
+            );
+            let trailers = HeaderMap::from_iter([status.clone()]);
+            serving.ended(BodyEnd::Complete, Some(&trailers), &call);
+            let recent = set.view(&endpoint, &Draw::DEFAULT).recent;
+            let told = (recent.answers, recent.failures);
+            assert_eq!(told, seen, "{status:?}, late: {shown}");
         }
     }
 }
