@@ -110,3 +110,60 @@ impl<U: Message + Default + Bounded> Decoder for BoundedDecoder<U> {
         self.0.buffer_settings()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Poll, Waker};
+
+    use tonic::codec::{Codec as _, EncodeBody};
+    use tonic::codegen::{Body as _, tokio_stream};
+
+    use super::*;
+    use crate::v1;
+
+    /// Whether a message is compressed, and its length.
+    const HEAD: usize = 5;
+
+    /// A message of so many parts of a kilobyte.
+    fn message(parts: usize) -> v1::ToProxy {
+        let batch = v1::Batch {
+            remove: vec!["x".repeat(1000); parts],
+            ..v1::Batch::default()
+        };
+        v1::ToProxy {
+            message: Some(v1::to_proxy::Message::Batch(batch)),
+        }
+    }
+
+    /// What is sent first where all of these wait, and the memory that it lies in, in bytes.
+    fn first(messages: Vec<v1::ToProxy>) -> (usize, usize) {
+        let encoder = Codec::<v1::ToProxy, v1::FromProxy>::default().encoder();
+        let messages = tokio_stream::iter(messages.into_iter().map(Ok::<_, Status>));
+        let mut body = Box::pin(EncodeBody::new_client(encoder, messages, None, None));
+        let mut context = Context::from_waker(Waker::noop());
+        let Poll::Ready(Some(Ok(frame))) = body.as_mut().poll_frame(&mut context) else {
+            panic!("nothing is sent")
+        };
+        // It has a part of the same memory.
+        drop(body);
+        let sent = frame.into_data().unwrap();
+        let length = sent.len();
+        let all = sent.try_into_mut().expect("nobody else has a part of it");
+        (length, all.capacity())
+    }
+
+    #[test]
+    fn calls_begin_with_a_kilobyte_and_make_room_for_a_whole_message_at_once() {
+        assert_eq!(first(vec![v1::ToProxy::default()]), (HEAD, 1024));
+        let large = message(40);
+        let length = HEAD + large.encoded_len();
+        assert_eq!(first(vec![large]), (length, length), "it grew on its way");
+    }
+
+    #[test]
+    fn messages_are_sent_together_up_to_sixteen_kilobytes() {
+        let four = HEAD + message(4).encoded_len();
+        let (sent, _) = first(vec![message(4); 10]);
+        assert_eq!(sent, (16 * 1024_usize).div_ceil(four) * four);
+    }
+}
