@@ -5,13 +5,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue};
+use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use policy::reason::Reason;
 
+use crate::failure::Failure;
 use crate::http::body::BoxError;
 use crate::http::deadline::{Ends, Over};
-use crate::http::grpc::ends_in_trailers;
+use crate::http::grpc::{self, ends_in_trailers};
 
 /// Why a body ended before its end.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
@@ -30,14 +31,16 @@ impl OutOfTime {
     /// What the caller is told where its protocol has a place for it. Others see that the
     /// answer breaks off.
     pub(crate) fn trailers(self) -> Option<HeaderMap> {
-        self.grpc.then(|| {
-            let mut map = HeaderMap::new();
-            let code = u16::from(Reason::Deadline.grpc_status());
-            map.insert("grpc-status", HeaderValue::from(code));
-            map.insert("grpc-message", HeaderValue::from_static("weft: deadline"));
-            map
-        })
+        self.grpc.then(|| grpc::ending(Reason::Deadline, ""))
     }
+}
+
+/// Why this proxy itself ended a body with this error; `None` where its sender broke it off.
+pub(crate) fn ended_for(error: &(dyn std::error::Error + 'static)) -> Option<Reason> {
+    if error.is::<OutOfTime>() {
+        return Some(Reason::Deadline);
+    }
+    error.downcast_ref::<Failure>().map(Failure::reason)
 }
 
 /// The body of an answer, which ends with its request's time. What it came from is dropped

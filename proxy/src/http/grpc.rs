@@ -1,7 +1,8 @@
 //! What gRPC says in headers and trailers: whether a call is one, its status, and
 //! whether that blames the server.
 
-use http::{StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use policy::reason::Reason;
 
 /// True for gRPC requests, whose failures travel in `grpc-status`.
 #[must_use]
@@ -30,4 +31,18 @@ pub(crate) fn is_success(status: StatusCode, grpc_status: Option<u16>) -> bool {
 #[must_use]
 pub(crate) fn grpc_status(map: &http::HeaderMap) -> Option<u16> {
     map.get("grpc-status")?.to_str().ok()?.parse().ok()
+}
+
+/// How this proxy ends a call whose answer has begun: the status that the same reason has in
+/// an answer of its own. `detail` is printable ASCII without a percent sign, and may be empty.
+#[must_use]
+pub(crate) fn ending(reason: Reason, detail: &str) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    let code = u16::from(reason.grpc_status());
+    map.insert("grpc-status", HeaderValue::from(code));
+    let colon = if detail.is_empty() { "" } else { ": " };
+    if let Ok(message) = HeaderValue::from_str(&format!("weft: {reason}{colon}{detail}")) {
+        map.insert("grpc-message", message);
+    }
+    map
 }

@@ -11,7 +11,7 @@ use crate::http::client::exchange::{self, UpstreamResponse};
 use crate::http::deadline::{self, Ends};
 use crate::http::replay::Replay;
 use crate::inbound::connection::Connection;
-use crate::inbound::reauthorize::{Allowed, IN_FLIGHT_GRACE};
+use crate::inbound::reauthorize::{Allowed, IN_FLIGHT_GRACE, no_longer_allowed};
 use crate::mesh::protocol::AppHttp;
 use crate::net::connect::CONNECT_TIMEOUT;
 
@@ -40,7 +40,7 @@ impl Connection {
         let sent = deadline::until(Ends::at(allowed.ends), sent);
         tokio::select! {
             sent = sent => sent.unwrap_or_else(|_| Err(deadline::passed())),
-            () = revoked => Err(Failure::refused(Reason::NotAllowed, "the call is no longer allowed")),
+            () = revoked => Err(no_longer_allowed()),
         }
     }
 

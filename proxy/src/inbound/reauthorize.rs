@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use policy::reason::Reason;
+
 use crate::failure::Failure;
 use crate::http::body;
 use crate::inbound::connection::Connection;
@@ -17,6 +19,11 @@ pub(crate) const IN_FLIGHT_GRACE: Duration = Duration::from_secs(30);
 /// Parts of an answer that pass before anybody looks whether it may go on: most
 /// answers have fewer, and need no watch.
 const FREE_FRAMES: u32 = 32;
+
+/// A call that a change has taken the right to go on away from.
+pub(super) fn no_longer_allowed() -> Failure {
+    Failure::refused(Reason::NotAllowed, "the call is no longer allowed")
+}
 
 /// A request that was allowed.
 #[derive(Debug)]
@@ -73,7 +80,7 @@ where
             return polled;
         }
         this.over = None;
-        Poll::Ready(Some(Err("the call is no longer allowed".into())))
+        Poll::Ready(Some(Err(no_longer_allowed().into())))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -171,7 +171,10 @@ impl<'a> Attempts<'a> {
         upload: &Upload,
         call: &mut Call,
     ) -> Result<(UpstreamResponse, Serving), Failure> {
-        if let Err(refused) = self.held_back(outgoing).and_then(|()| self.admit(proxy)) {
+        // One whose time is over is told that, whatever else would hold it back.
+        if outgoing.check().is_ok()
+            && let Err(refused) = self.held_back(outgoing).and_then(|()| self.admit(proxy))
+        {
             self.note_failure(&refused, None, outgoing);
             return Err(refused);
         }

@@ -8,11 +8,12 @@ use policy::http_match::HttpMatch;
 use policy::route::Match;
 use policy::traffic::Traffic;
 use policy::traffic::call::{Retry, Timeouts};
+use policy::traffic::endpoint::{Breaker, BreakerState};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use wire::v1::{self, Protocol};
 
-use super::answers::{App, OK, SILENCE, ask, limited, retries, said, served_by, sum};
+use super::answers::{App, OK, SILENCE, ask, limited, retries, said, served_by, sum, whole};
 use super::leftover::answer;
 use super::limits::guarded;
 use super::shown::{Does, call, grpc, serve};
@@ -255,6 +256,26 @@ async fn the_time_of_a_grpc_call_is_kept_without_any_policy_and_shrinks_on_the_w
     ask(&client, "POST", &headers, "call").await;
     assert_eq!(quick.asked(), 1);
     assert_eq!(sum(&client, "weft_unreadable_times_total", &[]), 1.0);
+}
+
+#[tokio::test]
+async fn a_grpc_call_whose_time_is_over_says_so_also_where_a_breaker_is_open() {
+    let (client, _server, apps) = fleet([OK]).await;
+    client.set(vec![said(&Traffic {
+        breaker: whole(Breaker {
+            state: BreakerState::Open,
+            ..Breaker::DEFAULT
+        }),
+        ..Traffic::default()
+    })]);
+    for (time, says) in [
+        ("grpc-timeout: 1n\r\n", ["grpc-status: 4", "deadline"]),
+        ("", ["grpc-status: 14", "circuit-open"]),
+    ] {
+        let (_, answer) = ask(&client, "POST", &format!("{GRPC}{time}"), "call").await;
+        assert!(says.iter().all(|part| answer.contains(part)), "{answer}");
+    }
+    assert_eq!(apps[0].asked(), 0);
 }
 
 #[tokio::test]

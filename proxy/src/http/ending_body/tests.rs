@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::time::Duration;
 
+use http::HeaderValue;
 use http::header::CONTENT_TYPE;
 use http_body_util::BodyExt;
 

@@ -1,5 +1,6 @@
 //! One HTTP/2 connection as a server.
 
+use std::error::Error;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use h2::{Reason, SendStream};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use http_body::Body as HttpBody;
 use parking_lot::Mutex;
+use policy::reason::Reason::ConnectionLost;
 use runtime::occupancy::{Held, Permit};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
@@ -25,7 +27,8 @@ use super::recv::RecvBody;
 use super::{RESET_FOR, SMALL_FRAMES, Tuning, reset_errors, strip_connection_headers};
 use crate::failure::StreamReset;
 use crate::http::body::Body;
-use crate::http::grpc::is_grpc;
+use crate::http::ending_body::ended_for;
+use crate::http::grpc::{self, is_grpc};
 use crate::http::limits::{HEADER_BYTES, size};
 use crate::http::replay::KeptBody;
 use crate::net::admission::AdmissionClass;
@@ -308,7 +311,7 @@ async fn send(
                 return Ok(());
             }
             // A gRPC client reads a reset as an error in the server's program.
-            if !asked.grpc || stream.send_trailers(unavailable()).is_err() {
+            if !asked.grpc || stream.send_trailers(grpc_end(&*error)).is_err() {
                 stream.send_reset(h2::Reason::INTERNAL_ERROR);
             }
         }
@@ -316,13 +319,11 @@ async fn send(
     Ok(())
 }
 
-/// How gRPC says that a stream ended with its server.
-fn unavailable() -> HeaderMap {
-    let mut map = HeaderMap::new();
-    map.insert("grpc-status", HeaderValue::from_static("14"));
-    map.insert(
-        "grpc-message",
-        HeaderValue::from_static("weft: connection-lost: the server ended the stream early"),
-    );
-    map
+/// How gRPC says why the body of an answer broke off, also where its head is none of gRPC:
+/// what this proxy has ended itself is not told as a server that went away.
+fn grpc_end(error: &(dyn Error + 'static)) -> HeaderMap {
+    match ended_for(error) {
+        Some(reason) => grpc::ending(reason, ""),
+        None => grpc::ending(ConnectionLost, "the server ended the stream early"),
+    }
 }

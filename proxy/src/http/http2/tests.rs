@@ -3,6 +3,7 @@
 mod floods;
 mod frame_sizes;
 mod graceful_shutdown;
+mod grpc_ends;
 mod held_back;
 mod weights;
 mod windows;
