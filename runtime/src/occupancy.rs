@@ -25,6 +25,7 @@ mod eviction;
 mod in_flight;
 mod proof;
 mod requests;
+mod reserved;
 mod slot;
 mod watch;
 mod weight;
@@ -42,6 +43,7 @@ use tokio::time::{Instant, timeout};
 
 pub use in_flight::InFlight;
 pub use requests::{Look, Requests};
+pub use reserved::ReservedPermit;
 pub use slot::Held;
 use slot::{BUSY, CLOSE, CUT, IDLE, Loss, SHED, SILENT, STAY, TrackedConnection, YOUNG, millis};
 pub use weight::Weights;

@@ -8,8 +8,14 @@
 //!
 //! Beyond that everybody may have [`LEAST`] requests in flight, or its part of so many
 //! where there are more callers: one may have to end for others to end.
+//!
+//! Who has more than those in flight and none of them ends, as downloads that nobody reads,
+//! would wait for ever with the next. So a few requests of each holder begin by permits that
+//! are reserved for it, up to [`RESERVED`], and give them back when they end.
 
-use runtime::occupancy::Requests;
+use std::sync::Arc;
+
+use runtime::occupancy::{Requests, ReservedPermit};
 
 use crate::net::admission::{AdmissionClass, HELD, REQUEST};
 use crate::net::budget::Budget;
@@ -18,12 +24,20 @@ use crate::net::budget::Budget;
 /// reads is for answers that take more than was expected of them.
 const TOP: usize = 63;
 /// In percent: who holds a [`MUCH`]th part of the memory finds room up to here. More than
-/// from where on chunks and windows are the smallest: what three hundred streams hold that
-/// stand still, of 64 MiB, may come to that, and calls beside them go on.
+/// from where on chunks and windows are the smallest: three hundred streams that stand still
+/// hold that much of 64 MiB now and then, and calls beside them go on, as many at once as
+/// fit. From here on they go on as well, but only as many at once as there are reserved
+/// permits.
 const CALLERS: usize = 58;
 /// The same for the own application.
 const OWN: usize = 60;
 const MUCH: usize = 4;
+/// In percent: requests begin by reserved permits up to here, whatever their holder holds.
+/// Less than [`TOP`], so that room is left for who holds next to nothing. All of one holder
+/// fit below where nobody reads even if each takes twice what is expected of it.
+const RESERVED: usize = 62;
+/// The reserved permits of a holder are for this part of the memory, 8 of 64 MiB.
+const RESERVE: usize = 128;
 /// Requests that callers may have in flight where there is no room for more.
 const LEAST: usize = 64;
 /// In percent: those begin up to here, where nobody reads any more.
@@ -39,7 +53,13 @@ pub(super) enum Entry {
     Headroom,
     /// There is none.
     Spared,
+    /// By a permit that is reserved for its holder, which has too much in flight for either.
+    Reserved,
 }
+
+/// Others took the last reserved permit meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NoneLeft;
 
 /// What is in use, looked at once for all who ask.
 #[derive(Clone, Copy)]
@@ -61,18 +81,33 @@ impl Budget {
             return Some(Entry::Headroom);
         }
         match headroom.admits(requests, class) {
-            Some(Entry::Headroom) if self.others_first(&headroom, requests) => {
+            Some(Entry::Headroom | Entry::Reserved) if self.others_first(&headroom, requests) => {
                 headroom.spares(requests, class).then_some(Entry::Spared)
             }
             entry => entry,
         }
     }
 
-    /// One begins so.
-    pub(super) fn enters(&self, entry: Entry) {
-        if entry == Entry::Spared {
-            self.admission.spares();
+    /// A request of this holder begins so. Gives what it keeps until it has ended, if anything.
+    ///
+    /// # Errors
+    /// When it was to begin by a reserved permit, and none is left: it has to wait.
+    pub(super) fn enters(
+        &self,
+        entry: Entry,
+        requests: &Arc<Requests>,
+    ) -> Result<Option<Arc<ReservedPermit>>, NoneLeft> {
+        match entry {
+            Entry::Headroom => {}
+            Entry::Spared => self.admission.spares(),
+            Entry::Reserved => {
+                let permit = requests
+                    .reserve(self.reserved_permits(requests))
+                    .ok_or(NoneLeft)?;
+                return Ok(Some(permit));
+            }
         }
+        Ok(None)
     }
 
     pub(super) fn headroom(&self) -> Headroom<'_> {
@@ -96,6 +131,13 @@ impl Budget {
         }
     }
 
+    /// Reserved permits of a holder, or its part of them where there are more holders. At
+    /// least one, however many they are: what all of them take is bounded by [`RESERVED`].
+    fn reserved_permits(&self, requests: &Requests) -> usize {
+        let all = self.heap() / RESERVE / REQUEST;
+        (all / requests.sharers().max(1)).max(1)
+    }
+
     /// Somebody waits for whom there is room, and has no more in flight.
     fn others_first(&self, headroom: &Headroom<'_>, requests: &Requests) -> bool {
         self.admission.any(|one, class| {
@@ -110,7 +152,10 @@ impl Headroom<'_> {
         if self.is_for(requests, class) {
             return Some(Entry::Headroom);
         }
-        self.spares(requests, class).then_some(Entry::Spared)
+        if self.spares(requests, class) {
+            return Some(Entry::Spared);
+        }
+        self.reserves(requests).then_some(Entry::Reserved)
     }
 
     /// Whether there is room for the next request of this holder.
@@ -138,5 +183,11 @@ impl Headroom<'_> {
         let below = budget.used() + REQUEST <= heap / 100 * LAST;
         (below && admission.spared() + REQUEST <= heap / SPARED)
             || admission.expected() + REQUEST <= heap / TRICKLE
+    }
+
+    /// Whether its next request may begin by a reserved permit.
+    fn reserves(&self, requests: &Requests) -> bool {
+        self.taken <= self.budget.heap() / 100 * RESERVED
+            && requests.reserved() < self.budget.reserved_permits(requests)
     }
 }

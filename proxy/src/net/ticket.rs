@@ -11,6 +11,8 @@
 //! What fits is what counts, not who asks: many of whom each holds little wait as well
 //! where they fill the memory together. Some requests of everybody are let in beyond that,
 //! so that nobody waits for what can only end after it; fewer, the more callers there are.
+//! Who has more than those in flight keeps a few permits that are reserved for its next
+//! requests, so that those in flight that never end do not hold up all others.
 //!
 //! Room goes to who has fewest in flight. Who holds much less than the holder of most and
 //! gets nothing at all for [`PATIENCE`] takes from that one, little at a time: where
@@ -32,11 +34,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use runtime::occupancy::{Look, Permit, Requests};
+use runtime::occupancy::{Look, Permit, Requests, ReservedPermit};
 use tokio::time::timeout;
 
 use crate::net::admission::{AdmissionClass, HELD};
 use crate::net::budget::Budget;
+use crate::net::headroom::Entry;
 
 /// Nobody waits longer than this. Clients that have a time limit have given up by then.
 pub(crate) const WAIT: Duration = Duration::from_secs(30);
@@ -45,8 +48,12 @@ pub(crate) const WAIT: Duration = Duration::from_secs(30);
 /// this.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// What a request that may begin keeps until it has ended; nothing where there was room.
+pub(crate) type Reservation = Option<Arc<ReservedPermit>>;
+
 impl Budget {
-    /// Lets a request of whoever has this permit begin, or gives it a ticket.
+    /// Lets a request of whoever has this permit begin, or gives it a ticket. Its reservation
+    /// goes to [`Permit::begin_request_by`].
     ///
     /// # Errors
     /// When it has to wait.
@@ -54,13 +61,14 @@ impl Budget {
         self: &Arc<Self>,
         permit: &Permit,
         class: AdmissionClass,
-    ) -> Result<(), AdmissionTicket> {
+    ) -> Result<Reservation, AdmissionTicket> {
         let Some(requests) = permit.requests() else {
-            return Ok(());
+            return Ok(None);
         };
-        if let Some(entry) = self.passes(requests, class) {
-            self.enters(entry);
-            return Ok(());
+        if let Some(entry) = self.passes(requests, class)
+            && let Ok(reservation) = self.enters(entry, requests)
+        {
+            return Ok(reservation);
         }
         permit.waits_for_memory();
         let ticket = AdmissionTicket {
@@ -75,7 +83,8 @@ impl Budget {
         Err(ticket)
     }
 
-    /// Lets a request of whoever has this permit begin, where it need not wait.
+    /// Lets a request of whoever has this permit begin of which no more than the first bytes
+    /// have come, where it need not wait. It gets no reserved permit: the rest may never come.
     pub(crate) fn lets_in(&self, permit: &Permit, class: AdmissionClass) -> bool {
         let Some(requests) = permit.requests() else {
             return true;
@@ -83,8 +92,7 @@ impl Budget {
         let Some(entry) = self.passes(requests, class) else {
             return false;
         };
-        self.enters(entry);
-        true
+        entry != Entry::Reserved && self.enters(entry, requests).is_ok()
     }
 
     /// Whether the next request of whoever has this permit would wait.
@@ -144,27 +152,36 @@ pub(crate) struct AdmissionTicket {
 }
 
 impl AdmissionTicket {
-    /// True when it was admitted within [`WAIT`].
-    pub(crate) async fn admitted(self) -> bool {
-        timeout(WAIT, self).await.is_ok()
+    /// Returns when the request may begin.
+    ///
+    /// # Errors
+    /// When it was not admitted within [`WAIT`].
+    pub(crate) async fn admitted(self) -> Result<Reservation, NotAdmitted> {
+        timeout(WAIT, self).await.map_err(|_| NotAdmitted::Late)
     }
 
-    /// The same, and before whoever sent the request left.
-    pub(crate) async fn admitted_before(self, left: impl Future<Output = ()>) -> bool {
+    /// The same.
+    ///
+    /// # Errors
+    /// When it was not admitted within [`WAIT`], or whoever sent it `left` before.
+    pub(crate) async fn admitted_before(
+        self,
+        left: impl Future<Output = ()>,
+    ) -> Result<Reservation, NotAdmitted> {
         tokio::select! {
             // Nobody wants an answer any more, and what was asked for may have been asked
             // for elsewhere.
             biased;
-            () = left => false,
+            () = left => Err(NotAdmitted::Left),
             admitted = self.admitted() => admitted,
         }
     }
 }
 
 impl Future for AdmissionTicket {
-    type Output = ();
+    type Output = Reservation;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Reservation> {
         let entry = match self.requests.look(self.number, cx.waker()) {
             Look::BelowShare | Look::Called => {
                 self.budget.headroom().admits(&self.requests, self.class)
@@ -174,9 +191,12 @@ impl Future for AdmissionTicket {
         let Some(entry) = entry else {
             return Poll::Pending;
         };
-        self.budget.enters(entry);
+        let Ok(reservation) = self.budget.enters(entry, &self.requests) else {
+            // Who gives one back wakes the first that waits.
+            return Poll::Pending;
+        };
         self.requests.moves();
-        Poll::Ready(())
+        Poll::Ready(reservation)
     }
 }
 

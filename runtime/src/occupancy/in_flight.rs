@@ -4,17 +4,22 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::requests::Requests;
+use super::reserved::ReservedPermit;
 use super::slot::TrackedConnection;
 use super::{Holder, Occupancy, Permit, Table};
 
 /// A request in flight, until it is dropped.
 #[derive(Debug)]
-pub struct InFlight(Arc<TrackedConnection>);
+pub struct InFlight {
+    connection: Arc<TrackedConnection>,
+    /// By which it began, where there was no room; given back after it ended.
+    _reserved: Option<Arc<ReservedPermit>>,
+}
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.requests.fetch_sub(1, Relaxed);
-        self.0.of_holder().end(1);
+        self.connection.requests.fetch_sub(1, Relaxed);
+        self.connection.of_holder().end(1);
     }
 }
 
@@ -40,10 +45,20 @@ impl Permit {
     /// Counts a request as in flight until the guard is dropped.
     #[must_use]
     pub fn begin_request(&self) -> InFlight {
+        self.begin_request_by(None)
+    }
+
+    /// The same of a request that may have begun by a reserved permit, which is given back
+    /// with the guard.
+    #[must_use]
+    pub fn begin_request_by(&self, reserved: Option<Arc<ReservedPermit>>) -> InFlight {
         let slot = self.charged();
         slot.requests.fetch_add(1, Relaxed);
         slot.of_holder().begin(1);
-        InFlight(Arc::clone(slot))
+        InFlight {
+            connection: Arc::clone(slot),
+            _reserved: reserved,
+        }
     }
 
     /// Those of all connections of its holder; `None` for a permit in no table.

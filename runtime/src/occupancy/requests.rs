@@ -14,6 +14,8 @@ use tokio::time::Instant;
 #[derive(Debug, Default)]
 pub struct Requests {
     in_flight: AtomicUsize,
+    /// Reserved permits that are taken.
+    pub(super) reserved: AtomicUsize,
     /// Holders of the same listener that have some in flight.
     active: Arc<AtomicUsize>,
     /// Bytes that its connections held when somebody looked last.

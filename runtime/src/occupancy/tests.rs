@@ -12,6 +12,7 @@ use super::*;
 
 mod full;
 mod proof;
+mod reserved;
 mod within;
 
 /// True when `future` is ready at the first look.

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Context;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use h2::RecvStream;
@@ -22,7 +22,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use crate::http::limits::size;
 use crate::net::admission::AdmissionClass;
 use crate::net::budget::Budget;
-use crate::net::ticket::{AdmissionTicket, NotAdmitted, WAIT, Waited};
+use crate::net::ticket::{AdmissionTicket, NotAdmitted, Reservation, WAIT, Waited};
 
 /// What one of them costs beside its head, in bytes.
 const STREAM: usize = 2 * 1024;
@@ -85,7 +85,7 @@ impl HeldBack {
     ) -> Option<BegunRequest> {
         if self.waiting.is_empty() {
             match self.budget.admit(&self.permit, self.class) {
-                Ok(()) => return Some(begun),
+                Ok(reservation) => return Some(reserved(begun, reservation)),
                 Err(ticket) => self.ticket = Some(ticket),
             }
         }
@@ -124,20 +124,22 @@ impl HeldBack {
                 return None;
             };
             let late = is_late(&mut self.late, first.since + WAIT, cx);
+            let mut reservation = None;
             if !late {
                 let admitted = match &mut self.ticket {
-                    Some(ticket) => Pin::new(ticket).poll(cx).is_ready(),
+                    Some(ticket) => Pin::new(ticket).poll(cx),
                     None => match self.budget.admit(&self.permit, self.class) {
-                        Ok(()) => true,
+                        Ok(reservation) => Poll::Ready(reservation),
                         Err(ticket) => {
                             self.ticket = Some(ticket);
                             continue;
                         }
                     },
                 };
-                if !admitted {
+                let Poll::Ready(admitted) = admitted else {
                     return None;
-                }
+                };
+                reservation = admitted;
                 self.ticket = None;
             }
             let Waiting {
@@ -154,9 +156,17 @@ impl HeldBack {
             } else if late {
                 marked(begun, NotAdmitted::Late)
             } else {
-                marked(begun, Waited(since.elapsed()))
+                marked(reserved(begun, reservation), Waited(since.elapsed()))
             });
         }
+    }
+}
+
+/// The same with what it keeps until it has ended.
+fn reserved(begun: BegunRequest, reservation: Reservation) -> BegunRequest {
+    match reservation {
+        Some(permit) => marked(begun, permit),
+        None => begun,
     }
 }
 

@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use http_body::Body as HttpBody;
 use parking_lot::Mutex;
 use policy::reason::Reason::ConnectionLost;
-use runtime::occupancy::{Held, Permit};
+use runtime::occupancy::{Held, Permit, ReservedPermit};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -204,7 +204,8 @@ fn begin<F>(
     if head.extensions.get::<NotAdmitted>().is_none() {
         promise.begins();
     }
-    let in_flight = Arc::new(permit.begin_request());
+    let reserved = head.extensions.remove::<Arc<ReservedPermit>>();
+    let in_flight = Arc::new(permit.begin_request_by(reserved));
     let cost = permit.hold(REQUEST + bytes);
     if !stream.is_end_stream() {
         head.extensions.insert(KeptBody::new(cost.beside(0)));

@@ -12,6 +12,8 @@ use tokio::time::sleep;
 
 use super::*;
 
+mod reserved;
+
 const MIB: usize = 1024 * 1024;
 const LIMIT: usize = 64 * MIB;
 /// What a caller may have in flight whatever room there is, when it is the only one.
@@ -19,6 +21,8 @@ const LEAST: usize = 64;
 /// With so many in flight a caller holds as much as decides from which part of the memory
 /// on it waits.
 const MANY: usize = 512;
+/// What is reserved for a caller that is the only one.
+const RESERVED: usize = 8;
 
 thread_local! {
     static USED: Cell<usize> = const { Cell::new(0) };
@@ -57,6 +61,12 @@ fn busy(occupancy: &Arc<Occupancy>, last: u8, many: usize) -> (Arc<Permit>, Vec<
     (permit, requests)
 }
 
+/// All that is reserved for this caller is taken.
+fn take_reserved(permit: &Permit) -> Vec<Arc<ReservedPermit>> {
+    let requests = permit.requests().unwrap();
+    std::iter::from_fn(|| requests.reserve(RESERVED)).collect()
+}
+
 fn passes(budget: &Arc<Budget>, permit: &Arc<Permit>, class: AdmissionClass) -> bool {
     budget.admit(permit, class).is_ok()
 }
@@ -66,7 +76,7 @@ fn waits(budget: &Arc<Budget>, permit: &Arc<Permit>) -> JoinHandle<bool> {
     let ticket = budget
         .admit(permit, AdmissionClass::Callers)
         .expect_err("it waits");
-    tokio::spawn(ticket.admitted())
+    tokio::spawn(async move { ticket.admitted().await.is_ok() })
 }
 
 async fn a_moment() {
@@ -77,6 +87,7 @@ async fn a_moment() {
 async fn a_caller_with_much_in_flight_waits_until_memory_falls_and_one_with_less_does_not() {
     let (budget, occupancy) = (budget(), occupancy());
     let (busy, _requests) = busy(&occupancy, 1, MANY);
+    let _reserved = take_reserved(&busy);
     let idle = enter(&occupancy, 2);
     USED.set(37 * MIB);
     assert!(
@@ -147,7 +158,7 @@ async fn turns_come_in_order_and_newcomers_go_behind() {
         let ticket = budget.admit(&busy, AdmissionClass::Callers).err().unwrap();
         let order = Arc::clone(&order);
         all.push(tokio::spawn(async move {
-            assert!(ticket.admitted().await);
+            assert!(ticket.admitted().await.is_ok());
             order.lock().push(at);
         }));
         a_moment().await;
@@ -180,7 +191,7 @@ async fn callers_wait_behind_requests_of_their_own_and_of_nobody_else() {
             .unwrap();
         let permit = Arc::clone(&second);
         tokio::spawn(async move {
-            assert!(ticket.admitted().await);
+            assert!(ticket.admitted().await.is_ok());
             permit.begin_request()
         })
     });
@@ -209,7 +220,7 @@ async fn where_there_is_room_whoever_has_fewest_in_flight_comes_first() {
         let ticket = budget.admit(permit, AdmissionClass::Callers).err().unwrap();
         let order = Arc::clone(&order);
         all.push(tokio::spawn(async move {
-            assert!(ticket.admitted().await);
+            assert!(ticket.admitted().await.is_ok());
             order.lock().push(name);
         }));
         a_moment().await;
@@ -252,6 +263,7 @@ async fn where_there_is_no_room_nobody_is_woken() {
 fn what_has_begun_counts_until_it_has_ended_or_is_measured() {
     let (budget, occupancy) = (budget(), occupancy());
     let (busy, _requests) = busy(&occupancy, 1, MANY);
+    let _reserved = take_reserved(&busy);
     USED.set(30 * MIB);
     let begin = || {
         let mut promise = budget.promise(0);
@@ -289,6 +301,7 @@ fn what_has_begun_counts_until_it_has_ended_or_is_measured() {
 fn the_own_application_still_calls_where_callers_wait() {
     let (budget, occupancy) = (budget(), occupancy());
     let (busy, _requests) = busy(&occupancy, 1, MANY);
+    let _reserved = take_reserved(&busy);
     USED.set(38 * MIB);
     assert!(!passes(&budget, &busy, AdmissionClass::Callers));
     assert!(passes(&budget, &busy, AdmissionClass::Own));
@@ -302,7 +315,7 @@ fn the_more_a_caller_holds_the_earlier_its_next_request_waits() {
     // In MiB: what it holds beside its requests, and up to where it finds room.
     for (holds, room) in [(0, 39), (5, 39), (8, 38), (12, 37), (16, 37), (40, 37)] {
         let (busy, requests) = busy(&occupancy, 1, LEAST);
-        let held = busy.hold(holds * MIB);
+        let held = (busy.hold(holds * MIB), take_reserved(&busy));
         occupancy.weigh(0);
         USED.set(room * MIB);
         assert!(passes(&budget, &busy, AdmissionClass::Callers), "{holds}");
@@ -382,7 +395,7 @@ async fn own_calls_wait_for_no_request_that_can_only_end_after_them() {
         let ticket = budget
             .admit(&own, AdmissionClass::Own)
             .expect_err("it waits");
-        tokio::spawn(ticket.admitted())
+        tokio::spawn(async move { ticket.admitted().await.is_ok() })
     };
     a_moment().await;
     assert!(!first.is_finished());

@@ -142,6 +142,30 @@ async fn a_request_that_waits_in_vain_is_handed_on_to_be_refused() {
     assert_eq!(body_of(answer).await, "late");
 }
 
+/// A caller that holds much of what never ends goes on beside it.
+#[tokio::test(start_paused = true)]
+async fn a_request_by_a_reserved_permit_gives_it_back_when_it_is_answered_or_reset() {
+    const RESERVED: usize = 8;
+    let mut saturated = saturated().await;
+    let _held = saturated._requests.0.hold(LIMIT / 4);
+    saturated.occupancy.weigh(0);
+    let requests = Arc::clone(saturated._requests.0.requests().unwrap());
+    USED.set(39 << 20);
+    let mut slow: Vec<_> = (0..=RESERVED).map(|_| saturated.ask("/slow")).collect();
+    a_moment().await;
+    let now = (saturated.begun(), requests.reserved());
+    assert_eq!(now, (RESERVED, RESERVED));
+    drop(slow.remove(0));
+    a_moment().await;
+    let now = (saturated.begun(), requests.reserved());
+    assert_eq!(now, (RESERVED + 1, RESERVED), "the one that waited has it");
+    for answer in slow {
+        assert_eq!(body_of(answer).await, "ok");
+    }
+    a_moment().await;
+    assert_eq!((requests.reserved(), requests.in_flight()), (0, 100));
+}
+
 /// Streams that a client takes back count no more as open, so it may begin others.
 #[tokio::test(start_paused = true)]
 async fn requests_that_were_taken_back_do_not_pile_up_nor_hold_others_up() {

@@ -23,7 +23,7 @@ use crate::net::abort::Abort;
 use crate::net::admission::AdmissionClass;
 use crate::net::budget::{Budget, Holder, Promise};
 use crate::net::prefixed::Prefixed;
-use crate::net::ticket::{AdmissionTicket, Waited};
+use crate::net::ticket::{AdmissionTicket, NotAdmitted, Reservation, Waited};
 
 /// What a request in flight costs beside its head, in bytes.
 const REQUEST: usize = 16 * 1024;
@@ -75,6 +75,8 @@ pub(super) struct ConnectionUse {
     admitted: AtomicBool,
     /// And all of its head had come.
     whole: AtomicBool,
+    /// What a request keeps that was admitted, until it goes on its way with it.
+    reservation: Mutex<Reservation>,
     /// For how many milliseconds it waited; 0: it did not.
     waited: AtomicU64,
     /// A request whose head hyper has waits to be admitted.
@@ -114,6 +116,7 @@ impl ConnectionUse {
             class,
             admitted: AtomicBool::default(),
             whole: AtomicBool::default(),
+            reservation: Mutex::default(),
             waited: AtomicU64::default(),
             queued: AtomicBool::default(),
             left: AtomicBool::default(),
@@ -193,27 +196,56 @@ impl ConnectionUse {
         I: AsyncRead + Unpin,
     {
         let let_in = early.is_some_and(|early| early.since.elapsed() < MOMENT);
-        if !let_in && let Err(ticket) = self.budget.admit(&self.permit, self.class) {
-            let held = self.permit.hold(io.ahead());
-            let most = io.ahead() + AHEAD;
-            // Nobody is to blame for the time that passes.
-            self.permit.busy();
-            let since = Instant::now();
-            let left = poll_fn(|cx| {
-                let left = io.poll_left(cx, most);
-                held.set(io.ahead());
-                left
-            });
-            if !Box::pin(ticket.admitted_before(left)).await {
-                return false;
-            }
-            self.notes_wait(since);
-            self.permit.idle();
-            self.permit.head_begins();
+        let mut reservation = None;
+        if !let_in {
+            let admitted = match self.budget.admit(&self.permit, self.class) {
+                Ok(at_once) => Ok(at_once),
+                // Boxed: a connection that rests has no room for it.
+                Err(ticket) => Box::pin(self.queues(io, ticket)).await,
+            };
+            let Ok(admitted) = admitted else { return false };
+            reservation = admitted;
         }
-        self.whole.store(io.has_head(), Relaxed);
+        let whole = io.has_head();
+        if whole {
+            // Otherwise it asks once more, when the rest has come.
+            self.keeps(reservation);
+        }
+        self.whole.store(whole, Relaxed);
         self.admitted.store(true, Relaxed);
         true
+    }
+
+    /// Waits with a request of which nothing but the head, or its beginning, was read.
+    async fn queues<I>(
+        &self,
+        io: &mut Prefixed<I>,
+        ticket: AdmissionTicket,
+    ) -> Result<Reservation, NotAdmitted>
+    where
+        I: AsyncRead + Unpin,
+    {
+        let held = self.permit.hold(io.ahead());
+        let most = io.ahead() + AHEAD;
+        // Nobody is to blame for the time that passes.
+        self.permit.busy();
+        let since = Instant::now();
+        let left = poll_fn(|cx| {
+            let left = io.poll_left(cx, most);
+            held.set(io.ahead());
+            left
+        });
+        let reservation = ticket.admitted_before(left).await?;
+        self.notes_wait(since);
+        self.permit.idle();
+        self.permit.head_begins();
+        Ok(reservation)
+    }
+
+    /// For the request that was admitted last.
+    fn keeps(&self, reservation: Reservation) {
+        let before = std::mem::replace(&mut *self.reservation.lock(), reservation);
+        drop(before);
     }
 
     /// What a request waits for whose head hyper has.
@@ -222,7 +254,13 @@ impl ConnectionUse {
         if admitted && self.whole.load(Relaxed) {
             return None;
         }
-        self.budget.admit(&self.permit, self.class).err()
+        match self.budget.admit(&self.permit, self.class) {
+            Ok(reservation) => {
+                self.keeps(reservation);
+                None
+            }
+            Err(ticket) => Some(ticket),
+        }
     }
 
     /// Whether it was admitted before it was late, and before whoever sent it left.
@@ -238,13 +276,15 @@ impl ConnectionUse {
                 Poll::Pending
             }
         });
-        let came = ticket.admitted_before(left).await;
+        let admitted = ticket.admitted_before(left).await;
         self.queued.store(false, Relaxed);
         self.held_head.set(0);
-        if came {
-            self.notes_wait(since);
-        }
-        came
+        let Ok(reservation) = admitted else {
+            return false;
+        };
+        self.keeps(reservation);
+        self.notes_wait(since);
+        true
     }
 
     /// While a request waits whose head hyper has nobody reads, so nobody else would see
@@ -375,7 +415,9 @@ impl Busy {
         let used = &self.used;
         let switches = upgrade && !used.body.load(Relaxed);
         used.switches.store(switches, Relaxed);
-        self.in_flight = Some((used.permit.begin_request(), used.budget.hold()));
+        let reservation = used.reservation.lock().take();
+        let in_flight = used.permit.begin_request_by(reservation);
+        self.in_flight = Some((in_flight, used.budget.hold()));
         self.promise.begins();
     }
 

@@ -103,15 +103,17 @@ async fn request(
     let permit: Arc<Permit> = occupancy.try_admit(&from).unwrap().unwrap();
     permit.busy();
     let began = Instant::now();
-    if let Err(ticket) = budget.admit(&permit, class)
-        && !ticket.admitted().await
-    {
-        return Ended::Refused;
-    }
+    let reservation = match budget.admit(&permit, class) {
+        Ok(reservation) => reservation,
+        Err(ticket) => match ticket.admitted().await {
+            Ok(reservation) => reservation,
+            Err(_) => return Ended::Refused,
+        },
+    };
     let waited = began.elapsed();
     let mut promise = budget.promise(0);
     promise.begins();
-    let _in_flight = permit.begin_request();
+    let _in_flight = permit.begin_request_by(reservation);
     let known = permit.hold(KNOWN);
     let served = async {
         sleep(SET_UP).await;
@@ -255,13 +257,15 @@ async fn long_requests(budget: &Arc<Budget>, occupancy: &Arc<Occupancy>, many: u
         permit.busy();
         let (budget, begun) = (Arc::clone(budget), Arc::clone(&begun));
         tokio::spawn(async move {
-            if let Err(ticket) = budget.admit(&permit, AdmissionClass::Callers)
-                && !ticket.admitted().await
-            {
-                return;
-            }
+            let reservation = match budget.admit(&permit, AdmissionClass::Callers) {
+                Ok(reservation) => reservation,
+                Err(ticket) => match ticket.admitted().await {
+                    Ok(reservation) => reservation,
+                    Err(_) => return,
+                },
+            };
             let _held = (permit.hold(16 * 1024), hold(40 * 1024));
-            let _in_flight = permit.begin_request();
+            let _in_flight = permit.begin_request_by(reservation);
             begun.fetch_add(1, Relaxed);
             permits::keep(&permit, sleep(Duration::from_secs(25))).await;
             begun.fetch_sub(usize::from(permit.cut().now_or_never().is_some()), Relaxed);

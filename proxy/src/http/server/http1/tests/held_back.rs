@@ -388,3 +388,72 @@ async fn a_request_is_in_flight_until_its_body_has_come_whatever_was_answered() 
     sleep(LONG).await;
     assert_eq!(in_flight(), 0);
 }
+
+/// In bytes: there is no room for a caller that holds a quarter of the memory, but for what
+/// is reserved for it.
+const RESERVED: usize = 39 << 20;
+/// Requests in flight that hold a quarter of the memory.
+const MANY: usize = 512;
+
+#[tokio::test(start_paused = true)]
+async fn requests_beside_many_that_never_end_begin_by_reserved_permits_and_give_them_back() {
+    let (mut served, _budget, (other, _requests)) = saturated();
+    let _more: Vec<_> = (100..MANY).map(|_| other.begin_request()).collect();
+    let requests = Arc::clone(other.requests().unwrap());
+    USED.set(RESERVED);
+    let large = format!(
+        "GET /one HTTP/1.1\r\nHost: s\r\nCookie: {}\r\n\r\n",
+        "c".repeat(20_000)
+    );
+    // Whole, in two parts, and too large to be waited for before it is read; on a connection
+    // that was used a moment ago, and on one that rests.
+    let requests_in_parts: [&[&[u8]]; 3] = [&[GET], &[&GET[..10], &GET[10..]], &[large.as_bytes()]];
+    for rest in [Duration::from_millis(1), LONG] {
+        for parts in requests_in_parts {
+            for part in parts {
+                served.say(part).await;
+                sleep(Duration::from_millis(1)).await;
+            }
+            served.hear(&said("/one")).await;
+            sleep(rest).await;
+            assert_eq!((requests.reserved(), requests.in_flight()), (0, MANY));
+        }
+    }
+    assert_eq!(WAITED.get(), 0);
+    // Others have all of them, and give one back.
+    let mut taken: Vec<_> = (0..10).filter_map(|_| requests.reserve(8)).collect();
+    assert_eq!(taken.len(), 8);
+    served.say(GET).await;
+    sleep(LONG).await;
+    assert_eq!(WAITED.get(), 1);
+    taken.pop();
+    served.hear(&said("/one")).await;
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(requests.reserved(), taken.len());
+}
+
+/// As with what else counts of a request in flight.
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_changes_its_protocol_gives_its_reserved_permit_back() {
+    let (occupancy, budget) = (occupancy(), Budget::measured(LIMIT, LIMIT, || USED.get()));
+    let (permit, other) = (enter(&occupancy), enter(&occupancy));
+    let _requests: Vec<_> = (0..MANY).map(|_| other.begin_request()).collect();
+    let requests = Arc::clone(other.requests().unwrap());
+    USED.set(RESERVED);
+    let handler = |mut request: Request<Incoming>| async move {
+        let upgraded = hyper::upgrade::on(&mut request);
+        tokio::spawn(async move {
+            let _stream = upgraded.await.unwrap();
+            pending::<()>().await;
+        });
+        sleep(LONG).await;
+        switched()
+    };
+    let mut served = Served::within(budget, permit, 4096, None, handler);
+    served.say(SWITCH).await;
+    sleep(LONG / 2).await;
+    assert_eq!(requests.reserved(), 1);
+    served.hear(SWITCHED).await;
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!((requests.reserved(), requests.in_flight()), (0, MANY));
+}

@@ -1,0 +1,132 @@
+//! Requests that begin by permits that are reserved for their caller, which has so much in
+//! flight that there is no room for more, as where none of that ever ends.
+
+use std::future::pending;
+
+use super::*;
+
+/// In MiB: who holds a quarter of the memory finds no room any more.
+const NO_ROOM: usize = 39;
+/// More than anybody gets.
+const TRIES: usize = 100;
+
+/// A request of this caller; `None` where it has to wait.
+fn begins(budget: &Arc<Budget>, permit: &Arc<Permit>) -> Option<InFlight> {
+    let reservation = budget.admit(permit, AdmissionClass::Callers).ok()?;
+    Some(permit.begin_request_by(reservation))
+}
+
+/// As many of this caller as begin at once.
+fn all(budget: &Arc<Budget>, permit: &Arc<Permit>) -> Vec<InFlight> {
+    let tries = (0..TRIES).map_while(|_| begins(budget, permit));
+    tries.collect()
+}
+
+fn reserved(permit: &Permit) -> usize {
+    permit.requests().unwrap().reserved()
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_beside_many_that_never_end_go_on_and_a_few_at_once() {
+    let (budget, occupancy) = (budget(), occupancy());
+    let (busy, _still) = busy(&occupancy, 1, MANY);
+    USED.set(NO_ROOM * MIB);
+    for _ in 0..1000 {
+        assert!(begins(&budget, &busy).is_some(), "one after the other");
+    }
+    let mut begun = all(&budget, &busy);
+    assert_eq!((begun.len(), reserved(&busy)), (RESERVED, RESERVED));
+    let waiting: Vec<_> = (0..3)
+        .map(|_| {
+            let ticket = budget.admit(&busy, AdmissionClass::Callers).err().unwrap();
+            let permit = Arc::clone(&busy);
+            tokio::spawn(async move {
+                let reservation = ticket.admitted().await.unwrap();
+                permit.begin_request_by(reservation)
+            })
+        })
+        .collect();
+    a_moment().await;
+    for at in 0..3 {
+        let done: Vec<_> = waiting.iter().map(JoinHandle::is_finished).collect();
+        assert_eq!(done, [at > 0, at > 1, at > 2]);
+        begun.pop();
+        a_moment().await;
+        assert_eq!(reserved(&busy), RESERVED, "the next one took it");
+    }
+    drop(begun);
+    for one in waiting {
+        drop(one.await.unwrap());
+    }
+    assert_eq!(reserved(&busy), 0);
+}
+
+#[test]
+fn what_is_reserved_leaves_room_for_who_holds_next_to_nothing() {
+    let (budget, occupancy) = (budget(), occupancy());
+    let (busy, _still) = busy(&occupancy, 1, MANY);
+    let idle = enter(&occupancy, 2);
+    USED.set(NO_ROOM * MIB);
+    assert!(passes(&budget, &busy, AdmissionClass::Callers));
+    USED.set((NO_ROOM + 1) * MIB);
+    assert!(!passes(&budget, &busy, AdmissionClass::Callers));
+    let idle = idle.requests().unwrap();
+    assert!(budget.headroom().is_for(idle, AdmissionClass::Callers));
+}
+
+#[test]
+fn callers_have_parts_of_what_is_reserved_and_each_of_them_one_at_least() {
+    USED.set(NO_ROOM * MIB);
+    for (callers, each) in [(1, 8), (2, 4), (3, 2), (8, 1), (20, 1)] {
+        let (budget, occupancy) = (budget(), occupancy());
+        let callers = (0..callers).map(|last| busy(&occupancy, last, MANY));
+        let callers: Vec<_> = callers.collect();
+        let begun = callers.iter().map(|(permit, _)| all(&budget, permit));
+        let begun: Vec<_> = begun.collect();
+        assert!(begun.iter().all(|one| one.len() == each), "{each}");
+    }
+}
+
+#[test]
+fn the_beginning_of_a_head_takes_nothing_of_what_is_reserved() {
+    let (budget, occupancy) = (budget(), occupancy());
+    let (busy, _still) = busy(&occupancy, 1, MANY);
+    USED.set(NO_ROOM * MIB);
+    assert!(!budget.lets_in(&busy, AdmissionClass::Callers));
+    assert_eq!(reserved(&busy), 0);
+    assert!(!budget.holds_back(&busy, AdmissionClass::Callers));
+    assert!(passes(&budget, &busy, AdmissionClass::Callers), "all of it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_reserved_comes_back_once_however_a_request_ends() {
+    let (budget, occupancy) = (budget(), occupancy());
+    let (busy, _still) = busy(&occupancy, 1, MANY);
+    USED.set(NO_ROOM * MIB);
+    let begin = || begins(&budget, &busy).unwrap();
+    let (aborted, fails) = (begin(), begin());
+    let aborted = tokio::spawn(async move {
+        let _request = aborted;
+        pending::<()>().await;
+    });
+    let fails: JoinHandle<()> = tokio::spawn(async move {
+        let _request = fails;
+        panic!("as a bug would");
+    });
+    assert_eq!(reserved(&busy), 2);
+    a_moment().await;
+    aborted.abort();
+    assert!(aborted.await.is_err() && fails.await.is_err());
+    assert_eq!(reserved(&busy), 0);
+    // Its answer is on its way, and its body as well.
+    let answer = Arc::new(begin());
+    let body = Arc::clone(&answer);
+    drop(answer);
+    assert_eq!(reserved(&busy), 1);
+    drop(body);
+    // It was admitted, and its caller left.
+    drop(budget.admit(&busy, AdmissionClass::Callers));
+    assert_eq!(reserved(&busy), 0);
+    let in_flight = busy.requests().unwrap().in_flight();
+    assert_eq!(in_flight, MANY);
+}

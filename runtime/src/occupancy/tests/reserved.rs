@@ -1,0 +1,44 @@
+//! Permits that are reserved for the next requests of a holder.
+
+use std::thread;
+
+use super::*;
+
+const MOST: usize = 8;
+
+#[test]
+fn no_more_reserved_permits_are_taken_than_there_are_however_many_ask_at_once() {
+    let requests = Arc::<Requests>::default();
+    let (seen, got) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..2000 {
+                    let permits = [0; 3].map(|_| requests.reserve(MOST));
+                    seen.fetch_max(requests.reserved(), Relaxed);
+                    got.fetch_add(permits.iter().flatten().count(), Relaxed);
+                }
+            });
+        }
+    });
+    assert!(seen.load(Relaxed) <= MOST, "{seen:?}");
+    assert!(got.load(Relaxed) > 0);
+    assert_eq!(requests.reserved(), 0, "each came back, and once");
+    let all: Vec<_> = (0..=MOST).filter_map(|_| requests.reserve(MOST)).collect();
+    assert_eq!(all.len(), MOST);
+}
+
+#[test]
+fn who_waits_first_is_called_when_a_reserved_permit_comes_back() {
+    let requests = Arc::<Requests>::default();
+    let permit = requests.reserve(1);
+    let (first, second) = (requests.enter(0), requests.enter(0));
+    assert_eq!(requests.look(first, Waker::noop()), Look::First);
+    // As long as a part of its request has it.
+    let part = permit.clone();
+    drop(permit);
+    assert_eq!(requests.look(first, Waker::noop()), Look::First);
+    drop(part);
+    assert_eq!(requests.look(second, Waker::noop()), Look::Behind);
+    assert_eq!(requests.look(first, Waker::noop()), Look::Called);
+}
