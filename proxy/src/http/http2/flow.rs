@@ -292,7 +292,7 @@ impl Drop for Share {
 }
 
 /// The window of a stream while it has not grown.
-fn base(budget: &Budget) -> u32 {
+pub(super) fn base(budget: &Budget) -> u32 {
     let share = u32::try_from(budget.window()).unwrap_or(STREAM_WINDOW);
     floor(share.clamp(LEAST_STREAM_WINDOW, STREAM_WINDOW))
 }

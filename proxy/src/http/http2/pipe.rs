@@ -16,7 +16,6 @@ use http_body::Body as HttpBody;
 use runtime::occupancy::Held;
 
 use super::cost::StreamCost;
-use super::flow::STREAM_WINDOW;
 use crate::http::body::{Body, BoxError};
 use crate::http::stuck_upload::{Answered, StuckUpload};
 
@@ -56,6 +55,8 @@ pub(super) struct Pipe {
     held: Bytes,
     next: Next,
     cost: Option<StreamCost>,
+    /// Bytes that may come of the body while what is held waits.
+    ahead: usize,
     stuck: Option<StuckUpload>,
 }
 
@@ -76,6 +77,7 @@ impl Pipe {
             held: Bytes::new(),
             next: Next::Unknown,
             cost: None,
+            ahead: 0,
             stuck: None,
         }
     }
@@ -86,9 +88,11 @@ impl Pipe {
         self
     }
 
-    /// Counts what is not taken, for who does not take it.
-    pub(super) fn counted(mut self, stream: Held) -> Self {
+    /// Counts what is not taken, for who does not take it. `ahead`: so many bytes of the body
+    /// its sender may send before it hears of that.
+    pub(super) fn counted(mut self, stream: Held, ahead: usize) -> Self {
         self.cost = Some(StreamCost::new(stream));
+        self.ahead = ahead;
         self
     }
 
@@ -98,7 +102,7 @@ impl Pipe {
                 Next::Data(data) => data.len(),
                 _ => 0,
             };
-            let bytes = self.held.len() + behind + STREAM_WINDOW as usize;
+            let bytes = self.held.len() + behind + self.ahead;
             cost.note_stuck(if stuck { bytes } else { 0 });
         }
     }

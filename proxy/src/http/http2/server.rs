@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::flow::{CONNECTION_WINDOW, Flow, STREAMS};
+use super::flow::{CONNECTION_WINDOW, Flow, STREAMS, base};
 use super::frame_filter::FrameFilter;
 use super::held_back::{BegunRequest, HeldBack};
 use super::keepalive::{Keepalive, Peer, WatchedIo};
@@ -214,6 +214,7 @@ fn begin<F>(
         .counted(cost.beside(0))
         .of(&in_flight);
     let answer = handler(Request::from_parts(head, body));
+    let budget = Arc::clone(flow.budget());
     #[expect(clippy::disallowed_methods, reason = "one stream")]
     tokio::spawn(async move {
         let _held = (held, in_flight);
@@ -222,7 +223,7 @@ fn begin<F>(
             promise.answered();
             answer
         };
-        exchange(answer, respond, asked, cost).await;
+        exchange(answer, respond, asked, cost, &budget).await;
     });
 }
 
@@ -248,6 +249,7 @@ async fn exchange(
     mut respond: SendResponse<Bytes>,
     asked: RequestTraits,
     cost: Held,
+    budget: &Budget,
 ) {
     let response = {
         let mut answer = pin!(answer);
@@ -264,7 +266,9 @@ async fn exchange(
     if let Some(StreamReset(code)) = response.extensions().get() {
         return respond.send_reset(*code);
     }
-    if let Err(error) = send(response, &mut respond, asked, cost).await {
+    // Whoever answers was given as much when the answer began, or about so much.
+    let ahead = base(budget) as usize;
+    if let Err(error) = send(response, &mut respond, asked, cost, ahead).await {
         tracing::debug!(%error, "an answer could not be sent");
         respond.send_reset(h2::Reason::INTERNAL_ERROR);
     }
@@ -275,6 +279,7 @@ async fn send(
     respond: &mut SendResponse<Bytes>,
     asked: RequestTraits,
     cost: Held,
+    ahead: usize,
 ) -> Result<(), h2::Error> {
     let (mut head, body) = response.into_parts();
     cost.add(size(&head.headers));
@@ -300,7 +305,7 @@ async fn send(
     if whole {
         return Ok(());
     }
-    let mut pipe = Pipe::new(stream, body).counted(cost);
+    let mut pipe = Pipe::new(stream, body).counted(cost, ahead);
     match Pin::new(&mut pipe).await {
         Ok(()) | Err(Stopped::Peer | Stopped::Stuck) => {}
         Err(Stopped::Body(error)) => {

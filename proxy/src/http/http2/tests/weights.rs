@@ -12,9 +12,8 @@ const BYTE_STREAM: usize = 8 * 1024;
 /// Nothing moves any more by then.
 const STILL: Duration = Duration::from_millis(300);
 
-/// A server that accepts every request for bytes both ways: what its client counts for, the
-/// client, and the streams as the server has them.
-async fn accepting() -> (Arc<Occupancy>, Sender, UnboundedReceiver<ByteStream>) {
+/// A connection of a caller, and what that counts for.
+fn one_caller() -> (Arc<Occupancy>, Arc<Permit>) {
     let bounds = Bounds {
         permits: 10,
         per_holder: usize::MAX,
@@ -25,6 +24,13 @@ async fn accepting() -> (Arc<Occupancy>, Sender, UnboundedReceiver<ByteStream>) 
     let occupancy = Occupancy::new(bounds, |_| {});
     let caller = IpAddr::from([10, 0, 0, 1]).into();
     let permit = occupancy.try_admit(&caller).unwrap().unwrap();
+    (occupancy, permit)
+}
+
+/// A server that accepts every request for bytes both ways: what its client counts for, the
+/// client, and the streams as the server has them.
+async fn accepting() -> (Arc<Occupancy>, Sender, UnboundedReceiver<ByteStream>) {
+    let (occupancy, permit) = one_caller();
     let (sender, far) = client().await;
     let (opened, streams) = unbounded_channel();
     let handler = move |request: Request<RecvBody>| {
@@ -85,4 +91,39 @@ async fn what_nobody_takes_of_a_stream_counts() {
     // One waits in `h2` behind a window of 64 KiB, and the next one before that.
     let waits = occupancy.weight() - before;
     assert!(waits >= 2 * CHUNK.len(), "{waits}");
+}
+
+/// It waits for credit, and what its sender may send behind it is as much as a stream's window
+/// where that follows from how many share the pool.
+#[tokio::test]
+async fn an_answer_that_nobody_takes_counts_what_a_window_lets_come_behind_it() {
+    const KIB: usize = 1024;
+    /// A request and its head, and what waits of the answer in small frames.
+    const BESIDE: usize = 24 * KIB;
+    for (others, ahead) in [(0, 64 * KIB), (1000, 16 * KIB)] {
+        let (occupancy, permit) = one_caller();
+        let limits = limits(PROFILE, permit);
+        let others: Vec<_> = (0..others).map(|_| limits.budget.hold()).collect();
+        // Small ones are not counted once they are handed over.
+        let frames = (0..1000).map(|_| Ok(Frame::data(Bytes::from_static(&[7; KIB]))));
+        let (endless, body) = later(frames);
+        let body = parking_lot::Mutex::new(Some(body));
+        let (mut sender, far) = client().await;
+        tokio::spawn(async move {
+            let close = pin!(pending::<()>());
+            let handler = |_: Request<RecvBody>| {
+                let body = body.lock().take().unwrap();
+                async move { Response::new(body) }
+            };
+            let _ = server::serve(far, limits, close, handler).await;
+        });
+        tokio::time::sleep(STILL).await;
+        let before = occupancy.weight();
+        let _unread = sender.send(post(body::empty())).await.unwrap();
+        tokio::time::sleep(STILL).await;
+        let counts = occupancy.weight() - before;
+        let expected = ahead..ahead + BESIDE;
+        assert!(expected.contains(&counts), "{counts} with {}", others.len());
+        drop(endless);
+    }
 }
