@@ -48,6 +48,7 @@ use crate::net::connect;
 use crate::net::prefixed::Prefixed;
 use crate::net::sniff::{Sniffed, sniff};
 use crate::outbound::connection::Connection;
+use crate::outbound::opaque::Opening;
 use crate::outbound::passthrough::{external, turn_away, unknown};
 use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, CallKind};
@@ -92,8 +93,8 @@ pub async fn serve(proxy: Arc<Proxy>, stream: TcpStream, addr: SocketAddr, permi
         Protocol::Http2 | Protocol::Grpc => Version::HTTP_2,
         Protocol::Detect | Protocol::Opaque | Protocol::Tls => {
             permit.busy();
-            let shows = protocol != Protocol::Detect;
-            return Box::pin(connection.relay(stream, tunnel, shows)).await;
+            let opening = Opening::of(protocol);
+            return Box::pin(connection.relay(stream, tunnel, opening)).await;
         }
     };
     // A declaration names the family; the bytes say which version it is.

@@ -1,10 +1,14 @@
 //! Opaque bytes to an endpoint.
+//!
+//! That a connection could be opened is all that is learned of an endpoint that carries bytes,
+//! and it means something only once it is known that bytes are what is spoken: [`Opening`].
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::Version;
 use policy::name::ServiceId;
+use policy::protocol::Protocol;
 use tokio::net::TcpStream;
 
 use crate::config::snapshot::Snapshot;
@@ -20,6 +24,15 @@ use crate::outbound::shadow;
 use crate::outbound::tunnel::{self, Tunnel};
 use crate::proxy::Proxy;
 use crate::telemetry::call::{Call, CallKind};
+
+/// What it says of an endpoint that a way to it could be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Opening {
+    /// That it serves: bytes are what is spoken.
+    Serves,
+    /// Nothing: nobody has spoken yet, and requests may be what comes.
+    IsNoSign,
+}
 
 /// A way to an endpoint that was opened before anybody knew what it is to carry. Neither the
 /// endpoint nor its breaker is told of it before that is known: that a connection could be
@@ -46,6 +59,20 @@ fn led_to((service, port): (&ServiceId, u16)) -> (Arc<str>, u16) {
     (service.to_string().into(), port)
 }
 
+impl Opening {
+    /// `Detect`: nobody has said anything.
+    pub(super) const fn of(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Detect => Self::IsNoSign,
+            Protocol::Http1
+            | Protocol::Http2
+            | Protocol::Grpc
+            | Protocol::Tls
+            | Protocol::Opaque => Self::Serves,
+        }
+    }
+}
+
 impl Ahead {
     /// It carries bytes, and so counts as any connection of them.
     fn counted(mut self, proxy: &Proxy, call: &Call) -> Result<Tunnel, Failure> {
@@ -63,7 +90,7 @@ impl Connection {
         let RoutedBytes { route, .. } = self.route_bytes(call)?;
         let route = Box::new(route);
         let idle = call_policy::timeouts(route.policy.as_deref()).idle;
-        let mut tunnel = self.open_by(&route, idle, false, call).await?;
+        let mut tunnel = self.open_by(&route, idle, Opening::IsNoSign, call).await?;
         tunnel.led_to = route.led_to();
         Ok(Ahead { tunnel, route })
     }
@@ -83,13 +110,17 @@ impl Connection {
     }
 
     /// The same, or to the Service that takes connections in its place.
-    async fn open_or_fall_back(&self, shows: bool, call: &mut Call) -> Result<Tunnel, Failure> {
+    async fn open_or_fall_back(
+        &self,
+        opening: Opening,
+        call: &mut Call,
+    ) -> Result<Tunnel, Failure> {
         let RoutedBytes {
             route,
             may_fall_back,
         } = self.route_bytes(call)?;
         let idle = call_policy::timeouts(route.policy.as_deref()).idle;
-        let failure = match self.open_by(&route, idle, shows, call).await {
+        let failure = match self.open_by(&route, idle, opening, call).await {
             Ok(mut tunnel) => {
                 tunnel.led_to = route.led_to();
                 return Ok(tunnel);
@@ -102,7 +133,7 @@ impl Connection {
         };
         let instead = route.elsewhere(&self.proxy, to, None);
         let before = call.falls_back(instead.parties());
-        let opened = Box::pin(self.open_by(&instead, idle, shows, call)).await;
+        let opened = Box::pin(self.open_by(&instead, idle, opening, call)).await;
         fallback::count_bytes(call, to.0, opened.is_ok());
         let mut tunnel = opened.map_err(|_| {
             call.returns(before);
@@ -114,25 +145,23 @@ impl Connection {
 
     /// Opens a byte stream to an endpoint, trying others while none was reached. What
     /// `call` is counted on is the endpoint that was tried last. It ends after `idle` in
-    /// which nothing moved, as the Service says that was called. `shows`: that it is open says
-    /// something of the endpoint.
+    /// which nothing moved, as the Service says that was called.
     async fn open_by(
         &self,
         route: &Route,
         idle: Option<Duration>,
-        shows: bool,
+        opening: Opening,
         call: &mut Call,
     ) -> Result<Tunnel, Failure> {
         let mut attempts = Attempts::new(route);
-        if shows {
-            attempts.admit(&self.proxy)?;
-        } else {
-            attempts.look_at_breaker()?;
+        match opening {
+            Opening::Serves => attempts.admit(&self.proxy)?,
+            Opening::IsNoSign => attempts.look_at_breaker()?,
         }
         while let Some(mut to) = attempts.next(&self.proxy, call) {
             match tunnel::open(&self.proxy, to.endpoint()).await {
                 Ok(way) => {
-                    if shows {
+                    if opening == Opening::Serves {
                         attempts.opened(&mut to, call);
                     }
                     return Ok(way.counted(to, idle));
@@ -143,22 +172,21 @@ impl Connection {
         Err(attempts.failure(call))
     }
 
-    /// Relays to an endpoint; `opened` is the way to one, if there is one already. `shows`: it
-    /// is known that bytes are what is spoken, and not that nothing was said yet.
+    /// Relays to an endpoint; `opened` is the way to one, if there is one already.
     pub(super) async fn relay(
         &self,
         mut stream: Prefixed<TcpStream>,
         opened: Option<OpenedTunnel>,
-        shows: bool,
+        opening: Opening,
     ) {
         let (tunnel, call) = match opened {
-            Some(OpenedTunnel { ahead, call }) if shows => {
-                (ahead.counted(&self.proxy, &call), call)
-            }
-            Some(OpenedTunnel { ahead, call }) => (Ok(ahead.tunnel), call),
+            Some(OpenedTunnel { ahead, call }) => match opening {
+                Opening::Serves => (ahead.counted(&self.proxy, &call), call),
+                Opening::IsNoSign => (Ok(ahead.tunnel), call),
+            },
             None => {
                 let mut call = self.call(CallKind::Bytes);
-                let tunnel = Box::pin(self.open_or_fall_back(shows, &mut call)).await;
+                let tunnel = Box::pin(self.open_or_fall_back(opening, &mut call)).await;
                 (tunnel, call)
             }
         };
@@ -169,7 +197,7 @@ impl Connection {
                 return call.reset(&failure, || connect::reset(&stream.inner));
             }
         };
-        if !shows {
+        if opening == Opening::IsNoSign {
             // One side may have ended without a word, and the other one stays for hours.
             tunnel.in_flight.shows_nothing();
         }
