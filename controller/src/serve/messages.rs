@@ -8,7 +8,7 @@ use tracing::{debug, warn};
 use wire::v1;
 use wire::v1::from_proxy::Message;
 
-use super::stream::{ProxyStream, StreamEnd, keep_names};
+use super::stream::{ProxyStream, StreamEnd, Unsent, keep_names};
 
 /// Resources of an answer after which other streams have their turn: it takes about a
 /// millisecond.
@@ -90,7 +90,7 @@ impl ProxyStream<'_> {
                 self.shared.left_out(self.pod, unnamed + left_out);
                 self.asks
                     .retain(|name| self.session.destinations().contains(name));
-                self.urgent = true;
+                self.unsent = Unsent::Urgent;
                 self.must_look = true;
                 Ok(())
             }

@@ -22,7 +22,7 @@ use super::orders::{self, ProxyQuestions};
 use super::proxy_info::ProxyInfo;
 use super::session::{Session, Target};
 use super::steered::Steered;
-use super::stream::{ProxyStream, StreamEnd, Streams, keep_names, taken_over};
+use super::stream::{ProxyStream, StreamEnd, Streams, Unsent, keep_names, taken_over};
 use crate::fleet::Caller;
 use crate::model::PodId;
 use crate::model::changes::Interest;
@@ -178,10 +178,9 @@ impl Streams {
             target: Target::new(),
             asks: asked,
             remembered,
-            must_send: true,
+            unsent: Unsent::Urgent,
             must_look: false,
             must_yield: false,
-            urgent: true,
             paused,
             seen: 0,
             interest: Interest::default(),

@@ -123,6 +123,16 @@ pub(super) fn taken_over() -> Status {
     Status::aborted("newer streams of this pod have taken over")
 }
 
+/// What of the target is not on its way to the proxy yet; the greater one decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Unsent {
+    Nothing,
+    /// At the pace of batches.
+    Paced,
+    /// At once: a subscription, or a change that must not wait.
+    Urgent,
+}
+
 pub(super) struct ProxyStream<'a> {
     pub(super) number: u64,
     pub(super) shared: &'a Streams,
@@ -143,12 +153,11 @@ pub(super) struct ProxyStream<'a> {
     pub(super) asks: BTreeSet<String>,
     /// What others asked for; those of no use are dropped after the first look.
     pub(super) remembered: BTreeSet<String>,
-    pub(super) must_send: bool,
+    pub(super) unsent: Unsent,
     /// Messages have changed what is asked for.
     pub(super) must_look: bool,
     /// Others have to have their turn.
     pub(super) must_yield: bool,
-    pub(super) urgent: bool,
     /// Until when nothing is read, because too much came.
     pub(super) paused: Option<Instant>,
     /// Number of the model that was seen last, and what was read of it.
@@ -273,8 +282,8 @@ impl ProxyStream<'_> {
         let names = compiled.model.refresh(pod, &services, target);
         let told = |name: &String| target.get(name).is_some_and(|held| held.is_of_objects());
         let objects = names.iter().any(told);
-        self.urgent |= self.session.is_urgent_among(&names, target);
-        self.must_send = true;
+        let urgent = self.session.is_urgent_among(&names, target);
+        self.note_unsent(urgent);
         if objects {
             self.note();
         }
@@ -300,11 +309,20 @@ impl ProxyStream<'_> {
         self.seen = compiled.number();
         let bundle = bundle(&self.shared.authority, &compiled.model.index.shared);
         target.insert(bundle.resource.name.clone(), bundle);
-        self.urgent |= self.session.is_urgent(&target);
+        let urgent = self.session.is_urgent(&target);
         self.target = target;
-        self.must_send = true;
+        self.note_unsent(urgent);
         self.note();
         Ok(())
+    }
+
+    fn note_unsent(&mut self, urgent: bool) {
+        let unsent = if urgent {
+            Unsent::Urgent
+        } else {
+            Unsent::Paced
+        };
+        self.unsent = self.unsent.max(unsent);
     }
 
     /// Remembered destinations that lead nowhere by now are not sent: pods'
@@ -341,16 +359,15 @@ impl ProxyStream<'_> {
     fn send(&mut self) -> Result<Instant, StreamEnd> {
         let now = Instant::now();
         let patience = now + ANSWER_TIMEOUT;
-        if !self.must_send {
+        if self.unsent == Unsent::Nothing {
             return Ok(patience);
         }
-        match self.session.due(self.urgent, now) {
+        match self.session.due(self.unsent == Unsent::Urgent, now) {
             Due::Now => {}
             Due::At(at) => return Ok(at),
             Due::AfterAnswer => return Ok(patience),
         }
-        self.must_send = false;
-        self.urgent = false;
+        self.unsent = Unsent::Nothing;
         let Some(batch) = self.session.next(&self.target, now) else {
             return Ok(patience);
         };
