@@ -77,7 +77,7 @@ impl Source {
 
 /// What a caller sends, as far as it is judged.
 #[derive(Clone, Copy, Debug)]
-pub enum Traffic<'a> {
+pub enum JudgedTraffic<'a> {
     /// One HTTP request. Its path must be in the form of [`crate::path::normalise`], and
     /// that form must be what is forwarded.
     Http(&'a RequestFacts<'a>),
@@ -137,11 +137,11 @@ impl Rule {
         self.limit.as_ref().is_none_or(|limit| limit.contains(port))
     }
 
-    fn allows(&self, port: u16, traffic: Traffic<'_>) -> bool {
+    fn allows(&self, port: u16, traffic: JudgedTraffic<'_>) -> bool {
         match traffic {
-            Traffic::Http(request) => self.allows_request(port, request),
-            Traffic::Opaque => self.allows_bytes(port),
-            Traffic::Bytes => self.http.is_none() && self.allows_bytes(port),
+            JudgedTraffic::Http(request) => self.allows_request(port, request),
+            JudgedTraffic::Opaque => self.allows_bytes(port),
+            JudgedTraffic::Bytes => self.http.is_none() && self.allows_bytes(port),
         }
     }
 
@@ -224,7 +224,7 @@ impl Access {
     }
 
     /// Judges one call.
-    pub fn decide(&self, caller: Caller<'_>, port: u16, traffic: Traffic<'_>) -> Verdict<'_> {
+    pub fn decide(&self, caller: Caller<'_>, port: u16, traffic: JudgedTraffic<'_>) -> Verdict<'_> {
         let mut admitting = self.rules.iter().filter(|rule| rule.admits(caller));
         let by = admitting.find(|rule| rule.allows(port, traffic));
         let reason = match caller {

@@ -5,7 +5,7 @@
 //! several matches the one that comes furthest is told of, because that is the one its
 //! author meant.
 
-use crate::access::{Access, Caller, Rule, Traffic, Verdict};
+use crate::access::{Access, Caller, JudgedTraffic, Rule, Verdict};
 use crate::http_match::{HttpMatch, MatchPart, RequestFacts};
 
 /// What fails in a rule.
@@ -67,7 +67,12 @@ impl Access {
     /// Judges as [`Access::decide`] does, and says why. For people: it looks at every rule,
     /// whatever was decided.
     #[must_use]
-    pub fn explain(&self, caller: Caller<'_>, port: u16, traffic: Traffic<'_>) -> Reasons<'_> {
+    pub fn explain(
+        &self,
+        caller: Caller<'_>,
+        port: u16,
+        traffic: JudgedTraffic<'_>,
+    ) -> Reasons<'_> {
         let verdict = self.decide(caller, port, traffic);
         let rules = self.rules.iter().map(|rule| RuleAnswer {
             rule,
@@ -81,7 +86,7 @@ impl Access {
 }
 
 impl Rule {
-    fn fails(&self, caller: Caller<'_>, port: u16, traffic: Traffic<'_>) -> Option<Part<'_>> {
+    fn fails(&self, caller: Caller<'_>, port: u16, traffic: JudgedTraffic<'_>) -> Option<Part<'_>> {
         if !self.admits(caller) {
             return Some(Part::Source);
         }
@@ -91,11 +96,12 @@ impl Rule {
         match (traffic, &self.http, &self.ports) {
             (_, None, None) => Some(Part::Routes),
             (_, _, Some(ports)) if !ports.contains(port) => Some(Part::Port),
-            (Traffic::Bytes, Some(_), _) | (Traffic::Opaque, Some(_), None) => Some(Part::Bytes),
-            (Traffic::Bytes | Traffic::Opaque, _, Some(_)) | (Traffic::Http(_), None, Some(_)) => {
-                None
+            (JudgedTraffic::Bytes, Some(_), _) | (JudgedTraffic::Opaque, Some(_), None) => {
+                Some(Part::Bytes)
             }
-            (Traffic::Http(request), Some(matches), _) => nearest(matches, request),
+            (JudgedTraffic::Bytes | JudgedTraffic::Opaque, _, Some(_))
+            | (JudgedTraffic::Http(_), None, Some(_)) => None,
+            (JudgedTraffic::Http(request), Some(matches), _) => nearest(matches, request),
         }
     }
 }

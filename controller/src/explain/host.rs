@@ -5,7 +5,7 @@
 //! look at it there is no answer before it is said.
 
 use http::header::HOST;
-use policy::access::{Access, Caller, Rule, Traffic};
+use policy::access::{Access, Caller, JudgedTraffic, Rule};
 use policy::http_match::{HttpMatch, RequestFacts};
 use policy::route::Match;
 
@@ -30,7 +30,7 @@ pub(super) fn may_let_in(
         enforcement: access.enforcement,
         rules: access.rules.iter().map(open).collect(),
     };
-    let verdict = access.decide(caller, port, Traffic::Http(request));
+    let verdict = access.decide(caller, port, JudgedTraffic::Http(request));
     verdict.is_allowed()
 }
 

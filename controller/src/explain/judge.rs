@@ -1,6 +1,6 @@
 //! What the proxy of a called pod says to a call: the same questions in the same order.
 
-use policy::access::{Access, Caller as Proven, Source, Traffic, Verdict};
+use policy::access::{Access, Caller as Proven, JudgedTraffic, Source, Verdict};
 use policy::explain::Part;
 use policy::http_match::RequestFacts;
 use policy::mode::{Enforcement, MtlsMode};
@@ -171,13 +171,13 @@ impl PodAccess {
         let normal = policy::path::normalise(path);
         let facts;
         let call = if protocol.is_opaque() {
-            Traffic::Opaque
+            JudgedTraffic::Opaque
         } else if request.tcp {
             // What is declared to be HTTP is read as HTTP, and these bytes are none.
             if protocol.is_http() {
                 return (Ruling::Refused(Reason::BadRequest), Vec::new(), false);
             }
-            Traffic::Bytes
+            JudgedTraffic::Bytes
         } else {
             match &normal {
                 Ok(normal) => path = normal,
@@ -193,7 +193,7 @@ impl PodAccess {
                 path,
                 headers: &request.headers,
             };
-            Traffic::Http(&facts)
+            JudgedTraffic::Http(&facts)
         };
         let reasons = access.explain(caller, port, call);
         let ruling = match reasons.verdict {
@@ -206,7 +206,7 @@ impl PodAccess {
             fails: answer.fails.map(|part| words(part, port, request)),
         });
         let by_host = match call {
-            Traffic::Http(facts) if ruling.refusal().is_some() => {
+            JudgedTraffic::Http(facts) if ruling.refusal().is_some() => {
                 host::may_let_in(access, caller, port, facts)
             }
             _ => false,

@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use kube::core::DynamicObject;
 use oracle::{Call, Caller, Shares, Traffic, World};
 use policy::{
-    access::{Access, Caller as Proven, Rule, Traffic as Sent},
+    access::{Access, Caller as Proven, JudgedTraffic as Sent, Rule},
     http_match::RequestFacts,
     mode::{Enforcement, MtlsMode},
     name::SpiffeId,

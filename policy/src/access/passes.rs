@@ -4,7 +4,7 @@
 //! Edges of a graph are remembered without their requests. Where rules look at requests,
 //! whether one passes depends on what it asks, and that is said rather than guessed.
 
-use super::{Access, Caller, Rule, Traffic};
+use super::{Access, Caller, JudgedTraffic, Rule};
 use crate::http_match::HttpMatch;
 use crate::mode::Enforcement;
 
@@ -13,9 +13,9 @@ use crate::mode::Enforcement;
 pub enum Spoken {
     /// Requests.
     Http,
-    /// See [`Traffic::Opaque`].
+    /// See [`JudgedTraffic::Opaque`].
     Opaque,
-    /// See [`Traffic::Bytes`].
+    /// See [`JudgedTraffic::Bytes`].
     Bytes,
 }
 
@@ -52,8 +52,8 @@ impl Access {
         }
         let traffic = match spoken {
             Spoken::Http => return self.requests(caller, port),
-            Spoken::Opaque => Traffic::Opaque,
-            Spoken::Bytes => Traffic::Bytes,
+            Spoken::Opaque => JudgedTraffic::Opaque,
+            Spoken::Bytes => JudgedTraffic::Bytes,
         };
         if self.decide(caller, port, traffic).is_allowed() {
             Passes::All

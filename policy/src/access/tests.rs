@@ -43,8 +43,8 @@ fn ask<'a>(access: &'a Access, who: &str, port: u16, method: &Method, path: &str
         headers: &headers,
     };
     match who {
-        "" => access.decide(Caller::Outside, port, Traffic::Http(&request)),
-        _ => access.decide(Caller::mesh(&id(who)), port, Traffic::Http(&request)),
+        "" => access.decide(Caller::Outside, port, JudgedTraffic::Http(&request)),
+        _ => access.decide(Caller::mesh(&id(who)), port, JudgedTraffic::Http(&request)),
     }
 }
 
@@ -54,13 +54,13 @@ fn allowed(access: &Access, who: &str, port: u16, method: &Method, path: &str) -
 
 fn tcp(access: &Access, who: &str, port: u16) -> bool {
     access
-        .decide(Caller::mesh(&id(who)), port, Traffic::Opaque)
+        .decide(Caller::mesh(&id(who)), port, JudgedTraffic::Opaque)
         .is_allowed()
 }
 
 fn unread(access: &Access, who: &str, port: u16) -> bool {
     access
-        .decide(Caller::mesh(&id(who)), port, Traffic::Bytes)
+        .decide(Caller::mesh(&id(who)), port, JudgedTraffic::Bytes)
         .is_allowed()
 }
 
@@ -189,7 +189,7 @@ fn a_pod_is_admitted_by_the_uid_in_its_certificate_and_by_nothing_else() {
     let web = id("web");
     let may = |pod: Option<&str>| {
         access
-            .decide(Caller::Mesh { id: &web, pod }, 80, Traffic::Opaque)
+            .decide(Caller::Mesh { id: &web, pod }, 80, JudgedTraffic::Opaque)
             .is_allowed()
     };
     assert!(may(Some("a")) && may(Some("b")) && may(Some("c")));
@@ -197,7 +197,7 @@ fn a_pod_is_admitted_by_the_uid_in_its_certificate_and_by_nothing_else() {
     assert!(!may(None), "a certificate that names no pod");
     assert!(
         !access
-            .decide(Caller::Outside, 80, Traffic::Opaque)
+            .decide(Caller::Outside, 80, JudgedTraffic::Opaque)
             .is_allowed()
     );
     let nobody = enforced(vec![Rule {
@@ -209,7 +209,11 @@ fn a_pod_is_admitted_by_the_uid_in_its_certificate_and_by_nothing_else() {
         id: &web,
         pod: Some("a"),
     };
-    assert!(!nobody.decide(caller, 80, Traffic::Opaque).is_allowed());
+    assert!(
+        !nobody
+            .decide(caller, 80, JudgedTraffic::Opaque)
+            .is_allowed()
+    );
 }
 
 #[test]
@@ -400,7 +404,7 @@ fn audit_and_open_refuse_nothing_but_say_what_deny_would_do() {
         assert_eq!((really, really.is_allowed()), (Verdict::Allow { by }, true));
         assert!(
             access
-                .decide(Caller::Outside, 81, Traffic::Opaque)
+                .decide(Caller::Outside, 81, JudgedTraffic::Opaque)
                 .is_allowed()
         );
     }

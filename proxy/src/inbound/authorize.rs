@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use http::Uri;
-use policy::access::{Access, Traffic, Verdict};
+use policy::access::{Access, JudgedTraffic, Verdict};
 use policy::http_match::RequestFacts;
 use policy::mode::{Enforcement, MtlsMode};
 use policy::origin::Origin;
@@ -132,16 +132,16 @@ impl Connection {
 
     /// On a port that is declared to carry no HTTP, rules about HTTP say nothing. On
     /// any other they are not satisfied by bytes that were not read as HTTP.
-    pub(super) fn traffic_of_bytes(&self, snapshot: &Snapshot) -> Traffic<'static> {
+    pub(super) fn traffic_of_bytes(&self, snapshot: &Snapshot) -> JudgedTraffic<'static> {
         if self.declared(snapshot).is_opaque() {
-            Traffic::Opaque
+            JudgedTraffic::Opaque
         } else {
-            Traffic::Bytes
+            JudgedTraffic::Bytes
         }
     }
 
     /// Plaintext where none is accepted does not pass, whatever the rules say.
-    fn judge<'a>(&self, snapshot: &'a Snapshot, traffic: Traffic<'_>) -> Verdict<'a> {
+    fn judge<'a>(&self, snapshot: &'a Snapshot, traffic: JudgedTraffic<'_>) -> Verdict<'a> {
         if self.needs_identity(snapshot) {
             return WITHOUT_IDENTITY;
         }
@@ -240,7 +240,7 @@ impl Connection {
             Some(error) if self.judges_requests(snapshot) => {
                 Err(Failure::refused(Reason::BadRequest, error.to_string()))
             }
-            _ => Ok(self.judge(snapshot, Traffic::Http(facts))),
+            _ => Ok(self.judge(snapshot, JudgedTraffic::Http(facts))),
         }
     }
 }

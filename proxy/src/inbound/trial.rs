@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use policy::access::{Access, Traffic};
+use policy::access::{Access, JudgedTraffic};
 use policy::protocol::Protocol;
 
 use crate::config::snapshot::Snapshot;
@@ -22,7 +22,7 @@ impl Connection {
         }
         let port = self.local.port();
         let traffic = match judged.request {
-            Some(facts) => Traffic::Http(facts),
+            Some(facts) => JudgedTraffic::Http(facts),
             None => self.traffic_of_bytes(snapshot),
         };
         let would_pass = |candidate: &Access| {

@@ -1,7 +1,7 @@
 //! TrafficTargets become rules of the pods that they protect.
 
 use policy::{
-    access::{Access, Caller, Traffic},
+    access::{Access, Caller, JudgedTraffic},
     http_match::RequestFacts,
     mode::Enforcement,
     name::SpiffeId,
@@ -46,19 +46,25 @@ fn http_at(cluster: &Cluster, caller: &str, port: u16, method: &str, path: &str)
         headers: &headers,
     };
     access(cluster, "api-1")
-        .decide(Caller::mesh(&id(caller)), port, Traffic::Http(&request))
+        .decide(
+            Caller::mesh(&id(caller)),
+            port,
+            JudgedTraffic::Http(&request),
+        )
         .is_allowed()
 }
 
 /// Whether `caller` may open a connection of opaque bytes to port 8080.
 fn admits(access: &Access, caller: Caller<'_>) -> bool {
-    access.decide(caller, 8080, Traffic::Opaque).is_allowed()
+    access
+        .decide(caller, 8080, JudgedTraffic::Opaque)
+        .is_allowed()
 }
 
 /// Whether `caller` may open a TCP connection to a port of `api-1`.
 fn tcp(cluster: &Cluster, caller: &str, port: u16) -> bool {
     access(cluster, "api-1")
-        .decide(Caller::mesh(&id(caller)), port, Traffic::Opaque)
+        .decide(Caller::mesh(&id(caller)), port, JudgedTraffic::Opaque)
         .is_allowed()
 }
 

@@ -1,7 +1,7 @@
 //! IdentityBindings, as sources and as destinations.
 
 use policy::{
-    access::{Access, Caller, Traffic},
+    access::{Access, Caller, JudgedTraffic},
     name::SpiffeId,
 };
 use serde_json::{Value, json};
@@ -42,7 +42,9 @@ fn admits(cluster: &Cluster, pod: &str, from: &Peer) -> bool {
         id: &from.id,
         pod: from.uid,
     };
-    access.decide(caller, 8080, Traffic::Opaque).is_allowed()
+    access
+        .decide(caller, 8080, JudgedTraffic::Opaque)
+        .is_allowed()
 }
 
 /// Whether anything is refused at a pod.

@@ -100,7 +100,7 @@ fn decided(access: &Access, caller: Caller<'_>) -> Vec<bool> {
             headers: &headers,
         };
         access
-            .decide(caller, PORT, Traffic::Http(&request))
+            .decide(caller, PORT, JudgedTraffic::Http(&request))
             .is_allowed()
     });
     passes.collect()
@@ -121,8 +121,8 @@ fn what_passes_of_requests_is_what_is_decided_of_each() {
                 }
             }
             for (spoken, traffic) in [
-                (Spoken::Opaque, Traffic::Opaque),
-                (Spoken::Bytes, Traffic::Bytes),
+                (Spoken::Opaque, JudgedTraffic::Opaque),
+                (Spoken::Bytes, JudgedTraffic::Bytes),
             ] {
                 let all = access.passes(caller, PORT, spoken) == Passes::All;
                 let decided = access.decide(caller, PORT, traffic).is_allowed();

@@ -167,7 +167,8 @@ fn a_refused_rule_leaves_what_a_fresh_start_would_have_and_takes_no_other_down()
     assert_eq!(refused, 0);
     let web = SpiffeId::try_from(WEB).unwrap();
     let passes = |snapshot: &Snapshot, port| {
-        let verdict = (snapshot.access).decide(Caller::mesh(&web), port, access::Traffic::Bytes);
+        let verdict =
+            (snapshot.access).decide(Caller::mesh(&web), port, access::JudgedTraffic::Bytes);
         verdict.is_allowed()
     };
     assert!(passes(&held, 80) && passes(&held, 81));

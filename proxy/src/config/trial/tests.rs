@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, Method};
-use policy::access::{Caller, Rule, Source, Traffic};
+use policy::access::{Caller, JudgedTraffic, Rule, Source};
 use policy::http_match::HttpMatch;
 use policy::mode::Enforcement;
 use policy::origin::Origin;
@@ -62,7 +62,7 @@ fn call_with(
         request: Some(&request),
     };
     let would_pass = |candidate: &Access| {
-        let traffic = Traffic::Http(&request);
+        let traffic = JudgedTraffic::Http(&request);
         candidate
             .decide(Caller::Outside, 8080, traffic)
             .is_allowed()
