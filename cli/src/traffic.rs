@@ -77,13 +77,13 @@ impl Question {
 
 /// A graph whose nodes are found by their ids.
 #[derive(Debug)]
-pub(crate) struct Traffic {
+pub(crate) struct IndexedGraph {
     /// As it was answered.
     pub(crate) graph: Graph,
     nodes: BTreeMap<String, usize>,
 }
 
-impl Traffic {
+impl IndexedGraph {
     /// Asks for it where the user is.
     ///
     /// # Errors
@@ -168,7 +168,7 @@ mod tests {
     /// What is said of an answer with this metadata.
     fn word(metadata: &Value) -> Option<String> {
         let graph = serde_json::from_value(json!({ "metadata": metadata })).unwrap();
-        Traffic::of(graph).word()
+        IndexedGraph::of(graph).word()
     }
 
     #[test]

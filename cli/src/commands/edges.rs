@@ -17,7 +17,7 @@ use crate::output::table::{Cell, Table, Tone};
 use crate::output::{self, Format, number};
 use crate::traffic::select::{self, ENDS, Selected};
 use crate::traffic::sums::Sums;
-use crate::traffic::{Question, Traffic, known};
+use crate::traffic::{IndexedGraph, Question, known};
 
 /// The window of the numbers.
 const WINDOW: Duration = Duration::from_secs(60);
@@ -125,7 +125,7 @@ impl Edges {
         now: SystemTime,
         console: &mut Console<'_>,
     ) -> Result<Conclusion, Failure> {
-        let mut traffic = Traffic::ask(cluster, &self.question()?).await?;
+        let mut traffic = IndexedGraph::ask(cluster, &self.question()?).await?;
         let now = traffic.end().unwrap_or(now);
         let (here, named) = (cluster.scope(), self.named()?);
         known::check(cluster, &traffic, named.as_ref()).await?;
@@ -153,7 +153,12 @@ impl Edges {
     }
 
     /// Which edges are meant, in their order.
-    fn kept(&self, traffic: &Traffic, selected: Option<&Selected>, now: SystemTime) -> Vec<bool> {
+    fn kept(
+        &self,
+        traffic: &IndexedGraph,
+        selected: Option<&Selected>,
+        now: SystemTime,
+    ) -> Vec<bool> {
         let external = |edge: &Edge| {
             let node = traffic.node(&edge.to);
             node.is_some_and(|node| node.kind == NodeKind::External)
@@ -176,7 +181,7 @@ impl Edges {
     }
 }
 
-fn table(traffic: &Traffic, here: Option<&str>, wide: bool, now: SystemTime) -> Table {
+fn table(traffic: &IndexedGraph, here: Option<&str>, wide: bool, now: SystemTime) -> Table {
     let mut head = vec![
         "FROM", "TO", "PORT", "PROTO", "SECURED", "SUCCESS", "RPS", "P95", "OPEN", "LAST",
     ];

@@ -14,7 +14,7 @@ use crate::output::table::{Cell, Table};
 use crate::output::{self, COMMON, Format, number};
 use crate::traffic::select::{ENDS, Selected};
 use crate::traffic::sums::Sums;
-use crate::traffic::{Question, Traffic, WINDOWS, known};
+use crate::traffic::{IndexedGraph, Question, WINDOWS, known};
 
 /// Arguments of `weft routes`.
 #[derive(Args, Debug)]
@@ -69,7 +69,7 @@ impl Routes {
         let named = self.named()?;
         let mut question = Question::window(self.window)?;
         question.routes = true;
-        let mut traffic = Traffic::ask(cluster, &question).await?;
+        let mut traffic = IndexedGraph::ask(cluster, &question).await?;
         known::check(cluster, &traffic, Some(&named)).await?;
         let selected = Selected::new(named, cluster.scope());
         let nodes = &mut traffic.graph.nodes;

@@ -20,7 +20,7 @@ use crate::global::Global;
 use crate::output::table::{Cell, Table};
 use crate::output::{self, COMMON, Format, number};
 use crate::traffic::select::{ENDS, Selected};
-use crate::traffic::{Question, Traffic, WINDOWS, known};
+use crate::traffic::{IndexedGraph, Question, WINDOWS, known};
 
 /// Kinds that have numbers.
 pub(super) const KINDS: &[ResourceKind] = counted_kinds!(TrafficSplit);
@@ -157,7 +157,7 @@ impl Stat {
             ResourceKind::Namespace => &cluster.about(resource.name.as_deref()),
             _ => cluster,
         };
-        let traffic = Traffic::ask(asked, &question).await?;
+        let traffic = IndexedGraph::ask(asked, &question).await?;
         known::check(asked, &traffic, Some(&resource)).await?;
         for end in ends.iter().flatten() {
             known::check(cluster, &traffic, Some(end)).await?;
@@ -184,7 +184,7 @@ impl Stat {
     async fn table(
         &self,
         cluster: &Cluster,
-        traffic: &Traffic,
+        traffic: &IndexedGraph,
         format: Format,
         console: &mut Console<'_>,
     ) -> Result<Table, Failure> {

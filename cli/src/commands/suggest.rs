@@ -27,7 +27,7 @@ use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
 use crate::output::{self, Format, number};
 use crate::traffic::select::{ENDS, Selected};
-use crate::traffic::{Question, Traffic, known};
+use crate::traffic::{IndexedGraph, Question, known};
 
 const FORMATS: &[Format] = &[Format::Table, Format::Json, Format::Yaml];
 /// What the graph remembers call by call, and the shortest part of that.
@@ -101,7 +101,7 @@ impl Suggest {
         question.history = (self.since > BY_ROUTE).then_some(self.since);
         question.routes = self.routes;
         question.remembered = true;
-        let traffic = Traffic::ask(cluster, &question).await?;
+        let traffic = IndexedGraph::ask(cluster, &question).await?;
         let to = self
             .to
             .as_deref()

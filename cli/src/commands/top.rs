@@ -23,7 +23,7 @@ use crate::failure::{Conclusion, Failure};
 use crate::global::Global;
 use crate::output::{Format, number};
 use crate::traffic::select::{ENDS, Selected};
-use crate::traffic::{Question, Traffic, known};
+use crate::traffic::{IndexedGraph, Question, known};
 
 /// The window of the numbers.
 const WINDOW: Duration = Duration::from_secs(30);
@@ -95,7 +95,7 @@ impl Top {
             frame.table(usize::MAX).write(console.out, console.color)?;
             return Ok(Conclusion::Yes);
         };
-        let draw = |traffic: &Traffic, order, word: Option<&str>| {
+        let draw = |traffic: &IndexedGraph, order, word: Option<&str>| {
             let frame = Frame::of(traffic, selected.as_ref(), cluster.scope(), order);
             frame.draw(&terminal, console, word)
         };
@@ -105,11 +105,11 @@ impl Top {
 
 /// Draws until a key ends it. The keys are heard while an answer is waited for, too: it may be
 /// long in coming, and a terminal that is taken has no other way out.
-async fn live<L: Future<Output = Result<Traffic, Failure>>>(
-    mut traffic: Traffic,
+async fn live<L: Future<Output = Result<IndexedGraph, Failure>>>(
+    mut traffic: IndexedGraph,
     mut keys: impl AsyncRead + Unpin,
     look: impl Fn() -> L,
-    mut draw: impl FnMut(&Traffic, Order, Option<&str>) -> Result<(), Failure>,
+    mut draw: impl FnMut(&IndexedGraph, Order, Option<&str>) -> Result<(), Failure>,
 ) -> Result<Conclusion, Failure> {
     let mut ticks = interval(EACH);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -145,8 +145,8 @@ async fn answer<L: Future>(asked: &mut Option<Pin<Box<L>>>) -> L::Output {
     }
 }
 
-async fn look(cluster: &Cluster) -> Result<Traffic, Failure> {
-    Traffic::ask(cluster, &Question::window(WINDOW)?).await
+async fn look(cluster: &Cluster) -> Result<IndexedGraph, Failure> {
+    IndexedGraph::ask(cluster, &Question::window(WINDOW)?).await
 }
 
 #[cfg(test)]
@@ -167,9 +167,9 @@ mod tests {
         let (asked, orders) = (Cell::new(0), RefCell::new(Vec::new()));
         let look = || {
             asked.set(asked.get() + 1);
-            std::future::pending::<Result<Traffic, Failure>>()
+            std::future::pending::<Result<IndexedGraph, Failure>>()
         };
-        let draw = |_: &Traffic, order: Order, _: Option<&str>| {
+        let draw = |_: &IndexedGraph, order: Order, _: Option<&str>| {
             orders.borrow_mut().push(order);
             Ok(())
         };
@@ -179,7 +179,7 @@ mod tests {
                 typed.write_all(key).await.unwrap();
             }
         };
-        let drawing = live(Traffic::of(Graph::default()), keys, look, draw);
+        let drawing = live(IndexedGraph::of(Graph::default()), keys, look, draw);
         let both = async { tokio::join!(drawing, typing) };
         let (ended, ()) = timeout(PATIENCE, both).await.expect("deaf to its keys");
         assert_eq!(ended.unwrap(), Conclusion::Yes);
@@ -192,7 +192,7 @@ mod tests {
         let (mut typed, keys) = tokio::io::duplex(8);
         let words = RefCell::new(Vec::new());
         let look = || std::future::ready(Err(Failure::unknown("away")));
-        let draw = |_: &Traffic, _: Order, word: Option<&str>| {
+        let draw = |_: &IndexedGraph, _: Order, word: Option<&str>| {
             words.borrow_mut().push(word.map(str::to_owned));
             Ok(())
         };
@@ -200,7 +200,7 @@ mod tests {
             sleep(EACH + Duration::from_secs(1)).await;
             typed.write_all(b"q").await.unwrap();
         };
-        let drawing = live(Traffic::of(Graph::default()), keys, look, draw);
+        let drawing = live(IndexedGraph::of(Graph::default()), keys, look, draw);
         let both = async { tokio::join!(drawing, typing) };
         let (ended, ()) = timeout(PATIENCE, both).await.expect("deaf to its keys");
         assert_eq!(ended.unwrap(), Conclusion::Yes);

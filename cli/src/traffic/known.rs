@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::select::{ENDS, account_of};
-use super::{Question, Traffic};
+use super::{IndexedGraph, Question};
 use crate::cluster::names::{Named, ResourceKind};
 use crate::cluster::nearest::nearest;
 use crate::cluster::{Cluster, existing};
@@ -30,7 +30,7 @@ type Name<'a> = (ResourceKind, &'a str, &'a str);
 /// another name; and when nobody says whether there is one.
 pub(crate) async fn check(
     cluster: &Cluster,
-    traffic: &Traffic,
+    traffic: &IndexedGraph,
     named: Option<&Named>,
 ) -> Result<(), Failure> {
     let found = looked_up(cluster, traffic, named).await?;
@@ -49,7 +49,7 @@ pub(crate) async fn wrong(cluster: &Cluster, names: &[Named]) -> Option<Failure>
         window: LOOK,
         ..Question::default()
     };
-    let traffic = Traffic::ask(cluster, &question).await.ok()?;
+    let traffic = IndexedGraph::ask(cluster, &question).await.ok()?;
     for named in names {
         let found = looked_up(cluster, &traffic, Some(named)).await;
         if let Err(wrong @ Failure::Usage(_)) = found {
@@ -71,7 +71,7 @@ pub(crate) async fn nearest_of(
         ..Question::default()
     };
     let here = cluster.about(Some(cluster.namespace()));
-    let traffic = Traffic::ask(&here, &question).await.ok()?;
+    let traffic = IndexedGraph::ask(&here, &question).await.ok()?;
     let all = names(&traffic);
     let of = |wanted: ResourceKind| {
         let all = all.iter();
@@ -93,7 +93,7 @@ pub(crate) async fn nearest_of(
 /// When there is none, or nobody says.
 async fn looked_up(
     cluster: &Cluster,
-    traffic: &Traffic,
+    traffic: &IndexedGraph,
     named: Option<&Named>,
 ) -> Result<Option<(ResourceKind, Value)>, Failure> {
     let here = cluster.scope();
@@ -129,7 +129,7 @@ async fn looked_up(
 }
 
 /// Everything that the graph names.
-fn names(traffic: &Traffic) -> Vec<Name<'_>> {
+fn names(traffic: &IndexedGraph) -> Vec<Name<'_>> {
     let mut names = Vec::new();
     for node in &traffic.graph.nodes {
         if let Some(kind) = ResourceKind::named(node.kind.as_str()) {

@@ -2,7 +2,7 @@
 
 use crds::observe::{Edge, Node, NodeKind};
 
-use super::Traffic;
+use super::IndexedGraph;
 use crate::cluster::names::{Named, ResourceKind, counted_kinds};
 
 /// Kinds that can stand at an end of an edge.
@@ -29,7 +29,7 @@ impl Selected {
     /// Whether the caller of an edge is meant. With a port nobody is: calls go to one, and come
     /// from none.
     #[must_use]
-    pub(crate) fn is_from(&self, traffic: &Traffic, edge: &Edge) -> bool {
+    pub(crate) fn is_from(&self, traffic: &IndexedGraph, edge: &Edge) -> bool {
         if self.named.port.is_some() {
             return false;
         }
@@ -42,7 +42,7 @@ impl Selected {
 
     /// Whether the called side of an edge is meant.
     #[must_use]
-    pub(crate) fn is_to(&self, traffic: &Traffic, edge: &Edge) -> bool {
+    pub(crate) fn is_to(&self, traffic: &IndexedGraph, edge: &Edge) -> bool {
         if self.named.port.is_some_and(|port| port != edge.port) {
             return false;
         }
@@ -118,7 +118,7 @@ pub(crate) fn account_of(id: &str) -> Option<(&str, &str)> {
 
 /// An id of the graph as people type it; without the namespace where it is the user's.
 #[must_use]
-pub(crate) fn shown(traffic: &Traffic, id: &str, here: Option<&str>) -> String {
+pub(crate) fn shown(traffic: &IndexedGraph, id: &str, here: Option<&str>) -> String {
     let Some(node) = traffic.node(id) else {
         return id.to_owned();
     };
@@ -154,7 +154,7 @@ mod tests {
 
     use super::*;
 
-    fn traffic() -> Traffic {
+    fn traffic() -> IndexedGraph {
         let graph: Graph = serde_json::from_value(json!({
             "nodes": [
                 {"id": "shop/Deployment/web", "kind": "Deployment", "namespace": "shop", "name": "web",
@@ -169,7 +169,7 @@ mod tests {
             ],
         }))
         .unwrap();
-        Traffic::of(graph)
+        IndexedGraph::of(graph)
     }
 
     fn found(text: &str, namespace: Option<&str>) -> (Vec<String>, Vec<String>) {

@@ -97,7 +97,7 @@ const MOST_BYTES: usize = 512 * 1024;
 
 /// What the rules of a target add up to.
 #[derive(Default)]
-struct Traffic {
+struct AllowedTraffic {
     /// `None`: no TCPRoute.
     ports: Option<Ports>,
     /// `None`: no HTTPRouteGroup.
@@ -212,8 +212,8 @@ impl Reading<'_> {
         })
     }
 
-    fn traffic(&mut self) -> Traffic {
-        let mut traffic = Traffic::default();
+    fn traffic(&mut self) -> AllowedTraffic {
+        let mut traffic = AllowedTraffic::default();
         for (i, rule) in self.facts.spec.rules.iter().enumerate() {
             let field = format!("spec.rules[{i}]");
             match rule.kind {
@@ -241,7 +241,7 @@ impl Reading<'_> {
         traffic
     }
 
-    fn http(&mut self, field: &str, rule: &Rule, traffic: &mut Traffic) {
+    fn http(&mut self, field: &str, rule: &Rule, traffic: &mut AllowedTraffic) {
         // Present from here on, even if nothing is found: absent would mean that any
         // request may pass where a TCPRoute allows the port.
         traffic.http.get_or_insert_default();
@@ -275,7 +275,7 @@ impl Reading<'_> {
         rule: &Rule,
         group: &Group,
         places: std::ops::Range<usize>,
-        traffic: &mut Traffic,
+        traffic: &mut AllowedTraffic,
     ) {
         let http = traffic.http.get_or_insert_default();
         for place in places {
@@ -299,7 +299,7 @@ impl Reading<'_> {
         }
     }
 
-    fn tcp(&mut self, field: &str, rule: &Rule, traffic: &mut Traffic) {
+    fn tcp(&mut self, field: &str, rule: &Rule, traffic: &mut AllowedTraffic) {
         // Present from here on, even if nothing is found: absent would lift the limit
         // on ports from the HTTP rules.
         let ports = traffic

@@ -8,12 +8,12 @@ use crds::observe::{Edge, Node};
 
 use crate::escape;
 use crate::output::number;
-use crate::traffic::Traffic;
+use crate::traffic::IndexedGraph;
 use crate::traffic::select;
 use crate::traffic::sums::Sums;
 
 /// For Graphviz.
-pub(super) fn dot(traffic: &Traffic, here: Option<&str>) -> String {
+pub(super) fn dot(traffic: &IndexedGraph, here: Option<&str>) -> String {
     let mut text = "digraph mesh {\n  rankdir=LR\n  node [shape=box]\n".to_owned();
     let ids = ids(traffic);
     for (id, number) in &ids {
@@ -39,7 +39,7 @@ pub(super) fn dot(traffic: &Traffic, here: Option<&str>) -> String {
 }
 
 /// For Markdown.
-pub(super) fn mermaid(traffic: &Traffic, here: Option<&str>) -> String {
+pub(super) fn mermaid(traffic: &IndexedGraph, here: Option<&str>) -> String {
     let mut text = "flowchart LR".to_owned();
     let ids = ids(traffic);
     for (id, number) in &ids {
@@ -56,7 +56,7 @@ pub(super) fn mermaid(traffic: &Traffic, here: Option<&str>) -> String {
 }
 
 /// The nodes at the ends of edges, numbered in their order.
-fn ids(traffic: &Traffic) -> BTreeMap<&str, usize> {
+fn ids(traffic: &IndexedGraph) -> BTreeMap<&str, usize> {
     let mut ids: BTreeMap<&str, usize> = BTreeMap::new();
     for edge in traffic.edges() {
         ids.insert(&edge.from, 0);
@@ -68,7 +68,7 @@ fn ids(traffic: &Traffic) -> BTreeMap<&str, usize> {
     ids
 }
 
-fn label(traffic: &Traffic, edge: &Edge) -> String {
+fn label(traffic: &IndexedGraph, edge: &Edge) -> String {
     let mut sums = Sums::default();
     sums.add(edge);
     let lock = match edge.mtls {
@@ -131,7 +131,7 @@ mod tests {
                        "refused": {"not-allowed": 60}, "mtls": 0.0}],
         }))
         .unwrap();
-        let traffic = Traffic::of(graph);
+        let traffic = IndexedGraph::of(graph);
         let dot = dot(&traffic, Some("shop"));
         assert_eq!(dot.lines().count(), 7, "{dot}");
         assert!(

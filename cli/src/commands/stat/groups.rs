@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::cluster::names::{Named, ResourceKind};
 use crate::output::table::{Cell, Tone};
-use crate::traffic::Traffic;
+use crate::traffic::IndexedGraph;
 use crate::traffic::select::Selected;
 use crate::traffic::sums::Sums;
 
@@ -82,7 +82,7 @@ impl Weights {
 
 /// The rows of a table, by name.
 pub(super) fn of<'a>(
-    traffic: &Traffic,
+    traffic: &IndexedGraph,
     edges: impl Iterator<Item = &'a Edge>,
     resource: &Named,
     selected: &Selected,
@@ -113,7 +113,7 @@ pub(super) fn of<'a>(
 
 /// Namespace, name and backend of the row that an edge belongs to.
 fn key(
-    traffic: &Traffic,
+    traffic: &IndexedGraph,
     edge: &Edge,
     id: &str,
     resource: &Named,
@@ -166,7 +166,7 @@ mod tests {
             ],
         }))
         .unwrap();
-        let traffic = Traffic::of(graph);
+        let traffic = IndexedGraph::of(graph);
         let rows = |text: &str| -> Vec<(String, u64)> {
             let named = Named::read(text, &[ResourceKind::Service]).unwrap();
             let selected = Selected::new(named.clone(), Some("shop"));

@@ -13,7 +13,7 @@ use policy::reason::Reason;
 use super::earlier;
 use super::ports::Ports;
 use super::routes::{self, Routes};
-use crate::traffic::Traffic;
+use crate::traffic::IndexedGraph;
 use crate::traffic::select::{self, account_of};
 
 /// Reasons of calls that no rule allows.
@@ -45,7 +45,7 @@ pub(super) struct Calls {
 
 impl Calls {
     pub(super) fn of<'a>(
-        traffic: &Traffic,
+        traffic: &IndexedGraph,
         edges: impl Iterator<Item = &'a Edge>,
         ports: &Ports,
         here: Option<&str>,
@@ -74,7 +74,7 @@ impl Calls {
 
     fn add(
         &mut self,
-        traffic: &Traffic,
+        traffic: &IndexedGraph,
         edge: &Edge,
         ports: &Ports,
         by_route: bool,
@@ -153,7 +153,7 @@ impl Calls {
 ///
 /// # Errors
 /// When some were, or may have been.
-fn none_was_refused(traffic: &Traffic, edge: &Edge) -> Result<(), String> {
+fn none_was_refused(traffic: &IndexedGraph, edge: &Edge) -> Result<(), String> {
     let refused: u64 = UNALLOWED
         .iter()
         .filter_map(|why| edge.refused.get(why.as_str()))
@@ -179,7 +179,7 @@ fn none_was_refused(traffic: &Traffic, edge: &Edge) -> Result<(), String> {
 
 /// Whose pods are called, and on which of their own ports.
 fn called(
-    traffic: &Traffic,
+    traffic: &IndexedGraph,
     edge: &Edge,
     ports: &Ports,
 ) -> Result<(Account, BTreeSet<u16>), String> {

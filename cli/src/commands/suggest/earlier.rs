@@ -4,11 +4,11 @@
 use crds::observe::{Edge, Minute};
 use k8s_openapi::jiff::Timestamp;
 
-use crate::traffic::Traffic;
+use crate::traffic::IndexedGraph;
 
 /// The minutes that began before the window.
 pub(super) fn minutes<'a>(
-    traffic: &Traffic,
+    traffic: &IndexedGraph,
     edge: &'a Edge,
 ) -> impl Iterator<Item = &'a Minute> + use<'a> {
     let metadata = &traffic.graph.metadata;

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crds::observe::{Edge, Minute, RouteSums};
 
 use super::earlier;
-use crate::traffic::Traffic;
+use crate::traffic::IndexedGraph;
 
 /// Share in percent of what callers say was served that routes tell at least. Both sides
 /// count in slots of 5 s, and a call may end in another one at its caller.
@@ -23,7 +23,7 @@ pub(super) type Routes = BTreeMap<String, BTreeSet<String>>;
 ///
 /// # Errors
 /// Why a rule for the known ones would refuse others, or may.
-pub(super) fn of(traffic: &Traffic, edge: &Edge) -> Result<Routes, String> {
+pub(super) fn of(traffic: &IndexedGraph, edge: &Edge) -> Result<Routes, String> {
     let seconds = traffic.graph.metadata.window_seconds;
     if earlier::minutes(traffic, edge).any(Minute::served) {
         return Err(format!(
@@ -61,7 +61,7 @@ pub(super) fn of(traffic: &Traffic, edge: &Edge) -> Result<Routes, String> {
 }
 
 /// Whether calls of a route were served on an edge of which some failed.
-fn is_served(traffic: &Traffic, edge: &Edge, route: &RouteSums) -> Result<bool, String> {
+fn is_served(traffic: &IndexedGraph, edge: &Edge, route: &RouteSums) -> Result<bool, String> {
     // Under way, so nobody refused it.
     if route.requests == 0 {
         return Ok(true);

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::calls::Calls;
 use super::objects;
 use super::ports::Ports;
-use crate::traffic::Traffic;
+use crate::traffic::IndexedGraph;
 
 mod protocols;
 mod splits;
@@ -71,7 +71,7 @@ fn suggested_of(edges: &[Value], served: &Value, by_route: bool) -> (Vec<Value>,
         "edges": edges,
     });
     let graph: Graph = serde_json::from_value(graph).unwrap();
-    let traffic = Traffic::of(graph);
+    let traffic = IndexedGraph::of(graph);
     let calls = Calls::of(
         &traffic,
         traffic.edges().iter(),

@@ -10,7 +10,7 @@ use crate::console::Console;
 use crate::failure::Failure;
 use crate::output::number;
 use crate::output::table::{Cell, Table};
-use crate::traffic::Traffic;
+use crate::traffic::IndexedGraph;
 use crate::traffic::select::{self, Selected};
 use crate::traffic::sums::Sums;
 
@@ -82,7 +82,7 @@ fn latency(edge: &Edge) -> f64 {
 
 /// The edges in their order.
 pub(super) struct Frame<'a> {
-    traffic: &'a Traffic,
+    traffic: &'a IndexedGraph,
     edges: Vec<&'a Edge>,
     here: Option<&'a str>,
     order: Order,
@@ -90,7 +90,7 @@ pub(super) struct Frame<'a> {
 
 impl<'a> Frame<'a> {
     pub(super) fn of(
-        traffic: &'a Traffic,
+        traffic: &'a IndexedGraph,
         selected: Option<&Selected>,
         here: Option<&'a str>,
         order: Order,
@@ -172,7 +172,7 @@ mod tests {
             {"id": "4", "from": "d", "to": "x", "quiet": true},
         ]}))
         .unwrap();
-        let traffic = Traffic::of(graph);
+        let traffic = IndexedGraph::of(graph);
         let frame = Frame::of(&traffic, None, None, order);
         frame.edges.iter().map(|edge| edge.from.as_str()).collect()
     }

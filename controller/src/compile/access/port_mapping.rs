@@ -6,7 +6,7 @@ use crds::smi::judge::PortLimit;
 use policy::{access, protocol::Protocol};
 
 use super::{
-    Reading, Traffic,
+    AllowedTraffic, Reading,
     destination::Destination,
     ports::{Ports, port_set},
 };
@@ -19,7 +19,7 @@ use crate::{
 impl Reading<'_> {
     /// `destination.port` of the oldest versions: nothing is allowed on another port,
     /// and nothing is allowed by it alone.
-    pub(super) fn limit_to_destination_port(&self, traffic: &mut Traffic) {
+    pub(super) fn limit_to_destination_port(&self, traffic: &mut AllowedTraffic) {
         let destination = self.facts.spec.destination.as_ref();
         traffic.limit = match destination.map(|to| to.limit).unwrap_or_default() {
             PortLimit::Any => return,
@@ -32,7 +32,7 @@ impl Reading<'_> {
     pub(super) fn mapped(
         &mut self,
         to: &Destination,
-        traffic: &Traffic,
+        traffic: &AllowedTraffic,
     ) -> BTreeMap<ObjectKey, Mapped> {
         let mut mapped = BTreeMap::new();
         let mut told = BTreeSet::new();
@@ -86,7 +86,7 @@ impl Reading<'_> {
     pub(super) fn warn_of_undeclared(
         &mut self,
         to: &Destination,
-        traffic: &Traffic,
+        traffic: &AllowedTraffic,
         mapped: &BTreeMap<ObjectKey, Mapped>,
     ) {
         let (Some(_), Some(ports)) = (&traffic.http, &traffic.ports) else {
