@@ -14,7 +14,7 @@ use policy::traffic::call::{
 use policy::traffic::endpoint::{Balance, Breaker, Ejection, Locality, Subset};
 use policy::traffic::guard::{LimitKey, LimitMode, LimitScope, Overload, Priority, RateLimit};
 use policy::traffic::set::{Methods, Percent};
-use policy::traffic::{Limited, Scoped, Sources, Traffic, Whole};
+use policy::traffic::{EffectivePolicy, Limited, Scoped, Sources, Whole};
 
 /// Of all objects.
 const NAMESPACE: &str = "bench";
@@ -23,7 +23,7 @@ const LIMIT: u32 = 1_000_000;
 
 /// Something in every section, which each call goes through and which changes nothing of what
 /// it comes to: no end is near, no limit is reached, nobody is a tenant, nothing is copied.
-pub(crate) fn every() -> Traffic {
+pub(crate) fn every() -> EffectivePolicy {
     let seconds = Duration::from_secs;
     let other = || ServiceId::new(NAMESPACE, "web-b");
     let timeouts = Timeouts {
@@ -55,7 +55,7 @@ pub(crate) fn every() -> Traffic {
         forwarders: Vec::new(),
         tokens: Vec::new(),
     }]);
-    Traffic {
+    EffectivePolicy {
         timeouts: limited(Sources::Everyone, timeouts),
         retry: limited(Sources::Everyone, Retry::DEFAULT),
         fallback: limited(Sources::Everyone, Arc::new(fallback)),
@@ -116,7 +116,7 @@ fn rule<T>(then: T) -> Rule<T> {
 
 #[cfg(test)]
 mod tests {
-    use policy::traffic::Traffic;
+    use policy::traffic::EffectivePolicy;
     use policy::traffic::part::{Part, Parts};
 
     use super::every;
@@ -129,7 +129,7 @@ mod tests {
         let left_out = Parts::ALL.without(said);
         let meant = Parts::of(&[Part::ServiceLimit, Part::ReadOnly]);
         assert_eq!(left_out.without(meant), Parts::NONE);
-        let none = Traffic::default();
+        let none = EffectivePolicy::default();
         assert!(
             none.caller_needs().next().is_none(),
             "control: nothing is said in it"

@@ -8,11 +8,11 @@
 //!
 //! 1. What an object says by itself becomes a [`Policy`]; names of HTTPRouteGroups and of
 //!    accounts are replaced by what they stand for.
-//! 2. [`precedence::resolve`] makes one [`Traffic`] per Service port, and says who lost.
+//! 2. [`precedence::resolve`] makes one [`EffectivePolicy`] per Service port, and says who lost.
 //!    That is what travels to proxies: the same for every caller.
-//! 3. Each proxy is told what of it it carries out, [`part`]: [`Traffic::for_callers`] and
-//!    [`Traffic::for_pods`].
-//! 4. A caller's proxy keeps what its own workload may see of it, [`Traffic::seen_by`],
+//! 3. Each proxy is told what of it it carries out, [`part`]: [`EffectivePolicy::for_callers`] and
+//!    [`EffectivePolicy::for_pods`].
+//! 4. A caller's proxy keeps what its own workload may see of it, [`EffectivePolicy::seen_by`],
 //!    once per configuration.
 //! 5. For each request [`crate::route::Table::decide`] gives the section and the object
 //!    that it came from. The server's proxy asks [`Scoped`] tables with the proven caller.
@@ -235,7 +235,7 @@ pub type Whole<T> = Table<Option<T>>;
 
 /// What policies say of one Service port: the winners of every section.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Traffic {
+pub struct EffectivePolicy {
     pub timeouts: Limited<Timeouts>,
     pub retry: Limited<Retry>,
     pub fallback: Limited<Arc<Fallback>>,
@@ -251,7 +251,7 @@ pub struct Traffic {
     pub overrides: Whole<Arc<[Override]>>,
 }
 
-impl Default for Traffic {
+impl Default for EffectivePolicy {
     fn default() -> Self {
         Self {
             timeouts: Table::only(None),
@@ -273,7 +273,7 @@ impl Default for Traffic {
 /// What one workload, as a caller, has to know of a Service port. No rule in it has to be
 /// asked who is calling, so a request costs one `decide` per section and no more.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CallerTraffic {
+pub struct CallerPolicy {
     pub timeouts: Table<Option<Timeouts>>,
     pub retry: Table<Option<Retry>>,
     pub fallback: Table<Option<Arc<Fallback>>>,
@@ -287,7 +287,7 @@ pub struct CallerTraffic {
     pub overrides: Whole<Arc<[Override]>>,
 }
 
-impl Default for CallerTraffic {
+impl Default for CallerPolicy {
     fn default() -> Self {
         Self {
             timeouts: Table::only(None),
@@ -304,11 +304,11 @@ impl Default for CallerTraffic {
     }
 }
 
-impl Traffic {
+impl EffectivePolicy {
     /// What the proxy of `caller` keeps of it. Made once per configuration.
     #[must_use]
-    pub fn seen_by(&self, caller: Caller<'_>) -> CallerTraffic {
-        CallerTraffic {
+    pub fn seen_by(&self, caller: Caller<'_>) -> CallerPolicy {
+        CallerPolicy {
             timeouts: seen_by(&self.timeouts, caller),
             retry: seen_by(&self.retry, caller),
             fallback: seen_by(&self.fallback, caller),

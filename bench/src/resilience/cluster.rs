@@ -17,7 +17,7 @@ use policy::traffic::guard::{Overload, Priority};
 use policy::traffic::part::Parts;
 use policy::traffic::pod::PodGuard;
 use policy::traffic::set::{GrpcCode, GrpcCodes};
-use policy::traffic::{Sources, Traffic};
+use policy::traffic::{EffectivePolicy, Sources};
 use wire::v1::resource::Content;
 use wire::{convert, names, v1};
 
@@ -124,8 +124,8 @@ impl Cluster {
         pods.find(|(_, pod)| pod.name == name)
     }
 
-    fn traffic(&self) -> Result<Traffic> {
-        let mut traffic = Traffic::default();
+    fn traffic(&self) -> Result<EffectivePolicy> {
+        let mut traffic = EffectivePolicy::default();
         if let Some(attempt) = self.asked.attempt {
             let timeouts = Timeouts {
                 backend_request: Some(attempt),
@@ -243,7 +243,7 @@ impl ClusterView for Cluster {
         };
         let mut own = vec![resource(names::WORKLOAD, Content::Workload(workload))];
         let traffic = self.traffic()?.for_pods(parts);
-        if pod.service.is_some() && traffic != Traffic::default() {
+        if pod.service.is_some() && traffic != EffectivePolicy::default() {
             let ports = [(HTTP, traffic.clone()), (GRPC, traffic)];
             let guard = PodGuard {
                 ports: ports.into(),

@@ -143,7 +143,7 @@ fn noted<'a>(key: &ObjectKey, facts: &PolicyFacts, findings: &'a mut Findings) -
 }
 
 /// Services that callers may be sent to instead of the one that they called.
-fn leads_to(traffic: &policy::traffic::Traffic) -> BTreeSet<ObjectKey> {
+fn leads_to(traffic: &policy::traffic::EffectivePolicy) -> BTreeSet<ObjectKey> {
     let key = |service: &ServiceId| ObjectKey {
         namespace: service.namespace.clone(),
         name: service.name.clone(),
@@ -167,7 +167,7 @@ fn leads_to(traffic: &policy::traffic::Traffic) -> BTreeSet<ObjectKey> {
     fallbacks.chain(mirrors).chain(overrides).map(key).collect()
 }
 
-fn mirrors(traffic: &policy::traffic::Traffic) -> impl Iterator<Item = (&Mirror, &Origin)> {
+fn mirrors(traffic: &policy::traffic::EffectivePolicy) -> impl Iterator<Item = (&Mirror, &Origin)> {
     let rules = traffic.mirror.rules.iter();
     rules.flat_map(|rule| {
         let scoped = rule.then.iter();
@@ -177,7 +177,7 @@ fn mirrors(traffic: &policy::traffic::Traffic) -> impl Iterator<Item = (&Mirror,
 
 /// Notes who gets copies and nothing else, with what every such mirror lets it open.
 fn copies(
-    traffic: &policy::traffic::Traffic,
+    traffic: &policy::traffic::EffectivePolicy,
     origins: &BTreeMap<Origin, Vec<(ObjectRef, i64)>>,
     copies: &mut BTreeMap<ObjectKey, Copies>,
 ) {

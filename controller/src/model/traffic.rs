@@ -15,7 +15,7 @@ use policy::{
     origin::Origin,
     route::{Match, Rule},
     traffic::{
-        Limited, Scoped, Sources, Traffic,
+        EffectivePolicy, Limited, Scoped, Sources,
         call::{TcpTarget, Timeouts},
         guard::Priority,
         part::{Part, Parts},
@@ -58,7 +58,7 @@ pub(crate) struct Copies {
 /// What policies say of one port of a Service.
 #[derive(Debug, Default)]
 pub(crate) struct PortPolicies {
-    pub(crate) traffic: Traffic,
+    pub(crate) traffic: EffectivePolicy,
     /// The policies in it, each with the objects that it was made from.
     pub(crate) origins: BTreeMap<Origin, Vec<(ObjectRef, i64)>>,
     /// Services that calls may be sent to instead.
@@ -261,7 +261,7 @@ impl GuardBuilder {
     /// Adds what one Service says, if anything. Limits of every Service count; overload is
     /// one matter of the port, of the first that says it; callers from outside get the
     /// longest time of any, and one that says nothing of them lets them have all.
-    fn add(&mut self, said: Option<&Traffic>) {
+    fn add(&mut self, said: Option<&EffectivePolicy>) {
         let none = Limited::<Timeouts>::only(None);
         self.add_timeouts(said.map_or(&none, |said| &said.timeouts));
         let Some(said) = said else { return };

@@ -155,7 +155,7 @@ impl Resolved {
     reader!(place, Place);
 
     /// What callers of a Service port are told, as their proxies read it.
-    pub(crate) fn policy(&self, service: &str) -> policy::traffic::Traffic {
+    pub(crate) fn policy(&self, service: &str) -> policy::traffic::EffectivePolicy {
         let message = self.policy_message(&format!("policy/{service}"));
         wire::convert::traffic(&message).unwrap()
     }

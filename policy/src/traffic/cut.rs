@@ -12,7 +12,7 @@ use crate::traffic::call::{Fallback, Mirror, Override, Retry, Sticky, Timeouts};
 use crate::traffic::endpoint::{Balance, Breaker, Ejection, Locality, Subset};
 use crate::traffic::guard::{LimitScope, Overload, Priority, RateLimit};
 use crate::traffic::part::{Part, Parts};
-use crate::traffic::{Limited, Scoped, Traffic};
+use crate::traffic::{EffectivePolicy, Limited, Scoped};
 
 /// A section that is carried out by parts.
 trait Carried: Clone {
@@ -131,7 +131,7 @@ impl<T: Carried> Carried for Scoped<T> {
     }
 }
 
-impl Traffic {
+impl EffectivePolicy {
     /// What the rules for callers need of a caller's proxy, and whose they are.
     pub fn caller_needs(&self) -> impl Iterator<Item = (&Origin, Parts)> {
         needs(&self.timeouts)

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Traffic, call::TcpTarget};
+use super::{EffectivePolicy, call::TcpTarget};
 
 /// All that policies say of requests to one pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,6 +14,6 @@ pub struct PodGuard {
     pub read_only: Option<Vec<TcpTarget>>,
 }
 
-/// Of a [`Traffic`], what concerns the pod that serves: timeouts for callers outside the
+/// Of a [`EffectivePolicy`], what concerns the pod that serves: timeouts for callers outside the
 /// mesh, limits, priority, overload.
-pub type GuardPort = Traffic;
+pub type GuardPort = EffectivePolicy;

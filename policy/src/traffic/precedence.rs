@@ -18,12 +18,12 @@ use self::covered::Covered;
 use crate::name::ServiceId;
 use crate::origin::Origin;
 use crate::route::{Match, Rule, Table};
-use crate::traffic::{Limited, Policy, Scoped, Section, Sources, Target, Traffic, Whole};
+use crate::traffic::{EffectivePolicy, Limited, Policy, Scoped, Section, Sources, Target, Whole};
 
 /// What decides about one Service port, and whose sections lost there to whom.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resolved {
-    pub traffic: Traffic,
+    pub traffic: EffectivePolicy,
     pub won: BTreeSet<(Origin, Section)>,
     pub lost: Vec<Lost>,
 }
@@ -55,7 +55,7 @@ pub fn resolve<'a>(
         won: BTreeSet::new(),
         lost: Vec::new(),
     };
-    let traffic = Traffic {
+    let traffic = EffectivePolicy {
         timeouts: resolving.limited(Section::Timeouts, |policy| policy.sections.timeouts),
         retry: resolving.limited(Section::Retry, |policy| policy.sections.retry.clone()),
         fallback: resolving.limited(Section::Fallback, |policy| policy.sections.fallback.clone()),

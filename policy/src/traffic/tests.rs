@@ -84,7 +84,7 @@ fn without_any_object_retries_ejection_and_warm_up_hold_and_nothing_else() {
     assert_eq!(without_object::RETRY, Retry::default());
     assert_eq!(without_object::EJECTION, Ejection::default());
     assert_eq!(without_object::BALANCE, Balance::default());
-    let nothing = Traffic::default();
+    let nothing = EffectivePolicy::default();
     assert_eq!(*nothing.timeouts.decide(None).0, None);
     assert_eq!(*nothing.retry.decide(None).0, None);
     assert_eq!(*nothing.fallback.decide(None).0, None);

@@ -16,7 +16,7 @@ use std::fmt::Write as _;
 use policy::balance::Candidate;
 use policy::traffic::call::Retry;
 use policy::traffic::endpoint::Ejection;
-use policy::traffic::{CallerTraffic, without_object};
+use policy::traffic::{CallerPolicy, without_object};
 use serde_json::{Value, json};
 
 use crate::config::snapshot::{Destination, Snapshot};
@@ -92,7 +92,7 @@ fn headless(held: &Snapshot) -> HashSet<&str> {
 /// What holds of a Service where no object says anything of retries, or of ejection. Where
 /// clients choose the pod that is nothing, until an object says something of the other.
 fn without_word(
-    said: &CallerTraffic,
+    said: &CallerPolicy,
     headless: bool,
 ) -> (Option<&'static Retry>, Option<&'static Ejection>) {
     let mut retries = said.retry.rules.iter().flat_map(|rule| &rule.then);
@@ -108,7 +108,7 @@ fn without_word(
 }
 
 fn service(held: &Snapshot, subject: &str, headless: bool) -> Value {
-    let nothing = CallerTraffic::default();
+    let nothing = CallerPolicy::default();
     let said = held.policies.of(&format!("policy/{subject}"));
     let said = said.map_or(&nothing, |said| &**said);
     let (retry, ejection) = without_word(said, headless);
@@ -128,7 +128,7 @@ fn service(held: &Snapshot, subject: &str, headless: bool) -> Value {
 }
 
 /// Retries that are paid for, by the section that holds for every request.
-fn saved(set: &EndpointSet, said: &CallerTraffic) -> u32 {
+fn saved(set: &EndpointSet, said: &CallerPolicy) -> u32 {
     let (retry, _) = said.retry.decide(None);
     let retry = retry.as_ref().unwrap_or(&without_object::RETRY);
     set.saved(&retry.budget)
@@ -151,7 +151,7 @@ fn breakers(set: &EndpointSet) -> Vec<Value> {
 /// `otherwise`: by what they rest where no object says it.
 fn endpoints(
     set: &EndpointSet,
-    said: &CallerTraffic,
+    said: &CallerPolicy,
     otherwise: Option<&Ejection>,
 ) -> (Vec<Value>, usize) {
     let (ejection, _) = said.ejection.decide(None);

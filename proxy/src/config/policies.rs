@@ -9,14 +9,14 @@ use std::sync::Arc;
 use policy::access::Caller;
 use policy::name::{ServiceId, SpiffeId};
 use policy::traffic::call::FallbackTo;
-use policy::traffic::{CallerTraffic, Traffic};
+use policy::traffic::{CallerPolicy, EffectivePolicy};
 use wire::v1;
 
 #[derive(Clone, Debug)]
 struct ServicePolicy {
     /// For every caller, as it came.
-    all: Arc<Traffic>,
-    own: Arc<CallerTraffic>,
+    all: Arc<EffectivePolicy>,
+    own: Arc<CallerPolicy>,
 }
 
 /// By `namespace/name:port`, which is the same in the names of a Service's resources.
@@ -33,7 +33,7 @@ impl Policies {
     }
 
     /// What is said of the Service port that a resource is about, by that one's name.
-    pub(crate) fn of(&self, resource: &str) -> Option<&Arc<CallerTraffic>> {
+    pub(crate) fn of(&self, resource: &str) -> Option<&Arc<CallerPolicy>> {
         self.held.get(subject(resource)).map(|held| &held.own)
     }
 

@@ -10,7 +10,7 @@ use policy::route::Table;
 use policy::traffic::call::{Fallback, FallbackTo, Mirror, Retry, Timeouts};
 use policy::traffic::endpoint::{Balance, Breaker, Ejection};
 use policy::traffic::guard::Priority;
-use policy::traffic::{CallerTraffic, Whole, serving_or_root, without_object};
+use policy::traffic::{CallerPolicy, Whole, serving_or_root, without_object};
 use wire::names::Name;
 
 use crate::config::policies::Policies;
@@ -19,9 +19,9 @@ use crate::config::policies::Policies;
 #[derive(Debug)]
 pub(super) struct CallPolicy {
     /// Of the Service that is called.
-    root: Option<Arc<CallerTraffic>>,
+    root: Option<Arc<CallerPolicy>>,
     /// Of the Service whose endpoints serve, where that is another one.
-    serving: Option<Arc<CallerTraffic>>,
+    serving: Option<Arc<CallerPolicy>>,
     /// A split chose what serves.
     split: bool,
     /// Which rule of the root's decides about retries, and which about times.
@@ -80,7 +80,7 @@ impl CallPolicy {
         }))
     }
 
-    fn endpoints<'a, T>(&'a self, of: fn(&'a CallerTraffic) -> &'a Whole<T>) -> Option<&'a T> {
+    fn endpoints<'a, T>(&'a self, of: fn(&'a CallerPolicy) -> &'a Whole<T>) -> Option<&'a T> {
         let first = self.serving.as_ref().or(self.root.as_ref())?;
         let root = self.root.as_ref().unwrap_or(first);
         serving_or_root(of(first), of(root)).map(|(section, _)| section)

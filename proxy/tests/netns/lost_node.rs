@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use hyper::client::conn::http2::handshake;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use parking_lot::Mutex;
-use policy::traffic::Traffic;
+use policy::traffic::EffectivePolicy;
 use policy::traffic::call::{Retry, Timeouts};
 use policy::traffic::set::{GrpcCode, GrpcCodes};
 
@@ -104,10 +104,10 @@ fn under_grpc(name: &str, timeouts: Timeouts) -> (Fleet, Arc<Calls>) {
         grpc_codes: GrpcCodes::of(&[GrpcCode::Unavailable]),
         ..Retry::DEFAULT
     };
-    fleet.client.set(vec![said(&Traffic {
+    fleet.client.set(vec![said(&EffectivePolicy {
         retry: limited(retry),
         timeouts: limited(timeouts),
-        ..Traffic::default()
+        ..EffectivePolicy::default()
     })]);
     let calls = Arc::<Calls>::default();
     let (client, made) = (Arc::clone(&fleet.client), Arc::clone(&calls));

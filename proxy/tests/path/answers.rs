@@ -8,7 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use policy::origin::Origin;
 use policy::route::{Match, Rule, Table};
-use policy::traffic::{Limited, Scoped, Sources, Traffic, Whole};
+use policy::traffic::{EffectivePolicy, Limited, Scoped, Sources, Whole};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use wire::v1;
@@ -195,7 +195,7 @@ pub(super) fn retries(pod: &Pod, outcome: &str) -> f64 {
 }
 
 /// What policies say of calls to `api`, for its callers.
-pub(super) fn said(traffic: &Traffic) -> v1::Resource {
+pub(super) fn said(traffic: &EffectivePolicy) -> v1::Resource {
     resource(
         &wire::names::policy("shop", "api", 80),
         v1::resource::Content::Policy(wire::convert::policy_message(traffic)),

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use policy::traffic::Traffic;
+use policy::traffic::EffectivePolicy;
 use policy::traffic::endpoint::{Balance, Locality, Subset};
 use wire::v1::{self, Protocol, balance};
 
@@ -95,12 +95,12 @@ async fn calls_stay_in_their_zone_where_the_service_says_so_and_are_counted_by_w
     assert_eq!(counted("elsewhere"), 60.0);
     // The last word has a policy.
     client.set(vec![runs_in("a", "node-0")]);
-    client.set(vec![said(&Traffic {
+    client.set(vec![said(&EffectivePolicy {
         balance: whole(Balance {
             locality: Some(Locality::None),
             ..Balance::DEFAULT
         }),
-        ..Traffic::default()
+        ..EffectivePolicy::default()
     })]);
     let both = asked(&client, &apps, 60).await;
     assert!(both.iter().all(|some| *some > 0), "{both:?}");
@@ -177,12 +177,12 @@ async fn a_caller_uses_its_part_of_a_service_once_it_is_told_which_it_is() {
         apps.push(App::new(server.ip, OK).await);
     }
     super::answers::served_by(&client, &server, &apps.iter().collect::<Vec<_>>());
-    client.set(vec![said(&Traffic {
+    client.set(vec![said(&EffectivePolicy {
         balance: whole(Balance {
             subset: Subset::Count(2),
             ..Balance::DEFAULT
         }),
-        ..Traffic::default()
+        ..EffectivePolicy::default()
     })]);
     let place = |index| {
         let place = v1::Place {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use http_body_util::BodyExt;
 use policy::name::ServiceId;
-use policy::traffic::Traffic;
+use policy::traffic::EffectivePolicy;
 use policy::traffic::call::{Cause, Causes, Fallback, FallbackTo, Retry, Timeouts};
 use policy::traffic::endpoint::{Breaker, BreakerState};
 use policy::traffic::set::Percent;
@@ -39,14 +39,14 @@ const TEN: Breaker = Breaker {
     ..Breaker::DEFAULT
 };
 
-fn breaker(breaker: Breaker) -> Traffic {
-    Traffic {
+fn breaker(breaker: Breaker) -> EffectivePolicy {
+    EffectivePolicy {
         breaker: whole(breaker),
-        ..Traffic::default()
+        ..EffectivePolicy::default()
     }
 }
 
-fn said_of(name: &str, traffic: &Traffic) -> v1::Resource {
+fn said_of(name: &str, traffic: &EffectivePolicy) -> v1::Resource {
     resource(
         &wire::names::policy("shop", name, 80),
         v1::resource::Content::Policy(wire::convert::policy_message(traffic)),
@@ -102,8 +102,8 @@ async fn after_enough_failures_calls_are_answered_503_unsent_and_others_are_serv
 }
 
 /// Opens when all of ten calls have taken 200 ms, which have two seconds.
-fn hasty() -> Traffic {
-    Traffic {
+fn hasty() -> EffectivePolicy {
+    EffectivePolicy {
         timeouts: limited(Timeouts {
             request: Some(Duration::from_secs(2)),
             backend_request: Some(Duration::from_millis(200)),
@@ -173,7 +173,7 @@ async fn a_probe_is_sent_once_whatever_retries_are_allowed() {
         attempts: 1,
         ..Retry::DEFAULT
     };
-    client.set(vec![said(&Traffic {
+    client.set(vec![said(&EffectivePolicy {
         retry: limited(all),
         ..breaker(quick)
     })]);
@@ -243,7 +243,7 @@ async fn while_it_is_open_the_fallback_answers_whatever_the_method() {
     let spare = App::new(server.ip, OK).await;
     let there = endpoint(server.ip, spare.port, Some("api"));
     client.set(vec![endpoints("spare", vec![there])]);
-    client.set(vec![said(&Traffic {
+    client.set(vec![said(&EffectivePolicy {
         fallback: limited(Arc::new(Fallback {
             to: FallbackTo::Service(ServiceId::new("shop", "spare")),
             on: Causes::of(&[Cause::CircuitOpen]),

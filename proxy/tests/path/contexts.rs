@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use policy::traffic::Traffic;
+use policy::traffic::EffectivePolicy;
 use policy::traffic::call::{Retry, Timeouts};
 use policy::traffic::endpoint::{Breaker, BreakerState};
 use policy::traffic::set::Percent;
@@ -205,12 +205,12 @@ async fn a_call_has_the_rest_of_what_it_is_made_for_by_name_and_by_trace() {
 async fn a_call_may_use_the_share_that_the_policy_says() {
     let chain = Chain::new().await;
     let next = chain.asks([SILENCE]).await;
-    chain.api.set(vec![said(&Traffic {
+    chain.api.set(vec![said(&EffectivePolicy {
         timeouts: limited(Timeouts {
             share: Percent::at_most(20),
             ..Timeouts::DEFAULT
         }),
-        ..Traffic::default()
+        ..EffectivePolicy::default()
     })]);
     let _call = chain.called("GET", "weft-timeout: 4000ms\r\n").await;
     let request = chain.request().await;
@@ -371,15 +371,15 @@ async fn when_its_caller_leaves_readers_are_let_go_and_writers_are_not() {
     }
 }
 
-fn trying_again(attempts: u8) -> Traffic {
+fn trying_again(attempts: u8) -> EffectivePolicy {
     let mut retry = Retry {
         attempts,
         ..Retry::DEFAULT
     };
     retry.budget.min_per_second = 1000;
-    Traffic {
+    EffectivePolicy {
         retry: limited(retry),
-        ..Traffic::default()
+        ..EffectivePolicy::default()
     }
 }
 
@@ -420,9 +420,9 @@ async fn what_an_open_breaker_refused_is_not_tried_again_above() {
         state: BreakerState::Open,
         ..Breaker::DEFAULT
     };
-    chain.api.set(vec![said(&Traffic {
+    chain.api.set(vec![said(&EffectivePolicy {
         breaker: whole(open),
-        ..Traffic::default()
+        ..EffectivePolicy::default()
     })]);
     let call = chain.called("GET", PARENT).await;
     let request = chain.request().await;

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use policy::name::ServiceId;
-use policy::traffic::Traffic;
+use policy::traffic::EffectivePolicy;
 use policy::traffic::call::{Causes, Downstream, Fallback, FallbackTo, Mirror};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -35,9 +35,9 @@ fn calls_as_the_client_does(shop: &Shop, pod: &Pod) {
     served_by(pod, &shop.server, &[&shop.api]);
     let next = endpoint(shop.shadow.ip, shop.next.port, Some("api"));
     pod.set(vec![endpoints("next", vec![next])]);
-    pod.set(vec![said(&Traffic {
+    pod.set(vec![said(&EffectivePolicy {
         mirror: limited(vec![to_anybody()].into()),
-        ..Traffic::default()
+        ..EffectivePolicy::default()
     })]);
 }
 
@@ -169,7 +169,7 @@ async fn what_no_application_has_seen_is_not_copied_nor_to_whom_answers_instead(
     assert_eq!(sum(&shop.client, MIRRORED, &[]), 0.0);
     // An application saw it, and `next` answers in its place.
     let to = FallbackTo::Service(ServiceId::new("shop", "next"));
-    shop.client.set(vec![said(&Traffic {
+    shop.client.set(vec![said(&EffectivePolicy {
         mirror: limited(vec![mirror()].into()),
         fallback: limited(
             Fallback {
@@ -178,7 +178,7 @@ async fn what_no_application_has_seen_is_not_copied_nor_to_whom_answers_instead(
             }
             .into(),
         ),
-        ..Traffic::default()
+        ..EffectivePolicy::default()
     })]);
     let failing = App::new(shop.server.ip, UNAVAILABLE).await;
     served_by(&shop.client, &shop.server, &[&failing]);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use http_body_util::BodyExt;
 use policy::http_match::HttpMatch;
 use policy::route::Match;
-use policy::traffic::Traffic;
+use policy::traffic::EffectivePolicy;
 use policy::traffic::call::{Retry, Timeouts};
 use policy::traffic::endpoint::{Breaker, BreakerState};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -35,14 +35,14 @@ pub(super) async fn fleet<const N: usize>(answers: [&'static str; N]) -> (Pod, P
     (client, server, apps)
 }
 
-fn timeouts(request: Option<u64>, attempt: Option<u64>) -> Traffic {
-    Traffic {
+fn timeouts(request: Option<u64>, attempt: Option<u64>) -> EffectivePolicy {
+    EffectivePolicy {
         timeouts: limited(Timeouts {
             request: request.map(Duration::from_millis),
             backend_request: attempt.map(Duration::from_millis),
             ..Timeouts::DEFAULT
         }),
-        ..Traffic::default()
+        ..EffectivePolicy::default()
     }
 }
 
@@ -150,7 +150,7 @@ async fn retries_have_no_more_than_the_time_of_the_call() {
         ..Retry::DEFAULT
     };
     retry.budget.min_per_second = 1000;
-    client.set(vec![said(&Traffic {
+    client.set(vec![said(&EffectivePolicy {
         retry: limited(retry),
         ..timeouts(Some(700), Some(250))
     })]);

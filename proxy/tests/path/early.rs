@@ -13,7 +13,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use policy::traffic::Traffic;
+use policy::traffic::EffectivePolicy;
 use policy::traffic::call::Retry;
 use policy::traffic::endpoint::Ejection;
 use policy::traffic::set::Methods;
@@ -243,13 +243,13 @@ async fn what_was_answered_before_its_body_came_is_sent_again_whole_or_not_at_al
         ..Retry::DEFAULT
     };
     retry.budget.min_per_second = 1000;
-    client.set(vec![said(&Traffic {
+    client.set(vec![said(&EffectivePolicy {
         retry: limited(retry),
         ejection: whole(Ejection {
             consecutive_failures: 0,
             ..Ejection::DEFAULT
         }),
-        ..Traffic::default()
+        ..EffectivePolicy::default()
     })]);
     let (mut expected, mut passed) = (Vec::new(), 0);
     for bytes in [10, 60_000, 70_000, 300_000] {

@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, Empty, StreamBody};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use policy::traffic::Traffic;
+use policy::traffic::EffectivePolicy;
 use policy::traffic::call::Timeouts;
 use policy::traffic::endpoint::Ejection;
 use tokio::io::AsyncWriteExt;
@@ -83,13 +83,13 @@ async fn the_one_of_three_that_answers_nothing_rests_while_its_posts_still_wait(
         App::new(server.ip, SLOW).await,
     ];
     served_by(&client, &server, &[&silent, &others[0], &others[1]]);
-    client.set(vec![said(&Traffic {
+    client.set(vec![said(&EffectivePolicy {
         timeouts: limited(Timeouts {
             request: Some(Duration::from_secs(2)),
             backend_request: Some(Duration::from_millis(200)),
             ..Timeouts::DEFAULT
         }),
-        ..Traffic::default()
+        ..EffectivePolicy::default()
     })]);
     let posts = join_all((0..60).map(|_| ask(&client, "POST", "", "{}")));
     let rests = async {
@@ -128,12 +128,12 @@ async fn all_that_fail_alike_are_left_in_peace() {
 #[tokio::test]
 async fn a_policy_switches_ejection_off() {
     let (client, _server, apps) = one_of_three().await;
-    client.set(vec![said(&Traffic {
+    client.set(vec![said(&EffectivePolicy {
         ejection: whole(Ejection {
             consecutive_failures: 0,
             ..Ejection::DEFAULT
         }),
-        ..Traffic::default()
+        ..EffectivePolicy::default()
     })]);
     let mut posts = 0;
     while apps[0].asked() <= 20 {
@@ -266,13 +266,13 @@ async fn one_of_two_rests(protocol: Protocol, answer: &'static str, base_time: D
     let app = App::new(server.ip, answer).await;
     let all = [gone.port(), app.port].map(|port| endpoint(server.ip, port, Some("api")));
     client.set(vec![endpoints("api", all.to_vec())]);
-    client.set(vec![said(&Traffic {
+    client.set(vec![said(&EffectivePolicy {
         ejection: whole(Ejection {
             consecutive_failures: 1,
             base_time,
             ..Ejection::DEFAULT
         }),
-        ..Traffic::default()
+        ..EffectivePolicy::default()
     })]);
     let mut posts = 0;
     while sum(&client, EJECTIONS, &["cause=\"unreachable\""]) == 0.0 {

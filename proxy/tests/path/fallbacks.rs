@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderName, HeaderValue, StatusCode};
 use policy::name::ServiceId;
-use policy::traffic::Traffic;
+use policy::traffic::EffectivePolicy;
 use policy::traffic::call::{
     Cause, Causes, Fallback, FallbackResponse, FallbackTo, Retry, Timeouts,
 };
@@ -40,15 +40,15 @@ pub(super) fn to_spare() -> FallbackTo {
     FallbackTo::Service(ServiceId::new("shop", "spare"))
 }
 
-pub(super) fn fallback(to: FallbackTo, on: Causes) -> Traffic {
-    Traffic {
+pub(super) fn fallback(to: FallbackTo, on: Causes) -> EffectivePolicy {
+    EffectivePolicy {
         fallback: limited(Arc::new(Fallback { to, on })),
         // What is tried again is another matter.
         retry: limited(Retry {
             attempts: 0,
             ..Retry::DEFAULT
         }),
-        ..Traffic::default()
+        ..EffectivePolicy::default()
     }
 }
 
@@ -101,7 +101,7 @@ impl Shop {
 }
 
 /// What policies say of calls to `spare` itself.
-fn said_of_spare(traffic: &Traffic) -> v1::Resource {
+fn said_of_spare(traffic: &EffectivePolicy) -> v1::Resource {
     resource(
         &wire::names::policy("shop", "spare", 80),
         v1::resource::Content::Policy(wire::convert::policy_message(traffic)),
@@ -211,7 +211,7 @@ async fn an_answer_below_500_stands() {
 
 #[tokio::test]
 async fn a_fallback_has_the_time_that_the_call_has_left_and_no_more() {
-    let times = |request: Option<u64>, attempt: Option<u64>, to| Traffic {
+    let times = |request: Option<u64>, attempt: Option<u64>, to| EffectivePolicy {
         timeouts: limited(Timeouts {
             request: request.map(Duration::from_millis),
             backend_request: attempt.map(Duration::from_millis),
@@ -270,7 +270,7 @@ async fn what_the_policy_holds_is_answered_at_once_and_counts_as_the_answer() {
         request: Some(Duration::from_millis(300)),
         ..Timeouts::DEFAULT
     });
-    shop.client.set(vec![said(&Traffic {
+    shop.client.set(vec![said(&EffectivePolicy {
         timeouts,
         ..fallback(held(200), Causes::ALL)
     })]);
@@ -450,7 +450,7 @@ async fn opaque_bytes_that_reach_nobody_go_to_the_other_service() {
 #[tokio::test]
 async fn opaque_bytes_that_the_other_service_took_end_when_nothing_moves() {
     let shop = Shop::new(Protocol::Opaque).await.out_of_order(true).await;
-    shop.client.set(vec![said(&Traffic {
+    shop.client.set(vec![said(&EffectivePolicy {
         timeouts: limited(Timeouts {
             idle: Some(Duration::from_millis(600)),
             ..Timeouts::DEFAULT

@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http2::SendRequest;
 use parking_lot::Mutex;
-use policy::traffic::Traffic;
+use policy::traffic::EffectivePolicy;
 use policy::traffic::call::{Retry, Timeouts};
 use policy::traffic::endpoint::Breaker;
 use policy::traffic::set::{GrpcCode, GrpcCodes, Percent};
@@ -152,12 +152,12 @@ impl Outage {
         ];
         served_by(&client, &server, &apps);
         if self.listed {
-            client.set(vec![said(&Traffic {
+            client.set(vec![said(&EffectivePolicy {
                 retry: limited(Retry {
                     grpc_codes: GrpcCodes::of(&[GrpcCode::Unavailable]),
                     ..Retry::DEFAULT
                 }),
-                ..Traffic::default()
+                ..EffectivePolicy::default()
             })]);
         }
         let mut calls = Calls::of(grpc(&client).await);
@@ -230,7 +230,7 @@ async fn late(says: Says) {
     let (client, server, _, _) = pair(Protocol::Http2).await;
     let apps = [App::new(&server, says).await];
     served_by(&client, &server, &apps);
-    client.set(vec![said(&Traffic {
+    client.set(vec![said(&EffectivePolicy {
         timeouts: limited(Timeouts {
             request: Some(Duration::from_secs(5)),
             backend_request: Some(Duration::from_millis(200)),
@@ -242,7 +242,7 @@ async fn late(says: Says) {
             open_time: Duration::from_secs(60),
             ..Breaker::DEFAULT
         }),
-        ..Traffic::default()
+        ..EffectivePolicy::default()
     })]);
     let sender = grpc(&client).await;
     let case = format!("{} in trailers alone: {}", says.status, says.trailers_only);

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use policy::traffic::Traffic;
+use policy::traffic::EffectivePolicy;
 use policy::traffic::call::Retry;
 use policy::traffic::endpoint::{Breaker, Ejection};
 use policy::traffic::set::Percent;
@@ -42,9 +42,9 @@ async fn what_fails_at_the_pod_of_its_clients_choice_goes_elsewhere_only_where_a
             attempts,
             ..Retry::DEFAULT
         };
-        client.set(vec![said(&Traffic {
+        client.set(vec![said(&EffectivePolicy {
             retry: limited(retry),
-            ..Traffic::default()
+            ..EffectivePolicy::default()
         })]);
     };
     assert_eq!(ask(&client, bad, "GET", NAMED).await.0, 503);
@@ -91,9 +91,9 @@ async fn a_pod_that_is_not_there_rests_for_calls_that_name_its_service() {
         base_time: Duration::from_secs(60),
         ..Ejection::DEFAULT
     };
-    client.set(vec![said(&Traffic {
+    client.set(vec![said(&EffectivePolicy {
         ejection: whole(ejection),
-        ..Traffic::default()
+        ..EffectivePolicy::default()
     })]);
     let attempts = || sum(&client, "weft_attempts_total", &["service=\"shop/api\""]);
     let before = attempts();
@@ -117,9 +117,9 @@ async fn a_breaker_holds_for_calls_that_name_its_service_and_moves_none_of_them(
         open_time: Duration::from_secs(60),
         ..Breaker::DEFAULT
     };
-    client.set(vec![said(&Traffic {
+    client.set(vec![said(&EffectivePolicy {
         breaker: whole(ten),
-        ..Traffic::default()
+        ..EffectivePolicy::default()
     })]);
     for _ in 0..10 {
         let (status, answer) = ask(&client, bad, "GET", NAMED).await;
@@ -145,9 +145,9 @@ async fn a_breaker_alone_makes_no_pod_rest() {
         min_requests: 100,
         ..Breaker::DEFAULT
     };
-    client.set(vec![said(&Traffic {
+    client.set(vec![said(&EffectivePolicy {
         breaker: whole(hundred),
-        ..Traffic::default()
+        ..EffectivePolicy::default()
     })]);
     for _ in 0..6 {
         assert_eq!(ask(&client, gone, "GET", NAMED).await.0, 503);
@@ -175,9 +175,9 @@ async fn where_all_rest_the_pod_of_its_clients_choice_is_asked_first() {
         max_percent: Percent::at_most(100),
         ..Ejection::DEFAULT
     };
-    client.set(vec![said(&Traffic {
+    client.set(vec![said(&EffectivePolicy {
         ejection: whole(ejection),
-        ..Traffic::default()
+        ..EffectivePolicy::default()
     })]);
     assert_eq!(ask(&client, addr, "POST", NAMED).await.0, 503);
     let resting = || sum(&client, "weft_resting_endpoints", &[]);

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use policy::traffic::Traffic;
+use policy::traffic::EffectivePolicy;
 use policy::traffic::call::Timeouts;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -17,13 +17,13 @@ const IDLE: Duration = Duration::from_millis(600);
 /// Well within it.
 const OFTEN: Duration = Duration::from_millis(150);
 
-fn idle() -> Traffic {
-    Traffic {
+fn idle() -> EffectivePolicy {
+    EffectivePolicy {
         timeouts: limited(Timeouts {
             idle: Some(IDLE),
             ..Timeouts::DEFAULT
         }),
-        ..Traffic::default()
+        ..EffectivePolicy::default()
     }
 }
 

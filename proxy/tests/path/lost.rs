@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use http::HeaderName;
-use policy::traffic::Traffic;
+use policy::traffic::EffectivePolicy;
 use policy::traffic::call::{Sticky, StickyKey, StickyScope, Timeouts};
 use policy::traffic::endpoint::Ejection;
 use tokio::io::copy_bidirectional;
@@ -44,15 +44,15 @@ async fn good(client: &Pod, method: &str, headers: &str) -> Duration {
     begun.elapsed()
 }
 
-fn resting(consecutive_failures: u8) -> Traffic {
-    Traffic {
+fn resting(consecutive_failures: u8) -> EffectivePolicy {
+    EffectivePolicy {
         ejection: whole(Ejection {
             consecutive_failures,
             base_time: Duration::from_secs(1),
             max_time: Duration::from_secs(1),
             ..Ejection::DEFAULT
         }),
-        ..Traffic::default()
+        ..EffectivePolicy::default()
     }
 }
 
@@ -87,7 +87,7 @@ async fn one_call_waits_for_a_lost_endpoint_and_none_of_those_that_would_make_it
     let there = |ip| endpoint(ip, app.port, Some("api"));
     client.set(vec![endpoints("api", vec![there(lost), there(server.ip)])]);
     // A tenant comes to the same endpoint again, whatever that costs.
-    client.set(vec![said(&Traffic {
+    client.set(vec![said(&EffectivePolicy {
         sticky: whole(Sticky {
             key: StickyKey::Header(HeaderName::from_static("x-tenant")),
             scope: StickyScope::Endpoint,
@@ -146,7 +146,7 @@ async fn no_call_is_lost_by_a_connection_of_which_nobody_knows_yet_that_it_is_de
         there(server.ip, &apps[1]),
     ];
     client.set(vec![endpoints("api", all)]);
-    client.set(vec![said(&Traffic {
+    client.set(vec![said(&EffectivePolicy {
         timeouts: limited(Timeouts {
             backend_request: Some(Duration::from_secs(2)),
             ..Timeouts::DEFAULT

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use policy::traffic::Traffic;
+use policy::traffic::EffectivePolicy;
 use policy::traffic::call::Timeouts;
 use policy::traffic::endpoint::{Breaker, BreakerState};
 
@@ -17,10 +17,10 @@ async fn a_request_whose_time_is_over_is_copied_whoever_says_so_first() {
     let silent = App::new(shop.server.ip, SILENCE).await;
     served_by(&shop.client, &shop.server, &[&silent]);
     let timed = |timeouts: Timeouts| {
-        vec![said(&Traffic {
+        vec![said(&EffectivePolicy {
             mirror: limited(vec![mirror()].into()),
             timeouts: limited(timeouts),
-            ..Traffic::default()
+            ..EffectivePolicy::default()
         })]
     };
     let short = Some(Duration::from_secs(2));
@@ -58,9 +58,9 @@ async fn a_receiver_whose_breaker_is_open_gets_no_copies() {
             state,
             ..Breaker::DEFAULT
         };
-        let traffic = Traffic {
+        let traffic = EffectivePolicy {
             breaker: whole(breaker),
-            ..Traffic::default()
+            ..EffectivePolicy::default()
         };
         let message = wire::convert::policy_message(&traffic);
         vec![resource(

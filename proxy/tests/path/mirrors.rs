@@ -8,7 +8,7 @@ use http::Request;
 use http_body_util::Full;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use policy::name::ServiceId;
-use policy::traffic::Traffic;
+use policy::traffic::EffectivePolicy;
 use policy::traffic::call::{Downstream, Mirror};
 use policy::traffic::set::{Methods, Percent};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -99,9 +99,9 @@ impl Shop {
     }
 
     pub(super) fn mirrors(&self, mirrors: Vec<Mirror>) {
-        self.client.set(vec![said(&Traffic {
+        self.client.set(vec![said(&EffectivePolicy {
             mirror: limited(mirrors.into()),
-            ..Traffic::default()
+            ..EffectivePolicy::default()
         })]);
     }
 
@@ -355,9 +355,9 @@ async fn a_pod_that_gets_copies_reads_and_changes_nothing() {
     let labels = ["reason=\"shadow-write\"", "status=\"403\""];
     assert_eq!(sum(pod, REQUESTS, &labels), 7.0);
     // What reads passes, and is copied no further.
-    pod.set(vec![said(&Traffic {
+    pod.set(vec![said(&EffectivePolicy {
         mirror: limited(vec![mirror()].into()),
-        ..Traffic::default()
+        ..EffectivePolicy::default()
     })]);
     for method in ["GET", "OPTIONS"] {
         assert_eq!(ask(pod, method, "", "").await.0, 200, "{method}");

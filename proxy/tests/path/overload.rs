@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use policy::http_match::HttpMatch;
 use policy::route::Match;
-use policy::traffic::Traffic;
+use policy::traffic::EffectivePolicy;
 use policy::traffic::call::Retry;
 use policy::traffic::guard::{Overload, OverloadMode, Priority};
 use policy::traffic::pod::{GuardPort, PodGuard};
@@ -228,9 +228,9 @@ async fn a_move_is_made_once_and_paid_for_and_ends_with_retries() {
         attempts: 0,
         ..Retry::DEFAULT
     };
-    client.set(vec![said(&Traffic {
+    client.set(vec![said(&EffectivePolicy {
         retry: limited(none),
-        ..Traffic::default()
+        ..EffectivePolicy::default()
     })]);
     ask(&client, "POST", "", "{}").await;
     assert_eq!(classes(), (3.0, 1.0));

@@ -7,7 +7,7 @@ use http::StatusCode;
 use policy::access::Source;
 use policy::name::ServiceId;
 use policy::overrides::sha256;
-use policy::traffic::Traffic;
+use policy::traffic::EffectivePolicy;
 use policy::traffic::call::{
     Causes, Fallback, FallbackResponse, FallbackTo, Mirror, Override, Retry, Timeouts, Token,
 };
@@ -30,11 +30,11 @@ fn sources(accounts: &[&str]) -> Vec<Source> {
     all.map(|account| Source::Identity(id(account))).collect()
 }
 
-fn offered(from: &[&str], forwarders: &[&str], expires: i64) -> Traffic {
+fn offered(from: &[&str], forwarders: &[&str], expires: i64) -> EffectivePolicy {
     offered_to(sources(from), forwarders, expires)
 }
 
-fn offered_to(from: Vec<Source>, forwarders: &[&str], expires: i64) -> Traffic {
+fn offered_to(from: Vec<Source>, forwarders: &[&str], expires: i64) -> EffectivePolicy {
     let one = Override {
         to: vec![ServiceId::new("shop", "next")],
         sources: from,
@@ -44,9 +44,9 @@ fn offered_to(from: Vec<Source>, forwarders: &[&str], expires: i64) -> Traffic {
             expires,
         }],
     };
-    Traffic {
+    EffectivePolicy {
         overrides: whole(vec![one].into()),
-        ..Traffic::default()
+        ..EffectivePolicy::default()
     }
 }
 
@@ -70,7 +70,7 @@ impl Shop {
         }
     }
 
-    async fn pod(&self, account: &str, policy: &Traffic) -> Pod {
+    async fn pod(&self, account: &str, policy: &EffectivePolicy) -> Pod {
         let pod = Pod::new(&self.authority, account).await;
         pod.set(service("api", vip().ip(), Protocol::Http1, Vec::new()));
         served_by(&pod, &self.server, &[&self.api]);
@@ -175,10 +175,10 @@ async fn a_wish_goes_hop_after_hop_by_the_name_of_its_request_and_through_forwar
         };
         let account = |pod: &Pod| pod.proxy.own.pod.clone();
         qa.set(hop(&first, &apps[0], &account(&first)));
-        qa.set(vec![said(&Traffic::default())]);
+        qa.set(vec![said(&EffectivePolicy::default())]);
         let (_one, context) = waiting(&apps[0], qa.call(vip()).await, ROUTE).await;
         first.set(hop(&second, &apps[1], &account(&second)));
-        first.set(vec![said(&Traffic::default())]);
+        first.set(vec![said(&EffectivePolicy::default())]);
         let (_two, context) = waiting(&apps[1], first.call(vip()).await, &context).await;
         shop.goes(&second, &context, Some(outcome)).await;
         shop.goes(&second, "", None).await;
@@ -251,7 +251,7 @@ async fn where_nobody_serves_the_answer_is_never_the_called_service() {
         service: ServiceId::new("shop", "copies"),
         ..mirror()
     };
-    let policy = Traffic {
+    let policy = EffectivePolicy {
         mirror: limited(vec![copies].into()),
         ..offered(&["qa"], &[], NEVER)
     };
@@ -279,7 +279,7 @@ async fn nor_is_it_what_answers_in_place_of_the_called_service() {
     });
     for to in [FallbackTo::Service(ServiceId::new("shop", "spare")), held] {
         let on = Causes::ALL;
-        let policy = Traffic {
+        let policy = EffectivePolicy {
             fallback: limited(Arc::new(Fallback { to, on })),
             ..offered(&["qa"], &[], NEVER)
         };
@@ -305,7 +305,7 @@ async fn nor_is_it_what_answers_in_place_of_the_called_service() {
 async fn nor_is_time_kept_for_what_will_not_answer() {
     let shop = Shop::new().await;
     let slow = App::new(shop.server.ip, SLOW).await;
-    let policy = Traffic {
+    let policy = EffectivePolicy {
         timeouts: limited(Timeouts {
             request: Some(Duration::from_secs(5)),
             backend_request: Some(Duration::from_millis(10)),

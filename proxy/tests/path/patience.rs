@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, Response, response};
 use identity::tls::{self, ClientAuth, MESH_ALPN};
-use policy::traffic::Traffic;
+use policy::traffic::EffectivePolicy;
 use policy::traffic::call::Timeouts;
 use policy::traffic::endpoint::Ejection;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -68,8 +68,8 @@ async fn half_a_post(client: &Pod) -> String {
 }
 
 /// An attempt may take as many milliseconds, and one that fails makes its endpoint rest.
-fn strict(millis: u64) -> Traffic {
-    Traffic {
+fn strict(millis: u64) -> EffectivePolicy {
+    EffectivePolicy {
         timeouts: limited(Timeouts {
             backend_request: Some(Duration::from_millis(millis)),
             ..Timeouts::DEFAULT
@@ -78,7 +78,7 @@ fn strict(millis: u64) -> Traffic {
             consecutive_failures: 1,
             ..Ejection::DEFAULT
         }),
-        ..Traffic::default()
+        ..EffectivePolicy::default()
     }
 }
 

@@ -7,7 +7,7 @@ use policy::origin::Origin;
 use policy::route::{Match, Rule};
 use policy::traffic::call::Retry;
 use policy::traffic::endpoint::{Balance, Ejection};
-use policy::traffic::{Limited, Scoped, Sources, Traffic};
+use policy::traffic::{EffectivePolicy, Limited, Scoped, Sources};
 use wire::v1::{self, Protocol};
 
 use super::answers::{App, OK, UNAVAILABLE, ask, limited, retries, said, served_by, sum, whole};
@@ -59,15 +59,15 @@ async fn a_policy_for_other_callers_changes_nothing_and_one_for_the_own_account_
     ];
     served_by(&client, &server, &[&apps[0], &apps[1]]);
     let asked = || apps.iter().map(App::asked).sum::<usize>();
-    client.set(vec![said(&Traffic {
+    client.set(vec![said(&EffectivePolicy {
         retry: for_callers("somebody", &NEVER),
-        ..Traffic::default()
+        ..EffectivePolicy::default()
     })]);
     ask(&client, "GET", "", "").await;
     assert_eq!(asked(), 2, "the default holds: {}", client.metrics());
-    client.set(vec![said(&Traffic {
+    client.set(vec![said(&EffectivePolicy {
         retry: for_callers("web", &NEVER),
-        ..Traffic::default()
+        ..EffectivePolicy::default()
     })]);
     ask(&client, "GET", "", "").await;
     assert_eq!(asked(), 3);
@@ -88,9 +88,9 @@ async fn a_policy_for_some_pods_holds_where_the_own_certificate_names_one_of_the
     served_by(&client, &server, &[&apps[0], &apps[1]]);
     let asked = || apps.iter().map(App::asked).sum::<usize>();
     let hold_for = |uid: &str| {
-        client.set(vec![said(&Traffic {
+        client.set(vec![said(&EffectivePolicy {
             retry: for_source(Source::pods([uid]), &NEVER),
-            ..Traffic::default()
+            ..EffectivePolicy::default()
         })]);
     };
     hold_for("uid-1");
@@ -102,20 +102,20 @@ async fn a_policy_for_some_pods_holds_where_the_own_certificate_names_one_of_the
 }
 
 /// What is said of calls to `name`.
-fn said_of(name: &str, traffic: &Traffic) -> v1::Resource {
+fn said_of(name: &str, traffic: &EffectivePolicy) -> v1::Resource {
     resource(
         &wire::names::policy("shop", name, 80),
         v1::resource::Content::Policy(wire::convert::policy_message(traffic)),
     )
 }
 
-fn ejection(consecutive_failures: u8) -> Traffic {
-    Traffic {
+fn ejection(consecutive_failures: u8) -> EffectivePolicy {
+    EffectivePolicy {
         ejection: whole(Ejection {
             consecutive_failures,
             ..Ejection::DEFAULT
         }),
-        ..Traffic::default()
+        ..EffectivePolicy::default()
     }
 }
 
@@ -163,9 +163,9 @@ async fn in_a_split_the_service_that_serves_says_who_rests_and_the_called_one_wh
 #[tokio::test]
 async fn in_a_split_the_called_service_says_what_is_sent_again() {
     let (client, _server, apps) = split_to_v2().await;
-    let retry = |retry| Traffic {
+    let retry = |retry| EffectivePolicy {
         retry: limited(retry),
-        ..Traffic::default()
+        ..EffectivePolicy::default()
     };
     let many = Retry {
         attempts: 5,
@@ -189,12 +189,12 @@ async fn of_the_new_one(warmup: Option<Duration>) -> usize {
     let (client, server, old, _) = pair(Protocol::Http1).await;
     let new = App::new(server.ip, OK).await;
     if let Some(warmup) = warmup {
-        client.set(vec![said(&Traffic {
+        client.set(vec![said(&EffectivePolicy {
             balance: whole(Balance {
                 warmup,
                 ..Balance::DEFAULT
             }),
-            ..Traffic::default()
+            ..EffectivePolicy::default()
         })]);
     }
     ask(&client, "GET", "", "").await;
@@ -239,7 +239,7 @@ async fn a_mesh_policy_that_is_enforced_reaches_every_service_that_is_called() {
     ]);
     client.set(service("other", other.ip(), Protocol::Http1, Vec::new()));
     // Resolved by Service, each with the mesh's policy as its origin.
-    let off = Traffic {
+    let off = EffectivePolicy {
         retry: Limited {
             rules: vec![Rule {
                 origin: Origin::new("TrafficPolicy", "weft-system", "no-retries"),
@@ -255,7 +255,7 @@ async fn a_mesh_policy_that_is_enforced_reaches_every_service_that_is_called() {
             consecutive_failures: 0,
             ..Ejection::DEFAULT
         }),
-        ..Traffic::default()
+        ..EffectivePolicy::default()
     };
     client.set(vec![said_of("api", &off), said_of("other", &off)]);
     for addr in [vip(), other] {

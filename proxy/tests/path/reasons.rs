@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use policy::reason::Reason;
-use policy::traffic::Traffic;
+use policy::traffic::EffectivePolicy;
 use policy::traffic::call::Timeouts;
 use policy::traffic::endpoint::{Breaker, BreakerState};
 use policy::traffic::guard::Overload;
@@ -83,12 +83,12 @@ impl Scene {
             }
             Reason::Deadline => {
                 app = Some(served(&client, &server, SILENCE).await);
-                client.set(vec![said(&Traffic {
+                client.set(vec![said(&EffectivePolicy {
                     timeouts: limited(Timeouts {
                         request: Some(Duration::from_millis(200)),
                         ..Timeouts::DEFAULT
                     }),
-                    ..Traffic::default()
+                    ..EffectivePolicy::default()
                 })]);
             }
             Reason::Limit => {
@@ -110,12 +110,12 @@ impl Scene {
                 in_flight = held(&client, &one, "", 1).await;
                 app = Some(one);
             }
-            Reason::CircuitOpen => client.set(vec![said(&Traffic {
+            Reason::CircuitOpen => client.set(vec![said(&EffectivePolicy {
                 breaker: whole(Breaker {
                     state: BreakerState::Open,
                     ..Breaker::DEFAULT
                 }),
-                ..Traffic::default()
+                ..EffectivePolicy::default()
             })]),
             Reason::ShadowWrite => held_to_read_only(&client, &[]),
         }

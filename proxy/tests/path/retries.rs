@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use policy::traffic::Traffic;
+use policy::traffic::EffectivePolicy;
 use policy::traffic::call::{Retry, Timeouts};
 use policy::traffic::set::{GrpcCode, GrpcCodes, Methods, Statuses};
 use wire::v1::{self, Protocol};
@@ -37,9 +37,9 @@ async fn fleet<const N: usize>(answers: [&'static str; N]) -> (Pod, Pod, Vec<App
 }
 
 fn policy(client: &Pod, retry: Retry) {
-    client.set(vec![said(&Traffic {
+    client.set(vec![said(&EffectivePolicy {
         retry: limited(retry),
-        ..Traffic::default()
+        ..EffectivePolicy::default()
     })]);
 }
 
@@ -210,12 +210,12 @@ async fn a_server_says_when_to_come_again_and_is_not_asked_before() {
 #[tokio::test]
 async fn a_retry_for_which_the_call_has_no_time_is_not_made_and_counts_as_that() {
     let (client, _server, apps) = fleet([SOON, SOON]).await;
-    client.set(vec![said(&Traffic {
+    client.set(vec![said(&EffectivePolicy {
         timeouts: limited(Timeouts {
             request: Some(Duration::from_millis(900)),
             ..Timeouts::DEFAULT
         }),
-        ..Traffic::default()
+        ..EffectivePolicy::default()
     })]);
     let (status, answer) = ask(&client, "GET", "", "").await;
     assert_eq!((status, asked(&apps)), (503, 1), "{answer}");
@@ -293,12 +293,12 @@ async fn where_nobody_else_is_left_the_answer_is_passed_on_and_nothing_is_paid()
 
 #[tokio::test]
 async fn an_attempt_without_an_answer_in_its_time_is_given_up_and_a_reader_asks_elsewhere() {
-    let within = |limit| Traffic {
+    let within = |limit| EffectivePolicy {
         timeouts: limited(Timeouts {
             backend_request: Some(Duration::from_millis(limit)),
             ..Timeouts::DEFAULT
         }),
-        ..Traffic::default()
+        ..EffectivePolicy::default()
     };
     let (client, _server, apps) = fleet([SILENCE, OK]).await;
     client.set(vec![said(&within(300))]);

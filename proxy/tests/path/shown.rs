@@ -11,7 +11,7 @@ use http::{Request, Response};
 use http_body_util::Empty;
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use policy::traffic::Traffic;
+use policy::traffic::EffectivePolicy;
 use policy::traffic::call::Retry;
 use policy::traffic::endpoint::{Balance, Ejection};
 use tokio::net::{TcpListener, TcpStream};
@@ -27,12 +27,12 @@ const RESTING: &str = "weft_resting_endpoints";
 
 /// Endpoints have all of their share at once, so that how fast they are is what counts.
 pub(super) fn without_warmup(client: &Pod) {
-    client.set(vec![said(&Traffic {
+    client.set(vec![said(&EffectivePolicy {
         balance: whole(Balance {
             warmup: Duration::ZERO,
             ..Balance::DEFAULT
         }),
-        ..Traffic::default()
+        ..EffectivePolicy::default()
     })]);
 }
 
@@ -113,7 +113,7 @@ async fn nor_where_calls_wait_at_the_one_that_works() {
         App::new(server.ip, SLOW).await,
     ];
     served_by(&client, &server, &[&apps[0], &apps[1]]);
-    client.set(vec![said(&Traffic {
+    client.set(vec![said(&EffectivePolicy {
         balance: whole(Balance {
             warmup: Duration::ZERO,
             ..Balance::DEFAULT
@@ -122,7 +122,7 @@ async fn nor_where_calls_wait_at_the_one_that_works() {
             consecutive_failures: 0,
             ..Ejection::DEFAULT
         }),
-        ..Traffic::default()
+        ..EffectivePolicy::default()
     })]);
     let client = Arc::new(client);
     let callers: Vec<_> = (0..8)
@@ -279,12 +279,12 @@ async fn a_server_that_refuses_streams_is_busy_and_not_out_of_reach() {
 async fn a_refused_stream_is_offered_to_nobody_else_where_a_policy_forbids_retries() {
     let (client, server, _, _) = pair(Protocol::Http2).await;
     let apps = refusing(&client, &server).await;
-    client.set(vec![said(&Traffic {
+    client.set(vec![said(&EffectivePolicy {
         retry: limited(Retry {
             attempts: 0,
             ..Retry::DEFAULT
         }),
-        ..Traffic::default()
+        ..EffectivePolicy::default()
     })]);
     let mut sender = grpc(&client).await;
     for _ in 0..10 {
@@ -355,13 +355,13 @@ async fn a_stream_that_begins_shows_that_its_endpoint_is_reached_again() {
     let all = all.map(|port| endpoint(server.ip, port, Some("api")));
     let _answers = serve(good, Does::Answers);
     client.set(vec![endpoints("api", all.to_vec())]);
-    client.set(vec![said(&Traffic {
+    client.set(vec![said(&EffectivePolicy {
         ejection: whole(Ejection {
             consecutive_failures: 1,
             base_time: Duration::from_secs(1),
             ..Ejection::DEFAULT
         }),
-        ..Traffic::default()
+        ..EffectivePolicy::default()
     })]);
     let mut sender = grpc(&client).await;
     let unreachable = ["cause=\"unreachable\""];

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use http::HeaderName;
-use policy::traffic::Traffic;
+use policy::traffic::EffectivePolicy;
 use policy::traffic::call::{Sticky, StickyKey, StickyScope};
 use tokio::io::AsyncWriteExt;
 use wire::v1::{self, Protocol};
@@ -16,18 +16,18 @@ use crate::support::{
 
 const APPS: usize = 5;
 
-fn sticky(key: StickyKey, scope: StickyScope) -> Traffic {
-    Traffic {
+fn sticky(key: StickyKey, scope: StickyScope) -> EffectivePolicy {
+    EffectivePolicy {
         sticky: whole(Sticky {
             key,
             scope,
             ttl: None,
         }),
-        ..Traffic::default()
+        ..EffectivePolicy::default()
     }
 }
 
-fn by_header(scope: StickyScope) -> Traffic {
+fn by_header(scope: StickyScope) -> EffectivePolicy {
     sticky(
         StickyKey::Header(HeaderName::from_static("x-tenant")),
         scope,
@@ -68,7 +68,7 @@ impl Shop {
         }
     }
 
-    fn say(&self, traffic: &Traffic) {
+    fn say(&self, traffic: &EffectivePolicy) {
         for caller in &self.callers {
             caller.set(vec![said(traffic)]);
         }

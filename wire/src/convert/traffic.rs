@@ -13,7 +13,7 @@ use policy::{
     access::Source,
     origin::Origin,
     route::{Match, Rule, Table},
-    traffic::{Limited, Scoped, Sources, Traffic, Whole},
+    traffic::{EffectivePolicy, Limited, Scoped, Sources, Whole},
 };
 
 use self::to_section::ToSection;
@@ -26,12 +26,12 @@ use crate::v1::{self, policy_rule::Section};
 ///
 /// # Errors
 /// With the field that is wrong.
-pub fn traffic(message: &v1::Policy) -> Result<Traffic, BadResource> {
+pub fn traffic(message: &v1::Policy) -> Result<EffectivePolicy, BadResource> {
     gather(&message.rules)
 }
 
 /// The inverse of [`traffic`]. Sections that only the server's proxy needs are left out.
-pub fn policy_message(traffic: &Traffic) -> v1::Policy {
+pub fn policy_message(traffic: &EffectivePolicy) -> v1::Policy {
     let mut rules = Vec::new();
     limited(&traffic.timeouts, &mut rules);
     limited(&traffic.retry, &mut rules);
@@ -47,15 +47,15 @@ pub fn policy_message(traffic: &Traffic) -> v1::Policy {
 }
 
 /// Reads rules into one table for each section, in their order.
-fn gather(rules: &[v1::PolicyRule]) -> Result<Traffic, BadResource> {
-    let mut traffic = Traffic::default();
+fn gather(rules: &[v1::PolicyRule]) -> Result<EffectivePolicy, BadResource> {
+    let mut traffic = EffectivePolicy::default();
     for (i, message) in rules.iter().enumerate() {
         read(message, &mut traffic).map_err(|bad| bad.within(format_args!("rules[{i}]")))?;
     }
     Ok(traffic)
 }
 
-fn read(message: &v1::PolicyRule, to: &mut Traffic) -> Result<(), BadResource> {
+fn read(message: &v1::PolicyRule, to: &mut EffectivePolicy) -> Result<(), BadResource> {
     let Some(section) = &message.section else {
         return Ok(());
     };

@@ -8,7 +8,7 @@ mod reasons;
 mod second_reader;
 
 use policy::traffic::{
-    Traffic,
+    EffectivePolicy,
     call::{FallbackTo, Timeouts},
     guard::Priority,
 };
@@ -42,11 +42,11 @@ fn of_namespace(name: &str, fields: &Value) -> Value {
 }
 
 /// What the callers of `api` are told.
-fn told(cluster: &Cluster) -> Traffic {
+fn told(cluster: &Cluster) -> EffectivePolicy {
     resolve_newest(&cluster.compile().0, "client", &["10.96.0.1:80"]).policy("shop/api:80")
 }
 
-fn request(said: &Traffic) -> Option<u64> {
+fn request(said: &EffectivePolicy) -> Option<u64> {
     let rule = said.timeouts.rules.first()?;
     let Timeouts { request, .. } = rule.then.as_ref()?.section;
     request.map(|time| time.as_secs())

@@ -21,14 +21,14 @@ fn rule<T>(name: &str, section: T) -> Rule<Option<Scoped<T>>> {
     }
 }
 
-fn timeouts(all: &[(&str, Timeouts)]) -> Traffic {
+fn timeouts(all: &[(&str, Timeouts)]) -> EffectivePolicy {
     let rules = all.iter().map(|(name, one)| rule(name, *one));
-    Traffic {
+    EffectivePolicy {
         timeouts: Table {
             rules: rules.collect(),
             otherwise: None,
         },
-        ..Traffic::default()
+        ..EffectivePolicy::default()
     }
 }
 
@@ -66,14 +66,14 @@ fn a_part_that_is_left_out_takes_no_other_and_leaves_the_precedence() {
     );
     // Of what nobody carries out nothing is told.
     let cut = timeouts(&[("closest", closest)]).for_callers(parts([Part::AttemptTimeout]));
-    assert_eq!(cut, Traffic::default());
+    assert_eq!(cut, EffectivePolicy::default());
 }
 
 #[test]
 fn an_empty_section_is_told_to_whoever_carries_out_a_filled_one() {
     let empty = timeouts(&[("empty", Timeouts::DEFAULT)]);
     assert_eq!(empty.for_callers(Parts::IN_FORCE), empty);
-    assert_eq!(empty.for_callers(Parts::NONE), Traffic::default());
+    assert_eq!(empty.for_callers(Parts::NONE), EffectivePolicy::default());
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn whoever_carries_out_all_is_told_all_and_each_side_its_own() {
         rule("limits", limit("one", LimitScope::Instance)),
         rule("limits", limit("all", LimitScope::Service)),
     ];
-    let of_callers = Traffic {
+    let of_callers = EffectivePolicy {
         rate_limits: Table::only(None),
         ..traffic.clone()
     };
@@ -161,7 +161,7 @@ fn plain_balance_needs_warm_up_alone() {
 
 #[test]
 fn callers_are_told_of_priorities_and_only_pods_of_overload() {
-    let traffic = Traffic {
+    let traffic = EffectivePolicy {
         priority: Table {
             rules: vec![rule("first", Priority::Critical)],
             otherwise: None,
@@ -170,11 +170,11 @@ fn callers_are_told_of_priorities_and_only_pods_of_overload() {
             rules: vec![rule("guard", ()).map(|_| Some(Overload::DEFAULT))],
             otherwise: None,
         },
-        ..Traffic::default()
+        ..EffectivePolicy::default()
     };
-    let of_callers = Traffic {
+    let of_callers = EffectivePolicy {
         priority: traffic.priority.clone(),
-        ..Traffic::default()
+        ..EffectivePolicy::default()
     };
     assert_eq!(traffic.for_callers(Parts::ALL), of_callers);
     assert_eq!(traffic.for_pods(Parts::ALL), traffic);

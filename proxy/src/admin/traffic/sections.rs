@@ -13,7 +13,7 @@ use policy::traffic::call::{
 };
 use policy::traffic::endpoint::{Balance, Breaker, Ejection, Subset};
 use policy::traffic::set::Methods;
-use policy::traffic::{CallerTraffic, Section, without_object};
+use policy::traffic::{CallerPolicy, Section, without_object};
 use serde_json::{Map, Value, json};
 
 /// Where no object says anything.
@@ -22,7 +22,7 @@ const WITHOUT_OBJECT: &str = "without any policy";
 /// The sections that hold, by their names. Of several that `routes` limit the first that
 /// fits a request decides. `retry` and `ejection`: what holds where no object says anything.
 pub(super) fn of(
-    said: &CallerTraffic,
+    said: &CallerPolicy,
     retry: Option<&Retry>,
     ejection: Option<&Ejection>,
 ) -> Map<String, Value> {

@@ -12,7 +12,7 @@ use policy::traffic::call::{
     Causes, Fallback, FallbackResponse, FallbackTo, Override, Timeouts, Token,
 };
 use policy::traffic::endpoint::{Breaker, BreakerState};
-use policy::traffic::{Limited, Scoped, Sources, Traffic, Whole};
+use policy::traffic::{EffectivePolicy, Limited, Scoped, Sources, Whole};
 use wire::v1;
 use wire::v1::resource::Content;
 
@@ -89,7 +89,7 @@ fn pod_of_api() -> v1::Resource {
     resource(&name, Content::Destination(v1::Destination { target }))
 }
 
-fn policy_of(traffic: &Traffic) -> v1::Resource {
+fn policy_of(traffic: &EffectivePolicy) -> v1::Resource {
     let message = wire::convert::policy_message(traffic);
     let name = wire::names::policy("shop", "api", 80);
     resource(&name, Content::Policy(message))
@@ -130,10 +130,10 @@ fn each_section_is_shown_with_its_object_and_without_one_what_holds_then() {
     };
     let held = held(vec![
         endpoints_of("api", 1),
-        policy_of(&Traffic {
+        policy_of(&EffectivePolicy {
             timeouts: limited(timeouts, Match::Always),
             retry: limited(retry, some),
-            ..Traffic::default()
+            ..EffectivePolicy::default()
         }),
     ]);
     let page = read(&held, "");
@@ -157,7 +157,7 @@ fn each_section_is_shown_with_its_object_and_without_one_what_holds_then() {
 
 #[tokio::test(start_paused = true)]
 async fn of_a_headless_service_retries_and_ejection_hold_only_where_a_policy_says_something() {
-    let shown = |policy: Option<Traffic>, service: &str| {
+    let shown = |policy: Option<EffectivePolicy>, service: &str| {
         let both = ["api", "web"].map(|name| endpoints_of(name, 2));
         let others = policy.iter().map(policy_of).chain([pod_of_api()]);
         let held = held(both.into_iter().chain(others).collect());
@@ -188,21 +188,21 @@ async fn of_a_headless_service_retries_and_ejection_hold_only_where_a_policy_say
     let alone = wanted(true, &["balance"], "Working");
     assert_eq!(shown(None, "shop/api:80"), alone);
     for policy in [
-        Traffic {
+        EffectivePolicy {
             retry: limited(Retry::DEFAULT, Match::Always),
-            ..Traffic::default()
+            ..EffectivePolicy::default()
         },
-        Traffic {
+        EffectivePolicy {
             ejection: whole(Ejection::DEFAULT),
-            ..Traffic::default()
+            ..EffectivePolicy::default()
         },
     ] {
         let shown = shown(Some(policy), "shop/api:80");
         assert_eq!(shown, wanted(true, &all, "Resting"));
     }
-    let breaker = Traffic {
+    let breaker = EffectivePolicy {
         breaker: whole(Breaker::DEFAULT),
-        ..Traffic::default()
+        ..EffectivePolicy::default()
     };
     let with_breaker = wanted(true, &["balance", "breaker"], "Working");
     assert_eq!(shown(Some(breaker), "shop/api:80"), with_breaker);
@@ -217,9 +217,9 @@ async fn breakers_budget_and_endpoints_are_shown_as_the_next_call_finds_them() {
     };
     let held = held(vec![
         endpoints_of("api", 3),
-        policy_of(&Traffic {
+        policy_of(&EffectivePolicy {
             breaker: whole(breaker),
-            ..Traffic::default()
+            ..EffectivePolicy::default()
         }),
     ]);
     let set = held.endpoints_of("endpoints/shop/api:80").unwrap();
@@ -282,10 +282,10 @@ fn what_a_policy_answers_and_the_hashes_of_tokens_are_not_shown() {
         forwarders: Vec::new(),
         tokens: vec![token],
     };
-    let held = held(vec![policy_of(&Traffic {
+    let held = held(vec![policy_of(&EffectivePolicy {
         fallback: limited(fallback.into(), Match::Always),
         overrides: whole([granted].into()),
-        ..Traffic::default()
+        ..EffectivePolicy::default()
     })]);
     let text = page(&held, "");
     for secret in ["key-of-shop", "authorization", "secret-body", "abab", "171"] {

@@ -13,13 +13,13 @@ async fn what_had_no_answer_in_its_own_time_is_not_asked_for_again_above() {
     for (backend_request, attempts) in [(None, 1), (Some(Duration::from_millis(100)), 2)] {
         let chain = Chain::new().await;
         let next = chain.asks([SILENCE, SILENCE]).await;
-        chain.api.set(vec![said(&Traffic {
+        chain.api.set(vec![said(&EffectivePolicy {
             timeouts: limited(Timeouts {
                 request: Some(Duration::from_millis(300)),
                 backend_request,
                 ..Timeouts::DEFAULT
             }),
-            ..Traffic::default()
+            ..EffectivePolicy::default()
         })]);
         let call = chain.called("GET", PARENT).await;
         let request = chain.request().await;

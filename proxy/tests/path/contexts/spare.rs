@@ -21,9 +21,9 @@ async fn what_was_tried_again_below_stays_so_where_the_fallback_lets_nobody_in()
         to: to_spare(),
         on: Causes::of(&[Cause::ServerError]),
     };
-    chain.api.set(vec![said(&Traffic {
+    chain.api.set(vec![said(&EffectivePolicy {
         fallback: limited(std::sync::Arc::new(fallback)),
-        ..Traffic::default()
+        ..EffectivePolicy::default()
     })]);
     let call = chain.called("GET", PARENT).await;
     let request = chain.request().await;

@@ -29,12 +29,12 @@ async fn what_fails_in_its_trailers_with_a_listed_code_is_not_asked_for_again_ab
     ] {
         let chain = Chain::new().await;
         let next = chain.asks([ends, ends]).await;
-        chain.api.set(vec![said(&Traffic {
+        chain.api.set(vec![said(&EffectivePolicy {
             retry: limited(Retry {
                 grpc_codes: GrpcCodes::of(&[GrpcCode::Unavailable, GrpcCode::Unknown]),
                 ..Retry::DEFAULT
             }),
-            ..Traffic::default()
+            ..EffectivePolicy::default()
         })]);
         let call = chain.called("GET", PARENT).await;
         let request = chain.request().await;

@@ -248,9 +248,9 @@ prop_compose! {
         priority in limited(select(Priority::ALL.to_vec())),
         ejection in whole(an_ejection()), breaker in whole(a_breaker()),
         balance in whole(a_balance()), sticky in whole(a_sticky()),
-        overrides in whole(vec(an_override(), 0..3).prop_map(Arc::from))) -> Traffic {
-        Traffic { timeouts, retry, fallback, mirror, priority, ejection, breaker, balance,
-            sticky, overrides, ..Traffic::default() }
+        overrides in whole(vec(an_override(), 0..3).prop_map(Arc::from))) -> EffectivePolicy {
+        EffectivePolicy { timeouts, retry, fallback, mirror, priority, ejection, breaker, balance,
+            sticky, overrides, ..EffectivePolicy::default() }
     }
 }
 
@@ -263,7 +263,7 @@ prop_compose! {
             let name = rule.then.as_ref().map(|scoped| scoped.section.name.clone());
             rule.origin = rule.origin.rule(&name.unwrap());
         }
-        Traffic { timeouts, rate_limits, priority, overload, ..Traffic::default() }
+        EffectivePolicy { timeouts, rate_limits, priority, overload, ..EffectivePolicy::default() }
     }
 }
 
@@ -306,7 +306,7 @@ fn attempts(attempts: u8) -> Section {
     retry.to_section()
 }
 
-fn read(rules: Vec<v1::PolicyRule>) -> Result<Traffic, BadResource> {
+fn read(rules: Vec<v1::PolicyRule>) -> Result<EffectivePolicy, BadResource> {
     traffic(&v1::Policy { rules })
 }
 
@@ -318,9 +318,9 @@ fn section_that_nobody_knows_is_ignored_and_the_others_stand() {
     let newer = v1::PolicyRule::decode(bytes.as_slice()).unwrap();
     let said = read(vec![newer, rule(Some(attempts(0)))]).unwrap();
     assert_eq!(said.retry.rules.len(), 1);
-    let nothing = Traffic {
+    let nothing = EffectivePolicy {
         retry: said.retry.clone(),
-        ..Traffic::default()
+        ..EffectivePolicy::default()
     };
     assert_eq!(said, nothing);
 }
@@ -383,7 +383,7 @@ fn section_of_endpoints_that_is_limited_decides_nothing() {
         matches: Some(v1::HttpMatches::default()),
         ..rule(Some(Ejection::DEFAULT.to_section()))
     };
-    assert_eq!(read(vec![limited]), Ok(Traffic::default()));
+    assert_eq!(read(vec![limited]), Ok(EffectivePolicy::default()));
 }
 
 #[test]
