@@ -30,12 +30,12 @@ use wire::v1;
 
 use self::authorization::{Authorizations, LOOKED_AT};
 use self::circuit::{Decision, KnownCircuit};
-use crate::model::compiled::Latest;
+use crate::model::compiled::LatestModel;
 
 pub(crate) use self::announced::{AnnouncedState, AnnouncedStates, closed};
+pub(crate) use self::circuit::BreakerReport;
 #[cfg(test)]
 pub(crate) use self::circuit::Phase;
-pub(crate) use self::circuit::Report;
 pub(crate) use self::key::{Caller, Key};
 
 /// Between two looks at what the pulses come to.
@@ -63,7 +63,7 @@ pub(crate) struct Fleet {
 
 #[derive(Debug)]
 struct Inner {
-    latest: Latest,
+    latest: LatestModel,
     state: Mutex<FleetState>,
     /// Counts changes of what proxies are told.
     announced: watch::Sender<u64>,
@@ -150,7 +150,7 @@ fn bytes_of(told: &v1::PodPulse) -> usize {
 
 impl Fleet {
     /// Nothing has been heard yet.
-    pub(crate) fn new(latest: Latest, at_capacity: Counter) -> Self {
+    pub(crate) fn new(latest: LatestModel, at_capacity: Counter) -> Self {
         Self {
             inner: Arc::new(Inner {
                 latest,
@@ -333,7 +333,7 @@ impl Fleet {
 
     /// How the breakers of this policy fare: the one that is worst, and of those the one
     /// with most calls.
-    pub(crate) fn report(&self, object: &ObjectRef, now: Instant) -> Option<Report> {
+    pub(crate) fn report(&self, object: &ObjectRef, now: Instant) -> Option<BreakerReport> {
         let state = self.inner.state.lock();
         let held = state.circuits.iter();
         let held = held.filter(|(_, held)| held.object() == object);
@@ -343,7 +343,7 @@ impl Fleet {
 
     /// The breakers that have opened, with the policy of each and how they fare. One that is
     /// open because its policy says so has not.
-    pub(crate) fn open(&self, now: Instant) -> BTreeMap<Key, (ObjectRef, Report)> {
+    pub(crate) fn open(&self, now: Instant) -> BTreeMap<Key, (ObjectRef, BreakerReport)> {
         let state = self.inner.state.lock();
         let held = state.circuits.iter().filter(|(_, held)| !held.is_written());
         let all = held.map(|(key, held)| (key, held.object(), held.report(now)));

@@ -42,7 +42,7 @@ use tracing::{debug, warn};
 use self::conditions::{COUNT_EVERY, Status, When, Written, kinds, read, resource, when, word};
 use self::shown::WrittenBreaker;
 use crate::fleet::Fleet;
-use crate::model::compiled::{Compiled, Latest};
+use crate::model::compiled::{Compiled, LatestModel};
 use crate::network_policy::Enforced;
 use crate::observe::acknowledged::{Consumer, Observed};
 use crate::problem::{ObjectReport, Problems};
@@ -61,7 +61,7 @@ pub(crate) struct StatusWriter {
     /// API server.
     pub client: Client,
     /// What compiling found.
-    pub latest: Latest,
+    pub latest: LatestModel,
     /// What proxies acknowledged.
     pub observed: Observed,
     /// How breakers of the whole mesh fare.

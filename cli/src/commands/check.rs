@@ -76,7 +76,7 @@ struct Done {
 
 /// What `-o json` prints.
 #[derive(Debug, Serialize)]
-struct Report {
+struct CheckReport {
     success: bool,
     checks: Vec<Done>,
     #[serde(skip)]
@@ -134,7 +134,7 @@ impl Check {
         }
     }
 
-    async fn once(&self, cluster: &Cluster) -> Result<Report, Refusal> {
+    async fn once(&self, cluster: &Cluster) -> Result<CheckReport, Refusal> {
         let gathering = Facts::gather(cluster, self.pre);
         let facts = timeout(ALL_WITHIN, gathering).await;
         let facts = facts.map_err(|_| Refusal::late("all checks", ALL_WITHIN))??;
@@ -170,7 +170,7 @@ impl Check {
             FailOn::Warning => CheckStatus::Warning,
         };
         let conclusion = conclude(&checks, fails);
-        Ok(Report {
+        Ok(CheckReport {
             success: conclusion == Conclusion::Yes,
             checks,
             conclusion,
@@ -208,7 +208,7 @@ fn conclude(checks: &[Done], fails: CheckStatus) -> Conclusion {
     }
 }
 
-fn print(report: &Report, console: &mut Console<'_>) -> Result<(), Failure> {
+fn print(report: &CheckReport, console: &mut Console<'_>) -> Result<(), Failure> {
     let mut category = "";
     for check in &report.checks {
         if check.category != category {

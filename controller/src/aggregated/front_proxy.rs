@@ -189,7 +189,7 @@ impl Front {
 }
 
 /// What is in force: `None` until the API server's ConfigMap was read.
-pub(crate) type Latest = watch::Receiver<Option<Arc<Trusted>>>;
+pub(crate) type LatestTrusted = watch::Receiver<Option<Arc<Trusted>>>;
 
 /// How the API server calls, with the TLS that verifies it.
 #[derive(Clone, Debug)]

@@ -112,7 +112,7 @@ pub(crate) struct Apis {
     /// The first answers what belongs to none.
     pub handlers: Vec<Arc<dyn Handler>>,
     /// How the API server calls.
-    pub front: front_proxy::Latest,
+    pub front: front_proxy::LatestTrusted,
     /// Connections that were closed or turned away because too many were open.
     pub turned_away: Counter,
 }
@@ -178,7 +178,7 @@ pub(crate) async fn serve(
 #[derive(Clone)]
 struct Port {
     apis: Arc<[Served]>,
-    front: front_proxy::Latest,
+    front: front_proxy::LatestTrusted,
     turned_away: Counter,
     /// By address.
     proven: Pool<IpAddr>,

@@ -28,7 +28,7 @@ use wire::v1;
 use super::{Authority, SigningError};
 use crate::metrics::{CertifyMetrics, CertifyResult};
 use crate::model::PodId;
-use crate::model::compiled::Latest;
+use crate::model::compiled::LatestModel;
 use crate::settings::AUDIENCE;
 
 /// Reviews under way at one time. A review takes milliseconds, so this is
@@ -376,14 +376,14 @@ fn bearer(review: Review) -> Result<Bearer, Refusal> {
 #[derive(Clone)]
 pub(crate) struct KubeCluster {
     client: Client,
-    latest: Latest,
+    latest: LatestModel,
 }
 
 opaque_debug!(KubeCluster);
 
 impl KubeCluster {
     /// `latest` spares most calls about pods.
-    pub(crate) fn new(client: Client, latest: Latest) -> Self {
+    pub(crate) fn new(client: Client, latest: LatestModel) -> Self {
         Self { client, latest }
     }
 }

@@ -81,7 +81,7 @@ impl Phase {
 
 /// How a breaker fares.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Report {
+pub(crate) struct BreakerReport {
     pub(crate) state: Phase,
     /// When that began.
     pub(crate) since: SystemTime,
@@ -175,9 +175,9 @@ impl KnownCircuit {
         &self.decision.object
     }
 
-    pub(super) fn report(&self, now: Instant) -> Report {
+    pub(super) fn report(&self, now: Instant) -> BreakerReport {
         let report = self.sums.report(now.into_std(), &self.decision.settings);
-        Report {
+        BreakerReport {
             state: self.phase,
             since: self.since,
             failure_percent: report.failure_percent,

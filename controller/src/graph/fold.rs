@@ -18,7 +18,7 @@ use super::protocol::protocol;
 pub(crate) use super::sums::OTHER;
 use super::sums::{OTHER_NAME, Sums};
 use crate::observe::given_up::GivenUp;
-use crate::observe::reports::{EdgeKey as Reported, PodSlot, RouteCalls};
+use crate::observe::reports::{PodSlot, ReportedEdgeKey, RouteCalls};
 use crate::world::ObjectKey;
 
 /// Routes of all workloads in one slot, and of one of them.
@@ -227,7 +227,7 @@ impl Fold {
         &mut self,
         owners: Owners<'_>,
         teller: Teller<'_>,
-        reported: &Reported,
+        reported: &ReportedEdgeKey,
         known: &mut Edges,
     ) -> Option<(usize, u16)> {
         #[cfg(test)]
@@ -262,7 +262,7 @@ impl Fold {
 
     /// Whether an end is a pod of which nobody knows whose it was: it stands for itself then,
     /// or for its account where only its uid was told.
-    fn is_unknown(&self, edge: &EdgeKey, reported: &Reported) -> bool {
+    fn is_unknown(&self, edge: &EdgeKey, reported: &ReportedEdgeKey) -> bool {
         let by_account = edge.from.kind == NodeKind::ServiceAccount;
         let mut ends = [&edge.from, &edge.to].into_iter();
         (by_account && !reported.caller.is_empty())
@@ -274,7 +274,7 @@ impl Fold {
         &mut self,
         owners: Owners<'_>,
         teller: Teller<'_>,
-        reported: &Reported,
+        reported: &ReportedEdgeKey,
     ) -> (EdgeKey, u16) {
         let from = self.nodes.all[teller.own].clone();
         let to = match (&reported.pod, &reported.service) {
@@ -312,7 +312,7 @@ impl Fold {
         &mut self,
         owners: Owners<'_>,
         teller: Teller<'_>,
-        reported: &Reported,
+        reported: &ReportedEdgeKey,
     ) -> (EdgeKey, u16) {
         let caller = owners.inventory.pod_by_uid(&reported.caller).cloned();
         let (from, account) = match (caller, &reported.account) {
@@ -443,7 +443,7 @@ fn rest(own: &NodeKey, client: bool) -> EdgeKey {
     }
 }
 
-fn remote(reported: &Reported) -> &str {
+fn remote(reported: &ReportedEdgeKey) -> &str {
     match &*reported.remote {
         "" => OTHER,
         remote => remote,

@@ -29,7 +29,7 @@ use super::workloads::{HeldWorkloads, workloads};
 use super::written::Written;
 use crate::inventory::Inventory;
 use crate::metrics::GraphMetrics;
-use crate::model::compiled::Latest;
+use crate::model::compiled::LatestModel;
 use crate::observe::reports::{PodSlot, Reports, SETTLED, SLOT, slot_of};
 
 /// Between two looks at what was reported.
@@ -64,7 +64,7 @@ pub(crate) struct Graph {
 struct Inner {
     reports: Reports,
     inventory: Arc<RwLock<Inventory>>,
-    latest: Latest,
+    latest: LatestModel,
     remember: Duration,
     state: Mutex<GraphState>,
     /// Remembered edges that went since somebody asked.
@@ -133,7 +133,7 @@ impl Graph {
     pub(crate) fn new(
         reports: Reports,
         inventory: Arc<RwLock<Inventory>>,
-        latest: Latest,
+        latest: LatestModel,
         remember: Duration,
         metrics: GraphMetrics,
     ) -> Self {

@@ -27,7 +27,7 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::{Inventory, InventoryObject, Labels, kind::MetricsKind};
-use crate::model::compiled::Latest;
+use crate::model::compiled::LatestModel;
 use crate::translate;
 use crate::world::{ObjectKey, Owner, PodFacts, Store};
 
@@ -49,7 +49,7 @@ impl Followed {
     /// many kinds are waited for.
     pub(crate) fn start(
         client: &Client,
-        latest: Latest,
+        latest: LatestModel,
         inventory: Arc<RwLock<Inventory>>,
         unlisted: Gauge,
     ) -> Self {
@@ -158,7 +158,7 @@ impl Followed {
         }
     }
 
-    async fn follow_pods(&self, mut latest: Latest) {
+    async fn follow_pods(&self, mut latest: LatestModel) {
         let mut before: Store<PodFacts> = Store::default();
         let mut waiting = true;
         loop {

@@ -10,12 +10,12 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::aggregate::{Totals, View};
-use super::query::{Continue, Parameters, Path, Side};
+use super::query::{Continue, MetricsPath, Parameters, Side};
 use super::render::{Backend, Frame, Item, Page, missing, reference};
 use crate::aggregated::refusal::Refusal;
 use crate::inventory::kind::MetricsKind;
 use crate::inventory::{Inventory, InventoryObject};
-use crate::model::compiled::Latest;
+use crate::model::compiled::LatestModel;
 use crate::observe::reports::{Reports, SLOT};
 use crate::world::{ObjectKey, SplitFacts, Store};
 
@@ -63,7 +63,7 @@ pub(crate) struct Sources {
     /// What proxies reported.
     pub reports: Reports,
     /// Backends of TrafficSplits.
-    pub latest: Latest,
+    pub latest: LatestModel,
 }
 
 impl Sources {
@@ -76,7 +76,7 @@ impl Sources {
     /// When there is nothing to tell, or the question is wrong.
     pub(crate) fn answer(
         &self,
-        path: &Path,
+        path: &MetricsPath,
         parameters: &Parameters,
         table: bool,
         now: SystemTime,
@@ -103,7 +103,7 @@ impl Sources {
     }
 
     /// What hoarders lost, from slot `first` on, of what is asked for.
-    fn gaps(&self, path: &Path, parameters: &Parameters, first: u64) -> Gaps {
+    fn gaps(&self, path: &MetricsPath, parameters: &Parameters, first: u64) -> Gaps {
         let inventory = self.inventory.read();
         let mut gaps = Gaps::default();
         let by_callers = side(path, parameters) == Side::Client;
@@ -124,7 +124,7 @@ impl Sources {
 
     fn told(
         &self,
-        path: &Path,
+        path: &MetricsPath,
         parameters: &Parameters,
         table: bool,
         slots: (u64, u64),
@@ -195,7 +195,7 @@ impl Gaps {
 
 struct MetricsRequest<'a> {
     view: View<'a>,
-    path: &'a Path,
+    path: &'a MetricsPath,
     parameters: &'a Parameters,
     splits: Store<SplitFacts>,
 }
@@ -304,7 +304,7 @@ impl MetricsRequest<'_> {
 }
 
 /// Where what is asked for was measured.
-fn side(path: &Path, parameters: &Parameters) -> Side {
+fn side(path: &MetricsPath, parameters: &Parameters) -> Side {
     let usual = if path.kind.has_pods() {
         Side::Server
     } else {
@@ -319,7 +319,7 @@ fn short(service: &str) -> &str {
 }
 
 /// What a list is of.
-fn about(path: &Path) -> Value {
+fn about(path: &MetricsPath) -> Value {
     let kind = path.kind;
     let mut about = match &path.name {
         Some(name) => {

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::{
     answer::{MetricsAnswer, Sources},
     discovery, openapi,
-    query::{GROUP, Mistake, Parameters, Path, VERSIONS},
+    query::{GROUP, MetricsPath, Mistake, Parameters, VERSIONS},
 };
 use crate::{
     aggregated::{
@@ -90,7 +90,7 @@ impl Api {
         let rest = rest
             .and_then(|path| path.strip_prefix('/'))
             .ok_or(Mistake::NotFound)?;
-        let path = Path::parse(rest)?;
+        let path = MetricsPath::parse(rest)?;
         let asked = path.attributes();
         match self.gate.admits(user, &asked).await {
             Ok(AccessDecision::Allowed) => {}

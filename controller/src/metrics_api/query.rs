@@ -45,7 +45,7 @@ impl Side {
 
 /// The object or objects that a path names, as the API server reads it too.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Path {
+pub(crate) struct MetricsPath {
     /// One of [`VERSIONS`].
     pub version: &'static str,
     /// Kind.
@@ -96,7 +96,7 @@ pub(crate) struct Continue {
     pub seen: usize,
 }
 
-impl Path {
+impl MetricsPath {
     /// Reads what follows `/apis/metrics.smi-spec.io/`.
     ///
     /// # Errors
@@ -186,8 +186,8 @@ impl Path {
 
 fn namespaced(
     kind: MetricsKind,
-    whole: impl FnOnce(MetricsKind) -> Result<Path, Mistake>,
-) -> Result<Path, Mistake> {
+    whole: impl FnOnce(MetricsKind) -> Result<MetricsPath, Mistake>,
+) -> Result<MetricsPath, Mistake> {
     if kind.namespaced() {
         whole(kind)
     } else {
@@ -201,7 +201,7 @@ impl Parameters {
     ///
     /// # Errors
     /// When one that counts is wrong.
-    pub(crate) fn parse(query: &str, path: &Path) -> Result<Self, Mistake> {
+    pub(crate) fn parse(query: &str, path: &MetricsPath) -> Result<Self, Mistake> {
         if query.len() > MAX_QUERY {
             let why = format!("the query is longer than {MAX_QUERY} bytes");
             return Err(Mistake::BadParameter("query", why));

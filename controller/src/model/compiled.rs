@@ -142,4 +142,4 @@ fn meshed_by_uid(model: &Model) -> HashMap<Arc<str>, PodId> {
 }
 
 /// The latest of them; `None` until every store has synced.
-pub(crate) type Latest = watch::Receiver<Option<Arc<Compiled>>>;
+pub(crate) type LatestModel = watch::Receiver<Option<Arc<Compiled>>>;

@@ -33,7 +33,7 @@ use super::live::{Live, Lives, MANAGER, OWNER_LABEL};
 use super::plan::{Lack, Plan, TargetNeeds, plan};
 use crate::apiserver::client::WATCH_SECONDS;
 use crate::apiserver::events::{About, Event, EventRecorder, EventType};
-use crate::model::compiled::Latest;
+use crate::model::compiled::LatestModel;
 use crate::problem::few;
 use crate::translate;
 use crate::world::ObjectKey;
@@ -72,7 +72,7 @@ pub(crate) struct Reconciler {
     /// API server.
     pub client: Client,
     /// What is asked for.
-    pub latest: Latest,
+    pub latest: LatestModel,
     /// Where accounts without protection are told.
     pub events: EventRecorder,
     /// What became of it, for the conditions.

@@ -60,7 +60,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_RECEIVED: usize = 64 * 1024 * 1024;
 
 /// What an asking replica is sent.
-pub(crate) type Report = ReceiverStream<Result<v1::Observed, Status>>;
+pub(crate) type ObservedStream = ReceiverStream<Result<v1::Observed, Status>>;
 /// What an asking replica is sent of the proxies' reports.
 pub(crate) type ReportStream = ReceiverStream<Result<v1::Reports, Status>>;
 
@@ -90,7 +90,7 @@ impl Answerer {
     ///
     /// # Errors
     /// When somebody else than a controller asks.
-    pub(crate) fn report(&self, peer: Option<&PeerIdentity>) -> Result<Report, Status> {
+    pub(crate) fn report(&self, peer: Option<&PeerIdentity>) -> Result<ObservedStream, Status> {
         self.admit(peer)?;
         let (observed, changes) = (self.observed.clone(), self.observed.own_changes());
         let (outbox, sent) = mpsc::channel(OUTBOX);

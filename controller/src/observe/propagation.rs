@@ -11,7 +11,7 @@ use policy::name::ObjectRef;
 use serde::Serialize;
 
 use super::acknowledged::{Consumer, Observed, Tally};
-use crate::model::compiled::{Compiled, Latest};
+use crate::model::compiled::{Compiled, LatestModel};
 use crate::problem::Problems;
 use crate::world::{PodFacts, Store};
 
@@ -57,7 +57,7 @@ struct Record {
 
 impl Acks {
     /// Follows models and acknowledgements until the models end.
-    pub(crate) async fn follow(self, mut latest: Latest, observed: Observed) {
+    pub(crate) async fn follow(self, mut latest: LatestModel, observed: Observed) {
         let mut changes = observed.changes();
         let mut known: Option<Arc<Problems>> = None;
         let mut pods: Store<PodFacts> = Store::default();

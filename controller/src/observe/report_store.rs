@@ -35,7 +35,7 @@ const EDGE_BYTES: usize = 128;
 
 /// What an edge is about; shared by all slots that have it.
 #[derive(Debug, PartialEq, Eq, Hash)]
-pub(crate) struct EdgeKey {
+pub(crate) struct ReportedEdgeKey {
     /// Whether the caller's proxy measured it.
     pub client: bool,
     /// Client side: the pod that was called.
@@ -64,7 +64,7 @@ pub(crate) struct EdgeKey {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Edge {
     /// What it is about.
-    pub key: Arc<EdgeKey>,
+    pub key: Arc<ReportedEdgeKey>,
     /// Calls that went well.
     pub success: u64,
     /// Calls that did not.
@@ -173,7 +173,7 @@ pub(super) struct ReportStore {
     /// Pods that lost slots because they hoard, by uid.
     hoarders: HashMap<Arc<str>, Hoarder>,
     pub(super) given_up: BySlot,
-    pub(super) keys: HashSet<Arc<EdgeKey>>,
+    pub(super) keys: HashSet<Arc<ReportedEdgeKey>>,
     pub(super) revision: u64,
     /// Reports that were taken in, by slot.
     pub(super) changed: BTreeMap<u64, u64>,
@@ -281,7 +281,7 @@ impl ReportStore {
     pub(super) fn edge(&mut self, mut edge: v1::Edge) -> Edge {
         let detail = Detail::of(&mut edge);
         let in_a_slot = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
-        let fresh = EdgeKey {
+        let fresh = ReportedEdgeKey {
             security: edge.security(),
             protocol: edge.protocol(),
             remote: std::mem::take(&mut edge.remote).into(),

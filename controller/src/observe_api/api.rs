@@ -16,7 +16,7 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 
 use super::context::ObserveContext;
-use super::query::{GraphQuery, ListQuery, Path, may};
+use super::query::{GraphQuery, ListQuery, ObservePath, may};
 use super::scopes::Scopes;
 use super::stream::{self, StreamPermits};
 use super::worker_pool::WorkerPool;
@@ -108,7 +108,7 @@ impl ObserveApi {
     async fn told<B>(
         &self,
         user: &User,
-        (path, query): (&Path, &str),
+        (path, query): (&ObservePath, &str),
         compiled: &Arc<Compiled>,
         request: Request<B>,
     ) -> Result<ApiResponse, Refusal>
@@ -230,7 +230,7 @@ impl ObserveApi {
     async fn proxies(
         &self,
         user: &User,
-        (path, query): (&Path, &ListQuery),
+        (path, query): (&ObservePath, &ListQuery),
         compiled: &Compiled,
         table: bool,
     ) -> Result<ApiResponse, Refusal> {
@@ -294,11 +294,11 @@ impl Handler for ObserveApi {
     }
 }
 
-fn path(uri: &http::Uri) -> Result<Path, Refusal> {
+fn path(uri: &http::Uri) -> Result<ObservePath, Refusal> {
     let path = uri.path().strip_prefix("/apis/");
     let path = path.and_then(|path| path.strip_prefix(GROUP));
     let path = path.and_then(|path| path.strip_prefix('/'));
-    Path::parse(path.ok_or_else(Refusal::no_such_path)?)
+    ObservePath::parse(path.ok_or_else(Refusal::no_such_path)?)
 }
 
 /// Documents about the API, which say nothing about the cluster.

@@ -13,7 +13,7 @@ use crate::apiserver::events::EventRecorder;
 use crate::graph::follow::Graph;
 use crate::inventory::follow::Followed;
 use crate::metrics::ObserveMetrics;
-use crate::model::compiled::Latest;
+use crate::model::compiled::LatestModel;
 use crate::observe::acknowledged::Observed;
 use crate::observe::asks::Asks;
 
@@ -23,7 +23,7 @@ pub(crate) struct ObserveContext {
     /// Who calls whom.
     pub graph: Graph,
     /// The newest model.
-    pub latest: Latest,
+    pub latest: LatestModel,
     /// Who owns which pod, and whether all of that is known.
     pub followed: Followed,
     /// What proxies acknowledged.

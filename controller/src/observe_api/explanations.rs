@@ -22,7 +22,7 @@ use http::StatusCode;
 use policy::name::ObjectRef;
 
 use super::context::ObserveContext;
-use super::query::{Path, may};
+use super::query::{ObservePath, may};
 use super::worker_pool::WorkerPool;
 use crate::aggregated::access::AccessDecision;
 use crate::aggregated::front_proxy::User;
@@ -61,7 +61,11 @@ impl Asking<'_> {
     ///
     /// # Errors
     /// When it cannot be read, or the user may ask of neither end.
-    pub(super) async fn answer(self, path: &Path, body: &[u8]) -> Result<Explanation, Refusal> {
+    pub(super) async fn answer(
+        self,
+        path: &ObservePath,
+        body: &[u8],
+    ) -> Result<Explanation, Refusal> {
         answer(self, path, body).await
     }
 
@@ -79,7 +83,11 @@ impl Asking<'_> {
     }
 }
 
-async fn answer(asking: Asking<'_>, path: &Path, body: &[u8]) -> Result<Explanation, Refusal> {
+async fn answer(
+    asking: Asking<'_>,
+    path: &ObservePath,
+    body: &[u8],
+) -> Result<Explanation, Refusal> {
     let Asking { context, user, .. } = asking;
     let asked: Explanation = serde_json::from_slice(body)
         .map_err(|error| Refusal::bad(format!("the Explanation cannot be read: {error}")))?;

@@ -28,7 +28,7 @@ const MAX_QUERY: usize = 8192;
 
 /// What a path names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Path {
+pub(super) struct ObservePath {
     pub(super) resource: Resource,
     /// `None`: of the whole cluster.
     pub(super) namespace: Option<String>,
@@ -101,7 +101,7 @@ impl ListQuery {
     }
 }
 
-impl Path {
+impl ObservePath {
     /// Reads what follows `/apis/observe.weft.dev/`.
     pub(super) fn parse(path: &str) -> Result<Self, Refusal> {
         let parts: Vec<&str> = path.trim_end_matches('/').split('/').collect();
@@ -284,7 +284,7 @@ mod tests {
             ("v1alpha1/explanations", "create", "", ""),
             ("v1alpha1/scopes/live", "get", "", "live"),
         ] {
-            let asked = Path::parse(path).unwrap().attributes();
+            let asked = ObservePath::parse(path).unwrap().attributes();
             let told = (asked.verb, asked.namespace.as_str(), asked.name.as_str());
             assert_eq!(told, (verb, namespace, name), "{path}");
         }
@@ -300,7 +300,7 @@ mod tests {
             "v1alpha1/explanations/one",
             "v1alpha1/secrets",
         ] {
-            assert_eq!(Path::parse(path).unwrap_err().code, 404, "{path}");
+            assert_eq!(ObservePath::parse(path).unwrap_err().code, 404, "{path}");
         }
     }
 

@@ -15,7 +15,7 @@ use crate::{
     fleet::Fleet,
     inventory::Inventory,
     metrics::Metrics,
-    model::compiled::Latest,
+    model::compiled::LatestModel,
     observe::{acknowledged::Observed, asks::Asks, reports::Reports},
     settings::Settings,
     shares::Board,
@@ -33,7 +33,7 @@ pub(super) struct Context {
     pub(super) leadership: Leadership,
     pub(super) events: EventRecorder,
     /// Newest model, once there is one.
-    pub(super) latest: Latest,
+    pub(super) latest: LatestModel,
     pub(super) authority: Authority,
     pub(super) observed: Observed,
     pub(super) reports: Reports,
@@ -52,7 +52,7 @@ impl Context {
         settings: Settings,
         client: Client,
         metrics: Metrics,
-        latest: Latest,
+        latest: LatestModel,
         stopping: watch::Receiver<bool>,
     ) -> (Self, Candidate, Writer) {
         let (candidate, leadership) = Candidate::new(

@@ -105,12 +105,12 @@ impl Control for ControlService {
 
 #[async_trait]
 impl Replica for exchange::Answerer {
-    type ObserveStream = exchange::Report;
+    type ObserveStream = exchange::ObservedStream;
 
     async fn observe(
         &self,
         request: Request<v1::ObserveRequest>,
-    ) -> Result<Response<exchange::Report>, Status> {
+    ) -> Result<Response<exchange::ObservedStream>, Status> {
         let peer = peer(&request)?;
         Ok(Response::new(self.report(peer.identity.as_ref())?))
     }

@@ -33,7 +33,7 @@ use crate::fleet::{Caller, Fleet};
 use crate::metrics::StreamMetrics;
 use crate::model::PodId;
 use crate::model::changes::Interest;
-use crate::model::compiled::Latest;
+use crate::model::compiled::LatestModel;
 use crate::model::published::EncodedResource;
 use crate::observe::acknowledged::Observed;
 use crate::observe::asks::Asks;
@@ -61,7 +61,7 @@ pub(crate) fn places(limits: &Reached) -> Pool<Arc<str>> {
 #[derive(Clone, Debug)]
 pub(crate) struct Streams {
     /// Newest model.
-    pub latest: Latest,
+    pub latest: LatestModel,
     /// Where acknowledgements go.
     pub observed: Observed,
     /// Where reports go.
@@ -266,7 +266,7 @@ impl ProxyStream<'_> {
     /// Goes along with the newest model without a whole look at it. Most models hold
     /// nothing new for this proxy, and most others nothing but the state of endpoints
     /// that it knows. False if there may be more.
-    fn is_kept_up(&mut self, latest: &mut Latest) -> bool {
+    fn is_kept_up(&mut self, latest: &mut LatestModel) -> bool {
         let latest = latest.borrow_and_update();
         let Some(compiled) = latest.as_ref() else {
             return false;
@@ -291,7 +291,7 @@ impl ProxyStream<'_> {
     }
 
     /// Reads the newest model.
-    fn look(&mut self, latest: &mut Latest) -> Result<(), StreamEnd> {
+    fn look(&mut self, latest: &mut LatestModel) -> Result<(), StreamEnd> {
         let compiled = latest.borrow_and_update().clone();
         let gone = || StreamEnd::Refused(Status::not_found("the pod is gone"));
         let compiled = compiled.ok_or_else(gone)?;

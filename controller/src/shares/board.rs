@@ -14,7 +14,7 @@ use wire::v1;
 use super::demand::named;
 use super::divide::{ShareMessage, SharesInUse};
 use super::key::{NamedLimit, ShareOf};
-use crate::model::compiled::Latest;
+use crate::model::compiled::LatestModel;
 
 /// A pod without a stream keeps what it held for so long: it most likely comes back, and
 /// until then uses it. Afterwards it may be given to others, and who comes back is told to
@@ -109,7 +109,7 @@ impl Default for Board {
 
 impl Board {
     /// Forgets pods that are gone and limits that no policy says any more, until dropped.
-    pub(crate) async fn keep(self, latest: Latest) {
+    pub(crate) async fn keep(self, latest: LatestModel) {
         let mut before: Option<BTreeSet<NamedLimit>> = None;
         loop {
             sleep(KEPT / 2).await;

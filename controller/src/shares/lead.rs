@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 use super::board::Board;
 use super::demand::demands;
 use super::divide::Divider;
-use crate::model::compiled::Latest;
+use crate::model::compiled::LatestModel;
 
 /// Until every replica has told a new holder what its pods hold.
 const LISTEN: Duration = Duration::from_secs(3);
@@ -20,7 +20,7 @@ const PACE: Duration = Duration::from_millis(100);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Divides for as long as the Lease is held.
-pub(crate) async fn lead(board: Board, mut latest: Latest) {
+pub(crate) async fn lead(board: Board, mut latest: LatestModel) {
     sleep(LISTEN).await;
     let term = term(&board);
     let mut changes = board.held_changes();

@@ -9,14 +9,14 @@ use tokio::time::{Instant, sleep};
 use super::conditions::api_version;
 use super::shown::rfc3339;
 use crate::apiserver::events::{About, Event, EventRecorder, EventType};
-use crate::fleet::{Fleet, Key, Report};
-use crate::model::compiled::Latest;
+use crate::fleet::{BreakerReport, Fleet, Key};
+use crate::model::compiled::LatestModel;
 
 /// Between two looks: a breaker that flaps says so this often.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Tells which breakers open and close, until dropped. Only the Lease holder runs this.
-pub(crate) async fn tell(fleet: Fleet, latest: Latest, events: EventRecorder) {
+pub(crate) async fn tell(fleet: Fleet, latest: LatestModel, events: EventRecorder) {
     let mut changes = fleet.changes();
     let mut before = fleet.open(Instant::now());
     while changes.changed().await.is_ok() {
@@ -32,14 +32,14 @@ pub(crate) async fn tell(fleet: Fleet, latest: Latest, events: EventRecorder) {
     }
 }
 
-fn uid(latest: &Latest, object: &ObjectRef) -> String {
+fn uid(latest: &LatestModel, object: &ObjectRef) -> String {
     let compiled = latest.borrow();
     let reports = compiled.as_ref().map(|compiled| &compiled.problems.reports);
     let report = reports.and_then(|reports| reports.get(object));
     report.map_or_else(String::new, |report| report.uid.to_string())
 }
 
-type Open = BTreeMap<Key, (ObjectRef, Report)>;
+type Open = BTreeMap<Key, (ObjectRef, BreakerReport)>;
 
 /// `is_written_open`: its author has written down since that nobody is sent there, so what has
 /// opened by itself is not called again.
@@ -51,7 +51,7 @@ fn news(
 ) -> Vec<Event> {
     let opened = now.iter().filter(|(key, _)| !before.contains_key(*key));
     let opened = opened.map(|(key, (object, report))| {
-        let Report {
+        let BreakerReport {
             failure_percent,
             requests,
             callers,
@@ -127,14 +127,14 @@ mod tests {
     use crate::fleet::Phase;
     use crate::world::ObjectKey;
 
-    fn open(name: &str) -> (Key, (ObjectRef, Report)) {
+    fn open(name: &str) -> (Key, (ObjectRef, BreakerReport)) {
         let service = ObjectKey::new("shop", name);
         let key = Key {
             backend: service.clone(),
             service,
             port: 80,
         };
-        let report = Report {
+        let report = BreakerReport {
             state: Phase::Open,
             since: SystemTime::UNIX_EPOCH,
             failure_percent: 80,

@@ -18,7 +18,7 @@ use tokio::time::sleep;
 use super::conditions::api_version;
 use crate::apiserver::events::{About, Event, EventRecorder, EventType};
 use crate::model::PodId;
-use crate::model::compiled::{Compiled, Latest};
+use crate::model::compiled::{Compiled, LatestModel};
 use crate::problem::{Problem, Severity};
 use crate::world::{Appearance, ObjectKey, PodFacts, World};
 
@@ -26,7 +26,7 @@ use crate::world::{Appearance, ObjectKey, PodFacts, World};
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Tells what is new in every model until the models end.
-pub(crate) async fn tell(mut latest: Latest, events: EventRecorder) {
+pub(crate) async fn tell(mut latest: LatestModel, events: EventRecorder) {
     let mut told = EventState::default();
     let mut before: Option<Arc<Compiled>> = None;
     loop {

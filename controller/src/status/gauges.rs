@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::metrics::WorldMetrics;
-use crate::model::compiled::Latest;
+use crate::model::compiled::LatestModel;
 use crate::world::{PodFacts, Store};
 
 /// Sets the gauges from every Model until the Models end.
-pub(crate) async fn follow(mut latest: Latest, metrics: WorldMetrics) {
+pub(crate) async fn follow(mut latest: LatestModel, metrics: WorldMetrics) {
     let mut before = BTreeMap::new();
     let mut pods: Store<PodFacts> = Store::default();
     loop {

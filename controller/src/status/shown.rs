@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::fleet::Report;
+use crate::fleet::BreakerReport;
 
 /// How a breaker fares, as it stands in a status.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,8 +24,8 @@ pub(super) struct Counts {
     callers: usize,
 }
 
-impl From<Report> for WrittenBreaker {
-    fn from(report: Report) -> Self {
+impl From<BreakerReport> for WrittenBreaker {
+    fn from(report: BreakerReport) -> Self {
         Self {
             state: report.state.as_str(),
             since: rfc3339(report.since),

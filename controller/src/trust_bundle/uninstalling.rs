@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 use crate::apiserver::lease::Stage;
-use crate::model::compiled::Latest;
+use crate::model::compiled::LatestModel;
 use crate::world::{ObjectKey, PodFacts, Store, World};
 
 /// Service account of the job that runs before the chart is deleted.
@@ -78,7 +78,7 @@ impl Uninstallation {
 
     /// Looks for the sign in every World until they end. Every replica does, so
     /// that the next Lease holder knows too.
-    pub(crate) async fn follow(self, mut latest: Latest) {
+    pub(crate) async fn follow(self, mut latest: LatestModel) {
         let mut pods: Store<PodFacts> = Store::default();
         let mut asked = JobPods::new();
         let mut stages = self.stages();

@@ -52,7 +52,7 @@ pub struct Fleet<A, P> {
 
 /// For `status.breaker`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Report {
+pub struct FleetReport {
     pub open: bool,
     /// As the median account sees it.
     pub failure_percent: u8,
@@ -231,10 +231,10 @@ impl<A: Ord + Clone, P: Ord + Clone> Fleet<A, P> {
     }
 
     #[must_use]
-    pub fn report(&self, now: Instant, settings: &Settings) -> Report {
+    pub fn report(&self, now: Instant, settings: &Settings) -> FleetReport {
         let total = self.total(now, settings.interval);
         let median = self.median(now, settings.interval);
-        Report {
+        FleetReport {
             open: matches!(self.phase, Phase::Open { .. } | Phase::Probing { .. }),
             failure_percent: median.map_or(0, Sum::percent),
             requests: total.sent,

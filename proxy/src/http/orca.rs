@@ -36,7 +36,7 @@ pub(crate) enum Utilization {
 
 /// The parts of a report that count: of `xds.data.orca.v3.OrcaLoadReport`.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
-struct Report {
+struct OrcaReport {
     #[prost(double, tag = "1")]
     cpu_utilization: f64,
     #[prost(double, tag = "9")]
@@ -63,7 +63,7 @@ pub(crate) fn in_head(map: &HeaderMap) -> Utilization {
             "TEXT" => in_text(report),
             "JSON" => serde_json::from_str(report)
                 .ok()
-                .map(|report: JsonReport| Report {
+                .map(|report: JsonReport| OrcaReport {
                     cpu_utilization: report.cpu_utilization,
                     application_utilization: report.application_utilization,
                 }),
@@ -79,15 +79,15 @@ pub(crate) fn in_trailers(map: &HeaderMap) -> Utilization {
     read(map, TRAILER, in_base64)
 }
 
-fn in_base64(value: &[u8]) -> Option<Report> {
+fn in_base64(value: &[u8]) -> Option<OrcaReport> {
     let bytes = BASE64.decode(value).ok()?;
-    Report::decode(bytes.as_slice()).ok()
+    OrcaReport::decode(bytes.as_slice()).ok()
 }
 
 fn read(
     map: &HeaderMap,
     name: &'static str,
-    report: impl Fn(&[u8]) -> Option<Report>,
+    report: impl Fn(&[u8]) -> Option<OrcaReport>,
 ) -> Utilization {
     let Some(value) = map.get(name) else {
         return Utilization::Nothing;
@@ -103,8 +103,8 @@ fn read(
 }
 
 /// `name=value`, or `name:value`, with commas between them.
-fn in_text(text: &str) -> Option<Report> {
-    let mut report = Report::default();
+fn in_text(text: &str) -> Option<OrcaReport> {
+    let mut report = OrcaReport::default();
     for pair in text.split(',') {
         let (name, value) = pair.split_once(['=', ':'])?;
         let value = || value.trim().parse().ok();
@@ -117,7 +117,7 @@ fn in_text(text: &str) -> Option<Report> {
     Some(report)
 }
 
-impl Report {
+impl OrcaReport {
     /// Absent and zero are one in a message.
     fn utilization(self) -> Utilization {
         let [own, cpu] = [self.application_utilization, self.cpu_utilization];
@@ -175,7 +175,7 @@ mod tests {
         ] {
             assert_eq!(head(&[said]), Utilization::Percent(percent), "{said}");
         }
-        let report = Report {
+        let report = OrcaReport {
             cpu_utilization: 0.2,
             application_utilization: 0.6,
         };

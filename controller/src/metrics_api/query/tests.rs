@@ -2,8 +2,8 @@
 
 use super::*;
 
-fn path(text: &str) -> Path {
-    Path::parse(text).unwrap_or_else(|error| panic!("{text}: {error:?}"))
+fn path(text: &str) -> MetricsPath {
+    MetricsPath::parse(text).unwrap_or_else(|error| panic!("{text}: {error:?}"))
 }
 
 fn attributes(text: &str) -> (String, String) {
@@ -37,7 +37,7 @@ fn every_path_asks_for_the_right_that_the_api_server_asks_for() {
         ("v1alpha1/nodes/n1/edges", "get nodes/edges", "/n1"),
     ] {
         if what.is_empty() {
-            assert_eq!(Path::parse(text), Err(Mistake::NotFound), "{text}");
+            assert_eq!(MetricsPath::parse(text), Err(Mistake::NotFound), "{text}");
         } else {
             assert_eq!(
                 attributes(text),
@@ -63,7 +63,7 @@ fn paths_that_are_none_are_not_guessed() {
         "v1alpha1//pods",
         "v1alpha1/namespaces//pods",
     ] {
-        assert_eq!(Path::parse(text), Err(Mistake::NotFound), "{text}");
+        assert_eq!(MetricsPath::parse(text), Err(Mistake::NotFound), "{text}");
     }
 }
 
