@@ -3,8 +3,8 @@
 pub(crate) mod dedicated;
 pub(crate) mod exchange;
 mod gated;
+pub(crate) mod graceful_closes;
 pub(crate) mod http1;
-pub(crate) mod leaving;
 pub(crate) mod multiplexed;
 pub(crate) mod silence;
 pub(crate) mod upstream;
@@ -22,12 +22,12 @@ use policy::reason::Reason;
 use tokio::time::{Instant, timeout};
 
 use crate::failure::Failure;
+use crate::http::client::graceful_closes::GracefulCloses;
 use crate::http::client::http1::{Http1, Pool, http1_connection};
-use crate::http::client::leaving::Leaving;
 use crate::http::client::multiplexed::{Multiplexed, handshake};
 use crate::http::client::window::Windows;
 use crate::http::http2::PLAIN;
-use crate::http::http2::client::Sender;
+use crate::http::http2::client::RequestSender;
 use crate::net::budget::Budget;
 use crate::net::connect::{self, CONNECT_TIMEOUT};
 
@@ -87,9 +87,9 @@ pub struct Clients {
     http1: Mutex<HashMap<SocketAddr, Arc<Pool>>>,
     windows: Windows,
     /// Those of one request.
-    pub(crate) once: Leaving,
+    pub(crate) once: GracefulCloses,
     /// Those of pools.
-    pooled: Leaving,
+    pooled: GracefulCloses,
     on_full: Option<OnFull>,
 }
 
@@ -103,8 +103,8 @@ impl Clients {
             exclusive: Arc::default(),
             http1: Mutex::default(),
             windows: Windows::default(),
-            once: Leaving::default(),
-            pooled: Leaving::default(),
+            once: GracefulCloses::default(),
+            pooled: GracefulCloses::default(),
             on_full: None,
         }
     }
@@ -277,7 +277,7 @@ pub(crate) fn give_back(pool: Arc<Pool>, mut connection: Http1) {
 }
 
 /// HTTP/2 without TLS.
-async fn connect_plain(addr: SocketAddr, budget: Arc<Budget>) -> Result<Sender, Failure> {
+async fn connect_plain(addr: SocketAddr, budget: Arc<Budget>) -> Result<RequestSender, Failure> {
     let stream = connect::connect(addr, CONNECT_TIMEOUT)
         .await
         .map_err(|error| Failure::not_sent(Reason::ConnectFailed, format!("{addr}: {error}")))?;

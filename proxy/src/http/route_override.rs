@@ -44,7 +44,7 @@ enum Came {
 
 /// Who said it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Sender<'a> {
+pub(crate) enum OverrideAuthor<'a> {
     /// The own application.
     Own,
     Caller(Caller<'a>),
@@ -79,7 +79,11 @@ impl OverrideHeaders {
 
     /// What `sender` asks for, who is in this namespace; a peer names all. `Err`: there
     /// is something, and it cannot be read.
-    pub(crate) fn read(&self, sender: Sender<'_>, home: &str) -> Result<Option<RouteOverride>, ()> {
+    pub(crate) fn read(
+        &self,
+        sender: OverrideAuthor<'_>,
+        home: &str,
+    ) -> Result<Option<RouteOverride>, ()> {
         let Some(route) = &self.route else {
             return Ok(None);
         };
@@ -89,9 +93,9 @@ impl OverrideHeaders {
         let header = parse(route.as_bytes(), home).map_err(drop)?;
         let token = self.token.clone();
         let came = match sender {
-            Sender::Own => Came::Here(token),
-            Sender::Caller(Caller::Outside) => Came::Outside(token),
-            Sender::Caller(Caller::Mesh { id, pod }) => {
+            OverrideAuthor::Own => Came::Here(token),
+            OverrideAuthor::Caller(Caller::Outside) => Came::Outside(token),
+            OverrideAuthor::Caller(Caller::Mesh { id, pod }) => {
                 let proof = self.proof.as_ref();
                 let handed = proof.and_then(|proof| ProofHeader::parse(proof.as_bytes()));
                 Came::From(id.clone(), pod.map(Box::from), handed)
@@ -161,10 +165,10 @@ mod tests {
     use super::*;
 
     const HOME: &str = "shop";
-    const OUTSIDE: Sender<'static> = Sender::Caller(Caller::Outside);
+    const OUTSIDE: OverrideAuthor<'static> = OverrideAuthor::Caller(Caller::Outside);
 
-    fn peer(id: &SpiffeId) -> Sender<'_> {
-        Sender::Caller(Caller::mesh(id))
+    fn peer(id: &SpiffeId) -> OverrideAuthor<'_> {
+        OverrideAuthor::Caller(Caller::mesh(id))
     }
 
     fn account(name: &str) -> SpiffeId {
@@ -195,7 +199,7 @@ mod tests {
     #[test]
     fn a_wish_goes_from_proxy_to_proxy_with_its_proof_and_its_way() {
         let headers = headers(&[("weft-route", "catalog=next"), ("x", "1")]).unwrap();
-        let route_override = headers.read(Sender::Own, HOME).unwrap().unwrap();
+        let route_override = headers.read(OverrideAuthor::Own, HOME).unwrap().unwrap();
         let next = Some(ServiceId::new(HOME, "next"));
         assert_eq!(route_override.of(&ServiceId::new(HOME, "catalog")), next);
         assert_eq!(route_override.of(&ServiceId::new("other", "catalog")), None);
@@ -222,7 +226,7 @@ mod tests {
         assert!(!format!("{headers:?}").contains("secret"));
         let hash: [u8; 32] = Sha256::digest(b"secret").into();
         for (sender, proof) in [
-            (Sender::Own, Proof::Both(hash, account("web"))),
+            (OverrideAuthor::Own, Proof::Both(hash, account("web"))),
             (OUTSIDE, Proof::Token(hash)),
         ] {
             let route_override = headers.read(sender, HOME).unwrap().unwrap();
@@ -246,8 +250,11 @@ mod tests {
         let none = headers(&[("weft-route-token", "x")]).unwrap();
         assert_eq!(none.read(OUTSIDE, HOME), Ok(None));
         let twice = [("weft-route", "a=b"), ("weft-route", "a=c")];
-        assert_eq!(headers(&twice).unwrap().read(Sender::Own, HOME), Err(()));
+        assert_eq!(
+            headers(&twice).unwrap().read(OverrideAuthor::Own, HOME),
+            Err(())
+        );
         let bad = headers(&[("weft-route", "a")]).unwrap();
-        assert_eq!(bad.read(Sender::Own, HOME), Err(()));
+        assert_eq!(bad.read(OverrideAuthor::Own, HOME), Err(()));
     }
 }

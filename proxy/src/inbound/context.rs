@@ -12,7 +12,7 @@ use crate::http::context::{Inherited, OpenRequest};
 use crate::http::grpc::grpc_status;
 use crate::http::headers::SPENT;
 use crate::http::received::Received;
-use crate::http::route_override::{RouteOverride, Sender};
+use crate::http::route_override::{OverrideAuthor, RouteOverride};
 use crate::inbound::connection::Connection;
 use crate::telemetry::labels::OverrideLabels;
 
@@ -50,7 +50,7 @@ impl Connection {
         } else {
             Caller::Outside
         };
-        match headers.read(Sender::Caller(caller), &self.proxy.own.namespace) {
+        match headers.read(OverrideAuthor::Caller(caller), &self.proxy.own.namespace) {
             Ok(route_override) => route_override.map(Arc::new),
             Err(()) => {
                 let outcome = "unreadable";

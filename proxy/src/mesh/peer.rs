@@ -17,7 +17,7 @@ use crate::http::client::dedicated::{Acquire, Connecting, Dedicated};
 use crate::http::client::exchange::{self, UpstreamResponse};
 use crate::http::client::multiplexed::{IDLE_MULTIPLEXED, Multiplexed, handshake};
 use crate::http::http2::MESH;
-use crate::http::http2::client::Sender;
+use crate::http::http2::client::RequestSender;
 use crate::http::limits::MESH_HEADER_COUNT;
 use crate::http::received::host_of;
 use crate::http::replay::Replay;
@@ -114,7 +114,7 @@ async fn connect_mesh(
     identity: SpiffeId,
     tls: MeshTls,
     budget: Arc<Budget>,
-) -> Result<Sender, Failure> {
+) -> Result<RequestSender, Failure> {
     let (secured, outlet) = secure(ip, &tls, tls.client(&identity), |_| {}).await?;
     handshake(secured, MESH, budget, Some(outlet)).await
 }

@@ -12,7 +12,7 @@ use policy::traffic::call::Override;
 use crate::config::snapshot::{Service, Snapshot};
 use crate::http::context::MadeFor;
 use crate::http::received::Received;
-use crate::http::route_override::{RouteOverride, Sender};
+use crate::http::route_override::{OverrideAuthor, RouteOverride};
 use crate::proxy::Proxy;
 use crate::telemetry::labels::OverrideLabels;
 
@@ -29,7 +29,7 @@ pub(super) fn route_override_of(
     let Some(headers) = &received.route_override else {
         return inherited.cloned();
     };
-    match headers.read(Sender::Own, &proxy.own.namespace) {
+    match headers.read(OverrideAuthor::Own, &proxy.own.namespace) {
         Ok(Some(route_override)) => Some(Arc::new(route_override)),
         Ok(None) => inherited.cloned(),
         Err(()) => {

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::failure::Failure;
 use crate::http::body::Body;
-use crate::http::client::leaving::Leaving;
+use crate::http::client::graceful_closes::GracefulCloses;
 use crate::http::client::upstream::{Upstream, UpstreamWatch};
 use crate::http::client::window::{WINDOW, Window};
 use crate::http::limits::{BUFFER, HEADER_COUNT};
@@ -63,7 +63,7 @@ impl Idle {
 /// no other one before one of these ends. So they give way to those.
 pub(crate) struct Pool {
     state: Mutex<State>,
-    leaving: Leaving,
+    leaving: GracefulCloses,
     /// For how long one waits for a request.
     idle: Duration,
 }
@@ -85,7 +85,7 @@ impl std::fmt::Debug for Pool {
 }
 
 impl Pool {
-    pub(crate) fn new(leaving: Leaving, idle: Duration) -> Self {
+    pub(crate) fn new(leaving: GracefulCloses, idle: Duration) -> Self {
         Self {
             state: Mutex::default(),
             leaving,
@@ -215,13 +215,13 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
     use std::time::Duration;
 
-    use super::{Http1, Instant, Leaving, POOL_LIMIT, Pool, http1_connection};
+    use super::{GracefulCloses, Http1, Instant, POOL_LIMIT, Pool, http1_connection};
     use crate::net::budget::Budget;
 
     const IDLE: Duration = Duration::from_millis(500);
 
     fn pool() -> Pool {
-        Pool::new(Leaving::default(), IDLE)
+        Pool::new(GracefulCloses::default(), IDLE)
     }
 
     async fn connect(listener: &TcpListener) -> (Http1, TcpStream) {

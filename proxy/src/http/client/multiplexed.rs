@@ -13,7 +13,7 @@ use policy::reason::Reason;
 
 use crate::failure::Failure;
 use crate::http::http2::Tuning;
-use crate::http::http2::client::{self, Sender};
+use crate::http::http2::client::{self, RequestSender};
 use crate::http::http2::flow::STREAMS;
 use crate::net::budget::Budget;
 use crate::net::coalesce::FlushHandle;
@@ -26,10 +26,10 @@ const CONNECTIONS_PER_PEER: usize = 100;
 /// A connection without a stream is closed after this long.
 pub(crate) const IDLE_MULTIPLEXED: Duration = Duration::from_secs(60);
 /// Opens one connection of HTTP/2, for whoever shares its streams.
-type Connector = Box<dyn Fn() -> BoxFuture<'static, Result<Sender, Failure>> + Send + Sync>;
+type Connector = Box<dyn Fn() -> BoxFuture<'static, Result<RequestSender, Failure>> + Send + Sync>;
 
 struct Connection {
-    sender: Sender,
+    sender: RequestSender,
     streams: Arc<AtomicUsize>,
     idle_since: Instant,
 }
@@ -54,7 +54,7 @@ impl std::fmt::Debug for Multiplexed {
 /// The right to one stream; frees its permit when dropped.
 #[derive(Debug)]
 pub struct Http2Stream {
-    pub sender: Sender,
+    pub sender: RequestSender,
     /// The connection was opened for this stream.
     pub(crate) first: bool,
     _permit: StreamPermit,
@@ -72,7 +72,7 @@ impl Drop for StreamPermit {
 impl Http2Stream {
     /// Splits into the sender and what frees the permit.
     #[must_use]
-    pub fn into_parts(self) -> (Sender, StreamPermit) {
+    pub fn into_parts(self) -> (RequestSender, StreamPermit) {
         (self.sender, self._permit)
     }
 }
@@ -81,7 +81,7 @@ impl Multiplexed {
     /// Connections that `connect` opens, when one is needed.
     pub(crate) fn new<F>(connect: impl Fn() -> F + Send + Sync + 'static) -> Self
     where
-        F: Future<Output = Result<Sender, Failure>> + Send + 'static,
+        F: Future<Output = Result<RequestSender, Failure>> + Send + 'static,
     {
         Self {
             // Boxed: its future is large, and every waiting request holds this one.
@@ -217,7 +217,7 @@ pub(crate) async fn handshake<I>(
     profile: Tuning,
     budget: Arc<Budget>,
     outlet: Option<FlushHandle>,
-) -> Result<Sender, Failure>
+) -> Result<RequestSender, Failure>
 where
     I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {

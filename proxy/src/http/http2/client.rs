@@ -49,21 +49,21 @@ struct Shared {
 
 /// Sends requests.
 #[derive(Clone)]
-pub struct Sender {
+pub struct RequestSender {
     send: SendRequest<Bytes>,
     flow: Arc<Flow>,
     shared: Arc<Shared>,
 }
 
-impl std::fmt::Debug for Sender {
+impl std::fmt::Debug for RequestSender {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Sender")
+        f.debug_struct("RequestSender")
             .field("shared", &self.shared)
             .finish_non_exhaustive()
     }
 }
 
-impl Drop for Sender {
+impl Drop for RequestSender {
     fn drop(&mut self) {
         // The task has one and this is one: nobody else sends.
         if Arc::strong_count(&self.shared) <= 2 {
@@ -114,7 +114,7 @@ pub(crate) async fn handshake<I>(
     profile: Tuning,
     budget: Arc<Budget>,
     outlet: Option<FlushHandle>,
-) -> Result<Sender, h2::Error>
+) -> Result<RequestSender, h2::Error>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -165,10 +165,10 @@ where
     };
     #[expect(clippy::disallowed_methods, reason = "one connection")]
     tokio::spawn(task);
-    Ok(Sender { send, flow, shared })
+    Ok(RequestSender { send, flow, shared })
 }
 
-impl Sender {
+impl RequestSender {
     /// True while new requests may be sent by it.
     #[must_use]
     pub fn is_usable(&self) -> bool {

@@ -24,7 +24,7 @@ use tokio::time::{Instant, timeout};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::io::InspectReader;
 
-use super::client::{self, SendError, Sender};
+use super::client::{self, RequestSender, SendError};
 use super::flow::{STREAM_WINDOW, WindowChanges};
 use super::server::{self, Accept};
 use super::{PLAIN, PLAIN_FRAME, Tuning};
@@ -47,7 +47,7 @@ fn budget() -> Arc<Budget> {
 }
 
 /// A client of ours, and the other end of its connection.
-async fn client() -> (Sender, DuplexStream) {
+async fn client() -> (RequestSender, DuplexStream) {
     let (near, far) = duplex(1 << 20);
     let sender = client::handshake(near, PROFILE, budget(), None)
         .await
@@ -68,7 +68,7 @@ fn limits(profile: Tuning, permit: Arc<Permit>) -> server::Limits {
 /// A client and a server of ours.
 async fn pair<F>(
     handler: impl Fn(Request<super::recv::RecvBody>) -> F + Send + Sync + 'static,
-) -> Sender
+) -> RequestSender
 where
     F: Future<Output = Response<Body>> + Send + 'static,
 {
@@ -360,7 +360,7 @@ async fn a_peer_that_lives_and_says_nothing_else_is_kept() {
 /// A stream in both directions, as the client has it; the server's side is `serve`d.
 async fn opened<F>(
     serve: impl Fn(ByteStream) -> F + Clone + Send + Sync + 'static,
-) -> (ByteStream, Sender)
+) -> (ByteStream, RequestSender)
 where
     F: Future<Output = ()> + Send + 'static,
 {

@@ -7,7 +7,7 @@ use super::*;
 const SOON: Duration = Duration::from_secs(5);
 
 /// Has the connection look at its windows.
-async fn touch(sender: &mut Sender) {
+async fn touch(sender: &mut RequestSender) {
     let request = Request::get("http://s/quick").body(body::empty()).unwrap();
     let answer = timeout(SOON, sender.send(request)).await.unwrap().unwrap();
     answer.into_body().collect().await.unwrap();

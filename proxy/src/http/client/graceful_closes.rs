@@ -18,15 +18,15 @@ const MAY_LEAVE: Allowance = Allowance {
 
 /// One kind of them.
 #[derive(Clone, Debug)]
-pub(crate) struct Leaving(Arc<Mutex<Rate>>);
+pub(crate) struct GracefulCloses(Arc<Mutex<Rate>>);
 
-impl Default for Leaving {
+impl Default for GracefulCloses {
     fn default() -> Self {
         Self(Arc::new(Mutex::new(Rate::new(MAY_LEAVE))))
     }
 }
 
-impl Leaving {
+impl GracefulCloses {
     /// A connection is about to be closed, which `abort` makes a reset.
     pub(crate) fn close(&self, abort: &Abort) {
         if self.0.lock().take(Instant::now()).is_err() {
