@@ -137,7 +137,6 @@ impl Drop for Unsettled<'_> {
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
-    use std::sync::atomic::AtomicBool;
 
     use http::{HeaderMap, HeaderName, HeaderValue, Request};
     use policy::deadline::{Deadline, RequestedTimeout};
@@ -153,21 +152,11 @@ mod tests {
     fn outgoing(deadline: Deadline, map: &HeaderMap) -> Outgoing {
         let (mut parts, ()) = Request::new(()).into_parts();
         parts.headers = map.clone();
+        let called = SocketAddr::from(([10, 0, 0, 1], 80));
         Outgoing {
-            parts,
-            replay: Replay::new(empty()),
-            upgrade: None,
             grpc: true,
-            called: SocketAddr::from(([10, 0, 0, 1], 80)),
             deadline,
-            priority: None,
-            shadow: None,
-            trace: None,
-            made_for: None,
-            spent: AtomicBool::new(false),
-            late: AtomicBool::new(false),
-            onward: None,
-            aside: false,
+            ..Outgoing::by_itself(parts, Replay::new(empty()), called)
         }
     }
 

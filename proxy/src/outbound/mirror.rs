@@ -9,14 +9,13 @@
 //! a copy itself, it is not made.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body_util::BodyExt;
-use policy::deadline::Deadline;
 use policy::mirror::due;
 use policy::name::ServiceId;
 use policy::reason::Reason;
@@ -225,24 +224,15 @@ fn of(request: &Outgoing, body: Bytes, downstream: Downstream) -> Outgoing {
         body::text(body)
     };
     Outgoing {
-        parts: parts(request),
-        replay: Replay::new(content),
-        upgrade: None,
         grpc: request.grpc,
-        called: request.called,
-        deadline: Deadline::NONE,
         shadow: Some(match downstream {
             Downstream::ReadOnly => Shadow::ReadOnly,
             Downstream::Any => Shadow::Any,
         }),
-        trace: None,
-        made_for: None,
-        spent: AtomicBool::new(false),
-        late: AtomicBool::new(false),
-        onward: None,
         aside: true,
         // Whoever is short of room sheds copies before anything else.
         priority: Some(Priority::Sheddable),
+        ..Outgoing::by_itself(parts(request), Replay::new(content), request.called)
     }
 }
 

@@ -58,6 +58,26 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
+    /// A request to the address `called` that is made for nothing and has no end but its own.
+    pub(super) fn by_itself(parts: Parts, replay: Replay, called: SocketAddr) -> Self {
+        Self {
+            parts,
+            replay,
+            upgrade: None,
+            grpc: false,
+            called,
+            deadline: Deadline::NONE,
+            priority: None,
+            shadow: None,
+            trace: None,
+            made_for: None,
+            spent: AtomicBool::new(false),
+            late: AtomicBool::new(false),
+            onward: None,
+            aside: false,
+        }
+    }
+
     /// Sends one attempt to one endpoint, after so many others that an application may have
     /// seen or refused.
     pub(super) async fn send(
@@ -221,22 +241,9 @@ mod tests {
             ("*", "http://10.0.0.1:80*"),
         ] {
             let request = http::Request::builder().uri(target).body(()).unwrap();
-            let outgoing = Outgoing {
-                parts: request.into_parts().0,
-                replay: Replay::new(empty()),
-                upgrade: None,
-                grpc: false,
-                called: SocketAddr::from(([10, 0, 0, 1], 80)),
-                deadline: Deadline::NONE,
-                priority: None,
-                shadow: None,
-                trace: None,
-                made_for: None,
-                spent: AtomicBool::new(false),
-                late: AtomicBool::new(false),
-                onward: None,
-                aside: false,
-            };
+            let (parts, ()) = request.into_parts();
+            let called = SocketAddr::from(([10, 0, 0, 1], 80));
+            let outgoing = Outgoing::by_itself(parts, Replay::new(empty()), called);
             let parts = outgoing.named_by_address(&outgoing.parts).unwrap();
             assert_eq!(parts.uri.to_string(), named);
         }
