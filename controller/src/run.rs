@@ -2,6 +2,7 @@
 //!
 //! May import everything; nothing but `main` may import it.
 
+mod apis;
 mod context;
 mod parts;
 
@@ -83,7 +84,7 @@ pub async fn run(
     let certificate = parts::own_certificate(&context);
     certified.release();
     parts::peers(&context, &roots, &certificate);
-    let checkpointing = parts::aggregated_apis(&context).await?;
+    let checkpointing = apis::aggregated_apis(&context).await?;
     info!(addr = %context.settings.serve_addr(), "serving proxies");
     let served = serve::serve(
         listener,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crds::smi::judge::Cluster;
 use kube::Client;
 use parking_lot::RwLock;
 use tokio::sync::watch;
@@ -84,6 +85,14 @@ impl Context {
             stopping,
         };
         (context, candidate, writer)
+    }
+
+    /// By which objects are judged.
+    pub(super) fn cluster(&self) -> Cluster {
+        Cluster {
+            domain: self.settings.cluster_domain.as_str().into(),
+            mesh_namespace: self.settings.namespace.as_str().into(),
+        }
     }
 
     /// A client for what only the Lease holder does.

@@ -1,11 +1,13 @@
-//! How each part is started.
+//! How each part of a replica is started, and what it is given.
+//!
+//! A function for each, so that `run` reads as the order in which they start. What only the
+//! leader does is begun anew with each Lease. The aggregated APIs are `apis`' matter.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use anyhow::Context as _;
-use crds::{labels, smi::judge::Cluster};
-use identity::tls::ServingHandle;
+use crds::labels;
 use identity::{CertHandle, Roots};
 use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
@@ -14,21 +16,12 @@ use runtime::admin::Admin;
 use runtime::clock::Clock;
 use runtime::ready::{Hold, Ready};
 use runtime::stop;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::context::{Context, NAME};
 use crate::{
-    aggregated::{
-        access::Gate,
-        certificate, front_proxy,
-        server::{self, Apis, Handler},
-    },
-    apiserver::{
-        events::EventRecorder,
-        lease::{Candidate, Leadership},
-    },
+    apiserver::lease::{Candidate, Leadership},
     authority::{
         certify::{Certifier, KubeCluster},
         own_certificate,
@@ -36,16 +29,12 @@ use crate::{
         secret::CaError,
     },
     compile,
-    graph::{checkpoint::Checkpointer, exported, follow::Graph, push::Push},
-    inventory::follow::Followed,
-    metrics_api::{self, answer::Sources, api::Api},
     model::{Defaults, compiled::Compiled},
     network_policy,
     observe::{
         exchange::{Answerer, Listener},
         propagation::Acks,
     },
-    observe_api::{self, api::ObserveApi, context::ObserveContext},
     serve::{
         Services,
         allowances::Allowances,
@@ -109,7 +98,7 @@ pub(super) fn models(
     let defaults = defaults(&context.settings);
     let worlds = crate::watch::start(
         context.client.clone(),
-        Arc::new(cluster(&context.settings)),
+        Arc::new(context.cluster()),
         context.metrics.world.clone(),
         ready,
     );
@@ -122,13 +111,6 @@ pub(super) fn models(
             synced.release();
         }
     });
-}
-
-fn cluster(settings: &Settings) -> Cluster {
-    Cluster {
-        domain: settings.cluster_domain.as_str().into(),
-        mesh_namespace: settings.namespace.as_str().into(),
-    }
 }
 
 fn defaults(settings: &Settings) -> Defaults {
@@ -275,161 +257,6 @@ pub(super) fn peers(context: &Context, roots: &Roots, certificate: &CertHandle) 
         peers: context.metrics.peers.clone(),
     };
     runtime::task::spawn("peers", peers.run());
-}
-
-/// The aggregated APIs on their own port: the metrics API, the read API, or both. Returns
-/// what writes the graph down when the replica ends.
-pub(super) async fn aggregated_apis(context: &Context) -> anyhow::Result<Option<JoinHandle<()>>> {
-    let mut served = Vec::new();
-    if context.settings.metrics_api {
-        served.push(metrics_api::SERVED);
-    }
-    if context.settings.observe {
-        served.push(observe_api::SERVED);
-    }
-    if served.is_empty() {
-        return Ok(None);
-    }
-    for api in served.clone() {
-        let (authority, client) = (
-            context.authority.clone(),
-            context.leading_client("aggregated trust"),
-        );
-        context.while_leading("aggregated trust", move || {
-            certificate::keep_trusted(api, authority.clone(), client.clone())
-        });
-    }
-    let listener = TcpListener::bind(context.settings.metrics_addr())
-        .await
-        .context("port of the aggregated APIs")?;
-    let serving = ServingHandle::empty();
-    let certificate = certificate::keep_serving(
-        served.iter().map(|api| api.service).collect(),
-        context.authority.clone(),
-        context.settings.namespace.clone(),
-        serving.clone(),
-        Clock::system(),
-    );
-    runtime::task::spawn("aggregated certificate", certificate);
-    let (publish, front) = watch::channel(None);
-    let keep = front_proxy::keep(context.client.clone(), serving, publish);
-    runtime::task::spawn("aggregated front", keep);
-    let (handlers, checkpointing) = handlers(context);
-    let apis = Apis {
-        handlers,
-        front,
-        turned_away: context.metrics.api.turned_away.clone(),
-    };
-    let (limits, stop) = (context.metrics.limits.clone(), context.stopping.clone());
-    runtime::task::spawn("aggregated APIs", async move {
-        server::serve(listener, apis, &limits, stop).await;
-    });
-    Ok(checkpointing)
-}
-
-fn handlers(context: &Context) -> (Vec<Arc<dyn Handler>>, Option<JoinHandle<()>>) {
-    let metrics = &context.metrics;
-    let latest = context.latest.clone();
-    let unlisted = metrics.api.unlisted.clone();
-    let inventory = Arc::clone(&context.inventory);
-    let followed = Followed::start(&context.client, latest.clone(), inventory, unlisted);
-    let gate = Gate::new(context.client.clone());
-    let mut handlers: Vec<Arc<dyn Handler>> = Vec::new();
-    if context.settings.metrics_api {
-        handlers.push(Arc::new(Api {
-            sources: Sources {
-                inventory: Arc::clone(&followed.inventory),
-                reports: context.reports.clone(),
-                latest: latest.clone(),
-            },
-            followed: followed.clone(),
-            gate: gate.clone(),
-            metrics: metrics.api.clone(),
-        }));
-    }
-    let mut checkpointing = None;
-    if context.settings.observe {
-        let (graph, kept) = graph(context, &followed);
-        checkpointing = kept;
-        // Whichever replica is asked writes down who taps.
-        let (events, writer) = EventRecorder::new(
-            context.client.clone(),
-            &context.settings.pod_name,
-            metrics.events_dropped.clone(),
-        );
-        runtime::task::spawn("tap events", writer.run());
-        handlers.push(Arc::new(ObserveApi::new(ObserveContext {
-            graph,
-            latest,
-            followed,
-            observed: context.observed.clone(),
-            asks: context.asks.clone(),
-            tap_headers: Arc::clone(&context.settings.tap_headers),
-            leaf_ttl: context.settings.leaf_ttl,
-            cluster: cluster(&context.settings),
-            events,
-            gate,
-            metrics: metrics.observe.clone(),
-        })));
-    }
-    (handlers, checkpointing)
-}
-
-/// The service graph, and what keeps it.
-fn graph(context: &Context, followed: &Followed) -> (Graph, Option<JoinHandle<()>>) {
-    let graph = Graph::new(
-        context.reports.clone(),
-        Arc::clone(&followed.inventory),
-        context.latest.clone(),
-        context.settings.remember_for,
-        context.metrics.graph.clone(),
-    );
-    let whole = followed.clone();
-    let follow = graph.clone().follow(move || whole.is_whole());
-    runtime::task::spawn("graph", follow);
-    if context.settings.service_graph {
-        let metrics = context.metrics.clone();
-        let graph = graph.clone();
-        context.while_leading("service graph", move || {
-            let (shown, graph) = (metrics.service_graph.clone(), graph.clone());
-            exported::show(graph, shown, metrics.graph.clone())
-        });
-        push(context);
-    }
-    let remembers = !context.settings.remember_for.is_zero();
-    let kept = remembers.then(|| {
-        let checkpointer = Checkpointer {
-            leading: context.leading_client("graph"),
-            client: context.client.clone(),
-            namespace: context.settings.namespace.clone(),
-            graph: graph.clone(),
-            leadership: context.leadership.clone(),
-            events: context.events.clone(),
-        };
-        runtime::task::spawn("graph memory", checkpointer.run(context.stopping.clone()))
-    });
-    (graph, kept)
-}
-
-/// Sends what is shown of the graph to the collector of spans, where there is one.
-fn push(context: &Context) {
-    let settings = &context.settings;
-    let Some(tracing) = &settings.tracing else {
-        return;
-    };
-    let push = Push {
-        collector: tracing.collector.clone(),
-        pairs: context.metrics.service_graph.clone(),
-        resource: vec![
-            ("service.name", NAME.to_owned()),
-            ("service.namespace", settings.namespace.clone()),
-            // The next holder of the Lease begins at zero.
-            ("service.instance.id", settings.pod_name.clone()),
-            ("k8s.namespace.name", settings.namespace.clone()),
-            ("k8s.pod.name", settings.pod_name.clone()),
-        ],
-    };
-    context.while_leading("service graph push", move || push.clone().keep());
 }
 
 /// What the gRPC port offers.

@@ -1,0 +1,183 @@
+//! How the aggregated APIs are started: their port, what the API server trusts, and the graph
+//! that the read API answers from.
+//!
+//! Every replica serves both, and each can be switched off. The graph goes with the read API:
+//! nobody else asks it.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use identity::tls::ServingHandle;
+use runtime::clock::Clock;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::context::{Context, NAME};
+use crate::{
+    aggregated::{
+        access::Gate,
+        certificate, front_proxy,
+        server::{self, Apis, Handler},
+    },
+    apiserver::events::EventRecorder,
+    graph::{checkpoint::Checkpointer, exported, follow::Graph, push::Push},
+    inventory::follow::Followed,
+    metrics_api::{self, answer::Sources, api::Api},
+    observe_api::{self, api::ObserveApi, context::ObserveContext},
+};
+
+/// The aggregated APIs on their own port: the metrics API, the read API, or both. Returns
+/// what writes the graph down when the replica ends.
+pub(super) async fn aggregated_apis(context: &Context) -> anyhow::Result<Option<JoinHandle<()>>> {
+    let mut served = Vec::new();
+    if context.settings.metrics_api {
+        served.push(metrics_api::SERVED);
+    }
+    if context.settings.observe {
+        served.push(observe_api::SERVED);
+    }
+    if served.is_empty() {
+        return Ok(None);
+    }
+    for api in served.clone() {
+        let (authority, client) = (
+            context.authority.clone(),
+            context.leading_client("aggregated trust"),
+        );
+        context.while_leading("aggregated trust", move || {
+            certificate::keep_trusted(api, authority.clone(), client.clone())
+        });
+    }
+    let listener = TcpListener::bind(context.settings.metrics_addr())
+        .await
+        .context("port of the aggregated APIs")?;
+    let serving = ServingHandle::empty();
+    let certificate = certificate::keep_serving(
+        served.iter().map(|api| api.service).collect(),
+        context.authority.clone(),
+        context.settings.namespace.clone(),
+        serving.clone(),
+        Clock::system(),
+    );
+    runtime::task::spawn("aggregated certificate", certificate);
+    let (publish, front) = watch::channel(None);
+    let keep = front_proxy::keep(context.client.clone(), serving, publish);
+    runtime::task::spawn("aggregated front", keep);
+    let (handlers, checkpointing) = handlers(context);
+    let apis = Apis {
+        handlers,
+        front,
+        turned_away: context.metrics.api.turned_away.clone(),
+    };
+    let (limits, stop) = (context.metrics.limits.clone(), context.stopping.clone());
+    runtime::task::spawn("aggregated APIs", async move {
+        server::serve(listener, apis, &limits, stop).await;
+    });
+    Ok(checkpointing)
+}
+
+fn handlers(context: &Context) -> (Vec<Arc<dyn Handler>>, Option<JoinHandle<()>>) {
+    let metrics = &context.metrics;
+    let latest = context.latest.clone();
+    let unlisted = metrics.api.unlisted.clone();
+    let inventory = Arc::clone(&context.inventory);
+    let followed = Followed::start(&context.client, latest.clone(), inventory, unlisted);
+    let gate = Gate::new(context.client.clone());
+    let mut handlers: Vec<Arc<dyn Handler>> = Vec::new();
+    if context.settings.metrics_api {
+        handlers.push(Arc::new(Api {
+            sources: Sources {
+                inventory: Arc::clone(&followed.inventory),
+                reports: context.reports.clone(),
+                latest: latest.clone(),
+            },
+            followed: followed.clone(),
+            gate: gate.clone(),
+            metrics: metrics.api.clone(),
+        }));
+    }
+    let mut checkpointing = None;
+    if context.settings.observe {
+        let (graph, kept) = graph(context, &followed);
+        checkpointing = kept;
+        // Whichever replica is asked writes down who taps.
+        let (events, writer) = EventRecorder::new(
+            context.client.clone(),
+            &context.settings.pod_name,
+            metrics.events_dropped.clone(),
+        );
+        runtime::task::spawn("tap events", writer.run());
+        handlers.push(Arc::new(ObserveApi::new(ObserveContext {
+            graph,
+            latest,
+            followed,
+            observed: context.observed.clone(),
+            asks: context.asks.clone(),
+            tap_headers: Arc::clone(&context.settings.tap_headers),
+            leaf_ttl: context.settings.leaf_ttl,
+            cluster: context.cluster(),
+            events,
+            gate,
+            metrics: metrics.observe.clone(),
+        })));
+    }
+    (handlers, checkpointing)
+}
+
+/// The service graph, and what keeps it.
+fn graph(context: &Context, followed: &Followed) -> (Graph, Option<JoinHandle<()>>) {
+    let graph = Graph::new(
+        context.reports.clone(),
+        Arc::clone(&followed.inventory),
+        context.latest.clone(),
+        context.settings.remember_for,
+        context.metrics.graph.clone(),
+    );
+    let whole = followed.clone();
+    let follow = graph.clone().follow(move || whole.is_whole());
+    runtime::task::spawn("graph", follow);
+    if context.settings.service_graph {
+        let metrics = context.metrics.clone();
+        let graph = graph.clone();
+        context.while_leading("service graph", move || {
+            let (shown, graph) = (metrics.service_graph.clone(), graph.clone());
+            exported::show(graph, shown, metrics.graph.clone())
+        });
+        push(context);
+    }
+    let remembers = !context.settings.remember_for.is_zero();
+    let kept = remembers.then(|| {
+        let checkpointer = Checkpointer {
+            leading: context.leading_client("graph"),
+            client: context.client.clone(),
+            namespace: context.settings.namespace.clone(),
+            graph: graph.clone(),
+            leadership: context.leadership.clone(),
+            events: context.events.clone(),
+        };
+        runtime::task::spawn("graph memory", checkpointer.run(context.stopping.clone()))
+    });
+    (graph, kept)
+}
+
+/// Sends what is shown of the graph to the collector of spans, where there is one.
+fn push(context: &Context) {
+    let settings = &context.settings;
+    let Some(tracing) = &settings.tracing else {
+        return;
+    };
+    let push = Push {
+        collector: tracing.collector.clone(),
+        pairs: context.metrics.service_graph.clone(),
+        resource: vec![
+            ("service.name", NAME.to_owned()),
+            ("service.namespace", settings.namespace.clone()),
+            // The next holder of the Lease begins at zero.
+            ("service.instance.id", settings.pod_name.clone()),
+            ("k8s.namespace.name", settings.namespace.clone()),
+            ("k8s.pod.name", settings.pod_name.clone()),
+        ],
+    };
+    context.while_leading("service graph push", move || push.clone().keep());
+}
