@@ -11,6 +11,7 @@
 pub(crate) mod answer;
 mod aside;
 pub(crate) mod checkpoint;
+pub(crate) mod edges;
 pub(crate) mod exported;
 pub(crate) mod fold;
 pub(crate) mod follow;

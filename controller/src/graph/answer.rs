@@ -10,8 +10,9 @@ use parking_lot::RwLock;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::edges::EdgeRef;
 use super::history::History;
-use super::key::{EdgeKey, EdgeRef, NodeKey};
+use super::key::{EdgeKey, NodeKey};
 use super::memory::{Memory, Seen};
 use super::sums::Sums;
 use super::window::{Counted, Incomplete, MinuteRow, Window, routes_by_node};

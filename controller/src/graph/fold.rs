@@ -12,7 +12,8 @@ use std::sync::Arc;
 
 use crds::observe::{NodeKind, Protocol};
 
-use super::key::{EdgeKey, EdgeRef, Edges, NodeKey};
+use super::edges::{EdgeRef, Edges};
+use super::key::{EdgeKey, NodeKey};
 use super::owners::Owners;
 use super::protocol::protocol;
 pub(crate) use super::sums::OTHER;

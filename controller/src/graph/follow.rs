@@ -19,9 +19,10 @@ use tokio::time::Instant;
 
 use super::answer::{self, Extent, GraphSink, Sources};
 use super::aside::aside;
+use super::edges::EdgeRef;
 use super::fold::Fold;
 use super::history::{self, History};
-use super::key::{EdgeRef, NodeKey};
+use super::key::NodeKey;
 use super::memory::{Memory, Seen};
 use super::owners::Owners;
 use super::window::{self, Counted, Incomplete};
@@ -424,7 +425,7 @@ impl Graph {
     /// Runs something on what is remembered.
     pub(crate) fn with_memory<T>(
         &self,
-        run: impl FnOnce(&mut Memory, &mut super::key::Edges) -> T,
+        run: impl FnOnce(&mut Memory, &mut super::edges::Edges) -> T,
     ) -> T {
         let mut state = self.inner.state.lock();
         let GraphState {

@@ -10,8 +10,9 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use super::edges::{EdgeRef, Edges};
 use super::fold::Folded;
-use super::key::{EdgeRef, Edges, NodeKey};
+use super::key::NodeKey;
 use super::window::{self, Incomplete, MinuteRow, Window};
 
 /// Slots in half a minute.

@@ -15,7 +15,8 @@ use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use serde::{Deserialize, Serialize};
 
-use super::key::{EdgeKey, EdgeRef, Edges, NodeKey};
+use super::edges::{EdgeRef, Edges};
+use super::key::{EdgeKey, NodeKey};
 use crate::world::ObjectKey;
 
 /// Edges that are remembered.

@@ -10,8 +10,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use crds::observe::NodeKind;
 
+use super::edges::EdgeRef;
 use super::fold::{Folded, Routes, Row};
-use super::key::{EdgeRef, NodeKey};
+use super::key::NodeKey;
 use super::sums::Sums;
 use crate::observe::given_up::GivenUp;
 

@@ -8,8 +8,9 @@ use policy::name::SpiffeId;
 
 use super::Graph;
 use crate::graph::answer;
+use crate::graph::edges::EdgeRef;
 use crate::graph::history;
-use crate::graph::key::{EdgeKey, EdgeRef, NodeKey};
+use crate::graph::key::{EdgeKey, NodeKey};
 use crate::graph::workloads::workloads;
 use crate::model::compiled::Compiled;
 use crate::observe::reports::{SLOT, slot_of};
