@@ -13,10 +13,12 @@
 //! requests. So a clean end before the first byte of an answer proves that the
 //! request was not taken, whatever its method, and it goes by HTTP/2 instead.
 
+pub(crate) mod connection;
+
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -25,13 +27,13 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::task::coop::has_budget_remaining;
-use tokio::time::timeout;
 use tokio_util::io::InspectReader;
 
 use crate::failure::Failure;
 use crate::http::body::{Body, BoxError};
+use crate::http::client::dedicated::connection::{
+    DedicatedConnection, Wire, deaf, wake_if_cut_short,
+};
 use crate::http::client::silence::{DEAD, Signs, Silent};
 use crate::http::http2::recv::RecvBody;
 use crate::http::incoming::IncomingBody;
@@ -48,52 +50,6 @@ const WORTH_OPENING: u32 = 2;
 const ATTEMPT_EVERY: Duration = Duration::from_secs(1);
 /// A peer that does not know this transport is not asked again for this long.
 const UNKNOWN_FOR: Duration = Duration::from_secs(60);
-/// A peer has this long to take the end of a dedicated connection.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// What a dedicated connection is made of.
-pub trait Wire: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Wire for T {}
-
-struct DedicatedConnection {
-    sender: http1::SendRequest<Body>,
-    connection: http1::Connection<TokioIo<Box<dyn Wire>>, Body>,
-    signs: Arc<Signs>,
-    since: Instant,
-    /// Must not be polled again.
-    ended: bool,
-}
-
-impl DedicatedConnection {
-    fn poll(&mut self, cx: &mut Context<'_>) {
-        if !self.ended {
-            self.ended = Pin::new(&mut self.connection).poll(cx).is_ready();
-        }
-    }
-
-    /// True when the next request may use it. Nobody is woken when that changes.
-    fn is_free(&mut self) -> bool {
-        self.poll(&mut deaf());
-        !self.ended && self.sender.is_ready() && !self.signs.is_broken()
-    }
-
-    /// Shuts it down with `close_notify`, so that the peer need not take it for an accident.
-    fn close(self: Box<Self>) {
-        #[expect(clippy::disallowed_methods, reason = "one connection")]
-        tokio::spawn(async move {
-            let Self {
-                sender, connection, ..
-            } = *self;
-            drop(sender);
-            let _ = timeout(CLOSE_TIMEOUT, connection).await;
-        });
-    }
-}
-
-/// For polls that only ask: what they find is looked at at once.
-fn deaf() -> Context<'static> {
-    Context::from_waker(Waker::noop())
-}
 
 /// The dedicated connection to one peer, or the way to get one.
 #[derive(Default)]
@@ -378,14 +334,6 @@ impl Drop for Lease {
             state.slot = Slot::Empty;
             state.signs = None;
         }
-    }
-}
-
-/// A task that did much in one turn is told to wait, by a wake-up that a deaf
-/// poll does not hear.
-fn wake_if_cut_short(cx: &Context<'_>) {
-    if !has_budget_remaining() {
-        cx.waker().wake_by_ref();
     }
 }
 

@@ -17,7 +17,7 @@ use prost::Message as _;
 use tokio::net::TcpStream;
 
 use crate::http::body::{Body, BoxError};
-use crate::http::client::dedicated::Wire;
+use crate::http::client::dedicated::connection::Wire;
 use crate::http::grpc::grpc_status;
 use crate::telemetry::trace::signal::Signal;
 use crate::telemetry::trace::{OWN, otlp};
