@@ -31,10 +31,12 @@ use std::time::{Duration, Instant};
 use crate::traffic::guard::{Overload, OverloadMode, Priority};
 
 mod baseline;
+mod cap;
 mod slots;
 mod throttle;
 
 use baseline::Baseline;
+use cap::Cap;
 use slots::Slots;
 pub use throttle::Throttle;
 
@@ -98,6 +100,7 @@ pub struct Limiter {
     baseline: Baseline,
     looks: u8,
     shedding: Option<Shedding>,
+    cap: Cap,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -134,10 +137,12 @@ impl Limiter {
             baseline: Baseline::default(),
             looks: 0,
             shedding: None,
+            cap: Cap::default(),
         }
     }
 
-    /// A request that may be let in. `retry`: it counts one class lower.
+    /// A request that may be let in. `retry`: it counts one class lower, under a cap only where
+    /// it is Critical.
     pub fn arrive(
         &mut self,
         now: Instant,
@@ -152,13 +157,14 @@ impl Limiter {
             self.let_in(now);
             return Admit::Pass;
         }
-        let priority = if retry { priority.lower() } else { priority };
+        let class = if retry { priority.lower() } else { priority };
         let room = self
             .limit()
-            .is_none_or(|limit| f64::from(self.in_flight) < (limit * part(priority)).max(1.0));
+            .is_none_or(|limit| f64::from(self.in_flight) < (limit * part(class)).max(1.0));
+        let in_flight = self.in_flight;
         let capped = settings
             .max_concurrency
-            .is_some_and(|cap| self.in_flight >= cap);
+            .is_some_and(|most| !self.cap.has_room(now, priority, retry, in_flight, most));
         if let Some(shedding) = &mut self.shedding
             && !room
         {

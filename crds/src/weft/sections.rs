@@ -300,7 +300,8 @@ pub struct Overload {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "between::<5, 10000>")]
     pub queue_time: Option<String>,
-    /// Requests in flight at most, from 0 to 1000000. 0, no limit, when left out.
+    /// Requests in flight at most, from 0 to 1000000, of which lower priorities leave a part to
+    /// higher ones that come. 0, no limit, when left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1000000))]
     pub max_concurrency: Option<i64>,

@@ -161,6 +161,33 @@ fn a_cap_that_is_written_down_holds_whatever_is_measured() {
 }
 
 #[test]
+fn a_full_cap_has_room_for_critical_requests_before_others_and_audit_says_which_it_would_shed() {
+    let now = Instant::now();
+    for (mode, beyond) in [
+        (OverloadMode::Adaptive, Admit::Shed),
+        (OverloadMode::Audit, Admit::Audit),
+    ] {
+        let capped = Overload {
+            mode,
+            max_concurrency: Some(10),
+            ..SETTINGS
+        };
+        let mut limiter = Limiter::new(now);
+        let mut arrive = |priority, retry| limiter.arrive(now, priority, retry, &capped);
+        assert_eq!(arrive(Priority::Critical, false), Admit::Pass);
+        for _ in 0..8 {
+            assert_eq!(arrive(Priority::Normal, false), Admit::Pass, "{mode:?}");
+        }
+        assert_eq!(arrive(Priority::Normal, false), beyond);
+        if mode == OverloadMode::Adaptive {
+            assert_eq!(arrive(Priority::Critical, true), beyond, "as a Normal one");
+            assert_eq!(arrive(Priority::Critical, false), Admit::Pass);
+        }
+        assert_eq!(arrive(Priority::Critical, false), beyond, "it is full");
+    }
+}
+
+#[test]
 fn a_trial_to_which_nobody_came_says_nothing_of_the_calm_time() {
     let (mut limiter, mut now) = overloaded(&SETTINGS);
     // Its rate and with it its limit grow for so long.

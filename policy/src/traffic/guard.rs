@@ -113,7 +113,8 @@ pub struct Overload {
     pub mode: OverloadMode,
     /// How much longer than in calm times a call may wait.
     pub queue_time: Duration,
-    /// A bound that holds whatever is measured; `None`: none.
+    /// A bound that holds whatever is measured, and that lower classes leave a part of to
+    /// higher ones; `None`: none.
     pub max_concurrency: Option<u32>,
 }
 
