@@ -53,18 +53,26 @@ pub(super) fn by_root(
         });
         let unconditional = splits.iter().position(|split| split.when == Match::Always);
         let beaten = unconditional.map_or(splits.len(), |first| first + 1);
-        let winner = unconditional.map(|first| splits[first].origin.name.clone());
+        let winner =
+            unconditional.map(|first| (splits[first].origin.name.clone(), splits[first].created));
         for split in splits.drain(beaten.min(splits.len())..) {
             let generation = split
                 .origins
                 .iter()
                 .find(|(object, _)| *object == split.origin);
             let generation = generation.map_or(0, |(_, generation)| *generation);
-            let winner = winner.as_deref().unwrap_or_default();
+            let Some((winner, created)) = &winner else {
+                continue;
+            };
+            let why = if *created < split.created {
+                "is older"
+            } else {
+                "is as old and the first by name"
+            };
             findings.about(&split.origin, generation).refuse(
                 Reason::Conflicted,
                 "spec.service",
-                format!("the older TrafficSplit {winner} already splits this Service"),
+                format!("TrafficSplit {winner} splits this Service already, and {why}"),
             );
         }
     }

@@ -34,6 +34,21 @@ pub struct Lost {
     pub loser: Origin,
     pub section: Section,
     pub winner: Origin,
+    pub by: Precedence,
+}
+
+/// Why one policy comes before another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Precedence {
+    /// It is of the mesh, with `enforce`.
+    Enforced,
+    /// Its target is closer.
+    Closer,
+    /// It is limited to some routes or sources, and the other one is not, or to less.
+    Narrower,
+    Older,
+    /// It is as old, and the first by namespace and name.
+    Name,
 }
 
 /// The winners of every section for calls to `port` of `service`. Policies that are about
@@ -108,9 +123,36 @@ fn rank(policy: &Policy) -> (Reverse<bool>, u8, u8, i64, &Origin) {
     (Reverse(enforced), far, wide, *created, origin)
 }
 
+/// Why `first` comes before `second`.
+fn precedence(first: &Policy, second: &Policy) -> Precedence {
+    let (one, other) = (rank(first), rank(second));
+    if one.0 != other.0 {
+        Precedence::Enforced
+    } else if one.1 != other.1 {
+        Precedence::Closer
+    } else if one.2 != other.2 {
+        Precedence::Narrower
+    } else if one.3 != other.3 {
+        Precedence::Older
+    } else {
+        Precedence::Name
+    }
+}
+
 /// It is limited to requests or callers of which there are none.
 fn is_void(policy: &Policy) -> bool {
     policy.routes == Match::AnyOf(Vec::new()) || policy.sources == Sources::Only(Vec::new())
+}
+
+impl Lost {
+    fn to(winner: &Policy, loser: &Policy, section: Section) -> Self {
+        Self {
+            loser: loser.origin.clone(),
+            section,
+            winner: winner.origin.clone(),
+            by: precedence(winner, loser),
+        }
+    }
 }
 
 struct Resolving<'a> {
@@ -130,11 +172,8 @@ impl Resolving<'_> {
             let Some(said) = say(policy) else { continue };
             let winner = kept.iter().find(|at| self.covered.by(place, **at));
             if let Some(winner) = winner {
-                self.lost.push(Lost {
-                    loser: policy.origin.clone(),
-                    section,
-                    winner: self.ranked[*winner].origin.clone(),
-                });
+                self.lost
+                    .push(Lost::to(self.ranked[*winner], policy, section));
                 continue;
             }
             self.won.insert((policy.origin.clone(), section));
@@ -154,19 +193,16 @@ impl Resolving<'_> {
             .ranked
             .iter()
             .filter(|policy| !policy.is_limited())
-            .filter_map(|policy| say(policy).map(|said| (&policy.origin, said)));
+            .filter_map(|policy| say(policy).map(|said| (*policy, said)));
         let Some((winner, said)) = sayers.next() else {
             return Table::only(None);
         };
-        self.lost.extend(sayers.map(|(loser, _)| Lost {
-            loser: loser.clone(),
-            section,
-            winner: winner.clone(),
-        }));
-        self.won.insert((winner.clone(), section));
+        let lost = sayers.map(|(loser, _)| Lost::to(winner, loser, section));
+        self.lost.extend(lost);
+        self.won.insert((winner.origin.clone(), section));
         Table {
             rules: vec![Rule {
-                origin: winner.clone(),
+                origin: winner.origin.clone(),
                 when: Match::Always,
                 then: Some(said),
             }],
@@ -213,7 +249,14 @@ pub struct Standing {
     pub won: BTreeSet<Section>,
     /// Sections that decide nothing at some port, each with the first by name of those who
     /// do: a policy of a namespace or of the mesh may lose to thousands.
-    pub lost: BTreeMap<Section, Origin>,
+    pub lost: BTreeMap<Section, Winner>,
+}
+
+/// Who decides a section instead, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Winner {
+    pub origin: Origin,
+    pub by: Precedence,
 }
 
 /// What the author of a policy is told about others.
@@ -221,28 +264,24 @@ pub struct Standing {
 pub enum Rivalry {
     None,
     /// It wins nothing anywhere: `Accepted=False Conflicted`.
-    Conflicted {
-        winner: Origin,
-    },
+    Conflicted(Vec<(Section, Winner)>),
     /// It loses these, each to this one at least: a warning `PartlyOverridden`.
-    PartlyOverridden(Vec<(Section, Origin)>),
+    PartlyOverridden(Vec<(Section, Winner)>),
 }
 
 impl Standing {
     #[must_use]
     pub fn rivalry(&self) -> Rivalry {
-        match self.lost.first_key_value() {
-            None => Rivalry::None,
-            Some((_, winner)) if self.won.is_empty() => Rivalry::Conflicted {
-                winner: winner.clone(),
-            },
-            Some(_) => {
-                let lost = self
-                    .lost
-                    .iter()
-                    .map(|(section, winner)| (*section, winner.clone()));
-                Rivalry::PartlyOverridden(lost.collect())
-            }
+        if self.lost.is_empty() {
+            return Rivalry::None;
+        }
+        let lost = self.lost.iter();
+        let lost = lost.map(|(section, winner)| (*section, winner.clone()));
+        let lost = lost.collect();
+        if self.won.is_empty() {
+            Rivalry::Conflicted(lost)
+        } else {
+            Rivalry::PartlyOverridden(lost)
         }
     }
 }
@@ -263,10 +302,13 @@ impl Standings {
         }
         for lost in &resolved.lost {
             let standing = self.0.entry(lost.loser.clone()).or_default();
-            let winner = standing.lost.entry(lost.section);
-            let winner = winner.or_insert_with(|| lost.winner.clone());
-            if lost.winner < *winner {
-                *winner = lost.winner.clone();
+            let new = || Winner {
+                origin: lost.winner.clone(),
+                by: lost.by,
+            };
+            let winner = standing.lost.entry(lost.section).or_insert_with(new);
+            if lost.winner < winner.origin {
+                *winner = new();
             }
         }
     }

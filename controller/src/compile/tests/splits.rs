@@ -260,8 +260,15 @@ fn splits_with_matches_come_first_by_age_and_one_without_ends_the_list() {
     let (_, problems) = cluster.compile();
     let loser = &report(&problems, "TrafficSplit plain-young").accepted;
     assert_eq!((loser.status, loser.reason), (false, "Conflicted"));
+    let expected = "TrafficSplit plain-old splits this Service already, and is older";
+    assert!(loser.message.contains(expected), "{}", loser.message);
     assert!(report(&problems, "TrafficSplit plain-old").accepted.status);
     assert!(report(&problems, "TrafficSplit a").accepted.status);
+    let (_, problems) = cluster.with(plain("also-old", 1)).compile();
+    let loser = &report(&problems, "TrafficSplit plain-old").accepted;
+    let expected = "TrafficSplit also-old splits this Service already, and is as old and the \
+                    first by name";
+    assert!(loser.message.contains(expected), "{}", loser.message);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use policy::traffic::{
     Section, Target,
-    precedence::{Rivalry, Standings},
+    precedence::{Precedence, Rivalry, Standings, Winner},
 };
 
 use super::{
@@ -46,21 +46,48 @@ pub(super) fn rivals(candidates: &[Candidate], standings: &Standings, findings: 
         let mut about = findings.about(&candidate.object, candidate.generation);
         match standing.rivalry() {
             Rivalry::None => {}
-            Rivalry::Conflicted { winner } => {
-                let message = format!(
-                    "{winner} comes before it and says all that it says, so it decides nothing; \
-                     delete one of the two, or make this one narrower"
-                );
-                about.refuse(Reason::Conflicted, "", message);
+            Rivalry::Conflicted(lost) => {
+                about.refuse(Reason::Conflicted, "", conflict(&lost));
             }
             Rivalry::PartlyOverridden(lost) => {
-                for (section, winner) in lost {
-                    let message = format!("{winner} decides this, at some port at least");
+                for (section, Winner { origin, by }) in lost {
+                    let why = why(by);
+                    let message = format!("{origin}, {why}, decides this, at some port at least");
                     let field = format!("spec.{section}");
                     about.warn(Reason::PartlyOverridden, &field, message);
                 }
             }
         }
+    }
+}
+
+/// What is told to who decides nothing: of each section who does, and why. What makes a policy
+/// come first differs from one to the next, and to be narrower is none of it where another one
+/// is closer or enforced; so the way out is the one that is there for all.
+fn conflict(lost: &[(Section, Winner)]) -> String {
+    let mut by_winner: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for (section, Winner { origin, by }) in lost {
+        let winner = format!("{origin}, {}", why(*by));
+        by_winner.entry(winner).or_default().push(section.as_str());
+    }
+    let decide = by_winner
+        .iter()
+        .map(|(winner, sections)| format!("{winner}, decides {}", sections.join(", ")));
+    let decide: Vec<String> = decide.collect();
+    format!(
+        "it decides nothing: {}; delete it, or take out there what it is to decide",
+        decide.join("; ")
+    )
+}
+
+/// Why a policy comes before the one whose author is told.
+const fn why(by: Precedence) -> &'static str {
+    match by {
+        Precedence::Enforced => "which is enforced for the mesh",
+        Precedence::Closer => "whose targetRef is closer",
+        Precedence::Narrower => "whose routes and sources are narrower",
+        Precedence::Older => "which is older",
+        Precedence::Name => "which is as old and the first by name",
     }
 }
 

@@ -1,6 +1,8 @@
 //! Precedence by the sentences of the specification, one by one, and against a second
 //! reader that shares no code with the first.
 
+mod why;
+
 use std::time::Duration;
 
 use http::{HeaderMap, Method};
@@ -153,6 +155,11 @@ fn a_section_is_taken_whole_and_each_from_its_own_winner() {
     assert_eq!(&**by.unwrap().name(), "far");
 }
 
+fn winner(policy: &Policy, by: Precedence) -> Winner {
+    let origin = policy.origin.clone();
+    Winner { origin, by }
+}
+
 #[test]
 fn whoever_loses_a_section_is_told_to_whom_and_whoever_wins_nothing_conflicts() {
     let old = retry("old", 1);
@@ -167,10 +174,9 @@ fn whoever_loses_a_section_is_told_to_whom_and_whoever_wins_nothing_conflicts() 
     }
     let rivalry = |policy: &Policy| standings.of(&policy.origin).unwrap().rivalry();
     assert_eq!(rivalry(&old), Rivalry::None);
-    let lost = vec![(Section::Retry, old.origin.clone())];
-    assert_eq!(rivalry(&half), Rivalry::PartlyOverridden(lost));
-    let winner = old.origin.clone();
-    assert_eq!(rivalry(&idle), Rivalry::Conflicted { winner });
+    let lost = vec![(Section::Retry, winner(&old, Precedence::Older))];
+    assert_eq!(rivalry(&half), Rivalry::PartlyOverridden(lost.clone()));
+    assert_eq!(rivalry(&idle), Rivalry::Conflicted(lost));
     assert_eq!(standings.of(&Origin::new("TrafficPolicy", "x", "y")), None);
 }
 
@@ -184,7 +190,7 @@ fn a_policy_that_wins_at_one_port_only_is_partly_overridden() {
         standings.add(&resolve([&wide, &port], &service(), number));
     }
     let told = standings.of(&wide.origin).unwrap().rivalry();
-    let lost = vec![(Section::Retry, port.origin)];
+    let lost = vec![(Section::Retry, winner(&port, Precedence::Closer))];
     assert_eq!(told, Rivalry::PartlyOverridden(lost));
 }
 
@@ -229,6 +235,7 @@ fn the_same_routes_twice_are_a_conflict_and_other_routes_are_none() {
             loser: all[1].origin.clone(),
             section: Section::Retry,
             winner: all[0].origin.clone(),
+            by: Precedence::Older,
         }]
     );
 }

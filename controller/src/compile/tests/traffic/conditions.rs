@@ -76,22 +76,45 @@ fn policy_that_wins_nothing_is_conflicted_and_one_that_loses_a_part_is_warned() 
     assert_eq!(failures(&said, Accepted), [(Reason::Conflicted, "")]);
     let loser = report(&said, "TrafficPolicy younger");
     assert!(!loser.accepted.status);
-    assert!(
-        loser
-            .accepted
-            .message
-            .starts_with("TrafficPolicy shop/older comes before it")
-    );
+    let expected = "it decides nothing: TrafficPolicy shop/older, which is older, decides \
+                    timeouts; delete it, or take out there what it is to decide";
+    assert_eq!(loser.accepted.message, expected);
     let partly = report(&said, "TrafficPolicy wide");
     assert!(partly.accepted.status);
     assert_eq!(partly.accepted.reason, "PartlyOverridden");
     let warned = warnings(&said, Accepted);
     assert_eq!(warned.len(), 1, "{warned:?}");
     assert_eq!(warned[0].1, "spec.timeouts");
-    assert!(
-        warned[0].2.contains("TrafficPolicy shop/older"),
-        "{warned:?}"
-    );
+    let expected = "TrafficPolicy shop/older, whose targetRef is closer, decides this, at some \
+                    port at least";
+    assert_eq!(warned[0].2, expected);
+}
+
+/// To be narrower is no way out for who is that already.
+#[test]
+fn who_decides_nothing_is_told_who_decides_each_section_and_why() {
+    let routes = json!([{"kind": "HTTPRouteGroup", "name": "g"}]);
+    let narrow = json!({"timeouts": {}, "retry": {}, "routes": routes});
+    let at_port = json!({
+        "targetRef": {"kind": "Service", "name": "api", "port": 80},
+        "timeouts": {}, "priority": "Normal",
+    });
+    let as_old = json!({"retry": {}, "routes": routes});
+    let cluster = shop()
+        .with(group("g", json!([{"name": "reads", "methods": ["GET"]}])))
+        .with(created(policy("narrow", &narrow), 1))
+        .with(created(policy("as-old", &as_old), 1))
+        .with(cluster::traffic_policy("closer", at_port));
+    let said = problems(&cluster);
+    let told = &report(&said, "TrafficPolicy narrow").accepted;
+    assert_eq!(told.reason, "Conflicted");
+    let expected = "it decides nothing: TrafficPolicy shop/as-old, which is as old and the first \
+                    by name, decides retry; TrafficPolicy shop/closer, whose targetRef is closer, \
+                    decides timeouts; delete it, or take out there what it is to decide";
+    assert_eq!(told.message, expected);
+    for winner in ["TrafficPolicy as-old", "TrafficPolicy closer"] {
+        assert!(report(&said, winner).accepted.status, "{winner}");
+    }
 }
 
 #[test]

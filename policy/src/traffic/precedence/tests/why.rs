@@ -1,0 +1,39 @@
+//! Why one policy comes before another, as the other's author is told.
+
+use super::*;
+
+/// Whoever says the same for some requests only comes after what says it for all and is closer,
+/// so that to be narrower is no way out.
+#[test]
+fn whoever_loses_a_section_is_told_why_the_other_comes_first() {
+    let loser = retry("m", 1);
+    let changed = |name, change: fn(&mut Policy)| {
+        let mut policy = retry(name, 1);
+        change(&mut policy);
+        policy
+    };
+    for (rival, by) in [
+        (
+            changed("z", |one| {
+                (one.target, one.enforce) = (Target::Mesh, true);
+            }),
+            Precedence::Enforced,
+        ),
+        (
+            changed("z", |one| one.target = Target::Port(service(), 80)),
+            Precedence::Closer,
+        ),
+        (changed("z", |one| one.created = -1), Precedence::Older),
+        (changed("a", |_| ()), Precedence::Name),
+    ] {
+        let mut narrow = loser.clone();
+        narrow.routes = Match::AnyOf(vec![path('a')]);
+        let beats_narrow = matches!(by, Precedence::Enforced | Precedence::Closer);
+        for (loser, loses) in [(&loser, true), (&narrow, beats_narrow)] {
+            let lost = resolve([loser, &rival], &service(), 80).lost;
+            let told = lost.iter().map(|lost| (&lost.loser, &lost.winner, lost.by));
+            let expected = loses.then_some((&loser.origin, &rival.origin, by));
+            assert!(told.eq(expected), "{by:?}: {lost:?}");
+        }
+    }
+}
