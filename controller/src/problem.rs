@@ -93,6 +93,8 @@ pub enum Reason {
     PortSkipped,
     /// The rule exists but nothing enforces it.
     NotEnforced,
+    /// A policy leads calls to a Service that nobody serves.
+    NoEndpoints,
     /// Another policy decides a part of it.
     PartlyOverridden,
     /// A field that has no meaning where it stands.
@@ -123,6 +125,7 @@ impl Reason {
             Self::ServicePortMapped => "ServicePortMapped",
             Self::PortSkipped => "PortSkipped",
             Self::NotEnforced => "NotEnforced",
+            Self::NoEndpoints => "NoEndpoints",
             Self::PartlyOverridden => "PartlyOverridden",
             Self::FieldIgnored => "FieldIgnored",
             Self::UnusualMethod => "UnusualMethod",

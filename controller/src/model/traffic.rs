@@ -46,6 +46,8 @@ pub(crate) struct Surroundings {
     pub(crate) shared: bool,
     /// Some of them are of another namespace, and are told nothing.
     pub(crate) foreign: bool,
+    /// There are none, whether ready or not.
+    pub(crate) empty: bool,
 }
 
 /// What pods may open that get nothing but copies.

@@ -15,6 +15,7 @@ use crate::testing::cluster;
 use crate::watch::Collector;
 
 mod readiness;
+mod served;
 
 const SERVICES: usize = 5;
 const PODS: usize = 8;

@@ -43,8 +43,12 @@ pub(in crate::compile) fn surroundings(
         return Surroundings::default();
     };
     let endpoints = entry.ports.values().flat_map(|port| &port.candidates);
-    let mut found = Surroundings::default();
+    let mut found = Surroundings {
+        empty: true,
+        ..Surroundings::default()
+    };
     for candidate in endpoints {
+        found.empty = false;
         found.plain |= candidate.endpoint.identity.is_empty();
         let pod = candidate.endpoint.pod.as_ref();
         found.foreign |= pod.is_some_and(|pod| !has_say(key, pod));

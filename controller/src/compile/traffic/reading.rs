@@ -314,8 +314,9 @@ impl Reading<'_> {
             let read = overrides.iter().enumerate().map(|(i, one)| {
                 let field = format!("spec.overrides[{i}]");
                 for (j, service) in one.to.iter().enumerate() {
-                    // Who asks for it is answered 503, and never by another Service.
-                    self.serves(&format!("{field}.to[{j}]"), service, "");
+                    // Never by another Service.
+                    let consequence = "; who chooses it is answered 503";
+                    self.serves(&format!("{field}.to[{j}]"), service, consequence);
                 }
                 Override {
                     to: one.to.clone(),
@@ -345,13 +346,34 @@ impl Reading<'_> {
             return false;
         }
         let missing = self.ports_missing_at(service);
-        if !missing.is_empty() {
+        if missing.is_empty() {
+            self.is_served(field, service);
+        } else {
             self.about.unresolved_with(Reason::PortNotFound, field, || {
                 let missing = crate::problem::few(missing.iter().map(u16::to_string));
                 format!("{} has no port {missing}{consequence}", service.name)
             });
         }
         true
+    }
+
+    /// Warns where nobody serves: pods may come any time, and what is sent there fails until then.
+    fn is_served(&mut self, field: &str, service: &ServiceId) {
+        if self.around(service).empty {
+            let message = format!(
+                "{} has no endpoints, and what is sent there fails until it has; look at its \
+                 selector, and whether its pods run",
+                service.name
+            );
+            self.about.warn(Reason::NoEndpoints, field, message);
+        }
+    }
+
+    /// What is told about the pods of a Service, which is looked at again when they change.
+    fn around(&mut self, service: &ServiceId) -> Surroundings {
+        let (key, named) = (key(service), self.named);
+        let watched = self.watched.entry(key.clone());
+        *watched.or_insert_with(|| surroundings(&key, named.services, named.pods))
     }
 
     /// Ports of the one that the policy is about that a Service lacks.
@@ -378,9 +400,7 @@ impl Reading<'_> {
 
     /// Whether pods that get copies get nothing else, and cannot write past a proxy.
     fn is_guarded(&mut self, field: &str, service: &ServiceId) -> bool {
-        let (key, named) = (key(service), self.named);
-        let watched = self.watched.entry(key.clone());
-        let found = *watched.or_insert_with(|| surroundings(&key, named.services, named.pods));
+        let found = self.around(service);
         let why = if found.plain {
             "has pods without a proxy, which could write where they like".to_owned()
         } else if found.foreign {

@@ -1,7 +1,10 @@
 //! The section `overrides`: who may send requests to another Service.
 
 use k8s_openapi::jiff::Timestamp;
-use policy::traffic::{bounds, call::Token};
+use policy::{
+    name::ServiceId,
+    traffic::{bounds, call::Token},
+};
 
 use super::{
     judged::Override,
@@ -9,7 +12,7 @@ use super::{
     scope,
 };
 use crate::{
-    smi::judge::{Source, SourceKind},
+    smi::judge::{Code, Source, SourceKind},
     weft::{self, OverrideToken, SourceRef},
 };
 
@@ -35,7 +38,7 @@ fn entry(field: &str, written: &weft::Override, reader: &mut FieldReader<'_>) ->
         reader.wrong(&format!("{field}.to"), text);
     } else if reader.fits(&format!("{field}.to"), &written.to, most) {
         for (i, name) in written.to.iter().enumerate() {
-            to.extend(reader.service(&format!("{field}.to[{i}]"), name));
+            to.extend(target(&format!("{field}.to[{i}]"), name, reader));
         }
     }
     let listed = written.tokens.as_deref().unwrap_or_default();
@@ -59,6 +62,21 @@ fn entry(field: &str, written: &weft::Override, reader: &mut FieldReader<'_>) ->
         ),
         tokens,
     }
+}
+
+/// A Service that may be chosen. The own one may be meant, to go past a TrafficSplit of it; but
+/// mostly it is a slip.
+fn target(field: &str, name: &str, reader: &mut FieldReader<'_>) -> Option<ServiceId> {
+    let service = reader.service(field, name)?;
+    if reader.own == Some(&service) {
+        let text = format!(
+            "is {name:?}, the Service that this policy is about: who chooses it goes where the \
+             call was going, only past its TrafficSplits, tenants, copies and fallback; name \
+             another one, or leave it out"
+        );
+        reader.caution(field, Code::FieldIgnored, &text);
+    }
+    Some(service)
 }
 
 /// Callers that can prove who they are.

@@ -174,6 +174,38 @@ fn what_is_named_and_not_there_is_told_with_a_near_name() {
 }
 
 #[test]
+fn whoever_leads_calls_to_a_service_without_endpoints_is_warned() {
+    let next = service("next", "10.96.0.2", &[("http", 80)]);
+    for (section, field) in [
+        (
+            json!({"fallback": {"service": "next"}}),
+            "spec.fallback.service",
+        ),
+        (
+            json!({"mirror": [{"service": "next", "percent": 1, "downstream": "Any"}]}),
+            "spec.mirror[0].service",
+        ),
+        (
+            json!({"overrides": [{"to": ["next"]}]}),
+            "spec.overrides[0].to[0]",
+        ),
+    ] {
+        let cluster = shop().with(next.clone()).with(policy("p", &section));
+        let said = problems(&cluster);
+        let warned = warnings(&said, Accepted);
+        let [(reason, place, words)] = warned[..] else {
+            panic!("{warned:?}");
+        };
+        assert_eq!((reason, place), (Reason::NoEndpoints, field));
+        assert!(words.contains("next has no endpoints"), "{words}");
+        let told = &report(&said, "TrafficPolicy p").accepted;
+        assert_eq!((told.status, told.reason), (true, "NoEndpoints"));
+        let served = problems(&with_next(cluster));
+        assert_eq!(warnings(&served, Accepted), []);
+    }
+}
+
+#[test]
 fn copies_for_pods_that_could_do_more_than_read_are_not_guarded_and_not_made() {
     let mirror = |more: serde_json::Value| {
         let mut one = json!({"service": "next", "percent": 10});

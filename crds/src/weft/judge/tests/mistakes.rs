@@ -165,6 +165,35 @@ fn no_service_gets_the_copy_of_a_request_twice() {
     assert_eq!(refused(&mistakes), ["spec.mirror[2].service"]);
 }
 
+/// A fallback or a mirror to itself is refused: there it could mean nothing.
+#[test]
+fn an_override_to_the_service_itself_is_taken_with_a_warning() {
+    let overrides = |to: &str| json!([{"to": ["next", to]}]);
+    for port in [None, Some(8080)] {
+        let mut spec = about(json!({"overrides": overrides("catalog")}));
+        if let Some(port) = port {
+            spec["targetRef"]["port"] = json!(port);
+        }
+        let (policy, mistakes) = judged(&spec);
+        assert_eq!(policy.overrides.unwrap()[0].to.len(), 2);
+        let [warning] = &mistakes[..] else {
+            panic!("{mistakes:?}");
+        };
+        assert_eq!(warning.field, "spec.overrides[0].to[1]");
+        let how = (warning.severity, warning.code);
+        assert_eq!(how, (Severity::Warn, Code::FieldIgnored));
+        assert!(warning.text.contains("name another one"), "{warning:?}");
+    }
+    // Of a namespace all but one are others.
+    let mut spec = json!({"overrides": overrides("catalog")});
+    spec["targetRef"] = json!({"kind": "Namespace"});
+    assert_eq!(judged(&spec).1, []);
+    assert_eq!(
+        judged(&about(json!({"overrides": overrides("other")}))).1,
+        []
+    );
+}
+
 #[test]
 fn a_field_that_the_kind_does_not_have_is_told_with_the_one_that_was_meant() {
     let spec = about(json!({

@@ -29,7 +29,7 @@ fn one_caller() -> (Arc<Occupancy>, Arc<Permit>) {
 
 /// A server that accepts every request for bytes both ways: what its client counts for, the
 /// client, and the streams as the server has them.
-async fn accepting() -> (Arc<Occupancy>, Sender, UnboundedReceiver<ByteStream>) {
+async fn accepting() -> (Arc<Occupancy>, RequestSender, UnboundedReceiver<ByteStream>) {
     let (occupancy, permit) = one_caller();
     let (sender, far) = client().await;
     let (opened, streams) = unbounded_channel();

@@ -1,0 +1,38 @@
+//! Services that policies lead calls to, and whether anybody serves there.
+
+use super::*;
+use crate::problem::Reason;
+
+#[test]
+fn author_is_told_when_nobody_serves_where_a_policy_leads_and_when_somebody_does() {
+    let fallback = json!({
+        "targetRef": {"kind": "Service", "name": "api"}, "fallback": {"service": "next"},
+    });
+    let place = [cluster::endpoint("next-1", "10.0.0.21")];
+    let slice = cluster::slice("next-x", "next", &[("http", 8080)], &place);
+    let cluster = cluster::shop()
+        .with(cluster::pod("next-1", "10.0.0.21", "next"))
+        .with(cluster::service("next", "10.96.0.2", &[("http", 80)]))
+        .with(cluster::traffic_policy("p", fallback));
+    let mut collector = Collector::default();
+    for object in cluster.objects() {
+        cluster::apply(&mut collector, object);
+    }
+    let defaults = Defaults::default();
+    let world = Arc::new(collector.world());
+    let (model, problems) = Model::compile(&world, &defaults);
+    let warned = |compiled: &Compiled| {
+        let mut said = compiled.problems.list.iter();
+        said.any(|one| one.reason == Reason::NoEndpoints)
+    };
+    let without = Compiled::new(world, model, problems);
+    assert!(warned(&without));
+
+    cluster::apply(&mut collector, &slice);
+    let with = without.after(Arc::new(collector.world()), &defaults);
+    assert!(!warned(&with), "somebody came");
+
+    cluster::delete(&mut collector, &slice);
+    let without = with.after(Arc::new(collector.world()), &defaults);
+    assert!(warned(&without), "nobody is left");
+}
